@@ -1,0 +1,301 @@
+"""Kubernetes objects, typed: only the fields that decide something on a node.
+
+The structs are the schema: `msgspec` decodes into them, and `rulegen.kube.decode` walks the same structs to name every
+fault of an object that does not fit. Unknown fields are ignored, as clients of the API do. A JSON null is an absent
+field (Go's JSON), except inside lists. Optional means what it means in the API; a default here is the default there.
+"""
+
+from __future__ import annotations
+
+
+from msgspec import Struct, field
+
+IntOrString = int | str
+Labels = dict[str, str]
+
+
+class Object(Struct, frozen=True, gc=False, rename="camel", kw_only=True):
+    """Base of all structs that come from JSON or YAML: camelCase outside, snake_case here."""
+
+
+class ObjectMeta(Object):
+    """metadata of any object."""
+
+    name: str = ""
+    namespace: str = ""
+    uid: str = ""
+    creation_timestamp: str | None = None
+    deletion_timestamp: str | None = None
+    labels: Labels = field(default_factory=dict)
+    annotations: Labels = field(default_factory=dict)
+
+
+# -- Service -----------------------------------------------------------------------------------------------------------
+
+
+class ServicePort(Object):
+    """spec.ports[] of a Service. `target_port` is used only where endpoints are derived from Pods."""
+
+    name: str = ""
+    protocol: str = "TCP"
+    port: int = 0
+    target_port: IntOrString = 0
+    node_port: int = 0
+
+
+class ClientIPConfig(Object):
+    """spec.sessionAffinityConfig.clientIP."""
+
+    timeout_seconds: int | None = None
+
+
+class SessionAffinityConfig(Object):
+    """spec.sessionAffinityConfig."""
+
+    client_ip: ClientIPConfig | None = field(default=None, name="clientIP")
+
+
+class ServiceSpec(Object):
+    """spec of a Service."""
+
+    type: str = "ClusterIP"
+    cluster_ip: str = field(default="", name="clusterIP")
+    cluster_ips: tuple[str, ...] = field(default=(), name="clusterIPs")
+    ip_families: tuple[str, ...] = field(default=())
+    ip_family_policy: str | None = None
+    ports: tuple[ServicePort, ...] = ()
+    selector: Labels = field(default_factory=dict)
+    external_ips: tuple[str, ...] = field(default=(), name="externalIPs")
+    external_name: str = ""
+    load_balancer_source_ranges: tuple[str, ...] = ()
+    internal_traffic_policy: str | None = None
+    external_traffic_policy: str | None = None
+    session_affinity: str = "None"
+    session_affinity_config: SessionAffinityConfig | None = None
+    health_check_node_port: int = 0
+    publish_not_ready_addresses: bool = False
+    allocate_load_balancer_node_ports: bool = True
+
+
+class LoadBalancerIngress(Object):
+    """status.loadBalancer.ingress[]."""
+
+    ip: str = ""
+    hostname: str = ""
+    ip_mode: str | None = None
+
+
+class LoadBalancerStatus(Object):
+    """status.loadBalancer."""
+
+    ingress: tuple[LoadBalancerIngress, ...] = ()
+
+
+class ServiceStatus(Object):
+    """status of a Service."""
+
+    load_balancer: LoadBalancerStatus = LoadBalancerStatus()
+
+
+class Service(Object):
+    """v1 Service."""
+
+    metadata: ObjectMeta
+    spec: ServiceSpec = ServiceSpec()
+    status: ServiceStatus = ServiceStatus()
+
+
+# -- EndpointSlice -----------------------------------------------------------------------------------------------------
+
+
+class EndpointConditions(Object):
+    """conditions of an endpoint; None is unknown: ready and serving count as true, terminating as false."""
+
+    ready: bool | None = None
+    serving: bool | None = None
+    terminating: bool | None = None
+
+
+class ForZone(Object):
+    """hints.forZones[] and hints.forNodes[]: a zone's or node's name."""
+
+    name: str = ""
+
+
+class EndpointHints(Object):
+    """hints of an endpoint."""
+
+    for_zones: tuple[ForZone, ...] = ()
+    for_nodes: tuple[ForZone, ...] = ()
+
+
+class SliceEndpoint(Object):
+    """endpoints[] of an EndpointSlice. Only the first address counts (all are fungible, KEP-752)."""
+
+    addresses: tuple[str, ...] = ()
+    conditions: EndpointConditions = EndpointConditions()
+    hints: EndpointHints = EndpointHints()
+    node_name: str | None = None
+    zone: str | None = None
+
+
+class SlicePort(Object):
+    """ports[] of an EndpointSlice; a port without name or number is no port for a proxy."""
+
+    name: str | None = None
+    port: int | None = None
+    protocol: str = "TCP"
+
+
+class EndpointSlice(Object):
+    """discovery.k8s.io/v1 EndpointSlice."""
+
+    metadata: ObjectMeta
+    address_type: str = ""
+    endpoints: tuple[SliceEndpoint, ...] = ()
+    ports: tuple[SlicePort, ...] = ()
+
+
+# -- core Endpoints ----------------------------------------------------------------------------------------------------
+
+
+class EndpointAddress(Object):
+    """subsets[].addresses[] and subsets[].notReadyAddresses[]."""
+
+    ip: str = ""
+    node_name: str | None = None
+
+
+class EndpointPort(Object):
+    """subsets[].ports[]."""
+
+    name: str = ""
+    port: int = 0
+    protocol: str = "TCP"
+
+
+class EndpointSubset(Object):
+    """subsets[] of core Endpoints."""
+
+    addresses: tuple[EndpointAddress, ...] = ()
+    not_ready_addresses: tuple[EndpointAddress, ...] = ()
+    ports: tuple[EndpointPort, ...] = ()
+
+
+class Endpoints(Object):
+    """v1 Endpoints."""
+
+    metadata: ObjectMeta
+    subsets: tuple[EndpointSubset, ...] = ()
+
+
+# -- Pod, Node, Namespace, ServiceCIDR ---------------------------------------------------------------------------------
+
+
+class ContainerPort(Object):
+    """spec.containers[].ports[] of a Pod."""
+
+    name: str = ""
+    container_port: int = 0
+    protocol: str = "TCP"
+
+
+class Container(Object):
+    """spec.containers[] of a Pod."""
+
+    name: str = ""
+    ports: tuple[ContainerPort, ...] = ()
+    restart_policy: str | None = None
+
+
+class PodSpec(Object):
+    """spec of a Pod."""
+
+    node_name: str = ""
+    host_network: bool = False
+    hostname: str = ""
+    subdomain: str = ""
+    containers: tuple[Container, ...] = ()
+    init_containers: tuple[Container, ...] = ()
+
+
+class PodIP(Object):
+    """status.podIPs[] of a Pod."""
+
+    ip: str = ""
+
+
+class Condition(Object):
+    """status.conditions[] of an object."""
+
+    type: str = ""
+    status: str = ""
+
+
+class PodStatus(Object):
+    """status of a Pod."""
+
+    phase: str = ""
+    pod_ip: str = field(default="", name="podIP")
+    pod_ips: tuple[PodIP, ...] = field(default=(), name="podIPs")
+    host_ip: str = field(default="", name="hostIP")
+    conditions: tuple[Condition, ...] = ()
+
+
+class Pod(Object):
+    """v1 Pod."""
+
+    metadata: ObjectMeta
+    spec: PodSpec = PodSpec()
+    status: PodStatus = PodStatus()
+
+
+class NodeSpec(Object):
+    """spec of a Node."""
+
+    pod_cidr: str = field(default="", name="podCIDR")
+    pod_cidrs: tuple[str, ...] = field(default=(), name="podCIDRs")
+
+
+class NodeAddress(Object):
+    """status.addresses[] of a Node."""
+
+    type: str = ""
+    address: str = ""
+
+
+class NodeStatus(Object):
+    """status of a Node."""
+
+    addresses: tuple[NodeAddress, ...] = ()
+
+
+class Node(Object):
+    """v1 Node."""
+
+    metadata: ObjectMeta
+    spec: NodeSpec = NodeSpec()
+    status: NodeStatus = NodeStatus()
+
+
+class Namespace(Object):
+    """v1 Namespace; known so that it is not counted as an unknown kind."""
+
+    metadata: ObjectMeta
+
+
+class ServiceCIDRSpec(Object):
+    """spec of a ServiceCIDR."""
+
+    cidrs: tuple[str, ...] = ()
+
+
+class ServiceCIDR(Object):
+    """networking.k8s.io/v1 ServiceCIDR: where ClusterIPs come from."""
+
+    metadata: ObjectMeta
+    spec: ServiceCIDRSpec = ServiceCIDRSpec()
+
+
+KubeObject = Service | EndpointSlice | Endpoints | Pod | Node | Namespace | ServiceCIDR
+

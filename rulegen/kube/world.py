@@ -1,0 +1,63 @@
+"""World: a frozen snapshot of all objects that a compile looks at, indexed for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rulegen.errors import Rejected
+    from rulegen.kube.objects import EndpointSlice, Node, Service
+
+
+class ObjectName(NamedTuple):
+    """Namespace and name of an object."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceInput:
+    """A Service with the slices that belong to it, and how both came to be.
+
+    Attributes:
+        service: The Service; its addresses and node ports are filled in.
+        slices: Its EndpointSlices, of both families, in order of name. Endpoints from other sources are told as slices.
+        endpoints_from: `EndpointSlice`, `Endpoints`, `Pods`, or empty where it has none.
+        assigned: What was assigned for a preview, as `clusterIP 10.96.12.7`; an apply refuses such a Service.
+    """
+
+    service: Service
+    slices: tuple[EndpointSlice, ...] = ()
+    endpoints_from: str = ""
+    assigned: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """All that was read, and all that was not taken.
+
+    Attributes:
+        services: By name, in order of name.
+        nodes: By name.
+        service_cidrs: spec.cidrs of all ServiceCIDR objects, as written.
+        rejected: Objects that were skipped, with their faults.
+        unknown_kinds: Kinds that mean nothing here (`apps/v1 Deployment`), with how many were seen.
+        warnings: What a user must be told although work goes on.
+        sources: Where the objects came from, for people.
+    """
+
+    services: Mapping[ObjectName, ServiceInput] = field(default_factory=lambda: MappingProxyType({}))
+    nodes: Mapping[str, Node] = field(default_factory=lambda: MappingProxyType({}))
+    service_cidrs: tuple[str, ...] = ()
+    rejected: tuple[Rejected, ...] = ()
+    unknown_kinds: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    warnings: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()

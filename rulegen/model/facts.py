@@ -1,0 +1,55 @@
+"""Facts of the host: what a node is, apart from Kubernetes objects. Plain data; `rulegen.host` gathers it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from rulegen.net import Address, Family, Network, family_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """A network interface and its addresses with their prefix length, as (10.0.0.1, 24)."""
+
+    name: str
+    addresses: tuple[tuple[Address, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostFacts:
+    """What this host is.
+
+    Attributes:
+        hostname: The default name of the node, lower case.
+        interfaces: All interfaces, loopback included.
+        sysctls: Dotted name to value, only those that were read.
+        random_fully: Whether iptables knows `--random-fully` (1.6.2 and newer).
+        nfacct: Whether the kernel counts with nfacct; None where nobody could look.
+    """
+
+    hostname: str = ""
+    interfaces: tuple[Interface, ...] = ()
+    sysctls: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    random_fully: bool = True
+    nfacct: bool | None = None
+
+    def addresses(self, family: Family) -> Iterator[Address]:
+        """Yield the addresses of one family in the order of the interfaces, each once."""
+        seen: set[Address] = set()
+        for interface in self.interfaces:
+            for address, _ in interface.addresses:
+                if family_of(address) is family and address not in seen:
+                    seen.add(address)
+                    yield address
+
+    def addresses_in(self, networks: tuple[Network, ...]) -> Iterator[Address]:
+        """Yield the addresses that lie in any of `networks`."""
+        for family in Family:
+            for address in self.addresses(family):
+                if any(address in network for network in networks if network.version == address.version):
+                    yield address
