@@ -298,4 +298,3 @@ class ServiceCIDR(Object):
 
 
 KubeObject = Service | EndpointSlice | Endpoints | Pod | Node | Namespace | ServiceCIDR
-

@@ -1,0 +1,338 @@
+"""YAML text to plain values, one document after the other, at the speed of libyaml's event parser.
+
+Scalars mean what they mean to kubectl (YAML 1.1 as sigs.k8s.io/yaml reads it): `yes`, `on` and `y` are booleans, `0x50`,
+`0o120` and `0120` are integers, timestamps and sexagesimals (`1:30`) stay text. A null value in a mapping is dropped: it is
+an absent field. Beyond that the reader is strict, because every byte may be hostile: a key that stands twice, a tag of
+one's own, an alias to itself, more than `MAX_DEPTH` levels, or aliases that unfold to more than `MAX_ALIASED` values
+are faults. Aliases share their value, so a bomb costs no memory before it is found.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import yaml
+from yaml.cyaml import CParser
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MAX_DEPTH: Final = 100
+MAX_ALIASED: Final = 100_000
+MAX_VALUES: Final = 20_000_000
+MAX_FAULTS: Final = 20
+MAX_DIRECTIVES: Final = 16
+
+_WORDS: Final[dict[str, bool | None]] = {
+    **dict.fromkeys(["y", "Y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON"], True),
+    **dict.fromkeys(["n", "N", "no", "No", "NO", "false", "False", "FALSE", "off", "Off", "OFF"], False),
+    **dict.fromkeys(["", "~", "null", "Null", "NULL"], None),
+}
+_NOT_NUMBERS: Final = {
+    **dict.fromkeys([".nan", ".NaN", ".NAN"], float("nan")),
+    **dict.fromkeys([".inf", ".Inf", ".INF", "+.inf", "+.Inf", "+.INF"], float("inf")),
+    **dict.fromkeys(["-.inf", "-.Inf", "-.INF"], float("-inf")),
+}
+_INTEGER: Final = re.compile(
+    r"(?P<sign>[-+]?)(?:0[xX](?P<hex>[0-9a-fA-F]+)|0[bB](?P<binary>[01]+)|0[oO]?(?P<octal>[0-7]+)"
+    r"|(?P<decimal>0|[1-9][0-9]*))\Z"
+)
+_FLOAT: Final = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?\Z")
+_BASES: Final = {"hex": 16, "binary": 2, "octal": 8, "decimal": 10}
+_DOCUMENT_START: Final = re.compile(rb"^---(?=[ \t\r\n]|\Z)", re.MULTILINE)
+_DIRECTIVE: Final = re.compile(rb"^%", re.MULTILINE)
+_CORE: Final = "tag:yaml.org,2002:"
+_SCALAR_TAGS: Final = {f"{_CORE}{name}" for name in ("str", "int", "bool", "null", "float", "timestamp")}
+
+
+class _Marker:
+    """A value that no document can hold."""
+
+
+_NO_KEY: Final = _Marker()
+_MERGE: Final = _Marker()
+_OPEN: Final = _Marker()
+_UNSEEN: Final = _Marker()
+
+
+@dataclass(frozen=True, slots=True)
+class YamlDocument:
+    """One document.
+
+    Attributes:
+        line: Where it starts, counted from 1.
+        value: Mappings, lists, text, numbers, booleans, None.
+        item_lines: Where each mapping in the list under the top level's `items` starts.
+    """
+
+    line: int
+    value: Any
+    item_lines: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class YamlFault:
+    """A document that is no YAML, or more than a manifest may be."""
+
+    line: int
+    message: str
+
+
+class _Broken(Exception):  # noqa: N818 - it never leaves this module
+    """The document at hand has a fault."""
+
+    def __init__(self, line: int, message: str) -> None:
+        super().__init__(message)
+        self.fault = YamlFault(line, message)
+
+
+def read_yaml(content: bytes) -> Iterator[YamlDocument | YamlFault]:
+    """Yield the documents of a YAML text in order; a fault stands for the one document that has it.
+
+    After a fault the reader goes on with the next `---`. A text with more than `MAX_FAULTS` faults, with more than
+    `MAX_VALUES` values, or with a heap of directives is given up, which is the last fault that it yields.
+
+    Args:
+        content: UTF-8 without a byte order mark.
+    """
+    if sum(1 for _ in _DIRECTIVE.finditer(content)) > MAX_DIRECTIVES:  # libyaml's time grows with their square
+        yield YamlFault(1, f"more than {MAX_DIRECTIVES} lines that start with %: not read")
+        return
+    offset, lines, values = 0, 0, 0
+    for _ in range(MAX_FAULTS):
+        builder = _Builder(content, offset, lines, values)
+        try:
+            yield from builder.documents()
+        except _Broken as broken:
+            fault = broken.fault
+        else:
+            return
+        yield fault
+        if builder.values > MAX_VALUES:
+            return
+        restart = _next_document(content, offset, builder.restart_index)
+        if restart is None:
+            return
+        lines += content.count(b"\n", offset, restart)
+        offset, values = restart, builder.values
+    yield YamlFault(lines + 1, f"more than {MAX_FAULTS} faults in this file: the rest was not read")
+
+
+def _next_document(content: bytes, offset: int, index: int) -> int | None:
+    """Return where the first `---` line after character `index`, counted from byte `offset`, starts."""
+    if content.isascii():
+        start = offset + index
+    else:
+        start = offset + len(content[offset:].decode("utf-8")[:index].encode("utf-8"))
+    found = _DOCUMENT_START.search(content, start)
+    return found.start() if found else None
+
+
+def resolve(text: str) -> Any:
+    """Return what a plain scalar means.
+
+    >>> [resolve(t) for t in ("80", "0x50", "0120", "1_000", "yes", "~", "1:30", "2026-11-23", "1e3", "web")]
+    [80, 80, 80, 1000, True, None, '1:30', '2026-11-23', 1000.0, 'web']
+    """
+    first = text[:1]
+    if first not in "0123456789+-.":  # the empty text too
+        return _WORDS.get(text, text)
+    if text in _NOT_NUMBERS:
+        return _NOT_NUMBERS[text]
+    plain = text.replace("_", "") if first != "." else text
+    if (integer := _INTEGER.match(plain)) and (base := integer.lastgroup):
+        digits = integer[base]
+        if len(digits) > 64:  # no 64-bit number in any base, and Python refuses to read thousands of digits
+            return float("-inf" if integer["sign"] == "-" else "inf")
+        return int(integer["sign"] + digits, _BASES[base])
+    return float(plain) if _FLOAT.match(plain) else text
+
+
+@dataclass(slots=True)
+class _Builder:
+    """Builds documents out of events. It holds no recursion, so depth is only what `MAX_DEPTH` allows."""
+
+    content: bytes
+    offset: int
+    lines: int
+    values: int
+    restart_index: int = 0
+    _container: Any = None
+    _key: Any = _NO_KEY
+    _frames: list[tuple[Any, Any, str | None, int]] = field(default_factory=list)
+    _anchors: dict[str, Any] = field(default_factory=dict)
+    _nulls: list[tuple[dict[Any, Any], Any]] = field(default_factory=list)
+    _merging: list[dict[Any, Any]] = field(default_factory=list)
+    _item_lines: list[int] = field(default_factory=list)
+    _aliased: int = 0
+    _known: dict[str, Any] = field(default_factory=dict)
+
+    def documents(self) -> Iterator[YamlDocument]:
+        """Yield the documents from `offset` on.
+
+        Raises:
+            _Broken: A document has a fault; `restart_index` says where to look for the next one.
+        """
+        stream = io.BytesIO(self.content)
+        stream.seek(self.offset)
+        parser = CParser(stream)
+        steps = {
+            yaml.ScalarEvent: self._scalar,
+            yaml.MappingStartEvent: self._start_mapping,
+            yaml.MappingEndEvent: self._end,
+            yaml.SequenceStartEvent: self._start_sequence,
+            yaml.SequenceEndEvent: self._end,
+            yaml.AliasEvent: self._alias,
+        }
+        line = 1
+        try:
+            while (event := parser.get_event()) is not None:
+                kind = type(event)
+                if (step := steps.get(kind)) is not None:
+                    step(event)
+                elif kind is yaml.DocumentStartEvent:
+                    line = self._start_document(event)
+                elif kind is yaml.DocumentEndEvent:
+                    self.restart_index = event.end_mark.index
+                    yield self._document(line)
+        except yaml.YAMLError as error:
+            raise self._no_yaml(error) from None
+
+    def _line(self, event: Any) -> int:
+        return self.lines + int(event.start_mark.line) + 1
+
+    def _no_yaml(self, error: yaml.YAMLError) -> _Broken:
+        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "unreadable"
+        context = getattr(error, "context", None)
+        line = self.lines + mark.line + 1 if mark else self.lines + 1
+        return _Broken(line, f"not YAML: {f'{context}, ' if context else ''}{problem}")
+
+    def _start_document(self, event: Any) -> int:
+        self.restart_index = event.start_mark.index + (3 if event.explicit else 0)
+        self._container, self._key = [], _NO_KEY
+        self._anchors, self._nulls, self._merging, self._item_lines, self._aliased = {}, [], [], [], 0
+        self._frames.clear()
+        if len(self._known) > 10_000:
+            self._known.clear()
+        return self._line(event) + (1 if event.explicit else 0)
+
+    def _document(self, line: int) -> YamlDocument:
+        for mapping, key in self._nulls:
+            mapping.pop(key, None)
+        value = self._container[0] if self._container else None
+        return YamlDocument(line, value, tuple(self._item_lines))
+
+    def _scalar(self, event: Any) -> None:
+        value = event.value
+        if event.implicit[0]:
+            known = self._known.get(value, _UNSEEN)
+            if known is _UNSEEN:
+                known = self._known[value] = resolve(value)
+            value = known
+            if value == "<<" and self._key is _NO_KEY and type(self._container) is dict:
+                self._merging.append(self._container)
+                value = _MERGE
+        elif event.tag is not None and not event.implicit[1]:
+            value = self._tagged(event)
+        if event.anchor is not None:
+            self._anchors[event.anchor] = (value, 1)
+        self._add(value, event)
+
+    def _tagged(self, event: Any) -> Any:
+        tag, value = event.tag, event.value
+        if tag not in _SCALAR_TAGS:
+            raise _Broken(self._line(event), f"the tag {tag[:80]!r} is not allowed in a manifest")
+        name = tag.removeprefix(_CORE)
+        if name in {"str", "timestamp"}:
+            return value
+        resolved = resolve(value)
+        expected = {"int": int, "bool": bool, "null": type(None), "float": (int, float)}[name]
+        if not isinstance(resolved, expected) or (isinstance(resolved, bool) and name != "bool"):
+            raise _Broken(self._line(event), f"{value[:80]!r} is no {name}, as its tag says")
+        return resolved
+
+    def _add(self, value: Any, event: Any) -> None:
+        """Put a finished value where it belongs: into the list, or as key or value into the mapping at hand."""
+        container, key = self._container, self._key
+        self.values += 1
+        if type(container) is list:
+            container.append(value)
+        elif key is _NO_KEY:
+            if type(value) is not str and value is not _MERGE:
+                value = self._key_text(value, event)
+            if value in container:
+                name = "<<" if value is _MERGE else value[:80]
+                raise _Broken(self._line(event), f"the key {name!r} stands twice in one mapping")
+            self._key = value
+        else:
+            container[key] = value
+            if value is None:
+                self._nulls.append((container, key))
+            self._key = _NO_KEY
+
+    def _key_text(self, value: Any, event: Any) -> str:
+        """Return the text of a key that is no text: `80:` and `yes:` are "80" and "true", as kubectl has it."""
+        if isinstance(value, bool):
+            return "true" if value else "false"
+        if isinstance(value, int | float):
+            return str(value)
+        raise _Broken(self._line(event), f"a key must be text, not {'null' if value is None else 'a collection'}")
+
+    def _start_mapping(self, event: Any) -> None:
+        frames = self._frames
+        if len(frames) == 2 and frames[1][1] == "items":
+            self._item_lines.append(self._line(event))
+        self._start(event, {}, "map")
+
+    def _start_sequence(self, event: Any) -> None:
+        self._start(event, [], "seq")
+
+    def _start(self, event: Any, container: Any, name: str) -> None:
+        if event.tag is not None and event.tag not in {"!", f"{_CORE}{name}"}:
+            raise _Broken(self._line(event), f"the tag {event.tag[:80]!r} is not allowed in a manifest")
+        if len(self._frames) >= MAX_DEPTH:
+            raise _Broken(self._line(event), f"more than {MAX_DEPTH} levels deep")
+        if self.values > MAX_VALUES:
+            raise _Broken(self._line(event), f"more than {MAX_VALUES} values in one file: not read further")
+        if event.anchor is not None:
+            self._anchors[event.anchor] = _OPEN
+        self._frames.append((self._container, self._key, event.anchor, self.values + self._aliased))
+        self._container, self._key = container, _NO_KEY
+
+    def _end(self, event: Any) -> None:
+        value = self._container
+        if self._merging and self._merging[-1] is value:
+            self._merging.pop()
+            self._merge(value, event)
+        self._container, self._key, anchor, before = self._frames.pop()
+        if anchor is not None:
+            self._anchors[anchor] = (value, self.values + self._aliased - before + 1)
+        self._add(value, event)
+
+    def _alias(self, event: Any) -> None:
+        known = self._anchors.get(event.anchor)
+        if known is None:
+            raise _Broken(self._line(event), f"the alias *{event.anchor[:80]} has no anchor before it")
+        if known is _OPEN:
+            raise _Broken(self._line(event), f"the alias *{event.anchor[:80]} contains itself")
+        value, weight = known
+        self._aliased += weight
+        if self._aliased > MAX_ALIASED:
+            raise _Broken(self._line(event), f"aliases unfold to more than {MAX_ALIASED} values")
+        self._add(value, event)
+
+    def _merge(self, mapping: dict[Any, Any], event: Any) -> None:
+        """Take over what `<<` names, one mapping or a list of them; the mapping's own keys win, then the first."""
+        merged = mapping.pop(_MERGE)
+        for other in merged if type(merged) is list else [merged]:
+            if type(other) is not dict:
+                raise _Broken(self._line(event), "<< needs a mapping or a list of mappings")
+            for key, value in other.items():
+                if key not in mapping:
+                    mapping[key] = value
+                    if value is None:
+                        self._nulls.append((mapping, key))
