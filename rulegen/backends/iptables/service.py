@@ -1,0 +1,227 @@
+"""One Service's chains and its rules in the shared chains.
+
+        KUBE-SERVICES ──ClusterIP──────────────► KUBE-SVC (cluster pool) or KUBE-SVL (local pool) ─► KUBE-SEP: DNAT
+              │  └─load balancer IP─► KUBE-FW ─┐         ▲
+              ├──external IP, VIP──────────────┴► KUBE-EXT
+              └──node port─► KUBE-NODEPORTS ─────────┘
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rulegen.backends.iptables import names
+from rulegen.backends.iptables.node import LOCALHOST_COUNTER
+from rulegen.languages.iptables import rules as r
+from rulegen.languages.iptables.state import Block, Fragment
+from rulegen.model.ir import Delivery, Masquerade, PodInterface, PodNetwork, PodTraffic, Policy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from rulegen.languages.iptables.rules import Rule
+    from rulegen.languages.iptables.ruleset import ChainName
+    from rulegen.model.ir import Endpoint, Node, Service, ServicePort
+    from rulegen.net import Address
+
+
+def compile_service(service: Service, node: Node, *, counts: bool) -> Fragment:
+    """Return what one Service wants in the family of `node`.
+
+    Args:
+        service: The Service, decided.
+        node: What holds for all Services.
+        counts: Whether rules count with nfacct.
+    """
+    exact: dict[ChainName, tuple[Rule, ...]] = {}
+    blocks: list[Block] = []
+    for port in service.ports:
+        if port.family is node.family:
+            chains = _PortChains(port, node, counts=counts)
+            exact.update(chains.exact())
+            blocks += chains.blocks()
+    return Fragment(str(service.name), node.family, exact, blocks=tuple(blocks))
+
+
+class _PortChains:
+    """The chains and shared rules of one port."""
+
+    def __init__(self, port: ServicePort, node: Node, *, counts: bool) -> None:
+        self._port, self._node, self._counts = port, node, counts
+        hashed = names.service_hash(port)
+        self._cluster = f"KUBE-SVC-{hashed}"
+        self._local = f"KUBE-SVL-{hashed}"
+        self._external = f"KUBE-EXT-{hashed}"
+        self._allowed = f"KUBE-FW-{hashed}"
+        self._chains_of = {Delivery.CLUSTER: self._cluster, Delivery.LOCAL: self._local}
+        self._endpoints = {e.text: f"KUBE-SEP-{names.endpoint_hash(port, e)}" for e in port.endpoints}
+        self._has_external = port.has_endpoints and port.is_external
+        self._is_guarded = self._has_external and bool(port.load_balancer_ips and port.source_ranges)
+
+    def exact(self) -> Iterator[tuple[ChainName, tuple[Rule, ...]]]:
+        """Yield the port's own chains."""
+        port = self._port
+        for delivery, pool in ((Delivery.CLUSTER, port.cluster), (Delivery.LOCAL, port.local)):
+            if pool:
+                yield names.nat(self._chains_of[delivery]), tuple(self._balance(delivery, pool))
+        if self._has_external:
+            yield names.nat(self._external), tuple(self._external_rules())
+        if self._is_guarded:
+            yield names.nat(self._allowed), tuple(self._allowed_rules())
+        for endpoint in port.endpoints:
+            yield names.nat(self._endpoints[endpoint.text]), self._endpoint_rules(endpoint)
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield the port's rules in shared chains."""
+        yield from self._cluster_ip_blocks()
+        yield from self._external_blocks()
+        port = self._port
+        if port.health_check_node_port:
+            rule = r.rule(
+                "-p tcp -m tcp --dport", str(port.health_check_node_port), r.accept(), comment=f"{port.label} health check"
+            )
+            yield Block(names.filter_(names.NODE_PORTS), (rule,))
+
+    def _to(self, address: Address) -> tuple[str, ...]:
+        """Match packets to the port on an address."""
+        protocol = self._port.protocol
+        return (
+            r.destination_address(address),
+            r.protocol(protocol),
+            r.destination_port(protocol, self._port.port),
+        )
+
+    def _refusal(self, delivery: Delivery) -> tuple[str, str]:
+        """Return the verdict for a frontend without endpoints, and its reason."""
+        if delivery is Delivery.REJECT:
+            return r.reject(self._node.family.bits), "has no endpoints"
+        return r.drop(), "has no local endpoints"
+
+    def _cluster_ip_blocks(self) -> Iterator[Block]:
+        port = self._port
+        if port.cluster_ip is None:
+            return
+        if port.internal.has_pool:
+            jump = r.jump(self._chains_of[port.internal])
+            rule = r.rule(*self._to(port.cluster_ip), jump, comment=f"{port.label} cluster IP")
+            yield Block(names.nat(names.SERVICES), (rule,))
+        else:
+            verdict, reason = self._refusal(port.internal)
+            rule = r.rule(*self._to(port.cluster_ip), verdict, comment=f"{port.label} {reason}")
+            yield Block(names.filter_(names.SERVICES), (rule,))
+
+    def _external_blocks(self) -> Iterator[Block]:
+        port = self._port
+        frontends = [(address, "external IP", self._external) for address in port.external_ips]
+        vip_chain = self._allowed if self._is_guarded else self._external
+        frontends += ((address, "load balancer IP", vip_chain) for address in port.load_balancer_ips)
+        if port.has_endpoints:
+            for address, what, chain in frontends:
+                rule = r.rule(*self._to(address), r.jump(chain), comment=f"{port.label} {what}")
+                yield Block(names.nat(names.SERVICES), (rule,))
+            if port.node_port:
+                yield Block(names.nat(names.NODE_PORTS), tuple(self._node_port_rules()))
+        if not port.external.has_pool:
+            verdict, reason = self._refusal(port.external)
+            for address, _, _ in frontends:
+                rule = r.rule(*self._to(address), verdict, comment=f"{port.label} {reason}")
+                yield Block(names.filter_(names.EXTERNAL_SERVICES), (rule,))
+            if port.node_port:
+                words = (
+                    r.protocol(port.protocol),
+                    r.destination_is_local(),
+                    r.destination_port(port.protocol, port.node_port),
+                )
+                rule = r.rule(*words, verdict, comment=f"{port.label} {reason}")
+                yield Block(names.filter_(names.EXTERNAL_SERVICES), (rule,))
+        if self._is_guarded:
+            for address in port.load_balancer_ips:
+                rule = r.rule(*self._to(address), r.drop(), comment=f"{port.label} refused by its source ranges")
+                yield Block(names.filter_(names.PROXY_FIREWALL), (rule,))
+
+    def _node_port_rules(self) -> Iterator[Rule]:
+        port = self._port
+        words = (r.protocol(port.protocol), r.destination_port(port.protocol, port.node_port))
+        comment = f"{port.label} node port"
+        if self._counts and self._node.localhost_node_ports:
+            loopback = r.destination(self._node.family.loopback)
+            yield r.rule(loopback, *words, r.counted(LOCALHOST_COUNTER), r.jump(self._external), comment=comment)
+        yield r.rule(*words, r.jump(self._external), comment=comment)
+
+    def _balance(self, delivery: Delivery, pool: Sequence[Endpoint]) -> Iterator[Rule]:
+        """Spread new connections over a pool: known clients to where they were, others evenly at random.
+
+        Rule i of n sees only what the rules before it passed over, so it takes one in n - i.
+        """
+        port = self._port
+        if delivery is port.internal and port.cluster_ip is not None:
+            yield from self._masquerade_cluster_ip(port.cluster_ip)
+        if port.affinity_s is not None:
+            for endpoint in pool:
+                chain = self._endpoints[endpoint.text]
+                seen = r.seen_within(port.affinity_s, chain, self._node.family.bits)
+                yield r.rule(seen, r.jump(chain), comment=f"{port.label} keeps to {endpoint.text}")
+        for index, endpoint in enumerate(pool):
+            left = len(pool) - index
+            odds = [r.at_odds(left)] if left > 1 else []
+            jump = r.jump(self._endpoints[endpoint.text])
+            yield r.rule(*odds, jump, comment=f"{port.label} to {endpoint.text}")
+
+    def _masquerade_cluster_ip(self, address: Address) -> Iterator[Rule]:
+        node = self._node
+        mark = r.jump(names.MARK_MASQ)
+        comment = f"{self._port.label} cluster IP"
+        match node.masquerade_cluster_ip:
+            case Masquerade.ALWAYS:
+                yield r.rule(*self._to(address), mark, comment=comment)
+            case Masquerade.OFF_CLUSTER if isinstance(node.pods, PodNetwork):
+                yield r.rule(_not_from(node.pods), *self._to(address), mark, comment=comment)
+            case Masquerade.OFF_CLUSTER if node.pods is not None:
+                to, *rest = self._to(address)
+                yield r.rule(to, _not_from(node.pods), *rest, mark, comment=comment)
+            case _:
+                return
+
+    def _external_rules(self) -> Iterator[Rule]:
+        """Tell what comes from outside to an external frontend from what this node and its pods send there."""
+        port, node = self._port, self._node
+        mark, cluster = r.jump(names.MARK_MASQ), r.jump(self._cluster)
+        if port.external_policy is Policy.CLUSTER:
+            yield r.rule(mark, comment=f"{port.label} from outside, to any node")
+        else:
+            if node.pods is not None:
+                yield r.rule(_from(node.pods), cluster, comment=f"{port.label} from a pod of this node")
+            yield r.rule(r.source_is_local(), mark, comment=f"{port.label} from this node")
+            yield r.rule(r.source_is_local(), cluster, comment=f"{port.label} from this node")
+        if port.external.has_pool:
+            yield r.rule(r.jump(self._chains_of[port.external]), comment=f"{port.label} from outside")
+
+    def _allowed_rules(self) -> Iterator[Rule]:
+        port = self._port
+        jump = r.jump(self._external)
+        for network in port.source_ranges:
+            yield r.rule(r.source(network), jump, comment=f"{port.label} allowed source")
+        if port.node_in_source_ranges:
+            for address in port.load_balancer_ips:
+                yield r.rule(r.source_address(address), jump, comment=f"{port.label} from this node")
+        yield r.rule(comment=f"{port.label} other sources are dropped in KUBE-PROXY-FIREWALL")
+
+    def _endpoint_rules(self, endpoint: Endpoint) -> tuple[Rule, Rule]:
+        port = self._port
+        chain = self._endpoints[endpoint.text]
+        hairpin = r.rule(r.source_address(endpoint.address), r.jump(names.MARK_MASQ), comment=f"{port.label} to itself")
+        affinity = [] if port.affinity_s is None else [r.remember(chain, self._node.family.bits)]
+        words = (r.protocol(port.protocol), *affinity, r.ports_of(port.protocol), r.dnat(endpoint.text))
+        return hairpin, r.rule(*words, comment=port.label)
+
+
+def _from(pods: PodTraffic) -> str:
+    if isinstance(pods, PodInterface):
+        return r.in_interface(f"{pods.name}+" if pods.prefix else pods.name)
+    return r.source(pods.network)
+
+
+def _not_from(pods: PodTraffic) -> str:
+    if isinstance(pods, PodInterface):
+        return r.not_in_interface(f"{pods.name}+" if pods.prefix else pods.name)
+    return r.not_source(pods.network)

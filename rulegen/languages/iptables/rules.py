@@ -1,0 +1,215 @@
+"""A rule, and the words that rules are made of, each spelled as `iptables-save` prints it (iptables 1.8).
+
+Every function here takes typed values and returns one word; `rule` joins words. Untrusted text enters a rule only as
+a comment, which `quote` makes harmless. Words must come in the order of the tool's own print: addresses, interface,
+protocol, matches, target. Source: iptables(8), iptables-extensions(8).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rulegen.net import Address, Network, Protocol
+
+COMMENT_MAX = 255
+"""Longest comment that the kernel keeps (XT_MAX_COMMENT_LEN less the NUL)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule of a chain.
+
+    Attributes:
+        spec: The rule as `iptables-save` prints it behind `-A CHAIN`, without any comment; may be empty.
+        comment: Why it exists, for people; no part of equality.
+        printed: The rule as a kernel printed it, comments in place, where that differs from `spec`; this is what must
+            be said to delete it.
+    """
+
+    spec: str
+    comment: str = field(default="", compare=False)
+    printed: str = field(default="", compare=False)
+
+    @property
+    def line(self) -> str:
+        """The rule behind `-A CHAIN` or `-D CHAIN`, comment included."""
+        if self.printed:
+            return self.printed
+        if not self.comment:
+            return self.spec
+        return f"-m comment --comment {quote(self.comment)} {self.spec}".rstrip()
+
+
+def rule(*words: str, comment: str = "") -> Rule:
+    """Return the rule that the words spell, in the order given."""
+    return Rule(" ".join(words), comment)
+
+
+def quote(text: str) -> str:
+    """Return `text` as one argument on one line: anything but printable ASCII becomes `?`, and long text is cut."""
+    safe = "".join(c if " " <= c <= "~" else "?" for c in text[:COMMENT_MAX])
+    escaped = safe.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def source(network: Network) -> str:
+    """Match packets from a prefix."""
+    return f"-s {network}"
+
+
+def not_source(network: Network) -> str:
+    """Match packets from anywhere else."""
+    return f"! -s {network}"
+
+
+def source_address(address: Address) -> str:
+    """Match packets from one address."""
+    return f"-s {address}/{address.max_prefixlen}"
+
+
+def destination(network: Network) -> str:
+    """Match packets to a prefix."""
+    return f"-d {network}"
+
+
+def not_destination(network: Network) -> str:
+    """Match packets to anywhere else."""
+    return f"! -d {network}"
+
+
+def destination_address(address: Address) -> str:
+    """Match packets to one address."""
+    return f"-d {address}/{address.max_prefixlen}"
+
+
+def in_interface(name: str) -> str:
+    """Match packets that came in on an interface; `cali+` is any whose name starts with cali."""
+    return f"-i {name}"
+
+
+def not_in_interface(name: str) -> str:
+    """Match packets that did not come in on the interface."""
+    return f"! -i {name}"
+
+
+def protocol(protocol: Protocol) -> str:
+    """Match a transport protocol."""
+    return f"-p {protocol.lower()}"
+
+
+def ports_of(protocol: Protocol) -> str:
+    """Load the protocol's own match, as the tools do wherever DNAT names a port."""
+    return f"-m {protocol.lower()}"
+
+
+def destination_port(protocol: Protocol, port: int) -> str:
+    """Match packets to a port."""
+    return f"-m {protocol.lower()} --dport {port}"
+
+
+def destination_is_local() -> str:
+    """Match packets to an address of this host."""
+    return "-m addrtype --dst-type LOCAL"
+
+
+def source_is_local() -> str:
+    """Match packets from an address of this host."""
+    return "-m addrtype --src-type LOCAL"
+
+
+def is_marked(mark: int) -> str:
+    """Match packets that bear all bits of the mark."""
+    return f"-m mark --mark {mark:#x}/{mark:#x}"
+
+
+def is_not_marked(mark: int) -> str:
+    """Match packets that lack a bit of the mark."""
+    return f"-m mark ! --mark {mark:#x}/{mark:#x}"
+
+
+def connection_state(*states: str) -> str:
+    """Match by the state of the connection."""
+    return f"-m conntrack --ctstate {','.join(states)}"
+
+
+def not_connection_state(*states: str) -> str:
+    """Match connections in none of these states."""
+    return f"-m conntrack ! --ctstate {','.join(states)}"
+
+
+def counted(name: str) -> str:
+    """Count packets under a name (nfacct); always matches."""
+    return f"-m nfacct --nfacct-name {name}"
+
+
+def at_odds(of: int) -> str:
+    """Match one packet in `of`, at random.
+
+    It is written with ten decimals, as kube-proxy writes it; the kernel keeps 31 bits of that, and the tools print
+    them back with eleven.
+
+    >>> at_odds(3)
+    '-m statistic --mode random --probability 0.33333333349'
+    """
+    return f"-m statistic --mode random --probability {round(2**31 * round(1 / of, 10)) / 2**31:.11f}"
+
+
+def seen_within(seconds: int, name: str, bits: int) -> str:
+    """Match packets from an address that the list `name` has seen in the last seconds; forget older ones."""
+    return f"-m recent --rcheck --seconds {seconds} --reap --name {name} --mask {_mask(bits)} --rsource"
+
+
+def remember(name: str, bits: int) -> str:
+    """Put the packet's source address on the list `name`; always matches."""
+    return f"-m recent --set --name {name} --mask {_mask(bits)} --rsource"
+
+
+def jump(chain: str) -> str:
+    """Go on in another chain."""
+    return f"-j {chain}"
+
+
+def accept() -> str:
+    """Let the packet pass."""
+    return "-j ACCEPT"
+
+
+def drop() -> str:
+    """Drop the packet."""
+    return "-j DROP"
+
+
+def return_() -> str:
+    """Go back to the calling chain."""
+    return "-j RETURN"
+
+
+def reject(bits: int) -> str:
+    """Refuse the packet with ICMP port unreachable, the tools' default in either family."""
+    return f"-j REJECT --reject-with {'icmp' if bits == 32 else 'icmp6'}-port-unreachable"
+
+
+def set_mark(mark: int) -> str:
+    """Set the bits of the mark."""
+    return f"-j MARK --set-xmark {mark:#x}/{mark:#x}"
+
+
+def flip_mark(mark: int) -> str:
+    """Flip the bits of the mark, which clears them where they are set."""
+    return f"-j MARK --set-xmark {mark:#x}/0x0"
+
+
+def masquerade(*, random_fully: bool) -> str:
+    """Rewrite the source to the address of the outgoing interface."""
+    return "-j MASQUERADE --random-fully" if random_fully else "-j MASQUERADE"
+
+
+def dnat(to: str) -> str:
+    """Rewrite the destination; `to` is the text of an endpoint, `10.0.0.1:80`."""
+    return f"-j DNAT --to-destination {to}"
+
+
+def _mask(bits: int) -> str:
+    return "255.255.255.255" if bits == 32 else "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"

@@ -1,0 +1,238 @@
+"""Our part of a family's ruleset as keyed objects, wanted or found, so that a difference is a difference of maps.
+
+Three kinds of chains hold what is ours:
+
+- an *exact* chain is wholly ours, and the order of its rules means something; it is one object, its rules the value;
+- a *dispatch* chain is ours, but every Service puts its own rules in, in any order; each rule is an object of its own
+  (a *block*, where a rule must stand directly before another), so that a change of one Service touches no other's.
+  Some blocks come last (the *tail*);
+- a *built-in* chain is everybody's; ours in it are the jumps to our chains, and nothing else is looked at.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from rulegen.languages.iptables.ruleset import Chain, ChainName, Ruleset, target
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from rulegen.languages.iptables.rules import Rule
+    from rulegen.net import Family
+
+
+class Kind(enum.Enum):
+    """What a chain of ours is."""
+
+    EXACT = "exact"
+    DISPATCH = "dispatch"
+
+
+class Place(enum.Enum):
+    """Where in its chain a block stands."""
+
+    HEAD = "head"
+    """A jump in a built-in chain: anywhere; a new one goes before others' rules."""
+    BODY = "body"
+    """Anywhere before the tail."""
+    TAIL = "tail"
+    """Behind every body block."""
+    ASTRAY = "astray"
+    """Only ever found: a tail block before a body block."""
+
+
+class ChainKey(NamedTuple):
+    """Key of a chain as an object."""
+
+    name: ChainName
+
+
+class BlockKey(NamedTuple):
+    """Key of a block of rules in a dispatch or built-in chain: the chain and the rules' text."""
+
+    name: ChainName
+    specs: tuple[str, ...]
+
+
+Key = ChainKey | BlockKey
+
+
+@dataclass(frozen=True, slots=True)
+class ChainValue:
+    """A chain of ours: its rules where it is exact, none where it is a dispatch chain."""
+
+    rules: tuple[Rule, ...]
+    kind: Kind
+
+
+@dataclass(frozen=True, slots=True)
+class BlockValue:
+    """A block of rules, how often it stands there, and where.
+
+    Attributes:
+        copies: For each time that it stands there, its rules (whose comments may differ).
+    """
+
+    copies: tuple[tuple[Rule, ...], ...]
+    place: Place
+
+
+Value = ChainValue | BlockValue
+Objects = dict[Key, Value]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Rules that stand together in a dispatch or built-in chain."""
+
+    name: ChainName
+    rules: tuple[Rule, ...]
+    place: Place = Place.BODY
+
+
+@dataclass(frozen=True, slots=True)
+class Fragment:
+    """What one owner wants in one family: a Service, or the node itself.
+
+    Attributes:
+        owner: `namespace/name` of the Service; empty for the node.
+        exact: Chains that are the owner's alone.
+        dispatch: Dispatch chains that must exist (the node's fragment only).
+        blocks: Rules in chains that are shared.
+    """
+
+    owner: str
+    family: Family
+    exact: Mapping[ChainName, tuple[Rule, ...]] = field(default_factory=dict)
+    dispatch: tuple[ChainName, ...] = ()
+    blocks: tuple[Block, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """How our part of a ruleset is told from everybody else's.
+
+    Attributes:
+        chains: The fixed chains that are ours.
+        prefixes: By table, how the names of our other chains start; they are exact.
+        tails: By chain, the targets that only tail blocks have.
+        pair_marks: By chain, text that tells a rule which must stand directly before the next.
+        tolerated: By chain, rules of others that may stand in a chain of ours.
+    """
+
+    chains: Mapping[ChainName, Kind]
+    prefixes: Mapping[str, tuple[str, ...]]
+    tails: Mapping[ChainName, frozenset[str]] = field(default_factory=dict)
+    pair_marks: Mapping[ChainName, str] = field(default_factory=dict)
+    tolerated: Mapping[ChainName, frozenset[str]] = field(default_factory=dict)
+
+    def kind(self, name: ChainName) -> Kind | None:
+        """Return what the chain is; None for one that is not ours."""
+        fixed = self.chains.get(name)
+        if fixed is None and name.chain.startswith(self.prefixes.get(name.table, ())):
+            return Kind.EXACT
+        return fixed
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The desired objects of one family, each with the owner that wants it."""
+
+    objects: Objects
+    owners: Mapping[Key, str]
+
+
+def wanted(fragments: Iterable[Fragment]) -> Wanted:
+    """Return the union of the fragments: blocks that several want stand there as often as they are wanted."""
+    objects: Objects = {}
+    owners: dict[Key, str] = {}
+    for fragment in fragments:
+        for name, rules in fragment.exact.items():
+            key = ChainKey(name)
+            objects[key] = ChainValue(rules, Kind.EXACT)
+            owners[key] = fragment.owner
+        for name in fragment.dispatch:
+            objects[ChainKey(name)] = ChainValue((), Kind.DISPATCH)
+            owners[ChainKey(name)] = fragment.owner
+        for block in fragment.blocks:
+            _add(objects, block)
+            owners.setdefault(BlockKey(block.name, tuple(r.spec for r in block.rules)), fragment.owner)
+    return Wanted(objects, owners)
+
+
+def found(ruleset: Ruleset, layout: Layout) -> Objects:
+    """Return our objects in a ruleset; everybody else's are left out."""
+    objects: Objects = {}
+    ours: dict[str, set[str]] = defaultdict(set)
+    for name in layout.chains:
+        ours[name.table].add(name.chain)
+    for name, chain in ruleset.chains.items():
+        kind = layout.kind(name)
+        if kind is Kind.EXACT:
+            objects[ChainKey(name)] = ChainValue(tuple(chain.rules), kind)
+        elif kind is Kind.DISPATCH:
+            objects[ChainKey(name)] = ChainValue((), kind)
+            for block in _blocks(name, chain, layout):
+                _add(objects, block)
+        elif chain.policy is not None:
+            for rule in chain.rules:
+                if target(rule) in ours[name.table]:
+                    _add(objects, Block(name, (rule,), Place.HEAD))
+    return objects
+
+
+def referred_by_others(ruleset: Ruleset, layout: Layout) -> frozenset[ChainName]:
+    """Return our chains that rules outside our reach refer to: they can be emptied, but not deleted."""
+    return frozenset(
+        referred
+        for name, rule in ruleset.rules()
+        if layout.kind(name) is None
+        and ruleset.chains[name].policy is None
+        and layout.kind(referred := ChainName(name.table, target(rule))) is not None
+    )
+
+
+def _blocks(name: ChainName, chain: Chain, layout: Layout) -> list[Block]:
+    """Cut a dispatch chain into blocks, in order."""
+    tails = layout.tails.get(name, frozenset())
+    mark = layout.pair_marks.get(name)
+    tolerated = layout.tolerated.get(name, frozenset())
+    blocks: list[Block] = []
+    first: Rule | None = None
+    for rule in chain.rules:
+        if rule.spec in tolerated:
+            continue
+        is_first = mark is not None and mark in rule.spec
+        if first and not is_first and target(first) == target(rule):
+            blocks.append(Block(name, (first, rule)))
+        else:
+            blocks += [Block(name, (first,))] if first else []
+            if not is_first:
+                blocks.append(Block(name, (rule,), Place.TAIL if target(rule) in tails else Place.BODY))
+        first = rule if is_first else None
+    blocks += [Block(name, (first,))] if first else []
+    return _astray(blocks)
+
+
+def _astray(blocks: list[Block]) -> list[Block]:
+    """Tell the tail blocks that stand before a body block."""
+    last_body = max((i for i, block in enumerate(blocks) if block.place is Place.BODY), default=-1)
+    return [
+        Block(block.name, block.rules, Place.ASTRAY) if block.place is Place.TAIL and i < last_body else block
+        for i, block in enumerate(blocks)
+    ]
+
+
+def _add(objects: Objects, block: Block) -> None:
+    key = BlockKey(block.name, tuple(rule.spec for rule in block.rules))
+    known = objects.get(key)
+    copies = (block.rules,)
+    place = block.place
+    if isinstance(known, BlockValue):
+        copies = (*known.copies, *copies)
+        place = Place.ASTRAY if Place.ASTRAY in {place, known.place} else place
+    objects[key] = BlockValue(copies, place)

@@ -1,0 +1,140 @@
+"""What holds for all Services of this node: masquerading, node port addresses, how pods' traffic is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rulegen.model.endpoints import Place
+from rulegen.model.ir import Masquerade, Node, PodInterface, PodNetwork, PodTraffic
+from rulegen.model.options import DetectLocalMode, Options
+from rulegen.net import Address, Family, Network, family_of, parse_address, parse_network
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from rulegen.kube import objects
+    from rulegen.model.facts import HostFacts
+
+ZONE_LABEL = "topology.kubernetes.io/zone"
+ROUTE_LOCALNET = "net.ipv4.conf.all.route_localnet"
+BE_LIBERAL = "net.netfilter.nf_conntrack_tcp_be_liberal"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """The node as the resolution of Services sees it.
+
+    Attributes:
+        place: Name and zone.
+        addresses: The node's primary address of each family; loopback where nobody knows one.
+        external_ips: Whether spec.externalIPs is honoured.
+    """
+
+    place: Place
+    addresses: Mapping[Family, Address]
+    external_ips: bool
+
+
+def resolve_site(node: objects.Node | None, name: str, options: Options) -> Site:
+    """Return where and what the node is, from its Node object, if there is one."""
+    zone = node.metadata.labels.get(ZONE_LABEL, "") if node else ""
+    told = {family: _node_address(node, family) for family in Family}
+    if options.bind_address is not None:
+        told[family_of(options.bind_address)] = options.bind_address
+    loopback = {Family.IPV4: parse_address("127.0.0.1"), Family.IPV6: parse_address("::1")}
+    addresses = {family: told[family] or loopback[family] for family in Family}
+    return Site(place=Place(name, zone), addresses=addresses, external_ips=options.external_ips)
+
+
+def resolve_node(
+    family: Family,
+    site: Site,
+    node: objects.Node | None,
+    options: Options,
+    facts: HostFacts,
+    warn: Callable[[str], None],
+) -> Node:
+    """Return what holds for all Services in one family."""
+    pods = _pod_traffic(family, node, options, warn)
+    networks = tuple(n for n in options.node_port_networks if family_of(n) is family)
+    return Node(
+        family=family,
+        masquerade_mark=1 << options.masquerade_bit,
+        masquerade_cluster_ip=(
+            Masquerade.ALWAYS if options.masquerade_all else Masquerade.OFF_CLUSTER if pods else Masquerade.NEVER
+        ),
+        pods=pods,
+        node_port_addresses=_node_port_addresses(family, site, options, networks, facts),
+        localhost_node_ports=_localhost_node_ports(family, options, networks),
+        drop_invalid=not options.conntrack_be_liberal and facts.sysctls.get(BE_LIBERAL, "0") == "0",
+        random_fully=facts.random_fully,
+    )
+
+
+def resolve_sysctls(nodes: Iterable[Node]) -> dict[str, str]:
+    """Return the kernel parameters that must have a value for these decisions to work."""
+    return {ROUTE_LOCALNET: "1"} if any(node.localhost_node_ports for node in nodes) else {}
+
+
+def _node_address(node: objects.Node | None, family: Family) -> Address | None:
+    """Return the first InternalIP of the family, else the first ExternalIP."""
+    for kind in ("InternalIP", "ExternalIP"):
+        for told in node.status.addresses if node else ():
+            if told.type == kind:
+                try:
+                    address = parse_address(told.address)
+                except ValueError:
+                    continue  # the decoder has already warned of it
+                if family_of(address) is family:
+                    return address
+    return None
+
+
+def _pod_traffic(
+    family: Family, node: objects.Node | None, options: Options, warn: Callable[[str], None]
+) -> PodTraffic | None:
+    match options.detect_local_mode:
+        case DetectLocalMode.CLUSTER_CIDR:
+            return _first_network(options.cluster_cidrs, family)
+        case DetectLocalMode.NODE_CIDR:
+            if node is None:
+                warn("detectLocalMode NodeCIDR, but no Node object: traffic of this node's pods cannot be told")
+                return None
+            cidrs = node.spec.pod_cidrs or ((node.spec.pod_cidr,) if node.spec.pod_cidr else ())
+            return _first_network([parse_network(cidr) for cidr in cidrs], family)
+        case DetectLocalMode.BRIDGE_INTERFACE:
+            return PodInterface(options.bridge_interface) if options.bridge_interface else None
+        case DetectLocalMode.INTERFACE_NAME_PREFIX:
+            return PodInterface(options.interface_name_prefix, prefix=True) if options.interface_name_prefix else None
+
+
+def _first_network(networks: Iterable[Network], family: Family) -> PodNetwork | None:
+    return next((PodNetwork(network) for network in networks if family_of(network) is family), None)
+
+
+def _node_port_addresses(
+    family: Family, site: Site, options: Options, networks: tuple[Network, ...], facts: HostFacts
+) -> tuple[Address, ...] | None:
+    """Return the addresses that node ports listen on; None for all local ones.
+
+    CIDRs of the other family only mean all addresses of this one, as kube-proxy has it.
+    """
+    if options.node_port_primary:
+        primary = site.addresses[family]
+        return () if primary.is_loopback else (primary,)
+    if not networks or any(network.prefixlen == 0 for network in networks):
+        return None
+    listens_on_loopback = _localhost_node_ports(family, options, networks)
+    return tuple(
+        address
+        for address in facts.addresses(family)
+        if any(address in network for network in networks) and (listens_on_loopback or not address.is_loopback)
+    )
+
+
+def _localhost_node_ports(family: Family, options: Options, networks: tuple[Network, ...]) -> bool:
+    """Whether node ports answer on 127.0.0.0/8; never on ::1, which the kernel would not route."""
+    if family is Family.IPV6 or not options.localhost_node_ports or options.node_port_primary:
+        return False
+    return not networks or any(network.overlaps(family.loopback) for network in networks)

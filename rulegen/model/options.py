@@ -1,0 +1,83 @@
+"""Options of a compile: what a KubeProxyConfiguration and the command line decided, as values."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rulegen.net import Address, Network, parse_address, parse_network
+
+if TYPE_CHECKING:
+    from rulegen.kube.proxyconfig import KubeProxyConfiguration
+
+
+class DetectLocalMode(enum.StrEnum):
+    """How traffic of this node's pods is told from other traffic."""
+
+    CLUSTER_CIDR = "ClusterCIDR"
+    NODE_CIDR = "NodeCIDR"
+    BRIDGE_INTERFACE = "BridgeInterface"
+    INTERFACE_NAME_PREFIX = "InterfaceNamePrefix"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What is wanted of the node as a whole.
+
+    Attributes:
+        mode: `iptables`, `ipvs` or `nftables`.
+        node_name: The node's name; empty for the host's name.
+        bind_address: The node's address, where one was given; else the Node object tells.
+        masquerade_bit: Which bit of the packet mark asks for masquerading (0–31).
+        node_port_primary: Node ports listen on the node's primary addresses only.
+        node_port_networks: Node ports listen on the addresses in these; empty for all.
+        external_ips: Whether spec.externalIPs is honoured (gate AllowServiceExternalIPs).
+    """
+
+    mode: str = "iptables"
+    node_name: str = ""
+    bind_address: Address | None = None
+    masquerade_bit: int = 14
+    masquerade_all: bool = False
+    localhost_node_ports: bool = True
+    conntrack_be_liberal: bool = False
+    detect_local_mode: DetectLocalMode = DetectLocalMode.CLUSTER_CIDR
+    bridge_interface: str = ""
+    interface_name_prefix: str = ""
+    cluster_cidrs: tuple[Network, ...] = ()
+    node_port_primary: bool = False
+    node_port_networks: tuple[Network, ...] = ()
+    external_ips: bool = True
+
+    @classmethod
+    def of(cls, config: KubeProxyConfiguration) -> Options:
+        """Return the options that a configuration (already checked by `read_config`) asks for, defaults filled in."""
+        mode = config.mode or "iptables"
+        marks = config.nftables if mode == "nftables" else config.iptables
+        primary = config.node_port_addresses == ("primary",)
+        localhost = config.iptables.localhost_node_ports
+        return cls(
+            mode=mode,
+            node_name=config.hostname_override.strip().lower(),
+            bind_address=_bind_address(config.bind_address),
+            masquerade_bit=14 if marks.masquerade_bit is None else marks.masquerade_bit,
+            masquerade_all=marks.masquerade_all,
+            localhost_node_ports=True if localhost is None else localhost,
+            conntrack_be_liberal=config.conntrack.tcp_be_liberal,
+            detect_local_mode=DetectLocalMode(config.detect_local_mode or "ClusterCIDR"),
+            bridge_interface=config.detect_local.bridge_interface,
+            interface_name_prefix=config.detect_local.interface_name_prefix,
+            cluster_cidrs=tuple(parse_network(c.strip()) for c in config.cluster_cidr.split(",") if c.strip()),
+            node_port_primary=primary,
+            node_port_networks=() if primary else tuple(parse_network(c) for c in config.node_port_addresses),
+            external_ips=config.feature_gates.get("AllowServiceExternalIPs", True),
+        )
+
+
+def _bind_address(text: str) -> Address | None:
+    """Return the address that was asked for; 0.0.0.0 and :: ask for none."""
+    if not text:
+        return None
+    address = parse_address(text)
+    return None if address.is_unspecified else address

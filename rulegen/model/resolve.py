@@ -1,0 +1,51 @@
+"""World to model: `resolve` takes every decision for one node."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rulegen.errors import Warnings
+from rulegen.model.claims import settle
+from rulegen.model.ir import Model
+from rulegen.model.nodes import resolve_node, resolve_site, resolve_sysctls
+from rulegen.model.services import resolve_service
+from rulegen.net import Family
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rulegen.kube.world import World
+    from rulegen.model.facts import HostFacts
+    from rulegen.model.options import Options
+
+
+def resolve(
+    world: World, options: Options, facts: HostFacts, families: Sequence[Family] = tuple(Family)
+) -> Model:
+    """Return the model of one node.
+
+    Args:
+        world: The objects.
+        options: What is wanted of the node; its name, else the host's, says which node.
+        facts: What the host is.
+        families: The families to serve.
+    """
+    warnings = Warnings()
+    name = options.node_name or facts.hostname
+    told = world.nodes.get(name)
+    if told is None:
+        warnings.add(f"no Node {name!r} among the objects: its zone, addresses and pod CIDRs are unknown")
+    site = resolve_site(told, name, options)
+    nodes = {f: resolve_node(f, site, told, options, facts, warnings.add) for f in families}
+    services = {
+        service: resolve_service(service, world.services[service], site, families, warnings.add)
+        for service in sorted(world.services)
+    }
+    ages = {service: given.service.metadata.creation_timestamp or "" for service, given in world.services.items()}
+    return Model(
+        node_name=name,
+        nodes=nodes,
+        services=settle(services, ages, warnings.add),
+        sysctls=resolve_sysctls(nodes.values()),
+        warnings=warnings.texts(),
+    )

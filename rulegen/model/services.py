@@ -1,0 +1,179 @@
+"""One Service, decided: which of its frontends this node serves, and where their connections go."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rulegen.model.endpoints import Pools, candidates, pools
+from rulegen.model.ir import Delivery, Policy, Service, ServicePort
+from rulegen.net import Address, Family, Network, Protocol, family_of, parse_address, parse_network
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from rulegen.kube import objects
+    from rulegen.kube.world import ObjectName, ServiceInput
+    from rulegen.model.endpoints import Candidate
+    from rulegen.model.nodes import Site
+
+PROXY_NAME_LABEL = "service.kubernetes.io/service-proxy-name"
+HEADLESS_LABEL = "service.kubernetes.io/headless"
+DEFAULT_AFFINITY_S = 10800
+LOAD_BALANCER_TYPES = ("NodePort", "LoadBalancer")
+
+
+def is_served(service: objects.Service) -> bool:
+    """Whether a proxy has anything to do with the Service.
+
+    Not for headless Services, ExternalNames, Services without a ClusterIP, and those of another proxy (KEP-2447).
+    """
+    spec = service.spec
+    return (
+        spec.type != "ExternalName"
+        and spec.cluster_ip not in ("", "None")
+        and PROXY_NAME_LABEL not in service.metadata.labels
+    )
+
+
+def resolve_service(
+    name: ObjectName, told: ServiceInput, site: Site, families: Iterable[Family], warn: Callable[[str], None]
+) -> Service:
+    """Return the Service with every decision for this node taken; one that is not served has no ports."""
+    ports: list[ServicePort] = []
+    if is_served(told.service):
+        slices = [s for s in told.slices if HEADLESS_LABEL not in s.metadata.labels]
+        known = candidates(slices, site.place.node, warn)
+        for family in families:
+            cluster_ip = _cluster_ip(told.service.spec, family)
+            if cluster_ip is None:
+                continue
+            shared = _Shared(name, told.service, family, cluster_ip, site, warn)
+            ports += (shared.port(port, known) for port in told.service.spec.ports)
+    return Service(
+        name=name,
+        type=told.service.spec.type,
+        ports=tuple(ports),
+        endpoints_from=told.endpoints_from,
+        assigned=told.assigned,
+    )
+
+
+class _Shared:
+    """What all ports of a Service share in one family."""
+
+    def __init__(
+        self,
+        name: ObjectName,
+        service: objects.Service,
+        family: Family,
+        cluster_ip: Address,
+        site: Site,
+        warn: Callable[[str], None],
+    ) -> None:
+        spec = service.spec
+        self._name, self._spec, self._family, self._cluster_ip, self._site = name, spec, family, cluster_ip, site
+        where = f"Service {name}"
+        externals = spec.external_ips if site.external_ips else ()
+        self._external_ips = _addresses(externals, family, f"{where}: spec.externalIPs", warn)
+        vips = [i.ip for i in service.status.load_balancer.ingress if i.ip and i.ip_mode in (None, "", "VIP")]
+        self._vips = _addresses(vips, family, f"{where}: status.loadBalancer.ingress", warn)
+        self._ranges = _source_ranges(spec.load_balancer_source_ranges, family, where, warn)
+        is_reachable = spec.type in LOAD_BALANCER_TYPES or bool(spec.external_ips)
+        self._external_local = is_reachable and spec.external_traffic_policy == "Local"
+        self._internal_local = spec.internal_traffic_policy == "Local"
+        self._affinity_s = _affinity(spec)
+        needs_health_check = spec.type == "LoadBalancer" and self._external_local
+        self._health_check_node_port = spec.health_check_node_port if needs_health_check else 0
+
+    def port(self, port: objects.ServicePort, known: dict[tuple[Family, str, str], list[Candidate]]) -> ServicePort:
+        """Return one port with its pools and deliveries."""
+        is_external = bool(port.node_port or self._vips or self._external_ips)
+        chosen = pools(
+            known.get((self._family, port.name, port.protocol), ()),
+            self._site.place,
+            uses_cluster=not self._internal_local or is_external,
+            uses_local=self._internal_local or (self._external_local and is_external),
+        )
+        node_address = self._site.addresses[self._family]
+        return ServicePort(
+            service=self._name,
+            name=port.name,
+            protocol=Protocol(port.protocol),
+            family=self._family,
+            port=port.port,
+            cluster_ip=self._cluster_ip,
+            internal=_delivery(chosen, is_local=self._internal_local),
+            external=_delivery(chosen, is_local=self._external_local),
+            external_policy=Policy.LOCAL if self._external_local else Policy.CLUSTER,
+            has_endpoints=chosen.has_endpoints,
+            cluster=chosen.cluster,
+            local=chosen.local,
+            endpoints=chosen.endpoints,
+            external_ips=self._external_ips,
+            load_balancer_ips=self._vips,
+            node_port=port.node_port,
+            source_ranges=self._ranges,
+            node_in_source_ranges=any(node_address in network for network in self._ranges),
+            affinity_s=self._affinity_s,
+            health_check_node_port=self._health_check_node_port,
+        )
+
+
+def _delivery(chosen: Pools, *, is_local: bool) -> Delivery:
+    if not chosen.has_endpoints:
+        return Delivery.REJECT
+    if is_local:
+        return Delivery.LOCAL if chosen.local else Delivery.DROP
+    return Delivery.CLUSTER
+
+
+def _cluster_ip(spec: objects.ServiceSpec, family: Family) -> Address | None:
+    """Return the ClusterIP of one family; None makes the Service invisible in it."""
+    told = spec.cluster_ips or (spec.cluster_ip,)
+    if not spec.ip_families:
+        address = parse_address(spec.cluster_ip)
+        return address if family_of(address) is family else None
+    for name, text in zip(spec.ip_families, told, strict=False):
+        if name == family:
+            return parse_address(text)
+    return None
+
+
+def _affinity(spec: objects.ServiceSpec) -> int | None:
+    if spec.session_affinity != "ClientIP":
+        return None
+    config = spec.session_affinity_config
+    told = config.client_ip.timeout_seconds if config and config.client_ip else None
+    return DEFAULT_AFFINITY_S if told is None else told
+
+
+def _addresses(
+    texts: Iterable[str], family: Family, where: str, warn: Callable[[str], None]
+) -> tuple[Address, ...]:
+    """Return the addresses of one family; what is none is skipped with a warning."""
+    found = []
+    for text in texts:
+        try:
+            address = parse_address(text)
+        except ValueError as error:
+            warn(f"{where}: {error}; the entry is skipped")
+            continue
+        if family_of(address) is family:
+            found.append(address)
+    return tuple(found)
+
+
+def _source_ranges(
+    texts: Iterable[str], family: Family, where: str, warn: Callable[[str], None]
+) -> tuple[Network, ...]:
+    """Return the source ranges of one family; a range of everything makes all of them pointless."""
+    found = []
+    for text in texts:
+        try:
+            network = parse_network(text.strip())
+        except ValueError as error:
+            warn(f"{where}: spec.loadBalancerSourceRanges: {error}; the entry is skipped")
+            continue
+        if family_of(network) is family:
+            found.append(network)
+    return () if any(network.prefixlen == 0 for network in found) else tuple(found)
