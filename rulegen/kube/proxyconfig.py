@@ -131,7 +131,9 @@ def read_config(document: object, source: str) -> tuple[KubeProxyConfiguration, 
         raise ConfigError(f"{source}: expected a {KIND}, got {type(document).__name__}")
     told = (document.get("apiVersion"), document.get("kind"))
     if told != (API_VERSION, KIND):
-        raise ConfigError(f"{source}: expected {API_VERSION} {KIND}, got {told[0] or 'nothing'} {told[1] or ''}".rstrip())
+        raise ConfigError(
+            f"{source}: expected {API_VERSION} {KIND}, got {told[0] or 'nothing'} {told[1] or ''}".rstrip()
+        )
     try:
         config = msgspec.convert(_without_nulls(document), KubeProxyConfiguration)
     except msgspec.ValidationError as error:

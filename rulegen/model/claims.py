@@ -8,12 +8,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rulegen.model.ir import Service, ServicePort
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from rulegen.kube.world import ObjectName
+    from rulegen.model.ir import Service, ServicePort
     from rulegen.net import Address
 
 Claim = tuple[str, int, str, str]

@@ -54,7 +54,9 @@ PortKey = tuple[Family, str, str]
 """Family, name and protocol: what joins a port of a slice to a port of a Service."""
 
 
-def candidates(slices: Iterable[EndpointSlice], node: str, warn: Callable[[str], None]) -> dict[PortKey, list[Candidate]]:
+def candidates(
+    slices: Iterable[EndpointSlice], node: str, warn: Callable[[str], None]
+) -> dict[PortKey, list[Candidate]]:
     """Return the candidates of every port that the slices tell of, sorted by text, each address and port once.
 
     Where slices disagree about one address and port, one that is not terminating wins over one that is (pod addresses
@@ -135,9 +137,7 @@ def _candidate(told: SliceEndpoint, endpoint: Endpoint, node: str) -> Candidate:
     )
 
 
-def _address(
-    told: SliceEndpoint, family: Family, slice_: EndpointSlice, warn: Callable[[str], None]
-) -> Address | None:
+def _address(told: SliceEndpoint, family: Family, slice_: EndpointSlice, warn: Callable[[str], None]) -> Address | None:
     """Return the address that counts, the first; None, and a warning where there is one to give, for none."""
     if not told.addresses:
         return None

@@ -101,6 +101,8 @@ class ServicePort:
         has_endpoints: Whether anything serves this port anywhere.
         cluster, local: The pools, sorted by text.
         endpoints: Both pools together, sorted by text, each once.
+        serving: Text of every endpoint of a UDP port that serves at all, here or elsewhere: a client that is with one
+            of them may stay, whatever the pools say now.
         external_ips, load_balancer_ips: External frontends on the Service's port.
         node_port: External frontend on the node's addresses; 0 for none.
         source_ranges: Who may use the load balancer's addresses; empty for everybody.
@@ -123,6 +125,7 @@ class ServicePort:
     cluster: tuple[Endpoint, ...] = ()
     local: tuple[Endpoint, ...] = ()
     endpoints: tuple[Endpoint, ...] = ()
+    serving: frozenset[str] = frozenset()
     external_ips: tuple[Address, ...] = ()
     load_balancer_ips: tuple[Address, ...] = ()
     node_port: int = 0

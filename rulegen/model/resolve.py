@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from rulegen.model.options import Options
 
 
-def resolve(
-    world: World, options: Options, facts: HostFacts, families: Sequence[Family] = tuple(Family)
-) -> Model:
+def resolve(world: World, options: Options, facts: HostFacts, families: Sequence[Family] = tuple(Family)) -> Model:
     """Return the model of one node.
 
     Args:

@@ -88,8 +88,9 @@ class _Shared:
     def port(self, port: objects.ServicePort, known: dict[tuple[Family, str, str], list[Candidate]]) -> ServicePort:
         """Return one port with its pools and deliveries."""
         is_external = bool(port.node_port or self._vips or self._external_ips)
+        told = known.get((self._family, port.name, port.protocol), ())
         chosen = pools(
-            known.get((self._family, port.name, port.protocol), ()),
+            told,
             self._site.place,
             uses_cluster=not self._internal_local or is_external,
             uses_local=self._internal_local or (self._external_local and is_external),
@@ -109,6 +110,7 @@ class _Shared:
             cluster=chosen.cluster,
             local=chosen.local,
             endpoints=chosen.endpoints,
+            serving=frozenset(c.endpoint.text for c in told if c.serving) if port.protocol == "UDP" else frozenset(),
             external_ips=self._external_ips,
             load_balancer_ips=self._vips,
             node_port=port.node_port,
@@ -147,9 +149,7 @@ def _affinity(spec: objects.ServiceSpec) -> int | None:
     return DEFAULT_AFFINITY_S if told is None else told
 
 
-def _addresses(
-    texts: Iterable[str], family: Family, where: str, warn: Callable[[str], None]
-) -> tuple[Address, ...]:
+def _addresses(texts: Iterable[str], family: Family, where: str, warn: Callable[[str], None]) -> tuple[Address, ...]:
     """Return the addresses of one family; what is none is skipped with a warning."""
     found = []
     for text in texts:

@@ -92,7 +92,7 @@ def layout(node: Node) -> Layout:
     )
 
 
-def compile_node(node: Node, *, counts: bool) -> Fragment:
+def compile_node(node: Node, counts: bool) -> Fragment:
     """Return the node's fragment.
 
     Args:
@@ -121,9 +121,7 @@ def compile_node(node: Node, *, counts: bool) -> Fragment:
 
 def _jump(table: str, built_in: str, chain: str, states: tuple[str, ...]) -> Block:
     words = [r.connection_state(*states)] if states else []
-    return Block(
-        ChainName(table, built_in), (r.rule(*words, r.jump(chain), comment=_PURPOSE[chain]),), Place.HEAD
-    )
+    return Block(ChainName(table, built_in), (r.rule(*words, r.jump(chain), comment=_PURPOSE[chain]),), Place.HEAD)
 
 
 def _postrouting(node: Node) -> Iterator[Rule]:

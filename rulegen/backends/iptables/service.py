@@ -1,9 +1,9 @@
 """One Service's chains and its rules in the shared chains.
 
-        KUBE-SERVICES ──ClusterIP──────────────► KUBE-SVC (cluster pool) or KUBE-SVL (local pool) ─► KUBE-SEP: DNAT
-              │  └─load balancer IP─► KUBE-FW ─┐         ▲
-              ├──external IP, VIP──────────────┴► KUBE-EXT
-              └──node port─► KUBE-NODEPORTS ─────────┘
+KUBE-SERVICES ──ClusterIP──────────────► KUBE-SVC (cluster pool) or KUBE-SVL (local pool) ─► KUBE-SEP: DNAT
+│  └─load balancer IP─► KUBE-FW ─┐         ▲
+├──external IP, VIP──────────────┴► KUBE-EXT
+└──node port─► KUBE-NODEPORTS ─────────┘
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rulegen.net import Address
 
 
-def compile_service(service: Service, node: Node, *, counts: bool) -> Fragment:
+def compile_service(service: Service, node: Node, counts: bool) -> Fragment:
     """Return what one Service wants in the family of `node`.
 
     Args:
@@ -78,7 +78,10 @@ class _PortChains:
         port = self._port
         if port.health_check_node_port:
             rule = r.rule(
-                "-p tcp -m tcp --dport", str(port.health_check_node_port), r.accept(), comment=f"{port.label} health check"
+                "-p tcp -m tcp --dport",
+                str(port.health_check_node_port),
+                r.accept(),
+                comment=f"{port.label} health check",
             )
             yield Block(names.filter_(names.NODE_PORTS), (rule,))
 

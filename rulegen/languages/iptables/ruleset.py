@@ -62,7 +62,7 @@ def target(rule: Rule) -> str:
 
 
 def read_rule(text: str) -> Rule:
-    """Return the rule that `iptables-save` printed behind `-A CHAIN`.
+    r"""Return the rule that `iptables-save` printed behind `-A CHAIN`.
 
     >>> read_rule('-d 10.0.0.1/32 -p tcp -m comment --comment "a \\\\"b\\\\"" -m tcp --dport 80 -j X').spec
     '-d 10.0.0.1/32 -p tcp -m tcp --dport 80 -j X'

@@ -139,7 +139,9 @@ class _Table:
         touched: dict[ChainName, int] = defaultdict(int)
         for name, *_ in (*self.added, *self.removed):
             touched[name] += 1
-        crowded = {name: count for name, count in touched.items() if count > REWRITE_LEAST and ChainKey(name) in desired}
+        crowded = {
+            name: count for name, count in touched.items() if count > REWRITE_LEAST and ChainKey(name) in desired
+        }
         if not crowded:
             return
         wholes: dict[ChainName, list[tuple[Place, tuple[Rule, ...]]]] = {name: [] for name in crowded}

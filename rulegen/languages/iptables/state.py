@@ -140,10 +140,20 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The desired objects of one family, each with the owner that wants it."""
+    """The desired objects of one family, each with the owner that wants it; empty for the node."""
 
     objects: Objects
     owners: Mapping[Key, str]
+
+    def keeping(self, observed: Objects, referred: frozenset[ChainName]) -> Wanted:
+        """Return the same, and an empty chain for each that others' rules refer to: it cannot be deleted."""
+        kept: Objects = {}
+        for name in sorted(referred):
+            key = ChainKey(name)
+            value = observed.get(key)
+            if key not in self.objects and isinstance(value, ChainValue):
+                kept[key] = ChainValue((), value.kind)
+        return Wanted({**self.objects, **kept}, self.owners) if kept else self
 
 
 def wanted(fragments: Iterable[Fragment]) -> Wanted:

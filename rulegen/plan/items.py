@@ -1,0 +1,67 @@
+"""A plan's items: one for each object that changes, told for people and machines, whatever its language."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class Action(enum.StrEnum):
+    """What happens to an object; the value is the sign that is shown."""
+
+    ADD = "+"
+    CHANGE = "~"
+    DELETE = "-"
+
+    @property
+    def word(self) -> str:
+        """The verb for machines: add, change or delete."""
+        return self.name.lower()
+
+
+class Drift(enum.StrEnum):
+    """Why an object differs although no Kubernetes object has changed: somebody has touched the node."""
+
+    FOREIGN = "foreign"
+    """Something in our place that we would never put there."""
+    MISSING = "missing"
+    """Something of ours was taken away, while what belongs to it is still there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of an object, as its language spells it.
+
+    Attributes:
+        sign: `+`, `-`, or a space for one that stays.
+        why: What it is for; empty where nobody said.
+    """
+
+    sign: str
+    text: str
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """One object that changes.
+
+    Attributes:
+        language: `iptables`, `conntrack`, `sysctl`, `nfacct`.
+        family: `IPv4`, `IPv6`, or empty for both.
+        kind: What it is in its language: chain, rule, jump, flow, parameter, counter.
+        name: Which one, as its tools name it.
+        owner: `namespace/name` of the Service that it exists for; empty for the node.
+        is_leftover: Whether the owner is no longer served here, or nobody knows the owner.
+        lines: Its content: all of it where it comes or goes, what differs (with context) where it changes.
+    """
+
+    action: Action
+    language: str
+    family: str
+    kind: str
+    name: str
+    owner: str = ""
+    is_leftover: bool = False
+    drift: Drift | None = None
+    lines: tuple[Line, ...] = ()

@@ -1,0 +1,185 @@
+"""A plan for people, as text, and for machines, as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from rulegen.plan.items import Action, Drift
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from rulegen.errors import Rejected
+    from rulegen.model.ir import Service
+    from rulegen.plan.items import Item, Line
+    from rulegen.plan.plan import Plan
+
+SCHEMA_VERSION = 1
+NO_CHANGES = "No changes. The node matches the objects."
+
+_COLOURS = {"+": "\033[32m", "-": "\033[31m", "~": "\033[33m", "#": "\033[2m", "*": "\033[1m"}
+_RESET = "\033[0m"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What goes with a plan.
+
+    Attributes:
+        observed: What the plan was made against, as `iptables-nft on this host`.
+        rejected: Objects that were skipped.
+        unknown_kinds: Kinds that mean nothing here, with how many were seen.
+        warnings: What a user must be told although work goes on.
+        services: By name as text: where endpoints came from, what was assigned for a preview.
+    """
+
+    node: str
+    mode: str
+    observed: str
+    rejected: tuple[Rejected, ...] = ()
+    unknown_kinds: Mapping[str, int] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    services: Mapping[str, Service] = field(default_factory=dict)
+
+
+def summary(plan: Plan) -> str:
+    """Return the last line: what the plan comes to."""
+    if plan.is_empty:
+        return NO_CHANGES
+    add, change, delete = (plan.count(action) for action in (Action.ADD, Action.CHANGE, Action.DELETE))
+    return f"Plan: {add} to add, {change} to change, {delete} to delete."
+
+
+def text(plan: Plan, report: Report, *, colour: bool) -> Iterator[str]:
+    """Yield the lines of a plan for people: grouped by Service, each change with its reason.
+
+    Nothing from an object or a kernel reaches a terminal but printable characters.
+    """
+    paint = _painter(colour=colour)
+    yield f"Node {report.node or '(unnamed)'}, {report.mode} mode, against {report.observed}"
+    for (is_leftover, owner), items in groupby(plan.items, key=lambda item: (item.is_leftover, item.owner)):
+        yield ""
+        yield paint("*", _printable(_heading(owner, report, is_leftover=is_leftover)))
+        for item in items:
+            yield from _item_lines(item, paint)
+    yield from notes(report)
+    yield ""
+    drifted = sum(item.drift is not None for item in plan.items)
+    if drifted:
+        yield f"Drift: {drifted} of these were not caused by a change of objects."
+    yield paint("*", summary(plan))
+
+
+def notes(report: Report) -> Iterator[str]:
+    """Yield what a user must be told beside the changes, each on one line, under a heading each."""
+    if report.rejected:
+        yield ""
+        yield f"Skipped, {_count(len(report.rejected), 'object')} with faults:"
+        yield from (f"  {_printable(line)}" for rejected in report.rejected for line in rejected.lines())
+    if report.warnings:
+        yield ""
+        yield "Warnings:"
+        yield from (f"  {_printable(warning)}" for warning in report.warnings)
+    if report.unknown_kinds:
+        yield ""
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(report.unknown_kinds.items()))
+        yield f"Not looked at: {_printable(kinds)}"
+
+
+def json_document(plan: Plan, report: Report) -> dict[str, Any]:
+    """Return the plan as a document for machines; its shape changes only with `schemaVersion`."""
+    return {
+        "schemaVersion": SCHEMA_VERSION,
+        "kind": "Plan",
+        "node": report.node,
+        "mode": report.mode,
+        "observed": report.observed,
+        "summary": {action.word: plan.count(action) for action in Action},
+        "changes": [_item_document(item) for item in plan.items],
+        "services": {
+            name: {
+                "type": service.type,
+                "endpointsFrom": service.endpoints_from or None,
+                "assignedForPreview": list(service.assigned),
+            }
+            for name, service in report.services.items()
+        },
+        "rejected": [
+            {
+                "object": rejected.object,
+                "source": rejected.source,
+                "faults": [{"path": fault.path, "message": fault.message} for fault in rejected.faults],
+            }
+            for rejected in report.rejected
+        ],
+        "warnings": list(report.warnings),
+        "unknownKinds": dict(sorted(report.unknown_kinds.items())),
+    }
+
+
+def _heading(owner: str, report: Report, *, is_leftover: bool) -> str:
+    if is_leftover:
+        return (
+            f"Service {owner}, which is not served here (any more)" if owner else "Left over, of no Service known here"
+        )
+    if not owner:
+        return "The node itself"
+    service = report.services.get(owner)
+    if service is None:
+        return f"Service {owner}"
+    told = [service.type]
+    told += [f"endpoints from {service.endpoints_from}"] if service.endpoints_from else ["no endpoints"]
+    told += [f"assigned for preview: {', '.join(service.assigned)}"] if service.assigned else []
+    return f"Service {owner} ({'; '.join(told)})"
+
+
+def _item_lines(item: Item, paint: Callable[[str, str], str]) -> Iterator[str]:
+    sign = item.action.value
+    family = f" [{item.family}]" if item.family else ""
+    drift = {None: "", Drift.FOREIGN: "  drift: not ours", Drift.MISSING: "  drift: was taken away"}[item.drift]
+    if len(item.lines) == 1 and item.kind in {"rule", "jump", "flow"}:
+        line = item.lines[0]
+        if item.kind == "flow":
+            yield paint(sign, f"  {sign} {item.language} {line.text}") + _why(line, paint)
+            return
+        yield paint(sign, f"  {sign} {item.kind} {item.name}{family}{drift}")
+        yield paint(sign, f"      {_printable(line.text)}") + _why(line, paint)
+        return
+    yield paint(sign, f"  {sign} {item.kind} {item.name}{family}{drift}")
+    for line in item.lines:
+        yield paint(line.sign, f"      {line.sign} {_printable(line.text)}") + _why(line, paint)
+
+
+def _why(line: Line, paint: Callable[[str, str], str]) -> str:
+    return paint("#", f"  # {_printable(line.why)}") if line.why else ""
+
+
+def _item_document(item: Item) -> dict[str, Any]:
+    return {
+        "action": item.action.word,
+        "language": item.language,
+        "family": item.family or None,
+        "kind": item.kind,
+        "name": item.name,
+        "service": item.owner or None,
+        "leftover": item.is_leftover,
+        "drift": item.drift.value if item.drift else None,
+        "lines": [{"sign": line.sign, "text": line.text, "why": line.why or None} for line in item.lines],
+    }
+
+
+def _painter(*, colour: bool) -> Callable[[str, str], str]:
+    if not colour:
+        return lambda _, content: content
+    return lambda sign, content: f"{_COLOURS[sign]}{content}{_RESET}" if sign in _COLOURS else content
+
+
+def _printable(content: str) -> str:
+    """Return the text with everything that could move a cursor or fake a line made visible."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in content)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
