@@ -30,6 +30,7 @@ class HostFacts:
         sysctls: Dotted name to value, only those that were read.
         random_fully: Whether iptables knows `--random-fully` (1.6.2 and newer).
         nfacct: Whether the kernel counts with nfacct; None where nobody could look.
+        ipv6: Whether the kernel speaks IPv6.
     """
 
     hostname: str = ""
@@ -37,6 +38,12 @@ class HostFacts:
     sysctls: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     random_fully: bool = True
     nfacct: bool | None = None
+    ipv6: bool = True
+
+    @property
+    def families(self) -> tuple[Family, ...]:
+        """The families that this host speaks."""
+        return tuple(Family) if self.ipv6 else (Family.IPV4,)
 
     def addresses(self, family: Family) -> Iterator[Address]:
         """Yield the addresses of one family in the order of the interfaces, each once."""

@@ -1,0 +1,107 @@
+"""Facts of this host, gathered live: interfaces over netlink, settings from /proc, versions from the tools."""
+
+from __future__ import annotations
+
+import socket
+from ipaddress import ip_address
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from rulegen.errors import HostError
+from rulegen.host import nfacct, sysctl
+from rulegen.host.runner import MissingToolError
+from rulegen.host.variant import Variant, call
+from rulegen.model.facts import HostFacts, Interface
+from rulegen.model.facts_document import facts_from_document, knows_random_fully
+from rulegen.net import Address, Family
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rulegen.host.runner import Runner
+
+__all__ = ["SYSCTLS", "facts_from_document", "gather", "interfaces", "speaks_ipv6"]
+
+SYSCTLS = (
+    "net.bridge.bridge-nf-call-ip6tables",
+    "net.bridge.bridge-nf-call-iptables",
+    "net.ipv4.conf.all.route_localnet",
+    "net.ipv4.conf.all.rp_filter",
+    "net.ipv4.ip_forward",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv6.conf.all.disable_ipv6",
+    "net.ipv6.conf.all.forwarding",
+    "net.netfilter.nf_conntrack_count",
+    "net.netfilter.nf_conntrack_max",
+    "net.netfilter.nf_conntrack_tcp_be_liberal",
+    "net.netfilter.nf_conntrack_tcp_timeout_close_wait",
+    "net.netfilter.nf_conntrack_tcp_timeout_established",
+    "net.netfilter.nf_conntrack_udp_timeout",
+    "net.netfilter.nf_conntrack_udp_timeout_stream",
+)
+"""The settings that mean something for Services."""
+
+
+def gather(run: Runner) -> HostFacts:
+    """Return what this host is. Needs no privilege, but without it nobody can tell whether nfacct is there.
+
+    Raises:
+        HostError: The interfaces cannot be read.
+    """
+    return HostFacts(
+        hostname=socket.gethostname().strip().lower(),
+        interfaces=interfaces(),
+        sysctls=MappingProxyType(sysctl.read_all(SYSCTLS)),
+        random_fully=_random_fully(run),
+        nfacct=nfacct.supported(),
+        ipv6=speaks_ipv6(),
+    )
+
+
+def interfaces() -> tuple[Interface, ...]:
+    """Return all interfaces of this network namespace with their addresses, in the kernel's order.
+
+    Those that are down are there too, and so is `kube-ipvs0`, on which the IPVS mode keeps the addresses of Services:
+    who asks for the node's own addresses leaves it out.
+
+    Raises:
+        HostError: They cannot be read.
+    """
+    from pyroute2 import IPRoute  # noqa: PLC0415 - takes 0.25 s; only live work needs it
+    from pyroute2.netlink.exceptions import NetlinkError  # noqa: PLC0415 - the same
+
+    try:
+        with IPRoute() as route:
+            names = {link["index"]: str(link.get_attr("IFLA_IFNAME")) for link in route.get_links()}
+            found: dict[int, list[tuple[Address, int]]] = {index: [] for index in names}
+            for message in route.get_addr():
+                if message["index"] in found:  # else it came up between the two questions
+                    found[message["index"]] += _own(message)
+    except (OSError, NetlinkError) as error:
+        raise HostError(f"reading the network interfaces: {error}") from error
+    return tuple(Interface(names[index], tuple(found[index])) for index in names)
+
+
+def speaks_ipv6() -> bool:
+    """Return whether IPv6 is there and on, in this network namespace."""
+    return Path("/proc/thread-self/net/if_inet6").exists() and sysctl.read("net.ipv6.conf.all.disable_ipv6") != "1"
+
+
+def _own(message: Any) -> Iterator[tuple[Address, int]]:
+    """Yield the address that an answer tells. On a point-to-point link IFA_ADDRESS is the peer's, IFA_LOCAL ours."""
+    text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+    if text:
+        yield ip_address(text), int(message["prefixlen"])
+
+
+def _random_fully(run: Runner) -> bool:
+    """Return whether iptables knows `--random-fully`; where there is none to ask, it is taken to be a newer one."""
+    for variant in Variant:
+        try:
+            known = knows_random_fully(call(run, variant, Family.IPV4, "", ("--version",)).stdout)
+        except MissingToolError:
+            continue
+        if known is not None:
+            return known
+    return True

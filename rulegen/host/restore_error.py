@@ -1,0 +1,98 @@
+"""What `iptables-restore` says when it refuses a script, and which line of the script it means.
+
+The two variants complain in many shapes. Some errors are found when a line is read and name that line. Others are
+found at `COMMIT`: legacy then names the `COMMIT` line and gives no reason, as the kernel gave none.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from rulegen.errors import HostError
+
+if TYPE_CHECKING:
+    from rulegen.host.variant import Variant
+    from rulegen.net import Family
+
+CONTEXT_LINES = 5
+_LINE = re.compile(r"\bline:? (?P<line>[0-9]+)\b")
+_TOOL = re.compile(r"^ip6?tables(-nft|-legacy)?(-restore)?( v[0-9.]+)?( \((nf_tables|legacy)\))?: ?")
+_NOISE = re.compile(r"^(Error occurred at line: [0-9]+|Try `.*|# Warning: .*)$")
+_MISSING_CHAIN = re.compile(r"(?:Chain '|Couldn't load target `)(?P<chain>[^']+)'")
+
+
+class RestoreError(HostError):
+    """`iptables-restore` refused a script. The tables whose `COMMIT` came before the line were written.
+
+    Attributes:
+        line: The number of the offending line, from 1; None where the tool told none.
+        text: That line; empty where there is none.
+        excerpt: The line with those around it, numbered, the line itself marked; for people.
+        complaint: What the tool said, in one line.
+        committed: The tables that were written before.
+    """
+
+    def __init__(self, variant: Variant, family: Family, script: str, *, code: int, stderr: str) -> None:
+        lines = script.splitlines()
+        self.line = _offending_line(lines, stderr)
+        self.text = lines[self.line - 1] if self.line else ""
+        self.complaint = _complaint(stderr, self.text, code)
+        self.excerpt = _excerpt(lines, self.line)
+        self.committed = _committed(lines, self.line)
+        tool = f"{'iptables' if family.bits == 32 else 'ip6tables'}-{variant}-restore"
+        where = f" line {self.line}, `{_shown(self.text)}`" if self.line else " the rules"
+        super().__init__(f"{tool} refused{where}: {self.complaint}")
+
+
+def _offending_line(lines: list[str], stderr: str) -> int | None:
+    """Return the number of the line that is at fault, as well as it can be told."""
+    told = [int(found["line"]) for found in _LINE.finditer(stderr)]
+    number = next((line for line in told if 0 < line <= len(lines)), None)
+    missing = _MISSING_CHAIN.search(stderr)
+    if number is None or missing is None or lines[number - 1] != "COMMIT":
+        return number
+    # a jump to a chain that is not there, seen at COMMIT: show the jump, not the COMMIT
+    jump = re.compile(rf" (-j|--jump|-g|--goto) {re.escape(missing['chain'])}( |$)")
+    for candidate in range(number - 1, 0, -1):
+        if lines[candidate - 1].startswith("*"):
+            break
+        if jump.search(lines[candidate - 1]):
+            number = candidate
+    return number
+
+
+def _complaint(stderr: str, text: str, code: int) -> str:
+    said = [_TOOL.sub("", line.strip()) for line in stderr.splitlines()]
+    kept = [line for line in said if line and not _NOISE.match(line)]
+    kept = [line for line in kept if not re.fullmatch(r"line [0-9]+ failed", line)]
+    if kept:
+        return "; ".join(kept).encode("utf-8", "replace").decode()
+    if text == "COMMIT":
+        return "the kernel refused the table and told no line"
+    if text.startswith(("-D", "-X", "-A", "-I", "-F")):
+        return "no such chain or rule, or the chain is in use"
+    return f"exit code {code} and no word"
+
+
+def _excerpt(lines: list[str], line: int | None) -> tuple[str, ...]:
+    if line is None:
+        return ()
+    numbers = range(max(1, line - CONTEXT_LINES), min(len(lines), line + CONTEXT_LINES) + 1)
+    return tuple(f"{'>' if n == line else ' '} {n:>6}  {_shown(lines[n - 1])}" for n in numbers)
+
+
+def _committed(lines: list[str], line: int | None) -> tuple[str, ...]:
+    tables: list[str] = []
+    table = ""
+    for text in lines[: (line or 1) - 1]:
+        if text.startswith("*"):
+            table = text[1:].strip()
+        elif text == "COMMIT":
+            tables.append(table)
+    return tuple(tables)
+
+
+def _shown(text: str) -> str:
+    """Return a line fit for a terminal."""
+    return "".join(character if character.isprintable() else "?" for character in text)

@@ -1,0 +1,173 @@
+"""Running tools: the one place where a process is started.
+
+A command is a value, a runner is a callable. Everything that asks the host something through a tool takes a runner, so
+a test can hand in one that answers from memory, or one that enters a namespace first.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Protocol
+
+from rulegen.errors import HostError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+"""Where Debian keeps the tools; a PATH of an ordinary user does not have them."""
+
+PACKAGES = MappingProxyType(
+    {
+        "conntrack": "conntrack",
+        "depmod": "kmod",
+        "ip": "iproute2",
+        "ipset": "ipset",
+        "ipvsadm": "ipvsadm",
+        "kmod": "kmod",
+        "lsmod": "kmod",
+        "modprobe": "kmod",
+        "nft": "nftables",
+        "nginx": "nginx",
+    }
+)
+"""Tool to the Debian package that brings it; all names that hold `tables` come from `iptables`."""
+
+READ_TIMEOUT_S = 120.0
+"""No tool that only reads takes longer: a dump of 110,000 rules takes about 1 s."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One call of a tool.
+
+    Attributes:
+        argv: The tool's name, looked up on PATH and in the system folders, and its arguments.
+        stdin: What it reads.
+        environment: Variables on top of our own and `LC_ALL=C`.
+        timeout_s: After so many seconds the tool is killed; None waits for ever.
+    """
+
+    argv: tuple[str, ...]
+    stdin: str = ""
+    environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    timeout_s: float | None = READ_TIMEOUT_S
+
+    def __str__(self) -> str:
+        return " ".join(self.argv)
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """How a tool ended.
+
+    Attributes:
+        code: Exit code; minus the signal's number where a signal ended it.
+        stdout: What it printed. Bytes that are not UTF-8 are kept as lone surrogates (PEP 383), so that text which
+            others wrote comes back byte for byte when it is written again.
+        stderr: The same of its complaints.
+    """
+
+    code: int
+    stdout: str = ""
+    stderr: str = ""
+
+    @property
+    def complaint(self) -> str:
+        """Its complaints in one line, for people; the exit code where it said nothing."""
+        lines = [line.strip() for line in self.stderr.splitlines()]
+        said = "; ".join(line for line in lines if line and not line.startswith("Try `"))
+        return said.encode("utf-8", "replace").decode() or f"exit code {self.code} and no word"
+
+
+class Runner(Protocol):
+    """Runs one command to its end."""
+
+    def __call__(self, command: Command) -> Completed:
+        """Return how it ended, whatever its exit code.
+
+        Raises:
+            MissingToolError: There is no such tool.
+            HostError: It could not be started or took too long.
+        """
+
+
+class MissingToolError(HostError):
+    """A tool is not installed.
+
+    Attributes:
+        tool: Its name.
+    """
+
+    def __init__(self, tool: str) -> None:
+        super().__init__(f"{tool} is not installed", hint=f"install the package {package_of(tool)}")
+        self.tool = tool
+
+
+def package_of(tool: str) -> str:
+    """Return the Debian package that brings `tool`; the tool's own name where that is not known.
+
+    >>> package_of("ip6tables-nft-save"), package_of("nft")
+    ('iptables', 'nftables')
+    """
+    return "iptables" if "tables" in tool else PACKAGES.get(tool, tool)
+
+
+def find(tool: str) -> str | None:
+    """Return the path of `tool`, from PATH or else from the system folders; None where there is none."""
+    folders = [*os.environ.get("PATH", os.defpath).split(os.pathsep), *SYSTEM_FOLDERS]
+    return shutil.which(tool, path=os.pathsep.join(folders))
+
+
+def run(command: Command) -> Completed:
+    """Run a command on this host, in the caller's namespaces, without a shell. See `Runner`."""
+    tool = command.argv[0]
+    path = find(tool)
+    if path is None:
+        raise MissingToolError(tool)
+    environment = {**os.environ, "LC_ALL": "C", **command.environment}
+    try:
+        ended = subprocess.run(
+            (path, *command.argv[1:]),
+            input=command.stdin.encode("utf-8", "surrogateescape"),
+            capture_output=True,
+            env=environment,
+            timeout=command.timeout_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise HostError(f"{command} did not end within {command.timeout_s:g} s and was killed") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in an argument
+        raise HostError(f"{command} could not be started: {error}") from error
+    return Completed(ended.returncode, _text(ended.stdout), _text(ended.stderr))
+
+
+def require(run: Runner, command: Command, *, doing: str) -> str:
+    """Return what a command printed.
+
+    Args:
+        run: What runs it.
+        command: The command.
+        doing: What it is for, as `reading the rules`, for the message.
+
+    Raises:
+        HostError: It ended with another exit code than 0.
+    """
+    ended = run(command)
+    if ended.code == 0:
+        return ended.stdout
+    raise HostError(f"{doing}: {command.argv[0]}: {ended.complaint}", hint=privilege_hint(ended.stderr))
+
+
+def privilege_hint(complaint: str) -> str:
+    """Return what to do where a tool says that we may not; else nothing."""
+    words = ("Permission denied", "you must be root", "Operation not permitted")
+    return "run as root, or with CAP_NET_ADMIN" if any(word in complaint for word in words) else ""
+
+
+def _text(output: bytes) -> str:
+    return output.decode("utf-8", "surrogateescape")

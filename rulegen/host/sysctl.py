@@ -1,0 +1,71 @@
+"""Kernel settings, read and written below /proc/sys, in the network namespace of the caller."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rulegen.errors import HostError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_ROOT = Path("/proc/sys")
+
+
+def read(name: str) -> str | None:
+    """Return the value of `net.ipv4.ip_forward` and its like; None where this kernel has no such setting.
+
+    Raises:
+        HostError: It is there but cannot be read.
+    """
+    try:
+        return _path(name).read_text().strip()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise HostError(f"sysctl {name} cannot be read: {error.strerror}") from error
+
+
+def read_all(names: Iterable[str]) -> dict[str, str]:
+    """Return the values of those settings that are there and readable."""
+    found = {}
+    for name in names:
+        try:
+            value = read(name)
+        except HostError:
+            continue  # for some eyes only: as good as absent
+        if value is not None:
+            found[name] = value
+    return found
+
+
+def write(name: str, value: str) -> None:
+    """Set a setting, and see to it that the kernel took the value.
+
+    Raises:
+        HostError: This kernel has no such setting, we may not write it, or the value was refused.
+    """
+    path = _path(name)
+    try:
+        path.write_text(f"{value}\n")
+    except FileNotFoundError:
+        raise HostError(f"sysctl {name}: this kernel has no such setting") from None
+    except OSError as error:
+        hint = "" if error.errno not in {1, 13, 30} else "run as root, with a writable /proc/sys"
+        raise HostError(f"sysctl {name} = {value}: {error.strerror}", hint=hint) from error
+    now = read(name)
+    if now is not None and now.split() != value.split():
+        raise HostError(f"sysctl {name} = {value}: the kernel kept {now}")
+
+
+def _path(name: str) -> Path:
+    """Return the file of a setting. An interface name with a dot is written with a slash: `net.ipv4.conf.eth0/7.x`.
+
+    Raises:
+        HostError: `name` would lead out of /proc/sys.
+    """
+    parts = [part.replace("/", ".") for part in name.split(".")]
+    if not all(parts) or any(part.startswith(".") or "\0" in part for part in parts):
+        raise HostError(f"{name!r} is not the name of a sysctl")
+    return _ROOT.joinpath(*parts)

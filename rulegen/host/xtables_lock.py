@@ -1,0 +1,112 @@
+"""The xtables lock: one file that all who write legacy rules lock (flock) in turn; who holds it keeps the rest waiting.
+
+The nft variant has no lock, its kernel sorts writers out.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+DEFAULT_LOCK_FILE = "/run/xtables.lock"
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """The process that holds the lock.
+
+    Attributes:
+        pid: Its id; 0 where it lives in another PID namespace and so cannot be seen.
+        command: Its command line, or its name where it has none; empty where it is gone or hidden.
+    """
+
+    pid: int
+    command: str
+
+    def __str__(self) -> str:
+        if not self.pid:
+            return "a process of another PID namespace"
+        return f"process {self.pid} ({self.command})" if self.command else f"process {self.pid}"
+
+
+def lock_file() -> Path:
+    """Return the file that the tools lock."""
+    return Path(os.environ.get("XTABLES_LOCKFILE") or DEFAULT_LOCK_FILE)
+
+
+def holder() -> Holder | None:
+    """Return who holds the lock; None where nobody does, it cannot be told, or it is a tool that we started."""
+    try:
+        status = lock_file().stat()
+        locks = Path("/proc/locks").read_text()
+    except OSError:  # no lock file yet, or it is not for our eyes: then there is nothing to tell
+        return None
+    device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    held = [line.split() for line in locks.splitlines() if " FLOCK " in line and "->" not in line]
+    # on overlay and the like, stat tells another device than the lock list: then the inode must do
+    same_inode = [fields for fields in held if fields[5].endswith(f":{status.st_ino}")]
+    exact = [fields for fields in same_inode if fields[5] == device]
+    for fields in exact or same_inode:
+        pid = max(int(fields[4]), 0)
+        if not (pid and _parent(pid) == os.getpid()):
+            return Holder(pid, _command(pid))
+    return None
+
+
+@contextmanager
+def watched(on_wait: Callable[[str], None] | None, *, after_s: float = 1.0) -> Iterator[list[Holder]]:
+    """Look who holds the lock while the body runs, and tell each holder once, as text, to `on_wait`.
+
+    Args:
+        on_wait: Told `waiting for the xtables lock: held by …`, from another thread; None tells nobody.
+        after_s: How long to wait before the first look, and between looks.
+
+    Yields:
+        The holders that were seen; it grows while the body runs.
+    """
+    seen: list[Holder] = []
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.wait(after_s):
+            found = holder()
+            if found is not None and found not in seen:
+                seen.append(found)
+                if on_wait is not None:
+                    on_wait(f"waiting for the xtables lock: held by {found}")
+
+    thread = threading.Thread(target=look, name="xtables-lock-watch", daemon=True)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        done.set()
+        thread.join()
+
+
+def _parent(pid: int) -> int:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:  # it ended meanwhile
+        return 0
+    return int(stat.rpartition(")")[2].split()[1])
+
+
+def _command(pid: int) -> str:
+    """Return what a process calls itself, made printable: it is another's text."""
+    for name in ("cmdline", "comm"):
+        try:
+            words = Path(f"/proc/{pid}/{name}").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace").strip()
+        except OSError:
+            return ""
+        if words:
+            shown = "".join(character if character.isprintable() else "?" for character in words)
+            return shown if len(shown) <= 120 else f"{shown[:119]}…"
+    return ""

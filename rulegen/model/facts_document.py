@@ -1,0 +1,186 @@
+"""Facts of a host from a document, for work without that host: `--host FILE`.
+
+The document is YAML or JSON, parsed already. Either it has the facts below a key `host` (other keys beside it mean
+nothing here), or it is the facts themselves:
+
+    hostname: worker1                        # optional, as all the rest
+    interfaces:
+    - name: eth0
+      addresses: [192.168.50.10/24, "fd00:50::10/64"]
+    sysctls: {net.ipv4.ip_forward: 1}
+    iptables: 1.8.9                          # the version
+    nfacct: true                             # whether the kernel counts with nfacct
+    ipv6: true                               # whether it speaks IPv6
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv4Address, IPv6Address
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from rulegen.errors import Fault, InputError
+from rulegen.model.facts import HostFacts, Interface
+from rulegen.net import Address, family_of, parse_address
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+LOOPBACK = Interface("lo", ((IPv4Address("127.0.0.1"), 8), (IPv6Address("::1"), 128)))
+"""The interface that every host has, listed or not."""
+
+_KNOWN = ("hostname", "interfaces", "sysctls", "iptables", "nfacct", "ipv6")
+_RANDOM_FULLY_SINCE = (1, 6, 2)
+_VERSION = re.compile(r"v?(?P<version>[0-9]+(\.[0-9]+){1,3})(\s|$)")
+_INTERFACE_NAME_MAX = 15
+
+
+def facts_from_document(document: object, source: str) -> HostFacts:
+    """Return the facts that a document tells.
+
+    Args:
+        document: The parsed document.
+        source: Its file, for messages.
+
+    Raises:
+        InputError: It is no such document; all faults are named, each with its path.
+    """
+    faults: list[Fault] = []
+    prefix = ""
+    if isinstance(document, dict) and "host" in document:
+        document, prefix = document["host"], "host"
+    facts = _facts(document, prefix, faults)
+    if faults:
+        raise InputError(source, "; ".join(str(fault) for fault in faults))
+    return facts
+
+
+def knows_random_fully(version: str) -> bool | None:
+    """Return whether an iptables of this version knows `--random-fully`; None where `version` tells none.
+
+    >>> knows_random_fully("iptables v1.8.9 (nf_tables)"), knows_random_fully("1.6.1"), knows_random_fully("new")
+    (True, False, None)
+    """
+    found = _VERSION.search(version)
+    return tuple(int(part) for part in found["version"].split(".")) >= _RANDOM_FULLY_SINCE if found else None
+
+
+def _facts(document: object, path: str, faults: list[Fault]) -> HostFacts:
+    if not isinstance(document, dict):
+        faults.append(Fault(path, f"expected the facts of a host as a mapping, not {_kind(document)}"))
+        return HostFacts()
+    dot = f"{path}." if path else ""
+    faults += [Fault(f"{dot}{key}", f"unknown; known are {', '.join(_KNOWN)}") for key in document if key not in _KNOWN]
+    hostname = _one(document, dot, "hostname", str, faults) or ""
+    version = document.get("iptables")
+    random_fully = knows_random_fully(str(version)) if version is not None else True
+    if random_fully is None:
+        faults.append(Fault(f"{dot}iptables", f"{version!r} is not a version such as 1.8.9"))
+    ipv6 = _one(document, dot, "ipv6", bool, faults)
+    return HostFacts(
+        hostname=hostname.strip().lower(),
+        interfaces=tuple(_interfaces(document.get("interfaces"), f"{dot}interfaces", faults)),
+        sysctls=MappingProxyType(dict(_sysctls(document.get("sysctls"), f"{dot}sysctls", faults))),
+        random_fully=bool(random_fully),
+        nfacct=_one(document, dot, "nfacct", bool, faults),
+        ipv6=ipv6 is not False,
+    )
+
+
+def _one(document: Mapping[str, Any], dot: str, key: str, kind: type, faults: list[Fault]) -> Any:
+    """Return the value of an optional key; None where it is absent or of another type, which is a fault."""
+    value = document.get(key)
+    if value is None or isinstance(value, kind):
+        return value
+    expected = "true or false" if kind is bool else "a text"
+    faults.append(Fault(f"{dot}{key}", f"expected {expected}, not {_kind(value)}"))
+    return None
+
+
+def _interfaces(value: object, path: str, faults: list[Fault]) -> Iterator[Interface]:
+    """Yield the loopback, then those that are listed; a listed `lo` adds its addresses."""
+    listed: dict[str, Interface] = {"lo": LOOPBACK}
+    for index, entry in enumerate(_list(value, path, faults)):
+        here = f"{path}[{index}]"
+        name = entry.get("name") if isinstance(entry, dict) else None
+        if not isinstance(name, str) or not 0 < len(name) <= _INTERFACE_NAME_MAX or re.search(r"[\s/]", name):
+            faults.append(
+                Fault(here, "expected an interface: name (1 to 15 characters, no blank, no `/`) and addresses")
+            )
+            continue
+        known = listed.get(name, Interface(name))
+        if name != "lo" and name in listed:
+            faults.append(Fault(f"{here}.name", f"{name} is listed twice"))
+        found = _addresses(entry.get("addresses"), f"{here}.addresses", faults)
+        merged = dict.fromkeys((*known.addresses, *found))
+        listed[name] = Interface(name, tuple(merged))
+    yield from listed.values()
+
+
+def _addresses(value: object, path: str, faults: list[Fault]) -> Iterator[tuple[Address, int]]:
+    for index, text in enumerate(_list(value, path, faults)):
+        try:
+            yield _address(text)
+        except ValueError:
+            shown = repr(text) if isinstance(text, str) else _kind(text)
+            faults.append(Fault(f"{path}[{index}]", f"{shown} is not an address with its prefix, as 10.0.0.1/24"))
+
+
+def _address(text: object) -> tuple[Address, int]:
+    """Return an address and its prefix length, which is all bits where it is left out.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if not isinstance(text, str):
+        raise ValueError  # noqa: TRY004 - the caller words both faults alike
+    body, slash, length = text.partition("/")
+    address = parse_address(body)
+    bits = family_of(address).bits
+    if not slash:
+        return address, bits
+    if not (length.isascii() and length.isdigit() and int(length[:4]) <= bits):
+        raise ValueError
+    return address, int(length)
+
+
+def _sysctls(value: object, path: str, faults: list[Fault]) -> Iterator[tuple[str, str]]:
+    if value is None:
+        return
+    if not isinstance(value, dict):
+        faults.append(Fault(path, f"expected names and values, not {_kind(value)}"))
+        return
+    for name, setting in value.items():
+        if isinstance(name, str) and isinstance(setting, str | int):
+            yield name, str(int(setting)) if isinstance(setting, bool) else str(setting).strip()
+        else:
+            faults.append(Fault(f"{path}.{name}", f"expected a value, not {_kind(setting)}"))
+
+
+def _list(value: object, path: str, faults: list[Fault]) -> list[Any]:
+    if value is None:
+        return []
+    if isinstance(value, list):
+        return value
+    faults.append(Fault(path, f"expected a list, not {_kind(value)}"))
+    return []
+
+
+def _kind(value: object) -> str:
+    """Return what a value is, in words of YAML."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return "true or false"
+        case dict():
+            return "a mapping"
+        case list():
+            return "a list"
+        case str():
+            return f"the text {value[:40]!r}"
+        case int() | float():
+            return f"the number {value}"
+        case _:
+            return f"a {type(value).__name__}"
