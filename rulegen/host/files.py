@@ -19,6 +19,8 @@ __all__ = ["MAX_BYTES", "Source", "read_sources", "read_text"]
 MAX_BYTES: Final = 512 * 1024 * 1024
 MANIFEST_SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
 STDIN: Final = "-"
+# A pipe that a shell has opened, as in `-f <(kustomize build)`; any other pipe may wait for a writer forever.
+DESCRIPTORS: Final = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
 
 
 def read_sources(paths: Sequence[str], stdin: BinaryIO | None = None, *, max_bytes: int = MAX_BYTES) -> list[Source]:
@@ -42,7 +44,10 @@ def read_sources(paths: Sequence[str], stdin: BinaryIO | None = None, *, max_byt
             sources.append(Source("stdin", _bounded((stdin or sys.stdin.buffer), "stdin", max_bytes)))
             continue
         for file in _files(path):
-            real = file.resolve()
+            try:
+                real = file.resolve()
+            except (OSError, RuntimeError):  # a loop of links, which reading it tells about
+                real = file
             if real not in seen:
                 seen.add(real)
                 sources.append(Source(str(file), _read(file, max_bytes)))
@@ -83,7 +88,7 @@ def _files(path: str) -> Iterator[Path]:
 
 
 def _manifests(folder: Path) -> Iterator[Path]:
-    """Yield the manifests of a folder and its subfolders, sorted; symlinked folders are not followed (they may loop)."""
+    """Yield the manifests of a folder and its subfolders, sorted; links to folders are not followed (they may loop)."""
     try:
         found = [
             file
@@ -102,7 +107,7 @@ def _manifests(folder: Path) -> Iterator[Path]:
 def _read(file: Path, max_bytes: int) -> bytes:
     try:
         mode = file.stat().st_mode
-        if not stat.S_ISREG(mode):
+        if not stat.S_ISREG(mode) and not (stat.S_ISFIFO(mode) and str(file).startswith(DESCRIPTORS)):
             raise InputError(str(file), f"is {_kind(mode)}, not a file")
         with file.open("rb") as stream:
             return _bounded(stream, str(file), max_bytes)

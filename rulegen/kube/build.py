@@ -1,4 +1,4 @@
-"""World out of objects: each once, slices joined to their Services, gaps filled from Endpoints and Pods."""
+"""World out of objects: each once, slices joined to their Services, gaps filled from Endpoints, Pods and previews."""
 
 from __future__ import annotations
 
@@ -7,23 +7,27 @@ from collections import Counter, defaultdict
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import Fault, InputError, Rejected, Warnings
 from rulegen.kube.decode import Unknown, decode
-from rulegen.kube.documents import Source, read_documents
+from rulegen.kube.documents import read_documents
+from rulegen.kube.endpoints import SERVICE_NAME_LABEL, slices_of
 from rulegen.kube.kinds import kind_of, title_of
-from rulegen.kube.objects import Endpoints, EndpointSlice, KubeObject, Node, Pod, Service, ServiceCIDR
-from rulegen.kube.validate import Decoded
+from rulegen.kube.objects import Endpoints, EndpointSlice, Node, Pod, Service, ServiceCIDR
+from rulegen.kube.pods import PodIndex, derive_slices
+from rulegen.kube.preview import NODE_PORTS, Preview, service_networks
+from rulegen.kube.validate import Decoded, check
 from rulegen.kube.world import ObjectName, ServiceInput, World
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from rulegen.kube.documents import Source
+    from rulegen.kube.objects import KubeObject
     from rulegen.net import Network
 
-SERVICE_NAME_LABEL: Final = "kubernetes.io/service-name"
-NODE_PORTS: Final = (30000, 32767)
+SHOWN_NAMES: Final = 5
 
 
 def build_world(
@@ -33,12 +37,18 @@ def build_world(
     node_port_range: tuple[int, int] = NODE_PORTS,
     sources: Sequence[str] = (),
 ) -> World:
-    """Return the World that the inputs make; the order of the inputs means nothing but which duplicate is kept."""
-    del service_cidrs, node_port_range
+    """Return the World that objects make. Their order means nothing, but that of two that differ the first is kept.
+
+    Args:
+        inputs: What `decode` yields; or typed objects, which are checked here.
+        service_cidrs: Where a preview takes ClusterIPs from, where no ServiceCIDR object says so.
+        node_port_range: First and last node port of a preview.
+        sources: Where the objects came from, for people.
+    """
     gathered = _Gathered()
     for one in inputs:
         gathered.take(one)
-    return gathered.world(tuple(sources))
+    return gathered.world(service_cidrs, node_port_range, tuple(sources))
 
 
 def read_world(
@@ -47,30 +57,26 @@ def read_world(
     service_cidrs: Sequence[Network] = (),
     node_port_range: tuple[int, int] = NODE_PORTS,
 ) -> World:
-    """Return the World that texts make.
+    """Return the World that texts make; arguments as of `build_world`.
 
     Raises:
-        InputError: Nothing in them is an object that means something here: better no world than an empty one (an
-            empty world empties a node).
+        InputError: They hold no object that means something here. An empty World would empty a node, so there is none.
     """
     names: list[str] = []
+    gathered = _Gathered()
     with without_gc():
-        world = build_world(
-            _decoded(sources, names), service_cidrs=service_cidrs, node_port_range=node_port_range, sources=names
-        )
-    return world
-
-
-def _decoded(sources: Iterable[Source], names: list[str]) -> Iterator[Decoded | Rejected | Unknown]:
-    for source in sources:
-        names.append(source.name)
-        for document in read_documents(source):
-            yield document if isinstance(document, Rejected) else decode(document)
+        for source in sources:
+            names.append(source.name)
+            for document in read_documents(source):
+                gathered.take(document if isinstance(document, Rejected) else decode(document))
+        if not gathered.objects:
+            raise gathered.nothing(names)
+        return gathered.world(service_cidrs, node_port_range, tuple(names))
 
 
 @contextmanager
 def without_gc() -> Iterator[None]:
-    """Keep the cycle collector out of a bulk decode: it would look at every object again and again, and find nothing."""
+    """Keep the cycle collector out of bulk work: it would look at all objects again and again, and find nothing."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -82,6 +88,8 @@ def without_gc() -> Iterator[None]:
 
 @dataclass(slots=True)
 class _Gathered:
+    """Objects by kind and name, and all that is no object."""
+
     objects: dict[tuple[str, str, str], Decoded] = field(default_factory=dict)
     rejected: list[Rejected] = field(default_factory=list)
     unknown: Counter[str] = field(default_factory=Counter)
@@ -90,53 +98,114 @@ class _Gathered:
     def take(self, one: Decoded | Rejected | Unknown | KubeObject) -> None:
         """Sort one input in. The same object twice is one object; two that differ are a fault of the later one."""
         match one:
+            case Decoded():
+                self._keep(one)
             case Rejected():
                 self.rejected.append(one)
             case Unknown():
                 self.unknown[one.kind] += 1
-            case Decoded():
-                self._keep(one)
             case _:
-                self._keep(Decoded(one, ""))
+                self.take(check(one, ""))
 
     def _keep(self, one: Decoded) -> None:
         metadata = one.object.metadata
         kept = self.objects.setdefault((kind_of(one.object), metadata.namespace, metadata.name), one)
         if kept is not one and kept.object != one.object:
-            message = f"a different one of this name was read before, from {kept.source}: that one is kept"
+            origin = f"in {kept.source}" if kept.source else "before"
+            message = f"differs from the one of the same name {origin}: that one is kept"
             self.rejected.append(Rejected(title_of(one.object), one.source, (Fault("", message),)))
 
-    def world(self, sources: tuple[str, ...]) -> World:
+    def nothing(self, names: Sequence[str]) -> InputError:
+        """Return the error that tells why there is nothing to build a World of."""
+        told = [line for rejected in self.rejected for line in rejected.lines()]
+        told += [f"{count} of the unknown kind {kind}" for kind, count in sorted(self.unknown.items())]
+        return InputError(_listed(names) or "input", "no usable Kubernetes object in it", hint=_listed(told, "; "))
+
+    def world(self, given: Sequence[Network], node_ports: tuple[int, int], sources: tuple[str, ...]) -> World:
         """Join what was gathered."""
-        slices: defaultdict[ObjectName, list[EndpointSlice]] = defaultdict(list)
-        services: list[Service] = []
-        nodes: dict[str, Node] = {}
-        cidrs: list[str] = []
         for decoded in self.objects.values():
             for warning in decoded.warnings:
                 self.warnings.add(warning)
-            match decoded.object:
-                case Service() as service:
-                    services.append(service)
-                case EndpointSlice() as piece:
-                    owner = piece.metadata.labels.get(SERVICE_NAME_LABEL, "")
-                    if owner:
-                        slices[ObjectName(piece.metadata.namespace, owner)].append(piece)
-                case Node() as node:
-                    nodes[node.metadata.name] = node
-                case ServiceCIDR() as cidr:
-                    cidrs += cidr.spec.cidrs
-        inputs: dict[ObjectName, ServiceInput] = {}
-        for service in services:
+        parts = _Parts()
+        for _, decoded in sorted(self.objects.items(), key=lambda item: item[0]):
+            parts.add(decoded.object)
+        preview = Preview(service_networks(parts.cidrs, given), node_ports)
+        services: dict[ObjectName, ServiceInput] = {}
+        for service, assigned, faults in preview.assign(parts.services):
             name = ObjectName(service.metadata.namespace, service.metadata.name)
-            own = tuple(sorted(slices.get(name, ()), key=lambda piece: piece.metadata.name))
-            inputs[name] = ServiceInput(service=service, slices=own, endpoints_from="EndpointSlice" if own else "")
+            if faults:
+                source = self.objects["Service", *name].source
+                self.rejected.append(Rejected(title_of(service), source, faults))
+                continue
+            slices, origin = parts.slices_for(service, name)
+            services[name] = ServiceInput(service=service, slices=slices, endpoints_from=origin, assigned=assigned)
+        self._tell_orphans(parts)
         return World(
-            services=MappingProxyType(dict(sorted(inputs.items()))),
-            nodes=MappingProxyType(dict(sorted(nodes.items()))),
-            service_cidrs=tuple(cidrs),
+            services=MappingProxyType(services),
+            nodes=MappingProxyType(parts.nodes),
+            service_cidrs=tuple(parts.cidrs),
             rejected=tuple(self.rejected),
             unknown_kinds=MappingProxyType(dict(sorted(self.unknown.items()))),
             warnings=self.warnings.texts(),
             sources=sources,
         )
+
+    def _tell_orphans(self, parts: _Parts) -> None:
+        known = {("Service", *name) for name in parts.slices}
+        orphans = sorted(ObjectName(*key[1:]) for key in known - self.objects.keys())
+        if orphans:
+            self.warnings.add(
+                f"EndpointSlices of Services that are not in the input: {_listed(list(map(str, orphans)))}"
+            )
+
+
+@dataclass(slots=True)
+class _Parts:
+    """Objects of all kinds on their way into a World; they come in order of kind, namespace and name."""
+
+    services: list[Service] = field(default_factory=list)
+    slices: defaultdict[ObjectName, list[EndpointSlice]] = field(default_factory=lambda: defaultdict(list))
+    endpoints: dict[ObjectName, Endpoints] = field(default_factory=dict)
+    pods: list[Pod] = field(default_factory=list)
+    nodes: dict[str, Node] = field(default_factory=dict)
+    cidrs: list[str] = field(default_factory=list)
+    _index: PodIndex | None = None
+
+    def add(self, one: KubeObject) -> None:
+        """Put an object where it belongs."""
+        match one:
+            case Service():
+                self.services.append(one)
+            case EndpointSlice():
+                if owner := one.metadata.labels.get(SERVICE_NAME_LABEL):
+                    self.slices[ObjectName(one.metadata.namespace, owner)].append(one)
+            case Endpoints():
+                self.endpoints[ObjectName(one.metadata.namespace, one.metadata.name)] = one
+            case Pod():
+                self.pods.append(one)
+            case Node():
+                self.nodes[one.metadata.name] = one
+            case ServiceCIDR():
+                self.cidrs += one.spec.cidrs
+            case _:
+                pass  # a Namespace decides nothing here
+
+    def slices_for(self, service: Service, name: ObjectName) -> tuple[tuple[EndpointSlice, ...], str]:
+        """Return the slices of a Service from the first source that knows it, and the kind of that source."""
+        if name in self.slices:
+            return tuple(self.slices[name]), "EndpointSlice"
+        if name in self.endpoints:
+            slices, origin = slices_of(self.endpoints[name]), "Endpoints"
+        elif self.pods and service.spec.selector and service.spec.type != "ExternalName":
+            if self._index is None:
+                self._index = PodIndex(self.pods)
+            slices, origin = derive_slices(service, self._index, self.nodes), "Pods"
+        else:
+            return (), ""
+        return slices, origin if slices else ""
+
+
+def _listed(texts: Sequence[str], separator: str = ", ") -> str:
+    """Return the first few texts in one line, and how many more there are."""
+    shown = separator.join(texts[:SHOWN_NAMES])
+    return shown if len(texts) <= SHOWN_NAMES else f"{shown}{separator}and {len(texts) - SHOWN_NAMES} more"

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
-from rulegen.errors import Fault, Rejected
-from rulegen.kube.documents import Document, plain_json
+from rulegen.errors import Fault, InputError, Rejected
+from rulegen.kube.documents import Document
+from rulegen.kube.json_text import plain_json
 from rulegen.kube.kinds import CLUSTER_SCOPED, KINDS, title
 from rulegen.kube.shape import shape_faults
 from rulegen.kube.validate import Decoded, check
 from rulegen.kube.wording import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from rulegen.kube.objects import KubeObject
 
 
@@ -34,7 +37,7 @@ def decode(document: Document) -> Decoded | Rejected | Unknown:
     content = document.content
     try:
         if isinstance(content, msgspec.Raw):
-            found = msgspec.json.decode(content, type=struct)
+            found: KubeObject = msgspec.json.decode(content, type=struct)
         else:
             found = msgspec.convert(content, struct)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -64,3 +67,81 @@ def _title(kind: str, struct: type[KubeObject], value: Any) -> str:
     shown = printable(name) if isinstance(name, str) and name else "(no name)"
     default = "" if struct in CLUSTER_SCOPED else "default"
     return title(kind, printable(namespace) if isinstance(namespace, str) and namespace else default, shown)
+
+
+# -- pages of an API server --------------------------------------------------------------------------------------------
+
+
+class ListPage(NamedTuple):
+    """One page of a list of an API server.
+
+    Attributes:
+        objects: What can be used.
+        rejected: What cannot, with its faults.
+        continue_token: Asks for the next page; empty on the last one.
+        resource_version: Where a watch goes on.
+    """
+
+    objects: list[Decoded]
+    rejected: list[Rejected]
+    continue_token: str
+    resource_version: str
+
+
+_Item = TypeVar("_Item")
+
+
+class _PageMetadata(msgspec.Struct):
+    resource_version: str = msgspec.field(default="", name="resourceVersion")
+    continue_token: str = msgspec.field(default="", name="continue")
+
+
+class _Page(msgspec.Struct, Generic[_Item]):
+    """A page whose items are of one type; Go prints an empty list as null now and then."""
+
+    metadata: _PageMetadata = msgspec.field(default_factory=_PageMetadata)
+    items: tuple[_Item, ...] | None = None
+
+
+def decode_list(raw: bytes, kind: type[KubeObject], *, source: str = "API server") -> ListPage:
+    """Return the objects of one page, straight from the JSON bytes of an API server.
+
+    One bad object harms only itself: then every item is decoded on its own.
+
+    Raises:
+        InputError: The page as a whole is no list.
+    """
+    try:
+        page = msgspec.json.decode(raw, type=_Page[kind])  # type: ignore[valid-type] # the type is chosen at run time
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _decode_items(raw, kind, source)
+    return _sorted_out(page.metadata, (check(item, source) for item in page.items or ()))
+
+
+def decode_object(
+    raw: bytes | msgspec.Raw, kind: type[KubeObject], *, source: str = "API server"
+) -> Decoded | Rejected:
+    """Return one object of a known kind from its JSON text, or all that is wrong with it."""
+    try:
+        found = msgspec.json.decode(raw, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _decode_slowly(Document(source, "", kind.__name__, msgspec.Raw(raw)), kind)
+    return check(found, source)
+
+
+def _decode_items(raw: bytes, kind: type[KubeObject], source: str) -> ListPage:
+    try:
+        page = msgspec.json.decode(raw, type=_Page[msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(source, f"no list of {kind.__name__} objects: {str(error).lower()}") from None
+    return _sorted_out(page.metadata, (decode_object(item, kind, source=source) for item in page.items or ()))
+
+
+def _sorted_out(metadata: _PageMetadata, found: Iterable[Decoded | Rejected]) -> ListPage:
+    page = ListPage([], [], metadata.continue_token, metadata.resource_version)
+    for one in found:
+        if isinstance(one, Rejected):
+            page.rejected.append(one)
+        else:
+            page.objects.append(one)
+    return page

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 
 from rulegen.errors import Fault, Rejected
+from rulegen.kube.json_text import json_line, json_problem, plain_json, without_nulls
 from rulegen.kube.kinds import KINDS
 from rulegen.kube.wording import described, printable, quoted
 from rulegen.kube.yaml_text import YamlFault, read_yaml
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 MAX_NESTED_LISTS: Final = 4
-MAX_JSON_DEPTH: Final = 100
 
 _UTF8_MARK: Final = codecs.BOM_UTF8
 _OTHER_MARKS: Final = {
@@ -107,7 +107,7 @@ def read_documents(source: Source) -> Iterator[Document | Rejected]:
 
 
 def _not_utf8_at(content: bytes) -> int | None:
-    """Return the position of the first byte that is not UTF-8; looks at a piece at a time, so that memory stays small."""
+    """Return the position of the first byte that is not UTF-8. Looks at a piece at a time: memory stays small."""
     if content.isascii():
         return None
     decoder = codecs.getincrementaldecoder("utf-8")()
@@ -208,19 +208,9 @@ def _read_json_text(place: _Place, content: bytes) -> Iterator[Document | Reject
     if "trailing characters" in problem:
         yield from _read_json_stream(place, content)
     elif place.source.endswith(".json"):
-        yield _Place(f"{place.source}:{_json_line(content, problem)}").refuse(f"not JSON: {_json_problem(problem)}")
+        yield _Place(f"{place.source}:{json_line(content, problem)}").refuse(f"not JSON: {json_problem(problem)}")
     else:
         yield from _read_yaml_text(place, content)
-
-
-def _json_problem(problem: str) -> str:
-    return problem.removeprefix("JSON is malformed: ").lower()
-
-
-def _json_line(content: bytes, problem: str) -> int:
-    """Return the line that `… (byte 123)` is on, or the last one where the text ends too soon."""
-    digits = problem.rpartition("(byte ")[2].rstrip(")")
-    return _line_at(content, int(digits) if digits.isdigit() else len(content))
 
 
 def _unfold_raw(place: _Place, raw: msgspec.Raw) -> Iterator[Document | Rejected]:
@@ -252,36 +242,6 @@ def _unfold_slowly(place: _Place, raw: msgspec.Raw) -> Iterator[Document | Rejec
         yield place.refuse(str(error))
     else:
         yield from _unfold(place, value)
-
-
-def plain_json(raw: bytes | msgspec.Raw) -> Any:
-    """Return what JSON text says, nulls in objects dropped (a null is an absent field).
-
-    Raises:
-        ValueError: It is not JSON, or nested deeper than `MAX_JSON_DEPTH`; the message says so in a few words.
-    """
-    try:
-        value = msgspec.json.decode(raw)
-    except RecursionError:
-        raise ValueError("JSON nested too deep") from None
-    except msgspec.DecodeError as error:
-        raise ValueError(f"not JSON: {_json_problem(str(error))}") from None
-    return without_nulls(value)
-
-
-def without_nulls(value: Any, depth: int = 0) -> Any:
-    """Return `value` without the null fields of its mappings.
-
-    Raises:
-        ValueError: It is nested deeper than `MAX_JSON_DEPTH`.
-    """
-    if depth > MAX_JSON_DEPTH:
-        raise ValueError(f"more than {MAX_JSON_DEPTH} levels deep")
-    if isinstance(value, dict):
-        return {key: without_nulls(inner, depth + 1) for key, inner in value.items() if inner is not None}
-    if isinstance(value, list):
-        return [without_nulls(inner, depth + 1) for inner in value]
-    return value
 
 
 def _read_json_stream(place: _Place, content: bytes) -> Iterator[Document | Rejected]:

@@ -7,7 +7,6 @@ field (Go's JSON), except inside lists. Optional means what it means in the API;
 
 from __future__ import annotations
 
-
 from msgspec import Struct, field
 
 IntOrString = int | str
@@ -18,7 +17,7 @@ class Object(Struct, frozen=True, gc=False, rename="camel", kw_only=True):
     """Base of all structs that come from JSON or YAML: camelCase outside, snake_case here."""
 
 
-class ObjectMeta(Object):
+class ObjectMeta(Object, frozen=True):
     """metadata of any object."""
 
     name: str = ""
@@ -33,7 +32,7 @@ class ObjectMeta(Object):
 # -- Service -----------------------------------------------------------------------------------------------------------
 
 
-class ServicePort(Object):
+class ServicePort(Object, frozen=True):
     """spec.ports[] of a Service. `target_port` is used only where endpoints are derived from Pods."""
 
     name: str = ""
@@ -43,20 +42,20 @@ class ServicePort(Object):
     node_port: int = 0
 
 
-class ClientIPConfig(Object):
+class ClientIPConfig(Object, frozen=True):
     """spec.sessionAffinityConfig.clientIP."""
 
     timeout_seconds: int | None = None
 
 
-class SessionAffinityConfig(Object):
+class SessionAffinityConfig(Object, frozen=True):
     """spec.sessionAffinityConfig."""
 
     client_ip: ClientIPConfig | None = field(default=None, name="clientIP")
 
 
-class ServiceSpec(Object):
-    """spec of a Service."""
+class ServiceSpec(Object, frozen=True):
+    """spec of a Service. `traffic_distribution` is used only where endpoints are derived from Pods."""
 
     type: str = "ClusterIP"
     cluster_ip: str = field(default="", name="clusterIP")
@@ -75,9 +74,10 @@ class ServiceSpec(Object):
     health_check_node_port: int = 0
     publish_not_ready_addresses: bool = False
     allocate_load_balancer_node_ports: bool = True
+    traffic_distribution: str | None = None
 
 
-class LoadBalancerIngress(Object):
+class LoadBalancerIngress(Object, frozen=True):
     """status.loadBalancer.ingress[]."""
 
     ip: str = ""
@@ -85,19 +85,19 @@ class LoadBalancerIngress(Object):
     ip_mode: str | None = None
 
 
-class LoadBalancerStatus(Object):
+class LoadBalancerStatus(Object, frozen=True):
     """status.loadBalancer."""
 
     ingress: tuple[LoadBalancerIngress, ...] = ()
 
 
-class ServiceStatus(Object):
+class ServiceStatus(Object, frozen=True):
     """status of a Service."""
 
     load_balancer: LoadBalancerStatus = LoadBalancerStatus()
 
 
-class Service(Object):
+class Service(Object, frozen=True):
     """v1 Service."""
 
     metadata: ObjectMeta
@@ -108,7 +108,7 @@ class Service(Object):
 # -- EndpointSlice -----------------------------------------------------------------------------------------------------
 
 
-class EndpointConditions(Object):
+class EndpointConditions(Object, frozen=True):
     """conditions of an endpoint; None is unknown: ready and serving count as true, terminating as false."""
 
     ready: bool | None = None
@@ -116,20 +116,20 @@ class EndpointConditions(Object):
     terminating: bool | None = None
 
 
-class ForZone(Object):
+class ForZone(Object, frozen=True):
     """hints.forZones[] and hints.forNodes[]: a zone's or node's name."""
 
     name: str = ""
 
 
-class EndpointHints(Object):
+class EndpointHints(Object, frozen=True):
     """hints of an endpoint."""
 
     for_zones: tuple[ForZone, ...] = ()
     for_nodes: tuple[ForZone, ...] = ()
 
 
-class SliceEndpoint(Object):
+class SliceEndpoint(Object, frozen=True):
     """endpoints[] of an EndpointSlice. Only the first address counts (all are fungible, KEP-752)."""
 
     addresses: tuple[str, ...] = ()
@@ -139,7 +139,7 @@ class SliceEndpoint(Object):
     zone: str | None = None
 
 
-class SlicePort(Object):
+class SlicePort(Object, frozen=True):
     """ports[] of an EndpointSlice; a port without name or number is no port for a proxy."""
 
     name: str | None = None
@@ -147,7 +147,7 @@ class SlicePort(Object):
     protocol: str = "TCP"
 
 
-class EndpointSlice(Object):
+class EndpointSlice(Object, frozen=True):
     """discovery.k8s.io/v1 EndpointSlice."""
 
     metadata: ObjectMeta
@@ -159,14 +159,14 @@ class EndpointSlice(Object):
 # -- core Endpoints ----------------------------------------------------------------------------------------------------
 
 
-class EndpointAddress(Object):
+class EndpointAddress(Object, frozen=True):
     """subsets[].addresses[] and subsets[].notReadyAddresses[]."""
 
     ip: str = ""
     node_name: str | None = None
 
 
-class EndpointPort(Object):
+class EndpointPort(Object, frozen=True):
     """subsets[].ports[]."""
 
     name: str = ""
@@ -174,7 +174,7 @@ class EndpointPort(Object):
     protocol: str = "TCP"
 
 
-class EndpointSubset(Object):
+class EndpointSubset(Object, frozen=True):
     """subsets[] of core Endpoints."""
 
     addresses: tuple[EndpointAddress, ...] = ()
@@ -182,7 +182,7 @@ class EndpointSubset(Object):
     ports: tuple[EndpointPort, ...] = ()
 
 
-class Endpoints(Object):
+class Endpoints(Object, frozen=True):
     """v1 Endpoints."""
 
     metadata: ObjectMeta
@@ -192,7 +192,7 @@ class Endpoints(Object):
 # -- Pod, Node, Namespace, ServiceCIDR ---------------------------------------------------------------------------------
 
 
-class ContainerPort(Object):
+class ContainerPort(Object, frozen=True):
     """spec.containers[].ports[] of a Pod."""
 
     name: str = ""
@@ -200,7 +200,7 @@ class ContainerPort(Object):
     protocol: str = "TCP"
 
 
-class Container(Object):
+class Container(Object, frozen=True):
     """spec.containers[] of a Pod."""
 
     name: str = ""
@@ -208,7 +208,7 @@ class Container(Object):
     restart_policy: str | None = None
 
 
-class PodSpec(Object):
+class PodSpec(Object, frozen=True):
     """spec of a Pod."""
 
     node_name: str = ""
@@ -219,20 +219,20 @@ class PodSpec(Object):
     init_containers: tuple[Container, ...] = ()
 
 
-class PodIP(Object):
+class PodIP(Object, frozen=True):
     """status.podIPs[] of a Pod."""
 
     ip: str = ""
 
 
-class Condition(Object):
+class Condition(Object, frozen=True):
     """status.conditions[] of an object."""
 
     type: str = ""
     status: str = ""
 
 
-class PodStatus(Object):
+class PodStatus(Object, frozen=True):
     """status of a Pod."""
 
     phase: str = ""
@@ -242,7 +242,7 @@ class PodStatus(Object):
     conditions: tuple[Condition, ...] = ()
 
 
-class Pod(Object):
+class Pod(Object, frozen=True):
     """v1 Pod."""
 
     metadata: ObjectMeta
@@ -250,27 +250,27 @@ class Pod(Object):
     status: PodStatus = PodStatus()
 
 
-class NodeSpec(Object):
+class NodeSpec(Object, frozen=True):
     """spec of a Node."""
 
     pod_cidr: str = field(default="", name="podCIDR")
     pod_cidrs: tuple[str, ...] = field(default=(), name="podCIDRs")
 
 
-class NodeAddress(Object):
+class NodeAddress(Object, frozen=True):
     """status.addresses[] of a Node."""
 
     type: str = ""
     address: str = ""
 
 
-class NodeStatus(Object):
+class NodeStatus(Object, frozen=True):
     """status of a Node."""
 
     addresses: tuple[NodeAddress, ...] = ()
 
 
-class Node(Object):
+class Node(Object, frozen=True):
     """v1 Node."""
 
     metadata: ObjectMeta
@@ -278,19 +278,19 @@ class Node(Object):
     status: NodeStatus = NodeStatus()
 
 
-class Namespace(Object):
+class Namespace(Object, frozen=True):
     """v1 Namespace; known so that it is not counted as an unknown kind."""
 
     metadata: ObjectMeta
 
 
-class ServiceCIDRSpec(Object):
+class ServiceCIDRSpec(Object, frozen=True):
     """spec of a ServiceCIDR."""
 
     cidrs: tuple[str, ...] = ()
 
 
-class ServiceCIDR(Object):
+class ServiceCIDR(Object, frozen=True):
     """networking.k8s.io/v1 ServiceCIDR: where ClusterIPs come from."""
 
     metadata: ObjectMeta

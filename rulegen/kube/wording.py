@@ -1,10 +1,41 @@
-"""Untrusted text in messages: whatever a document says, a message stays one short, harmless line."""
+"""Words for messages and for names: untrusted text made harmless, and the syntax of what Kubernetes names.
+
+Whatever a document says, a message stays one short line. Sources: RFC 1035 and 1123 for names, RFC 6335 for port names,
+and the API conventions for label values.
+"""
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 SHOWN_CHARACTERS: Final = 80
+PORTS: Final = "1\N{EN DASH}65535"
+
+_LABEL: Final = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?\Z")
+_SUBDOMAIN: Final = re.compile(r"(?=.{1,253}\Z)[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*\Z")
+_PORT_NAME: Final = re.compile(r"(?=.{1,15}\Z)(?=.*[a-z])(?!.*--)[a-z0-9](?:[-a-z0-9]*[a-z0-9])?\Z")
+_LABEL_VALUE: Final = re.compile(r"(?:[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?\Z")
+
+
+def is_label(text: str) -> bool:
+    """Tell whether `text` is a DNS label (RFC 1123): at most 63 of `a-z0-9-`, no `-` at its ends."""
+    return _LABEL.match(text) is not None
+
+
+def is_subdomain(text: str) -> bool:
+    """Tell whether `text` is a DNS subdomain (RFC 1123): labels joined by dots, at most 253 characters."""
+    return _SUBDOMAIN.match(text) is not None
+
+
+def is_port_name(text: str) -> bool:
+    """Tell whether `text` names a container's port (RFC 6335): at most 15 of `a-z0-9-`, a letter among them."""
+    return _PORT_NAME.match(text) is not None
+
+
+def is_label_value(text: str) -> bool:
+    """Tell whether `text` can be the value of a label: empty, or at most 63 of `A-Za-z0-9-_.`."""
+    return _LABEL_VALUE.match(text) is not None
 
 
 def printable(text: str, limit: int = SHOWN_CHARACTERS) -> str:
@@ -14,13 +45,21 @@ def printable(text: str, limit: int = SHOWN_CHARACTERS) -> str:
     'web\\n-j ACCEPT\\u202e'
     """
     cut = text[:limit]
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in cut)
-    return f"{shown}…" if len(text) > limit else shown
+    if not cut.isprintable():
+        cut = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in cut)
+    return f"{cut}…" if len(text) > limit else cut
 
 
 def quoted(text: str) -> str:
     """Return `text` as it stands in a message: printable, in double quotes."""
     return f'"{printable(text)}"'
+
+
+def number(value: float) -> str:
+    """Spell a number in a few characters; an integer may have more digits than Python is willing to print."""
+    if isinstance(value, int) and value.bit_length() > 64:
+        return "a number of more than 64 bits"
+    return str(value)
 
 
 def described(value: Any) -> str:
@@ -31,17 +70,11 @@ def described(value: Any) -> str:
         case bool():
             return "true" if value else "false"
         case int() | float():
-            return f"the number {_number(value)}"
+            told = number(value)
+            return told if told.startswith("a") else f"the number {told}"
         case str():
             return f"the text {quoted(value)}"
         case list() | tuple():
             return "a list"
         case _:
             return "an object"
-
-
-def _number(value: float) -> str:
-    """Spell a number in a few characters; an integer may have more digits than Python is willing to print."""
-    if isinstance(value, int) and value.bit_length() > 64:
-        return "of more than 64 bits"
-    return str(value)

@@ -1,10 +1,13 @@
 """YAML text to plain values, one document after the other, at the speed of libyaml's event parser.
 
-Scalars mean what they mean to kubectl (YAML 1.1 as sigs.k8s.io/yaml reads it): `yes`, `on` and `y` are booleans, `0x50`,
-`0o120` and `0120` are integers, timestamps and sexagesimals (`1:30`) stay text. A null value in a mapping is dropped: it is
-an absent field. Beyond that the reader is strict, because every byte may be hostile: a key that stands twice, a tag of
-one's own, an alias to itself, more than `MAX_DEPTH` levels, or aliases that unfold to more than `MAX_ALIASED` values
-are faults. Aliases share their value, so a bomb costs no memory before it is found.
+Scalars mean what they mean to kubectl (YAML 1.1 as sigs.k8s.io/yaml reads it): `yes` and `on` are booleans, `0x50`,
+`0o120` and `0120` are integers, timestamps and sexagesimals (`1:30`) stay text. One thing differs: a bare `y` or `n`
+is text, since most writers of YAML do not quote it (a Service may well be called n). A null value in a mapping is
+dropped: it is an absent field.
+
+Beyond that the reader is strict, because every byte may be hostile: a key that stands twice, a tag of one's own, an
+alias to itself, more than `MAX_DEPTH` levels, or aliases that unfold to more than `MAX_ALIASED` values are faults.
+Aliases share their value, so a bomb costs no memory before it is found.
 """
 
 from __future__ import annotations
@@ -15,7 +18,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import yaml
-from yaml.cyaml import CParser
+from yaml.cyaml import CParser  # type: ignore[attr-defined] # the stubs leave it out
+
+from rulegen.kube.wording import printable, quoted
+from rulegen.kube.yaml_scalars import CORE_TAG, resolve, tagged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,26 +32,8 @@ MAX_VALUES: Final = 20_000_000
 MAX_FAULTS: Final = 20
 MAX_DIRECTIVES: Final = 16
 
-_WORDS: Final[dict[str, bool | None]] = {
-    **dict.fromkeys(["y", "Y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON"], True),
-    **dict.fromkeys(["n", "N", "no", "No", "NO", "false", "False", "FALSE", "off", "Off", "OFF"], False),
-    **dict.fromkeys(["", "~", "null", "Null", "NULL"], None),
-}
-_NOT_NUMBERS: Final = {
-    **dict.fromkeys([".nan", ".NaN", ".NAN"], float("nan")),
-    **dict.fromkeys([".inf", ".Inf", ".INF", "+.inf", "+.Inf", "+.INF"], float("inf")),
-    **dict.fromkeys(["-.inf", "-.Inf", "-.INF"], float("-inf")),
-}
-_INTEGER: Final = re.compile(
-    r"(?P<sign>[-+]?)(?:0[xX](?P<hex>[0-9a-fA-F]+)|0[bB](?P<binary>[01]+)|0[oO]?(?P<octal>[0-7]+)"
-    r"|(?P<decimal>0|[1-9][0-9]*))\Z"
-)
-_FLOAT: Final = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?\Z")
-_BASES: Final = {"hex": 16, "binary": 2, "octal": 8, "decimal": 10}
 _DOCUMENT_START: Final = re.compile(rb"^---(?=[ \t\r\n]|\Z)", re.MULTILINE)
 _DIRECTIVE: Final = re.compile(rb"^%", re.MULTILINE)
-_CORE: Final = "tag:yaml.org,2002:"
-_SCALAR_TAGS: Final = {f"{_CORE}{name}" for name in ("str", "int", "bool", "null", "float", "timestamp")}
 
 
 class _Marker:
@@ -131,26 +119,6 @@ def _next_document(content: bytes, offset: int, index: int) -> int | None:
     return found.start() if found else None
 
 
-def resolve(text: str) -> Any:
-    """Return what a plain scalar means.
-
-    >>> [resolve(t) for t in ("80", "0x50", "0120", "1_000", "yes", "~", "1:30", "2026-11-23", "1e3", "web")]
-    [80, 80, 80, 1000, True, None, '1:30', '2026-11-23', 1000.0, 'web']
-    """
-    first = text[:1]
-    if first not in "0123456789+-.":  # the empty text too
-        return _WORDS.get(text, text)
-    if text in _NOT_NUMBERS:
-        return _NOT_NUMBERS[text]
-    plain = text.replace("_", "") if first != "." else text
-    if (integer := _INTEGER.match(plain)) and (base := integer.lastgroup):
-        digits = integer[base]
-        if len(digits) > 64:  # no 64-bit number in any base, and Python refuses to read thousands of digits
-            return float("-inf" if integer["sign"] == "-" else "inf")
-        return int(integer["sign"] + digits, _BASES[base])
-    return float(plain) if _FLOAT.match(plain) else text
-
-
 @dataclass(slots=True)
 class _Builder:
     """Builds documents out of events. It holds no recursion, so depth is only what `MAX_DEPTH` allows."""
@@ -178,7 +146,7 @@ class _Builder:
         """
         stream = io.BytesIO(self.content)
         stream.seek(self.offset)
-        parser = CParser(stream)
+        parser: Any = CParser(stream)
         steps = {
             yaml.ScalarEvent: self._scalar,
             yaml.MappingStartEvent: self._start_mapping,
@@ -237,23 +205,13 @@ class _Builder:
                 self._merging.append(self._container)
                 value = _MERGE
         elif event.tag is not None and not event.implicit[1]:
-            value = self._tagged(event)
+            try:
+                value = tagged(value, event.tag)
+            except ValueError as error:
+                raise _Broken(self._line(event), str(error)) from None
         if event.anchor is not None:
             self._anchors[event.anchor] = (value, 1)
         self._add(value, event)
-
-    def _tagged(self, event: Any) -> Any:
-        tag, value = event.tag, event.value
-        if tag not in _SCALAR_TAGS:
-            raise _Broken(self._line(event), f"the tag {tag[:80]!r} is not allowed in a manifest")
-        name = tag.removeprefix(_CORE)
-        if name in {"str", "timestamp"}:
-            return value
-        resolved = resolve(value)
-        expected = {"int": int, "bool": bool, "null": type(None), "float": (int, float)}[name]
-        if not isinstance(resolved, expected) or (isinstance(resolved, bool) and name != "bool"):
-            raise _Broken(self._line(event), f"{value[:80]!r} is no {name}, as its tag says")
-        return resolved
 
     def _add(self, value: Any, event: Any) -> None:
         """Put a finished value where it belongs: into the list, or as key or value into the mapping at hand."""
@@ -265,8 +223,8 @@ class _Builder:
             if type(value) is not str and value is not _MERGE:
                 value = self._key_text(value, event)
             if value in container:
-                name = "<<" if value is _MERGE else value[:80]
-                raise _Broken(self._line(event), f"the key {name!r} stands twice in one mapping")
+                name = "<<" if value is _MERGE else value
+                raise _Broken(self._line(event), f"the key {quoted(name)} stands twice in one mapping")
             self._key = value
         else:
             container[key] = value
@@ -292,8 +250,8 @@ class _Builder:
         self._start(event, [], "seq")
 
     def _start(self, event: Any, container: Any, name: str) -> None:
-        if event.tag is not None and event.tag not in {"!", f"{_CORE}{name}"}:
-            raise _Broken(self._line(event), f"the tag {event.tag[:80]!r} is not allowed in a manifest")
+        if event.tag is not None and event.tag not in {"!", f"{CORE_TAG}{name}"}:
+            raise _Broken(self._line(event), f"the tag {quoted(event.tag)} is not allowed in a manifest")
         if len(self._frames) >= MAX_DEPTH:
             raise _Broken(self._line(event), f"more than {MAX_DEPTH} levels deep")
         if self.values > MAX_VALUES:
@@ -316,9 +274,9 @@ class _Builder:
     def _alias(self, event: Any) -> None:
         known = self._anchors.get(event.anchor)
         if known is None:
-            raise _Broken(self._line(event), f"the alias *{event.anchor[:80]} has no anchor before it")
+            raise _Broken(self._line(event), f"the alias *{printable(event.anchor)} has no anchor before it")
         if known is _OPEN:
-            raise _Broken(self._line(event), f"the alias *{event.anchor[:80]} contains itself")
+            raise _Broken(self._line(event), f"the alias *{printable(event.anchor)} contains itself")
         value, weight = known
         self._aliased += weight
         if self._aliased > MAX_ALIASED:

@@ -1,0 +1,51 @@
+"""JSON text to plain values, where a struct will not do."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+MAX_JSON_DEPTH: Final = 100
+
+
+def plain_json(raw: bytes | msgspec.Raw) -> Any:
+    """Return what JSON text says, nulls in objects dropped (a null is an absent field).
+
+    Raises:
+        ValueError: It is not JSON, or nested deeper than `MAX_JSON_DEPTH`; the message says so in a few words.
+    """
+    try:
+        value = msgspec.json.decode(raw)
+    except RecursionError:
+        raise ValueError("JSON nested too deep") from None
+    except msgspec.DecodeError as error:
+        raise ValueError(f"not JSON: {json_problem(str(error))}") from None
+    return without_nulls(value)
+
+
+def without_nulls(value: Any, depth: int = 0) -> Any:
+    """Return `value` without the null fields of its mappings.
+
+    Raises:
+        ValueError: It is nested deeper than `MAX_JSON_DEPTH`.
+    """
+    if depth > MAX_JSON_DEPTH:
+        raise ValueError(f"more than {MAX_JSON_DEPTH} levels deep")
+    if isinstance(value, dict):
+        return {key: without_nulls(inner, depth + 1) for key, inner in value.items() if inner is not None}
+    if isinstance(value, list):
+        return [without_nulls(inner, depth + 1) for inner in value]
+    return value
+
+
+def json_problem(problem: str) -> str:
+    """Return what msgspec says about broken JSON, in the tone of our messages."""
+    return problem.removeprefix("JSON is malformed: ").lower()
+
+
+def json_line(content: bytes, problem: str) -> int:
+    """Return the line that `… (byte 123)` is on, or the last one where the text ends too soon."""
+    digits = problem.rpartition("(byte ")[2].rstrip(")")
+    position = int(digits) if digits.isdigit() else len(content)
+    return content.count(b"\n", 0, position) + 1
