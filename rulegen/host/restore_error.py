@@ -28,7 +28,7 @@ class RestoreError(HostError):
     Attributes:
         line: The number of the offending line, from 1; None where the tool told none.
         text: That line; empty where there is none.
-        excerpt: The line with those around it, numbered, the line itself marked; for people.
+        excerpt: The line and those around it, numbered, itself marked: several lines of text for people, or empty.
         complaint: What the tool said, in one line.
         committed: The tables that were written before.
     """
@@ -75,11 +75,11 @@ def _complaint(stderr: str, text: str, code: int) -> str:
     return f"exit code {code} and no word"
 
 
-def _excerpt(lines: list[str], line: int | None) -> tuple[str, ...]:
+def _excerpt(lines: list[str], line: int | None) -> str:
     if line is None:
-        return ()
+        return ""
     numbers = range(max(1, line - CONTEXT_LINES), min(len(lines), line + CONTEXT_LINES) + 1)
-    return tuple(f"{'>' if n == line else ' '} {n:>6}  {_shown(lines[n - 1])}" for n in numbers)
+    return "\n".join(f"{'>' if n == line else ' '} {n:>6}  {_shown(lines[n - 1])}" for n in numbers)
 
 
 def _committed(lines: list[str], line: int | None) -> tuple[str, ...]:
