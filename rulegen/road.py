@@ -119,15 +119,12 @@ def plan_node(compiled: Compiled, observed: Observed, facts: HostFacts, service_
     )
 
 
-def plan_cleanup(mode: str, model: Model, observed: Observed) -> Plan:
-    """Return all that must go for nothing of ours to be left on the node.
-
-    KUBE-FIREWALL and its jumps stay where a kubelet is at work: it has put them there too.
-    """
+def plan_cleanup(mode: str, observed: Observed) -> Plan:
+    """Return all that must go for nothing of ours to be left on the node; what others share with us stays."""
     backend = backend_of(mode)
     families = {}
     for family, ruleset in observed.rulesets.items():
-        layout = backend.layout(model.nodes[family])
+        layout = backend.cleanup_layout(ruleset)
         families[family] = plan_family(family, ruleset, wanted(()), layout)
     return make_plan(families)
 

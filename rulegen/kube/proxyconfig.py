@@ -29,7 +29,7 @@ _INTERFACE = re.compile(r"[A-Za-z0-9_.:@-]{1,15}\Z")
 _DURATION = re.compile(r"([0-9]+(\.[0-9]*)?(ns|us|µs|ms|s|m|h))+\Z|0\Z")
 
 
-class Iptables(Object):
+class Iptables(Object, frozen=True):
     """iptables{}. An interval that is unset has kube-proxy's default."""
 
     masquerade_bit: int | None = None
@@ -39,7 +39,7 @@ class Iptables(Object):
     min_sync_period: str = ""
 
 
-class Ipvs(Object):
+class Ipvs(Object, frozen=True):
     """ipvs{}."""
 
     sync_period: str = ""
@@ -52,7 +52,7 @@ class Ipvs(Object):
     udp_timeout: str = ""
 
 
-class Nftables(Object):
+class Nftables(Object, frozen=True):
     """nftables{}."""
 
     masquerade_bit: int | None = None
@@ -61,7 +61,7 @@ class Nftables(Object):
     min_sync_period: str = ""
 
 
-class Conntrack(Object):
+class Conntrack(Object, frozen=True):
     """conntrack{}."""
 
     max_per_core: int | None = None
@@ -73,14 +73,14 @@ class Conntrack(Object):
     udp_stream_timeout: str = ""
 
 
-class DetectLocal(Object):
+class DetectLocal(Object, frozen=True):
     """detectLocal{}."""
 
     bridge_interface: str = ""
     interface_name_prefix: str = ""
 
 
-class ClientConnection(Object):
+class ClientConnection(Object, frozen=True):
     """clientConnection{}."""
 
     kubeconfig: str = ""
@@ -90,7 +90,7 @@ class ClientConnection(Object):
     burst: int = 0
 
 
-class KubeProxyConfiguration(Object):
+class KubeProxyConfiguration(Object, frozen=True):
     """A whole configuration; what kube-proxy has and rulegen needs not is accepted and left alone."""
 
     api_version: str = API_VERSION

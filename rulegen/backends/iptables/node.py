@@ -10,6 +10,7 @@ way through nat, and masqueraded at the end.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rulegen.backends.iptables import names
@@ -18,9 +19,10 @@ from rulegen.languages.iptables.ruleset import ChainName
 from rulegen.languages.iptables.state import Block, Fragment, Kind, Layout, Place
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from rulegen.languages.iptables.rules import Rule
+    from rulegen.languages.iptables.ruleset import Ruleset
     from rulegen.model.ir import Node
     from rulegen.net import Family
 
@@ -83,12 +85,29 @@ def layout(node: Node) -> Layout:
     KUBE-FIREWALL is shared with the kubelet, whose own rules in it are nobody's drift.
     """
     kubelets = {_KUBELET_MARK_DROP, _martian_drop(node.family).spec} - {rule.spec for rule in _firewall(node)}
+    return _layout({names.filter_(names.FIREWALL): frozenset(kubelets)})
+
+
+def cleanup_layout(ruleset: Ruleset) -> Layout:
+    """Return how our chains are told where all of them go.
+
+    Where a kubelet is at work, KUBE-FIREWALL and the jumps to it are left out: it has put them there too.
+    """
+    if ChainName("mangle", names.KUBELET_CANARY) not in ruleset.chains:
+        return _layout({})
+    whole = _layout({})
+    return replace(
+        whole, chains={name: kind for name, kind in whole.chains.items() if name != names.filter_(names.FIREWALL)}
+    )
+
+
+def _layout(tolerated: Mapping[ChainName, frozenset[str]]) -> Layout:
     return Layout(
         chains={**dict.fromkeys(_DISPATCH, Kind.DISPATCH), **dict.fromkeys(_EXACT, Kind.EXACT)},
         prefixes={"nat": names.PREFIXES},
         tails={names.nat(names.SERVICES): frozenset({names.NODE_PORTS})},
         pair_marks={names.nat(names.NODE_PORTS): f"--nfacct-name {LOCALHOST_COUNTER}"},
-        tolerated={names.filter_(names.FIREWALL): frozenset(kubelets)},
+        tolerated=tolerated,
     )
 
 

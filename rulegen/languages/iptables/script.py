@@ -137,7 +137,7 @@ class _Table:
     def rewrite_crowded(self, desired: Objects) -> None:
         """Turn many single rules of a dispatch chain into one writing of the whole chain, where all of it is known."""
         touched: dict[ChainName, int] = defaultdict(int)
-        for name, *_ in (*self.added, *self.removed):
+        for name in (*(entry[0] for entry in self.added), *(entry[0] for entry in self.removed)):
             touched[name] += 1
         crowded = {
             name: count for name, count in touched.items() if count > REWRITE_LEAST and ChainKey(name) in desired

@@ -240,9 +240,25 @@ def _astray(blocks: list[Block]) -> list[Block]:
 def _add(objects: Objects, block: Block) -> None:
     key = BlockKey(block.name, tuple(rule.spec for rule in block.rules))
     known = objects.get(key)
-    copies = (block.rules,)
+    copies: tuple[tuple[Rule, ...], ...] = (block.rules,)
     place = block.place
     if isinstance(known, BlockValue):
         copies = (*known.copies, *copies)
         place = Place.ASTRAY if Place.ASTRAY in {place, known.place} else place
     objects[key] = BlockValue(copies, place)
+
+
+def ruleset_of(fragments: Iterable[Fragment]) -> Ruleset:
+    """Return the whole ruleset that fragments of one family make in an empty kernel, built-in chains included."""
+    fragments = list(fragments)
+    ruleset = Ruleset(fragments[0].family)
+    for fragment in fragments:
+        for name, rules in fragment.exact.items():
+            ruleset.chains[name] = Chain(rules=list(rules))
+        for name in fragment.dispatch:
+            ruleset.chains[name] = Chain()
+    blocks = [block for fragment in fragments for block in fragment.blocks]
+    for block in sorted(blocks, key=lambda block: block.place is Place.TAIL):
+        chain = ruleset.chains.setdefault(block.name, Chain("ACCEPT"))
+        chain.rules += block.rules
+    return ruleset

@@ -1,0 +1,99 @@
+"""The door: arguments, exit codes, wiring. What is done is done on the floors below.
+
+Exit codes: 0 done (and, with --detailed-exitcode, nothing to change); 1 an error, of usage too; 2 changes, with
+--detailed-exitcode only; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+
+import click
+
+from rulegen import __version__
+from rulegen.errors import ApplyError, RulegenError
+
+ERROR, INTERRUPTED = 1, 130
+
+_COMMANDS = {
+    "plan": "Show what would change on a node.",
+    "apply": "Make a node's rules so.",
+    "export": "Write the desired state to files.",
+    "cleanup": "Remove what is ours from a node.",
+    "doctor": "Tell what this host offers, and what is wrong with it.",
+    "demo": "Show all of it, in network namespaces of its own.",
+}
+
+
+class _Commands(click.Group):
+    """The commands by name; the module of one is loaded when it is called, so that help is quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = import_module(f"rulegen.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="rulegen", message="%(prog)s %(version)s")
+def cli() -> None:
+    r"""Compile Kubernetes Services into what one node needs: see it, write it, keep it.
+
+    \b
+    rulegen plan -f manifests/ --observed none      what would be written, from files, for nobody's node
+    rulegen plan                                    the cluster's Services against this node's kernel
+    rulegen apply                                   make this node so
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command and exit; every error is one clear line and a next step."""
+    try:
+        code = cli.main(args=arguments, prog_name="rulegen", standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        code = stop.exit_code
+    except click.UsageError as error:
+        error.show(sys.stderr)
+        code = ERROR
+    except click.ClickException as error:
+        _complain(error.format_message())
+        code = ERROR
+    except RulegenError as error:
+        code = _report(error)
+    except (click.Abort, KeyboardInterrupt):
+        _complain("interrupted")
+        code = INTERRUPTED
+    except BrokenPipeError:
+        code = _close_pipe()
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _report(error: RulegenError) -> int:
+    _complain(error.message)
+    if isinstance(error, ApplyError):
+        for title, lines in (("Written", error.applied), ("Not written", error.pending)):
+            sys.stderr.write(f"{title}: {'; '.join(lines) or 'nothing'}\n")
+    if error.hint:
+        sys.stderr.write(f"Next: {error.hint}\n")
+    return ERROR
+
+
+def _complain(message: str) -> None:
+    shown = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in message)
+    sys.stderr.write(f"Error: {shown}\n")
+
+
+def _close_pipe() -> int:
+    """End quietly when the reader of our output has gone, as `rulegen plan | head` does."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return ERROR

@@ -1,0 +1,52 @@
+"""`rulegen export`: the desired state as files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import msgspec
+
+from rulegen.cli.console import note, print_lines
+from rulegen.cli.inputs import Inputs
+from rulegen.cli.options import Chosen, input_options
+from rulegen.host.output import write_folder
+from rulegen.languages.iptables.ruleset import format_ruleset
+from rulegen.languages.iptables.state import ruleset_of
+from rulegen.model.document import model_document
+from rulegen.net import Family
+from rulegen.plan import show
+
+NAMES = {Family.IPV4: "iptables.save", Family.IPV6: "ip6tables.save"}
+
+
+@click.command("export")
+@input_options
+@click.option(
+    "-o", "--output", "folder", required=True, metavar="DIR", help="Where the files go; made if it is not there."
+)
+def command(folder: str, **chosen: Any) -> None:
+    r"""Write the desired state of a node to files that the standard tools load, and the model that it comes from.
+
+    \b
+    iptables.save, ip6tables.save   for iptables-restore and ip6tables-restore, into an empty kernel
+    sysctl.conf                     for sysctl -p
+    model.json                      every decision that was taken
+    \b
+    rulegen export -f shop/ --host host.yaml --node web-1 -o out/
+    """
+    inputs = Inputs(Chosen(**chosen))
+    compiled = inputs.compiled(None, is_live=False)
+    files = {
+        NAMES[
+            family
+        ]: f"# rulegen: {family} of node {inputs.model.node_name!a}\n{format_ruleset(ruleset_of(fragments))}"
+        for family, fragments in compiled.fragments.items()
+    }
+    files["sysctl.conf"] = "".join(f"{name} = {value}\n" for name, value in sorted(inputs.model.sysctls.items()))
+    document = msgspec.json.format(msgspec.json.encode(model_document(inputs.model)), indent=2)
+    files["model.json"] = f"{document.decode()}\n"
+    write_folder(folder, files)
+    for line in show.notes(inputs.report("nothing")):
+        note(line)
+    print_lines(f"{folder}/{name}" for name in files)

@@ -1,0 +1,196 @@
+"""From options to a model and what the node has: the wiring between the edge and the road."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from rulegen.errors import ConfigError, InputError, RulegenError
+from rulegen.host.files import read_sources, read_text
+from rulegen.host.runner import run
+from rulegen.kube.build import build_world, read_world
+from rulegen.kube.proxyconfig import API_VERSION, KIND, read_config
+from rulegen.kube.yaml_text import YamlFault, read_yaml
+from rulegen.languages.iptables.ruleset import Ruleset, read
+from rulegen.model.facts_document import facts_from_document
+from rulegen.model.options import Options
+from rulegen.model.resolve import resolve
+from rulegen.plan.show import Report
+from rulegen.road import Compiled, Observed, backend_of, compile_model, counts_in, plan_node
+
+if TYPE_CHECKING:
+    from rulegen.cli.options import Chosen
+    from rulegen.host.variant import VariantChoice
+    from rulegen.kube.world import World
+    from rulegen.model.facts import HostFacts
+    from rulegen.model.ir import Model
+    from rulegen.net import Family
+    from rulegen.plan.plan import Plan
+
+NOTHING = "none"
+"""What --observed says for a node that has no rules at all."""
+
+
+class StrictError(RulegenError):
+    """--strict: an object has faults."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a command line asks for, each part read when it is first needed."""
+
+    chosen: Chosen
+
+    @cached_property
+    def configuration(self) -> tuple[Options, tuple[str, ...]]:
+        """The options of the compile, and warnings about the configuration."""
+        document: Any = {"apiVersion": API_VERSION, "kind": KIND}
+        source = "command line"
+        if self.chosen.config:
+            source = self.chosen.config
+            document = _document(source)
+        if not isinstance(document, dict):
+            raise ConfigError(f"{source}: expected a {KIND}")
+        config, unknown = read_config(self.chosen.over(document), source)
+        warnings = tuple(f"{source}: {path} is no field of a {KIND}; it is ignored" for path in unknown)
+        return Options.of(config), warnings
+
+    @property
+    def options(self) -> Options:
+        """The options of the compile."""
+        return self.configuration[0]
+
+    @cached_property
+    def facts(self) -> HostFacts:
+        """What the host is: from --host, else from the host."""
+        if self.chosen.host:
+            return facts_from_document(_document(self.chosen.host), self.chosen.host)
+        from rulegen.host.facts import gather  # noqa: PLC0415 - loads netlink, which not every call needs
+
+        return gather(run)
+
+    @cached_property
+    def world(self) -> World:
+        """The objects: from files, else from the API server.
+
+        Raises:
+            StrictError: With --strict, an object has faults; all are told.
+        """
+        chosen = self.chosen
+        cidrs, ports = chosen.service_cidrs, chosen.node_port_range
+        if chosen.files:
+            world = read_world(read_sources(chosen.files), service_cidrs=cidrs, node_port_range=ports)
+        else:
+            from rulegen.host.apiserver import read_cluster  # noqa: PLC0415 - loads the client, which is slow
+
+            node = self.options.node_name or self.facts.hostname
+            cluster = read_cluster(chosen.kubeconfig, chosen.context, node)
+            world = build_world(cluster, service_cidrs=cidrs, node_port_range=ports)
+        if chosen.strict and world.rejected:
+            lines = [line for rejected in world.rejected for line in rejected.lines()]
+            raise StrictError("\n".join(lines), hint="mend the objects, or leave --strict out to go on without them")
+        return world
+
+    @cached_property
+    def model(self) -> Model:
+        """Every decision taken."""
+        backend_of(self.options.mode)
+        return resolve(self.world, self.options, self.facts, self.facts.families)
+
+    def compiled(self, rulesets: dict[Family, Ruleset] | None, *, is_live: bool) -> Compiled:
+        """Return the model in its backend's words.
+
+        Args:
+            rulesets: What was observed; None for nothing at all.
+            is_live: Whether that is the kernel's, and not a dump.
+        """
+        match self.chosen.nfacct:
+            case "on" | "off":
+                counts = self.chosen.nfacct == "on"
+            case _ if is_live or not rulesets:
+                counts = bool(self.facts.nfacct)
+            case _:
+                counts = counts_in(rulesets.values())
+        return compile_model(self.model, self.options.mode, counts=counts)
+
+    def report(self, observed: str, *warnings: str) -> Report:
+        """Return what goes with a plan made against what `observed` names."""
+        world, model = self.world, self.model
+        return Report(
+            node=model.node_name,
+            mode=self.options.mode,
+            observed=observed,
+            rejected=world.rejected,
+            unknown_kinds=world.unknown_kinds,
+            warnings=(*self.configuration[1], *world.warnings, *model.warnings, *warnings),
+            services={str(name): service for name, service in model.services.items()},
+        )
+
+
+def observe_live(inputs: Inputs, *, flows: bool = True) -> tuple[VariantChoice, Observed]:
+    """Return the variant of iptables that this host uses, and what its kernel has now.
+
+    Args:
+        inputs: Tell which variant, if one was demanded.
+        flows: Whether to look at conntrack too.
+    """
+    from rulegen.host import conntrack, iptables, nfacct, variant  # noqa: PLC0415 - only a live plan needs them
+
+    choice = variant.choose(run, inputs.chosen.forced_variant)
+    rulesets = {}
+    for family in inputs.facts.families:
+        name = f"iptables-{choice.variant} on this host"
+        rulesets[family] = read(iptables.observe(run, choice.variant, family), name, family)
+    found = [flow for family in inputs.facts.families for flow in conntrack.udp_flows(run, family)] if flows else []
+    counters = tuple(nfacct.counters()) if inputs.facts.nfacct else None
+    return choice, Observed(rulesets=rulesets, flows=found, counters=counters)
+
+
+def plan_live(inputs: Inputs) -> tuple[Plan, Report, VariantChoice]:
+    """Return the plan against the kernel."""
+    choice, observed = observe_live(inputs)
+    compiled = inputs.compiled(dict(observed.rulesets), is_live=True)
+    plan = plan_node(compiled, observed, inputs.facts, inputs.world.service_cidrs)
+    return plan, inputs.report(f"iptables-{choice.variant} of this host ({choice.reason})"), choice
+
+
+def plan_saved(inputs: Inputs, paths: tuple[str, ...]) -> tuple[Plan, Report]:
+    """Return the plan against saved dumps, or against nothing."""
+    from rulegen.host.dumps import read_dumps  # noqa: PLC0415 - only a plan against dumps needs it
+
+    if NOTHING in paths:
+        if len(paths) > 1:
+            raise ConfigError("--observed none stands alone", hint="give either dumps or none")
+        rulesets = {family: Ruleset(family) for family in inputs.facts.families}
+        compiled = inputs.compiled(None, is_live=False)
+        told = inputs.report("a node without any rules")
+    else:
+        rulesets, others = read_dumps(paths)
+        inputs.model  # noqa: B018 - faults of the input come before those of a comparison
+        missing = [family for family in inputs.facts.families if family not in rulesets]
+        warnings = [f"{family} was not observed, so it is not planned" for family in missing]
+        warnings += (f"{other} is no dump of iptables; it was not looked at" for other in others)
+        rulesets = {family: ruleset for family, ruleset in rulesets.items() if family in inputs.model.nodes}
+        compiled = inputs.compiled(rulesets, is_live=False)
+        told = inputs.report(", ".join(paths), *warnings)
+    facts = inputs.facts if inputs.chosen.host else _without_sysctls(inputs.facts)
+    return plan_node(compiled, Observed(rulesets=rulesets), facts, inputs.world.service_cidrs), told
+
+
+def _without_sysctls(facts: HostFacts) -> HostFacts:
+    """Return the facts without kernel parameters: this host's say nothing about the one that a dump is of."""
+    return replace(facts, sysctls={})
+
+
+def _document(path: str) -> Any:
+    """Return the one document in a file of YAML or JSON.
+
+    Raises:
+        InputError: There is none, or it is broken.
+    """
+    for document in read_yaml(read_text(path).encode()):
+        if isinstance(document, YamlFault):
+            raise InputError(path, f"line {document.line}: {document.message}")
+        return document.value
+    raise InputError(path, "nothing in there")

@@ -1,0 +1,222 @@
+"""Options that commands share, and what they come to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from rulegen.host.variant import Variant
+from rulegen.kube.proxyconfig import DETECT_LOCAL_MODES
+from rulegen.net import Network, parse_network
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+NODE_PORTS = (30000, 32767)
+
+
+class _NetworkType(click.ParamType[Network]):
+    name = "CIDR"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Network:
+        try:
+            return parse_network(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class _PortRangeType(click.ParamType[tuple[int, int]]):
+    name = "FROM-TO"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        first, dash, last = value.partition("-")
+        if not (dash and first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last) <= 65535):
+            self.fail(f"{value!r} is not a range of ports such as 30000-32767", param, ctx)
+        return int(first), int(last)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """What the command line says, checked one by one; see the options' help texts for the meaning of each."""
+
+    files: tuple[str, ...] = ()
+    config: str | None = None
+    host: str | None = None
+    node: str | None = None
+    kubeconfig: str | None = None
+    context: str | None = None
+    mode: str | None = None
+    variant: str = "auto"
+    nfacct: str = "auto"
+    strict: bool = False
+    service_cidrs: tuple[Network, ...] = ()
+    node_port_range: tuple[int, int] = NODE_PORTS
+    cluster_cidr: str | None = None
+    detect_local_mode: str | None = None
+    bridge_interface: str | None = None
+    interface_name_prefix: str | None = None
+    masquerade_all: bool | None = None
+    masquerade_bit: int | None = None
+    node_port_addresses: str | None = None
+    localhost_node_ports: bool | None = None
+    bind_address: str | None = None
+
+    @property
+    def forced_variant(self) -> Variant | None:
+        """The variant that was demanded; None leaves it to detection."""
+        return None if self.variant == "auto" else Variant(self.variant)
+
+    def over(self, document: dict[str, Any]) -> dict[str, Any]:
+        """Return a configuration document with the flags that were given put over what a file said."""
+        merged = {**document}
+        for section, name, value in (
+            ("", "mode", self.mode),
+            ("", "hostnameOverride", self.node),
+            ("", "bindAddress", self.bind_address),
+            ("", "clusterCIDR", self.cluster_cidr),
+            ("", "detectLocalMode", self.detect_local_mode),
+            ("", "nodePortAddresses", self.node_port_addresses and self.node_port_addresses.split(",")),
+            ("detectLocal", "bridgeInterface", self.bridge_interface),
+            ("detectLocal", "interfaceNamePrefix", self.interface_name_prefix),
+            ("iptables", "masqueradeAll", self.masquerade_all),
+            ("iptables", "masqueradeBit", self.masquerade_bit),
+            ("iptables", "localhostNodePorts", self.localhost_node_ports),
+        ):
+            if value is None:
+                continue
+            if section:
+                merged[section] = {**(merged.get(section) or {}), name: value}
+            else:
+                merged[name] = value
+        return merged
+
+
+_OBJECTS = (
+    click.option(
+        "-f",
+        "--filename",
+        "files",
+        multiple=True,
+        metavar="PATH",
+        help="Manifests: a file, a folder, a 'glob*', or - for standard input; may be repeated. Without it, the"
+        " cluster's API server is asked.",
+    ),
+    click.option(
+        "--kubeconfig",
+        metavar="FILE",
+        help="How to reach the API server; else $KUBECONFIG, ~/.kube/config, or the pod's own.",
+    ),
+    click.option("--context", metavar="NAME", help="Which context of the kubeconfig."),
+    click.option("--strict", is_flag=True, help="An object with faults is an error; else it is skipped and told."),
+    click.option(
+        "--service-cidr",
+        "service_cidrs",
+        type=_NetworkType(),
+        multiple=True,
+        help="Where a preview takes ClusterIPs from that manifests lack; one for each family.  [default: the"
+        " ServiceCIDR objects, else 10.96.0.0/12 and fd00:10:96::/112]",
+    ),
+    click.option(
+        "--node-port-range",
+        type=_PortRangeType(),
+        default="30000-32767",
+        show_default=True,
+        help="Where a preview takes node ports from that manifests lack.",
+    ),
+)
+
+_NODE = (
+    click.option(
+        "--config", metavar="FILE", help="A KubeProxyConfiguration, as kube-proxy reads it; flags go over it."
+    ),
+    click.option(
+        "--node", "--hostname-override", metavar="NAME", help="Which node this is.  [default: the host's name]"
+    ),
+    click.option("--host", metavar="FILE", help="The host's interfaces and more from a YAML file, instead of looking."),
+    click.option("--mode", metavar="MODE", help="How Services are made to work.  [default: iptables]"),
+    click.option("--cluster-cidr", metavar="CIDR[,CIDR]", help="Where pods' addresses come from, cluster-wide."),
+    click.option(
+        "--detect-local-mode", type=click.Choice(DETECT_LOCAL_MODES), help="How this node's pods' traffic is told."
+    ),
+    click.option("--pod-bridge-interface", "bridge_interface", metavar="NAME", help="For BridgeInterface."),
+    click.option(
+        "--pod-interface-name-prefix", "interface_name_prefix", metavar="PREFIX", help="For InterfaceNamePrefix."
+    ),
+    click.option("--masquerade-all/--no-masquerade-all", default=None, help="Masquerade all traffic to ClusterIPs."),
+    click.option(
+        "--iptables-masquerade-bit",
+        "masquerade_bit",
+        type=click.IntRange(0, 31),
+        help="Bit of the packet mark.  [default: 14]",
+    ),
+    click.option(
+        "--nodeport-addresses",
+        "node_port_addresses",
+        metavar="CIDR[,CIDR]",
+        help="Where node ports listen: CIDRs, or 'primary'.",
+    ),
+    click.option(
+        "--iptables-localhost-nodeports/--no-iptables-localhost-nodeports",
+        "localhost_node_ports",
+        default=None,
+        help="Whether node ports answer on 127.0.0.1.",
+    ),
+    click.option(
+        "--bind-address", metavar="IP", help="The node's own address, where the Node object does not tell it."
+    ),
+    click.option(
+        "--nfacct",
+        type=click.Choice(["auto", "on", "off"]),
+        default="auto",
+        show_default=True,
+        help="Rules that count; auto: where the kernel can, or as a dump has it.",
+    ),
+)
+
+_VARIANT = click.option(
+    "--variant",
+    type=click.Choice(["auto", "nft", "legacy"]),
+    default="auto",
+    show_default=True,
+    help="Which iptables; auto: where the kubelet or a proxy has left its chains, else nft.",
+)
+
+OUTPUT = click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="For people or machines.",
+)
+
+LOCK_WAIT = click.option(
+    "-w",
+    "--lock-wait",
+    "wait_s",
+    type=click.IntRange(0, 3600),
+    default=5,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for the xtables lock; 0 waits for ever.",
+)
+
+YES = click.option("-y", "--yes", is_flag=True, help="Do not ask on a terminal before writing.")
+
+
+def input_options(function: F) -> F:
+    """Add the options that say what to compile, and for which node; the command gets them as `Chosen` fields."""
+    for option in reversed((*_OBJECTS, *_NODE)):
+        function = option(function)
+    return function
+
+
+def variant_option(function: F) -> F:
+    """Add --variant."""
+    return _VARIANT(function)

@@ -1,0 +1,46 @@
+"""`rulegen plan`: what would change on a node."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from rulegen.cli.console import has_colour, print_json, print_lines
+from rulegen.cli.inputs import Inputs, plan_live, plan_saved
+from rulegen.cli.options import OUTPUT, Chosen, input_options, variant_option
+from rulegen.plan import show
+
+CHANGES = 2
+"""Exit code of `--detailed-exitcode` where something would change."""
+
+
+@click.command("plan")
+@input_options
+@variant_option
+@click.option(
+    "--observed",
+    multiple=True,
+    metavar="PATH|none",
+    help="Compare with saved dumps (iptables-save, ip6tables-save; files or a folder, told apart by content), or with"
+    " a node that has nothing; may be repeated. Without it, with this host's kernel.",
+)
+@click.option("--detailed-exitcode", is_flag=True, help="Exit with 0 for no changes, 2 for changes, 1 for an error.")
+@OUTPUT
+def command(output: str, observed: tuple[str, ...], *, detailed_exitcode: bool, **chosen: Any) -> int:
+    r"""Show what would change on a node, and change nothing.
+
+    \b
+    rulegen plan                                          this node: the cluster's objects against its kernel
+    rulegen plan -f shop/ --observed none                 manifests from git, against an empty node
+    rulegen plan -f objects.yaml --host host.yaml --observed iptables.save --observed ip6tables.save
+                                                          another node, from files alone
+    rulegen plan --detailed-exitcode -o json              for scripts: drift gives exit code 2
+    """
+    inputs = Inputs(Chosen(**chosen))
+    plan, report = plan_saved(inputs, observed) if observed else plan_live(inputs)[:2]
+    if output == "json":
+        print_json(show.json_document(plan, report))
+    else:
+        print_lines(show.text(plan, report, colour=has_colour()))
+    return CHANGES if detailed_exitcode and not plan.is_empty else 0
