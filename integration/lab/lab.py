@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from integration.lab import topology
-from integration.lab.hosts import FAMILIES, TRANSPORTS, LabError, PeerHost, Wire
+from integration.lab.hosts import FAMILIES, TRANSPORTS, LabError
+from integration.lab.peers import PeerHost, Wire
 from integration.lab.wiring import wire
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def build(driver: Driver) -> Iterator[Lab]:
         stack.callback(driver.close)
         hosts = _start(driver, folder, stack)
         wire({name: host.wire.pid for name, host in hosts.items()})
-        for name in topology.PODS:
+        for name in (*topology.PODS, topology.NODE, topology.OTHER_NODE):
             _listen(hosts[name])
         yield Lab(hosts, folder, _lockfile(folder), driver.may_set_sysctls)
 

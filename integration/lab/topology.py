@@ -7,7 +7,8 @@
 
 Pods have one address each (/32, /128) and a link to their node that is routed, not bridged: all packets between pods
 pass the node's rules, there is no need for bridge filters, and a pod reaches itself through a Service by plain routing.
-The client's way to everything it does not know (Service addresses, load balancer addresses) is node1.
+The client's way to all that it does not know (Service addresses, load balancer addresses) is node1; node1's is node2,
+and node2 calls it unreachable. So whoever sends a packet can tell one that rules drop from one that they miss.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ POD_CIDRS = {
 }
 
 PORTS = (8080, 8081)
-"""What all pods listen on, in every protocol and family."""
+"""What all pods and nodes listen on, in every protocol and family."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +73,6 @@ POD_ADDRESSES = {
     "pod-c": ("10.244.1.13", "fd00:10:244:1::d"),
     "pod-x": ("10.244.2.11", "fd00:10:244:2::b"),
 }
-
-NOWHERE = ("192.168.50.1", "fd00:50::1")
-"""Default gateway of the nodes: nobody. What no rule catches is lost there without a word."""
 
 POD_GATEWAYS = ("169.254.1.1", "fe80::1")
 

@@ -23,7 +23,7 @@ _PERMANENT = 0x80  # NUD_PERMANENT
 _SCOPE_LINK = 253
 # Deprecated from the start (RFC 4862, 5.5.4): a source for those who bind to it, never one that the kernel chooses.
 _ONLY_WHEN_ASKED = {"preferred_lft": 0, "valid_lft": 0xFFFFFFFF}
-_NOBODY = "02:00:00:00:00:ff"
+_EVERYTHING = ("0.0.0.0/0", "::/0")
 
 
 def wire(pids: Mapping[str, int]) -> None:
@@ -127,31 +127,36 @@ def _reach_pods(link: Any, node: str) -> None:
 
 
 def _route(link: Any, host: str) -> None:
-    """Lead out of a host: pods by their node, the client by node1, nodes to each other's pods and else nowhere."""
-    eth0 = link.link_lookup(ifname="eth0")
-    if not eth0:
+    """Lead out of a host: pods by their node, the client by node1, node1 by node2, and there it ends."""
+    if host == topology.LAN:
         return
+    eth0 = _index(link, "eth0")
     if host in topology.PODS:
         mac = _mac(4, tuple(topology.PODS).index(host))
         for gateway in topology.POD_GATEWAYS:
-            link.neigh("add", dst=gateway, lladdr=mac, ifindex=eth0[0], state=_PERMANENT)
-        link.route("add", dst=f"{topology.POD_GATEWAYS[0]}/32", oif=eth0[0], scope=_SCOPE_LINK)
-        _default(link, eth0[0], topology.POD_GATEWAYS)
+            link.neigh("add", dst=gateway, lladdr=mac, ifindex=eth0, state=_PERMANENT)
+        link.route("add", dst=f"{topology.POD_GATEWAYS[0]}/32", oif=eth0, scope=_SCOPE_LINK)
+        _default(link, gateways=topology.POD_GATEWAYS, oif=eth0)
     elif host == topology.CLIENT:
-        _default(link, eth0[0], _main(topology.NODE))
+        _default(link, gateways=_main(topology.NODE), oif=eth0)
+    elif host == topology.NODE:
+        _default(link, gateways=_main(topology.OTHER_NODE), oif=eth0)
+        _reach_other_pods(link, topology.OTHER_NODE)
     else:
-        for gateway in topology.NOWHERE:
-            link.neigh("add", dst=gateway, lladdr=_NOBODY, ifindex=eth0[0], state=_PERMANENT)
-        _default(link, eth0[0], topology.NOWHERE)
-        other = topology.OTHER_NODE if host == topology.NODE else topology.NODE
-        for cidr, gateway in zip(topology.POD_CIDRS[other], _main(other), strict=True):
-            link.route("add", dst=cidr, gateway=gateway, oif=eth0[0])
+        for everything in _EVERYTHING:
+            link.route("add", dst=everything, type="unreachable")
+        _reach_other_pods(link, topology.NODE)
 
 
 def _main(host: str) -> tuple[str, str]:
     return str(topology.address(host, 4)), str(topology.address(host, 6))
 
 
-def _default(link: Any, index: int, gateways: tuple[str, str]) -> None:
-    for dst, gateway in zip(("0.0.0.0/0", "::/0"), gateways, strict=True):
-        link.route("add", dst=dst, gateway=gateway, oif=index)
+def _default(link: Any, gateways: tuple[str, str], oif: int) -> None:
+    for everything, gateway in zip(_EVERYTHING, gateways, strict=True):
+        link.route("add", dst=everything, gateway=gateway, oif=oif)
+
+
+def _reach_other_pods(link: Any, node: str) -> None:
+    for cidr, gateway in zip(topology.POD_CIDRS[node], _main(node), strict=True):
+        link.route("add", dst=cidr, gateway=gateway)

@@ -2,8 +2,8 @@
 
 Started as `python peer NAME SOCKET`, it connects to the Unix socket SOCKET, says that it is there, and does what
 arrives: one JSON object a line, answered by one JSON object a line. When the socket closes, for whatever reason, it
-ends its children and itself; so nothing of a lab outlives the tests. Only the standard library, so that it starts fast and
-runs wherever a Python is.
+ends its children and itself; so nothing of a lab outlives the tests. Only the standard library, so that it starts fast
+and runs wherever a Python is.
 """
 
 from __future__ import annotations

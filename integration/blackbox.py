@@ -1,0 +1,91 @@
+"""rulegen as a node runs it: a program with arguments, an exit code, and effects. Nothing of its inside is used."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from integration import manifests
+from integration.lab import topology
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from integration.lab.hosts import Completed, Running
+    from integration.lab.lab import Lab
+    from integration.manifests import App
+
+Variant = Literal["nft", "legacy"]
+Verb = Literal["plan", "apply", "cleanup"]
+
+NO_CHANGES, CHANGES = 0, 2
+"""Exit codes of `plan --detailed-exitcode`."""
+
+
+@dataclass(slots=True)
+class Rulegen:
+    """Runs rulegen on the lab's node, for one variant of iptables.
+
+    Attributes:
+        served: What the node serves, as far as this knows: a world need not be applied twice.
+    """
+
+    lab: Lab
+    variant: Variant
+    served: tuple[str, str] | None = None
+    _config: Path = field(init=False)
+    _objects: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._config = self.lab.folder / "config.json"
+        self._objects = self.lab.folder / "objects.json"
+
+    def argv(self, verb: Verb, *more: str) -> list[str]:
+        """Return the command line of a verb on the files last written: the one place that knows its form."""
+        given = ["--variant", self.variant]
+        if verb != "cleanup":
+            given += ["-f", str(self._objects), "--config", str(self._config), "--node", topology.NODE]
+        if verb != "plan":
+            given.append("-y")
+        return [sys.executable, "-W", "error", "-m", "rulegen", verb, *given, *more]
+
+    def write(self, world: str, config: str | None = None) -> None:
+        """Write objects and configuration to where the next command reads them."""
+        self._objects.write_text(world)
+        self._config.write_text(config or manifests.configuration())
+
+    def start(self, verb: Verb) -> Running:
+        """Start a command on the files last written."""
+        self.served = None
+        return self.lab.node.popen(self.argv(verb))
+
+    def apply(self, world: str, config: str | None = None) -> Completed:
+        """Make the node serve a world; it must succeed."""
+        self.served = None
+        self.write(world, config)
+        return self.lab.node.run(self.argv("apply"), timeout_s=120).check()
+
+    def plan(self) -> Completed:
+        """Plan on the files last written; the exit code tells whether there are changes."""
+        done = self.lab.node.run(self.argv("plan", "--detailed-exitcode"), timeout_s=120)
+        assert done.code in {NO_CHANGES, CHANGES}, f"plan: exit {done.code}\n{done.stdout}{done.stderr}"
+        return done
+
+    def cleanup(self) -> Completed:
+        """Take all away."""
+        self.served = None
+        return self.lab.node.run(self.argv("cleanup"), timeout_s=120).check()
+
+    def serve(self, apps: Iterable[App], config: str | None = None) -> None:
+        """Make the node serve Apps, unless it does; forget all connections made so far."""
+        wanted = (manifests.world(apps), config or manifests.configuration())
+        if self.served != wanted:
+            self.apply(*wanted)
+            self.served = wanted
+        self.lab.node.run(["conntrack", "-F"]).check()
+
+    def converged(self) -> bool:
+        """Tell whether a plan on the files last written is empty."""
+        return self.plan().code == NO_CHANGES

@@ -1,0 +1,86 @@
+"""One lab for each variant of iptables, driver and worker, built when a test first asks and shared by all that do."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import get_args
+
+import pytest
+
+from integration.blackbox import Rulegen, Variant
+from integration.lab.containers import Containers
+from integration.lab.lab import Lab, Unavailable, build
+from integration.lab.namespaces import Namespaces
+
+VARIANTS = get_args(Variant)
+DRIVERS = (Namespaces, Containers)
+
+LabMaker = Callable[[type[Namespaces] | type[Containers], str], Lab]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs which machine, and keep tests that share a lab on one worker (`--dist loadgroup`)."""
+    for item in items:
+        if "/integration/" not in item.path.as_posix():
+            continue
+        parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        containers = parameters.get("driver") is Containers
+        item.add_marker(pytest.mark.containers if containers else pytest.mark.kernel)
+        item.add_marker(pytest.mark.xdist_group(str(parameters.get("variant", "nft"))))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test for each variant, each family and each driver that it asks for by name."""
+    if "variant" in metafunc.fixturenames:
+        metafunc.parametrize("variant", VARIANTS, scope="session")
+    if "family" in metafunc.fixturenames:
+        metafunc.parametrize("family", (4, 6), ids=("v4", "v6"))
+    if "driver" in metafunc.fixturenames:
+        metafunc.parametrize("driver", DRIVERS, ids=lambda driver: driver.name, scope="session")
+
+
+@pytest.fixture(scope="session")
+def labs() -> Iterator[LabMaker]:
+    """Give a lab by driver and name, building it at the first request."""
+    with ExitStack() as stack:
+        built: dict[tuple[str, str], Lab] = {}
+
+        def get(driver: type[Namespaces | Containers], name: str) -> Lab:
+            if (driver.name, name) not in built:
+                built[driver.name, name] = stack.enter_context(build(_made(driver)))
+            return built[driver.name, name]
+
+        yield get
+
+
+def _made(driver: type[Namespaces | Containers]) -> Namespaces | Containers:
+    missing = [tool for tool in ("iptables-nft", "iptables-legacy", "conntrack") if not shutil.which(tool)]
+    if missing:
+        pytest.skip(f"{driver.name}: not installed: {', '.join(missing)}")
+    try:
+        return driver()
+    except Unavailable as reason:
+        if driver is Containers and os.environ.get("RULEGEN_REQUIRE_CONTAINERS") == "1":
+            pytest.fail(f"containers are required here (RULEGEN_REQUIRE_CONTAINERS=1): {reason}")
+        pytest.skip(f"{driver.name}: {reason}")
+
+
+@pytest.fixture(scope="session")
+def rulegens() -> dict[tuple[int, str], Rulegen]:
+    """Remember what each lab's node serves."""
+    return {}
+
+
+@pytest.fixture
+def lab(labs: LabMaker, variant: Variant) -> Lab:
+    """Give the lab of bare namespaces for a variant."""
+    return labs(Namespaces, variant)
+
+
+@pytest.fixture
+def rulegen(lab: Lab, variant: Variant, rulegens: dict[tuple[int, str], Rulegen]) -> Rulegen:
+    """Give rulegen on the lab's node."""
+    return rulegens.setdefault((id(lab), variant), Rulegen(lab, variant))
