@@ -75,6 +75,12 @@ def main(arguments: list[str] | None = None) -> None:
         code = INTERRUPTED
     except BrokenPipeError:
         code = _close_pipe()
+    except Exception as error:
+        if os.environ.get("RULEGEN_DEBUG"):
+            raise
+        _complain(f"a fault of rulegen itself: {type(error).__name__}: {error}")
+        sys.stderr.write("Next: set RULEGEN_DEBUG=1 to see where, and report it\n")
+        code = ERROR
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -142,7 +142,7 @@ def observe_live(inputs: Inputs, *, flows: bool = True) -> tuple[VariantChoice, 
     for family in inputs.facts.families:
         name = f"iptables-{choice.variant} on this host"
         rulesets[family] = read(iptables.observe(run, choice.variant, family), name, family)
-    found = [flow for family in inputs.facts.families for flow in conntrack.udp_flows(run, family)] if flows else []
+    found = [flow for family in inputs.facts.families for flow in conntrack.list_flows(run, family)] if flows else []
     counters = tuple(nfacct.counters()) if inputs.facts.nfacct else None
     return choice, Observed(rulesets=rulesets, flows=found, counters=counters)
 

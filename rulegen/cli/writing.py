@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rulegen.cli.console import Progress, has_colour, note, print_json, print_lines
+from rulegen.cli.console import Progress, count, has_colour, note, print_json, print_lines
 from rulegen.host.apply import Step, perform, steps
 from rulegen.host.runner import run
 from rulegen.plan import show
@@ -41,4 +41,4 @@ def write(plan: Plan, report: Report, variant: Variant, *, output: str, wait_s: 
     if output == "json":
         print_json({**show.json_document(plan, report), "applied": [step.title for step in work]})
     elif work:
-        print_lines([f"Applied: {len(plan.items)} changes in {len(work)} steps."])
+        print_lines([f"Applied: {count(len(plan.items), 'change')} in {count(len(work), 'step')}."])

@@ -113,6 +113,6 @@ def _set(name: str, value: str) -> Callable[[], None]:
 
 def _forget(flows: list[Flow]) -> Callable[[], None]:
     def forget() -> None:
-        conntrack.forget(flows)
+        conntrack.delete(flows)
 
     return forget
