@@ -1,0 +1,167 @@
+"""Objects from an API server: one list each of what Service networking on a node needs, as kube-proxy asks for them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+from urllib.parse import quote
+
+import msgspec
+
+from rulegen.errors import HostError, InputError, Rejected
+from rulegen.host.apiclient import ApiServer, RefusedError
+from rulegen.kube.decode import decode_list, decode_object
+from rulegen.kube.objects import EndpointSlice, Node, Service
+
+if TYPE_CHECKING:
+    from rulegen.errors import Warnings
+    from rulegen.kube.objects import KubeObject
+    from rulegen.kube.validate import Decoded
+
+PAGE_SIZE: Final = 500
+"""Objects in one answer. The server keeps a page in memory, and so do we."""
+
+SERVICE_NAME: Final = "kubernetes.io/service-name"
+
+
+class Collection(NamedTuple):
+    """A kind of object and how to ask for those of all namespaces.
+
+    Attributes:
+        kind: The struct of its objects.
+        path: Where they are.
+        noun: Their name in a role's rule.
+        labels: A label selector.
+        fields: A field selector; older servers do not know it and refuse, then it is left out.
+    """
+
+    kind: type[KubeObject]
+    path: str
+    noun: str
+    labels: str = ""
+    fields: str = ""
+
+
+SERVICES: Final = Collection(
+    Service, "/api/v1/services", "services", "!service.kubernetes.io/service-proxy-name", "spec.clusterIP!=None"
+)
+SLICES: Final = Collection(
+    EndpointSlice,
+    "/apis/discovery.k8s.io/v1/endpointslices",
+    "endpointslices.discovery.k8s.io",
+    "!service.kubernetes.io/headless",
+)
+
+
+def read_cluster(
+    kubeconfig: str | None = None,
+    context: str | None = None,
+    node: str | None = None,
+    *,
+    warnings: Warnings | None = None,
+    page_size: int = PAGE_SIZE,
+) -> list[Decoded | Rejected]:
+    """Return all Services, the EndpointSlices that belong to them, and one Node, each usable or with its faults.
+
+    Args:
+        kubeconfig: As for `ApiServer`.
+        context: As for `ApiServer`.
+        node: The Node to read; none by default.
+        warnings: Told what is missing though work can go on.
+        page_size: How many objects to ask for at once.
+
+    Raises:
+        HostError: Anything could not be read. A list is whole or there is none.
+    """
+    with ApiServer(kubeconfig, context) as server:
+        if warnings is not None and not server.is_verified:
+            warnings.add(f"{server.url}: TLS certificates are not verified, as the kubeconfig demands")
+        services = list_all(server, SERVICES, page_size)
+        found = services + _owned(list_all(server, SLICES, page_size), services)
+        if node:
+            found += _node(server, node, warnings)
+    return found
+
+
+def list_all(server: ApiServer, collection: Collection, page_size: int = PAGE_SIZE) -> list[Decoded | Rejected]:
+    """Return all objects of a collection, in the server's order.
+
+    A list that takes so long that the server forgets where we were (410) is asked for anew, as a whole.
+
+    Raises:
+        HostError: It could not be read to its end.
+    """
+    parameters: dict[str, str | int] = {"limit": page_size}
+    if collection.labels:
+        parameters["labelSelector"] = collection.labels
+    if collection.fields:
+        parameters["fieldSelector"] = collection.fields
+    found: list[Decoded | Rejected] = []
+    while True:
+        try:
+            raw = server.get(collection.path, parameters, doing=f"list {collection.noun}")
+        except RefusedError as error:
+            if error.status == 410 and "continue" in parameters:
+                del parameters["continue"], parameters["limit"]
+            elif error.status == 400 and "fieldSelector" in parameters:
+                del parameters["fieldSelector"]
+            else:
+                raise
+            found.clear()
+            continue
+        token = _take_page(server, collection, raw, found)
+        if not token:
+            return found
+        if token == parameters.get("continue"):
+            raise HostError(f"{server.url}: list {collection.noun}: the same page over and over")
+        parameters["continue"] = token
+
+
+class _Head(msgspec.Struct):
+    kind: str = ""
+
+
+def _take_page(server: ApiServer, collection: Collection, raw: bytes, found: list[Decoded | Rejected]) -> str:
+    """Add the objects of a page to `found` and return the token of the next one.
+
+    Raises:
+        HostError: It is no page of such a list; also if it is `{}`, which would read as an empty one.
+    """
+    expected = f"{collection.kind.__name__}List"
+    try:
+        head = msgspec.json.decode(raw, type=_Head)
+        if head.kind != expected:
+            raise InputError(server.url, f"got {head.kind[:40]!r}, expected a {expected}")  # noqa: TRY301
+        page = decode_list(raw, collection.kind, source=server.url)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InputError) as error:
+        said = error.message if isinstance(error, InputError) else f"{server.url}: no {expected}: {error}"
+        raise HostError(said, hint="is that the address of an API server?") from error
+    found += page.objects
+    found += page.rejected
+    return page.continue_token
+
+
+def _owned(slices: list[Decoded | Rejected], services: list[Decoded | Rejected]) -> list[Decoded | Rejected]:
+    """Return the slices but those of Services that were not asked for, or came to be after we asked."""
+    known = {_name(one) for one in services if not isinstance(one, Rejected)}
+    return [one for one in slices if isinstance(one, Rejected) or _owner(one) in known]
+
+
+def _name(one: Decoded) -> tuple[str, str]:
+    return one.object.metadata.namespace, one.object.metadata.name
+
+
+def _owner(one: Decoded) -> tuple[str, str]:
+    metadata = one.object.metadata
+    return metadata.namespace, metadata.labels.get(SERVICE_NAME, "")
+
+
+def _node(server: ApiServer, node: str, warnings: Warnings | None) -> list[Decoded | Rejected]:
+    try:
+        raw = server.get(f"/api/v1/nodes/{quote(node, safe='')}", doing="get nodes")
+    except RefusedError as error:
+        if error.status != 404:
+            raise
+        if warnings is not None:
+            warnings.add(f"{server.url} has no Node {node}")
+        return []
+    return [decode_object(raw, Node, source=server.url)]

@@ -1,0 +1,360 @@
+"""The API server: what is asked for, how trouble is told, and that a failure is never an empty list."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from rulegen.errors import HostError, Rejected, Warnings
+from rulegen.host import apiclient
+from rulegen.host.apiserver import read_cluster
+from tests.fakeapi import FakeApi, Fault, make_certificate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Keep the developer's own cluster out, and pauses short."""
+    for name in ("KUBECONFIG", "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT", "HTTPS_PROXY", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(apiclient, "FIRST_PAUSE_S", 0.01)
+
+
+@pytest.fixture
+def api() -> Iterator[FakeApi]:
+    with FakeApi() as fake:
+        yield fake
+
+
+def service(name: str, *, labels: dict[str, str] | None = None, cluster_ip: str = "10.96.0.10", port: int = 80) -> dict:
+    return {
+        "metadata": {"namespace": "shop", "name": name, "labels": labels or {}},
+        "spec": {"clusterIP": cluster_ip, "clusterIPs": [cluster_ip], "ports": [{"port": port, "protocol": "TCP"}]},
+    }
+
+
+def endpoint_slice(name: str, owner: str, *, labels: dict[str, str] | None = None) -> dict:
+    return {
+        "metadata": {
+            "namespace": "shop",
+            "name": name,
+            "labels": {"kubernetes.io/service-name": owner, **(labels or {})},
+        },
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": ["10.244.0.5"]}],
+        "ports": [{"name": "", "port": 8080, "protocol": "TCP"}],
+    }
+
+
+def names(found: list) -> list[str]:
+    return [one.object.metadata.name for one in found]
+
+
+def test_reads_services_slices_and_the_node(api, tmp_path):
+    api.put("services", service("web"))
+    api.put("endpointslices", endpoint_slice("web-x", "web"))
+    api.put("nodes", {"metadata": {"name": "worker1"}}, {"metadata": {"name": "worker2"}})
+
+    found = read_cluster(api.kubeconfig(tmp_path), node="worker1")
+
+    assert names(found) == ["web", "web-x", "worker1"]
+    assert {one.source for one in found} == {api.url}
+
+
+def test_asks_as_kube_proxy_does(api, tmp_path):
+    api.put("services", service("web"), service("headless", cluster_ip="None"))
+    api.put("services", service("other", labels={"service.kubernetes.io/service-proxy-name": "other"}))
+    api.put("endpointslices", endpoint_slice("web-x", "web"), endpoint_slice("other-x", "other"))
+    api.put("endpointslices", endpoint_slice("web-h", "web", labels={"service.kubernetes.io/headless": ""}))
+
+    assert names(read_cluster(api.kubeconfig(tmp_path))) == ["web", "web-x"]
+
+
+def test_old_servers_know_no_field_selector(api, tmp_path):
+    api.knows_field_selectors = False
+    api.put("services", service("web"), service("headless", cluster_ip="None"))
+
+    assert names(read_cluster(api.kubeconfig(tmp_path))) == ["headless", "web"]  # the model leaves headless ones out
+
+
+def test_pages_are_joined(api, tmp_path):
+    expected = [f"web-{number:03}" for number in range(107)]
+    api.put("services", *map(service, expected))
+
+    assert names(read_cluster(api.kubeconfig(tmp_path), page_size=10)) == expected
+    assert [query["limit"] for path, query in api.requests if path.endswith("/services")] == ["10"] * 11
+
+
+def test_a_list_whose_token_expires_is_read_anew_and_whole(api, tmp_path):
+    expected = [f"web-{number}" for number in range(5)]
+    api.put("services", *map(service, expected))
+    api.fail("services", None, None, Fault.status(410, "too old"))
+
+    assert names(read_cluster(api.kubeconfig(tmp_path), page_size=2)) == expected
+    assert "limit" not in api.requests[3][1]
+    assert "continue" not in api.requests[3][1]
+
+
+def test_one_bad_object_harms_only_itself(api, tmp_path):
+    api.put("services", service("bad", port=70000), service("good"))
+
+    rejected, good = sorted(read_cluster(api.kubeconfig(tmp_path)), key=lambda one: not isinstance(one, Rejected))
+
+    assert rejected.object == "Service shop/bad"
+    assert "spec.ports[0].port" in rejected.lines()[0]
+    assert names([good]) == ["good"]
+
+
+def test_a_missing_node_is_a_warning(api, tmp_path):
+    warnings = Warnings()
+
+    assert read_cluster(api.kubeconfig(tmp_path), node="worker1", warnings=warnings) == []
+    assert warnings.texts() == (f"{api.url} has no Node worker1",)
+
+
+def test_a_node_name_stays_one_part_of_the_path(api, tmp_path):
+    read_cluster(api.kubeconfig(tmp_path), node="../services?x=1")
+
+    assert api.requests[-1][0] == "/api/v1/nodes/..%2Fservices%3Fx%3D1"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault.status(429, "busy", retry_after=0),
+        Fault.status(500, "etcd"),
+        Fault.status(503),
+        Fault.body(b'{"kind":"ServiceList","items":[', length=5000),
+        Fault.hang_up(),
+    ],
+    ids=["429", "500", "503", "truncated", "hang-up"],
+)
+def test_passing_trouble_is_sat_out(api, tmp_path, fault):
+    api.put("services", service("web"))
+    api.fail("services", fault, fault)
+
+    assert names(read_cluster(api.kubeconfig(tmp_path))) == ["web"]
+
+
+@pytest.mark.parametrize(
+    ("faults", "expected"),
+    [
+        ([Fault.status(500, "etcd is gone")] * 4, "the API server failed to list services (500: etcd is gone)"),
+        ([Fault.status(429, retry_after=0)] * 4, "the API server is too busy for us (429)"),
+        ([Fault.status(401, "Unauthorized")], "the API server does not accept our credentials (401: Unauthorized)"),
+        ([Fault.status(403, "user x cannot")], "not allowed to list services (403: user x cannot)"),
+        ([Fault.status(404)], "cannot list services (404)"),
+        ([Fault.status(302)], "cannot list services (302)"),
+        ([Fault.status(410, "gone")], "cannot list services (410: gone)"),
+        ([Fault.body(b"<html>log in</html>")], "no ServiceList: JSON is malformed: invalid character (byte 0)"),
+        ([Fault.body(b"{}")], "got '', expected a ServiceList"),
+        ([Fault.body(b'{"kind":"Status"}')], "got 'Status', expected a ServiceList"),
+        ([Fault.body(b'{"kind":"ServiceList","items":{}}')], "no list of Service objects"),
+        ([Fault.body(b"\xff\xfe")], "no ServiceList"),
+        ([Fault.body(b"[" * 100_000)], "no ServiceList"),
+        ([Fault.body(b"{", length=9)] * 4, "list services: the connection broke off"),
+        ([Fault.hang_up()] * 4, "list services: the connection broke off"),
+    ],
+)
+def test_lasting_trouble_is_one_clear_line_and_never_an_empty_list(api, tmp_path, faults, expected):
+    api.put("services", service("web"))
+    api.fail("services", *faults)
+
+    with pytest.raises(HostError) as caught:
+        read_cluster(api.kubeconfig(tmp_path))
+
+    assert caught.value.message.startswith(f"{api.url}: {expected}")
+    assert "\n" not in caught.value.message
+
+
+def test_trouble_in_the_middle_of_a_list_is_no_half_list(api, tmp_path):
+    api.put("services", *(service(f"web-{number}") for number in range(5)))
+    api.fail("services", None, Fault.status(403, "revoked"))
+
+    with pytest.raises(HostError, match="not allowed to list services"):
+        read_cluster(api.kubeconfig(tmp_path), page_size=2)
+
+
+def test_the_same_page_again_and_again_ends(api, tmp_path):
+    page = Fault.body(b'{"kind":"ServiceList","metadata":{"continue":"again"},"items":[]}')
+    api.fail("services", page, page)
+
+    with pytest.raises(HostError, match="the same page over and over"):
+        read_cluster(api.kubeconfig(tmp_path))
+
+
+def test_slices_and_node_may_be_forbidden_too(api, tmp_path):
+    api.fail("endpointslices", Fault.status(403, "no"))
+    with pytest.raises(HostError, match=r"not allowed to list endpointslices\.discovery\.k8s\.io"):
+        read_cluster(api.kubeconfig(tmp_path))
+    api.fail("nodes", Fault.status(403, "no"))
+    with pytest.raises(HostError, match="not allowed to get nodes"):
+        read_cluster(api.kubeconfig(tmp_path), node="worker1")
+
+
+def test_a_server_that_falls_silent_is_left(api, tmp_path, monkeypatch):
+    monkeypatch.setattr(apiclient, "READ_TIMEOUT_S", 0.2)
+    released = threading.Event()
+    api.fail("services", Fault.stall(released))
+
+    with pytest.raises(HostError, match="no answer in time"):
+        read_cluster(api.kubeconfig(tmp_path))
+    released.set()
+
+
+def test_nobody_at_that_address(api, tmp_path):
+    kubeconfig = api.kubeconfig(tmp_path, server="http://127.0.0.1:1")
+
+    with pytest.raises(HostError, match=r"http://127\.0\.0\.1:1: cannot be reached: .*refused") as caught:
+        read_cluster(kubeconfig)
+    assert "0x" not in caught.value.message
+
+
+class TestCredentials:
+    @pytest.fixture
+    def api(self) -> Iterator[FakeApi]:
+        with FakeApi(token="secret") as fake:
+            fake.put("services", service("web"))
+            yield fake
+
+    def test_a_token_is_brought(self, api, tmp_path):
+        assert names(read_cluster(api.kubeconfig(tmp_path))) == ["web"]
+
+    def test_a_wrong_token_is_told(self, api, tmp_path):
+        with pytest.raises(HostError, match="does not accept our credentials") as caught:
+            read_cluster(api.kubeconfig(tmp_path, user={"token": "wrong"}))
+        assert "wrong" not in caught.value.message
+
+    @staticmethod
+    def plugin(folder: Path, text: str) -> dict:
+        script = folder / "plugin.py"
+        script.write_text(text)
+        version = "client.authentication.k8s.io/v1"
+        return {"exec": {"apiVersion": version, "command": sys.executable, "args": [str(script)]}}
+
+    def test_a_plugin_gives_a_token(self, api, tmp_path):
+        user = self.plugin(
+            tmp_path,
+            "import json\nprint(json.dumps({'apiVersion': 'client.authentication.k8s.io/v1',"
+            " 'kind': 'ExecCredential', 'status': {'token': 'secret'}}))",
+        )
+        assert names(read_cluster(api.kubeconfig(tmp_path, user=user))) == ["web"]
+
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("import sys; sys.exit('no login')", "no login"),
+            ("print('hello')", "failed to decode process output"),
+            ("print('{}')", "missing key 'apiVersion'"),
+        ],
+    )
+    def test_a_plugin_that_fails_is_told(self, api, tmp_path, text, expected):
+        with pytest.raises(HostError, match=expected) as caught:
+            read_cluster(api.kubeconfig(tmp_path, user=self.plugin(tmp_path, text)))
+        assert caught.value.message.startswith("credentials of the kubeconfig: exec: ")
+
+    def test_a_plugin_that_is_not_there_is_told(self, api, tmp_path):
+        user = {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": "no-such-plugin"}}
+        with pytest.raises(HostError, match="no-such-plugin"):
+            read_cluster(api.kubeconfig(tmp_path, user=user))
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory) -> tuple[Path, Path]:
+    return make_certificate(tmp_path_factory.mktemp("tls"))
+
+
+class TestTls:
+    @pytest.fixture
+    def api(self, certificate) -> Iterator[FakeApi]:
+        with FakeApi(certificate=certificate) as fake:
+            fake.put("services", service("web"))
+            yield fake
+
+    def test_a_certificate_that_is_vouched_for(self, api, tmp_path, certificate):
+        kubeconfig = api.kubeconfig(tmp_path, **{"certificate-authority": str(certificate[0])})
+        assert names(read_cluster(kubeconfig)) == ["web"]
+
+    def test_one_that_nobody_vouches_for(self, api, tmp_path):
+        with pytest.raises(HostError, match=r"TLS: .*certificate verify failed") as caught:
+            read_cluster(api.kubeconfig(tmp_path))
+        assert "_ssl.c" not in caught.value.message
+
+    def test_verification_turned_off_is_warned_of(self, api, tmp_path):
+        warnings = Warnings()
+        kubeconfig = api.kubeconfig(tmp_path, **{"insecure-skip-tls-verify": True})
+        assert names(read_cluster(kubeconfig, warnings=warnings)) == ["web"]
+        assert "not verified" in warnings.texts()[0]
+
+    def test_an_authority_that_is_no_certificate(self, api, tmp_path):
+        (tmp_path / "ca.crt").write_text("hello")
+        with pytest.raises(HostError, match="127"):
+            read_cluster(api.kubeconfig(tmp_path, **{"certificate-authority": str(tmp_path / "ca.crt")}))
+
+    def test_plain_http_to_a_tls_port(self, api, tmp_path):
+        with pytest.raises(HostError):
+            read_cluster(api.kubeconfig(tmp_path, server=api.url.replace("https", "http")))
+
+
+class TestConfiguration:
+    def test_none_at_all(self):
+        with pytest.raises(HostError, match="no cluster to read from") as caught:
+            read_cluster()
+        assert "-f" in caught.value.hint
+
+    def test_the_environment_names_it(self, api, tmp_path, monkeypatch):
+        api.put("services", service("web"))
+        monkeypatch.setenv("KUBECONFIG", api.kubeconfig(tmp_path))
+        assert names(read_cluster()) == ["web"]
+
+    def test_the_default_place(self, api, tmp_path):
+        api.put("services", service("web"))
+        (tmp_path / ".kube").mkdir()
+        Path(api.kubeconfig(tmp_path)).rename(tmp_path / ".kube" / "config")
+        assert names(read_cluster()) == ["web"]
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "",
+            "hello",
+            "[]",
+            "a: [",
+            "\0",
+            "{clusters: 1}",
+            "users: {}\ncontexts: 7",
+            "current-context: x",
+            "a: &a [*a]",
+        ],
+    )
+    def test_files_that_are_none(self, tmp_path, text):
+        (tmp_path / "config").write_text(text)
+        with pytest.raises(HostError) as caught:
+            read_cluster(str(tmp_path / "config"))
+        assert "\n" not in caught.value.message
+        assert str(tmp_path / "config") in caught.value.message
+
+    def test_a_server_that_is_no_url(self, api, tmp_path):
+        with pytest.raises(HostError, match="server 'nonsense' is no URL"):
+            read_cluster(api.kubeconfig(tmp_path, server="nonsense"))
+
+    def test_a_file_that_is_not_there(self, tmp_path):
+        with pytest.raises(HostError, match="no such file"):
+            read_cluster(str(tmp_path / "absent"))
+
+    def test_a_context_that_is_not_there(self, api, tmp_path):
+        with pytest.raises(HostError, match="absent"):
+            read_cluster(api.kubeconfig(tmp_path), "absent")
+
+    def test_in_a_pod_the_service_account_is_taken(self, monkeypatch):
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+        monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "1")
+        with pytest.raises(HostError, match="the service account of this Pod: Service token file does not exist"):
+            read_cluster()
