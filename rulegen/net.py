@@ -108,4 +108,6 @@ def join_host_port(address: Address, port: int) -> str:
 
 def _decimal(text: str) -> str:
     """Drop the leading zeros of IPv4 octets, which `ipaddress` refuses."""
-    return _LEADING_ZEROS.sub("", text) if _IPV4_SHAPE.match(text) else text
+    if (text.startswith("0") or ".0" in text) and _IPV4_SHAPE.match(text):
+        return _LEADING_ZEROS.sub("", text)
+    return text

@@ -34,6 +34,7 @@ class _Teller:
     def __init__(self, family: Family, observed: Objects, desired: Wanted, layout: Layout) -> None:
         self._family, self._observed, self._desired, self._layout = family, observed, desired, layout
         self._users = _users(observed)
+        self._has_chains = any(isinstance(key, ChainKey) and key.name in layout.chains for key in observed)
 
     def item(self, change: Change[Key, Value]) -> Item:
         key = change.key
@@ -64,6 +65,8 @@ class _Teller:
                 return owner, False
         if isinstance(change.key, ChainKey) and change.key.name in self._layout.chains:
             return "", False
+        if isinstance(change.key, BlockKey) and all(self._is_foreign(change.key, rule) for rule in rules):
+            return "", False
         told = (_OWNER.match(rule.comment) for rule in rules)
         return next((found.group(1) for found in told if found), ""), True
 
@@ -80,6 +83,8 @@ class _Teller:
 
     def _drift(self, change: Change[Key, Value]) -> Drift | None:
         """Tell what somebody did to the node from what a change of objects asks for."""
+        if not self._observed:  # a node that has nothing of ours has nothing to drift
+            return None
         key, old, new = change.key, _rules(change.before), _rules(change.after)
         kept = {rule.spec for rule in new}
         surplus = [rule for rule in old if rule.spec not in kept]
@@ -107,7 +112,7 @@ class _Teller:
     def _is_missed(self, key: ChainKey) -> bool:
         """Whether a chain is gone that others of ours still jump to, or that was there with the node's others."""
         if key.name in self._layout.chains:
-            return any(isinstance(k, ChainKey) and k.name in self._layout.chains for k in self._observed)
+            return self._has_chains
         return key.name in self._users
 
     def _was_there(self, key: Key, rule: Rule) -> bool:
@@ -138,6 +143,9 @@ def _lines(change: Change[Key, Value]) -> Iterator[Line]:
     old, new = _rules(change.before), _rules(change.after)
     if isinstance(change.after, BlockValue) and change.before == BlockValue(change.after.copies, Place.ASTRAY):
         yield Line(" ", new[0].spec, "moved: it must come last")
+        return
+    if not old or not new:
+        yield from (Line("-" if old else "+", rule.spec, rule.comment) for rule in old or new)
         return
     matcher = SequenceMatcher(None, [r.spec for r in old], [r.spec for r in new], autojunk=False)
     for group in matcher.get_grouped_opcodes(_CONTEXT):

@@ -49,6 +49,8 @@ def rule(*words: str, comment: str = "") -> Rule:
 
 def quote(text: str) -> str:
     """Return `text` as one argument on one line: anything but printable ASCII becomes `?`, and long text is cut."""
+    if text.isascii() and text.isprintable() and not ('"' in text or "\\" in text or len(text) > COMMENT_MAX):
+        return f'"{text}"'
     safe = "".join(c if " " <= c <= "~" else "?" for c in text[:COMMENT_MAX])
     escaped = safe.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'

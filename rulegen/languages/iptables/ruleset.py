@@ -20,7 +20,7 @@ _COMMENT = re.compile(r'-m comment --comment ("(?:[^"\\]|\\.)*"|\S+) ?')
 _CHAIN = re.compile(r":(\S+) (\S+)(?: \[\d+:\d+\])?\Z")
 _COUNTERS = re.compile(r"\[\d+:\d+\] ")
 _APPEND = re.compile(r"-A (\S+) ?(.*)\Z", re.DOTALL)
-_TARGET = re.compile(r"(?:^| )-[jg] (\S+)")
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 
 class ChainName(NamedTuple):
@@ -57,8 +57,12 @@ class Ruleset:
 
 def target(rule: Rule) -> str:
     """Return the chain or verdict that the rule jumps or goes to; empty for none."""
-    found = _TARGET.search(rule.spec)
-    return found.group(1) if found else ""
+    spec = rule.spec
+    if '"' in spec:  # what is quoted is somebody's text
+        spec = _QUOTED.sub('""', spec)
+    spec = f" {spec}"
+    at = max(spec.find(" -j "), spec.find(" -g "))
+    return spec[at + 4 :].partition(" ")[0] if at >= 0 else ""
 
 
 def read_rule(text: str) -> Rule:

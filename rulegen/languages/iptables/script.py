@@ -228,10 +228,14 @@ def _created_lines(created: Mapping[ChainName, Sequence[tuple[Place, tuple[Rule,
 
 
 def _users_last(chains: Chains) -> list[tuple[ChainName, tuple[Rule, ...]]]:
-    """Return the chains, each behind those that it jumps to; a Service's chains end up side by side."""
+    """Return the chains, each behind those that it jumps to, and otherwise in no order of names.
+
+    The kernel keeps chains in the order in which they came, and `iptables-nft-save` 1.8 sorts them by a method that
+    needs 12 times as long (14 s for 10,000 Services) where they are sorted already.
+    """
     ordered: dict[ChainName, tuple[Rule, ...]] = {}
     seen: set[ChainName] = set()
-    for start in sorted(chains):
+    for start in sorted(chains, key=lambda name: name.chain[::-1]):
         stack = [(start, False)]
         while stack:
             name, is_done = stack.pop()
