@@ -24,7 +24,7 @@ NO_CHANGES, CHANGES = 0, 2
 """Exit codes of `plan --detailed-exitcode`."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Rulegen:
     """Runs rulegen on the lab's node, for one variant of iptables.
 

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 Way = Literal["cluster", "node", "second", "loopback", "lb", "external"]
 """How a Service is reached: its ClusterIP, its node port on an address of the node, its balancer, its external IP."""
 
-AT_ONCE_S = 0.9
-"""Sooner than a TCP that waits for an answer sends its first packet again (1 s, RFC 6298): so it was told."""
+AT_ONCE_S = 1.5
+"""So soon the asker was told. A word that comes back while the asking socket is still busy with sending, as it may
+where all hosts share a kernel, is heard with TCP's second try, after 1 s (RFC 6298); UDP and SCTP hear the first."""
 
 LOST_S = 0.4
 """How long to wait for an answer that must not come."""
@@ -37,7 +38,7 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Turned:
-    """Not answered: `refused` (told at once), `timeout` (dropped), `unreachable` (no rule took it, routing ended it)."""
+    """Not answered: `refused` (told at once), `timeout` (dropped) or `unreachable` (no rule took it)."""
 
     outcome: Literal["refused", "timeout", "unreachable"]
 

@@ -77,9 +77,9 @@ class Completed:
     elapsed_s: float
 
     def check(self) -> Completed:
-        """Return itself after a success, else raise LabError with all that was printed."""
+        """Return itself after a success, else raise LabError with the end of what was printed."""
         if self.code != 0:
-            raise LabError(f"{' '.join(self.argv)}: exit {self.code}\n{self.stdout}{self.stderr}")
+            raise LabError(f"{' '.join(self.argv)}: exit {self.code}\n{self.stdout[-2000:]}{self.stderr[-4000:]}")
         return self
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from integration.lab import topology
 from integration.lab.hosts import FAMILIES, TRANSPORTS, LabError
 from integration.lab.peers import PeerHost, Wire
-from integration.lab.wiring import wire
+from integration.lab.wiring import set_sysctls, wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -49,7 +49,7 @@ class Driver(Protocol):
         """End and remove all that was started."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Lab:
     """A cluster of two nodes and a client outside.
 
@@ -57,13 +57,11 @@ class Lab:
         hosts: All of them by name.
         folder: A folder that has the same path outside and on every host, writable by both.
         lockfile: The lock that iptables-legacy takes on the node, instead of the machine's.
-        may_set_sysctls: Whether a program on the node may write sysctls.
     """
 
     hosts: Mapping[str, Host]
     folder: Path
     lockfile: Path
-    may_set_sysctls: bool
 
     @property
     def node(self) -> Host:
@@ -88,9 +86,11 @@ def build(driver: Driver) -> Iterator[Lab]:
         stack.callback(driver.close)
         hosts = _start(driver, folder, stack)
         wire({name: host.wire.pid for name, host in hosts.items()})
+        if not driver.may_set_sysctls:
+            set_sysctls(hosts[topology.NODE].wire.pid, topology.PREPARED)
         for name in (*topology.PODS, topology.NODE, topology.OTHER_NODE):
             _listen(hosts[name])
-        yield Lab(hosts, folder, _lockfile(folder), driver.may_set_sysctls)
+        yield Lab(hosts, folder, _lockfile(folder))
 
 
 def _lockfile(folder: Path) -> Path:

@@ -106,6 +106,10 @@ _ROUTER = {"net/ipv4/ip_forward": "1", "net/ipv6/conf/all/forwarding": "1"}
 _SWITCH = {f"net/bridge/bridge-nf-call-{tool}": "0" for tool in ("iptables", "ip6tables", "arptables")}
 
 
+PREPARED = {"net/ipv4/conf/all/route_localnet": "1"}
+"""What a node must find set where its programs may not set it: node ports on 127.0.0.1 need it."""
+
+
 def sysctls(host: str) -> dict[str, str]:
     """Return what a host's kernel is told before it has any interface, by path below /proc/sys."""
     role = {NODE: _ROUTER, OTHER_NODE: _ROUTER, LAN: _SWITCH}.get(host, {})

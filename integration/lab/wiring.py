@@ -29,7 +29,7 @@ _EVERYTHING = ("0.0.0.0/0", "::/0")
 def wire(pids: Mapping[str, int]) -> None:
     """Join the hosts of the topology, given by the process ids that hold their namespaces."""
     for host, pid in pids.items():
-        _set_sysctls(pid, topology.sysctls(host))
+        set_sysctls(pid, topology.sysctls(host))
     with _inside(pids[topology.LAN]) as lan:
         for bridge in sorted({place.network for place in topology.ATTACHMENTS}):
             lan.link("add", kind="bridge", ifname=bridge, br_mcast_snooping=0)
@@ -87,7 +87,7 @@ def _cable(here: tuple[int, str, str], there: tuple[int, str, str]) -> None:
         )
 
 
-def _set_sysctls(pid: int, values: Mapping[str, str]) -> None:
+def set_sysctls(pid: int, values: Mapping[str, str]) -> None:
     """Write sysctls of a namespace; what this kernel does not have is passed over."""
     script = 'cd /proc/sys; while read -r path value; do [ ! -e "$path" ] || echo "$value" >"$path" || exit 1; done'
     lines = "".join(f"{path} {value}\n" for path, value in values.items())
