@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 CONTEXT_LINES = 5
 _LINE = re.compile(r"\bline:? (?P<line>[0-9]+)\b")
 _TOOL = re.compile(r"^ip6?tables(-nft|-legacy)?(-restore)?( v[0-9.]+)?( \((nf_tables|legacy)\))?: ?")
+_WHERE = re.compile(r"^line [0-9]+( failed$|( failed)?: )")
 _NOISE = re.compile(r"^(Error occurred at line: [0-9]+|Try `.*|# Warning: .*)$")
 _MISSING_CHAIN = re.compile(r"(?:Chain '|Couldn't load target `)(?P<chain>[^']+)'")
 
@@ -63,11 +64,10 @@ def _offending_line(lines: list[str], stderr: str) -> int | None:
 
 
 def _complaint(stderr: str, text: str, code: int) -> str:
-    said = [_TOOL.sub("", line.strip()) for line in stderr.splitlines()]
+    said = [_WHERE.sub("", _TOOL.sub("", line.strip())) for line in stderr.splitlines()]
     kept = [line for line in said if line and not _NOISE.match(line)]
-    kept = [line for line in kept if not re.fullmatch(r"line [0-9]+ failed", line)]
     if kept:
-        return "; ".join(kept).encode("utf-8", "replace").decode()
+        return _shown("; ".join(kept))
     if text == "COMMIT":
         return "the kernel refused the table and told no line"
     if text.startswith(("-D", "-X", "-A", "-I", "-F")):
