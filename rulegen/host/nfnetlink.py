@@ -88,7 +88,7 @@ def send_all(messages: Sequence[Message]) -> list[int]:
         messages: With any flags; ACK is added.
 
     Raises:
-        OSError: The kernel could not be talked to.
+        OSError: The kernel could not be talked to, or not by us (PermissionError).
     """
     errnos: list[int] = []
     with _open() as link:
@@ -98,6 +98,8 @@ def send_all(messages: Sequence[Message]) -> list[int]:
             answers: dict[int, int] = {}
             while len(answers) < len(batch):
                 answers.update((seq, _errno(body)) for kind, seq, body in _split(link.recv(1 << 16)) if kind == _ERROR)
+                if errno.EPERM in answers.values():  # then the kernel says so once, and looks at no more of them
+                    raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
             errnos += [answers[at] for at in range(len(batch))]
     return errnos
 
