@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rulegen.backends import BACKENDS, Backend
+from rulegen.diff import Change, diff
 from rulegen.errors import ConfigError
 from rulegen.languages.iptables.state import BlockKey, wanted
 from rulegen.model.conntrack import Frontend, stale_flows
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from rulegen.languages.iptables.ruleset import Ruleset
-    from rulegen.languages.iptables.state import Fragment
+    from rulegen.languages.iptables.state import Fragment, Key, Value
     from rulegen.model.conntrack import Flow
     from rulegen.model.facts import HostFacts
     from rulegen.model.ir import Model
@@ -117,6 +118,15 @@ def plan_node(compiled: Compiled, observed: Observed, facts: HostFacts, service_
             service_networks=[parse_network(cidr) for cidr in service_cidrs],
         ),
     )
+
+
+def step(before: Fragment, after: Fragment) -> tuple[Change[Key, Value], ...]:
+    """Return the changes that turn what one owner had into what it wants: what changed, not what exists.
+
+    It is the difference of the whole, seen where it is: rules in shared chains are counted, so what other owners want
+    of the same stays.
+    """
+    return diff(wanted((before,)).objects, wanted((after,)).objects)
 
 
 def plan_cleanup(mode: str, observed: Observed) -> Plan:

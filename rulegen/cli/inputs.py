@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from rulegen.errors import ConfigError, InputError, RulegenError
+from rulegen.errors import ConfigError, InputError, RulegenError, Warnings
 from rulegen.host.files import read_sources, read_text
 from rulegen.host.runner import run
 from rulegen.kube.build import build_world, read_world
@@ -41,6 +41,7 @@ class Inputs:
     """What a command line asks for, each part read when it is first needed."""
 
     chosen: Chosen
+    _warnings: Warnings = field(default_factory=Warnings)
 
     @cached_property
     def configuration(self) -> tuple[Options, tuple[str, ...]]:
@@ -85,7 +86,7 @@ class Inputs:
             from rulegen.host.apiserver import read_cluster  # noqa: PLC0415 - loads the client, which is slow
 
             node = self.options.node_name or self.facts.hostname
-            cluster = read_cluster(chosen.kubeconfig, chosen.context, node)
+            cluster = read_cluster(chosen.kubeconfig, chosen.context, node, warnings=self._warnings)
             world = build_world(cluster, service_cidrs=cidrs, node_port_range=ports)
         if chosen.strict and world.rejected:
             lines = [line for rejected in world.rejected for line in rejected.lines()]
@@ -123,7 +124,7 @@ class Inputs:
             observed=observed,
             rejected=world.rejected,
             unknown_kinds=world.unknown_kinds,
-            warnings=(*self.configuration[1], *world.warnings, *model.warnings, *warnings),
+            warnings=(*self.configuration[1], *self._warnings.texts(), *world.warnings, *model.warnings, *warnings),
             services={str(name): service for name, service in model.services.items()},
         )
 

@@ -97,6 +97,7 @@ class _Table:
         created: Dispatch chains to create or write anew, with all their rules.
         added, removed: Single rules of dispatch and built-in chains.
         deleted: Chains to delete, with the rules that they had.
+        emptied: Dispatch chains among them: what they refer to is not told by rules of their own.
     """
 
     name: str
@@ -105,6 +106,7 @@ class _Table:
     added: list[tuple[ChainName, Place, tuple[Rule, ...]]] = field(default_factory=list)
     removed: list[tuple[ChainName, Rule]] = field(default_factory=list)
     deleted: Chains = field(default_factory=dict)
+    emptied: set[ChainName] = field(default_factory=set)
 
     def take(self, change: Change[Key, Value]) -> None:
         """Sort one change in. A chain's own change comes before those of its blocks, as their keys are sorted."""
@@ -116,6 +118,8 @@ class _Table:
                 self.chains[name] = change.after.rules
         elif isinstance(change.before, ChainValue):
             self.deleted[name] = change.before.rules
+            if change.before.kind is Kind.DISPATCH:
+                self.emptied.add(name)
         else:
             self._take_block(name, change.before, change.after)
 
@@ -168,7 +172,7 @@ class _Table:
 
     def switch(self) -> list[str]:
         """Return the lines that change the dispatch, all chains being there."""
-        lines = self._declarations_of(self.created)
+        lines = self._declarations_of({*self.created, *self.emptied})
         return [*lines, *_created_lines(self.created), *self._additions(), *self._removals()]
 
     def _declarations(self, *chains: ChainName) -> list[str]:
