@@ -30,7 +30,9 @@ FOREIGN = (
     ("mangle", "KUBE-KUBELET-CANARY", None),
 )
 
-quick = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+quick = settings(
+    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
 chunk_sizes = st.sampled_from((None, 3, 400))
 
 
@@ -59,7 +61,9 @@ def foreign_part(kernel: Kernel) -> list[str]:
 
 
 def scripts(kernel: Kernel, wants: Compiled, family: Family, chunk: int | None) -> Iterator[str]:
-    part = plan_node(wants, Observed(rulesets={family: read(kernel.save(), "kernel", family)}), HostFacts()).iptables[family]
+    part = plan_node(wants, Observed(rulesets={family: read(kernel.save(), "kernel", family)}), HostFacts()).iptables[
+        family
+    ]
     return (restore.text for restore in script(part.changes, part.desired, chains_per_commit=chunk))
 
 
@@ -126,7 +130,9 @@ def test_after_every_commit_what_works_before_and_after_still_works(before, afte
     wants = compiled(after)
     old, goal = delivered(kernel), Kernel()
     apply(goal, wants, Family.IPV4)
-    lasting = {frontend: ends & delivered(goal)[frontend] for frontend, ends in old.items() if frontend in delivered(goal)}
+    lasting = {
+        frontend: ends & delivered(goal)[frontend] for frontend, ends in old.items() if frontend in delivered(goal)
+    }
     every = {frontend: ends | delivered(goal)[frontend] for frontend, ends in old.items() if frontend in lasting}
     for text in scripts(kernel, wants, Family.IPV4, chunk):
         for commit in commits(text):
@@ -170,7 +176,10 @@ def test_the_order_of_the_input_means_nothing(world, chance):
     for family in Family:
         texts = [
             "".join(r.text for r in script(p.iptables[family].changes, p.iptables[family].desired))
-            for p in (plan_node(compiled(w), Observed(rulesets={family: read("", "", family)}), HostFacts()) for w in (world, other))
+            for p in (
+                plan_node(compiled(w), Observed(rulesets={family: read("", "", family)}), HostFacts())
+                for w in (world, other)
+            )
         ]
         assert texts[0] == texts[1]
 

@@ -1,0 +1,187 @@
+"""`rulegen plan` and `export` from files alone: what people and machines get, and every error in one clear line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rulegen.cli import main
+
+BLOG = """\
+apiVersion: v1
+kind: Service
+metadata: {name: blog, namespace: demo, creationTimestamp: "2026-01-01T00:00:00Z"}
+spec:
+  type: NodePort
+  clusterIP: 10.96.0.10
+  clusterIPs: [10.96.0.10]
+  ipFamilies: [IPv4]
+  ports: [{name: http, port: 8080, targetPort: 80, nodePort: 32388}]
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: blog-1, namespace: demo, labels: {kubernetes.io/service-name: blog}}
+addressType: IPv4
+endpoints: [{addresses: [10.244.1.1]}, {addresses: [10.244.1.2]}]
+ports: [{name: http, port: 80}]
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: blog, namespace: demo}
+"""
+HOST = """\
+host:
+  hostname: node1
+  interfaces: [{name: eth0, addresses: [192.168.50.10/24]}]
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "blog.yaml").write_text(BLOG)
+    (tmp_path / "host").write_text(HOST)
+    return tmp_path
+
+
+@pytest.fixture
+def run(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(folder)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stop:
+            main(list(arguments))
+        told = capsys.readouterr()
+        return stop.value.code or 0, told.out, told.err
+
+    return call
+
+
+OFFLINE = ("--host", "host")
+
+
+def test_a_plan_against_nothing_shows_each_rule_with_its_service_and_reason(run):
+    code, out, err = run("plan", "-f", "blog.yaml", *OFFLINE, "--observed", "none")
+    assert (code, err) == (0, "")
+    assert "Service demo/blog (NodePort; endpoints from EndpointSlice)" in out
+    assert "-d 10.96.0.10/32 -p tcp -m tcp --dport 8080 -j KUBE-SVC-" in out
+    assert "# demo/blog:http to 10.244.1.2:80" in out
+    assert "Not looked at: 1 apps/v1 Deployment" in out
+    assert out.splitlines()[-1].startswith("Plan: ")
+    assert out.splitlines()[-1].endswith(" to add, 0 to change, 0 to delete.")
+
+
+def test_exit_codes_tell_changes_from_none_and_from_errors(run):
+    assert run("plan", "-f", "blog.yaml", *OFFLINE, "--observed", "none", "--detailed-exitcode")[0] == 2
+    assert run("export", "-f", "blog.yaml", *OFFLINE, "-o", "out")[0] == 0
+    assert run("plan", "-f", "blog.yaml", *OFFLINE, "--observed", "out", "--detailed-exitcode")[0] == 0
+    assert run("plan", "-f", "nowhere.yaml", *OFFLINE, "--observed", "none", "--detailed-exitcode")[0] == 1
+    assert run("plan", "--no-such-option")[0] == 1
+
+
+def test_what_was_exported_needs_no_changes_and_is_the_same_bytes_again(run, folder):
+    run("export", "-f", "blog.yaml", *OFFLINE, "-o", "one")
+    run("export", "-f", "blog.yaml", *OFFLINE, "-o", "two")
+    names = sorted(path.name for path in (folder / "one").iterdir())
+    assert names == ["ip6tables.save", "iptables.save", "model.json", "sysctl.conf"]
+    assert all((folder / "one" / name).read_bytes() == (folder / "two" / name).read_bytes() for name in names)
+    model = json.loads((folder / "one" / "model.json").read_text())
+    assert [service["name"] for service in model["services"]] == ["demo/blog"]
+    assert model["services"][0]["ports"][0]["internal"] == "cluster"
+
+
+def test_json_is_for_machines(run):
+    code, out, _ = run("plan", "-f", "blog.yaml", *OFFLINE, "--observed", "none", "-o", "json")
+    document = json.loads(out)
+    assert (code, document["schemaVersion"], document["kind"], document["node"]) == (0, 1, "Plan", "node1")
+    assert document["summary"]["add"] == len(document["changes"])
+    assert document["services"]["demo/blog"]["endpointsFrom"] == "EndpointSlice"
+    assert {change["service"] for change in document["changes"]} == {None, "demo/blog"}
+
+
+def test_a_bad_object_is_told_with_every_fault_and_the_rest_is_served(run, folder):
+    bad = (
+        BLOG.replace("name: blog, namespace", "name: bad, namespace")
+        .replace("port: 8080", "port: 70000")
+        .replace("32388", "-1")
+    )
+    (folder / "bad.yaml").write_text(bad.split("---")[0])
+    code, out, _ = run("plan", "-f", "blog.yaml", "-f", "bad.yaml", *OFFLINE, "--observed", "none")
+    assert code == 0
+    assert "Service demo/bad: spec.ports[0].port: 70000 is not a port (1–65535)" in out
+    assert "Service demo/bad: spec.ports[0].nodePort" in out
+    assert "Service demo/blog (NodePort" in out
+    code, out, err = run("plan", "-f", "blog.yaml", "-f", "bad.yaml", *OFFLINE, "--observed", "none", "--strict")
+    assert (code, out) == (1, "")
+    assert "Service demo/bad: spec.ports[0].port: 70000" in err
+    assert "Next: " in err
+
+
+def test_a_preview_assigns_what_manifests_lack_and_says_so(run, folder):
+    bare = BLOG.replace("  clusterIP: 10.96.0.10\n  clusterIPs: [10.96.0.10]\n", "").replace(", nodePort: 32388", "")
+    (folder / "bare.yaml").write_text(bare)
+    told = [
+        run("plan", "-f", "bare.yaml", *OFFLINE, "--observed", "none", "--service-cidr", "10.200.0.0/16")
+        for _ in range(2)
+    ]
+    assert told[0] == told[1]
+    assert "assigned for preview: " in told[0][1]
+    assert "-d 10.200." in told[0][1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (("-f", "nowhere.yaml"), "nowhere.yaml"),
+        (("-f", "blog.yaml", "--mode", "ipvz"), "mode"),
+        (("-f", "blog.yaml", "--cluster-cidr", "10.0.0.0/99"), "10.0.0.0/99"),
+        (("-f", "blog.yaml", "--config", "host"), "KubeProxyConfiguration"),
+        (("-f", "blog.yaml", "--config", "nowhere"), "nowhere"),
+        (("-f", "blog.yaml", "--observed", "host"), "not a dump"),
+        (("-f", "blog.yaml", "--observed", "nowhere"), "nowhere"),
+        (("-f", "blog.yaml", "--observed", "none", "--observed", "host"), "stands alone"),
+        (("-f", "blog.yaml", "--service-cidr", "x"), "'x' is not a CIDR"),
+        (("-f", "blog.yaml", "--node-port-range", "9-1"), "'9-1' is not a range"),
+    ],
+)
+def test_errors_are_one_clear_line(run, arguments, error):
+    observed = () if "--observed" in arguments else ("--observed", "none")
+    code, out, err = run("plan", *arguments, *OFFLINE, *observed)
+    assert (code, out) == (1, "")
+    assert error in err
+    assert "Traceback" not in err
+
+
+def test_flags_go_over_the_configuration_and_unknown_fields_are_named(run, folder):
+    (folder / "config").write_text(
+        "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nclusterCIDR: 10.0.0.0/8\n"
+        "iptables: {masqueradeBit: 3, colour: red}\nsmell: good\n"
+    )
+    _, out, _ = run("plan", "-f", "blog.yaml", *OFFLINE, "--observed", "none", "--config", "config")
+    assert "! -s 10.0.0.0/8" in out
+    assert "0x8/0x8" in out
+    assert "config: iptables.colour is no field of a KubeProxyConfiguration" in out
+    assert "config: smell is no field" in out
+    _, out, _ = run(
+        *("plan", "-f", "blog.yaml", *OFFLINE, "--observed", "none", "--config", "config"),
+        *("--cluster-cidr", "10.244.0.0/16", "--iptables-masquerade-bit", "4"),
+    )
+    assert "! -s 10.244.0.0/16" in out
+    assert "0x10/0x10" in out
+
+
+def test_a_family_that_was_not_observed_is_told_and_not_planned(run):
+    run("export", "-f", "blog.yaml", *OFFLINE, "-o", "out")
+    code, out, _ = run("plan", "-f", "blog.yaml", *OFFLINE, "--observed", "out/iptables.save", "--detailed-exitcode")
+    assert code == 0
+    assert "IPv6 was not observed, so it is not planned" in out
+
+
+def test_hostile_text_reaches_no_terminal(run, folder):
+    dump = '*nat\n:KUBE-SERVICES - [0:0]\n-A KUBE-SERVICES -m comment --comment "\x1b[2J\x07" -s 192.0.2.1/32 -j ACCEPT\nCOMMIT\n'
+    (folder / "dump").write_text(dump)
+    _, out, _ = run("plan", "-f", "blog.yaml", *OFFLINE, "--observed", "dump")
+    assert "192.0.2.1" in out
+    assert "\x1b" not in out
+    assert "\x07" not in out

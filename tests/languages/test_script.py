@@ -1,0 +1,90 @@
+"""Scripts: as small as the change, chunks that stand alone, the dispatch behind what it refers to."""
+
+from __future__ import annotations
+
+from rulegen.diff import diff
+from rulegen.languages.iptables.rules import Rule
+from rulegen.languages.iptables.ruleset import ChainName
+from rulegen.languages.iptables.script import script
+from rulegen.languages.iptables.state import Block, BlockKey, ChainKey, ChainValue, Fragment, Kind, Place, wanted
+from rulegen.net import Family
+
+SERVICES = ChainName("nat", "KUBE-SERVICES")
+TAIL = Block(SERVICES, (Rule("-j KUBE-NODEPORTS"),), Place.TAIL)
+
+
+def fragment(number: int) -> Fragment:
+    chain = ChainName("nat", f"KUBE-SVC-{number:04}")
+    return Fragment(
+        f"shop/s{number}",
+        Family.IPV4,
+        {chain: (Rule(f"-j KUBE-SEP-{number:04}"),), ChainName("nat", f"KUBE-SEP-{number:04}"): (Rule("-j DNAT"),)},
+        blocks=(Block(SERVICES, (Rule(f"-d 10.0.0.{number % 250}/32 -j {chain.chain}"),)),),
+    )
+
+
+BASE = Fragment("", Family.IPV4, dispatch=(SERVICES,), blocks=(TAIL,))
+
+
+def lines(before: list[Fragment], after: list[Fragment], **options) -> list[list[str]]:
+    old, new = wanted(before).objects, wanted(after).objects
+    return [restore.text.splitlines() for restore in script(diff(old, new), new, **options)]
+
+
+def test_no_changes_make_no_script():
+    assert lines([BASE, fragment(1)], [BASE, fragment(1)]) == []
+
+
+def test_one_more_service_costs_its_own_lines_only():
+    many = [BASE, *(fragment(number) for number in range(1000))]
+    (told,) = lines(many, [*many, fragment(2000)])
+    assert told == [
+        "*nat",
+        ":KUBE-SEP-2000 - [0:0]",
+        ":KUBE-SVC-2000 - [0:0]",
+        "-A KUBE-SEP-2000 -j DNAT",
+        "-A KUBE-SVC-2000 -j KUBE-SEP-2000",
+        "-I KUBE-SERVICES -d 10.0.0.0/32 -j KUBE-SVC-2000",
+        "COMMIT",
+    ]
+
+
+def test_one_service_less_takes_its_dispatch_away_before_its_chains():
+    (told,) = lines([BASE, fragment(1), fragment(2)], [BASE, fragment(1)])
+    assert told.index("-D KUBE-SERVICES -d 10.0.0.2/32 -j KUBE-SVC-0002") < told.index("-X KUBE-SVC-0002")
+
+
+def test_a_misplaced_tail_goes_to_the_end_and_the_old_one_goes():
+    astray = {**wanted([BASE]).objects}
+    key = BlockKey(SERVICES, ("-j KUBE-NODEPORTS",))
+    astray[key] = type(astray[key])(astray[key].copies, Place.ASTRAY)
+    (restore,) = script(diff(astray, wanted([BASE]).objects))
+    assert restore.text.splitlines()[1:3] == [
+        "-A KUBE-SERVICES -j KUBE-NODEPORTS",
+        "-D KUBE-SERVICES -j KUBE-NODEPORTS",
+    ]
+
+
+def test_a_large_load_comes_in_commits_that_stand_alone_and_the_dispatch_comes_last():
+    told = lines([], [BASE, *(fragment(number) for number in range(500))], chains_per_commit=100)
+    assert len(told) == 11
+    known: set[str] = set()
+    for commit in told[:-1]:
+        known |= {line[1:].split()[0] for line in commit if line.startswith(":")}
+        assert {line.split()[-1] for line in commit if "-j KUBE-" in line} <= known
+    assert all(line.startswith(("*", ":KUBE-SERVICES", "-A KUBE-SERVICES", "COMMIT")) for line in told[-1])
+    assert told[-1][-2] == "-A KUBE-SERVICES -j KUBE-NODEPORTS"
+
+
+def test_a_dispatch_chain_that_changes_much_is_written_anew_at_once():
+    before = [BASE, *(fragment(number) for number in range(600))]
+    after = [BASE, *(fragment(number) for number in range(300, 900))]
+    (told,) = lines(before, after)
+    assert ":KUBE-SERVICES - [0:0]" in told
+    assert not [line for line in told if line.startswith(("-I", "-D"))]
+
+
+def test_a_chain_value_compares_by_rules_and_not_by_comments():
+    one, other = (ChainValue((Rule("-j X", comment),), Kind.EXACT) for comment in ("a", "b"))
+    key = ChainKey(ChainName("nat", "KUBE-SVC-X"))
+    assert diff({key: one}, {key: other}) == ()

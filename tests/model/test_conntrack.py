@@ -1,0 +1,105 @@
+"""Which UDP flows are forgotten: those that keep a client on what does not serve it; never any other."""
+
+from __future__ import annotations
+
+import pytest
+
+from rulegen.kube import objects as k
+from rulegen.kube.world import ObjectName, ServiceInput, World
+from rulegen.model.conntrack import Flow, Frontend, stale_flows
+from rulegen.model.facts import HostFacts
+from rulegen.model.options import Options
+from rulegen.model.resolve import resolve
+from rulegen.net import Protocol, parse_address, parse_network
+
+NODE = parse_address("192.168.50.10")
+
+
+def model(*endpoints):
+    spec = k.ServiceSpec(
+        type="NodePort",
+        cluster_ip="10.96.0.10",
+        ports=(k.ServicePort(name="dns", port=53, protocol="UDP", node_port=30053),),
+        external_ips=("203.0.113.5",),
+    )
+    slice_ = k.EndpointSlice(
+        metadata=k.ObjectMeta(name="dns-1", namespace="kube-system", labels={"kubernetes.io/service-name": "dns"}),
+        address_type="IPv4",
+        endpoints=tuple(endpoints),
+        ports=(k.SlicePort(name="dns", port=5353, protocol="UDP"),),
+    )
+    service = k.Service(metadata=k.ObjectMeta(name="dns", namespace="kube-system"), spec=spec)
+    told = ServiceInput(service=service, slices=(slice_,))
+    return resolve(World(services={ObjectName("kube-system", "dns"): told}), Options(node_name="node1"), HostFacts())
+
+
+def endpoint(address, **conditions):
+    return k.SliceEndpoint(addresses=(address,), conditions=k.EndpointConditions(**conditions))
+
+
+def flow(to, port, at, at_port=5353, protocol=Protocol.UDP):
+    return Flow(
+        protocol=protocol,
+        orig_src=parse_address("10.244.1.9"),
+        orig_dst=parse_address(to),
+        orig_sport=4000,
+        orig_dport=port,
+        reply_src=parse_address(at),
+        reply_dst=parse_address("10.244.1.9"),
+        reply_sport=at_port,
+        reply_dport=4000,
+    )
+
+
+SERVED = endpoint("10.244.2.1")
+CASES = [
+    ("to an endpoint that serves", [SERVED], flow("10.96.0.10", 53, "10.244.2.1"), False),
+    ("to one that is gone", [SERVED], flow("10.96.0.10", 53, "10.244.2.9"), True),
+    ("to the right address, wrong port", [SERVED], flow("10.96.0.10", 53, "10.244.2.1", 5354), True),
+    (
+        "to one that terminates but serves",
+        [endpoint("10.244.2.1", ready=False, serving=True, terminating=True)],
+        flow("10.96.0.10", 53, "10.244.2.1"),
+        False,
+    ),
+    (
+        "to one that serves no more",
+        [endpoint("10.244.2.1", ready=False, serving=False)],
+        flow("10.96.0.10", 53, "10.244.2.1"),
+        True,
+    ),
+    ("no endpoints at all", [], flow("10.96.0.10", 53, "10.244.2.1"), True),
+    ("sent to nobody before there were rules", [SERVED], flow("10.96.0.10", 53, "10.96.0.10", 53), True),
+    ("external IP", [SERVED], flow("203.0.113.5", 53, "10.244.2.9"), True),
+    ("node port of this node", [SERVED], flow("192.168.50.10", 30053, "10.244.2.9"), True),
+    ("the same port elsewhere is not ours", [SERVED], flow("8.8.8.8", 30053, "8.8.8.8", 30053), False),
+    ("another port of the ClusterIP", [SERVED], flow("10.96.0.10", 54, "10.96.0.10", 54), False),
+    ("TCP is never touched", [SERVED], flow("10.96.0.10", 53, "10.244.2.9", protocol=Protocol.TCP), False),
+    ("SCTP neither", [SERVED], flow("10.96.0.10", 53, "10.244.2.9", protocol=Protocol.SCTP), False),
+]
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "told", "is_stale"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
+)
+def test_flows_of_a_service(endpoints, told, is_stale):
+    found = list(stale_flows([told], model(*endpoints).services.values(), node_addresses=[NODE]))
+    assert [stale.flow for stale in found] == ([told] if is_stale else [])
+    assert all(stale.owner == "kube-system/dns" and stale.why for stale in found)
+
+
+def test_flows_of_a_service_that_this_plan_takes_away():
+    told = flow("10.96.0.77", 53, "10.244.2.9")
+    node_port = flow("192.168.50.10", 30077, "10.244.2.9")
+    gone = {Frontend(parse_address("10.96.0.77"), 53), Frontend(None, 30077)}
+    assert [s.flow for s in stale_flows([told, node_port], (), node_addresses=[NODE], gone=gone)] == [told, node_port]
+    assert not list(stale_flows([told, node_port], (), node_addresses=[NODE]))
+
+
+def test_flows_to_a_cluster_ip_that_nobody_has_if_it_is_known_where_those_come_from():
+    told = flow("10.96.0.77", 53, "10.244.2.9")
+    unanswered = flow("10.96.0.78", 53, "10.96.0.78", 53)
+    networks = [parse_network("10.96.0.0/12")]
+    assert [s.flow for s in stale_flows([told, unanswered], (), node_addresses=[NODE], service_networks=networks)] == [
+        told
+    ]

@@ -1,0 +1,139 @@
+"""Which endpoints a port has from here: readiness, termination, locality, topology hints, duplicates."""
+
+from __future__ import annotations
+
+import pytest
+
+from rulegen.kube import objects as k
+from rulegen.model.endpoints import Place, candidates, pools
+from rulegen.net import Family
+
+HERE = Place("node1", "zone-a")
+
+
+def endpoint(number: int, *, ready=True, serving=None, terminating=None, node="node2", zones=(), nodes=()):
+    return k.SliceEndpoint(
+        addresses=(f"10.0.0.{number}",),
+        conditions=k.EndpointConditions(ready=ready, serving=serving, terminating=terminating),
+        node_name=node,
+        hints=k.EndpointHints(
+            for_zones=tuple(k.ForZone(name=z) for z in zones), for_nodes=tuple(k.ForZone(name=n) for n in nodes)
+        ),
+    )
+
+
+def slice_of(*endpoints, name="s", family="IPv4", ports=(("http", 80),)):
+    return k.EndpointSlice(
+        metadata=k.ObjectMeta(name=name, namespace="shop"),
+        address_type=family,
+        endpoints=endpoints,
+        ports=tuple(k.SlicePort(name=n, port=p) for n, p in ports),
+    )
+
+
+def chosen(*endpoints, uses_local=True, place=HERE):
+    known = candidates([slice_of(*endpoints)], place.node, pytest.fail)
+    found = pools(known.get((Family.IPV4, "http", "TCP"), ()), place, uses_cluster=True, uses_local=uses_local)
+    return [
+        [e.text.split(":")[0].rpartition(".")[2] for e in pool]
+        for pool in (found.cluster, found.local, found.endpoints)
+    ]
+
+
+READY = [
+    ("all ready", [endpoint(1), endpoint(2, node="node1")], ["1", "2"], ["2"], ["1", "2"]),
+    ("unknown is ready", [endpoint(1, ready=None)], ["1"], [], ["1"]),
+    ("not ready is out", [endpoint(1), endpoint(2, ready=False)], ["1"], [], ["1"]),
+    (
+        "terminating only where nothing is ready",
+        [endpoint(1, ready=False, serving=True, terminating=True)],
+        ["1"],
+        [],
+        ["1"],
+    ),
+    ("terminating but not serving: never", [endpoint(1, ready=False, serving=False, terminating=True)], [], [], []),
+    (
+        "a ready one elsewhere; here one that terminates: the pools fall back apart",
+        [endpoint(1), endpoint(2, ready=False, serving=True, terminating=True, node="node1")],
+        ["1"],
+        ["2"],
+        ["1", "2"],
+    ),
+    ("serving though not ready is no endpoint", [endpoint(1, ready=False, serving=True)], [], [], []),
+    ("sorted as text", [endpoint(9), endpoint(10)], ["10", "9"], [], ["10", "9"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("told", "cluster", "local", "union"), [case[1:] for case in READY], ids=[case[0] for case in READY]
+)
+def test_readiness_and_termination(told, cluster, local, union):
+    assert chosen(*told) == [cluster, local, union]
+
+
+A, B = ("zone-a",), ("zone-b",)
+HINTS = [
+    ("zone hints on all", [endpoint(1, zones=A), endpoint(2, zones=B)], HERE, ["1"]),
+    ("one without a hint: all", [endpoint(1, zones=A), endpoint(2)], HERE, ["1", "2"]),
+    ("none for this zone: all", [endpoint(1, zones=B), endpoint(2, zones=B)], HERE, ["1", "2"]),
+    ("a node without a zone: all", [endpoint(1, zones=A), endpoint(2, zones=B)], Place("node1", ""), ["1", "2"]),
+    (
+        "node hints go before zone hints",
+        [endpoint(1, zones=A, nodes=("node2",)), endpoint(2, zones=A, nodes=("node1",))],
+        HERE,
+        ["2"],
+    ),
+    (
+        "node hints, none for this node: zones",
+        [endpoint(1, zones=A, nodes=("x",)), endpoint(2, zones=B, nodes=("x",))],
+        HERE,
+        ["1"],
+    ),
+    ("hints of what is not ready do not count", [endpoint(1, zones=A), endpoint(2, ready=False)], HERE, ["1"]),
+    (
+        "hints are ignored by what terminates",
+        [endpoint(1, zones=B, ready=False, serving=True, terminating=True)],
+        HERE,
+        ["1"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("told", "place", "cluster"), [case[1:] for case in HINTS], ids=[case[0] for case in HINTS])
+def test_topology_hints(told, place, cluster):
+    assert chosen(*told, uses_local=False, place=place)[0] == cluster
+
+
+def test_the_local_pool_ignores_hints():
+    assert chosen(endpoint(1, zones=A), endpoint(2, zones=B, node="node1"))[1:] == [["2"], ["1", "2"]]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize(
+    ("one", "other", "is_there"),
+    [
+        (endpoint(1), endpoint(1, ready=False), True),
+        (endpoint(1), endpoint(1, ready=False, terminating=True), True),
+        (endpoint(1, ready=False), endpoint(1, ready=False, serving=True, terminating=True), False),
+    ],
+)
+def test_where_slices_disagree_the_better_one_wins_whatever_their_order(one, other, is_there, order):
+    told = [slice_of(one, name="a"), slice_of(other, name="b")][::order]
+    known = candidates(told, "node1", pytest.fail)[Family.IPV4, "http", "TCP"]
+    assert len(known) == 1
+    assert bool(pools(known, HERE, uses_cluster=True, uses_local=False).cluster) is is_there
+
+
+def test_what_is_no_address_is_told_and_skipped():
+    told: list[str] = []
+    broken = slice_of(
+        endpoint(1), k.SliceEndpoint(addresses=("nope",)), k.SliceEndpoint(addresses=("fd00::1",)), k.SliceEndpoint()
+    )
+    known = candidates([broken], "node1", told.append)
+    assert [c.endpoint.text for c in known[Family.IPV4, "http", "TCP"]] == ["10.0.0.1:80"]
+    assert ["nope" in told[0], "fd00::1" in told[1], len(told)] == [True, True, 2]
+
+
+def test_ports_without_name_or_number_and_other_address_types_are_no_ports():
+    assert candidates([slice_of(endpoint(1), ports=((None, 80), ("x", None)))], "node1", pytest.fail) == {}
+    assert candidates([slice_of(endpoint(1), family="FQDN")], "node1", pytest.fail) == {}

@@ -1,0 +1,115 @@
+"""What holds for the whole node: where node ports listen, how pods' traffic is told, what is masqueraded."""
+
+from __future__ import annotations
+
+import pytest
+
+from rulegen.kube import objects as k
+from rulegen.kube.proxyconfig import API_VERSION, KIND, read_config
+from rulegen.model.facts import HostFacts, Interface
+from rulegen.model.ir import Masquerade, PodInterface, PodNetwork
+from rulegen.model.nodes import resolve_node, resolve_site, resolve_sysctls
+from rulegen.model.options import Options
+from rulegen.net import Family, parse_address, parse_network
+
+FACTS = HostFacts(
+    interfaces=(
+        Interface("lo", ((parse_address("127.0.0.1"), 8), (parse_address("::1"), 128))),
+        Interface("eth0", ((parse_address("192.168.50.10"), 24), (parse_address("fd00:50::10"), 64))),
+        Interface("eth1", ((parse_address("10.77.0.10"), 16),)),
+    )
+)
+NODE = k.Node(
+    metadata=k.ObjectMeta(name="node1"),
+    spec=k.NodeSpec(pod_cidrs=("10.244.1.0/24", "fd00:10:244:1::/64")),
+    status=k.NodeStatus(
+        addresses=(
+            k.NodeAddress(type="Hostname", address="node1"),
+            k.NodeAddress(type="ExternalIP", address="203.0.113.1"),
+            k.NodeAddress(type="InternalIP", address="192.168.50.10"),
+        )
+    ),
+)
+
+
+def options(**fields):
+    config, unknown = read_config({"apiVersion": API_VERSION, "kind": KIND, **fields}, "test")
+    assert not unknown
+    return Options.of(config)
+
+
+def resolved(family=Family.IPV4, facts=FACTS, node=NODE, **fields):
+    chosen = options(**fields)
+    return resolve_node(family, resolve_site(node, "node1", chosen), node, chosen, facts, [].append)
+
+
+@pytest.mark.parametrize(
+    ("told", "ipv4", "ipv6", "on_localhost"),
+    [
+        ([], None, None, True),
+        (["0.0.0.0/0", "::/0"], None, None, True),
+        (["10.77.0.0/16", "0.0.0.0/0"], None, None, True),
+        (["192.168.50.0/24"], ["192.168.50.10"], None, False),
+        (["172.31.0.0/16"], [], None, False),
+        (["127.0.0.0/8"], ["127.0.0.1"], None, True),
+        (["fd00:50::/64"], None, ["fd00:50::10"], True),
+        (["primary"], ["192.168.50.10"], [], False),
+    ],
+)
+def test_where_node_ports_listen(told, ipv4, ipv6, on_localhost):
+    for family, expected in ((Family.IPV4, ipv4), (Family.IPV6, ipv6)):
+        found = resolved(family, nodePortAddresses=told).node_port_addresses
+        assert (None if found is None else [str(address) for address in found]) == expected
+    assert resolved(nodePortAddresses=told).localhost_node_ports is on_localhost
+    assert resolved(Family.IPV6, nodePortAddresses=told).localhost_node_ports is False
+
+
+def test_localhost_node_ports_can_be_off_and_need_a_kernel_parameter_if_on():
+    on, off = resolved(), resolved(iptables={"localhostNodePorts": False})
+    assert resolve_sysctls([on]) == {"net.ipv4.conf.all.route_localnet": "1"}
+    assert resolve_sysctls([off]) == {}
+
+
+@pytest.mark.parametrize(
+    ("fields", "pods"),
+    [
+        ({}, None),
+        ({"clusterCIDR": "10.244.0.0/16,fd00:10:244::/56"}, PodNetwork(parse_network("10.244.0.0/16"))),
+        ({"clusterCIDR": "fd00:10:244::/56"}, None),
+        ({"detectLocalMode": "NodeCIDR"}, PodNetwork(parse_network("10.244.1.0/24"))),
+        ({"detectLocalMode": "BridgeInterface", "detectLocal": {"bridgeInterface": "cbr0"}}, PodInterface("cbr0")),
+        (
+            {"detectLocalMode": "InterfaceNamePrefix", "detectLocal": {"interfaceNamePrefix": "cali"}},
+            PodInterface("cali", prefix=True),
+        ),
+    ],
+)
+def test_how_pods_traffic_is_told_and_what_follows_for_cluster_ips(fields, pods):
+    found = resolved(**fields)
+    assert found.pods == pods
+    assert found.masquerade_cluster_ip is (Masquerade.OFF_CLUSTER if pods else Masquerade.NEVER)
+    assert resolved(**fields, iptables={"masqueradeAll": True}).masquerade_cluster_ip is Masquerade.ALWAYS
+
+
+def test_marks_and_invalid_packets():
+    assert resolved().masquerade_mark == 0x4000
+    assert resolved(iptables={"masqueradeBit": 0}).masquerade_mark == 1
+    assert resolved().drop_invalid
+    assert not resolved(conntrack={"tcpBeLiberal": True}).drop_invalid
+    liberal = HostFacts(sysctls={"net.netfilter.nf_conntrack_tcp_be_liberal": "1"})
+    assert not resolved(facts=liberal).drop_invalid
+
+
+@pytest.mark.parametrize(
+    ("node", "bind", "address"),
+    [
+        (NODE, "", "192.168.50.10"),
+        (NODE, "0.0.0.0", "192.168.50.10"),
+        (NODE, "10.77.0.10", "10.77.0.10"),
+        (None, "", "127.0.0.1"),
+    ],
+)
+def test_the_nodes_own_address(node, bind, address):
+    site = resolve_site(node, "node1", options(bindAddress=bind))
+    assert str(site.addresses[Family.IPV4]) == address
+    assert str(site.addresses[Family.IPV6]) == "::1"
