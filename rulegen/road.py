@@ -81,8 +81,8 @@ def compile_model(model: Model, mode: str, *, counts: bool) -> Compiled:
     backend = backend_of(mode)
     fragments = {
         family: [
-            backend.compile_node(node, counts),
-            *(backend.compile_service(service, node, counts) for service in model.services.values()),
+            backend.compile_node(node, counts=counts),
+            *(backend.compile_service(service, node, counts=counts) for service in model.services.values()),
         ]
         for family, node in model.nodes.items()
     }

@@ -19,7 +19,7 @@ BUILT_IN = {
 VERDICTS = {"ACCEPT", "DROP", "RETURN", "REJECT", "MARK", "MASQUERADE", "DNAT", "LOG", ""}
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The script has a line that the kernel does not take."""
 
 
@@ -48,7 +48,7 @@ class Kernel:
             for rule in rules:
                 goes_to = target(read_rule(rule))
                 if goes_to not in VERDICTS and goes_to not in chains:
-                    raise Refused(f"{name}: no chain {goes_to}: {rule}")
+                    raise RefusedError(f"{name}: no chain {goes_to}: {rule}")
         self.tables[name] = chains
 
     def _line(self, chains: dict[str, list[str]], line: str) -> None:
@@ -58,7 +58,7 @@ class Kernel:
             chains[word[1:]] = []
             return
         if chain not in chains:
-            raise Refused(f"no chain {chain}: {line}")
+            raise RefusedError(f"no chain {chain}: {line}")
         match word:
             case "-A":
                 chains[chain].append(_printed(rule))
@@ -66,22 +66,21 @@ class Kernel:
                 chains[chain].insert(0, _printed(rule))
             case "-D":
                 if _printed(rule) not in chains[chain]:
-                    raise Refused(f"no such rule: {line}")
+                    raise RefusedError(f"no such rule: {line}")
                 chains[chain].remove(_printed(rule))
             case "-X":
                 if chains[chain] or any(target(read_rule(r)) == chain for rules in chains.values() for r in rules):
-                    raise Refused(f"chain in use: {line}")
+                    raise RefusedError(f"chain in use: {line}")
                 del chains[chain]
             case _:
-                raise Refused(f"unknown: {line}")
+                raise RefusedError(f"unknown: {line}")
 
     def save(self) -> str:
         """Return what `iptables-save` prints."""
         lines = []
         for table, chains in self.tables.items():
             lines.append(f"*{table}")
-            for chain in chains:
-                lines.append(f":{chain} {'ACCEPT' if chain in BUILT_IN[table] else '-'} [0:0]")
+            lines += [f":{chain} {'ACCEPT' if chain in BUILT_IN[table] else '-'} [0:0]" for chain in chains]
             lines += [f"-A {chain} {rule}".rstrip() for chain, rules in chains.items() for rule in rules]
             lines.append("COMMIT")
         return "\n".join(lines) + "\n"
@@ -99,7 +98,7 @@ def commits(script: str) -> list[list[str]]:
 
 
 def _printed(rule: str) -> str:
-    """Return the rule as the kernel prints it: addresses and protocol first, then the matches, the comment with them."""
+    """Return the rule as the kernel prints it: addresses and protocol, then the matches, the comment with them."""
     if not rule.startswith("-m comment --comment "):
         return rule
     read = read_rule(rule)

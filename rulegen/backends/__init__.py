@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from rulegen.backends.iptables import node as iptables_node
 from rulegen.backends.iptables import service as iptables_service
@@ -17,20 +17,33 @@ if TYPE_CHECKING:
     from rulegen.model.ir import Node, Service
 
 
+class CompileNode(Protocol):
+    """Returns what the node wants, whatever the Services."""
+
+    def __call__(self, node: Node, *, counts: bool) -> Fragment:
+        """`counts` says whether rules count with nfacct."""
+
+
+class CompileService(Protocol):
+    """Returns what one Service wants in the node's family; a change of the Service changes only this."""
+
+    def __call__(self, service: Service, node: Node, *, counts: bool) -> Fragment:
+        """`counts` says whether rules count with nfacct."""
+
+
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """The three functions that a backend is; all are pure.
+    """The functions that a backend is; all are pure.
 
     Attributes:
-        compile_node: What the node wants, whatever the Services; `counts` says whether rules count with nfacct.
-        compile_service: What one Service wants in the node's family; a change of the Service changes only this.
+        compile_node, compile_service: Model to fragments.
         cleanup_layout: The same where all of ours goes: what others share with us is left out.
         layout: How our part of a kernel's state is told from others'.
         counters: Names of the nfacct objects that counting rules need.
     """
 
-    compile_node: Callable[[Node, bool], Fragment]
-    compile_service: Callable[[Service, Node, bool], Fragment]
+    compile_node: CompileNode
+    compile_service: CompileService
     layout: Callable[[Node], Layout]
     cleanup_layout: Callable[[Ruleset], Layout]
     counters: tuple[str, ...]

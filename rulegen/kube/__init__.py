@@ -1,0 +1,1 @@
+"""Kubernetes objects: read, checked, joined to a World."""

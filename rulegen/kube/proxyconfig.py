@@ -24,7 +24,7 @@ KIND = "KubeProxyConfiguration"
 DETECT_LOCAL_MODES = ("ClusterCIDR", "NodeCIDR", "BridgeInterface", "InterfaceNamePrefix")
 MODES = ("", "iptables", "ipvs", "nftables")
 
-# IFNAMSIZ less the final NUL; what follows is what the kernel's dev_valid_name() takes, less what iptables reads itself.
+# IFNAMSIZ less the final NUL, of what the kernel's dev_valid_name() takes, less what iptables reads as its own.
 _INTERFACE = re.compile(r"[A-Za-z0-9_.:@-]{1,15}\Z")
 _DURATION = re.compile(r"([0-9]+(\.[0-9]*)?(ns|us|µs|ms|s|m|h))+\Z|0\Z")
 

@@ -1,0 +1,1 @@
+"""World to model: every decision about a node, taken once."""

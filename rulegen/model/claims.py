@@ -62,15 +62,14 @@ def _without_lost(service: Service, owners: Mapping[Claim, ObjectName], warn: Ca
             )
         return owner == service.name
 
-    ports = []
-    for port in service.ports:
-        ports.append(
-            replace(
-                port,
-                cluster_ip=port.cluster_ip if port.cluster_ip and keeps(port, port.cluster_ip, port.port) else None,
-                external_ips=tuple(a for a in port.external_ips if keeps(port, a, port.port)),
-                load_balancer_ips=tuple(a for a in port.load_balancer_ips if keeps(port, a, port.port)),
-                node_port=port.node_port if port.node_port and keeps(port, None, port.node_port) else 0,
-            )
+    ports = (
+        replace(
+            port,
+            cluster_ip=port.cluster_ip if port.cluster_ip and keeps(port, port.cluster_ip, port.port) else None,
+            external_ips=tuple(a for a in port.external_ips if keeps(port, a, port.port)),
+            load_balancer_ips=tuple(a for a in port.load_balancer_ips if keeps(port, a, port.port)),
+            node_port=port.node_port if port.node_port and keeps(port, None, port.node_port) else 0,
         )
+        for port in service.ports
+    )
     return replace(service, ports=tuple(ports))

@@ -15,7 +15,7 @@ SCHEMA_VERSION = 1
 
 
 def model_document(model: Model) -> dict[str, Any]:
-    """Return the model as mappings, lists and text, with its schema's version; the same model gives the same document."""
+    """Return the model as mappings, lists and text; the same model gives the same document."""
     return {
         "schemaVersion": SCHEMA_VERSION,
         "kind": "Model",

@@ -179,7 +179,8 @@ def test_a_family_that_was_not_observed_is_told_and_not_planned(run):
 
 
 def test_hostile_text_reaches_no_terminal(run, folder):
-    dump = '*nat\n:KUBE-SERVICES - [0:0]\n-A KUBE-SERVICES -m comment --comment "\x1b[2J\x07" -s 192.0.2.1/32 -j ACCEPT\nCOMMIT\n'
+    rule = '-A KUBE-SERVICES -m comment --comment "\x1b[2J\x07" -s 192.0.2.1/32 -j ACCEPT'
+    dump = f"*nat\n:KUBE-SERVICES - [0:0]\n{rule}\nCOMMIT\n"
     (folder / "dump").write_text(dump)
     _, out, _ = run("plan", "-f", "blog.yaml", *OFFLINE, "--observed", "dump")
     assert "192.0.2.1" in out

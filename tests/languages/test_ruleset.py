@@ -83,7 +83,7 @@ def test_a_dump_tells_its_family(text, family):
 def test_what_was_printed_reads_back_the_same():
     ruleset = read(DUMP, "dump", Family.IPV4)
     again = read(format_ruleset(ruleset), "again", Family.IPV4)
-    assert again.chains == {name: chain for name, chain in ruleset.chains.items()}
+    assert again.chains == ruleset.chains
 
 
 @given(st.text(max_size=300), st.sampled_from(["", "-j X", "-s 10.0.0.0/8 -p tcp -m tcp --dport 80 -j X"]))

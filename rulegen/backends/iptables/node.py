@@ -111,7 +111,7 @@ def _layout(tolerated: Mapping[ChainName, frozenset[str]]) -> Layout:
     )
 
 
-def compile_node(node: Node, counts: bool) -> Fragment:
+def compile_node(node: Node, *, counts: bool) -> Fragment:
     """Return the node's fragment.
 
     Args:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rulegen.net import Address
 
 
-def compile_service(service: Service, node: Node, counts: bool) -> Fragment:
+def compile_service(service: Service, node: Node, *, counts: bool) -> Fragment:
     """Return what one Service wants in the family of `node`.
 
     Args:
