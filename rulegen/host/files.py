@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import stat
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 
 from rulegen.errors import InputError
 from rulegen.kube.documents import Source
+from rulegen.kube.wording import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,30 +29,28 @@ def read_sources(paths: Sequence[str], stdin: BinaryIO | None = None, *, max_byt
     """Return the texts that paths name, each file once, in the order of the paths.
 
     Args:
-        paths: Files; folders (all their `*.yaml`, `*.yml`, `*.json`, subfolders too, sorted, hidden ones left out);
-            glob patterns; `-` for standard input.
+        paths: Files; folders (all their `*.yaml`, `*.yml`, `*.json`, those of subfolders too, sorted; hidden ones and
+            links to folders are left out); glob patterns; `-` for standard input.
         stdin: Standard input; the real one by default.
         max_bytes: The most that one file may hold.
 
     Raises:
-        InputError: A path names nothing that can be read.
+        InputError: A path names nothing, or something that cannot be read.
     """
     sources: list[Source] = []
-    seen: set[Path] = set()
+    seen: set[str] = set()
     for path in paths:
         if path == STDIN:
-            if any(source.name == "stdin" for source in sources):
-                raise InputError("-", "standard input can be read only once")
-            sources.append(Source("stdin", _bounded((stdin or sys.stdin.buffer), "stdin", max_bytes)))
+            if STDIN in seen:
+                raise InputError("stdin", "can be read only once")
+            seen.add(STDIN)
+            sources.append(Source("stdin", _read_stdin(stdin, max_bytes)))
             continue
         for file in _files(path):
-            try:
-                real = file.resolve()
-            except (OSError, RuntimeError):  # a loop of links, which reading it tells about
-                real = file
+            real = os.path.realpath(file)
             if real not in seen:
                 seen.add(real)
-                sources.append(Source(str(file), _read(file, max_bytes)))
+                sources.append(Source(_shown(file), _read(file, max_bytes)))
     return sources
 
 
@@ -65,60 +65,71 @@ def read_text(path: str, *, max_bytes: int = MAX_BYTES) -> str:
         return content.removeprefix(b"\xef\xbb\xbf").decode("utf-8")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise InputError(path, f"line {line}: not UTF-8 (byte {error.start + 1})") from None
+        raise InputError(_shown(path), f"line {line} is not UTF-8 (byte {error.start + 1})") from None
 
 
 def _files(path: str) -> Iterator[Path]:
     """Yield the files that one argument names."""
-    named = Path(path)
-    if not path:
-        raise InputError("''", "is no file name")
-    try:
-        exists = named.exists() or named.is_symlink()
-    except (OSError, ValueError) as error:
-        raise InputError(path, _reason(error)) from None
-    if exists:
-        yield from _manifests(named) if named.is_dir() else [named]
+    if not path or "\0" in path:
+        raise InputError(_shown(path) or "''", "is no file name")
+    if os.path.lexists(path):
+        yield from _manifests(path) if os.path.isdir(path) else [Path(path)]  # noqa: PTH112 - pathlib raises here
         return
-    found = sorted(glob.glob(path, recursive=True)) if glob.has_magic(path) else []  # noqa: PTH207 - user's own pattern
-    if not found:
-        raise InputError(path, "no file matches" if glob.has_magic(path) else "no such file or folder")
-    for match in found:
-        yield from _manifests(Path(match)) if Path(match).is_dir() else [Path(match)]
+    if not glob.has_magic(path):
+        raise InputError(_shown(path), "no such file or folder")
+    matches = sorted(glob.glob(path, recursive=True))  # noqa: PTH207 - it takes absolute patterns, pathlib does not
+    if not matches:
+        raise InputError(_shown(path), "no file matches")
+    for match in matches:
+        yield from _manifests(match) if os.path.isdir(match) else [Path(match)]  # noqa: PTH112 - as above
 
 
-def _manifests(folder: Path) -> Iterator[Path]:
+def _manifests(folder: str) -> Iterator[Path]:
     """Yield the manifests of a folder and its subfolders, sorted; links to folders are not followed (they may loop)."""
-    try:
-        found = [
-            file
-            for file in sorted(folder.rglob("*"))
-            if file.suffix.lower() in MANIFEST_SUFFIXES
-            and file.is_file()
-            and not any(part.startswith(".") for part in file.relative_to(folder).parts)
+    found: list[Path] = []
+    for parent, folders, files in os.walk(folder, onerror=_raise):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [
+            Path(parent, name)
+            for name in files
+            if Path(name).suffix.lower() in MANIFEST_SUFFIXES and not name.startswith(".")
         ]
-    except OSError as error:
-        raise InputError(str(folder), _reason(error)) from None
     if not found:
-        raise InputError(str(folder), "no *.yaml, *.yml or *.json in this folder")
-    yield from found
+        raise InputError(_shown(folder), "no *.yaml, *.yml or *.json in this folder")
+    yield from sorted(found)
+
+
+def _raise(error: OSError) -> None:
+    raise InputError(_shown(error.filename), _reason(error))
 
 
 def _read(file: Path, max_bytes: int) -> bytes:
     try:
         mode = file.stat().st_mode
         if not stat.S_ISREG(mode) and not (stat.S_ISFIFO(mode) and str(file).startswith(DESCRIPTORS)):
-            raise InputError(str(file), f"is {_kind(mode)}, not a file")
+            raise InputError(_shown(file), f"is {_kind(mode)}, not a file")
         with file.open("rb") as stream:
-            return _bounded(stream, str(file), max_bytes)
+            return _bounded(stream, _shown(file), max_bytes)
     except OSError as error:
-        raise InputError(str(file), _reason(error)) from None
+        raise InputError(_shown(file), _reason(error)) from None
+    except ValueError:  # a NUL in the name
+        raise InputError(_shown(file), "is no file name") from None
+
+
+def _read_stdin(stdin: BinaryIO | None, max_bytes: int) -> bytes:
+    stream = stdin if stdin is not None else getattr(sys.stdin, "buffer", None)
+    if stream is None:
+        raise InputError("stdin", "is closed")
+    try:
+        return _bounded(stream, "stdin", max_bytes)
+    except (OSError, ValueError) as error:
+        raise InputError("stdin", _reason(error)) from None
 
 
 def _bounded(stream: BinaryIO, name: str, max_bytes: int) -> bytes:
     content = stream.read(max_bytes + 1)
     if len(content) > max_bytes:
-        raise InputError(name, f"is larger than {max_bytes // 2**20} MiB")
+        raise InputError(name, f"is larger than {max_bytes / 2**20:.4g} MiB")
     return content
 
 
@@ -128,5 +139,11 @@ def _kind(mode: int) -> str:
     return "a pipe" if stat.S_ISFIFO(mode) else "a device or socket"
 
 
+def _shown(path: str | Path) -> str:
+    """Return a file's name as it may stand in a message: names of files are untrusted bytes too."""
+    return printable(str(path), 4096)
+
+
 def _reason(error: OSError | ValueError) -> str:
-    return (error.strerror or "cannot be read").lower() if isinstance(error, OSError) else str(error)
+    told = error.strerror if isinstance(error, OSError) else str(error)
+    return (told or "cannot be read").lower()

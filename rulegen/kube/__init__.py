@@ -1,1 +1,1 @@
-"""Kubernetes objects: read, checked, joined to a World."""
+"""Kubernetes objects: texts and lists to typed objects, and objects to a World. Pure; nothing here does I/O."""

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from rulegen.net import Network
 
 SHOWN_NAMES: Final = 5
+MAX_REJECTED: Final = 10_000
+MAX_UNKNOWN: Final = 1_000
 
 
 def build_world(
@@ -92,6 +94,7 @@ class _Gathered:
 
     objects: dict[tuple[str, str, str], Decoded] = field(default_factory=dict)
     rejected: list[Rejected] = field(default_factory=list)
+    more_rejected: int = 0
     unknown: Counter[str] = field(default_factory=Counter)
     warnings: Warnings = field(default_factory=Warnings)
 
@@ -101,9 +104,10 @@ class _Gathered:
             case Decoded():
                 self._keep(one)
             case Rejected():
-                self.rejected.append(one)
+                self._reject(one)
             case Unknown():
-                self.unknown[one.kind] += 1
+                known = one.kind in self.unknown or len(self.unknown) < MAX_UNKNOWN
+                self.unknown[one.kind if known else "other kinds"] += 1
             case _:
                 self.take(check(one, ""))
 
@@ -113,7 +117,20 @@ class _Gathered:
         if kept is not one and kept.object != one.object:
             origin = f"in {kept.source}" if kept.source else "before"
             message = f"differs from the one of the same name {origin}: that one is kept"
-            self.rejected.append(Rejected(title_of(one.object), one.source, (Fault("", message),)))
+            self._reject(Rejected(title_of(one.object), one.source, (Fault("", message),)))
+
+    def _reject(self, one: Rejected) -> None:
+        """Keep a rejection; of a flood of them only as many as leave memory for the rest."""
+        if len(self.rejected) < MAX_REJECTED:
+            self.rejected.append(one)
+        else:
+            self.more_rejected += 1
+
+    def _all_rejected(self) -> tuple[Rejected, ...]:
+        if not self.more_rejected:
+            return tuple(self.rejected)
+        more = Rejected("input", "", (Fault("", f"{self.more_rejected} more objects were rejected"),))
+        return (*self.rejected, more)
 
     def nothing(self, names: Sequence[str]) -> InputError:
         """Return the error that tells why there is nothing to build a World of."""
@@ -135,7 +152,7 @@ class _Gathered:
             name = ObjectName(service.metadata.namespace, service.metadata.name)
             if faults:
                 source = self.objects["Service", *name].source
-                self.rejected.append(Rejected(title_of(service), source, faults))
+                self._reject(Rejected(title_of(service), source, faults))
                 continue
             slices, origin = parts.slices_for(service, name)
             services[name] = ServiceInput(service=service, slices=slices, endpoints_from=origin, assigned=assigned)
@@ -144,7 +161,7 @@ class _Gathered:
             services=MappingProxyType(services),
             nodes=MappingProxyType(parts.nodes),
             service_cidrs=tuple(parts.cidrs),
-            rejected=tuple(self.rejected),
+            rejected=self._all_rejected(),
             unknown_kinds=MappingProxyType(dict(sorted(self.unknown.items()))),
             warnings=self.warnings.texts(),
             sources=sources,

@@ -61,7 +61,7 @@ def _decode_slowly(document: Document, struct: type[KubeObject]) -> Decoded | Re
 
 def _title(kind: str, struct: type[KubeObject], value: Any) -> str:
     """Return how an object is called that could not be typed: what its metadata says, made harmless."""
-    metadata = value.get("metadata")
+    metadata = value.get("metadata") if isinstance(value, dict) else None
     named = metadata if isinstance(metadata, dict) else {}
     name, namespace = named.get("name"), named.get("namespace")
     shown = printable(name) if isinstance(name, str) and name else "(no name)"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 
 from rulegen.errors import Fault, Rejected
-from rulegen.kube.json_text import json_line, json_problem, plain_json, without_nulls
+from rulegen.kube.json_text import MAX_JSON_COMMAS, json_line, json_position, json_problem, plain_json
 from rulegen.kube.kinds import KINDS
 from rulegen.kube.wording import described, printable, quoted
 from rulegen.kube.yaml_text import YamlFault, read_yaml
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 MAX_NESTED_LISTS: Final = 4
+MAX_REFUSED: Final = 1_000
+UNRENDERED: Final = " (there are {{ in this file: a template that was not rendered?)"
 
 _UTF8_MARK: Final = codecs.BOM_UTF8
 _OTHER_MARKS: Final = {
@@ -89,7 +91,19 @@ def read_documents(source: Source) -> Iterator[Document | Rejected]:
     """Yield the documents of one text in order. What cannot be read is yielded as Rejected, with the line.
 
     A text that starts with `{` or `[` is read as JSON first; every other text is YAML. Empty documents are passed over.
+    After `MAX_REFUSED` documents that are no Kubernetes objects the file is given up: it is something else.
     """
+    refused = 0
+    for found in _read_all(source):
+        yield found
+        if isinstance(found, Rejected):
+            refused += 1
+            if refused == MAX_REFUSED:
+                yield _Place(printable(source.name, 4096)).refuse(f"{refused} faults: the rest was not read")
+                return
+
+
+def _read_all(source: Source) -> Iterator[Document | Rejected]:
     place = _Place(printable(source.name, 4096))
     content = source.content
     for mark, encoding in _OTHER_MARKS.items():
@@ -133,7 +147,8 @@ def _read_yaml_text(place: _Place, content: bytes) -> Iterator[Document | Reject
     for found in read_yaml(content):
         here = place._replace(source=f"{place.source}:{found.line}")
         if isinstance(found, YamlFault):
-            yield here.refuse(found.message)
+            is_template = b"{{" in content
+            yield here.refuse(f"{found.message}{UNRENDERED if is_template else ''}")
         elif found.value is not None:
             yield from _unfold(here, found.value, [f"{place.source}:{line}" for line in found.item_lines])
 
@@ -151,7 +166,7 @@ def _unfold(place: _Place, value: Any, item_sources: Sequence[str] = ()) -> Iter
     if not _is_list(kind, has_items=items is not None):
         yield Document(str(place), api_version, kind, value)
         return
-    if not isinstance(items or [], list):
+    if items is not None and not isinstance(items, list):
         yield place.refuse(f"expected a list, got {described(items)}", "items")
         return
     sources = item_sources if len(item_sources) == len(items or ()) else ()
@@ -195,6 +210,9 @@ def _inside(place: _Place, kind: str, api_version: str, index: int) -> _Place | 
 
 def _read_json_text(place: _Place, content: bytes) -> Iterator[Document | Rejected]:
     """Read one JSON value, several one after the other, or YAML that merely starts like JSON."""
+    if content.count(b",") > MAX_JSON_COMMAS:
+        yield place.refuse(f"more than {MAX_JSON_COMMAS} values in one file: not read")
+        return
     try:
         raw = msgspec.json.decode(content, type=msgspec.Raw)
     except RecursionError:
@@ -205,7 +223,8 @@ def _read_json_text(place: _Place, content: bytes) -> Iterator[Document | Reject
     else:
         yield from _unfold_raw(place, raw)
         return
-    if "trailing characters" in problem:
+    after = max(json_position(content, problem) - 1, 0)
+    if "trailing characters" in problem and not content.startswith(b"---", after):
         yield from _read_json_stream(place, content)
     elif place.source.endswith(".json"):
         yield _Place(f"{place.source}:{json_line(content, problem)}").refuse(f"not JSON: {json_problem(problem)}")
@@ -248,18 +267,19 @@ def _read_json_stream(place: _Place, content: bytes) -> Iterator[Document | Reje
     """Read JSON values that stand one after the other, as `kubectl` accepts them."""
     text = content.decode("utf-8")
     decoder = json.JSONDecoder()
-    position, number = 0, 0
-    while position < len(text):
-        if text[position] in " \t\r\n":
-            position += 1
+    start, line = 0, 1
+    while start < len(text):
+        if text[start] in " \t\r\n":
+            line += text[start] == "\n"
+            start += 1
             continue
-        here = _Place(f"{place.source}:{text.count(chr(10), 0, position) + 1}")
+        here = _Place(f"{place.source}:{line}")
         try:
-            value, position = decoder.raw_decode(text, position)
-            value = without_nulls(value)
+            _, end = decoder.raw_decode(text, start)
         except (ValueError, RecursionError) as error:
-            words = error.msg.lower() if isinstance(error, json.JSONDecodeError) else str(error)
+            words = error.msg.lower() if isinstance(error, json.JSONDecodeError) else "nested too deep"
             yield here.refuse(f"not JSON: {words}")
             return
-        number += 1
-        yield from _unfold(here, value)
+        yield from _unfold_raw(here, msgspec.Raw(text[start:end].encode("utf-8")))
+        line += text.count("\n", start, end)
+        start = end

@@ -14,6 +14,7 @@ from rulegen.net import Family, family_of, parse_address
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+MAX_ADDRESS: Final = 64
 PROTOCOLS: Final = ("TCP", "UDP", "SCTP")
 
 _OCTET: Final = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
@@ -61,7 +62,7 @@ def family_of_text(text: str) -> Family | None:
     """Return the family of the address that `text` spells, sloppily as kube-proxy reads it; None if it spells none."""
     if _PLAIN_IPV4.match(text):
         return Family.IPV4
-    return _family_of_any(text)
+    return _family_of_any(text) if len(text) <= MAX_ADDRESS else None
 
 
 @functools.lru_cache(maxsize=4096)

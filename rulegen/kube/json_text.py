@@ -7,6 +7,7 @@ from typing import Any, Final
 import msgspec
 
 MAX_JSON_DEPTH: Final = 100
+MAX_JSON_COMMAS: Final = 20_000_000
 
 
 def plain_json(raw: bytes | msgspec.Raw) -> Any:
@@ -41,11 +42,15 @@ def without_nulls(value: Any, depth: int = 0) -> Any:
 
 def json_problem(problem: str) -> str:
     """Return what msgspec says about broken JSON, in the tone of our messages."""
-    return problem.removeprefix("JSON is malformed: ").lower()
+    return problem.removeprefix("JSON is malformed: ").partition(" - at ")[0].lower()
 
 
 def json_line(content: bytes, problem: str) -> int:
     """Return the line that `… (byte 123)` is on, or the last one where the text ends too soon."""
+    return content.count(b"\n", 0, json_position(content, problem)) + 1
+
+
+def json_position(content: bytes, problem: str) -> int:
+    """Return where msgspec found a problem: `… (byte 123)`, or the end of the text."""
     digits = problem.rpartition("(byte ")[2].rstrip(")")
-    position = int(digits) if digits.isdigit() else len(content)
-    return content.count(b"\n", 0, position) + 1
+    return int(digits) if digits.isdigit() else len(content)

@@ -65,7 +65,7 @@ def _check_words(spec: ServiceSpec, findings: Findings) -> None:
 
 def _with_ports(spec: ServiceSpec, findings: Findings) -> ServiceSpec:
     ports = spec.ports
-    if not ports and spec.cluster_ip != HEADLESS and spec.type != "ExternalName":
+    if not ports and HEADLESS not in (spec.cluster_ip, *spec.cluster_ips) and spec.type != "ExternalName":
         findings.fault("spec.ports", "missing: a Service has at least one port")
     if any(not port.protocol for port in ports):
         ports = tuple(replace(port, protocol=port.protocol or "TCP") for port in ports)

@@ -6,6 +6,7 @@ and the API conventions for label values.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any, Final
 
@@ -57,9 +58,9 @@ def quoted(text: str) -> str:
 
 def number(value: float) -> str:
     """Spell a number in a few characters; an integer may have more digits than Python is willing to print."""
-    if isinstance(value, int) and value.bit_length() > 64:
-        return "a number of more than 64 bits"
-    return str(value)
+    if isinstance(value, int):
+        return str(value) if value.bit_length() <= 64 else "a number of more than 64 bits"
+    return str(value) if math.isfinite(value) else "a number without bounds"
 
 
 def described(value: Any) -> str:
@@ -71,7 +72,7 @@ def described(value: Any) -> str:
             return "true" if value else "false"
         case int() | float():
             told = number(value)
-            return told if told.startswith("a") else f"the number {told}"
+            return told if told.startswith("a ") else f"the number {told}"
         case str():
             return f"the text {quoted(value)}"
         case list() | tuple():

@@ -1,4 +1,9 @@
-"""What a scalar of YAML means: YAML 1.1 as kubectl reads it, but that a bare `y` or `n` is text."""
+"""What a scalar of YAML means.
+
+YAML 1.1 as kubectl reads it: `yes` and `on` are booleans, `0x50` and `0120` are integers, but timestamps and
+sexagesimals (`1:30`) are text. What most writers of YAML leave bare though it is text stays text here too, where
+kubectl would see a boolean or a number: `y`, `n`, `1e3` (a Service may be called n, and a version 12e4).
+"""
 
 from __future__ import annotations
 
@@ -22,18 +27,18 @@ _NOT_NUMBERS: Final = {
     **dict.fromkeys(["-.inf", "-.Inf", "-.INF"], float("-inf")),
 }
 _INTEGER: Final = re.compile(
-    r"(?P<sign>[-+]?)(?:0[xX](?P<hex>[0-9a-fA-F]+)|0[bB](?P<binary>[01]+)|0[oO]?(?P<octal>[0-7]+)"
+    r"(?P<sign>[-+]?)(?:0[xX](?P<hex>[0-9a-fA-F]+)|0[bB](?P<binary>[01]+)|0(?P<octal>[0-7]+)"
     r"|(?P<decimal>0|[1-9][0-9]*))\Z"
 )
-_FLOAT: Final = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?\Z")
+_FLOAT: Final = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+][0-9]+)?\Z")
 _BASES: Final = {"hex": 16, "binary": 2, "octal": 8, "decimal": 10}
 
 
 def resolve(text: str) -> Any:
     """Return what a plain scalar means.
 
-    >>> [resolve(t) for t in ("80", "0x50", "0120", "1_000", "yes", "~", "1:30", "2026-11-23", "1e3", "web")]
-    [80, 80, 80, 1000, True, None, '1:30', '2026-11-23', 1000.0, 'web']
+    >>> [resolve(t) for t in ("80", "0x50", "0120", "1_000", "yes", "~", "1:30", "2026-11-23", "1e3", "n")]
+    [80, 80, 80, 1000, True, None, '1:30', '2026-11-23', '1e3', 'n']
     """
     first = text[:1]
     if not first or first not in "0123456789+-.":

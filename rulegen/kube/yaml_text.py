@@ -1,11 +1,8 @@
 """YAML text to plain values, one document after the other, at the speed of libyaml's event parser.
 
-Scalars mean what they mean to kubectl (YAML 1.1 as sigs.k8s.io/yaml reads it): `yes` and `on` are booleans, `0x50`,
-`0o120` and `0120` are integers, timestamps and sexagesimals (`1:30`) stay text. One thing differs: a bare `y` or `n`
-is text, since most writers of YAML do not quote it (a Service may well be called n). A null value in a mapping is
-dropped: it is an absent field.
+A null value in a mapping is dropped: it is an absent field. What scalars mean: `yaml_scalars`.
 
-Beyond that the reader is strict, because every byte may be hostile: a key that stands twice, a tag of one's own, an
+The reader is strict, because every byte may be hostile: a key that stands twice, a tag of one's own, an
 alias to itself, more than `MAX_DEPTH` levels, or aliases that unfold to more than `MAX_ALIASED` values are faults.
 Aliases share their value, so a bomb costs no memory before it is found.
 """
@@ -15,6 +12,7 @@ from __future__ import annotations
 import io
 import re
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 import yaml
@@ -28,9 +26,13 @@ if TYPE_CHECKING:
 
 MAX_DEPTH: Final = 100
 MAX_ALIASED: Final = 100_000
-MAX_VALUES: Final = 20_000_000
+MAX_VALUES: Final = 40_000_000
 MAX_FAULTS: Final = 20
 MAX_DIRECTIVES: Final = 16
+COST_OF_DOCUMENT: Final = 20
+COST_OF_COLLECTION: Final = 4
+MAX_WORDS: Final = 50_000
+MAX_REMEMBERED: Final = 64
 
 _DOCUMENT_START: Final = re.compile(rb"^---(?=[ \t\r\n]|\Z)", re.MULTILINE)
 _DIRECTIVE: Final = re.compile(rb"^%", re.MULTILINE)
@@ -86,7 +88,9 @@ def read_yaml(content: bytes) -> Iterator[YamlDocument | YamlFault]:
     Args:
         content: UTF-8 without a byte order mark.
     """
-    if sum(1 for _ in _DIRECTIVE.finditer(content)) > MAX_DIRECTIVES:  # libyaml's time grows with their square
+    if (
+        len(list(islice(_DIRECTIVE.finditer(content), MAX_DIRECTIVES + 1))) > MAX_DIRECTIVES
+    ):  # libyaml's time grows with their square
         yield YamlFault(1, f"more than {MAX_DIRECTIVES} lines that start with %: not read")
         return
     offset, lines, values = 0, 0, 0
@@ -180,12 +184,11 @@ class _Builder:
         return _Broken(line, f"not YAML: {f'{context}, ' if context else ''}{problem}")
 
     def _start_document(self, event: Any) -> int:
-        self.restart_index = event.start_mark.index + (3 if event.explicit else 0)
+        self.restart_index = event.end_mark.index if event.explicit else event.start_mark.index
         self._container, self._key = [], _NO_KEY
         self._anchors, self._nulls, self._merging, self._item_lines, self._aliased = {}, [], [], [], 0
         self._frames.clear()
-        if len(self._known) > 10_000:
-            self._known.clear()
+        self._count(event, COST_OF_DOCUMENT)
         return self._line(event) + (1 if event.explicit else 0)
 
     def _document(self, line: int) -> YamlDocument:
@@ -199,7 +202,7 @@ class _Builder:
         if event.implicit[0]:
             known = self._known.get(value, _UNSEEN)
             if known is _UNSEEN:
-                known = self._known[value] = resolve(value)
+                known = self._learn(value)
             value = known
             if value == "<<" and self._key is _NO_KEY and type(self._container) is dict:
                 self._merging.append(self._container)
@@ -212,6 +215,15 @@ class _Builder:
         if event.anchor is not None:
             self._anchors[event.anchor] = (value, 1)
         self._add(value, event)
+
+    def _learn(self, text: str) -> Any:
+        """Resolve a plain scalar, and remember short ones: the same few words stand in a file again and again."""
+        value = resolve(text)
+        if len(text) <= MAX_REMEMBERED:
+            if len(self._known) >= MAX_WORDS:
+                self._known.clear()
+            self._known[text] = value
+        return value
 
     def _add(self, value: Any, event: Any) -> None:
         """Put a finished value where it belongs: into the list, or as key or value into the mapping at hand."""
@@ -254,12 +266,17 @@ class _Builder:
             raise _Broken(self._line(event), f"the tag {quoted(event.tag)} is not allowed in a manifest")
         if len(self._frames) >= MAX_DEPTH:
             raise _Broken(self._line(event), f"more than {MAX_DEPTH} levels deep")
-        if self.values > MAX_VALUES:
-            raise _Broken(self._line(event), f"more than {MAX_VALUES} values in one file: not read further")
+        self._count(event, COST_OF_COLLECTION)
         if event.anchor is not None:
             self._anchors[event.anchor] = _OPEN
         self._frames.append((self._container, self._key, event.anchor, self.values + self._aliased))
         self._container, self._key = container, _NO_KEY
+
+    def _count(self, event: Any, cost: int) -> None:
+        """Count what costs more than a scalar, and look at what has come together."""
+        self.values += cost
+        if self.values > MAX_VALUES:
+            raise _Broken(self._line(event), f"more than {MAX_VALUES} values in one file: the rest was not read")
 
     def _end(self, event: Any) -> None:
         value = self._container

@@ -1,0 +1,204 @@
+"""World: each object once, endpoints from the best source there is, nothing lost without a word."""
+
+from __future__ import annotations
+
+import gc
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rulegen.errors import InputError, Rejected
+from rulegen.kube.build import build_world, read_world, without_gc
+from rulegen.kube.decode import Unknown, decode
+from rulegen.kube.documents import Source, read_documents
+from rulegen.kube.world import ObjectName, World
+
+WEB = ObjectName("shop", "web")
+
+
+def service(name: str = "web", **spec: Any) -> dict[str, Any]:
+    spec = {"clusterIP": "10.96.0.10", "selector": {"app": name}, "ports": [{"name": "http", "port": 80}], **spec}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "shop"}, "spec": spec}
+
+
+def slice_(name: str = "web-1", owner: str = "web", namespace: str = "shop", **labels: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": name, "namespace": namespace, "labels": {"kubernetes.io/service-name": owner, **labels}},
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": ["10.244.0.1"]}],
+        "ports": [{"name": "http", "port": 8080}],
+    }
+
+
+ENDPOINTS = {
+    "apiVersion": "v1",
+    "kind": "Endpoints",
+    "metadata": {"name": "web", "namespace": "shop"},
+    "subsets": [{"addresses": [{"ip": "10.244.0.2"}], "ports": [{"name": "http", "port": 8080}]}],
+}
+POD = {
+    "apiVersion": "v1",
+    "kind": "Pod",
+    "metadata": {"name": "web-1", "namespace": "shop", "labels": {"app": "web"}},
+    "status": {"podIP": "10.244.0.3", "conditions": [{"type": "Ready", "status": "True"}]},
+}
+NODE = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node1"}}
+
+
+def world(*objects: dict[str, Any], **arguments: Any) -> World:
+    return read_world([Source(f"{i}.json", json.dumps(one).encode()) for i, one in enumerate(objects)], **arguments)
+
+
+def addresses(found: World) -> list[str]:
+    return [e.addresses[0] for piece in found.services[WEB].slices for e in piece.endpoints]
+
+
+ORIGINS = [
+    # objects                                          from            endpoints
+    ([service()], "", []),
+    ([service(), slice_(), ENDPOINTS, POD], "EndpointSlice", ["10.244.0.1"]),
+    ([service(), ENDPOINTS, POD], "Endpoints", ["10.244.0.2"]),
+    ([service(), POD], "Pods", ["10.244.0.3"]),
+    ([service(), slice_(namespace="other"), POD], "Pods", ["10.244.0.3"]),
+    ([service(), {**ENDPOINTS, "subsets": []}, POD], "", []),
+    ([service(), {**slice_(), "endpoints": []}, POD], "EndpointSlice", []),
+    ([service(selector={}), POD], "", []),
+    ([service(selector=None), POD], "", []),
+    ([service(selector={"app": "other"}), POD], "", []),
+    ([service(type="ExternalName", externalName="example.org"), POD], "", []),
+]
+
+
+@pytest.mark.parametrize(("objects", "origin", "endpoints"), ORIGINS)
+def test_where_endpoints_come_from(objects: list[dict[str, Any]], origin: str, endpoints: list[str]) -> None:
+    found = world(*objects)
+    assert found.services[WEB].endpoints_from == origin
+    assert addresses(found) == endpoints
+
+
+def test_slices_stand_in_order_of_name() -> None:
+    found = world(slice_("web-b"), slice_("web-a"), service(), slice_("web-c"))
+    assert [piece.metadata.name for piece in found.services[WEB].slices] == ["web-a", "web-b", "web-c"]
+
+
+def test_what_a_proxy_must_not_see_is_left_to_the_model() -> None:
+    hidden = service()
+    hidden["metadata"]["labels"] = {"service.kubernetes.io/service-proxy-name": "other"}
+    found = world(hidden, slice_(**{"service.kubernetes.io/headless": ""}))
+    assert "service.kubernetes.io/service-proxy-name" in found.services[WEB].service.metadata.labels
+    assert "service.kubernetes.io/headless" in found.services[WEB].slices[0].metadata.labels
+
+
+def test_the_same_object_twice_is_one() -> None:
+    found = world(service(), service())
+    assert len(found.services) == 1
+    assert found.rejected == ()
+
+
+def test_of_two_that_differ_the_first_is_kept_and_both_sources_are_named() -> None:
+    found = world(service(), service(clusterIP="10.96.0.11"))
+    assert found.services[WEB].service.spec.cluster_ip == "10.96.0.10"
+    (rejected,) = found.rejected
+    assert rejected.source == "1.json"
+    assert rejected.lines() == ("Service shop/web: differs from the one of the same name in 0.json: that one is kept",)
+
+
+def test_one_name_in_two_namespaces_or_kinds_is_two_objects() -> None:
+    other = service()
+    other["metadata"]["namespace"] = "other"
+    assert len(world(service(), other, ENDPOINTS).services) == 2
+
+
+def test_unknown_kinds_are_counted() -> None:
+    found = world(
+        service(), *[{"apiVersion": "apps/v1", "kind": "Deployment"}] * 2, {"apiVersion": "v1", "kind": "Secret"}
+    )
+    assert dict(found.unknown_kinds) == {"apps/v1 Deployment": 2, "v1 Secret": 1}
+
+
+def test_slices_without_their_service_are_told() -> None:
+    found = world(service(), *(slice_(f"x-{i}", f"x{i}") for i in range(7)))
+    assert found.warnings == (
+        "EndpointSlices of Services that are not in the input: shop/x0, shop/x1, shop/x2, shop/x3, shop/x4, and 2 more",
+    )
+
+
+def test_a_slice_that_belongs_to_nobody_is_no_matter() -> None:
+    lonely = slice_()
+    lonely["metadata"]["labels"] = {}
+    assert world(service(), lonely).warnings == ()
+
+
+def test_nodes_and_service_cidrs() -> None:
+    cidr = {"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "b"}}
+    found = world(
+        NODE,
+        {**cidr, "spec": {"cidrs": ["10.1.0.0/16"]}},
+        {**cidr, "metadata": {"name": "a"}, "spec": {"cidrs": ["fd00::/108"]}},
+    )
+    assert list(found.nodes) == ["node1"]
+    assert found.service_cidrs == ("fd00::/108", "10.1.0.0/16")
+
+
+@pytest.mark.parametrize("content", [b"", b"# nothing", b"a: [", b"{apiVersion: apps/v1, kind: X}", b"\xff"])
+def test_nothing_usable_is_an_error_and_not_an_empty_world(content: bytes) -> None:
+    with pytest.raises(InputError, match=r"a\.yaml: no usable Kubernetes object in it"):
+        read_world([Source("a.yaml", content)])
+
+
+def test_no_sources_at_all() -> None:
+    with pytest.raises(InputError, match="input: no usable"):
+        read_world([])
+
+
+def test_why_there_is_nothing_is_told() -> None:
+    with pytest.raises(InputError) as told:
+        read_world([Source("a", b"[1]"), Source("b", b"{apiVersion: apps/v1, kind: X}")])
+    assert told.value.hint == "a: expected a Kubernetes object, got a list; 1 of the unknown kind apps/v1 X"
+
+
+def test_typed_objects_are_checked_too() -> None:
+    decoded = [
+        decode(one)
+        for one in read_documents(Source("x", json.dumps(service()).encode()))
+        if not isinstance(one, Rejected)
+    ]
+    (one,) = [d.object for d in decoded if not isinstance(d, Rejected | Unknown)]
+    assert list(build_world([one]).services) == [WEB]
+    bad = type(one)(metadata=one.metadata)
+    assert build_world([bad]).rejected[0].lines() == (
+        "Service shop/web: spec.ports: missing: a Service has at least one port",
+    )
+
+
+def test_an_empty_world_can_be_built_of_nothing() -> None:
+    assert build_world([]) == World()
+
+
+@given(
+    st.permutations(
+        [service(), slice_("a"), slice_("b"), service("db"), ENDPOINTS, POD, NODE, service("x", clusterIP="")]
+    )
+)
+def test_order_means_nothing(objects: list[dict[str, Any]]) -> None:
+    found = [decode(one) for text in objects for one in read_documents(Source("x", json.dumps(text).encode()))]
+    first = build_world(found)
+    assert list(first.services) == sorted(first.services)
+    assert first == build_world(sorted(found, key=repr))
+
+
+@pytest.mark.parametrize("was_on", [True, False])
+def test_the_collector_is_as_it_was(was_on: bool) -> None:
+    before = gc.isenabled()
+    try:
+        (gc.enable if was_on else gc.disable)()
+        with without_gc():
+            assert not gc.isenabled()
+        assert gc.isenabled() is was_on
+    finally:
+        (gc.enable if before else gc.disable)()

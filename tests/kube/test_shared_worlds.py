@@ -1,0 +1,47 @@
+"""Objects as real API servers and real tests wrote them: none is ever refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rulegen.kube.build import read_world
+from rulegen.kube.documents import Source
+from tests.shared import shared, worlds
+
+
+class Text(yaml.CSafeLoader):
+    """Times stay text, as in JSON."""
+
+
+Text.add_constructor("tag:yaml.org,2002:timestamp", Text.construct_yaml_str)
+
+
+@pytest.mark.parametrize("folder", worlds("objects.yaml"), ids=lambda folder: folder.name)
+def test_parity_worlds(folder: Path) -> None:
+    content = (folder / "objects.yaml").read_bytes()
+    world = read_world([Source("objects.yaml", content)])
+    objects = [one for one in yaml.load_all(content, Loader=Text) if one]
+    assert not [r.lines() for r in world.rejected]
+    assert {str(name) for name in world.services} == {
+        f"{o['metadata']['namespace']}/{o['metadata']['name']}" for o in objects if o["kind"] == "Service"
+    }
+    assert sorted(world.nodes) == sorted(o["metadata"]["name"] for o in objects if o["kind"] == "Node")
+    assert all(service.assigned == () for service in world.services.values())
+    as_json = read_world(
+        [Source("objects.json", json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}).encode())]
+    )
+    assert as_json.services == world.services
+    assert as_json.nodes == world.nodes
+
+
+def test_objects_of_flows() -> None:
+    cases = yaml.load(shared("flows/iptables.yaml").read_bytes(), Loader=Text)["cases"]
+    assert cases
+    for case in cases:
+        world = read_world([Source(case["id"], json.dumps(one).encode()) for one in case["objects"]])
+        assert not [r.lines() for r in world.rejected], case["id"]
+        assert not world.unknown_kinds
