@@ -1,0 +1,1 @@
+"""rulegen at work, in network namespaces of its own: the machine's rules are not touched."""

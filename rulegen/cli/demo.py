@@ -1,0 +1,31 @@
+"""`rulegen demo`: all of it at work, on a node that exists for that only."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import click
+
+from rulegen.cli.console import has_colour, print_lines
+from rulegen.errors import HostError
+
+
+@click.command("demo")
+def command() -> None:
+    r"""Show all of it: plan, apply, a roll-over under load, a plan that is empty.
+
+    A node, the pods of a blog and a client outside are made in network namespaces of their own and are gone when the
+    demo ends. The rules of this machine are not touched. Needs root.
+
+    \b
+    rulegen demo
+    """
+    from rulegen.demo.screen import Paint  # noqa: PLC0415 - so that help is quick
+    from rulegen.demo.story import play  # noqa: PLC0415 - the same
+
+    if os.geteuid() != 0:
+        raise HostError("network namespaces need root", hint="run it as root: sudo rulegen demo")
+    # Whoever ends it, by Ctrl-C or otherwise, nothing may be left behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    play(lambda line: print_lines([line]), Paint(colour=has_colour()))

@@ -1,0 +1,130 @@
+"""Hosts of the demo: each is a process in a network namespace of its own, which has no name and ends with it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from rulegen.errors import HostError
+from rulegen.host.runner import Command, MissingToolError, find, run
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rulegen.host.runner import Completed
+
+_COMMAND_TIMEOUT_S = 60
+_END_S = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Who answered how often.
+
+    Attributes:
+        answered: By name of the pod.
+        failed: How many questions nobody answered.
+        failures: How the first of those failed.
+    """
+
+    answered: Mapping[str, int]
+    failed: int = 0
+    failures: tuple[str, ...] = ()
+
+    @property
+    def asked(self) -> int:
+        """How many questions there were."""
+        return sum(self.answered.values()) + self.failed
+
+
+@dataclass(slots=True)
+class Host:
+    """A host, from its start to `end`.
+
+    Attributes:
+        name: What it answers with.
+        port: Where it answers HTTP, on all of its addresses; 0 for nowhere.
+    """
+
+    name: str
+    port: int = 0
+    _process: subprocess.Popen[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        unshare = find("unshare")
+        if unshare is None:
+            raise MissingToolError("unshare")
+        listen = [str(self.port)] if self.port else []
+        self._process = subprocess.Popen(
+            (unshare, "--net", "--", sys.executable, "-m", "rulegen.demo.peer", self.name, *listen),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            # Ctrl-C is for the demo, which ends its hosts.
+            start_new_session=True,
+        )
+        try:
+            self._answer()
+        except BaseException:
+            self.end()
+            raise
+
+    @property
+    def pid(self) -> int:
+        """The process that holds the namespace."""
+        return self._process.pid
+
+    def set(self, parameters: Mapping[str, str]) -> None:
+        """Set kernel parameters of the namespace, by their paths below /proc/sys."""
+        self._do("set", parameters=dict(parameters))
+
+    def ask(self, address: str, port: int, count: int) -> Tally:
+        """Ask for a page `count` times, over a new connection each time."""
+        return _tally(self._do("ask", address=address, port=port, count=count))
+
+    def start_asking(self, address: str, port: int) -> None:
+        """Ask without pause from now on."""
+        self._do("start", address=address, port=port)
+
+    def stop_asking(self) -> Tally:
+        """Ask no more, and tell what came of it."""
+        return _tally(self._do("stop"))
+
+    def run(self, *argv: str, environment: Mapping[str, str]) -> Completed:
+        """Run a program to its end on this host."""
+        inside = ("nsenter", f"--net=/proc/{self.pid}/ns/net", "--", *argv)
+        return run(Command(inside, environment=environment, timeout_s=_COMMAND_TIMEOUT_S))
+
+    def end(self) -> None:
+        """End the host, and its namespace with it."""
+        self._process.kill()
+        self._process.communicate(timeout=_END_S)
+
+    def _do(self, what: str, **parameters: Any) -> dict[str, Any]:
+        try:
+            self._stdin.write(json.dumps({"do": what, **parameters}) + "\n")
+            self._stdin.flush()
+        except BrokenPipeError:
+            pass  # it has ended, and what it said last is read below
+        return self._answer()
+
+    @property
+    def _stdin(self) -> Any:
+        return self._process.stdin
+
+    def _answer(self) -> dict[str, Any]:
+        line = self._process.stdout.readline() if self._process.stdout else ""
+        if line:
+            answer: dict[str, Any] = json.loads(line)
+            return answer
+        self._process.kill()
+        said = self._process.communicate(timeout=_END_S)[1].strip().splitlines()
+        raise HostError(f"host {self.name} of the demo has ended: {said[-1] if said else 'without a word'}")
+
+
+def _tally(answer: Mapping[str, Any]) -> Tally:
+    return Tally(answer["answered"], answer["failed"], tuple(answer["failures"]))

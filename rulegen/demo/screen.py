@@ -1,0 +1,106 @@
+"""What the demo shows: a plan cut down to what fits, and bars for who answered."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from rulegen.demo.hosts import Tally
+
+WIDTH = 98
+_BAR = 24
+_BOLD, _DIM, _RESET = "\033[1m", "\033[2m", "\033[0m"
+_COLOURS = {"+": "\033[32m", "-": "\033[31m", "~": "\033[33m"}
+_POD_COLOURS = ("\033[36m", "\033[35m", "\033[34m", "\033[33m")
+
+_ITEM = re.compile(r"  [-+~] \w+ ")
+_SIGNED = re.compile(r" *([-+~]) ")
+_FOLDED = re.compile(r"  [-+~] chain nat KUBE-(SEP|EXT)-")
+"""Chains whose few rules are counted, not shown: one for each endpoint, alike but for the address."""
+
+
+class Paint:
+    """Colours, where they are wanted."""
+
+    def __init__(self, *, colour: bool) -> None:
+        self._colour = colour
+
+    def bold(self, text: str) -> str:
+        """Return a heading."""
+        return self._in(_BOLD, text)
+
+    def dim(self, text: str) -> str:
+        """Return something beside the point."""
+        return self._in(_DIM, text)
+
+    def change(self, line: str) -> str:
+        """Return a line of a plan in the colour of its sign."""
+        signed = _SIGNED.match(line)
+        return self._in(_COLOURS[signed[1]], line) if signed else line
+
+    def pod(self, number: int, text: str) -> str:
+        """Return what belongs to a pod in the pod's colour."""
+        return self._in(_POD_COLOURS[number % len(_POD_COLOURS)], text)
+
+    def _in(self, code: str, text: str) -> str:
+        return f"{code}{text}{_RESET}" if self._colour and text else text
+
+
+def condense(output: str, *, brief: bool = False) -> Iterator[str]:
+    """Yield the lines of a plan that fit on a screen: what concerns the Service, and what it all comes to.
+
+    What all Services share is counted in one line; rules that stay are left out, and so are reasons where there is no
+    room for them.
+
+    Args:
+        output: What `rulegen plan` or `rulegen apply` printed.
+        brief: Only what it came to.
+    """
+    for block in output.strip("\n").split("\n\n"):
+        heading, *lines = block.split("\n")
+        if heading.startswith(("Plan: ", "No changes")):
+            yield from lines if brief and lines else (heading, *lines)
+        elif heading == "The node itself" and not brief:
+            count = sum(_ITEM.match(line) is not None for line in lines)
+            yield f"{heading}: {count} changes, for what all Services share"
+        elif heading.startswith(("Service ", "Left over")) and not brief:
+            yield heading
+            yield from (_fit(line) for line in _folded(lines))
+
+
+def bars(columns: Mapping[str, Tally], pods: Sequence[str], paint: Paint) -> Iterator[str]:
+    """Yield a line for each pod: how many questions it answered by each way; the longest bar of a way is a full one."""
+    width = max(map(len, pods)) + 2
+    yield "  " + " " * width + "".join(paint.dim(f"{name:<{_BAR + 12}}") for name in columns).rstrip()
+    for number, pod in enumerate(pods):
+        cells = []
+        for tally in columns.values():
+            count = tally.answered.get(pod, 0)
+            most = max(tally.answered.values(), default=1)
+            bar = "█" * max(round(_BAR * count / most), 1 if count else 0)
+            cells.append(paint.pod(number, f"{bar:<{_BAR}}") + f" {count:>5}      ")
+        yield f"  {pod:<{width}}{''.join(cells)}".rstrip()
+
+
+def _folded(lines: Sequence[str]) -> Iterator[str]:
+    """Yield the lines of a Service's part, chains of one endpoint as one line each."""
+    starts = [number for number, line in enumerate(lines) if _ITEM.match(line)]
+    for start, end in zip(starts, [*starts[1:], len(lines)], strict=True):
+        heading, *rules = lines[start:end]
+        if _FOLDED.match(heading) and rules:
+            yield f"{heading}, {len(rules)} rules"
+        else:
+            yield heading
+            # a rule that stands alone has no sign of its own
+            yield from (rule for rule in rules if len(rules) == 1 or _SIGNED.match(rule))
+
+
+def _fit(line: str) -> str:
+    """Return a line without its reason where both do not fit, and cut off where it does not fit even so."""
+    line = line.replace(" [IPv4]", "")
+    if len(line) > WIDTH:
+        line = line.partition("  # ")[0]
+    return line if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…"

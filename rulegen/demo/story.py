@@ -1,0 +1,191 @@
+"""The story of the demo: a blog is put behind a Service, rolled over under load, and scaled down.
+
+Everything on the node is done by the rulegen command itself, as on any node; its output is shown, cut to fit a screen.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rulegen.demo.cables import join_client, join_pod
+from rulegen.demo.examples import folder
+from rulegen.demo.hosts import Host
+from rulegen.demo.screen import bars, condense
+from rulegen.errors import HostError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from rulegen.demo.hosts import Tally
+    from rulegen.demo.screen import Paint
+
+NODE, NODE_ADDRESS, CLIENT_ADDRESS = "web-1", "192.0.2.10", "192.0.2.77"
+CLUSTER_IP, PORT, NODE_PORT, TARGET_PORT = "10.96.32.88", 8080, 32388, 80
+PODS = {"my-blog-a": "10.244.1.11", "my-blog-b": "10.244.1.12", "my-blog-c": "10.244.1.13", "my-blog-d": "10.244.1.14"}
+QUESTIONS = 300
+_CLUSTER = ("my-blog/node.yaml", "my-blog/service.yaml")
+
+_PICTURE = (
+    (f"client {CLIENT_ADDRESS} ─────────── {NODE} {NODE_ADDRESS} ", "─", "┬", "my-blog-a"),
+    (f"{'':29}node port  {NODE_PORT}", " ", "├", "my-blog-b"),
+    (f"{'':29}cluster IP {CLUSTER_IP}, port {PORT}", " ", "└", "my-blog-c"),
+)
+_PICTURE_WIDTH = 66
+
+
+class DemoError(HostError):
+    """Something in the demo did not go as it must."""
+
+
+@dataclass(slots=True)
+class Stage:
+    """The hosts, and what is on the screen.
+
+    Attributes:
+        pods: Those that run, by name.
+        say: Shows one line.
+        ends: Ends all hosts.
+        lock: A lock file for the node, so that none of the machine's is taken.
+    """
+
+    node: Host
+    client: Host
+    pods: dict[str, Host]
+    say: Callable[[str], None]
+    paint: Paint
+    ends: ExitStack
+    lock: str
+
+    def start_pod(self, name: str) -> None:
+        """Start a pod and join it to the node."""
+        self.pods[name] = pod = _started(self.ends, name, TARGET_PORT)
+        join_pod(pod, PODS[name], self.node)
+
+    def rulegen(self, command: str, files: tuple[str, ...], *options: str, brief: bool = False) -> None:
+        """Run rulegen on the node, with some of the example manifests, and show what it says.
+
+        Args:
+            command: Its first argument.
+            files: Of the folder with the examples.
+            options: More arguments.
+            brief: Show only what it comes to.
+        """
+        where = folder()
+        shown = " ".join(("rulegen", command, *(f"-f {name}" for name in files)))
+        self.say(self.paint.dim(f"  $ {shown}"))
+        given = [argument for name in files for argument in ("-f", str(where / name))]
+        argv = ("-m", "rulegen", command, *given, "--config", str(where / "config.yaml"), *options)
+        done = self.node.run(sys.executable, *argv, environment={"XTABLES_LOCKFILE": self.lock})
+        if done.code != 0:
+            raise DemoError(f"`{shown}` failed: {done.complaint}")
+        for line in condense(done.stdout, brief=brief):
+            self.say(f"  {self.paint.change(line)}")
+
+    def ask_both_ways(self) -> None:
+        """Ask through the cluster IP, from a pod, and through the node port, from outside; show who answered."""
+        pod = next(iter(self.pods.values()))
+        inside = pod.ask(CLUSTER_IP, PORT, QUESTIONS)
+        outside = self.client.ask(NODE_ADDRESS, NODE_PORT, QUESTIONS)
+        self.show(
+            {
+                f"{pod.name} asks {CLUSTER_IP}:{PORT}": inside,
+                f"client asks {NODE_ADDRESS}:{NODE_PORT}": outside,
+            }
+        )
+
+    def show(self, tallies: dict[str, Tally]) -> None:
+        """Show who answered.
+
+        Raises:
+            DemoError: Somebody got no answer, or one of the pods that should have answered never did.
+        """
+        names = sorted({pod for tally in tallies.values() for pod in tally.answered})
+        for line in bars(tallies, names, self.paint):
+            self.say(line)
+        for way, tally in tallies.items():
+            if tally.failed:
+                raise DemoError(f"{way}: {tally.failed} of {tally.asked} not answered: {'; '.join(tally.failures)}")
+            silent = [pod for pod in self.pods if pod not in tally.answered]
+            if silent:
+                raise DemoError(f"{way}: {', '.join(silent)} never answered")
+
+
+def play(say: Callable[[str], None], paint: Paint) -> None:
+    """Tell the story from the first plan to the last, empty one; nothing of it is left behind.
+
+    Args:
+        say: Shows one line.
+        paint: Colours, where wanted.
+
+    Raises:
+        HostError: This machine cannot do it, or a step failed: which, and why.
+    """
+    say(paint.bold("A blog of three pods, on a node and for a client that exist for this demo only"))
+    for left, fill, branch, pod in _PICTURE:
+        say(f"  {left:{fill}<{_PICTURE_WIDTH}}{branch}── {pod} {PODS[pod]}:{TARGET_PORT}")
+    with _stage(say, paint) as stage:
+        _serve(stage)
+        _roll_over(stage)
+        _scale_down(stage)
+        say("")
+        say(paint.bold("5  Once more: what is as it should be is not written again"))
+        stage.rulegen("plan", (*_CLUSTER, "my-blog-scaled-down"))
+
+
+def _serve(stage: Stage) -> None:
+    say, paint = stage.say, stage.paint
+    say("")
+    say(paint.bold("1  The plan: what the manifests come to, on this node"))
+    stage.rulegen("plan", ("my-blog",))
+    say("")
+    say(paint.bold("2  Apply it, and ask"))
+    stage.rulegen("apply", ("my-blog",), "--yes", brief=True)
+    stage.ask_both_ways()
+
+
+def _roll_over(stage: Stage) -> None:
+    say, paint = stage.say, stage.paint
+    say("")
+    say(paint.bold("3  Roll over: my-blog-d takes the place of my-blog-c, while the client keeps asking"))
+    stage.client.start_asking(NODE_ADDRESS, NODE_PORT)
+    stage.start_pod("my-blog-d")
+    stage.rulegen("apply", (*_CLUSTER, "my-blog-rolled-over"), "--yes")
+    leaving = stage.pods.pop("my-blog-c")
+    after = stage.client.ask(NODE_ADDRESS, NODE_PORT, QUESTIONS)
+    leaving.end()
+    meanwhile = stage.client.stop_asking()
+    stage.show({f"meanwhile: {meanwhile.asked} questions": meanwhile, "afterwards": after})
+    say(f"  {meanwhile.asked + after.asked} questions, each got its answer.")
+
+
+def _scale_down(stage: Stage) -> None:
+    say, paint = stage.say, stage.paint
+    say("")
+    say(paint.bold("4  Scale down: my-blog-a goes"))
+    stage.rulegen("apply", (*_CLUSTER, "my-blog-scaled-down"), "--yes")
+    stage.pods.pop("my-blog-a").end()
+    stage.ask_both_ways()
+
+
+@contextmanager
+def _stage(say: Callable[[str], None], paint: Paint) -> Iterator[Stage]:
+    """Start all hosts and join them; end them, whatever happens."""
+    with ExitStack() as ends:
+        temporary = ends.enter_context(tempfile.TemporaryDirectory(prefix="rulegen-demo-"))
+        node, client = _started(ends, NODE), _started(ends, "client")
+        node.set({"net/ipv4/ip_forward": "1", "net/ipv6/conf/all/disable_ipv6": "1"})
+        join_client(client, CLIENT_ADDRESS, node, NODE_ADDRESS)
+        stage = Stage(node, client, {}, say, paint, ends, f"{temporary}/xtables.lock")
+        for name in ("my-blog-a", "my-blog-b", "my-blog-c"):
+            stage.start_pod(name)
+        yield stage
+
+
+def _started(ends: ExitStack, name: str, port: int = 0) -> Host:
+    host = Host(name, port)
+    ends.callback(host.end)
+    return host
