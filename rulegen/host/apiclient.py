@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlencode
 
 from rulegen.errors import HostError
+from rulegen.kube.wording import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -274,5 +275,4 @@ def _seconds(header: str | None) -> float:
 def _one_line(said: object) -> str:
     """Return a message in one printable line, without the innards of the HTTP library."""
     text = _ADDRESS.sub("", " ".join(str(said).split()))
-    shown = "".join(character if character.isprintable() else "?" for character in text)
-    return shown if len(shown) <= 300 else f"{shown[:299]}…"
+    return printable(text, 300)

@@ -10,12 +10,14 @@ import re
 from typing import TYPE_CHECKING
 
 from rulegen.errors import HostError
+from rulegen.kube.wording import printable
 
 if TYPE_CHECKING:
     from rulegen.host.variant import Variant
     from rulegen.net import Family
 
 CONTEXT_LINES = 5
+_LONGEST = 500
 _LINE = re.compile(r"\bline:? (?P<line>[0-9]+)\b")
 _TOOL = re.compile(r"^ip6?tables(-nft|-legacy)?(-restore)?( v[0-9.]+)?( \((nf_tables|legacy)\))?: ?")
 _WHERE = re.compile(r"^line [0-9]+( failed$|( failed)?: )")
@@ -95,4 +97,4 @@ def _committed(lines: list[str], line: int | None) -> tuple[str, ...]:
 
 def _shown(text: str) -> str:
     """Return a line fit for a terminal."""
-    return "".join(character if character.isprintable() else "?" for character in text)
+    return printable(text, _LONGEST)

@@ -7,6 +7,7 @@ a test can hand in one that answers from memory, or one that enters a namespace 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 from rulegen.errors import HostError
+from rulegen.kube.wording import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,6 +41,11 @@ PACKAGES = MappingProxyType(
 
 READ_TIMEOUT_S = 120.0
 """No tool that only reads takes longer: a dump of 110,000 rules takes about 1 s."""
+
+
+_LONGEST_COMPLAINT = 500
+_SIGNATURE = re.compile(r"^[\w.-]+ v[0-9.]+( \([\w-]+\))?: ")
+"""What tools of netfilter put before a complaint: `iptables-nft-save v1.8.9 (nf_tables): …`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +86,9 @@ class Completed:
     @property
     def complaint(self) -> str:
         """Its complaints in one line, for people; the exit code where it said nothing."""
-        lines = [line.strip() for line in self.stderr.splitlines()]
+        lines = [_SIGNATURE.sub("", line.strip()) for line in self.stderr.splitlines()]
         said = "; ".join(line for line in lines if line and not line.startswith("Try `"))
-        return said.encode("utf-8", "replace").decode() or f"exit code {self.code} and no word"
+        return printable(said, _LONGEST_COMPLAINT) or f"exit code {self.code} and no word"
 
 
 class Runner(Protocol):

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rulegen.kube.wording import printable
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -107,6 +109,5 @@ def _command(pid: int) -> str:
         except OSError:
             return ""
         if words:
-            shown = "".join(character if character.isprintable() else "?" for character in words)
-            return shown if len(shown) <= 120 else f"{shown[:119]}…"
+            return printable(words, 120)
     return ""

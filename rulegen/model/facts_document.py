@@ -21,6 +21,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from rulegen.errors import Fault, InputError
+from rulegen.kube.wording import described, number, printable, quoted
 from rulegen.model.facts import HostFacts, Interface
 from rulegen.net import Address, family_of, parse_address
 
@@ -68,15 +69,17 @@ def knows_random_fully(version: str) -> bool | None:
 
 def _facts(document: object, path: str, faults: list[Fault]) -> HostFacts:
     if not isinstance(document, dict):
-        faults.append(Fault(path, f"expected the facts of a host as a mapping, not {_kind(document)}"))
+        faults.append(Fault(path, f"expected the facts of a host as a mapping, not {described(document)}"))
         return HostFacts()
     dot = f"{path}." if path else ""
-    faults += [Fault(f"{dot}{key}", f"unknown; known are {', '.join(_KNOWN)}") for key in document if key not in _KNOWN]
+    faults += [
+        Fault(f"{dot}{_key(key)}", f"unknown; known are {', '.join(_KNOWN)}") for key in document if key not in _KNOWN
+    ]
     hostname = _one(document, dot, "hostname", str, faults) or ""
     version = document.get("iptables")
-    random_fully = knows_random_fully(str(version)) if version is not None else True
+    random_fully = knows_random_fully(version) if isinstance(version, str) else None if version is not None else True
     if random_fully is None:
-        faults.append(Fault(f"{dot}iptables", f"{version!r} is not a version such as 1.8.9"))
+        faults.append(Fault(f"{dot}iptables", f"{described(version)} is not a version such as 1.8.9"))
     ipv6 = _one(document, dot, "ipv6", bool, faults)
     return HostFacts(
         hostname=hostname.strip().lower(),
@@ -94,7 +97,7 @@ def _one(document: Mapping[str, Any], dot: str, key: str, kind: type, faults: li
     if value is None or isinstance(value, kind):
         return value
     expected = "true or false" if kind is bool else "a text"
-    faults.append(Fault(f"{dot}{key}", f"expected {expected}, not {_kind(value)}"))
+    faults.append(Fault(f"{dot}{key}", f"expected {expected}, not {described(value)}"))
     return None
 
 
@@ -111,7 +114,7 @@ def _interfaces(value: object, path: str, faults: list[Fault]) -> Iterator[Inter
             continue
         known = listed.get(name, Interface(name))
         if name != "lo" and name in listed:
-            faults.append(Fault(f"{here}.name", f"{name} is listed twice"))
+            faults.append(Fault(f"{here}.name", f"{quoted(name)} is listed twice"))
         found = _addresses(entry.get("addresses"), f"{here}.addresses", faults)
         merged = dict.fromkeys((*known.addresses, *found))
         listed[name] = Interface(name, tuple(merged))
@@ -123,7 +126,7 @@ def _addresses(value: object, path: str, faults: list[Fault]) -> Iterator[tuple[
         try:
             yield _address(text)
         except ValueError:
-            shown = repr(text) if isinstance(text, str) else _kind(text)
+            shown = quoted(text) if isinstance(text, str) else described(text)
             faults.append(Fault(f"{path}[{index}]", f"{shown} is not an address with its prefix, as 10.0.0.1/24"))
 
 
@@ -149,13 +152,13 @@ def _sysctls(value: object, path: str, faults: list[Fault]) -> Iterator[tuple[st
     if value is None:
         return
     if not isinstance(value, dict):
-        faults.append(Fault(path, f"expected names and values, not {_kind(value)}"))
+        faults.append(Fault(path, f"expected names and values, not {described(value)}"))
         return
     for name, setting in value.items():
         if isinstance(name, str) and isinstance(setting, str | int):
-            yield name, str(int(setting)) if isinstance(setting, bool) else str(setting).strip()
+            yield name, setting.strip() if isinstance(setting, str) else number(int(setting))
         else:
-            faults.append(Fault(f"{path}.{name}", f"expected a value, not {_kind(setting)}"))
+            faults.append(Fault(f"{path}.{_key(name)}", f"expected a value, not {described(setting)}"))
 
 
 def _list(value: object, path: str, faults: list[Fault]) -> list[Any]:
@@ -163,24 +166,9 @@ def _list(value: object, path: str, faults: list[Fault]) -> list[Any]:
         return []
     if isinstance(value, list):
         return value
-    faults.append(Fault(path, f"expected a list, not {_kind(value)}"))
+    faults.append(Fault(path, f"expected a list, not {described(value)}"))
     return []
 
 
-def _kind(value: object) -> str:
-    """Return what a value is, in words of YAML."""
-    match value:
-        case None:
-            return "nothing"
-        case bool():
-            return "true or false"
-        case dict():
-            return "a mapping"
-        case list():
-            return "a list"
-        case str():
-            return f"the text {value[:40]!r}"
-        case int() | float():
-            return f"the number {value}"
-        case _:
-            return f"a {type(value).__name__}"
+def _key(key: object) -> str:
+    return printable(key) if isinstance(key, str) else f"({described(key)})"

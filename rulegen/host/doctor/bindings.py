@@ -1,0 +1,139 @@
+"""python-iptables: a second opinion on sample rules, and the counters of a live legacy chain.
+
+It is optional, slow to load, and drives C libraries that may crash, so it runs in a process of its own:
+`python -m rulegen.host.doctor.bindings`, which prints one JSON document. It sees the legacy variant only.
+
+Its `easy.test_rule` says True to any rule, since it passes over what it does not understand; so here a rule is built
+and read back, and what got lost on the way was refused.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from rulegen.errors import HostError
+from rulegen.host.doctor.findings import Finding, Level
+from rulegen.host.runner import Command
+from rulegen.host.throwaway import in_throwaway_namespace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rulegen.host.doctor.patient import Patient
+    from rulegen.host.runner import Runner
+
+CHAIN: Final = "KUBE-POSTROUTING"
+"""The chain whose counters are shown: few rules, and all packets pass it."""
+
+SAMPLES: Final[tuple[dict[str, Any], ...]] = (
+    {"statistic": {"mode": "random", "probability": "0.5"}, "target": "ACCEPT"},
+    {"recent": {"name": "X", "rcheck": "", "seconds": "10", "reap": ""}, "target": "ACCEPT"},
+    {"protocol": "tcp", "recent": {"name": "X", "set": ""}, "target": {"DNAT": {"to-destination": "192.0.2.1:1"}}},
+    {"addrtype": {"dst-type": "LOCAL"}, "target": "ACCEPT"},
+    {"conntrack": {"ctstate": "NEW"}, "target": {"REJECT": {}}},
+    {"mark": {"mark": "0x4000/0x4000"}, "target": {"MASQUERADE": {"random-fully": ""}}},
+    {"nfacct": {"nfacct-name": "x"}, "target": "DROP"},
+    {
+        "protocol": "udp",
+        "udp": {"dport": "53"},
+        "comment": {"comment": "x"},
+        "target": {"MARK": {"set-xmark": "0x1/0x1"}},
+    },
+)
+"""Rules of the kinds that we write, as `iptc.easy` spells them."""
+
+_TOPIC: Final = "python-iptables"
+_TIMEOUT_S: Final = 20.0
+
+
+def check_bindings(patient: Patient) -> Iterator[Finding]:
+    """Tell what python-iptables makes of sample rules, and what a live legacy chain has counted."""
+    if find_spec("iptc") is None:
+        yield Finding(Level.INFO, _TOPIC, "not installed; it is optional (pip install 'rulegen[iptc]')")
+        return
+    try:
+        # trying rules loads all legacy tables, which stay: so not in the host's own namespace
+        refused = in_throwaway_namespace(lambda: _ask(patient.run, "samples"))["refused"]
+    except HostError as error:
+        yield Finding(Level.INFO, _TOPIC, f"cannot try rules: {error.message}", error.hint)
+    else:
+        for one in refused:
+            yield Finding(Level.WARN, _TOPIC, f"refuses {one}")
+        if not refused:
+            yield Finding(Level.OK, _TOPIC, f"takes all {len(SAMPLES)} sample rules")
+    yield from _counters(patient)
+
+
+def _counters(patient: Patient) -> Iterator[Finding]:
+    try:
+        tables = Path("/proc/thread-self/net/ip_tables_names").read_text().split()
+    except FileNotFoundError:
+        tables = []
+    except OSError as error:
+        yield Finding(Level.INFO, _TOPIC, f"whether legacy tables are live cannot be told: {error.strerror}")
+        return
+    if "nat" not in tables:  # asking would load it
+        yield Finding(Level.INFO, _TOPIC, "no legacy table nat is live, so there are no counters to read")
+        return
+    try:
+        told = _ask(patient.run, "counters")
+    except HostError as error:
+        yield Finding(Level.INFO, _TOPIC, f"counters of chain {CHAIN} cannot be read: {error.message}", error.hint)
+        return
+    rules = told["counters"]
+    if rules is None:
+        yield Finding(Level.INFO, _TOPIC, f"no legacy chain {CHAIN}, so there are no counters to read")
+        return
+    counted = ", ".join(str(packets) for packets, _ in rules) or "it is empty"
+    yield Finding(Level.INFO, _TOPIC, f"legacy chain {CHAIN}, packets that its rules met: {counted}")
+
+
+def _ask(run: Runner, question: str) -> Any:
+    """Return the answer of the other process.
+
+    Raises:
+        HostError: It failed, or crashed.
+    """
+    ended = run(Command((sys.executable, "-m", __name__, question), timeout_s=_TIMEOUT_S))
+    try:
+        return json.loads(ended.stdout.splitlines()[-1])
+    except (ValueError, IndexError):
+        how = f"killed by signal {-ended.code}" if ended.code < 0 else ended.complaint.rpartition("; ")[2]
+        raise HostError(f"python-iptables failed: {how}") from None
+
+
+def _lost(easy: Any, sample: dict[str, Any]) -> list[str]:
+    """Return the parts of a sample that do not come back when it is built and read."""
+    back = easy.decode_iptc_rule(easy.encode_iptc_rule(dict(sample)))
+    lost: list[str] = []
+    for name, value in sample.items():
+        if isinstance(value, dict):
+            inner, wanted = (back.get(name), value) if name != "target" else (back.get("target"), value)
+            if not isinstance(inner, dict):
+                inner = {inner: {}} if isinstance(inner, str) else {}
+            lost += [f"{name} {key}" for key in wanted if key not in inner]
+        elif back.get(name) != value:
+            lost.append(f"{name} {value}")
+    return lost
+
+
+def _main(question: str) -> None:
+    """Answer one question as the process that `_ask` starts."""
+    import iptc  # noqa: PLC0415 - optional, and only this process may load it
+
+    if question == "samples":
+        refused = [part for sample in SAMPLES for part in _lost(iptc.easy, sample)]
+        sys.stdout.write(json.dumps({"refused": refused}) + "\n")
+        return
+    table = iptc.Table(iptc.Table.NAT)
+    table.refresh()
+    counters = [rule.get_counters() for rule in iptc.Chain(table, CHAIN).rules] if table.is_chain(CHAIN) else None
+    sys.stdout.write(json.dumps({"counters": counters}) + "\n")
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1])

@@ -1,0 +1,89 @@
+"""Findings: what was looked at on a host and how it is, and showing that to people and machines."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+SCHEMA_VERSION: Final = 1
+
+
+class Level(enum.StrEnum):
+    """How much a finding matters."""
+
+    OK = "ok"
+    INFO = "info"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was found.
+
+    Attributes:
+        level: `fail` is what keeps Services from working here.
+        topic: What it is about: `tools`, `variant`, `sysctls` and so on.
+        message: What is so, in one line.
+        hint: What to do about it; empty where nothing need be done.
+    """
+
+    level: Level
+    topic: str
+    message: str
+    hint: str = ""
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether this keeps Services from working."""
+        return self.level is Level.FAIL
+
+
+_MARKS: Final = {Level.OK: "✓", Level.INFO: "·", Level.WARN: "!", Level.FAIL: "✗"}
+_COLOURS: Final = {Level.OK: "32", Level.INFO: "2", Level.WARN: "33", Level.FAIL: "31"}
+
+
+def as_text(findings: Sequence[Finding], *, colour: bool = False) -> str:
+    """Return findings for people, grouped by topic in order of appearance, with a count as the last line."""
+    lines: list[str] = []
+    for topic in dict.fromkeys(finding.topic for finding in findings):
+        lines.append(topic)
+        for finding in findings:
+            if finding.topic == topic:
+                mark = _MARKS[finding.level]
+                lines.append(f"  {_coloured(mark, _COLOURS[finding.level]) if colour else mark} {finding.message}")
+                if finding.hint:
+                    lines.append(f"      → {finding.hint}")
+    return "\n".join([*lines, "", _summary(findings)]) + "\n"
+
+
+def as_document(findings: Sequence[Finding]) -> dict[str, Any]:
+    """Return findings as a document for machines; its shape changes only with `schemaVersion`."""
+    return {
+        "schemaVersion": SCHEMA_VERSION,
+        "kind": "Findings",
+        "summary": {level.value: _count(findings, level) for level in Level},
+        "findings": [
+            {"level": one.level.value, "topic": one.topic, "message": one.message, "hint": one.hint or None}
+            for one in findings
+        ],
+    }
+
+
+def _summary(findings: Sequence[Finding]) -> str:
+    failed, warned = _count(findings, Level.FAIL), _count(findings, Level.WARN)
+    if not failed and not warned:
+        return "All is well."
+    return f"{failed} to mend, {warned} to look at."
+
+
+def _count(findings: Iterable[Finding], level: Level) -> int:
+    return sum(finding.level is level for finding in findings)
+
+
+def _coloured(text: str, code: str) -> str:
+    return f"\x1b[{code}m{text}\x1b[0m"

@@ -1,0 +1,92 @@
+"""The host under examination: what several checks look at, looked at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from rulegen.errors import HostError
+from rulegen.host import iptables, sysctl
+from rulegen.host.facts import interfaces
+from rulegen.host.variant import Variant
+from rulegen.net import Family
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rulegen.host.runner import Runner
+    from rulegen.model.facts import Interface
+
+SYSCTLS = (
+    "net.bridge.bridge-nf-call-ip6tables",
+    "net.bridge.bridge-nf-call-iptables",
+    "net.ipv4.conf.all.route_localnet",
+    "net.ipv4.conf.all.rp_filter",
+    "net.ipv4.ip_forward",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv6.conf.all.disable_ipv6",
+    "net.ipv6.conf.all.forwarding",
+    "net.netfilter.nf_conntrack_count",
+    "net.netfilter.nf_conntrack_max",
+    "net.netfilter.nf_conntrack_tcp_be_liberal",
+)
+
+
+@dataclass
+class Patient:
+    """What is asked of the host, and with which choices.
+
+    Attributes:
+        run: What runs tools on it.
+        forced: The variant that was demanded, if one was.
+        node_ports: First and last node port.
+    """
+
+    run: Runner
+    forced: Variant | None = None
+    node_ports: tuple[int, int] = (30000, 32767)
+
+    @cached_property
+    def sysctls(self) -> Mapping[str, str]:
+        """The settings that can be read."""
+        return sysctl.read_all(SYSCTLS)
+
+    @cached_property
+    def interfaces(self) -> tuple[Interface, ...]:
+        """The interfaces.
+
+        Raises:
+            HostError: They cannot be read.
+        """
+        return interfaces()
+
+    @cached_property
+    def rules(self) -> Mapping[tuple[Variant, Family], str | HostError]:
+        """The live rules of each variant and family, or why they cannot be read."""
+        found: dict[tuple[Variant, Family], str | HostError] = {}
+        for variant in Variant:
+            for family in Family:
+                try:
+                    found[variant, family] = iptables.observe(self.run, variant, family)
+                except HostError as error:
+                    found[variant, family] = error
+        return found
+
+    def chains(self, variant: Variant) -> dict[tuple[Family, str, str], int]:
+        """Return the chains of a variant by family, table and name, with their number of rules; none if unreadable."""
+        counts: dict[tuple[Family, str, str], int] = {}
+        for (owner, family), text in self.rules.items():
+            if owner is not variant or isinstance(text, HostError):
+                continue
+            table = ""
+            for line in text.splitlines():
+                if line.startswith("*"):
+                    table = line[1:]
+                elif line.startswith(":"):
+                    counts[family, table, line[1:].partition(" ")[0]] = 0
+                elif line.startswith("-A "):
+                    key = (family, table, line.split(" ", 2)[1])
+                    counts[key] = counts.get(key, 0) + 1
+        return counts

@@ -1,0 +1,164 @@
+"""Live rules: those of both variants at once, and what proxies before us have left behind."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from rulegen.errors import HostError
+from rulegen.host.doctor.findings import Finding, Level
+from rulegen.host.runner import Command, MissingToolError
+from rulegen.host.variant import Variant
+from rulegen.net import Family
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from rulegen.host.doctor.patient import Patient
+
+_HINTS: Final = frozenset({"KUBE-IPTABLES-HINT", "KUBE-KUBELET-CANARY"})
+_SHOWN: Final = 3
+_IPVS_CHAINS: Final = frozenset(
+    {
+        "KUBE-IPVS-FILTER",
+        "KUBE-IPVS-OUT-FILTER",
+        "KUBE-LOAD-BALANCER",
+        "KUBE-NODE-PORT",
+        "KUBE-SOURCE-RANGES-FIREWALL",
+    }
+)
+_SET_NAME: Final = re.compile(r"KUBE-\S+")
+
+
+def check_both_variants(patient: Patient) -> Iterator[Finding]:
+    """Tell how many rules each variant holds, and warn where both act."""
+    topic = "rules"
+    ruled: dict[Variant, int] = {}
+    services: dict[Variant, int] = {}
+    for variant in Variant:
+        for family in Family:
+            refusal = patient.rules[variant, family]
+            if isinstance(refusal, MissingToolError):
+                continue
+            if isinstance(refusal, HostError):
+                yield Finding(Level.WARN, topic, refusal.message, refusal.hint)
+        chains = patient.chains(variant)
+        ruled[variant] = sum(chains.values())
+        services[variant] = sum(count for (_, _, name), count in chains.items() if _is_of_services(name))
+        if chains:
+            words = f"iptables-{variant}: {ruled[variant]} rules (of Services: {services[variant]})"
+            yield Finding(Level.INFO, topic, words)
+    if all(services.values()):
+        yield Finding(
+            Level.FAIL,
+            topic,
+            "both variants hold rules for Services: each packet meets both, and one of them is out of date",
+            "find out which is the right one (see variant), and take the rules of the other away",
+        )
+    elif all(ruled.values()):
+        yield Finding(
+            Level.WARN,
+            topic,
+            "both variants hold rules: each packet meets both, and a look at one does not explain what happens",
+            "move whatever writes to the one to the other",
+        )
+
+
+def check_leftovers(patient: Patient) -> Iterator[Finding]:
+    """Tell what other versions and modes of kube-proxy have left behind."""
+    for variant in Variant:
+        chains = patient.chains(variant)
+        yield from _old_chains(variant, chains)
+    yield from _nft_tables(patient)
+    yield from _ipvs(patient)
+    yield from _sets(patient)
+
+
+def _is_of_services(chain: str) -> bool:
+    return chain.startswith("KUBE-") and chain not in _HINTS
+
+
+def _old_chains(variant: Variant, chains: Iterable[tuple[Family, str, str]]) -> Iterator[Finding]:
+    def chain_finding(found: list[str], what: str, hint: str) -> Iterator[Finding]:
+        if found:
+            yield Finding(Level.WARN, "leftovers", f"iptables-{variant}: {what}: {_some(found)}", hint)
+
+    names = sorted({name for _, _, name in chains})
+    yield from chain_finding(
+        [name for name in names if name.startswith("KUBE-XLB-")],
+        "chains of kube-proxy before 1.24",
+        "they can make iptables-restore fail long after an upgrade; flush and delete them",
+    )
+    yield from chain_finding(
+        [name for name in names if name == "KUBE-MARK-DROP"],
+        "a chain of kubelet and kube-proxy before 1.28",
+        "it may be deleted once nothing jumps to it",
+    )
+    yield from chain_finding(
+        [name for name in names if name in _IPVS_CHAINS],
+        "chains of kube-proxy's IPVS mode",
+        "if that mode is not in use here, run `kube-proxy --cleanup`",
+    )
+    if "KUBE-PROXY-CANARY" in names and "KUBE-SERVICES" not in names:
+        yield from chain_finding(
+            ["KUBE-PROXY-CANARY"],
+            "the mark of kube-proxy without its rules",
+            "something flushed them, or a cleanup stopped half way",
+        )
+
+
+def _nft_tables(patient: Patient) -> Iterator[Finding]:
+    try:
+        ended = patient.run(Command(("nft", "list", "tables")))
+    except MissingToolError:
+        return  # told among the tools
+    if ended.code != 0:
+        yield Finding(Level.INFO, "leftovers", f"nftables cannot be looked at: {ended.complaint}")
+        return
+    for line in ended.stdout.splitlines():
+        if line in {"table ip kube-proxy", "table ip6 kube-proxy"}:
+            yield Finding(
+                Level.WARN,
+                "leftovers",
+                f"nftables has {line}, of kube-proxy's nftables mode: it acts beside the rules of iptables",
+                f"if that mode is not in use here: nft delete {line}",
+            )
+
+
+def _ipvs(patient: Patient) -> Iterator[Finding]:
+    hint = "if the IPVS mode is not in use here, run `kube-proxy --cleanup`"
+    dummies = [interface for interface in patient.interfaces if interface.name == "kube-ipvs0"]
+    if dummies:
+        count = len(dummies[0].addresses)
+        yield Finding(Level.WARN, "leftovers", f"interface kube-ipvs0 of the IPVS mode, with {count} addresses", hint)
+    try:
+        servers = Path("/proc/thread-self/net/ip_vs").read_text().splitlines()
+    except OSError:
+        return  # no ip_vs in this kernel, or not for our eyes
+    count = sum(line.startswith(("TCP", "UDP", "SCTP")) for line in servers)
+    if count:
+        yield Finding(Level.WARN, "leftovers", f"{count} IPVS virtual servers", hint)
+
+
+def _sets(patient: Patient) -> Iterator[Finding]:
+    try:
+        ended = patient.run(Command(("ipset", "list", "-n")))
+    except MissingToolError:
+        return  # told among the tools
+    if ended.code != 0:
+        yield Finding(Level.INFO, "leftovers", f"ipsets cannot be looked at: {ended.complaint}")
+        return
+    found = [name for name in ended.stdout.split() if _SET_NAME.fullmatch(name)]
+    if found:
+        yield Finding(
+            Level.WARN,
+            "leftovers",
+            f"{len(found)} ipsets of the IPVS mode: {_some(found)}",
+            "if that mode is not in use here, run `kube-proxy --cleanup`",
+        )
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:_SHOWN])
+    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"

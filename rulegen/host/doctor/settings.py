@@ -1,0 +1,141 @@
+"""Settings of the kernel: what must be on, what gets in the way, what is about to run out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from rulegen.errors import HostError
+from rulegen.host.doctor.findings import Finding, Level
+from rulegen.host.runner import Command, MissingToolError
+from rulegen.host.variant import Variant
+from rulegen.net import Family, family_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rulegen.host.doctor.patient import Patient
+
+_FULL: Final = 0.95
+_NEARLY_FULL: Final = 0.80
+
+
+def check_settings(patient: Patient) -> Iterator[Finding]:
+    """Tell which settings matter here, and how they are."""
+    yield from _forwarding(patient)
+    yield from _bridges(patient)
+    yield from _odd_settings(patient)
+    yield from _connections(patient)
+
+
+def check_modules(patient: Patient) -> Iterator[Finding]:
+    """Tell what the kernel has for the IPVS mode."""
+    if Path("/proc/thread-self/net/ip_vs").exists():
+        yield Finding(Level.OK, "modules", "ip_vs is there, for the IPVS mode")
+        return
+    try:
+        loadable = patient.run(Command(("modprobe", "--dry-run", "--quiet", "ip_vs"))).code == 0
+    except MissingToolError:
+        yield Finding(Level.INFO, "modules", "whether ip_vs could be loaded cannot be told without modprobe")
+        return
+    words = "can be loaded" if loadable else "is not there: the IPVS mode cannot work on this kernel"
+    yield Finding(Level.INFO, "modules", f"ip_vs {words}")
+
+
+def _forwarding(patient: Patient) -> Iterator[Finding]:
+    forward = patient.sysctls.get("net.ipv4.ip_forward")
+    if forward == "0":
+        yield Finding(
+            Level.FAIL,
+            "settings",
+            "net.ipv4.ip_forward = 0: packets for endpoints on other nodes and in Pods are dropped",
+            "set it to 1",
+        )
+    elif forward is not None:
+        yield Finding(Level.OK, "settings", f"net.ipv4.ip_forward = {forward}")
+    if patient.sysctls.get("net.ipv6.conf.all.disable_ipv6") == "1":
+        yield Finding(Level.INFO, "settings", "IPv6 is turned off")
+        return
+    forward = patient.sysctls.get("net.ipv6.conf.all.forwarding")
+    if forward == "0":
+        level = Level.WARN if _has_global_ipv6(patient) else Level.INFO
+        hint = "set it to 1, if Services here have IPv6 addresses" if level is Level.WARN else ""
+        yield Finding(level, "settings", "net.ipv6.conf.all.forwarding = 0: IPv6 is not forwarded to Pods", hint)
+    elif forward is not None:
+        yield Finding(Level.OK, "settings", f"net.ipv6.conf.all.forwarding = {forward}")
+
+
+def _has_global_ipv6(patient: Patient) -> bool:
+    addresses = [address for interface in patient.interfaces for address, _ in interface.addresses]
+    return any(
+        family_of(address) is Family.IPV6 and not address.is_link_local and not address.is_loopback
+        for address in addresses
+    )
+
+
+def _bridges(patient: Patient) -> Iterator[Finding]:
+    name = "net.bridge.bridge-nf-call-iptables"
+    match patient.sysctls.get(name):
+        case None:
+            yield Finding(
+                Level.INFO, "settings", f"no {name}: br_netfilter is not loaded; only Pods on a bridge need it"
+            )
+        case "0":
+            yield Finding(
+                Level.WARN,
+                "settings",
+                f"{name} = 0: between Pods on one bridge, replies from a Service do not find their way back",
+                "set it to 1, if Pods here are on a bridge",
+            )
+        case value:
+            yield Finding(Level.OK, "settings", f"{name} = {value}")
+
+
+def _odd_settings(patient: Patient) -> Iterator[Finding]:
+    if patient.sysctls.get("net.ipv4.conf.all.rp_filter") == "1":
+        yield Finding(
+            Level.WARN,
+            "settings",
+            "net.ipv4.conf.all.rp_filter = 1 (strict): packets that come and go by different interfaces are dropped",
+            "set it to 2 (loose) or 0, if node ports fail from some places",
+        )
+    if patient.sysctls.get("net.ipv4.conf.all.route_localnet") == "1":
+        yield _loopback(patient)
+    if patient.sysctls.get("net.netfilter.nf_conntrack_tcp_be_liberal", "0") != "0":
+        yield Finding(
+            Level.INFO,
+            "settings",
+            "net.netfilter.nf_conntrack_tcp_be_liberal is on: the rule that drops INVALID packets is left out",
+        )
+
+
+def _loopback(patient: Patient) -> Finding:
+    words = "net.ipv4.conf.all.route_localnet = 1: node ports answer on 127.0.0.1"
+    guard = (Family.IPV4, "filter", "KUBE-FIREWALL")
+    if any(patient.chains(variant).get(guard) for variant in Variant):
+        return Finding(Level.INFO, "settings", f"{words}, and chain KUBE-FIREWALL keeps strangers out")
+    if any(isinstance(text, HostError) for text in patient.rules.values()):
+        return Finding(Level.INFO, "settings", f"{words}; whether chain KUBE-FIREWALL keeps strangers out is unseen")
+    return Finding(
+        Level.WARN,
+        "settings",
+        f"{words}, and no chain KUBE-FIREWALL keeps neighbours away from what listens there",
+        "set it to 0, or apply: the chain comes with the rules",
+    )
+
+
+def _connections(patient: Patient) -> Iterator[Finding]:
+    try:
+        count = int(patient.sysctls["net.netfilter.nf_conntrack_count"])
+        most = int(patient.sysctls["net.netfilter.nf_conntrack_max"])
+    except (KeyError, ValueError):
+        yield Finding(Level.INFO, "settings", "the connection table cannot be measured: conntrack is not loaded yet")
+        return
+    used = count / most if most else 0.0
+    level = Level.FAIL if used >= _FULL else Level.WARN if used >= _NEARLY_FULL else Level.OK
+    hint = (
+        "raise net.netfilter.nf_conntrack_max: new connections are dropped when it is full"
+        if used > _NEARLY_FULL
+        else ""
+    )
+    yield Finding(level, "settings", f"connection table: {count} of {most} entries ({used:.0%})", hint)

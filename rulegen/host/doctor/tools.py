@@ -1,0 +1,110 @@
+"""Who we are and what is installed."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from rulegen.errors import HostError
+from rulegen.host.doctor.findings import Finding, Level
+from rulegen.host.runner import Command, MissingToolError, package_of
+from rulegen.host.variant import choose, variant_of
+from rulegen.model.facts_document import knows_random_fully
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rulegen.host.doctor.patient import Patient
+
+_CAPABILITIES: Final = {12: "CAP_NET_ADMIN", 13: "CAP_NET_RAW", 21: "CAP_SYS_ADMIN"}
+_VERSION: Final = re.compile(r"v?(?P<version>[0-9]+(\.[0-9]+)+|(?<=version )[0-9]+)")
+
+
+class Tool(NamedTuple):
+    """A tool, how it tells its version, and what it is for."""
+
+    name: str
+    question: str
+    purpose: str
+    missing: Level
+
+
+TOOLS: Final = (
+    Tool("iptables-nft", "--version", "rules of the nft variant", Level.INFO),
+    Tool("ip6tables-nft", "--version", "the same for IPv6", Level.INFO),
+    Tool("iptables-legacy", "--version", "rules of the legacy variant", Level.INFO),
+    Tool("ip6tables-legacy", "--version", "the same for IPv6", Level.INFO),
+    Tool("conntrack", "--version", "forgetting stale UDP connections", Level.WARN),
+    Tool("nft", "--version", "looking at nftables", Level.INFO),
+    Tool("ipset", "--version", "address sets of the IPVS mode", Level.INFO),
+    Tool("ipvsadm", "--version", "looking at the IPVS mode", Level.INFO),
+    Tool("nginx", "-v", "ingress", Level.INFO),
+    Tool("modprobe", "--version", "loading kernel modules", Level.INFO),
+)
+
+
+def check_privileges(_patient: Patient) -> Iterator[Finding]:
+    """Tell whether we may do what must be done."""
+    status = Path("/proc/thread-self/status").read_text()
+    effective = int(next(line for line in status.splitlines() if line.startswith("CapEff:")).split()[1], 16)
+    missing = [name for bit, name in _CAPABILITIES.items() if not effective >> bit & 1]
+    if "CAP_NET_ADMIN" in missing:
+        yield Finding(
+            Level.WARN,
+            "privileges",
+            f"user {os.geteuid()} without CAP_NET_ADMIN: rules can be neither read nor written, half of this is unseen",
+            "run as root, or with CAP_NET_ADMIN",
+        )
+    elif missing:
+        yield Finding(Level.INFO, "privileges", f"user {os.geteuid()}, without {' and '.join(missing)}")
+    else:
+        yield Finding(Level.OK, "privileges", f"user {os.geteuid()} may change the network")
+
+
+def check_tools(patient: Patient) -> Iterator[Finding]:
+    """Tell which tools are there, and their versions."""
+    for tool in TOOLS:
+        try:
+            ended = patient.run(Command((tool.name, tool.question), timeout_s=10.0))
+        except MissingToolError:
+            plain = tool.name.removesuffix("-nft").removesuffix("-legacy")
+            if plain != tool.name and _plain_is(patient, plain, tool.name):
+                yield Finding(Level.OK, "tools", f"{tool.name}: as {plain}")
+                continue
+            hint = f"install the package {package_of(tool.name)}" if tool.missing is Level.WARN else ""
+            yield Finding(tool.missing, "tools", f"{tool.name} is not installed ({tool.purpose})", hint)
+            continue
+        said = ended.stdout or ended.stderr  # nginx answers on stderr
+        found = _VERSION.search(said)
+        version = found["version"] if found else "version unknown"
+        if "tables" in tool.name and knows_random_fully(said) is False:
+            yield Finding(
+                Level.WARN,
+                "tools",
+                f"{tool.name} {version} knows no --random-fully: source ports of masqueraded packets can collide",
+                "use iptables 1.6.2 or newer",
+            )
+        else:
+            yield Finding(Level.OK, "tools", f"{tool.name} {version}")
+
+
+def check_variant(patient: Patient) -> Iterator[Finding]:
+    """Tell which iptables is used here, and why."""
+    try:
+        choice = choose(patient.run, patient.forced)
+    except HostError as error:
+        level = Level.FAIL if isinstance(error, MissingToolError) or not error.hint else Level.WARN
+        yield Finding(level, "variant", f"no variant of iptables can be chosen: {error.message}", error.hint)
+        return
+    yield Finding(Level.OK, "variant", f"iptables-{choice.variant}: {choice.reason}")
+
+
+def _plain_is(patient: Patient, plain: str, wanted: str) -> bool:
+    """Whether the tool without a variant in its name is of the variant that is wanted."""
+    try:
+        version = patient.run(Command((plain, "--version"), timeout_s=10.0)).stdout
+    except MissingToolError:
+        return False
+    return wanted.endswith(f"-{variant_of(version)}")

@@ -1,0 +1,54 @@
+"""A network namespace that lasts for one job: a place to try what must not be tried in the host's own."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from rulegen.errors import HostError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+_CLONE_NEWNET: Final = 0x40000000
+
+
+def in_throwaway_namespace(job: Callable[[], T]) -> T:
+    """Do a job in a fresh network namespace, which is gone afterwards, and return what it returns.
+
+    The job runs in a thread of its own, for a thread can leave its namespace without taking the others along. Tools
+    that it starts are in the namespace too.
+
+    Raises:
+        HostError: There can be none, mostly for lack of CAP_SYS_ADMIN. Errors of the job are raised as they are.
+    """
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def body() -> None:
+        try:
+            _leave()
+            results.append(job())
+        except BaseException as error:  # noqa: BLE001 - it is raised again, in the thread of the caller
+            errors.append(error)
+
+    thread = threading.Thread(target=body, name="throwaway-namespace")
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+def _leave() -> None:
+    """Put this thread into a fresh network namespace (unshare(2))."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(_CLONE_NEWNET) != 0:
+        raise HostError(
+            f"no network namespace to try it in: {os.strerror(ctypes.get_errno())}",
+            hint="run as root, or with CAP_SYS_ADMIN",
+        )

@@ -1,0 +1,292 @@
+"""The doctor: finds what was done to a real namespace, changes nothing, and never fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from contextlib import ExitStack
+from importlib.util import find_spec
+
+import pytest
+
+from rulegen.errors import HostError
+from rulegen.host import doctor, sysctl
+from rulegen.host.doctor import Finding, Level, bindings
+from rulegen.host.doctor.features import SAMPLES
+from rulegen.host.runner import Command, Completed, MissingToolError, run
+from rulegen.host.throwaway import in_throwaway_namespace
+from rulegen.host.variant import Variant
+
+TOPICS = [topic for topic, _ in doctor.CHECKS]
+
+
+def shell(*lines: str) -> None:
+    for line in lines:
+        ended = run(Command(tuple(line.split())))
+        assert ended.code == 0, ended.stderr
+
+
+def found(topic: str, level: Level | None = None, **options) -> list[str]:
+    return [one.message for one in doctor.examine(run, **options) if one.topic == topic and level in {None, one.level}]
+
+
+def the(findings: tuple[Finding, ...], words: str) -> Finding:
+    """Return the one finding with these words."""
+    [finding] = [one for one in findings if words in one.message]
+    return finding
+
+
+@pytest.mark.usefixtures("namespace")
+class TestHost:
+    def test_every_topic_is_told_of_a_bare_host(self):
+        findings = doctor.examine(run)
+
+        silent = {"rules", "leftovers"}  # nothing there, nothing to tell
+        assert {one.topic for one in findings} >= set(TOPICS) - silent
+        assert not [one for one in findings if one.is_failure and one.topic != "settings"]
+
+    def test_looking_changes_nothing(self):
+        doctor.examine(run)
+
+        assert run(Command(("nft", "list", "ruleset"))).stdout == ""
+        assert run(Command(("iptables-legacy-save",))).stdout == ""
+        assert run(Command(("ip6tables-legacy-save",))).stdout == ""
+        assert run(Command(("ipset", "list", "-n"))).stdout == ""
+
+    def test_the_forced_variant_is_named(self):
+        assert found("variant", Level.OK, forced=Variant.LEGACY) == ["iptables-legacy: as demanded"]
+
+    def test_rules_of_both_variants(self):
+        shell("iptables-nft -t nat -N X", "iptables-nft -t nat -A X -j RETURN")
+        assert found("rules") == ["iptables-nft: 1 rules (of Services: 0)"]
+
+        shell("iptables-legacy -t nat -N X", "iptables-legacy -t nat -A X -j RETURN")
+        assert any(one.startswith("both variants hold rules: ") for one in found("rules", Level.WARN))
+
+    def test_rules_for_services_in_both_variants(self, family):
+        tool = "iptables" if family.bits == 32 else "ip6tables"
+        shell("iptables-nft -t nat -N KUBE-SERVICES", "iptables-nft -t nat -A KUBE-SERVICES -j RETURN")
+        shell(f"{tool}-legacy -t nat -N KUBE-SVC-A", f"{tool}-legacy -t nat -A KUBE-SVC-A -j RETURN")
+        assert any(one.startswith("both variants hold rules for Services") for one in found("rules", Level.FAIL))
+
+    def test_hints_of_the_kubelet_are_no_rules_for_services(self):
+        shell("iptables-nft -t nat -N KUBE-SERVICES", "iptables-nft -t nat -A KUBE-SERVICES -j RETURN")
+        shell("iptables-legacy -t mangle -N KUBE-KUBELET-CANARY")
+        assert not found("rules", Level.FAIL)
+
+    @pytest.mark.parametrize(
+        ("commands", "words"),
+        [
+            (["iptables-nft -t nat -N KUBE-XLB-AAAA"], "iptables-nft: chains of kube-proxy before 1.24: KUBE-XLB-AAAA"),
+            (
+                ["ip6tables-legacy -t nat -N KUBE-XLB-B"],
+                "iptables-legacy: chains of kube-proxy before 1.24: KUBE-XLB-B",
+            ),
+            (["iptables-nft -t nat -N KUBE-MARK-DROP"], "before 1.28: KUBE-MARK-DROP"),
+            (["iptables-nft -t mangle -N KUBE-PROXY-CANARY"], "the mark of kube-proxy without its rules"),
+            (["iptables-nft -N KUBE-IPVS-FILTER"], "chains of kube-proxy's IPVS mode: KUBE-IPVS-FILTER"),
+            (["nft add table ip6 kube-proxy"], "nftables has table ip6 kube-proxy"),
+            (["ipset create KUBE-CLUSTER-IP hash:ip,port"], "1 ipsets of the IPVS mode: KUBE-CLUSTER-IP"),
+            (
+                ["ip link add kube-ipvs0 type veth", "ip address add 10.96.0.1/32 dev kube-ipvs0"],
+                "interface kube-ipvs0 of the IPVS mode, with 1 addresses",
+            ),
+        ],
+    )
+    def test_leftovers(self, commands, words):
+        assert found("leftovers") == []
+        shell(*commands)
+        assert [words in one for one in found("leftovers", Level.WARN)] == [True]
+
+    def test_many_leftovers_are_one_line(self):
+        shell(*(f"iptables-nft -t nat -N KUBE-XLB-{letter}" for letter in "ABCDE"))
+        [line] = found("leftovers")
+        assert line.endswith("KUBE-XLB-A, KUBE-XLB-B, KUBE-XLB-C and 2 more")
+
+    def test_settings(self):
+        sysctl.write("net.ipv4.ip_forward", "0")
+        assert any("ip_forward = 0" in one for one in found("settings", Level.FAIL))
+        sysctl.write("net.ipv4.ip_forward", "1")
+        assert not found("settings", Level.FAIL)
+
+    def test_ipv6_forwarding_matters_to_those_with_ipv6_addresses(self):
+        sysctl.write("net.ipv6.conf.all.forwarding", "0")
+        assert any("forwarding = 0" in one for one in found("settings", Level.INFO))
+        shell("ip link add eth7 type veth", "ip address add fd00::1/64 dev eth7")
+        assert any("forwarding = 0" in one for one in found("settings", Level.WARN))
+        sysctl.write("net.ipv6.conf.all.disable_ipv6", "1")
+        assert "IPv6 is turned off" in found("settings", Level.INFO)
+
+    def test_an_open_loopback_needs_its_guard(self):
+        sysctl.write("net.ipv4.conf.all.route_localnet", "1")
+        assert any("route_localnet = 1" in one for one in found("settings", Level.WARN))
+        shell("iptables-nft -N KUBE-FIREWALL", "iptables-nft -A KUBE-FIREWALL -d 127.0.0.0/8 -j DROP")
+        assert any("keeps strangers out" in one for one in found("settings", Level.INFO))
+
+    def test_strict_reverse_paths(self):
+        sysctl.write("net.ipv4.conf.all.rp_filter", "1")
+        assert any("rp_filter = 1" in one for one in found("settings", Level.WARN))
+
+    def test_ports_in_use(self):
+        with ExitStack() as stack:
+            for port, host in ((10256, "127.0.0.1"), (30080, "::")):
+                kind = socket.AF_INET6 if ":" in host else socket.AF_INET
+                listener = stack.enter_context(socket.socket(kind))
+                listener.bind((host, port))
+                listener.listen()
+            lines = found("ports", Level.WARN)
+        me = f"(process {os.getpid()})"
+        assert [me in line for line in lines] == [True, True]
+        assert "port 10256 (health checks of load balancers) is taken by" in lines[0]
+        assert "listens on 30080: a Service with that node port takes its packets" in lines[1]
+
+    def test_outgoing_ports_that_are_node_ports(self):
+        sysctl.write("net.ipv4.ip_local_port_range", "31000 60999")
+        assert any("may take 31000-32767" in one for one in found("ports", Level.WARN))
+        sysctl.write("net.ipv4.ip_local_reserved_ports", "30000-32767")
+        assert not found("ports", Level.WARN)
+
+    @pytest.mark.skipif(find_spec("iptc") is None, reason="python-iptables is optional")
+    def test_python_iptables(self):
+        assert f"takes all {len(bindings.SAMPLES)} sample rules" in found("python-iptables", Level.OK)
+        shell("iptables-legacy -t nat -N KUBE-POSTROUTING", "iptables-legacy -t nat -A KUBE-POSTROUTING -j RETURN")
+        assert "legacy chain KUBE-POSTROUTING, packets that its rules met: 0" in found("python-iptables")
+
+    def test_each_sample_is_a_rule_that_this_kernel_takes(self):
+        lines = found("kernel")
+        assert len(lines) == 4, lines
+        assert all("takes every kind of rule that is needed" in line for line in lines), lines
+
+    def test_a_kind_of_rule_that_is_refused_is_named(self, monkeypatch):
+        monkeypatch.setitem(SAMPLES, "nonsense", "*nat\n-A OUTPUT -m nonsense -j ACCEPT\nCOMMIT\n")
+        lines = found("kernel", Level.FAIL)
+        assert len(lines) == 4, lines
+        assert all("takes no rule with nonsense: " in line for line in lines), lines
+
+    def test_without_privilege_it_tells_what_is_unseen(self):
+        code = (
+            "import os, pyroute2\n"
+            "from rulegen.host import doctor, runner\n"
+            "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+            "print(doctor.as_text(doctor.examine(runner.run)))"
+        )
+        ended = run(Command((sys.executable, "-W", "ignore", "-c", code)))
+        assert ended.code == 0, ended.stderr
+        assert "without CAP_NET_ADMIN" in ended.stdout
+        assert "Traceback" not in ended.stdout
+        assert "run as root" in ended.stdout
+
+
+class TestSickHosts:
+    def test_a_host_without_any_tool(self):
+        def nothing(command: Command) -> Completed:
+            raise MissingToolError(command.argv[0])
+
+        findings = doctor.examine(nothing)
+
+        assert the(findings, "no variant of iptables can be chosen").level is Level.FAIL
+        assert the(findings, "conntrack is not installed").hint == "install the package conntrack"
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            Completed(1, "", "it burns"),
+            Completed(0, "\x00\udcff\n:\n*\n-A\n-A \n:" + "x" * 10_000),
+            Completed(-11, "", ""),
+            Completed(0, "{", "["),
+        ],
+    )
+    def test_tools_that_talk_nonsense(self, answer):
+        findings = doctor.examine(lambda command: answer)
+
+        json.dumps(doctor.as_document(findings))
+        assert {one.topic for one in findings} >= {"privileges", "tools", "settings", "ports"}
+
+    @pytest.mark.parametrize("error", [HostError("no", hint="yes"), RuntimeError("bro\nken"), OSError(5, "I/O error")])
+    def test_tools_that_cannot_be_run(self, error):
+        def broken(command: Command) -> Completed:
+            raise error
+
+        findings = doctor.examine(broken)
+
+        assert "tools" in {one.topic for one in findings if "this could not be looked at" in one.message}
+        assert all("\n" not in one.message for one in findings)
+
+    def test_python_iptables_that_crashes(self, monkeypatch):
+        if find_spec("iptc") is None:
+            pytest.skip("python-iptables is optional")
+
+        def crash(command: Command) -> Completed:
+            return Completed(-11) if "rulegen.host.doctor.bindings" in command.argv else run(command)
+
+        lines = [one.message for one in doctor.examine(crash) if one.topic == "python-iptables"]
+        assert not [line for line in lines if "sample rules" in line]
+
+    @pytest.mark.parametrize(
+        ("version", "level"), [("iptables v1.6.1", Level.WARN), ("iptables v1.8.9 (nf_tables)", Level.OK)]
+    )
+    def test_an_old_iptables_that_lets_ports_collide(self, version, level):
+        findings = doctor.examine(lambda command: Completed(0, version))
+
+        tables = [one for one in findings if one.topic == "tools" and one.message.startswith("iptables-nft ")]
+        assert [one.level for one in tables] == [level]
+
+
+FINDINGS = (
+    Finding(Level.OK, "tools", "iptables-nft 1.8.9"),
+    Finding(Level.FAIL, "settings", "net.ipv4.ip_forward = 0", "set it to 1"),
+    Finding(Level.WARN, "tools", "conntrack is not installed", "install the package conntrack"),
+)
+
+
+class TestShowing:
+    def test_text(self):
+        assert doctor.as_text(FINDINGS) == (
+            "tools\n"
+            "  ✓ iptables-nft 1.8.9\n"
+            "  ! conntrack is not installed\n"
+            "      → install the package conntrack\n"
+            "settings\n"
+            "  ✗ net.ipv4.ip_forward = 0\n"
+            "      → set it to 1\n"
+            "\n"
+            "1 to mend, 1 to look at.\n"
+        )
+
+    def test_all_well(self):
+        assert doctor.as_text(FINDINGS[:1]).endswith("\nAll is well.\n")
+        assert doctor.as_text(()) == "\nAll is well.\n"
+
+    def test_colour(self):
+        assert "\x1b[31m✗\x1b[0m net.ipv4" in doctor.as_text(FINDINGS, colour=True)
+        assert "\x1b" not in doctor.as_text(FINDINGS)
+
+    def test_document(self):
+        document = doctor.as_document(FINDINGS)
+
+        assert json.loads(json.dumps(document)) == document
+        assert document["schemaVersion"] == 1
+        assert document["summary"] == {"ok": 1, "info": 0, "warn": 1, "fail": 1}
+        assert document["findings"][1] == {
+            "level": "fail",
+            "topic": "settings",
+            "message": "net.ipv4.ip_forward = 0",
+            "hint": "set it to 1",
+        }
+
+
+@pytest.mark.usefixtures("namespace")
+class TestThrowawayNamespace:
+    def test_what_is_done_there_is_gone(self):
+        inside = in_throwaway_namespace(
+            lambda: (shell("iptables-nft -N X"), run(Command(("iptables-nft-save",))).stdout)[1]
+        )
+
+        assert ":X - [0:0]" in inside
+        assert run(Command(("iptables-nft-save",))).stdout == ""
+
+    def test_errors_come_out(self):
+        with pytest.raises(ZeroDivisionError):
+            in_throwaway_namespace(lambda: 1 // 0)
