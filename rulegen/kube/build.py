@@ -15,7 +15,7 @@ from rulegen.kube.documents import read_documents
 from rulegen.kube.endpoints import SERVICE_NAME_LABEL, slices_of
 from rulegen.kube.kinds import kind_of, title_of
 from rulegen.kube.objects import Endpoints, EndpointSlice, Node, Pod, Service, ServiceCIDR
-from rulegen.kube.pods import PodIndex, derive_slices
+from rulegen.kube.pods import PodIndex, TooManyPodsError, derive_slices
 from rulegen.kube.preview import NODE_PORTS, Preview, service_networks
 from rulegen.kube.validate import Decoded, check
 from rulegen.kube.world import ObjectName, ServiceInput, World
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 SHOWN_NAMES: Final = 5
 MAX_REJECTED: Final = 10_000
 MAX_UNKNOWN: Final = 1_000
+DEFAULT_SERVICE_CIDR: Final = "kubernetes"
 
 
 def build_world(
@@ -126,6 +127,11 @@ class _Gathered:
         else:
             self.more_rejected += 1
 
+    def _refuse(self, service: Service, faults: tuple[Fault, ...]) -> None:
+        """Reject a Service that passed all checks of its own."""
+        source = self.objects["Service", service.metadata.namespace, service.metadata.name].source
+        self._reject(Rejected(title_of(service), source, faults))
+
     def _all_rejected(self) -> tuple[Rejected, ...]:
         if not self.more_rejected:
             return tuple(self.rejected)
@@ -150,11 +156,16 @@ class _Gathered:
         services: dict[ObjectName, ServiceInput] = {}
         for service, assigned, faults in preview.assign(parts.services):
             name = ObjectName(service.metadata.namespace, service.metadata.name)
-            if faults:
-                source = self.objects["Service", *name].source
-                self._reject(Rejected(title_of(service), source, faults))
+            try:
+                slices, origin = ((), "") if faults else parts.slices_for(service, name)
+            except TooManyPodsError as error:
+                self._refuse(service, (Fault("spec.selector", str(error)),))
                 continue
-            slices, origin = parts.slices_for(service, name)
+            if faults:
+                self._refuse(service, faults)
+                continue
+            if service.spec.type == "NodePort" and any(not port.node_port for port in service.spec.ports):
+                self.warnings.add(f"{title_of(service)}: has a clusterIP but not all node ports: none is assigned")
             services[name] = ServiceInput(service=service, slices=slices, endpoints_from=origin, assigned=assigned)
         self._tell_orphans(parts)
         return World(
@@ -168,12 +179,12 @@ class _Gathered:
         )
 
     def _tell_orphans(self, parts: _Parts) -> None:
-        known = {("Service", *name) for name in parts.slices}
-        orphans = sorted(ObjectName(*key[1:]) for key in known - self.objects.keys())
+        """Tell of slices whose Service is not there, unless it was, and was refused."""
+        refused = {one.object for one in self.rejected}
+        orphans = [str(name) for name in sorted(parts.slices) if ("Service", *name) not in self.objects]
+        orphans = [name for name in orphans if f"Service {name}" not in refused]
         if orphans:
-            self.warnings.add(
-                f"EndpointSlices of Services that are not in the input: {_listed(list(map(str, orphans)))}"
-            )
+            self.warnings.add(f"EndpointSlices of Services that are not in the input: {_listed(orphans)}")
 
 
 @dataclass(slots=True)
@@ -203,12 +214,18 @@ class _Parts:
             case Node():
                 self.nodes[one.metadata.name] = one
             case ServiceCIDR():
-                self.cidrs += one.spec.cidrs
+                # The first family of the cluster's own one is that of Services which name none.
+                start = 0 if one.metadata.name == DEFAULT_SERVICE_CIDR else len(self.cidrs)
+                self.cidrs[start:start] = one.spec.cidrs
             case _:
                 pass  # a Namespace decides nothing here
 
     def slices_for(self, service: Service, name: ObjectName) -> tuple[tuple[EndpointSlice, ...], str]:
-        """Return the slices of a Service from the first source that knows it, and the kind of that source."""
+        """Return the slices of a Service from the first source that knows it, and the kind of that source.
+
+        Raises:
+            TooManyPodsError: Of `derive_slices`.
+        """
         if name in self.slices:
             return tuple(self.slices[name]), "EndpointSlice"
         if name in self.endpoints:

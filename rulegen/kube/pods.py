@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from rulegen.kube.objects import Node, Pod, Service, ServicePort
 
+MAX_WORK: Final = 5_000_000
+WORK_OF_ENDPOINT: Final = 4
 ZONE_LABEL: Final = "topology.kubernetes.io/zone"
 HEADLESS_LABEL: Final = "service.kubernetes.io/headless"
 ZONE_DISTRIBUTIONS: Final = frozenset({"PreferClose", "PreferSameZone", "PreferSameNode"})
@@ -28,10 +30,19 @@ _FINISHED: Final = frozenset({"Succeeded", "Failed"})
 _FIELDS_OF_SLICES: Final = frozenset({"endpointslice.kubernetes.io/managed-by", HEADLESS_LABEL})
 
 
-class PodIndex:
-    """Pods by namespace and label, so that 10,000 selectors do not look at 10,000 Pods each."""
+class TooManyPodsError(Exception):
+    """Selectors and Pods meet so often that it is an attack, or a mistake: work grows with their product."""
 
-    def __init__(self, pods: Iterable[Pod]) -> None:
+
+class PodIndex:
+    """Pods by namespace and label, so that 10,000 selectors do not look at 10,000 Pods each.
+
+    Attributes:
+        work_left: How much more may be done: looking at a Pod, making an endpoint, looking for a port on a Pod.
+    """
+
+    def __init__(self, pods: Iterable[Pod], work: int = MAX_WORK) -> None:
+        self.work_left = work
         self._by_label: defaultdict[tuple[str, str, str], list[Pod]] = defaultdict(list)
         for pod in sorted(pods, key=lambda pod: (pod.metadata.namespace, pod.metadata.name)):
             if pod.status.phase in _FINISHED or not _addresses(pod):
@@ -45,9 +56,20 @@ class PodIndex:
             return
         narrowest = min((self._by_label.get((namespace, *pair), []) for pair in selector.items()), key=len)
         wanted = selector.items()
+        self.spend(len(narrowest))
         for pod in narrowest:
             if wanted <= pod.metadata.labels.items():
                 yield pod
+
+    def spend(self, work: int) -> None:
+        """Take work off what is left.
+
+        Raises:
+            TooManyPodsError: There is not so much left.
+        """
+        self.work_left -= work
+        if self.work_left < 0:
+            raise TooManyPodsError("all selectors together select too many Pods: no endpoints derived")
 
 
 def derive_slices(service: Service, pods: PodIndex, nodes: Mapping[str, Node]) -> tuple[EndpointSlice, ...]:
@@ -57,9 +79,13 @@ def derive_slices(service: Service, pods: PodIndex, nodes: Mapping[str, Node]) -
         service: With a selector, and its families filled in.
         pods: All Pods of the cluster that are known.
         nodes: For the zones of the endpoints.
+
+    Raises:
+        TooManyPodsError: This and the Services before it have used up what `pods` allows.
     """
     members: defaultdict[tuple[SlicePort, ...], list[Pod]] = defaultdict(list)
     for pod in pods.selected(service.metadata.namespace, service.spec.selector):
+        pods.spend(WORK_OF_ENDPOINT + len(service.spec.ports) * (1 + _size(pod)))
         ports = _ports(service, pod)
         if ports or not service.spec.ports:
             members[ports].append(pod)
@@ -110,6 +136,12 @@ def _target(port: ServicePort, pod: Pod) -> int | None:
             if own.name == target and (own.protocol or "TCP") == port.protocol:
                 return own.container_port
     return None
+
+
+def _size(pod: Pod) -> int:
+    """Return how much there is to look at in a Pod."""
+    containers = (*pod.spec.containers, *pod.spec.init_containers)
+    return len(containers) + len(pod.status.pod_ips) + sum(len(container.ports) for container in containers)
 
 
 def _addresses(pod: Pod) -> tuple[str, ...]:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import codecs
 import tracemalloc
+from functools import partial
 
 import pytest
 
 from rulegen.errors import InputError
-from rulegen.kube import documents, yaml_text
+from rulegen.kube import build, documents, yaml_text
 from rulegen.kube.build import MAX_REJECTED, MAX_UNKNOWN, read_world
 from rulegen.kube.documents import MAX_REFUSED, Source
+from rulegen.kube.pods import PodIndex
 from rulegen.kube.yaml_text import YamlFault, read_yaml
 
 SERVICE = b"apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {clusterIP: 10.96.0.1, ports: [{port: 80}]}\n"
 HUGE = 100_000
+SELECTS_ALL = "{clusterIP: 10.0.0.1, selector: {a: b}, ports: [{port: 1, name: a}, {port: 2, name: b}]}"
+LABEL = "labels: {a: b}"
+STATUS = "{podIP: 10.1.1.1}"
 NO_LABEL = 'is no name: a-z, 0-9 and "-" inside, at most 63 characters'
 
 CASES = {
@@ -177,6 +182,19 @@ def test_a_flood_of_unknown_kinds_is_counted() -> None:
     world = read_world([Source("many", content), Source("good", SERVICE)])
     assert len(world.unknown_kinds) == MAX_UNKNOWN + 1
     assert world.unknown_kinds["other kinds"] == 5
+
+
+def test_a_product_of_selectors_and_pods_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some hundred kilobytes would ask for a hundred million endpoints."""
+    monkeypatch.setattr(build, "PodIndex", partial(PodIndex, work=5000))
+    services = [f"{{apiVersion: v1, kind: Service, metadata: {{name: s{i}}}, spec: {SELECTS_ALL}}}" for i in range(30)]
+    pods = [f"{{apiVersion: v1, kind: Pod, metadata: {{name: p{i}, {LABEL}}}, status: {STATUS}}}" for i in range(30)]
+    world = read_world([Source("many", "\n---\n".join(services + pods).encode())])
+    assert len(world.services) == 23
+    assert [rejected.lines() for rejected in world.rejected] == [
+        (f"Service default/s{i}: spec.selector: all selectors together select too many Pods: no endpoints derived",)
+        for i in range(3, 10)
+    ]
 
 
 def test_too_many_values(monkeypatch: pytest.MonkeyPatch) -> None:

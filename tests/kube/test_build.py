@@ -128,6 +128,30 @@ def test_slices_without_their_service_are_told() -> None:
     )
 
 
+def test_slices_of_a_service_that_was_refused_are_not_told_on_top() -> None:
+    found = world(service("x"), service(type="x"), slice_())
+    assert len(found.rejected) == 1
+    assert found.warnings == ()
+
+
+def test_a_node_port_that_nobody_will_assign_is_told() -> None:
+    found = world(service(type="NodePort"))
+    assert found.warnings == ("Service shop/web: has a clusterIP but not all node ports: none is assigned",)
+
+
+def test_the_service_cidr_of_the_cluster_comes_first() -> None:
+    cidrs = [
+        {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "ServiceCIDR",
+            "metadata": {"name": name},
+            "spec": {"cidrs": [cidr]},
+        }
+        for name, cidr in (("a", "10.1.0.0/16"), ("kubernetes", "fd00::/108"), ("z", "10.2.0.0/16"))
+    ]
+    assert world(*cidrs).service_cidrs == ("fd00::/108", "10.1.0.0/16", "10.2.0.0/16")
+
+
 def test_a_slice_that_belongs_to_nobody_is_no_matter() -> None:
     lonely = slice_()
     lonely["metadata"]["labels"] = {}
