@@ -1,0 +1,103 @@
+"""`python -m integration.bench [SERVICES ...]`: measure, and print a table with what was promised beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from integration.bench import worlds
+
+SIZES = (1_000, 10_000)
+
+
+def measured(module: str, *arguments: str, namespace: bool = False) -> dict[str, float]:
+    """Run one measurement as a process of its own."""
+    argv = [sys.executable, "-m", f"integration.bench.{module}", *arguments]
+    environment = {
+        **os.environ,
+        "XTABLES_LOCKFILE": f"{tempfile.gettempdir()}/rulegen-bench-{os.getpid()}.lock",
+        "RULEGEN_BENCH_OUTSIDE": str(Path("/proc/self/ns/net").readlink()),
+    }
+    ended = subprocess.run(
+        ["unshare", "--net", *argv] if namespace else argv, env=environment, capture_output=True, text=True, check=False
+    )
+    if ended.returncode:
+        raise SystemExit(f"{' '.join(argv)}: {ended.stderr.strip() or ended.returncode}")
+    found: dict[str, float] = json.loads(ended.stdout)
+    return found
+
+
+def verdict(*, holds: bool) -> str:
+    """Return the mark of a promise."""
+    return "ok" if holds else "MISSED"
+
+
+def line(what: str, value: str, promise: str = "", *, holds: bool | None = None) -> None:
+    """Print one line of the table."""
+    mark = "" if holds is None else verdict(holds=holds)
+    print(f"  {what:<44} {value:>14}   {promise:<34} {mark}".rstrip(), flush=True)
+
+
+def plans(file: Path, size: int) -> None:
+    """Print where the time of a plan from files goes."""
+    parts = measured("stages", str(file), "apart")
+    whole = measured("stages", str(file))
+    stages = ", ".join(f"{stage} {parts[stage]:.2f}" for stage in ("parse", "decode", "resolve", "compile", "diff"))
+    print(f"\nplan -f {file.name} ({size:,} Services x {worlds.ENDPOINTS}), seconds: {stages}")
+    last = sum(whole[stage] for stage in ("resolve", "compile", "diff"))
+    line("resolve, compile and diff", f"{last:.2f} s", "at most 3 s at 10,000", holds=last <= 3)
+    line("peak memory, without the text", f"{whole['peak_mb']:.0f} MB", "at most 350 MB", holds=whole["peak_mb"] <= 350)
+
+
+def writes(file: Path, size: int) -> dict[str, float]:
+    """Print what writing to the kernel costs."""
+    found = measured("kernel", str(file), "nft", "all", namespace=True)
+    print(f"\niptables-nft, {size:,} Services x {worlds.ENDPOINTS}")
+    base = measured("kernel", str(file), "nft", "unsorted", namespace=True)["one unsorted restore"]
+    line("one unsorted iptables-nft-restore", f"{base:.2f} s")
+    ratio = found["first apply"] / base
+    promise = "at most 1/8 of that at 10,000" if size >= 10_000 else ""
+    line(f"first apply, {found['calls']:.0f} calls", f"{found['first apply']:.2f} s", promise)
+    line("  as a part of it", f"1/{1 / ratio:.1f}", holds=ratio <= 1 / 8 if size >= 10_000 else None)
+    line("iptables-nft-save; reading it; plan", f"{found['save']:.2f}, {found['read']:.2f}, {found['plan']:.2f} s")
+    line("an iptables-nft-restore that commits nothing", f"{found['empty restore'] * 1000:.1f} ms")
+    line("one that commits one rule nothing refers to", f"{found['one-rule restore'] * 1000:.1f} ms")
+    changed = found["one endpoint changed"]
+    line("one endpoint changed, slice to kernel", f"{changed * 1000:.1f} ms")
+    for what, floor in (("nothing", "empty restore"), ("one rule", "one-rule restore")):
+        line(
+            f"  as a multiple of a commit of {what}",
+            f"{changed / found[floor]:.1f}",
+            "at most 3",
+            holds=changed <= 3 * found[floor],
+        )
+    line("  bytes written", f"{found['bytes written']:.0f}")
+    legacy = measured("kernel", str(file), "legacy", "all", namespace=True)
+    print(f"\niptables-legacy, {size:,} Services x {worlds.ENDPOINTS}")
+    line("first apply", f"{legacy['first apply']:.2f} s")
+    line("an empty iptables-legacy-restore", f"{legacy['empty restore'] * 1000:.1f} ms")
+    line("one endpoint changed, slice to kernel", f"{legacy['one endpoint changed'] * 1000:.1f} ms")
+    return found
+
+
+def main(sizes: tuple[int, ...]) -> None:
+    """Measure all sizes and compare the smallest with the largest."""
+    with tempfile.TemporaryDirectory() as folder:
+        bytes_written = {}
+        for size in sizes:
+            as_yaml, as_json = worlds.write(Path(folder), size)
+            plans(as_yaml, size)
+            plans(as_json, size)
+            bytes_written[size] = writes(as_json, size)["bytes written"]
+    first, last = bytes_written[sizes[0]], bytes_written[sizes[-1]]
+    print("\nbytes written for one endpoint changed")
+    grown = f"{first:.0f} to {last:.0f}"
+    line(f"{sizes[0]:,} to {sizes[-1]:,} Services", grown, "does not grow", holds=last <= first * 1.1)
+
+
+if __name__ == "__main__":
+    main(tuple(int(size) for size in sys.argv[1:]) or SIZES)
