@@ -97,6 +97,14 @@ class Chosen:
         return merged
 
 
+_NODE_PORT_RANGE = click.option(
+    "--node-port-range",
+    type=_PortRangeType(),
+    default="30000-32767",
+    show_default=True,
+    help="The cluster's node ports; a preview takes those that manifests lack from there.",
+)
+
 _OBJECTS = (
     click.option(
         "-f",
@@ -122,13 +130,7 @@ _OBJECTS = (
         help="Where a preview takes ClusterIPs from that manifests lack; one for each family.  [default: the"
         " ServiceCIDR objects, else 10.96.0.0/12 and fd00:10:96::/112]",
     ),
-    click.option(
-        "--node-port-range",
-        type=_PortRangeType(),
-        default="30000-32767",
-        show_default=True,
-        help="Where a preview takes node ports from that manifests lack.",
-    ),
+    _NODE_PORT_RANGE,
 )
 
 _NODE = (
@@ -220,3 +222,8 @@ def input_options(function: F) -> F:
 def variant_option(function: F) -> F:
     """Add --variant."""
     return _VARIANT(function)
+
+
+def node_port_range_option(function: F) -> F:
+    """Add --node-port-range."""
+    return _NODE_PORT_RANGE(function)

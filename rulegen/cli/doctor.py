@@ -1,0 +1,36 @@
+"""`rulegen doctor`: what this host offers, and what is wrong with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from rulegen.cli.console import has_colour, print_json, print_lines
+from rulegen.cli.options import OUTPUT, Chosen, node_port_range_option, variant_option
+from rulegen.host.doctor import examine
+from rulegen.host.doctor.findings import Level, as_document, as_text
+from rulegen.host.runner import run
+
+
+@click.command("doctor")
+@variant_option
+@node_port_range_option
+@OUTPUT
+def command(output: str, **chosen: Any) -> int:
+    r"""Tell what this host offers, what is wrong with it, and what to do about it. Changes nothing.
+
+    Looks at tools, the variant of iptables and rules of both, leftovers of older proxies, kernel parameters, ports in
+    use, and tries samples of our rules in a network namespace of its own. Exits with 1 where something must be mended.
+
+    \b
+    rulegen doctor
+    rulegen doctor -o json
+    """
+    asked = Chosen(**chosen)
+    findings = examine(run, forced=asked.forced_variant, node_ports=asked.node_port_range)
+    if output == "json":
+        print_json(as_document(findings))
+    else:
+        print_lines([as_text(findings, colour=has_colour())])
+    return int(any(finding.level is Level.FAIL for finding in findings))
