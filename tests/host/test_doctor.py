@@ -15,6 +15,7 @@ from rulegen.errors import HostError
 from rulegen.host import doctor, sysctl
 from rulegen.host.doctor import Finding, Level, bindings
 from rulegen.host.doctor.features import SAMPLES
+from rulegen.host.doctor.patient import Patient
 from rulegen.host.runner import Command, Completed, MissingToolError, run
 from rulegen.host.throwaway import in_throwaway_namespace
 from rulegen.host.variant import Variant
@@ -29,7 +30,9 @@ def shell(*lines: str) -> None:
 
 
 def found(topic: str, level: Level | None = None, **options) -> list[str]:
-    return [one.message for one in doctor.examine(run, **options) if one.topic == topic and level in {None, one.level}]
+    """Return what the check of one topic finds."""
+    findings = dict(doctor.CHECKS)[topic](Patient(run, **options))
+    return [one.message for one in findings if level in {None, one.level}]
 
 
 def the(findings: tuple[Finding, ...], words: str) -> Finding:

@@ -7,7 +7,7 @@ import socket
 from ipaddress import ip_address
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rulegen.errors import InputError
@@ -165,6 +165,7 @@ class TestDocument:
             )
         assert caught.value.message.count(";") == 2
 
+    @settings(deadline=None)
     @given(
         st.recursive(
             st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.dates() | st.binary(),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rulegen.errors import HostError
 from rulegen.host import iptables, sysctl
-from rulegen.host.facts import interfaces
+from rulegen.host.facts import SYSCTLS, interfaces
 from rulegen.host.variant import Variant
 from rulegen.net import Family
 
@@ -17,21 +17,6 @@ if TYPE_CHECKING:
 
     from rulegen.host.runner import Runner
     from rulegen.model.facts import Interface
-
-SYSCTLS = (
-    "net.bridge.bridge-nf-call-ip6tables",
-    "net.bridge.bridge-nf-call-iptables",
-    "net.ipv4.conf.all.route_localnet",
-    "net.ipv4.conf.all.rp_filter",
-    "net.ipv4.ip_forward",
-    "net.ipv4.ip_local_port_range",
-    "net.ipv4.ip_local_reserved_ports",
-    "net.ipv6.conf.all.disable_ipv6",
-    "net.ipv6.conf.all.forwarding",
-    "net.netfilter.nf_conntrack_count",
-    "net.netfilter.nf_conntrack_max",
-    "net.netfilter.nf_conntrack_tcp_be_liberal",
-)
 
 
 @dataclass
