@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from integration import manifests
@@ -11,7 +10,6 @@ from integration.lab import topology
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
     from integration.lab.hosts import Completed, Running
     from integration.lab.lab import Lab
@@ -24,7 +22,6 @@ NO_CHANGES, CHANGES = 0, 2
 """Exit codes of `plan --detailed-exitcode`."""
 
 
-@dataclass(slots=True, repr=False)
 class Rulegen:
     """Runs rulegen on the lab's node, for one variant of iptables.
 
@@ -32,15 +29,15 @@ class Rulegen:
         served: What the node serves, as far as this knows: a world need not be applied twice.
     """
 
-    lab: Lab
-    variant: Variant
-    served: tuple[str, str] | None = None
-    _config: Path = field(init=False)
-    _objects: Path = field(init=False)
+    def __init__(self, lab: Lab, variant: Variant) -> None:
+        self.lab = lab
+        self.variant = variant
+        self.served: tuple[str, str] | None = None
+        self._config = lab.folder / "config.json"
+        self._objects = lab.folder / "objects.json"
 
-    def __post_init__(self) -> None:
-        self._config = self.lab.folder / "config.json"
-        self._objects = self.lab.folder / "objects.json"
+    def __repr__(self) -> str:
+        return f"<rulegen for {self.variant}>"
 
     def argv(self, verb: Verb, *more: str) -> list[str]:
         """Return the command line of a verb on the files last written: the one place that knows its form."""
@@ -86,6 +83,7 @@ class Rulegen:
             self.served = wanted
         self.lab.node.run(["conntrack", "-F"]).check()
 
-    def converged(self) -> bool:
-        """Tell whether a plan on the files last written is empty."""
-        return self.plan().code == NO_CHANGES
+    def check_converged(self) -> None:
+        """Fail unless a plan on the files last written is empty."""
+        planned = self.plan()
+        assert planned.code == NO_CHANGES, planned.stdout

@@ -21,6 +21,11 @@ DRIVERS = (Namespaces, Containers)
 LabMaker = Callable[[type[Namespaces] | type[Containers], str], Lab]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the mark that narrows a test to some variants."""
+    config.addinivalue_line("markers", "variants(*names): the variants of iptables that a test is about, if not all")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what needs which machine, and keep tests that share a lab on one worker (`--dist loadgroup`)."""
     for item in items:
@@ -35,7 +40,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run each test for each variant, each family and each driver that it asks for by name."""
     if "variant" in metafunc.fixturenames:
-        metafunc.parametrize("variant", VARIANTS, scope="session")
+        only = metafunc.definition.get_closest_marker("variants")
+        metafunc.parametrize("variant", only.args if only else VARIANTS, scope="session")
     if "family" in metafunc.fixturenames:
         metafunc.parametrize("family", (4, 6), ids=("v4", "v6"))
     if "driver" in metafunc.fixturenames:

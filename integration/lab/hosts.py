@@ -51,7 +51,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What came of questions without pause.
+    """What came of questions asked again and again.
 
     Attributes:
         answered: How many each host answered.
@@ -94,7 +94,7 @@ class Running(Protocol):
 
 
 class Repeating(Protocol):
-    """Questions without pause, under way."""
+    """Questions asked again and again, under way."""
 
     def report(self) -> Report:
         """Tell what came of them so far."""
@@ -148,5 +148,7 @@ class Host(Protocol):
     ) -> list[Answer]:
         """Ask `count` times, each over a new socket."""
 
-    def repeat(self, protocol: Transport, address: Address | str, port: int, *, timeout_s: float = 5) -> Repeating:
-        """Ask without pause from now on."""
+    def repeat(
+        self, protocol: Transport, address: Address | str, port: int, *, pause_s: float = 0, timeout_s: float = 5
+    ) -> Repeating:
+        """Ask again and again from now on, each time `pause_s` after the last answer."""

@@ -8,7 +8,6 @@ import socket
 import sys
 import tempfile
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -49,7 +48,6 @@ class Driver(Protocol):
         """End and remove all that was started."""
 
 
-@dataclass(frozen=True, slots=True, repr=False)
 class Lab:
     """A cluster of two nodes and a client outside.
 
@@ -59,9 +57,13 @@ class Lab:
         lockfile: The lock that iptables-legacy takes on the node, instead of the machine's.
     """
 
-    hosts: Mapping[str, Host]
-    folder: Path
-    lockfile: Path
+    def __init__(self, hosts: Mapping[str, Host], folder: Path) -> None:
+        self.hosts = hosts
+        self.folder = folder
+        self.lockfile = _lockfile(folder)
+
+    def __repr__(self) -> str:
+        return f"<lab in {self.folder}>"
 
     @property
     def node(self) -> Host:
@@ -90,7 +92,7 @@ def build(driver: Driver) -> Iterator[Lab]:
             set_sysctls(hosts[topology.NODE].wire.pid, topology.PREPARED)
         for name in (*topology.PODS, topology.NODE, topology.OTHER_NODE):
             _listen(hosts[name])
-        yield Lab(hosts, folder, _lockfile(folder))
+        yield Lab(hosts, folder)
 
 
 def _lockfile(folder: Path) -> Path:

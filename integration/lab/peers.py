@@ -131,9 +131,11 @@ class PeerHost:
         told: Iterable[Mapping[str, Any]] = self.wire("ask", within_s=count * timeout_s, question=question, count=count)
         return [Answer.read(one) for one in told]
 
-    def repeat(self, protocol: Transport, address: Address | str, port: int, *, timeout_s: float = 5) -> Repeating:
+    def repeat(
+        self, protocol: Transport, address: Address | str, port: int, *, pause_s: float = 0, timeout_s: float = 5
+    ) -> Repeating:
         question = _question(protocol, address, port, timeout_s=timeout_s)
-        return _RepeatingPeer(self.wire, self.wire("repeat", within_s=5, question=question), timeout_s)
+        return _RepeatingPeer(self.wire, self.wire("repeat", within_s=5, question=question, pause_s=pause_s), timeout_s)
 
 
 def _question(

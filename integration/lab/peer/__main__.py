@@ -38,9 +38,9 @@ class Peer:
         """Ask the same `count` times, each over a new socket."""
         return [talk.ask(**question) for _ in range(count)]  # type: ignore[arg-type]
 
-    def repeat(self, question: dict[str, object]) -> int:
-        """Start to ask without pause."""
-        self._repetitions[number := len(self._repetitions)] = talk.Repetition(question)
+    def repeat(self, question: dict[str, object], pause_s: float) -> int:
+        """Start to ask again and again."""
+        self._repetitions[number := len(self._repetitions)] = talk.Repetition(question, pause_s)
         return number
 
     def repeated(self, number: int, *, stop: bool) -> dict[str, object]:

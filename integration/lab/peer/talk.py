@@ -113,10 +113,11 @@ def _exchange(protocol: str, address: str, port: int, *, source: str | None, sou
 
 
 class Repetition:
-    """Asks again and again, without pause, until told to stop; keeps counts and the first failures."""
+    """Asks again and again, `pause_s` after each answer, until told to stop; keeps counts and the first failures."""
 
-    def __init__(self, question: dict[str, object]) -> None:
+    def __init__(self, question: dict[str, object], pause_s: float) -> None:
         self._question = question
+        self._pause_s = pause_s
         self._stop = threading.Event()
         self._answered: dict[str, int] = {}
         self._failed: list[dict[str, object]] = []
@@ -132,10 +133,11 @@ class Repetition:
             if answer["outcome"] == "answered":
                 name = str(answer["text"]).split()[0]
                 self._answered[name] = self._answered.get(name, 0) + 1
-                continue
-            self._failures += 1
-            if len(self._failed) < 20:
-                self._failed.append(answer | {"at": time.time()})
+            else:
+                self._failures += 1
+                self._failed += [answer | {"at": time.time()}][: 20 - len(self._failed)]
+            if self._pause_s:
+                time.sleep(self._pause_s)
 
     def stop(self) -> dict[str, object]:
         """End after the question under way and report."""
