@@ -6,7 +6,7 @@ World ─ resolve ─► Model ─ compile, per Service ─► Fragments ─ uni
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rulegen.backends import BACKENDS, Backend
@@ -135,7 +135,8 @@ def plan_cleanup(mode: str, observed: Observed) -> Plan:
     families = {}
     for family, ruleset in observed.rulesets.items():
         layout = backend.cleanup_layout(ruleset)
-        families[family] = plan_family(family, ruleset, wanted(()), layout)
+        part, items = plan_family(family, ruleset, wanted(()), layout)
+        families[family] = part, [replace(item, drift=None) for item in items]
     return make_plan(families)
 
 

@@ -34,6 +34,7 @@ def command(output: str, wait_s: int, *, allow_empty: bool, yes: bool, **chosen:
     rulegen apply -f blog.yaml --node web-1  what a file says, as the node web-1
     """
     inputs = Inputs(Chosen(**chosen))
+    _refuse_unread(inputs)
     _refuse_previews(inputs)
     plan, report, choice = plan_live(inputs)
     if not inputs.model.services and not allow_empty:
@@ -44,6 +45,16 @@ def command(output: str, wait_s: int, *, allow_empty: bool, yes: bool, **chosen:
                 hint="look at the input again, or say --allow-empty",
             )
     write(plan, report, choice.variant, output=output, wait_s=wait_s, yes=yes)
+
+
+def _refuse_unread(inputs: Inputs) -> None:
+    """Refuse input of which a part could not be read: it may hold Services that this node serves now."""
+    unread = [line for r in inputs.world.rejected if r.object.startswith(r.source) for line in r.lines()]
+    if unread:
+        raise RefusedError(
+            "a part of the input could not be read, and what is not in the input is taken away:\n" + "\n".join(unread),
+            hint="mend it; `rulegen plan` shows what the rest comes to",
+        )
 
 
 def _refuse_previews(inputs: Inputs) -> None:

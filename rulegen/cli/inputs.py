@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from rulegen.errors import ConfigError, InputError, RulegenError, Warnings
+from rulegen.errors import ConfigError, HostError, InputError, RulegenError, Warnings
 from rulegen.host.files import read_sources, read_text
 from rulegen.host.runner import run
 from rulegen.kube.build import build_world, read_world
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rulegen.cli.options import Chosen
     from rulegen.host.variant import VariantChoice
     from rulegen.kube.world import World
+    from rulegen.model.conntrack import Flow
     from rulegen.model.facts import HostFacts
     from rulegen.model.ir import Model
     from rulegen.net import Family
@@ -93,6 +94,10 @@ class Inputs:
             raise StrictError("\n".join(lines), hint="mend the objects, or leave --strict out to go on without them")
         return world
 
+    def warn(self, text: str) -> None:
+        """Have the report tell what went wrong although work goes on."""
+        self._warnings.add(text)
+
     @cached_property
     def model(self) -> Model:
         """Every decision taken."""
@@ -110,7 +115,7 @@ class Inputs:
             case "on" | "off":
                 counts = self.chosen.nfacct == "on"
             case _ if is_live or not rulesets:
-                counts = bool(self.facts.nfacct)
+                counts = bool(_can_count() if is_live and self.facts.nfacct is None else self.facts.nfacct)
             case _:
                 counts = counts_in(rulesets.values())
         return compile_model(self.model, self.options.mode, counts=counts)
@@ -136,15 +141,15 @@ def observe_live(inputs: Inputs, *, flows: bool = True) -> tuple[VariantChoice, 
         inputs: Tell which variant, if one was demanded.
         flows: Whether to look at conntrack too.
     """
-    from rulegen.host import conntrack, iptables, nfacct, variant  # noqa: PLC0415 - only a live plan needs them
+    from rulegen.host import iptables, nfacct, variant  # noqa: PLC0415 - only a live plan needs them
 
     choice = variant.choose(run, inputs.chosen.forced_variant)
     rulesets = {}
     for family in inputs.facts.families:
         name = f"iptables-{choice.variant} on this host"
         rulesets[family] = read(iptables.observe(run, choice.variant, family), name, family)
-    found = [flow for family in inputs.facts.families for flow in conntrack.list_flows(run, family)] if flows else []
-    counters = tuple(nfacct.counters()) if inputs.facts.nfacct else None
+    found = _udp_flows(inputs) if flows else []
+    counters = tuple(nfacct.counters()) if _can_count() else None
     return choice, Observed(rulesets=rulesets, flows=found, counters=counters)
 
 
@@ -177,6 +182,24 @@ def plan_saved(inputs: Inputs, paths: tuple[str, ...]) -> tuple[Plan, Report]:
         told = inputs.report(", ".join(paths), *warnings)
     facts = inputs.facts if inputs.chosen.host else _without_sysctls(inputs.facts)
     return plan_node(compiled, Observed(rulesets=rulesets), facts, inputs.world.service_cidrs), told
+
+
+def _udp_flows(inputs: Inputs) -> list[Flow]:
+    """Return what conntrack remembers; rules can be planned without, so a host that cannot tell is only warned of."""
+    from rulegen.host import conntrack  # noqa: PLC0415 - only a live plan needs it
+
+    try:
+        return [flow for family in inputs.facts.families for flow in conntrack.list_flows(run, family)]
+    except HostError as error:
+        inputs.warn(f"stale UDP connections are not looked at: {error.message}")
+        return []
+
+
+def _can_count() -> bool:
+    """Whether this host's kernel counts with nfacct, whatever a file says of it."""
+    from rulegen.host import nfacct  # noqa: PLC0415 - only a live plan needs it
+
+    return bool(nfacct.supported())
 
 
 def _without_sysctls(facts: HostFacts) -> HostFacts:

@@ -101,7 +101,7 @@ def _ensure_counters(names: tuple[str, ...]) -> None:
     nfacct.ensure(names)
 
 
-def _restore(  # noqa: PLR0917 - one call, all of its arguments
+def _restore(
     run: Runner, variant: Variant, family: Family, text: str, wait_s: int, on_wait: Callable[[str], None] | None
 ) -> Callable[[], None]:
     return lambda: iptables.restore(run, variant, family, text, on_wait, wait_s=wait_s)

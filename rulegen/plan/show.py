@@ -138,7 +138,8 @@ def _heading(owner: str, report: Report, *, is_leftover: bool) -> str:
 def _item_lines(item: Item, paint: Callable[[str, str], str]) -> Iterator[str]:
     sign = item.action.value
     family = f" [{item.family}]" if item.family else ""
-    drift = {None: "", Drift.FOREIGN: "  drift: not ours", Drift.MISSING: "  drift: was taken away"}[item.drift]
+    foreign = "not ours" if item.action is Action.DELETE else "changed by hand"
+    drift = {None: "", Drift.FOREIGN: f"  drift: {foreign}", Drift.MISSING: "  drift: was taken away"}[item.drift]
     if len(item.lines) == 1 and item.kind in {"rule", "jump", "flow"}:
         line = item.lines[0]
         if item.kind == "flow":
