@@ -34,9 +34,10 @@ def command(output: str, wait_s: int, *, allow_empty: bool, yes: bool, **chosen:
     rulegen apply -f blog.yaml --node web-1  what a file says, as the node web-1
     """
     inputs = Inputs(Chosen(**chosen))
-    _refuse_unread(inputs)
-    _refuse_previews(inputs)
-    plan, report, choice = plan_live(inputs)
+    with inputs.progress:
+        _refuse_unread(inputs)
+        _refuse_previews(inputs)
+        plan, report, choice = plan_live(inputs)
     if not inputs.model.services and not allow_empty:
         gone = {item.owner for item in plan.items if item.is_leftover and item.action is Action.DELETE}
         if gone:

@@ -28,7 +28,8 @@ def command(output: str, wait_s: int, *, yes: bool, **chosen: Any) -> None:
     rulegen cleanup --variant legacy
     """
     inputs = Inputs(Chosen(**chosen))
-    choice, observed = observe_live(inputs, flows=False)
-    plan = plan_cleanup(inputs.options.mode, observed)
+    with inputs.progress:
+        choice, observed = observe_live(inputs, flows=False)
+        plan = plan_cleanup(inputs.options.mode, observed)
     report = Report(node=inputs.facts.hostname, mode="no", observed=f"iptables-{choice.variant} ({choice.reason})")
     write(plan, report, choice.variant, output=output, wait_s=wait_s, yes=yes)

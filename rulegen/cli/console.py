@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
@@ -42,7 +42,10 @@ def note(line: str) -> None:
 
 
 class Progress:
-    """A line on standard error that is written over as work goes on; nothing where that is no terminal."""
+    """A line on standard error that is written over as work goes on; nothing where that is no terminal.
+
+    As a context, it takes the line away at the end.
+    """
 
     def __init__(self) -> None:
         self._shows = sys.stderr.isatty()
@@ -53,8 +56,10 @@ class Progress:
             sys.stderr.write(f"\r\033[K{line[:200]}")
             sys.stderr.flush()
 
-    def end(self) -> None:
-        """Take the line away."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         if self._shows:
             sys.stderr.write("\r\033[K")
             sys.stderr.flush()

@@ -36,7 +36,8 @@ def command(folder: str, **chosen: Any) -> None:
     rulegen export -f shop/ --host host.yaml --node web-1 -o out/
     """
     inputs = Inputs(Chosen(**chosen))
-    compiled = inputs.compiled(None, is_live=False)
+    with inputs.progress:
+        compiled = inputs.compiled(None, is_live=False)
     files = {
         NAMES[
             family

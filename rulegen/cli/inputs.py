@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from rulegen.cli.console import Progress
 from rulegen.errors import ConfigError, HostError, InputError, RulegenError, Warnings
 from rulegen.host.files import read_sources, read_text
 from rulegen.host.runner import run
@@ -42,6 +43,7 @@ class Inputs:
     """What a command line asks for, each part read when it is first needed."""
 
     chosen: Chosen
+    progress: Progress = field(default_factory=Progress)
     _warnings: Warnings = field(default_factory=Warnings)
 
     @cached_property
@@ -80,6 +82,7 @@ class Inputs:
             StrictError: With --strict, an object has faults; all are told.
         """
         chosen = self.chosen
+        self.progress("reading objects …")
         cidrs, ports = chosen.service_cidrs, chosen.node_port_range
         if chosen.files:
             world = read_world(read_sources(chosen.files), service_cidrs=cidrs, node_port_range=ports)
@@ -102,7 +105,9 @@ class Inputs:
     def model(self) -> Model:
         """Every decision taken."""
         backend_of(self.options.mode)
-        return resolve(self.world, self.options, self.facts, self.facts.families)
+        world = self.world
+        self.progress(f"deciding about {len(world.services):,} Services …")
+        return resolve(world, self.options, self.facts, self.facts.families)
 
     def compiled(self, rulesets: dict[Family, Ruleset] | None, *, is_live: bool) -> Compiled:
         """Return the model in its backend's words.
@@ -118,7 +123,9 @@ class Inputs:
                 counts = bool(_can_count() if is_live and self.facts.nfacct is None else self.facts.nfacct)
             case _:
                 counts = counts_in(rulesets.values())
-        return compile_model(self.model, self.options.mode, counts=counts)
+        model = self.model
+        self.progress(f"compiling {len(model.services):,} Services …")
+        return compile_model(model, self.options.mode, counts=counts)
 
     def report(self, observed: str, *warnings: str) -> Report:
         """Return what goes with a plan made against what `observed` names."""
@@ -145,6 +152,7 @@ def observe_live(inputs: Inputs, *, flows: bool = True) -> tuple[VariantChoice, 
 
     choice = variant.choose(run, inputs.chosen.forced_variant)
     rulesets = {}
+    inputs.progress(f"reading the rules of iptables-{choice.variant} …")
     for family in inputs.facts.families:
         name = f"iptables-{choice.variant} on this host"
         rulesets[family] = read(iptables.observe(run, choice.variant, family), name, family)

@@ -38,7 +38,8 @@ def command(output: str, observed: tuple[str, ...], *, detailed_exitcode: bool, 
     rulegen plan --detailed-exitcode -o json              for scripts: drift gives exit code 2
     """
     inputs = Inputs(Chosen(**chosen))
-    plan, report = plan_saved(inputs, observed) if observed else plan_live(inputs)[:2]
+    with inputs.progress:
+        plan, report = plan_saved(inputs, observed) if observed else plan_live(inputs)[:2]
     if output == "json":
         print_json(show.json_document(plan, report))
     else:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rulegen.cli.console import Progress, count, has_colour, note, print_json, print_lines
-from rulegen.host.apply import Step, perform, steps
+from rulegen.host.apply import perform, steps
 from rulegen.host.runner import run
 from rulegen.plan import show
 
@@ -29,15 +29,8 @@ def write(plan: Plan, report: Report, variant: Variant, *, output: str, wait_s: 
     work = steps(plan, run, variant, wait_s=wait_s, on_wait=note)
     if work and not yes and sys.stdin.isatty() and sys.stdout.isatty():
         click.confirm("Make it so?", abort=True, err=True)
-    progress = Progress()
-
-    def tell(number: int, step: Step) -> None:
-        progress(f"{number + 1}/{len(work)} {step.title}")
-
-    try:
-        perform(work, tell)
-    finally:
-        progress.end()
+    with Progress() as progress:
+        perform(work, lambda number, step: progress(f"{number + 1}/{len(work)} {step.title}"))
     if output == "json":
         print_json({**show.json_document(plan, report), "applied": [step.title for step in work]})
     elif work:
