@@ -13,7 +13,7 @@ from rulegen.backends import BACKENDS, Backend
 from rulegen.diff import Change, diff
 from rulegen.errors import ConfigError
 from rulegen.languages.iptables.state import BlockKey, wanted
-from rulegen.model.conntrack import Frontend, stale_flows
+from rulegen.model.conntrack import Forgetting, Frontend, stale_flows
 from rulegen.net import Family, parse_address, parse_network
 from rulegen.plan.plan import Plan, make_plan, plan_family, plan_sysctls
 
@@ -89,7 +89,13 @@ def compile_model(model: Model, mode: str, *, counts: bool) -> Compiled:
     return Compiled(model=model, backend=backend, fragments=fragments, counts=counts)
 
 
-def plan_node(compiled: Compiled, observed: Observed, facts: HostFacts, service_cidrs: Iterable[str] = ()) -> Plan:
+def plan_node(
+    compiled: Compiled,
+    observed: Observed,
+    facts: HostFacts,
+    service_cidrs: Iterable[str] = (),
+    forgetting: Forgetting = Forgetting.ALL,
+) -> Plan:
     """Return all that must change for the node to be as the model has it.
 
     Args:
@@ -97,6 +103,7 @@ def plan_node(compiled: Compiled, observed: Observed, facts: HostFacts, service_
         observed: What is there.
         facts: What the host is: its addresses tell flows to node ports, its parameters are compared.
         service_cidrs: Where ClusterIPs come from, if known.
+        forgetting: Which stale UDP flows are forgotten.
     """
     model, families = compiled.model, {}
     for family, ruleset in observed.rulesets.items():
@@ -116,6 +123,7 @@ def plan_node(compiled: Compiled, observed: Observed, facts: HostFacts, service_
             node_addresses={address for family in Family for address in facts.addresses(family)},
             gone=set(_gone_frontends(part for part, _ in families.values())),
             service_networks=[parse_network(cidr) for cidr in service_cidrs],
+            forgetting=forgetting,
         ),
     )
 

@@ -14,6 +14,7 @@ from rulegen.kube.build import build_world, read_world
 from rulegen.kube.proxyconfig import API_VERSION, KIND, read_config
 from rulegen.kube.yaml_text import YamlFault, read_yaml
 from rulegen.languages.iptables.ruleset import Ruleset, read
+from rulegen.model.conntrack import Forgetting
 from rulegen.model.facts_document import facts_from_document
 from rulegen.model.options import Options
 from rulegen.model.resolve import resolve
@@ -58,7 +59,7 @@ class Inputs:
             raise ConfigError(f"{source}: expected a {KIND}")
         config, unknown = read_config(self.chosen.over(document), source)
         warnings = tuple(f"{source}: {path} is no field of a {KIND}; it is ignored" for path in unknown)
-        return Options.of(config), warnings
+        return replace(Options.of(config), oldest_claim_wins=self.chosen.claims == "oldest"), warnings
 
     @property
     def options(self) -> Options:
@@ -165,7 +166,8 @@ def plan_live(inputs: Inputs) -> tuple[Plan, Report, VariantChoice]:
     """Return the plan against the kernel."""
     choice, observed = observe_live(inputs)
     compiled = inputs.compiled(dict(observed.rulesets), is_live=True)
-    plan = plan_node(compiled, observed, inputs.facts, inputs.world.service_cidrs)
+    forgetting = Forgetting(inputs.chosen.stale_udp)
+    plan = plan_node(compiled, observed, inputs.facts, inputs.world.service_cidrs, forgetting)
     return plan, inputs.report(f"iptables-{choice.variant} of this host ({choice.reason})"), choice
 
 

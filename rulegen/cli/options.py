@@ -9,6 +9,7 @@ import click
 
 from rulegen.host.variant import Variant
 from rulegen.kube.proxyconfig import DETECT_LOCAL_MODES
+from rulegen.model.conntrack import Forgetting
 from rulegen.net import Network, parse_network
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ class Chosen:
     node_port_addresses: str | None = None
     localhost_node_ports: bool | None = None
     bind_address: str | None = None
+    claims: str = "oldest"
+    stale_udp: str = "all"
 
     @property
     def forced_variant(self) -> Variant | None:
@@ -171,6 +174,20 @@ _NODE = (
     ),
     click.option(
         "--bind-address", metavar="IP", help="The node's own address, where the Node object does not tell it."
+    ),
+    click.option(
+        "--claims",
+        type=click.Choice(["oldest", "all"]),
+        default="oldest",
+        show_default=True,
+        help="Of two Services that claim one address and port: the oldest gets it, or, as with kube-proxy, both do.",
+    ),
+    click.option(
+        "--stale-udp",
+        type=click.Choice([*Forgetting]),
+        default="all",
+        show_default=True,
+        help="Which stale UDP connections are forgotten; kube-proxy leaves those of Services without endpoints.",
     ),
     click.option(
         "--nfacct",

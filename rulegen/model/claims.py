@@ -20,7 +20,11 @@ Claim = tuple[str, int, str, str]
 
 
 def settle(
-    services: Mapping[ObjectName, Service], ages: Mapping[ObjectName, str], warn: Callable[[str], None]
+    services: Mapping[ObjectName, Service],
+    ages: Mapping[ObjectName, str],
+    warn: Callable[[str], None],
+    *,
+    oldest_wins: bool = True,
 ) -> dict[ObjectName, Service]:
     """Return the services, each without the frontends that an older one has claimed before.
 
@@ -28,6 +32,7 @@ def settle(
         services: By name.
         ages: creationTimestamp (RFC 3339, so text order is time order) by name; a Service without one is the youngest.
         warn: Told of both claimants of every conflict.
+        oldest_wins: Else conflicts are told, but both keep what they claim, as kube-proxy has it.
     """
     owners: dict[Claim, ObjectName] = {}
     conflicts: set[ObjectName] = set()
@@ -36,10 +41,8 @@ def settle(
             for claim in _claims(port):
                 if owners.setdefault(claim, name) != name:
                     conflicts.add(name)
-    return {
-        name: _without_lost(service, owners, warn) if name in conflicts else service
-        for name, service in services.items()
-    }
+    settled = {name: _without_lost(services[name], owners, warn) for name in services if name in conflicts}
+    return {**services, **settled} if oldest_wins else dict(services)
 
 
 def _claims(port: ServicePort) -> Iterator[Claim]:
@@ -58,7 +61,7 @@ def _without_lost(service: Service, owners: Mapping[Claim, ObjectName], warn: Ca
             where = f"{address} port" if address else "node port"
             warn(
                 f"Service {service.name}: {where} {number}/{port.protocol} is already claimed by the older Service"
-                f" {owner}, which keeps it"
+                f" {owner}"
             )
         return owner == service.name
 

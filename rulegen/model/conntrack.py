@@ -7,6 +7,7 @@ by itself, and an endpoint that terminates gracefully may finish what it has; TC
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -50,6 +51,16 @@ class Frontend(NamedTuple):
     port: int
 
 
+class Forgetting(enum.StrEnum):
+    """Which flows are forgotten when they have become stale."""
+
+    ALL = "all"
+    """All that keep a client on what does not serve it."""
+    KUBE_PROXY = "kube-proxy"
+    """Only those of Services that have endpoints, as kube-proxy has it."""
+    NONE = "none"
+
+
 class Stale(NamedTuple):
     """A flow to forget, whose it was (empty for nobody that is served), and why."""
 
@@ -65,6 +76,7 @@ def stale_flows(
     node_addresses: Collection[Address],
     gone: Collection[Frontend] = (),
     service_networks: Collection[Network] = (),
+    forgetting: Forgetting = Forgetting.ALL,
 ) -> Iterator[Stale]:
     """Yield the UDP flows that must be forgotten, in the order given.
 
@@ -79,7 +91,11 @@ def stale_flows(
         gone: Frontends that this node served until now, and that no Service has any more.
         service_networks: Where ClusterIPs come from, if known: a flow that was sent on from an address in there that no
             Service has is one of a Service deleted long ago.
+        forgetting: Which of them.
     """
+    if forgetting is Forgetting.NONE:
+        return
+    forgets_all = forgetting is Forgetting.ALL
     # A node port has no address, so both families of a Service share its frontend: keep them apart.
     frontends = {(port.family, frontend): port for port in _udp_ports(services) for frontend in frontends_of(port)}
     removed = set(gone)
@@ -93,8 +109,10 @@ def stale_flows(
         port = frontends.get((flow.family, sent_to))
         reply = join_host_port(flow.reply_src, flow.reply_sport)
         if port is not None:
-            if reply not in port.serving:
+            if reply not in port.serving and (port.serving or forgets_all):
                 yield Stale(flow, str(port.service), f"{reply} does not serve {port.label}")
+        elif not forgets_all:
+            continue
         elif sent_to in removed:
             yield Stale(flow, "", "its Service is gone")
         elif flow.reply_src != flow.orig_dst and any(

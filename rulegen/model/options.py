@@ -33,6 +33,7 @@ class Options:
         node_port_primary: Node ports listen on the node's primary addresses only.
         node_port_networks: Node ports listen on the addresses in these; empty for all.
         external_ips: Whether spec.externalIPs is honoured (gate AllowServiceExternalIPs).
+        oldest_claim_wins: Of two Services that claim one address and port, only the older gets it; else both do.
     """
 
     mode: str = "iptables"
@@ -49,6 +50,7 @@ class Options:
     node_port_primary: bool = False
     node_port_networks: tuple[Network, ...] = ()
     external_ips: bool = True
+    oldest_claim_wins: bool = True
 
     @classmethod
     def of(cls, config: KubeProxyConfiguration) -> Options:

@@ -43,7 +43,7 @@ def resolve(world: World, options: Options, facts: HostFacts, families: Sequence
     return Model(
         node_name=name,
         nodes=nodes,
-        services=settle(services, ages, warnings.add),
+        services=settle(services, ages, warnings.add, oldest_wins=options.oldest_claim_wins),
         sysctls=resolve_sysctls(nodes.values()),
         warnings=warnings.texts(),
     )

@@ -63,3 +63,10 @@ def test_another_port_or_protocol_is_no_conflict():
         service("b", ip="10.96.0.2", created=None, external=("203.0.113.1",), port=81),
     )
     assert not [warning for warning in found.warnings if "claimed" in warning]
+
+
+def test_both_keep_what_they_claim_if_asked_as_with_kube_proxy_but_both_are_told():
+    services = dict([service("a", ip="10.96.0.1", created=None), service("b", ip="10.96.0.1", created=None)])
+    found = resolve(World(services=services), Options(node_name="node1", oldest_claim_wins=False), HostFacts())
+    assert [frontends(found, name)[0] for name in "ab"] == ["10.96.0.1", "10.96.0.1"]
+    assert [warning for warning in found.warnings if "claimed" in warning]

@@ -6,7 +6,7 @@ import pytest
 
 from rulegen.kube import objects as k
 from rulegen.kube.world import ObjectName, ServiceInput, World
-from rulegen.model.conntrack import Flow, Frontend, stale_flows
+from rulegen.model.conntrack import Flow, Forgetting, Frontend, stale_flows
 from rulegen.model.facts import HostFacts
 from rulegen.model.options import Options
 from rulegen.model.resolve import resolve
@@ -103,3 +103,20 @@ def test_flows_to_a_cluster_ip_that_nobody_has_if_it_is_known_where_those_come_f
     assert [s.flow for s in stale_flows([told, unanswered], (), node_addresses=[NODE], service_networks=networks)] == [
         told
     ]
+
+
+@pytest.mark.parametrize(
+    ("forgetting", "of_gone_endpoint", "of_no_endpoints", "of_gone_service"),
+    [
+        (Forgetting.ALL, True, True, True),
+        (Forgetting.KUBE_PROXY, True, False, False),
+        (Forgetting.NONE, False, False, False),
+    ],
+)
+def test_how_much_is_forgotten_can_be_chosen(forgetting, of_gone_endpoint, of_no_endpoints, of_gone_service):
+    told = flow("10.96.0.10", 53, "10.244.2.9")
+    for endpoints, expected in (([SERVED], of_gone_endpoint), ([], of_no_endpoints)):
+        services = model(*endpoints).services.values()
+        assert bool(list(stale_flows([told], services, node_addresses=[], forgetting=forgetting))) is expected
+    gone = {Frontend(parse_address("10.96.0.10"), 53)}
+    assert bool(list(stale_flows([told], (), node_addresses=[], gone=gone, forgetting=forgetting))) is of_gone_service
