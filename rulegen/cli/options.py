@@ -184,7 +184,7 @@ _NODE = (
     ),
     click.option(
         "--stale-udp",
-        type=click.Choice([*Forgetting]),
+        type=click.Choice([forgetting.value for forgetting in Forgetting]),
         default="all",
         show_default=True,
         help="Which stale UDP connections are forgotten; kube-proxy leaves those of Services without endpoints.",
