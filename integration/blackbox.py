@@ -10,6 +10,7 @@ from integration.lab import topology
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from integration.lab.hosts import Completed, Running
     from integration.lab.lab import Lab
@@ -41,12 +42,15 @@ class Rulegen:
 
     def argv(self, verb: Verb, *more: str) -> list[str]:
         """Return the command line of a verb on the files last written: the one place that knows its form."""
-        given = ["--variant", self.variant]
+        given = list(more)
         if verb != "cleanup":
             given += ["-f", str(self._objects), "--config", str(self._config), "--node", topology.NODE]
         if verb != "plan":
             given.append("-y")
-        return [sys.executable, "-W", "error", "-m", "rulegen", verb, *given, *more]
+        return self._command(verb, *given)
+
+    def _command(self, verb: Verb, *given: str) -> list[str]:
+        return [sys.executable, "-W", "error", "-m", "rulegen", verb, "--variant", self.variant, *given]
 
     def write(self, world: str, config: str | None = None) -> None:
         """Write objects and configuration to where the next command reads them."""
@@ -66,7 +70,15 @@ class Rulegen:
 
     def plan(self) -> Completed:
         """Plan on the files last written; the exit code tells whether there are changes."""
-        done = self.lab.node.run(self.argv("plan", "--detailed-exitcode"), timeout_s=120)
+        return self._planned(self.argv("plan", "--detailed-exitcode"))
+
+    def plan_of(self, objects: Path, config: Path, host: Path) -> Completed:
+        """Plan on files of somebody else's against this node's kernel."""
+        given = ("-f", str(objects), "--config", str(config), "--host", str(host))
+        return self._planned(self._command("plan", "--detailed-exitcode", *given))
+
+    def _planned(self, argv: list[str]) -> Completed:
+        done = self.lab.node.run(argv, timeout_s=120)
         assert done.code in {NO_CHANGES, CHANGES}, f"plan: exit {done.code}\n{done.stdout}{done.stderr}"
         return done
 

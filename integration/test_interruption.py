@@ -17,56 +17,64 @@ if TYPE_CHECKING:
     from integration.lab.hosts import Family
     from integration.lab.lab import Lab
 
-SERVICES = 300
+SERVICES = 600
 APPS = tuple(
     App(name=f"app-{number}", number=number, ready=("pod-a", "pod-b", "pod-x"), protocols=("TCP",), type="NodePort")
     for number in range(1001, 1001 + SERVICES)
 )
 WORLD = world(APPS)
-KILLS = 5
+
+Rules = dict["Family", Counter[str]]
 
 
 @pytest.fixture(scope="session")
-def first_loads() -> dict[str, tuple[float, dict[Family, Counter[str]]]]:
-    """Remember, for each variant, how long an undisturbed load takes and what it leaves in the kernel."""
+def full() -> dict[str, Rules]:
+    """Remember, for each variant, what an undisturbed load leaves in the kernel."""
     return {}
 
 
-def _rules(lab: Lab, variant: str) -> dict[Family, Counter[str]]:
+def _rules(lab: Lab, variant: str) -> Rules:
     return {family: Counter(text.splitlines()) for family, text in saves.save(lab.node, variant).items()}
 
 
-@pytest.mark.parametrize("attempt", range(KILLS))
+# When it is killed: counted from its start, while nothing is written yet, or from the first rule of its that is seen;
+# and whether the tool that it runs is killed with it, or writes on alone.
+MOMENTS = [
+    ("start", 0.3, True),
+    ("first rule", 0.0, True),
+    ("first rule", 0.05, False),
+    ("first rule", 0.1, True),
+    ("first rule", 0.2, False),
+    ("first rule", 0.4, True),
+]
+
+
+@pytest.mark.parametrize(("event", "later_s", "group"), MOMENTS)
 def test_an_apply_after_a_killed_one_completes_it(
-    lab: Lab,
-    rulegen: Rulegen,
-    variant: str,
-    attempt: int,
-    first_loads: dict[str, tuple[float, dict[Family, Counter[str]]]],
+    lab: Lab, rulegen: Rulegen, variant: str, *, event: str, later_s: float, group: bool, full: dict[str, Rules]
 ) -> None:
-    """Killed at five moments spread over the load, alone or with the tool that it runs."""
-    if variant not in first_loads:
+    if variant not in full:
         saves.wipe(lab.node, variant)
-        took_s = rulegen.apply(WORLD).elapsed_s
-        first_loads[variant] = took_s, _rules(lab, variant)
-    took_s, expected = first_loads[variant]
+        rulegen.apply(WORLD)
+        full[variant] = _rules(lab, variant)
 
     saves.wipe(lab.node, variant)
     rulegen.write(WORLD)
     running = rulegen.start("apply")
-    moment_s = took_s * (attempt + Random().random()) / KILLS
-    # Its start is the same each time and writes nothing; what is told apart below is only whether it was killed at all.
-    lab.node.run(["sleep", f"{moment_s:.3f}"]).check()
-    running.kill(group=attempt % 2 == 0)
-    killed = running.wait()
-    assert killed.code in {-9, 0}, killed.stderr
+    if event == "first rule":
+        seen = f"iptables-{variant}-save | grep -q '^-A KUBE-'"
+        if lab.node.run(["sh", "-c", f"until {seen}; do sleep 0.01; done"], timeout_s=30).code != 0:
+            pytest.fail(f"apply has not begun to write: {running.wait(1).stderr}")
+    lab.node.run(["sleep", str(later_s + Random().random() * 0.05)]).check()
+    running.kill(group=group)
+    assert running.wait().code in {-9, 0}
 
     rulegen.apply(WORLD)
     rulegen.check_converged()
     rules = _rules(lab, variant)
     for family in FAMILIES:
-        assert rules[family] - expected[family] == Counter()
-        assert expected[family] - rules[family] == Counter()
+        assert rules[family] - full[variant][family] == Counter()
+        assert full[variant][family] - rules[family] == Counter()
     for app in (APPS[0], APPS[-1]):
         assert lab["pod-c"].request("TCP", app.cluster_ip(4), PORT).outcome == "answered"
 
