@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from integration.lab.hosts import Family
     from integration.lab.lab import Lab
 
-SERVICES = 600
+SERVICES = 400
 APPS = tuple(
     App(name=f"app-{number}", number=number, ready=("pod-a", "pod-b", "pod-x"), protocols=("TCP",), type="NodePort")
     for number in range(1001, 1001 + SERVICES)

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def bare(labs: LabMaker, driver: type[Driver]) -> Lab:
-    """Give a lab of each driver."""
-    return labs(driver, "nft")
+    """Give a lab of each driver that no rules were ever put into."""
+    return labs(driver, "bare")
 
 
 ASKERS = (topology.CLIENT, topology.NODE, "pod-a", "pod-x")

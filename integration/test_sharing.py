@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from integration.lab.hosts import FAMILIES
 from integration.manifests import PORT, App
 
 if TYPE_CHECKING:
@@ -61,25 +62,27 @@ def test_a_client_stays_with_its_endpoint(lab: Lab, rulegen: Rulegen, family: Fa
         assert len(by) == 1, source
 
 
-def test_affinity_ends_when_its_time_is_over(lab: Lab, rulegen: Rulegen, family: Family) -> None:
+def test_affinity_ends_when_its_time_is_over(lab: Lab, rulegen: Rulegen) -> None:
     """Chance alone gives all clients the same endpoint again once in 10^11 runs."""
     rulegen.serve(WORLD)
-    first = _chosen(lab, STICKY, family)
-    assert set(first) == set(THREE)
-    assert _chosen(lab, STICKY, family) == first
+    first = {family: _chosen(lab, STICKY, family) for family in FAMILIES}
+    again = {family: _chosen(lab, STICKY, family) for family in FAMILIES}
+    assert again == first
     time.sleep(TIMEOUT_S + 0.6)
-    later = _chosen(lab, STICKY, family)
-    assert later != first
-    assert _chosen(lab, STICKY, family) == later
+    for family in FAMILIES:
+        assert set(first[family]) == set(THREE)
+        later = _chosen(lab, STICKY, family)
+        assert later != first[family]
+        assert _chosen(lab, STICKY, family) == later
 
 
-def test_affinity_is_renewed_by_each_connection(lab: Lab, rulegen: Rulegen, family: Family) -> None:
+def test_affinity_is_renewed_by_each_connection(lab: Lab, rulegen: Rulegen) -> None:
     """Its time counts from the last connection, not from the first."""
     rulegen.serve(WORLD)
-    first = _chosen(lab, STICKY, family, "UDP")
+    first = {family: _chosen(lab, STICKY, family, "UDP") for family in FAMILIES}
     for _ in range(4):
         time.sleep(TIMEOUT_S * 0.3)
-        assert _chosen(lab, STICKY, family, "UDP") == first
+        assert {family: _chosen(lab, STICKY, family, "UDP") for family in FAMILIES} == first
 
 
 def test_clients_of_an_endpoint_that_went_move_and_the_others_stay(lab: Lab, rulegen: Rulegen, family: Family) -> None:
