@@ -60,8 +60,8 @@ def test_a_misplaced_tail_goes_to_the_end_and_the_old_one_goes():
     astray[key] = type(astray[key])(astray[key].copies, Place.ASTRAY)
     (restore,) = script(diff(astray, wanted([BASE]).objects))
     assert restore.text.splitlines()[1:3] == [
-        "-A KUBE-SERVICES -j KUBE-NODEPORTS",
         "-D KUBE-SERVICES -j KUBE-NODEPORTS",
+        "-A KUBE-SERVICES -j KUBE-NODEPORTS",
     ]
 
 

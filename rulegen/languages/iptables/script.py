@@ -61,7 +61,7 @@ def script(
         table = change.key.name.table
         tables.setdefault(table, _Table(table)).take(change)
     for work in tables.values():
-        work.rewrite_crowded(desired or {})
+        work.choose_rewrites(desired or {})
     nat = tables.pop("nat", _Table("nat"))
     others = [tables[name] for name in sorted(tables)]
     grow = [_Commit(t.name, "chains and rules", t.grow()) for t in others]
@@ -141,29 +141,35 @@ class _Table:
         else:
             self.added += ((name, place, copy) for place, copy in fresh)
 
-    def rewrite_crowded(self, desired: Objects) -> None:
-        """Turn many single rules of a dispatch chain into one writing of the whole chain, where all of it is known."""
+    def choose_rewrites(self, desired: Objects) -> None:
+        """Choose the dispatch chains to write anew, of those whose desired rules are all known.
+
+        One where much changes is cheaper so. And one that loses a rule whose like is to stay in a block: taken out by
+        its text, the one in the block might go.
+        """
         touched: dict[ChainName, int] = defaultdict(int)
         for name in (*(entry[0] for entry in self.added), *(entry[0] for entry in self.removed)):
             touched[name] += 1
-        crowded = {
-            name: count for name, count in touched.items() if count > REWRITE_LEAST and ChainKey(name) in desired
+        wholes: dict[ChainName, list[tuple[Place, tuple[Rule, ...]]]] = {
+            name: [] for name in touched if ChainKey(name) in desired
         }
-        if not crowded:
+        if not wholes:
             return
-        wholes: dict[ChainName, list[tuple[Place, tuple[Rule, ...]]]] = {name: [] for name in crowded}
         for key, value in desired.items():
             if isinstance(key, BlockKey) and isinstance(value, BlockValue) and key.name in wholes:
                 wholes[key.name] += ((value.place, copy) for copy in value.copies)
         for name, whole in wholes.items():
-            if crowded[name] * REWRITE_SHARE > len(whole):
+            kept = {rule.spec for _, rules in whole if len(rules) > 1 for rule in rules}
+            is_ambiguous = any(other == name and rule.spec in kept for other, rule in self.removed)
+            is_crowded = touched[name] > REWRITE_LEAST and touched[name] * REWRITE_SHARE > len(whole)
+            if is_ambiguous or is_crowded:
                 self.created[name] = whole
                 self.added = [entry for entry in self.added if entry[0] != name]
                 self.removed = [entry for entry in self.removed if entry[0] != name]
 
     def whole(self) -> list[str]:
         """Return the lines of one commit that makes all changes."""
-        return [*self._declarations(*self.chains, *self.deleted), *self._rules(), *self._removals(), *self._deletions()]
+        return [*self._declarations(*self.chains, *self.deleted), *self._removals(), *self._rules(), *self._deletions()]
 
     def dispatched(self) -> Iterator[ChainName]:
         """Yield the chains that new dispatch rules jump to, in the order of those rules."""
@@ -181,7 +187,7 @@ class _Table:
     def switch(self) -> list[str]:
         """Return the lines that change the dispatch, all chains being there."""
         lines = self._declarations_of({*self.created, *self.emptied})
-        return [*lines, *_created_lines(self.created), *self._additions(), *self._removals()]
+        return [*lines, *self._removals(), *_created_lines(self.created), *self._additions()]
 
     def _declarations(self, *chains: ChainName) -> list[str]:
         return self._declarations_of({*chains, *self.created})
@@ -209,7 +215,7 @@ class _Table:
                 yield from (f"-A {name.chain} {rule.line}" for rule in rules)
 
     def _removals(self) -> Iterator[str]:
-        """Take single rules out by their text; the first that fits goes, so a misplaced one goes, not its successor."""
+        """Take single rules out by their text, before others are put in: the first that fits goes."""
         return (f"-D {name.chain} {rule.line}" for name, rule in self.removed)
 
     def _deletions(self) -> Iterator[str]:
