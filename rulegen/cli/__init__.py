@@ -48,7 +48,7 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="rulegen", message="%(prog)s %(version)s")
 def cli() -> None:
-    r"""Compile Kubernetes Services into what one node needs: see it, write it, keep it.
+    """Compile Kubernetes Services into what one node needs: see it, write it, keep it.
 
     \b
     rulegen plan -f manifests/ --observed none      what would be written, from files, for nobody's node

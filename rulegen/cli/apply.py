@@ -27,7 +27,7 @@ class RefusedError(RulegenError):
 @YES
 @OUTPUT
 def command(output: str, wait_s: int, *, allow_empty: bool, yes: bool, **chosen: Any) -> None:
-    r"""Show the plan for this node, then make it so: make before break, only what changed.
+    """Show the plan for this node, then make it so: make before break, only what changed.
 
     \b
     rulegen apply                            what the cluster wants, on this node

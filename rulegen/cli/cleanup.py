@@ -19,7 +19,7 @@ from rulegen.road import plan_cleanup
 @YES
 @OUTPUT
 def command(output: str, wait_s: int, *, yes: bool, **chosen: Any) -> None:
-    r"""Remove our chains and jumps from this host, and nothing else; what kube-proxy wrote counts as ours.
+    """Remove our chains and jumps from this host, and nothing else; what kube-proxy wrote counts as ours.
 
     Services stop working through this node. Where a kubelet is at work, the chain that it shares with us stays.
 

@@ -18,7 +18,7 @@ from rulegen.host.runner import run
 @node_port_range_option
 @OUTPUT
 def command(output: str, **chosen: Any) -> int:
-    r"""Tell what this host offers, what is wrong with it, and what to do about it. Changes nothing.
+    """Tell what this host offers, what is wrong with it, and what to do about it. Changes nothing.
 
     Looks at tools, the variant of iptables and rules of both, leftovers of older proxies, kernel parameters, ports in
     use, and tries samples of our rules in a network namespace of its own. Exits with 1 where something must be mended.

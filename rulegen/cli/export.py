@@ -26,7 +26,7 @@ NAMES = {Family.IPV4: "iptables.save", Family.IPV6: "ip6tables.save"}
     "-o", "--output", "folder", required=True, metavar="DIR", help="Where the files go; made if it is not there."
 )
 def command(folder: str, **chosen: Any) -> None:
-    r"""Write the desired state of a node to files that the standard tools load, and the model that it comes from.
+    """Write the desired state of a node to files that the standard tools load, and the model that it comes from.
 
     \b
     iptables.save, ip6tables.save   for iptables-restore and ip6tables-restore, into an empty kernel

@@ -28,7 +28,7 @@ CHANGES = 2
 @click.option("--detailed-exitcode", is_flag=True, help="Exit with 0 for no changes, 2 for changes, 1 for an error.")
 @OUTPUT
 def command(output: str, observed: tuple[str, ...], *, detailed_exitcode: bool, **chosen: Any) -> int:
-    r"""Show what would change on a node, and change nothing.
+    """Show what would change on a node, and change nothing.
 
     \b
     rulegen plan                                          this node: the cluster's objects against its kernel

@@ -186,3 +186,12 @@ def test_hostile_text_reaches_no_terminal(run, folder):
     assert "192.0.2.1" in out
     assert "\x1b" not in out
     assert "\x07" not in out
+
+
+@pytest.mark.parametrize("command", ["plan", "apply", "export", "cleanup", "doctor", "demo"])
+def test_help_has_examples_one_on_a_line(run, command):
+    code, out, _ = run(command, "--help")
+    assert code == 0
+    assert "\b" not in out
+    assert "\\b" not in out
+    assert [line for line in out.splitlines() if line.strip().startswith(f"rulegen {command}")]
