@@ -32,6 +32,7 @@ def command(folder: str, **chosen: Any) -> None:
     iptables.save, ip6tables.save   for iptables-restore and ip6tables-restore, into an empty kernel
     sysctl.conf                     for sysctl -p
     model.json                      every decision that was taken
+
     \b
     rulegen export -f shop/ --host host.yaml --node web-1 -o out/
     """
