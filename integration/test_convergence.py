@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from random import Random
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from integration.lab.hosts import Family
     from integration.lab.lab import Lab
 
+COMMENT = re.compile(r' -m comment --comment ("(?:[^"\\]|\\.)*"|\S+)')
 HOSTS = st.frozensets(st.sampled_from(["pod-a", "pod-b", "pod-c", "pod-x", "node1"]), max_size=3).map(sorted).map(tuple)
 
 
@@ -55,8 +57,11 @@ def worlds(draw: st.DrawFn) -> tuple[App, ...]:
 
 
 def _as_sets(texts: dict[Family, str]) -> dict[Family, Counter[tuple[str, str]]]:
-    """Return the lines of each family: order between Services is free, and a plan looks after the rest."""
-    return {family: Counter((line.table, line.text) for line in saves.lines(text)) for family, text in texts.items()}
+    """Return the lines of each family: comments mean nothing, order between Services is free, a plan sees the rest."""
+    return {
+        family: Counter((line.table, COMMENT.sub("", line.text)) for line in saves.lines(text))
+        for family, text in texts.items()
+    }
 
 
 @pytest.mark.parametrize("start", ["half", "edited", "other"])
