@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from integration.lab.lab import Lab
 
 CHANGES = 50
-PAUSE_S = 0.01
+PAUSE_S = 0.02
 """Between the questions of all clients but one: they need not fill the machine to meet every change many times."""
 HOSTS = ("pod-a", "pod-b", "pod-x")
 BYSTANDER = App(name="bystander", number=801, ready=("pod-b",), protocols=("TCP", "UDP"))

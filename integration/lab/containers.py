@@ -52,7 +52,6 @@ class Containers:
         except ImportError as error:
             raise Unavailable(f"the docker package is not installed: {error}") from error
         self._folder = Path(tempfile.mkdtemp(prefix=f"containers-{os.getpid()}-"))
-        self._containers: list[Any] = []
         self._daemon: subprocess.Popen[bytes] | None = None
         self._client: Any = None
         try:
@@ -123,13 +122,10 @@ class Containers:
             security_opt=["no-new-privileges"],
             volumes=volumes | {shared: {"bind": shared, "mode": "rw"}},
         )
-        self._containers.append(container)
         container.start()
 
     def close(self) -> None:
-        """Remove all containers, then the daemon and its folder."""
-        for container in self._containers:
-            container.remove(force=True)
+        """End the daemon, and with it all containers; remove its folder."""
         if self._client is not None:
             self._client.close()
         self._end_daemon()
@@ -149,7 +145,15 @@ class Containers:
             self._daemon.kill()
             self._daemon.wait()
         self._daemon = None
-        for group in Path("/sys/fs/cgroup").glob(f"**/{self._folder.name}/"):
+        _remove_groups(self._folder.name)
+
+
+def _remove_groups(name: str) -> None:
+    """Remove what the containers leave in the control groups, of either version, now that all of them are empty."""
+    root = Path("/sys/fs/cgroup")
+    for parent in (root / name, *root.glob(f"*/{name}")):
+        for group in (*parent.glob("*/"), parent):
+            # Gone already, or the kernel is still busy with the last process: an empty group harms nobody.
             with contextlib.suppress(OSError):
                 group.rmdir()
 
