@@ -41,9 +41,15 @@ class StrictError(RulegenError):
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a command line asks for, each part read when it is first needed."""
+    """What a command line asks for, each part read when it is first needed.
+
+    Attributes:
+        is_of_this_host: Whether it is this host's state that a plan is made against; kernel parameters of this host say
+            nothing about the one that a dump is of.
+    """
 
     chosen: Chosen
+    is_of_this_host: bool = True
     progress: Progress = field(default_factory=Progress)
     _warnings: Warnings = field(default_factory=Warnings)
 
@@ -73,7 +79,8 @@ class Inputs:
             return facts_from_document(_document(self.chosen.host), self.chosen.host)
         from rulegen.host.facts import gather  # noqa: PLC0415 - loads netlink, which not every call needs
 
-        return gather(run)
+        facts = gather(run)
+        return facts if self.is_of_this_host else replace(facts, sysctls={})
 
     @cached_property
     def world(self) -> World:
@@ -190,8 +197,7 @@ def plan_saved(inputs: Inputs, paths: tuple[str, ...]) -> tuple[Plan, Report]:
         rulesets = {family: ruleset for family, ruleset in rulesets.items() if family in inputs.model.nodes}
         compiled = inputs.compiled(rulesets, is_live=False)
         told = inputs.report(", ".join(paths), *warnings)
-    facts = inputs.facts if inputs.chosen.host else _without_sysctls(inputs.facts)
-    return plan_node(compiled, Observed(rulesets=rulesets), facts, inputs.world.service_cidrs), told
+    return plan_node(compiled, Observed(rulesets=rulesets), inputs.facts, inputs.world.service_cidrs), told
 
 
 def _udp_flows(inputs: Inputs) -> list[Flow]:
@@ -210,11 +216,6 @@ def _can_count() -> bool:
     from rulegen.host import nfacct  # noqa: PLC0415 - only a live plan needs it
 
     return bool(nfacct.supported())
-
-
-def _without_sysctls(facts: HostFacts) -> HostFacts:
-    """Return the facts without kernel parameters: this host's say nothing about the one that a dump is of."""
-    return replace(facts, sysctls={})
 
 
 def _document(path: str) -> Any:

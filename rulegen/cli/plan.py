@@ -37,7 +37,7 @@ def command(output: str, observed: tuple[str, ...], *, detailed_exitcode: bool, 
                                                           another node, from files alone
     rulegen plan --detailed-exitcode -o json              for scripts: drift gives exit code 2
     """
-    inputs = Inputs(Chosen(**chosen))
+    inputs = Inputs(Chosen(**chosen), is_of_this_host=not observed)
     with inputs.progress:
         plan, report = plan_saved(inputs, observed) if observed else plan_live(inputs)[:2]
     if output == "json":
