@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import get_args
+from typing import NoReturn, get_args
 
 import pytest
 
@@ -18,7 +18,8 @@ from integration.lab.namespaces import Namespaces
 VARIANTS = get_args(Variant)
 DRIVERS = (Namespaces, Containers)
 
-LabMaker = Callable[[type[Namespaces] | type[Containers], str], Lab]
+DriverType = type[Namespaces] | type[Containers]
+LabMaker = Callable[[DriverType, str], Lab]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -62,16 +63,20 @@ def labs() -> Iterator[LabMaker]:
         yield get
 
 
-def _made(driver: type[Namespaces | Containers]) -> Namespaces | Containers:
+def _made(driver: DriverType) -> Namespaces | Containers:
     missing = [tool for tool in ("iptables-nft", "iptables-legacy", "conntrack") if not shutil.which(tool)]
     if missing:
-        pytest.skip(f"{driver.name}: not installed: {', '.join(missing)}")
+        _do_without(driver, f"not installed: {', '.join(missing)}")
     try:
         return driver()
     except Unavailable as reason:
-        if driver is Containers and os.environ.get("RULEGEN_REQUIRE_CONTAINERS") == "1":
-            pytest.fail(f"containers are required here (RULEGEN_REQUIRE_CONTAINERS=1): {reason}")
-        pytest.skip(f"{driver.name}: {reason}")
+        _do_without(driver, str(reason))
+
+
+def _do_without(driver: DriverType, reason: str) -> NoReturn:
+    if driver is Containers and os.environ.get("RULEGEN_REQUIRE_CONTAINERS") == "1":
+        pytest.fail(f"containers are required here (RULEGEN_REQUIRE_CONTAINERS=1): {reason}")
+    pytest.skip(f"{driver.name}: {reason}")
 
 
 @pytest.fixture(scope="session")

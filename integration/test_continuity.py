@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from integration.manifests import PORT, App, world
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 CHANGES = 50
 PAUSE_S = 0.02
 """Between the questions of all clients but one: they need not fill the machine to meet every change many times."""
-HOSTS = ("pod-a", "pod-b", "pod-x")
+HOSTS: tuple[str, ...] = ("pod-a", "pod-b", "pod-x")
 BYSTANDER = App(name="bystander", number=801, ready=("pod-b",), protocols=("TCP", "UDP"))
 
 
-def _changing(ready: tuple[str, ...], **more: object) -> App:
+def _changing(ready: tuple[str, ...], **more: Any) -> App:
     return App(
         name="changing",
         number=802,
@@ -59,7 +59,7 @@ def test_fifty_changes_of_endpoints_lose_no_connection(lab: Lab, rulegen: Rulege
 
 def test_changes_of_policy_and_kind_lose_no_connection(lab: Lab, rulegen: Rulegen) -> None:
     """What is valid before and after a change of anything else stays so in between."""
-    kinds = [
+    kinds: list[dict[str, Any]] = [
         {},
         {"external": "Local", "health_check_port": 32902},
         {"affinity_s": 10},

@@ -13,9 +13,8 @@ from integration.manifests import App
 
 if TYPE_CHECKING:
     from integration.blackbox import Variant
-    from integration.conftest import LabMaker
+    from integration.conftest import DriverType, LabMaker
     from integration.lab.hosts import Family
-    from integration.lab.lab import Driver
 
 SOLE = App(name="sole", number=301, ready=("pod-a",))
 SPREAD = App(name="spread", number=302, ready=("pod-a", "pod-x"), type="LoadBalancer", external_ip=True)
@@ -41,7 +40,7 @@ FLOWS = [
 
 
 @pytest.fixture
-def at(labs: LabMaker, driver: type[Driver], variant: Variant, rulegens: dict[tuple[int, str], Rulegen]) -> Rulegen:
+def at(labs: LabMaker, driver: DriverType, variant: Variant, rulegens: dict[tuple[int, str], Rulegen]) -> Rulegen:
     """Give rulegen on the node of a lab of each driver."""
     lab = labs(driver, variant)
     return rulegens.setdefault((id(lab), variant), Rulegen(lab, variant))

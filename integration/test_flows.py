@@ -11,7 +11,8 @@ from integration.manifests import App
 
 if TYPE_CHECKING:
     from integration.blackbox import Rulegen
-    from integration.lab.hosts import Family
+    from integration.flows import Served
+    from integration.lab.hosts import Family, Transport
     from integration.lab.lab import Lab
 
 POD, NODE, CLIENT = "pod-c", "node1", "client"
@@ -198,13 +199,13 @@ def test_flow(lab: Lab, rulegen: Rulegen, flow: Flow, family: Family) -> None:
 @pytest.mark.parametrize(
     ("app", "expect"), [(RANGED, masked("pod-a")), (RANGED_LOCAL, kept("pod-a"))], ids=["cluster", "local"]
 )
-def test_a_source_in_range_is_let_in(lab: Lab, rulegen: Rulegen, app: App, expect: object, family: Family) -> None:
+def test_a_source_in_range_is_let_in(lab: Lab, rulegen: Rulegen, app: App, expect: Served, family: Family) -> None:
     rulegen.serve(WORLD)
     check(lab, Flow(CLIENT, app, "lb", expect, source=ALLOWED[family]), family)
 
 
 @pytest.mark.parametrize("protocol", ["TCP", "UDP"])
-def test_a_node_port_answers_on_loopback(lab: Lab, rulegen: Rulegen, protocol: str) -> None:
+def test_a_node_port_answers_on_loopback(lab: Lab, rulegen: Rulegen, protocol: Transport) -> None:
     """IPv4 alone: the kernel never routes ::1 off the node."""
     rulegen.serve(WORLD)
     check(lab, Flow(NODE, PORTED, "loopback", masked("pod-a", "pod-x"), protocol), 4)

@@ -13,13 +13,13 @@ from integration.lab.lab import build
 from integration.lab.namespaces import Namespaces
 
 if TYPE_CHECKING:
-    from integration.conftest import LabMaker
-    from integration.lab.hosts import Family
-    from integration.lab.lab import Driver, Lab
+    from integration.conftest import DriverType, LabMaker
+    from integration.lab.hosts import Family, Transport
+    from integration.lab.lab import Lab
 
 
 @pytest.fixture
-def bare(labs: LabMaker, driver: type[Driver]) -> Lab:
+def bare(labs: LabMaker, driver: DriverType) -> Lab:
     """Give a lab of each driver that no rules were ever put into."""
     return labs(driver, "bare")
 
@@ -38,7 +38,7 @@ def test_everybody_reaches_every_pod_with_the_own_source(bare: Lab, family: Fami
 
 
 @pytest.mark.parametrize("protocol", ["TCP", "UDP"])
-def test_a_closed_port_refuses_at_once(bare: Lab, family: Family, protocol: str) -> None:
+def test_a_closed_port_refuses_at_once(bare: Lab, family: Family, protocol: Transport) -> None:
     answer = bare["pod-a"].request(protocol, bare["pod-b"].addresses(family)[0], 9)
     assert answer.outcome == "refused"
     assert answer.elapsed_s < 0.9
@@ -52,7 +52,7 @@ def test_what_no_rule_takes_is_unreachable(bare: Lab, family: Family) -> None:
 
 
 @pytest.mark.parametrize("protocol", TRANSPORTS)
-def test_hand_written_rules_send_a_pod_to_another_and_to_itself(bare: Lab, family: Family, protocol: str) -> None:
+def test_hand_written_rules_send_a_pod_to_another_and_to_itself(bare: Lab, family: Family, protocol: Transport) -> None:
     """A DNAT rule and a MASQUERADE rule for the pod that reaches itself: all that Services are made of."""
     tool = "iptables-nft" if family == 4 else "ip6tables-nft"
     service = "10.96.9.10" if family == 4 else "fd00:10:96::910"

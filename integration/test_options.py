@@ -24,22 +24,25 @@ LOCAL = App(
 )
 WORLD = (PORTED, LOCAL)
 
-PLAIN = {}
-ALL_MASQUERADED = {"iptables": {"masqueradeAll": True}}
-OTHER_BIT = {"iptables": {"masqueradeBit": 9}}
-NOBODY_IS_LOCAL = {"clusterCIDR": None}
-BY_NODE = {"detectLocalMode": "NodeCIDR", "clusterCIDR": None}
-BY_PREFIX = {
+Fields = dict[str, object]
+"""Fields of the configuration."""
+
+PLAIN: Fields = {}
+ALL_MASQUERADED: Fields = {"iptables": {"masqueradeAll": True}}
+OTHER_BIT: Fields = {"iptables": {"masqueradeBit": 9}}
+NOBODY_IS_LOCAL: Fields = {"clusterCIDR": None}
+BY_NODE: Fields = {"detectLocalMode": "NodeCIDR", "clusterCIDR": None}
+BY_PREFIX: Fields = {
     "detectLocalMode": "InterfaceNamePrefix", "detectLocal": {"interfaceNamePrefix": "pod-"}, "clusterCIDR": None,
 }  # fmt: skip
-SECOND_NETWORK = {"nodePortAddresses": ["10.77.0.0/16", "fd00:77::/64"]}
-PRIMARY = {"nodePortAddresses": ["primary"]}
-LOOPBACK = {"nodePortAddresses": ["127.0.0.0/8"]}
-NO_LOOPBACK = {"iptables": {"localhostNodePorts": False}}
+SECOND_NETWORK: Fields = {"nodePortAddresses": ["10.77.0.0/16", "fd00:77::/64"]}
+PRIMARY: Fields = {"nodePortAddresses": ["primary"]}
+LOOPBACK: Fields = {"nodePortAddresses": ["127.0.0.0/8"]}
+NO_LOOPBACK: Fields = {"iptables": {"localhostNodePorts": False}}
 
 BOTH = ("pod-a", "pod-x")
 
-Row = tuple[str, dict[str, object], Flow]
+Row = tuple[str, Fields, Flow]
 """What the option is called, its fields of the configuration, and what becomes of a packet."""
 
 ROWS: list[Row] = [

@@ -108,7 +108,8 @@ def _start(driver: Driver, folder: Path, stack: ExitStack) -> dict[str, PeerHost
         "LANG": "C.UTF-8",
         "XTABLES_LOCKFILE": str(_lockfile(folder)),
         "PYTHONPATH": str(ROOT),
-        "PYTHONDONTWRITEBYTECODE": "1",
+        # What runs here is compiled once, whatever the tree has or may keep of it; in a container it is read-only.
+        "PYTHONPYCACHEPREFIX": str(folder / "bytecode"),
         "NO_COLOR": "1",
     }
     path = folder / "peers.sock"
