@@ -20,13 +20,16 @@ from rulegen.road import compile_model
 from tests.flows.packets import Packet, Simulator
 from tests.flows.saved import read
 from tests.flows.specification import Site
-from tests.strategies import NODE, slices, worlds
+from tests.strategies import NODE, ZONES, slices, worlds
 
 POD_NETWORKS = (parse_network("10.244.0.0/16"), parse_network("fd00:10:244::/56"))
 NODE_ADDRESSES = ("127.0.0.1", "192.168.50.10", "10.99.0.10", "::1", "fd00:50::10")
 PRIMARY = ("192.168.50.10", "fd00:50::10")
 PODS = ("10.244.1.1", "10.244.1.2", "10.244.9.9", "fd00:10:244:1::1", "fd00:10:244:9::9")
 OUTSIDE = ("192.0.2.7", "198.18.0.1", "10.1.2.3", "2001:db8::7")
+READY = k.EndpointConditions()
+DRAINING = k.EndpointConditions(ready=False, serving=True, terminating=True)
+STOPPED = k.EndpointConditions(ready=False, serving=False, terminating=True)
 NOBODY = ("10.96.0.99", "198.51.100.99", "fd00:10:96::99")
 
 
@@ -169,31 +172,55 @@ def rich_worlds(draw: st.DrawFn) -> World:
 
 
 def _served(draw: st.DrawFn, told: ServiceInput) -> ServiceInput:
-    """Give a Service some endpoints that are there for sure."""
+    """Give a Service some endpoints that are there for sure, if they are usable."""
     extra = draw(slices(told.service.metadata.name, 9, told.service.spec.ports))
     numbers = draw(st.lists(st.integers(1, 4), min_size=1, max_size=3, unique=True))
     nodes = st.sampled_from((NODE, "node2"))
-    ready = tuple(k.SliceEndpoint(addresses=(f"10.244.1.{n}",), node_name=draw(nodes)) for n in numbers)
-    extra = replace(extra, address_type="IPv4", endpoints=ready)
-    return ServiceInput(service=told.service, slices=(*told.slices, extra), endpoints_from="EndpointSlice")
+    given = st.sampled_from(draw(st.sampled_from(((READY,), (READY,), (DRAINING, STOPPED)))))
+    ends = tuple(
+        k.SliceEndpoint(addresses=(f"10.244.1.{n}",), node_name=draw(nodes), conditions=draw(given)) for n in numbers
+    )
+    kept = told.slices if draw(st.booleans()) else ()
+    extra = replace(extra, address_type="IPv4", endpoints=ends)
+    return ServiceInput(service=told.service, slices=(*kept, extra), endpoints_from="EndpointSlice")
+
+
+EDITS = (
+    "",
+    "hints",
+    "proxy",
+    "foreign",
+    "both",
+    "admit node",
+    "admit all",
+    "admit others",
+    "hints",
+    "host",
+    "headless",
+)
+ADMITTED = {
+    "admit node": ("192.168.50.0/24",),
+    "admit all": ("192.0.2.0/24", "0.0.0.0/0"),
+    "admit others": ("fd00::/8",),
+}
 
 
 def _edited(draw: st.DrawFn, told: ServiceInput) -> ServiceInput:
     service, parts = told.service, told.slices
-    edit = draw(st.sampled_from(("", "", "", "proxy", "foreign", "both", "admit node", "hints", "host", "headless")))
     ingress = service.status.load_balancer.ingress
+    edit = draw(st.sampled_from(EDITS))
     match edit:
         case "proxy" if ingress:
-            first = replace(ingress[0], ip_mode="Proxy")
-            service = replace(service, status=_balanced((first, *ingress[1:])))
+            service = replace(service, status=_balanced((replace(ingress[0], ip_mode="Proxy"), *ingress[1:])))
         case "foreign":
             labels = {"service.kubernetes.io/service-proxy-name": "other"}
             service = replace(service, metadata=replace(service.metadata, labels=labels))
         case "both" if ingress:
             service = replace(service, spec=replace(service.spec, external_ips=(ingress[0].ip,)))
-        case "admit node":
-            ranges = draw(st.sampled_from((("192.168.50.0/24",), ("fd00::/8",), ("192.0.2.0/24", "0.0.0.0/0"))))
-            service = replace(service, spec=replace(service.spec, load_balancer_source_ranges=ranges))
+        case "admit node" | "admit all" | "admit others":
+            addresses = _balanced((k.LoadBalancerIngress(ip="203.0.113.10"), *ingress))
+            spec = replace(service.spec, load_balancer_source_ranges=ADMITTED[edit])
+            service = replace(service, spec=spec, status=addresses)
         case "hints":
             parts = tuple(_hinted(draw, part) for part in parts)
         case "host":
@@ -208,12 +235,12 @@ def _balanced(ingress: tuple[k.LoadBalancerIngress, ...]) -> k.ServiceStatus:
 
 
 def _hinted(draw: st.DrawFn, slice_: k.EndpointSlice) -> k.EndpointSlice:
-    """Give every endpoint a hint for a node, as PreferSameNode does; sometimes only for others."""
-    nodes = st.sampled_from((NODE, "node2"))
-    hinted = tuple(
-        replace(e, hints=replace(e.hints, for_nodes=(k.ForZone(name=draw(nodes)),))) for e in slice_.endpoints
-    )
-    return replace(slice_, endpoints=hinted)
+    """Give every endpoint a hint: for a zone as PreferSameZone does, for a node as PreferSameNode does."""
+    by_node = draw(st.booleans())
+    places = st.sampled_from((NODE, "node2") if by_node else ZONES)
+    hints = [(k.ForZone(name=draw(places)),) for _ in slice_.endpoints]
+    told = [k.EndpointHints(for_nodes=h) if by_node else k.EndpointHints(for_zones=h) for h in hints]
+    return replace(slice_, endpoints=tuple(replace(e, hints=h) for e, h in zip(slice_.endpoints, told, strict=True)))
 
 
 def _on_host(slice_: k.EndpointSlice) -> k.EndpointSlice:

@@ -86,7 +86,7 @@ def expected(world: World, site: Site, packet: Packet) -> Outcome:
     if not usable:
         return node.refused(packet, frontend, REJECT)
     if frontend.way is Way.LOAD_BALANCER and not node.is_admitted(packet, frontend):
-        return node.refused(packet, frontend, DROP, is_everywhere=True)
+        return node.refused(packet, frontend, DROP)
     if frontend.way is Way.NODE_PORT and not node.listens_on(packet.destination):
         is_refused = _external_is_local(frontend.service) and not local(usable)
         return node.refused(packet, frontend, DROP) if is_refused else node.to_nobody(packet)
@@ -190,11 +190,8 @@ class _Node:
         they are.
         """
         family = family_of(packet.destination)
-        ranges = [_network(text.strip()) for text in frontend.service.spec.load_balancer_source_ranges]
-        ranges = [network for network in ranges if family_of(network) is family]
-        if not ranges or any(network.prefixlen == 0 for network in ranges):
-            return True
-        if any(packet.source in network for network in ranges):
+        ranges = _source_ranges(frontend, family)
+        if not ranges or any(packet.source in network for network in ranges):
             return True
         owned = [ip for ip in _load_balancer_ips(frontend.service) if self._owns(frontend, ip)]
         return packet.source in owned and any(self._primary(family) in network for network in ranges)
@@ -250,12 +247,18 @@ class _Node:
             odds[end] = odds.get(end, 0) + Fraction(1, len(pool))
         return odds
 
-    def refused(self, packet: Packet, frontend: Frontend, verdict: Outcome, *, is_everywhere: bool = False) -> Outcome:
-        """Return the refusal; what this node sends out to an external address is the load balancer's to refuse."""
-        stays = packet.destination in self.site.local or frontend.way is Way.CLUSTER_IP
+    def refused(self, packet: Packet, frontend: Frontend, verdict: Outcome) -> Outcome:
+        """Return the refusal.
+
+        What this node sends out to an external address is the load balancer's to refuse; unless its door is guarded,
+        for then nothing passes that was not let in here.
+        """
         if self._is_martian(packet):
             return DROP
-        return verdict if stays or is_everywhere or packet.interface != "" else NONE
+        stays = packet.destination in self.site.local or frontend.way is Way.CLUSTER_IP
+        ranges = _source_ranges(frontend, family_of(packet.destination))
+        is_guarded = bool(ranges) and packet.destination in _load_balancer_ips(frontend.service)
+        return verdict if packet.interface != "" or stays or (verdict is DROP and is_guarded) else NONE
 
     def to_nobody(self, packet: Packet) -> Outcome:
         """Return what becomes of a packet that no Service takes: mostly nothing of our doing."""
@@ -304,6 +307,13 @@ def _load_balancer_ips(service: Service) -> list[Address]:
     """Return the load balancer's addresses whose packets come here with that address still on them."""
     ingress = service.status.load_balancer.ingress
     return [_address(one.ip) for one in ingress if one.ip and one.ip_mode != "Proxy"]
+
+
+def _source_ranges(frontend: Frontend, family: Family) -> list[Network]:
+    """Return who is let in to a load balancer's addresses; nothing means everybody, as does a range of everything."""
+    told = [_network(text.strip()) for text in frontend.service.spec.load_balancer_source_ranges]
+    ranges = [network for network in told if family_of(network) is family]
+    return [] if any(network.prefixlen == 0 for network in ranges) else ranges
 
 
 def _external_is_local(service: Service) -> bool:
