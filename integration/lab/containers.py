@@ -52,6 +52,7 @@ class Containers:
         except ImportError as error:
             raise Unavailable(f"the docker package is not installed: {error}") from error
         self._folder = Path(tempfile.mkdtemp(prefix=f"containers-{os.getpid()}-"))
+        (self._folder / "store").mkdir()
         self._daemon: subprocess.Popen[bytes] | None = None
         self._client: Any = None
         try:
@@ -79,10 +80,12 @@ class Containers:
                 [
                     *("setpriv", "--pdeathsig", "KILL", "--"),
                     *("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"),
+                    # In memory, and gone with the mount namespace: nothing is written to a disk, or left on one.
+                    *("sh", "-c", 'mount -t tmpfs -o mode=700 lab "$0" && exec "$@"', f"{self._folder}/store"),
                     *("dockerd", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--bridge=none"),
                     f"--storage-driver={storage}",
-                    f"--data-root={self._folder}/images",
-                    f"--exec-root={self._folder}/run",
+                    f"--data-root={self._folder}/store/images",
+                    f"--exec-root={self._folder}/store/run",
                     f"--pidfile={self._folder}/daemon.pid",
                     f"--cgroup-parent=/{self._folder.name}",
                     f"--host=unix://{self._folder}/daemon.sock",
