@@ -92,11 +92,6 @@ def family_of(value: Address | Network) -> Family:
     return Family.IPV4 if value.version == 4 else Family.IPV6
 
 
-def host_network(address: Address) -> Network:
-    """Return the prefix that holds `address` alone: /32 or /128."""
-    return IPv4Network(address) if isinstance(address, IPv4Address) else IPv6Network(address)
-
-
 def join_host_port(address: Address, port: int) -> str:
     """Return `address:port`, an IPv6 address in brackets (RFC 3986, 3.2.2).
 

@@ -9,7 +9,7 @@ import click
 from rulegen.cli.console import has_colour, print_json, print_lines
 from rulegen.cli.options import OUTPUT, Chosen, node_port_range_option, variant_option
 from rulegen.host.doctor import examine
-from rulegen.host.doctor.findings import Level, as_document, as_text
+from rulegen.host.doctor.findings import as_document, as_text
 from rulegen.host.runner import run
 
 
@@ -33,4 +33,4 @@ def command(output: str, **chosen: Any) -> int:
         print_json(as_document(findings))
     else:
         print_lines([as_text(findings, colour=has_colour())])
-    return int(any(finding.level is Level.FAIL for finding in findings))
+    return int(any(finding.is_failure for finding in findings))

@@ -153,23 +153,6 @@ def run(command: Command) -> Completed:
     return Completed(ended.returncode, _text(ended.stdout), _text(ended.stderr))
 
 
-def require(run: Runner, command: Command, *, doing: str) -> str:
-    """Return what a command printed.
-
-    Args:
-        run: What runs it.
-        command: The command.
-        doing: What it is for, as `reading the rules`, for the message.
-
-    Raises:
-        HostError: It ended with another exit code than 0.
-    """
-    ended = run(command)
-    if ended.code == 0:
-        return ended.stdout
-    raise HostError(f"{doing}: {command.argv[0]}: {ended.complaint}", hint=privilege_hint(ended.stderr))
-
-
 def privilege_hint(complaint: str) -> str:
     """Return what to do where a tool says that we may not; else nothing."""
     words = ("Permission denied", "you must be root", "Operation not permitted")

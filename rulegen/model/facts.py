@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from rulegen.net import Address, Family, Network, family_of
+from rulegen.net import Address, Family, family_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -52,11 +52,4 @@ class HostFacts:
             for address, _ in interface.addresses:
                 if family_of(address) is family and address not in seen:
                     seen.add(address)
-                    yield address
-
-    def addresses_in(self, networks: tuple[Network, ...]) -> Iterator[Address]:
-        """Yield the addresses that lie in any of `networks`."""
-        for family in Family:
-            for address in self.addresses(family):
-                if any(address in network for network in networks if network.version == address.version):
                     yield address

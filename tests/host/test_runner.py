@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from rulegen.errors import HostError
-from rulegen.host.runner import Command, Completed, MissingToolError, find, privilege_hint, require, run
+from rulegen.host.runner import Command, Completed, MissingToolError, find, privilege_hint, run
 
 PYTHON = sys.executable
 
@@ -66,17 +66,6 @@ def test_a_tool_that_hangs_is_ended():
 def test_arguments_that_no_process_takes(argument):
     with pytest.raises(HostError, match="could not be started"):
         python("", argument)
-
-
-def test_require_tells_what_it_was_for():
-    with pytest.raises(HostError, match=r"reading the rules: .*: no such thing; really") as caught:
-        require(
-            run,
-            Command((PYTHON, "-c", "import sys; sys.exit('no such thing\\n\\nreally')")),
-            doing="reading the rules",
-        )
-    assert caught.value.hint == ""
-    assert require(run, Command((PYTHON, "-c", "print(1)")), doing="counting") == "1\n"
 
 
 def test_a_silent_failure_still_says_something():
