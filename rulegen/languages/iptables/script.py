@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rulegen.languages.iptables.state import Key, Objects, Value
 
 CHAINS_PER_COMMIT = 400
-"""For iptables-nft. Measured best for a first load of 10,000 Services; from 200 to 1,000 it is close."""
+"""For iptables-nft: a first load of 10,000 Services, 40,000 chains, takes 4.4 s so. Other sizes were not compared."""
 
 REWRITE_LEAST = 200
 """A dispatch chain is written anew only for more changes than this: single rules touch nobody else's."""
