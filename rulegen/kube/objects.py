@@ -297,4 +297,125 @@ class ServiceCIDR(Object, frozen=True):
     spec: ServiceCIDRSpec = ServiceCIDRSpec()
 
 
-KubeObject = Service | EndpointSlice | Endpoints | Pod | Node | Namespace | ServiceCIDR
+# -- Ingress -----------------------------------------------------------------------------------------------------------
+
+
+class ServiceBackendPort(Object, frozen=True):
+    """port of a Service that a backend names: by name, or by number where the name is empty."""
+
+    name: str = ""
+    number: int = 0
+
+
+class IngressServiceBackend(Object, frozen=True):
+    """service of a backend."""
+
+    name: str = ""
+    port: ServiceBackendPort = ServiceBackendPort()
+
+
+class TypedReference(Object, frozen=True):
+    """resource of a backend: an object of any kind; nothing here serves one."""
+
+    kind: str = ""
+    name: str = ""
+    api_group: str | None = None
+
+
+class IngressBackend(Object, frozen=True):
+    """spec.defaultBackend, and backend of a path: a Service or a resource."""
+
+    service: IngressServiceBackend | None = None
+    resource: TypedReference | None = None
+
+
+class HTTPIngressPath(Object, frozen=True):
+    """spec.rules[].http.paths[]."""
+
+    path: str = ""
+    path_type: str | None = None
+    backend: IngressBackend = IngressBackend()
+
+
+class HTTPIngressRuleValue(Object, frozen=True):
+    """spec.rules[].http."""
+
+    paths: tuple[HTTPIngressPath, ...] = ()
+
+
+class IngressRule(Object, frozen=True):
+    """spec.rules[]; no host means every host."""
+
+    host: str = ""
+    http: HTTPIngressRuleValue | None = None
+
+
+class IngressTLS(Object, frozen=True):
+    """spec.tls[]."""
+
+    hosts: tuple[str, ...] = ()
+    secret_name: str = ""
+
+
+class IngressSpec(Object, frozen=True):
+    """spec of an Ingress."""
+
+    ingress_class_name: str | None = None
+    default_backend: IngressBackend | None = None
+    tls: tuple[IngressTLS, ...] = ()
+    rules: tuple[IngressRule, ...] = ()
+
+
+class Ingress(Object, frozen=True):
+    """networking.k8s.io/v1 Ingress."""
+
+    metadata: ObjectMeta
+    spec: IngressSpec = IngressSpec()
+
+
+class IngressClassSpec(Object, frozen=True):
+    """spec of an IngressClass."""
+
+    controller: str = ""
+
+
+class IngressClass(Object, frozen=True):
+    """networking.k8s.io/v1 IngressClass."""
+
+    metadata: ObjectMeta
+    spec: IngressClassSpec = IngressClassSpec()
+
+
+class Secret(Object, frozen=True):
+    """v1 Secret: values of `data` in base64, of `string_data` as they are. Never shown, never logged."""
+
+    metadata: ObjectMeta
+    type: str = ""
+    data: Labels = field(default_factory=dict)
+    string_data: Labels = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Return the name alone: a value must not get into a message or a log by way of a traceback."""
+        return f"Secret({self.metadata.namespace}/{self.metadata.name})"
+
+
+class ConfigMap(Object, frozen=True):
+    """v1 ConfigMap: settings, headers, by key."""
+
+    metadata: ObjectMeta
+    data: Labels = field(default_factory=dict)
+
+
+KubeObject = (
+    Service
+    | EndpointSlice
+    | Endpoints
+    | Pod
+    | Node
+    | Namespace
+    | ServiceCIDR
+    | Ingress
+    | IngressClass
+    | Secret
+    | ConfigMap
+)

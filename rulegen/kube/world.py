@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from rulegen.errors import Rejected
-    from rulegen.kube.objects import EndpointSlice, Node, Service
+    from rulegen.kube.objects import ConfigMap, EndpointSlice, Ingress, IngressClass, Node, Secret, Service
 
 
 class ObjectName(NamedTuple):
@@ -47,6 +47,9 @@ class World:
     Attributes:
         services: By name, in order of name.
         nodes: By name.
+        ingresses: By name, in order of name; those of older API versions as v1.
+        ingress_classes: By name.
+        secrets, config_maps: By name; those that Ingresses may refer to.
         service_cidrs: spec.cidrs of all ServiceCIDR objects, as written.
         rejected: Objects that were skipped, with their faults.
         unknown_kinds: Kinds that mean nothing here (`apps/v1 Deployment`), with how many were seen.
@@ -56,6 +59,10 @@ class World:
 
     services: Mapping[ObjectName, ServiceInput] = field(default_factory=lambda: MappingProxyType({}))
     nodes: Mapping[str, Node] = field(default_factory=lambda: MappingProxyType({}))
+    ingresses: Mapping[ObjectName, Ingress] = field(default_factory=lambda: MappingProxyType({}))
+    ingress_classes: Mapping[str, IngressClass] = field(default_factory=lambda: MappingProxyType({}))
+    secrets: Mapping[ObjectName, Secret] = field(default_factory=lambda: MappingProxyType({}))
+    config_maps: Mapping[ObjectName, ConfigMap] = field(default_factory=lambda: MappingProxyType({}))
     service_cidrs: tuple[str, ...] = ()
     rejected: tuple[Rejected, ...] = ()
     unknown_kinds: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))

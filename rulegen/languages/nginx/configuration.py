@@ -1,0 +1,57 @@
+"""A whole configuration of nginx: the files of one release, by path, and the digest that names it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MAIN: Final = "nginx.conf"
+"""The file that nginx is started with; every other is included by it, by a path relative to it."""
+
+SECRETS: Final = "secrets/"
+"""Where certificates, keys and password files lie: paths that begin so are never shown and never world-readable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A file that nobody is shown.
+
+    Attributes:
+        content: Its bytes.
+        for_workers: Whether nginx's workers read it while they serve (a password file), beside the master.
+    """
+
+    content: bytes = field(repr=False)
+    for_workers: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Configuration:
+    """What nginx is to serve with.
+
+    Attributes:
+        files: Text by path (`nginx.conf`, `hosts/<hash>.conf`, `upstreams/<hash>.conf`).
+        secrets: Secret files by path, all under `SECRETS`.
+        digest: Names this configuration; new workers answer it on the status socket.
+    """
+
+    files: Mapping[str, str]
+    secrets: Mapping[str, Secret] = field(default_factory=lambda: MappingProxyType({}))
+    digest: str = ""
+
+
+def digest_of(files: Mapping[str, str], secrets: Mapping[str, Secret]) -> str:
+    """Return the digest of files: 32 hexadecimal digits, equal for equal bytes whatever the order."""
+    state = hashlib.sha256()
+    for path in sorted(files):
+        text = files[path].encode()
+        state.update(f"{path}\0{len(text)}\0".encode() + text)
+    for path in sorted(secrets):
+        content = secrets[path].content
+        state.update(f"{path}\0{len(content)}\0".encode() + content)
+    return state.hexdigest()[:32]

@@ -1,0 +1,145 @@
+"""The text of a configuration: the one place where a value becomes syntax.
+
+Inside double quotes nginx's lexer knows two special characters, the backslash and the quote; a dollar sign begins a
+variable where the directive takes variables, and no escape helps there, so it is written as `${dollar}`, which the
+skeleton defines. What no escape can make harmless is refused: control characters, text that is no UTF-8, and tokens
+longer than the lexer's buffer.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from rulegen.errors import RulegenError
+from rulegen.languages.nginx.tree import Directive, Entry, Interpolated, KeyKind, Variable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rulegen.languages.nginx.tree import Node, Word
+
+MAX_TOKEN: Final = 4000
+"""Bytes of one token; the lexer's buffer has 4096."""
+
+LITERAL_DIRECTIVES: Final = frozenset(
+    {
+        "allow",
+        "deny",
+        "fastcgi_index",
+        "geo",
+        "include",
+        "listen",
+        "location",
+        "map",
+        "resolver",
+        "server",
+        "server_name",
+        "set_real_ip_from",
+        "split_clients",
+        "upstream",
+    }
+)
+"""Directives in whose arguments a dollar sign is just a character (or cannot be, as in a name of ours)."""
+
+_BARE: Final = re.compile(r"[A-Za-z0-9_./:=*@^~+,%|()\[\]?-]+\Z")
+_FORBIDDEN: Final = re.compile("[\x00-\x1f\x7f]")
+_SPECIAL: Final = re.compile(r'[\\"]')
+_MAGIC_KEYS: Final = frozenset({"default", "hostnames", "include", "volatile"})
+_ONE_LINE: Final = 110
+
+
+class UnquotableError(RulegenError):
+    """A value that nginx could not be given without changing its meaning, or that of the whole file."""
+
+
+class Token(str):
+    """Text of a configuration that the serializer made: the only thing that a template prints."""
+
+    __slots__ = ()
+
+
+def quote(word: Word, *, takes_variables: bool = True) -> Token:
+    """Return one argument as it stands in a file.
+
+    Args:
+        word: Any text, or a text with variables.
+        takes_variables: Whether the directive would read a dollar sign as a variable.
+
+    Raises:
+        UnquotableError: No text of a configuration means this value.
+    """
+    if isinstance(word, str):
+        if _BARE.match(word) and len(word) < MAX_TOKEN:
+            return Token(word)
+        parts: tuple[str | Variable, ...] = (word,)
+    else:
+        parts = word.parts
+    written = "".join(
+        f"${{{part.name}}}" if isinstance(part, Variable) else _escaped(part, takes_variables=takes_variables)
+        for part in parts
+    )
+    if len(written.encode()) > MAX_TOKEN:
+        raise UnquotableError(f"a value of {len(written)} characters is longer than nginx reads ({MAX_TOKEN} bytes)")
+    return Token(f'"{written}"')
+
+
+def _escaped(text: str, *, takes_variables: bool) -> str:
+    if _FORBIDDEN.search(text):
+        raise UnquotableError("a control character cannot stand in a configuration of nginx")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UnquotableError("text that is no UTF-8 cannot stand in a configuration of nginx") from None
+    escaped = _SPECIAL.sub(r"\\\g<0>", text)
+    return escaped.replace("$", "${dollar}") if takes_variables else escaped
+
+
+def format_nodes(nodes: Iterable[Node], indent: str = "") -> Token:
+    """Return the text of directives, one each line; a small block stays on its directive's line."""
+    return Token("".join(_lines(nodes, indent)))
+
+
+def _lines(nodes: Iterable[Node], indent: str) -> Iterable[str]:
+    for node in nodes:
+        if isinstance(node, Entry):
+            yield f"{indent}{_key(node)} {quote(node.value)};\n"
+            continue
+        head = _head(node)
+        if node.block is None:
+            yield f"{indent}{head};\n"
+            continue
+        if line := _on_one_line(head, node.block, indent):
+            yield line
+            continue
+        yield f"{indent}{head} {{\n"
+        yield from _lines(node.block, f"{indent} ")
+        yield f"{indent}}}\n"
+
+
+def _head(directive: Directive) -> str:
+    if not directive.args:
+        return directive.name
+    takes = directive.name not in LITERAL_DIRECTIVES
+    return f"{directive.name} {' '.join([quote(word, takes_variables=takes) for word in directive.args])}"
+
+
+def _on_one_line(head: str, block: tuple[Node, ...], indent: str) -> str:
+    if len(block) > 1 or (block and (isinstance(block[0], Entry) or block[0].block is not None)):
+        return ""
+    line = f"{indent}{head} {{ {' '.join(f'{_head(inner)};' for inner in block if isinstance(inner, Directive))} }}\n"
+    return line if len(line) <= _ONE_LINE else ""
+
+
+def _key(entry: Entry) -> Token:
+    key = entry.key
+    if entry.kind is KeyKind.REGEX:
+        key = f"~{key}"
+    elif entry.kind is KeyKind.REGEX_ANY_CASE:
+        key = f"~*{key}"
+    elif entry.kind is KeyKind.LITERAL and (key in _MAGIC_KEYS or key[:1] in {"~", "\\"}):
+        key = f"\\{key}"
+    return quote(key, takes_variables=False)
+
+
+__all__ = ["LITERAL_DIRECTIVES", "MAX_TOKEN", "Interpolated", "Token", "UnquotableError", "format_nodes", "quote"]
