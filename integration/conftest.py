@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import NoReturn, get_args
+from typing import TYPE_CHECKING, NoReturn, get_args
 
 import pytest
 
@@ -14,6 +14,9 @@ from integration.blackbox import Rulegen, Variant
 from integration.lab.containers import Containers
 from integration.lab.lab import Lab, Unavailable, build
 from integration.lab.namespaces import Namespaces
+
+if TYPE_CHECKING:
+    from integration.ingress.lab import IngressLab
 
 VARIANTS = get_args(Variant)
 DRIVERS = (Namespaces, Containers)
@@ -35,7 +38,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
         containers = parameters.get("driver") is Containers
         item.add_marker(pytest.mark.containers if containers else pytest.mark.kernel)
-        item.add_marker(pytest.mark.xdist_group(str(parameters.get("variant", "nft"))))
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(str(parameters.get("variant", "nft"))))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -77,6 +81,19 @@ def _do_without(driver: DriverType, reason: str) -> NoReturn:
     if driver is Containers and os.environ.get("RULEGEN_REQUIRE_CONTAINERS") == "1":
         pytest.fail(f"containers are required here (RULEGEN_REQUIRE_CONTAINERS=1): {reason}")
     pytest.skip(f"{driver.name}: {reason}")
+
+
+@pytest.fixture(scope="session")
+def ingress_lab() -> Iterator[IngressLab]:
+    """Give a lab whose node serves Ingresses; each worker has its own."""
+    from integration.ingress import lab as ingress  # noqa: PLC0415 - its certificates need a while to import
+
+    with ExitStack() as stack:
+        try:
+            built = stack.enter_context(ingress.build())
+        except Unavailable as reason:
+            pytest.skip(f"no lab for Ingresses: {reason}")
+        yield built
 
 
 @pytest.fixture(scope="session")

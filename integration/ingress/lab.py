@@ -1,0 +1,163 @@
+"""The lab: a node that serves Ingresses, a client, and pods that tell what they were asked."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from integration.ingress import certificates, objects, spaces
+from integration.ingress.asking import Asker, Reply, Request, basic_auth
+from integration.ingress.expectations import Facts, wrongs
+from integration.ingress.node import Node
+from integration.ingress.objects import Document, UnknownForm
+from integration.lab.hosts import LabError
+from integration.lab.peers import PeerHost
+
+NAMES = {"backend.dns.test": "10.244.255.1"}
+"""What the lab's name server knows."""
+
+_PORTS = (80, 443, 8080, 8443)
+_PYTHON = (sys.executable, "-S", "-E")
+_PROGRAMS = Path(__file__).parent / "programs"
+_START_S = 10
+_ANSWER_KEYS = {"host", "path", "expect"}
+_REQUEST_KEYS = {
+    "headers",
+    "repeat",
+    "raw_path",
+    "tls",
+    "method",
+    "basic_auth",
+    "burst",
+    "backend_response_headers",
+}
+
+
+class IngressLab:
+    """A node and who asks it.
+
+    Attributes:
+        node: The node.
+        client: Asks from the client's address.
+        folder: A folder that is the same outside and on every host.
+    """
+
+    def __init__(self, hosts: Mapping[str, PeerHost], folder: Path) -> None:
+        self.hosts = hosts
+        self.folder = folder
+        self.node = Node(hosts["node"], folder / "nginx", folder / "objects.json")
+        self.client = Asker(hosts["client"].wire.pid, spaces.NODE)
+        self._folders = count()
+        (folder / "pods.pem").write_bytes(certificates.certificate("pod") + certificates.key_pem())
+        self._ports: set[int] = set()
+        names = [f"{name}={address}" for name, address in NAMES.items()]
+        hosts["pods"].popen([*_PYTHON, str(_PROGRAMS / "names.py"), spaces.NAME_SERVER, *names])
+        self.listen(_PORTS)
+
+    def listen(self, ports: Iterable[int]) -> None:
+        """Have the pods answer on these ports too, from now on."""
+        new = set(ports) - self._ports
+        if not new:
+            return
+        certificate = str(self.folder / "pods.pem")
+        self.hosts["pods"].popen([*_PYTHON, str(_PROGRAMS / "pods.py"), certificate, *map(str, sorted(new))])
+        self._ports |= new
+        deadline = time.monotonic() + _START_S
+        for port in new:
+            while not self._is_open(port):
+                if time.monotonic() > deadline:
+                    raise LabError(f"the pods do not listen on {port}")
+                time.sleep(0.02)
+
+    def _is_open(self, port: int) -> bool:
+        try:
+            self.client.connect(port, "10.244.0.1").close()
+        except ConnectionError:
+            return False
+        return True
+
+    def __repr__(self) -> str:
+        return f"<ingress lab in {self.folder}>"
+
+    def close(self) -> None:
+        """End what runs on the node, as a user would, and the client; the rest ends with the hosts."""
+        self.client.close()
+
+    def fresh_node(self, name: str, *, services: bool = False) -> Node:
+        """Return the node with another folder for its nginx."""
+        folder = self.folder / f"{name}-{next(self._folders)}"
+        return Node(self.node.host, folder / "nginx", self.folder / f"{folder.name}.json", services=services)
+
+    def ask(self, request: Mapping[str, Any]) -> list[Reply]:
+        """Send what a case asks for; with a `repeat`, that often.
+
+        Raises:
+            UnknownForm: A key of the request is not known.
+        """
+        unknown = request.keys() - _ANSWER_KEYS - _REQUEST_KEYS
+        if unknown:
+            raise UnknownForm(f"keys of a request: {sorted(unknown)}")
+        replies: list[Reply] = []
+        for one in _requests(request):
+            ask_many = self.client.burst if request.get("burst") else self.client.repeat
+            replies += ask_many(one, int(request.get("repeat", 1)))
+        return replies
+
+    def facts(self, documents: list[Document]) -> Facts:
+        """Return what the replies of a world are judged with."""
+        return Facts(
+            owners=objects.owners(documents),
+            certificates=lambda name: objects.certificate_of(documents, name),
+            default_certificate=self.default_certificate,
+            names=NAMES,
+        )
+
+    def default_certificate(self) -> bytes:
+        """Return the certificate that a name nobody serves gets now."""
+        return self.client.ask(Request(host="unknown.invalid", name="unknown.invalid")).certificate
+
+    def judge(self, request: Mapping[str, Any], facts: Facts) -> list[str]:
+        """Send a request of a case and return what is not as it expects."""
+        return wrongs(request["expect"], self.ask(request), facts)
+
+
+def _requests(request: Mapping[str, Any]) -> list[Request]:
+    """Return what a case's request comes to on the wire: no host means two ways not to name one."""
+    headers = dict(request.get("headers", {}))
+    if "basic_auth" in request:
+        headers |= basic_auth(*request["basic_auth"])
+    if "backend_response_headers" in request:
+        headers["X-Lab-Respond"] = json.dumps(request["backend_response_headers"])
+    host = request["host"]
+    # Nothing is encoded or resolved here, so there is no difference between a raw path and another.
+    rest: dict[str, Any] = {"target": request["path"], "method": request.get("method", "GET"), "headers": headers}
+    name = None if not request.get("tls") else host.partition(":")[0].rstrip(".")
+    if host:
+        return [Request(host=host, name=name, **rest)]
+    return [Request(host=spaces.NODE, name=name, **rest), Request(host=None, name=name, **rest)]
+
+
+@contextmanager
+def build() -> Iterator[IngressLab]:
+    """Build a lab, and take it down in the end, whatever happened meanwhile.
+
+    Raises:
+        Unavailable: This machine cannot make one.
+    """
+    spaces.check_machine()
+    with ExitStack() as stack:
+        folder = Path(tempfile.mkdtemp(prefix="ingress-lab-"))
+        # nginx's workers are another user, and find their files by their whole path.
+        folder.chmod(0o755)
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        lab = IngressLab(spaces.start(folder, stack), folder)
+        stack.callback(lab.close)
+        yield lab
