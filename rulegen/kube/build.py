@@ -14,7 +14,18 @@ from rulegen.kube.decode import Unknown, decode
 from rulegen.kube.documents import read_documents
 from rulegen.kube.endpoints import SERVICE_NAME_LABEL, slices_of
 from rulegen.kube.kinds import kind_of, title_of
-from rulegen.kube.objects import Endpoints, EndpointSlice, Node, Pod, Service, ServiceCIDR
+from rulegen.kube.objects import (
+    ConfigMap,
+    Endpoints,
+    EndpointSlice,
+    Ingress,
+    IngressClass,
+    Node,
+    Pod,
+    Secret,
+    Service,
+    ServiceCIDR,
+)
 from rulegen.kube.pods import PodIndex, TooManyPodsError, derive_slices
 from rulegen.kube.preview import NODE_PORTS, Preview, service_networks
 from rulegen.kube.validate import Decoded, check
@@ -31,6 +42,8 @@ SHOWN_NAMES: Final = 5
 MAX_REJECTED: Final = 10_000
 MAX_UNKNOWN: Final = 1_000
 DEFAULT_SERVICE_CIDR: Final = "kubernetes"
+
+_MEANINGLESS_ALONE: Final = frozenset({"Secret", "ConfigMap"})
 
 
 def build_world(
@@ -64,6 +77,7 @@ def read_world(
 
     Raises:
         InputError: They hold no object that means something here. An empty World would empty a node, so there is none.
+            Secrets and ConfigMaps mean something only to other objects.
     """
     names: list[str] = []
     gathered = _Gathered()
@@ -72,7 +86,7 @@ def read_world(
             names.append(source.name)
             for document in read_documents(source):
                 gathered.take(document if isinstance(document, Rejected) else decode(document))
-        if not gathered.objects:
+        if not gathered.is_usable:
             raise gathered.nothing(names)
         return gathered.world(service_cidrs, node_port_range, tuple(names))
 
@@ -138,10 +152,17 @@ class _Gathered:
         more = Rejected("input", "", (Fault("", f"{self.more_rejected} more objects were rejected"),))
         return (*self.rejected, more)
 
+    @property
+    def is_usable(self) -> bool:
+        """Whether there is any object that means something on its own."""
+        return any(kind not in _MEANINGLESS_ALONE for kind, _, _ in self.objects)
+
     def nothing(self, names: Sequence[str]) -> InputError:
         """Return the error that tells why there is nothing to build a World of."""
         told = [line for rejected in self.rejected for line in rejected.lines()]
         told += [f"{count} of the unknown kind {kind}" for kind, count in sorted(self.unknown.items())]
+        alone = Counter(kind for kind, _, _ in self.objects)
+        told += [f"{count} of kind {kind}, which means nothing alone" for kind, count in sorted(alone.items())]
         return InputError(_listed(names) or "input", "no usable Kubernetes object in it", hint=_listed(told, "; "))
 
     def world(self, given: Sequence[Network], node_ports: tuple[int, int], sources: tuple[str, ...]) -> World:
@@ -155,7 +176,7 @@ class _Gathered:
         preview = Preview(service_networks(parts.cidrs, given), node_ports)
         services: dict[ObjectName, ServiceInput] = {}
         for service, assigned, faults in preview.assign(parts.services):
-            name = ObjectName(service.metadata.namespace, service.metadata.name)
+            name = _name_of(service)
             try:
                 slices, origin = ((), "") if faults else parts.slices_for(service, name)
             except TooManyPodsError as error:
@@ -171,6 +192,10 @@ class _Gathered:
         return World(
             services=MappingProxyType(services),
             nodes=MappingProxyType(parts.nodes),
+            ingresses=MappingProxyType(parts.ingresses),
+            ingress_classes=MappingProxyType(parts.ingress_classes),
+            secrets=MappingProxyType(parts.secrets),
+            config_maps=MappingProxyType(parts.config_maps),
             service_cidrs=tuple(parts.cidrs),
             rejected=self._all_rejected(),
             unknown_kinds=MappingProxyType(dict(sorted(self.unknown.items()))),
@@ -197,6 +222,10 @@ class _Parts:
     pods: list[Pod] = field(default_factory=list)
     nodes: dict[str, Node] = field(default_factory=dict)
     cidrs: list[str] = field(default_factory=list)
+    ingresses: dict[ObjectName, Ingress] = field(default_factory=dict)
+    ingress_classes: dict[str, IngressClass] = field(default_factory=dict)
+    secrets: dict[ObjectName, Secret] = field(default_factory=dict)
+    config_maps: dict[ObjectName, ConfigMap] = field(default_factory=dict)
     _index: PodIndex | None = None
 
     def add(self, one: KubeObject) -> None:
@@ -208,7 +237,7 @@ class _Parts:
                 if owner := one.metadata.labels.get(SERVICE_NAME_LABEL):
                     self.slices[ObjectName(one.metadata.namespace, owner)].append(one)
             case Endpoints():
-                self.endpoints[ObjectName(one.metadata.namespace, one.metadata.name)] = one
+                self.endpoints[_name_of(one)] = one
             case Pod():
                 self.pods.append(one)
             case Node():
@@ -217,6 +246,14 @@ class _Parts:
                 # The first family of the cluster's own one is that of Services which name none.
                 start = 0 if one.metadata.name == DEFAULT_SERVICE_CIDR else len(self.cidrs)
                 self.cidrs[start:start] = one.spec.cidrs
+            case Ingress():
+                self.ingresses[_name_of(one)] = one
+            case IngressClass():
+                self.ingress_classes[one.metadata.name] = one
+            case Secret():
+                self.secrets[_name_of(one)] = one
+            case ConfigMap():
+                self.config_maps[_name_of(one)] = one
             case _:
                 pass  # a Namespace decides nothing here
 
@@ -237,6 +274,10 @@ class _Parts:
         else:
             return (), ""
         return slices, origin if slices else ""
+
+
+def _name_of(one: KubeObject) -> ObjectName:
+    return ObjectName(one.metadata.namespace, one.metadata.name)
 
 
 def _listed(texts: Sequence[str], separator: str = ", ") -> str:

@@ -10,7 +10,8 @@ import msgspec
 from rulegen.errors import Fault, InputError, Rejected
 from rulegen.kube.documents import Document
 from rulegen.kube.json_text import plain_json
-from rulegen.kube.kinds import CLUSTER_SCOPED, KINDS, title
+from rulegen.kube.kinds import CLUSTER_SCOPED, CONFIDENTIAL, KINDS, title
+from rulegen.kube.legacy_ingress import LegacyIngress, in_old_words, modern
 from rulegen.kube.shape import shape_faults
 from rulegen.kube.validate import Decoded, check
 from rulegen.kube.wording import printable
@@ -37,15 +38,23 @@ def decode(document: Document) -> Decoded | Rejected | Unknown:
     content = document.content
     try:
         if isinstance(content, msgspec.Raw):
-            found: KubeObject = msgspec.json.decode(content, type=struct)
+            found: KubeObject | LegacyIngress = msgspec.json.decode(content, type=struct)
         else:
             found = msgspec.convert(content, struct)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _decode_slowly(document, struct)
-    return check(found, document.source)
+    return _checked(found, document.source)
 
 
-def _decode_slowly(document: Document, struct: type[KubeObject]) -> Decoded | Rejected:
+def _checked(found: KubeObject | LegacyIngress, source: str) -> Decoded | Rejected:
+    """Check an object; one of an older version of the API as what it is today."""
+    if not isinstance(found, LegacyIngress):
+        return check(found, source)
+    told = check(modern(found), source)
+    return in_old_words(told) if isinstance(told, Rejected) else told
+
+
+def _decode_slowly(document: Document, struct: type[KubeObject | LegacyIngress]) -> Decoded | Rejected:
     """Drop nulls and try again; then say what is wrong, all of it."""
     content = document.content
     try:
@@ -53,13 +62,13 @@ def _decode_slowly(document: Document, struct: type[KubeObject]) -> Decoded | Re
     except ValueError as error:
         return Rejected(title(document.kind, "", "(unreadable)"), document.source, (Fault("", str(error)),))
     try:
-        return check(msgspec.convert(value, struct), document.source)
+        return _checked(msgspec.convert(value, struct), document.source)
     except msgspec.ValidationError as error:
-        faults = shape_faults(value, struct) or (Fault("", str(error).lower()),)
+        faults = shape_faults(value, struct, confidential=struct in CONFIDENTIAL) or (Fault("", str(error).lower()),)
         return Rejected(_title(document.kind, struct, value), document.source, faults)
 
 
-def _title(kind: str, struct: type[KubeObject], value: Any) -> str:
+def _title(kind: str, struct: type[KubeObject | LegacyIngress], value: Any) -> str:
     """Return how an object is called that could not be typed: what its metadata says, made harmless."""
     metadata = value.get("metadata") if isinstance(value, dict) else None
     named = metadata if isinstance(metadata, dict) else {}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import codecs
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
@@ -53,13 +53,13 @@ class Document:
         source: File and place, as `deploy/web.yaml:12` or `world.json: items[3]`.
         api_version: Its apiVersion, from its typed list where it has none of its own.
         kind: Its kind, likewise.
-        content: Its fields: JSON text, or a mapping without nulls.
+        content: Its fields: JSON text, or a mapping without nulls. Not in its `repr`: it may be a Secret.
     """
 
     source: str
     api_version: str
     kind: str
-    content: msgspec.Raw | dict[str, Any]
+    content: msgspec.Raw | dict[str, Any] = field(repr=False)
 
 
 class _Head(msgspec.Struct, rename="camel"):

@@ -57,6 +57,16 @@ class Findings:
         if not is_subdomain(value):
             self.fault(path, f'{quoted(value)} is no name: a-z, 0-9, and "-" and "." inside, at most 253 characters')
 
+    def text(self, path: str, value: str, most: int) -> None:
+        """Check that a text can be written down at all, in at most so many bytes of UTF-8."""
+        try:
+            size = len(value) if value.isascii() else len(value.encode())
+        except UnicodeEncodeError:  # half of a surrogate pair, which JSON can spell
+            self.fault(path, f"{quoted(value)} is no text in Unicode")
+            return
+        if size > most:
+            self.fault(path, f"{quoted(value)} has {size} bytes, more than {most}")
+
 
 def family_of_text(text: str) -> Family | None:
     """Return the family of the address that `text` spells, sloppily as kube-proxy reads it; None if it spells none."""

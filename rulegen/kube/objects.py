@@ -7,6 +7,8 @@ field (Go's JSON), except inside lists. Optional means what it means in the API;
 
 from __future__ import annotations
 
+from typing import Any
+
 from msgspec import Struct, field
 
 IntOrString = int | str
@@ -397,6 +399,10 @@ class Secret(Object, frozen=True):
     def __repr__(self) -> str:
         """Return the name alone: a value must not get into a message or a log by way of a traceback."""
         return f"Secret({self.metadata.namespace}/{self.metadata.name})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Return the name alone to what prints structs field by field."""
+        return [("name", f"{self.metadata.namespace}/{self.metadata.name}")]
 
 
 class ConfigMap(Object, frozen=True):

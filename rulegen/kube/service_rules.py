@@ -31,6 +31,8 @@ def check_service(service: Service, findings: Findings) -> Service:
     if not spec.type or not spec.session_affinity:
         spec = replace(spec, type=spec.type or "ClusterIP", session_affinity=spec.session_affinity or "None")
     _check_words(spec, findings)
+    if spec.type == "ExternalName":
+        spec = _with_external_name(spec, findings)
     spec = _with_addresses(_with_ports(spec, findings), findings)
     if spec.external_ips or spec.load_balancer_source_ranges:
         spec = _with_readable_entries(spec, findings)
@@ -58,6 +60,16 @@ def _check_words(spec: ServiceSpec, findings: Findings) -> None:
     if timeout is not None and not 1 <= timeout <= MAX_AFFINITY_S:
         path = "spec.sessionAffinityConfig.clientIP.timeoutSeconds"
         findings.fault(path, f"{number(timeout)} is not a number of seconds from 1 to {MAX_AFFINITY_S}")
+
+
+def _with_external_name(spec: ServiceSpec, findings: Findings) -> ServiceSpec:
+    """Return the spec with its external name as it is looked up: without the dot that may end it."""
+    name = spec.external_name.removesuffix(".")
+    if name:
+        findings.subdomain("spec.externalName", name)
+    else:
+        findings.fault("spec.externalName", "missing: the DNS name that the Service stands for")
+    return spec if name == spec.external_name else replace(spec, external_name=name)
 
 
 # -- ports -------------------------------------------------------------------------------------------------------------

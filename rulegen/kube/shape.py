@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import inspect
 
 from rulegen.errors import Fault
-from rulegen.kube.wording import described, printable
+from rulegen.kube.wording import described, described_type, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from msgspec import Struct
 
@@ -35,15 +35,16 @@ def _shape_of(struct: type[Struct]) -> inspect.Type:
     return inspect.type_info(struct)
 
 
-def shape_faults(value: Any, struct: type[Struct]) -> tuple[Fault, ...]:
+def shape_faults(value: Any, struct: type[Struct], *, confidential: bool = False) -> tuple[Fault, ...]:
     """Return every type fault of a document in the order of the struct's fields, at most `MAX_FAULTS`.
 
     Args:
         value: Mappings, lists and scalars, null fields dropped.
         struct: What it should be.
+        confidential: Whether its values must not be shown.
     """
     faults: list[Fault] = []
-    for fault in _faults(value, _shape_of(struct), ""):
+    for fault in _faults(value, _shape_of(struct), "", described_type if confidential else described):
         if len(faults) == MAX_FAULTS:
             faults.append(Fault("", f"more than {MAX_FAULTS} faults; the others are not shown"))
             break
@@ -51,35 +52,35 @@ def shape_faults(value: Any, struct: type[Struct]) -> tuple[Fault, ...]:
     return tuple(faults)
 
 
-def _faults(value: Any, shape: inspect.Type, path: str) -> Iterator[Fault]:
+def _faults(value: Any, shape: inspect.Type, path: str, say: Callable[[Any], str]) -> Iterator[Fault]:
     match shape:
         case inspect.StructType() if isinstance(value, dict):
             for field in shape.fields:
                 inner = f"{path}.{field.encode_name}" if path else field.encode_name
                 if field.encode_name in value:
-                    yield from _faults(value[field.encode_name], field.type, inner)
+                    yield from _faults(value[field.encode_name], field.type, inner, say)
                 elif field.required:
                     yield Fault(inner, "missing")
         case inspect.VarTupleType() if isinstance(value, list):
             for index, item in enumerate(value):
-                yield from _faults(item, shape.item_type, f"{path}[{index}]")
+                yield from _faults(item, shape.item_type, f"{path}[{index}]", say)
         case inspect.DictType() if isinstance(value, dict):
             for key, item in value.items():
-                yield from _faults(item, shape.value_type, f"{path}.{printable(key)}")
+                yield from _faults(item, shape.value_type, f"{path}.{printable(key)}", say)
         case inspect.UnionType():
             if not any(_fits(value, one) for one in shape.types):
-                yield from _misfit(value, shape, path)
+                yield from _misfit(value, shape, path, say)
         case _ if not _fits(value, shape):
-            yield Fault(path, f"expected {_expected(shape)}, got {described(value)}")
+            yield Fault(path, f"expected {_expected(shape)}, got {say(value)}")
 
 
-def _misfit(value: Any, shape: inspect.UnionType, path: str) -> Iterator[Fault]:
+def _misfit(value: Any, shape: inspect.UnionType, path: str, say: Callable[[Any], str]) -> Iterator[Fault]:
     """An optional field has the faults of what it optionally is; any other union has one fault."""
     real = [one for one in shape.types if not isinstance(one, inspect.NoneType)]
     if len(real) == 1:
-        yield from _faults(value, real[0], path)
+        yield from _faults(value, real[0], path, say)
     else:
-        yield Fault(path, f"expected {_expected(shape)}, got {described(value)}")
+        yield Fault(path, f"expected {_expected(shape)}, got {say(value)}")
 
 
 def _fits(value: Any, shape: inspect.Type) -> bool:

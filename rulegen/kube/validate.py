@@ -6,6 +6,7 @@ passed over here too, with a warning: the object stays.
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -16,10 +17,24 @@ from rulegen.errors import Fault, Rejected
 from rulegen.kube.cluster_rules import check_node, check_pod, check_service_cidr
 from rulegen.kube.endpoint_rules import check_endpoints, check_slice
 from rulegen.kube.findings import Findings
+from rulegen.kube.ingress_rules import check_ingress, check_ingress_class
 from rulegen.kube.kinds import CLUSTER_SCOPED, kind_of, title
-from rulegen.kube.objects import Endpoints, EndpointSlice, Namespace, Node, Pod, Service, ServiceCIDR
+from rulegen.kube.objects import (
+    ConfigMap,
+    Endpoints,
+    EndpointSlice,
+    Ingress,
+    IngressClass,
+    Namespace,
+    Node,
+    Pod,
+    Secret,
+    Service,
+    ServiceCIDR,
+)
+from rulegen.kube.secret_rules import check_config_map, check_secret
 from rulegen.kube.service_rules import check_service
-from rulegen.kube.wording import printable, quoted
+from rulegen.kube.wording import is_qualified_name, printable, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -27,6 +42,9 @@ if TYPE_CHECKING:
     from rulegen.kube.objects import KubeObject, ObjectMeta
 
 MAX_FAULTS: Final = 50
+MAX_ANNOTATIONS_BYTES: Final = 256 << 10
+"""All keys and values of one object together."""
+MAX_ANNOTATION_KEY: Final = 253 + 1 + 63
 
 _TIME: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?[Zz]\Z")
 _RULES: Final[Mapping[type[KubeObject], Callable[[Any, Findings], KubeObject]]] = {
@@ -36,8 +54,14 @@ _RULES: Final[Mapping[type[KubeObject], Callable[[Any, Findings], KubeObject]]] 
     Pod: check_pod,
     Node: check_node,
     ServiceCIDR: check_service_cidr,
+    Ingress: check_ingress,
+    IngressClass: check_ingress_class,
+    Secret: check_secret,
+    ConfigMap: check_config_map,
 }
 _NAMED_BY_LABEL: Final = frozenset({Service, Namespace})
+_ANNOTATED: Final = frozenset({Ingress, IngressClass, Secret, ConfigMap})
+"""Kinds whose annotations decide something, or go with what does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +123,30 @@ def _check_metadata(metadata: ObjectMeta, kind: type[KubeObject], findings: Find
     ):
         if time is not None and not _TIME.match(time):
             findings.fault(path, f"{quoted(time)} is not a time as 2026-01-31T23:59:59Z")
+    if metadata.annotations and kind in _ANNOTATED:
+        _check_annotations(metadata.annotations, findings)
     if kind in CLUSTER_SCOPED:
         return replace(metadata, namespace="") if metadata.namespace else metadata
     if not metadata.namespace:
         return replace(metadata, namespace="default")
     findings.label("metadata.namespace", metadata.namespace)
     return metadata
+
+
+def _check_annotations(annotations: Mapping[str, str], findings: Findings) -> None:
+    """Check the keys, and that each text can be written down; what the values mean is not decided here."""
+    size = 0
+    for key, value in annotations.items():
+        if len(key) > MAX_ANNOTATION_KEY or not _is_annotation(key):
+            expected = "a name of at most 63 characters, perhaps behind a DNS name and a slash"
+            findings.fault("metadata.annotations", f"{quoted(key)} is no key: {expected}")
+        try:
+            size += len(key) + (len(value) if value.isascii() else len(value.encode()))
+        except UnicodeEncodeError:
+            findings.fault(f"metadata.annotations.{printable(key)}", "is no text in Unicode")
+    if size > MAX_ANNOTATIONS_BYTES:
+        findings.fault("metadata.annotations", f"{size} bytes in all, more than {MAX_ANNOTATIONS_BYTES}")
+
+
+_is_annotation = functools.lru_cache(maxsize=4096)(is_qualified_name)
+"""The same few keys stand on all Ingresses."""

@@ -16,6 +16,10 @@ PORTS: Final = "1\N{EN DASH}65535"
 _LABEL: Final = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?\Z")
 _SUBDOMAIN: Final = re.compile(r"(?=.{1,253}\Z)[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*\Z")
 _PORT_NAME: Final = re.compile(r"(?=.{1,15}\Z)(?=.*[a-z])(?!.*--)[a-z0-9](?:[-a-z0-9]*[a-z0-9])?\Z")
+_QUALIFIED: Final = re.compile(
+    r"(?:(?=[^/]{1,253}/)[A-Za-z0-9](?:[-A-Za-z0-9]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[-A-Za-z0-9]*[A-Za-z0-9])?)*/)?"
+    r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?\Z"
+)
 _LABEL_VALUE: Final = re.compile(r"(?:[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?\Z")
 
 
@@ -37,6 +41,11 @@ def is_port_name(text: str) -> bool:
 def is_label_value(text: str) -> bool:
     """Tell whether `text` can be the value of a label: empty, or at most 63 of `A-Za-z0-9-_.`."""
     return _LABEL_VALUE.match(text) is not None
+
+
+def is_qualified_name(text: str) -> bool:
+    """Tell whether `text` can be the key of an annotation: a name of at most 63, perhaps behind a DNS name and `/`."""
+    return _QUALIFIED.match(text) is not None
 
 
 def printable(text: str, limit: int = SHOWN_CHARACTERS) -> str:
@@ -61,6 +70,19 @@ def number(value: float) -> str:
     if isinstance(value, int):
         return str(value) if value.bit_length() <= 64 else "a number of more than 64 bits"
     return str(value) if math.isfinite(value) else "a number without bounds"
+
+
+def described_type(value: Any) -> str:
+    """Return what sort of value this is, for documents whose values must not be shown: `a text`, `a number`."""
+    match value:
+        case bool():
+            return "true or false"
+        case int() | float():
+            return "a number"
+        case str():
+            return "a text"
+        case _:
+            return described(value)
 
 
 def described(value: Any) -> str:

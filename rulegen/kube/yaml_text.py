@@ -34,6 +34,8 @@ COST_OF_COLLECTION: Final = 4
 MAX_WORDS: Final = 50_000
 MAX_REMEMBERED: Final = 64
 
+_CONFIDENTIAL_KEYS: Final = frozenset({"data", "stringData"})
+"""Where a Secret has its values. One may look like a tag (`!x`) or an alias (`*x`), and messages name those."""
 _DOCUMENT_START: Final = re.compile(rb"^---(?=[ \t\r\n]|\Z)", re.MULTILINE)
 _DIRECTIVE: Final = re.compile(rb"^%", re.MULTILINE)
 
@@ -173,6 +175,11 @@ class _Builder:
         except yaml.YAMLError as error:
             raise self._no_yaml(error) from None
 
+    @property
+    def _hidden(self) -> bool:
+        """Whether what stands here may be the value of a Secret."""
+        return self._key in _CONFIDENTIAL_KEYS or any(frame[1] in _CONFIDENTIAL_KEYS for frame in self._frames)
+
     def _line(self, event: Any) -> int:
         return self.lines + int(event.start_mark.line) + 1
 
@@ -211,7 +218,8 @@ class _Builder:
             try:
                 value = tagged(value, event.tag)
             except ValueError as error:
-                raise _Broken(self._line(event), str(error)) from None
+                told = "the tag of this value is not allowed, or says wrong what it is" if self._hidden else str(error)
+                raise _Broken(self._line(event), told) from None
         if event.anchor is not None:
             self._anchors[event.anchor] = (value, 1)
         self._add(value, event)
@@ -263,7 +271,8 @@ class _Builder:
 
     def _start(self, event: Any, container: Any, name: str) -> None:
         if event.tag is not None and event.tag not in {"!", f"{CORE_TAG}{name}"}:
-            raise _Broken(self._line(event), f"the tag {quoted(event.tag)} is not allowed in a manifest")
+            tag = "of this value" if self._hidden else quoted(event.tag)
+            raise _Broken(self._line(event), f"the tag {tag} is not allowed in a manifest")
         if len(self._frames) >= MAX_DEPTH:
             raise _Broken(self._line(event), f"more than {MAX_DEPTH} levels deep")
         self._count(event, COST_OF_COLLECTION)
@@ -290,10 +299,10 @@ class _Builder:
 
     def _alias(self, event: Any) -> None:
         known = self._anchors.get(event.anchor)
-        if known is None:
-            raise _Broken(self._line(event), f"the alias *{printable(event.anchor)} has no anchor before it")
-        if known is _OPEN:
-            raise _Broken(self._line(event), f"the alias *{printable(event.anchor)} contains itself")
+        if known is None or known is _OPEN:
+            name = "that stands here" if self._hidden else f"*{printable(event.anchor)}"
+            wrong = "has no anchor before it" if known is None else "contains itself"
+            raise _Broken(self._line(event), f"the alias {name} {wrong}")
         value, weight = known
         self._aliased += weight
         if self._aliased > MAX_ALIASED:

@@ -116,9 +116,9 @@ def test_one_name_in_two_namespaces_or_kinds_is_two_objects() -> None:
 
 def test_unknown_kinds_are_counted() -> None:
     found = world(
-        service(), *[{"apiVersion": "apps/v1", "kind": "Deployment"}] * 2, {"apiVersion": "v1", "kind": "Secret"}
+        service(), *[{"apiVersion": "apps/v1", "kind": "Deployment"}] * 2, {"apiVersion": "v1", "kind": "Event"}
     )
-    assert dict(found.unknown_kinds) == {"apps/v1 Deployment": 2, "v1 Secret": 1}
+    assert dict(found.unknown_kinds) == {"apps/v1 Deployment": 2, "v1 Event": 1}
 
 
 def test_slices_without_their_service_are_told() -> None:

@@ -67,7 +67,10 @@ def test_a_null_in_a_list_is_none() -> None:
         ("EndpointSlice", "discovery.k8s.io/v1beta1"),
         ("Service", "v2"),
         ("Service", "serving.knative.dev/v1"),
-        ("Ingress", "networking.k8s.io/v1"),
+        ("Ingress", "networking.k8s.io/v1alpha1"),
+        ("Ingress", "extensions/v1"),
+        ("Secret", "v1beta1"),
+        ("NetworkPolicy", "networking.k8s.io/v1"),
         ("service", "v1"),
     ],
 )
