@@ -29,7 +29,7 @@ def key_pem(number: int = 0) -> bytes:
 
 def certificate(common_name: str, names: Iterable[str] = ()) -> bytes:
     """Return a certificate of the first key, as PEM; two with the same names differ in their serial number."""
-    now = dt.now(dt.UTC)
+    now = dt.datetime.now(dt.UTC)
     # A common name has 64 characters at most (RFC 5280, ub-common-name).
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64])])
     builder = (
