@@ -14,6 +14,7 @@ field selector `spec.clusterIP!=None`. What it was asked is in `requests`.
 from __future__ import annotations
 
 import json
+import re
 import ssl
 import subprocess
 import threading
@@ -31,6 +32,10 @@ COLLECTIONS = {
     "services": ("/api/v1/services", "v1", "Service"),
     "nodes": ("/api/v1/nodes", "v1", "Node"),
     "endpointslices": ("/apis/discovery.k8s.io/v1/endpointslices", "discovery.k8s.io/v1", "EndpointSlice"),
+    "ingresses": ("/apis/networking.k8s.io/v1/ingresses", "networking.k8s.io/v1", "Ingress"),
+    "ingressclasses": ("/apis/networking.k8s.io/v1/ingressclasses", "networking.k8s.io/v1", "IngressClass"),
+    "secrets": ("/api/v1/secrets", "v1", "Secret"),
+    "configmaps": ("/api/v1/configmaps", "v1", "ConfigMap"),
 }
 
 
@@ -180,10 +185,10 @@ class FakeApi:
     def _get(self, handler: BaseHTTPRequestHandler) -> None:
         url = urlsplit(handler.path)
         self.requests.append((url.path, {key: values[0] for key, values in parse_qs(url.query).items()}))
-        for collection, (path, *_) in COLLECTIONS.items():
-            if url.path.startswith(path) and self._faults[collection]:
-                self._faults[collection].popleft().answer(handler)
-                return
+        collection, _ = asked_for(url.path)
+        if self._faults[collection]:
+            self._faults[collection].popleft().answer(handler)
+            return
         self._serve(handler)
 
     def _serve(self, handler: BaseHTTPRequestHandler) -> None:
@@ -191,18 +196,16 @@ class FakeApi:
         if self.token is not None and handler.headers.get("Authorization") != f"Bearer {self.token}":
             Fault.status(401, "Unauthorized").answer(handler)
             return
-        for collection, (root, api_version, kind) in COLLECTIONS.items():
-            if path == root:
-                self._list(handler, collection, api_version, kind, {key: values[0] for key, values in query.items()})
-                return
-            if path.startswith(f"{root}/"):
-                name = unquote(path.removeprefix(f"{root}/"))
-                one = self._objects[collection].get(("", name))
-                reply(handler, 200, one) if one else Fault.status(404, f'{collection} "{name}" not found').answer(
-                    handler
-                )
-                return
-        Fault.status(404, "the server could not find the requested resource").answer(handler)
+        collection, name = asked_for(path)
+        if not collection:
+            Fault.status(404, "the server could not find the requested resource").answer(handler)
+        elif name is None:
+            _, api_version, kind = COLLECTIONS[collection]
+            self._list(handler, collection, api_version, kind, {key: values[0] for key, values in query.items()})
+        elif one := self._objects[collection].get(name):
+            reply(handler, 200, one)
+        else:
+            Fault.status(404, f'{collection} "{name[1]}" not found').answer(handler)
 
     def _list(
         self, handler: BaseHTTPRequestHandler, collection: str, api_version: str, kind: str, query: dict[str, str]
@@ -235,6 +238,24 @@ class FakeApi:
                 continue
             found.append({key: value for key, value in one.items() if key not in {"kind", "apiVersion"}})
         return found
+
+
+def asked_for(path: str) -> tuple[str, tuple[str, str] | None]:
+    """Return the collection that a path asks for, and the namespace and name of the one object of it, if it is one.
+
+    >>> asked_for("/api/v1/namespaces/shop/secrets/tls"), asked_for("/api/v1/nodes/a"), asked_for("/api/v1/services")
+    (('secrets', ('shop', 'tls')), ('nodes', ('', 'a')), ('services', None))
+    """
+    for collection, (root, *_) in COLLECTIONS.items():
+        if path == root:
+            return collection, None
+        if path.startswith(f"{root}/"):
+            return collection, ("", unquote(path.removeprefix(f"{root}/")))
+        group, _, noun = root.rpartition("/")
+        inside = re.fullmatch(rf"{re.escape(group)}/namespaces/([^/]+)/{noun}/([^/]+)", path)
+        if inside:
+            return collection, (unquote(inside[1]), unquote(inside[2]))
+    return "", None
 
 
 def reply(handler: BaseHTTPRequestHandler, code: int, body: Any, headers: dict[str, str] | None = None) -> None:

@@ -1,4 +1,7 @@
-"""Objects from an API server: one list each of what Service networking on a node needs, as kube-proxy asks for them."""
+"""Objects from an API server: one list each of what networking on a node needs, as kube-proxy asks for them.
+
+Secrets and ConfigMaps are never listed, which would need a right to read all of them: each is asked for by its name.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,16 @@ import msgspec
 from rulegen.errors import HostError, InputError, Rejected
 from rulegen.host.apiclient import ApiServer, RefusedError
 from rulegen.kube.decode import decode_list, decode_object
-from rulegen.kube.objects import EndpointSlice, Node, Service
+from rulegen.kube.objects import ConfigMap, EndpointSlice, Ingress, IngressClass, Node, Secret, Service
+from rulegen.kube.wording import is_label, is_subdomain
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from rulegen.errors import Warnings
     from rulegen.kube.objects import KubeObject
     from rulegen.kube.validate import Decoded
+    from rulegen.kube.world import ObjectName
 
 PAGE_SIZE: Final = 500
 """Objects in one answer. The server keeps a page in memory, and so do we."""
@@ -50,6 +57,11 @@ SLICES: Final = Collection(
     "endpointslices.discovery.k8s.io",
     "!service.kubernetes.io/headless",
 )
+INGRESSES: Final = Collection(Ingress, "/apis/networking.k8s.io/v1/ingresses", "ingresses.networking.k8s.io")
+INGRESS_CLASSES: Final = Collection(
+    IngressClass, "/apis/networking.k8s.io/v1/ingressclasses", "ingressclasses.networking.k8s.io"
+)
+SHOWN_NAMES: Final = 3
 
 
 def read_cluster(
@@ -57,15 +69,20 @@ def read_cluster(
     context: str | None = None,
     node: str | None = None,
     *,
+    ingress: bool = False,
     warnings: Warnings | None = None,
     page_size: int = PAGE_SIZE,
 ) -> list[Decoded | Rejected]:
     """Return all Services, the EndpointSlices that belong to them, and one Node, each usable or with its faults.
 
+    With `ingress` also all Ingresses and IngressClasses, and the Services that an Ingress may name though kube-proxy
+    does not look at them: headless ones, and those of another proxy.
+
     Args:
         kubeconfig: As for `ApiServer`.
         context: As for `ApiServer`.
         node: The Node to read; none by default.
+        ingress: Whether Ingresses are served.
         warnings: Told what is missing though work can go on.
         page_size: How many objects to ask for at once.
 
@@ -75,11 +92,48 @@ def read_cluster(
     with ApiServer(kubeconfig, context) as server:
         if warnings is not None and not server.is_verified:
             warnings.add(f"{server.url}: TLS certificates are not verified, as the kubeconfig demands")
-        services = list_all(server, SERVICES, page_size)
-        found = services + _owned(list_all(server, SLICES, page_size), services)
+        wanted = [SERVICES, SLICES]
+        if ingress:
+            wanted = [one._replace(labels="", fields="") for one in wanted]
+        services, slices = (list_all(server, one, page_size) for one in wanted)
+        found = services + _owned(slices, services)
+        if ingress:
+            found += list_all(server, INGRESSES, page_size) + list_all(server, INGRESS_CLASSES, page_size)
         if node:
             found += _node(server, node, warnings)
     return found
+
+
+def read_named(
+    kubeconfig: str | None = None,
+    context: str | None = None,
+    *,
+    secrets: Iterable[ObjectName] = (),
+    config_maps: Iterable[ObjectName] = (),
+    warnings: Warnings | None = None,
+) -> list[Decoded | Rejected]:
+    """Return the Secrets and ConfigMaps of these names, each usable or with its faults, in order of name.
+
+    One that is not there is not in the result, nor is one that we may not read, which is warned of.
+
+    Args:
+        kubeconfig: As for `ApiServer`.
+        context: As for `ApiServer`.
+        secrets: Names of Secrets; the same one may stand there several times.
+        config_maps: Names of ConfigMaps, likewise.
+        warnings: Told what we lack the right to read.
+
+    Raises:
+        HostError: Something else was in the way than absence or a missing right.
+    """
+    wanted: list[tuple[type[KubeObject], list[ObjectName]]] = [
+        (kind, sorted({name for name in names if is_label(name.namespace) and is_subdomain(name.name)}))
+        for kind, names in ((Secret, secrets), (ConfigMap, config_maps))
+    ]
+    if not any(names for _, names in wanted):
+        return []
+    with ApiServer(kubeconfig, context) as server:
+        return [one for kind, names in wanted for one in _all_named(server, kind, names, warnings)]
 
 
 def list_all(server: ApiServer, collection: Collection, page_size: int = PAGE_SIZE) -> list[Decoded | Rejected]:
@@ -165,3 +219,49 @@ def _node(server: ApiServer, node: str, warnings: Warnings | None) -> list[Decod
             warnings.add(f"{server.url} has no Node {node}")
         return []
     return [decode_object(raw, Node, source=server.url)]
+
+
+def _all_named(
+    server: ApiServer, kind: type[KubeObject], names: list[ObjectName], warnings: Warnings | None
+) -> list[Decoded | Rejected]:
+    """Get objects by name; what is forbidden is told in one line, however much it is."""
+    noun = f"{kind.__name__.lower()}s"
+    found: list[Decoded | Rejected] = []
+    forbidden: list[ObjectName] = []
+    for name in names:
+        try:
+            raw = server.get(f"/api/v1/namespaces/{name.namespace}/{noun}/{name.name}", doing=f"get {noun}")
+        except RefusedError as error:
+            if error.status == 403:
+                forbidden.append(name)
+            elif error.status != 404:
+                raise
+        else:
+            found.append(_named(server, kind, name, raw))
+    if forbidden and warnings is not None:
+        shown = ", ".join(str(name) for name in forbidden[:SHOWN_NAMES])
+        more = f" and {len(forbidden) - SHOWN_NAMES} more" if len(forbidden) > SHOWN_NAMES else ""
+        where = ", ".join(sorted({name.namespace for name in forbidden})[:SHOWN_NAMES])
+        missing = f'a role that lets this user "get" "{noun}" is missing there'
+        warnings.add(f"{server.url}: not allowed to get {noun} in {where}: {shown}{more} cannot be read; {missing}")
+    return found
+
+
+def _named(server: ApiServer, kind: type[KubeObject], name: ObjectName, raw: bytes) -> Decoded | Rejected:
+    """Decode the answer to a request for one object.
+
+    Raises:
+        HostError: It is none: of another kind, or of another name.
+    """
+    try:
+        head = msgspec.json.decode(raw, type=_Head)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise HostError(
+            f"{server.url}: no {kind.__name__}: {error}", hint="is that the address of an API server?"
+        ) from error
+    if head.kind != kind.__name__:
+        raise HostError(f"{server.url}: got {head.kind[:40]!r}, expected a {kind.__name__}")
+    found = decode_object(raw, kind, source=server.url)
+    if not isinstance(found, Rejected) and _name(found) != tuple(name):
+        raise HostError(f"{server.url}: asked for {kind.__name__} {name} and got another one")
+    return found

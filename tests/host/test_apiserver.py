@@ -11,7 +11,10 @@ import pytest
 
 from rulegen.errors import HostError, Rejected, Warnings
 from rulegen.host import apiclient
-from rulegen.host.apiserver import read_cluster
+from rulegen.host.apiserver import read_cluster, read_named
+from rulegen.kube.objects import Secret
+from rulegen.kube.secret_rules import secret_values
+from rulegen.kube.world import ObjectName
 from tests.fakeapi import FakeApi, Fault, make_certificate
 
 if TYPE_CHECKING:
@@ -215,6 +218,123 @@ def test_nobody_at_that_address(api, tmp_path):
     with pytest.raises(HostError, match=r"http://127\.0\.0\.1:1: cannot be reached: .*refused") as caught:
         read_cluster(kubeconfig)
     assert "0x" not in caught.value.message
+
+
+class TestIngress:
+    @pytest.fixture(autouse=True)
+    def _objects(self, api) -> None:
+        backend = {"service": {"name": "web", "port": {"number": 80}}}
+        api.put("services", service("headless", cluster_ip="None"), service("web"))
+        api.put("services", service("other", labels={"service.kubernetes.io/service-proxy-name": "mesh"}))
+        api.put("endpointslices", endpoint_slice("h-x", "headless", labels={"service.kubernetes.io/headless": ""}))
+        api.put("ingresses", {"metadata": {"namespace": "shop", "name": "shop"}, "spec": {"defaultBackend": backend}})
+        api.put("ingressclasses", {"metadata": {"name": "rulegen"}, "spec": {"controller": "rulegen.io/ingress"}})
+
+    def test_ingresses_and_all_services_that_they_may_name_are_read(self, api, tmp_path):
+        found = read_cluster(api.kubeconfig(tmp_path), ingress=True)
+
+        assert names(found) == ["headless", "other", "web", "h-x", "shop", "rulegen"]
+
+    def test_without_them_nothing_more_is_asked_for_than_before(self, api, tmp_path):
+        assert names(read_cluster(api.kubeconfig(tmp_path))) == ["web"]
+        assert [path.rpartition("/")[2] for path, _ in api.requests] == ["services", "endpointslices"]
+
+    @pytest.mark.parametrize("noun", ["ingresses", "ingressclasses"])
+    def test_a_right_that_is_missing_is_told(self, api, tmp_path, noun):
+        api.fail(noun, Fault.status(403, "no"))
+
+        with pytest.raises(HostError, match=rf"not allowed to list {noun}\.networking\.k8s\.io"):
+            read_cluster(api.kubeconfig(tmp_path), ingress=True)
+
+    def test_a_bad_ingress_harms_only_itself(self, api, tmp_path):
+        api.put("ingresses", {"metadata": {"namespace": "shop", "name": "bad"}, "spec": {"rules": [{"host": "*"}]}})
+
+        (rejected,) = (one for one in read_cluster(api.kubeconfig(tmp_path), ingress=True) if isinstance(one, Rejected))
+
+        assert rejected.lines()[0].startswith('Ingress shop/bad: spec.rules[0].host: "*" is no host')
+
+
+SHOP = ObjectName("shop", "tls")
+
+
+class TestNamed:
+    @pytest.fixture(autouse=True)
+    def _objects(self, api) -> None:
+        for space in ("other", "shop"):
+            api.put(
+                "secrets", {"metadata": {"namespace": space, "name": "tls"}, "data": {"tls.key": "c3VwZXJzZWNyZXQ="}}
+            )
+        api.put("configmaps", {"metadata": {"namespace": "shop", "name": "headers"}, "data": {"X-A": "b"}})
+
+    def test_only_what_is_named_is_asked_for(self, api, tmp_path):
+        found = read_named(api.kubeconfig(tmp_path), secrets=[SHOP, SHOP], config_maps=[ObjectName("shop", "headers")])
+
+        assert names(found) == ["tls", "headers"]
+        assert isinstance(found[0].object, Secret)
+        assert secret_values(found[0].object) == {"tls.key": b"supersecret"}
+        assert [path for path, _ in api.requests] == [
+            "/api/v1/namespaces/shop/secrets/tls",
+            "/api/v1/namespaces/shop/configmaps/headers",
+        ]
+
+    def test_nothing_named_is_nothing_asked(self, tmp_path):
+        assert read_named(str(tmp_path / "there-is-no-kubeconfig")) == []
+
+    def test_what_is_not_there_is_not_there(self, api, tmp_path):
+        warnings = Warnings()
+        wanted = [SHOP, ObjectName("shop", "gone"), ObjectName("nowhere", "tls")]
+
+        assert names(read_named(api.kubeconfig(tmp_path), secrets=wanted, warnings=warnings)) == ["tls"]
+        assert warnings.texts() == ()
+
+    @pytest.mark.parametrize(
+        "name", [("..", "tls"), ("shop", ".."), ("shop", "a/../tls"), ("shop", "tls?x=1"), ("", "a")]
+    )
+    def test_what_can_be_no_name_leads_nowhere(self, api, tmp_path, name):
+        assert read_named(api.kubeconfig(tmp_path), secrets=[ObjectName(*name)]) == []
+        assert api.requests == []
+
+    def test_what_is_forbidden_is_one_warning_that_names_the_right(self, api, tmp_path):
+        warnings = Warnings()
+        wanted = [ObjectName("other", name) for name in ("a", "b", "c", "d")]
+        api.fail("secrets", *[Fault.status(403, "no")] * 4)
+
+        found = read_named(api.kubeconfig(tmp_path), secrets=[*wanted, SHOP], warnings=warnings)
+
+        assert names(found) == ["tls"]
+        (told,) = warnings.texts()
+        assert told.startswith(f"{api.url}: not allowed to get secrets in other: other/a, other/b, other/c and 1 more")
+        assert 'a role that lets this user "get" "secrets" is missing' in told
+
+    @pytest.mark.parametrize(
+        ("faults", "expected"),
+        [
+            ([Fault.status(500, "etcd is gone")] * 4, r"failed to get secrets \(500: etcd is gone\)"),
+            ([Fault.status(401)], "does not accept our credentials"),
+            ([Fault.body(b"<html>")], "no Secret: JSON is malformed"),
+            ([Fault.body(b"{}")], "got '', expected a Secret"),
+            ([Fault.body(b'{"kind":"ConfigMap"}')], "got 'ConfigMap', expected a Secret"),
+            ([Fault.body(b'{"kind":"Secret","metadata":{"name":"x","namespace":"shop"}}')], "got another one"),
+            ([Fault.hang_up()] * 4, "the connection broke off"),
+        ],
+    )
+    def test_other_trouble_is_one_clear_line(self, api, tmp_path, faults, expected):
+        api.fail("secrets", *faults)
+
+        with pytest.raises(HostError, match=expected):
+            read_named(api.kubeconfig(tmp_path), secrets=[SHOP])
+
+    def test_passing_trouble_is_sat_out(self, api, tmp_path):
+        api.fail("secrets", Fault.status(503), Fault.hang_up())
+
+        assert names(read_named(api.kubeconfig(tmp_path), secrets=[SHOP])) == ["tls"]
+
+    def test_a_bad_secret_harms_only_itself_and_tells_no_value(self, api, tmp_path):
+        api.put("secrets", {"metadata": {"namespace": "shop", "name": "bad"}, "data": {"key": "super secret!"}})
+
+        rejected, _ = read_named(api.kubeconfig(tmp_path), secrets=[ObjectName("shop", "bad"), SHOP])
+
+        assert rejected.lines() == ("Secret shop/bad: data.key: is not base64 (the value is not shown)",)
 
 
 class TestCredentials:
