@@ -1,0 +1,149 @@
+"""The inside of the sandbox: a program of its own, run by `rulegen.host.nginx.sandbox` in fresh namespaces.
+
+It reads what to do as JSON from its standard input, builds a root that holds nothing but programs, their settings and
+one release, gives up all privileges and becomes `nginx -t`. Nothing of rulegen is imported: it is started as a file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import json
+import os
+import resource
+import socket
+import struct
+import sys
+from pathlib import Path
+from typing import Any
+
+_MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_REMOUNT = 1, 2, 4, 32
+_MS_BIND, _MS_MOVE, _MS_REC, _MS_PRIVATE = 4096, 8192, 16384, 1 << 18
+_MNT_DETACH = 2
+_SYS_MOUNT_SETATTR = 442  # the same number on all architectures; there is no function of libc yet
+_AT_RECURSIVE, _AT_EMPTY_PATH, _AT_FDCWD = 0x8000, 0x1000, -100
+_ATTR_RDONLY, _ATTR_NOSUID = 1, 2
+_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
+
+_PROGRAMS = ("/usr", "/etc", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+_DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
+_HIDDEN = ("/etc/kubernetes", "/etc/rulegen", "/etc/rancher", "/etc/cni")
+_SETTINGS = {
+    "net/ipv4/ip_unprivileged_port_start": "0",
+    "net/ipv4/ip_nonlocal_bind": "1",
+    "net/ipv6/ip_nonlocal_bind": "1",
+}
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def main() -> None:
+    """Do what standard input says; does not return unless that fails."""
+    order = json.load(sys.stdin)
+    _limit(order)
+    if order["root"]:
+        _build(order)
+    os.chdir(order["folder"])
+    null = os.open("/dev/null", os.O_RDWR)
+    os.dup2(null, 0)
+    os.execve(order["argv"][0], order["argv"], {})  # noqa: S606 - no shell is what we want
+
+
+def _limit(order: dict[str, Any]) -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 26, 1 << 26))
+    resource.setrlimit(resource.RLIMIT_AS, (order["memory"], order["memory"]))
+    resource.setrlimit(resource.RLIMIT_CPU, (order["seconds"], order["seconds"]))
+
+
+def _build(order: dict[str, Any]) -> None:
+    """Make a new root and go there: programs read-only, one release, empty folders to write to, and nothing else."""
+    folder, release = Path(order["folder"]), Path(order["release"])
+    secrets = {name: (release / name).read_bytes() for name in order["secrets"]}
+    _raise_loopback()
+    _mount("none", "/", None, _MS_REC | _MS_PRIVATE)
+    root = folder / "run"  # a mount point that hides nothing which is still needed
+    _mount("tmpfs", root, "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=755,size=256m")
+    _set_kernel(root / "proc")
+    for path in (*_PROGRAMS, *order["more"]):
+        _show(root, Path(path))
+    for path in (*_HIDDEN, *order["hidden"]):
+        if (root / path.lstrip("/")).is_dir():
+            _mount("tmpfs", root / path.lstrip("/"), "tmpfs", _MS_RDONLY, "mode=755,size=4k")
+    for path in _DEVICES:
+        _bind(Path(path), root / path.lstrip("/"))
+    inner = root / str(folder).lstrip("/")
+    place = root / str(release).lstrip("/")
+    place.mkdir(parents=True)
+    _bind(release, place)
+    _read_only(place)
+    for name in ("run", "logs"):
+        (inner / name).mkdir()
+        os.chown(inner / name, order["user"], order["group"])
+    if secrets:
+        _mount("tmpfs", place / "secrets", "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=755,size=256m")
+        for name, content in secrets.items():
+            (place / name).write_bytes(content)
+            os.chown(place / name, order["user"], order["group"])
+            (place / name).chmod(0o400)
+    os.chdir(root)
+    _mount(".", "/", None, _MS_MOVE)
+    os.chroot(".")
+    os.chdir("/")
+
+
+def _show(root: Path, path: Path) -> None:
+    """Have a folder at the same place below the new root, read-only; what is a link is made as a link."""
+    target = root / str(path).lstrip("/")
+    if path.is_symlink():
+        target.symlink_to(path.readlink())
+    elif path.exists():
+        _bind(path, target)
+        _read_only(target)
+
+
+def _bind(source: Path, target: Path) -> None:
+    if source.is_dir():
+        target.mkdir(parents=True, exist_ok=True)
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.touch()
+    _mount(source, target, None, _MS_BIND | _MS_REC)
+
+
+def _read_only(target: Path) -> None:
+    attributes = struct.pack("=QQQQ", _ATTR_RDONLY | _ATTR_NOSUID, 0, 0, 0)
+    done = _libc.syscall(_SYS_MOUNT_SETATTR, _AT_FDCWD, os.fsencode(target), _AT_RECURSIVE, attributes, len(attributes))
+    if done != 0:  # before Linux 5.12: what is mounted below stays as it is, and only root could write there
+        _mount("none", target, None, _MS_REMOUNT | _MS_BIND | _MS_RDONLY | _MS_NOSUID)
+
+
+def _mount(source: str | Path, target: str | Path, kind: str | None, flags: int, options: str = "") -> None:
+    kind_bytes = kind.encode() if kind else None
+    if _libc.mount(os.fsencode(source), os.fsencode(target), kind_bytes, flags, options.encode() or None) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"mount: {os.strerror(number)}", str(target))
+
+
+def _set_kernel(proc: Path) -> None:
+    """Let anybody listen on any port of any address, in this empty network namespace alone."""
+    proc.mkdir()
+    with contextlib.suppress(OSError):  # a container may not; then /proc is as good, unless it is read-only
+        _mount("proc", proc, "proc", _MS_NOSUID | _MS_NODEV)
+    base = proc if (proc / "sys").is_dir() else Path("/proc")
+    for name, value in _SETTINGS.items():
+        with contextlib.suppress(OSError):  # no IPv6 here, or a read-only /proc: nginx says what it could not do
+            (base / "sys" / name).write_text(value)
+    _libc.umount2(os.fsencode(proc), _MNT_DETACH)
+
+
+def _raise_loopback() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        asked = struct.pack("16sh14x", b"lo", 0)
+        _, flags = struct.unpack("16sh14x", fcntl.ioctl(control, _SIOCGIFFLAGS, asked))
+        fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", flags | _IFF_UP))
+
+
+if __name__ == "__main__":
+    main()

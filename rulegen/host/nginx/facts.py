@@ -1,0 +1,104 @@
+"""Facts of the nginx that is installed, from what it says of itself."""
+
+from __future__ import annotations
+
+import grp
+import pwd
+import re
+from ipaddress import ip_address
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+from rulegen.errors import HostError
+from rulegen.host.runner import Command, MissingToolError
+from rulegen.languages.nginx.facts import NginxFacts
+
+if TYPE_CHECKING:
+    from rulegen.host.runner import Runner
+    from rulegen.net import Address
+
+WORKER_USERS: Final = ("www-data", "nginx", "nobody")
+"""Who workers run as, where nobody else is named: the users of Debian's package, of nginx.org's, and of no package."""
+
+_INSTALL: Final = "apt install nginx-light"
+_VERSION: Final = re.compile(r"nginx version: \S+/(\d+)\.(\d+)\.(\d+)")
+_OPENSSL: Final = re.compile(r"(?:running with|built with) OpenSSL ([\w.-]+)")
+_WITH: Final = re.compile(r"--with-([\w-]+)(=dynamic)?(?=\s|$)")
+_MODULES_PATH: Final = re.compile(r"--modules-path=(\S+)")
+_PREFIX: Final = re.compile(r"--prefix=(\S+)")
+
+
+def gather_nginx(
+    run: Runner, binary: str = "nginx", *, user: str = "", resolv_conf: Path = Path("/etc/resolv.conf")
+) -> NginxFacts:
+    """Return what the installed nginx is.
+
+    Args:
+        run: What runs the tools.
+        binary: Name or path of nginx.
+        user: Who its workers are to run as; empty takes the first of `WORKER_USERS` that this node knows.
+        resolv_conf: Where the node's name servers are listed (resolv.conf(5)).
+
+    Raises:
+        HostError: There is no nginx, it does not answer as nginx does, or `user` is not known here.
+    """
+    try:
+        answer = run(Command((binary, "-V")))
+    except MissingToolError:
+        raise HostError(f"{binary} is not installed", hint=_INSTALL) from None
+    version = _VERSION.search(answer.stderr)
+    if answer.code != 0 or version is None:
+        raise HostError(f"{binary} -V does not say which nginx it is: {answer.complaint}", hint=_INSTALL)
+    configured = answer.stderr.partition("configure arguments:")[2]
+    # both versions are told where they differ: that which it runs with comes last
+    openssl = _OPENSSL.findall(answer.stderr)
+    name, group = _worker(user)
+    return NginxFacts(
+        version=(int(version[1]), int(version[2]), int(version[3])),
+        built_in=frozenset(found[1] for found in _WITH.finditer(configured) if not found[2]),
+        modules=MappingProxyType(_modules(configured)),
+        openssl=openssl[-1] if openssl else "",
+        user=name,
+        group=group,
+        resolvers=resolvers(resolv_conf),
+    )
+
+
+def resolvers(path: Path = Path("/etc/resolv.conf")) -> tuple[Address, ...]:
+    """Return the name servers that resolv.conf(5) lists, in order, each once; none where there is no such file."""
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+    except OSError:
+        return ()
+    found: dict[Address, None] = {}
+    for line in lines:
+        words = line.split()
+        if len(words) < 2 or words[0] != "nameserver":
+            continue
+        try:
+            address = ip_address(words[1])
+        except ValueError:
+            continue
+        if not getattr(address, "scope_id", None):  # nginx takes no address with a zone
+            found.setdefault(address)
+    return tuple(found)
+
+
+def _modules(configured: str) -> dict[str, str]:
+    prefix = _PREFIX.search(configured)
+    path = _MODULES_PATH.search(configured)
+    folder = Path(path[1]) if path else Path(prefix[1] if prefix else "/usr/local/nginx") / "modules"
+    return {file.stem: str(file) for file in sorted(folder.glob("*.so"))}
+
+
+def _worker(user: str) -> tuple[str, str]:
+    for name in (user,) if user else WORKER_USERS:
+        try:
+            entry = pwd.getpwnam(name)
+            return entry.pw_name, grp.getgrgid(entry.pw_gid).gr_name
+        except KeyError:
+            continue
+    if user:
+        raise HostError(f"there is no user {user!r} for nginx to run as", hint=f"adduser --system --group {user}")
+    return "", ""

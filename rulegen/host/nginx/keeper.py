@@ -1,0 +1,284 @@
+"""The keeper: a small process that starts nginx, starts it again when it ends unasked, and outlives the command.
+
+`python -m rulegen.host.nginx.keeper DIR [NGINX]` detaches itself and returns once it holds DIR/run/keeper.lock; where
+another keeper holds it, there is nothing to do. It talks by signals:
+
+    QUIT, TERM   let nginx finish what it began, then end; a second one ends nginx at once
+    HUP          start nginx now, without waiting for the next try
+    USR2         end, and leave nginx alone
+
+nginx does not die with its keeper: the next one finds it and watches it. Nothing heavy is imported: it lives long.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+from rulegen.host.nginx import processes
+from rulegen.host.nginx.rotation import Journal, rotate
+
+LOCK: Final = "keeper.lock"
+PID_FILE: Final = "keeper.pid"
+START_LOG: Final = "start.log"
+"""What nginx said at its last start, before it opened its own log."""
+
+_ROUND_S: Final = 20.0
+_FIRST_PAUSE_S: Final = 0.2
+_LONGEST_PAUSE_S: Final = 30.0
+_STABLE_S: Final = 30.0
+_ORPHANS_S: Final = 2.0
+_LOCK_TRIES: Final = 20
+
+
+class Keeper:
+    """Keeps the nginx of one folder running."""
+
+    def __init__(self, folder: Path, program: str) -> None:
+        """Take a folder (DIR) and the path of nginx."""
+        self._folder = folder
+        self._program = program
+        self._journal = Journal(folder / "logs" / "keeper.log")
+        self._child = 0
+        self._asked = 0
+        self._now = False
+        self._leave = False
+        self._wake, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def listen(self) -> None:
+        """Take signals from now on."""
+        signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
+        for number in (signal.SIGQUIT, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
+            signal.signal(number, self._signalled)
+
+    def keep(self) -> None:
+        """Keep nginx running until a signal says otherwise."""
+        pause = 0.0
+        while not self._asked and not self._leave:
+            began = time.monotonic()
+            pid = self._adopt() or self._start()
+            self._watch(pid)
+            if self._asked or self._leave:
+                break
+            lived = time.monotonic() - began
+            pause = 0.0 if lived > _STABLE_S else min(max(pause * 2, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
+            self._journal.write(f"nginx {pid} ended unasked after {lived:.1f} s{self._why(pid)}; again in {pause:g} s")
+            self._end_orphans()
+            self._pause(pause)
+        if self._asked:
+            self._drain()
+        self._journal.write("the keeper ends" + (" and leaves nginx alone" if self._leave else ""))
+
+    def _adopt(self) -> int:
+        found = processes.master(processes.find(self._folder))
+        if found is None:
+            return 0
+        self._journal.write(f"nginx {found.pid} runs already: watching it")
+        return found.pid
+
+    def _start(self) -> int:
+        self._end_orphans()
+        with contextlib.suppress(FileNotFoundError):  # left by a master that was killed; nginx would not bind it
+            (self._folder / "run" / "status.sock").unlink()
+        pid = os.fork()
+        if pid == 0:
+            self._become_nginx()
+        self._child = pid
+        self._now = False
+        self._journal.write(f"nginx {pid} started")
+        return pid
+
+    def _become_nginx(self) -> None:
+        """Replace this process, a fresh child, by nginx."""
+        try:
+            os.chdir(
+                self._folder
+            )  # unix sockets of the configuration are relative to it, and it tells ours from others
+            os.setsid()
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_APPEND
+            log = os.open(f"logs/{START_LOG}", flags, 0o644)
+            os.dup2(log, 1)
+            os.dup2(log, 2)
+            signal.set_wakeup_fd(-1)
+            for number in (signal.SIGQUIT, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
+                signal.signal(number, signal.SIG_DFL)
+            os.umask(0o022)
+            os.execve(self._program, command(self._folder, self._program), {"PATH": os.defpath})  # noqa: S606
+        except OSError as error:
+            os.write(2, f"nginx: [emerg] {self._program} cannot be started: {error}\n".encode())
+        os._exit(127)
+
+    def _watch(self, pid: int) -> None:
+        """Return when the process has ended, or a signal asks for something else."""
+        try:
+            descriptor = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        poll.register(self._wake, select.POLLIN)
+        try:
+            while not self._asked and not self._leave:
+                ready = [found for found, _ in poll.poll(_ROUND_S * 1000)]
+                if descriptor in ready:
+                    return
+                self._forget_wakes()
+                self._rotate()
+        finally:
+            os.close(descriptor)
+
+    def _why(self, pid: int) -> str:
+        """Return how our child ended, and what it said; nothing of a process that another keeper started."""
+        if pid != self._child:
+            return ""
+        self._child = 0
+        with contextlib.suppress(ChildProcessError):
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            said = (self._folder / "logs" / START_LOG).read_bytes()[-400:].decode("utf-8", "replace").split("\n")
+            told = ascii(" / ".join(line for line in said if line))
+            return f" by signal {-code}" if code < 0 else f" with code {code}, saying {told}"
+        return ""
+
+    def _end_orphans(self) -> None:
+        """Ask workers whose master is gone to finish, and wait until they let go of the ports."""
+        found = processes.orphans(processes.find(self._folder))
+        for process in found:
+            if process.role is not processes.Role.LEAVING and processes.send(process, signal.SIGQUIT):
+                self._journal.write(f"worker {process.pid} lost its master: it finishes what it began")
+        until = time.monotonic() + _ORPHANS_S
+        while found and time.monotonic() < until:
+            left = processes.orphans(processes.find(self._folder))
+            if not processes.workers(left):
+                return
+            time.sleep(0.01)
+
+    def _pause(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while not self._asked and not self._leave and not self._now:
+            left = until - time.monotonic()
+            if left <= 0:
+                return
+            select.select([self._wake], [], [], left)
+            self._forget_wakes()
+        self._now = False
+
+    def _drain(self) -> None:
+        told = 0
+        while True:
+            found = processes.find(self._folder)
+            if not found and not self._alive():
+                return
+            if told < self._asked:
+                told = self._asked
+                number = signal.SIGQUIT if told == 1 else signal.SIGTERM
+                self._journal.write("nginx is to end" + (" when it is done" if told == 1 else " at once"))
+                self._tell_all(found, number)
+            select.select([self._wake], [], [], 0.1)
+            self._forget_wakes()
+
+    def _tell_all(self, found: tuple[processes.NginxProcess, ...], number: signal.Signals) -> None:
+        """Signal the master, and the workers that have none; one that just begins is our child."""
+        master = processes.master(found)
+        for process in (*((master,) if master else ()), *processes.orphans(found)):
+            processes.send(process, number)
+        if master is None and self._alive():
+            os.kill(self._child, number)  # a child that was not waited for: its number is not given to another
+
+    def _alive(self) -> bool:
+        if not self._child:
+            return False
+        with contextlib.suppress(ChildProcessError):
+            if os.waitpid(self._child, os.WNOHANG)[0] == 0:
+                return True
+        self._child = 0
+        return False
+
+    def _rotate(self) -> None:
+        if rotate(self._folder / "logs", keep_open=(self._journal.name,)):
+            found = processes.master(processes.find(self._folder))
+            if found is not None:
+                processes.send(found, signal.SIGUSR1)
+
+    def _signalled(self, number: int, _frame: object) -> None:
+        if number == signal.SIGHUP:
+            self._now = True
+        elif number == signal.SIGUSR2:
+            self._leave = True
+        else:
+            self._asked += 1
+
+    def _forget_wakes(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wake, 4096)
+
+
+def command(folder: Path, program: str) -> list[str]:
+    """Return the command line of the nginx of a folder."""
+    conf = f"{folder}/current/nginx.conf"
+    return [program, "-e", "stderr", "-p", f"{folder}/", "-c", conf, "-g", "daemon off;"]
+
+
+def main(folder: Path, program: str) -> int:
+    """Become the keeper of a folder, detached; return 0 in the caller once it is at work, or another one is."""
+    ready, tell = os.pipe()
+    if os.fork():
+        os.close(tell)
+        return 0 if os.read(ready, 1) else 1
+    os.close(ready)
+    os.setsid()
+    lock = _lock(folder / "run" / LOCK)
+    if lock is None:
+        os.write(tell, b"1")
+        return 0
+    if os.fork():  # nobody waits for the keeper, and it never gets a terminal
+        os._exit(0)
+    keeper = Keeper(folder, program)
+    _detach(folder)
+    keeper.listen()
+    pid = os.getpid()
+    _replace(folder / "run" / PID_FILE, f"{pid} {processes.started(pid)}\n")
+    os.write(tell, b"1")
+    os.close(tell)
+    keeper.keep()
+    (folder / "run" / PID_FILE).unlink(missing_ok=True)
+    return 0
+
+
+def _lock(path: Path) -> int | None:
+    """Return the locked file; None where another keeper has it. Who only looks holds it for a moment: try again."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    for _ in range(_LOCK_TRIES):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.01)
+        else:
+            return descriptor
+    os.close(descriptor)
+    return None
+
+
+def _detach(folder: Path) -> None:
+    os.chdir("/")
+    os.umask(0o077)
+    null = os.open("/dev/null", os.O_RDWR)
+    log = os.open(folder / "logs" / "keeper.err", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    for number, descriptor in ((0, null), (1, null), (2, log)):
+        os.dup2(descriptor, number)
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_suffix(".new")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), sys.argv[2]))

@@ -1,0 +1,91 @@
+"""Who holds a TCP port: known before nginx is started, so that a taken port is an error with a name in it."""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from rulegen.kube.wording import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+_LISTENING: Final = "0A"
+_SOCKET: Final = re.compile(r"socket:\[(?P<inode>[0-9]+)\]")
+
+
+class Holder(NamedTuple):
+    """Who listens on a port.
+
+    Attributes:
+        port: The port.
+        pid: The process; 0 where it cannot be told, as of another's or one in another PID namespace.
+        command: Its command line, printable; empty where it cannot be told.
+    """
+
+    port: int
+    pid: int
+    command: str
+
+    def __str__(self) -> str:
+        if not self.pid:
+            return f"port {self.port} is held by a process that cannot be seen from here"
+        return f"port {self.port} is held by process {self.pid} ({self.command})"
+
+
+def holders(ports: Collection[int], *, ours: Collection[int] = ()) -> tuple[Holder, ...]:
+    """Return who listens on any of `ports` in this network namespace, one line each, in order of ports.
+
+    Args:
+        ports: The ports to look at.
+        ours: Ids of processes that may hold them.
+    """
+    inodes = {inode: port for inode, port in _listening().items() if port in ports}
+    owners = _owners(set(inodes)) if inodes else {}
+    found: dict[int, Holder] = {}
+    for inode, port in sorted(inodes.items(), key=lambda item: item[1]):
+        pids = owners.get(inode, [])
+        if not any(pid in ours for pid in pids):
+            pid = pids[0] if pids else 0
+            found.setdefault(port, Holder(port, pid, _command(pid)))
+    return tuple(found.values())
+
+
+def _listening() -> dict[str, int]:
+    """Return the sockets that listen in this network namespace: inode to port."""
+    found: dict[str, int] = {}
+    for name in ("tcp", "tcp6"):
+        path = Path("/proc/thread-self/net") / name
+        if path.exists():
+            lines = (line.split() for line in path.read_text().splitlines()[1:])
+            found |= {words[9]: int(words[1].rpartition(":")[2], 16) for words in lines if words[3] == _LISTENING}
+    return found
+
+
+def _owners(inodes: set[str]) -> dict[str, list[int]]:
+    """Return who holds sockets, by inode, of the processes that we may look into; the oldest first."""
+    found: dict[str, list[int]] = {}
+    for pid in sorted(int(entry.name) for entry in os.scandir("/proc") if entry.name.isdigit()):
+        for target in _open_files(pid):
+            socket = _SOCKET.match(target)
+            if socket and socket["inode"] in inodes:
+                found.setdefault(socket["inode"], []).append(pid)
+    return found
+
+
+def _open_files(pid: int) -> Iterator[str]:
+    with suppress(OSError):  # it ended, or is another's
+        for entry in os.scandir(f"/proc/{pid}/fd"):
+            with suppress(OSError):  # closed meanwhile
+                yield os.readlink(entry.path)  # noqa: PTH115 - of thousands
+
+
+def _command(pid: int) -> str:
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace").strip()
+        return printable(words or Path(f"/proc/{pid}/comm").read_text(errors="replace").strip(), 120)
+    except OSError:
+        return ""

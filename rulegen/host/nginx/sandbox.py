@@ -1,0 +1,184 @@
+"""Trying a release with `nginx -t`, where it can do no harm.
+
+Asking nginx whether it accepts a configuration executes that configuration: it opens files, binds sockets and may load
+libraries. So nginx runs as nobody, without capabilities, in namespaces of its own: an empty network, and a root that
+holds programs (read-only), this one release and nothing else of the node. Its keys are copied into memory there.
+Where the kernel gives no namespaces (a container without CAP_SYS_ADMIN), only the user and the limits remain.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from rulegen.errors import HostError
+from rulegen.host.runner import Command, MissingToolError, find
+from rulegen.kube.wording import printable
+from rulegen.languages.nginx.configuration import MAIN
+
+if TYPE_CHECKING:
+    from rulegen.host.runner import Completed, Runner
+
+NOBODY: Final = 65534
+TIMEOUT_S: Final = 120.0
+"""5,000 hosts with certificates take about 7 s."""
+
+_MEMORY: Final = 8 << 30
+_CELL: Final = Path(__file__).with_name("cell.py")
+_LONGEST: Final = 600
+_SERIOUS: Final = re.compile(r"\[(?:emerg|alert|crit|error)\]")
+_PREFIX: Final = re.compile(r"^(?:nginx: |\d{4}/\d\d/\d\d \d\d:\d\d:\d\d )(?:\[\w+\] )?(?:\d+#\d+: )?")
+_GRACE_S: Final = 10.0
+_NAMESPACES: Final = ("--mount", "--net", "--pid", "--ipc", "--uts", "--fork", "--kill-child")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What nginx says of a release.
+
+    Attributes:
+        message: Why it is refused, one line for each fault, with paths as the release has them; None where it is not.
+        note: What the sandbox could not do on this node; empty where it could do all.
+    """
+
+    message: str | None
+    note: str = ""
+
+
+def try_release(
+    release: Path, folder: Path, run: Runner, *, binary: str = "nginx", timeout_s: float = TIMEOUT_S
+) -> Verdict:
+    """Return what `nginx -t` says of a release.
+
+    Args:
+        release: Its folder.
+        folder: DIR, nginx's prefix.
+        run: What runs the tools.
+        binary: Name or path of nginx.
+        timeout_s: After so many seconds it is ended, and that is its fault.
+
+    Raises:
+        HostError: nginx or a tool is missing, or the sandbox cannot be built.
+    """
+    program = find(binary)
+    if program is None:
+        raise MissingToolError(binary)
+    if os.geteuid() != 0:
+        return _bare(release, run, program, timeout_s, "not run as root: nginx is tried as the same user")
+    missing = next((tool for tool in ("unshare", "setpriv") if find(tool) is None), None)
+    if missing:
+        raise HostError(f"{missing} is not installed", hint="install the package util-linux")
+    refused = run(Command(("unshare", *_NAMESPACES, "true")))
+    if refused.code != 0:
+        return _bare(release, run, program, timeout_s, f"no namespaces here ({refused.complaint})")
+    return _sealed(release, folder, run, program, timeout_s)
+
+
+def _sealed(release: Path, folder: Path, run: Runner, program: str, timeout_s: float) -> Verdict:
+    order = {
+        "root": True,
+        "folder": str(folder.resolve()),
+        "release": str(release.resolve()),
+        "secrets": _secrets(release),
+        "more": _outside(program),
+        "hidden": [],
+        "user": NOBODY,
+        "group": NOBODY,
+        "memory": _MEMORY,
+        "seconds": int(timeout_s) + 1,
+        "argv": [*_ended(timeout_s), *_setpriv(""), *_nginx(program, folder.resolve(), release.resolve())],
+    }
+    argv = ("unshare", *_NAMESPACES, sys.executable, "-I", "-S", str(_CELL))
+    return Verdict(_judge(_limited(run, argv, order, timeout_s), release))
+
+
+def _bare(release: Path, run: Runner, program: str, timeout_s: float, note: str) -> Verdict:
+    """Try a release without namespaces: a copy of it, in a folder that the test user owns."""
+    scratch = Path(tempfile.mkdtemp(prefix="rulegen-nginx-"))
+    privileged = os.geteuid() == 0
+    try:
+        shutil.copytree(release, scratch / "conf")
+        for name in ("run", "logs"):
+            (scratch / name).mkdir()
+        if privileged:
+            for path in (scratch, *scratch.rglob("*")):
+                os.chown(path, NOBODY, NOBODY)
+        argv = _nginx(program, scratch, scratch / "conf")
+        order = {
+            "root": False,
+            "folder": str(scratch),
+            "memory": _MEMORY,
+            "seconds": int(timeout_s) + 1,
+            "argv": [*_ended(timeout_s), *(_setpriv("net_bind_service") if privileged else []), *argv],
+        }
+        ended = _limited(run, (sys.executable, "-I", "-S", str(_CELL)), order, timeout_s)
+        return Verdict(_judge(ended, scratch / "conf"), f"{note}: tried without a sandbox")
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _limited(run: Runner, argv: tuple[str, ...], order: object, timeout_s: float) -> Completed:
+    return run(Command(argv, stdin=json.dumps(order), timeout_s=timeout_s + _GRACE_S))
+
+
+def _ended(timeout_s: float) -> list[str]:
+    """Return what ends nginx in time: a configuration that keeps it busy for ever is refused like any other."""
+    return [find("timeout") or "timeout", "--signal=KILL", f"{timeout_s:g}"]
+
+
+def _setpriv(capability: str) -> list[str]:
+    only = f"-all,+{capability}" if capability else "-all"
+    ambient = [f"--ambient-caps={only}"] if capability else []
+    return [
+        find("setpriv") or "setpriv",
+        f"--reuid={NOBODY}",
+        f"--regid={NOBODY}",
+        "--clear-groups",
+        "--no-new-privs",
+        f"--bounding-set={only}",
+        f"--inh-caps={only}",
+        *ambient,
+    ]
+
+
+def _nginx(program: str, folder: Path, release: Path) -> list[str]:
+    return [program, "-t", "-q", "-e", "stderr", "-p", f"{folder}/", "-c", str(release / MAIN)]
+
+
+def _secrets(release: Path) -> list[str]:
+    folder = release / "secrets"
+    return [f"secrets/{path.name}" for path in folder.iterdir()] if folder.is_dir() else []
+
+
+def _outside(program: str) -> list[str]:
+    """Return the folder of nginx where it lies beside the folders of programs, as below /opt."""
+    path = Path(program).resolve()
+    return [] if path.parts[1] in {"usr", "bin", "sbin"} else [str(path.parent)]
+
+
+def _judge(ended: Completed, release: Path) -> str | None:
+    if ended.code == 0:
+        return None
+    if ended.code > 128:
+        return f"nginx -t was ended by signal {ended.code - 128} ({signal.strsignal(ended.code - 128)})"
+    lines = [line for line in ended.stderr.splitlines() if line.strip()]
+    serious = [line for line in lines if _SERIOUS.search(line)]
+    if not any(line.startswith("nginx: ") for line in lines):
+        raise HostError(f"the sandbox for nginx cannot be built: {printable(lines[-1] if lines else '', _LONGEST)}")
+    return "\n".join(clean(line, release) for line in serious or lines)
+
+
+def clean(line: str, release: Path) -> str:
+    """Return a line of nginx with paths as the release has them, printable and not too long."""
+    short = _PREFIX.sub("", line.strip())
+    for place in {f"{release}/", f"{release.resolve()}/"}:
+        short = short.replace(place, "")
+    return printable(short, _LONGEST)

@@ -1,0 +1,50 @@
+"""Asking nginx which configuration its workers serve with: the only proof that a reload took place."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_TIMEOUT_S: Final = 2.0
+_LONGEST: Final = 65536
+
+
+def ask(folder: Path, path: str = "/digest", *, timeout_s: float = _TIMEOUT_S) -> str | None:
+    """Return the body that the status socket of the nginx in `folder` answers; None where nobody does.
+
+    A new connection for each question: which worker takes it is the kernel's choice.
+    """
+    try:
+        # a socket's path may have 107 characters, a folder more: so it is named through a descriptor
+        descriptor = os.open(folder / "run", os.O_PATH | os.O_DIRECTORY)
+    except OSError:
+        return None
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(timeout_s)
+            connection.connect(f"/proc/self/fd/{descriptor}/status.sock")
+            connection.sendall(f"GET {path} HTTP/1.0\r\nHost: status\r\nConnection: close\r\n\r\n".encode())
+            return _body(_whole(connection))
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+
+
+def _whole(connection: socket.socket) -> bytes:
+    answer = b""
+    while len(answer) < _LONGEST and (piece := connection.recv(4096)):
+        answer += piece
+    return answer
+
+
+def _body(answer: bytes) -> str | None:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    words = head.split(None, 2)
+    if len(words) < 2 or words[1] != b"200":
+        return None
+    return body.decode("utf-8", "replace").strip()

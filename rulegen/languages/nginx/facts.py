@@ -1,0 +1,35 @@
+"""What the nginx of this node can do: an input of the compiler, so that nothing is written that it would refuse."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rulegen.net import Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NginxFacts:
+    """The nginx that is installed, and who it may run as.
+
+    Attributes:
+        version: As `(1, 22, 1)`.
+        built_in: Modules compiled in, as configure names them: `http_ssl_module`, `stream`.
+        modules: Loadable modules, name to the path of the shared object: `ngx_stream_module`.
+        openssl: Version of the OpenSSL that it runs with; empty where it has none.
+        user: Who its workers run as; empty where there is nobody to be.
+        group: Their group.
+        resolvers: Addresses of the node's name servers, in order.
+    """
+
+    version: tuple[int, int, int]
+    built_in: frozenset[str] = frozenset()
+    modules: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    openssl: str = ""
+    user: str = ""
+    group: str = ""
+    resolvers: tuple[Address, ...] = ()
