@@ -1,0 +1,277 @@
+"""Objects that want to break in or to break others: none gets more than its due, and nobody else notices it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import pytest
+import yaml
+
+from integration.ingress import certificates, objects, reports
+from integration.ingress.asking import Reply, Request, basic_auth
+from tests.shared import SHARED, shared
+
+if TYPE_CHECKING:
+    from integration.ingress.lab import IngressLab
+    from integration.ingress.objects import Document
+
+crossplane = pytest.importorskip("crossplane")
+
+_FILE = "ingress/malicious.yaml"
+_KNOWN = {"id", "class", "field", "value", "must", "why", "cve", "objects"}
+_KNOWN |= {"objects_extra", "configmaps", "victim", "render_ok"}
+
+NOT_SERVED = {404, 503}
+CLOSED = {401, 403, 404, 503}
+FORBIDDEN = re.compile(r"ssl_engine|load_module|alias|root|perl.*|js_.*|.*_by_lua.*|lua_.*")
+PLAIN_NAME = re.compile(r"[0-9a-f]{8,64}\.(?:conf|pem|crt|key|htpasswd)")
+KNOWN_NAMES = {"nginx.conf", "provenance.json"}
+
+ECHO = ("default", "echo")
+TARGETS = ("/", "/pwn", "/abcd", "/x", "/bla", "/ok", "/dup/x", "/%0a")
+
+
+def _entries() -> list[Any]:
+    """Return the entries, spread over two workers; a single one that skips where there is no such file."""
+    path = SHARED / _FILE
+    if not path.exists():
+        return [pytest.param(None, id="absent")]
+    with path.open(encoding="utf-8") as text:
+        entries = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))["entries"]
+    return [
+        pytest.param(entry, id=entry["id"], marks=pytest.mark.xdist_group(f"ingress-{number % 2}"))
+        for number, entry in enumerate(entries)
+    ]
+
+
+def _world(entry: dict[str, Any]) -> list[Document]:
+    """Return an entry's objects with the control, and what they may refer to."""
+    world = [
+        objects.ingress_class(),
+        objects.ingress("control", "ok.test"),
+        objects.service("echo", "10.96.100.1"),
+        objects.endpoint_slice("echo", ["10.244.100.1"]),
+        objects.described_secret({"name": "mismatch", "kind": "tls-mismatched", "cn": "evil.test"}),
+        objects.secret("m", "Opaque", {"user\nroot": certificates.password_hash("x").encode()}),
+        objects.secret("ca", "Opaque", {"ca.crt": certificates.certificate("ca")}),
+        *entry["objects"],
+    ]
+    world += [objects.config_map(one["name"], one["data"]) for one in entry.get("configmaps", ())]
+    if entry.get("victim"):
+        world += [
+            objects.ingress("owner", "victim.test", "victim", namespace="victim", created="2020-01-01T00:00:00Z"),
+            objects.service("victim", "10.96.100.2", "victim"),
+            objects.endpoint_slice("victim", ["10.244.100.2"], "victim"),
+        ]
+    return world
+
+
+@pytest.mark.parametrize("entry", _entries())
+def test_entry(ingress_lab: IngressLab, tmp_path: Path, entry: dict[str, Any] | None) -> None:
+    if entry is None:
+        shared(_FILE)
+        return
+    assert entry.keys() <= _KNOWN
+    world = _world(entry)
+    around = _listing(ingress_lab)
+    done = ingress_lab.node.apply(world)
+    planned = ingress_lab.node.planned()
+
+    wrong = [*_control(ingress_lab, world, "ok.test"), *_ends_as_it_must(ingress_lab, entry, world)]
+    wrong += _told(entry, planned, ingress_lab)
+    wrong += [f"a control character in what apply prints: {done.stdout!r}"] * bool(_CONTROL.search(done.stdout))
+    wrong += _exported(ingress_lab, entry)
+    wrong += [f"written outside of the folder: {path}" for path in _listing(ingress_lab) - around]
+    wrong += _names(ingress_lab)
+
+    ingress_lab.node.apply([*world, objects.ingress("later", "ok2.test")])
+    wrong += _control(ingress_lab, world, "ok.test") + _control(ingress_lab, world, "ok2.test")
+    if wrong:
+        hosts = "\n".join(f"--- {path}\n{text}" for path, text in ingress_lab.node.rendered().items())
+        pytest.fail(
+            f"{entry['id']}: {entry['field']} = {str(entry['value'])[:300]!r} must be {entry['must']}"
+             "\n  * "
+            + "\n  * ".join(wrong)
+            + f"\n{reports.shown(planned)}\n{hosts}",
+            pytrace=False,
+        )
+
+
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
+
+
+def _control(lab: IngressLab, world: list[Document], host: str) -> list[str]:
+    reply = lab.client.ask(Request(host=host))
+    return [] if _is_from(lab, world, reply) else [f"{host}: {reply.status} {reply.failure} {reply.body[:80]!r}"]
+
+
+def _is_from(lab: IngressLab, world: list[Document], reply: Reply, owner: tuple[str, str] = ECHO) -> bool:
+    return reply.status == 200 and lab.facts(world).owner(reply) == owner
+
+
+def _asked(lab: IngressLab, host: str, targets: tuple[str, ...] = TARGETS) -> Iterator[tuple[str, Reply]]:
+    """Ask a host for some paths, over HTTP and over TLS."""
+    for target in targets:
+        for name in (None, host):
+            reply = lab.client.ask(Request(host=host, target=target, name=name))
+            yield f"{'http' if name is None else 'https'}://{host}{target}: {reply.status} {reply.failure}", reply
+
+
+def _ends_as_it_must(lab: IngressLab, entry: dict[str, Any], world: list[Document]) -> list[str]:
+    paths = tuple(quote(path) for path in _paths(entry))
+    asked = list(_asked(lab, "evil.test", (*TARGETS, *paths)))
+    wrong = [what for what, reply in asked if reply.status in {0, 418, 500}]
+    match entry["must"]:
+        case "rejected":
+            wrong += [what for what, reply in asked if reply.status not in NOT_SERVED or reply.seen]
+        case "fail_closed":
+            asked += _asked_with_passwords(lab)
+            wrong += [what for what, reply in asked if reply.status not in CLOSED or reply.seen]
+        case "rejected_or_literal":
+            wrong += _literal(lab, entry, world, asked)
+        case "annotation_ignored_or_rejected":
+            wrong += [what for what, reply in asked if not _is_default(lab, world, reply)]
+        case "default_cert":
+            wrong += [what for what, reply in asked if what.startswith("https") and not _is_from(lab, world, reply)]
+            default = lab.default_certificate()
+            wrong += [f"{what}: its certificate" for what, reply in asked if reply.certificate not in {b"", default}]
+        case "literal":
+            hosts = {rule["host"] for one in entry["objects"] for rule in one["spec"]["rules"]}
+            replies = [one for host in hosts for one in _asked(lab, host, ("/", "/x"))]
+            wrong += [what for what, reply in replies if not _is_from(lab, world, reply)]
+        case "reported":
+            wrong += [what for what, reply in asked if not _is_from(lab, world, reply)]
+        case other:
+            wrong.append(f"this test does not know what must be {other}")
+    if entry.get("victim"):
+        victims = _asked(lab, "victim.test")
+        wrong += [what for what, reply in victims if not _is_from(lab, world, reply, ("victim", "victim"))]
+    if entry["class"] == "configmap":
+        listening = lab.node.host.run(["ss", "-Hltn"]).stdout
+        wrong += [f"listens: {line}" for line in listening.splitlines() if line.split()[3].endswith(":22")]
+    return wrong
+
+
+def _asked_with_passwords(lab: IngressLab) -> list[tuple[str, Reply]]:
+    users = [("root", ""), ("root", "x"), ("user", "x"), ("user\nroot", "x"), ("foo", "bar")]
+    requests = [Request(host="evil.test", headers=basic_auth(*user)) for user in users]
+    return [(f"as {user}", lab.client.ask(request)) for user, request in zip(users, requests, strict=True)]
+
+
+def _paths(entry: dict[str, Any]) -> list[str]:
+    rules = [rule for one in entry["objects"] if one["kind"] == "Ingress" for rule in one["spec"].get("rules", ())]
+    return [path["path"][:4000] for rule in rules for path in rule.get("http", {}).get("paths", ()) if "path" in path]
+
+
+def _literal(
+    lab: IngressLab, entry: dict[str, Any], world: list[Document], asked: list[tuple[str, Reply]]
+) -> list[str]:
+    """Check that only the literal paths are served, if any is; no reply takes long."""
+    slow = lab.client.ask(Request(host="evil.test", target="/" + "a" * 32 + "!"))
+    wrong = [f"{slow.elapsed_s:.1f} s for an answer"] if slow.elapsed_s > 1 or slow.status == 0 else []
+    paths = _paths(entry)
+    for what, reply in asked:
+        target = reply.seen.get("path")
+        if target is None:
+            wrong += [what] * (reply.status not in NOT_SERVED)
+            continue
+        literal = any(target.startswith(quote(path)) for path in paths)
+        wrong += [f"{what}: served"] * (not literal or not _is_from(lab, world, reply))
+    return wrong
+
+
+def _is_default(lab: IngressLab, world: list[Document], reply: Reply) -> bool:
+    """Tell whether a host is served as without its annotation, or not at all; a redirect is another annotation's."""
+    if reply.status in {301, 302}:
+        return reply.all("Location") == ["http://x.test"] and "Set-Cookie" not in dict(reply.headers)
+    return reply.status in NOT_SERVED or _is_from(lab, world, reply)
+
+
+def _told(entry: dict[str, Any], planned: dict[str, Any], lab: IngressLab) -> list[str]:
+    """Check that a plan names the object with the field and a reason, unless nothing is wrong with it."""
+    if entry["must"] in {"literal", "rejected_or_literal"} or entry.get("render_ok"):
+        served = lab.client.ask(Request(host="evil.test", target=quote(_paths(entry)[0]))).status == 200
+        if served or entry["must"] == "literal":
+            return []
+    name, field = _named(entry)
+    found = reports.about(planned, name, field)
+    wrong = [] if found else [f"plan does not tell {field} of {name}"]
+    return wrong + [f"plan tells {len(told)} characters: {told[:200]!r}" for told in found if len(told) > 3000]
+
+
+def _named(entry: dict[str, Any]) -> tuple[str, str]:
+    """Return the name of the object at fault and the field, as a plan must tell them."""
+    metadata = next(one for one in entry["objects"] if one["kind"] in {"Ingress", "ConfigMap"})["metadata"]
+    name = metadata["name"].encode("unicode_escape").decode()
+    field = entry["field"].partition(" (")[0]
+    if annotation := re.fullmatch(r'metadata\.annotations\["(.+)"\]', field):
+        field = annotation[1]
+    match entry["class"], entry["id"]:
+        case "service", _:
+            name, field = "ext", "externalName"
+        case "endpointslice", _:
+            name, field = "manual", "addresses[0]"
+        case "secret", "secret-key-mismatch":
+            name, field = "mismatch", "tls"
+        case "secret", _:
+            name, field = "default/m", "data"
+        case "configmap", _:
+            field = ""
+        case _, "reserved-annotation-typo":
+            field = "whitelist-source-rang"
+    return name, field
+
+
+def _exported(lab: IngressLab, entry: dict[str, Any]) -> list[str]:
+    """Check an exported configuration: nginx takes it, and another parser finds nothing in it that must not be."""
+    folder = lab.folder / "export" / entry["id"]
+    lab.node.run("export", "--nginx", str(folder)).check()
+    (folder / "run").mkdir(exist_ok=True)
+    (folder / "logs").mkdir(exist_ok=True)
+    tested = lab.node.host.run(["nginx", "-t", "-p", f"{folder}/", "-c", str(folder / "nginx.conf")])
+    wrong = [f"nginx -t of the export: {tested.stderr}"] if tested.code != 0 else []
+    parsed = crossplane.parse(str(folder / "nginx.conf"))
+    wrong += [f"crossplane: {error}" for error in parsed["errors"]]
+    for file in parsed["config"]:
+        wrong += [f"{told} in {Path(file['file']).name}" for told in _forbidden(file["parsed"], entry)]
+    return wrong
+
+
+def _forbidden(block: list[dict[str, Any]], entry: dict[str, Any]) -> Iterator[str]:
+    hosts = {"ok.test", "ok2.test", "evil.test", "victim.test", "", "_", "localhost"}
+    if entry["must"] == "literal":
+        hosts.add(entry["value"])
+    for directive in block:
+        name, arguments = directive["directive"], directive["args"]
+        if FORBIDDEN.fullmatch(name):
+            yield f"{name} {arguments}"
+        if name == "return" and arguments[:1] == ["418"]:
+            yield "return 418"
+        if name == "location" and arguments[-1].startswith(("/pwn", "/abcd", "^/abcd")):
+            yield f"location {arguments}"
+        if name == "server_name" and set(arguments) - hosts:
+            yield f"server_name {arguments}"
+        if name in {"server", "proxy_pass"} and re.search(r"169\.254|127\.0\.0|evil:80|1\.2\.3\.4", "".join(arguments)):
+            yield f"{name} {arguments}"
+        if name == "server" and arguments and "backup" not in arguments and "10.244.100." not in arguments[0]:
+            yield f"server {arguments}"
+        yield from _forbidden(directive.get("block") or [], entry)
+
+
+def _names(lab: IngressLab) -> list[str]:
+    """Check that files of the configuration are named by nothing that comes from an object."""
+    current = lab.node.outside() / "current"
+    found = [path.relative_to(current) for path in current.rglob("*") if path.is_file()]
+    odd = [path for path in found if path.name not in KNOWN_NAMES and not PLAIN_NAME.fullmatch(path.name)]
+    return [f"a file is named {path}" for path in odd]
+
+
+def _listing(lab: IngressLab) -> set[str]:
+    """Return what there is in the lab's folder, outside of the folders that are rulegen's."""
+    ours = ("nginx", "export", "bytecode")
+    found = (path.relative_to(lab.folder) for path in lab.folder.rglob("*"))
+    return {str(path) for path in found if path.parts[0] not in ours and not path.parts[0].startswith(("run-", "tmp"))}
