@@ -25,22 +25,46 @@ MAX_TOKEN: Final = 4000
 LITERAL_DIRECTIVES: Final = frozenset(
     {
         "allow",
+        "auth_request",
         "deny",
+        "fastcgi_hide_header",
         "fastcgi_index",
+        "fastcgi_pass_header",
+        "fastcgi_split_path_info",
         "geo",
+        "grpc_hide_header",
+        "grpc_pass_header",
         "include",
+        "limit_except",
         "listen",
         "location",
-        "map",
+        "mirror",
+        "proxy_hide_header",
+        "proxy_pass_header",
         "resolver",
         "server",
         "server_name",
         "set_real_ip_from",
-        "split_clients",
         "upstream",
     }
 )
 """Directives in whose arguments a dollar sign is just a character (or cannot be, as in a name of ours)."""
+
+LITERAL_FIRST: Final = frozenset(
+    {
+        "add_header",
+        "auth_request_set",
+        "fastcgi_param",
+        "grpc_set_header",
+        "proxy_set_header",
+        "rewrite",
+        "set",
+    }
+)
+"""Directives whose first argument is a name or a regular expression, followed by texts with variables."""
+
+NAMING: Final = frozenset({"map", "split_clients"})
+"""Directives that name a variable (`"$x"`, a plain text) in their second argument, after a text with variables."""
 
 _BARE: Final = re.compile(r"[A-Za-z0-9_./:=*@^~+,%|()\[\]?-]+\Z")
 _FORBIDDEN: Final = re.compile("[\x00-\x1f\x7f]")
@@ -76,12 +100,17 @@ def quote(word: Word, *, takes_variables: bool = True) -> Token:
     else:
         parts = word.parts
     written = "".join(
-        f"${{{part.name}}}" if isinstance(part, Variable) else _escaped(part, takes_variables=takes_variables)
+        _reference(part) if isinstance(part, Variable) else _escaped(part, takes_variables=takes_variables)
         for part in parts
     )
     if len(written.encode()) > MAX_TOKEN:
         raise UnquotableError(f"a value of {len(written)} characters is longer than nginx reads ({MAX_TOKEN} bytes)")
     return Token(f'"{written}"')
+
+
+def _reference(part: Variable) -> str:
+    # nginx knows captures by one bare digit only: it takes ${1} for a variable of that name.
+    return f"${part.name}" if part.name.isdigit() else f"${{{part.name}}}"
 
 
 def _escaped(text: str, *, takes_variables: bool) -> str:
@@ -100,10 +129,11 @@ def format_nodes(nodes: Iterable[Node], indent: str = "") -> Token:
     return Token("".join(_lines(nodes, indent)))
 
 
-def _lines(nodes: Iterable[Node], indent: str) -> Iterable[str]:
+def _lines(nodes: Iterable[Node], indent: str, block: str = "") -> Iterable[str]:
     for node in nodes:
         if isinstance(node, Entry):
-            yield f"{indent}{_key(node)} {quote(node.value)};\n"
+            # Of the blocks with entries, only a map reads variables in its values.
+            yield f"{indent}{_key(node)} {quote(node.value, takes_variables=block == 'map')};\n"
             continue
         head = _head(node)
         if node.block is None:
@@ -113,15 +143,37 @@ def _lines(nodes: Iterable[Node], indent: str) -> Iterable[str]:
             yield line
             continue
         yield f"{indent}{head} {{\n"
-        yield from _lines(node.block, f"{indent} ")
+        yield from _lines(node.block, f"{indent} ", node.name)
         yield f"{indent}}}\n"
 
 
 def _head(directive: Directive) -> str:
     if not directive.args:
         return directive.name
-    takes = directive.name not in LITERAL_DIRECTIVES
-    return f"{directive.name} {' '.join([quote(word, takes_variables=takes) for word in directive.args])}"
+    words = [
+        quote(word, takes_variables=_takes_variables(directive, position))
+        for position, word in enumerate(directive.args)
+    ]
+    return f"{directive.name} {' '.join(words)}"
+
+
+def _takes_variables(directive: Directive, position: int) -> bool:
+    name, args, _ = directive
+    if name in LITERAL_DIRECTIVES:
+        return False
+    if name in NAMING:
+        if position == 0 and isinstance(args[0], str) and "$" in args[0]:
+            raise UnquotableError(f"{name} {args[0]!r}: a variable that is read is no plain text")
+        return position == 0
+    if name == "if":
+        # if ( "$name" = text ): the name is read as it stands, and so is a regular expression.
+        return position > 0 and args[position - 1] in {"=", "!="}
+    if position:
+        return True
+    is_regex = (
+        isinstance(args[0], str) and args[0].startswith("~") and name.startswith(("proxy_cookie_", "proxy_redirect"))
+    )
+    return name not in LITERAL_FIRST and not is_regex
 
 
 def _on_one_line(head: str, block: tuple[Node, ...], indent: str) -> str:
@@ -142,4 +194,13 @@ def _key(entry: Entry) -> Token:
     return quote(key, takes_variables=False)
 
 
-__all__ = ["LITERAL_DIRECTIVES", "MAX_TOKEN", "Interpolated", "Token", "UnquotableError", "format_nodes", "quote"]
+__all__ = [
+    "LITERAL_DIRECTIVES",
+    "LITERAL_FIRST",
+    "MAX_TOKEN",
+    "Interpolated",
+    "Token",
+    "UnquotableError",
+    "format_nodes",
+    "quote",
+]

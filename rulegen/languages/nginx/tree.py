@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_VARIABLE: Final = re.compile(r"\$(?:\{([a-z0-9_]+)\}|([a-z0-9_]+))")
-_NAME: Final = re.compile(r"[a-z0-9_]{1,100}\Z")
+_VARIABLE: Final = re.compile(r"\$(?:\{([1-9]|[a-z_][a-z0-9_]*)\}|([1-9]|[a-z_][a-z0-9_]*))")
+_NAME: Final = re.compile(r"(?:[1-9]|[a-z_][a-z0-9_]{0,99})\Z")
 
 
 class Variable(NamedTuple):
-    """A variable of nginx, by its name without the dollar sign."""
+    """A variable of nginx, by its name without the dollar sign; `1` to `9` are what a regular expression captured."""
 
     name: str
 
