@@ -25,8 +25,8 @@ NAMES = {"backend.dns.test": "10.244.255.1"}
 """What the lab's name server knows."""
 
 _PORTS = (80, 443, 8080, 8443)
-_PYTHON = (sys.executable, "-S", "-E")
-_PROGRAMS = Path(__file__).parent / "programs"
+PYTHON = (sys.executable, "-S", "-E")
+PROGRAMS = Path(__file__).parent / "programs"
 _START_S = 10
 _ANSWER_KEYS = {"host", "path", "expect"}
 _REQUEST_KEYS = {
@@ -59,7 +59,7 @@ class IngressLab:
         (folder / "pods.pem").write_bytes(certificates.certificate("pod") + certificates.key_pem())
         self._ports: set[int] = set()
         names = [f"{name}={address}" for name, address in NAMES.items()]
-        hosts["pods"].popen([*_PYTHON, str(_PROGRAMS / "names.py"), spaces.NAME_SERVER, *names])
+        hosts["pods"].popen([*PYTHON, str(PROGRAMS / "names.py"), spaces.NAME_SERVER, *names])
         self.listen(_PORTS)
 
     def listen(self, ports: Iterable[int]) -> None:
@@ -68,7 +68,7 @@ class IngressLab:
         if not new:
             return
         certificate = str(self.folder / "pods.pem")
-        self.hosts["pods"].popen([*_PYTHON, str(_PROGRAMS / "pods.py"), certificate, *map(str, sorted(new))])
+        self.hosts["pods"].popen([*PYTHON, str(PROGRAMS / "pods.py"), certificate, *map(str, sorted(new))])
         self._ports |= new
         deadline = time.monotonic() + _START_S
         for port in new:
@@ -88,13 +88,21 @@ class IngressLab:
         return f"<ingress lab in {self.folder}>"
 
     def close(self) -> None:
-        """End what runs on the node, as a user would, and the client; the rest ends with the hosts."""
+        """End the client; what runs on the hosts ends with them."""
         self.client.close()
 
-    def fresh_node(self, name: str, *, services: bool = False) -> Node:
-        """Return the node with another folder for its nginx."""
+    @contextmanager
+    def served_apart(self, name: str, *, services: bool = False) -> Iterator[Node]:
+        """Give the node with another folder for its nginx; who had its ports before is ended, and so is this one."""
+        self.node.end()
         folder = self.folder / f"{name}-{next(self._folders)}"
-        return Node(self.node.host, folder / "nginx", self.folder / f"{folder.name}.json", services=services)
+        folder.mkdir()
+        folder.chmod(0o755)
+        node = Node(self.node.host, folder / "nginx", folder / "objects.json", services=services)
+        try:
+            yield node
+        finally:
+            node.end()
 
     def ask(self, request: Mapping[str, Any]) -> list[Reply]:
         """Send what a case asks for; with a `repeat`, that often.

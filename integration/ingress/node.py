@@ -37,7 +37,8 @@ class Node:
         command = [sys.executable, "-W", "error", "-m", "rulegen", verb]
         given = list(more)
         if verb == "cleanup":
-            return [*command, "--ingress", "--nginx-dir", str(self.folder), "-y", *given]
+            services = [] if self.services else ["--no-services"]
+            return [*command, "--ingress", "--nginx-dir", str(self.folder), *services, "-y", *given]
         given += ["-f", str(self._objects), *self._flags]
         if verb == "export":
             return [*command, *given]
@@ -64,6 +65,13 @@ class Node:
         """Make the node serve objects; it must succeed."""
         self.write(documents, flags)
         return self.run("apply").check()
+
+    def end(self) -> None:
+        """Take nginx away, if it was ever there, and what rules there are for Services."""
+        if not self.outside().exists():
+            return
+        self.run("cleanup").check()
+        assert self.processes("nginx") == [], self.host.run(["ps", "-ww", "-ef"]).stdout
 
     def planned(self) -> dict[str, Any]:
         """Return what `plan` says of the objects last written."""
