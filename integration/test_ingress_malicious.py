@@ -28,8 +28,8 @@ _KNOWN |= {"objects_extra", "configmaps", "victim", "render_ok"}
 NOT_SERVED = {404, 503}
 CLOSED = {401, 403, 404, 503}
 FORBIDDEN = re.compile(r"ssl_engine|load_module|alias|root|perl.*|js_.*|.*_by_lua.*|lua_.*")
-PLAIN_NAME = re.compile(r"[0-9a-f]{8,64}\.(?:conf|pem|crt|key|htpasswd)")
-KNOWN_NAMES = {"nginx.conf", "provenance.json"}
+PLAIN_NAME = re.compile(r"[0-9a-f]{8,64}(?:\.[a-z]{1,12})?")
+KNOWN_NAMES = {"nginx.conf", "provenance.json", "MANIFEST"}
 
 ECHO = ("default", "echo")
 TARGETS = ("/", "/pwn", "/abcd", "/x", "/bla", "/ok", "/dup/x", "/%0a")
@@ -94,9 +94,7 @@ def test_entry(ingress_lab: IngressLab, tmp_path: Path, entry: dict[str, Any] | 
         hosts = "\n".join(f"--- {path}\n{text}" for path, text in ingress_lab.node.rendered().items())
         pytest.fail(
             f"{entry['id']}: {entry['field']} = {str(entry['value'])[:300]!r} must be {entry['must']}"
-             "\n  * "
-            + "\n  * ".join(wrong)
-            + f"\n{reports.shown(planned)}\n{hosts}",
+            "\n  * " + "\n  * ".join(wrong) + f"\n{reports.shown(planned)}\n{hosts}",
             pytrace=False,
         )
 
