@@ -1,0 +1,275 @@
+"""The structural check: what a rendered file says to nginx is exactly what was intended, and nothing that is forbidden.
+
+It stands between rendering and `nginx -t` and believes neither: it reads the text with a parser of its own, works out
+by itself what nginx should see for each value, and compares. It shares no code with the serializer, so a fault of one
+is found by the other. A mismatch is a fault of rulegen or an attack, and the file does not go live.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from itertools import islice
+from typing import TYPE_CHECKING, Final
+
+from rulegen.errors import RulegenError
+from rulegen.languages.nginx.grammar import ENTRY_BLOCKS, Reading, inside, reading, refusal
+from rulegen.languages.nginx.parser import Statement, SyntaxFault, parse
+from rulegen.languages.nginx.templates import Filling
+from rulegen.languages.nginx.text import Token
+from rulegen.languages.nginx.tree import Directive, Entry, Interpolated, KeyKind
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rulegen.languages.nginx.templates import Templates, Value
+    from rulegen.languages.nginx.tree import Node, Word
+
+_SHOWN: Final = 120
+_CAPTURES: Final = frozenset("123456789")
+_NAME: Final = re.compile(r"[a-z0-9_]+\Z")
+_NAMING: Final = frozenset({"map", "split_clients"})
+_MAP_WORDS: Final = frozenset({"default", "hostnames", "include", "volatile"})
+_MARK: Final = re.compile(r"(__value_[0-9]{5}__)")
+_NOTHING: Final = "nothing"
+
+
+class MismatchError(RulegenError):
+    """A rendered file that does not say what was intended.
+
+    Attributes:
+        path: The file.
+        line: Where, from 1.
+        found: What stands there, as nginx reads it; escaped and cut.
+        intended: What should stand there, likewise.
+    """
+
+    def __init__(self, path: str, line: int, found: str, intended: str) -> None:
+        self.path, self.line, self.found, self.intended = path, line, _shown(found), _shown(intended)
+        super().__init__(
+            f"{path}:{line}: the file says {self.found}, intended was {self.intended}",
+            hint="nothing of this file goes live; this is a fault of rulegen or of its templates",
+        )
+
+
+def _shown(text: str) -> str:
+    escaped = text.encode("unicode_escape").decode()
+    return escaped if len(escaped) <= _SHOWN else f"{escaped[:_SHOWN]}…"
+
+
+class _Fault(Exception):  # noqa: N818 (never leaves this module)
+    """A mismatch whose file is not known yet."""
+
+    def __init__(self, line: int, found: str, intended: str) -> None:
+        super().__init__(line, found, intended)
+
+
+def check_nodes(path: str, text: str, intended: Sequence[Node], *, context: str = "http") -> None:
+    """Make sure that a file says what was intended: the same directives, nested alike, argument by argument.
+
+    Args:
+        path: The file's name, for the error.
+        text: Its whole text.
+        intended: The directives that it was made of.
+        context: Where the file is included.
+
+    Raises:
+        MismatchError: It says anything else, or something that may not be said there.
+    """
+    try:
+        _check_block(parse(text), intended, context, 1)
+    except SyntaxFault as fault:
+        raise MismatchError(path, fault.line, fault.message, "a file that nginx can read") from fault
+    except _Fault as fault:
+        raise MismatchError(path, *fault.args) from None
+
+
+def check_skeleton(path: str, text: str, templates: Templates, name: str, values: Mapping[str, Value]) -> None:
+    """Make sure that the values of a template changed nothing but the places where it prints them.
+
+    The template is rendered once more with a harmless word in place of each value. The two texts must be the same tree,
+    but for exactly the intended argument, or the intended directives, where such a word stands. A template that decides
+    by what a Token holds cannot be checked so, and is refused.
+
+    Args:
+        path: The file's name, for the error.
+        text: Its whole text, as rendered.
+        templates: What it was rendered with.
+        name: The template, of a main file.
+        values: What it was rendered with.
+
+    Raises:
+        MismatchError: A value says more than itself, or something that may not be said there.
+        ConfigError: The template cannot be rendered.
+    """
+    marks = _Marks()
+    skeleton_text = templates.render(name, {key: marks.put(value) for key, value in values.items()})
+    try:
+        _check_filled(parse(text), parse(skeleton_text), marks, "main", 1)
+    except SyntaxFault as fault:
+        raise MismatchError(path, fault.line, fault.message, "a file that nginx can read") from fault
+    except _Fault as fault:
+        raise MismatchError(path, *fault.args) from None
+
+
+class _Marks:
+    """Words that stand for values."""
+
+    def __init__(self) -> None:
+        self._meant: dict[str, Word | tuple[Node, ...]] = {}
+
+    def put(self, value: Value) -> Value:
+        """Return a value with a word of ours in place of everything that it would print."""
+        if isinstance(value, Filling):
+            if not value.token:
+                return value
+            mark = f"__value_{len(self._meant):05}__"
+            self._meant[mark] = value.intended
+            return Filling(Token(mark if isinstance(value.intended, str | Interpolated) else f"{mark};\n"), mark)
+        if isinstance(value, Mapping):
+            return {key: self.put(inner) for key, inner in value.items()}
+        if isinstance(value, str | int | None):
+            return value
+        return tuple(self.put(inner) for inner in value)
+
+    def directives(self, statement: Statement) -> tuple[Node, ...] | None:
+        """Return the directives that a statement stands for, or None if it is one of the template's own."""
+        meant = self._meant.get(statement.name)
+        if meant is None or isinstance(meant, str | Interpolated) or statement.args or statement.block is not None:
+            return None
+        return meant
+
+    def argument(self, statement: Statement, position: int) -> str | None:
+        """Return what nginx must see for an argument of the skeleton; None if nothing can be right there."""
+        how = reading(statement.name, statement.args, position)
+        seen = ""
+        for piece in _MARK.split(statement.args[position]):
+            if not _MARK.match(piece):
+                seen += piece
+                continue
+            meant = self._meant.get(piece)
+            word = _seen(meant, how) if isinstance(meant, str | Interpolated) else None
+            if word is None:
+                return None
+            seen += word
+        return seen
+
+
+def _check_filled(
+    found: Sequence[Statement], skeleton: Sequence[Statement], marks: _Marks, context: str, line: int
+) -> None:
+    rest = iter(found)
+    for own in skeleton:
+        nodes = marks.directives(own)
+        if nodes is not None:
+            _check_block(tuple(islice(rest, len(nodes))), nodes, context, line)
+            continue
+        statement = next(rest, None)
+        if statement is None:
+            raise _Fault(line, _NOTHING, _told(own))
+        line = statement.line
+        _check_own(statement, own, marks)
+        if own.block is not None:
+            _check_filled(statement.block or (), own.block, marks, inside(context, own.name) or "", line)
+    extra = next(rest, None)
+    if extra is not None:
+        raise _Fault(extra.line, _told(extra), _NOTHING)
+
+
+def _check_own(statement: Statement, own: Statement, marks: _Marks) -> None:
+    """Compare one directive of a template with what it became."""
+    name, args, line, block = statement
+    if _MARK.search(own.name) or name != own.name or len(args) != len(own.args):
+        raise _Fault(line, _told(statement), _told(own))
+    if (block is None) is not (own.block is None):
+        raise _Fault(line, _told(statement), _told(own))
+    for position, arg in enumerate(args):
+        wanted = marks.argument(own, position)
+        if arg != wanted:
+            raise _Fault(line, f"{name} … {arg}", f"{name} … {wanted or 'another kind of value'}")
+
+
+def _check_block(found: Sequence[Statement], intended: Sequence[Node], context: str, line: int) -> None:
+    for statement, node in zip(found, intended, strict=False):
+        line = statement.line
+        if isinstance(node, Entry):
+            _check_entry(statement, node, context)
+        else:
+            _check_directive(statement, node, context)
+    if len(found) > len(intended):
+        extra = found[len(intended)]
+        raise _Fault(extra.line, _told(extra), _NOTHING)
+    if len(found) < len(intended):
+        missing = intended[len(found)]
+        raise _Fault(line, _NOTHING, missing.key if isinstance(missing, Entry) else missing.name)
+
+
+def _check_directive(statement: Statement, node: Directive, context: str) -> None:
+    name, args, line, block = statement
+    if name != node.name or len(args) != len(node.args) or (block is None) is not (node.block is None):
+        raise _Fault(line, _told(statement), _told_node(node))
+    for position, (arg, word) in enumerate(zip(args, node.args, strict=True)):
+        wanted = _seen(word, reading(name, node.args, position))
+        if name in _NAMING and not position and isinstance(word, str) and "$" in word:
+            wanted = None
+        if wanted is None:
+            raise _Fault(line, _told(statement), f"{name} with a variable or a dollar sign where it takes none")
+        if arg != wanted:
+            raise _Fault(line, f"{name} … {arg}", f"{name} … {wanted}")
+    if reason := refusal(context, name, args, block=block is not None):
+        raise _Fault(line, _told(statement), f"only what is allowed: {reason}")
+    if block is not None and node.block is not None:
+        _check_block(block, node.block, inside(context, name) or "", line)
+
+
+def _check_entry(statement: Statement, entry: Entry, context: str) -> None:
+    key, args, line, block = statement
+    if context not in ENTRY_BLOCKS or len(args) != 1 or block is not None:
+        raise _Fault(line, _told(statement), f"an entry of a block of entries: {entry.key}")
+    if (entry.kind is KeyKind.FIXED or context == "map") and _meaning(key, context) != (entry.kind, entry.key):
+        raise _Fault(line, _told(statement), f"an entry for the key {entry.key} ({entry.kind.value})")
+    if entry.kind is not KeyKind.FIXED and context != "map":
+        raise _Fault(line, _told(statement), f"an entry of {context} with a key of our own")
+    wanted = _seen(entry.value, Reading.TEXT if context == "map" else Reading.LITERAL)
+    if wanted is None or args[0] != wanted:
+        raise _Fault(line, _told(statement), f"{entry.key} → {wanted}")
+
+
+def _meaning(key: str, context: str) -> tuple[KeyKind, str]:
+    """Return what nginx takes the key of an entry for."""
+    if context != "map" or key in _MAP_WORDS:
+        return KeyKind.FIXED, key
+    if key.startswith("~*"):
+        return KeyKind.REGEX_ANY_CASE, key[2:]
+    if key.startswith("~"):
+        return KeyKind.REGEX, key[1:]
+    return KeyKind.LITERAL, key.removeprefix("\\")
+
+
+def _seen(word: Word, how: Reading) -> str | None:
+    """Return the argument that nginx must see so that it means `word`; None if there is none."""
+    if isinstance(word, str):
+        if how is Reading.TEXT:
+            return word.replace("$", "${dollar}")
+        return None if how is Reading.WORD and "$" in word else word
+    seen = ""
+    for part in word.parts:
+        if isinstance(part, str):
+            literal = _seen(part, how)
+            if literal is None:
+                return None
+            seen += literal
+        elif how is not Reading.TEXT or not _NAME.match(part.name):
+            return None
+        else:
+            seen += f"${part.name}" if part.name in _CAPTURES else f"${{{part.name}}}"
+    return seen
+
+
+def _told(statement: Statement) -> str:
+    return " ".join((statement.name, *statement.args)) + (" {" if statement.block is not None else ";")
+
+
+def _told_node(node: Directive) -> str:
+    words = [word if isinstance(word, str) else str(_seen(word, Reading.TEXT)) for word in node.args]
+    return " ".join((node.name, *words)) + (" {" if node.block is not None else ";")
