@@ -20,10 +20,13 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from rulegen.host.nginx import processes
 from rulegen.host.nginx.rotation import Journal, rotate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 LOCK: Final = "keeper.lock"
 PID_FILE: Final = "keeper.pid"
@@ -50,6 +53,7 @@ class Keeper:
         self._asked = 0
         self._now = False
         self._leave = False
+        self._refused = False
         self._wake, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def listen(self) -> None:
@@ -70,6 +74,7 @@ class Keeper:
             lived = time.monotonic() - began
             pause = 0.0 if lived > _STABLE_S else min(max(pause * 2, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
             self._journal.write(f"nginx {pid} ended unasked after {lived:.1f} s{self._why(pid)}; again in {pause:g} s")
+            self._fall_back()
             self._end_orphans()
             self._pause(pause)
         if self._asked:
@@ -139,12 +144,30 @@ class Keeper:
         if pid != self._child:
             return ""
         self._child = 0
-        with contextlib.suppress(ChildProcessError):
-            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-            said = (self._folder / "logs" / START_LOG).read_bytes()[-400:].decode("utf-8", "replace").split("\n")
-            told = ascii(" / ".join(line for line in said if line))
-            return f" by signal {-code}" if code < 0 else f" with code {code}, saying {told}"
-        return ""
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        try:
+            said = (self._folder / "logs" / START_LOG).read_bytes().decode("utf-8", "replace")
+        except OSError:
+            said = ""
+        self._refused = code == 1 and "[emerg]" in said and " bind() " not in said
+        told = ascii(" / ".join(line for line in said[-400:].split("\n") if line))
+        return f" by signal {-code}" if code < 0 else f" with code {code}, saying {told}"
+
+    def _fall_back(self) -> None:
+        """Make the last release that proved itself the live one, where nginx does not even start with this one.
+
+        An apply that is at work does so by itself; this is for a node that went down in the middle of one.
+        """
+        refused, self._refused = self._refused, False
+        links = [self._folder / name for name in ("current", "good")]
+        with contextlib.suppress(OSError), locked_or_not(self._folder / "run" / "apply.lock") as mine:
+            current, good = (os.readlink(link) for link in links)  # noqa: PTH115 - as text, to be written again
+            if refused and mine and current != good and (self._folder / good / "nginx.conf").exists():
+                temporary = self._folder / ".current.new"
+                temporary.unlink(missing_ok=True)
+                temporary.symlink_to(good)
+                temporary.replace(links[0])
+                self._journal.write(f"nginx refuses {current}: back to {good}")
 
     def _end_orphans(self) -> None:
         """Ask workers whose master is gone to finish, and wait until they let go of the ports."""
@@ -217,6 +240,26 @@ class Keeper:
     def _forget_wakes(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.read(self._wake, 4096)
+
+
+@contextlib.contextmanager
+def locked_or_not(path: Path) -> Iterator[bool]:
+    """Lock a file while the body runs, where nobody else has it locked; yield whether it is so.
+
+    Raises:
+        OSError: The file cannot be opened.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        mine = False
+    else:
+        mine = True
+    try:
+        yield mine
+    finally:
+        os.close(descriptor)
 
 
 def command(folder: Path, program: str) -> list[str]:

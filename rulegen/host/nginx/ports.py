@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 _LISTENING: Final = "0A"
 _SOCKET: Final = re.compile(r"socket:\[(?P<inode>[0-9]+)\]")
 
+_REFUSED: Final = re.compile(r"bind\(\) to \S+:(?P<port>[0-9]{1,5}) failed \(98: ")
+
 
 class Holder(NamedTuple):
     """Who listens on a port.
@@ -52,6 +54,16 @@ def holders(ports: Collection[int], *, ours: Collection[int] = ()) -> tuple[Hold
             pid = pids[0] if pids else 0
             found.setdefault(port, Holder(port, pid, _command(pid)))
     return tuple(found.values())
+
+
+def refused_bind(message: str) -> int:
+    """Return the port that nginx says it could not bind since it is taken; 0 where it says no such thing.
+
+    >>> refused_bind("bind() to 0.0.0.0:80 failed (98: Address already in use)")
+    80
+    """
+    found = _REFUSED.search(message)
+    return int(found["port"]) if found else 0
 
 
 def _listening() -> dict[str, int]:

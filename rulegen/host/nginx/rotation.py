@@ -47,7 +47,7 @@ def rotate(folder: Path, *, keep_open: tuple[str, ...] = (), largest: int = LARG
     """
     with contextlib.suppress(OSError):  # a disk that fails now is told by whoever writes to it
         logs = [path for path in folder.glob("*.log") if path.name not in keep_open]
-        return any([set_aside(path, largest) for path in logs])
+        return [path for path in logs if set_aside(path, largest)] != []
     return False
 
 

@@ -1,0 +1,80 @@
+"""The keeper as seen from a command: whether there is one, starting it, signalling it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import rulegen
+from rulegen.errors import HostError
+from rulegen.host.nginx import processes
+from rulegen.host.nginx.keeper import LOCK, PID_FILE, locked_or_not
+from rulegen.host.runner import MissingToolError, find
+from rulegen.kube.wording import printable
+
+if TYPE_CHECKING:
+    import signal
+
+    from rulegen.host.nginx.processes import NginxProcess
+
+_START_S: Final = 20.0
+
+
+def keeper_pid(folder: Path) -> int:
+    """Return the id of the keeper of a folder; 0 where there is none."""
+    try:
+        with locked_or_not(folder / "run" / LOCK) as free:
+            if free:
+                return 0
+        pid, started = (int(word) for word in (folder / "run" / PID_FILE).read_text().split())
+    except (OSError, ValueError):  # no folder yet, or a keeper that is about to begin
+        return 0
+    return pid if processes.started(pid) == started else 0
+
+
+def ensure(folder: Path, binary: str) -> bool:
+    """Have a keeper at work; return whether it had to be started.
+
+    Raises:
+        HostError: It cannot be started.
+    """
+    program = find(binary)
+    if program is None:
+        raise MissingToolError(binary)
+    if keeper_pid(folder):
+        return False
+    root = str(Path(rulegen.__file__).resolve().parents[1])
+    argv = (sys.executable, "-P", "-s", "-m", "rulegen.host.nginx.keeper", str(folder), program)
+    try:
+        ended = subprocess.run(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env={"PYTHONPATH": root, "PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"},
+            cwd="/",
+            timeout=_START_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise HostError(f"the keeper of nginx cannot be started: {error}") from error
+    if ended.returncode != 0:
+        said = ended.stderr.decode("utf-8", "replace").strip().splitlines()
+        raise HostError(
+            f"the keeper of nginx cannot be started: {printable(said[-1] if said else '', 300)}",
+            hint=f"see {folder}/logs/keeper.err",
+        )
+    return True
+
+
+def tell(folder: Path, number: signal.Signals) -> bool:
+    """Signal the keeper of a folder; return whether there is one."""
+    pid = keeper_pid(folder)
+    return bool(pid) and processes.send(_as_process(pid), number)
+
+
+def _as_process(pid: int) -> NginxProcess:
+    return processes.NginxProcess(pid, processes.started(pid), 0, processes.Role.MASTER)

@@ -1,0 +1,314 @@
+"""Serving a configuration: written, tried, switched to, and proved by what the new workers answer.
+
+    write release ─► try it ─► current ─► start, or HUP ─► ask for the digest ─► good
+                                                              └─ no proof ─► current back ─► HUP ─► ask ─► error
+
+Whatever kills us in between, `current` is a whole release, old or new, and the next apply goes on from there.
+"""
+
+from __future__ import annotations
+
+import enum
+import shutil
+import signal
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from rulegen.errors import ApplyError, HostError
+from rulegen.host.nginx import keeping, ports, processes, sandbox
+from rulegen.host.nginx.confirmation import Complaints, RefusedError, answers, wait_for
+from rulegen.host.nginx.releases import Releases
+from rulegen.host.nginx.status import ask
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from pathlib import Path
+
+    from rulegen.host.runner import Runner
+    from rulegen.languages.nginx.configuration import Configuration
+
+CONFIRM_S: Final = 30.0
+"""How long new workers may take to answer; `_PER_FILE_S` more for each file: 5,000 hosts with TLS take 18 s."""
+
+GENERATIONS: Final = 4
+"""Generations of old workers, with connections that do not end, which may live beside the new ones."""
+
+_PER_FILE_S: Final = 0.01
+_ENDED_S: Final = 5.0
+
+
+class Action(enum.Enum):
+    """What an apply did."""
+
+    NOTHING = "nothing"
+    STARTED = "started"
+    RELOADED = "reloaded"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an apply ended: nginx serves `digest`.
+
+    Attributes:
+        digest: What is served now.
+        action: What was done for it.
+        seconds: From the start, or the reload, to the proof.
+        notes: What a user should be told.
+    """
+
+    digest: str
+    action: Action
+    seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What runs in a folder.
+
+    Attributes:
+        master: Id of nginx's master; 0 where none runs.
+        keeper: Id of the keeper; 0 where none does.
+        digest: What the workers answer; empty where they do not.
+        workers: How many take new connections.
+        leaving: How many only finish what they began.
+        generations: How many generations of workers those are, the new one among them.
+    """
+
+    master: int
+    keeper: int
+    digest: str
+    workers: int
+    leaving: int
+    generations: int
+
+    @property
+    def running(self) -> bool:
+        """Whether nginx runs."""
+        return self.master != 0
+
+
+class NginxService:
+    """The nginx of one folder."""
+
+    def __init__(
+        self,
+        folder: Path,
+        run: Runner,
+        *,
+        binary: str = "nginx",
+        worker_group: int | None = None,
+        confirm_s: float = CONFIRM_S,
+    ) -> None:
+        """Take a folder.
+
+        Args:
+            folder: DIR; made with the first apply.
+            run: What runs the tools.
+            binary: Name or path of nginx.
+            worker_group: Id of the group of nginx's workers, which reads password files.
+            confirm_s: How long new workers may take to answer, beside what the size of a configuration adds.
+        """
+        self.folder = folder.absolute()
+        self.releases = Releases(self.folder, worker_group=worker_group)
+        self._run = run
+        self._binary = binary
+        self._confirm_s = confirm_s
+
+    def test(self, configuration: Configuration) -> sandbox.Verdict:
+        """Return what nginx says of a configuration; nothing that is served changes.
+
+        Raises:
+            HostError: It cannot be tried.
+        """
+        with self.releases.locked():
+            return self._tried(configuration)
+
+    def apply(self, configuration: Configuration, *, listens: Collection[int] = (), tested: bool = False) -> Outcome:
+        """Serve a configuration, and return once all new connections are served with it.
+
+        Args:
+            configuration: What to serve with.
+            listens: The TCP ports that it listens on; a taken one is told before anything is changed.
+            tested: Whether `test` has passed it just now.
+
+        Raises:
+            HostError: A port is taken, nginx or a tool is missing, or the folder cannot be used. Nothing changed.
+            ApplyError: nginx did not take it, or it could not be written; what was served before still is.
+        """
+        with self.releases.locked():
+            digest = configuration.digest
+            if self.releases.live() == digest and answers(self.folder, digest):
+                return self._nothing_to_do(digest)
+            self._check_ports(listens)
+            notes = []
+            if not tested:
+                verdict = self._tried(configuration)
+                if verdict.message is not None:
+                    raise self._refused(configuration, verdict.message)
+                notes += [verdict.note] if verdict.note else []
+            before = self.releases.good() or self.releases.live()
+            self.releases.write(configuration)
+            notes += self._cap_generations()
+            self.releases.switch(digest)
+            outcome = self._bring_up(configuration, before, tuple(notes))
+            self.releases.confirm(digest)
+            self.releases.prune()
+            return outcome
+
+    def status(self) -> Status:
+        """Return what runs."""
+        found = processes.find(self.folder)
+        master = processes.master(found)
+        current, old = len(processes.workers(found)), len(processes.leaving(found))
+        return Status(
+            master=master.pid if master else 0,
+            keeper=keeping.keeper_pid(self.folder),
+            digest=ask(self.folder) or "",
+            workers=current,
+            leaving=old,
+            generations=(1 if current else 0) + _generations(current, old),
+        )
+
+    def drain(self, timeout_s: float = 60.0, *, remove: bool = False) -> bool:
+        """End nginx once it has finished what it began; return whether it could.
+
+        Args:
+            timeout_s: After so many seconds connections that still last are cut.
+            remove: Whether to take the folder away too.
+
+        Raises:
+            HostError: It does not end, or the folder cannot be taken away.
+        """
+        if not self.folder.exists():
+            return True
+        with self.releases.locked():
+            in_time = self._ended(signal.SIGQUIT, timeout_s)
+            if not in_time and not self._ended(signal.SIGTERM, _ENDED_S) and not self._ended(signal.SIGKILL, _ENDED_S):
+                raise HostError(f"nginx in {self.folder} does not end", hint="see which processes last: ps -ef")
+            if remove:
+                try:
+                    shutil.rmtree(self.folder)
+                except OSError as error:
+                    raise HostError(f"{self.folder} cannot be removed: {error.strerror}") from None
+        return in_time
+
+    def _nothing_to_do(self, digest: str) -> Outcome:
+        notes = ("the keeper was gone and was started again",) if keeping.ensure(self.folder, self._binary) else ()
+        if self.releases.good() != digest:
+            self.releases.confirm(digest)
+        return Outcome(digest, Action.NOTHING, notes=notes)
+
+    def _tried(self, configuration: Configuration) -> sandbox.Verdict:
+        place = self.releases.write(configuration)
+        verdict = sandbox.try_release(place, self.folder, self._run, binary=self._binary)
+        if verdict.message is not None:
+            self.releases.discard(configuration.digest)
+        return verdict
+
+    def _check_ports(self, listens: Collection[int]) -> None:
+        ours = {process.pid for process in processes.find(self.folder)}
+        taken = ports.holders(listens, ours=ours)
+        if taken:
+            numbers = "--http-port and --https-port choose other ports"
+            raise HostError("; ".join(map(str, taken)), hint=f"end it, or listen elsewhere: {numbers}")
+
+    def _cap_generations(self) -> list[str]:
+        """End the oldest workers where one more reload would leave too many generations."""
+        found = processes.find(self.folder)
+        current, old = len(processes.workers(found)), processes.leaving(found)
+        too_many = len(old) - (GENERATIONS - 1) * max(current, 1)
+        cut = [process for process in old[: max(too_many, 0)] if processes.send(process, signal.SIGTERM)]
+        if not cut:
+            return []
+        return [f"{len(cut)} old workers were ended with their connections: more than {GENERATIONS} generations lived"]
+
+    def _bring_up(self, configuration: Configuration, before: str, notes: tuple[str, ...]) -> Outcome:
+        """Start or reload nginx and prove it, or go back."""
+        began = time.monotonic()
+        digest = configuration.digest
+        try:
+            action = self._serve(digest, self._patience(configuration))
+        except (RefusedError, HostError) as error:
+            reason = error.message
+        else:
+            return Outcome(digest, action, time.monotonic() - began, notes)
+        raise self._gone_back(configuration, before, reason)
+
+    def _serve(self, digest: str, patience_s: float) -> Action:
+        """Have nginx serve the live release.
+
+        Raises:
+            RefusedError: It does not.
+        """
+        found = processes.find(self.folder)
+        master = processes.master(found)
+        complaints = Complaints(self.folder)
+        if master is None:
+            if not keeping.ensure(self.folder, self._binary):
+                keeping.tell(self.folder, signal.SIGHUP)
+            wait_for(self.folder, digest, (), complaints, patience_s)
+            return Action.STARTED
+        processes.send(master, signal.SIGHUP)
+        keeping.ensure(self.folder, self._binary)
+        wait_for(self.folder, digest, processes.workers(found), complaints, patience_s)
+        return Action.RELOADED
+
+    def _gone_back(self, configuration: Configuration, before: str, reason: str) -> ApplyError:
+        """Return to the release that served before, and return the error that tells so."""
+        if not before or before == configuration.digest:
+            self._ended(signal.SIGTERM, _ENDED_S)
+            if not before:
+                (self.folder / "current").unlink(missing_ok=True)
+                self.releases.discard(configuration.digest)
+            return self._refused(configuration, reason, "nothing is served")
+        self.releases.switch(before)
+        state = f"release {before} is served as before"
+        if not answers(self.folder, before):
+            try:
+                self._serve(before, self._patience(configuration))
+            except (RefusedError, HostError) as error:
+                state = f"and going back to release {before} failed too: {error.message}"
+        self.releases.discard(configuration.digest)
+        return self._refused(configuration, reason, state)
+
+    def _refused(self, configuration: Configuration, reason: str, state: str = "") -> ApplyError:
+        if not state:
+            live = self.releases.live()
+            state = f"release {live} is served as before" if live else "nothing was served before"
+        return ApplyError(
+            f"nginx does not take the new configuration: {self._explained(reason)}; {state}",
+            applied=(),
+            pending=(f"release {configuration.digest}",),
+        )
+
+    def _explained(self, reason: str) -> str:
+        """Name who holds a port that nginx could not bind."""
+        taken = ports.refused_bind(reason)
+        ours = {process.pid for process in processes.find(self.folder)}
+        held = ports.holders({taken}, ours=ours) if taken else ()
+        return f"{held[0]}" if held else reason
+
+    def _patience(self, configuration: Configuration) -> float:
+        return self._confirm_s + _PER_FILE_S * (len(configuration.files) + len(configuration.secrets))
+
+    def _ended(self, number: signal.Signals, timeout_s: float) -> bool:
+        """Signal keeper and nginx, and wait until all of it is gone; return whether it is."""
+        if number == signal.SIGKILL or not keeping.tell(self.folder, number):
+            found = processes.find(self.folder)
+            master = processes.master(found)
+            told = found if number == signal.SIGKILL else ((master,) if master else ()) + processes.orphans(found)
+            for process in told:
+                processes.send(process, number)
+        until = time.monotonic() + timeout_s
+        while processes.find(self.folder) or keeping.keeper_pid(self.folder):
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.05)
+        return True
+
+
+def _generations(current: int, old: int) -> int:
+    """Return how many generations `old` workers are, as many to each as now take connections."""
+    return -(-old // max(current, 1))
