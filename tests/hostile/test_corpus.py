@@ -88,4 +88,4 @@ def test_passed_over(case: dict[str, Any], write: Any) -> None:
 def test_corpus_is_large_and_its_names_differ() -> None:
     ids = [(part, case["id"]) for part in CORPUS for case in CORPUS[part]]
     assert len(ids) == len(set(ids))
-    assert len(ids) >= 150
+    assert len(ids) >= 380

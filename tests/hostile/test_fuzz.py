@@ -17,7 +17,7 @@ from rulegen.kube.build import build_world, read_world
 from rulegen.kube.decode import Decoded, Unknown, decode, decode_list
 from rulegen.kube.documents import Document, Source, read_documents
 from rulegen.kube.kinds import KINDS
-from rulegen.kube.objects import EndpointSlice, Service
+from rulegen.kube.objects import EndpointSlice, Ingress, Secret, Service
 from rulegen.kube.validate import check
 
 GOOD: list[dict[str, Any]] = [
@@ -106,8 +106,74 @@ GOOD: list[dict[str, Any]] = [
         "metadata": {"name": "kubernetes"},
         "spec": {"cidrs": ["10.96.0.0/12"]},
     },
+    {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "Ingress",
+        "metadata": {
+            "name": "shop",
+            "namespace": "shop",
+            "annotations": {"nginx.ingress.kubernetes.io/ssl-redirect": "false"},
+        },
+        "spec": {
+            "ingressClassName": "rulegen",
+            "defaultBackend": {"resource": {"apiGroup": "example.com", "kind": "Bucket", "name": "b"}},
+            "tls": [{"hosts": ["a.test"], "secretName": "tls"}],
+            "rules": [
+                {
+                    "host": "*.a.test",
+                    "http": {
+                        "paths": [
+                            {
+                                "path": "/a",
+                                "pathType": "Prefix",
+                                "backend": {"service": {"name": "web", "port": {"name": "http"}}},
+                            },
+                            {
+                                "pathType": "ImplementationSpecific",
+                                "backend": {"service": {"name": "web", "port": {"number": 80}}},
+                            },
+                        ]
+                    },
+                }
+            ],
+        },
+    },
+    {
+        "apiVersion": "extensions/v1beta1",
+        "kind": "Ingress",
+        "metadata": {"name": "old", "namespace": "shop"},
+        "spec": {
+            "backend": {"serviceName": "web", "servicePort": "http"},
+            "rules": [
+                {"host": "b.test", "http": {"paths": [{"backend": {"serviceName": "web", "servicePort": 80}}]}},
+            ],
+        },
+    },
+    {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "IngressClass",
+        "metadata": {"name": "rulegen"},
+        "spec": {"controller": "rulegen.io/ingress"},
+    },
+    {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "tls", "namespace": "shop"},
+        "type": "kubernetes.io/tls",
+        "data": {"tls.crt": "c3dvcmRmaXNo", "tls.key": "c3dvcmRmaXNo"},
+        "stringData": {"auth": "swordfish"},
+    },
+    {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "settings", "namespace": "shop"},
+        "data": {"hsts": "false"},
+    },
 ]
 WORDS = ["", "web", "-j ACCEPT", "a\nb", "\0", "\u202e", "10.0.0.1", "fd00::1", "TCP", "None", "Local", "80", "a" * 300]
+WORDS += ["/", "//", "/a;{}", "*.a.test", "Exact", "A", "\x7f", "\\", "a.b/c"]
+HIDDEN = ("swordfish", "c3dvcmRmaXNo")
+"""What the Secret among the good objects holds; the API tells it to nobody, and neither do we."""
 SCALARS = st.one_of(
     st.none(),
     st.booleans(),
@@ -118,7 +184,10 @@ SCALARS = st.one_of(
     st.text(max_size=20),
 )
 KEYS = st.sampled_from(
-    ["kind", "apiVersion", "items", "metadata", "name", "spec", "ports", "port", "labels", "<<", "a"]
+    [
+        *("kind", "apiVersion", "items", "metadata", "name", "spec", "ports", "port", "labels", "<<", "a", "data"),
+        *("rules", "host", "http", "paths", "path", "pathType", "backend", "service", "tls", "hosts", "number"),
+    ]
 )
 VALUES = st.recursive(
     SCALARS,
@@ -162,6 +231,7 @@ def assert_told_well(found: Rejected) -> None:
     for line in found.lines():
         assert line.isprintable()
         assert len(line) < 600
+        assert not [word for word in HIDDEN if word in line]
 
 
 def assert_sound(content: bytes, name: str = "fuzz") -> None:
@@ -179,6 +249,7 @@ def assert_sound(content: bytes, name: str = "fuzz") -> None:
                 assert again.object == value  # what was accepted is accepted again, and complete
                 assert msgspec.convert(msgspec.to_builtins(value), type(value)) == value
                 assert all(warning.isprintable() for warning in warnings)
+                assert not isinstance(value, Secret) or not [word for word in HIDDEN if word in repr(found)]
     try:
         world = read_world([Source(name, content)])
     except InputError as error:
@@ -240,7 +311,7 @@ def test_json_and_yaml_say_the_same(objects: list[Any]) -> None:
         assert slow == fast
 
 
-@given(mutated(), st.sampled_from([Service, EndpointSlice]))
+@given(mutated(), st.sampled_from([Service, EndpointSlice, Ingress, Secret]))
 @settings(deadline=None)
 def test_pages_of_an_api_server(objects: list[Any], kind: Any) -> None:
     """One bad object harms only itself, and it is the same verdict as on its own."""

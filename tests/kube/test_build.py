@@ -226,3 +226,60 @@ def test_the_collector_is_as_it_was(was_on: bool) -> None:
         assert gc.isenabled() is was_on
     finally:
         (gc.enable if before else gc.disable)()
+
+
+# -- Ingresses and what they refer to ----------------------------------------------------------------------------------
+
+
+def ingress(name: str = "shop", namespace: str = "shop") -> dict[str, Any]:
+    backend = {"service": {"name": "web", "port": {"number": 80}}}
+    metadata = {"name": name, "namespace": namespace}
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "Ingress",
+        "metadata": metadata,
+        "spec": {"defaultBackend": backend},
+    }
+
+
+def ingress_class(name: str) -> dict[str, Any]:
+    spec = {"controller": "rulegen.io/ingress"}
+    return {"apiVersion": "networking.k8s.io/v1", "kind": "IngressClass", "metadata": {"name": name}, "spec": spec}
+
+
+def stored(kind: str, name: str, namespace: str = "shop") -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": kind, "metadata": {"name": name, "namespace": namespace}, "data": {"a": "eA=="}}
+
+
+def test_ingresses_and_what_they_refer_to_stand_in_order_of_name() -> None:
+    objects = [ingress("b"), ingress("c", "a"), ingress("a"), ingress_class("y"), ingress_class("x")]
+    objects += [stored(kind, name) for kind in ("Secret", "ConfigMap") for name in ("t", "s")]
+    found = world(*objects)
+    assert [str(name) for name in found.ingresses] == ["a/c", "shop/a", "shop/b"]
+    assert list(found.ingress_classes) == ["x", "y"]
+    assert [str(name) for name in found.secrets] == ["shop/s", "shop/t"]
+    assert [str(name) for name in found.config_maps] == ["shop/s", "shop/t"]
+    assert found.secrets[ObjectName("shop", "s")].data == {"a": "eA=="}
+    assert found == world(*reversed(objects))
+    assert (found.rejected, found.unknown_kinds, found.warnings) == ((), {}, ())
+
+
+def test_ingresses_alone_are_a_world() -> None:
+    assert list(world(ingress()).ingresses) == [ObjectName("shop", "shop")]
+    assert list(world(ingress_class("x")).ingress_classes) == ["x"]
+
+
+def test_what_means_nothing_alone_is_no_world_which_would_empty_a_node() -> None:
+    with pytest.raises(InputError, match="no usable Kubernetes object in it") as told:
+        world(stored("Secret", "a"), stored("ConfigMap", "a"), stored("ConfigMap", "b"))
+    assert told.value.hint == (
+        "2 of kind ConfigMap, which means nothing alone; 1 of kind Secret, which means nothing alone"
+    )
+
+
+def test_of_two_secrets_that_differ_the_first_is_kept_and_nothing_of_them_is_told() -> None:
+    other = {**stored("Secret", "a"), "data": {"a": "aHVudGVyMg=="}}
+    found = world(service(), stored("Secret", "a"), other)
+    assert found.secrets[ObjectName("shop", "a")].data == {"a": "eA=="}
+    (rejected,) = found.rejected
+    assert rejected.lines() == ("Secret shop/a: differs from the one of the same name in 1.json: that one is kept",)

@@ -26,6 +26,9 @@ PASSING_SPECS = {
     "headless in clusterIPs": {"clusterIPs": ["None"]},
     "external name": {"type": "ExternalName", "externalName": "example.org"},
     "external name with ports": {"type": "ExternalName", "externalName": "example.org", "ports": [{"port": 80}]},
+    "external name of this host": {"type": "ExternalName", "externalName": "localhost"},
+    "external name like an address": {"type": "ExternalName", "externalName": "127.0.0.1"},
+    "external name of another type": {**SPEC, "externalName": "a;b"},
     "from git": {"ports": [{"port": 80, "targetPort": "http"}]},
     "from git, dual stack": {"ipFamilyPolicy": "RequireDualStack", "ports": [{"port": 80}]},
     "from git, families": {"ipFamilies": ["IPv6", "IPv4"], "ports": [{"port": 80}]},
@@ -74,6 +77,7 @@ DEFAULTS = [
     ("cluster_ips", {"clusterIP": "None"}, ("None",)),
     ("cluster_ip", {"clusterIPs": ["None"]}, "None"),
     ("ip_families", {"ipFamilies": ["IPv6"], "ports": [{"port": 1}]}, ("IPv6",)),
+    ("external_name", {"type": "ExternalName", "externalName": "example.org."}, "example.org"),
     ("load_balancer_source_ranges", {**SPEC, "loadBalancerSourceRanges": [" 10.0.0.0/8\n"]}, ("10.0.0.0/8",)),
 ]
 

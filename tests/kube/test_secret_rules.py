@@ -1,0 +1,213 @@
+"""Secrets and ConfigMaps: their bytes come through whole, and are seen nowhere else."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import pickle
+import traceback
+from typing import Any
+
+import msgspec
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+from rich.pretty import pretty_repr
+
+from rulegen.errors import InputError, Rejected
+from rulegen.kube.build import read_world
+from rulegen.kube.decode import decode
+from rulegen.kube.documents import Document, Source
+from rulegen.kube.objects import ConfigMap, ObjectMeta, Secret
+from rulegen.kube.secret_rules import MAX_BYTES, secret_values
+from rulegen.kube.validate import Decoded, check
+from rulegen.kube.world import ObjectName
+
+PASSWORD = "hunter2 said: swordfish"
+"""Holds what no message of ours says by itself."""
+SIGNS = ("hunter2", "swordfish", base64.b64encode(PASSWORD.encode()).decode()[:10])
+KEYS = ["tls.crt", "tls.key", "auth", "a-b_C.9", ".hidden", "a..b", "a" * 253]
+CLUSTER_IP = b"{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {clusterIP: 10.0.0.1, ports: [{port: 80}]}}"
+
+
+def decoded(kind: str = "Secret", **content: Any) -> Any:
+    content = {"metadata": {"name": "tls", "namespace": "shop"}, **content}
+    found = decode(Document("x", "v1", kind, msgspec.Raw(json.dumps(content).encode())))
+    assert found == decode(Document("x", "v1", kind, content))
+    if isinstance(found, Decoded):
+        assert check(found.object, "x") == found
+    return found
+
+
+def encoded(value: bytes) -> str:
+    return base64.b64encode(value).decode()
+
+
+def assert_unseen(text: str) -> None:
+    assert not [sign for sign in SIGNS if sign in text], text
+
+
+@given(
+    st.dictionaries(st.sampled_from(KEYS), st.binary(max_size=200)), st.dictionaries(st.sampled_from(KEYS), st.text())
+)
+def test_values_come_through_and_string_data_wins(data: dict[str, bytes], texts: dict[str, str]) -> None:
+    writable = {key: text for key, text in texts.items() if text.isascii()}
+    found = decoded(data={key: encoded(value) for key, value in data.items()}, stringData=writable)
+    assert secret_values(found.object) == data | {key: text.encode() for key, text in writable.items()}
+    assert found.object.string_data == {}
+
+
+def test_a_manifest_and_what_the_server_made_of_it_are_one_object() -> None:
+    metadata = {"name": "tls", "namespace": "shop"}
+    texts = [
+        {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {"a": "ä"}},
+        {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": {"a": encoded("ä".encode())}},
+    ]
+    world = read_world(
+        [Source(f"{i}", json.dumps(one).encode()) for i, one in enumerate(texts)] + [Source("s", CLUSTER_IP)]
+    )
+    assert world.rejected == ()
+    assert secret_values(world.secrets[ObjectName("shop", "tls")]) == {"a": "ä".encode()}
+
+
+def test_an_unchecked_secret_has_its_values_too() -> None:
+    assert secret_values(Secret(metadata=ObjectMeta(), data={"a": "eA=="}, string_data={"b": "y"})) == {
+        "a": b"x",
+        "b": b"y",
+    }
+    with pytest.raises(ValueError, match="padding"):
+        secret_values(Secret(metadata=ObjectMeta(), data={"a": "eA"}))
+
+
+@pytest.mark.parametrize("text", ["", "eA==", "e\nA=\r\n=\n", "/+8=", "AAAA"])
+def test_base64(text: str) -> None:
+    assert isinstance(decoded(data={"a": text}), Decoded)
+
+
+@pytest.mark.parametrize(
+    "text", ["eA", "eA=", "=", "====", "eA== ", " eA==", "eA==eA==", "eA===", "-_==", "e A=", "ä", "\0"]
+)
+def test_no_base64(text: str) -> None:
+    assert decoded(data={"a": text}).lines() == ("Secret shop/tls: data.a: is not base64 (the value is not shown)",)
+
+
+@pytest.mark.parametrize("kind", ["Secret", "ConfigMap"])
+@pytest.mark.parametrize("key", KEYS)
+def test_keys(kind: str, key: str) -> None:
+    assert isinstance(decoded(kind, data={key: "AAAA"}), Decoded)
+
+
+@pytest.mark.parametrize("kind", ["Secret", "ConfigMap"])
+@pytest.mark.parametrize(
+    "key", ["", ".", "..", "..a", "a/b", "a b", "a\n", "user\nroot", "ä", "80; }", "a:b", "a" * 254, "\0"]
+)
+def test_no_keys(kind: str, key: str) -> None:
+    found = decoded(kind, data={key: "AAAA"})
+    assert [fault.path for fault in found.faults] == ["data"]
+    assert all(line.isprintable() for line in found.lines())
+
+
+def test_as_much_as_an_api_server_takes() -> None:
+    assert isinstance(decoded(data={"a": encoded(b"x" * MAX_BYTES)}), Decoded)
+    assert isinstance(decoded(data={"a": encoded(b"x" * MAX_BYTES)}, stringData={"a": "x"}), Decoded)
+    assert isinstance(decoded("ConfigMap", data={"a": "x" * MAX_BYTES}), Decoded)
+    for found in (
+        decoded(data={"a": encoded(b"x" * MAX_BYTES), "b": "eA=="}),
+        decoded(stringData={"a": "ä" * (MAX_BYTES // 2), "b": "x"}),
+        decoded("ConfigMap", data={"a": "ä" * (MAX_BYTES // 2), "b": "x"}),
+    ):
+        assert found.faults[0].message == "all values together have 1048577 bytes, more than 1048576"
+
+
+def test_half_a_surrogate_pair_is_no_text() -> None:
+    for one in (
+        Secret(metadata=ObjectMeta(name="a"), string_data={"b": "\ud800"}),
+        ConfigMap(metadata=ObjectMeta(name="a"), data={"b": "\ud800"}),
+    ):
+        found = check(one, "x")
+        assert isinstance(found, Rejected)
+        assert "is no text in Unicode (the value is not shown)" in found.lines()[0]
+
+
+# -- values are seen nowhere -------------------------------------------------------------------------------------------
+
+
+def test_nothing_prints_a_value() -> None:
+    found = decoded(data={"a": encoded(PASSWORD.encode())}, stringData={"b": PASSWORD})
+    manifest = {"apiVersion": "v1", "kind": "Secret", **msgspec.to_builtins(found.object)}
+    world = read_world([Source("x", json.dumps(manifest).encode()), Source("y", CLUSTER_IP)])
+    assert repr(found.object) == "Secret(shop/tls)"
+    content = {"metadata": {"name": "a"}, "stringData": {"b": PASSWORD}}
+    for shown in (found, found.object, world, [found], {"a": found.object}, Document("x", "v1", "Secret", content)):
+        assert_unseen(f"{shown!r} {shown!s} {pretty_repr(shown)}")
+        console = Console(file=io.StringIO(), width=200)
+        console.print(shown)
+        assert_unseen(console.file.getvalue())
+
+
+def test_a_traceback_that_shows_locals_shows_no_value() -> None:
+    secret = decoded(stringData={"b": PASSWORD}).object
+    console = Console(file=io.StringIO(), width=200)
+
+    def fails(secret: Secret) -> None:
+        raise LookupError(secret)
+
+    try:
+        fails(secret)
+    except LookupError:
+        console.print_exception(show_locals=True, word_wrap=True)
+        assert_unseen(traceback.format_exc())
+    shown = console.file.getvalue()
+    assert "Secret(" in shown
+    assert SIGNS[2] not in shown
+
+
+def test_a_secret_survives_copying() -> None:
+    secret = decoded(stringData={"b": PASSWORD}).object
+    assert pickle.loads(pickle.dumps(secret)) == secret
+
+
+VALUES = st.recursive(
+    st.sampled_from([PASSWORD, SIGNS[0], encoded(PASSWORD.encode()), encoded(PASSWORD.encode())[:-1], PASSWORD * 9]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "b"]), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(
+    st.fixed_dictionaries(
+        {"apiVersion": st.just("v1"), "kind": st.sampled_from(["Secret", "ConfigMap"])},
+        optional={
+            "metadata": st.fixed_dictionaries(
+                {"name": st.just("tls")}, optional={"annotations": VALUES, "labels": VALUES}
+            ),
+            "data": VALUES | st.dictionaries(st.sampled_from(["a", "b\n"]), VALUES),
+            "stringData": VALUES | st.dictionaries(st.sampled_from(["a", "b\n"]), VALUES),
+            "immutable": VALUES,
+        },
+    )
+)
+@settings(deadline=None)
+def test_no_message_has_a_value_in_it(content: dict[str, Any]) -> None:
+    for text in (json.dumps(content), yaml.safe_dump(content), yaml.safe_dump(content, default_style='"')):
+        world = read_world([Source("x", text.encode()), Source("y", CLUSTER_IP)])
+        assert_unseen("\n".join([*(line for one in world.rejected for line in one.lines()), *world.warnings]))
+        assert_unseen(repr((world.secrets, world.rejected)))
+
+
+@given(
+    st.sampled_from(["stringData", "data"]),
+    st.text("*&!|>%@`-?:,[]{}#'\"\\ \t", max_size=4),
+    st.text("'\"]}\n *!", max_size=3),
+)
+@settings(deadline=None, max_examples=300)
+def test_no_yaml_that_breaks_at_a_value_has_it_in_its_message(field: str, before: str, after: str) -> None:
+    text = f"apiVersion: v1\nkind: Secret\nmetadata: {{name: a}}\n{field}:\n  a: {before}hunter2{after}\n"
+    try:
+        world = read_world([Source("x", text.encode()), Source("y", CLUSTER_IP)])
+    except InputError as error:
+        raise AssertionError from error
+    assert_unseen("\n".join([*(line for one in world.rejected for line in one.lines()), *world.warnings]))
