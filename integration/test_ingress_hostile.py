@@ -196,7 +196,8 @@ log-format-escape-none log-format-upstream main-snippet map-hash-bucket-size max
 no-auth-locations no-tls-redirect-locations proxy-add-original-uri-header proxy-body-size proxy-buffer-size
 proxy-buffering proxy-buffers-number proxy-busy-buffers-size proxy-connect-timeout proxy-cookie-domain
 proxy-headers-hash-bucket-size proxy-http-version proxy-next-upstream proxy-next-upstream-tries
-proxy-protocol-header-timeout proxy-read-timeout proxy-real-ip-cidr proxy-redirect-from proxy-request-buffering proxy-set-headers
+proxy-protocol-header-timeout proxy-read-timeout proxy-real-ip-cidr proxy-redirect-from proxy-request-buffering
+proxy-set-headers
 relative-redirects retry-non-idempotent server-name-hash-bucket-size server-name-hash-max-size server-snippet
 server-tokens skip-access-log-urls ssl-buffer-size ssl-ciphers ssl-dh-param ssl-early-data ssl-ecdh-curve
 ssl-prefer-server-ciphers ssl-protocols ssl-redirect ssl-reject-handshake ssl-session-cache ssl-session-cache-size
