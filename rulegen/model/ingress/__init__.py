@@ -1,0 +1,1 @@
+"""Ingress: what a node answers to HTTP, with every decision taken."""

@@ -1,0 +1,189 @@
+"""Certificates, keys and password files out of Secrets: read with a library, checked, written anew.
+
+nginx refuses a whole configuration for one key that does not fit its certificate. So nothing of a Secret reaches it but
+what was parsed here and encoded again. No message holds a byte of a Secret.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from rulegen.kube.secret_rules import secret_values
+
+if TYPE_CHECKING:
+    import datetime as dt
+
+    from cryptography import x509
+
+    from rulegen.kube.objects import Secret
+
+MAX_CHAIN: Final = 20
+MIN_RSA_BITS: Final = 2048
+MIN_EC_BITS: Final = 224
+_WEAK_HASHES: Final = frozenset({"md5", "sha1"})
+_PASSWORD: Final = re.compile(r"[\x21-\x39\x3b-\x7e]{1,255}:[\x21-\x7e]{1,500}\Z")
+_USER: Final = re.compile(r"[\x21-\x39\x3b-\x7e]{1,255}\Z")
+
+
+class UnusableSecretError(ValueError):
+    """A Secret that cannot be used for what it is referred to for; the text says why, and holds nothing of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """A certificate with its key, as one file.
+
+    Attributes:
+        path: Where the file lies in a configuration: named by the hash of its content.
+        content: Certificate, chain and key in PEM.
+        names: DNS names that it is for, in lower case, wildcards too.
+        not_after: When it ends.
+    """
+
+    path: str
+    content: bytes
+    names: tuple[str, ...]
+    not_after: dt.datetime
+
+    def covers(self, host: str) -> bool:
+        """Whether it is for a host: by its name, or by a wildcard for one label."""
+        _, dot, parent = host.partition(".")
+        return host in self.names or bool(dot and f"*.{parent}" in self.names)
+
+
+def path_of(content: bytes, suffix: str) -> str:
+    """Return the path of a secret file: nothing but the hash of its content."""
+    return f"secrets/{hashlib.sha256(content).hexdigest()[:32]}.{suffix}"
+
+
+def read_certificate(secret: Secret) -> Certificate:
+    """Return the certificate and key of a TLS Secret.
+
+    Raises:
+        UnusableSecretError: There is none, it cannot be read, is too weak for OpenSSL, or its key is another's.
+    """
+    told = secret_values(secret)
+    if not told.get("tls.crt") or not told.get("tls.key"):
+        raise UnusableSecretError("it has no tls.crt and tls.key")
+    return certificate_of(told["tls.crt"], told["tls.key"])
+
+
+def certificate_of(chain: bytes, key: bytes) -> Certificate:
+    """Return certificate and key in one file; raises as `read_certificate`."""
+    from cryptography import x509  # noqa: PLC0415 - loads OpenSSL, which not every command needs
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
+    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
+
+    certificates = _chain(chain, "tls.crt")
+    leaf = certificates[0]
+    try:
+        private = serialization.load_pem_private_key(key, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise UnusableSecretError("tls.key is no private key in PEM without a password") from None
+    encoding, public = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    try:
+        matches = leaf.public_key().public_bytes(encoding, public) == private.public_key().public_bytes(
+            encoding, public
+        )
+        encoded_key = private.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    except (ValueError, TypeError, AttributeError, UnsupportedAlgorithm):
+        raise UnusableSecretError("its key is of a sort that is not used for TLS") from None
+    if not matches:
+        raise UnusableSecretError("tls.key is not the key of tls.crt")
+    _check_strength(leaf)
+    content = b"".join(certificate.public_bytes(encoding) for certificate in certificates) + encoded_key
+    names: list[str] = []
+    try:
+        extension = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        names = extension.value.get_values_for_type(x509.DNSName)
+    except (x509.ExtensionNotFound, ValueError):
+        attributes = leaf.subject.get_attributes_for_oid(x509.oid.NameOID.COMMON_NAME)
+        names = [str(attribute.value) for attribute in attributes]
+    return Certificate(
+        path_of(content, "pem"), content, tuple(name.lower() for name in names), leaf.not_valid_after_utc
+    )
+
+
+def read_authorities(secret: Secret) -> tuple[str, bytes]:
+    """Return path and content of the CA certificates in a Secret's `ca.crt`.
+
+    Raises:
+        UnusableSecretError: It has none.
+    """
+    from cryptography.hazmat.primitives.serialization import Encoding  # noqa: PLC0415
+
+    told = secret_values(secret).get("ca.crt")
+    if not told:
+        raise UnusableSecretError("it has no ca.crt")
+    content = b"".join(certificate.public_bytes(Encoding.PEM) for certificate in _chain(told, "ca.crt"))
+    return path_of(content, "pem"), content
+
+
+def read_passwords(secret: Secret, kind: str) -> tuple[str, bytes]:
+    """Return path and content of a password file.
+
+    Args:
+        secret: With users and hashes in the key `auth` (`auth-file`), or with a key for each user (`auth-map`).
+        kind: `auth-file` or `auth-map`.
+
+    Raises:
+        UnusableSecretError: It has none, or a line that is none.
+    """
+    told = secret_values(secret)
+    if kind == "auth-map":
+        lines = [_line(user, value) for user, value in sorted(told.items())]
+    else:
+        if "auth" not in told:
+            raise UnusableSecretError('it has no key "auth"')
+        try:
+            lines = told["auth"].decode("ascii").replace("\r\n", "\n").split("\n")
+        except UnicodeDecodeError:
+            raise UnusableSecretError('its key "auth" is no password file') from None
+        lines = [line for line in lines if line.strip() and not line.startswith("#")]
+    if not lines or not all(_PASSWORD.match(line) for line in lines):
+        raise UnusableSecretError("it holds no lines of user:hash, or others too")
+    content = "".join(f"{line}\n" for line in lines).encode()
+    return path_of(content, "htpasswd"), content
+
+
+def _line(user: str, value: bytes) -> str:
+    try:
+        text = value.decode("ascii").strip()
+    except UnicodeDecodeError:
+        text = ""
+    if not _USER.match(user):
+        raise UnusableSecretError("a key of it is no user name")
+    return f"{user}:{text}"
+
+
+def _chain(pem: bytes, key: str) -> list[x509.Certificate]:
+    from cryptography import x509  # noqa: PLC0415
+
+    try:
+        found = x509.load_pem_x509_certificates(pem)
+    except ValueError:
+        raise UnusableSecretError(f"{key} holds no certificate in PEM that can be read") from None
+    if len(found) > MAX_CHAIN:
+        raise UnusableSecretError(f"{key} holds more than {MAX_CHAIN} certificates")
+    return found
+
+
+def _check_strength(leaf: x509.Certificate) -> None:
+    """Refuse what OpenSSL's security level 2, Debian's default, would refuse when nginx loads it."""
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric import ec, rsa  # noqa: PLC0415
+
+    public = leaf.public_key()
+    if isinstance(public, rsa.RSAPublicKey) and public.key_size < MIN_RSA_BITS:
+        raise UnusableSecretError(f"its RSA key of {public.key_size} bits is too weak: at least {MIN_RSA_BITS}")
+    if isinstance(public, ec.EllipticCurvePublicKey) and public.key_size < MIN_EC_BITS:
+        raise UnusableSecretError(f"its key of {public.key_size} bits is too weak: at least {MIN_EC_BITS}")
+    try:
+        algorithm = leaf.signature_hash_algorithm
+    except UnsupportedAlgorithm:
+        raise UnusableSecretError("it is signed in a way that is not known") from None
+    if algorithm is not None and algorithm.name in _WEAK_HASHES:
+        raise UnusableSecretError(f"it is signed with {algorithm.name.upper()}, which clients refuse")

@@ -1,0 +1,62 @@
+"""Which Ingresses are ours: by IngressClass, or by the annotation that came before it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from rulegen.kube.wording import quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rulegen.kube.objects import Ingress, IngressClass
+
+CONTROLLER: Final = "rulegen.io/ingress"
+CLASS_NAME: Final = "rulegen"
+LEGACY_ANNOTATION: Final = "kubernetes.io/ingress.class"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Whose Ingresses are served.
+
+    Attributes:
+        controller: spec.controller of the classes that are ours.
+        class_name: The class that the old annotation names; also the class by name, where `by_name` says so.
+        without_class: Whether an Ingress that names no class at all is ours.
+        by_name: Whether a class of this name is ours whatever its controller, or if it does not exist.
+        namespaces: Only these; empty for all.
+    """
+
+    controller: str = CONTROLLER
+    class_name: str = CLASS_NAME
+    without_class: bool = False
+    by_name: bool = False
+    namespaces: frozenset[str] = frozenset()
+
+    def refusal(self, ingress: Ingress, classes: Mapping[str, IngressClass]) -> str:
+        """Return why an Ingress is not ours; empty where it is. The field goes before the annotation."""
+        if self.namespaces and ingress.metadata.namespace not in self.namespaces:
+            return f"namespace {ingress.metadata.namespace} is not watched"
+        named = ingress.spec.ingress_class_name
+        if named:
+            return self._by_field(named, classes)
+        told = ingress.metadata.annotations.get(LEGACY_ANNOTATION)
+        if told is None:
+            return "" if self.without_class else "names no class (spec.ingressClassName)"
+        if told == self.class_name:
+            return ""
+        return f"annotation {LEGACY_ANNOTATION} names class {quoted(told)}, not {quoted(self.class_name)}"
+
+    def _by_field(self, named: str, classes: Mapping[str, IngressClass]) -> str:
+        if self.by_name and named == self.class_name:
+            return ""
+        known = classes.get(named)
+        if known is None and named == self.class_name:
+            return ""  # manifests from git seldom come with their class
+        if known is None:
+            return f"no IngressClass {quoted(named)} is there"
+        if known.spec.controller == self.controller:
+            return ""
+        return f"class {quoted(named)} is of controller {quoted(known.spec.controller)}, not {quoted(self.controller)}"

@@ -1,0 +1,163 @@
+"""The hosts: paths of all Ingresses put together, conflicts settled, in the order and shape that nginx needs.
+
+Matching (Ingress API, `HTTPIngressPath`): the host first, then the longest path, an exact path before a prefix. A
+prefix matches whole elements: `/foo` is `/foo` and all below `/foo/`. nginx answers 301 for `/foo` where only `/foo/`
+is a location; here every such pair is written out, so that a request is answered and not sent away.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final
+
+from rulegen.model.ingress import regex
+from rulegen.model.ingress.ir import Location, MatchKind, Policy, Reason, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from rulegen.kube.world import ObjectName
+    from rulegen.model.ingress.ir import Canary, Target
+
+BARE: Final = Policy(ssl_redirect=False, global_auth=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One path of an Ingress for one host.
+
+    Attributes:
+        path: As written; `/` where none was.
+        is_exact: Whether the whole path is compared.
+        is_regex: Whether the path is an expression.
+        rule: Where in the Ingress.
+    """
+
+    ingress: ObjectName
+    path: str
+    is_exact: bool
+    is_regex: bool
+    target: Target
+    policy: Policy
+    rule: str
+    canaries: tuple[Canary, ...] = ()
+
+    @property
+    def key(self) -> tuple[str, bool]:
+        """What must not be there twice."""
+        return self.path, self.is_exact
+
+
+@dataclass(slots=True)
+class Paths:
+    """The paths of one host; the first of two equal ones wins, so they are to be added oldest first."""
+
+    host: str
+    reasons: list[Reason] = field(default_factory=list)
+    _routes: dict[tuple[str, bool], Route] = field(default_factory=dict)
+
+    def add(self, route: Route) -> None:
+        """Add a path, unless an older Ingress has the same."""
+        kept = self._routes.setdefault(route.key, route)
+        if kept is not route:
+            self._lose(route, kept)
+
+    def find(self, path: str, *, is_exact: bool) -> Route | None:
+        """Return the route with just this path."""
+        return self._routes.get((path, is_exact))
+
+    def replace(self, route: Route) -> None:
+        """Put a route in place of the one with the same path."""
+        self._routes[route.key] = route
+
+    @property
+    def is_regex(self) -> bool:
+        """Whether any path is an expression, which makes all of them such (as in ingress-nginx)."""
+        return any(route.is_regex for route in self._routes.values())
+
+    def routes(self) -> Iterable[Route]:
+        """Return all routes."""
+        return self._routes.values()
+
+    def locations(self, rest: Location) -> tuple[Location, ...]:
+        """Return the locations; `rest` takes every path that nobody asked for."""
+        found = list(self._regex_locations() if self.is_regex else self._literal_locations(rest))
+        if not any(location.kind is MatchKind.PREFIX and location.path == "/" for location in found):
+            found.append(rest)
+        return tuple(found)
+
+    def _literal_locations(self, rest: Location) -> Iterator[Location]:
+        exact = {route.path: route for route in self._routes.values() if route.is_exact}
+        prefixes = self._prefixes()
+        for path in sorted(exact):
+            yield _location(MatchKind.EXACT, path, exact[path])
+        for base in sorted(prefixes):
+            route = prefixes[base]
+            if base and base not in exact:
+                yield _location(MatchKind.EXACT, base, route)
+            yield _location(MatchKind.PREFIX, f"{base}/", route)
+        for path in sorted(exact):
+            without = path.rstrip("/")
+            if path.endswith("/") and without and without not in exact and without not in prefixes:
+                yield _companion(without, prefixes, rest)
+
+    def _prefixes(self) -> dict[str, Route]:
+        """Return the prefixes without the slash at their end; of `/foo` and `/foo/` the longer wins (types.go)."""
+        found: dict[str, Route] = {}
+        ordered = sorted((r for r in self._routes.values() if not r.is_exact), key=lambda r: -len(r.path))
+        for route in ordered:
+            kept = found.setdefault(route.path.rstrip("/"), route)
+            if kept is not route:
+                self.reasons.append(
+                    Reason(
+                        str(route.ingress),
+                        Verdict.LOST,
+                        f"{route.rule}.path",
+                        f"{route.path!a} and {kept.path!a} are the same prefix: the longer one has all requests",
+                    )
+                )
+        return found
+
+    def _regex_locations(self) -> Iterator[Location]:
+        patterns: dict[str, Route] = {}
+        for route in self._routes.values():
+            pattern = route.path if route.is_regex else regex.escape(route.path)
+            if not pattern.startswith("^"):
+                pattern = f"^{pattern}"
+            kept = patterns.setdefault(pattern, route)
+            if kept is not route:
+                # An exact path comes before a prefix, as ever; both are prefixes that ignore case here.
+                winner, loser = (route, kept) if route.is_exact and not kept.is_exact else (kept, route)
+                patterns[pattern] = winner
+                self._lose(loser, winner)
+        for pattern in sorted(patterns, key=lambda text: (-len(text), text)):
+            yield _location(MatchKind.REGEX, pattern, patterns[pattern])
+
+    def _lose(self, route: Route, kept: Route) -> None:
+        message = f"host {self.host or '(every)'}, path {route.path!a} belongs to the older Ingress {kept.ingress}"
+        if kept.ingress == route.ingress:
+            message = f"host {self.host or '(every)'}, path {route.path!a} is there twice: the first counts"
+        self.reasons.append(Reason(str(route.ingress), Verdict.LOST, f"{route.rule}.path", message))
+
+
+def _companion(path: str, prefixes: dict[str, Route], rest: Location) -> Location:
+    """Return the location for `/foo` beside an exact `/foo/`: else nginx would send requests there by 301."""
+    above = path
+    while above:
+        above = above.rpartition("/")[0]
+        if above in prefixes:
+            return _location(MatchKind.EXACT, path, prefixes[above])
+    return replace(rest, kind=MatchKind.EXACT, path=path)
+
+
+def _location(kind: MatchKind, path: str, route: Route) -> Location:
+    return Location(
+        kind=kind,
+        path=path,
+        target=route.target,
+        policy=route.policy,
+        ingress=route.ingress,
+        rule=route.rule,
+        source=route.path,
+        canaries=route.canaries,
+    )

@@ -1,0 +1,410 @@
+"""The L7 model (IR): what nginx answers for every host and path, every decision taken; nothing left to ask.
+
+The words are nginx's: a *server* is what answers to the names of a host, a *location* a set of paths of it, an
+*upstream* the servers that a location passes requests to. A backend of rulegen reads this and writes it down; it never
+looks at an Ingress, an annotation or a Secret.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rulegen.kube.world import ObjectName
+    from rulegen.model.ingress.settings import Settings
+    from rulegen.model.ingress.values import Url
+    from rulegen.net import Network
+
+
+class Verdict(enum.StrEnum):
+    """What became of an Ingress, or of a part of it, that is not served as it was written."""
+
+    REJECTED = "rejected"
+    """Nothing of the Ingress is served."""
+    CLOSED = "closed"
+    """Its paths answer 503, as serving them would leave open what was to be protected."""
+    IGNORED = "ignored"
+    """The value means nothing, so the default holds."""
+    UNSUPPORTED = "unsupported"
+    """The value means something that nginx here cannot do, or that is never done."""
+    LOST = "lost"
+    """An older Ingress has the same host, path or name."""
+    UNAVAILABLE = "unavailable"
+    """A path answers 503 or 404, as there is nothing behind it."""
+    DEFAULT_CERTIFICATE = "default certificate"
+    """A host is served with the default certificate."""
+    SKIPPED = "skipped"
+    """The Ingress is of another class."""
+    QUARANTINED = "quarantined"
+    """nginx does not accept the configuration with it."""
+    NOTE = "note"
+    """Served as written, but not as many would think."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Reason:
+    """One thing that a user must be told about an Ingress.
+
+    Attributes:
+        ingress: `namespace/name`.
+        path: The field, as `spec.rules[0].host`; empty for the Ingress as a whole.
+    """
+
+    ingress: str
+    verdict: Verdict
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        where = f"{self.path}: " if self.path else ""
+        return f"Ingress {self.ingress} ({self.verdict}): {where}{self.message}"
+
+
+class Balance(enum.StrEnum):
+    """How an upstream picks a server."""
+
+    ROUND_ROBIN = "round_robin"
+    LEAST_CONN = "least_conn"
+    RANDOM_TWO = "random two least_conn"
+    IP_HASH = "ip_hash"
+    HASH = "hash"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upstream:
+    """Servers that requests are passed to.
+
+    Attributes:
+        name: Unique: `namespace.service.port`, and what makes it differ from others of the same port.
+        service: The Service that it is of.
+        servers: `address:port` of each, sorted.
+        backup: Who is asked when none of them answers: the Service's own address; empty for nobody.
+        hash_key: For HASH: text with variables.
+        sticky: For HASH: the cookie that holds the key, instead of `hash_key`.
+        keepalive: Idle connections that each worker keeps; 0 for none.
+        host: The host that alone uses it, where its key is the host's; empty for any.
+    """
+
+    name: str
+    service: ObjectName
+    servers: tuple[str, ...]
+    backup: str = ""
+    balance: Balance = Balance.ROUND_ROBIN
+    hash_key: str = ""
+    sticky: Sticky | None = None
+    keepalive: int = 0
+    host: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sticky:
+    """A cookie that keeps a client with its server."""
+
+    cookie: str
+    attributes: str
+
+
+class ToUpstream(NamedTuple):
+    """Requests are passed to an upstream, whose name this is."""
+
+    upstream: str
+
+
+class ToName(NamedTuple):
+    """Requests are passed to a name that nginx resolves while it serves; `key` names Service and port, for logs."""
+
+    host: str
+    port: int
+    key: str
+
+
+class Answer(NamedTuple):
+    """Requests are answered by nginx itself."""
+
+    status: int
+
+
+Target = ToUpstream | ToName | Answer
+
+
+class MatchKind(enum.Enum):
+    """How a path of a location is compared."""
+
+    EXACT = "="
+    PREFIX = ""
+    REGEX = "~*"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Canary:
+    """A share of the requests that goes elsewhere; of header, cookie and weight the first that decides.
+
+    Attributes:
+        target: The upstream's name.
+        ingress: The Ingress that asks for it.
+        header: Name; empty for none.
+        header_value: Exact value that selects the canary; empty for `always` and `never`.
+        header_pattern: Regular expression that selects it; an empty one for none.
+        cookie: Name; its value `always` selects the canary, `never` does not; empty for none.
+        share: Percent of the other requests, with two decimals.
+    """
+
+    target: str
+    ingress: ObjectName
+    header: str = ""
+    header_value: str = ""
+    header_pattern: str = ""
+    cookie: str = ""
+    share: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BasicAuth:
+    """A password is asked for; `file` is the path of the password file in the configuration."""
+
+    realm: str
+    file: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExternalAuth:
+    """Another server is asked about every request.
+
+    Attributes:
+        url: Where; may hold variables that were allowed.
+        target: The upstream that answers, where the URL names a Service of the cluster; else nginx resolves the name.
+        method: Of the question; empty for that of the request.
+        signin: Where a client is sent that may not pass; empty for nowhere.
+        redirect_param: The parameter of `signin` that takes the URL that was asked for.
+        response_headers: Of the answer, passed on to the backend.
+        request_redirect: What the answerer is told as the URL to come back to; empty for the request's own.
+        set_headers: Headers that the answerer is sent.
+    """
+
+    url: Url
+    target: str = ""
+    method: str = ""
+    signin: str = ""
+    redirect_param: str = "rd"
+    response_headers: tuple[str, ...] = ()
+    request_redirect: str = ""
+    always_set_cookie: bool = False
+    set_headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cors:
+    """Cross-origin requests that are allowed (Fetch standard).
+
+    Attributes:
+        origins: Exact origins; one with `*.` in its host stands for one label.
+        any_origin: Every origin; the answer is `*`.
+    """
+
+    origins: tuple[str, ...]
+    any_origin: bool
+    methods: str
+    headers: str
+    credentials: bool
+    max_age_s: int
+    expose: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one client may do; 0 is no limit.
+
+    Attributes:
+        rps, rpm: Requests each second, each minute.
+        rate, rate_after: KiB each second of an answer, after how many KiB.
+        burst_multiplier: How many seconds' worth may come at once.
+        exempt: Who is not limited.
+    """
+
+    rps: int = 0
+    rpm: int = 0
+    connections: int = 0
+    rate: int = 0
+    rate_after: int = 0
+    burst_multiplier: int = 5
+    exempt: tuple[Network, ...] = ()
+
+    @property
+    def is_any(self) -> bool:
+        """Whether anything is limited."""
+        return bool(self.rps or self.rpm or self.connections or self.rate)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorPages:
+    """Answers of a backend with these codes are replaced by those of another."""
+
+    codes: tuple[int, ...]
+    target: Target
+    service: str
+    port: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProxySSL:
+    """How TLS is spoken with a backend; paths are those of files in the configuration."""
+
+    certificate: str = ""
+    ca: str = ""
+    verify: bool = False
+    verify_depth: int = 1
+    ciphers: str = ""
+    protocols: str = ""
+    name: str = ""
+    server_name: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """All that an Ingress says about its requests beside where they go. Fields are as nginx's directives.
+
+    A field with None leaves it to what holds for all.
+
+    Attributes:
+        is_closed: Nothing is passed on: 503.
+        proxy: Directives of the proxy modules with one value each, by name without the module (`read_timeout`).
+        scripts: For FCGI: parameters by name.
+        headers: Response headers to set.
+    """
+
+    is_closed: bool = False
+    ssl_redirect: bool = True
+    force_ssl_redirect: bool = False
+    preserve_trailing_slash: bool = False
+    redirect: tuple[int, str] | None = None
+    relative_redirects: bool = False
+    rewrite_target: str = ""
+    use_regex: bool = False
+    app_root: str = ""
+    basic_auth: BasicAuth | None = None
+    external_auth: ExternalAuth | None = None
+    global_auth: bool = True
+    satisfy_any: bool = False
+    allow: tuple[Network, ...] = ()
+    deny: tuple[Network, ...] = ()
+    limits: Limits = Limits()
+    cors: Cors | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+    upstream_vhost: str = ""
+    forwarded_prefix: str = ""
+    connection_header: str = ""
+    protocol: str = "HTTP"
+    proxy: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    body_size: int | None = None
+    body_buffer_size: int | None = None
+    proxy_ssl: ProxySSL | None = None
+    cookie_domain: tuple[str, str] | None = None
+    cookie_path: tuple[str, str] | None = None
+    redirect_rewrite: tuple[str, str] | None = None
+    errors: ErrorPages | None = None
+    scripts: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    script_index: str = ""
+    access_log: bool = True
+    sticky: Sticky | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Location:
+    """Paths of a host and what is done with them.
+
+    Attributes:
+        path: What is compared; for REGEX an expression.
+        ingress: The Ingress that it comes from; None where nobody asked for it (a 404 in between).
+        rule: Where in the Ingress, as `spec.rules[0].http.paths[1]`.
+        source: The path as written in the Ingress.
+    """
+
+    kind: MatchKind
+    path: str
+    target: Target
+    policy: Policy
+    ingress: ObjectName | None = None
+    rule: str = ""
+    source: str = ""
+    canaries: tuple[Canary, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientAuth:
+    """Clients show a certificate (mTLS).
+
+    Attributes:
+        ca: Path of the CA's file in the configuration; empty where there is none that can be used: then all is refused.
+        verify: nginx's word: on, off, optional, optional_no_ca.
+        match: Regular expression for the subject; empty for any.
+    """
+
+    ca: str
+    verify: str = "on"
+    depth: int = 1
+    match: str = ""
+    error_page: str = ""
+    pass_certificate: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """All that is answered for a host.
+
+    Attributes:
+        host: The name, `*.name` for every name one label longer, or empty for every name that nobody else has.
+        aliases: Other names.
+        locations: In the order in which nginx must see them.
+        certificate: Path of certificate and key in the configuration; empty for the default one.
+        has_tls: Whether an Ingress asks for TLS for this host, though its certificate may be missing.
+        redirects_from: Another name whose requests are sent to this one.
+        ingresses: All Ingresses that it is made of, oldest first.
+        is_regex: Whether paths are expressions that ignore case, which one Ingress makes of all.
+    """
+
+    host: str
+    aliases: tuple[str, ...] = ()
+    locations: tuple[Location, ...] = ()
+    certificate: str = ""
+    has_tls: bool = False
+    client_auth: ClientAuth | None = None
+    app_root: str = ""
+    ciphers: str = ""
+    prefer_server_ciphers: bool | None = None
+    redirects_from: str = ""
+    ingresses: tuple[ObjectName, ...] = ()
+    is_regex: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretFile:
+    """A file that the model makes of a Secret."""
+
+    content: bytes = field(repr=False)
+    for_workers: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngressModel:
+    """All decisions about HTTP on one node.
+
+    Attributes:
+        settings: What holds for all hosts.
+        servers: By host, in order of name; the one for every other name always there, under the empty name.
+        upstreams: By name.
+        secrets: Files by path, as the fields above name them.
+        reasons: What users must be told, in order.
+        resolvers: Name servers for names that are resolved while nginx serves.
+    """
+
+    settings: Settings
+    servers: Mapping[str, Server]
+    upstreams: Mapping[str, Upstream]
+    secrets: Mapping[str, SecretFile] = field(default_factory=lambda: MappingProxyType({}))
+    reasons: tuple[Reason, ...] = ()
+    resolvers: tuple[str, ...] = ()

@@ -1,0 +1,201 @@
+"""Where requests go: Services named by Ingresses, turned into upstreams, names to resolve, or an answer of our own."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final
+
+from rulegen.kube.wording import is_subdomain, printable, quoted
+from rulegen.kube.world import ObjectName
+from rulegen.model.endpoints import candidates
+from rulegen.model.ingress.ir import Answer, Balance, Target, ToName, ToUpstream, Upstream
+from rulegen.model.ingress.values import is_private_to_node
+from rulegen.net import Family, Protocol, join_host_port, parse_address
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rulegen.kube.objects import ServiceBackendPort, ServicePort
+    from rulegen.kube.world import ServiceInput
+    from rulegen.model.ingress.ir import Sticky
+    from rulegen.model.ingress.settings import Settings
+
+UNAVAILABLE: Final = Answer(503)
+NOT_FOUND: Final = Answer(404)
+
+_BALANCES: Final = {
+    "round_robin": Balance.ROUND_ROBIN,
+    "least_conn": Balance.LEAST_CONN,
+    "ewma": Balance.RANDOM_TWO,
+    "ip_hash": Balance.IP_HASH,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """How an Ingress wants a Service's servers to be picked.
+
+    Attributes:
+        host: The host that asks, where a cookie makes the upstream its own.
+    """
+
+    balance: str = ""
+    hash_key: str = ""
+    sticky: Sticky | None = None
+    service_upstream: bool = False
+    host: str = ""
+
+
+PLAIN: Final = Wish()
+
+
+@dataclass(slots=True)
+class Targets:
+    """Makes upstreams out of Services, each once.
+
+    Attributes:
+        upstreams: Those that were asked for, by name.
+        refuses_names: Whether ExternalName Services are refused.
+        resolves: Whether there is a name server to resolve names with.
+    """
+
+    services: Mapping[ObjectName, ServiceInput]
+    settings: Settings
+    families: Sequence[Family]
+    refuses_names: bool = False
+    resolves: bool = True
+    upstreams: dict[str, Upstream] = field(default_factory=dict)
+    _known: dict[tuple[ObjectName, str, int, Wish], tuple[Target, str]] = field(default_factory=dict)
+    _servers: dict[ObjectName, dict[str, tuple[str, ...]]] = field(default_factory=dict)
+
+    def of_service(self, name: ObjectName, port: ServiceBackendPort, wish: Wish = PLAIN) -> tuple[Target, str]:
+        """Return where requests to a Service's port go, and why there is nothing behind it; empty where there is."""
+        key = (name, port.name, port.number, wish)
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = self._resolve(name, port, wish)
+        return known
+
+    def of_host(self, host: str, port: int) -> Target | None:
+        """Return the upstream of a Service that is named as the cluster's DNS names it; None for any other name."""
+        labels = host.rstrip(".").split(".")
+        if len(labels) < 3 or labels[2] != "svc":
+            return None
+        name = ObjectName(labels[1], labels[0])
+        told = self.services.get(name)
+        if told is None or told.service.spec.type == "ExternalName":
+            return None
+        ports = [known for known in told.service.spec.ports if known.port == port]
+        return self._upstream(name, told, ports[0], PLAIN)[0] if ports else None
+
+    def _resolve(self, name: ObjectName, port: ServiceBackendPort, wish: Wish) -> tuple[Target, str]:
+        told = self.services.get(name)
+        if told is None:
+            return UNAVAILABLE, f"Service {name} is not there"
+        wanted = quoted(port.name) if port.name else str(port.number)
+        spec = told.service.spec
+        found = next((p for p in spec.ports if (p.name == port.name if port.name else p.port == port.number)), None)
+        if spec.type == "ExternalName":
+            number = found.port if found else port.number
+            return self._external(name, spec.external_name, number)
+        if found is None:
+            return UNAVAILABLE, f"Service {name} has no port {wanted}"
+        if found.protocol != Protocol.TCP:
+            return UNAVAILABLE, f"port {wanted} of Service {name} is {found.protocol}, not TCP"
+        return self._upstream(name, told, found, wish)
+
+    def _external(self, name: ObjectName, host: str, port: int) -> tuple[Target, str]:
+        lowered = host.rstrip(".").lower()
+        if self.refuses_names:
+            return UNAVAILABLE, f"Service {name} is an ExternalName, which is switched off"
+        if not port:
+            return UNAVAILABLE, f"Service {name} is an ExternalName without that port: say it by number"
+        if not is_subdomain(lowered) or is_private_to_node(lowered):
+            return UNAVAILABLE, f"Service {name}: {quoted(host)} is not a name that requests may be passed to"
+        inside = self.of_host(lowered, port)
+        if inside is not None:
+            return inside, ""
+        if not self.resolves:
+            return UNAVAILABLE, f"Service {name}: there is no name server to resolve {printable(lowered)} with"
+        return ToName(lowered, port, f"{name.namespace}.{name.name}.{port}"), ""
+
+    def _upstream(self, name: ObjectName, told: ServiceInput, port: ServicePort, wish: Wish) -> tuple[Target, str]:
+        spec = told.service.spec
+        is_headless = spec.cluster_ip in ("", "None")
+        own = "" if is_headless else join_host_port(parse_address(spec.cluster_ip), port.port)
+        endpoints = self._endpoints(name, told).get(port.name, ())
+        if not endpoints:
+            return UNAVAILABLE, f"Service {name} has no endpoints that are ready on port {port.name or port.port}"
+        base = f"{name.namespace}.{name.name}.{port.port}"
+        if (wish.service_upstream or self.settings.service_upstream) and own:
+            return self._keep(Upstream(name=f"{base}.vip", service=name, servers=(own,), keepalive=0)), ""
+        upstream = Upstream(
+            name=base,
+            service=name,
+            servers=endpoints,
+            backup=own,
+            keepalive=self.settings.upstream_keepalive_connections,
+        )
+        return self._keep(self._picking(upstream, wish)), ""
+
+    def _picking(self, upstream: Upstream, wish: Wish) -> Upstream:
+        """Return the upstream that picks its servers as wished; nginx has no backup beside a hash or chance."""
+        if wish.sticky is not None:
+            mark = _mark(wish.host, wish.sticky.cookie)
+            return replace(
+                upstream,
+                name=f"{upstream.name}.{mark}",
+                balance=Balance.HASH,
+                sticky=wish.sticky,
+                backup="",
+                host=wish.host,
+            )
+        if wish.hash_key:
+            return replace(
+                upstream,
+                name=f"{upstream.name}.{_mark(wish.hash_key)}",
+                balance=Balance.HASH,
+                hash_key=wish.hash_key,
+                backup="",
+            )
+        balance = _BALANCES[wish.balance or self.settings.load_balance]
+        if balance is Balance.ROUND_ROBIN:
+            return upstream
+        suffix = {Balance.LEAST_CONN: "least", Balance.RANDOM_TWO: "two", Balance.IP_HASH: "ip"}[balance]
+        has_backup = balance is Balance.LEAST_CONN
+        return replace(
+            upstream,
+            name=f"{upstream.name}.{suffix}",
+            balance=balance,
+            backup=upstream.backup if has_backup else "",
+        )
+
+    def _keep(self, upstream: Upstream) -> Target:
+        self.upstreams.setdefault(upstream.name, upstream)
+        return ToUpstream(upstream.name)
+
+    def _endpoints(self, name: ObjectName, told: ServiceInput) -> dict[str, tuple[str, ...]]:
+        """Return the ready endpoints of a Service by port's name, without those that only this node can mean."""
+        known = self._servers.get(name)
+        if known is None:
+            found = candidates(told.slices, "", _ignore)
+            by_port: dict[str, list[str]] = {}
+            for (family, port, protocol), candidates_ in found.items():
+                if protocol != Protocol.TCP or family not in self.families:
+                    continue
+                by_port.setdefault(port, []).extend(
+                    c.endpoint.text
+                    for c in candidates_
+                    if c.ready and not c.terminating and not is_private_to_node(str(c.endpoint.address))
+                )
+            known = self._servers[name] = {port: tuple(sorted(texts)) for port, texts in by_port.items()}
+        return known
+
+
+def _ignore(_: str) -> None:
+    """Pass over a warning that the model of the Services gives too."""
+
+
+def _mark(*texts: str) -> str:
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:8]

@@ -1,0 +1,341 @@
+"""Values of annotations and settings, typed: whoever has one of these has no untrusted text any more.
+
+Each function takes the text of an annotation or of a ConfigMap key and returns a value, or raises ValueError with what
+is wrong and what was expected. A text is matched as a whole, never up to a newline. The words are those of
+ingress-nginx's annotations; the syntax is that of the RFCs (9110 for headers, 6265 for cookies, 3986 for URLs).
+"""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from rulegen.kube.wording import is_label, is_subdomain, printable, quoted
+from rulegen.net import Network, parse_address, parse_network
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+__all__ = ["printable", "quoted", "re"]
+
+MAX_VALUE: Final = 4096
+"""Bytes of one annotation; nginx reads no longer token."""
+MAX_NETWORKS: Final = 1000
+MAX_TIME_S: Final = 2_147_483
+
+HOP_BY_HOP: Final = frozenset(
+    {"connection", "content-length", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
+)
+"""Headers that are between two neighbours; setting one by hand breaks the framing of messages."""
+
+_INT: Final = re.compile(r"(?:0|[1-9][0-9]{0,9})\Z")
+_SIZE: Final = re.compile(r"([0-9]{1,10})([kKmMgG]?)\Z")
+_SECONDS: Final = re.compile(r"([0-9]{1,7})(s|m|h|)\Z")
+_HEADER_NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,98}[A-Za-z0-9])?\Z")
+_HEADER_TEXT: Final = re.compile(r"[\x20-\x7e]{0,2000}\Z")
+_COOKIE_NAME: Final = re.compile(r"[A-Za-z0-9!#&'*+.^_`|~-]{1,100}\Z")
+_PATH: Final = re.compile(r"/[A-Za-z0-9._~!&'()*+,;=:@%/-]{0,1000}\Z")
+_URL_TEXT: Final = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!&'()*+,;=%$-]{1,2000}\Z")
+_URL: Final = re.compile(r"(https?)://([^/?#]+)([/?#].*)?\Z")
+_AUTHORITY: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+|\$host|\$http_host)(?::([0-9]{1,5}))?\Z")
+_VARIABLE: Final = re.compile(r"\$(?:\{([A-Za-z0-9_]+)\}|([A-Za-z0-9_]+))")
+_CIPHERS: Final = re.compile(r"[A-Za-z0-9:+!@=_-]{1,1500}\Z")
+
+_UNITS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+
+class Url(NamedTuple):
+    """An absolute URL in its parts; text in it may name variables that were allowed, and holds no other dollar sign.
+
+    Attributes:
+        scheme: `http` or `https`.
+        host: A DNS name in lower case, an address (IPv6 in brackets), or a variable that stands for the request's host.
+        port: 0 for the scheme's own.
+        rest: Path, query and fragment, as written.
+    """
+
+    scheme: str
+    host: str
+    port: int
+    rest: str
+
+    @property
+    def authority(self) -> str:
+        """Host, and port where one was given."""
+        return f"{self.host}:{self.port}" if self.port else self.host
+
+    @property
+    def text(self) -> str:
+        """The URL as written."""
+        return f"{self.scheme}://{self.authority}{self.rest}"
+
+
+def boolean(text: str) -> bool:
+    """Return a boolean in any of the spellings that Go's ParseBool knows."""
+    if text in {"true", "True", "TRUE", "t", "T", "1"}:
+        return True
+    if text in {"false", "False", "FALSE", "f", "F", "0"}:
+        return False
+    raise ValueError(f"{quoted(text)} is neither true nor false")
+
+
+def integer(least: int, most: int) -> Callable[[str], int]:
+    """Return the reader of a decimal number between two bounds."""
+    return partial(_integer, least, most)
+
+
+def _integer(least: int, most: int, text: str) -> int:
+    if not _INT.match(text) or not least <= int(text) <= most:
+        raise ValueError(f"{quoted(text)} is not a number from {least} to {most}")
+    return int(text)
+
+
+def number(text: str) -> float:
+    """Return a number with up to three digits behind the point."""
+    if not re.match(r"[0-9]{1,6}(?:\.[0-9]{1,3})?\Z", text):
+        raise ValueError(f"{quoted(text)} is not a number such as 5 or 1.5")
+    return float(text)
+
+
+def seconds(text: str) -> int:
+    """Return a time in seconds; a unit (`s`, `m`, `h`) is allowed, as users write it although it was never needed."""
+    found = _SECONDS.match(text)
+    value = int(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]] if found else -1
+    if not 0 <= value <= MAX_TIME_S:
+        raise ValueError(f"{quoted(text)} is not a time in seconds, up to {MAX_TIME_S}")
+    return value
+
+
+def size(most: int = 1 << 40) -> Callable[[str], int]:
+    """Return the reader of a size in bytes, with `k`, `m` or `g` behind it."""
+    return partial(_size, most)
+
+
+def _size(most: int, text: str) -> int:
+    found = _SIZE.match(text)
+    value = int(found[1]) * _UNITS[found[2].lower()] if found else -1
+    if not 0 <= value <= most:
+        raise ValueError(f"{quoted(text)} is not a size such as 8k or 1m, up to {spell_size(most)}")
+    return value
+
+
+def spell_size(value: int) -> str:
+    """Return a size as nginx reads it: in the greatest unit that needs no fraction, but never in `g`."""
+    for unit in ("m", "k"):
+        if value and value % _UNITS[unit] == 0:
+            return f"{value // _UNITS[unit]}{unit}"
+    return str(value)
+
+
+def choice(*words: str) -> Callable[[str], str]:
+    """Return the reader of one word of a list."""
+    return partial(_choice, words)
+
+
+def _choice(words: Collection[str], text: str) -> str:
+    if text not in words:
+        raise ValueError(f"{quoted(text)} is not one of {', '.join(words)}")
+    return text
+
+
+def choice_number(*numbers: int) -> Callable[[str], int]:
+    """Return the reader of one number of a list."""
+    words = tuple(str(number_) for number_ in numbers)
+    return lambda text: int(_choice(words, text))
+
+
+def items(text: str) -> list[str]:
+    """Return the parts of a list that is separated by commas, without the white space around them."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def networks(text: str) -> tuple[Network, ...]:
+    """Return networks and addresses of a list; an address is the network of itself, host bits are cut off."""
+    found = dict.fromkeys(network(part) for part in items(text))
+    if not found or len(found) > MAX_NETWORKS:
+        raise ValueError(f"{quoted(text)} is not a list of 1 to {MAX_NETWORKS} networks such as 10.0.0.0/8, fd00::/64")
+    return tuple(found)
+
+
+def network(text: str) -> Network:
+    """Return a network, or that of one address."""
+    try:
+        if "/" not in text:
+            address = parse_address(text)
+            return parse_network(f"{address}/{address.max_prefixlen}")
+        return parse_network(text)
+    except ValueError:
+        raise ValueError(f"{quoted(text)} is not a network such as 10.0.0.0/8 or fd00::/64") from None
+
+
+def header_name(text: str) -> str:
+    """Return the name of a header that nginx passes on: letters, digits, `-` and `_`."""
+    if not _HEADER_NAME.match(text):
+        raise ValueError(f"{quoted(text)} is not the name of a header: letters, digits, - and _ inside")
+    return text
+
+
+def header_names(text: str) -> tuple[str, ...]:
+    """Return the names of a list of headers, each once."""
+    return tuple(dict.fromkeys(header_name(part) for part in items(text)))
+
+
+def settable_header(text: str) -> str:
+    """Return the name of a header that may be set by hand."""
+    if text.lower() in HOP_BY_HOP:
+        raise ValueError(f"{quoted(text)} is not to be set: it frames the message")
+    return header_name(text)
+
+
+def header_text(text: str) -> str:
+    """Return the value of a header: printable ASCII; a dollar sign in it is a dollar sign."""
+    if not _HEADER_TEXT.match(text):
+        raise ValueError(f"{quoted(text)} is not the value of a header: printable ASCII, at most 2000 characters")
+    return text
+
+
+def cookie_name(text: str) -> str:
+    """Return the name of a cookie (RFC 6265)."""
+    if not _COOKIE_NAME.match(text):
+        raise ValueError(f"{quoted(text)} is not the name of a cookie")
+    return text
+
+
+def host(text: str) -> str:
+    """Return the name of a host in lower case: a DNS name, or one with `*.` before it."""
+    lowered = text.lower()
+    if not is_subdomain(lowered.removeprefix("*.")) or _is_address(lowered):
+        raise ValueError(f"{quoted(text)} is not the name of a host")
+    return lowered
+
+
+def hosts(text: str) -> tuple[str, ...]:
+    """Return the names of a list, each once."""
+    return tuple(dict.fromkeys(host(part) for part in items(text)))
+
+
+def plain_host(text: str) -> str:
+    """Return the name of one host, without a wildcard."""
+    if text.startswith("*"):
+        raise ValueError(f"{quoted(text)} is not the name of one host")
+    return host(text)
+
+
+def host_and_port(text: str) -> str:
+    """Return what a Host header may hold: a name or an address, with a port or without."""
+    found = _AUTHORITY.match(text)
+    if not found or text.startswith("$") or int(found[2] or 1) not in range(1, 65536):
+        raise ValueError(f"{quoted(text)} is not the name of a host")
+    return text
+
+
+def path(text: str) -> str:
+    """Return an absolute path of the site itself; `//host` would leave it."""
+    if not _PATH.match(text) or text.startswith("//"):
+        raise ValueError(f"{quoted(text)} is not a path such as /app")
+    return text
+
+
+def url(*variables: str) -> Callable[[str], Url]:
+    """Return the reader of an absolute http(s) URL in which some variables may stand."""
+    return partial(_url, frozenset(variables))
+
+
+def _url(variables: frozenset[str], text: str) -> Url:
+    found = _URL.match(text)
+    if not found or not _URL_TEXT.match(text):
+        raise ValueError(f"{quoted(text)} is not a URL such as https://example.com/path")
+    check_variables(found[3] or "", variables)
+    authority = _AUTHORITY.match(found[2])
+    if not authority or not (is_host(authority[1]) or authority[1][1:] in variables):
+        raise ValueError(f"{quoted(text)}: {quoted(found[2])} is not a host")
+    port = int(authority[2] or 0)
+    if port > 65535:
+        raise ValueError(f"{quoted(text)}: {port} is not a port")
+    return Url(found[1], authority[1].lower(), port, found[3] or "")
+
+
+def check_variables(text: str, allowed: Collection[str]) -> None:
+    """Check that every dollar sign begins a variable that is allowed; a name ending in `_` allows all that begin so."""
+    rest = _VARIABLE.sub("", text)
+    names = [found[1] or found[2] for found in _VARIABLE.finditer(text)]
+    families = tuple(name for name in allowed if name.endswith("_"))
+    wrong = [name for name in names if name not in allowed and not (families and name.startswith(families))]
+    if "$" in rest or wrong:
+        told = ", ".join(f"${name}" for name in sorted(allowed)) or "none"
+        raise ValueError(f"{quoted(text)}: of variables only these may be used: {told}")
+
+
+def split_variables(text: str) -> list[tuple[str, str]]:
+    """Return the literal pieces of a checked text, each with the variable behind it, empty for none."""
+    pieces, end = [], 0
+    for found in _VARIABLE.finditer(text):
+        pieces.append((text[end : found.start()], found[1] or found[2]))
+        end = found.end()
+    return [*pieces, (text[end:], "")]
+
+
+def ciphers(text: str) -> str:
+    """Return a list of ciphers in OpenSSL's spelling."""
+    if not _CIPHERS.match(text):
+        raise ValueError(f"{quoted(text)} is not a list of ciphers such as ECDHE-RSA-AES128-GCM-SHA256:!aNULL")
+    return text
+
+
+def reference(text: str) -> tuple[str, str]:
+    """Return namespace and name of an object; the namespace is empty where the text names none."""
+    namespace, slash, name = text.rpartition("/")
+    if (slash and not is_label(namespace)) or not is_subdomain(name):
+        raise ValueError(f"{quoted(text)} is not the name of an object such as shop/web")
+    return namespace, name
+
+
+def name(text: str) -> str:
+    """Return the name of an object of the Ingress' own namespace."""
+    if not is_subdomain(text):
+        raise ValueError(f"{quoted(text)} is not the name of an object in this namespace")
+    return text
+
+
+def codes(least: int, most: int) -> Callable[[str], tuple[int, ...]]:
+    """Return the reader of a list of HTTP status codes."""
+    read = integer(least, most)
+    return lambda text: tuple(dict.fromkeys(read(part) for part in items(text)))
+
+
+def words(*known: str) -> Callable[[str], tuple[str, ...]]:
+    """Return the reader of words of a list, separated by white space."""
+
+    def read(text: str) -> tuple[str, ...]:
+        found = tuple(dict.fromkeys(text.split()))
+        if not found:
+            raise ValueError("empty: expected words of " + ", ".join(known))
+        return tuple(_choice(known, word) for word in found)
+
+    return read
+
+
+def is_private_to_node(text: str) -> bool:
+    """Whether a host is one that only this node, its link or nobody can mean: no server of a cluster is there."""
+    if text == "localhost" or text.endswith((".localhost", ".localdomain")):
+        return True
+    try:
+        address = parse_address(text.strip("[]"))
+    except ValueError:
+        return bool(re.match(r"[0-9.]+\Z|0[xX]", text))  # an address in a spelling that resolvers still take
+    mapped = getattr(address, "ipv4_mapped", None) or address
+    return mapped.is_loopback or mapped.is_link_local or mapped.is_unspecified or mapped.is_multicast
+
+
+def is_host(text: str) -> bool:
+    """Whether a text is a DNS name, in any case, or an address."""
+    return is_subdomain(text.lower()) or _is_address(text.strip("[]"))
+
+
+def _is_address(text: str) -> bool:
+    try:
+        parse_address(text)
+    except ValueError:
+        return False
+    return True
