@@ -17,6 +17,7 @@ from integration.lab.namespaces import Namespaces
 
 if TYPE_CHECKING:
     from integration.ingress.lab import IngressLab
+    from integration.ingress.node import Node
 
 VARIANTS = get_args(Variant)
 DRIVERS = (Namespaces, Containers)
@@ -94,6 +95,12 @@ def ingress_lab() -> Iterator[IngressLab]:
         except Unavailable as reason:
             pytest.skip(f"no lab for Ingresses: {reason}")
         yield built
+
+
+@pytest.fixture
+def ingress_node(ingress_lab: IngressLab) -> Node:
+    """Give the node of that lab, whose nginx all tests share that leave it as they found it."""
+    return ingress_lab.occupy(ingress_lab.node)
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from tests.shared import SHARED, shared
 
 if TYPE_CHECKING:
     from integration.ingress.lab import IngressLab
+    from integration.ingress.node import Node
 
 _FILE = "ingress/cases.yaml"
 _KNOWN = {"name", "source", "compat", "note", "tags", "ingresses", "services", "endpoints", "requests"}
@@ -32,35 +33,35 @@ def _cases() -> list[Any]:
 
 
 @pytest.mark.parametrize("case", _cases())
-def test_case(ingress_lab: IngressLab, case: dict[str, Any] | None) -> None:
+def test_case(ingress_lab: IngressLab, ingress_node: Node, case: dict[str, Any] | None) -> None:
     if case is None:
         shared(_FILE)
         return
     assert case.keys() <= _KNOWN
     documents = objects.of_case(case)
     ingress_lab.listen(objects.ports(documents))
-    done = ingress_lab.node.apply(documents, case.get("flags"))
+    done = ingress_node.apply(documents, case.get("flags"))
     facts = ingress_lab.facts(documents)
     wrong = [
         f"{ {key: value for key, value in request.items() if key != 'expect'} }\n      {told}"
         for request in case["requests"]
         for told in ingress_lab.judge(request, facts)
     ]
-    wrong += _events(ingress_lab, case)
+    wrong += _events(ingress_node, case)
     # `expect_ingress_status` is about what an agent writes back to the cluster; a command that is given files does not.
     if wrong:
-        hosts = "\n".join(f"--- {path}\n{text}" for path, text in ingress_lab.node.rendered().items())
+        hosts = "\n".join(f"--- {path}\n{text}" for path, text in ingress_node.rendered().items())
         pytest.fail(
             f"{case['name']} ({case.get('note', '')})\n  * " + "\n  * ".join(wrong) + f"\n{done.stdout}\n{hosts}",
             pytrace=False,
         )
 
 
-def _events(lab: IngressLab, case: dict[str, Any]) -> list[str]:
+def _events(node: Node, case: dict[str, Any]) -> list[str]:
     """Return the events that a case expects and of which a plan tells nothing."""
     if not case.get("expect_events"):
         return []
-    planned = lab.node.planned()
+    planned = node.planned()
     return [
         f"plan does not tell {event}: {reports.shown(planned)}"
         for event in case["expect_events"]

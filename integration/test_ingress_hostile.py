@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from integration.ingress.objects import Document
 
 crossplane = pytest.importorskip("crossplane")
-pytestmark = pytest.mark.xdist_group("ingress-1")
+pytestmark = [pytest.mark.xdist_group("ingress-1"), pytest.mark.usefixtures("ingress_node")]
 
 PAYLOADS = (
     "x; return 418;",
@@ -259,7 +259,7 @@ def _odd(reply: Reply, what: str, lab: IngressLab) -> list[str]:
 
 # A share of the annotations at a time: together they are thousands of hosts.
 @pytest.mark.parametrize("share", range(4))
-def test_no_annotation_says_more_than_it_may(ingress_lab: IngressLab, tmp_path: Path, share: int) -> None:
+def test_no_annotation_says_more_than_it_may(ingress_lab: IngressLab, share: int) -> None:
     documents = of_annotations()[share::4]
     _, wrong = _served(ingress_lab, documents, ingress_lab.folder / f"hostile-{share}")
     for one in documents:

@@ -63,6 +63,7 @@ WORLD = [
 @pytest.fixture(scope="module")
 def served(ingress_lab: IngressLab) -> Iterator[IngressLab]:
     """Give the lab with nginx on the node, and end it after the last test."""
+    ingress_lab.vacate()
     folder = ingress_lab.folder / "by-hand"
     for name in ("run", "logs"):
         (folder / name).mkdir(parents=True)

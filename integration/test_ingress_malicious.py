@@ -17,6 +17,7 @@ from tests.shared import SHARED, shared
 
 if TYPE_CHECKING:
     from integration.ingress.lab import IngressLab
+    from integration.ingress.node import Node
     from integration.ingress.objects import Document
 
 crossplane = pytest.importorskip("crossplane")
@@ -71,15 +72,15 @@ def _world(entry: dict[str, Any]) -> list[Document]:
 
 
 @pytest.mark.parametrize("entry", _entries())
-def test_entry(ingress_lab: IngressLab, tmp_path: Path, entry: dict[str, Any] | None) -> None:
+def test_entry(ingress_lab: IngressLab, ingress_node: Node, entry: dict[str, Any] | None) -> None:
     if entry is None:
         shared(_FILE)
         return
     assert entry.keys() <= _KNOWN
     world = _world(entry)
     around = _listing(ingress_lab)
-    done = ingress_lab.node.apply(world)
-    planned = ingress_lab.node.planned()
+    done = ingress_node.apply(world)
+    planned = ingress_node.planned()
 
     wrong = [*_control(ingress_lab, world, "ok.test"), *_ends_as_it_must(ingress_lab, entry, world)]
     wrong += _told(entry, planned, ingress_lab)
@@ -88,10 +89,10 @@ def test_entry(ingress_lab: IngressLab, tmp_path: Path, entry: dict[str, Any] | 
     wrong += [f"written outside of the folder: {path}" for path in _listing(ingress_lab) - around]
     wrong += _names(ingress_lab)
 
-    ingress_lab.node.apply([*world, objects.ingress("later", "ok2.test")])
+    ingress_node.apply([*world, objects.ingress("later", "ok2.test")])
     wrong += _control(ingress_lab, world, "ok.test") + _control(ingress_lab, world, "ok2.test")
     if wrong:
-        hosts = "\n".join(f"--- {path}\n{text}" for path, text in ingress_lab.node.rendered().items())
+        hosts = "\n".join(f"--- {path}\n{text}" for path, text in ingress_node.rendered().items())
         pytest.fail(
             f"{entry['id']}: {entry['field']} = {str(entry['value'])[:300]!r} must be {entry['must']}"
             "\n  * " + "\n  * ".join(wrong) + f"\n{reports.shown(planned)}\n{hosts}",

@@ -56,6 +56,7 @@ class IngressLab:
         self.node = Node(hosts["node"], folder / "nginx", folder / "objects.json")
         self.client = Asker(hosts["client"].wire.pid, spaces.NODE)
         self._folders = count()
+        self._nodes = [self.node]
         (folder / "pods.pem").write_bytes(certificates.certificate("pod") + certificates.key_pem())
         self._ports: set[int] = set()
         names = [f"{name}={address}" for name, address in NAMES.items()]
@@ -91,18 +92,30 @@ class IngressLab:
         """End the client; what runs on the hosts ends with them."""
         self.client.close()
 
+    def occupy(self, node: Node) -> Node:
+        """Have a node's nginx be the only one: who had the ports before is ended."""
+        self.vacate(node)
+        return node
+
+    def vacate(self, keep: Node | None = None) -> None:
+        """End every nginx that rulegen started here, but one's."""
+        for other in self._nodes:
+            if other is not keep:
+                other.end()
+
     @contextmanager
     def served_apart(self, name: str, *, services: bool = False) -> Iterator[Node]:
-        """Give the node with another folder for its nginx; who had its ports before is ended, and so is this one."""
-        self.node.end()
+        """Give the node with another folder for its nginx, which is ended afterwards."""
         folder = self.folder / f"{name}-{next(self._folders)}"
         folder.mkdir()
         folder.chmod(0o755)
         node = Node(self.node.host, folder / "nginx", folder / "objects.json", services=services)
+        self._nodes.append(node)
         try:
-            yield node
+            yield self.occupy(node)
         finally:
             node.end()
+            self._nodes.remove(node)
 
     def ask(self, request: Mapping[str, Any]) -> list[Reply]:
         """Send what a case asks for; with a `repeat`, that often.
