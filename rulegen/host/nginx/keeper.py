@@ -34,6 +34,7 @@ START_LOG: Final = "start.log"
 """What nginx said at its last start, before it opened its own log."""
 
 _ROUND_S: Final = 20.0
+_SOON_S: Final = 0.05
 _FIRST_PAUSE_S: Final = 0.2
 _LONGEST_PAUSE_S: Final = 30.0
 _STABLE_S: Final = 30.0
@@ -75,8 +76,7 @@ class Keeper:
             pause = 0.0 if lived > _STABLE_S else min(max(pause * 2, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
             self._journal.write(f"nginx {pid} ended unasked after {lived:.1f} s{self._why(pid)}; again in {pause:g} s")
             self._fall_back()
-            self._end_orphans()
-            self._pause(pause)
+            self._pause(pause)  # orphans of a killed master serve meanwhile
         if self._asked:
             self._drain()
         self._journal.write("the keeper ends" + (" and leaves nginx alone" if self._leave else ""))
@@ -89,9 +89,6 @@ class Keeper:
         return found.pid
 
     def _start(self) -> int:
-        self._end_orphans()
-        with contextlib.suppress(FileNotFoundError):  # left by a master that was killed; nginx would not bind it
-            (self._folder / "run" / "status.sock").unlink()
         pid = os.fork()
         if pid == 0:
             self._become_nginx()
@@ -115,10 +112,24 @@ class Keeper:
             for number in (signal.SIGQUIT, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
                 signal.signal(number, signal.SIG_DFL)
             os.umask(0o022)
-            os.execve(self._program, command(self._folder, self._program), {"PATH": os.defpath})  # noqa: S606
+            environment = {"PATH": os.defpath, **self._inherited()}
+            os.execve(self._program, command(self._folder, self._program), environment)  # noqa: S606
         except OSError as error:
             os.write(2, f"nginx: [emerg] {self._program} cannot be started: {error}\n".encode())
         os._exit(127)
+
+    def _inherited(self) -> dict[str, str]:
+        """Return the variable that hands over the sockets of orphans; without orphans, make room for new sockets."""
+        from rulegen.host.nginx import inheritance  # noqa: PLC0415 - takes memory, and only a child needs it
+
+        for worker in processes.workers(processes.orphans(processes.find(self._folder))):
+            sockets = inheritance.listening(worker.pid)
+            if sockets:
+                return {"NGINX": inheritance.variable(sockets)}
+        self._end_orphans()
+        with contextlib.suppress(FileNotFoundError):  # left by a master that was killed; nginx would not bind it
+            (self._folder / "run" / "status.sock").unlink()
+        return {}
 
     def _watch(self, pid: int) -> None:
         """Return when the process has ended, or a signal asks for something else."""
@@ -129,12 +140,14 @@ class Keeper:
         poll = select.poll()
         poll.register(descriptor, select.POLLIN)
         poll.register(self._wake, select.POLLIN)
+        relieved = False
         try:
             while not self._asked and not self._leave:
-                ready = [found for found, _ in poll.poll(_ROUND_S * 1000)]
+                ready = [found for found, _ in poll.poll(1000 * (_ROUND_S if relieved else _SOON_S))]
                 if descriptor in ready:
                     return
                 self._forget_wakes()
+                relieved = relieved or self._relieved(pid)
                 self._rotate()
         finally:
             os.close(descriptor)
@@ -168,6 +181,14 @@ class Keeper:
                 temporary.symlink_to(good)
                 temporary.replace(links[0])
                 self._journal.write(f"nginx refuses {current}: back to {good}")
+
+    def _relieved(self, pid: int) -> bool:
+        """Let orphans of another master go as soon as workers of this one take connections; return whether they do."""
+        found = processes.find(self._folder)
+        if not any(worker.parent == pid for worker in processes.workers(found)):
+            return False
+        self._end_orphans()
+        return True
 
     def _end_orphans(self) -> None:
         """Ask workers whose master is gone to finish, and wait until they let go of the ports."""

@@ -94,7 +94,11 @@ def _sealed(release: Path, folder: Path, run: Runner, program: str, timeout_s: f
         "group": NOBODY,
         "memory": _MEMORY,
         "seconds": int(timeout_s) + 1,
-        "argv": [*_ended(timeout_s), *_setpriv(""), *_nginx(program, folder.resolve(), release.resolve())],
+        "argv": [
+            *_ended(timeout_s),
+            *_setpriv(""),
+            *_nginx(str(Path(program).resolve()), folder.resolve(), release.resolve()),
+        ],
     }
     argv = ("unshare", *_NAMESPACES, sys.executable, "-I", "-S", str(_CELL))
     return Verdict(_judge(_limited(run, argv, order, timeout_s), release))
@@ -159,9 +163,9 @@ def _secrets(release: Path) -> list[str]:
 
 
 def _outside(program: str) -> list[str]:
-    """Return the folder of nginx where it lies beside the folders of programs, as below /opt."""
+    """Return the program where it lies beside the folders of programs, as below /opt."""
     path = Path(program).resolve()
-    return [] if path.parts[1] in {"usr", "bin", "sbin"} else [str(path.parent)]
+    return [] if path.parts[1] in {"usr", "bin", "sbin"} else [str(path)]
 
 
 def _judge(ended: Completed, release: Path) -> str | None:

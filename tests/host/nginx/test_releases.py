@@ -1,0 +1,266 @@
+"""Releases: whole or not there, cheap, private, and never written through what others planted."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rulegen.errors import ApplyError, HostError
+from rulegen.host.nginx import disk
+from rulegen.host.nginx.releases import Releases
+from rulegen.languages.nginx.configuration import Configuration, Secret
+from tests.host.nginx.examples import configuration, name, server
+
+KEY = "secrets/0123456789abcdef.pem"
+PASSWORDS = "secrets/fedcba9876543210.htpasswd"
+FIRST = configuration(
+    {"a.test": server("a.test"), "b.test": server("b.test")},
+    secrets={KEY: Secret(b"key"), PASSWORDS: Secret(b"user:hash", for_workers=True)},
+)
+SECOND = configuration(
+    {"a.test": server("a.test"), "b.test": server("b.test", body="changed")}, secrets={KEY: Secret(b"key")}
+)
+
+
+@pytest.fixture
+def releases(tmp_path: Path) -> Releases:
+    return Releases(tmp_path / "nginx", worker_group=33)
+
+
+def mode(path: Path) -> tuple[str, int]:
+    status = path.lstat()
+    return f"{stat.S_IMODE(status.st_mode):o}", status.st_gid
+
+
+def test_what_is_written_is_read_back(releases):
+    releases.write(FIRST)
+    assert releases.current() is None
+
+    releases.switch(FIRST.digest)
+
+    assert releases.current() == FIRST
+
+
+def test_only_those_who_must_can_read_secrets(releases):
+    before = os.umask(0o077)
+    try:
+        place = releases.write(FIRST)
+    finally:
+        os.umask(before)
+
+    assert mode(place / KEY) == ("600", os.getegid())
+    assert mode(place / PASSWORDS) == ("640", 33)
+    assert mode(place / name("a.test")) == ("644", os.getegid())
+    assert mode(place / "hosts")[0] == "755"
+    assert mode(place / "secrets")[0] == "711"
+
+
+def test_a_change_of_one_host_writes_one_host(releases):
+    before = releases.write(FIRST)
+    releases.switch(FIRST.digest)
+    after = releases.write(SECOND)
+
+    same = {path for path in (*FIRST.files, KEY) if (after / path).samefile(before / path)}
+    assert same == {name("a.test"), KEY}
+
+
+def test_without_hard_links_files_are_copied(releases, monkeypatch):
+    def no_link(*_args, **_options):
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    before = releases.write(FIRST)
+    releases.switch(FIRST.digest)
+    monkeypatch.setattr(disk.os, "link", no_link)
+    monkeypatch.setattr(Releases, "_keep_for_old_workers", lambda *_: None)
+    after = releases.write(SECOND)
+    releases.switch(SECOND.digest)
+
+    assert not (after / KEY).samefile(before / KEY)
+    assert releases.current() == SECOND
+
+
+def test_password_files_stay_in_reach_of_old_workers_for_one_release(releases):
+    releases.write(FIRST)
+    releases.switch(FIRST.digest)
+    second = releases.write(SECOND)
+    releases.switch(SECOND.digest)
+
+    assert (second / PASSWORDS).read_bytes() == b"user:hash"
+    assert PASSWORDS not in releases.current().secrets
+    third = releases.write(configuration())
+    assert not (third / PASSWORDS).exists()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "../evil",
+        "hosts/../../evil.conf",
+        "/etc/passwd",
+        "hosts/evil.conf",
+        "hosts/0123456789abcdef.conf\n",
+        "MANIFEST",
+        "",
+    ],
+)
+def test_names_that_no_release_has_are_refused(releases, path):
+    with pytest.raises(HostError, match="is no file of a release"):
+        releases.write(Configuration(files={path: ""}, digest="0" * 32))
+    assert not releases.folder.exists()
+
+
+@pytest.mark.parametrize("digest", ["", "../x", "current", "0" * 65])
+def test_digests_that_name_no_release_are_refused(releases, digest):
+    with pytest.raises(HostError, match="does not name a release"):
+        releases.write(Configuration(files={"nginx.conf": ""}, digest=digest))
+
+
+def test_a_text_cannot_stand_among_secrets(releases):
+    with pytest.raises(HostError, match="no file of a release"):
+        releases.write(Configuration(files={KEY: "text"}, digest="0" * 32))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "problem"),
+    [
+        (lambda path: path.chmod(0o777), "may be written to by others"),
+        (lambda path: os.chown(path, 65534, 65534), "belongs to user 65534"),
+    ],
+)
+def test_a_folder_of_others_is_refused(releases, spoil, problem):
+    releases.folder.mkdir()
+    spoil(releases.folder)
+
+    with pytest.raises(HostError, match=problem):
+        releases.write(FIRST)
+
+
+def test_a_planted_link_is_not_followed(releases, tmp_path):
+    (tmp_path / "victim").mkdir()
+    releases.folder.symlink_to(tmp_path / "victim")
+
+    with pytest.raises(HostError, match="is a symbolic link"):
+        releases.write(FIRST)
+    assert list((tmp_path / "victim").iterdir()) == []
+
+
+def test_old_releases_and_halves_go_and_the_live_and_the_proved_one_stay(releases):
+    all_of_them = [configuration({"a.test": server("a.test", body=str(i))}) for i in range(6)]
+    for one in all_of_them:
+        releases.write(one)
+    releases.switch(all_of_them[1].digest)
+    releases.confirm(all_of_them[0].digest)
+    (releases.folder / "releases" / f"{'0' * 32}.partial").mkdir()
+
+    releases.prune(3)
+
+    left = {path.name for path in (releases.folder / "releases").iterdir()}
+    assert left == {all_of_them[i].digest for i in (0, 1, 5)}
+
+
+def test_a_damaged_release_is_told(releases):
+    place = releases.write(FIRST)
+    releases.switch(FIRST.digest)
+    (place / "MANIFEST").write_text("[]")
+
+    with pytest.raises(HostError, match="damaged"):
+        releases.current()
+
+
+def test_a_full_disk_leaves_what_was_live(tmp_path):
+    """In a mount namespace of its own: a disk of 64 kB, with a release that fits and one that does not."""
+    script = tmp_path / "full.py"
+    script.write_text(FULL)
+    argv = ["unshare", "--mount", sys.executable, str(script), str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    ended = subprocess.run(argv, capture_output=True, text=True, check=False, env=environment)
+
+    assert ended.stdout.splitlines() == [
+        "No space left on device",
+        "live is the first",
+        "no half is left",
+        "small fits",
+    ], ended.stderr
+
+
+FULL = """
+import ctypes, sys
+from pathlib import Path
+from rulegen.errors import ApplyError
+from rulegen.host.nginx.releases import Releases
+from tests.host.nginx.examples import configuration, server
+
+mounted = Path(sys.argv[1]) / "disk"
+mounted.mkdir()
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.mount(b"tmpfs", bytes(mounted), b"tmpfs", 0, b"size=128k,mode=755") == 0
+releases = Releases(mounted / "nginx")
+first = configuration()
+releases.write(first)
+releases.switch(first.digest)
+try:
+    releases.write(configuration({"a.test": server("a.test", body="x" * 200_000)}))
+except ApplyError as error:
+    print("No space left on device" if "No space left on device" in error.message else error.message)
+    print("live is the first" if f"release {first.digest} is served as before" in error.message else error.message)
+    assert "make room" in error.hint
+left = [path.name for path in (releases.folder / "releases").iterdir()]
+print("no half is left" if left == [first.digest] else left)
+small = configuration({"b.test": server("b.test")})
+releases.write(small)
+releases.switch(small.digest)
+print("small fits" if releases.current() == small else "not")
+"""
+
+
+def test_a_folder_that_cannot_be_written_to_is_told(tmp_path):
+    script = tmp_path / "closed.py"
+    script.write_text(CLOSED)
+    argv = ["unshare", "--mount", sys.executable, str(script), str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    ended = subprocess.run(argv, capture_output=True, text=True, check=False, env=environment)
+
+    assert ended.stdout.splitlines() == ["True True", "True", "same"], ended.stderr
+
+
+CLOSED = """
+import ctypes, sys
+from pathlib import Path
+from rulegen.errors import HostError
+from rulegen.host.nginx.releases import Releases
+from tests.host.nginx.examples import configuration, server
+
+mounted = Path(sys.argv[1]) / "disk"
+mounted.mkdir()
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.mount(b"tmpfs", bytes(mounted), b"tmpfs", 0, b"size=1m,mode=755") == 0
+releases = Releases(mounted / "nginx")
+first, second = configuration(), configuration({"b.test": server("b.test")})
+releases.write(first)
+releases.switch(first.digest)
+assert libc.mount(b"none", bytes(mounted), None, 32 | 1, None) == 0
+try:
+    releases.write(second)
+except HostError as error:
+    print("Read-only file system" in error.message, "run as root" in error.hint)
+try:
+    Releases(mounted / "other").write(second)
+except HostError as error:
+    print("Read-only file system" in error.message)
+print("same" if releases.current() == first else "changed")
+"""
+
+
+def test_switching_to_a_release_that_is_not_there_changes_nothing(releases):
+    releases.write(FIRST)
+    releases.switch(FIRST.digest)
+
+    with pytest.raises(ApplyError, match=f"no such release; release {FIRST.digest} is served as before"):
+        releases.switch("0" * 32)
+    assert releases.live() == FIRST.digest

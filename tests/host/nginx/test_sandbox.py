@@ -1,0 +1,138 @@
+"""The sandbox: nginx says what it says, and can do no harm while it does."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from rulegen.host.nginx import sandbox
+from rulegen.host.nginx.releases import Releases
+from rulegen.host.runner import Command, Completed, run
+from rulegen.languages.nginx.configuration import Configuration, Secret
+from tests.host.nginx.examples import configuration, server
+
+KEY = "secrets/0123456789abcdef.pem"
+
+
+@pytest.fixture(params=["sealed", "bare"])
+def runner(request):
+    """Run tools as they are, or as where the kernel gives no namespaces."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    if request.param == "sealed":
+        return run
+
+    def without_namespaces(command: Command) -> Completed:
+        if command.argv[0] == "unshare":
+            return Completed(1, "", "unshare: unshare failed: Operation not permitted\n")
+        return run(command)
+
+    return without_namespaces
+
+
+def verdict(folder: Path, one: Configuration, runner=run, **options) -> sandbox.Verdict:
+    place = Releases(folder).write(one)
+    return sandbox.try_release(place, folder, runner, **options)
+
+
+def test_what_is_right_passes(folder, namespace, runner):
+    found = verdict(folder, configuration({"a.test": server("a.test", port=80)}), runner)
+
+    assert found.message is None
+    assert bool(found.note) == (runner is not run)
+
+
+def test_what_is_wrong_is_told_with_the_place_in_the_release(folder, namespace, runner):
+    found = verdict(folder, configuration({"a.test": server("a.test", extra="bogus on;")}), runner)
+
+    assert found.message is not None
+    assert found.message.startswith('unknown directive "bogus" in hosts/')
+    assert found.message.endswith(".conf:4")
+
+
+@pytest.mark.parametrize("listen", ["80", "192.0.2.77:80", "[2001:db8::7]:443"])
+def test_any_port_of_any_address_can_be_listened_on(folder, listen):
+    assert verdict(folder, configuration({"a.test": server("a.test", port=listen)})).message is None
+
+
+def test_what_runs_is_not_disturbed(folder, namespace):
+    with socket.create_server(("127.0.0.1", 8080)) as listener:
+        assert verdict(folder, configuration()).message is None
+        socket.create_connection(("127.0.0.1", 8080)).close()
+        listener.accept()[0].close()
+
+
+def test_keys_can_be_read_there_though_only_we_may_here(folder, runner, namespace):
+    including = server("a.test", extra=f"include {KEY};")
+    found = verdict(folder, configuration({"a.test": including}, secrets={KEY: Secret(b"# fine\n")}), runner)
+
+    assert found.message is None
+
+
+@pytest.mark.parametrize("path", ["/etc/shadow", "/root/key", "/proc/1/environ", "/proc/self/environ", "/var/log/x"])
+def test_nothing_of_the_node_can_be_read(folder, path):
+    found = verdict(folder, configuration({"a.test": server("a.test", extra=f"include {path};")}))
+
+    assert found.message is not None
+    assert "Permission denied" in found.message or "No such file" in found.message
+
+
+def test_not_even_what_everybody_can_read_beside_programs(folder, tmp_path):
+    (tmp_path / "open").write_text("# readable\n")
+    tmp_path.chmod(0o755)
+
+    found = verdict(folder, configuration({"a.test": server("a.test", extra=f"include {tmp_path}/open;")}))
+
+    assert found.message is not None
+    assert "No such file" in found.message
+
+
+@pytest.mark.parametrize("place", ["/tmp", "/dev/shm", "/var/tmp", "/usr", "/etc"])
+def test_nothing_of_the_node_can_be_written(folder, place):
+    path = f"{place}/rulegen-was-here-{os.getpid()}"
+    found = verdict(folder, configuration(top=f"error_log {path};"))
+
+    assert found.message is not None
+    assert not Path(path).exists()
+
+
+def test_a_name_is_not_looked_up_in_any_network(folder):
+    upstream = server("a.test", extra="location /x { proxy_pass http://example.com; }")
+
+    found = verdict(folder, configuration({"a.test": upstream}))
+
+    assert found.message is not None
+    assert "host not found" in found.message
+
+
+def test_what_keeps_nginx_busy_is_refused(folder, tmp_path):
+    busy = tmp_path / "nginx-busy"
+    busy.write_text("#!/bin/sh\nexec sleep 60\n")
+    busy.chmod(0o755)
+    tmp_path.chmod(0o755)
+
+    found = verdict(folder, configuration(), binary=str(busy), timeout_s=0.3)
+
+    assert found.message == "nginx -t was ended by signal 9 (Killed)"
+
+
+def test_it_runs_as_nobody_with_nothing(folder, tmp_path):
+    spy = tmp_path / "nginx-spy"
+    spy.write_text(
+        "#!/bin/sh\n"
+        'echo "nginx: [emerg] $(id -u) $(id -G) pid $$ $(env | cut -d= -f1 | sort | tr "\\n" " ")" >&2\n'
+        "cat /sys/class/net/*/ifindex 2>&1 | wc -l >/dev/null\n"
+        'ls / | tr "\\n" " " | sed "s/^/nginx: [emerg] root /" >&2\n'
+        "exit 1\n"
+    )
+    spy.chmod(0o755)
+    found = verdict(folder, configuration(), binary=str(spy))
+
+    assert found.message is not None
+    who, root = found.message.split("\n")
+    assert who.startswith("65534 65534 pid ")
+    assert not {"HOME", "USER", "SSH_AUTH_SOCK"} & set(who.split())
+    assert not {"root", "home", "var", "run", "sys"} & set(root.split()[1:])

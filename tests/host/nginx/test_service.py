@@ -1,0 +1,304 @@
+"""Serving: what was asked for is served, or what was served before still is, whatever dies in between."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from rulegen.errors import ApplyError, HostError
+from rulegen.host.nginx import keeping, processes
+from rulegen.host.nginx.quarantine import settle
+from rulegen.host.nginx.service import GENERATIONS, Action
+from rulegen.host.nginx.status import ask
+from tests.host.nginx.examples import configuration, name, server
+
+FIRST = configuration({"a.test": server("a.test", body="first")})
+SECOND = configuration({"a.test": server("a.test", body="second")})
+BROKEN = configuration({"a.test": server("a.test", extra="bogus on;")})
+
+
+def get(port: int = 8080, timeout_s: float = 5) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=timeout_s) as answer:
+        return answer.read().decode()
+
+
+def answer() -> str | None:
+    """Return what a client gets; None where it gets nothing."""
+    try:
+        return get(timeout_s=1)
+    except OSError:
+        return None
+
+
+def slow(bytes_per_s: int) -> str:
+    return f'location /slow {{ limit_rate {bytes_per_s}; return 200 "{"x" * 3000}"; }}'
+
+
+def test_the_first_apply_starts_nginx(service):
+    outcome = service.apply(FIRST, listens=[8080])
+
+    assert (outcome.action, outcome.digest, get()) == (Action.STARTED, FIRST.digest, "first")
+    status = service.status()
+    assert status.running
+    assert status.keeper
+    assert (status.digest, status.workers, status.generations) == (FIRST.digest, 2, 1)
+
+
+def test_a_change_is_served_to_every_new_connection_when_apply_returns(service):
+    service.apply(FIRST)
+    master = service.status().master
+
+    outcome = service.apply(SECOND)
+
+    assert outcome.action is Action.RELOADED
+    assert {get() for _ in range(30)} == {"second"}
+    assert service.status().master == master
+
+
+def test_the_same_again_does_nothing(service):
+    service.apply(FIRST)
+    before = processes.find(service.folder)
+
+    assert service.apply(FIRST).action is Action.NOTHING
+    assert processes.find(service.folder) == before
+
+
+@pytest.mark.parametrize("tested", [False, True])
+def test_a_configuration_that_nginx_refuses_changes_nothing(service, tested):
+    service.apply(FIRST)
+    before = processes.find(service.folder)
+
+    with pytest.raises(ApplyError, match=rf'unknown directive "bogus" in hosts/\w+.conf:4; release {FIRST.digest} is'):
+        service.apply(BROKEN, tested=tested)
+
+    assert get() == "first"
+    assert processes.find(service.folder) == before
+    assert service.releases.live() == FIRST.digest
+    assert service.apply(SECOND).action is Action.RELOADED
+
+
+def test_a_first_configuration_that_nginx_refuses_leaves_nothing_running(service):
+    with pytest.raises(ApplyError, match=r"bogus.*nothing is served"):
+        service.apply(BROKEN, tested=True)
+
+    assert processes.find(service.folder) == ()
+    assert not service.status().keeper
+    assert service.apply(FIRST).action is Action.STARTED
+
+
+def test_one_that_never_answers_its_digest_is_taken_back(service):
+    service._confirm_s = 1
+    service.apply(FIRST)
+    main = SECOND.files["nginx.conf"].replace(SECOND.digest, "0" * 32)
+    liar = type(SECOND)(files={**SECOND.files, "nginx.conf": main}, digest=SECOND.digest)
+
+    with pytest.raises(ApplyError, match=f"still serve '0000.*release {FIRST.digest} is served as before"):
+        service.apply(liar)
+
+    assert (get(), ask(service.folder)) == ("first", FIRST.digest)
+
+
+def test_a_taken_port_is_told_with_its_holder_before_anything_is_done(service):
+    with socket.create_server(("127.0.0.1", 8080)):
+        with pytest.raises(HostError, match=rf"port 8080 is held by process {os.getpid()} \(.*python") as caught:
+            service.apply(FIRST, listens=[8080])
+        assert "--http-port" in caught.value.hint
+        assert not service.releases.live()
+
+
+def test_a_port_that_nginx_finds_taken_is_told_with_its_holder(service):
+    with socket.create_server(("127.0.0.1", 8080)), pytest.raises(ApplyError, match=f"held by process {os.getpid()}"):
+        service.apply(FIRST)
+
+
+def test_a_reload_that_finds_a_port_taken_goes_back(service):
+    service.apply(FIRST)
+    with socket.create_server(("127.0.0.1", 8081)), pytest.raises(ApplyError, match="port 8081 is held by process"):
+        service.apply(configuration({"a.test": server("a.test", port=8081)}))
+
+    assert get() == "first"
+
+
+def test_a_killed_master_is_replaced_without_a_refused_connection(service, eventually):
+    service.apply(FIRST)
+    old = {process.pid for process in processes.find(service.folder)}
+    answers = []
+
+    os.kill(service.status().master, signal.SIGKILL)
+
+    def all_new() -> bool:
+        answers.append(answer())
+        now = processes.find(service.folder)
+        return processes.master(now) is not None and not old & {process.pid for process in now}
+
+    eventually(all_new)
+    answers += [answer() for _ in range(20)]
+    assert set(answers) == {"first"}
+    assert ask(service.folder) == FIRST.digest
+    assert service.apply(SECOND).action is Action.RELOADED
+
+
+def test_a_killed_worker_is_replaced(service, eventually):
+    service.apply(FIRST)
+    worker = processes.workers(processes.find(service.folder))[0]
+
+    processes.send(worker, signal.SIGKILL)
+
+    eventually(lambda: worker not in (found := processes.find(service.folder)) and len(processes.workers(found)) == 2)
+    assert get() == "first"
+
+
+def test_nginx_outlives_its_keeper_and_the_next_one_watches_it(service, eventually):
+    service.apply(FIRST)
+    status = service.status()
+    os.kill(status.keeper, signal.SIGKILL)
+    eventually(lambda: not service.status().keeper)
+    assert get() == "first"
+
+    outcome = service.apply(FIRST)
+
+    assert outcome.action is Action.NOTHING
+    assert outcome.notes == ("the keeper was gone and was started again",)
+    assert service.status().master == status.master
+    os.kill(status.master, signal.SIGKILL)
+    eventually(lambda: service.status().master not in {0, status.master} and answer() == "first")
+
+
+def test_all_killed_at_once(service, eventually):
+    service.apply(FIRST)
+    status = service.status()
+    os.kill(status.keeper, signal.SIGKILL)
+    os.kill(status.master, signal.SIGKILL)
+    eventually(lambda: not service.status().keeper)
+    assert get() == "first", "orphans serve on"
+
+    service.apply(SECOND)
+
+    assert {get() for _ in range(10)} == {"second"}
+
+
+def test_a_node_that_went_down_between_switch_and_proof_comes_up_with_what_worked(service, eventually):
+    service.apply(FIRST)
+    service.drain(5)
+    service.releases.write(BROKEN)
+    service.releases.switch(BROKEN.digest)
+
+    keeping.ensure(service.folder, "nginx")
+
+    eventually(lambda: ask(service.folder) == FIRST.digest)
+    assert service.releases.live() == FIRST.digest
+
+
+def test_drain_lets_a_slow_request_finish(service):
+    service.apply(configuration({"a.test": server("a.test", extra=slow(2000))}))
+    got: list[int] = []
+    with urllib.request.urlopen("http://127.0.0.1:8080/slow") as answering:
+        answering.read(1)
+        reader = threading.Thread(target=lambda: got.append(len(answering.read())))
+        reader.start()
+
+        assert service.drain(15)
+
+        reader.join()
+    assert got == [2999]
+    assert service.status() == type(service.status())(0, 0, "", 0, 0, 0)
+
+
+def test_drain_cuts_what_lasts_too_long(service):
+    endless = server("a.test", extra=slow(100))
+    service.apply(configuration({"a.test": endless}))
+    with urllib.request.urlopen("http://127.0.0.1:8080/slow"):
+        assert not service.drain(0.3, remove=True)
+
+    assert not service.folder.exists()
+    assert service.drain()
+
+
+def test_generations_of_old_workers_are_capped(service):
+    lasting = [configuration({"a.test": f"# {i}\n" + server("a.test", extra=slow(100))}, workers=1) for i in range(7)]
+    service.apply(lasting[0])
+    open_connections, notes = [], []
+    for one in lasting[1:]:
+        open_connections.append(urllib.request.urlopen("http://127.0.0.1:8080/slow"))
+        notes += service.apply(one).notes
+
+    assert service.status().generations <= GENERATIONS + 1
+    assert any("old workers were ended" in note for note in notes)
+    for connection in open_connections:
+        connection.close()
+
+
+def test_one_bad_host_of_many_is_quarantined(service):
+    hosts = {f"h{i}.test": server(f"h{i}.test", extra="return 200 $nowhere;" if i == 5 else "") for i in range(12)}
+
+    def suspects(message: str) -> list[str]:
+        return [host for host in hosts if name(host) in message]
+
+    settled = settle(
+        list(hosts),
+        lambda without: configuration({host: text for host, text in hosts.items() if host not in without}),
+        lambda candidate: service.test(candidate).message,
+        suspects,
+    )
+    service.apply(settled.configuration, tested=True)
+
+    assert dict(settled.quarantined) == {"h5.test": 'unknown "nowhere" variable'} or "h5.test" in settled.quarantined
+    assert len(settled.configuration.files) == 12
+
+
+KILLED = textwrap.dedent(
+    """
+    import os, signal, sys
+    from pathlib import Path
+    from rulegen.host.nginx.service import NginxService
+    from rulegen.host.runner import run
+    from tests.host.nginx.test_service import SECOND
+
+    left = int(sys.argv[2])
+
+    def dying(function):
+        def call(*args, **options):
+            global left
+            left -= 1
+            if left < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*args, **options)
+        return call
+
+    for word in ("open", "write", "link", "mkdir", "rename", "replace", "symlink", "unlink", "rmdir", "chmod"):
+        setattr(os, word, dying(getattr(os, word)))
+    signal.pidfd_send_signal = dying(signal.pidfd_send_signal)
+    NginxService(Path(sys.argv[1]), run).apply(SECOND, tested=True)
+    print("done")
+    """
+)
+
+
+def test_killed_at_any_moment_of_a_switch_the_old_or_the_new_is_there_and_the_next_apply_completes_it(service):
+    for moment in range(0, 60, 3):
+        service.apply(FIRST)
+        service.releases.discard(SECOND.digest)
+        argv = [sys.executable, "-c", KILLED, str(service.folder), str(moment)]
+        ended = subprocess.run(argv, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[3])
+
+        assert ended.returncode in {0, -signal.SIGKILL}, ended.stderr
+        current = service.releases.current()
+        assert current is not None
+        wanted = FIRST if current.digest == FIRST.digest else SECOND
+        assert dict(current.files) == dict(wanted.files)
+        assert get() in {"first", "second"}
+        service.apply(SECOND)
+        assert get() == "second"
+        if "done" in ended.stdout:
+            break
+    else:
+        pytest.fail("the switch has more moments than were tried")
