@@ -207,8 +207,10 @@ use-http2 use-proxy-protocol variables-hash-bucket-size whitelist-source-range w
 worker-shutdown-timeout
 """
 SETTINGS = tuple(_SETTINGS.split())
-# What may close the door for everybody, by its own right: an administrator's word, not that of one Ingress.
-_MAY_CLOSE = re.compile(r"use-proxy-protocol|whitelist-source-range|denylist-source-range|block-.*")
+# What keeps somebody out, and may close the door for everybody: where it cannot be read, nothing is applied at all.
+_GUARDS = re.compile(
+    r"use-proxy-protocol|whitelist-source-range|denylist-source-range|block-.*|.*real-ip.*|global-auth-url"
+)
 
 
 def _served(lab: IngressLab, documents: list[Document], folder: Path) -> tuple[str, list[str]]:
@@ -289,7 +291,7 @@ def test_no_setting_says_more_than_it_may(ingress_lab: IngressLab, number: int) 
     """The ConfigMap is an administrator's; still it is read by type, and a wrong value leaves the default."""
     value = PAYLOADS[number]
     namespace, name = objects.CONTROLLER_CONFIG.split("/")
-    data = {key: value for key in SETTINGS if not _MAY_CLOSE.fullmatch(key)} | {value or "empty": value}
+    data = {key: value for key in SETTINGS if not _GUARDS.fullmatch(key)} | {value or "empty": value}
     settings = objects.config_map(name, data, namespace)
     _, wrong = _served(ingress_lab, [settings], ingress_lab.folder / f"hostile-settings-{number}")
     assert not wrong, f"{value[:80]!r}\n" + "\n".join(wrong[:40])

@@ -222,6 +222,11 @@ def _named(entry: dict[str, Any]) -> tuple[str, str]:
             field = ""
         case _, "reserved-annotation-typo":
             field = "whitelist-source-rang"
+        case _, "auth-proxy-set-headers":
+            name, field = "evil-headers", "data"
+        case _, "canary-by-header" | "canary-header-pattern":
+            # Alone, a canary is of no Ingress, whatever it says: that is what is told.
+            field = "canary"
     return name, field
 
 
