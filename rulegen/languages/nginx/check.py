@@ -186,7 +186,7 @@ def _check_own(statement: Statement, own: Statement, marks: _Marks) -> None:
     for position, arg in enumerate(args):
         wanted = marks.argument(own, position)
         if arg != wanted:
-            raise _Fault(line, f"{name} … {arg}", f"{name} … {wanted or 'another kind of value'}")
+            raise _Fault(line, f"{name} ... {arg}", f"{name} ... {wanted or 'another kind of value'}")
 
 
 def _check_block(found: Sequence[Statement], intended: Sequence[Node], context: str, line: int) -> None:
@@ -215,7 +215,7 @@ def _check_directive(statement: Statement, node: Directive, context: str) -> Non
         if wanted is None:
             raise _Fault(line, _told(statement), f"{name} with a variable or a dollar sign where it takes none")
         if arg != wanted:
-            raise _Fault(line, f"{name} … {arg}", f"{name} … {wanted}")
+            raise _Fault(line, f"{name} ... {arg}", f"{name} ... {wanted}")
     if reason := refusal(context, name, args, block=block is not None):
         raise _Fault(line, _told(statement), f"only what is allowed: {reason}")
     if block is not None and node.block is not None:

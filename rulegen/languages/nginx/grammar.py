@@ -50,6 +50,10 @@ BLOCKS: Final = {
 ENTRY_BLOCKS: Final = frozenset({"map", "geo", "split_clients"})
 """Blocks whose lines are entries, not directives."""
 
+MAX_LOCATION: Final = 255
+"""Bytes of a location's path: nginx keeps its length in one byte, and a longer one would match other paths than its own
+(measured with 1.22: a prefix of 512 bytes matches everything). A regular expression may be longer."""
+
 _HTTP: Final = "http server location"
 
 _PLACES: Final = (
@@ -73,9 +77,12 @@ _PLACES: Final = (
     ("server location", "if location stub_status"),
     ("server server_if location location_if", "break return rewrite set"),
     (f"{_HTTP} server_if location_if", "rewrite_log uninitialized_variable_warn"),
-    (f"{_HTTP} location_if", "access_log add_header default_type error_page expires gzip limit_rate limit_rate_after"),
-    (_HTTP, "absolute_redirect client_body_buffer_size client_body_timeout client_max_body_size error_log etag"),
-    (_HTTP, "chunked_transfer_encoding client_body_temp_path if_modified_since keepalive_disable keepalive_time"),
+    (f"{_HTTP} location_if", "access_log add_header error_page expires gzip limit_rate limit_rate_after"),
+    (
+        _HTTP,
+        "absolute_redirect client_body_buffer_size client_body_timeout client_max_body_size default_type error_log",
+    ),
+    (_HTTP, "chunked_transfer_encoding client_body_temp_path etag if_modified_since keepalive_disable keepalive_time"),
     (_HTTP, "gzip_buffers gzip_comp_level gzip_disable gzip_http_version gzip_min_length gzip_proxied gzip_types"),
     (_HTTP, "gzip_vary lingering_close lingering_time lingering_timeout log_not_found log_subrequest"),
     (_HTTP, "limit_conn limit_conn_dry_run limit_conn_log_level limit_conn_status"),
@@ -205,7 +212,9 @@ def refusal(context: str, name: str, args: Sequence[str], *, block: bool) -> str
     if name in _PEERS and args and _SOCKET_FILE.match(args[0]):
         return f"{name} names a socket of this host"
     if name == "location" and not _is_location(args):
-        return "a location is a path that begins with /, a name that begins with @, or has a modifier of its own"
+        return (
+            f"a location is a path that begins with /, of at most {MAX_LOCATION} bytes, @ and a name, or ~ and a regex"
+        )
     return ""
 
 
@@ -218,9 +227,13 @@ def _is_location(args: Sequence[str]) -> bool:
     # nginx also takes a modifier that is glued to the path: such a path would mean something else than it says.
     match args:
         case [path]:
-            return path.startswith("/") or bool(_NAMED_LOCATION.match(path))
+            return _is_path(path) or bool(_NAMED_LOCATION.match(path))
         case ["=" | "^~", path]:
-            return path.startswith("/")
+            return _is_path(path)
         case ["~" | "~*", _]:
             return True
     return False
+
+
+def _is_path(path: str) -> bool:
+    return path.startswith("/") and len(path.encode(errors="surrogatepass")) <= MAX_LOCATION
