@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from typing import TYPE_CHECKING, Final
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from rulegen.host.nginx.processes import NginxProcess
 
 _QUESTIONS: Final = 5
+_MOST_READ: Final = 1 << 20
 _PAUSE_S: Final = 0.02
 _LONGEST_PAUSE_S: Final = 0.2
 _SERIOUS: Final = re.compile(r"\[emerg\] .*")
@@ -97,8 +99,9 @@ def _silence(answer: str | None, patience_s: float) -> str:
 
 def _behind(path: Path, start: int) -> str:
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            # a log that is shorter than it was has been begun anew
+            file.seek(start if os.fstat(file.fileno()).st_size >= start else 0)
+            return file.read(_MOST_READ).decode("utf-8", "replace")
     except OSError:
         return ""
-    # a log that is shorter than it was has been begun anew
-    return content[start if len(content) >= start else 0 :].decode("utf-8", "replace")

@@ -6,10 +6,13 @@ import ctypes
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
+
+_FEW: Final = 8
 
 
 def write_new(path: Path, content: bytes, mode: int, group: int) -> None:
@@ -62,12 +65,22 @@ def link_or_none(source: Path, target: Path, content: bytes, mode: int, group: i
     return True
 
 
-def sync_all(folder: Path) -> None:
-    """Have the disk hold all that was written below `folder` before: one call for thousands of files (syncfs(2)).
+def synchronize(folder: Path, new: Sequence[Path]) -> None:
+    """Have the disk hold what was written below `folder`: file by file where they are few, or else all at once.
+
+    One call for thousands of files (syncfs(2)) also waits for what others wrote to that disk.
 
     Raises:
         OSError: The disk failed, or was full after all.
     """
+    if len(new) <= _FEW:
+        for path in {*new, *(path.parent for path in new), folder.parent}:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        return
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         libc = ctypes.CDLL(None, use_errno=True)

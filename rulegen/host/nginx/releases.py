@@ -16,11 +16,11 @@ import json
 import os
 import re
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rulegen.errors import ApplyError, HostError
-from rulegen.host.nginx.disk import link_or_none, sync_all, write_new
+from rulegen.host.nginx.disk import link_or_none, synchronize, write_new
 from rulegen.kube.wording import printable
 from rulegen.languages.nginx.configuration import SECRETS, Configuration, Secret
 
@@ -69,6 +69,7 @@ class Releases:
         """
         self.folder = folder
         self._group = os.getegid() if worker_group is None else worker_group
+        self._latest: Path | None = None  # what is tried shares its files with what was tried before, too
 
     def prepare(self) -> None:
         """Make the folder and those in it.
@@ -131,7 +132,7 @@ class Releases:
                     shutil.rmtree(stale)
             self._build(partial, configuration, wanted)
             partial.rename(place)
-            sync_all(place.parent)
+            self._latest = place
         except OSError as error:
             shutil.rmtree(partial, ignore_errors=True)
             raise self._not_written(configuration, error) from None
@@ -148,6 +149,11 @@ class Releases:
     def confirm(self, digest: str) -> None:
         """Note that nginx serves with a release: what to go back to when a later one fails."""
         self._point(GOOD, digest)
+
+    def forget(self) -> None:
+        """Have no live release: what nothing is served with is not started after a reboot either."""
+        with suppress(FileNotFoundError):
+            (self.folder / CURRENT).unlink()
 
     def live(self) -> str:
         """Return the digest of the live release; empty where there is none."""
@@ -229,17 +235,20 @@ class Releases:
         for place, mode in ((partial, 0o755), *((partial / name, mode) for name, mode in _FOLDERS)):
             place.mkdir()
             place.chmod(mode)  # whatever our umask is
-        before = self.path(self.live()) if self.live() else None
-        for name, file in wanted.items():
-            if before is None or not link_or_none(before / name, partial / name, file.content, file.mode, file.group):
-                write_new(partial / name, file.content, file.mode, file.group)
-        if before is not None:
-            self._keep_for_old_workers(before, partial, wanted)
+        live = self.path(self.live()) if self.live() else None
+        sources = [place for place in (live, self._latest) if place is not None]
+        new = [partial / _MANIFEST]
+        for name, (content, mode, group) in wanted.items():
+            if not any(link_or_none(source / name, partial / name, content, mode, group) for source in sources):
+                write_new(partial / name, content, mode, group)
+                new.append(partial / name)
+        if live is not None:
+            self._keep_for_old_workers(live, partial, wanted)
         secrets = {name: secret.for_workers for name, secret in configuration.secrets.items()}
         listed = json.dumps({"files": sorted(configuration.files), "secrets": secrets}).encode()
-        sync_all(partial)
         write_new(partial / _MANIFEST, listed, _SECRET_MODE, os.getegid())
-        sync_all(partial)
+        # before it gets its name, and so before it can be live: a power cut must not leave empty files
+        synchronize(partial, new)
 
     def _keep_for_old_workers(self, before: Path, partial: Path, wanted: Mapping[str, _Wanted]) -> None:
         """Link password files which are no longer wanted: old workers open them by `current` at each request."""
@@ -260,7 +269,6 @@ class Releases:
             temporary.unlink(missing_ok=True)
             temporary.symlink_to(f"releases/{digest}")
             temporary.replace(self.folder / name)
-            sync_all(self.folder)
         except OSError as error:
             raise ApplyError(
                 f"release {digest} cannot be made {name}: {_reason(error)}; {self._served()}",

@@ -257,11 +257,12 @@ class NginxService:
 
     def _gone_back(self, configuration: Configuration, before: str, reason: str) -> ApplyError:
         """Return to the release that served before, and return the error that tells so."""
-        if not before or before == configuration.digest:
+        if before == configuration.digest:
+            return self._refused(configuration, reason, "it worked before, and is tried again and again")
+        if not before:
             self._ended(signal.SIGTERM, _ENDED_S)
-            if not before:
-                (self.folder / "current").unlink(missing_ok=True)
-                self.releases.discard(configuration.digest)
+            self.releases.forget()
+            self.releases.discard(configuration.digest)
             return self._refused(configuration, reason, "nothing is served")
         self.releases.switch(before)
         state = f"release {before} is served as before"
@@ -295,7 +296,7 @@ class NginxService:
 
     def _ended(self, number: signal.Signals, timeout_s: float) -> bool:
         """Signal keeper and nginx, and wait until all of it is gone; return whether it is."""
-        if number == signal.SIGKILL or not keeping.tell(self.folder, number):
+        if not keeping.tell(self.folder, number) or number == signal.SIGKILL:
             found = processes.find(self.folder)
             master = processes.master(found)
             told = found if number == signal.SIGKILL else ((master,) if master else ()) + processes.orphans(found)

@@ -224,7 +224,7 @@ def test_drain_cuts_what_lasts_too_long(service):
 
 
 def test_generations_of_old_workers_are_capped(service):
-    lasting = [configuration({"a.test": f"# {i}\n" + server("a.test", extra=slow(100))}, workers=1) for i in range(7)]
+    lasting = [configuration({"a.test": f"# {i}\n" + server("a.test", extra=slow(500))}, workers=1) for i in range(7)]
     service.apply(lasting[0])
     open_connections, notes = [], []
     for one in lasting[1:]:

@@ -1,0 +1,147 @@
+"""What nginx is, from what it says; who holds a port; which processes are ours; logs that grow."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from rulegen.errors import HostError
+from rulegen.host.nginx import ports, processes
+from rulegen.host.nginx.facts import gather_nginx, resolvers
+from rulegen.host.nginx.rotation import Journal, rotate
+from rulegen.host.runner import Command, Completed, MissingToolError, find, run
+
+SAYS = """\
+nginx version: nginx/1.22.1
+built with OpenSSL 3.0.22 25 Aug 2026 (running with OpenSSL 3.0.19 27 Jan 2026)
+TLS SNI support enabled
+configure arguments: --prefix=/usr/share/nginx --modules-path={modules} --with-compat --with-http_ssl_module \
+--with-http_v2_module --with-stream=dynamic --with-http_geoip_module=dynamic --with-threads
+"""
+
+
+def saying(text: str, code: int = 0):
+    return lambda _: Completed(code, "", text)
+
+
+def test_what_nginx_says_becomes_facts(tmp_path):
+    (tmp_path / "ngx_stream_module.so").touch()
+    (tmp_path / "resolv.conf").write_text(
+        "# x\nsearch a b\nnameserver 10.0.0.2\nnameserver fd00::2\nnameserver 10.0.0.2\n"
+    )
+
+    facts = gather_nginx(saying(SAYS.format(modules=tmp_path)), user="root", resolv_conf=tmp_path / "resolv.conf")
+
+    assert facts.version == (1, 22, 1)
+    assert facts.openssl == "3.0.19"
+    assert facts.built_in == {"compat", "http_ssl_module", "http_v2_module", "threads"}
+    assert dict(facts.modules) == {"ngx_stream_module": str(tmp_path / "ngx_stream_module.so")}
+    assert (facts.user, facts.group) == ("root", "root")
+    assert facts.resolvers == (ip_address("10.0.0.2"), ip_address("fd00::2"))
+
+
+def test_the_installed_nginx():
+    if find("nginx") is None:
+        pytest.skip("no nginx")
+    facts = gather_nginx(run)
+
+    assert facts.version >= (1, 18, 0)
+    assert facts.user
+
+
+def test_no_nginx_is_told_with_the_next_step():
+    def missing(command: Command) -> Completed:
+        raise MissingToolError(command.argv[0])
+
+    with pytest.raises(HostError, match="nginx is not installed") as caught:
+        gather_nginx(missing)
+    assert caught.value.hint == "apt install nginx-light"
+
+
+@pytest.mark.parametrize("answer", ["", "nginx version: openresty", "Segmentation fault"])
+def test_what_is_no_nginx_is_told(answer):
+    with pytest.raises(HostError, match="does not say which nginx it is"):
+        gather_nginx(saying(answer))
+
+
+def test_a_user_that_is_not_there_is_told():
+    with pytest.raises(HostError, match="there is no user 'nowhere'"):
+        gather_nginx(saying(SAYS.format(modules="/nowhere")), user="nowhere")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", ()),
+        ("nameserver\nnameserver x\n#nameserver 1.1.1.1\n", ()),
+        ("nameserver fe80::1%eth0\nnameserver ::1\n", (ip_address("::1"),)),
+    ],
+)
+def test_name_servers(tmp_path, text, expected):
+    (tmp_path / "resolv.conf").write_text(text)
+
+    assert resolvers(tmp_path / "resolv.conf") == expected
+
+
+def test_no_list_of_name_servers(tmp_path):
+    assert resolvers(tmp_path / "resolv.conf") == ()
+
+
+def test_who_holds_a_port(namespace):
+    with socket.create_server(("127.0.0.1", 81)), socket.create_server(("::1", 82), family=socket.AF_INET6):
+        found = ports.holders([80, 81, 82])
+        assert [(one.port, one.pid) for one in found] == [(81, os.getpid()), (82, os.getpid())]
+        assert ports.holders([80, 81, 82], ours=[os.getpid()]) == ()
+    assert ports.holders([81, 82]) == ()
+
+
+def test_a_program_that_only_calls_itself_nginx_is_not_ours(tmp_path):
+    title = "nginx: master process nginx"
+    process = subprocess.Popen(["bash", "-c", f"exec -a '{title}' sleep 60"], cwd=tmp_path)
+    try:
+        until = time.monotonic() + 5
+        while title.encode() not in Path(f"/proc/{process.pid}/cmdline").read_bytes() and time.monotonic() < until:
+            time.sleep(0.01)
+        assert processes.find(tmp_path) == ()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_number_that_was_given_to_another_process_is_not_signalled():
+    process = subprocess.Popen(["sleep", "60"])
+    try:
+        other = processes.NginxProcess(process.pid, processes.started(process.pid) - 1, 1, processes.Role.WORKER)
+        assert not processes.send(other, processes.signal.SIGKILL)
+        assert process.poll() is None
+    finally:
+        process.kill()
+        process.wait()
+    assert processes.started(process.pid) == 0
+
+
+def test_a_log_that_grew_is_set_aside_once(tmp_path):
+    (tmp_path / "access.log").write_text("x" * 100)
+    (tmp_path / "error.log").write_text("x")
+
+    assert rotate(tmp_path, largest=50)
+    assert not rotate(tmp_path, largest=50)
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["access.log.1", "error.log"]
+
+
+def test_the_journal_survives_a_folder_that_is_gone(tmp_path):
+    journal = Journal(tmp_path / "logs" / "keeper.log")
+    journal.write("lost")
+    (tmp_path / "logs").mkdir()
+    journal.write("kept \udcff")
+
+    assert (tmp_path / "logs" / "keeper.log").read_text().endswith("Z kept \\udcff\n")
+    shutil.rmtree(tmp_path / "logs")
