@@ -1,0 +1,96 @@
+"""Another server is asked about each request: the hidden location that asks, and the one that sends clients to it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rulegen.backends.nginx.names import INTERNAL, mark
+from rulegen.backends.nginx.upstream import interpolated
+from rulegen.languages.nginx.tree import Directive, template, variable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rulegen.languages.nginx.tree import Node, Word
+    from rulegen.model.ingress.ir import ExternalAuth, Server
+
+
+def auth_path(auth: ExternalAuth, host: str) -> str:
+    """Return the path of the hidden location that asks; no request from outside can have it."""
+    return f"{INTERNAL}auth/{mark(host, auth)}"
+
+
+def signin_name(auth: ExternalAuth, host: str) -> str:
+    """Return the name of the location that sends a client to sign in."""
+    return f"@signin_{mark(host, auth)}"
+
+
+def auth_location(auth: ExternalAuth, server: Server) -> Directive:
+    """Return the hidden location that asks. It replaces no answer by an error page: what it gets is the verdict."""
+    url = auth.url
+    block: list[Node] = [
+        Directive("internal"),
+        Directive("proxy_intercept_errors", ("off",)),
+        Directive("proxy_pass_request_body", ("off",)),
+    ]
+    if auth.method:
+        block.append(Directive("proxy_method", (auth.method,)))
+    if url.scheme == "https":
+        block.append(Directive("proxy_ssl_server_name", ("on",)))
+    back: Word = interpolated(auth.request_redirect) if auth.request_redirect else template("$request_uri")
+    headers: list[tuple[str, Word]] = [
+        ("Host", interpolated(url.authority)),
+        ("Content-Length", ""),
+        ("X-Forwarded-Proto", ""),
+        ("X-Request-ID", variable("req_id")),
+        ("X-Original-URL", template("$scheme://$http_host$request_uri")),
+        ("X-Original-Method", variable("request_method")),
+        ("X-Sent-From", "nginx-ingress-controller"),
+        ("X-Real-IP", variable("remote_addr")),
+        ("X-Forwarded-For", variable("forwarded_for")),
+        ("X-Auth-Request-Redirect", back),
+        ("Connection", ""),
+        ("Proxy", ""),
+    ]
+    if server.client_auth is not None:
+        headers += [
+            ("ssl-client-verify", variable("ssl_client_verify")),
+            ("ssl-client-subject-dn", variable("ssl_client_s_dn")),
+        ]
+    own = {name.lower() for name, _ in auth.set_headers}
+    headers = [pair for pair in headers if pair[0].lower() not in own] + list(auth.set_headers)
+    block += [Directive("proxy_set_header", pair) for pair in headers]
+    block += _pass(auth)
+    return Directive("location", ("=", auth_path(auth, server.host)), tuple(block))
+
+
+def _pass(auth: ExternalAuth) -> Iterator[Node]:
+    url = auth.url
+    rest: Word = interpolated(url.rest.partition("#")[0] or "/")
+    if auth.target:
+        yield Directive("proxy_pass", (template("%s://%s%s", url.scheme, auth.target, rest),))
+        return
+    # A variable makes nginx resolve the name when it is asked for, and start although the name is not there.
+    port = url.port or (443 if url.scheme == "https" else 80)
+    yield Directive("set", ("$auth_server", interpolated(f"{url.host}:{port}")))
+    yield Directive("proxy_pass", (template("%s://$auth_server%s", url.scheme, rest),))
+
+
+def auth_answer(auth: ExternalAuth) -> Iterator[Node]:
+    """Yield what is taken from the answer."""
+    cookie = "$auth_cookie_always" if auth.always_set_cookie else "$auth_cookie"
+    yield Directive("auth_request_set", (cookie, variable("upstream_http_set_cookie")))
+    for name in auth.response_headers:
+        lowered = name.lower().replace("-", "_")
+        yield Directive("auth_request_set", (f"$auth_header_{lowered}", variable(f"upstream_http_{lowered}")))
+
+
+def signin_location(auth: ExternalAuth, server: Server) -> Directive:
+    """Return the location that sends a client to sign in, with the URL to come back to."""
+    url = interpolated(auth.signin)
+    if f"{auth.redirect_param}=" not in auth.signin.partition("?")[2]:
+        sign = "&" if "?" in auth.signin else "?"
+        back = "$pass_access_scheme://$http_host$escaped_request_uri"
+        url = template(f"%s%s%s={back}", url, sign, auth.redirect_param)
+    answer = Directive("return", ("302", url))
+    return Directive("location", (signin_name(auth, server.host),), (answer,))

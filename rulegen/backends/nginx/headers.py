@@ -1,0 +1,125 @@
+"""Headers of requests and answers that hold for all locations; a location with one of its own repeats them.
+
+nginx inherits `proxy_set_header` and `add_header` from above only where a location has none. So what differs between
+locations is put into variables that are empty by default (an empty header is not sent), and the lists stand once.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from rulegen.languages.nginx.tree import Directive, template, variable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rulegen.languages.nginx.tree import Node, Word
+    from rulegen.model.ingress.settings import Settings
+
+_REQUEST: Final[tuple[tuple[str, str], ...]] = (
+    ("Host", "upstream_host"),
+    ("X-Request-ID", "req_id"),
+    ("X-Real-IP", "remote_addr"),
+    ("X-Forwarded-For", "forwarded_for"),
+    ("X-Forwarded-Host", "best_http_host"),
+    ("X-Forwarded-Port", "pass_port"),
+    ("X-Forwarded-Proto", "pass_access_scheme"),
+    ("X-Forwarded-Scheme", "pass_access_scheme"),
+    ("X-Forwarded-Prefix", "forwarded_prefix"),
+    ("X-Scheme", "pass_access_scheme"),
+    ("X-Original-Forwarded-For", "http_x_forwarded_for"),
+    ("Authorization", "passed_authorization"),
+)
+_ANSWER: Final[tuple[tuple[str, str], ...]] = (
+    ("Strict-Transport-Security", "hsts"),
+    ("Set-Cookie", "sticky_cookie"),
+    ("Set-Cookie", "auth_cookie_always"),
+    ("Access-Control-Allow-Origin", "cors_origin"),
+    ("Access-Control-Allow-Credentials", "cors_credentials_sent"),
+    ("Access-Control-Allow-Methods", "cors_methods_sent"),
+    ("Access-Control-Allow-Headers", "cors_headers_sent"),
+    ("Access-Control-Expose-Headers", "cors_expose_sent"),
+    ("Access-Control-Max-Age", "cors_max_age_sent"),
+)
+CORS_HEADERS: Final = tuple(dict.fromkeys(name for name, _ in _ANSWER if name.startswith("Access-Control-")))
+
+
+def request_headers(settings: Settings, extra: Iterable[tuple[str, Word]] = ()) -> list[tuple[str, Word]]:
+    """Return the headers that a backend is sent, those of `extra` instead of others of the same name."""
+    found: list[tuple[str, Word]] = [(name, variable(value)) for name, value in _REQUEST]
+    if settings.proxy_add_original_uri_header:
+        found.append(("X-Original-URI", variable("request_uri")))
+    found += [("Proxy", ""), *settings.proxy_set_headers]
+    return _instead(found, extra)
+
+
+def proxy_headers(settings: Settings, extra: Iterable[tuple[str, Word]] = ()) -> list[Node]:
+    """Return the directives for those headers, and for those between two neighbours, over HTTP/1."""
+    neighbours: list[tuple[str, Word]] = [
+        ("Upgrade", variable("http_upgrade")),
+        ("Connection", variable("connection_header")),
+    ]
+    pairs = _instead(neighbours + request_headers(settings), extra)
+    return [Directive("proxy_set_header", (name, value)) for name, value in pairs]
+
+
+def grpc_headers(settings: Settings, extra: Iterable[tuple[str, Word]] = ()) -> list[Node]:
+    """Return the directives for those headers over gRPC."""
+    return [Directive("grpc_set_header", pair) for pair in request_headers(settings, extra)]
+
+
+def answer_headers(settings: Settings, extra: Iterable[tuple[str, Word]] = ()) -> list[Node]:
+    """Return the directives for headers that are added to answers."""
+    found: list[Node] = [Directive("add_header", (name, variable(value), "always")) for name, value in _ANSWER]
+    found.append(Directive("add_header", ("Set-Cookie", variable("auth_cookie"))))
+    pairs = [*settings.add_headers, *extra]
+    return found + [Directive("add_header", (name, value, "always")) for name, value in pairs]
+
+
+def hidden_headers(settings: Settings, extra: Iterable[str] = ()) -> list[Node]:
+    """Return the directives for headers of backends that clients do not get."""
+    names = ["Strict-Transport-Security", *settings.hide_headers]
+    names += [name for name, _ in settings.add_headers]
+    names += extra
+    found: list[Node] = []
+    for name in dict.fromkeys(names):
+        found += [Directive(f"{module}_hide_header", (name,)) for module in ("proxy", "grpc", "fastcgi")]
+    if settings.allow_backend_server_header:
+        found.append(Directive("proxy_pass_header", ("Server",)))
+    return found
+
+
+def _instead(pairs: Iterable[tuple[str, Word]], extra: Iterable[tuple[str, Word]]) -> list[tuple[str, Word]]:
+    new = list(extra)
+    names = {name.lower() for name, _ in new}
+    return [pair for pair in pairs if pair[0].lower() not in names] + new
+
+
+FASTCGI: Final[tuple[tuple[str, Word], ...]] = (
+    ("QUERY_STRING", variable("query_string")),
+    ("REQUEST_METHOD", variable("request_method")),
+    ("CONTENT_TYPE", variable("content_type")),
+    ("CONTENT_LENGTH", variable("content_length")),
+    ("SCRIPT_NAME", variable("fastcgi_script_name")),
+    ("SCRIPT_FILENAME", variable("fastcgi_script_name")),
+    ("REQUEST_URI", variable("request_uri")),
+    ("DOCUMENT_URI", variable("document_uri")),
+    ("SERVER_PROTOCOL", variable("server_protocol")),
+    ("REQUEST_SCHEME", variable("scheme")),
+    ("HTTPS", variable("https")),
+    ("GATEWAY_INTERFACE", "CGI/1.1"),
+    ("SERVER_SOFTWARE", "nginx"),
+    ("REMOTE_ADDR", variable("remote_addr")),
+    ("REMOTE_PORT", variable("remote_port")),
+    ("SERVER_ADDR", variable("server_addr")),
+    ("SERVER_PORT", variable("server_port")),
+    ("SERVER_NAME", variable("server_name")),
+    ("HTTP_HOST", template("$best_http_host")),
+    ("HTTP_PROXY", ""),
+)
+"""What a FastCGI server is told (RFC 3875)."""
+
+
+def fastcgi_parameters(extra: Iterable[tuple[str, Word]] = ()) -> list[Node]:
+    """Return the directives for these parameters."""
+    return [Directive("fastcgi_param", pair) for pair in _instead(FASTCGI, extra)]

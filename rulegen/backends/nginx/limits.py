@@ -1,0 +1,50 @@
+"""Limits for each client: zones that count, and where they count."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rulegen.languages.nginx.tree import Directive, Entry, KeyKind, variable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rulegen.languages.nginx.tree import Node
+    from rulegen.model.ingress.ir import Limits
+
+ZONE_SIZE = "5m"
+"""Room for some 40,000 clients; when it is full, the clients that were idle longest are forgotten."""
+
+
+def limit_zones(name: str, limits: Limits) -> Iterator[Node]:
+    """Yield the zones of a location, which `name` stands for, and who is exempt from them.
+
+    The name holds a hash of all that defines the zone: nginx refuses to change a zone's key while it runs.
+    """
+    key = variable("binary_remote_addr")
+    if limits.exempt:
+        entries: list[Node] = [Entry("default", "1", KeyKind.FIXED)]
+        entries += [Entry(str(network), "0", KeyKind.FIXED) for network in limits.exempt]
+        yield Directive("geo", ("$remote_addr", f"$counted_{name}"), tuple(entries))
+        chosen = (Entry("default", "", KeyKind.FIXED), Entry("1", key))
+        yield Directive("map", (variable(f"counted_{name}"), f"$client_{name}"), chosen)
+        key = variable(f"client_{name}")
+    for unit, rate in (("s", limits.rps), ("m", limits.rpm)):
+        if rate:
+            zone = f"zone=r{unit}_{name}:{ZONE_SIZE}"
+            yield Directive("limit_req_zone", (key, zone, f"rate={rate}r/{unit}"))
+    if limits.connections:
+        yield Directive("limit_conn_zone", (key, f"zone=c_{name}:{ZONE_SIZE}"))
+
+
+def limit_directives(name: str, limits: Limits) -> Iterator[Node]:
+    """Yield the directives of the location itself."""
+    for unit, rate in (("s", limits.rps), ("m", limits.rpm)):
+        if rate:
+            yield Directive("limit_req", (f"zone=r{unit}_{name}", f"burst={rate * limits.burst_multiplier}", "nodelay"))
+    if limits.connections:
+        yield Directive("limit_conn", (f"c_{name}", str(limits.connections)))
+    if limits.rate:
+        yield Directive("limit_rate", (f"{limits.rate}k",))
+        if limits.rate_after:
+            yield Directive("limit_rate_after", (f"{limits.rate_after}k",))

@@ -1,0 +1,345 @@
+"""Locations: what is done with the requests for some paths of a host."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from rulegen.backends.nginx.auth import auth_answer, auth_location, auth_path, signin_location, signin_name
+from rulegen.backends.nginx.canary import canary_maps, choice
+from rulegen.backends.nginx.headers import (
+    CORS_HEADERS,
+    answer_headers,
+    fastcgi_parameters,
+    grpc_headers,
+    hidden_headers,
+    proxy_headers,
+)
+from rulegen.backends.nginx.limits import limit_directives, limit_zones
+from rulegen.backends.nginx.names import location_mark, mark
+from rulegen.backends.nginx.upstream import interpolated, sticky_key
+from rulegen.languages.nginx.tree import Directive, Entry, KeyKind, template, variable
+from rulegen.model.ingress import regex
+from rulegen.model.ingress.ir import Answer, MatchKind, ToName, ToUpstream
+from rulegen.model.ingress.values import spell_size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rulegen.languages.nginx.tree import Node, Word
+    from rulegen.model.ingress.ir import ErrorPages, Location, Server, Target
+    from rulegen.model.ingress.settings import Settings
+    from rulegen.net import Network
+
+_MODULES: Final = {"HTTPS": "proxy", "HTTP": "proxy", "AUTO_HTTP": "proxy", "GRPC": "grpc", "GRPCS": "grpc"}
+_SCHEMES: Final = {"HTTP": "http", "HTTPS": "https", "AUTO_HTTP": "$scheme", "GRPC": "grpc", "GRPCS": "grpcs"}
+_GRPC_NAMES: Final = frozenset(
+    {"connect_timeout", "send_timeout", "read_timeout", "buffer_size", "next_upstream", "next_upstream_tries"}
+    | {"next_upstream_timeout"}
+)
+
+
+class LocationText:
+    """The directives of one location, and what it needs beside it in its server and its host's file."""
+
+    def __init__(self, location: Location, server: Server, settings: Settings) -> None:
+        self._location, self._server, self._settings = location, server, settings
+        self._policy = location.policy
+        self._mark = location_mark(server.host, location.kind, location.path)
+
+    # -- beside it -----------------------------------------------------------------------------------------------------
+
+    def maps(self) -> Iterator[Node]:
+        """Yield what must stand in the host's file, outside of the server."""
+        location, policy = self._location, self._policy
+        if isinstance(location.target, ToUpstream) and location.canaries:
+            yield from canary_maps(self._mark, location.target.upstream, location.canaries)
+        if policy.cors is not None and not policy.cors.any_origin:
+            yield self._origins(f"origin_{self._cors_mark()}")
+        if policy.limits.is_any:
+            yield from limit_zones(self._limit_mark(), policy.limits)
+
+    def siblings(self) -> Iterator[Directive]:
+        """Yield the hidden locations that this one refers to."""
+        policy = self._policy
+        if isinstance(self._location.target, Answer):
+            return
+        if policy.external_auth is not None:
+            yield auth_location(policy.external_auth, self._server)
+            if policy.external_auth.signin:
+                yield signin_location(policy.external_auth, self._server)
+        if policy.errors is not None:
+            for code in policy.errors.codes:
+                yield self._error_page(policy.errors, code)
+
+    # -- itself --------------------------------------------------------------------------------------------------------
+
+    def directive(self) -> Directive:
+        """Return the location."""
+        kind, path = self._location.kind, self._location.path
+        args = (path,) if kind is MatchKind.PREFIX else (kind.value, path)
+        return Directive("location", args, tuple(self._block()))
+
+    def _block(self) -> Iterator[Node]:
+        location, policy = self._location, self._policy
+        if location.ingress is not None and len(self._server.ingresses) > 1:
+            yield Directive("set", ("$ingress", str(location.ingress)))
+        if isinstance(location.target, Answer) and policy.redirect is None:
+            yield Directive("return", (str(location.target.status),))
+            return
+        yield from self._to_https()
+        if policy.redirect is not None:
+            if policy.relative_redirects:
+                yield Directive("absolute_redirect", ("off",))
+            yield Directive("return", (str(policy.redirect[0]), interpolated(policy.redirect[1])))
+            return
+        yield from self._variables()
+        yield from self._guards()
+        yield from limit_directives(self._limit_mark(), policy.limits)
+        yield from self._sizes()
+        yield from self._headers()
+        yield from self._backend()
+
+    def _to_https(self) -> Iterator[Node]:
+        """Yield the redirect to HTTPS, and, where clients must show a certificate, the end of the road over HTTP."""
+        policy, server, settings = self._policy, self._server, self._settings
+        redirects = policy.force_ssl_redirect or (policy.ssl_redirect and server.has_tls)
+        exempt = self._location.source.startswith(settings.no_tls_redirect_locations)
+        if redirects and not exempt:
+            path = "request_uri" if policy.preserve_trailing_slash else "redirect_uri"
+            target = template(f"https://$redirect_host${path}")
+            answer = Directive("return", (str(settings.http_redirect_code), target))
+            yield _if(("$pass_access_scheme", "=", "http"), answer)
+        if server.client_auth is not None and server.client_auth.verify == "on":
+            yield _if(("$scheme", "=", "http"), Directive("return", ("403",)))
+
+    def _variables(self) -> Iterator[Node]:
+        """Yield what differs here from what holds for all, and what is done before anybody is asked who they are."""
+        policy = self._policy
+        if policy.cors is not None:
+            origin: Word = "*" if policy.cors.any_origin else variable(f"origin_{self._cors_mark()}")
+            yield _set("cors_origin", origin)
+            yield _set("cors_methods", policy.cors.methods)
+            yield _set("cors_headers", policy.cors.headers)
+            yield _set("cors_max_age", str(policy.cors.max_age_s))
+            if policy.cors.credentials:
+                yield _set("cors_credentials", "true")
+            if policy.cors.expose:
+                yield _set("cors_expose", policy.cors.expose)
+            yield _if(("$cors_preflight",), Directive("return", ("204",)))
+        if policy.upstream_vhost:
+            yield _set("vhost", policy.upstream_vhost)
+        if policy.forwarded_prefix:
+            yield _set("forwarded_prefix", policy.forwarded_prefix)
+        if policy.connection_header:
+            yield _set("connection_proxy_header", policy.connection_header)
+        if policy.basic_auth is not None:
+            yield _set("strip_authorization", "1")
+        if policy.sticky is not None:
+            yield _set("sticky_cookie", variable(f"{sticky_key(self._server.host, policy.sticky)}_set"))
+        if policy.rewrite_target:
+            pattern = self._location.path if self._location.kind is MatchKind.REGEX else "^/"
+            yield Directive("rewrite", (f"(?i){pattern}", interpolated(policy.rewrite_target), "break"))
+
+    def _guards(self) -> Iterator[Node]:
+        """Yield who may pass."""
+        policy, settings = self._policy, self._settings
+        if policy.satisfy_any:
+            yield Directive("satisfy", ("any",))
+        deny = policy.deny or settings.denylist_source_range
+        allow = policy.allow or settings.whitelist_source_range
+        # What all are kept from would be lost where a location has a list of its own.
+        deny = (*settings.block_cidrs, *deny) if deny or allow else deny
+        yield from (Directive("deny", (spell_network(network),)) for network in deny)
+        yield from (Directive("allow", (spell_network(network),)) for network in allow)
+        if allow:
+            yield Directive("deny", ("all",))
+        if policy.basic_auth is not None:
+            yield Directive("auth_basic", (policy.basic_auth.realm or "Authentication Required",))
+            yield Directive("auth_basic_user_file", (policy.basic_auth.file,))
+        auth = policy.external_auth
+        if auth is not None and not self._location.source.startswith(settings.no_auth_locations):
+            yield Directive("auth_request", (auth_path(auth, self._server.host),))
+            yield from auth_answer(auth)
+            if auth.signin:
+                yield Directive("error_page", ("401", "=", signin_name(auth, self._server.host)))
+
+    def _sizes(self) -> Iterator[Node]:
+        policy = self._policy
+        if policy.body_size is not None:
+            yield Directive("client_max_body_size", (spell_size(policy.body_size),))
+        if policy.body_buffer_size is not None:
+            yield Directive("client_body_buffer_size", (spell_size(policy.body_buffer_size),))
+        if not policy.access_log:
+            yield Directive("access_log", ("off",))
+
+    def _headers(self) -> Iterator[Node]:
+        """Yield lists of headers, as far as this location needs others than all have."""
+        policy, settings = self._policy, self._settings
+        extra: list[tuple[str, Word]] = []
+        auth, client = policy.external_auth, self._server.client_auth
+        if auth is not None:
+            extra += [(name, variable(_auth_variable(name))) for name in auth.response_headers]
+        if client is not None:
+            extra += [
+                ("ssl-client-verify", variable("ssl_client_verify")),
+                ("ssl-client-subject-dn", variable("ssl_client_s_dn")),
+                ("ssl-client-issuer-dn", variable("ssl_client_i_dn")),
+                ("ssl-client-cert", variable("ssl_client_escaped_cert") if client.pass_certificate else ""),
+            ]
+        if extra:
+            make = grpc_headers if policy.protocol.startswith("GRPC") else proxy_headers
+            yield from make(settings, extra)
+        if policy.headers:
+            yield from answer_headers(settings, policy.headers)
+        hidden = [name for name, _ in policy.headers]
+        if policy.cors is not None:
+            hidden += CORS_HEADERS
+        if hidden:
+            yield from hidden_headers(settings, hidden)
+
+    def _backend(self) -> Iterator[Node]:
+        policy, target = self._policy, self._location.target
+        module = _MODULES.get(policy.protocol, "fastcgi")
+        yield from self._tuning(module)
+        if policy.errors is not None:
+            yield Directive(f"{module}_intercept_errors", ("on",))
+            yield from (
+                Directive("error_page", (str(code), "=", f"@{self._error_mark(code)}")) for code in policy.errors.codes
+            )
+        if policy.proxy_ssl is not None and module != "fastcgi":
+            yield from self._proxy_ssl(module)
+        if isinstance(target, ToName):
+            yield _set("external", f"{target.host}:{target.port}")
+            if module != "fastcgi" and policy.protocol in {"HTTPS", "GRPCS", "AUTO_HTTP"} and policy.proxy_ssl is None:
+                yield Directive(f"{module}_ssl_server_name", ("on",))
+        if module == "fastcgi":
+            if policy.script_index:
+                yield Directive("fastcgi_index", (policy.script_index,))
+            extra = [(name, interpolated(text)) for name, text in policy.scripts.items()]
+            yield from fastcgi_parameters(extra) if extra else ()
+            yield Directive("fastcgi_pass", (self._address(target),))
+            return
+        scheme = {"HTTPS": "https", "GRPC": "grpc", "GRPCS": "grpcs", "AUTO_HTTP": "$scheme"}.get(
+            policy.protocol, "http"
+        )
+        yield Directive(f"{module}_pass", (self._url(scheme, target),))
+
+    def _tuning(self, module: str) -> Iterator[Node]:
+        policy = self._policy
+        for name, value in policy.proxy.items():
+            if module == "grpc" and name not in _GRPC_NAMES:
+                continue
+            if module == "fastcgi" and name == "http_version":
+                continue
+            yield Directive(f"{module}_{name}", tuple(value.split()))
+        if module != "proxy":
+            return
+        if policy.redirect_rewrite is not None:
+            before, after = policy.redirect_rewrite
+            yield Directive("proxy_redirect", (before, after) if after else (before,))
+        for name, pair in (("domain", policy.cookie_domain), ("path", policy.cookie_path)):
+            if pair is not None:
+                yield Directive(f"proxy_cookie_{name}", pair)
+
+    def _proxy_ssl(self, module: str) -> Iterator[Node]:
+        ssl = self._policy.proxy_ssl
+        if ssl is None:
+            return
+        for name, value in (
+            ("certificate", ssl.certificate),
+            ("certificate_key", ssl.certificate),
+            ("trusted_certificate", ssl.ca),
+            ("verify", "on" if ssl.verify else "off"),
+            ("verify_depth", str(ssl.verify_depth)),
+            ("ciphers", ssl.ciphers),
+            ("name", ssl.name),
+            ("server_name", "on" if ssl.server_name else "off"),
+        ):
+            if value:
+                yield Directive(f"{module}_ssl_{name}", (value,))
+        if ssl.protocols:
+            yield Directive(f"{module}_ssl_protocols", tuple(ssl.protocols.split()))
+
+    def _address(self, target: Target) -> Word:
+        if isinstance(target, ToName):
+            return variable("external")
+        if self._location.canaries:
+            return variable(choice(self._mark))
+        return target.upstream if isinstance(target, ToUpstream) else ""
+
+    def _url(self, scheme: str, target: Target) -> Word:
+        address = self._address(target)
+        if isinstance(address, str) and "$" not in scheme:
+            return f"{scheme}://{address}"
+        return template(f"{scheme}://%s", address)
+
+    # -- names ---------------------------------------------------------------------------------------------------------
+
+    def _cors_mark(self) -> str:
+        cors = self._policy.cors
+        return mark(self._server.host, *(cors.origins if cors else ()))
+
+    def _limit_mark(self) -> str:
+        return mark(self._server.host, self._location.ingress, self._policy.limits)
+
+    def _error_mark(self, code: int) -> str:
+        errors, ingress = self._policy.errors, self._location.ingress
+        return f"e{code}_{mark(ingress, errors.target if errors else '', *(_of_service(errors) if errors else ()))}"
+
+    def _origins(self, name: str) -> Directive:
+        cors = self._policy.cors
+        entries: list[Node] = [Entry("default", "", KeyKind.FIXED)]
+        for origin in cors.origins if cors else ():
+            pattern = (
+                regex.escape(origin).replace(r"\*\.", "[A-Za-z0-9-]+\\.", 1) if "*." in origin else regex.escape(origin)
+            )
+            prefix = "" if "://" in origin or origin == "null" else "[a-z]+://"
+            entries.append(Entry(f"^{prefix}{pattern}$", variable("http_origin"), KeyKind.REGEX_ANY_CASE))
+        return Directive("map", (variable("http_origin"), f"${name}"), tuple(entries))
+
+    def _error_page(self, errors: ErrorPages, code: int) -> Directive:
+        ingress = self._location.ingress
+        headers: list[tuple[str, Word]] = [
+            ("X-Code", str(code)),
+            ("X-Format", variable("http_accept")),
+            ("X-Original-URI", variable("request_uri")),
+            ("X-Namespace", ingress.namespace if ingress else ""),
+            ("X-Ingress-Name", ingress.name if ingress else ""),
+            ("X-Service-Name", errors.service),
+            ("X-Service-Port", errors.port),
+        ]
+        address: Word
+        block: list[Node] = [Directive("internal")]
+        if isinstance(errors.target, ToName):
+            block.append(_set("external", f"{errors.target.host}:{errors.target.port}"))
+            address = template("http://$external")
+        else:
+            address = f"http://{errors.target.upstream if isinstance(errors.target, ToUpstream) else ''}"
+        block.append(Directive("rewrite", ("^", "/", "break")))
+        block += proxy_headers(self._settings, headers)
+        block += [Directive("proxy_method", ("GET",)), Directive("proxy_pass_request_body", ("off",))]
+        block.append(Directive("proxy_set_header", ("Content-Length", "")))
+        block.append(Directive("proxy_pass", (address,)))
+        return Directive("location", (f"@{self._error_mark(code)}",), tuple(block))
+
+
+def _of_service(errors: ErrorPages) -> tuple[str, str]:
+    return errors.service, errors.port
+
+
+def _auth_variable(name: str) -> str:
+    return f"auth_header_{name.lower().replace('-', '_')}"
+
+
+def _set(name: str, value: Word) -> Directive:
+    return Directive("set", (f"${name}", value))
+
+
+def _if(condition: tuple[str, ...], inner: Directive) -> Directive:
+    """Return an `if`, whose first word is a variable's name with its dollar sign."""
+    return Directive("if", ("(", *condition, ")"), (inner,))
+
+
+def spell_network(network: Network) -> str:
+    """Return a network as nginx's access module reads it."""
+    return str(network.network_address) if network.prefixlen == network.max_prefixlen else str(network)

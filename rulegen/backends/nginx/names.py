@@ -1,0 +1,32 @@
+"""Names of files, variables, zones and hidden locations: hashes, so that no byte of an object gets into one."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from rulegen.model.ingress.ir import MatchKind
+
+INTERNAL: Final = "//rulegen/"
+"""Paths of hidden locations begin so: nginx makes one slash of two in every request, so none can ask for them."""
+
+
+def mark(*texts: object) -> str:
+    """Return 12 hexadecimal digits for a list of texts."""
+    return hashlib.sha256("\0".join(map(str, texts)).encode()).hexdigest()[:12]
+
+
+def host_file(host: str) -> str:
+    """Return the path of a host's file in a configuration."""
+    return f"hosts/{hashlib.sha256(host.encode()).hexdigest()[:16]}.conf"
+
+
+def upstream_file(service: object) -> str:
+    """Return the path of the file with a Service's upstreams."""
+    return f"upstreams/{hashlib.sha256(str(service).encode()).hexdigest()[:16]}.conf"
+
+
+def location_mark(host: str, kind: MatchKind, path: str) -> str:
+    """Return what stands for a location in names."""
+    return mark(host, kind.value, path)

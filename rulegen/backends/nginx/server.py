@@ -1,0 +1,160 @@
+"""Servers: all that is answered for the names of a host, and the file that it is written to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from rulegen.backends.nginx.location import LocationText
+from rulegen.backends.nginx.upstream import interpolated, sticky_maps, upstream
+from rulegen.languages.nginx.tree import Directive, template
+from rulegen.model.ingress import regex
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from rulegen.languages.nginx.tree import Node, Word
+    from rulegen.model.ingress.ir import ClientAuth, Server, Upstream
+    from rulegen.model.ingress.settings import Settings
+
+OTHER_HOSTS: Final = "_"
+"""What nginx's users call the server of every other name; no host can be called so."""
+
+
+def host_nodes(server: Server, settings: Settings, upstreams: Iterable[Upstream]) -> tuple[Node, ...]:
+    """Return all that a host's file holds.
+
+    Args:
+        server: The host.
+        settings: What holds for all.
+        upstreams: Those that this host alone uses.
+    """
+    texts = [LocationText(location, server, settings) for location in server.locations]
+    sticky = {(one.host, one.sticky.cookie): one.sticky for one in upstreams if one.sticky is not None}
+    maps: list[Node] = [node for text in texts for node in text.maps()]
+    maps += [node for (host, _), told in sticky.items() for node in sticky_maps(host, told)]
+    maps += [upstream(one) for one in upstreams]
+    nodes = [*dict.fromkeys(maps), _server(server, settings, texts)]
+    if server.redirects_from:
+        nodes.append(_redirecting(server, settings))
+    return tuple(nodes)
+
+
+def _server(server: Server, settings: Settings, texts: Sequence[LocationText]) -> Directive:
+    block: list[Node] = list(_listens(settings, is_default=not server.host))
+    names = [_name(host) for host in (server.host, *server.aliases)]
+    block.append(Directive("server_name", tuple(names)))
+    block += _tls(server, settings)
+    if len(server.ingresses) == 1:
+        block.append(Directive("set", ("$ingress", str(server.ingresses[0]))))
+    block += _guards(server, settings)
+    if server.app_root:
+        answer = Directive("return", ("302", template("$pass_access_scheme://$http_host%s", server.app_root)))
+        block.append(Directive("if", ("(", "$uri", "=", "/", ")"), (answer,)))
+    if not server.host and not any(location.path == "/healthz" for location in server.locations):
+        healthy = (Directive("access_log", ("off",)), Directive("return", ("200",)))
+        block.append(Directive("location", ("=", "/healthz"), healthy))
+    hidden: dict[tuple[Word, ...], Directive] = {}
+    for text in texts:
+        block.append(text.directive())
+        hidden.update((sibling.args, sibling) for sibling in text.siblings())
+    block += hidden.values()
+    return Directive("server", (), tuple(block))
+
+
+def _listens(settings: Settings, *, is_default: bool) -> Iterator[Node]:
+    """Yield the addresses; options stand once, with the default server, and hold for all."""
+    for address in addresses(settings):
+        for port, is_tls in ((settings.http_port, False), (settings.https_port, True)):
+            options: list[str] = []
+            if is_default:
+                options.append("default_server")
+                options += ["ssl"] * is_tls + ["http2"] * (is_tls and settings.use_http2)
+                options += ["proxy_protocol"] * settings.use_proxy_protocol
+                options += ["reuseport"] * settings.reuse_port + ["backlog=4096"]
+                options += ["ipv6only=on"] * address.startswith("[")
+            where = f"{address}:{port}" if address else str(port)
+            yield Directive("listen", (where, *options))
+
+
+def addresses(settings: Settings) -> list[str]:
+    """Return the addresses to listen on, an IPv6 one in brackets; an empty one is every IPv4 address."""
+    if settings.bind_address:
+        found = [f"[{address}]" if ":" in address else address for address in settings.bind_address]
+        return [address for address in found if not (settings.disable_ipv6 and address.startswith("["))]
+    return [""] if settings.disable_ipv6 else ["", "[::]"]
+
+
+def _name(host: str) -> str:
+    if not host:
+        return OTHER_HOSTS
+    if host.startswith("*."):
+        # nginx's own *.x stands for any number of labels; an Ingress means one.
+        return f"~^[\\w-]+\\.{regex.escape(host[2:])}$"
+    return host
+
+
+def _tls(server: Server, settings: Settings) -> Iterator[Node]:
+    """Yield what this host's TLS has of its own; one without a certificate has that of the default server."""
+    certificate = server.certificate
+    if not server.host and not certificate:
+        certificate = settings.default_certificate
+        if settings.ssl_reject_handshake:
+            yield Directive("ssl_reject_handshake", ("on",))
+            return
+    client = server.client_auth
+    if not certificate and (client is not None or server.ciphers or settings.ssl_reject_handshake):
+        certificate = settings.default_certificate
+    if certificate:
+        yield Directive("ssl_certificate", (certificate,))
+        yield Directive("ssl_certificate_key", (certificate,))
+    if server.certificate:
+        yield Directive("set", ("$has_certificate", "1"))
+        if settings.enable_ocsp:
+            yield Directive("ssl_stapling", ("on",))
+    if server.ciphers:
+        yield Directive("ssl_ciphers", (server.ciphers,))
+    if server.prefer_server_ciphers is not None:
+        yield Directive("ssl_prefer_server_ciphers", ("on" if server.prefer_server_ciphers else "off",))
+    if client is not None and client.ca:
+        yield from _client_certificate(client)
+
+
+def _client_certificate(client: ClientAuth) -> Iterator[Node]:
+    yield Directive("ssl_client_certificate", (client.ca,))
+    yield Directive("ssl_verify_client", (client.verify,))
+    yield Directive("ssl_verify_depth", (str(client.depth),))
+    if client.error_page:
+        yield Directive("error_page", ("495", "496", "=", interpolated(client.error_page)))
+
+
+def _guards(server: Server, settings: Settings) -> Iterator[Node]:
+    """Yield who is turned away from the whole host."""
+    client = server.client_auth
+    if client is not None and not client.ca:
+        yield Directive("return", ("403",))
+    elif client is not None and client.match:
+        refused = Directive("return", ("403",))
+        yield Directive("if", ("(", "$ssl_client_s_dn", "!~", client.match, ")"), (refused,))
+    for setting, name in ((settings.block_user_agents, "blocked_agent"), (settings.block_referers, "blocked_referer")):
+        if setting:
+            yield Directive("if", ("(", f"${name}", ")"), (Directive("return", ("403",)),))
+
+
+def _redirecting(server: Server, settings: Settings) -> Directive:
+    """Return the server of the name with or without `www.`, which sends all to this one."""
+    block: list[Node] = list(_listens(settings, is_default=False))
+    block.append(Directive("server_name", (server.redirects_from,)))
+    if server.certificate:
+        block.append(Directive("ssl_certificate", (server.certificate,)))
+        block.append(Directive("ssl_certificate_key", (server.certificate,)))
+    code = str(settings.http_redirect_code)
+    ports = [(settings.http_port, 80, "http"), (settings.https_port, 443, "https")]
+    if all(port == usual for port, usual, _ in ports):
+        target = template("$pass_access_scheme://%s$request_uri", server.host)
+        block.append(Directive("return", (code, target)))
+        return Directive("server", (), tuple(block))
+    for port, usual, scheme in ports:
+        suffix = "" if port == usual else f":{port}"
+        target = template("$scheme://%s$request_uri", f"{server.host}{suffix}")
+        block.append(Directive("if", ("(", "$scheme", "=", scheme, ")"), (Directive("return", (code, target)),)))
+    return Directive("server", (), tuple(block))

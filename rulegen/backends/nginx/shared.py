@@ -1,0 +1,274 @@
+"""What holds for all hosts, once: the values of the skeleton that `nginx.conf` is made of."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from rulegen.backends.nginx.headers import (
+    answer_headers,
+    fastcgi_parameters,
+    grpc_headers,
+    hidden_headers,
+    proxy_headers,
+)
+from rulegen.backends.nginx.location import spell_network
+from rulegen.backends.nginx.upstream import interpolated
+from rulegen.languages.nginx.tree import Directive, Entry, KeyKind, template, variable
+from rulegen.model.ingress import regex
+from rulegen.model.ingress.policies import buffers
+from rulegen.model.ingress.values import spell_size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rulegen.languages.nginx.tree import Node, Word
+    from rulegen.model.ingress.ir import IngressModel
+    from rulegen.model.ingress.settings import Settings
+
+STATUS_SOCKET: Final = "unix:run/status.sock"
+_UNLIMITED: Final = 1048576
+
+
+def main_nodes(settings: Settings) -> list[Node]:
+    """Return the directives outside of all blocks."""
+    found: list[Node] = []
+    if settings.user:
+        found.append(Directive("user", tuple(settings.user.split())))
+    found += [
+        Directive("worker_processes", (settings.worker_processes,)),
+        Directive("worker_rlimit_nofile", (str(settings.max_worker_open_files or _UNLIMITED),)),
+        Directive("worker_shutdown_timeout", (f"{settings.worker_shutdown_timeout}s",)),
+        Directive("pid", ("run/nginx.pid",)),
+        Directive("error_log", ("logs/error.log", settings.error_log_level)),
+    ]
+    return found
+
+
+def events_nodes(settings: Settings) -> list[Node]:
+    """Return what the block `events` holds."""
+    return [
+        Directive("worker_connections", (str(settings.max_worker_connections),)),
+        Directive("multi_accept", ("on",)),
+    ]
+
+
+def http_nodes(model: IngressModel) -> list[Node]:
+    """Return what the block `http` holds beside the skeleton's own."""
+    settings = model.settings
+    return [
+        *_clients(settings),
+        *_trust(settings),
+        *_proxy(settings),
+        *_headers(settings),
+        *_tls(settings),
+        *_gzip(settings),
+        *_access(settings),
+        *_log(settings),
+        *_resolver(model),
+    ]
+
+
+def status_server(digest: str) -> Directive:
+    """Return the server that only this node's rulegen can ask: which configuration this is, and how nginx fares."""
+    return Directive(
+        "server",
+        (),
+        (
+            Directive("listen", (STATUS_SOCKET,)),
+            Directive("access_log", ("off",)),
+            Directive("location", ("=", "/digest"), (Directive("return", ("200", digest)),)),
+            Directive("location", ("=", "/stub_status"), (Directive("stub_status"),)),
+            Directive("location", ("/",), (Directive("return", ("404",)),)),
+        ),
+    )
+
+
+def _power(least: int, needed: int) -> int:
+    size = least
+    while size < needed:
+        size *= 2
+    return size
+
+
+def size_nodes(model: IngressModel) -> list[Node]:
+    """Return the sizes of nginx's hash tables, which refuse a name that is too long, or too many."""
+    names = [name for server in model.servers.values() for name in (server.host, *server.aliases)]
+    longest = max(map(len, names), default=0)
+    variables = sum(4 * len(location.canaries) for server in model.servers.values() for location in server.locations)
+    # Steps, not exact sizes: one host more does not rewrite what all share.
+    sizes = {
+        "server_names_hash_bucket_size": _power(128, longest + 32),
+        "server_names_hash_max_size": _power(1024, 2 * len(names)),
+        "map_hash_bucket_size": 256,
+        "map_hash_max_size": 4096,
+        "variables_hash_bucket_size": 256,
+        "variables_hash_max_size": _power(4096, 2 * variables + 4 * len(names)),
+        "proxy_headers_hash_max_size": 1024,
+        "proxy_headers_hash_bucket_size": 256,
+    }
+    return [Directive(name, (str(size),)) for name, size in sizes.items()]
+
+
+def _clients(settings: Settings) -> Iterator[Node]:
+    number, size = settings.large_client_header_buffers
+    yield Directive("server_tokens", ("on" if settings.server_tokens else "off",))
+    yield Directive("keepalive_timeout", (f"{settings.keep_alive}s",))
+    yield Directive("keepalive_requests", (str(settings.keep_alive_requests),))
+    yield Directive("client_header_timeout", (f"{settings.client_header_timeout}s",))
+    yield Directive("client_body_timeout", (f"{settings.client_body_timeout}s",))
+    yield Directive("client_header_buffer_size", (spell_size(settings.client_header_buffer_size),))
+    yield Directive("large_client_header_buffers", (str(number), spell_size(size)))
+    yield Directive("client_body_buffer_size", (spell_size(settings.client_body_buffer_size),))
+    yield Directive("client_max_body_size", (spell_size(settings.proxy_body_size),))
+    yield Directive("ignore_invalid_headers", (_on(settings.ignore_invalid_headers),))
+    yield Directive("underscores_in_headers", (_on(settings.enable_underscores_in_headers),))
+    yield Directive("limit_req_status", (str(settings.limit_req_status_code),))
+    yield Directive("limit_conn_status", (str(settings.limit_conn_status_code),))
+
+
+def _trust(settings: Settings) -> Iterator[Node]:
+    """Yield who the client is, and whose word is taken for it."""
+    trusts = settings.use_forwarded_headers
+    if settings.use_proxy_protocol or trusts or settings.enable_real_ip:
+        header = "proxy_protocol" if settings.use_proxy_protocol else settings.forwarded_for_header
+        yield Directive("real_ip_header", (header,))
+        if not settings.use_proxy_protocol:
+            yield Directive("real_ip_recursive", ("on",))
+        for network in settings.proxy_real_ip_cidr:
+            yield Directive("set_real_ip_from", (spell_network(network),))
+    own: dict[str, Word] = {
+        "pass_access_scheme": variable("scheme"),
+        "pass_port": variable("server_port"),
+        "best_http_host": variable("this_host"),
+        "redirect_host": variable("host"),
+    }
+    header_of = {
+        "pass_access_scheme": "http_x_forwarded_proto",
+        "pass_port": "http_x_forwarded_port",
+        "best_http_host": "http_x_forwarded_host",
+        "redirect_host": "http_x_forwarded_host",
+    }
+    for name, value in own.items():
+        yield _fallback(name, variable(header_of[name]), value) if trusts else _constant(name, value)
+    full = settings.compute_full_forwarded_for
+    yield _constant("forwarded_for", variable("proxy_add_x_forwarded_for" if full else "remote_addr"))
+    request_id = variable("request_id") if settings.generate_request_id else ""
+    yield _fallback("req_id", variable("http_x_request_id"), request_id)
+
+
+def _proxy(settings: Settings) -> Iterator[Node]:
+    one, many, busy = buffers(
+        settings.proxy_buffer_size, settings.proxy_buffers_number, settings.proxy_busy_buffers_size
+    )
+    next_upstream = [*settings.proxy_next_upstream, *["non_idempotent"] * settings.retry_non_idempotent]
+    limit = settings.proxy_next_upstream_timeout or settings.proxy_read_timeout
+    for module in ("proxy", "grpc", "fastcgi"):
+        yield Directive(f"{module}_connect_timeout", (f"{settings.proxy_connect_timeout}s",))
+        yield Directive(f"{module}_send_timeout", (f"{settings.proxy_send_timeout}s",))
+        yield Directive(f"{module}_read_timeout", (f"{settings.proxy_read_timeout}s",))
+        yield Directive(f"{module}_next_upstream", tuple(dict.fromkeys(next_upstream)))
+        yield Directive(f"{module}_next_upstream_tries", (str(settings.proxy_next_upstream_tries),))
+        # A request that has waited as long as a backend may take is not sent to the next one.
+        yield Directive(f"{module}_next_upstream_timeout", (f"{limit}s",))
+        yield Directive(f"{module}_buffer_size", (spell_size(one),))
+        if module == "grpc":
+            continue
+        yield Directive(f"{module}_buffering", (settings.proxy_buffering,))
+        yield Directive(f"{module}_request_buffering", (settings.proxy_request_buffering,))
+        yield Directive(f"{module}_buffers", (str(many), spell_size(one)))
+        yield Directive(f"{module}_busy_buffers_size", (spell_size(busy),))
+        yield Directive(f"{module}_max_temp_file_size", (spell_size(settings.proxy_max_temp_file_size),))
+    yield Directive("proxy_http_version", (settings.proxy_http_version,))
+    yield Directive("proxy_redirect", ("off",))
+    yield Directive("proxy_cookie_domain", ("off",))
+    yield Directive("proxy_cookie_path", ("off",))
+
+
+def _headers(settings: Settings) -> Iterator[Node]:
+    yield from proxy_headers(settings)
+    yield from grpc_headers(settings)
+    yield from fastcgi_parameters()
+    yield from hidden_headers(settings)
+    yield from answer_headers(settings)
+    hsts = f"max-age={settings.hsts_max_age}"
+    hsts += "; includeSubDomains" * settings.hsts_include_subdomains + "; preload" * settings.hsts_preload
+    entries: list[Node] = [Entry("default", variable("upstream_http_strict_transport_security"), KeyKind.FIXED)]
+    if settings.hsts:
+        entries.append(Entry("on 1", hsts))
+    yield Directive("map", (template("$https $has_certificate"), "$hsts"), tuple(entries))
+
+
+def _tls(settings: Settings) -> Iterator[Node]:
+    yield Directive("ssl_protocols", settings.ssl_protocols)
+    yield Directive("ssl_ciphers", (settings.ssl_ciphers,))
+    yield Directive("ssl_prefer_server_ciphers", (_on(settings.ssl_prefer_server_ciphers),))
+    yield Directive("ssl_ecdh_curve", (settings.ssl_ecdh_curve,))
+    yield Directive("ssl_session_tickets", (_on(settings.ssl_session_tickets),))
+    yield Directive("ssl_session_timeout", (f"{settings.ssl_session_timeout}s",))
+    if settings.ssl_session_cache:
+        # A zone keeps its size for as long as nginx runs: the size is part of its name.
+        size = spell_size(settings.ssl_session_cache_size)
+        yield Directive("ssl_session_cache", (f"shared:tls{size}:{size}",))
+    else:
+        yield Directive("ssl_session_cache", ("off",))
+    yield Directive("ssl_buffer_size", (spell_size(settings.ssl_buffer_size),))
+
+
+def _gzip(settings: Settings) -> Iterator[Node]:
+    if settings.use_gzip:
+        yield Directive("gzip", ("on",))
+        yield Directive("gzip_comp_level", (str(settings.gzip_level),))
+        yield Directive("gzip_http_version", ("1.1",))
+        yield Directive("gzip_min_length", (str(settings.gzip_min_length),))
+        yield Directive("gzip_types", settings.gzip_types)
+        yield Directive("gzip_proxied", ("any",))
+        yield Directive("gzip_vary", ("on",))
+
+
+def _access(settings: Settings) -> Iterator[Node]:
+    """Yield who is turned away everywhere; an `allow` list stands with the locations, which may have their own."""
+    for network in settings.block_cidrs:
+        yield Directive("deny", (spell_network(network),))
+    for name, header, patterns in (
+        ("blocked_agent", "http_user_agent", settings.block_user_agents),
+        ("blocked_referer", "http_referer", settings.block_referers),
+    ):
+        entries: list[Node] = [Entry("default", "0", KeyKind.FIXED)]
+        for pattern in patterns:
+            kind = KeyKind.REGEX_ANY_CASE if pattern.startswith("~*") else KeyKind.REGEX
+            entries.append(Entry(pattern.removeprefix("~*"), "1", kind))
+        if patterns:
+            yield Directive("map", (variable(header), f"${name}"), tuple(entries))
+
+
+def _log(settings: Settings) -> Iterator[Node]:
+    if settings.disable_access_log:
+        yield Directive("access_log", ("off",))
+        return
+    text = interpolated(settings.log_format_upstream)
+    yield Directive("log_format", ("upstreaminfo", f"escape={settings.log_format_escape}", text))
+    entries: list[Node] = [Entry("default", "1", KeyKind.FIXED)]
+    entries += [Entry(f"^{regex.escape(path)}", "0", KeyKind.REGEX) for path in settings.skip_access_log_urls]
+    yield Directive("map", (variable("request_uri"), "$loggable"), tuple(entries))
+    yield Directive("access_log", ("logs/access.log", "upstreaminfo", template("if=$loggable")))
+
+
+def _resolver(model: IngressModel) -> Iterator[Node]:
+    if model.resolvers:
+        servers = [f"[{address}]" if ":" in address else address for address in model.resolvers]
+        options = ("valid=30s", *(("ipv6=off",) if model.settings.disable_ipv6 else ()))
+        yield Directive("resolver", (*servers, *options))
+        yield Directive("resolver_timeout", ("5s",))
+
+
+def _constant(name: str, value: Word) -> Directive:
+    return Directive("map", (variable("host"), f"${name}"), (Entry("default", value, KeyKind.FIXED),))
+
+
+def _fallback(name: str, source: Word, otherwise: Word) -> Directive:
+    entries = (Entry("default", source, KeyKind.FIXED), Entry("", otherwise))
+    return Directive("map", (source, f"${name}"), entries)
+
+
+def _on(value: bool) -> str:  # noqa: FBT001 - the word for a truth
+    return "on" if value else "off"
