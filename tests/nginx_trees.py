@@ -79,7 +79,8 @@ def _arguments(draw: st.DrawFn, name: str) -> tuple[Word, ...]:
         path = f"/{draw(writable)}"
         return (modifier, path) if modifier else (path,)
     if name == "if":
-        return ("(", "$x", draw(st.sampled_from(("=", "!="))), draw(_words(Reading.TEXT)), ")")
+        asked = draw(st.sampled_from(("$x", Interpolated((Variable("host"),)))))
+        return ("(", asked, draw(st.sampled_from(("=", "!="))), draw(_words(Reading.TEXT)), ")")
     words: list[Word] = []
     for position in range(draw(st.integers(0, 3))):
         words.append(draw(_words(reading(name, (*words, ""), position))))

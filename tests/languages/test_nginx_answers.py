@@ -149,7 +149,9 @@ def test_keys_of_maps_are_compared_literally_and_captures_are_put_in():
                 "location",
                 ("/",),
                 (
-                    Directive("if", ("(", "$http_x", "=", "a$b", ")"), (Directive("return", ("200", "dollar")),)),
+                    Directive(
+                        "if", ("(", variable("http_x"), "=", "a$b", ")"), (Directive("return", ("200", "dollar")),)
+                    ),
                     Directive("if", ("(", "$http_x", "~", "^a.b$", ")"), (Directive("return", ("200", "regex")),)),
                     Directive("return", ("200", variable("found"))),
                 ),

@@ -170,6 +170,8 @@ def test_literal_texts_that_differ_are_told_apart(one: str, other: str):
         ("server {\n return 200 ${1};\n}", server(Directive("return", ("200", variable("1")))), 2, "$1"),
         ("server {\n listen ${host};\n}", server(Directive("listen", (variable("host"),))), 2, "takes none"),
         ("server {\n etag $x;\n}", server(Directive("etag", ("$x",))), 2, "takes none"),
+        ("server {\n if ( ${x} ) {}}", server(Directive("if", ("(", variable("x"), ")"), ())), 2, "$x"),
+        ("server {\n if ( $xy ) {}}", server(Directive("if", ("(", template("$x$y"), ")"), ())), 2, "takes none"),
         ("map $host $x {}", (Directive("map", ("$host", "$x"), ()),), 1, "takes none"),
         ('map ${host} $x {\n "~a" 1;}', (Directive("map", (variable("host"), "$x"), (Entry("~a", "1"),)),), 2, "~a"),
         (

@@ -115,8 +115,8 @@ def test_a_directive_is_refused_with_a_reason(context: str, name: str, args: tup
         ("map", ("x", "$y"), "tl"),
         ("rewrite", ("^/$", "/x", "last"), "ltt"),
         ("location", ("~", "^/$"), "ll"),
-        ("if", ("(", "$x", "=", "y", ")"), "llltl"),
-        ("if", ("(", "$x", "~", "y$", ")"), "lllll"),
+        ("if", ("(", "$x", "=", "y", ")"), "lnltl"),
+        ("if", ("(", "$x", "~", "y$", ")"), "lnlll"),
         ("proxy_redirect", ("~^/$", "/x"), "lt"),
         ("proxy_redirect", ("/x", "/y"), "tt"),
         ("client_max_body_size", ("1m",), "w"),
@@ -124,5 +124,5 @@ def test_a_directive_is_refused_with_a_reason(context: str, name: str, args: tup
     ],
 )
 def test_arguments_are_read_as_text_literally_or_as_words(name: str, args: tuple, expected: str):
-    letters = {Reading.TEXT: "t", Reading.LITERAL: "l", Reading.WORD: "w"}
+    letters = {Reading.TEXT: "t", Reading.LITERAL: "l", Reading.WORD: "w", Reading.NAME: "n"}
     assert "".join(letters[reading(name, args, position)] for position in range(len(args))) == expected

@@ -248,6 +248,9 @@ def _meaning(key: str, context: str) -> tuple[KeyKind, str]:
 
 def _seen(word: Word, how: Reading) -> str | None:
     """Return the argument that nginx must see so that it means `word`; None if there is none."""
+    if how is Reading.NAME and not isinstance(word, str):
+        names = [part.name for part in word.parts if not isinstance(part, str)]
+        return f"${names[0]}" if len(names) == len(word.parts) == 1 and _NAME.match(names[0]) else None
     if isinstance(word, str):
         if how is Reading.TEXT:
             return word.replace("$", "${dollar}")

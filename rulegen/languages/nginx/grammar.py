@@ -24,6 +24,8 @@ class Reading(enum.Enum):
     """A dollar sign begins a variable, so a literal one must be written as `${dollar}`."""
     LITERAL = "literal"
     """A name, a path of a URL or a regular expression: a dollar sign is a character like others."""
+    NAME = "name of a variable"
+    """One variable, as `$name`: nginx takes no braces there."""
     WORD = "word"
     """A number, a size, a file of ours or a word of nginx: no dollar sign has any business there."""
 
@@ -183,6 +185,8 @@ def reading(name: str, args: Sequence[object], position: int) -> Reading:
     """
     if name == "if":
         # ( $variable = text ): only what = and != compare with is a text with variables.
+        if position == 1:
+            return Reading.NAME
         return _TEXT if position and args[position - 1] in {"=", "!="} else _LITERAL
     if name in _REGEX_AFTER_TILDE and not position and isinstance(args[0], str) and args[0].startswith("~"):
         return _LITERAL

@@ -150,11 +150,19 @@ def _lines(nodes: Iterable[Node], indent: str, block: str = "") -> Iterable[str]
 def _head(directive: Directive) -> str:
     if not directive.args:
         return directive.name
-    words = [
-        quote(word, takes_variables=_takes_variables(directive, position))
-        for position, word in enumerate(directive.args)
-    ]
+    words = [_word(directive, position) for position in range(len(directive.args))]
     return f"{directive.name} {' '.join(words)}"
+
+
+def _word(directive: Directive, position: int) -> Token:
+    word = directive.args[position]
+    if directive.name == "if" and position == 1 and isinstance(word, Interpolated):
+        # The variable that an if asks for is a name, not a text with variables: nginx knows no ${name} there.
+        match word.parts:
+            case (Variable(name),):
+                return quote(f"${name}", takes_variables=False)
+        raise UnquotableError("an if asks for one variable")
+    return quote(word, takes_variables=_takes_variables(directive, position))
 
 
 def _takes_variables(directive: Directive, position: int) -> bool:
@@ -166,7 +174,7 @@ def _takes_variables(directive: Directive, position: int) -> bool:
             raise UnquotableError(f"{name} {args[0]!r}: a variable that is read is no plain text")
         return position == 0
     if name == "if":
-        # if ( "$name" = text ): the name is read as it stands, and so is a regular expression.
+        # if ( $name = text ): a regular expression is read as it stands.
         return position > 0 and args[position - 1] in {"=", "!="}
     if position:
         return True
