@@ -100,8 +100,10 @@ def quote(word: Word, *, takes_variables: bool = True) -> Token:
     else:
         parts = word.parts
     written = "".join(
-        _reference(part) if isinstance(part, Variable) else _escaped(part, takes_variables=takes_variables)
-        for part in parts
+        [
+            _reference(part) if isinstance(part, Variable) else _escaped(part, takes_variables=takes_variables)
+            for part in parts
+        ]
     )
     if len(written.encode()) > MAX_TOKEN:
         raise UnquotableError(f"a value of {len(written)} characters is longer than nginx reads ({MAX_TOKEN} bytes)")
@@ -156,6 +158,8 @@ def _head(directive: Directive) -> str:
 
 def _word(directive: Directive, position: int) -> Token:
     word = directive.args[position]
+    if isinstance(word, str) and len(word) < MAX_TOKEN and _BARE.match(word):
+        return Token(word)
     if directive.name == "if" and position == 1 and isinstance(word, Interpolated):
         # The variable that an if asks for is a name, not a text with variables: nginx knows no ${name} there.
         match word.parts:
