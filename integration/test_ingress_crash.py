@@ -206,59 +206,55 @@ def test_an_apply_that_is_killed_costs_nothing_and_the_next_completes_it(
     assert len(list(releases.iterdir())) <= 4, said
 
 
+def mount(node: Node, *how: str) -> None:
+    """Mount something over the folder that the folder of nginx is made in; it ends with the node."""
+    node.host.run(["mount", *how, str(node.folder.parent)]).check()
+
+
 def test_a_full_disk_stops_a_change_not_the_service(ingress_lab: IngressLab) -> None:
     with ingress_lab.served_apart("full") as node:
-        node.host.run(["mkdir", str(node.folder)]).check()
-        node.host.run(["mount", "-t", "tmpfs", "-o", "size=3m,mode=755", "small", str(node.folder)]).check()
+        mount(node, "-t", "tmpfs", "-o", "size=3m,mode=755", "small")
         node.apply(world())
         with watched(ingress_lab) as watch:
-            node.host.run(["dd", "if=/dev/zero", f"of={node.folder}/filler", "bs=4k"])
+            node.host.run(["dd", "if=/dev/zero", f"of={node.folder.parent}/filler", "bs=4k"])
             node.write(world("full.test"))
             done = node.run("apply")
             assert done.code not in {0, None}
             assert "space" in done.stderr
             assert "Traceback" not in done.stderr
-            (node.outside() / "filler").unlink()
+            (node.outside(node.folder.parent) / "filler").unlink()
             check_completes(ingress_lab, node, "full.test")
         assert watch.failed == []
-        node.end()
-        node.host.run(["umount", str(node.folder)]).check()
 
 
 def test_a_disk_that_fills_up_before_the_first_start_leaves_nothing_half_done(ingress_lab: IngressLab) -> None:
     with ingress_lab.served_apart("full-first") as node:
-        node.host.run(["mkdir", str(node.folder)]).check()
-        node.host.run(["mount", "-t", "tmpfs", "-o", "size=8k,mode=755", "small", str(node.folder)]).check()
+        mount(node, "-t", "tmpfs", "-o", "size=8k,mode=755", "small")
         node.write(world())
         done = node.run("apply")
         assert done.code not in {0, None}
         assert "space" in done.stderr
         assert "Traceback" not in done.stderr
-        node.host.run(["mount", "-o", "remount,size=3m", str(node.folder)]).check()
+        mount(node, "-o", "remount,size=3m")
         check_completes(ingress_lab, node, "first.test")
-        node.end()
-        node.host.run(["umount", str(node.folder)]).check()
 
 
 def test_a_folder_that_cannot_be_written_stops_a_change_not_the_service(ingress_lab: IngressLab) -> None:
     with ingress_lab.served_apart("read-only") as node:
-        node.host.run(["mkdir", str(node.folder)]).check()
-        node.host.run(["mount", "-t", "tmpfs", "-o", "size=3m,mode=755", "small", str(node.folder)]).check()
+        mount(node, "-t", "tmpfs", "-o", "size=3m,mode=755", "small")
         node.apply(world())
         with watched(ingress_lab) as watch:
             # Logs that nginx has open for writing keep a file system from being made read-only as a whole.
-            node.host.run(["mount", "--bind", str(node.folder), str(node.folder)]).check()
-            node.host.run(["mount", "-o", "remount,bind,ro", str(node.folder)]).check()
+            mount(node, "--bind", str(node.folder.parent))
+            mount(node, "-o", "remount,bind,ro")
             node.write(world("read-only.test"))
             done = node.run("apply")
             assert done.code not in {0, None}
             assert str(node.folder) in done.stderr
             assert "Traceback" not in done.stderr
-            node.host.run(["umount", str(node.folder)]).check()
+            node.host.run(["umount", str(node.folder.parent)]).check()
             check_completes(ingress_lab, node, "read-only.test")
         assert watch.failed == []
-        node.end()
-        node.host.run(["umount", str(node.folder)]).check()
 
 
 def test_a_folder_of_somebody_else_is_refused(ingress_lab: IngressLab, node: Node) -> None:

@@ -1,4 +1,4 @@
-"""What Ingresses cost: N of them with a host and three paths each. Run as a process; prints seconds and sizes by name."""
+"""What Ingresses cost: N of them with a host and three paths each. A process; prints seconds and sizes by name."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ class IngressLab:
         folder = self.folder / f"{name}-{next(self._folders)}"
         folder.mkdir()
         folder.chmod(0o755)
-        node = Node(self.node.host, folder / "nginx", folder / "objects.json", services=services)
+        node = Node(self.node.host, folder / "nginx", self.folder / f"{folder.name}.json", services=services)
         self._nodes.append(node)
         try:
             yield self.occupy(node)
