@@ -1,4 +1,4 @@
-"""Single files of a release: written new or linked, never changed in place."""
+"""The disk: files written new or linked, never changed in place; folders that are ours; what its errors mean."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ import os
 import stat
 from typing import TYPE_CHECKING, Final
 
+from rulegen.errors import HostError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
 _FEW: Final = 8
+_AT_FDCWD: Final = -100
+_RENAME_EXCHANGE: Final = 2
 
 
 def write_new(path: Path, content: bytes, mode: int, group: int) -> None:
@@ -33,29 +37,29 @@ def write_new(path: Path, content: bytes, mode: int, group: int) -> None:
         os.close(descriptor)
 
 
-def link_or_none(source: Path, target: Path, content: bytes, mode: int, group: int) -> bool:
-    """Make `target` another name of `source` if that holds just these bytes for just these readers; tell whether.
-
-    False too where the file system has no such links, or they lie on two.
-
-    Raises:
-        OSError: Any other reason, as a full disk.
-    """
+def holds(path: Path, content: bytes, mode: int, group: int) -> bool:
+    """Tell whether a file is there with just these bytes, for just these readers."""
     try:
-        descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
         return False
     try:
         status = os.fstat(descriptor)
-        same = (
+        return (
             stat.S_ISREG(status.st_mode)
             and (status.st_size, stat.S_IMODE(status.st_mode), status.st_gid) == (len(content), mode, group)
             and os.read(descriptor, len(content) + 1) == content
         )
     finally:
         os.close(descriptor)
-    if not same:
-        return False
+
+
+def linked(source: Path, target: Path) -> bool:
+    """Make `target` another name of `source`; return whether the file system could.
+
+    Raises:
+        OSError: Another reason than that it has no such links, or they would span two: as a full disk.
+    """
     try:
         os.link(source, target, follow_symlinks=False)
     except OSError as error:
@@ -63,6 +67,18 @@ def link_or_none(source: Path, target: Path, content: bytes, mode: int, group: i
             return False
         raise
     return True
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Have two folders change their names, at once (renameat2(2)).
+
+    Raises:
+        OSError: They cannot.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(one))
 
 
 def synchronize(folder: Path, new: Sequence[Path]) -> None:
@@ -89,3 +105,40 @@ def synchronize(folder: Path, new: Sequence[Path]) -> None:
             raise OSError(number, os.strerror(number), str(folder))
     finally:
         os.close(descriptor)
+
+
+def check_ours(path: Path) -> None:
+    """Raise where others could plant files: a link is not followed, for whoever made it chose where it leads.
+
+    Raises:
+        HostError: It is a link, another's, or may be written to by others.
+        OSError: It is not there.
+    """
+    status = path.lstat()
+    problem = ""
+    if path.is_symlink():
+        problem = "is a symbolic link"
+    elif status.st_uid != os.geteuid():
+        problem = f"belongs to user {status.st_uid}"
+    elif status.st_mode & 0o022:
+        problem = f"may be written to by others (mode {status.st_mode & 0o7777:o})"
+    if problem:
+        raise HostError(
+            f"{path} {problem}: nginx is not run from it",
+            hint=f"choose another folder, or: chown {os.geteuid()} {path} && chmod go-w {path}",
+        )
+
+
+def reason(error: OSError) -> str:
+    """Return what failed, and on which path."""
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}"
+
+
+def hint(error: OSError) -> str:
+    """Return what to do about it; nothing where that is not known."""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return "make room on that disk and apply again"
+    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+        return "run as root, with a folder that can be written to (--nginx-dir)"
+    return ""

@@ -13,20 +13,17 @@ nginx does not die with its keeper: the next one finds it and watches it. Nothin
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import select
 import signal
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from rulegen.host.nginx import processes
+from rulegen.host.nginx.locks import locked_for_good, locked_or_not
 from rulegen.host.nginx.rotation import Journal, rotate
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 LOCK: Final = "keeper.lock"
 PID_FILE: Final = "keeper.pid"
@@ -39,7 +36,6 @@ _FIRST_PAUSE_S: Final = 0.2
 _LONGEST_PAUSE_S: Final = 30.0
 _STABLE_S: Final = 30.0
 _ORPHANS_S: Final = 2.0
-_LOCK_TRIES: Final = 20
 
 
 class Keeper:
@@ -263,26 +259,6 @@ class Keeper:
             os.read(self._wake, 4096)
 
 
-@contextlib.contextmanager
-def locked_or_not(path: Path) -> Iterator[bool]:
-    """Lock a file while the body runs, where nobody else has it locked; yield whether it is so.
-
-    Raises:
-        OSError: The file cannot be opened.
-    """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        mine = False
-    else:
-        mine = True
-    try:
-        yield mine
-    finally:
-        os.close(descriptor)
-
-
 def command(folder: Path, program: str) -> list[str]:
     """Return the command line of the nginx of a folder."""
     conf = f"{folder}/current/nginx.conf"
@@ -297,8 +273,7 @@ def main(folder: Path, program: str) -> int:
         return 0 if os.read(ready, 1) else 1
     os.close(ready)
     os.setsid()
-    lock = _lock(folder / "run" / LOCK)
-    if lock is None:
+    if not locked_for_good(folder / "run" / LOCK):
         os.write(tell, b"1")
         return 0
     if os.fork():  # nobody waits for the keeper, and it never gets a terminal
@@ -313,20 +288,6 @@ def main(folder: Path, program: str) -> int:
     keeper.keep()
     (folder / "run" / PID_FILE).unlink(missing_ok=True)
     return 0
-
-
-def _lock(path: Path) -> int | None:
-    """Return the locked file; None where another keeper has it. Who only looks holds it for a moment: try again."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    for _ in range(_LOCK_TRIES):
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            time.sleep(0.01)
-        else:
-            return descriptor
-    os.close(descriptor)
-    return None
 
 
 def _detach(folder: Path) -> None:

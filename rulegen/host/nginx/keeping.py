@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 import rulegen
 from rulegen.errors import HostError
 from rulegen.host.nginx import processes
-from rulegen.host.nginx.keeper import LOCK, PID_FILE, locked_or_not
+from rulegen.host.nginx.keeper import LOCK, PID_FILE
+from rulegen.host.nginx.locks import locked_or_not
 from rulegen.host.runner import MissingToolError, find
 from rulegen.kube.wording import printable
 

@@ -11,16 +11,16 @@ us leaves the old or the new, whole. Files that did not change are hard links, s
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import re
 import shutil
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rulegen.errors import ApplyError, HostError
-from rulegen.host.nginx.disk import link_or_none, synchronize, write_new
+from rulegen.host.nginx.disk import check_ours, exchange, hint, holds, linked, reason, synchronize, write_new
+from rulegen.host.nginx.locks import locked
 from rulegen.kube.wording import printable
 from rulegen.languages.nginx.configuration import SECRETS, Configuration, Secret
 
@@ -68,7 +68,8 @@ class Releases:
             worker_group: Id of the group that may read files which workers read; None leaves them to us alone.
         """
         self.folder = folder
-        self._group = os.getegid() if worker_group is None else worker_group
+        # without privileges nginx's workers run as we do
+        self._group = os.getegid() if worker_group is None or os.geteuid() != 0 else worker_group
         self._latest: Path | None = None  # what is tried shares its files with what was tried before, too
 
     def prepare(self) -> None:
@@ -85,9 +86,9 @@ class Releases:
                 (self.folder / "logs", 0o711),
             ):
                 path.mkdir(mode=mode, parents=True, exist_ok=True)
-                _check_ours(path)
+                check_ours(path)
         except OSError as error:
-            raise HostError(f"the folder of nginx cannot be used: {_reason(error)}", hint=_hint(error)) from None
+            raise HostError(f"the folder of nginx cannot be used: {reason(error)}", hint=hint(error)) from None
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -97,15 +98,12 @@ class Releases:
             HostError: The folder cannot be used.
         """
         self.prepare()
-        try:
-            descriptor = os.open(self.folder / "run" / "apply.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise HostError(f"the folder of nginx cannot be used: {_reason(error)}", hint=_hint(error)) from None
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(locked(self.folder / "run" / "apply.lock"))
+            except OSError as error:
+                raise HostError(f"the folder of nginx cannot be used: {reason(error)}", hint=hint(error)) from None
             yield
-        finally:
-            os.close(descriptor)
 
     def path(self, digest: str) -> Path:
         """Return the folder of a release, whether it is there or not."""
@@ -114,7 +112,7 @@ class Releases:
         return self.folder / "releases" / digest
 
     def write(self, configuration: Configuration) -> Path:
-        """Write a release and return its folder; one that is there already stays as it is.
+        """Write a release and return its folder; one that is there already stays, unless somebody changed it.
 
         Raises:
             HostError: A file has a name that no release has, or the folder cannot be used.
@@ -125,18 +123,29 @@ class Releases:
         self.prepare()
         partial = place.with_name(place.name + _PARTIAL)
         try:
-            if (place / _MANIFEST).exists():
+            if self._is_whole(place, wanted):
                 return place
-            for stale in (partial, place):
-                if stale.exists():
-                    shutil.rmtree(stale)
+            if partial.exists():
+                shutil.rmtree(partial)
             self._build(partial, configuration, wanted)
-            partial.rename(place)
+            if place.exists():
+                exchange(partial, place)
+                shutil.rmtree(partial)
+            else:
+                partial.rename(place)
             self._latest = place
         except OSError as error:
             shutil.rmtree(partial, ignore_errors=True)
             raise self._not_written(configuration, error) from None
         return place
+
+    def is_whole(self, configuration: Configuration) -> bool:
+        """Tell whether a release is on disk just as it is meant to be.
+
+        Raises:
+            HostError: A file has a name that no release has.
+        """
+        return self._is_whole(self.path(configuration.digest), self._wanted(configuration))
 
     def switch(self, digest: str) -> None:
         """Make a release the live one: what nginx reads at its next start or reload.
@@ -186,7 +195,7 @@ class Releases:
             files = {name: (place / name).read_bytes().decode("utf-8", "surrogateescape") for name in names}
             kept = {name: Secret((place / name).read_bytes(), workers) for name, workers in secrets.items()}
         except OSError as error:
-            raise HostError(f"release {digest} of nginx cannot be read: {_reason(error)}", hint=_hint(error)) from None
+            raise HostError(f"release {digest} of nginx cannot be read: {reason(error)}", hint=hint(error)) from None
         except (ValueError, KeyError, AttributeError, TypeError):
             raise HostError(f"release {digest} of nginx is damaged: {place / _MANIFEST} is no list") from None
         return Configuration(files=files, secrets=kept, digest=digest)
@@ -231,6 +240,13 @@ class Releases:
             raise HostError(f"{printable(wrong)!r} is no file of a release")
         return wanted
 
+    def _is_whole(self, place: Path, wanted: Mapping[str, _Wanted]) -> bool:
+        if not all((place / name).exists() for name in (_MANIFEST, "hosts", "upstreams", "secrets")):
+            return False
+        # one more file would be read where the main file includes `hosts/*.conf`
+        there = {f"{name}/{entry.name}" for name in ("hosts", "upstreams") for entry in os.scandir(place / name)}
+        return there <= wanted.keys() and all(holds(place / name, *file) for name, file in wanted.items())
+
     def _build(self, partial: Path, configuration: Configuration, wanted: Mapping[str, _Wanted]) -> None:
         for place, mode in ((partial, 0o755), *((partial / name, mode) for name, mode in _FOLDERS)):
             place.mkdir()
@@ -239,7 +255,8 @@ class Releases:
         sources = [place for place in (live, self._latest) if place is not None]
         new = [partial / _MANIFEST]
         for name, (content, mode, group) in wanted.items():
-            if not any(link_or_none(source / name, partial / name, content, mode, group) for source in sources):
+            same = [source / name for source in sources if holds(source / name, content, mode, group)]
+            if not same or not linked(same[0], partial / name):
                 write_new(partial / name, content, mode, group)
                 new.append(partial / name)
         if live is not None:
@@ -271,10 +288,10 @@ class Releases:
             temporary.replace(self.folder / name)
         except OSError as error:
             raise ApplyError(
-                f"release {digest} cannot be made {name}: {_reason(error)}; {self._served()}",
+                f"release {digest} cannot be made {name}: {reason(error)}; {self._served()}",
                 applied=(),
                 pending=(f"release {digest}",),
-                hint=_hint(error),
+                hint=hint(error),
             ) from None
 
     def _pointed(self, name: str) -> str:
@@ -291,38 +308,8 @@ class Releases:
 
     def _not_written(self, configuration: Configuration, error: OSError) -> ApplyError:
         return ApplyError(
-            f"the configuration of nginx cannot be written: {_reason(error)}; {self._served()}",
+            f"the configuration of nginx cannot be written: {reason(error)}; {self._served()}",
             applied=(),
             pending=(f"release {configuration.digest}",),
-            hint=_hint(error),
+            hint=hint(error),
         )
-
-
-def _check_ours(path: Path) -> None:
-    """Raise where others could plant files: a link is not followed, for whoever made it chose where it leads."""
-    status = path.lstat()
-    problem = ""
-    if path.is_symlink():
-        problem = "is a symbolic link"
-    elif status.st_uid != os.geteuid():
-        problem = f"belongs to user {status.st_uid}"
-    elif status.st_mode & 0o022:
-        problem = f"may be written to by others (mode {status.st_mode & 0o7777:o})"
-    if problem:
-        raise HostError(
-            f"{path} {problem}: nginx is not run from it",
-            hint=f"choose another folder, or: chown {os.geteuid()} {path} && chmod go-w {path}",
-        )
-
-
-def _reason(error: OSError) -> str:
-    where = f"{error.filename}: " if error.filename else ""
-    return f"{where}{error.strerror or error}"
-
-
-def _hint(error: OSError) -> str:
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return "make room on that disk and apply again"
-    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
-        return "run as root, with a folder that can be written to (--nginx-dir)"
-    return ""

@@ -139,7 +139,8 @@ class NginxService:
         """
         with self.releases.locked():
             digest = configuration.digest
-            if self.releases.live() == digest and answers(self.folder, digest):
+            served = self.releases.live() == digest and answers(self.folder, digest)
+            if served and self.releases.is_whole(configuration):
                 return self._nothing_to_do(digest)
             self._check_ports(listens)
             notes = []

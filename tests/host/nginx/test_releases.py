@@ -264,3 +264,28 @@ def test_switching_to_a_release_that_is_not_there_changes_nothing(releases):
     with pytest.raises(ApplyError, match=f"no such release; release {FIRST.digest} is served as before"):
         releases.switch("0" * 32)
     assert releases.live() == FIRST.digest
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda place: (place / name("a.test")).write_text("edited by hand"),
+        lambda place: (place / "hosts" / "0000000000000000.conf").write_text("one more"),
+        lambda place: (place / KEY).unlink(),
+        lambda place: (place / KEY).chmod(0o644),
+        lambda place: (place / "MANIFEST").unlink(),
+        lambda place: (place / "upstreams").rmdir(),
+    ],
+)
+def test_a_release_that_somebody_changed_is_mended(releases, spoil):
+    place = releases.write(FIRST)
+    releases.switch(FIRST.digest)
+    assert releases.is_whole(FIRST)
+    spoil(place)
+    assert not releases.is_whole(FIRST)
+
+    assert releases.write(FIRST) == place
+
+    assert releases.is_whole(FIRST)
+    assert releases.current() == FIRST
+    assert [path.name for path in place.parent.iterdir()] == [FIRST.digest]

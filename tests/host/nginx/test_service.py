@@ -72,6 +72,15 @@ def test_the_same_again_does_nothing(service):
     assert processes.find(service.folder) == before
 
 
+def test_what_somebody_edited_is_mended(service):
+    service.apply(FIRST)
+    (service.folder / "current" / name("a.test")).write_text(server("a.test", body="edited"))
+    processes.send(processes.master(processes.find(service.folder)), signal.SIGHUP)
+
+    assert service.apply(FIRST).action is Action.RELOADED
+    assert {get() for _ in range(10)} == {"first"}
+
+
 @pytest.mark.parametrize("tested", [False, True])
 def test_a_configuration_that_nginx_refuses_changes_nothing(service, tested):
     service.apply(FIRST)
@@ -302,3 +311,60 @@ def test_killed_at_any_moment_of_a_switch_the_old_or_the_new_is_there_and_the_ne
             break
     else:
         pytest.fail("the switch has more moments than were tried")
+
+
+FULL = textwrap.dedent(
+    """
+    import ctypes, os, sys, urllib.request
+    from pathlib import Path
+    from rulegen.errors import HostError
+    from rulegen.host.nginx.service import NginxService
+    from rulegen.host.runner import run
+    from tests.host.nginx.test_service import FIRST, SECOND, get
+
+    os.system("ip link set lo up")
+    disk = Path(sys.argv[1]) / "disk"
+    disk.mkdir()
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.mount(b"tmpfs", bytes(disk), b"tmpfs", 0, b"size=1m,mode=755") == 0
+    service = NginxService(disk / "nginx", run)
+    try:
+        service.apply(FIRST)
+        with open(disk / "filler", "wb", buffering=0) as filler:
+            try:
+                while True:
+                    filler.write(b"x" * 4096)
+            except OSError:
+                pass
+        try:
+            service.apply(SECOND)
+        except HostError as error:
+            told = "No space left on device" in error.message and FIRST.digest in error.message
+            print("told" if told else error.message)
+        print(get(), service.status().digest == FIRST.digest)
+        os.kill(service.status().keeper, 9)
+        os.kill(service.status().master, 9)
+        try:
+            while service.status().keeper:
+                pass
+            print(service.apply(FIRST).action.name, get())
+        except HostError as error:
+            print(error.message, get())
+        (disk / "filler").unlink()
+        print(service.apply(SECOND).digest == SECOND.digest, get())
+    finally:
+        print(service.drain(5, remove=True))
+    """
+)
+
+
+def test_a_full_disk_keeps_serving_and_goes_on_once_there_is_room(tmp_path):
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    argv = ["unshare", "--mount", "--net", sys.executable, "-c", FULL, str(tmp_path)]
+    ended = subprocess.run(argv, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[3])
+
+    lines = ended.stdout.splitlines()
+    assert lines[:2] == ["told", "first True"], (lines, ended.stderr)
+    assert lines[2].endswith(" first"), lines
+    assert lines[3:] == ["True second", "True"], (lines, ended.stderr)
