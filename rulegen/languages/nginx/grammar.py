@@ -215,6 +215,8 @@ def refusal(context: str, name: str, args: Sequence[str], *, block: bool) -> str
         return f"{name} names a file that is none of ours"
     if name in _PEERS and args and _SOCKET_FILE.match(args[0]):
         return f"{name} names a socket of this host"
+    if name == "auth_basic" and args and args[0] == "off":
+        return "a realm called off would let everybody in"
     if name == "location" and not _is_location(args):
         return (
             f"a location is a path that begins with /, of at most {MAX_LOCATION} bytes, @ and a name, or ~ and a regex"
