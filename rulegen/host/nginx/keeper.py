@@ -30,6 +30,7 @@ PID_FILE: Final = "keeper.pid"
 START_LOG: Final = "start.log"
 """What nginx said at its last start, before it opened its own log."""
 
+_AT_WORK: Final = b"at work"
 _ROUND_S: Final = 20.0
 _SOON_S: Final = 0.05
 _FIRST_PAUSE_S: Final = 0.2
@@ -270,20 +271,27 @@ def main(folder: Path, program: str) -> int:
     ready, tell = os.pipe()
     if os.fork():
         os.close(tell)
-        return 0 if os.read(ready, 1) else 1
+        answer = os.read(ready, 4096)
+        if answer != _AT_WORK:
+            sys.stderr.write(f"{answer.decode('utf-8', 'replace')}\n")
+        return 0 if answer == _AT_WORK else 1
     os.close(ready)
     os.setsid()
-    if not locked_for_good(folder / "run" / LOCK):
-        os.write(tell, b"1")
-        return 0
-    if os.fork():  # nobody waits for the keeper, and it never gets a terminal
-        os._exit(0)
-    keeper = Keeper(folder, program)
-    _detach(folder)
-    keeper.listen()
-    pid = os.getpid()
-    _replace(folder / "run" / PID_FILE, f"{pid} {processes.started(pid)}\n")
-    os.write(tell, b"1")
+    try:
+        if not locked_for_good(folder / "run" / LOCK):
+            os.write(tell, _AT_WORK)
+            return 0
+        if os.fork():  # nobody waits for the keeper, and it never gets a terminal
+            os._exit(0)
+        _detach(folder)
+        keeper = Keeper(folder, program)
+        keeper.listen()
+        pid = os.getpid()
+        _replace(folder / "run" / PID_FILE, f"{pid} {processes.started(pid)}\n")
+    except OSError as error:
+        os.write(tell, f"{error.filename or folder}: {error.strerror}".encode("utf-8", "backslashreplace"))
+        return 1
+    os.write(tell, _AT_WORK)
     os.close(tell)
     keeper.keep()
     (folder / "run" / PID_FILE).unlink(missing_ok=True)
@@ -301,7 +309,10 @@ def _detach(folder: Path) -> None:
 
 def _replace(path: Path, text: str) -> None:
     temporary = path.with_suffix(".new")
-    temporary.write_text(text)
+    try:
+        temporary.write_text(text)
+    except OSError as error:  # a full disk does not say where
+        raise OSError(error.errno, error.strerror, str(path)) from None
     temporary.replace(path)
 
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from ipaddress import ip_address
 from pathlib import Path
@@ -145,3 +146,13 @@ def test_the_journal_survives_a_folder_that_is_gone(tmp_path):
 
     assert (tmp_path / "logs" / "keeper.log").read_text().endswith("Z kept \\udcff\n")
     shutil.rmtree(tmp_path / "logs")
+
+
+def test_the_keeper_is_small():
+    """It lives as long as nginx: what it never needs, it never loads."""
+    text = "import sys, rulegen.host.nginx.keeper; print(*sys.modules)"
+    loaded = run(Command((sys.executable, "-c", text), environment={"PYTHONPATH": ":".join(sys.path)})).stdout.split()
+
+    heavy = {"kubernetes", "pyroute2", "jinja2", "subprocess", "ctypes", "dataclasses", "json", "logging"}
+    assert "rulegen.host.nginx.keeper" in loaded
+    assert not heavy & set(loaded)
