@@ -6,11 +6,15 @@ from typing import Any
 
 import click
 
+from rulegen.cli.ingress import IngressInputs, plan_ingress
+from rulegen.cli.ingress_options import ChosenIngress, ingress_options
 from rulegen.cli.inputs import Inputs, plan_live
-from rulegen.cli.options import LOCK_WAIT, OUTPUT, YES, Chosen, input_options, variant_option
+from rulegen.cli.options import LOCK_WAIT, OUTPUT, YES, Chosen, input_options, no_services_option, variant_option
 from rulegen.cli.writing import write
 from rulegen.errors import InputError, RulegenError
 from rulegen.plan.items import Action
+from rulegen.plan.plan import Plan
+from rulegen.road.ingress import ours
 
 
 class RefusedError(RulegenError):
@@ -21,31 +25,63 @@ class RefusedError(RulegenError):
 @input_options
 @variant_option
 @LOCK_WAIT
+@ingress_options()
+@no_services_option
 @click.option(
     "--allow-empty", is_flag=True, help="Also where the objects hold no Service at all, and the node has some."
 )
 @YES
 @OUTPUT
-def command(output: str, wait_s: int, *, allow_empty: bool, yes: bool, **chosen: Any) -> None:
+def command(output: str, wait_s: int, *, allow_empty: bool, no_services: bool, yes: bool, **chosen: Any) -> None:
     """Show the plan for this node, then make it so: make before break, only what changed.
+
+    With --ingress, nginx is started, or has its new configuration tried in a sandbox, is reloaded, and must answer
+    with it; an Ingress that nginx refuses is left out and told. It goes on running when the command has ended.
 
     \b
     rulegen apply                            what the cluster wants, on this node
     rulegen apply -f blog.yaml --node web-1  what a file says, as the node web-1
+    rulegen apply --ingress                  Ingresses too, on ports 80 and 443 of this host
     """
-    inputs = Inputs(Chosen(**chosen))
+    told = ChosenIngress.of(chosen)
+    inputs = Inputs(Chosen(**chosen), ingress=told if told.ingress else None)
+    ingress = IngressInputs(told, inputs) if told.ingress else None
+    variant = None
     with inputs.progress:
         _refuse_unread(inputs)
-        _refuse_previews(inputs)
-        plan, report, choice = plan_live(inputs)
-    if not inputs.model.services and not allow_empty:
-        gone = {item.owner for item in plan.items if item.is_leftover and item.action is Action.DELETE}
-        if gone:
-            raise RefusedError(
-                "the objects hold no Service, but this node serves some: this would take all of them away",
-                hint="look at the input again, or say --allow-empty",
-            )
-    write(plan, report, choice.variant, output=output, wait_s=wait_s, yes=yes)
+        if no_services:
+            plan, report = Plan(), inputs.report("Services are left alone")
+        else:
+            _refuse_previews(inputs)
+            plan, report, choice = plan_live(inputs)
+            variant = choice.variant
+            _refuse_empty(inputs, plan, allow_empty=allow_empty)
+        if ingress is not None:
+            _refuse_no_host(ingress, allow_empty=allow_empty)
+            plan, report = plan_ingress(ingress, plan, report)
+    write(plan, report, variant, output=output, wait_s=wait_s, yes=yes, ingress=ingress)
+
+
+def _refuse_empty(inputs: Inputs, plan: Plan, *, allow_empty: bool) -> None:
+    """Refuse to take all Services away because none was told of."""
+    if inputs.model.services or allow_empty:
+        return
+    if any(item.is_leftover and item.action is Action.DELETE and item.owner for item in plan.items):
+        raise RefusedError(
+            "the objects hold no Service, but this node serves some: this would take all of them away",
+            hint="look at the input again, or say --allow-empty",
+        )
+
+
+def _refuse_no_host(ingress: IngressInputs, *, allow_empty: bool) -> None:
+    """Refuse to take all hosts away because no Ingress was told of."""
+    if allow_empty or ours(ingress.inputs.world, ingress.options) or ingress.observed is None:
+        return
+    if sum(path.startswith("hosts/") for path in ingress.observed.files) > 1:
+        raise RefusedError(
+            "the objects hold no Ingress that is ours, but nginx serves some: this would take all of them away",
+            hint="look at the input again, or say --allow-empty",
+        )
 
 
 def _refuse_unread(inputs: Inputs) -> None:

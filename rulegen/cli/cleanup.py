@@ -6,11 +6,18 @@ from typing import Any
 
 import click
 
+from rulegen.cli.console import note
+from rulegen.cli.ingress_options import BINARY, FOLDER, ChosenIngress
 from rulegen.cli.inputs import Inputs, observe_live
-from rulegen.cli.options import LOCK_WAIT, OUTPUT, YES, Chosen, variant_option
+from rulegen.cli.options import LOCK_WAIT, OUTPUT, YES, Chosen, no_services_option, variant_option
 from rulegen.cli.writing import write
+from rulegen.host.nginx.service import NginxService
+from rulegen.host.runner import run
 from rulegen.plan.show import Report
 from rulegen.road import plan_cleanup
+
+DRAIN_S = 300.0
+"""Longer than nginx itself gives old connections by default (worker_shutdown_timeout, 240 s)."""
 
 
 @click.command("cleanup")
@@ -18,7 +25,11 @@ from rulegen.road import plan_cleanup
 @LOCK_WAIT
 @YES
 @OUTPUT
-def command(output: str, wait_s: int, *, yes: bool, **chosen: Any) -> None:
+@click.option("--ingress", is_flag=True, help="End nginx too, once it has answered what it was asked, and its folder.")
+@FOLDER
+@BINARY
+@no_services_option
+def command(output: str, wait_s: int, *, yes: bool, no_services: bool, **chosen: Any) -> None:
     """Remove our chains and jumps from this host, and nothing else; what kube-proxy wrote counts as ours.
 
     Services stop working through this node. Where a kubelet is at work, the chain that it shares with us stays.
@@ -26,10 +37,25 @@ def command(output: str, wait_s: int, *, yes: bool, **chosen: Any) -> None:
     \b
     rulegen cleanup
     rulegen cleanup --variant legacy
+    rulegen cleanup --ingress --no-services      nginx alone
     """
+    ingress = ChosenIngress.of(chosen)
+    if ingress.ingress:
+        _drain(ingress)
+    if no_services:
+        return
     inputs = Inputs(Chosen(**chosen))
     with inputs.progress:
         choice, observed = observe_live(inputs, flows=False)
         plan = plan_cleanup(inputs.options.mode, observed)
     report = Report(node=inputs.facts.hostname, mode="no", observed=f"iptables-{choice.variant} ({choice.reason})")
     write(plan, report, choice.variant, output=output, wait_s=wait_s, yes=yes)
+
+
+def _drain(ingress: ChosenIngress) -> None:
+    """End the nginx of a folder, and take the folder away."""
+    service = NginxService(ingress.folder, run, binary=ingress.nginx_binary)
+    is_there = ingress.folder.exists()
+    in_time = service.drain(DRAIN_S, remove=True)
+    if is_there:
+        note(f"nginx in {ingress.folder} has ended" + ("" if in_time else "; connections that lasted were cut"))

@@ -8,6 +8,8 @@ import click
 import msgspec
 
 from rulegen.cli.console import note, print_lines
+from rulegen.cli.ingress import IngressInputs, export_site
+from rulegen.cli.ingress_options import ChosenIngress, ingress_options
 from rulegen.cli.inputs import Inputs
 from rulegen.cli.options import Chosen, input_options
 from rulegen.host.output import write_folder
@@ -23,9 +25,14 @@ NAMES = {Family.IPV4: "iptables.save", Family.IPV6: "ip6tables.save"}
 @click.command("export")
 @input_options
 @click.option(
-    "-o", "--output", "folder", required=True, metavar="DIR", help="Where the files go; made if it is not there."
+    "-o", "--output", "folder", metavar="DIR", help="Where the files for Services go; made if it is not there."
 )
-def command(folder: str, **chosen: Any) -> None:
+@click.option(
+    "--nginx", "site", metavar="DIR", help="Where nginx's configuration for Ingresses goes; made if it is not there."
+)
+@click.option("--with-secrets", is_flag=True, help="Real certificates and password files; else placeholders.")
+@ingress_options(switch=False)
+def command(folder: str | None, site: str | None, *, with_secrets: bool, **chosen: Any) -> None:
     """Write the desired state of a node to files that the standard tools load, and the model that it comes from.
 
     \b
@@ -34,9 +41,25 @@ def command(folder: str, **chosen: Any) -> None:
     model.json                      every decision that was taken
 
     \b
+    nginx.conf, hosts/, upstreams/  with --nginx: for nginx -t -p DIR -c nginx.conf
+    provenance.json                 with --nginx: which Ingress and rule each location comes from
+
+    \b
     rulegen export -f shop/ --host host.yaml --node web-1 -o out/
+    rulegen export -f shop/ --nginx site/
     """
-    inputs = Inputs(Chosen(**chosen))
+    ingress = ChosenIngress.of(chosen)
+    inputs = Inputs(Chosen(**chosen), ingress=ingress if site else None)
+    if not folder and not site:
+        raise click.UsageError("say where to: -o DIR for Services, --nginx DIR for Ingresses, or both")
+    if site:
+        export_site(IngressInputs(ingress, inputs, is_live=False), site, with_secrets=with_secrets)
+    if folder:
+        _export_rules(inputs, folder)
+
+
+def _export_rules(inputs: Inputs, folder: str) -> None:
+    """Write the rules, the kernel parameters and the model."""
     with inputs.progress:
         compiled = inputs.compiled(None, is_live=False)
     files = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from rulegen.cli.console import Progress
@@ -11,7 +11,10 @@ from rulegen.errors import ConfigError, HostError, InputError, RulegenError, War
 from rulegen.host.files import read_sources, read_text
 from rulegen.host.runner import run
 from rulegen.kube.build import build_world, read_world
+from rulegen.kube.objects import ConfigMap
 from rulegen.kube.proxyconfig import API_VERSION, KIND, read_config
+from rulegen.kube.validate import Decoded
+from rulegen.kube.world import ObjectName
 from rulegen.kube.yaml_text import YamlFault, read_yaml
 from rulegen.languages.iptables.ruleset import Ruleset, read
 from rulegen.model.conntrack import Forgetting
@@ -22,7 +25,9 @@ from rulegen.plan.show import Report
 from rulegen.road import Compiled, Observed, backend_of, compile_model, counts_in, plan_node
 
 if TYPE_CHECKING:
+    from rulegen.cli.ingress_options import ChosenIngress
     from rulegen.cli.options import Chosen
+    from rulegen.errors import Rejected
     from rulegen.host.variant import VariantChoice
     from rulegen.kube.world import World
     from rulegen.model.conntrack import Flow
@@ -46,10 +51,12 @@ class Inputs:
     Attributes:
         is_of_this_host: Whether it is this host's state that a plan is made against; kernel parameters of this host say
             nothing about the one that a dump is of.
+        ingress: What is wanted of Ingresses; None where they are left alone.
     """
 
     chosen: Chosen
     is_of_this_host: bool = True
+    ingress: ChosenIngress | None = None
     progress: Progress = field(default_factory=Progress)
     _warnings: Warnings = field(default_factory=Warnings)
 
@@ -98,12 +105,40 @@ class Inputs:
             from rulegen.host.apiserver import read_cluster  # noqa: PLC0415 - loads the client, which is slow
 
             node = self.options.node_name or self.facts.hostname
-            cluster = read_cluster(chosen.kubeconfig, chosen.context, node, warnings=self._warnings)
+            wants_ingress = self.ingress is not None
+            cluster = read_cluster(
+                chosen.kubeconfig, chosen.context, node, ingress=wants_ingress, warnings=self._warnings
+            )
+            cluster += self._referred(cluster)
             world = build_world(cluster, service_cidrs=cidrs, node_port_range=ports)
         if chosen.strict and world.rejected:
             lines = [line for rejected in world.rejected for line in rejected.lines()]
             raise StrictError("\n".join(lines), hint="mend the objects, or leave --strict out to go on without them")
         return world
+
+    def _referred(self, cluster: list[Decoded | Rejected]) -> list[Decoded | Rejected]:
+        """Return the Secrets and ConfigMaps that Ingresses name, asked for one by one."""
+        if self.ingress is None:
+            return []
+        from rulegen.host.apiserver import read_named  # noqa: PLC0415 - loads the client, which is slow
+        from rulegen.model.ingress.references import header_maps, references  # noqa: PLC0415 - as above
+
+        chosen = self.ingress
+        ask = partial(read_named, self.chosen.kubeconfig, self.chosen.context, warnings=self._warnings)
+        world = build_world(cluster)
+        ours = [one for one in world.ingresses.values() if not chosen.selection.refusal(one, world.ingress_classes)]
+        named = references(ours, chosen.annotations_prefix)
+        secrets = named.secrets | {name for name in (chosen.default_ssl_certificate,) if name}
+        settings = frozenset(name for name in (chosen.configmap,) if name)
+        found = ask(secrets=sorted(secrets), config_maps=sorted(named.config_maps | settings))
+        maps = [one.object for one in found if isinstance(one, Decoded) and isinstance(one.object, ConfigMap)]
+        headers = [
+            name
+            for one in maps
+            if ObjectName(one.metadata.namespace, one.metadata.name) in settings
+            for name in header_maps(one)
+        ]
+        return found + ask(config_maps=sorted(set(headers)))
 
     def warn(self, text: str) -> None:
         """Have the report tell what went wrong although work goes on."""

@@ -244,3 +244,10 @@ def variant_option(function: F) -> F:
 def node_port_range_option(function: F) -> F:
     """Add --node-port-range."""
     return _NODE_PORT_RANGE(function)
+
+
+def no_services_option(function: F) -> F:
+    """Add --no-services."""
+    return click.option(
+        "--no-services", is_flag=True, help="Leave the rules for Services alone; somebody else keeps them."
+    )(function)

@@ -7,9 +7,12 @@ from typing import Any
 import click
 
 from rulegen.cli.console import has_colour, print_json, print_lines
+from rulegen.cli.ingress import IngressInputs, plan_ingress
+from rulegen.cli.ingress_options import ChosenIngress, ingress_options
 from rulegen.cli.inputs import Inputs, plan_live, plan_saved
-from rulegen.cli.options import OUTPUT, Chosen, input_options, variant_option
+from rulegen.cli.options import OUTPUT, Chosen, input_options, no_services_option, variant_option
 from rulegen.plan import show
+from rulegen.plan.plan import Plan
 
 CHANGES = 2
 """Exit code of `--detailed-exitcode` where something would change."""
@@ -25,9 +28,13 @@ CHANGES = 2
     help="Compare with saved dumps (iptables-save, ip6tables-save; files or a folder, told apart by content), or with"
     " a node that has nothing; may be repeated. Without it, with this host's kernel.",
 )
+@ingress_options()
+@no_services_option
 @click.option("--detailed-exitcode", is_flag=True, help="Exit with 0 for no changes, 2 for changes, 1 for an error.")
 @OUTPUT
-def command(output: str, observed: tuple[str, ...], *, detailed_exitcode: bool, **chosen: Any) -> int:
+def command(
+    output: str, observed: tuple[str, ...], *, detailed_exitcode: bool, no_services: bool, **chosen: Any
+) -> int:
     """Show what would change on a node, and change nothing.
 
     \b
@@ -35,11 +42,18 @@ def command(output: str, observed: tuple[str, ...], *, detailed_exitcode: bool, 
     rulegen plan -f shop/ --observed none                 manifests from git, against an empty node
     rulegen plan -f objects.yaml --host host.yaml --observed iptables.save --observed ip6tables.save
                                                           another node, from files alone
+    rulegen plan --ingress                                Ingresses too: which hosts change, must nginx reload
     rulegen plan --detailed-exitcode -o json              for scripts: drift gives exit code 2
     """
-    inputs = Inputs(Chosen(**chosen), is_of_this_host=not observed)
+    ingress = ChosenIngress.of(chosen)
+    inputs = Inputs(Chosen(**chosen), is_of_this_host=not observed, ingress=ingress if ingress.ingress else None)
     with inputs.progress:
-        plan, report = plan_saved(inputs, observed) if observed else plan_live(inputs)[:2]
+        if no_services:
+            plan, report = Plan(), inputs.report("Services are left alone")
+        else:
+            plan, report = plan_saved(inputs, observed) if observed else plan_live(inputs)[:2]
+        if ingress.ingress:
+            plan, report = plan_ingress(IngressInputs(ingress, inputs, is_live=not observed), plan, report)
     if output == "json":
         print_json(show.json_document(plan, report))
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rulegen.languages.iptables.state import Key, Layout, Value
     from rulegen.model.conntrack import Stale
     from rulegen.net import Family
+    from rulegen.plan.nginx import SitePlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class Plan:
         sysctls: Kernel parameters, by dotted name.
         counters: Names of nfacct objects to create.
         flows: Conntrack entries to delete, behind everything else.
+        site: What changes for nginx; None where it is not planned.
         items: The same, for people and machines, in the order in which it is shown.
     """
 
@@ -49,6 +51,7 @@ class Plan:
     sysctls: tuple[Change[str, str], ...] = ()
     counters: tuple[str, ...] = ()
     flows: tuple[Stale, ...] = ()
+    site: SitePlan | None = None
     items: tuple[Item, ...] = ()
 
     @property
@@ -59,6 +62,11 @@ class Plan:
     def count(self, action: Action) -> int:
         """Return how many objects are added, changed or deleted."""
         return sum(item.action is action for item in self.items)
+
+
+def with_site(plan: Plan, site: SitePlan) -> Plan:
+    """Return the plan with what changes for nginx, which is shown behind the rest."""
+    return replace(plan, site=site, items=(*plan.items, *site.items))
 
 
 def plan_family(family: Family, ruleset: Ruleset, desired: Wanted, layout: Layout) -> tuple[FamilyPlan, list[Item]]:

@@ -7,11 +7,13 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from rulegen.plan.items import Action, Drift
+from rulegen.plan.nginx import LANGUAGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from rulegen.errors import Rejected
+    from rulegen.model.ingress.ir import Reason
     from rulegen.model.ir import Service
     from rulegen.plan.items import Item, Line
     from rulegen.plan.plan import Plan
@@ -33,6 +35,8 @@ class Report:
         unknown_kinds: Kinds that mean nothing here, with how many were seen.
         warnings: What a user must be told although work goes on.
         services: By name as text: where endpoints came from, what was assigned for a preview.
+        reasons: What became of Ingresses that are not served as they were written.
+        site: Against what nginx's configuration was compared; empty where it was not.
     """
 
     node: str
@@ -42,6 +46,8 @@ class Report:
     unknown_kinds: Mapping[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     services: Mapping[str, Service] = field(default_factory=dict)
+    reasons: tuple[Reason, ...] = ()
+    site: str = ""
 
 
 def summary(plan: Plan) -> str:
@@ -59,10 +65,17 @@ def text(plan: Plan, report: Report, *, colour: bool) -> Iterator[str]:
     """
     paint = _painter(colour=colour)
     yield f"Node {report.node or '(unnamed)'}, {report.mode} mode, against {report.observed}"
-    for (is_leftover, owner), items in groupby(plan.items, key=lambda item: (item.is_leftover, item.owner)):
+    node_items = [item for item in plan.items if item.language != LANGUAGE]
+    for (is_leftover, owner), items in groupby(node_items, key=lambda item: (item.is_leftover, item.owner)):
         yield ""
         yield paint("*", _printable(_heading(owner, report, is_leftover=is_leftover)))
         for item in items:
+            yield from _item_lines(item, paint)
+    if plan.site is not None:
+        yield ""
+        verb = "must reload" if plan.site.reload else "need not reload"
+        yield paint("*", f"Ingress: nginx {verb} ({_printable(report.site)})")
+        for item in plan.site.items:
             yield from _item_lines(item, paint)
     yield from notes(report)
     yield ""
@@ -78,6 +91,10 @@ def notes(report: Report) -> Iterator[str]:
         yield ""
         yield f"Skipped, {_count(len(report.rejected), 'object')} with faults:"
         yield from (f"  {_printable(line)}" for rejected in report.rejected for line in rejected.lines())
+    if report.reasons:
+        yield ""
+        yield "Ingresses that are not served as they were written, and why:"
+        yield from (f"  {_printable(str(reason))}" for reason in report.reasons)
     if report.warnings:
         yield ""
         yield "Warnings:"
@@ -114,6 +131,21 @@ def json_document(plan: Plan, report: Report) -> dict[str, Any]:
             }
             for rejected in report.rejected
         ],
+        "ingress": None
+        if plan.site is None
+        else {
+            "observed": report.site,
+            "reload": plan.site.reload,
+            "reasons": [
+                {
+                    "ingress": reason.ingress,
+                    "verdict": reason.verdict.value,
+                    "path": reason.path or None,
+                    "message": reason.message,
+                }
+                for reason in report.reasons
+            ],
+        },
         "warnings": list(report.warnings),
         "unknownKinds": dict(sorted(report.unknown_kinds.items())),
     }

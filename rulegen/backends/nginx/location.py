@@ -15,7 +15,7 @@ from rulegen.backends.nginx.headers import (
     proxy_headers,
 )
 from rulegen.backends.nginx.limits import limit_directives, limit_zones
-from rulegen.backends.nginx.names import location_mark, mark
+from rulegen.backends.nginx.names import mark
 from rulegen.backends.nginx.upstream import interpolated, sticky_key
 from rulegen.languages.nginx.tree import Directive, Entry, KeyKind, template, variable
 from rulegen.model.ingress import regex
@@ -44,7 +44,7 @@ class LocationText:
     def __init__(self, location: Location, server: Server, settings: Settings) -> None:
         self._location, self._server, self._settings = location, server, settings
         self._policy = location.policy
-        self._mark = location_mark(server.host, location.kind, location.path)
+        self._mark = mark(server.host, location.ingress, location.rule)
 
     # -- beside it -----------------------------------------------------------------------------------------------------
 

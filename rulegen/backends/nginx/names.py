@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from rulegen.model.ingress.ir import MatchKind
+from typing import Final
 
 INTERNAL: Final = "//rulegen/"
 """Paths of hidden locations begin so: nginx makes one slash of two in every request, so none can ask for them."""
@@ -25,8 +22,3 @@ def host_file(host: str) -> str:
 def upstream_file(service: object) -> str:
     """Return the path of the file with a Service's upstreams."""
     return f"upstreams/{hashlib.sha256(str(service).encode()).hexdigest()[:16]}.conf"
-
-
-def location_mark(host: str, kind: MatchKind, path: str) -> str:
-    """Return what stands for a location in names."""
-    return mark(host, kind.value, path)

@@ -154,6 +154,12 @@ def _protocol(text: str) -> str:
     return choice("HTTP", "HTTPS", "AUTO_HTTP", "GRPC", "GRPCS", "FCGI")(text.upper())
 
 
+def _realm(text: str) -> str:
+    if text == "off":
+        raise ValueError('"off" would let everybody in: nginx takes it for a switch')
+    return values.header_text(text)
+
+
 def _pattern(text: str) -> str:
     return regex.check(text)
 
@@ -209,7 +215,7 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
         "auth-type": Rule(choice("basic"), _CLOSE),
         "auth-secret": Rule(values.reference, _CLOSE),
         "auth-secret-type": Rule(choice("auth-file", "auth-map"), _CLOSE),
-        "auth-realm": Rule(values.header_text, _CLOSE),
+        "auth-realm": Rule(_realm, _CLOSE),
         "auth-url": Rule(values.url(*AUTH_VARIABLES), _CLOSE),
         "auth-method": Rule(_METHOD, _CLOSE),
         "auth-signin": Rule(values.url(*AUTH_VARIABLES), _CLOSE),

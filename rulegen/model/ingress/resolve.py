@@ -78,6 +78,9 @@ class IngressOptions:
     without: Mapping[ObjectName, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
+MAX_PATH: Final = 250
+"""Bytes of a path; nginx keeps the length of a location in one byte (ngx_http_core_module.h)."""
+
 DEFAULT_CERTIFICATE: Final = "secrets/00000000000000000000000000000000.pem"
 """Where the certificate for hosts without one lies."""
 
@@ -530,6 +533,8 @@ def _path_faults(ingress: Ingress, *, is_regex: bool) -> Iterable[tuple[str, str
                     regex.check(path.path or "/")
                 except ValueError as error:
                     yield where, str(error)
+            elif len(path.path.encode()) > MAX_PATH:
+                yield where, f"{values.quoted(path.path)} is longer than {MAX_PATH} bytes, which nginx compares"
             elif "//" in path.path:
                 yield where, f"{values.quoted(path.path)}: nginx makes one slash of two, so no request can match"
 

@@ -1,0 +1,207 @@
+"""From options to a configuration of nginx and what it serves now: the wiring for Ingresses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from rulegen.cli.console import note, print_lines
+from rulegen.errors import HostError
+from rulegen.host.nginx import default_certificate
+from rulegen.host.nginx.facts import gather_nginx, resolvers
+from rulegen.host.nginx.quarantine import settle
+from rulegen.host.nginx.service import NginxService
+from rulegen.host.nginx.templates import read_templates
+from rulegen.host.output import write_site
+from rulegen.host.runner import run
+from rulegen.languages.nginx.facts import NginxFacts
+from rulegen.model.ingress.ir import SecretFile
+from rulegen.model.ingress.resolve import IngressOptions
+from rulegen.model.ingress.settings import Settings
+from rulegen.plan import show
+from rulegen.plan.nginx import SitePlan, plan_site
+from rulegen.plan.plan import Plan, with_site
+from rulegen.plan.show import SCHEMA_VERSION
+from rulegen.road.ingress import Site, compile_ingress, ours, suspects, without
+
+if TYPE_CHECKING:
+    from rulegen.cli.ingress_options import ChosenIngress
+    from rulegen.cli.inputs import Inputs
+    from rulegen.languages.nginx.configuration import Configuration
+    from rulegen.languages.nginx.templates import Templates
+    from rulegen.plan.show import Report
+
+PLACEHOLDER_NGINX = NginxFacts(version=(1, 22, 1), user="www-data", group="www-data")
+"""What is taken for granted of a nginx that is not here."""
+
+
+@dataclass(frozen=True)
+class IngressInputs:
+    """What a command line asks of Ingresses, each part found when it is first needed.
+
+    Attributes:
+        is_live: Whether this host's nginx serves it.
+    """
+
+    chosen: ChosenIngress
+    inputs: Inputs
+    is_live: bool = True
+    notes: list[str] = field(default_factory=list)
+
+    @cached_property
+    def templates(self) -> Templates:
+        """The templates."""
+        return read_templates(self.chosen.nginx_templates)
+
+    @cached_property
+    def facts(self) -> NginxFacts:
+        """What nginx is here."""
+        if not self.is_live:
+            return replace(PLACEHOLDER_NGINX, resolvers=resolvers())
+        return gather_nginx(run, self.chosen.nginx_binary, user=self.chosen.nginx_user)
+
+    @cached_property
+    def service(self) -> NginxService:
+        """The nginx of this host."""
+        import grp  # noqa: PLC0415 - only a live one has a group
+
+        try:
+            group = grp.getgrnam(self.facts.group).gr_gid if self.facts.group else None
+        except KeyError:
+            raise HostError(f"there is no group {self.facts.group}, which nginx's workers are to have") from None
+        return NginxService(self.chosen.folder, run, binary=self.chosen.nginx_binary, worker_group=group)
+
+    @cached_property
+    def default_certificate(self) -> bytes:
+        """The made-up certificate: that of this host, if it has one."""
+        known = default_certificate.load(self.chosen.folder) if self.is_live else None
+        return known or default_certificate.make()
+
+    @cached_property
+    def options(self) -> IngressOptions:
+        """What is wanted."""
+        chosen, facts = self.chosen, self.facts
+        user = chosen.nginx_user or facts.user
+        settings = Settings(
+            http_port=chosen.http_port,
+            https_port=chosen.https_port,
+            user=f"{user} {facts.group}" if user and facts.group else user,
+        )
+        return IngressOptions(
+            selection=chosen.selection,
+            prefix=chosen.annotations_prefix,
+            settings=settings,
+            config_map=chosen.configmap,
+            default_certificate=chosen.default_ssl_certificate,
+            made_up_certificate=SecretFile(content=self.default_certificate),
+            default_backend=chosen.default_backend_service,
+            refuses_names=chosen.disable_svc_external_name,
+            resolvers=tuple(str(address) for address in facts.resolvers),
+            families=tuple(self.inputs.facts.families),
+        )
+
+    @cached_property
+    def observed(self) -> Configuration | None:
+        """What nginx serves from its folder; None where it serves nothing."""
+        return self.service.releases.current() if self.is_live and self.chosen.folder.is_dir() else None
+
+    @cached_property
+    def site(self) -> Site:
+        """The configuration, without the Ingresses that nginx does not take."""
+        world, options = self.inputs.world, self.options
+        self.inputs.progress(f"deciding about {len(world.ingresses):,} Ingresses …")
+        live = dict(self.observed.files) if self.observed else {}
+        whole = compile_ingress(world, options, self.templates, served=self.is_live, live=live)
+        if not self.is_live or (self.observed is not None and self.observed.digest == whole.configuration.digest):
+            return whole
+        reasons: dict[str, str] = {}
+        sites: dict[frozenset[str], Site] = {frozenset(): whole}
+
+        def compiled(dropped: frozenset[str]) -> Configuration:
+            if dropped not in sites:
+                left_out = replace(options, without=without(options, dropped, "").without)
+                sites[dropped] = compile_ingress(world, left_out, self.templates, served=True)
+            return sites[dropped].configuration
+
+        def tested(configuration: Configuration) -> str | None:
+            verdict = self.service.test(configuration)
+            if verdict.note and verdict.note not in self.notes:
+                self.notes.append(verdict.note)
+            return verdict.message
+
+        self.inputs.progress("having nginx try the configuration …")
+        settled = settle(ours(world, options), compiled, tested, lambda message: suspects(whole, message))
+        reasons.update(settled.quarantined)
+        if not reasons:
+            return whole
+        left_out = options
+        for name, reason in reasons.items():
+            more = without(options, [name], f"nginx refuses it: {reason}").without
+            left_out = replace(left_out, without={**left_out.without, **more})
+        return compile_ingress(world, left_out, self.templates, served=True)
+
+    @cached_property
+    def plan(self) -> SitePlan:
+        """What changes for nginx."""
+        return plan_site(self.observed, self.site.configuration, self.site.names)
+
+    @property
+    def told(self) -> str:
+        """Against what the plan is made."""
+        if not self.is_live:
+            return "against nothing"
+        return f"{self.chosen.folder}, {'which serves nothing yet' if self.observed is None else 'as it is served'}"
+
+    def apply(self) -> list[str]:
+        """Have nginx serve it; return what was done, in lines.
+
+        Raises:
+            HostError: It cannot be done; says what is served.
+        """
+        if default_certificate.load(self.chosen.folder) is None:
+            self.service.releases.prepare()
+            default_certificate.store(self.chosen.folder, self.default_certificate)
+        settings = self.site.model.settings
+        outcome = self.service.apply(
+            self.site.configuration, listens=(settings.http_port, settings.https_port), tested=True
+        )
+        told = [f"nginx {outcome.action.value}" + (f" in {outcome.seconds:.2f} s" if outcome.seconds else "")]
+        return [*told, *outcome.notes, *self.notes]
+
+
+def plan_ingress(ingress: IngressInputs, plan: Plan, report: Report) -> tuple[Plan, Report]:
+    """Return a plan and its report with what Ingresses add to them."""
+    site_plan = ingress.plan
+    model = ingress.site.model
+    warnings = (*report.warnings, *ingress.notes)
+    return with_site(plan, site_plan), replace(report, reasons=model.reasons, site=ingress.told, warnings=warnings)
+
+
+def export_site(ingress: IngressInputs, folder: str, *, with_secrets: bool) -> None:
+    """Write a configuration for reading, which plain nginx takes, and where each location of it comes from."""
+    site = ingress.site
+    configuration = site.configuration
+    ingress.inputs.progress("")
+    secrets = {path: secret.content for path, secret in configuration.secrets.items()}
+    if not with_secrets:
+        secrets = {path: _placeholder(path, ingress.default_certificate) for path in secrets}
+    document = {
+        "schemaVersion": SCHEMA_VERSION,
+        "kind": "Provenance",
+        "locations": site.provenance,
+        "reasons": [str(reason) for reason in site.model.reasons],
+    }
+    text = msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
+    write_site(folder, {**configuration.files, "provenance.json": f"{text}\n"}, secrets)
+    report = replace(ingress.inputs.report("nothing"), reasons=site.model.reasons)
+    for line in show.notes(report):
+        note(line)
+    hint = "" if with_secrets else "; certificates are placeholders, --with-secrets writes the real ones"
+    print_lines([f"{folder}: {len(configuration.files)} files, for nginx -t -p {folder} -c nginx.conf{hint}"])
+
+
+def _placeholder(path: str, certificate: bytes) -> bytes:
+    return b"nobody:!\n" if path.endswith(".htpasswd") else certificate

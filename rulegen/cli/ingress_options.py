@@ -1,0 +1,153 @@
+"""Options about Ingresses that commands share, and what they come to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from rulegen.kube.wording import is_label, is_subdomain
+from rulegen.kube.world import ObjectName
+from rulegen.model.ingress.annotations import DEFAULT_PREFIX
+from rulegen.model.ingress.classes import CLASS_NAME, CONTROLLER, Selection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+NGINX_DIR = "/var/lib/rulegen/nginx"
+
+
+class _ObjectNameType(click.ParamType[ObjectName]):
+    name = "NAMESPACE/NAME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> ObjectName:
+        if isinstance(value, ObjectName):
+            return value
+        namespace, slash, name = value.partition("/")
+        if not (slash and is_label(namespace) and is_subdomain(name)):
+            self.fail(f"{value!r} is not the name of an object such as shop/web", param, ctx)
+        return ObjectName(namespace, name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChosenIngress:
+    """What the command line says about Ingresses; see the options' help texts for the meaning of each."""
+
+    ingress: bool = False
+    nginx_dir: str = NGINX_DIR
+    nginx_templates: str | None = None
+    nginx_user: str = ""
+    nginx_binary: str = "nginx"
+    http_port: int = 80
+    https_port: int = 443
+    controller_class: str = CONTROLLER
+    ingress_class: str = CLASS_NAME
+    ingress_class_by_name: bool = False
+    watch_ingress_without_class: bool = False
+    watch_namespace: tuple[str, ...] = ()
+    annotations_prefix: str = DEFAULT_PREFIX
+    configmap: ObjectName | None = None
+    default_ssl_certificate: ObjectName | None = None
+    default_backend_service: ObjectName | None = None
+    disable_svc_external_name: bool = False
+
+    @classmethod
+    def of(cls, chosen: dict[str, Any]) -> ChosenIngress:
+        """Return what of a command's options is about Ingresses; it is taken out of them."""
+        return cls(**{field.name: chosen.pop(field.name) for field in fields(cls) if field.name in chosen})
+
+    @property
+    def folder(self) -> Path:
+        """The folder of nginx on this node."""
+        return Path(self.nginx_dir)
+
+    @property
+    def selection(self) -> Selection:
+        """Whose Ingresses are served."""
+        return Selection(
+            controller=self.controller_class,
+            class_name=self.ingress_class,
+            without_class=self.watch_ingress_without_class,
+            by_name=self.ingress_class_by_name,
+            namespaces=frozenset(self.watch_namespace),
+        )
+
+
+_PORT = click.IntRange(1, 65535)
+
+FOLDER = click.option(
+    "--nginx-dir",
+    default=NGINX_DIR,
+    show_default=True,
+    metavar="DIR",
+    help="The folder that nginx runs from; all that rulegen writes for it is in there.",
+)
+BINARY = click.option("--nginx-binary", default="nginx", show_default=True, metavar="PATH", help="Which nginx to run.")
+SWITCH = click.option("--ingress", is_flag=True, help="Also Ingresses, served by nginx in the host's network.")
+
+_OPTIONS = (
+    click.option(
+        "--nginx-templates", metavar="DIR", help="Your copy of nginx_templates/, instead of the one that comes along."
+    ),
+    click.option("--nginx-user", default="", metavar="USER", help="Who nginx's workers run as.  [default: www-data]"),
+    click.option("--http-port", type=_PORT, default=80, show_default=True, help="Where nginx listens for HTTP."),
+    click.option("--https-port", type=_PORT, default=443, show_default=True, help="Where nginx listens for HTTPS."),
+    click.option(
+        "--controller-class",
+        default=CONTROLLER,
+        show_default=True,
+        metavar="NAME",
+        help="spec.controller of the IngressClasses that are served; k8s.io/ingress-nginx to take over.",
+    ),
+    click.option(
+        "--ingress-class",
+        default=CLASS_NAME,
+        show_default=True,
+        metavar="NAME",
+        help="What the annotation kubernetes.io/ingress.class must say.",
+    ),
+    click.option("--ingress-class-by-name", is_flag=True, help="Serve that class whatever its controller is."),
+    click.option(
+        "--watch-ingress-without-class", is_flag=True, help="Serve Ingresses too that name no class in any way."
+    ),
+    click.option(
+        "--watch-namespace", multiple=True, metavar="NAME", help="Only Ingresses of this namespace; may be repeated."
+    ),
+    click.option(
+        "--annotations-prefix",
+        default=DEFAULT_PREFIX,
+        show_default=True,
+        metavar="PREFIX",
+        help="What annotations begin with.",
+    ),
+    click.option("--configmap", type=_ObjectNameType(), help="Settings for all hosts, with ingress-nginx's keys."),
+    click.option(
+        "--default-ssl-certificate",
+        type=_ObjectNameType(),
+        help="Secret with the certificate of hosts that have none.  [default: a self-signed one]",
+    ),
+    click.option(
+        "--default-backend-service", type=_ObjectNameType(), help="Who answers what nobody asked for.  [default: 404]"
+    ),
+    click.option("--disable-svc-external-name", is_flag=True, help="Pass nothing on to Services of type ExternalName."),
+)
+
+
+def ingress_options(*, switch: bool = True) -> Callable[[F], F]:
+    """Return what adds the options about Ingresses; the command gets them as `ChosenIngress` fields.
+
+    Args:
+        switch: Whether there is --ingress, and a folder that nginx runs from.
+    """
+
+    def add(function: F) -> F:
+        options = (SWITCH, FOLDER, BINARY, *_OPTIONS) if switch else _OPTIONS
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return add

@@ -1,0 +1,113 @@
+"""What changes in nginx's configuration, file by file, as lines; a secret's content is never among them."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from rulegen.diff import diff
+from rulegen.languages.nginx.configuration import MAIN
+from rulegen.plan.items import Action, Item, Line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from rulegen.languages.nginx.configuration import Configuration
+
+LANGUAGE: Final = "nginx"
+EVERY_OTHER: Final = "every other host"
+CONTEXT: Final = 2
+SHOWN: Final = 120
+"""Lines of a new file that a person would read; of a longer one only the number is told."""
+
+_DIGEST: Final = re.compile(r"\b[0-9a-f]{32}\b(?=;)")
+
+
+@dataclass(frozen=True, slots=True)
+class SitePlan:
+    """What changes, and whether nginx must read its configuration anew.
+
+    Attributes:
+        items: One for each file, hosts first.
+        reload: Whether bytes differ; label changes and the like change none.
+    """
+
+    items: tuple[Item, ...] = ()
+    reload: bool = False
+
+
+def plan_site(observed: Configuration | None, desired: Configuration, names: Mapping[str, tuple[str, str]]) -> SitePlan:
+    """Return what must change in the files for nginx to serve what is wanted.
+
+    Args:
+        observed: What it serves; None where it serves nothing.
+        desired: What is wanted.
+        names: What files are for: kind and name.
+    """
+    before = dict(observed.files) if observed else {}
+    files = [_item(change.key, change.before, change.after, names) for change in diff(before, dict(desired.files))]
+    secrets = {path: secret.content for path, secret in observed.secrets.items()} if observed else {}
+    hidden = diff(secrets, {path: secret.content for path, secret in desired.secrets.items()})
+    items = [item for item in files if item is not None]
+    items += [_secret(change.key, change.before, change.after) for change in hidden]
+    order = ("host", "upstream", "file", "secret")
+    items.sort(key=lambda item: (order.index(item.kind), item.name))
+    is_live = observed is not None and observed.digest == desired.digest
+    return SitePlan(tuple(items), reload=bool(items) or not is_live)
+
+
+def _item(path: str, before: str | None, after: str | None, names: Mapping[str, tuple[str, str]]) -> Item | None:
+    kind, name = names.get(path) or _named(path, before or after or "")
+    lines = tuple(_lines(_plain(path, before), _plain(path, after)))
+    if not lines:
+        return None
+    return Item(
+        action=_action(before, after), language=LANGUAGE, family="", kind=kind, name=name or EVERY_OTHER, lines=lines
+    )
+
+
+def _secret(path: str, before: object, after: object) -> Item:
+    kind = "password file" if path.endswith(".htpasswd") else "certificate"
+    line = Line("+" if before is None else "-", f"{path} ({kind}; its content is not shown)")
+    action = _action(before, after)
+    return Item(action=action, language=LANGUAGE, family="", kind="secret", name=path, lines=(line,))
+
+
+def _action(before: object, after: object) -> Action:
+    if before is None:
+        return Action.ADD
+    return Action.DELETE if after is None else Action.CHANGE
+
+
+def _plain(path: str, text: str | None) -> list[str]:
+    """Return the lines of a file; the digest in the main file follows from all others and is no change."""
+    if text is None:
+        return []
+    return (_DIGEST.sub("(digest)", text) if path == MAIN else text).splitlines()
+
+
+def _lines(before: list[str], after: list[str]) -> Iterator[Line]:
+    if max(len(before), len(after)) > SHOWN and not (before and after):
+        yield Line("+" if after else "-", f"({len(after or before)} lines)")
+        return
+    if not before or not after:
+        yield from (Line("+" if after else "-", text) for text in after or before if text)
+        return
+    for text in difflib.unified_diff(before, after, lineterm="", n=CONTEXT):
+        if text.startswith(("---", "+++")):
+            continue
+        yield Line(" ", "…") if text.startswith("@@") else Line(text[0], text[1:])
+
+
+def _named(path: str, text: str) -> tuple[str, str]:
+    """Return what a file was for that is not wanted any more, by what it says."""
+    if path.startswith("hosts/"):
+        found = re.search(r"^ *server_name (\S+?)(?: .*)?;$", text, re.MULTILINE)
+        name = found[1] if found else path
+        return "host", "" if name == "_" else name
+    if path.startswith("upstreams/"):
+        found = re.search(r"^upstream ([^.\s]+\.[^.\s]+)", text, re.MULTILINE)
+        return "upstream", found[1].replace(".", "/", 1) if found else path
+    return "file", path
