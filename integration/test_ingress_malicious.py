@@ -28,6 +28,8 @@ _KNOWN |= {"objects_extra", "configmaps", "victim", "render_ok"}
 
 NOT_SERVED = {404, 503}
 CLOSED = {401, 403, 404, 503}
+NO_CERTIFICATE = 400
+"""What nginx answers to who has no client certificate, where one is needed."""
 FORBIDDEN = re.compile(r"ssl_engine|load_module|alias|root|perl.*|js_.*|.*_by_lua.*|lua_.*")
 PLAIN_NAME = re.compile(r"[0-9a-f]{8,64}(?:\.[a-z]{1,12})?")
 KNOWN_NAMES = {"nginx.conf", "provenance.json", "MANIFEST"}
@@ -129,7 +131,8 @@ def _ends_as_it_must(lab: IngressLab, entry: dict[str, Any], world: list[Documen
             wrong += [what for what, reply in asked if reply.status not in NOT_SERVED or reply.seen]
         case "fail_closed":
             asked += _asked_with_passwords(lab)
-            wrong += [what for what, reply in asked if reply.status not in CLOSED or reply.seen]
+            closed = CLOSED | ({NO_CERTIFICATE} if "auth-tls" in entry["field"] else set())
+            wrong += [what for what, reply in asked if reply.status not in closed or reply.seen]
         case "rejected_or_literal":
             wrong += _literal(lab, entry, world, asked)
         case "annotation_ignored_or_rejected":
@@ -224,7 +227,7 @@ def _named(entry: dict[str, Any]) -> tuple[str, str]:
             field = "whitelist-source-rang"
         case _, "auth-proxy-set-headers":
             name, field = "evil-headers", "data"
-        case _, "canary-by-header" | "canary-header-pattern":
+        case _, "canary-by-header" | "canary-header-pattern" | "canary-header-value":
             # Alone, a canary is of no Ingress, whatever it says: that is what is told.
             field = "canary"
     return name, field
@@ -276,6 +279,6 @@ def _names(lab: IngressLab) -> list[str]:
 
 def _listing(lab: IngressLab) -> set[str]:
     """Return what there is in the lab's folder, outside of the folders that are rulegen's."""
-    ours = ("nginx", "export", "bytecode")
+    ours = ("nginx", "export", "bytecode", "objects.json")
     found = (path.relative_to(lab.folder) for path in lab.folder.rglob("*"))
     return {str(path) for path in found if path.parts[0] not in ours and not path.parts[0].startswith(("run-", "tmp"))}

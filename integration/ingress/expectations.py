@@ -125,9 +125,15 @@ def _max_seconds(expected: float, reply: Reply) -> object:
 
 
 def _backend(expected: str, replies: list[Reply], facts: Facts, whole: Mapping[str, Any]) -> object:
-    wanted = (whole.get("backend_namespace", "default"), expected)
+    wanted = (whole.get("backend_namespace") or _namespace(expected, facts), expected)
     others = {str(facts.owner(reply) or reply.seen.get("address")) for reply in replies if facts.owner(reply) != wanted}
     return others and f"answered by {sorted(others)}"
+
+
+def _namespace(name: str, facts: Facts) -> str:
+    """Return the namespace that is meant where none is said: `default`, or the only one with such a Service."""
+    having = {namespace for namespace, service in facts.owners.values() if service == name}
+    return having.pop() if len(having) == 1 else "default"
 
 
 def _backend_namespace(expected: str, replies: list[Reply], facts: Facts, whole: Mapping[str, Any]) -> object:
