@@ -44,7 +44,7 @@ class Node:
             return [*command, *given]
         given += ["--ingress", "--nginx-dir", str(self.folder)]
         given += ["--node", "node"] if self.services else ["--no-services"]
-        return [*command, *given, *(["-y"] if verb == "apply" else [])]
+        return [*command, *given, *(["-y", "--allow-empty"] if verb == "apply" else [])]
 
     def write(self, documents: Iterable[Document], flags: Flags | None = None) -> None:
         """Write the objects, and note the flags, that the next commands are about."""

@@ -8,7 +8,10 @@ from typing import Any
 
 
 def statements(document: Any) -> Iterator[str]:
-    """Yield the text of every smallest record of a JSON document: a string in a list, or a mapping without mappings."""
+    """Yield the text of every smallest record of a JSON document.
+
+    That is a string in a list, or a mapping without what is inside of it; with each string of a list of it, if any.
+    """
     if isinstance(document, list):
         for one in document:
             if isinstance(one, str):
@@ -16,18 +19,11 @@ def statements(document: Any) -> Iterator[str]:
             else:
                 yield from statements(one)
     elif isinstance(document, dict):
-        inner = [one for one in document.values() if _holds_mappings(one)]
-        for one in inner:
-            yield from statements(one)
-        plain = {key: one for key, one in document.items() if not _holds_mappings(one)}
-        if plain:
-            yield "\n".join(str(one) for one in plain.values())
-
-
-def _holds_mappings(document: Any) -> bool:
-    if isinstance(document, list):
-        return any(_holds_mappings(one) for one in document)
-    return isinstance(document, dict) and bool(document)
+        own = "\n".join(str(one) for one in document.values() if not isinstance(one, list | dict))
+        yield own
+        for one in document.values():
+            if isinstance(one, list | dict):
+                yield from (f"{own}\n{told}" for told in statements(one))
 
 
 def about(document: Any, *texts: str) -> list[str]:

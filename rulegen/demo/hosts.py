@@ -1,4 +1,7 @@
-"""Hosts of the demo: each is a process in a network namespace of its own, which has no name and ends with it."""
+"""Hosts of the demo: each is a process in a network namespace of its own, which has no name and ends with it.
+
+The node has a namespace of processes too: nginx outlives the command that starts it, but not the node.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from rulegen.host.runner import Command, MissingToolError, find, run
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from rulegen.demo.peer import Place
     from rulegen.host.runner import Completed
 
 _COMMAND_TIMEOUT_S = 60
@@ -40,6 +44,21 @@ class Tally:
         return sum(self.answered.values()) + self.failed
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What one question got.
+
+    Attributes:
+        status: Of the answer; 0 where there was none.
+        location: Where it sends the client; empty for nowhere.
+        text: What it says, or why there is none.
+    """
+
+    status: int
+    location: str
+    text: str
+
+
 @dataclass(slots=True)
 class Host:
     """A host, from its start to `end`.
@@ -47,10 +66,12 @@ class Host:
     Attributes:
         name: What it answers with.
         port: Where it answers HTTP, on all of its addresses; 0 for nowhere.
+        keeps: Whether what is started on it may go on running, until the host ends.
     """
 
     name: str
     port: int = 0
+    keeps: bool = False
     _process: subprocess.Popen[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -58,8 +79,10 @@ class Host:
         if unshare is None:
             raise MissingToolError("unshare")
         listen = [str(self.port)] if self.port else []
+        # Whatever becomes of us, the first process of a namespace takes all others in it along.
+        own = ("--net", "--pid", "--mount-proc", "--fork", "--kill-child") if self.keeps else ("--net",)
         self._process = subprocess.Popen(
-            (unshare, "--net", "--", sys.executable, "-m", "rulegen.demo.peer", self.name, *listen),
+            (unshare, *own, "--", sys.executable, "-m", "rulegen.demo.peer", self.name, *listen),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -82,13 +105,17 @@ class Host:
         """Set kernel parameters of the namespace, by their paths below /proc/sys."""
         self._do("set", parameters=dict(parameters))
 
-    def ask(self, address: str, port: int, count: int) -> Tally:
-        """Ask for a page `count` times, over a new connection each time."""
-        return _tally(self._do("ask", address=address, port=port, count=count))
+    def look(self, place: Place) -> Page:
+        """Ask for a page once, and tell what came of it."""
+        return Page(**self._do("look", place=place))
 
-    def start_asking(self, address: str, port: int) -> None:
+    def ask(self, place: Place, count: int) -> Tally:
+        """Ask for a page `count` times, over a new connection each time."""
+        return _tally(self._do("ask", place=place, count=count))
+
+    def start_asking(self, place: Place) -> None:
         """Ask without pause from now on."""
-        self._do("start", address=address, port=port)
+        self._do("start", place=place)
 
     def stop_asking(self) -> Tally:
         """Ask no more, and tell what came of it."""
@@ -96,7 +123,10 @@ class Host:
 
     def run(self, *argv: str, environment: Mapping[str, str]) -> Completed:
         """Run a program to its end on this host."""
-        inside = ("nsenter", f"--net=/proc/{self.pid}/ns/net", "--", *argv)
+        spaces = [f"--net=/proc/{self.pid}/ns/net"]
+        if self.keeps:
+            spaces += [f"--mount=/proc/{self.pid}/ns/mnt", f"--pid=/proc/{self.pid}/ns/pid_for_children"]
+        inside = ("nsenter", *spaces, "--", *argv)
         return run(Command(inside, environment=environment, timeout_s=_COMMAND_TIMEOUT_S))
 
     def end(self) -> None:

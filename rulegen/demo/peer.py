@@ -9,6 +9,8 @@ it never outlives the demo; and its network namespace ends with it.
 from __future__ import annotations
 
 import json
+import signal
+import ssl
 import sys
 import threading
 from collections import Counter
@@ -16,7 +18,10 @@ from http.client import HTTPConnection, HTTPException
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socketserver import ThreadingTCPServer
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from http.client import HTTPResponse
 
 TIMEOUT_S = 3
 _PAUSE_S = 0.001
@@ -44,11 +49,52 @@ class _Server(ThreadingTCPServer):
     request_queue_size = 128
 
 
-class Asker:
-    """Asks for a page, over a new connection each time, and counts who answered."""
+class Place(NamedTuple):
+    """Where a page is.
 
-    def __init__(self, address: str, port: int) -> None:
-        self._address, self._port = address, port
+    Attributes:
+        name: The host that is asked for; empty for the address.
+        trust: Path of the one certificate that is trusted, for HTTPS; empty for HTTP.
+    """
+
+    address: str
+    port: int
+    name: str = ""
+    trust: str = ""
+
+
+class Visitor:
+    """Gets the page of a place, over a new connection each time."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._tls = ssl.create_default_context(cafile=place.trust) if place.trust else None
+
+    def visit(self) -> tuple[HTTPResponse, str]:
+        """Return the answer, and the text in it.
+
+        Raises:
+            OSError: There is none, or not with a certificate that is trusted and for that name.
+            HTTPException: It is none of HTTP.
+        """
+        place = self._place
+        connection = HTTPConnection(place.address, place.port, timeout=TIMEOUT_S)
+        try:
+            connection.connect()
+            if self._tls:
+                connection.sock = self._tls.wrap_socket(connection.sock, server_hostname=place.name or place.address)
+            connection.request("GET", "/", headers={"Connection": "close"} | ({"Host": place.name} if place.name else {}))
+            answer = connection.getresponse()
+            return answer, answer.read().decode("utf-8", "replace").strip()
+        finally:
+            connection.close()
+
+
+class Asker:
+    """Asks for a page again and again, and counts who answered."""
+
+    def __init__(self, place: Place) -> None:
+        self._visitor = Visitor(place)
         self._answered: Counter[str] = Counter()
         self._failures: list[str] = []
         self._failed = 0
@@ -57,16 +103,15 @@ class Asker:
 
     def ask(self) -> None:
         """Ask once."""
-        connection = HTTPConnection(self._address, self._port, timeout=TIMEOUT_S)
         try:
-            connection.request("GET", "/", headers={"Connection": "close"})
-            self._answered[connection.getresponse().read().decode().strip()] += 1
+            answer, text = self._visitor.visit()
         except (OSError, HTTPException) as error:
-            self._failed += 1
-            if len(self._failures) < _ENOUGH_FAILURES:
-                self._failures.append(str(error) or type(error).__name__)
-        finally:
-            connection.close()
+            self._fail(str(error) or type(error).__name__)
+            return
+        if answer.status == 200:
+            self._answered[text] += 1
+        else:
+            self._fail(f"{answer.status} {answer.reason}")
 
     def start(self) -> None:
         """Ask without pause from now on, in a thread."""
@@ -81,13 +126,29 @@ class Asker:
         """Return how many each pod answered, how many failed, and how the first of those did."""
         return {"answered": dict(self._answered), "failed": self._failed, "failures": self._failures}
 
+    def _fail(self, how: str) -> None:
+        self._failed += 1
+        if len(self._failures) < _ENOUGH_FAILURES:
+            self._failures.append(how)
+
     def _repeat(self) -> None:
         while not self._stop.wait(_PAUSE_S):
             self.ask()
 
 
+def look(place: Place) -> dict[str, Any]:
+    """Return what one question got: status, where to, the text, or how it failed."""
+    try:
+        answer, text = Visitor(place).visit()
+    except (OSError, HTTPException) as error:
+        return {"status": 0, "location": "", "text": str(error) or type(error).__name__}
+    return {"status": answer.status, "location": answer.getheader("Location", ""), "text": text}
+
+
 def main() -> None:
     """Obey commands until there are no more."""
+    # The node's is the first process of its namespace, so what nginx's keeper leaves to itself is left to it.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     if len(sys.argv) > 2:
         server = _Server(("", int(sys.argv[2])), _Page)
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -99,13 +160,15 @@ def main() -> None:
                 for path, value in parameters.items():
                     Path("/proc/sys", path).write_text(value)
                 _tell({})
-            case {"do": "ask", "address": str(address), "port": int(port), "count": int(count)}:
-                asker = Asker(address, port)
+            case {"do": "look", "place": list(place)}:
+                _tell(look(Place(*place)))
+            case {"do": "ask", "place": list(place), "count": int(count)}:
+                asker = Asker(Place(*place))
                 for _ in range(count):
                     asker.ask()
                 _tell(asker.tally())
-            case {"do": "start", "address": str(address), "port": int(port)}:
-                asking = Asker(address, port)
+            case {"do": "start", "place": list(place)}:
+                asking = Asker(Place(*place))
                 asking.start()
                 _tell({})
             case {"do": "stop"} if asking:

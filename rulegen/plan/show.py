@@ -138,7 +138,7 @@ def json_document(plan: Plan, report: Report) -> dict[str, Any]:
             "reload": plan.site.reload,
             "reasons": [
                 {
-                    "ingress": reason.ingress,
+                    "ingress": reason.ingress or None,
                     "verdict": reason.verdict.value,
                     "path": reason.path or None,
                     "message": reason.message,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rulegen.backends.nginx.names import mark
 from rulegen.languages.nginx.tree import Directive, Entry, KeyKind, Word, template, variable
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from rulegen.languages.nginx.tree import Node
     from rulegen.model.ingress.ir import Sticky, Upstream
+
+
+SOON: Final = "fail_timeout=2s"
 
 
 def interpolated(text: str) -> Word:
@@ -42,11 +45,13 @@ def upstream(told: Upstream) -> Directive:
             block.append(Directive("ip_hash"))
         case Balance.ROUND_ROBIN:
             pass
-    # Servers that fail are asked again soon: pods come back, and the next reload forgets them anyway.
-    trust = ("fail_timeout=2s",) if len(told.servers) > 1 or told.backup else ("max_fails=0",)
+    # nginx tells a failed server from a live one by itself. Where there is a backup, that is asked meanwhile, and is
+    # itself soon asked again; where there is none, all of them are, or an outage of a second would last for ten.
+    alone = len(told.servers) == 1
+    trust = () if told.backup or alone else (SOON,)
     block += [Directive("server", (server, *trust)) for server in told.servers]
     if told.backup:
-        block.append(Directive("server", (told.backup, "backup")))
+        block.append(Directive("server", (told.backup, "backup", SOON)))
     if told.keepalive:
         block.append(Directive("keepalive", (str(told.keepalive),)))
     return Directive("upstream", (told.name,), tuple(block))

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _SHOWN: Final = 120
 _CAPTURES: Final = frozenset("123456789")
 _NAME: Final = re.compile(r"[a-z0-9_]+\Z")
+_REFERENCE: Final = re.compile(r"\$([1-9]|[A-Za-z_][A-Za-z0-9_]*)")
 _NAMING: Final = frozenset({"map", "split_clients"})
 _MAP_WORDS: Final = frozenset({"default", "hostnames", "include", "volatile"})
 _MARK: Final = re.compile(r"(__value_[0-9]{5}__)")
@@ -214,7 +215,7 @@ def _check_directive(statement: Statement, node: Directive, context: str) -> Non
             wanted = None
         if wanted is None:
             raise _Fault(line, _told(statement), f"{name} with a variable or a dollar sign where it takes none")
-        if arg != wanted:
+        if arg != wanted and _braced(arg, node.args, position, name) != wanted:
             raise _Fault(line, f"{name} ... {arg}", f"{name} ... {wanted}")
     if reason := refusal(context, name, args, block=block is not None):
         raise _Fault(line, _told(statement), f"only what is allowed: {reason}")
@@ -231,8 +232,19 @@ def _check_entry(statement: Statement, entry: Entry, context: str) -> None:
     if entry.kind is not KeyKind.FIXED and context != "map":
         raise _Fault(line, _told(statement), f"an entry of {context} with a key of our own")
     wanted = _seen(entry.value, Reading.TEXT if context == "map" else Reading.LITERAL)
-    if wanted is None or args[0] != wanted:
+    seen = args[0] if context != "map" else _REFERENCE.sub(_with_braces, args[0])
+    if wanted is None or wanted not in {seen, args[0]}:
         raise _Fault(line, _told(statement), f"{entry.key} → {wanted}")
+
+
+def _braced(arg: str, args: Sequence[Word], position: int, name: str) -> str:
+    """Return an argument with braces around the names of variables, where it takes variables."""
+    return _REFERENCE.sub(_with_braces, arg) if reading(name, args, position) is Reading.TEXT else arg
+
+
+def _with_braces(found: re.Match[str]) -> str:
+    name = found[1]
+    return f"${name}" if name in _CAPTURES else f"${{{name}}}"
 
 
 def _meaning(key: str, context: str) -> tuple[KeyKind, str]:

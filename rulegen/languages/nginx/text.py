@@ -67,6 +67,8 @@ NAMING: Final = frozenset({"map", "split_clients"})
 """Directives that name a variable (`"$x"`, a plain text) in their second argument, after a text with variables."""
 
 _BARE: Final = re.compile(r"[A-Za-z0-9_./:=*@^~+,%|()\[\]?-]+\Z")
+_VARIABLE: Final = re.compile(r"\$[a-z_][a-z0-9_]*\Z")
+_WORD: Final = re.compile(r"[A-Za-z0-9_]")
 _FORBIDDEN: Final = re.compile("[\x00-\x1f\x7f]")
 _SPECIAL: Final = re.compile(r'[\\"]')
 _MAGIC_KEYS: Final = frozenset({"default", "hostnames", "include", "volatile"})
@@ -94,11 +96,14 @@ def quote(word: Word, *, takes_variables: bool = True) -> Token:
         UnquotableError: No text of a configuration means this value.
     """
     if isinstance(word, str):
-        if _BARE.match(word) and len(word) < MAX_TOKEN:
+        if (_BARE.match(word) or (not takes_variables and _VARIABLE.match(word))) and len(word) < MAX_TOKEN:
             return Token(word)
         parts: tuple[str | Variable, ...] = (word,)
     else:
         parts = word.parts
+        plain = "".join([part if isinstance(part, str) else f"${part.name}" for part in parts])
+        if len(plain) < MAX_TOKEN and _is_plain(parts):
+            return Token(plain)
     written = "".join(
         [
             _reference(part) if isinstance(part, Variable) else _escaped(part, takes_variables=takes_variables)
@@ -108,6 +113,17 @@ def quote(word: Word, *, takes_variables: bool = True) -> Token:
     if len(written.encode()) > MAX_TOKEN:
         raise UnquotableError(f"a value of {len(written)} characters is longer than nginx reads ({MAX_TOKEN} bytes)")
     return Token(f'"{written}"')
+
+
+def _is_plain(parts: tuple[str | Variable, ...]) -> bool:
+    """Whether nginx reads a value rightly without quotes and braces: every variable ends where its name does."""
+    for number, part in enumerate(parts):
+        if isinstance(part, str):
+            if not _BARE.match(part):
+                return False
+            if number and isinstance(parts[number - 1], Variable) and _WORD.match(part):
+                return False
+    return bool(parts)
 
 
 def _reference(part: Variable) -> str:

@@ -51,7 +51,7 @@ class Reason:
     """One thing that a user must be told about an Ingress.
 
     Attributes:
-        ingress: `namespace/name`.
+        ingress: `namespace/name`; empty where it is about all Ingresses, or about what they refer to.
         path: The field, as `spec.rules[0].host`; empty for the Ingress as a whole.
     """
 
@@ -62,7 +62,8 @@ class Reason:
 
     def __str__(self) -> str:
         where = f"{self.path}: " if self.path else ""
-        return f"Ingress {self.ingress} ({self.verdict}): {where}{self.message}"
+        who = f"Ingress {self.ingress} ({self.verdict}): " if self.ingress else ""
+        return f"{who}{where}{self.message}"
 
 
 class Balance(enum.StrEnum):

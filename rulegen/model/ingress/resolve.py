@@ -186,7 +186,7 @@ class _Resolution:
         return settings
 
     def _global(self, where: str, message: str) -> None:
-        self._reasons.append(Reason(where, Verdict.NOTE, "", message))
+        self._reasons.append(Reason("", Verdict.NOTE, where, message))
 
     # -- the model -----------------------------------------------------------------------------------------------------
 
@@ -208,6 +208,8 @@ class _Resolution:
             self._reasons += paths.reasons
         for one in told:
             self._reasons += one.annotations.reasons
+        for where, message in self._targets.refused.items():
+            self._global(where, message)
         certificate = self._default_certificate()
         used = _targets_of(servers.values(), default)
         return IngressModel(

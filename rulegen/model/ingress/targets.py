@@ -58,6 +58,7 @@ class Targets:
         upstreams: Those that were asked for, by name.
         refuses_names: Whether ExternalName Services are refused.
         resolves: Whether there is a name server to resolve names with.
+        refused: Fields with addresses that nothing is passed on to, each with the reason.
     """
 
     services: Mapping[ObjectName, ServiceInput]
@@ -66,6 +67,7 @@ class Targets:
     refuses_names: bool = False
     resolves: bool = True
     upstreams: dict[str, Upstream] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
     _known: dict[tuple[ObjectName, str, int, Wish], tuple[Target, str]] = field(default_factory=dict)
     _servers: dict[ObjectName, dict[str, tuple[str, ...]]] = field(default_factory=dict)
 
@@ -181,6 +183,7 @@ class Targets:
         if known is None:
             found = candidates(told.slices, "", _ignore)
             by_port: dict[str, list[str]] = {}
+            self._tell_private(told)
             for (family, port, protocol), candidates_ in found.items():
                 if protocol != Protocol.TCP or family not in self.families:
                     continue
@@ -191,6 +194,16 @@ class Targets:
                 )
             known = self._servers[name] = {port: tuple(sorted(texts)) for port, texts in by_port.items()}
         return known
+
+    def _tell_private(self, told: ServiceInput) -> None:
+        """Note addresses that only this node can mean: whoever writes endpoints must not reach what listens there."""
+        for one in told.slices:
+            where = f"{told.endpoints_from or 'EndpointSlice'} {one.metadata.namespace}/{one.metadata.name}"
+            for index, endpoint in enumerate(one.endpoints):
+                if endpoint.addresses and is_private_to_node(endpoint.addresses[0]):
+                    address = printable(endpoint.addresses[0])
+                    path = f"{where}: endpoints[{index}].addresses[0]"
+                    self.refused[path] = f"{address} is the node itself or its link: nothing is passed on to it"
 
 
 def _ignore(_: str) -> None:
