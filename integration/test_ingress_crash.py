@@ -280,24 +280,26 @@ def test_a_folder_of_somebody_else_is_refused(ingress_lab: IngressLab, node: Nod
         "rm -f run/status.sock run/nginx.pid",
     ],
 )
-def test_a_folder_that_was_tampered_with_is_made_whole(ingress_lab: IngressLab, node: Node, harm: str) -> None:
-    with watched(ingress_lab) as watch:
-        node.host.run(["sh", "-c", f"cd {node.folder} && {harm}"]).check()
-        check_completes(ingress_lab, node, "mended.test")
+def test_a_folder_that_was_tampered_with_is_made_whole(ingress_lab: IngressLab, harm: str) -> None:
+    with ingress_lab.served_apart("tampered") as node:
         node.apply(world())
-    assert watch.outage_s() < RECOVERY_S, watch.failed[:5]
-    assert node.is_converged()
+        with watched(ingress_lab) as watch:
+            node.host.run(["sh", "-c", f"cd {node.folder} && {harm}"]).check()
+            check_completes(ingress_lab, node, "mended.test")
+            node.apply(world())
+        assert watch.outage_s() < RECOVERY_S, watch.failed[:5]
+        assert node.is_converged()
 
 
-def test_a_master_killed_beside_a_spoilt_folder_comes_back_with_what_was_good(
-    ingress_lab: IngressLab, node: Node
-) -> None:
-    """The live release does not load any more: what is there is not served, but the next apply mends it."""
-    node.host.run(["sh", "-c", f"echo 'nonsense;' >>{node.folder}/current/nginx.conf"]).check()
-    for pid in node.masters():
-        node.kill(pid)
-    time.sleep(0.5)
-    check_completes(ingress_lab, node, "mended-too.test")
+def test_a_master_killed_beside_a_spoilt_release_is_back_with_the_next_apply(ingress_lab: IngressLab) -> None:
+    """The live release does not load any more: nobody can start it, but the next apply mends it."""
+    with ingress_lab.served_apart("spoilt") as node:
+        node.apply(world())
+        node.host.run(["sh", "-c", f"echo 'nonsense;' >>{node.folder}/current/nginx.conf"]).check()
+        for pid in node.masters():
+            node.kill(pid)
+        time.sleep(0.5)
+        check_completes(ingress_lab, node, "mended-too.test")
 
 
 def test_a_port_in_use_is_told_with_who_holds_it(ingress_lab: IngressLab) -> None:
