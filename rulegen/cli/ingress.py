@@ -13,7 +13,7 @@ from rulegen.errors import HostError
 from rulegen.host.nginx import default_certificate
 from rulegen.host.nginx.facts import gather_nginx, resolvers
 from rulegen.host.nginx.quarantine import settle
-from rulegen.host.nginx.service import NginxService
+from rulegen.host.nginx.service import Action, NginxService
 from rulegen.host.nginx.templates import read_templates
 from rulegen.host.output import write_site
 from rulegen.host.runner import run
@@ -105,8 +105,14 @@ class IngressInputs:
 
     @cached_property
     def observed(self) -> Configuration | None:
-        """What nginx serves from its folder; None where it serves nothing."""
-        return self.service.releases.current() if self.is_live and self.chosen.folder.is_dir() else None
+        """What nginx serves from its folder; None where it serves nothing, or nobody can tell."""
+        if not self.is_live or not self.chosen.folder.is_dir():
+            return None
+        try:
+            return self.service.releases.current()
+        except HostError as error:
+            self.notes.append(f"{error.message}: it is planned as if nothing were served, and written anew")
+            return None
 
     @cached_property
     def site(self) -> Site:
@@ -168,8 +174,9 @@ class IngressInputs:
         outcome = self.service.apply(
             self.site.configuration, listens=(settings.http_port, settings.https_port), tested=True
         )
-        told = [f"nginx {outcome.action.value}" + (f" in {outcome.seconds:.2f} s" if outcome.seconds else "")]
-        return [*told, *outcome.notes, *self.notes]
+        took = f" in {outcome.seconds:.2f} s" if outcome.seconds else ""
+        done = () if outcome.action is Action.NOTHING else (f"nginx {outcome.action.value}{took}",)
+        return [*done, *outcome.notes, *self.notes]
 
 
 def plan_ingress(ingress: IngressInputs, plan: Plan, report: Report) -> tuple[Plan, Report]:

@@ -64,7 +64,7 @@ def write(
         number = count(len(work) + must_reload, "step")
         print_lines([f"Applied: {count(len(plan.items), 'change')} in {number}.", *served])
     else:
-        print_lines(served[1:])
+        print_lines(served)
 
 
 def _serve(ingress: IngressInputs | None, work: Sequence[Step], progress: Progress) -> list[str]:

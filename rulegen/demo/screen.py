@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from rulegen.demo.hosts import Tally
+    from rulegen.demo.hosts import Page, Tally
 
 WIDTH = 98
 _BAR = 24
@@ -18,8 +18,9 @@ _POD_COLOURS = ("\033[36m", "\033[35m", "\033[34m", "\033[33m")
 
 _ITEM = re.compile(r"  [-+~] \w+ ")
 _SIGNED = re.compile(r" *([-+~]) ")
-_FOLDED = re.compile(r"  [-+~] chain nat KUBE-(SEP|EXT)-")
-"""Chains whose few rules are counted, not shown: one for each endpoint, alike but for the address."""
+_FOLDED = re.compile(r"  [-+~] (?:chain nat KUBE-(?:SEP|EXT)-|host every other host|file |secret )")
+"""What is counted, not shown: chains of one endpoint, alike but for the address, and what all hosts share."""
+_COUNTED = re.compile(r" *[-+] \((\d+) lines\)")
 
 
 class Paint:
@@ -66,9 +67,11 @@ def condense(output: str, *, brief: bool = False) -> Iterator[str]:
         elif heading == "The node itself" and not brief:
             count = sum(_ITEM.match(line) is not None for line in lines)
             yield f"{heading}: {count} changes, for what all Services share"
-        elif heading.startswith(("Service ", "Left over")) and not brief:
-            yield heading
+        elif heading.startswith(("Service ", "Left over", "Ingress: ")) and not brief:
+            yield heading.partition(" (/")[0]
             yield from (_fit(line) for line in _folded(lines))
+        elif heading.startswith("Ingresses that are not served"):
+            yield from (heading, *lines)
 
 
 def bars(columns: Mapping[str, Tally], pods: Sequence[str], paint: Paint) -> Iterator[str]:
@@ -85,17 +88,45 @@ def bars(columns: Mapping[str, Tally], pods: Sequence[str], paint: Paint) -> Ite
         yield f"  {pod:<{width}}{''.join(cells)}".rstrip()
 
 
+def answers(url: str, page: Page, paint: Paint) -> Iterator[str]:
+    """Yield what a client got that asked for a page once."""
+    got = f"sent to {page.location}" if page.location else page.text
+    trusted = paint.dim("   with the certificate of the Secret") if url.startswith("https:") and page.status else ""
+    yield f"  client asks {url:<26}{page.status or '':<5}{got}{trusted}"
+
+
+def typed(words: Sequence[str]) -> Iterator[str]:
+    """Yield a command as a shell takes it, in as many lines as it needs."""
+    line = "  $"
+    for word in words:
+        if len(line) + len(word) + 3 > WIDTH:
+            yield f"{line} \\"
+            line = "     "
+        line = f"{line} {word}"
+    yield line
+
+
 def _folded(lines: Sequence[str]) -> Iterator[str]:
     """Yield the lines of a Service's part, chains of one endpoint as one line each."""
+    if not lines:
+        return
     starts = [number for number, line in enumerate(lines) if _ITEM.match(line)]
     for start, end in zip(starts, [*starts[1:], len(lines)], strict=True):
         heading, *rules = lines[start:end]
         if _FOLDED.match(heading) and rules:
-            yield f"{heading}, {len(rules)} rules"
+            yield f"{heading}{_counted(heading, rules)}"
         else:
             yield heading
             # a rule that stands alone has no sign of its own
             yield from (rule for rule in rules if len(rules) == 1 or _SIGNED.match(rule))
+
+
+def _counted(heading: str, lines: Sequence[str]) -> str:
+    """Return how much is not shown; of a secret not even that."""
+    if " secret " in heading:
+        return ""
+    told = _COUNTED.fullmatch(lines[0])
+    return f", {told[1] if told else len(lines)} {'rules' if ' chain ' in heading else 'lines'}"
 
 
 def _fit(line: str) -> str:

@@ -1,4 +1,4 @@
-"""The story of the demo: a blog is put behind a Service, rolled over under load, and scaled down.
+"""The story of the demo: a blog is put behind a Service, rolled over, given a name by an Ingress, and scaled down.
 
 Everything on the node is done by the rulegen command itself, as on any node; its output is shown, cut to fit a screen.
 """
@@ -9,13 +9,17 @@ import sys
 import tempfile
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rulegen.demo.cables import join_client, join_pod
 from rulegen.demo.examples import folder
 from rulegen.demo.hosts import Host
-from rulegen.demo.screen import bars, condense
+from rulegen.demo.peer import Place
+from rulegen.demo.screen import answers, bars, condense, typed
+from rulegen.demo.secret import make_certificate, secret_manifest
 from rulegen.errors import HostError
+from rulegen.host.runner import MissingToolError, find
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,11 +31,14 @@ NODE, NODE_ADDRESS, CLIENT_ADDRESS = "web-1", "192.0.2.10", "192.0.2.77"
 CLUSTER_IP, PORT, NODE_PORT, TARGET_PORT = "10.96.32.88", 8080, 32388, 80
 PODS = {"my-blog-a": "10.244.1.11", "my-blog-b": "10.244.1.12", "my-blog-c": "10.244.1.13", "my-blog-d": "10.244.1.14"}
 QUESTIONS = 300
+BLOG, SECRET = "blog.holdno.com", "my-blog-tls"
 _CLUSTER = ("my-blog/node.yaml", "my-blog/service.yaml")
+_INGRESS = ("my-blog-ingress", f"{SECRET}.yaml")
+_BOTH_WAYS = ("my-blog-ingress/class.yaml", "my-blog-ingress-http", f"{SECRET}.yaml")
 
 _PICTURE = (
     (f"client {CLIENT_ADDRESS} ─────────── {NODE} {NODE_ADDRESS} ", "─", "┬", "my-blog-a"),
-    (f"{'':29}node port  {NODE_PORT}", " ", "├", "my-blog-b"),
+    (f"{'':29}ports 80, 443, node port {NODE_PORT}", " ", "├", "my-blog-b"),
     (f"{'':29}cluster IP {CLUSTER_IP}, port {PORT}", " ", "└", "my-blog-c"),
 )
 _PICTURE_WIDTH = 66
@@ -49,7 +56,7 @@ class Stage:
         pods: Those that run, by name.
         say: Shows one line.
         ends: Ends all hosts.
-        lock: A lock file for the node, so that none of the machine's is taken.
+        place: A folder for what the demo writes: a lock, so that none of the machine's is taken, and nginx's files.
     """
 
     node: Host
@@ -58,7 +65,7 @@ class Stage:
     say: Callable[[str], None]
     paint: Paint
     ends: ExitStack
-    lock: str
+    place: Path
 
     def start_pod(self, name: str) -> None:
         """Start a pod and join it to the node."""
@@ -75,21 +82,50 @@ class Stage:
             brief: Show only what it comes to.
         """
         where = folder()
-        shown = " ".join(("rulegen", command, *(f"-f {name}" for name in files)))
-        self.say(self.paint.dim(f"  $ {shown}"))
-        given = [argument for name in files for argument in ("-f", str(where / name))]
+        words = ["rulegen", command, *(["--ingress"] if "--ingress" in options else []), *(f"-f {n}" for n in files)]
+        shown = " ".join(words)
+        for line in typed(words):
+            self.say(self.paint.dim(line))
+        found = [self.place / name if (self.place / name).exists() else where / name for name in files]
+        given = [argument for path in found for argument in ("-f", str(path))]
         argv = ("-m", "rulegen", command, *given, "--config", str(where / "config.yaml"), *options)
-        done = self.node.run(sys.executable, *argv, environment={"XTABLES_LOCKFILE": self.lock})
+        done = self.node.run(sys.executable, *argv, environment={"XTABLES_LOCKFILE": str(self.place / "xtables.lock")})
         if done.code != 0:
             raise DemoError(f"`{shown}` failed: {done.complaint}")
         for line in condense(done.stdout, brief=brief):
             self.say(f"  {self.paint.change(line)}")
 
+    def rulegen_ingress(self, command: str, files: tuple[str, ...], *options: str, brief: bool = False) -> None:
+        """Run rulegen with Ingresses, for a nginx that ends with the node."""
+        self.rulegen(command, files, "--ingress", "--nginx-dir", str(self.place / "nginx"), *options, brief=brief)
+
+    def page(self, scheme: str) -> Place:
+        """Return where a client finds the blog by its name."""
+        if scheme == "http":
+            return Place(NODE_ADDRESS, 80, BLOG)
+        return Place(NODE_ADDRESS, 443, BLOG, str(self.place / "trusted.pem"))
+
+    def look(self, expected: dict[str, tuple[int, str]]) -> None:
+        """Ask for the blog by its name, once by each scheme, and show what comes back.
+
+        Args:
+            expected: By scheme: the status, and where the client is sent.
+
+        Raises:
+            DemoError: Something else came back.
+        """
+        for scheme, (status, location) in expected.items():
+            page = self.client.look(self.page(scheme))
+            for line in answers(f"{scheme}://{BLOG}/", page, self.paint):
+                self.say(line)
+            if (page.status, page.location) != (status, location):
+                raise DemoError(f"{scheme}://{BLOG}/ answers {page.status or page.text}, not {status} {location}")
+
     def ask_both_ways(self) -> None:
         """Ask through the cluster IP, from a pod, and through the node port, from outside; show who answered."""
         pod = next(iter(self.pods.values()))
-        inside = pod.ask(CLUSTER_IP, PORT, QUESTIONS)
-        outside = self.client.ask(NODE_ADDRESS, NODE_PORT, QUESTIONS)
+        inside = pod.ask(Place(CLUSTER_IP, PORT), QUESTIONS)
+        outside = self.client.ask(Place(NODE_ADDRESS, NODE_PORT), QUESTIONS)
         self.show(
             {
                 f"{pod.name} asks {CLUSTER_IP}:{PORT}": inside,
@@ -124,16 +160,20 @@ def play(say: Callable[[str], None], paint: Paint) -> None:
     Raises:
         HostError: This machine cannot do it, or a step failed: which, and why.
     """
+    if find("nginx") is None:
+        raise MissingToolError("nginx")
     say(paint.bold("A blog of three pods, on a node and for a client that exist for this demo only"))
     for left, fill, branch, pod in _PICTURE:
         say(f"  {left:{fill}<{_PICTURE_WIDTH}}{branch}── {pod} {PODS[pod]}:{TARGET_PORT}")
     with _stage(say, paint) as stage:
         _serve(stage)
         _roll_over(stage)
+        _name(stage)
+        _redirect_no_more(stage)
         _scale_down(stage)
         say("")
-        say(paint.bold("5  Once more: what is as it should be is not written again"))
-        stage.rulegen("plan", (*_CLUSTER, "my-blog-scaled-down"))
+        say(paint.bold("7  Once more: what is as it should be is not written again"))
+        stage.rulegen_ingress("plan", (*_CLUSTER, "my-blog-scaled-down", *_BOTH_WAYS))
 
 
 def _serve(stage: Stage) -> None:
@@ -151,41 +191,68 @@ def _roll_over(stage: Stage) -> None:
     say, paint = stage.say, stage.paint
     say("")
     say(paint.bold("3  Roll over: my-blog-d takes the place of my-blog-c, while the client keeps asking"))
-    stage.client.start_asking(NODE_ADDRESS, NODE_PORT)
+    door = Place(NODE_ADDRESS, NODE_PORT)
+    stage.client.start_asking(door)
     stage.start_pod("my-blog-d")
     stage.rulegen("apply", (*_CLUSTER, "my-blog-rolled-over"), "--yes")
     leaving = stage.pods.pop("my-blog-c")
-    after = stage.client.ask(NODE_ADDRESS, NODE_PORT, QUESTIONS)
+    after = stage.client.ask(door, QUESTIONS)
     leaving.end()
     meanwhile = stage.client.stop_asking()
     stage.show({f"meanwhile: {meanwhile.asked} questions": meanwhile, "afterwards": after})
     say(f"  {meanwhile.asked + after.asked} questions, each got its answer.")
 
 
+def _name(stage: Stage) -> None:
+    say, paint = stage.say, stage.paint
+    certificate, key = make_certificate(BLOG)
+    (stage.place / "trusted.pem").write_bytes(certificate)
+    (stage.place / f"{SECRET}.yaml").write_text(secret_manifest(SECRET, certificate, key))
+    files = (*_CLUSTER, "my-blog-rolled-over", *_INGRESS)
+    say("")
+    say(paint.bold(f"4  An Ingress: {BLOG}, by nginx on the node; its key was made just now"))
+    stage.rulegen_ingress("plan", files)
+    stage.rulegen_ingress("apply", files, "--yes", brief=True)
+    stage.look({"http": (308, f"https://{BLOG}"), "https": (200, "")})
+
+
+def _redirect_no_more(stage: Stage) -> None:
+    say, paint = stage.say, stage.paint
+    say("")
+    say(paint.bold("5  ssl-redirect off: it answers over HTTP too"))
+    stage.rulegen_ingress("apply", (*_CLUSTER, "my-blog-rolled-over", *_BOTH_WAYS), "--yes")
+    stage.look({"http": (200, ""), "https": (200, "")})
+
+
 def _scale_down(stage: Stage) -> None:
     say, paint = stage.say, stage.paint
     say("")
-    say(paint.bold("4  Scale down: my-blog-a goes"))
-    stage.rulegen("apply", (*_CLUSTER, "my-blog-scaled-down"), "--yes")
+    say(paint.bold("6  Scale down: my-blog-a goes, while the client keeps asking over HTTPS"))
+    stage.client.start_asking(stage.page("https"))
+    stage.rulegen_ingress("apply", (*_CLUSTER, "my-blog-scaled-down", *_BOTH_WAYS), "--yes")
     stage.pods.pop("my-blog-a").end()
-    stage.ask_both_ways()
+    after = stage.client.ask(stage.page("https"), QUESTIONS)
+    meanwhile = stage.client.stop_asking()
+    stage.show({f"meanwhile: {meanwhile.asked} questions": meanwhile, "afterwards": after})
+    say(f"  {meanwhile.asked + after.asked} questions, each got its answer.")
 
 
 @contextmanager
 def _stage(say: Callable[[str], None], paint: Paint) -> Iterator[Stage]:
     """Start all hosts and join them; end them, whatever happens."""
     with ExitStack() as ends:
-        temporary = ends.enter_context(tempfile.TemporaryDirectory(prefix="rulegen-demo-"))
-        node, client = _started(ends, NODE), _started(ends, "client")
+        place = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="rulegen-demo-")))
+        place.chmod(0o711)  # nginx's workers are somebody else
+        node, client = _started(ends, NODE, keeps=True), _started(ends, "client")
         node.set({"net/ipv4/ip_forward": "1", "net/ipv6/conf/all/disable_ipv6": "1"})
         join_client(client, CLIENT_ADDRESS, node, NODE_ADDRESS)
-        stage = Stage(node, client, {}, say, paint, ends, f"{temporary}/xtables.lock")
+        stage = Stage(node, client, {}, say, paint, ends, place)
         for name in ("my-blog-a", "my-blog-b", "my-blog-c"):
             stage.start_pod(name)
         yield stage
 
 
-def _started(ends: ExitStack, name: str, port: int = 0) -> Host:
-    host = Host(name, port)
+def _started(ends: ExitStack, name: str, port: int = 0, *, keeps: bool = False) -> Host:
+    host = Host(name, port, keeps)
     ends.callback(host.end)
     return host

@@ -55,8 +55,13 @@ def _copy(process: int, pid: int, number: int) -> int | None:
         listens = held.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     except OSError:
         listens = 0
-    if not listens:
+    if not listens or _is_deleted(held):
         held.close()
         return None
     os.set_inheritable(copy, True)  # noqa: FBT003 - takes no name
     return held.detach()
+
+
+def _is_deleted(held: socket.socket) -> bool:
+    """Whether it is a socket of a path that is not there any more: nobody can reach it, so a new one must be made."""
+    return held.family == socket.AF_UNIX and not os.path.lexists(held.getsockname())

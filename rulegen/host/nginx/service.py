@@ -34,6 +34,7 @@ CONFIRM_S: Final = 30.0
 GENERATIONS: Final = 4
 """Generations of old workers, with connections that do not end, which may live beside the new ones."""
 
+STATUS_SOCKET: Final = "run/status.sock"
 _PER_FILE_S: Final = 0.01
 _ENDED_S: Final = 5.0
 
@@ -189,11 +190,22 @@ class NginxService:
             if not in_time and not self._ended(signal.SIGTERM, _ENDED_S) and not self._ended(signal.SIGKILL, _ENDED_S):
                 raise HostError(f"nginx in {self.folder} does not end", hint="see which processes last: ps -ef")
             if remove:
-                try:
-                    shutil.rmtree(self.folder)
-                except OSError as error:
-                    raise HostError(f"{self.folder} cannot be removed: {error.strerror}") from None
+                self._remove()
         return in_time
+
+    def _remove(self) -> None:
+        """Take the folder away; where something is mounted on it, all that is in it."""
+        try:
+            if self.folder.is_mount():
+                for path in self.folder.iterdir():
+                    if path.is_dir() and not path.is_symlink():
+                        shutil.rmtree(path)
+                    else:
+                        path.unlink()
+            else:
+                shutil.rmtree(self.folder)
+        except OSError as error:
+            raise HostError(f"{self.folder} cannot be removed: {error.strerror}") from None
 
     def _nothing_to_do(self, digest: str) -> Outcome:
         notes = ("the keeper was gone and was started again",) if keeping.ensure(self.folder, self._binary) else ()
@@ -249,6 +261,13 @@ class NginxService:
         if master is None:
             if not keeping.ensure(self.folder, self._binary):
                 keeping.tell(self.folder, signal.SIGHUP)
+            wait_for(self.folder, digest, (), complaints, patience_s)
+            return Action.STARTED
+        if not (self.folder / STATUS_SOCKET).exists():
+            # Somebody has deleted it, and a reload keeps the one that nobody can reach. A killed master is replaced by
+            # one that takes over the other sockets, so that no connection is lost.
+            keeping.ensure(self.folder, self._binary)
+            processes.send(master, signal.SIGKILL)
             wait_for(self.folder, digest, (), complaints, patience_s)
             return Action.STARTED
         processes.send(master, signal.SIGHUP)
