@@ -83,7 +83,9 @@ class Visitor:
             connection.connect()
             if self._tls:
                 connection.sock = self._tls.wrap_socket(connection.sock, server_hostname=place.name or place.address)
-            connection.request("GET", "/", headers={"Connection": "close"} | ({"Host": place.name} if place.name else {}))
+            connection.request(
+                "GET", "/", headers={"Connection": "close"} | ({"Host": place.name} if place.name else {})
+            )
             answer = connection.getresponse()
             return answer, answer.read().decode("utf-8", "replace").strip()
         finally:
@@ -147,7 +149,7 @@ def look(place: Place) -> dict[str, Any]:
 
 def main() -> None:
     """Obey commands until there are no more."""
-    # The node's is the first process of its namespace, so what nginx's keeper leaves to itself is left to it.
+    # The node's is the first process of its namespace, which inherits orphans: nginx's keeper, for one.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     if len(sys.argv) > 2:
         server = _Server(("", int(sys.argv[2])), _Page)

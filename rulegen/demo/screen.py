@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from rulegen.demo.hosts import Page, Tally
 
@@ -20,6 +20,7 @@ _ITEM = re.compile(r"  [-+~] \w+ ")
 _SIGNED = re.compile(r" *([-+~]) ")
 _FOLDED = re.compile(r"  [-+~] (?:chain nat KUBE-(?:SEP|EXT)-|host every other host|file |secret )")
 """What is counted, not shown: chains of one endpoint, alike but for the address, and what all hosts share."""
+_LISTEN = re.compile(r" *[-+]  (listen [^;]*;)$")
 _COUNTED = re.compile(r" *[-+] \((\d+) lines\)")
 
 
@@ -63,7 +64,8 @@ def condense(output: str, *, brief: bool = False) -> Iterator[str]:
     for block in output.strip("\n").split("\n\n"):
         heading, *lines = block.split("\n")
         if heading.startswith(("Plan: ", "No changes")):
-            yield from lines if brief and lines else (heading, *lines)
+            yield from () if lines and brief else (heading,)
+            yield from ["; ".join(line.rstrip(".") for line in lines) + "."] if lines else ()
         elif heading == "The node itself" and not brief:
             count = sum(_ITEM.match(line) is not None for line in lines)
             yield f"{heading}: {count} changes, for what all Services share"
@@ -95,17 +97,6 @@ def answers(url: str, page: Page, paint: Paint) -> Iterator[str]:
     yield f"  client asks {url:<26}{page.status or '':<5}{got}{trusted}"
 
 
-def typed(words: Sequence[str]) -> Iterator[str]:
-    """Yield a command as a shell takes it, in as many lines as it needs."""
-    line = "  $"
-    for word in words:
-        if len(line) + len(word) + 3 > WIDTH:
-            yield f"{line} \\"
-            line = "     "
-        line = f"{line} {word}"
-    yield line
-
-
 def _folded(lines: Sequence[str]) -> Iterator[str]:
     """Yield the lines of a Service's part, chains of one endpoint as one line each."""
     if not lines:
@@ -118,7 +109,22 @@ def _folded(lines: Sequence[str]) -> Iterator[str]:
         else:
             yield heading
             # a rule that stands alone has no sign of its own
-            yield from (rule for rule in rules if len(rules) == 1 or _SIGNED.match(rule))
+            yield from _joined(rule for rule in rules if len(rules) == 1 or _SIGNED.match(rule))
+
+
+def _joined(lines: Iterable[str]) -> Iterator[str]:
+    """Yield lines, those that tell where a server listens as one."""
+    held = ""
+    for line in lines:
+        listen = _LISTEN.match(line)
+        if held and listen:
+            held = f"{held} {listen[1]}"
+            continue
+        if held:
+            yield held
+        held = line if listen else ""
+        if not listen:
+            yield line
 
 
 def _counted(heading: str, lines: Sequence[str]) -> str:

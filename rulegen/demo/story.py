@@ -16,7 +16,7 @@ from rulegen.demo.cables import join_client, join_pod
 from rulegen.demo.examples import folder
 from rulegen.demo.hosts import Host
 from rulegen.demo.peer import Place
-from rulegen.demo.screen import answers, bars, condense, typed
+from rulegen.demo.screen import answers, bars, condense
 from rulegen.demo.secret import make_certificate, secret_manifest
 from rulegen.errors import HostError
 from rulegen.host.runner import MissingToolError, find
@@ -33,8 +33,8 @@ PODS = {"my-blog-a": "10.244.1.11", "my-blog-b": "10.244.1.12", "my-blog-c": "10
 QUESTIONS = 300
 BLOG, SECRET = "blog.holdno.com", "my-blog-tls"
 _CLUSTER = ("my-blog/node.yaml", "my-blog/service.yaml")
-_INGRESS = ("my-blog-ingress", f"{SECRET}.yaml")
-_BOTH_WAYS = ("my-blog-ingress/class.yaml", "my-blog-ingress-http", f"{SECRET}.yaml")
+_INGRESS = ("my-blog-ingress", "tls.yaml")
+_BOTH_WAYS = ("my-blog-ingress-http", "tls.yaml")
 
 _PICTURE = (
     (f"client {CLIENT_ADDRESS} ─────────── {NODE} {NODE_ADDRESS} ", "─", "┬", "my-blog-a"),
@@ -82,10 +82,10 @@ class Stage:
             brief: Show only what it comes to.
         """
         where = folder()
-        words = ["rulegen", command, *(["--ingress"] if "--ingress" in options else []), *(f"-f {n}" for n in files)]
-        shown = " ".join(words)
-        for line in typed(words):
-            self.say(self.paint.dim(line))
+        named = ["my-blog/…", *files[len(_CLUSTER) :]] if files[: len(_CLUSTER)] == _CLUSTER else files
+        switch = ["--ingress"] if "--ingress" in options else []
+        shown = " ".join(("rulegen", command, *switch, *(f"-f {name}" for name in named)))
+        self.say(self.paint.dim(f"  $ {shown}"))
         found = [self.place / name if (self.place / name).exists() else where / name for name in files]
         given = [argument for path in found for argument in ("-f", str(path))]
         argv = ("-m", "rulegen", command, *given, "--config", str(where / "config.yaml"), *options)
@@ -207,7 +207,7 @@ def _name(stage: Stage) -> None:
     say, paint = stage.say, stage.paint
     certificate, key = make_certificate(BLOG)
     (stage.place / "trusted.pem").write_bytes(certificate)
-    (stage.place / f"{SECRET}.yaml").write_text(secret_manifest(SECRET, certificate, key))
+    (stage.place / "tls.yaml").write_text(secret_manifest(SECRET, certificate, key))
     files = (*_CLUSTER, "my-blog-rolled-over", *_INGRESS)
     say("")
     say(paint.bold(f"4  An Ingress: {BLOG}, by nginx on the node; its key was made just now"))

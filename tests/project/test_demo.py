@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from rulegen.demo.hosts import Tally
-from rulegen.demo.screen import Paint, bars, condense
+from rulegen.demo.hosts import Page, Tally
+from rulegen.demo.screen import Paint, answers, bars, condense
 from tests.project.places import ROOT, rulegen, run
 
 MARK = "RULEGEN_TEST_MARK"
@@ -58,6 +58,78 @@ def test_a_plan_is_cut_to_what_concerns_the_service() -> None:
     assert list(condense(PLAN, brief=True)) == ["Applied: 5 changes in 2 steps."]
 
 
+SITE = """\
+Node web-1, iptables mode, against iptables-nft
+
+Ingress: nginx must reload (/tmp/x, which serves nothing yet)
+  + host blog.holdno.com
+      + server {
+      +  listen 80;
+      +  listen 443;
+      +  server_name blog.holdno.com;
+      + }
+  + host every other host
+      + server {
+      + }
+  ~ upstream default/my-blog
+        …
+      -  server 10.244.1.11:80;
+  + file nginx.conf
+      + (247 lines)
+  + secret secrets/00.pem
+      + secrets/00.pem (certificate; its content is not shown)
+
+Plan: 5 to add, 0 to change, 0 to delete.
+Applied: 5 changes in 1 step.
+nginx started in 0.14 s
+"""
+
+
+def test_a_plan_of_ingresses_is_cut_to_the_host_and_its_upstream() -> None:
+    assert list(condense(SITE)) == [
+        "Ingress: nginx must reload",
+        "  + host blog.holdno.com",
+        "      + server {",
+        "      +  listen 80; listen 443;",
+        "      +  server_name blog.holdno.com;",
+        "      + }",
+        "  + host every other host, 2 lines",
+        "  ~ upstream default/my-blog",
+        "      -  server 10.244.1.11:80;",
+        "  + file nginx.conf, 247 lines",
+        "  + secret secrets/00.pem",
+        "Plan: 5 to add, 0 to change, 0 to delete.",
+        "Applied: 5 changes in 1 step; nginx started in 0.14 s.",
+    ]
+
+
+def test_an_ingress_that_is_not_served_as_written_is_not_cut_out() -> None:
+    told = "Ingresses that are not served as they were written, and why:\n  Ingress default/my-blog (ignored): why"
+
+    assert list(condense(told, brief=True)) == told.split("\n")
+
+
+@pytest.mark.parametrize(
+    ("url", "page", "shown"),
+    [
+        (
+            "http://a.b/",
+            Page(308, "https://a.b", "<html>"),
+            "  client asks http://a.b/               308  sent to https://a.b",
+        ),
+        ("http://a.b/", Page(200, "", "pod"), "  client asks http://a.b/               200  pod"),
+        ("https://a.b/", Page(0, "", "timed out"), "  client asks https://a.b/                   timed out"),
+        (
+            "https://a.b/",
+            Page(200, "", "pod"),
+            "  client asks https://a.b/              200  pod   with the certificate of the Secret",
+        ),
+    ],
+)
+def test_what_a_client_got_is_one_line(url: str, page: Page, shown: str) -> None:
+    assert list(answers(url, page, Paint(colour=False))) == [shown]
+
+
 def test_bars_tell_who_answered() -> None:
     columns = {"inside": Tally({"a": 100, "b": 50}), "outside": Tally({"b": 1})}
 
@@ -76,30 +148,33 @@ def test_colour_is_for_signs_and_not_for_options() -> None:
 
 
 def can_play() -> bool:
-    return os.geteuid() == 0 and bool(shutil.which("iptables-nft")) and run("unshare", "--net", "true").returncode == 0
+    tools = all(map(shutil.which, ("iptables-nft", "nginx")))
+    return os.geteuid() == 0 and tools and run("unshare", "--net", "--pid", "--fork", "true").returncode == 0
 
 
-needs_namespaces = pytest.mark.skipif(not can_play(), reason="needs root, network namespaces and iptables")
+needs_namespaces = pytest.mark.skipif(not can_play(), reason="needs root, namespaces, iptables and nginx")
 
 
 @pytest.fixture
-def mark() -> Iterator[str]:
+def mark(tmp_path: Path) -> Iterator[str]:
     """Give a text that is in the environment of all that a test starts; what bears it afterwards was left behind."""
     text = uuid.uuid4().hex
     yield text
     # A host that was just being started sees that nobody commands it as soon as it is up.
     deadline = time.monotonic() + 20
-    while left_behind(text) and time.monotonic() < deadline:
+    while left_behind(text, tmp_path) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert left_behind(text) == []
+    assert left_behind(text, tmp_path) == []
 
 
-def left_behind(mark: str) -> list[str]:
+def left_behind(mark: str, place: Path) -> list[str]:
+    """Return what runs and bears the mark; nginx and its keeper have an environment of their own, and the folder."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            if f"{MARK}={mark}".encode() in (process / "environ").read_bytes():
-                found.append((process / "cmdline").read_text().replace("\0", " "))
+            command = (process / "cmdline").read_text().replace("\0", " ")
+            if f"{MARK}={mark}".encode() in (process / "environ").read_bytes() or f"{place}/" in command:
+                found.append(command)
         except OSError:
             continue  # it has ended since
     return found
@@ -121,7 +196,7 @@ def test_the_demo_tells_its_story(mark: str, tmp_path: Path) -> None:
 
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    assert len(lines) <= 66
+    assert len(lines) <= 125
     assert max(map(len, lines)) <= 100
     assert "\033" not in done.stdout
     assert "  Service default/my-blog (NodePort; endpoints from Pods)" in lines
@@ -131,7 +206,16 @@ def test_the_demo_tells_its_story(mark: str, tmp_path: Path) -> None:
     ):
         assert int(meanwhile) + int(afterwards) > 0, pod
     assert re.search(r"^  my-blog-c  █+ +\d+ +0$", done.stdout, re.MULTILINE), "the pod that left answers no more"
-    assert re.search(r"^  \d+ questions, each got its answer\.$", done.stdout, re.MULTILINE)
+    assert len(re.findall(r"^  \d+ questions, each got its answer\.$", done.stdout, re.MULTILINE)) == 2
+    asked = re.findall(r"^  client asks (https?)://blog\.holdno\.com/ +(\d+)  (\S+)", done.stdout, re.MULTILINE)
+    assert [(scheme, status) for scheme, status, _ in asked] == [
+        ("http", "308"),
+        ("https", "200"),
+        ("http", "200"),
+        ("https", "200"),
+    ]
+    assert "  Ingress: nginx need not reload" in lines
+    assert "PRIVATE KEY" not in done.stdout
     assert of_the_machine() == before
     assert list(tmp_path.iterdir()) == []
 
@@ -139,7 +223,7 @@ def test_the_demo_tells_its_story(mark: str, tmp_path: Path) -> None:
 @pytest.mark.kernel
 @needs_namespaces
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("line", ["A blog", "  $ rulegen plan", "3  Roll over"])
+@pytest.mark.parametrize("line", ["A blog", "3  Roll over", "4  An Ingress", "5  ssl-redirect"])
 def test_an_interrupted_demo_leaves_nothing_behind(
     mark: str, tmp_path: Path, number: signal.Signals, line: str
 ) -> None:
@@ -167,7 +251,8 @@ def test_an_interrupted_demo_leaves_nothing_behind(
 
 @pytest.mark.kernel
 @needs_namespaces
-def test_a_killed_demo_leaves_no_process_behind(mark: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("line", ["3  Roll over", "5  ssl-redirect"])
+def test_a_killed_demo_leaves_no_process_behind(mark: str, tmp_path: Path, line: str) -> None:
     demo = subprocess.Popen(
         [sys.executable, "-m", "rulegen", "demo"],
         cwd=ROOT,
@@ -177,7 +262,7 @@ def test_a_killed_demo_leaves_no_process_behind(mark: str, tmp_path: Path) -> No
     )
     assert demo.stdout
     for said in demo.stdout:
-        if said.startswith("3  Roll over"):
+        if said.startswith(line):
             break
     demo.kill()
     demo.communicate(timeout=60)
