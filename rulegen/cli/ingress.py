@@ -19,7 +19,7 @@ from rulegen.host.output import write_site
 from rulegen.host.runner import run
 from rulegen.languages.nginx.facts import NginxFacts
 from rulegen.model.ingress.ir import SecretFile
-from rulegen.model.ingress.resolve import IngressOptions
+from rulegen.model.ingress.options import IngressOptions
 from rulegen.model.ingress.settings import Settings
 from rulegen.plan import show
 from rulegen.plan.nginx import SitePlan, plan_site

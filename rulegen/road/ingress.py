@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from rulegen.backends import nginx
 from rulegen.kube.world import ObjectName
 from rulegen.model.ingress.ir import Verdict
-from rulegen.model.ingress.resolve import in_order, resolve_ingress
+from rulegen.model.ingress.owners import in_order
+from rulegen.model.ingress.resolve import resolve_ingress
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from rulegen.languages.nginx.configuration import Configuration
     from rulegen.languages.nginx.templates import Templates
     from rulegen.model.ingress.ir import IngressModel
-    from rulegen.model.ingress.resolve import IngressOptions
+    from rulegen.model.ingress.options import IngressOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -188,12 +188,6 @@ def errors_of(told: Annotations, settings: Settings, target: Target, service: st
     return ErrorPages(codes=tuple(codes), target=target, service=service, port=port)
 
 
-def wants_protection(told: Annotations) -> bool:
-    """Whether an Ingress asks for anything that keeps somebody out."""
-    protecting = ("auth-type", "auth-url", "auth-tls-secret", "whitelist-source-range", "allowlist-source-range")
-    return any(name in told.found or name in told.failed for name in protecting)
-
-
 def _redirect(found: Mapping[str, Any]) -> tuple[int, str] | None:
     if url := found.get("temporal-redirect"):
         return found.get("temporal-redirect-code", 302), url

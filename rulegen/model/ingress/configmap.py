@@ -1,0 +1,80 @@
+"""The ConfigMap with settings, and the ConfigMaps with headers that it names."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from rulegen.errors import ConfigError
+from rulegen.kube.world import ObjectName
+from rulegen.model.ingress import values
+from rulegen.model.ingress.ir import Reason, Verdict
+from rulegen.model.ingress.settings import read_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from rulegen.kube.objects import ConfigMap
+    from rulegen.model.ingress.settings import Settings
+
+
+def settings_of(
+    config_maps: Mapping[ObjectName, ConfigMap], name: ObjectName | None, base: Settings
+) -> tuple[Settings, list[Reason]]:
+    """Return the settings that a ConfigMap makes of `base`, and what of it is not obeyed.
+
+    Args:
+        config_maps: All there are.
+        name: The one with the settings; None for none.
+        base: What holds where it says nothing.
+
+    Raises:
+        ConfigError: A key that keeps somebody out cannot be read.
+    """
+    reasons: list[Reason] = []
+    if name is None:
+        return base, reasons
+    where = f"ConfigMap {name}"
+
+    def tell(message: str) -> None:
+        reasons.append(Reason("", Verdict.NOTE, where, message))
+
+    found = config_maps.get(name)
+    if found is None:
+        tell("is not there: the defaults hold")
+        return base, reasons
+    read = read_settings(found.data, base)
+    if read.errors:
+        raise ConfigError(f"{where}: {'; '.join(read.errors)}", hint="mend the ConfigMap: it keeps somebody out")
+    for warning in read.warnings:
+        tell(warning)
+    settings = read.settings
+    for key, (namespace, other) in read.references.items():
+        headers = _headers(config_maps, ObjectName(namespace or name.namespace, other), key, tell)
+        if key == "add-headers":
+            settings = replace(settings, add_headers=headers)
+        else:
+            settings = replace(settings, proxy_set_headers=headers)
+    trusts = settings.use_forwarded_headers or settings.enable_real_ip or settings.use_proxy_protocol
+    if trusts and any(network.prefixlen == 0 for network in settings.proxy_real_ip_cidr):
+        tell(
+            "data.proxy-real-ip-cidr: everybody's word is taken for the client's address; name the networks of your"
+            " load balancers"
+        )
+    return settings, reasons
+
+
+def _headers(
+    config_maps: Mapping[ObjectName, ConfigMap], name: ObjectName, key: str, tell: Callable[[str], None]
+) -> tuple[tuple[str, str], ...]:
+    found = config_maps.get(name)
+    if found is None:
+        tell(f"data.{key}: ConfigMap {name} is not there")
+        return ()
+    pairs = []
+    for header, text in sorted(found.data.items()):
+        try:
+            pairs.append((values.settable_header(header), values.header_text(text)))
+        except ValueError as error:
+            tell(f"data.{key}: ConfigMap {name}: {error}; it is ignored")
+    return tuple(pairs)

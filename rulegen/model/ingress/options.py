@@ -1,0 +1,47 @@
+"""What is wanted of the ingress of a node, beside what the objects say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from rulegen.model.ingress.annotations import DEFAULT_PREFIX
+from rulegen.model.ingress.classes import Selection
+from rulegen.model.ingress.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rulegen.kube.world import ObjectName
+    from rulegen.model.ingress.ir import SecretFile
+    from rulegen.net import Family
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngressOptions:
+    """What is wanted of the ingress of this node.
+
+    Attributes:
+        settings: Before the ConfigMap has its say.
+        config_map: The ConfigMap with settings; None for none.
+        default_certificate: Secret of the certificate for hosts that have none; None for one that is made up.
+        made_up_certificate: Path and content of that one.
+        default_backend: Service and port that answers what nobody asked for; None for 404.
+        refuses_names: Whether ExternalName Services are refused.
+        resolvers: Name servers.
+        families: Which endpoints can be reached.
+        without: Ingresses that are in quarantine, each with the reason.
+    """
+
+    selection: Selection = field(default_factory=Selection)
+    prefix: str = DEFAULT_PREFIX
+    settings: Settings = field(default_factory=Settings)
+    config_map: ObjectName | None = None
+    default_certificate: ObjectName | None = None
+    made_up_certificate: SecretFile | None = None
+    default_backend: ObjectName | None = None
+    refuses_names: bool = False
+    resolvers: tuple[str, ...] = ()
+    families: Sequence[Family] = ()
+    without: Mapping[ObjectName, str] = field(default_factory=lambda: MappingProxyType({}))

@@ -1,0 +1,86 @@
+"""Which certificate a host is served with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from rulegen.kube.world import ObjectName
+from rulegen.model.ingress.certificates import Certificate, UnusableSecretError, read_certificate
+from rulegen.model.ingress.ir import Reason, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rulegen.model.ingress.options import IngressOptions
+    from rulegen.model.ingress.owners import Owner
+    from rulegen.model.ingress.policies import Referred
+
+DEFAULT_CERTIFICATE: Final = "secrets/00000000000000000000000000000000.pem"
+"""Where the certificate for hosts without one lies."""
+
+
+@dataclass(slots=True)
+class Certificates:
+    """The certificates of Secrets, each read once.
+
+    Attributes:
+        reasons: What is to be told of those that cannot be used.
+    """
+
+    referred: Referred
+    reasons: list[Reason] = field(default_factory=list)
+    _known: dict[ObjectName, Certificate | str] = field(default_factory=dict)
+
+    def of_host(self, host: str, owners: Sequence[Owner]) -> tuple[str, bool]:
+        """Return the path of a host's certificate, empty for the default one, and whether TLS was asked for.
+
+        The oldest Ingress with `tls` decides: by the entry that lists the host, else by the first one whose
+        certificate is for it.
+        """
+        for one in owners:
+            entries = one.ingress.spec.tls
+            if not entries:
+                continue
+            listed = [entry for entry in entries if host in entry.hosts]
+            for entry in listed or entries:
+                if not entry.secret_name:
+                    continue
+                name = ObjectName(one.name.namespace, entry.secret_name)
+                found = self.of_secret(name)
+                if isinstance(found, Certificate) and (not host or found.covers(host)):
+                    return self.referred.keep(found.path, found.content), True
+                if listed:
+                    why = found if isinstance(found, str) else f"the certificate in Secret {name} is not for this name"
+                    message = f"{why}: {host or 'every other host'} is served with the default certificate"
+                    path = f"spec.tls[{entries.index(entry)}]"
+                    self.reasons.append(one.reason(Verdict.DEFAULT_CERTIFICATE, path, message))
+                    return "", True
+            return "", True
+        return "", False
+
+    def default(self, options: IngressOptions) -> str:
+        """Return the path of the certificate for hosts without one."""
+        name = options.default_certificate
+        if name is not None:
+            found = self.of_secret(name)
+            if isinstance(found, Certificate):
+                return self.referred.keep(found.path, found.content)
+            message = f"{found}: a made-up one is used"
+            self.reasons.append(Reason("", Verdict.NOTE, f"default certificate {name}", message))
+        if options.made_up_certificate is not None:
+            self.referred.files[DEFAULT_CERTIFICATE] = options.made_up_certificate
+        return DEFAULT_CERTIFICATE
+
+    def of_secret(self, name: ObjectName) -> Certificate | str:
+        """Return the certificate of a Secret, or why there is none."""
+        known = self._known.get(name)
+        if known is None:
+            try:
+                known = read_certificate(self.referred.secret(name))
+            except UnusableSecretError as error:
+                known = f"Secret {name} cannot be used: {error}"
+            except ValueError as error:
+                known = str(error)
+            self._known[name] = known
+        return known
