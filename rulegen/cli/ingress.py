@@ -152,7 +152,10 @@ class IngressInputs:
     @cached_property
     def plan(self) -> SitePlan:
         """What changes for nginx."""
-        return plan_site(self.observed, self.site.configuration, self.site.names)
+        if not self.is_live:
+            return plan_site(None, self.site.configuration, self.site.names)
+        served = self.service.status().digest if self.chosen.folder.is_dir() else ""
+        return plan_site(self.observed, self.site.configuration, self.site.names, served)
 
     @property
     def told(self) -> str:

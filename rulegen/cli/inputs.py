@@ -144,6 +144,11 @@ class Inputs:
         """Have the report tell what went wrong although work goes on."""
         self._warnings.add(text)
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What went wrong so far although work goes on."""
+        return self._warnings.texts()
+
     @cached_property
     def model(self) -> Model:
         """Every decision taken."""
@@ -182,6 +187,19 @@ class Inputs:
             warnings=(*self.configuration[1], *self._warnings.texts(), *world.warnings, *model.warnings, *warnings),
             services={str(name): service for name, service in model.services.items()},
         )
+
+
+def report_without_services(inputs: Inputs) -> Report:
+    """Return what goes with a plan that leaves the rules for Services alone."""
+    world = inputs.world
+    return Report(
+        node=inputs.options.node_name or inputs.facts.hostname,
+        mode="no",
+        observed="nothing, as rules for Services are left alone",
+        rejected=world.rejected,
+        unknown_kinds=world.unknown_kinds,
+        warnings=(*inputs.configuration[1], *inputs.warnings, *world.warnings),
+    )
 
 
 def observe_live(inputs: Inputs, *, flows: bool = True) -> tuple[VariantChoice, Observed]:

@@ -9,7 +9,7 @@ import click
 from rulegen.cli.console import has_colour, print_json, print_lines
 from rulegen.cli.ingress import IngressInputs, plan_ingress
 from rulegen.cli.ingress_options import ChosenIngress, ingress_options
-from rulegen.cli.inputs import Inputs, plan_live, plan_saved
+from rulegen.cli.inputs import Inputs, plan_live, plan_saved, report_without_services
 from rulegen.cli.options import OUTPUT, Chosen, input_options, no_services_option, variant_option
 from rulegen.plan import show
 from rulegen.plan.plan import Plan
@@ -49,7 +49,7 @@ def command(
     inputs = Inputs(Chosen(**chosen), is_of_this_host=not observed, ingress=ingress if ingress.ingress else None)
     with inputs.progress:
         if no_services:
-            plan, report = Plan(), inputs.report("Services are left alone")
+            plan, report = Plan(), report_without_services(inputs)
         else:
             plan, report = plan_saved(inputs, observed) if observed else plan_live(inputs)[:2]
         if ingress.ingress:

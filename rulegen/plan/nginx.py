@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from rulegen.diff import diff
 from rulegen.languages.nginx.configuration import MAIN
-from rulegen.plan.items import Action, Item, Line
+from rulegen.plan.items import Action, Drift, Item, Line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -30,21 +30,29 @@ class SitePlan:
     """What changes, and whether nginx must read its configuration anew.
 
     Attributes:
-        items: One for each file, hosts first.
-        reload: Whether bytes differ; label changes and the like change none.
+        items: One for each file, hosts first; one for nginx itself where it does not serve what its files say.
+        reload: Whether nginx must read its configuration; changes of labels and the like change no byte of it.
+        runs: Whether nginx runs.
     """
 
     items: tuple[Item, ...] = ()
     reload: bool = False
+    runs: bool = True
 
 
-def plan_site(observed: Configuration | None, desired: Configuration, names: Mapping[str, tuple[str, str]]) -> SitePlan:
+def plan_site(
+    observed: Configuration | None,
+    desired: Configuration,
+    names: Mapping[str, tuple[str, str]],
+    served: str | None = None,
+) -> SitePlan:
     """Return what must change in the files for nginx to serve what is wanted.
 
     Args:
         observed: What it serves; None where it serves nothing.
         desired: What is wanted.
         names: What files are for: kind and name.
+        served: The digest that nginx answers with; empty where it does not run; None where nobody asked.
     """
     before = dict(observed.files) if observed else {}
     files = [_item(change.key, change.before, change.after, names) for change in diff(before, dict(desired.files))]
@@ -54,8 +62,23 @@ def plan_site(observed: Configuration | None, desired: Configuration, names: Map
     items += [_secret(change.key, change.before, change.after) for change in hidden]
     order = ("host", "upstream", "file", "secret")
     items.sort(key=lambda item: (order.index(item.kind), item.name))
-    is_live = observed is not None and observed.digest == desired.digest
-    return SitePlan(tuple(items), reload=bool(items) or not is_live)
+    if served is not None and served != desired.digest and not items:
+        items.append(_process(served))
+    return SitePlan(tuple(items), reload=bool(items), runs=served != "")
+
+
+def _process(served: str) -> Item:
+    """Return the item for a nginx that does not serve what its files say."""
+    told = f"serves {served}" if served else "does not run"
+    return Item(
+        action=Action.CHANGE if served else Action.ADD,
+        language=LANGUAGE,
+        family="",
+        kind="process",
+        name="nginx",
+        drift=Drift.MISSING,
+        lines=(Line("-", told), Line("+", "serves what its files say")),
+    )
 
 
 def _item(path: str, before: str | None, after: str | None, names: Mapping[str, tuple[str, str]]) -> Item | None:

@@ -73,8 +73,10 @@ def text(plan: Plan, report: Report, *, colour: bool) -> Iterator[str]:
             yield from _item_lines(item, paint)
     if plan.site is not None:
         yield ""
-        verb = "must reload" if plan.site.reload else "need not reload"
-        yield paint("*", f"Ingress: nginx {verb} ({_printable(report.site)})")
+        verb = "must reload" if plan.site.runs else "is to be started"
+        yield paint(
+            "*", f"Ingress: nginx {verb if plan.site.reload else 'need not reload'} ({_printable(report.site)})"
+        )
         for item in plan.site.items:
             yield from _item_lines(item, paint)
     yield from notes(report)
