@@ -16,17 +16,17 @@ from rulegen.backends.nginx.headers import (
 )
 from rulegen.backends.nginx.limits import limit_directives, limit_zones
 from rulegen.backends.nginx.names import mark
-from rulegen.backends.nginx.upstream import interpolated, sticky_key
+from rulegen.backends.nginx.upstream import interpolated, sticky_name
 from rulegen.languages.nginx.tree import Directive, Entry, KeyKind, template, variable
 from rulegen.model.ingress import regex
 from rulegen.model.ingress.ir import Answer, MatchKind, ToName, ToUpstream
 from rulegen.model.ingress.values import spell_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from rulegen.languages.nginx.tree import Node, Word
-    from rulegen.model.ingress.ir import ErrorPages, Location, Server, Target
+    from rulegen.model.ingress.ir import ErrorPages, Location, Server, Target, Upstream
     from rulegen.model.ingress.settings import Settings
     from rulegen.net import Network
 
@@ -41,8 +41,11 @@ _GRPC_NAMES: Final = frozenset(
 class LocationText:
     """The directives of one location, and what it needs beside it in its server and its host's file."""
 
-    def __init__(self, location: Location, server: Server, settings: Settings) -> None:
+    def __init__(self, location: Location, server: Server, settings: Settings, sticky: Mapping[str, Upstream]) -> None:
+        """Take a location, its server, what holds for all, and the host's own upstreams by name."""
         self._location, self._server, self._settings = location, server, settings
+        target = location.target
+        self._sticky = sticky.get(target.upstream) if isinstance(target, ToUpstream) else None
         self._policy = location.policy
         self._mark = mark(server.host, location.ingress, location.rule)
 
@@ -134,8 +137,8 @@ class LocationText:
             yield _set("connection_proxy_header", policy.connection_header)
         if policy.basic_auth is not None:
             yield _set("strip_authorization", "1")
-        if policy.sticky is not None:
-            yield _set("sticky_cookie", variable(f"{sticky_key(self._server.host, policy.sticky)}_set"))
+        if self._sticky is not None and not self._names_server:
+            yield _set("sticky_cookie", variable(f"{sticky_name(self._sticky)}_set"))
         if policy.rewrite_target:
             pattern = self._location.path if self._location.kind is MatchKind.REGEX else "^/"
             yield Directive("rewrite", (f"(?i){pattern}", interpolated(policy.rewrite_target), "break"))
@@ -189,8 +192,12 @@ class LocationText:
         if extra:
             make = grpc_headers if policy.protocol.startswith("GRPC") else proxy_headers
             yield from make(settings, extra)
-        if policy.headers:
-            yield from answer_headers(settings, policy.headers)
+        added: list[tuple[str, Word]] = list(policy.headers)
+        if self._sticky is not None and self._names_server:
+            # Not by way of `set`: who has answered is known only when the answer is sent.
+            added.append(("Set-Cookie", variable(f"{sticky_name(self._sticky)}_set")))
+        if added:
+            yield from answer_headers(settings, added)
         hidden = [name for name, _ in policy.headers]
         if policy.cors is not None:
             hidden += CORS_HEADERS
@@ -265,6 +272,8 @@ class LocationText:
             return variable("external")
         if self._location.canaries:
             return variable(choice(self._mark))
+        if self._sticky is not None and self._names_server:
+            return variable(f"{sticky_name(self._sticky)}_to")
         return target.upstream if isinstance(target, ToUpstream) else ""
 
     def _url(self, scheme: str, target: Target) -> Word:
@@ -272,6 +281,12 @@ class LocationText:
         if isinstance(address, str) and "$" not in scheme:
             return f"{scheme}://{address}"
         return template(f"{scheme}://%s", address)
+
+    @property
+    def _names_server(self) -> bool:
+        """Whether a cookie names the server; a canary's choice goes before it."""
+        sticky = self._sticky.sticky if self._sticky else None
+        return sticky is not None and sticky.is_persistent and not self._location.canaries
 
     # -- names ---------------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from rulegen.backends.nginx.location import LocationText
-from rulegen.backends.nginx.upstream import interpolated, sticky_maps, upstream
+from rulegen.backends.nginx.upstream import interpolated, server_upstreams, sticky_maps, upstream
 from rulegen.languages.nginx.tree import Directive, template
 from rulegen.model.ingress import regex
 
@@ -28,11 +28,14 @@ def host_nodes(server: Server, settings: Settings, upstreams: Iterable[Upstream]
         settings: What holds for all.
         upstreams: Those that this host alone uses.
     """
-    texts = [LocationText(location, server, settings) for location in server.locations]
-    sticky = {(one.host, one.sticky.cookie): one.sticky for one in upstreams if one.sticky is not None}
+    sticky = {one.name: one for one in upstreams if one.sticky is not None}
+    texts = [LocationText(location, server, settings, sticky) for location in server.locations]
     maps: list[Node] = [node for text in texts for node in text.maps()]
-    maps += [node for (host, _), told in sticky.items() for node in sticky_maps(host, told)]
-    maps += [upstream(one) for one in upstreams]
+    for one in upstreams:
+        maps.append(upstream(one))
+        if one.sticky is not None:
+            maps += sticky_maps(one, one.sticky)
+            maps += server_upstreams(one) if one.sticky.is_persistent else ()
     nodes = [*dict.fromkeys(maps), _server(server, settings, texts)]
     if server.redirects_from:
         nodes.append(_redirecting(server, settings))

@@ -35,7 +35,7 @@ def upstream(told: Upstream) -> Directive:
     block: list[Node] = []
     match told.balance:
         case Balance.HASH:
-            key = variable(sticky_key(told.host, told.sticky)) if told.sticky else interpolated(told.hash_key)
+            key = variable(f"{sticky_name(told)}_key") if told.sticky else interpolated(told.hash_key)
             block.append(Directive("hash", (key, "consistent")))
         case Balance.LEAST_CONN:
             block.append(Directive("least_conn"))
@@ -57,31 +57,51 @@ def upstream(told: Upstream) -> Directive:
     return Directive("upstream", (told.name,), tuple(block))
 
 
-def sticky_key(host: str, sticky: Sticky) -> str:
-    """Return the name of the variable with the key of a client."""
-    return f"sticky_{mark(host, sticky.cookie)}"
+def server_upstreams(told: Upstream) -> Iterator[Directive]:
+    """Yield an upstream for each server of one whose clients stay with theirs; the others stand in for it."""
+    for server in told.servers:
+        others = (told.backup,) if told.backup else tuple(other for other in told.servers if other != server)
+        block: list[Node] = [Directive("server", (server,))]
+        block += [Directive("server", (other, "backup", SOON)) for other in others]
+        if told.keepalive:
+            block.append(Directive("keepalive", (str(told.keepalive),)))
+        yield Directive("upstream", (f"{told.name}.{mark(server)}",), tuple(block))
 
 
-def sticky_maps(host: str, sticky: Sticky) -> Iterator[Node]:
+def sticky_name(told: Upstream) -> str:
+    """Return what the variables of a cookie begin with."""
+    return f"sticky_{mark(told.name)}"
+
+
+def sticky_maps(told: Upstream, sticky: Sticky) -> Iterator[Node]:
     """Yield the maps for a cookie that keeps a client with its server.
 
-    The key is the cookie's value; a client without one gets this request's id for a key, and as its cookie.
+    `…_set` is the cookie to set, if any. Balanced: `…_key` is the key to choose by, the cookie's value; a client
+    without one gets this request's id for a key, and as its cookie. Persistent: `…_to` is the upstream that the cookie
+    names, or that of all servers; in the latter case the cookie is set to name the server that has answered.
     """
-    key = sticky_key(host, sticky)
-    yield cookie_map(f"{key}_told", sticky.cookie)
-    yield Directive(
-        "map",
-        (variable(f"{key}_told"), f"${key}"),
-        (Entry("default", variable(f"{key}_told"), KeyKind.FIXED), Entry("", variable("request_id"))),
+    name = sticky_name(told)
+    cookie = variable(f"{name}_told")
+    yield cookie_map(f"{name}_told", sticky.cookie)
+    if not sticky.is_persistent:
+        otherwise = (Entry("default", cookie, KeyKind.FIXED), Entry("", variable("request_id")))
+        yield Directive("map", (cookie, f"${name}_key"), otherwise)
+        fresh = template("%s=$request_id; %s", sticky.cookie, sticky.attributes)
+        yield Directive("map", (cookie, f"${name}_set"), (Entry("default", "", KeyKind.FIXED), Entry("", fresh)))
+        return
+    chosen: list[Node] = [Entry("default", told.name, KeyKind.FIXED)]
+    chosen += [Entry(mark(server), f"{told.name}.{mark(server)}") for server in told.servers]
+    yield Directive("map", (cookie, f"${name}_to"), tuple(chosen))
+    answered: list[Node] = [Entry("default", "", KeyKind.FIXED)]
+    answered += [Entry(f"(?:^|[ ,:]){regex.escape(server)}$", mark(server), KeyKind.REGEX) for server in told.servers]
+    yield Directive("map", (variable("upstream_addr"), f"${name}_by"), tuple(answered))
+    fresh = template("%s=%s; %s", sticky.cookie, variable(f"{name}_by"), sticky.attributes)
+    news = (
+        Entry("default", fresh, KeyKind.FIXED),
+        Entry(f"{told.name} ", ""),
+        Entry(f"^{regex.escape(told.name)}\\.", "", KeyKind.REGEX),
     )
-    yield Directive(
-        "map",
-        (variable(f"{key}_told"), f"${key}_set"),
-        (
-            Entry("default", "", KeyKind.FIXED),
-            Entry("", template("%s=$request_id; %s", sticky.cookie, sticky.attributes)),
-        ),
-    )
+    yield Directive("map", (template("%s %s", variable(f"{name}_to"), variable(f"{name}_by")), f"${name}_set"), news)
 
 
 def cookie_map(name: str, cookie: str) -> Directive:

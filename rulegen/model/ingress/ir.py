@@ -104,10 +104,18 @@ class Upstream:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sticky:
-    """A cookie that keeps a client with its server."""
+    """A cookie that keeps a client with its server.
+
+    Attributes:
+        cookie: Its name.
+        attributes: What stands behind its value.
+        is_persistent: Whether the cookie names the server, so that none but its own end moves a client; else it is a
+            key, and a few clients move whenever servers come or go.
+    """
 
     cookie: str
     attributes: str
+    is_persistent: bool = False
 
 
 class ToUpstream(NamedTuple):

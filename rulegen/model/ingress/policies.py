@@ -460,8 +460,6 @@ def _sticky(told: Annotations) -> Sticky | None:
     found = told.found
     if found.get("affinity") != "cookie":
         return None
-    if found.get("affinity-mode") == "persistent":
-        told.tell(Verdict.NOTE, "affinity-mode", "served as balanced: few clients move when servers come or go")
     if found.get("session-cookie-change-on-failure"):
         told.tell(Verdict.NOTE, "session-cookie-change-on-failure", "the cookie stays, another server answers")
     attributes = [f"Path={found.get('session-cookie-path', '/')}"]
@@ -475,7 +473,11 @@ def _sticky(told: Annotations) -> Sticky | None:
     attributes.append("HttpOnly")
     if site := found.get("session-cookie-samesite"):
         attributes.append(f"SameSite={site}")
-    return Sticky(cookie=found.get("session-cookie-name", "INGRESSCOOKIE"), attributes="; ".join(attributes))
+    return Sticky(
+        cookie=found.get("session-cookie-name", "INGRESSCOOKIE"),
+        attributes="; ".join(attributes),
+        is_persistent=found.get("affinity-mode") == "persistent",
+    )
 
 
 def port_of(port: ServiceBackendPort) -> str:

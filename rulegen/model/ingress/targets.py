@@ -144,15 +144,10 @@ class Targets:
     def _picking(self, upstream: Upstream, wish: Wish) -> Upstream:
         """Return the upstream that picks its servers as wished; nginx has no backup beside a hash or chance."""
         if wish.sticky is not None:
-            mark = _mark(wish.host, wish.sticky.cookie)
-            return replace(
-                upstream,
-                name=f"{upstream.name}.{mark}",
-                balance=Balance.HASH,
-                sticky=wish.sticky,
-                backup="",
-                host=wish.host,
-            )
+            name = f"{upstream.name}.{_mark(wish.host, wish.sticky.cookie, wish.sticky.attributes)}"
+            if wish.sticky.is_persistent:
+                return replace(upstream, name=name, sticky=wish.sticky, host=wish.host)
+            return replace(upstream, name=name, balance=Balance.HASH, sticky=wish.sticky, backup="", host=wish.host)
         if wish.hash_key:
             return replace(
                 upstream,
