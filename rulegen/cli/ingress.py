@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from rulegen.languages.nginx.templates import Templates
     from rulegen.plan.show import Report
 
+HTTP2_DIRECTIVE = (1, 25, 1)
+"""The nginx since which HTTP/2 is switched on by a directive of its own."""
 PLACEHOLDER_NGINX = NginxFacts(version=(1, 22, 1), user="www-data", group="www-data")
 """What is taken for granted of a nginx that is not here."""
 
@@ -89,6 +91,7 @@ class IngressInputs:
             http_port=chosen.http_port,
             https_port=chosen.https_port,
             user=f"{user} {facts.group}" if user and facts.group else user,
+            http2_is_directive=facts.version >= HTTP2_DIRECTIVE,
         )
         return IngressOptions(
             selection=chosen.selection,

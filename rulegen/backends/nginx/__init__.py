@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rulegen.languages.nginx.templates import Templates, Value
     from rulegen.languages.nginx.tree import Node
     from rulegen.model.ingress.ir import IngressModel, Location, Server, Upstream
+    from rulegen.model.ingress.settings import Settings
 
 TEMPLATE: Final = "nginx.conf.j2"
 """The template of the main file."""
@@ -42,15 +43,20 @@ class Fragment:
     nodes: tuple[Node, ...]
 
 
-def compile_host(server: Server, model: IngressModel) -> Fragment:
-    """Return the file of one host."""
-    own = [one for one in model.upstreams.values() if one.host and one.host == server.host]
-    return Fragment(host_file(server.host), server.host, host_nodes(server, model.settings, own))
+def compile_host(server: Server, settings: Settings, own: Iterable[Upstream] = ()) -> Fragment:
+    """Return the file of one host.
+
+    Args:
+        server: The host.
+        settings: What holds for all.
+        own: The upstreams that it alone uses.
+    """
+    return Fragment(host_file(server.host), server.host, host_nodes(server, settings, tuple(own)))
 
 
-def compile_service(service: ObjectName, upstreams: Iterable[Upstream]) -> Fragment:
+def compile_service(service: ObjectName, upstreams: Iterable[Upstream], settings: Settings) -> Fragment:
     """Return the file with the upstreams of one Service, which hosts share."""
-    return Fragment(upstream_file(service), str(service), tuple(upstream(one) for one in upstreams))
+    return Fragment(upstream_file(service), str(service), tuple(upstream(one, settings) for one in upstreams))
 
 
 def compile_site(model: IngressModel) -> list[Fragment]:
@@ -62,11 +68,8 @@ def compile_site(model: IngressModel) -> list[Fragment]:
             own[one.host].append(one)
         else:
             shared[one.service].append(one)
-    fragments = [
-        Fragment(host_file(host), host, host_nodes(server, model.settings, own.get(host, ())))
-        for host, server in model.servers.items()
-    ]
-    return fragments + [compile_service(service, shared[service]) for service in sorted(shared)]
+    fragments = [compile_host(server, model.settings, own.get(host, ())) for host, server in model.servers.items()]
+    return fragments + [compile_service(service, shared[service], model.settings) for service in sorted(shared)]
 
 
 def render(model: IngressModel, fragments: Iterable[Fragment], templates: Templates, *, served: bool) -> Configuration:

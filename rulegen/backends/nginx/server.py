@@ -32,10 +32,10 @@ def host_nodes(server: Server, settings: Settings, upstreams: Iterable[Upstream]
     texts = [LocationText(location, server, settings, sticky) for location in server.locations]
     maps: list[Node] = [node for text in texts for node in text.maps()]
     for one in upstreams:
-        maps.append(upstream(one))
+        maps.append(upstream(one, settings))
         if one.sticky is not None:
             maps += sticky_maps(one, one.sticky)
-            maps += server_upstreams(one) if one.sticky.is_persistent else ()
+            maps += server_upstreams(one, settings) if one.sticky.is_persistent else ()
     nodes = [*dict.fromkeys(maps), _server(server, settings, texts)]
     if server.redirects_from:
         nodes.append(_redirecting(server, settings))
@@ -71,7 +71,9 @@ def _listens(settings: Settings, *, is_default: bool) -> Iterator[Node]:
             options: list[str] = []
             if is_default:
                 options.append("default_server")
-                options += ["ssl"] * is_tls + ["http2"] * (is_tls and settings.use_http2)
+                options += ["ssl"] * is_tls + ["http2"] * (
+                    is_tls and settings.use_http2 and not settings.http2_is_directive
+                )
                 options += ["proxy_protocol"] * settings.use_proxy_protocol
                 options += ["reuseport"] * settings.reuse_port + ["backlog=4096"]
                 options += ["ipv6only=on"] * address.startswith("[")

@@ -122,6 +122,8 @@ def _clients(settings: Settings) -> Iterator[Node]:
     yield Directive("client_max_body_size", (spell_size(settings.proxy_body_size),))
     yield Directive("ignore_invalid_headers", (_on(settings.ignore_invalid_headers),))
     yield Directive("underscores_in_headers", (_on(settings.enable_underscores_in_headers),))
+    if settings.use_http2 and settings.http2_is_directive:
+        yield Directive("http2", ("on",))
     yield Directive("limit_req_status", (str(settings.limit_req_status_code),))
     yield Directive("limit_conn_status", (str(settings.limit_conn_status_code),))
 

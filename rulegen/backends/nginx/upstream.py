@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from rulegen.languages.nginx.tree import Node
     from rulegen.model.ingress.ir import Sticky, Upstream
+    from rulegen.model.ingress.settings import Settings
 
 
 SOON: Final = "fail_timeout=2s"
@@ -30,7 +31,11 @@ def interpolated(text: str) -> Word:
     return template("%s" * len(parts), *parts)
 
 
-def upstream(told: Upstream) -> Directive:
+_KEEPALIVE: Final = {"requests": "1000", "time": "3600s", "timeout": "60s"}
+"""What nginx does with idle connections unless it is told otherwise."""
+
+
+def upstream(told: Upstream, settings: Settings) -> Directive:
     """Return the block of an upstream."""
     block: list[Node] = []
     match told.balance:
@@ -52,19 +57,31 @@ def upstream(told: Upstream) -> Directive:
     block += [Directive("server", (server, *trust)) for server in told.servers]
     if told.backup:
         block.append(Directive("server", (told.backup, "backup", SOON)))
-    if told.keepalive:
-        block.append(Directive("keepalive", (str(told.keepalive),)))
+    block += _keepalive(told, settings)
     return Directive("upstream", (told.name,), tuple(block))
 
 
-def server_upstreams(told: Upstream) -> Iterator[Directive]:
+def _keepalive(told: Upstream, settings: Settings) -> Iterator[Node]:
+    if not told.keepalive:
+        return
+    yield Directive("keepalive", (str(told.keepalive),))
+    wanted = {
+        "requests": str(settings.upstream_keepalive_requests),
+        "time": f"{settings.upstream_keepalive_time}s",
+        "timeout": f"{settings.upstream_keepalive_timeout}s",
+    }
+    for name, value in wanted.items():
+        if value != _KEEPALIVE[name]:
+            yield Directive(f"keepalive_{name}", (value,))
+
+
+def server_upstreams(told: Upstream, settings: Settings) -> Iterator[Directive]:
     """Yield an upstream for each server of one whose clients stay with theirs; the others stand in for it."""
     for server in told.servers:
         others = (told.backup,) if told.backup else tuple(other for other in told.servers if other != server)
         block: list[Node] = [Directive("server", (server,))]
         block += [Directive("server", (other, "backup", SOON)) for other in others]
-        if told.keepalive:
-            block.append(Directive("keepalive", (str(told.keepalive),)))
+        block += _keepalive(told, settings)
         yield Directive("upstream", (f"{told.name}.{mark(server)}",), tuple(block))
 
 

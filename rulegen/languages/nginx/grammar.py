@@ -69,7 +69,7 @@ _PLACES: Final = (
     ("upstream http server location", "keepalive_requests keepalive_timeout"),
     ("http server", "client_header_buffer_size client_header_timeout connection_pool_size ignore_invalid_headers"),
     ("http server", "large_client_header_buffers merge_slashes request_pool_size underscores_in_headers"),
-    ("http server", "http2_chunk_size http2_max_concurrent_streams"),
+    ("http server", "http2 http2_chunk_size http2_max_concurrent_streams"),
     ("http server", "ssl_buffer_size ssl_certificate ssl_certificate_key ssl_ciphers ssl_client_certificate ssl_crl"),
     ("http server", "ssl_dhparam ssl_early_data ssl_ecdh_curve ssl_prefer_server_ciphers ssl_protocols"),
     ("http server", "ssl_reject_handshake ssl_session_cache ssl_session_ticket_key ssl_session_tickets"),

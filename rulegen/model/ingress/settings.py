@@ -76,7 +76,14 @@ GZIP_TYPES: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Settings for all hosts; times in seconds, sizes in bytes. Names are those of the keys, with `_` for `-`."""
+    """Settings for all hosts; times in seconds, sizes in bytes. Names are those of the keys, with `_` for `-`.
+
+    Attributes:
+        user: Who nginx's workers run as, and their group; empty for whoever starts them.
+        http2_is_directive: Whether nginx (1.25.1 and later) switches HTTP/2 on by a directive, not for each address.
+        default_backend: Who answers what nobody asked for; None for 404.
+        default_certificate: Path of the certificate for hosts without one.
+    """
 
     # who and where
     http_port: int = 80
@@ -105,6 +112,7 @@ class Settings:
     use_proxy_protocol: bool = False
     proxy_protocol_header_timeout: int = 5
     use_http2: bool = True
+    http2_is_directive: bool = False
     # who the client is
     use_forwarded_headers: bool = False
     enable_real_ip: bool = False
@@ -133,7 +141,7 @@ class Settings:
     upstream_keepalive_connections: int = 32
     upstream_keepalive_time: int = 3600
     upstream_keepalive_timeout: int = 60
-    upstream_keepalive_requests: int = 10000
+    upstream_keepalive_requests: int = 1000
     load_balance: str = "round_robin"
     service_upstream: bool = False
     allow_backend_server_header: bool = False
