@@ -12,17 +12,21 @@ from pathlib import Path
 from integration.bench import worlds
 
 SIZES = (1_000, 10_000)
+INGRESSES = (1_000, 5_000)
 
 
-def measured(module: str, *arguments: str, namespace: bool = False) -> dict[str, float]:
-    """Run one measurement as a process of its own."""
+def measured(module: str, *arguments: str, namespace: bool = False, processes: bool = False) -> dict[str, float]:
+    """Run one measurement as a process of its own, in namespaces of its own for the network and for processes."""
     argv = [sys.executable, "-m", f"integration.bench.{module}", *arguments]
     environment = {
         **os.environ,
         "RULEGEN_BENCH_OUTSIDE": str(Path("/proc/self/ns/net").readlink()),
     }
+    spaces = ["--net"] if namespace else []
+    # What is left running in there ends with it.
+    spaces += ["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"] if processes else []
     ended = subprocess.run(
-        ["unshare", "--net", *argv] if namespace else argv, env=environment, capture_output=True, text=True, check=False
+        ["unshare", *spaces, *argv] if spaces else argv, env=environment, capture_output=True, text=True, check=False
     )
     if ended.returncode:
         raise SystemExit(f"{' '.join(argv)}: {ended.stderr.strip() or ended.returncode}")
@@ -83,6 +87,30 @@ def writes(file: Path, size: int) -> dict[str, float]:
     return found
 
 
+def ingresses(size: int, kind: str) -> None:
+    """Print what Ingresses cost, from objects to new workers that answer."""
+    found = measured("ingress", str(size), kind, namespace=True, processes=True)
+    large = size >= 5_000 and kind == "plain"
+    print(f"\n{size:,} Ingresses x 3 paths, {'with TLS' if kind == 'tls' else 'without TLS'}")
+    made = sum(found[stage] for stage in ("resolve", "compile", "render"))
+    line("resolve, compile and render", f"{made:.2f} s", "at most 2 s at 5,000", holds=made <= 2 if large else None)
+    line("check by the own parser", f"{found['check']:.2f} s")
+    megabytes = found["bytes"] / 1e6
+    line("rendered", f"{megabytes:.2f} MB", "at most 3 MB at 5,000", holds=megabytes <= 3 if large else None)
+    line("written to disk", f"{found['write']:.2f} s")
+    line("nginx -t in the sandbox", f"{found['try']:.2f} s")
+    line("first start, until workers answer", f"{found['serve']:.2f} s")
+    changed = sum(found[f"one host: {stage}"] for stage in ("resolve", "compile", "render", "check"))
+    line("one host changed: from objects to text", f"{changed:.2f} s")
+    # The main file holds the digest that new workers answer with, so it changes each time.
+    files = found["one host: files"] - 1
+    line("  files that change, beside nginx.conf", f"{files:.0f}", "1", holds=files == 1)
+    line("  bytes of all of them", f"{found['one host: bytes']:.0f}")
+    line("  written to disk", f"{found['one host: write']:.2f} s")
+    line("  nginx -t in the sandbox", f"{found['one host: try']:.2f} s")
+    line("  reload, until new workers answer", f"{found['one host: serve']:.2f} s")
+
+
 def main(sizes: tuple[int, ...]) -> None:
     """Measure all sizes and compare the smallest with the largest."""
     with tempfile.TemporaryDirectory() as folder:
@@ -97,6 +125,9 @@ def main(sizes: tuple[int, ...]) -> None:
     print("\nbytes written for one endpoint changed")
     grown = f"{first:.0f} to {last:.0f}"
     line(f"{sizes[0]:,} to {sizes[-1]:,} Services", grown, "does not grow", holds=last <= first * 1.1)
+    for kind in ("plain", "tls"):
+        for size in INGRESSES if sizes == SIZES else sizes:
+            ingresses(size, kind)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,17 @@
+"""The world of those features that one Ingress has for itself: no settings at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from integration.ingress.features import Ask, Scenario, Stage, World
+from integration.ingress.objects import Document
+
+PLAIN = World(name="plain")
+
+
+def plain(
+    name: str, documents: list[Document], *asks: Ask, then: Callable[[Stage], object] | None = None
+) -> Scenario:
+    """Return a scenario of that world."""
+    return Scenario(name=name, world=PLAIN, documents=tuple(documents), asks=asks, then=then)
