@@ -7,6 +7,7 @@ import re
 import shlex
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import click
@@ -15,6 +16,8 @@ import pytest
 from rulegen.cli import cli
 from rulegen.errors import Fault, Rejected
 from rulegen.kube.world import ObjectName
+from rulegen.model.ingress import settings
+from rulegen.model.ingress.annotations import MUST_CLOSE, RULES, UNSUPPORTED
 from rulegen.model.ir import Service
 from rulegen.plan import show
 from rulegen.plan.items import Action, Item, Line
@@ -22,7 +25,9 @@ from rulegen.plan.plan import Plan
 from rulegen.plan.show import Report
 from tests.project.places import ROOT, run
 
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "deploy/README.md"])
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "deploy/README.md", ROOT / "nginx_templates/README.md"]
+)
 COMMANDS = tuple(cli.list_commands(click.Context(cli)))
 WIDTH = 100
 
@@ -154,6 +159,68 @@ def test_the_shape_of_the_json_is_as_documented() -> None:
         set(paths(show.json_document(Plan(items=(item,)), report)))
     )
     assert f"| `schemaVersion` | integer | {show.SCHEMA_VERSION} |" in text
+
+
+def rows(heading: str) -> dict[str, list[str]]:
+    """Return the tables of a section of the page on Ingresses: the other cells by the name in the first."""
+    page = (ROOT / "docs" / "ingress.md").read_text(encoding="utf-8")
+    section = re.search(rf"^## {heading}\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
+    assert section
+    found: dict[str, list[str]] = {}
+    for line in re.findall(r"^\| `(?:.*) \|$", section[1], re.MULTILINE):
+        name, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+        assert name.strip("`") not in found, name
+        found[name.strip("`")] = cells
+    return found
+
+
+def test_every_annotation_is_told_with_what_follows_from_a_wrong_one() -> None:
+    told = rows("Annotations")
+
+    assert list(told) == [*RULES, *UNSUPPORTED]
+    assert {name: told[name][1] for name in RULES} == {name: rule.onset.name.lower() for name, rule in RULES.items()}
+    assert {name: told[name][0].split("; **")[0] for name in UNSUPPORTED} == UNSUPPORTED
+    assert {name for name in UNSUPPORTED if "protects nothing" in told[name][0]} == MUST_CLOSE
+
+
+def test_every_setting_is_told_with_its_default() -> None:
+    told = rows("Settings for all hosts")
+    known = [*settings.READERS, *settings.TEXTS, *settings.REFERENCES]
+    base = settings.Settings()
+
+    assert list(told) == [*known, "log-format-escape-json", "log-format-escape-none", *settings.ALIASES]
+    for name, read in settings.READERS.items():
+        default, holds = told[name][0].strip("`"), getattr(base, name.replace("-", "_"))
+        if default == "—":
+            assert holds in ((), ""), name
+        elif default == "a long list":
+            assert len(str(holds)) > 100, name
+        else:
+            assert read(default) == holds, name
+    for name, other in settings.ALIASES.items():
+        assert told[name][1] == f"another name of `{other}`"
+    closed = {name for name, cells in told.items() if "**an error where it cannot be read**" in cells[-1]}
+    assert closed == {*settings.FAIL_CLOSED, "global-auth-url"}
+
+
+def test_what_has_no_effect_is_told() -> None:
+    """A name that nothing in the model or the backend asks for is checked only."""
+    places = [ROOT / "rulegen/model/ingress", ROOT / "rulegen/backends/nginx"]
+    texts = {path.name: path.read_text(encoding="utf-8") for place in places for path in place.glob("*.py")}
+    annotations = "".join(text for name, text in texts.items() if name != "annotations.py")
+    others = "".join(text for name, text in texts.items() if name != "settings.py")
+    idle = {name for name in RULES if f'"{name}"' not in annotations and f"'{name}'" not in annotations}
+    idle |= {
+        field.name.replace("_", "-")
+        for field in fields(settings.Settings)
+        if not re.search(rf"\.{field.name}\b", others)
+    }
+    told = {**rows("Annotations"), **rows("Settings for all hosts")}
+
+    assert {name for name, cells in told.items() if any("without effect" in cell for cell in cells)} == idle - {
+        "proxy-cookie-domain",
+        "proxy-cookie-path",
+    }
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
