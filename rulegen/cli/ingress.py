@@ -25,7 +25,7 @@ from rulegen.plan import show
 from rulegen.plan.nginx import SitePlan, plan_site
 from rulegen.plan.plan import Plan, with_site
 from rulegen.plan.show import SCHEMA_VERSION
-from rulegen.road.ingress import Site, compile_ingress, ours, suspects, without
+from rulegen.road.ingress import Site, Trial, ours
 
 if TYPE_CHECKING:
     from rulegen.cli.ingress_options import ChosenIngress
@@ -123,34 +123,21 @@ class IngressInputs:
         world, options = self.inputs.world, self.options
         self.inputs.progress(f"deciding about {len(world.ingresses):,} Ingresses …")
         live = dict(self.observed.files) if self.observed else {}
-        whole = compile_ingress(world, options, self.templates, served=self.is_live, live=live)
-        if not self.is_live or (self.observed is not None and self.observed.digest == whole.configuration.digest):
-            return whole
-        reasons: dict[str, str] = {}
-        sites: dict[frozenset[str], Site] = {frozenset(): whole}
-
-        def compiled(dropped: frozenset[str]) -> Configuration:
-            if dropped not in sites:
-                left_out = replace(options, without=without(options, dropped, "").without)
-                sites[dropped] = compile_ingress(world, left_out, self.templates, served=True)
-            return sites[dropped].configuration
+        trial = Trial(world, options, self.templates, served=self.is_live, live=live)
+        observed = self.observed.digest if self.observed else ""
 
         def tested(configuration: Configuration) -> str | None:
+            refusal = trial.refusal(configuration)
+            if refusal is not None or not self.is_live or configuration.digest == observed:
+                return refusal
+            self.inputs.progress("having nginx try the configuration …")
             verdict = self.service.test(configuration)
             if verdict.note and verdict.note not in self.notes:
                 self.notes.append(verdict.note)
             return verdict.message
 
-        self.inputs.progress("having nginx try the configuration …")
-        settled = settle(ours(world, options), compiled, tested, lambda message: suspects(whole, message))
-        reasons.update(settled.quarantined)
-        if not reasons:
-            return whole
-        left_out = options
-        for name, reason in reasons.items():
-            more = without(options, [name], f"nginx refuses it: {reason}").without
-            left_out = replace(left_out, without={**left_out.without, **more})
-        return compile_ingress(world, left_out, self.templates, served=True)
+        settled = settle(ours(world, options), trial.compiled, tested, trial.suspects)
+        return trial.settled(settled.quarantined)
 
     @cached_property
     def plan(self) -> SitePlan:

@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from rulegen.backends import nginx
 from rulegen.kube.world import ObjectName
-from rulegen.model.ingress.ir import Verdict
+from rulegen.languages.nginx.check import MismatchError
+from rulegen.languages.nginx.configuration import Configuration
+from rulegen.languages.nginx.text import UnquotableError
 from rulegen.model.ingress.owners import in_order
 from rulegen.model.ingress.resolve import resolve_ingress
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from rulegen.backends.nginx import Fragment
     from rulegen.kube.world import World
-    from rulegen.languages.nginx.configuration import Configuration
     from rulegen.languages.nginx.templates import Templates
     from rulegen.model.ingress.ir import IngressModel
     from rulegen.model.ingress.options import IngressOptions
@@ -71,11 +72,6 @@ def compile_ingress(
     return Site(model=model, fragments=fragments, configuration=configuration)
 
 
-def without(options: IngressOptions, names: Collection[str], reason: str) -> IngressOptions:
-    """Return options that leave out some Ingresses, named as text."""
-    return replace(options, without={ObjectName(*name.split("/", 1)): reason for name in names})
-
-
 def ours(world: World, options: IngressOptions) -> list[str]:
     """Return the names of the Ingresses that are ours, oldest first."""
     refusal = options.selection.refusal
@@ -86,14 +82,55 @@ def ours(world: World, options: IngressOptions) -> list[str]:
     ]
 
 
-def suspects(site: Site, message: str) -> list[str]:
-    """Return the Ingresses that a message of nginx points to, by the file that it names."""
-    found = [
-        str(name) for path, names in nginx.ingresses_by_file(site.model).items() if path in message for name in names
-    ]
-    return list(dict.fromkeys(found))
+class Trial:
+    """Compiles a site with and without some of its Ingresses, to find out which of them nginx does not take."""
 
+    def __init__(
+        self,
+        world: World,
+        options: IngressOptions,
+        templates: Templates,
+        *,
+        served: bool,
+        live: Mapping[str, str] | None = None,
+    ) -> None:
+        """Take the arguments of `compile_ingress`."""
+        self._world, self._options, self._templates = world, options, templates
+        self._served, self._live = served, live
+        self._sites: dict[frozenset[str], Site] = {}
+        self._refusals: dict[str, str] = {}
 
-def quarantined(site: Site) -> dict[str, str]:
-    """Return the Ingresses that nginx does not take, with the reason of each."""
-    return {reason.ingress: reason.message for reason in site.model.reasons if reason.verdict is Verdict.QUARANTINED}
+    def compiled(self, dropped: frozenset[str]) -> Configuration:
+        """Return the configuration without some Ingresses; one that could not be made has a refusal and no files."""
+        if dropped in self._sites:
+            return self._sites[dropped].configuration
+        try:
+            site = self._sites[dropped] = self._site(dict.fromkeys(dropped, ""))
+        except (MismatchError, UnquotableError) as error:
+            name = f"refused {len(self._refusals)}"
+            self._refusals[name] = error.message
+            return Configuration(files={}, digest=name)
+        return site.configuration
+
+    def refusal(self, configuration: Configuration) -> str | None:
+        """Return why a configuration could not be made; None where it could."""
+        return self._refusals.get(configuration.digest)
+
+    def suspects(self, message: str) -> list[str]:
+        """Return the Ingresses that a message points to, by the file that it names."""
+        whole = self._sites.get(frozenset())
+        files = nginx.ingresses_by_file(whole.model) if whole else {}
+        found = [str(name) for path, names in files.items() if path in message for name in names]
+        return list(dict.fromkeys(found))
+
+    def settled(self, quarantined: Mapping[str, str]) -> Site:
+        """Return the site without the Ingresses that are refused, each of which is told with its reason."""
+        known = self._sites.get(frozenset())
+        if not quarantined and known is not None:
+            return known
+        return self._site({name: f"nginx refuses it: {reason}" for name, reason in quarantined.items()})
+
+    def _site(self, left_out: Mapping[str, str]) -> Site:
+        names = {ObjectName(*name.split("/", 1)): reason for name, reason in left_out.items()}
+        options = replace(self._options, without=names)
+        return compile_ingress(self._world, options, self._templates, served=self._served, live=self._live)

@@ -20,8 +20,8 @@ CONTEXTS = {
     "location_if": oracle.NGX_HTTP_LIF_CONF,
     "limit_except": oracle.NGX_HTTP_LMT_CONF,
 }
-NEWER = {"keepalive_time", "proxy_cookie_flags", "ssl_reject_handshake"}
-"""Directives that this nginx knows and the oracle does not yet."""
+NEWER = {"http2", "keepalive_time", "proxy_cookie_flags", "ssl_reject_handshake"}
+"""Directives of nginx that the oracle does not know yet."""
 NEVER = (
     "alias root autoindex dav_methods dav_access load_module ssl_engine env working_directory perl perl_set",
     "perl_modules content_by_lua_block access_by_lua_file js_include js_content secure_link ssl_password_file",

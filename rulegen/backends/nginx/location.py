@@ -172,6 +172,8 @@ class LocationText:
             yield Directive("client_max_body_size", (spell_size(policy.body_size),))
         if policy.body_buffer_size is not None:
             yield Directive("client_body_buffer_size", (spell_size(policy.body_buffer_size),))
+        if policy.rewrite_log:
+            yield Directive("rewrite_log", ("on",))
         if not policy.access_log:
             yield Directive("access_log", ("off",))
 
@@ -242,8 +244,7 @@ class LocationText:
         if module != "proxy":
             return
         if policy.redirect_rewrite is not None:
-            before, after = policy.redirect_rewrite
-            yield Directive("proxy_redirect", (before, after) if after else (before,))
+            yield Directive("proxy_redirect", policy.redirect_rewrite)
         for name, pair in (("domain", policy.cookie_domain), ("path", policy.cookie_path)):
             if pair is not None:
                 yield Directive(f"proxy_cookie_{name}", pair)

@@ -278,14 +278,12 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
         "upstream-hash-by": Rule(_hash_key),
         "affinity": Rule(choice("cookie")),
         "affinity-mode": Rule(choice("balanced", "persistent")),
-        "affinity-canary-behavior": Rule(choice("sticky", "legacy")),
         "session-cookie-name": Rule(values.cookie_name),
         "session-cookie-path": Rule(_cookie_path),
         "session-cookie-domain": Rule(_cookie_domain),
         "session-cookie-expires": Rule(seconds),
         "session-cookie-max-age": Rule(integer(0, 2_147_483_647)),
         "session-cookie-samesite": Rule(choice("None", "Lax", "Strict")),
-        "session-cookie-conditional-samesite-none": Rule(boolean),
         "session-cookie-change-on-failure": Rule(boolean),
         "session-cookie-secure": Rule(boolean),
         # logs
@@ -325,6 +323,8 @@ UNSUPPORTED: Final[Mapping[str, str]] = MappingProxyType(
         "http2-push-preload": "browsers have dropped HTTP/2 push",
         "auth-tls-crl": "revocation lists are not read",
         "influxdb": _MODULE,
+        "affinity-canary-behavior": "whether a request is a canary's is decided anew each time",
+        "session-cookie-conditional-samesite-none": "no browser of today needs it",
     }
 )
 """Annotations that are known and not obeyed, each with the reason."""

@@ -319,6 +319,7 @@ class Policy:
     scripts: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     script_index: str = ""
     access_log: bool = True
+    rewrite_log: bool = False
     sticky: Sticky | None = None
 
 

@@ -122,6 +122,7 @@ def policy_of(namespace: str, told: Annotations, referred: Referred) -> Policy:
     found, settings = told.found, referred.settings
     redirect = _redirect(found)
     protocol = _protocol(told)
+    _tell_idle(told)
     return Policy(
         ssl_redirect=found.get("ssl-redirect", settings.ssl_redirect),
         force_ssl_redirect=found.get("force-ssl-redirect", settings.force_ssl_redirect),
@@ -154,6 +155,7 @@ def policy_of(namespace: str, told: Annotations, referred: Referred) -> Policy:
         scripts=_scripts(namespace, told, referred),
         script_index=found.get("fastcgi-index", ""),
         access_log=found.get("enable-access-log", True),
+        rewrite_log=found.get("enable-rewrite-log", False),
         sticky=_sticky(told),
     )
 
@@ -199,6 +201,12 @@ def _redirect(found: Mapping[str, Any]) -> tuple[int, str] | None:
 def _protocol(told: Annotations) -> str:
     protocol: str = told.found.get("backend-protocol", "HTTP")
     return protocol
+
+
+def _tell_idle(told: Annotations) -> None:
+    """Tell of what was read only because a wrong value would mean harm."""
+    if "auth-cache-key" in told.found:
+        told.tell(Verdict.UNSUPPORTED, "auth-cache-key", "the auth server is asked each time: its answers are not kept")
 
 
 def _basic_auth(namespace: str, told: Annotations, referred: Referred) -> BasicAuth | None:
@@ -426,10 +434,9 @@ def _proxy_ssl(namespace: str, told: Annotations, referred: Referred) -> ProxySS
 
 def _redirect_rewrite(found: Mapping[str, Any]) -> tuple[str, str] | None:
     before, after = found.get("proxy-redirect-from"), found.get("proxy-redirect-to")
-    if before in (None, "off"):
+    # nginx's default would put back the path for the address of the upstream, which no backend knows.
+    if before in (None, "off", "default"):
         return None
-    if before == "default":
-        return "default", ""
     return (before, after) if after and after not in ("off", "default") else None
 
 

@@ -53,6 +53,9 @@ CIPHERS: Final = (
     "ECDHE-RSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305:"
     "DHE-RSA-AES128-GCM-SHA256:DHE-RSA-AES256-GCM-SHA384"
 )
+CURVES: Final = frozenset(
+    {"X25519", "X448", "P-256", "P-384", "P-521", "prime256v1", "secp384r1", "secp521r1", "ffdhe2048", "ffdhe3072"}
+)
 GZIP_TYPES: Final = (
     "application/atom+xml",
     "application/javascript",
@@ -110,7 +113,6 @@ class Settings:
     enable_underscores_in_headers: bool = False
     server_tokens: bool = False
     use_proxy_protocol: bool = False
-    proxy_protocol_header_timeout: int = 5
     use_http2: bool = True
     http2_is_directive: bool = False
     # who the client is
@@ -258,8 +260,8 @@ def _mime_types(text: str) -> tuple[str, ...]:
 
 
 def _curves(text: str) -> str:
-    if not values.re.match(r"[A-Za-z0-9:_-]{1,200}\Z", text):
-        raise ValueError(f"{values.quoted(text)} is not a list of curves such as X25519:P-256")
+    if text != "auto" and not set(text.split(":")) <= CURVES:
+        raise ValueError(f"{values.quoted(text)} is neither auto nor a list of curves such as X25519:P-256")
     return text
 
 
@@ -287,7 +289,6 @@ READERS: Final[Mapping[str, Callable[[str], Any]]] = MappingProxyType(
         "enable-underscores-in-headers": boolean,
         "server-tokens": boolean,
         "use-proxy-protocol": boolean,
-        "proxy-protocol-header-timeout": seconds,
         "use-http2": boolean,
         "use-forwarded-headers": boolean,
         "enable-real-ip": boolean,

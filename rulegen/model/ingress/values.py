@@ -278,9 +278,20 @@ def split_variables(text: str) -> list[tuple[str, str]]:
 
 def ciphers(text: str) -> str:
     """Return a list of ciphers in OpenSSL's spelling."""
-    if not _CIPHERS.match(text):
+    if not _CIPHERS.match(text) or not _are_known_ciphers(text):
         raise ValueError(f"{quoted(text)} is not a list of ciphers such as ECDHE-RSA-AES128-GCM-SHA256:!aNULL")
     return text
+
+
+def _are_known_ciphers(text: str) -> bool:
+    """Whether OpenSSL makes anything of a list of ciphers."""
+    import ssl  # noqa: PLC0415 - loads OpenSSL, which few Ingresses need
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).set_ciphers(text)
+    except ssl.SSLError:
+        return False
+    return True
 
 
 def reference(text: str) -> tuple[str, str]:
