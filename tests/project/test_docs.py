@@ -18,9 +18,11 @@ from rulegen.errors import Fault, Rejected
 from rulegen.kube.world import ObjectName
 from rulegen.model.ingress import settings
 from rulegen.model.ingress.annotations import MUST_CLOSE, RULES, UNSUPPORTED
+from rulegen.model.ingress.ir import Reason, Verdict
 from rulegen.model.ir import Service
 from rulegen.plan import show
 from rulegen.plan.items import Action, Item, Line
+from rulegen.plan.nginx import SitePlan
 from rulegen.plan.plan import Plan
 from rulegen.plan.show import Report
 from tests.project.places import ROOT, run
@@ -146,6 +148,8 @@ def test_the_shape_of_the_json_is_as_documented() -> None:
         rejected=(Rejected("Service shop/bad", "f.yaml", (Fault("spec", "is bad"),)),),
         unknown_kinds={"Deployment": 1},
         warnings=("careful",),
+        site="a folder",
+        reasons=(Reason("shop/web", Verdict.LOST, "spec", "an older one has it"),),
         services={
             str(name): Service(name=name, type="NodePort", ports=(), endpoints_from="Pods", assigned=("nodePort 1",))
         },
@@ -156,8 +160,9 @@ def test_the_shape_of_the_json_is_as_documented() -> None:
     rows = [row.split("|")[1] for row in table[1].splitlines()[2:]]
 
     assert sorted(path for row in rows for path in re.findall(r"`(.+?)`", row)) == sorted(
-        set(paths(show.json_document(Plan(items=(item,)), report)))
+        set(paths(show.json_document(Plan(items=(item,), site=SitePlan()), report)))
     )
+    assert ", ".join(f"`{verdict}`" for verdict in Verdict).replace(", `note`", " or `note`") in table[1]
     assert f"| `schemaVersion` | integer | {show.SCHEMA_VERSION} |" in text
 
 
