@@ -53,8 +53,8 @@ def store(folder: Path, content: bytes) -> None:
         raise HostError(f"{folder / NAME} cannot be written: {error.strerror or error}") from None
 
 
-def make() -> bytes:
-    """Return a new self-signed certificate with its key, in PEM."""
+def make(host: str = "ingress.local") -> bytes:
+    """Return a new self-signed certificate for a host, with its key, in PEM."""
     from cryptography import x509  # noqa: PLC0415 - as above
     from cryptography.hazmat.primitives import hashes, serialization  # noqa: PLC0415
     from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
@@ -75,7 +75,7 @@ def make() -> bytes:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - dt.timedelta(hours=1))
         .not_valid_after(now + dt.timedelta(days=DAYS))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("ingress.local")]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
         .sign(key, hashes.SHA256())
     )
     encoding = serialization.Encoding.PEM

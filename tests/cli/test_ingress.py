@@ -1,0 +1,240 @@
+"""`rulegen plan --ingress` and `export --nginx` without a live nginx: what people, machines and nginx itself get."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rulegen.cli import main
+from rulegen.host.nginx import default_certificate
+from tests.fakeapi import FakeApi
+
+PREFIX = "nginx.ingress.kubernetes.io"
+HOST = """\
+host:
+  hostname: node1
+  interfaces: [{name: eth0, addresses: [192.168.50.10/24]}]
+"""
+
+
+def ingress(name: str, host: str, secret: str = "", **annotations: str) -> dict:
+    spec = {
+        "ingressClassName": "rulegen",
+        "rules": [{"host": host, "http": {"paths": [path("/")]}}],
+    }
+    if secret:
+        spec["tls"] = [{"hosts": [host], "secretName": secret}]
+    metadata = {
+        "name": name,
+        "namespace": "demo",
+        "creationTimestamp": "2026-01-01T00:00:00Z",
+        "annotations": {f"{PREFIX}/{key.replace('_', '-')}": value for key, value in annotations.items()},
+    }
+    return {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": metadata, "spec": spec}
+
+
+def path(text: str) -> dict:
+    backend = {"service": {"name": "blog", "port": {"number": 8080}}}
+    return {"path": text, "pathType": "Prefix", "backend": backend}
+
+
+def pem(name: str) -> tuple[bytes, bytes]:
+    """A certificate that is for one name, and its key."""
+    made = default_certificate.make(name)
+    start = made.index(b"-----BEGIN PRIVATE KEY")
+    return made[:start], made[start:]
+
+
+def secret(name: str, **content: bytes) -> dict:
+    data = {key.replace("_", "."): base64.b64encode(value).decode() for key, value in content.items()}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": "demo"}, "data": data}
+
+
+def world(*more: dict) -> list[dict]:
+    metadata = {"name": "blog", "namespace": "demo"}
+    ports = [{"name": "http", "port": 8080, "targetPort": 80}]
+    labels = {"kubernetes.io/service-name": "blog"}
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": metadata,
+            "spec": {"clusterIP": "10.96.0.9", "ports": ports},
+        },
+        {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {"name": "blog-1", "namespace": "demo", "labels": labels},
+            "addressType": "IPv4",
+            "ports": [{"name": "http", "port": 80}],
+            "endpoints": [{"addresses": ["10.244.1.1"]}],
+        },
+        *more,
+    ]
+
+
+@pytest.fixture
+def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    Path("host").write_text(HOST)
+
+    def call(*arguments: str, objects: list[dict] | None = None) -> tuple[int, str, str]:
+        given = []
+        if objects is not None:
+            Path("objects.yaml").write_text(yaml.safe_dump_all(objects))
+            given = ["-f", "objects.yaml"]
+        with pytest.raises(SystemExit) as stop:
+            main([*arguments, *given])
+        told = capsys.readouterr()
+        return stop.value.code or 0, told.out, told.err
+
+    return call
+
+
+PLAN = ("plan", "--ingress", "--observed", "none", "--host", "host")
+
+
+def test_a_plan_shows_each_host_and_what_is_not_served_as_written(run):
+    objects = world(
+        ingress("blog", "blog.example.com"),
+        ingress("shut", "shut.example.com", auth_type="basic", auth_secret="none"),
+        ingress("odd", "odd.example.com", proxy_read_timeout="soon"),
+    )
+    code, out, _ = run(*PLAN, objects=objects)
+    assert code == 0
+    assert "+ host blog.example.com" in out
+    assert "proxy_pass http://demo.blog.8080;" in out
+    assert "Ingress demo/shut (closed): " in out
+    assert "Secret demo/none is not there" in out
+    assert 'Ingress demo/odd (ignored): metadata.annotations["nginx.ingress.kubernetes.io/proxy-read-timeout"]' in out
+
+
+def test_a_plan_for_machines_has_hosts_reasons_and_the_reload(run):
+    code, out, _ = run(
+        *PLAN, "--detailed-exitcode", "-o", "json", objects=world(ingress("blog", "b.test", enable_cors="perhaps"))
+    )
+    document = json.loads(out)
+    assert code == 2
+    assert {"host", "upstream"} <= {change["kind"] for change in document["changes"] if change["language"] == "nginx"}
+    assert document["ingress"]["reload"] is True
+    (reason,) = document["ingress"]["reasons"]
+    assert (reason["ingress"], reason["verdict"]) == ("demo/blog", "ignored")
+
+
+def test_no_byte_of_a_secret_is_shown(run):
+    chain, key = pem("blog.example.com")
+    objects = world(
+        ingress("blog", "blog.example.com", "tls", auth_type="basic", auth_secret="users"),
+        secret("tls", tls_crt=chain, tls_key=key),
+        secret("users", auth=b"foo:$apr1$SECRETSA$hashhashhash\n"),
+    )
+    for output in ("text", "json"):
+        code, out, err = run(*PLAN, "-o", output, objects=objects)
+        assert code == 0
+        for line in (*key.decode().splitlines()[1:3], *chain.decode().splitlines()[1:3], "SECRETSA"):
+            assert line not in out + err
+        assert "its content is not shown" in out
+
+
+def test_without_ingress_nothing_is_said_of_nginx(run):
+    code, out, _ = run("plan", "--observed", "none", "--host", "host", objects=world(ingress("blog", "b.test")))
+    assert code == 0
+    assert "nginx" not in out
+
+
+@pytest.mark.skipif(not (shutil.which("nginx") and shutil.which("unshare")), reason="needs nginx and unshare")
+@pytest.mark.parametrize("flags", [(), ("--with-secrets",)])
+def test_plain_nginx_takes_an_export(run, tmp_path: Path, flags: tuple[str, ...]):
+    chain, key = pem("blog.example.com")
+    objects = world(
+        ingress("blog", "blog.example.com", "tls", auth_type="basic", auth_secret="users"),
+        secret("tls", tls_crt=chain, tls_key=key),
+        secret("users", auth=b"foo:$apr1$SECRETSA$hashhashhash\n"),
+    )
+    code, out, _ = run("export", "--nginx", "site", "--host", "host", *flags, objects=objects)
+    assert code == 0
+    assert "nginx -t -p site -c nginx.conf" in out
+    tried = subprocess.run(
+        ["unshare", "--net", "nginx", "-t", "-p", tmp_path / "site", "-c", "nginx.conf"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert tried.returncode == 0, tried.stderr
+    written = b"".join(file.read_bytes() for file in Path("site/secrets").iterdir())
+    assert (key in written) is bool(flags)
+    assert (b"SECRETSA" in written) is bool(flags)
+    assert {file.stat().st_mode & 0o777 for file in Path("site/secrets").iterdir()} == {0o600}
+
+
+def test_an_export_tells_where_each_location_comes_from(run):
+    run("export", "--nginx", "site", "--host", "host", objects=world(ingress("blog", "blog.example.com")))
+    document = json.loads(Path("site/provenance.json").read_text())
+    (found,) = [one for one in document["locations"] if one["ingress"]]
+    assert (found["server"], found["ingress"], found["rule"]) == (
+        "blog.example.com",
+        "demo/blog",
+        "spec.rules[0].http.paths[0]",
+    )
+    assert f"server_name {found['server']};" in Path("site", found["file"]).read_text()
+
+
+def test_an_export_again_takes_away_hosts_that_are_gone_and_nothing_else(run):
+    run("export", "--nginx", "site", "--host", "host", objects=world(ingress("a", "a.test"), ingress("b", "b.test")))
+    Path("site/hosts/notes.txt").write_text("mine")
+    before = {file.name for file in Path("site/hosts").iterdir()}
+    run("export", "--nginx", "site", "--host", "host", objects=world(ingress("a", "a.test")))
+    after = {file.name for file in Path("site/hosts").iterdir()}
+    assert len(before - after) == 1
+    assert "notes.txt" in after
+
+
+def test_templates_of_the_user_are_taken_and_a_broken_one_is_one_clear_line(run, tmp_path: Path):
+    shutil.copytree(Path(__file__).parents[2] / "nginx_templates", tmp_path / "own")
+    template = tmp_path / "own" / "nginx.conf.j2"
+    template.write_text(template.read_text().replace("tcp_nodelay on;", "tcp_nodelay off;"))
+    objects = world(ingress("blog", "b.test"))
+    code, _, _ = run("export", "--nginx", "site", "--host", "host", "--nginx-templates", "own", objects=objects)
+    assert code == 0
+    assert "tcp_nodelay off;" in Path("site/nginx.conf").read_text()
+    template.write_text("{{ main")
+    code, _, err = run("export", "--nginx", "site", "--host", "host", "--nginx-templates", "own", objects=objects)
+    assert code == 1
+    assert err.startswith("Error: nginx.conf.j2:1: ")
+
+
+def test_a_setting_that_keeps_somebody_out_and_cannot_be_read_is_an_error(run):
+    settings = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "settings", "namespace": "demo"},
+        "data": {"whitelist-source-range": "10.0.0.0/33"},
+    }
+    code, _, err = run(*PLAN, "--configmap", "demo/settings", objects=world(ingress("blog", "b.test"), settings))
+    assert code == 1
+    assert "whitelist-source-range" in err
+    settings["data"] = {"gzip-level": "much"}
+    code, out, _ = run(*PLAN, "--configmap", "demo/settings", objects=world(ingress("blog", "b.test"), settings))
+    assert code == 0
+    assert "data.gzip-level" in out
+
+
+def test_of_an_api_server_only_the_secrets_that_ingresses_name_are_asked_for(run, tmp_path: Path):
+    chain, key = pem("blog.example.com")
+    objects = world(ingress("blog", "blog.example.com", "tls"))
+    with FakeApi() as api:
+        api.put("services", objects[0])
+        api.put("endpointslices", objects[1])
+        api.put("ingresses", objects[2])
+        api.put("secrets", secret("tls", tls_crt=chain, tls_key=key), secret("other", auth=b"x:y"))
+        code, out, _ = run(*PLAN, "--kubeconfig", api.kubeconfig(tmp_path))
+        asked = [path for path, _ in api.requests if "secrets" in path]
+    assert code == 0
+    assert "ssl_certificate secrets/" in out
+    assert asked == ["/api/v1/namespaces/demo/secrets/tls"]
