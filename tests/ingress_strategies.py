@@ -329,7 +329,9 @@ def world(*objects: k.KubeObject) -> World:
     return build_world(objects)
 
 
-def compiled(*objects: k.KubeObject, served: bool = False, live: Mapping[str, str] | None = None, **changes: Any) -> Site:
+def compiled(
+    *objects: k.KubeObject, served: bool = False, live: Mapping[str, str] | None = None, **changes: Any
+) -> Site:
     """Return what objects come to; the settings' ConfigMap counts where it is among them."""
     found = world(*objects)
     if SETTINGS in found.config_maps:

@@ -1,16 +1,17 @@
 """Regular expressions of objects: a small language, a part of PCRE, in which nothing can go wrong.
 
 What is accepted compiles in PCRE2 and cannot run away: literals, classes, groups, alternatives, quantifiers, anchors,
-a leading `(?i)`, and lookahead. A quantified group whose inside can be repeated in two ways (`(a+)+`) is refused, as
-the time it takes grows exponentially with the request; so is all that few need (lookbehind, back references, verbs,
-recursion, named groups, atomic groups, callouts, escapes beyond the common ones).
+a leading `(?i)`, and lookahead. A repeated group whose inside can match in more than one way (`(a+)+`, `(aa?)+`) is
+refused, as the time it takes grows exponentially with the request; so is all that few need (lookbehind, back
+references, verbs, recursion, named groups, atomic groups, callouts, escapes beyond the common ones).
 """
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
-from typing import Final, NoReturn
+from typing import Final, NamedTuple, NoReturn
 
 from rulegen.kube.wording import quoted
 
@@ -18,11 +19,17 @@ MAX_LENGTH: Final = 1000
 MAX_DEPTH: Final = 20
 MAX_REPEAT: Final = 1000
 MAX_UNBOUNDED: Final = 6
+MAX_WAYS: Final = 1_000_000
+"""Ways in which repetitions with bounds can match; trying more takes too long."""
+MAX_SIZE: Final = 30_000
+"""Bytes that PCRE2 makes of an expression, by a high guess; it writes repeated groups out, into 64 KiB at most."""
 
 _SPECIAL: Final = re.compile(r"[\\.^$|?*+()\[\]{}]")
-_ESCAPES: Final = frozenset("dDwWsSbBAzZ")
+_SETS: Final = frozenset("dDwWsS")
+_ANCHORS: Final = frozenset("bBAzZ")
 _LITERAL_ESCAPES: Final = frozenset("\\.^$|?*+()[]{}/-_~!@#%&=:;,'\"<> `")
 _QUANTIFIER: Final = re.compile(r"(?:[*+?]|\{([0-9]{1,4})(?:(,)([0-9]{0,4}))?\})([?+]?)")
+_EMPTY: Final = frozenset({"^", "$", "(?i)", *(f"\\{letter}" for letter in _ANCHORS)})
 _POSIX: Final = re.compile(r"\[:\^?(?:alnum|alpha|digit|lower|upper|punct|space|xdigit|word):\]")
 
 
@@ -54,9 +61,21 @@ def groups(pattern: str) -> int:
     return len(re.findall(r"\((?!\?)", plain))
 
 
+class _Part(NamedTuple):
+    """What was read of an expression.
+
+    Attributes:
+        ways: In how many ways it can match one text, at most; infinite where it repeats without bound.
+        size: What it takes when it is compiled.
+    """
+
+    ways: float = 1.0
+    size: int = 8
+
+
 @dataclass(slots=True)
 class _Reader:
-    """Reads an expression from left to right; every method returns whether what it read repeats without bound."""
+    """Reads an expression from left to right."""
 
     pattern: str
     at: int = 0
@@ -66,76 +85,100 @@ class _Reader:
         """Refuse the expression."""
         raise ValueError(f"{quoted(self.pattern)} cannot be used: {what}, at character {self.at + 1}")
 
-    def alternatives(self, depth: int) -> bool:
+    def alternatives(self, depth: int) -> _Part:
         if depth > MAX_DEPTH:
             self.fail("groups too deep in each other")
         begins = [self.at]
-        repeats = self._sequence(depth)
+        parts = [self._sequence(depth)]
         while self._takes("|"):
             begins.append(self.at)
-            repeats |= self._sequence(depth)
+            parts.append(self._sequence(depth))
         firsts = [self.pattern[at : at + 1] for at in begins]
         is_clear = len(set(firsts)) == len(firsts) and not any(_SPECIAL.match(first) for first in firsts)
-        return repeats or (len(firsts) > 1 and not is_clear)
+        ways = max(part.ways for part in parts) if is_clear else sum(part.ways for part in parts)
+        return _Part(ways, sum(part.size for part in parts) + 16)
 
-    def _sequence(self, depth: int) -> bool:
-        repeats = False
+    def _sequence(self, depth: int) -> _Part:
+        ways, size = 1.0, 0
         while self.at < len(self.pattern) and self.pattern[self.at] not in "|)":
-            is_group = self.pattern[self.at] == "("
-            inner = self._atom(depth)
+            start = self.at
+            part = self._atom(depth)
             found = _QUANTIFIER.match(self.pattern, self.at)
-            if found is None:
-                repeats |= inner
-                continue
-            unbounded = self._quantifier(found)
-            self.unbounded += unbounded
+            if found is not None:
+                if self.pattern[start : self.at] in _EMPTY:
+                    self.fail("a quantifier that repeats nothing")
+                part = self._repeated(part, found, is_group=self.pattern[start] == "(")
+            ways, size = ways * part.ways, size + part.size
+            if size > MAX_SIZE or MAX_WAYS < ways < math.inf:
+                self.fail("repetitions that come to too much")
+        return _Part(ways, size)
+
+    def _repeated(self, part: _Part, found: re.Match[str], *, is_group: bool) -> _Part:
+        least, most = self._quantifier(found)
+        if most == math.inf:
+            self.unbounded += 1
             if self.unbounded > MAX_UNBOUNDED:
                 self.fail(f"more than {MAX_UNBOUNDED} repetitions without bound")
-            if unbounded and is_group and inner:
-                self.fail("a repeated group that repeats inside takes time without bound")
-            repeats |= unbounded or inner
-        return repeats
+        if most > 1 and part.ways > 1 and math.inf in (most, part.ways):
+            self.fail("a repeated group that repeats inside takes time without bound")
+        copies = int(max(least, 1 if most == math.inf else most)) if is_group else 1
+        log = most * math.log(part.ways) if part.ways > 1 and most < math.inf else 0
+        if log > math.log(MAX_WAYS) and part.ways < math.inf:
+            self.fail("repetitions that come to too much")
+        ways = part.ways if math.inf in {part.ways, most} else part.ways**most
+        return _Part(ways * (most - least + 1), part.size * copies + 16)
 
-    def _quantifier(self, found: re.Match[str]) -> bool:
-        least, comma, most, _ = found.groups()
-        if least is not None and (int(least) > MAX_REPEAT or int(most or 0) > MAX_REPEAT):
+    def _quantifier(self, found: re.Match[str]) -> tuple[int, float]:
+        """Return how often a quantifier repeats: at least, at most."""
+        told, comma, limit, _ = found.groups()
+        sign = self.pattern[found.start()]
+        least = int(told) if told is not None else int(sign == "+")
+        most = math.inf
+        if sign == "?":
+            most = 1
+        elif told is not None and not (comma and not limit):
+            most = int(limit) if limit else least
+        if least > MAX_REPEAT or MAX_REPEAT < most < math.inf:
             self.fail(f"more than {MAX_REPEAT} repetitions")
-        if most and int(most) < int(least or 0):
+        if most < least:
             self.fail("a repetition whose bounds are turned round")
         self.at = found.end()
         if _QUANTIFIER.match(self.pattern, self.at):
             self.fail("a quantifier that repeats nothing")
-        return self.pattern[found.start()] in "*+" or (comma is not None and (not most or int(most) > 10))
+        return least, most
 
-    def _atom(self, depth: int) -> bool:
+    def _atom(self, depth: int) -> _Part:
         character = self.pattern[self.at]
         if character == "(":
             return self._group(depth)
         if character == "[":
             self._class()
-        elif character == "\\":
-            self._escape()
+            return _Part(size=48)
+        if character == "\\":
+            self._escape(_SETS | _ANCHORS)
         elif character in "*+?" or _QUANTIFIER.match(self.pattern, self.at):
             self.fail("a quantifier that repeats nothing")
         else:
             self.at += 1
-        return False
+        return _Part()
 
-    def _group(self, depth: int) -> bool:
+    def _group(self, depth: int) -> _Part:
         start = self.at
         self.at += 1
         if self._takes("?"):
             if start == 0 and self._takes("i)"):
-                return False
+                return _Part()
             if not (self._takes(":") or self._takes("=") or self._takes("!")):
                 self.fail("a sort of group that is not allowed")
-        repeats = self.alternatives(depth + 1)
+        part = self.alternatives(depth + 1)
         if not self._takes(")"):
             self.fail("a ( without its )")
-        return repeats
+        return part
 
     def _class(self) -> None:
         start = self.at
+        if self.pattern.startswith(("[:", "[.", "[="), start):
+            self.fail("a class that is not known")
         self.at += 1
         self._takes("^")
         first, last = True, ""
@@ -150,19 +193,23 @@ class _Reader:
         """Read one member of a class; `last` is the character that a range could begin with."""
         if found := _POSIX.match(self.pattern, self.at):
             self.at = found.end()
+            self._no_range()
             return ""
         if self.pattern.startswith(("[:", "[.", "[="), self.at):
             self.fail("a class that is not known")
         character = self.pattern[self.at]
         if character == "\\":
-            return self._escape()
+            literal = self._escape(_SETS)
+            if not literal:
+                self._no_range()
+            return literal
         self.at += 1
         if character == "-" and last and self.at < len(self.pattern) and self.pattern[self.at] != "]":
             upper = self.pattern[self.at]
-            if upper == "[" or (upper == "\\" and self.pattern[self.at + 1 : self.at + 2] in _ESCAPES):
+            if upper == "[" or (upper == "\\" and self.pattern[self.at + 1 : self.at + 2] in _SETS):
                 self.fail("a range without an end")
             if upper == "\\":
-                upper = self._escape()
+                upper = self._escape(_SETS)
             else:
                 self.at += 1
             if upper < last:
@@ -170,13 +217,18 @@ class _Reader:
             return ""
         return character
 
-    def _escape(self) -> str:
-        """Read an escape; return the character that it stands for, empty for a class or an anchor."""
+    def _no_range(self) -> None:
+        r"""Refuse a range that begins with a class, as `[\d-z]`."""
+        if self.pattern.startswith("-", self.at) and self.pattern[self.at + 1 : self.at + 2] != "]":
+            self.fail("a range without a begin")
+
+    def _escape(self, letters: frozenset[str]) -> str:
+        """Read an escape; return the character that it stands for, empty for one of the letters."""
         escaped = self.pattern[self.at + 1 : self.at + 2]
-        if not escaped or (escaped not in _ESCAPES and escaped not in _LITERAL_ESCAPES):
+        if not escaped or (escaped not in letters and escaped not in _LITERAL_ESCAPES):
             self.fail("an escape that is not allowed")
         self.at += 2
-        return "" if escaped in _ESCAPES else escaped
+        return "" if escaped in letters else escaped
 
     def _takes(self, text: str) -> bool:
         if self.pattern.startswith(text, self.at):
