@@ -11,7 +11,7 @@ import msgspec
 from rulegen.cli.console import note, print_lines
 from rulegen.errors import HostError
 from rulegen.host.nginx import default_certificate
-from rulegen.host.nginx.facts import gather_nginx, resolvers
+from rulegen.host.nginx.facts import gather_nginx, has_ipv6, resolvers
 from rulegen.host.nginx.quarantine import settle
 from rulegen.host.nginx.service import Action, NginxService
 from rulegen.host.nginx.templates import read_templates
@@ -91,6 +91,7 @@ class IngressInputs:
             http_port=chosen.http_port,
             https_port=chosen.https_port,
             user=f"{user} {facts.group}" if user and facts.group else user,
+            disable_ipv6=self.is_live and not has_ipv6(),
             http2_is_directive=facts.version >= HTTP2_DIRECTIVE,
         )
         return IngressOptions(

@@ -56,7 +56,7 @@ def request_headers(settings: Settings, extra: Iterable[tuple[str, Word]] = ()) 
 def proxy_headers(settings: Settings, extra: Iterable[tuple[str, Word]] = ()) -> list[Node]:
     """Return the directives for those headers, and for those between two neighbours, over HTTP/1."""
     neighbours: list[tuple[str, Word]] = [
-        ("Upgrade", variable("http_upgrade")),
+        ("Upgrade", variable("passed_upgrade")),
         ("Connection", variable("connection_header")),
     ]
     pairs = _instead(neighbours + request_headers(settings), extra)
