@@ -76,14 +76,17 @@ def answer_headers(settings: Settings, extra: Iterable[tuple[str, Word]] = ()) -
     return found + [Directive("add_header", (name, value, "always")) for name, value in pairs]
 
 
-def hidden_headers(settings: Settings, extra: Iterable[str] = ()) -> list[Node]:
-    """Return the directives for headers of backends that clients do not get."""
+def hidden_headers(
+    settings: Settings, extra: Iterable[str] = (), modules: Iterable[str] = ("proxy", "grpc", "fastcgi")
+) -> list[Node]:
+    """Return the directives for headers of backends that clients do not get, for some of nginx's modules."""
+    modules = tuple(modules)
     names = ["Strict-Transport-Security", *settings.hide_headers]
     names += [name for name, _ in settings.add_headers]
     names += extra
     found: list[Node] = []
     for name in dict.fromkeys(names):
-        found += [Directive(f"{module}_hide_header", (name,)) for module in ("proxy", "grpc", "fastcgi")]
+        found += [Directive(f"{module}_hide_header", (name,)) for module in modules]
     if settings.allow_backend_server_header:
         found.append(Directive("proxy_pass_header", ("Server",)))
     return found

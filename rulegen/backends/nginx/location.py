@@ -157,7 +157,7 @@ class LocationText:
         if allow:
             yield Directive("deny", ("all",))
         if policy.basic_auth is not None:
-            yield Directive("auth_basic", (policy.basic_auth.realm or "Authentication Required",))
+            yield Directive("auth_basic", (_quotable(policy.basic_auth.realm) or "Authentication Required",))
             yield Directive("auth_basic_user_file", (policy.basic_auth.file,))
         auth = policy.external_auth
         if auth is not None and not self._location.source.startswith(settings.no_auth_locations):
@@ -204,7 +204,7 @@ class LocationText:
         if policy.cors is not None:
             hidden += CORS_HEADERS
         if hidden:
-            yield from hidden_headers(settings, hidden)
+            yield from hidden_headers(settings, hidden, (_MODULES.get(policy.protocol, "fastcgi"),))
 
     def _backend(self) -> Iterator[Node]:
         policy, target = self._policy, self._location.target
@@ -345,6 +345,11 @@ def _of_service(errors: ErrorPages) -> tuple[str, str]:
 
 def _auth_variable(name: str) -> str:
     return f"auth_header_{name.lower().replace('-', '_')}"
+
+
+def _quotable(realm: str) -> str:
+    """Return a realm as it stands between quotes in a header (RFC 9110, 5.6.4); nginx copies it there as it is."""
+    return realm.replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _set(name: str, value: Word) -> Directive:

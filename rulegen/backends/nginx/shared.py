@@ -11,10 +11,10 @@ from rulegen.backends.nginx.headers import (
     hidden_headers,
     proxy_headers,
 )
-from rulegen.backends.nginx.location import spell_network
+from rulegen.backends.nginx.location import next_upstream_words, spell_network
 from rulegen.backends.nginx.upstream import interpolated
 from rulegen.languages.nginx.tree import Directive, Entry, KeyKind, template, variable
-from rulegen.model.ingress import regex
+from rulegen.model.ingress import regex, values
 from rulegen.model.ingress.policies import buffers
 from rulegen.model.ingress.values import spell_size
 
@@ -164,11 +164,13 @@ def _proxy(settings: Settings) -> Iterator[Node]:
     )
     next_upstream = [*settings.proxy_next_upstream, *["non_idempotent"] * settings.retry_non_idempotent]
     limit = settings.proxy_next_upstream_timeout or settings.proxy_read_timeout
+    largest = values.temporary_file_size(settings.proxy_max_temp_file_size, one)
     for module in ("proxy", "grpc", "fastcgi"):
         yield Directive(f"{module}_connect_timeout", (f"{settings.proxy_connect_timeout}s",))
         yield Directive(f"{module}_send_timeout", (f"{settings.proxy_send_timeout}s",))
         yield Directive(f"{module}_read_timeout", (f"{settings.proxy_read_timeout}s",))
-        yield Directive(f"{module}_next_upstream", tuple(dict.fromkeys(next_upstream)))
+        words = next_upstream_words(module, next_upstream)
+        yield Directive(f"{module}_next_upstream", words)
         yield Directive(f"{module}_next_upstream_tries", (str(settings.proxy_next_upstream_tries),))
         # A request that has waited as long as a backend may take is not sent to the next one.
         yield Directive(f"{module}_next_upstream_timeout", (f"{limit}s",))
@@ -179,7 +181,7 @@ def _proxy(settings: Settings) -> Iterator[Node]:
         yield Directive(f"{module}_request_buffering", (settings.proxy_request_buffering,))
         yield Directive(f"{module}_buffers", (str(many), spell_size(one)))
         yield Directive(f"{module}_busy_buffers_size", (spell_size(busy),))
-        yield Directive(f"{module}_max_temp_file_size", (spell_size(settings.proxy_max_temp_file_size),))
+        yield Directive(f"{module}_max_temp_file_size", (spell_size(largest),))
     yield Directive("proxy_http_version", (settings.proxy_http_version,))
     yield Directive("proxy_redirect", ("off",))
     yield Directive("proxy_cookie_domain", ("off",))

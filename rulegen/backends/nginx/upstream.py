@@ -50,13 +50,14 @@ def upstream(told: Upstream, settings: Settings) -> Directive:
             block.append(Directive("ip_hash"))
         case Balance.ROUND_ROBIN:
             pass
-    # nginx tells a failed server from a live one by itself. Where there is a backup, that is asked meanwhile, and is
-    # itself soon asked again; where there is none, all of them are, or an outage of a second would last for ten.
+    # nginx tells a failed server from a live one by itself. Where there is a backup, that is asked meanwhile, each time;
+    # where there is none, failed servers are soon asked again, or an outage of a second would last for ten.
     alone = len(told.servers) == 1
     trust = () if told.backup or alone else (SOON,)
     block += [Directive("server", (server, *trust)) for server in told.servers]
     if told.backup:
-        block.append(Directive("server", (told.backup, "backup", SOON)))
+        # Behind the Service's own address are all servers: what one request meets there says nothing about the next.
+        block.append(Directive("server", (told.backup, "backup", "max_fails=0")))
     block += _keepalive(told, settings)
     return Directive("upstream", (told.name,), tuple(block))
 
