@@ -28,6 +28,9 @@ def with_other_names(servers: Mapping[str, Server], owners: Mapping[str, Iterabl
         ((one, host) for host, asking in owners.items() for one in asking if host),
         key=lambda pair: (age(pair[0].ingress), pair[1]),
     )
+    for one in owners.get("", ()):
+        if "server-alias" in one.annotations.found and len(one.ingress.spec.rules) < 2:
+            one.annotations.tell(Verdict.IGNORED, "server-alias", "a rule without a host has every name already")
     for one, host in ordered:
         for alias in one.annotations.found.get("server-alias", ()):
             if alias not in taken:
