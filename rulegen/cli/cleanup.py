@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
@@ -41,7 +42,7 @@ def command(output: str, wait_s: int, *, yes: bool, no_services: bool, **chosen:
     """
     ingress = ChosenIngress.of(chosen)
     if ingress.ingress:
-        _drain(ingress)
+        _drain(ingress, yes=yes)
     if no_services:
         return
     inputs = Inputs(Chosen(**chosen))
@@ -52,10 +53,12 @@ def command(output: str, wait_s: int, *, yes: bool, no_services: bool, **chosen:
     write(plan, report, choice.variant, output=output, wait_s=wait_s, yes=yes)
 
 
-def _drain(ingress: ChosenIngress) -> None:
+def _drain(ingress: ChosenIngress, *, yes: bool) -> None:
     """End the nginx of a folder, and take the folder away."""
     service = NginxService(ingress.folder, run, binary=ingress.nginx_binary)
     is_there = ingress.folder.exists()
+    if is_there and not yes and sys.stdin.isatty() and sys.stdout.isatty():
+        click.confirm(f"End nginx in {ingress.folder} and remove that folder?", abort=True, err=True)
     in_time = service.drain(DRAIN_S, remove=True)
     if is_there:
         note(f"nginx in {ingress.folder} has ended" + ("" if in_time else "; connections that lasted were cut"))
