@@ -23,7 +23,7 @@ from rulegen.model.ingress.ir import Answer, MatchKind, ToName, ToUpstream
 from rulegen.model.ingress.values import spell_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from rulegen.languages.nginx.tree import Node, Word
     from rulegen.model.ingress.ir import ErrorPages, Location, Server, Target, Upstream
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _MODULES: Final = {"HTTPS": "proxy", "HTTP": "proxy", "AUTO_HTTP": "proxy", "GRPC": "grpc", "GRPCS": "grpc"}
 _SCHEMES: Final = {"HTTP": "http", "HTTPS": "https", "AUTO_HTTP": "$scheme", "GRPC": "grpc", "GRPCS": "grpcs"}
+_NOT_FOR_FASTCGI: Final = frozenset({"http_502", "http_504"})
 _GRPC_NAMES: Final = frozenset(
     {"connect_timeout", "send_timeout", "read_timeout", "buffer_size", "next_upstream", "next_upstream_tries"}
     | {"next_upstream_timeout"}
@@ -240,7 +241,10 @@ class LocationText:
                 continue
             if module == "fastcgi" and name == "http_version":
                 continue
-            yield Directive(f"{module}_{name}", tuple(value.split()))
+            words = tuple(value.split())
+            if name == "next_upstream":
+                words = next_upstream_words(module, words)
+            yield Directive(f"{module}_{name}", words)
         if module != "proxy":
             return
         if policy.redirect_rewrite is not None:
@@ -359,6 +363,12 @@ def _set(name: str, value: Word) -> Directive:
 def _if(condition: tuple[str, ...], inner: Directive) -> Directive:
     """Return an `if`, whose first word is a variable's name with its dollar sign."""
     return Directive("if", ("(", *condition, ")"), (inner,))
+
+
+def next_upstream_words(module: str, words: Iterable[str]) -> tuple[str, ...]:
+    """Return what makes a module ask the next server: each word once, as far as the module has it."""
+    known = dict.fromkeys(words)
+    return tuple(word for word in known if module != "fastcgi" or word not in _NOT_FOR_FASTCGI) or ("off",)
 
 
 def spell_network(network: Network) -> str:

@@ -63,11 +63,11 @@ def _redirect(text: str) -> str:
 
 
 def _rewrite(text: str) -> str:
-    if not values.re.match(r"(?:/|\$[0-9])[A-Za-z0-9._~!&()*+,=:@%/?$-]{0,1000}\Z", text) or text.startswith("//"):
+    if not values.re.match(r"(?:/|\$[1-9])[A-Za-z0-9._~!&()*+,=:@%/?$-]{0,1000}\Z", text) or text.startswith("//"):
         raise ValueError(f"{quoted(text)} is not a path such as /app/$1")
-    rest = values.re.sub(r"\$[0-9](?![0-9A-Za-z_])", "", text)
+    rest = values.re.sub(r"\$[1-9](?![0-9A-Za-z_])", "", text)
     if "$" in rest:
-        raise ValueError(f"{quoted(text)}: of variables only the captures $0 to $9 may be used")
+        raise ValueError(f"{quoted(text)}: of variables only the captures $1 to $9 may be used")
     return text
 
 
@@ -104,7 +104,7 @@ def _proxy_protocols(text: str) -> str:
 
 
 def _header_list(text: str) -> str:
-    return ", ".join(values.header_names(text)) if text != "*" else text
+    return values.writable(", ".join(values.header_names(text))) if text != "*" else text
 
 
 def _methods(text: str) -> str:
@@ -157,6 +157,15 @@ def _protocol(text: str) -> str:
 def _realm(text: str) -> str:
     if text == "off":
         raise ValueError('"off" would let everybody in: nginx takes it for a switch')
+    if len(text) > 400:
+        raise ValueError(f"{quoted(text)} is longer than 400 characters")
+    return values.header_text(text)
+
+
+def _matched_text(text: str) -> str:
+    """Return a text that becomes an expression, in which each character may take four."""
+    if len(text) > 800:
+        raise ValueError(f"{quoted(text)} is longer than 800 characters")
     return values.header_text(text)
 
 
@@ -182,12 +191,12 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
         "server-alias": Rule(values.hosts),
         "from-to-www-redirect": Rule(boolean),
         "default-backend": Rule(values.name),
-        "custom-http-errors": Rule(values.codes(400, 599)),
+        "custom-http-errors": Rule(values.error_codes),
         "disable-proxy-intercept-errors": Rule(boolean),
         "service-upstream": Rule(boolean),
         "canary": Rule(boolean, _REJECT),
         "canary-by-header": Rule(values.header_name, _REJECT),
-        "canary-by-header-value": Rule(values.header_text, _REJECT),
+        "canary-by-header-value": Rule(_matched_text, _REJECT),
         "canary-by-header-pattern": Rule(_pattern),
         "canary-by-cookie": Rule(values.cookie_name, _REJECT),
         "canary-weight": Rule(integer(0, 1_000_000), _REJECT),

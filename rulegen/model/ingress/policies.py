@@ -138,7 +138,7 @@ def policy_of(namespace: str, told: Annotations, referred: Referred) -> Policy:
         satisfy_any=found.get("satisfy") == "any",
         allow=found.get("allowlist-source-range", found.get("whitelist-source-range", ())),
         deny=found.get("denylist-source-range", ()),
-        limits=_limits(found),
+        limits=_limits(told, settings),
         cors=_cors(told),
         headers=_custom_headers(namespace, told, referred),
         upstream_vhost=found.get("upstream-vhost", ""),
@@ -203,8 +203,24 @@ def _protocol(told: Annotations) -> str:
     return protocol
 
 
+_LEANS_ON: Final = {
+    "auth-secret": "auth-type",
+    "auth-realm": "auth-type",
+    "auth-signin": "auth-url",
+    "auth-response-headers": "auth-url",
+    "auth-tls-verify-client": "auth-tls-secret",
+    "auth-tls-match-cn": "auth-tls-secret",
+    "auth-tls-error-page": "auth-tls-secret",
+    "satisfy": "auth-type, auth-url or whitelist-source-range",
+}
+"""Annotations that do nothing, and so protect nothing, without another beside them."""
+
+
 def _tell_idle(told: Annotations) -> None:
-    """Tell of what was read only because a wrong value would mean harm."""
+    """Tell of annotations that have no effect, above all where a user may think that they protect."""
+    for name, needed in _LEANS_ON.items():
+        if name in told.found and not any(other in told.found for other in needed.replace(" or", ",").split(", ")):
+            told.tell(Verdict.IGNORED, name, f"it does nothing (and protects nothing) without {needed}")
     if "auth-cache-key" in told.found:
         told.tell(Verdict.UNSUPPORTED, "auth-cache-key", "the auth server is asked each time: its answers are not kept")
 
@@ -301,7 +317,10 @@ def auth_target(url: Url, targets: Targets) -> str:
     return ""
 
 
-def _limits(found: Mapping[str, Any]) -> Limits:
+def _limits(told: Annotations, settings: Settings) -> Limits:
+    found = told.found
+    if found.get("limit-rate") and found.get("proxy-buffering", settings.proxy_buffering) == "off":
+        told.tell(Verdict.NOTE, "limit-rate", "slows nothing down without proxy-buffering: set that to on")
     return Limits(
         rps=found.get("limit-rps", 0),
         rpm=found.get("limit-rpm", 0),
@@ -363,8 +382,10 @@ def _proxy(found: Mapping[str, Any], settings: Settings) -> dict[str, str]:
     for name in ("buffering", "request-buffering", "http-version"):
         if f"proxy-{name}" in found:
             directives[name.replace("-", "_")] = found[f"proxy-{name}"]
-    if "proxy-max-temp-file-size" in found:
-        directives["max_temp_file_size"] = values.spell_size(found["proxy-max-temp-file-size"])
+    if "proxy-max-temp-file-size" in found or "proxy-buffer-size" in found:
+        most = found.get("proxy-max-temp-file-size", settings.proxy_max_temp_file_size)
+        one, _, _ = buffers(found.get("proxy-buffer-size", settings.proxy_buffer_size), 2, 0)
+        directives["max_temp_file_size"] = values.spell_size(values.temporary_file_size(most, one))
     _buffers(found, settings, directives)
     if "proxy-next-upstream" in found:
         directives["next_upstream"] = " ".join(found["proxy-next-upstream"])

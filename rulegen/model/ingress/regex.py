@@ -44,8 +44,8 @@ def check(pattern: str) -> str:
     Raises:
         ValueError: It is not; says where and why.
     """
-    if len(pattern) > MAX_LENGTH:
-        raise ValueError(f"{quoted(pattern)} is longer than {MAX_LENGTH} characters")
+    if len(pattern.encode(errors="replace")) > MAX_LENGTH:
+        raise ValueError(f"{quoted(pattern)} is longer than {MAX_LENGTH} bytes")
     if not pattern.isprintable():
         raise ValueError(f"{quoted(pattern)} has characters that do not print")
     reader = _Reader(pattern)

@@ -209,7 +209,7 @@ def _header_buffers(text: str) -> tuple[int, int]:
     parts = text.split()
     if len(parts) != 2:
         raise ValueError(f"{values.quoted(text)} is not a number and a size such as 4 8k")
-    return integer(1, 64)(parts[0]), size(1 << 20)(parts[1])
+    return integer(1, 64)(parts[0]), size(1 << 20, 1 << 10)(parts[1])
 
 
 def _workers(text: str) -> str:
@@ -217,7 +217,7 @@ def _workers(text: str) -> str:
 
 
 def _addresses(text: str) -> tuple[str, ...]:
-    return tuple(str(parse_address(part)) for part in items(text))
+    return tuple(dict.fromkeys(str(parse_address(part)) for part in items(text)))
 
 
 def _paths(text: str) -> tuple[str, ...]:
@@ -241,12 +241,14 @@ def _pattern(text: str) -> str:
 
     if text.startswith("~"):
         return "~*" * text.startswith("~*") + regex.check(text.removeprefix("~*").removeprefix("~"))
-    return f"^{regex.escape(text)}$"
+    if len(text) > 800:
+        raise ValueError(f"{values.quoted(text)} is longer than 800 characters")
+    return f"^{regex.escape(values.header_text(text))}$"
 
 
 def _log_format(text: str) -> str:
-    if not text.isprintable() or len(text) > 2000:
-        raise ValueError(f"{values.quoted(text)} is not a log format: one line of at most 2000 characters")
+    if not text.isprintable() or len(text.encode(errors="replace")) > 2000:
+        raise ValueError(f"{values.quoted(text)} is not a log format: one line of at most 2000 bytes")
     values.check_variables(text, LOG_VARIABLES)
     return text
 
@@ -274,7 +276,7 @@ READERS: Final[Mapping[str, Callable[[str], Any]]] = MappingProxyType(
         "disable-ipv6": boolean,
         "reuse-port": boolean,
         "worker-processes": _workers,
-        "max-worker-connections": lambda text: integer(0, 1_000_000)(text) or 16384,
+        "max-worker-connections": lambda text: 16384 if text == "0" else integer(64, 1_000_000)(text),
         "max-worker-open-files": integer(0, 10_000_000),
         "worker-shutdown-timeout": seconds,
         "keep-alive": seconds,
@@ -334,7 +336,7 @@ READERS: Final[Mapping[str, Callable[[str], Any]]] = MappingProxyType(
         "ssl-prefer-server-ciphers": boolean,
         "ssl-ecdh-curve": _curves,
         "ssl-session-cache": boolean,
-        "ssl-session-cache-size": size(1 << 30),
+        "ssl-session-cache-size": size(1 << 30, 64 << 10),
         "ssl-session-tickets": boolean,
         "ssl-session-timeout": seconds,
         "ssl-buffer-size": size(1 << 20),
@@ -346,7 +348,7 @@ READERS: Final[Mapping[str, Callable[[str], Any]]] = MappingProxyType(
         "gzip-types": _mime_types,
         "hide-headers": values.header_names,
         "global-allowed-response-headers": values.header_names,
-        "custom-http-errors": values.codes(400, 599),
+        "custom-http-errors": values.error_codes,
         "limit-req-status-code": _STATUS,
         "limit-conn-status-code": _STATUS,
         "whitelist-source-range": values.networks,

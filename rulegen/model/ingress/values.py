@@ -21,6 +21,10 @@ __all__ = ["printable", "quoted", "re"]
 
 MAX_VALUE: Final = 4096
 """Bytes of one annotation; nginx reads no longer token."""
+MAX_WRITTEN: Final = 3500
+"""Bytes of a value as it is written for nginx, where quotes and dollar signs take more than one."""
+MAX_NAME: Final = 80
+"""Characters of a name that becomes part of a variable's name."""
 MAX_NETWORKS: Final = 1000
 MAX_TIME_S: Final = 2_147_483
 
@@ -32,13 +36,16 @@ HOP_BY_HOP: Final = frozenset(
 _INT: Final = re.compile(r"(?:0|[1-9][0-9]{0,9})\Z")
 _SIZE: Final = re.compile(r"([0-9]{1,10})([kKmMgG]?)\Z")
 _SECONDS: Final = re.compile(r"([0-9]{1,7})(s|m|h|)\Z")
-_HEADER_NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,98}[A-Za-z0-9])?\Z")
+_HEADER_NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,78}[A-Za-z0-9])?\Z")
 _HEADER_TEXT: Final = re.compile(r"[\x20-\x7e]{0,2000}\Z")
 _COOKIE_NAME: Final = re.compile(r"[A-Za-z0-9!#&'*+.^_`|~-]{1,100}\Z")
 _PATH: Final = re.compile(r"/[A-Za-z0-9._~!&'()*+,;=:@%/-]{0,1000}\Z")
 _URL_TEXT: Final = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!&'()*+,;=%$-]{1,2000}\Z")
-_URL: Final = re.compile(r"(https?)://([^/?#]+)([/?#].*)?\Z")
-_AUTHORITY: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+|\$host|\$http_host)(?::([0-9]{1,5}))?\Z")
+# $request_uri begins with a slash, always: it may stand right behind the host, as many write it.
+_URL: Final = re.compile(
+    r"(https?)://((?:\$(?:http_)?host(?![A-Za-z0-9_]))?[^/?#$]*)((?:[/?#]|\$request_uri(?![A-Za-z0-9_])).*)?\Z"
+)
+_AUTHORITY: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+|\$host)(?::([0-9]{1,5}))?\Z")
 _VARIABLE: Final = re.compile(r"\$(?:\{([A-Za-z0-9_]+)\}|([A-Za-z0-9_]+))")
 _CIPHERS: Final = re.compile(r"[A-Za-z0-9:+!@=_-]{1,1500}\Z")
 
@@ -107,16 +114,17 @@ def seconds(text: str) -> int:
     return value
 
 
-def size(most: int = 1 << 40) -> Callable[[str], int]:
+def size(most: int = 1 << 40, least: int = 0) -> Callable[[str], int]:
     """Return the reader of a size in bytes, with `k`, `m` or `g` behind it."""
-    return partial(_size, most)
+    return partial(_size, least, most)
 
 
-def _size(most: int, text: str) -> int:
+def _size(least: int, most: int, text: str) -> int:
     found = _SIZE.match(text)
     value = int(found[1]) * _UNITS[found[2].lower()] if found else -1
-    if not 0 <= value <= most:
-        raise ValueError(f"{quoted(text)} is not a size such as 8k or 1m, up to {spell_size(most)}")
+    if not least <= value <= most:
+        bounds = f"from {spell_size(least)} to {spell_size(most)}" if least else f"up to {spell_size(most)}"
+        raise ValueError(f"{quoted(text)} is not a size such as 8k or 1m, {bounds}")
     return value
 
 
@@ -126,6 +134,11 @@ def spell_size(value: int) -> str:
         if value and value % _UNITS[unit] == 0:
             return f"{value // _UNITS[unit]}{unit}"
     return str(value)
+
+
+def temporary_file_size(most: int, buffer: int) -> int:
+    """Return how large a temporary file may be: 0 for none, else nginx wants it to hold a buffer."""
+    return max(most, buffer) if most else 0
 
 
 def choice(*words: str) -> Callable[[str], str]:
@@ -172,7 +185,7 @@ def network(text: str) -> Network:
 def header_name(text: str) -> str:
     """Return the name of a header that nginx passes on: letters, digits, `-` and `_`."""
     if not _HEADER_NAME.match(text):
-        raise ValueError(f"{quoted(text)} is not the name of a header: letters, digits, - and _ inside")
+        raise ValueError(f"{quoted(text)} is not the name of a header: letters, digits, - and _ inside, at most 80")
     return text
 
 
@@ -192,6 +205,13 @@ def header_text(text: str) -> str:
     """Return the value of a header: printable ASCII; a dollar sign in it is a dollar sign."""
     if not _HEADER_TEXT.match(text):
         raise ValueError(f"{quoted(text)} is not the value of a header: printable ASCII, at most 2000 characters")
+    return writable(text)
+
+
+def writable(text: str) -> str:
+    """Return a text that nginx can be given as one word, whatever it takes to quote it."""
+    if len(text.encode()) + text.count('"') + text.count("\\") + 8 * text.count("$") > MAX_WRITTEN:
+        raise ValueError(f"{quoted(text)} is longer than nginx reads, quoted")
     return text
 
 
@@ -262,6 +282,7 @@ def check_variables(text: str, allowed: Collection[str]) -> None:
     names = [found[1] or found[2] for found in _VARIABLE.finditer(text)]
     families = tuple(name for name in allowed if name.endswith("_"))
     wrong = [name for name in names if name not in allowed and not (families and name.startswith(families))]
+    wrong += [name for name in names if len(name) > MAX_NAME]
     if "$" in rest or wrong:
         told = ", ".join(f"${name}" for name in sorted(allowed)) or "none"
         raise ValueError(f"{quoted(text)}: of variables only these may be used: {told}")
@@ -309,10 +330,13 @@ def name(text: str) -> str:
     return text
 
 
-def codes(least: int, most: int) -> Callable[[str], tuple[int, ...]]:
-    """Return the reader of a list of HTTP status codes."""
-    read = integer(least, most)
-    return lambda text: tuple(dict.fromkeys(read(part) for part in items(text)))
+def error_codes(text: str) -> tuple[int, ...]:
+    """Return the HTTP status codes of a list that an answer can be replaced for; 499 is nginx's own word for none."""
+    read = integer(400, 599)
+    found = tuple(dict.fromkeys(read(part) for part in items(text)))
+    if 499 in found:
+        raise ValueError(f"{quoted(text)}: 499 stands for a client that has gone: nobody is there to answer")
+    return found
 
 
 def words(*known: str) -> Callable[[str], tuple[str, ...]]:
