@@ -139,6 +139,8 @@ _CAST: Mapping[str, tuple[tuple[int, tuple[str, ...]], ...]] = {
     "mirror": ((9106, ("10.244.4.7",)),),
     "hangs-up": ((9105, ("10.244.5.1",)), (8080, ("10.244.5.2",))),
     "half-dead": ((DEAD, ("10.244.5.3",)), (8080, ("10.244.5.4",))),
+    "half-off": ((DEAD, ("10.244.5.12",)), (8080, ("10.244.5.13",))),
+    "poisoned": ((8080, ("10.244.5.14", "10.244.5.15")),),
     "dead": ((DEAD, ("10.244.5.5", "10.244.5.6")),),
     "lost": ((8080, (BLACK_HOLE, "10.244.5.7")),),
     "half-broken": ((9107, ("10.244.5.8",)), (8080, ("10.244.5.9",))),
@@ -382,11 +384,7 @@ class Stage:
             "cookie": lambda told: [reply for reply in replies if not matches(told, "|".join(reply.all("Set-Cookie")))],
         }
         assert self.facts is not None
-        wrong = [
-            f"{key}: expected {want[key]!r}"
-            for key, check in checks.items()
-            if key in want and check(want[key])
-        ]
+        wrong = [f"{key}: expected {want[key]!r}" for key, check in checks.items() if key in want and check(want[key])]
         wrong += wrongs({key: value for key, value in want.items() if key not in checks}, list(replies), self.facts)
         return [f"{one}\n      {_shown(ask, replies)}" for one in wrong]
 
@@ -414,7 +412,8 @@ def _shown(ask: Ask, replies: list[Told]) -> str:
     first = replies[0]
     said = f"{ask.method} {'https' if ask.tls else 'http'}://{ask.host}{ask.path} {dict(ask.headers)}"
     codes = [reply.status for reply in replies[:20]]
-    return f"{said} -> {codes} {first.failure} {first.elapsed_s:.2f}s {list(first.headers)} {first.tls} {first.body[:1500]!r}"
+    got = f"{first.failure} {first.elapsed_s:.2f}s {list(first.headers)} {first.tls} {first.body[:1500]!r}"
+    return f"{said} -> {codes} {got}"
 
 
 def build(lab: IngressLab) -> Stage:

@@ -1,2 +1,182 @@
-"""Todo."""
-SCENARIOS = ()
+"""Which server of a Service answers: cookies, hashes, ways to pick, and what becomes of requests where servers fail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from integration.ingress.features import SECOND_CLIENT, Ask, Stage, cluster_ip, site
+from integration.ingress.scenarios.plain import plain
+
+_COOKIE = r"~^INGRESSCOOKIE=[0-9a-f]{32}; Path=/; HttpOnly$"
+
+
+def _sticks(host: str, name: str = "INGRESSCOOKIE") -> Callable[[Stage], object]:
+    def then(stage: Stage) -> object:
+        """Each of ten clients stays where it came first, and not all came to the same."""
+        places = set()
+        for _ in range(10):
+            first = stage.client.ask_one(Ask(host=host))
+            cookie = first.all("Set-Cookie")[0].partition(";")[0]
+            again = stage.client.ask_all(Ask(host=host, headers={"Cookie": f"a=b; {cookie}"}, times=3))
+            places.add(first.seen["address"])
+            if {reply.seen["address"] for reply in again} != {first.seen["address"]}:
+                return f"{cookie} first {first.seen['address']} then {[one.seen['address'] for one in again]}"
+            if any(reply.all("Set-Cookie") for reply in again):
+                return "the cookie is set again"
+            if not cookie.startswith(f"{name}="):
+                return cookie
+        return len(places) < 2 and f"all by {places}"
+
+    return then
+
+
+_AFFINITY = [
+    plain(
+        "affinity-cookie",
+        [site("sticky.test", {"affinity": "cookie", "affinity-mode": "balanced"}, "crowd")],
+        Ask(host="sticky.test", want={"status": 200, "cookie": _COOKIE}),
+        then=_sticks("sticky.test"),
+    ),
+    plain(
+        "affinity-cookie-attributes",
+        [
+            site(
+                "attributes.test",
+                {
+                    "affinity": "cookie",
+                    "session-cookie-name": "route-id",
+                    "session-cookie-path": "/app",
+                    "session-cookie-domain": "attributes.test",
+                    "session-cookie-max-age": "3600",
+                    "session-cookie-samesite": "Strict",
+                    "session-cookie-secure": "true",
+                },
+                "crowd",
+            )
+        ],
+        Ask(
+            host="attributes.test",
+            want={
+                "cookie": "~^route-id=[0-9a-f]{32}; Path=/app; Domain=attributes.test; Max-Age=3600; Secure; HttpOnly;"
+                " SameSite=Strict$"
+            },
+        ),
+        # What a backend sets itself stays.
+        Ask(
+            host="attributes.test",
+            headers={"X-Lab-Respond": '{"Set-Cookie": "own=1"}'},
+            want={"header_count": {"Set-Cookie": 2}},
+        ),
+        then=_sticks("attributes.test", "route-id"),
+    ),
+    plain(
+        "affinity-of-two-hosts",
+        [
+            site("sticky-one.test", {"affinity": "cookie", "session-cookie-name": "one"}, "crowd"),
+            site("sticky-two.test", {"affinity": "cookie", "session-cookie-name": "two"}, "crowd"),
+        ],
+        Ask(host="sticky-one.test", want={"cookie": "~^one="}),
+        Ask(host="sticky-two.test", want={"cookie": "~^two="}),
+        then=_sticks("sticky-two.test", "two"),
+    ),
+    plain(
+        "affinity-keeps-out-of-failures",
+        [site("sticky-dead.test", {"affinity": "cookie"}, "half-dead")],
+        Ask(host="sticky-dead.test", times=20, want={"status": 200, "backend": "half-dead"}),
+    ),
+]
+
+_PICKING = [
+    plain(
+        "upstream-hash-by",
+        [
+            site("hash-uri.test", {"upstream-hash-by": "$request_uri"}, "crowd"),
+            site("hash-two.test", {"upstream-hash-by": "$http_x_user$arg_tenant"}, "crowd"),
+            site("hash-client.test", {"upstream-hash-by": "$binary_remote_addr"}, "crowd"),
+        ],
+        Ask(host="hash-uri.test", path="/a", times=10, want={"same_endpoint": True}),
+        Ask(host="hash-client.test", times=10, want={"same_endpoint": True}),
+        Ask(host="hash-two.test", path="/x?tenant=1", headers={"X-User": "j"}, times=10, want={"same_endpoint": True}),
+        then=lambda stage: (
+            (
+                len({stage.client.ask_one(Ask(host="hash-uri.test", path=f"/{n}")).seen["address"] for n in range(30)})
+                < 3
+            )
+            and "few servers for 30 paths"
+        ),
+    ),
+    *(
+        plain(
+            f"load-balance-{kind.replace('_', '-')}",
+            [site(f"{kind.replace('_', '-')}.test", {"load-balance": kind}, "crowd")],
+            Ask(host=f"{kind.replace('_', '-')}.test", times=30, want={"status": 200, "min_distinct_endpoints": 3}),
+        )
+        for kind in ("round_robin", "least_conn", "ewma")
+    ),
+    plain(
+        "load-balance-ip-hash",
+        [site("ip-hash.test", {"load-balance": "ip_hash"}, "crowd")],
+        Ask(host="ip-hash.test", times=10, want={"status": 200, "same_endpoint": True}),
+        Ask(host="ip-hash.test", times=10, source=SECOND_CLIENT, want={"status": 200, "same_endpoint": True}),
+    ),
+]
+
+_FAILING = [
+    plain(
+        "servers-that-refuse-are-passed-over",
+        [site("half-dead.test", service="half-dead")],
+        Ask(host="half-dead.test", times=30, want={"status": 200, "endpoints_exactly": ["10.244.5.4"]}),
+        Ask(host="half-dead.test", method="POST", body=b"x", times=10, want={"status": 200}),
+    ),
+    plain(
+        "all-dead-asks-the-cluster-ip",
+        [site("dead.test", service="dead"), site("dead-least.test", {"load-balance": "least_conn"}, "dead")],
+        *(
+            Ask(host=host, method=method, times=5, want={"status": 200, "endpoints_exactly": [cluster_ip("dead")]})
+            for host in ("dead.test", "dead-least.test")
+            for method in ("GET", "POST")
+        ),
+    ),
+    plain(
+        "nothing-is-sent-twice-that-may-count",
+        [site("hangs-up.test", service="hangs-up"), site("hangs-up-get.test", service="hangs-up")],
+        Ask(host="hangs-up.test", method="POST", body=b"pay", times=20, at_once=True, want={"statuses": [200, 502]}),
+        Ask(host="hangs-up-get.test", times=20, want={"status": 200}),
+    ),
+    plain(
+        "a-black-hole-is-passed-over",
+        [site("lost.test", {"proxy-connect-timeout": "1"}, "lost")],
+        Ask(host="lost.test", times=3, want={"status": 200, "max_seconds": 4}),
+        Ask(host="lost.test", times=10, want={"status": 200, "max_seconds": 4}),
+    ),
+    plain(
+        "next-upstream-on-502",
+        [
+            site("not-next.test", service="half-broken"),
+            site("next.test", {"proxy-next-upstream": "error timeout http_502"}, "half-broken"),
+            site("one-try.test", {"proxy-next-upstream": "http_502", "proxy-next-upstream-tries": "1"}, "broken"),
+            site("next-off.test", {"proxy-next-upstream": "off"}, "half-off"),
+        ],
+        Ask(host="not-next.test", times=10, want={"statuses": [200, 502]}),
+        Ask(host="next.test", times=10, want={"status": 200}),
+        Ask(host="one-try.test", times=6, want={"statuses": [502]}),
+        Ask(host="next-off.test", times=6, want={"statuses": [200, 502]}),
+    ),
+    plain(
+        "a-poisonous-request-harms-nobody-else",
+        [site("poison.test", service="poisoned")],
+        Ask(host="poison.test", path="/status/hang-up", times=4, want={"status": 502}),
+        Ask(host="poison.test", times=20, want={"status": 200}),
+    ),
+    plain(
+        "read-timeout",
+        [
+            site("slow.test", {"proxy-read-timeout": "1", "proxy-next-upstream": "error timeout"}, "other"),
+            site("patient.test", {"proxy-read-timeout": "10"}, "other"),
+        ],
+        Ask(host="slow.test", path="/sleep/4", method="POST", body=b"x", want={"status": 504, "max_seconds": 3}),
+        Ask(host="patient.test", path="/sleep/1.2", want={"status": 200}),
+    ),
+]
+
+SCENARIOS = (*_AFFINITY, *_PICKING, *_FAILING)

@@ -10,8 +10,6 @@ from integration.ingress.objects import Document
 PLAIN = World(name="plain")
 
 
-def plain(
-    name: str, documents: list[Document], *asks: Ask, then: Callable[[Stage], object] | None = None
-) -> Scenario:
+def plain(name: str, documents: list[Document], *asks: Ask, then: Callable[[Stage], object] | None = None) -> Scenario:
     """Return a scenario of that world."""
     return Scenario(name=name, world=PLAIN, documents=tuple(documents), asks=asks, then=then)

@@ -1,2 +1,3 @@
 """Todo."""
+
 SCENARIOS = ()

@@ -1,2 +1,329 @@
-"""Todo."""
-SCENARIOS = ()
+"""Where requests are sent: rewritten paths, redirects, other names, canaries, answers of a default backend."""
+
+from __future__ import annotations
+
+from integration.ingress.features import Ask, Stage, cluster_ip, pair, site, site_secret, tls_secret
+from integration.ingress.objects import Document
+from integration.ingress.scenarios.plain import plain
+
+
+def _to(path: str, **more: object) -> dict[str, object]:
+    return {"status": 200, "backend_sees": {"path": path}, **more}
+
+
+def _prefixed(host: str, annotations: dict[str, str], path: str = "/app") -> Document:
+    return site(host, annotations, path=path)
+
+
+_REWRITES = [
+    plain(
+        "rewrite-target",
+        [
+            site(
+                "groups.test",
+                {"rewrite-target": "/$1/x/$2", "use-regex": "true", "x-forwarded-prefix": "/api"},
+                path="/api/(v[12])/(.*)",
+                path_type="ImplementationSpecific",
+            ),
+            _prefixed("root.test", {"rewrite-target": "/"}),
+            _prefixed("query.test", {"rewrite-target": "/$1?from=app", "use-regex": "true"}, "/app/(.*)"),
+            _prefixed("encoded.test", {"rewrite-target": "/$2", "use-regex": "true"}, "/app(/|$)(.*)"),
+        ],
+        Ask(
+            host="groups.test",
+            path="/API/v1/a/b?c=d",
+            want=_to(
+                "/v1/x/a/b?c=d", backend_sees={"path": "/v1/x/a/b?c=d", "headers": {"X-Forwarded-Prefix": "/api"}}
+            ),
+        ),
+        Ask(host="groups.test", path="/api/v3/a", want={"status": 404}),
+        Ask(host="root.test", path="/app/deep/er", want=_to("/")),
+        Ask(host="root.test", path="/app?a=b", want=_to("/?a=b")),
+        Ask(host="query.test", path="/app/x?y=z", want=_to("/x?from=app&y=z")),
+        Ask(host="encoded.test", path="/app/a%20b", want=_to("/a%20b")),
+        Ask(host="encoded.test", path="/app", want=_to("/")),
+    ),
+    plain(
+        "paths-reach-the-backend-as-sent",
+        [site("raw.test")],
+        Ask(host="raw.test", path="/a%2Fb//c/./d?e=%20&f", want=_to("/a%2Fb//c/./d?e=%20&f")),
+        Ask(host="raw.test", path="/caf%C3%A9/%E2%82%AC", want=_to("/caf%C3%A9/%E2%82%AC")),
+    ),
+    plain(
+        "app-root",
+        [
+            site("app-root.test", {"app-root": "/app1"}, secret="app-root.test"),
+            site_secret("app-root.test"),
+            site("app-root-plain.test", {"app-root": "/app1"}),
+        ],
+        Ask(host="app-root.test", tls=True, want={"status": 302, "location": "https://app-root.test/app1"}),
+        Ask(host="app-root-plain.test", want={"status": 302, "location": "http://app-root-plain.test/app1"}),
+        Ask(host="app-root-plain.test", path="/x", want=_to("/x")),
+    ),
+    plain(
+        "server-alias",
+        [
+            site("alias.test", {"server-alias": "alias2.test, *.alias3.test, echo-owned.test"}),
+            site("echo-owned.test", service="other"),
+        ],
+        Ask(host="alias2.test", want={"status": 200, "backend": "echo", "backend_sees": {"host": "alias2.test"}}),
+        Ask(host="a.alias3.test", want={"status": 200, "backend": "echo"}),
+        Ask(host="echo-owned.test", want={"status": 200, "backend": "other"}),
+    ),
+]
+
+_REDIRECTS = [
+    plain(
+        "from-to-www",
+        [
+            site("shop.test", {"from-to-www-redirect": "true"}),
+            site("www.store.test", {"from-to-www-redirect": "true", "ssl-redirect": "false"}, secret="store"),
+            tls_secret("store", pair("store", names=("store.test", "www.store.test"))),
+        ],
+        Ask(host="www.shop.test", path="/a?b=c", want={"status": 308, "location": "http://shop.test/a?b=c"}),
+        Ask(host="shop.test", want=_to("/")),
+        Ask(host="store.test", path="/a?b=c", want={"status": 308, "location": "http://www.store.test/a?b=c"}),
+        Ask(
+            host="store.test",
+            path="/a",
+            tls=True,
+            want={
+                "status": 308,
+                "location": "https://www.store.test/a",
+                "certificate": pair("store", names=("store.test", "www.store.test")),
+            },
+        ),
+    ),
+    plain(
+        "redirects-with-variables",
+        [
+            site("moved.test", {"permanent-redirect": "https://new.test$request_uri"}),
+            site("away.test", {"temporal-redirect": "https://$host/away?from=$request_uri"}),
+            site("both.test", {"temporal-redirect": "https://t.test", "permanent-redirect": "https://p.test"}),
+            site("relative.test", {"permanent-redirect": "/new?a=$args", "relative-redirects": "true"}),
+            site("absolute.test", {"permanent-redirect": "/new"}),
+        ],
+        Ask(host="moved.test", path="/a?b=c", want={"status": 301, "location": "https://new.test/a?b=c"}),
+        Ask(host="away.test", path="/a", want={"status": 302, "location": "https://away.test/away?from=/a"}),
+        Ask(host="both.test", want={"status": 302, "location": "https://t.test"}),
+        Ask(host="relative.test", path="/?x", want={"status": 301, "location": "/new?a=x"}),
+        Ask(host="absolute.test", want={"status": 301, "location": "http://absolute.test/new"}),
+    ),
+    plain(
+        "ssl-redirect",
+        [
+            site("secure.test", secret="secure.test"),
+            site_secret("secure.test"),
+            site("solved.test", secret="solved.test"),
+            site("solved.test", path="/.well-known/acme-challenge/x", path_type="Exact", name="solver"),
+            site_secret("solved.test"),
+            site("forced.test", {"force-ssl-redirect": "true"}),
+            site("kept.test", {"force-ssl-redirect": "true", "preserve-trailing-slash": "true"}),
+            site("both-ways.test", {"ssl-redirect": "false"}, secret="both-ways.test"),
+            site_secret("both-ways.test"),
+        ],
+        Ask(host="secure.test", path="/a/b?c=d", want={"status": 308, "location": "https://secure.test/a/b?c=d"}),
+        Ask(host="secure.test:80", path="/a/", want={"status": 308, "location": "https://secure.test/a"}),
+        # Nobody's word is taken for it that TLS was spoken elsewhere.
+        Ask(host="secure.test", headers={"X-Forwarded-Proto": "https"}, want={"status": 308}),
+        # As with ingress-nginx the path of the Ingress counts, not that of the request.
+        Ask(host="secure.test", path="/.well-known/acme-challenge/x", want={"status": 308}),
+        Ask(host="solved.test", path="/.well-known/acme-challenge/x", want=_to("/.well-known/acme-challenge/x")),
+        Ask(host="solved.test", path="/x", want={"status": 308}),
+        Ask(host="forced.test", path="/a", want={"status": 308, "location": "https://forced.test/a"}),
+        Ask(host="forced.test", path="/a", tls=True, want=_to("/a")),
+        Ask(host="kept.test", path="/a/?b", want={"status": 308, "location": "https://kept.test/a/?b"}),
+        Ask(host="both-ways.test", want=_to("/")),
+        Ask(host="both-ways.test", tls=True, want=_to("/")),
+    ),
+]
+
+
+def _canary(host: str, service: str, annotations: dict[str, str], number: int = 1) -> Document:
+    told = {"canary": "true", **annotations}
+    return site(host, told, service, name=f"{host}-canary-{number}", created=f"2025-02-0{number}T00:00:00Z")
+
+
+def _gets(host: str, backend: str, headers: dict[str, str] | None = None, *, times: int = 1, tls: bool = False) -> Ask:
+    return Ask(host=host, headers=headers or {}, times=times, tls=tls, want={"status": 200, "backend": backend})
+
+
+_CANARIES = [
+    plain(
+        "canaries-several",
+        [
+            site("many.test"),
+            _canary("many.test", "other", {"canary-by-header": "X-Group", "canary-by-header-value": "blue"}),
+            _canary("many.test", "third", {"canary-by-header": "X-Group", "canary-by-header-value": "red"}, 2),
+        ],
+        _gets("many.test", "echo", times=5),
+        _gets("many.test", "other", {"X-Group": "blue"}),
+        _gets("many.test", "third", {"X-Group": "red"}),
+        _gets("many.test", "echo", {"X-Group": "green"}),
+    ),
+    plain(
+        "canary-weight-total",
+        [
+            site("tenth.test"),
+            _canary("tenth.test", "other", {"canary-weight": "500", "canary-weight-total": "1000"}),
+            site("whole.test"),
+            _canary("whole.test", "other", {"canary-weight": "1000", "canary-weight-total": "1000"}),
+        ],
+        Ask(host="tenth.test", times=100, want={"split": {"echo": [0.3, 0.7], "other": [0.3, 0.7]}}),
+        _gets("whole.test", "other", times=10),
+    ),
+    plain(
+        "canary-by-header-pattern",
+        [
+            site("pattern.test"),
+            _canary("pattern.test", "other", {"canary-by-header": "X-Group", "canary-by-header-pattern": "^b[lu]+e$"}),
+        ],
+        _gets("pattern.test", "other", {"X-Group": "blue"}),
+        _gets("pattern.test", "echo", {"X-Group": "bluer"}),
+        _gets("pattern.test", "echo"),
+    ),
+    plain(
+        "canary-order",
+        [
+            site("order.test"),
+            _canary(
+                "order.test",
+                "other",
+                {"canary-by-header": "X-Try", "canary-by-cookie": "try-it", "canary-weight": "100"},
+            ),
+        ],
+        _gets("order.test", "other"),
+        _gets("order.test", "echo", {"Cookie": "a=b; try-it=never"}),
+        _gets("order.test", "other", {"X-Try": "always", "Cookie": "try-it=never"}),
+        _gets("order.test", "echo", {"X-Try": "never", "Cookie": "try-it=always"}),
+        _gets("order.test", "echo", {"X-Try": "whatever", "Cookie": "try-it=never"}),
+    ),
+    plain(
+        "canary-over-tls",
+        [
+            site("canary-tls.test", secret="canary-tls.test"),
+            site_secret("canary-tls.test"),
+            _canary("canary-tls.test", "safe", {"canary-by-header": "X-Try", "backend-protocol": "HTTPS"}),
+        ],
+        _gets("canary-tls.test", "echo", tls=True),
+        Ask(host="canary-tls.test", want={"status": 308}),
+        Ask(host="canary-tls.test", headers={"X-Try": "always"}, want={"status": 308}),
+    ),
+    plain(
+        "canary-of-a-dead-service",
+        [
+            site("canary-dead.test"),
+            _canary("canary-dead.test", "empty", {"canary-weight": "100"}),
+            site("canary-refused.test"),
+            _canary("canary-refused.test", "half-dead", {"canary-weight": "100"}),
+        ],
+        _gets("canary-dead.test", "echo", times=5),
+        _gets("canary-refused.test", "half-dead", times=5),
+    ),
+]
+
+
+def _status(stage: Stage) -> object:
+    """What a default backend answers is what the client gets, its status too."""
+    told = stage.client.ask_one(Ask(host="replaced.test", path="/status/503/?a=b", headers={"Accept": "text/plain"}))
+    seen = {key.lower(): value for key, value in told.seen.get("headers", ())}
+    wanted = {
+        "x-code": "503",
+        "x-format": "text/plain",
+        "x-original-uri": "/status/503/?a=b",
+        "x-namespace": "default",
+        "x-ingress-name": "replaced.test",
+        "x-service-name": "echo",
+        "x-service-port": "80",
+    }
+    wrong = {key: seen.get(key) for key, value in wanted.items() if seen.get(key) != value}
+    request_id = seen.get("x-request-id", "")
+    return (wrong or len(request_id) != 32) and (told.status, wrong, request_id, told.body)
+
+
+_DEFAULTS = [
+    plain(
+        "custom-http-errors",
+        [
+            site("replaced.test", {"custom-http-errors": "404,503", "default-backend": "errors"}),
+            site("unreplaced.test", {"custom-http-errors": "404"}),
+        ],
+        Ask(host="replaced.test", path="/status/404", want={"backend": "errors", "status": 200}),
+        Ask(host="replaced.test", path="/status/403", want={"backend": "echo", "status": 403}),
+        Ask(
+            host="replaced.test",
+            path="/status/503",
+            method="POST",
+            body=b"body",
+            want={"backend": "errors", "backend_sees": {"headers": {"X-Code": "503"}}},
+        ),
+        Ask(host="unreplaced.test", path="/status/404", want={"backend": "echo", "status": 404}),
+        then=_status,
+    ),
+    plain(
+        "disable-proxy-intercept-errors",
+        [
+            site(
+                "untouched.test",
+                {
+                    "custom-http-errors": "404",
+                    "default-backend": "errors",
+                    "disable-proxy-intercept-errors": "true",
+                },
+            )
+        ],
+        Ask(host="untouched.test", path="/status/404", want={"backend": "echo", "status": 404}),
+    ),
+    plain(
+        "default-backend-of-a-service-without-endpoints",
+        [site("stand-in.test", {"default-backend": "errors"}, "empty"), site("unavailable.test", service="empty")],
+        Ask(host="stand-in.test", path="/x", want={"backend": "errors", "status": 200}),
+        Ask(host="unavailable.test", want={"status": 503}),
+    ),
+]
+
+_OTHERS = [
+    plain(
+        "resource-backends-and-names",
+        [
+            {
+                **site("resource.test"),
+                "spec": {
+                    "ingressClassName": "rulegen",
+                    "rules": [
+                        {
+                            "host": "resource.test",
+                            "http": {
+                                "paths": [
+                                    {
+                                        "path": "/",
+                                        "pathType": "Prefix",
+                                        "backend": {"resource": {"kind": "Bucket", "name": "b", "apiGroup": "x.test"}},
+                                    }
+                                ]
+                            },
+                        }
+                    ],
+                },
+            }
+        ],
+        Ask(host="resource.test", want={"status": 404}),
+    ),
+    plain(
+        "healthz",
+        [],
+        Ask(host="anything.test", path="/healthz", want={"status": 200}),
+        Ask(host="anything.test", path="/", want={"status": 404}),
+    ),
+    plain(
+        "service-upstream",
+        [site("vip.test", {"service-upstream": "true"}, "crowd")],
+        Ask(
+            host="vip.test",
+            times=5,
+            want={"status": 200, "backend": "crowd", "endpoints_exactly": [cluster_ip("crowd")]},
+        ),
+    ),
+]
+
+SCENARIOS = (*_REWRITES, *_REDIRECTS, *_CANARIES, *_DEFAULTS, *_OTHERS)

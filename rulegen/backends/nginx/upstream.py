@@ -50,7 +50,7 @@ def upstream(told: Upstream, settings: Settings) -> Directive:
             block.append(Directive("ip_hash"))
         case Balance.ROUND_ROBIN:
             pass
-    # nginx tells a failed server from a live one by itself. Where there is a backup, that is asked meanwhile, each time;
+    # nginx tells a failed server from a live one by itself. Where there is a backup, that is asked meanwhile;
     # where there is none, failed servers are soon asked again, or an outage of a second would last for ten.
     alone = len(told.servers) == 1
     trust = () if told.backup or alone else (SOON,)
