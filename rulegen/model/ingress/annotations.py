@@ -89,6 +89,13 @@ def _cookie_path(text: str) -> str:
     return text
 
 
+def _own_path(text: str) -> str:
+    """Return the path of a cookie of our own; a semicolon in it would begin another attribute (RFC 6265)."""
+    if ";" in text:
+        raise ValueError(f"{quoted(text)} is not a path such as /app")
+    return _cookie_path(text)
+
+
 def _redirect_part(text: str) -> str:
     if text in {"off", "default"}:
         return text
@@ -288,7 +295,7 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
         "affinity": Rule(choice("cookie")),
         "affinity-mode": Rule(choice("balanced", "persistent")),
         "session-cookie-name": Rule(values.cookie_name),
-        "session-cookie-path": Rule(_cookie_path),
+        "session-cookie-path": Rule(_own_path),
         "session-cookie-domain": Rule(_cookie_domain),
         "session-cookie-expires": Rule(seconds),
         "session-cookie-max-age": Rule(integer(0, 2_147_483_647)),

@@ -18,7 +18,7 @@ from rulegen.kube.wording import quoted
 MAX_LENGTH: Final = 1000
 MAX_DEPTH: Final = 20
 MAX_REPEAT: Final = 1000
-MAX_UNBOUNDED: Final = 6
+MAX_UNBOUNDED: Final = 4
 MAX_WAYS: Final = 1_000_000
 """Ways in which repetitions with bounds can match; trying more takes too long."""
 MAX_SIZE: Final = 30_000
