@@ -137,6 +137,8 @@ def test_no_change_costs_a_request(ingress_lab: IngressLab, node: Node, record_p
             began = time.monotonic()
             node.apply(world.documents())
             applied_s.append(time.monotonic() - began)
+            # Said now and then, as nginx ends what is silent for proxy-read-timeout.
+            assert is_open(websocket), (what, number)
             time.sleep(max(0, start + done * SECONDS / len(changes) - time.monotonic()))
         time.sleep(0.5)
     told = {

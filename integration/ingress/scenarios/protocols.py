@@ -1,3 +1,269 @@
-"""Todo."""
+"""What is spoken: with backends, HTTP, TLS, gRPC, FastCGI and websockets; with clients, TLS and HTTP/2."""
 
-SCENARIOS = ()
+from __future__ import annotations
+
+import base64
+import shlex
+
+from integration.ingress import objects
+from integration.ingress.features import (
+    CLIENT_V6,
+    NODE_V6,
+    Ask,
+    Stage,
+    authority_secret,
+    pair,
+    site,
+    site_secret,
+    tls_secret,
+)
+from integration.ingress.objects import Document
+from integration.ingress.scenarios.plain import plain
+
+_CA = pair("ca")
+_GATEWAY = tls_secret("gateway", pair("gateway", _CA), _CA)
+_STRANGERS = tls_secret("strangers", pair("gateway", _CA), pair("ca-of-strangers"))
+_VERIFIED = {
+    "backend-protocol": "HTTPS",
+    "proxy-ssl-secret": "default/gateway",
+    "proxy-ssl-verify": "on",
+    "proxy-ssl-name": "backend.internal",
+    "proxy-ssl-server-name": "on",
+}
+
+_BACKENDS = [
+    plain(
+        "backend-https",
+        [
+            site("https.test", {"backend-protocol": "HTTPS"}, "safe"),
+            site("auto.test", {"backend-protocol": "AUTO_HTTP", "ssl-redirect": "false"}, "safe"),
+            site("verified.test", _VERIFIED, "knowing"),
+            site("unverified.test", {"backend-protocol": "HTTPS"}, "knowing"),
+            site("wrong-name.test", {**_VERIFIED, "proxy-ssl-name": "other.internal"}, "knowing"),
+            site("wrong-ca.test", {**_VERIFIED, "proxy-ssl-secret": "default/strangers"}, "knowing"),
+            site(
+                "old-tls.test",
+                {**_VERIFIED, "proxy-ssl-protocols": "TLSv1.2", "proxy-ssl-ciphers": "ECDHE-ECDSA-AES256-GCM-SHA384"},
+                "knowing",
+            ),
+            _GATEWAY,
+            _STRANGERS,
+        ],
+        Ask(host="https.test", want={"status": 200, "backend": "safe", "backend_tls": True}),
+        Ask(host="auto.test", want={"status": 200, "backend_tls": False}),
+        Ask(host="auto.test", tls=True, want={"status": 200, "backend_tls": True}),
+        Ask(
+            host="verified.test",
+            path="/a?b",
+            want={"status": 200, "json": {"client": "gateway", "asked_for": "backend.internal", "path": "/a?b"}},
+        ),
+        # It asks for a certificate, and gets none.
+        Ask(host="unverified.test", want={"status_one_of": [400, 502]}),
+        Ask(host="wrong-name.test", want={"status": 502}),
+        Ask(host="wrong-ca.test", want={"status": 502}),
+        Ask(
+            host="old-tls.test",
+            want={"status": 200, "json": {"version": "TLSv1.2", "cipher": "ECDHE-ECDSA-AES256-GCM-SHA384"}},
+        ),
+    ),
+    plain(
+        "backend-fastcgi",
+        [
+            site(
+                "scripts.test",
+                {"backend-protocol": "FCGI", "fastcgi-index": "index.php", "fastcgi-params-configmap": "parameters"},
+                "scripts",
+            ),
+            objects.config_map(
+                "parameters", {"SCRIPT_FILENAME": "/srv/app$fastcgi_script_name", "APP_MODE": "it's \"on\""}
+            ),
+        ],
+        Ask(
+            host="scripts.test",
+            path="/a/?b=c",
+            method="POST",
+            body=b"body",
+            headers={"X-One": "1", "Proxy": "evil"},
+            want={
+                "status": 200,
+                "json": {
+                    "SCRIPT_FILENAME": "/srv/app/a/index.php",
+                    "QUERY_STRING": "b=c",
+                    "REQUEST_METHOD": "POST",
+                    "CONTENT_LENGTH": "4",
+                    "REQUEST_URI": "/a/?b=c",
+                    "APP_MODE": "it's \"on\"",
+                    "REMOTE_ADDR": "192.168.50.100",
+                    "HTTP_X_ONE": "1",
+                    "HTTP_PROXY": "~^$",
+                },
+            },
+        ),
+        Ask(host="scripts.test", path="/x.php", want={"json": {"SCRIPT_FILENAME": "/srv/app/x.php"}}),
+    ),
+]
+
+
+def _call(stage: Stage, host: str) -> str:
+    """Return what comes of a gRPC call by another client."""
+    message = base64.b64encode(b"\0\0\0\0\5hello").decode()
+    command = (
+        f"base64 -d <<<{message} | curl -sk --http2 --max-time 8 -D - --data-binary @- "
+        f"-H 'content-type: application/grpc' -H 'te: trailers' "
+        f"--resolve {host}:443:192.168.50.10 {shlex.quote(f'https://{host}/package.Service/Call')}"
+    )
+    done = stage.lab.hosts["client"].run(["bash", "-c", command])
+    return f"{done.code}\n{done.stdout}\n{done.stderr}"
+
+
+def _calls(stage: Stage) -> object:
+    for host in ("calls.test", "safe-calls.test"):
+        told = _call(stage, host)
+        if not all(text in told for text in ("HTTP/2 200", "hello", "grpc-status: 0", "x-said: well")):
+            return f"{host}: {told}"
+    return None
+
+
+def _upgrade(stage: Stage) -> object:
+    """Both ends of a websocket hear each other, over TLS too."""
+    for tls in (False, True):
+        ask = Ask(
+            host="sockets.test",
+            tls=tls,
+            headers={"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Key": "eA=="},
+        )
+        with stage.client.open(ask) as connection:
+            connection.sendall(ask.wire())
+            head = b""
+            while b"\r\n\r\n" not in head:
+                head += connection.recv(4096)
+            connection.sendall(b"ping")
+            echo = connection.recv(4096)
+        if not head.startswith(b"HTTP/1.1 101") or b"upgrade: websocket" not in head.lower() or echo != b"ping":
+            return f"{head!r} {echo!r}"
+    return None
+
+
+_STREAMS = [
+    plain(
+        "backend-grpc",
+        [
+            site("calls.test", {"backend-protocol": "GRPC"}, "calls", secret="calls.test"),
+            site("safe-calls.test", {"backend-protocol": "GRPCS"}, "safe-calls", secret="safe-calls.test"),
+            site_secret("calls.test"),
+            site_secret("safe-calls.test"),
+        ],
+        then=_calls,
+    ),
+    plain("websockets", [site("sockets.test", {"proxy-read-timeout": "5"})], then=_upgrade),
+]
+
+_WILD = pair("wild", names=("*.wild.test",))
+_OLD = pair("old", names=("old.test",), age_days=100)
+
+
+def _unlisted(host: str, secret: str) -> Document:
+    """Return an Ingress whose TLS names no host."""
+    made = site(host, secret=secret)
+    del made["spec"]["tls"][0]["hosts"]
+    return made
+
+
+_CLIENTS = [
+    plain(
+        "certificates",
+        [
+            site("a.wild.test", secret="wild"),
+            site("*.wild.test", secret="wild", name="wild"),
+            tls_secret("wild", _WILD),
+            site("old.test", secret="old"),
+            tls_secret("old", _OLD),
+            _unlisted("unlisted.test", "unlisted.test"),
+            site_secret("unlisted.test"),
+            site("foreign.test", secret="wild"),
+            site("missing.test", secret="nothing"),
+            site("broken.test", secret="broken"),
+            objects.secret("broken", "kubernetes.io/tls", {"tls.crt": b"x", "tls.key": b"y"}),
+        ],
+        Ask(host="a.wild.test", tls=True, want={"status": 200, "certificate": _WILD}),
+        Ask(host="b.wild.test", tls=True, want={"status": 200, "certificate": _WILD}),
+        Ask(host="B.WILD.TEST", tls=True, want={"status": 200, "certificate": _WILD}),
+        Ask(host="old.test", tls=True, want={"status": 200, "certificate": _OLD}),
+        Ask(
+            host="unlisted.test",
+            tls=True,
+            want={"status": 200, "certificate": pair("unlisted.test", names=("unlisted.test",))},
+        ),
+        *(
+            Ask(host=f"{name}.test", tls=True, want={"status": 200, "tls_cert": "default-fake"})
+            for name in ("foreign", "missing", "broken")
+        ),
+        *(Ask(host=f"{name}.test", want={"status": 308}) for name in ("foreign", "missing", "broken")),
+    ),
+    plain(
+        "tls-of-one-host",
+        [
+            site("usual-tls.test", secret="usual-tls.test"),
+            site_secret("usual-tls.test"),
+            site("strict.test", {"ssl-ciphers": "ECDHE-ECDSA-AES256-GCM-SHA384"}, secret="strict.test"),
+            site_secret("strict.test"),
+            site("strict-default.test", {"ssl-ciphers": "ECDHE-ECDSA-AES256-GCM-SHA384"}),
+        ],
+        Ask(host="usual-tls.test", tls=True, want={"tls": ["TLSv1.3", "", ""]}),
+        Ask(host="usual-tls.test", tls=True, newest="TLSv1_2", want={"tls": ["TLSv1.2", "GCM", ""]}),
+        Ask(host="usual-tls.test", tls=True, newest="TLSv1_2", ciphers="ECDHE-ECDSA-AES128-SHA", want={"fails": True}),
+        Ask(
+            host="strict.test",
+            tls=True,
+            newest="TLSv1_2",
+            ciphers="ECDHE-ECDSA-AES128-GCM-SHA256",
+            want={"fails": True},
+        ),
+        Ask(host="strict.test", tls=True, newest="TLSv1_2", want={"tls": ["TLSv1.2", "AES256-GCM-SHA384", ""]}),
+        Ask(host="usual-tls.test", tls=True, alpn=("http/1.1",), want={"tls": ["", "", "http/1.1"]}),
+    ),
+    plain(
+        "http2",
+        [site("h2.test", secret="h2.test"), site_secret("h2.test")],
+        then=lambda stage: (
+            "HTTP/2 200"
+            not in (
+                told := stage.lab.hosts["client"]
+                .run(["curl", "-ski", "--http2", "--resolve", "h2.test:443:192.168.50.10", "https://h2.test/"])
+                .stdout
+            )
+            and told
+        ),
+    ),
+    plain(
+        "clients-by-ipv6",
+        [
+            site("six.test", {"whitelist-source-range": f"{CLIENT_V6}/128"}),
+            site("not-six.test", {"whitelist-source-range": "fd00:99::/64"}),
+        ],
+        Ask(
+            host="six.test",
+            address=NODE_V6,
+            source=CLIENT_V6,
+            want={"status": 200, "backend_sees": {"headers": {"X-Real-IP": CLIENT_V6}}},
+        ),
+        Ask(host="not-six.test", address=NODE_V6, source=CLIENT_V6, want={"status": 403}),
+        Ask(host="six.test", want={"status": 403}),
+    ),
+]
+
+_BOTH = [
+    plain(
+        "authorities-are-not-mixed",
+        [
+            site("mtls-two.test", {"auth-tls-secret": "default/two"}, secret="mtls-two.test"),
+            site_secret("mtls-two.test"),
+            authority_secret("two", _CA, pair("ca-of-strangers")),
+        ],
+        Ask(host="mtls-two.test", tls=True, identity=pair("dora", _CA), want={"status": 200}),
+        Ask(host="mtls-two.test", tls=True, identity=pair("alice", pair("ca-of-strangers")), want={"status": 200}),
+        Ask(host="mtls-two.test", tls=True, identity=pair("eve", pair("ca-of-nobody")), want={"status": 400}),
+    ),
+]
+
+SCENARIOS = (*_BACKENDS, *_STREAMS, *_CLIENTS, *_BOTH)
