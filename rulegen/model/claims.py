@@ -80,27 +80,6 @@ class Claims:
         return not age, age, name
 
 
-def settle(
-    services: Mapping[ObjectName, Service],
-    ages: Mapping[ObjectName, str],
-    warn: Callable[[str], None],
-    *,
-    oldest_wins: bool = True,
-) -> dict[ObjectName, Service]:
-    """Return the services, each without the frontends that an older one has claimed before.
-
-    Args:
-        services: By name.
-        ages: As for `Claims.put`, by name.
-        warn: Told of both claimants of every conflict.
-        oldest_wins: As for `Claims`.
-    """
-    claims = Claims(oldest_wins=oldest_wins)
-    for name, service in services.items():
-        claims.put(name, service, ages.get(name, ""))
-    return {name: claims.settled(name, warn) for name in services}
-
-
 def _claims_of(service: Service | None) -> Iterable[Claim]:
     return dict.fromkeys(claim for port in service.ports for claim in _claims(port)) if service else ()
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rulegen.errors import Warnings
-from rulegen.model.claims import settle
 from rulegen.model.ir import Model
 from rulegen.model.nodes import resolve_node, resolve_site, resolve_sysctls
-from rulegen.model.services import resolve_service
+from rulegen.model.table import ServiceTable
 from rulegen.net import Family
 
 if TYPE_CHECKING:
@@ -35,15 +34,16 @@ def resolve(world: World, options: Options, facts: HostFacts, families: Sequence
         warnings.add(f"no Node {name!r} among the objects: its zone, addresses and pod CIDRs are unknown")
     site = resolve_site(told, name, options)
     nodes = {f: resolve_node(f, site, told, options, facts, warnings.add) for f in families}
-    services = {
-        service: resolve_service(service, world.services[service], site, families, warnings.add)
-        for service in sorted(world.services)
-    }
-    ages = {service: given.service.metadata.creation_timestamp or "" for service, given in world.services.items()}
+    table = ServiceTable(site, families, oldest_wins=options.oldest_claim_wins)
+    for service in sorted(world.services):
+        table.put(service, world.services[service])
+    settled = {service: table.service(service) for service in sorted(world.services)}
+    for warning in table.warnings():
+        warnings.add(warning)
     return Model(
         node_name=name,
         nodes=nodes,
-        services=settle(services, ages, warnings.add, oldest_wins=options.oldest_claim_wins),
+        services={service: decided for service, decided in settled.items() if decided is not None},
         sysctls=resolve_sysctls(nodes.values()),
         warnings=warnings.texts(),
     )
