@@ -136,6 +136,10 @@ _CAST: Mapping[str, tuple[tuple[int, tuple[str, ...]], ...]] = {
     "safe-calls": ((9103, ("10.244.4.4",)),),
     "safe": ((8443, ("10.244.4.5",)),),
     "knowing": ((9104, ("10.244.4.6",)),),
+    "knowing-name": ((9104, ("10.244.4.9",)),),
+    "knowing-ca": ((9104, ("10.244.4.10",)),),
+    "knowing-old": ((9104, ("10.244.4.11",)),),
+    "mixed": ((8080, ("10.244.4.12",)),),
     "mirror": ((9106, ("10.244.4.7",)),),
     "hangs-up": ((9105, ("10.244.5.1",)), (8080, ("10.244.5.2",))),
     "half-dead": ((DEAD, ("10.244.5.3",)), (8080, ("10.244.5.4",))),
@@ -328,13 +332,19 @@ class World:
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
-    """Objects of its own, what is asked, and what must be answered; `then` looks closer, and tells what is wrong."""
+    """Objects of its own, what is asked, and what must be answered.
+
+    Attributes:
+        then: Looks closer, and tells what is wrong.
+        open: Why it is not so yet.
+    """
 
     name: str
     world: World
     documents: tuple[Document, ...]
     asks: tuple[Ask, ...] = ()
     then: Callable[[Stage], object] | None = None
+    open: str = ""
 
 
 @dataclass

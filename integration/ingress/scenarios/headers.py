@@ -264,14 +264,23 @@ _SIZES = [
     ),
     plain(
         "hsts-only-where-it-means-something",
-        [site("hsts.test", {"ssl-redirect": "false"}, secret="hsts.test"), site_secret("hsts.test"), site("nohsts.test")],
+        [
+            site("hsts.test", {"ssl-redirect": "false"}, secret="hsts.test"),
+            site_secret("hsts.test"),
+            site("nohsts.test"),
+        ],
         Ask(
             host="hsts.test",
             tls=True,
             want={"headers": {"Strict-Transport-Security": "max-age=31536000; includeSubDomains"}},
         ),
         Ask(host="hsts.test", want={"status": 200, "headers_absent": ["Strict-Transport-Security"]}),
-        Ask(host="hsts.test", tls=True, path="/status/404", want={"status": 404, "header_count": {"Strict-Transport-Security": 1}}),
+        Ask(
+            host="hsts.test",
+            tls=True,
+            path="/status/404",
+            want={"status": 404, "header_count": {"Strict-Transport-Security": 1}},
+        ),
         # The certificate that was made up for it proves nothing to a browser.
         Ask(host="nohsts.test", tls=True, want={"status": 200, "headers_absent": ["Strict-Transport-Security"]}),
     ),
@@ -316,7 +325,9 @@ _TRUSTING = World(
 )
 
 
-def trusting(name: str, documents: list[objects.Document], *asks: Ask, then: Callable[[Stage], object] | None = None) -> Scenario:
+def trusting(
+    name: str, documents: list[objects.Document], *asks: Ask, then: Callable[[Stage], object] | None = None
+) -> Scenario:
     """Return a scenario of the world where a load balancer's word is taken."""
     return Scenario(name=name, world=_TRUSTING, documents=tuple(documents), asks=asks, then=then)
 

@@ -10,6 +10,12 @@ from integration.ingress.objects import Document
 PLAIN = World(name="plain")
 
 
-def plain(name: str, documents: list[Document], *asks: Ask, then: Callable[[Stage], object] | None = None) -> Scenario:
+def plain(
+    name: str,
+    documents: list[Document],
+    *asks: Ask,
+    then: Callable[[Stage], object] | None = None,
+    still_open: str = "",
+) -> Scenario:
     """Return a scenario of that world."""
-    return Scenario(name=name, world=PLAIN, documents=tuple(documents), asks=asks, then=then)
+    return Scenario(name=name, world=PLAIN, documents=tuple(documents), asks=asks, then=then, open=still_open)

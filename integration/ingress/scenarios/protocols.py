@@ -38,13 +38,12 @@ _BACKENDS = [
             site("https.test", {"backend-protocol": "HTTPS"}, "safe"),
             site("auto.test", {"backend-protocol": "AUTO_HTTP", "ssl-redirect": "false"}, "safe"),
             site("verified.test", _VERIFIED, "knowing"),
-            site("unverified.test", {"backend-protocol": "HTTPS"}, "knowing"),
-            site("wrong-name.test", {**_VERIFIED, "proxy-ssl-name": "other.internal"}, "knowing"),
-            site("wrong-ca.test", {**_VERIFIED, "proxy-ssl-secret": "default/strangers"}, "knowing"),
+            site("wrong-name.test", {**_VERIFIED, "proxy-ssl-name": "other.internal"}, "knowing-name"),
+            site("wrong-ca.test", {**_VERIFIED, "proxy-ssl-secret": "default/strangers"}, "knowing-ca"),
             site(
                 "old-tls.test",
                 {**_VERIFIED, "proxy-ssl-protocols": "TLSv1.2", "proxy-ssl-ciphers": "ECDHE-ECDSA-AES256-GCM-SHA384"},
-                "knowing",
+                "knowing-old",
             ),
             _GATEWAY,
             _STRANGERS,
@@ -57,14 +56,35 @@ _BACKENDS = [
             path="/a?b",
             want={"status": 200, "json": {"client": "gateway", "asked_for": "backend.internal", "path": "/a?b"}},
         ),
-        # It asks for a certificate, and gets none.
-        Ask(host="unverified.test", want={"status_one_of": [400, 502]}),
         Ask(host="wrong-name.test", want={"status": 502}),
         Ask(host="wrong-ca.test", want={"status": 502}),
         Ask(
             host="old-tls.test",
             want={"status": 200, "json": {"version": "TLSv1.2", "cipher": "ECDHE-ECDSA-AES256-GCM-SHA384"}},
         ),
+    ),
+    plain(
+        "connections-are-kept-for-what-they-speak",
+        [
+            site("mixed-http.test", service="mixed"),
+            site("mixed-https.test", {"backend-protocol": "HTTPS"}, "mixed"),
+            site("mixed-auto.test", {"backend-protocol": "AUTO_HTTP"}, "mixed"),
+            site("mixed-verified.test", _VERIFIED, "mixed"),
+            site("mixed-auth.test", {"auth-url": "https://mixed.default.svc.cluster.local:80/"}, "mixed"),
+        ],
+        *(
+            Ask(host=f"mixed-{name}.test", tls=tls, times=6, want={"status": status, **more})
+            for _ in range(2)
+            for name, tls, status, more in (
+                ("http", False, 200, {"backend_tls": False}),
+                ("https", False, 200, {"backend_tls": True}),
+                ("verified", False, 502, {}),
+                ("auto", False, 200, {"backend_tls": False}),
+                ("auto", True, 200, {"backend_tls": True}),
+                ("auth", False, 200, {"backend_tls": False}),
+            )
+        ),
+        still_open="locations that speak differently share an upstream, and with it connections",
     ),
     plain(
         "backend-fastcgi",
@@ -75,7 +95,7 @@ _BACKENDS = [
                 "scripts",
             ),
             objects.config_map(
-                "parameters", {"SCRIPT_FILENAME": "/srv/app$fastcgi_script_name", "APP_MODE": "it's \"on\""}
+                "parameters", {"SCRIPT_FILENAME": "/srv/app$fastcgi_script_name", "APP_MODE": 'it\'s "on"'}
             ),
         ],
         Ask(
@@ -92,10 +112,10 @@ _BACKENDS = [
                     "REQUEST_METHOD": "POST",
                     "CONTENT_LENGTH": "4",
                     "REQUEST_URI": "/a/?b=c",
-                    "APP_MODE": "it's \"on\"",
+                    "APP_MODE": 'it\'s "on"',
                     "REMOTE_ADDR": "192.168.50.100",
                     "HTTP_X_ONE": "1",
-                    "HTTP_PROXY": "~^$",
+                    "HTTP_PROXY": "None",
                 },
             },
         ),

@@ -1,3 +1,248 @@
-"""Todo."""
+"""Settings for all hosts, and flags: each world is served by itself."""
 
-SCENARIOS = ()
+from __future__ import annotations
+
+from integration.ingress import objects, spaces
+from integration.ingress.features import (
+    CLIENT_V6,
+    NODE_V6,
+    SECOND_CLIENT,
+    Ask,
+    Scenario,
+    World,
+    pair,
+    site,
+    site_secret,
+    tls_secret,
+)
+from integration.ingress.objects import Document
+
+
+def _in(world: World, name: str, documents: list[Document], *asks: Ask) -> Scenario:
+    return Scenario(name=name, world=world, documents=tuple(documents), asks=asks)
+
+
+_ASKING = World(
+    name="asking",
+    config={
+        "global-auth-url": "http://auth.default.svc.cluster.local/status/401",
+        "global-auth-signin": "https://login.test/start",
+        "global-auth-response-headers": "X-Auth-User",
+        "no-auth-locations": "/.well-known/acme-challenge,/public",
+        "whitelist-source-range": "192.168.50.0/24",
+        "block-cidrs": SECOND_CLIENT,
+        "block-user-agents": "~*evil, Exactly This",
+        "block-referers": "~spam\\.test",
+        "custom-http-errors": "404",
+        "ssl-protocols": "TLSv1.2",
+        "ssl-reject-handshake": "true",
+        "use-http2": "false",
+        "disable-access-log": "true",
+        "enable-real-ip": "true",
+        "forwarded-for-header": "X-Client",
+        "proxy-real-ip-cidr": "192.168.50.100",
+    },
+    flags={"default-backend-service": "default/errors"},
+)
+
+_GLOBAL = [
+    _in(
+        _ASKING,
+        "global-auth",
+        [
+            site("asked.test"),
+            site("asked.test", path="/public", name="asked-public"),
+            site("unasked.test", {"enable-global-auth": "false"}),
+            site(
+                "asks-itself.test",
+                {"auth-url": "http://auth.default.svc.cluster.local/", "auth-response-headers": "X-Auth-User"},
+            ),
+        ],
+        Ask(
+            host="asked.test",
+            path="/x",
+            want={"status": 302, "location": "https://login.test/start?rd=http://asked.test/x"},
+        ),
+        Ask(host="asked.test", path="/public/x", want={"status": 200, "backend": "echo"}),
+        Ask(host="unasked.test", want={"status": 200, "backend": "echo"}),
+        Ask(
+            host="asks-itself.test",
+            want={"status": 200, "backend_sees": {"headers": {"X-Auth-User": "jane"}}},
+        ),
+    ),
+    _in(
+        _ASKING,
+        "blocked-everywhere",
+        [
+            site("open.test", {"enable-global-auth": "false"}),
+            site("open-own.test", {"enable-global-auth": "false", "whitelist-source-range": "0.0.0.0/0"}),
+        ],
+        *(
+            ask
+            for host in ("open.test", "open-own.test")
+            for ask in (
+                Ask(host=host, want={"status": 200}),
+                Ask(host=host, source=SECOND_CLIENT, want={"status": 403}),
+                Ask(host=host, headers={"User-Agent": "An EVIL one"}, want={"status": 403}),
+                Ask(host=host, headers={"User-Agent": "Exactly This"}, want={"status": 403}),
+                Ask(host=host, headers={"User-Agent": "Not Exactly This"}, want={"status": 200}),
+                Ask(host=host, headers={"Referer": "https://spam.test/"}, want={"status": 403}),
+            )
+        ),
+        # A load balancer tells who it speaks for.
+        Ask(host="open.test", headers={"X-Client": SECOND_CLIENT}, want={"status": 403}),
+        Ask(host="open.test", headers={"X-Client": "203.0.113.1"}, want={"status": 403}),
+        Ask(host="open-own.test", headers={"X-Client": "203.0.113.1"}, want={"status": 200}),
+        Ask(host="open.test", headers={"X-Forwarded-For": "203.0.113.1"}, want={"status": 200}),
+        Ask(host="open.test", address=NODE_V6, source=CLIENT_V6, want={"status": 403}),
+    ),
+    _in(
+        _ASKING,
+        "default-backend-of-all",
+        [
+            site("errors.test", {"enable-global-auth": "false"}),
+            site("errors-none.test", {"enable-global-auth": "false"}, path="/only"),
+        ],
+        Ask(host="nobody.test", path="/x", want={"status": 200, "backend": "errors", "backend_sees": {"path": "/x"}}),
+        Ask(host="errors-none.test", path="/x", want={"status": 200, "backend": "errors"}),
+        Ask(
+            host="errors.test",
+            path="/status/404",
+            want={"backend": "errors", "backend_sees": {"headers": {"X-Code": "404", "X-Service-Name": "echo"}}},
+        ),
+        Ask(host="errors.test", path="/status/403", want={"status": 403, "backend": "echo"}),
+    ),
+    _in(
+        _ASKING,
+        "tls-of-all",
+        [
+            site("tls-all.test", {"enable-global-auth": "false"}, secret="tls-all.test"),
+            site_secret("tls-all.test"),
+            site("tls-none.test", {"enable-global-auth": "false"}),
+        ],
+        Ask(
+            host="tls-all.test",
+            tls=True,
+            alpn=("h2", "http/1.1"),
+            want={"status": 200, "tls": ["TLSv1.2", "", "http/1.1"]},
+        ),
+        Ask(host="nobody.test", tls=True, want={"fails": True}),
+        Ask(host="nobody.test", tls=True, name="", want={"fails": True}),
+        Ask(host="tls-none.test", tls=True, want={"status": 200}),
+    ),
+]
+
+_PROXIED = World(
+    name="proxied",
+    config={
+        "use-proxy-protocol": "true",
+        "proxy-real-ip-cidr": "192.168.50.100/32",
+        "bind-address": f"{spaces.NODE},{NODE_V6}",
+        "disable-ipv6": "true",
+    },
+    flags={
+        "http-port": "8081",
+        "https-port": "8444",
+        "controller-class": "k8s.io/ingress-nginx",
+        "annotations-prefix": "ingress.example.test",
+        "default-ssl-certificate": "default/own-default",
+    },
+    documents=(
+        tls_secret("own-default", pair("own-default", names=("nobody.test",))),
+        objects.ingress_class("nginx", "k8s.io/ingress-nginx"),
+    ),
+)
+
+
+def _taken(host: str, annotations: dict[str, str] | None = None, **more: str) -> Document:
+    """Return an Ingress of the class, and with the annotations, that are taken over."""
+    made = site(host, annotations, prefix="ingress.example.test", **more)
+    made["spec"]["ingressClassName"] = "nginx"
+    return made
+
+
+def _proxied(host: str, *, client: str = "203.0.113.7", tls: bool = False, **more: object) -> Ask:
+    before = f"PROXY TCP4 {client} 192.168.50.10 5000 8081\r\n".encode()
+    return Ask(host=host, before=before, port=8444 if tls else 8081, tls=tls, **more)  # type: ignore[arg-type]
+
+
+_FLAGS = [
+    _in(
+        _PROXIED,
+        "proxy-protocol",
+        [_taken("proxied.test"), _taken("proxied-list.test", {"whitelist-source-range": "203.0.113.7"})],
+        _proxied(
+            "proxied.test",
+            want={
+                "status": 200,
+                "backend_sees": {"headers": {"X-Real-IP": "203.0.113.7", "X-Forwarded-For": "203.0.113.7"}},
+            },
+        ),
+        _proxied("proxied-list.test", want={"status": 200}),
+        _proxied("proxied-list.test", client="203.0.113.8", want={"status": 403}),
+        # Whom we do not trust may say what it likes.
+        _proxied("proxied-list.test", source=SECOND_CLIENT, want={"status": 403}),
+        Ask(host="proxied.test", port=8081, want={"fails": True}),
+    ),
+    _in(
+        _PROXIED,
+        "ports-and-addresses",
+        [
+            _taken("ports.test", {"force-ssl-redirect": "true"}),
+            _taken("ports-www.test", {"from-to-www-redirect": "true"}),
+            _taken("ports-root.test", {"app-root": "/app"}),
+        ],
+        _proxied("ports.test:8081", path="/x", want={"status": 308, "location": "https://ports.test/x"}),
+        _proxied(
+            "www.ports-www.test:8081", path="/x", want={"status": 308, "location": "http://ports-www.test:8081/x"}
+        ),
+        _proxied(
+            "www.ports-www.test:8444",
+            path="/x",
+            tls=True,
+            want={"status": 308, "location": "https://ports-www.test:8444/x"},
+        ),
+        _proxied("ports-root.test:8081", want={"status": 302, "location": "http://ports-root.test:8081/app"}),
+        Ask(host="ports-root.test", want={"fails": True}),
+        Ask(host="ports-root.test", port=8081, address=NODE_V6, want={"fails": True}),
+    ),
+    _in(
+        _PROXIED,
+        "takeover",
+        [
+            _taken("taken.test", {"rewrite-target": "/new"}),
+            {
+                **site("not-taken.test"),
+                "metadata": {
+                    **site("not-taken.test")["metadata"],
+                    "annotations": {},
+                },
+            },
+            {
+                **_taken("other-prefix.test"),
+                "metadata": {
+                    **_taken("other-prefix.test")["metadata"],
+                    "annotations": {f"{objects.PREFIX}/rewrite-target": "/new"},
+                },
+            },
+        ],
+        _proxied("taken.test", path="/old", want={"status": 200, "backend_sees": {"path": "/new"}}),
+        _proxied("other-prefix.test", path="/old", want={"status": 200, "backend_sees": {"path": "/old"}}),
+        _proxied("not-taken.test", want={"status": 404}),
+    ),
+    _in(
+        _PROXIED,
+        "default-certificate",
+        [_taken("no-tls.test"), _taken("no-secret.test", secret="nothing")],
+        *(
+            _proxied(
+                host,
+                tls=True,
+                want={"status": status, "certificate": pair("own-default", names=("nobody.test",))},
+            )
+            for host, status in (("no-tls.test", 200), ("no-secret.test", 200), ("nobody.test", 404))
+        ),
+    ),
+]
+
+SCENARIOS = (*_GLOBAL, *_FLAGS)

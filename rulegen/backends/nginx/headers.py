@@ -49,8 +49,8 @@ def request_headers(settings: Settings, extra: Iterable[tuple[str, Word]] = ()) 
     found: list[tuple[str, Word]] = [(name, variable(value)) for name, value in _REQUEST]
     if settings.proxy_add_original_uri_header:
         found.append(("X-Original-URI", variable("request_uri")))
-    found += [("Proxy", ""), *settings.proxy_set_headers]
-    return _instead(found, extra)
+    found.append(("Proxy", ""))
+    return _instead(_instead(found, settings.proxy_set_headers), extra)
 
 
 def proxy_headers(settings: Settings, extra: Iterable[tuple[str, Word]] = ()) -> list[Node]:

@@ -152,8 +152,14 @@ def _trust(settings: Settings) -> Iterator[Node]:
     }
     for name, value in own.items():
         yield _fallback(name, variable(header_of[name]), value) if trusts else _constant(name, value)
-    full = settings.compute_full_forwarded_for
-    yield _constant("forwarded_for", variable("proxy_add_x_forwarded_for" if full else "remote_addr"))
+    if settings.compute_full_forwarded_for:
+        # Who is added is the neighbour, whoever the client was found to be; with PROXY, that is whom it speaks for.
+        told = variable(f"http_{settings.forwarded_for_header.lower().replace('-', '_')}")
+        neighbour = variable("remote_addr" if settings.use_proxy_protocol else "realip_remote_addr")
+        entries = (Entry("default", template("%s, %s", told, neighbour), KeyKind.FIXED), Entry("", neighbour))
+        yield Directive("map", (told, "$forwarded_for"), entries)
+    else:
+        yield _constant("forwarded_for", variable("remote_addr"))
     request_id = variable("request_id") if settings.generate_request_id else ""
     yield _fallback("req_id", variable("http_x_request_id"), request_id)
 

@@ -31,6 +31,8 @@ from rulegen.model.ingress.ir import (
     Verdict,
 )
 
+from rulegen.model.ingress.targets import Wish
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -307,7 +309,8 @@ def auth_target(url: Url, targets: Targets) -> str:
     """
     if values.is_private_to_node(url.host):
         raise ValueError(f"{values.quoted(url.host)} is the node itself: an auth server is never there")
-    inside = targets.of_host(url.host, url.port or (443 if url.scheme == "https" else 80))
+    is_tls = url.scheme == "https"
+    inside = targets.of_host(url.host, url.port or (443 if is_tls else 80), Wish(transport="HTTPS" if is_tls else ""))
     if isinstance(inside, ToUpstream):
         return inside.upstream
     if inside is not None and not isinstance(inside, ToName):

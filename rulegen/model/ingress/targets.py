@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from rulegen.kube.objects import ServiceBackendPort, ServicePort
     from rulegen.kube.world import ServiceInput
-    from rulegen.model.ingress.ir import Sticky
+    from rulegen.model.ingress.ir import Policy, Sticky
     from rulegen.model.ingress.settings import Settings
 
 UNAVAILABLE: Final = Answer(503)
@@ -38,6 +38,8 @@ class Wish:
 
     Attributes:
         host: The host that asks, where a cookie makes the upstream its own.
+        transport: What is spoken, of `transport_of`: nginx keeps connections by address alone, and one that was made
+            without TLS, or to a server that nobody verified, must not serve where that is asked for.
     """
 
     balance: str = ""
@@ -45,9 +47,17 @@ class Wish:
     sticky: Sticky | None = None
     service_upstream: bool = False
     host: str = ""
+    transport: str = ""
 
 
 PLAIN: Final = Wish()
+
+
+def transport_of(policy: Policy) -> str:
+    """Return what two locations must have in common to share connections to a backend; empty for plain HTTP."""
+    if policy.protocol == "HTTP":
+        return ""
+    return f"{policy.protocol} {policy.proxy_ssl}" if policy.proxy_ssl else policy.protocol
 
 
 @dataclass(slots=True)
@@ -79,7 +89,7 @@ class Targets:
             known = self._known[key] = self._resolve(name, port, wish)
         return known
 
-    def of_host(self, host: str, port: int) -> Target | None:
+    def of_host(self, host: str, port: int, wish: Wish = PLAIN) -> Target | None:
         """Return the upstream of a Service that is named as the cluster's DNS names it; None for any other name."""
         labels = host.rstrip(".").split(".")
         if len(labels) < 3 or labels[2] != "svc":
@@ -89,7 +99,7 @@ class Targets:
         if told is None or told.service.spec.type == "ExternalName":
             return None
         ports = [known for known in told.service.spec.ports if known.port == port]
-        return self._upstream(name, told, ports[0], PLAIN)[0] if ports else None
+        return self._upstream(name, told, ports[0], wish)[0] if ports else None
 
     def _resolve(self, name: ObjectName, port: ServiceBackendPort, wish: Wish) -> tuple[Target, str]:
         told = self.services.get(name)
@@ -100,14 +110,14 @@ class Targets:
         found = next((p for p in spec.ports if (p.name == port.name if port.name else p.port == port.number)), None)
         if spec.type == "ExternalName":
             number = found.port if found else port.number
-            return self._external(name, spec.external_name, number)
+            return self._external(name, spec.external_name, number, wish)
         if found is None:
             return UNAVAILABLE, f"Service {name} has no port {wanted}"
         if found.protocol != Protocol.TCP:
             return UNAVAILABLE, f"port {wanted} of Service {name} is {found.protocol}, not TCP"
         return self._upstream(name, told, found, wish)
 
-    def _external(self, name: ObjectName, host: str, port: int) -> tuple[Target, str]:
+    def _external(self, name: ObjectName, host: str, port: int, wish: Wish) -> tuple[Target, str]:
         lowered = host.rstrip(".").lower()
         if self.refuses_names:
             return UNAVAILABLE, f"Service {name} is an ExternalName, which is switched off"
@@ -115,7 +125,7 @@ class Targets:
             return UNAVAILABLE, f"Service {name} is an ExternalName without that port: say it by number"
         if not is_subdomain(lowered) or is_private_to_node(lowered):
             return UNAVAILABLE, f"Service {name}: {quoted(host)} is not a name that requests may be passed to"
-        inside = self.of_host(lowered, port)
+        inside = self.of_host(lowered, port, wish)
         if inside is not None:
             return inside, ""
         if not self.resolves:
@@ -130,6 +140,8 @@ class Targets:
         if not endpoints:
             return UNAVAILABLE, f"Service {name} has no endpoints that are ready on port {port.name or port.port}"
         base = f"{name.namespace}.{name.name}.{port.port}"
+        if wish.transport:
+            base = f"{base}.{_mark(wish.transport)}"
         if (wish.service_upstream or self.settings.service_upstream) and own:
             return self._keep(Upstream(name=f"{base}.vip", service=name, servers=(own,), keepalive=0)), ""
         upstream = Upstream(
@@ -137,7 +149,8 @@ class Targets:
             service=name,
             servers=endpoints,
             backup=own,
-            keepalive=self.settings.upstream_keepalive_connections,
+            # One location that speaks both must not mix them up.
+            keepalive=0 if wish.transport.startswith("AUTO_") else self.settings.upstream_keepalive_connections,
         )
         return self._keep(self._picking(upstream, wish)), ""
 
