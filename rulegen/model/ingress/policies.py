@@ -30,7 +30,6 @@ from rulegen.model.ingress.ir import (
     ToUpstream,
     Verdict,
 )
-
 from rulegen.model.ingress.targets import Wish
 
 if TYPE_CHECKING:
