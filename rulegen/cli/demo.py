@@ -13,7 +13,7 @@ from rulegen.errors import HostError
 
 @click.command("demo")
 def command() -> None:
-    """Show all of it: plan, apply, a roll-over under load, a plan that is empty.
+    """Show all of it: plan, apply, a roll-over under load, an Ingress, a plan that is empty.
 
     A node, the pods of a blog and a client outside are made in network namespaces of their own and are gone when the
     demo ends. The rules of this machine are not touched. Needs root.

@@ -48,7 +48,6 @@ class LocationText:
         target = location.target
         self._sticky = sticky.get(target.upstream) if isinstance(target, ToUpstream) else None
         self._policy = location.policy
-        self._mark = mark(server.host, location.ingress, location.rule)
 
     # -- beside it -----------------------------------------------------------------------------------------------------
 
@@ -56,7 +55,7 @@ class LocationText:
         """Yield what must stand in the host's file, outside of the server."""
         location, policy = self._location, self._policy
         if isinstance(location.target, ToUpstream) and location.canaries:
-            yield from canary_maps(self._mark, location.target.upstream, location.canaries)
+            yield from canary_maps(self._mark(), location.target.upstream, location.canaries)
         if policy.cors is not None and not policy.cors.any_origin:
             yield self._origins(f"origin_{self._cors_mark()}")
         if policy.limits.is_any:
@@ -85,7 +84,7 @@ class LocationText:
 
     def _block(self) -> Iterator[Node]:
         location, policy = self._location, self._policy
-        if location.ingress is not None and len(self._server.ingresses) > 1:
+        if self._settings.logs_ingress and location.ingress is not None and len(self._server.ingresses) > 1:
             yield Directive("set", ("$ingress", str(location.ingress)))
         if isinstance(location.target, Answer) and policy.redirect is None:
             yield Directive("return", (str(location.target.status),))
@@ -98,7 +97,8 @@ class LocationText:
             return
         yield from self._variables()
         yield from self._guards()
-        yield from limit_directives(self._limit_mark(), policy.limits)
+        if policy.limits.is_any:
+            yield from limit_directives(self._limit_mark(), policy.limits)
         yield from self._sizes()
         yield from self._headers()
         yield from self._backend()
@@ -276,7 +276,7 @@ class LocationText:
         if isinstance(target, ToName):
             return variable("external")
         if self._location.canaries:
-            return variable(choice(self._mark))
+            return variable(choice(self._mark()))
         if self._sticky is not None and self._names_server:
             return variable(f"{sticky_name(self._sticky)}_to")
         return target.upstream if isinstance(target, ToUpstream) else ""
@@ -294,6 +294,9 @@ class LocationText:
         return sticky is not None and sticky.is_persistent and not self._location.canaries
 
     # -- names ---------------------------------------------------------------------------------------------------------
+
+    def _mark(self) -> str:
+        return mark(self._server.host, self._location.ingress, self._location.rule)
 
     def _cors_mark(self) -> str:
         cors = self._policy.cors

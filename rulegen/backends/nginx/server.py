@@ -47,7 +47,7 @@ def _server(server: Server, settings: Settings, texts: Sequence[LocationText]) -
     names = [_name(host) for host in (server.host, *server.aliases)]
     block.append(Directive("server_name", tuple(names)))
     block += _tls(server, settings)
-    if len(server.ingresses) == 1:
+    if settings.logs_ingress and len(server.ingresses) == 1:
         block.append(Directive("set", ("$ingress", str(server.ingresses[0]))))
     block += _guards(server, settings)
     if server.app_root:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -203,6 +204,16 @@ class Settings:
     # not of the ConfigMap
     default_backend: Target | None = None
     default_certificate: str = ""
+
+    @property
+    def logs_ingress(self) -> bool:
+        """Whether a line of the log names the Ingress, so that each server must say which it is."""
+        return not self.disable_access_log and _names_ingress(self.log_format_upstream)
+
+
+@cache
+def _names_ingress(log_format: str) -> bool:
+    return any(name in {"namespace", "ingress_name"} for _, name in values.split_variables(log_format))
 
 
 def _header_buffers(text: str) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from rulegen.kube.wording import is_subdomain, printable, quoted
 from rulegen.kube.world import ObjectName
 from rulegen.model.endpoints import candidates
 from rulegen.model.ingress.ir import Answer, Balance, Target, ToName, ToUpstream, Upstream
-from rulegen.model.ingress.values import is_private_to_node
+from rulegen.model.ingress.values import is_private_address, is_private_to_node
 from rulegen.net import Family, Protocol, join_host_port, parse_address
 
 if TYPE_CHECKING:
@@ -191,15 +191,13 @@ class Targets:
         if known is None:
             found = candidates(told.slices, "", _ignore)
             by_port: dict[str, list[str]] = {}
-            self._tell_private(told)
             for (family, port, protocol), candidates_ in found.items():
                 if protocol != Protocol.TCP or family not in self.families:
                     continue
-                by_port.setdefault(port, []).extend(
-                    c.endpoint.text
-                    for c in candidates_
-                    if c.ready and not c.terminating and not is_private_to_node(str(c.endpoint.address))
-                )
+                usable = [c for c in candidates_ if not is_private_address(c.endpoint.address)]
+                if len(usable) < len(candidates_):
+                    self._tell_private(told)
+                by_port.setdefault(port, []).extend(c.endpoint.text for c in usable if c.ready and not c.terminating)
             known = self._servers[name] = {port: tuple(sorted(texts)) for port, texts in by_port.items()}
         return known
 

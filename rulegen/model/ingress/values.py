@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rulegen.kube.wording import is_label, is_subdomain, printable, quoted
-from rulegen.net import Network, parse_address, parse_network
+from rulegen.net import Address, Network, parse_address, parse_network
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -359,6 +359,11 @@ def is_private_to_node(text: str) -> bool:
         address = parse_address(text.strip("[]"))
     except ValueError:
         return bool(re.match(r"[0-9.]+\Z|0[xX]", text))  # an address in a spelling that resolvers still take
+    return is_private_address(address)
+
+
+def is_private_address(address: Address) -> bool:
+    """Whether an address is the node's own, its link's, or nobody's."""
     mapped = getattr(address, "ipv4_mapped", None) or address
     return mapped.is_loopback or mapped.is_link_local or mapped.is_unspecified or mapped.is_multicast
 
