@@ -119,6 +119,7 @@ FASTCGI: Final[tuple[tuple[str, Word], ...]] = (
     ("SERVER_NAME", variable("server_name")),
     ("HTTP_HOST", template("$best_http_host")),
     ("HTTP_PROXY", ""),
+    ("HTTP_AUTHORIZATION", variable("passed_authorization")),
 )
 """What a FastCGI server is told (RFC 3875)."""
 

@@ -89,12 +89,13 @@ class LocationText:
         if isinstance(location.target, Answer) and policy.redirect is None:
             yield Directive("return", (str(location.target.status),))
             return
-        yield from self._to_https()
         if policy.redirect is not None:
+            # Where to is known already: as with ingress-nginx, nobody is sent to HTTPS first.
             if policy.relative_redirects:
                 yield Directive("absolute_redirect", ("off",))
             yield Directive("return", (str(policy.redirect[0]), interpolated(policy.redirect[1])))
             return
+        yield from self._to_https()
         yield from self._variables()
         yield from self._guards()
         if policy.limits.is_any:
@@ -178,11 +179,10 @@ class LocationText:
         if not policy.access_log:
             yield Directive("access_log", ("off",))
 
-    def _headers(self) -> Iterator[Node]:
-        """Yield lists of headers, as far as this location needs others than all have."""
-        policy, settings = self._policy, self._settings
+    def _proofs(self) -> list[tuple[str, Word]]:
+        """Return the headers that tell a backend who the client has proved to be: it must not say so itself."""
         extra: list[tuple[str, Word]] = []
-        auth, client = policy.external_auth, self._server.client_auth
+        auth, client = self._policy.external_auth, self._server.client_auth
         if auth is not None:
             extra += [(name, variable(_auth_variable(name))) for name in auth.response_headers]
         if client is not None:
@@ -192,7 +192,13 @@ class LocationText:
                 ("ssl-client-issuer-dn", variable("ssl_client_i_dn")),
                 ("ssl-client-cert", variable("ssl_client_escaped_cert") if client.pass_certificate else ""),
             ]
-        if extra:
+        return extra
+
+    def _headers(self) -> Iterator[Node]:
+        """Yield lists of headers, as far as this location needs others than all have."""
+        policy, settings = self._policy, self._settings
+        extra = self._proofs()
+        if extra and policy.protocol in _MODULES:
             make = grpc_headers if policy.protocol.startswith("GRPC") else proxy_headers
             yield from make(settings, extra)
         added: list[tuple[str, Word]] = list(policy.headers)
@@ -225,7 +231,8 @@ class LocationText:
         if module == "fastcgi":
             if policy.script_index:
                 yield Directive("fastcgi_index", (policy.script_index,))
-            extra = [(name, interpolated(text)) for name, text in policy.scripts.items()]
+            extra = [(f"HTTP_{name.upper().replace('-', '_')}", value) for name, value in self._proofs()]
+            extra += [(name, interpolated(text)) for name, text in policy.scripts.items()]
             yield from fastcgi_parameters(extra) if extra else ()
             yield Directive("fastcgi_pass", (self._address(target),))
             return
