@@ -18,7 +18,7 @@ from rulegen.errors import HostError
 from rulegen.kube.wording import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 """Where Debian keeps the tools; a PATH of an ordinary user does not have them."""
@@ -132,25 +132,39 @@ def find(tool: str) -> str | None:
 
 def run(command: Command) -> Completed:
     """Run a command on this host, in the caller's namespaces, without a shell. See `Runner`."""
+    return run_noting(command, lambda _: None)
+
+
+def run_noting(command: Command, note: Callable[[int], None]) -> Completed:
+    """Run a command as `run` does.
+
+    Args:
+        command: What to run.
+        note: Told the process's id as soon as it has one.
+    """
     tool = command.argv[0]
     path = find(tool)
     if path is None:
         raise MissingToolError(tool)
     environment = {**os.environ, "LC_ALL": "C", **command.environment}
+    pipe = subprocess.PIPE
     try:
-        ended = subprocess.run(
-            (path, *command.argv[1:]),
-            input=command.stdin.encode("utf-8", "surrogateescape"),
-            capture_output=True,
-            env=environment,
-            timeout=command.timeout_s,
-            check=False,
-        )
+        with subprocess.Popen(
+            (path, *command.argv[1:]), stdin=pipe, stdout=pipe, stderr=pipe, env=environment
+        ) as process:
+            note(process.pid)
+            try:
+                stdout, stderr = process.communicate(
+                    command.stdin.encode("utf-8", "surrogateescape"), command.timeout_s
+                )
+            except BaseException:  # whatever ends us, the tool does not go on alone
+                process.kill()
+                raise
     except subprocess.TimeoutExpired:
         raise HostError(f"{command} did not end within {command.timeout_s:g} s and was killed") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in an argument
         raise HostError(f"{command} could not be started: {error}") from error
-    return Completed(ended.returncode, _text(ended.stdout), _text(ended.stderr))
+    return Completed(process.returncode, _text(stdout), _text(stderr))
 
 
 def privilege_hint(complaint: str) -> str:

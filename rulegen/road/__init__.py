@@ -128,13 +128,14 @@ def plan_node(
     )
 
 
-def step(before: Fragment, after: Fragment) -> tuple[Change[Key, Value], ...]:
+def step(before: Fragment | None, after: Fragment | None) -> tuple[Change[Key, Value], ...]:
     """Return the changes that turn what one owner had into what it wants: what changed, not what exists.
 
     It is the difference of the whole, seen where it is: rules in shared chains are counted, so what other owners want
     of the same stays.
     """
-    return diff(wanted((before,)).objects, wanted((after,)).objects)
+    old, new = ((fragment,) if fragment is not None else () for fragment in (before, after))
+    return diff(wanted(old).objects, wanted(new).objects)
 
 
 def plan_cleanup(mode: str, observed: Observed) -> Plan:

@@ -1,0 +1,70 @@
+"""The agent's log: one line for each thing that happened, with fields, as text or JSON."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TextIO
+
+from rulegen.kube.wording import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LEVELS: Final = ("debug", "info", "warning", "error")
+LONGEST: Final = 1000
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """Writes lines.
+
+    Attributes:
+        is_json: As JSON, for machines.
+        least: The least level that is written.
+    """
+
+    is_json: bool = False
+    least: str = "info"
+    out: TextIO = sys.stderr
+    now: Callable[[], dt.datetime] = _now
+
+    def debug(self, message: str, **fields: Any) -> None:
+        """Write what only a developer wants to know."""
+        self._write("debug", message, fields)
+
+    def info(self, message: str, **fields: Any) -> None:
+        """Write what happened."""
+        self._write("info", message, fields)
+
+    def warning(self, message: str, **fields: Any) -> None:
+        """Write what somebody should look at."""
+        self._write("warning", message, fields)
+
+    def error(self, message: str, **fields: Any) -> None:
+        """Write what went wrong."""
+        self._write("error", message, fields)
+
+    def _write(self, level: str, message: str, fields: dict[str, Any]) -> None:
+        if LEVELS.index(level) < LEVELS.index(self.least):
+            return
+        time = self.now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        told = {key: value for key, value in fields.items() if value not in ("", None)}
+        if self.is_json:
+            line = json.dumps({"time": time, "level": level, "message": message, **told}, default=str)
+        else:
+            pairs = "".join(f" {key}={self._spelled(value)}" for key, value in told.items())
+            line = f"{time} {level.upper():7} {printable(message, LONGEST)}{pairs}"
+        self.out.write(f"{line}\n")
+        self.out.flush()
+
+    @staticmethod
+    def _spelled(value: Any) -> str:
+        text = printable(str(value), LONGEST)
+        return json.dumps(text, ensure_ascii=False) if " " in text or not text else text

@@ -1,0 +1,223 @@
+"""The loop: events make Services dirty, a sync writes what they come to, a check finds what others have changed.
+
+watch ─► events ─► Cluster ─► dirty ─┬─► sync: only what is dirty ─► kernel
+kernel's own notice, or time ────────┴─► check: read all, plan, write the difference
+"""
+
+from __future__ import annotations
+
+import queue
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from rulegen.agent.drift import damage
+from rulegen.errors import ApplyError, HostError
+from rulegen.kube.cluster import Cluster, Touched
+from rulegen.road.services import ServiceRules
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rulegen.agent.journal import Journal
+    from rulegen.agent.state import AgentState
+    from rulegen.agent.writer import KernelWriter
+    from rulegen.kube.events import Event
+    from rulegen.kube.world import ObjectName
+    from rulegen.model.options import Options
+    from rulegen.plan.plan import Plan
+
+FIRST_PAUSE_S: Final = 1.0
+LONGEST_PAUSE_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """Something that ends the loop's wait beside an event.
+
+    Attributes:
+        why: `check` to look at the kernel, `reload` to begin anew with other options, `stop` to end.
+    """
+
+    why: str
+
+
+Signal = "Event | Wake"
+
+
+@dataclass(slots=True)
+class Timing:
+    """When what is done, in seconds.
+
+    Attributes:
+        min_sync_s: The least time between two syncs; changes in between are written together.
+        sync_s: The most time between two checks of the kernel.
+        quiet_s: How long to wait for more foreign changes before they are looked at.
+    """
+
+    min_sync_s: float = 1.0
+    sync_s: float = 30.0
+    quiet_s: float = 0.2
+
+
+@dataclass(slots=True)
+class Loop:
+    """Keeps the rules of one node as the cluster wants them.
+
+    Attributes:
+        signals: Events and wakes, put in by other threads.
+        mends: Whether foreign changes are mended, or only told.
+        has_synced: Whether every list has come once; before that nothing is written.
+    """
+
+    options: Options
+    writer: KernelWriter
+    state: AgentState
+    journal: Journal
+    timing: Timing
+    counts: bool
+    clock: Callable[[], float]
+    has_synced: Callable[[], bool]
+    mends: bool = True
+    signals: queue.SimpleQueue[Event | Wake] = field(default_factory=queue.SimpleQueue)
+    cluster: Cluster = field(default_factory=Cluster)
+    _rules: ServiceRules | None = None
+    _dirty: Touched = field(default_factory=Touched)
+    _check_at: float = 0.0
+    _sync_at: float = 0.0
+    _pause_s: float = 0.0
+    _must_check: bool = True
+
+    def run(self) -> str:
+        """Keep on until a wake ends it; return why it ended."""
+        while True:
+            ended = self._wait()
+            if ended:
+                return ended
+            if self.has_synced():
+                self.turn()
+
+    def turn(self) -> None:
+        """Do what is due: a check where one is, else a sync of what is dirty."""
+        now = self.clock()
+        if self._dirty.nodes:
+            self._rules = None
+        if self._rules is None or (self._must_check and now >= self._check_at) or now >= self._check_at:
+            self._guarded(self.check)
+        elif self._dirty.services and now >= self._sync_at:
+            self._guarded(self.sync)
+
+    def take(self, event: Event) -> None:
+        """Take one event; what it touches is written with the next sync."""
+        touched = self.cluster.take(event)
+        if touched.services or touched.nodes:
+            self.state.changed()
+        self._dirty.add(touched)
+
+    def sync(self) -> None:
+        """Write what the dirty Services come to.
+
+        Raises:
+            HostError: A write failed.
+        """
+        rules = self._rules
+        if rules is None:
+            return
+        began, generation = self.clock(), self.state.desired
+        names, self._dirty = self._dirty.services, Touched(site=self._dirty.site)
+        try:
+            update = rules.update(names)
+            before = {name: rules.before(name) for name in update.services}
+            calls = self.writer.write_update(update, before)
+        except HostError:
+            self._dirty.services |= names
+            raise
+        rules.commit(update)
+        self.state.wrote(generation)
+        self.state.syncs.add(self.clock() - began)
+        self._sync_at = self.clock() + self.timing.min_sync_s
+        if calls:
+            self.state.count("writes", by=calls)
+            self.journal.debug("synced", services=len(update.services), calls=calls)
+
+    def check(self) -> None:
+        """Read the kernel, and write all by which it differs from what is wanted; tell what others have changed.
+
+        Raises:
+            HostError: It cannot be read or written.
+        """
+        began, generation = self.clock(), self.state.desired
+        is_first = self._rules is None
+        changed, self._dirty = self._dirty, Touched(site=self._dirty.site)
+        try:
+            if self._rules is None:
+                self._rules = ServiceRules(self.cluster, self.options, self.writer.facts, counts=self.counts)
+            elif changed.services:
+                self._rules.commit(self._rules.update(changed.services))
+            plan = self.writer.plan(self._rules.compiled())
+            self._write(plan, is_first=is_first, changed=changed.services)
+        except HostError:
+            self._rules, self._dirty.services = None, self._dirty.services | changed.services
+            raise
+        self._must_check = False
+        self.state.wrote(generation)
+        self.state.full_syncs.add(self.clock() - began)
+        self._check_at = self.clock() + self.timing.sync_s
+
+    def _write(self, plan: Plan, *, is_first: bool, changed: set[ObjectName]) -> None:
+        found = [] if is_first else damage(plan, changed)
+        for one in found:
+            self.state.count("drift", one.kind)
+            self.journal.warning("changed by others", what=one.text, mended=self.mends)
+        if plan.is_empty:
+            return
+        if found and not self.mends and len(found) == len(plan.items):
+            self.state.gauge("drift_unmended", len(found))
+            return
+        self.state.gauge("drift_unmended", 0)
+        calls = self.writer.write(plan)
+        self.state.count("writes", by=calls)
+        self.journal.info("written", changes=len(plan.items), calls=calls)
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        """Do some work; where it fails, say so and try again, after ever longer pauses."""
+        try:
+            work()
+        except HostError as error:
+            self._pause_s = min(max(self._pause_s * 2, FIRST_PAUSE_S), LONGEST_PAUSE_S)
+            self.state.failed(error.message)
+            fields = {"written": "; ".join(error.applied)} if isinstance(error, ApplyError) else {}
+            self.journal.error("not written", error=error.message, hint=error.hint, again_in_s=self._pause_s, **fields)
+            self._must_check, self._check_at = True, self.clock() + self._pause_s
+            self._sync_at = self._check_at
+        else:
+            self._pause_s = 0.0
+
+    def _wait(self) -> str:
+        """Wait for something to do, and take all that has come; return why to end, empty for not at all."""
+        ended = ""
+        try:
+            signal: Event | Wake = self.signals.get(timeout=self._patience())
+            while True:
+                ended = self._taken(signal) or ended
+                signal = self.signals.get_nowait()
+        except queue.Empty:
+            return ended
+
+    def _taken(self, signal: Event | Wake) -> str:
+        if not isinstance(signal, Wake):
+            self.take(signal)
+            return ""
+        if signal.why == "check":
+            self._must_check = True
+            self._check_at = min(self._check_at, self.clock() + self.timing.quiet_s)
+            return ""
+        return signal.why
+
+    def _patience(self) -> float:
+        """Return how long nothing is due."""
+        if not self.has_synced():
+            return 0.05
+        due = self._sync_at if self._dirty.services else self._check_at
+        if self._must_check or self._dirty.nodes:
+            due = min(due, self._check_at)
+        return max(min(due, self._check_at) - self.clock(), 0.0)

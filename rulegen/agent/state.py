@@ -1,0 +1,123 @@
+"""What the agent knows of itself: what it tells at /healthz, in metrics and to people."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+KEPT: Final = 1000
+"""How many durations are kept to tell quantiles of."""
+
+
+@dataclass(slots=True)
+class Durations:
+    """How long something took, as a histogram of Prometheus and as the last few values.
+
+    Attributes:
+        bounds: Upper bounds of the buckets, in seconds.
+        counts: How many were at most that, by bound; the last is for all.
+    """
+
+    bounds: tuple[float, ...] = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+    counts: list[int] = field(default_factory=list)
+    total: float = 0.0
+    last: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT))
+
+    def add(self, seconds: float) -> None:
+        """Count one."""
+        if not self.counts:
+            self.counts = [0] * (len(self.bounds) + 1)
+        for index, bound in enumerate(self.bounds):
+            self.counts[index] += seconds <= bound
+        self.counts[-1] += 1
+        self.total += seconds
+        self.last.append(seconds)
+
+
+@dataclass(slots=True)
+class AgentState:
+    """Facts about the agent, kept by its loop and read by its servers; every method may be called by any thread.
+
+    Attributes:
+        clock: Seconds that only grow.
+        timeout_s: How old an unapplied change may be before the node counts as unhealthy.
+    """
+
+    clock: Callable[[], float]
+    timeout_s: float = 60.0
+    syncs: Durations = field(default_factory=Durations)
+    full_syncs: Durations = field(default_factory=Durations)
+    programming: Durations = field(default_factory=Durations)
+    counters: Counter[tuple[str, str]] = field(default_factory=Counter)
+    gauges: dict[tuple[str, str], float] = field(default_factory=dict)
+    desired: int = 0
+    applied: int = 0
+    last_error: str = ""
+    _oldest: float | None = None
+    _synced: bool = False
+    _deleting: bool = False
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def changed(self, when: float | None = None) -> None:
+        """Note a change that is to be applied."""
+        with self._lock:
+            self.desired += 1
+            if self._oldest is None:
+                self._oldest = self.clock() if when is None else when
+
+    def wrote(self, generation: int, *, oldest: float | None = None) -> None:
+        """Note that all changes up to a generation are applied.
+
+        Args:
+            generation: `desired`, as it was when the write began.
+            oldest: When the oldest change came that is still to be applied; None where there is none.
+        """
+        with self._lock:
+            if self._oldest is not None:
+                self.programming.add(self.clock() - self._oldest)
+            self.applied = generation
+            self._oldest = oldest if self.desired > generation else None
+            self._synced = True
+            self.last_error = ""
+
+    def failed(self, message: str) -> None:
+        """Note that a write failed; it is tried again."""
+        with self._lock:
+            self.last_error = message
+            self.counters["sync_failures", ""] += 1
+
+    def count(self, name: str, label: str = "", by: int = 1) -> None:
+        """Count something."""
+        with self._lock:
+            self.counters[name, label] += by
+
+    def gauge(self, name: str, value: float, label: str = "") -> None:
+        """Note how much there is of something."""
+        with self._lock:
+            self.gauges[name, label] = value
+
+    def node_is_deleted(self, *, deleted: bool) -> None:
+        """Note whether the node is being taken out of the cluster: load balancers are then to stop using it."""
+        with self._lock:
+            self._deleting = deleted
+
+    @property
+    def age_s(self) -> float:
+        """How long the oldest change that is not applied has waited."""
+        oldest = self._oldest
+        return 0.0 if oldest is None else self.clock() - oldest
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether changes reach the kernel in time; true too where there are none."""
+        return self._synced and self.age_s < self.timeout_s
+
+    @property
+    def is_eligible(self) -> bool:
+        """Whether load balancers may send traffic to this node (KEP-3836)."""
+        return self.is_alive and not self._deleting

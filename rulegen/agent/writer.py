@@ -1,0 +1,128 @@
+"""The kernel's side of the agent: reading all of it, and writing the difference or one change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rulegen.host import conntrack, iptables, nfacct, variant
+from rulegen.host.apply import perform, steps
+from rulegen.languages.iptables.ruleset import read
+from rulegen.languages.iptables.script import CHAINS_PER_COMMIT, script
+from rulegen.model.conntrack import Forgetting, Frontend, frontends_of, stale_flows
+from rulegen.net import Protocol
+from rulegen.road import Observed, plan_node
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from rulegen.host.runner import Runner
+    from rulegen.host.variant import VariantChoice
+    from rulegen.kube.world import ObjectName
+    from rulegen.model.facts import HostFacts
+    from rulegen.model.ir import Service
+    from rulegen.plan.plan import Plan
+    from rulegen.road import Compiled
+    from rulegen.road.services import Update
+
+LOCK_WAIT_S = 10
+
+
+@dataclass(slots=True)
+class KernelWriter:
+    """Reads and writes the rules of this host.
+
+    Attributes:
+        run: What runs the tools.
+        choice: Which variant of iptables, and why.
+        facts: What the host is.
+        forgetting: Which stale UDP flows are forgotten.
+    """
+
+    run: Runner
+    choice: VariantChoice
+    facts: HostFacts
+    forgetting: Forgetting = Forgetting.ALL
+
+    @classmethod
+    def of_host(
+        cls, run: Runner, facts: HostFacts, forced: variant.Variant | None, forgetting: Forgetting
+    ) -> KernelWriter:
+        """Return the writer for this host's variant.
+
+        Raises:
+            HostError: There is no iptables.
+        """
+        return cls(run, variant.choose(run, forced), facts, forgetting)
+
+    def plan(self, compiled: Compiled) -> Plan:
+        """Return what must change for the kernel to be as compiled.
+
+        Raises:
+            HostError: It cannot be read.
+        """
+        rulesets = {}
+        for family in self.facts.families:
+            text = iptables.observe(self.run, self.choice.variant, family)
+            rulesets[family] = read(text, f"iptables-{self.choice.variant} on this host", family)
+        counters = tuple(nfacct.counters()) if compiled.counts else None
+        flows = [flow for family in self.facts.families for flow in conntrack.list_flows(self.run, family)]
+        observed = Observed(rulesets=rulesets, flows=flows, counters=counters)
+        return plan_node(compiled, observed, self.facts, (), self.forgetting)
+
+    def write(self, plan: Plan) -> int:
+        """Make a plan so; return how many writes it took.
+
+        Raises:
+            ApplyError: A write failed; says what was written.
+        """
+        work = steps(plan, self.run, self.choice.variant, wait_s=LOCK_WAIT_S)
+        perform(work)
+        return len(work)
+
+    def write_update(self, update: Update, before: dict[ObjectName, Service | None]) -> int:
+        """Write what changes of some Services come to; return how many calls it took.
+
+        Args:
+            update: What they come to.
+            before: The Services as they were.
+
+        Raises:
+            HostError: A write failed: what is in the kernel must be read anew.
+        """
+        calls = 0
+        chains = CHAINS_PER_COMMIT if self.choice.variant is variant.Variant.NFT else None
+        for family, changes in update.changes.items():
+            for restore in script(changes, None, chains_per_commit=chains):
+                iptables.restore(self.run, self.choice.variant, family, restore.text, wait_s=LOCK_WAIT_S)
+                calls += 1
+        touched = [name for name, service in update.services.items() if _has_udp(service) or _has_udp(before.get(name))]
+        return calls + self._forget([before.get(name) for name in touched], [update.services[name] for name in touched])
+
+    def _forget(self, before: Sequence[Service | None], after: Sequence[Service | None]) -> int:
+        """Forget the UDP connections that changed Services leave behind."""
+        if not after:
+            return 0
+        flows = [flow for family in self.facts.families for flow in conntrack.list_flows(self.run, family)]
+        now = [service for service in after if service is not None]
+        gone = _frontends(old for old in before if old is not None) - _frontends(now)
+        addresses = {address for family in self.facts.families for address in self.facts.addresses(family)}
+        found = stale_flows(flows, now, node_addresses=addresses, gone=gone, forgetting=self.forgetting)
+        stale = list(found)
+        if stale:
+            conntrack.delete([one.flow for one in stale])
+        return int(bool(stale))
+
+
+def _has_udp(service: Service | None) -> bool:
+    return service is not None and any(port.protocol is Protocol.UDP for port in service.ports)
+
+
+def _frontends(services: Iterable[Service]) -> set[Frontend]:
+    return {
+        frontend
+        for service in services
+        for port in service.ports
+        if port.protocol is Protocol.UDP
+        for frontend in frontends_of(port)
+    }
