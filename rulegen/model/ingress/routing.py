@@ -11,7 +11,7 @@ from rulegen.model.ingress import values
 from rulegen.model.ingress.hosts import Paths, Route
 from rulegen.model.ingress.ir import Answer, Canary, Location, MatchKind, Policy, Reason, ToUpstream, Verdict
 from rulegen.model.ingress.policies import errors_of, port_of
-from rulegen.model.ingress.targets import NOT_FOUND, UNAVAILABLE, Targets, Wish
+from rulegen.model.ingress.targets import NOT_FOUND, UNAVAILABLE, Targets, Wish, transport_of
 
 if TYPE_CHECKING:
     from rulegen.kube.objects import HTTPIngressPath, IngressBackend
@@ -126,6 +126,7 @@ class Routing:
             hash_key=found.get("upstream-hash-by", ""),
             sticky=policy.sticky,
             service_upstream=found.get("service-upstream", False),
+            transport=transport_of(policy),
             host=host if policy.sticky else "",
         )
         target, why = self.targets.of_service(name, backend.service.port, wish)
@@ -173,7 +174,9 @@ class Routing:
         if owner.is_closed or path.backend.service is None:
             return "the canary cannot be served"
         name = ObjectName(owner.name.namespace, path.backend.service.name)
-        target, why = self.targets.of_service(name, path.backend.service.port)
+        # The main location speaks to the canary as it does to its own backend.
+        wish = Wish(transport=transport_of(main.policy))
+        target, why = self.targets.of_service(name, path.backend.service.port, wish)
         if why or not isinstance(target, ToUpstream):
             return f"{why or 'the canary is no Service with endpoints'}: all requests go to the main Ingress"
         if not isinstance(main.target, ToUpstream):
