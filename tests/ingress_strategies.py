@@ -90,7 +90,7 @@ NASTY = (
     "1",
     "99999999999999999999",
     "1e3",
-    "１２",
+    "\uff11\uff12",
     "unix:/x",
     "unix:/run/x.sock",
     "http://unix:/run/x.sock:/",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 from ctypes.util import find_library
+from typing import Self
 
 import pytest
 
@@ -45,7 +46,7 @@ class Pattern:
         )
         self.error = 0 if self._code else error.value
 
-    def __enter__(self) -> Pattern:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -230,7 +230,8 @@ def _gzip(settings: Settings) -> Iterator[Node]:
         yield Directive("gzip_comp_level", (str(settings.gzip_level),))
         yield Directive("gzip_http_version", ("1.1",))
         yield Directive("gzip_min_length", (str(settings.gzip_min_length),))
-        yield Directive("gzip_types", settings.gzip_types)
+        if settings.gzip_types:  # text/html is compressed in any case
+            yield Directive("gzip_types", settings.gzip_types)
         yield Directive("gzip_proxied", ("any",))
         yield Directive("gzip_vary", ("on",))
 

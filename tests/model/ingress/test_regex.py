@@ -151,8 +151,9 @@ def is_accepted(text: str) -> bool:
     try:
         return regex.check(text) == text
     except ValueError as error:
-        assert str(error).isprintable()
-        return False
+        message = str(error)
+    assert message.isprintable()
+    return False
 
 
 @pytest.mark.parametrize("text", USUAL)

@@ -1,0 +1,379 @@
+"""Whatever stands in a field: the files say what was meant, or the field is named; nobody else is harmed."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from rulegen.errors import ConfigError
+from rulegen.kube import objects as k
+from rulegen.kube.build import read_world
+from rulegen.kube.documents import Source
+from rulegen.kube.world import ObjectName, World
+from rulegen.languages.nginx.parser import parse
+from rulegen.languages.nginx.tree import Directive, Node
+from rulegen.model.ingress.annotations import RULES, UNSUPPORTED
+from rulegen.model.ingress.ir import Answer, Location, Reason, Verdict
+from rulegen.model.ingress.settings import FAIL_CLOSED, READERS, REFERENCES, TEXTS
+from rulegen.road.ingress import Site, compile_ingress
+from tests.ingress_strategies import (
+    API,
+    FORBIDDEN,
+    NAMED,
+    NASTY,
+    PREFIX,
+    SETTINGS,
+    TEMPLATES,
+    WEB,
+    compiled,
+    config_map,
+    file_of,
+    ingress,
+    needs_nginx,
+    options,
+    path,
+    refusal,
+    rule,
+    site,
+    text_of,
+    tls,
+    told,
+    world,
+)
+from tests.languages.test_nginx_check import meaning, meaning_to_crossplane, without_parentheses
+
+CONTROL = ingress("control", rule("control.test", path(to="api")), created="2025-01-01T00:00:00Z")
+GROUND = (*WEB, *API, *NAMED, CONTROL)
+ALONE = compiled(*GROUND)
+CONTROL_FILE = text_of(ALONE, "control.test")
+
+COMPANY: Mapping[str, Mapping[str, str]] = {
+    "alone": {},
+    "protected": {
+        "auth-type": "basic",
+        "auth-secret": "users",
+        "auth-url": "http://web.default.svc/",
+        "auth-tls-secret": "ca",
+        "custom-http-errors": "404",
+        "default-backend": "api",
+    },
+    "rewritten": {
+        "use-regex": "true",
+        "rewrite-target": "/$1",
+        "enable-cors": "true",
+        "affinity": "cookie",
+        "limit-rps": "1",
+        "proxy-ssl-secret": "upstream",
+        "backend-protocol": "HTTPS",
+    },
+    "fcgi": {"backend-protocol": "FCGI", "proxy-next-upstream": "error"},
+    "canary": {"canary": "true", "canary-by-header": "X-A", "canary-by-cookie": "c", "canary-weight": "5"},
+}
+"""Annotations beside which others mean something."""
+
+
+def names(nodes: tuple[Node, ...]) -> list[Any]:
+    return [
+        (node.name, None if node.block is None else names(node.block)) if isinstance(node, Directive) else "entry"
+        for node in nodes
+    ]
+
+
+def names_read(statements: list[Any], *, entries: bool = False) -> list[Any]:
+    blocks = {"map", "geo", "split_clients"}
+    return [
+        "entry" if entries else (name, None if block is None else names_read(block, entries=name in blocks))
+        for name, _, block in statements
+    ]
+
+
+def directives(statements: list[Any]) -> Iterator[str]:
+    for name, _, block in statements:
+        yield name
+        yield from directives(block or []) if name not in {"map", "geo", "split_clients"} else ()
+
+
+def assert_means_what_was_meant(found: Site, *paths: str) -> None:
+    """An independent parser reads just the directives of the intended tree, and none that does harm."""
+    for fragment in found.fragments:
+        if paths and fragment.path not in paths:
+            continue
+        text = found.configuration.files[fragment.path]
+        read = meaning_to_crossplane(text)
+        assert names_read(read) == names(fragment.nodes)
+        assert read == without_parentheses(meaning(parse(text)))
+        assert not {name for name in directives(read) if name in FORBIDDEN or "lua" in name}
+
+
+def values(name: str) -> list[str]:
+    """Return nasty values of an annotation: all that it takes, and some that it does not, others for each name."""
+    found = []
+    for number, value in enumerate(text for text in NASTY if "\ud800" not in text):
+        try:
+            RULES[name].read(value.strip(" \t"))
+        except (ValueError, KeyError):
+            if (number + len(name)) % 10:
+                continue
+        found.append(value)
+    return found
+
+
+def crowd(name: str) -> list[k.Ingress]:
+    """Return Ingresses with nasty values of an annotation, each for a host of its own, in changing company."""
+    found = []
+    companies = list(COMPANY)
+    for number, value in enumerate(values(name)):
+        company = COMPANY[companies[(number + len(name)) % len(companies)]]
+        owner = f"{name}-{number}"
+        if "canary" in company or name.startswith("canary"):
+            found.append(ingress(f"{owner}-main", rule(f"{owner}.test"), created="2025-06-01T00:00:00Z"))
+        found.append(ingress(owner, rule(f"{owner}.test"), annotations={**company, name: value}))
+        found.append(ingress(f"{owner}-alone", rule(f"{owner}-alone.test"), annotations={name: value}))
+    return found
+
+
+@pytest.mark.parametrize("name", sorted({*RULES, *UNSUPPORTED}))
+def test_no_value_of_an_annotation_harms_another_host_or_goes_without_a_word(name):
+    crowded = crowd(name)
+    found = compiled(*GROUND, *crowded)
+    assert found.configuration.files[file_of("control.test")] == CONTROL_FILE
+    reasons: dict[str, list[Reason]] = {}
+    for reason in found.model.reasons:
+        reasons.setdefault(reason.ingress, []).append(reason)
+    for one in crowded:
+        owner = f"default/{one.metadata.name}"
+        told = reasons.get(owner, [])
+        if one.metadata.name.endswith("-alone"):
+            value = one.metadata.annotations[f"{PREFIX}/{name}"]
+            assert is_readable(name, value) or any(name in reason.path for reason in told), value
+        if any(reason.verdict is Verdict.CLOSED for reason in told):
+            served = [location for location in locations(found) if location.ingress == (ObjectName(*owner.split("/")))]
+            assert all(isinstance(location.target, Answer) for location in served)
+
+
+def is_readable(name: str, value: str) -> bool:
+    try:
+        RULES[name].read(value.strip(" \t"))
+    except (ValueError, KeyError):
+        return False
+    return True
+
+
+def locations(found: Site) -> Iterator[Location]:
+    for server in found.model.servers.values():
+        yield from server.locations
+
+
+@pytest.mark.parametrize("name", sorted(RULES)[::8])
+def test_an_independent_parser_reads_what_was_meant(name):
+    assert_means_what_was_meant(compiled(*GROUND, *crowd(name)))
+
+
+def test_an_annotation_that_cannot_be_read_is_named_with_a_printable_reason():
+    for name in RULES:
+        found = compiled(*GROUND, site(**{name: "\x00\u202e;} location"}))
+        reasons = [reason for reason in told(found) if name in reason.path]
+        assert reasons, name
+        assert all(str(reason).isprintable() and len(str(reason)) < 500 for reason in reasons)
+
+
+# -- any text in any field ---------------------------------------------------------------------------------------------
+
+OBJECTS: tuple[k.KubeObject, ...] = (
+    *GROUND,
+    ingress(
+        "site",
+        rule("site.test", path("/a"), path("/b", "Exact"), path("/c", "ImplementationSpecific", port="http")),
+        annotations={"auth-type": "basic", "auth-secret": "users", "limit-rps": "5", "custom-headers": "headers"},
+        tls=[tls("cert", "site.test")],
+        uid="5f2c1e9a-0000-4000-8000-000000000001",
+    ),
+    k.IngressClass(metadata=k.ObjectMeta(name="rulegen"), spec=k.IngressClassSpec(controller="rulegen.io/ingress")),
+    config_map(SETTINGS.name, {"proxy-body-size": "2m", "add-headers": "default/headers"}, SETTINGS.namespace),
+)
+API_VERSIONS = {
+    k.Service: "v1",
+    k.EndpointSlice: "discovery.k8s.io/v1",
+    k.Ingress: "networking.k8s.io/v1",
+    k.IngressClass: "networking.k8s.io/v1",
+    k.Secret: "v1",
+    k.ConfigMap: "v1",
+}
+
+
+def documents() -> list[dict[str, Any]]:
+    return [
+        {
+            "apiVersion": API_VERSIONS[type(one)],
+            "kind": type(one).__name__,
+            **_without_nothing(msgspec.to_builtins(one)),
+        }
+        for one in OBJECTS
+    ]
+
+
+def _without_nothing(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nothing(inner) for key, inner in value.items() if inner not in (None, "", 0, [], {})}
+    return [_without_nothing(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield where texts stand; keys of labels, annotations and data too (`key` at the end)."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if at and at[-1] in {"annotations", "data", "labels"}:
+                yield (*at, key, "key")
+            yield from places(inner, (*at, key))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from places(inner, (*at, index))
+    elif isinstance(value, str):
+        yield at
+
+
+PLACES = [
+    (index, place)
+    for index, document in enumerate(documents())
+    for place in places(document)
+    if place not in {("kind",), ("apiVersion",)}
+]
+
+
+def changed(index: int, place: tuple[Any, ...], text: str) -> World:
+    found = documents()
+    inner: Any = found[index]
+    *way, last = place[:-1] if place[-1] == "key" else place
+    for step in way:
+        inner = inner[step]
+    if place[-1] == "key":
+        inner[text] = inner.pop(last)
+    else:
+        inner[last] = text
+    return read_world([Source("x", msgspec.json.encode({"apiVersion": "v1", "kind": "List", "items": found}))])
+
+
+hostile = st.one_of(
+    st.sampled_from([text for text in NASTY if "\ud800" not in text]),
+    st.text(alphabet=st.characters(exclude_categories=("Cs",)), max_size=12),
+    st.text(alphabet="/a.*\"'\\${}#;()[]? \n", max_size=10),
+    st.binary(max_size=20).map(lambda raw: base64.b64encode(raw).decode()),
+)
+
+
+def assert_harmless(found: World) -> Site | None:
+    try:
+        result = compile_ingress(found, options(config_map=SETTINGS), TEMPLATES, served=True)
+    except ConfigError as error:
+        message = str(error)
+        assert message.isprintable()
+        return None
+    assert all(str(reason).isprintable() and len(str(reason)) < 700 for reason in result.model.reasons)
+    assert_means_what_was_meant(result)
+    return result
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.sampled_from(PLACES), hostile)
+def test_any_text_in_any_field_is_meant_or_refused(where, text):
+    assert_harmless(changed(*where, text))
+
+
+@pytest.mark.parametrize(("index", "place"), PLACES)
+def test_injections_in_each_field(index, place):
+    before = set(
+        compile_ingress(world(*OBJECTS), options(config_map=SETTINGS), TEMPLATES, served=True).configuration.files
+    )
+    for text in (
+        'x";} location /pwn { return 418; } #',
+        "x\nreturn 418;\n#",
+        "/x; alias /etc/; #",
+        "../../x",
+        "\u202ex",
+    ):
+        found = changed(index, place, text)
+        result = compile_ingress(found, options(config_map=SETTINGS), TEMPLATES, served=True)
+        for name, written in result.configuration.files.items():
+            assert "418" not in set(directives(without_parentheses(meaning(parse(written)))))
+            assert not {"pwn", "alias"} & set(directives(without_parentheses(meaning(parse(written))))), name
+        assert len(set(result.configuration.files) - before) <= 2
+        assert all(
+            name == "nginx.conf" or name.split("/")[1].partition(".")[0].isalnum()
+            for name in result.configuration.files
+        )
+
+
+# -- settings ----------------------------------------------------------------------------------------------------------
+
+
+def settings_of(data: Mapping[str, str]) -> Site:
+    return compiled(*GROUND, config_map(SETTINGS.name, data, SETTINGS.namespace))
+
+
+def is_setting(key: str, value: str) -> bool:
+    try:
+        READERS[key](value.strip())
+    except ValueError:
+        return False
+    return True
+
+
+WRITABLE = [text for text in NASTY if "\ud800" not in text]
+
+
+@pytest.mark.parametrize("value", WRITABLE, ids=map(str, range(len(WRITABLE))))
+def test_a_setting_is_obeyed_or_told_and_never_breaks(value, tmp_path):
+    data = dict.fromkeys(sorted({*READERS, *REFERENCES, "no-such-key"} - FAIL_CLOSED), value)
+    found = settings_of(data)
+    for key in data:
+        if key not in READERS or not is_setting(key, value):
+            assert any(key in reason.message for reason in found.model.reasons), key
+    assert all(str(reason).isprintable() for reason in found.model.reasons)
+    assert file_of("control.test") in found.configuration.files
+
+
+@pytest.mark.parametrize("key", [key for key in TEXTS if key != "global-auth-url"])
+def test_a_setting_of_an_auth_server_is_read_or_stops_everything(key):
+    for value in WRITABLE:
+        try:
+            settings_of({"global-auth-url": "http://web.default.svc/", key: value})
+        except ConfigError as error:
+            told = str(error)
+            assert "global-auth" in told
+            assert told.isprintable()
+
+
+@needs_nginx
+def test_nginx_takes_every_setting_that_is_taken(tmp_path):
+    # Of each key another value each time; most keys have few.
+    taken = {key: [value for value in WRITABLE if is_setting(key, value)] for key in sorted({*READERS} - FAIL_CLOSED)}
+    for number in range(0, max(map(len, taken.values())), 4):
+        data = {key: found[number % len(found)] for key, found in taken.items() if found}
+        assert refusal(settings_of(data).configuration, tmp_path / str(number)) == ""
+
+
+@example("0.0.0.0/0;")
+@given(hostile)
+@settings(max_examples=40, deadline=None)
+def test_a_setting_that_keeps_somebody_out_is_read_or_stops_everything(text):
+    for key in sorted(FAIL_CLOSED):
+        try:
+            found = compiled(*GROUND, config_map(SETTINGS.name, {key: text}, SETTINGS.namespace))
+        except ConfigError:
+            continue
+        assert getattr(found.model.settings, key.replace("-", "_")) != getattr(
+            ALONE.model.settings, key.replace("-", "_")
+        ) or not text.strip(" ,\t\r\n\x1c\x1d\x1e\x1f\x0b\x0c\x85\xa0\u2028")
+
+
+@needs_nginx
+def test_nginx_takes_every_value_that_is_taken(tmp_path):
+    found = [one for name in sorted(RULES) for one in crowd(name) if not one.metadata.name.endswith("-alone")]
+    said = refusal(compiled(*GROUND, *found).configuration, tmp_path / "nginx")
+    assert [line for line in said.splitlines() if "duplicate network" not in line] == []
