@@ -86,6 +86,40 @@ _AFFINITY = [
     ),
 ]
 
+
+def _stays_with_canary(stage: Stage) -> object:
+    """Of twenty clients some come to the canary; each stays where it was, and no other cookie is needed for it."""
+    first = set()
+    for _ in range(20):
+        reply = stage.client.ask_one(Ask(host="sticky-canary.test"))
+        cookie = reply.all("Set-Cookie")[0].partition(";")[0]
+        again = stage.client.ask_all(Ask(host="sticky-canary.test", headers={"Cookie": cookie}, times=4))
+        first.add(reply.seen["address"] == "10.244.2.1")
+        if {(one.seen["address"] == "10.244.2.1") for one in again} != {reply.seen["address"] == "10.244.2.1"}:
+            return f"{reply.seen['address']}, then {[one.seen['address'] for one in again]}"
+    return first != {True, False} and f"canary: {first}"
+
+
+_AFFINITY += [
+    plain(
+        "affinity-keeps-to-the-canary",
+        [
+            site("sticky-canary.test", {"affinity": "cookie"}, "crowd"),
+            site("sticky-canary.test", {"canary": "true", "canary-weight": "50"}, "other", name="sticky-canary-2"),
+        ],
+        then=_stays_with_canary,
+    ),
+    plain(
+        "affinity-persistent",
+        [
+            site("persistent.test", {"affinity": "cookie", "affinity-mode": "persistent"}, "crowd"),
+            site("persistent-dead.test", {"affinity": "cookie", "affinity-mode": "persistent"}, "half-dead"),
+        ],
+        Ask(host="persistent-dead.test", times=10, want={"status": 200, "backend": "half-dead"}),
+        then=_sticks("persistent.test"),
+    ),
+]
+
 _PICKING = [
     plain(
         "upstream-hash-by",

@@ -6,6 +6,7 @@ import base64
 import shlex
 
 from integration.ingress import objects
+from integration.ingress.asking import basic_auth
 from integration.ingress.features import (
     CLIENT_V6,
     NODE_V6,
@@ -84,7 +85,39 @@ _BACKENDS = [
                 ("auth", False, 200, {"backend_tls": False}),
             )
         ),
-        still_open="locations that speak differently share an upstream, and with it connections",
+    ),
+    plain(
+        "fastcgi-clients-prove-who-they-are",
+        [
+            site(
+                "scripts-asked.test",
+                {
+                    "backend-protocol": "FCGI",
+                    "auth-url": "http://auth.default.svc.cluster.local/",
+                    "auth-response-headers": "X-Auth-User, X-Nobody",
+                },
+                "scripts",
+            ),
+            site(
+                "scripts-basic.test",
+                {"backend-protocol": "FCGI", "auth-type": "basic", "auth-secret": "fcgi"},
+                "scripts",
+            ),
+            objects.secret("fcgi", "Opaque", {"auth": b"jane:{PLAIN}pass\n"}),
+        ],
+        Ask(
+            host="scripts-asked.test",
+            headers={"X-Auth-User": "forged", "X-Nobody": "forged", "Authorization": "Bearer x"},
+            want={
+                "status": 200,
+                "json": {"HTTP_X_AUTH_USER": "jane", "HTTP_X_NOBODY": "~^(None)?$", "HTTP_AUTHORIZATION": "Bearer x"},
+            },
+        ),
+        Ask(
+            host="scripts-basic.test",
+            headers=basic_auth("jane", "pass"),
+            want={"status": 200, "json": {"HTTP_AUTHORIZATION": "~^(None)?$"}},
+        ),
     ),
     plain(
         "backend-fastcgi",

@@ -206,6 +206,7 @@ _CANARIES = [
             _canary("canary-tls.test", "safe", {"canary-by-header": "X-Try", "backend-protocol": "HTTPS"}),
         ],
         _gets("canary-tls.test", "echo", tls=True),
+        _gets("canary-tls.test", "safe", {"X-Try": "always"}, tls=True),
         Ask(host="canary-tls.test", want={"status": 308}),
         Ask(host="canary-tls.test", headers={"X-Try": "always"}, want={"status": 308}),
     ),
@@ -282,6 +283,125 @@ _DEFAULTS = [
     ),
 ]
 
+_TOGETHER = [
+    plain(
+        "redirects-before-https",
+        [
+            site("moved-tls.test", {"permanent-redirect": "https://new.test"}, secret="moved-tls.test"),
+            site_secret("moved-tls.test"),
+        ],
+        Ask(host="moved-tls.test", want={"status": 301, "location": "https://new.test"}),
+    ),
+    plain(
+        "rewritten-canary",
+        [
+            site(
+                "both.rewrite.test",
+                {"rewrite-target": "/$1", "use-regex": "true"},
+                path="/app/(.*)",
+                path_type="ImplementationSpecific",
+            ),
+            site(
+                "both.rewrite.test",
+                {"canary": "true", "canary-by-header": "X-Try", "rewrite-target": "/ignored"},
+                "other",
+                path="/app/(.*)",
+                path_type="ImplementationSpecific",
+                name="both-rewrite-canary",
+            ),
+        ],
+        Ask(host="both.rewrite.test", path="/app/x", want=_to("/x", backend="echo")),
+        Ask(host="both.rewrite.test", path="/app/x", headers={"X-Try": "always"}, want=_to("/x", backend="other")),
+    ),
+    plain(
+        "errors-where-nothing-answers",
+        [
+            site("errors-empty.test", {"custom-http-errors": "503", "default-backend": "errors"}, "empty"),
+            site("errors-refused.test", {"custom-http-errors": "502", "default-backend": "errors"}, "broken"),
+        ],
+        Ask(host="errors-empty.test", want={"status": 200, "backend": "errors"}),
+        Ask(
+            host="errors-refused.test",
+            want={"status": 200, "backend": "errors", "backend_sees": {"headers": {"X-Code": "502"}}},
+        ),
+        Ask(host="errors-refused.test", method="HEAD", want={"status": 200}),
+    ),
+    plain(
+        "rewrite-and-auth",
+        [
+            site(
+                "asked.rewrite.test",
+                {
+                    "rewrite-target": "/new",
+                    "auth-url": "http://auth.default.svc.cluster.local/check",
+                    "auth-response-headers": "X-Seen",
+                },
+                path="/old",
+            )
+        ],
+        Ask(
+            host="asked.rewrite.test",
+            path="/old/x?a=b",
+            want=_to(
+                "/new?a=b",
+                judge_sees={"path": "/check", "headers": {"X-Original-URL": "http://asked.rewrite.test/old/x?a=b"}},
+            ),
+        ),
+    ),
+    plain(
+        "two-ingresses-of-one-host",
+        [
+            site(
+                "shared.test",
+                {"enable-cors": "true", "cors-allow-origin": "https://a.test"},
+                path="/a",
+                name="shared-a",
+            ),
+            site(
+                "shared.test",
+                {"enable-cors": "true", "cors-allow-origin": "https://b.test"},
+                path="/b",
+                name="shared-b",
+            ),
+            site(
+                "shared.test",
+                {"auth-url": "http://auth.default.svc.cluster.local/status/401"},
+                path="/c",
+                name="shared-c",
+            ),
+            site(
+                "shared.test",
+                {"auth-url": "http://auth.default.svc.cluster.local/status/403"},
+                path="/d",
+                name="shared-d",
+            ),
+            site("shared.test", {"whitelist-source-range": "203.0.113.0/24"}, path="/e", name="shared-e"),
+        ],
+        *(
+            Ask(
+                host="shared.test",
+                path=f"/{own}",
+                headers={"Origin": f"https://{own}.test"},
+                want={"status": 200, "headers": {"Access-Control-Allow-Origin": f"https://{own}.test"}},
+            )
+            for own in "ab"
+        ),
+        *(
+            Ask(
+                host="shared.test",
+                path=f"/{own}",
+                headers={"Origin": f"https://{other}.test"},
+                want={"status": 200, "headers_absent": ["Access-Control-Allow-Origin"]},
+            )
+            for own, other in ("ab", "ba")
+        ),
+        *(
+            Ask(host="shared.test", path=f"/{path}", want={"status": status})
+            for path, status in (("c", 401), ("d", 403), ("e", 403), ("f", 404))
+        ),
+    ),
+]
+
 _OTHERS = [
     plain(
         "resource-backends-and-names",
@@ -326,4 +446,4 @@ _OTHERS = [
     ),
 ]
 
-SCENARIOS = (*_REWRITES, *_REDIRECTS, *_CANARIES, *_DEFAULTS, *_OTHERS)
+SCENARIOS = (*_REWRITES, *_REDIRECTS, *_CANARIES, *_DEFAULTS, *_TOGETHER, *_OTHERS)

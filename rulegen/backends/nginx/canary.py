@@ -20,8 +20,10 @@ def choice(name: str) -> str:
     return f"to_{name}"
 
 
-def canary_maps(name: str, main: str, canaries: Sequence[Canary]) -> Iterator[Node]:
+def canary_maps(name: str, main: str, canaries: Sequence[Canary], chance: Word) -> Iterator[Node]:
     """Yield the maps that choose: of several canaries the first that decides, else the main upstream.
+
+    A share is taken of all values of `chance`.
 
     Each canary has a chain of variables from weight over cookie to header, of which each asks the next before it.
     """
@@ -31,7 +33,7 @@ def canary_maps(name: str, main: str, canaries: Sequence[Canary]) -> Iterator[No
         if canary.share >= 100:
             decided = "1"
         elif canary.share >= 0.01:
-            yield _share(f"{prefix}_w", canary.share)
+            yield _share(f"{prefix}_w", canary.share, chance)
             decided = variable(f"{prefix}_w")
         if canary.cookie:
             yield cookie_map(f"{prefix}_k", canary.cookie)
@@ -59,9 +61,9 @@ def _firsts(main: str, canaries: Sequence[Canary]) -> Iterator[Node]:
         yield Entry(f"^{before}{regex.escape(canary.target)}(?:\\||$)", canary.target, KeyKind.REGEX)
 
 
-def _share(name: str, share: float) -> Directive:
+def _share(name: str, share: float, chance: Word) -> Directive:
     entries = (Entry(f"{share:.2f}%", "1", KeyKind.FIXED), Entry("*", "0", KeyKind.FIXED))
-    return Directive("split_clients", (template("%s$request_id", name), f"${name}"), entries)
+    return Directive("split_clients", (template("%s%s", name, chance), f"${name}"), entries)
 
 
 def _always_never(source: Word, name: str, otherwise: Word) -> Directive:

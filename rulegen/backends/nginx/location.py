@@ -55,7 +55,7 @@ class LocationText:
         """Yield what must stand in the host's file, outside of the server."""
         location, policy = self._location, self._policy
         if isinstance(location.target, ToUpstream) and location.canaries:
-            yield from canary_maps(self._mark(), location.target.upstream, location.canaries)
+            yield from canary_maps(self._mark(), location.target.upstream, location.canaries, self._chance())
         if policy.cors is not None and not policy.cors.any_origin:
             yield self._origins(f"origin_{self._cors_mark()}")
         if policy.limits.is_any:
@@ -293,6 +293,13 @@ class LocationText:
         if isinstance(address, str) and "$" not in scheme:
             return f"{scheme}://{address}"
         return template(f"{scheme}://%s", address)
+
+    def _chance(self) -> Word:
+        """Return what decides about a share of the requests: for a client with a cookie, the same each time."""
+        sticky = self._sticky.sticky if self._sticky else None
+        if self._sticky is None or sticky is None or sticky.is_persistent:
+            return variable("request_id")
+        return variable(f"{sticky_name(self._sticky)}_key")
 
     @property
     def _names_server(self) -> bool:

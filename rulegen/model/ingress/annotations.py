@@ -339,7 +339,7 @@ UNSUPPORTED: Final[Mapping[str, str]] = MappingProxyType(
         "http2-push-preload": "browsers have dropped HTTP/2 push",
         "auth-tls-crl": "revocation lists are not read",
         "influxdb": _MODULE,
-        "affinity-canary-behavior": "whether a request is a canary's is decided anew each time",
+        "affinity-canary-behavior": "a client with a cookie (balanced) stays with the canary or without; else it is decided each time",
         "session-cookie-conditional-samesite-none": "no browser of today needs it",
     }
 )
