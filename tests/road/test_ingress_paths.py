@@ -1,0 +1,244 @@
+"""Who answers a request: the compiled locations, walked as nginx walks them, against the Ingress API's own words."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rulegen.kube import objects as k
+from rulegen.languages.nginx.parser import Statement, parse
+from rulegen.road.ingress import Site
+from tests.ingress_strategies import backend, compiled, endpoints, ingress, path, rule, service
+
+SERVICES = ("s0", "s1", "s2", "s3", "s4", "s5")
+GROUND = tuple(one for name in SERVICES for one in (service(name), endpoints(name)))
+
+
+# -- nginx, by its documentation (ngx_http_core_module: location, server_name) -----------------------------------------
+
+
+def servers(site: Site) -> list[Statement]:
+    return [
+        statement
+        for name in sorted(site.configuration.files)
+        if name.startswith("hosts/")
+        for statement in parse(site.configuration.files[name])
+        if statement.name == "server"
+    ]
+
+
+def server_of(found: list[Statement], host: str) -> Statement:
+    """Return the server: by its exact name, then by a regular expression, then the default one."""
+    named = {name: one for one in found for told in one.block if told.name == "server_name" for name in told.args}
+    if host in named:
+        return named[host]
+    matching = [one for name, one in named.items() if name.startswith("~") and re.search(name[1:], host)]
+    assert len(matching) < 2
+    if matching:
+        return matching[0]
+    (default,) = (one for one in found if any("default_server" in told.args for told in one.block))
+    return default
+
+
+def location_of(server: Statement, uri: str) -> Statement:
+    """Return the location: exact, else the first regular expression, else the longest prefix."""
+    found = [one for one in server.block if one.name == "location" and not one.args[0].startswith("@")]
+    for one in found:
+        if one.args[0] == "=" and one.args[1] == uri:
+            return one
+    for one in found:
+        if one.args[0] == "~*" and re.search(one.args[1], uri, re.IGNORECASE):
+            return one
+    fitting = [one for one in found if len(one.args) == 1 and uri.startswith(one.args[0])]
+    assert len({one.args for one in found}) == len(found), "nginx refuses a location that is there twice"
+    return max(fitting, key=lambda one: len(one.args[0]))
+
+
+def answer(site: Site, host: str, uri: str) -> str:
+    return answer_of(server_of(servers(site), host), uri)
+
+
+def answer_of(server: Statement, uri: str) -> str:
+    """Return the Service that answers, or a status."""
+    found = location_of(server, uri)
+    told = {one.name: one.args for one in found.block}
+    if "return" in told:
+        return told["return"][0]
+    # nginx sends a request for /foo to /foo/ where only that is a location that passes requests on.
+    if not any(one.args in {("=", uri), (uri,)} for one in server.block if one.name == "location"):
+        for one in server.block:
+            sent_on = one.name == "location" and one.args[-1] == f"{uri}/" and one.args[0] != "~*"
+            assert not (sent_on and any(inner.name == "proxy_pass" for inner in one.block)), "301"
+    return told["proxy_pass"][0].removeprefix("http://").split(".")[1]
+
+
+# -- the Ingress API, by its documentation -----------------------------------------------------------------------------
+
+
+def elements(text: str) -> list[str]:
+    return [element for element in text.split("/") if element]
+
+
+def expected(ingresses: list[k.Ingress], host: str, uri: str) -> str:
+    """Return who must answer. Ingresses come oldest first; each has rules for hosts, of which some match."""
+    hosts = {rule.host for one in ingresses for rule in one.spec.rules}
+    wildcard = "*." + host.partition(".")[2]
+    chosen = host if host in hosts else wildcard if wildcard in hosts else ""
+    paths: dict[tuple[str, bool], str] = {}
+    default = ""
+    for one in ingresses:
+        for told in one.spec.rules:
+            if told.host != chosen:
+                continue
+            for path in told.http.paths:
+                paths.setdefault((path.path, path.path_type == "Exact"), path.backend.service.name)
+            if one.spec.default_backend:
+                default = default or one.spec.default_backend.service.name
+        if not chosen and not one.spec.rules:
+            default = default or one.spec.default_backend.service.name
+    if not chosen and uri == "/healthz":
+        return "200"  # who watches the node asks for it by address; an Ingress may take the path by naming it
+    if (uri, True) in paths:
+        return paths[uri, True]
+    fitting = [
+        (len(elements(text)), len(text), name)
+        for (text, is_exact), name in paths.items()
+        if not is_exact and elements(uri)[: len(elements(text))] == elements(text)
+    ]
+    if fitting:
+        return max(fitting)[2]
+    return default or "404"
+
+
+texts = st.sampled_from(
+    (
+        "/",
+        "/a",
+        "/a/",
+        "/a/b",
+        "/a/b/",
+        "/ab",
+        "/A",
+        "/b",
+        "/a/b/c",
+        "/a.b",
+        "/a b",
+        '/a"',
+        "/a$b",
+        "/é",
+        "/a;b",
+        "/{",
+        "/~",
+    )
+)
+hosts = st.sampled_from(("x.test", "y.x.test", "*.x.test", "", "*.y.x.test"))
+kinds = st.sampled_from(("Exact", "Prefix", "ImplementationSpecific"))
+names = st.sampled_from(SERVICES)
+rules = st.builds(
+    rule,
+    hosts,
+    st.builds(path, texts, kinds, names),
+    st.builds(path, texts, kinds, names),
+    st.builds(path, texts, kinds, names),
+)
+requests = ("/", "/a", "/a/", "/a/b", "/a/b/", "/a/b/c", "/a/bc", "/ab", "/A", "/b", "/a.b", "/axb", "/a b", '/a"', "/a$b", "/é/x",
+            "/a;b", "/{", "/~", "/healthz", "/c/d")  # fmt: skip
+asked = ("x.test", "y.x.test", "z.x.test", "w.z.x.test", "w.y.x.test", "other.test")
+
+
+@st.composite
+def lists(draw: st.DrawFn) -> list[k.Ingress]:
+    found = []
+    for number in range(draw(st.integers(1, 4))):
+        told = draw(st.lists(rules, max_size=2))
+        default = draw(st.one_of(st.none(), names)) or (None if told else "s0")
+        found.append(
+            ingress(
+                f"i{number}",
+                *told,
+                created=f"2026-01-0{number + 1}T00:00:00Z",
+                default=backend(default) if default else None,
+            )
+        )
+    return found
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(lists(), st.randoms(use_true_random=False))
+def test_the_same_backend_answers_as_the_api_says(ingresses, chance):
+    shuffled = list(ingresses)
+    chance.shuffle(shuffled)
+    found = servers(compiled(*GROUND, *shuffled))
+    for host in asked:
+        server = server_of(found, host)
+        for uri in requests:
+            assert answer_of(server, uri) == expected(ingresses, host, uri), (host, uri)
+
+
+TABLE = [
+    # paths with their types; request; who answers ("" for 404)
+    ((("/", "Prefix"),), "/any", "/"),
+    ((("/foo", "Exact"),), "/foo", "/foo"),
+    ((("/foo", "Exact"),), "/bar", ""),
+    ((("/foo", "Exact"),), "/foo/", ""),
+    ((("/foo", "Exact"),), "/FOO", ""),
+    ((("/foo", "Exact"),), "/foo/bar", ""),
+    ((("/foo/", "Exact"),), "/foo/", "/foo/"),
+    ((("/foo/", "Exact"),), "/foo", ""),
+    ((("/foo", "Prefix"),), "/foo", "/foo"),
+    ((("/foo", "Prefix"),), "/foo/", "/foo"),
+    ((("/foo", "Prefix"),), "/foo/bar", "/foo"),
+    ((("/foo", "Prefix"),), "/foobar", ""),
+    ((("/foo", "Prefix"),), "/FOO", ""),
+    ((("/foo/", "Prefix"),), "/foo", "/foo/"),
+    ((("/foo/", "Prefix"),), "/foo/", "/foo/"),
+    ((("/aaa/bb", "Prefix"),), "/aaa/bbb", ""),
+    ((("/aaa/bbb", "Prefix"),), "/aaa/bbb", "/aaa/bbb"),
+    ((("/aaa/bbb", "Prefix"),), "/aaa/bbb/", "/aaa/bbb"),
+    ((("/aaa/bbb", "Prefix"),), "/aaa/bbb/ccc", "/aaa/bbb"),
+    ((("/aaa/bbb", "Prefix"),), "/aaa/bbbxyz", ""),
+    ((("/aaa/bbb/", "Prefix"),), "/aaa/bbb", "/aaa/bbb/"),
+    ((("/", "Prefix"), ("/aaa", "Prefix")), "/aaa/ccc", "/aaa"),
+    ((("/", "Prefix"), ("/aaa", "Prefix"), ("/aaa/bbb", "Prefix")), "/aaa/bbb", "/aaa/bbb"),
+    ((("/", "Prefix"), ("/aaa", "Prefix"), ("/aaa/bbb", "Prefix")), "/ccc", "/"),
+    ((("/aaa", "Prefix"),), "/ccc", ""),
+    ((("/foo", "Prefix"), ("/foo", "Exact")), "/foo", "/foo Exact"),
+    ((("/foo", "Exact"), ("/foo", "Prefix")), "/foo", "/foo Exact"),
+    ((("/foo", "Prefix"), ("/foo/", "Prefix")), "/foo", "/foo/"),
+    ((("/foo", "Prefix"), ("/foo/", "Prefix")), "/foo/x", "/foo/"),
+    ((("/foo", "Exact"), ("/foo/", "Prefix")), "/foo", "/foo Exact"),
+    ((("/foo/", "Exact"), ("/", "Prefix")), "/foo", "/"),
+]
+
+
+@pytest.mark.parametrize(("paths", "uri", "who"), TABLE)
+def test_documented_examples(paths, uri, who):
+    told = [path(text, kind, SERVICES[number]) for number, (text, kind) in enumerate(paths)]
+    names = {"": "404"}
+    for number, (text, kind) in enumerate(paths):
+        names.setdefault(text if who != f"{text} Exact" or kind != "Exact" else who, SERVICES[number])
+    for order in (told, told[::-1]):
+        site = compiled(*GROUND, ingress("i", rule("h.test", *order)))
+        assert answer(site, "h.test", uri) == names[who]
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("bar.foo.com", "s0"), ("baz.bar.foo.com", "404"), ("foo.com", "404"), ("x_y.foo.com", "s0"), (".foo.com", "404")],
+)
+def test_a_wildcard_stands_for_one_label(host, expected):
+    site = compiled(*GROUND, ingress("i", rule("*.foo.com", path(to="s0"))))
+    assert answer(site, host, "/") == expected
+
+
+def test_regex_mode_takes_the_longest_pattern_first_whatever_its_case():
+    regex = ingress("i", rule("h.test", path("/a/.*", "ImplementationSpecific", "s0"), path("/", "Prefix", "s1")),
+                    annotations={"use-regex": "true"})  # fmt: skip
+    plain = ingress("j", rule("h.test", path("/a/b.c", "Prefix", "s2"), path("/x", "Exact", "s3")))
+    site = compiled(*GROUND, regex, plain)
+    for uri, who in (("/A/z", "s0"), ("/a/b.c/d", "s2"), ("/a/bxc", "s0"), ("/xyz", "s3"), ("/q", "s1")):
+        assert answer(site, "h.test", uri) == who
+    assert any("expressions" in reason.message for reason in site.model.reasons if reason.ingress == "default/j")
