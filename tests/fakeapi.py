@@ -8,21 +8,34 @@ It keeps objects as plain mappings, as `kubectl get -o json` prints them:
         read_cluster(api.kubeconfig(tmp_path))
 
 It knows `limit` and `continue` (a token that it has forgotten is 410), label selectors of the form `!key`, and the
-field selector `spec.clusterIP!=None`. What it was asked is in `requests`.
+field selectors `spec.clusterIP!=None` and `metadata.name=…`. What it was asked is in `requests`.
+
+It also serves watches: each change has a resourceVersion, a watch goes on from any that is not older than what was
+compacted away (410, or an ERROR event), objects that leave a selector are told as DELETED, bookmarks come if wanted.
+Open watches can be disturbed, the server can go away and come back at the same address, with other credentials:
+
+    api.disturb("services", HALF_LINE)
+    api.compact()
+    api.go_away(); api.delete("services", "shop", "web"); api.come_back()
 """
 
 from __future__ import annotations
 
 import json
 import re
+import socket
 import ssl
 import subprocess
 import threading
+import time
 from collections import defaultdict, deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests.fakewatch import Change, Disturbance, Stream, StreamEndError, error_event
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,19 +112,39 @@ class FakeApi:
         token: What clients must bring as bearer token; None lets all in.
         certificate: Certificate and key files for HTTPS; None is HTTP.
         knows_field_selectors: Whether it takes them; old servers refuse with 400.
+        bookmark_every: Seconds between two bookmarks of a watch; 0 for none.
+        refuses_by_status: Whether a watch from too old a version gets 410 as status, or else as an event.
+        has_null_items: Whether an empty list has `items: null`, as Go prints one now and then.
         requests: Path and query of all requests, in order.
     """
 
     token: str | None = None
     certificate: tuple[Path, Path] | None = None
     knows_field_selectors: bool = True
+    bookmark_every: float = 0.0
+    refuses_by_status: bool = True
+    has_null_items: bool = False
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     _objects: dict[str, dict[tuple[str, str], dict[str, Any]]] = field(default_factory=lambda: defaultdict(dict))
     _faults: dict[str, deque[Fault]] = field(default_factory=lambda: defaultdict(deque))
-    _lists: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    _disturbances: dict[str, deque[Disturbance]] = field(default_factory=lambda: defaultdict(deque))
+    _lists: dict[str, tuple[list[dict[str, Any]], int]] = field(default_factory=dict)
+    _changes: list[Change] = field(default_factory=list)
+    _connections: set[socket.socket] = field(default_factory=set)
     _version: int = 100
+    _oldest: int = 0
+    _port: int = 0
 
     def __enter__(self) -> Self:
+        self._changed = threading.Condition()
+        self.come_back()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.go_away()
+
+    def come_back(self) -> None:
+        """Listen, at the same address as before."""
         fake = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -126,24 +159,48 @@ class FakeApi:
         class Server(ThreadingHTTPServer):
             daemon_threads = True
 
+            def finish_request(self, request: socket.socket, client_address: Any) -> None:
+                fake._connections.add(request)
+                try:
+                    super().finish_request(request, client_address)
+                finally:
+                    fake._connections.discard(request)
+
             def handle_error(self, *_: object) -> None:
                 """Say nothing: clients hang up in the middle, which is tested."""
 
-        self._server = Server(("127.0.0.1", 0), Handler)
+        self._closing = threading.Event()
+        self._server = Server(("127.0.0.1", self._port), Handler)
+        self._port = self._server.server_address[1]
         if self.certificate:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(*self.certificate)
-            self._server.socket = context.wrap_socket(
+            self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self._tls.load_cert_chain(*self.certificate)
+            self._server.socket = self._tls.wrap_socket(
                 self._server.socket, server_side=True, do_handshake_on_connect=False
             )
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
         self._thread.start()
-        return self
 
-    def __exit__(self, *_: object) -> None:
+    def go_away(self) -> None:
+        """Break all connections and listen no more; what is kept stays."""
+        self._closing.set()
+        with self._changed:
+            self._changed.notify_all()
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
+        self.break_connections()
+
+    def break_connections(self) -> None:
+        """Break all connections without a word."""
+        for one in list(self._connections):
+            with suppress(OSError):
+                socket.socket.shutdown(one, socket.SHUT_RDWR)
+
+    def show_certificate(self, certificate: tuple[Path, Path]) -> None:
+        """Show another certificate from the next handshake on."""
+        self.certificate = certificate
+        self._tls.load_cert_chain(*certificate)
 
     @property
     def url(self) -> str:
@@ -169,10 +226,55 @@ class FakeApi:
         """Keep objects; one of the same name replaces the older."""
         _, api_version, kind = COLLECTIONS[collection]
         for one in objects:
+            with self._changed:
+                self._version += 1
+                metadata = {**one.get("metadata", {}), "resourceVersion": str(self._version)}
+                kept = {"apiVersion": api_version, "kind": kind, **one, "metadata": metadata}
+                key = metadata.get("namespace", ""), metadata["name"]
+                self._change(collection, self._objects[collection].get(key), kept)
+                self._objects[collection][key] = kept
+
+    def delete(self, collection: str, namespace: str, name: str) -> None:
+        """Let go of an object, if it is there."""
+        with self._changed:
+            old = self._objects[collection].pop((namespace, name), None)
+            if old is not None:
+                self._version += 1
+                self._change(collection, old, None)
+
+    def kept(self, collection: str) -> dict[tuple[str, str], dict[str, Any]]:
+        """Return all objects of a collection, by namespace and name."""
+        with self._changed:
+            return dict(self._objects[collection])
+
+    def _change(self, collection: str, old: dict[str, Any] | None, new: dict[str, Any] | None) -> None:
+        self._changes.append(Change(self._version, collection, old, new))
+        self._changed.notify_all()
+
+    def compact(self) -> None:
+        """Forget all changes up to now: a watch cannot go on from before. Open ones are not harmed."""
+        with self._changed:
             self._version += 1
-            metadata = {"resourceVersion": str(self._version), **one.get("metadata", {})}
-            kept = {"apiVersion": api_version, "kind": kind, **one, "metadata": metadata}
-            self._objects[collection][metadata.get("namespace", ""), metadata["name"]] = kept
+            self._oldest = self._version
+
+    def set_back(self) -> None:
+        """Put the server to a backup that is exactly as it is now, but for its version, which is that of long ago."""
+        with self._changed:
+            self._version = self._version // 2
+            self._changes.clear()
+            self._oldest = self._version
+
+    def disturb(self, collection: str, *disturbances: Disturbance) -> None:
+        """Do these things to watches of a collection, one each, now or as soon as there is one."""
+        with self._changed:
+            self._disturbances[collection].extend(disturbances)
+            self._changed.notify_all()
+
+    def calm_down(self) -> None:
+        """Forget all faults that are still to come."""
+        with self._changed:
+            self._faults.clear()
+            self._disturbances.clear()
 
     def fail(self, collection: str, *faults: Fault | None) -> None:
         """Answer the next requests for a collection with these faults, one each; None answers as it should."""
@@ -186,8 +288,9 @@ class FakeApi:
         url = urlsplit(handler.path)
         self.requests.append((url.path, {key: values[0] for key, values in parse_qs(url.query).items()}))
         collection, _ = asked_for(url.path)
-        if self._faults[collection]:
-            self._faults[collection].popleft().answer(handler)
+        with suppress(IndexError):
+            fault = self._faults[collection].popleft()
+            fault.answer(handler)
             return
         self._serve(handler)
 
@@ -200,44 +303,110 @@ class FakeApi:
         if not collection:
             Fault.status(404, "the server could not find the requested resource").answer(handler)
         elif name is None:
-            _, api_version, kind = COLLECTIONS[collection]
-            self._list(handler, collection, api_version, kind, {key: values[0] for key, values in query.items()})
+            self._serve_collection(handler, collection, {key: values[0] for key, values in query.items()})
         elif one := self._objects[collection].get(name):
             reply(handler, 200, one)
         else:
             Fault.status(404, f'{collection} "{name[1]}" not found').answer(handler)
 
-    def _list(
-        self, handler: BaseHTTPRequestHandler, collection: str, api_version: str, kind: str, query: dict[str, str]
-    ) -> None:
+    def _serve_collection(self, handler: BaseHTTPRequestHandler, collection: str, query: dict[str, str]) -> None:
         if "fieldSelector" in query and not self.knows_field_selectors:
             Fault.status(400, "field label not supported: spec.clusterIP").answer(handler)
-            return
+        elif query.get("watch") in {"1", "true"}:
+            self._watch(handler, collection, query)
+        else:
+            self._list(handler, collection, query)
+
+    def _list(self, handler: BaseHTTPRequestHandler, collection: str, query: dict[str, str]) -> None:
+        _, api_version, kind = COLLECTIONS[collection]
         token = query.get("continue")
-        if token is not None and token not in self._lists:
+        with self._changed:
+            if token is None:
+                selects = selector(handler.path)
+                found = [one for _, one in sorted(self._objects[collection].items()) if selects(one)]
+                rest = [{key: one[key] for key in one if key not in {"kind", "apiVersion"}} for one in found]
+                version = self._version
+            elif token in self._lists:
+                rest, version = self._lists.pop(token)
+            else:
+                rest, version = [], 0
+        if not version:
             Fault.status(410, "The provided continue parameter is too old").answer(handler)
             return
-        rest = self._lists.pop(token) if token else self._selected(collection, query)
         limit = int(query.get("limit", "0")) or len(rest)
-        metadata = {"resourceVersion": str(self._version)}
+        metadata = {"resourceVersion": str(version)}
         if rest[limit:]:
-            metadata["continue"] = f"token-{len(self.requests)}"
+            metadata["continue"] = f"token-{len(self.requests)}-{time.monotonic_ns()}"
             metadata["remainingItemCount"] = str(len(rest) - limit)
-            self._lists[metadata["continue"]] = rest[limit:]
-        page = {"kind": f"{kind}List", "apiVersion": api_version, "metadata": metadata, "items": rest[:limit]}
-        reply(handler, 200, page)
+            self._lists[metadata["continue"]] = rest[limit:], version
+        items = None if self.has_null_items and not rest else rest[:limit]
+        reply(handler, 200, {"kind": f"{kind}List", "apiVersion": api_version, "metadata": metadata, "items": items})
 
-    def _selected(self, collection: str, query: dict[str, str]) -> list[dict[str, Any]]:
-        absent = [term[1:] for term in query.get("labelSelector", "").split(",") if term.startswith("!")]
-        found = []
-        for _, one in sorted(self._objects[collection].items()):
-            labels = one["metadata"].get("labels", {})
-            if any(label in labels for label in absent):
-                continue
-            if "spec.clusterIP!=None" in query.get("fieldSelector", "") and one["spec"].get("clusterIP") == "None":
-                continue
-            found.append({key: value for key, value in one.items() if key not in {"kind", "apiVersion"}})
-        return found
+    def _watch(self, handler: BaseHTTPRequestHandler, collection: str, query: dict[str, str]) -> None:
+        version = int(query["resourceVersion"])
+        if version < self._oldest and self.refuses_by_status:
+            Fault.status(410, f"too old resource version: {version} ({self._oldest})").answer(handler)
+            return
+        stream = Stream(handler, self._closing)
+        try:
+            if version < self._oldest:
+                error_event(410, f"too old resource version: {version} ({self._oldest})").act(stream)
+            self._stream(stream, collection, handler.path, version)
+        except StreamEndError:
+            pass
+
+    def _stream(self, stream: Stream, collection: str, path: str, version: int) -> None:
+        """Tell all changes after a version, until the client wants no more."""
+        selects, query = selector(path), parse_qs(urlsplit(path).query)
+        wants_bookmarks = self.bookmark_every and "allowWatchBookmarks" in query
+        now = time.monotonic()
+        end, bookmark = now + int(query["timeoutSeconds"][0]), now + self.bookmark_every
+        _, api_version, kind = COLLECTIONS[collection]
+        while not self._closing.is_set() and time.monotonic() < end:
+            with self._changed:
+                disturbance = self._disturbances[collection].popleft() if self._disturbances[collection] else None
+                fresh = [one for one in self._changes if one.version > version and one.collection == collection]
+                if not fresh and disturbance is None:
+                    self._changed.wait(0.02 if wants_bookmarks else 0.1)
+            for one in fresh:
+                version = one.version
+                event = one.seen_through(selects)
+                if event:
+                    stream.event(event["type"], event["object"])
+            if disturbance:
+                disturbance.act(stream)
+            if wants_bookmarks and time.monotonic() > bookmark:
+                bookmark = time.monotonic() + self.bookmark_every
+                metadata = {"resourceVersion": str(self._settled(collection, version))}
+                stream.event("BOOKMARK", {"kind": kind, "apiVersion": api_version, "metadata": metadata})
+        stream.finish()
+
+    def _settled(self, collection: str, version: int) -> int:
+        """Return the latest version up to which a watch that is at `version` has told all."""
+        with self._changed:
+            if any(one.version > version and one.collection == collection for one in self._changes):
+                return version
+            return self._version
+
+
+def selector(path: str) -> Callable[[dict[str, Any]], bool]:
+    """Return what a request selects of its collection: a namespace, and by `labelSelector` and `fieldSelector`."""
+    url = urlsplit(path)
+    query = {key: values[0] for key, values in parse_qs(url.query).items()}
+    absent = [term[1:] for term in query.get("labelSelector", "").split(",") if term.startswith("!")]
+    fields = query.get("fieldSelector", "")
+    inside = re.search(r"/namespaces/([^/]+)/[^/]+$", url.path)
+
+    def selects(one: dict[str, Any]) -> bool:
+        metadata = one["metadata"]
+        return (
+            not any(label in metadata.get("labels", {}) for label in absent)
+            and not ("spec.clusterIP!=None" in fields and one["spec"].get("clusterIP") == "None")
+            and (not fields.startswith("metadata.name=") or metadata["name"] == fields.partition("=")[2])
+            and (not inside or metadata.get("namespace") == inside[1])
+        )
+
+    return selects
 
 
 def asked_for(path: str) -> tuple[str, tuple[str, str] | None]:
@@ -252,6 +421,8 @@ def asked_for(path: str) -> tuple[str, tuple[str, str] | None]:
         if path.startswith(f"{root}/"):
             return collection, ("", unquote(path.removeprefix(f"{root}/")))
         group, _, noun = root.rpartition("/")
+        if re.fullmatch(rf"{re.escape(group)}/namespaces/[^/]+/{noun}", path):
+            return collection, None
         inside = re.fullmatch(rf"{re.escape(group)}/namespaces/([^/]+)/{noun}/([^/]+)", path)
         if inside:
             return collection, (unquote(inside[1]), unquote(inside[2]))

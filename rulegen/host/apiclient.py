@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import re
+import threading
 import time
 import warnings
 from contextlib import contextmanager
@@ -58,21 +59,27 @@ class ApiServer:
         url: Where it is, as `https://10.0.0.1:6443`; names the source of objects in messages.
     """
 
-    def __init__(self, kubeconfig: str | None = None, context: str | None = None) -> None:
+    def __init__(
+        self, kubeconfig: str | None = None, context: str | None = None, *, connections: int | None = None
+    ) -> None:
         """Read the configuration; nothing is sent yet.
 
         Args:
             kubeconfig: A file. Without one: what KUBECONFIG names, else ~/.kube/config, else the Pod's account.
             context: A context of that file; its current one by default.
+            connections: How many idle ones to keep, each with TCP keepalive; as the client likes by default.
 
         Raises:
             HostError: There is no configuration, or none that can be used.
         """
         from kubernetes import client  # noqa: PLC0415 - takes 0.5 s; only live work needs it
 
-        configuration = client.Configuration()
+        configuration: Any = client.Configuration()
+        if connections is not None:
+            configuration.connection_pool_maxsize = connections
+            configuration.keep_alive = True
         _load(configuration, kubeconfig, context)
-        self._configuration: Any = configuration
+        self._configuration = configuration
         self._client = _pooled(client, configuration)
         self.url = str(configuration.host).rstrip("/")
         self.is_verified = bool(configuration.verify_ssl)
@@ -81,7 +88,12 @@ class ApiServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._client.rest_client.pool_manager.clear()
+        self.pool.clear()
+
+    @property
+    def pool(self) -> Any:
+        """The pool of connections, a urllib3 `PoolManager`: where the network begins."""
+        return self._client.rest_client.pool_manager
 
     def get(self, path: str, parameters: Mapping[str, str | int] | None = None, *, doing: str) -> bytes:
         """Return the body of an answer, asked for again where the trouble may pass (429, 5xx, a broken answer).
@@ -99,7 +111,7 @@ class ApiServer:
         pause = FIRST_PAUSE_S
         for remaining in range(TRIES - 1, -1, -1):
             try:
-                status, body, asked_pause = self._ask(f"{self.url}{path}{query}")
+                status, body, wanted_pause = self._ask(f"{self.url}{path}{query}")
             except _BrokenAnswerError as error:
                 if not remaining:
                     raise HostError(f"{self.url}: {doing}: {error.message}") from error
@@ -108,8 +120,8 @@ class ApiServer:
                 if status == 200:
                     return body
                 if status not in _TRANSIENT or not remaining:
-                    raise _refusal(self.url, doing, status, body)
-                time.sleep(min(max(pause, asked_pause), LONGEST_PAUSE_S))
+                    raise refusal(self.url, doing, status, body)
+                time.sleep(min(max(pause, wanted_pause), LONGEST_PAUSE_S))
             pause *= 2
         raise AssertionError  # the last turn of the loop returns or raises
 
@@ -124,10 +136,10 @@ class ApiServer:
         from urllib3.exceptions import HTTPError, InsecureRequestWarning, ProtocolError  # noqa: PLC0415 - the same
 
         try:
-            headers = {"Accept": "application/json", "User-Agent": "rulegen", **self._authorization()}
+            headers = self.headers()
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", InsecureRequestWarning)  # told once, in our own words
-                answer = self._client.rest_client.pool_manager.request(
+                answer = self.pool.request(
                     "GET",
                     url,
                     headers=headers,
@@ -137,14 +149,19 @@ class ApiServer:
         except ProtocolError as error:
             raise _BrokenAnswerError(f"the connection broke off: {_one_line(error.args[-1])}") from error
         except (HTTPError, OSError, ValueError) as error:
-            raise _unreachable(self.url, error) from error
-        return int(answer.status), bytes(answer.data), _seconds(answer.headers.get("Retry-After"))
+            raise unreachable(self.url, error) from error
+        return int(answer.status), bytes(answer.data), asked_pause(answer.headers.get("Retry-After"))
 
-    def _authorization(self) -> dict[str, str]:
-        """Return the headers that say who we are; renews a token that has expired."""
+    def headers(self) -> dict[str, str]:
+        """Return the headers of a request, with what says who we are; renews a token that has expired.
+
+        Raises:
+            HostError: A credential plugin failed.
+        """
         with _complaints_of_plugins():
             settings = self._configuration.auth_settings()
-        return {one["key"]: one["value"] for one in settings.values() if one["in"] == "header" and one["value"]}
+        login = {one["key"]: one["value"] for one in settings.values() if one["in"] == "header" and one["value"]}
+        return {"Accept": "application/json", "User-Agent": "rulegen", **login}
 
 
 class _BrokenAnswerError(HostError):
@@ -203,13 +220,15 @@ def _complaints_of_plugins() -> Iterator[None]:
     """Turn what the official client only logs, a credential plugin that failed, into an error.
 
     Raises:
-        HostError: Something was logged as an error in the body.
+        HostError: Something was logged as an error in the body, by this thread.
     """
     said: list[str] = []
+    thread = threading.get_ident()
 
     class Listener(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            said.append(record.getMessage())
+            if record.thread == thread:
+                said.append(record.getMessage())
 
     listener = Listener(logging.ERROR)
     root = logging.getLogger()
@@ -225,7 +244,8 @@ def _complaints_of_plugins() -> Iterator[None]:
         )
 
 
-def _refusal(url: str, doing: str, status: int, body: bytes) -> RefusedError:
+def refusal(url: str, doing: str, status: int, body: bytes) -> RefusedError:
+    """Return the error that an answer with another status than 200 is, in words for people."""
     message = _status_message(body)
     tail = f": {message}" if message else ""
     match status:
@@ -252,7 +272,8 @@ def _status_message(body: bytes) -> str:
     return _one_line(message) if isinstance(message, str) else ""
 
 
-def _unreachable(url: str, error: Exception) -> HostError:
+def unreachable(url: str, error: Exception) -> HostError:
+    """Return what kept a request from being answered, in words for people."""
     from urllib3 import exceptions  # noqa: PLC0415 - comes with the client
 
     said = _one_line(error)
@@ -268,7 +289,8 @@ def _unreachable(url: str, error: Exception) -> HostError:
     return HostError(f"{url}: cannot be reached: {said}", hint="is it the right address, and does it run?")
 
 
-def _seconds(header: str | None) -> float:
+def asked_pause(header: str | None) -> float:
+    """Return the seconds of a Retry-After header (RFC 9110); API servers never send a date there."""
     return float(header) if header and header.isascii() and header.isdigit() else 0.0
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from rulegen.errors import Warnings
+    from rulegen.kube.decode import ListPage
     from rulegen.kube.objects import KubeObject
     from rulegen.kube.validate import Decoded
     from rulegen.kube.world import ObjectName
@@ -61,6 +62,7 @@ INGRESSES: Final = Collection(Ingress, "/apis/networking.k8s.io/v1/ingresses", "
 INGRESS_CLASSES: Final = Collection(
     IngressClass, "/apis/networking.k8s.io/v1/ingressclasses", "ingressclasses.networking.k8s.io"
 )
+NODES: Final = "/api/v1/nodes"
 SHOWN_NAMES: Final = 3
 
 
@@ -162,7 +164,10 @@ def list_all(server: ApiServer, collection: Collection, page_size: int = PAGE_SI
                 raise
             found.clear()
             continue
-        token = _take_page(server, collection, raw, found)
+        page = read_page(server.url, collection.kind, raw)
+        found += page.objects
+        found += page.rejected
+        token = page.continue_token
         if not token:
             return found
         if token == parameters.get("continue"):
@@ -174,24 +179,26 @@ class _Head(msgspec.Struct):
     kind: str = ""
 
 
-def _take_page(server: ApiServer, collection: Collection, raw: bytes, found: list[Decoded | Rejected]) -> str:
-    """Add the objects of a page to `found` and return the token of the next one.
+def read_page(url: str, kind: type[KubeObject], raw: bytes) -> ListPage:
+    """Return the objects of a page, and where the next one and a watch begin.
+
+    Args:
+        url: Of the server, for messages.
+        kind: Of the objects that were asked for.
+        raw: The body of the answer.
 
     Raises:
         HostError: It is no page of such a list; also if it is `{}`, which would read as an empty one.
     """
-    expected = f"{collection.kind.__name__}List"
+    expected = f"{kind.__name__}List"
     try:
         head = msgspec.json.decode(raw, type=_Head)
         if head.kind != expected:
-            raise InputError(server.url, f"got {head.kind[:40]!r}, expected a {expected}")  # noqa: TRY301
-        page = decode_list(raw, collection.kind, source=server.url)
+            raise InputError(url, f"got {head.kind[:40]!r}, expected a {expected}")  # noqa: TRY301
+        return decode_list(raw, kind, source=url)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InputError) as error:
-        said = error.message if isinstance(error, InputError) else f"{server.url}: no {expected}: {error}"
+        said = error.message if isinstance(error, InputError) else f"{url}: no {expected}: {error}"
         raise HostError(said, hint="is that the address of an API server?") from error
-    found += page.objects
-    found += page.rejected
-    return page.continue_token
 
 
 def _owned(slices: list[Decoded | Rejected], services: list[Decoded | Rejected]) -> list[Decoded | Rejected]:
@@ -211,7 +218,7 @@ def _owner(one: Decoded) -> tuple[str, str]:
 
 def _node(server: ApiServer, node: str, warnings: Warnings | None) -> list[Decoded | Rejected]:
     try:
-        raw = server.get(f"/api/v1/nodes/{quote(node, safe='')}", doing="get nodes")
+        raw = server.get(f"{NODES}/{quote(node, safe='')}", doing="get nodes")
     except RefusedError as error:
         if error.status != 404:
             raise

@@ -10,12 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from rulegen.errors import Rejected
 from rulegen.kube.kinds import CLUSTER_SCOPED, title
 from rulegen.kube.wording import printable
 from rulegen.kube.world import ObjectName
 
 if TYPE_CHECKING:
+    from rulegen.errors import Rejected
     from rulegen.kube.objects import KubeObject
     from rulegen.kube.validate import Decoded
 
@@ -82,9 +82,7 @@ def called(kind: type[KubeObject], name: ObjectName) -> str:
     return title(kind.__name__, printable(name.namespace), printable(name.name))
 
 
-def key(kind: type[KubeObject], one: Decoded | Rejected) -> str:
-    """Return how an object of a list is called, usable or not: equals `called` for the name that it has."""
-    if isinstance(one, Rejected):
-        return one.object
+def name_of(one: Decoded) -> ObjectName:
+    """Return the name of a usable object, as events have it."""
     metadata = one.object.metadata
-    return called(kind, ObjectName(metadata.namespace, metadata.name))
+    return ObjectName(metadata.namespace, metadata.name)

@@ -1,0 +1,294 @@
+"""One thread that follows one collection of an API server: a list, then a watch from there, again and again.
+
+The server may do whatever it likes: forget where we were, fall silent, send what is no event, go away for hours. What
+was told before then stays; as soon as the server answers again, what it says is told. Two rules keep that true: a list
+is told whole or not at all, and a watch goes on from the last resourceVersion that was heard or not at all.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+from rulegen.errors import HostError, InputError, Rejected
+from rulegen.host.apilink import TroubleError
+from rulegen.host.apiserver import read_page
+from rulegen.host.pace import Pace
+from rulegen.kube.events import Changed, Gone, Listed, called, name_of
+from rulegen.kube.watchline import GONE, Bookmark, Refusal, read_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from rulegen.host.apilink import Answer, Link
+    from rulegen.host.apiserver import Collection
+    from rulegen.host.pace import Timing
+    from rulegen.host.tally import Tally
+    from rulegen.kube.decode import ListPage
+    from rulegen.kube.events import Event
+    from rulegen.kube.validate import Decoded
+    from rulegen.kube.world import ObjectName
+
+MAX_LINE: Final = 16 << 20
+"""Bytes of one event. A server takes objects of up to 3 MiB; JSON may be a few times longer than what is kept of it."""
+MAX_PAGE: Final = 256 << 20
+"""Bytes of one page of a list."""
+EXPIRED_LISTS: Final = 3
+
+
+class Follower:
+    """Follows one collection, or one object of it that is asked for by its name, in a thread of its own.
+
+    Attributes:
+        collection: What is followed.
+        only: The one object, or None for all. It is told as `Changed` and `Gone`, never as a list.
+        is_listed: Whether it was told once what is there.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        collection: Collection,
+        emit: Callable[[Event], None],
+        tally: Tally,
+        timing: Timing,
+        *,
+        page_size: int,
+        only: ObjectName | None = None,
+    ) -> None:
+        self.collection = collection
+        self.only = only
+        self.is_listed = False
+        self._link = link
+        self._emit = emit
+        self._tally = tally
+        self._timing = timing
+        self._page_size = page_size
+        self._pace = Pace(timing)
+        self._kind = collection.kind.__name__
+        self._ended = threading.Event()
+        self._gate = threading.RLock()
+        self._answer: Answer | None = None
+        self._version = ""
+        self._knows_object = False
+        self._thread = threading.Thread(target=self._run, name=f"watch {collection.noun} {only or ''}", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._tally.begin(self, self._kind)
+        self._thread.start()
+
+    def end(self) -> None:
+        """Tell nothing any more; the thread ends by itself, at once if it waits for more of an answer."""
+        with self._gate:  # what is being told now is told to its end
+            self._ended.set()
+        answer = self._answer
+        if answer is not None:
+            answer.shut()
+        self._tally.end(self)
+
+    def join(self, seconds: float) -> None:
+        """Wait for the end of the thread, for at most that long."""
+        if self.is_alive():
+            self._thread.join(max(seconds, 0.0))
+
+    def is_alive(self) -> bool:
+        """Tell whether the thread is running."""
+        return self._thread.is_alive()
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            try:
+                if not self._version:
+                    self._version = self._list()
+                self._watch()
+            except TroubleError as error:
+                self._sit_out(error)
+            except Exception as error:  # noqa: BLE001 - a fault of ours is told, and all is read anew: the thread must go on
+                self._version = ""
+                self._sit_out(TroubleError(f"{self.collection.noun}: {type(error).__name__}: {error}", "internal"))
+
+    def _sit_out(self, error: TroubleError) -> None:
+        """Wait as long as this error asks for."""
+        if self._ended.is_set():
+            return
+        self._tally.failed(self._kind, error.reason)
+        self._pace.fail()
+        if error.status in {401, 403} or error.reason in {"credentials", "internal"} or self._pace.failures > 1:
+            self._tally.trouble(self, self._kind, error.message)
+        if error.reason in {"expired", "garbage", "too large"} or error.status == 400 or self._pace.is_outage(error):
+            self._version = ""
+        is_slow = error.status == 403
+        if self.only is not None and error.status in {403, 404}:
+            is_slow = not (self._knows_object and self._pace.is_patient())
+            if is_slow:
+                self._tell_object(None)
+        self._timing.sleep(self._ended, self._pace.pause(error, is_slow=is_slow))
+
+    # -- the list ------------------------------------------------------------------------------------------------------
+
+    def _list(self) -> str:
+        """Tell all that is there, and return where a watch goes on.
+
+        Raises:
+            TroubleError: It could not be read to its end; nothing was told.
+        """
+        for _ in range(EXPIRED_LISTS):
+            try:
+                objects, version = self._pages()
+            except TroubleError as error:
+                if error.reason == "expired":  # it took longer than the server remembers: in fewer pages it takes less
+                    self._page_size *= 4
+                elif error.reason == "too large":
+                    self._page_size = max(1, self._page_size // 8)
+                elif error.status == 400 and self._can_ask_for_more():
+                    self.collection = self.collection._replace(fields="")
+                else:
+                    raise
+                last = error
+            else:
+                break
+        else:
+            raise last
+        self._tally.listed(self._kind)
+        if self.only is not None:
+            self._tell_object(next((one for one in objects if self._is_only(one)), None))
+        else:
+            self._tell(Listed(self.collection.kind, tuple(objects)))
+            self.is_listed = True
+        return version
+
+    def _can_ask_for_more(self) -> bool:
+        """Tell whether a field selector, which older servers do not know, is there only to spare us some objects."""
+        return bool(self.collection.fields) and not self.collection.fields.startswith("metadata.name=")
+
+    def _pages(self) -> tuple[list[Decoded | Rejected], str]:
+        """Return all objects, and the resourceVersion of the first page: no change after that can be missed."""
+        found: list[Decoded | Rejected] = []
+        version = token = ""
+        while True:
+            page = self._page(token)
+            found += page.objects
+            found += page.rejected
+            version = version or page.resource_version
+            if not page.continue_token:
+                break
+            if page.continue_token == token:
+                raise TroubleError(f"{self._link.url}: {self.collection.noun}: the same page over and over", "garbage")
+            token = page.continue_token
+        if not version:
+            raise TroubleError(f"{self._link.url}: {self.collection.noun}: a list without resourceVersion", "garbage")
+        return found, version
+
+    def _page(self, token: str) -> ListPage:
+        parameters: dict[str, str | int] = {"limit": self._page_size}
+        if token:
+            parameters["continue"] = token
+        with self._asking(parameters, "list", self._timing.list_silence) as answer:
+            raw = answer.body(MAX_PAGE)
+        self._tally.heard(self)
+        try:
+            return read_page(self._link.url, self.collection.kind, raw)
+        except HostError as error:
+            raise TroubleError(error.message, "garbage", hint=error.hint) from error
+
+    @contextmanager
+    def _asking(self, parameters: dict[str, str | int], verb: str, silence_s: float) -> Iterator[Answer]:
+        collection = self.collection
+        if collection.labels:
+            parameters["labelSelector"] = collection.labels
+        if collection.fields:
+            parameters["fieldSelector"] = collection.fields
+        doing = f"{verb} {collection.noun}"
+        answer = self._link.ask(collection.path, parameters, doing=doing, silence_s=silence_s)
+        self._answer = answer
+        try:
+            if not self._ended.is_set():  # else nobody would shut it
+                yield answer
+            else:
+                raise TroubleError("the end", "cut")
+        finally:
+            self._answer = None
+            answer.close()
+
+    # -- the watch -----------------------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """Tell what changes, until the watch ends as it should.
+
+        Raises:
+            TroubleError: It did not begin, or ended otherwise.
+        """
+        timing = self._timing
+        parameters: dict[str, str | int] = {
+            "watch": "1",
+            "resourceVersion": self._version,
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": round(timing.draw(timing.watch_least, timing.watch_most)) or 1,
+        }
+        began = timing.clock()
+        with self._asking(parameters, "watch", timing.watch_silence) as answer:
+            self._tally.watched(self._kind)
+            self._tally.heard(self)
+            self._tally.well(self)
+            try:
+                for line in answer.lines(MAX_LINE):
+                    self._take(line)
+            except TroubleError as error:
+                if error.reason != "timeout":
+                    raise
+            finally:
+                lasted = timing.clock() - began
+                if lasted >= timing.short_watch:
+                    self._pace.good()
+        if lasted < timing.short_watch:
+            raise TroubleError(f"{self._link.url}: a watch of {self.collection.noun} ended at once", "short")
+
+    def _take(self, line: bytes) -> None:
+        if not line.strip():
+            return
+        self._tally.heard(self)
+        try:
+            said = read_line(line, self.collection.kind, source=self._link.url)
+        except InputError as error:
+            raise TroubleError(error.message, "garbage") from error
+        if isinstance(said, Refusal):
+            self._version = ""
+            reason = "expired" if said.code == GONE else "error event"
+            words = f"{self._link.url}: watch {self.collection.noun}: {said.message} ({said.code})"
+            raise TroubleError(words, reason, retry_after=said.retry_after)
+        if isinstance(said, Bookmark):
+            self._tally.told(self._kind, "bookmark")
+        elif self.only is None or said.event.name == self.only:
+            self._tally.told(self._kind, "changed" if isinstance(said.event, Changed) else "gone")
+            self._knows_object = isinstance(said.event, Changed)
+            self._tell(said.event)
+        self._version = said.version or self._version
+        self._pace.good()
+
+    # -- telling -------------------------------------------------------------------------------------------------------
+
+    def _tell_object(self, one: Decoded | Rejected | None) -> None:
+        """Tell of the only object; once if it is not there."""
+        if self.only is None:
+            return
+        kind = self.collection.kind
+        if one is not None:
+            self._tell(Changed(kind, one, self.only))
+        elif self._knows_object or not self.is_listed:
+            self._tell(Gone(kind, self.only))
+        self._knows_object = one is not None
+        self.is_listed = True
+
+    def _is_only(self, one: Decoded | Rejected) -> bool:
+        if self.only is None:
+            return False
+        if isinstance(one, Rejected):
+            return one.object == called(self.collection.kind, self.only)
+        return name_of(one) == self.only
+
+    def _tell(self, event: Event) -> None:
+        with self._gate:
+            if not self._ended.is_set():
+                self._emit(event)

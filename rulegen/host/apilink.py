@@ -1,0 +1,307 @@
+"""The connection of a long-running program to its API server: for many threads, renewed, and cut at the end.
+
+Answers are read as they come. What keeps one from coming is a `TroubleError`, which also says of which sort it is, so
+that whoever asked can decide when to ask again.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlencode
+from weakref import WeakSet
+
+from rulegen.errors import HostError
+from rulegen.host.apiclient import ApiServer, asked_pause, refusal, unreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+IDLE_CONNECTIONS: Final = 4096
+"""More than there will be: the pool logs a warning for each one beyond."""
+CONNECT_TIMEOUT_S: Final = 5.0
+CHUNK: Final = 1 << 16
+MAX_STATUS_BODY: Final = 1 << 16
+"""Bytes of an error's body that are looked at: it may be a page of a proxy."""
+
+
+class TroubleError(HostError):
+    """Something was in the way between us and the API server, and may pass.
+
+    Attributes:
+        reason: Of which sort, for counters: `connection`, `timeout`, `tls`, `credentials`, `cut`, `too large`,
+            `garbage`, `expired`, or the HTTP status.
+        status: The HTTP status, 0 if there was none.
+        retry_after: Seconds for which the server wants to be left alone.
+    """
+
+    def __init__(self, message: str, reason: str, *, status: int = 0, retry_after: float = 0.0, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.reason = reason
+        self.status = status
+        self.retry_after = retry_after
+
+
+class Link:
+    """A connection to one API server, for all threads of the program.
+
+    Attributes:
+        url: Where the server is.
+        is_verified: Whether its certificate is.
+        generation: How often the configuration was read.
+    """
+
+    def __init__(self, kubeconfig: str | None = None, context: str | None = None) -> None:
+        """Read the configuration; nothing is sent yet.
+
+        Raises:
+            HostError: There is no configuration, or none that can be used.
+        """
+        self._named = (kubeconfig, context)
+        self._lock = threading.Lock()
+        self._open: WeakSet[Any] = WeakSet()
+        self._open_lock = threading.Lock()
+        self._is_cut = False
+        self.generation = 0
+        self._server = self._read_configuration()
+        self.url = self._server.url
+        self.is_verified = self._server.is_verified
+
+    def ask(self, path: str, parameters: Mapping[str, str | int], *, doing: str, silence_s: float) -> Answer:
+        """Send a GET and return the answer, once its head is there. It is to be closed.
+
+        Args:
+            path: As `/api/v1/services`.
+            parameters: Of the query.
+            doing: What for, as `list services`, for messages.
+            silence_s: How long the server may say nothing, before its head and in its body.
+
+        Raises:
+            TroubleError: There is no answer, or another than 200.
+        """
+        from urllib3 import Timeout  # noqa: PLC0415 - comes with the client
+        from urllib3.exceptions import HTTPError  # noqa: PLC0415 - the same
+
+        if self._is_cut:
+            raise TroubleError(f"{self.url}: the end", "cut")
+        with self._lock:
+            server, generation = self._server, self.generation
+            try:
+                headers = server.headers()
+            except HostError as error:
+                raise TroubleError(error.message, "credentials", hint=error.hint) from error
+        try:
+            response = server.pool.request(
+                "GET",
+                f"{server.url}{path}?{urlencode(parameters)}",
+                headers=headers,
+                retries=False,
+                redirect=False,
+                preload_content=False,
+                timeout=Timeout(connect=CONNECT_TIMEOUT_S, read=silence_s),
+            )
+        except (HTTPError, OSError, ValueError) as error:
+            told = unreachable(server.url, error)
+            raise TroubleError(told.message, _reason(error), hint=told.hint) from error
+        answer = Answer(server.url, response)
+        if response.status == 200:
+            return answer
+        if response.status == 401:
+            self._renew(generation)
+        raise answer.refused(doing)
+
+    def _renew(self, generation: int) -> None:
+        """Read the configuration anew, as its credentials are refused; once for all threads that noticed.
+
+        Raises:
+            TroubleError: It cannot be read; the one there was stays.
+        """
+        with self._lock:
+            if generation != self.generation:
+                return
+            try:
+                server = self._read_configuration()
+            except HostError as error:
+                raise TroubleError(error.message, "credentials", hint=error.hint) from error
+            self._server.pool.clear()  # the idle ones; those in use go on
+            self._server = server
+
+    def _read_configuration(self) -> ApiServer:
+        from urllib3 import disable_warnings  # noqa: PLC0415 - comes with the client
+        from urllib3.exceptions import InsecureRequestWarning  # noqa: PLC0415 - the same
+
+        server = ApiServer(*self._named, connections=IDLE_CONNECTIONS)
+        server.pool.pool_classes_by_scheme = _cuttable_pools(self._begun)
+        if not server.is_verified:
+            disable_warnings(InsecureRequestWarning)  # the caller tells it, in our own words
+        self.generation += 1
+        return server
+
+    def _begun(self, connection: Any) -> None:
+        with self._open_lock:
+            self._open.add(connection)
+            if self._is_cut:
+                connection.cut()
+
+    def cut(self) -> None:
+        """Break all connections, also those that a thread is waiting on; no further one can be made."""
+        with self._open_lock:
+            self._is_cut = True
+            for connection in list(self._open):
+                connection.cut()
+        if self._lock.acquire(timeout=0.1):  # a credential plugin that hangs must not keep us
+            try:
+                self._server.pool.clear()
+            finally:
+                self._lock.release()
+
+
+class Answer:
+    """An answer whose body is read as it comes."""
+
+    def __init__(self, url: str, response: Any) -> None:
+        self._url = url
+        self._response = response
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the body, piece by piece, each as soon as it is there.
+
+        Raises:
+            TroubleError: It breaks off.
+        """
+        from urllib3.exceptions import HTTPError  # noqa: PLC0415 - comes with the client
+
+        response = self._response
+        try:
+            if response.chunked and response.supports_chunked_reads():
+                yield from response.read_chunked(CHUNK)
+            else:
+                while piece := response.read1(CHUNK):
+                    yield piece
+        except (HTTPError, OSError, ValueError, AttributeError) as error:  # the latter two: cut by another thread
+            told = unreachable(self._url, error)
+            reason = _reason(error)
+            raise TroubleError(told.message, "cut" if reason == "connection" else reason, hint=told.hint) from error
+
+    def body(self, limit: int) -> bytes:
+        """Return the whole body and close the answer.
+
+        Raises:
+            TroubleError: It breaks off, or is longer than `limit` bytes.
+        """
+        pieces: list[bytes] = []
+        size = 0
+        try:
+            for piece in self.chunks():
+                pieces.append(piece)
+                size += len(piece)
+                if size > limit:
+                    raise TroubleError(f"{self._url}: an answer of more than {limit} bytes", "too large")
+        finally:
+            self.close()
+        return b"".join(pieces)
+
+    def lines(self, limit: int) -> Iterator[bytes]:
+        """Yield the lines of the body, each as soon as it is whole; what follows the last line feed is no line.
+
+        Raises:
+            TroubleError: It breaks off, or a line is longer than `limit` bytes.
+        """
+        begun: list[bytes] = []
+        size = 0
+        for piece in self.chunks():
+            first, *more = piece.split(b"\n")
+            begun.append(first)
+            size += len(first)
+            if size > limit:
+                raise TroubleError(f"{self._url}: an event of more than {limit} bytes", "too large")
+            if not more:
+                continue
+            yield b"".join(begun)
+            yield from more[:-1]
+            begun, size = [more[-1]], len(more[-1])
+
+    def refused(self, doing: str) -> TroubleError:
+        """Return the error that this answer is, and close it."""
+        found = b""
+        try:
+            for piece in self.chunks():
+                found += piece
+                if len(found) > MAX_STATUS_BODY:
+                    break
+        except TroubleError:
+            found = b""  # the status tells enough
+        self.close()
+        status = int(self._response.status)
+        told = refusal(self._url, doing, status, found)
+        reason = "expired" if status == 410 else str(status)
+        pause = asked_pause(self._response.headers.get("Retry-After"))
+        return TroubleError(told.message, reason, status=status, retry_after=pause, hint=told.hint)
+
+    def shut(self) -> None:
+        """End the reading of another thread."""
+        with suppress(ValueError, RuntimeError, OSError):  # it ended by itself
+            self._response.shutdown()
+
+    def close(self) -> None:
+        """Give the connection back if the body was read to its end, else close it."""
+        if not self._response.closed:
+            self._response.close()
+        self._response.release_conn()
+
+
+def _reason(error: Exception) -> str:
+    from urllib3 import exceptions  # noqa: PLC0415 - comes with the client
+
+    if isinstance(error, exceptions.SSLError) or "[SSL" in str(error):
+        return "tls"
+    if isinstance(error, exceptions.TimeoutError) and not isinstance(error, exceptions.NewConnectionError):
+        return "timeout"
+    return "connection"
+
+
+def _cuttable_pools(begun: Callable[[Any], None]) -> dict[str, Any]:
+    """Return kinds of pools, by scheme, whose connections tell that they begin and can be cut by another thread."""
+    from urllib3.connection import HTTPConnection, HTTPSConnection  # noqa: PLC0415 - comes with the client
+    from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool  # noqa: PLC0415 - the same
+
+    class Cuttable(HTTPConnection):
+        _raw: socket.socket | None = None
+        _read: socket.socket | None = None
+
+        def connect(self) -> None:
+            try:
+                super().connect()
+            finally:
+                raw, self._raw = self._raw, None
+                if raw is not None:
+                    raw.close()
+
+        def _new_conn(self) -> socket.socket:
+            made = super()._new_conn()
+            self._raw = made.dup()  # TLS takes the descriptor out of `made`, and shows its own after the handshake only
+            begun(self)
+            return made
+
+        def getresponse(self) -> Any:
+            self._read = self.sock  # which is taken away where the server ends the connection with its answer
+            return super().getresponse()
+
+        def cut(self) -> None:
+            for one in (self._raw, self._read, self.sock):
+                if one is not None:
+                    with suppress(OSError):  # it ended by itself
+                        socket.socket.shutdown(one, socket.SHUT_RDWR)  # TLS's own would forget its state meanwhile
+
+    class CuttableTls(Cuttable, HTTPSConnection):
+        pass
+
+    class Pool(HTTPConnectionPool):
+        ConnectionCls = Cuttable
+
+    class TlsPool(HTTPSConnectionPool):
+        ConnectionCls = CuttableTls
+
+    return {"http": Pool, "https": TlsPool}

@@ -1,0 +1,174 @@
+"""The cluster as it changes: each kind of object that networking on a node needs, listed once and watched from then on.
+
+For programs that run for months. What is asked for is what kube-proxy asks for (see `rulegen.host.apiserver`), Secrets
+and ConfigMaps one by one by their names, which come and go. Nothing is kept here of what was told.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Final, Self
+
+from rulegen.host.apifollow import Follower
+from rulegen.host.apilink import Link
+from rulegen.host.apiserver import INGRESS_CLASSES, INGRESSES, NODES, PAGE_SIZE, SERVICES, SLICES, Collection
+from rulegen.host.pace import Timing
+from rulegen.host.tally import Counts, Tally
+from rulegen.kube.kinds import title
+from rulegen.kube.objects import ConfigMap, Node, Secret
+from rulegen.kube.wording import is_label, is_subdomain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from rulegen.kube.events import Event
+    from rulegen.kube.objects import KubeObject
+    from rulegen.kube.world import ObjectName
+
+END_S: Final = 1.0
+"""How long the end may take."""
+
+
+def _be_quiet(_: str) -> None:
+    """Warn nobody."""
+
+
+class Watch:
+    """Follows the cluster, in a thread for each collection, and tells each event as it comes.
+
+    Events of a kind are told in order, by the same thread; those of several kinds at the same time. `emit` must take an
+    event and return: it must not wait for a thread that calls a method of this class.
+
+    Attributes:
+        url: Of the API server.
+    """
+
+    def __init__(
+        self,
+        emit: Callable[[Event], None],
+        *,
+        kubeconfig: str | None = None,
+        context: str | None = None,
+        node: str | None = None,
+        ingress: bool = False,
+        warn: Callable[[str], None] = _be_quiet,
+        timing: Timing | None = None,
+        page_size: int = PAGE_SIZE,
+    ) -> None:
+        """Read the configuration; nothing is sent before `start`.
+
+        Args:
+            emit: Is given each event.
+            kubeconfig: As for `ApiServer`.
+            context: As for `ApiServer`.
+            node: The Node to follow; none by default.
+            ingress: Whether Ingresses are served: then they, their classes, and all Services are followed.
+            warn: Is given what a person must know, one line each, when it begins to be so.
+            timing: How long to wait for what.
+            page_size: How many objects to ask for at once.
+
+        Raises:
+            HostError: There is no configuration, or none that can be used.
+        """
+        self._emit = emit
+        self._timing = timing or Timing()
+        self._page_size = page_size
+        self._tally = Tally(self._timing.clock, warn)
+        self._link = Link(kubeconfig, context)
+        self.url = self._link.url
+        if not self._link.is_verified:
+            warn(f"{self.url}: TLS certificates are not verified, as the kubeconfig demands")
+        wanted = [SERVICES, SLICES]
+        if ingress:
+            wanted = [*(one._replace(labels="", fields="") for one in wanted), INGRESSES, INGRESS_CLASSES]
+        if node:
+            wanted.append(Collection(Node, NODES, "nodes", fields=f"metadata.name={_literal(node)}"))
+        self._lock = threading.Lock()
+        self._is_over = False
+        self._followers = [self._follower(one) for one in wanted]
+        self._named: dict[tuple[type[KubeObject], ObjectName], Follower] = {}
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Begin to follow."""
+        for one in self._followers:
+            one.start()
+
+    def stop(self) -> bool:
+        """End all threads; no event is told after this returns.
+
+        Returns:
+            Whether all ended within a second. One that is just making a connection ends a few seconds later.
+        """
+        with self._lock:
+            self._is_over = True
+            all_of_them = [*self._followers, *self._named.values()]
+        for one in all_of_them:
+            one.end()
+        self._link.cut()
+        until = self._timing.clock() + END_S
+        for one in all_of_them:
+            one.join(until - self._timing.clock())
+        return not any(one.is_alive() for one in all_of_them)
+
+    def refer_to(self, *, secrets: Iterable[ObjectName] = (), config_maps: Iterable[ObjectName] = ()) -> None:
+        """Follow just these Secrets and ConfigMaps from now on.
+
+        Each is told as `Changed` or `Gone`, soon after it was first named here; of one that is no longer named, nothing
+        is told any more. What can be the name of none is passed over.
+        """
+        wanted: set[tuple[type[KubeObject], ObjectName]] = {(Secret, name) for name in secrets}
+        wanted |= {(ConfigMap, name) for name in config_maps}
+        wanted = {(kind, name) for kind, name in wanted if is_label(name.namespace) and is_subdomain(name.name)}
+        with self._lock:
+            if self._is_over:
+                return
+            superfluous = [self._named.pop(one) for one in [*self._named] if one not in wanted]
+            for kind, name in sorted(wanted - self._named.keys(), key=lambda one: (one[0].__name__, one[1])):
+                follower = self._follower(_one_object(kind, name), name)
+                self._named[kind, name] = follower
+                follower.start()
+        for one in superfluous:
+            one.end()
+
+    @property
+    def has_synced(self) -> bool:
+        """Whether each collection was told once as a whole; those that are followed by name do not count."""
+        return all(one.is_listed for one in self._followers)
+
+    def unanswered(self) -> tuple[str, ...]:
+        """Return what was not told yet even once, as `services`, `Secret shop/tls`."""
+        with self._lock:
+            named = [title(kind.__name__, *name) for (kind, name), one in self._named.items() if not one.is_listed]
+        return (*(one.collection.noun for one in self._followers if not one.is_listed), *named)
+
+    def counts(self) -> Counts:
+        """Return what was counted up to now, for metrics."""
+        return self._tally.counts()
+
+    def _follower(self, collection: Collection, only: ObjectName | None = None) -> Follower:
+        return Follower(
+            self._link, collection, self._emit, self._tally, self._timing, page_size=self._page_size, only=only
+        )
+
+
+def _one_object(kind: type[KubeObject], name: ObjectName) -> Collection:
+    noun = f"{kind.__name__.lower()}s"
+    return Collection(
+        kind, f"/api/v1/namespaces/{name.namespace}/{noun}", noun, fields=f"metadata.name={_literal(name.name)}"
+    )
+
+
+def _literal(value: str) -> str:
+    r"""Return a value as it stands in a field selector.
+
+    >>> _literal("a,b=c")
+    'a\\,b\\=c'
+    """
+    return value.replace("\\", "\\\\").replace(",", "\\,").replace("=", "\\=")

@@ -1,0 +1,106 @@
+"""When to ask an API server again that did not answer as it should: exponential backoff, with all of it drawn by lot.
+
+Thousands of nodes lose the same server at the same moment. Source for the full jitter: M. Brooker, "Exponential Backoff
+And Jitter", AWS Architecture Blog, 2015.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable
+
+    from rulegen.host.apilink import TroubleError
+
+UNANSWERED: Final = 3
+"""After so many refusals in a row the resourceVersion itself may be at fault: the server was put back to a backup."""
+PATIENCE: Final = 3
+"""Tries with which a missing right is believed: a server that just started does not know its roles yet."""
+
+
+def _wait(ended: threading.Event, seconds: float) -> None:
+    ended.wait(seconds)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """How long to wait for what, in seconds; and by which clock and dice.
+
+    Attributes:
+        first_pause: Bound of the first pause; each one is drawn between 0 and its bound, which doubles.
+        longest_pause: Greatest bound.
+        slow_pause: Before asking again for what we may not read; drawn from half of it.
+        longest_asked_pause: However long the server asks us to stay away.
+        list_silence: How long the server may say nothing within a list.
+        watch_silence: The same within a watch: more than the minute between two bookmarks.
+        watch_least: How long a watch lasts, at least.
+        watch_most: How long it lasts at most; drawn between the two.
+        short_watch: A watch that ended sooner was not a good answer.
+        outage: After so long without a good answer, all is listed anew.
+        clock: Seconds that only grow.
+        draw: A number between two.
+        sleep: Waits for so many seconds, or until the event.
+    """
+
+    first_pause: float = 0.5
+    longest_pause: float = 30.0
+    slow_pause: float = 60.0
+    longest_asked_pause: float = 600.0
+    list_silence: float = 60.0
+    watch_silence: float = 90.0
+    watch_least: float = 300.0
+    watch_most: float = 600.0
+    short_watch: float = 1.0
+    outage: float = 120.0
+    clock: Callable[[], float] = time.monotonic
+    draw: Callable[[float, float], float] = random.uniform
+    sleep: Callable[[threading.Event, float], None] = _wait
+
+
+class Pace:
+    """Remembers the failures in a row of one who asks.
+
+    Attributes:
+        failures: How many there were since the last good answer.
+    """
+
+    def __init__(self, timing: Timing) -> None:
+        self._timing = timing
+        self._since = 0.0
+        self.failures = 0
+
+    def good(self) -> None:
+        """Begin anew."""
+        self.failures = 0
+
+    def fail(self) -> None:
+        """Count a failure."""
+        if not self.failures:
+            self._since = self._timing.clock()
+        self.failures += 1
+
+    def is_patient(self) -> bool:
+        """Tell whether so few tries failed that what was known before may still be true."""
+        return self.failures < PATIENCE
+
+    def is_outage(self, error: TroubleError) -> bool:
+        """Tell whether the server was away for so long, or refuses so firmly, that it may be another one by now."""
+        if error.status >= 500 and self.failures >= UNANSWERED:
+            return True
+        return self.failures > 0 and self._timing.clock() - self._since > self._timing.outage
+
+    def pause(self, error: TroubleError, *, is_slow: bool = False) -> float:
+        """Return for how many seconds to do nothing after this failure, which was counted."""
+        timing = self._timing
+        asked = min(error.retry_after, timing.longest_asked_pause)
+        if is_slow:
+            return max(asked, timing.draw(timing.slow_pause / 2, timing.slow_pause))
+        if self.failures <= 1 and (error.reason == "expired" or error.status == 401):
+            return asked  # what must be done about it is known, and was not tried yet
+        bound = min(timing.longest_pause, timing.first_pause * 2.0 ** min(self.failures - 1, 30))
+        return max(asked, timing.draw(0.0, bound))
