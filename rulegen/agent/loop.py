@@ -7,6 +7,8 @@ kernel's own notice, or time ────────┴─► check: read all, 
 from __future__ import annotations
 
 import queue
+import threading
+from itertools import groupby
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -18,6 +20,7 @@ from rulegen.road.services import ServiceRules
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from rulegen.agent.health import ServiceHealth
     from rulegen.agent.journal import Journal
     from rulegen.agent.state import AgentState
     from rulegen.agent.writer import KernelWriter
@@ -25,9 +28,17 @@ if TYPE_CHECKING:
     from rulegen.kube.world import ObjectName
     from rulegen.model.options import Options
     from rulegen.plan.plan import Plan
+    from rulegen.road import Compiled
+
+
+def _nothing() -> None:
+    """Do nothing."""
+
 
 FIRST_PAUSE_S: Final = 1.0
 LONGEST_PAUSE_S: Final = 60.0
+SHOWN: Final = 5
+"""Of things that others have changed, so many are told one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +78,9 @@ class Loop:
         signals: Events and wakes, put in by other threads.
         mends: Whether foreign changes are mended, or only told.
         has_synced: Whether every list has come once; before that nothing is written.
+        once: Whether to end when all is written once.
+        health: Tells load balancers of Services; None for nobody.
+        on_ready: Called when all was written for the first time.
     """
 
     options: Options
@@ -78,6 +92,9 @@ class Loop:
     clock: Callable[[], float]
     has_synced: Callable[[], bool]
     mends: bool = True
+    once: bool = False
+    health: ServiceHealth | None = None
+    on_ready: Callable[[], None] = _nothing
     signals: queue.SimpleQueue[Event | Wake] = field(default_factory=queue.SimpleQueue)
     cluster: Cluster = field(default_factory=Cluster)
     _rules: ServiceRules | None = None
@@ -86,6 +103,7 @@ class Loop:
     _sync_at: float = 0.0
     _pause_s: float = 0.0
     _must_check: bool = True
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self) -> str:
         """Keep on until a wake ends it; return why it ended."""
@@ -95,6 +113,8 @@ class Loop:
                 return ended
             if self.has_synced():
                 self.turn()
+                if self.once and self.state.is_alive:
+                    return "once"
 
     def turn(self) -> None:
         """Do what is due: a check where one is, else a sync of what is dirty."""
@@ -131,7 +151,9 @@ class Loop:
         except HostError:
             self._dirty.services |= names
             raise
-        rules.commit(update)
+        with self._lock:
+            rules.commit(update)
+        self._tell_health(rules)
         self.state.wrote(generation)
         self.state.syncs.add(self.clock() - began)
         self._sync_at = self.clock() + self.timing.min_sync_s
@@ -159,15 +181,31 @@ class Loop:
             self._rules, self._dirty.services = None, self._dirty.services | changed.services
             raise
         self._must_check = False
+        self._tell_health(self._rules)
         self.state.wrote(generation)
+        if is_first:
+            self.on_ready()
         self.state.full_syncs.add(self.clock() - began)
         self._check_at = self.clock() + self.timing.sync_s
 
+    def compiled(self) -> Compiled | None:
+        """Return all that is wanted now, for another thread to look at; None before it is known."""
+        with self._lock:
+            return self._rules.compiled() if self._rules is not None else None
+
+    def _tell_health(self, rules: ServiceRules) -> None:
+        if self.health is not None:
+            self.health.take(rules.services)
+        self.state.gauge("services", len(rules.services))
+        self.state.gauge("rejected", len(self.cluster.rejected))
+
     def _write(self, plan: Plan, *, is_first: bool, changed: set[ObjectName]) -> None:
         found = [] if is_first else damage(plan, changed)
-        for one in found:
-            self.state.count("drift", one.kind)
-            self.journal.warning("changed by others", what=one.text, mended=self.mends)
+        for kind, of_kind in groupby(sorted(found), key=lambda one: one.kind):
+            texts = [one.text for one in of_kind]
+            self.state.count("drift", kind, by=len(texts))
+            shown = "; ".join(texts[:SHOWN])
+            self.journal.warning("changed by others", kind=kind, count=len(texts), what=shown, mended=self.mends)
         if plan.is_empty:
             return
         if found and not self.mends and len(found) == len(plan.items):

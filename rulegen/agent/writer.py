@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from rulegen.host import conntrack, iptables, nfacct, variant
+from rulegen.host import conntrack, iptables, nfacct, sysctl, variant
 from rulegen.host.apply import perform, steps
 from rulegen.languages.iptables.ruleset import read
 from rulegen.languages.iptables.script import CHAINS_PER_COMMIT, script
@@ -68,7 +68,8 @@ class KernelWriter:
         counters = tuple(nfacct.counters()) if compiled.counts else None
         flows = [flow for family in self.facts.families for flow in conntrack.list_flows(self.run, family)]
         observed = Observed(rulesets=rulesets, flows=flows, counters=counters)
-        return plan_node(compiled, observed, self.facts, (), self.forgetting)
+        facts = replace(self.facts, sysctls=sysctl.read_all(self.facts.sysctls))
+        return plan_node(compiled, observed, facts, (), self.forgetting)
 
     def write(self, plan: Plan) -> int:
         """Make a plan so; return how many writes it took.

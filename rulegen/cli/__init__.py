@@ -21,6 +21,7 @@ ERROR, INTERRUPTED = 1, 130
 _COMMANDS = {
     "plan": "Show what would change on a node.",
     "apply": "Make a node's rules so.",
+    "run": "Keep a node so, as the cluster changes.",
     "export": "Write the desired state to files.",
     "cleanup": "Remove what is ours from a node.",
     "doctor": "Tell what this host offers, and what is wrong with it.",

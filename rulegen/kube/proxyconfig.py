@@ -201,6 +201,17 @@ def _faults(config: KubeProxyConfiguration) -> Iterator[Fault]:
             yield Fault(path, f"{text!r} is not a duration such as 30s or 1m30s")
 
 
+def seconds_of(text: str, default: float) -> float:
+    """Return a checked duration as Go writes it (`1m30s`), in seconds; the default for none.
+
+    >>> seconds_of("1m30s", 5), seconds_of("", 5), seconds_of("250ms", 5)
+    (90.0, 5, 0.25)
+    """
+    units = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+    parts = re.findall(r"([0-9]*\.?[0-9]+)(h|ms|m|s|us|µs|ns)", text)
+    return sum(float(number) * units[unit] for number, unit in parts) if text else default
+
+
 def _cidr_fault(path: str, cidr: str) -> Iterator[Fault]:
     try:
         parse_network(cidr.strip())

@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rulegen.kube.proxyconfig import seconds_of
 from rulegen.net import Address, Network, parse_address, parse_network
 
 if TYPE_CHECKING:
@@ -33,6 +34,10 @@ class Options:
         node_port_primary: Node ports listen on the node's primary addresses only.
         node_port_networks: Node ports listen on the addresses in these; empty for all.
         external_ips: Whether spec.externalIPs is honoured (gate AllowServiceExternalIPs).
+        min_sync_s: The least time between two writes, in seconds.
+        sync_s: The most time between two looks at all rules.
+        healthz_address: Where health is told, as `0.0.0.0:10256`; empty for nowhere.
+        metrics_address: Where metrics and views are told.
         oldest_claim_wins: Of two Services that claim one address and port, only the older gets it; else both do.
     """
 
@@ -51,6 +56,10 @@ class Options:
     node_port_networks: tuple[Network, ...] = ()
     external_ips: bool = True
     oldest_claim_wins: bool = True
+    min_sync_s: float = 1.0
+    sync_s: float = 30.0
+    healthz_address: str = "0.0.0.0:10256"
+    metrics_address: str = "127.0.0.1:10249"
 
     @classmethod
     def of(cls, config: KubeProxyConfiguration) -> Options:
@@ -73,6 +82,10 @@ class Options:
             cluster_cidrs=tuple(parse_network(c.strip()) for c in config.cluster_cidr.split(",") if c.strip()),
             node_port_primary=primary,
             node_port_networks=() if primary else tuple(parse_network(c) for c in config.node_port_addresses),
+            min_sync_s=seconds_of(config.iptables.min_sync_period, 1.0),
+            sync_s=seconds_of(config.iptables.sync_period, 30.0) or 30.0,
+            healthz_address=config.healthz_bind_address or "0.0.0.0:10256",
+            metrics_address=config.metrics_bind_address or "127.0.0.1:10249",
             external_ips=config.feature_gates.get("AllowServiceExternalIPs", True),
         )
 

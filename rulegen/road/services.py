@@ -15,7 +15,7 @@ from rulegen.model.table import ServiceTable
 from rulegen.road import Compiled, backend_of, step
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from rulegen.diff import Change
     from rulegen.kube.cluster import Cluster
@@ -132,6 +132,11 @@ class ServiceRules:
                 self._services.pop(name, None)
             else:
                 self._services[name] = service
+
+    @property
+    def services(self) -> Collection[Service]:
+        """All Services as they are in the kernel."""
+        return self._services.values()
 
     def before(self, name: ObjectName) -> Service | None:
         """Return a Service as it is in the kernel."""

@@ -1,0 +1,113 @@
+"""The agent's HTTP servers: health for the kubelet and load balancers, metrics and views for people, on loopback."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from rulegen.errors import HostError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+TIMEOUT_S: Final = 10.0
+"""How long a client may take to send its request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer.
+
+    Attributes:
+        headers: Beside those about its body.
+    """
+
+    status: int
+    body: str
+    kind: str = "text/plain; charset=utf-8"
+    headers: Mapping[str, str] | None = None
+
+    @classmethod
+    def of_json(cls, status: int, document: object, headers: Mapping[str, str] | None = None) -> Reply:
+        """Return an answer in JSON."""
+        return cls(status, json.dumps(document) + "\n", "application/json", headers)
+
+
+Page = "Callable[[], Reply]"
+
+
+class Server:
+    """Answers GET and HEAD on one address, from threads of its own."""
+
+    def __init__(self, address: str, port: int, pages: Mapping[str, Callable[[], Reply]]) -> None:
+        """Listen and answer.
+
+        Args:
+            address: IPv4 or IPv6.
+            port: TCP port; 0 for any that is free.
+            pages: Answers by path; that of `*` for every other path.
+
+        Raises:
+            HostError: The address cannot be listened on.
+        """
+
+        class Handler(BaseHTTPRequestHandler):
+            timeout = TIMEOUT_S
+            server_version = "rulegen"
+            sys_version = ""
+
+            def do_GET(self) -> None:
+                self._reply(with_body=True)
+
+            def do_HEAD(self) -> None:
+                self._reply(with_body=False)
+
+            def _reply(self, *, with_body: bool) -> None:
+                page = pages.get(urlsplit(self.path).path) or pages.get("*")
+                reply = page() if page else Reply(404, "not found\n")
+                encoded = reply.body.encode()
+                self.send_response(reply.status)
+                for name, value in {**(reply.headers or {}), "X-Content-Type-Options": "nosniff"}.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Type", reply.kind)
+                self.send_header("Content-Length", str(len(encoded)))
+                self.end_headers()
+                if with_body:
+                    self.wfile.write(encoded)
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing: probes come every few seconds."""
+
+        class Listener(ThreadingHTTPServer):
+            address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
+            daemon_threads = True
+            request_queue_size = 64
+
+            def server_bind(self) -> None:
+                if self.address_family == socket.AF_INET6:
+                    self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                super().server_bind()
+
+            def handle_error(self, *_: object) -> None:
+                """Say nothing: clients hang up in the middle."""
+
+        try:
+            self._server = Listener((address, port), Handler)
+        except OSError as error:
+            raise HostError(f"cannot listen on {address} port {port}: {error.strerror}") from None
+        self.port: int = self._server.server_address[1]
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.5}, name=f"http {port}", daemon=True
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Listen no longer."""
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
