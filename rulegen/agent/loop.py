@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import queue
 import threading
-from itertools import groupby
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from rulegen.agent.drift import damage
+from rulegen.agent.memory import give_back
 from rulegen.errors import ApplyError, HostError
 from rulegen.kube.cluster import Cluster, Touched
 from rulegen.road.services import ServiceRules
@@ -180,6 +181,8 @@ class Loop:
         except HostError:
             self._rules, self._dirty.services = None, self._dirty.services | changed.services
             raise
+        del plan
+        give_back()
         self._must_check = False
         self._tell_health(self._rules)
         self.state.wrote(generation)
