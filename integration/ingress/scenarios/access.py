@@ -310,6 +310,39 @@ _EXTERNAL = [
     ),
 ]
 
+_EXTERNAL += [
+    plain(
+        "auth-server-outside-of-the-cluster",
+        [
+            site("by-variable.test", {**_SEEN, "auth-url": "http://backend.dns.test:9100/check?u=$request_uri"}),
+            site("by-address.test", {**_SEEN, "auth-url": "http://10.244.255.1:9100/check"}),
+            site("by-loopback.test", {**_SEEN, "auth-url": "http://127.0.0.1:9100/check"}),
+            site("by-user.test", {**_SEEN, "auth-url": "http://user@backend.dns.test:9100/"}),
+        ],
+        Ask(host="by-variable.test", path="/a", want={"status": 200, "judge_sees": {"path": "/check?u=/a"}}),
+        Ask(
+            host="by-address.test",
+            want={"status": 200, "judge_sees": {"path": "/check", "headers": {"Host": "10.244.255.1:9100"}}},
+        ),
+        Ask(host="by-loopback.test", want={"status": 503}),
+        Ask(host="by-user.test", want={"status": 503}),
+    ),
+    plain(
+        "auth-of-the-host-itself",
+        [site("backend.dns.test", {**_SEEN, "auth-url": "http://$host:9100/check"}, name="by-host")],
+        Ask(host="backend.dns.test", want={"status": 200, "judge_sees": {"path": "/check"}}),
+    ),
+    plain(
+        "auth-of-every-method",
+        [_asked("auth-methods.test", "/", _SEEN)],
+        *(
+            Ask(host="auth-methods.test", method=method, body=body, want={"status": 200, "backend": "echo"})
+            for method, body in (("PUT", b"x"), ("DELETE", b""), ("PATCH", b"x"), ("OPTIONS", b""))
+        ),
+        Ask(host="auth-methods.test", method="HEAD", want={"status": 200}),
+    ),
+]
+
 _BASIC = [
     plain(
         "basic-auth-strips-authorization",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from integration.ingress.features import SECOND_CLIENT, Ask, Stage, cluster_ip, site
 from integration.ingress.scenarios.plain import plain
@@ -35,6 +36,7 @@ _AFFINITY = [
         "affinity-cookie",
         [site("sticky.test", {"affinity": "cookie", "affinity-mode": "balanced"}, "crowd")],
         Ask(host="sticky.test", want={"status": 200, "cookie": _COOKIE}),
+        Ask(host="sticky.test", tls=True, want={"status": 200, "cookie": f"{_COOKIE[:-1]}; Secure$"}),
         then=_sticks("sticky.test"),
     ),
     plain(
@@ -57,8 +59,8 @@ _AFFINITY = [
         Ask(
             host="attributes.test",
             want={
-                "cookie": "~^route-id=[0-9a-f]{32}; Path=/app; Domain=attributes.test; Max-Age=3600; Secure; HttpOnly;"
-                " SameSite=Strict$"
+                "cookie": "~^route-id=[0-9a-f]{32}; Path=/app; Domain=attributes.test; Max-Age=3600; HttpOnly;"
+                " SameSite=Strict; Secure$"
             },
         ),
         # What a backend sets itself stays.
@@ -126,8 +128,10 @@ _PICKING = [
         [
             site("hash-uri.test", {"upstream-hash-by": "$request_uri"}, "crowd"),
             site("hash-two.test", {"upstream-hash-by": "$http_x_user$arg_tenant"}, "crowd"),
+            site("hash-dead.test", {"upstream-hash-by": "$request_uri"}, "half-dead"),
             site("hash-client.test", {"upstream-hash-by": "$binary_remote_addr"}, "crowd"),
         ],
+        *(Ask(host="hash-dead.test", path=f"/{number}", want={"status": 200}) for number in range(8)),
         Ask(host="hash-uri.test", path="/a", times=10, want={"same_endpoint": True}),
         Ask(host="hash-client.test", times=10, want={"same_endpoint": True}),
         Ask(host="hash-two.test", path="/x?tenant=1", headers={"X-User": "j"}, times=10, want={"same_endpoint": True}),
@@ -211,6 +215,41 @@ _FAILING = [
         Ask(host="slow.test", path="/sleep/4", method="POST", body=b"x", want={"status": 504, "max_seconds": 3}),
         Ask(host="patient.test", path="/sleep/1.2", want={"status": 200}),
     ),
+]
+
+
+def _stays_on_both_paths(stage: Stage, host: str) -> object:
+    """A client that goes from one Service to the other and back finds its servers again."""
+    jar: dict[str, str] = {}
+    seen: dict[str, set[str]] = {"/a": set(), "/b": set()}
+    for _ in range(6):
+        for path, addresses in seen.items():
+            sent = [pair for told, pair in jar.items() if path.startswith(told.partition(" ")[2])]
+            reply = stage.client.ask_one(Ask(host=host, path=path, headers={"Cookie": "; ".join(sent)}))
+            addresses.add(reply.seen["address"])
+            for told in reply.all("Set-Cookie"):
+                pair, *attributes = told.split("; ")
+                where = next(one[5:] for one in attributes if one.startswith("Path="))
+                jar[f"{pair.partition('=')[0]} {where}"] = pair
+    return any(len(addresses) != 1 for addresses in seen.values()) and str(seen)
+
+
+_AFFINITY += [
+    plain(
+        f"affinity-of-two-paths-{mode}",
+        [
+            site(f"{mode}.two-paths.test", {"affinity": "cookie", "affinity-mode": mode}, "crowd", path="/a"),
+            site(
+                f"{mode}.two-paths.test",
+                {"affinity": "cookie", "affinity-mode": mode},
+                "echo",
+                path="/b",
+                name=f"{mode}-b",
+            ),
+        ],
+        then=partial(_stays_on_both_paths, host=f"{mode}.two-paths.test"),
+    )
+    for mode in ("persistent", "balanced")
 ]
 
 SCENARIOS = (*_AFFINITY, *_PICKING, *_FAILING)

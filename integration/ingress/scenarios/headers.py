@@ -218,6 +218,18 @@ _TOLD = [
 
 _SIZES = [
     plain(
+        "ways-to-send",
+        [site("old-http.test", {"proxy-http-version": "1.0"}), site("chunks.test")],
+        Ask(host="old-http.test", want={"status": 200}),
+        Ask(
+            host="chunks.test",
+            method="POST",
+            headers={"Transfer-Encoding": "chunked", "Content-Length": ""},
+            want={"status_one_of": [400]},
+        ),
+        Ask(host="chunks.test", method="HEAD", want={"status": 200}),
+    ),
+    plain(
         "body-size",
         [
             site("body-small.test", {"proxy-body-size": "1k"}, "mirror"),
@@ -429,8 +441,13 @@ _FORWARDED = [
     ),
     trusting(
         "limits-as-set",
-        [site("set-limit.test", {"limit-rps": "1", "limit-burst-multiplier": "1"}), site("set-body.test")],
+        [
+            site("set-limit.test", {"limit-rps": "1", "limit-burst-multiplier": "1"}),
+            site("set-body.test"),
+            site("set-connections.test", {"limit-connections": "1"}),
+        ],
         Ask(host="set-limit.test", times=8, at_once=True, want={"statuses": [200, 429]}),
+        Ask(host="set-connections.test", path="/sleep/0.5", times=4, at_once=True, want={"statuses": [200, 430]}),
         Ask(host="set-body.test", method="POST", body=bytes(2049), want={"status": 413}),
     ),
     trusting(

@@ -222,7 +222,35 @@ def _unlisted(host: str, secret: str) -> Document:
     return made
 
 
+def _hostless() -> Document:
+    """Return an Ingress for a path of every host, with a certificate."""
+    made = site("every.test", secret="every.test", path="/every")
+    del made["spec"]["rules"][0]["host"]
+    return made
+
+
+def _coalesced(stage: Stage) -> object:
+    """Over one connection of HTTP/2, a host that asks for a certificate is not reached by the name of another."""
+    command = ["curl", "-sk", "--http2", "-o", "/dev/null", "-w", "%{http_code} %{http_version}"]
+    command += ["--resolve", "mtls-any.test:443:192.168.50.10", "https://mtls-any.test/", "-H", "Host: mtls.test"]
+    told = stage.lab.hosts["client"].run(command).stdout
+    return told != "421 2" and told
+
+
 _CLIENTS = [
+    plain(
+        "certificate-of-every-other-host",
+        [_hostless(), site_secret("every.test")],
+        Ask(
+            host="every.test",
+            path="/every",
+            tls=True,
+            want={"status": 200, "certificate": pair("every.test", names=("every.test",))},
+        ),
+        Ask(host="whoever.test", path="/every", tls=True, want={"status": 200}),
+        Ask(host="whoever.test", path="/other", tls=True, want={"status": 404}),
+    ),
+    plain("http2-names-are-not-mixed", [], then=_coalesced),
     plain(
         "certificates",
         [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 from rulegen.backends.nginx.auth import auth_answer, auth_location, auth_path, signin_location, signin_name
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 _MODULES: Final = {"HTTPS": "proxy", "HTTP": "proxy", "AUTO_HTTP": "proxy", "GRPC": "grpc", "GRPCS": "grpc"}
 _SCHEMES: Final = {"HTTP": "http", "HTTPS": "https", "AUTO_HTTP": "$scheme", "GRPC": "grpc", "GRPCS": "grpcs"}
+_COOKIE_PATH: Final = re.compile(r"/[A-Za-z0-9._~!&'()*+=:@%/-]+\Z")
 _NOT_FOR_FASTCGI: Final = frozenset({"http_502", "http_504"})
 _GRPC_NAMES: Final = frozenset(
     {"connect_timeout", "send_timeout", "read_timeout", "buffer_size", "next_upstream", "next_upstream_tries"}
@@ -139,6 +141,8 @@ class LocationText:
             yield _set("connection_proxy_header", policy.connection_header)
         if policy.basic_auth is not None:
             yield _set("strip_authorization", "1")
+        if self._sticky is not None:
+            yield _set("sticky_path", self._cookie_path())
         if self._sticky is not None and not self._names_server:
             yield _set("sticky_cookie", variable(f"{sticky_name(self._sticky)}_set"))
         if policy.rewrite_target:
@@ -293,6 +297,11 @@ class LocationText:
         if isinstance(address, str) and "$" not in scheme:
             return f"{scheme}://{address}"
         return template(f"{scheme}://%s", address)
+
+    def _cookie_path(self) -> str:
+        """Return the path that a cookie is for; one that a cookie cannot spell is every path."""
+        path = self._location.source.rstrip("/")
+        return path if self._location.kind is not MatchKind.REGEX and _COOKIE_PATH.match(path) else "/"
 
     def _chance(self) -> Word:
         """Return what decides about a share of the requests: for a client with a cookie, the same each time."""

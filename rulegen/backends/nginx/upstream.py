@@ -104,7 +104,7 @@ def sticky_maps(told: Upstream, sticky: Sticky) -> Iterator[Node]:
     if not sticky.is_persistent:
         otherwise = (Entry("default", cookie, KeyKind.FIXED), Entry("", variable("request_id")))
         yield Directive("map", (cookie, f"${name}_key"), otherwise)
-        fresh = template("%s=$request_id; %s", sticky.cookie, sticky.attributes)
+        fresh = _fresh(sticky, variable("request_id"))
         yield Directive("map", (cookie, f"${name}_set"), (Entry("default", "", KeyKind.FIXED), Entry("", fresh)))
         return
     chosen: list[Node] = [Entry("default", told.name, KeyKind.FIXED)]
@@ -113,13 +113,19 @@ def sticky_maps(told: Upstream, sticky: Sticky) -> Iterator[Node]:
     answered: list[Node] = [Entry("default", "", KeyKind.FIXED)]
     answered += [Entry(f"(?:^|[ ,:]){regex.escape(server)}$", mark(server), KeyKind.REGEX) for server in told.servers]
     yield Directive("map", (variable("upstream_addr"), f"${name}_by"), tuple(answered))
-    fresh = template("%s=%s; %s", sticky.cookie, variable(f"{name}_by"), sticky.attributes)
+    fresh = _fresh(sticky, variable(f"{name}_by"))
     news = (
         Entry("default", fresh, KeyKind.FIXED),
         Entry(f"{told.name} ", ""),
         Entry(f"^{regex.escape(told.name)}\\.", "", KeyKind.REGEX),
     )
     yield Directive("map", (template("%s %s", variable(f"{name}_to"), variable(f"{name}_by")), f"${name}_set"), news)
+
+
+def _fresh(sticky: Sticky, value: Word) -> Word:
+    path: Word = sticky.path or variable("sticky_path")
+    secure: Word = variable("sticky_secure") if sticky.is_secure is None else "; Secure" * sticky.is_secure
+    return template("%s=%s; Path=%s; %s%s", sticky.cookie, value, path, sticky.attributes, secure)
 
 
 def cookie_map(name: str, cookie: str) -> Directive:

@@ -339,7 +339,7 @@ UNSUPPORTED: Final[Mapping[str, str]] = MappingProxyType(
         "http2-push-preload": "browsers have dropped HTTP/2 push",
         "auth-tls-crl": "revocation lists are not read",
         "influxdb": _MODULE,
-        "affinity-canary-behavior": "a client with a cookie (balanced) stays with the canary or without; else it is decided each time",
+        "affinity-canary-behavior": "a client with a balanced cookie stays with the canary, or without it",
         "session-cookie-conditional-samesite-none": "no browser of today needs it",
     }
 )

@@ -108,13 +108,17 @@ class Sticky:
 
     Attributes:
         cookie: Its name.
-        attributes: What stands behind its value.
+        attributes: What stands behind its value, and its path.
+        path: Where it is sent; empty for the path that it was set for, as one Service's cookie is not another's.
+        is_secure: Whether it is sent over HTTPS only; None where it is if it was set over that.
         is_persistent: Whether the cookie names the server, so that none but its own end moves a client; else it is a
             key, and a few clients move whenever servers come or go.
     """
 
     cookie: str
     attributes: str
+    path: str = ""
+    is_secure: bool | None = None
     is_persistent: bool = False
 
 

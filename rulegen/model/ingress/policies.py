@@ -492,20 +492,20 @@ def _sticky(told: Annotations) -> Sticky | None:
         return None
     if found.get("session-cookie-change-on-failure"):
         told.tell(Verdict.NOTE, "session-cookie-change-on-failure", "the cookie stays, another server answers")
-    attributes = [f"Path={found.get('session-cookie-path', '/')}"]
+    attributes = []
     if domain := found.get("session-cookie-domain"):
         attributes.append(f"Domain={domain}")
     age = found.get("session-cookie-max-age") or found.get("session-cookie-expires")
     if age:
         attributes.append(f"Max-Age={age}")
-    if found.get("session-cookie-secure", False):
-        attributes.append("Secure")
     attributes.append("HttpOnly")
     if site := found.get("session-cookie-samesite"):
         attributes.append(f"SameSite={site}")
     return Sticky(
         cookie=found.get("session-cookie-name", "INGRESSCOOKIE"),
         attributes="; ".join(attributes),
+        path=found.get("session-cookie-path", ""),
+        is_secure=found.get("session-cookie-secure"),
         is_persistent=found.get("affinity-mode") == "persistent",
     )
 
