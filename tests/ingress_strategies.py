@@ -7,6 +7,7 @@ import datetime as dt
 import functools
 import hashlib
 import shutil
+import ssl
 import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -259,12 +260,15 @@ def key_pem(key: Any = None) -> bytes:
     return (key or ec_key()).private_bytes(*form)
 
 
+SHA256_WITH_RSA, SHA1_WITH_RSA = bytes.fromhex("2a864886f70d01010b"), bytes.fromhex("2a864886f70d010105")
+
+
 @functools.cache
 def certificate(
     *names: str,
     key: Any = None,
     signer: Any = None,
-    algorithm: Any = None,
+    is_sha1: bool = False,
     days: int = 365,
     common_name: str = "",
     issuer: str = "",
@@ -289,9 +293,12 @@ def certificate(
     if is_ca:
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
     is_edwards = not hasattr(signer, "curve") and not hasattr(signer, "key_size")
-    return builder.sign(signer, None if is_edwards else algorithm or hashes.SHA256()).public_bytes(
-        serialization.Encoding.PEM
-    )
+    made = builder.sign(signer, None if is_edwards else hashes.SHA256())
+    if not is_sha1:
+        return made.public_bytes(serialization.Encoding.PEM)
+    # No library signs so any more; nobody looks at the signature of what is only loaded.
+    raw = made.public_bytes(serialization.Encoding.DER).replace(SHA256_WITH_RSA, SHA1_WITH_RSA)
+    return ssl.DER_cert_to_PEM_cert(raw).encode()
 
 
 def tls_secret(name: str, *names: str, namespace: str = "default") -> k.Secret:

@@ -93,8 +93,9 @@ def expected(ingresses: list[k.Ingress], host: str, uri: str) -> str:
         for told in one.spec.rules:
             if told.host != chosen:
                 continue
-            for path in told.http.paths:
-                paths.setdefault((path.path, path.path_type == "Exact"), path.backend.service.name)
+            for one_path in told.http.paths:
+                key = one_path.path, one_path.path_type == "Exact"
+                paths.setdefault(key, one_path.backend.service.name)
             if one.spec.default_backend:
                 default = default or one.spec.default_backend.service.name
         if not chosen and not one.spec.rules:

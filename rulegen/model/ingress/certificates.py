@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 MAX_CHAIN: Final = 20
 MIN_RSA_BITS: Final = 2048
 MIN_EC_BITS: Final = 224
+_UNREADABLE: Final = (ValueError, TypeError, AttributeError, OverflowError)
 _WEAK_HASHES: Final = frozenset({"md5", "sha1"})
 _PASSWORD: Final = re.compile(r"[\x21-\x39\x3b-\x7e]{1,255}:[\x21-\x7e]{1,500}\Z")
 _USER: Final = re.compile(r"[\x21-\x39\x3b-\x7e]{1,255}\Z")
@@ -93,18 +94,30 @@ def certificate_of(chain: bytes, key: bytes) -> Certificate:
         raise UnusableSecretError("its key is of a sort that is not used for TLS") from None
     if not matches:
         raise UnusableSecretError("tls.key is not the key of tls.crt")
-    _check_strength(leaf)
+    try:
+        names, not_after = _names(leaf), leaf.not_valid_after_utc
+        for number, certificate in enumerate(certificates):
+            _ = list(certificate.extensions), certificate.subject, certificate.issuer  # OpenSSL reads them all too
+            _check_strength(certificate, "it" if not number else f"certificate {number + 1} of its chain")
+    except (x509.DuplicateExtension, x509.UnsupportedGeneralNameType, UnsupportedAlgorithm, *_UNREADABLE) as error:
+        if isinstance(error, UnusableSecretError):
+            raise
+        raise UnusableSecretError("tls.crt holds a certificate whose fields cannot be read") from None
     content = b"".join(certificate.public_bytes(encoding) for certificate in certificates) + encoded_key
-    names: list[str] = []
+    return Certificate(path_of(content, "pem"), content, names, not_after)
+
+
+def _names(leaf: x509.Certificate) -> tuple[str, ...]:
+    """Return what a certificate is for, in lower case; its common name counts only where it has no other."""
+    from cryptography import x509  # noqa: PLC0415
+
     try:
         extension = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName)
         names = extension.value.get_values_for_type(x509.DNSName)
-    except (x509.ExtensionNotFound, ValueError):
+    except x509.ExtensionNotFound:
         attributes = leaf.subject.get_attributes_for_oid(x509.oid.NameOID.COMMON_NAME)
         names = [str(attribute.value) for attribute in attributes]
-    return Certificate(
-        path_of(content, "pem"), content, tuple(name.lower() for name in names), leaf.not_valid_after_utc
-    )
+    return tuple(name.lower() for name in names)
 
 
 def read_authorities(secret: Secret) -> tuple[str, bytes]:
@@ -164,26 +177,28 @@ def _chain(pem: bytes, key: str) -> list[x509.Certificate]:
 
     try:
         found = x509.load_pem_x509_certificates(pem)
-    except ValueError:
+    except (x509.InvalidVersion, *_UNREADABLE):
         raise UnusableSecretError(f"{key} holds no certificate in PEM that can be read") from None
     if len(found) > MAX_CHAIN:
         raise UnusableSecretError(f"{key} holds more than {MAX_CHAIN} certificates")
     return found
 
 
-def _check_strength(leaf: x509.Certificate) -> None:
+def _check_strength(certificate: x509.Certificate, what: str) -> None:
     """Refuse what OpenSSL's security level 2, Debian's default, would refuse when nginx loads it."""
     from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
     from cryptography.hazmat.primitives.asymmetric import ec, rsa  # noqa: PLC0415
 
-    public = leaf.public_key()
+    public = certificate.public_key()
     if isinstance(public, rsa.RSAPublicKey) and public.key_size < MIN_RSA_BITS:
-        raise UnusableSecretError(f"its RSA key of {public.key_size} bits is too weak: at least {MIN_RSA_BITS}")
+        raise UnusableSecretError(f"the RSA key of {what} has {public.key_size} bits: at least {MIN_RSA_BITS}")
     if isinstance(public, ec.EllipticCurvePublicKey) and public.key_size < MIN_EC_BITS:
-        raise UnusableSecretError(f"its key of {public.key_size} bits is too weak: at least {MIN_EC_BITS}")
+        raise UnusableSecretError(f"the key of {what} has {public.key_size} bits: at least {MIN_EC_BITS}")
+    if what != "it" and certificate.subject == certificate.issuer:
+        return  # nobody looks at how a root is signed
     try:
-        algorithm = leaf.signature_hash_algorithm
+        algorithm = certificate.signature_hash_algorithm
     except UnsupportedAlgorithm:
-        raise UnusableSecretError("it is signed in a way that is not known") from None
+        raise UnusableSecretError(f"{what} is signed in a way that is not known") from None
     if algorithm is not None and algorithm.name in _WEAK_HASHES:
-        raise UnusableSecretError(f"it is signed with {algorithm.name.upper()}, which clients refuse")
+        raise UnusableSecretError(f"{what} is signed with {algorithm.name.upper()}, which clients refuse")

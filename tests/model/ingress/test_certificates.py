@@ -1,0 +1,196 @@
+"""Certificates: what nginx gets was read and checked; what cannot be used is told, and stops nobody."""
+
+from __future__ import annotations
+
+import random
+import ssl
+import warnings
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
+
+from rulegen.model.ingress.certificates import UnusableSecretError, certificate_of, read_passwords
+from rulegen.model.ingress.ir import Verdict
+from tests.ingress_strategies import (
+    WEB,
+    certificate,
+    compiled,
+    ec_key,
+    ingress,
+    key_pem,
+    needs_nginx,
+    refusal,
+    rule,
+    secret,
+    text_of,
+    tls,
+    told,
+    verdicts,
+)
+
+RSA = rsa.generate_private_key(65537, 2048)
+EDWARDS = ed25519.Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+CA = ec_key(7)
+LEAF = certificate("site.test", signer=CA, issuer="ca.test")
+ISSUER = certificate(key=CA, common_name="ca.test", is_ca=True)
+WEAK_CA = rsa.generate_private_key(65537, 1024)
+WEAK_ISSUER = certificate(key=WEAK_CA, signer=ec_key(8), issuer="root.test", common_name="weak.test", is_ca=True)
+SHA1_ISSUER = certificate(key=CA, signer=RSA, issuer="root.test", common_name="ca.test", is_ca=True, is_sha1=True)
+SHA1_ROOT = certificate(key=RSA, common_name="root.test", is_ca=True, is_sha1=True)
+
+# name: chain, key, what is said (empty where it is used)
+CASES: dict[str, tuple[bytes, bytes, str]] = {
+    "ec": (certificate("site.test"), key_pem(), ""),
+    "wildcard": (certificate("*.test"), key_pem(), ""),
+    "common name": (certificate(common_name="site.test"), key_pem(), ""),
+    "upper case": (certificate("SITE.Test"), key_pem(), ""),
+    "rsa": (certificate("site.test", key=RSA), key_pem(RSA), ""),
+    "edwards": (certificate("site.test", key=EDWARDS), key_pem(EDWARDS), ""),
+    "chain": (LEAF + ISSUER, key_pem(), ""),
+    "text around": (b"subject=/CN=x\n" + LEAF + b"\n\nissuer\n" + ISSUER, key_pem(), ""),
+    "root with sha1": (LEAF + certificate("ca.test", key=CA, signer=CA, is_ca=True) + SHA1_ROOT, key_pem(), ""),
+    "expired": (certificate("site.test", days=-30), key_pem(), ""),
+    "chain turned round": (ISSUER + LEAF, key_pem(), "not the key"),
+    "another key": (certificate("site.test"), key_pem(ec_key(1)), "not the key"),
+    "another name": (certificate("other.test"), key_pem(), "not for this name"),
+    "deeper wildcard": (certificate("*.site.test"), key_pem(), "not for this name"),
+    "name beside": (certificate("other.test", common_name="site.test"), key_pem(), "not for this name"),
+    "weak rsa": (certificate("site.test", key=WEAK_CA), key_pem(WEAK_CA), "1024"),
+    "sha1": (certificate("site.test", key=RSA, is_sha1=True), key_pem(RSA), "SHA1"),
+    "weak in chain": (LEAF + WEAK_ISSUER, key_pem(), "1024"),
+    "sha1 in chain": (LEAF + SHA1_ISSUER, key_pem(), "SHA1"),
+    "no key": (certificate("site.test"), b"", "tls.key"),
+    "no certificate": (b"", key_pem(), "tls.crt"),
+    "garbage": (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", key_pem(), "PEM"),
+    "key for certificate": (key_pem(), key_pem(), "PEM"),
+    "certificate for key": (certificate("site.test"), certificate("site.test"), "tls.key"),
+    "long chain": (certificate("site.test") * 21, key_pem(), "more than"),
+    "exchange key": (certificate("site.test"), key_pem(x25519.X25519PrivateKey.generate()), "key"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_which_certificate_a_host_has(name):
+    chain, key, message = CASES[name]
+    found = compiled(
+        *WEB,
+        secret("cert", tls_crt=chain, tls_key=key),
+        ingress("site", rule("site.test"), tls=[tls("cert", "site.test")]),
+    )
+    assert ("ssl_certificate " in text_of(found)) is not message
+    if message:
+        assert "ssl_certificate" not in text_of(found)
+        (reason,) = told(found)
+        assert reason.verdict is Verdict.DEFAULT_CERTIFICATE
+        assert message in reason.message
+        assert "Secret default/cert" in reason.message
+    else:
+        assert "ssl_certificate secrets/" in text_of(found)
+        assert not told(found)
+    assert "return 308" in text_of(found)
+
+
+@needs_nginx
+def test_nginx_takes_what_is_taken(tmp_path):
+    objects = [*WEB]
+    for number, name in enumerate(CASES):
+        chain, key, _ = CASES[name]
+        objects.append(secret(f"cert{number}", tls_crt=chain, tls_key=key))
+        # No host is listed, so that a certificate for another name counts too, where it is for this one.
+        objects.append(
+            ingress(f"i{number}", rule("site.test"), tls=[tls(f"cert{number}", "site.test")], namespace="default")
+        )
+        found = compiled(*objects)
+        objects.pop()
+        assert refusal(found.configuration, tmp_path / str(number)) == "", name
+
+
+def test_a_damaged_certificate_or_key_is_refused_and_nothing_worse():
+    chance = random.Random(5)
+    raw = ssl.PEM_cert_to_DER_cert(certificate("site.test", "*.site.test", is_ca=True).decode())
+    refused = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(6000):
+            damaged = bytearray(raw)
+            damaged[chance.randrange(len(raw))] = chance.randrange(256)
+            try:
+                certificate_of(ssl.DER_cert_to_PEM_cert(bytes(damaged)).encode(), key_pem())
+            except UnusableSecretError as error:
+                refused += 1
+                message = str(error)
+                assert message.isprintable()
+    assert refused > 2000
+
+
+@pytest.mark.parametrize("curve", [ec.SECP256R1(), ec.SECP384R1(), ec.SECP521R1(), ec.SECP192R1()])
+def test_curves(curve):
+    key = ec.generate_private_key(curve)
+    pair = certificate("site.test", key=key), key_pem(key)
+    if curve.key_size < 224:
+        with pytest.raises(UnusableSecretError, match="192 bits"):
+            certificate_of(*pair)
+    else:
+        assert certificate_of(*pair).covers("site.test")
+
+
+def test_a_listed_entry_goes_before_one_that_covers():
+    listed, other = certificate("site.test"), certificate("site.test", "x.test")
+    found = compiled(
+        *WEB,
+        secret("a", tls_crt=other, tls_key=key_pem()),
+        secret("b", tls_crt=listed, tls_key=key_pem()),
+        ingress("site", rule("site.test"), tls=[tls("a", "x.test"), tls("b", "site.test")]),
+    )
+    (path,) = found.configuration.secrets.keys() - {"secrets/00000000000000000000000000000000.pem"}
+    assert found.configuration.secrets[path].content.startswith(listed)
+
+
+def test_one_that_covers_is_taken_where_none_is_listed():
+    found = compiled(
+        *WEB,
+        secret("a", tls_crt=certificate("*.test"), tls_key=key_pem()),
+        ingress("site", rule("site.test"), tls=[tls("gone"), tls("a")]),
+    )
+    assert "ssl_certificate secrets/" in text_of(found)
+
+
+def test_a_secret_of_another_namespace_is_not_used():
+    found = compiled(
+        *WEB,
+        secret("cert", "other", tls_crt=certificate("site.test"), tls_key=key_pem()),
+        ingress("site", rule("site.test"), tls=[tls("cert", "site.test")]),
+    )
+    assert verdicts(found) == {Verdict.DEFAULT_CERTIFICATE}
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "is_used"),
+    [
+        ({"auth": b"a:{SHA}x\n"}, "auth-file", True),
+        ({"auth": b"# note\na:$apr1$x$y\r\n\nb:z\n"}, "auth-file", True),
+        ({"auth": b""}, "auth-file", False),
+        ({"auth": b"\n"}, "auth-file", False),
+        ({"auth": b"nobody"}, "auth-file", False),
+        ({"auth": b"a:\n"}, "auth-file", False),
+        ({"auth": b":x\n"}, "auth-file", False),
+        ({"auth": b"a:x\x00\n"}, "auth-file", False),
+        ({"auth": b"a:x y\n"}, "auth-file", False),
+        ({"auth": b"\xff\xfe"}, "auth-file", False),
+        ({"auth": b"a:" + b"x" * 5000}, "auth-file", False),
+        ({"users": b"a:x\n"}, "auth-file", False),
+        ({}, "auth-file", False),
+        ({"alice": b"{SHA}x", "bob": b"y\n"}, "auth-map", True),
+        ({"alice": b"x\nmallory:y"}, "auth-map", False),
+        ({"alice": b""}, "auth-map", False),
+        ({"alice": b"\xff"}, "auth-map", False),
+        ({}, "auth-map", False),
+    ],
+)
+def test_password_files(content, kind, is_used):
+    if is_used:
+        _, written = read_passwords(secret("users", **content), kind)
+        assert all(line.count(b":") >= 1 and b" " not in line for line in written.splitlines())
+    else:
+        with pytest.raises(UnusableSecretError):
+            read_passwords(secret("users", **content), kind)
