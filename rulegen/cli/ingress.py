@@ -12,8 +12,8 @@ from rulegen.cli.console import note, print_lines
 from rulegen.errors import HostError
 from rulegen.host.nginx import default_certificate
 from rulegen.host.nginx.facts import gather_nginx, has_ipv6, resolvers
-from rulegen.host.nginx.quarantine import settle
 from rulegen.host.nginx.service import Action, NginxService
+from rulegen.host.nginx.site import LiveSite
 from rulegen.host.nginx.templates import read_templates
 from rulegen.host.output import write_site
 from rulegen.host.runner import run
@@ -25,7 +25,7 @@ from rulegen.plan import show
 from rulegen.plan.nginx import SitePlan, plan_site
 from rulegen.plan.plan import Plan, with_site
 from rulegen.plan.show import SCHEMA_VERSION
-from rulegen.road.ingress import Site, Trial, ours
+from rulegen.road.ingress import Site, compile_ingress
 
 if TYPE_CHECKING:
     from rulegen.cli.ingress_options import ChosenIngress
@@ -108,45 +108,30 @@ class IngressInputs:
         )
 
     @cached_property
+    def live(self) -> LiveSite:
+        """What nginx of this host serves, and is to serve."""
+        return LiveSite(self.service, self.templates, self.options, self.notes)
+
+    @cached_property
     def observed(self) -> Configuration | None:
         """What nginx serves from its folder; None where it serves nothing, or nobody can tell."""
-        if not self.is_live or not self.chosen.folder.is_dir():
-            return None
-        try:
-            return self.service.releases.current()
-        except HostError as error:
-            self.notes.append(f"{error.message}: it is planned as if nothing were served, and written anew")
-            return None
+        return self.live.observed() if self.is_live else None
 
     @cached_property
     def site(self) -> Site:
         """The configuration, without the Ingresses that nginx does not take."""
-        world, options = self.inputs.world, self.options
+        world = self.inputs.world
         self.inputs.progress(f"deciding about {len(world.ingresses):,} Ingresses …")
-        live = dict(self.observed.files) if self.observed else {}
-        trial = Trial(world, options, self.templates, served=self.is_live, live=live)
-        observed = self.observed.digest if self.observed else ""
-
-        def tested(configuration: Configuration) -> str | None:
-            refusal = trial.refusal(configuration)
-            if refusal is not None or not self.is_live or configuration.digest == observed:
-                return refusal
-            self.inputs.progress("having nginx try the configuration …")
-            verdict = self.service.test(configuration)
-            if verdict.note and verdict.note not in self.notes:
-                self.notes.append(verdict.note)
-            return verdict.message
-
-        settled = settle(ours(world, options), trial.compiled, tested, trial.suspects)
-        return trial.settled(settled.quarantined)
+        if not self.is_live:
+            return compile_ingress(world, self.options, self.templates, served=False)
+        return self.live.settled(world, self.observed)
 
     @cached_property
     def plan(self) -> SitePlan:
         """What changes for nginx."""
         if not self.is_live:
             return plan_site(None, self.site.configuration, self.site.names)
-        served = self.service.status().digest if self.chosen.folder.is_dir() else ""
-        return plan_site(self.observed, self.site.configuration, self.site.names, served)
+        return self.live.plan(self.site, self.observed)
 
     @property
     def told(self) -> str:
@@ -161,13 +146,7 @@ class IngressInputs:
         Raises:
             HostError: It cannot be done; says what is served.
         """
-        if default_certificate.load(self.chosen.folder) is None:
-            self.service.releases.prepare()
-            default_certificate.store(self.chosen.folder, self.default_certificate)
-        settings = self.site.model.settings
-        outcome = self.service.apply(
-            self.site.configuration, listens=(settings.http_port, settings.https_port), tested=True
-        )
+        outcome = self.live.apply(self.site)
         took = f" in {outcome.seconds:.2f} s" if outcome.seconds else ""
         done = () if outcome.action is Action.NOTHING else (f"nginx {outcome.action.value}{took}",)
         return [*done, *outcome.notes, *self.notes]

@@ -1,0 +1,92 @@
+"""The site of this host: Ingresses compiled, tried by nginx, those that it refuses left out, the rest served."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rulegen.errors import HostError
+from rulegen.host.nginx import default_certificate
+from rulegen.host.nginx.quarantine import settle
+from rulegen.plan.nginx import SitePlan, plan_site
+from rulegen.road.ingress import Site, Trial, ours
+
+if TYPE_CHECKING:
+    from rulegen.host.nginx.service import NginxService, Outcome
+    from rulegen.kube.world import World
+    from rulegen.languages.nginx.configuration import Configuration
+    from rulegen.languages.nginx.templates import Templates
+    from rulegen.model.ingress.options import IngressOptions
+
+
+@dataclass(slots=True)
+class LiveSite:
+    """What nginx of one folder serves, and is to serve.
+
+    Attributes:
+        notes: What a user should be told although work goes on.
+    """
+
+    service: NginxService
+    templates: Templates
+    options: IngressOptions
+    notes: list[str] = field(default_factory=list)
+
+    def observed(self) -> Configuration | None:
+        """Return what is served from the folder; None where nothing is, or nobody can tell."""
+        if not self.service.folder.is_dir():
+            return None
+        try:
+            return self.service.releases.current()
+        except HostError as error:
+            self._note(f"{error.message}: it is planned as if nothing were served, and written anew")
+            return None
+
+    def settled(self, world: World, observed: Configuration | None) -> Site:
+        """Return the site for a World, without the Ingresses that nginx does not take, each told with its reason.
+
+        Args:
+            world: The objects.
+            observed: What is served: of it nothing need be tried again.
+
+        Raises:
+            HostError: nginx refuses it even without any Ingress, or cannot be asked.
+            ConfigError: A setting or a template cannot be used.
+        """
+        live = dict(observed.files) if observed else {}
+        trial = Trial(world, self.options, self.templates, served=True, live=live)
+        digest = observed.digest if observed else ""
+
+        def tested(configuration: Configuration) -> str | None:
+            refusal = trial.refusal(configuration)
+            if refusal is not None or configuration.digest == digest:
+                return refusal
+            verdict = self.service.test(configuration)
+            self._note(verdict.note)
+            return verdict.message
+
+        settled = settle(ours(world, self.options), trial.compiled, tested, trial.suspects)
+        return trial.settled(settled.quarantined)
+
+    def plan(self, site: Site, observed: Configuration | None) -> SitePlan:
+        """Return what changes for nginx."""
+        served = self.service.status().digest if self.service.folder.is_dir() else ""
+        return plan_site(observed, site.configuration, site.names, served)
+
+    def apply(self, site: Site) -> Outcome:
+        """Serve a site that was settled.
+
+        Raises:
+            HostError: It cannot be done; says what is served.
+        """
+        made_up = self.options.made_up_certificate
+        if made_up is not None and default_certificate.load(self.service.folder) is None:
+            self.service.releases.prepare()
+            default_certificate.store(self.service.folder, made_up.content)
+        settings = site.model.settings
+        listens = (settings.http_port, settings.https_port)
+        return self.service.apply(site.configuration, listens=listens, tested=True)
+
+    def _note(self, text: str) -> None:
+        if text and text not in self.notes:
+            self.notes.append(text)
