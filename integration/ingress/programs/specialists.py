@@ -2,7 +2,7 @@
 
 Run as `python specialists.py AUTHORITY SERVER_PEM`:
 
-    9100  a server that is asked who may pass: /status/N says N, all else 200 and who is there; X-Seen tells what it saw
+    9100  a server that is asked who may pass: /status/N says N, /large/N much, all else 200; X-Seen tells what it saw
     9101  FastCGI: tells its parameters, as JSON
     9102  gRPC without TLS: sends back the message, and how it went as a trailer
     9103  the same with TLS
@@ -64,6 +64,8 @@ async def judge(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         "Set-Cookie": f"verdict={status}; Path=/",
         "WWW-Authenticate": "Bearer",
     }
+    if question.path.startswith("/large/"):
+        headers["X-Large"] = "l" * int(question.path.split("/")[2])
     writer.write(answer(status, headers))
     await writer.drain()
 

@@ -333,6 +333,26 @@ _EXTERNAL += [
         Ask(host="backend.dns.test", want={"status": 200, "judge_sees": {"path": "/check"}}),
     ),
     plain(
+        "auth-beside-large-bodies-and-headers",
+        [
+            _asked("auth-body.test", "/", {"proxy-body-size": "4m"}),
+            site(
+                "auth-headers.test",
+                {
+                    **_SEEN,
+                    "auth-url": f"{_AUTH}/large/9000".replace("auth", "auth-large", 1),
+                    "proxy-buffer-size": "16k",
+                },
+            ),
+            site("auth-headers-none.test", {"auth-url": f"{_AUTH}/large/9000".replace("auth", "auth-too-large", 1)}),
+        ],
+        Ask(host="auth-body.test", method="POST", body=bytes(2 << 20), want={"status": 200}),
+        Ask(host="auth-body.test", method="POST", body=bytes(5 << 20), want={"status": 413}),
+        Ask(host="auth-headers.test", want={"status": 200, "backend_sees": {"headers": {"X-Auth-User": "jane"}}}),
+        Ask(host="auth-headers-none.test", want={"status": 500}),
+        Ask(host="auth-body.test", path="/x", method="POST", body=bytes(4 << 20), want={"status": 200}),
+    ),
+    plain(
         "auth-of-every-method",
         [_asked("auth-methods.test", "/", _SEEN)],
         *(

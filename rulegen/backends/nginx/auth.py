@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rulegen.backends.nginx.names import INTERNAL, mark
 from rulegen.backends.nginx.upstream import interpolated
 from rulegen.languages.nginx.tree import Directive, template, variable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from rulegen.languages.nginx.tree import Node, Word
-    from rulegen.model.ingress.ir import ExternalAuth, Server
+    from rulegen.model.ingress.ir import ExternalAuth, Policy, Server
 
 
-def auth_path(auth: ExternalAuth, host: str) -> str:
+_BUFFERS: Final = frozenset({"buffer_size", "buffers", "busy_buffers_size"})
+
+
+def auth_path(auth: ExternalAuth, host: str, buffers: Mapping[str, str]) -> str:
     """Return the path of the hidden location that asks; no request from outside can have it."""
-    return f"{INTERNAL}auth/{mark(host, auth)}"
+    return f"{INTERNAL}auth/{mark(host, auth, *buffers.items())}"
+
+
+def auth_buffers(policy: Policy) -> Mapping[str, str]:
+    """Return the sizes that hold for the answers of an auth server too: its headers are often the largest."""
+    return {name: text for name, text in policy.proxy.items() if name in _BUFFERS}
 
 
 def signin_name(auth: ExternalAuth, host: str) -> str:
@@ -25,14 +33,17 @@ def signin_name(auth: ExternalAuth, host: str) -> str:
     return f"@signin_{mark(host, auth)}"
 
 
-def auth_location(auth: ExternalAuth, server: Server) -> Directive:
+def auth_location(auth: ExternalAuth, server: Server, buffers: Mapping[str, str]) -> Directive:
     """Return the hidden location that asks. It replaces no answer by an error page: what it gets is the verdict."""
     url = auth.url
     block: list[Node] = [
         Directive("internal"),
         Directive("proxy_intercept_errors", ("off",)),
         Directive("proxy_pass_request_body", ("off",)),
+        # The question has no body, but nginx measures that of the request here too: the location itself says how much.
+        Directive("client_max_body_size", ("0",)),
     ]
+    block += [Directive(f"proxy_{name}", tuple(text.split())) for name, text in buffers.items()]
     if auth.method:
         block.append(Directive("proxy_method", (auth.method,)))
     if url.scheme == "https":
@@ -61,7 +72,7 @@ def auth_location(auth: ExternalAuth, server: Server) -> Directive:
     headers = [pair for pair in headers if pair[0].lower() not in own] + list(auth.set_headers)
     block += [Directive("proxy_set_header", pair) for pair in headers]
     block += _pass(auth)
-    return Directive("location", ("=", auth_path(auth, server.host)), tuple(block))
+    return Directive("location", ("=", auth_path(auth, server.host, buffers)), tuple(block))
 
 
 def _pass(auth: ExternalAuth) -> Iterator[Node]:

@@ -5,7 +5,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from rulegen.backends.nginx.auth import auth_answer, auth_location, auth_path, signin_location, signin_name
+from rulegen.backends.nginx.auth import (
+    auth_answer,
+    auth_buffers,
+    auth_location,
+    auth_path,
+    signin_location,
+    signin_name,
+)
 from rulegen.backends.nginx.canary import canary_maps, choice
 from rulegen.backends.nginx.headers import (
     CORS_HEADERS,
@@ -69,7 +76,7 @@ class LocationText:
         if isinstance(self._location.target, Answer):
             return
         if policy.external_auth is not None:
-            yield auth_location(policy.external_auth, self._server)
+            yield auth_location(policy.external_auth, self._server, auth_buffers(policy))
             if policy.external_auth.signin:
                 yield signin_location(policy.external_auth, self._server)
         if policy.errors is not None:
@@ -167,7 +174,7 @@ class LocationText:
             yield Directive("auth_basic_user_file", (policy.basic_auth.file,))
         auth = policy.external_auth
         if auth is not None and not self._location.source.startswith(settings.no_auth_locations):
-            yield Directive("auth_request", (auth_path(auth, self._server.host),))
+            yield Directive("auth_request", (auth_path(auth, self._server.host, auth_buffers(policy)),))
             yield from auth_answer(auth)
             if auth.signin:
                 yield Directive("error_page", ("401", "=", signin_name(auth, self._server.host)))

@@ -81,7 +81,8 @@ def server_upstreams(told: Upstream, settings: Settings) -> Iterator[Directive]:
     for server in told.servers:
         others = (told.backup,) if told.backup else tuple(other for other in told.servers if other != server)
         block: list[Node] = [Directive("server", (server,))]
-        block += [Directive("server", (other, "backup", SOON)) for other in others]
+        trust = "max_fails=0" if told.backup else SOON
+        block += [Directive("server", (other, "backup", trust)) for other in others]
         block += _keepalive(told, settings)
         yield Directive("upstream", (f"{told.name}.{mark(server)}",), tuple(block))
 
