@@ -12,6 +12,7 @@ from rulegen.agent.health import ServiceHealth, healthz, livez
 from rulegen.agent.loop import Loop, Timing, Wake
 from rulegen.agent.metrics import exposition
 from rulegen.agent.servers import Reply, Server
+from rulegen.agent.site import SiteLoop
 from rulegen.agent.state import AgentState
 from rulegen.agent.views import model_view, plan_view, rules_view
 from rulegen.agent.writer import KernelWriter
@@ -20,11 +21,13 @@ from rulegen.host import nfacct
 from rulegen.host.apiwatch import Watch
 from rulegen.host.nft_notices import Notice, Notices, Writers
 from rulegen.host.variant import Variant
+from rulegen.kube.build import build_world
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rulegen.agent.journal import Journal
+    from rulegen.host.nginx.site import LiveSite
     from rulegen.model.conntrack import Forgetting
     from rulegen.model.facts import HostFacts
     from rulegen.model.options import Options
@@ -39,6 +42,7 @@ class Agent:
         counts: Whether rules count with nfacct; None for wherever the kernel can.
         mends: Whether foreign changes are mended, or only told.
         once: Whether to end when all is written once.
+        site: Where nginx serves Ingresses; None where they are left alone.
     """
 
     options: Options
@@ -52,6 +56,7 @@ class Agent:
     mends: bool
     once: bool
     clock: Callable[[], float]
+    site: LiveSite | None = None
     _loop: Loop | None = None
     _early: str = ""
     _cleanup: ExitStack = field(default_factory=ExitStack)
@@ -94,9 +99,12 @@ class Agent:
             kubeconfig=self.kubeconfig,
             context=self.context,
             node=node,
+            ingress=self.site is not None,
             warn=self.journal.warning,
         )
         ready.append(watch)
+        if self.site is not None:
+            self._serve_site(self.site, loop, watch)
         loop.health = ServiceHealth(state, self.journal)
         self._cleanup.callback(loop.health.stop)
         self._serve(loop, state)
@@ -119,6 +127,26 @@ class Agent:
         tell_systemd("STOPPING=1" if why != "reload" else "RELOADING=1")
         self.journal.info("ends", why=why)
         return why
+
+    def _serve_site(self, live: LiveSite, loop: Loop, watch: Watch) -> None:
+        """Serve Ingresses, as soon as the cluster is known, from a thread of their own."""
+        options = live.options
+        site = SiteLoop(
+            live=live,
+            snapshot=lambda: build_world(loop.snapshot()),
+            watch=watch,
+            state=loop.state,
+            journal=self.journal,
+            clock=self.clock,
+            named=(
+                frozenset(name for name in (options.default_certificate,) if name),
+                frozenset(name for name in (options.config_map,) if name),
+            ),
+            mends=self.mends,
+        )
+        loop.on_site = site.touch
+        self._cleanup.callback(site.stop)
+        loop.on_synced = site.start
 
     def _listen(self, loop: Loop, writers: Writers) -> None:
         def foreign(notice: Notice | None) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from rulegen.agent.drift import damage
 from rulegen.agent.memory import give_back
-from rulegen.errors import ApplyError, HostError
+from rulegen.errors import ApplyError, HostError, Rejected
 from rulegen.kube.cluster import Cluster, Touched
 from rulegen.road.services import ServiceRules
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rulegen.agent.state import AgentState
     from rulegen.agent.writer import KernelWriter
     from rulegen.kube.events import Event
+    from rulegen.kube.validate import Decoded
     from rulegen.kube.world import ObjectName
     from rulegen.model.options import Options
     from rulegen.plan.plan import Plan
@@ -81,6 +82,8 @@ class Loop:
         has_synced: Whether every list has come once; before that nothing is written.
         once: Whether to end when all is written once.
         health: Tells load balancers of Services; None for nobody.
+        on_site: Called when anything changed that Ingresses are made of; None where they are not served.
+        on_synced: Called once, when every list has come.
         on_ready: Called when all was written for the first time.
     """
 
@@ -95,6 +98,8 @@ class Loop:
     mends: bool = True
     once: bool = False
     health: ServiceHealth | None = None
+    on_site: Callable[[], None] | None = None
+    on_synced: Callable[[], None] | None = None
     on_ready: Callable[[], None] = _nothing
     signals: queue.SimpleQueue[Event | Wake] = field(default_factory=queue.SimpleQueue)
     cluster: Cluster = field(default_factory=Cluster)
@@ -113,6 +118,9 @@ class Loop:
             if ended:
                 return ended
             if self.has_synced():
+                if self.on_synced is not None:
+                    self.on_synced()
+                    self.on_synced = None
                 self.turn()
                 if self.once and self.state.is_alive:
                     return "once"
@@ -129,10 +137,18 @@ class Loop:
 
     def take(self, event: Event) -> None:
         """Take one event; what it touches is written with the next sync."""
-        touched = self.cluster.take(event)
+        with self._lock:
+            touched = self.cluster.take(event)
         if touched.services or touched.nodes:
             self.state.changed()
+        if touched.site and self.on_site is not None:
+            self.on_site()
         self._dirty.add(touched)
+
+    def snapshot(self) -> list[Decoded | Rejected]:
+        """Return all objects, for another thread."""
+        with self._lock:
+            return self.cluster.snapshot()
 
     def sync(self) -> None:
         """Write what the dirty Services come to.

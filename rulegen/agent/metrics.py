@@ -13,7 +13,7 @@ _COUNTERS: Final = {
     "sync_failures": ("kubeproxy_sync_proxy_rules_iptables_restore_failures_total", "", "Writes that failed."),
     "writes": ("rulegen_writes_total", "", "Calls that wrote to the kernel."),
     "drift": ("rulegen_drift_total", "kind", "Things of ours that others have changed."),
-    "reloads": ("rulegen_nginx_reloads_total", "", "Reloads of nginx that its new workers confirmed."),
+    "reloads": ("rulegen_nginx_reloads_total", "action", "Reloads of nginx that its new workers confirmed."),
     "watch_errors": ("rulegen_watch_errors_total", "reason", "Lists and watches that failed."),
 }
 _GAUGES: Final = {

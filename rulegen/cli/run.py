@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rulegen.cli.ingress import IngressInputs
+from rulegen.cli.ingress_options import ChosenIngress, ingress_options
 from rulegen.cli.inputs import Inputs
 from rulegen.cli.options import Chosen, input_options, variant_option
 from rulegen.errors import ConfigError
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 @click.command("run")
 @input_options
 @variant_option
+@ingress_options()
 @click.option(
     "--drift",
     type=click.Choice(["mend", "report"]),
@@ -47,6 +50,7 @@ def command(*, drift: str, once: bool, log_format: str, verbose: bool, **chosen:
     \b
     rulegen run                                      in a Pod, or with your kubeconfig
     rulegen run --config kube-proxy.yaml --node web-1
+    rulegen run --ingress                            Ingresses too, served by nginx on this host
     rulegen run --drift report                       tell what others change, and mend nothing of it
     """
     from rulegen.agent.agent import Agent  # noqa: PLC0415 - loads the client and netlink
@@ -55,9 +59,10 @@ def command(*, drift: str, once: bool, log_format: str, verbose: bool, **chosen:
     if chosen.get("files"):
         raise ConfigError("run watches an API server, not files", hint="use `rulegen apply -f` for files")
     journal = Journal(is_json=log_format == "json", least="debug" if verbose else "info")
+    told = ChosenIngress.of(chosen)
+    settings = Chosen(**chosen)
     while True:
-        inputs = Inputs(Chosen(**chosen))
-        settings = Chosen(**chosen)
+        inputs = Inputs(settings, ingress=told if told.ingress else None)
         agent = Agent(
             options=inputs.options,
             facts=inputs.facts,
@@ -70,6 +75,7 @@ def command(*, drift: str, once: bool, log_format: str, verbose: bool, **chosen:
             mends=drift == "mend",
             once=once,
             clock=time.monotonic,
+            site=IngressInputs(told, inputs).live if told.ingress else None,
         )
         for warning in inputs.configuration[1]:
             journal.warning(warning)

@@ -96,10 +96,13 @@ class Cluster:
         """Objects that are skipped, each with its faults."""
         return [self._rejected[key] for key in sorted(self._rejected, key=lambda key: (key[0].__name__, key[1]))]
 
+    def snapshot(self) -> list[Decoded | Rejected]:
+        """Return all objects, for another thread to build a World of."""
+        return [one for kind in [*self._objects.values()] for one in [*kind.values()]] + self.rejected
+
     def world(self) -> World:
         """Return all of it as a World."""
-        objects = [one for kind in self._objects.values() for one in kind.values()]
-        return build_world([*objects, *self.rejected])
+        return build_world(self.snapshot())
 
     def _replace(self, kind: type[KubeObject], objects: Iterable[Decoded | Rejected], touched: Touched) -> None:
         gone = set(self._objects[kind])

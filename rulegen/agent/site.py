@@ -1,0 +1,179 @@
+"""The agent's ingress: what changes of Ingresses, their Services and Secrets come to, served by nginx in batches.
+
+A reload costs memory and cuts old connections in the end, so changes are gathered: until it has been quiet for a
+moment, but not for long, and never more often than a few times what the last reload took. Meanwhile the kernel's rules,
+which are changed at once, serve what nginx still passes on to servers that are gone.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from rulegen.errors import RulegenError
+from rulegen.host.nginx.service import Action
+from rulegen.model.ingress.ir import Verdict
+from rulegen.model.ingress.references import header_maps, references
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rulegen.agent.journal import Journal
+    from rulegen.agent.state import AgentState
+    from rulegen.host.apiwatch import Watch
+    from rulegen.host.nginx.site import LiveSite
+    from rulegen.kube.world import ObjectName, World
+    from rulegen.model.ingress.ir import Reason
+
+QUIET_S: Final = 0.2
+"""How long nothing must have changed before it is served."""
+LONGEST_S: Final = 2.0
+"""How long a change waits for others at the most."""
+BREATH_S: Final = 1.0
+"""The least time between two reloads."""
+BREATHS: Final = 4
+"""And so many times what the last one took."""
+ANSWER_S: Final = 10.0
+"""How long to wait for Secrets that were named for the first time."""
+PERIOD_S: Final = 30.0
+"""How often to look whether nginx still serves what it should."""
+LONGEST_PAUSE_S: Final = 60.0
+
+
+@dataclass(slots=True)
+class SiteLoop:
+    """Keeps nginx serving what the Ingresses of the cluster ask for, from a thread of its own.
+
+    Attributes:
+        snapshot: Returns the cluster as it is now.
+        watch: Follows the Secrets and ConfigMaps that Ingresses name.
+        named: Secrets and ConfigMaps that the options name, in this order.
+    """
+
+    live: LiveSite
+    snapshot: Callable[[], World]
+    watch: Watch
+    state: AgentState
+    journal: Journal
+    clock: Callable[[], float]
+    named: tuple[frozenset[ObjectName], frozenset[ObjectName]] = (frozenset(), frozenset())
+    mends: bool = True
+    _changed: threading.Event = field(default_factory=threading.Event)
+    _ended: threading.Event = field(default_factory=threading.Event)
+    _touched_at: float = 0.0
+    _first_at: float = 0.0
+    _told: frozenset[Reason] = frozenset()
+    _thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin; nothing is served before the cluster is known."""
+        self.touch()
+        self._thread = threading.Thread(target=self._run, name="ingress", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End; nginx goes on with what it serves."""
+        self._ended.set()
+        self._changed.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def touch(self) -> None:
+        """Note that something changed that Ingresses are made of."""
+        now = self.clock()
+        if not self._changed.is_set():
+            self._first_at = now
+        self._touched_at = now
+        self._changed.set()
+
+    def _run(self) -> None:
+        pause_s, next_at = 0.0, 0.0
+        while not self._ended.is_set():
+            self._changed.wait(pause_s or PERIOD_S)
+            self._gather(next_at)
+            if self._ended.is_set():
+                return
+            self._changed.clear()
+            began = self.clock()
+            try:
+                reloaded = self.serve()
+            except RulegenError as error:
+                pause_s = min(max(2 * pause_s, BREATH_S), LONGEST_PAUSE_S)
+                self.state.count("site_failures")
+                self.journal.error("not served", error=error.message, hint=error.hint, again_in_s=pause_s)
+                continue
+            pause_s = 0.0
+            took = self.clock() - began
+            next_at = self.clock() + (max(BREATH_S, BREATHS * took) if reloaded else 0.0)
+
+    def _gather(self, not_before: float) -> None:
+        """Wait until it is quiet, or the first change has waited for long, and the last reload is some time ago."""
+        while not self._ended.is_set():
+            now = self.clock()
+            due = min(self._touched_at + QUIET_S, self._first_at + LONGEST_S) if self._changed.is_set() else now
+            due = max(due, not_before)
+            if now >= due:
+                return
+            self._ended.wait(min(due - now, QUIET_S))
+
+    def serve(self) -> bool:
+        """Serve what the cluster asks for now; return whether nginx was started or reloaded.
+
+        Raises:
+            RulegenError: It cannot be done; what was served before still is.
+        """
+        world = self._whole()
+        observed = self.live.observed()
+        site = self.live.settled(world, observed)
+        self._tell(site.model.reasons)
+        plan = self.live.plan(site, observed)
+        self.state.gauge("site_changes", len(plan.items))
+        if not self.mends and plan.reload:
+            self.journal.warning("nginx is not as wanted", changes=len(plan.items), mended=False)
+            return False
+        outcome = self.live.apply(site)
+        for note in (*outcome.notes, *self.live.notes):
+            self.journal.warning(note)
+        self.live.notes.clear()
+        if outcome.action is Action.NOTHING:
+            return False
+        self.state.count("reloads", outcome.action.value)
+        self.journal.info(
+            f"nginx {outcome.action.value}", digest=outcome.digest, changes=len(plan.items), seconds=outcome.seconds
+        )
+        return True
+
+    def _whole(self) -> World:
+        """Return the cluster with the Secrets and ConfigMaps that its Ingresses name, once they were asked for."""
+        until = self.clock() + ANSWER_S
+        while True:
+            world = self.snapshot()
+            options = self.live.options
+            ours = [
+                one for one in world.ingresses.values() if not options.selection.refusal(one, world.ingress_classes)
+            ]
+            found = references(ours, options.prefix)
+            secrets, config_maps = (told | given for told, given in zip(found, self.named, strict=True))
+            for name in self.named[1]:
+                if (settings := world.config_maps.get(name)) is not None:
+                    config_maps |= header_maps(settings)
+            self.watch.refer_to(secrets=secrets, config_maps=config_maps)
+            missing = [one for one in self.watch.unanswered() if "/" in one]
+            if not missing or self._ended.is_set():
+                return world
+            if self.clock() > until:
+                self.journal.warning("served without what did not come in time", missing=", ".join(missing[:5]))
+                return world
+            self._ended.wait(0.05)
+
+    def _tell(self, reasons: tuple[Reason, ...]) -> None:
+        """Log what is new of what users must be told, and count what is in quarantine."""
+        now = frozenset(reasons)
+        for reason in sorted(now - self._told):
+            self.journal.warning(str(reason))
+        for reason in sorted(self._told - now):
+            self.journal.info(f"no longer: {reason}")
+        self._told = now
+        refused = sum(reason.verdict is Verdict.QUARANTINED for reason in now)
+        self.state.gauge("quarantined", refused)
