@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from rulegen.diff import diff
@@ -118,9 +119,8 @@ def _lines(before: list[str], after: list[str]) -> Iterator[Line]:
     if not before or not after:
         yield from (Line("+" if after else "-", text) for text in after or before if text)
         return
-    for text in difflib.unified_diff(before, after, lineterm="", n=CONTEXT):
-        if text.startswith(("---", "+++")):
-            continue
+    # The first two lines name the files that are compared; of the others, any may begin as they do.
+    for text in islice(difflib.unified_diff(before, after, lineterm="", n=CONTEXT), 2, None):
         yield Line(" ", "…") if text.startswith("@@") else Line(text[0], text[1:])
 
 

@@ -1,0 +1,411 @@
+"""Decisions about Ingresses: whose they are, who wins, what is closed, where requests go."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from rulegen.errors import ConfigError
+from rulegen.kube import objects as k
+from rulegen.kube.world import ObjectName
+from rulegen.model.ingress.annotations import RULES
+from rulegen.model.ingress.classes import Selection
+from rulegen.model.ingress.ir import Answer, Verdict
+from tests.ingress_strategies import (
+    API,
+    HTPASSWD,
+    NAMED,
+    SETTINGS,
+    WEB,
+    backend,
+    compiled,
+    config_map,
+    endpoints,
+    file_of,
+    ingress,
+    needs_nginx,
+    path,
+    refusal,
+    rule,
+    secret,
+    service,
+    site,
+    text_of,
+    told,
+    verdicts,
+)
+
+GROUND = (*WEB, *API, *NAMED)
+
+
+def classed(name: str | None = None, legacy: str | None = None, namespace: str = "default") -> k.Ingress:
+    told = {} if legacy is None else {"kubernetes.io/ingress.class": legacy}
+    return ingress("site", rule("site.test"), class_name=name, annotations=told, namespace=namespace)
+
+
+def class_of(name: str, controller: str) -> k.IngressClass:
+    return k.IngressClass(metadata=k.ObjectMeta(name=name), spec=k.IngressClassSpec(controller=controller))
+
+
+OURS, OTHERS = class_of("ours", "rulegen.io/ingress"), class_of("others", "example.com/x")
+
+
+@pytest.mark.parametrize(
+    ("one", "selection", "is_ours"),
+    [
+        (classed("ours"), Selection(), True),
+        (classed("others"), Selection(), False),
+        (classed("gone"), Selection(), False),
+        (classed("rulegen"), Selection(), True),
+        (classed(), Selection(), False),
+        (classed(), Selection(without_class=True), True),
+        (classed(legacy="rulegen"), Selection(), True),
+        (classed(legacy="nginx"), Selection(), False),
+        (classed(legacy="nginx"), Selection(class_name="nginx"), True),
+        (classed("others", legacy="rulegen"), Selection(), False),
+        (classed("ours", legacy="nginx"), Selection(), True),
+        (classed("others"), Selection(controller="example.com/x"), True),
+        (classed("others"), Selection(class_name="others", by_name=True), True),
+        (classed("others"), Selection(class_name="others"), False),
+        (classed(legacy=""), Selection(without_class=True), False),
+        (classed("ours"), Selection(namespaces=frozenset({"shop"})), False),
+        (classed("ours"), Selection(namespaces=frozenset({"default"})), True),
+    ],
+)
+def test_whose_an_ingress_is(one, selection, is_ours):
+    found = compiled(*GROUND, OURS, OTHERS, one, selection=selection)
+    assert (file_of("site.test") in found.configuration.files) is is_ours
+    assert (verdicts(found) == {Verdict.SKIPPED}) is not is_ours
+
+
+# -- conflicts ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "winner"),
+    [
+        (("a", "2026-01-02T00:00:00Z"), ("b", "2026-01-01T00:00:00Z"), "b"),
+        (("a", "2026-01-01T00:00:00Z"), ("b", "2026-01-02T00:00:00Z"), "a"),
+        (("a", "2026-01-01T00:00:00Z"), ("b", "2026-01-01T00:00:00Z"), "a"),
+        (("b", None), ("a", None), "a"),
+        (("a", None), ("b", "2026-01-01T00:00:00Z"), "b"),
+    ],
+)
+def test_the_oldest_wins_and_the_other_is_told(first, second, winner):
+    found = compiled(
+        *GROUND,
+        *(ingress(name, rule("site.test", path(to="web")), created=created) for name, created in (first, second)),
+    )
+    loser = ({"a", "b"} - {winner}).pop()
+    owners = {location.ingress.name for location in found.model.servers["site.test"].locations if location.ingress}
+    assert owners == {winner}
+    (reason,) = told(found, f"default/{loser}")
+    assert reason.verdict is Verdict.LOST
+    assert f"default/{winner}" in reason.message
+
+
+def test_paths_of_several_ingresses_come_together():
+    found = compiled(
+        *GROUND,
+        ingress("a", rule("site.test", path("/a"))),
+        ingress("b", rule("site.test", path("/b", to="api")), namespace="default"),
+    )
+    paths = {location.path: location.ingress for location in found.model.servers["site.test"].locations}
+    assert paths["/a/"].name == "a"
+    assert paths["/b/"].name == "b"
+
+
+def test_an_alias_never_takes_a_host_of_another():
+    found = compiled(*GROUND, site("victim.test"), site(server_alias="victim.test, free.test"))
+    assert found.model.servers["site.test"].aliases == ("free.test",)
+    assert Verdict.LOST in verdicts(found)
+
+
+# -- protection --------------------------------------------------------------------------------------------------------
+
+BASIC = {"auth-type": "basic", "auth-secret": "users"}
+EXTERNAL = {"auth-url": "http://api.default.svc/check"}
+BROKEN = [
+    {"auth-type": "digest", "auth-secret": "users"},
+    {"auth-type": "Basic", "auth-secret": "users"},
+    {"auth-type": ""},
+    {"auth-type": "basic"},
+    {"auth-type": "basic", "auth-secret": "gone"},
+    {"auth-type": "basic", "auth-secret": "other/users"},
+    {"auth-type": "basic", "auth-secret": "../users"},
+    {"auth-type": "basic", "auth-secret": "cert"},
+    {"auth-type": "basic", "auth-secret": "broken"},
+    {**BASIC, "auth-secret-type": "auth-map-x"},
+    {**BASIC, "auth-realm": "off"},
+    {**BASIC, "auth-realm": "a\nb"},
+    {**BASIC, "satisfy": "some"},
+    {"auth-url": "not a url"},
+    {"auth-url": "http://localhost/x"},
+    {"auth-url": "http://127.0.0.1/x"},
+    {"auth-url": "http://[::1]:8080/x"},
+    {"auth-url": "http://[::ffff:127.0.0.1]/x"},
+    {"auth-url": "http://169.254.169.254/x"},
+    {"auth-url": "http://0/x"},
+    {"auth-url": "http://2130706433/x"},
+    {"auth-url": "http://0x7f.1/x"},
+    {"auth-url": "http://unix:/run/x.sock:/"},
+    {"auth-url": "http://$http_host/x"},
+    {"auth-url": "http://$arg_h/x"},
+    {"auth-url": "http://a.test/$http_cookie"},
+    {"auth-url": "http://empty.default.svc/"},
+    {**EXTERNAL, "auth-method": "get"},
+    {**EXTERNAL, "auth-signin": "http://a.test/?c=$http_authorization"},
+    {**EXTERNAL, "auth-signin": "javascript:x"},
+    {**EXTERNAL, "auth-response-headers": "X-A: b"},
+    {**EXTERNAL, "auth-proxy-set-headers": "gone"},
+    {**EXTERNAL, "auth-proxy-set-headers": "other/headers"},
+    {**EXTERNAL, "auth-proxy-set-headers": "framing"},
+    {**EXTERNAL, "auth-request-redirect": "$http_cookie"},
+    {**EXTERNAL, "auth-always-set-cookie": "maybe"},
+    {**EXTERNAL, "auth-cache-key": "$remote_user'"},
+    {"enable-global-auth": "perhaps"},
+    {"auth-tls-secret": "gone"},
+    {"auth-tls-secret": "users"},
+    {"auth-tls-secret": "ca", "auth-tls-match-cn": "(CN=x"},
+    {"auth-tls-secret": "ca", "auth-tls-match-cn": "CN=("},
+    {"auth-tls-secret": "ca", "auth-tls-verify-client": "sometimes"},
+    {"auth-tls-secret": "ca", "auth-tls-verify-depth": "-1"},
+    {"auth-tls-secret": "ca", "auth-tls-error-page": "http://x.test/;return 418;"},
+    {"whitelist-source-range": "10.0.0.300"},
+    {"whitelist-source-range": ""},
+    {"allowlist-source-range": "10.0.0.0/8,,x"},
+    {"denylist-source-range": "everyone"},
+    {"proxy-ssl-secret": "gone"},
+    {"proxy-ssl-secret": "ca"},
+    {"proxy-ssl-verify": "on"},
+    {"proxy-ssl-verify": "yes", "proxy-ssl-secret": "upstream"},
+]
+
+
+@pytest.mark.parametrize(
+    "annotations", BROKEN, ids=lambda told: " ".join(f"{key}={text}" for key, text in told.items())
+)
+def test_what_protects_and_cannot_be_read_lets_nobody_in(annotations):
+    found = compiled(
+        *GROUND,
+        service("empty"),
+        secret("broken", auth=b"no password file"),
+        secret("users", "other", auth=HTPASSWD),
+        config_map("framing", {"Content-Length": "0"}),
+        config_map("headers", {"X-A": "b"}, "other"),
+        ingress("site", rule("site.test", path(), path("/x", "Exact")), rule("b.test"), annotations=annotations),
+    )
+    for host in ("site.test", "b.test"):
+        assert not re.search(r"_pass \S", text_of(found, host))
+        assert all(
+            location.target == Answer(503) for location in found.model.servers[host].locations if location.ingress
+        )
+    assert any(reason.verdict is Verdict.CLOSED for reason in told(found))
+
+
+def test_every_annotation_that_protects_is_broken_above():
+    closing = {name for name, found in RULES.items() if found.onset.name == "CLOSE"}
+    tried = {name for annotations in BROKEN for name in annotations}
+    assert closing - tried <= {
+        "auth-signin-redirect-param",
+        "auth-tls-pass-certificate-to-upstream",
+        "proxy-ssl-ciphers",
+        "proxy-ssl-protocols",
+        "proxy-ssl-name",
+        "proxy-ssl-server-name",
+        "proxy-ssl-verify-depth",
+        "fastcgi-params-configmap",
+    }
+
+
+@pytest.mark.parametrize(
+    ("annotations", "written"),
+    [
+        (BASIC, "auth_basic_user_file secrets/"),
+        (EXTERNAL, "auth_request //rulegen/auth/"),
+        ({"allowlist-source-range": "10.0.0.0/8"}, "deny all;"),
+        ({"denylist-source-range": "10.0.0.0/8"}, "deny 10.0.0.0/8;"),
+        ({"auth-tls-secret": "ca"}, "ssl_verify_client on;"),
+        ({"proxy-ssl-secret": "upstream", "proxy-ssl-verify": "on"}, "proxy_ssl_verify on;"),
+    ],
+)
+def test_what_protects_and_can_be_read_stands_with_every_path(annotations, written):
+    found = compiled(
+        *GROUND, ingress("site", rule("site.test", path("/a"), path("/b", "Exact")), annotations=annotations)
+    )
+    text = text_of(found)
+    assert written in text
+    if not written.startswith("ssl_"):
+        assert text.count(written) >= sum("default.web" in line for line in text.splitlines() if "proxy_pass" in line)
+
+
+@pytest.mark.parametrize(
+    ("own", "everywhere", "expected"),
+    [
+        ({}, {"whitelist-source-range": "10.0.0.0/8"}, ["allow 10.0.0.0/8", "deny all"]),
+        (
+            {"allowlist-source-range": "192.0.2.1"},
+            {"whitelist-source-range": "10.0.0.0/8"},
+            ["allow 192.0.2.1", "deny all"],
+        ),
+        ({"denylist-source-range": "192.0.2.1"}, {"denylist-source-range": "10.0.0.0/8"}, ["deny 192.0.2.1"]),
+        ({"denylist-source-range": "192.0.2.1"}, {"block-cidrs": "10.0.0.0/8"}, ["deny 10.0.0.0/8", "deny 192.0.2.1"]),
+        (
+            {"allowlist-source-range": "10.1.0.0/16", "denylist-source-range": "10.1.2.3"},
+            {},
+            ["deny 10.1.2.3", "allow 10.1.0.0/16", "deny all"],
+        ),
+    ],
+)
+def test_who_may_of_one_and_of_all(own, everywhere, expected):
+    found = compiled(
+        *GROUND,
+        ingress("site", rule("site.test"), annotations=own),
+        config_map(SETTINGS.name, everywhere, SETTINGS.namespace),
+    )
+    assert re.findall(r"(?:allow|deny) [^;]+", text_of(found)) == expected
+
+
+def test_a_setting_that_keeps_out_and_cannot_be_read_stops_everything():
+    with pytest.raises(ConfigError, match="whitelist-source-range"):
+        compiled(*GROUND, config_map(SETTINGS.name, {"whitelist-source-range": "10.0.0.300"}, SETTINGS.namespace))
+
+
+# -- canaries ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("annotations", "share"),
+    [
+        ({"canary-weight": "0"}, 0),
+        ({"canary-weight": "20"}, 20),
+        ({"canary-weight": "100"}, 100),
+        ({"canary-weight": "1", "canary-weight-total": "3"}, 33.33),
+        ({"canary-weight": "12345", "canary-weight-total": "100000"}, 12.345),
+        ({"canary-weight": "99999", "canary-weight-total": "100000"}, 99.999),
+        ({"canary-weight": "1", "canary-weight-total": "1000000"}, 0.0001),
+        ({"canary-weight": "500"}, 100),
+    ],
+)
+@needs_nginx
+def test_shares_of_canaries(annotations, share, tmp_path):
+    canary = ingress("canary", rule("site.test", path(to="api")), annotations={"canary": "true", **annotations})
+    found = compiled(*GROUND, site(), canary)
+    (location,) = [one for one in found.model.servers["site.test"].locations if one.ingress]
+    assert location.canaries[0].share == pytest.approx(share, abs=0.01)
+    assert location.ingress == ObjectName("default", "site")
+    assert refusal(found.configuration, tmp_path / "nginx") == ""
+
+
+@pytest.mark.parametrize("weight", ["12.345", "-1", "1e2", "", "2000000"])
+def test_a_weight_that_is_none_rejects_the_canary_alone(weight):
+    canary = ingress("canary", rule("site.test"), annotations={"canary": "true", "canary-weight": weight})
+    found = compiled(*GROUND, site(), canary)
+    assert text_of(found) == text_of(compiled(*GROUND, site()))
+    assert verdicts(found, "default/canary") == {Verdict.REJECTED}
+
+
+# -- backends ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("objects", "port", "expected"),
+    [
+        ((), 80, "503"),
+        ((service("x"),), 80, "503"),
+        ((service("x"), endpoints("x", ready=False)), 80, "503"),
+        ((service("x"), endpoints("x", ready=True, terminating=True)), 80, "503"),
+        ((service("x"), endpoints("x")), 81, "503"),
+        ((service("x"), endpoints("x")), "nope", "503"),
+        ((service("x"), endpoints("x", ("127.0.0.1",))), 80, "503"),
+        ((service("x"), endpoints("x", ("169.254.169.254",))), 80, "503"),
+        ((service("x"), endpoints("x")), "other", ["10.244.1.5:9090", "10.244.2.6:9090"]),
+        ((service("x"), endpoints("x")), 8080, ["10.244.1.5:9090", "10.244.2.6:9090"]),
+        (
+            (service("x"), endpoints("x", ("10.244.1.5",)), endpoints("x", ("fd00::5",))),
+            80,
+            ["10.244.1.5:8080", "[fd00::5]:8080"],
+        ),
+        ((service("x", cluster_ip="None"), endpoints("x")), 80, ["10.244.1.5:8080", "10.244.2.6:8080"]),
+    ],
+)
+def test_where_requests_go(objects, port, expected):
+    found = compiled(*objects, *API, ingress("site", rule("site.test", path(to="x", port=port))))
+    if isinstance(expected, str):
+        assert f"return {expected};" in text_of(found)
+        assert verdicts(found) == {Verdict.UNAVAILABLE}
+        return
+    (upstream,) = [one for one in found.model.upstreams.values() if one.service.name == "x"]
+    assert list(upstream.servers) == expected
+    own = next(one.spec.cluster_ip for one in objects if isinstance(one, k.Service))
+    assert bool(upstream.backup) is (own != "None")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("example.com", '"external" "example.com:80"'),
+        ("web.default.svc.cluster.local", "default.web.80"),
+        ("localhost", "503"),
+        ("127.0.0.1", "503"),
+    ],
+)
+def test_external_names(name, expected):
+    external = service("x", type="ExternalName", cluster_ip="", external_name=name, ports=())
+    found = compiled(*GROUND, external, ingress("site", rule("site.test", path(to="x"))))
+    text = text_of(found)
+    if expected == "503":
+        assert "return 503;" in text
+    elif name == "example.com":
+        assert "set $external example.com:80;" in text
+        assert "proxy_pass http://${external};" in text.replace('"', "") or "$external" in text
+    else:
+        assert expected in text
+
+
+def test_a_backend_that_is_no_service_is_404():
+    resource = k.IngressBackend(resource=k.TypedReference(kind="Bucket", name="b"))
+    one = k.HTTPIngressPath(path="/", path_type="Prefix", backend=resource)
+    found = compiled(*GROUND, ingress("site", rule("site.test", one)))
+    assert "return 404;" in text_of(found)
+    assert verdicts(found) == {Verdict.UNAVAILABLE}
+
+
+def test_a_default_backend_of_rules_serves_their_hosts_alone():
+    found = compiled(*GROUND, ingress("site", rule("site.test", path("/a")), default=backend("api")))
+    assert "default.api.80" in text_of(found)
+    assert "default.api.80" not in text_of(found, "")
+
+
+@needs_nginx
+def test_all_sizes_of_buffers_are_fitted_to_each_other(tmp_path):
+    found = []
+    for one in ("", "0", "1", "1k", "4k", "64k", "16m"):
+        for many in ("", "2", "3", "1024"):
+            for busy in ("", "0", "1k", "8k", "64m"):
+                for temporary in ("", "0", "1", "1g"):
+                    told = {
+                        "proxy-buffer-size": one,
+                        "proxy-buffers-number": many,
+                        "proxy-busy-buffers-size": busy,
+                        "proxy-max-temp-file-size": temporary,
+                    }
+                    name = f"n{len(found)}"
+                    told = {key: text for key, text in told.items() if text}
+                    if len(found) % 3 == 0:
+                        told["backend-protocol"] = "FCGI"
+                    found.append(ingress(name, rule(f"{name}.test"), annotations=told))
+    assert refusal(compiled(*WEB, *found).configuration, tmp_path / "nginx") == ""
+
+
+@pytest.mark.parametrize("host", ["a.test", "www.a.test"])
+def test_from_to_www(host):
+    other = host.removeprefix("www.") if host.startswith("www.") else f"www.{host}"
+    found = compiled(*GROUND, ingress("site", rule(host), annotations={"from-to-www-redirect": "true"}))
+    assert found.model.servers[host].redirects_from == other
+    taken = compiled(
+        *GROUND, ingress("site", rule(host), annotations={"from-to-www-redirect": "true"}), ingress("own", rule(other))
+    )
+    assert taken.model.servers[host].redirects_from == ""
+    assert Verdict.IGNORED in verdicts(taken)

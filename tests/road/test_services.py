@@ -1,0 +1,233 @@
+"""The road of one change: whatever comes in whatever order, and whatever is lost, the kernel gets what the whole wants."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from rulegen.errors import Fault, Rejected
+from rulegen.kube import objects as k
+from rulegen.kube.cluster import Cluster, Touched
+from rulegen.kube.endpoints import SERVICE_NAME_LABEL
+from rulegen.kube.events import Changed, Event, Gone
+from rulegen.kube.validate import Decoded
+from rulegen.kube.world import ObjectName
+from rulegen.languages.iptables.ruleset import read
+from rulegen.languages.iptables.script import script
+from rulegen.model.facts import HostFacts
+from rulegen.model.options import Options
+from rulegen.model.resolve import resolve
+from rulegen.net import Family, parse_network
+from rulegen.road import Compiled, Observed, compile_model, plan_node
+from rulegen.road.services import ServiceRules, Update
+from tests.kernel import Kernel
+from tests.strategies import NODE, SERVICES, services
+
+OPTIONS = Options(node_name=NODE, cluster_cidrs=(parse_network("10.244.0.0/16"), parse_network("fd00:10:244::/56")))
+FACTS = HostFacts()
+AGES = st.sampled_from((None, "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z", "2026-02-01T00:00:00Z"))
+quick = settings(
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
+
+
+def changed(one: k.KubeObject) -> Changed:
+    return Changed(type(one), Decoded(one, "test"), ObjectName(one.metadata.namespace, one.metadata.name))
+
+
+@st.composite
+def service_events(draw: st.DrawFn) -> list[Event]:
+    """Draw a Service as its owner changes it, alone or with its slices; or that it, or one of them, goes."""
+    name = draw(st.sampled_from(SERVICES))
+    told = draw(services(name))
+    service = replace(told.service, metadata=replace(told.service.metadata, creation_timestamp=draw(AGES)))
+    slices = [changed(one) for one in told.slices]
+    match draw(st.sampled_from(("service", "service", "both", "both", "slices", "gone", "slice gone", "bad", "moved"))):
+        case "service":
+            return [changed(service)]
+        case "both":
+            return [changed(service), *slices]
+        case "slices":
+            return list(slices)
+        case "gone":
+            return [Gone(k.Service, ObjectName("demo", name))]
+        case "slice gone":
+            return [Gone(k.EndpointSlice, ObjectName("demo", f"{name}-{draw(st.integers(0, 1))}"))]
+        case "bad":
+            fault = Rejected(f"Service demo/{name}", "test", (Fault("spec", "is nothing"),))
+            return [Changed(k.Service, fault, ObjectName("demo", name))]
+        case _:
+            other = {SERVICE_NAME_LABEL: draw(st.sampled_from(SERVICES))}
+            return [changed(replace(one, metadata=replace(one.metadata, labels=other))) for one in told.slices]
+
+
+@st.composite
+def node_events(draw: st.DrawFn) -> list[Event]:
+    zone = draw(st.sampled_from(("zone-a", "zone-b")))
+    address = draw(st.sampled_from(("192.168.50.10", "192.168.50.11")))
+    node = k.Node(
+        metadata=k.ObjectMeta(name=NODE, labels={"topology.kubernetes.io/zone": zone}),
+        status=k.NodeStatus(addresses=(k.NodeAddress(type="InternalIP", address=address),)),
+    )
+    return [draw(st.sampled_from((changed(node), changed(node), Gone(k.Node, ObjectName("", NODE)))))]
+
+
+steps = st.lists(
+    st.tuples(st.one_of(service_events(), service_events(), service_events(), node_events()), st.booleans()),
+    min_size=1,
+    max_size=8,
+)
+
+
+class Node:
+    """Keeps kernels in memory as a node's agent does: what could not be written is kept by its name alone."""
+
+    def __init__(self) -> None:
+        self.cluster, self.dirty = Cluster(), Touched()
+        self.kernels = {family: Kernel() for family in Family}
+        self.rules: ServiceRules | None = None
+
+    def take(self, events: list[Event]) -> None:
+        for event in events:
+            self.dirty.add(self.cluster.take(event))
+
+    def sync(self, *, is_lost: bool = False) -> Update | None:
+        names, is_new, self.dirty = self.dirty.services, self.dirty.nodes or self.rules is None, Touched()
+        if is_new or self.rules is None:
+            self.rules = ServiceRules(self.cluster, OPTIONS, FACTS, counts=False)
+            self.write_all(self.rules.compiled())
+            return None
+        update = self.rules.update(names)
+        if is_lost:
+            self.dirty.services |= names
+            return None
+        for family, changes in update.changes.items():
+            for restore in script(changes):
+                self.kernels[family].restore(restore.text)
+        self.rules.commit(update)
+        return update
+
+    def write_all(self, wants: Compiled) -> None:
+        for family, kernel in self.kernels.items():
+            part = plan_node(wants, self.seen(family), FACTS).iptables[family]
+            for restore in script(part.changes, part.desired):
+                kernel.restore(restore.text)
+
+    def seen(self, family: Family) -> Observed:
+        return Observed(rulesets={family: read(self.kernels[family].save(), "kernel", family)})
+
+    def check(self) -> None:
+        """Fail unless it is as the whole is, decided and compiled from nothing."""
+        assert self.rules is not None
+        wants = compile_model(resolve(self.cluster.world(), OPTIONS, FACTS), "iptables", counts=False)
+        has = self.rules.compiled()
+        assert has.model.services == wants.model.services
+        assert {f: list(p) for f, p in has.fragments.items()} == {f: list(p) for f, p in wants.fragments.items()}
+        for family in Family:
+            items = plan_node(wants, self.seen(family), FACTS).items
+            assert [str(item.name) for item in items] == []
+
+
+@quick
+@given(steps)
+def test_after_each_change_and_after_lost_ones_the_kernel_is_as_the_whole(steps):
+    node = Node()
+    for events, is_lost in steps:
+        node.take(events)
+        node.sync(is_lost=is_lost)
+        if not node.dirty:
+            node.check()
+    node.sync()
+    node.check()
+
+
+def service(number: int, *, age: str | None = "2026-01-01T00:00:00Z", external: tuple[str, ...] = ()) -> k.Service:
+    return k.Service(
+        metadata=k.ObjectMeta(name=f"web-{number}", namespace="demo", creation_timestamp=age),
+        spec=k.ServiceSpec(
+            type="ClusterIP",
+            cluster_ip=f"10.96.{number // 250}.{1 + number % 250}",
+            cluster_ips=(f"10.96.{number // 250}.{1 + number % 250}",),
+            ip_families=("IPv4",),
+            ports=(k.ServicePort(name="http", port=80),),
+            external_ips=external,
+        ),
+    )
+
+
+def endpoints(number: int, count: int) -> k.EndpointSlice:
+    return k.EndpointSlice(
+        metadata=k.ObjectMeta(name=f"web-{number}-0", namespace="demo", labels={SERVICE_NAME_LABEL: f"web-{number}"}),
+        address_type="IPv4",
+        endpoints=tuple(
+            k.SliceEndpoint(addresses=(f"10.244.1.{10 + at}",), conditions=k.EndpointConditions(ready=True))
+            for at in range(count)
+        ),
+        ports=(k.SlicePort(name="http", port=8080, protocol="TCP"),),
+    )
+
+
+def node_of(count: int) -> Node:
+    node = Node()
+    for number in range(count):
+        node.take([changed(service(number)), changed(endpoints(number, 2))])
+    node.sync()
+    return node
+
+
+def test_what_one_endpoint_changes_does_not_depend_on_how_many_services_there_are():
+    found = []
+    for count in (1, 10, 150):
+        node = node_of(count)
+        node.take([changed(endpoints(0, 3))])
+        update = node.sync()
+        assert update is not None
+        found.append([[(str(c.key), c.before is None, c.after is None) for c in update.changes[Family.IPV4]]])
+        assert list(update.services) == [ObjectName("demo", "web-0")]
+        node.check()
+    assert found[0] == found[1] == found[2]
+    assert 0 < len(found[0][0]) < 6
+
+
+def test_an_event_that_changes_nothing_writes_nothing():
+    node = node_of(2)
+    node.take([changed(service(1)), changed(endpoints(1, 2)), Gone(k.Service, ObjectName("demo", "other"))])
+    assert not node.dirty.services
+    update = node.rules.update([ObjectName("demo", "web-1")])
+    assert update.changes == {}
+
+
+OLD, YOUNG = "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"
+SHARED = ("198.51.100.7",)
+
+
+def owner(node: Node) -> list[str]:
+    """Return which Services' rules have the shared address, as the kernel has them."""
+    rules = node.kernels[Family.IPV4].tables["nat"]["KUBE-SERVICES"]
+    return [name for name in ("web-1", "web-2") for rule in rules if SHARED[0] in rule and f"demo/{name}" in rule]
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_an_address_goes_to_the_older_service_and_back(is_lost):
+    """Though the write that should have handed it on is lost: who then gets it is not the one that changed."""
+    node = Node()
+    node.take([changed(service(2, age=YOUNG, external=SHARED)), changed(endpoints(2, 1)), changed(endpoints(1, 1))])
+    node.sync()
+    assert owner(node) == ["web-2"]
+    node.take([changed(service(1, age=OLD, external=SHARED))])
+    node.sync(is_lost=is_lost)
+    node.sync()
+    assert owner(node) == ["web-1"]
+    node.take([changed(service(1, age=OLD))])
+    node.sync(is_lost=is_lost)
+    node.sync()
+    assert owner(node) == ["web-2"]
+    node.take([changed(service(1, age=OLD, external=SHARED))])
+    node.sync()
+    node.take([Gone(k.Service, ObjectName("demo", "web-1"))])
+    node.sync(is_lost=is_lost)
+    node.sync()
+    assert owner(node) == ["web-2"]
+    node.check()
