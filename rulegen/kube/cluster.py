@@ -107,15 +107,18 @@ class Cluster:
     def _replace(self, kind: type[KubeObject], objects: Iterable[Decoded | Rejected], touched: Touched) -> None:
         gone = set(self._objects[kind])
         self._rejected = {key: one for key, one in self._rejected.items() if key[0] is not kind}
+        rejected = []
         for one in objects:
             if isinstance(one, Rejected):
-                self._rejected[kind, one.object] = one
+                rejected.append(one)
             else:
                 name = _name(one.object)
                 gone.discard(name)
                 self._put(kind, one, name, touched)
         for name in gone:
             self._drop(kind, name, touched)
+        # Behind the drops: what was good before and is bad now is among both.
+        self._rejected.update({(kind, one.object): one for one in rejected})
 
     def _put(self, kind: type[KubeObject], one: Decoded | Rejected, name: ObjectName, touched: Touched) -> None:
         if isinstance(one, Rejected):

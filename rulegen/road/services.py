@@ -73,6 +73,7 @@ class ServiceRules:
             self._table.put(service, cluster.service(service))
         self._services = {service: found for service in names if (found := self._table.service(service)) is not None}
         self._name, self._nodes, self._sysctls = name, nodes, resolve_sysctls(nodes.values())
+        self._unwritten: set[ObjectName] = set()
         self._fragments: dict[tuple[Family, ObjectName | None], Fragment] = {}
         for family, node in nodes.items():
             self._fragments[family, NODE] = self._backend.compile_node(node, counts=counts)
@@ -102,12 +103,12 @@ class ServiceRules:
     def update(self, names: Iterable[ObjectName]) -> Update:
         """Decide anew about Services that something happened to, and about those that they share a claim with.
 
-        Nothing is kept of it but the decision: the fragments are those that are in the kernel until `commit`.
+        Nothing is kept of it but the decision: the fragments are those that are in the kernel until `commit`. An update
+        that was not committed is part of the next one: who shared a claim then may share none any more.
         """
-        affected: set[ObjectName] = set()
         for name in sorted(names):
-            affected |= self._table.put(name, self._cluster.service(name))
-        services = {name: self._table.service(name) for name in sorted(affected)}
+            self._unwritten |= self._table.put(name, self._cluster.service(name))
+        services = {name: self._table.service(name) for name in sorted(self._unwritten)}
         changes: dict[Family, tuple[Change[Key, Value], ...]] = {}
         fragments: dict[tuple[Family, ObjectName], Fragment | None] = {}
         for family, node in self._nodes.items():
@@ -127,6 +128,7 @@ class ServiceRules:
                 self._fragments.pop(key, None)
             else:
                 self._fragments[key] = fragment
+        self._unwritten -= update.services.keys()
         for name, service in update.services.items():
             if service is None:
                 self._services.pop(name, None)

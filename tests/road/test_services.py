@@ -28,6 +28,7 @@ from tests.strategies import NODE, SERVICES, services
 OPTIONS = Options(node_name=NODE, cluster_cidrs=(parse_network("10.244.0.0/16"), parse_network("fd00:10:244::/56")))
 FACTS = HostFacts()
 AGES = st.sampled_from((None, "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z", "2026-02-01T00:00:00Z"))
+EXTERNAL = (("198.51.100.7",), ("198.51.100.7", "198.51.100.8"), ("fd00:51::7",))
 quick = settings(
     max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
@@ -42,7 +43,12 @@ def service_events(draw: st.DrawFn) -> list[Event]:
     """Draw a Service as its owner changes it, alone or with its slices; or that it, or one of them, goes."""
     name = draw(st.sampled_from(SERVICES))
     told = draw(services(name))
-    service = replace(told.service, metadata=replace(told.service.metadata, creation_timestamp=draw(AGES)))
+    service = replace(
+        told.service,
+        metadata=replace(told.service.metadata, creation_timestamp=draw(AGES)),
+        # Few addresses, so that Services that change keep taking them from each other.
+        spec=replace(told.service.spec, external_ips=draw(st.sampled_from(((), *EXTERNAL)))),
+    )
     slices = [changed(one) for one in told.slices]
     match draw(st.sampled_from(("service", "service", "both", "both", "slices", "gone", "slice gone", "bad", "moved"))):
         case "service":

@@ -1,0 +1,121 @@
+"""The cluster as a watch tells it: what is told in one list or one by one comes to the same, and so does what it touches."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rulegen.errors import Fault, Rejected
+from rulegen.kube import objects as k
+from rulegen.kube.cluster import Cluster, Touched
+from rulegen.kube.endpoints import SERVICE_NAME_LABEL
+from rulegen.kube.events import Changed, Gone, Listed, called, scoped
+from rulegen.kube.validate import Decoded
+from rulegen.kube.world import ObjectName
+
+KINDS = (k.Service, k.EndpointSlice, k.Node)
+NAMES = ("a", "b", "c")
+
+
+def built(kind: type[k.KubeObject], name: str, variant: int) -> Decoded | Rejected:
+    """Return an object in one of a few states; state 0 is one that cannot be used."""
+    if variant == 0:
+        return Rejected(called(kind, scoped(kind, "demo", name)), "test", (Fault("spec", "is nothing"),))
+    namespace = "" if kind is k.Node else "demo"
+    metadata = k.ObjectMeta(name=name, namespace=namespace, labels={SERVICE_NAME_LABEL: NAMES[variant % 3]})
+    one: k.KubeObject
+    if kind is k.Service:
+        one = k.Service(metadata=metadata, spec=k.ServiceSpec(cluster_ip=f"10.96.0.{variant}"))
+    elif kind is k.EndpointSlice:
+        one = k.EndpointSlice(metadata=metadata, address_type="IPv4")
+    else:
+        one = k.Node(metadata=metadata)
+    return Decoded(one, "test")
+
+
+kinds = st.sampled_from(KINDS)
+states = st.dictionaries(st.sampled_from(NAMES), st.integers(0, 3), max_size=3)
+singles = st.tuples(kinds, st.sampled_from(NAMES), st.one_of(st.none(), st.integers(0, 3)))
+
+
+def tell(cluster: Cluster, kind: type[k.KubeObject], name: str, state: int | None) -> Touched:
+    found = scoped(kind, "demo", name)
+    return cluster.take(Gone(kind, found) if state is None else Changed(kind, built(kind, name, state), found))
+
+
+def known(cluster: Cluster) -> object:
+    """Return all that can be asked of it."""
+    names = [ObjectName("demo", name) for name in NAMES]
+    world = cluster.world()
+    return (
+        cluster.names(),
+        [cluster.service(name) for name in names],
+        [cluster.node(name) for name in NAMES],
+        cluster.rejected,
+        dict(world.services),
+        dict(world.nodes),
+        sorted(world.rejected, key=str),
+    )
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(singles, max_size=10), kinds, states)
+def test_a_list_comes_to_what_its_objects_come_to_one_by_one(before, kind, state):
+    listed, single = Cluster(), Cluster()
+    for one in before:
+        tell(listed, *one)
+        tell(single, *one)
+    touched = listed.take(Listed(kind, tuple(built(kind, name, at) for name, at in state.items())))
+    wanted = Touched()
+    for name in NAMES:
+        wanted.add(tell(single, kind, name, state.get(name)))
+    assert known(listed) == known(single)
+    assert touched == wanted
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(singles, max_size=10), st.lists(singles, max_size=5))
+def test_a_service_that_is_not_touched_is_as_it_was(before, later):
+    cluster = Cluster()
+    for one in before:
+        tell(cluster, *one)
+    names = [ObjectName("demo", name) for name in NAMES]
+    was, node = {name: cluster.service(name) for name in names}, [cluster.node(name) for name in NAMES]
+    touched = Touched()
+    for one in later:
+        touched.add(tell(cluster, *one))
+    for name in names:
+        assert name in touched.services or cluster.service(name) == was[name]
+    assert touched.nodes or [cluster.node(name) for name in NAMES] == node
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(singles, max_size=10))
+def test_what_is_told_twice_touches_nothing_the_second_time(events):
+    cluster = Cluster()
+    last: dict[tuple[type[k.KubeObject], str], int | None] = {}
+    for kind, name, state in events:
+        tell(cluster, kind, name, state)
+        last[kind, name] = state
+    before = known(cluster)
+    for (kind, name), state in last.items():
+        assert not tell(cluster, kind, name, state)
+    for kind in KINDS:
+        objects = tuple(built(kind, name, at) for (of, name), at in last.items() if of is kind and at is not None)
+        assert not cluster.take(Listed(kind, objects))
+    assert known(cluster) == before
+
+
+@pytest.mark.parametrize("event", ["changed", "listed"])
+def test_a_good_object_that_turns_bad_is_let_go_of_and_told(event):
+    cluster = Cluster()
+    tell(cluster, k.Service, "a", 1)
+    bad = built(k.Service, "a", 0)
+    name = ObjectName("demo", "a")
+    touched = cluster.take(Changed(k.Service, bad, name) if event == "changed" else Listed(k.Service, (bad,)))
+    assert touched.services == {name}
+    assert cluster.service(name) is None
+    assert cluster.rejected == [bad]
+    tell(cluster, k.Service, "a", 2)
+    assert cluster.rejected == []
