@@ -268,6 +268,31 @@ class Client(Asker):
         """Open a connection, with TLS where told."""
         return self._threads.submit(self._open, ask).result()
 
+    def resumed(self, first: Ask, second: Ask) -> tuple[Told, bool]:
+        """Ask twice, the second time with the TLS session of the first; tell too whether it was taken up."""
+        return self._threads.submit(self._resumed, first, second).result()
+
+    def _resumed(self, first: Ask, second: Ask) -> tuple[Told, bool]:
+        context = self._context(first)
+        session: ssl.SSLSession | None = None
+        told = Told(0, (), b"", 0)
+        reused = False
+        for ask in (first, second):
+            name = ask.host if ask.name is None else ask.name
+            plain = socket.create_connection((ask.address, ask.port or 443), _TIMEOUT_S)
+            try:
+                connection = context.wrap_socket(plain, server_hostname=name, session=session)
+            except ssl.SSLError as error:
+                plain.close()
+                return Told(0, (), b"", 0, failure=str(error)), False
+            with connection:
+                connection.sendall(ask.wire())
+                with http.client.HTTPResponse(connection) as response:
+                    response.begin()
+                    told = Told(response.status, response.getheaders(), response.read(), 0)
+                session, reused = connection.session, bool(connection.session_reused)
+        return told, reused
+
     def _try(self, ask: Ask) -> Told:
         start = time.monotonic()
         try:

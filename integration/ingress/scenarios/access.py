@@ -31,7 +31,37 @@ def _headers(name: str, data: dict[str, str]) -> Document:
     return objects.config_map(name, data)
 
 
+def _resumed(stage: Stage) -> object:
+    """A session that was begun with another host lets nobody in, whatever was shown there."""
+    wrong = []
+    for newest in ("TLSv1_2", "TLSv1_3"):
+        own = Ask(host="mtls.test", tls=True, identity=_ALICE, newest=newest)
+        told, reused = stage.client.resumed(own, own)
+        if told.status != 200 or not reused:
+            wrong.append(f"{newest}: own session {told.status}, resumed: {reused}")
+        for host, identity in (
+            ("mtls-off.test", None),
+            ("mtls-any.test", _STRANGER),
+            ("mtls-strangers.test", _STRANGER),
+        ):
+            begun = Ask(host=host, tls=True, identity=identity, newest=newest)
+            told, reused = stage.client.resumed(begun, Ask(host="mtls.test", tls=True))
+            if told.status not in {400, 421} and "access denied" not in told.failure:
+                wrong.append(f"{newest}: begun with {host}: {told.status}, resumed: {reused}")
+    return wrong
+
+
 _TLS = [
+    plain(
+        "mtls-is-not-resumed-from-elsewhere",
+        [
+            site("mtls-strangers.test", {"auth-tls-secret": "default/strangers-ca"}, secret="mtls-strangers.test"),
+            site_secret("mtls-strangers.test"),
+            authority_secret("strangers-ca", pair("ca-of-strangers")),
+        ],
+        Ask(host="mtls-strangers.test", tls=True, identity=_STRANGER, want={"status": 200}),
+        then=_resumed,
+    ),
     plain(
         "mtls-on",
         _certified("mtls.test"),

@@ -42,6 +42,7 @@ _REWRITES = [
         Ask(host="query.test", path="/app/x?y=z", want=_to("/x?from=app&y=z")),
         Ask(host="encoded.test", path="/app/a%20b", want=_to("/a%20b")),
         Ask(host="encoded.test", path="/app", want=_to("/")),
+        Ask(host="encoded.test", path="/app/a%3Fb%23c", want=_to("/a%3Fb%23c")),
     ),
     plain(
         "paths-reach-the-backend-as-sent",
@@ -106,6 +107,11 @@ _REDIRECTS = [
         Ask(host="moved.test", path="/a?b=c", want={"status": 301, "location": "https://new.test/a?b=c"}),
         Ask(host="away.test", path="/a", want={"status": 302, "location": "https://away.test/away?from=/a"}),
         Ask(host="both.test", want={"status": 302, "location": "https://t.test"}),
+        Ask(
+            host="moved.test",
+            path="/a%0d%0aX-Evil:1",
+            want={"status": 301, "location": "https://new.test/a%0d%0aX-Evil:1", "headers_absent": ["X-Evil"]},
+        ),
         Ask(host="relative.test", path="/?x", want={"status": 301, "location": "/new?a=x"}),
         Ask(host="absolute.test", want={"status": 301, "location": "http://absolute.test/new"}),
     ),
