@@ -1,4 +1,4 @@
-"""The world of those features that one Ingress has for itself: no settings at all."""
+"""The world of those features that one Ingress has for itself: nearly no settings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from integration.ingress.features import Ask, Scenario, Stage, World
 from integration.ingress.objects import Document
 
-PLAIN = World(name="plain")
+PLAIN = World(name="plain", config={"global-allowed-response-headers": "X-All"})
 
 
 def plain(

@@ -11,6 +11,7 @@ from integration.ingress.features import (
     CLIENT_V6,
     NODE_V6,
     Ask,
+    Scenario,
     Stage,
     authority_secret,
     pair,
@@ -347,4 +348,81 @@ _BOTH = [
     ),
 ]
 
-SCENARIOS = (*_BACKENDS, *_STREAMS, *_CLIENTS, *_BOTH)
+_EVERYTHING = {
+    "affinity": "cookie",
+    "auth-response-headers": "X-Auth-User",
+    "auth-signin": "https://login.test/",
+    "auth-url": "http://auth.default.svc.cluster.local/",
+    "client-body-buffer-size": "16k",
+    "connection-proxy-header": "keep-alive",
+    "cors-allow-origin": "https://a.test, https://*.b.test",
+    "custom-headers": "default/all-headers",
+    "custom-http-errors": "404,502",
+    "default-backend": "errors",
+    "denylist-source-range": "203.0.113.9",
+    "enable-cors": "true",
+    "limit-connections": "100",
+    "limit-rate": "100",
+    "limit-rate-after": "100",
+    "limit-rpm": "1000",
+    "limit-rps": "100",
+    "proxy-body-size": "2m",
+    "proxy-buffer-size": "8k",
+    "proxy-buffering": "on",
+    "proxy-buffers-number": "8",
+    "proxy-connect-timeout": "3",
+    "proxy-cookie-domain": "a.test b.test",
+    "proxy-cookie-path": "/a /b",
+    "proxy-http-version": "1.1",
+    "proxy-max-temp-file-size": "10m",
+    "proxy-next-upstream": "error timeout http_502 http_504 invalid_header",
+    "proxy-next-upstream-timeout": "10",
+    "proxy-next-upstream-tries": "2",
+    "proxy-read-timeout": "20",
+    "proxy-redirect-from": "default",
+    "proxy-redirect-to": "default",
+    "proxy-request-buffering": "off",
+    "proxy-send-timeout": "20",
+    "proxy-ssl-name": "backend.internal",
+    "proxy-ssl-protocols": "TLSv1.2 TLSv1.3",
+    "proxy-ssl-server-name": "on",
+    "satisfy": "any",
+    "upstream-vhost": "inside.test",
+    "whitelist-source-range": "192.168.50.0/24",
+}
+
+
+def _everything(protocol: str, service: str) -> Scenario:
+    host = f"all-{protocol.lower().replace('_', '-')}.test"
+    told = {**_EVERYTHING, "backend-protocol": protocol}
+    canary = {"canary": "true", "canary-by-header": "X-Try", "canary-weight": "1"}
+    documents = [
+        site(host, told, service),
+        site(f"canary-{host}", told, service),
+        site(f"canary-{host}", canary, service, name=f"second-{host}"),
+        site(
+            f"re-{host}", {**told, "rewrite-target": "/$1"}, service, path="/(.*)", path_type="ImplementationSpecific"
+        ),
+    ]
+
+    def served(stage: Stage) -> object:
+        return [line for line in stage.told.splitlines() if host in line and ("quarantine" in line or "reject" in line)]
+
+    asks = [
+        Ask(host=one, path="/x", want={"status": 200, "headers": {"X-All": "all"}})
+        for one in (host, f"canary-{host}", f"re-{host}")
+    ]
+    return plain(f"everything-at-once-{protocol.lower()}", documents, *asks, then=served)
+
+
+_ALL = [
+    plain("what-everything-needs", [objects.config_map("all-headers", {"X-All": "all"})]),
+    _everything("HTTP", "echo"),
+    _everything("HTTPS", "safe"),
+    _everything("AUTO_HTTP", "safe"),
+    _everything("GRPC", "calls"),
+    _everything("GRPCS", "safe-calls"),
+    _everything("FCGI", "scripts"),
+]
+
+SCENARIOS = (*_ALL, *_BACKENDS, *_STREAMS, *_CLIENTS, *_BOTH)
