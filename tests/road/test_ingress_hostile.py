@@ -279,7 +279,7 @@ def assert_harmless(found: World) -> Site | None:
     return result
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(PLACES), hostile)
 def test_any_text_in_any_field_is_meant_or_refused(where, text):
     assert_harmless(changed(*where, text))
@@ -374,6 +374,15 @@ def test_a_setting_that_keeps_somebody_out_is_read_or_stops_everything(text):
 
 @needs_nginx
 def test_nginx_takes_every_value_that_is_taken(tmp_path):
-    found = [one for name in sorted(RULES) for one in crowd(name) if not one.metadata.name.endswith("-alone")]
+    found = [
+        one
+        for name in sorted(RULES)
+        for one in crowd(name)
+        if (
+            not one.metadata.name.endswith("-alone")
+            and is_readable(name, one.metadata.annotations.get(f"{PREFIX}/{name}", ""))
+        )
+        or one.metadata.name.endswith("-main")
+    ]
     said = refusal(compiled(*GROUND, *found).configuration, tmp_path / "nginx")
     assert [line for line in said.splitlines() if "duplicate network" not in line] == []

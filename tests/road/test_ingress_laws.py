@@ -84,7 +84,7 @@ def ingresses(draw: st.DrawFn) -> list[k.Ingress]:
     return found
 
 
-laws = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+laws = settings(max_examples=45, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @laws

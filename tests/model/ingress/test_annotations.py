@@ -1,0 +1,208 @@
+"""Texts of annotations: what each takes, what it makes of it, and what it refuses."""
+
+from __future__ import annotations
+
+import pytest
+
+from rulegen.model.ingress.annotations import RULES, UNSUPPORTED, Onset, read_annotations
+from rulegen.model.ingress.ir import Verdict
+from rulegen.model.ingress.settings import READERS
+from tests.ingress_strategies import NAMED, PREFIX, WEB, compiled, endpoints, ingress, rule, service, site, text_of
+
+TAKEN = [
+    ("use-regex", "true", True),
+    ("use-regex", " F ", False),
+    ("rewrite-target", "/app/$1?x=$2", "/app/$1?x=$2"),
+    ("rewrite-target", "$1", "$1"),
+    ("app-root", "/app", "/app"),
+    ("permanent-redirect", "https://a.test/x?y#z", "https://a.test/x?y#z"),
+    ("permanent-redirect", "/here$request_uri", "/here$request_uri"),
+    ("permanent-redirect-code", "308", 308),
+    ("server-alias", "A.test, *.b.test,a.test", ("a.test", "*.b.test")),
+    ("custom-http-errors", "404, 503,404", (404, 503)),
+    ("canary-weight", "0", 0),
+    ("auth-secret", "users", ("", "users")),
+    ("auth-secret", "default/users", ("default", "users")),
+    ("proxy-body-size", "8m", 8 << 20),
+    ("proxy-body-size", "1G", 1 << 30),
+    ("proxy-body-size", "0", 0),
+    ("proxy-read-timeout", "60", 60),
+    ("proxy-read-timeout", "2m", 120),
+    ("proxy-next-upstream", "error  timeout error", ("error", "timeout")),
+    ("proxy-cookie-domain", "a.test b.test", ("a.test", "b.test")),
+    ("proxy-cookie-domain", "off", None),
+    ("backend-protocol", "grpc", "GRPC"),
+    ("limit-rps", "1", 1),
+    ("cors-allow-methods", "GET, POST, GET", "GET, POST"),
+    ("cors-max-age", "0", 0),
+    ("session-cookie-name", "a-b.c", "a-b.c"),
+    ("upstream-vhost", "a.test:8080", "a.test:8080"),
+]
+REFUSED = {
+    "use-regex": ("yes", "", "1 ", "TrUe", "true\n"),
+    "rewrite-target": ("x", "//x", "/$0", "/$10", "/$host", "/a b", "/${1}", "http://x.test/", "/$", "/\n"),
+    "app-root": ("x", "//x", "/a b", "/$host", "/\u202e", ""),
+    "permanent-redirect": (
+        "x",
+        "//x.test",
+        "ftp://x",
+        "http://",
+        "http://a b",
+        "http://x/$http_cookie",
+        "http://x:0x/",
+    ),
+    "permanent-redirect-code": ("200", "300", "0301", "301.0", "+301"),
+    "server-alias": ("~^a$", "*", "a_b", "10.0.0.1", "a..b", "-a", "*.*.a"),
+    "custom-http-errors": ("200", "399", "600", "404;", "499"),
+    "canary-weight": ("-1", "12.345", "1e2", "\uff11", "99999999999"),
+    "canary-by-header": ("a b", "a:", "$x", "é", "x" * 81, "-a", ""),
+    "canary-by-cookie": ("a b", "a=b", "a;b", '"', ""),
+    "auth-type": ("digest", "Basic", ""),
+    "auth-secret": ("../x", "a/b/c", "/x", "x/", "X", "a b", ""),
+    "auth-url": ("/x", "http://", "http://a:b@c.test/", "http://a.test:65536/", "unix:/x", "http://[::1/"),
+    "satisfy": ("some", "ANY"),
+    "whitelist-source-range": ("", "a", "10.0.0.0/33", "10.0.0.300", "10.0.0.1-2", "::/129", "0x0a000001"),
+    "limit-rps": ("0", "-1", "1.5", "1000001"),
+    "proxy-body-size": ("-1", "1t", "1 m", "99999999999999999m", "", "0x10"),
+    "client-body-buffer-size": ("1g",),
+    "proxy-read-timeout": ("60s; return 418", "-1", "1d", "", "9999999"),
+    "proxy-buffering": ("On", "true"),
+    "proxy-buffers-number": ("1", "0", "1025"),
+    "proxy-next-upstream": ("", "http_999", "error;"),
+    "proxy-cookie-domain": ("a", "a b c", "a $host"),
+    "backend-protocol": ("HTTP://x", "TCP", ""),
+    "connection-proxy-header": ("a;}", "x"),
+    "upstream-hash-by": ("$nope", "x", "$request_uri consistent", "$http_cookie$", "$" + "http_" + "x" * 90),
+    "upstream-vhost": ("a b", "$host", "a.test:0", "a.test:99999", "a/b"),
+    "cors-allow-origin": ("", "https://*", "https://a.test/", "https://a b", "https://*.*.x", "~.*"),
+    "cors-allow-methods": ("get", "GET;"),
+    "session-cookie-name": ("a b", "a;b", "a=b", ""),
+    "session-cookie-domain": ("a b", "a;b", ""),
+    "session-cookie-samesite": ("lax", "None; Secure"),
+    "x-forwarded-prefix": ("a", "//a", "/a\n"),
+    "ssl-ciphers": ("", "a b", "a;b"),
+    "auth-tls-match-cn": ("x", "(CN=a", "CN=(", ""),
+}
+
+
+@pytest.mark.parametrize(("name", "text", "value"), TAKEN)
+def test_what_is_taken(name, text, value):
+    found = read_annotations("default/x", {f"{PREFIX}/{name}": text}, PREFIX)
+    assert found.found == {name: value}
+    assert found.reasons == []
+
+
+@pytest.mark.parametrize(("name", "text"), [(name, text) for name, texts in REFUSED.items() for text in texts])
+def test_what_is_refused(name, text):
+    if text == "1 ":
+        return  # blanks around a value mean nothing
+    found = read_annotations("default/x", {f"{PREFIX}/{name}": text}, PREFIX)
+    assert found.found == {}
+    assert found.failed == {name}
+    assert found.onset is RULES[name].onset
+    (reason,) = found.reasons
+    assert name in reason.path
+    assert str(reason).isprintable()
+
+
+def test_the_gravest_fault_decides():
+    told = {"use-regex": "x", "auth-type": "x", "rewrite-target": "x"}
+    for names, onset in (
+        (["use-regex"], Onset.IGNORE),
+        (["use-regex", "auth-type"], Onset.CLOSE),
+        (list(told), Onset.REJECT),
+    ):
+        found = read_annotations("default/x", {f"{PREFIX}/{name}": told[name] for name in names}, PREFIX)
+        assert found.onset is onset
+
+
+@pytest.mark.parametrize("name", sorted(UNSUPPORTED))
+def test_what_is_known_and_not_done_is_told(name):
+    found = read_annotations("default/x", {f"{PREFIX}/{name}": "anything\n{"}, PREFIX)
+    assert [reason.verdict for reason in found.reasons] == [Verdict.UNSUPPORTED]
+
+
+def test_an_unknown_name_is_told_with_the_one_that_was_meant():
+    found = read_annotations(
+        "default/x", {f"{PREFIX}/proxy-read-timout": "5", "other.example.com/use-regex": "x"}, PREFIX
+    )
+    (reason,) = found.reasons
+    assert "proxy-read-timeout" in reason.message
+
+
+def test_a_prefix_of_ones_own():
+    found = read_annotations("default/x", {"a.test/use-regex": "true", f"{PREFIX}/use-regex": "false"}, "a.test")
+    assert found.found == {"use-regex": True}
+
+
+@pytest.mark.parametrize(
+    ("annotations", "written"),
+    [
+        ({"affinity": "cookie"}, "INGRESSCOOKIE"),
+        ({"affinity": "cookie", "session-cookie-name": "route"}, "route="),
+        ({"affinity": "cookie", "session-cookie-max-age": "60"}, "Max-Age=60"),
+        ({"affinity": "cookie", "session-cookie-expires": "70"}, "Max-Age=70"),
+        ({"affinity": "cookie", "session-cookie-path": "/app"}, "Path=/app;"),
+        ({"affinity": "cookie", "session-cookie-domain": "a.test"}, "Domain=a.test"),
+        ({"affinity": "cookie", "session-cookie-samesite": "Strict"}, "SameSite=Strict"),
+        ({"affinity": "cookie", "session-cookie-secure": "true"}, "Secure"),
+        ({"proxy-next-upstream": "error http_502"}, "proxy_next_upstream error http_502;"),
+        ({"proxy-next-upstream": "http_502", "backend-protocol": "FCGI"}, "fastcgi_next_upstream off;"),
+        ({"proxy-next-upstream-tries": "2", "backend-protocol": "GRPC"}, "grpc_next_upstream_tries 2;"),
+        ({"proxy-read-timeout": "5"}, "proxy_read_timeout 5s;"),
+        ({"proxy-http-version": "1.0"}, "proxy_http_version 1.0;"),
+    ],
+)
+def test_what_is_written_for_it(annotations, written):
+    assert written in text_of(compiled(*WEB, ingress("site", rule("site.test"), annotations=annotations)))
+
+
+@pytest.mark.parametrize(
+    ("annotations", "written"),
+    [
+        ({"upstream-hash-by": "$request_uri$http_x_user"}, "consistent;"),
+        ({"load-balance": "least_conn"}, "least_conn;"),
+        ({"load-balance": "ewma"}, "random two least_conn;"),
+        ({"load-balance": "ip_hash"}, "ip_hash;"),
+        ({"service-upstream": "true"}, "server 10.96."),
+        ({}, " backup"),
+    ],
+)
+def test_how_a_server_is_picked(annotations, written):
+    found = compiled(*WEB, ingress("site", rule("site.test"), annotations=annotations))
+    (text,) = [text for path, text in found.configuration.files.items() if path.startswith("upstreams/")]
+    assert written in text
+    assert (" backup" in text) is (not annotations or annotations.get("load-balance") == "least_conn")
+    assert ("10.244." in text) is ("service-upstream" not in annotations)
+
+
+def test_a_headless_service_has_nobody_to_stand_in():
+    found = compiled(service("web", cluster_ip="None"), endpoints("web"), *NAMED, site(service_upstream="true"))
+    assert " backup" not in "".join(found.configuration.files.values())
+    assert "10.244.1.5:8080" in "".join(found.configuration.files.values())
+
+
+@pytest.mark.parametrize(
+    ("key", "good", "bad"),
+    [
+        ("bind-address", "10.0.0.1, ::1,10.0.0.1", "10.0.0.300"),
+        ("worker-processes", "auto", "many"),
+        ("max-worker-connections", "0", "1"),
+        ("large-client-header-buffers", "4 8k", "4 0"),
+        ("ssl-protocols", "TLSv1.3 SSLv3", "SSLv3"),
+        ("ssl-session-cache-size", "10m", "1k"),
+        ("gzip-types", "*", "text"),
+        ("log-format-upstream", '$remote_addr "$request"', "$http_authorization\n"),
+        ("log-format-upstream", "$http_x_anything", "$ssl_client_raw_cert"),
+        ("custom-http-errors", "404", "499"),
+        ("block-user-agents", "~*bot.*, curl", "~("),
+        ("proxy-real-ip-cidr", "10.0.0.0/8", "10.0.0.0/99"),
+        ("http-redirect-code", "308", "303"),
+        ("no-tls-redirect-locations", "/a,/b", "a"),
+        ("proxy-next-upstream", "error http_502", "everything"),
+    ],
+)
+def test_settings(key, good, bad):
+    READERS[key](good)
+    with pytest.raises(ValueError, match=r"."):
+        READERS[key](bad)
