@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from integration.ingress import objects, spaces
 from integration.ingress.features import (
     CLIENT_V6,
@@ -9,6 +11,7 @@ from integration.ingress.features import (
     SECOND_CLIENT,
     Ask,
     Scenario,
+    Stage,
     World,
     pair,
     site,
@@ -33,7 +36,7 @@ _ASKING = World(
         "block-cidrs": SECOND_CLIENT,
         "block-user-agents": "~*evil, Exactly This",
         "block-referers": "~spam\\.test",
-        "custom-http-errors": "404",
+        "custom-http-errors": "404,503",
         "ssl-protocols": "TLSv1.2",
         "ssl-reject-handshake": "true",
         "use-http2": "false",
@@ -102,6 +105,7 @@ _GLOBAL = [
         [
             site("errors.test", {"enable-global-auth": "false"}),
             site("errors-none.test", {"enable-global-auth": "false"}, path="/only"),
+            site("errors-empty-all.test", {"enable-global-auth": "false"}, "empty"),
         ],
         Ask(host="nobody.test", path="/x", want={"status": 200, "backend": "errors", "backend_sees": {"path": "/x"}}),
         Ask(host="errors-none.test", path="/x", want={"status": 200, "backend": "errors"}),
@@ -109,6 +113,12 @@ _GLOBAL = [
             host="errors.test",
             path="/status/404",
             want={"backend": "errors", "backend_sees": {"headers": {"X-Code": "404", "X-Service-Name": "echo"}}},
+        ),
+        # Where nothing is behind a path, too; but nobody is let pass who was kept out.
+        Ask(
+            host="errors-empty-all.test",
+            path="/x",
+            want={"backend": "errors", "backend_sees": {"headers": {"X-Code": "503", "X-Original-URI": "/x"}}},
         ),
         Ask(host="errors.test", path="/status/403", want={"status": 403, "backend": "echo"}),
     ),
@@ -137,6 +147,8 @@ _PROXIED = World(
     config={
         "use-proxy-protocol": "true",
         "proxy-real-ip-cidr": "192.168.50.100/32",
+        "log-format-escape-json": "true",
+        "log-format-upstream": '{"host": "$host", "agent": "$http_user_agent", "client": "$remote_addr"}',
         "bind-address": f"{spaces.NODE},{NODE_V6}",
         "disable-ipv6": "true",
     },
@@ -245,4 +257,17 @@ _FLAGS = [
     ),
 ]
 
-SCENARIOS = (*_GLOBAL, *_FLAGS)
+
+def _json_log(stage: Stage) -> object:
+    """A line of the log is JSON, whatever a client says."""
+    agent = 'x", "host": "evil\\'
+    stage.client.ask_one(_proxied("json-log.test", headers={"User-Agent": agent}))
+    lines = [json.loads(line) for line in stage.log() if "json-log.test" in line]
+    return lines != [{"host": "json-log.test", "agent": agent, "client": "203.0.113.7"}] and lines
+
+
+_LOGS = [
+    Scenario(name="access-log-as-json", world=_PROXIED, documents=(_taken("json-log.test"),), then=_json_log),
+]
+
+SCENARIOS = (*_LOGS, *_GLOBAL, *_FLAGS)

@@ -73,14 +73,13 @@ class LocationText:
     def siblings(self) -> Iterator[Directive]:
         """Yield the hidden locations that this one refers to."""
         policy = self._policy
-        if isinstance(self._location.target, Answer):
-            return
-        if policy.external_auth is not None:
+        is_answer = isinstance(self._location.target, Answer)
+        if policy.external_auth is not None and not is_answer:
             yield auth_location(policy.external_auth, self._server, auth_buffers(policy))
             if policy.external_auth.signin:
                 yield signin_location(policy.external_auth, self._server)
         if policy.errors is not None:
-            for code in policy.errors.codes:
+            for code in self._replaced():
                 yield self._error_page(policy.errors, code)
 
     # -- itself --------------------------------------------------------------------------------------------------------
@@ -96,6 +95,7 @@ class LocationText:
         if self._settings.logs_ingress and location.ingress is not None and len(self._server.ingresses) > 1:
             yield Directive("set", ("$ingress", str(location.ingress)))
         if isinstance(location.target, Answer) and policy.redirect is None:
+            yield from self._error_pages()
             yield Directive("return", (str(location.target.status),))
             return
         if policy.redirect is not None:
@@ -230,9 +230,7 @@ class LocationText:
         yield from self._tuning(module)
         if policy.errors is not None:
             yield Directive(f"{module}_intercept_errors", ("on",))
-            yield from (
-                Directive("error_page", (str(code), "=", f"@{self._error_mark(code)}")) for code in policy.errors.codes
-            )
+            yield from self._error_pages()
         if policy.proxy_ssl is not None and module != "fastcgi":
             yield from self._proxy_ssl(module)
         if isinstance(target, ToName):
@@ -251,6 +249,17 @@ class LocationText:
             policy.protocol, "http"
         )
         yield Directive(f"{module}_pass", (self._url(scheme, target),))
+
+    def _replaced(self) -> Iterator[int]:
+        """Yield the codes whose answers are replaced here, as far as any can come."""
+        target = self._location.target
+        for code in self._policy.errors.codes if self._policy.errors is not None else ():
+            if not isinstance(target, Answer) or target.status == code:
+                yield code
+
+    def _error_pages(self) -> Iterator[Node]:
+        for code in self._replaced():
+            yield Directive("error_page", (str(code), "=", f"@{self._error_mark(code)}"))
 
     def _tuning(self, module: str) -> Iterator[Node]:
         policy = self._policy
