@@ -43,6 +43,7 @@ class Certificates:
             if not entries:
                 continue
             listed = [entry for entry in entries if host in entry.hosts]
+            missing = []
             for entry in listed or entries:
                 if not entry.secret_name:
                     continue
@@ -50,12 +51,14 @@ class Certificates:
                 found = self.of_secret(name)
                 if isinstance(found, Certificate) and (not host or found.covers(host)):
                     return self.referred.keep(found.path, found.content), True
-                if listed:
+                if listed or not entry.hosts:
                     why = found if isinstance(found, str) else f"the certificate in Secret {name} is not for this name"
                     message = f"{why}: {host or 'every other host'} is served with the default certificate"
                     path = f"spec.tls[{entries.index(entry)}]"
-                    self.reasons.append(one.reason(Verdict.DEFAULT_CERTIFICATE, path, message))
-                    return "", True
+                    missing.append(one.reason(Verdict.DEFAULT_CERTIFICATE, path, message))
+                if listed:
+                    break
+            self.reasons += missing
             return "", True
         return "", False
 

@@ -194,3 +194,15 @@ def test_password_files(content, kind, is_used):
     else:
         with pytest.raises(UnusableSecretError):
             read_passwords(secret("users", **content), kind)
+
+
+def test_an_entry_without_hosts_is_for_all_and_is_told_where_it_cannot_be_used():
+    found = compiled(*WEB, ingress("site", rule("site.test"), rule("b.test"), tls=[tls("gone")]))
+    assert [reason.verdict for reason in told(found)] == [Verdict.DEFAULT_CERTIFICATE] * 2
+    assert "return 308" in text_of(found)
+    used = compiled(
+        *WEB,
+        secret("cert", tls_crt=certificate("*.test"), tls_key=key_pem()),
+        ingress("site", rule("site.test"), tls=[tls("gone"), tls("cert")]),
+    )
+    assert told(used) == []
