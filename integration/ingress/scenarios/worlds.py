@@ -146,6 +146,7 @@ _PROXIED = World(
     name="proxied",
     config={
         "use-proxy-protocol": "true",
+        "use-port-in-redirects": "true",
         "proxy-real-ip-cidr": "192.168.50.100/32",
         "log-format-escape-json": "true",
         "log-format-upstream": '{"host": "$host", "agent": "$http_user_agent", "client": "$remote_addr"}',
@@ -204,7 +205,7 @@ _FLAGS = [
             _taken("ports-www.test", {"from-to-www-redirect": "true"}),
             _taken("ports-root.test", {"app-root": "/app"}),
         ],
-        _proxied("ports.test:8081", path="/x", want={"status": 308, "location": "https://ports.test/x"}),
+        _proxied("ports.test:8081", path="/x", want={"status": 308, "location": "https://ports.test:8444/x"}),
         _proxied(
             "www.ports-www.test:8081", path="/x", want={"status": 308, "location": "http://ports-www.test:8081/x"}
         ),

@@ -120,7 +120,8 @@ class LocationText:
         exempt = self._location.source.startswith(settings.no_tls_redirect_locations)
         if redirects and not exempt:
             path = "request_uri" if policy.preserve_trailing_slash else "redirect_uri"
-            target = template(f"https://$redirect_host${path}")
+            port = f":{settings.https_port}" if settings.use_port_in_redirects else ""
+            target = template(f"https://$redirect_host{port}${path}")
             answer = Directive("return", (str(settings.http_redirect_code), target))
             yield _if(("$pass_access_scheme", "=", "http"), answer)
         if server.client_auth is not None and server.client_auth.verify == "on":

@@ -153,6 +153,7 @@ class Settings:
     force_ssl_redirect: bool = False
     http_redirect_code: int = 308
     no_tls_redirect_locations: tuple[str, ...] = ("/.well-known/acme-challenge",)
+    use_port_in_redirects: bool = False
     preserve_trailing_slash: bool = False
     hsts: bool = True
     hsts_max_age: int = 31536000
@@ -337,6 +338,7 @@ READERS: Final[Mapping[str, Callable[[str], Any]]] = MappingProxyType(
         "force-ssl-redirect": boolean,
         "http-redirect-code": values.choice_number(301, 302, 307, 308),
         "no-tls-redirect-locations": _paths,
+        "use-port-in-redirects": boolean,
         "preserve-trailing-slash": boolean,
         "hsts": boolean,
         "hsts-max-age": integer(0, 2_147_483_647),
