@@ -1,0 +1,33 @@
+"""Where the deployment is, and what the command line takes."""
+
+from __future__ import annotations
+
+import click
+
+from rulegen.cli import cli
+from tests.project.places import ROOT
+
+DEPLOY = ROOT / "deploy"
+KUSTOMIZE = DEPLOY / "kustomize"
+OVERLAYS = sorted(path.name for path in (KUSTOMIZE / "overlays").iterdir())
+COMPONENTS = sorted(path.name for path in (KUSTOMIZE / "components").iterdir())
+
+TO_COME = {
+    *("--health-address", "--metrics-address"),
+    *("--publish-ingress-status", "--publish-service-status"),
+}
+"""Options of `run` that manifests have before the command does."""
+
+
+def options(command: str) -> set[str]:
+    """Return all options of a command, by name."""
+    found = cli.get_command(click.Context(cli), command)
+    assert found is not None
+    return {name for one in found.params if isinstance(one, click.Option) for name in (*one.opts, *one.secondary_opts)}
+
+
+def unknown(words: list[str]) -> set[str]:
+    """Return the options in the arguments of `run` that it does not have, nor shares with `apply`."""
+    return (
+        {word.partition("=")[0] for word in words if word.startswith("-")} - options("run") - options("apply") - TO_COME
+    )

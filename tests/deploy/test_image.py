@@ -1,0 +1,78 @@
+"""The Dockerfile: pinned, plain, and with all that is needed at run time."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+
+from rulegen import __version__
+from rulegen.host.doctor.tools import TOOLS
+from tests.deploy.places import DEPLOY
+from tests.project.places import ROOT
+
+TEXT = (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
+
+
+def instructions() -> list[tuple[str, str]]:
+    """Return the instructions with their arguments, continued lines joined."""
+    text = re.sub(r"^\s*#.*\n", "", TEXT, flags=re.MULTILINE).replace("\\\n", " ")
+    return [
+        (word.upper(), " ".join(rest.split()))
+        for word, _, rest in (line.partition(" ") for line in text.splitlines())
+        if word
+    ]
+
+
+def arguments(word: str) -> list[str]:
+    return [rest for one, rest in instructions() if one == word]
+
+
+def test_the_base_is_pinned() -> None:
+    (base,) = (one.partition("=")[2] for one in arguments("ARG") if one.startswith("BASE="))
+
+    assert re.fullmatch(r"debian:\d+\.\d+-slim", base)
+    assert [one.split()[0] for one in arguments("FROM")] == ["${BASE}", "${BASE}"]
+
+
+def test_rulegen_is_started_without_a_shell() -> None:
+    (entry,), (default,) = arguments("ENTRYPOINT"), arguments("CMD")
+
+    assert json.loads(entry) == ["/opt/rulegen/bin/rulegen"]
+    assert json.loads(default) == ["--help"]
+    assert arguments("USER") == ["root"]
+
+
+def test_nothing_is_fetched_past_the_package_managers() -> None:
+    runs = " ".join(arguments("RUN"))
+
+    assert arguments("ADD") == []
+    assert not re.search(r"https?://|\bcurl\b|\bwget\b|\|\s*(ba)?sh\b", TEXT)
+    assert all("--constraint constraints.txt" in one for one in re.findall(r"pip (?:--python \S+ )?install[^&]*", runs))
+    for one in re.findall(r"apt-get install[^&]*", runs):
+        assert "--yes --no-install-recommends" in one
+    assert runs.count("apt-get update") == runs.count("rm -rf /var/lib/apt/lists/*") == runs.count("apt-get install")
+
+
+def test_the_tools_that_rulegen_runs_are_in_it() -> None:
+    installed = set(arguments("RUN")[-1].split())
+    needed = {"iptables", "conntrack", "nginx-light", "kmod", "util-linux", "python3"}
+
+    assert needed <= installed
+    assert {tool.name for tool in TOOLS} >= {"iptables-nft", "conntrack", "nginx", "modprobe"}  # what they bring
+
+
+def test_what_is_copied_is_there_and_makes_a_wheel() -> None:
+    copied = {source for one in arguments("COPY") if not one.startswith("--from") for source in one.split()[:-1]}
+    kept = {line[1:] for line in (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines() if line.startswith("!")}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+
+    assert copied == kept
+    assert all((ROOT / one).exists() for one in copied)
+    assert {*wheel["packages"], *wheel["force-include"], project["project"]["readme"], "LICENSE"} <= copied
+
+
+def test_the_version_is_the_one_of_the_package() -> None:
+    assert f"VERSION={__version__}" in arguments("ARG")
+    assert f"rulegen:{__version__}" in TEXT

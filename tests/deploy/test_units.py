@@ -1,0 +1,83 @@
+"""The systemd units: systemd understands them, their options are there, their rights are those of the Pods."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.deploy.places import DEPLOY, unknown
+from tests.deploy.test_manifests import CAPABILITIES
+from tests.project.places import run
+
+UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
+
+SANDBOX = {"SYS_ADMIN", "SYS_CHROOT", "NET_ADMIN", "FOWNER"}
+"""What trying nginx in namespaces takes; a Pod tries without."""
+
+
+def settings(unit: Path) -> dict[str, list[str]]:
+    """Return the values of each setting, in order."""
+    text = unit.read_text(encoding="utf-8").replace("\\\n", " ")
+    found: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        key, equals, value = line.partition("=")
+        if equals and not key.startswith(("#", "[")):
+            found.setdefault(key, []).append(value)
+    return found
+
+
+def capabilities(unit: Path) -> set[str]:
+    return {word.removeprefix("CAP_") for line in settings(unit)["CapabilityBoundingSet"] for word in line.split()}
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+def test_systemd_understands_a_unit(unit: Path, tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("there is no systemd-analyze here")
+    # it looks whether the program is there
+    copy = tmp_path / unit.name
+    copy.write_text(unit.read_text(encoding="utf-8").replace("/opt/rulegen/bin/rulegen", sys.executable))
+
+    done = run("systemd-analyze", "verify", "--man=no", "--recursive-errors=no", copy)
+
+    assert (done.returncode, [line for line in done.stderr.splitlines() if unit.name in line]) == (0, [])
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+def test_a_unit_starts_the_agent_with_options_that_there_are(unit: Path) -> None:
+    (start,) = settings(unit)["ExecStart"]
+    program, command, *words = shlex.split(start)
+
+    assert (program, command) == ("/opt/rulegen/bin/rulegen", "run")
+    assert unknown(words) == set()
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+def test_a_unit_is_kept_running_and_in_bounds(unit: Path) -> None:
+    said = {key: values[-1] for key, values in settings(unit).items()}
+
+    assert (said["Type"], said["Restart"], said["StartLimitIntervalSec"]) == ("notify", "always", "0")
+    assert said["ExecReload"] == "/bin/kill -HUP $MAINPID"
+    assert said["After"].startswith("network-online.target")
+    assert (said["NoNewPrivileges"], said["ProtectSystem"], said["ProtectHome"]) == ("yes", "strict", "yes")
+    assert "@system-service" in said["SystemCallFilter"]
+
+
+def test_the_unit_for_services_has_the_rights_of_the_pod() -> None:
+    unit = DEPLOY / "systemd/rulegen.service"
+
+    assert capabilities(unit) == CAPABILITIES["services"]
+    assert settings(unit)["ReadWritePaths"] == ["/run/xtables.lock"]
+    assert "ProtectKernelTunables" not in settings(unit)  # it would make /proc/sys read-only
+
+
+def test_the_unit_for_ingresses_has_the_rights_of_the_pod_and_those_of_the_sandbox() -> None:
+    unit = DEPLOY / "systemd/rulegen-ingress.service"
+
+    assert capabilities(unit) == CAPABILITIES["ingress"] | SANDBOX
+    assert settings(unit)["StateDirectory"] == ["rulegen"]
+    assert settings(unit)["KillMode"] == ["process"]
