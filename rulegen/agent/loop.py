@@ -109,6 +109,7 @@ class Loop:
     _sync_at: float = 0.0
     _pause_s: float = 0.0
     _must_check: bool = True
+    _kernel: int | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self) -> str:
@@ -130,10 +131,18 @@ class Loop:
         now = self.clock()
         if self._dirty.nodes:
             self._rules = None
-        if self._rules is None or (self._must_check and now >= self._check_at) or now >= self._check_at:
+        if self._rules is not None and not self._must_check and now >= self._check_at and self._is_untouched():
+            self._check_at = self.clock() + self.timing.sync_s
+        if self._rules is None or now >= self._check_at:
             self._guarded(self.check)
         elif self._dirty.services and now >= self._sync_at:
             self._guarded(self.sync)
+
+    def _is_untouched(self) -> bool:
+        """Whether nobody can have changed anything since we wrote: then there is no need to read all of it."""
+        if self._rules is None or self._dirty.services or self._kernel is None:
+            return False
+        return self.writer.generation() == self._kernel and self.writer.has_parameters(self._rules.sysctls)
 
     def take(self, event: Event) -> None:
         """Take one event; what it touches is written with the next sync."""
@@ -171,6 +180,7 @@ class Loop:
         with self._lock:
             rules.commit(update)
         self._tell_health(rules)
+        self._kernel = self.writer.generation()
         self.state.wrote(generation)
         self.state.syncs.add(self.clock() - began)
         self._sync_at = self.clock() + self.timing.min_sync_s
@@ -199,6 +209,7 @@ class Loop:
             raise
         del plan
         give_back()
+        self._kernel = self.writer.generation()
         self._must_check = False
         self._tell_health(self._rules)
         self.state.wrote(generation)

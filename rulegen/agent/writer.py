@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from rulegen.host import conntrack, iptables, nfacct, sysctl, variant
+from rulegen.host import conntrack, iptables, nfacct, nft_notices, sysctl, variant
 from rulegen.host.apply import perform, steps
 from rulegen.languages.iptables.ruleset import read
 from rulegen.languages.iptables.script import CHAINS_PER_COMMIT, script
@@ -14,7 +14,7 @@ from rulegen.net import Protocol
 from rulegen.road import Observed, plan_node
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from rulegen.host.runner import Runner
     from rulegen.host.variant import VariantChoice
@@ -70,6 +70,14 @@ class KernelWriter:
         observed = Observed(rulesets=rulesets, flows=flows, counters=counters)
         facts = replace(self.facts, sysctls=sysctl.read_all(self.facts.sysctls))
         return plan_node(compiled, observed, facts, (), self.forgetting)
+
+    def generation(self) -> int | None:
+        """Return what changes whenever anybody changes rules; None where nothing tells, and they must be read."""
+        return nft_notices.generation() if self.choice.variant is variant.Variant.NFT else None
+
+    def has_parameters(self, wanted: Mapping[str, str]) -> bool:
+        """Whether kernel parameters are as wanted."""
+        return sysctl.read_all(wanted) == dict(wanted)
 
     def write(self, plan: Plan) -> int:
         """Make a plan so; return how many writes it took.

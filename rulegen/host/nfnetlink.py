@@ -81,6 +81,22 @@ def dump(message: Message) -> list[dict[int, bytes]]:
     return found
 
 
+def ask(message: Message) -> dict[int, bytes]:
+    """Return what the kernel tells in answer to a message that asks for one thing, as attributes.
+
+    Raises:
+        OSError: The kernel refused; its errno.
+    """
+    with _open() as link:
+        link.send(_encode(message, 1))
+        for kind, _, body in _split(link.recv(1 << 16)):
+            if kind == _ERROR:
+                number = _errno(body)
+                raise OSError(number, os.strerror(number))
+            return attributes_of(body[4:])
+    raise OSError(errno.EBADMSG, os.strerror(errno.EBADMSG))
+
+
 def send_all(messages: Sequence[Message]) -> list[int]:
     """Send messages that change something, in order, and return the kernel's errno for each; 0 is success.
 

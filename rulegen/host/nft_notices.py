@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rulegen.errors import HostError
-from rulegen.host.nfnetlink import attributes_of
+from rulegen.host.nfnetlink import Message, ask, attributes_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +31,7 @@ _SOL_NETLINK: Final = 270
 _ADD_MEMBERSHIP: Final = 1
 _GROUP_NFTABLES: Final = 7
 _NEWGEN: Final = (10 << 8) | 15
+_GETGEN: Final = (10 << 8) | 16
 _GEN_ID, _PROC_PID, _PROC_NAME = 1, 2, 3
 _SO_ATTACH_FILTER: Final = 26
 _HEADER: Final = struct.Struct("=IHHII")
@@ -122,6 +123,14 @@ class Notices:
             notice = read_notice(packet)
             if notice is not None and not self._is_ours(notice):
                 self._on_foreign(notice)
+
+
+def generation() -> int | None:
+    """Return the generation of the rules, which grows with every commit of anybody; None where the kernel has none."""
+    try:
+        return _number(ask(Message(_GETGEN, 0)).get(_GEN_ID))
+    except OSError:
+        return None
 
 
 def read_notice(packet: bytes) -> Notice | None:

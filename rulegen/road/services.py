@@ -136,6 +136,11 @@ class ServiceRules:
                 self._services[name] = service
 
     @property
+    def sysctls(self) -> Mapping[str, str]:
+        """Kernel parameters that must have these values."""
+        return self._sysctls
+
+    @property
     def services(self) -> Collection[Service]:
         """All Services as they are in the kernel."""
         return self._services.values()

@@ -49,6 +49,8 @@ def settings_of(
     for warning in read.warnings:
         tell(warning)
     settings = read.settings
+    if settings.disable_ipv6 and settings.bind_address and all(":" in one for one in settings.bind_address):
+        raise ConfigError(f"{where}: data.bind-address names IPv6 addresses alone, and data.disable-ipv6 is true")
     for key, (namespace, other) in read.references.items():
         headers = _headers(config_maps, ObjectName(namespace or name.namespace, other), key, tell)
         if key == "add-headers":
