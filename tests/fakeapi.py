@@ -95,6 +95,16 @@ class Fault:
         return cls(answer)
 
     @classmethod
+    def mute(cls, released: threading.Event) -> Self:
+        """Say nothing at all until the event (or the end of the test)."""
+
+        def answer(handler: BaseHTTPRequestHandler) -> None:
+            released.wait(30)
+            handler.close_connection = True
+
+        return cls(answer)
+
+    @classmethod
     def hang_up(cls) -> Self:
         """Close the connection without a word."""
 
@@ -136,7 +146,7 @@ class FakeApi:
     _port: int = 0
 
     def __enter__(self) -> Self:
-        self._changed = threading.Condition()
+        self._changed = threading.Condition(threading.RLock())
         self.come_back()
         return self
 
@@ -254,7 +264,6 @@ class FakeApi:
     def compact(self) -> None:
         """Forget all changes up to now: a watch cannot go on from before. Open ones are not harmed."""
         with self._changed:
-            self._version += 1
             self._oldest = self._version
 
     def set_back(self) -> None:
@@ -362,12 +371,12 @@ class FakeApi:
         now = time.monotonic()
         end, bookmark = now + int(query["timeoutSeconds"][0]), now + self.bookmark_every
         _, api_version, kind = COLLECTIONS[collection]
-        while not self._closing.is_set() and time.monotonic() < end:
+        while not self._closing.is_set() and time.monotonic() < end and not stream.is_left():
             with self._changed:
                 disturbance = self._disturbances[collection].popleft() if self._disturbances[collection] else None
                 fresh = [one for one in self._changes if one.version > version and one.collection == collection]
                 if not fresh and disturbance is None:
-                    self._changed.wait(0.02 if wants_bookmarks else 0.1)
+                    self._changed.wait(0.02)
             for one in fresh:
                 version = one.version
                 event = one.seen_through(selects)

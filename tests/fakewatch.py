@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import socket
 import threading
 import time
@@ -67,6 +68,10 @@ class Stream:
 
     def event(self, kind: str, content: Object) -> None:
         self.write(json.dumps({"type": kind, "object": content}).encode() + b"\n")
+
+    def is_left(self) -> bool:
+        """Tell whether the client went: it has nothing to say while it watches."""
+        return bool(select.select([self._handler.connection], [], [], 0)[0])
 
     def finish(self) -> None:
         """End as HTTP wants it."""

@@ -34,7 +34,10 @@ MAX_LINE: Final = 16 << 20
 """Bytes of one event. A server takes objects of up to 3 MiB; JSON may be a few times longer than what is kept of it."""
 MAX_PAGE: Final = 256 << 20
 """Bytes of one page of a list."""
-EXPIRED_LISTS: Final = 3
+LIST_TRIES: Final = 3
+"""How often a list is begun anew, asked for otherwise, before there is a pause."""
+PATIENCE: Final = 3
+"""Refusals before an object that we could read is gone for us: a server that just started may not know its roles."""
 
 
 class Follower:
@@ -72,6 +75,7 @@ class Follower:
         self._answer: Answer | None = None
         self._version = ""
         self._knows_object = False
+        self._refusals = 0
         self._thread = threading.Thread(target=self._run, name=f"watch {collection.noun} {only or ''}", daemon=True)
 
     def start(self) -> None:
@@ -119,12 +123,19 @@ class Follower:
             self._tally.trouble(self, self._kind, error.message)
         if error.reason in {"expired", "garbage", "too large"} or error.status == 400 or self._pace.is_outage(error):
             self._version = ""
-        is_slow = error.status == 403
-        if self.only is not None and error.status in {403, 404}:
-            is_slow = not (self._knows_object and self._pace.is_patient())
-            if is_slow:
-                self._tell_object(None)
-        self._timing.sleep(self._ended, self._pace.pause(error, is_slow=is_slow))
+        self._timing.sleep(self._ended, self._pace.pause(error, is_slow=self._is_kept_out(error)))
+
+    def _is_kept_out(self, error: TroubleError) -> bool:
+        """Tell whether we may not read what we ask for, and should not ask often; one object is then gone for us."""
+        if self.only is None:
+            return error.status == 403
+        if error.status not in {403, 404}:
+            return False
+        self._refusals += 1
+        if self._knows_object and self._refusals < PATIENCE:
+            return False
+        self._tell_object(None)
+        return True
 
     # -- the list ------------------------------------------------------------------------------------------------------
 
@@ -134,7 +145,7 @@ class Follower:
         Raises:
             TroubleError: It could not be read to its end; nothing was told.
         """
-        for _ in range(EXPIRED_LISTS):
+        for _ in range(LIST_TRIES):
             try:
                 objects, version = self._pages()
             except TroubleError as error:
@@ -146,6 +157,7 @@ class Follower:
                     self.collection = self.collection._replace(fields="")
                 else:
                     raise
+                self._tally.failed(self._kind, error.reason)
                 last = error
             else:
                 break
@@ -203,6 +215,7 @@ class Follower:
         doing = f"{verb} {collection.noun}"
         answer = self._link.ask(collection.path, parameters, doing=doing, silence_s=silence_s)
         self._answer = answer
+        self._refusals = 0
         try:
             if not self._ended.is_set():  # else nobody would shut it
                 yield answer

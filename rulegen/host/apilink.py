@@ -103,14 +103,17 @@ class Link:
                 timeout=Timeout(connect=CONNECT_TIMEOUT_S, read=silence_s),
             )
         except (HTTPError, OSError, ValueError) as error:
-            told = unreachable(server.url, error)
-            raise TroubleError(told.message, _reason(error), hint=told.hint) from error
+            told, reason = unreachable(server.url, error), _reason(error)
+            if reason == "tls":
+                self._renew(generation)  # the authority that the kubeconfig names may be another one by now
+            raise TroubleError(told.message, reason, hint=told.hint) from error
         answer = Answer(server.url, response)
         if response.status == 200:
             return answer
-        if response.status == 401:
+        trouble = answer.refused(doing)
+        if trouble.status == 401:
             self._renew(generation)
-        raise answer.refused(doing)
+        raise trouble
 
     def _renew(self, generation: int) -> None:
         """Read the configuration anew, as its credentials are refused; once for all threads that noticed.

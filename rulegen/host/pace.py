@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 UNANSWERED: Final = 3
 """After so many refusals in a row the resourceVersion itself may be at fault: the server was put back to a backup."""
-PATIENCE: Final = 3
-"""Tries with which a missing right is believed: a server that just started does not know its roles yet."""
 
 
 def _wait(ended: threading.Event, seconds: float) -> None:
@@ -83,10 +81,6 @@ class Pace:
         if not self.failures:
             self._since = self._timing.clock()
         self.failures += 1
-
-    def is_patient(self) -> bool:
-        """Tell whether so few tries failed that what was known before may still be true."""
-        return self.failures < PATIENCE
 
     def is_outage(self, error: TroubleError) -> bool:
         """Tell whether the server was away for so long, or refuses so firmly, that it may be another one by now."""

@@ -1,0 +1,83 @@
+"""What tests of the watcher share: a consumer that believes all it is told, objects, and short pauses."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from rulegen.errors import Rejected
+from rulegen.host.pace import Timing
+from rulegen.kube.events import Changed, Event, Gone, Listed, called, name_of
+from rulegen.kube.validate import Decoded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FAST = {
+    "first_pause": 0.02,
+    "longest_pause": 0.1,
+    "slow_pause": 0.1,
+    "list_silence": 0.5,
+    "watch_silence": 0.4,
+    "short_watch": 0.05,
+    "outage": 1.0,
+}
+
+
+def fast(**other: Any) -> Timing:
+    return Timing(**{**FAST, **other})
+
+
+class Consumer:
+    """Keeps what the events say, by kind: uids of usable objects by name, and titles of the others."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.usable: dict[str, dict[tuple[str, str], str]] = defaultdict(dict)
+        self.rejected: dict[str, set[str]] = defaultdict(set)
+        self._lock = threading.Lock()
+
+    def __call__(self, event: Event) -> None:
+        with self._lock:
+            self.events.append(event)
+            kind = event.kind.__name__
+            match event:
+                case Listed(objects=objects):
+                    usable = [one for one in objects if isinstance(one, Decoded)]
+                    self.usable[kind] = {tuple(name_of(one)): one.object.metadata.uid for one in usable}
+                    self.rejected[kind] = {one.object for one in objects if isinstance(one, Rejected)}
+                case Changed(one=one, name=name):
+                    self._forget(event.kind, name)
+                    if isinstance(one, Decoded):
+                        self.usable[kind][tuple(name)] = one.object.metadata.uid
+                    else:
+                        self.rejected[kind].add(one.object)
+                case Gone(name=name):
+                    self._forget(event.kind, name)
+
+    def _forget(self, kind: Any, name: Any) -> None:
+        self.usable[kind.__name__].pop(tuple(name), None)
+        self.rejected[kind.__name__].discard(called(kind, name))
+
+    def state(self, kind: str) -> tuple[dict[tuple[str, str], str], set[str]]:
+        with self._lock:
+            return dict(self.usable[kind]), set(self.rejected[kind])
+
+    def names(self, kind: str) -> list[str]:
+        return sorted(name for _, name in self.state(kind)[0])
+
+    def of(self, kind: str, *types: type) -> list[Event]:
+        with self._lock:
+            return [one for one in self.events if one.kind.__name__ == kind and isinstance(one, types or object)]
+
+
+def soon(condition: Callable[[], object], seconds: float = 5.0) -> bool:
+    """Wait until something is so, and tell whether it came to be."""
+    until = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.005)
+    return True
