@@ -147,6 +147,7 @@ _CAST: Mapping[str, tuple[tuple[int, tuple[str, ...]], ...]] = {
     "half-dead": ((DEAD, ("10.244.5.3",)), (8080, ("10.244.5.4",))),
     "half-off": ((DEAD, ("10.244.5.12",)), (8080, ("10.244.5.13",))),
     "poisoned": ((8080, ("10.244.5.14", "10.244.5.15")),),
+    "poisoned-too": ((8080, ("10.244.5.16", "10.244.5.17")),),
     "dead": ((DEAD, ("10.244.5.5", "10.244.5.6")),),
     "lost": ((8080, (BLACK_HOLE, "10.244.5.7")),),
     "half-broken": ((9107, ("10.244.5.8",)), (8080, ("10.244.5.9",))),
@@ -425,10 +426,16 @@ class Stage:
         wrong += wrongs({key: value for key, value in want.items() if key not in checks}, list(replies), self.facts)
         return [f"{one}\n      {_shown(ask, replies)}" for one in wrong]
 
-    def log(self, name: str = "access.log") -> list[str]:
-        """Return the lines of a log."""
-        path = self.lab.node.outside() / "logs" / name
-        return path.read_text().splitlines() if path.exists() else []
+    def log(self, last: str) -> list[str]:
+        """Return the lines of the access log up to one with a text, which may come a little after the answer."""
+        path = self.lab.node.outside() / "logs" / "access.log"
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline:
+            lines = path.read_text().splitlines() if path.exists() else []
+            if any(last in line for line in lines):
+                return lines
+            time.sleep(0.02)
+        raise LabError(f"no line of the access log has {last}")
 
 
 def _not_seen(told: Mapping[str, Any], reply: Told) -> list[str]:

@@ -201,6 +201,23 @@ _FAILING = [
         Ask(host="next-off.test", times=6, want={"statuses": [200, 502]}),
     ),
     plain(
+        "a-poisonous-request-harms-nobody-else-without-a-backup",
+        [
+            site("poison-sticky.test", {"affinity": "cookie"}, "poisoned-too"),
+            site("poison-hash.test", {"upstream-hash-by": "$request_uri"}, "poisoned-too"),
+            site("poison-two.test", {"load-balance": "ewma"}, "poisoned-too"),
+            site("poison-persistent.test", {"affinity": "cookie", "affinity-mode": "persistent"}, "poisoned-too"),
+        ],
+        *(
+            ask
+            for name in ("sticky", "hash", "two", "persistent")
+            for ask in (
+                Ask(host=f"poison-{name}.test", path="/status/hang-up", times=4, want={"status": 502}),
+                Ask(host=f"poison-{name}.test", times=10, want={"status": 200}),
+            )
+        ),
+    ),
+    plain(
         "a-poisonous-request-harms-nobody-else",
         [site("poison.test", service="poisoned")],
         Ask(host="poison.test", path="/status/hang-up", times=4, want={"status": 502}),

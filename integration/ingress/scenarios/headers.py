@@ -465,7 +465,7 @@ def _logged(stage: Stage) -> object:
     stage.client.ask_one(Ask(host="log-off.test", path="/off"))
     stage.client.ask_one(Ask(host="log-none.test", path="/none"))
     stage.client.ask_one(Ask(host="log.test", path="/end"))
-    lines = [line.split("|") for line in stage.log() if "log" in line.split("|")[0]]
+    lines = [line.split("|") for line in stage.log("|/end|") if "log" in line.split("|")[0]]
     paths = [line[2] for line in lines]
     if paths[-3:] != ["/loud/x", "/none", "/end"]:
         return f"logged: {lines}"

@@ -263,7 +263,7 @@ def _json_log(stage: Stage) -> object:
     """A line of the log is JSON, whatever a client says."""
     agent = 'x", "host": "evil\\'
     stage.client.ask_one(_proxied("json-log.test", headers={"User-Agent": agent}))
-    lines = [json.loads(line) for line in stage.log() if "json-log.test" in line]
+    lines = [json.loads(line) for line in stage.log("json-log.test") if "json-log.test" in line]
     return lines != [{"host": "json-log.test", "agent": agent, "client": "203.0.113.7"}] and lines
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rulegen.model.ingress.settings import Settings
 
 
-SOON: Final = "fail_timeout=2s"
+UNJUDGED: Final = "max_fails=0"
 
 
 def interpolated(text: str) -> Word:
@@ -50,14 +50,13 @@ def upstream(told: Upstream, settings: Settings) -> Directive:
             block.append(Directive("ip_hash"))
         case Balance.ROUND_ROBIN:
             pass
-    # nginx tells a failed server from a live one by itself. Where there is a backup, that is asked meanwhile;
-    # where there is none, failed servers are soon asked again, or an outage of a second would last for ten.
-    alone = len(told.servers) == 1
-    trust = () if told.backup or alone else (SOON,)
+    # nginx tells a failed server from a live one by itself; where there is a backup, it asks that meanwhile. Else it
+    # answers 502 to all once each server has failed: one request that none can answer would do that for everybody.
+    trust = () if told.backup or len(told.servers) == 1 else (UNJUDGED,)
     block += [Directive("server", (server, *trust)) for server in told.servers]
     if told.backup:
         # Behind the Service's own address are all servers: what one request meets there says nothing about the next.
-        block.append(Directive("server", (told.backup, "backup", "max_fails=0")))
+        block.append(Directive("server", (told.backup, "backup", UNJUDGED)))
     block += _keepalive(told, settings)
     return Directive("upstream", (told.name,), tuple(block))
 
@@ -81,8 +80,7 @@ def server_upstreams(told: Upstream, settings: Settings) -> Iterator[Directive]:
     for server in told.servers:
         others = (told.backup,) if told.backup else tuple(other for other in told.servers if other != server)
         block: list[Node] = [Directive("server", (server,))]
-        trust = "max_fails=0" if told.backup else SOON
-        block += [Directive("server", (other, "backup", trust)) for other in others]
+        block += [Directive("server", (other, "backup", UNJUDGED)) for other in others]
         block += _keepalive(told, settings)
         yield Directive("upstream", (f"{told.name}.{mark(server)}",), tuple(block))
 
