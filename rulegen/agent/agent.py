@@ -40,7 +40,7 @@ class Agent:
     Attributes:
         variant: Which iptables was demanded; None leaves it to what is found.
         counts: Whether rules count with nfacct; None for wherever the kernel can.
-        mends: Whether foreign changes are mended, or only told.
+        mends: Whether rules are written; else nothing is, and what is not as wanted is told.
         once: Whether to end when all is written once.
         site: Where nginx serves Ingresses; None where they are left alone.
     """
@@ -105,8 +105,9 @@ class Agent:
         ready.append(watch)
         if self.site is not None:
             self._serve_site(self.site, loop, watch)
-        loop.health = ServiceHealth(state, self.journal)
-        self._cleanup.callback(loop.health.stop)
+        if self.mends:  # else another proxy has these ports
+            loop.health = ServiceHealth(state, self.journal)
+            self._cleanup.callback(loop.health.stop)
         self._serve(loop, state)
         if writer.choice.variant is Variant.NFT:
             self._listen(loop, writers)

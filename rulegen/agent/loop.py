@@ -39,6 +39,8 @@ def _nothing() -> None:
 
 FIRST_PAUSE_S: Final = 1.0
 LONGEST_PAUSE_S: Final = 60.0
+OTHERS_S: Final = 5.0
+"""How long another proxy is given to write what a change asks for, where foreign changes are only told."""
 SHOWN: Final = 5
 """Of things that others have changed, so many are told one by one."""
 
@@ -78,7 +80,7 @@ class Loop:
 
     Attributes:
         signals: Events and wakes, put in by other threads.
-        mends: Whether foreign changes are mended, or only told.
+        mends: Whether rules are written; else nothing is, and what is not as wanted is told.
         has_synced: Whether every list has come once; before that nothing is written.
         once: Whether to end when all is written once.
         health: Tells load balancers of Services; None for nobody.
@@ -108,6 +110,7 @@ class Loop:
     _check_at: float = 0.0
     _sync_at: float = 0.0
     _pause_s: float = 0.0
+    _again_at: float = 0.0
     _must_check: bool = True
     _kernel: int | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -129,6 +132,8 @@ class Loop:
     def turn(self) -> None:
         """Do what is due: a check where one is, else a sync of what is dirty."""
         now = self.clock()
+        if now < self._again_at:  # what failed is not tried more often because more has come
+            return
         if self._dirty.nodes:
             self._rules = None
         if self._rules is not None and not self._must_check and now >= self._check_at and self._is_untouched():
@@ -170,8 +175,10 @@ class Loop:
             return
         began, generation = self.clock(), self.state.desired
         names, self._dirty = self._dirty.services, Touched(site=self._dirty.site)
+        is_known = self._kernel is not None and self._kernel == self.writer.generation()
         try:
-            update = rules.update(names)
+            with self._lock:
+                update = rules.update(names)
             before = {name: rules.before(name) for name in update.services}
             calls = self.writer.write_update(update, before)
         except HostError:
@@ -180,10 +187,13 @@ class Loop:
         with self._lock:
             rules.commit(update)
         self._tell_health(rules)
-        self._kernel = self.writer.generation()
+        # Where others have written before, what they did is not known yet: it must be read.
+        self._kernel = self.writer.generation() if is_known else None
         self.state.wrote(generation)
         self.state.syncs.add(self.clock() - began)
         self._sync_at = self.clock() + self.timing.min_sync_s
+        if not self.mends:  # whoever writes the rules here is given time for it, and then looked at
+            self._must_check, self._check_at = True, self.clock() + OTHERS_S
         if calls:
             self.state.count("writes", by=calls)
             self.journal.debug("synced", services=len(update.services), calls=calls)
@@ -197,13 +207,17 @@ class Loop:
         began, generation = self.clock(), self.state.desired
         is_first = self._rules is None
         changed, self._dirty = self._dirty, Touched(site=self._dirty.site)
+        touched = changed.services
         try:
             if self._rules is None:
                 self._rules = ServiceRules(self.cluster, self.options, self.writer.facts, counts=self.counts)
-            elif changed.services:
-                self._rules.commit(self._rules.update(changed.services))
+            elif touched:
+                with self._lock:
+                    update = self._rules.update(touched)
+                    self._rules.commit(update)
+                touched = set(update.services)  # those too that share a claim with them
             plan = self.writer.plan(self._rules.compiled())
-            self._write(plan, is_first=is_first, changed=changed.services)
+            self._write(plan, is_first=is_first, changed=touched)
         except HostError:
             self._rules, self._dirty.services = None, self._dirty.services | changed.services
             raise
@@ -230,19 +244,19 @@ class Loop:
         self.state.gauge("rejected", len(self.cluster.rejected))
 
     def _write(self, plan: Plan, *, is_first: bool, changed: set[ObjectName]) -> None:
-        found = [] if is_first else damage(plan, changed)
+        found = damage(plan, set() if not self.mends else changed) if not (is_first and self.mends) else []
         for kind, of_kind in groupby(sorted(found), key=lambda one: one.kind):
             texts = [one.text for one in of_kind]
             self.state.count("drift", kind, by=len(texts))
             shown = "; ".join(texts[:SHOWN])
             self.journal.warning("changed by others", kind=kind, count=len(texts), what=shown, mended=self.mends)
-        if plan.is_empty:
+        self.state.gauge("drift_unmended", 0 if self.mends else len(plan.items))
+        if plan.is_empty or not self.mends:
             return
-        if found and not self.mends and len(found) == len(plan.items):
-            self.state.gauge("drift_unmended", len(found))
-            return
-        self.state.gauge("drift_unmended", 0)
+        refused = set(self.writer.refused)
         calls = self.writer.write(plan)
+        for name in sorted(self.writer.refused.keys() - refused):
+            self.journal.warning("kernel parameter not set", name=name, error=self.writer.refused[name])
         self.state.count("writes", by=calls)
         self.journal.info("written", changes=len(plan.items), calls=calls)
 
@@ -255,8 +269,8 @@ class Loop:
             self.state.failed(error.message)
             fields = {"written": "; ".join(error.applied)} if isinstance(error, ApplyError) else {}
             self.journal.error("not written", error=error.message, hint=error.hint, again_in_s=self._pause_s, **fields)
-            self._must_check, self._check_at = True, self.clock() + self._pause_s
-            self._sync_at = self._check_at
+            self._must_check = True
+            self._again_at = self._check_at = self._sync_at = self.clock() + self._pause_s
         else:
             self._pause_s = 0.0
 
@@ -288,4 +302,4 @@ class Loop:
         due = self._sync_at if self._dirty.services else self._check_at
         if self._must_check or self._dirty.nodes:
             due = min(due, self._check_at)
-        return max(min(due, self._check_at) - self.clock(), 0.0)
+        return max(min(due, self._check_at) - self.clock(), self._again_at - self.clock(), 0.0)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from rulegen.errors import HostError
 from rulegen.host import conntrack, iptables, nfacct, nft_notices, sysctl, variant
 from rulegen.host.apply import perform, steps
 from rulegen.languages.iptables.ruleset import read
@@ -37,12 +38,14 @@ class KernelWriter:
         choice: Which variant of iptables, and why.
         facts: What the host is.
         forgetting: Which stale UDP flows are forgotten.
+        refused: Kernel parameters that may not be written here, each with the reason.
     """
 
     run: Runner
     choice: VariantChoice
     facts: HostFacts
     forgetting: Forgetting = Forgetting.ALL
+    refused: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of_host(
@@ -68,7 +71,8 @@ class KernelWriter:
         counters = tuple(nfacct.counters()) if compiled.counts else None
         flows = [flow for family in self.facts.families for flow in conntrack.list_flows(self.run, family)]
         observed = Observed(rulesets=rulesets, flows=flows, counters=counters)
-        facts = replace(self.facts, sysctls=sysctl.read_all(self.facts.sysctls))
+        names = [name for name in self.facts.sysctls if name not in self.refused]
+        facts = replace(self.facts, sysctls=sysctl.read_all(names))
         return plan_node(compiled, observed, facts, (), self.forgetting)
 
     def generation(self) -> int | None:
@@ -76,8 +80,9 @@ class KernelWriter:
         return nft_notices.generation() if self.choice.variant is variant.Variant.NFT else None
 
     def has_parameters(self, wanted: Mapping[str, str]) -> bool:
-        """Whether kernel parameters are as wanted."""
-        return sysctl.read_all(wanted) == dict(wanted)
+        """Whether kernel parameters are as wanted, those apart that may not be written."""
+        mine = {name: value for name, value in wanted.items() if name not in self.refused}
+        return sysctl.read_all(mine) == mine
 
     def write(self, plan: Plan) -> int:
         """Make a plan so; return how many writes it took.
@@ -85,9 +90,17 @@ class KernelWriter:
         Raises:
             ApplyError: A write failed; says what was written.
         """
-        work = steps(plan, self.run, self.choice.variant, wait_s=LOCK_WAIT_S)
+        work = steps(replace(plan, sysctls=()), self.run, self.choice.variant, wait_s=LOCK_WAIT_S)
         perform(work)
-        return len(work)
+        written = 0
+        for name, _, value in plan.sysctls:
+            try:
+                if value is not None:
+                    sysctl.write(name, value)
+                    written += 1
+            except HostError as error:  # as in a container, whose parameters are read-only: the rules matter more
+                self.refused[name] = error.message
+        return len(work) + written
 
     def write_update(self, update: Update, before: dict[ObjectName, Service | None]) -> int:
         """Write what changes of some Services come to; return how many calls it took.

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     type=click.Choice(["mend", "report"]),
     default="mend",
     show_default=True,
-    help="What to do where others change our rules.",
+    help="Mend what others change in our rules; or write nothing at all, and report what is not as wanted.",
 )
 @click.option("--once", is_flag=True, help="End when all is written once.")
 @click.option(
