@@ -88,6 +88,14 @@ class ApiServer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close idle connections now, and those in use as soon as they are not."""
+        pools = self.pool.pools
+        for one in [pools.get(key) for key in pools.keys()]:  # noqa: SIM118 - it cannot be iterated over
+            if one is not None:
+                one.close()
         self.pool.clear()
 
     @property

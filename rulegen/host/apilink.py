@@ -128,7 +128,7 @@ class Link:
                 server = self._read_configuration()
             except HostError as error:
                 raise TroubleError(error.message, "credentials", hint=error.hint) from error
-            self._server.pool.clear()  # the idle ones; those in use go on
+            self._server.close()
             self._server = server
 
     def _read_configuration(self) -> ApiServer:
@@ -156,7 +156,7 @@ class Link:
                 connection.cut()
         if self._lock.acquire(timeout=0.1):  # a credential plugin that hangs must not keep us
             try:
-                self._server.pool.clear()
+                self._server.close()
             finally:
                 self._lock.release()
 

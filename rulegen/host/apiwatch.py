@@ -115,6 +115,7 @@ class Watch:
         until = self._timing.clock() + END_S
         for one in all_of_them:
             one.join(until - self._timing.clock())
+        self._link.cut()  # what one of them began meanwhile
         return not any(one.is_alive() for one in all_of_them)
 
     def refer_to(self, *, secrets: Iterable[ObjectName] = (), config_maps: Iterable[ObjectName] = ()) -> None:
