@@ -24,9 +24,7 @@ def _parameters() -> Iterator[Any]:
     """Yield all scenarios, those of a world one after the other, the worlds spread over two workers."""
     for number, scenarios in enumerate(_BY_WORLD.values()):
         group = pytest.mark.xdist_group(f"ingress-{number % 2}")
-        for scenario in scenarios:
-            marks = [group, *([pytest.mark.xfail(reason=scenario.open)] if scenario.open else [])]
-            yield pytest.param(scenario, id=scenario.name, marks=marks)
+        yield from (pytest.param(scenario, id=scenario.name, marks=group) for scenario in scenarios)
 
 
 @pytest.fixture(scope="session")

@@ -364,7 +364,6 @@ class Scenario:
 
     Attributes:
         then: Looks closer, and tells what is wrong.
-        open: Why it is not so yet.
     """
 
     name: str
@@ -372,7 +371,6 @@ class Scenario:
     documents: tuple[Document, ...]
     asks: tuple[Ask, ...] = ()
     then: Callable[[Stage], object] | None = None
-    open: str = ""
 
 
 @dataclass

@@ -15,7 +15,6 @@ def plain(
     documents: list[Document],
     *asks: Ask,
     then: Callable[[Stage], object] | None = None,
-    still_open: str = "",
 ) -> Scenario:
     """Return a scenario of that world."""
-    return Scenario(name=name, world=PLAIN, documents=tuple(documents), asks=asks, then=then, open=still_open)
+    return Scenario(name=name, world=PLAIN, documents=tuple(documents), asks=asks, then=then)
