@@ -180,7 +180,7 @@ class Loop:
             with self._lock:
                 update = rules.update(names)
             before = {name: rules.before(name) for name in update.services}
-            calls = self.writer.write_update(update, before)
+            calls = self.writer.write_update(update, before) if self.mends else 0
         except HostError:
             self._dirty.services |= names
             raise

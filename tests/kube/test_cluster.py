@@ -1,4 +1,4 @@
-"""The cluster as a watch tells it: what is told in one list or one by one comes to the same, and so does what it touches."""
+"""The cluster as a watch tells it: what is told in one list or one by one comes to the same, and touches the same."""
 
 from __future__ import annotations
 

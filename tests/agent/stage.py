@@ -1,0 +1,255 @@
+"""A stage for the loop: a clock that moves only by waiting, signals at set times, and a kernel in memory.
+
+What is written is really executed, and refused where a kernel would refuse it; writes and reads fail on demand.
+"""
+
+from __future__ import annotations
+
+import io
+import queue
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from itertools import count
+
+from rulegen.agent.journal import Journal
+from rulegen.agent.loop import Loop, Timing, Wake
+from rulegen.agent.state import AgentState
+from rulegen.errors import ApplyError, HostError
+from rulegen.host.variant import Variant, VariantChoice
+from rulegen.kube import objects as k
+from rulegen.kube.endpoints import SERVICE_NAME_LABEL
+from rulegen.kube.events import Changed, Event, Listed
+from rulegen.kube.validate import Decoded
+from rulegen.kube.world import ObjectName
+from rulegen.languages.iptables.ruleset import read
+from rulegen.languages.iptables.script import script
+from rulegen.model.facts import HostFacts
+from rulegen.model.ir import Service
+from rulegen.model.options import Options
+from rulegen.model.resolve import resolve
+from rulegen.net import Family, parse_network
+from rulegen.plan.plan import Plan
+from rulegen.road import Compiled, Observed, compile_model, plan_node
+from rulegen.road.services import Update
+from tests.kernel import Kernel, RefusedError
+
+NODE = "node1"
+OPTIONS = Options(node_name=NODE, cluster_cidrs=(parse_network("10.244.0.0/16"),))
+FACTS = HostFacts()
+MOST_IDLE_WAITS = 200
+"""Waits of no time at all with nothing to do: more of them is a loop that spins."""
+
+
+@dataclass
+class Clock:
+    now: float = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Signals:
+    """The loop's queue: whoever waits makes time pass. What is due is a signal, or something to do."""
+
+    clock: Clock
+    due: list[tuple[float, int, Event | Wake | Callable[[], object]]] = field(default_factory=list)
+    numbers: count = field(default_factory=count)
+    idle: int = 0
+
+    def at(self, time: float, *signals: Event | Wake | Callable[[], object]) -> None:
+        for signal in signals:
+            heappush(self.due, (time, next(self.numbers), signal))
+
+    def put(self, signal: Event | Wake) -> None:
+        self.at(self.clock.now, signal)
+
+    def get(self, timeout: float) -> Event | Wake:
+        until = self.clock.now + timeout
+        while self.due and self.due[0][0] <= until:
+            time, _, signal = heappop(self.due)
+            self.clock.now, self.idle = max(self.clock.now, time), 0
+            if isinstance(signal, Wake | Changed | Listed) or not callable(signal):
+                return signal
+            signal()
+        self.idle = self.idle + 1 if until <= self.clock.now else 0
+        assert self.idle < MOST_IDLE_WAITS, "the loop spins"
+        self.clock.now = until
+        raise queue.Empty
+
+    def get_nowait(self) -> Event | Wake:
+        return self.get(0)
+
+
+@dataclass
+class MemoryWriter:
+    """Writes to a kernel in memory.
+
+    Attributes:
+        failures: What the next writes come to: `lost` writes nothing, `half` one family, empty all; `unread` fails a
+            read.
+        writes: When something was written, or was tried to be.
+        plans: When all was read.
+    """
+
+    clock: Clock
+    kernels: dict[Family, Kernel] = field(default_factory=lambda: {family: Kernel() for family in Family})
+    failures: deque[str] = field(default_factory=deque)
+    writes: list[float] = field(default_factory=list)
+    plans: list[float] = field(default_factory=list)
+    facts: HostFacts = FACTS
+    refused: dict[str, str] = field(default_factory=dict)
+    choice: VariantChoice = field(default_factory=lambda: VariantChoice(Variant.NFT, "for a test"))
+
+    def plan(self, compiled: Compiled) -> Plan:
+        self.plans.append(self.clock.now)
+        if self.failures and self.failures[0] == "unread":
+            self.failures.popleft()
+            raise HostError("the kernel cannot be read")
+        return self.look(compiled)
+
+    def look(self, compiled: Compiled) -> Plan:
+        rulesets = {family: read(kernel.save(), "kernel", family) for family, kernel in self.kernels.items()}
+        return plan_node(compiled, Observed(rulesets=rulesets), self.facts)
+
+    def write(self, plan: Plan) -> int:
+        return self._restore(
+            {f: [r.text for r in script(part.changes, part.desired)] for f, part in plan.iptables.items()}
+        )
+
+    def write_update(self, update: Update, before: dict[ObjectName, Service | None]) -> int:
+        assert before.keys() == update.services.keys()
+        return self._restore({family: [r.text for r in script(c)] for family, c in update.changes.items()})
+
+    def generation(self) -> int | None:
+        return hash(tuple(kernel.save() for kernel in self.kernels.values()))
+
+    def has_parameters(self, _: object) -> bool:
+        return True
+
+    def _restore(self, texts: dict[Family, list[str]]) -> int:
+        self.writes.append(self.clock.now)
+        failure = self.failures.popleft() if self.failures else ""
+        for family in list(texts)[: {"lost": 0, "half": 1}.get(failure, len(texts))]:
+            try:
+                for text in texts[family]:
+                    self.kernels[family].restore(text)
+            except RefusedError as error:
+                raise HostError(f"refused: {error}") from error
+        if failure:
+            raise ApplyError(f"the write was {failure}", applied=(), pending=("the rest",))
+        return sum(map(len, texts.values()))
+
+
+class Stage:
+    """A loop, and all around it."""
+
+    def __init__(self, *, kernels: dict[Family, Kernel] | None = None, has_synced: bool = True, **settings) -> None:
+        self.clock = Clock()
+        self.signals = Signals(self.clock)
+        self.writer = MemoryWriter(self.clock)
+        if kernels is not None:
+            self.writer.kernels = kernels
+        self.state = AgentState(self.clock)
+        self.text = io.StringIO()
+        self.has_synced = has_synced
+        self.ready: list[float] = []
+        timing = Timing(min_sync_s=settings.pop("min_sync_s", 0.0), sync_s=settings.pop("sync_s", 30.0), quiet_s=0.2)
+        self.loop = Loop(
+            options=OPTIONS,
+            writer=self.writer,
+            state=self.state,
+            journal=Journal(out=self.text),
+            timing=timing,
+            counts=False,
+            clock=self.clock,
+            has_synced=lambda: self.has_synced,
+            signals=self.signals,
+            on_ready=lambda: self.ready.append(self.clock.now),
+            **settings,
+        )
+
+    def at(self, seconds: float, *signals: Event | Wake | Callable[[], object]) -> None:
+        """Have signals come, or something happen, so many seconds after the beginning."""
+        self.signals.at(100.0 + seconds, *signals)
+
+    def run(self, seconds: float = 10.0) -> str:
+        """Run until it ends by itself, or is told to stop after so many seconds from the beginning."""
+        self.at(seconds, Wake("stop"))
+        return self.loop.run()
+
+    @property
+    def written(self) -> list[float]:
+        """When something was written, in seconds from the beginning."""
+        return [round(time - 100.0, 3) for time in self.writer.writes]
+
+    @property
+    def checked(self) -> list[float]:
+        return [round(time - 100.0, 3) for time in self.writer.plans]
+
+    @property
+    def log(self) -> list[str]:
+        return self.text.getvalue().splitlines()
+
+    def is_right(self) -> bool:
+        """Whether the kernel is as the whole, decided and compiled from nothing, wants it."""
+        wants = compile_model(resolve(self.loop.cluster.world(), OPTIONS, FACTS), "iptables", counts=False)
+        return self.writer.look(wants).is_empty
+
+    def destinations(self, family: Family = Family.IPV4) -> list[str]:
+        """Return where rules send packets to."""
+        nat = self.writer.kernels[family].tables["nat"]
+        rules = [rule for rules in nat.values() for rule in rules]
+        return sorted(rule.rpartition(" ")[2] for rule in rules if "-j DNAT" in rule)
+
+
+def changed(one: k.KubeObject) -> Changed:
+    return Changed(type(one), Decoded(one, "test"), ObjectName(one.metadata.namespace, one.metadata.name))
+
+
+def listed(kind: type[k.KubeObject], *objects: k.KubeObject) -> Listed:
+    return Listed(kind, tuple(Decoded(one, "test") for one in objects))
+
+
+def service(name: str, number: int = 1, *, age: str = "2026-01-01T00:00:00Z", **spec) -> k.Service:
+    return k.Service(
+        metadata=k.ObjectMeta(name=name, namespace="demo", creation_timestamp=age),
+        spec=k.ServiceSpec(
+            **{
+                "type": "ClusterIP",
+                "cluster_ip": f"10.96.0.{number}",
+                "cluster_ips": (f"10.96.0.{number}", f"fd00:10:96::{number}"),
+                "ip_families": ("IPv4", "IPv6"),
+                "ports": (k.ServicePort(name="http", port=80),),
+                **spec,
+            }
+        ),
+    )
+
+
+def endpoints(name: str, *numbers: int, zones: tuple[str, ...] = (), node: str | None = None) -> k.EndpointSlice:
+    """Return a slice with an endpoint 10.244.1.N for each number, hinted to a zone where zones are given."""
+    hints = [k.EndpointHints(for_zones=(k.ForZone(name=zone),)) for zone in zones] or [None] * len(numbers)
+    return k.EndpointSlice(
+        metadata=k.ObjectMeta(name=f"{name}-1", namespace="demo", labels={SERVICE_NAME_LABEL: name}),
+        address_type="IPv4",
+        endpoints=tuple(
+            k.SliceEndpoint(
+                addresses=(f"10.244.1.{number}",),
+                conditions=k.EndpointConditions(ready=True),
+                node_name=node,
+                **({"hints": hint} if hint else {}),
+            )
+            for number, hint in zip(numbers, hints, strict=True)
+        ),
+        ports=(k.SlicePort(name="http", port=8080, protocol="TCP"),),
+    )
+
+
+def node(zone: str = "zone-a") -> k.Node:
+    return k.Node(
+        metadata=k.ObjectMeta(name=NODE, labels={"topology.kubernetes.io/zone": zone}),
+        status=k.NodeStatus(addresses=(k.NodeAddress(type="InternalIP", address="192.168.50.10"),)),
+    )

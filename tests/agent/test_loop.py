@@ -1,0 +1,379 @@
+"""The loop: what it writes, when, and what it never does, whatever fails and whoever else writes."""
+
+from __future__ import annotations
+
+import threading
+from itertools import pairwise
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rulegen.agent.loop import LONGEST_PAUSE_S, Wake
+from rulegen.kube import objects as k
+from rulegen.kube.events import Gone
+from rulegen.kube.world import ObjectName
+from rulegen.net import Family
+from tests.agent.stage import Stage, changed, endpoints, listed, node, service
+
+WEB = [changed(node()), changed(service("web")), changed(endpoints("web", 1, 2))]
+NAT = "nat"
+
+
+def flush(stage: Stage, family: Family = Family.IPV4, chain: str = "KUBE-SERVICES") -> None:
+    """Empty a chain, as another program would."""
+    stage.writer.kernels[family].tables[NAT][chain].clear()
+
+
+def is_flushed(stage: Stage) -> bool:
+    return not stage.writer.kernels[Family.IPV4].tables[NAT]["KUBE-SERVICES"]
+
+
+class TestBeginning:
+    def test_nothing_is_read_or_written_before_every_list_has_come(self):
+        stage = Stage(has_synced=False)
+        stage.at(0, *WEB)
+        stage.at(5, lambda: setattr(stage, "has_synced", True))
+        stage.run()
+        assert stage.checked[0] >= 5
+        assert stage.written == [pytest.approx(5, abs=0.1)]
+        assert stage.ready == [pytest.approx(105, abs=0.1)]
+        assert stage.is_right()
+
+    def test_an_api_server_that_has_nothing_to_say_yet_never_empties_a_node(self):
+        before = Stage()
+        before.at(0, *WEB)
+        before.run()
+        stage = Stage(kernels=before.writer.kernels, has_synced=False)
+        stage.at(0, listed(k.Service), listed(k.Node))
+        stage.at(1, Wake("check"))
+        stage.run(600)
+        assert stage.destinations() == ["10.244.1.1:8080", "10.244.1.2:8080"]
+        assert (stage.checked, stage.written, stage.ready) == ([], [], [])
+        assert not stage.state.is_alive
+
+    def test_a_node_that_is_as_it_should_be_is_not_written_to(self):
+        before = Stage()
+        before.at(0, *WEB)
+        before.run()
+        stage = Stage(kernels=before.writer.kernels)
+        stage.at(0, *WEB)
+        stage.run(200)
+        assert stage.written == []
+        assert stage.state.is_alive
+        assert len(stage.ready) == 1
+        assert stage.log == []
+
+    def test_once_ends_when_all_is_written_however_often_that_fails(self):
+        stage = Stage(once=True)
+        stage.writer.failures.extend(["lost", "unread", "half"])
+        stage.at(0, *WEB)
+        assert stage.run(1000) == "once"
+        assert stage.is_right()
+        assert stage.state.applied == stage.state.desired == 3
+
+    def test_stop_leaves_the_rules(self):
+        stage = Stage()
+        stage.at(0, *WEB)
+        assert stage.run() == "stop"
+        assert stage.is_right()
+        assert stage.destinations() == ["10.244.1.1:8080", "10.244.1.2:8080"]
+
+    def test_reload_ends_it_too_and_says_so(self):
+        stage = Stage()
+        stage.at(1, Wake("reload"))
+        assert stage.run() == "reload"
+
+
+class TestChanges:
+    def test_changes_within_the_least_time_are_written_together(self):
+        stage = Stage(min_sync_s=1.0)
+        stage.at(0, *WEB)
+        for number in range(100):
+            stage.at(2 + number * 0.01, changed(endpoints("web", 1, 3 + number % 7)))
+        stage.at(2.995, changed(endpoints("web", 9)))
+        stage.run()
+        later = [time for time in stage.written if time >= 2]
+        assert later[0] == 2
+        assert len(later) == 2
+        assert later[1] == pytest.approx(3, abs=0.01)
+        assert stage.destinations() == ["10.244.1.9:8080"]
+        assert stage.is_right()
+
+    def test_without_a_least_time_each_is_written_as_it_comes(self):
+        stage = Stage()
+        stage.at(0, *WEB)
+        for number in range(5):
+            stage.at(2 + number, changed(endpoints("web", 1, 3 + number)))
+        stage.run()
+        assert stage.written[-5:] == [2, 3, 4, 5, 6]
+        assert stage.checked == [0]
+
+    def test_a_change_that_changes_no_rule_writes_nothing_and_is_applied(self):
+        stage = Stage()
+        stage.at(0, *WEB)
+        stage.at(2, changed(service("web", age="2026-01-02T00:00:00Z")))
+        stage.run(3)
+        assert stage.state.counters["writes", ""] == 2
+        assert stage.state.applied == stage.state.desired == 4
+
+    def test_another_zone_of_the_node_decides_all_services_anew(self):
+        stage = Stage()
+        stage.at(0, changed(node("zone-a")))
+        for number, name in enumerate(("web", "shop"), 1):
+            stage.at(0, changed(service(name, number)))
+            slices = endpoints(name, number * 10, number * 10 + 1, zones=("zone-a", "zone-b"), node="node2")
+            stage.at(0, changed(slices))
+        stage.at(1.5, lambda: found.append(stage.destinations()))
+        stage.at(2, changed(node("zone-b")))
+        found = []
+        stage.run(3)
+        assert found == [["10.244.1.10:8080", "10.244.1.20:8080"]]
+        assert stage.destinations() == ["10.244.1.11:8080", "10.244.1.21:8080"]
+        assert stage.is_right()
+
+
+class TestFailures:
+    def test_what_fails_is_tried_again_after_ever_longer_pauses_and_nothing_is_lost(self):
+        stage = Stage()
+        stage.at(0, *WEB)
+        stage.at(2, lambda: stage.writer.failures.extend(["lost"] * 10))
+        stage.at(2, changed(endpoints("web", 3)))
+        stage.at(2.5, changed(service("shop", 2)), changed(endpoints("shop", 4)))
+        stage.run(1000)
+        tried = [time for time in stage.written if time >= 2]
+        pauses = [round(later - earlier, 1) for earlier, later in pairwise(tried)]
+        assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 60, 60]
+        assert max(pauses) == LONGEST_PAUSE_S
+        assert stage.destinations() == ["10.244.1.3:8080", "10.244.1.4:8080"]
+        assert stage.is_right()
+        assert stage.state.counters["sync_failures", ""] == 10
+        assert sum("not written" in line for line in stage.log) == 10
+        assert stage.state.last_error == ""
+
+    @pytest.mark.parametrize("first", ["lost", "unread"])
+    @pytest.mark.parametrize("event", ["endpoints", "node", "foreign"])
+    def test_a_busy_cluster_does_not_make_the_pauses_shorter(self, first, event):
+        stage = Stage()
+        stage.writer.failures.extend([first] * 4)
+        stage.at(0, *WEB)
+        for number in range(150):
+            signals = {
+                "endpoints": changed(endpoints("web", 1 + number % 9)),
+                "node": changed(node(f"zone-{number % 2}")),
+                "foreign": Wake("check"),
+            }
+            stage.at(0.1 + number * 0.1, signals[event])
+        stage.run(30)
+        tried = stage.checked[:5]
+        assert [later - earlier for earlier, later in pairwise(tried)] == [
+            pytest.approx(pause, abs=0.3) for pause in (1, 2, 4, 8)
+        ]
+        assert stage.is_right()
+
+    def test_a_write_that_was_half_done_is_completed(self):
+        stage = Stage()
+        stage.at(0, *WEB)
+        stage.at(2, lambda: stage.writer.failures.append("half"))
+        stage.at(2, Gone(k.Service, ObjectName("demo", "web")))
+        stage.run(5)
+        assert stage.destinations() == []
+        assert stage.is_right()
+        assert not [line for line in stage.log if "changed by others" in line]
+
+    def test_age_and_generation_tell_the_truth_while_it_fails(self):
+        stage = Stage()
+        stage.at(0, *WEB)
+        stage.at(2, lambda: stage.writer.failures.extend(["lost"] * 9))
+        stage.at(2, changed(endpoints("web", 3)))
+        found = []
+        for seconds in (1, 3, 50, 63, 400):
+            stage.at(seconds, lambda: found.append((round(stage.state.age_s), stage.state.is_alive)))
+        stage.run(500)
+        assert found == [(0, True), (1, True), (48, True), (61, False), (0, True)]
+        assert stage.state.programming.last[-1] > 60
+
+
+class TestOthers:
+    def test_what_others_break_is_mended_and_told(self):
+        stage = Stage()
+        stage.at(0, *WEB)
+        stage.at(5, lambda: flush(stage), Wake("check"))
+        stage.run(6)
+        assert stage.is_right()
+        assert stage.written[-1] == pytest.approx(5.2)
+        assert stage.state.counters["drift", "rule"] + stage.state.counters["drift", "chain"] > 0
+        told = [line for line in stage.log if "changed by others" in line]
+        assert told
+        assert "mended=True" in told[0]
+        assert "was taken away" in told[0]
+
+    def test_many_foreign_writes_are_looked_at_together(self):
+        stage = Stage()
+        stage.at(0, *WEB)
+        for number in range(15):
+            stage.at(5 + number * 0.01, Wake("check"))
+        stage.run(6)
+        assert stage.checked == [0, 5.2]
+
+    def test_without_a_word_from_the_kernel_it_looks_by_itself(self):
+        stage = Stage(sync_s=30)
+        stage.at(0, *WEB)
+        stage.at(5, lambda: flush(stage))
+        stage.run(31)
+        assert stage.checked == [0, 30]
+        assert stage.is_right()
+
+    def test_what_others_break_before_a_change_is_seen_though_only_the_change_was_told(self):
+        stage = Stage(sync_s=30)
+        stage.at(0, *WEB)
+        stage.at(5, lambda: flush(stage, chain="KUBE-MARK-MASQ"))
+        stage.at(6, changed(endpoints("web", 3)))
+        stage.run(61)
+        assert stage.is_right()
+
+    def test_where_nobody_wrote_nothing_is_read(self):
+        stage = Stage(sync_s=30)
+        stage.at(0, *WEB)
+        stage.at(6, changed(endpoints("web", 3)))
+        stage.run(200)
+        assert stage.checked == [0]
+        assert stage.is_right()
+
+    def test_if_asked_only_to_report_nothing_is_written_whatever_comes(self):
+        before = Stage()
+        before.at(0, *WEB)
+        before.run()
+        stage = Stage(kernels=before.writer.kernels, mends=False)
+        stage.at(0, *WEB)
+        stage.at(5, lambda: flush(stage), Wake("check"))
+        stage.at(8, changed(endpoints("web", 3)))
+        stage.at(9, changed(node("zone-b")))
+        stage.at(20, Gone(k.Service, ObjectName("demo", "web")))
+        stage.run(100)
+        assert is_flushed(stage)
+        assert stage.destinations() == ["10.244.1.1:8080", "10.244.1.2:8080"]
+        assert stage.written == []
+        assert stage.state.gauges["drift_unmended", ""] > 0
+        assert any("mended=False" in line for line in stage.log)
+
+    def test_who_only_reports_is_content_once_another_has_written_what_is_wanted(self):
+        stage = Stage(mends=False)
+        other = Stage(kernels=stage.writer.kernels)
+        for one in (stage, other):
+            one.at(0, *WEB)
+        stage.at(0.5, lambda: told.append(stage.state.gauges["drift_unmended", ""]))
+        stage.at(1, other.run)
+        stage.at(10, Wake("check"))
+        told = []
+        stage.run(100)
+        assert told[0] > 0
+        assert stage.state.gauges["drift_unmended", ""] == 0
+        assert stage.written == []
+
+    def test_what_a_change_asks_for_is_not_told_as_damage(self):
+        """Nor what it comes to for another Service, which gets an address back that it had to leave to the older."""
+        shared = ("198.51.100.7",)
+        stage = Stage(min_sync_s=3)
+        stage.at(0, *WEB, changed(endpoints("shop", 5)))
+        stage.at(0, changed(service("web", external_ips=shared)))
+        stage.at(0, changed(service("shop", 2, age="2026-02-01T00:00:00Z", external_ips=shared)))
+        stage.at(2, changed(endpoints("web", 7)))
+        stage.at(2.1, Gone(k.Service, ObjectName("demo", "web")), Wake("check"))
+        stage.run(10)
+        assert 2.3 in stage.checked
+        assert stage.is_right()
+        assert not [line for line in stage.log if "changed by others" in line]
+
+    def test_damage_is_told_though_a_change_comes_with_it(self):
+        stage = Stage(min_sync_s=3)
+        stage.at(0, *WEB, changed(service("shop", 2)), changed(endpoints("shop", 5)))
+        stage.at(4, changed(endpoints("shop", 6)))
+        stage.at(4.5, lambda: flush(stage, chain="KUBE-MARK-MASQ"), changed(endpoints("shop", 7)), Wake("check"))
+        stage.run(5)
+        assert stage.is_right()
+        told = [line for line in stage.log if "changed by others" in line]
+        assert len(told) == 1
+        assert "KUBE-MARK-MASQ" in told[0]
+        assert "shop" not in told[0]
+
+    def test_a_change_on_top_of_damage_that_the_kernel_refuses_is_made_by_mending_all(self):
+        stage = Stage()
+        stage.at(0, *WEB)
+        stage.at(5, lambda: [chain.clear() for chain in stage.writer.kernels[Family.IPV4].tables[NAT].values()])
+        stage.at(5, Gone(k.Service, ObjectName("demo", "web")))
+        stage.run(8)
+        assert stage.is_right()
+
+
+NAMES = ("web", "shop")
+happenings = st.lists(
+    st.one_of(
+        st.builds(lambda n, at: changed(service(n, at)), st.sampled_from(NAMES), st.integers(1, 3)),
+        st.builds(
+            lambda n, *at: changed(endpoints(n, *at)), st.sampled_from(NAMES), st.integers(1, 2), st.integers(3, 4)
+        ),
+        st.builds(lambda n: Gone(k.Service, ObjectName("demo", n)), st.sampled_from(NAMES)),
+        st.builds(lambda z: changed(node(z)), st.sampled_from(("zone-a", "zone-b"))),
+        st.sampled_from(("lost", "half", "unread", "damage", "check")),
+    ),
+    max_size=12,
+)
+
+
+@settings(
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+@given(happenings, st.sampled_from((0.0, 1.0)), st.sampled_from((0.05, 0.7)), st.randoms(use_true_random=False))
+def test_whatever_happens_in_the_end_all_is_right(happenings, min_sync_s, pace_s, chance):
+    stage = Stage(min_sync_s=min_sync_s, sync_s=200.0)
+    stage.at(0, *WEB)
+
+    def damage() -> None:
+        nat = stage.writer.kernels[chance.choice(list(Family))].tables[NAT]
+        nat[chance.choice(sorted(chain for chain in nat if chain.startswith("KUBE-") or not nat[chain]))].clear()
+
+    for number, happening in enumerate(happenings):
+        match happening:
+            case "lost" | "half" | "unread":
+                stage.at(1 + number * pace_s, lambda what=happening: stage.writer.failures.append(what))
+            case "damage":
+                stage.at(1 + number * pace_s, damage)
+            case "check":
+                stage.at(1 + number * pace_s, Wake("check"))
+            case _:
+                stage.at(1 + number * pace_s, happening)
+    stage.run(1000)
+    assert stage.is_right()
+    assert stage.state.applied == stage.state.desired
+    assert stage.state.age_s == 0
+
+
+def test_others_may_look_at_all_while_it_is_being_changed():
+    stage = Stage()
+    for number in range(1, 120):
+        stage.at(0, changed(service(f"web-{number}", number)), changed(endpoints(f"web-{number}", 1)))
+    for number in range(1, 400):
+        at = 1 + number % 119
+        stage.at(1 + number * 0.01, changed(service(f"new-{number}", at, age="2026-03-01T00:00:00Z")))
+    failures, is_over = [], threading.Event()
+
+    def look() -> None:
+        while not is_over.is_set():
+            try:
+                compiled = stage.loop.compiled()
+                if compiled is not None:
+                    assert compiled.model.services.keys()
+                    assert compiled.model.warnings is not None
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is told below
+                failures.append(repr(error))
+                return
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        stage.run(6)
+    finally:
+        is_over.set()
+        looking.join()
+    assert failures == []
