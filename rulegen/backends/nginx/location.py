@@ -14,6 +14,8 @@ from rulegen.backends.nginx.auth import (
     signin_name,
 )
 from rulegen.backends.nginx.canary import canary_maps, choice
+from rulegen.backends.nginx.cors import cors_directives, origins_map
+from rulegen.backends.nginx.errors import error_location, error_name
 from rulegen.backends.nginx.headers import (
     CORS_HEADERS,
     answer_headers,
@@ -24,28 +26,21 @@ from rulegen.backends.nginx.headers import (
 )
 from rulegen.backends.nginx.limits import limit_directives, limit_zones
 from rulegen.backends.nginx.names import mark
+from rulegen.backends.nginx.proxying import SCHEMES, backend_tls, module_of, tuning
 from rulegen.backends.nginx.upstream import interpolated, sticky_name
-from rulegen.languages.nginx.tree import Directive, Entry, KeyKind, template, variable
-from rulegen.model.ingress import regex
+from rulegen.languages.nginx.tree import Directive, template, variable
 from rulegen.model.ingress.ir import Answer, MatchKind, ToName, ToUpstream
 from rulegen.model.ingress.values import spell_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from rulegen.languages.nginx.tree import Node, Word
-    from rulegen.model.ingress.ir import ErrorPages, Location, Server, Target, Upstream
+    from rulegen.model.ingress.ir import Location, Server, Target, Upstream
     from rulegen.model.ingress.settings import Settings
     from rulegen.net import Network
 
-_MODULES: Final = {"HTTPS": "proxy", "HTTP": "proxy", "AUTO_HTTP": "proxy", "GRPC": "grpc", "GRPCS": "grpc"}
-_SCHEMES: Final = {"HTTP": "http", "HTTPS": "https", "AUTO_HTTP": "$scheme", "GRPC": "grpc", "GRPCS": "grpcs"}
 _COOKIE_PATH: Final = re.compile(r"/[A-Za-z0-9._~!&'()*+=:@%/-]+\Z")
-_NOT_FOR_FASTCGI: Final = frozenset({"http_502", "http_504"})
-_GRPC_NAMES: Final = frozenset(
-    {"connect_timeout", "send_timeout", "read_timeout", "buffer_size", "next_upstream", "next_upstream_tries"}
-    | {"next_upstream_timeout"}
-)
 
 
 class LocationText:
@@ -66,7 +61,7 @@ class LocationText:
         if isinstance(location.target, ToUpstream) and location.canaries:
             yield from canary_maps(self._mark(), location.target.upstream, location.canaries, self._chance())
         if policy.cors is not None and not policy.cors.any_origin:
-            yield self._origins(f"origin_{self._cors_mark()}")
+            yield origins_map(f"origin_{self._cors_mark()}", policy.cors)
         if policy.limits.is_any:
             yield from limit_zones(self._limit_mark(), policy.limits)
 
@@ -80,7 +75,7 @@ class LocationText:
                 yield signin_location(policy.external_auth, self._server)
         if policy.errors is not None:
             for code in self._replaced():
-                yield self._error_page(policy.errors, code)
+                yield error_location(policy.errors, self._location.ingress, code, self._settings)
 
     # -- itself --------------------------------------------------------------------------------------------------------
 
@@ -131,16 +126,7 @@ class LocationText:
         """Yield what differs here from what holds for all, and what is done before anybody is asked who they are."""
         policy = self._policy
         if policy.cors is not None:
-            origin: Word = "*" if policy.cors.any_origin else variable(f"origin_{self._cors_mark()}")
-            yield _set("cors_origin", origin)
-            yield _set("cors_methods", policy.cors.methods)
-            yield _set("cors_headers", policy.cors.headers)
-            yield _set("cors_max_age", str(policy.cors.max_age_s))
-            if policy.cors.credentials:
-                yield _set("cors_credentials", "true")
-            if policy.cors.expose:
-                yield _set("cors_expose", policy.cors.expose)
-            yield _if(("$cors_preflight",), Directive("return", ("204",)))
+            yield from cors_directives(f"origin_{self._cors_mark()}", policy.cors)
         if policy.upstream_vhost:
             yield _set("vhost", policy.upstream_vhost)
         if policy.forwarded_prefix:
@@ -210,7 +196,7 @@ class LocationText:
         """Yield lists of headers, as far as this location needs others than all have."""
         policy, settings = self._policy, self._settings
         extra = self._proofs()
-        if extra and policy.protocol in _MODULES:
+        if extra and policy.protocol != "FCGI":
             make = grpc_headers if policy.protocol.startswith("GRPC") else proxy_headers
             yield from make(settings, extra)
         added: list[tuple[str, Word]] = list(policy.headers)
@@ -223,17 +209,17 @@ class LocationText:
         if policy.cors is not None:
             hidden += CORS_HEADERS
         if hidden:
-            yield from hidden_headers(settings, hidden, (_MODULES.get(policy.protocol, "fastcgi"),))
+            yield from hidden_headers(settings, hidden, (module_of(policy.protocol),))
 
     def _backend(self) -> Iterator[Node]:
         policy, target = self._policy, self._location.target
-        module = _MODULES.get(policy.protocol, "fastcgi")
-        yield from self._tuning(module)
+        module = module_of(policy.protocol)
+        yield from tuning(policy, module)
         if policy.errors is not None:
             yield Directive(f"{module}_intercept_errors", ("on",))
             yield from self._error_pages()
         if policy.proxy_ssl is not None and module != "fastcgi":
-            yield from self._proxy_ssl(module)
+            yield from backend_tls(policy.proxy_ssl, module)
         if isinstance(target, ToName):
             yield _set("external", f"{target.host}:{target.port}")
             if module != "fastcgi" and policy.protocol in {"HTTPS", "GRPCS", "AUTO_HTTP"} and policy.proxy_ssl is None:
@@ -246,9 +232,7 @@ class LocationText:
             yield from fastcgi_parameters(extra) if extra else ()
             yield Directive("fastcgi_pass", (self._address(target),))
             return
-        scheme = {"HTTPS": "https", "GRPC": "grpc", "GRPCS": "grpcs", "AUTO_HTTP": "$scheme"}.get(
-            policy.protocol, "http"
-        )
+        scheme = SCHEMES[policy.protocol]
         yield Directive(f"{module}_pass", (self._url(scheme, target),))
 
     def _replaced(self) -> Iterator[int]:
@@ -259,46 +243,10 @@ class LocationText:
                 yield code
 
     def _error_pages(self) -> Iterator[Node]:
-        for code in self._replaced():
-            yield Directive("error_page", (str(code), "=", f"@{self._error_mark(code)}"))
-
-    def _tuning(self, module: str) -> Iterator[Node]:
-        policy = self._policy
-        for name, value in policy.proxy.items():
-            if module == "grpc" and name not in _GRPC_NAMES:
-                continue
-            if module == "fastcgi" and name == "http_version":
-                continue
-            words = tuple(value.split())
-            if name == "next_upstream":
-                words = next_upstream_words(module, words)
-            yield Directive(f"{module}_{name}", words)
-        if module != "proxy":
-            return
-        if policy.redirect_rewrite is not None:
-            yield Directive("proxy_redirect", policy.redirect_rewrite)
-        for name, pair in (("domain", policy.cookie_domain), ("path", policy.cookie_path)):
-            if pair is not None:
-                yield Directive(f"proxy_cookie_{name}", pair)
-
-    def _proxy_ssl(self, module: str) -> Iterator[Node]:
-        ssl = self._policy.proxy_ssl
-        if ssl is None:
-            return
-        for name, value in (
-            ("certificate", ssl.certificate),
-            ("certificate_key", ssl.certificate),
-            ("trusted_certificate", ssl.ca),
-            ("verify", "on" if ssl.verify else "off"),
-            ("verify_depth", str(ssl.verify_depth)),
-            ("ciphers", ssl.ciphers),
-            ("name", ssl.name),
-            ("server_name", "on" if ssl.server_name else "off"),
-        ):
-            if value:
-                yield Directive(f"{module}_ssl_{name}", (value,))
-        if ssl.protocols:
-            yield Directive(f"{module}_ssl_protocols", tuple(ssl.protocols.split()))
+        errors = self._policy.errors
+        if errors is not None:
+            for code in self._replaced():
+                yield Directive("error_page", (str(code), "=", error_name(errors, self._location.ingress, code)))
 
     def _address(self, target: Target) -> Word:
         if isinstance(target, ToName):
@@ -345,50 +293,6 @@ class LocationText:
     def _limit_mark(self) -> str:
         return mark(self._server.host, self._location.ingress, self._policy.limits)
 
-    def _error_mark(self, code: int) -> str:
-        errors, ingress = self._policy.errors, self._location.ingress
-        return f"e{code}_{mark(ingress, errors.target if errors else '', *(_of_service(errors) if errors else ()))}"
-
-    def _origins(self, name: str) -> Directive:
-        cors = self._policy.cors
-        entries: list[Node] = [Entry("default", "", KeyKind.FIXED)]
-        for origin in cors.origins if cors else ():
-            pattern = (
-                regex.escape(origin).replace(r"\*\.", "[A-Za-z0-9-]+\\.", 1) if "*." in origin else regex.escape(origin)
-            )
-            prefix = "" if "://" in origin or origin == "null" else "[a-z]+://"
-            entries.append(Entry(f"^{prefix}{pattern}$", variable("http_origin"), KeyKind.REGEX_ANY_CASE))
-        return Directive("map", (variable("http_origin"), f"${name}"), tuple(entries))
-
-    def _error_page(self, errors: ErrorPages, code: int) -> Directive:
-        ingress = self._location.ingress
-        headers: list[tuple[str, Word]] = [
-            ("X-Code", str(code)),
-            ("X-Format", variable("http_accept")),
-            ("X-Original-URI", variable("request_uri")),
-            ("X-Namespace", ingress.namespace if ingress else ""),
-            ("X-Ingress-Name", ingress.name if ingress else ""),
-            ("X-Service-Name", errors.service),
-            ("X-Service-Port", errors.port),
-        ]
-        address: Word
-        block: list[Node] = [Directive("internal")]
-        if isinstance(errors.target, ToName):
-            block.append(_set("external", f"{errors.target.host}:{errors.target.port}"))
-            address = template("http://$external")
-        else:
-            address = f"http://{errors.target.upstream if isinstance(errors.target, ToUpstream) else ''}"
-        block.append(Directive("rewrite", ("^", "/", "break")))
-        block += proxy_headers(self._settings, headers)
-        block += [Directive("proxy_method", ("GET",)), Directive("proxy_pass_request_body", ("off",))]
-        block.append(Directive("proxy_set_header", ("Content-Length", "")))
-        block.append(Directive("proxy_pass", (address,)))
-        return Directive("location", (f"@{self._error_mark(code)}",), tuple(block))
-
-
-def _of_service(errors: ErrorPages) -> tuple[str, str]:
-    return errors.service, errors.port
-
 
 def _auth_variable(name: str) -> str:
     return f"auth_header_{name.lower().replace('-', '_')}"
@@ -406,12 +310,6 @@ def _set(name: str, value: Word) -> Directive:
 def _if(condition: tuple[str, ...], inner: Directive) -> Directive:
     """Return an `if`, whose first word is a variable's name with its dollar sign."""
     return Directive("if", ("(", *condition, ")"), (inner,))
-
-
-def next_upstream_words(module: str, words: Iterable[str]) -> tuple[str, ...]:
-    """Return what makes a module ask the next server: each word once, as far as the module has it."""
-    known = dict.fromkeys(words)
-    return tuple(word for word in known if module != "fastcgi" or word not in _NOT_FOR_FASTCGI) or ("off",)
 
 
 def spell_network(network: Network) -> str:

@@ -11,7 +11,8 @@ from rulegen.backends.nginx.headers import (
     hidden_headers,
     proxy_headers,
 )
-from rulegen.backends.nginx.location import next_upstream_words, spell_network
+from rulegen.backends.nginx.location import spell_network
+from rulegen.backends.nginx.proxying import next_upstream_words
 from rulegen.backends.nginx.upstream import interpolated
 from rulegen.languages.nginx.tree import Directive, Entry, KeyKind, template, variable
 from rulegen.model.ingress import regex, values

@@ -1,0 +1,43 @@
+"""Cross-origin requests: which origins may, and what they are told (Fetch standard)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rulegen.languages.nginx.tree import Directive, Entry, KeyKind, variable
+from rulegen.model.ingress import regex
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rulegen.languages.nginx.tree import Node, Word
+    from rulegen.model.ingress.ir import Cors
+
+
+def origins_map(name: str, cors: Cors) -> Directive:
+    """Return the map that puts the request's origin into a variable, if it is one that may."""
+    entries: list[Node] = [Entry("default", "", KeyKind.FIXED)]
+    for origin in cors.origins:
+        pattern = regex.escape(origin).replace(r"\*\.", r"[A-Za-z0-9-]+\.", 1)
+        scheme = "" if "://" in origin or origin == "null" else "[a-z]+://"
+        entries.append(Entry(f"^{scheme}{pattern}$", variable("http_origin"), KeyKind.REGEX_ANY_CASE))
+    return Directive("map", (variable("http_origin"), f"${name}"), tuple(entries))
+
+
+def cors_directives(name: str, cors: Cors) -> Iterator[Node]:
+    """Yield what a location tells an origin that may, and the answer to its question beforehand.
+
+    Args:
+        name: The variable of `origins_map`.
+        cors: What is allowed.
+    """
+    told: dict[str, Word] = {
+        "cors_origin": "*" if cors.any_origin else variable(name),
+        "cors_methods": cors.methods,
+        "cors_headers": cors.headers,
+        "cors_max_age": str(cors.max_age_s),
+        "cors_credentials": "true" if cors.credentials else "",
+        "cors_expose": cors.expose,
+    }
+    yield from (Directive("set", (f"${key}", value)) for key, value in told.items() if value)
+    yield Directive("if", ("(", "$cors_preflight", ")"), (Directive("return", ("204",)),))
