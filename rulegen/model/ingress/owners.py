@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any, Final
 from rulegen.kube.world import ObjectName
 from rulegen.model.ingress import regex, values
 from rulegen.model.ingress.annotations import Annotations, Onset, read_annotations
+from rulegen.model.ingress.authentication import client_auth_of
 from rulegen.model.ingress.ir import Policy, Reason, Verdict
-from rulegen.model.ingress.policies import client_auth_of, policy_of
+from rulegen.model.ingress.policies import policy_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from rulegen.kube.objects import Ingress
     from rulegen.model.ingress.ir import ClientAuth, ExternalAuth
-    from rulegen.model.ingress.policies import Referred
+    from rulegen.model.ingress.referred import Referred
 
 YOUNGEST: Final = "~"
 """Sorts behind every time: an Ingress without one is not there yet, as the API server gives each its time."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from rulegen.kube.world import ObjectName
 from rulegen.model.ingress.aliases import with_other_names
+from rulegen.model.ingress.authentication import global_auth
 from rulegen.model.ingress.configmap import settings_of
 from rulegen.model.ingress.hosts import BARE
 from rulegen.model.ingress.ir import (
@@ -20,7 +21,7 @@ from rulegen.model.ingress.ir import (
     Verdict,
 )
 from rulegen.model.ingress.owners import Owner, in_order, oldest, read_owner
-from rulegen.model.ingress.policies import Referred, global_auth
+from rulegen.model.ingress.referred import Referred
 from rulegen.model.ingress.routing import Routing
 from rulegen.model.ingress.targets import NOT_FOUND, Targets
 from rulegen.model.ingress.tls import Certificates

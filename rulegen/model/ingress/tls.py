@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from rulegen.model.ingress.options import IngressOptions
     from rulegen.model.ingress.owners import Owner
-    from rulegen.model.ingress.policies import Referred
+    from rulegen.model.ingress.referred import Referred
 
 DEFAULT_CERTIFICATE: Final = "secrets/00000000000000000000000000000000.pem"
 """Where the certificate for hosts without one lies."""

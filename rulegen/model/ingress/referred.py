@@ -1,0 +1,87 @@
+"""The Secrets and ConfigMaps that annotations name, and the files that they become."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from rulegen.kube.world import ObjectName
+from rulegen.model.ingress import values
+from rulegen.model.ingress.ir import SecretFile
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rulegen.kube.objects import ConfigMap, Secret
+    from rulegen.model.ingress.settings import Settings
+    from rulegen.model.ingress.targets import Targets
+
+MAX_HEADERS: Final = 50
+
+
+@dataclass(slots=True)
+class Referred:
+    """The objects that annotations name, and the files that they become.
+
+    Attributes:
+        files: Secret files by path, as far as they were asked for.
+    """
+
+    secrets: Mapping[ObjectName, Secret]
+    config_maps: Mapping[ObjectName, ConfigMap]
+    targets: Targets
+    settings: Settings
+    files: dict[str, SecretFile] = field(default_factory=dict)
+
+    def own(self, namespace: str, told: tuple[str, str]) -> ObjectName:
+        """Return the name of an object that an Ingress of a namespace may use.
+
+        Raises:
+            ValueError: It is of another namespace.
+        """
+        if told[0] not in ("", namespace):
+            raise ValueError(f"{told[0]}/{told[1]} is not of this namespace")
+        return ObjectName(namespace, told[1])
+
+    def secret(self, name: ObjectName) -> Secret:
+        """Return a Secret.
+
+        Raises:
+            ValueError: It is not there.
+        """
+        found = self.secrets.get(name)
+        if found is None:
+            raise ValueError(f"Secret {name} is not there")
+        return found
+
+    def config_map(self, name: ObjectName) -> ConfigMap:
+        """Return a ConfigMap.
+
+        Raises:
+            ValueError: It is not there.
+        """
+        found = self.config_maps.get(name)
+        if found is None:
+            raise ValueError(f"ConfigMap {name} is not there")
+        return found
+
+    def headers(self, name: ObjectName) -> tuple[tuple[str, str], ...]:
+        """Return the headers that a ConfigMap holds, in order of name.
+
+        Raises:
+            ValueError: It is not there, or one of them is none.
+        """
+        found = self.config_map(name)
+        if len(found.data) > MAX_HEADERS:
+            raise ValueError(f"ConfigMap {name} holds more than {MAX_HEADERS} headers")
+        try:
+            return tuple(
+                (values.settable_header(key), values.header_text(text)) for key, text in sorted(found.data.items())
+            )
+        except ValueError as error:
+            raise ValueError(f"ConfigMap {name}: {error}") from None
+
+    def keep(self, path: str, content: bytes, *, for_workers: bool = False) -> str:
+        """Have the configuration hold a file; return its path."""
+        self.files[path] = SecretFile(content=content, for_workers=for_workers)
+        return path
