@@ -67,4 +67,4 @@ class Journal:
     @staticmethod
     def _spelled(value: Any) -> str:
         text = printable(str(value), LONGEST)
-        return json.dumps(text, ensure_ascii=False) if " " in text or not text else text
+        return json.dumps(text, ensure_ascii=False) if not text or " " in text or '"' in text else text

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 _COUNTERS: Final = {
     "sync_failures": ("kubeproxy_sync_proxy_rules_iptables_restore_failures_total", "", "Writes that failed."),
     "writes": ("rulegen_writes_total", "", "Calls that wrote to the kernel."),
+    "foreign_commits": ("rulegen_foreign_commits_total", "", "Commits to nf_tables that others made."),
     "drift": ("rulegen_drift_total", "kind", "Things of ours that others have changed."),
     "reloads": ("rulegen_nginx_reloads_total", "action", "Reloads of nginx that its new workers confirmed."),
     "watch_errors": ("rulegen_watch_errors_total", "reason", "Lists and watches that failed."),
@@ -57,7 +58,7 @@ def _lines(state: AgentState) -> Iterator[str]:
 def _metric(name: str, kind: str, text: str, values: list[tuple[str, float]]) -> Iterator[str]:
     yield f"# HELP {name} {text}"
     yield f"# TYPE {name} {kind}"
-    yield from (f"{name}{labels} {value:g}" for labels, value in values)
+    yield from (f"{name}{labels} {value:.15g}" for labels, value in values)
 
 
 def _histogram(name: str, text: str, durations: Durations) -> Iterator[str]:
@@ -67,7 +68,7 @@ def _histogram(name: str, text: str, durations: Durations) -> Iterator[str]:
     for bound, count in zip(durations.bounds, counts, strict=False):
         yield f'{name}_bucket{{le="{bound:g}"}} {count}'
     yield f'{name}_bucket{{le="+Inf"}} {counts[-1]}'
-    yield f"{name}_sum {durations.total:g}"
+    yield f"{name}_sum {durations.total:.15g}"
     yield f"{name}_count {counts[-1]}"
 
 

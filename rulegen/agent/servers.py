@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import selectors
 import socket
 import threading
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from rulegen.errors import HostError
+from rulegen.kube.wording import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -69,8 +71,8 @@ class Server:
 
             def _reply(self, *, with_body: bool) -> None:
                 page = pages.get(urlsplit(self.path).path) or pages.get("*")
-                reply = page() if page else Reply(404, "not found\n")
-                encoded = reply.body.encode()
+                reply = _answer(page) if page else Reply(404, "not found\n")
+                encoded = reply.body.encode("utf-8", "backslashreplace")  # rules of others may hold any bytes
                 self.send_response(reply.status)
                 for name, value in {**(reply.headers or {}), "X-Content-Type-Options": "nosniff"}.items():
                     self.send_header(name, value)
@@ -87,6 +89,7 @@ class Server:
             address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
             daemon_threads = True
             request_queue_size = 64
+            timeout = 0
 
             def server_bind(self) -> None:
                 if self.address_family == socket.AF_INET6:
@@ -100,14 +103,30 @@ class Server:
             self._server = Listener((address, port), Handler)
         except OSError as error:
             raise HostError(f"cannot listen on {address} port {port}: {error.strerror}") from None
+        self._server.socket.settimeout(0)  # a client that is gone again before it is accepted keeps nobody waiting
         self.port: int = self._server.server_address[1]
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.5}, name=f"http {port}", daemon=True
-        )
+        self._wake, self._woken = socket.socketpair()
+        self._thread = threading.Thread(target=self._serve, name=f"http {self.port}", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         """Listen no longer."""
-        self._server.shutdown()
+        self._wake.close()
         self._thread.join()
+        self._woken.close()
         self._server.server_close()
+
+    def _serve(self) -> None:
+        """Sleep until a client or the end comes: `serve_forever` would wake twice a second, and end as late."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._server, selectors.EVENT_READ)
+            selector.register(self._woken, selectors.EVENT_READ)
+            while all(key.fileobj is not self._woken for key, _ in selector.select()):
+                self._server.handle_request()
+
+
+def _answer(page: Callable[[], Reply]) -> Reply:
+    try:
+        return page()
+    except Exception as error:  # noqa: BLE001 - whatever it is, whoever asked is told, and others are answered
+        return Reply(500, f"rulegen failed: {type(error).__name__}: {printable(str(error))}\n")

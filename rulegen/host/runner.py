@@ -152,8 +152,8 @@ def run_noting(command: Command, note: Callable[[int], None]) -> Completed:
         with subprocess.Popen(
             (path, *command.argv[1:]), stdin=pipe, stdout=pipe, stderr=pipe, env=environment
         ) as process:
-            note(process.pid)
             try:
+                note(process.pid)
                 stdout, stderr = process.communicate(
                     command.stdin.encode("utf-8", "surrogateescape"), command.timeout_s
                 )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import pytest
 
 from rulegen.errors import HostError
-from rulegen.host.runner import Command, Completed, MissingToolError, find, privilege_hint, run
+from rulegen.host.runner import Command, Completed, MissingToolError, find, privilege_hint, run, run_noting
 
 PYTHON = sys.executable
 
@@ -79,3 +80,29 @@ def test_complaints_can_be_printed():
 def test_missing_privilege_is_recognised():
     assert "CAP_NET_ADMIN" in privilege_hint("Permission denied (you must be root)")
     assert privilege_hint("Invalid argument") == ""
+
+
+def test_who_starts_a_process_knows_its_number_before_it_ends():
+    pids = []
+    ended = run_noting(Command((PYTHON, "-c", "import os; print(os.getpid())")), pids.append)
+
+    assert [str(pid) for pid in pids] == [ended.stdout.strip()]
+
+
+def test_no_process_goes_on_alone_when_whoever_started_it_is_stopped():
+    def interrupt(pid: int) -> None:
+        pids.append(pid)
+        raise KeyboardInterrupt
+
+    pids: list[int] = []
+    with pytest.raises(KeyboardInterrupt):
+        run_noting(Command(("sleep", "30")), interrupt)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pids[0], 0)
+
+
+def test_a_tool_that_is_missing_is_nobodys_process():
+    pids = []
+    with pytest.raises(MissingToolError):
+        run_noting(Command(("iptables-nowhere",)), pids.append)
+    assert pids == []

@@ -16,7 +16,7 @@ from rulegen.backends.nginx.proxying import next_upstream_words
 from rulegen.backends.nginx.upstream import interpolated
 from rulegen.languages.nginx.tree import Directive, Entry, KeyKind, template, variable
 from rulegen.model.ingress import regex, values
-from rulegen.model.ingress.proxying import buffers
+from rulegen.model.ingress.transport import buffers
 from rulegen.model.ingress.values import spell_size
 
 if TYPE_CHECKING:

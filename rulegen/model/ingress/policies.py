@@ -14,8 +14,8 @@ from rulegen.model.ingress.ir import (
     Sticky,
     Verdict,
 )
-from rulegen.model.ingress.proxying import backend_tls, tuning
 from rulegen.model.ingress.referred import MAX_HEADERS
+from rulegen.model.ingress.transport import backend_tls, tuning
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
