@@ -1,0 +1,167 @@
+"""What the kernel tells of writes to its rules: those of others, never ours, and that it could not tell."""
+
+from __future__ import annotations
+
+import errno
+import queue
+import socket
+import struct
+import time
+
+import pytest
+
+from rulegen.host import nft_notices
+from rulegen.host.iptables import restore
+from rulegen.host.nft_notices import Notice, Notices, Writers, read_notice
+from rulegen.host.runner import Command, run
+from rulegen.host.variant import Variant
+from rulegen.net import Family
+
+SO_RCVBUF = 8
+FOREIGN = Command(("iptables-nft", "-t", "nat", "-N", "FOREIGN"))
+
+
+@pytest.fixture
+def told(namespace):
+    return queue.SimpleQueue()
+
+
+def all_told(told: queue.SimpleQueue, *, within_s: float = 0.3) -> list[Notice | None]:
+    found, until = [], time.monotonic() + within_s
+    while True:
+        try:
+            found.append(told.get(timeout=max(until - time.monotonic(), 0)))
+        except queue.Empty:
+            return found
+
+
+class TestKernel:
+    def test_a_foreign_write_is_told_with_who_made_it(self, told):
+        notices = Notices(Writers().has, told.put)
+        try:
+            assert run(FOREIGN).code == 0
+            notice = told.get(timeout=2)
+        finally:
+            notices.stop()
+        assert notice.pid > 0
+        assert "iptables" in notice.name or "xtables" in notice.name
+        assert notice.generation == nft_notices.generation()
+
+    def test_our_own_writes_are_not_told_and_those_of_others_between_them_are(self, told):
+        writers = Writers()
+        notices = Notices(writers.has, told.put)
+        try:
+            for number in range(3):
+                restore(writers, Variant.NFT, Family.IPV4, f"*nat\n:OWN-{number} - [0:0]\nCOMMIT\n")
+            assert all_told(told) == []
+            assert run(FOREIGN).code == 0
+            assert len(all_told(told)) == 1
+            restore(writers, Variant.NFT, Family.IPV4, "*nat\n:OWN-9 - [0:0]\nCOMMIT\n")
+            assert all_told(told) == []
+        finally:
+            notices.stop()
+
+    def test_reading_is_no_write(self, told):
+        assert run(FOREIGN).code == 0
+        notices = Notices(Writers().has, told.put)
+        try:
+            before = nft_notices.generation()
+            for tool in ("iptables-nft-save", "ip6tables-nft-save"):
+                assert run(Command((tool,))).code == 0
+            assert run(Command(("nft", "list", "ruleset"))).code == 0
+            assert all_told(told) == []
+            assert nft_notices.generation() == before
+        finally:
+            notices.stop()
+
+    def test_a_load_of_two_thousand_chains_tells_nothing_foreign_and_misses_nothing(self, told):
+        chains = "".join(f":OWN-{number} - [0:0]\n" for number in range(2000))
+        rules = "".join(f"-A OWN-{number} -s 10.0.0.1/32 -j RETURN\n" for number in range(2000))
+        writers = Writers()
+        notices = Notices(writers.has, told.put)
+        try:
+            restore(writers, Variant.NFT, Family.IPV4, f"*nat\n{chains}{rules}COMMIT\n")
+            assert all_told(told) == []
+            assert run(FOREIGN).code == 0
+            assert [type(one) for one in all_told(told)] == [Notice]
+        finally:
+            notices.stop()
+
+    def test_messages_that_were_missed_are_told_as_such(self, told, monkeypatch):
+        """A receiver that is held up, with the smallest buffer that the kernel gives."""
+        held = queue.SimpleQueue()
+
+        def take(notice):
+            told.put(notice)
+            held.get(timeout=10)
+
+        notices = Notices(lambda _: False, take)
+        try:
+            notices._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUF, 1)
+            for number in range(40):
+                assert run(Command(("iptables-nft", "-t", "nat", "-N", f"FOREIGN-{number}"))).code == 0
+            for _ in range(60):
+                held.put(None)
+            found = all_told(told, within_s=1)
+        finally:
+            notices.stop()
+        assert None in found
+        assert len(found) < 40
+
+    def test_it_ends_at_once(self, told):
+        notices = Notices(Writers().has, told.put)
+        began = time.monotonic()
+        notices.stop()
+        assert time.monotonic() - began < 0.3
+
+
+class TestWriters:
+    def test_a_process_is_known_while_it_runs_and_behind_it(self):
+        writers = Writers()
+        ended = writers(Command(("sh", "-c", "echo $$")))
+        assert writers.has(Notice(1, int(ended.stdout), "sh"))
+        assert not writers.has(Notice(1, 1, "init"))
+
+    def test_in_a_pid_namespace_of_our_own_time_tells(self, monkeypatch):
+        monkeypatch.setattr(nft_notices, "_is_initial_pid_namespace", lambda: False)
+        writers = Writers()
+        found = []
+        assert not writers.has(Notice(1, 0, ""))
+
+        def seen(command, note):
+            note(7)
+            found.append(writers.has(Notice(1, 0, "")))
+            raise OSError(errno.ENOENT, "gone")
+
+        monkeypatch.setattr("rulegen.host.runner.run_noting", seen)
+        with pytest.raises(OSError, match="gone"):
+            writers(Command(("true",)))
+        assert found == [True]
+        assert not writers.has(Notice(1, 0, ""))
+
+
+def message(kind: int, *attributes: tuple[int, bytes]) -> bytes:
+    packed = b""
+    for number, content in attributes:
+        length = 4 + len(content)
+        packed += struct.pack("=HH", length, number) + content + b"\0" * (-length % 4)
+    body = b"\0\0\0\0" + packed
+    return struct.pack("=IHHII", 16 + len(body), kind, 0, 0, 0) + body
+
+
+NEWGEN = (10 << 8) | 15
+
+
+@pytest.mark.parametrize(
+    ("packet", "notice"),
+    [
+        (message(NEWGEN, (1, b"\0\0\0\x07"), (2, b"\0\0\x01\0"), (3, b"nft\0")), Notice(7, 256, "nft")),
+        (message(NEWGEN, (1, b"\0\0\0\x07")), Notice(7, 0, "")),
+        (message(NEWGEN, (3, b"\xff\n\0")), Notice(0, 0, "\ufffd\n")),
+        (message((10 << 8) | 0, (1, b"\0\0\0\x07")), None),
+        (b"", None),
+        (b"\0" * 19, None),
+    ],
+)
+def test_messages(packet, notice):
+    assert read_notice(packet) == notice
