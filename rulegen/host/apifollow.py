@@ -37,7 +37,7 @@ MAX_PAGE: Final = 256 << 20
 LIST_TRIES: Final = 3
 """How often a list is begun anew, asked for otherwise, before there is a pause."""
 PATIENCE: Final = 3
-"""Refusals before an object that we could read is gone for us: a server that just started may not know its roles."""
+"""Refusals in a row that are believed: a server that just started does not know all its roles for a moment."""
 
 
 class Follower:
@@ -127,15 +127,12 @@ class Follower:
 
     def _is_kept_out(self, error: TroubleError) -> bool:
         """Tell whether we may not read what we ask for, and should not ask often; one object is then gone for us."""
-        if self.only is None:
-            return error.status == 403
-        if error.status not in {403, 404}:
+        if error.status != 403 and not (error.status == 404 and self.only is not None):
             return False
         self._refusals += 1
-        if self._knows_object and self._refusals < PATIENCE:
-            return False
-        self._tell_object(None)
-        return True
+        if self._refusals >= PATIENCE or not self._knows_object:
+            self._tell_object(None)
+        return self._refusals >= PATIENCE
 
     # -- the list ------------------------------------------------------------------------------------------------------
 
@@ -278,7 +275,6 @@ class Follower:
             self._knows_object = isinstance(said.event, Changed)
             self._tell(said.event)
         self._version = said.version or self._version
-        self._pace.good()
 
     # -- telling -------------------------------------------------------------------------------------------------------
 

@@ -285,7 +285,7 @@ class TestStreams:
 
         assert soon(lambda: seen.names("Service") == ["b"])
         assert [type(one) for one in seen.of("Service")] == [Listed, Listed]
-        assert pauses == [0.0]
+        assert set(pauses) == {0.0}
 
     def test_a_break_needs_no_new_list(self, api, watch, seen):
         api.put("services", service("a"))
@@ -387,7 +387,8 @@ class TestTrouble:
 
         (told,) = warnings
         assert told == f"{api.url}: not allowed to list services (403: user x cannot list)"
-        assert len([seconds for seconds in pauses if 30 <= seconds <= 60]) == 5
+        assert len([seconds for seconds in pauses if 30 <= seconds <= 60]) == 3
+        assert len([seconds for seconds in pauses if seconds < 1]) == 2  # it may only not know its roles yet
         assert [len(one.objects) for one in seen.of("Service")] == [1]
 
     def test_what_was_listed_stays_when_the_right_is_taken(self, api, watch, seen, warnings):
