@@ -124,6 +124,7 @@ class FakeApi:
         knows_field_selectors: Whether it takes them; old servers refuse with 400.
         bookmark_every: Seconds between two bookmarks of a watch; 0 for none.
         refuses_by_status: Whether a watch from too old a version gets 410 as status, or else as an event.
+        has_chunks: Whether watches come in chunks, or else until the connection ends, as behind an old proxy.
         has_null_items: Whether an empty list has `items: null`, as Go prints one now and then.
         requests: Path and query of all requests, in order.
     """
@@ -133,6 +134,7 @@ class FakeApi:
     knows_field_selectors: bool = True
     bookmark_every: float = 0.0
     refuses_by_status: bool = True
+    has_chunks: bool = True
     has_null_items: bool = False
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     _objects: dict[str, dict[tuple[str, str], dict[str, Any]]] = field(default_factory=lambda: defaultdict(dict))
@@ -356,7 +358,7 @@ class FakeApi:
         if version < self._oldest and self.refuses_by_status:
             Fault.status(410, f"too old resource version: {version} ({self._oldest})").answer(handler)
             return
-        stream = Stream(handler, self._closing)
+        stream = Stream(handler, self._closing, has_chunks=self.has_chunks)
         try:
             if version < self._oldest:
                 error_event(410, f"too old resource version: {version} ({self._oldest})").act(stream)

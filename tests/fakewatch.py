@@ -44,21 +44,22 @@ class StreamEndError(Exception):
 
 
 class Stream:
-    """The body of one watch, chunk by chunk."""
+    """The body of one watch, chunk by chunk; or without chunks, as some proxies make of it."""
 
-    def __init__(self, handler: BaseHTTPRequestHandler, closing: threading.Event) -> None:
+    def __init__(self, handler: BaseHTTPRequestHandler, closing: threading.Event, *, has_chunks: bool) -> None:
         self._handler = handler
+        self._has_chunks = has_chunks
         self.closing = closing
         self.pause = 0.0
         handler.send_response(200)
         handler.send_header("Content-Type", "application/json")
-        handler.send_header("Transfer-Encoding", "chunked")
+        handler.send_header(*(("Transfer-Encoding", "chunked") if has_chunks else ("Connection", "close")))
         handler.end_headers()
         handler.wfile.flush()
 
     def write(self, content: bytes) -> None:
         """Send one chunk; byte by byte if the stream was made slow."""
-        framed = f"{len(content):x}\r\n".encode() + content + b"\r\n"
+        framed = f"{len(content):x}\r\n".encode() + content + b"\r\n" if self._has_chunks else content
         if not self.pause:
             self._handler.wfile.write(framed)
             return
@@ -75,7 +76,8 @@ class Stream:
 
     def finish(self) -> None:
         """End as HTTP wants it."""
-        self._handler.wfile.write(b"0\r\n\r\n")
+        if self._has_chunks:
+            self._handler.wfile.write(b"0\r\n\r\n")
 
     def drop(self) -> None:
         """End without a word."""

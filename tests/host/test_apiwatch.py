@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import socket
 import sys
@@ -13,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from rulegen.errors import HostError, Rejected
-from rulegen.host import apifollow
+from rulegen.host import apifollow, apilink
 from rulegen.host.apiwatch import Watch
 from rulegen.kube.events import Changed, Gone, Listed
 from rulegen.kube.objects import ConfigMap, Secret
+from rulegen.kube.validate import Decoded
 from rulegen.kube.world import ObjectName
 from tests.fakeapi import FakeApi, Fault, make_certificate
 from tests.fakewatch import (
@@ -334,6 +336,18 @@ class TestStreams:
         assert watcher.counts().lists["Service"] == 1
         assert not watcher.counts().errors
 
+    def test_a_proxy_that_knows_no_chunks(self, api, watch, seen):
+        api.has_chunks = False
+        watcher = watch()
+        assert is_watching(watcher)
+        api.put("services", service("a"))
+        assert soon(lambda: seen.names("Service") == ["a"])
+        for number, disturbance in enumerate((DROP, FINISH, HALF_LINE, HANG)):
+            api.disturb("services", disturbance)
+            api.put("services", service(f"b{number}"))
+            assert soon(lambda: f"b{number}" in seen.names("Service"))  # noqa: B023 - waited for here
+        assert watcher.counts().lists["Service"] == 1
+
     def test_an_event_that_is_too_large(self, api, watch, seen, monkeypatch):
         monkeypatch.setattr(apifollow, "MAX_LINE", 20_000)
         watcher = watch()
@@ -598,6 +612,17 @@ class TestCredentials:
         api.put("services", service("a"))
         assert soon(lambda: seen.names("Service") == ["a"]), watcher.counts()
 
+    def test_a_file_with_a_token_is_read_again(self, api, watch, seen, tmp_path):
+        token = tmp_path / "token"
+        token.write_text("first")
+        watcher = watch(kubeconfig=api.kubeconfig(tmp_path, user={"tokenFile": str(token)}))
+        assert is_watching(watcher)
+        api.token = "second"
+        token.write_text("second")
+        api.break_connections()
+        api.put("services", service("a"))
+        assert soon(lambda: seen.names("Service") == ["a"])
+
     def test_no_configuration_is_told_at_once(self, tmp_path):
         with pytest.raises(HostError, match="no such file"):
             Watch(print, kubeconfig=str(tmp_path / "absent"))
@@ -652,6 +677,12 @@ class TestEnd:
         assert is_watching(watcher, "Secret")
         assert self.ends(watcher, seen)
 
+    def test_within_a_watch_without_chunks(self, api, watch, seen):
+        api.has_chunks = False
+        watcher = watch(timing={"watch_silence": 60.0})
+        assert is_watching(watcher)
+        assert self.ends(watcher, seen)
+
     def test_within_a_watch_by_tls(self, tmp_path, seen):
         certificate = make_certificate(tmp_path)
         with FakeApi(certificate=certificate) as api:
@@ -677,6 +708,23 @@ class TestEnd:
             watcher.start()
             time.sleep(0.3)
             assert self.ends(watcher, seen)
+
+    def test_while_a_connection_is_made_nothing_waits_for_it(self, tmp_path, seen, monkeypatch):
+        monkeypatch.setattr(apilink, "CONNECT_TIMEOUT_S", 1.6)
+        with socket.socket() as full, socket.socket() as first, socket.socket() as second, FakeApi() as api:
+            full.bind(("127.0.0.1", 0))
+            full.listen(0)
+            for one in (first, second):  # a third one gets no answer
+                one.setblocking(False)
+                one.connect_ex(full.getsockname())
+            kubeconfig = api.kubeconfig(tmp_path, server=f"http://127.0.0.1:{full.getsockname()[1]}")
+            watcher = Watch(seen, kubeconfig=kubeconfig, timing=fast())
+            watcher.start()
+            time.sleep(0.3)
+            before = time.monotonic()
+            assert not watcher.stop()
+            assert time.monotonic() - before < 1.2
+            assert soon(lambda: not any(one.name.startswith("watch ") for one in threading.enumerate()))
 
     def test_within_a_pause(self, api, watch, seen):
         api.go_away()
@@ -711,6 +759,16 @@ class TestEnd:
         assert not watcher.has_synced
         api.calm_down()
         assert soon(lambda: watcher.has_synced)
+
+
+def test_no_object_is_kept(api, tmp_path):
+    api.put("services", *(service(f"web-{number}") for number in range(20)))
+    told: list[type] = []
+    with Watch(lambda event: told.append(type(event)), kubeconfig=api.kubeconfig(tmp_path), timing=fast()) as watcher:
+        assert is_watching(watcher)
+        api.put("services", service("new"))
+        assert soon(lambda: Changed in told)
+        assert soon(lambda: not [one for one in gc.get_objects() if isinstance(one, Decoded) and one.source == api.url])
 
 
 def test_the_labels_of_counts_are_plain(api, watch):
