@@ -25,7 +25,7 @@ def healthz(state: AgentState) -> Reply:
 
 def livez(state: AgentState) -> Reply:
     """Answer whether the agent works, though its node may be on its way out: it is not to be restarted for that."""
-    return _answer(state, is_well=state.is_alive)
+    return _answer(state, is_well=state.is_working)
 
 
 def _answer(state: AgentState, *, is_well: bool, node_eligible: bool | None = None) -> Reply:

@@ -26,11 +26,17 @@ if TYPE_CHECKING:
     from rulegen.agent.state import AgentState
     from rulegen.agent.writer import KernelWriter
     from rulegen.kube.events import Event
+    from rulegen.kube.objects import Node
     from rulegen.kube.validate import Decoded
     from rulegen.kube.world import ObjectName
     from rulegen.model.options import Options
     from rulegen.plan.plan import Plan
     from rulegen.road import Compiled
+
+
+def _is_leaving(node: Node) -> bool:
+    """Whether a node is being taken out of the cluster (KEP-3836)."""
+    return node.metadata.deletion_timestamp is not None or any(one.key == LEAVING_TAINT for one in node.spec.taints)
 
 
 def _nothing() -> None:
@@ -39,6 +45,7 @@ def _nothing() -> None:
 
 FIRST_PAUSE_S: Final = 1.0
 LONGEST_PAUSE_S: Final = 60.0
+LEAVING_TAINT: Final = "ToBeDeletedByClusterAutoscaler"
 OTHERS_S: Final = 5.0
 """How long another proxy is given to write what a change asks for, where foreign changes are only told."""
 SHOWN: Final = 5
@@ -238,6 +245,8 @@ class Loop:
             return self._rules.compiled() if self._rules is not None else None
 
     def _tell_health(self, rules: ServiceRules) -> None:
+        node = self.cluster.node(rules.node_name)
+        self.state.node_is_deleted(deleted=node is None or _is_leaving(node))
         if self.health is not None:
             self.health.take(rules.services)
         self.state.gauge("services", len(rules.services))

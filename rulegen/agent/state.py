@@ -113,9 +113,14 @@ class AgentState:
         return 0.0 if oldest is None else self.clock() - oldest
 
     @property
+    def is_working(self) -> bool:
+        """Whether no change waits too long; true too while the lists have not come, which no restart would hasten."""
+        return self.age_s < self.timeout_s
+
+    @property
     def is_alive(self) -> bool:
         """Whether changes reach the kernel in time; true too where there are none."""
-        return self._synced and self.age_s < self.timeout_s
+        return self._synced and self.is_working
 
     @property
     def is_eligible(self) -> bool:

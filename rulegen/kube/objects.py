@@ -252,9 +252,16 @@ class Pod(Object, frozen=True):
     status: PodStatus = PodStatus()
 
 
+class Taint(Object, frozen=True):
+    """spec.taints[] of a Node."""
+
+    key: str = ""
+
+
 class NodeSpec(Object, frozen=True):
     """spec of a Node."""
 
+    taints: tuple[Taint, ...] = ()
     pod_cidr: str = field(default="", name="podCIDR")
     pod_cidrs: tuple[str, ...] = field(default=(), name="podCIDRs")
 

@@ -136,6 +136,11 @@ class ServiceRules:
                 self._services[name] = service
 
     @property
+    def node_name(self) -> str:
+        """The node's name."""
+        return self._name
+
+    @property
     def sysctls(self) -> Mapping[str, str]:
         """Kernel parameters that must have these values."""
         return self._sysctls
