@@ -34,6 +34,8 @@ MAX_LINE: Final = 16 << 20
 """Bytes of one event. A server takes objects of up to 3 MiB; JSON may be a few times longer than what is kept of it."""
 MAX_PAGE: Final = 256 << 20
 """Bytes of one page of a list."""
+MAX_PAGE_SIZE: Final = 1 << 20
+"""Objects: all there are."""
 LIST_TRIES: Final = 3
 """How often a list is begun anew, asked for otherwise, before there is a pause."""
 PATIENCE: Final = 3
@@ -147,7 +149,7 @@ class Follower:
                 objects, version = self._pages()
             except TroubleError as error:
                 if error.reason == "expired":  # it took longer than the server remembers: in fewer pages it takes less
-                    self._page_size *= 4
+                    self._page_size = min(self._page_size * 4, MAX_PAGE_SIZE)
                 elif error.reason == "too large":
                     self._page_size = max(1, self._page_size // 8)
                 elif error.status == 400 and self._can_ask_for_more():

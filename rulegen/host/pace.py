@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from rulegen.host.apilink import TroubleError
 
 UNANSWERED: Final = 3
-"""After so many refusals in a row the resourceVersion itself may be at fault: the server was put back to a backup."""
+"""After so many timeouts in a row (504) the resourceVersion itself may be at fault: so a server says that it is of the
+future, as after a restore from a backup. Other failures are those of a server that is starting: no reason for a list.
+"""
 
 
 def _wait(ended: threading.Event, seconds: float) -> None:
@@ -83,8 +85,8 @@ class Pace:
         self.failures += 1
 
     def is_outage(self, error: TroubleError) -> bool:
-        """Tell whether the server was away for so long, or refuses so firmly, that it may be another one by now."""
-        if error.status >= 500 and self.failures >= UNANSWERED:
+        """Tell whether the server was away for so long, or so deaf, that it may be another one by now."""
+        if error.status == 504 and self.failures >= UNANSWERED:
             return True
         return self.failures > 0 and self._timing.clock() - self._since > self._timing.outage
 
