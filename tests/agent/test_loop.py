@@ -351,10 +351,10 @@ def test_whatever_happens_in_the_end_all_is_right(happenings, min_sync_s, pace_s
 
 def test_others_may_look_at_all_while_it_is_being_changed():
     stage = Stage()
-    for number in range(1, 120):
+    for number in range(1, 60):
         stage.at(0, changed(service(f"web-{number}", number)), changed(endpoints(f"web-{number}", 1)))
-    for number in range(1, 400):
-        at = 1 + number % 119
+    for number in range(1, 150):
+        at = 1 + number % 59
         stage.at(1 + number * 0.01, changed(service(f"new-{number}", at, age="2026-03-01T00:00:00Z")))
     failures, is_over = [], threading.Event()
 

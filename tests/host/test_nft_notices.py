@@ -55,7 +55,8 @@ class TestKernel:
                 restore(writers, Variant.NFT, Family.IPV4, f"*nat\n:OWN-{number} - [0:0]\nCOMMIT\n")
             assert all_told(told) == []
             assert run(FOREIGN).code == 0
-            assert len(all_told(told)) == 1
+            assert isinstance(told.get(timeout=3), Notice)
+            assert all_told(told) == []
             restore(writers, Variant.NFT, Family.IPV4, "*nat\n:OWN-9 - [0:0]\nCOMMIT\n")
             assert all_told(told) == []
         finally:
@@ -83,7 +84,8 @@ class TestKernel:
             restore(writers, Variant.NFT, Family.IPV4, f"*nat\n{chains}{rules}COMMIT\n")
             assert all_told(told) == []
             assert run(FOREIGN).code == 0
-            assert [type(one) for one in all_told(told)] == [Notice]
+            assert isinstance(told.get(timeout=3), Notice)
+            assert all_told(told) == []
         finally:
             notices.stop()
 
@@ -112,7 +114,7 @@ class TestKernel:
         notices = Notices(Writers().has, told.put)
         began = time.monotonic()
         notices.stop()
-        assert time.monotonic() - began < 0.3
+        assert time.monotonic() - began < 1
 
 
 class TestWriters:
