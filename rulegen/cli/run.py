@@ -12,7 +12,7 @@ from rulegen.cli.ingress import IngressInputs
 from rulegen.cli.ingress_options import ChosenIngress, ingress_options
 from rulegen.cli.inputs import Inputs
 from rulegen.cli.options import Chosen, input_options, variant_option
-from rulegen.errors import ConfigError
+from rulegen.errors import ConfigError, RulegenError
 from rulegen.model.conntrack import Forgetting
 
 if TYPE_CHECKING:
@@ -61,8 +61,8 @@ def command(*, drift: str, once: bool, log_format: str, verbose: bool, **chosen:
     journal = Journal(is_json=log_format == "json", least="debug" if verbose else "info")
     told = ChosenIngress.of(chosen)
     settings = Chosen(**chosen)
+    inputs = _read(settings, told)
     while True:
-        inputs = Inputs(settings, ingress=told if told.ingress else None)
         agent = Agent(
             options=inputs.options,
             facts=inputs.facts,
@@ -83,7 +83,24 @@ def command(*, drift: str, once: bool, log_format: str, verbose: bool, **chosen:
             why = agent.run()
         if why != "reload":
             return
-        journal.info("begins anew, as it was told to")
+        try:
+            inputs = _read(settings, told)
+            journal.info("begins anew, as it was told to")
+        except RulegenError as error:
+            # A node that works is not given up for a slip in a file.
+            journal.error("the configuration is not read anew: it goes on as before", error=error.message)
+
+
+def _read(settings: Chosen, told: ChosenIngress) -> Inputs:
+    """Return what the options and the configuration come to, read now.
+
+    Raises:
+        RulegenError: The configuration cannot be used.
+    """
+    inputs = Inputs(settings, ingress=told if told.ingress else None)
+    inputs.options  # noqa: B018 - a fault is to be known now
+    inputs.facts  # noqa: B018 - the same
+    return inputs
 
 
 class _Signals:
