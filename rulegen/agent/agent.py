@@ -15,7 +15,7 @@ from rulegen.agent.servers import Reply, Server
 from rulegen.agent.site import SiteLoop
 from rulegen.agent.state import AgentState
 from rulegen.agent.views import model_view, plan_view, rules_view
-from rulegen.agent.writer import KernelWriter
+from rulegen.agent.writer import IdleWriter, KernelWriter
 from rulegen.errors import ConfigError, HostError
 from rulegen.host import nfacct
 from rulegen.host.apiwatch import Watch
@@ -42,6 +42,7 @@ class Agent:
         counts: Whether rules count with nfacct; None for wherever the kernel can.
         mends: Whether rules are written; else nothing is, and what is not as wanted is told.
         once: Whether to end when all is written once.
+        services: Whether the rules for Services are kept, too.
         site: Where nginx serves Ingresses; None where they are left alone.
     """
 
@@ -55,6 +56,7 @@ class Agent:
     journal: Journal
     mends: bool
     once: bool
+    services: bool
     clock: Callable[[], float]
     site: LiveSite | None = None
     _loop: Loop | None = None
@@ -78,7 +80,11 @@ class Agent:
 
     def _run(self) -> str:
         writers = Writers()
-        writer = KernelWriter.of_host(writers, self.facts, self.variant, self.forgetting)
+        writer = (
+            KernelWriter.of_host(writers, self.facts, self.variant, self.forgetting)
+            if self.services
+            else IdleWriter(self.facts)
+        )
         state = AgentState(self.clock, timeout_s=2 * self.options.sync_s)
         node = self.options.node_name or self.facts.hostname
         ready: list[Watch] = []
@@ -105,11 +111,11 @@ class Agent:
         ready.append(watch)
         if self.site is not None:
             self._serve_site(self.site, loop, watch)
-        if self.mends:  # else another proxy has these ports
+        if self.mends and self.services:  # else another proxy has these ports
             loop.health = ServiceHealth(state, self.journal)
             self._cleanup.callback(loop.health.stop)
         self._serve(loop, state)
-        if writer.choice.variant is Variant.NFT:
+        if self.services and writer.choice.variant is Variant.NFT:
             self._listen(loop, writers)
         self.journal.info(
             "begins",

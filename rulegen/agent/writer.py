@@ -8,21 +8,22 @@ from typing import TYPE_CHECKING
 from rulegen.errors import HostError
 from rulegen.host import conntrack, iptables, nfacct, nft_notices, sysctl, variant
 from rulegen.host.apply import perform, steps
+from rulegen.host.runner import run
+from rulegen.host.variant import VariantChoice
 from rulegen.languages.iptables.ruleset import read
 from rulegen.languages.iptables.script import CHAINS_PER_COMMIT, script
 from rulegen.model.conntrack import Forgetting, Frontend, frontends_of, stale_flows
 from rulegen.net import Protocol
+from rulegen.plan.plan import Plan
 from rulegen.road import Observed, plan_node
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from rulegen.host.runner import Runner
-    from rulegen.host.variant import VariantChoice
     from rulegen.kube.world import ObjectName
     from rulegen.model.facts import HostFacts
     from rulegen.model.ir import Service
-    from rulegen.plan.plan import Plan
     from rulegen.road import Compiled
     from rulegen.road.services import Update
 
@@ -134,6 +135,30 @@ class KernelWriter:
         if stale:
             conntrack.delete([one.flow for one in stale])
         return int(bool(stale))
+
+
+class IdleWriter(KernelWriter):
+    """Leaves the rules of this host alone: somebody else keeps them."""
+
+    def __init__(self, facts: HostFacts) -> None:
+        """Take what the host is."""
+        super().__init__(run, VariantChoice(variant.Variant.NFT, "rules for Services are left alone"), facts)
+
+    def plan(self, compiled: Compiled) -> Plan:  # noqa: ARG002 - as the one that writes
+        """Return that nothing must change."""
+        return Plan()
+
+    def generation(self) -> int | None:
+        """Return the same for ever: nothing is looked at."""
+        return 0
+
+    def has_parameters(self, wanted: Mapping[str, str]) -> bool:  # noqa: ARG002 - as the one that writes
+        """Whether kernel parameters are as wanted: whoever keeps the rules sees to that."""
+        return True
+
+    def write_update(self, update: Update, before: dict[ObjectName, Service | None]) -> int:  # noqa: ARG002 - as above
+        """Write nothing."""
+        return 0
 
 
 def _has_udp(service: Service | None) -> bool:

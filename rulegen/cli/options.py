@@ -67,6 +67,8 @@ class Chosen:
     node_port_addresses: str | None = None
     localhost_node_ports: bool | None = None
     bind_address: str | None = None
+    health_address: str | None = None
+    metrics_address: str | None = None
     claims: str = "oldest"
     stale_udp: str = "all"
 
@@ -83,6 +85,8 @@ class Chosen:
             ("", "hostnameOverride", self.node),
             ("", "bindAddress", self.bind_address),
             ("", "clusterCIDR", self.cluster_cidr),
+            ("", "healthzBindAddress", self.health_address),
+            ("", "metricsBindAddress", self.metrics_address),
             ("", "detectLocalMode", self.detect_local_mode),
             ("", "nodePortAddresses", self.node_port_addresses and self.node_port_addresses.split(",")),
             ("detectLocal", "bridgeInterface", self.bridge_interface),

@@ -11,7 +11,7 @@ import click
 from rulegen.cli.ingress import IngressInputs
 from rulegen.cli.ingress_options import ChosenIngress, ingress_options
 from rulegen.cli.inputs import Inputs
-from rulegen.cli.options import Chosen, input_options, variant_option
+from rulegen.cli.options import Chosen, input_options, no_services_option, variant_option
 from rulegen.errors import ConfigError, RulegenError
 from rulegen.model.conntrack import Forgetting
 
@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 @input_options
 @variant_option
 @ingress_options()
+@no_services_option
+@click.option(
+    "--health-address", metavar="ADDRESS:PORT", help="Where /healthz and /livez are told.  [default: 0.0.0.0:10256]"
+)
+@click.option(
+    "--metrics-address", metavar="ADDRESS:PORT", help="Where metrics and views are told.  [default: 127.0.0.1:10249]"
+)
 @click.option(
     "--drift",
     type=click.Choice(["mend", "report"]),
@@ -41,7 +48,7 @@ if TYPE_CHECKING:
     help="For people or machines.",
 )
 @click.option("-v", "--verbose", is_flag=True, help="Log every sync.")
-def command(*, drift: str, once: bool, log_format: str, verbose: bool, **chosen: Any) -> None:
+def command(*, drift: str, once: bool, log_format: str, verbose: bool, no_services: bool, **chosen: Any) -> None:
     """Watch the cluster and keep this node's rules so, until it is told to end.
 
     Nothing is written before every list has come once. Rules that others take away or put in are told, and mended.
@@ -74,6 +81,7 @@ def command(*, drift: str, once: bool, log_format: str, verbose: bool, **chosen:
             journal=journal,
             mends=drift == "mend",
             once=once,
+            services=not no_services,
             clock=time.monotonic,
             site=IngressInputs(told, inputs).live if told.ingress else None,
         )

@@ -12,12 +12,6 @@ KUSTOMIZE = DEPLOY / "kustomize"
 OVERLAYS = sorted(path.name for path in (KUSTOMIZE / "overlays").iterdir())
 COMPONENTS = sorted(path.name for path in (KUSTOMIZE / "components").iterdir())
 
-TO_COME = {
-    *("--health-address", "--metrics-address"),
-    *("--publish-ingress-status", "--publish-service-status"),
-}
-"""Options of `run` that manifests have before the command does."""
-
 
 def options(command: str) -> set[str]:
     """Return all options of a command, by name."""
@@ -28,6 +22,4 @@ def options(command: str) -> set[str]:
 
 def unknown(words: list[str]) -> set[str]:
     """Return the options in the arguments of `run` that it does not have, nor shares with `apply`."""
-    return (
-        {word.partition("=")[0] for word in words if word.startswith("-")} - options("run") - options("apply") - TO_COME
-    )
+    return {word.partition("=")[0] for word in words if word.startswith("-")} - options("run")

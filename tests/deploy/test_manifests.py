@@ -15,7 +15,7 @@ from rulegen.kube.proxyconfig import read_config
 from rulegen.model.ingress.annotations import DEFAULT_PREFIX
 from rulegen.model.ingress.classes import CLASS_NAME, CONTROLLER
 from tests.deploy.kustomize import CLUSTER_WIDE, Manifest, build, name, read
-from tests.deploy.places import COMPONENTS, DEPLOY, KUSTOMIZE, OVERLAYS, TO_COME, options, unknown
+from tests.deploy.places import COMPONENTS, DEPLOY, KUSTOMIZE, OVERLAYS, unknown
 from tests.project.places import run
 
 OLDEST = "1.25"
@@ -197,7 +197,6 @@ def test_a_takeover_serves_what_ingress_nginx_served() -> None:
 
     assert {"--controller-class=k8s.io/ingress-nginx", "--ingress-class=nginx"} <= set(args)
     assert f"--annotations-prefix={DEFAULT_PREFIX}" in args
-    assert "--publish-ingress-status" not in args
 
 
 def test_the_configuration_is_one_that_kube_proxy_would_read() -> None:
@@ -214,8 +213,3 @@ def test_the_readme_names_every_overlay_and_component() -> None:
 
     assert [one for one in OVERLAYS if f"| `{one}` |" not in text] == []
     assert [one for one in COMPONENTS if f"`components/{one}`" not in text] == []
-
-
-def test_no_option_is_still_said_to_come_when_all_have() -> None:
-    """Else the list would hide a slip of the pen; then it is to be emptied."""
-    assert not TO_COME or not options("run") >= TO_COME

@@ -235,6 +235,7 @@ def test_an_interrupted_demo_leaves_nothing_behind(
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's `&` has it ignored
     )
     assert demo.stdout
     for said in demo.stdout:
