@@ -235,7 +235,8 @@ def test_an_interrupted_demo_leaves_nothing_behind(
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's `&` has it ignored
+        # A shell's `&` has it ignored, which children inherit.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no thread holds a lock here
     )
     assert demo.stdout
     for said in demo.stdout:
