@@ -63,9 +63,6 @@ class Wake:
     why: str
 
 
-Signal = "Event | Wake"
-
-
 @dataclass(slots=True)
 class Timing:
     """When what is done, in seconds.

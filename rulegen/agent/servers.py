@@ -40,9 +40,6 @@ class Reply:
         return cls(status, json.dumps(document) + "\n", "application/json", headers)
 
 
-Page = "Callable[[], Reply]"
-
-
 class Server:
     """Answers GET and HEAD on one address, from threads of its own."""
 

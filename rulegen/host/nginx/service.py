@@ -84,11 +84,6 @@ class Status:
     leaving: int
     generations: int
 
-    @property
-    def running(self) -> bool:
-        """Whether nginx runs."""
-        return self.master != 0
-
 
 class NginxService:
     """The nginx of one folder."""

@@ -14,7 +14,7 @@ from rulegen.model.ingress import regex
 from rulegen.model.ingress.ir import Location, MatchKind, Policy, Reason, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from rulegen.kube.world import ObjectName
     from rulegen.model.ingress.ir import Canary, Target
@@ -74,10 +74,6 @@ class Paths:
     def is_regex(self) -> bool:
         """Whether any path is an expression, which makes all of them such (as in ingress-nginx)."""
         return any(route.is_regex for route in self._routes.values())
-
-    def routes(self) -> Iterable[Route]:
-        """Return all routes."""
-        return self._routes.values()
 
     def locations(self, rest: Location) -> tuple[Location, ...]:
         """Return the locations; `rest` takes every path that nobody asked for."""

@@ -48,7 +48,7 @@ def test_the_first_apply_starts_nginx(service):
 
     assert (outcome.action, outcome.digest, get()) == (Action.STARTED, FIRST.digest, "first")
     status = service.status()
-    assert status.running
+    assert status.master
     assert status.keeper
     assert (status.digest, status.workers, status.generations) == (FIRST.digest, 2, 1)
 
