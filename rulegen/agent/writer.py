@@ -11,7 +11,7 @@ from rulegen.host.apply import perform, steps
 from rulegen.host.runner import run
 from rulegen.host.variant import VariantChoice
 from rulegen.languages.iptables.ruleset import read
-from rulegen.languages.iptables.script import CHAINS_PER_COMMIT, script
+from rulegen.languages.iptables.script import CHAINS_PER_COMMIT, is_large, script
 from rulegen.model.conntrack import Forgetting, Frontend, frontends_of, stale_flows
 from rulegen.net import Protocol
 from rulegen.plan.plan import Plan
@@ -116,7 +116,8 @@ class KernelWriter:
         calls = 0
         chains = CHAINS_PER_COMMIT if self.choice.variant is variant.Variant.NFT else None
         for family, changes in update.changes.items():
-            for restore in script(changes, None, chains_per_commit=chains):
+            comments = not is_large(update.chains[family])
+            for restore in script(changes, None, chains_per_commit=chains, comments=comments):
                 iptables.restore(self.run, self.choice.variant, family, restore.text, wait_s=LOCK_WAIT_S)
                 calls += 1
         touched = [name for name, service in update.services.items() if _has_udp(service) or _has_udp(before.get(name))]
