@@ -9,11 +9,13 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from rulegen.errors import Rejected
 from rulegen.kube.build import build_world
 from rulegen.kube.endpoints import SERVICE_NAME_LABEL
 from rulegen.kube.events import Changed, Gone, Listed, called
-from rulegen.kube.objects import EndpointSlice, Node, Service
+from rulegen.kube.objects import EndpointSlice, Ingress, Node, Service
 from rulegen.kube.world import ObjectName, ServiceInput
 
 if TYPE_CHECKING:
@@ -130,6 +132,9 @@ class Cluster:
         before = self._objects[kind].get(name)
         if before is not None and before.object == one.object:
             return
+        if before is not None and _differs_in_status_alone(before.object, one.object):
+            self._objects[kind][name] = one
+            return
         if before is not None:
             self._touch(before.object, touched)
             self._unlink(before.object)
@@ -168,6 +173,11 @@ class Cluster:
                 touched.nodes = True
             case _:
                 touched.site = True
+
+
+def _differs_in_status_alone(before: KubeObject, after: KubeObject) -> bool:
+    """Whether two states of an Ingress are served alike: addresses that are published change nothing for nginx."""
+    return isinstance(before, Ingress) and isinstance(after, Ingress) and before == replace(after, status=before.status)
 
 
 def _name(one: KubeObject) -> ObjectName:

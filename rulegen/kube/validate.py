@@ -93,7 +93,7 @@ def check(found: KubeObject, source: str) -> Decoded | Rejected:
         return Decoded(found, source)
     called = _called(found)
     if findings.faults:
-        return Rejected(called, source, bounded(findings.faults))
+        return Rejected(called, source, bounded(findings.faults), found.metadata.uid)
     return Decoded(found, source, tuple(f"{called}: {entry}" for entry in bounded(findings.passed_over)))
 
 
