@@ -3,34 +3,76 @@
 from __future__ import annotations
 
 import os
-import socket
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rulegen.agent.health import ServiceHealth, healthz, livez
 from rulegen.agent.loop import Loop, Timing, Wake
+from rulegen.agent.members import Members
 from rulegen.agent.metrics import exposition
+from rulegen.agent.publisher import (
+    EXCLUDED,
+    IngressPublication,
+    Publication,
+    Publisher,
+    ServicePublication,
+    node_addresses,
+)
+from rulegen.agent.recorder import Notice, ObjectReference, Recorder
 from rulegen.agent.servers import Reply, Server
 from rulegen.agent.site import SiteLoop
 from rulegen.agent.state import AgentState
-from rulegen.agent.views import model_view, plan_view, rules_view
+from rulegen.agent.systemd import Watchdog, tell_systemd
+from rulegen.agent.views import PATHS, views
 from rulegen.agent.writer import IdleWriter, KernelWriter
 from rulegen.errors import ConfigError, HostError
-from rulegen.host import nfacct
+from rulegen.host import nfacct, sysctl
+from rulegen.host.apiobjects import ApiObjects, pod_namespace
 from rulegen.host.apiwatch import Watch
+from rulegen.host.listeners import listening_ports
 from rulegen.host.nft_notices import Notice, Notices, Writers
 from rulegen.host.variant import Variant
 from rulegen.kube.build import build_world
+from rulegen.model.tuning import CONNTRACK_MAX, HASH_SIZE, conntrack_parameters
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from rulegen.agent.journal import Journal
     from rulegen.host.nginx.site import LiveSite
+    from rulegen.kube.world import ObjectName
     from rulegen.model.conntrack import Forgetting
     from rulegen.model.facts import HostFacts
     from rulegen.model.options import Options
+
+
+LEASE_NAMESPACE = "rulegen"
+"""Where Leases are if nobody says where, and outside of a Pod."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publishing:
+    """What is published of this node, and how.
+
+    Attributes:
+        ingresses: Whether addresses are published in the status of Ingresses.
+        services: Whether in that of Services of type LoadBalancer that nobody else serves.
+        group: What tells those who serve the same Ingresses from others: the class.
+        addresses: Instead of the node's own; empty for those.
+        internal: Whether the node's internal addresses are meant though it has external ones.
+        withdraws: Whether they are taken out at the end.
+        namespace: Where the Leases are; empty for the Pod's own.
+    """
+
+    ingresses: bool = True
+    services: bool = False
+    group: str = ""
+    addresses: tuple[str, ...] = ()
+    internal: bool = False
+    withdraws: bool = True
+    namespace: str = ""
 
 
 @dataclass(slots=True)
@@ -44,6 +86,8 @@ class Agent:
         once: Whether to end when all is written once.
         services: Whether the rules for Services are kept, too.
         site: Where nginx serves Ingresses; None where they are left alone.
+        events: Whether users are told by events.
+        publishing: What is published of this node.
     """
 
     options: Options
@@ -59,8 +103,11 @@ class Agent:
     services: bool
     clock: Callable[[], float]
     site: LiveSite | None = None
+    events: bool = True
+    publishing: Publishing = field(default_factory=lambda: Publishing(ingresses=False))
     _loop: Loop | None = None
     _early: str = ""
+    _why: str = ""
     _cleanup: ExitStack = field(default_factory=ExitStack)
 
     def wake(self, why: str) -> None:
@@ -86,6 +133,7 @@ class Agent:
             else IdleWriter(self.facts)
         )
         state = AgentState(self.clock, timeout_s=2 * self.options.sync_s)
+        writer.on_forgotten = state.reconciled
         node = self.options.node_name or self.facts.hostname
         ready: list[Watch] = []
         loop = self._loop = Loop(
@@ -109,12 +157,19 @@ class Agent:
             warn=self.journal.warning,
         )
         ready.append(watch)
-        if self.site is not None:
-            self._serve_site(self.site, loop, watch)
+        self._cleanup.callback(watch.stop)
+        objects = ApiObjects(watch.link)
+        if self.events:
+            recorder = Recorder(objects, node, state, self.journal, self.clock)
+            self._cleanup.callback(recorder.stop)
+            recorder.start()
+            loop.tell = recorder.tell
+        site = self._serve_site(self.site, loop, watch) if self.site is not None else None
+        publishers = self._publishers(objects, node, loop, site) if self.mends and not self.once else []
         if self.mends and self.services:  # else another proxy has these ports
-            loop.health = ServiceHealth(state, self.journal)
+            loop.health = ServiceHealth(state, self.journal, tell=loop.tell)
             self._cleanup.callback(loop.health.stop)
-        self._serve(loop, state)
+        self._serve(loop, state, watch)
         if self.services and writer.choice.variant is Variant.NFT:
             self._listen(loop, writers)
         self.journal.info(
@@ -125,17 +180,90 @@ class Agent:
             why=writer.choice.reason,
             drift="mend" if self.mends else "report",
         )
-        self._cleanup.callback(watch.stop)
         watch.start()
-        loop.on_ready = lambda: tell_systemd("READY=1")
+        loop.on_ready = lambda: self._on_ready(loop, publishers)
+        watchdog = Watchdog(lambda: state.is_working)
+        self._cleanup.callback(watchdog.stop)
+        watchdog.start()
         if self._early:
             return self._early
-        why = loop.run()
+        why = self._why = loop.run()
         tell_systemd("STOPPING=1" if why != "reload" else "RELOADING=1")
         self.journal.info("ends", why=why)
         return why
 
-    def _serve_site(self, live: LiveSite, loop: Loop, watch: Watch) -> None:
+    def _on_ready(self, loop: Loop, publishers: list[Publisher]) -> None:
+        """Tell that it works, and begin to do what only a node may that has all rules."""
+        tell_systemd("READY=1")
+        what = f"rules for {len(loop.compiled_services())} Services" if self.services else "no rules for Services"
+        kept = "keeps" if self.mends else "watches"
+        loop.tell(
+            Notice(loop.reference(), "Starting", "Start", f"rulegen {kept} {what} on this node", is_warning=False)
+        )
+        if self.mends and self.services:
+            self._tune(loop)
+        for one in publishers:
+            one.start()
+
+    def _tune(self, loop: Loop) -> None:
+        """Set the parameters of connection tracking, once; what may not be set here is told."""
+        wanted = conntrack_parameters(self.options.conntrack, os.cpu_count() or 1)
+        for name, value in wanted.items():
+            try:
+                if (known := sysctl.read(name)) is not None and known != value:
+                    sysctl.write(name, value)
+                    self.journal.info("kernel parameter set", name=name, value=value, before=known)
+            except HostError as error:
+                loop.writer.refused[name] = error.message
+                loop.tell_refused(name, error.message)
+        if CONNTRACK_MAX in wanted:
+            self._widen(loop, int(wanted[CONNTRACK_MAX]) // 4)
+
+    def _widen(self, loop: Loop, least: int) -> None:
+        """Have the table of connections as many buckets as its size asks for."""
+        try:
+            sysctl.raise_module_parameter(HASH_SIZE, least)
+        except HostError as error:
+            loop.writer.refused[HASH_SIZE] = error.message
+            loop.tell_refused(HASH_SIZE, error.message)
+
+    def _publishers(
+        self, objects: ApiObjects, node: str, loop: Loop, site: SiteLoop | None
+    ) -> list[Publisher]:
+        """Return what publishes this node's addresses; each begins when all is written, and ends before the watch."""
+        told = self.publishing
+        namespace = told.namespace or pod_namespace() or LEASE_NAMESPACE
+        found: list[Publisher] = []
+
+        def add(group: str, publication: Publication, serves: Callable[[], bool]) -> Publisher:
+            def addresses() -> tuple[str, ...] | None:
+                if not serves() or not loop.state.is_eligible:
+                    return None
+                return told.addresses or node_addresses(loop.node(), internal=told.internal) or None
+
+            one = Publisher(
+                members=Members(objects, namespace, group, node, self.clock),
+                publications=(publication,),
+                addresses=addresses,
+                node_uid=lambda: found_node.metadata.uid if (found_node := loop.node()) is not None else "",
+                journal=self.journal,
+                state=loop.state,
+                clock=self.clock,
+                withdraws=told.withdraws,
+            )
+            self._cleanup.callback(lambda: one.stop(for_good=self._why not in {"reload", ""}))
+            found.append(one)
+            return one
+
+        if site is not None and told.ingresses:
+            ingresses = IngressPublication(loop.ingresses, lambda: site.served)
+            site.on_served = add(f"ingress-{told.group}", ingresses, lambda: site.served is not None).touch
+        if self.services and told.services:
+            services = ServicePublication(loop.services, listening_ports, _Refusals(loop).tell)
+            add("services", services, lambda: (one := loop.node()) is None or EXCLUDED not in one.metadata.labels)
+        return found
+
+    def _serve_site(self, live: LiveSite, loop: Loop, watch: Watch) -> SiteLoop:
         """Serve Ingresses, as soon as the cluster is known, from a thread of their own."""
         options = live.options
         site = SiteLoop(
@@ -150,10 +278,12 @@ class Agent:
                 frozenset(name for name in (options.config_map,) if name),
             ),
             mends=self.mends,
+            tell=loop.tell,
         )
         loop.on_site = site.touch
         self._cleanup.callback(site.stop)
         loop.on_synced = site.start
+        return site
 
     def _listen(self, loop: Loop, writers: Writers) -> None:
         def foreign(notice: Notice | None) -> None:
@@ -168,40 +298,56 @@ class Agent:
             return
         self._cleanup.callback(notices.stop)
 
-    def _serve(self, loop: Loop, state: AgentState) -> None:
+    def _serve(self, loop: Loop, state: AgentState, watch: Watch) -> None:
         """Tell health and metrics; an address that is taken is told, and is no reason not to keep the rules."""
         told = {"/healthz": lambda: healthz(state), "/livez": lambda: livez(state)}
-        views = {
-            "/metrics": lambda: Reply(200, exposition(state), "text/plain; version=0.0.4; charset=utf-8"),
+
+        def metrics() -> Reply:
+            loop.measure()
+            counts = watch.counts()
+            reasons = Counter[str]()
+            for (_, reason), number in counts.errors.items():
+                reasons[reason] += number
+            for reason, number in reasons.items():
+                state.total("watch_errors", number, reason)
+            for kind, number in counts.lists.items():
+                state.total("relists", number, kind)
+            return Reply(200, exposition(state), "text/plain; version=0.0.4; charset=utf-8")
+
+        shown = {
+            "/metrics": metrics,
             "/proxyMode": lambda: Reply(200, self.options.mode),
-            "/healthz": lambda: healthz(state),
-            "/plan": lambda: plan_view(loop),
-            "/model": lambda: model_view(loop),
-            "/rules": lambda: rules_view(loop),
+            "/healthz": lambda: Reply(200, "ok"),
+            **views(loop),
         }
-        for address, pages in ((self.options.healthz_address, told), (self.options.metrics_address, views)):
+        for address, pages in ((self.options.healthz_address, told), (self.options.metrics_address, shown)):
             if not address:
                 continue
             host, port = _split(address)
             try:
-                server = Server(host, port, pages)
+                server = Server(host, port, pages, private=PATHS)
             except HostError as error:
                 self.journal.warning("not told", address=address, error=error.message)
                 continue
             self._cleanup.callback(server.stop)
 
 
-def tell_systemd(state: str) -> None:
-    """Tell systemd how we are, where it has asked (sd_notify(3))."""
-    path = os.environ.get("NOTIFY_SOCKET", "")
-    if not path:
-        return
-    address = f"\0{path[1:]}" if path.startswith("@") else path
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notify:
-        try:
-            notify.sendto(state.encode(), address)
-        except OSError:  # systemd went on without us: nothing depends on its knowing
-            return
+@dataclass(slots=True)
+class _Refusals:
+    """Tells of Services that are not published, each once."""
+
+    loop: Loop
+    _told: dict[ObjectName, str] = field(default_factory=dict)
+
+    def tell(self, refused: Mapping[ObjectName, str]) -> None:
+        """Tell what is new."""
+        for name, why in refused.items():
+            if self._told.get(name) != why:
+                self.loop.journal.warning("no addresses are published", service=name, why=why)
+                uid = self.loop.uid_of(name)
+                about = ObjectReference("v1", "Service", *name, uid)
+                self.loop.tell(Notice(about, "NotPublished", "Publish", f"no addresses are published: {why}"))
+        self._told = dict(refused)
 
 
 def _split(address: str) -> tuple[str, int]:

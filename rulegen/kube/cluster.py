@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from msgspec.structs import replace
 
@@ -51,6 +51,9 @@ class Touched:
         return bool(self.services or self.nodes or self.site)
 
 
+AnyObject = TypeVar("AnyObject", Service, Ingress, Node)
+
+
 class Cluster:
     """All objects by kind and name."""
 
@@ -87,6 +90,10 @@ class Cluster:
     def names(self) -> list[ObjectName]:
         """Return the names of all Services, in order."""
         return sorted(self._objects[Service])
+
+    def of_kind(self, kind: type[AnyObject]) -> dict[ObjectName, AnyObject]:
+        """Return all objects of a kind, by name."""
+        return {name: one.object for name, one in self._objects[kind].items() if isinstance(one.object, kind)}
 
     def node(self, name: str) -> Node | None:
         """Return a Node."""
