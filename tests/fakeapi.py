@@ -355,7 +355,7 @@ class FakeApi:
         kind = handler.headers.get("Content-Type", "")
         try:
             if not collection or (sub and collection not in WITH_STATUS):
-                raise RefusalError(404, "the server could not find the requested resource")
+                raise RefusalError(404, "the server could not find the requested resource")  # noqa: TRY301
             document = body_of(handler.content)
             with self._changed:
                 kept = self._written(handler.command, kind, path, collection, name, sub, document)

@@ -109,7 +109,9 @@ def check(collection: str, new: Object, old: Object | None = None) -> None:
 
 
 def _event(new: Object, old: Object | None) -> list[str]:
-    faults = [f"{one}: required" for one in ("eventTime", "reportingController", "reportingInstance") if not new.get(one)]
+    faults = [
+        f"{one}: required" for one in ("eventTime", "reportingController", "reportingInstance") if not new.get(one)
+    ]
     faults += [f"{one}: 1 to 128" for one in ("action", "reason") if not 1 <= len(new.get(one, "")) <= 128]
     if len(new.get("reportingInstance", "")) > 128:
         faults.append("reportingInstance: at most 128")
@@ -132,7 +134,16 @@ def _event(new: Object, old: Object | None) -> list[str]:
         if not MICRO_TIME.match(series.get("lastObservedTime", "")):
             faults.append("series.lastObservedTime: no MicroTime")
     if old is not None:
-        fixed = ("regarding", "reason", "note", "type", "action", "eventTime", "reportingController", "reportingInstance")
+        fixed = (
+            "regarding",
+            "reason",
+            "note",
+            "type",
+            "action",
+            "eventTime",
+            "reportingController",
+            "reportingInstance",
+        )
         faults += [f"{one}: field is immutable" for one in fixed if new.get(one) != old.get(one)]
     return faults
 
@@ -169,7 +180,7 @@ def _status(new: Object, _: Object | None) -> list[str]:
             faults.append(f"status.loadBalancer.ingress.hostname: {entry['hostname']}")
     if new["kind"] == "Service":
         if entries and new["spec"].get("type") != "LoadBalancer":
-            faults.append("status.loadBalancer.ingress: may only be used when `spec.type` is \"LoadBalancer\"")
+            faults.append('status.loadBalancer.ingress: may only be used when `spec.type` is "LoadBalancer"')
         for one in status.get("conditions", ()):
             if not QUALIFIED.match(one.get("type", "")) or one.get("status") not in {"True", "False", "Unknown"}:
                 faults.append("status.conditions.type")

@@ -20,7 +20,7 @@ from rulegen.agent.publisher import (
     ServicePublication,
     node_addresses,
 )
-from rulegen.agent.recorder import Notice, ObjectReference, Recorder
+from rulegen.agent.recorder import Announcement, ObjectReference, Recorder
 from rulegen.agent.servers import Reply, Server
 from rulegen.agent.site import SiteLoop
 from rulegen.agent.state import AgentState
@@ -198,7 +198,7 @@ class Agent:
         what = f"rules for {len(loop.compiled_services())} Services" if self.services else "no rules for Services"
         kept = "keeps" if self.mends else "watches"
         loop.tell(
-            Notice(loop.reference(), "Starting", "Start", f"rulegen {kept} {what} on this node", is_warning=False)
+            Announcement(loop.reference(), "Starting", "Start", f"rulegen {kept} {what} on this node", is_warning=False)
         )
         if self.mends and self.services:
             self._tune(loop)
@@ -227,9 +227,7 @@ class Agent:
             loop.writer.refused[HASH_SIZE] = error.message
             loop.tell_refused(HASH_SIZE, error.message)
 
-    def _publishers(
-        self, objects: ApiObjects, node: str, loop: Loop, site: SiteLoop | None
-    ) -> list[Publisher]:
+    def _publishers(self, objects: ApiObjects, node: str, loop: Loop, site: SiteLoop | None) -> list[Publisher]:
         """Return what publishes this node's addresses; each begins when all is written, and ends before the watch."""
         told = self.publishing
         namespace = told.namespace or pod_namespace() or LEASE_NAMESPACE
@@ -346,7 +344,7 @@ class _Refusals:
                 self.loop.journal.warning("no addresses are published", service=name, why=why)
                 uid = self.loop.uid_of(name)
                 about = ObjectReference("v1", "Service", *name, uid)
-                self.loop.tell(Notice(about, "NotPublished", "Publish", f"no addresses are published: {why}"))
+                self.loop.tell(Announcement(about, "NotPublished", "Publish", f"no addresses are published: {why}"))
         self._told = dict(refused)
 
 

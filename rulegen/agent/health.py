@@ -6,7 +6,7 @@ import datetime as dt
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from rulegen.agent.recorder import Notice, ObjectReference, to_nobody
+from rulegen.agent.recorder import Announcement, ObjectReference, to_nobody
 from rulegen.agent.servers import Reply, Server
 from rulegen.errors import HostError
 from rulegen.net import Address, Family
@@ -83,7 +83,7 @@ class ServiceHealth:
     addresses: Mapping[Family, tuple[str, ...]] = field(
         default_factory=lambda: {family: (address,) for family, address in EVERYWHERE.items()}
     )
-    tell: Callable[[Notice], None] = to_nobody
+    tell: Callable[[Announcement], None] = to_nobody
     _servers: dict[_Place, Server] = field(default_factory=dict)
     _counts: dict[tuple[Family, int], tuple[ObjectName, int]] = field(default_factory=dict)
     _failed: dict[_Place, str] = field(default_factory=dict)
@@ -110,9 +110,7 @@ class ServiceHealth:
             for family, port, count in _local_endpoints(service)
         }
         wanted = {
-            _Place(family, address, port)
-            for family, port in self._counts
-            for address in self.addresses.get(family, ())
+            _Place(family, address, port) for family, port in self._counts for address in self.addresses.get(family, ())
         }
         for place in self._servers.keys() - wanted:
             self._servers.pop(place).stop()
@@ -135,7 +133,7 @@ class ServiceHealth:
             self.journal.warning("no health check", service=name, error=error.message)
             about = ObjectReference("v1", "Service", *name, uid(name))
             note = f"node port for health checks: {error.message}"
-            self.tell(Notice(about, "FailedToStartServiceHealthcheck", "StartHealthcheck", note))
+            self.tell(Announcement(about, "FailedToStartServiceHealthcheck", "StartHealthcheck", note))
         else:
             self._failed.pop(place, None)
 

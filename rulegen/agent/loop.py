@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Final
 
 from rulegen.agent.drift import damage
 from rulegen.agent.memory import give_back
-from rulegen.agent.recorder import Notice, ObjectReference, to_nobody
+from rulegen.agent.recorder import Announcement, ObjectReference, to_nobody
 from rulegen.errors import ApplyError, HostError, Rejected
 from rulegen.kube.cluster import Cluster, Touched
 from rulegen.kube.events import Changed, Gone
 from rulegen.kube.objects import EndpointSlice, Ingress, Service
-from rulegen.kube.world import ObjectName
 from rulegen.model.ir import Delivery
 from rulegen.road.services import ServiceRules
 
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from rulegen.kube.events import Event
     from rulegen.kube.objects import Node
     from rulegen.kube.validate import Decoded
-    from rulegen.kube.world import ServiceInput
+    from rulegen.kube.world import ObjectName, ServiceInput
     from rulegen.model.ir import Service as ModelService
     from rulegen.model.options import Options
     from rulegen.plan.plan import Plan
@@ -143,7 +142,7 @@ class Loop:
     on_site: Callable[[], None] | None = None
     on_synced: Callable[[], None] | None = None
     on_ready: Callable[[], None] = _nothing
-    tell: Callable[[Notice], None] = to_nobody
+    tell: Callable[[Announcement], None] = to_nobody
     signals: queue.SimpleQueue[Event | Wake] = field(default_factory=queue.SimpleQueue)
     cluster: Cluster = field(default_factory=Cluster)
     _rules: ServiceRules | None = None
@@ -388,7 +387,7 @@ class Loop:
                 faults = "; ".join(map(str, one.faults[:SHOWN]))
                 self.journal.warning("skipped", object=one.object, faults=faults)
                 if (about := _referred(one)) is not None:
-                    self.tell(Notice(about, "Rejected", "Serve", f"not served: {faults}", is_shared=True))
+                    self.tell(Announcement(about, "Rejected", "Serve", f"not served: {faults}", is_shared=True))
         for one in sorted(self._told_rejected - now, key=lambda one: one.object):
             self.journal.info("no longer skipped", object=one.object)
         self._told_rejected = now
@@ -409,7 +408,7 @@ class Loop:
             self.journal.warning("changed by others", kind=kind, count=len(texts), what=shown, mended=self.mends)
             reason, action, done = ("DriftMended", "Mend", "mended") if self.mends else ("DriftFound", "Report", "left")
             note = f"{len(texts)} of kind {kind} changed by others, {done}: {shown}"
-            self.tell(Notice(self.reference(), reason, action, note))
+            self.tell(Announcement(self.reference(), reason, action, note))
         self.state.gauge("drift_unmended", 0 if self.mends else len(plan.items))
         if plan.is_empty or not self.mends:
             return
@@ -429,7 +428,7 @@ class Loop:
         """Tell that a kernel parameter may not be set here: somebody else has to."""
         self.journal.warning("kernel parameter not set", name=name, error=error)
         self.state.gauge("parameters_refused", len(self.writer.refused))
-        self.tell(Notice(self.reference(), "ParameterNotSet", "SetParameter", error))
+        self.tell(Announcement(self.reference(), "ParameterNotSet", "SetParameter", error))
 
     def _guarded(self, work: Callable[[], None]) -> None:
         """Do some work; where it fails, say so and try again, after ever longer pauses."""
@@ -440,7 +439,7 @@ class Loop:
             self.state.failed(error.message)
             fields = {"written": "; ".join(error.applied)} if isinstance(error, ApplyError) else {}
             self.journal.error("not written", error=error.message, hint=error.hint, again_in_s=self._pause_s, **fields)
-            self.tell(Notice(self.reference(), "FailedToSync", "Sync", error.message))
+            self.tell(Announcement(self.reference(), "FailedToSync", "Sync", error.message))
             self._must_check = True
             self._again_at = self._check_at = self._sync_at = self.clock() + self._pause_s
         else:

@@ -1,8 +1,8 @@
 """The nodes that serve the same, each known by a Lease that it renews, and the one among them that writes for all.
 
-A Lease (coordination.k8s.io/v1) is a heartbeat: whoever has not renewed its own for as long as it said is gone. Clocks of
-nodes differ, so that is measured by our own clock, from when we saw it change. The Lease of a node belongs to the Node,
-and goes with it.
+A Lease (coordination.k8s.io/v1) is a heartbeat: whoever has not renewed its own for as long as it said is gone. Clocks
+of nodes differ, so that is measured by our own clock, from when we saw it change. The Lease of a node belongs to the
+Node, and goes with it.
 """
 
 from __future__ import annotations
@@ -87,6 +87,7 @@ class Members:
     _told_at: float = 0.0
     _leads_until: float = 0.0
     _lead_at: float = 0.0
+    _listed_at: float | None = None
 
     @property
     def leader_lease(self) -> str:
@@ -132,6 +133,7 @@ class Members:
             TroubleError: They cannot be read.
         """
         leases = self.objects.list(LEASES, self.namespace, f"{GROUP}={_part(self.group)}")
+        self._forgive_absence()
         found, names = {}, set()
         for lease in leases:
             name, holder = _text(lease, "metadata", "name"), _text(lease, "spec", "holderIdentity")
@@ -141,6 +143,14 @@ class Members:
                 found[holder] = tuple(one for one in told if one)[:MOST_ADDRESSES]
         self._seen = {name: seen for name, seen in self._seen.items() if name in names or name == self.leader_lease}
         return dict(sorted(found.items()))
+
+    def _forgive_absence(self) -> None:
+        """Count anew from now where nobody could be heard for long: they could not renew their Leases either."""
+        at, before = self.clock(), self._listed_at
+        self._listed_at = at
+        if before is not None and at - before > 2 * self.rhythm.renew_s:
+            for seen in self._seen.values():
+                seen.at = max(seen.at, at - self.rhythm.renew_s)
 
     def lead(self) -> bool:
         """Try to lead, or to go on leading; return whether this node does.
@@ -203,9 +213,7 @@ class Members:
             "leaseTransitions": transitions + (changes and bool(lease)) if isinstance(transitions, int) else 0,
         }
 
-    def _keep(
-        self, name: str, lease: Mapping[str, Any] | None, spec: dict[str, Any], more: Mapping[str, Any]
-    ) -> None:
+    def _keep(self, name: str, lease: Mapping[str, Any] | None, spec: dict[str, Any], more: Mapping[str, Any]) -> None:
         document: dict[str, Any] = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "spec": spec}
         if lease is None:
             document["metadata"] = {"name": name, "namespace": self.namespace, **more}

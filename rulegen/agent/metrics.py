@@ -26,11 +26,19 @@ _COUNTERS: Final = {
         "",
         "UDP connections that were forgotten, as nobody serves them any more.",
     ),
-    "sync_failures": ("rulegen_sync_failures_total", "", "Syncs that failed, by reading or writing; each is tried again."),
+    "sync_failures": (
+        "rulegen_sync_failures_total",
+        "",
+        "Syncs that failed, by reading or writing; each is tried again.",
+    ),
     "writes": ("rulegen_writes_total", "", "Calls that wrote to the kernel."),
     "foreign_commits": ("rulegen_foreign_commits_total", "", "Commits to nf_tables that others made."),
     "drift": ("rulegen_drift_total", "kind", "Things of ours that others have changed."),
-    "site_failures": ("rulegen_nginx_failures_total", "", "Times that nginx could not be made to serve what it should."),
+    "site_failures": (
+        "rulegen_nginx_failures_total",
+        "",
+        "Times that nginx could not be made to serve what it should.",
+    ),
     "reloads": ("rulegen_nginx_reloads_total", "action", "Reloads of nginx that its new workers confirmed."),
     "watch_errors": ("rulegen_watch_errors_total", "reason", "Lists and watches that failed."),
     "relists": ("rulegen_lists_total", "kind", "Lists that were read whole."),
@@ -72,7 +80,11 @@ def _lines(state: AgentState) -> Iterator[str]:
             state.network_programming,
         ),
         ("kubeproxy_conntrack_reconciler_sync_duration_seconds", "How long a look at it took.", state.reconciles),
-        ("rulegen_change_to_kernel_seconds", "From a change's arrival here to the kernel having it.", state.programming),
+        (
+            "rulegen_change_to_kernel_seconds",
+            "From a change's arrival here to the kernel having it.",
+            state.programming,
+        ),
     ):
         yield from _histogram(name, text, durations)
     for name, text, value in (

@@ -1,8 +1,8 @@
 """Addresses, published in the status of what is served: one node writes, for all that serve.
 
-Each node that serves says so by a Lease (`rulegen.agent.members`); the one that leads writes the addresses of all of them
-to the status of each Ingress, and if it is told to of each Service of type LoadBalancer that nobody else serves. Whoever
-ends takes its own addresses out, the last one all.
+Each node that serves says so by a Lease (`rulegen.agent.members`); the one that leads writes the addresses of all of
+them to the status of each Ingress, and if it is told to of each Service of type LoadBalancer that nobody else serves.
+Whoever ends takes its own addresses out, the last one all.
 """
 
 from __future__ import annotations
@@ -41,7 +41,6 @@ EXCLUDED: Final = "node.kubernetes.io/exclude-from-external-load-balancers"
 
 Entries = tuple[str, ...]
 """Addresses and names of hosts, in order, each once."""
-
 
 
 class Change(NamedTuple):
@@ -340,7 +339,7 @@ class Publisher:
 
 def union(live: Mapping[str, Entries]) -> Entries:
     """Return all addresses, in order, each once; what is none is left out."""
-    return _in_order(one for addresses in live.values() for one in addresses if _family(one) or is_subdomain(one))
+    return _in_order(one for addresses in live.values() for one in addresses if _family(one) or _is_host(one))
 
 
 def entries_of(ingress: tuple[LoadBalancerIngress, ...]) -> Entries:
@@ -391,11 +390,14 @@ def _in_order(entries: Iterable[str]) -> Entries:
     return tuple(sorted(set(entries)))
 
 
+def _is_host(text: str) -> bool:
+    """Whether a text can be the name of a host, and looks like no address."""
+    return is_subdomain(text) and not text.rpartition(".")[2].isdigit()
+
+
 def _family(text: str) -> str:
     """Return `IPv4` or `IPv6`; empty where a text is no address."""
     try:
         return f"IPv{ip_address(text).version}"
     except ValueError:
         return ""
-
-

@@ -13,6 +13,7 @@ import hashlib
 import queue
 import threading
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -77,7 +78,7 @@ class ObjectReference(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Notice:
+class Announcement:
     """One thing that a user must know.
 
     Attributes:
@@ -96,7 +97,7 @@ class Notice:
     is_shared: bool = False
 
 
-def to_nobody(_: Notice) -> None:
+def to_nobody(_: Announcement) -> None:
     """Tell nobody."""
 
 
@@ -149,7 +150,7 @@ class Recorder:
     clock: Callable[[], float]
     now: Callable[[], dt.datetime] = _now
     rate_s: float = RATE_S
-    _waiting: queue.Queue[Notice | None] = field(default_factory=lambda: queue.Queue(WAITING))
+    _waiting: queue.Queue[Announcement | None] = field(default_factory=lambda: queue.Queue(WAITING))
     _series: OrderedDict[_Key, _Series] = field(default_factory=OrderedDict)
     _buckets: OrderedDict[ObjectReference, _Bucket] = field(default_factory=OrderedDict)
     _ended: threading.Event = field(default_factory=threading.Event)
@@ -164,17 +165,15 @@ class Recorder:
     def stop(self) -> None:
         """Send what waits, if that goes quickly, and end."""
         self._ended.set()
-        try:
+        with suppress(queue.Full):  # then it looks whether this is the end after each one
             self._waiting.put_nowait(None)
-        except queue.Full:
-            pass  # it looks whether this is the end after each one
         if self._thread is not None:
-            self._thread.join(END_S)
+            self._thread.join(2 * END_S)
 
-    def tell(self, notice: Notice) -> None:
+    def tell(self, announcement: Announcement) -> None:
         """Have an event sent, some time; never waits, never fails."""
         try:
-            self._waiting.put_nowait(notice)
+            self._waiting.put_nowait(announcement)
         except queue.Full:
             self.state.count("events", "dropped")
 
@@ -186,33 +185,39 @@ class Recorder:
                 if self._waiting.empty() or self.clock() > until:
                     break
             try:
-                notice = self._waiting.get(timeout=PATCH_S)
+                announcement = self._waiting.get(timeout=PATCH_S)
             except queue.Empty:
                 self.settle()
                 continue
-            if notice is not None:
-                self.send(notice)
+            if announcement is not None:
+                self.send(announcement)
         self.settle(at_end=True)
 
-    def send(self, notice: Notice) -> None:
+    def send(self, announcement: Announcement) -> None:
         """Send one event, or count it in the series that it belongs to."""
-        if not notice.about.is_sound:
+        if not announcement.about.is_sound:
             return
-        note = _note(notice.note)
-        key = notice.about, notice.reason, notice.action, notice.is_warning, note if notice.is_shared else ""
+        note = _note(announcement.note)
+        key = (
+            announcement.about,
+            announcement.reason,
+            announcement.action,
+            announcement.is_warning,
+            note if announcement.is_shared else "",
+        )
         at = self.clock()
         known = self._series.get(key)
         if known is not None and at - known.last_at < SERIES_S:
-            if not notice.is_shared:
+            if not announcement.is_shared:
                 known.count += 1
                 known.last, known.last_at = self.now(), at
                 if known.told == 1 or at - known.patched_at >= PATCH_S:
                     self._patch(key, known)
             return
-        if not self._may_tell(notice.about, at):
+        if not self._may_tell(announcement.about, at):
             self.state.count("events", "dropped")
             return
-        self._create(key, notice, note)
+        self._create(key, announcement, note)
 
     def settle(self, *, at_end: bool = False) -> None:
         """Tell the last counts of series that are over."""
@@ -237,11 +242,11 @@ class Recorder:
         bucket.tokens -= 1
         return True
 
-    def _create(self, key: _Key, notice: Notice, note: str) -> None:
+    def _create(self, key: _Key, announcement: Announcement, note: str) -> None:
         when = self.now()
-        about = notice.about
+        about = announcement.about
         namespace = about.namespace or NODE_NAMESPACE
-        name = _event_name(notice, note, when)
+        name = _event_name(announcement, note, when)
         regarding = {"apiVersion": about.api_version, "kind": about.kind, "name": about.name}
         regarding |= {"namespace": about.namespace} if about.namespace else {}
         regarding |= {"uid": about.uid} if about.uid else {}
@@ -252,13 +257,13 @@ class Recorder:
             "eventTime": micro_time(when),
             "reportingController": CONTROLLER,
             "reportingInstance": self.instance[:LONGEST_INSTANCE],
-            "action": notice.action,
-            "reason": notice.reason,
+            "action": announcement.action,
+            "reason": announcement.reason,
             "regarding": regarding,
             "note": note,
-            "type": "Warning" if notice.is_warning else "Normal",
+            "type": "Warning" if announcement.is_warning else "Normal",
         }
-        if self._try(lambda: self.objects.create(EVENTS, namespace, document), notice.reason, fine=409):
+        if self._try(lambda: self.objects.create(EVENTS, namespace, document), announcement.reason, fine=409):
             self._series[key] = _Series(namespace, name, when, self.clock())
             self._series.move_to_end(key)
             while len(self._series) > KEPT:
@@ -315,11 +320,11 @@ def _note(text: str) -> str:
     return encoded[: LONGEST_NOTE - 3].decode("utf-8", "ignore") + "…"
 
 
-def _event_name(notice: Notice, note: str, when: dt.datetime) -> str:
+def _event_name(announcement: Announcement, note: str, when: dt.datetime) -> str:
     """Return a name of its own for each event; for what all nodes find out, the same one on each of them."""
-    if notice.is_shared:
-        told = "\0".join((notice.about.uid, notice.reason, notice.action, note))
+    if announcement.is_shared:
+        told = f"{announcement.about.uid}\0{announcement.reason}\0{announcement.action}\0{note}"
         end = hashlib.sha256(told.encode()).hexdigest()[:16]
     else:
-        end = f"{int(when.timestamp() * 1e6):x}{hashlib.sha256(notice.reason.encode()).hexdigest()[:4]}"
-    return f"{notice.about.name[:LONGEST_NAME].rstrip('.-')}.{end}"
+        end = f"{int(when.timestamp() * 1e6):x}{hashlib.sha256(announcement.reason.encode()).hexdigest()[:4]}"
+    return f"{announcement.about.name[:LONGEST_NAME].rstrip('.-')}.{end}"

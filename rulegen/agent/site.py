@@ -11,7 +11,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from rulegen.agent.recorder import Notice, ObjectReference, to_nobody
+from rulegen.agent.recorder import Announcement, ObjectReference, to_nobody
 from rulegen.errors import RulegenError
 from rulegen.host.nginx.service import Action
 from rulegen.kube.world import ObjectName
@@ -76,7 +76,7 @@ class SiteLoop:
     clock: Callable[[], float]
     named: tuple[frozenset[ObjectName], frozenset[ObjectName]] = (frozenset(), frozenset())
     mends: bool = True
-    tell: Callable[[Notice], None] = to_nobody
+    tell: Callable[[Announcement], None] = to_nobody
     on_served: Callable[[], None] = lambda: None
     served: Mapping[ObjectName, bool] | None = None
     _changed: threading.Event = field(default_factory=threading.Event)
@@ -217,4 +217,4 @@ class SiteLoop:
         uid = ingress.metadata.uid if ingress is not None else ""
         note = f"{reason.path}: {reason.message}" if reason.path else reason.message
         about = ObjectReference("networking.k8s.io/v1", "Ingress", *name, uid)
-        self.tell(Notice(about, told, "Serve", note, is_shared=True))
+        self.tell(Announcement(about, told, "Serve", note, is_shared=True))

@@ -186,7 +186,10 @@ def _faults(config: KubeProxyConfiguration) -> Iterator[Fault]:
             yield from _cidr_fault(f"nodePortAddresses[{index}]", cidr)
     for index, cidr in enumerate(config.ipvs.exclude_cidrs):
         yield from _cidr_fault(f"ipvs.excludeCIDRs[{index}]", cidr)
-    for path, number in (("conntrack.maxPerCore", config.conntrack.max_per_core), ("conntrack.min", config.conntrack.min)):
+    for path, number in (
+        ("conntrack.maxPerCore", config.conntrack.max_per_core),
+        ("conntrack.min", config.conntrack.min),
+    ):
         if number is not None and number < 0:
             yield Fault(path, f"{number} is less than 0")
     for path, text in (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rulegen.kube.proxyconfig import seconds_of
@@ -62,7 +62,7 @@ class Options:
     sync_s: float = 30.0
     healthz_address: str = "0.0.0.0:10256"
     metrics_address: str = "127.0.0.1:10249"
-    conntrack: ConntrackLimits = ConntrackLimits()
+    conntrack: ConntrackLimits = field(default_factory=ConntrackLimits)
 
     @classmethod
     def of(cls, config: KubeProxyConfiguration) -> Options:
