@@ -171,6 +171,7 @@ class FakeApi:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version: ClassVar[str] = "HTTP/1.1"
+            disable_nagle_algorithm: ClassVar[bool] = True
 
             def do_GET(self) -> None:
                 fake._get(self)

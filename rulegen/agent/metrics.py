@@ -45,7 +45,6 @@ _COUNTERS: Final = {
     "events": ("rulegen_events_total", "outcome", "Events: sent, counted in a series, dropped as too many, failed."),
     "published": ("rulegen_published_total", "resource", "Statuses that were written with addresses of nodes."),
     "publish_failures": ("rulegen_publish_failures_total", "", "Turns of publishing addresses that failed."),
-    "reloads_of_configuration": ("rulegen_configuration_reloads_total", "outcome", "Changed configurations that came."),
 }
 _GAUGES: Final = {
     "rules": (f"{_SYNC}_iptables_total", "table", "Rules of ours."),
