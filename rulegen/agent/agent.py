@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from rulegen.model.options import Options
 
 
+DRAIN_S = 250.0
+"""How long nginx may take to end: its workers give up after worker-shutdown-timeout, 240 s by default."""
 LEASE_NAMESPACE = "rulegen"
 """Where Leases are if nobody says where, and outside of a Pod."""
 
@@ -86,6 +88,7 @@ class Agent:
         once: Whether to end when all is written once.
         services: Whether the rules for Services are kept, too.
         site: Where nginx serves Ingresses; None where they are left alone.
+        drains: Whether nginx ends with it, once it has answered what it was asked; else it serves on.
         events: Whether users are told by events.
         publishing: What is published of this node.
     """
@@ -103,6 +106,7 @@ class Agent:
     services: bool
     clock: Callable[[], float]
     site: LiveSite | None = None
+    drains: bool = True
     events: bool = True
     publishing: Publishing = field(default_factory=lambda: Publishing(ingresses=False))
     _loop: Loop | None = None
@@ -190,7 +194,25 @@ class Agent:
         why = self._why = loop.run()
         tell_systemd("STOPPING=1" if why != "reload" else "RELOADING=1")
         self.journal.info("ends", why=why)
+        if why == "stop":
+            self._leave(state, publishers, site)
         return why
+
+    def _leave(self, state: AgentState, publishers: list[Publisher], site: SiteLoop | None) -> None:
+        """Have clients go elsewhere, and then nginx finish what it has begun; health is told meanwhile."""
+        state.ends()
+        for one in publishers:
+            one.stop(for_good=True)
+        if site is None or self.site is None or not (self.mends and self.drains):
+            return
+        site.stop()
+        began = self.clock()
+        try:
+            in_time = self.site.service.drain(DRAIN_S)
+        except HostError as error:
+            self.journal.error("nginx was not drained", error=error.message)
+        else:
+            self.journal.info("nginx drained", seconds=round(self.clock() - began, 3), in_time=in_time)
 
     def _on_ready(self, loop: Loop, publishers: list[Publisher]) -> None:
         """Tell that it works, and begin to do what only a node may that has all rules."""

@@ -233,6 +233,8 @@ class Publisher:
         Args:
             for_good: Whether this node serves no longer; else another run goes on with it.
         """
+        if self._ended:
+            return
         self._ended = True
         self._changed.set()
         if self._thread is not None:
@@ -326,8 +328,10 @@ class Publisher:
                     return False
                 if error.status != 409:
                     raise
-                if not remaining:
-                    return False  # with the next turn it is looked at anew
+                if not remaining:  # with the next turn it is looked at anew
+                    self.state.count("publish_failures")
+                    self.journal.debug("not published", object=str(change.name), error=error.message)
+                    return False
             else:
                 self.state.count("published", change.resource.noun)
                 self.journal.info(

@@ -86,6 +86,7 @@ class AgentState:
     _oldest: float | None = None
     _synced: bool = False
     _deleting: bool = False
+    _ending: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
@@ -175,6 +176,11 @@ class AgentState:
         with self._lock:
             self._deleting = deleted
 
+    def ends(self) -> None:
+        """Note that this node's agent is on its way out, and serves no longer in a moment."""
+        with self._lock:
+            self._ending = True
+
     @property
     def age_s(self) -> float:
         """How long the oldest change that is not applied has waited."""
@@ -194,4 +200,4 @@ class AgentState:
     @property
     def is_eligible(self) -> bool:
         """Whether load balancers may send traffic to this node (KEP-3836)."""
-        return self.is_alive and not self._deleting
+        return self.is_alive and not self._deleting and not self._ending

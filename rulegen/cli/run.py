@@ -44,6 +44,11 @@ if TYPE_CHECKING:
     show_default=True,
     help="Mend what others change in our rules; or write nothing at all, and report what is not as wanted.",
 )
+@click.option(
+    "--keep-serving",
+    is_flag=True,
+    help="Have nginx serve on when this ends; else it answers what it was asked, and ends.",
+)
 @click.option("--no-events", is_flag=True, help="Write no Events about what users must know; logs and metrics have it.")
 @click.option(
     "--update-status/--no-update-status",
@@ -88,12 +93,20 @@ if TYPE_CHECKING:
 )
 @click.option("-v", "--verbose", is_flag=True, help="Log every sync.")
 def command(
-    *, drift: str, once: bool, log_format: str, verbose: bool, no_services: bool, no_events: bool, **chosen: Any
+    *,
+    drift: str,
+    once: bool,
+    log_format: str,
+    verbose: bool,
+    no_services: bool,
+    no_events: bool,
+    keep_serving: bool,
+    **chosen: Any,
 ) -> None:
     """Watch the cluster and keep this node's rules so, until it is told to end.
 
     Nothing is written before every list has come once. Rules that others take away or put in are told, and mended.
-    SIGTERM ends it and leaves the rules as they are. SIGHUP has it read the configuration anew, and so has a change of
+    SIGTERM ends it: rules stay as they are, nginx answers what it was asked and ends, too. SIGHUP has it read the configuration anew, and so has a change of
     the file itself.
 
     \b
@@ -128,6 +141,7 @@ def command(
             services=not no_services,
             clock=time.monotonic,
             site=IngressInputs(told, inputs).live if told.ingress else None,
+            drains=not keep_serving,
             events=not no_events,
             publishing=publishing,
         )
