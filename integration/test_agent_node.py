@@ -1,4 +1,4 @@
-"""`rulegen run` towards others: events, health checks, views, published addresses, changed files, a node of kube-proxy."""
+"""`rulegen run` towards others: events, health checks, views, addresses, changed files, a node of kube-proxy."""
 
 from __future__ import annotations
 
@@ -228,7 +228,7 @@ class TestIngress:
         paths = [{"path": "/", "pathType": "Prefix", "backend": backend}]
         node.serve(TWO)
         node.api.put("ingressclasses", {"metadata": {"name": "rulegen"}, "spec": {"controller": "rulegen.io/ingress"}})
-        for name, annotations in (
+        for name, settings in (
             ("web", {}),
             ("odd", {"nginx.ingress.kubernetes.io/proxy-body-size": "a lot", "nginx.ingress.kubernetes.io/lua": "x"}),
             ("shut", {"nginx.ingress.kubernetes.io/whitelist-source-range": "nobody"}),
@@ -236,7 +236,7 @@ class TestIngress:
             node.api.put(
                 "ingresses",
                 {
-                    "metadata": {"namespace": "lab", "name": name, "uid": f"u-{name}", "annotations": annotations},
+                    "metadata": {"namespace": "lab", "name": name, "uid": f"u-{name}", "annotations": settings},
                     "spec": {
                         "ingressClassName": "rulegen",
                         "rules": [{"host": f"{name}.example", "http": {"paths": paths}}],
@@ -255,6 +255,7 @@ class TestIngress:
         with site.running(*self.argv(folder)) as process:
             until(lambda: published(site, "ingresses", "web") == ADDRESSES, 20, "published")
             assert get("http://127.0.0.1:8080/", Host="nobody.example")[0] == 404
+            assert "Ingress: nginx need not reload" in get("http://127.0.0.1:10249/plan")[1]
             until(lambda: bool(events(site, "Ignored")), 5, "what means nothing is told")
             assert {one["regarding"]["kind"] for one in events(site, "Ignored")} == {"Ingress"}
             reloads = get("http://127.0.0.1:10249/metrics")[1].count("rulegen_nginx_reloads_total{")

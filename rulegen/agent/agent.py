@@ -21,7 +21,7 @@ from rulegen.agent.publisher import (
     node_addresses,
 )
 from rulegen.agent.recorder import Announcement, ObjectReference, Recorder
-from rulegen.agent.servers import Reply, Server
+from rulegen.agent.servers import PatientServer, Reply, Server
 from rulegen.agent.site import SiteLoop
 from rulegen.agent.state import AgentState
 from rulegen.agent.systemd import Watchdog, tell_systemd
@@ -173,7 +173,7 @@ class Agent:
         if self.mends and self.services:  # else another proxy has these ports
             loop.health = ServiceHealth(state, self.journal, tell=loop.tell)
             self._cleanup.callback(loop.health.stop)
-        self._serve(loop, state, watch)
+        self._serve(loop, state, watch, site)
         if self.services and writer.choice.variant is Variant.NFT:
             self._listen(loop, writers)
         self.journal.info(
@@ -218,7 +218,7 @@ class Agent:
         """Tell that it works, and begin to do what only a node may that has all rules."""
         tell_systemd("READY=1")
         what = f"rules for {len(loop.compiled_services())} Services" if self.services else "no rules for Services"
-        kept = "keeps" if self.mends else "watches"
+        kept = "writes" if self.once else "keeps" if self.mends else "watches"
         loop.tell(
             Announcement(loop.reference(), "Starting", "Start", f"rulegen {kept} {what} on this node", is_warning=False)
         )
@@ -318,12 +318,13 @@ class Agent:
             return
         self._cleanup.callback(notices.stop)
 
-    def _serve(self, loop: Loop, state: AgentState, watch: Watch) -> None:
+    def _serve(self, loop: Loop, state: AgentState, watch: Watch, site: SiteLoop | None) -> None:
         """Tell health and metrics; an address that is taken is told, and is no reason not to keep the rules."""
         told = {"/healthz": lambda: healthz(state), "/livez": lambda: livez(state)}
 
         def metrics() -> Reply:
-            loop.measure()
+            if self.services:
+                loop.measure()
             counts = watch.counts()
             reasons = Counter[str]()
             for (_, reason), number in counts.errors.items():
@@ -338,18 +339,26 @@ class Agent:
             "/metrics": metrics,
             "/proxyMode": lambda: Reply(200, self.options.mode),
             "/healthz": lambda: Reply(200, "ok"),
-            **views(loop),
+            **views(loop, site),
         }
-        for address, pages in ((self.options.healthz_address, told), (self.options.metrics_address, shown)):
+        for address, pages, reason in (
+            (self.options.healthz_address, told, "FailedToStartProxierHealthcheck"),
+            (self.options.metrics_address, shown, "FailedToStartMetricServer"),
+        ):
             if not address:
                 continue
             host, port = _split(address)
-            try:
-                server = Server(host, port, pages, private=PATHS)
-            except HostError as error:
-                self.journal.warning("not told", address=address, error=error.message)
-                continue
-            self._cleanup.callback(server.stop)
+
+            def serve(host: str = host, port: int = port, pages: Mapping[str, Callable[[], Reply]] = pages) -> Server:
+                return Server(host, port, pages, private=PATHS)
+
+            def taken(error: str, address: str = address, reason: str = reason) -> None:
+                if self.options.bind_hard_fail:
+                    raise HostError(error, hint="bindAddressHardFail asks for an end then")
+                self.journal.warning("not told yet", address=address, error=error)
+                loop.tell(Announcement(loop.reference(), reason, "Start", f"{error}; it is tried again"))
+
+            self._cleanup.callback(PatientServer(serve, taken).stop)
 
 
 @dataclass(slots=True)

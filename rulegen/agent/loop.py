@@ -155,6 +155,7 @@ class Loop:
     _kernel: int | None = None
     _told_rejected: frozenset[Rejected] = frozenset()
     _told_warnings: frozenset[str] = frozenset()
+    _told_connections: str = ""
     _counted: int = -1
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -181,7 +182,7 @@ class Loop:
             self._rules = None
         if self._rules is not None and not self._must_check and now >= self._check_at and self._is_untouched():
             self._check_at = self.clock() + self.timing.sync_s
-            self._guarded(self.reconcile)
+            self.reconcile()
         if self._rules is None or now >= self._check_at:
             self._guarded(self.check)
         elif self._dirty.services and now >= self._sync_at:
@@ -319,14 +320,21 @@ class Loop:
         self._check_at = self.clock() + self.timing.sync_s
 
     def reconcile(self) -> None:
-        """Forget connections that nobody serves, though no Service changed: an endpoint may have gone unseen.
+        """Forget connections that nobody serves, though no Service changed: some were made while one did.
 
-        Raises:
-            HostError: They cannot be read or forgotten.
+        Where that cannot be done, it is told, and tried again the next time: no rule depends on it.
         """
         rules = self._rules
-        if rules is not None and self.mends:
+        if rules is None or not self.mends:
+            return
+        try:
             self.writer.reconcile(rules.services)
+        except HostError as error:
+            if error.message != self._told_connections:
+                self.journal.warning("stale connections are not looked for", error=error.message, hint=error.hint)
+            self._told_connections = error.message
+        else:
+            self._told_connections = ""
 
     def measure(self) -> None:
         """Count what is only counted for who asks: rules by table, and ports without an endpoint here."""

@@ -300,10 +300,24 @@ class Publisher:
 
     def _write(self, live: Mapping[str, Entries], *, until: float | None = None) -> None:
         trouble: TroubleError | None = None
+        before = self.state.counted()
+        try:
+            trouble = self._write_all(live, until)
+        finally:
+            for (name, noun), number in self.state.counted().items():
+                if name == "published" and (written := number - before.get((name, noun), 0)):
+                    addresses = ",".join(union(live)) or "none"
+                    self.journal.info("published", resource=noun, objects=written, addresses=addresses)
+        if trouble is not None:
+            raise trouble
+
+    def _write_all(self, live: Mapping[str, Entries], until: float | None) -> TroubleError | None:
+        """Write what is not as it should be; return the trouble with one object that keeps no other from it."""
+        trouble: TroubleError | None = None
         for publication in self.publications:
             for change in publication.changes(live):
-                if until is None and not (not self._ended and self.members.lead()):
-                    return
+                if until is None and (self._ended or not self.members.lead()):
+                    return trouble
                 if until is not None and self.clock() > until:
                     raise TroubleError("there was no time to take out all addresses", "timeout")
                 try:
@@ -313,8 +327,7 @@ class Publisher:
                     if error.status in {0, 401, 403, 429} or error.status >= 500:
                         raise
                     trouble = error  # it is about this object: the others are written all the same
-        if trouble is not None:
-            raise trouble
+        return trouble
 
     def _wrote(self, change: Change) -> bool:
         """Write a status; return whether the server has it. It has not if the object is gone, or is another one now."""
@@ -334,9 +347,7 @@ class Publisher:
                     return False
             else:
                 self.state.count("published", change.resource.noun)
-                self.journal.info(
-                    "published", object=f"{change.resource.noun} {change.name}", addresses=",".join(change.entries)
-                )
+                self.journal.debug("published", object=str(change.name), addresses=",".join(change.entries))
                 return True
         raise AssertionError  # the last turn of the loop returns or raises
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 AS_JSON: Final = "?output=json"
 """Behind the path of a page: the same for who asks for JSON, by this query or by the header Accept."""
+AGAIN_S: Final = 5.0
+"""How often an address that was taken is tried again."""
 TIMEOUT_S: Final = 10.0
 """How long a client may take to send its request."""
 
@@ -147,6 +149,44 @@ class Server:
             selector.register(self._woken, selectors.EVENT_READ)
             while all(key.fileobj is not self._woken for key, _ in selector.select()):
                 self._server.handle_request()
+
+
+class PatientServer:
+    """Answers as `Server` does, as soon as its address is free: a kube-proxy that was here before may have it still."""
+
+    def __init__(self, serve: Callable[[], Server], taken: Callable[[str], None]) -> None:
+        """Listen now, or else try again every few seconds.
+
+        Args:
+            serve: Returns a server, or fails with a `HostError`.
+            taken: Is told, once, why not yet.
+        """
+        self._serve = serve
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._server: Server | None = None
+        try:
+            self._server = serve()
+        except HostError as error:
+            taken(error.message)
+            self._thread = threading.Thread(target=self._wait, name="http, waiting", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Listen no longer."""
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+        if self._server is not None:
+            self._server.stop()
+
+    def _wait(self) -> None:
+        while not self._ended.wait(AGAIN_S):
+            try:
+                self._server = self._serve()
+            except HostError:
+                continue
+            return
 
 
 def _is_loopback(text: str) -> bool:

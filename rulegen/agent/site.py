@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from rulegen.host.nginx.site import LiveSite
     from rulegen.kube.world import World
     from rulegen.model.ingress.ir import Reason
+    from rulegen.road.ingress import Site
 
 QUIET_S: Final = 0.2
 """How long nothing must have changed before it is served."""
@@ -65,6 +66,7 @@ class SiteLoop:
         named: Secrets and ConfigMaps that the options name, in this order.
         tell: Tells users, by events on their Ingresses, what they must know.
         on_served: Called when nginx serves what it should.
+        site: What nginx is to serve, as it was last decided.
         served: The Ingresses that are ours, each with whether it is served; None before nginx serves any of it.
     """
 
@@ -79,6 +81,7 @@ class SiteLoop:
     tell: Callable[[Announcement], None] = to_nobody
     on_served: Callable[[], None] = lambda: None
     served: Mapping[ObjectName, bool] | None = None
+    site: Site | None = None
     _changed: threading.Event = field(default_factory=threading.Event)
     _ended: threading.Event = field(default_factory=threading.Event)
     _touched_at: float = 0.0
@@ -145,7 +148,7 @@ class SiteLoop:
         """
         world = self._whole()
         observed = self.live.observed()
-        site = self.live.settled(world, observed)
+        site = self.site = self.live.settled(world, observed)
         self._tell(site.model.reasons, world)
         plan = self.live.plan(site, observed)
         self.state.gauge("site_changes", len(plan.items))

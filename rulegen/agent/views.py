@@ -5,6 +5,7 @@ Each as text for people, and as JSON for machines.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -15,27 +16,45 @@ from rulegen.languages.iptables.ruleset import format_ruleset
 from rulegen.languages.iptables.state import ruleset_of
 from rulegen.model.document import model_document
 from rulegen.plan import show
+from rulegen.plan.plan import Plan, with_site
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from rulegen.agent.loop import Loop
+    from rulegen.agent.site import SiteLoop
     from rulegen.model.ir import ServicePort
     from rulegen.road import Compiled
 
 PATHS: Final = ("/plan", "/model", "/rules")
 
 
-def views(loop: Loop) -> Mapping[str, Callable[[], Reply]]:
+def views(loop: Loop, site: SiteLoop | None = None) -> Mapping[str, Callable[[], Reply]]:
     """Return the pages, by path."""
     return {
-        "/plan": lambda: _viewed(loop, lambda compiled: _text_of_plan(loop, compiled)),
-        f"/plan{AS_JSON}": lambda: _viewed(loop, lambda compiled: _plan_document(loop, compiled)),
+        "/plan": lambda: _viewed(loop, lambda compiled: _text_of_plan(*_plan(loop, compiled, site))),
+        f"/plan{AS_JSON}": lambda: _viewed(loop, lambda compiled: show.json_document(*_plan(loop, compiled, site))),
         "/model": lambda: _viewed(loop, lambda compiled: "\n".join(_model_lines(compiled)) + "\n"),
         f"/model{AS_JSON}": lambda: _viewed(loop, lambda compiled: model_document(compiled.model)),
         "/rules": lambda: _viewed(loop, _text_of_rules),
         f"/rules{AS_JSON}": lambda: _viewed(loop, _rules_document),
     }
+
+
+def _plan(loop: Loop, compiled: Compiled, site: SiteLoop | None) -> tuple[Plan, show.Report]:
+    """Return what would be written now, and what goes with it."""
+    plan, report = loop.writer.plan(compiled), _report(loop, compiled)
+    decided = site.site if site is not None else None
+    if site is None or decided is None:
+        return plan, report
+    observed = site.live.observed()
+    told = f"{site.live.service.folder}, {'which serves nothing yet' if observed is None else 'as it is served'}"
+    with_reasons = replace(report, reasons=decided.model.reasons, site=told)
+    return with_site(plan, site.live.plan(decided, observed)), with_reasons
+
+
+def _text_of_plan(plan: Plan, report: show.Report) -> str:
+    return "\n".join(show.text(plan, report, colour=False)) + "\n"
 
 
 def _report(loop: Loop, compiled: Compiled) -> show.Report:
@@ -47,15 +66,6 @@ def _report(loop: Loop, compiled: Compiled) -> show.Report:
         warnings=compiled.model.warnings,
         services={str(name): service for name, service in compiled.model.services.items()},
     )
-
-
-def _text_of_plan(loop: Loop, compiled: Compiled) -> str:
-    plan = loop.writer.plan(compiled)
-    return "\n".join(show.text(plan, _report(loop, compiled), colour=False)) + "\n"
-
-
-def _plan_document(loop: Loop, compiled: Compiled) -> dict[str, Any]:
-    return show.json_document(loop.writer.plan(compiled), _report(loop, compiled))
 
 
 def _model_lines(compiled: Compiled) -> Iterator[str]:

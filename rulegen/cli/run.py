@@ -106,8 +106,8 @@ def command(
     """Watch the cluster and keep this node's rules so, until it is told to end.
 
     Nothing is written before every list has come once. Rules that others take away or put in are told, and mended.
-    SIGTERM ends it: rules stay as they are, nginx answers what it was asked and ends, too. SIGHUP has it read the configuration anew, and so has a change of
-    the file itself.
+    SIGTERM ends it: rules stay as they are, nginx answers what it was asked and ends, too. SIGHUP has it read the
+    configuration anew, and so has a change of the file itself.
 
     \b
     rulegen run                                      in a Pod, or with your kubeconfig

@@ -16,12 +16,12 @@ from dataclasses import replace
 import pytest
 from msgspec import structs
 
-from rulegen.agent import metrics
+from rulegen.agent import metrics, servers
 from rulegen.agent.health import ServiceHealth, healthz, livez
 from rulegen.agent.journal import Journal
 from rulegen.agent.metrics import exposition
 from rulegen.agent.recorder import Announcement
-from rulegen.agent.servers import AS_JSON, Reply, Server
+from rulegen.agent.servers import AS_JSON, PatientServer, Reply, Server
 from rulegen.agent.state import AgentState
 from rulegen.errors import HostError
 from rulegen.host.facts import interfaces
@@ -31,6 +31,7 @@ from rulegen.model.facts import HostFacts, Interface
 from rulegen.model.resolve import resolve
 from rulegen.net import Family, parse_address, parse_network
 from tests.agent.stage import NODE, OPTIONS, Clock, endpoints, node, service
+from tests.host.watching import soon
 from tests.project.places import ROOT
 
 
@@ -424,6 +425,47 @@ class TestServer:
 
 
 HOSTILE = ('a\nERROR faked="yes"', "\x1b[31mred", "\u202eeman", "\udcff", 'quo"te and space', "x" * 5000, "")
+
+
+class TestPatientServer:
+    def test_an_address_that_is_taken_is_told_once_and_used_when_it_is_free(self, monkeypatch):
+        monkeypatch.setattr(servers, "AGAIN_S", 0.02)
+        told: list[str] = []
+        first = Server("127.0.0.1", 0, {"*": lambda: Reply(200, "first")})
+        patient = PatientServer(
+            lambda: Server("127.0.0.1", first.port, {"*": lambda: Reply(200, "second")}), told.append
+        )
+        try:
+            time.sleep(0.1)
+            assert len(told) == 1
+            assert ask(first.port)[1] == "first"
+            first.stop()
+            assert soon(lambda: answers(first.port) == "second")
+        finally:
+            patient.stop()
+        with pytest.raises(ConnectionRefusedError):
+            ask(first.port)
+
+    def test_it_ends_while_it_waits(self):
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            patient = PatientServer(lambda: Server("127.0.0.1", other.getsockname()[1], {}), lambda _: None)
+            began = time.monotonic()
+            patient.stop()
+            assert time.monotonic() - began < 1
+
+    def test_whoever_is_told_may_give_up(self):
+        def give_up(error: str) -> None:
+            raise HostError(error, hint="bindAddressHardFail")
+
+        with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(HostError, match="cannot listen"):
+            PatientServer(lambda: Server("127.0.0.1", other.getsockname()[1], {}), give_up)
+
+
+def answers(port: int) -> str:
+    try:
+        return ask(port)[1]
+    except ConnectionRefusedError:
+        return ""
 
 
 class TestJournal:
