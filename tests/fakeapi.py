@@ -133,6 +133,7 @@ class FakeApi:
         has_chunks: Whether watches come in chunks, or else until the connection ends, as behind an old proxy.
         has_null_items: Whether an empty list has `items: null`, as Go prints one now and then.
         allows: What may be done, by verb, API group and resource; None lets all be done.
+        is_prompt: Whether it sends each piece at once, as a real one does, and not when the last one was confirmed.
         requests: Path and query of all requests, in order.
         done: Verb, API group and resource of all requests, as a role names them.
     """
@@ -145,6 +146,7 @@ class FakeApi:
     has_chunks: bool = True
     has_null_items: bool = False
     allows: Callable[[tuple[str, str, str]], bool] | None = None
+    is_prompt: bool = False
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     done: list[tuple[str, str, str]] = field(default_factory=list)
     _objects: dict[str, dict[tuple[str, str], dict[str, Any]]] = field(default_factory=lambda: defaultdict(dict))
@@ -171,7 +173,7 @@ class FakeApi:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version: ClassVar[str] = "HTTP/1.1"
-            disable_nagle_algorithm: ClassVar[bool] = True
+            disable_nagle_algorithm: ClassVar[bool] = fake.is_prompt
 
             def do_GET(self) -> None:
                 fake._get(self)

@@ -24,7 +24,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.fixture
 def place(tmp_path: Path, certificate: tuple[Path, Path]) -> Iterator[Place]:
     """An API server that speaks TLS, and nothing in it."""
-    with FakeApi(certificate=certificate, token="t") as api:
+    with FakeApi(certificate=certificate, token="t", is_prompt=True) as api:
         found = Place.of(api, tmp_path, certificate)
         yield found
         found.cut()

@@ -54,7 +54,7 @@ SERVICE_STATUS = {("", "services/status", "patch")}
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Place]:
     certificate = make_certificate(tmp_path)
-    with FakeApi(certificate=certificate, token="t") as api:
+    with FakeApi(certificate=certificate, token="t", is_prompt=True) as api:
         found = Place.of(api, tmp_path, certificate)
         yield found
         found.cut()
