@@ -268,6 +268,14 @@ class TestIngress:
                 get("http://127.0.0.1:8080/")
         assert [published(site, "ingresses", name) for name in ("web", "odd", "shut")] == [[], [], []]
 
+    def test_once_ends_when_nginx_serves(self, site: Node, folder: Path) -> None:
+        assert site.start(*self.argv(folder), "--once").wait(30) == 0, site.log.read_text()
+        assert get("http://127.0.0.1:8080/", Host="nobody.example")[0] == 404
+        assert published(site, "ingresses", "web") == []
+        with site.running(*self.argv(folder)):
+            pass
+        assert site.lines("nginx drained")
+
     def test_told_to_keep_serving_nginx_outlives_it(self, site: Node, folder: Path) -> None:
         with site.running(*self.argv(folder), "--keep-serving", "--no-update-status-on-shutdown"):
             until(lambda: published(site, "ingresses", "web") == ADDRESSES, 20, "published")

@@ -300,6 +300,7 @@ class Agent:
             mends=self.mends,
             tell=loop.tell,
         )
+        loop.is_done = lambda: site.site is not None and (site.served is not None or not self.mends)
         loop.on_site = site.touch
         self._cleanup.callback(site.stop)
         loop.on_synced = site.start

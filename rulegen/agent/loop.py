@@ -82,6 +82,8 @@ API_VERSIONS: Final = {
     "Ingress": "networking.k8s.io/v1",
     "IngressClass": "networking.k8s.io/v1",
 }
+UNSYNCED_S: Final = 0.05
+"""How often to look whether what others do is done, as no event tells."""
 SHOWN: Final = 5
 """Of things that others have changed, so many are told one by one."""
 
@@ -121,6 +123,7 @@ class Loop:
         mends: Whether rules are written; else nothing is, and what is not as wanted is told.
         has_synced: Whether every list has come once; before that nothing is written.
         once: Whether to end when all is written once.
+        is_done: Whether what others write at the same time is written once, too.
         health: Tells load balancers of Services; None for nobody.
         on_site: Called when anything changed that Ingresses are made of; None where they are not served.
         on_synced: Called once, when every list has come.
@@ -138,6 +141,7 @@ class Loop:
     has_synced: Callable[[], bool]
     mends: bool = True
     once: bool = False
+    is_done: Callable[[], bool] = lambda: True
     health: ServiceHealth | None = None
     on_site: Callable[[], None] | None = None
     on_synced: Callable[[], None] | None = None
@@ -170,7 +174,7 @@ class Loop:
                     self.on_synced()
                     self.on_synced = None
                 self.turn()
-                if self.once and self.state.is_alive:
+                if self.once and self.state.is_alive and self.is_done():
                     return "once"
 
     def turn(self) -> None:
@@ -477,7 +481,9 @@ class Loop:
     def _patience(self) -> float:
         """Return how long nothing is due."""
         if not self.has_synced():
-            return 0.05
+            return UNSYNCED_S
+        if self.once and self.state.is_alive:
+            return UNSYNCED_S
         due = self._sync_at if self._dirty.services else self._check_at
         if self._must_check or self._dirty.nodes:
             due = min(due, self._check_at)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import math
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -86,7 +87,8 @@ class Members:
     _told: tuple[str, ...] | None = None
     _told_at: float = 0.0
     _leads_until: float = 0.0
-    _lead_at: float = 0.0
+    _lead_at: float = -math.inf
+    _own: dict[str, Any] | None = None
     _listed_at: float | None = None
 
     @property
@@ -159,12 +161,12 @@ class Members:
             TroubleError: Nobody can tell; who leads already does so until its Lease is over.
         """
         at = self.clock()
-        if self.is_leading and at - self._lead_at < self.rhythm.renew_s:
-            return True
+        if at - self._lead_at < self.rhythm.renew_s:
+            return self.is_leading
         lease = self.objects.read(LEASES, self.namespace, self.leader_lease)
         holder = _text(lease, "spec", "holderIdentity") if lease else ""
         if lease and holder and holder != self.node and self._is_alive(lease):
-            self._leads_until = 0.0
+            self._leads_until, self._lead_at = 0.0, at
             return False
         spec = self._spec(lease, self.node, round(self.rhythm.lease_s))
         try:
@@ -172,7 +174,7 @@ class Members:
         except TroubleError as error:
             if error.status != 409:
                 raise
-            self._leads_until = 0.0  # somebody else was faster
+            self._leads_until, self._lead_at = 0.0, at  # somebody else was faster
             return False
         # Measured from before the request, and not to the very end: others count from when they see it.
         self._lead_at, self._leads_until = at, at + self.rhythm.lease_s * 0.8
@@ -192,13 +194,21 @@ class Members:
             self._keep(self.leader_lease, lease, self._spec(lease, "", 1), {})
 
     def _heartbeat(self, holder: str, addresses: tuple[str, ...], lease_s: int) -> None:
-        lease = self.objects.read(LEASES, self.namespace, self.own_lease)
         more: dict[str, Any] = {"annotations": {ADDRESSES: ",".join(addresses)}}
         more["labels"] = {"app.kubernetes.io/name": "rulegen", GROUP: _part(self.group)}
         if self.node_uid:
             owner = {"apiVersion": "v1", "kind": "Node", "name": self.node, "uid": self.node_uid}
             more["ownerReferences"] = [owner]
-        self._keep(self.own_lease, lease, self._spec(lease, holder, lease_s), more)
+        try:
+            self._beat(self._own, holder, lease_s, more)
+        except TroubleError as error:
+            if self._own is None or error.status not in {404, 409}:
+                raise
+            self._beat(None, holder, lease_s, more)  # somebody else wrote it, or took it away
+
+    def _beat(self, known: dict[str, Any] | None, holder: str, lease_s: int, more: Mapping[str, Any]) -> None:
+        lease = known or self.objects.read(LEASES, self.namespace, self.own_lease)
+        self._own = self._keep(self.own_lease, lease, self._spec(lease, holder, lease_s), more)
 
     def _spec(self, lease: Mapping[str, Any] | None, holder: str, lease_s: int) -> dict[str, Any]:
         now = micro_time(self.now())
@@ -213,14 +223,15 @@ class Members:
             "leaseTransitions": transitions + (changes and bool(lease)) if isinstance(transitions, int) else 0,
         }
 
-    def _keep(self, name: str, lease: Mapping[str, Any] | None, spec: dict[str, Any], more: Mapping[str, Any]) -> None:
+    def _keep(
+        self, name: str, lease: Mapping[str, Any] | None, spec: dict[str, Any], more: Mapping[str, Any]
+    ) -> dict[str, Any]:
         document: dict[str, Any] = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "spec": spec}
         if lease is None:
             document["metadata"] = {"name": name, "namespace": self.namespace, **more}
-            self.objects.create(LEASES, self.namespace, document)
-        else:
-            document["metadata"] = {**lease["metadata"], **more}
-            self.objects.update(LEASES, self.namespace, name, document)
+            return self.objects.create(LEASES, self.namespace, document)
+        document["metadata"] = {**lease["metadata"], **more}
+        return self.objects.update(LEASES, self.namespace, name, document)
 
     def _is_alive(self, lease: Mapping[str, Any]) -> bool:
         """Whether a Lease is held: it was renewed, as seen from here, within the time that it says."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 
 import pytest
 
@@ -58,7 +59,8 @@ class TestIngresses:
         assert place.published("ingresses", "web") == [A, B]
         first.stop(for_good=True)
         assert place.published("ingresses", "web") == [B]
-        second.turn()  # leads at once, as the other one resigned
+        place.clock.now += 10
+        second.turn()  # leads as soon as it looks, as the other one resigned
         assert second.members.is_leading
         second.stop(for_good=True)
         assert place.published("ingresses", "web") == []
@@ -218,7 +220,26 @@ class TestLeases:
         for _ in range(60):
             node.turn()
             place.clock.now += 5
-        assert 25 <= sum(done == ("update", "coordination.k8s.io", "leases") for done in place.api.done) <= 62
+        asked = Counter(verb for verb, _, noun in place.api.done if noun == "leases")
+        assert 58 <= asked["update"] <= 62  # each of the two leases every ten seconds
+        assert (asked["create"], asked["get"]) == (2, 31)  # its own is known
+
+    def test_one_that_is_taken_away_is_made_again(self, place):
+        node = place.node("a", A)
+        node.turn()
+        place.api.delete("leases", NAMESPACE, "rulegen-ingress-rulegen.node.a")
+        place.clock.now += 10
+        node.turn()
+        assert list(node.members.alive()) == ["a"]
+
+    def test_one_that_somebody_else_wrote_is_written_over(self, place):
+        node = place.node("a", A)
+        node.turn()
+        kept = place.api.kept("leases")[NAMESPACE, "rulegen-ingress-rulegen.node.a"]
+        place.api.put("leases", {**kept, "spec": {"holderIdentity": "x"}})
+        place.clock.now += 10
+        node.turn()
+        assert list(node.members.alive()) == ["a"]
 
     def test_classes_do_not_mix(self, place):
         place.api.put("ingresses", ingress("web"))
