@@ -255,14 +255,17 @@ class Agent:
         namespace = told.namespace or pod_namespace() or LEASE_NAMESPACE
         found: list[Publisher] = []
 
-        def add(group: str, publication: Publication, serves: Callable[[], bool]) -> Publisher:
+        def members(group: str) -> Members:
+            return Members(objects, namespace, group, node, self.clock)
+
+        def add(who: Members, publication: Publication, serves: Callable[[], bool]) -> Publisher:
             def addresses() -> tuple[str, ...] | None:
                 if not serves() or not loop.state.is_eligible:
                     return None
                 return told.addresses or node_addresses(loop.node(), internal=told.internal) or None
 
             one = Publisher(
-                members=Members(objects, namespace, group, node, self.clock),
+                members=who,
                 publications=(publication,),
                 addresses=addresses,
                 node_uid=lambda: found_node.metadata.uid if (found_node := loop.node()) is not None else "",
@@ -277,10 +280,13 @@ class Agent:
 
         if site is not None and told.ingresses:
             ingresses = IngressPublication(loop.ingresses, lambda: site.served)
-            site.on_served = add(f"ingress-{told.group}", ingresses, lambda: site.served is not None).touch
+            who = members(f"ingress-{told.group}")
+            site.on_served = add(who, ingresses, lambda: site.served is not None).touch
         if self.services and told.services:
-            services = ServicePublication(loop.services, listening_ports, _Refusals(loop).tell)
-            add("services", services, lambda: (one := loop.node()) is None or EXCLUDED not in one.metadata.labels)
+            everybody = members("services")
+            everybody.ports = listening_ports
+            services = ServicePublication(loop.services, lambda: everybody.taken, _Refusals(loop).tell)
+            add(everybody, services, lambda: (one := loop.node()) is None or EXCLUDED not in one.metadata.labels)
         return found
 
     def _serve_site(self, live: LiveSite, loop: Loop, watch: Watch) -> SiteLoop:

@@ -20,7 +20,7 @@ from rulegen.host.apiobjects import LEASES
 from rulegen.kube.wording import is_label_value, is_subdomain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from rulegen.host.apiobjects import ApiObjects
 
@@ -28,6 +28,10 @@ ADDRESSES: Final = "rulegen.io/addresses"
 """Annotation of a node's Lease: what it can be reached by, with commas between."""
 GROUP: Final = "rulegen.io/publishes"
 """Label of a node's Lease: what it serves."""
+PORTS: Final = "rulegen.io/ports"
+"""Annotation of a node's Lease: the ports that its own programs listen on, as `TCP/22,UDP/53`."""
+MOST_PORTS: Final = 1000
+"""Of one node that are told."""
 LONGEST_LEASE_S: Final = 3600
 SKEW_S: Final = 60.0
 """By how much clocks of nodes may differ, where only the time that is written tells whether a Lease is alive."""
@@ -35,6 +39,10 @@ MOST_ADDRESSES: Final = 32
 """Of one node; more are not believed."""
 LONGEST_NAME: Final = 180
 
+Port = tuple[str, int]
+"""Protocol and number."""
+
+_PORT: Final = re.compile(r"(TCP|UDP|SCTP)/([0-9]{1,5})\Z")
 _MICRO_TIME: Final = re.compile(r"(\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2})(?:\.\d{1,9})?(?:Z|\+00:00)\Z")
 
 
@@ -73,6 +81,8 @@ class Members:
         group: What is served: a word of its own for each class of Ingresses.
         node: This node's name.
         node_uid: Its UID, once known.
+        ports: Returns the ports that programs of this node listen on, where those matter.
+        taken: Those of all nodes, as they were last told.
     """
 
     objects: ApiObjects
@@ -81,6 +91,8 @@ class Members:
     node: str
     clock: Callable[[], float]
     node_uid: str = ""
+    ports: Callable[[], frozenset[Port]] = frozenset
+    taken: frozenset[Port] = frozenset()
     rhythm: Rhythm = field(default_factory=Rhythm)
     now: Callable[[], dt.datetime] = _now
     _seen: dict[str, _Seen] = field(default_factory=dict)
@@ -136,13 +148,15 @@ class Members:
         """
         leases = self.objects.list(LEASES, self.namespace, f"{GROUP}={_part(self.group)}")
         self._forgive_absence()
-        found, names = {}, set()
+        found, names, taken = {}, set(), set(self.ports())
         for lease in leases:
             name, holder = _text(lease, "metadata", "name"), _text(lease, "spec", "holderIdentity")
             names.add(name)
             if self._is_alive(lease) and is_subdomain(holder):
                 told = _text(lease, "metadata", "annotations", ADDRESSES).split(",")
                 found[holder] = tuple(one for one in told if one)[:MOST_ADDRESSES]
+                taken.update(_ports(_text(lease, "metadata", "annotations", PORTS)))
+        self.taken = frozenset(taken)
         self._seen = {name: seen for name, seen in self._seen.items() if name in names or name == self.leader_lease}
         return dict(sorted(found.items()))
 
@@ -195,6 +209,8 @@ class Members:
 
     def _heartbeat(self, holder: str, addresses: tuple[str, ...], lease_s: int) -> None:
         more: dict[str, Any] = {"annotations": {ADDRESSES: ",".join(addresses)}}
+        if ports := sorted(self.ports())[:MOST_PORTS]:
+            more["annotations"][PORTS] = ",".join(f"{protocol}/{number}" for protocol, number in ports)
         more["labels"] = {"app.kubernetes.io/name": "rulegen", GROUP: _part(self.group)}
         if self.node_uid:
             owner = {"apiVersion": "v1", "kind": "Node", "name": self.node, "uid": self.node_uid}
@@ -264,6 +280,12 @@ def _text(one: Any, *path: str) -> str:
     for key in path:
         one = one.get(key) if isinstance(one, dict) else None
     return one if isinstance(one, str) else ""
+
+
+def _ports(text: str) -> Iterator[Port]:
+    for one in text.split(",")[:MOST_PORTS]:
+        if (told := _PORT.match(one)) is not None:
+            yield told[1], int(told[2])
 
 
 def _part(text: str) -> str:

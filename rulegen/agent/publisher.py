@@ -118,7 +118,7 @@ class ServicePublication:
 
     Attributes:
         services: Returns those of the cluster with their endpoints, as they are now.
-        taken: Returns the ports that the node itself listens on: they are nobody's to publish.
+        taken: Returns the ports that programs of the nodes listen on, such as the API server's: none is published.
         refused: Is told each Service that is not published, and why.
     """
 

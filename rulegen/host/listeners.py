@@ -28,8 +28,12 @@ def _read(name: str, protocol: str, state: str) -> Iterator[tuple[str, int]]:
         path = Path(f"/proc/thread-self/net/{name}{suffix}")
         if not path.exists():
             continue
-        for line in path.read_text(encoding="ascii").splitlines()[1:]:
-            fields = line.split()
-            address, _, port = fields[1].rpartition(":")
-            if fields[3] == state and not address.endswith(_LOOPBACK[len(address)]):
-                yield protocol, int(port, 16)
+        with path.open(encoding="ascii") as table:
+            next(table, "")
+            for line in table:
+                fields = line.split()
+                address, _, port = fields[1].rpartition(":")
+                if fields[3] == state and not address.endswith(_LOOPBACK[len(address)]):
+                    yield protocol, int(port, 16)
+                elif fields[3] != _LISTENING and protocol == "TCP":
+                    break  # the kernel tells listeners first, and there may be very many others

@@ -419,6 +419,21 @@ class TestServices:
         self.turn(nodes)
         assert (place.published("services", "ssh"), place.published("services", "web")) == ([], [A, B])
 
+    def test_nor_one_that_another_node_listens_on(self, place):
+        node, api_node = (
+            place.node(name, address, publication=place.service_publication(), group="services")
+            for name, address in (("a", A), ("b", B))
+        )
+        node.publications[0].taken = lambda: node.members.taken
+        api_node.members.ports = lambda: frozenset({("TCP", 6443), ("UDP", 53)})
+        place.api.put("services", balanced("api", 6443), balanced("dns", 53, number=2))
+        for one in (api_node, node, api_node):
+            one.members.join(one.addresses())
+        node.turn()
+        assert (place.published("services", "api"), place.published("services", "dns")) == ([], [A, B])
+        lease = place.api.kept("leases")[NAMESPACE, "rulegen-services.node.b"]
+        assert lease["metadata"]["annotations"]["rulegen.io/ports"] == "TCP/6443,UDP/53"
+
     def test_a_service_of_another_type_now_is_let_go_of(self, place, nodes):
         place.api.put("services", balanced("web", 80))
         self.turn(nodes)
