@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -10,39 +9,30 @@ from typing import TYPE_CHECKING
 
 from rulegen.agent.health import ServiceHealth, healthz, livez
 from rulegen.agent.loop import Loop, Timing, Wake
-from rulegen.agent.members import Members
 from rulegen.agent.metrics import exposition
-from rulegen.agent.publisher import (
-    EXCLUDED,
-    IngressPublication,
-    Publication,
-    Publisher,
-    ServicePublication,
-    node_addresses,
-)
-from rulegen.agent.recorder import Announcement, ObjectReference, Recorder
+from rulegen.agent.publishing import Publishing, publishers_of
+from rulegen.agent.recorder import Announcement, Recorder
 from rulegen.agent.servers import PatientServer, Reply, Server
 from rulegen.agent.site import SiteLoop
 from rulegen.agent.state import AgentState
 from rulegen.agent.systemd import Watchdog, tell_systemd
+from rulegen.agent.tuning import tune
 from rulegen.agent.views import PATHS, views
 from rulegen.agent.writer import IdleWriter, KernelWriter
 from rulegen.errors import ConfigError, HostError
-from rulegen.host import nfacct, sysctl
-from rulegen.host.apiobjects import ApiObjects, pod_namespace
+from rulegen.host import nfacct
+from rulegen.host.apiobjects import ApiObjects
 from rulegen.host.apiwatch import Watch
-from rulegen.host.listeners import listening_ports
 from rulegen.host.nft_notices import Notice, Notices, Writers
 from rulegen.host.variant import Variant
 from rulegen.kube.build import build_world
-from rulegen.model.tuning import CONNTRACK_MAX, HASH_SIZE, conntrack_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from rulegen.agent.journal import Journal
+    from rulegen.agent.publisher import Publisher
     from rulegen.host.nginx.site import LiveSite
-    from rulegen.kube.world import ObjectName
     from rulegen.model.conntrack import Forgetting
     from rulegen.model.facts import HostFacts
     from rulegen.model.options import Options
@@ -50,31 +40,6 @@ if TYPE_CHECKING:
 
 DRAIN_S = 250.0
 """How long nginx may take to end: its workers give up after worker-shutdown-timeout, 240 s by default."""
-LEASE_NAMESPACE = "rulegen"
-"""Where Leases are if nobody says where, and outside of a Pod."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Publishing:
-    """What is published of this node, and how.
-
-    Attributes:
-        ingresses: Whether addresses are published in the status of Ingresses.
-        services: Whether in that of Services of type LoadBalancer that nobody else serves.
-        group: What tells those who serve the same Ingresses from others: the class.
-        addresses: Instead of the node's own; empty for those.
-        internal: Whether the node's internal addresses are meant though it has external ones.
-        withdraws: Whether they are taken out at the end.
-        namespace: Where the Leases are; empty for the Pod's own.
-    """
-
-    ingresses: bool = True
-    services: bool = False
-    group: str = ""
-    addresses: tuple[str, ...] = ()
-    internal: bool = False
-    withdraws: bool = True
-    namespace: str = ""
 
 
 @dataclass(slots=True)
@@ -111,7 +76,6 @@ class Agent:
     publishing: Publishing = field(default_factory=lambda: Publishing(ingresses=False))
     _loop: Loop | None = None
     _early: str = ""
-    _why: str = ""
     _cleanup: ExitStack = field(default_factory=ExitStack)
 
     def wake(self, why: str) -> None:
@@ -169,7 +133,9 @@ class Agent:
             recorder.start()
             loop.tell = recorder.tell
         site = self._serve_site(self.site, loop, watch) if self.site is not None else None
-        publishers = self._publishers(objects, node, loop, site) if self.mends and not self.once else []
+        publishers = publishers_of(self.publishing, objects, loop, site) if self.mends and not self.once else []
+        for one in publishers:
+            self._cleanup.callback(one.stop, for_good=False)  # for good: see `_leave`
         if self.mends and self.services:  # else another proxy has these ports
             loop.health = ServiceHealth(state, self.journal, tell=loop.tell)
             self._cleanup.callback(loop.health.stop)
@@ -191,7 +157,7 @@ class Agent:
         watchdog.start()
         if self._early:
             return self._early
-        why = self._why = loop.run()
+        why = loop.run()
         tell_systemd("STOPPING=1" if why != "reload" else "RELOADING=1")
         self.journal.info("ends", why=why)
         if why == "stop":
@@ -223,71 +189,9 @@ class Agent:
             Announcement(loop.reference(), "Starting", "Start", f"rulegen {kept} {what} on this node", is_warning=False)
         )
         if self.mends and self.services:
-            self._tune(loop)
+            tune(loop)
         for one in publishers:
             one.start()
-
-    def _tune(self, loop: Loop) -> None:
-        """Set the parameters of connection tracking, once; what may not be set here is told."""
-        wanted = conntrack_parameters(self.options.conntrack, os.cpu_count() or 1)
-        for name, value in wanted.items():
-            try:
-                if (known := sysctl.read(name)) is not None and known != value:
-                    sysctl.write(name, value)
-                    self.journal.info("kernel parameter set", name=name, value=value, before=known)
-            except HostError as error:
-                loop.writer.refused[name] = error.message
-                loop.tell_refused(name, error.message)
-        if CONNTRACK_MAX in wanted:
-            self._widen(loop, int(wanted[CONNTRACK_MAX]) // 4)
-
-    def _widen(self, loop: Loop, least: int) -> None:
-        """Have the table of connections as many buckets as its size asks for."""
-        try:
-            sysctl.raise_module_parameter(HASH_SIZE, least)
-        except HostError as error:
-            loop.writer.refused[HASH_SIZE] = error.message
-            loop.tell_refused(HASH_SIZE, error.message)
-
-    def _publishers(self, objects: ApiObjects, node: str, loop: Loop, site: SiteLoop | None) -> list[Publisher]:
-        """Return what publishes this node's addresses; each begins when all is written, and ends before the watch."""
-        told = self.publishing
-        namespace = told.namespace or pod_namespace() or LEASE_NAMESPACE
-        found: list[Publisher] = []
-
-        def members(group: str) -> Members:
-            return Members(objects, namespace, group, node, self.clock)
-
-        def add(who: Members, publication: Publication, serves: Callable[[], bool]) -> Publisher:
-            def addresses() -> tuple[str, ...] | None:
-                if not serves() or not loop.state.is_eligible:
-                    return None
-                return told.addresses or node_addresses(loop.node(), internal=told.internal) or None
-
-            one = Publisher(
-                members=who,
-                publications=(publication,),
-                addresses=addresses,
-                node_uid=lambda: found_node.metadata.uid if (found_node := loop.node()) is not None else "",
-                journal=self.journal,
-                state=loop.state,
-                clock=self.clock,
-                withdraws=told.withdraws,
-            )
-            self._cleanup.callback(lambda: one.stop(for_good=self._why not in {"reload", ""}))
-            found.append(one)
-            return one
-
-        if site is not None and told.ingresses:
-            ingresses = IngressPublication(loop.ingresses, lambda: site.served)
-            who = members(f"ingress-{told.group}")
-            site.on_served = add(who, ingresses, lambda: site.served is not None).touch
-        if self.services and told.services:
-            everybody = members("services")
-            everybody.ports = listening_ports
-            services = ServicePublication(loop.services, lambda: everybody.taken, _Refusals(loop).tell)
-            add(everybody, services, lambda: (one := loop.node()) is None or EXCLUDED not in one.metadata.labels)
-        return found
 
     def _serve_site(self, live: LiveSite, loop: Loop, watch: Watch) -> SiteLoop:
         """Serve Ingresses, as soon as the cluster is known, from a thread of their own."""
@@ -366,24 +270,6 @@ class Agent:
                 loop.tell(Announcement(loop.reference(), reason, "Start", f"{error}; it is tried again"))
 
             self._cleanup.callback(PatientServer(serve, taken).stop)
-
-
-@dataclass(slots=True)
-class _Refusals:
-    """Tells of Services that are not published, each once."""
-
-    loop: Loop
-    _told: dict[ObjectName, str] = field(default_factory=dict)
-
-    def tell(self, refused: Mapping[ObjectName, str]) -> None:
-        """Tell what is new."""
-        for name, why in refused.items():
-            if self._told.get(name) != why:
-                self.loop.journal.warning("no addresses are published", service=name, why=why)
-                uid = self.loop.uid_of(name)
-                about = ObjectReference("v1", "Service", *name, uid)
-                self.loop.tell(Announcement(about, "NotPublished", "Publish", f"no addresses are published: {why}"))
-        self._told = dict(refused)
 
 
 def _split(address: str) -> tuple[str, int]:

@@ -317,8 +317,8 @@ class Loop:
         self._must_check = False
         self._tell_health(self._rules)
         self.state.wrote(generation)
-        if is_first:
-            self.on_ready()
+        on_ready, self.on_ready = self.on_ready, _nothing
+        on_ready()
         self.state.syncs.add(self.clock() - began)
         self.state.full_syncs.add(self.clock() - began)
         self._check_at = self.clock() + self.timing.sync_s

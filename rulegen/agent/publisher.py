@@ -214,6 +214,7 @@ class Publisher:
     period_s: float = PERIOD_S
     _changed: threading.Event = field(default_factory=threading.Event)
     _ended: bool = False
+    _took_part: bool = False
     _trouble: str = ""
     _silent_until: float = 0.0
     _thread: threading.Thread | None = None
@@ -239,7 +240,7 @@ class Publisher:
         self._changed.set()
         if self._thread is not None:
             self._thread.join(END_S)
-        if for_good and self.withdraws and (self._thread is None or not self._thread.is_alive()):
+        if for_good and self.withdraws and self._took_part and (self._thread is None or not self._thread.is_alive()):
             try:
                 self.withdraw()
             except TroubleError as error:
@@ -280,6 +281,7 @@ class Publisher:
             self.state.gauge("publishing", 0)
             return
         self.members.join(addresses)
+        self._took_part = True
         leads = self.members.lead()
         self.state.gauge("publishing", int(leads))
         if leads:

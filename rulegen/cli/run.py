@@ -22,8 +22,9 @@ from rulegen.road import backend_of
 if TYPE_CHECKING:
     from types import FrameType
 
-    from rulegen.agent.agent import Agent, Publishing
+    from rulegen.agent.agent import Agent
     from rulegen.agent.journal import Journal
+    from rulegen.agent.publishing import Publishing
 
 
 @click.command("run")
@@ -124,6 +125,11 @@ def command(
     journal = Journal(is_json=log_format == "json", least="debug" if verbose else "info")
     told = ChosenIngress.of(chosen)
     publishing = _publishing(chosen, told)
+    if publishing.services and no_services:
+        raise ConfigError(
+            "--publish-service-status and --no-services exclude each other",
+            hint="who publishes addresses for Services must also have rules for them",
+        )
     settings = Chosen(**chosen)
     inputs = _read(settings, told)
     while True:
@@ -183,7 +189,7 @@ def _publishing(chosen: dict[str, Any], told: ChosenIngress) -> Publishing:
     Raises:
         ConfigError: An address is none, or a namespace.
     """
-    from rulegen.agent.agent import Publishing  # noqa: PLC0415 - loads the client and netlink
+    from rulegen.agent.publishing import Publishing  # noqa: PLC0415 - loads the client and netlink
 
     addresses = tuple(one.strip() for given in chosen.pop("publish_status_address") for one in given.split(","))
     for one in addresses:

@@ -103,6 +103,14 @@ class TestEvents:
         assert stage.loop.reference().uid == NODE
 
 
+def test_it_is_ready_once_however_often_it_begins_anew(stage):
+    stage.writer.failures.append("lost")
+    stage.at(20, changed(node("zone-b")))
+    stage.at(40, changed(node("zone-c")))
+    stage.run(60)
+    assert len(stage.ready) == 1
+
+
 class TestCounts:
     def test_changes_are_counted_by_kind(self, stage):
         stage.at(5, changed(service("b", 2)), changed(endpoints("b", 2)), changed(endpoints("b", 3)))

@@ -7,8 +7,12 @@ import socket
 import threading
 
 import pytest
+from click.testing import CliRunner
 
 from rulegen.agent.systemd import Watchdog, tell_systemd
+from rulegen.cli import cli
+from rulegen.errors import HostError
+from rulegen.host import sysctl
 from rulegen.host.changes import FileChanges
 from rulegen.host.listeners import listening_ports
 from rulegen.kube.proxyconfig import API_VERSION, KIND, read_config
@@ -162,3 +166,43 @@ def test_ports_that_others_can_be_reached_at_are_known():
         found = listening_ports()
         assert ("TCP", everywhere.getsockname()[1]) in found
         assert not {("TCP", one.getsockname()[1]) for one in (loopback, loopback_6)} & found
+
+
+class TestModuleParameter:
+    @pytest.fixture
+    def parameter(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(sysctl, "_MODULES", tmp_path)
+        path = tmp_path / "nf_conntrack" / "parameters" / "hashsize"
+        path.parent.mkdir(parents=True)
+        path.write_text("4096\n")
+        return path
+
+    @pytest.mark.parametrize(("least", "expected"), [(8192, "8192\n"), (4096, "4096\n"), (100, "4096\n")])
+    def test_it_is_raised_and_never_lowered(self, parameter, least, expected):
+        sysctl.raise_module_parameter("nf_conntrack/hashsize", least)
+        assert parameter.read_text() == expected
+
+    def test_one_that_is_not_there_is_none_to_set(self, parameter):
+        sysctl.raise_module_parameter("nf_conntrack/other", 5)
+        assert not parameter.with_name("other").exists()
+
+    def test_one_that_cannot_be_read_is_told(self, parameter):
+        parameter.write_text("many")
+        with pytest.raises(HostError, match="module parameter nf_conntrack/hashsize = 5"):
+            sysctl.raise_module_parameter("nf_conntrack/hashsize", 5)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--publish-status-address", "a b"), "'a b' is neither an address nor a name"),
+        (("--publish-status-address", "10.0.0.1,"), "'' is neither"),
+        (("--lease-namespace", "a/b"), "'a/b' is not the name of a namespace"),
+        (("--mode", "nftables"), "nftables"),
+        (("--publish-service-status", "--no-services"), "exclude each other"),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_is_begun(words, message):
+    done = CliRunner().invoke(cli, ["run", "--kubeconfig", "/nowhere", *words])
+    assert done.exit_code != 0
+    assert message in str(done.exception) + done.output

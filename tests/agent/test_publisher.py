@@ -87,6 +87,13 @@ class TestIngresses:
         assert again.members.is_leading
         assert status_writes(place) == 1
 
+    def test_who_has_never_served_takes_nothing_out(self, place):
+        place.api.put("ingresses", ingress("web"))
+        place.node("a", A).turn()
+        place.clock.now += 10_000
+        place.node("b", B).stop(for_good=True)
+        assert place.published("ingresses", "web") == [A]
+
     def test_a_leader_that_dies_is_followed_by_another_which_takes_it_out(self, place):
         place.api.put("ingresses", ingress("web"))
         first, second = place.node("a", A), place.node("b", B)
