@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rulegen.kube.world import ObjectName
     from rulegen.languages.iptables.state import Fragment, Key, Value
     from rulegen.model.facts import HostFacts
-    from rulegen.model.ir import Service
+    from rulegen.model.ir import Node, Service
     from rulegen.model.options import Options
     from rulegen.net import Family
 
@@ -93,7 +93,7 @@ class ServiceRules:
             nodes=self._nodes,
             services=dict(sorted(self._services.items())),
             sysctls=self._sysctls,
-            warnings=(*self._warnings.texts(), *self._table.warnings()),
+            warnings=self.warnings,
         )
 
     def compiled(self) -> Compiled:
@@ -145,6 +145,16 @@ class ServiceRules:
     def node_name(self) -> str:
         """The node's name."""
         return self._name
+
+    @property
+    def nodes(self) -> Mapping[Family, Node]:
+        """What holds for all Services, by family."""
+        return self._nodes
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a user must be told although work goes on."""
+        return (*self._warnings.texts(), *self._table.warnings())
 
     @property
     def sysctls(self) -> Mapping[str, str]:
