@@ -236,7 +236,7 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
         "auth-method": Rule(_METHOD, _CLOSE),
         "auth-signin": Rule(values.url(*AUTH_VARIABLES), _CLOSE),
         "auth-signin-redirect-param": Rule(values.header_name, _CLOSE),
-        "auth-response-headers": Rule(values.header_names, _CLOSE),
+        "auth-response-headers": Rule(values.settable_headers, _CLOSE),
         "auth-proxy-set-headers": Rule(values.reference, _CLOSE),
         "auth-request-redirect": Rule(_redirect, _CLOSE),
         "auth-always-set-cookie": Rule(boolean, _CLOSE),

@@ -17,15 +17,31 @@ if TYPE_CHECKING:
     import datetime as dt
 
     from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+    from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
     from rulegen.kube.objects import Secret
 
 MAX_CHAIN: Final = 20
+MAX_CHAIN_BYTES: Final = 64 << 10
+"""Of certificates in PEM; the longest chains of public authorities have some 10 KiB."""
 MIN_RSA_BITS: Final = 2048
+MAX_RSA_BITS: Final = 8192
+"""A handshake with a longer key would keep a worker from all others, for a second with 16384 bits."""
 MIN_EC_BITS: Final = 224
 _UNREADABLE: Final = (ValueError, TypeError, AttributeError, OverflowError)
 _WEAK_HASHES: Final = frozenset({"md5", "sha1"})
 _PASSWORD: Final = re.compile(r"[\x21-\x39\x3b-\x7e]{1,255}:[\x21-\x7e]{1,500}\Z")
+_HASH: Final = re.compile(
+    r"\{(?:PLAIN|SHA|SSHA)\}|\$apr1\$|\$1\$"
+    r"|\$2[abxy]\$(?:0[4-9]|1[0-2])\$"
+    r"|\$[56]\$(?:rounds=(?P<rounds>[0-9]{1,6})\$|(?!rounds=))"
+    r"|\$y\$j[./0-9A-C][./0-9A-T]\$"
+    r"|[./0-9A-Za-z]{13}(?::|\Z)"
+)
+"""How a hash begins that nginx or crypt(3) knows, and that takes no more than some 0.2 s: nginx computes it in the
+worker, for whoever sends a password, and meanwhile nobody else is answered (bcrypt of cost 31 takes days)."""
+MAX_ROUNDS: Final = 700_000
 _USER: Final = re.compile(r"[\x21-\x39\x3b-\x7e]{1,255}\Z")
 
 
@@ -81,18 +97,19 @@ def certificate_of(chain: bytes, key: bytes) -> Certificate:
     certificates = _chain(chain, "tls.crt")
     leaf = certificates[0]
     try:
-        private = serialization.load_pem_private_key(key, password=None)
+        # The library would search factors for being prime, for seconds with a long key; see _fits.
+        private = serialization.load_pem_private_key(key, password=None, unsafe_skip_rsa_key_validation=True)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise UnusableSecretError("tls.key is no private key in PEM without a password") from None
-    encoding, public = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    encoding = serialization.Encoding.PEM
     try:
-        matches = leaf.public_key().public_bytes(encoding, public) == private.public_key().public_bytes(
-            encoding, public
-        )
+        fits = _fits(private, leaf)
         encoded_key = private.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    except (ValueError, TypeError, AttributeError, UnsupportedAlgorithm):
+    except UnusableSecretError:
+        raise
+    except (ValueError, TypeError, AttributeError, ArithmeticError, UnsupportedAlgorithm):
         raise UnusableSecretError("its key is of a sort that is not used for TLS") from None
-    if not matches:
+    if not fits:
         raise UnusableSecretError("tls.key is not the key of tls.crt")
     try:
         names, not_after = _names(leaf), leaf.not_valid_after_utc
@@ -105,6 +122,54 @@ def certificate_of(chain: bytes, key: bytes) -> Certificate:
         raise UnusableSecretError("tls.crt holds a certificate whose fields cannot be read") from None
     content = b"".join(certificate.public_bytes(encoding) for certificate in certificates) + encoded_key
     return Certificate(path_of(content, "pem"), content, names, not_after)
+
+
+def _fits(private: PrivateKeyTypes, leaf: x509.Certificate) -> bool:
+    """Return whether a private key is that of a certificate: the same public key, and what it signs is verified."""
+    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415
+    from cryptography.hazmat.primitives import hashes, serialization  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa  # noqa: PLC0415
+
+    told = leaf.public_key()
+    form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    if private.public_key().public_bytes(*form) != told.public_bytes(*form):
+        return False
+    proof = b"proof of possession"
+    try:
+        if isinstance(private, rsa.RSAPrivateKey) and isinstance(told, rsa.RSAPublicKey):
+            if private.key_size > MAX_RSA_BITS:
+                raise UnusableSecretError(f"its RSA key has {private.key_size} bits: at most {MAX_RSA_BITS}")
+            if not _is_consistent(private):
+                return False
+            signature = private.sign(proof, padding.PKCS1v15(), hashes.SHA256())
+            told.verify(signature, proof, padding.PKCS1v15(), hashes.SHA256())
+        elif isinstance(private, ec.EllipticCurvePrivateKey) and isinstance(told, ec.EllipticCurvePublicKey):
+            told.verify(private.sign(proof, ec.ECDSA(hashes.SHA256())), proof, ec.ECDSA(hashes.SHA256()))
+        elif isinstance(private, ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey) and isinstance(
+            told, ed25519.Ed25519PublicKey | ed448.Ed448PublicKey
+        ):
+            told.verify(private.sign(proof), proof)
+        else:
+            raise UnusableSecretError("its key is of a sort that is not used for TLS")
+    except InvalidSignature:
+        return False
+    return True
+
+
+def _is_consistent(private: RSAPrivateKey) -> bool:
+    """Return whether the numbers of an RSA key belong together (RFC 8017, 3.2), so that OpenSSL can count with them.
+
+    Whether its factors are prime shows when it signs.
+    """
+    told = private.private_numbers()
+    p, q, d, e = told.p, told.q, told.d, told.public_numbers.e
+    if min(p, q) < 3 or p % 2 == 0 or q % 2 == 0 or p * q != told.public_numbers.n or not 0 < d < p * q:
+        return False
+    if min(p.bit_length(), q.bit_length()) < private.key_size // 4:
+        return False
+    if (told.dmp1, told.dmq1) != (d % (p - 1), d % (q - 1)) or told.iqmp * q % p != 1:
+        return False
+    return e > 2 and e * d % (p - 1) == 1 and e * d % (q - 1) == 1
 
 
 def _names(leaf: x509.Certificate) -> tuple[str, ...]:
@@ -158,8 +223,15 @@ def read_passwords(secret: Secret, kind: str) -> tuple[str, bytes]:
         lines = [line for line in lines if line.strip() and not line.startswith("#")]
     if not lines or not all(_PASSWORD.match(line) for line in lines):
         raise UnusableSecretError("it holds no lines of user:hash, or others too")
+    if not all(_is_quick(line.partition(":")[2]) for line in lines):
+        raise UnusableSecretError("it holds a hash that is not known, or that takes too long to compute")
     content = "".join(f"{line}\n" for line in lines).encode()
     return path_of(content, "htpasswd"), content
+
+
+def _is_quick(told: str) -> bool:
+    found = _HASH.match(told)
+    return found is not None and int(found["rounds"] or 0) <= MAX_ROUNDS
 
 
 def _line(user: str, value: bytes) -> str:
@@ -175,6 +247,8 @@ def _line(user: str, value: bytes) -> str:
 def _chain(pem: bytes, key: str) -> list[x509.Certificate]:
     from cryptography import x509  # noqa: PLC0415
 
+    if len(pem) > MAX_CHAIN_BYTES:
+        raise UnusableSecretError(f"{key} holds more than {MAX_CHAIN_BYTES >> 10} KiB")
     try:
         found = x509.load_pem_x509_certificates(pem)
     except (x509.InvalidVersion, *_UNREADABLE):
@@ -192,6 +266,8 @@ def _check_strength(certificate: x509.Certificate, what: str) -> None:
     public = certificate.public_key()
     if isinstance(public, rsa.RSAPublicKey) and public.key_size < MIN_RSA_BITS:
         raise UnusableSecretError(f"the RSA key of {what} has {public.key_size} bits: at least {MIN_RSA_BITS}")
+    if isinstance(public, rsa.RSAPublicKey) and public.key_size > MAX_RSA_BITS:
+        raise UnusableSecretError(f"the RSA key of {what} has {public.key_size} bits: at most {MAX_RSA_BITS}")
     if isinstance(public, ec.EllipticCurvePublicKey) and public.key_size < MIN_EC_BITS:
         raise UnusableSecretError(f"the key of {what} has {public.key_size} bits: at least {MIN_EC_BITS}")
     if what != "it" and certificate.subject == certificate.issuer:

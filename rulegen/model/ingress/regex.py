@@ -29,6 +29,8 @@ _SETS: Final = frozenset("dDwWsS")
 _ANCHORS: Final = frozenset("bBAzZ")
 _LITERAL_ESCAPES: Final = frozenset("\\.^$|?*+()[]{}/-_~!@#%&=:;,'\"<> `")
 _QUANTIFIER: Final = re.compile(r"(?:[*+?]|\{([0-9]{1,4})(?:(,)([0-9]{0,4}))?\})([?+]?)")
+_LOOKS_REPEATED: Final = re.compile(r"\{[\s0-9,]*[0-9][\s0-9,]*\}")
+"""What some version of PCRE2 takes for a quantifier (more digits, no lower bound, spaces), and others for text."""
 _EMPTY: Final = frozenset({"^", "$", "(?i)", *(f"\\{letter}" for letter in _ANCHORS)})
 _POSIX: Final = re.compile(r"\[:\^?(?:alnum|alpha|digit|lower|upper|punct|space|xdigit|word):\]")
 
@@ -93,7 +95,8 @@ class _Reader:
         while self._takes("|"):
             begins.append(self.at)
             parts.append(self._sequence(depth))
-        firsts = [self.pattern[at : at + 1] for at in begins]
+        # nginx ignores the case of a path's expression.
+        firsts = [self.pattern[at : at + 1].lower() for at in begins]
         is_clear = len(set(firsts)) == len(firsts) and not any(_SPECIAL.match(first) for first in firsts)
         ways = max(part.ways for part in parts) if is_clear else sum(part.ways for part in parts)
         return _Part(ways, sum(part.size for part in parts) + 16)
@@ -142,6 +145,8 @@ class _Reader:
             self.fail(f"more than {MAX_REPEAT} repetitions")
         if most < least:
             self.fail("a repetition whose bounds are turned round")
+        if not most:
+            self.fail("what is repeated no time")  # it would hide how an alternative begins
         self.at = found.end()
         if _QUANTIFIER.match(self.pattern, self.at):
             self.fail("a quantifier that repeats nothing")
@@ -158,6 +163,8 @@ class _Reader:
             self._escape(_SETS | _ANCHORS)
         elif character in "*+?" or _QUANTIFIER.match(self.pattern, self.at):
             self.fail("a quantifier that repeats nothing")
+        elif _LOOKS_REPEATED.match(self.pattern, self.at):
+            self.fail("a repetition that not every PCRE2 reads alike")
         else:
             self.at += 1
         return _Part()

@@ -194,6 +194,11 @@ def header_names(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(header_name(part) for part in items(text)))
 
 
+def settable_headers(text: str) -> tuple[str, ...]:
+    """Return the names of a list of headers that may be set by hand, each once."""
+    return tuple(dict.fromkeys(settable_header(part) for part in items(text)))
+
+
 def settable_header(text: str) -> str:
     """Return the name of a header that may be set by hand."""
     if text.lower() in HOP_BY_HOP:
