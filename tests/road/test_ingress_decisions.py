@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -35,6 +36,9 @@ from tests.ingress_strategies import (
     told,
     verdicts,
 )
+
+if TYPE_CHECKING:
+    from rulegen.road.ingress import Site
 
 GROUND = (*WEB, *API, *NAMED)
 
@@ -122,6 +126,43 @@ def test_an_alias_never_takes_a_host_of_another():
     assert Verdict.LOST in verdicts(found)
 
 
+def _on_the_same_host(namespace: str, **annotations: str) -> Site:
+    """Return a site, and a younger Ingress with another path of its host."""
+    told = {key.replace("_", "-"): text for key, text in annotations.items()}
+    there = (service("web", namespace=namespace), endpoints("web", namespace=namespace))
+    guest = ingress(
+        "guest",
+        rule("site.test", path("/guest")),
+        annotations=told,
+        namespace=namespace,
+        created="2026-01-02T00:00:00Z",
+    )
+    return compiled(*GROUND, *(there if namespace != "default" else ()), site(), guest)
+
+
+@pytest.mark.parametrize("annotations", [{"app_root": "/guest"}, {"ssl_ciphers": "AES128-SHA"}])
+def test_only_who_had_a_host_first_has_a_say_about_the_whole_of_it(annotations):
+    own, foreign = (_on_the_same_host(namespace, **annotations) for namespace in ("default", "other"))
+    written = next(iter(annotations.values()))
+    assert written in (own.model.servers["site.test"].app_root, own.model.servers["site.test"].ciphers)
+    server = foreign.model.servers["site.test"]
+    assert (server.app_root, server.ciphers) == ("", "")
+    assert verdicts(foreign, "other/guest") == {Verdict.LOST}
+
+
+@pytest.mark.parametrize("secret_name", ["gone", "ca"])
+def test_a_guest_closes_nothing_but_its_own_paths(secret_name):
+    found = _on_the_same_host("other", auth_tls_secret=secret_name)
+    server = found.model.servers["site.test"]
+    assert server.client_auth is None
+    closed = {location.path for location in server.locations if location.target == Answer(503)}
+    assert closed == {"/guest", "/guest/"}
+    assert Verdict.CLOSED in verdicts(found, "other/guest")
+    assert not told(found)
+    own = _on_the_same_host("default", auth_tls_secret=secret_name)
+    assert own.model.servers["site.test"].client_auth is not None
+
+
 # -- protection --------------------------------------------------------------------------------------------------------
 
 BASIC = {"auth-type": "basic", "auth-secret": "users"}
@@ -158,6 +199,8 @@ BROKEN = [
     {**EXTERNAL, "auth-signin": "http://a.test/?c=$http_authorization"},
     {**EXTERNAL, "auth-signin": "javascript:x"},
     {**EXTERNAL, "auth-response-headers": "X-A: b"},
+    {**EXTERNAL, "auth-response-headers": "X-A, Content-Length"},
+    {**EXTERNAL, "auth-response-headers": "transfer-encoding"},
     {**EXTERNAL, "auth-proxy-set-headers": "gone"},
     {**EXTERNAL, "auth-proxy-set-headers": "other/headers"},
     {**EXTERNAL, "auth-proxy-set-headers": "framing"},
@@ -340,6 +383,16 @@ def test_where_requests_go(objects, port, expected):
     assert list(upstream.servers) == expected
     own = next(one.spec.cluster_ip for one in objects if isinstance(one, k.Service))
     assert bool(upstream.backup) is (own != "None")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "169.254.169.254", "::1", "fe80::1", "0.0.0.0"])
+@pytest.mark.parametrize("annotations", [{}, {"service-upstream": "true"}])
+def test_a_service_that_has_an_address_of_the_node_itself_is_not_asked_there(address, annotations):
+    own = service("x", cluster_ip=address)
+    found = compiled(own, endpoints("x"), ingress("site", rule("site.test", path(to="x")), annotations=annotations))
+    (upstream,) = found.model.upstreams.values()
+    assert (upstream.servers, upstream.backup) == (("10.244.1.5:8080", "10.244.2.6:8080"), "")
+    assert any("spec.clusterIP" in reason.path for reason in told(found, ""))
 
 
 @pytest.mark.parametrize(

@@ -57,13 +57,20 @@ class Certificate:
         path: Where the file lies in a configuration: named by the hash of its content.
         content: Certificate, chain and key in PEM.
         names: DNS names that it is for, in lower case, wildcards too.
-        not_after: When it ends.
+        not_before, not_after: When it begins and ends.
     """
 
     path: str
     content: bytes
     names: tuple[str, ...]
+    not_before: dt.datetime
     not_after: dt.datetime
+
+    def lapse(self, now: dt.datetime) -> str:
+        """Return why clients will refuse it at a time; empty where they will not."""
+        if now > self.not_after:
+            return f"ended on {self.not_after:%Y-%m-%d}"
+        return f"begins on {self.not_before:%Y-%m-%d}" if now < self.not_before else ""
 
     def covers(self, host: str) -> bool:
         """Whether it is for a host: by its name, or by a wildcard for one label."""
@@ -112,7 +119,7 @@ def certificate_of(chain: bytes, key: bytes) -> Certificate:
     if not fits:
         raise UnusableSecretError("tls.key is not the key of tls.crt")
     try:
-        names, not_after = _names(leaf), leaf.not_valid_after_utc
+        names, not_before, not_after = _names(leaf), leaf.not_valid_before_utc, leaf.not_valid_after_utc
         for number, certificate in enumerate(certificates):
             _ = list(certificate.extensions), certificate.subject, certificate.issuer  # OpenSSL reads them all too
             _check_strength(certificate, "it" if not number else f"certificate {number + 1} of its chain")
@@ -121,7 +128,7 @@ def certificate_of(chain: bytes, key: bytes) -> Certificate:
             raise
         raise UnusableSecretError("tls.crt holds a certificate whose fields cannot be read") from None
     content = b"".join(certificate.public_bytes(encoding) for certificate in certificates) + encoded_key
-    return Certificate(path_of(content, "pem"), content, names, not_after)
+    return Certificate(path_of(content, "pem"), content, names, not_before, not_after)
 
 
 def _fits(private: PrivateKeyTypes, leaf: x509.Certificate) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rulegen.kube.world import ObjectName
 from rulegen.model.ingress.aliases import with_other_names
@@ -59,7 +59,7 @@ def resolve_ingress(world: World, options: IngressOptions) -> IngressModel:
     for owner in owners:
         if owner.is_canary:
             routing.add_canary(owner)
-    certificates = Certificates(referred)
+    certificates = Certificates(referred, options.now)
     servers = _servers(routing, certificates, default, reasons)
     settings = replace(settings, default_certificate=certificates.default(options))
     reasons += routing.reasons + certificates.reasons
@@ -118,19 +118,37 @@ def _servers(
             message = f"all paths of host {host or '(every)'} are expressions that ignore case, because of {causes}"
             reasons += [one.reason(Verdict.NOTE, "", message) for one in owners]
         certificate, has_tls = certificates.of_host(host, owners)
+        own = _at_home(routing, host, owners)
         servers[host] = Server(
             host=host,
             locations=paths.locations(routing.fallbacks.get(host, nobody)),
             certificate=certificate,
             has_tls=has_tls,
-            client_auth=next((one.client_auth for one in owners if one.client_auth is not None), None),
-            app_root=next((one.policy.app_root for one in owners if one.policy.app_root), ""),
-            ciphers=oldest(owners, "ssl-ciphers") or "",
-            prefer_server_ciphers=oldest(owners, "ssl-prefer-server-ciphers"),
+            client_auth=next((one.client_auth for one in own if one.client_auth is not None), None),
+            app_root=next((one.policy.app_root for one in own if one.policy.app_root), ""),
+            ciphers=oldest(own, "ssl-ciphers") or "",
+            prefer_server_ciphers=oldest(own, "ssl-prefer-server-ciphers"),
             ingresses=tuple(one.name for one in owners),
             is_regex=paths.is_regex,
         )
     return with_other_names(servers, {host: owners.values() for host, owners in routing.owners.items()})
+
+
+_WHOLE_HOST: Final = ("app-root", "ssl-ciphers", "ssl-prefer-server-ciphers")
+
+
+def _at_home(routing: Routing, host: str, owners: Iterable[Owner]) -> list[Owner]:
+    """Return the Ingresses that have a say about a whole host: those of the namespace that had it first."""
+    found = []
+    for one in owners:
+        if not routing.is_guest(one, host):
+            found.append(one)
+            continue
+        for name in _WHOLE_HOST:
+            if name in one.annotations.found:
+                message = f"it is about a whole host, and {host or 'every other'} is another namespace's"
+                one.annotations.tell(Verdict.LOST, name, message)
+    return found
 
 
 def _used(servers: Iterable[Server], default: Target | None) -> set[str]:

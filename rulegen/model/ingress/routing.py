@@ -74,6 +74,10 @@ class Routing:
                     where = f"spec.rules[{index}].http.paths[{number}]"
                     self.reasons.append(owner.reason(Verdict.IGNORED, where, message))
 
+    def is_guest(self, owner: Owner, host: str) -> bool:
+        """Whether a host was another namespace's first, so that this Ingress has no say about the whole of it."""
+        return next(iter(self.owners[host])).namespace != owner.name.namespace
+
     def of_first_port(self, name: ObjectName) -> tuple[Target | None, str]:
         """Return where requests to a Service's first port go; None, or an answer of our own, and why."""
         told = self.targets.services.get(name)
@@ -111,6 +115,10 @@ class Routing:
         policy, found = owner.policy, owner.annotations.found
         if owner.is_closed:
             return UNAVAILABLE, policy
+        if owner.client_auth is not None and self.is_guest(owner, host):
+            message = f"clients are asked for certificates of a whole host: {host or 'every other'} is not this namespace's"
+            owner.annotations.tell(Verdict.CLOSED, "auth-tls-secret", message)
+            return UNAVAILABLE, Policy(is_closed=True)
         auth = policy.external_auth
         if auth is not None and auth.url.host.startswith("$") and not host:
             owner.annotations.close("auth-url", "with the request's host, any client could choose who is asked")

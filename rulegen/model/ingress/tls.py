@@ -10,6 +10,7 @@ from rulegen.model.ingress.certificates import Certificate, UnusableSecretError,
 from rulegen.model.ingress.ir import Reason, Verdict
 
 if TYPE_CHECKING:
+    import datetime as dt
     from collections.abc import Sequence
 
     from rulegen.model.ingress.options import IngressOptions
@@ -25,10 +26,12 @@ class Certificates:
     """The certificates of Secrets, each read once.
 
     Attributes:
-        reasons: What is to be told of those that cannot be used.
+        now: When they are judged; None where their times are not looked at.
+        reasons: What is to be told of those that cannot be used, or that clients will refuse.
     """
 
     referred: Referred
+    now: dt.datetime | None = None
     reasons: list[Reason] = field(default_factory=list)
     _known: dict[ObjectName, Certificate | str] = field(default_factory=dict)
 
@@ -50,6 +53,9 @@ class Certificates:
                 name = ObjectName(one.name.namespace, entry.secret_name)
                 found = self.of_secret(name)
                 if isinstance(found, Certificate) and (not host or found.covers(host)):
+                    if self.now is not None and (lapse := found.lapse(self.now)):
+                        message = f"the certificate in Secret {name} {lapse}: clients will refuse it"
+                        self.reasons.append(one.reason(Verdict.NOTE, f"spec.tls[{entries.index(entry)}]", message))
                     return self.referred.keep(found.path, found.content), True
                 if listed or not entry.hosts:
                     why = found if isinstance(found, str) else f"the certificate in Secret {name} is not for this name"

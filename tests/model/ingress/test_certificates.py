@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import random
 import ssl
 import warnings
@@ -233,3 +234,15 @@ def test_an_entry_without_hosts_is_for_all_and_is_told_where_it_cannot_be_used()
         ingress("site", rule("site.test"), tls=[tls("gone"), tls("cert")]),
     )
     assert told(used) == []
+
+
+@pytest.mark.parametrize(("year", "message"), [(2019, "begins on"), (2026, ""), (2028, "ended on")])
+def test_a_certificate_that_clients_refuse_is_served_and_told(year, message):
+    found = compiled(
+        *WEB,
+        secret("cert", tls_crt=certificate("site.test"), tls_key=key_pem()),
+        ingress("site", rule("site.test"), tls=[tls("cert", "site.test")]),
+        now=dt.datetime(year, 6, 1, tzinfo=dt.UTC),
+    )
+    assert "ssl_certificate secrets/" in text_of(found)
+    assert [reason.message.count(message) for reason in told(found)] == ([1] if message else [])
