@@ -116,7 +116,9 @@ class Routing:
         if owner.is_closed:
             return UNAVAILABLE, policy
         if owner.client_auth is not None and self.is_guest(owner, host):
-            message = f"clients are asked for certificates of a whole host: {host or 'every other'} is not this namespace's"
+            message = (
+                f"clients are asked for certificates of a whole host: {host or 'every other'} is not this namespace's"
+            )
             owner.annotations.tell(Verdict.CLOSED, "auth-tls-secret", message)
             return UNAVAILABLE, Policy(is_closed=True)
         auth = policy.external_auth

@@ -364,6 +364,8 @@ def is_private_to_node(text: str) -> bool:
         address = parse_address(text.strip("[]"))
     except ValueError:
         return bool(re.match(r"[0-9.]+\Z|0[xX]", text))  # an address in a spelling that resolvers still take
+    if re.match(r"[0-9.]+\Z", text) and str(address) != text:
+        return True  # 0177.0.0.1 is 127.0.0.1 to who reads it as octal
     return is_private_address(address)
 
 
