@@ -20,11 +20,13 @@ from tests.ingress_strategies import (
     SETTINGS,
     WEB,
     backend,
+    certificate,
     compiled,
     config_map,
     endpoints,
     file_of,
     ingress,
+    key_pem,
     needs_nginx,
     path,
     refusal,
@@ -220,7 +222,9 @@ BROKEN = [
     {"allowlist-source-range": "10.0.0.0/8,,x"},
     {"denylist-source-range": "everyone"},
     {"proxy-ssl-secret": "gone"},
-    {"proxy-ssl-secret": "ca"},
+    {"proxy-ssl-secret": "users"},
+    {"proxy-ssl-secret": "key-alone"},
+    {"proxy-ssl-secret": "pair", "proxy-ssl-verify": "on"},
     {"proxy-ssl-verify": "on"},
     {"proxy-ssl-verify": "yes", "proxy-ssl-secret": "upstream"},
 ]
@@ -235,6 +239,8 @@ def test_what_protects_and_cannot_be_read_lets_nobody_in(annotations):
         service("empty"),
         secret("broken", auth=b"no password file"),
         secret("users", "other", auth=HTPASSWD),
+        secret("key-alone", tls_key=key_pem(), ca_crt=certificate("ca.test", is_ca=True)),
+        secret("pair", tls_crt=certificate("site.test"), tls_key=key_pem(), ca_crt=b""),
         config_map("framing", {"Content-Length": "0"}),
         config_map("headers", {"X-A": "b"}, "other"),
         ingress("site", rule("site.test", path(), path("/x", "Exact")), rule("b.test"), annotations=annotations),
@@ -260,6 +266,24 @@ def test_every_annotation_that_protects_is_broken_above():
         "proxy-ssl-verify-depth",
         "fastcgi-params-configmap",
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "annotations", "written"),
+    [
+        ("pair", {}, ("proxy_ssl_certificate ", "proxy_ssl_certificate_key ", "proxy_ssl_verify off")),
+        ("ca", {"proxy-ssl-verify": "on"}, ("proxy_ssl_trusted_certificate ", "proxy_ssl_verify on")),
+    ],
+)
+def test_a_secret_for_backends_may_hold_a_certificate_alone_or_a_ca_alone(name, annotations, written):
+    found = compiled(
+        *GROUND,
+        secret("pair", tls_crt=certificate("site.test"), tls_key=key_pem()),
+        ingress("site", rule("site.test"), annotations={"proxy-ssl-secret": name, **annotations}),
+    )
+    assert not told(found)
+    assert all(text in text_of(found) for text in written)
+    assert ("proxy_ssl_certificate" in text_of(found)) is (name == "pair")
 
 
 @pytest.mark.parametrize(

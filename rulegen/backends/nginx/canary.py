@@ -77,6 +77,10 @@ def _always_never(source: Word, name: str, otherwise: Word) -> Directive:
 
 def _header(canary: Canary, prefix: str, otherwise: Word) -> Iterator[Node]:
     source = variable(f"http_{canary.header.lower().replace('-', '_')}")
+    if canary.is_header_unreadable:
+        entries = (Entry("default", "0", KeyKind.FIXED), Entry("", otherwise))
+        yield Directive("map", (source, f"${prefix}_h"), entries)
+        return
     if canary.header_value:
         pattern = f"^{regex.escape(canary.header_value)}$"
     elif canary.header_pattern:

@@ -83,6 +83,17 @@ def path_of(content: bytes, suffix: str) -> str:
     return f"secrets/{hashlib.sha256(content).hexdigest()[:32]}.{suffix}"
 
 
+def holds_certificate(secret: Secret) -> bool:
+    """Whether a Secret has a certificate or a key, that can be read or not."""
+    told = secret_values(secret)
+    return bool(told.get("tls.crt") or told.get("tls.key"))
+
+
+def holds_authorities(secret: Secret) -> bool:
+    """Whether a Secret has certificates of a CA, that can be read or not."""
+    return bool(secret_values(secret).get("ca.crt"))
+
+
 def read_certificate(secret: Secret) -> Certificate:
     """Return the certificate and key of a TLS Secret.
 

@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from rulegen.model.ingress.owners import Owner
     from rulegen.model.ingress.settings import Settings
 
-NEVER_MATCHES = r"[^\s\S]"
-
-
 @dataclass(slots=True)
 class Routing:
     """The routes of all hosts; Ingresses are to be added oldest first, canaries behind all others.
@@ -197,15 +194,14 @@ class Routing:
 
 def _canary(owner: Owner, target: ToUpstream) -> Canary:
     found = owner.annotations.found
-    pattern = found.get("canary-by-header-pattern", "")
-    if "canary-by-header-pattern" in owner.annotations.failed:
-        pattern = NEVER_MATCHES  # a header that cannot be judged means the main Ingress
+    value, pattern = found.get("canary-by-header-value", ""), found.get("canary-by-header-pattern", "")
     return Canary(
         target=target.upstream,
         ingress=owner.name,
         header=found.get("canary-by-header", ""),
-        header_value=found.get("canary-by-header-value", ""),
-        header_pattern="" if found.get("canary-by-header-value") else pattern,
+        header_value=value,
+        header_pattern="" if value else pattern,
+        is_header_unreadable=not value and "canary-by-header-pattern" in owner.annotations.failed,
         cookie=found.get("canary-by-cookie", ""),
         share=min(100.0, 100.0 * found.get("canary-weight", 0) / found.get("canary-weight-total", 100)),
     )
