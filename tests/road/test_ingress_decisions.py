@@ -165,6 +165,12 @@ def test_a_guest_closes_nothing_but_its_own_paths(secret_name):
     assert own.model.servers["site.test"].client_auth is not None
 
 
+def test_one_ingress_is_not_let_fill_the_memory_of_every_node():
+    found = compiled(*GROUND, site("b.test"), ingress("site", *(rule(f"h{n}.test") for n in range(2501))))
+    assert verdicts(found) == {Verdict.REJECTED}
+    assert set(found.model.servers) == {"", "b.test"}
+
+
 # -- protection --------------------------------------------------------------------------------------------------------
 
 BASIC = {"auth-type": "basic", "auth-secret": "users"}
