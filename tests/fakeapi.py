@@ -49,6 +49,8 @@ COLLECTIONS = {
     "ingressclasses": ("/apis/networking.k8s.io/v1/ingressclasses", "networking.k8s.io/v1", "IngressClass"),
     "secrets": ("/api/v1/secrets", "v1", "Secret"),
     "configmaps": ("/api/v1/configmaps", "v1", "ConfigMap"),
+    # Last: what is in a namespace has its path below these.
+    "namespaces": ("/api/v1/namespaces", "v1", "Namespace"),
 }
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from rulegen.errors import ConfigError
 from rulegen.kube import objects as k
+from rulegen.kube.selector import parse_selector
 from rulegen.kube.world import ObjectName
 from rulegen.model.ingress.annotations import RULES
 from rulegen.model.ingress.classes import Selection
@@ -77,12 +78,16 @@ OURS, OTHERS = class_of("ours", "rulegen.io/ingress"), class_of("others", "examp
         (classed(legacy=""), Selection(without_class=True), False),
         (classed("ours"), Selection(namespaces=frozenset({"shop"})), False),
         (classed("ours"), Selection(namespaces=frozenset({"default"})), True),
+        (classed("ours"), Selection(namespace_selector=parse_selector("team in (shop, blog)")), True),
+        (classed("ours"), Selection(namespace_selector=parse_selector("team!=shop")), False),
+        (classed("ours", namespace="unknown"), Selection(namespace_selector=parse_selector("!team")), False),
     ],
 )
 def test_whose_an_ingress_is(one, selection, is_ours):
-    found = compiled(*GROUND, OURS, OTHERS, one, selection=selection)
+    team = k.Namespace(metadata=k.ObjectMeta(name="default", labels={"team": "shop"}))
+    found = compiled(*GROUND, OURS, OTHERS, team, one, selection=selection)
     assert (file_of("site.test") in found.configuration.files) is is_ours
-    assert (verdicts(found) == {Verdict.SKIPPED}) is not is_ours
+    assert (verdicts(found, f"{one.metadata.namespace}/site") == {Verdict.SKIPPED}) is not is_ours
 
 
 # -- conflicts ---------------------------------------------------------------------------------------------------------

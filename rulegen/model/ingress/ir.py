@@ -163,7 +163,7 @@ class Canary:
         header: Name; empty for none.
         header_value: Exact value that selects the canary; empty for `always` and `never`.
         header_pattern: Regular expression that selects it; an empty one for none.
-        is_header_unreadable: Whether nobody knows what the header must be: a request that has it is none of the canary's.
+        is_header_unreadable: Whether nobody knows what the header must be: who sends it is none of the canary's.
         cookie: Name; its value `always` selects the canary, `never` does not; empty for none.
         share: Percent of the other requests, with two decimals.
     """

@@ -82,7 +82,7 @@ def _owners(world: World, options: IngressOptions, referred: Referred, reasons: 
     everywhere = global_auth(referred.settings, referred.targets)
     for ingress in in_order(world.ingresses.values()):
         name = ObjectName(ingress.metadata.namespace, ingress.metadata.name)
-        refusal = options.selection.refusal(ingress, world.ingress_classes)
+        refusal = options.selection.refusal(ingress, world)
         if refusal:
             reasons.append(Reason(str(name), Verdict.SKIPPED, "spec.ingressClassName", refusal))
         elif name in options.without:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rulegen.model.ingress.owners import Owner
     from rulegen.model.ingress.settings import Settings
 
+
 @dataclass(slots=True)
 class Routing:
     """The routes of all hosts; Ingresses are to be added oldest first, canaries behind all others.
