@@ -70,9 +70,8 @@ def by_path(name: str, path: str, kind: str, *, use_regex: bool = False, told: s
 
 def by_guest(name: str, annotations: Mapping[str, str], *more: Document, **other: Any) -> Attack:
     """Return an attack of another namespace on the host of the victim."""
-    one = objects.ingress(
-        name, "victim.test", namespace="evil", annotations=annotations, created=LATER, paths=[f"/{name}"], **other
-    )
+    rest = {"paths": [f"/{name}"], "created": LATER} | other
+    one = objects.ingress(name, "victim.test", namespace="evil", annotations=annotations, **rest)
     return Attack(name, (one, *more), "plain", f"evil/{name}")
 
 
@@ -220,6 +219,10 @@ ATTACKS = (
     by_guest("guest-closes", {"auth-tls-secret": "gone"}),
     by_guest("guest-asks", {"auth-tls-secret": "ca"}, objects.secret("ca", "Opaque", {"ca.crt": _PEM}, "evil")),
     by_guest("guest-roots", {"app-root": "/pwn"}),
+    by_guest("guest-matches", {"use-regex": "true"}, paths=["/(.*)"]),
+    by_guest("guest-rewrites", {"rewrite-target": "/pwn"}, paths=["/[^?]{0,999}", "/|."]),
+    by_guest("guest-repeats", {}, paths=["/"]),
+    by_guest("guest-redirects", {"permanent-redirect": "http://evil.test/"}, paths=["/"]),
     by_guest("guest-weakens", {"ssl-ciphers": "AES128-SHA"}),
     by_guest(
         "guest-shares", {"canary": "true", "canary-weight": "100"}, objects.service("echo", "10.96.100.4", "evil")

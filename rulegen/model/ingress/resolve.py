@@ -27,7 +27,7 @@ from rulegen.model.ingress.targets import NOT_FOUND, Targets
 from rulegen.model.ingress.tls import Certificates
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from rulegen.kube.world import World
     from rulegen.model.ingress.ir import Target
@@ -114,9 +114,7 @@ def _servers(
     for host in sorted(routing.paths):
         paths, owners = routing.paths[host], list(routing.owners.get(host, {}).values())
         if paths.is_regex:
-            causes = ", ".join(str(one.name) for one in owners if one.policy.use_regex)
-            message = f"all paths of host {host or '(every)'} are expressions that ignore case, because of {causes}"
-            reasons += [one.reason(Verdict.NOTE, "", message) for one in owners]
+            reasons += _of_expressions(host, owners)
         certificate, has_tls = certificates.of_host(host, owners)
         own = _at_home(routing, host, owners)
         servers[host] = Server(
@@ -132,6 +130,18 @@ def _servers(
             is_regex=paths.is_regex,
         )
     return with_other_names(servers, {host: owners.values() for host, owners in routing.owners.items()})
+
+
+def _of_expressions(host: str, owners: Sequence[Owner]) -> Iterator[Reason]:
+    """Yield for each Ingress that its paths are expressions, and because of whom: some of its own namespace."""
+    causes: dict[str, list[str]] = {}
+    for one in owners:
+        if one.policy.use_regex:
+            causes.setdefault(one.name.namespace, []).append(str(one.name))
+    for one in owners:
+        if whose := causes.get(one.name.namespace):
+            message = f"all paths of host {host or '(every)'} are expressions that ignore case, because of "
+            yield one.reason(Verdict.NOTE, "", message + ", ".join(whose))
 
 
 _WHOLE_HOST: Final = ("app-root", "ssl-ciphers", "ssl-prefer-server-ciphers")
