@@ -51,7 +51,8 @@ def location_of(server: Statement, uri: str) -> Statement:
             return one
     for one in found:
         case = re.IGNORECASE if one.args[0] == "~*" else 0
-        if one.args[0] in {"~", "~*"} and re.search(one.args[1].replace(r"\z", r"\Z"), uri, case):
+        pattern = re.sub(r"^\(\*LIMIT_MATCH=[0-9]+\)", "", one.args[-1]).replace(r"\z", r"\Z")
+        if one.args[0] in {"~", "~*"} and re.search(pattern, uri, case):
             return one
     fitting = [one for one in found if len(one.args) == 1 and uri.startswith(one.args[0])]
     assert len({one.args for one in found}) == len(found), "nginx refuses a location that is there twice"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rulegen.backends.nginx.expressions import bounded
 from rulegen.backends.nginx.upstream import cookie_map
 from rulegen.languages.nginx.tree import Directive, Entry, KeyKind, template, variable
 from rulegen.model.ingress import regex
@@ -84,7 +85,7 @@ def _header(canary: Canary, prefix: str, otherwise: Word) -> Iterator[Node]:
     if canary.header_value:
         pattern = f"^{regex.escape(canary.header_value)}$"
     elif canary.header_pattern:
-        pattern = canary.header_pattern
+        pattern = bounded(canary.header_pattern)
     else:
         yield _always_never(source, f"{prefix}_h", otherwise)
         return
