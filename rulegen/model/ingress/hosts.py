@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from rulegen.kube.world import ObjectName
     from rulegen.model.ingress.ir import Canary, Target
 
+MAX_COMPARED: Final = 1000
+"""Expressions of one host, of more than one namespace, that are compared one by one."""
 BARE: Final = Policy(ssl_redirect=False, global_auth=False)
 
 
@@ -146,7 +148,8 @@ class Paths:
             kept = patterns.setdefault((made.kind, made.text), made)
             if kept is not made:
                 # An exact path comes before a prefix, as ever; both are prefixes that ignore case here.
-                is_first = route.is_exact and not kept.route.is_exact
+                is_own = route.ingress.namespace == kept.route.ingress.namespace
+                is_first = is_own and route.is_exact and not kept.route.is_exact
                 winner, loser = (made, kept) if is_first else (kept, made)
                 patterns[made.kind, made.text] = winner
                 self._lose(loser.route, winner.route)
@@ -159,8 +162,13 @@ class Paths:
         But none comes before what an older Ingress of another namespace names and it would match: else whoever may
         write a long expression would have all requests of a host.
         """
-        if len({one.route.ingress.namespace for one in patterns}) < 2:
+        ages: dict[str, int] = {}
+        for one in patterns:
+            ages.setdefault(one.route.ingress.namespace, len(ages))
+        if len(ages) < 2:
             return sorted(patterns, key=lambda one: one.key)
+        if len(patterns) > MAX_COMPARED:  # each with each would take too long
+            return sorted(patterns, key=lambda one: (ages[one.route.ingress.namespace], one.key))
         found: list[Pattern] = []
         for one in patterns:
             namespace = one.route.ingress.namespace
@@ -196,13 +204,13 @@ def _pattern(route: Route, *, ignores_case: bool) -> Pattern:
         kind = MatchKind.REGEX_CASED
         base = regex.escape(route.path.rstrip("/"))
         text = rf"{begun}\z" if route.is_exact else rf"^{base}(?:/|\z)"
-    outline = regex.outline(path) if route.is_regex else regex.Outline((route.path,), len(route.path))
+    outline = regex.outline(path) if route.is_regex else regex.outline_of_text(route.path)
     return Pattern(
         route=route,
         kind=kind,
         text=text,
         key=(-len(begun), ignores_case or not route.is_exact, text),
-        names=tuple(head.lower() for head in outline.heads),
+        names=outline.heads,
         outline=outline,
     )
 

@@ -63,8 +63,8 @@ class Outline(NamedTuple):
     """What can be told of the texts that an expression matches, without matching any.
 
     Attributes:
-        heads: Each of them begins with one of these, in any case.
-        least: Each of them has at least so many characters.
+        heads: Each of them begins with one of these, which are in lower case, in any case.
+        least: Each of them has at least so many bytes.
     """
 
     heads: tuple[str, ...]
@@ -72,7 +72,7 @@ class Outline(NamedTuple):
 
     def may_match(self, text: str) -> bool:
         """Whether the expression may match the beginning of a text, or all of it; false where it surely does not."""
-        return len(text) >= self.least and text.lower().startswith(tuple(head.lower() for head in self.heads))
+        return len(text.encode()) >= self.least and text.lower().startswith(self.heads)
 
 
 def outline(pattern: str) -> Outline:
@@ -82,7 +82,12 @@ def outline(pattern: str) -> Outline:
     first = _Reader(pattern)
     first._sequence(0)  # noqa: SLF001 - of this module
     is_anchored = first.at == len(pattern)
-    return Outline(part.heads if is_anchored else ("",), part.least)
+    return Outline(tuple(head.lower() for head in part.heads) if is_anchored else ("",), part.least)
+
+
+def outline_of_text(text: str) -> Outline:
+    """Return the outline of the expression that matches this text and what goes on behind it."""
+    return Outline((text.lower(),), len(text))
 
 
 def groups(pattern: str) -> int:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from rulegen.model.ingress.ir import Target
     from rulegen.model.ingress.options import IngressOptions
 
+_WHOLE_HOST: Final = ("app-root", "ssl-ciphers", "ssl-prefer-server-ciphers")
+
 
 def resolve_ingress(world: World, options: IngressOptions) -> IngressModel:
     """Return the L7 model of one node.
@@ -142,9 +144,6 @@ def _of_expressions(host: str, owners: Sequence[Owner]) -> Iterator[Reason]:
         if whose := causes.get(one.name.namespace):
             message = f"all paths of host {host or '(every)'} are expressions that ignore case, because of "
             yield one.reason(Verdict.NOTE, "", message + ", ".join(whose))
-
-
-_WHOLE_HOST: Final = ("app-root", "ssl-ciphers", "ssl-prefer-server-ciphers")
 
 
 def _at_home(routing: Routing, host: str, owners: Iterable[Owner]) -> list[Owner]:
