@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
     from rulegen.kube.objects import Secret
 
-MAX_CHAIN: Final = 20
-MAX_CHAIN_BYTES: Final = 64 << 10
-"""Of certificates in PEM; the longest chains of public authorities have some 10 KiB."""
+MAX_CHAIN: Final = 20, 64 << 10
+"""Certificates, and bytes of their PEM; the longest chains of public authorities have some 10 KiB."""
+MAX_AUTHORITIES: Final = 300, 512 << 10
+"""Likewise; those that browsers know come to some 150 and 230 KiB."""
 MIN_RSA_BITS: Final = 2048
 MAX_RSA_BITS: Final = 8192
 """A handshake with a longer key would keep a worker from all others, for a second with 16384 bits."""
@@ -214,7 +215,9 @@ def read_authorities(secret: Secret) -> tuple[str, bytes]:
     told = secret_values(secret).get("ca.crt")
     if not told:
         raise UnusableSecretError("it has no ca.crt")
-    content = b"".join(certificate.public_bytes(Encoding.PEM) for certificate in _chain(told, "ca.crt"))
+    content = b"".join(
+        certificate.public_bytes(Encoding.PEM) for certificate in _chain(told, "ca.crt", MAX_AUTHORITIES)
+    )
     return path_of(content, "pem"), content
 
 
@@ -262,17 +265,17 @@ def _line(user: str, value: bytes) -> str:
     return f"{user}:{text}"
 
 
-def _chain(pem: bytes, key: str) -> list[x509.Certificate]:
+def _chain(pem: bytes, key: str, most: tuple[int, int] = MAX_CHAIN) -> list[x509.Certificate]:
     from cryptography import x509  # noqa: PLC0415
 
-    if len(pem) > MAX_CHAIN_BYTES:
-        raise UnusableSecretError(f"{key} holds more than {MAX_CHAIN_BYTES >> 10} KiB")
+    if len(pem) > most[1]:
+        raise UnusableSecretError(f"{key} holds more than {most[1] >> 10} KiB")
     try:
         found = x509.load_pem_x509_certificates(pem)
     except (x509.InvalidVersion, *_UNREADABLE):
         raise UnusableSecretError(f"{key} holds no certificate in PEM that can be read") from None
-    if len(found) > MAX_CHAIN:
-        raise UnusableSecretError(f"{key} holds more than {MAX_CHAIN} certificates")
+    if len(found) > most[0]:
+        raise UnusableSecretError(f"{key} holds more than {most[0]} certificates")
     return found
 
 

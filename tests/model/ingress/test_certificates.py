@@ -10,7 +10,7 @@ import warnings
 import pytest
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa, x25519
 
-from rulegen.model.ingress.certificates import UnusableSecretError, certificate_of, read_passwords
+from rulegen.model.ingress.certificates import UnusableSecretError, certificate_of, read_authorities, read_passwords
 from rulegen.model.ingress.ir import Verdict
 from tests.ingress_strategies import (
     WEB,
@@ -222,6 +222,16 @@ def test_password_files(content, kind, is_used):
     else:
         with pytest.raises(UnusableSecretError):
             read_passwords(secret("users", **content), kind)
+
+
+@pytest.mark.parametrize(("count", "is_used"), [(150, True), (301, False)])
+def test_a_bundle_of_authorities_may_be_that_of_a_browser(count, is_used):
+    bundle = secret("ca", ca_crt=ISSUER * count)
+    if is_used:
+        assert read_authorities(bundle)[1].count(b"BEGIN") == count
+    else:
+        with pytest.raises(UnusableSecretError, match="more than"):
+            read_authorities(bundle)
 
 
 def test_an_entry_without_hosts_is_for_all_and_is_told_where_it_cannot_be_used():
