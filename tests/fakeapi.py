@@ -55,6 +55,8 @@ COLLECTIONS = {
     "configmaps": ("/api/v1/configmaps", "v1", "ConfigMap"),
     "events": ("/apis/events.k8s.io/v1/events", "events.k8s.io/v1", "Event"),
     "leases": ("/apis/coordination.k8s.io/v1/leases", "coordination.k8s.io/v1", "Lease"),
+    # Last: what is in a namespace has its path below these.
+    "namespaces": ("/api/v1/namespaces", "v1", "Namespace"),
 }
 
 

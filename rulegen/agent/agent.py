@@ -122,6 +122,7 @@ class Agent:
             context=self.context,
             node=node,
             ingress=self.site is not None,
+            namespaces=self.site is not None and self.site.options.selection.namespace_selector is not None,
             warn=self.journal.warning,
         )
         ready.append(watch)

@@ -174,9 +174,7 @@ class SiteLoop:
         while True:
             world = self.snapshot()
             options = self.live.options
-            ours = [
-                one for one in world.ingresses.values() if not options.selection.refusal(one, world.ingress_classes)
-            ]
+            ours = [one for one in world.ingresses.values() if not options.selection.refusal(one, world)]
             found = references(ours, options.prefix)
             secrets, config_maps = (told | given for told, given in zip(found, self.named, strict=True))
             for name in self.named[1]:
