@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from rulegen.agent.health import ServiceHealth
     from rulegen.agent.journal import Journal
     from rulegen.agent.state import AgentState
-    from rulegen.agent.writer import KernelWriter
+    from rulegen.agent.writer import KernelWriter, Mark
     from rulegen.kube.events import Event
     from rulegen.kube.objects import Node
     from rulegen.kube.validate import Decoded
@@ -48,6 +49,8 @@ LONGEST_PAUSE_S: Final = 60.0
 LEAVING_TAINT: Final = "ToBeDeletedByClusterAutoscaler"
 OTHERS_S: Final = 5.0
 """How long another proxy is given to write what a change asks for, where foreign changes are only told."""
+BREATHS: Final = 3
+"""After a look at all rules that found nothing, foreign changes wait for so many times what it took."""
 SHOWN: Final = 5
 """Of things that others have changed, so many are told one by one."""
 
@@ -116,16 +119,18 @@ class Loop:
     _pause_s: float = 0.0
     _again_at: float = 0.0
     _must_check: bool = True
-    _kernel: int | None = None
+    _mark: Mark | None = None
+    _breath_s: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self) -> str:
         """Keep on until a wake ends it; return why it ended."""
         while True:
+            is_complete = self.has_synced()  # asked first: the list that completes it is taken below
             ended = self._wait()
             if ended:
                 return ended
-            if self.has_synced():
+            if is_complete:
                 if self.on_synced is not None:
                     self.on_synced()
                     self.on_synced = None
@@ -149,9 +154,12 @@ class Loop:
 
     def _is_untouched(self) -> bool:
         """Whether nobody can have changed anything since we wrote: then there is no need to read all of it."""
-        if self._rules is None or self._dirty.services or self._kernel is None:
+        if self._rules is None or self._dirty.services or self._mark is None:
             return False
-        return self.writer.generation() == self._kernel and self.writer.has_parameters(self._rules.sysctls)
+        try:
+            return self.writer.has_parameters(self._rules.sysctls) and self.writer.is_untouched(self._mark)
+        except HostError:  # it is about to be looked at in full, and told then
+            return False
 
     def take(self, event: Event) -> None:
         """Take one event; what it touches is written with the next sync."""
@@ -179,7 +187,6 @@ class Loop:
             return
         began, generation = self.clock(), self.state.desired
         names, self._dirty = self._dirty.services, Touched(site=self._dirty.site)
-        is_known = self._kernel is not None and self._kernel == self.writer.generation()
         try:
             with self._lock:
                 update = rules.update(names)
@@ -191,8 +198,6 @@ class Loop:
         with self._lock:
             rules.commit(update)
         self._tell_health(rules)
-        # Where others have written before, what they did is not known yet: it must be read.
-        self._kernel = self.writer.generation() if is_known else None
         self.state.wrote(generation)
         self.state.syncs.add(self.clock() - began)
         self._sync_at = self.clock() + self.timing.min_sync_s
@@ -213,28 +218,35 @@ class Loop:
         changed, self._dirty = self._dirty, Touched(site=self._dirty.site)
         touched = changed.services
         try:
-            if self._rules is None:
-                self._rules = ServiceRules(self.cluster, self.options, self.writer.facts, counts=self.counts)
-            elif touched:
-                with self._lock:
-                    update = self._rules.update(touched)
-                    self._rules.commit(update)
-                touched = set(update.services)  # those too that share a claim with them
-            plan = self.writer.plan(self._rules.compiled())
+            with ThreadPoolExecutor(1, "read") as pool:  # a tool prints the rules while we decide what they should be
+                reading = pool.submit(self.writer.read)
+                if self._rules is None:
+                    self._rules = ServiceRules(self.cluster, self.options, self.writer.facts, counts=self.counts)
+                elif touched:
+                    with self._lock:
+                        update = self._rules.update(touched)
+                        self._rules.commit(update)
+                    touched = set(update.services)  # those too that share a claim with them
+                found = reading.result()
+            plan = self.writer.plan(self._rules.compiled(), found)
             self._write(plan, is_first=is_first, changed=touched)
         except HostError:
             self._rules, self._dirty.services = None, self._dirty.services | changed.services
             raise
-        del plan
-        give_back()
-        self._kernel = self.writer.generation()
+        # Since before the reading: what others write while we read or write is looked at once more.
+        self._mark = found.mark
         self._must_check = False
         self._tell_health(self._rules)
         self.state.wrote(generation)
         if is_first:
             self.on_ready()
-        self.state.full_syncs.add(self.clock() - began)
+        took = self.clock() - began
+        self.state.full_syncs.add(took)
         self._check_at = self.clock() + self.timing.sync_s
+        # Who writes rules of their own without pause is not looked at without pause.
+        self._breath_s = BREATHS * took if plan.is_empty else 0.0
+        del plan, found, reading
+        give_back()
 
     def compiled(self) -> Compiled | None:
         """Return all that is wanted now, for another thread to look at; None before it is known."""
@@ -297,7 +309,7 @@ class Loop:
             return ""
         if signal.why == "check":
             self._must_check = True
-            self._check_at = min(self._check_at, self.clock() + self.timing.quiet_s)
+            self._check_at = min(self._check_at, self.clock() + max(self.timing.quiet_s, self._breath_s))
             return ""
         return signal.why
 

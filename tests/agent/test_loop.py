@@ -40,6 +40,24 @@ class TestBeginning:
         assert stage.ready == [pytest.approx(105, abs=0.1)]
         assert stage.is_right()
 
+    def test_a_list_that_comes_at_the_last_moment_is_part_of_what_is_written_first(self):
+        stage = Stage()
+        stage.at(0, *WEB[:2])
+        asked = []
+
+        def has_synced() -> bool:
+            asked.append(stage.clock.now)
+            if len(asked) == 3:
+                stage.signals.put(listed(k.EndpointSlice, endpoints("web", 1, 2)))
+            return len(asked) >= 3
+
+        stage.loop.has_synced = has_synced
+        seen = []
+        write = stage.writer.write
+        stage.writer.write = lambda plan: (write(plan), seen.append(stage.destinations()))[0]
+        stage.run(3)
+        assert seen == [["10.244.1.1:8080", "10.244.1.2:8080"]]
+
     def test_an_api_server_that_has_nothing_to_say_yet_never_empties_a_node(self):
         before = Stage()
         before.at(0, *WEB)

@@ -137,7 +137,7 @@ class TestWriters:
 
         monkeypatch.setattr("rulegen.host.runner.run_noting", seen)
         with pytest.raises(OSError, match="gone"):
-            writers(Command(("true",)))
+            writers(Command(("iptables-nft-restore",)))
         assert found == [True]
         assert not writers.has(Notice(1, 0, ""))
 
