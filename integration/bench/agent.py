@@ -117,7 +117,8 @@ def beginnings(folder: Path, kubeconfig: str) -> Iterator[tuple[Subject, dict[st
         yield subject, {**found, "memory": subject.rss_mb}
     before = generation()
     with running(folder, kubeconfig) as subject:
-        found = {"start where nothing changed": subject.wait_until_well(), "peak where nothing changed": subject.peak_mb}
+        found = {"start where nothing changed": subject.wait_until_well()}
+        found["peak where nothing changed"] = subject.peak_mb
         time.sleep(SETTLED_S)
         found["memory where nothing changed"] = subject.rss_mb
         found["commits where nothing changed"] = (generation() or 0) - (before or 0)

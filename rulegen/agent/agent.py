@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rulegen.agent.health import ServiceHealth, healthz, livez
 from rulegen.agent.loop import Loop, Timing, Wake
+from rulegen.agent.memory import share
 from rulegen.agent.metrics import exposition
 from rulegen.agent.servers import Reply, Server
 from rulegen.agent.site import SiteLoop
@@ -75,6 +76,7 @@ class Agent:
         Raises:
             HostError: It cannot even begin.
         """
+        share()
         with self._cleanup:
             return self._run()
 
@@ -150,6 +152,7 @@ class Agent:
                 frozenset(name for name in (options.config_map,) if name),
             ),
             mends=self.mends,
+            period_s=self.options.sync_s,
         )
         loop.on_site = site.touch
         self._cleanup.callback(site.stop)

@@ -10,10 +10,9 @@ import queue
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
-from rulegen.agent.drift import damage
+from rulegen.agent.drift import damage, tell
 from rulegen.agent.memory import give_back
 from rulegen.errors import ApplyError, HostError, Rejected
 from rulegen.kube.cluster import Cluster, Touched
@@ -51,8 +50,6 @@ OTHERS_S: Final = 5.0
 """How long another proxy is given to write what a change asks for, where foreign changes are only told."""
 BREATHS: Final = 3
 """After a look at all rules that found nothing, foreign changes wait for so many times what it took."""
-SHOWN: Final = 5
-"""Of things that others have changed, so many are told one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,12 +259,9 @@ class Loop:
         self.state.gauge("rejected", len(self.cluster.rejected))
 
     def _write(self, plan: Plan, *, is_first: bool, changed: set[ObjectName]) -> None:
-        found = damage(plan, set() if not self.mends else changed) if not (is_first and self.mends) else []
-        for kind, of_kind in groupby(sorted(found), key=lambda one: one.kind):
-            texts = [one.text for one in of_kind]
-            self.state.count("drift", kind, by=len(texts))
-            shown = "; ".join(texts[:SHOWN])
-            self.journal.warning("changed by others", kind=kind, count=len(texts), what=shown, mended=self.mends)
+        if not (is_first and self.mends):
+            found = damage(plan.items, changed if self.mends else ())
+            tell(found, self.state, self.journal, mended=self.mends)
         self.state.gauge("drift_unmended", 0 if self.mends else len(plan.items))
         if plan.is_empty or not self.mends:
             return

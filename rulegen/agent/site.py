@@ -11,13 +11,14 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from rulegen.agent.drift import damage, tell
 from rulegen.errors import RulegenError
 from rulegen.host.nginx.service import Action
 from rulegen.model.ingress.ir import Verdict
 from rulegen.model.ingress.references import header_maps, references
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from rulegen.agent.journal import Journal
     from rulegen.agent.state import AgentState
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from rulegen.host.nginx.site import LiveSite
     from rulegen.kube.world import ObjectName, World
     from rulegen.model.ingress.ir import Reason
+    from rulegen.plan.items import Item
 
 QUIET_S: Final = 0.2
 """How long nothing must have changed before it is served."""
@@ -36,8 +38,6 @@ BREATHS: Final = 4
 """And so many times what the last one took."""
 ANSWER_S: Final = 10.0
 """How long to wait for Secrets that were named for the first time."""
-PERIOD_S: Final = 30.0
-"""How often to look whether nginx still serves what it should."""
 LONGEST_PAUSE_S: Final = 60.0
 
 
@@ -49,6 +49,8 @@ class SiteLoop:
         snapshot: Returns the cluster as it is now.
         watch: Follows the Secrets and ConfigMaps that Ingresses name.
         named: Secrets and ConfigMaps that the options name, in this order.
+        mends: Whether anything is written; else what is not as wanted is told.
+        period_s: How often to look whether nginx still serves what it should.
     """
 
     live: LiveSite
@@ -59,11 +61,14 @@ class SiteLoop:
     clock: Callable[[], float]
     named: tuple[frozenset[ObjectName], frozenset[ObjectName]] = (frozenset(), frozenset())
     mends: bool = True
+    period_s: float = 30.0
     _changed: threading.Event = field(default_factory=threading.Event)
     _ended: threading.Event = field(default_factory=threading.Event)
     _touched_at: float = 0.0
     _first_at: float = 0.0
     _told: frozenset[Reason] = frozenset()
+    _served: str = ""
+    _damage: frozenset[Item] = frozenset()
     _thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -90,7 +95,7 @@ class SiteLoop:
     def _run(self) -> None:
         pause_s, next_at = 0.0, 0.0
         while not self._ended.is_set():
-            self._changed.wait(pause_s or PERIOD_S)
+            self._changed.wait(pause_s or self.period_s)
             self._gather(next_at)
             if self._ended.is_set():
                 return
@@ -129,10 +134,12 @@ class SiteLoop:
         self._tell(site.model.reasons)
         plan = self.live.plan(site, observed)
         self.state.gauge("site_changes", len(plan.items))
-        if not self.mends and plan.reload:
-            self.journal.warning("nginx is not as wanted", changes=len(plan.items), mended=False)
+        if not self.mends or self._served == site.configuration.digest:  # so nobody but others has changed anything
+            self._tell_damage(plan.items)
+        if not self.mends:
             return False
         outcome = self.live.apply(site)
+        self._served = outcome.digest
         for note in (*outcome.notes, *self.live.notes):
             self.journal.warning(note)
         self.live.notes.clear()
@@ -166,6 +173,12 @@ class SiteLoop:
                 self.journal.warning("served without what did not come in time", missing=", ".join(missing[:5]))
                 return world
             self._ended.wait(0.05)
+
+    def _tell_damage(self, items: Collection[Item]) -> None:
+        """Tell and count what others have changed, once for as long as it stays so."""
+        now = frozenset(items)
+        tell(damage(items, ()) if now - self._damage else [], self.state, self.journal, mended=self.mends)
+        self._damage = frozenset() if self.mends else now
 
     def _tell(self, reasons: tuple[Reason, ...]) -> None:
         """Log what is new of what users must be told, and count what is in quarantine."""
