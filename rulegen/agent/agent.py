@@ -153,7 +153,9 @@ class Agent:
             ),
             mends=self.mends,
             period_s=self.options.sync_s,
+            on_served=lambda: loop.signals.put(Wake("served")),
         )
+        loop.awaits_site = True
         loop.on_site = site.touch
         self._cleanup.callback(site.stop)
         loop.on_synced = site.start

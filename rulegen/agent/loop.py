@@ -57,7 +57,8 @@ class Wake:
     """Something that ends the loop's wait beside an event.
 
     Attributes:
-        why: `check` to look at the kernel, `reload` to begin anew with other options, `stop` to end.
+        why: `check` to look at the kernel, `served` where Ingresses are served for the first time; `reload` to begin
+            anew with other options, `stop` to end.
     """
 
     why: str
@@ -87,6 +88,7 @@ class Loop:
         mends: Whether rules are written; else nothing is, and what is not as wanted is told.
         has_synced: Whether every list has come once; before that nothing is written.
         once: Whether to end when all is written once.
+        awaits_site: Whether Ingresses are still to be served for the first time.
         health: Tells load balancers of Services; None for nobody.
         on_site: Called when anything changed that Ingresses are made of; None where they are not served.
         on_synced: Called once, when every list has come.
@@ -103,6 +105,7 @@ class Loop:
     has_synced: Callable[[], bool]
     mends: bool = True
     once: bool = False
+    awaits_site: bool = False
     health: ServiceHealth | None = None
     on_site: Callable[[], None] | None = None
     on_synced: Callable[[], None] | None = None
@@ -132,7 +135,7 @@ class Loop:
                     self.on_synced()
                     self.on_synced = None
                 self.turn()
-                if self.once and self.state.is_alive:
+                if self.once and self.state.is_alive and not self.awaits_site:
                     return "once"
 
     def turn(self) -> None:
@@ -304,6 +307,9 @@ class Loop:
         if signal.why == "check":
             self._must_check = True
             self._check_at = min(self._check_at, self.clock() + max(self.timing.quiet_s, self._breath_s))
+            return ""
+        if signal.why == "served":
+            self.awaits_site = False
             return ""
         return signal.why
 

@@ -41,6 +41,10 @@ ANSWER_S: Final = 10.0
 LONGEST_PAUSE_S: Final = 60.0
 
 
+def nothing() -> None:
+    """Do nothing."""
+
+
 @dataclass(slots=True)
 class SiteLoop:
     """Keeps nginx serving what the Ingresses of the cluster ask for, from a thread of its own.
@@ -50,6 +54,7 @@ class SiteLoop:
         watch: Follows the Secrets and ConfigMaps that Ingresses name.
         named: Secrets and ConfigMaps that the options name, in this order.
         mends: Whether anything is written; else what is not as wanted is told.
+        on_served: Called once, when what the cluster asks for is served for the first time.
         period_s: How often to look whether nginx still serves what it should.
     """
 
@@ -60,6 +65,7 @@ class SiteLoop:
     journal: Journal
     clock: Callable[[], float]
     named: tuple[frozenset[ObjectName], frozenset[ObjectName]] = (frozenset(), frozenset())
+    on_served: Callable[[], None] = nothing
     mends: bool = True
     period_s: float = 30.0
     _changed: threading.Event = field(default_factory=threading.Event)
@@ -108,6 +114,8 @@ class SiteLoop:
                 self.state.count("site_failures")
                 self.journal.error("not served", error=error.message, hint=error.hint, again_in_s=pause_s)
                 continue
+            self.on_served()
+            self.on_served = nothing
             pause_s = 0.0
             took = self.clock() - began
             next_at = self.clock() + (max(BREATH_S, BREATHS * took) if reloaded else 0.0)
