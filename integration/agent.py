@@ -200,6 +200,23 @@ class Node:
 
 
 @contextmanager
+def inside(namespace: str) -> Iterator[None]:
+    """Be in a network namespace, given by its file, with all that is started meanwhile."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    before, there = (os.open(path, os.O_RDONLY) for path in ("/proc/thread-self/ns/net", namespace))
+    try:
+        if libc.setns(there, CLONE_NEWNET) != 0:
+            raise OSError(ctypes.get_errno(), f"no way into {namespace}")
+        try:
+            yield
+        finally:
+            libc.setns(before, CLONE_NEWNET)
+    finally:
+        os.close(there)
+        os.close(before)
+
+
+@contextmanager
 def network_namespace() -> Iterator[None]:
     """Be in a network namespace of our own, with all that is started meanwhile."""
     if os.geteuid() != 0:
