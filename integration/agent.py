@@ -106,6 +106,7 @@ class Node:
     Attributes:
         log: What the agent last started has logged.
         environment: Variables that it gets beside ours.
+        wrapper: A command that runs the agent, its arguments behind its own, by becoming it.
     """
 
     def __init__(self, folder: Path, api: FakeApi, variant: Variant = "nft") -> None:
@@ -113,6 +114,7 @@ class Node:
         self.rules = Rules(variant)
         # The machine's own lock is not ours to hold.
         self.environment = {"XTABLES_LOCKFILE": str(folder / "xtables.lock")}
+        self.wrapper: tuple[str, ...] = ()
         self.kubeconfig = api.kubeconfig(folder)
         self.log = folder / "log"
         self.config = folder / "config.json"
@@ -142,7 +144,7 @@ class Node:
         self.log.write_text("")
         with self.log.open("a") as log:
             environment = {**os.environ, **self.environment}
-            argv = self.argv("run", *more)
+            argv = [*self.wrapper, *self.argv("run", *more)]
             return subprocess.Popen(argv, stderr=log, stdout=log, start_new_session=True, env=environment)
 
     @contextmanager

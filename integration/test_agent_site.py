@@ -10,7 +10,7 @@ import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -151,3 +151,29 @@ def test_asked_only_to_report_it_tells_and_leaves_all() -> None:
                 until(lambda told=told: len(site.node.lines("mended=False")) > told, 20, f"{kind}: told")
                 assert site.files() == broken
         assert not site.node.lines("nginx reloaded")
+
+
+def test_on_a_full_disk_it_says_so_and_serves_what_came_once_there_is_room() -> None:
+    with served() as site:
+        mount = f'mkdir {site.folder} && mount -t tmpfs -o size=1m,mode=755 none {site.folder} && exec "$@"'
+        site.node.wrapper = ("unshare", "--mount", "sh", "-c", mount, "sh")
+        with ExitStack() as stack:
+            agent = stack.enter_context(site.node.running(*site.options))
+            until(site.answers, 20, "nginx answers")
+            there = os.open(f"/proc/{agent.pid}/root{site.folder}", os.O_RDONLY)
+            stack.callback(os.close, there)
+            seen = Site(site.node, Path(f"/proc/self/fd/{there}"))
+            stack.callback(seen.kill)
+            stack.callback(agent.wait, 20)
+            stack.callback(agent.terminate)
+            filler = seen.folder / "filler"
+            with suppress(OSError), filler.open("wb", buffering=0) as file:
+                while True:
+                    file.write(b"0" * 4096)
+            site.node.api.put("ingresses", objects.ingress("more", "more.test"))
+            until(lambda: len(site.node.lines("not served")) > 1, 30, "told, and tried again")
+            assert "No space left on device" in site.node.lines("not served")[0]
+            assert site.answers()
+            filler.unlink()
+            until(lambda: any("more.test" in text for text in seen.files().values()), 30, "the new host")
+            assert site.answers()

@@ -11,7 +11,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from rulegen.agent.drift import damage, tell
+from rulegen.agent.drift import Damage, damage, tell
 from rulegen.errors import RulegenError
 from rulegen.host.nginx.service import Action
 from rulegen.model.ingress.ir import Verdict
@@ -142,7 +142,8 @@ class SiteLoop:
         self._tell(site.model.reasons)
         plan = self.live.plan(site, observed)
         self.state.gauge("site_changes", len(plan.items))
-        if not self.mends or self._served == site.configuration.digest:  # so nobody but others has changed anything
+        was_served = self._served == site.configuration.digest
+        if not self.mends or was_served:  # so nobody but others has changed anything
             self._tell_damage(plan.items)
         if not self.mends:
             return False
@@ -153,6 +154,8 @@ class SiteLoop:
         self.live.notes.clear()
         if outcome.action is Action.NOTHING:
             return False
+        if was_served and not plan.items:
+            tell([Damage("file", "a file of nginx was changed just now")], self.state, self.journal, mended=True)
         self.state.count("reloads", outcome.action.value)
         self.journal.info(
             f"nginx {outcome.action.value}", digest=outcome.digest, changes=len(plan.items), seconds=outcome.seconds
