@@ -22,10 +22,11 @@ from tests.fakeapi import FakeApi
 
 pytestmark = pytest.mark.xdist_group("agent")
 
-STOPPED_S = 5.0
-PERIOD_S = 1.0
+FULL = os.environ.get("RULEGEN_FULL_TIMES") == "1"
+STOPPED_S = 60.0 if FULL else 5.0
+PERIOD_S = 30.0 if FULL else 1.0
 """Twice as long, and a change that waits makes a node unhealthy: so seconds do here for a minute."""
-LOCKED_S = 14.0
+LOCKED_S = 30.0 if FULL else 12.0
 """Longer than the agent waits for the lock at once."""
 BOTH = App(name="web", number=802, ready=("pod-a", "pod-b"), protocols=("TCP",))
 ONE = App(name="web", number=802, ready=("pod-b",), protocols=("TCP",))

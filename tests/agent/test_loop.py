@@ -234,6 +234,44 @@ class TestOthers:
         stage.run(6)
         assert stage.checked == [0, 5.2]
 
+    def test_what_others_break_while_it_looks_is_seen_the_next_time_though_nobody_tells(self):
+        stage = Stage(sync_s=30)
+        stage.at(0, *WEB)
+        plan = stage.writer.plan
+
+        def planned(compiled, reading=None):
+            found = plan(compiled, reading)
+            if len(stage.writer.plans) == 2:
+                flush(stage)
+            return found
+
+        stage.writer.plan = planned
+        stage.at(5, Wake("check"))
+        stage.at(30, lambda: seen.append(is_flushed(stage)))
+        seen = []
+        stage.run(60)
+        assert seen == [True]
+        assert stage.checked == [0, 5.2, 35.2]
+        assert stage.is_right()
+
+    def test_others_who_write_rules_of_their_own_without_pause_are_not_looked_at_without_pause(self):
+        stage = Stage(sync_s=1000)
+        stage.at(0, *WEB)
+        read = stage.writer.read
+
+        def slow():
+            stage.clock.now += 2
+            return read()
+
+        stage.writer.read = slow
+        for number in range(600):
+            stage.at(10 + number * 0.1, Wake("check"))
+        stage.at(40, lambda: flush(stage))
+        stage.run(70)
+        later = [time for time in stage.checked if time > 10]
+        assert 5 <= len(later) <= 9
+        assert stage.is_right()
+
     def test_without_a_word_from_the_kernel_it_looks_by_itself(self):
         stage = Stage(sync_s=30)
         stage.at(0, *WEB)
