@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import sys
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
@@ -36,7 +37,7 @@ class Journal:
     least: str = "info"
     out: TextIO = sys.stderr
     now: Callable[[], dt.datetime] = _now
-    _lost: list[OSError] = field(default_factory=list, init=False)
+    _lost: Counter[str] = field(default_factory=Counter, init=False)
 
     def debug(self, message: str, **fields: Any) -> None:
         """Write what only a developer wants to know."""
@@ -68,12 +69,12 @@ class Journal:
             self.out.write(f"{line}\n")
             self.out.flush()
         except OSError as error:
-            self._lost.append(error)
+            self._lost[error.strerror or str(error)] += 1
             return
-        if self._lost:
-            lost = len(self._lost)
-            self._lost.clear()
-            self.warning("lines of the log could not be written", count=lost)
+        lost = sorted(self._lost.items())
+        self._lost.clear()
+        for error, count in lost:
+            self.warning("lines of the log could not be written", error=error, count=count)
 
     @staticmethod
     def _spelled(value: Any) -> str:
