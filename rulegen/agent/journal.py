@@ -73,8 +73,8 @@ class Journal:
             return
         lost = sorted(self._lost.items())
         self._lost.clear()
-        for error, count in lost:
-            self.warning("lines of the log could not be written", error=error, count=count)
+        for reason, count in lost:
+            self.warning("lines of the log could not be written", error=reason, count=count)
 
     @staticmethod
     def _spelled(value: Any) -> str:
