@@ -136,7 +136,8 @@ class Soak:
         """Have the clients ask from now on."""
         asked, gate = self.changing, self.lab.node.addresses(4)[0]
         self._asking = {
-            "pod to steady, without pause": self.lab["pod-c"].repeat(
+            # From a pod of its own: two clients of one address that meet at one endpoint would share its ports.
+            "pod to steady, without pause": self.lab["pod-a"].repeat(
                 "TCP", STEADY.cluster_ip(4), PORT, timeout_s=TIMEOUT_S
             ),
             "pod to changing": self._repeat("pod-c", asked.cluster_ip(4)),

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.xdist_group("agent")
 
 def test_no_request_to_a_healthy_service_fails_whatever_happens_to_the_agent() -> None:
     try:
-        report = soak(18, 6, kill_every_s=5, flush_every_s=11, seed=7)
+        report = soak(14, 4, kill_every_s=4, flush_every_s=8, seed=7)
     except Unavailable as reason:
         pytest.skip(str(reason))
     told = json.dumps(asdict(report), indent=2)
