@@ -96,7 +96,8 @@ def test_without_an_api_server_from_the_start_nothing_is_written(node: Node) -> 
     node.api.go_away()
     try:
         process = node.start()
-        time.sleep(2)
+        until(lambda: bool(node.lines("begins")), 30, "it runs")
+        time.sleep(1)
         assert not node.is_well
         assert process.poll() is None
         process.terminate()
