@@ -6,7 +6,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from rulegen.agent.journal import Journal
     from rulegen.agent.state import AgentState
@@ -47,9 +47,13 @@ def damage(items: Iterable[Item], changed: Collection[ObjectName]) -> list[Damag
     return found
 
 
-def tell(found: Iterable[Damage], state: AgentState, journal: Journal, *, mended: bool) -> None:
-    """Count damage, and log it: a line for each kind, with the first few things of it."""
+def tell(
+    found: Iterable[Damage], state: AgentState, journal: Journal, announce: Callable[[str], None], *, mended: bool
+) -> None:
+    """Count damage, log it and announce it to users: a line for each kind, with the first few things of it."""
     for kind, of_kind in groupby(sorted(found, key=lambda one: one.kind), key=lambda one: one.kind):
         texts = [one.text for one in of_kind]
         state.count("drift", kind, by=len(texts))
-        journal.warning("changed by others", kind=kind, count=len(texts), what="; ".join(texts[:SHOWN]), mended=mended)
+        shown = "; ".join(texts[:SHOWN])
+        journal.warning("changed by others", kind=kind, count=len(texts), what=shown, mended=mended)
+        announce(f"{len(texts)} of kind {kind} changed by others, {'mended' if mended else 'left'}: {shown}")

@@ -12,21 +12,25 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from rulegen.agent.drift import Damage, damage, tell
+from rulegen.agent.recorder import Announcement, ObjectReference, to_nobody
 from rulegen.errors import RulegenError
 from rulegen.host.nginx.service import Action
+from rulegen.kube.world import ObjectName
 from rulegen.model.ingress.ir import Verdict
 from rulegen.model.ingress.references import header_maps, references
+from rulegen.road.ingress import ours
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Mapping
 
     from rulegen.agent.journal import Journal
     from rulegen.agent.state import AgentState
     from rulegen.host.apiwatch import Watch
     from rulegen.host.nginx.site import LiveSite
-    from rulegen.kube.world import ObjectName, World
+    from rulegen.kube.world import World
     from rulegen.model.ingress.ir import Reason
     from rulegen.plan.items import Item
+    from rulegen.road.ingress import Site
 
 QUIET_S: Final = 0.2
 """How long nothing must have changed before it is served."""
@@ -38,11 +42,18 @@ BREATHS: Final = 4
 """And so many times what the last one took."""
 ANSWER_S: Final = 10.0
 """How long to wait for Secrets that were named for the first time."""
+_NOT_SERVED: Final = frozenset({Verdict.REJECTED, Verdict.QUARANTINED})
+_TOLD: Final = {
+    Verdict.REJECTED: "Rejected",
+    Verdict.CLOSED: "Closed",
+    Verdict.IGNORED: "Ignored",
+    Verdict.UNSUPPORTED: "Unsupported",
+    Verdict.LOST: "Conflict",
+    Verdict.DEFAULT_CERTIFICATE: "DefaultCertificate",
+    Verdict.QUARANTINED: "Quarantined",
+}
+"""Reasons of events; of what is left out, nobody has to do anything about the Ingress."""
 LONGEST_PAUSE_S: Final = 60.0
-
-
-def nothing() -> None:
-    """Do nothing."""
 
 
 @dataclass(slots=True)
@@ -54,8 +65,12 @@ class SiteLoop:
         watch: Follows the Secrets and ConfigMaps that Ingresses name.
         named: Secrets and ConfigMaps that the options name, in this order.
         mends: Whether anything is written; else what is not as wanted is told.
-        on_served: Called once, when what the cluster asks for is served for the first time.
         period_s: How often to look whether nginx still serves what it should.
+        announce: Is told what others have changed, as a user reads it.
+        tell: Tells users, by events on their Ingresses, what they must know.
+        on_served: Called when nginx serves what it should.
+        site: What nginx is to serve, as it was last decided.
+        served: The Ingresses that are ours, each with whether it is served; None before nginx serves any of it.
     """
 
     live: LiveSite
@@ -65,9 +80,13 @@ class SiteLoop:
     journal: Journal
     clock: Callable[[], float]
     named: tuple[frozenset[ObjectName], frozenset[ObjectName]] = (frozenset(), frozenset())
-    on_served: Callable[[], None] = nothing
     mends: bool = True
     period_s: float = 30.0
+    announce: Callable[[str], None] = lambda _: None
+    tell: Callable[[Announcement], None] = to_nobody
+    on_served: Callable[[], None] = lambda: None
+    served: Mapping[ObjectName, bool] | None = None
+    site: Site | None = None
     _changed: threading.Event = field(default_factory=threading.Event)
     _ended: threading.Event = field(default_factory=threading.Event)
     _touched_at: float = 0.0
@@ -114,8 +133,6 @@ class SiteLoop:
                 self.state.count("site_failures")
                 self.journal.error("not served", error=error.message, hint=error.hint, again_in_s=pause_s)
                 continue
-            self.on_served()
-            self.on_served = nothing
             pause_s = 0.0
             took = self.clock() - began
             next_at = self.clock() + (max(BREATH_S, BREATHS * took) if reloaded else 0.0)
@@ -138,8 +155,8 @@ class SiteLoop:
         """
         world = self._whole()
         observed = self.live.observed()
-        site = self.live.settled(world, observed)
-        self._tell(site.model.reasons)
+        site = self.site = self.live.settled(world, observed)
+        self._tell(site.model.reasons, world)
         plan = self.live.plan(site, observed)
         self.state.gauge("site_changes", len(plan.items))
         was_served = self._served == site.configuration.digest
@@ -152,10 +169,12 @@ class SiteLoop:
         for note in (*outcome.notes, *self.live.notes):
             self.journal.warning(note)
         self.live.notes.clear()
+        self._note_served(world, site.model.reasons)
         if outcome.action is Action.NOTHING:
             return False
         if was_served and not plan.items:
-            tell([Damage("file", "a file of nginx was changed just now")], self.state, self.journal, mended=True)
+            found = [Damage("file", "a file of nginx was changed just now")]
+            tell(found, self.state, self.journal, self.announce, mended=True)
         self.state.count("reloads", outcome.action.value)
         self.journal.info(
             f"nginx {outcome.action.value}", digest=outcome.digest, changes=len(plan.items), seconds=outcome.seconds
@@ -188,16 +207,37 @@ class SiteLoop:
     def _tell_damage(self, items: Collection[Item]) -> None:
         """Tell and count what others have changed, once for as long as it stays so."""
         now = frozenset(items)
-        tell(damage(items, ()) if now - self._damage else [], self.state, self.journal, mended=self.mends)
+        found = damage(items, ()) if now - self._damage else []
+        tell(found, self.state, self.journal, self.announce, mended=self.mends)
         self._damage = frozenset() if self.mends else now
 
-    def _tell(self, reasons: tuple[Reason, ...]) -> None:
-        """Log what is new of what users must be told, and count what is in quarantine."""
+    def _note_served(self, world: World, reasons: tuple[Reason, ...]) -> None:
+        refused = {reason.ingress for reason in reasons if reason.verdict in _NOT_SERVED}
+        names = (ObjectName(*name.split("/", 1)) for name in ours(world, self.live.options))
+        served = {name: str(name) not in refused for name in names}
+        if served != self.served:
+            self.served = served
+            self.on_served()
+
+    def _tell(self, reasons: tuple[Reason, ...], world: World) -> None:
+        """Tell what is new of what users must be told, and count what is in quarantine."""
         now = frozenset(reasons)
         for reason in sorted(now - self._told):
             self.journal.warning(str(reason))
+            self._tell_user(reason, world)
         for reason in sorted(self._told - now):
             self.journal.info(f"no longer: {reason}")
         self._told = now
         refused = sum(reason.verdict is Verdict.QUARANTINED for reason in now)
         self.state.gauge("quarantined", refused)
+
+    def _tell_user(self, reason: Reason, world: World) -> None:
+        told = _TOLD.get(reason.verdict)
+        if told is None or "/" not in reason.ingress:
+            return
+        name = ObjectName(*reason.ingress.split("/", 1))
+        ingress = world.ingresses.get(name)
+        uid = ingress.metadata.uid if ingress is not None else ""
+        note = f"{reason.path}: {reason.message}" if reason.path else reason.message
+        about = ObjectReference("networking.k8s.io/v1", "Ingress", *name, uid)
+        self.tell(Announcement(about, told, "Serve", note, is_shared=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,14 +13,14 @@ from rulegen.host.apply import perform, steps
 from rulegen.host.runner import run
 from rulegen.host.variant import VariantChoice
 from rulegen.languages.iptables.ruleset import read
-from rulegen.languages.iptables.script import CHAINS_PER_COMMIT, script
+from rulegen.languages.iptables.script import CHAINS_PER_COMMIT, is_large, script
 from rulegen.model.conntrack import Forgetting, Frontend, frontends_of, stale_flows
 from rulegen.net import Protocol
 from rulegen.plan.plan import Plan
 from rulegen.road import Observed, plan_node
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from rulegen.host.runner import Command, Completed, Runner
     from rulegen.kube.world import ObjectName
@@ -72,6 +73,7 @@ class KernelWriter:
         forgetting: Which stale UDP flows are forgotten.
         refused: Kernel parameters that may not be written here, each with the reason.
         commits: How many commits of rules we have made.
+        on_forgotten: Is told of each look at connections: how long it took, and how many were forgotten.
     """
 
     run: Runner
@@ -80,6 +82,7 @@ class KernelWriter:
     forgetting: Forgetting = Forgetting.ALL
     refused: dict[str, str] = field(default_factory=dict)
     commits: int = 0
+    on_forgotten: Callable[[float, int], None] = lambda _seconds, _count: None
 
     @classmethod
     def of_host(
@@ -172,7 +175,8 @@ class KernelWriter:
         calls = 0
         chains = CHAINS_PER_COMMIT if self.choice.variant is variant.Variant.NFT else None
         for family, changes in update.changes.items():
-            for restore in script(changes, None, chains_per_commit=chains):
+            comments = not is_large(update.chains[family])
+            for restore in script(changes, None, chains_per_commit=chains, comments=comments):
                 iptables.restore(self._run, self.choice.variant, family, restore.text, wait_s=LOCK_WAIT_S)
                 calls += 1
         touched = [name for name, service in update.services.items() if _has_udp(service) or _has_udp(before.get(name))]
@@ -194,15 +198,26 @@ class KernelWriter:
         """Forget the UDP connections that changed Services leave behind."""
         if not after:
             return 0
+        began = time.monotonic()
         flows = [flow for family in self.facts.families for flow in conntrack.list_flows(self.run, family)]
         now = [service for service in after if service is not None]
         gone = _frontends(old for old in before if old is not None) - _frontends(now)
         addresses = {address for family in self.facts.families for address in self.facts.addresses(family)}
         found = stale_flows(flows, now, node_addresses=addresses, gone=gone, forgetting=self.forgetting)
         stale = list(found)
-        if stale:
-            conntrack.delete([one.flow for one in stale])
+        forgotten = conntrack.delete([one.flow for one in stale]) if stale else 0
+        self.on_forgotten(time.monotonic() - began, forgotten)
         return int(bool(stale))
+
+    def reconcile(self, services: Iterable[Service]) -> int:
+        """Forget the UDP connections that nobody serves, of all Services; return how many calls it took.
+
+        Raises:
+            HostError: They cannot be read or forgotten.
+        """
+        if self.forgetting is Forgetting.NONE:
+            return 0
+        return self._forget((), [service for service in services if _has_udp(service)])
 
 
 class IdleWriter(KernelWriter):
@@ -227,6 +242,10 @@ class IdleWriter(KernelWriter):
     def has_parameters(self, wanted: Mapping[str, str]) -> bool:  # noqa: ARG002 - as the one that writes
         """Whether kernel parameters are as wanted: whoever keeps the rules sees to that."""
         return True
+
+    def reconcile(self, services: Iterable[Service]) -> int:  # noqa: ARG002 - as the one that writes
+        """Forget nothing."""
+        return 0
 
     def write_update(self, update: Update, before: dict[ObjectName, Service | None]) -> int:  # noqa: ARG002 - as above
         """Write nothing."""

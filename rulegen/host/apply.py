@@ -14,7 +14,8 @@ from rulegen.errors import ApplyError, HostError
 from rulegen.host import conntrack, iptables, nfacct, sysctl
 from rulegen.host.restore_error import RestoreError
 from rulegen.host.variant import Variant
-from rulegen.languages.iptables.script import CHAINS_PER_COMMIT, script
+from rulegen.languages.iptables.script import CHAINS_PER_COMMIT, is_large, script
+from rulegen.languages.iptables.state import ChainKey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -85,7 +86,8 @@ def _steps(
         yield Step(f"counters {', '.join(plan.counters)}", lambda: _ensure_counters(plan.counters))
     chains_per_commit = CHAINS_PER_COMMIT if variant is Variant.NFT else None
     for family, part in plan.iptables.items():
-        for restore in script(part.changes, part.desired, chains_per_commit=chains_per_commit):
+        comments = not is_large(sum(isinstance(key, ChainKey) for key in part.desired))
+        for restore in script(part.changes, part.desired, chains_per_commit=chains_per_commit, comments=comments):
             yield Step(f"{family} {restore.title}", _restore(run, variant, family, restore.text, wait_s, on_wait))
     for name, _, value in plan.sysctls:
         if value is not None:

@@ -110,6 +110,8 @@ class ServicePort:
             VIP as source, are let in too.
         affinity_s: Seconds a client stays with its endpoint after its last connection; None for no affinity.
         health_check_node_port: TCP port that a load balancer asks for health; 0 for none.
+        ready_here: Addresses of endpoints on this node that are ready, where there is such a port: those that terminate
+            are still sent what comes, but a load balancer is to go elsewhere.
     """
 
     service: ObjectName
@@ -133,6 +135,7 @@ class ServicePort:
     node_in_source_ranges: bool = False
     affinity_s: int | None = None
     health_check_node_port: int = 0
+    ready_here: frozenset[Address] = frozenset()
 
     @property
     def label(self) -> str:

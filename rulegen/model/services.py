@@ -118,6 +118,9 @@ class _Shared:
             node_in_source_ranges=any(node_address in network for network in self._ranges),
             affinity_s=self._affinity_s,
             health_check_node_port=self._health_check_node_port,
+            ready_here=frozenset(c.endpoint.address for c in told if c.is_local and c.ready)
+            if self._health_check_node_port
+            else frozenset(),
         )
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rulegen.kube.world import ObjectName
     from rulegen.languages.iptables.state import Fragment, Key, Value
     from rulegen.model.facts import HostFacts
-    from rulegen.model.ir import Service
+    from rulegen.model.ir import Node, Service
     from rulegen.model.options import Options
     from rulegen.net import Family
 
@@ -38,11 +38,13 @@ class Update:
         changes: By family; a family without changes is not in it.
         fragments: What the Services want now; None where they are gone.
         services: The Services as they are served now; None where they are gone.
+        chains: How many chains all Services have, by family.
     """
 
     changes: Mapping[Family, tuple[Change[Key, Value], ...]]
     fragments: Mapping[tuple[Family, ObjectName], Fragment | None]
     services: Mapping[ObjectName, Service | None]
+    chains: Mapping[Family, int]
 
 
 class ServiceRules:
@@ -79,6 +81,9 @@ class ServiceRules:
             self._fragments[family, NODE] = self._backend.compile_node(node, counts=counts)
             for service, found in self._services.items():
                 self._fragments[family, service] = self._backend.compile_service(found, node, counts=counts)
+        self._chains = dict.fromkeys(nodes, 0)
+        for (family, _), fragment in self._fragments.items():
+            self._chains[family] += len(fragment.exact)
 
     @property
     def model(self) -> Model:
@@ -88,7 +93,7 @@ class ServiceRules:
             nodes=self._nodes,
             services=dict(sorted(self._services.items())),
             sysctls=self._sysctls,
-            warnings=(*self._warnings.texts(), *self._table.warnings()),
+            warnings=self.warnings,
         )
 
     def compiled(self) -> Compiled:
@@ -119,15 +124,16 @@ class ServiceRules:
                 found += step(self._fragments.get((family, name)), after)
             if found:
                 changes[family] = tuple(found)
-        return Update(changes=changes, fragments=fragments, services=services)
+        return Update(changes=changes, fragments=fragments, services=services, chains=dict(self._chains))
 
     def commit(self, update: Update) -> None:
         """Take an update for written."""
-        for key, fragment in update.fragments.items():
-            if fragment is None:
-                self._fragments.pop(key, None)
-            else:
-                self._fragments[key] = fragment
+        for (family, name), fragment in update.fragments.items():
+            old = self._fragments.pop((family, name), None)
+            self._chains[family] -= len(old.exact) if old else 0
+            if fragment is not None:
+                self._fragments[family, name] = fragment
+                self._chains[family] += len(fragment.exact)
         self._unwritten -= update.services.keys()
         for name, service in update.services.items():
             if service is None:
@@ -139,6 +145,16 @@ class ServiceRules:
     def node_name(self) -> str:
         """The node's name."""
         return self._name
+
+    @property
+    def nodes(self) -> Mapping[Family, Node]:
+        """What holds for all Services, by family."""
+        return self._nodes
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a user must be told although work goes on."""
+        return (*self._warnings.texts(), *self._table.warnings())
 
     @property
     def sysctls(self) -> Mapping[str, str]:

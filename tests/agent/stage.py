@@ -100,6 +100,7 @@ class MemoryWriter:
     failures: deque[str] = field(default_factory=deque)
     writes: list[float] = field(default_factory=list)
     plans: list[float] = field(default_factory=list)
+    reconciled: list[float] = field(default_factory=list)
     facts: HostFacts = FACTS
     refused: dict[str, str] = field(default_factory=dict)
     commits: int = 0
@@ -128,6 +129,10 @@ class MemoryWriter:
     def write_update(self, update: Update, before: dict[ObjectName, Service | None]) -> int:
         assert before.keys() == update.services.keys()
         return self._restore({family: [r.text for r in script(c)] for family, c in update.changes.items()})
+
+    def reconcile(self, services) -> int:
+        self.reconciled.append(self.clock.now)
+        return 0
 
     def is_untouched(self, mark: Mark) -> bool:
         return mark == self._mark()

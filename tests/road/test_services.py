@@ -131,6 +131,8 @@ class Node:
         has = self.rules.compiled()
         assert has.model.services == wants.model.services
         assert {f: list(p) for f, p in has.fragments.items()} == {f: list(p) for f, p in wants.fragments.items()}
+        chains = {f: sum(len(one.exact) for one in p) for f, p in wants.fragments.items()}
+        assert dict(self.rules.update(()).chains) == chains
         for family in Family:
             items = plan_node(wants, self.seen(family), FACTS).items
             assert [str(item.name) for item in items] == []
