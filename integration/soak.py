@@ -217,7 +217,8 @@ class Soak:
     def kill(self) -> None:
         """Kill the agent, with what it has started or alone, and start another."""
         if self._agent is not None:
-            (os.killpg if self.random.random() < 0.5 else os.kill)(self._agent.pid, signal.SIGKILL)
+            if self._agent.poll() is None:
+                (os.killpg if self.random.random() < 0.5 else os.kill)(self._agent.pid, signal.SIGKILL)
             self._agent.wait()
             self._keep_log()
             self._did("kills of the agent")
