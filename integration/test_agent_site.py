@@ -71,7 +71,9 @@ class Site:
 
     def kill(self) -> None:
         """Kill nginx and who keeps it."""
-        os.kill(keeping.keeper_pid(self.folder), signal.SIGKILL)
+        keeper = keeping.keeper_pid(self.folder)
+        if keeper:  # 0 would be all of us
+            os.kill(keeper, signal.SIGKILL)
         for one in processes.find(self.folder):
             processes.send(one, signal.SIGKILL)
         until(lambda: not processes.find(self.folder), 10, "nginx is gone")
