@@ -87,6 +87,32 @@ def writes(file: Path, size: int) -> dict[str, float]:
     return found
 
 
+def agents(size: int) -> None:
+    """Print what the agent costs: its start, a change, nothing at all, and its memory."""
+    found = measured("agent", str(size), namespace=True)
+    large = size >= 10_000
+    print(f"\nrulegen run, {size:,} Services x {worlds.ENDPOINTS}, iptables-nft, minSyncPeriod 0")
+    start, again = found["start on an empty kernel"], found["start where nothing changed"]
+    line("start until all is written, empty kernel", f"{start:.2f} s", "at most 15 s at 10,000", holds=start <= 15)
+    line("  processor time of that", f"{found['start, processor']:.2f} s")
+    line("start where nothing changed", f"{again:.2f} s", "at most 5 s at 10,000", holds=again <= 5)
+    line("  processor time of that", f"{found['start again, processor']:.2f} s")
+    commits = found["commits where nothing changed"]
+    line("  commits of that", f"{commits:.0f}", "0", holds=commits == 0)
+    for what, promise in (("median", 60), ("p99", 250)):
+        took = found[f"change, {what}"] * 1000
+        holds = took <= promise if large else None
+        line(f"one endpoint changed, event to kernel, {what}", f"{took:.1f} ms", f"at most {promise} ms", holds=holds)
+    line("  the least commit there is", f"{found['least commit'] * 1000:.1f} ms")
+    line("  of that in the kernel", f"{found['least commit, kernel'] * 1000:.1f} ms")
+    line("  processor time of a change, all in all", f"{found['change, processor'] * 1000:.1f} ms")
+    line("  of that the agent's own", f"{found['change, own'] * 1000:.1f} ms")
+    for what in ("memory", "memory after changes", "memory where nothing changed"):
+        line(what, f"{found[what]:.0f} MB", "at most 230 MB", holds=found[what] <= 230)
+    line("most memory, at the start", f"{found['peak']:.0f}, {found['peak where nothing changed']:.0f} MB")
+    line("processor while nothing happens", f"{found['idle'] * 100:.2f} %", "near 0", holds=found["idle"] < 0.01)
+
+
 def ingresses(size: int, kind: str) -> None:
     """Print what Ingresses cost, from objects to new workers that answer."""
     found = measured("ingress", str(size), kind, namespace=True, processes=True)
@@ -121,6 +147,7 @@ def main(sizes: tuple[int, ...]) -> None:
             plans(as_yaml, size)
             plans(as_json, size)
             bytes_written[size] = writes(as_json, size)["bytes written"]
+            agents(size)
     first, last = bytes_written[sizes[0]], bytes_written[sizes[-1]]
     print("\nbytes written for one endpoint changed")
     grown = f"{first:.0f} to {last:.0f}"

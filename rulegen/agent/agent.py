@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rulegen.agent.health import ServiceHealth, healthz, livez
 from rulegen.agent.loop import Loop, Timing, Wake
+from rulegen.agent.memory import share
 from rulegen.agent.metrics import exposition
 from rulegen.agent.publishing import Publishing, publishers_of
 from rulegen.agent.recorder import Announcement, Recorder
@@ -90,6 +91,7 @@ class Agent:
         Raises:
             HostError: It cannot even begin.
         """
+        share()
         with self._cleanup:
             return self._run()
 
@@ -209,6 +211,8 @@ class Agent:
                 frozenset(name for name in (options.config_map,) if name),
             ),
             mends=self.mends,
+            period_s=self.options.sync_s,
+            announce=loop.announce_damage,
             tell=loop.tell,
         )
         loop.is_done = lambda: site.site is not None and (site.served is not None or not self.mends)
