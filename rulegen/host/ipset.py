@@ -26,6 +26,18 @@ def observe(run: Runner) -> state.Objects:
     return state.read(ended.stdout, "ipset save on this host")
 
 
+def names(run: Runner) -> list[str]:
+    """Return the names of all sets.
+
+    Raises:
+        HostError: They cannot be read.
+    """
+    ended = run(Command(("ipset", "list", "-n")))
+    if ended.code != 0:
+        raise HostError(f"reading the ipsets: {ended.complaint}", hint=privilege_hint(ended.stderr))
+    return ended.stdout.split()
+
+
 def restore(run: Runner, text: str) -> None:
     """Write a script to the kernel; what it does not name stays as it is. It is not written as a whole or not at all.
 
