@@ -32,7 +32,7 @@ def resolve(world: World, options: Options, facts: HostFacts, families: Sequence
     told = world.nodes.get(name)
     if told is None:
         warnings.add(f"no Node {name!r} among the objects: its zone, addresses and pod CIDRs are unknown")
-    site = resolve_site(told, name, options)
+    site = resolve_site(told, name, options, facts)
     nodes = {f: resolve_node(f, site, told, options, facts, warnings.add) for f in families}
     table = ServiceTable(site, families, oldest_wins=options.oldest_claim_wins)
     for service in sorted(world.services):
@@ -44,6 +44,6 @@ def resolve(world: World, options: Options, facts: HostFacts, families: Sequence
         node_name=name,
         nodes=nodes,
         services={service: decided for service, decided in settled.items() if decided is not None},
-        sysctls=resolve_sysctls(nodes.values()),
+        sysctls=resolve_sysctls(nodes.values(), options, facts),
         warnings=warnings.texts(),
     )

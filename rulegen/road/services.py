@@ -65,14 +65,14 @@ class ServiceRules:
         self._warnings = Warnings()
         name = options.node_name or facts.hostname
         told = cluster.node(name)
-        site = resolve_site(told, name, options)
+        site = resolve_site(told, name, options, facts)
         nodes = {f: resolve_node(f, site, told, options, facts, self._warnings.add) for f in self._families}
         self._table = ServiceTable(site, self._families, oldest_wins=options.oldest_claim_wins)
         names = cluster.names()
         for service in names:
             self._table.put(service, cluster.service(service))
         self._services = {service: found for service in names if (found := self._table.service(service)) is not None}
-        self._name, self._nodes, self._sysctls = name, nodes, resolve_sysctls(nodes.values())
+        self._name, self._nodes, self._sysctls = name, nodes, resolve_sysctls(nodes.values(), options, facts)
         self._unwritten: set[ObjectName] = set()
         self._fragments: dict[tuple[Family, ObjectName | None], Fragment] = {}
         for family, node in nodes.items():
