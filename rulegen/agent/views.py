@@ -46,7 +46,7 @@ def rules_view(loop: Loop) -> Reply:
 
     def view(compiled: Compiled) -> str:
         return "".join(
-            f"# {family}\n{format_ruleset(ruleset_of(fragments))}" for family, fragments in compiled.fragments.items()
+            f"# {family}\n{format_ruleset(ruleset_of(compiled.rules(family)))}" for family in compiled.fragments
         )
 
     return _viewed(loop, view)

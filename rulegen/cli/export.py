@@ -62,11 +62,10 @@ def _export_rules(inputs: Inputs, folder: str) -> None:
     """Write the rules, the kernel parameters and the model."""
     with inputs.progress:
         compiled = inputs.compiled(None, is_live=False)
+    head = f"# rulegen: node {inputs.model.node_name!a}"
     files = {
-        NAMES[
-            family
-        ]: f"# rulegen: {family} of node {inputs.model.node_name!a}\n{format_ruleset(ruleset_of(fragments))}"
-        for family, fragments in compiled.fragments.items()
+        NAMES[family]: f"{head}, {family}\n{format_ruleset(ruleset_of(compiled.rules(family)))}"
+        for family in compiled.fragments
     }
     files["sysctl.conf"] = "".join(f"{name} = {value}\n" for name, value in sorted(inputs.model.sysctls.items()))
     document = msgspec.json.format(msgspec.json.encode(model_document(inputs.model)), indent=2)

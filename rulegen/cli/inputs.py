@@ -17,6 +17,7 @@ from rulegen.kube.validate import Decoded
 from rulegen.kube.world import ObjectName
 from rulegen.kube.yaml_text import YamlFault, read_yaml
 from rulegen.languages.iptables.ruleset import Ruleset, read
+from rulegen.languages.links.state import Links
 from rulegen.model.conntrack import Forgetting
 from rulegen.model.facts_document import facts_from_document
 from rulegen.model.options import Options
@@ -25,9 +26,12 @@ from rulegen.plan.show import Report
 from rulegen.road import Compiled, Observed, backend_of, compile_model, counts_in, plan_node
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rulegen.cli.ingress_options import ChosenIngress
     from rulegen.cli.options import Chosen
     from rulegen.errors import Rejected
+    from rulegen.host.dumps import Dumps
     from rulegen.host.variant import VariantChoice
     from rulegen.kube.world import World
     from rulegen.model.conntrack import Flow
@@ -235,22 +239,48 @@ def plan_saved(inputs: Inputs, paths: tuple[str, ...]) -> tuple[Plan, Report]:
     """Return the plan against saved dumps, or against nothing."""
     from rulegen.host.dumps import read_dumps  # noqa: PLC0415 - only a plan against dumps needs it
 
+    facts = inputs.facts
     if NOTHING in paths:
         if len(paths) > 1:
             raise ConfigError("--observed none stands alone", hint="give either dumps or none")
-        rulesets = {family: Ruleset(family) for family in inputs.facts.families}
+        rulesets = {family: Ruleset(family) for family in facts.families}
         compiled = inputs.compiled(None, is_live=False)
         told = inputs.report("a node without any rules")
+        observed = Observed(rulesets=rulesets, sets={}, servers={}, links=Links())
     else:
-        rulesets, others = read_dumps(paths)
+        dumps = read_dumps(paths)
+        rulesets = dumps.rulesets
         inputs.model  # noqa: B018 - faults of the input come before those of a comparison
         missing = [family for family in inputs.facts.families if family not in rulesets]
         warnings = [f"{family} was not observed, so it is not planned" for family in missing]
-        warnings += (f"{other} is no dump of iptables; it was not looked at" for other in others)
+        warnings += (f"{other} is no dump of a kind known here; it was not looked at" for other in dumps.others)
+        warnings += _unseen(inputs, dumps)
         rulesets = {family: ruleset for family, ruleset in rulesets.items() if family in inputs.model.nodes}
         compiled = inputs.compiled(rulesets, is_live=False)
         told = inputs.report(", ".join(paths), *warnings)
-    return plan_node(compiled, Observed(rulesets=rulesets), inputs.facts, inputs.world.service_cidrs), told
+        observed = Observed(
+            rulesets=rulesets,
+            sets=dumps.sets,
+            servers=dumps.servers,
+            links=dumps.links,
+            timeouts=dumps.timeouts,
+        )
+        if dumps.sysctls is not None:
+            facts = replace(facts, sysctls=dumps.sysctls)
+    return plan_node(compiled, observed, facts, inputs.world.service_cidrs), told
+
+
+def _unseen(inputs: Inputs, dumps: Dumps) -> Iterator[str]:
+    """Yield what a backend needs and no dump tells."""
+    if not backend_of(inputs.options.mode).devices:
+        return
+    for name, told in (
+        ("virtual servers (ipvsadm -Sn)", dumps.servers),
+        ("sets (ipset save)", dumps.sets),
+        ("addresses (ip -br addr show kube-ipvs0)", dumps.links),
+    ):
+        if told is None:
+            yield f"{name} were not observed, so they are not planned"
 
 
 def _udp_flows(inputs: Inputs) -> list[Flow]:

@@ -32,6 +32,7 @@ NODE_PORT = "KUBE-NODE-PORT"
 SOURCE_RANGES_FIREWALL = "KUBE-SOURCE-RANGES-FIREWALL"
 IPVS_FILTER = "KUBE-IPVS-FILTER"
 IPVS_OUT_FILTER = "KUBE-IPVS-OUT-FILTER"
+IPVS_POLICY = "KUBE-IPVS-POLICY"
 
 PREFIXES = ("KUBE-SVC-", "KUBE-SVL-", "KUBE-EXT-", "KUBE-FW-", "KUBE-SEP-")
 """How the names of chains of one Service start in iptables mode: cluster and local pool, external, ranges, endpoint."""
@@ -82,6 +83,9 @@ OF_IPVS = frozenset(
 )
 """The fixed chains of ipvs mode."""
 
+STRICT_IPVS = frozenset({filter_(IPVS_POLICY)})
+"""What strict ipvs mode has besides."""
+
 _KUBELET_MARK_DROP = "-m mark --mark 0x8000/0x8000 -j DROP"
 """What kubelets before 1.28 put into KUBE-FIREWALL."""
 
@@ -101,7 +105,7 @@ def own_layout(
         pair_marks: The same.
         tolerated: The same.
     """
-    others = (OF_IPTABLES | OF_IPVS) - chains.keys()
+    others = (OF_IPTABLES | OF_IPVS | STRICT_IPVS) - chains.keys()
     return Layout(
         chains={**dict.fromkeys(others, Kind.EXACT), **chains},
         prefixes={"nat": PREFIXES},

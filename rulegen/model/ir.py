@@ -236,6 +236,7 @@ class Model:
         nodes: Node-wide decisions, for each family that is served.
         services: In order of name.
         sysctls: Kernel parameters that must have these values.
+        timeouts: How long IPVS remembers connections: TCP, TCP after a FIN, UDP, in seconds; 0 leaves one alone.
         warnings: What a user must be told although work goes on.
     """
 
@@ -243,4 +244,5 @@ class Model:
     nodes: Mapping[Family, Node]
     services: Mapping[ObjectName, Service] = field(default_factory=lambda: MappingProxyType({}))
     sysctls: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    timeouts: tuple[int, int, int] = (0, 0, 0)
     warnings: tuple[str, ...] = ()

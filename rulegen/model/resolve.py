@@ -45,5 +45,6 @@ def resolve(world: World, options: Options, facts: HostFacts, families: Sequence
         nodes=nodes,
         services={service: decided for service, decided in settled.items() if decided is not None},
         sysctls=resolve_sysctls(nodes.values(), options, facts),
+        timeouts=options.ipvs_timeouts if options.mode == "ipvs" else (0, 0, 0),
         warnings=warnings.texts(),
     )

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from rulegen.diff import Change
 from rulegen.languages.ipset.state import EntryKey
-from rulegen.languages.iptables import state as iptables
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from rulegen.languages.iptables import state as iptables
     from rulegen.net import Family
 
 IPSET, IPVS, LINKS = "ipset", "ipvs", "links"
@@ -73,6 +73,10 @@ class Union:
     def owners(self, language: str) -> dict[Any, str]:
         """Return of each object who wants it; the first of several."""
         return {key: wants[0][0] for key, wants in self._wants[language].items()}
+
+    def wants(self, language: str, key: Any) -> bool:
+        """Return whether anybody wants an object."""
+        return key in self._wants[language]
 
     @property
     def filled(self) -> frozenset[str]:

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING
 
 from rulegen.contract import chains
 from rulegen.languages.iptables import rules as r
-from rulegen.languages.iptables.state import Block, Fragment, Kind, Layout, Place
+from rulegen.languages.iptables import state as iptables
+from rulegen.languages.iptables.state import Block, Kind, Layout, Place
+from rulegen.plan.fragments import Fragment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from rulegen.languages.iptables.rules import Rule
     from rulegen.languages.iptables.ruleset import ChainName, Ruleset
@@ -101,14 +103,15 @@ def _layout(tolerated: Mapping[ChainName, frozenset[str]]) -> Layout:
     )
 
 
-def compile_node(node: Node, *, counts: bool) -> Fragment:
+def compile_node(node: Node, *, counts: bool, filled: Collection[str]) -> Fragment:  # noqa: ARG001 - no sets here
     """Return the node's fragment.
 
     Args:
         node: What holds for all Services.
         counts: Whether rules count with nfacct.
+        filled: Names of sets that have entries; none is looked into in this mode.
     """
-    return Fragment(
+    rules = iptables.Fragment(
         owner="",
         family=node.family,
         exact={
@@ -124,6 +127,7 @@ def compile_node(node: Node, *, counts: bool) -> Fragment:
             *(Block(chains.nat(chains.SERVICES), (rule,), Place.TAIL) for rule in _to_node_ports(node)),
         ),
     )
+    return Fragment("", node.family, rules)
 
 
 def _forward(node: Node, *, counts: bool) -> Iterator[Rule]:

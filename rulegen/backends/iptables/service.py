@@ -14,8 +14,10 @@ from rulegen.backends.iptables import names
 from rulegen.backends.iptables.node import LOCALHOST_COUNTER
 from rulegen.contract import chains
 from rulegen.languages.iptables import rules as r
-from rulegen.languages.iptables.state import Block, Fragment
+from rulegen.languages.iptables import state as iptables
+from rulegen.languages.iptables.state import Block
 from rulegen.model.ir import Delivery, Masquerade, PodNetwork, Policy
+from rulegen.plan.fragments import Fragment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -41,7 +43,8 @@ def compile_service(service: Service, node: Node, *, counts: bool) -> Fragment:
             own = _PortChains(port, node, counts=counts)
             exact.update(own.exact())
             blocks += own.blocks()
-    return Fragment(str(service.name), node.family, exact, blocks=tuple(blocks))
+    owner = str(service.name)
+    return Fragment(owner, node.family, iptables.Fragment(owner, node.family, exact, blocks=tuple(blocks)))
 
 
 class _PortChains:

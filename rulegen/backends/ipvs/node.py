@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 DEVICES = (servers.DEVICE,)
 """Dummy devices that must be there."""
 
-POLICY = "KUBE-IPVS-POLICY"
-"""With strict semantics only: what IPVS would let through although a policy does not."""
-
 _JUMPS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     # table, built-in chain, our chain, states; top to bottom
     ("filter", "INPUT", chains.IPVS_FILTER, ()),
@@ -46,7 +43,7 @@ _JUMPS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     ("nat", "OUTPUT", chains.SERVICES, ()),
     ("nat", "POSTROUTING", chains.POSTROUTING, ()),
 )
-_STRICT_JUMPS = (("filter", "INPUT", POLICY, ("NEW",)),)
+_STRICT_JUMPS = (("filter", "INPUT", chains.IPVS_POLICY, ("NEW",)),)
 
 _PURPOSE = {
     chains.IPVS_FILTER: "kubernetes ports that nobody serves",
@@ -56,7 +53,7 @@ _PURPOSE = {
     chains.IPVS_OUT_FILTER: "kubernetes load balancer source ranges",
     chains.SERVICES: "kubernetes services",
     chains.POSTROUTING: "kubernetes masquerading",
-    POLICY: "kubernetes traffic policies",
+    chains.IPVS_POLICY: "kubernetes traffic policies",
 }
 
 _NODE_PORT_SETS = (
@@ -84,7 +81,7 @@ def cleanup_layout(ruleset: Ruleset) -> Layout:
 
 
 def _strict_kinds() -> dict[ChainName, Kind]:
-    return {**_KINDS, chains.filter_(POLICY): Kind.DISPATCH}
+    return {**_KINDS, chains.filter_(chains.IPVS_POLICY): Kind.DISPATCH}
 
 
 def _without_kubelets(whole: Layout, ruleset: Ruleset) -> Layout:
@@ -101,7 +98,7 @@ def compile_node(node: Node, *, counts: bool, filled: Collection[str]) -> Fragme
     """
     rules = _Rules(node, filled)
     is_strict = node.ipvs.semantics is Semantics.STRICT
-    dispatch = (chains.filter_(chains.IPVS_OUT_FILTER), *((chains.filter_(POLICY),) if is_strict else ()))
+    dispatch = (chains.filter_(chains.IPVS_OUT_FILTER), *((chains.filter_(chains.IPVS_POLICY),) if is_strict else ()))
     return Fragment(
         owner="",
         family=node.family,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rulegen.backends.ipvs.node import POLICY
 from rulegen.contract import chains, servers, sets
 from rulegen.languages.ipset import state as ipset
 from rulegen.languages.iptables import rules as r
@@ -193,4 +192,4 @@ class _Service:
             words += to
         outside = [r.source_is_not_local()] if from_outside else []
         rule = r.rule(*words, *outside, r.drop(), comment=f"{port.label} has no local endpoints")
-        self.blocks.append(Block(chains.filter_(POLICY), (rule,)))
+        self.blocks.append(Block(chains.filter_(chains.IPVS_POLICY), (rule,)))
