@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from rulegen.errors import HostError
 from rulegen.host.runner import Command, privilege_hint
 from rulegen.kube.wording import printable
+from rulegen.languages.ipset import state
 
 if TYPE_CHECKING:
     from rulegen.host.runner import Runner
@@ -39,8 +40,8 @@ class SetError(HostError):
         super().__init__(f"ipset restore refused{where or ' the sets'}: {self.complaint}", hint=_hint(self.complaint))
 
 
-def observe(run: Runner) -> str:
-    """Return the text of `ipset save`: all sets of this network namespace, ours and others', with their entries.
+def observe(run: Runner) -> state.Objects:
+    """Return all sets of this network namespace with their entries, ours and others'.
 
     Raises:
         MissingToolError: ipset is not installed.
@@ -50,7 +51,7 @@ def observe(run: Runner) -> str:
     if ended.code != 0:
         said = _SIGNATURE.sub("", ended.complaint)
         raise HostError(f"reading the ipsets: {said}", hint=_hint(said))
-    return ended.stdout
+    return state.read(ended.stdout, "ipset save on this host")
 
 
 def restore(run: Runner, text: str) -> None:

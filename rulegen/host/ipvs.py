@@ -79,13 +79,21 @@ _ADDED: Final = {Verb.ADD_SERVICE: Verb.EDIT_SERVICE, Verb.ADD_DESTINATION: Verb
 _DELETED: Final = {Verb.DELETE_SERVICE, Verb.DELETE_DESTINATION}
 
 
-def observe() -> Objects | None:
+def is_loaded() -> bool:
+    """Return whether the kernel has IPVS now; where it has not, there are no virtual servers. Loads nothing.
+
+    Raises:
+        HostError: The kernel does not say.
+    """
+    with _connected("looking for IPVS") as link:
+        return link is not None
+
+
+def observe() -> Objects:
     """Return all virtual and real servers of this network namespace, ours and others', but for those of marks.
 
-    Loads nothing. Real servers come with the number of their connections, active and inactive ones.
-
-    Returns:
-        None where the kernel has no IPVS, or not yet.
+    Real servers come with the number of their connections, active and inactive ones. Where IPVS is not loaded there
+    are none, and this loads nothing.
 
     Raises:
         HostError: They cannot be read.
@@ -93,7 +101,7 @@ def observe() -> Objects | None:
     objects: Objects = {}
     with _connected("reading virtual servers") as link:
         if link is None:
-            return None
+            return objects
         for told in list(link.dump(_GET_SERVICE)):
             service = attributes_of(told.get(_SERVICE, b""))
             if _ADDRESS not in service:
@@ -123,7 +131,7 @@ def timeouts() -> Timeouts | None:
     return Timeouts(_number(told, _TCP), _number(told, _TCP_FIN), _number(told, _UDP))
 
 
-def serve(commands: Sequence[Command]) -> None:
+def write(commands: Sequence[Command]) -> None:
     """Do what the commands say, in order. What is there already, or gone already, is as good as done.
 
     Raises:
@@ -155,7 +163,7 @@ def serve(commands: Sequence[Command]) -> None:
         )
 
 
-def remember(values: Timeouts) -> None:
+def set_timeouts(values: Timeouts) -> None:
     """Set how long connections are remembered, in seconds; 0 leaves one as it is.
 
     Raises:
@@ -171,34 +179,27 @@ def remember(values: Timeouts) -> None:
         link.change(_SET_CONFIG, attributes)
 
 
-def load(run: Runner) -> None:
-    """See to it that the kernel has IPVS, and load its module where it has not.
+def load(run: Runner, names: Iterable[str] = ()) -> None:
+    """See to it that the kernel has IPVS and some schedulers; what is missing is loaded. Serves nothing.
+
+    Schedulers are tried on a virtual server in a namespace that is thrown away. Where there can be none, it is made
+    here and deleted at once, unless there is one already.
+
+    Args:
+        run: What runs modprobe.
+        names: The schedulers.
 
     Raises:
-        HostError: It cannot have it.
+        HostError: It cannot have IPVS, or one of the schedulers.
     """
-    with _connected("looking for IPVS") as link:
-        if link is not None:
-            return
-    try:
-        ended = run(ToolCommand(("modprobe", _MODULE)))
-        said = ended.complaint if ended.code else ""
-    except MissingToolError as missing:
-        said = missing.message
-    with _connected("looking for IPVS") as link:
-        if link is None:
-            raise HostError(f"{_NO_IPVS}, and its module cannot be loaded: {said or 'it is not there'}", hint=_hint())
-
-
-def require_schedulers(names: Iterable[str]) -> None:
-    """See to it that IPVS has schedulers, which loads their modules; writes nothing to this network namespace.
-
-    They are tried on a virtual server in a namespace that is thrown away. Where there can be none, it is made here and
-    deleted at once, unless there is one already.
-
-    Raises:
-        HostError: One of them is unknown, or its module is not there.
-    """
+    if not is_loaded():
+        try:
+            ended = run(ToolCommand(("modprobe", _MODULE)))
+            said = ended.complaint if ended.code else "modprobe found nothing to load"
+        except MissingToolError as missing:
+            said = missing.message
+        if not is_loaded():
+            raise HostError(f"{_NO_IPVS}, and it cannot be loaded: {said}", hint=_hint())
     wanted = tuple(sorted(set(names)))
 
     def probe() -> None:

@@ -19,7 +19,7 @@ from rulegen.languages.links.state import BOUND, AddressKey, Links
 from rulegen.net import family_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Sequence
 
 BATCH: Final = 200
 _SCOPE_LINK: Final = 253
@@ -27,37 +27,33 @@ _KIND: Final = "dummy"
 _NEW_ADDRESS, _DELETE_ADDRESS = 20, 21
 
 
-def observe(devices: Collection[str]) -> Links:
-    """Return those of the devices that are there, with their kind, and what is bound to them; scope link is left out.
+def observe(device: str) -> Links:
+    """Return a device, if it is there, with its kind, and what is bound to it; addresses of scope link are left out.
 
     Raises:
-        HostError: They cannot be read.
+        HostError: It cannot be read.
     """
     from pyroute2 import IPRoute  # noqa: PLC0415 - takes 0.25 s; only live work needs it
     from pyroute2.netlink.exceptions import NetlinkError  # noqa: PLC0415 - the same
 
-    kinds: dict[str, str] = {}
     addresses = {}
     try:
         with IPRoute() as route:
-            names = {}
-            for link in route.get_links():
-                name = str(link.get_attr("IFLA_IFNAME"))
-                if name in devices:
-                    names[int(link["index"])] = name
-                    kinds[name] = _kind(link)
-            for index, name in names.items():
-                for message in route.get_addr(index=index):
-                    text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
-                    if text and message["scope"] != _SCOPE_LINK:
-                        address = ip_address(text)
-                        addresses[AddressKey(name, family_of(address), address, int(message["prefixlen"]))] = BOUND
+            found = route.link_lookup(ifname=device)
+            if not found:
+                return Links()
+            kind = _kind(route.get_links(found[0])[0])
+            for message in route.get_addr(index=found[0]):
+                text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+                if text and message["scope"] != _SCOPE_LINK:
+                    address = ip_address(text)
+                    addresses[AddressKey(device, family_of(address), address, int(message["prefixlen"]))] = BOUND
     except (OSError, NetlinkError) as error:
-        raise HostError(f"reading the addresses of {', '.join(sorted(devices))}: {error}") from error
-    return Links(kinds, addresses)
+        raise HostError(f"reading the device {device}: {error}") from error
+    return Links({device: kind}, addresses)
 
 
-def perform(commands: Sequence[Command]) -> None:
+def write(commands: Sequence[Command]) -> None:
     """Do what the commands say, in order. What is there already, or gone already, is as good as done.
 
     Raises:
