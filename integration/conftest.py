@@ -14,10 +14,13 @@ from integration.blackbox import Rulegen, Variant
 from integration.lab.containers import Containers
 from integration.lab.lab import Lab, Unavailable, build
 from integration.lab.namespaces import Namespaces
+from integration.uml.outside import pytest_runtest_protocol, pytest_sessionfinish
 
 if TYPE_CHECKING:
     from integration.ingress.lab import IngressLab
     from integration.ingress.node import Node
+
+__all__ = ["pytest_runtest_protocol", "pytest_sessionfinish"]
 
 VARIANTS = get_args(Variant)
 DRIVERS = (Namespaces, Containers)

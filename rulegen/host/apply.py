@@ -102,11 +102,11 @@ class _Writer:
             case order.Fill(text):
                 ipset.restore(self._run, text)
             case order.Serve(commands):
-                ipvs.write(self._run, commands)
+                ipvs.write(commands)
             case order.Bind(commands):
                 links.write(commands)
             case order.Remember(timeouts):
-                ipvs.set_timeouts(self._run, timeouts)
+                ipvs.set_timeouts(timeouts)
             case order.Parameter(name, value):
                 sysctl.write(name, value)
             case order.Forget(flows):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rulegen.contract import servers, sets
+from rulegen.errors import HostError
 from rulegen.host import ipset, iptables, ipvs, links
-from rulegen.host.runner import MissingToolError
 from rulegen.languages.iptables.ruleset import read
 from rulegen.net import Family
 from rulegen.road import Observed
@@ -54,19 +54,17 @@ def observe(
         flows=flows,
         counters=counters,
         sets=_sets(run, needs_sets=needs_sets),
-        servers=ipvs.observe(run),
+        servers=ipvs.observe(),
         links=links.observe(servers.DEVICE),
-        timeouts=ipvs.timeouts(run) if needs_sets else None,
+        timeouts=ipvs.timeouts() if needs_sets else None,
     )
 
 
 def _sets(run: Runner, *, needs_sets: bool) -> Objects | None:
-    """Return all sets; none at all where none is ours, as others' may be large; None where there is no ipset."""
-    try:
-        if not needs_sets and not _OUR_SETS & set(ipset.names(run)):
-            return {}
+    """Return all sets; none at all where none is ours, as others' may be large; None where nobody can look."""
+    if needs_sets:
         return ipset.observe(run)
-    except MissingToolError:
-        if needs_sets:
-            raise
-        return None
+    try:
+        return ipset.observe(run) if _OUR_SETS & set(ipset.names(run)) else {}
+    except HostError:
+        return None  # as on a host without ipset, where nobody can have left any
