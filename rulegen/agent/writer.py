@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rulegen.host import conntrack, nfacct, nft_notices, sysctl, variant
 from rulegen.host.apply import perform, steps
+from rulegen.host.facts import interfaces
 from rulegen.host.observe import observe
 from rulegen.host.runner import run
 from rulegen.host.variant import VariantChoice
@@ -78,6 +79,18 @@ class KernelWriter:
         names = [name for name in self.facts.sysctls if name not in self.refused]
         facts = replace(self.facts, sysctls=sysctl.read_all(names))
         return plan_node(compiled, observed, facts, (), self.forgetting)
+
+    def moved(self) -> bool:
+        """Look whether the node's own addresses have changed, and go on with those that it has now.
+
+        Raises:
+            HostError: They cannot be read.
+        """
+        if not self.has_objects:
+            return False
+        before = [set(self.facts.addresses(family)) for family in self.facts.families]
+        self.facts = replace(self.facts, interfaces=interfaces())
+        return before != [set(self.facts.addresses(family)) for family in self.facts.families]
 
     def generation(self) -> int | None:
         """Return what changes whenever anybody changes rules; None where nothing tells, and they must be read."""
