@@ -9,6 +9,8 @@ from socket import IPPROTO_TCP
 from typing import TYPE_CHECKING
 
 import pytest
+from pyroute2 import IPVS, IPVSService
+from pyroute2.netlink.exceptions import NetlinkError
 
 from rulegen.contract import sets
 from rulegen.diff import diff
@@ -194,8 +196,6 @@ class TestPyroute2:
     """Why two of its ways are not taken; when these fail, they may be."""
 
     def test_its_update_deletes(self) -> None:
-        from pyroute2 import IPVS, IPVSService
-
         service = IPVSService(addr="10.96.0.1", port=80, protocol=IPPROTO_TCP, sched_name="rr")
         with IPVS() as link:
             link.service("add", service=service)
@@ -204,9 +204,6 @@ class TestPyroute2:
             assert ipvs.observe() == {}
 
     def test_it_knows_no_netmask_of_ipv6(self) -> None:
-        from pyroute2 import IPVS, IPVSService
-        from pyroute2.netlink.exceptions import NetlinkError
-
         words = {"addr": "fd00::1", "port": 80, "protocol": IPPROTO_TCP, "sched_name": "rr"}
         with IPVS() as link:
             with pytest.raises(NetlinkError, match="Invalid argument"):
@@ -283,6 +280,6 @@ class TestLinks:
 
     def test_an_address_without_its_device(self) -> None:
         with pytest.raises(
-            HostError, match=r"there is no device kube-ipvs0: `ip addr add 10.96.0.1/32 dev kube-ipvs0`"
+            HostError, match=r"no device kube-ipvs0: `ip addr add 10.96.0.1/32 dev kube-ipvs0`"
         ):
             links.write(self.commands(links_script.Verb.BIND, "10.96.0.1"))
