@@ -81,7 +81,7 @@ class Agent:
     def _run(self) -> str:
         writers = Writers()
         writer = (
-            KernelWriter.of_host(writers, self.facts, self.variant, self.forgetting)
+            KernelWriter.of_host(writers, self.facts, self.variant, self.forgetting, self.options.mode)
             if self.services
             else IdleWriter(self.facts)
         )

@@ -6,16 +6,15 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from rulegen.errors import HostError
-from rulegen.host import conntrack, iptables, nfacct, nft_notices, sysctl, variant
+from rulegen.host import conntrack, nfacct, nft_notices, sysctl, variant
 from rulegen.host.apply import perform, steps
+from rulegen.host.observe import observe
 from rulegen.host.runner import run
 from rulegen.host.variant import VariantChoice
-from rulegen.languages.iptables.ruleset import read
-from rulegen.languages.iptables.script import CHAINS_PER_COMMIT, script
 from rulegen.model.conntrack import Forgetting, Frontend, frontends_of, stale_flows
 from rulegen.net import Protocol
 from rulegen.plan.plan import Plan
-from rulegen.road import Observed, plan_node
+from rulegen.road import backend_of, plan_node
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -40,6 +39,7 @@ class KernelWriter:
         facts: What the host is.
         forgetting: Which stale UDP flows are forgotten.
         refused: Kernel parameters that may not be written here, each with the reason.
+        has_objects: Whether the mode keeps sets and virtual servers.
     """
 
     run: Runner
@@ -47,17 +47,19 @@ class KernelWriter:
     facts: HostFacts
     forgetting: Forgetting = Forgetting.ALL
     refused: dict[str, str] = field(default_factory=dict)
+    has_objects: bool = False
 
     @classmethod
     def of_host(
-        cls, run: Runner, facts: HostFacts, forced: variant.Variant | None, forgetting: Forgetting
+        cls, run: Runner, facts: HostFacts, forced: variant.Variant | None, forgetting: Forgetting, mode: str
     ) -> KernelWriter:
-        """Return the writer for this host's variant.
+        """Return the writer for this host's variant and a mode.
 
         Raises:
             HostError: There is no iptables.
         """
-        return cls(run, variant.choose(run, forced), facts, forgetting)
+        has_objects = bool(backend_of(mode).devices)
+        return cls(run, variant.choose(run, forced), facts, forgetting, has_objects=has_objects)
 
     def plan(self, compiled: Compiled) -> Plan:
         """Return what must change for the kernel to be as compiled.
@@ -65,19 +67,22 @@ class KernelWriter:
         Raises:
             HostError: It cannot be read.
         """
-        rulesets = {}
-        for family in self.facts.families:
-            text = iptables.observe(self.run, self.choice.variant, family)
-            rulesets[family] = read(text, f"iptables-{self.choice.variant} on this host", family)
-        counters = tuple(nfacct.counters()) if compiled.counts else None
-        flows = [flow for family in self.facts.families for flow in conntrack.list_flows(self.run, family)]
-        observed = Observed(rulesets=rulesets, flows=flows, counters=counters)
+        observed = observe(
+            self.run,
+            self.choice.variant,
+            self.facts.families,
+            needs_sets=bool(compiled.backend.devices),
+            flows=[flow for family in self.facts.families for flow in conntrack.list_flows(self.run, family)],
+            counters=tuple(nfacct.counters()) if compiled.counts else None,
+        )
         names = [name for name in self.facts.sysctls if name not in self.refused]
         facts = replace(self.facts, sysctls=sysctl.read_all(names))
         return plan_node(compiled, observed, facts, (), self.forgetting)
 
     def generation(self) -> int | None:
         """Return what changes whenever anybody changes rules; None where nothing tells, and they must be read."""
+        if self.has_objects:  # of virtual servers and sets nothing tells
+            return None
         return nft_notices.generation() if self.choice.variant is variant.Variant.NFT else None
 
     def has_parameters(self, wanted: Mapping[str, str]) -> bool:
@@ -113,12 +118,9 @@ class KernelWriter:
         Raises:
             HostError: A write failed: what is in the kernel must be read anew.
         """
-        calls = 0
-        chains = CHAINS_PER_COMMIT if self.choice.variant is variant.Variant.NFT else None
-        for family, changes in update.changes.items():
-            for restore in script(changes, None, chains_per_commit=chains):
-                iptables.restore(self.run, self.choice.variant, family, restore.text, wait_s=LOCK_WAIT_S)
-                calls += 1
+        work = steps(update.plan, self.run, self.choice.variant, wait_s=LOCK_WAIT_S)
+        perform(work)
+        calls = len(work)
         touched = [name for name, service in update.services.items() if _has_udp(service) or _has_udp(before.get(name))]
         return calls + self._forget([before.get(name) for name in touched], [update.services[name] for name in touched])
 

@@ -16,7 +16,7 @@ from rulegen.kube.proxyconfig import API_VERSION, KIND, read_config
 from rulegen.kube.validate import Decoded
 from rulegen.kube.world import ObjectName
 from rulegen.kube.yaml_text import YamlFault, read_yaml
-from rulegen.languages.iptables.ruleset import Ruleset, read
+from rulegen.languages.iptables.ruleset import Ruleset
 from rulegen.languages.links.state import Links
 from rulegen.model.conntrack import Forgetting
 from rulegen.model.facts_document import facts_from_document
@@ -213,17 +213,20 @@ def observe_live(inputs: Inputs, *, flows: bool = True) -> tuple[VariantChoice, 
         inputs: Tell which variant, if one was demanded.
         flows: Whether to look at conntrack too.
     """
-    from rulegen.host import iptables, nfacct, variant  # noqa: PLC0415 - only a live plan needs them
+    from rulegen.host import nfacct, variant  # noqa: PLC0415 - only a live plan needs them
+    from rulegen.host.observe import observe  # noqa: PLC0415 - the same
 
     choice = variant.choose(run, inputs.chosen.forced_variant)
-    rulesets = {}
     inputs.progress(f"reading the rules of iptables-{choice.variant} …")
-    for family in inputs.facts.families:
-        name = f"iptables-{choice.variant} on this host"
-        rulesets[family] = read(iptables.observe(run, choice.variant, family), name, family)
-    found = _udp_flows(inputs) if flows else []
-    counters = tuple(nfacct.counters()) if _can_count() else None
-    return choice, Observed(rulesets=rulesets, flows=found, counters=counters)
+    observed = observe(
+        run,
+        choice.variant,
+        inputs.facts.families,
+        needs_sets=bool(backend_of(inputs.options.mode).devices),
+        flows=_udp_flows(inputs) if flows else [],
+        counters=tuple(nfacct.counters()) if _can_count() else None,
+    )
+    return choice, observed
 
 
 def plan_live(inputs: Inputs) -> tuple[Plan, Report, VariantChoice]:

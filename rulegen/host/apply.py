@@ -1,28 +1,27 @@
 """Making a plan so, step by step, and saying at any failure what was written and what was not.
 
-The order: counters, which rules refer to; rules, each family in its own order (`rulegen.languages.iptables.script`);
-kernel parameters, since opening the loopback prefix needs the rule that guards it; and last the connections to forget,
-which would come back as they were before the rules changed.
+The order is that of `rulegen.road.order`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rulegen.errors import ApplyError, HostError
-from rulegen.host import conntrack, iptables, nfacct, sysctl
+from rulegen.host import conntrack, ipset, iptables, ipvs, links, nfacct, sysctl
 from rulegen.host.restore_error import RestoreError
 from rulegen.host.variant import Variant
-from rulegen.languages.iptables.script import CHAINS_PER_COMMIT, script
+from rulegen.languages.iptables.script import CHAINS_PER_COMMIT
+from rulegen.road import order
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from rulegen.host.runner import Runner
-    from rulegen.model.conntrack import Flow
-    from rulegen.net import Family
     from rulegen.plan.plan import Plan
+    from rulegen.road.order import Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +44,12 @@ def steps(
         wait_s: How long to wait for the xtables lock, in seconds; 0 waits for ever.
         on_wait: Told who holds the lock, once we wait.
     """
-    return tuple(_steps(plan, run, variant, wait_s, on_wait))
+    writer = _Writer(run, variant, wait_s, on_wait)
+    chains_per_commit = CHAINS_PER_COMMIT if variant is Variant.NFT else None
+    return tuple(
+        Step(task.title, partial(writer.do, task.work))
+        for task in order.tasks(plan, chains_per_commit=chains_per_commit)
+    )
 
 
 def perform(steps: tuple[Step, ...], on_step: Callable[[int, Step], None] | None = None) -> None:
@@ -78,41 +82,32 @@ def perform(steps: tuple[Step, ...], on_step: Callable[[int, Step], None] | None
             ) from error
 
 
-def _steps(
-    plan: Plan, run: Runner, variant: Variant, wait_s: int, on_wait: Callable[[str], None] | None
-) -> Iterator[Step]:
-    if plan.counters:
-        yield Step(f"counters {', '.join(plan.counters)}", lambda: _ensure_counters(plan.counters))
-    chains_per_commit = CHAINS_PER_COMMIT if variant is Variant.NFT else None
-    for family, part in plan.iptables.items():
-        for restore in script(part.changes, part.desired, chains_per_commit=chains_per_commit):
-            yield Step(f"{family} {restore.title}", _restore(run, variant, family, restore.text, wait_s, on_wait))
-    for name, _, value in plan.sysctls:
-        if value is not None:
-            yield Step(f"{name} = {value}", _set(name, value))
-    by_family: dict[Family, list[Flow]] = {}
-    for stale in plan.flows:
-        by_family.setdefault(stale.flow.family, []).append(stale.flow)
-    for family, flows in by_family.items():
-        yield Step(f"{family} {len(flows)} stale connections", _forget(flows))
+class _Writer:
+    """Does each kind of work."""
 
+    def __init__(self, run: Runner, variant: Variant, wait_s: int, on_wait: Callable[[str], None] | None) -> None:
+        self._run, self._variant, self._wait_s, self._on_wait = run, variant, wait_s, on_wait
 
-def _ensure_counters(names: tuple[str, ...]) -> None:
-    nfacct.ensure(names)
+    def do(self, work: Work) -> None:
+        """Do it.
 
-
-def _restore(
-    run: Runner, variant: Variant, family: Family, text: str, wait_s: int, on_wait: Callable[[str], None] | None
-) -> Callable[[], None]:
-    return lambda: iptables.restore(run, variant, family, text, on_wait, wait_s=wait_s)
-
-
-def _set(name: str, value: str) -> Callable[[], None]:
-    return lambda: sysctl.write(name, value)
-
-
-def _forget(flows: list[Flow]) -> Callable[[], None]:
-    def forget() -> None:
-        conntrack.delete(flows)
-
-    return forget
+        Raises:
+            HostError: It was refused.
+        """
+        match work:
+            case order.Count(names):
+                nfacct.ensure(names)
+            case order.Restore(family, text):
+                iptables.restore(self._run, self._variant, family, text, self._on_wait, wait_s=self._wait_s)
+            case order.Fill(text):
+                ipset.restore(self._run, text)
+            case order.Serve(commands):
+                ipvs.write(commands)
+            case order.Bind(commands):
+                links.write(commands)
+            case order.Remember(timeouts):
+                ipvs.set_timeouts(timeouts)
+            case order.Parameter(name, value):
+                sysctl.write(name, value)
+            case order.Forget(flows):
+                conntrack.delete(flows)

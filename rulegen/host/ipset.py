@@ -54,6 +54,20 @@ def observe(run: Runner) -> state.Objects:
     return state.read(ended.stdout, "ipset save on this host")
 
 
+def names(run: Runner) -> list[str]:
+    """Return the names of all sets of this network namespace, which is quick however much is in them.
+
+    Raises:
+        MissingToolError: ipset is not installed.
+        HostError: The sets cannot be read, or the kernel has none.
+    """
+    ended = run(Command(("ipset", "list", "-n")))
+    if ended.code != 0:
+        said = _SIGNATURE.sub("", ended.complaint)
+        raise HostError(f"reading the ipsets: {said}", hint=_hint(said))
+    return ended.stdout.split()
+
+
 def restore(run: Runner, text: str) -> None:
     """Write a script to the kernel, line by line; what is there already, or gone already, is as good as done.
 
