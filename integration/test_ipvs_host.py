@@ -279,7 +279,5 @@ class TestLinks:
             links.write([links_script.Command(links_script.Verb.CREATE, self.DEVICE)])
 
     def test_an_address_without_its_device(self) -> None:
-        with pytest.raises(
-            HostError, match=r"no device kube-ipvs0: `ip addr add 10.96.0.1/32 dev kube-ipvs0`"
-        ):
+        with pytest.raises(HostError, match=r"no device kube-ipvs0: `ip addr add 10.96.0.1/32 dev kube-ipvs0`"):
             links.write(self.commands(links_script.Verb.BIND, "10.96.0.1"))
