@@ -209,6 +209,8 @@ class Loop:
             HostError: It cannot be read or written.
         """
         began, generation = self.clock(), self.state.desired
+        if self.writer.moved():
+            self._rules = None
         is_first = self._rules is None
         changed, self._dirty = self._dirty, Touched(site=self._dirty.site)
         touched = changed.services
@@ -222,6 +224,7 @@ class Loop:
                 touched = set(update.services)  # those too that share a claim with them
             plan = self.writer.plan(self._rules.compiled())
             self._write(plan, is_first=is_first, changed=touched)
+            self._rules.drain_only(plan)
         except HostError:
             self._rules, self._dirty.services = None, self._dirty.services | changed.services
             raise

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from rulegen.errors import HostError
 from rulegen.host import conntrack, nfacct, nft_notices, sysctl, variant
 from rulegen.host.apply import perform, steps
+from rulegen.host.facts import interfaces
 from rulegen.host.observe import observe
 from rulegen.host.runner import run
 from rulegen.host.variant import VariantChoice
@@ -19,6 +19,7 @@ from rulegen.road import backend_of, plan_node
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from rulegen.errors import HostError
     from rulegen.host.runner import Runner
     from rulegen.kube.world import ObjectName
     from rulegen.model.facts import HostFacts
@@ -79,6 +80,18 @@ class KernelWriter:
         facts = replace(self.facts, sysctls=sysctl.read_all(names))
         return plan_node(compiled, observed, facts, (), self.forgetting)
 
+    def moved(self) -> bool:
+        """Look whether the node's own addresses have changed, and go on with those that it has now.
+
+        Raises:
+            HostError: They cannot be read.
+        """
+        if not self.has_objects:
+            return False
+        before = [set(self.facts.addresses(family)) for family in self.facts.families]
+        self.facts = replace(self.facts, interfaces=interfaces())
+        return before != [set(self.facts.addresses(family)) for family in self.facts.families]
+
     def generation(self) -> int | None:
         """Return what changes whenever anybody changes rules; None where nothing tells, and they must be read."""
         if self.has_objects:  # of virtual servers and sets nothing tells
@@ -96,17 +109,13 @@ class KernelWriter:
         Raises:
             ApplyError: A write failed; says what was written.
         """
-        work = steps(replace(plan, sysctls=()), self.run, self.choice.variant, wait_s=LOCK_WAIT_S)
+        work = steps(plan, self.run, self.choice.variant, wait_s=LOCK_WAIT_S, on_refused=self._refuse)
         perform(work)
-        written = 0
-        for name, _, value in plan.sysctls:
-            try:
-                if value is not None:
-                    sysctl.write(name, value)
-                    written += 1
-            except HostError as error:  # as in a container, whose parameters are read-only: the rules matter more
-                self.refused[name] = error.message
-        return len(work) + written
+        return len(work)
+
+    def _refuse(self, name: str, error: HostError) -> None:
+        """Go on without a parameter, as in a container, whose parameters are read-only: the rules matter more."""
+        self.refused[name] = error.message
 
     def write_update(self, update: Update, before: dict[ObjectName, Service | None]) -> int:
         """Write what changes of some Services come to; return how many calls it took.

@@ -20,6 +20,7 @@ from rulegen.languages.iptables.ruleset import Ruleset
 from rulegen.languages.links.state import Links
 from rulegen.model.conntrack import Forgetting
 from rulegen.model.facts_document import facts_from_document
+from rulegen.model.ir import Semantics
 from rulegen.model.options import Options
 from rulegen.model.resolve import resolve
 from rulegen.plan.show import Report
@@ -76,7 +77,12 @@ class Inputs:
             raise ConfigError(f"{source}: expected a {KIND}")
         config, unknown = read_config(self.chosen.over(document), source)
         warnings = tuple(f"{source}: {path} is no field of a {KIND}; it is ignored" for path in unknown)
-        return replace(Options.of(config), oldest_claim_wins=self.chosen.claims == "oldest"), warnings
+        options = replace(
+            Options.of(config),
+            oldest_claim_wins=self.chosen.claims == "oldest",
+            ipvs_semantics=Semantics(self.chosen.ipvs_semantics),
+        )
+        return options, warnings
 
     @property
     def options(self) -> Options:
@@ -227,6 +233,18 @@ def observe_live(inputs: Inputs, *, flows: bool = True) -> tuple[VariantChoice, 
         counters=tuple(nfacct.counters()) if _can_count() else None,
     )
     return choice, observed
+
+
+def make_ready(inputs: Inputs) -> None:
+    """See to it that the kernel can do what the mode needs, before anything is decided or written.
+
+    Raises:
+        HostError: It cannot: which module is missing, or which scheduler.
+    """
+    if backend_of(inputs.options.mode).devices:
+        from rulegen.host import ipvs  # noqa: PLC0415 - only this mode needs it
+
+        ipvs.load(run, (inputs.options.ipvs_scheduler,))
 
 
 def plan_live(inputs: Inputs) -> tuple[Plan, Report, VariantChoice]:

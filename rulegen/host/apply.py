@@ -34,7 +34,13 @@ class Step:
 
 
 def steps(
-    plan: Plan, run: Runner, variant: Variant, *, wait_s: int, on_wait: Callable[[str], None] | None = None
+    plan: Plan,
+    run: Runner,
+    variant: Variant,
+    *,
+    wait_s: int,
+    on_wait: Callable[[str], None] | None = None,
+    on_refused: Callable[[str, HostError], None] | None = None,
 ) -> tuple[Step, ...]:
     """Return the writes that make a plan so, in order; none for an empty plan.
 
@@ -44,8 +50,9 @@ def steps(
         variant: Where the rules live.
         wait_s: How long to wait for the xtables lock, in seconds; 0 waits for ever.
         on_wait: Told who holds the lock, once we wait.
+        on_refused: Told of a kernel parameter that may not be written; None where that is an error.
     """
-    writer = _Writer(run, variant, wait_s, on_wait)
+    writer = _Writer(run, variant, wait_s, on_wait, on_refused)
     chains_per_commit = CHAINS_PER_COMMIT if variant is Variant.NFT else None
     tasks = order.tasks(plan, chains_per_commit=chains_per_commit)
     work = [Step(task.title, partial(writer.do, task.work)) for task in tasks]
@@ -101,8 +108,16 @@ def _schedulers(work: Work) -> Iterator[str]:
 class _Writer:
     """Does each kind of work."""
 
-    def __init__(self, run: Runner, variant: Variant, wait_s: int, on_wait: Callable[[str], None] | None) -> None:
-        self._run, self._variant, self._wait_s, self._on_wait = run, variant, wait_s, on_wait
+    def __init__(
+        self,
+        run: Runner,
+        variant: Variant,
+        wait_s: int,
+        on_wait: Callable[[str], None] | None,
+        on_refused: Callable[[str, HostError], None] | None,
+    ) -> None:
+        self._run, self._variant, self._wait_s = run, variant, wait_s
+        self._on_wait, self._on_refused = on_wait, on_refused
 
     def do(self, work: Work) -> None:
         """Do it.
@@ -124,6 +139,14 @@ class _Writer:
             case order.Remember(timeouts):
                 ipvs.set_timeouts(timeouts)
             case order.Parameter(name, value):
-                sysctl.write(name, value)
+                self._set(name, value)
             case order.Forget(flows):
                 conntrack.delete(flows)
+
+    def _set(self, name: str, value: str) -> None:
+        try:
+            sysctl.write(name, value)
+        except HostError as error:
+            if self._on_refused is None:
+                raise
+            self._on_refused(name, error)

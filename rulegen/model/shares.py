@@ -10,7 +10,6 @@ first that fits counts. Whoever is not named has weight 1.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from rulegen.errors import Fault
@@ -33,12 +32,6 @@ _MOST = 1000
 _NODE = "node:"
 _ZONE_LABEL = "topology.kubernetes.io/zone"
 _HOST_LABEL = "kubernetes.io/hostname"
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,14}\Z")
-
-
-def is_scheduler(name: str) -> bool:
-    """Tell whether `name` could be a scheduler: 1 to 15 of `a-z0-9_-` (IP_VS_SCHEDNAME_MAXLEN less the NUL)."""
-    return _NAME.match(name) is not None
 
 
 def weights(service: Service, where: str, warn: Callable[[str], None]) -> Weigh | None:

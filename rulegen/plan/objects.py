@@ -121,8 +121,9 @@ def _text(key: Any, value: Any) -> str:
         case EntryValue():
             return f"{key.entry} {value.options}".rstrip()
         case VirtualServer():
-            return virtual_server_words(key.frontend, value)
+            return virtual_server_words(key.frontend, value).split(" ", 2)[2]
         case RealServer():
-            return real_server_words(key.frontend, key.address, key.port, value).partition(" -r ")[2]
+            words = real_server_words(key.frontend, key.address, key.port, value)
+            return words.partition(" -r ")[2].partition(" ")[2]
         case _:
             return str(key)

@@ -155,6 +155,8 @@ class _Order:
             first, then = part.bridge or (part.changes, ())
             if part.switches is not before:
                 yield from self._restores(family, first, None if part.bridge else part.desired)
+                anew = self._sets[family].anew if family in self._sets else ""
+                yield from self._fill("sets, made anew", {family: anew})
             if not before:
                 yield from self._restores(family, then, None)
 

@@ -177,13 +177,13 @@ class ServiceRules:
             return Change(change.key, self._leaving[change.key], change.after)
         return change
 
-    def drain(self, plan: Plan) -> None:
-        """Keep in mind which real servers are on their way out, by a plan that was written or needs no writing.
+    def drain_only(self, plan: Plan) -> None:
+        """Keep in mind which real servers are on their way out: those that a plan of the whole tells, no others."""
+        self._leaving = {key: RealServer(DRAINING) for key in plan.draining}
+        self._drain_of(plan)
 
-        A plan of the whole tells all of them; call `forget_draining` before it.
-        """
-        for key in plan.draining:
-            self._leaving[key] = RealServer(DRAINING)
+    def _drain_of(self, plan: Plan) -> None:
+        """Keep in mind which real servers a plan that was written puts on their way out, or brings back."""
         for part in plan.objects.values():
             for change in part.changes.get(IPVS, ()):
                 self._drain(change)
@@ -191,21 +191,14 @@ class ServiceRules:
     def _drain(self, change: Change[Any, Any]) -> None:
         key, _, after = change
         if not isinstance(key, RealServerKey):
+            if after is None:
+                self._leaving = {k: v for k, v in self._leaving.items() if k.frontend != key.frontend}
             return
         union = self._unions[key.frontend.family]
         if isinstance(after, RealServer) and after.weight == DRAINING and not union.wants(IPVS, key):
             self._leaving[key] = after
         else:
             self._leaving.pop(key, None)
-
-    def forget_draining(self) -> None:
-        """Know of no real server that is on its way out."""
-        self._leaving.clear()
-
-    @property
-    def draining(self) -> bool:
-        """Whether any real server is on its way out."""
-        return bool(self._leaving)
 
     def commit(self, update: Update) -> None:
         """Take an update for written."""
@@ -221,7 +214,7 @@ class ServiceRules:
                 self._services.pop(name, None)
             else:
                 self._services[name] = service
-        self.drain(update.plan)
+        self._drain_of(update.plan)
 
     @property
     def node_name(self) -> str:

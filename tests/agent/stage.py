@@ -123,6 +123,9 @@ class MemoryWriter:
         assert before.keys() == update.services.keys()
         return self._restore({family: [r.text for r in script(c)] for family, c in update.changes.items()})
 
+    def moved(self) -> bool:
+        return False
+
     def generation(self) -> int | None:
         return hash(tuple(kernel.save() for kernel in self.kernels.values()))
 

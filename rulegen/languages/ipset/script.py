@@ -42,11 +42,13 @@ class Script:
 
     Attributes:
         grow: What is created, filled, and what must not be passed over any more.
+        anew: Sets that are destroyed and made again, when no rule names them.
         late: What may be passed over from now on.
         shrink: What is emptied and destroyed.
     """
 
     grow: str = ""
+    anew: str = ""
     late: str = ""
     shrink: str = ""
 
@@ -82,6 +84,7 @@ def script(
 class _Work:
     order: Order
     created: list[str] = field(default_factory=list)
+    anew: list[str] = field(default_factory=list)
     destroyed: list[str] = field(default_factory=list)
     added: dict[str, list[str]] = field(default_factory=dict)
     removed: dict[str, list[str]] = field(default_factory=dict)
@@ -124,8 +127,8 @@ class _Work:
                 f"destroy {TEMPORARY}",
             ]
         else:
-            self.created += [f"destroy {name}", f"create {name} {after.options}"]
-            self.created += (_add(name, entry, value) for entry, value in entries)
+            self.anew += [f"destroy {name}", f"create {name} {after.options}"]
+            self.anew += (_add(name, entry, value) for entry, value in entries)
 
     def script(self) -> Script:
         """Return the texts."""
@@ -136,7 +139,7 @@ class _Work:
         rest = [name for name in gone if name not in self.order.late]
         grow = [*self.created, *_lines(self.removed, first), *_lines(self.added, early)]
         shrink = [*_lines(self.removed, rest), *(f"destroy {name}" for name in sorted(self.destroyed))]
-        return Script(_text(grow), _text(_lines(self.added, late)), _text(shrink))
+        return Script(_text(grow), _text(self.anew), _text(_lines(self.added, late)), _text(shrink))
 
     def _sorted(self, names: Iterable[str]) -> list[str]:
         ranks = {name: rank for rank, name in enumerate(self.order.names)}
