@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from integration.lab.lab import Lab
     from integration.manifests import App
 
-Variant = Literal["nft", "legacy"]
+Variant = Literal["nft", "legacy", "ipvs"]
+"""Where Services are made: rules of one kind of iptables; or IPVS, with rules of iptables-legacy beside it."""
+
 Verb = Literal["plan", "apply", "cleanup"]
 
 NO_CHANGES, CHANGES = 0, 2
@@ -24,7 +26,7 @@ NO_CHANGES, CHANGES = 0, 2
 
 
 class Rulegen:
-    """Runs rulegen on the lab's node, for one variant of iptables.
+    """Runs rulegen on the lab's node, for one variant.
 
     Attributes:
         served: What the node serves, as far as this knows: a world need not be applied twice.
@@ -50,7 +52,9 @@ class Rulegen:
         return self._command(verb, *given)
 
     def _command(self, verb: Verb, *given: str) -> list[str]:
-        return [sys.executable, "-W", "error", "-m", "rulegen", verb, "--variant", self.variant, *given]
+        mode = ("--mode", "ipvs") if self.variant == "ipvs" and verb != "cleanup" else ()
+        tables = "legacy" if self.variant == "ipvs" else self.variant
+        return [sys.executable, "-W", "error", "-m", "rulegen", verb, "--variant", tables, *mode, *given]
 
     def write(self, world: str, config: str | None = None) -> None:
         """Write objects and configuration to where the next command reads them."""

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from integration.lab.hosts import Family, Transport
     from integration.lab.lab import Lab
 
+pytestmark = pytest.mark.ipvs
+
 POD, NODE, CLIENT = "pod-c", "node1", "client"
 """Who asks: a pod on the node that is no endpoint itself, the node, and a host outside."""
 

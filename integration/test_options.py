@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from integration.lab.hosts import Family
     from integration.lab.lab import Lab
 
+pytestmark = pytest.mark.ipvs
+
 POD, NODE, CLIENT = "pod-c", "node1", "client"
 PORTED = App(name="ported", number=101, ready=("pod-a", "pod-x"), type="NodePort")
 LOCAL = App(

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import pytest
 
-
 OUTSIDE = Path("/run/outside")
 _LOOK_S = 0.01
 

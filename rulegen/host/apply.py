@@ -1,6 +1,6 @@
 """Making a plan so, step by step, and saying at any failure what was written and what was not.
 
-The order is that of `rulegen.road.order`.
+The order is that of `rulegen.road.order`; before all, schedulers that virtual servers are to have are tried.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from rulegen.host import conntrack, ipset, iptables, ipvs, links, nfacct, sysctl
 from rulegen.host.restore_error import RestoreError
 from rulegen.host.variant import Variant
 from rulegen.languages.iptables.script import CHAINS_PER_COMMIT
+from rulegen.languages.ipvs.state import VirtualServer
 from rulegen.road import order
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from rulegen.host.runner import Runner
     from rulegen.plan.plan import Plan
@@ -53,10 +54,12 @@ def steps(
     """
     writer = _Writer(run, variant, wait_s, on_wait, on_refused)
     chains_per_commit = CHAINS_PER_COMMIT if variant is Variant.NFT else None
-    return tuple(
-        Step(task.title, partial(writer.do, task.work))
-        for task in order.tasks(plan, chains_per_commit=chains_per_commit)
-    )
+    tasks = order.tasks(plan, chains_per_commit=chains_per_commit)
+    work = [Step(task.title, partial(writer.do, task.work)) for task in tasks]
+    if any(_is_for_ipvs(task.work) for task in tasks):  # before anything is written
+        schedulers = sorted({name for task in tasks for name in _schedulers(task.work)})
+        work.insert(0, Step(" ".join(("IPVS", *schedulers)), partial(ipvs.load, run, schedulers)))
+    return tuple(work)
 
 
 def perform(steps: tuple[Step, ...], on_step: Callable[[int, Step], None] | None = None) -> None:
@@ -87,6 +90,19 @@ def perform(steps: tuple[Step, ...], on_step: Callable[[int, Step], None] | None
                 pending=tuple(pending),
                 hint=error.hint or "mend the cause and apply again: it goes on from what is there",
             ) from error
+
+
+def _is_for_ipvs(work: Work) -> bool:
+    """Whether it can only be done where IPVS is loaded."""
+    return isinstance(work, (order.Serve, order.Remember)) or (
+        isinstance(work, order.Parameter) and work.name in ipvs.PARAMETERS
+    )
+
+
+def _schedulers(work: Work) -> Iterator[str]:
+    """Yield the schedulers that it has virtual servers begin to use."""
+    if isinstance(work, order.Serve):
+        yield from (c.value.scheduler for c in work.commands if isinstance(c.value, VirtualServer))
 
 
 class _Writer:

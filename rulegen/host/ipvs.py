@@ -56,6 +56,7 @@ PARAMETERS: Final[Mapping[str, str]] = {
 }
 """Kernel parameters that appear with the module, with the values that they then have."""
 
+_FIRST_TIMEOUTS: Final = Timeouts(tcp=900, tcp_fin=120, udp=300)
 _MODULE: Final = "ip_vs"
 _NAME: Final = b"IPVS\0"
 _CONTROL, _GET_FAMILY, _FAMILY_ID, _FAMILY_NAME = 0x10, 3, 1, 2
@@ -73,6 +74,8 @@ _PROTOCOLS: Final = {number: protocol for protocol, number in _NUMBERS.items()}
 _FORWARDING_MASK: Final = 0x7
 _SCHEDULER_FILE: Final = re.compile(rf"\b{_MODULE}_(?P<name>\w+)\.ko")
 _NO_SCHEDULERS: Final = frozenset({"ftp", "pe_sip"})
+_PROVEN: Final[set[str]] = set()
+"""Schedulers that were tried in this process: their modules stay."""
 _NO_IPVS: Final = "this kernel has no IPVS"
 _GONE: Final = {errno.ESRCH, errno.ENOENT}
 _ADDED: Final = {Verb.ADD_SERVICE: Verb.EDIT_SERVICE, Verb.ADD_DESTINATION: Verb.EDIT_DESTINATION}
@@ -118,15 +121,15 @@ def observe() -> Objects:
     return objects
 
 
-def timeouts() -> Timeouts | None:
-    """Return how long connections are remembered; None where the kernel has no IPVS, or not yet.
+def timeouts() -> Timeouts:
+    """Return how long connections are remembered; where IPVS is not loaded, how long it would begin with.
 
     Raises:
         HostError: It cannot be read.
     """
     with _connected("reading the timeouts of IPVS") as link:
         if link is None:
-            return None
+            return _FIRST_TIMEOUTS
         told = link.ask(_GET_CONFIG)
     return Timeouts(_number(told, _TCP), _number(told, _TCP_FIN), _number(told, _UDP))
 
@@ -200,11 +203,12 @@ def load(run: Runner, names: Iterable[str] = ()) -> None:
             said = missing.message
         if not is_loaded():
             raise HostError(f"{_NO_IPVS}, and it cannot be loaded: {said}", hint=_hint())
-    wanted = tuple(sorted(set(names)))
+    wanted = tuple(sorted(set(names) - _PROVEN))
 
     def probe() -> None:
         for name in wanted:
             _probe(name)
+            _PROVEN.add(name)
 
     if not wanted:
         return

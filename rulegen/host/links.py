@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 BATCH: Final = 200
 _SCOPE_LINK: Final = 253
 _KIND: Final = "dummy"
+_ONLY_WHEN_ASKED: Final = {"ifa_preferred": 0, "ifa_valid": 0xFFFFFFFF, "cstamp": 0, "tstamp": 0}
+"""Deprecated from the start (RFC 4862, 5.5.4): it answers, but the kernel never chooses it as a source. Else packets
+that are masqueraded would leave with the address of any Service that is nearer to where they go (RFC 6724, 5, rule 8)
+than the node's own."""
 _NEW_ADDRESS, _DELETE_ADDRESS = 20, 21
 
 
@@ -139,6 +143,8 @@ def _encoded(command: Command, index: int, seq: int) -> bytes:
     message["prefixlen"], message["index"] = key.length, index
     message["attrs"] = [("IFA_LOCAL", str(key.address)), ("IFA_ADDRESS", str(key.address))]
     is_new = command.verb is Verb.BIND
+    if is_new and key.address.version == 6:
+        message["attrs"].append(("IFA_CACHEINFO", _ONLY_WHEN_ASKED))
     message["header"]["type"] = _NEW_ADDRESS if is_new else _DELETE_ADDRESS
     flags = netlink.REQUEST | netlink.ACK
     message["header"]["flags"] = flags | (netlink.CREATE | netlink.EXCLUSIVE if is_new else 0)
