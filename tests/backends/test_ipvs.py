@@ -1,4 +1,4 @@
-"""What a Service comes to in ipvs mode where kube-proxy's corpus does not reach: strict semantics, modes that change."""
+"""What a Service comes to in ipvs mode where kube-proxy's corpus does not reach: strict semantics, the node itself."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rulegen.kube import objects as k
 from rulegen.kube.world import ObjectName, ServiceInput, World
 from rulegen.languages.ipset.state import EntryKey
 from rulegen.languages.iptables.ruleset import ChainName
-from rulegen.languages.ipvs.state import RealServerKey, VirtualServerKey
+from rulegen.languages.ipvs.state import RealServerKey, Timeouts, VirtualServerKey
 from rulegen.languages.links.state import Links
 from rulegen.model.facts import HostFacts, Interface
 from rulegen.model.ir import Semantics
@@ -132,9 +132,9 @@ def test_connections_are_not_put_off_by_kernels_that_would(kernel, expected):
 def test_timeouts_that_are_not_asked_for_stay():
     options = Options(mode="ipvs", ipvs_timeouts=(700, 0, 200), **OPTIONS)
     wants = compile_model(resolve(World(), options, FACTS, FACTS.families), "ipvs", counts=False)
-    observed = Observed(rulesets={}, sets={}, servers={}, links=Links(), timeouts=(900, 120, 300))
+    observed = Observed(rulesets={}, sets={}, servers={}, links=Links(), timeouts=Timeouts(900, 120, 300))
     plan = plan_node(wants, observed, FACTS)
     assert plan.timeouts is not None
     assert plan.timeouts.after == (700, 120, 200)
-    again = Observed(rulesets={}, timeouts=(700, 120, 200))
+    again = Observed(rulesets={}, timeouts=Timeouts(700, 120, 200))
     assert plan_node(wants, again, FACTS).timeouts is None
