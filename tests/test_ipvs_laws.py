@@ -208,7 +208,7 @@ def _is_refused(node: NodeKernel, frontend: Frontend) -> bool:
 
 
 def _port(spec: str) -> int:
-    return int(spec.split("--dport ")[1].split()[0])
+    return int(spec.split("--dport ")[1].split(maxsplit=1)[0])
 
 
 def _ends(nat: dict[str, list[str]], chain: str) -> Iterator[str]:

@@ -47,11 +47,21 @@ class VirtualServerKey(NamedTuple):
 
 
 class RealServerKey(NamedTuple):
-    """Key of a real server of a virtual server. It sorts behind that."""
+    """Key of a real server of a virtual server. It sorts behind that; in a tunnel it may be of another family."""
 
     frontend: Frontend
     address: Address
     port: int
+
+    def __lt__(self, other: object) -> bool:
+        return _rank(self) < _rank(other)
+
+
+def _rank(key: object) -> tuple[object, ...]:
+    """Return by what keys are sorted: addresses of two families cannot be compared."""
+    if isinstance(key, RealServerKey):
+        return key.frontend, key.address.version, key.address, key.port
+    return tuple(key) if isinstance(key, tuple) else ()
 
 
 class Forwarding(enum.Enum):

@@ -126,8 +126,8 @@ def _lines(objects: Mapping[Key, Value]) -> Iterator[str]:
             yield f"-A {virtual_server_words(key.frontend, value)}"
 
 
-def _read_line(line: str) -> Iterator[tuple[Key, Value]]:
-    """Yield what a line tells; nothing for one of a firewall mark.
+def _read_line(line: str) -> dict[Key, Value]:
+    """Return what a line tells; nothing for one of a firewall mark.
 
     Raises:
         ValueError, KeyError, StopIteration: It is no such line.
@@ -137,15 +137,14 @@ def _read_line(line: str) -> Iterator[tuple[Key, Value]]:
     if verb not in {"-A", "-a"}:
         raise ValueError(verb)
     if kind in {"-f", "--fwmark-service"}:
-        return
+        return {}
     frontend = Frontend.of(_PROTOCOLS[kind], *_host_port(name))
     if verb == "-A":
-        yield VirtualServerKey(frontend), _read_virtual(words)
-        return
+        return {VirtualServerKey(frontend): _read_virtual(words)}
     if next(words) not in {"-r", "--real-server"}:
         raise ValueError(line)
     real = _host_port(next(words))
-    yield RealServerKey(frontend, *real), _read_real(words)
+    return {RealServerKey(frontend, *real): _read_real(words)}
 
 
 def _read_virtual(words: Iterator[str]) -> VirtualServer:
