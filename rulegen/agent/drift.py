@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from rulegen.plan.objects import draining_text
+
 if TYPE_CHECKING:
     from collections.abc import Collection
 
@@ -31,9 +33,10 @@ def damage(plan: Plan, changed: Collection[ObjectName]) -> list[Damage]:
         changed: Services that changed since: what concerns them is no damage.
     """
     own = {str(name) for name in changed}
+    ended = {draining_text(key) for part in plan.objects.values() for key in part.ended}
     found = []
     for item in plan.items:
-        if item.language == "conntrack" or (item.owner and item.owner in own):
+        if item.language == "conntrack" or (item.owner and item.owner in own) or item.name in ended:
             continue
         done = {"add": "was taken away", "change": "was changed", "delete": "was put there"}[item.action.word]
         family = f" [{item.family}]" if item.family else ""

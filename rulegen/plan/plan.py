@@ -51,11 +51,13 @@ class ObjectPlan:
         changes: By language, in order of key.
         desired: By language, all that is wanted; empty where that is not needed to make the changes.
         draining: Real servers that are on their way out, about which nothing is to be done yet.
+        ended: Those whose connections have ended: they are deleted.
     """
 
     changes: Mapping[str, Changes]
     desired: Mapping[str, Mapping[Any, Any]] = field(default_factory=lambda: MappingProxyType({}))
     draining: tuple[RealServerKey, ...] = ()
+    ended: tuple[RealServerKey, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,17 +149,20 @@ def plan_objects(
     changes: dict[str, Changes] = {}
     items: list[Item] = []
     leaving: tuple[RealServerKey, ...] = ()
+    ended: tuple[RealServerKey, ...] = ()
     for language, there in observed.items():
         wanted = desired.get(language, {})
         found_ = diff(there, wanted)
         if language == IPVS:
             found_ = tuple(gracefully(found_))
             changed = {change.key for change in found_}
-            leaving = tuple(key for key in draining(there, wanted) if key not in changed)
+            out = draining(there, wanted)
+            leaving = tuple(key for key in out if key not in changed)
+            ended = tuple(key for key in out if key in changed)
         changes[language] = found_
         seen = objects.Seen(language, family, there, wanted, owners.get(language, {}))
         items += objects.items(found_, seen)
-    return ObjectPlan(changes, desired, leaving), items
+    return ObjectPlan(changes, desired, leaving, ended), items
 
 
 def plan_sysctls(observed: Mapping[str, str], desired: Mapping[str, str]) -> tuple[Change[str, str], ...]:
