@@ -5,6 +5,7 @@ The order is that of `rulegen.road.order`; before all, schedulers that virtual s
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -14,15 +15,21 @@ from rulegen.host import conntrack, ipset, iptables, ipvs, links, nfacct, sysctl
 from rulegen.host.restore_error import RestoreError
 from rulegen.host.variant import Variant
 from rulegen.languages.iptables.script import CHAINS_PER_COMMIT
-from rulegen.languages.ipvs.state import VirtualServer
+from rulegen.languages.ipvs.state import RealServer, VirtualServer
 from rulegen.road import order
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from rulegen.host.runner import Runner
+    from rulegen.languages.ipvs.state import Frontend
     from rulegen.plan.plan import Plan
     from rulegen.road.order import Work
+
+
+LEAVE_S = 10.0
+"""How long connections of virtual servers may go on that another mode takes over from."""
+LOOK_S = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +141,8 @@ class _Writer:
                 ipset.restore(self._run, text)
             case order.Serve(commands):
                 ipvs.write(commands)
+            case order.Await(frontends):
+                _await(frontends)
             case order.Bind(commands):
                 links.write(commands)
             case order.Remember(timeouts):
@@ -150,3 +159,19 @@ class _Writer:
             if self._on_refused is None:
                 raise
             self._on_refused(name, error)
+
+
+def _await(frontends: Collection[Frontend]) -> None:
+    """Wait until virtual servers have no established connection, for a while at most.
+
+    Raises:
+        HostError: They cannot be read.
+    """
+    until = time.monotonic() + LEAVE_S
+    while time.monotonic() < until:
+        time.sleep(LOOK_S)  # also before the first look: a handshake is no connection yet
+        there = ipvs.observe().items()
+        if not any(
+            key.frontend in frontends and isinstance(value, RealServer) and value.active for key, value in there
+        ):
+            return

@@ -418,6 +418,7 @@ def _real_server(destination: Mapping[int, bytes]) -> RealServer:
         upper=_number(destination, _UPPER),
         lower=_number(destination, _LOWER),
         connections=_number(destination, _ACTIVE) + _number(destination, _INACTIVE),
+        active=_number(destination, _ACTIVE),
     )
 
 

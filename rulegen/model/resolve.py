@@ -33,6 +33,9 @@ def resolve(world: World, options: Options, facts: HostFacts, families: Sequence
     if told is None:
         warnings.add(f"no Node {name!r} among the objects: its zone, addresses and pod CIDRs are unknown")
     site = resolve_site(told, name, options, facts)
+    if options.mode == "ipvs" and facts.schedulers is not None and options.ipvs_scheduler not in facts.schedulers:
+        offered = ", ".join(sorted(facts.schedulers)) or "none"
+        warnings.add(f"this kernel does not offer the IPVS scheduler {options.ipvs_scheduler!r}, but {offered}")
     nodes = {f: resolve_node(f, site, told, options, facts, warnings.add) for f in families}
     table = ServiceTable(site, families, oldest_wins=options.oldest_claim_wins)
     for service in sorted(world.services):

@@ -202,7 +202,7 @@ def plan_cleanup(
     for family, ruleset in observed.rulesets.items():
         layout = backend.cleanup_layout(ruleset)
         part, items = plan_family(family, ruleset, wanted(()), layout)
-        families[family] = part, [replace(item, drift=None) for item in items]
+        families[family] = replace(part, switches=False), [replace(item, drift=None) for item in items]
         there = _there(observed, family, {}, addresses, excluded)
         kept = {language: _kept(language, Union(), there, ruleset, layout) for language in there}
         objects[family] = plan_objects(family, there, kept, {})

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from rulegen.diff import Change
     from rulegen.languages.iptables.state import Key, Objects, Value
-    from rulegen.languages.ipvs.state import Timeouts
+    from rulegen.languages.ipvs.state import Frontend, Timeouts
     from rulegen.model.conntrack import Flow
     from rulegen.net import Family
     from rulegen.plan.plan import Plan
@@ -61,6 +61,13 @@ class Serve:
 
 
 @dataclass(frozen=True, slots=True)
+class Await:
+    """Give connections that virtual servers have some time to end; no new ones come to them."""
+
+    frontends: frozenset[Frontend]
+
+
+@dataclass(frozen=True, slots=True)
 class Bind:
     """Do these to devices and their addresses, one after the other."""
 
@@ -89,7 +96,7 @@ class Forget:
     flows: tuple[Flow, ...]
 
 
-Work = Count | Restore | Fill | Serve | Bind | Remember | Parameter | Forget
+Work = Count | Restore | Fill | Serve | Await | Bind | Remember | Parameter | Forget
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +147,7 @@ class _Order:
         for family, links in self._links.items():
             yield from _bind(f"{family} addresses, bound", links.bind)
         yield from self._rules(before=False)
+        yield from self._await()
         for family, links in self._links.items():
             yield from _bind(f"{family} addresses, unbound", links.unbind)
         for family, servers in self._servers.items():
@@ -165,6 +173,13 @@ class _Order:
     ) -> Iterator[Task]:
         for restore in iptables_script.script(changes, desired, chains_per_commit=self._chains_per_commit):
             yield Task(f"{family} {restore.title}", Restore(family, restore.text))
+
+    def _await(self) -> Iterator[Task]:
+        """Where another mode takes over, requests that IPVS has begun to answer are answered."""
+        families = [family for family, part in self._plan.iptables.items() if part.switches and family in self._servers]
+        leaving = {command.key.frontend for family in families for command in self._servers[family].shrink}
+        if leaving:
+            yield Task(f"connections of {len(leaving)} virtual servers, waited for", Await(frozenset(leaving)))
 
     def _fill(self, title: str, texts: Mapping[Family, str]) -> Iterator[Task]:
         for family, text in texts.items():

@@ -123,6 +123,7 @@ class RealServer:
         forwarding: How packets reach it.
         upper, lower: Numbers of connections at which it gets no more, and again some; 0 for no bound.
         connections: Active and inactive ones now; None where nobody counted. An observation, so no part of equality.
+        active: The active ones among them, which are established.
     """
 
     weight: int = 1
@@ -130,6 +131,7 @@ class RealServer:
     upper: int = 0
     lower: int = 0
     connections: int | None = field(default=None, compare=False)
+    active: int | None = field(default=None, compare=False)
 
 
 Key = VirtualServerKey | RealServerKey
