@@ -29,13 +29,15 @@ class Rulegen:
     """Runs rulegen on the lab's node, for one variant.
 
     Attributes:
-        served: What the node serves, as far as this knows: a world need not be applied twice.
+        options: What `plan` and `apply` are given more.
+        served: What the node serves and with which options, as far as this knows: a world need not be applied twice.
     """
 
     def __init__(self, lab: Lab, variant: Variant) -> None:
         self.lab = lab
         self.variant = variant
-        self.served: tuple[str, str] | None = None
+        self.options: tuple[str, ...] = ()
+        self.served: tuple[str, str, tuple[str, ...]] | None = None
         self._config = lab.folder / "config.json"
         self._objects = lab.folder / "objects.json"
 
@@ -46,7 +48,7 @@ class Rulegen:
         """Return the command line of a verb on the files last written: the one place that knows its form."""
         given = list(more)
         if verb != "cleanup":
-            given += ["-f", str(self._objects), "--config", str(self._config), "--node", topology.NODE]
+            given += ["-f", str(self._objects), "--config", str(self._config), "--node", topology.NODE, *self.options]
         if verb != "plan":
             given.append("-y")
         return self._command(verb, *given)
@@ -91,11 +93,12 @@ class Rulegen:
         self.served = None
         return self.lab.node.run(self.argv("cleanup"), timeout_s=120).check()
 
-    def serve(self, apps: Iterable[App], config: str | None = None) -> None:
+    def serve(self, apps: Iterable[App], config: str | None = None, *options: str) -> None:
         """Make the node serve Apps, unless it does; forget all connections made so far."""
-        wanted = (manifests.world(apps), config or manifests.configuration())
+        wanted = (manifests.world(apps), config or manifests.configuration(), options)
         if self.served != wanted:
-            self.apply(*wanted)
+            self.options = options
+            self.apply(*wanted[:2])
             self.served = wanted
         self.lab.node.run(["conntrack", "-F"]).check()
 
