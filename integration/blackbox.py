@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from integration.lab.lab import Lab
     from integration.manifests import App
 
-Variant = Literal["nft", "legacy"]
+Variant = Literal["nft", "legacy", "ipvs"]
+"""Where Services are made: rules of one kind of iptables; or IPVS, with rules of iptables-legacy beside it."""
+
 Verb = Literal["plan", "apply", "cleanup"]
 
 NO_CHANGES, CHANGES = 0, 2
@@ -24,16 +26,18 @@ NO_CHANGES, CHANGES = 0, 2
 
 
 class Rulegen:
-    """Runs rulegen on the lab's node, for one variant of iptables.
+    """Runs rulegen on the lab's node, for one variant.
 
     Attributes:
-        served: What the node serves, as far as this knows: a world need not be applied twice.
+        options: What `plan` and `apply` are given more.
+        served: What the node serves and with which options, as far as this knows: a world need not be applied twice.
     """
 
     def __init__(self, lab: Lab, variant: Variant) -> None:
         self.lab = lab
         self.variant = variant
-        self.served: tuple[str, str] | None = None
+        self.options: tuple[str, ...] = ()
+        self.served: tuple[str, str, tuple[str, ...]] | None = None
         self._config = lab.folder / "config.json"
         self._objects = lab.folder / "objects.json"
 
@@ -44,13 +48,15 @@ class Rulegen:
         """Return the command line of a verb on the files last written: the one place that knows its form."""
         given = list(more)
         if verb != "cleanup":
-            given += ["-f", str(self._objects), "--config", str(self._config), "--node", topology.NODE]
+            given += ["-f", str(self._objects), "--config", str(self._config), "--node", topology.NODE, *self.options]
         if verb != "plan":
             given.append("-y")
         return self._command(verb, *given)
 
     def _command(self, verb: Verb, *given: str) -> list[str]:
-        return [sys.executable, "-W", "error", "-m", "rulegen", verb, "--variant", self.variant, *given]
+        mode = ("--mode", "ipvs") if self.variant == "ipvs" and verb != "cleanup" else ()
+        tables = "legacy" if self.variant == "ipvs" else self.variant
+        return [sys.executable, "-W", "error", "-m", "rulegen", verb, "--variant", tables, *mode, *given]
 
     def write(self, world: str, config: str | None = None) -> None:
         """Write objects and configuration to where the next command reads them."""
@@ -87,11 +93,12 @@ class Rulegen:
         self.served = None
         return self.lab.node.run(self.argv("cleanup"), timeout_s=120).check()
 
-    def serve(self, apps: Iterable[App], config: str | None = None) -> None:
+    def serve(self, apps: Iterable[App], config: str | None = None, *options: str) -> None:
         """Make the node serve Apps, unless it does; forget all connections made so far."""
-        wanted = (manifests.world(apps), config or manifests.configuration())
+        wanted = (manifests.world(apps), config or manifests.configuration(), options)
         if self.served != wanted:
-            self.apply(*wanted)
+            self.options = options
+            self.apply(*wanted[:2])
             self.served = wanted
         self.lab.node.run(["conntrack", "-F"]).check()
 

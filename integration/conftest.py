@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, NoReturn, get_args
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
@@ -14,12 +14,17 @@ from integration.blackbox import Rulegen, Variant
 from integration.lab.containers import Containers
 from integration.lab.lab import Lab, Unavailable, build
 from integration.lab.namespaces import Namespaces
+from integration.uml.outside import pytest_runtest_protocol, pytest_sessionfinish
 
 if TYPE_CHECKING:
     from integration.ingress.lab import IngressLab
     from integration.ingress.node import Node
 
-VARIANTS = get_args(Variant)
+__all__ = ["pytest_runtest_protocol", "pytest_sessionfinish"]
+
+VARIANTS: tuple[Variant, ...] = ("nft", "legacy")
+"""What tests are run for that do not say more; those with the mark `ipvs` are run for that too."""
+
 DRIVERS = (Namespaces, Containers)
 
 DriverType = type[Namespaces] | type[Containers]
@@ -29,6 +34,7 @@ LabMaker = Callable[[DriverType, str], Lab]
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the mark that narrows a test to some variants."""
     config.addinivalue_line("markers", "variants(*names): the variants of iptables that a test is about, if not all")
+    config.addinivalue_line("markers", "ipvs: a test that is about IPVS too")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -39,6 +45,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
         containers = parameters.get("driver") is Containers
         item.add_marker(pytest.mark.containers if containers else pytest.mark.kernel)
+        if parameters.get("variant") == "ipvs":
+            item.add_marker(pytest.mark.uml)
+        if item.get_closest_marker("uml"):
+            item.add_marker(pytest.mark.xdist_group("uml"))
         if not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(str(parameters.get("variant", "nft"))))
 
@@ -47,7 +57,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run each test for each variant, each family and each driver that it asks for by name."""
     if "variant" in metafunc.fixturenames:
         only = metafunc.definition.get_closest_marker("variants")
-        metafunc.parametrize("variant", only.args if only else VARIANTS, scope="session")
+        further = ("ipvs",) if metafunc.definition.get_closest_marker("ipvs") else ()
+        metafunc.parametrize("variant", (*(only.args if only else VARIANTS), *further), scope="session")
     if "family" in metafunc.fixturenames:
         metafunc.parametrize("family", (4, 6), ids=("v4", "v6"))
     if "driver" in metafunc.fixturenames:

@@ -35,7 +35,7 @@ class App:
         targets: Other target ports of some hosts, as named target ports have.
         hints: Zones that each host's endpoint is hinted to.
         ranges: Load balancer source ranges.
-        spec: More fields of the Service's spec.
+        annotations: Of the Service.
     """
 
     name: str
@@ -55,6 +55,7 @@ class App:
     target: int = topology.PORTS[0]
     targets: Mapping[str, int] = field(default_factory=dict)
     hints: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def node_port(self) -> int:
@@ -112,7 +113,9 @@ class App:
         if self.type == "LoadBalancer":
             given = [{"ip": str(self.lb_ip(family)), "ipMode": "VIP"} for family in self.families]
             status = {"loadBalancer": {"ingress": given}}
-        metadata = {"name": self.name, "namespace": "lab"}
+        metadata: Document = {"name": self.name, "namespace": "lab"}
+        if self.annotations:
+            metadata["annotations"] = dict(self.annotations)
         return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec, "status": status}
 
     def _slices(self) -> list[Document]:

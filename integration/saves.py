@@ -26,7 +26,7 @@ _TABLES = ("raw", "mangle", "nat", "filter")
 
 def tool(variant: str, family: Family) -> str:
     """Return the name of the tool for a variant and family, without `-save` or `-restore`."""
-    return f"{'iptables' if family == 4 else 'ip6tables'}-{variant}"
+    return f"{'iptables' if family == 4 else 'ip6tables'}-{'legacy' if variant == 'ipvs' else variant}"
 
 
 def save(node: Host, variant: str) -> dict[Family, str]:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from integration.flows import DROPPED, REFUSED, Flow, check, kept, masked
+from integration.flows import DROPPED, REFUSED, Flow, check, kept, masked, via
 from integration.manifests import App
 
 if TYPE_CHECKING:
-    from integration.blackbox import Rulegen
-    from integration.flows import Served
+    from integration.blackbox import Rulegen, Variant
+    from integration.flows import Served, Turned
     from integration.lab.hosts import Family, Transport
     from integration.lab.lab import Lab
+
+pytestmark = pytest.mark.ipvs
+
+Row = tuple[str, str, str]
+"""Who asks, which Service, by which way."""
 
 POD, NODE, CLIENT = "pod-c", "node1", "client"
 """Who asks: a pod on the node that is no endpoint itself, the node, and a host outside."""
@@ -189,11 +195,49 @@ FLOWS = (
 )
 
 
+# A virtual server has one pool, whoever asks; with local endpoints it is those.
+POOLED: dict[Row, Served | Turned] = {
+    **{(POD, LOCAL.name, way): kept("pod-a") for way in ("node", "lb", "external")},
+    (NODE, LOCAL.name, "node"): masked("pod-a"),
+    (NODE, LOCAL.name, "lb"): via("pod-a"),
+    (NODE, LOCAL.name, "external"): via("pod-a"),
+    (POD, BOTH_LOCAL.name, "lb"): kept("pod-b"),
+}
+IPVS = POOLED | {
+    # Without local endpoints the others serve, unmasqueraded: the reply finds no way back to the node's own process.
+    (NODE, AWAY.name, "lb"): DROPPED,
+    (NODE, AWAY.name, "external"): DROPPED,
+    # And so they do for internal traffic, where there is an external frontend too.
+    (POD, OUTSIDE.name, "cluster"): kept("pod-x"),
+    (NODE, OUTSIDE.name, "cluster"): masked("pod-x"),
+    (CLIENT, OUTSIDE.name, "cluster"): masked("pod-x"),
+}
+"""What becomes of packets in kube-proxy's ipvs mode, where that is not what becomes of them in iptables mode."""
+
+STRICT = POOLED | {(POD, AWAY.name, way): masked("pod-x") for way in ("node", "lb", "external")}
+"""The same with strict semantics."""
+
+
+def _as_in(table: dict[Row, Served | Turned], flow: Flow) -> Flow:
+    return replace(flow, expect=table.get((flow.who, flow.app.name, flow.way), flow.expect))
+
+
 @pytest.mark.parametrize("flow", FLOWS, ids=str)
-def test_flow(lab: Lab, rulegen: Rulegen, flow: Flow, family: Family) -> None:
+def test_flow(lab: Lab, rulegen: Rulegen, variant: Variant, flow: Flow, family: Family) -> None:
     """A packet ends where the Service's rules of the API say, seen from both ends."""
     rulegen.serve(WORLD)
-    check(lab, flow, family)
+    check(lab, _as_in(IPVS, flow) if variant == "ipvs" else flow, family)
+
+
+@pytest.mark.variants
+@pytest.mark.parametrize("flow", EXTERNAL_LOCAL + INTERNAL_LOCAL + TERMINATING, ids=str)
+def test_flow_of_strict_semantics(lab: Lab, rulegen: Rulegen, flow: Flow, family: Family) -> None:
+    """IPVS keeps to the policies too; but it has one pool for all who ask, and masquerades where that is all it can."""
+    rulegen.serve(WORLD, None, "--ipvs-semantics", "strict")
+    told = _as_in(STRICT, flow)
+    if (flow.who, flow.app, flow.way, family) == (NODE, OUTSIDE, "cluster", 4):
+        told = replace(flow, expect=REFUSED)  # a virtual server without real ones says so to its own node
+    check(lab, told, family)
 
 
 @pytest.mark.parametrize(
@@ -205,13 +249,18 @@ def test_a_source_in_range_is_let_in(lab: Lab, rulegen: Rulegen, app: App, expec
 
 
 @pytest.mark.parametrize("protocol", ["TCP", "UDP"])
-def test_a_node_port_answers_on_loopback(lab: Lab, rulegen: Rulegen, protocol: Transport) -> None:
-    """IPv4 alone: the kernel never routes ::1 off the node."""
+def test_a_node_port_answers_on_loopback(lab: Lab, rulegen: Rulegen, variant: Variant, protocol: Transport) -> None:
+    """IPv4 alone: the kernel never routes ::1 off the node. No virtual server listens there."""
     rulegen.serve(WORLD)
-    check(lab, Flow(NODE, PORTED, "loopback", masked("pod-a", "pod-x"), protocol), 4)
+    expect = REFUSED if variant == "ipvs" else masked("pod-a", "pod-x")
+    check(lab, Flow(NODE, PORTED, "loopback", expect, protocol), 4)
 
 
-def test_what_is_no_port_of_a_service_is_left_alone(lab: Lab, rulegen: Rulegen, family: Family) -> None:
+def test_what_is_no_port_of_a_service_is_left_alone(
+    lab: Lab, rulegen: Rulegen, variant: Variant, family: Family
+) -> None:
+    """Where the address is the node's own, as with IPVS, it is refused, lest the node's programs answer there."""
     rulegen.serve(WORLD)
-    assert lab[POD].request("TCP", PLAIN.cluster_ip(family), 81).outcome == "unreachable"
+    expected = "refused" if variant == "ipvs" else "unreachable"
+    assert lab[POD].request("TCP", PLAIN.cluster_ip(family), 81).outcome == expected
     assert lab[CLIENT].request("TCP", lab.node.addresses(family)[0], 8080).name == "node1"

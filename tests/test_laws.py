@@ -190,10 +190,10 @@ def test_steps_of_single_services_end_where_the_whole_ends(before, after):
     kernel = foreign_kernel()
     old, new = compiled(before), compiled(after)
     apply(kernel, old, Family.IPV4)
-    had = {fragment.owner: fragment for fragment in old.fragments[Family.IPV4]}
-    wants = {fragment.owner: fragment for fragment in new.fragments[Family.IPV4]}
+    had = {fragment.owner: fragment for fragment in old.rules(Family.IPV4)}
+    wants = {fragment.owner: fragment for fragment in new.rules(Family.IPV4)}
     for owner in sorted(had.keys() | wants.keys()):
-        empty = type(new.fragments[Family.IPV4][0])(owner, Family.IPV4)
+        empty = type(new.rules(Family.IPV4)[0])(owner, Family.IPV4)
         for restore in script(step(had.get(owner, empty), wants.get(owner, empty))):
             kernel.restore(restore.text)
     assert is_converged(kernel, new, Family.IPV4)
@@ -222,5 +222,5 @@ def test_a_kernel_that_took_our_rules_prints_what_we_wrote(world):
     for family in Family:
         kernel = Kernel()
         apply(kernel, wants, family)
-        layout = wants.backend.layout(wants.model.nodes[family])
-        assert found(read(kernel.save(), "kernel", family), layout) == wanted(wants.fragments[family]).objects
+        layout = wants.backend.layout(wants.model.nodes[family], read("", "", family))
+        assert found(read(kernel.save(), "kernel", family), layout) == wanted(wants.rules(family)).objects

@@ -61,7 +61,7 @@ def compiled(world: World) -> Compiled:
 
 def unsorted_restore(wants: Compiled) -> str:
     """Return all rules as one script with chains in any order, as kube-proxy writes them."""
-    ruleset = ruleset_of(wants.fragments[Family.IPV4])
+    ruleset = ruleset_of(wants.rules(Family.IPV4))
     chance = random.Random(1)
     lines = []
     for table in ("filter", "mangle", "nat"):
@@ -84,7 +84,7 @@ def first_apply(wants: Compiled, variant: Variant) -> dict[str, float]:
 
 def single_changes(world: World, wants: Compiled, variant: Variant) -> dict[str, float]:
     """Take an endpoint of a Service away: what is written, and how long it takes from the slice to the kernel."""
-    fragments = {fragment.owner: fragment for fragment in wants.fragments[Family.IPV4]}
+    fragments = {fragment.owner: fragment for fragment in wants.rules(Family.IPV4)}
     sizes, times = [], []
     for number in range(0, TRIES * 3, 3):
         start = time.perf_counter()
@@ -104,7 +104,7 @@ def _one_endpoint_less(world: World, fragments: dict[str, Fragment], number: int
     name = ObjectName("bench", f"svc-{number}")
     told = msgspec.convert(endpoint_slice(number, 2), EndpointSlice)
     changed = World(services={name: replace(world.services[name], slices=(told,))}, nodes=world.nodes)
-    after = compiled(changed).fragments[Family.IPV4][1]
+    after = compiled(changed).rules(Family.IPV4)[1]
     (restore,) = script(step(fragments[str(name)], after))
     return restore.text
 

@@ -21,12 +21,14 @@ from rulegen.agent.tuning import tune
 from rulegen.agent.views import PATHS, views
 from rulegen.agent.writer import IdleWriter, KernelWriter
 from rulegen.errors import ConfigError, HostError
-from rulegen.host import nfacct
+from rulegen.host import ipvs, nfacct
 from rulegen.host.apiobjects import ApiObjects
 from rulegen.host.apiwatch import Watch
 from rulegen.host.nft_notices import Notice, Notices, Writers
+from rulegen.host.runner import run
 from rulegen.host.variant import Variant
 from rulegen.kube.build import build_world
+from rulegen.road import backend_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -96,9 +98,11 @@ class Agent:
             return self._run()
 
     def _run(self) -> str:
+        if self.services and self.mends and backend_of(self.options.mode).devices:
+            ipvs.load(run, (self.options.ipvs_scheduler,))
         writers = Writers()
         writer = (
-            KernelWriter.of_host(writers, self.facts, self.variant, self.forgetting)
+            KernelWriter.of_host(writers, self.facts, self.variant, self.forgetting, self.options.mode)
             if self.services
             else IdleWriter(self.facts)
         )

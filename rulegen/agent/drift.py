@@ -29,17 +29,18 @@ class Damage(NamedTuple):
     text: str
 
 
-def damage(items: Iterable[Item], changed: Collection[ObjectName]) -> list[Damage]:
+def damage(items: Iterable[Item], changed: Collection[ObjectName], ended: Collection[str] = ()) -> list[Damage]:
     """Return what others have changed, out of a plan of the whole.
 
     Args:
         items: Of a plan against the node, where all but `changed` was as wanted before.
         changed: Services that changed since: what concerns them is no damage.
+        ended: Names of items that only tell of an end in peace.
     """
     own = {str(name) for name in changed}
     found = []
     for item in items:
-        if item.language == "conntrack" or (item.owner and item.owner in own):
+        if item.language == "conntrack" or (item.owner and item.owner in own) or item.name in ended:
             continue
         done = {"add": "was taken away", "change": "was changed", "delete": "was put there"}[item.action.word]
         family = f" [{item.family}]" if item.family else ""

@@ -22,6 +22,7 @@ from rulegen.kube.cluster import Cluster, Touched
 from rulegen.kube.events import Changed, Gone
 from rulegen.kube.objects import EndpointSlice, Ingress, Service
 from rulegen.model.ir import Delivery
+from rulegen.plan.objects import draining_text
 from rulegen.road.services import ServiceRules
 
 if TYPE_CHECKING:
@@ -298,6 +299,8 @@ class Loop:
             HostError: It cannot be read or written.
         """
         began, generation = self.clock(), self.state.desired
+        if self.writer.moved():
+            self._rules = None
         is_first = self._rules is None
         changed, self._dirty = self._dirty, Touched(site=self._dirty.site)
         touched = changed.services
@@ -314,6 +317,7 @@ class Loop:
                 found = reading.result()
             plan = self.writer.plan(self._rules.compiled(), found)
             self._write(plan, is_first=is_first, changed=touched)
+            self._rules.drain_only(plan)
         except HostError:
             self._rules, self._dirty.services = None, self._dirty.services | changed.services
             raise
@@ -358,8 +362,8 @@ class Loop:
             return
         self._counted = generation
         tables = Counter[str]()
-        for fragments in compiled.fragments.values():
-            for fragment in fragments:
+        for family in compiled.fragments:
+            for fragment in compiled.rules(family):
                 for name, chain in fragment.exact.items():
                     tables[name.table] += len(chain)
                 for block in fragment.blocks:
@@ -429,7 +433,8 @@ class Loop:
 
     def _write(self, plan: Plan, *, is_first: bool, changed: set[ObjectName]) -> None:
         if not (is_first and self.mends):
-            found = damage(plan.items, changed if self.mends else ())
+            ended = {draining_text(key) for part in plan.objects.values() for key in part.ended}
+            found = damage(plan.items, changed if self.mends else (), ended)
             tell(found, self.state, self.journal, self.announce_damage, mended=self.mends)
         self.state.gauge("drift_unmended", 0 if self.mends else len(plan.items))
         if plan.is_empty or not self.mends:

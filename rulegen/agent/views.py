@@ -12,10 +12,14 @@ import msgspec
 
 from rulegen.agent.servers import AS_JSON, Reply
 from rulegen.errors import HostError
+from rulegen.languages.ipset.state import format_sets
 from rulegen.languages.iptables.ruleset import format_ruleset
 from rulegen.languages.iptables.state import ruleset_of
+from rulegen.languages.ipvs.text import format_servers
+from rulegen.languages.links.state import format_links
 from rulegen.model.document import model_document
 from rulegen.plan import show
+from rulegen.plan.fragments import IPSET, IPVS, LINKS
 from rulegen.plan.plan import Plan, with_site
 
 if TYPE_CHECKING:
@@ -96,17 +100,24 @@ def _port_lines(port: ServicePort) -> Iterator[str]:
 
 
 def _text_of_rules(compiled: Compiled) -> str:
-    return "".join(
-        f"# {family}\n{format_ruleset(ruleset_of(fragments))}" for family, fragments in compiled.fragments.items()
-    )
+    """Return what is wanted as the standard tools load it: rules, and sets and servers where the mode has them."""
+    parts = [(str(f), format_ruleset(ruleset_of(compiled.rules(f)))) for f in compiled.fragments]
+    if compiled.backend.devices:
+        addresses = format_links(compiled.backend.devices, compiled.objects(LINKS))
+        parts += [
+            ("ipset", format_sets(compiled.objects(IPSET))),
+            ("ipvsadm", format_servers(compiled.objects(IPVS))),
+            ("addresses", addresses),
+        ]
+    return "".join(f"# {title}\n{text}" for title, text in parts)
 
 
 def _rules_document(compiled: Compiled) -> dict[str, Any]:
     """Return rules by family, table and chain."""
     families: dict[str, dict[str, dict[str, list[str]]]] = {}
-    for family, fragments in compiled.fragments.items():
+    for family in compiled.fragments:
         tables = families.setdefault(str(family), {})
-        for name, chain in ruleset_of(fragments).chains.items():
+        for name, chain in ruleset_of(compiled.rules(family)).chains.items():
             tables.setdefault(name.table, {})[name.chain] = [rule.line for rule in chain.rules]
     return {"schemaVersion": show.SCHEMA_VERSION, "kind": "Rules", "node": compiled.model.node_name, "rules": families}
 

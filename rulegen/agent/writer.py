@@ -7,21 +7,21 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from rulegen.errors import HostError
-from rulegen.host import conntrack, iptables, nfacct, nft_notices, sysctl, variant
+from rulegen.host import conntrack, nfacct, nft_notices, sysctl, variant
 from rulegen.host.apply import perform, steps
+from rulegen.host.facts import interfaces
+from rulegen.host.observe import observe, print_rules
 from rulegen.host.runner import run
 from rulegen.host.variant import VariantChoice
-from rulegen.languages.iptables.ruleset import read
-from rulegen.languages.iptables.script import CHAINS_PER_COMMIT, is_large, script
 from rulegen.model.conntrack import Forgetting, Frontend, frontends_of, stale_flows
 from rulegen.net import Protocol
 from rulegen.plan.plan import Plan
-from rulegen.road import Observed, plan_node
+from rulegen.road import backend_of, plan_node
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from rulegen.errors import HostError
     from rulegen.host.runner import Command, Completed, Runner
     from rulegen.kube.world import ObjectName
     from rulegen.model.conntrack import Flow
@@ -73,6 +73,7 @@ class KernelWriter:
         forgetting: Which stale UDP flows are forgotten.
         refused: Kernel parameters that may not be written here, each with the reason.
         commits: How many commits of rules we have made.
+        has_objects: Whether the mode keeps sets and virtual servers.
         on_forgotten: Is told of each look at connections: how long it took, and how many were forgotten.
     """
 
@@ -82,18 +83,20 @@ class KernelWriter:
     forgetting: Forgetting = Forgetting.ALL
     refused: dict[str, str] = field(default_factory=dict)
     commits: int = 0
+    has_objects: bool = False
     on_forgotten: Callable[[float, int], None] = lambda _seconds, _count: None
 
     @classmethod
     def of_host(
-        cls, run: Runner, facts: HostFacts, forced: variant.Variant | None, forgetting: Forgetting
+        cls, run: Runner, facts: HostFacts, forced: variant.Variant | None, forgetting: Forgetting, mode: str
     ) -> KernelWriter:
-        """Return the writer for this host's variant.
+        """Return the writer for this host's variant and a mode.
 
         Raises:
             HostError: There is no iptables.
         """
-        return cls(run, variant.choose(run, forced), facts, forgetting)
+        has_objects = bool(backend_of(mode).devices)
+        return cls(run, variant.choose(run, forced), facts, forgetting, has_objects=has_objects)
 
     def read(self) -> Reading:
         """Read the kernel; another thread may decide meanwhile what is wanted.
@@ -106,7 +109,8 @@ class KernelWriter:
         if generation is None:
             digest = _digest(texts)
         flows = tuple(flow for family in self.facts.families for flow in conntrack.list_flows(self.run, family))
-        return Reading(texts, flows, Mark(generation, commits, digest))
+        # Of virtual servers and sets nothing tells.
+        return Reading(texts, flows, None if self.has_objects else Mark(generation, commits, digest))
 
     def plan(self, compiled: Compiled, reading: Reading | None = None) -> Plan:
         """Return what must change for the kernel to be as compiled.
@@ -119,13 +123,29 @@ class KernelWriter:
             HostError: It cannot be read.
         """
         reading = reading or self.read()
-        place = f"iptables-{self.choice.variant} on this host"
-        rulesets = {family: read(text, place, family) for family, text in reading.texts.items()}
-        counters = tuple(nfacct.counters()) if compiled.counts else None
-        observed = Observed(rulesets=rulesets, flows=reading.flows, counters=counters)
+        observed = observe(
+            self.run,
+            self.choice.variant,
+            reading.texts,
+            needs_sets=bool(compiled.backend.devices),
+            flows=reading.flows,
+            counters=tuple(nfacct.counters()) if compiled.counts else None,
+        )
         names = [name for name in self.facts.sysctls if name not in self.refused]
         facts = replace(self.facts, sysctls=sysctl.read_all(names))
         return plan_node(compiled, observed, facts, (), self.forgetting)
+
+    def moved(self) -> bool:
+        """Look whether the node's own addresses have changed, and go on with those that it has now.
+
+        Raises:
+            HostError: They cannot be read.
+        """
+        if not self.has_objects:
+            return False
+        before = [set(self.facts.addresses(family)) for family in self.facts.families]
+        self.facts = replace(self.facts, interfaces=interfaces())
+        return before != [set(self.facts.addresses(family)) for family in self.facts.families]
 
     def is_untouched(self, mark: Mark) -> bool:
         """Whether nobody but us has written rules since a moment.
@@ -150,17 +170,13 @@ class KernelWriter:
         Raises:
             ApplyError: A write failed; says what was written.
         """
-        work = steps(replace(plan, sysctls=()), self._run, self.choice.variant, wait_s=LOCK_WAIT_S)
+        work = steps(plan, self._run, self.choice.variant, wait_s=LOCK_WAIT_S, on_refused=self._refuse)
         perform(work)
-        written = 0
-        for name, _, value in plan.sysctls:
-            try:
-                if value is not None:
-                    sysctl.write(name, value)
-                    written += 1
-            except HostError as error:  # as in a container, whose parameters are read-only: the rules matter more
-                self.refused[name] = error.message
-        return len(work) + written
+        return len(work)
+
+    def _refuse(self, name: str, error: HostError) -> None:
+        """Go on without a parameter, as in a container, whose parameters are read-only: the rules matter more."""
+        self.refused[name] = error.message
 
     def write_update(self, update: Update, before: dict[ObjectName, Service | None]) -> int:
         """Write what changes of some Services come to; return how many calls it took.
@@ -172,13 +188,9 @@ class KernelWriter:
         Raises:
             HostError: A write failed: what is in the kernel must be read anew.
         """
-        calls = 0
-        chains = CHAINS_PER_COMMIT if self.choice.variant is variant.Variant.NFT else None
-        for family, changes in update.changes.items():
-            comments = not is_large(update.chains[family])
-            for restore in script(changes, None, chains_per_commit=chains, comments=comments):
-                iptables.restore(self._run, self.choice.variant, family, restore.text, wait_s=LOCK_WAIT_S)
-                calls += 1
+        work = steps(update.plan, self._run, self.choice.variant, wait_s=LOCK_WAIT_S)
+        perform(work)
+        calls = len(work)
         touched = [name for name, service in update.services.items() if _has_udp(service) or _has_udp(before.get(name))]
         return calls + self._forget([before.get(name) for name in touched], [update.services[name] for name in touched])
 
@@ -192,7 +204,7 @@ class KernelWriter:
         return nft_notices.generation() if self.choice.variant is variant.Variant.NFT else None
 
     def _texts(self) -> dict[Family, str]:
-        return {family: iptables.observe(self.run, self.choice.variant, family) for family in self.facts.families}
+        return print_rules(self.run, self.choice.variant, self.facts.families)
 
     def _forget(self, before: Sequence[Service | None], after: Sequence[Service | None]) -> int:
         """Forget the UDP connections that changed Services leave behind."""

@@ -8,7 +8,7 @@ import click
 
 from rulegen.cli.ingress import IngressInputs, plan_ingress
 from rulegen.cli.ingress_options import ChosenIngress, ingress_options
-from rulegen.cli.inputs import Inputs, plan_live, report_without_services
+from rulegen.cli.inputs import Inputs, make_ready, plan_live, report_without_services
 from rulegen.cli.options import LOCK_WAIT, OUTPUT, YES, Chosen, input_options, no_services_option, variant_option
 from rulegen.cli.writing import write
 from rulegen.errors import InputError, RulegenError
@@ -52,6 +52,7 @@ def command(output: str, wait_s: int, *, allow_empty: bool, no_services: bool, y
         if no_services:
             plan, report = Plan(), report_without_services(inputs)
         else:
+            make_ready(inputs)
             _refuse_previews(inputs)
             plan, report, choice = plan_live(inputs)
             variant = choice.variant
@@ -66,7 +67,8 @@ def _refuse_empty(inputs: Inputs, plan: Plan, *, allow_empty: bool) -> None:
     """Refuse to take all Services away because none was told of."""
     if inputs.model.services or allow_empty:
         return
-    if any(item.is_leftover and item.action is Action.DELETE and item.owner for item in plan.items):
+    gone = (item for item in plan.items if item.is_leftover and item.action is Action.DELETE)
+    if any(item.owner or item.kind == "virtual server" for item in gone):
         raise RefusedError(
             "the objects hold no Service, but this node serves some: this would take all of them away",
             hint="look at the input again, or say --allow-empty",

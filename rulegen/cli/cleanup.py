@@ -31,7 +31,10 @@ DRAIN_S = 300.0
 @BINARY
 @no_services_option
 def command(output: str, wait_s: int, *, yes: bool, no_services: bool, **chosen: Any) -> None:
-    """Remove our chains and jumps from this host, and nothing else; what kube-proxy wrote counts as ours.
+    """Remove what is ours from this host, of whatever mode, and nothing else; what kube-proxy wrote counts as ours.
+
+    That is our chains and jumps, our ipsets, the device kube-ipvs0, and virtual servers that our sets or that device
+    tell to be ours. Virtual servers of others stay.
 
     Services stop working through this node. Where a kubelet is at work, the chain that it shares with us stays.
 
@@ -48,7 +51,12 @@ def command(output: str, wait_s: int, *, yes: bool, no_services: bool, **chosen:
     inputs = Inputs(Chosen(**chosen))
     with inputs.progress:
         choice, observed = observe_live(inputs, flows=False)
-        plan = plan_cleanup(inputs.options.mode, observed)
+        plan = plan_cleanup(
+            inputs.options.mode,
+            observed,
+            {address for family in inputs.facts.families for address in inputs.facts.addresses(family)},
+            inputs.options.ipvs_excluded,
+        )
     report = Report(node=inputs.facts.hostname, mode="no", observed=f"iptables-{choice.variant} ({choice.reason})")
     write(plan, report, choice.variant, output=output, wait_s=wait_s, yes=yes)
 

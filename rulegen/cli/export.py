@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -13,11 +13,19 @@ from rulegen.cli.ingress_options import ChosenIngress, ingress_options
 from rulegen.cli.inputs import Inputs
 from rulegen.cli.options import Chosen, input_options
 from rulegen.host.output import write_folder
+from rulegen.languages.ipset.state import format_sets
 from rulegen.languages.iptables.ruleset import format_ruleset
 from rulegen.languages.iptables.state import ruleset_of
+from rulegen.languages.ipvs.text import format_servers
+from rulegen.languages.links.script import Command, Verb
+from rulegen.languages.links.state import format_links
 from rulegen.model.document import model_document
 from rulegen.net import Family
 from rulegen.plan import show
+from rulegen.plan.fragments import IPSET, IPVS, LINKS
+
+if TYPE_CHECKING:
+    from rulegen.road import Compiled
 
 NAMES = {Family.IPV4: "iptables.save", Family.IPV6: "ip6tables.save"}
 
@@ -37,6 +45,10 @@ def command(folder: str | None, site: str | None, *, with_secrets: bool, **chose
 
     \b
     iptables.save, ip6tables.save   for iptables-restore and ip6tables-restore, into an empty kernel
+    ipset.save                      in ipvs mode: for ipset restore, before the rules
+    ipvsadm.save                    in ipvs mode: for ipvsadm -R
+    kube-ipvs0.addr                 in ipvs mode: as ip -br addr prints it
+    kube-ipvs0.batch                in ipvs mode: for ip -batch, last
     sysctl.conf                     for sysctl -p
     model.json                      every decision that was taken
 
@@ -62,12 +74,12 @@ def _export_rules(inputs: Inputs, folder: str) -> None:
     """Write the rules, the kernel parameters and the model."""
     with inputs.progress:
         compiled = inputs.compiled(None, is_live=False)
+    head = f"# rulegen: node {inputs.model.node_name!a}"
     files = {
-        NAMES[
-            family
-        ]: f"# rulegen: {family} of node {inputs.model.node_name!a}\n{format_ruleset(ruleset_of(fragments))}"
-        for family, fragments in compiled.fragments.items()
+        NAMES[family]: f"{head}, {family}\n{format_ruleset(ruleset_of(compiled.rules(family)))}"
+        for family in compiled.fragments
     }
+    files |= _objects(compiled)
     files["sysctl.conf"] = "".join(f"{name} = {value}\n" for name, value in sorted(inputs.model.sysctls.items()))
     document = msgspec.json.format(msgspec.json.encode(model_document(inputs.model)), indent=2)
     files["model.json"] = f"{document.decode()}\n"
@@ -75,3 +87,21 @@ def _export_rules(inputs: Inputs, folder: str) -> None:
     for line in show.notes(inputs.report("nothing")):
         note(line)
     print_lines(f"{folder}/{name}" for name in files)
+
+
+def _objects(compiled: Compiled) -> dict[str, str]:
+    """Return the files of what is beside the rules; none for a mode that has nothing there."""
+    devices = compiled.backend.devices
+    if not devices:
+        return {}
+    addresses = sorted(compiled.objects(LINKS))
+    commands = [
+        *(Command(Verb.CREATE, device) for device in devices),
+        *(Command(Verb.BIND, key.device, key) for key in addresses),
+    ]
+    return {
+        "ipset.save": format_sets(compiled.objects(IPSET)),
+        "ipvsadm.save": format_servers(compiled.objects(IPVS)),
+        "kube-ipvs0.addr": format_links(devices, addresses),
+        "kube-ipvs0.batch": "".join(f"{command}\n" for command in commands),
+    }

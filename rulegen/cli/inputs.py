@@ -16,18 +16,23 @@ from rulegen.kube.proxyconfig import API_VERSION, KIND, read_config
 from rulegen.kube.validate import Decoded
 from rulegen.kube.world import ObjectName
 from rulegen.kube.yaml_text import YamlFault, read_yaml
-from rulegen.languages.iptables.ruleset import Ruleset, read
+from rulegen.languages.iptables.ruleset import Ruleset
+from rulegen.languages.links.state import Links
 from rulegen.model.conntrack import Forgetting
 from rulegen.model.facts_document import facts_from_document
+from rulegen.model.ir import Semantics
 from rulegen.model.options import Options
 from rulegen.model.resolve import resolve
 from rulegen.plan.show import Report
 from rulegen.road import Compiled, Observed, backend_of, compile_model, counts_in, plan_node
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rulegen.cli.ingress_options import ChosenIngress
     from rulegen.cli.options import Chosen
     from rulegen.errors import Rejected
+    from rulegen.host.dumps import Dumps
     from rulegen.host.variant import VariantChoice
     from rulegen.kube.world import World
     from rulegen.model.conntrack import Flow
@@ -72,7 +77,12 @@ class Inputs:
             raise ConfigError(f"{source}: expected a {KIND}")
         config, unknown = read_config(self.chosen.over(document), source)
         warnings = tuple(f"{source}: {path} is no field of a {KIND}; it is ignored" for path in unknown)
-        return replace(Options.of(config), oldest_claim_wins=self.chosen.claims == "oldest"), warnings
+        options = replace(
+            Options.of(config),
+            oldest_claim_wins=self.chosen.claims == "oldest",
+            ipvs_semantics=Semantics(self.chosen.ipvs_semantics),
+        )
+        return options, warnings
 
     @property
     def options(self) -> Options:
@@ -213,17 +223,32 @@ def observe_live(inputs: Inputs, *, flows: bool = True) -> tuple[VariantChoice, 
         inputs: Tell which variant, if one was demanded.
         flows: Whether to look at conntrack too.
     """
-    from rulegen.host import iptables, nfacct, variant  # noqa: PLC0415 - only a live plan needs them
+    from rulegen.host import nfacct, variant  # noqa: PLC0415 - only a live plan needs them
+    from rulegen.host.observe import observe, print_rules  # noqa: PLC0415 - the same
 
     choice = variant.choose(run, inputs.chosen.forced_variant)
-    rulesets = {}
     inputs.progress(f"reading the rules of iptables-{choice.variant} …")
-    for family in inputs.facts.families:
-        name = f"iptables-{choice.variant} on this host"
-        rulesets[family] = read(iptables.observe(run, choice.variant, family), name, family)
-    found = _udp_flows(inputs) if flows else []
-    counters = tuple(nfacct.counters()) if _can_count() else None
-    return choice, Observed(rulesets=rulesets, flows=found, counters=counters)
+    observed = observe(
+        run,
+        choice.variant,
+        print_rules(run, choice.variant, inputs.facts.families),
+        needs_sets=bool(backend_of(inputs.options.mode).devices),
+        flows=_udp_flows(inputs) if flows else [],
+        counters=tuple(nfacct.counters()) if _can_count() else None,
+    )
+    return choice, observed
+
+
+def make_ready(inputs: Inputs) -> None:
+    """See to it that the kernel can do what the mode needs, before anything is decided or written.
+
+    Raises:
+        HostError: It cannot: which module is missing, or which scheduler.
+    """
+    if backend_of(inputs.options.mode).devices:
+        from rulegen.host import ipvs  # noqa: PLC0415 - only this mode needs it
+
+        ipvs.load(run, (inputs.options.ipvs_scheduler,))
 
 
 def plan_live(inputs: Inputs) -> tuple[Plan, Report, VariantChoice]:
@@ -239,22 +264,48 @@ def plan_saved(inputs: Inputs, paths: tuple[str, ...]) -> tuple[Plan, Report]:
     """Return the plan against saved dumps, or against nothing."""
     from rulegen.host.dumps import read_dumps  # noqa: PLC0415 - only a plan against dumps needs it
 
+    facts = inputs.facts
     if NOTHING in paths:
         if len(paths) > 1:
             raise ConfigError("--observed none stands alone", hint="give either dumps or none")
-        rulesets = {family: Ruleset(family) for family in inputs.facts.families}
+        rulesets = {family: Ruleset(family) for family in facts.families}
         compiled = inputs.compiled(None, is_live=False)
         told = inputs.report("a node without any rules")
+        observed = Observed(rulesets=rulesets, sets={}, servers={}, links=Links())
     else:
-        rulesets, others = read_dumps(paths)
+        dumps = read_dumps(paths)
+        rulesets = dumps.rulesets
         inputs.model  # noqa: B018 - faults of the input come before those of a comparison
         missing = [family for family in inputs.facts.families if family not in rulesets]
         warnings = [f"{family} was not observed, so it is not planned" for family in missing]
-        warnings += (f"{other} is no dump of iptables; it was not looked at" for other in others)
+        warnings += (f"{other} is no dump of a kind known here; it was not looked at" for other in dumps.others)
+        warnings += _unseen(inputs, dumps)
         rulesets = {family: ruleset for family, ruleset in rulesets.items() if family in inputs.model.nodes}
         compiled = inputs.compiled(rulesets, is_live=False)
         told = inputs.report(", ".join(paths), *warnings)
-    return plan_node(compiled, Observed(rulesets=rulesets), inputs.facts, inputs.world.service_cidrs), told
+        observed = Observed(
+            rulesets=rulesets,
+            sets=dumps.sets,
+            servers=dumps.servers,
+            links=dumps.links,
+            timeouts=dumps.timeouts,
+        )
+        if dumps.sysctls is not None:
+            facts = replace(facts, sysctls=dumps.sysctls)
+    return plan_node(compiled, observed, facts, inputs.world.service_cidrs), told
+
+
+def _unseen(inputs: Inputs, dumps: Dumps) -> Iterator[str]:
+    """Yield what a backend needs and no dump tells."""
+    if not backend_of(inputs.options.mode).devices:
+        return
+    for name, told in (
+        ("virtual servers (ipvsadm -Sn)", dumps.servers),
+        ("sets (ipset save)", dumps.sets),
+        ("addresses (ip -br addr show kube-ipvs0)", dumps.links),
+    ):
+        if told is None:
+            yield f"{name} were not observed, so they are not planned"
 
 
 def _udp_flows(inputs: Inputs) -> list[Flow]:

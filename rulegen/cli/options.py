@@ -10,6 +10,7 @@ import click
 from rulegen.host.variant import Variant
 from rulegen.kube.proxyconfig import DETECT_LOCAL_MODES
 from rulegen.model.conntrack import Forgetting
+from rulegen.model.ir import Semantics
 from rulegen.net import Network, parse_network
 
 if TYPE_CHECKING:
@@ -69,6 +70,13 @@ class Chosen:
     bind_address: str | None = None
     health_address: str | None = None
     metrics_address: str | None = None
+    ipvs_scheduler: str | None = None
+    ipvs_exclude_cidrs: str | None = None
+    ipvs_strict_arp: bool | None = None
+    ipvs_tcp_timeout: str | None = None
+    ipvs_tcpfin_timeout: str | None = None
+    ipvs_udp_timeout: str | None = None
+    ipvs_semantics: str = "kube-proxy"
     claims: str = "oldest"
     stale_udp: str = "all"
 
@@ -94,6 +102,12 @@ class Chosen:
             ("iptables", "masqueradeAll", self.masquerade_all),
             ("iptables", "masqueradeBit", self.masquerade_bit),
             ("iptables", "localhostNodePorts", self.localhost_node_ports),
+            ("ipvs", "scheduler", self.ipvs_scheduler),
+            ("ipvs", "excludeCIDRs", self.ipvs_exclude_cidrs and self.ipvs_exclude_cidrs.split(",")),
+            ("ipvs", "strictARP", self.ipvs_strict_arp),
+            ("ipvs", "tcpTimeout", self.ipvs_tcp_timeout),
+            ("ipvs", "tcpFinTimeout", self.ipvs_tcpfin_timeout),
+            ("ipvs", "udpTimeout", self.ipvs_udp_timeout),
         ):
             if value is None:
                 continue
@@ -148,7 +162,9 @@ _NODE = (
         "--node", "--hostname-override", metavar="NAME", help="Which node this is.  [default: the host's name]"
     ),
     click.option("--host", metavar="FILE", help="The host's interfaces and more from a YAML file, instead of looking."),
-    click.option("--mode", metavar="MODE", help="How Services are made to work.  [default: iptables]"),
+    click.option(
+        "--mode", metavar="MODE", help="How Services are made to work: iptables or ipvs.  [default: iptables]"
+    ),
     click.option("--cluster-cidr", metavar="CIDR[,CIDR]", help="Where pods' addresses come from, cluster-wide."),
     click.option(
         "--detect-local-mode", type=click.Choice(DETECT_LOCAL_MODES), help="How this node's pods' traffic is told."
@@ -178,6 +194,27 @@ _NODE = (
     ),
     click.option(
         "--bind-address", metavar="IP", help="The node's own address, where the Node object does not tell it."
+    ),
+    click.option("--ipvs-scheduler", metavar="NAME", help="How IPVS spreads connections.  [default: rr]"),
+    click.option(
+        "--ipvs-exclude-cidrs",
+        metavar="CIDR[,CIDR]",
+        help="Where virtual servers are somebody else's, whatever they look like.",
+    ),
+    click.option(
+        "--ipvs-strict-arp/--no-ipvs-strict-arp",
+        default=None,
+        help="Answer ARP only for addresses of the interface that asks, as MetalLB wants it.",
+    ),
+    click.option("--ipvs-tcp-timeout", metavar="DURATION", help="How long IPVS remembers an idle TCP connection."),
+    click.option("--ipvs-tcpfin-timeout", metavar="DURATION", help="The same after a FIN."),
+    click.option("--ipvs-udp-timeout", metavar="DURATION", help="The same for UDP."),
+    click.option(
+        "--ipvs-semantics",
+        type=click.Choice([semantics.value for semantics in Semantics]),
+        default="kube-proxy",
+        show_default=True,
+        help="What ipvs mode makes of policies: as kube-proxy's ipvs mode has it, or what Kubernetes promises.",
     ),
     click.option(
         "--claims",

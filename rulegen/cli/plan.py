@@ -25,8 +25,9 @@ CHANGES = 2
     "--observed",
     multiple=True,
     metavar="PATH|none",
-    help="Compare with saved dumps (iptables-save, ip6tables-save; files or a folder, told apart by content), or with"
-    " a node that has nothing; may be repeated. Without it, with this host's kernel.",
+    help="Compare with saved dumps (iptables-save, ip6tables-save; for ipvs mode also ipset save, ipvsadm -Sn and"
+    " ip -br addr; files or a folder, told apart by content), or with a node that has nothing; may be repeated. Without"
+    " it, with this host's kernel.",
 )
 @ingress_options()
 @no_services_option

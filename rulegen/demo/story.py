@@ -56,6 +56,7 @@ class Stage:
         pods: Those that run, by name.
         say: Shows one line.
         ends: Ends all hosts.
+        mode: How Services are made to work.
         place: A folder for what the demo writes: a lock, so that none of the machine's is taken, and nginx's files.
     """
 
@@ -66,6 +67,7 @@ class Stage:
     paint: Paint
     ends: ExitStack
     place: Path
+    mode: str
 
     def start_pod(self, name: str) -> None:
         """Start a pod and join it to the node."""
@@ -88,7 +90,8 @@ class Stage:
         self.say(self.paint.dim(f"  $ {shown}"))
         found = [self.place / name if (self.place / name).exists() else where / name for name in files]
         given = [argument for path in found for argument in ("-f", str(path))]
-        argv = ("-m", "rulegen", command, *given, "--config", str(where / "config.yaml"), *options)
+        mode = () if self.mode == "iptables" else ("--mode", self.mode)
+        argv = ("-m", "rulegen", command, *given, "--config", str(where / "config.yaml"), *mode, *options)
         done = self.node.run(sys.executable, *argv, environment={"XTABLES_LOCKFILE": str(self.place / "xtables.lock")})
         if done.code != 0:
             raise DemoError(f"`{shown}` failed: {done.complaint}")
@@ -150,12 +153,13 @@ class Stage:
                 raise DemoError(f"{way}: {', '.join(silent)} never answered")
 
 
-def play(say: Callable[[str], None], paint: Paint) -> None:
+def play(say: Callable[[str], None], paint: Paint, mode: str = "iptables") -> None:
     """Tell the story from the first plan to the last, empty one; nothing of it is left behind.
 
     Args:
         say: Shows one line.
         paint: Colours, where wanted.
+        mode: How Services are made to work.
 
     Raises:
         HostError: This machine cannot do it, or a step failed: which, and why.
@@ -165,7 +169,7 @@ def play(say: Callable[[str], None], paint: Paint) -> None:
     say(paint.bold("A blog of three pods, on a node and for a client that exist for this demo only"))
     for left, fill, branch, pod in _PICTURE:
         say(f"  {left:{fill}<{_PICTURE_WIDTH}}{branch}── {pod} {PODS[pod]}:{TARGET_PORT}")
-    with _stage(say, paint) as stage:
+    with _stage(say, paint, mode) as stage:
         _serve(stage)
         _roll_over(stage)
         _name(stage)
@@ -238,7 +242,7 @@ def _scale_down(stage: Stage) -> None:
 
 
 @contextmanager
-def _stage(say: Callable[[str], None], paint: Paint) -> Iterator[Stage]:
+def _stage(say: Callable[[str], None], paint: Paint, mode: str) -> Iterator[Stage]:
     """Start all hosts and join them; end them, whatever happens."""
     with ExitStack() as ends:
         place = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="rulegen-demo-")))
@@ -246,7 +250,7 @@ def _stage(say: Callable[[str], None], paint: Paint) -> Iterator[Stage]:
         node, client = _started(ends, NODE, keeps=True), _started(ends, "client")
         node.set({"net/ipv4/ip_forward": "1", "net/ipv6/conf/all/disable_ipv6": "1"})
         join_client(client, CLIENT_ADDRESS, node, NODE_ADDRESS)
-        stage = Stage(node, client, {}, say, paint, ends, place)
+        stage = Stage(node, client, {}, say, paint, ends, place, mode)
         for name in ("my-blog-a", "my-blog-b", "my-blog-c"):
             stage.start_pod(name)
         yield stage

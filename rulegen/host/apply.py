@@ -1,29 +1,35 @@
 """Making a plan so, step by step, and saying at any failure what was written and what was not.
 
-The order: counters, which rules refer to; rules, each family in its own order (`rulegen.languages.iptables.script`);
-kernel parameters, since opening the loopback prefix needs the rule that guards it; and last the connections to forget,
-which would come back as they were before the rules changed.
+The order is that of `rulegen.road.order`; before all, schedulers that virtual servers are to have are tried.
 """
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rulegen.errors import ApplyError, HostError
-from rulegen.host import conntrack, iptables, nfacct, sysctl
+from rulegen.host import conntrack, ipset, iptables, ipvs, links, nfacct, sysctl
 from rulegen.host.restore_error import RestoreError
 from rulegen.host.variant import Variant
-from rulegen.languages.iptables.script import CHAINS_PER_COMMIT, is_large, script
-from rulegen.languages.iptables.state import ChainKey
+from rulegen.languages.iptables.script import CHAINS_PER_COMMIT
+from rulegen.languages.ipvs.state import RealServer, VirtualServer
+from rulegen.road import order
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from rulegen.host.runner import Runner
-    from rulegen.model.conntrack import Flow
-    from rulegen.net import Family
+    from rulegen.languages.ipvs.state import Frontend
     from rulegen.plan.plan import Plan
+    from rulegen.road.order import Work
+
+
+LEAVE_S = 10.0
+"""How long connections of virtual servers may go on that another mode takes over from."""
+LOOK_S = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +41,13 @@ class Step:
 
 
 def steps(
-    plan: Plan, run: Runner, variant: Variant, *, wait_s: int, on_wait: Callable[[str], None] | None = None
+    plan: Plan,
+    run: Runner,
+    variant: Variant,
+    *,
+    wait_s: int,
+    on_wait: Callable[[str], None] | None = None,
+    on_refused: Callable[[str, HostError], None] | None = None,
 ) -> tuple[Step, ...]:
     """Return the writes that make a plan so, in order; none for an empty plan.
 
@@ -45,8 +57,16 @@ def steps(
         variant: Where the rules live.
         wait_s: How long to wait for the xtables lock, in seconds; 0 waits for ever.
         on_wait: Told who holds the lock, once we wait.
+        on_refused: Told of a kernel parameter that may not be written; None where that is an error.
     """
-    return tuple(_steps(plan, run, variant, wait_s, on_wait))
+    writer = _Writer(run, variant, wait_s, on_wait, on_refused)
+    chains_per_commit = CHAINS_PER_COMMIT if variant is Variant.NFT else None
+    tasks = order.tasks(plan, chains_per_commit=chains_per_commit)
+    work = [Step(task.title, partial(writer.do, task.work)) for task in tasks]
+    if any(_is_for_ipvs(task.work) for task in tasks):  # before anything is written
+        schedulers = sorted({name for task in tasks for name in _schedulers(task.work)})
+        work.insert(0, Step(" ".join(("IPVS", *schedulers)), partial(ipvs.load, run, schedulers)))
+    return tuple(work)
 
 
 def perform(steps: tuple[Step, ...], on_step: Callable[[int, Step], None] | None = None) -> None:
@@ -79,42 +99,79 @@ def perform(steps: tuple[Step, ...], on_step: Callable[[int, Step], None] | None
             ) from error
 
 
-def _steps(
-    plan: Plan, run: Runner, variant: Variant, wait_s: int, on_wait: Callable[[str], None] | None
-) -> Iterator[Step]:
-    if plan.counters:
-        yield Step(f"counters {', '.join(plan.counters)}", lambda: _ensure_counters(plan.counters))
-    chains_per_commit = CHAINS_PER_COMMIT if variant is Variant.NFT else None
-    for family, part in plan.iptables.items():
-        comments = not is_large(sum(isinstance(key, ChainKey) for key in part.desired))
-        for restore in script(part.changes, part.desired, chains_per_commit=chains_per_commit, comments=comments):
-            yield Step(f"{family} {restore.title}", _restore(run, variant, family, restore.text, wait_s, on_wait))
-    for name, _, value in plan.sysctls:
-        if value is not None:
-            yield Step(f"{name} = {value}", _set(name, value))
-    by_family: dict[Family, list[Flow]] = {}
-    for stale in plan.flows:
-        by_family.setdefault(stale.flow.family, []).append(stale.flow)
-    for family, flows in by_family.items():
-        yield Step(f"{family} {len(flows)} stale connections", _forget(flows))
+def _is_for_ipvs(work: Work) -> bool:
+    """Whether it can only be done where IPVS is loaded."""
+    return isinstance(work, (order.Serve, order.Remember)) or (
+        isinstance(work, order.Parameter) and work.name in ipvs.PARAMETERS
+    )
 
 
-def _ensure_counters(names: tuple[str, ...]) -> None:
-    nfacct.ensure(names)
+def _schedulers(work: Work) -> Iterator[str]:
+    """Yield the schedulers that it has virtual servers begin to use."""
+    if isinstance(work, order.Serve):
+        yield from (c.value.scheduler for c in work.commands if isinstance(c.value, VirtualServer))
 
 
-def _restore(
-    run: Runner, variant: Variant, family: Family, text: str, wait_s: int, on_wait: Callable[[str], None] | None
-) -> Callable[[], None]:
-    return lambda: iptables.restore(run, variant, family, text, on_wait, wait_s=wait_s)
+class _Writer:
+    """Does each kind of work."""
+
+    def __init__(
+        self,
+        run: Runner,
+        variant: Variant,
+        wait_s: int,
+        on_wait: Callable[[str], None] | None,
+        on_refused: Callable[[str, HostError], None] | None,
+    ) -> None:
+        self._run, self._variant, self._wait_s = run, variant, wait_s
+        self._on_wait, self._on_refused = on_wait, on_refused
+
+    def do(self, work: Work) -> None:
+        """Do it.
+
+        Raises:
+            HostError: It was refused.
+        """
+        match work:
+            case order.Count(names):
+                nfacct.ensure(names)
+            case order.Restore(family, text):
+                iptables.restore(self._run, self._variant, family, text, self._on_wait, wait_s=self._wait_s)
+            case order.Fill(text):
+                ipset.restore(self._run, text)
+            case order.Serve(commands):
+                ipvs.write(commands)
+            case order.Await(frontends):
+                _await(frontends)
+            case order.Bind(commands):
+                links.write(commands)
+            case order.Remember(timeouts):
+                ipvs.set_timeouts(timeouts)
+            case order.Parameter(name, value):
+                self._set(name, value)
+            case order.Forget(flows):
+                conntrack.delete(flows)
+
+    def _set(self, name: str, value: str) -> None:
+        try:
+            sysctl.write(name, value)
+        except HostError as error:
+            if self._on_refused is None:
+                raise
+            self._on_refused(name, error)
 
 
-def _set(name: str, value: str) -> Callable[[], None]:
-    return lambda: sysctl.write(name, value)
+def _await(frontends: Collection[Frontend]) -> None:
+    """Wait until virtual servers have no established connection, for a while at most.
 
-
-def _forget(flows: list[Flow]) -> Callable[[], None]:
-    def forget() -> None:
-        conntrack.delete(flows)
-
-    return forget
+    Raises:
+        HostError: They cannot be read.
+    """
+    until = time.monotonic() + LEAVE_S
+    while time.monotonic() < until:
+        time.sleep(LOOK_S)  # also before the first look: a handshake is no connection yet
+        there = ipvs.observe().items()
+        if not any(
+            key.frontend in frontends and isinstance(value, RealServer) and value.active for key, value in there
+        ):
+            return

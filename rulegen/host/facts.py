@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from ipaddress import ip_address
 from pathlib import Path
@@ -9,7 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from rulegen.errors import HostError
-from rulegen.host import nfacct, sysctl
+from rulegen.host import ipvs, nfacct, sysctl
 from rulegen.host.runner import MissingToolError
 from rulegen.host.variant import Variant, call
 from rulegen.model.facts import HostFacts, Interface
@@ -26,11 +27,17 @@ __all__ = ["SYSCTLS", "facts_from_document", "gather", "interfaces", "speaks_ipv
 SYSCTLS = (
     "net.bridge.bridge-nf-call-ip6tables",
     "net.bridge.bridge-nf-call-iptables",
+    "net.ipv4.conf.all.arp_announce",
+    "net.ipv4.conf.all.arp_ignore",
     "net.ipv4.conf.all.route_localnet",
     "net.ipv4.conf.all.rp_filter",
     "net.ipv4.ip_forward",
     "net.ipv4.ip_local_port_range",
     "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.vs.conn_reuse_mode",
+    "net.ipv4.vs.conntrack",
+    "net.ipv4.vs.expire_nodest_conn",
+    "net.ipv4.vs.expire_quiescent_template",
     "net.ipv6.conf.all.disable_ipv6",
     "net.ipv6.conf.all.forwarding",
     "net.netfilter.nf_conntrack_count",
@@ -53,11 +60,19 @@ def gather(run: Runner) -> HostFacts:
     return HostFacts(
         hostname=socket.gethostname().strip().lower(),
         interfaces=interfaces(),
-        sysctls=MappingProxyType(sysctl.read_all(SYSCTLS)),
+        sysctls=MappingProxyType(_settings()),
         random_fully=_random_fully(run),
         nfacct=nfacct.supported(),
         ipv6=speaks_ipv6(),
+        kernel=os.uname().release,
+        schedulers=ipvs.schedulers(),
     )
+
+
+def _settings() -> dict[str, str]:
+    """Return the settings of this network namespace; those of IPVS come with its module, and with these values."""
+    found = sysctl.read_all(SYSCTLS)
+    return found if any(name in found for name in ipvs.PARAMETERS) else {**ipvs.PARAMETERS, **found}
 
 
 def interfaces() -> tuple[Interface, ...]:

@@ -52,4 +52,9 @@ def _members(subset: EndpointSubset, family: Family) -> tuple[SliceEndpoint, ...
 
 
 def _member(address: EndpointAddress, conditions: EndpointConditions) -> SliceEndpoint:
-    return SliceEndpoint(addresses=(address.ip,), conditions=conditions, node_name=address.node_name)
+    return SliceEndpoint(
+        addresses=(address.ip,),
+        conditions=conditions,
+        node_name=address.node_name,
+        target_ref=address.target_ref,
+    )

@@ -141,6 +141,13 @@ class EndpointHints(Object, frozen=True):
     for_nodes: tuple[ForZone, ...] = ()
 
 
+class TargetReference(Object, frozen=True):
+    """targetRef of an endpoint: the Pod that it is."""
+
+    kind: str = ""
+    name: str = ""
+
+
 class SliceEndpoint(Object, frozen=True):
     """endpoints[] of an EndpointSlice. Only the first address counts (all are fungible, KEP-752)."""
 
@@ -149,6 +156,7 @@ class SliceEndpoint(Object, frozen=True):
     hints: EndpointHints = EndpointHints()
     node_name: str | None = None
     zone: str | None = None
+    target_ref: TargetReference | None = None
 
 
 class SlicePort(Object, frozen=True):
@@ -176,6 +184,7 @@ class EndpointAddress(Object, frozen=True):
 
     ip: str = ""
     node_name: str | None = None
+    target_ref: TargetReference | None = None
 
 
 class EndpointPort(Object, frozen=True):

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Final
 
 from rulegen.kube.endpoints import slice_metadata
 from rulegen.kube.findings import family_of_text
-from rulegen.kube.objects import EndpointConditions, EndpointHints, EndpointSlice, ForZone, SliceEndpoint, SlicePort
+from rulegen.kube.objects import (
+    EndpointConditions,
+    EndpointHints,
+    EndpointSlice,
+    ForZone,
+    SliceEndpoint,
+    SlicePort,
+    TargetReference,
+)
 from rulegen.net import Family
 
 if TYPE_CHECKING:
@@ -166,6 +174,7 @@ def _endpoint(pod: Pod, service: Service, family: Family, nodes: Mapping[str, No
         hints=_hints(service, zone, pod.spec.node_name) if ready else EndpointHints(),
         node_name=pod.spec.node_name or None,
         zone=zone or None,
+        target_ref=TargetReference(kind="Pod", name=pod.metadata.name),
     )
 
 

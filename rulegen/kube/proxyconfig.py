@@ -26,6 +26,8 @@ MODES = ("", "iptables", "ipvs", "nftables")
 
 # IFNAMSIZ less the final NUL, of what the kernel's dev_valid_name() takes, less what iptables reads as its own.
 _INTERFACE = re.compile(r"[A-Za-z0-9_.:@-]{1,15}\Z")
+_SCHEDULER = re.compile(r"[a-z0-9][a-z0-9_-]{0,14}\Z")
+"""Of at most 15 characters (IP_VS_SCHEDNAME_MAXLEN less the NUL)."""
 _DURATION = re.compile(r"([0-9]+(\.[0-9]*)?(ns|us|µs|ms|s|m|h))+\Z|0\Z")
 
 
@@ -184,6 +186,8 @@ def _faults(config: KubeProxyConfiguration) -> Iterator[Fault]:
                 yield Fault(f"nodePortAddresses[{index}]", "'primary' stands alone or not at all")
         else:
             yield from _cidr_fault(f"nodePortAddresses[{index}]", cidr)
+    if config.ipvs.scheduler and not _SCHEDULER.match(config.ipvs.scheduler):
+        yield Fault("ipvs.scheduler", f"{config.ipvs.scheduler!r} is not the name of a scheduler such as rr")
     for index, cidr in enumerate(config.ipvs.exclude_cidrs):
         yield from _cidr_fault(f"ipvs.excludeCIDRs[{index}]", cidr)
     for path, number in (

@@ -7,6 +7,7 @@ ignore them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from rulegen.model.ir import Endpoint
 from rulegen.net import Address, Family, family_of, parse_address
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from rulegen.kube.objects import EndpointSlice, SliceEndpoint
 
@@ -30,6 +31,10 @@ class Candidate:
     is_local: bool
     zones: frozenset[str]
     nodes: frozenset[str]
+
+
+Weigh = Callable[["SliceEndpoint"], int]
+"""Returns the weight of an endpoint, 1 where nobody gave it another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +60,7 @@ PortKey = tuple[Family, str, str]
 
 
 def candidates(
-    slices: Iterable[EndpointSlice], node: str, warn: Callable[[str], None]
+    slices: Iterable[EndpointSlice], node: str, warn: Callable[[str], None], weigh: Weigh | None = None
 ) -> dict[PortKey, list[Candidate]]:
     """Return the candidates of every port that the slices tell of, sorted by text, each address and port once.
 
@@ -72,8 +77,9 @@ def candidates(
             address = _address(told, family, slice_, warn)
             if address is None:
                 continue
+            weight = weigh(told) if weigh is not None else 1
             for name, number, protocol in ports:
-                candidate = _candidate(told, Endpoint.of(address, number), node)
+                candidate = _candidate(told, Endpoint.of(address, number, weight), node)
                 known = found.setdefault((family, name, protocol), {})
                 rival = known.get(candidate.endpoint.text)
                 if rival is None or _rank(candidate) > _rank(rival):

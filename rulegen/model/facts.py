@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 
+SERVICE_DEVICE = "kube-ipvs0"
+"""The device that ipvs mode binds addresses of Services to; none of them is the node's own."""
+
+
 @dataclass(frozen=True, slots=True)
 class Interface:
     """A network interface and its addresses with their prefix length, as (10.0.0.1, 24)."""
@@ -31,6 +35,8 @@ class HostFacts:
         random_fully: Whether iptables knows `--random-fully` (1.6.2 and newer).
         nfacct: Whether the kernel counts with nfacct; None where nobody could look.
         ipv6: Whether the kernel speaks IPv6.
+        kernel: Its release, as `6.1.0-18-amd64`; empty where nobody looked.
+        schedulers: Those that IPVS has or could load; None where nobody looked.
     """
 
     hostname: str = ""
@@ -39,6 +45,8 @@ class HostFacts:
     random_fully: bool = True
     nfacct: bool | None = None
     ipv6: bool = True
+    kernel: str = ""
+    schedulers: frozenset[str] | None = None
 
     @property
     def families(self) -> tuple[Family, ...]:
@@ -46,9 +54,11 @@ class HostFacts:
         return tuple(Family) if self.ipv6 else (Family.IPV4,)
 
     def addresses(self, family: Family) -> Iterator[Address]:
-        """Yield the addresses of one family in the order of the interfaces, each once."""
+        """Yield the node's own addresses of one family in the order of the interfaces, each once."""
         seen: set[Address] = set()
         for interface in self.interfaces:
+            if interface.name == SERVICE_DEVICE:
+                continue
             for address, _ in interface.addresses:
                 if family_of(address) is family and address not in seen:
                     seen.add(address)

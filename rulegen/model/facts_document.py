@@ -11,6 +11,7 @@ nothing here), or it is the facts themselves:
     iptables: 1.8.9                          # the version
     nfacct: true                             # whether the kernel counts with nfacct
     ipv6: true                               # whether it speaks IPv6
+    kernel: 6.1.0                            # its release
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 LOOPBACK = Interface("lo", ((IPv4Address("127.0.0.1"), 8), (IPv6Address("::1"), 128)))
 """The interface that every host has, listed or not."""
 
-_KNOWN = ("hostname", "interfaces", "sysctls", "iptables", "nfacct", "ipv6")
+_KNOWN = ("hostname", "interfaces", "sysctls", "iptables", "nfacct", "ipv6", "kernel")
 _RANDOM_FULLY_SINCE = (1, 6, 2)
 _VERSION = re.compile(r"v?(?P<version>[0-9]+(\.[0-9]+){1,3})(\s|$)")
 _INTERFACE_NAME_MAX = 15
@@ -88,6 +89,7 @@ def _facts(document: object, path: str, faults: list[Fault]) -> HostFacts:
         random_fully=bool(random_fully),
         nfacct=_one(document, dot, "nfacct", bool, faults),
         ipv6=ipv6 is not False,
+        kernel=(_one(document, dot, "kernel", str, faults) or "").strip(),
     )
 
 

@@ -74,16 +74,22 @@ PodTraffic = PodNetwork | PodInterface
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a connection can end: an address and port, and their text, by which kube-proxy sorts and hashes."""
+    """Where a connection can end.
+
+    Attributes:
+        text: Address and port, by which kube-proxy sorts and hashes.
+        weight: Its share of new connections, beside the weights of the others.
+    """
 
     address: Address
     port: int
     text: str
+    weight: int = 1
 
     @classmethod
-    def of(cls, address: Address, port: int) -> Endpoint:
+    def of(cls, address: Address, port: int, weight: int = 1) -> Endpoint:
         """Return the endpoint with its text, `10.0.0.1:80` or `[fd00::1]:80`."""
-        return cls(address, port, join_host_port(address, port))
+        return cls(address, port, join_host_port(address, port), weight)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +107,7 @@ class ServicePort:
         has_endpoints: Whether anything serves this port anywhere.
         cluster, local: The pools, sorted by text.
         endpoints: Both pools together, sorted by text, each once.
+        here: Every endpoint on this node, whatever its state and the policies: one may still talk to itself.
         serving: Text of every endpoint of a UDP port that serves at all, here or elsewhere: a client that is with one
             of them may stay, whatever the pools say now.
         external_ips, load_balancer_ips: External frontends on the Service's port.
@@ -110,6 +117,7 @@ class ServicePort:
             VIP as source, are let in too.
         affinity_s: Seconds a client stays with its endpoint after its last connection; None for no affinity.
         health_check_node_port: TCP port that a load balancer asks for health; 0 for none.
+        scheduler: How IPVS spreads connections; empty for as the node has it.
         ready_here: Addresses of endpoints on this node that are ready, where there is such a port: those that terminate
             are still sent what comes, but a load balancer is to go elsewhere.
     """
@@ -127,6 +135,7 @@ class ServicePort:
     cluster: tuple[Endpoint, ...] = ()
     local: tuple[Endpoint, ...] = ()
     endpoints: tuple[Endpoint, ...] = ()
+    here: tuple[Endpoint, ...] = ()
     serving: frozenset[str] = frozenset()
     external_ips: tuple[Address, ...] = ()
     load_balancer_ips: tuple[Address, ...] = ()
@@ -135,6 +144,7 @@ class ServicePort:
     node_in_source_ranges: bool = False
     affinity_s: int | None = None
     health_check_node_port: int = 0
+    scheduler: str = ""
     ready_here: frozenset[Address] = frozenset()
 
     @property
@@ -165,6 +175,30 @@ class Service:
     assigned: tuple[str, ...] = ()
 
 
+class Semantics(enum.StrEnum):
+    """What ipvs mode makes of a Service where kube-proxy's ipvs mode differs from its other modes."""
+
+    KUBE_PROXY = "kube-proxy"
+    """The same as kube-proxy's ipvs mode."""
+    STRICT = "strict"
+    """What Kubernetes promises, as far as IPVS can."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IpvsOptions:
+    """What is wanted of IPVS as a whole.
+
+    Attributes:
+        scheduler: How connections are spread where a Service says nothing.
+        excluded: Prefixes with virtual servers that are not ours.
+        semantics: Whose semantics.
+    """
+
+    scheduler: str = "rr"
+    excluded: tuple[Network, ...] = ()
+    semantics: Semantics = Semantics.KUBE_PROXY
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
     """What holds for all Services on this node, in one family.
@@ -178,6 +212,9 @@ class Node:
         drop_invalid: Whether forwarded packets that conntrack calls INVALID are dropped (else a reset out of the
             window would reach a client behind the NAT and kill its connection).
         random_fully: Whether masquerading picks source ports at random, which avoids races between CPUs.
+        addresses: All addresses of this node, those of Services apart.
+        listening: Those that node ports are reached on, one by one; loopback and link-local ones are not among them.
+        ipvs: What holds in ipvs mode only.
     """
 
     family: Family
@@ -188,6 +225,9 @@ class Node:
     localhost_node_ports: bool
     drop_invalid: bool
     random_fully: bool
+    addresses: frozenset[Address] = frozenset()
+    listening: tuple[Address, ...] = ()
+    ipvs: IpvsOptions = IpvsOptions()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,6 +239,7 @@ class Model:
         nodes: Node-wide decisions, for each family that is served.
         services: In order of name.
         sysctls: Kernel parameters that must have these values.
+        timeouts: How long IPVS remembers connections: TCP, TCP after a FIN, UDP, in seconds; 0 leaves one alone.
         warnings: What a user must be told although work goes on.
     """
 
@@ -206,4 +247,5 @@ class Model:
     nodes: Mapping[Family, Node]
     services: Mapping[ObjectName, Service] = field(default_factory=lambda: MappingProxyType({}))
     sysctls: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    timeouts: tuple[int, int, int] = (0, 0, 0)
     warnings: tuple[str, ...] = ()

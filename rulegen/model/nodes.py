@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rulegen.model.endpoints import Place
-from rulegen.model.ir import Masquerade, Node, PodInterface, PodNetwork, PodTraffic
+from rulegen.model.ir import IpvsOptions, Masquerade, Node, PodInterface, PodNetwork, PodTraffic
 from rulegen.model.options import DetectLocalMode, Options
 from rulegen.net import Address, Family, Network, family_of, parse_address, parse_network
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 ZONE_LABEL = "topology.kubernetes.io/zone"
 ROUTE_LOCALNET = "net.ipv4.conf.all.route_localnet"
+_KERNEL = re.compile(r"(\d+)\.(\d+)")
+_REUSE_SINCE, _REUSE_UNTIL = (4, 1), (5, 9)
 BE_LIBERAL = "net.netfilter.nf_conntrack_tcp_be_liberal"
 
 
@@ -29,14 +32,16 @@ class Site:
         place: Name and zone.
         addresses: The node's primary address of each family; loopback where nobody knows one.
         external_ips: Whether spec.externalIPs is honoured.
+        schedulers: Those that IPVS can use here; None where nobody knows.
     """
 
     place: Place
     addresses: Mapping[Family, Address]
     external_ips: bool
+    schedulers: frozenset[str] | None = None
 
 
-def resolve_site(node: objects.Node | None, name: str, options: Options) -> Site:
+def resolve_site(node: objects.Node | None, name: str, options: Options, facts: HostFacts | None = None) -> Site:
     """Return where and what the node is, from its Node object, if there is one."""
     zone = node.metadata.labels.get(ZONE_LABEL, "") if node else ""
     told = {family: _node_address(node, family) for family in Family}
@@ -44,7 +49,8 @@ def resolve_site(node: objects.Node | None, name: str, options: Options) -> Site
         told[family_of(options.bind_address)] = options.bind_address
     loopback = {Family.IPV4: parse_address("127.0.0.1"), Family.IPV6: parse_address("::1")}
     addresses = {family: told[family] or loopback[family] for family in Family}
-    return Site(place=Place(name, zone), addresses=addresses, external_ips=options.external_ips)
+    schedulers = facts.schedulers if facts is not None else None
+    return Site(place=Place(name, zone), addresses=addresses, external_ips=options.external_ips, schedulers=schedulers)
 
 
 def resolve_node(
@@ -58,6 +64,8 @@ def resolve_node(
     """Return what holds for all Services in one family."""
     pods = _pod_traffic(family, node, options, warn)
     networks = tuple(n for n in options.node_port_networks if family_of(n) is family)
+    told = _node_port_addresses(family, site, options, networks, facts)
+    own = tuple(facts.addresses(family))
     return Node(
         family=family,
         masquerade_mark=1 << options.masquerade_bit,
@@ -65,16 +73,45 @@ def resolve_node(
             Masquerade.ALWAYS if options.masquerade_all else Masquerade.OFF_CLUSTER if pods else Masquerade.NEVER
         ),
         pods=pods,
-        node_port_addresses=_node_port_addresses(family, site, options, networks, facts),
+        node_port_addresses=told,
         localhost_node_ports=_localhost_node_ports(family, options, networks),
         drop_invalid=not options.conntrack_be_liberal and facts.sysctls.get(BE_LIBERAL, "0") == "0",
         random_fully=facts.random_fully,
+        addresses=frozenset(own),
+        listening=tuple(a for a in (own if told is None else told) if not (a.is_loopback or a.is_link_local)),
+        ipvs=IpvsOptions(
+            scheduler=options.ipvs_scheduler,
+            excluded=tuple(n for n in options.ipvs_excluded if family_of(n) is family),
+            semantics=options.ipvs_semantics,
+        ),
     )
 
 
-def resolve_sysctls(nodes: Iterable[Node]) -> dict[str, str]:
+def resolve_sysctls(nodes: Iterable[Node], options: Options, facts: HostFacts) -> dict[str, str]:
     """Return the kernel parameters that must have a value for these decisions to work."""
+    if options.mode == "ipvs":
+        return _ipvs_sysctls(options, facts)
     return {ROUTE_LOCALNET: "1"} if any(node.localhost_node_ports for node in nodes) else {}
+
+
+def _ipvs_sysctls(options: Options, facts: HostFacts) -> dict[str, str]:
+    """Return what IPVS needs: its connections seen by conntrack, so that they can be masqueraded; none to a dead end.
+
+    From 4.1 on a kernel put off a new connection from a port used before by a second where conn_reuse_mode was on; 5.9
+    mended that (kubernetes/kubernetes#81775), and before 4.1 there was no such parameter.
+    """
+    wanted = {
+        "net.ipv4.vs.conntrack": "1",
+        "net.ipv4.vs.expire_nodest_conn": "1",
+        "net.ipv4.vs.expire_quiescent_template": "1",
+        "net.ipv4.ip_forward": "1",
+    }
+    version = _KERNEL.match(facts.kernel)
+    if version and _REUSE_SINCE <= (int(version[1]), int(version[2])) < _REUSE_UNTIL:
+        wanted["net.ipv4.vs.conn_reuse_mode"] = "0"
+    if options.ipvs_strict_arp:
+        wanted |= {"net.ipv4.conf.all.arp_ignore": "1", "net.ipv4.conf.all.arp_announce": "2"}
+    return wanted
 
 
 def _node_address(node: objects.Node | None, family: Family) -> Address | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rulegen.kube.proxyconfig import seconds_of
+from rulegen.model.ir import Semantics
 from rulegen.model.tuning import ConntrackLimits
 from rulegen.net import Address, Network, parse_address, parse_network
 
@@ -40,6 +41,11 @@ class Options:
         healthz_address: Where health is told, as `0.0.0.0:10256`; empty for nowhere.
         bind_hard_fail: Whether an address of these two that is taken is an error; else it is tried again.
         metrics_address: Where metrics and views are told.
+        ipvs_scheduler: How IPVS spreads connections where a Service says nothing.
+        ipvs_excluded: Prefixes with virtual servers that are not ours.
+        ipvs_strict_arp: Whether the node answers ARP only for addresses of the interface that asks; kube-ipvs0 is none.
+        ipvs_timeouts: How long IPVS remembers connections: TCP, TCP after a FIN, UDP, in seconds; 0 leaves one alone.
+        ipvs_semantics: What ipvs mode makes of a Service where kube-proxy's differs from its other modes.
         conntrack: How wide and patient connection tracking is to be.
         oldest_claim_wins: Of two Services that claim one address and port, only the older gets it; else both do.
     """
@@ -59,6 +65,11 @@ class Options:
     node_port_networks: tuple[Network, ...] = ()
     external_ips: bool = True
     oldest_claim_wins: bool = True
+    ipvs_scheduler: str = "rr"
+    ipvs_excluded: tuple[Network, ...] = ()
+    ipvs_strict_arp: bool = False
+    ipvs_timeouts: tuple[int, int, int] = (0, 0, 0)
+    ipvs_semantics: Semantics = Semantics.KUBE_PROXY
     min_sync_s: float = 1.0
     sync_s: float = 30.0
     healthz_address: str = "0.0.0.0:10256"
@@ -71,6 +82,7 @@ class Options:
         """Return the options that a configuration (already checked by `read_config`) asks for, defaults filled in."""
         mode = config.mode or "iptables"
         marks = config.nftables if mode == "nftables" else config.iptables
+        periods = config.ipvs if mode == "ipvs" else config.iptables
         primary = config.node_port_addresses == ("primary",)
         localhost = config.iptables.localhost_node_ports
         return cls(
@@ -87,8 +99,16 @@ class Options:
             cluster_cidrs=tuple(parse_network(c.strip()) for c in config.cluster_cidr.split(",") if c.strip()),
             node_port_primary=primary,
             node_port_networks=() if primary else tuple(parse_network(c) for c in config.node_port_addresses),
-            min_sync_s=seconds_of(config.iptables.min_sync_period, 1.0),
-            sync_s=seconds_of(config.iptables.sync_period, 30.0) or 30.0,
+            min_sync_s=seconds_of(periods.min_sync_period, 0.0 if mode == "ipvs" else 1.0),
+            sync_s=seconds_of(periods.sync_period, 30.0) or 30.0,
+            ipvs_scheduler=config.ipvs.scheduler or "rr",
+            ipvs_excluded=tuple(parse_network(c.strip()) for c in config.ipvs.exclude_cidrs),
+            ipvs_strict_arp=config.ipvs.strict_arp,
+            ipvs_timeouts=(
+                int(seconds_of(config.ipvs.tcp_timeout, 0.0)),
+                int(seconds_of(config.ipvs.tcp_fin_timeout, 0.0)),
+                int(seconds_of(config.ipvs.udp_timeout, 0.0)),
+            ),
             healthz_address=config.healthz_bind_address or "0.0.0.0:10256",
             metrics_address=config.metrics_bind_address or "127.0.0.1:10249",
             bind_hard_fail=config.bind_address_hard_fail,

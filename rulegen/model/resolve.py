@@ -32,7 +32,10 @@ def resolve(world: World, options: Options, facts: HostFacts, families: Sequence
     told = world.nodes.get(name)
     if told is None:
         warnings.add(f"no Node {name!r} among the objects: its zone, addresses and pod CIDRs are unknown")
-    site = resolve_site(told, name, options)
+    site = resolve_site(told, name, options, facts)
+    if options.mode == "ipvs" and facts.schedulers is not None and options.ipvs_scheduler not in facts.schedulers:
+        offered = ", ".join(sorted(facts.schedulers)) or "none"
+        warnings.add(f"this kernel does not offer the IPVS scheduler {options.ipvs_scheduler!r}, but {offered}")
     nodes = {f: resolve_node(f, site, told, options, facts, warnings.add) for f in families}
     table = ServiceTable(site, families, oldest_wins=options.oldest_claim_wins)
     for service in sorted(world.services):
@@ -44,6 +47,7 @@ def resolve(world: World, options: Options, facts: HostFacts, families: Sequence
         node_name=name,
         nodes=nodes,
         services={service: decided for service, decided in settled.items() if decided is not None},
-        sysctls=resolve_sysctls(nodes.values()),
+        sysctls=resolve_sysctls(nodes.values(), options, facts),
+        timeouts=options.ipvs_timeouts if options.mode == "ipvs" else (0, 0, 0),
         warnings=warnings.texts(),
     )

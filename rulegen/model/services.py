@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from rulegen.model.endpoints import Pools, candidates, pools
 from rulegen.model.ir import Delivery, Policy, Service, ServicePort
+from rulegen.model.shares import scheduler, weights
 from rulegen.net import Address, Family, Network, Protocol, family_of, parse_address, parse_network
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ def resolve_service(
     ports: list[ServicePort] = []
     if is_served(told.service):
         slices = [s for s in told.slices if HEADLESS_LABEL not in s.metadata.labels]
-        known = candidates(slices, site.place.node, warn)
+        weigh = weights(told.service, f"Service {name}", warn)
+        known = candidates(slices, site.place.node, warn, weigh)
         for family in families:
             cluster_ip = _cluster_ip(told.service.spec, family)
             if cluster_ip is None:
@@ -82,6 +84,7 @@ class _Shared:
         self._external_local = is_reachable and spec.external_traffic_policy == "Local"
         self._internal_local = spec.internal_traffic_policy == "Local"
         self._affinity_s = _affinity(spec)
+        self._scheduler = scheduler(service, site.schedulers, where, warn)
         needs_health_check = spec.type == "LoadBalancer" and self._external_local
         self._health_check_node_port = spec.health_check_node_port if needs_health_check else 0
 
@@ -110,6 +113,7 @@ class _Shared:
             cluster=chosen.cluster,
             local=chosen.local,
             endpoints=chosen.endpoints,
+            here=tuple(c.endpoint for c in told if c.is_local),
             serving=frozenset(c.endpoint.text for c in told if c.serving) if port.protocol == "UDP" else frozenset(),
             external_ips=self._external_ips,
             load_balancer_ips=self._vips,
@@ -118,6 +122,7 @@ class _Shared:
             node_in_source_ranges=any(node_address in network for network in self._ranges),
             affinity_s=self._affinity_s,
             health_check_node_port=self._health_check_node_port,
+            scheduler=self._scheduler,
             ready_here=frozenset(c.endpoint.address for c in told if c.is_local and c.ready)
             if self._health_check_node_port
             else frozenset(),

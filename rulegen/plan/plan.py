@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rulegen.diff import Change, diff
-from rulegen.languages.iptables.state import Objects, Wanted, found, referred_by_others
-from rulegen.plan import iptables
+from rulegen.languages.iptables.state import ChainKey, Objects, Wanted, found, referred_by_others
+from rulegen.languages.ipvs.script import draining, gracefully
+from rulegen.plan import iptables, objects
+from rulegen.plan.fragments import IPVS
 from rulegen.plan.items import Action, Item, Line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from rulegen.languages.iptables.ruleset import Ruleset
     from rulegen.languages.iptables.state import Key, Layout, Value
+    from rulegen.languages.ipvs.state import RealServerKey, Timeouts
     from rulegen.model.conntrack import Stale
     from rulegen.net import Family
+    from rulegen.plan.fragments import Changes
     from rulegen.plan.nginx import SitePlan
 
 
@@ -28,10 +32,34 @@ class FamilyPlan:
     Attributes:
         changes: In order of key.
         desired: All objects that are wanted.
+        bridge: Where the rules must pass through a state between, since the sets that they look into change: the
+            changes to there, and those from there on. Else None, and `changes` is all.
+        switches: Whether another mode has ruled here: then all that answers must be ready before the rules change.
+        chains: How many chains of ours there are then that are one owner's alone.
     """
 
     changes: tuple[Change[Key, Value], ...]
     desired: Objects
+    bridge: tuple[tuple[Change[Key, Value], ...], tuple[Change[Key, Value], ...]] | None = None
+    switches: bool = False
+    chains: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectPlan:
+    """What changes of sets, servers and addresses in one family.
+
+    Attributes:
+        changes: By language, in order of key.
+        desired: By language, all that is wanted; empty where that is not needed to make the changes.
+        draining: Real servers that are on their way out, about which nothing is to be done yet.
+        ended: Those whose connections have ended: they are deleted.
+    """
+
+    changes: Mapping[str, Changes]
+    desired: Mapping[str, Mapping[Any, Any]] = field(default_factory=lambda: MappingProxyType({}))
+    draining: tuple[RealServerKey, ...] = ()
+    ended: tuple[RealServerKey, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +68,9 @@ class Plan:
 
     Attributes:
         iptables: By family.
+        objects: Sets, servers and addresses, by family.
+        devices: Dummy devices to create or delete: name to kind.
+        timeouts: How long IPVS is to remember connections; None where that stays.
         sysctls: Kernel parameters, by dotted name.
         counters: Names of nfacct objects to create.
         flows: Conntrack entries to delete, behind everything else.
@@ -48,6 +79,9 @@ class Plan:
     """
 
     iptables: Mapping[Family, FamilyPlan] = field(default_factory=lambda: MappingProxyType({}))
+    objects: Mapping[Family, ObjectPlan] = field(default_factory=lambda: MappingProxyType({}))
+    devices: tuple[Change[str, str], ...] = ()
+    timeouts: Change[str, Timeouts] | None = None
     sysctls: tuple[Change[str, str], ...] = ()
     counters: tuple[str, ...] = ()
     flows: tuple[Stale, ...] = ()
@@ -56,8 +90,13 @@ class Plan:
 
     @property
     def is_empty(self) -> bool:
-        """Whether the node is as it should be."""
+        """Whether the node is as it should be; real servers that are on their way out are no change."""
         return not self.items
+
+    @property
+    def draining(self) -> tuple[RealServerKey, ...]:
+        """Real servers that are on their way out."""
+        return tuple(key for part in self.objects.values() for key in part.draining)
 
     def count(self, action: Action) -> int:
         """Return how many objects are added, changed or deleted."""
@@ -69,12 +108,64 @@ def with_site(plan: Plan, site: SitePlan) -> Plan:
     return replace(plan, site=site, items=(*plan.items, *site.items))
 
 
-def plan_family(family: Family, ruleset: Ruleset, desired: Wanted, layout: Layout) -> tuple[FamilyPlan, list[Item]]:
-    """Return what changes in one family, and its items."""
+def plan_family(
+    family: Family, ruleset: Ruleset, desired: Wanted, layout: Layout, between: Wanted | None = None
+) -> tuple[FamilyPlan, list[Item]]:
+    """Return what changes in one family's rules, and its items.
+
+    Args:
+        family: Which family.
+        ruleset: What is there.
+        desired: What is wanted.
+        layout: What of it is ours.
+        between: What is wanted while sets change; None for nothing of the kind.
+    """
     observed = found(ruleset, layout)
-    desired = desired.keeping(observed, referred_by_others(ruleset, layout))
+    referred = referred_by_others(ruleset, layout)
+    desired = desired.keeping(observed, referred)
     changes = diff(observed, desired.objects)
-    return FamilyPlan(changes, desired.objects), list(iptables.items(family, changes, observed, desired, layout))
+    bridge = None
+    if between is not None:
+        middle = between.keeping(observed, referred).objects
+        if middle != desired.objects:
+            bridge = diff(observed, middle), diff(middle, desired.objects)
+    switches = any(isinstance(key, ChainKey) and key.name in layout.others for key in observed)
+    chains = sum(isinstance(key, ChainKey) for key in desired.objects)
+    part = FamilyPlan(changes, desired.objects, bridge, switches, chains)
+    return part, list(iptables.items(family, changes, observed, desired, layout))
+
+
+def plan_objects(
+    family: Family,
+    observed: Mapping[str, Mapping[Any, Any]],
+    desired: Mapping[str, Mapping[Any, Any]],
+    owners: Mapping[str, Mapping[Any, str]],
+) -> tuple[ObjectPlan, list[Item]]:
+    """Return what changes of sets, servers and addresses in one family, and its items.
+
+    Args:
+        family: Which family.
+        observed: By language, what of ours is there; a language that is not in it is not planned.
+        desired: By language, what is wanted.
+        owners: By language, who wants it.
+    """
+    changes: dict[str, Changes] = {}
+    items: list[Item] = []
+    leaving: tuple[RealServerKey, ...] = ()
+    ended: tuple[RealServerKey, ...] = ()
+    for language, there in observed.items():
+        wanted = desired.get(language, {})
+        found_ = diff(there, wanted)
+        if language == IPVS:
+            found_ = tuple(gracefully(found_))
+            changed = {change.key for change in found_}
+            out = draining(there, wanted)
+            leaving = tuple(key for key in out if key not in changed)
+            ended = tuple(key for key in out if key in changed)
+        changes[language] = found_
+        seen = objects.Seen(language, family, there, wanted, owners.get(language, {}))
+        items += objects.items(found_, seen)
+    return ObjectPlan(changes, desired, leaving, ended), items
 
 
 def plan_sysctls(observed: Mapping[str, str], desired: Mapping[str, str]) -> tuple[Change[str, str], ...]:
@@ -87,6 +178,9 @@ def plan_sysctls(observed: Mapping[str, str], desired: Mapping[str, str]) -> tup
 def make_plan(
     families: Mapping[Family, tuple[FamilyPlan, list[Item]]],
     *,
+    objects: Mapping[Family, tuple[ObjectPlan, list[Item]]] | None = None,
+    devices: tuple[Change[str, str], ...] = (),
+    timeouts: Change[str, Timeouts] | None = None,
     sysctls: tuple[Change[str, str], ...] = (),
     counters: tuple[str, ...] = (),
     flows: Iterable[Stale] = (),
@@ -94,17 +188,40 @@ def make_plan(
     """Put the parts together, items in the order in which people read them: the node, Services by name, leftovers."""
     flows = tuple(flows)
     items = [item for _, part in families.values() for item in part]
+    items += _device_items(devices)
+    items += [item for _, part in (objects or {}).values() for item in part]
+    items += _timeout_items(timeouts)
     items += _sysctl_items(sysctls)
     items += _counter_items(counters)
     items += _flow_items(flows)
     items.sort(key=lambda item: (item.is_leftover, item.owner))
     return Plan(
         iptables={family: part for family, (part, _) in families.items()},
+        objects={family: part for family, (part, _) in (objects or {}).items()},
+        devices=devices,
+        timeouts=timeouts,
         sysctls=sysctls,
         counters=counters,
         flows=flows,
         items=tuple(items),
     )
+
+
+def _device_items(changes: Sequence[Change[str, str]]) -> Iterator[Item]:
+    for name, before, after in changes:
+        action = Action.ADD if before is None else Action.DELETE
+        line = Line("+" if after else "-", f"{after or before} device")
+        yield Item(action=action, language="links", family="", kind="device", name=name, lines=(line,))
+
+
+def _timeout_items(change: Change[str, Timeouts] | None) -> Iterator[Item]:
+    if change is not None:
+        lines = tuple(
+            Line(sign, f"tcp {told.tcp} s, tcpfin {told.tcp_fin} s, udp {told.udp} s")
+            for sign, told in (("-", change.before), ("+", change.after))
+            if told is not None
+        )
+        yield Item(action=Action.CHANGE, language="ipvs", family="", kind="timeouts", name=change.key, lines=lines)
 
 
 def _sysctl_items(changes: Iterable[Change[str, str]]) -> Iterator[Item]:

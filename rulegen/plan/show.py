@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rulegen.plan.items import Action, Drift
 from rulegen.plan.nginx import LANGUAGE
+from rulegen.plan.objects import draining_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +23,10 @@ SCHEMA_VERSION = 1
 NO_CHANGES = "No changes. The node matches the objects."
 
 _COLOURS = {"+": "\033[32m", "-": "\033[31m", "~": "\033[33m", "#": "\033[2m", "*": "\033[1m"}
+_NAMES_ALL = {"entry", "address"}
+"""Kinds whose name is all there is to say."""
+_TOLD_BY_NAME = {*_NAMES_ALL, "set", "device", "virtual server", "real server"}
+"""Kinds that are told on one line, unless they change."""
 _RESET = "\033[0m"
 
 
@@ -79,6 +84,10 @@ def text(plan: Plan, report: Report, *, colour: bool) -> Iterator[str]:
         )
         for item in plan.site.items:
             yield from _item_lines(item, paint)
+    if plan.draining:
+        yield ""
+        yield f"On their way out, {_count(len(plan.draining), 'real server')} with connections that have not ended:"
+        yield from (f"  {draining_text(key)}" for key in plan.draining)
     yield from notes(report)
     yield ""
     drifted = sum(item.drift is not None for item in plan.items)
@@ -117,6 +126,7 @@ def json_document(plan: Plan, report: Report) -> dict[str, Any]:
         "observed": report.observed,
         "summary": {action.word: plan.count(action) for action in Action},
         "changes": [_item_document(item) for item in plan.items],
+        "draining": [draining_text(key) for key in plan.draining],
         "services": {
             name: {
                 "type": service.type,
@@ -174,6 +184,10 @@ def _item_lines(item: Item, paint: Callable[[str, str], str]) -> Iterator[str]:
     family = f" [{item.family}]" if item.family else ""
     foreign = "not ours" if item.action is Action.DELETE else "changed by hand"
     drift = {None: "", Drift.FOREIGN: f"  drift: {foreign}", Drift.MISSING: "  drift: was taken away"}[item.drift]
+    if item.kind in _TOLD_BY_NAME and item.action is not Action.CHANGE:
+        words = "" if item.kind in _NAMES_ALL else "  " + "; ".join(_printable(line.text) for line in item.lines)
+        yield paint(sign, f"  {sign} {item.kind} {_printable(item.name)}{family}{words}{drift}")
+        return
     if len(item.lines) == 1 and item.kind in {"rule", "jump", "flow"}:
         line = item.lines[0]
         if item.kind == "flow":

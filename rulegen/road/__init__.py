@@ -7,29 +7,43 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rulegen.backends import BACKENDS, Backend
+from rulegen.contract import chains, servers, sets
 from rulegen.diff import Change, diff
 from rulegen.errors import ConfigError
-from rulegen.languages.iptables.state import BlockKey, wanted
+from rulegen.languages.ipset import state as ipset
+from rulegen.languages.ipset.script import replaced
+from rulegen.languages.iptables.state import BlockKey, ChainKey, wanted
+from rulegen.languages.ipvs.state import Timeouts, VirtualServerKey
 from rulegen.model.conntrack import Forgetting, Frontend, stale_flows
-from rulegen.net import Family, parse_address, parse_network
-from rulegen.plan.plan import Plan, make_plan, plan_family, plan_sysctls
+from rulegen.model.nodes import ROUTE_LOCALNET
+from rulegen.net import Family, Protocol, parse_address, parse_network
+from rulegen.plan.fragments import IPSET, IPVS, LINKS, Union
+from rulegen.plan.plan import Plan, make_plan, plan_family, plan_objects, plan_sysctls
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
+    from rulegen.languages.iptables import state as iptables
     from rulegen.languages.iptables.ruleset import Ruleset
-    from rulegen.languages.iptables.state import Fragment, Key, Value
+    from rulegen.languages.iptables.state import Key, Layout, Value, Wanted
+    from rulegen.languages.ipvs import state as ipvs
+    from rulegen.languages.links.state import Links
     from rulegen.model.conntrack import Flow
     from rulegen.model.facts import HostFacts
     from rulegen.model.ir import Model
-    from rulegen.plan.plan import FamilyPlan
+    from rulegen.net import Address, Network
+    from rulegen.plan.fragments import Fragment
+    from rulegen.plan.items import Item
+    from rulegen.plan.plan import FamilyPlan, ObjectPlan
 
 _UDP_FRONTEND = re.compile(
     r"(?:-d (?P<address>\S+)/\d+ )?-p udp (?:-m addrtype --dst-type LOCAL )?-m udp --dport (?P<port>\d+) "
 )
+_MATCH_SET = re.compile(r"--match-set (\S+) ")
+_KIND_OF_DEVICE = "dummy"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,28 +52,45 @@ class Compiled:
 
     Attributes:
         fragments: By family, the node's first, then one for each Service in order of name.
+        unions: By family, what the fragments come to in languages of keyed objects.
         counts: Whether rules count with nfacct.
     """
 
     model: Model
     backend: Backend
     fragments: Mapping[Family, Sequence[Fragment]]
+    unions: Mapping[Family, Union]
     counts: bool
+
+    def rules(self, family: Family) -> list[iptables.Fragment]:
+        """Return what the fragments want of iptables."""
+        return [fragment.rules for fragment in self.fragments[family]]
+
+    def objects(self, language: str) -> dict[Any, Any]:
+        """Return all objects of one language, of all families."""
+        return {key: value for union in self.unions.values() for key, value in union.objects(language).items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """What the node has now.
+    """What the node has now; what is None was not looked at, and is not planned.
 
     Attributes:
         rulesets: By family; a family that is not here is not planned.
         flows: What conntrack remembers of UDP.
-        counters: Names of the nfacct objects that are there; None where nobody could look.
+        counters: Names of the nfacct objects that are there.
+        sets, servers: All ipsets and virtual servers, ours and others'.
+        links: Our dummy device, if it is there, and what is bound to it.
+        timeouts: How long IPVS remembers connections.
     """
 
     rulesets: Mapping[Family, Ruleset]
     flows: Sequence[Flow] = ()
     counters: Collection[str] | None = None
+    sets: Mapping[ipset.Key, ipset.Value] | None = None
+    servers: Mapping[ipvs.Key, ipvs.Value] | None = None
+    links: Links | None = None
+    timeouts: Timeouts | None = None
 
 
 def backend_of(mode: str) -> Backend:
@@ -79,14 +110,14 @@ def backend_of(mode: str) -> Backend:
 def compile_model(model: Model, mode: str, *, counts: bool) -> Compiled:
     """Return the fragments of every family that the model has."""
     backend = backend_of(mode)
-    fragments = {
-        family: [
-            backend.compile_node(node, counts=counts),
-            *(backend.compile_service(service, node, counts=counts) for service in model.services.values()),
-        ]
-        for family, node in model.nodes.items()
-    }
-    return Compiled(model=model, backend=backend, fragments=fragments, counts=counts)
+    fragments, unions = {}, {}
+    for family, node in model.nodes.items():
+        own = [backend.compile_service(service, node, counts=counts) for service in model.services.values()]
+        union = Union.of(own)
+        first = backend.compile_node(node, counts=counts, filled=union.filled)
+        union.replace(None, first)
+        fragments[family], unions[family] = [first, *own], union
+    return Compiled(model=model, backend=backend, fragments=fragments, unions=unions, counts=counts)
 
 
 def plan_node(
@@ -105,53 +136,183 @@ def plan_node(
         service_cidrs: Where ClusterIPs come from, if known.
         forgetting: Which stale UDP flows are forgotten.
     """
-    model, families = compiled.model, {}
+    model = compiled.model
+    families: dict[Family, tuple[FamilyPlan, list[Item]]] = {}
+    objects: dict[Family, tuple[ObjectPlan, list[Item]]] = {}
     for family, ruleset in observed.rulesets.items():
-        node = model.nodes[family]
-        desired = wanted(compiled.fragments[family])
-        families[family] = plan_family(family, ruleset, desired, compiled.backend.layout(node))
+        node, union = model.nodes[family], compiled.unions[family]
+        layout = compiled.backend.layout(node, ruleset)
+        there = _there(observed, family, union.objects(IPVS), set(facts.addresses(family)), node.ipvs.excluded)
+        objects[family] = plan_objects(
+            family,
+            there,
+            {language: _kept(language, union, there, ruleset, layout) for language in there},
+            {language: union.owners(language) for language in there},
+        )
+        between = _between(compiled, family, there, objects[family][0])
+        families[family] = plan_family(family, ruleset, wanted(compiled.rules(family)), layout, between)
     missing = [
         name for name in compiled.backend.counters if observed.counters is not None and name not in observed.counters
     ]
     return make_plan(
         families,
-        sysctls=plan_sysctls(facts.sysctls, model.sysctls),
+        objects=objects,
+        devices=_devices(observed, compiled.backend.devices),
+        timeouts=_timeouts(observed, Timeouts(*model.timeouts)),
+        sysctls=(
+            *plan_sysctls(facts.sysctls, model.sysctls),
+            *_closed_loopback(facts, model, families.values()),
+        ),
         counters=tuple(missing) if compiled.counts else (),
         flows=stale_flows(
             observed.flows,
             model.services.values(),
             node_addresses={address for family in Family for address in facts.addresses(family)},
-            gone=set(_gone_frontends(part for part, _ in families.values())),
+            gone={*_gone_frontends(part for part, _ in families.values()), *_gone_servers(objects.values())},
             service_networks=[parse_network(cidr) for cidr in service_cidrs],
             forgetting=forgetting,
         ),
     )
 
 
-def step(before: Fragment | None, after: Fragment | None) -> tuple[Change[Key, Value], ...]:
-    """Return the changes that turn what one owner had into what it wants: what changed, not what exists.
+def step(before: iptables.Fragment | None, after: iptables.Fragment | None) -> tuple[Change[Key, Value], ...]:
+    """Return the changes that turn what one owner had of iptables into what it wants: what changed, not what exists.
 
     It is the difference of the whole, seen where it is: rules in shared chains are counted, so what other owners want
-    of the same stays.
+    of the same stays. `rulegen.plan.fragments.Union.changes` is the same for other languages.
     """
     old, new = ((fragment,) if fragment is not None else () for fragment in (before, after))
     return diff(wanted(old).objects, wanted(new).objects)
 
 
-def plan_cleanup(mode: str, observed: Observed) -> Plan:
-    """Return all that must go for nothing of ours to be left on the node; what others share with us stays."""
+def plan_cleanup(
+    mode: str, observed: Observed, addresses: Collection[Address] = (), excluded: Sequence[Network] = ()
+) -> Plan:
+    """Return all that must go for nothing of ours to be left on the node, of any mode; what others share with us stays.
+
+    Args:
+        mode: Of which backend.
+        observed: What is there.
+        addresses: The node's own.
+        excluded: Prefixes with virtual servers that are not ours.
+    """
     backend = backend_of(mode)
-    families = {}
+    families: dict[Family, tuple[FamilyPlan, list[Item]]] = {}
+    objects: dict[Family, tuple[ObjectPlan, list[Item]]] = {}
     for family, ruleset in observed.rulesets.items():
         layout = backend.cleanup_layout(ruleset)
         part, items = plan_family(family, ruleset, wanted(()), layout)
-        families[family] = part, [replace(item, drift=None) for item in items]
-    return make_plan(families)
+        families[family] = replace(part, switches=False), [replace(item, drift=None) for item in items]
+        there = _there(observed, family, {}, addresses, excluded)
+        kept = {language: _kept(language, Union(), there, ruleset, layout) for language in there}
+        objects[family] = plan_objects(family, there, kept, {})
+    return make_plan(families, objects=objects, devices=_devices(observed, ()))
 
 
 def counts_in(rulesets: Iterable[Ruleset]) -> bool:
     """Whether any rule of a dump counts with nfacct."""
     return any("--nfacct-name" in rule.spec for ruleset in rulesets for _, rule in ruleset.rules())
+
+
+def without_sets(fragment: iptables.Fragment, names: Collection[str]) -> iptables.Fragment:
+    """Return a fragment without the rules that look into one of the sets named."""
+
+    def keeps(spec: str) -> bool:
+        told = _MATCH_SET.search(spec)
+        return told is None or told[1] not in names
+
+    exact = {name: tuple(rule for rule in rules if keeps(rule.spec)) for name, rules in fragment.exact.items()}
+    return replace(fragment, exact=exact)
+
+
+def _there(
+    observed: Observed,
+    family: Family,
+    wanted_servers: Collection[ipvs.Key],
+    addresses: Collection[Address],
+    excluded: Collection[Network],
+) -> dict[str, Mapping[Any, Any]]:
+    """Return by language what of ours is there in one family."""
+    there: dict[str, Mapping[Any, Any]] = {}
+    entries: ipset.Objects = {}
+    bound = {}
+    if observed.links is not None:
+        told = observed.links.addresses
+        bound = {key: value for key, value in told.items() if key.family is family and key.device == servers.DEVICE}
+        there[LINKS] = bound
+    if observed.sets is not None:
+        there[IPSET] = entries = ipset.found(observed.sets, sets.names(family))
+    if observed.servers is not None:
+        there[IPVS] = servers.found(
+            observed.servers,
+            family,
+            entries=entries,
+            bound=bound,
+            wanted=wanted_servers,
+            node_addresses=addresses,
+            excluded=excluded,
+        )
+    return there
+
+
+def _kept(
+    language: str, union: Union, there: Mapping[str, Mapping[Any, Any]], ruleset: Ruleset, layout: Layout
+) -> Mapping[Any, Any]:
+    """Return what is wanted of one language, and the sets, empty, that others' rules look into: they cannot go."""
+    desired = union.objects(language)
+    if language != IPSET:
+        return desired
+    names = {
+        told[1]
+        for name, rule in ruleset.rules()
+        if "--match-set" in rule.spec and layout.kind(name) is None and (told := _MATCH_SET.search(f"{rule.spec} "))
+    }
+    for name in names:
+        key = ipset.SetKey(name)
+        if key in there[IPSET] and key not in desired:
+            desired[key] = there[IPSET][key]
+    return desired
+
+
+def _between(
+    compiled: Compiled, family: Family, there: Mapping[str, Mapping[Any, Any]], plan: ObjectPlan
+) -> Wanted | None:
+    """Return the rules that are right while sets change: for sets filled before or after, none for one made anew."""
+    if IPSET not in there:
+        return None
+    union, node = compiled.unions[family], compiled.model.nodes[family]
+    filled = union.filled | ipset.filled(there[IPSET])
+    anew = replaced(plan.changes.get(IPSET, ()))
+    if filled == union.filled and not anew:
+        return None
+    first = compiled.backend.compile_node(node, counts=compiled.counts, filled=filled).rules
+    if anew:
+        first = without_sets(first, anew)
+    return wanted([first, *compiled.rules(family)[1:]])
+
+
+def _devices(observed: Observed, desired: Collection[str]) -> tuple[Change[str, str], ...]:
+    if observed.links is None:
+        return ()
+    there = {name: kind for name, kind in observed.links.devices.items() if name == servers.DEVICE}
+    return diff(there, dict.fromkeys(desired, _KIND_OF_DEVICE))
+
+
+def _timeouts(observed: Observed, desired: Timeouts) -> Change[str, Timeouts] | None:
+    if observed.timeouts is None or not any(desired):
+        return None
+    after = Timeouts(*(told or now for told, now in zip(desired, observed.timeouts, strict=True)))
+    return Change("IPVS", observed.timeouts, after) if after != observed.timeouts else None
+
+
+def _closed_loopback(
+    facts: HostFacts, model: Model, parts: Iterable[tuple[FamilyPlan, list[Item]]]
+) -> Iterator[Change[str, str]]:
+    """Close the loopback prefix where the rule that guards it goes: a mode that needs it open has left it so."""
+    is_open = facts.sysctls.get(ROUTE_LOCALNET) == "1" and ROUTE_LOCALNET not in model.sysctls
+    guard = ChainKey(chains.filter_(chains.FIREWALL))
+    if is_open and any(c.key == guard and c.after is None for part, _ in parts for c in part.changes):
+        yield Change(ROUTE_LOCALNET, "1", "0")
 
 
 def _gone_frontends(parts: Iterable[FamilyPlan]) -> Iterator[Frontend]:
@@ -161,6 +322,15 @@ def _gone_frontends(parts: Iterable[FamilyPlan]) -> Iterator[Frontend]:
         for change in part.changes:
             if change.after is None and isinstance(change.key, BlockKey):
                 yield from (frontend for frontend in _frontends(change.key) if frontend not in kept)
+
+
+def _gone_servers(parts: Iterable[tuple[ObjectPlan, list[Item]]]) -> Iterator[Frontend]:
+    """Yield the UDP frontends whose virtual servers the plan takes away."""
+    for part, _ in parts:
+        for change in part.changes.get(IPVS, ()):
+            key = change.key
+            if change.after is None and isinstance(key, VirtualServerKey) and key.frontend.protocol is Protocol.UDP:
+                yield Frontend(key.frontend.address, key.frontend.port)
 
 
 def _frontends(key: BlockKey) -> Iterator[Frontend]:

@@ -6,25 +6,31 @@ The same functions as for the whole, and the same fragments; only what a change 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from rulegen.diff import Change
 from rulegen.errors import Warnings
+from rulegen.languages.ipvs.script import gracefully
+from rulegen.languages.ipvs.state import DRAINING, RealServer, RealServerKey
 from rulegen.model.ir import Model
 from rulegen.model.nodes import resolve_node, resolve_site, resolve_sysctls
 from rulegen.model.table import ServiceTable
+from rulegen.plan.fragments import IPSET, IPVS, Union
+from rulegen.plan.plan import FamilyPlan, ObjectPlan, Plan
 from rulegen.road import Compiled, backend_of, step
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from rulegen.diff import Change
     from rulegen.kube.cluster import Cluster
     from rulegen.kube.world import ObjectName
-    from rulegen.languages.iptables.state import Fragment, Key, Value
+    from rulegen.languages.iptables import state as iptables
+    from rulegen.languages.iptables.state import Key, Value
     from rulegen.model.facts import HostFacts
     from rulegen.model.ir import Node, Service
     from rulegen.model.options import Options
     from rulegen.net import Family
+    from rulegen.plan.fragments import Fragment
 
 NODE = None
 """What the node's own fragment is kept under."""
@@ -35,16 +41,19 @@ class Update:
     """What changes of some Services come to.
 
     Attributes:
-        changes: By family; a family without changes is not in it.
-        fragments: What the Services want now; None where they are gone.
+        plan: What must be written, without items for people.
+        fragments: What the Services want now, and the node where that changes with them; None where they are gone.
         services: The Services as they are served now; None where they are gone.
-        chains: How many chains all Services have, by family.
     """
 
-    changes: Mapping[Family, tuple[Change[Key, Value], ...]]
-    fragments: Mapping[tuple[Family, ObjectName], Fragment | None]
+    plan: Plan
+    fragments: Mapping[tuple[Family, ObjectName | None], Fragment | None]
     services: Mapping[ObjectName, Service | None]
-    chains: Mapping[Family, int]
+
+    @property
+    def changes(self) -> Mapping[Family, tuple[Change[Key, Value], ...]]:
+        """Changes of rules by family; a family without any is not in it."""
+        return {family: part.changes for family, part in self.plan.iptables.items() if part.changes}
 
 
 class ServiceRules:
@@ -67,23 +76,31 @@ class ServiceRules:
         self._warnings = Warnings()
         name = options.node_name or facts.hostname
         told = cluster.node(name)
-        site = resolve_site(told, name, options)
+        site = resolve_site(told, name, options, facts)
         nodes = {f: resolve_node(f, site, told, options, facts, self._warnings.add) for f in self._families}
         self._table = ServiceTable(site, self._families, oldest_wins=options.oldest_claim_wins)
         names = cluster.names()
         for service in names:
             self._table.put(service, cluster.service(service))
         self._services = {service: found for service in names if (found := self._table.service(service)) is not None}
-        self._name, self._nodes, self._sysctls = name, nodes, resolve_sysctls(nodes.values())
+        self._name, self._nodes, self._sysctls = name, nodes, resolve_sysctls(nodes.values(), options, facts)
         self._unwritten: set[ObjectName] = set()
         self._fragments: dict[tuple[Family, ObjectName | None], Fragment] = {}
+        self._unions: dict[Family, Union] = {}
+        self._leaving: dict[RealServerKey, RealServer] = {}
+        self._timeouts = options.ipvs_timeouts if options.mode == "ipvs" else (0, 0, 0)
         for family, node in nodes.items():
-            self._fragments[family, NODE] = self._backend.compile_node(node, counts=counts)
+            union = self._unions[family] = Union()
             for service, found in self._services.items():
-                self._fragments[family, service] = self._backend.compile_service(found, node, counts=counts)
+                fragment = self._backend.compile_service(found, node, counts=counts)
+                self._fragments[family, service] = fragment
+                union.replace(None, fragment)
+            first = self._backend.compile_node(node, counts=counts, filled=union.filled)
+            self._fragments[family, NODE] = first
+            union.replace(None, first)
         self._chains = dict.fromkeys(nodes, 0)
-        for (family, _), fragment in self._fragments.items():
-            self._chains[family] += len(fragment.exact)
+        for (family, _), one in self._fragments.items():
+            self._chains[family] += len(one.rules.exact)
 
     @property
     def model(self) -> Model:
@@ -93,6 +110,7 @@ class ServiceRules:
             nodes=self._nodes,
             services=dict(sorted(self._services.items())),
             sysctls=self._sysctls,
+            timeouts=self._timeouts,
             warnings=self.warnings,
         )
 
@@ -103,7 +121,13 @@ class ServiceRules:
             family: [self._fragments[family, NODE], *(self._fragments[family, name] for name in names)]
             for family in self._families
         }
-        return Compiled(model=self.model, backend=self._backend, fragments=fragments, counts=self._counts)
+        return Compiled(
+            model=self.model,
+            backend=self._backend,
+            fragments=fragments,
+            unions={family: union.copy() for family, union in self._unions.items()},
+            counts=self._counts,
+        )
 
     def update(self, names: Iterable[ObjectName]) -> Update:
         """Decide anew about Services that something happened to, and about those that they share a claim with.
@@ -114,32 +138,87 @@ class ServiceRules:
         for name in sorted(names):
             self._unwritten |= self._table.put(name, self._cluster.service(name))
         services = {name: self._table.service(name) for name in sorted(self._unwritten)}
-        changes: dict[Family, tuple[Change[Key, Value], ...]] = {}
-        fragments: dict[tuple[Family, ObjectName], Fragment | None] = {}
+        fragments: dict[tuple[Family, ObjectName | None], Fragment | None] = {}
+        rules: dict[Family, FamilyPlan] = {}
+        objects: dict[Family, ObjectPlan] = {}
         for family, node in self._nodes.items():
-            found: list[Change[Key, Value]] = []
             for name, service in services.items():
                 after = self._backend.compile_service(service, node, counts=self._counts) if service else None
                 fragments[family, name] = after
-                found += step(self._fragments.get((family, name)), after)
-            if found:
-                changes[family] = tuple(found)
-        return Update(changes=changes, fragments=fragments, services=services, chains=dict(self._chains))
+            pairs = [(self._fragments.get((family, name)), fragments[family, name]) for name in services]
+            rules[family], objects[family], first = self._family_update(family, pairs)
+            if first is not None:
+                fragments[family, NODE] = first
+        return Update(plan=Plan(iptables=rules, objects=objects), fragments=fragments, services=services)
+
+    def _family_update(
+        self, family: Family, pairs: Sequence[tuple[Fragment | None, Fragment | None]]
+    ) -> tuple[FamilyPlan, ObjectPlan, Fragment | None]:
+        """Return what fragments in place of others come to, and the node's own fragment where it changes with them."""
+        union = self._unions[family]
+        rules = [c for before, after in pairs for c in step(_rules(before), _rules(after))]
+        changes = union.changes(pairs)
+        if IPVS in changes:
+            known = (self._with_leaving(change) for change in changes[IPVS])
+            changes[IPVS] = tuple(gracefully(known))
+        had, has = union.filled, union.filled_after(changes.get(IPSET, ()))
+        if had == has:
+            return FamilyPlan(tuple(rules), {}, chains=self._chains[family]), ObjectPlan(changes), None
+        old = self._fragments[family, NODE]
+        middle, first = (
+            self._backend.compile_node(self._nodes[family], counts=self._counts, filled=filled)
+            for filled in (had | has, has)
+        )
+        there, on = step(old.rules, middle.rules), step(middle.rules, first.rules)
+        bridge = ((*there, *rules), on) if on else None
+        part = FamilyPlan((*step(old.rules, first.rules), *rules), {}, bridge, chains=self._chains[family])
+        return part, ObjectPlan(changes), first
+
+    def _with_leaving(self, change: Change[Any, Any]) -> Change[Any, Any]:
+        """Return a change, told that its real server is still there where it is on its way out."""
+        if change.before is None and change.key in self._leaving:
+            return Change(change.key, self._leaving[change.key], change.after)
+        return change
+
+    def drain_only(self, plan: Plan) -> None:
+        """Keep in mind which real servers are on their way out: those that a plan of the whole tells, no others."""
+        self._leaving = {key: RealServer(DRAINING) for key in plan.draining}
+        self._drain_of(plan)
+
+    def _drain_of(self, plan: Plan) -> None:
+        """Keep in mind which real servers a plan that was written puts on their way out, or brings back."""
+        for part in plan.objects.values():
+            for change in part.changes.get(IPVS, ()):
+                self._drain(change)
+
+    def _drain(self, change: Change[Any, Any]) -> None:
+        key, _, after = change
+        if not isinstance(key, RealServerKey):
+            if after is None:
+                self._leaving = {k: v for k, v in self._leaving.items() if k.frontend != key.frontend}
+            return
+        union = self._unions[key.frontend.family]
+        if isinstance(after, RealServer) and after.weight == DRAINING and not union.wants(IPVS, key):
+            self._leaving[key] = after
+        else:
+            self._leaving.pop(key, None)
 
     def commit(self, update: Update) -> None:
         """Take an update for written."""
-        for (family, name), fragment in update.fragments.items():
-            old = self._fragments.pop((family, name), None)
-            self._chains[family] -= len(old.exact) if old else 0
+        for key, fragment in update.fragments.items():
+            old = self._fragments.pop(key, None)
+            self._unions[key[0]].replace(old, fragment)
+            self._chains[key[0]] -= len(old.rules.exact) if old else 0
             if fragment is not None:
-                self._fragments[family, name] = fragment
-                self._chains[family] += len(fragment.exact)
+                self._fragments[key] = fragment
+                self._chains[key[0]] += len(fragment.rules.exact)
         self._unwritten -= update.services.keys()
         for name, service in update.services.items():
             if service is None:
                 self._services.pop(name, None)
             else:
                 self._services[name] = service
+        self._drain_of(update.plan)
 
     @property
     def node_name(self) -> str:
@@ -169,3 +248,7 @@ class ServiceRules:
     def before(self, name: ObjectName) -> Service | None:
         """Return a Service as it is in the kernel."""
         return self._services.get(name)
+
+
+def _rules(fragment: Fragment | None) -> iptables.Fragment | None:
+    return fragment.rules if fragment is not None else None

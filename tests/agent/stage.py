@@ -5,6 +5,7 @@ What is written is really executed, and refused where a kernel would refuse it; 
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import queue
 from collections import deque
@@ -35,6 +36,7 @@ from rulegen.plan.plan import Plan
 from rulegen.road import Compiled, Observed, compile_model, plan_node
 from rulegen.road.services import Update
 from tests.kernel import Kernel, RefusedError
+from tests.nodekernel import NodeKernel
 
 NODE = "node1"
 OPTIONS = Options(node_name=NODE, cluster_cidrs=(parse_network("10.244.0.0/16"),))
@@ -128,7 +130,10 @@ class MemoryWriter:
 
     def write_update(self, update: Update, before: dict[ObjectName, Service | None]) -> int:
         assert before.keys() == update.services.keys()
-        return self._restore({family: [r.text for r in script(c)] for family, c in update.changes.items()})
+        return self._restore({f: [r.text for r in script(part.changes)] for f, part in update.plan.iptables.items()})
+
+    def moved(self) -> bool:
+        return False
 
     def reconcile(self, services) -> int:
         self.reconciled.append(self.clock.now)
@@ -171,13 +176,55 @@ class MemoryWriter:
         return sum(map(len, texts.values()))
 
 
+@dataclass
+class WholeWriter(MemoryWriter):
+    """Writes sets, servers and addresses too.
+
+    Attributes:
+        node: The kernel of the whole node.
+        calls: Of each write of single changes, how many pieces it took.
+    """
+
+    node: NodeKernel = field(default_factory=NodeKernel)
+    calls: list[int] = field(default_factory=list)
+
+    def look(self, compiled: Compiled) -> Plan:
+        return plan_node(compiled, self.node.observed(), self.facts)
+
+    def write(self, plan: Plan) -> int:
+        self.writes.append(self.clock.now)
+        pieces = list(self.node.pieces(plan))
+        failure = self.failures.popleft() if self.failures else ""
+        for piece in pieces[: {"lost": 0, "half": len(pieces) // 2}.get(failure, len(pieces))]:
+            piece()
+        if failure:
+            raise ApplyError(f"the write was {failure}", applied=(), pending=("the rest",))
+        return len(pieces)
+
+    def write_update(self, update: Update, before: dict[ObjectName, Service | None]) -> int:
+        self.calls.append(self.write(update.plan))
+        return self.calls[-1]
+
+    def read(self) -> Reading:
+        """Read all; of sets and servers nothing tells whether others write."""
+        return super().read()._replace(mark=None)
+
+
 class Stage:
     """A loop, and all around it."""
 
-    def __init__(self, *, kernels: dict[Family, Kernel] | None = None, has_synced: bool = True, **settings) -> None:
+    def __init__(
+        self,
+        *,
+        kernels: dict[Family, Kernel] | None = None,
+        has_synced: bool = True,
+        mode: str = "iptables",
+        **settings,
+    ) -> None:
         self.clock = Clock()
         self.signals = Signals(self.clock)
-        self.writer = MemoryWriter(self.clock)
+        self.options = dataclasses.replace(OPTIONS, mode=mode)
+        self.writer = MemoryWriter(self.clock) if mode == "iptables" else WholeWriter(self.clock)
         if kernels is not None:
             self.writer.kernels = kernels
         self.state = AgentState(self.clock)
@@ -186,7 +233,7 @@ class Stage:
         self.ready: list[float] = []
         timing = Timing(min_sync_s=settings.pop("min_sync_s", 0.0), sync_s=settings.pop("sync_s", 30.0), quiet_s=0.2)
         self.loop = Loop(
-            options=OPTIONS,
+            options=self.options,
             writer=self.writer,
             state=self.state,
             journal=Journal(out=self.text),
@@ -223,7 +270,7 @@ class Stage:
 
     def is_right(self) -> bool:
         """Whether the kernel is as the whole, decided and compiled from nothing, wants it."""
-        wants = compile_model(resolve(self.loop.cluster.world(), OPTIONS, FACTS), "iptables", counts=False)
+        wants = compile_model(resolve(self.loop.cluster.world(), self.options, FACTS), self.options.mode, counts=False)
         return self.writer.look(wants).is_empty
 
     def destinations(self, family: Family = Family.IPV4) -> list[str]:

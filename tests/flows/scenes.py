@@ -67,7 +67,7 @@ def texts(world: World, site: Site, *, counts: bool = False) -> dict[Family, str
     """Return what rulegen makes of a world for a node, as iptables-save prints it."""
     model = resolve(world, options_of(site), facts_of(site))
     compiled = compile_model(model, "iptables", counts=counts)
-    return {family: format_ruleset(ruleset_of(fragments)) for family, fragments in compiled.fragments.items()}
+    return {family: format_ruleset(ruleset_of(compiled.rules(family))) for family in compiled.fragments}
 
 
 def simulators(world: World, site: Site, *, counts: bool = False) -> dict[Family, Simulator]:

@@ -103,7 +103,7 @@ class Case(NamedTuple):
         """Return the case's rules, read from the very text that a kernel would be given."""
         model = resolve(self.world, self.options, self.facts, (self.family,))
         compiled = compile_model(model, "iptables", counts=counts)
-        return Simulator(read(format_ruleset(ruleset_of(compiled.fragments[self.family]))), self.local)
+        return Simulator(read(format_ruleset(ruleset_of(compiled.rules(self.family)))), self.local)
 
 
 @cache

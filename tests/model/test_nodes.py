@@ -66,8 +66,8 @@ def test_where_node_ports_listen(told, ipv4, ipv6, on_localhost):
 
 def test_localhost_node_ports_can_be_off_and_need_a_kernel_parameter_if_on():
     on, off = resolved(), resolved(iptables={"localhostNodePorts": False})
-    assert resolve_sysctls([on]) == {"net.ipv4.conf.all.route_localnet": "1"}
-    assert resolve_sysctls([off]) == {}
+    assert resolve_sysctls([on], options(), HostFacts()) == {"net.ipv4.conf.all.route_localnet": "1"}
+    assert resolve_sysctls([off], options(), HostFacts()) == {}
 
 
 @pytest.mark.parametrize(

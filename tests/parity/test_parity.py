@@ -76,7 +76,7 @@ def inputs_of(world: Path) -> Inputs:
 @lru_cache(maxsize=2)
 def compiled_of(world: Path) -> Compiled:
     """Return the model in its backend's words, counting as kube-proxy did there."""
-    dumps, _ = read_dumps([str(world / name) for name in DUMPS.values()])
+    dumps = read_dumps([str(world / name) for name in DUMPS.values()]).rulesets
     return inputs_of(world).compiled(dumps, is_live=False)
 
 

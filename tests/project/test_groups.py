@@ -1,4 +1,4 @@
-"""Tests of one group run on one worker, so that they share what was built for them: pytest and xdist must agree on it."""
+"""Tests of one group run on one worker and share what was built for them: pytest and xdist must agree on groups."""
 
 from __future__ import annotations
 

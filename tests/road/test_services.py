@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -14,21 +16,22 @@ from rulegen.kube.endpoints import SERVICE_NAME_LABEL
 from rulegen.kube.events import Changed, Event, Gone
 from rulegen.kube.validate import Decoded
 from rulegen.kube.world import ObjectName
-from rulegen.languages.iptables.ruleset import read
-from rulegen.languages.iptables.script import script
-from rulegen.model.facts import HostFacts
+from rulegen.languages.ipvs.state import RealServerKey
+from rulegen.model.facts import HostFacts, Interface
 from rulegen.model.options import Options
 from rulegen.model.resolve import resolve
-from rulegen.net import Family, parse_network
-from rulegen.road import Compiled, Observed, compile_model, plan_node
+from rulegen.net import Family, parse_address, parse_network
+from rulegen.plan.fragments import LANGUAGES
+from rulegen.road import Compiled, compile_model, plan_node
 from rulegen.road.services import ServiceRules, Update
-from tests.kernel import Kernel
+from tests.nodekernel import NodeKernel
 from tests.strategies import NODE, SERVICES, services
 
 OPTIONS = Options(node_name=NODE, cluster_cidrs=(parse_network("10.244.0.0/16"), parse_network("fd00:10:244::/56")))
-FACTS = HostFacts()
+FACTS = HostFacts(interfaces=(Interface("eth0", ((parse_address("192.168.50.10"), 24),)),))
 AGES = st.sampled_from((None, "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z", "2026-02-01T00:00:00Z"))
 EXTERNAL = (("198.51.100.7",), ("198.51.100.7", "198.51.100.8"), ("fd00:51::7",))
+MODES = st.sampled_from(("iptables", "ipvs"))
 quick = settings(
     max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
@@ -90,9 +93,11 @@ steps = st.lists(
 class Node:
     """Keeps kernels in memory as a node's agent does: what could not be written is kept by its name alone."""
 
-    def __init__(self) -> None:
+    def __init__(self, mode: str = "iptables") -> None:
+        self.options = dataclasses.replace(OPTIONS, mode=mode)
         self.cluster, self.dirty = Cluster(), Touched()
-        self.kernels = {family: Kernel() for family in Family}
+        self.kernel = NodeKernel()
+        self.kernels = self.kernel.kernels
         self.rules: ServiceRules | None = None
 
     def take(self, events: list[Event]) -> None:
@@ -102,46 +107,41 @@ class Node:
     def sync(self, *, is_lost: bool = False) -> Update | None:
         names, is_new, self.dirty = self.dirty.services, self.dirty.nodes or self.rules is None, Touched()
         if is_new or self.rules is None:
-            self.rules = ServiceRules(self.cluster, OPTIONS, FACTS, counts=False)
+            self.rules = ServiceRules(self.cluster, self.options, FACTS, counts=False)
             self.write_all(self.rules.compiled())
             return None
         update = self.rules.update(names)
         if is_lost:
             self.dirty.services |= names
             return None
-        for family, changes in update.changes.items():
-            for restore in script(changes):
-                self.kernels[family].restore(restore.text)
+        self.written = self.kernel.write(update.plan)
         self.rules.commit(update)
         return update
 
     def write_all(self, wants: Compiled) -> None:
-        for family, kernel in self.kernels.items():
-            part = plan_node(wants, self.seen(family), FACTS).iptables[family]
-            for restore in script(part.changes, part.desired):
-                kernel.restore(restore.text)
-
-    def seen(self, family: Family) -> Observed:
-        return Observed(rulesets={family: read(self.kernels[family].save(), "kernel", family)})
+        assert self.rules is not None
+        plan = plan_node(wants, self.kernel.observed(), FACTS)
+        self.kernel.write(plan)
+        self.rules.drain_only(plan)
 
     def check(self) -> None:
         """Fail unless it is as the whole is, decided and compiled from nothing."""
         assert self.rules is not None
-        wants = compile_model(resolve(self.cluster.world(), OPTIONS, FACTS), "iptables", counts=False)
+        wants = compile_model(resolve(self.cluster.world(), self.options, FACTS), self.options.mode, counts=False)
         has = self.rules.compiled()
         assert has.model.services == wants.model.services
         assert {f: list(p) for f, p in has.fragments.items()} == {f: list(p) for f, p in wants.fragments.items()}
-        chains = {f: sum(len(one.exact) for one in p) for f, p in wants.fragments.items()}
-        assert dict(self.rules.update(()).chains) == chains
-        for family in Family:
-            items = plan_node(wants, self.seen(family), FACTS).items
-            assert [str(item.name) for item in items] == []
+        assert [str(item.name) for item in plan_node(wants, self.kernel.observed(), FACTS).items] == []
+        for language in LANGUAGES:
+            assert has.objects(language) == wants.objects(language)
+        chains = {f: sum(len(one.rules.exact) for one in p) for f, p in wants.fragments.items()}
+        assert {f: part.chains for f, part in self.rules.update(()).plan.iptables.items()} == chains
 
 
 @quick
-@given(steps)
-def test_after_each_change_and_after_lost_ones_the_kernel_is_as_the_whole(steps):
-    node = Node()
+@given(steps, MODES)
+def test_after_each_change_and_after_lost_ones_the_kernel_is_as_the_whole(steps, mode):
+    node = Node(mode)
     for events, is_lost in steps:
         node.take(events)
         node.sync(is_lost=is_lost)
@@ -177,26 +177,40 @@ def endpoints(number: int, count: int) -> k.EndpointSlice:
     )
 
 
-def node_of(count: int) -> Node:
-    node = Node()
+def node_of(count: int, mode: str = "iptables") -> Node:
+    node = Node(mode)
     for number in range(count):
         node.take([changed(service(number)), changed(endpoints(number, 2))])
     node.sync()
     return node
 
 
-def test_what_one_endpoint_changes_does_not_depend_on_how_many_services_there_are():
+@pytest.mark.parametrize("mode", ["iptables", "ipvs"])
+def test_what_one_endpoint_changes_does_not_depend_on_how_many_services_there_are(mode):
     found = []
     for count in (1, 10, 150):
-        node = node_of(count)
+        node = node_of(count, mode)
         node.take([changed(endpoints(0, 3))])
         update = node.sync()
         assert update is not None
-        found.append([[(str(c.key), c.before is None, c.after is None) for c in update.changes[Family.IPV4]]])
+        told = [c for changes in update.changes.values() for c in changes]
+        told += [c for part in update.plan.objects.values() for changes in part.changes.values() for c in changes]
+        found.append([(str(c.key), c.before is None, c.after is None) for c in told])
         assert list(update.services) == [ObjectName("demo", "web-0")]
+        assert node.written == 1
         node.check()
     assert found[0] == found[1] == found[2]
-    assert 0 < len(found[0][0]) < 6
+    assert 0 < len(found[0]) < 6
+
+
+def test_an_endpoint_that_comes_back_while_it_ends_its_connections_gets_its_share_again():
+    node = node_of(1, "ipvs")
+    for count, weights in ((1, {"10.244.1.10": 1, "10.244.1.11": 0}), (2, {"10.244.1.10": 1, "10.244.1.11": 1})):
+        node.take([changed(endpoints(0, count))])
+        node.sync()
+        servers = node.kernel.servers.items()
+        assert {str(k.address): v.weight for k, v in servers if isinstance(k, RealServerKey)} == weights
+        node.check()
 
 
 def test_an_event_that_changes_nothing_writes_nothing():

@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING
 
 from rulegen.backends.iptables import names
 from rulegen.backends.iptables.node import LOCALHOST_COUNTER
+from rulegen.contract import chains
 from rulegen.languages.iptables import rules as r
-from rulegen.languages.iptables.state import Block, Fragment
-from rulegen.model.ir import Delivery, Masquerade, PodInterface, PodNetwork, PodTraffic, Policy
+from rulegen.languages.iptables import state as iptables
+from rulegen.languages.iptables.state import Block
+from rulegen.model.ir import Delivery, Masquerade, PodNetwork, Policy
+from rulegen.plan.fragments import Fragment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -37,10 +40,11 @@ def compile_service(service: Service, node: Node, *, counts: bool) -> Fragment:
     blocks: list[Block] = []
     for port in service.ports:
         if port.family is node.family:
-            chains = _PortChains(port, node, counts=counts)
-            exact.update(chains.exact())
-            blocks += chains.blocks()
-    return Fragment(str(service.name), node.family, exact, blocks=tuple(blocks))
+            own = _PortChains(port, node, counts=counts)
+            exact.update(own.exact())
+            blocks += own.blocks()
+    owner = str(service.name)
+    return Fragment(owner, node.family, iptables.Fragment(owner, node.family, exact, blocks=tuple(blocks)))
 
 
 class _PortChains:
@@ -63,13 +67,13 @@ class _PortChains:
         port = self._port
         for delivery, pool in ((Delivery.CLUSTER, port.cluster), (Delivery.LOCAL, port.local)):
             if pool:
-                yield names.nat(self._chains_of[delivery]), tuple(self._balance(delivery, pool))
+                yield chains.nat(self._chains_of[delivery]), tuple(self._balance(delivery, pool))
         if self._has_external:
-            yield names.nat(self._external), tuple(self._external_rules())
+            yield chains.nat(self._external), tuple(self._external_rules())
         if self._is_guarded:
-            yield names.nat(self._allowed), tuple(self._allowed_rules())
+            yield chains.nat(self._allowed), tuple(self._allowed_rules())
         for endpoint in port.endpoints:
-            yield names.nat(self._endpoints[endpoint.text]), self._endpoint_rules(endpoint)
+            yield chains.nat(self._endpoints[endpoint.text]), self._endpoint_rules(endpoint)
 
     def blocks(self) -> Iterator[Block]:
         """Yield the port's rules in shared chains."""
@@ -83,7 +87,7 @@ class _PortChains:
                 r.accept(),
                 comment=f"{port.label} health check",
             )
-            yield Block(names.filter_(names.NODE_PORTS), (rule,))
+            yield Block(chains.filter_(chains.NODE_PORTS), (rule,))
 
     def _to(self, address: Address) -> tuple[str, ...]:
         """Match packets to the port on an address."""
@@ -107,11 +111,11 @@ class _PortChains:
         if port.internal.has_pool:
             jump = r.jump(self._chains_of[port.internal])
             rule = r.rule(*self._to(port.cluster_ip), jump, comment=f"{port.label} cluster IP")
-            yield Block(names.nat(names.SERVICES), (rule,))
+            yield Block(chains.nat(chains.SERVICES), (rule,))
         else:
             verdict, reason = self._refusal(port.internal)
             rule = r.rule(*self._to(port.cluster_ip), verdict, comment=f"{port.label} {reason}")
-            yield Block(names.filter_(names.SERVICES), (rule,))
+            yield Block(chains.filter_(chains.SERVICES), (rule,))
 
     def _external_blocks(self) -> Iterator[Block]:
         port = self._port
@@ -121,14 +125,14 @@ class _PortChains:
         if port.has_endpoints:
             for address, what, chain in frontends:
                 rule = r.rule(*self._to(address), r.jump(chain), comment=f"{port.label} {what}")
-                yield Block(names.nat(names.SERVICES), (rule,))
+                yield Block(chains.nat(chains.SERVICES), (rule,))
             if port.node_port:
-                yield Block(names.nat(names.NODE_PORTS), tuple(self._node_port_rules()))
+                yield Block(chains.nat(chains.NODE_PORTS), tuple(self._node_port_rules()))
         if not port.external.has_pool:
             verdict, reason = self._refusal(port.external)
             for address, _, _ in frontends:
                 rule = r.rule(*self._to(address), verdict, comment=f"{port.label} {reason}")
-                yield Block(names.filter_(names.EXTERNAL_SERVICES), (rule,))
+                yield Block(chains.filter_(chains.EXTERNAL_SERVICES), (rule,))
             if port.node_port:
                 words = (
                     r.protocol(port.protocol),
@@ -136,11 +140,11 @@ class _PortChains:
                     r.destination_port(port.protocol, port.node_port),
                 )
                 rule = r.rule(*words, verdict, comment=f"{port.label} {reason}")
-                yield Block(names.filter_(names.EXTERNAL_SERVICES), (rule,))
+                yield Block(chains.filter_(chains.EXTERNAL_SERVICES), (rule,))
         if self._is_guarded:
             for address in port.load_balancer_ips:
                 rule = r.rule(*self._to(address), r.drop(), comment=f"{port.label} refused by its source ranges")
-                yield Block(names.filter_(names.PROXY_FIREWALL), (rule,))
+                yield Block(chains.filter_(chains.PROXY_FIREWALL), (rule,))
 
     def _node_port_rules(self) -> Iterator[Rule]:
         port = self._port
@@ -152,9 +156,9 @@ class _PortChains:
         yield r.rule(*words, r.jump(self._external), comment=comment)
 
     def _balance(self, delivery: Delivery, pool: Sequence[Endpoint]) -> Iterator[Rule]:
-        """Spread new connections over a pool: known clients to where they were, others evenly at random.
+        """Spread new connections over a pool: known clients to where they were, others at random, by weight.
 
-        Rule i of n sees only what the rules before it passed over, so it takes one in n - i.
+        A rule sees only what the rules before it passed over, so it takes its share of the weight that is left.
         """
         port = self._port
         if delivery is port.internal and port.cluster_ip is not None:
@@ -164,36 +168,37 @@ class _PortChains:
                 chain = self._endpoints[endpoint.text]
                 seen = r.seen_within(port.affinity_s, chain, self._node.family.bits)
                 yield r.rule(seen, r.jump(chain), comment=f"{port.label} keeps to {endpoint.text}")
-        for index, endpoint in enumerate(pool):
-            left = len(pool) - index
-            odds = [r.at_odds(left)] if left > 1 else []
+        left = sum(endpoint.weight for endpoint in pool)
+        for endpoint in pool:
+            odds = [r.at_odds(left, endpoint.weight)] if left > endpoint.weight else []
+            left -= endpoint.weight
             jump = r.jump(self._endpoints[endpoint.text])
             yield r.rule(*odds, jump, comment=f"{port.label} to {endpoint.text}")
 
     def _masquerade_cluster_ip(self, address: Address) -> Iterator[Rule]:
         node = self._node
-        mark = r.jump(names.MARK_MASQ)
+        mark = r.jump(chains.MARK_MASQ)
         comment = f"{self._port.label} cluster IP"
         match node.masquerade_cluster_ip:
             case Masquerade.ALWAYS:
                 yield r.rule(*self._to(address), mark, comment=comment)
             case Masquerade.OFF_CLUSTER if isinstance(node.pods, PodNetwork):
-                yield r.rule(_not_from(node.pods), *self._to(address), mark, comment=comment)
+                yield r.rule(chains.not_from_pods(node.pods), *self._to(address), mark, comment=comment)
             case Masquerade.OFF_CLUSTER if node.pods is not None:
                 to, *rest = self._to(address)
-                yield r.rule(to, _not_from(node.pods), *rest, mark, comment=comment)
+                yield r.rule(to, chains.not_from_pods(node.pods), *rest, mark, comment=comment)
             case _:
                 return
 
     def _external_rules(self) -> Iterator[Rule]:
         """Tell what comes from outside to an external frontend from what this node and its pods send there."""
         port, node = self._port, self._node
-        mark, cluster = r.jump(names.MARK_MASQ), r.jump(self._cluster)
+        mark, cluster = r.jump(chains.MARK_MASQ), r.jump(self._cluster)
         if port.external_policy is Policy.CLUSTER:
             yield r.rule(mark, comment=f"{port.label} from outside, to any node")
         else:
             if node.pods is not None:
-                yield r.rule(_from(node.pods), cluster, comment=f"{port.label} from a pod of this node")
+                yield r.rule(chains.from_pods(node.pods), cluster, comment=f"{port.label} from a pod of this node")
             yield r.rule(r.source_is_local(), mark, comment=f"{port.label} from this node")
             yield r.rule(r.source_is_local(), cluster, comment=f"{port.label} from this node")
         if port.external.has_pool:
@@ -212,19 +217,9 @@ class _PortChains:
     def _endpoint_rules(self, endpoint: Endpoint) -> tuple[Rule, Rule]:
         port = self._port
         chain = self._endpoints[endpoint.text]
-        hairpin = r.rule(r.source_address(endpoint.address), r.jump(names.MARK_MASQ), comment=f"{port.label} to itself")
+        hairpin = r.rule(
+            r.source_address(endpoint.address), r.jump(chains.MARK_MASQ), comment=f"{port.label} to itself"
+        )
         affinity = [] if port.affinity_s is None else [r.remember(chain, self._node.family.bits)]
         words = (r.protocol(port.protocol), *affinity, r.ports_of(port.protocol), r.dnat(endpoint.text))
         return hairpin, r.rule(*words, comment=port.label)
-
-
-def _from(pods: PodTraffic) -> str:
-    if isinstance(pods, PodInterface):
-        return r.in_interface(f"{pods.name}+" if pods.prefix else pods.name)
-    return r.source(pods.network)
-
-
-def _not_from(pods: PodTraffic) -> str:
-    if isinstance(pods, PodInterface):
-        return r.not_in_interface(f"{pods.name}+" if pods.prefix else pods.name)
-    return r.not_source(pods.network)

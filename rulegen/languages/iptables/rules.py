@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rulegen.net import Address, Network, Protocol
 
+_NUMBERS = {"tcp": 6, "udp": 17, "sctp": 132}
+
 COMMENT_MAX = 255
 """Longest comment that the kernel keeps (XT_MAX_COMMENT_LEN less the NUL)."""
 
@@ -121,6 +123,26 @@ def source_is_local() -> str:
     return "-m addrtype --src-type LOCAL"
 
 
+def source_is_not_local() -> str:
+    """Match packets from elsewhere."""
+    return "-m addrtype ! --src-type LOCAL"
+
+
+def in_set(name: str, what: str) -> str:
+    """Match packets of which the parts named (`dst,dst`: destination address and port) are in an ipset."""
+    return f"-m set --match-set {name} {what}"
+
+
+def not_bridged() -> str:
+    """Match packets that did not come in by a bridge's port."""
+    return "-m physdev ! --physdev-is-in"
+
+
+def virtual_server(address: Address, protocol: Protocol, port: int) -> str:
+    """Match packets of connections that IPVS has for a virtual server."""
+    return f"-m ipvs --vproto {_NUMBERS[protocol.lower()]} --vaddr {address} --vport {port}"
+
+
 def is_marked(mark: int) -> str:
     """Match packets that bear all bits of the mark."""
     return f"-m mark --mark {mark:#x}/{mark:#x}"
@@ -146,8 +168,8 @@ def counted(name: str) -> str:
     return f"-m nfacct --nfacct-name {name}"
 
 
-def at_odds(of: int) -> str:
-    """Match one packet in `of`, at random.
+def at_odds(of: int, share: int = 1) -> str:
+    """Match `share` packets in `of`, at random.
 
     It is written with ten decimals, as kube-proxy writes it; the kernel keeps 31 bits of that, and the tools print
     them back with eleven.
@@ -155,7 +177,7 @@ def at_odds(of: int) -> str:
     >>> at_odds(3)
     '-m statistic --mode random --probability 0.33333333349'
     """
-    return f"-m statistic --mode random --probability {round(2**31 * round(1 / of, 10)) / 2**31:.11f}"
+    return f"-m statistic --mode random --probability {round(2**31 * round(share / of, 10)) / 2**31:.11f}"
 
 
 def seen_within(seconds: int, name: str, bits: int) -> str:

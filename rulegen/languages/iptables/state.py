@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import enum
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from rulegen.languages.iptables.ruleset import Chain, ChainName, Ruleset, target
@@ -122,6 +122,7 @@ class Layout:
         tails: By chain, the targets that only tail blocks have.
         pair_marks: By chain, text that tells a rule which must stand directly before the next.
         tolerated: By chain, rules of others that may stand in a chain of ours.
+        others: The fixed chains among them that only another mode has: they are leftovers.
     """
 
     chains: Mapping[ChainName, Kind]
@@ -129,6 +130,11 @@ class Layout:
     tails: Mapping[ChainName, frozenset[str]] = field(default_factory=dict)
     pair_marks: Mapping[ChainName, str] = field(default_factory=dict)
     tolerated: Mapping[ChainName, frozenset[str]] = field(default_factory=dict)
+    others: frozenset[ChainName] = frozenset()
+
+    def without(self, name: ChainName) -> Layout:
+        """Return the same, but one of the fixed chains is not ours."""
+        return replace(self, chains={own: kind for own, kind in self.chains.items() if own != name})
 
     def kind(self, name: ChainName) -> Kind | None:
         """Return what the chain is; None for one that is not ours."""

@@ -1,0 +1,225 @@
+"""The node's own part: all sets, and the rules that look into them.
+
+           ┌─ nat KUBE-SERVICES: mark what must be masqueraded, by set ─┐
+    packet ┤                                                            ├─ INPUT ─ IPVS ─ real server
+           └─ filter: source ranges, ports that nobody serves ──────────┘      └─ POSTROUTING ─ KUBE-POSTROUTING
+
+The address of a Service is one of this node's (on kube-ipvs0), so packets to it come to INPUT, where IPVS takes them.
+A rule that looks into a set is left out while the set is empty, so the rules follow from which sets are filled.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rulegen.contract import chains, servers, sets
+from rulegen.languages.iptables import rules as r
+from rulegen.languages.iptables import state as iptables
+from rulegen.languages.iptables.state import Kind
+from rulegen.model.ir import Masquerade, Semantics
+from rulegen.net import Protocol
+from rulegen.plan.fragments import IPSET, Fragment
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from rulegen.languages.iptables.rules import Rule
+    from rulegen.languages.iptables.ruleset import ChainName, Ruleset
+    from rulegen.languages.iptables.state import Layout
+    from rulegen.model.ir import Node
+
+DEVICES = (servers.DEVICE,)
+"""Dummy devices that must be there."""
+
+_JUMPS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
+    # table, built-in chain, our chain, states; top to bottom
+    ("filter", "INPUT", chains.IPVS_FILTER, ()),
+    ("filter", "INPUT", chains.PROXY_FIREWALL, ()),
+    ("filter", "INPUT", chains.NODE_PORT, ()),
+    ("filter", "FORWARD", chains.PROXY_FIREWALL, ()),
+    ("filter", "FORWARD", chains.FORWARD, ()),
+    ("filter", "OUTPUT", chains.IPVS_OUT_FILTER, ()),
+    ("nat", "PREROUTING", chains.SERVICES, ()),
+    ("nat", "OUTPUT", chains.SERVICES, ()),
+    ("nat", "POSTROUTING", chains.POSTROUTING, ()),
+)
+_STRICT_JUMPS = (("filter", "INPUT", chains.IPVS_POLICY, ("NEW",)),)
+
+_PURPOSE = {
+    chains.IPVS_FILTER: "kubernetes ports that nobody serves",
+    chains.PROXY_FIREWALL: "kubernetes load balancer source ranges",
+    chains.NODE_PORT: "kubernetes health check node ports",
+    chains.FORWARD: "kubernetes forwarding",
+    chains.IPVS_OUT_FILTER: "kubernetes load balancer source ranges",
+    chains.SERVICES: "kubernetes services",
+    chains.POSTROUTING: "kubernetes masquerading",
+    chains.IPVS_POLICY: "kubernetes traffic policies",
+}
+
+_NODE_PORT_SETS = (
+    # protocol, set, set of those whose source is kept, which part of a packet is looked up
+    (Protocol.TCP, sets.NODE_PORT_TCP, sets.NODE_PORT_LOCAL_TCP, "dst"),
+    (Protocol.UDP, sets.NODE_PORT_UDP, sets.NODE_PORT_LOCAL_UDP, "dst"),
+    (Protocol.SCTP, sets.NODE_PORT_SCTP, sets.NODE_PORT_LOCAL_SCTP, "dst,dst"),
+)
+
+_KINDS = {
+    **dict.fromkeys(chains.OF_IPVS, Kind.EXACT),
+    chains.filter_(chains.IPVS_OUT_FILTER): Kind.DISPATCH,
+}
+
+
+def layout(node: Node, ruleset: Ruleset) -> Layout:
+    """Return how our chains are told from others'; the kubelet's KUBE-FIREWALL is its own where it is at work."""
+    is_strict = node.ipvs.semantics is Semantics.STRICT
+    return _without_kubelets(chains.own_layout(_strict_kinds() if is_strict else _KINDS), ruleset)
+
+
+def cleanup_layout(ruleset: Ruleset) -> Layout:
+    """Return how our chains are told where all of them go."""
+    return _without_kubelets(chains.own_layout(_KINDS), ruleset)
+
+
+def _strict_kinds() -> dict[ChainName, Kind]:
+    return {**_KINDS, chains.filter_(chains.IPVS_POLICY): Kind.DISPATCH}
+
+
+def _without_kubelets(whole: Layout, ruleset: Ruleset) -> Layout:
+    return whole.without(chains.filter_(chains.FIREWALL)) if chains.has_kubelet(ruleset) else whole
+
+
+def compile_node(node: Node, *, counts: bool, filled: Collection[str]) -> Fragment:  # noqa: ARG001 - counts nothing
+    """Return the node's fragment: all sets, empty, and the rules for those that are filled.
+
+    Args:
+        node: What holds for all Services.
+        counts: Whether rules count with nfacct; none does in this mode.
+        filled: Names of the sets that have entries.
+    """
+    rules = _Rules(node, filled)
+    is_strict = node.ipvs.semantics is Semantics.STRICT
+    dispatch = (chains.filter_(chains.IPVS_OUT_FILTER), *((chains.filter_(chains.IPVS_POLICY),) if is_strict else ()))
+    return Fragment(
+        owner="",
+        family=node.family,
+        rules=iptables.Fragment(
+            owner="",
+            family=node.family,
+            exact={
+                chains.nat(chains.SERVICES): tuple(rules.services()),
+                chains.nat(chains.LOAD_BALANCER): tuple(rules.load_balancer()),
+                chains.nat(chains.NODE_PORT): tuple(rules.node_port()),
+                chains.nat(chains.POSTROUTING): tuple(rules.postrouting()),
+                chains.nat(chains.MARK_MASQ): chains.mark_masquerade(node),
+                chains.filter_(chains.FORWARD): tuple(chains.accept_forwarded(node)),
+                chains.filter_(chains.NODE_PORT): tuple(rules.health_check()),
+                chains.filter_(chains.PROXY_FIREWALL): tuple(rules.proxy_firewall()),
+                chains.filter_(chains.SOURCE_RANGES_FIREWALL): tuple(rules.source_ranges()),
+                chains.filter_(chains.IPVS_FILTER): tuple(rules.ipvs_filter()),
+            },
+            dispatch=dispatch,
+            blocks=tuple(chains.jumps((*_JUMPS, *(_STRICT_JUMPS if is_strict else ())), _PURPOSE)),
+        ),
+        objects={IPSET: sets.all_sets(node.family)},
+    )
+
+
+class _Rules:
+    """The rules of one family, for the sets that are filled."""
+
+    def __init__(self, node: Node, filled: Collection[str]) -> None:
+        self._node, self._filled = node, filled
+
+    def _has(self, kind: str) -> bool:
+        return sets.name_of(kind, self._node.family) in self._filled
+
+    def _in(self, kind: str, what: str = "dst,dst") -> str:
+        return r.in_set(sets.name_of(kind, self._node.family), what)
+
+    def services(self) -> Iterator[Rule]:
+        """Yield KUBE-SERVICES: what is masqueraded, and what ends there lest others' rules rewrite it."""
+        mark = r.jump(chains.MARK_MASQ)
+        yield r.rule(r.source(self._node.family.loopback), r.return_(), comment="from the node to itself")
+        if self._has(sets.LOAD_BALANCER):
+            to = self._in(sets.LOAD_BALANCER)
+            yield r.rule(to, r.jump(chains.LOAD_BALANCER), comment="load balancer IPs")
+        if self._has(sets.CLUSTER_IP):
+            yield r.rule(*self._masqueraded_cluster_ip(), mark, comment="cluster IPs, from where a reply might stray")
+        if self._has(sets.EXTERNAL_IP):
+            yield r.rule(self._in(sets.EXTERNAL_IP), mark, comment="external IPs, to any node")
+            yield from self._accepted(sets.EXTERNAL_IP)
+        if self._has(sets.EXTERNAL_IP_LOCAL):
+            yield from self._accepted(sets.EXTERNAL_IP_LOCAL)
+        yield r.rule(r.destination_is_local(), r.jump(chains.NODE_PORT), comment="node ports")
+        for kind in (sets.CLUSTER_IP, sets.LOAD_BALANCER):
+            if self._has(kind):
+                yield r.rule(self._in(kind), r.accept(), comment="IPVS takes it from here")
+
+    def _masqueraded_cluster_ip(self) -> Iterator[str]:
+        node = self._node
+        match node.masquerade_cluster_ip:
+            case Masquerade.ALWAYS:
+                yield self._in(sets.CLUSTER_IP)
+            case Masquerade.OFF_CLUSTER if node.pods is not None:
+                yield chains.not_from_pods(node.pods)
+                yield self._in(sets.CLUSTER_IP)
+            case _:  # a process of the node talks to a ClusterIP from that very address
+                yield self._in(sets.CLUSTER_IP, "src,dst")
+
+    def _accepted(self, kind: str) -> Iterator[Rule]:
+        to = self._in(kind)
+        outside = (r.not_bridged(), r.source_is_not_local())
+        yield r.rule(to, *outside, r.accept(), comment="from outside: IPVS takes it from here")
+        yield r.rule(to, r.destination_is_local(), r.accept(), comment="IPVS takes it from here")
+
+    def load_balancer(self) -> Iterator[Rule]:
+        """Yield KUBE-LOAD-BALANCER: whose source is kept passes, all else is masqueraded."""
+        if self._has(sets.LOAD_BALANCER_LOCAL):
+            yield r.rule(self._in(sets.LOAD_BALANCER_LOCAL), r.return_(), comment="its source is kept")
+        yield r.rule(r.jump(chains.MARK_MASQ), comment="load balancer IPs, to any node")
+
+    def node_port(self) -> Iterator[Rule]:
+        """Yield KUBE-NODE-PORT of nat: whose source is kept passes, all else is masqueraded."""
+        for protocol, kind, local, what in _NODE_PORT_SETS:
+            if self._has(local):
+                yield r.rule(r.protocol(protocol), self._in(local, what), r.return_(), comment="its source is kept")
+            if self._has(kind):
+                mark = r.jump(chains.MARK_MASQ)
+                yield r.rule(r.protocol(protocol), self._in(kind, what), mark, comment="node ports, to any node")
+
+    def postrouting(self) -> Iterator[Rule]:
+        """Yield KUBE-POSTROUTING."""
+        if self._has(sets.LOOP_BACK):
+            hairpin = self._in(sets.LOOP_BACK, "dst,dst,src")
+            yield r.rule(hairpin, r.masquerade(random_fully=False), comment="an endpoint that talks to itself")
+        yield from chains.masquerade_marked(self._node)
+
+    def health_check(self) -> Iterator[Rule]:
+        """Yield KUBE-NODE-PORT of filter."""
+        yield r.rule(self._in(sets.HEALTH_CHECK_NODE_PORT, "dst"), r.accept(), comment="health check node ports")
+
+    def proxy_firewall(self) -> Iterator[Rule]:
+        """Yield KUBE-PROXY-FIREWALL."""
+        if self._has(sets.LOAD_BALANCER_FW):
+            guarded = self._in(sets.LOAD_BALANCER_FW)
+            yield r.rule(guarded, r.jump(chains.SOURCE_RANGES_FIREWALL), comment="load balancer IPs with source ranges")
+
+    def source_ranges(self) -> Iterator[Rule]:
+        """Yield KUBE-SOURCE-RANGES-FIREWALL."""
+        if self._has(sets.SOURCE_CIDR):
+            yield r.rule(self._in(sets.SOURCE_CIDR, "dst,dst,src"), r.return_(), comment="allowed source")
+        if self._has(sets.SOURCE_IP):
+            yield r.rule(self._in(sets.SOURCE_IP, "dst,dst,src"), r.return_(), comment="from this node")
+        yield r.rule(r.drop(), comment="refused by source ranges")
+
+    def ipvs_filter(self) -> Iterator[Rule]:
+        """Yield KUBE-IPVS-FILTER: an address of a Service is this node's, but its other ports are not."""
+        for kind in (sets.LOAD_BALANCER, sets.CLUSTER_IP, sets.EXTERNAL_IP, sets.EXTERNAL_IP_LOCAL):
+            yield r.rule(self._in(kind), r.return_(), comment="a port that is served")
+        yield r.rule(self._in(sets.HEALTH_CHECK_NODE_PORT, "dst"), r.return_(), comment="health check node ports")
+        yield r.rule(
+            r.connection_state("NEW"),
+            self._in(sets.IPVS_IPS, "dst"),
+            r.reject(self._node.family.bits),
+            comment="a port that nobody serves",
+        )

@@ -1,0 +1,195 @@
+"""One Service's virtual servers, set entries and addresses, and its few rules in shared chains."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rulegen.contract import chains, servers, sets
+from rulegen.languages.ipset import state as ipset
+from rulegen.languages.iptables import rules as r
+from rulegen.languages.iptables import state as iptables
+from rulegen.languages.iptables.state import Block
+from rulegen.languages.ipvs import state as ipvs
+from rulegen.languages.links.state import BOUND, AddressKey
+from rulegen.model.ir import Delivery, Policy, Semantics
+from rulegen.net import Protocol
+from rulegen.plan.fragments import IPSET, IPVS, LINKS, Fragment
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rulegen.model.ir import Endpoint, Node, Service, ServicePort
+    from rulegen.net import Address
+
+_NODE_PORTS = {
+    Protocol.TCP: (sets.NODE_PORT_TCP, sets.NODE_PORT_LOCAL_TCP),
+    Protocol.UDP: (sets.NODE_PORT_UDP, sets.NODE_PORT_LOCAL_UDP),
+    Protocol.SCTP: (sets.NODE_PORT_SCTP, sets.NODE_PORT_LOCAL_SCTP),
+}
+
+
+def compile_service(service: Service, node: Node, *, counts: bool) -> Fragment:  # noqa: ARG001 - counts nothing
+    """Return what one Service wants in the family of `node`.
+
+    Args:
+        service: The Service, decided.
+        node: What holds for all Services.
+        counts: Whether rules count with nfacct; none does in this mode.
+    """
+    work = _Service(node)
+    for port in service.ports:
+        if port.family is node.family:
+            work.take(port)
+    owner = str(service.name)
+    return Fragment(
+        owner=owner,
+        family=node.family,
+        rules=iptables.Fragment(owner, node.family, blocks=tuple(work.blocks)),
+        objects={IPSET: work.entries, IPVS: work.servers, LINKS: work.addresses},
+    )
+
+
+class _Service:
+    """Collects what the ports of a Service want."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._is_strict = node.ipvs.semantics is Semantics.STRICT
+        self.entries: ipset.Objects = {}
+        self.servers: ipvs.Objects = {}
+        self.addresses: dict[AddressKey, object] = {}
+        self.blocks: list[Block] = []
+
+    def take(self, port: ServicePort) -> None:
+        """Take one port."""
+        for endpoint in port.here:
+            self._enter(
+                sets.LOOP_BACK, ipset.ip_port_ip(endpoint.address, port.protocol, endpoint.port, endpoint.address)
+            )
+        if port.cluster_ip is not None:
+            self._enter(sets.CLUSTER_IP, ipset.ip_port(port.cluster_ip, port.protocol, port.port))
+            self._serve(port, port.cluster_ip, port.port, self._internal_pool(port))
+            self._bind(port.cluster_ip)
+            if self._is_strict and port.internal is Delivery.DROP:
+                self._refuse(port, port.cluster_ip)
+        pool, keeps_source = self._external_pool(port)
+        for address in port.external_ips:
+            kind = sets.EXTERNAL_IP_LOCAL if keeps_source else sets.EXTERNAL_IP
+            self._enter(kind, ipset.ip_port(address, port.protocol, port.port))
+            self._serve_external(port, address, pool)
+        for address in port.load_balancer_ips:
+            self._load_balancer(port, address, pool, keeps_source=keeps_source)
+        has_listeners = self._node_port(port, pool, keeps_source=keeps_source)
+        if port.health_check_node_port and (has_listeners or self._is_strict):
+            self._enter(sets.HEALTH_CHECK_NODE_PORT, ipset.port_entry(port.health_check_node_port))
+
+    def _internal_pool(self, port: ServicePort) -> Sequence[Endpoint]:
+        """Return the real servers of the ClusterIP.
+
+        Without local endpoints, kube-proxy's ipvs mode falls back to the cluster pool, which is empty for a Service
+        without external frontends.
+        """
+        if port.internal is Delivery.DROP:
+            return () if self._is_strict else port.cluster
+        return port.local if port.internal is Delivery.LOCAL else port.cluster
+
+    def _external_pool(self, port: ServicePort) -> tuple[Sequence[Endpoint], bool]:
+        """Return the real servers of external frontends, and whether clients' addresses are kept.
+
+        Without local endpoints the cluster pool serves: with strict semantics this node and its pods only, and
+        masqueraded; with kube-proxy's anybody, whose reply then goes astray.
+        """
+        is_local = port.external_policy is Policy.LOCAL
+        if port.external is Delivery.LOCAL:
+            return port.local, True
+        if is_local and port.external is Delivery.DROP and self._is_strict:
+            return port.cluster, False
+        return port.cluster, is_local
+
+    def _load_balancer(
+        self, port: ServicePort, address: Address, pool: Sequence[Endpoint], *, keeps_source: bool
+    ) -> None:
+        entry = ipset.ip_port(address, port.protocol, port.port)
+        self._enter(sets.LOAD_BALANCER, entry)
+        if keeps_source:
+            self._enter(sets.LOAD_BALANCER_LOCAL, entry)
+        if port.source_ranges:
+            self._enter(sets.LOAD_BALANCER_FW, entry)
+            for network in port.source_ranges:
+                self._enter(sets.SOURCE_CIDR, ipset.ip_port_net(address, port.protocol, port.port, network))
+            if port.node_in_source_ranges:
+                self._enter(sets.SOURCE_IP, ipset.ip_port_ip(address, port.protocol, port.port, address))
+            else:
+                to = r.virtual_server(address, port.protocol, port.port)
+                rule = r.rule(
+                    r.source_address(address), to, r.drop(), comment=f"{port.label} this node is in no source range"
+                )
+                self.blocks.append(Block(chains.filter_(chains.IPVS_OUT_FILTER), (rule,)))
+        self._serve_external(port, address, pool)
+
+    def _node_port(self, port: ServicePort, pool: Sequence[Endpoint], *, keeps_source: bool) -> bool:
+        """Serve the node port; return False where it has one, but no address to listen on."""
+        if not port.node_port:
+            return True
+        whole, local = _NODE_PORTS[port.protocol]
+        for address in self._node.listening:
+            entry = (
+                ipset.ip_port(address, port.protocol, port.node_port)
+                if port.protocol is Protocol.SCTP
+                else ipset.port_entry(port.node_port)
+            )
+            self._enter(whole, entry)
+            if keeps_source:
+                self._enter(local, entry)
+            self._serve(port, address, port.node_port, pool)
+            if self._is_dropped_outside(port):
+                self._refuse(port, address, port.node_port, from_outside=True)
+        return bool(self._node.listening)
+
+    def _serve_external(self, port: ServicePort, address: Address, pool: Sequence[Endpoint]) -> None:
+        self._serve(port, address, port.port, pool)
+        if address not in self._node.addresses:
+            self._bind(address)
+        if self._is_dropped_outside(port):
+            self._refuse(port, address, from_outside=True)
+
+    def _is_dropped_outside(self, port: ServicePort) -> bool:
+        return self._is_strict and port.external is Delivery.DROP
+
+    def _serve(self, port: ServicePort, address: Address, number: int, pool: Sequence[Endpoint]) -> None:
+        """Have a virtual server answer."""
+        frontend = ipvs.Frontend.of(port.protocol, address, number)
+        scheduler = port.scheduler or self._node.ipvs.scheduler
+        self.servers[ipvs.VirtualServerKey(frontend)] = ipvs.VirtualServer(
+            scheduler=scheduler,
+            persistence_s=port.affinity_s,
+            scheduler_flags=ipvs.MH_PORT if scheduler == "mh" else 0,
+        )
+        for endpoint in pool:
+            key = ipvs.RealServerKey(frontend, endpoint.address, endpoint.port)
+            self.servers[key] = ipvs.RealServer(endpoint.weight)
+
+    def _bind(self, address: Address) -> None:
+        self._enter(sets.IPVS_IPS, str(address))
+        self.addresses[AddressKey.whole(servers.DEVICE, address)] = BOUND
+
+    def _enter(self, kind: str, entry: str) -> None:
+        self.entries[ipset.EntryKey(sets.name_of(kind, self._node.family), entry)] = ipset.PLAIN
+
+    def _refuse(self, port: ServicePort, address: Address, number: int = 0, *, from_outside: bool = False) -> None:
+        """Drop connections that a policy gives to nobody here."""
+        words = []
+        if from_outside and self._node.pods is not None:
+            words.append(chains.not_from_pods(self._node.pods))
+        to = (
+            r.destination_address(address),
+            r.protocol(port.protocol),
+            r.destination_port(port.protocol, number or port.port),
+        )
+        if words and words[0].startswith("! -i"):
+            words = [to[0], words[0], *to[1:]]
+        else:
+            words += to
+        outside = [r.source_is_not_local()] if from_outside else []
+        rule = r.rule(*words, *outside, r.drop(), comment=f"{port.label} has no local endpoints")
+        self.blocks.append(Block(chains.filter_(chains.IPVS_POLICY), (rule,)))

@@ -1,0 +1,138 @@
+"""Netlink: messages to the kernel, their attributes, and what it answers to each of many sent at once.
+
+A message is a header, four bytes that the part of the kernel defines that is spoken to, and attributes; an attribute is
+length, kind, content, padded to four bytes, and may hold attributes. Headers are in the host's byte order.
+See linux/netlink.h.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import struct
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+REQUEST, ACK, EXCLUSIVE, CREATE, DUMP = 0x1, 0x4, 0x200, 0x400, 0x300
+NESTED = 0x8000
+ROUTE, NETFILTER, GENERIC = 0, 12, 16
+"""The protocols that we speak."""
+
+_KIND_MASK = 0x3FFF
+_ERROR, _DONE = 0x2, 0x3
+_HEADER = struct.Struct("=IHHII")
+_ATTRIBUTE = struct.Struct("=HH")
+_TIMEOUT_S = 5.0
+_RECEIVE_BYTES = 1 << 22
+"""Room for the answers to a batch, each of which the kernel counts as larger than it is."""
+
+
+def attribute(kind: int, content: bytes) -> bytes:
+    """Return an attribute; `kind | NESTED` says that its content is attributes."""
+    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(content), kind) + content + b"\0" * (-len(content) % 4)
+
+
+def attributes_of(content: bytes) -> dict[int, bytes]:
+    """Return the contents of attributes by kind."""
+    found: dict[int, bytes] = {}
+    at = 0
+    while at + _ATTRIBUTE.size <= len(content):
+        length, kind = _ATTRIBUTE.unpack_from(content, at)
+        found[kind & _KIND_MASK] = content[at + _ATTRIBUTE.size : at + length]
+        at += max((length + 3) & ~3, _ATTRIBUTE.size)
+    return found
+
+
+def message(kind: int, flags: int, seq: int, body: bytes) -> bytes:
+    """Return a request: its header, and a body that begins with the four bytes of the part that is spoken to."""
+    return _HEADER.pack(_HEADER.size + len(body), kind, flags | REQUEST, seq, 0) + body
+
+
+def connect(protocol: int) -> socket.socket:
+    """Return a socket to one part of the kernel.
+
+    Raises:
+        OSError: The kernel has no such part, or not for us.
+    """
+    link = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
+    link.settimeout(_TIMEOUT_S)
+    with contextlib.suppress(PermissionError):
+        link.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BYTES)
+    link.bind((0, 0))
+    return link
+
+
+_SO_RCVBUFFORCE = 33
+
+
+def dump(link: socket.socket, request: bytes) -> Iterator[bytes]:
+    """Yield the bodies of all answers to a request with DUMP.
+
+    Raises:
+        OSError: The kernel refused; its errno.
+    """
+    link.send(request)
+    while True:
+        for kind, _, body in split(link.recv(1 << 16)):
+            if kind == _DONE:
+                return
+            if kind == _ERROR:
+                raise _refused(body)
+            yield body
+
+
+def ask(link: socket.socket, request: bytes) -> bytes:
+    """Return the body of the answer to a request for one thing.
+
+    Raises:
+        OSError: The kernel refused; its errno.
+    """
+    link.send(request)
+    for kind, _, body in split(link.recv(1 << 16)):
+        if kind == _ERROR:
+            raise _refused(body)
+        return body
+    raise OSError(errno.EBADMSG, os.strerror(errno.EBADMSG))
+
+
+def acknowledged(link: socket.socket, requests: Sequence[bytes]) -> list[int]:
+    """Send requests at once, and return the kernel's errno for each; 0 is success.
+
+    Args:
+        link: Where to.
+        requests: With ACK, and sequence numbers from 0.
+
+    Raises:
+        OSError: The kernel could not be talked to, or not by us (PermissionError).
+    """
+    link.send(b"".join(requests))
+    answers: dict[int, int] = {}
+    while len(answers) < len(requests):
+        answers.update((seq, _errno(body)) for kind, seq, body in split(link.recv(1 << 16)) if kind == _ERROR)
+        if errno.EPERM in answers.values():  # then the kernel says so once, and looks at no more of them
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+    return [answers[at] for at in range(len(requests))]
+
+
+def split(datagram: bytes) -> Iterable[tuple[int, int, bytes]]:
+    """Yield kind, sequence number and body of each message in a datagram."""
+    at = 0
+    while at + _HEADER.size <= len(datagram):
+        length, kind, _, seq, _ = _HEADER.unpack_from(datagram, at)
+        if length < _HEADER.size:
+            raise OSError(errno.EBADMSG, os.strerror(errno.EBADMSG))
+        yield kind, seq, datagram[at + _HEADER.size : at + length]
+        at += (length + 3) & ~3
+
+
+def _refused(body: bytes) -> OSError:
+    number = _errno(body)
+    return OSError(number, os.strerror(number))
+
+
+def _errno(body: bytes) -> int:
+    return -int(struct.unpack_from("=i", body)[0])

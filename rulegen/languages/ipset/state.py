@@ -1,0 +1,199 @@
+"""Sets and entries as keyed objects, and their print: `ipset save`, which `ipset restore` reads. Source: ipset(8).
+
+An entry is text as the tool prints it: `10.96.0.1,tcp:443`, `30080`, `10.0.0.1,tcp:80,192.0.2.0/24`; a prefix of all
+bits is left out, and an IPv6 address is written as RFC 5952 has it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
+
+from rulegen.errors import InputError
+from rulegen.net import parse_address
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from rulegen.net import Address, Network, Protocol
+
+NAME_MAX = 31
+"""Longest name that the kernel takes (IPSET_MAXNAMELEN less the NUL)."""
+
+MAXELEM = 65536
+"""How many entries a hash holds where nothing else is said."""
+
+PORTS = "0-65535"
+"""The range of a bitmap that has room for every port."""
+
+_FLAGS = ("timeout", "counters", "comment", "skbinfo", "forceadd", "nomatch", "wildcard")
+_FAMILY_OF_NETFILTER = ("inet", "inet6")
+
+
+class SetKey(NamedTuple):
+    """Key of a set."""
+
+    name: str
+
+
+class EntryKey(NamedTuple):
+    """Key of an entry of a set. It sorts behind its set."""
+
+    name: str
+    entry: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetValue:
+    """A set, its entries apart.
+
+    Attributes:
+        type: `hash:ip,port`, `bitmap:port` and so on.
+        family: `inet` or `inet6`; empty for a bitmap, which has none.
+        range: What a bitmap has room for; empty for a hash.
+        extensions: What else each entry bears (timeout, counters, comment …); we want none.
+        maxelem: How many entries a hash holds. It is no part of equality: with room enough, it means nothing.
+    """
+
+    type: str
+    family: str = ""
+    range: str = ""
+    extensions: frozenset[str] = frozenset()
+    maxelem: int = field(default=MAXELEM, compare=False)
+
+    @property
+    def is_hash(self) -> bool:
+        """Whether it is a hash, which grows; a bitmap has room for all from the start."""
+        return self.type.startswith("hash:")
+
+    @property
+    def options(self) -> str:
+        """What stands behind the name in a `create` line; hashsize is left to the kernel, which grows it."""
+        words = [self.type]
+        words += ["family", self.family] if self.family else []
+        words += ["maxelem", str(self.maxelem)] if self.is_hash else []
+        words += ["range", self.range] if self.range else []
+        for flag in sorted(self.extensions):
+            words += [flag, "0"] if flag == "timeout" else [flag]
+        return " ".join(words)
+
+
+@dataclass(frozen=True, slots=True)
+class EntryValue:
+    """What an entry bears beside itself, as the tool prints it (`timeout 30 comment "x"`); we want nothing."""
+
+    options: str = ""
+
+
+Key = SetKey | EntryKey
+Value = SetValue | EntryValue
+Objects = dict[Key, Value]
+
+PLAIN = EntryValue()
+"""An entry that is nothing but itself."""
+
+
+def port_entry(port: int) -> str:
+    """Return an entry of a bitmap:port."""
+    return str(port)
+
+
+def ip_port(address: Address, protocol: Protocol, port: int) -> str:
+    """Return an entry of a hash:ip,port."""
+    return f"{address},{protocol.lower()}:{port}"
+
+
+def ip_port_ip(address: Address, protocol: Protocol, port: int, other: Address) -> str:
+    """Return an entry of a hash:ip,port,ip."""
+    return f"{address},{protocol.lower()}:{port},{other}"
+
+
+def ip_port_net(address: Address, protocol: Protocol, port: int, network: Network) -> str:
+    """Return an entry of a hash:ip,port,net; a prefix of all bits is left out, as the tool prints it."""
+    whole = network.prefixlen == network.max_prefixlen
+    return f"{address},{protocol.lower()}:{port},{network.network_address if whole else network}"
+
+
+def read(text: str, source: str) -> Objects:
+    """Return all sets and entries that `ipset save` printed, ours and others'.
+
+    Raises:
+        InputError: A line is none of that format; the message has its number.
+    """
+    objects: Objects = {}
+    for number, raw in enumerate(text.splitlines(), start=1):
+        line = raw.strip()
+        if not line or line[0] == "#":
+            continue
+        word, _, rest = line.partition(" ")
+        name, _, rest = rest.partition(" ")
+        if word == "add" and rest:
+            entry, _, options = rest.partition(" ")
+            objects[EntryKey(name, _canonical(entry))] = EntryValue(options) if options else PLAIN
+        elif word == "create" and rest:
+            objects[SetKey(name)] = _set_value(rest.split(" "))
+        else:
+            raise InputError(source, f"line {number}: not a line of ipset save: {line[:80]!r}")
+    return objects
+
+
+def is_dump(text: str) -> bool:
+    """Whether the text looks like a print of `ipset save`."""
+    first = next((line for line in text.splitlines() if line.strip() and not line.startswith("#")), "")
+    return first.startswith("create ")
+
+
+def format_sets(objects: Mapping[Key, Value]) -> str:
+    """Return sets and their entries as `ipset restore` loads them, in order of name."""
+    entries: dict[str, list[str]] = defaultdict(list)
+    for key, value in objects.items():
+        if isinstance(key, EntryKey) and isinstance(value, EntryValue):
+            entries[key.name].append(f"add {key.name} {key.entry} {value.options}".rstrip())
+    lines: list[str] = []
+    for key, value in sorted(_sets(objects)):
+        lines.append(f"create {key.name} {value.options}")
+        lines += sorted(entries[key.name])
+    return "".join(f"{line}\n" for line in lines)
+
+
+def found(objects: Mapping[Key, Value], names: Iterable[str]) -> Objects:
+    """Return the sets of these names, with their entries; everybody else's are left out."""
+    ours = frozenset(names)
+    return {key: value for key, value in objects.items() if key.name in ours}
+
+
+def filled(keys: Iterable[Key]) -> frozenset[str]:
+    """Return the names of the sets that have an entry."""
+    return frozenset(key.name for key in keys if isinstance(key, EntryKey))
+
+
+def _sets(objects: Mapping[Key, Value]) -> Iterator[tuple[SetKey, SetValue]]:
+    for key, value in objects.items():
+        if isinstance(key, SetKey) and isinstance(value, SetValue):
+            yield key, value
+
+
+def _set_value(words: list[str]) -> SetValue:
+    """Return the set that the words behind `create NAME` tell; words that mean nothing to us are passed over."""
+    told = dict(pairwise(words[1:]))
+    maxelem = told.get("maxelem", "")
+    return SetValue(
+        type=words[0],
+        family=told.get("family", "") if told.get("family") in _FAMILY_OF_NETFILTER else "",
+        range=told.get("range", ""),
+        extensions=frozenset(word for word in words[1:] if word in _FLAGS),
+        maxelem=int(maxelem) if maxelem.isdigit() else MAXELEM,
+    )
+
+
+_MIXED = re.compile(r"[0-9a-f:]*::?[0-9a-f:.]*\.[0-9.]+")
+
+
+def _canonical(entry: str) -> str:
+    """Return an entry with IPv6 addresses that the tools print with dotted octets as RFC 5952 text."""
+    if "." not in entry or "::" not in entry:
+        return entry
+    return _MIXED.sub(lambda found: str(parse_address(found[0])), entry)

@@ -1,0 +1,152 @@
+"""Virtual servers and real servers as keyed objects. Source: ipvsadm(8), linux/ip_vs.h."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from rulegen.net import Address, Family, Protocol, family_of, join_host_port
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PERSISTENT = 0x1
+HASHED = 0x2
+ONE_PACKET = 0x4
+SCHEDULER_FLAGS = 0x8 | 0x10 | 0x20
+"""The three flags that mean something to the scheduler alone."""
+MH_PORT = 0x10
+"""mh: hash the client's port too."""
+
+DRAINING = 0
+"""The weight of a real server that gets no new connections."""
+
+
+class Frontend(NamedTuple):
+    """What a virtual server answers on. Frontends of both families have an order: the family comes first."""
+
+    family: Family
+    protocol: Protocol
+    address: Address
+    port: int
+
+    @classmethod
+    def of(cls, protocol: Protocol, address: Address, port: int) -> Frontend:
+        """Return the frontend with its family."""
+        return cls(family_of(address), protocol, address, port)
+
+    def __str__(self) -> str:
+        return f"{self.protocol} {join_host_port(self.address, self.port)}"
+
+
+class VirtualServerKey(NamedTuple):
+    """Key of a virtual server."""
+
+    frontend: Frontend
+
+
+class RealServerKey(NamedTuple):
+    """Key of a real server of a virtual server. It sorts behind that; in a tunnel it may be of another family."""
+
+    frontend: Frontend
+    address: Address
+    port: int
+
+    def __lt__(self, other: object) -> bool:
+        return _rank(self) < _rank(other)
+
+
+def _rank(key: object) -> tuple[object, ...]:
+    """Return by what keys are sorted: addresses of two families cannot be compared."""
+    if isinstance(key, RealServerKey):
+        return key.frontend, key.address.version, key.address, key.port
+    return tuple(key) if isinstance(key, tuple) else ()
+
+
+class Forwarding(enum.Enum):
+    """How packets reach a real server; the value is the kernel's number (IP_VS_CONN_F_*). Ours is MASQUERADE."""
+
+    MASQUERADE = 0
+    LOCAL = 1
+    TUNNEL = 2
+    ROUTE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualServer:
+    """How a virtual server chooses.
+
+    Attributes:
+        scheduler: Its kernel module is `ip_vs_` and this.
+        persistence_s: How long a client stays with a real server; None for not at all.
+        scheduler_flags: Bits of SCHEDULER_FLAGS.
+        one_packet: Whether each UDP packet is scheduled by itself.
+        netmask: Length of the prefix that persistence takes for one client; None for all bits.
+        engine: Persistence engine (`sip`); empty for none.
+    """
+
+    scheduler: str
+    persistence_s: int | None = None
+    scheduler_flags: int = 0
+    one_packet: bool = False
+    netmask: int | None = None
+    engine: str = ""
+
+    @property
+    def flags(self) -> int:
+        """The flags as the kernel has them (IP_VS_SVC_F_*), less its own."""
+        persistent = 0 if self.persistence_s is None else PERSISTENT
+        return persistent | self.scheduler_flags | (ONE_PACKET if self.one_packet else 0)
+
+    @classmethod
+    def of_flags(
+        cls, scheduler: str, flags: int, timeout_s: int = 0, netmask: int | None = None, engine: str = ""
+    ) -> VirtualServer:
+        """Return what the kernel's attributes tell; `netmask` is a length, None (or all bits) where none was set."""
+        return cls(
+            scheduler=scheduler,
+            persistence_s=timeout_s if flags & PERSISTENT else None,
+            scheduler_flags=flags & SCHEDULER_FLAGS,
+            one_packet=bool(flags & ONE_PACKET),
+            netmask=None if netmask in {32, 128} else netmask,
+            engine=engine,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RealServer:
+    """How a real server is used.
+
+    Attributes:
+        weight: Its share of new connections; 0 for none.
+        forwarding: How packets reach it.
+        upper, lower: Numbers of connections at which it gets no more, and again some; 0 for no bound.
+        connections: Active and inactive ones now; None where nobody counted. An observation, so no part of equality.
+        active: The active ones among them, which are established.
+    """
+
+    weight: int = 1
+    forwarding: Forwarding = Forwarding.MASQUERADE
+    upper: int = 0
+    lower: int = 0
+    connections: int | None = field(default=None, compare=False)
+    active: int | None = field(default=None, compare=False)
+
+
+Key = VirtualServerKey | RealServerKey
+Value = VirtualServer | RealServer
+Objects = dict[Key, Value]
+
+
+class Timeouts(NamedTuple):
+    """How long connections are remembered, in seconds; 0 says nothing about one."""
+
+    tcp: int = 0
+    tcp_fin: int = 0
+    udp: int = 0
+
+
+def of_family(objects: Mapping[Key, Value], family: Family) -> Objects:
+    """Return the objects of one family."""
+    return {key: value for key, value in objects.items() if key.frontend.family is family}

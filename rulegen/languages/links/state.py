@@ -1,0 +1,100 @@
+"""Addresses bound to a device as keyed objects, and their print: `ip -br addr` and `ip -batch`. Source: ip-address(8).
+
+Addresses of scope link are the kernel's own doing and left out everywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from rulegen.errors import InputError
+from rulegen.net import Address, Family, family_of, parse_address
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+
+class AddressKey(NamedTuple):
+    """Key of an address on a device; one address may stand there with several lengths of prefix.
+
+    Keys of both families have an order: the family comes first.
+    """
+
+    device: str
+    family: Family
+    address: Address
+    length: int
+
+    @classmethod
+    def whole(cls, device: str, address: Address) -> AddressKey:
+        """Return the key of an address with a prefix of all its bits."""
+        return cls(device, family_of(address), address, address.max_prefixlen)
+
+    def __str__(self) -> str:
+        return f"{self.address}/{self.length}"
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """That an address is bound; nothing else of it matters."""
+
+
+BOUND = Bound()
+Objects = dict[AddressKey, Bound]
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """Devices of this node that are of our kind.
+
+    Attributes:
+        devices: Name to kind, as `{"kube-ipvs0": "dummy"}`; those that are not there are not in it.
+        addresses: What is bound to them.
+    """
+
+    devices: Mapping[str, str] = field(default_factory=dict)
+    addresses: Mapping[AddressKey, Bound] = field(default_factory=dict)
+
+
+def read(text: str, source: str) -> Links:
+    """Return the devices and addresses that `ip -br addr` printed: name, state, addresses, on one line each.
+
+    Raises:
+        InputError: A line is none of that format; the message has its number.
+    """
+    devices: dict[str, str] = {}
+    addresses: Objects = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        words = line.split()
+        if not words:
+            continue
+        name = words[0].partition("@")[0]
+        devices[name] = "dummy"
+        for word in words[2:]:
+            try:
+                key = _key(name, word)
+            except ValueError:
+                raise InputError(source, f"line {number}: {word[:80]!r} is not an address with its prefix") from None
+            if not key.address.is_link_local:
+                addresses[key] = BOUND
+    return Links(devices, addresses)
+
+
+def format_links(devices: Iterable[str], addresses: Iterable[AddressKey]) -> str:
+    """Return what `ip -br addr show` prints of the devices: all of them down, as ours are."""
+    keys = sorted(addresses)
+    lines = (
+        f"{device:<16} {'DOWN':<14} {' '.join(str(key) for key in keys if key.device == device)}".rstrip()
+        for device in devices
+    )
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _key(device: str, word: str) -> AddressKey:
+    body, _, length = word.partition("/")
+    address = parse_address(body)
+    bits = int(length) if length else address.max_prefixlen
+    if not 0 <= bits <= address.max_prefixlen:
+        raise ValueError(word)
+    return AddressKey(device, family_of(address), address, bits)

@@ -1,0 +1,221 @@
+"""The order of a write: a plan cut into tasks, each one call of a tool or one exchange with the kernel.
+
+Make before break, over all languages. What a rule names exists before the rule: counters, sets and their entries. What
+answers is there before packets are led to it: real servers, then the address. And back in reverse.
+
+Where another mode has ruled, its dispatch keeps on until all that answers is ready; only then the rules change, and
+what it left goes behind that. Both ways, connections that begin meanwhile end somewhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rulegen.contract import sets
+from rulegen.languages.ipset import script as ipset_script
+from rulegen.languages.iptables import script as iptables_script
+from rulegen.languages.ipvs import script as ipvs_script
+from rulegen.languages.links import script as links_script
+from rulegen.model.nodes import ROUTE_LOCALNET
+from rulegen.plan.fragments import IPSET, IPVS, LINKS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from rulegen.diff import Change
+    from rulegen.languages.iptables.state import Key, Objects, Value
+    from rulegen.languages.ipvs.state import Frontend, Timeouts
+    from rulegen.model.conntrack import Flow
+    from rulegen.net import Family
+    from rulegen.plan.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Create nfacct objects."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """Feed `iptables-restore --noflush` of one family."""
+
+    family: Family
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """Feed `ipset restore`."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Serve:
+    """Have IPVS do these, one after the other."""
+
+    commands: tuple[ipvs_script.Command, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Await:
+    """Give connections that virtual servers have some time to end; no new ones come to them."""
+
+    frontends: frozenset[Frontend]
+
+
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """Do these to devices and their addresses, one after the other."""
+
+    commands: tuple[links_script.Command, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Remember:
+    """Set how long IPVS remembers connections."""
+
+    timeouts: Timeouts
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """Set a kernel parameter."""
+
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Delete conntrack entries."""
+
+    flows: tuple[Flow, ...]
+
+
+Work = Count | Restore | Fill | Serve | Await | Bind | Remember | Parameter | Forget
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One write; `title` tells people what it writes."""
+
+    title: str
+    work: Work
+
+
+def tasks(plan: Plan, *, chains_per_commit: int | None = None) -> tuple[Task, ...]:
+    """Return what makes a plan so, in order; none for an empty plan.
+
+    Args:
+        plan: What must change.
+        chains_per_commit: How many chains a commit of iptables holds; None for one commit, however large.
+    """
+    return tuple(_Order(plan, chains_per_commit).tasks())
+
+
+class _Order:
+    def __init__(self, plan: Plan, chains_per_commit: int | None) -> None:
+        self._plan, self._chains_per_commit = plan, chains_per_commit
+        changes = {family: part.changes for family, part in plan.objects.items()}
+        self._sets = {
+            family: ipset_script.script(
+                told.get(IPSET, ()), plan.objects[family].desired.get(IPSET), sets.order(family)
+            )
+            for family, told in changes.items()
+        }
+        self._servers = {family: ipvs_script.script(told.get(IPVS, ())) for family, told in changes.items()}
+        self._links = {family: links_script.script(told.get(LINKS, ())) for family, told in changes.items()}
+
+    def tasks(self) -> Iterator[Task]:
+        """Yield all of it, in order."""
+        plan = self._plan
+        if plan.counters:
+            yield Task(f"counters {', '.join(plan.counters)}", Count(plan.counters))
+        yield from _devices(plan.devices, creates=True)
+        yield from _parameters(plan.sysctls, is_last=False)
+        if plan.timeouts is not None and plan.timeouts.after is not None:
+            yield Task("timeouts of IPVS", Remember(plan.timeouts.after))
+        yield from self._fill("sets, filled", {f: s.grow for f, s in self._sets.items()})
+        yield from self._rules(before=True)
+        for family, servers in self._servers.items():
+            yield from _serve(family, "servers", (*servers.grow, *servers.settle))
+        yield from self._fill("sets, of those whose source is kept", {f: s.late for f, s in self._sets.items()})
+        for family, links in self._links.items():
+            yield from _bind(f"{family} addresses, bound", links.bind)
+        yield from self._rules(before=False)
+        yield from self._await()
+        for family, links in self._links.items():
+            yield from _bind(f"{family} addresses, unbound", links.unbind)
+        for family, servers in self._servers.items():
+            yield from _serve(family, "virtual servers, removed", servers.shrink)
+        yield from self._fill("sets, emptied", {f: s.shrink for f, s in self._sets.items()})
+        yield from _devices(plan.devices, creates=False)
+        yield from _parameters(plan.sysctls, is_last=True)
+        yield from self._forget()
+
+    def _rules(self, *, before: bool) -> Iterator[Task]:
+        """Yield the rules: all of them on one side of what answers, or those that lead to the state between first."""
+        for family, part in self._plan.iptables.items():
+            first, then = part.bridge or (part.changes, ())
+            if part.switches is not before:
+                yield from self._restores(family, first, None if part.bridge else part.desired, part.chains)
+                anew = self._sets[family].anew if family in self._sets else ""
+                yield from self._fill("sets, made anew", {family: anew})
+            if not before:
+                yield from self._restores(family, then, None, part.chains)
+
+    def _restores(
+        self, family: Family, changes: Iterable[Change[Key, Value]], desired: Objects | None, chains: int
+    ) -> Iterator[Task]:
+        comments = not iptables_script.is_large(chains)
+        for restore in iptables_script.script(
+            changes, desired, chains_per_commit=self._chains_per_commit, comments=comments
+        ):
+            yield Task(f"{family} {restore.title}", Restore(family, restore.text))
+
+    def _await(self) -> Iterator[Task]:
+        """Where another mode takes over, requests that IPVS has begun to answer are answered."""
+        families = [family for family, part in self._plan.iptables.items() if part.switches and family in self._servers]
+        leaving = {command.key.frontend for family in families for command in self._servers[family].shrink}
+        if leaving:
+            yield Task(f"connections of {len(leaving)} virtual servers, waited for", Await(frozenset(leaving)))
+
+    def _fill(self, title: str, texts: Mapping[Family, str]) -> Iterator[Task]:
+        for family, text in texts.items():
+            if text:
+                yield Task(f"{family} {title}: {len(text.splitlines())} lines", Fill(text))
+
+    def _forget(self) -> Iterator[Task]:
+        by_family: dict[Family, list[Flow]] = {}
+        for stale in self._plan.flows:
+            by_family.setdefault(stale.flow.family, []).append(stale.flow)
+        for family, flows in by_family.items():
+            yield Task(f"{family} {len(flows)} stale connections", Forget(tuple(flows)))
+
+
+def _serve(family: Family, title: str, commands: tuple[ipvs_script.Command, ...]) -> Iterator[Task]:
+    if commands:
+        yield Task(f"{family} {title}: {len(commands)}", Serve(commands))
+
+
+def _bind(title: str, commands: tuple[links_script.Command, ...]) -> Iterator[Task]:
+    if commands:
+        yield Task(f"{title}: {len(commands)}", Bind(commands))
+
+
+def _devices(changes: Sequence[Change[str, str]], *, creates: bool) -> Iterator[Task]:
+    for name, _, after in changes:
+        if (after is not None) is creates:
+            verb = links_script.Verb.CREATE if creates else links_script.Verb.DELETE
+            yield Task(f"{verb.value} {name}", Bind((links_script.Command(verb, name),)))
+
+
+def _parameters(changes: Iterable[Change[str, str]], *, is_last: bool) -> Iterator[Task]:
+    """Yield the parameters; the loopback prefix is opened behind the rule that guards it, and closed before."""
+    for name, _, value in changes:
+        if value is not None and is_last is (name == ROUTE_LOCALNET and value != "0"):
+            yield Task(f"{name} = {value}", Parameter(name, value))

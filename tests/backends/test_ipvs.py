@@ -1,0 +1,140 @@
+"""What a Service comes to in ipvs mode where kube-proxy's corpus does not reach: strict semantics, the node itself."""
+
+from __future__ import annotations
+
+import pytest
+
+from rulegen.kube import objects as k
+from rulegen.kube.world import ObjectName, ServiceInput, World
+from rulegen.languages.ipset.state import EntryKey
+from rulegen.languages.iptables.ruleset import ChainName
+from rulegen.languages.ipvs.state import RealServerKey, Timeouts, VirtualServerKey
+from rulegen.languages.links.state import Links
+from rulegen.model.facts import HostFacts, Interface
+from rulegen.model.ir import Semantics
+from rulegen.model.options import DetectLocalMode, Options
+from rulegen.model.resolve import resolve
+from rulegen.net import Family, parse_address, parse_network
+from rulegen.road import Compiled, Observed, compile_model, plan_node
+from rulegen.road.order import Parameter, Restore, tasks
+from tests.nodekernel import NodeKernel
+
+FACTS = HostFacts(interfaces=(Interface("eth0", ((parse_address("192.168.50.10"), 24),)),), ipv6=False)
+OPTIONS = {"node_name": "node1", "cluster_cidrs": (parse_network("10.244.0.0/16"),)}
+VIP, CLUSTER_IP = "203.0.113.10", "10.96.0.9"
+
+
+def compiled(*, local: bool, semantics: str = "strict", mode: str = "ipvs", **fields) -> Compiled:
+    """Return what a load balanced Service with both policies Local comes to; its one endpoint is here or elsewhere."""
+    service = k.Service(
+        metadata=k.ObjectMeta(name="web", namespace="demo"),
+        spec=k.ServiceSpec(
+            type="LoadBalancer",
+            cluster_ip=CLUSTER_IP,
+            ports=(k.ServicePort(name="http", port=80, node_port=30080),),
+            internal_traffic_policy="Local",
+            external_traffic_policy="Local",
+            health_check_node_port=30900,
+        ),
+        status=k.ServiceStatus(load_balancer=k.LoadBalancerStatus(ingress=(k.LoadBalancerIngress(ip=VIP),))),
+    )
+    told = k.EndpointSlice(
+        metadata=k.ObjectMeta(name="web-1", namespace="demo", labels={"kubernetes.io/service-name": "web"}),
+        address_type="IPv4",
+        endpoints=(k.SliceEndpoint(addresses=("10.244.2.1",), node_name="node1" if local else "node2"),),
+        ports=(k.SlicePort(name="http", port=8080),),
+    )
+    world = World(
+        services={ObjectName("demo", "web"): ServiceInput(service=service, slices=(told,))},
+        nodes={"node1": k.Node(metadata=k.ObjectMeta(name="node1"))},
+    )
+    options = Options(mode=mode, ipvs_semantics=Semantics(semantics), **{**OPTIONS, **fields})
+    return compile_model(resolve(world, options, FACTS, FACTS.families), mode, counts=False)
+
+
+def reached(wants: Compiled) -> dict[str, int]:
+    """Return by address how many real servers a virtual server has."""
+    servers = wants.objects("ipvs")
+    found = {str(key.frontend.address): 0 for key in servers if isinstance(key, VirtualServerKey)}
+    for key in servers:
+        found[str(key.frontend.address)] += isinstance(key, RealServerKey)
+    return found
+
+
+def policy_rules(wants: Compiled) -> list[str]:
+    chain = ChainName("filter", "KUBE-IPVS-POLICY")
+    blocks = [block for fragment in wants.rules(Family.IPV4) for block in fragment.blocks if block.name == chain]
+    return sorted(rule.spec for block in blocks for rule in block.rules)
+
+
+def test_with_local_endpoints_strict_is_as_kube_proxy_has_it():
+    wants = compiled(local=True)
+    assert reached(wants) == {VIP: 1, CLUSTER_IP: 1, "192.168.50.10": 1}
+    assert policy_rules(wants) == []
+    assert wants.objects("ipset") == compiled(local=True, semantics="kube-proxy").objects("ipset")
+
+
+def test_without_local_endpoints_strict_serves_the_node_and_its_pods_only():
+    wants = compiled(local=False)
+    assert reached(wants) == {VIP: 1, CLUSTER_IP: 0, "192.168.50.10": 1}
+    elsewhere = "! -s 10.244.0.0/16 -d {}/32 -p tcp -m tcp --dport {} -m addrtype ! --src-type LOCAL -j DROP"
+    assert policy_rules(wants) == [
+        elsewhere.format("192.168.50.10", 30080),
+        elsewhere.format(VIP, 80),
+        f"-d {CLUSTER_IP}/32 -p tcp -m tcp --dport 80 -j DROP",
+    ]
+    entries = {key.name for key in wants.objects("ipset") if isinstance(key, EntryKey)}
+    assert not {name for name in entries if "LOCAL" in name}, "who may come is masqueraded"
+
+
+def test_without_local_endpoints_kube_proxys_semantics_fall_back_to_all():
+    wants = compiled(local=False, semantics="kube-proxy")
+    assert reached(wants) == {VIP: 1, CLUSTER_IP: 1, "192.168.50.10": 1}
+    assert policy_rules(wants) == []
+
+
+def test_pods_that_are_told_by_an_interface_are_let_through_by_it():
+    wants = compiled(local=False, detect_local_mode=DetectLocalMode.BRIDGE_INTERFACE, bridge_interface="cbr0")
+    assert f"-d {VIP}/32 ! -i cbr0 -p tcp -m tcp --dport 80 -m addrtype ! --src-type LOCAL -j DROP" in policy_rules(
+        wants
+    )
+
+
+@pytest.mark.parametrize(("semantics", "is_open"), [("kube-proxy", False), ("strict", True)])
+def test_a_node_without_addresses_for_node_ports_answers_health_checks_if_strict(semantics, is_open):
+    wants = compiled(local=True, semantics=semantics, node_port_networks=(parse_network("172.31.0.0/16"),))
+    assert (EntryKey("KUBE-HEALTH-CHECK-NODE-PORT", "30900") in wants.objects("ipset")) is is_open
+
+
+def test_the_loopback_prefix_is_closed_before_the_rule_that_guards_it_goes():
+    node = NodeKernel()
+    before = compiled(local=True, mode="iptables")
+    node.write(plan_node(before, node.observed(Family.IPV4), FACTS))
+    facts = HostFacts(interfaces=FACTS.interfaces, sysctls={"net.ipv4.conf.all.route_localnet": "1"}, ipv6=False)
+    work = [task.work for task in tasks(plan_node(compiled(local=True), node.observed(Family.IPV4), facts))]
+    closed = work.index(Parameter("net.ipv4.conf.all.route_localnet", "0"))
+    assert closed < next(at for at, one in enumerate(work) if isinstance(one, Restore))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "expected"), [("4.0.9", None), ("4.1.0", "0"), ("5.8.18-generic", "0"), ("5.9.0", None), ("", None)]
+)
+def test_connections_are_not_put_off_by_kernels_that_would(kernel, expected):
+    options = Options(mode="ipvs", ipvs_strict_arp=True, **OPTIONS)
+    model = resolve(World(), options, HostFacts(kernel=kernel))
+    assert model.sysctls.get("net.ipv4.vs.conn_reuse_mode") == expected
+    assert {name: model.sysctls[name] for name in ("net.ipv4.vs.conntrack", "net.ipv4.conf.all.arp_announce")} == {
+        "net.ipv4.vs.conntrack": "1",
+        "net.ipv4.conf.all.arp_announce": "2",
+    }
+
+
+def test_timeouts_that_are_not_asked_for_stay():
+    options = Options(mode="ipvs", ipvs_timeouts=(700, 0, 200), **OPTIONS)
+    wants = compile_model(resolve(World(), options, FACTS, FACTS.families), "ipvs", counts=False)
+    observed = Observed(rulesets={}, sets={}, servers={}, links=Links(), timeouts=Timeouts(900, 120, 300))
+    plan = plan_node(wants, observed, FACTS)
+    assert plan.timeouts is not None
+    assert plan.timeouts.after == (700, 120, 200)
+    again = Observed(rulesets={}, timeouts=Timeouts(700, 120, 200))
+    assert plan_node(wants, again, FACTS).timeouts is None

@@ -1,0 +1,140 @@
+"""Weights and schedulers by annotation: who gets what share, and what is told of those that cannot be followed."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rulegen.kube import objects as k
+from rulegen.kube.world import ObjectName, ServiceInput, World
+from rulegen.languages.iptables.rules import at_odds
+from rulegen.languages.ipvs.state import RealServer, VirtualServer
+from rulegen.model.facts import HostFacts
+from rulegen.model.options import Options
+from rulegen.model.resolve import resolve
+from rulegen.model.shares import SCHEDULER, WEIGHTS
+from rulegen.net import Family
+from rulegen.road import Compiled, compile_model
+
+NAME = ObjectName("demo", "web")
+ENDPOINTS = (("pod-a", "node1", "zone-a"), ("pod-b", "node2", "zone-b"), ("pod-c", "node3", "zone-b"))
+
+
+def world(**annotations: str) -> World:
+    service = k.Service(
+        metadata=k.ObjectMeta(name="web", namespace="demo", annotations=annotations),
+        spec=k.ServiceSpec(
+            type="ClusterIP",
+            cluster_ip="10.96.0.9",
+            ports=(k.ServicePort(name="http", port=80),),
+        ),
+    )
+    endpoints = tuple(
+        k.SliceEndpoint(
+            addresses=(f"10.244.1.{10 + number}",),
+            node_name=node,
+            zone=zone,
+            target_ref=k.TargetReference(kind="Pod", name=pod),
+        )
+        for number, (pod, node, zone) in enumerate(ENDPOINTS)
+    )
+    told = k.EndpointSlice(
+        metadata=k.ObjectMeta(name="web-1", namespace="demo", labels={"kubernetes.io/service-name": "web"}),
+        address_type="IPv4",
+        endpoints=endpoints,
+        ports=(k.SlicePort(name="http", port=8080),),
+    )
+    return World(
+        services={NAME: ServiceInput(service=service, slices=(told,))},
+        nodes={"node1": k.Node(metadata=k.ObjectMeta(name="node1"))},
+    )
+
+
+def compiled(mode: str, facts: HostFacts | None = None, **annotations: str) -> Compiled:
+    model = resolve(world(**annotations), Options(mode=mode, node_name="node1"), facts or HostFacts(), [Family.IPV4])
+    return compile_model(model, mode, counts=False)
+
+
+def weights(**annotations: str) -> list[int]:
+    servers = compiled("ipvs", **annotations).objects("ipvs")
+    return [value.weight for _, value in sorted(servers.items(), key=str) if isinstance(value, RealServer)]
+
+
+def odds(**annotations: str) -> list[str]:
+    """Return the rules that balance, as far as they tell shares."""
+    (fragment,) = [f for f in compiled("iptables", **annotations).rules(Family.IPV4) if f.owner]
+    (rules,) = [rules for name, rules in fragment.exact.items() if name.chain.startswith("KUBE-SVC-")]
+    return [rule.spec.partition(" -j ")[0] for rule in rules]
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ({}, [1, 1, 1]),
+        ({"pod-a": 3}, [3, 1, 1]),
+        ({"node:topology.kubernetes.io/zone=zone-b": 2}, [1, 2, 2]),
+        ({"node:kubernetes.io/hostname=node3": 5, "node:topology.kubernetes.io/zone=zone-b": 2}, [1, 2, 5]),
+        ({"node:topology.kubernetes.io/zone=zone-b": 2, "pod-b": 7}, [1, 7, 2]),
+    ],
+)
+def test_endpoints_get_their_weights_and_the_others_one(told, expected):
+    assert weights(**{WEIGHTS: json.dumps(told)}) == expected
+
+
+def test_rules_give_each_endpoint_its_share_of_what_is_left():
+    assert odds(**{WEIGHTS: '{"pod-a": 3, "pod-b": 2}'}) == [*[at_odds(6, 3), at_odds(3, 2), "-j"][:2], odds()[-1]]
+    assert at_odds(6, 3) == at_odds(2)
+
+
+def test_weights_that_are_all_alike_change_nothing():
+    assert odds(**{WEIGHTS: '{"pod-a": 4, "pod-b": 4, "pod-c": 4}'}) == odds()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("{", "not JSON"),
+        ("[]", "expected an object"),
+        ('{"pod-a": 0}', '["pod-a"]: the number 0 is no weight (1–65535)'),
+        ('{"pod-a": 70000}', "is no weight"),
+        ('{"pod-a": true}', "is no weight"),
+        ('{"pod-a": "3"}', "is no weight"),
+        ('{"Pod A": 3}', "expected the name of a Pod"),
+        ('{"node:disk=ssd": 3}', "expected node:topology.kubernetes.io/zone=VALUE"),
+        ('{"node:kubernetes.io/hostname=": 3}', "expected the value of a label"),
+        ('{"x\\u001b[31m": 3}', "x\\\\x1b[31m"),
+    ],
+)
+def test_an_annotation_with_a_fault_is_told_and_not_followed(text, told):
+    model = resolve(world(**{WEIGHTS: text}), Options(node_name="node1"), HostFacts(), [Family.IPV4])
+    (warning,) = [w for w in model.warnings if WEIGHTS in w]
+    assert warning.startswith(f'Service demo/web: metadata.annotations["{WEIGHTS}"]')
+    assert told in warning or told.replace("\\\\", "\\") in warning
+    assert warning.isprintable()
+    assert weights(**{WEIGHTS: text}) == [1, 1, 1]
+
+
+@given(st.text(max_size=60))
+def test_no_annotation_makes_more_of_it_than_weights(text):
+    assert all(1 <= weight <= 65535 for weight in weights(**{WEIGHTS: text}))
+
+
+def schedulers(facts: HostFacts | None = None, **annotations: str) -> list[tuple[str, int]]:
+    servers = compiled("ipvs", facts, **annotations).objects("ipvs").values()
+    return [(value.scheduler, value.flags) for value in servers if isinstance(value, VirtualServer)]
+
+
+def test_a_service_may_choose_its_scheduler():
+    assert schedulers() == [("rr", 0)]
+    assert schedulers(**{SCHEDULER: "lc"}) == [("lc", 0)]
+    assert schedulers(**{SCHEDULER: "mh"}) == [("mh", 0x10)]
+
+
+@pytest.mark.parametrize(("facts", "name"), [(HostFacts(), "bogus"), (HostFacts(schedulers=frozenset({"rr"})), "lc")])
+def test_a_scheduler_that_is_not_offered_is_told_and_the_nodes_own_is_used(facts, name):
+    assert schedulers(facts, **{SCHEDULER: name}) == [("rr", 0)]
+    model = resolve(world(**{SCHEDULER: name}), Options(mode="ipvs", node_name="node1"), facts, [Family.IPV4])
+    assert any(SCHEDULER in warning and name in warning for warning in model.warnings)

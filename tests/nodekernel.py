@@ -1,0 +1,169 @@
+"""A node's kernel in memory: tables of both families, ipsets, IPVS and a dummy device, each executing what it is fed.
+
+It refuses what a real one refuses: a rule that names a set that is not there, destroying a set that a rule names, a
+real server without its virtual server, an address on no device. What it holds is read back through the tools' prints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from rulegen.languages.ipset import state as ipset
+from rulegen.languages.iptables.ruleset import read
+from rulegen.languages.ipvs import state as ipvs
+from rulegen.languages.ipvs import text as ipvs_text
+from rulegen.languages.ipvs.script import Command, Verb
+from rulegen.languages.links import script as links_script
+from rulegen.languages.links import state as links
+from rulegen.net import Family
+from rulegen.plan.plan import Plan
+from rulegen.road import Observed
+from rulegen.road.order import Bind, Fill, Restore, Serve, Work, tasks
+from tests.kernel import Kernel, RefusedError, commits
+
+
+@dataclass
+class NodeKernel:
+    """All of it.
+
+    Attributes:
+        sets: By name: what it is, and its entries with their options.
+        connections: How many each real server has; those not in it have as many as nobody counted.
+    """
+
+    kernels: dict[Family, Kernel] = field(default_factory=lambda: {family: Kernel() for family in Family})
+    sets: dict[str, tuple[ipset.SetValue, dict[str, str]]] = field(default_factory=dict)
+    servers: ipvs.Objects = field(default_factory=dict)
+    devices: dict[str, str] = field(default_factory=dict)
+    addresses: links.Objects = field(default_factory=dict)
+    connections: dict[ipvs.RealServerKey, int] = field(default_factory=dict)
+
+    def write(self, plan: Plan, *, chains_per_commit: int | None = None) -> int:
+        """Make a plan so; return how many pieces it took."""
+        return sum(1 for piece in self.pieces(plan, chains_per_commit=chains_per_commit) if piece() is None)
+
+    def pieces(self, plan: Plan, *, chains_per_commit: int | None = None) -> Iterator[Callable[[], None]]:
+        """Yield what makes a plan so in the smallest pieces that a real kernel takes as a whole."""
+        for task in tasks(plan, chains_per_commit=chains_per_commit):
+            yield from self._pieces(task.work)
+
+    def _pieces(self, work: Work) -> Iterator[Callable[[], None]]:
+        match work:
+            case Restore(family, text):
+                yield from (partial(self._commit, family, commit) for commit in commits(text))
+            case Fill(text):
+                yield from (partial(self._set_line, line) for line in text.splitlines())
+            case Serve(commands):
+                yield from (partial(self._serve, command) for command in commands)
+            case Bind(commands):
+                yield from (partial(self._bind, command) for command in commands)
+            case _:
+                pass
+
+    def observed(self, *families: Family) -> Observed:
+        """Return what is there, as the tools print it."""
+        objects: ipset.Objects = {}
+        for name, (value, entries) in self.sets.items():
+            objects[ipset.SetKey(name)] = value
+            objects |= {ipset.EntryKey(name, entry): ipset.EntryValue(told) for entry, told in entries.items()}
+        told = ipvs_text.read(ipvs_text.format_servers(self.servers), "kernel")
+        for key, value in told.items():
+            if isinstance(key, ipvs.RealServerKey) and isinstance(value, ipvs.RealServer):
+                told[key] = replace(value, connections=self.connections.get(key))
+        return Observed(
+            rulesets={f: read(self.kernels[f].save(), "kernel", f) for f in families or tuple(Family)},
+            sets=ipset.read(ipset.format_sets(objects), "kernel"),
+            servers=told,
+            links=links.read(links.format_links(self.devices, self.addresses), "kernel"),
+        )
+
+    def dump(self) -> tuple[object, ...]:
+        """Return all that is there, for comparing."""
+        return (
+            {family: kernel.save() for family, kernel in self.kernels.items()},
+            {name: (value, dict(entries)) for name, (value, entries) in self.sets.items()},
+            dict(self.servers),
+            dict(self.devices),
+            dict(self.addresses),
+        )
+
+    def _commit(self, family: Family, lines: list[str]) -> None:
+        for line in lines:
+            _, found, rest = line.partition("--match-set ")
+            if found and line.startswith(("-A", "-I")) and rest.split(" ")[0] not in self.sets:
+                raise RefusedError(f"no such set: {line}")
+        self.kernels[family].commit(lines)
+
+    def _names(self, name: str) -> bool:
+        return any(
+            f"--match-set {name} " in rule
+            for kernel in self.kernels.values()
+            for chains in kernel.tables.values()
+            for rules in chains.values()
+            for rule in rules
+        )
+
+    def _set_line(self, line: str) -> None:
+        word, name, *rest = line.split(" ")
+        match word:
+            case "create":
+                ((_, value),) = ipset.read(line, "kernel").items()
+                known = self.sets.get(name)
+                if known is not None and known[0] != value:
+                    raise RefusedError(f"set with the same name already exists: {line}")
+                if known is None:
+                    self.sets[name] = (value, {})
+            case "destroy":
+                if self._names(name):
+                    raise RefusedError(f"set is in use: {line}")
+                del self.sets[name]
+            case "swap":
+                (other,) = rest
+                mine, theirs = self.sets[name], self.sets[other]
+                if (mine[0].type, mine[0].family) != (theirs[0].type, theirs[0].family):
+                    raise RefusedError(f"types differ: {line}")
+                self.sets[name], self.sets[other] = theirs, mine
+            case "add" | "del" if name not in self.sets:
+                raise RefusedError(f"no such set: {line}")
+            case "add":
+                self.sets[name][1][rest[0]] = " ".join(rest[1:])
+            case "del":
+                self.sets[name][1].pop(rest[0], None)
+            case _:
+                raise RefusedError(f"unknown: {line}")
+
+    def _serve(self, command: Command) -> None:
+        verb, key, value = command
+        virtual = ipvs.VirtualServerKey(key.frontend)
+        if verb is not Verb.ADD_SERVICE and virtual not in self.servers:
+            raise RefusedError(f"no such virtual server: {command}")
+        match verb:
+            case Verb.DELETE_SERVICE:
+                for other in [other for other in self.servers if other.frontend == key.frontend]:
+                    del self.servers[other]
+            case Verb.DELETE_DESTINATION:
+                del self.servers[key]
+            case _:
+                if verb is Verb.EDIT_DESTINATION and key not in self.servers:
+                    raise RefusedError(f"no such real server: {command}")
+                assert value is not None
+                self.servers[key] = value
+
+    def _bind(self, command: links_script.Command) -> None:
+        verb, device, address = command
+        match verb:
+            case links_script.Verb.CREATE:
+                self.devices[device] = "dummy"
+            case links_script.Verb.DELETE:
+                del self.devices[device]
+                self.addresses = {key: value for key, value in self.addresses.items() if key.device != device}
+            case _ if device not in self.devices:
+                raise RefusedError(f"no such device: {command}")
+            case links_script.Verb.BIND:
+                assert address is not None
+                self.addresses[address] = links.BOUND
+            case links_script.Verb.UNBIND:
+                assert address is not None
+                del self.addresses[address]
