@@ -67,7 +67,8 @@ def _refuse_empty(inputs: Inputs, plan: Plan, *, allow_empty: bool) -> None:
     """Refuse to take all Services away because none was told of."""
     if inputs.model.services or allow_empty:
         return
-    if any(item.is_leftover and item.action is Action.DELETE and item.owner for item in plan.items):
+    gone = (item for item in plan.items if item.is_leftover and item.action is Action.DELETE)
+    if any(item.owner or item.kind == "virtual server" for item in gone):
         raise RefusedError(
             "the objects hold no Service, but this node serves some: this would take all of them away",
             hint="look at the input again, or say --allow-empty",

@@ -66,6 +66,11 @@ class Union:
             union.replace(None, fragment)
         return union
 
+    def copy(self) -> Union:
+        """Return the same as of now, which nobody changes."""
+        wants = defaultdict(dict, {language: dict(told) for language, told in self._wants.items()})
+        return Union(wants, defaultdict(int, self._sizes))
+
     def objects(self, language: str) -> Objects:
         """Return all objects of a language."""
         return {key: wants[0][1] for key, wants in self._wants[language].items()}

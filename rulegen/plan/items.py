@@ -47,9 +47,10 @@ class Item:
     """One object that changes.
 
     Attributes:
-        language: `iptables`, `conntrack`, `sysctl`, `nfacct`.
+        language: `iptables`, `ipset`, `ipvs`, `links`, `conntrack`, `sysctl`, `nfacct`, `nginx`.
         family: `IPv4`, `IPv6`, or empty for both.
-        kind: What it is in its language: chain, rule, jump, flow, parameter, counter.
+        kind: What it is in its language: chain, rule, jump; set, entry; virtual server, real server, timeouts; device,
+            address; flow, parameter, counter.
         name: Which one, as its tools name it.
         owner: `namespace/name` of the Service that it exists for; empty for the node.
         is_leftover: Whether the owner is no longer served here, or nobody knows the owner.

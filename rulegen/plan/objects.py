@@ -83,8 +83,6 @@ def _owner(key: Any, seen: Seen) -> str | None:
     owner = seen.owners.get(key)
     if owner is None and isinstance(key, RealServerKey):
         return seen.owners.get(VirtualServerKey(key.frontend))
-    if owner is None and isinstance(key, SetKey | EntryKey):
-        return "" if isinstance(key, SetKey) and not seen.desired else None
     return owner
 
 

@@ -122,7 +122,7 @@ class ServiceRules:
             model=self.model,
             backend=self._backend,
             fragments=fragments,
-            unions=self._unions,
+            unions={family: union.copy() for family, union in self._unions.items()},
             counts=self._counts,
         )
 
