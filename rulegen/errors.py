@@ -68,11 +68,13 @@ class Rejected:
         object: Kind and name, as `Service shop/web`.
         source: File (or API server) that it came from.
         faults: All faults of the object, in document order; never empty.
+        uid: metadata.uid, where it has one.
     """
 
     object: str
     source: str
     faults: tuple[Fault, ...]
+    uid: str = ""
 
     def lines(self) -> tuple[str, ...]:
         """Return one line for each fault: `Service shop/web: spec.ports[1].port: 70000 is not …`."""

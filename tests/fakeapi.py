@@ -17,6 +17,9 @@ Open watches can be disturbed, the server can go away and come back at the same 
     api.disturb("services", HALF_LINE)
     api.compact()
     api.go_away(); api.delete("services", "shop", "web"); api.come_back()
+
+And it can be written to: objects are created, updated and patched, the status apart, each with a new resourceVersion;
+what a real server would refuse is refused (see `tests.fakewrites`), and so is what `allows` does not allow.
 """
 
 from __future__ import annotations
@@ -36,6 +39,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from tests.fakewatch import Change, Disturbance, Stream, StreamEndError, error_event
+from tests.fakewrites import WITH_STATUS, RefusalError, body_of, changed, check, patched
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,6 +53,8 @@ COLLECTIONS = {
     "ingressclasses": ("/apis/networking.k8s.io/v1/ingressclasses", "networking.k8s.io/v1", "IngressClass"),
     "secrets": ("/api/v1/secrets", "v1", "Secret"),
     "configmaps": ("/api/v1/configmaps", "v1", "ConfigMap"),
+    "events": ("/apis/events.k8s.io/v1/events", "events.k8s.io/v1", "Event"),
+    "leases": ("/apis/coordination.k8s.io/v1/leases", "coordination.k8s.io/v1", "Lease"),
 }
 
 
@@ -126,7 +132,10 @@ class FakeApi:
         refuses_by_status: Whether a watch from too old a version gets 410 as status, or else as an event.
         has_chunks: Whether watches come in chunks, or else until the connection ends, as behind an old proxy.
         has_null_items: Whether an empty list has `items: null`, as Go prints one now and then.
+        allows: What may be done, by verb, API group and resource; None lets all be done.
+        is_prompt: Whether it sends each piece at once, as a real one does, and not when the last one was confirmed.
         requests: Path and query of all requests, in order.
+        done: Verb, API group and resource of all requests, as a role names them.
     """
 
     token: str | None = None
@@ -136,7 +145,10 @@ class FakeApi:
     refuses_by_status: bool = True
     has_chunks: bool = True
     has_null_items: bool = False
+    allows: Callable[[tuple[str, str, str]], bool] | None = None
+    is_prompt: bool = False
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    done: list[tuple[str, str, str]] = field(default_factory=list)
     _objects: dict[str, dict[tuple[str, str], dict[str, Any]]] = field(default_factory=lambda: defaultdict(dict))
     _faults: dict[str, deque[Fault]] = field(default_factory=lambda: defaultdict(deque))
     _disturbances: dict[str, deque[Disturbance]] = field(default_factory=lambda: defaultdict(deque))
@@ -161,8 +173,18 @@ class FakeApi:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version: ClassVar[str] = "HTTP/1.1"
+            disable_nagle_algorithm: ClassVar[bool] = fake.is_prompt
 
             def do_GET(self) -> None:
+                fake._get(self)
+
+            def do_POST(self) -> None:
+                fake._get(self)
+
+            def do_PUT(self) -> None:
+                fake._get(self)
+
+            def do_PATCH(self) -> None:
                 fake._get(self)
 
             def log_message(self, *_: object) -> None:
@@ -298,7 +320,9 @@ class FakeApi:
     def _get(self, handler: BaseHTTPRequestHandler) -> None:
         url = urlsplit(handler.path)
         self.requests.append((url.path, {key: values[0] for key, values in parse_qs(url.query).items()}))
-        collection, _ = asked_for(url.path)
+        collection, _ = asked_for(url.path.removesuffix("/status"))
+        handler.content = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
+        self.done.append(verb_of(handler))
         with suppress(IndexError):
             fault = self._faults[collection].popleft()
             fault.answer(handler)
@@ -310,6 +334,13 @@ class FakeApi:
         if self.token is not None and handler.headers.get("Authorization") != f"Bearer {self.token}":
             Fault.status(401, "Unauthorized").answer(handler)
             return
+        verb = verb_of(handler)
+        if self.allows is not None and not self.allows(verb):
+            Fault.status(403, f"cannot {verb[0]} resource {verb[2]}").answer(handler)
+            return
+        if handler.command != "GET":
+            self._write(handler, path)
+            return
         collection, name = asked_for(path)
         if not collection:
             Fault.status(404, "the server could not find the requested resource").answer(handler)
@@ -319,6 +350,52 @@ class FakeApi:
             reply(handler, 200, one)
         else:
             Fault.status(404, f'{collection} "{name[1]}" not found').answer(handler)
+
+    def _write(self, handler: BaseHTTPRequestHandler, path: str) -> None:
+        """Do what a POST, PUT or PATCH asks for, or say why not."""
+        path, sub = (path.removesuffix("/status"), "status") if path.endswith("/status") else (path, "")
+        collection, name = asked_for(path)
+        kind = handler.headers.get("Content-Type", "")
+        try:
+            if not collection or (sub and collection not in WITH_STATUS):
+                raise RefusalError(404, "the server could not find the requested resource")  # noqa: TRY301
+            document = body_of(handler.content)
+            with self._changed:
+                kept = self._written(handler.command, kind, path, collection, name, sub, document)
+        except RefusalError as error:
+            Fault.status(error.code, error.message).answer(handler)
+            return
+        reply(handler, 201 if handler.command == "POST" else 200, kept)
+
+    def _written(
+        self, method: str, kind: str, path: str, collection: str, name: tuple[str, str] | None, sub: str, document: Any
+    ) -> dict[str, Any]:
+        if method == "POST":
+            inside = re.search(r"/namespaces/([^/]+)/[^/]+$", path)
+            metadata = {**document["metadata"], **({"namespace": unquote(inside[1])} if inside else {})}
+            if document["metadata"].get("namespace", metadata.get("namespace")) != metadata.get("namespace"):
+                raise RefusalError(400, "the namespace of the object does not match that of the request")
+            key = metadata.get("namespace", ""), metadata.get("name", "")
+            if key in self._objects[collection]:
+                raise RefusalError(409, f'{collection} "{key[1]}" already exists')
+            if "resourceVersion" in metadata:
+                raise RefusalError(400, "resourceVersion should not be set on objects to be created")
+            new = {**document, "metadata": {**metadata, "uid": f"uid-{self._version + 1}"}}
+            check(collection, new)
+        else:
+            old = self._objects[collection].get(name) if name else None
+            if old is None:
+                raise RefusalError(404, f"{collection} {name} not found")
+            wanted = patched(old, document, kind) if method == "PATCH" else document
+            new = changed(old, wanted, sub)
+            check(collection, new, old)
+            if {**new, "metadata": {**new["metadata"], "resourceVersion": ""}} == {
+                **old,
+                "metadata": {**old["metadata"], "resourceVersion": ""},
+            }:
+                return old
+        self.put(collection, new)
+        return self._objects[collection][new["metadata"].get("namespace", ""), new["metadata"]["name"]]
 
     def _serve_collection(self, handler: BaseHTTPRequestHandler, collection: str, query: dict[str, str]) -> None:
         if "fieldSelector" in query and not self.knows_field_selectors:
@@ -404,7 +481,9 @@ def selector(path: str) -> Callable[[dict[str, Any]], bool]:
     """Return what a request selects of its collection: a namespace, and by `labelSelector` and `fieldSelector`."""
     url = urlsplit(path)
     query = {key: values[0] for key, values in parse_qs(url.query).items()}
-    absent = [term[1:] for term in query.get("labelSelector", "").split(",") if term.startswith("!")]
+    terms = query.get("labelSelector", "").split(",")
+    absent = [term[1:] for term in terms if term.startswith("!")]
+    equal = [term.partition("=")[::2] for term in terms if "=" in term and not term.startswith("!")]
     fields = query.get("fieldSelector", "")
     inside = re.search(r"/namespaces/([^/]+)/[^/]+$", url.path)
 
@@ -412,6 +491,7 @@ def selector(path: str) -> Callable[[dict[str, Any]], bool]:
         metadata = one["metadata"]
         return (
             not any(label in metadata.get("labels", {}) for label in absent)
+            and all(metadata.get("labels", {}).get(label) == value for label, value in equal)
             and not ("spec.clusterIP!=None" in fields and one["spec"].get("clusterIP") == "None")
             and (not fields.startswith("metadata.name=") or metadata["name"] == fields.partition("=")[2])
             and (not inside or metadata.get("namespace") == inside[1])
@@ -438,6 +518,20 @@ def asked_for(path: str) -> tuple[str, tuple[str, str] | None]:
         if inside:
             return collection, (unquote(inside[1]), unquote(inside[2]))
     return "", None
+
+
+def verb_of(handler: BaseHTTPRequestHandler) -> tuple[str, str, str]:
+    """Return what a request does, as a role names it: verb, API group, resource with its subresource."""
+    url = urlsplit(handler.path)
+    is_status = url.path.endswith("/status")
+    collection, name = asked_for(url.path.removesuffix("/status"))
+    if not collection:
+        return handler.command, "", url.path
+    is_watch = parse_qs(url.query).get("watch", [""])[0] in {"1", "true"}
+    reading = "get" if name else "watch" if is_watch else "list"
+    verb = {"GET": reading, "POST": "create", "PUT": "update", "PATCH": "patch"}[handler.command]
+    version = COLLECTIONS[collection][1]
+    return verb, version.rpartition("/")[0], f"{collection}/status" if is_status else collection
 
 
 def reply(handler: BaseHTTPRequestHandler, code: int, body: Any, headers: dict[str, str] | None = None) -> None:

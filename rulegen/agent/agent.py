@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import socket
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -11,13 +10,18 @@ from typing import TYPE_CHECKING
 from rulegen.agent.health import ServiceHealth, healthz, livez
 from rulegen.agent.loop import Loop, Timing, Wake
 from rulegen.agent.metrics import exposition
-from rulegen.agent.servers import Reply, Server
+from rulegen.agent.publishing import Publishing, publishers_of
+from rulegen.agent.recorder import Announcement, Recorder
+from rulegen.agent.servers import PatientServer, Reply, Server
 from rulegen.agent.site import SiteLoop
 from rulegen.agent.state import AgentState
-from rulegen.agent.views import model_view, plan_view, rules_view
+from rulegen.agent.systemd import Watchdog, tell_systemd
+from rulegen.agent.tuning import tune
+from rulegen.agent.views import PATHS, views
 from rulegen.agent.writer import IdleWriter, KernelWriter
 from rulegen.errors import ConfigError, HostError
 from rulegen.host import ipvs, nfacct
+from rulegen.host.apiobjects import ApiObjects
 from rulegen.host.apiwatch import Watch
 from rulegen.host.nft_notices import Notice, Notices, Writers
 from rulegen.host.runner import run
@@ -26,13 +30,18 @@ from rulegen.kube.build import build_world
 from rulegen.road import backend_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from rulegen.agent.journal import Journal
+    from rulegen.agent.publisher import Publisher
     from rulegen.host.nginx.site import LiveSite
     from rulegen.model.conntrack import Forgetting
     from rulegen.model.facts import HostFacts
     from rulegen.model.options import Options
+
+
+DRAIN_S = 250.0
+"""How long nginx may take to end: its workers give up after worker-shutdown-timeout, 240 s by default."""
 
 
 @dataclass(slots=True)
@@ -46,6 +55,9 @@ class Agent:
         once: Whether to end when all is written once.
         services: Whether the rules for Services are kept, too.
         site: Where nginx serves Ingresses; None where they are left alone.
+        drains: Whether nginx ends with it, once it has answered what it was asked; else it serves on.
+        events: Whether users are told by events.
+        publishing: What is published of this node.
     """
 
     options: Options
@@ -61,6 +73,9 @@ class Agent:
     services: bool
     clock: Callable[[], float]
     site: LiveSite | None = None
+    drains: bool = True
+    events: bool = True
+    publishing: Publishing = field(default_factory=lambda: Publishing(ingresses=False))
     _loop: Loop | None = None
     _early: str = ""
     _cleanup: ExitStack = field(default_factory=ExitStack)
@@ -90,6 +105,7 @@ class Agent:
             else IdleWriter(self.facts)
         )
         state = AgentState(self.clock, timeout_s=2 * self.options.sync_s)
+        writer.on_forgotten = state.reconciled
         node = self.options.node_name or self.facts.hostname
         ready: list[Watch] = []
         loop = self._loop = Loop(
@@ -113,12 +129,21 @@ class Agent:
             warn=self.journal.warning,
         )
         ready.append(watch)
-        if self.site is not None:
-            self._serve_site(self.site, loop, watch)
+        self._cleanup.callback(watch.stop)
+        objects = ApiObjects(watch.link)
+        if self.events:
+            recorder = Recorder(objects, node, state, self.journal, self.clock)
+            self._cleanup.callback(recorder.stop)
+            recorder.start()
+            loop.tell = recorder.tell
+        site = self._serve_site(self.site, loop, watch) if self.site is not None else None
+        publishers = publishers_of(self.publishing, objects, loop, site) if self.mends and not self.once else []
+        for one in publishers:
+            self._cleanup.callback(one.stop, for_good=False)  # for good: see `_leave`
         if self.mends and self.services:  # else another proxy has these ports
-            loop.health = ServiceHealth(state, self.journal)
+            loop.health = ServiceHealth(state, self.journal, tell=loop.tell)
             self._cleanup.callback(loop.health.stop)
-        self._serve(loop, state)
+        self._serve(loop, state, watch, site)
         if self.services and writer.choice.variant is Variant.NFT:
             self._listen(loop, writers)
         self.journal.info(
@@ -129,17 +154,50 @@ class Agent:
             why=writer.choice.reason,
             drift="mend" if self.mends else "report",
         )
-        self._cleanup.callback(watch.stop)
         watch.start()
-        loop.on_ready = lambda: tell_systemd("READY=1")
+        loop.on_ready = lambda: self._on_ready(loop, publishers)
+        watchdog = Watchdog(lambda: state.is_working)
+        self._cleanup.callback(watchdog.stop)
+        watchdog.start()
         if self._early:
             return self._early
         why = loop.run()
         tell_systemd("STOPPING=1" if why != "reload" else "RELOADING=1")
         self.journal.info("ends", why=why)
+        if why == "stop":
+            self._leave(state, publishers, site)
         return why
 
-    def _serve_site(self, live: LiveSite, loop: Loop, watch: Watch) -> None:
+    def _leave(self, state: AgentState, publishers: list[Publisher], site: SiteLoop | None) -> None:
+        """Have clients go elsewhere, and then nginx finish what it has begun; health is told meanwhile."""
+        state.ends()
+        for one in publishers:
+            one.stop(for_good=True)
+        if site is None or self.site is None or not (self.mends and self.drains):
+            return
+        site.stop()
+        began = self.clock()
+        try:
+            in_time = self.site.service.drain(DRAIN_S)
+        except HostError as error:
+            self.journal.error("nginx was not drained", error=error.message)
+        else:
+            self.journal.info("nginx drained", seconds=round(self.clock() - began, 3), in_time=in_time)
+
+    def _on_ready(self, loop: Loop, publishers: list[Publisher]) -> None:
+        """Tell that it works, and begin to do what only a node may that has all rules."""
+        tell_systemd("READY=1")
+        what = f"rules for {len(loop.compiled_services())} Services" if self.services else "no rules for Services"
+        kept = "writes" if self.once else "keeps" if self.mends else "watches"
+        loop.tell(
+            Announcement(loop.reference(), "Starting", "Start", f"rulegen {kept} {what} on this node", is_warning=False)
+        )
+        if self.mends and self.services:
+            tune(loop)
+        for one in publishers:
+            one.start()
+
+    def _serve_site(self, live: LiveSite, loop: Loop, watch: Watch) -> SiteLoop:
         """Serve Ingresses, as soon as the cluster is known, from a thread of their own."""
         options = live.options
         site = SiteLoop(
@@ -154,10 +212,13 @@ class Agent:
                 frozenset(name for name in (options.config_map,) if name),
             ),
             mends=self.mends,
+            tell=loop.tell,
         )
+        loop.is_done = lambda: site.site is not None and (site.served is not None or not self.mends)
         loop.on_site = site.touch
         self._cleanup.callback(site.stop)
         loop.on_synced = site.start
+        return site
 
     def _listen(self, loop: Loop, writers: Writers) -> None:
         def foreign(notice: Notice | None) -> None:
@@ -172,40 +233,47 @@ class Agent:
             return
         self._cleanup.callback(notices.stop)
 
-    def _serve(self, loop: Loop, state: AgentState) -> None:
+    def _serve(self, loop: Loop, state: AgentState, watch: Watch, site: SiteLoop | None) -> None:
         """Tell health and metrics; an address that is taken is told, and is no reason not to keep the rules."""
         told = {"/healthz": lambda: healthz(state), "/livez": lambda: livez(state)}
-        views = {
-            "/metrics": lambda: Reply(200, exposition(state), "text/plain; version=0.0.4; charset=utf-8"),
+
+        def metrics() -> Reply:
+            if self.services:
+                loop.measure()
+            counts = watch.counts()
+            reasons = Counter[str]()
+            for (_, reason), number in counts.errors.items():
+                reasons[reason] += number
+            for reason, number in reasons.items():
+                state.total("watch_errors", number, reason)
+            for kind, number in counts.lists.items():
+                state.total("relists", number, kind)
+            return Reply(200, exposition(state), "text/plain; version=0.0.4; charset=utf-8")
+
+        shown = {
+            "/metrics": metrics,
             "/proxyMode": lambda: Reply(200, self.options.mode),
-            "/healthz": lambda: healthz(state),
-            "/plan": lambda: plan_view(loop),
-            "/model": lambda: model_view(loop),
-            "/rules": lambda: rules_view(loop),
+            "/healthz": lambda: Reply(200, "ok"),
+            **views(loop, site),
         }
-        for address, pages in ((self.options.healthz_address, told), (self.options.metrics_address, views)):
+        for address, pages, reason in (
+            (self.options.healthz_address, told, "FailedToStartProxierHealthcheck"),
+            (self.options.metrics_address, shown, "FailedToStartMetricServer"),
+        ):
             if not address:
                 continue
             host, port = _split(address)
-            try:
-                server = Server(host, port, pages)
-            except HostError as error:
-                self.journal.warning("not told", address=address, error=error.message)
-                continue
-            self._cleanup.callback(server.stop)
 
+            def serve(host: str = host, port: int = port, pages: Mapping[str, Callable[[], Reply]] = pages) -> Server:
+                return Server(host, port, pages, private=PATHS)
 
-def tell_systemd(state: str) -> None:
-    """Tell systemd how we are, where it has asked (sd_notify(3))."""
-    path = os.environ.get("NOTIFY_SOCKET", "")
-    if not path:
-        return
-    address = f"\0{path[1:]}" if path.startswith("@") else path
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notify:
-        try:
-            notify.sendto(state.encode(), address)
-        except OSError:  # systemd went on without us: nothing depends on its knowing
-            return
+            def taken(error: str, address: str = address, reason: str = reason) -> None:
+                if self.options.bind_hard_fail:
+                    raise HostError(error, hint="bindAddressHardFail asks for an end then")
+                self.journal.warning("not told yet", address=address, error=error)
+                loop.tell(Announcement(loop.reference(), reason, "Start", f"{error}; it is tried again"))
+
+            self._cleanup.callback(PatientServer(serve, taken).stop)
 
 
 def _split(address: str) -> tuple[str, int]:

@@ -4,34 +4,42 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+from rulegen.agent.recorder import Announcement, ObjectReference, to_nobody
 from rulegen.agent.servers import Reply, Server
 from rulegen.errors import HostError
+from rulegen.net import Address, Family
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from rulegen.agent.journal import Journal
     from rulegen.agent.state import AgentState
     from rulegen.kube.world import ObjectName
-    from rulegen.model.ir import Service
+    from rulegen.model.ir import Node, Service
+
+EVERYWHERE: Final = {Family.IPV4: "0.0.0.0", Family.IPV6: "::"}  # noqa: S104 - load balancers come from outside
 
 
 def healthz(state: AgentState) -> Reply:
     """Answer whether load balancers may use this node: changes reach the kernel, and the node is to stay."""
-    return _answer(state, is_well=state.is_eligible, node_eligible=state.is_eligible or not state.is_alive)
+    reply = _answer(state, is_well=state.is_eligible, node_eligible=state.is_eligible or not state.is_alive)
+    state.count("healthz", str(reply.status))
+    return reply
 
 
 def livez(state: AgentState) -> Reply:
     """Answer whether the agent works, though its node may be on its way out: it is not to be restarted for that."""
-    return _answer(state, is_well=state.is_working)
+    reply = _answer(state, is_well=state.is_working)
+    state.count("livez", str(reply.status))
+    return reply
 
 
 def _answer(state: AgentState, *, is_well: bool, node_eligible: bool | None = None) -> Reply:
-    now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     document: dict[str, object] = {
-        "currentTime": now,
+        "lastUpdated": _time(state.last_applied),
+        "currentTime": _time(state.wall()),
         "healthy": is_well,
         "desiredGeneration": state.desired,
         "appliedGeneration": state.applied,
@@ -44,47 +52,93 @@ def _answer(state: AgentState, *, is_well: bool, node_eligible: bool | None = No
     return Reply.of_json(200 if is_well else 503, document)
 
 
+def _time(when: float) -> str | None:
+    """Return a time as JSON has it; None for never."""
+    if not when:
+        return None
+    return dt.datetime.fromtimestamp(when, dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+class _Place(NamedTuple):
+    """Where a Service's health is told."""
+
+    family: Family
+    address: str
+    port: int
+
+
 @dataclass(slots=True)
 class ServiceHealth:
     """The health-check node ports of this node (Services of type LoadBalancer whose traffic stays on the node).
 
+    Each family has a server of its own on each of its node port addresses, and tells the endpoints of that family.
+
     Attributes:
-        addresses: Where to listen, an address of each family.
+        addresses: Where to listen, by family; changed by `serve_on`.
+        tell: Is told of a port that cannot be listened on.
     """
 
     state: AgentState
     journal: Journal
-    addresses: tuple[str, ...] = ("0.0.0.0", "::")  # noqa: S104 - load balancers come from outside
-    _servers: dict[int, list[Server]] = field(default_factory=dict)
-    _counts: dict[int, tuple[ObjectName, int]] = field(default_factory=dict)
+    addresses: Mapping[Family, tuple[str, ...]] = field(
+        default_factory=lambda: {family: (address,) for family, address in EVERYWHERE.items()}
+    )
+    tell: Callable[[Announcement], None] = to_nobody
+    _servers: dict[_Place, Server] = field(default_factory=dict)
+    _counts: dict[tuple[Family, int], tuple[ObjectName, int]] = field(default_factory=dict)
+    _failed: dict[_Place, str] = field(default_factory=dict)
 
-    def take(self, services: Iterable[Service]) -> None:
-        """Listen for these Services, and for no others; what cannot be listened on is tried again the next time."""
-        wanted = {port: (service.name, count) for service in services for port, count in _local_endpoints(service)}
-        for port in self._servers.keys() - wanted.keys():
-            for server in self._servers.pop(port):
-                server.stop()
-        self._counts = wanted
-        for port in sorted(wanted.keys() - self._servers.keys()):
-            self._listen(port)
+    def serve_on(self, nodes: Mapping[Family, Node]) -> None:
+        """Listen, from the next `take` on, where node ports are: on every address, or on those that were chosen."""
+        self.addresses = {
+            family: (EVERYWHERE[family],)
+            if node.node_port_addresses is None
+            else tuple(map(str, node.node_port_addresses))
+            for family, node in nodes.items()
+        }
+
+    def take(self, services: Iterable[Service], uid: Callable[[ObjectName], str] = lambda _: "") -> None:
+        """Listen for these Services, and for no others; what cannot be listened on is tried again the next time.
+
+        Args:
+            services: All that are served.
+            uid: Returns the UID of a Service, for events.
+        """
+        self._counts = {
+            (family, port): (service.name, count)
+            for service in services
+            for family, port, count in _local_endpoints(service)
+        }
+        wanted = {
+            _Place(family, address, port) for family, port in self._counts for address in self.addresses.get(family, ())
+        }
+        for place in self._servers.keys() - wanted:
+            self._servers.pop(place).stop()
+        self._failed = {place: error for place, error in self._failed.items() if place in wanted}
+        for place in sorted(wanted - self._servers.keys()):
+            self._listen(place, uid)
 
     def stop(self) -> None:
         """Listen no longer."""
         self.take(())
 
-    def _listen(self, port: int) -> None:
-        found = []
-        for address in self.addresses:
-            try:
-                found.append(Server(address, port, {"*": lambda: self._reply(port)}))
-            except HostError as error:
-                name, _ = self._counts[port]
-                self.journal.warning("no health check", service=name, error=error.message)
-        if found:
-            self._servers[port] = found
+    def _listen(self, place: _Place, uid: Callable[[ObjectName], str]) -> None:
+        try:
+            self._servers[place] = Server(place.address, place.port, {"*": lambda: self._reply(place)})
+        except HostError as error:
+            if self._failed.get(place) == error.message:
+                return
+            self._failed[place] = error.message
+            name, _ = self._counts[place.family, place.port]
+            self.journal.warning("no health check", service=name, error=error.message)
+            about = ObjectReference("v1", "Service", *name, uid(name))
+            note = f"node port for health checks: {error.message}"
+            self.tell(Announcement(about, "FailedToStartServiceHealthcheck", "StartHealthcheck", note))
+        else:
+            self._failed.pop(place, None)
 
-    def _reply(self, port: int) -> Reply:
-        known = self._counts.get(port)
+    def _reply(self, place: _Place) -> Reply:
+        known = self._counts.get((place.family, place.port))
         if known is None:
             return Reply(404, "no Service has this port any more\n")
         name, count = known
@@ -98,11 +152,10 @@ class ServiceHealth:
         return Reply.of_json(200 if count and is_well else 503, document, headers)
 
 
-def _local_endpoints(service: Service) -> Iterable[tuple[int, int]]:
-    """Return for each health-check node port how many endpoints' addresses are on this node."""
-    found: dict[int, set[str]] = {}
+def _local_endpoints(service: Service) -> Iterable[tuple[Family, int, int]]:
+    """Return family and number of each health-check node port, and how many ready addresses are behind it here."""
+    found: dict[tuple[Family, int], set[Address]] = {}
     for port in service.ports:
         if port.health_check_node_port:
-            addresses = found.setdefault(port.health_check_node_port, set())
-            addresses.update(str(endpoint.address) for endpoint in port.local)
-    return {port: len(addresses) for port, addresses in found.items()}.items()
+            found.setdefault((port.family, port.health_check_node_port), set()).update(port.ready_here)
+    return [(*key, len(addresses)) for key, addresses in found.items()]

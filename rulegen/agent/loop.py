@@ -6,20 +6,26 @@ kernel's own notice, or time ────────┴─► check: read all, 
 
 from __future__ import annotations
 
+import datetime as dt
 import queue
 import threading
+from collections import Counter
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from rulegen.agent.drift import damage
 from rulegen.agent.memory import give_back
+from rulegen.agent.recorder import Announcement, ObjectReference, to_nobody
 from rulegen.errors import ApplyError, HostError, Rejected
 from rulegen.kube.cluster import Cluster, Touched
+from rulegen.kube.events import Changed, Gone
+from rulegen.kube.objects import EndpointSlice, Ingress, Service
+from rulegen.model.ir import Delivery
 from rulegen.road.services import ServiceRules
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection, Mapping
 
     from rulegen.agent.health import ServiceHealth
     from rulegen.agent.journal import Journal
@@ -28,7 +34,8 @@ if TYPE_CHECKING:
     from rulegen.kube.events import Event
     from rulegen.kube.objects import Node
     from rulegen.kube.validate import Decoded
-    from rulegen.kube.world import ObjectName
+    from rulegen.kube.world import ObjectName, ServiceInput
+    from rulegen.model.ir import Service as ModelService
     from rulegen.model.options import Options
     from rulegen.plan.plan import Plan
     from rulegen.road import Compiled
@@ -37,6 +44,24 @@ if TYPE_CHECKING:
 def _is_leaving(node: Node) -> bool:
     """Whether a node is being taken out of the cluster (KEP-3836)."""
     return node.metadata.deletion_timestamp is not None or any(one.key == LEAVING_TAINT for one in node.spec.taints)
+
+
+def _time_of(text: str) -> float | None:
+    """Return a time as RFC 3339 has it, in seconds since 1970; None where it is none."""
+    try:
+        return dt.datetime.fromisoformat(text).timestamp() if text.isascii() and len(text) < 40 else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def _referred(rejected: Rejected) -> ObjectReference | None:
+    """Return what an event about a rejected object is about; None for kinds of which nobody looks at events."""
+    kind, _, name = rejected.object.partition(" ")
+    version = API_VERSIONS.get(kind)
+    namespace, slash, short = name.partition("/")
+    if version is None:
+        return None
+    return ObjectReference(version, kind, namespace if slash else "", short if slash else name, rejected.uid)
 
 
 def _nothing() -> None:
@@ -48,6 +73,17 @@ LONGEST_PAUSE_S: Final = 60.0
 LEAVING_TAINT: Final = "ToBeDeletedByClusterAutoscaler"
 OTHERS_S: Final = 5.0
 """How long another proxy is given to write what a change asks for, where foreign changes are only told."""
+TRIGGERED: Final = "endpoints.kubernetes.io/last-change-trigger-time"
+"""Annotation of an EndpointSlice: when that happened for which it was changed."""
+API_VERSIONS: Final = {
+    "Service": "v1",
+    "Node": "v1",
+    "EndpointSlice": "discovery.k8s.io/v1",
+    "Ingress": "networking.k8s.io/v1",
+    "IngressClass": "networking.k8s.io/v1",
+}
+UNSYNCED_S: Final = 0.05
+"""How often to look whether what others do is done, as no event tells."""
 SHOWN: Final = 5
 """Of things that others have changed, so many are told one by one."""
 
@@ -87,10 +123,12 @@ class Loop:
         mends: Whether rules are written; else nothing is, and what is not as wanted is told.
         has_synced: Whether every list has come once; before that nothing is written.
         once: Whether to end when all is written once.
+        is_done: Whether what others write at the same time is written once, too.
         health: Tells load balancers of Services; None for nobody.
         on_site: Called when anything changed that Ingresses are made of; None where they are not served.
         on_synced: Called once, when every list has come.
         on_ready: Called when all was written for the first time.
+        tell: Tells users, by events, what they must know.
     """
 
     options: Options
@@ -103,10 +141,12 @@ class Loop:
     has_synced: Callable[[], bool]
     mends: bool = True
     once: bool = False
+    is_done: Callable[[], bool] = lambda: True
     health: ServiceHealth | None = None
     on_site: Callable[[], None] | None = None
     on_synced: Callable[[], None] | None = None
     on_ready: Callable[[], None] = _nothing
+    tell: Callable[[Announcement], None] = to_nobody
     signals: queue.SimpleQueue[Event | Wake] = field(default_factory=queue.SimpleQueue)
     cluster: Cluster = field(default_factory=Cluster)
     _rules: ServiceRules | None = None
@@ -117,6 +157,10 @@ class Loop:
     _again_at: float = 0.0
     _must_check: bool = True
     _kernel: int | None = None
+    _told_rejected: frozenset[Rejected] = frozenset()
+    _told_warnings: frozenset[str] = frozenset()
+    _told_connections: str = ""
+    _counted: int = -1
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self) -> str:
@@ -130,7 +174,7 @@ class Loop:
                     self.on_synced()
                     self.on_synced = None
                 self.turn()
-                if self.once and self.state.is_alive:
+                if self.once and self.state.is_alive and self.is_done():
                     return "once"
 
     def turn(self) -> None:
@@ -142,6 +186,7 @@ class Loop:
             self._rules = None
         if self._rules is not None and not self._must_check and now >= self._check_at and self._is_untouched():
             self._check_at = self.clock() + self.timing.sync_s
+            self.reconcile()
         if self._rules is None or now >= self._check_at:
             self._guarded(self.check)
         elif self._dirty.services and now >= self._sync_at:
@@ -159,9 +204,46 @@ class Loop:
             touched = self.cluster.take(event)
         if touched.services or touched.nodes:
             self.state.changed()
+            self._count(event, touched)
         if touched.site and self.on_site is not None:
             self.on_site()
         self._dirty.add(touched)
+
+    def _count(self, event: Event, touched: Touched) -> None:
+        """Count what came as kube-proxy does; a list is as many changes as it touches Services."""
+        if event.kind not in {Service, EndpointSlice}:
+            return
+        triggered = None
+        if isinstance(event, Changed) and not isinstance(event.one, Rejected):
+            triggered = _time_of(event.one.object.metadata.annotations.get(TRIGGERED, ""))
+        count = 1 if isinstance(event, Changed | Gone) else len(touched.services)
+        self.state.came("service" if event.kind is Service else "endpoint", count, triggered=triggered)
+
+    def services(self) -> Mapping[ObjectName, ServiceInput]:
+        """Return all Services with their endpoints, for another thread."""
+        with self._lock:
+            found = {name: self.cluster.service(name) for name in self.cluster.names()}
+        return {name: one for name, one in found.items() if one is not None}
+
+    def ingresses(self) -> Mapping[ObjectName, Ingress]:
+        """Return all Ingresses, for another thread."""
+        with self._lock:
+            return self.cluster.of_kind(Ingress)
+
+    def node(self) -> Node | None:
+        """Return this node's object, for another thread; None where there is none."""
+        with self._lock:
+            return self.cluster.node(self.node_name)
+
+    def rejected(self) -> list[Rejected]:
+        """Return the objects that are skipped, for another thread."""
+        with self._lock:
+            return self.cluster.rejected
+
+    @property
+    def node_name(self) -> str:
+        """The name of this node."""
+        return self.options.node_name or self.writer.facts.hostname
 
     def snapshot(self) -> list[Decoded | Rejected]:
         """Return all objects, for another thread."""
@@ -187,6 +269,8 @@ class Loop:
             calls = self.writer.write_update(update, before) if self.mends else 0
         except HostError:
             self._dirty.services |= names
+            self.state.count("restore_failures")
+            self.state.count("partial_restore_failures")
             raise
         with self._lock:
             rules.commit(update)
@@ -195,6 +279,7 @@ class Loop:
         self._kernel = self.writer.generation() if is_known else None
         self.state.wrote(generation)
         self.state.syncs.add(self.clock() - began)
+        self.state.partial_syncs.add(self.clock() - began)
         self._sync_at = self.clock() + self.timing.min_sync_s
         if not self.mends:  # whoever writes the rules here is given time for it, and then looked at
             self._must_check, self._check_at = True, self.clock() + OTHERS_S
@@ -230,14 +315,58 @@ class Loop:
             raise
         del plan
         give_back()
+        self._tell_warnings(self._rules)
         self._kernel = self.writer.generation()
         self._must_check = False
         self._tell_health(self._rules)
         self.state.wrote(generation)
-        if is_first:
-            self.on_ready()
+        on_ready, self.on_ready = self.on_ready, _nothing
+        on_ready()
+        self.state.syncs.add(self.clock() - began)
         self.state.full_syncs.add(self.clock() - began)
         self._check_at = self.clock() + self.timing.sync_s
+
+    def reconcile(self) -> None:
+        """Forget connections that nobody serves, though no Service changed: some were made while one did.
+
+        Where that cannot be done, it is told, and tried again the next time: no rule depends on it.
+        """
+        rules = self._rules
+        if rules is None or not self.mends:
+            return
+        try:
+            self.writer.reconcile(rules.services)
+        except HostError as error:
+            if error.message != self._told_connections:
+                self.journal.warning("stale connections are not looked for", error=error.message, hint=error.hint)
+            self._told_connections = error.message
+        else:
+            self._told_connections = ""
+
+    def measure(self) -> None:
+        """Count what is only counted for who asks: rules by table, and ports without an endpoint here."""
+        generation, compiled = self.state.applied, self.compiled()
+        if compiled is None or generation == self._counted:
+            return
+        self._counted = generation
+        tables = Counter[str]()
+        for family in compiled.fragments:
+            for fragment in compiled.rules(family):
+                for name, chain in fragment.exact.items():
+                    tables[name.table] += len(chain)
+                for block in fragment.blocks:
+                    tables[block.name.table] += len(block.rules)
+        for table, count in tables.items():
+            self.state.gauge("rules", count, table)
+        ports = [port for service in compiled.model.services.values() for port in service.ports]
+        internal = sum(port.internal is Delivery.DROP for port in ports)
+        external = sum(port.is_external and port.external is Delivery.DROP for port in ports)
+        self.state.gauge("no_local", internal, "internal")
+        self.state.gauge("no_local", external, "external")
+
+    def compiled_services(self) -> Collection[ModelService]:
+        """Return the Services as they are in the kernel."""
+        return self._rules.services if self._rules is not None else ()
 
     def compiled(self) -> Compiled | None:
         """Return all that is wanted now, for another thread to look at; None before it is known."""
@@ -248,9 +377,42 @@ class Loop:
         node = self.cluster.node(rules.node_name)
         self.state.node_is_deleted(deleted=node is None or _is_leaving(node))
         if self.health is not None:
-            self.health.take(rules.services)
+            self.health.serve_on(rules.nodes)
+            self.health.take(rules.services, self.uid_of)
         self.state.gauge("services", len(rules.services))
-        self.state.gauge("rejected", len(self.cluster.rejected))
+        self._tell_rejected()
+
+    def uid_of(self, service: ObjectName) -> str:
+        """Return the UID of a Service; empty where it is not there."""
+        found = self.cluster.service(service)
+        return found.service.metadata.uid if found is not None else ""
+
+    def reference(self) -> ObjectReference:
+        """Return what an event about this node is about; kubelets too call a node without a known UID by its name."""
+        node = self.cluster.node(self.node_name)
+        return ObjectReference("v1", "Node", "", self.node_name, (node and node.metadata.uid) or self.node_name)
+
+    def _tell_rejected(self) -> None:
+        """Tell what is new of objects that are skipped, and what is no longer so."""
+        rejected = self.cluster.rejected
+        self.state.gauge("rejected", len(rejected))
+        now = frozenset(rejected)
+        for one in rejected:
+            if one not in self._told_rejected:
+                faults = "; ".join(map(str, one.faults[:SHOWN]))
+                self.journal.warning("skipped", object=one.object, faults=faults)
+                if (about := _referred(one)) is not None:
+                    self.tell(Announcement(about, "Rejected", "Serve", f"not served: {faults}", is_shared=True))
+        for one in sorted(self._told_rejected - now, key=lambda one: one.object):
+            self.journal.info("no longer skipped", object=one.object)
+        self._told_rejected = now
+
+    def _tell_warnings(self, rules: ServiceRules) -> None:
+        """Log what is new of what a user must be told although work goes on."""
+        now = frozenset(rules.warnings)
+        for text in sorted(now - self._told_warnings):
+            self.journal.warning(text)
+        self._told_warnings = now
 
     def _write(self, plan: Plan, *, is_first: bool, changed: set[ObjectName]) -> None:
         found = damage(plan, set() if not self.mends else changed) if not (is_first and self.mends) else []
@@ -259,15 +421,29 @@ class Loop:
             self.state.count("drift", kind, by=len(texts))
             shown = "; ".join(texts[:SHOWN])
             self.journal.warning("changed by others", kind=kind, count=len(texts), what=shown, mended=self.mends)
+            reason, action, done = ("DriftMended", "Mend", "mended") if self.mends else ("DriftFound", "Report", "left")
+            note = f"{len(texts)} of kind {kind} changed by others, {done}: {shown}"
+            self.tell(Announcement(self.reference(), reason, action, note))
         self.state.gauge("drift_unmended", 0 if self.mends else len(plan.items))
         if plan.is_empty or not self.mends:
             return
         refused = set(self.writer.refused)
-        calls = self.writer.write(plan)
+        try:
+            calls = self.writer.write(plan)
+        except HostError:
+            self.state.count("restore_failures")
+            raise
         for name in sorted(self.writer.refused.keys() - refused):
-            self.journal.warning("kernel parameter not set", name=name, error=self.writer.refused[name])
+            self.tell_refused(name, self.writer.refused[name])
         self.state.count("writes", by=calls)
+        self.state.count("forgotten_flows", by=len(plan.flows))
         self.journal.info("written", changes=len(plan.items), calls=calls)
+
+    def tell_refused(self, name: str, error: str) -> None:
+        """Tell that a kernel parameter may not be set here: somebody else has to."""
+        self.journal.warning("kernel parameter not set", name=name, error=error)
+        self.state.gauge("parameters_refused", len(self.writer.refused))
+        self.tell(Announcement(self.reference(), "ParameterNotSet", "SetParameter", error))
 
     def _guarded(self, work: Callable[[], None]) -> None:
         """Do some work; where it fails, say so and try again, after ever longer pauses."""
@@ -278,6 +454,7 @@ class Loop:
             self.state.failed(error.message)
             fields = {"written": "; ".join(error.applied)} if isinstance(error, ApplyError) else {}
             self.journal.error("not written", error=error.message, hint=error.hint, again_in_s=self._pause_s, **fields)
+            self.tell(Announcement(self.reference(), "FailedToSync", "Sync", error.message))
             self._must_check = True
             self._again_at = self._check_at = self._sync_at = self.clock() + self._pause_s
         else:
@@ -307,7 +484,9 @@ class Loop:
     def _patience(self) -> float:
         """Return how long nothing is due."""
         if not self.has_synced():
-            return 0.05
+            return UNSYNCED_S
+        if self.once and self.state.is_alive:
+            return UNSYNCED_S
         due = self._sync_at if self._dirty.services else self._check_at
         if self._must_check or self._dirty.nodes:
             due = min(due, self._check_at)

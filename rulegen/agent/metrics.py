@@ -9,19 +9,57 @@ if TYPE_CHECKING:
 
     from rulegen.agent.state import AgentState, Durations
 
+_SYNC: Final = "kubeproxy_sync_proxy_rules"
 _COUNTERS: Final = {
-    "sync_failures": ("kubeproxy_sync_proxy_rules_iptables_restore_failures_total", "", "Writes that failed."),
+    "restore_failures": (f"{_SYNC}_iptables_restore_failures_total", "", "Writes of rules that failed."),
+    "partial_restore_failures": (
+        f"{_SYNC}_iptables_partial_restore_failures_total",
+        "",
+        "Those of them that would have written only what changed; all rules are read and compared after one.",
+    ),
+    "service_changes": (f"{_SYNC}_service_changes_total", "", "Changes of Services that came."),
+    "endpoint_changes": (f"{_SYNC}_endpoint_changes_total", "", "Changes of endpoints that came."),
+    "healthz": ("kubeproxy_proxy_healthz_total", "code", "Answers of /healthz."),
+    "livez": ("kubeproxy_proxy_livez_total", "code", "Answers of /livez."),
+    "forgotten_flows": (
+        "kubeproxy_conntrack_reconciler_deleted_entries_total",
+        "",
+        "UDP connections that were forgotten, as nobody serves them any more.",
+    ),
+    "sync_failures": (
+        "rulegen_sync_failures_total",
+        "",
+        "Syncs that failed, by reading or writing; each is tried again.",
+    ),
     "writes": ("rulegen_writes_total", "", "Calls that wrote to the kernel."),
     "foreign_commits": ("rulegen_foreign_commits_total", "", "Commits to nf_tables that others made."),
     "drift": ("rulegen_drift_total", "kind", "Things of ours that others have changed."),
+    "site_failures": (
+        "rulegen_nginx_failures_total",
+        "",
+        "Times that nginx could not be made to serve what it should.",
+    ),
     "reloads": ("rulegen_nginx_reloads_total", "action", "Reloads of nginx that its new workers confirmed."),
     "watch_errors": ("rulegen_watch_errors_total", "reason", "Lists and watches that failed."),
+    "relists": ("rulegen_lists_total", "kind", "Lists that were read whole."),
+    "events": ("rulegen_events_total", "outcome", "Events: sent, counted in a series, dropped as too many, failed."),
+    "published": ("rulegen_published_total", "resource", "Statuses that were written with addresses of nodes."),
+    "publish_failures": ("rulegen_publish_failures_total", "", "Turns of publishing addresses that failed."),
 }
 _GAUGES: Final = {
+    "rules": (f"{_SYNC}_iptables_total", "table", "Rules of ours."),
+    "no_local": (
+        f"{_SYNC}_no_local_endpoints_total",
+        "traffic_policy",
+        "Ports of Services whose policy is Local and that have no endpoint here, though elsewhere.",
+    ),
     "services": ("rulegen_services", "", "Services that are served."),
     "rejected": ("rulegen_rejected_objects", "", "Objects with faults, which are skipped."),
     "quarantined": ("rulegen_quarantined_ingresses", "", "Ingresses that nginx does not take."),
+    "site_changes": ("rulegen_nginx_changes", "", "Files of nginx that were not as wanted at the last look."),
     "drift_unmended": ("rulegen_drift_unmended", "", "Things of ours that others have changed and that stay so."),
+    "parameters_refused": ("rulegen_parameters_refused", "", "Kernel parameters that may not be set here."),
+    "publishing": ("rulegen_publishing", "", "Whether this node writes the addresses of all into statuses."),
 }
 
 
@@ -31,21 +69,35 @@ def exposition(state: AgentState) -> str:
 
 
 def _lines(state: AgentState) -> Iterator[str]:
-    yield from _histogram("kubeproxy_sync_proxy_rules_duration_seconds", "How long a sync took.", state.syncs)
-    yield from _histogram(
-        "kubeproxy_sync_full_proxy_rules_duration_seconds", "How long a sync with all rules took.", state.full_syncs
-    )
-    yield from _histogram(
-        "kubeproxy_network_programming_duration_seconds",
-        "From a change's arrival to the kernel having it.",
-        state.programming,
-    )
-    yield from _metric("rulegen_desired_generation", "gauge", "How many changes have come.", [("", state.desired)])
-    yield from _metric("rulegen_applied_generation", "gauge", "Up to which they are applied.", [("", state.applied)])
-    yield from _metric(
-        "rulegen_oldest_unapplied_seconds", "gauge", "How long the oldest of the others waits.", [("", state.age_s)]
-    )
-    for table, kind, told in ((_COUNTERS, "counter", dict(state.counters)), (_GAUGES, "gauge", dict(state.gauges))):
+    for name, text, durations in (
+        (f"{_SYNC}_duration_seconds", "How long a sync took.", state.syncs),
+        ("kubeproxy_sync_full_proxy_rules_duration_seconds", "How long one with all rules took.", state.full_syncs),
+        ("kubeproxy_sync_partial_proxy_rules_duration_seconds", "How long one of changes took.", state.partial_syncs),
+        (
+            "kubeproxy_network_programming_duration_seconds",
+            "From what changed endpoints (their last-change-trigger-time) to the kernel having it.",
+            state.network_programming,
+        ),
+        ("kubeproxy_conntrack_reconciler_sync_duration_seconds", "How long a look at it took.", state.reconciles),
+        (
+            "rulegen_change_to_kernel_seconds",
+            "From a change's arrival here to the kernel having it.",
+            state.programming,
+        ),
+    ):
+        yield from _histogram(name, text, durations)
+    for name, text, value in (
+        (f"{_SYNC}_last_timestamp_seconds", "When all was last as wanted.", state.last_applied),
+        (f"{_SYNC}_last_queued_timestamp_seconds", "When a change last came.", state.last_queued),
+        (f"{_SYNC}_service_changes_pending", "Changes of Services to be written.", state.pending["service"]),
+        (f"{_SYNC}_endpoint_changes_pending", "Changes of endpoints to be written.", state.pending["endpoint"]),
+        ("rulegen_desired_generation", "How many changes have come.", state.desired),
+        ("rulegen_applied_generation", "Up to which they are applied.", state.applied),
+        ("rulegen_oldest_unapplied_seconds", "How long the oldest of the others waits.", state.age_s),
+        ("process_start_time_seconds", "When this began.", state.started),
+    ):
+        yield from _metric(name, "gauge", text, [("", value)])
+    for table, kind, told in ((_COUNTERS, "counter", state.counted()), (_GAUGES, "gauge", state.gauged())):
         for key, (name, label, text) in table.items():
             values = [
                 (f'{{{label}="{_escaped(value)}"}}' if label else "", number)

@@ -8,15 +8,20 @@ import socket
 import threading
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from rulegen.errors import HostError
 from rulegen.kube.wording import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
+AS_JSON: Final = "?output=json"
+"""Behind the path of a page: the same for who asks for JSON, by this query or by the header Accept."""
+AGAIN_S: Final = 5.0
+"""How often an address that was taken is tried again."""
 TIMEOUT_S: Final = 10.0
 """How long a client may take to send its request."""
 
@@ -43,13 +48,21 @@ class Reply:
 class Server:
     """Answers GET and HEAD on one address, from threads of its own."""
 
-    def __init__(self, address: str, port: int, pages: Mapping[str, Callable[[], Reply]]) -> None:
+    def __init__(
+        self,
+        address: str,
+        port: int,
+        pages: Mapping[str, Callable[[], Reply]],
+        *,
+        private: Collection[str] = frozenset(),
+    ) -> None:
         """Listen and answer.
 
         Args:
             address: IPv4 or IPv6.
             port: TCP port; 0 for any that is free.
-            pages: Answers by path; that of `*` for every other path.
+            pages: Answers by path; that of `*` for every other path. See `AS_JSON`.
+            private: Paths that only this host may see, wherever is listened.
 
         Raises:
             HostError: The address cannot be listened on.
@@ -67,8 +80,7 @@ class Server:
                 self._reply(with_body=False)
 
             def _reply(self, *, with_body: bool) -> None:
-                page = pages.get(urlsplit(self.path).path) or pages.get("*")
-                reply = _answer(page) if page else Reply(404, "not found\n")
+                reply = self._found()
                 encoded = reply.body.encode("utf-8", "backslashreplace")  # rules of others may hold any bytes
                 self.send_response(reply.status)
                 for name, value in {**(reply.headers or {}), "X-Content-Type-Options": "nosniff"}.items():
@@ -78,6 +90,23 @@ class Server:
                 self.end_headers()
                 if with_body:
                     self.wfile.write(encoded)
+
+            def _found(self) -> Reply:
+                url = urlsplit(self.path)
+                if url.path in private and not self._is_from_here():
+                    return Reply(403, "this is shown to this host only\n")
+                wants_json = parse_qs(url.query).get("output") == ["json"]
+                wants_json = wants_json or "application/json" in self.headers.get("Accept", "")
+                page = (wants_json and pages.get(url.path + AS_JSON)) or pages.get(url.path) or pages.get("*")
+                return _answer(page) if page else Reply(404, "not found\n")
+
+            def _is_from_here(self) -> bool:
+                """Whether a program of this host asks, and no page in a browser of it by a name of its own choice."""
+                host = self.headers.get("Host", "localhost")
+                host = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+                return _is_loopback(str(self.client_address[0])) and (
+                    host == "localhost" or _is_loopback(host.strip("[]"))
+                )
 
             def log_message(self, *_: object) -> None:
                 """Say nothing: probes come every few seconds."""
@@ -120,6 +149,51 @@ class Server:
             selector.register(self._woken, selectors.EVENT_READ)
             while all(key.fileobj is not self._woken for key, _ in selector.select()):
                 self._server.handle_request()
+
+
+class PatientServer:
+    """Answers as `Server` does, as soon as its address is free: a kube-proxy that was here before may have it still."""
+
+    def __init__(self, serve: Callable[[], Server], taken: Callable[[str], None]) -> None:
+        """Listen now, or else try again every few seconds.
+
+        Args:
+            serve: Returns a server, or fails with a `HostError`.
+            taken: Is told, once, why not yet.
+        """
+        self._serve = serve
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._server: Server | None = None
+        try:
+            self._server = serve()
+        except HostError as error:
+            taken(error.message)
+            self._thread = threading.Thread(target=self._wait, name="http, waiting", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Listen no longer."""
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+        if self._server is not None:
+            self._server.stop()
+
+    def _wait(self) -> None:
+        while not self._ended.wait(AGAIN_S):
+            try:
+                self._server = self._serve()
+            except HostError:
+                continue
+            return
+
+
+def _is_loopback(text: str) -> bool:
+    try:
+        return ip_address(text).is_loopback
+    except ValueError:
+        return False
 
 
 def _answer(page: Callable[[], Reply]) -> Reply:

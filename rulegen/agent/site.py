@@ -11,20 +11,24 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from rulegen.agent.recorder import Announcement, ObjectReference, to_nobody
 from rulegen.errors import RulegenError
 from rulegen.host.nginx.service import Action
+from rulegen.kube.world import ObjectName
 from rulegen.model.ingress.ir import Verdict
 from rulegen.model.ingress.references import header_maps, references
+from rulegen.road.ingress import ours
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from rulegen.agent.journal import Journal
     from rulegen.agent.state import AgentState
     from rulegen.host.apiwatch import Watch
     from rulegen.host.nginx.site import LiveSite
-    from rulegen.kube.world import ObjectName, World
+    from rulegen.kube.world import World
     from rulegen.model.ingress.ir import Reason
+    from rulegen.road.ingress import Site
 
 QUIET_S: Final = 0.2
 """How long nothing must have changed before it is served."""
@@ -36,6 +40,17 @@ BREATHS: Final = 4
 """And so many times what the last one took."""
 ANSWER_S: Final = 10.0
 """How long to wait for Secrets that were named for the first time."""
+_NOT_SERVED: Final = frozenset({Verdict.REJECTED, Verdict.QUARANTINED})
+_TOLD: Final = {
+    Verdict.REJECTED: "Rejected",
+    Verdict.CLOSED: "Closed",
+    Verdict.IGNORED: "Ignored",
+    Verdict.UNSUPPORTED: "Unsupported",
+    Verdict.LOST: "Conflict",
+    Verdict.DEFAULT_CERTIFICATE: "DefaultCertificate",
+    Verdict.QUARANTINED: "Quarantined",
+}
+"""Reasons of events; of what is left out, nobody has to do anything about the Ingress."""
 PERIOD_S: Final = 30.0
 """How often to look whether nginx still serves what it should."""
 LONGEST_PAUSE_S: Final = 60.0
@@ -49,6 +64,10 @@ class SiteLoop:
         snapshot: Returns the cluster as it is now.
         watch: Follows the Secrets and ConfigMaps that Ingresses name.
         named: Secrets and ConfigMaps that the options name, in this order.
+        tell: Tells users, by events on their Ingresses, what they must know.
+        on_served: Called when nginx serves what it should.
+        site: What nginx is to serve, as it was last decided.
+        served: The Ingresses that are ours, each with whether it is served; None before nginx serves any of it.
     """
 
     live: LiveSite
@@ -59,6 +78,10 @@ class SiteLoop:
     clock: Callable[[], float]
     named: tuple[frozenset[ObjectName], frozenset[ObjectName]] = (frozenset(), frozenset())
     mends: bool = True
+    tell: Callable[[Announcement], None] = to_nobody
+    on_served: Callable[[], None] = lambda: None
+    served: Mapping[ObjectName, bool] | None = None
+    site: Site | None = None
     _changed: threading.Event = field(default_factory=threading.Event)
     _ended: threading.Event = field(default_factory=threading.Event)
     _touched_at: float = 0.0
@@ -125,8 +148,8 @@ class SiteLoop:
         """
         world = self._whole()
         observed = self.live.observed()
-        site = self.live.settled(world, observed)
-        self._tell(site.model.reasons)
+        site = self.site = self.live.settled(world, observed)
+        self._tell(site.model.reasons, world)
         plan = self.live.plan(site, observed)
         self.state.gauge("site_changes", len(plan.items))
         if not self.mends and plan.reload:
@@ -136,6 +159,7 @@ class SiteLoop:
         for note in (*outcome.notes, *self.live.notes):
             self.journal.warning(note)
         self.live.notes.clear()
+        self._note_served(world, site.model.reasons)
         if outcome.action is Action.NOTHING:
             return False
         self.state.count("reloads", outcome.action.value)
@@ -167,13 +191,33 @@ class SiteLoop:
                 return world
             self._ended.wait(0.05)
 
-    def _tell(self, reasons: tuple[Reason, ...]) -> None:
-        """Log what is new of what users must be told, and count what is in quarantine."""
+    def _note_served(self, world: World, reasons: tuple[Reason, ...]) -> None:
+        refused = {reason.ingress for reason in reasons if reason.verdict in _NOT_SERVED}
+        names = (ObjectName(*name.split("/", 1)) for name in ours(world, self.live.options))
+        served = {name: str(name) not in refused for name in names}
+        if served != self.served:
+            self.served = served
+            self.on_served()
+
+    def _tell(self, reasons: tuple[Reason, ...], world: World) -> None:
+        """Tell what is new of what users must be told, and count what is in quarantine."""
         now = frozenset(reasons)
         for reason in sorted(now - self._told):
             self.journal.warning(str(reason))
+            self._tell_user(reason, world)
         for reason in sorted(self._told - now):
             self.journal.info(f"no longer: {reason}")
         self._told = now
         refused = sum(reason.verdict is Verdict.QUARANTINED for reason in now)
         self.state.gauge("quarantined", refused)
+
+    def _tell_user(self, reason: Reason, world: World) -> None:
+        told = _TOLD.get(reason.verdict)
+        if told is None or "/" not in reason.ingress:
+            return
+        name = ObjectName(*reason.ingress.split("/", 1))
+        ingress = world.ingresses.get(name)
+        uid = ingress.metadata.uid if ingress is not None else ""
+        note = f"{reason.path}: {reason.message}" if reason.path else reason.message
+        about = ObjectReference("networking.k8s.io/v1", "Ingress", *name, uid)
+        self.tell(Announcement(about, told, "Serve", note, is_shared=True))

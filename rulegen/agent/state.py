@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -12,6 +13,17 @@ if TYPE_CHECKING:
 
 KEPT: Final = 1000
 """How many durations are kept to tell quantiles of."""
+MOST_TRIGGERS: Final = 100_000
+"""Changes of endpoints whose time is kept until they are applied."""
+SYNC_BOUNDS: Final = tuple(0.001 * 2**power for power in range(15))
+"""kube-proxy's buckets: from a millisecond to 16 seconds."""
+PROGRAMMING_BOUNDS: Final = (
+    *(0.25, 0.5),
+    *(float(seconds) for seconds in range(1, 60)),
+    *(float(seconds) for seconds in range(60, 120, 5)),
+    *(float(seconds) for seconds in range(120, 301, 30)),
+)
+"""kube-proxy's buckets for the way from a change of endpoints to the rules: to five minutes."""
 
 
 @dataclass(slots=True)
@@ -23,7 +35,7 @@ class Durations:
         counts: How many were at most that, by bound; the last is for all.
     """
 
-    bounds: tuple[float, ...] = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+    bounds: tuple[float, ...] = SYNC_BOUNDS
     counts: list[int] = field(default_factory=list)
     total: float = 0.0
     last: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT))
@@ -46,27 +58,59 @@ class AgentState:
     Attributes:
         clock: Seconds that only grow.
         timeout_s: How old an unapplied change may be before the node counts as unhealthy.
+        wall: The time of day, in seconds since 1970.
+        started: When this began, likewise.
+        last_queued, last_applied: When a change last came, and when all was last as wanted; 0 for never.
+        pending: Changes that came since, by kind.
     """
 
     clock: Callable[[], float]
     timeout_s: float = 60.0
+    wall: Callable[[], float] = time.time
     syncs: Durations = field(default_factory=Durations)
     full_syncs: Durations = field(default_factory=Durations)
+    partial_syncs: Durations = field(default_factory=Durations)
     programming: Durations = field(default_factory=Durations)
+    network_programming: Durations = field(default_factory=lambda: Durations(PROGRAMMING_BOUNDS))
+    reconciles: Durations = field(default_factory=Durations)
     counters: Counter[tuple[str, str]] = field(default_factory=Counter)
     gauges: dict[tuple[str, str], float] = field(default_factory=dict)
     desired: int = 0
     applied: int = 0
     last_error: str = ""
+    started: float = 0.0
+    last_queued: float = 0.0
+    last_applied: float = 0.0
+    pending: Counter[str] = field(default_factory=Counter)
+    _triggers: list[float] = field(default_factory=list)
     _oldest: float | None = None
     _synced: bool = False
     _deleting: bool = False
+    _ending: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.started = self.wall()
+
+    def came(self, kind: str, count: int = 1, *, triggered: float | None = None) -> None:
+        """Note of which kind changes are that are to be applied.
+
+        Args:
+            kind: `service` or `endpoint`.
+            count: How many.
+            triggered: When what they tell of happened, where they say so; before this began it tells nothing.
+        """
+        with self._lock:
+            self.pending[kind] += count
+            self.counters[f"{kind}_changes", ""] += count
+            if triggered is not None and triggered >= self.started and len(self._triggers) < MOST_TRIGGERS:
+                self._triggers.append(triggered)
 
     def changed(self, when: float | None = None) -> None:
         """Note a change that is to be applied."""
         with self._lock:
             self.desired += 1
+            self.last_queued = self.wall()
             if self._oldest is None:
                 self._oldest = self.clock() if when is None else when
 
@@ -84,6 +128,11 @@ class AgentState:
             self._oldest = oldest if self.desired > generation else None
             self._synced = True
             self.last_error = ""
+            self.last_applied = self.wall()
+            for triggered in self._triggers:
+                self.network_programming.add(max(self.last_applied - triggered, 0.0))
+            self._triggers.clear()
+            self.pending.clear()
 
     def failed(self, message: str) -> None:
         """Note that a write failed; it is tried again."""
@@ -96,15 +145,41 @@ class AgentState:
         with self._lock:
             self.counters[name, label] += by
 
+    def reconciled(self, seconds: float, forgotten: int) -> None:
+        """Note a look at connections: how long it took, and how many were forgotten."""
+        with self._lock:
+            self.reconciles.add(seconds)
+            self.counters["forgotten_flows", ""] += forgotten
+
+    def total(self, name: str, value: int, label: str = "") -> None:
+        """Note how often something was counted by somebody else."""
+        with self._lock:
+            self.counters[name, label] = value
+
     def gauge(self, name: str, value: float, label: str = "") -> None:
         """Note how much there is of something."""
         with self._lock:
             self.gauges[name, label] = value
 
+    def counted(self) -> dict[tuple[str, str], float]:
+        """Return what was counted, by name and label."""
+        with self._lock:
+            return dict(self.counters)
+
+    def gauged(self) -> dict[tuple[str, str], float]:
+        """Return how much there is of what, by name and label."""
+        with self._lock:
+            return dict(self.gauges)
+
     def node_is_deleted(self, *, deleted: bool) -> None:
         """Note whether the node is being taken out of the cluster: load balancers are then to stop using it."""
         with self._lock:
             self._deleting = deleted
+
+    def ends(self) -> None:
+        """Note that this node's agent is on its way out, and serves no longer in a moment."""
+        with self._lock:
+            self._ending = True
 
     @property
     def age_s(self) -> float:
@@ -125,4 +200,4 @@ class AgentState:
     @property
     def is_eligible(self) -> bool:
         """Whether load balancers may send traffic to this node (KEP-3836)."""
-        return self.is_alive and not self._deleting
+        return self.is_alive and not self._deleting and not self._ending

@@ -1,62 +1,135 @@
-"""What the agent shows on loopback: what it would write now, what it decided, and the rules as text. Read-only."""
+"""What the agent shows to its own host: what it would write now, what it decided, and the rules. Read-only.
+
+Each as text for people, and as JSON for machines.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from rulegen.agent.servers import Reply
+from rulegen.agent.servers import AS_JSON, Reply
 from rulegen.errors import HostError
+from rulegen.languages.ipset.state import format_sets
 from rulegen.languages.iptables.ruleset import format_ruleset
 from rulegen.languages.iptables.state import ruleset_of
+from rulegen.languages.ipvs.text import format_servers
+from rulegen.languages.links.state import format_links
 from rulegen.model.document import model_document
 from rulegen.plan import show
+from rulegen.plan.fragments import IPSET, IPVS, LINKS
+from rulegen.plan.plan import Plan, with_site
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
 
     from rulegen.agent.loop import Loop
+    from rulegen.agent.site import SiteLoop
+    from rulegen.model.ir import ServicePort
     from rulegen.road import Compiled
 
-
-def plan_view(loop: Loop) -> Reply:
-    """Return what would be written now, against the kernel as it is now."""
-
-    def view(compiled: Compiled) -> str:
-        plan = loop.writer.plan(compiled)
-        observed = f"iptables-{loop.writer.choice.variant} of this host"
-        report = show.Report(node=compiled.model.node_name, mode=loop.options.mode, observed=observed)
-        return "\n".join(show.text(plan, report, colour=False)) + "\n"
-
-    return _viewed(loop, view)
+PATHS: Final = ("/plan", "/model", "/rules")
 
 
-def model_view(loop: Loop) -> Reply:
-    """Return every decision, as JSON."""
-
-    def view(compiled: Compiled) -> str:
-        return msgspec.json.format(msgspec.json.encode(model_document(compiled.model)), indent=2).decode() + "\n"
-
-    return _viewed(loop, view, "application/json")
-
-
-def rules_view(loop: Loop) -> Reply:
-    """Return the rules as iptables-restore reads them."""
-
-    def view(compiled: Compiled) -> str:
-        return "".join(
-            f"# {family}\n{format_ruleset(ruleset_of(compiled.rules(family)))}" for family in compiled.fragments
-        )
-
-    return _viewed(loop, view)
+def views(loop: Loop, site: SiteLoop | None = None) -> Mapping[str, Callable[[], Reply]]:
+    """Return the pages, by path."""
+    return {
+        "/plan": lambda: _viewed(loop, lambda compiled: _text_of_plan(*_plan(loop, compiled, site))),
+        f"/plan{AS_JSON}": lambda: _viewed(loop, lambda compiled: show.json_document(*_plan(loop, compiled, site))),
+        "/model": lambda: _viewed(loop, lambda compiled: "\n".join(_model_lines(compiled)) + "\n"),
+        f"/model{AS_JSON}": lambda: _viewed(loop, lambda compiled: model_document(compiled.model)),
+        "/rules": lambda: _viewed(loop, _text_of_rules),
+        f"/rules{AS_JSON}": lambda: _viewed(loop, _rules_document),
+    }
 
 
-def _viewed(loop: Loop, view: Callable[[Compiled], str], kind: str = "text/plain; charset=utf-8") -> Reply:
+def _plan(loop: Loop, compiled: Compiled, site: SiteLoop | None) -> tuple[Plan, show.Report]:
+    """Return what would be written now, and what goes with it."""
+    plan, report = loop.writer.plan(compiled), _report(loop, compiled)
+    decided = site.site if site is not None else None
+    if site is None or decided is None:
+        return plan, report
+    observed = site.live.observed()
+    told = f"{site.live.service.folder}, {'which serves nothing yet' if observed is None else 'as it is served'}"
+    with_reasons = replace(report, reasons=decided.model.reasons, site=told)
+    return with_site(plan, site.live.plan(decided, observed)), with_reasons
+
+
+def _text_of_plan(plan: Plan, report: show.Report) -> str:
+    return "\n".join(show.text(plan, report, colour=False)) + "\n"
+
+
+def _report(loop: Loop, compiled: Compiled) -> show.Report:
+    return show.Report(
+        node=compiled.model.node_name,
+        mode=loop.options.mode,
+        observed=f"iptables-{loop.writer.choice.variant} of this host",
+        rejected=tuple(loop.rejected()),
+        warnings=compiled.model.warnings,
+        services={str(name): service for name, service in compiled.model.services.items()},
+    )
+
+
+def _model_lines(compiled: Compiled) -> Iterator[str]:
+    """Yield what was decided, a line for each port of a Service."""
+    model = compiled.model
+    yield f"Node {model.node_name}, {len(model.services)} Services"
+    yield from (f"warning: {warning}" for warning in model.warnings)
+    yield from (f"parameter: {name} = {value}" for name, value in sorted(model.sysctls.items()))
+    for service in model.services.values():
+        yield ""
+        yield f"{service.name} ({service.type})"
+        yield from (line for port in service.ports for line in _port_lines(port))
+
+
+def _port_lines(port: ServicePort) -> Iterator[str]:
+    name = f" {port.name}" if port.name else ""
+    where = [str(port.cluster_ip)] if port.cluster_ip else []
+    where += [f"{address} (external)" for address in port.external_ips]
+    where += [f"{address} (load balancer)" for address in port.load_balancer_ips]
+    where += [f"node port {port.node_port}"] if port.node_port else []
+    yield f"  {port.family} {port.protocol.lower()} {port.port}{name}: {', '.join(where) or 'nowhere'}"
+    pools = [("cluster", port.cluster)] if port.cluster else []
+    pools += [("local", port.local)] if port.local else []
+    for pool, endpoints in pools:
+        yield f"    {pool}: {', '.join(endpoint.text for endpoint in endpoints)}"
+    external = f"; from outside: {port.external.value}" if port.is_external else ""
+    yield f"    to its ClusterIP: {port.internal.value}{external}"
+
+
+def _text_of_rules(compiled: Compiled) -> str:
+    """Return what is wanted as the standard tools load it: rules, and sets and servers where the mode has them."""
+    parts = [(str(f), format_ruleset(ruleset_of(compiled.rules(f)))) for f in compiled.fragments]
+    if compiled.backend.devices:
+        addresses = format_links(compiled.backend.devices, compiled.objects(LINKS))
+        parts += [
+            ("ipset", format_sets(compiled.objects(IPSET))),
+            ("ipvsadm", format_servers(compiled.objects(IPVS))),
+            ("addresses", addresses),
+        ]
+    return "".join(f"# {title}\n{text}" for title, text in parts)
+
+
+def _rules_document(compiled: Compiled) -> dict[str, Any]:
+    """Return rules by family, table and chain."""
+    families: dict[str, dict[str, dict[str, list[str]]]] = {}
+    for family in compiled.fragments:
+        tables = families.setdefault(str(family), {})
+        for name, chain in ruleset_of(compiled.rules(family)).chains.items():
+            tables.setdefault(name.table, {})[name.chain] = [rule.line for rule in chain.rules]
+    return {"schemaVersion": show.SCHEMA_VERSION, "kind": "Rules", "node": compiled.model.node_name, "rules": families}
+
+
+def _viewed(loop: Loop, view: Callable[[Compiled], str | dict[str, Any]]) -> Reply:
     compiled = loop.compiled()
     if compiled is None:
         return Reply(503, "not all lists have come yet\n")
     try:
-        return Reply(200, view(compiled), kind)
+        found = view(compiled)
     except HostError as error:
         return Reply(500, f"{error.message}\n")
+    if isinstance(found, str):
+        return Reply(200, found)
+    return Reply(200, msgspec.json.format(msgspec.json.encode(found), indent=2).decode() + "\n", "application/json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from rulegen.plan.plan import Plan
 from rulegen.road import backend_of, plan_node
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from rulegen.errors import HostError
     from rulegen.host.runner import Runner
@@ -41,6 +42,7 @@ class KernelWriter:
         forgetting: Which stale UDP flows are forgotten.
         refused: Kernel parameters that may not be written here, each with the reason.
         has_objects: Whether the mode keeps sets and virtual servers.
+        on_forgotten: Is told of each look at connections: how long it took, and how many were forgotten.
     """
 
     run: Runner
@@ -49,6 +51,7 @@ class KernelWriter:
     forgetting: Forgetting = Forgetting.ALL
     refused: dict[str, str] = field(default_factory=dict)
     has_objects: bool = False
+    on_forgotten: Callable[[float, int], None] = lambda _seconds, _count: None
 
     @classmethod
     def of_host(
@@ -137,15 +140,26 @@ class KernelWriter:
         """Forget the UDP connections that changed Services leave behind."""
         if not after:
             return 0
+        began = time.monotonic()
         flows = [flow for family in self.facts.families for flow in conntrack.list_flows(self.run, family)]
         now = [service for service in after if service is not None]
         gone = _frontends(old for old in before if old is not None) - _frontends(now)
         addresses = {address for family in self.facts.families for address in self.facts.addresses(family)}
         found = stale_flows(flows, now, node_addresses=addresses, gone=gone, forgetting=self.forgetting)
         stale = list(found)
-        if stale:
-            conntrack.delete([one.flow for one in stale])
+        forgotten = conntrack.delete([one.flow for one in stale]) if stale else 0
+        self.on_forgotten(time.monotonic() - began, forgotten)
         return int(bool(stale))
+
+    def reconcile(self, services: Iterable[Service]) -> int:
+        """Forget the UDP connections that nobody serves, of all Services; return how many calls it took.
+
+        Raises:
+            HostError: They cannot be read or forgotten.
+        """
+        if self.forgetting is Forgetting.NONE:
+            return 0
+        return self._forget((), [service for service in services if _has_udp(service)])
 
 
 class IdleWriter(KernelWriter):
@@ -166,6 +180,10 @@ class IdleWriter(KernelWriter):
     def has_parameters(self, wanted: Mapping[str, str]) -> bool:  # noqa: ARG002 - as the one that writes
         """Whether kernel parameters are as wanted: whoever keeps the rules sees to that."""
         return True
+
+    def reconcile(self, services: Iterable[Service]) -> int:  # noqa: ARG002 - as the one that writes
+        """Forget nothing."""
+        return 0
 
     def write_update(self, update: Update, before: dict[ObjectName, Service | None]) -> int:  # noqa: ARG002 - as above
         """Write nothing."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,12 +14,17 @@ from rulegen.cli.ingress_options import ChosenIngress, ingress_options
 from rulegen.cli.inputs import Inputs
 from rulegen.cli.options import Chosen, input_options, no_services_option, variant_option
 from rulegen.errors import ConfigError, RulegenError
+from rulegen.kube.wording import is_label, is_subdomain
 from rulegen.model.conntrack import Forgetting
+from rulegen.net import parse_address
+from rulegen.road import backend_of
 
 if TYPE_CHECKING:
     from types import FrameType
 
     from rulegen.agent.agent import Agent
+    from rulegen.agent.journal import Journal
+    from rulegen.agent.publishing import Publishing
 
 
 @click.command("run")
@@ -39,6 +45,45 @@ if TYPE_CHECKING:
     show_default=True,
     help="Mend what others change in our rules; or write nothing at all, and report what is not as wanted.",
 )
+@click.option(
+    "--keep-serving",
+    is_flag=True,
+    help="Have nginx serve on when this ends; else it answers what it was asked, and ends.",
+)
+@click.option("--no-events", is_flag=True, help="Write no Events about what users must know; logs and metrics have it.")
+@click.option(
+    "--update-status/--no-update-status",
+    default=True,
+    show_default=True,
+    help="With --ingress: publish the addresses of the nodes that serve in the status of Ingresses.",
+)
+@click.option(
+    "--update-status-on-shutdown/--no-update-status-on-shutdown",
+    default=True,
+    show_default=True,
+    help="Take this node's addresses out again when it ends.",
+)
+@click.option(
+    "--publish-status-address",
+    multiple=True,
+    metavar="ADDRESS[,…]",
+    help="Publish these addresses or names instead of the node's own; may be repeated.",
+)
+@click.option(
+    "--report-node-internal-ip-address",
+    is_flag=True,
+    help="Publish the node's InternalIP though it has an ExternalIP.",
+)
+@click.option(
+    "--publish-service-status",
+    is_flag=True,
+    help="Publish nodes' addresses for Services of type LoadBalancer without a class that nobody else serves.",
+)
+@click.option(
+    "--lease-namespace",
+    metavar="NAME",
+    help="Where nodes agree, by Leases, on what is published.  [default: the Pod's own, else rulegen]",
+)
 @click.option("--once", is_flag=True, help="End when all is written once.")
 @click.option(
     "--log-format",
@@ -48,11 +93,22 @@ if TYPE_CHECKING:
     help="For people or machines.",
 )
 @click.option("-v", "--verbose", is_flag=True, help="Log every sync.")
-def command(*, drift: str, once: bool, log_format: str, verbose: bool, no_services: bool, **chosen: Any) -> None:
+def command(
+    *,
+    drift: str,
+    once: bool,
+    log_format: str,
+    verbose: bool,
+    no_services: bool,
+    no_events: bool,
+    keep_serving: bool,
+    **chosen: Any,
+) -> None:
     """Watch the cluster and keep this node's rules so, until it is told to end.
 
     Nothing is written before every list has come once. Rules that others take away or put in are told, and mended.
-    SIGTERM ends it and leaves the rules as they are; SIGHUP has it read the configuration anew.
+    SIGTERM ends it: rules stay as they are, nginx answers what it was asked and ends, too. SIGHUP has it read the
+    configuration anew, and so has a change of the file itself.
 
     \b
     rulegen run                                      in a Pod, or with your kubeconfig
@@ -62,11 +118,18 @@ def command(*, drift: str, once: bool, log_format: str, verbose: bool, no_servic
     """
     from rulegen.agent.agent import Agent  # noqa: PLC0415 - loads the client and netlink
     from rulegen.agent.journal import Journal  # noqa: PLC0415 - the same
+    from rulegen.host.changes import FileChanges  # noqa: PLC0415 - the same
 
     if chosen.get("files"):
         raise ConfigError("run watches an API server, not files", hint="use `rulegen apply -f` for files")
     journal = Journal(is_json=log_format == "json", least="debug" if verbose else "info")
     told = ChosenIngress.of(chosen)
+    publishing = _publishing(chosen, told)
+    if publishing.services and no_services:
+        raise ConfigError(
+            "--publish-service-status and --no-services exclude each other",
+            hint="who publishes addresses for Services must also have rules for them",
+        )
     settings = Chosen(**chosen)
     inputs = _read(settings, told)
     while True:
@@ -84,11 +147,19 @@ def command(*, drift: str, once: bool, log_format: str, verbose: bool, no_servic
             services=not no_services,
             clock=time.monotonic,
             site=IngressInputs(told, inputs).live if told.ingress else None,
+            drains=not keep_serving,
+            events=not no_events,
+            publishing=publishing,
         )
         for warning in inputs.configuration[1]:
             journal.warning(warning)
+        changes = FileChanges(_files(settings, told), _Reloading(agent, inputs, settings, told, journal).look)
         with _Signals(agent):
-            why = agent.run()
+            changes.start()
+            try:
+                why = agent.run()
+            finally:
+                changes.stop()
         if why != "reload":
             return
         try:
@@ -108,7 +179,70 @@ def _read(settings: Chosen, told: ChosenIngress) -> Inputs:
     inputs = Inputs(settings, ingress=told if told.ingress else None)
     inputs.options  # noqa: B018 - a fault is to be known now
     inputs.facts  # noqa: B018 - the same
+    backend_of(inputs.options.mode)
     return inputs
+
+
+def _publishing(chosen: dict[str, Any], told: ChosenIngress) -> Publishing:
+    """Return what of a command's options is about publishing; it is taken out of them.
+
+    Raises:
+        ConfigError: An address is none, or a namespace.
+    """
+    from rulegen.agent.publishing import Publishing  # noqa: PLC0415 - loads the client and netlink
+
+    addresses = tuple(one.strip() for given in chosen.pop("publish_status_address") for one in given.split(","))
+    for one in addresses:
+        if not _is_address(one) and not is_subdomain(one):
+            raise ConfigError(f"--publish-status-address: {one!r} is neither an address nor a name such as lb.example")
+    namespace = chosen.pop("lease_namespace") or ""
+    if namespace and not is_label(namespace):
+        raise ConfigError(f"--lease-namespace: {namespace!r} is not the name of a namespace")
+    return Publishing(
+        ingresses=chosen.pop("update_status"),
+        services=chosen.pop("publish_service_status"),
+        group=told.ingress_class,
+        addresses=addresses,
+        internal=chosen.pop("report_node_internal_ip_address"),
+        withdraws=chosen.pop("update_status_on_shutdown"),
+        namespace=namespace,
+    )
+
+
+def _is_address(text: str) -> bool:
+    try:
+        parse_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _files(settings: Chosen, told: ChosenIngress) -> list[str]:
+    """Return the files and folders that the options name, and a change of which is obeyed."""
+    return [path for path in (settings.config, settings.host, told.ingress and told.nginx_templates) if path]
+
+
+@dataclass(frozen=True, slots=True)
+class _Reloading:
+    """Has an agent begin anew when its configuration has changed, and can be used."""
+
+    agent: Agent
+    inputs: Inputs
+    settings: Chosen
+    told: ChosenIngress
+    journal: Journal
+
+    def look(self) -> None:
+        """Look what a changed file comes to."""
+        try:
+            fresh = _read(self.settings, self.told)
+        except RulegenError as error:
+            self.journal.error("the changed configuration is not used", error=error.message, hint=error.hint)
+            return
+        has_other_facts = bool(self.settings.host) and fresh.facts != self.inputs.facts
+        if fresh.options != self.inputs.options or has_other_facts or self.told.nginx_templates:
+            self.journal.info("the configuration has changed")
+            self.agent.wake("reload")
 
 
 class _Signals:

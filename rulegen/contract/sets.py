@@ -31,13 +31,13 @@ IPVS_IPS = "KUBE-IPVS-IPS"
 
 _TYPES = {
     LOOP_BACK: "hash:ip,port,ip",
-    EXTERNAL_IP_LOCAL: "hash:ip,port",
     LOAD_BALANCER_LOCAL: "hash:ip,port",
     NODE_PORT_LOCAL_TCP: "bitmap:port",
     NODE_PORT_LOCAL_UDP: "bitmap:port",
     NODE_PORT_LOCAL_SCTP: "hash:ip,port",
     CLUSTER_IP: "hash:ip,port",
     EXTERNAL_IP: "hash:ip,port",
+    EXTERNAL_IP_LOCAL: "hash:ip,port",
     LOAD_BALANCER: "hash:ip,port",
     NODE_PORT_TCP: "bitmap:port",
     NODE_PORT_UDP: "bitmap:port",
@@ -50,8 +50,11 @@ _TYPES = {
 }
 """In the order in which they are filled: who may pass a firewall before the firewall, ports before addresses."""
 
-_LATE = (EXTERNAL_IP_LOCAL, LOAD_BALANCER_LOCAL, NODE_PORT_LOCAL_TCP, NODE_PORT_LOCAL_UDP, NODE_PORT_LOCAL_SCTP)
-"""What keeps its source: masqueraded for an instant too long it arrives, an instant too short it may not."""
+_LATE = (LOAD_BALANCER_LOCAL, NODE_PORT_LOCAL_TCP, NODE_PORT_LOCAL_UDP, NODE_PORT_LOCAL_SCTP)
+"""What keeps its source: masqueraded for an instant too long it arrives, an instant too short it may not.
+
+EXTERNAL_IP_LOCAL is none of them: what stands in EXTERNAL_IP too is masqueraded, and what stands in neither is refused.
+"""
 
 FRONTENDS = (CLUSTER_IP, EXTERNAL_IP, EXTERNAL_IP_LOCAL, LOAD_BALANCER, NODE_PORT_SCTP)
 """Sets whose entries are addresses and ports of virtual servers."""

@@ -6,6 +6,7 @@ that whoever asked can decide when to ask again.
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 from contextlib import suppress
@@ -23,6 +24,10 @@ IDLE_CONNECTIONS: Final = 4096
 """More than there will be: the pool logs a warning for each one beyond."""
 CONNECT_TIMEOUT_S: Final = 5.0
 CHUNK: Final = 1 << 16
+WRITE_TIMEOUT_S: Final = 10.0
+MAX_WRITTEN: Final = 16 << 20
+"""Bytes of an answer about a single object, or a few."""
+_WELL: Final = frozenset({200, 201})
 MAX_STATUS_BODY: Final = 1 << 16
 """Bytes of an error's body that are looked at: it may be a page of a proxy."""
 
@@ -81,6 +86,37 @@ class Link:
         Raises:
             TroubleError: There is no answer, or another than 200.
         """
+        return self._request("GET", f"{path}?{urlencode(parameters)}", None, {}, doing=doing, silence_s=silence_s)
+
+    def send(self, method: str, path: str, document: object, *, kind: str, doing: str) -> bytes:
+        """Send a document and return what the server answers to it.
+
+        Args:
+            method: `POST`, `PUT` or `PATCH`.
+            path: As `/api/v1/namespaces/shop/services/web/status`.
+            document: What becomes JSON.
+            kind: Its content type: a patch says by it of which kind it is.
+            doing: What for, for messages.
+
+        Raises:
+            TroubleError: There is no answer, or an error; a conflict has the status 409.
+        """
+        content = json.dumps(document).encode()
+        headers = {"Content-Type": kind}
+        answer = self._request(method, path, content, headers, doing=doing, silence_s=WRITE_TIMEOUT_S)
+        return answer.body(MAX_WRITTEN)
+
+    def fetch(self, path: str, parameters: Mapping[str, str | int] | None = None, *, doing: str) -> bytes:
+        """Return the body of the answer to a GET of something small.
+
+        Raises:
+            TroubleError: There is no answer, or another than 200.
+        """
+        return self.ask(path, parameters or {}, doing=doing, silence_s=WRITE_TIMEOUT_S).body(MAX_WRITTEN)
+
+    def _request(
+        self, method: str, target: str, content: bytes | None, more: Mapping[str, str], *, doing: str, silence_s: float
+    ) -> Answer:
         from urllib3 import Timeout  # noqa: PLC0415 - comes with the client
         from urllib3.exceptions import HTTPError  # noqa: PLC0415 - the same
 
@@ -94,9 +130,10 @@ class Link:
                 raise TroubleError(error.message, "credentials", hint=error.hint) from error
         try:
             response = server.pool.request(
-                "GET",
-                f"{server.url}{path}?{urlencode(parameters)}",
-                headers=headers,
+                method,
+                f"{server.url}{target}",
+                body=content,
+                headers={**headers, **more},
                 retries=False,
                 redirect=False,
                 preload_content=False,
@@ -108,7 +145,7 @@ class Link:
                 self._renew(generation)  # the authority that the kubeconfig names may be another one by now
             raise TroubleError(told.message, reason, hint=told.hint) from error
         answer = Answer(server.url, response)
-        if response.status == 200:
+        if response.status in _WELL:
             return answer
         trouble = answer.refused(doing)
         if trouble.status == 401:

@@ -41,6 +41,7 @@ class Watch:
 
     Attributes:
         url: Of the API server.
+        link: The connection to it, for whoever has something to write; ends with the watch.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class Watch:
         self._timing = timing or Timing()
         self._page_size = page_size
         self._tally = Tally(self._timing.clock, warn)
-        self._link = Link(kubeconfig, context)
+        self.link = self._link = Link(kubeconfig, context)
         self.url = self._link.url
         if not self._link.is_verified:
             warn(f"{self.url}: TLS certificates are not verified, as the kubeconfig demands")

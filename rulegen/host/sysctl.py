@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _ROOT = Path("/proc/sys")
+_MODULES = Path("/sys/module")
 
 
 def read(name: str) -> str | None:
@@ -57,6 +58,24 @@ def write(name: str, value: str) -> None:
     now = read(name)
     if now is not None and now.split() != value.split():
         raise HostError(f"sysctl {name} = {value}: the kernel kept {now}")
+
+
+def raise_module_parameter(name: str, least: int) -> None:
+    """Set a parameter of a kernel module, as `nf_conntrack/hashsize`, to a number unless it is that or more already.
+
+    Raises:
+        HostError: We may not write it.
+    """
+    module, _, parameter = name.partition("/")
+    path = _MODULES / module / "parameters" / parameter
+    try:
+        if int(path.read_text()) < least:
+            path.write_text(f"{least}\n")
+    except FileNotFoundError:
+        return  # built without, or not loaded: there is nothing to set
+    except (OSError, ValueError) as error:
+        said = error.strerror if isinstance(error, OSError) else str(error)
+        raise HostError(f"module parameter {name} = {least}: {said}") from error
 
 
 def _path(name: str) -> Path:

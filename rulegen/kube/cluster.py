@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+
+from msgspec.structs import replace
 
 from rulegen.errors import Rejected
 from rulegen.kube.build import build_world
 from rulegen.kube.endpoints import SERVICE_NAME_LABEL
 from rulegen.kube.events import Changed, Gone, Listed, called
-from rulegen.kube.objects import EndpointSlice, Node, Service
+from rulegen.kube.objects import EndpointSlice, Ingress, Node, Service
 from rulegen.kube.world import ObjectName, ServiceInput
 
 if TYPE_CHECKING:
@@ -47,6 +49,9 @@ class Touched:
 
     def __bool__(self) -> bool:
         return bool(self.services or self.nodes or self.site)
+
+
+AnyObject = TypeVar("AnyObject", Service, Ingress, Node)
 
 
 class Cluster:
@@ -85,6 +90,10 @@ class Cluster:
     def names(self) -> list[ObjectName]:
         """Return the names of all Services, in order."""
         return sorted(self._objects[Service])
+
+    def of_kind(self, kind: type[AnyObject]) -> dict[ObjectName, AnyObject]:
+        """Return all objects of a kind, by name."""
+        return {name: one.object for name, one in self._objects[kind].items() if isinstance(one.object, kind)}
 
     def node(self, name: str) -> Node | None:
         """Return a Node."""
@@ -130,6 +139,9 @@ class Cluster:
         before = self._objects[kind].get(name)
         if before is not None and before.object == one.object:
             return
+        if before is not None and _differs_in_status_alone(before.object, one.object):
+            self._objects[kind][name] = one
+            return
         if before is not None:
             self._touch(before.object, touched)
             self._unlink(before.object)
@@ -168,6 +180,11 @@ class Cluster:
                 touched.nodes = True
             case _:
                 touched.site = True
+
+
+def _differs_in_status_alone(before: KubeObject, after: KubeObject) -> bool:
+    """Whether two states of an Ingress are served alike: addresses that are published change nothing for nginx."""
+    return isinstance(before, Ingress) and isinstance(after, Ingress) and before == replace(after, status=before.status)
 
 
 def _name(one: KubeObject) -> ObjectName:

@@ -65,7 +65,7 @@ def _decode_slowly(document: Document, struct: type[KubeObject | LegacyIngress])
         return _checked(msgspec.convert(value, struct), document.source)
     except msgspec.ValidationError as error:
         faults = shape_faults(value, struct, confidential=struct in CONFIDENTIAL) or (Fault("", str(error).lower()),)
-        return Rejected(_title(document.kind, struct, value), document.source, faults)
+        return Rejected(_title(document.kind, struct, value), document.source, faults, _uid(value, struct))
 
 
 def _title(kind: str, struct: type[KubeObject | LegacyIngress], value: Any) -> str:
@@ -76,6 +76,13 @@ def _title(kind: str, struct: type[KubeObject | LegacyIngress], value: Any) -> s
     shown = printable(name) if isinstance(name, str) and name else "(no name)"
     default = "" if struct in CLUSTER_SCOPED else "default"
     return title(kind, printable(namespace) if isinstance(namespace, str) and namespace else default, shown)
+
+
+def _uid(value: Any, struct: type[KubeObject | LegacyIngress]) -> str:
+    """Return the UID of an object that could not be typed; empty for none."""
+    metadata = value.get("metadata") if isinstance(value, dict) and struct not in CONFIDENTIAL else None
+    uid = metadata.get("uid") if isinstance(metadata, dict) else None
+    return printable(uid) if isinstance(uid, str) else ""
 
 
 # -- pages of an API server --------------------------------------------------------------------------------------------

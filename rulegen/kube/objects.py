@@ -77,6 +77,7 @@ class ServiceSpec(Object, frozen=True):
     publish_not_ready_addresses: bool = False
     allocate_load_balancer_node_ports: bool = True
     traffic_distribution: str | None = None
+    load_balancer_class: str | None = None
 
 
 class LoadBalancerIngress(Object, frozen=True):
@@ -93,10 +94,19 @@ class LoadBalancerStatus(Object, frozen=True):
     ingress: tuple[LoadBalancerIngress, ...] = ()
 
 
+class Condition(Object, frozen=True):
+    """status.conditions[] of an object."""
+
+    type: str = ""
+    status: str = ""
+    message: str = ""
+
+
 class ServiceStatus(Object, frozen=True):
     """status of a Service."""
 
     load_balancer: LoadBalancerStatus = LoadBalancerStatus()
+    conditions: tuple[Condition, ...] = ()
 
 
 class Service(Object, frozen=True):
@@ -234,13 +244,6 @@ class PodIP(Object, frozen=True):
     """status.podIPs[] of a Pod."""
 
     ip: str = ""
-
-
-class Condition(Object, frozen=True):
-    """status.conditions[] of an object."""
-
-    type: str = ""
-    status: str = ""
 
 
 class PodStatus(Object, frozen=True):
@@ -384,11 +387,18 @@ class IngressSpec(Object, frozen=True):
     rules: tuple[IngressRule, ...] = ()
 
 
+class IngressStatus(Object, frozen=True):
+    """status of an Ingress."""
+
+    load_balancer: LoadBalancerStatus = LoadBalancerStatus()
+
+
 class Ingress(Object, frozen=True):
-    """networking.k8s.io/v1 Ingress."""
+    """networking.k8s.io/v1 Ingress. What its status says decides nothing; whoever publishes addresses reads it."""
 
     metadata: ObjectMeta
     spec: IngressSpec = IngressSpec()
+    status: IngressStatus = IngressStatus()
 
 
 class IngressClassSpec(Object, frozen=True):

@@ -190,6 +190,12 @@ def _faults(config: KubeProxyConfiguration) -> Iterator[Fault]:
         yield Fault("ipvs.scheduler", f"{config.ipvs.scheduler!r} is not the name of a scheduler such as rr")
     for index, cidr in enumerate(config.ipvs.exclude_cidrs):
         yield from _cidr_fault(f"ipvs.excludeCIDRs[{index}]", cidr)
+    for path, number in (
+        ("conntrack.maxPerCore", config.conntrack.max_per_core),
+        ("conntrack.min", config.conntrack.min),
+    ):
+        if number is not None and number < 0:
+            yield Fault(path, f"{number} is less than 0")
     for path, text in (
         ("iptables.syncPeriod", config.iptables.sync_period),
         ("iptables.minSyncPeriod", config.iptables.min_sync_period),
@@ -198,6 +204,8 @@ def _faults(config: KubeProxyConfiguration) -> Iterator[Fault]:
         ("ipvs.tcpTimeout", config.ipvs.tcp_timeout),
         ("ipvs.tcpFinTimeout", config.ipvs.tcp_fin_timeout),
         ("ipvs.udpTimeout", config.ipvs.udp_timeout),
+        ("conntrack.tcpEstablishedTimeout", config.conntrack.tcp_established_timeout),
+        ("conntrack.tcpCloseWaitTimeout", config.conntrack.tcp_close_wait_timeout),
         ("conntrack.udpTimeout", config.conntrack.udp_timeout),
         ("conntrack.udpStreamTimeout", config.conntrack.udp_stream_timeout),
     ):

@@ -18,7 +18,7 @@ from rulegen.kube.cluster_rules import check_node, check_pod, check_service_cidr
 from rulegen.kube.endpoint_rules import check_endpoints, check_slice
 from rulegen.kube.findings import Findings
 from rulegen.kube.ingress_rules import check_ingress, check_ingress_class
-from rulegen.kube.kinds import CLUSTER_SCOPED, kind_of, title
+from rulegen.kube.kinds import CLUSTER_SCOPED, CONFIDENTIAL, kind_of, title
 from rulegen.kube.objects import (
     ConfigMap,
     Endpoints,
@@ -93,7 +93,8 @@ def check(found: KubeObject, source: str) -> Decoded | Rejected:
         return Decoded(found, source)
     called = _called(found)
     if findings.faults:
-        return Rejected(called, source, bounded(findings.faults))
+        uid = "" if kind in CONFIDENTIAL else printable(found.metadata.uid)
+        return Rejected(called, source, bounded(findings.faults), uid)
     return Decoded(found, source, tuple(f"{called}: {entry}" for entry in bounded(findings.passed_over)))
 
 

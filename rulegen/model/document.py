@@ -29,7 +29,12 @@ def model_document(model: Model) -> dict[str, Any]:
                 "endpointsFrom": service.endpoints_from or None,
                 "assignedForPreview": list(service.assigned),
                 "ports": [
-                    {**_plain(port), "service": str(port.service), "serving": sorted(port.serving)}
+                    {
+                        **_plain(port),
+                        "service": str(port.service),
+                        "serving": sorted(port.serving),
+                        "ready_here": sorted(map(str, port.ready_here)),
+                    }
                     for port in service.ports
                 ],
             }

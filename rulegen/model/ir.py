@@ -118,6 +118,8 @@ class ServicePort:
         affinity_s: Seconds a client stays with its endpoint after its last connection; None for no affinity.
         health_check_node_port: TCP port that a load balancer asks for health; 0 for none.
         scheduler: How IPVS spreads connections; empty for as the node has it.
+        ready_here: Addresses of endpoints on this node that are ready, where there is such a port: those that terminate
+            are still sent what comes, but a load balancer is to go elsewhere.
     """
 
     service: ObjectName
@@ -143,6 +145,7 @@ class ServicePort:
     affinity_s: int | None = None
     health_check_node_port: int = 0
     scheduler: str = ""
+    ready_here: frozenset[Address] = frozenset()
 
     @property
     def label(self) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rulegen.kube.proxyconfig import seconds_of
 from rulegen.model.ir import Semantics
+from rulegen.model.tuning import ConntrackLimits
 from rulegen.net import Address, Network, parse_address, parse_network
 
 if TYPE_CHECKING:
@@ -38,12 +39,14 @@ class Options:
         min_sync_s: The least time between two writes, in seconds.
         sync_s: The most time between two looks at all rules.
         healthz_address: Where health is told, as `0.0.0.0:10256`; empty for nowhere.
+        bind_hard_fail: Whether an address of these two that is taken is an error; else it is tried again.
         metrics_address: Where metrics and views are told.
         ipvs_scheduler: How IPVS spreads connections where a Service says nothing.
         ipvs_excluded: Prefixes with virtual servers that are not ours.
         ipvs_strict_arp: Whether the node answers ARP only for addresses of the interface that asks; kube-ipvs0 is none.
         ipvs_timeouts: How long IPVS remembers connections: TCP, TCP after a FIN, UDP, in seconds; 0 leaves one alone.
         ipvs_semantics: What ipvs mode makes of a Service where kube-proxy's differs from its other modes.
+        conntrack: How wide and patient connection tracking is to be.
         oldest_claim_wins: Of two Services that claim one address and port, only the older gets it; else both do.
     """
 
@@ -71,6 +74,8 @@ class Options:
     sync_s: float = 30.0
     healthz_address: str = "0.0.0.0:10256"
     metrics_address: str = "127.0.0.1:10249"
+    bind_hard_fail: bool = False
+    conntrack: ConntrackLimits = field(default_factory=ConntrackLimits)
 
     @classmethod
     def of(cls, config: KubeProxyConfiguration) -> Options:
@@ -106,6 +111,8 @@ class Options:
             ),
             healthz_address=config.healthz_bind_address or "0.0.0.0:10256",
             metrics_address=config.metrics_bind_address or "127.0.0.1:10249",
+            bind_hard_fail=config.bind_address_hard_fail,
+            conntrack=ConntrackLimits.of(config.conntrack),
             external_ips=config.feature_gates.get("AllowServiceExternalIPs", True),
         )
 

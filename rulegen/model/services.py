@@ -123,6 +123,9 @@ class _Shared:
             affinity_s=self._affinity_s,
             health_check_node_port=self._health_check_node_port,
             scheduler=self._scheduler,
+            ready_here=frozenset(c.endpoint.address for c in told if c.is_local and c.ready)
+            if self._health_check_node_port
+            else frozenset(),
         )
 
 

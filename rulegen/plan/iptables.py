@@ -34,6 +34,7 @@ class _Teller:
     def __init__(self, family: Family, observed: Objects, desired: Wanted, layout: Layout) -> None:
         self._family, self._observed, self._desired, self._layout = family, observed, desired, layout
         self._users = _users(observed)
+        self._led_to = _led_to(observed)
         self._has_chains = any(isinstance(key, ChainKey) and key.name in layout.chains for key in observed)
 
     def item(self, change: Change[Key, Value]) -> Item:
@@ -67,8 +68,11 @@ class _Teller:
             return "", False
         if isinstance(change.key, BlockKey) and all(self._is_foreign(change.key, rule) for rule in rules):
             return "", False
-        told = (_OWNER.match(rule.comment) for rule in rules)
-        return next((found.group(1) for found in told if found), ""), True
+        told = next(filter(None, map(_told, rules)), "")
+        if not told and isinstance(change.key, ChainKey):
+            chains = (change.key.name, *self._chains_near(change.key, ()))
+            told = next((self._led_to[chain] for chain in chains if chain in self._led_to), "")
+        return told, True
 
     def _chains_near(self, key: Key, rules: Sequence[Rule]) -> Iterator[ChainName]:
         """Yield the chains that tell whose an object is: those it jumps to, then those that jump to it, and so on."""
@@ -131,6 +135,23 @@ def _users(objects: Objects) -> Mapping[ChainName, list[ChainName]]:
         for rule in _rules(value):
             users.setdefault(ChainName(key.name.table, target(rule)), []).append(key.name)
     return users
+
+
+def _led_to(objects: Objects) -> Mapping[ChainName, str]:
+    """Return for chains that a dispatch leads to the owners that its comments tell."""
+    return {
+        ChainName(key.name.table, target(rule)): owner
+        for key, value in objects.items()
+        if isinstance(key, BlockKey)
+        for rule in _rules(value)
+        if (owner := _told(rule))
+    }
+
+
+def _told(rule: Rule) -> str:
+    """Return the owner that a rule's comment tells; empty where it tells none."""
+    found = _OWNER.match(rule.comment)
+    return found.group(1) if found else ""
 
 
 def _rules(value: Value | None) -> tuple[Rule, ...]:

@@ -35,12 +35,14 @@ class FamilyPlan:
         bridge: Where the rules must pass through a state between, since the sets that they look into change: the
             changes to there, and those from there on. Else None, and `changes` is all.
         switches: Whether another mode has ruled here: then all that answers must be ready before the rules change.
+        chains: How many chains of ours there are then that are one owner's alone.
     """
 
     changes: tuple[Change[Key, Value], ...]
     desired: Objects
     bridge: tuple[tuple[Change[Key, Value], ...], tuple[Change[Key, Value], ...]] | None = None
     switches: bool = False
+    chains: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,8 @@ def plan_family(
         if middle != desired.objects:
             bridge = diff(observed, middle), diff(middle, desired.objects)
     switches = any(isinstance(key, ChainKey) and key.name in layout.others for key in observed)
-    part = FamilyPlan(changes, desired.objects, bridge, switches)
+    chains = sum(isinstance(key, ChainKey) for key in desired.objects)
+    part = FamilyPlan(changes, desired.objects, bridge, switches, chains)
     return part, list(iptables.items(family, changes, observed, desired, layout))
 
 

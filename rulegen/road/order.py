@@ -162,16 +162,19 @@ class _Order:
         for family, part in self._plan.iptables.items():
             first, then = part.bridge or (part.changes, ())
             if part.switches is not before:
-                yield from self._restores(family, first, None if part.bridge else part.desired)
+                yield from self._restores(family, first, None if part.bridge else part.desired, part.chains)
                 anew = self._sets[family].anew if family in self._sets else ""
                 yield from self._fill("sets, made anew", {family: anew})
             if not before:
-                yield from self._restores(family, then, None)
+                yield from self._restores(family, then, None, part.chains)
 
     def _restores(
-        self, family: Family, changes: Iterable[Change[Key, Value]], desired: Objects | None
+        self, family: Family, changes: Iterable[Change[Key, Value]], desired: Objects | None, chains: int
     ) -> Iterator[Task]:
-        for restore in iptables_script.script(changes, desired, chains_per_commit=self._chains_per_commit):
+        comments = not iptables_script.is_large(chains)
+        for restore in iptables_script.script(
+            changes, desired, chains_per_commit=self._chains_per_commit, comments=comments
+        ):
             yield Task(f"{family} {restore.title}", Restore(family, restore.text))
 
     def _await(self) -> Iterator[Task]:

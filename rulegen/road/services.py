@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rulegen.languages.iptables import state as iptables
     from rulegen.languages.iptables.state import Key, Value
     from rulegen.model.facts import HostFacts
-    from rulegen.model.ir import Service
+    from rulegen.model.ir import Node, Service
     from rulegen.model.options import Options
     from rulegen.net import Family
     from rulegen.plan.fragments import Fragment
@@ -98,6 +98,9 @@ class ServiceRules:
             first = self._backend.compile_node(node, counts=counts, filled=union.filled)
             self._fragments[family, NODE] = first
             union.replace(None, first)
+        self._chains = dict.fromkeys(nodes, 0)
+        for (family, _), one in self._fragments.items():
+            self._chains[family] += len(one.rules.exact)
 
     @property
     def model(self) -> Model:
@@ -108,7 +111,7 @@ class ServiceRules:
             services=dict(sorted(self._services.items())),
             sysctls=self._sysctls,
             timeouts=self._timeouts,
-            warnings=(*self._warnings.texts(), *self._table.warnings()),
+            warnings=self.warnings,
         )
 
     def compiled(self) -> Compiled:
@@ -160,7 +163,7 @@ class ServiceRules:
             changes[IPVS] = tuple(gracefully(known))
         had, has = union.filled, union.filled_after(changes.get(IPSET, ()))
         if had == has:
-            return FamilyPlan(tuple(rules), {}), ObjectPlan(changes), None
+            return FamilyPlan(tuple(rules), {}, chains=self._chains[family]), ObjectPlan(changes), None
         old = self._fragments[family, NODE]
         middle, first = (
             self._backend.compile_node(self._nodes[family], counts=self._counts, filled=filled)
@@ -168,7 +171,7 @@ class ServiceRules:
         )
         there, on = step(old.rules, middle.rules), step(middle.rules, first.rules)
         bridge = ((*there, *rules), on) if on else None
-        part = FamilyPlan((*step(old.rules, first.rules), *rules), {}, bridge)
+        part = FamilyPlan((*step(old.rules, first.rules), *rules), {}, bridge, chains=self._chains[family])
         return part, ObjectPlan(changes), first
 
     def _with_leaving(self, change: Change[Any, Any]) -> Change[Any, Any]:
@@ -203,11 +206,12 @@ class ServiceRules:
     def commit(self, update: Update) -> None:
         """Take an update for written."""
         for key, fragment in update.fragments.items():
-            self._unions[key[0]].replace(self._fragments.get(key), fragment)
-            if fragment is None:
-                self._fragments.pop(key, None)
-            else:
+            old = self._fragments.pop(key, None)
+            self._unions[key[0]].replace(old, fragment)
+            self._chains[key[0]] -= len(old.rules.exact) if old else 0
+            if fragment is not None:
                 self._fragments[key] = fragment
+                self._chains[key[0]] += len(fragment.rules.exact)
         self._unwritten -= update.services.keys()
         for name, service in update.services.items():
             if service is None:
@@ -220,6 +224,16 @@ class ServiceRules:
     def node_name(self) -> str:
         """The node's name."""
         return self._name
+
+    @property
+    def nodes(self) -> Mapping[Family, Node]:
+        """What holds for all Services, by family."""
+        return self._nodes
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a user must be told although work goes on."""
+        return (*self._warnings.texts(), *self._table.warnings())
 
     @property
     def sysctls(self) -> Mapping[str, str]:

@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
+
+from tests.agent.talking import Place
+from tests.fakeapi import FakeApi, make_certificate
 
 
 @pytest.fixture(autouse=True)
 def _keep_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rulegen.agent.loop.give_back", lambda: None)
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return make_certificate(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture
+def place(tmp_path: Path, certificate: tuple[Path, Path]) -> Iterator[Place]:
+    """An API server that speaks TLS, and nothing in it."""
+    with FakeApi(certificate=certificate, token="t", is_prompt=True) as api:
+        found = Place.of(api, tmp_path, certificate)
+        yield found
+        found.cut()

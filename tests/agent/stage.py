@@ -101,6 +101,7 @@ class MemoryWriter:
     failures: deque[str] = field(default_factory=deque)
     writes: list[float] = field(default_factory=list)
     plans: list[float] = field(default_factory=list)
+    reconciled: list[float] = field(default_factory=list)
     facts: HostFacts = FACTS
     refused: dict[str, str] = field(default_factory=dict)
     choice: VariantChoice = field(default_factory=lambda: VariantChoice(Variant.NFT, "for a test"))
@@ -127,6 +128,10 @@ class MemoryWriter:
 
     def moved(self) -> bool:
         return False
+
+    def reconcile(self, services) -> int:
+        self.reconciled.append(self.clock.now)
+        return 0
 
     def generation(self) -> int | None:
         return hash(tuple(kernel.save() for kernel in self.kernels.values()))

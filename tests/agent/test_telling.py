@@ -11,30 +11,44 @@ import socket
 import threading
 import time
 from collections import defaultdict
+from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
+from rulegen.agent import metrics, servers
 from rulegen.agent.health import ServiceHealth, healthz, livez
 from rulegen.agent.journal import Journal
 from rulegen.agent.metrics import exposition
-from rulegen.agent.servers import Reply, Server
+from rulegen.agent.recorder import Announcement
+from rulegen.agent.servers import AS_JSON, PatientServer, Reply, Server
 from rulegen.agent.state import AgentState
 from rulegen.errors import HostError
+from rulegen.host.facts import interfaces
 from rulegen.kube import objects as k
 from rulegen.kube.world import ObjectName, ServiceInput, World
-from rulegen.model.facts import HostFacts
+from rulegen.model.facts import HostFacts, Interface
 from rulegen.model.resolve import resolve
+from rulegen.net import Family, parse_address, parse_network
 from tests.agent.stage import NODE, OPTIONS, Clock, endpoints, node, service
+from tests.host.watching import soon
+from tests.project.places import ROOT
 
 
-def ask(port: int, path: str = "/", method: str = "GET") -> tuple[int, str, dict[str, str]]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+def ask(
+    port: int, path: str = "/", method: str = "GET", *, host: str = "127.0.0.1", headers: dict[str, str] | None = None
+) -> tuple[int, str, dict[str, str]]:
+    connection = http.client.HTTPConnection(host, port, timeout=5)
     try:
-        connection.request(method, path)
+        connection.request(method, path, headers=headers or {})
         response = connection.getresponse()
         return response.status, response.read().decode(), dict(response.getheaders())
     finally:
         connection.close()
+
+
+def _own_addresses() -> list[str]:
+    return [str(address) for one in interfaces() for address, _ in one.addresses if address.version == 4]
 
 
 def free_port() -> int:
@@ -148,9 +162,46 @@ class TestMetrics:
         assert found["rulegen_foreign_commits_total"] == {"": 3}
         sync = "kubeproxy_sync_proxy_rules_duration_seconds"
         assert found[f"{sync}_bucket"]['le="0.001"'] == 1
-        assert found[f"{sync}_bucket"]['le="0.025"'] == 2
-        assert found[f"{sync}_bucket"]['le="30"'] == 3
+        assert found[f"{sync}_bucket"]['le="0.032"'] == 2
+        assert found[f"{sync}_bucket"]['le="16.384"'] == 3
         assert (found[f"{sync}_count"][""], found[f"{sync}_sum"][""]) == (4, pytest.approx(45.3204))
+
+    def test_the_way_from_a_change_of_endpoints_to_the_kernel_is_measured_as_kube_proxy_does(self):
+        clock, wall = Clock(), Clock(1_000_000.0)
+        state = AgentState(clock, wall=wall)
+        state.came("endpoint", triggered=999_999.0)  # before this began: it tells nothing of us
+        state.came("endpoint", triggered=1_000_001.0)
+        state.came("service", 3)
+        state.changed()
+        wall.now += 5
+        found = parse(exposition(state))
+        assert found["kubeproxy_sync_proxy_rules_endpoint_changes_pending"] == {"": 2}
+        assert found["kubeproxy_sync_proxy_rules_service_changes_pending"] == {"": 3}
+        assert found["kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds"] == {"": 1_000_000}
+        state.wrote(1)
+        found = parse(exposition(state))
+        programming = "kubeproxy_network_programming_duration_seconds"
+        assert (found[f"{programming}_count"][""], found[f"{programming}_sum"][""]) == (1, 4)
+        assert (found[f"{programming}_bucket"]['le="3"'], found[f"{programming}_bucket"]['le="4"']) == (0, 1)
+        assert found["kubeproxy_sync_proxy_rules_endpoint_changes_pending"] == {"": 0}
+        assert found["kubeproxy_sync_proxy_rules_endpoint_changes_total"] == {"": 2}
+        assert found["kubeproxy_sync_proxy_rules_last_timestamp_seconds"] == {"": 1_000_005}
+
+    def test_who_asks_for_health_is_counted_by_the_answer(self):
+        state = AgentState(Clock())
+        healthz(state)
+        livez(state)
+        state.wrote(0)
+        healthz(state)
+        found = parse(exposition(state))
+        assert found["kubeproxy_proxy_healthz_total"] == {'code="200"': 1, 'code="503"': 1}
+        assert found["kubeproxy_proxy_livez_total"] == {'code="200"': 1}
+
+    def test_every_counter_and_gauge_that_is_told_is_counted_somewhere(self):
+        code = "".join(file.read_text() for file in (ROOT / "rulegen").rglob("*.py"))
+        names = {**metrics._COUNTERS, **metrics._GAUGES}
+        made = ("service_changes", "endpoint_changes")  # spelt by the kind
+        assert [name for name in names if code.count(f'"{name}"') < 2 and name not in made] == []
 
     def test_hostile_labels_stay_labels(self):
         state = AgentState(Clock())
@@ -159,7 +210,7 @@ class TestMetrics:
         assert len(parse(exposition(state))["rulegen_drift_total"]) == 3
 
 
-def services(count: int, port: int):
+def services(count: int, port: int, *, terminating: bool = False):
     """Return a Service whose load balancers ask on a port, with so many endpoints on this node, and one elsewhere."""
     told = service(
         "web",
@@ -169,6 +220,9 @@ def services(count: int, port: int):
         ports=(k.ServicePort(name="http", port=80, node_port=30080),),
     )
     here = endpoints("web", *range(1, count + 1), node=NODE)
+    if terminating:
+        leaving = k.EndpointConditions(ready=False, serving=True, terminating=True)
+        here = structs.replace(here, endpoints=tuple(structs.replace(e, conditions=leaving) for e in here.endpoints))
     slices = (here,) if count else (endpoints("web", 9, node="node2"),)
     name = ObjectName("demo", "web")
     world = World(services={name: ServiceInput(service=told, slices=slices)}, nodes={NODE: node()})
@@ -177,11 +231,17 @@ def services(count: int, port: int):
 
 class TestServiceHealth:
     @pytest.fixture
-    def health(self):
+    def told(self) -> list[Announcement]:
+        return []
+
+    @pytest.fixture
+    def health(self, told):
         clock = Clock()
         state = AgentState(clock)
         state.wrote(0)
-        found = ServiceHealth(state, Journal(out=io.StringIO()), addresses=("127.0.0.1",))
+        found = ServiceHealth(
+            state, Journal(out=io.StringIO()), addresses={Family.IPV4: ("127.0.0.1",)}, tell=told.append
+        )
         yield found
         found.stop()
 
@@ -197,6 +257,38 @@ class TestServiceHealth:
         status, body, headers = ask(port)
         assert (status, json.loads(body)["localEndpoints"]) == (503, 0)
         assert headers["X-Load-Balancing-Endpoint-Weight"] == "0"
+
+    def test_endpoints_that_terminate_are_still_served_but_get_nothing_new(self, health):
+        port = free_port()
+        (told,) = services(2, port, terminating=True)
+        assert len(told.ports[0].local) == 2
+        health.take([told])
+        status, body, _ = ask(port)
+        assert (status, json.loads(body)["localEndpoints"]) == (503, 0)
+
+    def test_each_family_tells_its_own_endpoints(self, health):
+        health.addresses = {Family.IPV4: ("127.0.0.1",), Family.IPV6: ("::1",)}
+        port = free_port()
+        health.take(services(2, port))
+        assert json.loads(ask(port)[1])["localEndpoints"] == 2
+        status, body, _ = ask(port, host="::1")
+        assert (status, json.loads(body)["localEndpoints"]) == (503, 0)
+
+    def test_it_listens_where_node_ports_are(self, health):
+        port = free_port()
+        options = replace(OPTIONS, node_port_networks=(parse_network("127.0.0.0/8"),))
+        facts = HostFacts(
+            interfaces=(Interface("lo", ((parse_address("127.0.0.1"), 8), (parse_address("127.0.0.7"), 8))),)
+        )
+        health.serve_on(resolve(World(nodes={NODE: node()}), options, facts).nodes)
+        health.take(services(1, port))
+        assert ask(port, host="127.0.0.7")[0] == ask(port)[0] == 200
+        with pytest.raises(ConnectionRefusedError):
+            ask(port, host="127.0.0.9")
+        health.addresses = {Family.IPV4: ("127.0.0.7",)}
+        health.take(services(1, port))
+        with pytest.raises(ConnectionRefusedError):
+            ask(port)
 
     def test_a_node_that_lags_behind_gets_no_traffic(self, health):
         port = free_port()
@@ -217,13 +309,19 @@ class TestServiceHealth:
         health.take(services(1, port))
         assert ask(port)[0] == 200
 
-    def test_a_port_that_is_taken_is_told_and_tried_again(self, health):
+    def test_a_port_that_is_taken_is_told_and_tried_again(self, health, told):
         with socket.socket() as other:
             other.bind(("127.0.0.1", 0))
             other.listen()
             port = other.getsockname()[1]
-            health.take(services(1, port))
-            assert "no health check" in health.journal.out.getvalue()
+            for _ in range(3):
+                health.take(services(1, port), lambda name: f"uid of {name}")
+            assert health.journal.out.getvalue().count("no health check") == 1
+            (event,) = told
+            assert (event.reason, event.about[1:]) == (
+                "FailedToStartServiceHealthcheck",
+                ("Service", "demo", "web", "uid of demo/web"),
+            )
         health.take(services(1, port))
         assert ask(port)[0] == 200
 
@@ -249,6 +347,41 @@ class TestServer:
         assert ask(server.port, "/other")[0] == 404
         assert ask(server.port, "/ok", "POST")[0] == 501
         assert ask(server.port, "/ok")[2]["X-Content-Type-Options"] == "nosniff"
+
+    def test_json_is_for_who_asks_for_it(self):
+        pages = {"/x": lambda: Reply(200, "text"), f"/x{AS_JSON}": lambda: Reply.of_json(200, [1])}
+        server = Server("127.0.0.1", 0, pages)
+        try:
+            assert ask(server.port, "/x")[1] == "text"
+            assert ask(server.port, "/x?output=json")[1] == "[1]\n"
+            assert ask(server.port, "/x", headers={"Accept": "application/json"})[1] == "[1]\n"
+        finally:
+            server.stop()
+
+    @pytest.mark.parametrize(
+        ("host", "named", "status"),
+        [
+            ("127.0.0.1", None, 200),
+            ("127.0.0.1", "localhost:10249", 200),
+            ("127.0.0.1", "evil.example", 403),
+            ("127.0.0.1", "evil.example:10249", 403),
+            ("127.0.0.1", "10.0.0.1", 403),
+            ("outside", None, 403),
+        ],
+    )
+    def test_what_is_private_is_shown_to_programs_of_this_host_only(self, host, named, status):
+        outside = next((a for a in _own_addresses() if not a.startswith("127.")), "")
+        if host == "outside" and not outside:
+            pytest.skip("this host has no address but loopback's")
+        server = Server(
+            "0.0.0.0", 0, {"/plan": lambda: Reply(200, "p"), "/metrics": lambda: Reply(200, "m")}, private=("/plan",)
+        )
+        try:
+            asked = {"host": outside if host == "outside" else host, "headers": {"Host": named} if named else None}
+            assert ask(server.port, "/plan", **asked)[0] == status
+            assert ask(server.port, "/metrics", **asked)[0] == 200
+        finally:
+            server.stop()
 
     def test_bytes_that_are_no_text_are_told_nevertheless(self, server):
         assert ask(server.port, "/bytes")[:2] == (200, "a rule that others wrote: \\udcff\n")
@@ -292,6 +425,47 @@ class TestServer:
 
 
 HOSTILE = ('a\nERROR faked="yes"', "\x1b[31mred", "\u202eeman", "\udcff", 'quo"te and space', "x" * 5000, "")
+
+
+class TestPatientServer:
+    def test_an_address_that_is_taken_is_told_once_and_used_when_it_is_free(self, monkeypatch):
+        monkeypatch.setattr(servers, "AGAIN_S", 0.02)
+        told: list[str] = []
+        first = Server("127.0.0.1", 0, {"*": lambda: Reply(200, "first")})
+        patient = PatientServer(
+            lambda: Server("127.0.0.1", first.port, {"*": lambda: Reply(200, "second")}), told.append
+        )
+        try:
+            time.sleep(0.1)
+            assert len(told) == 1
+            assert ask(first.port)[1] == "first"
+            first.stop()
+            assert soon(lambda: answers(first.port) == "second")
+        finally:
+            patient.stop()
+        with pytest.raises(ConnectionRefusedError):
+            ask(first.port)
+
+    def test_it_ends_while_it_waits(self):
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            patient = PatientServer(lambda: Server("127.0.0.1", other.getsockname()[1], {}), lambda _: None)
+            began = time.monotonic()
+            patient.stop()
+            assert time.monotonic() - began < 1
+
+    def test_whoever_is_told_may_give_up(self):
+        def give_up(error: str) -> None:
+            raise HostError(error, hint="bindAddressHardFail")
+
+        with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(HostError, match="cannot listen"):
+            PatientServer(lambda: Server("127.0.0.1", other.getsockname()[1], {}), give_up)
+
+
+def answers(port: int) -> str:
+    try:
+        return ask(port)[1]
+    except ConnectionRefusedError:
+        return ""
 
 
 class TestJournal:

@@ -14,7 +14,7 @@ from rulegen.cli.ingress_options import NGINX_DIR
 from rulegen.kube.proxyconfig import read_config
 from rulegen.model.ingress.annotations import DEFAULT_PREFIX
 from rulegen.model.ingress.classes import CLASS_NAME, CONTROLLER
-from tests.deploy.kustomize import CLUSTER_WIDE, Manifest, build, name, read
+from tests.deploy.kustomize import CLUSTER_WIDE, Manifest, build, name
 from tests.deploy.places import COMPONENTS, DEPLOY, KUSTOMIZE, OVERLAYS, unknown
 from tests.project.places import run
 
@@ -156,7 +156,7 @@ def test_only_the_first_sync_is_privileged_and_it_ends() -> None:
         if one["securityContext"].get("privileged")
     }
 
-    assert set(privileged) == {("iptables", "services"), ("with-ingress", "services")}
+    assert set(privileged) == {(which, "services") for which in ("iptables", "ipvs", "with-ingress")}
     assert all("--once" in args for args in privileged.values())
 
 
@@ -200,12 +200,13 @@ def test_a_takeover_serves_what_ingress_nginx_served() -> None:
 
 
 def test_the_configuration_is_one_that_kube_proxy_would_read() -> None:
-    (manifest,) = read(KUSTOMIZE / "base/services/config.yaml")
-    ((file, text),) = manifest["data"].items()
-    config, unknown_fields = read_config(yaml.safe_load(text), file)
+    for mode in ("iptables", "ipvs"):
+        (manifest,) = (one for one in overlay(mode) if name(one) == ("ConfigMap", "rulegen", "rulegen"))
+        ((file, text),) = manifest["data"].items()
+        config, unknown_fields = read_config(yaml.safe_load(text), file)
 
-    assert (config.mode, unknown_fields) == ("iptables", ())
-    assert f"--config=/etc/rulegen/{file}" in agents(overlay("iptables"))["services"]["containers"][0]["args"]
+        assert (config.mode, unknown_fields) == (mode, ())
+        assert f"--config=/etc/rulegen/{file}" in agents(overlay(mode))["services"]["containers"][0]["args"]
 
 
 def test_the_readme_names_every_overlay_and_component() -> None:

@@ -1,17 +1,26 @@
-"""RBAC: what the code asks of the API server, and nothing else."""
+"""RBAC: what the code asks of the API server, and nothing else.
+
+What it reads is known by its constants; what it writes it really writes, to a server that lets it do what the manifests
+grant.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from rulegen.agent.recorder import Announcement, ObjectReference
 from rulegen.host import apiwatch
 from rulegen.host.apiserver import INGRESS_CLASSES, INGRESSES, NODES, SERVICES, SLICES
 from rulegen.kube.objects import ConfigMap, Secret
 from rulegen.kube.world import ObjectName
+from tests.agent.talking import Place, balanced, ingress
 from tests.deploy.kustomize import Manifest, build, read
 from tests.deploy.places import KUSTOMIZE, OVERLAYS
+from tests.deploy.test_manifests import agents, with_component
+from tests.fakeapi import FakeApi, make_certificate
 
 Right = tuple[str, str, str]
 """Group, resource, verb."""
@@ -34,6 +43,43 @@ INGRESSES_TOO = SERVICES_AND_NODE | following(INGRESSES.path, INGRESS_CLASSES.pa
 BY_NAME = {
     one for kind in (Secret, ConfigMap) for one in following(apiwatch._one_object(kind, ObjectName("a", "b")).path)
 }
+
+
+EVENTS = {("events.k8s.io", "events", verb) for verb in ("create", "patch")}
+LEASES = {("coordination.k8s.io", "leases", verb) for verb in ("get", "list", "create", "update")}
+INGRESS_STATUS = {("networking.k8s.io", "ingresses/status", "patch")}
+SERVICE_STATUS = {("", "services/status", "patch")}
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    certificate = make_certificate(tmp_path)
+    with FakeApi(certificate=certificate, token="t", is_prompt=True) as api:
+        found = Place.of(api, tmp_path, certificate)
+        yield found
+        found.cut()
+
+
+def written(place: Place, account: str, manifests: list[Manifest], *publications: str) -> set[Right]:
+    """Return the rights that a life of an agent uses: it tells, publishes, and takes it all back."""
+    rights = granted(manifests, account, everywhere=True) | granted(manifests, account, everywhere=False)
+    place.api.allows = lambda done: (done[1], done[2], done[0]) in rights
+    place.api.put("ingresses", ingress("web"))
+    place.api.put("services", balanced("web", 80))
+    recorder = place.recorder()
+    for _ in range(2):
+        recorder.send(Announcement(ObjectReference("v1", "Node", "", "node1"), "DriftMended", "Mend", "a rule"))
+    for noun in publications:
+        publication = place.service_publication() if noun == "services" else None
+        node = place.node("node1", "203.0.113.1", publication=publication, group=noun)
+        for _ in range(2):
+            node.turn()
+            place.clock.now += 20
+        assert place.published(noun, "web") == ["203.0.113.1"]
+        node.stop(for_good=True)
+        assert place.published(noun, "web") == []
+    assert recorder.journal.out.getvalue() == ""
+    return {(group, noun, verb) for verb, group, noun in place.api.done}
 
 
 def granted(manifests: list[Manifest], account: str, *, everywhere: bool) -> set[Right]:
@@ -59,11 +105,11 @@ def all_roles() -> list[Manifest]:
     return [one for file in files for one in read(file) if one["kind"].endswith("Role")]
 
 
-@pytest.mark.parametrize("which", ["iptables", "with-ingress", "beside-kube-proxy"])
+@pytest.mark.parametrize("which", ["iptables", "ipvs", "with-ingress", "beside-kube-proxy"])
 def test_the_agent_for_services_may_read_what_it_reads(which: str) -> None:
     manifests = build(KUSTOMIZE / "overlays" / which)
 
-    assert granted(manifests, "rulegen", everywhere=True) == SERVICES_AND_NODE
+    assert granted(manifests, "rulegen", everywhere=True) == SERVICES_AND_NODE | EVENTS
     assert granted(manifests, "rulegen", everywhere=False) == set()
 
 
@@ -71,9 +117,29 @@ def test_the_agent_for_services_may_read_what_it_reads(which: str) -> None:
 def test_the_agent_for_ingresses_may_read_what_it_reads(which: str) -> None:
     manifests = build(KUSTOMIZE / "overlays" / which)
 
-    assert granted(manifests, "rulegen-ingress", everywhere=True) == INGRESSES_TOO
+    assert granted(manifests, "rulegen-ingress", everywhere=True) == INGRESSES_TOO | EVENTS | INGRESS_STATUS
     here = granted(manifests, "rulegen-ingress", everywhere=False)
-    assert here == BY_NAME | {("", noun, "get") for noun in ("secrets", "configmaps")}
+    assert here == BY_NAME | {("", noun, "get") for noun in ("secrets", "configmaps")} | LEASES
+
+
+def test_services_are_told_of_with_the_rights_that_there_are(place: Place) -> None:
+    assert written(place, "rulegen", build(KUSTOMIZE / "overlays/iptables")) == EVENTS
+
+
+def test_ingresses_are_published_with_the_rights_that_there_are(place: Place) -> None:
+    manifests = build(KUSTOMIZE / "overlays/ingress-only")
+
+    assert written(place, "rulegen-ingress", manifests, "ingresses") == EVENTS | LEASES | INGRESS_STATUS
+
+
+def test_services_are_published_with_the_rights_of_the_component(place: Place, tmp_path: Path) -> None:
+    folder = tmp_path / "with"
+    folder.mkdir()
+    manifests = with_component(folder, "service-status")
+
+    assert "--publish-service-status" in agents(manifests)["services"]["containers"][0]["args"]
+    assert written(place, "rulegen", manifests, "services") == EVENTS | LEASES | SERVICE_STATUS
+    assert granted(manifests, "rulegen", everywhere=False) == LEASES
 
 
 @pytest.mark.parametrize("which", OVERLAYS)
@@ -85,8 +151,10 @@ def test_secrets_of_all_namespaces_are_read_only_where_ingress_nginx_read_them(w
 
 
 @pytest.mark.parametrize("role", all_roles(), ids=lambda role: f"{role['kind']}-{role['metadata']['name']}")
-def test_a_role_has_no_wildcard_and_writes_nothing(role: Manifest) -> None:
+def test_a_role_has_no_wildcard_and_writes_little(role: Manifest) -> None:
     for rule in role["rules"]:
         assert set(rule) <= {"apiGroups", "resources", "verbs", "resourceNames"}
         assert not {"*"} & {*rule["apiGroups"], *rule["resources"], *rule["verbs"]}
-        assert set(rule["verbs"]) <= {"get", "list", "watch"}
+        groups = {(group, noun) for group in rule["apiGroups"] for noun in rule["resources"]}
+        is_written = groups & {(group, noun) for group, noun, _ in EVENTS | LEASES | INGRESS_STATUS | SERVICE_STATUS}
+        assert set(rule["verbs"]) <= {"get", "list", "watch"} or is_written == groups

@@ -61,6 +61,7 @@ def test_a_unit_is_kept_running_and_in_bounds(unit: Path) -> None:
     said = {key: values[-1] for key, values in settings(unit).items()}
 
     assert (said["Type"], said["Restart"], said["StartLimitIntervalSec"]) == ("notify", "always", "0")
+    assert int(said["WatchdogSec"]) >= 60  # not shorter than it takes /livez to say so
     assert said["ExecReload"] == "/bin/kill -HUP $MAINPID"
     assert said["After"].startswith("network-online.target")
     assert (said["NoNewPrivileges"], said["ProtectSystem"], said["ProtectHome"]) == ("yes", "strict", "yes")

@@ -193,8 +193,9 @@ class TestLists:
         api.fail("services", *[None, Fault.status(410, "too old")] * times)
         watch(page_size=2)
 
-        assert len(seen.of("Service")) == 1
-        assert seen.names("Service") == expected
+        told = seen.of("Service")  # the last 410 may be for the watch, and then there is one more list
+        assert told
+        assert all(sorted(one.object.metadata.name for one in listed.objects) == expected for listed in told)
 
     def test_a_page_that_is_too_large_is_asked_for_in_parts(self, api, watch, seen, monkeypatch):
         monkeypatch.setattr(apifollow, "MAX_PAGE", 2000)

@@ -88,3 +88,22 @@ def test_a_chain_value_compares_by_rules_and_not_by_comments():
     one, other = (ChainValue((Rule("-j X", comment),), Kind.EXACT) for comment in ("a", "b"))
     key = ChainKey(ChainName("nat", "KUBE-SVC-X"))
     assert diff({key: one}, {key: other}) == ()
+
+
+def test_without_comments_only_the_dispatch_tells_whose_a_chain_is():
+    chain = ChainName("nat", "KUBE-SVC-0001")
+    said = Fragment(
+        "shop/s1",
+        Family.IPV4,
+        {
+            chain: (Rule("-j KUBE-SEP-0001", "shop/s1 to 10.0.0.1:80"),),
+            ChainName("nat", "KUBE-SEP-0001"): (Rule("-j DNAT", "shop/s1"),),
+        },
+        blocks=(Block(SERVICES, (Rule("-d 10.0.0.1/32 -j KUBE-SVC-0001", "shop/s1 cluster IP"),)),),
+    )
+    for cut in (None, 1):
+        commits = lines([], [BASE, said], comments=False, chains_per_commit=cut)
+        told = "\n".join(line for commit in commits for line in commit)
+        assert "-A KUBE-SEP-0001 -j DNAT\n" in told
+        assert "-A KUBE-SVC-0001 -j KUBE-SEP-0001\n" in told
+        assert '-A KUBE-SERVICES -m comment --comment "shop/s1 cluster IP" -d 10.0.0.1/32 -j KUBE-SVC-0001\n' in told

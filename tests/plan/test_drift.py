@@ -166,3 +166,12 @@ def test_an_age_alone_changes_nothing(kernel):
     older = msgspec.structs.replace(TWO.services[BLOG].service.metadata, creation_timestamp="2020-01-01T00:00:00Z")
     service = msgspec.structs.replace(TWO.services[BLOG].service, metadata=older)
     assert plan(World(services={BLOG: replace(TWO.services[BLOG], service=service)}), kernel).is_empty
+
+
+def test_whose_leftovers_are_is_told_by_the_dispatch_where_chains_have_no_comments():
+    bare = Kernel()
+    part = plan(TWO, bare).iptables[Family.IPV4]
+    for restore in script(part.changes, part.desired, comments=False):
+        bare.restore(restore.text)
+    assert plan(TWO, bare).is_empty
+    assert {item.owner for item in plan(World(), bare).items if item.is_leftover} == {"demo/blog"}

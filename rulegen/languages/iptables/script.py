@@ -33,6 +33,10 @@ REWRITE_SHARE = 4
 """And only when more than one in this many of its rules would change."""
 
 
+LARGE = 1_000
+"""More chains of Services than this are written without comments, see `is_large`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Restore:
     """One call of `iptables-restore --noflush`.
@@ -46,8 +50,22 @@ class Restore:
     text: str
 
 
+def is_large(chains: int) -> bool:
+    """Whether a node with so many chains of Services has them written without comments; the dispatch keeps its own.
+
+    A comment is an extension that nf_tables calls for each packet and asks at each commit whether it fits: of 110,000
+    rules, those of 10,000 Services, a commit then takes 0.13 s instead of 0.19 s. kube-proxy does the same beyond
+    1,000 endpoints. Whose a chain is can still be told, by the comment of the rule that leads to it.
+    """
+    return chains > LARGE
+
+
 def script(
-    changes: Iterable[Change[Key, Value]], desired: Objects | None = None, *, chains_per_commit: int | None = None
+    changes: Iterable[Change[Key, Value]],
+    desired: Objects | None = None,
+    *,
+    chains_per_commit: int | None = None,
+    comments: bool = True,
 ) -> tuple[Restore, ...]:
     """Return the calls that make the changes of one family, in order; none for no changes.
 
@@ -55,14 +73,15 @@ def script(
         changes: As `rulegen.diff.diff` has them.
         desired: All desired objects, where they are known: a dispatch chain that changes much is then written anew.
         chains_per_commit: How many chains a commit of a large script holds; None for one commit, however large.
+        comments: Whether rules of exact chains have their comments, see `is_large`.
     """
     tables: dict[str, _Table] = {}
     for change in changes:
         table = change.key.name.table
-        tables.setdefault(table, _Table(table)).take(change)
+        tables.setdefault(table, _Table(table, comments)).take(change)
     for work in tables.values():
         work.choose_rewrites(desired or {})
-    nat = tables.pop("nat", _Table("nat"))
+    nat = tables.pop("nat", _Table("nat", comments))
     others = [tables[name] for name in sorted(tables)]
     grow = [_Commit(t.name, "chains and rules", t.grow()) for t in others]
     shrink = [_Commit(t.name, "leftovers", t.shrink()) for t in others]
@@ -71,7 +90,7 @@ def script(
         whole = _Commit("nat", "chains and dispatch", nat.whole())
         return tuple(_restores([[*grow, whole, *shrink]]))
     chunks = [
-        [_Commit("nat", f"{len(c)} chains", _chain_lines(c))]
+        [_Commit("nat", f"{len(c)} chains", _chain_lines(c, comments=comments))]
         for c in _cut(_users_last(nat.chains, nat.dispatched()), limit)
     ]
     switch = [_Commit("nat", "dispatch", nat.switch())]
@@ -96,6 +115,7 @@ class _Table:
     """The changes of one table, by what must be written for them.
 
     Attributes:
+        comments: Whether rules of exact chains have their comments.
         chains: Exact chains to write, with all their rules.
         created: Dispatch chains to create or write anew, with all their rules.
         added, removed: Single rules of dispatch and built-in chains.
@@ -104,6 +124,7 @@ class _Table:
     """
 
     name: str
+    comments: bool
     chains: Chains = field(default_factory=dict)
     created: dict[ChainName, list[tuple[Place, tuple[Rule, ...]]]] = field(default_factory=dict)
     added: list[tuple[ChainName, Place, tuple[Rule, ...]]] = field(default_factory=list)
@@ -198,7 +219,7 @@ class _Table:
         return [f":{name.chain} - [0:0]" for name in sorted(chains)]
 
     def _rules(self) -> Iterator[str]:
-        yield from _rule_lines(self.chains)
+        yield from _rule_lines(self.chains, comments=self.comments)
         yield from _created_lines(self.created)
         yield from self._additions()
 
@@ -222,9 +243,9 @@ class _Table:
         return (f"-X {name.chain}" for name in sorted(self.deleted))
 
 
-def _chain_lines(chains: Sequence[tuple[ChainName, tuple[Rule, ...]]]) -> list[str]:
+def _chain_lines(chains: Sequence[tuple[ChainName, tuple[Rule, ...]]], *, comments: bool) -> list[str]:
     declared = dict(chains)
-    return [*(f":{name.chain} - [0:0]" for name in sorted(declared)), *_rule_lines(declared)]
+    return [*(f":{name.chain} - [0:0]" for name in sorted(declared)), *_rule_lines(declared, comments=comments)]
 
 
 def _sweep_lines(chains: Sequence[tuple[ChainName, tuple[Rule, ...]]]) -> list[str]:
@@ -232,9 +253,9 @@ def _sweep_lines(chains: Sequence[tuple[ChainName, tuple[Rule, ...]]]) -> list[s
     return [*(f":{name} - [0:0]" for name in names), *(f"-X {name}" for name in names)]
 
 
-def _rule_lines(chains: Mapping[ChainName, tuple[Rule, ...]]) -> Iterator[str]:
+def _rule_lines(chains: Mapping[ChainName, tuple[Rule, ...]], *, comments: bool) -> Iterator[str]:
     for name in sorted(chains):
-        yield from (f"-A {name.chain} {rule.line}".rstrip() for rule in chains[name])
+        yield from (f"-A {name.chain} {rule.line if comments else rule.spec}".rstrip() for rule in chains[name])
 
 
 def _created_lines(created: Mapping[ChainName, Sequence[tuple[Place, tuple[Rule, ...]]]]) -> Iterator[str]:

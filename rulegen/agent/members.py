@@ -1,0 +1,294 @@
+"""The nodes that serve the same, each known by a Lease that it renews, and the one among them that writes for all.
+
+A Lease (coordination.k8s.io/v1) is a heartbeat: whoever has not renewed its own for as long as it said is gone. Clocks
+of nodes differ, so that is measured by our own clock, from when we saw it change. The Lease of a node belongs to the
+Node, and goes with it.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import math
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from rulegen.agent.recorder import micro_time
+from rulegen.host.apilink import TroubleError
+from rulegen.host.apiobjects import LEASES
+from rulegen.kube.wording import is_label_value, is_subdomain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from rulegen.host.apiobjects import ApiObjects
+
+ADDRESSES: Final = "rulegen.io/addresses"
+"""Annotation of a node's Lease: what it can be reached by, with commas between."""
+GROUP: Final = "rulegen.io/publishes"
+"""Label of a node's Lease: what it serves."""
+PORTS: Final = "rulegen.io/ports"
+"""Annotation of a node's Lease: the ports that its own programs listen on, as `TCP/22,UDP/53`."""
+MOST_PORTS: Final = 1000
+"""Of one node that are told."""
+LONGEST_LEASE_S: Final = 3600
+SKEW_S: Final = 60.0
+"""By how much clocks of nodes may differ, where only the time that is written tells whether a Lease is alive."""
+MOST_ADDRESSES: Final = 32
+"""Of one node; more are not believed."""
+LONGEST_NAME: Final = 180
+
+Port = tuple[str, int]
+"""Protocol and number."""
+
+_PORT: Final = re.compile(r"(TCP|UDP|SCTP)/([0-9]{1,5})\Z")
+_MICRO_TIME: Final = re.compile(r"(\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2})(?:\.\d{1,9})?(?:Z|\+00:00)\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Rhythm:
+    """When Leases are renewed, in seconds.
+
+    Attributes:
+        lease_s: How long a Lease holds.
+        renew_s: How long after the last time it is renewed.
+    """
+
+    lease_s: float = 30.0
+    renew_s: float = 10.0
+
+
+@dataclass(slots=True)
+class _Seen:
+    """A Lease of somebody else, as it was when we first saw it so."""
+
+    version: str
+    at: float
+    is_believed: bool
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
+
+
+@dataclass(slots=True)
+class Members:
+    """Who serves what this node serves, and who leads.
+
+    Attributes:
+        namespace: Where the Leases are.
+        group: What is served: a word of its own for each class of Ingresses.
+        node: This node's name.
+        node_uid: Its UID, once known.
+        ports: Returns the ports that programs of this node listen on, where those matter.
+        taken: Those of all nodes, as they were last told.
+    """
+
+    objects: ApiObjects
+    namespace: str
+    group: str
+    node: str
+    clock: Callable[[], float]
+    node_uid: str = ""
+    ports: Callable[[], frozenset[Port]] = frozenset
+    taken: frozenset[Port] = frozenset()
+    rhythm: Rhythm = field(default_factory=Rhythm)
+    now: Callable[[], dt.datetime] = _now
+    _seen: dict[str, _Seen] = field(default_factory=dict)
+    _told: tuple[str, ...] | None = None
+    _told_at: float = 0.0
+    _leads_until: float = 0.0
+    _lead_at: float = -math.inf
+    _own: dict[str, Any] | None = None
+    _listed_at: float | None = None
+
+    @property
+    def leader_lease(self) -> str:
+        """The name of the Lease that its holder leads by."""
+        return f"rulegen-{_part(self.group)}.leader"
+
+    @property
+    def own_lease(self) -> str:
+        """The name of this node's Lease."""
+        return f"rulegen-{_part(self.group)}.node.{_part(self.node)}"
+
+    @property
+    def is_leading(self) -> bool:
+        """Whether nobody else may lead now."""
+        return self.clock() < self._leads_until
+
+    def join(self, addresses: tuple[str, ...]) -> None:
+        """Tell that this node serves, and by which addresses; again when it is time to.
+
+        Raises:
+            TroubleError: It cannot be told.
+        """
+        at = self.clock()
+        if self._told == addresses and at - self._told_at < self.rhythm.renew_s:
+            return
+        self._heartbeat(self.node, addresses, round(self.rhythm.lease_s))
+        self._told, self._told_at = addresses, at
+
+    def leave(self) -> None:
+        """Tell that this node serves no longer.
+
+        Raises:
+            TroubleError: It cannot be told; it is believed when the Lease is over.
+        """
+        if self._told is not None:
+            self._heartbeat("", (), 1)
+            self._told = None
+
+    def alive(self) -> dict[str, tuple[str, ...]]:
+        """Return the addresses of all nodes that serve, by the nodes' names.
+
+        Raises:
+            TroubleError: They cannot be read.
+        """
+        leases = self.objects.list(LEASES, self.namespace, f"{GROUP}={_part(self.group)}")
+        self._forgive_absence()
+        found, names, taken = {}, set(), set(self.ports())
+        for lease in leases:
+            name, holder = _text(lease, "metadata", "name"), _text(lease, "spec", "holderIdentity")
+            names.add(name)
+            if self._is_alive(lease) and is_subdomain(holder):
+                told = _text(lease, "metadata", "annotations", ADDRESSES).split(",")
+                found[holder] = tuple(one for one in told if one)[:MOST_ADDRESSES]
+                taken.update(_ports(_text(lease, "metadata", "annotations", PORTS)))
+        self.taken = frozenset(taken)
+        self._seen = {name: seen for name, seen in self._seen.items() if name in names or name == self.leader_lease}
+        return dict(sorted(found.items()))
+
+    def _forgive_absence(self) -> None:
+        """Count anew from now where nobody could be heard for long: they could not renew their Leases either."""
+        at, before = self.clock(), self._listed_at
+        self._listed_at = at
+        if before is not None and at - before > 2 * self.rhythm.renew_s:
+            for seen in self._seen.values():
+                seen.at = max(seen.at, at - self.rhythm.renew_s)
+
+    def lead(self) -> bool:
+        """Try to lead, or to go on leading; return whether this node does.
+
+        Raises:
+            TroubleError: Nobody can tell; who leads already does so until its Lease is over.
+        """
+        at = self.clock()
+        if at - self._lead_at < self.rhythm.renew_s:
+            return self.is_leading
+        lease = self.objects.read(LEASES, self.namespace, self.leader_lease)
+        holder = _text(lease, "spec", "holderIdentity") if lease else ""
+        if lease and holder and holder != self.node and self._is_alive(lease):
+            self._leads_until, self._lead_at = 0.0, at
+            return False
+        spec = self._spec(lease, self.node, round(self.rhythm.lease_s))
+        try:
+            self._keep(self.leader_lease, lease, spec, {})
+        except TroubleError as error:
+            if error.status != 409:
+                raise
+            self._leads_until, self._lead_at = 0.0, at  # somebody else was faster
+            return False
+        # Measured from before the request, and not to the very end: others count from when they see it.
+        self._lead_at, self._leads_until = at, at + self.rhythm.lease_s * 0.8
+        return True
+
+    def resign(self) -> None:
+        """Lead no longer, so that another can at once.
+
+        Raises:
+            TroubleError: It cannot be told.
+        """
+        if not self._leads_until:
+            return
+        self._leads_until = 0.0
+        lease = self.objects.read(LEASES, self.namespace, self.leader_lease)
+        if lease and _text(lease, "spec", "holderIdentity") == self.node:
+            self._keep(self.leader_lease, lease, self._spec(lease, "", 1), {})
+
+    def _heartbeat(self, holder: str, addresses: tuple[str, ...], lease_s: int) -> None:
+        more: dict[str, Any] = {"annotations": {ADDRESSES: ",".join(addresses)}}
+        if ports := sorted(self.ports())[:MOST_PORTS]:
+            more["annotations"][PORTS] = ",".join(f"{protocol}/{number}" for protocol, number in ports)
+        more["labels"] = {"app.kubernetes.io/name": "rulegen", GROUP: _part(self.group)}
+        if self.node_uid:
+            owner = {"apiVersion": "v1", "kind": "Node", "name": self.node, "uid": self.node_uid}
+            more["ownerReferences"] = [owner]
+        try:
+            self._beat(self._own, holder, lease_s, more)
+        except TroubleError as error:
+            if self._own is None or error.status not in {404, 409}:
+                raise
+            self._beat(None, holder, lease_s, more)  # somebody else wrote it, or took it away
+
+    def _beat(self, known: dict[str, Any] | None, holder: str, lease_s: int, more: Mapping[str, Any]) -> None:
+        lease = known or self.objects.read(LEASES, self.namespace, self.own_lease)
+        self._own = self._keep(self.own_lease, lease, self._spec(lease, holder, lease_s), more)
+
+    def _spec(self, lease: Mapping[str, Any] | None, holder: str, lease_s: int) -> dict[str, Any]:
+        now = micro_time(self.now())
+        old = lease.get("spec", {}) if lease else {}
+        changes = old.get("holderIdentity", "") != holder
+        transitions = old.get("leaseTransitions", 0)
+        return {
+            "holderIdentity": holder,
+            "leaseDurationSeconds": lease_s,
+            "acquireTime": now if changes else old.get("acquireTime", now),
+            "renewTime": now,
+            "leaseTransitions": transitions + (changes and bool(lease)) if isinstance(transitions, int) else 0,
+        }
+
+    def _keep(
+        self, name: str, lease: Mapping[str, Any] | None, spec: dict[str, Any], more: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        document: dict[str, Any] = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "spec": spec}
+        if lease is None:
+            document["metadata"] = {"name": name, "namespace": self.namespace, **more}
+            return self.objects.create(LEASES, self.namespace, document)
+        document["metadata"] = {**lease["metadata"], **more}
+        return self.objects.update(LEASES, self.namespace, name, document)
+
+    def _is_alive(self, lease: Mapping[str, Any]) -> bool:
+        """Whether a Lease is held: it was renewed, as seen from here, within the time that it says."""
+        spec = lease.get("spec", {})
+        duration = spec.get("leaseDurationSeconds")
+        if not isinstance(duration, int) or not _text(lease, "spec", "holderIdentity"):
+            return False
+        duration = min(max(duration, 1), LONGEST_LEASE_S)
+        name, version = _text(lease, "metadata", "name"), _text(lease, "metadata", "resourceVersion")
+        seen = self._seen.get(name)
+        if seen is None or seen.version != version:
+            # What was never seen to change may be what a node left behind long ago: the time that it says decides.
+            is_believed = seen is not None or self._is_recent(_text(lease, "spec", "renewTime"), duration)
+            seen = self._seen[name] = _Seen(version, self.clock(), is_believed)
+        return seen.is_believed and self.clock() - seen.at < duration
+
+    def _is_recent(self, renewed: str, duration: float) -> bool:
+        told = _MICRO_TIME.match(renewed)
+        if told is None:
+            return False
+        try:
+            when = dt.datetime.fromisoformat(f"{told[1]}+00:00")
+        except ValueError:
+            return False
+        return (self.now() - when).total_seconds() < duration + SKEW_S
+
+
+def _text(one: Any, *path: str) -> str:
+    """Return a text of a document; empty where there is none."""
+    for key in path:
+        one = one.get(key) if isinstance(one, dict) else None
+    return one if isinstance(one, str) else ""
+
+
+def _ports(text: str) -> Iterator[Port]:
+    for one in text.split(",")[:MOST_PORTS]:
+        if (told := _PORT.match(one)) is not None:
+            yield told[1], int(told[2])
+
+
+def _part(text: str) -> str:
+    """Return a text as a part of a name and the value of a label: as it is, or a digest where it cannot be."""
+    is_fine = is_subdomain(text) and is_label_value(text)
+    return text if is_fine and len(text) <= LONGEST_NAME else hashlib.sha256(text.encode()).hexdigest()[:20]

@@ -1,0 +1,330 @@
+"""Events: what a user must know, told about the object that it concerns (events.k8s.io/v1), where kubectl shows it.
+
+Telling costs the caller nothing and never fails: events are sent by a thread of its own. The same again within some
+minutes is counted in the event that is there (a series), an object gets a few at once and then one every five minutes,
+and what cannot be sent is dropped and counted. What every node finds out has one name, so that the first that tells it
+has told it for all.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import queue
+import threading
+from collections import OrderedDict
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from rulegen.host.apilink import TroubleError
+from rulegen.host.apiobjects import EVENTS
+from rulegen.kube.wording import is_label, is_subdomain, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rulegen.agent.journal import Journal
+    from rulegen.agent.state import AgentState
+    from rulegen.host.apiobjects import ApiObjects
+
+CONTROLLER: Final = "rulegen.io/agent"
+NODE_NAMESPACE: Final = "default"
+"""Where events are kept about objects that have no namespace."""
+LONGEST_NOTE: Final = 1024
+LONGEST_INSTANCE: Final = 128
+LONGEST_NAME: Final = 230
+"""Of an object's name in an event's, which has a few characters more and 253 at the most."""
+WAITING: Final = 5000
+"""Events that wait to be sent, at the most."""
+BURST: Final = 25
+"""Events about one object that are sent at once."""
+REFILL_S: Final = 300.0
+"""And then one in this time."""
+RATE_S: Final = 0.1
+"""The time between two requests."""
+SERIES_S: Final = 360.0
+"""How long after the last one the same is still of one series."""
+PATCH_S: Final = 60.0
+"""The least time between two updates of a series."""
+KEPT: Final = 4096
+"""Series and objects that are remembered."""
+TRIES: Final = 6
+FIRST_PAUSE_S: Final = 1.0
+SILENCE_S: Final = 600.0
+"""How long no event is sent after it was forbidden."""
+END_S: Final = 2.0
+
+
+class ObjectReference(NamedTuple):
+    """What an event is about.
+
+    Attributes:
+        api_version: As `v1`.
+        namespace: Empty for a kind that has none.
+        uid: By which kubectl finds the events of an object.
+    """
+
+    api_version: str
+    kind: str
+    namespace: str
+    name: str
+    uid: str = ""
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether it can be the name of an object; nothing else is sent to a server."""
+        return is_subdomain(self.name) and (not self.namespace or is_label(self.namespace))
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """One thing that a user must know.
+
+    Attributes:
+        reason: In one word, as `DriftMended`.
+        action: What was done, or was not, as `Mend`.
+        note: For people; whatever it holds, it is made harmless and cut.
+        is_warning: Whether somebody should look at it.
+        is_shared: Whether every node finds out the same.
+    """
+
+    about: ObjectReference
+    reason: str
+    action: str
+    note: str
+    is_warning: bool = True
+    is_shared: bool = False
+
+
+def to_nobody(_: Announcement) -> None:
+    """Tell nobody."""
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
+
+
+def micro_time(when: dt.datetime) -> str:
+    """Return a time as the API's MicroTime has it."""
+    return when.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+_Key = tuple[ObjectReference, str, str, bool, str]
+
+
+@dataclass(slots=True)
+class _Series:
+    """An event that was sent, and how often the same came since."""
+
+    namespace: str
+    name: str
+    last: dt.datetime
+    last_at: float
+    patched_at: float = 0.0
+    count: int = 1
+    told: int = 1
+
+
+@dataclass(slots=True)
+class _Bucket:
+    """How many events about one object may be sent."""
+
+    tokens: float
+    at: float
+
+
+@dataclass(slots=True)
+class Recorder:
+    """Sends events, from a thread of its own.
+
+    Attributes:
+        instance: Who tells: the node.
+        rate_s: The time between two requests.
+    """
+
+    objects: ApiObjects
+    instance: str
+    state: AgentState
+    journal: Journal
+    clock: Callable[[], float]
+    now: Callable[[], dt.datetime] = _now
+    rate_s: float = RATE_S
+    _waiting: queue.Queue[Announcement | None] = field(default_factory=lambda: queue.Queue(WAITING))
+    _series: OrderedDict[_Key, _Series] = field(default_factory=OrderedDict)
+    _buckets: OrderedDict[ObjectReference, _Bucket] = field(default_factory=OrderedDict)
+    _ended: threading.Event = field(default_factory=threading.Event)
+    _silent_until: float = 0.0
+    _thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin to send."""
+        self._thread = threading.Thread(target=self._run, name="events", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Send what waits, if that goes quickly, and end."""
+        self._ended.set()
+        with suppress(queue.Full):  # then it looks whether this is the end after each one
+            self._waiting.put_nowait(None)
+        if self._thread is not None:
+            self._thread.join(2 * END_S)
+
+    def tell(self, announcement: Announcement) -> None:
+        """Have an event sent, some time; never waits, never fails."""
+        try:
+            self._waiting.put_nowait(announcement)
+        except queue.Full:
+            self.state.count("events", "dropped")
+
+    def _run(self) -> None:
+        until: float | None = None
+        while True:
+            if self._ended.is_set():
+                until = self.clock() + END_S if until is None else until
+                if self._waiting.empty() or self.clock() > until:
+                    break
+            try:
+                announcement = self._waiting.get(timeout=PATCH_S)
+            except queue.Empty:
+                self.settle()
+                continue
+            if announcement is not None:
+                self.send(announcement)
+        self.settle(at_end=True)
+
+    def send(self, announcement: Announcement) -> None:
+        """Send one event, or count it in the series that it belongs to."""
+        if not announcement.about.is_sound:
+            return
+        note = _note(announcement.note)
+        key = (
+            announcement.about,
+            announcement.reason,
+            announcement.action,
+            announcement.is_warning,
+            note if announcement.is_shared else "",
+        )
+        at = self.clock()
+        known = self._series.get(key)
+        if known is not None and at - known.last_at < SERIES_S:
+            if not announcement.is_shared:
+                known.count += 1
+                known.last, known.last_at = self.now(), at
+                if known.told == 1 or at - known.patched_at >= PATCH_S:
+                    self._patch(key, known)
+            return
+        if not self._may_tell(announcement.about, at):
+            self.state.count("events", "dropped")
+            return
+        self._create(key, announcement, note)
+
+    def settle(self, *, at_end: bool = False) -> None:
+        """Tell the last counts of series that are over."""
+        at = self.clock()
+        for key, one in list(self._series.items()):
+            is_over = at_end or at - one.last_at >= SERIES_S
+            if one.count > one.told and (is_over or at - one.patched_at >= PATCH_S):
+                self._patch(key, one)
+            if is_over:
+                self._series.pop(key, None)
+
+    def _may_tell(self, about: ObjectReference, at: float) -> bool:
+        """Take a token of an object's bucket, if there is one."""
+        bucket = self._buckets.pop(about, None) or _Bucket(BURST, at)
+        bucket.tokens = min(bucket.tokens + (at - bucket.at) / REFILL_S, BURST)
+        bucket.at = at
+        self._buckets[about] = bucket
+        while len(self._buckets) > KEPT:
+            self._buckets.popitem(last=False)
+        if bucket.tokens < 1:
+            return False
+        bucket.tokens -= 1
+        return True
+
+    def _create(self, key: _Key, announcement: Announcement, note: str) -> None:
+        when = self.now()
+        about = announcement.about
+        namespace = about.namespace or NODE_NAMESPACE
+        name = _event_name(announcement, note, when)
+        regarding = {"apiVersion": about.api_version, "kind": about.kind, "name": about.name}
+        regarding |= {"namespace": about.namespace} if about.namespace else {}
+        regarding |= {"uid": about.uid} if about.uid else {}
+        document = {
+            "apiVersion": "events.k8s.io/v1",
+            "kind": "Event",
+            "metadata": {"namespace": namespace, "name": name},
+            "eventTime": micro_time(when),
+            "reportingController": CONTROLLER,
+            "reportingInstance": self.instance[:LONGEST_INSTANCE],
+            "action": announcement.action,
+            "reason": announcement.reason,
+            "regarding": regarding,
+            "note": note,
+            "type": "Warning" if announcement.is_warning else "Normal",
+        }
+        if self._try(lambda: self.objects.create(EVENTS, namespace, document), announcement.reason, fine=409):
+            self._series[key] = _Series(namespace, name, when, self.clock())
+            self._series.move_to_end(key)
+            while len(self._series) > KEPT:
+                self._series.popitem(last=False)
+            self.state.count("events", "sent")
+
+    def _patch(self, key: _Key, one: _Series) -> None:
+        """Tell how often the same came by now; where the event is there no longer, the next one is a new one."""
+        series = {"count": one.count, "lastObservedTime": micro_time(one.last)}
+        one.patched_at = self.clock()
+
+        def send() -> None:
+            self.objects.patch(EVENTS, one.namespace, one.name, {"series": series})
+
+        if self._try(send, key[1]):
+            one.told = one.count
+            self.state.count("events", "counted")
+        else:
+            self._series.pop(key, None)
+
+    def _try(self, send: Callable[[], Any], reason: str, *, fine: int = 0) -> bool:
+        """Send a request, several times if need be; return whether the server has it."""
+        pause = FIRST_PAUSE_S
+        for remaining in range(TRIES - 1, -1, -1):
+            if self.clock() < self._silent_until:
+                break
+            self._ended.wait(self.rate_s)
+            try:
+                send()
+            except TroubleError as error:
+                if error.status and error.status == fine:
+                    return True
+                if error.status == 403:
+                    self._silent_until = self.clock() + SILENCE_S
+                    self.journal.warning("events may not be written", error=error.message, hint=error.hint)
+                    break
+                passes = error.status in {0, 401, 429} or error.status >= 500
+                if not passes or not remaining or self._ended.is_set():
+                    self.journal.debug("event not sent", reason=reason, error=error.message)
+                    break
+                self._ended.wait(max(pause, min(error.retry_after, 30.0)))
+                pause *= 2
+            else:
+                return True
+        self.state.count("events", "failed")
+        return False
+
+
+def _note(text: str) -> str:
+    """Return a text that prints, in as many bytes as a note may have."""
+    encoded = printable(text, LONGEST_NOTE).encode("utf-8", "backslashreplace")
+    if len(encoded) <= LONGEST_NOTE:
+        return encoded.decode()
+    return encoded[: LONGEST_NOTE - 3].decode("utf-8", "ignore") + "…"
+
+
+def _event_name(announcement: Announcement, note: str, when: dt.datetime) -> str:
+    """Return a name of its own for each event; for what all nodes find out, the same one on each of them."""
+    if announcement.is_shared:
+        told = f"{announcement.about.uid}\0{announcement.reason}\0{announcement.action}\0{note}"
+        end = hashlib.sha256(told.encode()).hexdigest()[:16]
+    else:
+        end = f"{int(when.timestamp() * 1e6):x}{hashlib.sha256(announcement.reason.encode()).hexdigest()[:4]}"
+    return f"{announcement.about.name[:LONGEST_NAME].rstrip('.-')}.{end}"

@@ -1,0 +1,132 @@
+"""Single objects of an API server, read and written one by one: events, leases, and the status of others' objects.
+
+Everything that rulegen ever writes to an API server goes through here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from urllib.parse import quote
+
+import msgspec
+
+from rulegen.host.apilink import TroubleError
+
+if TYPE_CHECKING:
+    from rulegen.host.apilink import Link
+
+JSON: Final = "application/json"
+MERGE_PATCH: Final = "application/merge-patch+json"
+"""RFC 7396: what is null goes, a list is replaced as a whole."""
+STRATEGIC_PATCH: Final = "application/strategic-merge-patch+json"
+"""The API's own: a list of conditions is joined by their type, so that those of others stay."""
+
+_NAMESPACE_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+class Resource(NamedTuple):
+    """A kind of object as a URL and a role name it.
+
+    Attributes:
+        group: Empty for the core group.
+        noun: In the plural.
+    """
+
+    group: str
+    noun: str
+
+    def path(self, namespace: str, name: str = "", sub: str = "") -> str:
+        """Return the path of a collection in a namespace, of an object, or of a subresource of it."""
+        root = f"/apis/{self.group}/v1" if self.group else "/api/v1"
+        parts = [root, "namespaces", quote(namespace, safe=""), self.noun]
+        return "/".join([*parts, *(quote(part, safe="") for part in (name, sub) if part)])
+
+
+EVENTS: Final = Resource("events.k8s.io", "events")
+LEASES: Final = Resource("coordination.k8s.io", "leases")
+INGRESSES: Final = Resource("networking.k8s.io", "ingresses")
+SERVICES: Final = Resource("", "services")
+
+
+class ApiObjects:
+    """Reads and writes objects over a link, for any number of threads."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    def read(self, resource: Resource, namespace: str, name: str) -> dict[str, Any] | None:
+        """Return an object; None where there is none.
+
+        Raises:
+            TroubleError: It cannot be read.
+        """
+        try:
+            return _decoded(self._link.fetch(resource.path(namespace, name), doing=f"get {resource.noun}"))
+        except TroubleError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def list(self, resource: Resource, namespace: str, labels: str) -> list[dict[str, Any]]:
+        """Return the objects of a namespace that a label selector selects: a few hundred at the most.
+
+        Raises:
+            TroubleError: They cannot be read.
+        """
+        parameters = {"labelSelector": labels}
+        raw = self._link.fetch(resource.path(namespace), parameters, doing=f"list {resource.noun}")
+        items = _decoded(raw).get("items") or []  # Go prints an empty list as null now and then
+        return [one for one in items if isinstance(one, dict)] if isinstance(items, list) else []
+
+    def create(self, resource: Resource, namespace: str, document: object) -> dict[str, Any]:
+        """Create an object, and return it as the server keeps it.
+
+        Raises:
+            TroubleError: It was not created; 409 where there is one of its name.
+        """
+        path, doing = resource.path(namespace), f"create {resource.noun}"
+        return _decoded(self._link.send("POST", path, document, kind=JSON, doing=doing))
+
+    def update(self, resource: Resource, namespace: str, name: str, document: object) -> dict[str, Any]:
+        """Put an object in the place of the one whose resourceVersion it has, and return it as the server keeps it.
+
+        Raises:
+            TroubleError: It was not updated; 409 where somebody else did meanwhile.
+        """
+        path, doing = resource.path(namespace, name), f"update {resource.noun}"
+        return _decoded(self._link.send("PUT", path, document, kind=JSON, doing=doing))
+
+    def patch(
+        self, resource: Resource, namespace: str, name: str, document: object, *, kind: str = MERGE_PATCH, sub: str = ""
+    ) -> None:
+        """Change some fields of an object, or of a subresource of it.
+
+        Raises:
+            TroubleError: It was not changed.
+        """
+        noun = f"{resource.noun}/{sub}" if sub else resource.noun
+        self._link.send("PATCH", resource.path(namespace, name, sub), document, kind=kind, doing=f"patch {noun}")
+
+
+def pod_namespace() -> str:
+    """Return the namespace of the Pod that this runs in; empty outside of one."""
+    try:
+        return _NAMESPACE_FILE.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _decoded(raw: bytes) -> dict[str, Any]:
+    """Return what an answer holds.
+
+    Raises:
+        TroubleError: It is no object.
+    """
+    try:
+        found = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise TroubleError(f"the API server's answer is no JSON: {error}", "garbage") from error
+    if not isinstance(found, dict):
+        raise TroubleError("the API server's answer is no object", "garbage")
+    return found

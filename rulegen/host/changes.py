@@ -1,0 +1,68 @@
+"""Files that are looked at again and again: what they hold counts, not who put it there or how.
+
+So a file that is written in place, one that another is renamed over, and one behind links that are moved, as a
+ConfigMap in a Pod is, are all the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+PERIOD_S: Final = 2.0
+
+
+class FileChanges:
+    """Calls when what files hold has changed, from a thread of its own."""
+
+    def __init__(self, paths: Iterable[str], changed: Callable[[], None], *, period_s: float = PERIOD_S) -> None:
+        """Take note of what they hold now.
+
+        Args:
+            paths: Of files, or of folders, whose own files are meant.
+            changed: Called when they hold something else. A file that is gone, as it is for a moment while links move,
+                has not changed: it has when it is there again.
+            period_s: How often to look.
+        """
+        self._paths = tuple(Path(path) for path in paths)
+        self._changed = changed
+        self._period_s = period_s
+        self._known = self._digest()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="files", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look, where there is anything to look at."""
+        if self._paths:
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Look no more. May be called by `changed`."""
+        self._ended.set()
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._ended.wait(self._period_s):
+            found = self._digest()
+            if found is not None and found != self._known:
+                self._known = found
+                self._changed()
+
+    def _digest(self) -> bytes | None:
+        """Return a digest of what all of them hold; None where one cannot be read."""
+        whole = hashlib.sha256()
+        try:
+            for path in self._paths:
+                for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+                    if file.is_file() or file == path:
+                        whole.update(f"{file}\0".encode("utf-8", "surrogateescape"))
+                        whole.update(hashlib.sha256(file.read_bytes()).digest())
+        except OSError:
+            return None
+        return whole.digest()

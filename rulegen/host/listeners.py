@@ -1,0 +1,39 @@
+"""Ports of this network namespace that programs listen on, beyond the loopback."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_LISTENING: Final = "0A"
+_UNCONNECTED: Final = "07"
+_FIRST_EPHEMERAL: Final = 32768
+"""UDP ports from here on are those that clients are given, mostly: nobody listens there."""
+_LOOPBACK: Final = {8: "7F", 32: "00000000000000000000000001000000"}
+"""How the kernel's spelling of 127.0.0.0/8 (its first byte is the last one) and of ::1 ends, by its length."""
+
+
+def listening_ports() -> frozenset[tuple[str, int]]:
+    """Return protocol and number of each port that a program of this host can be reached at from outside."""
+    return frozenset(_read("tcp", "TCP", _LISTENING)) | {
+        (protocol, port) for protocol, port in _read("udp", "UDP", _UNCONNECTED) if port < _FIRST_EPHEMERAL
+    }
+
+
+def _read(name: str, protocol: str, state: str) -> Iterator[tuple[str, int]]:
+    for suffix in ("", "6"):
+        path = Path(f"/proc/thread-self/net/{name}{suffix}")
+        if not path.exists():
+            continue
+        with path.open(encoding="ascii") as table:
+            next(table, "")
+            for line in table:
+                fields = line.split()
+                address, _, port = fields[1].rpartition(":")
+                if fields[3] == state and not address.endswith(_LOOPBACK[len(address)]):
+                    yield protocol, int(port, 16)
+                elif fields[3] != _LISTENING and protocol == "TCP":
+                    break  # the kernel tells listeners first, and there may be very many others

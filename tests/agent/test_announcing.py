@@ -1,0 +1,224 @@
+"""What the loop has users told, and what it shows: events about what went wrong, views of what is wanted."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from rulegen.agent.recorder import Announcement
+from rulegen.agent.views import PATHS, views
+from rulegen.errors import Fault, Rejected
+from rulegen.kube import objects as k
+from rulegen.kube.events import Changed, Gone, Listed
+from rulegen.kube.world import ObjectName
+from rulegen.net import Family
+from tests.agent.stage import NODE, Stage, changed, endpoints, listed, node, service
+
+WEB = ObjectName("demo", "web")
+FAULTY = Rejected("Service demo/web", "test", (Fault("spec.ports", "none"),), "uid-1")
+
+
+class Told(list[Announcement]):
+    def reasons(self) -> list[str]:
+        return [one.reason for one in self]
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+@pytest.fixture
+def stage(told) -> Stage:
+    found = Stage(tell=told.append)
+    found.at(0, listed(k.Node, node()), listed(k.Service, service("web")), listed(k.EndpointSlice, endpoints("web", 1)))
+    return found
+
+
+def flush(stage: Stage) -> None:
+    for rules in stage.writer.kernels[Family.IPV4].tables["nat"].values():
+        rules.clear()
+
+
+class TestEvents:
+    def test_all_is_well_and_nobody_is_told_anything(self, stage, told):
+        stage.run(200)
+        assert told == []
+
+    def test_drift_is_told_about_the_node_with_what_was_changed(self, stage, told):
+        stage.at(40, lambda: flush(stage))
+        stage.run(80)
+        assert set(told.reasons()) == {"DriftMended"}
+        assert {(one.about.kind, one.about.name) for one in told} == {("Node", NODE)}
+        assert any("was taken away" in one.note for one in told)
+
+    def test_drift_that_is_only_reported_is_told_too(self, told):
+        stage = Stage(tell=told.append, mends=False)
+        stage.at(0, listed(k.Node, node()), listed(k.Service, service("web")))
+        stage.run(10)
+        assert set(told.reasons()) == {"DriftFound"}
+
+    def test_an_object_with_faults_is_told_once_about_itself(self, stage, told):
+        stage.at(5, Changed(k.Service, FAULTY, WEB), changed(service("other", 2)))
+        stage.at(50, Changed(k.Service, FAULTY, WEB))
+        stage.run(100)
+        (one,) = told
+        assert one.about == ("v1", "Service", "demo", "web", "uid-1")
+        assert (one.reason, one.is_shared, one.note) == ("Rejected", True, "not served: spec.ports: none")
+        assert [line for line in stage.log if "skipped" in line] != []
+
+    def test_one_that_was_mended_and_breaks_again_is_told_again(self, stage, told):
+        stage.at(5, Changed(k.Service, FAULTY, WEB))
+        stage.at(50, changed(service("web")))
+        stage.at(100, Changed(k.Service, FAULTY, WEB))
+        stage.run(150)
+        assert told.reasons() == ["Rejected", "Rejected"]
+        assert any("no longer skipped" in line for line in stage.log)
+
+    def test_one_in_a_list_is_told_as_well(self, stage, told):
+        stage.at(5, Listed(k.Service, (FAULTY,)))
+        stage.run(50)
+        assert told.reasons() == ["Rejected"]
+
+    def test_syncs_that_fail_are_told(self, stage, told):
+        stage.writer.failures.extend(["lost", "half"])
+        stage.run(60)
+        assert set(told.reasons()) == {"FailedToSync"}
+        assert stage.is_right()
+        assert stage.state.counters["restore_failures", ""] == 2
+
+    def test_a_parameter_that_may_not_be_set_is_told(self, stage, told):
+        stage.at(5, lambda: stage.loop.tell_refused("net.ipv4.x", "sysctl net.ipv4.x = 1: read-only"))
+        stage.run(10)
+        assert told.reasons() == ["ParameterNotSet"]
+
+    def test_a_node_is_known_by_its_uid_or_else_by_its_name(self, stage):
+        stage.run(1)
+        assert stage.loop.reference().uid == NODE
+        metadata = k.ObjectMeta(name=NODE, uid="uid-9")
+        stage.loop.take(changed(k.Node(metadata=metadata)))
+        assert stage.loop.reference().uid == "uid-9"
+        stage.loop.take(Gone(k.Node, ObjectName("", NODE)))
+        assert stage.loop.reference().uid == NODE
+
+
+def test_it_is_ready_once_however_often_it_begins_anew(stage):
+    stage.writer.failures.append("lost")
+    stage.at(20, changed(node("zone-b")))
+    stage.at(40, changed(node("zone-c")))
+    stage.run(60)
+    assert len(stage.ready) == 1
+
+
+class TestCounts:
+    def test_changes_are_counted_by_kind(self, stage):
+        stage.at(5, changed(service("b", 2)), changed(endpoints("b", 2)), changed(endpoints("b", 3)))
+        stage.at(6, changed(endpoints("b", 3)))  # the same again is no change
+        stage.run(20)
+        assert stage.state.counters["service_changes", ""] == 2
+        assert stage.state.counters["endpoint_changes", ""] == 3
+        assert not stage.state.pending
+
+    @pytest.mark.parametrize("text", ["2999-01-01T00:00:00.123456789Z", "2999-01-01T00:00:00Z"])
+    def test_the_time_of_a_change_is_read(self, stage, text):
+        told = endpoints("web", 7)
+        metadata = k.ObjectMeta(
+            name=told.metadata.name,
+            namespace="demo",
+            labels=told.metadata.labels,
+            annotations={"endpoints.kubernetes.io/last-change-trigger-time": text},
+        )
+        stage.at(
+            5,
+            changed(
+                k.EndpointSlice(
+                    metadata=metadata, **{f: getattr(told, f) for f in ("address_type", "endpoints", "ports")}
+                )
+            ),
+        )
+        stage.run(20)
+        assert stage.state.network_programming.counts[-1] == 1
+
+    @pytest.mark.parametrize("text", ["", "yesterday", "9" * 500, "2026-13-45T99:99:99Z", "\u0662026-01-01T00:00:00Z"])
+    def test_what_is_no_time_is_none(self, stage, text):
+        metadata = k.ObjectMeta(
+            name="web-1",
+            namespace="demo",
+            labels={"kubernetes.io/service-name": "web"},
+            annotations={"endpoints.kubernetes.io/last-change-trigger-time": text},
+        )
+        stage.at(5, changed(k.EndpointSlice(metadata=metadata, address_type="IPv4")))
+        stage.run(20)
+        assert not stage.state.network_programming.counts
+
+    def test_rules_and_ports_without_an_endpoint_here_are_counted_for_who_asks(self, stage):
+        away = service("away", 2, internal_traffic_policy="Local")
+        stage.at(5, changed(away), changed(endpoints("away", 9, node="elsewhere")))
+        stage.run(20)
+        stage.loop.measure()
+        ours = [
+            rule
+            for kernel in stage.writer.kernels.values()
+            for rules in kernel.tables["nat"].values()
+            for rule in rules
+        ]
+        assert stage.state.gauges["rules", "nat"] == len(ours)
+        assert stage.state.gauges["no_local", "internal"] == 1
+        assert stage.state.gauges["no_local", "external"] == 0
+
+
+class TestConnections:
+    def test_they_are_looked_at_now_and_then_though_nothing_changes(self, stage):
+        stage.run(200)
+        assert len(stage.writer.reconciled) >= 5
+        assert stage.writer.plans == [100.0]
+
+    def test_who_only_reports_forgets_nothing(self):
+        stage = Stage(mends=False)
+        stage.at(0, listed(k.Service, service("web")))
+        stage.run(200)
+        assert stage.writer.reconciled == []
+
+
+class TestViews:
+    @pytest.fixture
+    def pages(self, stage):
+        stage.at(5, Changed(k.Service, FAULTY, ObjectName("demo", "bad")))
+        stage.at(6, changed(service("web", external_ips=("203.0.113.9",))))
+        stage.run(50)
+        return views(stage.loop)
+
+    def test_each_is_told_as_text_and_as_json(self, pages):
+        for path in PATHS:
+            text, document = pages[path](), pages[f"{path}?output=json"]()
+            assert (text.status, document.status) == (200, 200)
+            assert text.kind.startswith("text/plain")
+            assert json.loads(document.body)["schemaVersion"] == 1
+
+    def test_the_plan_is_what_would_be_written_now(self, stage, pages):
+        assert "No changes." in pages["/plan"]().body
+        assert "Service demo/web: spec.ports: none" in pages["/plan"]().body
+        flush(stage)
+        assert "Plan: " in pages["/plan"]().body
+        told = json.loads(pages["/plan?output=json"]().body)
+        assert told["summary"]["add"] > 3
+        assert told["rejected"][0]["object"] == "Service demo/web"
+
+    def test_the_model_is_what_was_decided(self, pages):
+        text = pages["/model"]().body
+        assert "demo/web (ClusterIP)" in text
+        assert "IPv4 tcp 80 http: 10.96.0.1, 203.0.113.9 (external)" in text
+        assert "cluster: 10.244.1.1:8080" in text
+        ports = json.loads(pages["/model?output=json"]().body)["services"][0]["ports"]
+        assert ports[0]["cluster_ip"] == "10.96.0.1"
+
+    def test_the_rules_are_those_of_the_kernel(self, stage, pages):
+        told = json.loads(pages["/rules?output=json"]().body)["rules"]["IPv4"]["nat"]
+        assert "KUBE-SERVICES" in told
+        assert any("10.244.1.1:8080" in rule for rules in told.values() for rule in rules)
+        assert "-A KUBE-SERVICES" in pages["/rules"]().body
+
+    def test_before_anything_is_known_that_is_said(self):
+        for page in views(Stage().loop).values():
+            assert page().status == 503

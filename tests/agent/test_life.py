@@ -1,0 +1,208 @@
+"""The agent's life: systemd's watchdog, changed files, and the parameters of connection tracking."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+
+import pytest
+from click.testing import CliRunner
+
+from rulegen.agent.systemd import Watchdog, tell_systemd
+from rulegen.cli import cli
+from rulegen.errors import HostError
+from rulegen.host import sysctl
+from rulegen.host.changes import FileChanges
+from rulegen.host.listeners import listening_ports
+from rulegen.kube.proxyconfig import API_VERSION, KIND, read_config
+from rulegen.model.options import Options
+from rulegen.model.tuning import conntrack_parameters
+from tests.host.watching import soon
+
+
+@pytest.fixture
+def systemd(tmp_path, monkeypatch):
+    """What systemd hears."""
+    path = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
+        ear.bind(path)
+        ear.settimeout(5)
+        monkeypatch.setenv("NOTIFY_SOCKET", path)
+        yield ear
+
+
+class TestWatchdog:
+    def test_systemd_hears_that_we_live_as_long_as_changes_get_through(self, systemd, monkeypatch):
+        monkeypatch.setenv("WATCHDOG_USEC", "60000")
+        works = threading.Event()
+        watchdog = Watchdog(works.is_set)
+        watchdog.start()
+        try:
+            systemd.settimeout(0.2)
+            with pytest.raises(TimeoutError):
+                systemd.recv(100)
+            works.set()
+            systemd.settimeout(5)
+            assert systemd.recv(100) == b"WATCHDOG=1"
+        finally:
+            watchdog.stop()
+
+    @pytest.mark.parametrize(("period", "pid"), [("", ""), ("0", ""), ("x", ""), ("1000", "1")])
+    def test_nobody_is_told_who_has_not_asked(self, systemd, monkeypatch, period, pid):
+        monkeypatch.setenv("WATCHDOG_USEC", period)
+        monkeypatch.setenv("WATCHDOG_PID", pid)
+        before = threading.active_count()
+        watchdog = Watchdog(lambda: True)
+        watchdog.start()
+        assert threading.active_count() == before
+        watchdog.stop()
+
+    def test_an_address_in_the_abstract_space(self, monkeypatch):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
+            ear.bind(f"\0rulegen-test-{os.getpid()}")
+            ear.settimeout(5)
+            monkeypatch.setenv("NOTIFY_SOCKET", f"@rulegen-test-{os.getpid()}")
+            tell_systemd("READY=1")
+            assert ear.recv(100) == b"READY=1"
+
+
+class TestFileChanges:
+    @pytest.fixture
+    def seen(self):
+        return threading.Event()
+
+    @pytest.fixture
+    def look(self, seen):
+        made = []
+
+        def begin(*paths) -> FileChanges:
+            changes = FileChanges(map(str, paths), seen.set, period_s=0.02)
+            made.append(changes)
+            changes.start()
+            return changes
+
+        yield begin
+        for one in made:
+            one.stop()
+
+    def test_a_file_that_is_written_in_place(self, tmp_path, look, seen):
+        file = tmp_path / "config"
+        file.write_text("a")
+        look(file)
+        file.write_text("b")
+        assert seen.wait(5)
+
+    def test_a_config_map_of_which_links_are_moved(self, tmp_path, look, seen):
+        for version in ("1", "2"):
+            (tmp_path / f"..{version}").mkdir()
+            (tmp_path / f"..{version}" / "config").write_text(version)
+        (tmp_path / "..data").symlink_to("..1")
+        (tmp_path / "config").symlink_to("..data/config")
+        look(tmp_path / "config")
+        (tmp_path / "..tmp").symlink_to("..2")
+        (tmp_path / "..tmp").rename(tmp_path / "..data")
+        assert seen.wait(5)
+
+    def test_a_file_that_is_away_for_a_moment_has_not_changed(self, tmp_path, look, seen):
+        file = tmp_path / "config"
+        file.write_text("a")
+        look(file)
+        file.rename(tmp_path / "away")
+        assert not seen.wait(0.2)
+        (tmp_path / "away").rename(file)
+        assert not seen.wait(0.2)
+        file.unlink()
+        file.write_text("b")
+        assert seen.wait(5)
+
+    def test_a_folder_of_templates(self, tmp_path, look, seen):
+        (tmp_path / "nginx.conf.j2").write_text("a")
+        look(tmp_path)
+        (tmp_path / "more.j2").write_text("b")
+        assert seen.wait(5)
+
+    def test_whoever_is_told_may_end_it(self, tmp_path, seen):
+        file = tmp_path / "config"
+        file.write_text("a")
+        changes = FileChanges([str(file)], lambda: (changes.stop(), seen.set()), period_s=0.02)
+        changes.start()
+        file.write_text("b")
+        assert seen.wait(5)
+        assert soon(lambda: not [one for one in threading.enumerate() if one.name == "files"])
+
+
+LEAVE = {"maxPerCore": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"}
+
+
+@pytest.mark.parametrize(
+    ("conntrack", "cpus", "expected"),
+    [
+        ({}, 1, {"max": "131072", "tcp_timeout_established": "86400", "tcp_timeout_close_wait": "3600"}),
+        ({}, 8, {"max": "262144", "tcp_timeout_established": "86400", "tcp_timeout_close_wait": "3600"}),
+        ({}, 256, {"max": "1048576", "tcp_timeout_established": "86400", "tcp_timeout_close_wait": "3600"}),
+        ({**LEAVE, "maxPerCore": 10, "min": 5}, 2, {"max": "20"}),
+        ({**LEAVE, "maxPerCore": 10, "min": 2_000_000}, 2, {"max": "2000000"}),
+        (LEAVE, 64, {}),
+        (
+            {**LEAVE, "udpTimeout": "10s", "udpStreamTimeout": "2m", "tcpBeLiberal": True},
+            1,
+            {"udp_timeout": "10", "udp_timeout_stream": "120", "tcp_be_liberal": "1"},
+        ),
+    ],
+)
+def test_connection_tracking_is_set_up_as_kube_proxy_does(conntrack, cpus, expected):
+    config, _ = read_config({"apiVersion": API_VERSION, "kind": KIND, "conntrack": conntrack}, "test")
+    found = conntrack_parameters(Options.of(config).conntrack, cpus)
+    assert found == {f"net.netfilter.nf_conntrack_{name}": value for name, value in expected.items()}
+
+
+def test_ports_that_others_can_be_reached_at_are_known():
+    with (
+        socket.create_server(("0.0.0.0", 0)) as everywhere,
+        socket.create_server(("127.0.0.1", 0)) as loopback,
+        socket.create_server(("::1", 0), family=socket.AF_INET6) as loopback_6,
+    ):
+        found = listening_ports()
+        assert ("TCP", everywhere.getsockname()[1]) in found
+        assert not {("TCP", one.getsockname()[1]) for one in (loopback, loopback_6)} & found
+
+
+class TestModuleParameter:
+    @pytest.fixture
+    def parameter(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(sysctl, "_MODULES", tmp_path)
+        path = tmp_path / "nf_conntrack" / "parameters" / "hashsize"
+        path.parent.mkdir(parents=True)
+        path.write_text("4096\n")
+        return path
+
+    @pytest.mark.parametrize(("least", "expected"), [(8192, "8192\n"), (4096, "4096\n"), (100, "4096\n")])
+    def test_it_is_raised_and_never_lowered(self, parameter, least, expected):
+        sysctl.raise_module_parameter("nf_conntrack/hashsize", least)
+        assert parameter.read_text() == expected
+
+    def test_one_that_is_not_there_is_none_to_set(self, parameter):
+        sysctl.raise_module_parameter("nf_conntrack/other", 5)
+        assert not parameter.with_name("other").exists()
+
+    def test_one_that_cannot_be_read_is_told(self, parameter):
+        parameter.write_text("many")
+        with pytest.raises(HostError, match="module parameter nf_conntrack/hashsize = 5"):
+            sysctl.raise_module_parameter("nf_conntrack/hashsize", 5)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--publish-status-address", "a b"), "'a b' is neither an address nor a name"),
+        (("--publish-status-address", "10.0.0.1,"), "'' is neither"),
+        (("--lease-namespace", "a/b"), "'a/b' is not the name of a namespace"),
+        (("--mode", "nftables"), "nftables"),
+        (("--publish-service-status", "--no-services"), "exclude each other"),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_is_begun(words, message):
+    done = CliRunner().invoke(cli, ["run", "--kubeconfig", "/nowhere", *words])
+    assert done.exit_code != 0
+    assert message in str(done.exception) + done.output

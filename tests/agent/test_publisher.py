@@ -1,0 +1,462 @@
+"""Addresses in the status of Ingresses and Services: those of all nodes that serve, written by one of them."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+
+from rulegen.agent.publisher import PUBLISHED, IngressPublication, node_addresses
+from rulegen.host.apilink import TroubleError
+from rulegen.kube import objects as k
+from rulegen.kube.world import ObjectName
+from tests.agent.talking import NAMESPACE, Place, balanced, ingress, slice_on
+from tests.fakeapi import Fault
+
+A, B, C = "203.0.113.1", "203.0.113.2", "2001:db8::3"
+WEB = ObjectName("shop", "web")
+
+
+def status_writes(place: Place) -> int:
+    return sum(resource.endswith("/status") for _, _, resource in place.api.done)
+
+
+class TestIngresses:
+    def test_all_nodes_that_serve_are_published_by_one(self, place):
+        place.api.put("ingresses", ingress("web"), ingress("blog"))
+        nodes = [place.node("a", A), place.node("b", B), place.node("c", C)]
+        for node in nodes + nodes:
+            node.turn()
+        assert place.published("ingresses", "web") == place.published("ingresses", "blog") == [C, A, B]
+        assert [one.members.is_leading for one in nodes] == [True, False, False]
+
+    def test_what_is_published_already_is_not_written_again(self, place):
+        place.api.put("ingresses", ingress("web"))
+        node = place.node("a", A)
+        node.turn()
+        version = place.api.kept("ingresses")["shop", "web"]["metadata"]["resourceVersion"]
+        for _ in range(10):
+            place.clock.now += 5
+            node.turn()
+        assert place.api.kept("ingresses")["shop", "web"]["metadata"]["resourceVersion"] == version
+        assert status_writes(place) == 1
+
+    def test_only_the_status_is_changed(self, place):
+        before = ingress("web")
+        place.api.put("ingresses", before)
+        place.node("a", A).turn()
+        after = place.api.kept("ingresses")["shop", "web"]
+        assert after["spec"] == before["spec"]
+        assert after["metadata"]["uid"] == before["metadata"]["uid"]
+        assert {resource for verb, _, resource in place.api.done if verb == "patch"} == {"ingresses/status"}
+
+    def test_whoever_ends_takes_its_addresses_out_and_the_last_one_all(self, place):
+        place.api.put("ingresses", ingress("web"))
+        first, second = place.node("a", A), place.node("b", B)
+        for node in (first, second, first):
+            node.turn()
+        assert place.published("ingresses", "web") == [A, B]
+        first.stop(for_good=True)
+        assert place.published("ingresses", "web") == [B]
+        place.clock.now += 10
+        second.turn()  # leads as soon as it looks, as the other one resigned
+        assert second.members.is_leading
+        second.stop(for_good=True)
+        assert place.published("ingresses", "web") == []
+
+    def test_who_does_not_lead_ends_too(self, place):
+        place.api.put("ingresses", ingress("web"))
+        first, second = place.node("a", A), place.node("b", B)
+        for node in (first, second, first):
+            node.turn()
+        second.stop(for_good=True)
+        place.clock.now += 5
+        first.turn()
+        assert place.published("ingresses", "web") == [A]
+
+    @pytest.mark.parametrize(("for_good", "withdraws"), [(False, True), (True, False)])
+    def test_a_new_beginning_changes_nothing(self, place, for_good, withdraws):
+        place.api.put("ingresses", ingress("web"))
+        node = place.node("a", A, withdraws=withdraws)
+        node.turn()
+        node.stop(for_good=for_good)
+        assert place.published("ingresses", "web") == [A]
+        again = place.node("a", A)
+        again.turn()
+        assert again.members.is_leading
+        assert status_writes(place) == 1
+
+    def test_who_has_never_served_takes_nothing_out(self, place):
+        place.api.put("ingresses", ingress("web"))
+        place.node("a", A).turn()
+        place.clock.now += 10_000
+        place.node("b", B).stop(for_good=True)
+        assert place.published("ingresses", "web") == [A]
+
+    def test_a_leader_that_dies_is_followed_by_another_which_takes_it_out(self, place):
+        place.api.put("ingresses", ingress("web"))
+        first, second = place.node("a", A), place.node("b", B)
+        for node in (first, second, first):
+            node.turn()
+        took_s = 0
+        while place.published("ingresses", "web") != [B]:
+            place.clock.now += 5
+            took_s += 5
+            second.turn()
+            assert took_s <= 60
+        assert took_s >= 30  # as long as its Lease held
+
+    def test_the_dead_of_long_ago_are_not_published(self, place):
+        place.api.put("ingresses", ingress("web"))
+        place.node("a", A).turn()
+        place.clock.now += 10_000
+        place.node("b", B).turn()
+        assert place.published("ingresses", "web") == [B]
+
+    def test_a_server_that_was_away_for_long_takes_nobody_out(self, place):
+        place.api.put("ingresses", ingress("web"))
+        nodes = [place.node("a", A), place.node("b", B)]
+        for node in nodes + nodes:
+            node.turn()
+        place.api.go_away()
+        for _ in range(40):
+            place.clock.now += 5
+            for node in nodes:
+                node.guarded_turn()
+        place.api.come_back()
+        before = status_writes(place)
+        for _ in range(6):
+            for node in nodes:
+                node.guarded_turn()
+            assert place.published("ingresses", "web") == [A, B]
+            place.clock.now += 5
+        assert status_writes(place) == before
+
+    def test_two_that_begin_at_once_do_not_both_lead(self, place):
+        place.api.put("ingresses", ingress("web"))
+        nodes = [place.node(f"n{number}", f"203.0.113.{number}") for number in range(1, 6)]
+        for node in nodes:
+            node.members.join(node.addresses())
+        place.api.fail("leases", None, Fault.status(409, "already exists"))
+        assert [node.members.lead() for node in nodes].count(True) == 1
+
+    def test_clocks_of_nodes_may_differ(self, place):
+        place.api.put("ingresses", ingress("web"))
+        late, here = place.node("a", A), place.node("b", B)
+        real = late.members.now
+        late.members.now = lambda: real().replace(year=2020)
+        for _ in range(20):
+            for node in (here, late):
+                node.turn()
+            place.clock.now += 5
+        assert place.published("ingresses", "web") == [A, B]
+
+    def test_what_is_not_served_is_not_published(self, place):
+        place.api.put("ingresses", ingress("web"), ingress("bad"), ingress("other"))
+        served = {WEB: True, ObjectName("shop", "bad"): True}
+        node = place.node("a", A, served=lambda: served)
+        node.turn()
+        assert (place.published("ingresses", "bad"), place.published("ingresses", "other")) == ([A], [])
+        served[ObjectName("shop", "bad")] = False
+        node.turn()
+        assert (place.published("ingresses", "bad"), place.published("ingresses", "web")) == ([], [A])
+
+    def test_an_ingress_that_is_no_longer_ours_is_let_go_of_once(self, place):
+        place.api.put("ingresses", ingress("web"))
+        served = {WEB: True}
+        node = place.node("a", A, served=lambda: served)
+        node.turn()
+        del served[WEB]
+        node.turn()
+        assert place.published("ingresses", "web") == []
+        others = {**ingress("web"), "status": {"loadBalancer": {"ingress": [{"ip": A}]}}}
+        place.api.put("ingresses", others)
+        node.turn()
+        assert place.published("ingresses", "web") == [A]  # somebody else's, who happens to say the same
+
+    def test_a_status_that_somebody_changes_is_mended(self, place):
+        place.api.put("ingresses", ingress("web"))
+        node = place.node("a", A)
+        node.turn()
+        place.api.put("ingresses", {**ingress("web"), "status": {"loadBalancer": {"ingress": [{"hostname": "x.y"}]}}})
+        node.turn()
+        assert place.published("ingresses", "web") == [A]
+
+    def test_an_ingress_made_anew_meanwhile_is_not_confused_with_the_old_one(self, place):
+        place.api.put("ingresses", ingress("web", uid="old"))
+        stale = place.ingresses()
+        place.api.put("ingresses", ingress("web", uid="new"))
+        node = place.node("a", A, publication=IngressPublication(lambda: stale, lambda: {WEB: True}))
+        node.turn()
+        assert place.published("ingresses", "web") == []
+
+    def test_nothing_is_published_before_it_is_known_what_is_served(self, place):
+        place.api.put("ingresses", ingress("web"))
+        place.node("a", A, served=lambda: None).turn()
+        assert place.published("ingresses", "web") == []
+
+    def test_names_and_addresses_of_both_families(self, place):
+        place.api.put("ingresses", ingress("web"))
+        place.node("a", "lb.example", A, C).turn()
+        assert place.published("ingresses", "web") == [C, A, "lb.example"]
+
+    def test_a_node_that_serves_nothing_takes_itself_out(self, place):
+        place.api.put("ingresses", ingress("web"))
+        first, second = place.node("a", A), place.node("b", B)
+        for node in (first, second, first):
+            node.turn()
+        second.addresses = lambda: None
+        for node in (second, first):
+            node.turn()
+        assert place.published("ingresses", "web") == [A]
+
+
+class TestLeases:
+    def test_a_lease_belongs_to_its_node_and_tells_who_holds_it(self, place):
+        place.node("a", A, B).turn()
+        lease = place.api.kept("leases")[NAMESPACE, "rulegen-ingress-rulegen.node.a"]
+        assert lease["metadata"]["ownerReferences"] == [
+            {"apiVersion": "v1", "kind": "Node", "name": "a", "uid": "uid-of-a"}
+        ]
+        assert lease["metadata"]["annotations"] == {"rulegen.io/addresses": f"{A},{B}"}
+        assert (lease["spec"]["holderIdentity"], lease["spec"]["leaseDurationSeconds"]) == ("a", 30)
+
+    def test_it_is_renewed_now_and_then(self, place):
+        node = place.node("a", A)
+        for _ in range(60):
+            node.turn()
+            place.clock.now += 5
+        asked = Counter(verb for verb, _, noun in place.api.done if noun == "leases")
+        assert 58 <= asked["update"] <= 62  # each of the two leases every ten seconds
+        assert (asked["create"], asked["get"]) == (2, 31)  # its own is known
+
+    def test_one_that_is_taken_away_is_made_again(self, place):
+        node = place.node("a", A)
+        node.turn()
+        place.api.delete("leases", NAMESPACE, "rulegen-ingress-rulegen.node.a")
+        place.clock.now += 10
+        node.turn()
+        assert list(node.members.alive()) == ["a"]
+
+    def test_one_that_somebody_else_wrote_is_written_over(self, place):
+        node = place.node("a", A)
+        node.turn()
+        kept = place.api.kept("leases")[NAMESPACE, "rulegen-ingress-rulegen.node.a"]
+        place.api.put("leases", {**kept, "spec": {"holderIdentity": "x"}})
+        place.clock.now += 10
+        node.turn()
+        assert list(node.members.alive()) == ["a"]
+
+    def test_classes_do_not_mix(self, place):
+        place.api.put("ingresses", ingress("web"))
+        place.node("b", B, group="ingress-other").turn()
+        place.node("a", A).turn()
+        assert place.published("ingresses", "web") == [A]
+
+    @pytest.mark.parametrize("group", ["ingress-UPPER_case", "ingress-" + "x" * 250, "ingress-\u00e9/../x"])
+    def test_any_name_of_a_class_makes_a_lease(self, place, group):
+        node = place.node("a", A, group=group)
+        node.turn()
+        assert list(node.members.alive()) == ["a"]
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"spec": None},
+            {"spec": {"holderIdentity": 5}},
+            {"spec": {"holderIdentity": "x", "leaseDurationSeconds": "long", "renewTime": 7}},
+            {"spec": {"holderIdentity": "../x", "leaseDurationSeconds": 10**12, "renewTime": "2026-01-02T03:04:05Z"}},
+            {"spec": {"holderIdentity": "x", "leaseDurationSeconds": 5, "renewTime": "9999-99-99T99:99:99.000000Z"}},
+            {"metadata": {"annotations": {"rulegen.io/addresses": "\x00,<script>,$(id),999.1.1.1,,,"}}},
+        ],
+        ids=range(6),
+    )
+    def test_whatever_a_lease_holds_nothing_of_it_is_published(self, place, change):
+        place.api.put("ingresses", ingress("web"))
+        place.node("evil", B).members.join((B,))
+        name = "rulegen-ingress-rulegen.node.evil"
+        kept = place.api.kept("leases")[NAMESPACE, name]
+        spec = change.get("spec", kept["spec"])
+        place.api.put(
+            "leases", {**kept, "metadata": {**kept["metadata"], **change.get("metadata", {})}, "spec": spec or {}}
+        )
+        place.node("a", A).turn()
+        assert place.published("ingresses", "web") == [A]
+
+
+class TestTrouble:
+    def test_conflicts_are_tried_again(self, place):
+        place.api.put("ingresses", ingress("web"))
+        place.api.fail("ingresses", Fault.status(409, "the object has been modified"))
+        place.node("a", A).turn()
+        assert place.published("ingresses", "web") == [A]
+
+    def test_an_object_that_a_server_refuses_keeps_no_other_from_being_written(self, place):
+        place.api.put("ingresses", ingress("a"), ingress("b"))
+        place.api.fail("ingresses", Fault.status(422, "no"))
+        node = place.node("a", A)
+        with pytest.raises(TroubleError):
+            node.turn()
+        assert sorted([place.published("ingresses", "a"), place.published("ingresses", "b")]) == [[], [A]]
+        node.turn()
+        assert place.published("ingresses", "a") == [A]
+
+    def test_one_trouble_is_told_once_and_who_may_not_asks_no_more(self, place):
+        place.api.put("ingresses", ingress("web"))
+        place.api.allows = lambda done: done[2] != "leases"
+        node = place.node("a", A)
+        for _ in range(20):
+            node.guarded_turn()
+            place.clock.now += 5
+        assert node.journal.out.getvalue().count("not published") == 1
+        assert len(place.api.requests) == 1
+
+    def test_whatever_goes_wrong_in_the_end_it_is_as_it_should_be(self, place):
+        chance = random.Random(7)
+        place.api.put("ingresses", *(ingress(f"i{number}") for number in range(5)))
+        nodes = [place.node(name, address) for name, address in (("a", A), ("b", B), ("c", C))]
+        for _ in range(60):
+            noun = chance.choice(["leases", "ingresses"])
+            place.api.fail(noun, *[chance.choice([Fault.status(500), Fault.status(409), Fault.hang_up(), None])] * 2)
+            chance.choice(nodes).guarded_turn()
+            place.clock.now += chance.choice([0, 1, 5, 20])
+        place.api.calm_down()
+        for _ in range(20):
+            for node in nodes:
+                node.guarded_turn()
+            place.clock.now += 5
+        assert {tuple(place.published("ingresses", f"i{number}")) for number in range(5)} == {(C, A, B)}
+        assert sum(node.members.is_leading for node in nodes) == 1
+
+
+class TestServices:
+    @pytest.fixture
+    def nodes(self, place):
+        publications = [place.service_publication(("TCP", 22)) for _ in range(2)]
+        return [
+            place.node(name, *addresses, publication=one, group="services")
+            for (name, *addresses), one in zip((("a", A, C), ("b", B)), publications, strict=True)
+        ]
+
+    def turn(self, nodes) -> None:
+        for node in [*nodes, *nodes]:
+            node.turn()
+
+    def test_services_that_nobody_serves_get_the_nodes_addresses(self, place, nodes):
+        both = {"ipFamilies": ["IPv4", "IPv6"], "clusterIPs": ["10.96.0.2", "fd00:10:96::2"]}
+        place.api.put("services", balanced("web", 80), balanced("both", 81, number=2, **both))
+        self.turn(nodes)
+        assert place.published("services", "web") == [A, B]
+        assert place.published("services", "both") == [C, A, B]
+        status = place.api.kept("services")["shop", "web"]["status"]
+        assert {one["ipMode"] for one in status["loadBalancer"]["ingress"]} == {"VIP"}
+        assert status["conditions"][0]["type"] == PUBLISHED
+
+    def test_what_is_somebody_elses_stays(self, place, nodes):
+        other = {"loadBalancer": {"ingress": [{"ip": "198.51.100.1"}]}}
+        place.api.put(
+            "services",
+            {**balanced("served", 80), "status": other},
+            balanced("classy", 81, number=2, loadBalancerClass="example.com/lb"),
+            balanced("internal", 82, number=3, type="ClusterIP"),
+        )
+        before = place.api.kept("services")
+        self.turn(nodes)
+        for node in nodes:
+            node.stop(for_good=True)
+        assert place.api.kept("services") == before
+
+    def test_the_last_one_takes_all_out_and_leaves_no_trace(self, place, nodes):
+        foreign = {
+            "type": "example.com/Ready",
+            "status": "True",
+            "reason": "R",
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        }
+        place.api.put("services", {**balanced("web", 80), "status": {"loadBalancer": {}, "conditions": [foreign]}})
+        self.turn(nodes)
+        assert place.published("services", "web") == [A, B]
+        for node in nodes:
+            node.stop(for_good=True)
+        status = place.api.kept("services")["shop", "web"]["status"]
+        assert status == {"loadBalancer": {}, "conditions": [foreign]}
+
+    def test_once_somebody_else_serves_it_it_is_theirs(self, place, nodes):
+        place.api.put("services", balanced("web", 80))
+        self.turn(nodes)
+        kept = place.api.kept("services")["shop", "web"]
+        theirs = {**kept["status"], "loadBalancer": {"ingress": [{"ip": "198.51.100.1"}]}}
+        place.api.put("services", {**kept, "status": theirs})
+        self.turn(nodes)
+        for node in nodes:
+            node.stop(for_good=True)
+        assert place.published("services", "web") == ["198.51.100.1"]
+
+    def test_a_restart_knows_what_is_ours(self, place, nodes):
+        place.api.put("services", balanced("web", 80))
+        self.turn(nodes)
+        again = place.node("a", A, publication=place.service_publication(), group="services")
+        place.clock.now += 60
+        for _ in range(10):
+            again.turn()
+            place.clock.now += 5
+        assert place.published("services", "web") == [A]
+
+    def test_local_traffic_goes_to_nodes_that_have_endpoints(self, place, nodes):
+        place.api.put("services", balanced("web", 80, externalTrafficPolicy="Local"))
+        place.api.put("endpointslices", slice_on("web", "b", "elsewhere"))
+        self.turn(nodes)
+        assert place.published("services", "web") == [B]
+        place.api.put("endpointslices", slice_on("web", "a"))
+        self.turn(nodes)
+        assert place.published("services", "web") == [A]
+        place.api.delete("endpointslices", "shop", "web-1")
+        self.turn(nodes)
+        assert place.published("services", "web") == []
+
+    def test_of_two_with_one_port_the_older_is_published(self, place, nodes):
+        place.api.put("services", balanced("young", 80, created="2026-02-01T00:00:00Z"), balanced("old", 80, number=2))
+        self.turn(nodes)
+        assert (place.published("services", "old"), place.published("services", "young")) == ([A, B], [])
+        assert list(place.refused.values()) == [] or "shop/old" in str(place.refused)
+
+    def test_a_port_that_the_node_itself_listens_on_is_not_taken(self, place, nodes):
+        place.api.put("services", balanced("ssh", 22), balanced("web", 80, number=2))
+        self.turn(nodes)
+        assert (place.published("services", "ssh"), place.published("services", "web")) == ([], [A, B])
+
+    def test_nor_one_that_another_node_listens_on(self, place):
+        node, api_node = (
+            place.node(name, address, publication=place.service_publication(), group="services")
+            for name, address in (("a", A), ("b", B))
+        )
+        node.publications[0].taken = lambda: node.members.taken
+        api_node.members.ports = lambda: frozenset({("TCP", 6443), ("UDP", 53)})
+        place.api.put("services", balanced("api", 6443), balanced("dns", 53, number=2))
+        for one in (api_node, node, api_node):
+            one.members.join(one.addresses())
+        node.turn()
+        assert (place.published("services", "api"), place.published("services", "dns")) == ([], [A, B])
+        lease = place.api.kept("leases")[NAMESPACE, "rulegen-services.node.b"]
+        assert lease["metadata"]["annotations"]["rulegen.io/ports"] == "TCP/6443,UDP/53"
+
+    def test_a_service_of_another_type_now_is_let_go_of(self, place, nodes):
+        place.api.put("services", balanced("web", 80))
+        self.turn(nodes)
+        kept = place.api.kept("services")["shop", "web"]
+        place.api.put("services", {**kept, "spec": {**kept["spec"], "type": "NodePort"}})
+        self.turn(nodes)
+        assert place.published("services", "web") == []
+
+
+def test_a_node_is_reached_by_its_external_addresses_else_by_its_internal_ones():
+    def node(*pairs: tuple[str, str]) -> k.Node:
+        told = tuple(k.NodeAddress(type=kind, address=address) for kind, address in pairs)
+        return k.Node(metadata=k.ObjectMeta(name="n"), status=k.NodeStatus(addresses=told))
+
+    both = node(("InternalIP", "10.0.0.1"), ("ExternalIP", A), ("ExternalIP", C), ("Hostname", "n"))
+    assert node_addresses(both, internal=False) == (A, C)
+    assert node_addresses(both, internal=True) == ("10.0.0.1",)
+    assert node_addresses(node(("InternalIP", "10.0.0.1"), ("InternalIP", "x")), internal=False) == ("10.0.0.1",)
+    assert node_addresses(None, internal=False) == ()

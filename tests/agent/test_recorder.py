@@ -1,0 +1,195 @@
+"""Events: what users are told, in a form that an API server takes, once, and never at the expense of the work."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from rulegen.agent import recorder as module
+from rulegen.agent.recorder import Announcement, ObjectReference, Recorder
+from tests.agent.talking import Place
+from tests.fakeapi import Fault
+from tests.host.watching import soon
+
+WEB = ObjectReference("v1", "Service", "shop", "web", "uid-1")
+NODE = ObjectReference("v1", "Node", "", "node1", "uid-2")
+
+
+def drift(note: str = "rule a was taken away") -> Announcement:
+    return Announcement(NODE, "DriftMended", "Mend", note)
+
+
+def rejected(note: str = "not served: spec.ports: none", about: ObjectReference = WEB) -> Announcement:
+    return Announcement(about, "Rejected", "Serve", note, is_shared=True)
+
+
+def events(place: Place) -> list[dict]:
+    return list(place.api.kept("events").values())
+
+
+class TestSending:
+    def test_an_event_is_one_that_a_server_takes_and_kubectl_finds(self, place):
+        place.recorder().send(rejected())
+        (told,) = events(place)
+        assert told["regarding"] == {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "namespace": "shop",
+            "name": "web",
+            "uid": "uid-1",
+        }
+        assert (told["type"], told["reason"], told["action"]) == ("Warning", "Rejected", "Serve")
+        assert (told["reportingController"], told["reportingInstance"]) == ("rulegen.io/agent", "node1")
+        assert told["eventTime"] == "2026-01-02T03:04:05.678901Z"
+        assert told["metadata"]["namespace"] == "shop"
+
+    def test_events_about_a_node_are_where_kubectl_looks_for_them(self, place):
+        place.recorder().send(drift())
+        (told,) = events(place)
+        assert told["metadata"]["namespace"] == "default"
+        assert "namespace" not in told["regarding"]
+
+    def test_the_same_again_is_counted_in_the_event_that_is_there(self, place):
+        recorder = place.recorder()
+        for _ in range(5):
+            recorder.send(drift())
+            place.clock.now += 1
+        (told,) = events(place)
+        assert told["series"] == {"count": 2, "lastObservedTime": "2026-01-02T03:04:06.678901Z"}
+        place.clock.now += module.PATCH_S
+        recorder.settle()
+        (told,) = events(place)
+        assert told["series"]["count"] == 5
+        place.clock.now += module.SERIES_S
+        recorder.send(drift())
+        assert len(events(place)) == 2
+
+    def test_an_event_that_was_swept_away_is_told_anew(self, place):
+        recorder = place.recorder()
+        recorder.send(drift())
+        for namespace, name in place.api.kept("events"):
+            place.api.delete("events", namespace, name)
+        recorder.send(drift())
+        assert events(place) == []
+        place.clock.now += 1
+        recorder.send(drift())
+        assert len(events(place)) == 1
+
+    def test_what_every_node_finds_out_is_told_once_for_all(self, place):
+        for node in ("node1", "node2", "node3"):
+            recorder = place.recorder(node)
+            recorder.send(rejected())
+            recorder.send(rejected())
+            recorder.send(rejected("another fault"))
+        assert sorted(one["note"] for one in events(place)) == ["another fault", "not served: spec.ports: none"]
+
+    def test_of_one_object_there_are_a_few_events_at_once_and_then_one_now_and_then(self, place):
+        recorder = place.recorder()
+        for number in range(100):
+            recorder.send(rejected(f"fault {number}"))
+        other = ObjectReference("v1", "Service", "shop", "other", "uid-3")
+        recorder.send(rejected(about=other))
+        assert len(events(place)) == module.BURST + 1
+        assert recorder.state.counters["events", "dropped"] == 100 - module.BURST
+        place.clock.now += module.REFILL_S
+        recorder.send(rejected("one more"))
+        recorder.send(rejected("and another"))
+        assert len(events(place)) == module.BURST + 2
+
+    @pytest.mark.parametrize(
+        "note", ["x" * 5000, "\N{SNOWMAN}" * 1000, "a\nb\x1b[31m\u202e", "\udcff" * 900, "", "\0"], ids=range(6)
+    )
+    def test_whatever_a_note_holds_a_server_takes_it(self, place, note):
+        place.recorder().send(rejected(note))
+        (told,) = events(place)
+        assert told["note"].isprintable()
+        assert len(told["note"].encode()) <= 1024
+
+    @pytest.mark.parametrize("name", ["../../secrets/a", "a/b", "", "A" * 300, "a%2fb", "(no name)"])
+    def test_what_can_be_no_name_is_not_asked_for(self, place, name):
+        place.recorder().send(rejected(about=ObjectReference("v1", "Service", "shop", name)))
+        place.recorder().send(rejected(about=ObjectReference("v1", "Service", name or "..", "web")))
+        assert place.api.requests == []
+
+    def test_names_of_253_characters_have_events_too(self, place):
+        place.recorder().send(rejected(about=ObjectReference("v1", "Service", "shop", ".".join(["a" * 62] * 4)[:253])))
+        assert len(events(place)) == 1
+
+
+class TestTrouble:
+    @pytest.fixture
+    def recorder(self, place, monkeypatch) -> Recorder:
+        monkeypatch.setattr(module, "FIRST_PAUSE_S", 0.01)
+        return place.recorder()
+
+    def test_trouble_that_passes_loses_nothing(self, place, recorder):
+        faults = [Fault.status(503), Fault.status(429, retry_after=0), Fault.hang_up(), Fault.status(500)]
+        place.api.fail("events", *faults)
+        recorder.send(drift())
+        assert len(events(place)) == 1
+
+    def test_who_may_not_write_events_asks_once_and_says_so(self, place, recorder):
+        place.api.allows = lambda _: False
+        for number in range(20):
+            recorder.send(rejected(f"fault {number}"))
+        assert len(place.api.requests) == 1
+        assert recorder.journal.out.getvalue().count("events may not be written") == 1
+        place.api.allows = None
+        place.clock.now += module.SILENCE_S
+        recorder.send(rejected("later"))
+        assert len(events(place)) == 1
+
+    def test_what_a_server_does_not_take_is_dropped(self, place, recorder):
+        place.api.fail("events", Fault.status(422, "no"))
+        recorder.send(drift())
+        recorder.send(rejected())
+        assert [one["reason"] for one in events(place)] == ["Rejected"]
+
+    def test_a_namespace_that_is_going_away_harms_nobody(self, place, recorder):
+        place.api.fail("events", Fault.status(404, 'namespaces "shop" not found'))
+        recorder.send(rejected())
+        assert recorder.state.counters["events", "failed"] == 1
+
+
+class TestThread:
+    def test_telling_waits_for_nobody(self, place):
+        released = threading.Event()
+        place.api.fail("events", *[Fault.mute(released)] * 3)
+        recorder = place.recorder()
+        recorder.start()
+        try:
+            began = time.monotonic()
+            for number in range(module.WAITING + 100):
+                recorder.tell(rejected(f"fault {number}"))
+            assert time.monotonic() - began < 2
+            assert recorder.state.counters["events", "dropped"] >= 99
+        finally:
+            released.set()
+            place.api.go_away()
+            recorder.stop()
+            place.api.come_back()
+
+    def test_the_end_sends_what_waits_and_the_last_counts(self, place, monkeypatch):
+        monkeypatch.setattr(module, "END_S", 20.0)  # however busy the machine is
+        recorder = place.recorder()
+        recorder.start()
+        for _ in range(4):
+            recorder.tell(drift())
+        recorder.tell(rejected())
+        recorder.stop()
+        assert soon(lambda: {one["reason"] for one in events(place)} == {"DriftMended", "Rejected"})
+        (told,) = (one for one in events(place) if one["reason"] == "DriftMended")
+        assert told["series"]["count"] == 4
+        assert not [one for one in threading.enumerate() if one.name == "events"]
+
+    def test_no_server_at_all_fails_nothing(self, place):
+        recorder = place.recorder()
+        place.api.go_away()
+        recorder.start()
+        recorder.tell(drift())
+        assert soon(lambda: "connection" in recorder.journal.out.getvalue() or recorder._waiting.empty())
+        recorder.stop()
+        place.api.come_back()
+        assert recorder.state.counters["events", "failed"] == 1
