@@ -68,7 +68,15 @@ def wanted_rules() -> list[str]:
 
 
 class Node:
-    """A node in a network namespace of its own, and the API server that it asks."""
+    """A node in a network namespace of its own, and the API server that it asks.
+
+    Attributes:
+        place: The options that say where Services are made.
+        start_s: How long the first sync may take.
+    """
+
+    place: tuple[str, ...] = ("--variant", "nft")
+    start_s = 20
 
     def __init__(self, folder: Path, api: FakeApi) -> None:
         self.folder, self.api = folder, api
@@ -94,7 +102,7 @@ class Node:
 
     def argv(self, verb: str, *more: str) -> list[str]:
         given = ("--kubeconfig", self.kubeconfig, "--config", str(self.config), "--node", topology.NODE)
-        return [sys.executable, "-W", "error", "-m", "rulegen", verb, "--variant", "nft", *given, *more]
+        return [sys.executable, "-W", "error", "-m", "rulegen", verb, *self.place, *given, *more]
 
     def start(self, *more: str) -> subprocess.Popen[bytes]:
         self.log.write_text("")
@@ -105,7 +113,7 @@ class Node:
     def running(self, *more: str) -> Iterator[subprocess.Popen[bytes]]:
         process = self.start(*more)
         try:
-            until(lambda: self.is_well or process.poll() is not None, 20, "first sync")
+            until(lambda: self.is_well or process.poll() is not None, self.start_s, "first sync")
             assert process.poll() is None, self.log.read_text()
             yield process
         finally:
