@@ -107,7 +107,12 @@ class Node:
         log: What the agent last started has logged.
         environment: Variables that it gets beside ours.
         wrapper: A command that runs the agent, its arguments behind its own, by becoming it.
+        mode: How Services are made.
+        start_s: How long the first sync may take.
     """
+
+    mode = "iptables"
+    start_s = 30
 
     def __init__(self, folder: Path, api: FakeApi, variant: Variant = "nft") -> None:
         self.folder, self.api = folder, api
@@ -138,7 +143,7 @@ class Node:
     def argv(self, verb: str, *more: str) -> list[str]:
         given = ("--kubeconfig", self.kubeconfig, "--config", str(self.config), "--node", topology.NODE)
         program = [sys.executable, "-W", "error", "-m", "rulegen", verb]
-        return [*program, "--variant", self.rules.variant, *given, *more]
+        return [*program, "--variant", self.rules.variant, "--mode", self.mode, *given, *more]
 
     def start(self, *more: str) -> subprocess.Popen[bytes]:
         self.log.write_text("")
@@ -151,7 +156,7 @@ class Node:
     def running(self, *more: str) -> Iterator[subprocess.Popen[bytes]]:
         process = self.start(*more)
         try:
-            until(lambda: self.is_well or process.poll() is not None, 30, "first sync")
+            until(lambda: self.is_well or process.poll() is not None, self.start_s, "first sync")
             assert process.poll() is None, self.log.read_text()
             yield process
         finally:

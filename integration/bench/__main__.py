@@ -10,9 +10,13 @@ import tempfile
 from pathlib import Path
 
 from integration.bench import worlds
+from integration.lab.lab import Unavailable
+from integration.uml.machine import Machine
 
 SIZES = (1_000, 10_000)
 INGRESSES = (1_000, 5_000)
+SERVERS = (1_000, 5_000)
+INSIDE_S = 1500
 
 
 def measured(module: str, *arguments: str, namespace: bool = False, processes: bool = False) -> dict[str, float]:
@@ -113,6 +117,40 @@ def agents(size: int) -> None:
     line("processor while nothing happens", f"{found['idle'] * 100:.2f} %", "near 0", holds=found["idle"] < 0.01)
 
 
+def measured_inside(size: int) -> dict[str, float]:
+    """Run the measurement of IPVS mode in a user-mode Linux of its own.
+
+    Raises:
+        Unavailable: There can be none.
+    """
+    argv = [sys.executable, "-m", "integration.bench.ipvs", str(size)]
+    machine = Machine(argv, memory_mb=2048, lifetime_s=INSIDE_S)
+    try:
+        line = machine.listen(INSIDE_S + 30)
+        if not line:
+            raise SystemExit(f"{' '.join(argv)}: {machine.console()}")
+        found: dict[str, float] = json.loads(line)
+    finally:
+        machine.close()
+    return found
+
+
+def servers(size: int) -> dict[str, float]:
+    """Print what IPVS mode costs, beside the tools' own formats for the same state."""
+    found = measured_inside(size)
+    print(f"\nIPVS, {size:,} Services x {worlds.ENDPOINTS}, in a user-mode Linux: read ratios")
+    tools = found["ipvsadm -R"] + found["ipset restore"] + found["ip -batch"]
+    line("first sync", f"{found['first sync']:.2f} s")
+    line("  messages, processes", f"{found['messages']:.0f}, {found['processes']:.0f}")
+    parts = ", ".join(f"{found[tool]:.2f}" for tool in ("ipvsadm -R", "ipset restore", "ip -batch"))
+    line("ipvsadm -R, ipset restore, ip -batch", f"{parts} s")
+    line("  first sync as a multiple of their sum", f"{found['first sync'] / tools:.1f}")
+    line("read back", f"{found['read back']:.2f} s")
+    line("one endpoint changed, slice to kernel", f"{found['one endpoint changed'] * 1000:.1f} ms")
+    line("  messages, processes", f"{found['its messages']:.0f}, {found['its processes']:.0f}")
+    return found
+
+
 def ingresses(size: int, kind: str) -> None:
     """Print what Ingresses cost, from objects to new workers that answer."""
     found = measured("ingress", str(size), kind, namespace=True, processes=True)
@@ -152,6 +190,14 @@ def main(sizes: tuple[int, ...]) -> None:
     print("\nbytes written for one endpoint changed")
     grown = f"{first:.0f} to {last:.0f}"
     line(f"{sizes[0]:,} to {sizes[-1]:,} Services", grown, "does not grow", holds=last <= first * 1.1)
+    counted = []
+    try:
+        counted = [servers(size) for size in (SERVERS if sizes == SIZES else sizes)]
+    except Unavailable as reason:
+        print(f"\nIPVS is not measured: {reason}")
+    for what in ("its messages", "its processes") if counted else ():
+        told = [found[what] for found in counted]
+        line(f"{what}, at all sizes", ", ".join(f"{n:.0f}" for n in told), "does not grow", holds=len(set(told)) == 1)
     for kind in ("plain", "tls"):
         for size in INGRESSES if sizes == SIZES else sizes:
             ingresses(size, kind)
