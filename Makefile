@@ -1,5 +1,5 @@
 # Short names for scripts/, which do all the work and say what they need.
-.PHONY: help test demo check bench
+.PHONY: help test demo check bench soak
 
 help: ## Show this.
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -15,3 +15,6 @@ check: ## Style, format, types, floors; the tests run this too.
 
 bench: ## What it costs at 1,000 and 10,000 Services. Needs root.
 	@scripts/bench $(ARGS)
+
+soak: ## A node in all that can go wrong at once, for a quarter of an hour. Needs root.
+	@scripts/soak $(ARGS)

@@ -2,156 +2,26 @@
 
 from __future__ import annotations
 
-import ctypes
-import json
 import os
-import re
 import shlex
 import signal
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from integration import manifests
-from integration.lab import topology
+from integration.agent import SYSCTL, Node, Rules, network_namespace, tool, until
 from integration.manifests import App
 from rulegen.host.nft_notices import generation
 from tests.fakeapi import FakeApi
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
 pytestmark = pytest.mark.xdist_group("agent")
 
-CLONE_NEWNET = 0x40000000
 MENDED_S = 2.0
 ONE = App(name="one", number=801, ready=("pod-a", "pod-x"), type="LoadBalancer", ranges=("10.0.0.0/8",))
 TWO = App(name="two", number=802, ready=("pod-a", "pod-b"), type="NodePort", protocols=("TCP",))
-COLLECTIONS = {"Service": "services", "EndpointSlice": "endpointslices", "Node": "nodes"}
-SYSCTL = Path("/proc/sys/net/ipv4/conf/all/route_localnet")
-
-
-def until(holds: Callable[[], bool], within_s: float, what: str) -> float:
-    """Wait until something holds, and return how long that took."""
-    began = time.monotonic()
-    while not holds():
-        elapsed = time.monotonic() - began
-        assert elapsed < within_s, f"{what}: not within {within_s} s"
-        time.sleep(0.03)
-    return time.monotonic() - began
-
-
-def tool(*argv: str, stdin: str | None = None) -> str:
-    return subprocess.run(argv, input=stdin, capture_output=True, text=True, check=True, timeout=60).stdout
-
-
-def rules(table: str = "nat", family: int = 4) -> list[str]:
-    """Return all rules of a table."""
-    text = tool("iptables-nft-save" if family == 4 else "ip6tables-nft-save", "-t", table)
-    return [line for line in text.splitlines() if line.startswith(("-A", ":"))]
-
-
-def all_rules() -> list[str]:
-    return [line for family in (4, 6) for table in ("nat", "filter") for line in rules(table, family)]
-
-
-def wanted_rules() -> list[str]:
-    """Return all rules without the counters of chains."""
-    return [re.sub(r"\[\d+:\d+\]", "", line) for line in all_rules()]
-
-
-class Node:
-    """A node in a network namespace of its own, and the API server that it asks."""
-
-    def __init__(self, folder: Path, api: FakeApi) -> None:
-        self.folder, self.api = folder, api
-        self.kubeconfig = api.kubeconfig(folder)
-        self.log = folder / "log"
-        self.config = folder / "config.json"
-        self.configure()
-
-    def configure(self, **options: object) -> None:
-        given = {"iptables": {"minSyncPeriod": "0s", "syncPeriod": "30s"}, **options}
-        self.config.write_text(manifests.configuration(**given))
-
-    def serve(self, *apps: App) -> None:
-        """Have the cluster consist of these Apps."""
-        documents = [document for app in apps for document in app.documents()]
-        for collection in ("services", "endpointslices"):
-            new = [one for one in documents if COLLECTIONS[one["kind"]] == collection]
-            names = {one["metadata"]["name"] for one in new}
-            for namespace, name in set(self.api.kept(collection)):
-                if name not in names:
-                    self.api.delete(collection, namespace, name)
-            self.api.put(collection, *new)
-
-    def argv(self, verb: str, *more: str) -> list[str]:
-        given = ("--kubeconfig", self.kubeconfig, "--config", str(self.config), "--node", topology.NODE)
-        return [sys.executable, "-W", "error", "-m", "rulegen", verb, "--variant", "nft", *given, *more]
-
-    def start(self, *more: str) -> subprocess.Popen[bytes]:
-        self.log.write_text("")
-        with self.log.open("a") as log:
-            return subprocess.Popen(self.argv("run", *more), stderr=log, stdout=log, start_new_session=True)
-
-    @contextmanager
-    def running(self, *more: str) -> Iterator[subprocess.Popen[bytes]]:
-        process = self.start(*more)
-        try:
-            until(lambda: self.is_well or process.poll() is not None, 20, "first sync")
-            assert process.poll() is None, self.log.read_text()
-            yield process
-        finally:
-            process.terminate()
-            code = process.wait(15)
-        assert code == 0, self.log.read_text()
-        assert "Traceback" not in self.log.read_text()
-
-    @property
-    def is_well(self) -> bool:
-        """Whether it says that all that came is written."""
-        try:
-            with urllib.request.urlopen("http://127.0.0.1:10256/healthz", timeout=5) as answer:
-                told = json.load(answer)
-        except (urllib.error.URLError, ConnectionError):
-            return False
-        return told["healthy"] and told["appliedGeneration"] == told["desiredGeneration"]
-
-    def lines(self, word: str) -> list[str]:
-        return [line for line in self.log.read_text().splitlines() if word in line]
-
-    def check_converged(self) -> None:
-        """Fail unless a plan against the same API server is empty."""
-        done = subprocess.run(
-            self.argv("plan", "--detailed-exitcode"), capture_output=True, text=True, timeout=60, check=False
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-
-
-@contextmanager
-def network_namespace() -> Iterator[None]:
-    """Be in a network namespace of our own, with all that is started meanwhile."""
-    if os.geteuid() != 0:
-        pytest.skip("network namespaces need root")
-    libc = ctypes.CDLL(None, use_errno=True)
-    before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-    try:
-        if libc.unshare(CLONE_NEWNET) != 0:
-            pytest.skip(f"no network namespace: {os.strerror(ctypes.get_errno())}")
-        try:
-            tool("ip", "link", "set", "lo", "up")
-            yield
-        finally:
-            libc.setns(before, CLONE_NEWNET)
-    finally:
-        os.close(before)
 
 
 @pytest.fixture(scope="module")
@@ -161,28 +31,18 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
         yield Node(tmp_path_factory.mktemp("agent"), api)
 
 
-def endpoint_rules(app: App, *hosts: str) -> bool:
-    """Whether the rules of an App send TCP to just these hosts."""
-    found = set()
-    for line in rules():
-        match = re.search(rf' -p tcp .*"?lab/{app.name}:tcp.*--to-destination (\S+):', line)
-        if match:
-            found.add(match[1])
-    return found == {str(topology.address(host, 4)) for host in hosts}
-
-
 def test_changes_of_the_cluster_reach_the_kernel(node: Node) -> None:
     node.serve(ONE)
     with node.running("-v"):
-        assert endpoint_rules(ONE, "pod-a", "pod-x")
+        assert node.rules.sends_to(ONE, "pod-a", "pod-x")
         node.check_converged()
         node.serve(ONE, TWO)
-        until(lambda: endpoint_rules(TWO, "pod-a", "pod-b"), 5, "a new Service")
+        until(lambda: node.rules.sends_to(TWO, "pod-a", "pod-b"), 5, "a new Service")
         node.serve(ONE, App(name="two", number=802, ready=("pod-b",), type="NodePort", protocols=("TCP",)))
-        until(lambda: endpoint_rules(TWO, "pod-b"), 5, "one endpoint fewer")
+        until(lambda: node.rules.sends_to(TWO, "pod-b"), 5, "one endpoint fewer")
         node.serve(TWO)
-        until(lambda: not any("lab/one" in line for line in rules()), 5, "a Service less")
-        until(lambda: endpoint_rules(TWO, "pod-a", "pod-b"), 5, "one endpoint more")
+        until(lambda: not any("lab/one" in line for line in node.rules.lines()), 5, "a Service less")
+        until(lambda: node.rules.sends_to(TWO, "pod-a", "pod-b"), 5, "one endpoint more")
         until(lambda: node.is_well, 5, "all written")
         node.check_converged()
     assert not node.lines("changed by others")
@@ -191,9 +51,9 @@ def test_changes_of_the_cluster_reach_the_kernel(node: Node) -> None:
 def test_the_end_leaves_the_rules_and_a_new_beginning_writes_nothing(node: Node) -> None:
     node.serve(ONE, TWO)
     with node.running():
-        before, at = all_rules(), generation()
-        assert endpoint_rules(ONE, "pod-a", "pod-x")
-    assert all_rules() == before
+        before, at = node.rules.everything(), generation()
+        assert node.rules.sends_to(ONE, "pod-a", "pod-x")
+    assert node.rules.everything() == before
     with node.running():
         time.sleep(0.5)
         assert generation() == at
@@ -206,7 +66,7 @@ def test_once_ends_by_itself_when_all_is_written(node: Node) -> None:
     process = node.start("--once")
     assert process.wait(20) == 0
     node.check_converged()
-    assert endpoint_rules(TWO, "pod-a", "pod-b")
+    assert node.rules.sends_to(TWO, "pod-a", "pod-b")
 
 
 def test_without_an_api_server_the_node_stays_as_it_was_and_what_is_broken_is_mended(node: Node) -> None:
@@ -216,30 +76,35 @@ def test_without_an_api_server_the_node_stays_as_it_was_and_what_is_broken_is_me
         try:
             node.serve(ONE, App(name="two", number=802, ready=("pod-b",), type="NodePort", protocols=("TCP",)))
             time.sleep(0.5)
-            tool("iptables-nft", "-t", "nat", "-F", "KUBE-SERVICES")
-            until(lambda: endpoint_rules(TWO, "pod-a", "pod-b"), MENDED_S, "mended")
-            until(lambda: any("KUBE-SERVICES" in line and "--dport" in line for line in rules()), MENDED_S, "mended")
+            node.rules.change("-t", "nat", "-F", "KUBE-SERVICES")
+            until(lambda: node.rules.sends_to(TWO, "pod-a", "pod-b"), MENDED_S, "mended")
+            until(
+                lambda: any("KUBE-SERVICES" in line and "--dport" in line for line in node.rules.lines()),
+                MENDED_S,
+                "mended",
+            )
         finally:
             node.api.come_back()
-        until(lambda: endpoint_rules(TWO, "pod-b"), 20, "what changed meanwhile")
+        until(lambda: node.rules.sends_to(TWO, "pod-b"), 20, "what changed meanwhile")
         node.check_converged()
 
 
 def test_without_an_api_server_from_the_start_nothing_is_written(node: Node) -> None:
     node.serve(ONE, TWO)
     assert node.start("--once").wait(20) == 0
-    before, at = all_rules(), generation()
+    before, at = node.rules.everything(), generation()
     node.api.go_away()
     try:
         process = node.start()
-        time.sleep(2)
+        until(lambda: bool(node.lines("begins")), 30, "it runs")
+        time.sleep(1)
         assert not node.is_well
         assert process.poll() is None
         process.terminate()
         assert process.wait(10) == 0, node.log.read_text()
     finally:
         node.api.come_back()
-    assert (all_rules(), generation()) == (before, at)
+    assert (node.rules.everything(), generation()) == (before, at)
 
 
 def test_killed_in_the_middle_of_a_load_the_next_one_completes_it(node: Node) -> None:
@@ -253,63 +118,80 @@ def test_killed_in_the_middle_of_a_load_the_next_one_completes_it(node: Node) ->
     for group in (True, False):  # what it had started ends with it, or writes on alone
         process = node.start()
         seen = time.monotonic()
-        while time.monotonic() - seen < 10 and not any("lab/app-" in line for line in rules()):
+        while time.monotonic() - seen < 10 and not any("lab/app-" in line for line in node.rules.lines()):
             time.sleep(0.01)
         (os.killpg if group else os.kill)(process.pid, signal.SIGKILL)
         process.wait(10)
-        tool("iptables-nft", "-t", "nat", "-F", "KUBE-SERVICES")
+        node.rules.change("-t", "nat", "-F", "KUBE-SERVICES")
     with node.running():
         node.check_converged()
-        assert sum("lab/app-" in line and "--to-destination" in line for line in rules()) == 400
+        assert sum("lab/app-" in line and "--to-destination" in line for line in node.rules.lines()) == 400
 
 
-def delete_first(table: str, chain: str, pattern: str) -> None:
-    """Delete the first rule of a chain that a pattern is found in."""
-    found = [line for line in tool("iptables-nft", "-t", table, "-S", chain).splitlines() if line.startswith("-A")]
-    number = next(number for number, line in enumerate(found, 1) if re.search(pattern, line))
-    tool("iptables-nft", "-t", table, "-D", chain, str(number))
-
-
-def chain_of(word: str, kind: str = "KUBE-SVC-") -> str:
-    return next(m[0] for line in rules() if word in line and (m := re.search(rf"{kind}[A-Z2-7]{{16}}", line)))
-
-
-def replace_endpoint() -> None:
-    chain = chain_of("lab/two", "KUBE-SEP-")
-    found = [line for line in tool("iptables-nft", "-t", "nat", "-S", chain).splitlines() if line.startswith("-A")]
-    number = next(number for number, line in enumerate(found, 1) if "DNAT" in line)
+def replace_endpoint(rules: Rules) -> None:
+    chain = rules.chain_of("lab/two", "KUBE-SEP-")
+    number, _ = rules.spec("nat", chain, "DNAT")
     spec = ("-p", "tcp", "-j", "DNAT", "--to-destination", "10.9.9.9:9")
-    tool("iptables-nft", "-t", "nat", "-R", chain, str(number), *spec)
+    rules.change("-t", "nat", "-R", chain, str(number), *spec)
 
 
-def double_rule() -> None:
-    rule = next(line for line in rules() if line.startswith("-A KUBE-MARK-MASQ "))
-    tool("iptables-nft", "-t", "nat", *shlex.split(rule))
+def double(rules: Rules, table: str, chain: str, pattern: str) -> None:
+    """Put a rule in once more, behind all others."""
+    rules.change("-t", table, *shlex.split(rules.spec(table, chain, pattern)[1]))
 
 
-def remove_mark() -> None:
-    """Remove KUBE-MARK-MASQ, and all that jumps there."""
-    text = "".join(
-        f"{line}\n" for line in tool("iptables-nft-save", "-t", "nat").splitlines() if "KUBE-MARK-MASQ" not in line
-    )
-    tool("iptables-nft-restore", stdin=text)
+def reverse(rules: Rules) -> None:
+    """Put the rules of a chain in the opposite order."""
+    chain = rules.chain_of("lab/two", "KUBE-SEP-")
+    first = next(line for line in rules.lines() if line.startswith(f"-A {chain} "))
+    rules.change("-t", "nat", "-D", *shlex.split(first)[1:])
+    rules.change("-t", "nat", *shlex.split(first))
 
 
-DAMAGE: dict[str, Callable[[], object]] = {
-    "flush a chain": lambda: tool("iptables-nft", "-t", "nat", "-F", "KUBE-SERVICES"),
-    "delete a rule": lambda: delete_first("nat", "KUBE-SERVICES", "lab/two"),
-    "delete a jump": lambda: delete_first("nat", "PREROUTING", "KUBE-SERVICES"),
-    "add a rule": lambda: tool("iptables-nft", "-t", "nat", "-I", "KUBE-SERVICES", "1", "-j", "RETURN"),
-    "empty a Service's chain": lambda: tool("iptables-nft", "-t", "nat", "-F", chain_of("lab/two")),
-    "double a rule": double_rule,
+def remove(rules: Rules, *chains: str) -> None:
+    """Remove chains, and all that jumps there."""
+    lines = rules.save("-t", "nat").splitlines()
+    kept = "".join(f"{line}\n" for line in lines if not any(chain in line for chain in chains))
+    rules.restore(kept)
+
+
+DAMAGE: dict[str, Callable[[Rules], object]] = {
+    "flush a chain": lambda rules: rules.change("-t", "nat", "-F", "KUBE-SERVICES"),
+    "delete a rule": lambda rules: rules.delete_first("nat", "KUBE-SERVICES", "lab/two"),
+    "delete a jump": lambda rules: rules.delete_first("nat", "PREROUTING", "KUBE-SERVICES"),
+    "add a rule": lambda rules: rules.change("-t", "nat", "-I", "KUBE-SERVICES", "1", "-j", "RETURN"),
+    "empty a Service's chain": lambda rules: rules.change("-t", "nat", "-F", rules.chain_of("lab/two")),
+    "empty an endpoint's chain": lambda rules: rules.change("-t", "nat", "-F", rules.chain_of("lab/two", "KUBE-SEP-")),
+    "double a rule": lambda rules: double(rules, "nat", "KUBE-MARK-MASQ", "MARK"),
+    "double a rule of a shared chain": lambda rules: double(rules, "nat", "KUBE-SERVICES", "lab/two"),
     "replace an endpoint": replace_endpoint,
-    "delete a jump of filter": lambda: delete_first("filter", "FORWARD", "KUBE-FORWARD"),
-    "put a rule before ours": lambda: tool("iptables-nft", "-t", "nat", "-I", chain_of("lab/two"), "1", "-j", "ACCEPT"),
-    "remove a chain and all that leads there": remove_mark,
-    "flush nat": lambda: tool("iptables-nft", "-t", "nat", "-F"),
-    "flush nat of IPv6": lambda: tool("ip6tables-nft", "-t", "nat", "-F"),
-    "flush filter": lambda: tool("iptables-nft", "-t", "filter", "-F"),
+    "reverse a chain": reverse,
+    "delete a jump of filter": lambda rules: rules.delete_first("filter", "FORWARD", "KUBE-FORWARD"),
+    "add a rule to filter": lambda rules: rules.change("-I", "KUBE-FORWARD", "1", "-j", "DROP"),
+    "put a rule before ours": lambda rules: rules.change(
+        "-t", "nat", "-I", rules.chain_of("lab/two"), "1", "-j", "ACCEPT"
+    ),
+    "remove a chain and all that leads there": lambda rules: remove(rules, "KUBE-MARK-MASQ"),
+    "remove a Service's chains": lambda rules: remove(
+        rules, rules.chain_of("lab/two"), rules.chain_of("lab/two", "KUBE-EXT-"), rules.chain_of("lab/two", "KUBE-SEP-")
+    ),
+    "flush nat": lambda rules: rules.change("-t", "nat", "-F"),
+    "flush nat of IPv6": lambda rules: rules.change("-t", "nat", "-F", family=6),
+    "flush filter": lambda rules: rules.change("-F"),
+    "flush filter of IPv6": lambda rules: rules.change("-F", family=6),
 }
+"""What others do to rules, whatever holds them."""
+
+NFT_DAMAGE: dict[str, Callable[[Rules], object]] = {
+    **DAMAGE,
+    "delete a table": lambda _: tool("nft", "delete", "table", "ip", "nat"),
+    "flush everything": lambda _: tool("nft", "flush", "ruleset"),
+}
+TOLD = "changed by others"
+
+
+def drop_parameter() -> None:
+    SYSCTL.write_text("0\n")
 
 
 @pytest.fixture(scope="class")
@@ -320,50 +202,106 @@ def mending(node: Node) -> Iterator[Node]:
 
 
 class TestDamage:
-    @pytest.mark.parametrize("kind", DAMAGE)
+    """The kernel tells of it, so it is mended at once, long before the period is over."""
+
+    @pytest.mark.parametrize("kind", NFT_DAMAGE)
     def test_what_others_break_is_mended_and_told(self, mending: Node, kind: str) -> None:
-        before, told = wanted_rules(), len(mending.lines("changed by others"))
-        DAMAGE[kind]()
-        elapsed = until(lambda: sorted(wanted_rules()) == sorted(before), 10, kind)
+        before, told, counted = mending.rules.everything(), len(mending.lines(TOLD)), mending.drift()
+        NFT_DAMAGE[kind](mending.rules)
+        elapsed = until(lambda: sorted(mending.rules.everything()) == sorted(before), 10, kind)
         assert elapsed < MENDED_S
-        until(lambda: len(mending.lines("changed by others")) > told, 2, "told")
-        assert mending.lines("changed by others")[-1].endswith("mended=True")
+        until(lambda: len(mending.lines(TOLD)) > told, 2, "told")
+        assert mending.lines(TOLD)[-1].endswith("mended=True")
+        assert mending.drift() > counted
 
     def test_nothing_is_written_behind_all_this(self, mending: Node) -> None:
         mending.check_converged()
-        at = generation()
+        at, counted = generation(), mending.drift()
         time.sleep(1)
-        assert generation() == at
-        with urllib.request.urlopen("http://127.0.0.1:10249/metrics", timeout=5) as answer:
-            text = answer.read().decode()
-        found = re.findall(r'^rulegen_drift_total\{kind="\w+"\} (\d+)$', text, re.MULTILINE)
-        assert sum(map(int, found)) >= len(DAMAGE)
+        assert (generation(), mending.drift()) == (at, counted)
 
     def test_rules_of_others_are_no_damage(self, mending: Node) -> None:
-        told = len(mending.lines("changed by others"))
-        tool("iptables-nft", "-t", "nat", "-N", "OTHERS")
-        tool("iptables-nft", "-t", "nat", "-A", "OTHERS", "-j", "RETURN")
+        told = len(mending.lines(TOLD))
+        mending.rules.change("-t", "nat", "-N", "OTHERS")
+        mending.rules.change("-t", "nat", "-A", "OTHERS", "-j", "RETURN")
         time.sleep(1)
-        assert len(mending.lines("changed by others")) == told
-        assert "-A OTHERS -j RETURN" in rules()
+        assert len(mending.lines(TOLD)) == told
+        assert "-A OTHERS -j RETURN" in mending.rules.lines()
+
+
+@pytest.fixture(scope="class")
+def polling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """Give a node whose rules are of the variant that nothing tells of, looked at every second."""
+    with network_namespace(), FakeApi() as api:
+        api.put("nodes", *manifests.nodes())
+        node = Node(tmp_path_factory.mktemp("legacy"), api, "legacy")
+        node.configure(iptables={"minSyncPeriod": "0s", "syncPeriod": "1s"})
+        node.serve(ONE, TWO)
+        with node.running():
+            yield node
+
+
+class TestPolledDamage:
+    """Nothing tells of it, so it is seen within a period."""
+
+    @pytest.mark.parametrize("kind", DAMAGE)
+    def test_of_legacy_rules_it_is_mended_and_told(self, polling: Node, kind: str) -> None:
+        before, told, counted = polling.rules.everything(), len(polling.lines(TOLD)), polling.drift()
+        DAMAGE[kind](polling.rules)
+        until(lambda: sorted(polling.rules.everything()) == sorted(before), 10, kind)
+        until(lambda: len(polling.lines(TOLD)) > told, 2, "told")
+        assert polling.drift() > counted
+
+    def test_of_a_kernel_parameter_it_is_mended_and_told(self, polling: Node) -> None:
+        told = len(polling.lines("route_localnet"))
+        drop_parameter()
+        until(lambda: SYSCTL.read_text() == "1\n", 10, "the parameter")
+        until(lambda: len(polling.lines("route_localnet")) > told, 2, "told")
+
+    def test_nothing_is_written_where_nobody_broke_anything(self, polling: Node) -> None:
+        polling.check_converged()
+        written = polling.metric("rulegen_writes_total")
+        time.sleep(2.5)
+        assert polling.metric("rulegen_writes_total") == written
+
+
+def check_told_and_left(node: Node, damage: Mapping[str, Callable[[Rules], object]]) -> None:
+    """Do all sorts of damage to a node whose agent only reports: each is told, none mended."""
+    saved = {family: node.rules.save(family=family) for family in (4, 6)}
+    for kind, break_it in damage.items():
+        told = len(node.lines("mended=False"))
+        break_it(node.rules)
+        broken = node.rules.everything()
+        until(lambda told=told: len(node.lines("mended=False")) > told, 10, f"{kind}: told")
+        assert node.rules.everything() == broken, kind
+        for family, text in saved.items():
+            node.rules.restore(text, family)
+        until(lambda: node.metric("rulegen_drift_unmended") == 0, 10, f"{kind}: as before")
+    assert not node.lines(" written")
 
 
 def test_asked_only_to_report_it_tells_all_damage_and_mends_none(node: Node) -> None:
     node.serve(ONE, TWO)
     assert node.start("--once").wait(20) == 0
-    saved = {family: tool(f"{family}-nft-save") for family in ("iptables", "ip6tables")}
     with node.running("--drift", "report"):
-        assert not node.lines("changed by others")
-        for kind, damage in DAMAGE.items():
-            told = len(node.lines("mended=False"))
-            damage()
-            broken = wanted_rules()
-            until(lambda told=told: len(node.lines("mended=False")) > told, 5, f"{kind}: told")
-            assert wanted_rules() == broken, kind
-            for family, text in saved.items():
-                tool(f"{family}-nft-restore", stdin=text)
-            time.sleep(0.3)
-    assert not node.lines(" written")
+        assert not node.lines(TOLD)
+        check_told_and_left(node, NFT_DAMAGE)
+
+
+def test_asked_only_to_report_it_tells_what_it_must_look_for_too(tmp_path: Path) -> None:
+    some = {kind: DAMAGE[kind] for kind in ("flush a chain", "delete a jump", "replace an endpoint", "flush filter")}
+    with network_namespace(), FakeApi() as api:
+        api.put("nodes", *manifests.nodes())
+        node = Node(tmp_path, api, "legacy")
+        node.configure(iptables={"minSyncPeriod": "0s", "syncPeriod": "1s"})
+        node.serve(ONE, TWO)
+        assert node.start("--once").wait(20) == 0
+        with node.running("--drift", "report"):
+            assert not node.lines(TOLD)
+            check_told_and_left(node, some)
+            drop_parameter()
+            until(lambda: bool(node.lines("route_localnet")), 10, "the parameter: told")
+            assert SYSCTL.read_text() == "0\n"
 
 
 def test_sighup_has_it_read_its_configuration_anew(node: Node) -> None:

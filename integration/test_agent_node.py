@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from integration import manifests
+from integration.agent import SYSCTL, Node, network_namespace, tool, until
 from integration.lab import topology
 from integration.manifests import App
-from integration.test_agent import ONE, SYSCTL, TWO, Node, network_namespace, rules, tool, until, wanted_rules
+from integration.test_agent import ONE, TWO
 from integration.test_takeover import PARITY, WORLDS
 from rulegen.host.nft_notices import generation
 from rulegen.kube.yaml_text import read_yaml
@@ -113,7 +114,7 @@ def test_load_balancers_are_told_by_family_how_many_endpoints_are_here(node: Nod
             assert headers["X-Load-Balancing-Endpoint-Weight"] == "1"
             assert headers["Content-Type"] == "application/json"
             assert headers["X-Content-Type-Options"] == "nosniff"
-        assert any(f"--dport {HEALTH_PORT} " in line for line in rules("filter"))
+        assert any(f"--dport {HEALTH_PORT} " in line for line in node.rules.lines("filter"))
 
 
 def test_what_is_wanted_is_shown(node: Node) -> None:
@@ -143,7 +144,7 @@ def test_services_that_nobody_serves_are_reached_by_the_nodes_own_addresses(node
         with node.running("--publish-service-status"):
             until(lambda: published(node, "services", "lb") == ADDRESSES, 10, "published")
             vip = f"-d {topology.address(topology.NODE, 4)}/32 -p tcp"
-            until(lambda: any(vip in line and "--dport 80" in line for line in rules()), 5, "served there")
+            until(lambda: any(vip in line and "--dport 80" in line for line in node.rules.lines()), 5, "served there")
         assert published(node, "services", "lb") == []
         assert "conditions" not in node.api.kept("services")["lab", "lb"]["status"] or (
             node.api.kept("services")["lab", "lb"]["status"]["conditions"] == []
@@ -205,10 +206,10 @@ def test_a_node_of_kube_proxy_is_taken_over_without_a_write(node: Node, name: st
         argv = there.argv("run", "--host", str(folder / "world.yaml"))
         del argv[argv.index("--node") : argv.index("--node") + 2]
         there.argv = lambda verb, *more: [*argv, *more]  # type: ignore[method-assign]
-        before, at = wanted_rules(), generation()
+        before, at = there.rules.everything(), generation()
         with there.running():
             time.sleep(1)
-            assert (wanted_rules(), generation()) == (before, at)
+            assert (there.rules.everything(), generation()) == (before, at)
         assert not there.lines("changed by others") + there.lines(" written")
 
 

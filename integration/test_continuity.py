@@ -18,7 +18,7 @@ HOSTS: tuple[str, ...] = ("pod-a", "pod-b", "pod-x")
 BYSTANDER = App(name="bystander", number=801, ready=("pod-b",), protocols=("TCP", "UDP"))
 
 
-def _changing(ready: tuple[str, ...], **more: Any) -> App:
+def changing(ready: tuple[str, ...], **more: Any) -> App:
     return App(
         name="changing",
         number=802,
@@ -33,8 +33,8 @@ def _changing(ready: tuple[str, ...], **more: Any) -> App:
 def test_fifty_changes_of_endpoints_lose_no_connection(lab: Lab, rulegen: Rulegen) -> None:
     """An endpoint that leaves listens on, so whatever fails is ours. One that serves throughout is not needed."""
     random = Random(3)
-    rulegen.serve((BYSTANDER, _changing(HOSTS)))
-    app = _changing(HOSTS)
+    rulegen.serve((BYSTANDER, changing(HOSTS)))
+    app = changing(HOSTS)
     asking = {
         "a pod by ClusterIP, without pause": lab["pod-c"].repeat("TCP", app.cluster_ip(4), PORT),
         "a pod by ClusterIP, IPv6": lab["pod-c"].repeat("TCP", app.cluster_ip(6), PORT, pause_s=PAUSE_S),
@@ -48,7 +48,7 @@ def test_fifty_changes_of_endpoints_lose_no_connection(lab: Lab, rulegen: Rulege
         after = before
         while after == before:
             after = tuple(sorted(random.sample(HOSTS, random.randint(1, 3))))
-        rulegen.apply(world([BYSTANDER, _changing(after)]))
+        rulegen.apply(world([BYSTANDER, changing(after)]))
         before = after
     reports = {who: one.stop() for who, one in asking.items()}
     assert {who: report.first_failures for who, report in reports.items() if report.failures} == {}
@@ -69,8 +69,8 @@ def test_changes_of_policy_and_kind_lose_no_connection(lab: Lab, rulegen: Rulege
         {"ranges": ("10.0.0.0/8", "fd00::/16", "192.168.50.100/32"), "affinity_s": 10},
         {"external": "Local", "health_check_port": 32902, "affinity_s": 10},
     ]
-    rulegen.serve((BYSTANDER, _changing(("pod-a", "pod-x"))))
-    app = _changing(("pod-a", "pod-x"))
+    rulegen.serve((BYSTANDER, changing(("pod-a", "pod-x"))))
+    app = changing(("pod-a", "pod-x"))
     asking = {
         "a pod by ClusterIP": lab["pod-c"].repeat("TCP", app.cluster_ip(4), PORT, pause_s=PAUSE_S),
         "outside by balancer": lab.client.repeat("TCP", app.lb_ip(4), PORT, pause_s=PAUSE_S),
@@ -78,7 +78,7 @@ def test_changes_of_policy_and_kind_lose_no_connection(lab: Lab, rulegen: Rulege
         "outside by node port": lab.client.repeat("TCP", lab.node.addresses(4)[0], app.node_port, pause_s=PAUSE_S),
     }
     for more in [*kinds, {}]:
-        rulegen.apply(world([BYSTANDER, _changing(("pod-a", "pod-x"), **more)]))
+        rulegen.apply(world([BYSTANDER, changing(("pod-a", "pod-x"), **more)]))
     reports = {who: one.stop() for who, one in asking.items()}
     assert {who: report.first_failures for who, report in reports.items() if report.failures} == {}
 

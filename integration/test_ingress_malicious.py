@@ -123,7 +123,8 @@ def _asked(lab: IngressLab, host: str, targets: tuple[str, ...] = TARGETS) -> It
 
 
 def _ends_as_it_must(lab: IngressLab, entry: dict[str, Any], world: list[Document]) -> list[str]:
-    paths = tuple(quote(path) for path in _paths(entry))
+    # nginx answers 400 to whoever asks for a NUL, whatever is served.
+    paths = tuple(quote(path) for path in _paths(entry) if "\0" not in path)
     asked = list(_asked(lab, "evil.test", (*TARGETS, *paths)))
     wrong = [what for what, reply in asked if reply.status in {0, 418, 500}]
     match entry["must"]:

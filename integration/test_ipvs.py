@@ -14,6 +14,7 @@ from integration import saves, servers
 from integration.blackbox import CHANGES
 from integration.lab.hosts import TRANSPORTS
 from integration.manifests import PORT, App, configuration, world
+from integration.test_continuity import changing
 from integration.test_convergence import worlds
 
 if TYPE_CHECKING:
@@ -324,6 +325,34 @@ class TestTermination:
         rulegen.apply(world([serving("pod-b")]))
         assert (virtual, leaving) not in servers.weights(lab.node)
         rulegen.check_converged()
+
+
+class TestContinuity:
+    def test_changes_lose_no_connection(self, lab: Lab, rulegen: Rulegen) -> None:
+        """An endpoint that leaves listens on, so whatever fails is ours."""
+        hosts = ("pod-a", "pod-b", "pod-x")
+        app = changing(hosts)
+        rulegen.apply(world([app]))
+        asking = {
+            "a pod by ClusterIP": lab["pod-c"].repeat("TCP", app.cluster_ip(4), PORT, pause_s=0.01),
+            "a pod by ClusterIP, IPv6": lab["pod-c"].repeat("TCP", app.cluster_ip(6), PORT, pause_s=0.01),
+            "outside by node port": lab.client.repeat("TCP", lab.node.addresses(4)[0], app.node_port, pause_s=0.01),
+            "outside by balancer": lab.client.repeat("TCP", app.lb_ip(4), PORT, pause_s=0.01),
+            "the node by ClusterIP": lab.node.repeat("TCP", app.cluster_ip(4), PORT, pause_s=0.01),
+        }
+        changes: list[tuple[tuple[str, ...], dict[str, Any]]] = [
+            (("pod-a", "pod-b"), {}),
+            (("pod-x", "pod-b"), {}),
+            (("pod-b",), {"affinity_s": 10}),
+            (("pod-a", "pod-b"), {"external": "Local", "health_check_port": 32902}),
+            (("pod-a", "pod-b"), {"ranges": ("192.168.50.0/24", "fd00:50::/64")}),
+            (hosts, {}),
+        ]
+        for ready, more in changes:
+            rulegen.apply(world([ONE, changing(ready, **more)]))
+        reports = {who: one.stop() for who, one in asking.items()}
+        assert {who: report.first_failures for who, report in reports.items() if report.failures} == {}
+        assert all(sum(report.answered.values()) > 20 for report in reports.values())
 
 
 class TestSwitch:

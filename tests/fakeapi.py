@@ -31,6 +31,7 @@ import ssl
 import subprocess
 import threading
 import time
+from bisect import bisect_right
 from collections import defaultdict, deque
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -55,6 +56,8 @@ COLLECTIONS = {
     "configmaps": ("/api/v1/configmaps", "v1", "ConfigMap"),
     "events": ("/apis/events.k8s.io/v1/events", "events.k8s.io/v1", "Event"),
     "leases": ("/apis/coordination.k8s.io/v1/leases", "coordination.k8s.io/v1", "Lease"),
+    # Last: what is in a namespace has its path below these.
+    "namespaces": ("/api/v1/namespaces", "v1", "Namespace"),
 }
 
 
@@ -453,7 +456,7 @@ class FakeApi:
         while not self._closing.is_set() and time.monotonic() < end and not stream.is_left():
             with self._changed:
                 disturbance = self._disturbances[collection].popleft() if self._disturbances[collection] else None
-                fresh = [one for one in self._changes if one.version > version and one.collection == collection]
+                fresh = [one for one in self._since(version) if one.collection == collection]
                 if not fresh and disturbance is None:
                     self._changed.wait(0.02)
             for one in fresh:
@@ -472,9 +475,12 @@ class FakeApi:
     def _settled(self, collection: str, version: int) -> int:
         """Return the latest version up to which a watch that is at `version` has told all."""
         with self._changed:
-            if any(one.version > version and one.collection == collection for one in self._changes):
+            if any(one.collection == collection for one in self._since(version)):
                 return version
             return self._version
+
+    def _since(self, version: int) -> list[Change]:
+        return self._changes[bisect_right(self._changes, version, key=lambda one: one.version) :]
 
 
 def selector(path: str) -> Callable[[dict[str, Any]], bool]:

@@ -10,9 +10,13 @@ import tempfile
 from pathlib import Path
 
 from integration.bench import worlds
+from integration.lab.lab import Unavailable
+from integration.uml.machine import Machine
 
 SIZES = (1_000, 10_000)
 INGRESSES = (1_000, 5_000)
+SERVERS = (1_000, 5_000)
+INSIDE_S = 1500
 
 
 def measured(module: str, *arguments: str, namespace: bool = False, processes: bool = False) -> dict[str, float]:
@@ -87,6 +91,66 @@ def writes(file: Path, size: int) -> dict[str, float]:
     return found
 
 
+def agents(size: int) -> None:
+    """Print what the agent costs: its start, a change, nothing at all, and its memory."""
+    found = measured("agent", str(size), namespace=True)
+    large = size >= 10_000
+    print(f"\nrulegen run, {size:,} Services x {worlds.ENDPOINTS}, iptables-nft, minSyncPeriod 0")
+    start, again = found["start on an empty kernel"], found["start where nothing changed"]
+    line("start until all is written, empty kernel", f"{start:.2f} s", "at most 15 s at 10,000", holds=start <= 15)
+    line("  processor time of that", f"{found['start, processor']:.2f} s")
+    line("start where nothing changed", f"{again:.2f} s", "at most 5 s at 10,000", holds=again <= 5)
+    line("  processor time of that", f"{found['start again, processor']:.2f} s")
+    commits = found["commits where nothing changed"]
+    line("  commits of that", f"{commits:.0f}", "0", holds=commits == 0)
+    for what, promise in (("median", 60), ("p99", 250)):
+        took = found[f"change, {what}"] * 1000
+        holds = took <= promise if large else None
+        line(f"one endpoint changed, event to kernel, {what}", f"{took:.1f} ms", f"at most {promise} ms", holds=holds)
+    line("  the least commit there is", f"{found['least commit'] * 1000:.1f} ms")
+    line("  of that in the kernel", f"{found['least commit, kernel'] * 1000:.1f} ms")
+    line("  processor time of a change, all in all", f"{found['change, processor'] * 1000:.1f} ms")
+    line("  of that the agent's own", f"{found['change, own'] * 1000:.1f} ms")
+    for what in ("memory", "memory after changes", "memory where nothing changed"):
+        line(what, f"{found[what]:.0f} MB", "at most 230 MB", holds=found[what] <= 230)
+    line("most memory, at the start", f"{found['peak']:.0f}, {found['peak where nothing changed']:.0f} MB")
+    line("processor while nothing happens", f"{found['idle'] * 100:.2f} %", "near 0", holds=found["idle"] < 0.01)
+
+
+def measured_inside(size: int) -> dict[str, float]:
+    """Run the measurement of IPVS mode in a user-mode Linux of its own.
+
+    Raises:
+        Unavailable: There can be none.
+    """
+    argv = [sys.executable, "-m", "integration.bench.ipvs", str(size)]
+    machine = Machine(argv, memory_mb=2048, lifetime_s=INSIDE_S)
+    try:
+        line = machine.listen(INSIDE_S + 30)
+        if not line:
+            raise SystemExit(f"{' '.join(argv)}: {machine.console()}")
+        found: dict[str, float] = json.loads(line)
+    finally:
+        machine.close()
+    return found
+
+
+def servers(size: int) -> dict[str, float]:
+    """Print what IPVS mode costs, beside the tools' own formats for the same state."""
+    found = measured_inside(size)
+    print(f"\nIPVS, {size:,} Services x {worlds.ENDPOINTS}, in a user-mode Linux: read ratios")
+    tools = found["ipvsadm -R"] + found["ipset restore"] + found["ip -batch"]
+    line("first sync", f"{found['first sync']:.2f} s")
+    line("  messages, processes", f"{found['messages']:.0f}, {found['processes']:.0f}")
+    parts = ", ".join(f"{found[tool]:.2f}" for tool in ("ipvsadm -R", "ipset restore", "ip -batch"))
+    line("ipvsadm -R, ipset restore, ip -batch", f"{parts} s")
+    line("  first sync as a multiple of their sum", f"{found['first sync'] / tools:.1f}")
+    line("read back", f"{found['read back']:.2f} s")
+    line("one endpoint changed, slice to kernel", f"{found['one endpoint changed'] * 1000:.1f} ms")
+    line("  messages, processes", f"{found['its messages']:.0f}, {found['its processes']:.0f}")
+    return found
+
+
 def ingresses(size: int, kind: str) -> None:
     """Print what Ingresses cost, from objects to new workers that answer."""
     found = measured("ingress", str(size), kind, namespace=True, processes=True)
@@ -121,10 +185,19 @@ def main(sizes: tuple[int, ...]) -> None:
             plans(as_yaml, size)
             plans(as_json, size)
             bytes_written[size] = writes(as_json, size)["bytes written"]
+            agents(size)
     first, last = bytes_written[sizes[0]], bytes_written[sizes[-1]]
     print("\nbytes written for one endpoint changed")
     grown = f"{first:.0f} to {last:.0f}"
     line(f"{sizes[0]:,} to {sizes[-1]:,} Services", grown, "does not grow", holds=last <= first * 1.1)
+    counted = []
+    try:
+        counted = [servers(size) for size in (SERVERS if sizes == SIZES else sizes)]
+    except Unavailable as reason:
+        print(f"\nIPVS is not measured: {reason}")
+    for what in ("its messages", "its processes") if counted else ():
+        told = [found[what] for found in counted]
+        line(f"{what}, at all sizes", ", ".join(f"{n:.0f}" for n in told), "does not grow", holds=len(set(told)) == 1)
     for kind in ("plain", "tls"):
         for size in INGRESSES if sizes == SIZES else sizes:
             ingresses(size, kind)

@@ -99,7 +99,7 @@ class Machine:
             *("con=null", "ssl=null", "con0=null,fd:1", f"umid={self._folder.name}", f"uml_dir={self._folder}/"),
             *(f"OUTSIDE={self._folder}", f"LIFETIME_S={lifetime_s}"),
         ]
-        # Beside it, in its group, a guard that waits for the end of this process. A file that is known inside is open here.
+        # Beside it, in its group, a guard that waits for the end of this process. It has many files open.
         guarded = 'ulimit -n $(ulimit -Hn); exec 3<&0 </dev/null; { read -r _ <&3; kill -KILL 0; } & exec "$@" 3<&-'
         try:
             with (self._folder / "console").open("wb") as console:

@@ -1,7 +1,7 @@
 """Tests with the mark `uml` run inside a user-mode Linux; for all who look on, they are tests like any other.
 
-One machine is booted at the first of them and ends with the session. It runs the same pytest on the same files, is told
-which test to run, and reports as that pytest does: each phase with its outcome, traceback and time.
+A machine is booted at the first of them, by each worker of xdist, and ends with the session. It runs the same pytest on
+the same files, is told which test to run, and reports as that pytest does: each phase with outcome, traceback and time.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class Inside:
 
     def _run(self, item: pytest.Item, following: pytest.Item | None) -> Iterator[Report]:
         machine = self._machine or self._boot()
-        after = following.nodeid if following is not None and is_for_uml(following) else None
-        machine.tell(json.dumps({"run": item.nodeid, "next": after}))
+        after = _name(following) if following is not None and is_for_uml(following) else None
+        machine.tell(json.dumps({"run": _name(item), "next": after}))
         deadline = time.monotonic() + _TEST_S + 20
         while "done" not in (told := self._heard(machine, deadline - time.monotonic())):
             hook = self._session.config.hook
@@ -127,6 +127,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     inside = session.config.stash.get(_INSIDE, None)
     if inside is not None:
         inside.close()
+
+
+def _name(item: pytest.Item) -> str:
+    """Return a test's name as it is without xdist, which adds the groups of its worker to it."""
+    groups = {str(mark.args[0]) for mark in item.iter_markers("xdist_group")}
+    return item.nodeid.removesuffix(f"@{'_'.join(sorted(groups))}")
 
 
 def _failed(item: pytest.Item, reason: str) -> Report:

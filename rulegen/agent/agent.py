@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rulegen.agent.health import ServiceHealth, healthz, livez
 from rulegen.agent.loop import Loop, Timing, Wake
+from rulegen.agent.memory import share
 from rulegen.agent.metrics import exposition
 from rulegen.agent.publishing import Publishing, publishers_of
 from rulegen.agent.recorder import Announcement, Recorder
@@ -92,6 +93,7 @@ class Agent:
         Raises:
             HostError: It cannot even begin.
         """
+        share()
         with self._cleanup:
             return self._run()
 
@@ -126,6 +128,7 @@ class Agent:
             context=self.context,
             node=node,
             ingress=self.site is not None,
+            namespaces=self.site is not None and self.site.options.selection.namespace_selector is not None,
             warn=self.journal.warning,
         )
         ready.append(watch)
@@ -212,6 +215,8 @@ class Agent:
                 frozenset(name for name in (options.config_map,) if name),
             ),
             mends=self.mends,
+            period_s=self.options.sync_s,
+            announce=loop.announce_damage,
             tell=loop.tell,
         )
         loop.is_done = lambda: site.site is not None and (site.served is not None or not self.mends)

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
-
-from rulegen.plan.objects import draining_text
+from itertools import groupby
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection, Iterable
 
+    from rulegen.agent.journal import Journal
+    from rulegen.agent.state import AgentState
     from rulegen.kube.world import ObjectName
-    from rulegen.plan.plan import Plan
+    from rulegen.plan.items import Item
+
+SHOWN: Final = 5
+"""Of things that others have changed, so many are told one by one."""
 
 
 class Damage(NamedTuple):
     """One thing that others have changed.
 
     Attributes:
-        kind: What it is in its language: chain, rule, jump, parameter.
+        kind: What it is in its language: chain, rule, jump, parameter, host.
         text: What was done to it, for people.
     """
 
@@ -25,20 +29,32 @@ class Damage(NamedTuple):
     text: str
 
 
-def damage(plan: Plan, changed: Collection[ObjectName]) -> list[Damage]:
+def damage(items: Iterable[Item], changed: Collection[ObjectName], ended: Collection[str] = ()) -> list[Damage]:
     """Return what others have changed, out of a plan of the whole.
 
     Args:
-        plan: Against the kernel, where all but `changed` was as wanted before.
+        items: Of a plan against the node, where all but `changed` was as wanted before.
         changed: Services that changed since: what concerns them is no damage.
+        ended: Names of items that only tell of an end in peace.
     """
     own = {str(name) for name in changed}
-    ended = {draining_text(key) for part in plan.objects.values() for key in part.ended}
     found = []
-    for item in plan.items:
+    for item in items:
         if item.language == "conntrack" or (item.owner and item.owner in own) or item.name in ended:
             continue
         done = {"add": "was taken away", "change": "was changed", "delete": "was put there"}[item.action.word]
         family = f" [{item.family}]" if item.family else ""
         found.append(Damage(item.kind, f"{item.kind} {item.name}{family} {done}"))
     return found
+
+
+def tell(
+    found: Iterable[Damage], state: AgentState, journal: Journal, announce: Callable[[str], None], *, mended: bool
+) -> None:
+    """Count damage, log it and announce it to users: a line for each kind, with the first few things of it."""
+    for kind, of_kind in groupby(sorted(found, key=lambda one: one.kind), key=lambda one: one.kind):
+        texts = [one.text for one in of_kind]
+        state.count("drift", kind, by=len(texts))
+        shown = "; ".join(texts[:SHOWN])
+        journal.warning("changed by others", kind=kind, count=len(texts), what=shown, mended=mended)
+        announce(f"{len(texts)} of kind {kind} changed by others, {'mended' if mended else 'left'}: {shown}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import json
 import sys
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from rulegen.kube.wording import printable
@@ -28,12 +29,15 @@ class Journal:
     Attributes:
         is_json: As JSON, for machines.
         least: The least level that is written.
+
+    A line that cannot be written, as on a full disk, is no reason to end: how many there were is told with the next.
     """
 
     is_json: bool = False
     least: str = "info"
     out: TextIO = sys.stderr
     now: Callable[[], dt.datetime] = _now
+    _lost: Counter[str] = field(default_factory=Counter, init=False)
 
     def debug(self, message: str, **fields: Any) -> None:
         """Write what only a developer wants to know."""
@@ -61,8 +65,16 @@ class Journal:
         else:
             pairs = "".join(f" {key}={self._spelled(value)}" for key, value in told.items())
             line = f"{time} {level.upper():7} {printable(message, LONGEST)}{pairs}"
-        self.out.write(f"{line}\n")
-        self.out.flush()
+        try:
+            self.out.write(f"{line}\n")
+            self.out.flush()
+        except OSError as error:
+            self._lost[error.strerror or str(error)] += 1
+            return
+        lost = sorted(self._lost.items())
+        self._lost.clear()
+        for reason, count in lost:
+            self.warning("lines of the log could not be written", error=reason, count=count)
 
     @staticmethod
     def _spelled(value: Any) -> str:

@@ -10,11 +10,11 @@ import datetime as dt
 import queue
 import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
-from rulegen.agent.drift import damage
+from rulegen.agent.drift import damage, tell
 from rulegen.agent.memory import give_back
 from rulegen.agent.recorder import Announcement, ObjectReference, to_nobody
 from rulegen.errors import ApplyError, HostError, Rejected
@@ -22,6 +22,7 @@ from rulegen.kube.cluster import Cluster, Touched
 from rulegen.kube.events import Changed, Gone
 from rulegen.kube.objects import EndpointSlice, Ingress, Service
 from rulegen.model.ir import Delivery
+from rulegen.plan.objects import draining_text
 from rulegen.road.services import ServiceRules
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from rulegen.agent.health import ServiceHealth
     from rulegen.agent.journal import Journal
     from rulegen.agent.state import AgentState
-    from rulegen.agent.writer import KernelWriter
+    from rulegen.agent.writer import KernelWriter, Mark
     from rulegen.kube.events import Event
     from rulegen.kube.objects import Node
     from rulegen.kube.validate import Decoded
@@ -73,6 +74,8 @@ LONGEST_PAUSE_S: Final = 60.0
 LEAVING_TAINT: Final = "ToBeDeletedByClusterAutoscaler"
 OTHERS_S: Final = 5.0
 """How long another proxy is given to write what a change asks for, where foreign changes are only told."""
+BREATHS: Final = 3
+"""After a look at all rules that found nothing, foreign changes wait for so many times what it took."""
 TRIGGERED: Final = "endpoints.kubernetes.io/last-change-trigger-time"
 """Annotation of an EndpointSlice: when that happened for which it was changed."""
 API_VERSIONS: Final = {
@@ -85,7 +88,7 @@ API_VERSIONS: Final = {
 UNSYNCED_S: Final = 0.05
 """How often to look whether what others do is done, as no event tells."""
 SHOWN: Final = 5
-"""Of things that others have changed, so many are told one by one."""
+"""Of the faults of an object, so many are told one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +159,8 @@ class Loop:
     _pause_s: float = 0.0
     _again_at: float = 0.0
     _must_check: bool = True
-    _kernel: int | None = None
+    _mark: Mark | None = None
+    _breath_s: float = 0.0
     _told_rejected: frozenset[Rejected] = frozenset()
     _told_warnings: frozenset[str] = frozenset()
     _told_connections: str = ""
@@ -166,10 +170,11 @@ class Loop:
     def run(self) -> str:
         """Keep on until a wake ends it; return why it ended."""
         while True:
+            is_complete = self.has_synced()  # asked first: the list that completes it is taken below
             ended = self._wait()
             if ended:
                 return ended
-            if self.has_synced():
+            if is_complete:
                 if self.on_synced is not None:
                     self.on_synced()
                     self.on_synced = None
@@ -194,9 +199,12 @@ class Loop:
 
     def _is_untouched(self) -> bool:
         """Whether nobody can have changed anything since we wrote: then there is no need to read all of it."""
-        if self._rules is None or self._dirty.services or self._kernel is None:
+        if self._rules is None or self._dirty.services or self._mark is None:
             return False
-        return self.writer.generation() == self._kernel and self.writer.has_parameters(self._rules.sysctls)
+        try:
+            return self.writer.has_parameters(self._rules.sysctls) and self.writer.is_untouched(self._mark)
+        except HostError:  # it is about to be looked at in full, and told then
+            return False
 
     def take(self, event: Event) -> None:
         """Take one event; what it touches is written with the next sync."""
@@ -261,7 +269,6 @@ class Loop:
             return
         began, generation = self.clock(), self.state.desired
         names, self._dirty = self._dirty.services, Touched(site=self._dirty.site)
-        is_known = self._kernel is not None and self._kernel == self.writer.generation()
         try:
             with self._lock:
                 update = rules.update(names)
@@ -275,8 +282,6 @@ class Loop:
         with self._lock:
             rules.commit(update)
         self._tell_health(rules)
-        # Where others have written before, what they did is not known yet: it must be read.
-        self._kernel = self.writer.generation() if is_known else None
         self.state.wrote(generation)
         self.state.syncs.add(self.clock() - began)
         self.state.partial_syncs.add(self.clock() - began)
@@ -300,31 +305,38 @@ class Loop:
         changed, self._dirty = self._dirty, Touched(site=self._dirty.site)
         touched = changed.services
         try:
-            if self._rules is None:
-                self._rules = ServiceRules(self.cluster, self.options, self.writer.facts, counts=self.counts)
-            elif touched:
-                with self._lock:
-                    update = self._rules.update(touched)
-                    self._rules.commit(update)
-                touched = set(update.services)  # those too that share a claim with them
-            plan = self.writer.plan(self._rules.compiled())
+            with ThreadPoolExecutor(1, "read") as pool:  # a tool prints the rules while we decide what they should be
+                reading = pool.submit(self.writer.read)
+                if self._rules is None:
+                    self._rules = ServiceRules(self.cluster, self.options, self.writer.facts, counts=self.counts)
+                elif touched:
+                    with self._lock:
+                        update = self._rules.update(touched)
+                        self._rules.commit(update)
+                    touched = set(update.services)  # those too that share a claim with them
+                found = reading.result()
+            plan = self.writer.plan(self._rules.compiled(), found)
             self._write(plan, is_first=is_first, changed=touched)
             self._rules.drain_only(plan)
         except HostError:
             self._rules, self._dirty.services = None, self._dirty.services | changed.services
             raise
-        del plan
-        give_back()
         self._tell_warnings(self._rules)
-        self._kernel = self.writer.generation()
+        # Since before the reading: what others write while we read or write is looked at once more.
+        self._mark = found.mark
         self._must_check = False
         self._tell_health(self._rules)
         self.state.wrote(generation)
         on_ready, self.on_ready = self.on_ready, _nothing
         on_ready()
-        self.state.syncs.add(self.clock() - began)
-        self.state.full_syncs.add(self.clock() - began)
+        took = self.clock() - began
+        self.state.syncs.add(took)
+        self.state.full_syncs.add(took)
         self._check_at = self.clock() + self.timing.sync_s
+        # Who writes rules of their own without pause is not looked at without pause.
+        self._breath_s = BREATHS * took if plan.is_empty else 0.0
+        del plan, found, reading
+        give_back()
 
     def reconcile(self) -> None:
         """Forget connections that nobody serves, though no Service changed: some were made while one did.
@@ -392,6 +404,11 @@ class Loop:
         node = self.cluster.node(self.node_name)
         return ObjectReference("v1", "Node", "", self.node_name, (node and node.metadata.uid) or self.node_name)
 
+    def announce_damage(self, note: str) -> None:
+        """Tell users, by an event on the node, what others have changed."""
+        reason, action = ("DriftMended", "Mend") if self.mends else ("DriftFound", "Report")
+        self.tell(Announcement(self.reference(), reason, action, note))
+
     def _tell_rejected(self) -> None:
         """Tell what is new of objects that are skipped, and what is no longer so."""
         rejected = self.cluster.rejected
@@ -415,15 +432,10 @@ class Loop:
         self._told_warnings = now
 
     def _write(self, plan: Plan, *, is_first: bool, changed: set[ObjectName]) -> None:
-        found = damage(plan, set() if not self.mends else changed) if not (is_first and self.mends) else []
-        for kind, of_kind in groupby(sorted(found), key=lambda one: one.kind):
-            texts = [one.text for one in of_kind]
-            self.state.count("drift", kind, by=len(texts))
-            shown = "; ".join(texts[:SHOWN])
-            self.journal.warning("changed by others", kind=kind, count=len(texts), what=shown, mended=self.mends)
-            reason, action, done = ("DriftMended", "Mend", "mended") if self.mends else ("DriftFound", "Report", "left")
-            note = f"{len(texts)} of kind {kind} changed by others, {done}: {shown}"
-            self.tell(Announcement(self.reference(), reason, action, note))
+        if not (is_first and self.mends):
+            ended = {draining_text(key) for part in plan.objects.values() for key in part.ended}
+            found = damage(plan.items, changed if self.mends else (), ended)
+            tell(found, self.state, self.journal, self.announce_damage, mended=self.mends)
         self.state.gauge("drift_unmended", 0 if self.mends else len(plan.items))
         if plan.is_empty or not self.mends:
             return
@@ -477,7 +489,7 @@ class Loop:
             return ""
         if signal.why == "check":
             self._must_check = True
-            self._check_at = min(self._check_at, self.clock() + self.timing.quiet_s)
+            self._check_at = min(self._check_at, self.clock() + max(self.timing.quiet_s, self._breath_s))
             return ""
         return signal.why
 

@@ -4,6 +4,17 @@ from __future__ import annotations
 
 import ctypes
 import gc
+from typing import Final
+
+_ARENA_MAX: Final = -8
+"""M_ARENA_MAX of mallopt(3)."""
+
+
+def share() -> None:
+    """Have all threads share one pool of memory: what one gives back is there for all. Call it before there are any."""
+    choose = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc alone has it
+    if choose is not None:
+        choose(_ARENA_MAX, 1)
 
 
 def give_back() -> None:

@@ -11,6 +11,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from rulegen.agent.drift import Damage, damage, tell
 from rulegen.agent.recorder import Announcement, ObjectReference, to_nobody
 from rulegen.errors import RulegenError
 from rulegen.host.nginx.service import Action
@@ -20,7 +21,7 @@ from rulegen.model.ingress.references import header_maps, references
 from rulegen.road.ingress import ours
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from rulegen.agent.journal import Journal
     from rulegen.agent.state import AgentState
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from rulegen.host.nginx.site import LiveSite
     from rulegen.kube.world import World
     from rulegen.model.ingress.ir import Reason
+    from rulegen.plan.items import Item
     from rulegen.road.ingress import Site
 
 QUIET_S: Final = 0.2
@@ -51,8 +53,6 @@ _TOLD: Final = {
     Verdict.QUARANTINED: "Quarantined",
 }
 """Reasons of events; of what is left out, nobody has to do anything about the Ingress."""
-PERIOD_S: Final = 30.0
-"""How often to look whether nginx still serves what it should."""
 LONGEST_PAUSE_S: Final = 60.0
 
 
@@ -64,6 +64,9 @@ class SiteLoop:
         snapshot: Returns the cluster as it is now.
         watch: Follows the Secrets and ConfigMaps that Ingresses name.
         named: Secrets and ConfigMaps that the options name, in this order.
+        mends: Whether anything is written; else what is not as wanted is told.
+        period_s: How often to look whether nginx still serves what it should.
+        announce: Is told what others have changed, as a user reads it.
         tell: Tells users, by events on their Ingresses, what they must know.
         on_served: Called when nginx serves what it should.
         site: What nginx is to serve, as it was last decided.
@@ -78,6 +81,8 @@ class SiteLoop:
     clock: Callable[[], float]
     named: tuple[frozenset[ObjectName], frozenset[ObjectName]] = (frozenset(), frozenset())
     mends: bool = True
+    period_s: float = 30.0
+    announce: Callable[[str], None] = lambda _: None
     tell: Callable[[Announcement], None] = to_nobody
     on_served: Callable[[], None] = lambda: None
     served: Mapping[ObjectName, bool] | None = None
@@ -87,6 +92,8 @@ class SiteLoop:
     _touched_at: float = 0.0
     _first_at: float = 0.0
     _told: frozenset[Reason] = frozenset()
+    _served: str = ""
+    _damage: frozenset[Item] = frozenset()
     _thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -113,7 +120,7 @@ class SiteLoop:
     def _run(self) -> None:
         pause_s, next_at = 0.0, 0.0
         while not self._ended.is_set():
-            self._changed.wait(pause_s or PERIOD_S)
+            self._changed.wait(pause_s or self.period_s)
             self._gather(next_at)
             if self._ended.is_set():
                 return
@@ -152,16 +159,22 @@ class SiteLoop:
         self._tell(site.model.reasons, world)
         plan = self.live.plan(site, observed)
         self.state.gauge("site_changes", len(plan.items))
-        if not self.mends and plan.reload:
-            self.journal.warning("nginx is not as wanted", changes=len(plan.items), mended=False)
+        was_served = self._served == site.configuration.digest
+        if not self.mends or was_served:  # so nobody but others has changed anything
+            self._tell_damage(plan.items)
+        if not self.mends:
             return False
         outcome = self.live.apply(site)
+        self._served = outcome.digest
         for note in (*outcome.notes, *self.live.notes):
             self.journal.warning(note)
         self.live.notes.clear()
         self._note_served(world, site.model.reasons)
         if outcome.action is Action.NOTHING:
             return False
+        if was_served and not plan.items:
+            found = [Damage("file", "a file of nginx was changed just now")]
+            tell(found, self.state, self.journal, self.announce, mended=True)
         self.state.count("reloads", outcome.action.value)
         self.journal.info(
             f"nginx {outcome.action.value}", digest=outcome.digest, changes=len(plan.items), seconds=outcome.seconds
@@ -174,9 +187,7 @@ class SiteLoop:
         while True:
             world = self.snapshot()
             options = self.live.options
-            ours = [
-                one for one in world.ingresses.values() if not options.selection.refusal(one, world.ingress_classes)
-            ]
+            ours = [one for one in world.ingresses.values() if not options.selection.refusal(one, world)]
             found = references(ours, options.prefix)
             secrets, config_maps = (told | given for told, given in zip(found, self.named, strict=True))
             for name in self.named[1]:
@@ -190,6 +201,13 @@ class SiteLoop:
                 self.journal.warning("served without what did not come in time", missing=", ".join(missing[:5]))
                 return world
             self._ended.wait(0.05)
+
+    def _tell_damage(self, items: Collection[Item]) -> None:
+        """Tell and count what others have changed, once for as long as it stays so."""
+        now = frozenset(items)
+        found = damage(items, ()) if now - self._damage else []
+        tell(found, self.state, self.journal, self.announce, mended=self.mends)
+        self._damage = frozenset() if self.mends else now
 
     def _note_served(self, world: World, reasons: tuple[Reason, ...]) -> None:
         refused = {reason.ingress for reason in reasons if reason.verdict in _NOT_SERVED}

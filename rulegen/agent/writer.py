@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rulegen.host import conntrack, nfacct, nft_notices, sysctl, variant
 from rulegen.host.apply import perform, steps
 from rulegen.host.facts import interfaces
-from rulegen.host.observe import observe
+from rulegen.host.observe import observe, print_rules
 from rulegen.host.runner import run
 from rulegen.host.variant import VariantChoice
 from rulegen.model.conntrack import Forgetting, Frontend, frontends_of, stale_flows
@@ -21,14 +22,44 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from rulegen.errors import HostError
-    from rulegen.host.runner import Runner
+    from rulegen.host.runner import Command, Completed, Runner
     from rulegen.kube.world import ObjectName
+    from rulegen.model.conntrack import Flow
     from rulegen.model.facts import HostFacts
     from rulegen.model.ir import Service
+    from rulegen.net import Family
     from rulegen.road import Compiled
     from rulegen.road.services import Update
 
 LOCK_WAIT_S = 10
+
+
+class Mark(NamedTuple):
+    """A moment in the kernel's life, by which is told later whether others have written since.
+
+    Attributes:
+        generation: Of nf_tables, which grows by one with each commit; None where the rules are not there.
+        commits: How many we had made by then.
+        digest: Of the rules' text, where there is no generation.
+    """
+
+    generation: int | None
+    commits: int
+    digest: str = ""
+
+
+class Reading(NamedTuple):
+    """What was read of the kernel.
+
+    Attributes:
+        texts: Rules by family, as the tools print them.
+        flows: What conntrack remembers of UDP.
+        mark: A moment before anything was read; None where nothing can tell whether others write.
+    """
+
+    texts: Mapping[Family, str]
+    flows: tuple[Flow, ...]
+    mark: Mark | None
 
 
 @dataclass(slots=True)
@@ -41,6 +72,7 @@ class KernelWriter:
         facts: What the host is.
         forgetting: Which stale UDP flows are forgotten.
         refused: Kernel parameters that may not be written here, each with the reason.
+        commits: How many commits of rules we have made.
         has_objects: Whether the mode keeps sets and virtual servers.
         on_forgotten: Is told of each look at connections: how long it took, and how many were forgotten.
     """
@@ -50,6 +82,7 @@ class KernelWriter:
     facts: HostFacts
     forgetting: Forgetting = Forgetting.ALL
     refused: dict[str, str] = field(default_factory=dict)
+    commits: int = 0
     has_objects: bool = False
     on_forgotten: Callable[[float, int], None] = lambda _seconds, _count: None
 
@@ -65,18 +98,37 @@ class KernelWriter:
         has_objects = bool(backend_of(mode).devices)
         return cls(run, variant.choose(run, forced), facts, forgetting, has_objects=has_objects)
 
-    def plan(self, compiled: Compiled) -> Plan:
-        """Return what must change for the kernel to be as compiled.
+    def read(self) -> Reading:
+        """Read the kernel; another thread may decide meanwhile what is wanted.
 
         Raises:
             HostError: It cannot be read.
         """
+        generation, commits, digest = self._generation(), self.commits, ""
+        texts = self._texts()
+        if generation is None:
+            digest = _digest(texts)
+        flows = tuple(flow for family in self.facts.families for flow in conntrack.list_flows(self.run, family))
+        # Of virtual servers and sets nothing tells.
+        return Reading(texts, flows, None if self.has_objects else Mark(generation, commits, digest))
+
+    def plan(self, compiled: Compiled, reading: Reading | None = None) -> Plan:
+        """Return what must change for the kernel to be as compiled.
+
+        Args:
+            compiled: What is wanted.
+            reading: What the kernel has, if that was read already.
+
+        Raises:
+            HostError: It cannot be read.
+        """
+        reading = reading or self.read()
         observed = observe(
             self.run,
             self.choice.variant,
-            self.facts.families,
+            reading.texts,
             needs_sets=bool(compiled.backend.devices),
-            flows=[flow for family in self.facts.families for flow in conntrack.list_flows(self.run, family)],
+            flows=reading.flows,
             counters=tuple(nfacct.counters()) if compiled.counts else None,
         )
         names = [name for name in self.facts.sysctls if name not in self.refused]
@@ -95,11 +147,17 @@ class KernelWriter:
         self.facts = replace(self.facts, interfaces=interfaces())
         return before != [set(self.facts.addresses(family)) for family in self.facts.families]
 
-    def generation(self) -> int | None:
-        """Return what changes whenever anybody changes rules; None where nothing tells, and they must be read."""
-        if self.has_objects:  # of virtual servers and sets nothing tells
-            return None
-        return nft_notices.generation() if self.choice.variant is variant.Variant.NFT else None
+    def is_untouched(self, mark: Mark) -> bool:
+        """Whether nobody but us has written rules since a moment.
+
+        Where no generation tells, the rules are read, but not understood; and what we wrote ourselves counts, too.
+
+        Raises:
+            HostError: They cannot be read.
+        """
+        if mark.generation is not None:
+            return self._generation() == mark.generation + self.commits - mark.commits
+        return mark.commits == self.commits and mark.digest == _digest(self._texts())
 
     def has_parameters(self, wanted: Mapping[str, str]) -> bool:
         """Whether kernel parameters are as wanted, those apart that may not be written."""
@@ -112,7 +170,7 @@ class KernelWriter:
         Raises:
             ApplyError: A write failed; says what was written.
         """
-        work = steps(plan, self.run, self.choice.variant, wait_s=LOCK_WAIT_S, on_refused=self._refuse)
+        work = steps(plan, self._run, self.choice.variant, wait_s=LOCK_WAIT_S, on_refused=self._refuse)
         perform(work)
         return len(work)
 
@@ -130,11 +188,23 @@ class KernelWriter:
         Raises:
             HostError: A write failed: what is in the kernel must be read anew.
         """
-        work = steps(update.plan, self.run, self.choice.variant, wait_s=LOCK_WAIT_S)
+        work = steps(update.plan, self._run, self.choice.variant, wait_s=LOCK_WAIT_S)
         perform(work)
         calls = len(work)
         touched = [name for name, service in update.services.items() if _has_udp(service) or _has_udp(before.get(name))]
         return calls + self._forget([before.get(name) for name in touched], [update.services[name] for name in touched])
+
+    def _run(self, command: Command) -> Completed:
+        """Run a command as `run` does, and count the commits that it makes: none of ours is without a change."""
+        done = self.run(command)
+        self.commits += command.stdin.count("\nCOMMIT\n") if done.code == 0 else 0
+        return done
+
+    def _generation(self) -> int | None:
+        return nft_notices.generation() if self.choice.variant is variant.Variant.NFT else None
+
+    def _texts(self) -> dict[Family, str]:
+        return print_rules(self.run, self.choice.variant, self.facts.families)
 
     def _forget(self, before: Sequence[Service | None], after: Sequence[Service | None]) -> int:
         """Forget the UDP connections that changed Services leave behind."""
@@ -169,13 +239,17 @@ class IdleWriter(KernelWriter):
         """Take what the host is."""
         super().__init__(run, VariantChoice(variant.Variant.NFT, "rules for Services are left alone"), facts)
 
-    def plan(self, compiled: Compiled) -> Plan:  # noqa: ARG002 - as the one that writes
+    def read(self) -> Reading:
+        """Return nothing: nothing is looked at."""
+        return Reading({}, (), Mark(0, 0))
+
+    def plan(self, compiled: Compiled, reading: Reading | None = None) -> Plan:  # noqa: ARG002 - as the one that writes
         """Return that nothing must change."""
         return Plan()
 
-    def generation(self) -> int | None:
-        """Return the same for ever: nothing is looked at."""
-        return 0
+    def is_untouched(self, mark: Mark) -> bool:  # noqa: ARG002 - as the one that writes
+        """Return that nobody has written: nothing is looked at."""
+        return True
 
     def has_parameters(self, wanted: Mapping[str, str]) -> bool:  # noqa: ARG002 - as the one that writes
         """Whether kernel parameters are as wanted: whoever keeps the rules sees to that."""
@@ -188,6 +262,15 @@ class IdleWriter(KernelWriter):
     def write_update(self, update: Update, before: dict[ObjectName, Service | None]) -> int:  # noqa: ARG002 - as above
         """Write nothing."""
         return 0
+
+
+def _digest(texts: Mapping[Family, str]) -> str:
+    """Return a digest of rules; what the tools print of the time of day and of counters is no part of it."""
+    digest = hashlib.sha256()
+    for text in texts.values():
+        lines = (line.partition(" [")[0] if line[:1] == ":" else line for line in text.splitlines() if line[:1] != "#")
+        digest.update("\n".join(lines).encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
 
 
 def _has_udp(service: Service | None) -> bool:

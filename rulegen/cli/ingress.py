@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -105,6 +106,7 @@ class IngressInputs:
             refuses_names=chosen.disable_svc_external_name,
             resolvers=tuple(str(address) for address in facts.resolvers),
             families=tuple(self.inputs.facts.families),
+            now=dt.datetime.now(dt.UTC),
         )
 
     @cached_property

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from rulegen.kube.selector import Selector, parse_selector
 from rulegen.kube.wording import is_label, is_subdomain
 from rulegen.kube.world import ObjectName
 from rulegen.model.ingress.annotations import DEFAULT_PREFIX
@@ -33,6 +34,20 @@ class _ObjectNameType(click.ParamType[ObjectName]):
         return ObjectName(namespace, name)
 
 
+class _SelectorType(click.ParamType[Selector]):
+    """A label selector."""
+
+    name = "SELECTOR"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Selector:
+        if isinstance(value, Selector):
+            return value
+        try:
+            return parse_selector(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChosenIngress:
     """What the command line says about Ingresses; see the options' help texts for the meaning of each."""
@@ -49,6 +64,7 @@ class ChosenIngress:
     ingress_class_by_name: bool = False
     watch_ingress_without_class: bool = False
     watch_namespace: tuple[str, ...] = ()
+    watch_namespace_selector: Selector | None = None
     annotations_prefix: str = DEFAULT_PREFIX
     configmap: ObjectName | None = None
     default_ssl_certificate: ObjectName | None = None
@@ -74,6 +90,7 @@ class ChosenIngress:
             without_class=self.watch_ingress_without_class,
             by_name=self.ingress_class_by_name,
             namespaces=frozenset(self.watch_namespace),
+            namespace_selector=self.watch_namespace_selector,
         )
 
 
@@ -116,6 +133,11 @@ _OPTIONS = (
     ),
     click.option(
         "--watch-namespace", multiple=True, metavar="NAME", help="Only Ingresses of this namespace; may be repeated."
+    ),
+    click.option(
+        "--watch-namespace-selector",
+        type=_SelectorType(),
+        help="Only Ingresses of namespaces with such labels, as team=shop,!legacy.",
     ),
     click.option(
         "--annotations-prefix",

@@ -115,9 +115,13 @@ class Inputs:
             from rulegen.host.apiserver import read_cluster  # noqa: PLC0415 - loads the client, which is slow
 
             node = self.options.node_name or self.facts.hostname
-            wants_ingress = self.ingress is not None
             cluster = read_cluster(
-                chosen.kubeconfig, chosen.context, node, ingress=wants_ingress, warnings=self._warnings
+                chosen.kubeconfig,
+                chosen.context,
+                node,
+                ingress=self.ingress is not None,
+                namespaces=self.ingress is not None and self.ingress.watch_namespace_selector is not None,
+                warnings=self._warnings,
             )
             cluster += self._referred(cluster)
             world = build_world(cluster, service_cidrs=cidrs, node_port_range=ports)
@@ -136,7 +140,7 @@ class Inputs:
         chosen = self.ingress
         ask = partial(read_named, self.chosen.kubeconfig, self.chosen.context, warnings=self._warnings)
         world = build_world(cluster)
-        ours = [one for one in world.ingresses.values() if not chosen.selection.refusal(one, world.ingress_classes)]
+        ours = [one for one in world.ingresses.values() if not chosen.selection.refusal(one, world)]
         named = references(ours, chosen.annotations_prefix)
         secrets = named.secrets | {name for name in (chosen.default_ssl_certificate,) if name}
         settings = frozenset(name for name in (chosen.configmap,) if name)
@@ -220,14 +224,14 @@ def observe_live(inputs: Inputs, *, flows: bool = True) -> tuple[VariantChoice, 
         flows: Whether to look at conntrack too.
     """
     from rulegen.host import nfacct, variant  # noqa: PLC0415 - only a live plan needs them
-    from rulegen.host.observe import observe  # noqa: PLC0415 - the same
+    from rulegen.host.observe import observe, print_rules  # noqa: PLC0415 - the same
 
     choice = variant.choose(run, inputs.chosen.forced_variant)
     inputs.progress(f"reading the rules of iptables-{choice.variant} …")
     observed = observe(
         run,
         choice.variant,
-        inputs.facts.families,
+        print_rules(run, choice.variant, inputs.facts.families),
         needs_sets=bool(backend_of(inputs.options.mode).devices),
         flows=_udp_flows(inputs) if flows else [],
         counters=tuple(nfacct.counters()) if _can_count() else None,

@@ -13,7 +13,7 @@ import msgspec
 from rulegen.errors import HostError, InputError, Rejected
 from rulegen.host.apiclient import ApiServer, RefusedError
 from rulegen.kube.decode import decode_list, decode_object
-from rulegen.kube.objects import ConfigMap, EndpointSlice, Ingress, IngressClass, Node, Secret, Service
+from rulegen.kube.objects import ConfigMap, EndpointSlice, Ingress, IngressClass, Namespace, Node, Secret, Service
 from rulegen.kube.wording import is_label, is_subdomain
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ INGRESSES: Final = Collection(Ingress, "/apis/networking.k8s.io/v1/ingresses", "
 INGRESS_CLASSES: Final = Collection(
     IngressClass, "/apis/networking.k8s.io/v1/ingressclasses", "ingressclasses.networking.k8s.io"
 )
+NAMESPACES: Final = Collection(Namespace, "/api/v1/namespaces", "namespaces")
 NODES: Final = "/api/v1/nodes"
 SHOWN_NAMES: Final = 3
 
@@ -72,6 +73,7 @@ def read_cluster(
     node: str | None = None,
     *,
     ingress: bool = False,
+    namespaces: bool = False,
     warnings: Warnings | None = None,
     page_size: int = PAGE_SIZE,
 ) -> list[Decoded | Rejected]:
@@ -85,6 +87,7 @@ def read_cluster(
         context: As for `ApiServer`.
         node: The Node to read; none by default.
         ingress: Whether Ingresses are served.
+        namespaces: Whether labels of namespaces decide about them.
         warnings: Told what is missing though work can go on.
         page_size: How many objects to ask for at once.
 
@@ -101,6 +104,8 @@ def read_cluster(
         found = services + _owned(slices, services)
         if ingress:
             found += list_all(server, INGRESSES, page_size) + list_all(server, INGRESS_CLASSES, page_size)
+        if namespaces:
+            found += list_all(server, NAMESPACES, page_size)
         if node:
             found += _node(server, node, warnings)
     return found

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Final, Self
 
 from rulegen.host.apifollow import Follower
 from rulegen.host.apilink import Link
-from rulegen.host.apiserver import INGRESS_CLASSES, INGRESSES, NODES, PAGE_SIZE, SERVICES, SLICES, Collection
+from rulegen.host.apiserver import (
+    INGRESS_CLASSES,
+    INGRESSES,
+    NAMESPACES,
+    NODES,
+    PAGE_SIZE,
+    SERVICES,
+    SLICES,
+    Collection,
+)
 from rulegen.host.pace import Timing
 from rulegen.host.tally import Counts, Tally
 from rulegen.kube.kinds import title
@@ -52,6 +61,7 @@ class Watch:
         context: str | None = None,
         node: str | None = None,
         ingress: bool = False,
+        namespaces: bool = False,
         warn: Callable[[str], None] = _be_quiet,
         timing: Timing | None = None,
         page_size: int = PAGE_SIZE,
@@ -63,6 +73,7 @@ class Watch:
             kubeconfig: As for `ApiServer`.
             context: As for `ApiServer`.
             node: The Node to follow; none by default.
+            namespaces: Whether labels of namespaces decide about Ingresses.
             ingress: Whether Ingresses are served: then they, their classes, and all Services are followed.
             warn: Is given what a person must know, one line each, when it begins to be so.
             timing: How long to wait for what.
@@ -82,6 +93,8 @@ class Watch:
         wanted = [SERVICES, SLICES]
         if ingress:
             wanted = [*(one._replace(labels="", fields="") for one in wanted), INGRESSES, INGRESS_CLASSES]
+        if namespaces:
+            wanted.append(NAMESPACES)
         if node:
             wanted.append(Collection(Node, NODES, "nodes", fields=f"metadata.name={_literal(node)}"))
         self._lock = threading.Lock()

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from rulegen.host.runner import Runner
-    from rulegen.languages.ipvs.state import Objects, Value
+    from rulegen.languages.ipvs.state import Objects
 
 BATCH: Final = 200
 """How many messages are sent at once."""
@@ -318,40 +318,26 @@ def _family_number(link: socket.socket) -> int | None:
 
 
 def _encoder(family: int) -> Callable[[Command, int], bytes]:
-    """Return what encodes commands, with pyroute2's classes.
+    """Return what encodes commands, with pyroute2's messages.
 
-    Two of its ways are not taken. Its verb "update" is the kernel's DELETE: an edit is named by its number. And the
-    netmask of IPv6 is a length, in the host's byte order, which it would read as an address of IPv4.
+    Its objects for servers are not taken: their verb "update" is the kernel's DELETE, they forward by routing unless
+    told otherwise, know no netmask of IPv6, and cost more than all the rest.
     """
-    from pyroute2.ipvs import IPVSDest, IPVSService  # noqa: PLC0415 - takes 0.25 s; only writing needs it
-    from pyroute2.netlink.generic import ipvs as numbers  # noqa: PLC0415 - the same
+    from pyroute2.netlink.generic import ipvs as messages  # noqa: PLC0415 - takes 0.25 s; only writing needs it
 
     verbs = {
-        Verb.ADD_SERVICE: numbers.IPVS_CMD_NEW_SERVICE,
-        Verb.EDIT_SERVICE: numbers.IPVS_CMD_SET_SERVICE,
-        Verb.DELETE_SERVICE: numbers.IPVS_CMD_DEL_SERVICE,
-        Verb.ADD_DESTINATION: numbers.IPVS_CMD_NEW_DEST,
-        Verb.EDIT_DESTINATION: numbers.IPVS_CMD_SET_DEST,
-        Verb.DELETE_DESTINATION: numbers.IPVS_CMD_DEL_DEST,
+        Verb.ADD_SERVICE: messages.IPVS_CMD_NEW_SERVICE,
+        Verb.EDIT_SERVICE: messages.IPVS_CMD_SET_SERVICE,
+        Verb.DELETE_SERVICE: messages.IPVS_CMD_DEL_SERVICE,
+        Verb.ADD_DESTINATION: messages.IPVS_CMD_NEW_DEST,
+        Verb.EDIT_DESTINATION: messages.IPVS_CMD_SET_DEST,
+        Verb.DELETE_DESTINATION: messages.IPVS_CMD_DEL_DEST,
     }
 
     def encode(command: Command, seq: int) -> bytes:
-        frontend = command.key.frontend
-        service = IPVSService(
-            af=_af(frontend.address),
-            protocol=_NUMBERS[frontend.protocol],
-            addr=str(frontend.address),
-            port=frontend.port,
-            **_service_words(frontend, command.value),
-        )
-        attributes = [("IPVS_CMD_ATTR_SERVICE", service.dump_nla() if command.value else service.dump_key())]
-        if isinstance(command.key, RealServerKey):
-            attributes[0] = ("IPVS_CMD_ATTR_SERVICE", service.dump_key())
-            words = {"addr": str(command.key.address), "port": command.key.port, **_destination_words(command.value)}
-            attributes.append(("IPVS_CMD_ATTR_DEST", IPVSDest(**words).dump_nla()))
-        message = numbers.ipvsmsg()
-        message["cmd"], message["version"] = verbs[command.verb], numbers.GENL_VERSION
-        message["attrs"] = attributes
+        message = messages.ipvsmsg()
+        message["cmd"], message["version"] = verbs[command.verb], messages.GENL_VERSION
+        message["attrs"] = _attributes(command)
         message["header"]["type"] = family
         message["header"]["flags"] = netlink.REQUEST | netlink.ACK
         message["header"]["sequence_number"] = seq
@@ -361,31 +347,50 @@ def _encoder(family: int) -> Callable[[Command, int], bytes]:
     return encode
 
 
-def _service_words(frontend: Frontend, value: Value | None) -> dict[str, Any]:
-    if not isinstance(value, VirtualServer):
-        return {}
-    length = frontend.address.max_prefixlen if value.netmask is None else value.netmask
-    if frontend.address.version == 4:
-        netmask = str(IPv4Network((0, length)).netmask)
-    else:
-        netmask = str(IPv4Address(length.to_bytes(4, sys.byteorder)))
-    words = {
-        "sched_name": value.scheduler,
-        "flags": {"flags": value.flags, "mask": 0xFFFFFFFF},
-        "timeout": value.persistence_s or 0,
-        "netmask": netmask,
-    }
-    return words | ({"pe_name": value.engine} if value.engine else {})
+def _attributes(command: Command) -> list[tuple[str, Any]]:
+    """Return what a command is about, as attributes that pyroute2 knows by name."""
+    key, value = command.key, command.value
+    frontend = key.frontend
+    service: list[tuple[str, Any]] = [
+        ("IPVS_SVC_ATTR_AF", _af(frontend.address)),
+        ("IPVS_SVC_ATTR_PROTOCOL", _NUMBERS[frontend.protocol]),
+        ("IPVS_SVC_ATTR_ADDR", str(frontend.address)),
+        ("IPVS_SVC_ATTR_PORT", frontend.port),
+    ]
+    if isinstance(value, VirtualServer):
+        service += [
+            ("IPVS_SVC_ATTR_SCHED_NAME", value.scheduler),
+            ("IPVS_SVC_ATTR_FLAGS", {"flags": value.flags, "mask": 0xFFFFFFFF}),
+            ("IPVS_SVC_ATTR_TIMEOUT", value.persistence_s or 0),
+            ("IPVS_SVC_ATTR_NETMASK", _netmask(frontend.address, value.netmask)),
+        ]
+        if value.engine:
+            service.append(("IPVS_SVC_ATTR_PE_NAME", value.engine))
+    told: list[tuple[str, Any]] = [("IPVS_CMD_ATTR_SERVICE", {"attrs": service})]
+    if isinstance(key, RealServerKey):
+        destination: list[tuple[str, Any]] = [
+            ("IPVS_DEST_ATTR_ADDR_FAMILY", _af(key.address)),
+            ("IPVS_DEST_ATTR_ADDR", str(key.address)),
+            ("IPVS_DEST_ATTR_PORT", key.port),
+        ]
+        if isinstance(value, RealServer):
+            destination += [
+                ("IPVS_DEST_ATTR_FWD_METHOD", value.forwarding.value),
+                ("IPVS_DEST_ATTR_WEIGHT", value.weight),
+                ("IPVS_DEST_ATTR_U_THRESH", value.upper),
+                ("IPVS_DEST_ATTR_L_THRESH", value.lower),
+            ]
+        told.append(("IPVS_CMD_ATTR_DEST", {"attrs": destination}))
+    return told
 
 
-def _destination_words(value: Value | None) -> dict[str, Any]:
-    server = value if isinstance(value, RealServer) else RealServer()
-    return {
-        "fwd_method": server.forwarding.value,
-        "weight": server.weight,
-        "u_thresh": server.upper,
-        "l_thresh": server.lower,
-    }
+def _netmask(address: Address, length: int | None) -> str:
+    """Return a netmask as pyroute2 takes it: as an address of IPv4, although the kernel wants a length for IPv6."""
+    if length is None:
+        length = address.max_prefixlen
+    if address.version == 4:
+        return str(IPv4Network((0, length)).netmask)
+    return str(IPv4Address(length.to_bytes(4, sys.byteorder)))
 
 
 def _frontend(service: Mapping[int, bytes]) -> Frontend | None:

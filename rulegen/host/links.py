@@ -95,10 +95,11 @@ def _perform_device(command: Command) -> None:
             elif index is not None:
                 route.link("del", index=index)
     except (OSError, NetlinkError) as error:
-        hint = privilege_hint(str(error))
-        if getattr(error, "code", getattr(error, "errno", 0)) == errno.EOPNOTSUPP:
+        number = int(getattr(error, "code", 0) or getattr(error, "errno", 0) or 0)
+        hint = privilege_hint(os.strerror(number))
+        if number == errno.EOPNOTSUPP:
             hint = f"load the module {_KIND} (`modprobe {_KIND}`)"
-        raise HostError(f"`ip {command}`: {error}", hint=hint) from error
+        raise HostError(f"`ip {command}`: {os.strerror(number)}", hint=hint) from error
 
 
 def _perform_addresses(commands: Sequence[Command], start: int, end: int) -> None:

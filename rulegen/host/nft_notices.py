@@ -60,17 +60,23 @@ class Writers:
         """Begin with none."""
         self._pids: deque[int] = deque(maxlen=_REMEMBERED)
         self._running = 0
+        self._lock = threading.Lock()
         self._sees_pids = _is_initial_pid_namespace()
 
     def __call__(self, command: Command) -> Completed:
         """Run a command; a runner as `rulegen.host.runner.run`, that remembers the process."""
         from rulegen.host.runner import run_noting  # noqa: PLC0415 - which need not know of us
 
-        self._running += 1
+        writes = command.argv[0].endswith("-restore")
+        self._count(writes)
         try:
             return run_noting(command, self._pids.append)
         finally:
-            self._running -= 1
+            self._count(-writes)
+
+    def _count(self, by: int) -> None:
+        with self._lock:
+            self._running += by
 
     def has(self, notice: Notice) -> bool:
         """Whether a commit is ours. In a PID namespace of our own, by its time: whatever is written while we write."""

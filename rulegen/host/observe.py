@@ -12,7 +12,7 @@ from rulegen.net import Family
 from rulegen.road import Observed
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from rulegen.host.runner import Runner
     from rulegen.host.variant import Variant
@@ -22,10 +22,19 @@ if TYPE_CHECKING:
 _OUR_SETS = frozenset(name for family in Family for name in sets.names(family))
 
 
+def print_rules(run: Runner, variant: Variant, families: Iterable[Family]) -> dict[Family, str]:
+    """Return all rules by family, as the tools print them.
+
+    Raises:
+        HostError: They cannot be read. Never less than all.
+    """
+    return {family: iptables.observe(run, variant, family) for family in families}
+
+
 def observe(
     run: Runner,
     variant: Variant,
-    families: Iterable[Family],
+    rules: Mapping[Family, str],
     *,
     needs_sets: bool,
     flows: Sequence[Flow] = (),
@@ -36,7 +45,7 @@ def observe(
     Args:
         run: What runs the tools.
         variant: Which iptables.
-        families: Which families' rules.
+        rules: What `print_rules` told.
         needs_sets: Whether the mode cannot do without sets and virtual servers. Else they are looked at for leftovers,
             and are not there where nothing could have made them.
         flows: What conntrack remembers, if that was read.
@@ -45,10 +54,7 @@ def observe(
     Raises:
         HostError: Anything cannot be read. Never less than all.
     """
-    rulesets = {
-        family: read(iptables.observe(run, variant, family), f"iptables-{variant} on this host", family)
-        for family in families
-    }
+    rulesets = {family: read(text, f"iptables-{variant} on this host", family) for family, text in rules.items()}
     return Observed(
         rulesets=rulesets,
         flows=flows,

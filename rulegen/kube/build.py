@@ -20,6 +20,7 @@ from rulegen.kube.objects import (
     EndpointSlice,
     Ingress,
     IngressClass,
+    Namespace,
     Node,
     Pod,
     Secret,
@@ -194,6 +195,7 @@ class _Gathered:
             nodes=MappingProxyType(parts.nodes),
             ingresses=MappingProxyType(parts.ingresses),
             ingress_classes=MappingProxyType(parts.ingress_classes),
+            namespaces=MappingProxyType(parts.namespaces),
             secrets=MappingProxyType(parts.secrets),
             config_maps=MappingProxyType(parts.config_maps),
             service_cidrs=tuple(parts.cidrs),
@@ -224,6 +226,7 @@ class _Parts:
     cidrs: list[str] = field(default_factory=list)
     ingresses: dict[ObjectName, Ingress] = field(default_factory=dict)
     ingress_classes: dict[str, IngressClass] = field(default_factory=dict)
+    namespaces: dict[str, dict[str, str]] = field(default_factory=dict)
     secrets: dict[ObjectName, Secret] = field(default_factory=dict)
     config_maps: dict[ObjectName, ConfigMap] = field(default_factory=dict)
     _index: PodIndex | None = None
@@ -250,12 +253,12 @@ class _Parts:
                 self.ingresses[_name_of(one)] = one
             case IngressClass():
                 self.ingress_classes[one.metadata.name] = one
+            case Namespace():
+                self.namespaces[one.metadata.name] = one.metadata.labels
             case Secret():
                 self.secrets[_name_of(one)] = one
             case ConfigMap():
                 self.config_maps[_name_of(one)] = one
-            case _:
-                pass  # a Namespace decides nothing here
 
     def slices_for(self, service: Service, name: ObjectName) -> tuple[tuple[EndpointSlice, ...], str]:
         """Return the slices of a Service from the first source that knows it, and the kind of that source.

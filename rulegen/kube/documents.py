@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 
 from rulegen.errors import Fault, Rejected
-from rulegen.kube.json_text import MAX_JSON_COMMAS, json_line, json_position, json_problem, plain_json
+from rulegen.kube.json_text import (
+    MAX_JSON_COMMAS,
+    json_line,
+    json_position,
+    json_problem,
+    plain_json,
+    with_whole_characters,
+)
 from rulegen.kube.kinds import KINDS
 from rulegen.kube.wording import described, printable, quoted
 from rulegen.kube.yaml_text import YamlFault, read_yaml
@@ -220,6 +227,10 @@ def _read_json_text(place: _Place, content: bytes) -> Iterator[Document | Reject
         return
     except msgspec.DecodeError as error:
         problem = str(error)
+        mended = with_whole_characters(content)
+        if mended != content:
+            yield from _read_json_text(place, mended)
+            return
     else:
         yield from _unfold_raw(place, raw)
         return

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 import msgspec
 
 MAX_JSON_DEPTH: Final = 100
 MAX_JSON_COMMAS: Final = 20_000_000
+_ESCAPE: Final = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
+)
+"""An escape: both halves of a character, one half alone, any other."""
 
 
 def plain_json(raw: bytes | msgspec.Raw) -> Any:
@@ -38,6 +43,14 @@ def without_nulls(value: Any, depth: int = 0) -> Any:
     if isinstance(value, list):
         return [without_nulls(inner, depth + 1) for inner in value]
     return value
+
+
+def with_whole_characters(content: bytes) -> bytes:
+    """Return JSON text with U+FFFD for each escape that is half of a character, as Go's decoder reads it.
+
+    One such escape would else make a whole file unreadable, and harm all the objects in it.
+    """
+    return _ESCAPE.sub(lambda found: rb"\ufffd" if found[1] else found[0], content)
 
 
 def json_problem(problem: str) -> str:

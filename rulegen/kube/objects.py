@@ -300,7 +300,7 @@ class Node(Object, frozen=True):
 
 
 class Namespace(Object, frozen=True):
-    """v1 Namespace; known so that it is not counted as an unknown kind."""
+    """v1 Namespace; only its labels mean anything here."""
 
     metadata: ObjectMeta
 

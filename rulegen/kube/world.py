@@ -49,6 +49,7 @@ class World:
         nodes: By name.
         ingresses: By name, in order of name; those of older API versions as v1.
         ingress_classes: By name.
+        namespaces: Their labels by name; those that are known.
         secrets, config_maps: By name; those that Ingresses may refer to.
         service_cidrs: spec.cidrs of all ServiceCIDR objects, as written.
         rejected: Objects that were skipped, with their faults.
@@ -61,6 +62,7 @@ class World:
     nodes: Mapping[str, Node] = field(default_factory=lambda: MappingProxyType({}))
     ingresses: Mapping[ObjectName, Ingress] = field(default_factory=lambda: MappingProxyType({}))
     ingress_classes: Mapping[str, IngressClass] = field(default_factory=lambda: MappingProxyType({}))
+    namespaces: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
     secrets: Mapping[ObjectName, Secret] = field(default_factory=lambda: MappingProxyType({}))
     config_maps: Mapping[ObjectName, ConfigMap] = field(default_factory=lambda: MappingProxyType({}))
     service_cidrs: tuple[str, ...] = ()

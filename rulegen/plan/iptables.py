@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from difflib import SequenceMatcher
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from rulegen.languages.iptables.ruleset import ChainName, target
@@ -33,9 +34,13 @@ def items(
 class _Teller:
     def __init__(self, family: Family, observed: Objects, desired: Wanted, layout: Layout) -> None:
         self._family, self._observed, self._desired, self._layout = family, observed, desired, layout
-        self._users = _users(observed)
         self._led_to = _led_to(observed)
         self._has_chains = any(isinstance(key, ChainKey) and key.name in layout.chains for key in observed)
+
+    @cached_property
+    def _users(self) -> Mapping[ChainName, list[ChainName]]:
+        """For each chain those that jump to it; where nothing changes nobody asks."""
+        return _users(self._observed)
 
     def item(self, change: Change[Key, Value]) -> Item:
         key = change.key

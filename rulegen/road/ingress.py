@@ -78,7 +78,7 @@ def ours(world: World, options: IngressOptions) -> list[str]:
     return [
         f"{one.metadata.namespace}/{one.metadata.name}"
         for one in in_order(world.ingresses.values())
-        if not refusal(one, world.ingress_classes)
+        if not refusal(one, world)
     ]
 
 

@@ -17,6 +17,7 @@ from itertools import count
 from rulegen.agent.journal import Journal
 from rulegen.agent.loop import Loop, Timing, Wake
 from rulegen.agent.state import AgentState
+from rulegen.agent.writer import Mark, Reading
 from rulegen.errors import ApplyError, HostError
 from rulegen.host.variant import Variant, VariantChoice
 from rulegen.kube import objects as k
@@ -104,13 +105,18 @@ class MemoryWriter:
     reconciled: list[float] = field(default_factory=list)
     facts: HostFacts = FACTS
     refused: dict[str, str] = field(default_factory=dict)
+    commits: int = 0
+    known: int = 0
     choice: VariantChoice = field(default_factory=lambda: VariantChoice(Variant.NFT, "for a test"))
 
-    def plan(self, compiled: Compiled) -> Plan:
+    def read(self) -> Reading:
         self.plans.append(self.clock.now)
         if self.failures and self.failures[0] == "unread":
             self.failures.popleft()
             raise HostError("the kernel cannot be read")
+        return Reading({}, (), self._mark())
+
+    def plan(self, compiled: Compiled, reading: Reading | None = None) -> Plan:
         return self.look(compiled)
 
     def look(self, compiled: Compiled) -> Plan:
@@ -124,7 +130,7 @@ class MemoryWriter:
 
     def write_update(self, update: Update, before: dict[ObjectName, Service | None]) -> int:
         assert before.keys() == update.services.keys()
-        return self._restore({family: [r.text for r in script(c)] for family, c in update.changes.items()})
+        return self._restore({f: [r.text for r in script(part.changes)] for f, part in update.plan.iptables.items()})
 
     def moved(self) -> bool:
         return False
@@ -133,7 +139,17 @@ class MemoryWriter:
         self.reconciled.append(self.clock.now)
         return 0
 
-    def generation(self) -> int | None:
+    def is_untouched(self, mark: Mark) -> bool:
+        return mark == self._mark()
+
+    def _mark(self) -> Mark:
+        """Tell how often others have written, as far as that can be seen by now."""
+        now = self._state()
+        self.commits += now != self.known
+        self.known = now
+        return Mark(self.commits, 0)
+
+    def _state(self) -> int:
         return hash(tuple(kernel.save() for kernel in self.kernels.values()))
 
     def has_parameters(self, _: object) -> bool:
@@ -142,6 +158,13 @@ class MemoryWriter:
     def _restore(self, texts: dict[Family, list[str]]) -> int:
         self.writes.append(self.clock.now)
         failure = self.failures.popleft() if self.failures else ""
+        self._mark()
+        try:
+            return self._executed(texts, failure)
+        finally:
+            self.known = self._state()
+
+    def _executed(self, texts: dict[Family, list[str]], failure: str) -> int:
         for family in list(texts)[: {"lost": 0, "half": 1}.get(failure, len(texts))]:
             try:
                 for text in texts[family]:
@@ -182,8 +205,9 @@ class WholeWriter(MemoryWriter):
         self.calls.append(self.write(update.plan))
         return self.calls[-1]
 
-    def generation(self) -> int | None:
-        return None
+    def read(self) -> Reading:
+        """Read all; of sets and servers nothing tells whether others write."""
+        return super().read()._replace(mark=None)
 
 
 class Stage:

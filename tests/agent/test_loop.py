@@ -40,6 +40,24 @@ class TestBeginning:
         assert stage.ready == [pytest.approx(105, abs=0.1)]
         assert stage.is_right()
 
+    def test_a_list_that_comes_at_the_last_moment_is_part_of_what_is_written_first(self):
+        stage = Stage()
+        stage.at(0, *WEB[:2])
+        asked = []
+
+        def has_synced() -> bool:
+            asked.append(stage.clock.now)
+            if len(asked) == 3:
+                stage.signals.put(listed(k.EndpointSlice, endpoints("web", 1, 2)))
+            return len(asked) >= 3
+
+        stage.loop.has_synced = has_synced
+        seen = []
+        write = stage.writer.write
+        stage.writer.write = lambda plan: (write(plan), seen.append(stage.destinations()))[0]
+        stage.run(3)
+        assert seen == [["10.244.1.1:8080", "10.244.1.2:8080"]]
+
     def test_an_api_server_that_has_nothing_to_say_yet_never_empties_a_node(self):
         before = Stage()
         before.at(0, *WEB)
@@ -215,6 +233,44 @@ class TestOthers:
             stage.at(5 + number * 0.01, Wake("check"))
         stage.run(6)
         assert stage.checked == [0, 5.2]
+
+    def test_what_others_break_while_it_looks_is_seen_the_next_time_though_nobody_tells(self):
+        stage = Stage(sync_s=30)
+        stage.at(0, *WEB)
+        plan = stage.writer.plan
+
+        def planned(compiled, reading=None):
+            found = plan(compiled, reading)
+            if len(stage.writer.plans) == 2:
+                flush(stage)
+            return found
+
+        stage.writer.plan = planned
+        stage.at(5, Wake("check"))
+        stage.at(30, lambda: seen.append(is_flushed(stage)))
+        seen = []
+        stage.run(60)
+        assert seen == [True]
+        assert stage.checked == [0, 5.2, 35.2]
+        assert stage.is_right()
+
+    def test_others_who_write_rules_of_their_own_without_pause_are_not_looked_at_without_pause(self):
+        stage = Stage(sync_s=1000)
+        stage.at(0, *WEB)
+        read = stage.writer.read
+
+        def slow():
+            stage.clock.now += 2
+            return read()
+
+        stage.writer.read = slow
+        for number in range(600):
+            stage.at(10 + number * 0.1, Wake("check"))
+        stage.at(40, lambda: flush(stage))
+        stage.run(70)
+        later = [time for time in stage.checked if time > 10]
+        assert 5 <= len(later) <= 9
+        assert stage.is_right()
 
     def test_without_a_word_from_the_kernel_it_looks_by_itself(self):
         stage = Stage(sync_s=30)

@@ -57,6 +57,26 @@ def free_port() -> int:
         return one.getsockname()[1]
 
 
+def test_a_log_on_a_full_disk_ends_nobody_and_tells_later_how_much_is_missing():
+    class Disk(io.StringIO):
+        is_full = False
+
+        def write(self, text: str) -> int:
+            if self.is_full:
+                raise OSError(28, "No space left on device")
+            return super().write(text)
+
+    disk = Disk()
+    journal = Journal(out=disk)
+    for disk.is_full in (False, True, True, False, False):
+        journal.info("something happened")
+    lines = disk.getvalue().splitlines()
+    assert [line.partition("  ")[2].strip() for line in lines if "INFO" in line] == ["something happened"] * 3
+    told = [line for line in lines if "could not be written" in line]
+    assert len(told) == 1
+    assert told[0].endswith('error="No space left on device" count=2')
+
+
 class TestState:
     def test_the_age_is_that_of_the_oldest_change_that_waits(self):
         clock = Clock()

@@ -235,6 +235,12 @@ class TestIngress:
 
         assert names(found) == ["headless", "other", "web", "h-x", "shop", "rulegen"]
 
+    def test_namespaces_are_read_where_their_labels_decide(self, api, tmp_path):
+        api.put("namespaces", {"metadata": {"name": "shop", "labels": {"team": "a"}}})
+        found = read_cluster(api.kubeconfig(tmp_path), ingress=True, namespaces=True)
+
+        assert names(found)[-1] == "shop"
+
     def test_without_them_nothing_more_is_asked_for_than_before(self, api, tmp_path):
         assert names(read_cluster(api.kubeconfig(tmp_path))) == ["web"]
         assert [path.rpartition("/")[2] for path, _ in api.requests] == ["services", "endpointslices"]

@@ -137,8 +137,11 @@ class TestWriters:
 
         monkeypatch.setattr("rulegen.host.runner.run_noting", seen)
         with pytest.raises(OSError, match="gone"):
-            writers(Command(("true",)))
-        assert found == [True]
+            writers(Command(("iptables-nft-save",)))
+        assert found == [False]
+        with pytest.raises(OSError, match="gone"):
+            writers(Command(("iptables-nft-restore",)))
+        assert found == [False, True]
         assert not writers.has(Notice(1, 0, ""))
 
 

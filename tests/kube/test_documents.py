@@ -72,6 +72,12 @@ TEXTS = [
     ("a kind that ends like a list", "x", "{apiVersion: a/v1, kind: AllowList}", [("x:1", "a/v1 AllowList", None)]),
     ("empty documents", "x", "---\n---\n# nothing\n---\n~\n", []),
     ("nothing", "x", "", []),
+    (
+        "halves of characters",
+        "x.json",
+        r'[{"apiVersion": "v1", "kind": "Node", "metadata": {"name": "a\ud800\ud83d\ude00\\ud800"}}]'[1:-1],
+        [("x.json", "v1 Node", "a\ufffd\U0001f600\\ud800")],
+    ),
     ("byte order mark", "x", f"\ufeff{A}", [("x:1", "v1 Node", "a")]),
     ("a kind nobody knows", "x", "{apiVersion: apps/v1, kind: Deployment}", [("x:1", "apps/v1 Deployment", None)]),
 ]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 import pytest
 
 from rulegen.errors import ConfigError
 from rulegen.kube import objects as k
+from rulegen.kube.selector import parse_selector
 from rulegen.kube.world import ObjectName
 from rulegen.model.ingress.annotations import RULES
 from rulegen.model.ingress.classes import Selection
@@ -19,11 +21,13 @@ from tests.ingress_strategies import (
     SETTINGS,
     WEB,
     backend,
+    certificate,
     compiled,
     config_map,
     endpoints,
     file_of,
     ingress,
+    key_pem,
     needs_nginx,
     path,
     refusal,
@@ -35,6 +39,9 @@ from tests.ingress_strategies import (
     told,
     verdicts,
 )
+
+if TYPE_CHECKING:
+    from rulegen.road.ingress import Site
 
 GROUND = (*WEB, *API, *NAMED)
 
@@ -71,12 +78,16 @@ OURS, OTHERS = class_of("ours", "rulegen.io/ingress"), class_of("others", "examp
         (classed(legacy=""), Selection(without_class=True), False),
         (classed("ours"), Selection(namespaces=frozenset({"shop"})), False),
         (classed("ours"), Selection(namespaces=frozenset({"default"})), True),
+        (classed("ours"), Selection(namespace_selector=parse_selector("team in (shop, blog)")), True),
+        (classed("ours"), Selection(namespace_selector=parse_selector("team!=shop")), False),
+        (classed("ours", namespace="unknown"), Selection(namespace_selector=parse_selector("!team")), False),
     ],
 )
 def test_whose_an_ingress_is(one, selection, is_ours):
-    found = compiled(*GROUND, OURS, OTHERS, one, selection=selection)
+    team = k.Namespace(metadata=k.ObjectMeta(name="default", labels={"team": "shop"}))
+    found = compiled(*GROUND, OURS, OTHERS, team, one, selection=selection)
     assert (file_of("site.test") in found.configuration.files) is is_ours
-    assert (verdicts(found) == {Verdict.SKIPPED}) is not is_ours
+    assert (verdicts(found, f"{one.metadata.namespace}/site") == {Verdict.SKIPPED}) is not is_ours
 
 
 # -- conflicts ---------------------------------------------------------------------------------------------------------
@@ -122,6 +133,49 @@ def test_an_alias_never_takes_a_host_of_another():
     assert Verdict.LOST in verdicts(found)
 
 
+def _on_the_same_host(namespace: str, **annotations: str) -> Site:
+    """Return a site, and a younger Ingress with another path of its host."""
+    told = {key.replace("_", "-"): text for key, text in annotations.items()}
+    there = (service("web", namespace=namespace), endpoints("web", namespace=namespace))
+    guest = ingress(
+        "guest",
+        rule("site.test", path("/guest")),
+        annotations=told,
+        namespace=namespace,
+        created="2026-01-02T00:00:00Z",
+    )
+    return compiled(*GROUND, *(there if namespace != "default" else ()), site(), guest)
+
+
+@pytest.mark.parametrize("annotations", [{"app_root": "/guest"}, {"ssl_ciphers": "AES128-SHA"}])
+def test_only_who_had_a_host_first_has_a_say_about_the_whole_of_it(annotations):
+    own, foreign = (_on_the_same_host(namespace, **annotations) for namespace in ("default", "other"))
+    written = next(iter(annotations.values()))
+    assert written in (own.model.servers["site.test"].app_root, own.model.servers["site.test"].ciphers)
+    server = foreign.model.servers["site.test"]
+    assert (server.app_root, server.ciphers) == ("", "")
+    assert verdicts(foreign, "other/guest") == {Verdict.LOST}
+
+
+@pytest.mark.parametrize("secret_name", ["gone", "ca"])
+def test_a_guest_closes_nothing_but_its_own_paths(secret_name):
+    found = _on_the_same_host("other", auth_tls_secret=secret_name)
+    server = found.model.servers["site.test"]
+    assert server.client_auth is None
+    closed = {location.path for location in server.locations if location.target == Answer(503)}
+    assert closed == {"/guest", "/guest/"}
+    assert Verdict.CLOSED in verdicts(found, "other/guest")
+    assert not told(found)
+    own = _on_the_same_host("default", auth_tls_secret=secret_name)
+    assert own.model.servers["site.test"].client_auth is not None
+
+
+def test_one_ingress_is_not_let_fill_the_memory_of_every_node():
+    found = compiled(*GROUND, site("b.test"), ingress("site", *(rule(f"h{n}.test") for n in range(2501))))
+    assert verdicts(found) == {Verdict.REJECTED}
+    assert set(found.model.servers) == {"", "b.test"}
+
+
 # -- protection --------------------------------------------------------------------------------------------------------
 
 BASIC = {"auth-type": "basic", "auth-secret": "users"}
@@ -158,6 +212,8 @@ BROKEN = [
     {**EXTERNAL, "auth-signin": "http://a.test/?c=$http_authorization"},
     {**EXTERNAL, "auth-signin": "javascript:x"},
     {**EXTERNAL, "auth-response-headers": "X-A: b"},
+    {**EXTERNAL, "auth-response-headers": "X-A, Content-Length"},
+    {**EXTERNAL, "auth-response-headers": "transfer-encoding"},
     {**EXTERNAL, "auth-proxy-set-headers": "gone"},
     {**EXTERNAL, "auth-proxy-set-headers": "other/headers"},
     {**EXTERNAL, "auth-proxy-set-headers": "framing"},
@@ -177,7 +233,9 @@ BROKEN = [
     {"allowlist-source-range": "10.0.0.0/8,,x"},
     {"denylist-source-range": "everyone"},
     {"proxy-ssl-secret": "gone"},
-    {"proxy-ssl-secret": "ca"},
+    {"proxy-ssl-secret": "users"},
+    {"proxy-ssl-secret": "key-alone"},
+    {"proxy-ssl-secret": "pair", "proxy-ssl-verify": "on"},
     {"proxy-ssl-verify": "on"},
     {"proxy-ssl-verify": "yes", "proxy-ssl-secret": "upstream"},
 ]
@@ -192,6 +250,8 @@ def test_what_protects_and_cannot_be_read_lets_nobody_in(annotations):
         service("empty"),
         secret("broken", auth=b"no password file"),
         secret("users", "other", auth=HTPASSWD),
+        secret("key-alone", tls_key=key_pem(), ca_crt=certificate("ca.test", is_ca=True)),
+        secret("pair", tls_crt=certificate("site.test"), tls_key=key_pem(), ca_crt=b""),
         config_map("framing", {"Content-Length": "0"}),
         config_map("headers", {"X-A": "b"}, "other"),
         ingress("site", rule("site.test", path(), path("/x", "Exact")), rule("b.test"), annotations=annotations),
@@ -217,6 +277,24 @@ def test_every_annotation_that_protects_is_broken_above():
         "proxy-ssl-verify-depth",
         "fastcgi-params-configmap",
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "annotations", "written"),
+    [
+        ("pair", {}, ("proxy_ssl_certificate ", "proxy_ssl_certificate_key ", "proxy_ssl_verify off")),
+        ("ca", {"proxy-ssl-verify": "on"}, ("proxy_ssl_trusted_certificate ", "proxy_ssl_verify on")),
+    ],
+)
+def test_a_secret_for_backends_may_hold_a_certificate_alone_or_a_ca_alone(name, annotations, written):
+    found = compiled(
+        *GROUND,
+        secret("pair", tls_crt=certificate("site.test"), tls_key=key_pem()),
+        ingress("site", rule("site.test"), annotations={"proxy-ssl-secret": name, **annotations}),
+    )
+    assert not told(found)
+    assert all(text in text_of(found) for text in written)
+    assert ("proxy_ssl_certificate" in text_of(found)) is (name == "pair")
 
 
 @pytest.mark.parametrize(
@@ -340,6 +418,16 @@ def test_where_requests_go(objects, port, expected):
     assert list(upstream.servers) == expected
     own = next(one.spec.cluster_ip for one in objects if isinstance(one, k.Service))
     assert bool(upstream.backup) is (own != "None")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "169.254.169.254", "::1", "fe80::1", "0.0.0.0"])
+@pytest.mark.parametrize("annotations", [{}, {"service-upstream": "true"}])
+def test_a_service_that_has_an_address_of_the_node_itself_is_not_asked_there(address, annotations):
+    own = service("x", cluster_ip=address)
+    found = compiled(own, endpoints("x"), ingress("site", rule("site.test", path(to="x")), annotations=annotations))
+    (upstream,) = found.model.upstreams.values()
+    assert (upstream.servers, upstream.backup) == (("10.244.1.5:8080", "10.244.2.6:8080"), "")
+    assert any("spec.clusterIP" in reason.path for reason in told(found, ""))
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,9 @@ def location_of(server: Statement, uri: str) -> Statement:
         if one.args[0] == "=" and one.args[1] == uri:
             return one
     for one in found:
-        if one.args[0] == "~*" and re.search(one.args[1], uri, re.IGNORECASE):
+        case = re.IGNORECASE if one.args[0] == "~*" else 0
+        pattern = re.sub(r"^\(\*LIMIT_MATCH=[0-9]+\)", "", one.args[-1]).replace(r"\z", r"\Z")
+        if one.args[0] in {"~", "~*"} and re.search(pattern, uri, case):
             return one
     fitting = [one for one in found if len(one.args) == 1 and uri.startswith(one.args[0])]
     assert len({one.args for one in found}) == len(found), "nginx refuses a location that is there twice"
@@ -235,6 +237,84 @@ def test_documented_examples(paths, uri, who):
 def test_a_wildcard_stands_for_one_label(host, expected):
     site = compiled(*GROUND, ingress("i", rule("*.foo.com", path(to="s0"))))
     assert answer(site, host, "/") == expected
+
+
+GUESTS = [
+    # of another namespace: its paths, uri, who answers; the older one has /, /login (exact) and /app
+    (["/(.*)"], "/", "s0"),
+    (["/(.*)"], "/x", "s0"),
+    (["/(.*)xxxxxxxxxxxxxxxxxxxxxxxxx|/"], "/login", "s1"),
+    (["/[a-z/]{1,99}"], "/login", "s1"),
+    (["/[a-z/]{1,99}"], "/app/x", "s2"),
+    (["/[a-z/]{1,99}"], "/other", "s3"),
+    (["/(?:app|xxxxxxxxxxxxxxx)"], "/app", "s2"),
+    (["/(api|v2)(/|$)(.*)"], "/api/x", "s3"),
+    (["/(api|v2)(/|$)(.*)"], "/x", "s0"),
+    (["/app/new(/|$)"], "/app/new/x", "s3"),
+    (["/app/new(/|$)"], "/app/old", "s2"),
+    (["/[^?]{3}"], "/\u00e9", "s4"),
+    # what the older one says goes on meaning what it says
+    (["/z.*"], "/loginx", "s0"),
+    (["/z.*"], "/Login", "s0"),
+    (["/z.*"], "/login/", "s0"),
+    (["/z.*"], "/apple", "s0"),
+    (["/z.*"], "/app", "s2"),
+    (["/z.*"], "/Z", "s3"),
+]
+
+
+@pytest.mark.parametrize(("paths", "uri", "who"), GUESTS)
+def test_expressions_of_another_namespace_take_nothing_that_an_older_ingress_names(paths, uri, who):
+    home = ingress(
+        "home",
+        rule(
+            "h.test",
+            path("/", to="s0"),
+            path("/login", "Exact", "s1"),
+            path("/app", "Prefix", "s2"),
+            path("/\u00e9", "Prefix", "s4"),
+        ),
+    )
+    guest = ingress(
+        "guest",
+        rule("h.test", *(path(text, "ImplementationSpecific", "s3") for text in paths)),
+        annotations={"use-regex": "true"},
+        namespace="other",
+        created="2026-02-01T00:00:00Z",
+    )
+    there = (service("s3", namespace="other"), endpoints("s3", namespace="other"))
+    site = compiled(*GROUND, *there, home, guest)
+    assert answer(site, "h.test", uri) == who
+    assert not [reason for reason in site.model.reasons if reason.ingress == "default/home"]
+
+
+def test_a_younger_exact_path_of_another_namespace_does_not_take_a_prefix_where_both_are_expressions():
+    told = {"use-regex": "true"}
+    home = ingress("home", rule("h.test", path("/foo", to="s0")), annotations=told)
+    guest = ingress(
+        "guest",
+        rule("h.test", path("/foo", "Exact", "s3")),
+        annotations=told,
+        namespace="other",
+        created="2026-02-01T00:00:00Z",
+    )
+    there = (service("s3", namespace="other"), endpoints("s3", namespace="other"))
+    assert answer(compiled(*GROUND, *there, home, guest), "h.test", "/foo/x") == "s0"
+
+
+@pytest.mark.parametrize("count", [10, 2000])
+def test_long_expressions_of_another_namespace_come_behind_however_many_there_are(count):
+    home = ingress("home", rule("h.test", path("/", to="s0")))
+    paths = [path(f"/.*|{n:x<99}", "ImplementationSpecific", "s3") for n in range(count)]
+    guest = ingress(
+        "guest",
+        rule("h.test", *paths),
+        annotations={"use-regex": "true"},
+        namespace="other",
+        created="2026-02-01T00:00:00Z",
+    )
+    there = (service("s3", namespace="other"), endpoints("s3", namespace="other"))
+    assert answer(compiled(*GROUND, *there, home, guest), "h.test", "/x") == "s0"
 
 
 def test_regex_mode_takes_the_longest_pattern_first_whatever_its_case():

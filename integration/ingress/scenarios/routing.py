@@ -183,7 +183,15 @@ _CANARIES = [
         [
             site("pattern.test"),
             _canary("pattern.test", "other", {"canary-by-header": "X-Group", "canary-by-header-pattern": "^b[lu]+e$"}),
+            site("unread.test"),
+            _canary(
+                "unread.test",
+                "other",
+                {"canary-by-header": "X-Group", "canary-by-header-pattern": "(", "canary-weight": "100"},
+            ),
         ],
+        _gets("unread.test", "other"),
+        _gets("unread.test", "echo", {"X-Group": "always", "Cookie": "a=b"}),
         _gets("pattern.test", "other", {"X-Group": "blue"}),
         _gets("pattern.test", "echo", {"X-Group": "bluer"}),
         _gets("pattern.test", "echo"),

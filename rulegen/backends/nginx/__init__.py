@@ -6,6 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from rulegen.backends.nginx.location import matching
 from rulegen.backends.nginx.names import host_file, upstream_file
 from rulegen.backends.nginx.server import host_nodes
 from rulegen.backends.nginx.shared import events_nodes, http_nodes, main_nodes, size_nodes, status_server
@@ -139,7 +140,7 @@ def provenance(model: IngressModel) -> list[dict[str, Any]]:
         {
             "file": host_file(server.host),
             "server": server.host or "_",
-            "location": f"{location.kind.value} {location.path}".strip(),
+            "location": " ".join(matching(location)),
             "ingress": str(location.ingress) if location.ingress else None,
             "rule": location.rule or None,
             "path": location.source or None,

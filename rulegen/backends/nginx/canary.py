@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rulegen.backends.nginx.expressions import bounded
 from rulegen.backends.nginx.upstream import cookie_map
 from rulegen.languages.nginx.tree import Directive, Entry, KeyKind, template, variable
 from rulegen.model.ingress import regex
@@ -77,10 +78,14 @@ def _always_never(source: Word, name: str, otherwise: Word) -> Directive:
 
 def _header(canary: Canary, prefix: str, otherwise: Word) -> Iterator[Node]:
     source = variable(f"http_{canary.header.lower().replace('-', '_')}")
+    if canary.is_header_unreadable:
+        entries = (Entry("default", "0", KeyKind.FIXED), Entry("", otherwise))
+        yield Directive("map", (source, f"${prefix}_h"), entries)
+        return
     if canary.header_value:
         pattern = f"^{regex.escape(canary.header_value)}$"
     elif canary.header_pattern:
-        pattern = canary.header_pattern
+        pattern = bounded(canary.header_pattern)
     else:
         yield _always_never(source, f"{prefix}_h", otherwise)
         return

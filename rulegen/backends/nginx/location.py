@@ -16,6 +16,7 @@ from rulegen.backends.nginx.auth import (
 from rulegen.backends.nginx.canary import canary_maps, choice
 from rulegen.backends.nginx.cors import cors_directives, origins_map
 from rulegen.backends.nginx.errors import error_location, error_name
+from rulegen.backends.nginx.expressions import bounded
 from rulegen.backends.nginx.headers import (
     CORS_HEADERS,
     answer_headers,
@@ -81,9 +82,7 @@ class LocationText:
 
     def directive(self) -> Directive:
         """Return the location."""
-        kind, path = self._location.kind, self._location.path
-        args = (path,) if kind is MatchKind.PREFIX else (kind.value, path)
-        return Directive("location", args, tuple(self._block()))
+        return Directive("location", matching(self._location), tuple(self._block()))
 
     def _block(self) -> Iterator[Node]:
         location, policy = self._location, self._policy
@@ -141,7 +140,7 @@ class LocationText:
             yield _set("sticky_cookie", variable(f"{sticky_name(self._sticky)}_set"))
         if policy.rewrite_target:
             pattern = self._location.path if self._location.kind is MatchKind.REGEX else "^/"
-            yield Directive("rewrite", (f"(?i){pattern}", interpolated(policy.rewrite_target), "break"))
+            yield Directive("rewrite", (bounded(f"(?i){pattern}"), interpolated(policy.rewrite_target), "break"))
 
     def _guards(self) -> Iterator[Node]:
         """Yield who may pass."""
@@ -292,6 +291,14 @@ class LocationText:
 
     def _limit_mark(self) -> str:
         return mark(self._server.host, self._location.ingress, self._policy.limits)
+
+
+def matching(location: Location) -> tuple[str, ...]:
+    """Return what stands behind the word location."""
+    kind, path = location.kind, location.path
+    if kind is MatchKind.PREFIX:
+        return (path,)
+    return kind.value, path if kind is MatchKind.EXACT else bounded(path)
 
 
 def _auth_variable(name: str) -> str:

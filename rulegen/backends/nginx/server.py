@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from rulegen.backends.nginx.expressions import bounded
 from rulegen.backends.nginx.location import LocationText
 from rulegen.backends.nginx.upstream import interpolated, server_upstreams, sticky_maps, upstream
 from rulegen.languages.nginx.tree import Directive, template
@@ -139,7 +140,7 @@ def _guards(server: Server, settings: Settings) -> Iterator[Node]:
         yield Directive("return", ("403",))
     elif client is not None and client.match:
         refused = Directive("return", ("403",))
-        yield Directive("if", ("(", "$ssl_client_s_dn", "!~", client.match, ")"), (refused,))
+        yield Directive("if", ("(", "$ssl_client_s_dn", "!~", bounded(client.match), ")"), (refused,))
     for setting, name in ((settings.block_user_agents, "blocked_agent"), (settings.block_referers, "blocked_referer")):
         if setting:
             yield Directive("if", ("(", f"${name}", ")"), (Directive("return", ("403",)),))

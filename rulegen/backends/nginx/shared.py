@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 STATUS_SOCKET: Final = "unix:run/status.sock"
 _UNLIMITED: Final = 1048576
+_NGINX_STREAMS: Final = 128
+"""What nginx has unless told otherwise."""
 
 
 def main_nodes(settings: Settings) -> list[Node]:
@@ -125,6 +127,11 @@ def _clients(settings: Settings) -> Iterator[Node]:
     yield Directive("underscores_in_headers", (_on(settings.enable_underscores_in_headers),))
     if settings.use_http2 and settings.http2_is_directive:
         yield Directive("http2", ("on",))
+    if settings.http2_max_concurrent_streams != _NGINX_STREAMS:
+        yield Directive("http2_max_concurrent_streams", (str(settings.http2_max_concurrent_streams),))
+    if settings.limit_rate:
+        yield Directive("limit_rate", (f"{settings.limit_rate}k",))
+        yield Directive("limit_rate_after", (f"{settings.limit_rate_after}k",))
     yield Directive("limit_req_status", (str(settings.limit_req_status_code),))
     yield Directive("limit_conn_status", (str(settings.limit_conn_status_code),))
 

@@ -6,9 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import HostError
+from rulegen.host import ipvs, links
 from rulegen.host.doctor.findings import Finding, Level
 from rulegen.host.runner import Command, MissingToolError
+from rulegen.host.throwaway import in_throwaway_namespace
 from rulegen.host.variant import Variant
+from rulegen.languages.links.script import Command as LinkCommand
+from rulegen.languages.links.script import Verb
 from rulegen.net import Family, family_of
 
 if TYPE_CHECKING:
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
 
 _FULL: Final = 0.95
 _NEARLY_FULL: Final = 0.80
+_A_DEVICE: Final = LinkCommand(Verb.CREATE, "kube-ipvs0")
 
 
 def check_settings(patient: Patient) -> Iterator[Finding]:
@@ -30,16 +35,37 @@ def check_settings(patient: Patient) -> Iterator[Finding]:
 
 def check_modules(patient: Patient) -> Iterator[Finding]:
     """Tell what the kernel has for the IPVS mode."""
+    topic = "modules"
+    yield _ip_vs(patient)
+    known = ipvs.schedulers()
+    if known:
+        yield Finding(Level.INFO, topic, f"schedulers of IPVS: {', '.join(sorted(known))}")
+    try:
+        ended = patient.run(Command(("ipset", "list", "-n")))
+    except MissingToolError:
+        pass  # told among the tools
+    else:
+        if ended.code == 0:
+            yield Finding(Level.OK, topic, "ip_set is there, for the IPVS mode")
+        else:
+            yield Finding(Level.INFO, topic, f"ipsets, which the IPVS mode needs, cannot be used: {ended.complaint}")
+    try:
+        in_throwaway_namespace(lambda: links.write([_A_DEVICE]))
+    except HostError as error:
+        yield Finding(Level.INFO, topic, f"no dummy device, which the IPVS mode needs, can be made: {error.message}")
+    else:
+        yield Finding(Level.OK, topic, "dummy devices can be made, for the IPVS mode")
+
+
+def _ip_vs(patient: Patient) -> Finding:
     if Path("/proc/thread-self/net/ip_vs").exists():
-        yield Finding(Level.OK, "modules", "ip_vs is there, for the IPVS mode")
-        return
+        return Finding(Level.OK, "modules", "ip_vs is there, for the IPVS mode")
     try:
         loadable = patient.run(Command(("modprobe", "--dry-run", "--quiet", "ip_vs"))).code == 0
     except MissingToolError:
-        yield Finding(Level.INFO, "modules", "whether ip_vs could be loaded cannot be told without modprobe")
-        return
+        return Finding(Level.INFO, "modules", "whether ip_vs could be loaded cannot be told without modprobe")
     words = "can be loaded" if loadable else "is not there: the IPVS mode cannot work on this kernel"
-    yield Finding(Level.INFO, "modules", f"ip_vs {words}")
+    return Finding(Level.INFO, "modules", f"ip_vs {words}")
 
 
 def _forwarding(patient: Patient) -> Iterator[Finding]:

@@ -77,7 +77,7 @@ def check_tools(patient: Patient) -> Iterator[Finding]:
             yield Finding(tool.missing, "tools", f"{tool.name} is not installed ({tool.purpose})", hint)
             continue
         said = ended.stdout or ended.stderr  # nginx answers on stderr
-        found = _VERSION.search(said)
+        found = _VERSION.search(said) if ended.code == 0 else None  # ipvsadm tells nothing where there is no ip_vs
         version = found["version"] if found else "version unknown"
         if "tables" in tool.name and knows_random_fully(said) is False:
             yield Finding(

@@ -27,6 +27,7 @@ _ATTR_RDONLY, _ATTR_NOSUID = 1, 2
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 
 _PROGRAMS = ("/usr", "/etc", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+_PAGE = 1 << 14  # of the largest there are, and more than an inode takes
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 _HIDDEN = ("/etc/kubernetes", "/etc/rulegen", "/etc/rancher", "/etc/cni")
 _SETTINGS = {
@@ -53,7 +54,8 @@ def main() -> None:
 def _limit(order: dict[str, Any]) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 26, 1 << 26))
-    resource.setrlimit(resource.RLIMIT_AS, (order["memory"], order["memory"]))
+    # Not RLIMIT_AS: the zones of limits are large, shared, and empty while nginx only reads.
+    resource.setrlimit(resource.RLIMIT_DATA, (order["memory"], order["memory"]))
     resource.setrlimit(resource.RLIMIT_CPU, (order["seconds"], order["seconds"]))
 
 
@@ -82,7 +84,8 @@ def _build(order: dict[str, Any]) -> None:
         (inner / name).mkdir()
         os.chown(inner / name, order["user"], order["group"])
     if secrets:
-        _mount("tmpfs", place / "secrets", "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=755,size=256m")
+        size = sum(len(content) + _PAGE for content in secrets.values()) + (1 << 20)
+        _mount("tmpfs", place / "secrets", "tmpfs", _MS_NOSUID | _MS_NODEV, f"mode=755,size={size}")
         for name, content in secrets.items():
             (place / name).write_bytes(content)
             os.chown(place / name, order["user"], order["group"])

@@ -182,7 +182,7 @@ class Releases:
         return self.read(digest) if digest else None
 
     def read(self, digest: str) -> Configuration:
-        """Return a release as it is on disk.
+        """Return a release as it is on disk, with what others put where nginx would read it, without what they took.
 
         Raises:
             HostError: It cannot be read.
@@ -190,10 +190,12 @@ class Releases:
         place = self.path(digest)
         try:
             listed = json.loads((place / _MANIFEST).read_bytes())
-            names = [name for name in listed["files"] if _NAME.match(name)]
+            names = {*(name for name in listed["files"] if _NAME.match(name)), *_included(place)}
+            files = {name: text for name in sorted(names) if (text := _text_of(place / name)) is not None}
             secrets = {name: bool(workers) for name, workers in listed["secrets"].items() if _NAME.match(name)}
-            files = {name: (place / name).read_bytes().decode("utf-8", "surrogateescape") for name in names}
-            kept = {name: Secret((place / name).read_bytes(), workers) for name, workers in secrets.items()}
+            kept = {
+                n: Secret((place / n).read_bytes(), workers) for n, workers in secrets.items() if (place / n).exists()
+            }
         except OSError as error:
             raise HostError(f"release {digest} of nginx cannot be read: {reason(error)}", hint=hint(error)) from None
         except (ValueError, KeyError, AttributeError, TypeError):
@@ -313,3 +315,17 @@ class Releases:
             pending=(f"release {configuration.digest}",),
             hint=hint(error),
         )
+
+
+def _included(place: Path) -> list[str]:
+    """Return what nginx reads of a release beside its main file: the main file names folders, not files."""
+    return sorted(
+        str(path.relative_to(place)) for name in ("hosts", "upstreams") for path in (place / name).glob("*.conf")
+    )
+
+
+def _text_of(path: Path) -> str | None:
+    """Return what a file says; None where it is gone, nothing for what is no file, which is not waited for."""
+    if not path.exists():
+        return "" if path.is_symlink() else None
+    return path.read_bytes().decode("utf-8", "surrogateescape") if path.is_file() else ""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import datetime as dt
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from rulegen.errors import HostError
@@ -54,7 +55,8 @@ class LiveSite:
             ConfigError: A setting or a template cannot be used.
         """
         live = dict(observed.files) if observed else {}
-        trial = Trial(world, self.options, self.templates, served=True, live=live)
+        options = replace(self.options, now=dt.datetime.now(dt.UTC))
+        trial = Trial(world, options, self.templates, served=True, live=live)
         digest = observed.digest if observed else ""
 
         def tested(configuration: Configuration) -> str | None:

@@ -16,6 +16,7 @@ from rulegen.net import Family
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_QUOTED_COMMENT = '-m comment --comment "'
 _COMMENT = re.compile(r'-m comment --comment ("(?:[^"\\]|\\.)*"|\S+) ?')
 _CHAIN = re.compile(r":(\S+) (\S+)(?: \[\d+:\d+\])?\Z")
 _COUNTERS = re.compile(r"\[\d+:\d+\] ")
@@ -73,8 +74,12 @@ def read_rule(text: str) -> Rule:
     """
     spec, comment = text, ""
     if "--comment " in text:
-        found = _COMMENT.search(text)
-        if found:
+        at = text.find(_QUOTED_COMMENT)
+        end = text.find('"', at + len(_QUOTED_COMMENT))
+        if at >= 0 and text[end + 1 : end + 2] in {" ", ""} and "\\" not in text and text.count("--comment ") == 1:
+            comment = text[at + len(_QUOTED_COMMENT) : end]  # as nearly all are, and there may be 100,000
+            spec = f"{text[:at]}{text[end + 2 :]}".rstrip()
+        elif found := _COMMENT.search(text):
             comment = _unquote(found.group(1))
             spec = _COMMENT.sub("", text).rstrip()
     if "  " in spec:  # the tools print two spaces behind --nfacct-name
@@ -90,15 +95,16 @@ def read(text: str, source: str, family: Family) -> Ruleset:
     """
     ruleset = Ruleset(family)
     table = ""
+    chains: dict[str, Chain] = {}
     for number, raw in enumerate(text.splitlines(), start=1):
         line = raw.strip()
         if not line or line[0] == "#":
             continue
-        if line[0] == "*":
-            table = line[1:]
-        elif line == "COMMIT":
-            table = ""
-        elif not table or not _read_line(ruleset, table, line):
+        if line[0] == "*" or line == "COMMIT":
+            ruleset.chains.update((ChainName(table, name), chain) for name, chain in chains.items())
+            table = line[1:] if line[0] == "*" else ""
+            chains = {name.chain: chain for name, chain in ruleset.chains.items() if name.table == table}
+        elif not table or not _read_line(chains, line):
             raise InputError(source, f"line {number}: not a line of iptables-save: {line[:80]!r}")
     if table:
         raise InputError(source, f"table {table} is not complete: no COMMIT")
@@ -143,20 +149,24 @@ def format_ruleset(ruleset: Ruleset) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _read_line(ruleset: Ruleset, table: str, line: str) -> bool:
+def _read_line(chains: dict[str, Chain], line: str) -> bool:
     if line[0] == ":":
         found = _CHAIN.match(line)
         if not found:
             return False
         policy = None if found.group(2) == "-" else found.group(2)
-        ruleset.chains.setdefault(ChainName(table, found.group(1)), Chain()).policy = policy
+        chains.setdefault(found.group(1), Chain()).policy = policy
         return True
     if line[0] == "[":
         line = _COUNTERS.sub("", line, count=1)
     found = _APPEND.match(line)
     if not found:
         return False
-    ruleset.chains.setdefault(ChainName(table, found.group(1)), Chain()).rules.append(read_rule(found.group(2)))
+    name, rule = found.groups()
+    chain = chains.get(name)
+    if chain is None:
+        chain = chains[name] = Chain()
+    chain.rules.append(read_rule(rule))
     return True
 
 

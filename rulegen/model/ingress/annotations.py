@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 DEFAULT_PREFIX: Final = "nginx.ingress.kubernetes.io"
+MAX_UNKNOWN: Final = 50
+"""Annotations of one Ingress that nobody knows and that are told one by one."""
 
 SAFE_VARIABLES: Final = ("args", "host", "http_host", "is_args", "query_string", "request_uri", "scheme")
 """Variables that a redirect may hold: what the client sent as its URL, and nothing that it keeps to itself."""
@@ -236,7 +238,7 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
         "auth-method": Rule(_METHOD, _CLOSE),
         "auth-signin": Rule(values.url(*AUTH_VARIABLES), _CLOSE),
         "auth-signin-redirect-param": Rule(values.header_name, _CLOSE),
-        "auth-response-headers": Rule(values.header_names, _CLOSE),
+        "auth-response-headers": Rule(values.settable_headers, _CLOSE),
         "auth-proxy-set-headers": Rule(values.reference, _CLOSE),
         "auth-request-redirect": Rule(_redirect, _CLOSE),
         "auth-always-set-cookie": Rule(boolean, _CLOSE),
@@ -383,17 +385,25 @@ def read_annotations(ingress: str, told: Mapping[str, str], prefix: str) -> Anno
     """Return what annotations come to; those of other prefixes are not ours to look at."""
     result = Annotations(ingress, prefix)
     start = f"{prefix}/"
-    for key in sorted(told):
-        if key.startswith(start):
-            _read(key.removeprefix(start), told[key], result)
+    names = [key.removeprefix(start) for key in sorted(told) if key.startswith(start)]
+    for name in names:
+        if name in RULES or name in UNSUPPORTED:
+            _read(name, told[start + name], result)
+    unknown = [name for name in names if name not in RULES and name not in UNSUPPORTED]
+    for name in unknown[:MAX_UNKNOWN]:
+        _unknown(name, result)
+    if len(unknown) > MAX_UNKNOWN:
+        more = len(unknown) - MAX_UNKNOWN
+        result.tell(Verdict.UNSUPPORTED, unknown[MAX_UNKNOWN], f"this one and {more - 1} more are not known either")
     return result
 
 
 def _read(name: str, text: str, result: Annotations) -> None:
-    rule = RULES.get(name)
-    if rule is None:
-        _unknown(name, result)
+    if name in UNSUPPORTED:
+        protects = " (it protects nothing here!)" if name in MUST_CLOSE else ""
+        result.tell(Verdict.UNSUPPORTED, name, UNSUPPORTED[name] + protects)
         return
+    rule = RULES[name]
     try:
         result.found[name] = rule.read(_bounded(text))
     except ValueError as error:
@@ -410,10 +420,6 @@ def _bounded(text: str) -> str:
 
 
 def _unknown(name: str, result: Annotations) -> None:
-    if name in UNSUPPORTED:
-        protects = " (it protects nothing here!)" if name in MUST_CLOSE else ""
-        result.tell(Verdict.UNSUPPORTED, name, UNSUPPORTED[name] + protects)
-        return
     near = get_close_matches(name[:100], [*RULES, *UNSUPPORTED], 1)
     meant = f'; is "{near[0]}" meant?' if near else ""
     result.tell(Verdict.UNSUPPORTED, name, f"no such annotation is known{meant}")

@@ -109,7 +109,7 @@ def global_auth(settings: Settings, targets: Targets) -> ExternalAuth | None:
             method=settings.global_auth_method,
             signin=signin.text if signin else "",
             redirect_param=values.header_name(settings.global_auth_signin_redirect_param),
-            response_headers=values.header_names(settings.global_auth_response_headers),
+            response_headers=values.settable_headers(settings.global_auth_response_headers),
             request_redirect=RULES["auth-request-redirect"].read(redirect) if redirect else "",
             always_set_cookie=settings.global_auth_always_set_cookie,
         )

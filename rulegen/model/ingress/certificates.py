@@ -17,15 +17,32 @@ if TYPE_CHECKING:
     import datetime as dt
 
     from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+    from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
     from rulegen.kube.objects import Secret
 
-MAX_CHAIN: Final = 20
+MAX_CHAIN: Final = 20, 64 << 10
+"""Certificates, and bytes of their PEM; the longest chains of public authorities have some 10 KiB."""
+MAX_AUTHORITIES: Final = 300, 512 << 10
+"""Likewise; those that browsers know come to some 150 and 230 KiB."""
 MIN_RSA_BITS: Final = 2048
+MAX_RSA_BITS: Final = 8192
+"""A handshake with a longer key would keep a worker from all others, for a second with 16384 bits."""
 MIN_EC_BITS: Final = 224
 _UNREADABLE: Final = (ValueError, TypeError, AttributeError, OverflowError)
 _WEAK_HASHES: Final = frozenset({"md5", "sha1"})
 _PASSWORD: Final = re.compile(r"[\x21-\x39\x3b-\x7e]{1,255}:[\x21-\x7e]{1,500}\Z")
+_HASH: Final = re.compile(
+    r"\{(?:PLAIN|SHA|SSHA)\}|\$apr1\$|\$1\$"
+    r"|\$2[abxy]\$(?:0[4-9]|1[0-2])\$"
+    r"|\$[56]\$(?:rounds=(?P<rounds>[0-9]{1,6})\$|(?!rounds=))"
+    r"|\$y\$j[./0-9A-C][./0-9A-T]\$"
+    r"|[./0-9A-Za-z]{13}(?::|\Z)"
+)
+"""How a hash begins that nginx or crypt(3) knows, and that takes no more than some 0.2 s: nginx computes it in the
+worker, for whoever sends a password, and meanwhile nobody else is answered (bcrypt of cost 31 takes days)."""
+MAX_ROUNDS: Final = 700_000
 _USER: Final = re.compile(r"[\x21-\x39\x3b-\x7e]{1,255}\Z")
 
 
@@ -41,13 +58,20 @@ class Certificate:
         path: Where the file lies in a configuration: named by the hash of its content.
         content: Certificate, chain and key in PEM.
         names: DNS names that it is for, in lower case, wildcards too.
-        not_after: When it ends.
+        not_before, not_after: When it begins and ends.
     """
 
     path: str
     content: bytes
     names: tuple[str, ...]
+    not_before: dt.datetime
     not_after: dt.datetime
+
+    def lapse(self, now: dt.datetime) -> str:
+        """Return why clients will refuse it at a time; empty where they will not."""
+        if now > self.not_after:
+            return f"ended on {self.not_after:%Y-%m-%d}"
+        return f"begins on {self.not_before:%Y-%m-%d}" if now < self.not_before else ""
 
     def covers(self, host: str) -> bool:
         """Whether it is for a host: by its name, or by a wildcard for one label."""
@@ -58,6 +82,17 @@ class Certificate:
 def path_of(content: bytes, suffix: str) -> str:
     """Return the path of a secret file: nothing but the hash of its content."""
     return f"secrets/{hashlib.sha256(content).hexdigest()[:32]}.{suffix}"
+
+
+def holds_certificate(secret: Secret) -> bool:
+    """Whether a Secret has a certificate or a key, that can be read or not."""
+    told = secret_values(secret)
+    return bool(told.get("tls.crt") or told.get("tls.key"))
+
+
+def holds_authorities(secret: Secret) -> bool:
+    """Whether a Secret has certificates of a CA, that can be read or not."""
+    return bool(secret_values(secret).get("ca.crt"))
 
 
 def read_certificate(secret: Secret) -> Certificate:
@@ -81,21 +116,22 @@ def certificate_of(chain: bytes, key: bytes) -> Certificate:
     certificates = _chain(chain, "tls.crt")
     leaf = certificates[0]
     try:
-        private = serialization.load_pem_private_key(key, password=None)
+        # The library would search factors for being prime, for seconds with a long key; see _fits.
+        private = serialization.load_pem_private_key(key, password=None, unsafe_skip_rsa_key_validation=True)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise UnusableSecretError("tls.key is no private key in PEM without a password") from None
-    encoding, public = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    encoding = serialization.Encoding.PEM
     try:
-        matches = leaf.public_key().public_bytes(encoding, public) == private.public_key().public_bytes(
-            encoding, public
-        )
+        fits = _fits(private, leaf)
         encoded_key = private.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    except (ValueError, TypeError, AttributeError, UnsupportedAlgorithm):
+    except UnusableSecretError:
+        raise
+    except (ValueError, TypeError, AttributeError, ArithmeticError, UnsupportedAlgorithm):
         raise UnusableSecretError("its key is of a sort that is not used for TLS") from None
-    if not matches:
+    if not fits:
         raise UnusableSecretError("tls.key is not the key of tls.crt")
     try:
-        names, not_after = _names(leaf), leaf.not_valid_after_utc
+        names, not_before, not_after = _names(leaf), leaf.not_valid_before_utc, leaf.not_valid_after_utc
         for number, certificate in enumerate(certificates):
             _ = list(certificate.extensions), certificate.subject, certificate.issuer  # OpenSSL reads them all too
             _check_strength(certificate, "it" if not number else f"certificate {number + 1} of its chain")
@@ -104,7 +140,55 @@ def certificate_of(chain: bytes, key: bytes) -> Certificate:
             raise
         raise UnusableSecretError("tls.crt holds a certificate whose fields cannot be read") from None
     content = b"".join(certificate.public_bytes(encoding) for certificate in certificates) + encoded_key
-    return Certificate(path_of(content, "pem"), content, names, not_after)
+    return Certificate(path_of(content, "pem"), content, names, not_before, not_after)
+
+
+def _fits(private: PrivateKeyTypes, leaf: x509.Certificate) -> bool:
+    """Return whether a private key is that of a certificate: the same public key, and what it signs is verified."""
+    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415
+    from cryptography.hazmat.primitives import hashes, serialization  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa  # noqa: PLC0415
+
+    told = leaf.public_key()
+    form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    if private.public_key().public_bytes(*form) != told.public_bytes(*form):
+        return False
+    proof = b"proof of possession"
+    try:
+        if isinstance(private, rsa.RSAPrivateKey) and isinstance(told, rsa.RSAPublicKey):
+            if private.key_size > MAX_RSA_BITS:
+                raise UnusableSecretError(f"its RSA key has {private.key_size} bits: at most {MAX_RSA_BITS}")
+            if not _is_consistent(private):
+                return False
+            signature = private.sign(proof, padding.PKCS1v15(), hashes.SHA256())
+            told.verify(signature, proof, padding.PKCS1v15(), hashes.SHA256())
+        elif isinstance(private, ec.EllipticCurvePrivateKey) and isinstance(told, ec.EllipticCurvePublicKey):
+            told.verify(private.sign(proof, ec.ECDSA(hashes.SHA256())), proof, ec.ECDSA(hashes.SHA256()))
+        elif isinstance(private, ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey) and isinstance(
+            told, ed25519.Ed25519PublicKey | ed448.Ed448PublicKey
+        ):
+            told.verify(private.sign(proof), proof)
+        else:
+            raise UnusableSecretError("its key is of a sort that is not used for TLS")
+    except InvalidSignature:
+        return False
+    return True
+
+
+def _is_consistent(private: RSAPrivateKey) -> bool:
+    """Return whether the numbers of an RSA key belong together (RFC 8017, 3.2), so that OpenSSL can count with them.
+
+    Whether its factors are prime shows when it signs.
+    """
+    told = private.private_numbers()
+    p, q, d, e = told.p, told.q, told.d, told.public_numbers.e
+    if min(p, q) < 3 or p % 2 == 0 or q % 2 == 0 or p * q != told.public_numbers.n or not 0 < d < p * q:
+        return False
+    if min(p.bit_length(), q.bit_length()) < private.key_size // 4:
+        return False
+    if (told.dmp1, told.dmq1) != (d % (p - 1), d % (q - 1)) or told.iqmp * q % p != 1:
+        return False
+    return e > 2 and e * d % (p - 1) == 1 and e * d % (q - 1) == 1
 
 
 def _names(leaf: x509.Certificate) -> tuple[str, ...]:
@@ -131,7 +215,9 @@ def read_authorities(secret: Secret) -> tuple[str, bytes]:
     told = secret_values(secret).get("ca.crt")
     if not told:
         raise UnusableSecretError("it has no ca.crt")
-    content = b"".join(certificate.public_bytes(Encoding.PEM) for certificate in _chain(told, "ca.crt"))
+    content = b"".join(
+        certificate.public_bytes(Encoding.PEM) for certificate in _chain(told, "ca.crt", MAX_AUTHORITIES)
+    )
     return path_of(content, "pem"), content
 
 
@@ -158,8 +244,15 @@ def read_passwords(secret: Secret, kind: str) -> tuple[str, bytes]:
         lines = [line for line in lines if line.strip() and not line.startswith("#")]
     if not lines or not all(_PASSWORD.match(line) for line in lines):
         raise UnusableSecretError("it holds no lines of user:hash, or others too")
+    if not all(_is_quick(line.partition(":")[2]) for line in lines):
+        raise UnusableSecretError("it holds a hash that is not known, or that takes too long to compute")
     content = "".join(f"{line}\n" for line in lines).encode()
     return path_of(content, "htpasswd"), content
+
+
+def _is_quick(told: str) -> bool:
+    found = _HASH.match(told)
+    return found is not None and int(found["rounds"] or 0) <= MAX_ROUNDS
 
 
 def _line(user: str, value: bytes) -> str:
@@ -172,15 +265,17 @@ def _line(user: str, value: bytes) -> str:
     return f"{user}:{text}"
 
 
-def _chain(pem: bytes, key: str) -> list[x509.Certificate]:
+def _chain(pem: bytes, key: str, most: tuple[int, int] = MAX_CHAIN) -> list[x509.Certificate]:
     from cryptography import x509  # noqa: PLC0415
 
+    if len(pem) > most[1]:
+        raise UnusableSecretError(f"{key} holds more than {most[1] >> 10} KiB")
     try:
         found = x509.load_pem_x509_certificates(pem)
     except (x509.InvalidVersion, *_UNREADABLE):
         raise UnusableSecretError(f"{key} holds no certificate in PEM that can be read") from None
-    if len(found) > MAX_CHAIN:
-        raise UnusableSecretError(f"{key} holds more than {MAX_CHAIN} certificates")
+    if len(found) > most[0]:
+        raise UnusableSecretError(f"{key} holds more than {most[0]} certificates")
     return found
 
 
@@ -192,6 +287,8 @@ def _check_strength(certificate: x509.Certificate, what: str) -> None:
     public = certificate.public_key()
     if isinstance(public, rsa.RSAPublicKey) and public.key_size < MIN_RSA_BITS:
         raise UnusableSecretError(f"the RSA key of {what} has {public.key_size} bits: at least {MIN_RSA_BITS}")
+    if isinstance(public, rsa.RSAPublicKey) and public.key_size > MAX_RSA_BITS:
+        raise UnusableSecretError(f"the RSA key of {what} has {public.key_size} bits: at most {MAX_RSA_BITS}")
     if isinstance(public, ec.EllipticCurvePublicKey) and public.key_size < MIN_EC_BITS:
         raise UnusableSecretError(f"the key of {what} has {public.key_size} bits: at least {MIN_EC_BITS}")
     if what != "it" and certificate.subject == certificate.issuer:

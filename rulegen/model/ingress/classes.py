@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from rulegen.kube.objects import Ingress, IngressClass
+    from rulegen.kube.selector import Selector
+    from rulegen.kube.world import World
 
 CONTROLLER: Final = "rulegen.io/ingress"
 CLASS_NAME: Final = "rulegen"
@@ -27,6 +29,7 @@ class Selection:
         without_class: Whether an Ingress that names no class at all is ours.
         by_name: Whether a class of this name is ours whatever its controller, or if it does not exist.
         namespaces: Only these; empty for all.
+        namespace_selector: Only namespaces with such labels; None for all.
     """
 
     controller: str = CONTROLLER
@@ -34,11 +37,18 @@ class Selection:
     without_class: bool = False
     by_name: bool = False
     namespaces: frozenset[str] = frozenset()
+    namespace_selector: Selector | None = None
 
-    def refusal(self, ingress: Ingress, classes: Mapping[str, IngressClass]) -> str:
+    def refusal(self, ingress: Ingress, world: World) -> str:
         """Return why an Ingress is not ours; empty where it is. The field goes before the annotation."""
-        if self.namespaces and ingress.metadata.namespace not in self.namespaces:
-            return f"namespace {ingress.metadata.namespace} is not watched"
+        namespace, classes = ingress.metadata.namespace, world.ingress_classes
+        if self.namespaces and namespace not in self.namespaces:
+            return f"namespace {namespace} is not watched"
+        selector = self.namespace_selector
+        if selector is not None and namespace not in world.namespaces:
+            return f"namespace {namespace} is not known, so nobody can tell whether {quoted(selector.text)} selects it"
+        if selector is not None and not selector.selects(world.namespaces[namespace]):
+            return f"namespace {namespace} is not selected by {quoted(selector.text)}"
         named = ingress.spec.ingress_class_name
         if named:
             return self._by_field(named, classes)

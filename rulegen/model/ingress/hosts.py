@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from rulegen.kube.world import ObjectName
     from rulegen.model.ingress.ir import Canary, Target
 
+MAX_COMPARED: Final = 1000
+"""Expressions of one host, of more than one namespace, that are compared one by one."""
 BARE: Final = Policy(ssl_redirect=False, global_auth=False)
 
 
@@ -46,6 +48,29 @@ class Route:
     def key(self) -> tuple[str, bool]:
         """What must not be there twice."""
         return self.path, self.is_exact
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pattern:
+    """A path as an expression.
+
+    Attributes:
+        text: The expression.
+        key: What patterns are sorted by.
+        names: Beginnings of the paths that it names, in lower case.
+        outline: What it may match.
+    """
+
+    route: Route
+    kind: MatchKind
+    text: str
+    key: tuple[int, bool, str]
+    names: tuple[str, ...]
+    outline: regex.Outline
+
+    def may_take(self, other: Pattern) -> bool:
+        """Whether it may match a path that another one names."""
+        return any(self.outline.may_match(name) for name in other.names)
 
 
 @dataclass(slots=True)
@@ -115,25 +140,79 @@ class Paths:
         return found
 
     def _regex_locations(self) -> Iterator[Location]:
-        patterns: dict[str, Route] = {}
-        for route in self._routes.values():
-            pattern = route.path if route.is_regex else regex.escape(route.path)
-            if not pattern.startswith("^"):
-                pattern = f"^{pattern}"
-            kept = patterns.setdefault(pattern, route)
-            if kept is not route:
+        routes = list(self._routes.values())
+        using = {route.ingress.namespace for route in routes if route.is_regex}
+        patterns: dict[tuple[MatchKind, str], Pattern] = {}
+        for route in routes:
+            made = _pattern(route, ignores_case=route.ingress.namespace in using)
+            kept = patterns.setdefault((made.kind, made.text), made)
+            if kept is not made:
                 # An exact path comes before a prefix, as ever; both are prefixes that ignore case here.
-                winner, loser = (route, kept) if route.is_exact and not kept.is_exact else (kept, route)
-                patterns[pattern] = winner
-                self._lose(loser, winner)
-        for pattern in sorted(patterns, key=lambda text: (-len(text), text)):
-            yield _location(MatchKind.REGEX, pattern, patterns[pattern])
+                is_own = route.ingress.namespace == kept.route.ingress.namespace
+                is_first = is_own and route.is_exact and not kept.route.is_exact
+                winner, loser = (made, kept) if is_first else (kept, made)
+                patterns[made.kind, made.text] = winner
+                self._lose(loser.route, winner.route)
+        for one in self._in_order(list(patterns.values())):
+            yield _location(one.kind, one.text, one.route)
 
-    def _lose(self, route: Route, kept: Route) -> None:
-        message = f"host {self.host or '(every)'}, path {route.path!a} belongs to the older Ingress {kept.ingress}"
+    def _in_order(self, patterns: list[Pattern]) -> list[Pattern]:
+        """Return patterns, oldest first, in the order in which they are tried: the longest first.
+
+        But none comes before what an older Ingress of another namespace names and it would match: else whoever may
+        write a long expression would have all requests of a host.
+        """
+        ages: dict[str, int] = {}
+        for one in patterns:
+            ages.setdefault(one.route.ingress.namespace, len(ages))
+        if len(ages) < 2:
+            return sorted(patterns, key=lambda one: one.key)
+        if len(patterns) > MAX_COMPARED:  # each with each would take too long
+            return sorted(patterns, key=lambda one: (ages[one.route.ingress.namespace], one.key))
+        found: list[Pattern] = []
+        for one in patterns:
+            namespace = one.route.ingress.namespace
+            least = 0
+            for at in range(len(found) - 1, -1, -1):
+                if found[at].route.ingress.namespace != namespace and one.may_take(found[at]):
+                    least = at + 1
+                    break
+            place = next((at for at in range(least, len(found)) if found[at].key > one.key), len(found))
+            if least and found[least - 1].key > one.key:
+                self._lose(one.route, found[least - 1].route, f"requests for {found[least - 1].route.path!a} belong")
+            found.insert(place, one)
+        return found
+
+    def _lose(self, route: Route, kept: Route, what: str = "") -> None:
+        what = what or f"path {route.path!a} belongs"
+        message = f"host {self.host or '(every)'}, {what} to the older Ingress {kept.ingress}"
         if kept.ingress == route.ingress:
             message = f"host {self.host or '(every)'}, path {route.path!a} is there twice: the first counts"
         self.reasons.append(Reason(str(route.ingress), Verdict.LOST, f"{route.rule}.path", message))
+
+
+def _pattern(route: Route, *, ignores_case: bool) -> Pattern:
+    """Return a path as an expression.
+
+    With `ignores_case`, as ingress-nginx has it: a beginning, in any case. Where only other namespaces use expressions,
+    a path goes on meaning what it says.
+    """
+    path = route.path if route.is_regex else regex.escape(route.path)
+    begun = path if path.startswith("^") else f"^{path}"
+    kind, text = MatchKind.REGEX, begun
+    if not ignores_case:
+        kind = MatchKind.REGEX_CASED
+        base = regex.escape(route.path.rstrip("/"))
+        text = rf"{begun}\z" if route.is_exact else rf"^{base}(?:/|\z)"
+    outline = regex.outline(path) if route.is_regex else regex.outline_of_text(route.path)
+    return Pattern(
+        route=route,
+        kind=kind,
+        text=text,
+        key=(-len(begun), ignores_case or not route.is_exact, text),
+        names=outline.heads,
+        outline=outline,
+    )
 
 
 def _companion(path: str, prefixes: dict[str, Route], rest: Location) -> Location:

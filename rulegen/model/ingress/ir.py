@@ -151,6 +151,7 @@ class MatchKind(enum.Enum):
     EXACT = "="
     PREFIX = ""
     REGEX = "~*"
+    REGEX_CASED = "~"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,6 +164,7 @@ class Canary:
         header: Name; empty for none.
         header_value: Exact value that selects the canary; empty for `always` and `never`.
         header_pattern: Regular expression that selects it; an empty one for none.
+        is_header_unreadable: Whether nobody knows what the header must be: who sends it is none of the canary's.
         cookie: Name; its value `always` selects the canary, `never` does not; empty for none.
         share: Percent of the other requests, with two decimals.
     """
@@ -172,6 +174,7 @@ class Canary:
     header: str = ""
     header_value: str = ""
     header_pattern: str = ""
+    is_header_unreadable: bool = False
     cookie: str = ""
     share: float = 0.0
 
@@ -332,7 +335,7 @@ class Location:
     """Paths of a host and what is done with them.
 
     Attributes:
-        path: What is compared; for REGEX an expression.
+        path: What is compared; for REGEX, which ignores case, and REGEX_CASED an expression.
         ingress: The Ingress that it comes from; None where nobody asked for it (a 404 in between).
         rule: Where in the Ingress, as `spec.rules[0].http.paths[1]`.
         source: The path as written in the Ingress.
@@ -378,7 +381,7 @@ class Server:
         has_tls: Whether an Ingress asks for TLS for this host, though its certificate may be missing.
         redirects_from: Another name whose requests are sent to this one.
         ingresses: All Ingresses that it is made of, oldest first.
-        is_regex: Whether paths are expressions that ignore case, which one Ingress makes of all.
+        is_regex: Whether paths are expressions, which one Ingress makes of all.
     """
 
     host: str

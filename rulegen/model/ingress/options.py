@@ -11,6 +11,7 @@ from rulegen.model.ingress.classes import Selection
 from rulegen.model.ingress.settings import Settings
 
 if TYPE_CHECKING:
+    import datetime as dt
     from collections.abc import Mapping, Sequence
 
     from rulegen.kube.world import ObjectName
@@ -31,6 +32,7 @@ class IngressOptions:
         refuses_names: Whether ExternalName Services are refused.
         resolvers: Name servers.
         families: Which endpoints can be reached.
+        now: When this is, to tell of certificates that have ended; None to pass over that.
         without: Ingresses that are in quarantine, each with the reason.
     """
 
@@ -44,4 +46,5 @@ class IngressOptions:
     refuses_names: bool = False
     resolvers: tuple[str, ...] = ()
     families: Sequence[Family] = ()
+    now: dt.datetime | None = None
     without: Mapping[ObjectName, str] = field(default_factory=lambda: MappingProxyType({}))

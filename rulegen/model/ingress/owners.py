@@ -25,6 +25,9 @@ YOUNGEST: Final = "~"
 MAX_PATH: Final = 250
 """Bytes of a path; nginx keeps the length of a location in one byte (ngx_http_core_module.h)."""
 
+MAX_ROUTES: Final = 5000
+"""Rules, paths and entries for TLS of one Ingress; each is a piece of nginx's memory on every node, some 15 KB."""
+
 
 @dataclass(slots=True)
 class Owner:
@@ -76,7 +79,7 @@ def read_owner(
     client_auth = client_auth_of(name.namespace, annotations, referred)
     faults = [
         Reason(str(name), Verdict.REJECTED, path, message)
-        for path, message in _path_faults(ingress, is_regex=policy.use_regex)
+        for path, message in _faults(ingress, is_regex=policy.use_regex)
     ]
     if faults or annotations.onset is Onset.REJECT:
         return None, [*faults, *annotations.reasons]
@@ -90,7 +93,12 @@ def oldest(owners: Sequence[Owner], annotation: str) -> Any:
     return next((one.annotations.found[annotation] for one in owners if annotation in one.annotations.found), None)
 
 
-def _path_faults(ingress: Ingress, *, is_regex: bool) -> Iterable[tuple[str, str]]:
+def _faults(ingress: Ingress, *, is_regex: bool) -> Iterable[tuple[str, str]]:
+    spec = ingress.spec
+    routes = len(spec.rules) + sum(len(rule.http.paths) for rule in spec.rules if rule.http) + len(spec.tls)
+    if routes > MAX_ROUTES:
+        yield "spec", f"{routes} rules, paths and entries for TLS in one Ingress: at most {MAX_ROUTES}"
+        return
     for index, rule in enumerate(ingress.spec.rules):
         for number, path in enumerate(rule.http.paths if rule.http else ()):
             where = f"spec.rules[{index}].http.paths[{number}].path"

@@ -19,6 +19,8 @@ MAX_LENGTH: Final = 1000
 MAX_DEPTH: Final = 20
 MAX_REPEAT: Final = 1000
 MAX_UNBOUNDED: Final = 4
+MAX_HEADS: Final = 64
+"""Beginnings of texts that are told apart."""
 MAX_WAYS: Final = 1_000_000
 """Ways in which repetitions with bounds can match; trying more takes too long."""
 MAX_SIZE: Final = 30_000
@@ -29,6 +31,8 @@ _SETS: Final = frozenset("dDwWsS")
 _ANCHORS: Final = frozenset("bBAzZ")
 _LITERAL_ESCAPES: Final = frozenset("\\.^$|?*+()[]{}/-_~!@#%&=:;,'\"<> `")
 _QUANTIFIER: Final = re.compile(r"(?:[*+?]|\{([0-9]{1,4})(?:(,)([0-9]{0,4}))?\})([?+]?)")
+_LOOKS_REPEATED: Final = re.compile(r"\{[\s0-9,]*[0-9][\s0-9,]*\}")
+"""What some version of PCRE2 takes for a quantifier (more digits, no lower bound, spaces), and others for text."""
 _EMPTY: Final = frozenset({"^", "$", "(?i)", *(f"\\{letter}" for letter in _ANCHORS)})
 _POSIX: Final = re.compile(r"\[:\^?(?:alnum|alpha|digit|lower|upper|punct|space|xdigit|word):\]")
 
@@ -55,6 +59,37 @@ def check(pattern: str) -> str:
     return pattern
 
 
+class Outline(NamedTuple):
+    """What can be told of the texts that an expression matches, without matching any.
+
+    Attributes:
+        heads: Each of them begins with one of these, which are in lower case, in any case.
+        least: Each of them has at least so many bytes.
+    """
+
+    heads: tuple[str, ...]
+    least: int
+
+    def may_match(self, text: str) -> bool:
+        """Whether the expression may match the beginning of a text, or all of it; false where it surely does not."""
+        return len(text.encode()) >= self.least and text.lower().startswith(self.heads)
+
+
+def outline(pattern: str) -> Outline:
+    """Return the outline of a checked expression that stands behind `^`, which binds its first alternative only."""
+    reader = _Reader(pattern)
+    part = reader.alternatives(0)
+    first = _Reader(pattern)
+    first._sequence(0)  # noqa: SLF001 - of this module
+    is_anchored = first.at == len(pattern)
+    return Outline(tuple(head.lower() for head in part.heads) if is_anchored else ("",), part.least)
+
+
+def outline_of_text(text: str) -> Outline:
+    """Return the outline of the expression that matches this text and what goes on behind it."""
+    return Outline((text.lower(),), len(text))
+
+
 def groups(pattern: str) -> int:
     """Return how many groups of a checked expression capture."""
     plain = re.sub(r"\\.|\[(?:\\.|[^\]\\])*\]", "", pattern)
@@ -67,10 +102,16 @@ class _Part(NamedTuple):
     Attributes:
         ways: In how many ways it can match one text, at most; infinite where it repeats without bound.
         size: What it takes when it is compiled.
+        least: How many characters it matches at least.
+        heads: Texts, with one of which everything begins that it matches, ignoring case.
+        is_whole: Whether it matches nothing but these texts.
     """
 
     ways: float = 1.0
     size: int = 8
+    least: int = 1
+    heads: tuple[str, ...] = ("",)
+    is_whole: bool = False
 
 
 @dataclass(slots=True)
@@ -93,13 +134,21 @@ class _Reader:
         while self._takes("|"):
             begins.append(self.at)
             parts.append(self._sequence(depth))
-        firsts = [self.pattern[at : at + 1] for at in begins]
+        # nginx ignores the case of a path's expression.
+        firsts = [self.pattern[at : at + 1].lower() for at in begins]
         is_clear = len(set(firsts)) == len(firsts) and not any(_SPECIAL.match(first) for first in firsts)
         ways = max(part.ways for part in parts) if is_clear else sum(part.ways for part in parts)
-        return _Part(ways, sum(part.size for part in parts) + 16)
+        return _Part(
+            ways=ways,
+            size=sum(part.size for part in parts) + 16,
+            least=min(part.least for part in parts),
+            heads=tuple(dict.fromkeys(head for part in parts for head in part.heads)),
+            is_whole=all(part.is_whole for part in parts),
+        )
 
     def _sequence(self, depth: int) -> _Part:
-        ways, size = 1.0, 0
+        ways, size, least = 1.0, 0, 0
+        heads, is_whole = [""], True
         while self.at < len(self.pattern) and self.pattern[self.at] not in "|)":
             start = self.at
             part = self._atom(depth)
@@ -111,7 +160,13 @@ class _Reader:
             ways, size = ways * part.ways, size + part.size
             if size > MAX_SIZE or MAX_WAYS < ways < math.inf:
                 self.fail("repetitions that come to too much")
-        return _Part(ways, size)
+            least += part.least
+            if is_whole and len(heads) * len(part.heads) <= MAX_HEADS:
+                heads = [head + more for head in heads for more in part.heads]
+                is_whole = part.is_whole
+            else:
+                is_whole = False
+        return _Part(ways, size, least, tuple(heads), is_whole)
 
     def _repeated(self, part: _Part, found: re.Match[str], *, is_group: bool) -> _Part:
         least, most = self._quantifier(found)
@@ -126,7 +181,8 @@ class _Reader:
         if log > math.log(MAX_WAYS) and part.ways < math.inf:
             self.fail("repetitions that come to too much")
         ways = part.ways if math.inf in {part.ways, most} else part.ways**most
-        return _Part(ways * (most - least + 1), part.size * copies + 16)
+        heads = part.heads if least else ("",)
+        return _Part(ways * (most - least + 1), part.size * copies + 16, part.least * least, heads)
 
     def _quantifier(self, found: re.Match[str]) -> tuple[int, float]:
         """Return how often a quantifier repeats: at least, at most."""
@@ -142,6 +198,8 @@ class _Reader:
             self.fail(f"more than {MAX_REPEAT} repetitions")
         if most < least:
             self.fail("a repetition whose bounds are turned round")
+        if not most:
+            self.fail("what is repeated no time")  # it would hide how an alternative begins
         self.at = found.end()
         if _QUANTIFIER.match(self.pattern, self.at):
             self.fail("a quantifier that repeats nothing")
@@ -155,25 +213,32 @@ class _Reader:
             self._class()
             return _Part(size=48)
         if character == "\\":
-            self._escape(_SETS | _ANCHORS)
-        elif character in "*+?" or _QUANTIFIER.match(self.pattern, self.at):
-            self.fail("a quantifier that repeats nothing")
-        else:
+            literal = self._escape(_SETS | _ANCHORS)
+            is_set = self.pattern[self.at - 1] in _SETS
+            return _Part(least=int(bool(literal) or is_set), heads=(literal,), is_whole=not is_set)
+        if character in "^$.":
             self.at += 1
-        return _Part()
+            return _Part(least=int(character == "."), is_whole=character != ".")
+        if character in "*+?" or _QUANTIFIER.match(self.pattern, self.at):
+            self.fail("a quantifier that repeats nothing")
+        elif _LOOKS_REPEATED.match(self.pattern, self.at):
+            self.fail("a repetition that not every PCRE2 reads alike")
+        self.at += 1
+        return _Part(heads=(character,), is_whole=True)
 
     def _group(self, depth: int) -> _Part:
         start = self.at
         self.at += 1
         if self._takes("?"):
             if start == 0 and self._takes("i)"):
-                return _Part()
+                return _Part(least=0, is_whole=True)
             if not (self._takes(":") or self._takes("=") or self._takes("!")):
                 self.fail("a sort of group that is not allowed")
+        looks_ahead = self.pattern[self.at - 1] in "=!" and self.pattern[self.at - 2] == "?"
         part = self.alternatives(depth + 1)
         if not self._takes(")"):
             self.fail("a ( without its )")
-        return part
+        return part._replace(least=0, heads=("",), is_whole=True) if looks_ahead else part
 
     def _class(self) -> None:
         start = self.at

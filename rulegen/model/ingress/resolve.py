@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rulegen.kube.world import ObjectName
 from rulegen.model.ingress.aliases import with_other_names
@@ -27,11 +27,13 @@ from rulegen.model.ingress.targets import NOT_FOUND, Targets
 from rulegen.model.ingress.tls import Certificates
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from rulegen.kube.world import World
     from rulegen.model.ingress.ir import Target
     from rulegen.model.ingress.options import IngressOptions
+
+_WHOLE_HOST: Final = ("app-root", "ssl-ciphers", "ssl-prefer-server-ciphers")
 
 
 def resolve_ingress(world: World, options: IngressOptions) -> IngressModel:
@@ -59,7 +61,7 @@ def resolve_ingress(world: World, options: IngressOptions) -> IngressModel:
     for owner in owners:
         if owner.is_canary:
             routing.add_canary(owner)
-    certificates = Certificates(referred)
+    certificates = Certificates(referred, options.now)
     servers = _servers(routing, certificates, default, reasons)
     settings = replace(settings, default_certificate=certificates.default(options))
     reasons += routing.reasons + certificates.reasons
@@ -82,7 +84,7 @@ def _owners(world: World, options: IngressOptions, referred: Referred, reasons: 
     everywhere = global_auth(referred.settings, referred.targets)
     for ingress in in_order(world.ingresses.values()):
         name = ObjectName(ingress.metadata.namespace, ingress.metadata.name)
-        refusal = options.selection.refusal(ingress, world.ingress_classes)
+        refusal = options.selection.refusal(ingress, world)
         if refusal:
             reasons.append(Reason(str(name), Verdict.SKIPPED, "spec.ingressClassName", refusal))
         elif name in options.without:
@@ -114,23 +116,48 @@ def _servers(
     for host in sorted(routing.paths):
         paths, owners = routing.paths[host], list(routing.owners.get(host, {}).values())
         if paths.is_regex:
-            causes = ", ".join(str(one.name) for one in owners if one.policy.use_regex)
-            message = f"all paths of host {host or '(every)'} are expressions that ignore case, because of {causes}"
-            reasons += [one.reason(Verdict.NOTE, "", message) for one in owners]
+            reasons += _of_expressions(host, owners)
         certificate, has_tls = certificates.of_host(host, owners)
+        own = _at_home(routing, host, owners)
         servers[host] = Server(
             host=host,
             locations=paths.locations(routing.fallbacks.get(host, nobody)),
             certificate=certificate,
             has_tls=has_tls,
-            client_auth=next((one.client_auth for one in owners if one.client_auth is not None), None),
-            app_root=next((one.policy.app_root for one in owners if one.policy.app_root), ""),
-            ciphers=oldest(owners, "ssl-ciphers") or "",
-            prefer_server_ciphers=oldest(owners, "ssl-prefer-server-ciphers"),
+            client_auth=next((one.client_auth for one in own if one.client_auth is not None), None),
+            app_root=next((one.policy.app_root for one in own if one.policy.app_root), ""),
+            ciphers=oldest(own, "ssl-ciphers") or "",
+            prefer_server_ciphers=oldest(own, "ssl-prefer-server-ciphers"),
             ingresses=tuple(one.name for one in owners),
             is_regex=paths.is_regex,
         )
     return with_other_names(servers, {host: owners.values() for host, owners in routing.owners.items()})
+
+
+def _of_expressions(host: str, owners: Sequence[Owner]) -> Iterator[Reason]:
+    """Yield for each Ingress that its paths are expressions, and because of whom: some of its own namespace."""
+    causes: dict[str, list[str]] = {}
+    for one in owners:
+        if one.policy.use_regex:
+            causes.setdefault(one.name.namespace, []).append(str(one.name))
+    for one in owners:
+        if whose := causes.get(one.name.namespace):
+            message = f"all paths of host {host or '(every)'} are expressions that ignore case, because of "
+            yield one.reason(Verdict.NOTE, "", message + ", ".join(whose))
+
+
+def _at_home(routing: Routing, host: str, owners: Iterable[Owner]) -> list[Owner]:
+    """Return the Ingresses that have a say about a whole host: those of the namespace that had it first."""
+    found = []
+    for one in owners:
+        if not routing.is_guest(one, host):
+            found.append(one)
+            continue
+        for name in _WHOLE_HOST:
+            if name in one.annotations.found:
+                message = f"it is about a whole host, and {host or 'every other'} is another namespace's"
+                one.annotations.tell(Verdict.LOST, name, message)
+    return found
 
 
 def _used(servers: Iterable[Server], default: Target | None) -> set[str]:

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from rulegen.model.ingress.owners import Owner
     from rulegen.model.ingress.settings import Settings
 
-NEVER_MATCHES = r"[^\s\S]"
-
 
 @dataclass(slots=True)
 class Routing:
@@ -74,6 +72,10 @@ class Routing:
                     where = f"spec.rules[{index}].http.paths[{number}]"
                     self.reasons.append(owner.reason(Verdict.IGNORED, where, message))
 
+    def is_guest(self, owner: Owner, host: str) -> bool:
+        """Whether a host was another namespace's first, so that this Ingress has no say about the whole of it."""
+        return next(iter(self.owners[host])).namespace != owner.name.namespace
+
     def of_first_port(self, name: ObjectName) -> tuple[Target | None, str]:
         """Return where requests to a Service's first port go; None, or an answer of our own, and why."""
         told = self.targets.services.get(name)
@@ -111,6 +113,12 @@ class Routing:
         policy, found = owner.policy, owner.annotations.found
         if owner.is_closed:
             return UNAVAILABLE, policy
+        if owner.client_auth is not None and self.is_guest(owner, host):
+            message = (
+                f"clients are asked for certificates of a whole host: {host or 'every other'} is not this namespace's"
+            )
+            owner.annotations.tell(Verdict.CLOSED, "auth-tls-secret", message)
+            return UNAVAILABLE, Policy(is_closed=True)
         auth = policy.external_auth
         if auth is not None and auth.url.host.startswith("$") and not host:
             owner.annotations.close("auth-url", "with the request's host, any client could choose who is asked")
@@ -187,15 +195,14 @@ class Routing:
 
 def _canary(owner: Owner, target: ToUpstream) -> Canary:
     found = owner.annotations.found
-    pattern = found.get("canary-by-header-pattern", "")
-    if "canary-by-header-pattern" in owner.annotations.failed:
-        pattern = NEVER_MATCHES  # a header that cannot be judged means the main Ingress
+    value, pattern = found.get("canary-by-header-value", ""), found.get("canary-by-header-pattern", "")
     return Canary(
         target=target.upstream,
         ingress=owner.name,
         header=found.get("canary-by-header", ""),
-        header_value=found.get("canary-by-header-value", ""),
-        header_pattern="" if found.get("canary-by-header-value") else pattern,
+        header_value=value,
+        header_pattern="" if value else pattern,
+        is_header_unreadable=not value and "canary-by-header-pattern" in owner.annotations.failed,
         cookie=found.get("canary-by-cookie", ""),
         share=min(100.0, 100.0 * found.get("canary-weight", 0) / found.get("canary-weight-total", 100)),
     )

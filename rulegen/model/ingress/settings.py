@@ -115,6 +115,7 @@ class Settings:
     server_tokens: bool = False
     use_proxy_protocol: bool = False
     use_http2: bool = True
+    http2_max_concurrent_streams: int = 128
     http2_is_directive: bool = False
     # who the client is
     use_forwarded_headers: bool = False
@@ -180,6 +181,8 @@ class Settings:
     proxy_set_headers: tuple[tuple[str, str], ...] = ()
     global_allowed_response_headers: tuple[str, ...] = ()
     custom_http_errors: tuple[int, ...] = ()
+    limit_rate: int = 0
+    limit_rate_after: int = 0
     limit_req_status_code: int = 503
     limit_conn_status_code: int = 503
     # who may
@@ -304,6 +307,7 @@ READERS: Final[Mapping[str, Callable[[str], Any]]] = MappingProxyType(
         "server-tokens": boolean,
         "use-proxy-protocol": boolean,
         "use-http2": boolean,
+        "http2-max-concurrent-streams": integer(1, 10_000),
         "use-forwarded-headers": boolean,
         "enable-real-ip": boolean,
         "proxy-real-ip-cidr": values.networks,
@@ -362,6 +366,8 @@ READERS: Final[Mapping[str, Callable[[str], Any]]] = MappingProxyType(
         "hide-headers": values.header_names,
         "global-allowed-response-headers": values.header_names,
         "custom-http-errors": values.error_codes,
+        "limit-rate": integer(0, 1 << 21),
+        "limit-rate-after": integer(0, 1 << 21),
         "limit-req-status-code": _STATUS,
         "limit-conn-status-code": _STATUS,
         "whitelist-source-range": values.networks,

@@ -134,8 +134,7 @@ class Targets:
 
     def _upstream(self, name: ObjectName, told: ServiceInput, port: ServicePort, wish: Wish) -> tuple[Target, str]:
         spec = told.service.spec
-        is_headless = spec.cluster_ip in ("", "None")
-        own = "" if is_headless else join_host_port(parse_address(spec.cluster_ip), port.port)
+        own = self._own(name, spec.cluster_ip, port.port)
         endpoints = self._endpoints(name, told).get(port.name, ())
         if not endpoints:
             return UNAVAILABLE, f"Service {name} has no endpoints that are ready on port {port.name or port.port}"
@@ -153,6 +152,18 @@ class Targets:
             keepalive=0 if wish.transport.startswith("AUTO_") else self.settings.upstream_keepalive_connections,
         )
         return self._keep(self._picking(upstream, wish)), ""
+
+    def _own(self, name: ObjectName, cluster_ip: str, port: int) -> str:
+        """Return the Service's own address and port; empty where it has none, or one that only this node can mean."""
+        if cluster_ip in ("", "None"):
+            return ""
+        address = parse_address(cluster_ip)
+        if is_private_address(address):
+            self.refused[f"Service {name}: spec.clusterIP"] = (
+                f"{address} is the node itself or its link: nothing is passed on to it"
+            )
+            return ""
+        return join_host_port(address, port)
 
     def _picking(self, upstream: Upstream, wish: Wish) -> Upstream:
         """Return the upstream that picks its servers as wished; nginx has no backup beside a hash or chance."""

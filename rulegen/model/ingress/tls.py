@@ -10,8 +10,10 @@ from rulegen.model.ingress.certificates import Certificate, UnusableSecretError,
 from rulegen.model.ingress.ir import Reason, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    import datetime as dt
+    from collections.abc import Mapping, Sequence
 
+    from rulegen.kube.objects import IngressTLS
     from rulegen.model.ingress.options import IngressOptions
     from rulegen.model.ingress.owners import Owner
     from rulegen.model.ingress.referred import Referred
@@ -25,12 +27,15 @@ class Certificates:
     """The certificates of Secrets, each read once.
 
     Attributes:
-        reasons: What is to be told of those that cannot be used.
+        now: When they are judged; None where their times are not looked at.
+        reasons: What is to be told of those that cannot be used, or that clients will refuse.
     """
 
     referred: Referred
+    now: dt.datetime | None = None
     reasons: list[Reason] = field(default_factory=list)
     _known: dict[ObjectName, Certificate | str] = field(default_factory=dict)
+    _listed: dict[ObjectName, dict[str, list[tuple[int, IngressTLS]]]] = field(default_factory=dict)
 
     def of_host(self, host: str, owners: Sequence[Owner]) -> tuple[str, bool]:
         """Return the path of a host's certificate, empty for the default one, and whether TLS was asked for.
@@ -42,25 +47,38 @@ class Certificates:
             entries = one.ingress.spec.tls
             if not entries:
                 continue
-            listed = [entry for entry in entries if host in entry.hosts]
+            listed = self._entries(one).get(host, ())
             missing = []
-            for entry in listed or entries:
+            for index, entry in listed or enumerate(entries):
                 if not entry.secret_name:
                     continue
                 name = ObjectName(one.name.namespace, entry.secret_name)
                 found = self.of_secret(name)
                 if isinstance(found, Certificate) and (not host or found.covers(host)):
+                    if self.now is not None and (lapse := found.lapse(self.now)):
+                        message = f"the certificate in Secret {name} {lapse}: clients will refuse it"
+                        self.reasons.append(one.reason(Verdict.NOTE, f"spec.tls[{index}]", message))
                     return self.referred.keep(found.path, found.content), True
                 if listed or not entry.hosts:
                     why = found if isinstance(found, str) else f"the certificate in Secret {name} is not for this name"
                     message = f"{why}: {host or 'every other host'} is served with the default certificate"
-                    path = f"spec.tls[{entries.index(entry)}]"
+                    path = f"spec.tls[{index}]"
                     missing.append(one.reason(Verdict.DEFAULT_CERTIFICATE, path, message))
                 if listed:
                     break
             self.reasons += missing
             return "", True
         return "", False
+
+    def _entries(self, owner: Owner) -> Mapping[str, list[tuple[int, IngressTLS]]]:
+        """Return an Ingress' entries by the hosts that they list."""
+        known = self._listed.get(owner.name)
+        if known is None:
+            known = self._listed[owner.name] = {}
+            for index, entry in enumerate(owner.ingress.spec.tls):
+                for host in dict.fromkeys(entry.hosts):
+                    known.setdefault(host, []).append((index, entry))
+        return known
 
     def default(self, options: IngressOptions) -> str:
         """Return the path of the certificate for hosts without one."""

@@ -5,7 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rulegen.model.ingress import values
-from rulegen.model.ingress.certificates import read_authorities, read_certificate
+from rulegen.model.ingress.certificates import (
+    holds_authorities,
+    holds_certificate,
+    read_authorities,
+    read_certificate,
+)
 from rulegen.model.ingress.ir import ProxySSL
 
 if TYPE_CHECKING:
@@ -74,10 +79,12 @@ def backend_tls(namespace: str, told: Annotations, referred: Referred) -> ProxyS
     if "proxy-ssl-secret" in found:
         try:
             secret = referred.secret(referred.own(namespace, found["proxy-ssl-secret"]))
-            pair = read_certificate(secret)
-            certificate = referred.keep(pair.path, pair.content)
-            path, content = read_authorities(secret)
-            ca = referred.keep(path, content)
+            has_certificate, has_authorities = holds_certificate(secret), holds_authorities(secret)
+            if has_certificate or not has_authorities:
+                pair = read_certificate(secret)
+                certificate = referred.keep(pair.path, pair.content)
+            if has_authorities:
+                ca = referred.keep(*read_authorities(secret))
         except ValueError as error:
             told.close("proxy-ssl-secret", str(error))
             return None

@@ -194,6 +194,11 @@ def header_names(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(header_name(part) for part in items(text)))
 
 
+def settable_headers(text: str) -> tuple[str, ...]:
+    """Return the names of a list of headers that may be set by hand, each once."""
+    return tuple(dict.fromkeys(settable_header(part) for part in items(text)))
+
+
 def settable_header(text: str) -> str:
     """Return the name of a header that may be set by hand."""
     if text.lower() in HOP_BY_HOP:
@@ -359,6 +364,8 @@ def is_private_to_node(text: str) -> bool:
         address = parse_address(text.strip("[]"))
     except ValueError:
         return bool(re.match(r"[0-9.]+\Z|0[xX]", text))  # an address in a spelling that resolvers still take
+    if re.match(r"[0-9.]+\Z", text) and str(address) != text:
+        return True  # 0177.0.0.1 is 127.0.0.1 to who reads it as octal
     return is_private_address(address)
 
 

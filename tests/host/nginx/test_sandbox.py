@@ -53,6 +53,13 @@ def test_what_is_wrong_is_told_with_the_place_in_the_release(folder, namespace, 
     assert found.message.endswith(".conf:4")
 
 
+def test_zones_that_nobody_fills_yet_take_no_memory(folder, namespace, runner):
+    zones = "".join(f"limit_req_zone $binary_remote_addr zone=z{n}:90m rate=1r/s;\n" for n in range(100))
+    one = configuration({"a.test": zones + server("a.test", port=80)})
+
+    assert verdict(folder, one, runner).message is None
+
+
 @pytest.mark.parametrize("listen", ["80", "192.0.2.77:80", "[2001:db8::7]:443"])
 def test_any_port_of_any_address_can_be_listened_on(folder, listen):
     assert verdict(folder, configuration({"a.test": server("a.test", port=listen)})).message is None

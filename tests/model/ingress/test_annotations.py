@@ -206,3 +206,11 @@ def test_settings(key, good, bad):
     READERS[key](good)
     with pytest.raises(ValueError, match=r"."):
         READERS[key](bad)
+
+
+def test_of_thousands_that_nobody_knows_only_some_are_told():
+    told = {f"{PREFIX}/made-up-{n}": "" for n in range(5000)} | {f"{PREFIX}/use-regex": "true"}
+    found = read_annotations("default/x", told, PREFIX)
+    assert len(found.reasons) == 51
+    assert "4949 more" in found.reasons[-1].message
+    assert found.found == {"use-regex": True}

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import random
 import ssl
 import warnings
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa, x25519
 
-from rulegen.model.ingress.certificates import UnusableSecretError, certificate_of, read_passwords
+from rulegen.model.ingress.certificates import UnusableSecretError, certificate_of, read_authorities, read_passwords
 from rulegen.model.ingress.ir import Verdict
 from tests.ingress_strategies import (
     WEB,
@@ -37,6 +38,17 @@ WEAK_CA = rsa.generate_private_key(65537, 1024)
 WEAK_ISSUER = certificate(key=WEAK_CA, signer=ec_key(8), issuer="root.test", common_name="weak.test", is_ca=True)
 SHA1_ISSUER = certificate(key=CA, signer=RSA, issuer="root.test", common_name="ca.test", is_ca=True, is_sha1=True)
 SHA1_ROOT = certificate(key=RSA, common_name="root.test", is_ca=True, is_sha1=True)
+DSA = dsa.generate_private_key(2048)
+
+
+def _bent(**changes: int) -> rsa.RSAPrivateKey:
+    """Return the RSA key with some of its numbers replaced."""
+    told = RSA.private_numbers()
+    names = ("p", "q", "d", "dmp1", "dmq1", "iqmp")
+    numbers = {name: getattr(told, name) for name in names} | changes
+    made = rsa.RSAPrivateNumbers(**numbers, public_numbers=told.public_numbers)
+    return made.private_key(unsafe_skip_rsa_key_validation=True)
+
 
 # name: chain, key, what is said (empty where it is used)
 CASES: dict[str, tuple[bytes, bytes, str]] = {
@@ -65,6 +77,10 @@ CASES: dict[str, tuple[bytes, bytes, str]] = {
     "key for certificate": (key_pem(), key_pem(), "PEM"),
     "certificate for key": (certificate("site.test"), certificate("site.test"), "tls.key"),
     "long chain": (certificate("site.test") * 21, key_pem(), "more than"),
+    "dsa": (certificate("site.test", key=DSA), key_pem(DSA), "sort that is not used"),
+    "rsa that is not consistent": (certificate("site.test", key=RSA), key_pem(_bent(dmp1=3)), "not the key"),
+    "rsa of another exponent": (certificate("site.test", key=RSA), key_pem(_bent(d=65539)), "not the key"),
+    "many certificates": (certificate("site.test") + b"#" * (64 << 10), key_pem(), "64 KiB"),
     "exchange key": (certificate("site.test"), key_pem(x25519.X25519PrivateKey.generate()), "key"),
 }
 
@@ -168,7 +184,19 @@ def test_a_secret_of_another_namespace_is_not_used():
     ("content", "kind", "is_used"),
     [
         ({"auth": b"a:{SHA}x\n"}, "auth-file", True),
-        ({"auth": b"# note\na:$apr1$x$y\r\n\nb:z\n"}, "auth-file", True),
+        ({"auth": b"# note\na:$apr1$x$y\r\n\nb:{SSHA}z\n"}, "auth-file", True),
+        ({"auth": b"a:$2y$12$" + b"x" * 53}, "auth-file", True),
+        ({"auth": b"a:$2y$31$" + b"x" * 53}, "auth-file", False),
+        ({"auth": b"a:$6$salt$x\nb:$6$rounds=656000$salt$x\n"}, "auth-file", True),
+        ({"auth": b"a:$6$salt$x\nb:$6$rounds=999999$salt$x\n"}, "auth-file", False),
+        ({"auth": b"a:$5$rounds=999999999$salt$x\n"}, "auth-file", False),
+        ({"auth": b"a:$y$j9T$salt$x\n"}, "auth-file", True),
+        ({"auth": b"a:$y$jFT$salt$x\n"}, "auth-file", False),
+        ({"auth": b"a:$7$FU..../....$x\n"}, "auth-file", False),
+        ({"auth": b"a:rl5uaTFpiaQTs\nb:rl5uaTFpiaQTs:a note\n"}, "auth-file", False),
+        ({"auth": b"a:rl5uaTFpiaQTs\nb:rl5uaTFpiaQTs:note\n"}, "auth-file", True),
+        ({"auth": b"a:_zzzzsaltpassw\n"}, "auth-file", False),
+        ({"auth": b"a:secret\n"}, "auth-file", False),
         ({"auth": b""}, "auth-file", False),
         ({"auth": b"\n"}, "auth-file", False),
         ({"auth": b"nobody"}, "auth-file", False),
@@ -180,7 +208,7 @@ def test_a_secret_of_another_namespace_is_not_used():
         ({"auth": b"a:" + b"x" * 5000}, "auth-file", False),
         ({"users": b"a:x\n"}, "auth-file", False),
         ({}, "auth-file", False),
-        ({"alice": b"{SHA}x", "bob": b"y\n"}, "auth-map", True),
+        ({"alice": b"{SHA}x", "bob": b"{PLAIN}y\n"}, "auth-map", True),
         ({"alice": b"x\nmallory:y"}, "auth-map", False),
         ({"alice": b""}, "auth-map", False),
         ({"alice": b"\xff"}, "auth-map", False),
@@ -196,6 +224,16 @@ def test_password_files(content, kind, is_used):
             read_passwords(secret("users", **content), kind)
 
 
+@pytest.mark.parametrize(("count", "is_used"), [(150, True), (301, False)])
+def test_a_bundle_of_authorities_may_be_that_of_a_browser(count, is_used):
+    bundle = secret("ca", ca_crt=ISSUER * count)
+    if is_used:
+        assert read_authorities(bundle)[1].count(b"BEGIN") == count
+    else:
+        with pytest.raises(UnusableSecretError, match="more than"):
+            read_authorities(bundle)
+
+
 def test_an_entry_without_hosts_is_for_all_and_is_told_where_it_cannot_be_used():
     found = compiled(*WEB, ingress("site", rule("site.test"), rule("b.test"), tls=[tls("gone")]))
     assert [reason.verdict for reason in told(found)] == [Verdict.DEFAULT_CERTIFICATE] * 2
@@ -206,3 +244,15 @@ def test_an_entry_without_hosts_is_for_all_and_is_told_where_it_cannot_be_used()
         ingress("site", rule("site.test"), tls=[tls("gone"), tls("cert")]),
     )
     assert told(used) == []
+
+
+@pytest.mark.parametrize(("year", "message"), [(2019, "begins on"), (2026, ""), (2028, "ended on")])
+def test_a_certificate_that_clients_refuse_is_served_and_told(year, message):
+    found = compiled(
+        *WEB,
+        secret("cert", tls_crt=certificate("site.test"), tls_key=key_pem()),
+        ingress("site", rule("site.test"), tls=[tls("cert", "site.test")]),
+        now=dt.datetime(year, 6, 1, tzinfo=dt.UTC),
+    )
+    assert "ssl_certificate secrets/" in text_of(found)
+    assert [reason.message.count(message) for reason in told(found)] == ([1] if message else [])

@@ -1,0 +1,204 @@
+"""What the node agent costs, from its start on. Run as a process inside a network namespace of its own, which it fills.
+
+The API server is a real one over TCP, in this process; what the agent writes is seen as the kernel tells it, commit by
+commit, so a time is that from the server's change to rules that packets meet.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from integration import manifests
+from integration.bench import worlds
+from integration.bench.kernel import ONE_RULE, OUTSIDE
+from rulegen.host.nft_notices import Notices, generation
+from tests.fakeapi import FakeApi
+
+CHANGES = 120
+IDLE_S = 40.0
+"""Longer than a period of looking at the kernel."""
+SETTLED_S = 3.0
+FLOORS = 15
+COLLECTIONS = {"Service": "services", "EndpointSlice": "endpointslices", "Node": "nodes"}
+TICKS = os.sysconf("SC_CLK_TCK")
+PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+class Subject:
+    """The agent under measurement.
+
+    Attributes:
+        started: When it began.
+    """
+
+    def __init__(self, folder: Path, kubeconfig: str) -> None:
+        config = folder / "config.json"
+        config.write_text(manifests.configuration(iptables={"minSyncPeriod": "0s", "syncPeriod": "30s"}))
+        given = ("--kubeconfig", kubeconfig, "--config", str(config), "--node", "node1", "--variant", "nft")
+        self._log = folder / "log"
+        with self._log.open("w") as log:
+            self.started = time.perf_counter()
+            self.process = subprocess.Popen([sys.executable, "-m", "rulegen", "run", *given], stderr=log)
+
+    def wait_until_well(self) -> float:
+        """Wait until all is written, and return how long that took from its start, in seconds."""
+        while not self._is_well():
+            if self.process.poll() is not None:
+                raise SystemExit(f"the agent ended: {self._log.read_text()}")
+            time.sleep(0.02)
+        return time.perf_counter() - self.started
+
+    def end(self) -> None:
+        """End it."""
+        self.process.terminate()
+        self.process.wait(30)
+
+    @property
+    def rss_mb(self) -> float:
+        """Return the memory that it holds."""
+        return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * PAGE_MB
+
+    @property
+    def peak_mb(self) -> float:
+        """Return the most memory that it held."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM"))
+
+    @property
+    def own_s(self) -> float:
+        """Return the processor time that it has used itself."""
+        return sum(self._ticks()[:2]) / TICKS
+
+    @property
+    def cpu_s(self) -> float:
+        """Return the processor time that it and the tools that it ran have used."""
+        return sum(self._ticks()) / TICKS
+
+    def _ticks(self) -> list[int]:
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return [int(field) for field in fields[11:15]]
+
+    @staticmethod
+    def _is_well() -> bool:
+        try:
+            with urllib.request.urlopen("http://127.0.0.1:10256/healthz", timeout=5) as answer:
+                told = json.load(answer)
+        except (urllib.error.URLError, ConnectionError):
+            return False
+        return bool(told["healthy"]) and told["appliedGeneration"] == told["desiredGeneration"]
+
+
+@contextmanager
+def running(folder: Path, kubeconfig: str) -> Iterator[Subject]:
+    """Have an agent run."""
+    subject = Subject(folder, kubeconfig)
+    try:
+        yield subject
+    finally:
+        subject.end()
+
+
+def serve(api: FakeApi, services: int) -> None:
+    """Have the cluster consist of so many Services."""
+    for one in worlds.objects(services):
+        api.put(COLLECTIONS[one["kind"]], one)
+
+
+def beginnings(folder: Path, kubeconfig: str) -> Iterator[tuple[Subject, dict[str, float]]]:
+    """Start the agent on an empty kernel, and once more where nothing is to be done; give it, and what it took."""
+    with running(folder, kubeconfig) as subject:
+        found = {"start on an empty kernel": subject.wait_until_well(), "start, processor": subject.cpu_s}
+        time.sleep(SETTLED_S)
+        found["peak"] = subject.peak_mb
+        yield subject, {**found, "memory": subject.rss_mb}
+    before = generation()
+    with running(folder, kubeconfig) as subject:
+        found = {"start where nothing changed": subject.wait_until_well(), "start again, processor": subject.cpu_s}
+        time.sleep(SETTLED_S)
+        found["peak where nothing changed"] = subject.peak_mb
+        found["memory where nothing changed"] = subject.rss_mb
+        found["commits where nothing changed"] = (generation() or 0) - (before or 0)
+        yield subject, found
+
+
+def changes(api: FakeApi, services: int) -> dict[str, float]:
+    """Change an endpoint of one Service after the other, and return how long it takes to the kernel, in seconds."""
+    commits: queue.SimpleQueue[float] = queue.SimpleQueue()
+    notices = Notices(lambda _: False, lambda _: commits.put(time.perf_counter()))
+    times = []
+    try:
+        for number in range(CHANGES):
+            changed = worlds.endpoint_slice(number * 7919 % services, worlds.ENDPOINTS - 1)
+            began = time.perf_counter()
+            api.put("endpointslices", changed)
+            times.append(commits.get(timeout=60) - began)
+            time.sleep(0.05)  # the agent has written; let it get back to waiting
+    finally:
+        notices.stop()
+    times.sort()
+    return {
+        "change, median": statistics.median(times),
+        "change, p99": times[int(len(times) * 0.99)],
+        "change, slowest": times[-1],
+    }
+
+
+def floor() -> dict[str, float]:
+    """Return what the least commit takes, in seconds, and how much of it is the kernel's."""
+    walls, kernels = [], []
+    for _ in range(FLOORS):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_stime
+        began = time.perf_counter()
+        subprocess.run(["iptables-nft-restore", "--noflush"], input=ONE_RULE, text=True, check=True)
+        walls.append(time.perf_counter() - began)
+        kernels.append(resource.getrusage(resource.RUSAGE_CHILDREN).ru_stime - before)
+    return {"least commit": statistics.median(walls), "least commit, kernel": statistics.median(kernels)}
+
+
+def idle(subject: Subject) -> float:
+    """Return the share of a processor that it takes while nothing happens."""
+    before, began = subject.cpu_s, time.perf_counter()
+    time.sleep(IDLE_S)
+    return (subject.cpu_s - before) / (time.perf_counter() - began)
+
+
+def main(services: int) -> dict[str, float]:
+    """Measure all in this namespace, which must be empty."""
+    if os.environ.get(OUTSIDE) in {None, str(Path("/proc/self/ns/net").readlink())}:
+        raise SystemExit("this fills the namespace that it runs in: run `make bench`")
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    with tempfile.TemporaryDirectory() as name, FakeApi() as api:
+        folder = Path(name)
+        serve(api, services)
+        kubeconfig = api.kubeconfig(folder)
+        found: dict[str, float] = {}
+        first = True
+        for subject, figures in beginnings(folder, kubeconfig):
+            found |= figures
+            if first:
+                first = False
+                before, own = subject.cpu_s, subject.own_s
+                found |= changes(api, services)
+                found["change, processor"] = (subject.cpu_s - before) / CHANGES
+                found["change, own"] = (subject.own_s - own) / CHANGES
+                found["memory after changes"] = subject.rss_mb
+            else:
+                found["idle"] = idle(subject)
+        return found | floor()
+
+
+if __name__ == "__main__":
+    json.dump(main(int(sys.argv[1])), sys.stdout)

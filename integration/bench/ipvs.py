@@ -1,0 +1,178 @@
+"""What IPVS mode costs, inside a user-mode Linux: `python -m integration.bench.ipvs SERVICES` prints one line of JSON.
+
+Read its figures beside each other only: system calls cost several times what they cost elsewhere. The namespace of the
+whole kernel is ours to fill.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from socket import socket
+
+import msgspec
+
+from integration.bench.stages import OPTIONS
+from integration.bench.worlds import endpoint_slice, objects
+from integration.uml.machine import is_inside
+from rulegen.diff import diff
+from rulegen.errors import Rejected
+from rulegen.host import ipset, ipvs, links, netlink
+from rulegen.host.apply import perform, steps
+from rulegen.host.observe import observe
+from rulegen.host.runner import Command, Completed, run
+from rulegen.host.variant import Variant
+from rulegen.kube import objects as k
+from rulegen.kube.cluster import Cluster
+from rulegen.kube.decode import decode_object
+from rulegen.kube.events import Changed, Listed
+from rulegen.kube.objects import KubeObject
+from rulegen.kube.validate import Decoded
+from rulegen.kube.world import ObjectName
+from rulegen.languages.ipset.state import format_sets
+from rulegen.languages.ipvs.state import RealServerKey
+from rulegen.languages.ipvs.text import format_servers
+from rulegen.languages.links.script import script as links_script
+from rulegen.model.facts import HostFacts
+from rulegen.net import Family
+from rulegen.road import plan_node
+from rulegen.road.services import ServiceRules
+
+TRIES = 7
+FACTS = HostFacts(ipv6=False)
+VARIANT = Variant.LEGACY
+
+
+class Calls:
+    """Counts messages to the kernel and processes, whoever starts them."""
+
+    def __init__(self) -> None:
+        self.messages = self.processes = 0
+        self._acknowledged = netlink.acknowledged
+        netlink.acknowledged = self._count
+
+    def _count(self, link: socket, requests: Sequence[bytes]) -> list[int]:
+        self.messages += len(requests)
+        return self._acknowledged(link, requests)
+
+    def run(self, command: Command) -> Completed:
+        """Run a tool."""
+        self.processes += 1
+        return run(command)
+
+    def taken(self) -> tuple[int, int]:
+        """Return both counts, and begin anew."""
+        counted = self.messages, self.processes
+        self.messages = self.processes = 0
+        return counted
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Return how long the work takes."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def decoded(told: object, kind: type[KubeObject]) -> Decoded:
+    """Return an object as the API server tells it."""
+    found = decode_object(msgspec.json.encode(told), kind)
+    if isinstance(found, Rejected):
+        raise SystemExit(str(found.faults))
+    return found
+
+
+def cluster_of(services: int) -> Cluster:
+    """Return a cluster of so many Services with three endpoints each."""
+    cluster = Cluster()
+    for kind in (k.Node, k.Service, k.EndpointSlice):
+        told = (decoded(one, kind) for one in objects(services) if one["kind"] == kind.__name__)
+        cluster.take(Listed(kind, tuple(told)))
+    return cluster
+
+
+def first_sync(rules: ServiceRules, calls: Calls) -> dict[str, float]:
+    """Write everything into a kernel that has nothing."""
+    observed = observe(run, VARIANT, [Family.IPV4], needs_sets=True)
+    plan = plan_node(rules.compiled(), observed, FACTS)
+    work = steps(replace(plan, sysctls=()), calls.run, VARIANT, wait_s=60)
+    calls.taken()
+    found = {"first sync": seconds(lambda: perform(work))}
+    found["messages"], found["processes"] = calls.taken()
+    rules.drain_only(plan)
+    return found
+
+
+def changes(cluster: Cluster, rules: ServiceRules, calls: Calls) -> dict[str, float]:
+    """Take an endpoint of a Service away, from the slice to the kernel."""
+    times, messages, processes = [], set(), set()
+    for number in range(TRIES):
+        told = endpoint_slice(number, 2)
+        name = ObjectName(told["metadata"]["namespace"], told["metadata"]["name"])
+        event = Changed(k.EndpointSlice, decoded(told, k.EndpointSlice), name)
+        calls.taken()
+        start = time.perf_counter()
+        update = rules.update(cluster.take(event).services)
+        perform(steps(update.plan, calls.run, VARIANT, wait_s=60))
+        rules.commit(update)
+        times.append(time.perf_counter() - start)
+        counted = calls.taken()
+        messages.add(counted[0])
+        processes.add(counted[1])
+    return {
+        "one endpoint changed": statistics.median(times),
+        "its messages": max(messages),
+        "its processes": max(processes),
+    }
+
+
+def by_tools(rules: ServiceRules) -> Iterator[tuple[str, float]]:
+    """Write the same state with the tools' own formats, into a kernel that has none of it."""
+    servers, sets = ipvs.observe(), ipset.observe(run)
+    bound = links.observe("kube-ipvs0")
+    if len([key for key in servers if isinstance(key, RealServerKey)]) < len(rules.services):
+        raise SystemExit("the kernel has not what was written")
+
+    def tool(*argv: str, stdin: str = "") -> None:
+        ended = run(Command(argv, stdin, timeout_s=600))
+        if ended.code:
+            raise SystemExit(f"{argv}: {ended.stderr}")
+
+    texts = format_servers(servers), format_sets(sets)
+    batch = "".join(f"{command}\n" for command in links_script(diff({}, dict(bound.addresses))).bind)
+    tool("iptables-legacy", "-t", "nat", "-F")
+    tool("iptables-legacy", "-F")
+    tool("ipvsadm", "-C")
+    tool("ipset", "destroy")
+    tool("ip", "link", "del", "kube-ipvs0")
+    tool("ip", "link", "add", "kube-ipvs0", "type", "dummy")
+    yield "ipvsadm -R", seconds(lambda: tool("ipvsadm", "-R", stdin=texts[0]))
+    yield "ipset restore", seconds(lambda: tool("ipset", "restore", stdin=texts[1]))
+    yield "ip -batch", seconds(lambda: tool("ip", "-batch", "-", stdin=batch))
+
+
+def main(services: int) -> dict[str, float]:
+    """Measure one size in this kernel, which must be empty."""
+    if not is_inside():
+        raise SystemExit("this fills the kernel that it runs in: run `make bench`")
+    ipvs.load(run, ["rr"])
+    calls = Calls()
+    cluster = cluster_of(services)
+    rules = ServiceRules(cluster, replace(OPTIONS, mode="ipvs"), FACTS, counts=False)
+    # Not switched off: a process in there has no more than 65,530 pages, a limit of the machine outside.
+    gc.collect()
+    gc.freeze()
+    found = first_sync(rules, calls)
+    found["read back"] = seconds(lambda: observe(run, VARIANT, [Family.IPV4], needs_sets=True))
+    found |= changes(cluster, rules, calls)
+    return found | dict(by_tools(rules))
+
+
+if __name__ == "__main__":
+    json.dump(main(int(sys.argv[1])), sys.stdout)
+    print()

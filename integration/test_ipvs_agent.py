@@ -1,0 +1,101 @@
+"""`rulegen run` in IPVS mode: what changes is written, what others break is mended, nobody is cut off."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+
+from integration import manifests
+from integration.agent import Node, network_namespace, tool, until
+from integration.lab import topology
+from integration.manifests import PORT, App
+from tests.fakeapi import FakeApi
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = [pytest.mark.uml, pytest.mark.xdist_group("uml")]
+
+WITHIN_S = 20
+ONE = App(name="one", number=851, ready=("pod-a", "pod-x"), type="LoadBalancer", protocols=("TCP",), families=(4,))
+
+
+def two(*pods: str) -> App:
+    return App(name="two", number=852, ready=pods, protocols=("TCP", "UDP"), families=(4,))
+
+
+class IpvsNode(Node):
+    """The same, where IPVS makes Services."""
+
+    mode = "ipvs"
+    start_s = 60
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    with network_namespace(), FakeApi() as api:
+        api.put("nodes", *manifests.nodes())
+        # Somewhere for packets to go: connections are begun, and never answered.
+        tool("ip", "link", "add", "eth0", "type", "dummy")
+        tool("ip", "addr", "add", "192.168.50.10/24", "dev", "eth0")
+        tool("ip", "link", "set", "eth0", "up")
+        tool("ip", "route", "add", "default", "dev", "eth0")
+        made = IpvsNode(tmp_path_factory.mktemp("agent"), api, "legacy")
+        made.configure(ipvs={"syncPeriod": "2s"})
+        yield made
+
+
+def weights(app: App, protocol: str = "tcp") -> dict[str, int]:
+    """Return the weights of an App's real servers by pod."""
+    named = {str(topology.address(pod, 4)): pod for pod in topology.PODS}
+    lines = tool("ipvsadm", "-Sn").splitlines()
+    prefix = f"-a -{protocol[0]} {app.cluster_ip(4)}:{PORT} -r "
+    words = [line.removeprefix(prefix).split() for line in lines if line.startswith(prefix)]
+    return {named[one[0].split(":")[0]]: int(one[-1]) for one in words}
+
+
+def begin(app: App, count: int) -> None:
+    """Begin so many connections; IPVS remembers each for a minute."""
+    for _ in range(count):
+        with socket.socket() as client:
+            client.setblocking(False)
+            client.connect_ex((str(app.cluster_ip(4)), PORT))
+
+
+def test_changes_reach_the_kernel_and_what_others_break_is_mended(node: Node) -> None:
+    node.serve(ONE)
+    with node.running():
+        node.check_converged()
+        assert weights(ONE) == {"pod-a": 1, "pod-x": 1}
+        node.serve(ONE, two("pod-a", "pod-b"))
+        until(lambda: weights(two()) == {"pod-a": 1, "pod-b": 1}, WITHIN_S, "a new Service")
+        node.serve(ONE, two("pod-b"))
+        until(lambda: weights(two()) == {"pod-b": 1}, WITHIN_S, "one endpoint fewer")
+        node.serve(two("pod-b"))
+        until(lambda: weights(ONE) == {}, WITHIN_S, "a Service less")
+        for harm in (
+            ("ipvsadm", "-C"),
+            ("ip", "addr", "flush", "dev", "kube-ipvs0"),
+            ("ipset", "flush", "KUBE-CLUSTER-IP"),
+        ):
+            tool(*harm)
+        until(lambda: weights(two()) == {"pod-b": 1}, WITHIN_S, "virtual servers")
+        until(lambda: str(two().cluster_ip(4)) in tool("ip", "addr", "show", "kube-ipvs0"), WITHIN_S, "addresses")
+        until(lambda: str(two().cluster_ip(4)) in tool("ipset", "list", "KUBE-CLUSTER-IP"), WITHIN_S, "sets")
+        node.check_converged()
+
+
+def test_an_endpoint_that_goes_is_let_end_across_a_restart(node: Node) -> None:
+    node.serve(two("pod-a", "pod-b"))
+    with node.running():
+        begin(two(), 4)
+        node.serve(two("pod-b"))
+        until(lambda: weights(two()) == {"pod-a": 0, "pod-b": 1}, WITHIN_S, "no new connections")
+        until(lambda: weights(two(), "udp") == {"pod-b": 1}, WITHIN_S, "gone at once, of UDP")
+    with node.running():
+        assert weights(two()) == {"pod-a": 0, "pod-b": 1}
+        node.check_converged()
+        node.serve(two("pod-a", "pod-b"))
+        until(lambda: weights(two()) == {"pod-a": 1, "pod-b": 1}, WITHIN_S, "back again")

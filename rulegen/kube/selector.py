@@ -1,0 +1,73 @@
+"""Label selectors as kubectl writes them: `team=shop`, `tier!=test`, `env in (a,b)`, `env notin (a)`, `team`, `!a`."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from rulegen.kube.wording import is_label_value, is_qualified_name, quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_TERM: Final = re.compile(
+    r"\s*(?:(?P<no>!)\s*(?P<absent>[^\s!=,()]+)"
+    r"|(?P<key>[^\s!=,()]+)\s*(?:(?P<sign>==?|!=)\s*(?P<value>[^\s!=,()]*)"
+    r"|(?P<word>(?<=\s)(?:in|notin))\s*\((?P<values>[^()]*)\))?)\s*(?:,|\Z)"
+)
+
+
+class Requirement(NamedTuple):
+    """What one term asks of the label `key`: to be one of `values` (any where None), or, `negated`, not to be."""
+
+    key: str
+    values: frozenset[str] | None
+    negated: bool
+
+    def holds(self, labels: Mapping[str, str]) -> bool:
+        """Whether labels are as it asks; who lacks the label is none of its values."""
+        found = labels.get(self.key)
+        is_there = found is not None and (self.values is None or found in self.values)
+        return is_there is not self.negated
+
+
+class Selector(NamedTuple):
+    """All terms of a selector; none selects everything."""
+
+    requirements: tuple[Requirement, ...] = ()
+    text: str = ""
+
+    def selects(self, labels: Mapping[str, str]) -> bool:
+        """Whether all terms hold."""
+        return all(one.holds(labels) for one in self.requirements)
+
+
+def parse_selector(text: str) -> Selector:
+    """Return the selector that a text spells.
+
+    Raises:
+        ValueError: It spells none.
+
+    >>> parse_selector("team in (shop, blog), !legacy").selects({"team": "blog"})
+    True
+    """
+    found, at, is_more = [], 0, bool(text.strip())
+    while is_more:
+        term = _TERM.match(text, at)
+        if term is None or (made := _requirement(term)) is None:
+            raise ValueError(f"{quoted(text)} is not a label selector such as team=shop,env in (a,b),!legacy")
+        found.append(made)
+        at, is_more = term.end(), term[0].endswith(",") or term.end() < len(text)
+    return Selector(tuple(found), text)
+
+
+def _requirement(term: re.Match[str]) -> Requirement | None:
+    key = term["absent"] or term["key"]
+    values: frozenset[str] | None = None
+    if term["sign"]:
+        values = frozenset({term["value"]})
+    elif term["word"]:
+        values = frozenset(part.strip() for part in term["values"].split(","))
+    if not is_qualified_name(key) or not all(is_label_value(value) for value in values or ()):
+        return None
+    return Requirement(key, values, negated=bool(term["no"]) or term["sign"] == "!=" or term["word"] == "notin")
