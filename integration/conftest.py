@@ -37,6 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "ipvs: a test that is about IPVS too")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what needs which machine, and keep tests that share a lab on one worker (`--dist loadgroup`)."""
     for item in items:
@@ -47,8 +48,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.containers if containers else pytest.mark.kernel)
         if parameters.get("variant") == "ipvs":
             item.add_marker(pytest.mark.uml)
-        if item.get_closest_marker("uml"):
-            item.add_marker(pytest.mark.xdist_group("uml"))
         if not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(str(parameters.get("variant", "nft"))))
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from integration.lab.hosts import Running
     from integration.lab.lab import Lab
 
-pytestmark = [pytest.mark.variants, pytest.mark.ipvs]
+pytestmark = [pytest.mark.variants, pytest.mark.ipvs, pytest.mark.xdist_group("uml-2")]
 
 FEW = settings(
     max_examples=2,
@@ -68,7 +68,6 @@ class TestConvergence:
             rulegen.apply(world(wanted))
             assert servers.observe(lab.node) == fresh
         rulegen.apply(world(other))
-        rulegen.check_converged()
         rulegen.apply(world(wanted))
         rulegen.check_converged()
         assert servers.observe(lab.node) == fresh
@@ -193,7 +192,7 @@ class TestInterruption:
         servers.wipe(lab.node)
         rulegen.apply(world(MANY))
         full = servers.observe(lab.node)
-        for later_s in (0.0, 0.1, 0.4):
+        for later_s in (0.0, 0.3):
             servers.wipe(lab.node)
             running = rulegen.start("apply")
             seen = f"until ipset list -n | grep -q KUBE-; do sleep 0.01; done; sleep {later_s}"

@@ -62,7 +62,9 @@ class Inside:
         deadline = time.monotonic() + _TEST_S + 20
         while "done" not in (told := self._heard(machine, deadline - time.monotonic())):
             hook = self._session.config.hook
-            yield hook.pytest_report_from_serializable(config=self._session.config, data=told["report"])
+            report: Report = hook.pytest_report_from_serializable(config=self._session.config, data=told["report"])
+            report.nodeid = item.nodeid
+            yield report
         if not told["known"]:
             yield _failed(item, "the pytest inside has not found this test")
 

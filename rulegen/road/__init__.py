@@ -142,7 +142,7 @@ def plan_node(
     for family, ruleset in observed.rulesets.items():
         node, union = model.nodes[family], compiled.unions[family]
         layout = compiled.backend.layout(node, ruleset)
-        there = _there(observed, family, union.objects(IPVS), set(facts.addresses(family)), node.ipvs.excluded)
+        there = _there(observed, family, union, set(facts.addresses(family)), node.ipvs.excluded)
         objects[family] = plan_objects(
             family,
             there,
@@ -203,7 +203,7 @@ def plan_cleanup(
         layout = backend.cleanup_layout(ruleset)
         part, items = plan_family(family, ruleset, wanted(()), layout)
         families[family] = replace(part, switches=False), [replace(item, drift=None) for item in items]
-        there = _there(observed, family, {}, addresses, excluded)
+        there = _there(observed, family, Union(), addresses, excluded)
         kept = {language: _kept(language, Union(), there, ruleset, layout) for language in there}
         objects[family] = plan_objects(family, there, kept, {})
     return make_plan(families, objects=objects, devices=_devices(observed, ()))
@@ -228,7 +228,7 @@ def without_sets(fragment: iptables.Fragment, names: Collection[str]) -> iptable
 def _there(
     observed: Observed,
     family: Family,
-    wanted_servers: Collection[ipvs.Key],
+    union: Union,
     addresses: Collection[Address],
     excluded: Collection[Network],
 ) -> dict[str, Mapping[Any, Any]]:
@@ -247,8 +247,8 @@ def _there(
             observed.servers,
             family,
             entries=entries,
-            bound=bound,
-            wanted=wanted_servers,
+            bound={*bound, *union.objects(LINKS)},
+            wanted=union.objects(IPVS),
             node_addresses=addresses,
             excluded=excluded,
         )
