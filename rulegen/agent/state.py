@@ -85,6 +85,7 @@ class AgentState:
     _triggers: list[float] = field(default_factory=list)
     _oldest: float | None = None
     _synced: bool = False
+    _listed_at: float | None = None
     _deleting: bool = False
     _ending: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -127,6 +128,8 @@ class AgentState:
             self.applied = generation
             self._oldest = oldest if self.desired > generation else None
             self._synced = True
+            if self._listed_at is None:
+                self._listed_at = self.clock()
             self.last_error = ""
             self.last_applied = self.wall()
             for triggered in self._triggers:
@@ -181,6 +184,12 @@ class AgentState:
         with self._lock:
             self._ending = True
 
+    def listed(self) -> None:
+        """Note that every list has come, so that what has changed can be applied; from the first time on it counts."""
+        with self._lock:
+            if self._listed_at is None:
+                self._listed_at = self.clock()
+
     @property
     def age_s(self) -> float:
         """How long the oldest change that is not applied has waited."""
@@ -190,7 +199,8 @@ class AgentState:
     @property
     def is_working(self) -> bool:
         """Whether no change waits too long; true too while the lists have not come, which no restart would hasten."""
-        return self.age_s < self.timeout_s
+        listed_at = self._listed_at
+        return listed_at is None or min(self.age_s, self.clock() - listed_at) < self.timeout_s
 
     @property
     def is_alive(self) -> bool:

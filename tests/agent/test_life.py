@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import signal
 import socket
 import threading
+import weakref
 
 import pytest
 from click.testing import CliRunner
 
+from rulegen.agent.memory import YOUNG, sweep
 from rulegen.agent.systemd import Watchdog, tell_systemd
 from rulegen.cli import cli
+from rulegen.cli.run import _Signals
 from rulegen.errors import HostError
 from rulegen.host import sysctl
 from rulegen.host.changes import FileChanges
@@ -65,6 +70,53 @@ class TestWatchdog:
             monkeypatch.setenv("NOTIFY_SOCKET", f"@rulegen-test-{os.getpid()}")
             tell_systemd("READY=1")
             assert ear.recv(100) == b"READY=1"
+
+
+class Ear:
+    """Stands in for an agent: it hears."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def wake(self, why: str) -> None:
+        self.heard.append(why)
+
+
+class TestSignals:
+    def test_an_end_that_comes_while_an_agent_ends_to_begin_anew_is_for_the_next(self):
+        first, second = Ear(), Ear()
+        with _Signals() as signals:
+            signals.hand_to(first)
+            signal.raise_signal(signal.SIGHUP)
+            signal.raise_signal(signal.SIGTERM)
+            signals.hand_to(None)
+            signals.hand_to(second)
+        assert (first.heard, second.heard) == (["reload", "stop"], ["stop"])
+
+    def test_one_that_comes_between_two_ends_nobody_and_is_for_the_next(self):
+        first, second = Ear(), Ear()
+        with _Signals() as signals:
+            signal.raise_signal(signal.SIGHUP)
+            signals.hand_to(first)
+            signals.hand_to(second)
+        assert (first.heard, second.heard) == (["reload"], [])
+
+
+class _Ring:
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def test_what_only_refers_to_itself_does_not_pile_up():
+    before, was_on = gc.get_threshold(), gc.isenabled()
+    gc.disable()
+    try:
+        sweep()
+        rings = [weakref.ref(_Ring()) for _ in range(5 * YOUNG)]
+        assert sum(ring() is not None for ring in rings) < 2 * YOUNG
+    finally:
+        gc.set_threshold(*before)
+        (gc.enable if was_on else gc.disable)()
 
 
 class TestFileChanges:
