@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rulegen.agent.agent import Agent
     from rulegen.agent.journal import Journal
     from rulegen.agent.publishing import Publishing
+    from rulegen.host.nginx.site import LiveSite
 
 
 @click.command("run")
@@ -131,7 +132,7 @@ def command(
             hint="who publishes addresses for Services must also have rules for them",
         )
     settings = Chosen(**chosen)
-    inputs = _read(settings, told)
+    inputs, site = _read(settings, told)
     with _Signals() as signals:
         while True:
             agent = Agent(
@@ -147,7 +148,7 @@ def command(
                 once=once,
                 services=not no_services,
                 clock=time.monotonic,
-                site=IngressInputs(told, inputs).live if told.ingress else None,
+                site=site,
                 drains=not keep_serving,
                 events=not no_events,
                 publishing=publishing,
@@ -165,15 +166,15 @@ def command(
             if why != "reload":
                 return
             try:
-                inputs = _read(settings, told)
+                inputs, site = _read(settings, told)
                 journal.info("begins anew, as it was told to")
             except RulegenError as error:
                 # A node that works is not given up for a slip in a file.
                 journal.error("the configuration is not read anew: it goes on as before", error=error.message)
 
 
-def _read(settings: Chosen, told: ChosenIngress) -> Inputs:
-    """Return what the options and the configuration come to, read now.
+def _read(settings: Chosen, told: ChosenIngress) -> tuple[Inputs, LiveSite | None]:
+    """Return what the options and the configuration come to, read now, and where nginx serves Ingresses if it does.
 
     Raises:
         RulegenError: The configuration cannot be used.
@@ -182,7 +183,7 @@ def _read(settings: Chosen, told: ChosenIngress) -> Inputs:
     inputs.options  # noqa: B018 - a fault is to be known now
     inputs.facts  # noqa: B018 - the same
     backend_of(inputs.options.mode)
-    return inputs
+    return inputs, IngressInputs(told, inputs).live if told.ingress else None
 
 
 def _publishing(chosen: dict[str, Any], told: ChosenIngress) -> Publishing:
@@ -237,7 +238,7 @@ class _Reloading:
     def look(self) -> None:
         """Look what a changed file comes to."""
         try:
-            fresh = _read(self.settings, self.told)
+            fresh, _ = _read(self.settings, self.told)
         except RulegenError as error:
             self.journal.error("the changed configuration is not used", error=error.message, hint=error.hint)
             return

@@ -12,6 +12,7 @@ import weakref
 import pytest
 from click.testing import CliRunner
 
+from rulegen.agent.agent import Agent
 from rulegen.agent.memory import YOUNG, sweep
 from rulegen.agent.systemd import Watchdog, tell_systemd
 from rulegen.cli import cli
@@ -21,6 +22,7 @@ from rulegen.host import sysctl
 from rulegen.host.changes import FileChanges
 from rulegen.host.listeners import listening_ports
 from rulegen.kube.proxyconfig import API_VERSION, KIND, read_config
+from rulegen.languages.nginx.facts import NginxFacts
 from rulegen.model.options import Options
 from rulegen.model.tuning import conntrack_parameters
 from tests.host.watching import soon
@@ -258,3 +260,21 @@ def test_what_cannot_be_is_said_before_anything_is_begun(words, message):
     done = CliRunner().invoke(cli, ["run", "--kubeconfig", "/nowhere", *words])
     assert done.exit_code != 0
     assert message in str(done.exception) + done.output
+
+
+def test_a_node_is_not_given_up_for_templates_that_cannot_be_read(tmp_path, monkeypatch):
+    facts = NginxFacts(version=(1, 22, 1), user="", group="")
+    monkeypatch.setattr("rulegen.cli.ingress.gather_nginx", lambda *_, **__: facts)
+    template = tmp_path / "nginx.conf.j2"
+    template.write_text("as it was")
+    seen = []
+
+    def serve(agent: Agent) -> str:
+        seen.append(agent.site.templates)
+        template.write_bytes(b"\xff")
+        return "reload" if len(seen) == 1 else "stop"
+
+    monkeypatch.setattr(Agent, "run", serve)
+    done = CliRunner().invoke(cli, ["run", "--ingress", "--nginx-templates", str(tmp_path)])
+    assert (done.exit_code, done.exception) == (0, None)
+    assert seen[0] == seen[1]
