@@ -125,7 +125,7 @@ class Agent:
             once=self.once,
         )
         watch = Watch(
-            loop.signals.put,
+            loop.hear,
             kubeconfig=self.kubeconfig,
             context=self.context,
             node=node,

@@ -217,6 +217,11 @@ class Loop:
         except HostError:  # it is about to be looked at in full, and told then
             return False
 
+    def hear(self, event: Event) -> None:
+        """Have an event taken; called by other threads."""
+        self.state.arrived()  # first: else it may be taken before it is noted, and then seem to wait
+        self.signals.put(event)
+
     def take(self, event: Event) -> None:
         """Take one event; what it touches is written with the next sync."""
         with self._lock:
@@ -503,6 +508,7 @@ class Loop:
                 ended = told if told and ended != "stop" else ended  # an end is not put off by what comes behind it
                 signal = self.signals.get_nowait()
         except queue.Empty:
+            self.state.looked()
             return ended
 
     def _taken(self, signal: Event | Wake) -> str:

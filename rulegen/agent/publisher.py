@@ -244,8 +244,8 @@ class Publisher:
         if for_good and self.withdraws and self._took_part and (self._thread is None or not self._thread.is_alive()):
             try:
                 self.withdraw()
-            except TroubleError as error:
-                self.journal.warning("addresses of this node stay published", error=error.message)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the rest of the end is not to be left out
+                self.journal.warning("addresses of this node stay published", **fault(error))
 
     def _run(self) -> None:
         while not self._ended:

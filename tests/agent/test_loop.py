@@ -228,6 +228,25 @@ class TestFailures:
         assert stage.state.applied == stage.state.desired
         assert len([line for line in stage.log if "not written" in line]) == 1
 
+    def test_what_comes_while_a_tool_hangs_is_not_overlooked(self):
+        stage = Stage()
+        stage.at(0, *WEB)
+        ages = []
+
+        def hang() -> None:
+            """As a tool that reads the rules: meanwhile a change comes, and nobody takes it."""
+            stage.loop.hear(changed(endpoints("web", 7)))
+            stage.clock.now += 61
+            ages.append((stage.state.age_s, stage.state.is_working))
+
+        read = stage.writer.read
+        stage.at(5, lambda: setattr(stage.writer, "read", lambda: (read(), hang())[0]), Wake("check"))
+        stage.at(5.1, lambda: stage.at(70, lambda: setattr(stage.writer, "read", read)))
+        stage.run(100)
+        assert ages[0] == (pytest.approx(61), False)
+        assert stage.state.age_s == 0
+        assert stage.is_right()
+
     def test_a_write_that_was_half_done_is_completed(self):
         stage = Stage()
         stage.at(0, *WEB)
