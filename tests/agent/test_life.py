@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 import signal
 import socket
 import threading
+import time
 import weakref
 
 import pytest
 from click.testing import CliRunner
 
 from rulegen.agent.agent import Agent
+from rulegen.agent.journal import Journal
 from rulegen.agent.memory import YOUNG, sweep
+from rulegen.agent.site import SiteLoop
+from rulegen.agent.state import AgentState
 from rulegen.agent.systemd import Watchdog, tell_systemd
 from rulegen.cli import cli
 from rulegen.cli.run import _Signals
@@ -278,3 +283,27 @@ def test_a_node_is_not_given_up_for_templates_that_cannot_be_read(tmp_path, monk
     done = CliRunner().invoke(cli, ["run", "--ingress", "--nginx-templates", str(tmp_path)])
     assert (done.exit_code, done.exception) == (0, None)
     assert seen[0] == seen[1]
+
+
+def test_a_fault_of_ours_does_not_end_who_serves_ingresses(monkeypatch):
+    monkeypatch.setattr("rulegen.agent.site.BREATH_S", 0.01)
+    monkeypatch.setattr("rulegen.agent.site.QUIET_S", 0.01)
+    served, faults = threading.Event(), iter([KeyError("a fault of ours"), OSError(28, "No space left on device")])
+
+    def serve(_: SiteLoop) -> bool:
+        if (fault := next(faults, None)) is not None:
+            raise fault
+        served.set()
+        return True
+
+    monkeypatch.setattr(SiteLoop, "serve", serve)
+    log = io.StringIO()
+    state = AgentState(time.monotonic)
+    site = SiteLoop(None, None, None, state, Journal(out=log), time.monotonic)
+    site.start()
+    try:
+        assert served.wait(10)
+    finally:
+        site.stop()
+    assert state.counters["site_failures", ""] == 2
+    assert "KeyError: 'a fault of ours'" in log.getvalue()
