@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rulegen.agent.health import ServiceHealth, healthz, livez
 from rulegen.agent.loop import Loop, Timing, Wake
-from rulegen.agent.memory import share
+from rulegen.agent.memory import share, sweep
 from rulegen.agent.metrics import exposition
 from rulegen.agent.publishing import Publishing, publishers_of
 from rulegen.agent.recorder import Announcement, Recorder
@@ -83,7 +83,8 @@ class Agent:
 
     def wake(self, why: str) -> None:
         """Have it end, or begin anew; called from signal handlers, so it only leaves word."""
-        self._early = why
+        if self._early != "stop":
+            self._early = why
         if self._loop is not None:
             self._loop.signals.put(Wake(why))
 
@@ -94,6 +95,7 @@ class Agent:
             HostError: It cannot even begin.
         """
         share()
+        sweep()
         with self._cleanup:
             return self._run()
 
@@ -102,7 +104,7 @@ class Agent:
             ipvs.load(run, (self.options.ipvs_scheduler,))
         writers = Writers()
         writer = (
-            KernelWriter.of_host(writers, self.facts, self.variant, self.forgetting, self.options.mode)
+            KernelWriter.of_host(writers, self.facts, self.variant, self.forgetting, self.options)
             if self.services
             else IdleWriter(self.facts)
         )
@@ -123,7 +125,7 @@ class Agent:
             once=self.once,
         )
         watch = Watch(
-            loop.signals.put,
+            loop.hear,
             kubeconfig=self.kubeconfig,
             context=self.context,
             node=node,
@@ -162,9 +164,7 @@ class Agent:
         watchdog = Watchdog(lambda: state.is_working)
         self._cleanup.callback(watchdog.stop)
         watchdog.start()
-        if self._early:
-            return self._early
-        why = loop.run()
+        why = self._early or loop.run()
         tell_systemd("STOPPING=1" if why != "reload" else "RELOADING=1")
         self.journal.info("ends", why=why)
         if why == "stop":

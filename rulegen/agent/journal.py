@@ -5,10 +5,12 @@ from __future__ import annotations
 import datetime as dt
 import json
 import sys
+import traceback
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
+from rulegen.errors import RulegenError
 from rulegen.kube.wording import printable
 
 if TYPE_CHECKING:
@@ -20,6 +22,15 @@ LONGEST: Final = 1000
 
 def _now() -> dt.datetime:
     return dt.datetime.now(dt.UTC)
+
+
+def fault(error: Exception) -> dict[str, str]:
+    """Return fields that tell of an error; of a fault of ours where in the code it is, too."""
+    if isinstance(error, RulegenError):
+        return {"error": error.message, "hint": error.hint}
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    return {"error": f"a fault of rulegen itself: {type(error).__name__}: {error}", "where": where}
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from rulegen.agent.drift import damage, tell
+from rulegen.agent.journal import fault
 from rulegen.agent.memory import give_back
 from rulegen.agent.recorder import Announcement, ObjectReference, to_nobody
 from rulegen.errors import ApplyError, HostError, Rejected
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from rulegen.kube.world import ObjectName, ServiceInput
     from rulegen.model.ir import Service as ModelService
     from rulegen.model.options import Options
+    from rulegen.plan.items import Item
     from rulegen.plan.plan import Plan
     from rulegen.road import Compiled
 
@@ -163,7 +165,9 @@ class Loop:
     _breath_s: float = 0.0
     _told_rejected: frozenset[Rejected] = frozenset()
     _told_warnings: frozenset[str] = frozenset()
+    _warned: int = -1
     _told_connections: str = ""
+    _left: frozenset[Item] = frozenset()
     _counted: int = -1
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -175,6 +179,7 @@ class Loop:
             if ended:
                 return ended
             if is_complete:
+                self.state.listed()
                 if self.on_synced is not None:
                     self.on_synced()
                     self.on_synced = None
@@ -191,6 +196,9 @@ class Loop:
             self._rules = None
         if self._rules is not None and not self._must_check and now >= self._check_at and self._is_untouched():
             self._check_at = self.clock() + self.timing.sync_s
+            if self._warned != self.state.applied:
+                self._tell_warnings(self._rules)
+                self._warned = self.state.applied
             self.reconcile()
         if self._rules is None or now >= self._check_at:
             self._guarded(self.check)
@@ -202,9 +210,17 @@ class Loop:
         if self._rules is None or self._dirty.services or self._mark is None:
             return False
         try:
+            if self.writer.moved():
+                self._rules = None
+                return False
             return self.writer.has_parameters(self._rules.sysctls) and self.writer.is_untouched(self._mark)
         except HostError:  # it is about to be looked at in full, and told then
             return False
+
+    def hear(self, event: Event) -> None:
+        """Have an event taken; called by other threads."""
+        self.state.arrived()  # first: else it may be taken before it is noted, and then seem to wait
+        self.signals.put(event)
 
     def take(self, event: Event) -> None:
         """Take one event; what it touches is written with the next sync."""
@@ -395,13 +411,14 @@ class Loop:
         self._tell_rejected()
 
     def uid_of(self, service: ObjectName) -> str:
-        """Return the UID of a Service; empty where it is not there."""
-        found = self.cluster.service(service)
+        """Return the UID of a Service, for any thread; empty where it is not there."""
+        with self._lock:
+            found = self.cluster.service(service)
         return found.service.metadata.uid if found is not None else ""
 
     def reference(self) -> ObjectReference:
         """Return what an event about this node is about; kubelets too call a node without a known UID by its name."""
-        node = self.cluster.node(self.node_name)
+        node = self.node()
         return ObjectReference("v1", "Node", "", self.node_name, (node and node.metadata.uid) or self.node_name)
 
     def announce_damage(self, note: str) -> None:
@@ -434,9 +451,11 @@ class Loop:
     def _write(self, plan: Plan, *, is_first: bool, changed: set[ObjectName]) -> None:
         if not (is_first and self.mends):
             ended = {draining_text(key) for part in plan.objects.values() for key in part.ended}
-            found = damage(plan.items, changed if self.mends else (), ended)
+            items = [one for one in plan.items if one not in self._left]  # what stays so is told once
+            found = damage(items, changed if self.mends else (), ended)
             tell(found, self.state, self.journal, self.announce_damage, mended=self.mends)
-        self.state.gauge("drift_unmended", 0 if self.mends else len(plan.items))
+        self._left = frozenset() if self.mends else frozenset(plan.items)
+        self.state.gauge("drift_unmended", len(self._left))
         if plan.is_empty or not self.mends:
             return
         refused = set(self.writer.refused)
@@ -462,15 +481,22 @@ class Loop:
         try:
             work()
         except HostError as error:
-            self._pause_s = min(max(self._pause_s * 2, FIRST_PAUSE_S), LONGEST_PAUSE_S)
-            self.state.failed(error.message)
             fields = {"written": "; ".join(error.applied)} if isinstance(error, ApplyError) else {}
-            self.journal.error("not written", error=error.message, hint=error.hint, again_in_s=self._pause_s, **fields)
-            self.tell(Announcement(self.reference(), "FailedToSync", "Sync", error.message))
-            self._must_check = True
-            self._again_at = self._check_at = self._sync_at = self.clock() + self._pause_s
+            self._failed({**fault(error), **fields})
+        except Exception as error:  # noqa: BLE001 - whatever it is, this node must be kept: all is decided anew
+            self._rules = None
+            self._failed(fault(error))
         else:
             self._pause_s = 0.0
+
+    def _failed(self, fields: Mapping[str, str]) -> None:
+        """Say what failed, and when it is tried again."""
+        self._pause_s = min(max(self._pause_s * 2, FIRST_PAUSE_S), LONGEST_PAUSE_S)
+        self.state.failed(fields["error"])
+        self.journal.error("not written", again_in_s=self._pause_s, **fields)
+        self.tell(Announcement(self.reference(), "FailedToSync", "Sync", fields["error"]))
+        self._must_check = True
+        self._again_at = self._check_at = self._sync_at = self.clock() + self._pause_s
 
     def _wait(self) -> str:
         """Wait for something to do, and take all that has come; return why to end, empty for not at all."""
@@ -478,9 +504,11 @@ class Loop:
         try:
             signal: Event | Wake = self.signals.get(timeout=self._patience())
             while True:
-                ended = self._taken(signal) or ended
+                told = self._taken(signal)
+                ended = told if told and ended != "stop" else ended  # an end is not put off by what comes behind it
                 signal = self.signals.get_nowait()
         except queue.Empty:
+            self.state.looked()
             return ended
 
     def _taken(self, signal: Event | Wake) -> str:

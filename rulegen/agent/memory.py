@@ -8,6 +8,8 @@ from typing import Final
 
 _ARENA_MAX: Final = -8
 """M_ARENA_MAX of mallopt(3)."""
+YOUNG: Final = 20_000
+"""After so many new objects those are collected that only refer to one another; after ten times, older ones too."""
 
 
 def share() -> None:
@@ -15,6 +17,15 @@ def share() -> None:
     choose = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc alone has it
     if choose is not None:
         choose(_ARENA_MAX, 1)
+
+
+def sweep() -> None:
+    """Have young cycles collected: each request to an API server leaves some, and this runs for months.
+
+    A command that ends soon has that turned off. All the old objects, which take long, are left to `give_back`.
+    """
+    gc.enable()
+    gc.set_threshold(YOUNG, 10, 1_000_000)
 
 
 def give_back() -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
+from rulegen.agent.journal import fault
 from rulegen.host.apilink import TroubleError
 from rulegen.host.apiobjects import INGRESSES, MERGE_PATCH, SERVICES, STRATEGIC_PATCH, Resource
 from rulegen.kube.wording import is_subdomain
@@ -243,8 +244,8 @@ class Publisher:
         if for_good and self.withdraws and self._took_part and (self._thread is None or not self._thread.is_alive()):
             try:
                 self.withdraw()
-            except TroubleError as error:
-                self.journal.warning("addresses of this node stay published", error=error.message)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the rest of the end is not to be left out
+                self.journal.warning("addresses of this node stay published", **fault(error))
 
     def _run(self) -> None:
         while not self._ended:
@@ -264,6 +265,9 @@ class Publisher:
             if error.message != self._trouble:
                 self._trouble = error.message
                 self.journal.warning("addresses are not published", error=error.message, hint=error.hint)
+            self.state.count("publish_failures")
+        except Exception as error:  # noqa: BLE001 - whatever it is, the Lease is to be renewed with the next turn
+            self.journal.error("addresses are not published", **fault(error))
             self.state.count("publish_failures")
         else:
             self._trouble = ""

@@ -15,8 +15,10 @@ import threading
 from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from rulegen.agent.journal import fault
 from rulegen.host.apilink import TroubleError
 from rulegen.host.apiobjects import EVENTS
 from rulegen.kube.wording import is_label, is_subdomain, printable
@@ -54,6 +56,8 @@ FIRST_PAUSE_S: Final = 1.0
 SILENCE_S: Final = 600.0
 """How long no event is sent after it was forbidden."""
 END_S: Final = 2.0
+TERMINATING: Final = "because it is being terminated"
+"""So a server says that a namespace takes nothing new: with 403, though nothing is forbidden to us."""
 
 
 class ObjectReference(NamedTuple):
@@ -187,11 +191,19 @@ class Recorder:
             try:
                 announcement = self._waiting.get(timeout=PATCH_S)
             except queue.Empty:
-                self.settle()
+                self._guarded(self.settle)
                 continue
             if announcement is not None:
-                self.send(announcement)
-        self.settle(at_end=True)
+                self._guarded(partial(self.send, announcement))
+        self._guarded(lambda: self.settle(at_end=True))
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        """Do some work; a fault of ours is told, and what is told next is still sent."""
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001 - whatever it is, this thread must go on
+            self.state.count("events", "failed")
+            self.journal.error("event not sent", **fault(error))
 
     def send(self, announcement: Announcement) -> None:
         """Send one event, or count it in the series that it belongs to."""
@@ -296,7 +308,7 @@ class Recorder:
             except TroubleError as error:
                 if error.status and error.status == fine:
                     return True
-                if error.status == 403:
+                if error.status == 403 and TERMINATING not in error.message:
                     self._silent_until = self.clock() + SILENCE_S
                     self.journal.warning("events may not be written", error=error.message, hint=error.hint)
                     break

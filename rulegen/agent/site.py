@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from rulegen.agent.drift import Damage, damage, tell
+from rulegen.agent.journal import fault
 from rulegen.agent.recorder import Announcement, ObjectReference, to_nobody
-from rulegen.errors import RulegenError
 from rulegen.host.nginx.service import Action
 from rulegen.kube.world import ObjectName
 from rulegen.model.ingress.ir import Verdict
@@ -128,10 +128,10 @@ class SiteLoop:
             began = self.clock()
             try:
                 reloaded = self.serve()
-            except RulegenError as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, Ingresses are to be served by this thread
                 pause_s = min(max(2 * pause_s, BREATH_S), LONGEST_PAUSE_S)
                 self.state.count("site_failures")
-                self.journal.error("not served", error=error.message, hint=error.hint, again_in_s=pause_s)
+                self.journal.error("not served", again_in_s=pause_s, **fault(error))
                 continue
             pause_s = 0.0
             took = self.clock() - began

@@ -85,6 +85,8 @@ class AgentState:
     _triggers: list[float] = field(default_factory=list)
     _oldest: float | None = None
     _synced: bool = False
+    _listed_at: float | None = None
+    _arrived_at: float | None = None
     _deleting: bool = False
     _ending: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -105,6 +107,16 @@ class AgentState:
             self.counters[f"{kind}_changes", ""] += count
             if triggered is not None and triggered >= self.started and len(self._triggers) < MOST_TRIGGERS:
                 self._triggers.append(triggered)
+
+    def arrived(self) -> None:
+        """Note that something came that nobody has looked at yet: whoever is to may be kept by a tool that hangs."""
+        with self._lock:
+            if self._arrived_at is None:
+                self._arrived_at = self.clock()
+
+    def looked(self) -> None:
+        """Note that all that came was looked at."""
+        self._arrived_at = None
 
     def changed(self, when: float | None = None) -> None:
         """Note a change that is to be applied."""
@@ -127,6 +139,8 @@ class AgentState:
             self.applied = generation
             self._oldest = oldest if self.desired > generation else None
             self._synced = True
+            if self._listed_at is None:
+                self._listed_at = self.clock()
             self.last_error = ""
             self.last_applied = self.wall()
             for triggered in self._triggers:
@@ -181,16 +195,23 @@ class AgentState:
         with self._lock:
             self._ending = True
 
+    def listed(self) -> None:
+        """Note that every list has come, so that what has changed can be applied; from the first time on it counts."""
+        with self._lock:
+            if self._listed_at is None:
+                self._listed_at = self.clock()
+
     @property
     def age_s(self) -> float:
-        """How long the oldest change that is not applied has waited."""
-        oldest = self._oldest
-        return 0.0 if oldest is None else self.clock() - oldest
+        """How long the oldest change that is not applied has waited, or what may be one and is not looked at."""
+        waiting = [at for at in (self._oldest, self._arrived_at) if at is not None]
+        return self.clock() - min(waiting) if waiting else 0.0
 
     @property
     def is_working(self) -> bool:
         """Whether no change waits too long; true too while the lists have not come, which no restart would hasten."""
-        return self.age_s < self.timeout_s
+        listed_at = self._listed_at
+        return listed_at is None or min(self.age_s, self.clock() - listed_at) < self.timeout_s
 
     @property
     def is_alive(self) -> bool:

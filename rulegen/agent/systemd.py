@@ -20,11 +20,11 @@ def tell_systemd(state: str) -> None:
     if not path:
         return
     address = f"\0{path[1:]}" if path.startswith("@") else path
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notify:
-        try:
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notify:
             notify.sendto(state.encode(), address)
-        except OSError:  # systemd went on without us: nothing depends on its knowing
-            return
+    except OSError:  # systemd went on without us, or there is no descriptor left: it is told again soon
+        return
 
 
 class Watchdog:

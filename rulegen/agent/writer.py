@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rulegen.model.conntrack import Flow
     from rulegen.model.facts import HostFacts
     from rulegen.model.ir import Service
+    from rulegen.model.options import Options
     from rulegen.net import Family
     from rulegen.road import Compiled
     from rulegen.road.services import Update
@@ -74,6 +75,7 @@ class KernelWriter:
         refused: Kernel parameters that may not be written here, each with the reason.
         commits: How many commits of rules we have made.
         has_objects: Whether the mode keeps sets and virtual servers.
+        has_own: Whether rules name the node's own addresses.
         on_forgotten: Is told of each look at connections: how long it took, and how many were forgotten.
     """
 
@@ -84,19 +86,21 @@ class KernelWriter:
     refused: dict[str, str] = field(default_factory=dict)
     commits: int = 0
     has_objects: bool = False
+    has_own: bool = False
     on_forgotten: Callable[[float, int], None] = lambda _seconds, _count: None
 
     @classmethod
     def of_host(
-        cls, run: Runner, facts: HostFacts, forced: variant.Variant | None, forgetting: Forgetting, mode: str
+        cls, run: Runner, facts: HostFacts, forced: variant.Variant | None, forgetting: Forgetting, options: Options
     ) -> KernelWriter:
-        """Return the writer for this host's variant and a mode.
+        """Return the writer for this host's variant and what the options ask for.
 
         Raises:
             HostError: There is no iptables.
         """
-        has_objects = bool(backend_of(mode).devices)
-        return cls(run, variant.choose(run, forced), facts, forgetting, has_objects=has_objects)
+        has_objects = bool(backend_of(options.mode).devices)
+        has_own = has_objects or bool(options.node_port_networks)
+        return cls(run, variant.choose(run, forced), facts, forgetting, has_objects=has_objects, has_own=has_own)
 
     def read(self) -> Reading:
         """Read the kernel; another thread may decide meanwhile what is wanted.
@@ -141,7 +145,7 @@ class KernelWriter:
         Raises:
             HostError: They cannot be read.
         """
-        if not self.has_objects:
+        if not self.has_own:
             return False
         before = [set(self.facts.addresses(family)) for family in self.facts.families]
         self.facts = replace(self.facts, interfaces=interfaces())

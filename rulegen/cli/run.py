@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import click
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rulegen.agent.agent import Agent
     from rulegen.agent.journal import Journal
     from rulegen.agent.publishing import Publishing
+    from rulegen.host.nginx.site import LiveSite
 
 
 @click.command("run")
@@ -131,47 +132,49 @@ def command(
             hint="who publishes addresses for Services must also have rules for them",
         )
     settings = Chosen(**chosen)
-    inputs = _read(settings, told)
-    while True:
-        agent = Agent(
-            options=inputs.options,
-            facts=inputs.facts,
-            variant=settings.forced_variant,
-            forgetting=Forgetting(settings.stale_udp),
-            counts={"on": True, "off": False}.get(settings.nfacct),
-            kubeconfig=settings.kubeconfig,
-            context=settings.context,
-            journal=journal,
-            mends=drift == "mend",
-            once=once,
-            services=not no_services,
-            clock=time.monotonic,
-            site=IngressInputs(told, inputs).live if told.ingress else None,
-            drains=not keep_serving,
-            events=not no_events,
-            publishing=publishing,
-        )
-        for warning in inputs.configuration[1]:
-            journal.warning(warning)
-        changes = FileChanges(_files(settings, told), _Reloading(agent, inputs, settings, told, journal).look)
-        with _Signals(agent):
+    inputs, site = _read(settings, told)
+    with _Signals() as signals:
+        while True:
+            agent = Agent(
+                options=inputs.options,
+                facts=inputs.facts,
+                variant=settings.forced_variant,
+                forgetting=Forgetting(settings.stale_udp),
+                counts={"on": True, "off": False}.get(settings.nfacct),
+                kubeconfig=settings.kubeconfig,
+                context=settings.context,
+                journal=journal,
+                mends=drift == "mend",
+                once=once,
+                services=not no_services,
+                clock=time.monotonic,
+                site=site,
+                drains=not keep_serving,
+                events=not no_events,
+                publishing=publishing,
+            )
+            for warning in inputs.configuration[1]:
+                journal.warning(warning)
+            changes = FileChanges(_files(settings, told), _Reloading(agent, inputs, settings, told, journal).look)
+            signals.hand_to(agent)
             changes.start()
             try:
                 why = agent.run()
             finally:
                 changes.stop()
-        if why != "reload":
-            return
-        try:
-            inputs = _read(settings, told)
-            journal.info("begins anew, as it was told to")
-        except RulegenError as error:
-            # A node that works is not given up for a slip in a file.
-            journal.error("the configuration is not read anew: it goes on as before", error=error.message)
+                signals.hand_to(None)
+            if why != "reload":
+                return
+            try:
+                inputs, site = _read(settings, told)
+                journal.info("begins anew, as it was told to")
+            except RulegenError as error:
+                # A node that works is not given up for a slip in a file.
+                journal.error("the configuration is not read anew: it goes on as before", error=error.message)
 
 
-def _read(settings: Chosen, told: ChosenIngress) -> Inputs:
-    """Return what the options and the configuration come to, read now.
+def _read(settings: Chosen, told: ChosenIngress) -> tuple[Inputs, LiveSite | None]:
+    """Return what the options and the configuration come to, read now, and where nginx serves Ingresses if it does.
 
     Raises:
         RulegenError: The configuration cannot be used.
@@ -180,7 +183,7 @@ def _read(settings: Chosen, told: ChosenIngress) -> Inputs:
     inputs.options  # noqa: B018 - a fault is to be known now
     inputs.facts  # noqa: B018 - the same
     backend_of(inputs.options.mode)
-    return inputs
+    return inputs, IngressInputs(told, inputs).live if told.ingress else None
 
 
 def _publishing(chosen: dict[str, Any], told: ChosenIngress) -> Publishing:
@@ -235,7 +238,7 @@ class _Reloading:
     def look(self) -> None:
         """Look what a changed file comes to."""
         try:
-            fresh = _read(self.settings, self.told)
+            fresh, _ = _read(self.settings, self.told)
         except RulegenError as error:
             self.journal.error("the changed configuration is not used", error=error.message, hint=error.hint)
             return
@@ -246,22 +249,35 @@ class _Reloading:
 
 
 class _Signals:
-    """Hands signals to an agent for as long as it runs."""
+    """Hands signals to the agent that there is. One that comes between two is for the next; an end always is."""
 
-    def __init__(self, agent: Agent) -> None:
-        self._agent = agent
+    def __init__(self) -> None:
+        self._agent: Agent | None = None
+        self._why = ""
         self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
         for number, why in ((signal.SIGTERM, "stop"), (signal.SIGINT, "stop"), (signal.SIGHUP, "reload")):
             self._before[number] = signal.signal(number, self._taker(why))
+        return self
 
     def __exit__(self, *_: object) -> None:
         for number, taker in self._before.items():
             signal.signal(number, taker)
 
+    def hand_to(self, agent: Agent | None) -> None:
+        """Hand signals to this agent from now on, and what came while there was none."""
+        self._agent = agent
+        if agent is not None and self._why:
+            agent.wake(self._why)
+            self._why = self._why if self._why == "stop" else ""
+
     def _taker(self, why: str) -> Any:
         def take(_number: int, _frame: FrameType | None) -> None:
-            self._agent.wake(why)
+            # An end also where there is an agent: it may just end to begin anew, and listen no longer.
+            if why == "stop" or (self._agent is None and not self._why):
+                self._why = why
+            if self._agent is not None:
+                self._agent.wake(why)
 
         return take

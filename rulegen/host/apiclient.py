@@ -34,6 +34,7 @@ LONGEST_PAUSE_S: Final = 10.0
 """However long the server asks us to stay away."""
 
 _TRANSIENT: Final = frozenset({429, 500, 502, 503, 504})
+_RENEW: Final = "renew the token or certificate"
 _DEFAULT_KUBECONFIG: Final = "~/.kube/config"
 _ADDRESS: Final = re.compile(
     r"^<?(urllib3\.)?[\w.]*(Connection|connection)\.?[\w.]*(\([^)]*\))?( object at 0x\w+)?>?: "
@@ -164,11 +165,22 @@ class ApiServer:
         """Return the headers of a request, with what says who we are; renews a token that has expired.
 
         Raises:
-            HostError: A credential plugin failed.
+            HostError: A credential plugin failed, a file cannot be read, or what they give can be sent to nobody.
         """
-        with _complaints_of_plugins():
-            settings = self._configuration.auth_settings()
-        login = {one["key"]: one["value"] for one in settings.values() if one["in"] == "header" and one["value"]}
+        try:
+            with _complaints_of_plugins():
+                settings = self._configuration.auth_settings()
+        except HostError:
+            raise
+        except Exception as error:  # the client's own reading of a file may fail in any way
+            raise HostError(f"{self.url}: our credentials cannot be read: {_one_line(error)}") from error
+        told = {one["key"]: one["value"] for one in settings.values() if one["in"] == "header" and one["value"]}
+        login = {
+            key: value.strip(" \t\r\n") for key, value in told.items()
+        }  # files end with a line feed, as editors have it
+        if not all(value.isascii() and value.isprintable() for value in login.values()):
+            # Said here, as whatever sends it would say it with the whole value.
+            raise HostError(f"{self.url}: our credentials hold characters that no header may hold", hint=_RENEW)
         return {"Accept": "application/json", "User-Agent": "rulegen", **login}
 
 
@@ -258,7 +270,7 @@ def refusal(url: str, doing: str, status: int, body: bytes) -> RefusedError:
     tail = f": {message}" if message else ""
     match status:
         case 401:
-            words, hint = "the API server does not accept our credentials", "renew the token or certificate"
+            words, hint = "the API server does not accept our credentials", _RENEW
         case 403:
             words, hint = f"not allowed to {doing}", f"grant it to this user: {doing}, in all namespaces"
         case 429:

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from rulegen.agent.loop import Wake
 from rulegen.agent.recorder import Announcement
 from rulegen.agent.views import PATHS, views
 from rulegen.errors import Fault, Rejected
@@ -58,6 +59,19 @@ class TestEvents:
         stage.at(0, listed(k.Node, node()), listed(k.Service, service("web")))
         stage.run(10)
         assert set(told.reasons()) == {"DriftFound"}
+
+    def test_what_stays_so_is_told_once_however_often_it_is_looked_at(self, told):
+        stage = Stage(tell=told.append, mends=False)
+        stage.at(0, listed(k.Node, node()), listed(k.Service, service("web")))
+        counts = []
+        stage.at(5, lambda: counts.append(len(told)))
+        for seconds in range(6, 60, 3):
+            stage.at(seconds, Wake("check"))
+        stage.at(65, lambda: counts.append(len(told)))
+        stage.at(70, changed(service("shop", 2)))
+        stage.run(100)
+        assert 0 < counts[0] == counts[1] < len(told)
+        assert stage.state.gauges["drift_unmended", ""] > 0
 
     def test_an_object_with_faults_is_told_once_about_itself(self, stage, told):
         stage.at(5, Changed(k.Service, FAULTY, WEB), changed(service("other", 2)))

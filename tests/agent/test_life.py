@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import gc
+import io
 import os
+import signal
 import socket
 import threading
+import time
+import weakref
 
 import pytest
 from click.testing import CliRunner
 
+from rulegen.agent.agent import Agent
+from rulegen.agent.journal import Journal
+from rulegen.agent.memory import YOUNG, sweep
+from rulegen.agent.site import SiteLoop
+from rulegen.agent.state import AgentState
 from rulegen.agent.systemd import Watchdog, tell_systemd
 from rulegen.cli import cli
+from rulegen.cli.run import _Signals
 from rulegen.errors import HostError
 from rulegen.host import sysctl
 from rulegen.host.changes import FileChanges
 from rulegen.host.listeners import listening_ports
 from rulegen.kube.proxyconfig import API_VERSION, KIND, read_config
+from rulegen.languages.nginx.facts import NginxFacts
 from rulegen.model.options import Options
 from rulegen.model.tuning import conntrack_parameters
 from tests.host.watching import soon
@@ -65,6 +77,53 @@ class TestWatchdog:
             monkeypatch.setenv("NOTIFY_SOCKET", f"@rulegen-test-{os.getpid()}")
             tell_systemd("READY=1")
             assert ear.recv(100) == b"READY=1"
+
+
+class Ear:
+    """Stands in for an agent: it hears."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def wake(self, why: str) -> None:
+        self.heard.append(why)
+
+
+class TestSignals:
+    def test_an_end_that_comes_while_an_agent_ends_to_begin_anew_is_for_the_next(self):
+        first, second = Ear(), Ear()
+        with _Signals() as signals:
+            signals.hand_to(first)
+            signal.raise_signal(signal.SIGHUP)
+            signal.raise_signal(signal.SIGTERM)
+            signals.hand_to(None)
+            signals.hand_to(second)
+        assert (first.heard, second.heard) == (["reload", "stop"], ["stop"])
+
+    def test_one_that_comes_between_two_ends_nobody_and_is_for_the_next(self):
+        first, second = Ear(), Ear()
+        with _Signals() as signals:
+            signal.raise_signal(signal.SIGHUP)
+            signals.hand_to(first)
+            signals.hand_to(second)
+        assert (first.heard, second.heard) == (["reload"], [])
+
+
+class _Ring:
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def test_what_only_refers_to_itself_does_not_pile_up():
+    before, was_on = gc.get_threshold(), gc.isenabled()
+    gc.disable()
+    try:
+        sweep()
+        rings = [weakref.ref(_Ring()) for _ in range(5 * YOUNG)]
+        assert sum(ring() is not None for ring in rings) < 2 * YOUNG
+    finally:
+        gc.set_threshold(*before)
+        (gc.enable if was_on else gc.disable)()
 
 
 class TestFileChanges:
@@ -206,3 +265,45 @@ def test_what_cannot_be_is_said_before_anything_is_begun(words, message):
     done = CliRunner().invoke(cli, ["run", "--kubeconfig", "/nowhere", *words])
     assert done.exit_code != 0
     assert message in str(done.exception) + done.output
+
+
+def test_a_node_is_not_given_up_for_templates_that_cannot_be_read(tmp_path, monkeypatch):
+    facts = NginxFacts(version=(1, 22, 1), user="", group="")
+    monkeypatch.setattr("rulegen.cli.ingress.gather_nginx", lambda *_, **__: facts)
+    template = tmp_path / "nginx.conf.j2"
+    template.write_text("as it was")
+    seen = []
+
+    def serve(agent: Agent) -> str:
+        seen.append(agent.site.templates)
+        template.write_bytes(b"\xff")
+        return "reload" if len(seen) == 1 else "stop"
+
+    monkeypatch.setattr(Agent, "run", serve)
+    done = CliRunner().invoke(cli, ["run", "--ingress", "--nginx-templates", str(tmp_path)])
+    assert (done.exit_code, done.exception) == (0, None)
+    assert seen[0] == seen[1]
+
+
+def test_a_fault_of_ours_does_not_end_who_serves_ingresses(monkeypatch):
+    monkeypatch.setattr("rulegen.agent.site.BREATH_S", 0.01)
+    monkeypatch.setattr("rulegen.agent.site.QUIET_S", 0.01)
+    served, faults = threading.Event(), iter([KeyError("a fault of ours"), OSError(28, "No space left on device")])
+
+    def serve(_: SiteLoop) -> bool:
+        if (fault := next(faults, None)) is not None:
+            raise fault
+        served.set()
+        return True
+
+    monkeypatch.setattr(SiteLoop, "serve", serve)
+    log = io.StringIO()
+    state = AgentState(time.monotonic)
+    site = SiteLoop(None, None, None, state, Journal(out=log), time.monotonic)
+    site.start()
+    try:
+        assert served.wait(10)
+    finally:
+        site.stop()
+    assert state.counters["site_failures", ""] == 2
+    assert "KeyError: 'a fault of ours'" in log.getvalue()

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rulegen.agent.loop import LONGEST_PAUSE_S, Wake
+from rulegen.errors import InputError
 from rulegen.kube import objects as k
 from rulegen.kube.events import Gone
 from rulegen.kube.world import ObjectName
@@ -102,6 +103,23 @@ class TestBeginning:
         stage.at(1, Wake("reload"))
         assert stage.run() == "reload"
 
+    def test_an_end_is_not_forgotten_over_what_comes_behind_it(self):
+        stage = Stage()
+        stage.at(1, Wake("stop"), Wake("reload"), Wake("check"))
+        assert stage.run() == "stop"
+
+    def test_no_restart_is_asked_for_while_lists_do_not_come(self):
+        stage = Stage(has_synced=False)
+        stage.at(0, *WEB)
+        seen = []
+        stage.at(500, lambda: seen.append((stage.state.is_working, stage.state.is_alive)))
+        stage.at(501, lambda: setattr(stage, "has_synced", True))
+        stage.writer.failures.extend(["lost"] * 20)
+        for seconds in (520, 600):
+            stage.at(seconds, lambda: seen.append((stage.state.is_working, stage.state.is_alive)))
+        stage.run(601)
+        assert seen == [(True, False), (True, False), (False, False)]
+
 
 class TestChanges:
     def test_changes_within_the_least_time_are_written_together(self):
@@ -187,6 +205,46 @@ class TestFailures:
         assert [later - earlier for earlier, later in pairwise(tried)] == [
             pytest.approx(pause, abs=0.3) for pause in (1, 2, 4, 8)
         ]
+        assert stage.is_right()
+
+    @pytest.mark.parametrize("method", ["plan", "read", "write_update"])
+    @pytest.mark.parametrize(
+        "error", [KeyError("a fault of ours"), InputError("iptables-save", "line 3: what is that?")]
+    )
+    def test_a_fault_of_ours_is_told_and_nothing_is_lost(self, method, error):
+        stage = Stage()
+        stage.at(0, *WEB)
+        works = getattr(stage.writer, method)
+
+        def fails(*_: object) -> None:
+            setattr(stage.writer, method, works)
+            raise error
+
+        stage.at(2, lambda: setattr(stage.writer, method, fails))
+        stage.at(3, changed(endpoints("web", 7)), Wake("check"))
+        assert stage.run(60) == "stop"
+        assert stage.destinations() == ["10.244.1.7:8080"]
+        assert stage.is_right()
+        assert stage.state.applied == stage.state.desired
+        assert len([line for line in stage.log if "not written" in line]) == 1
+
+    def test_what_comes_while_a_tool_hangs_is_not_overlooked(self):
+        stage = Stage()
+        stage.at(0, *WEB)
+        ages = []
+
+        def hang() -> None:
+            """As a tool that reads the rules: meanwhile a change comes, and nobody takes it."""
+            stage.loop.hear(changed(endpoints("web", 7)))
+            stage.clock.now += 61
+            ages.append((stage.state.age_s, stage.state.is_working))
+
+        read = stage.writer.read
+        stage.at(5, lambda: setattr(stage.writer, "read", lambda: (read(), hang())[0]), Wake("check"))
+        stage.at(5.1, lambda: stage.at(70, lambda: setattr(stage.writer, "read", read)))
+        stage.run(100)
+        assert ages[0] == (pytest.approx(61), False)
+        assert stage.state.age_s == 0
         assert stage.is_right()
 
     def test_a_write_that_was_half_done_is_completed(self):
@@ -341,6 +399,23 @@ class TestOthers:
         assert stage.is_right()
         assert not [line for line in stage.log if "changed by others" in line]
 
+    def test_a_warning_that_comes_with_a_change_is_told_though_nothing_is_read(self):
+        shared = ("198.51.100.7",)
+        stage = Stage()
+        stage.at(0, *WEB, changed(endpoints("shop", 5)), changed(service("web", external_ips=shared)))
+        stage.at(40, changed(service("shop", 2, age="2026-02-01T00:00:00Z", external_ips=shared)))
+        stage.run(100)
+        assert stage.checked == [0]
+        assert len([line for line in stage.log if "198.51.100.7" in line]) == 1
+
+    def test_an_address_of_the_node_that_came_later_is_noticed_though_nobody_wrote(self):
+        stage = Stage()
+        stage.at(0, *WEB)
+        moves = iter([False] * 2 + [True] + [False] * 100)
+        stage.writer.moved = lambda: next(moves)
+        stage.run(200)
+        assert len(stage.checked) == 2
+
     def test_damage_is_told_though_a_change_comes_with_it(self):
         stage = Stage(min_sync_s=3)
         stage.at(0, *WEB, changed(service("shop", 2)), changed(endpoints("shop", 5)))
@@ -421,6 +496,8 @@ def test_others_may_look_at_all_while_it_is_being_changed():
                 if compiled is not None:
                     assert compiled.model.services.keys()
                     assert compiled.model.warnings is not None
+                stage.loop.uid_of(ObjectName("demo", "web-1"))
+                stage.loop.reference()
             except Exception as error:  # noqa: BLE001 - whatever it is, it is told below
                 failures.append(repr(error))
                 return

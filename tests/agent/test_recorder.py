@@ -77,6 +77,32 @@ class TestSending:
         recorder.send(drift())
         assert len(events(place)) == 1
 
+    def test_a_namespace_that_is_going_takes_no_events_and_others_do(self, place):
+        recorder = place.recorder()
+        words = 'events.events.k8s.io "web.1" is forbidden: unable to create new content in namespace shop'
+        place.api.fail("events", Fault.status(403, f"{words} because it is being terminated"))
+        recorder.send(rejected())
+        recorder.send(drift())
+        assert [one["metadata"]["namespace"] for one in events(place)] == ["default"]
+
+    def test_a_fault_of_ours_keeps_nothing_else_from_being_sent(self, place, monkeypatch):
+        recorder = place.recorder()
+        create = recorder.objects.create
+        broken = iter([True])
+
+        def create_or_fail(*words):
+            if next(broken, False):
+                raise KeyError("a fault of ours")
+            return create(*words)
+
+        monkeypatch.setattr(recorder.objects, "create", create_or_fail)
+        recorder.start()
+        recorder.tell(rejected())
+        recorder.tell(drift())
+        assert soon(lambda: len(events(place)) == 1)
+        recorder.stop()
+        assert recorder.state.counters["events", "failed"] == 1
+
     def test_what_every_node_finds_out_is_told_once_for_all(self, place):
         for node in ("node1", "node2", "node3"):
             recorder = place.recorder(node)

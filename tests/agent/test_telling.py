@@ -95,6 +95,19 @@ class TestState:
         assert state.age_s == 0
         assert list(state.programming.last) == [15, 5]
 
+    def test_what_cannot_be_applied_yet_is_no_reason_for_a_restart(self):
+        clock = Clock()
+        state = AgentState(clock, timeout_s=60)
+        state.changed()
+        clock.now += 10_000
+        assert (livez(state).status, healthz(state).status) == (200, 503)
+        state.listed()
+        clock.now += 59
+        assert livez(state).status == 200
+        clock.now += 2
+        state.listed()
+        assert livez(state).status == 503
+
     @pytest.mark.parametrize(("page", "early", "deleted"), [(healthz, 503, 503), (livez, 200, 200)])
     def test_health_is_what_was_written_not_that_it_runs(self, page, early, deleted):
         clock = Clock()

@@ -8,8 +8,10 @@ from rulegen.agent.writer import KernelWriter
 from rulegen.host import nft_notices
 from rulegen.host.runner import Command, Completed
 from rulegen.host.variant import Variant, VariantChoice
-from rulegen.model.facts import HostFacts
-from rulegen.net import Family
+from rulegen.model.conntrack import Forgetting
+from rulegen.model.facts import HostFacts, Interface
+from rulegen.model.options import Options
+from rulegen.net import Family, parse_address, parse_network
 from rulegen.road.services import Update
 from tests.agent.stage import Stage, changed, endpoints, service
 
@@ -101,3 +103,19 @@ class TestNft:
         with pytest.raises(Exception, match="refused"):
             writer.write_update(update(), {})
         assert writer.is_untouched(mark)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (Options(), False),
+        (Options(node_port_networks=(parse_network("192.168.0.0/16"),)), True),
+        (Options(mode="ipvs"), True),
+    ],
+)
+def test_the_nodes_addresses_are_followed_where_rules_name_them(options, expected, tools, monkeypatch):
+    writer = KernelWriter.of_host(tools, HostFacts(), Variant.NFT, Forgetting.ALL, options)
+    monkeypatch.setattr(
+        "rulegen.agent.writer.interfaces", lambda: (Interface("eth0", ((parse_address("192.168.1.1"), 24),)),)
+    )
+    assert (writer.moved(), writer.moved()) == (expected, False)

@@ -11,6 +11,7 @@ import pytest
 
 from rulegen.errors import HostError, Rejected, Warnings
 from rulegen.host import apiclient
+from rulegen.host.apilink import Link, TroubleError
 from rulegen.host.apiserver import read_cluster, read_named
 from rulegen.kube.objects import Secret
 from rulegen.kube.secret_rules import secret_values
@@ -352,6 +353,17 @@ class TestCredentials:
 
     def test_a_token_is_brought(self, api, tmp_path):
         assert names(read_cluster(api.kubeconfig(tmp_path))) == ["web"]
+
+    def test_a_token_that_ends_with_a_line_feed_is_one(self, api, tmp_path):
+        assert names(read_cluster(api.kubeconfig(tmp_path, user={"token": "secret\n"}))) == ["web"]
+
+    @pytest.mark.parametrize("token", ["hush\nhush", "hush\u2028", "hush\u00e9", "hush\0"])
+    def test_a_token_that_cannot_be_one_is_told_without_it(self, api, tmp_path, token):
+        link = Link(api.kubeconfig(tmp_path, user={"token": token}))
+        with pytest.raises(TroubleError) as told:
+            link.fetch("/api/v1/services", doing="list services")
+        assert told.value.reason == "credentials"
+        assert "hush" not in told.value.message + told.value.hint
 
     def test_a_wrong_token_is_told(self, api, tmp_path):
         with pytest.raises(HostError, match="does not accept our credentials") as caught:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rulegen.errors import InputError
+from rulegen.languages.ipset import state as ipset
 from rulegen.languages.iptables import rules as r
 from rulegen.languages.iptables.ruleset import ChainName, family_in, format_ruleset, is_dump, read, read_rule, target
 from rulegen.net import Family, Protocol, parse_address, parse_network
@@ -130,3 +131,12 @@ WORDS = [
 @pytest.mark.parametrize(("word", "text"), WORDS, ids=[text for _, text in WORDS])
 def test_words_are_spelled_as_the_tools_print_them(word, text):
     assert word == text
+
+
+@pytest.mark.parametrize("odd", ["\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u2029"])
+def test_what_unicode_takes_for_the_end_of_a_line_is_none_in_a_comment_of_others(odd):
+    text = f'*nat\n:CNI - [0:0]\n-A CNI -m comment --comment "a{odd}b" -j RETURN\nCOMMIT\n'
+    (chain,) = read(text, "test", Family.IPV4).chains.values()
+    assert [rule.comment for rule in chain.rules] == [f"a{odd}b"]
+    sets = f'create others hash:ip comment\nadd others 10.0.0.1 comment "a{odd}b"\n'
+    assert len(ipset.read(sets, "test")) == 2

@@ -124,8 +124,8 @@ def read(text: str, source: str) -> Objects:
         InputError: A line is none of that format; the message has its number.
     """
     objects: Objects = {}
-    for number, raw in enumerate(text.splitlines(), start=1):
-        line = raw.strip()
+    for number, raw in enumerate(text.split("\n"), start=1):
+        line = raw.strip(" \t\r")
         if not line or line[0] == "#":
             continue
         word, _, rest = line.partition(" ")

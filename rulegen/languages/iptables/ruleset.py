@@ -96,8 +96,8 @@ def read(text: str, source: str, family: Family) -> Ruleset:
     ruleset = Ruleset(family)
     table = ""
     chains: dict[str, Chain] = {}
-    for number, raw in enumerate(text.splitlines(), start=1):
-        line = raw.strip()
+    for number, raw in enumerate(text.split("\n"), start=1):
+        line = raw.strip(" \t\r")  # others' comments may hold any other line or space of Unicode
         if not line or line[0] == "#":
             continue
         if line[0] == "*" or line == "COMMIT":
