@@ -121,6 +121,8 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     for report in inside.reports(item, nextitem):
         item.ihook.pytest_runtest_logreport(report=report)
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    # What tests before this one built here, and those behind it do not use, nobody else takes down.
+    item.session._setupstate.teardown_exact(nextitem)
     return True
 
 
