@@ -78,7 +78,7 @@ def resolve_node(
         drop_invalid=not options.conntrack_be_liberal and facts.sysctls.get(BE_LIBERAL, "0") == "0",
         random_fully=facts.random_fully,
         addresses=frozenset(own),
-        listening=tuple(a for a in (own if told is None else told) if not (a.is_loopback or a.is_link_local)),
+        listening=tuple(a for a in (own if told is None else told) if not _is_unreachable(a, is_chosen=told is not None)),
         ipvs=IpvsOptions(
             scheduler=options.ipvs_scheduler,
             excluded=tuple(n for n in options.ipvs_excluded if family_of(n) is family),
@@ -168,6 +168,11 @@ def _node_port_addresses(
         for address in facts.addresses(family)
         if any(address in network for network in networks) and (listens_on_loopback or not address.is_loopback)
     )
+
+
+def _is_unreachable(address: Address, *, is_chosen: bool) -> bool:
+    """Whether IPVS serves no node port on an address: loopback ones, and link-local ones of IPv6 unless chosen."""
+    return address.is_loopback or (address.version == 6 and address.is_link_local and not is_chosen)
 
 
 def _localhost_node_ports(family: Family, options: Options, networks: tuple[Network, ...]) -> bool:
