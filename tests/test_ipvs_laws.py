@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -136,6 +137,8 @@ def damage(node: NodeKernel, chance: random.Random) -> None:
                 node.sets[name] = (SetValue(value.type, value.family, value.range, frozenset({"comment"})), entries)
             case 3 if chance.random() < 0.3:
                 node.sets[name] = (SetValue("hash:mac"), {})
+            case 4 if value.is_hash:
+                node.sets[name] = (replace(value, maxelem=max(len(entries), 1)), entries)
     for key in sorted(node.addresses):
         if chance.random() < 0.2:
             del node.addresses[key]
