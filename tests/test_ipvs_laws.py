@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from rulegen.contract import sets
 from rulegen.contract.servers import DEVICE
 from rulegen.kube.world import World
+from rulegen.languages.ipset.script import TEMPORARY
 from rulegen.languages.ipset.state import SetValue
 from rulegen.languages.iptables.ruleset import read_rule, target
 from rulegen.languages.ipvs.state import (
@@ -126,6 +127,8 @@ def damage(node: NodeKernel, chance: random.Random) -> None:
             case 2:
                 node.servers[VirtualServerKey(key.frontend)] = VirtualServer("lc", 60)
     filled = [name for name, (_, entries) in node.sets.items() if name.startswith("KUBE-") and entries]
+    if chance.random() < 0.2:
+        node.sets[TEMPORARY] = (SetValue(chance.choice(("hash:ip", "hash:ip,port")), "inet6"), {"fd00::1": ""})
     for name in filled:
         value, entries = node.sets[name]
         match chance.randrange(6):
