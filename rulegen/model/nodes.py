@@ -78,7 +78,7 @@ def resolve_node(
         drop_invalid=not options.conntrack_be_liberal and facts.sysctls.get(BE_LIBERAL, "0") == "0",
         random_fully=facts.random_fully,
         addresses=frozenset(own),
-        listening=tuple(a for a in (own if told is None else told) if not _is_unreachable(a, is_chosen=told is not None)),
+        listening=tuple(a for a in (own if told is None else told) if not _is_passed_over(a, chosen=told)),
         ipvs=IpvsOptions(
             scheduler=options.ipvs_scheduler,
             excluded=tuple(n for n in options.ipvs_excluded if family_of(n) is family),
@@ -170,9 +170,9 @@ def _node_port_addresses(
     )
 
 
-def _is_unreachable(address: Address, *, is_chosen: bool) -> bool:
+def _is_passed_over(address: Address, *, chosen: tuple[Address, ...] | None) -> bool:
     """Whether IPVS serves no node port on an address: loopback ones, and link-local ones of IPv6 unless chosen."""
-    return address.is_loopback or (address.version == 6 and address.is_link_local and not is_chosen)
+    return address.is_loopback or (address.version == 6 and address.is_link_local and chosen is None)
 
 
 def _localhost_node_ports(family: Family, options: Options, networks: tuple[Network, ...]) -> bool:

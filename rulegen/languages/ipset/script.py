@@ -142,7 +142,10 @@ class _Work:
         rest = [name for name in gone if name not in self.order.late]
         stale = [f"destroy {name}" for name in self.destroyed if name == TEMPORARY]
         grow = [*stale, *self.created, *_lines(self.removed, first), *_lines(self.added, early)]
-        shrink = [*_lines(self.removed, rest), *(f"destroy {name}" for name in sorted(self.destroyed) if name != TEMPORARY)]
+        shrink = [
+            *_lines(self.removed, rest),
+            *(f"destroy {name}" for name in sorted(self.destroyed) if name != TEMPORARY),
+        ]
         return Script(_text(grow), _text(self.anew), _text(_lines(self.added, late)), _text(shrink))
 
     def _sorted(self, names: Iterable[str]) -> list[str]:
