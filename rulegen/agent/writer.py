@@ -150,7 +150,8 @@ class KernelWriter:
         if not self.has_objects:
             return False
         before = [set(self.facts.addresses(family)) for family in self.facts.families]
-        self.facts = replace(self.facts, interfaces=interfaces())
+        former = self.facts.former.union(*before)
+        self.facts = replace(self.facts, interfaces=interfaces(), former=former)
         had, self.has_fewer_schedulers = self.has_fewer_schedulers, False
         return had or before != [set(self.facts.addresses(family)) for family in self.facts.families]
 

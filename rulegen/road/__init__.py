@@ -142,7 +142,7 @@ def plan_node(
     for family, ruleset in observed.rulesets.items():
         node, union = model.nodes[family], compiled.unions[family]
         layout = compiled.backend.layout(node, ruleset)
-        there = _there(observed, family, union, set(facts.addresses(family)), node.ipvs.excluded)
+        there = _there(observed, family, union, {*facts.addresses(family), *facts.former}, node.ipvs.excluded)
         objects[family] = plan_objects(
             family,
             there,

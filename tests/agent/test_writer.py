@@ -14,9 +14,9 @@ from rulegen.host.ipvs import SchedulerError
 from rulegen.host.runner import Command, Completed
 from rulegen.host.variant import Variant, VariantChoice
 from rulegen.kube import objects as k
-from rulegen.languages.ipvs.state import VirtualServer
-from rulegen.model.facts import HostFacts
-from rulegen.net import Family
+from rulegen.languages.ipvs.state import Frontend, VirtualServer, VirtualServerKey
+from rulegen.model.facts import HostFacts, Interface
+from rulegen.net import Family, Protocol, parse_address
 from rulegen.road import plan_node
 from rulegen.road.services import ServiceRules, Update
 from tests.agent.stage import Stage, changed, endpoints, service
@@ -137,6 +137,29 @@ def test_a_scheduler_that_cannot_be_loaded_harms_only_the_service_that_asks_for_
     assert writer.moved()
     assert used() == {"10.96.0.1": "rr", "10.96.0.2": "rr"}
     assert not writer.moved()
+
+
+def test_node_ports_leave_an_address_that_the_node_has_lost(tools, monkeypatch):
+    def addresses() -> set[str]:
+        rules = ServiceRules(stage.loop.cluster, stage.options, writer.facts, counts=False)
+        node.write(plan_node(rules.compiled(), node.observed(), writer.facts))
+        return {str(key.frontend.address) for key in node.servers if key.frontend.family is Family.IPV4}
+
+    def having(address: str) -> tuple[Interface, ...]:
+        return (Interface("eth0", ((parse_address(address), 24),)),)
+
+    foreign = VirtualServerKey(Frontend.of(Protocol.TCP, parse_address("192.0.2.1"), 30080))
+    node = NodeKernel(servers={foreign: VirtualServer("wlc")})
+    port = k.ServicePort(name="http", port=80, node_port=30080)
+    stage = Stage(mode="ipvs")
+    stage.at(0, changed(service("web", type="NodePort", ports=(port,))))
+    stage.run(1)
+    facts = HostFacts(interfaces=having("192.168.50.10"))
+    writer = KernelWriter(tools, VariantChoice(Variant.NFT, "for a test"), facts, has_objects=True)
+    assert addresses() == {"10.96.0.1", "192.168.50.10", "192.0.2.1"}
+    monkeypatch.setattr("rulegen.agent.writer.interfaces", lambda: having("192.168.50.77"))
+    assert writer.moved()
+    assert addresses() == {"10.96.0.1", "192.168.50.77", "192.0.2.1"}
 
 
 def replace_annotations(one: k.Service, annotations: dict[str, str]) -> k.Service:
