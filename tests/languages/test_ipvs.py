@@ -237,6 +237,11 @@ def test_addresses_are_read_whatever_the_state_of_the_device():
     assert [str(command) for command in told_commands.unbind] == ["addr del 10.96.0.1/32 dev kube-ipvs0"]
 
 
+def test_of_link_local_addresses_only_those_of_ipv6_are_the_kernels_own():
+    told = links.read("kube-ipvs0 DOWN 169.254.9.9/32 fe80::1/64 fd00::1/128\n", "dump")
+    assert [str(key) for key in told.addresses] == ["169.254.9.9/32", "fd00::1/128"]
+
+
 def test_what_is_no_address_is_refused():
     with pytest.raises(InputError, match="line 1"):
         links.read("kube-ipvs0 DOWN 10.96.0.1/33", "dump")
