@@ -1,7 +1,7 @@
 """Addresses bound to a device as keyed objects, and their print: `ip -br addr` and `ip -batch`. Source: ip-address(8).
 
-Addresses of scope link are the kernel's own doing and left out everywhere. The print does not tell scopes, so there it is
-link-local addresses of IPv6: the kernel makes none of IPv4.
+Addresses of scope link are the kernel's own doing and left out everywhere. The print does not tell scopes, so there
+it is link-local addresses of IPv6: the kernel makes none of IPv4.
 """
 
 from __future__ import annotations
