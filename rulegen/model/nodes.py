@@ -35,6 +35,7 @@ class Site:
         addresses: The node's primary address of each family; loopback where nobody knows one.
         external_ips: Whether spec.externalIPs is honoured.
         schedulers: Those that IPVS can use here; None where nobody knows.
+        scheduler: How IPVS spreads connections where a Service says nothing; empty where it spreads none.
         broadcasts: Addresses of this node's networks that mean all of them: IPVS refuses to send there.
     """
 
@@ -42,6 +43,7 @@ class Site:
     addresses: Mapping[Family, Address]
     external_ips: bool
     schedulers: frozenset[str] | None = None
+    scheduler: str = ""
     broadcasts: frozenset[Address] = frozenset()
 
 
@@ -59,6 +61,7 @@ def resolve_site(node: objects.Node | None, name: str, options: Options, facts: 
         addresses=addresses,
         external_ips=options.external_ips,
         schedulers=schedulers,
+        scheduler=options.ipvs_scheduler if options.mode == "ipvs" else "",
         broadcasts=_broadcasts(facts) if facts is not None and options.mode == "ipvs" else frozenset(),
     )
 

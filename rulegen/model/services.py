@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rulegen.model.endpoints import Pools, candidates, pools
 from rulegen.model.ir import Delivery, Policy, Service, ServicePort
-from rulegen.model.shares import scheduler, weights
+from rulegen.model.shares import scheduler, tell_weightless, weights
 from rulegen.net import Address, Family, Network, Protocol, family_of, is_unicast, parse_address, parse_network
 
 if TYPE_CHECKING:
@@ -85,6 +85,8 @@ class _Shared:
         self._internal_local = spec.internal_traffic_policy == "Local"
         self._affinity_s = _affinity(spec)
         self._scheduler = scheduler(service, site.schedulers, where, warn)
+        if site.scheduler:
+            tell_weightless(service, self._scheduler or site.scheduler, where, warn)
         needs_health_check = spec.type == "LoadBalancer" and self._external_local
         self._health_check_node_port = spec.health_check_node_port if needs_health_check else 0
 
