@@ -17,7 +17,7 @@ from rulegen.host.runner import run
 from rulegen.host.variant import VariantChoice
 from rulegen.model.conntrack import Forgetting, Frontend, frontends_of, stale_flows
 from rulegen.model.shares import SCHEDULERS
-from rulegen.net import Protocol
+from rulegen.net import Protocol, is_unicast
 from rulegen.plan.plan import Plan
 from rulegen.road import backend_of, plan_node
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from rulegen.model.conntrack import Flow
     from rulegen.model.facts import HostFacts
     from rulegen.model.ir import Service
-    from rulegen.net import Family
+    from rulegen.net import Address, Family
     from rulegen.road import Compiled
     from rulegen.road.services import Update
 
@@ -149,11 +149,15 @@ class KernelWriter:
         """
         if not self.has_objects:
             return False
-        before = [set(self.facts.addresses(family)) for family in self.facts.families]
-        former = self.facts.former.union(*before)
-        self.facts = replace(self.facts, interfaces=interfaces(), former=former)
+        before = self._addresses()
+        self.facts = replace(self.facts, interfaces=interfaces(), former=self.facts.former | before)
         had, self.has_fewer_schedulers = self.has_fewer_schedulers, False
-        return had or before != [set(self.facts.addresses(family)) for family in self.facts.families]
+        return had or before != self._addresses()
+
+    def _addresses(self) -> frozenset[Address]:
+        """Return the node's addresses that make a difference: link-local ones come and go with every pod."""
+        families = self.facts.families
+        return frozenset(one for family in families for one in self.facts.addresses(family) if is_unicast(one))
 
     def is_untouched(self, mark: Mark) -> bool:
         """Whether nobody but us has written rules since a moment.

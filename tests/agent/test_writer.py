@@ -162,5 +162,15 @@ def test_node_ports_leave_an_address_that_the_node_has_lost(tools, monkeypatch):
     assert addresses() == {"10.96.0.1", "192.168.50.77", "192.0.2.1"}
 
 
+def test_pods_that_come_and_go_with_link_local_addresses_move_no_node(tools, monkeypatch):
+    facts = HostFacts(interfaces=(Interface("eth0", ((parse_address("192.168.50.10"), 24),)),))
+    writer = KernelWriter(tools, VariantChoice(Variant.NFT, "for a test"), facts, has_objects=True)
+    pod = Interface("cali1", ((parse_address("fe80::1"), 64),))
+    monkeypatch.setattr("rulegen.agent.writer.interfaces", lambda: (*facts.interfaces, pod))
+    assert not writer.moved()
+    monkeypatch.setattr("rulegen.agent.writer.interfaces", lambda: facts.interfaces)
+    assert not writer.moved()
+
+
 def replace_annotations(one: k.Service, annotations: dict[str, str]) -> k.Service:
     return msgspec.structs.replace(one, metadata=msgspec.structs.replace(one.metadata, annotations=annotations))
