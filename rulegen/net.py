@@ -92,6 +92,22 @@ def family_of(value: Address | Network) -> Family:
     return Family.IPV4 if value.version == 4 else Family.IPV6
 
 
+def is_unicast(address: Address) -> bool:
+    """Tell whether an address can be one host's, and be reached from others.
+
+    Neither are the unspecified one and its like in 0.0.0.0/8 (RFC 1122, 3.2.1.3), multicast groups and the broadcast to
+    all; nor, of IPv6, the loopback address and those of one link. Kernels refuse to bind them, or to send to them.
+
+    >>> is_unicast(IPv4Address("10.0.0.1")), is_unicast(IPv4Address("239.1.1.1")), is_unicast(IPv6Address("fe80::1"))
+    (True, False, False)
+    """
+    if address.is_multicast or address.is_unspecified:
+        return False
+    if isinstance(address, IPv6Address):
+        return not (address.is_loopback or address.is_link_local)
+    return int(address) >> 24 != 0 and int(address) != 0xFFFFFFFF
+
+
 def join_host_port(address: Address, port: int) -> str:
     """Return `address:port`, an IPv6 address in brackets (RFC 3986, 3.2.2).
 

@@ -128,6 +128,9 @@ class NodeKernel:
             case "add" | "del" if name not in self.sets:
                 raise RefusedError(f"no such set: {line}")
             case "add":
+                value, entries = self.sets[name]
+                if value.is_hash and rest[0] not in entries and len(entries) >= value.maxelem:
+                    raise RefusedError(f"hash is full: {line}")
                 self.sets[name][1][rest[0]] = " ".join(rest[1:])
             case "del":
                 self.sets[name][1].pop(rest[0], None)

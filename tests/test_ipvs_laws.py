@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from rulegen.contract import sets
 from rulegen.contract.servers import DEVICE
 from rulegen.kube.world import World
+from rulegen.languages.ipset.script import TEMPORARY
 from rulegen.languages.ipset.state import SetValue
 from rulegen.languages.iptables.ruleset import read_rule, target
 from rulegen.languages.ipvs.state import (
@@ -125,6 +127,8 @@ def damage(node: NodeKernel, chance: random.Random) -> None:
             case 2:
                 node.servers[VirtualServerKey(key.frontend)] = VirtualServer("lc", 60)
     filled = [name for name, (_, entries) in node.sets.items() if name.startswith("KUBE-") and entries]
+    if chance.random() < 0.2:
+        node.sets[TEMPORARY] = (SetValue(chance.choice(("hash:ip", "hash:ip,port")), "inet6"), {"fd00::1": ""})
     for name in filled:
         value, entries = node.sets[name]
         match chance.randrange(6):
@@ -136,6 +140,8 @@ def damage(node: NodeKernel, chance: random.Random) -> None:
                 node.sets[name] = (SetValue(value.type, value.family, value.range, frozenset({"comment"})), entries)
             case 3 if chance.random() < 0.3:
                 node.sets[name] = (SetValue("hash:mac"), {})
+            case 4 if value.is_hash:
+                node.sets[name] = (replace(value, maxelem=max(len(entries), 1)), entries)
     for key in sorted(node.addresses):
         if chance.random() < 0.2:
             del node.addresses[key]

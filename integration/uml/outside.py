@@ -122,7 +122,7 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
         item.ihook.pytest_runtest_logreport(report=report)
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
     # What tests before this one built here, and those behind it do not use, nobody else takes down.
-    item.session._setupstate.teardown_exact(nextitem)
+    item.session._setupstate.teardown_exact(nextitem)  # noqa: SLF001 - pytest tells no other way
     return True
 
 

@@ -7,14 +7,17 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from rulegen.errors import ApplyError
 from rulegen.host import conntrack, nfacct, nft_notices, sysctl, variant
 from rulegen.host.apply import perform, steps
 from rulegen.host.facts import interfaces
+from rulegen.host.ipvs import SchedulerError
 from rulegen.host.observe import observe, print_rules
 from rulegen.host.runner import run
 from rulegen.host.variant import VariantChoice
 from rulegen.model.conntrack import Forgetting, Frontend, frontends_of, stale_flows
-from rulegen.net import Protocol
+from rulegen.model.shares import SCHEDULERS
+from rulegen.net import Protocol, is_unicast
 from rulegen.plan.plan import Plan
 from rulegen.road import backend_of, plan_node
 
@@ -22,13 +25,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from rulegen.errors import HostError
+    from rulegen.host.apply import Step
     from rulegen.host.runner import Command, Completed, Runner
     from rulegen.kube.world import ObjectName
     from rulegen.model.conntrack import Flow
     from rulegen.model.facts import HostFacts
     from rulegen.model.ir import Service
     from rulegen.model.options import Options
-    from rulegen.net import Family
+    from rulegen.net import Address, Family
     from rulegen.road import Compiled
     from rulegen.road.services import Update
 
@@ -76,6 +80,7 @@ class KernelWriter:
         commits: How many commits of rules we have made.
         has_objects: Whether the mode keeps sets and virtual servers.
         has_own: Whether rules name the node's own addresses.
+        has_fewer_schedulers: Whether a write has shown since the last look that IPVS has not all that were known.
         on_forgotten: Is told of each look at connections: how long it took, and how many were forgotten.
     """
 
@@ -87,6 +92,7 @@ class KernelWriter:
     commits: int = 0
     has_objects: bool = False
     has_own: bool = False
+    has_fewer_schedulers: bool = False
     on_forgotten: Callable[[float, int], None] = lambda _seconds, _count: None
 
     @classmethod
@@ -140,16 +146,22 @@ class KernelWriter:
         return plan_node(compiled, observed, facts, (), self.forgetting)
 
     def moved(self) -> bool:
-        """Look whether the node's own addresses have changed, and go on with those that it has now.
+        """Look whether the node's own addresses or schedulers have changed, and go on with those that it has now.
 
         Raises:
             HostError: They cannot be read.
         """
         if not self.has_own:
             return False
-        before = [set(self.facts.addresses(family)) for family in self.facts.families]
-        self.facts = replace(self.facts, interfaces=interfaces())
-        return before != [set(self.facts.addresses(family)) for family in self.facts.families]
+        before = self._addresses()
+        self.facts = replace(self.facts, interfaces=interfaces(), former=self.facts.former | before)
+        had, self.has_fewer_schedulers = self.has_fewer_schedulers, False
+        return had or before != self._addresses()
+
+    def _addresses(self) -> frozenset[Address]:
+        """Return the node's addresses that make a difference: link-local ones come and go with every pod."""
+        families = self.facts.families
+        return frozenset(one for family in families for one in self.facts.addresses(family) if is_unicast(one))
 
     def is_untouched(self, mark: Mark) -> bool:
         """Whether nobody but us has written rules since a moment.
@@ -175,8 +187,23 @@ class KernelWriter:
             ApplyError: A write failed; says what was written.
         """
         work = steps(plan, self._run, self.choice.variant, wait_s=LOCK_WAIT_S, on_refused=self._refuse)
-        perform(work)
+        self._perform(work)
         return len(work)
+
+    def _perform(self, work: tuple[Step, ...]) -> None:
+        """Do the writes; a scheduler that cannot be is known from then on, lest one Service stop all others.
+
+        Raises:
+            ApplyError: A write failed.
+        """
+        try:
+            perform(work)
+        except ApplyError as error:
+            if isinstance(error.__cause__, SchedulerError):
+                known = SCHEDULERS if self.facts.schedulers is None else self.facts.schedulers
+                fewer = frozenset(known) - {error.__cause__.scheduler}
+                self.facts, self.has_fewer_schedulers = replace(self.facts, schedulers=fewer), True
+            raise
 
     def _refuse(self, name: str, error: HostError) -> None:
         """Go on without a parameter, as in a container, whose parameters are read-only: the rules matter more."""
@@ -193,7 +220,7 @@ class KernelWriter:
             HostError: A write failed: what is in the kernel must be read anew.
         """
         work = steps(update.plan, self._run, self.choice.variant, wait_s=LOCK_WAIT_S)
-        perform(work)
+        self._perform(work)
         calls = len(work)
         touched = [name for name, service in update.services.items() if _has_udp(service) or _has_udp(before.get(name))]
         return calls + self._forget([before.get(name) for name in touched], [update.services[name] for name in touched])

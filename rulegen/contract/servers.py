@@ -48,7 +48,7 @@ def found(
         entries: Our sets and their entries, as the kernel has them.
         bound: What is bound to kube-ipvs0, and what is to be.
         wanted: Keys of what we want: that is ours wherever it stands.
-        node_addresses: Addresses of this node, those on kube-ipvs0 apart.
+        node_addresses: Addresses that this node has or has had, those on kube-ipvs0 apart.
         excluded: Where nothing is ours that is not wanted.
     """
     addresses = {key.address for key in bound}

@@ -82,6 +82,21 @@ _ADDED: Final = {Verb.ADD_SERVICE: Verb.EDIT_SERVICE, Verb.ADD_DESTINATION: Verb
 _DELETED: Final = {Verb.DELETE_SERVICE, Verb.DELETE_DESTINATION}
 
 
+class SchedulerError(HostError):
+    """The kernel has no such scheduler.
+
+    Attributes:
+        scheduler: Which.
+    """
+
+    def __init__(self, scheduler: str) -> None:
+        self.scheduler = scheduler
+        super().__init__(
+            f"IPVS has no scheduler {scheduler!r}: the kernel has no such scheduler",
+            hint=f"load the module {_MODULE}_{scheduler}, or choose another",
+        )
+
+
 def is_loaded() -> bool:
     """Return whether the kernel has IPVS now; where it has not, there are no virtual servers. Loads nothing.
 
@@ -193,7 +208,8 @@ def load(run: Runner, names: Iterable[str] = ()) -> None:
         names: The schedulers.
 
     Raises:
-        HostError: It cannot have IPVS, or one of the schedulers.
+        SchedulerError: It cannot have one of the schedulers.
+        HostError: It cannot have IPVS, or nothing can be tried.
     """
     if not is_loaded():
         try:
@@ -252,10 +268,12 @@ def _probe(name: str) -> None:
             (number,) = link.send([Command(Verb.EDIT_SERVICE, PROBED, VirtualServer(name))])
             if number == 0:
                 return
+        if number == errno.ENOENT:
+            raise SchedulerError(name)
         if number:
             raise HostError(
-                f"IPVS has no scheduler {name!r}: {_reason(Command(Verb.ADD_SERVICE, PROBED), number)}",
-                hint=privilege_hint(os.strerror(number)) or f"load the module {_MODULE}_{name}, or choose another",
+                f"IPVS cannot try the scheduler {name!r}: {os.strerror(number)}",
+                hint=privilege_hint(os.strerror(number)),
             )
         link.send([Command(Verb.DELETE_SERVICE, PROBED)])
 

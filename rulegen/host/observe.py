@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rulegen.contract import servers, sets
 from rulegen.errors import HostError
 from rulegen.host import ipset, iptables, ipvs, links
+from rulegen.languages.ipset.script import TEMPORARY
 from rulegen.languages.iptables.ruleset import read
 from rulegen.net import Family
 from rulegen.road import Observed
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from rulegen.languages.ipset.state import Objects
     from rulegen.model.conntrack import Flow
 
-_OUR_SETS = frozenset(name for family in Family for name in sets.names(family))
+_OUR_SETS = frozenset({TEMPORARY, *(name for family in Family for name in sets.names(family))})
 
 
 def print_rules(run: Runner, variant: Variant, families: Iterable[Family]) -> dict[Family, str]:

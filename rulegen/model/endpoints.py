@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rulegen.model.ir import Endpoint
-from rulegen.net import Address, Family, family_of, parse_address
+from rulegen.net import Address, Family, family_of, is_unicast, parse_address
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from rulegen.kube.objects import EndpointSlice, SliceEndpoint
 
@@ -60,12 +60,23 @@ PortKey = tuple[Family, str, str]
 
 
 def candidates(
-    slices: Iterable[EndpointSlice], node: str, warn: Callable[[str], None], weigh: Weigh | None = None
+    slices: Iterable[EndpointSlice],
+    node: str,
+    warn: Callable[[str], None],
+    weigh: Weigh | None = None,
+    refused: Collection[Address] = (),
 ) -> dict[PortKey, list[Candidate]]:
     """Return the candidates of every port that the slices tell of, sorted by text, each address and port once.
 
     Where slices disagree about one address and port, one that is not terminating wins over one that is (pod addresses
     are reused), then a ready one over one that is not; kube-proxy leaves that last choice to chance.
+
+    Args:
+        slices: The slices.
+        node: This node.
+        warn: Told of endpoints that are skipped.
+        weigh: How endpoints are weighed; None where all are alike.
+        refused: Addresses that this node's kernel would refuse to send to.
     """
     found: dict[PortKey, dict[str, Candidate]] = {}
     for slice_ in slices:
@@ -74,7 +85,7 @@ def candidates(
         if family is None or not ports:
             continue
         for told in slice_.endpoints:
-            address = _address(told, family, slice_, warn)
+            address = _address(told, family, slice_, warn, refused)
             if address is None:
                 continue
             weight = weigh(told) if weigh is not None else 1
@@ -143,7 +154,13 @@ def _candidate(told: SliceEndpoint, endpoint: Endpoint, node: str) -> Candidate:
     )
 
 
-def _address(told: SliceEndpoint, family: Family, slice_: EndpointSlice, warn: Callable[[str], None]) -> Address | None:
+def _address(
+    told: SliceEndpoint,
+    family: Family,
+    slice_: EndpointSlice,
+    warn: Callable[[str], None],
+    refused: Collection[Address],
+) -> Address | None:
     """Return the address that counts, the first; None, and a warning where there is one to give, for none."""
     if not told.addresses:
         return None
@@ -156,6 +173,12 @@ def _address(told: SliceEndpoint, family: Family, slice_: EndpointSlice, warn: C
         warn(
             f"EndpointSlice {slice_.metadata.namespace}/{slice_.metadata.name}: {address} is not {family};"
             " the endpoint is skipped"
+        )
+        return None
+    if address in refused or not is_unicast(address):
+        warn(
+            f"EndpointSlice {slice_.metadata.namespace}/{slice_.metadata.name}: {address} is no address that a host can"
+            " have; the endpoint is skipped"
         )
         return None
     return address

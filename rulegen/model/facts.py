@@ -37,6 +37,8 @@ class HostFacts:
         ipv6: Whether the kernel speaks IPv6.
         kernel: Its release, as `6.1.0-18-amd64`; empty where nobody looked.
         schedulers: Those that IPVS has or could load; None where nobody looked.
+        former: Addresses that the node has had since it is looked at, and may have no more: what stands there is ours
+            as it was.
     """
 
     hostname: str = ""
@@ -47,6 +49,7 @@ class HostFacts:
     ipv6: bool = True
     kernel: str = ""
     schedulers: frozenset[str] | None = None
+    former: frozenset[Address] = frozenset()
 
     @property
     def families(self) -> tuple[Family, ...]:

@@ -213,7 +213,8 @@ class Node:
             window would reach a client behind the NAT and kill its connection).
         random_fully: Whether masquerading picks source ports at random, which avoids races between CPUs.
         addresses: All addresses of this node, those of Services apart.
-        listening: Those that node ports are reached on, one by one; loopback and link-local ones are not among them.
+        listening: Those that node ports are reached on, one by one; loopback ones are not among them, and link-local
+            ones of IPv6 only where the configuration names them.
         ipvs: What holds in ipvs mode only.
     """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from ipaddress import IPv4Network
 from typing import TYPE_CHECKING
 
 from rulegen.model.endpoints import Place
@@ -21,6 +22,7 @@ ZONE_LABEL = "topology.kubernetes.io/zone"
 ROUTE_LOCALNET = "net.ipv4.conf.all.route_localnet"
 _KERNEL = re.compile(r"(\d+)\.(\d+)")
 _REUSE_SINCE, _REUSE_UNTIL = (4, 1), (5, 9)
+_FIRST_IS_UNICAST_SINCE = (5, 14)
 BE_LIBERAL = "net.netfilter.nf_conntrack_tcp_be_liberal"
 
 
@@ -33,12 +35,16 @@ class Site:
         addresses: The node's primary address of each family; loopback where nobody knows one.
         external_ips: Whether spec.externalIPs is honoured.
         schedulers: Those that IPVS can use here; None where nobody knows.
+        scheduler: How IPVS spreads connections where a Service says nothing; empty where it spreads none.
+        broadcasts: Addresses of this node's networks that mean all of them: IPVS refuses to send there.
     """
 
     place: Place
     addresses: Mapping[Family, Address]
     external_ips: bool
     schedulers: frozenset[str] | None = None
+    scheduler: str = ""
+    broadcasts: frozenset[Address] = frozenset()
 
 
 def resolve_site(node: objects.Node | None, name: str, options: Options, facts: HostFacts | None = None) -> Site:
@@ -50,7 +56,14 @@ def resolve_site(node: objects.Node | None, name: str, options: Options, facts: 
     loopback = {Family.IPV4: parse_address("127.0.0.1"), Family.IPV6: parse_address("::1")}
     addresses = {family: told[family] or loopback[family] for family in Family}
     schedulers = facts.schedulers if facts is not None else None
-    return Site(place=Place(name, zone), addresses=addresses, external_ips=options.external_ips, schedulers=schedulers)
+    return Site(
+        place=Place(name, zone),
+        addresses=addresses,
+        external_ips=options.external_ips,
+        schedulers=schedulers,
+        scheduler=options.ipvs_scheduler if options.mode == "ipvs" else "",
+        broadcasts=_broadcasts(facts) if facts is not None and options.mode == "ipvs" else frozenset(),
+    )
 
 
 def resolve_node(
@@ -78,7 +91,7 @@ def resolve_node(
         drop_invalid=not options.conntrack_be_liberal and facts.sysctls.get(BE_LIBERAL, "0") == "0",
         random_fully=facts.random_fully,
         addresses=frozenset(own),
-        listening=tuple(a for a in (own if told is None else told) if not (a.is_loopback or a.is_link_local)),
+        listening=tuple(a for a in (own if told is None else told) if not _is_passed_over(a, chosen=told)),
         ipvs=IpvsOptions(
             scheduler=options.ipvs_scheduler,
             excluded=tuple(n for n in options.ipvs_excluded if family_of(n) is family),
@@ -112,6 +125,20 @@ def _ipvs_sysctls(options: Options, facts: HostFacts) -> dict[str, str]:
     if options.ipvs_strict_arp:
         wanted |= {"net.ipv4.conf.all.arp_ignore": "1", "net.ipv4.conf.all.arp_announce": "2"}
     return wanted
+
+
+def _broadcasts(facts: HostFacts) -> frozenset[Address]:
+    """Return what broadcasts in the node's networks are sent to; before 5.14 their first address was one, too."""
+    version = _KERNEL.match(facts.kernel)
+    is_old = version is not None and (int(version[1]), int(version[2])) < _FIRST_IS_UNICAST_SINCE
+    networks = [
+        IPv4Network((address, length), strict=False)
+        for interface in facts.interfaces
+        for address, length in interface.addresses
+        if address.version == 4 and length < 31
+    ]
+    first = (network.network_address for network in networks) if is_old else ()
+    return frozenset((*(network.broadcast_address for network in networks), *first))
 
 
 def _node_address(node: objects.Node | None, family: Family) -> Address | None:
@@ -168,6 +195,11 @@ def _node_port_addresses(
         for address in facts.addresses(family)
         if any(address in network for network in networks) and (listens_on_loopback or not address.is_loopback)
     )
+
+
+def _is_passed_over(address: Address, *, chosen: tuple[Address, ...] | None) -> bool:
+    """Whether IPVS serves no node port on an address: loopback ones, and link-local ones of IPv6 unless chosen."""
+    return address.is_loopback or (address.version == 6 and address.is_link_local and chosen is None)
 
 
 def _localhost_node_ports(family: Family, options: Options, networks: tuple[Network, ...]) -> bool:

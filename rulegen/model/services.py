@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from rulegen.model.endpoints import Pools, candidates, pools
 from rulegen.model.ir import Delivery, Policy, Service, ServicePort
-from rulegen.model.shares import scheduler, weights
-from rulegen.net import Address, Family, Network, Protocol, family_of, parse_address, parse_network
+from rulegen.model.shares import scheduler, tell_weightless, weights
+from rulegen.net import Address, Family, Network, Protocol, family_of, is_unicast, parse_address, parse_network
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -44,7 +44,7 @@ def resolve_service(
     if is_served(told.service):
         slices = [s for s in told.slices if HEADLESS_LABEL not in s.metadata.labels]
         weigh = weights(told.service, f"Service {name}", warn)
-        known = candidates(slices, site.place.node, warn, weigh)
+        known = candidates(slices, site.place.node, warn, weigh, site.broadcasts)
         for family in families:
             cluster_ip = _cluster_ip(told.service.spec, family)
             if cluster_ip is None:
@@ -85,6 +85,8 @@ class _Shared:
         self._internal_local = spec.internal_traffic_policy == "Local"
         self._affinity_s = _affinity(spec)
         self._scheduler = scheduler(service, site.schedulers, where, warn)
+        if site.scheduler:
+            tell_weightless(service, self._scheduler or site.scheduler, where, warn)
         needs_health_check = spec.type == "LoadBalancer" and self._external_local
         self._health_check_node_port = spec.health_check_node_port if needs_health_check else 0
 
@@ -166,7 +168,9 @@ def _addresses(texts: Iterable[str], family: Family, where: str, warn: Callable[
         except ValueError as error:
             warn(f"{where}: {error}; the entry is skipped")
             continue
-        if family_of(address) is family:
+        if not is_unicast(address):
+            warn(f"{where}: {address} is no address that a host can have; the entry is skipped")
+        elif family_of(address) is family:
             found.append(address)
     return tuple(found)
 

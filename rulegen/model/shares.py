@@ -28,6 +28,8 @@ WEIGHT_MAX = 65535
 SCHEDULERS = ("rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "mh", "sed", "nq", "fo", "ovf", "twos")
 """Those that kernels come with."""
 
+_WEIGHTLESS = {"rr": "wrr", "lc": "wlc", "dh": "sh"}
+"""Schedulers that look at no weight, each with its like that does. Source: ipvsadm(8)."""
 _MOST = 1000
 _NODE = "node:"
 _ZONE_LABEL = "topology.kubernetes.io/zone"
@@ -80,6 +82,14 @@ def scheduler(service: Service, known: Collection[str] | None, where: str, warn:
         f" (expected one of {expected}); the node's own is used"
     )
     return ""
+
+
+def tell_weightless(service: Service, scheduler: str, where: str, warn: Callable[[str], None]) -> None:
+    """Warn where a Service asks for weights that its scheduler does not look at; an empty one is not that of IPVS."""
+    if scheduler in _WEIGHTLESS and service.metadata.annotations.get(WEIGHTS):
+        path = f'metadata.annotations["{WEIGHTS}"]'
+        other = _WEIGHTLESS[scheduler]
+        warn(f'{where}: {path}: the scheduler {scheduler} looks at no weight; one that does is {SCHEDULER}: "{other}"')
 
 
 def _read(text: str, pods: dict[str, int], nodes: list[tuple[str, str, int]]) -> Iterator[Fault]:

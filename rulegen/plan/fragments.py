@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rulegen.diff import Change
-from rulegen.languages.ipset.state import EntryKey
+from rulegen.languages.ipset.state import EntryKey, SetKey
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -72,8 +72,14 @@ class Union:
         return Union(wants, defaultdict(int, self._sizes))
 
     def objects(self, language: str) -> Objects:
-        """Return all objects of a language."""
-        return {key: wants[0][1] for key, wants in self._wants[language].items()}
+        """Return all objects of a language, sets with room for their entries."""
+        objects = {key: wants[0][1] for key, wants in self._wants[language].items()}
+        if language == IPSET:
+            for name, size in self._sizes.items():
+                key = SetKey(name)
+                if key in objects:
+                    objects[key] = objects[key].with_room(size)
+        return objects
 
     def owners(self, language: str) -> dict[Any, str]:
         """Return of each object who wants it; the first of several."""

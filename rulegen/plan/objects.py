@@ -94,7 +94,7 @@ def _drift(change: Change[Any, Any], seen: Seen) -> Drift | None:
     if isinstance(key, SetKey):
         if before is None:
             return Drift.MISSING if any(isinstance(other, SetKey) for other in seen.observed) else None
-        return Drift.FOREIGN if after is not None else None
+        return Drift.FOREIGN if after is not None and before != after else None
     if isinstance(before, EntryValue) and isinstance(after, EntryValue):
         return Drift.FOREIGN
     if isinstance(before, RealServer):

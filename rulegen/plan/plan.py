@@ -7,10 +7,11 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from rulegen.diff import Change, diff
+from rulegen.languages.ipset.state import cramped
 from rulegen.languages.iptables.state import ChainKey, Objects, Wanted, found, referred_by_others
 from rulegen.languages.ipvs.script import draining, gracefully
 from rulegen.plan import iptables, objects
-from rulegen.plan.fragments import IPVS
+from rulegen.plan.fragments import IPSET, IPVS
 from rulegen.plan.items import Action, Item, Line
 
 if TYPE_CHECKING:
@@ -156,6 +157,8 @@ def plan_objects(
     for language, there in observed.items():
         wanted = desired.get(language, {})
         found_ = diff(there, wanted)
+        if language == IPSET:
+            found_ = tuple(sorted((*cramped(there, wanted), *found_), key=lambda change: change.key))
         if language == IPVS:
             found_ = tuple(gracefully(found_))
             changed = {change.key for change in found_}

@@ -14,7 +14,7 @@ from rulegen.contract import chains, servers, sets
 from rulegen.diff import Change, diff
 from rulegen.errors import ConfigError
 from rulegen.languages.ipset import state as ipset
-from rulegen.languages.ipset.script import replaced
+from rulegen.languages.ipset.script import TEMPORARY, replaced
 from rulegen.languages.iptables.state import BlockKey, ChainKey, wanted
 from rulegen.languages.ipvs.state import Timeouts, VirtualServerKey
 from rulegen.model.conntrack import Forgetting, Frontend, stale_flows
@@ -142,7 +142,7 @@ def plan_node(
     for family, ruleset in observed.rulesets.items():
         node, union = model.nodes[family], compiled.unions[family]
         layout = compiled.backend.layout(node, ruleset)
-        there = _there(observed, family, union, set(facts.addresses(family)), node.ipvs.excluded)
+        there = _there(observed, family, union, {*facts.addresses(family), *facts.former}, node.ipvs.excluded)
         objects[family] = plan_objects(
             family,
             there,
@@ -241,7 +241,10 @@ def _there(
         bound = {key: value for key, value in told.items() if key.family is family and key.device == servers.DEVICE}
         there[LINKS] = bound
     if observed.sets is not None:
-        there[IPSET] = entries = ipset.found(observed.sets, sets.names(family))
+        names = sets.names(family)
+        if family is next(iter(observed.rulesets)):  # it is neither's, and must be gone before the first is written
+            names += (TEMPORARY,)
+        there[IPSET] = entries = ipset.found(observed.sets, names)
     if observed.servers is not None:
         there[IPVS] = servers.found(
             observed.servers,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from rulegen.kube import objects as k
@@ -15,6 +17,7 @@ from rulegen.model.ir import Semantics
 from rulegen.model.options import DetectLocalMode, Options
 from rulegen.model.resolve import resolve
 from rulegen.net import Family, parse_address, parse_network
+from rulegen.plan.fragments import LANGUAGES
 from rulegen.road import Compiled, Observed, compile_model, plan_node
 from rulegen.road.order import Parameter, Restore, tasks
 from tests.nodekernel import NodeKernel
@@ -138,3 +141,51 @@ def test_timeouts_that_are_not_asked_for_stay():
     assert plan.timeouts.after == (700, 120, 200)
     again = Observed(rulesets={}, timeouts=Timeouts(700, 120, 200))
     assert plan_node(wants, again, FACTS).timeouts is None
+
+
+@pytest.mark.parametrize("mode", ["ipvs", "iptables"])
+@pytest.mark.parametrize(
+    ("address", "external"),
+    [
+        ("239.1.1.1", "239.2.2.2"),
+        ("255.255.255.255", "255.255.255.255"),
+        ("0.0.0.0", "0.1.2.3"),
+        ("0.0.0.0", "ff05::1"),
+    ],
+)
+def test_addresses_that_no_host_can_have_harm_nothing_but_themselves(mode, address, external):
+    """The kernel refuses them, and behind a refused write nothing is written."""
+    good, told = whole(mode), whole(mode, address, external)
+    assert {f: good.rules(f) for f in Family} == {f: told.rules(f) for f in Family}
+    assert [good.objects(language) for language in LANGUAGES] == [told.objects(language) for language in LANGUAGES]
+    assert sum("no address that a host can have" in warning for warning in told.model.warnings) == 2
+
+
+def test_ipvs_sends_to_no_broadcast_address_of_the_nodes_own_networks():
+    assert whole("ipvs", "192.168.50.255").objects("ipvs") == whole("ipvs").objects("ipvs")
+    assert any("192.168.50.255" in warning for warning in whole("ipvs", "192.168.50.255").model.warnings)
+    first = "192.168.50.0"
+    assert whole("ipvs", first, kernel="5.10.0").objects("ipvs") == whole("ipvs").objects("ipvs")
+    assert whole("ipvs", first, kernel="6.1.0").objects("ipvs") != whole("ipvs").objects("ipvs")
+
+
+def whole(mode: str, address: str = "", external: str = "", kernel: str = "") -> Compiled:
+    """Return what a Service with an external IP comes to, which has another endpoint and external IP besides."""
+    service = k.Service(
+        metadata=k.ObjectMeta(name="web", namespace="demo"),
+        spec=k.ServiceSpec(
+            cluster_ip=CLUSTER_IP,
+            ports=(k.ServicePort(port=80),),
+            external_ips=("203.0.113.7", *([external] if external else [])),
+        ),
+    )
+    addresses = ("10.244.2.1", *([address] if address else []))
+    told = k.EndpointSlice(
+        metadata=k.ObjectMeta(name="web-1", namespace="demo", labels={"kubernetes.io/service-name": "web"}),
+        address_type="IPv4",
+        endpoints=tuple(k.SliceEndpoint(addresses=(one,), node_name="node1") for one in addresses),
+        ports=(k.SlicePort(name="", port=8080),),
+    )
+    world = World(services={ObjectName("demo", "web"): ServiceInput(service=service, slices=(told,))})
+    facts = replace(FACTS, ipv6=True, kernel=kernel)
+    return compile_model(resolve(world, Options(mode=mode, **OPTIONS), facts), mode, counts=False)

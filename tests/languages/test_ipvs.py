@@ -187,6 +187,25 @@ def test_a_set_whose_entries_bear_more_is_filled_aside_and_swapped():
     ]
 
 
+def many(count: int, room: int = ipset.MAXELEM) -> ipset.Objects:
+    objects: ipset.Objects = {ipset.SetKey("MANY"): ipset.SetValue("hash:ip", "inet", maxelem=room)}
+    return objects | {ipset.EntryKey("MANY", str(IPv4Address(number))): ipset.PLAIN for number in range(count)}
+
+
+def test_a_set_without_room_for_what_comes_gets_more_of_it():
+    assert list(ipset.cramped(many(4, 4), many(4))) == []
+    (change,) = ipset.cramped(many(4, 4), {**many(1), ipset.EntryKey("MANY", "10.0.0.1"): ipset.PLAIN})
+    told = set_script([change], {**many(1), ipset.EntryKey("MANY", "10.0.0.1"): ipset.PLAIN})
+    assert told.grow.splitlines()[0] == f"create {TEMPORARY} hash:ip family inet maxelem 65536"
+    assert told.grow.splitlines()[-2:] == [f"swap {TEMPORARY} MANY", f"destroy {TEMPORARY}"]
+
+
+@pytest.mark.parametrize(("count", "room"), [(1, 65536), (65536, 65536), (65537, 131072), (300_000, 524_288)])
+def test_sets_are_as_kube_proxy_has_them_for_as_long_as_that_is_enough(count, room):
+    assert ipset.SetValue("hash:ip", "inet").with_room(count).maxelem == room
+    assert ipset.SetValue("bitmap:port", range="0-65535").with_room(count).options == "bitmap:port range 0-65535"
+
+
 def test_a_set_of_another_type_is_made_anew():
     spoilt = {**SETS, ipset.SetKey("GUARD"): ipset.SetValue("hash:ip", "inet")}
     told = set_script(diff(spoilt, SETS), SETS, ORDER)
@@ -216,6 +235,11 @@ def test_addresses_are_read_whatever_the_state_of_the_device():
     told_commands = link_script(diff({keys[0]: links.BOUND}, {keys[1]: links.BOUND}))
     assert [str(command) for command in told_commands.bind] == ["addr add fd00::1/128 dev kube-ipvs0"]
     assert [str(command) for command in told_commands.unbind] == ["addr del 10.96.0.1/32 dev kube-ipvs0"]
+
+
+def test_of_link_local_addresses_only_those_of_ipv6_are_the_kernels_own():
+    told = links.read("kube-ipvs0 DOWN 169.254.9.9/32 fe80::1/64 fd00::1/128\n", "dump")
+    assert [str(key) for key in told.addresses] == ["169.254.9.9/32", "fd00::1/128"]
 
 
 def test_what_is_no_address_is_refused():

@@ -64,6 +64,22 @@ def test_where_node_ports_listen(told, ipv4, ipv6, on_localhost):
     assert resolved(Family.IPV6, nodePortAddresses=told).localhost_node_ports is False
 
 
+@pytest.mark.parametrize(
+    ("told", "ipv4", "ipv6"),
+    [
+        ([], ["192.168.50.10", "169.254.20.10"], ["fd00:50::10"]),
+        (["169.254.0.0/16"], ["169.254.20.10"], ["fd00:50::10"]),
+        (["fe80::/10", "127.0.0.0/8"], [], ["fe80::1"]),
+    ],
+)
+def test_ipvs_listens_on_link_local_addresses_of_ipv4_and_on_those_of_ipv6_that_are_chosen(told, ipv4, ipv6):
+    addresses = (("192.168.50.10", 24), ("fd00:50::10", 64), ("169.254.20.10", 32), ("fe80::1", 64), ("127.0.0.1", 8))
+    facts = HostFacts(interfaces=(Interface("eth0", tuple((parse_address(a), n) for a, n in addresses)),))
+    for family, expected in ((Family.IPV4, ipv4), (Family.IPV6, ipv6)):
+        found = resolved(family, facts, nodePortAddresses=told).listening
+        assert [str(address) for address in found] == expected
+
+
 def test_localhost_node_ports_can_be_off_and_need_a_kernel_parameter_if_on():
     on, off = resolved(), resolved(iptables={"localhostNodePorts": False})
     assert resolve_sysctls([on], options(), HostFacts()) == {"net.ipv4.conf.all.route_localnet": "1"}

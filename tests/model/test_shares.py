@@ -138,3 +138,18 @@ def test_a_scheduler_that_is_not_offered_is_told_and_the_nodes_own_is_used(facts
     assert schedulers(facts, **{SCHEDULER: name}) == [("rr", 0)]
     model = resolve(world(**{SCHEDULER: name}), Options(mode="ipvs", node_name="node1"), facts, [Family.IPV4])
     assert any(SCHEDULER in warning and name in warning for warning in model.warnings)
+
+
+@pytest.mark.parametrize(
+    ("mode", "annotations", "is_told"),
+    [
+        ("ipvs", {WEIGHTS: '{"pod-a": 3}'}, True),
+        ("ipvs", {WEIGHTS: '{"pod-a": 3}', SCHEDULER: "lc"}, True),
+        ("ipvs", {WEIGHTS: '{"pod-a": 3}', SCHEDULER: "wrr"}, False),
+        ("ipvs", {}, False),
+        ("iptables", {WEIGHTS: '{"pod-a": 3}'}, False),
+    ],
+)
+def test_weights_that_a_scheduler_does_not_look_at_are_told(mode, annotations, is_told):
+    warnings = compiled(mode, **annotations).model.warnings
+    assert any("looks at no weight" in warning for warning in warnings) is is_told

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from rulegen.languages.ipset.state import Key, Value
 
 TEMPORARY = "KUBE-RULEGEN-TMP"
-"""The set that is filled in place of one whose entries bear what ours do not, and then swapped with it."""
+"""The set that is filled in place of one whose entries bear what ours do not, and then swapped with it.
+
+One that was left behind, by a write that was killed, goes before all else: it may be of another type, or filled.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +140,12 @@ class _Work:
         gone = [name for name in reversed(self._sorted(self.removed)) if name not in self.destroyed]
         first = [name for name in gone if name in self.order.late]
         rest = [name for name in gone if name not in self.order.late]
-        grow = [*self.created, *_lines(self.removed, first), *_lines(self.added, early)]
-        shrink = [*_lines(self.removed, rest), *(f"destroy {name}" for name in sorted(self.destroyed))]
+        stale = [f"destroy {name}" for name in self.destroyed if name == TEMPORARY]
+        grow = [*stale, *self.created, *_lines(self.removed, first), *_lines(self.added, early)]
+        shrink = [
+            *_lines(self.removed, rest),
+            *(f"destroy {name}" for name in sorted(self.destroyed) if name != TEMPORARY),
+        ]
         return Script(_text(grow), _text(self.anew), _text(_lines(self.added, late)), _text(shrink))
 
     def _sorted(self, names: Iterable[str]) -> list[str]:

@@ -7,11 +7,12 @@ bits is left out, and an IPv6 address is written as RFC 5952 has it.
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
+from rulegen.diff import Change
 from rulegen.errors import InputError
 from rulegen.net import parse_address
 
@@ -55,7 +56,7 @@ class SetValue:
         family: `inet` or `inet6`; empty for a bitmap, which has none.
         range: What a bitmap has room for; empty for a hash.
         extensions: What else each entry bears (timeout, counters, comment …); we want none.
-        maxelem: How many entries a hash holds. It is no part of equality: with room enough, it means nothing.
+        maxelem: How many entries a hash holds at most. It is no part of equality: with room enough, it means nothing.
     """
 
     type: str
@@ -68,6 +69,16 @@ class SetValue:
     def is_hash(self) -> bool:
         """Whether it is a hash, which grows; a bitmap has room for all from the start."""
         return self.type.startswith("hash:")
+
+    def with_room(self, count: int) -> SetValue:
+        """Return a set that holds so many entries: as it is where it does, else with room for as many again.
+
+        kube-proxy creates its sets anew over what is there, which a kernel refuses where the room differs; so it is as
+        kube-proxy has it for as long as that is enough.
+        """
+        if not self.is_hash or count <= self.maxelem:
+            return self
+        return replace(self, maxelem=1 << count.bit_length())
 
     @property
     def options(self) -> str:
@@ -163,6 +174,15 @@ def found(objects: Mapping[Key, Value], names: Iterable[str]) -> Objects:
     """Return the sets of these names, with their entries; everybody else's are left out."""
     ours = frozenset(names)
     return {key: value for key, value in objects.items() if key.name in ours}
+
+
+def cramped(there: Mapping[Key, Value], wanted: Mapping[Key, Value]) -> Iterator[Change[Key, Value]]:
+    """Yield a change for each set that has no room for what it holds and what it is to hold."""
+    counts = Counter(key.name for key in there.keys() | wanted.keys() if isinstance(key, EntryKey))
+    for key, before in _sets(there):
+        after = wanted.get(key)
+        if isinstance(after, SetValue) and before == after and before.with_room(counts[key.name]) is not before:
+            yield Change(key, before, after.with_room(counts[key.name]))
 
 
 def filled(keys: Iterable[Key]) -> frozenset[str]:

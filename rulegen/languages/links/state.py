@@ -1,6 +1,7 @@
 """Addresses bound to a device as keyed objects, and their print: `ip -br addr` and `ip -batch`. Source: ip-address(8).
 
-Addresses of scope link are the kernel's own doing and left out everywhere.
+Addresses of scope link are the kernel's own doing and left out everywhere. The print does not tell scopes, so there
+it is link-local addresses of IPv6: the kernel makes none of IPv4.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def read(text: str, source: str) -> Links:
                 key = _key(name, word)
             except ValueError:
                 raise InputError(source, f"line {number}: {word[:80]!r} is not an address with its prefix") from None
-            if not key.address.is_link_local:
+            if not (key.address.version == 6 and key.address.is_link_local):
                 addresses[key] = BOUND
     return Links(devices, addresses)
 
