@@ -99,6 +99,17 @@ def test_without_a_tool_it_says_so_and_catches_up_once_it_is_there(node: Node) -
         assert not node.lines("changed by others")
 
 
+def test_without_the_tool_for_connections_rules_are_written_all_the_same(node: Node) -> None:
+    with own_tools(node) as tools:
+        (tools / "conntrack").unlink()
+        with node.running():
+            node.serve(ONE, OTHER)
+            check_caught_up(node)
+            assert node.rules.sends_to(ONE, "pod-b")
+            assert len(node.lines("stale connections are not looked for")) == 1
+            assert not node.lines("not written")
+
+
 def test_stopped_with_a_change_unwritten_it_counts_the_time_that_it_was_stopped(tmp_path: Path) -> None:
     with node_of(tmp_path, period=f"{PERIOD_S:g}s") as node, own_tools(node) as tools, node.running() as process:
         (tools / "iptables-nft-restore").rename(tools / "hidden")

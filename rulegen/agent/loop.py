@@ -333,11 +333,12 @@ class Loop:
                 found = reading.result()
             plan = self.writer.plan(self._rules.compiled(), found)
             self._write(plan, is_first=is_first, changed=touched)
-            self._rules.drain_only(plan)
+            self._rules.take_note(plan)
         except HostError:
             self._rules, self._dirty.services = None, self._dirty.services | changed.services
             raise
         self._tell_warnings(self._rules)
+        self._tell_connections(self.writer.unseen)
         # Since before the reading: what others write while we read or write is looked at once more.
         self._mark = found.mark
         self._must_check = False
@@ -365,11 +366,15 @@ class Loop:
         try:
             self.writer.reconcile(rules.services)
         except HostError as error:
-            if error.message != self._told_connections:
-                self.journal.warning("stale connections are not looked for", error=error.message, hint=error.hint)
-            self._told_connections = error.message
+            self._tell_connections(error)
         else:
-            self._told_connections = ""
+            self._tell_connections(self.writer.unseen)
+
+    def _tell_connections(self, error: HostError | None) -> None:
+        """Tell, once, why stale connections are not forgotten; None where they are."""
+        if error is not None and error.message != self._told_connections:
+            self.journal.warning("stale connections are not looked for", error=error.message, hint=error.hint)
+        self._told_connections = error.message if error is not None else ""
 
     def measure(self) -> None:
         """Count what is only counted for who asks: rules by table, and ports without an endpoint here."""

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from rulegen.errors import ApplyError
+from rulegen.errors import ApplyError, HostError
 from rulegen.host import conntrack, nfacct, nft_notices, sysctl, variant
 from rulegen.host.apply import perform, steps
 from rulegen.host.facts import interfaces
@@ -24,7 +24,6 @@ from rulegen.road import backend_of, plan_node
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from rulegen.errors import HostError
     from rulegen.host.apply import Step
     from rulegen.host.runner import Command, Completed, Runner
     from rulegen.kube.world import ObjectName
@@ -81,6 +80,7 @@ class KernelWriter:
         has_objects: Whether the mode keeps sets and virtual servers.
         has_own: Whether rules name the node's own addresses.
         has_fewer_schedulers: Whether a write has shown since the last look that IPVS has not all that were known.
+        unseen: Why the last look at connections has seen none; None where it has seen all.
         on_forgotten: Is told of each look at connections: how long it took, and how many were forgotten.
     """
 
@@ -93,6 +93,7 @@ class KernelWriter:
     has_objects: bool = False
     has_own: bool = False
     has_fewer_schedulers: bool = False
+    unseen: HostError | None = None
     on_forgotten: Callable[[float, int], None] = lambda _seconds, _count: None
 
     @classmethod
@@ -118,7 +119,7 @@ class KernelWriter:
         texts = self._texts()
         if generation is None:
             digest = _digest(texts)
-        flows = tuple(flow for family in self.facts.families for flow in conntrack.list_flows(self.run, family))
+        flows = tuple(self._flows())
         # Of virtual servers and sets nothing tells.
         return Reading(texts, flows, None if self.has_objects else Mark(generation, commits, digest))
 
@@ -237,12 +238,22 @@ class KernelWriter:
     def _texts(self) -> dict[Family, str]:
         return print_rules(self.run, self.choice.variant, self.facts.families)
 
+    def _flows(self) -> list[Flow]:
+        """Return what conntrack remembers of UDP; nothing where nobody can look, as no rule depends on it."""
+        try:
+            flows = [flow for family in self.facts.families for flow in conntrack.list_flows(self.run, family)]
+        except HostError as error:
+            self.unseen = error
+            return []
+        self.unseen = None
+        return flows
+
     def _forget(self, before: Sequence[Service | None], after: Sequence[Service | None]) -> int:
         """Forget the UDP connections that changed Services leave behind."""
         if not after:
             return 0
         began = time.monotonic()
-        flows = [flow for family in self.facts.families for flow in conntrack.list_flows(self.run, family)]
+        flows = self._flows()
         now = [service for service in after if service is not None]
         gone = _frontends(old for old in before if old is not None) - _frontends(now)
         addresses = {address for family in self.facts.families for address in self.facts.addresses(family)}
@@ -256,7 +267,7 @@ class KernelWriter:
         """Forget the UDP connections that nobody serves, of all Services; return how many calls it took.
 
         Raises:
-            HostError: They cannot be read or forgotten.
+            HostError: They cannot be forgotten.
         """
         if self.forgetting is Forgetting.NONE:
             return 0

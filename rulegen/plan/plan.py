@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from rulegen.diff import Change, diff
 from rulegen.languages.ipset.state import cramped
-from rulegen.languages.iptables.state import ChainKey, Objects, Wanted, found, referred_by_others
+from rulegen.languages.iptables.script import Comments, comments_of
+from rulegen.languages.iptables.state import BlockKey, BlockValue, ChainKey, Objects, Wanted, found, referred_by_others
 from rulegen.languages.ipvs.script import draining, gracefully
 from rulegen.plan import iptables, objects
 from rulegen.plan.fragments import IPSET, IPVS
@@ -37,6 +38,7 @@ class FamilyPlan:
             changes to there, and those from there on. Else None, and `changes` is all.
         switches: Whether another mode has ruled here: then all that answers must be ready before the rules change.
         chains: How many chains of ours there are then that are one owner's alone.
+        printed: Blocks that are wanted and there, but with other comments than ours: as the kernel prints them.
     """
 
     changes: tuple[Change[Key, Value], ...]
@@ -44,6 +46,7 @@ class FamilyPlan:
     bridge: tuple[tuple[Change[Key, Value], ...], tuple[Change[Key, Value], ...]] | None = None
     switches: bool = False
     chains: int = 0
+    printed: Mapping[BlockKey, BlockValue] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +135,21 @@ def plan_family(
             bridge = diff(observed, middle), diff(middle, desired.objects)
     switches = any(isinstance(key, ChainKey) and key.name in layout.others for key in observed)
     chains = sum(isinstance(key, ChainKey) for key in desired.objects)
-    part = FamilyPlan(changes, desired.objects, bridge, switches, chains)
+    part = FamilyPlan(
+        changes, desired.objects, bridge, switches, chains, dict(_otherwise(observed, desired.objects, chains))
+    )
     return part, list(iptables.items(family, changes, observed, desired, layout))
+
+
+def _otherwise(observed: Objects, desired: Objects, chains: int) -> Iterator[tuple[BlockKey, BlockValue]]:
+    """Yield the blocks that are wanted and there, but with other comments than we would write."""
+    has_comments = comments_of(chains) is not Comments.NOWHERE
+    for key, there in observed.items():
+        wants = desired.get(key)
+        if isinstance(key, BlockKey) and isinstance(there, BlockValue) and isinstance(wants, BlockValue):
+            ours = [rule.comment if has_comments else "" for rule in wants.copies[0]]
+            if any([rule.comment for rule in copy] != ours for copy in there.copies):
+                yield key, there
 
 
 def plan_objects(

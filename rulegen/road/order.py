@@ -171,7 +171,7 @@ class _Order:
     def _restores(
         self, family: Family, changes: Iterable[Change[Key, Value]], desired: Objects | None, chains: int
     ) -> Iterator[Task]:
-        comments = not iptables_script.is_large(chains)
+        comments = iptables_script.comments_of(chains)
         for restore in iptables_script.script(
             changes, desired, chains_per_commit=self._chains_per_commit, comments=comments
         ):

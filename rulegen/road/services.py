@@ -5,11 +5,12 @@ The same functions as for the whole, and the same fragments; only what a change 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rulegen.diff import Change
 from rulegen.errors import Warnings
+from rulegen.languages.iptables.state import BlockKey, BlockValue
 from rulegen.languages.ipvs.script import gracefully
 from rulegen.languages.ipvs.state import DRAINING, RealServer, RealServerKey
 from rulegen.model.ir import Model
@@ -88,6 +89,7 @@ class ServiceRules:
         self._fragments: dict[tuple[Family, ObjectName | None], Fragment] = {}
         self._unions: dict[Family, Union] = {}
         self._leaving: dict[RealServerKey, RealServer] = {}
+        self._printed: dict[Family, dict[BlockKey, BlockValue]] = {}
         self._timeouts = options.ipvs_timeouts if options.mode == "ipvs" else (0, 0, 0)
         for family, node in nodes.items():
             union = self._unions[family] = Union()
@@ -156,7 +158,8 @@ class ServiceRules:
     ) -> tuple[FamilyPlan, ObjectPlan, Fragment | None]:
         """Return what fragments in place of others come to, and the node's own fragment where it changes with them."""
         union = self._unions[family]
-        rules = [c for before, after in pairs for c in step(_rules(before), _rules(after))]
+        printed = self._printed.get(family, {})
+        rules = [_as_printed(c, printed) for before, after in pairs for c in step(_rules(before), _rules(after))]
         changes = union.changes(pairs)
         if IPVS in changes:
             known = (self._with_leaving(change) for change in changes[IPVS])
@@ -180,8 +183,13 @@ class ServiceRules:
             return Change(change.key, self._leaving[change.key], change.after)
         return change
 
-    def drain_only(self, plan: Plan) -> None:
-        """Keep in mind which real servers are on their way out: those that a plan of the whole tells, no others."""
+    def take_note(self, plan: Plan) -> None:
+        """Keep in mind what a plan of the whole tells of the kernel, and nothing that was kept before.
+
+        Which real servers are on their way out; and which rules have comments of others, as those of kube-proxy do: a
+        rule is taken out by its whole text.
+        """
+        self._printed = {family: dict(part.printed) for family, part in plan.iptables.items()}
         self._leaving = {key: RealServer(DRAINING) for key in plan.draining}
         self._drain_of(plan)
 
@@ -212,6 +220,10 @@ class ServiceRules:
             if fragment is not None:
                 self._fragments[key] = fragment
                 self._chains[key[0]] += len(fragment.rules.exact)
+        for family, changes in update.changes.items():
+            for change in changes:
+                if isinstance(change.key, BlockKey) and change.after is None:
+                    self._printed.get(family, {}).pop(change.key, None)
         self._unwritten -= update.services.keys()
         for name, service in update.services.items():
             if service is None:
@@ -248,6 +260,15 @@ class ServiceRules:
     def before(self, name: ObjectName) -> Service | None:
         """Return a Service as it is in the kernel."""
         return self._services.get(name)
+
+
+def _as_printed(change: Change[Key, Value], printed: Mapping[BlockKey, BlockValue]) -> Change[Key, Value]:
+    """Return a change, told how the kernel prints the rules that go."""
+    key, before, _ = change
+    if not isinstance(key, BlockKey) or not isinstance(before, BlockValue) or key not in printed:
+        return change
+    copies = (*printed[key].copies, *before.copies)[: len(before.copies)]
+    return Change(key, replace(before, copies=copies), change.after)
 
 
 def _rules(fragment: Fragment | None) -> iptables.Fragment | None:

@@ -107,6 +107,7 @@ class MemoryWriter:
     refused: dict[str, str] = field(default_factory=dict)
     commits: int = 0
     known: int = 0
+    unseen: HostError | None = None
     choice: VariantChoice = field(default_factory=lambda: VariantChoice(Variant.NFT, "for a test"))
 
     def read(self) -> Reading:

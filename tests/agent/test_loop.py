@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from itertools import pairwise
 
@@ -82,6 +83,24 @@ class TestBeginning:
         assert stage.state.is_alive
         assert len(stage.ready) == 1
         assert stage.log == []
+
+    @pytest.mark.parametrize("comment", ["", '-m comment --comment "by another proxy" '])
+    def test_rules_that_another_proxy_has_written_are_taken_over_and_go_with_their_service(self, comment):
+        before = Stage()
+        before.at(0, *WEB)
+        before.run()
+        for kernel in before.writer.kernels.values():
+            for chains in kernel.tables.values():
+                for rules in chains.values():
+                    rules[:] = [re.sub(r'-m comment --comment ("[^"]*"|\S+) ', comment, rule) for rule in rules]
+        stage = Stage(kernels=before.writer.kernels)
+        stage.at(0, *WEB)
+        stage.at(1, Gone(k.Service, ObjectName("demo", "web")))
+        stage.run(20)
+        assert len(stage.written) == 1
+        assert stage.log == []
+        assert stage.destinations() == []
+        assert stage.is_right()
 
     def test_once_ends_when_all_is_written_however_often_that_fails(self):
         stage = Stage(once=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rulegen.diff import diff
 from rulegen.languages.iptables.rules import Rule
 from rulegen.languages.iptables.ruleset import ChainName
-from rulegen.languages.iptables.script import script
+from rulegen.languages.iptables.script import Comments, script
 from rulegen.languages.iptables.state import Block, BlockKey, ChainKey, ChainValue, Fragment, Kind, Place, wanted
 from rulegen.net import Family
 
@@ -102,8 +102,21 @@ def test_without_comments_only_the_dispatch_tells_whose_a_chain_is():
         blocks=(Block(SERVICES, (Rule("-d 10.0.0.1/32 -j KUBE-SVC-0001", "shop/s1 cluster IP"),)),),
     )
     for cut in (None, 1):
-        commits = lines([], [BASE, said], comments=False, chains_per_commit=cut)
+        commits = lines([], [BASE, said], comments=Comments.DISPATCH, chains_per_commit=cut)
         told = "\n".join(line for commit in commits for line in commit)
         assert "-A KUBE-SEP-0001 -j DNAT\n" in told
         assert "-A KUBE-SVC-0001 -j KUBE-SEP-0001\n" in told
         assert '-A KUBE-SERVICES -m comment --comment "shop/s1 cluster IP" -d 10.0.0.1/32 -j KUBE-SVC-0001\n' in told
+
+
+def test_without_any_comments_rules_go_as_they_came_or_as_a_kernel_has_printed_them():
+    def said(*rules: Rule) -> list[Fragment]:
+        return [BASE, Fragment("shop/s1", Family.IPV4, blocks=tuple(Block(SERVICES, (rule,)) for rule in rules))]
+
+    ours = Rule("-d 10.0.0.1/32 -j KUBE-SVC-0001", "shop/s1 cluster IP")
+    seen = Rule("-d 10.0.0.2/32 -j KUBE-SVC-0001", "x", "-d 10.0.0.2/32 -m comment --comment x -j KUBE-SVC-0001")
+    (told,) = lines([BASE], said(ours), comments=Comments.NOWHERE)
+    assert "-I KUBE-SERVICES -d 10.0.0.1/32 -j KUBE-SVC-0001" in told
+    (told,) = lines(said(ours, seen), [BASE], comments=Comments.NOWHERE)
+    assert "-D KUBE-SERVICES -d 10.0.0.1/32 -j KUBE-SVC-0001" in told
+    assert "-D KUBE-SERVICES -d 10.0.0.2/32 -m comment --comment x -j KUBE-SVC-0001" in told

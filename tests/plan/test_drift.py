@@ -10,7 +10,7 @@ import pytest
 from rulegen.kube import objects as k
 from rulegen.kube.world import ObjectName, ServiceInput, World
 from rulegen.languages.iptables.ruleset import read
-from rulegen.languages.iptables.script import script
+from rulegen.languages.iptables.script import Comments, script
 from rulegen.model.facts import HostFacts
 from rulegen.model.options import Options
 from rulegen.model.resolve import resolve
@@ -171,7 +171,7 @@ def test_an_age_alone_changes_nothing(kernel):
 def test_whose_leftovers_are_is_told_by_the_dispatch_where_chains_have_no_comments():
     bare = Kernel()
     part = plan(TWO, bare).iptables[Family.IPV4]
-    for restore in script(part.changes, part.desired, comments=False):
+    for restore in script(part.changes, part.desired, comments=Comments.DISPATCH):
         bare.restore(restore.text)
     assert plan(TWO, bare).is_empty
     assert {item.owner for item in plan(World(), bare).items if item.is_leftover} == {"demo/blog"}

@@ -122,7 +122,7 @@ class Node:
         assert self.rules is not None
         plan = plan_node(wants, self.kernel.observed(), FACTS)
         self.kernel.write(plan)
-        self.rules.drain_only(plan)
+        self.rules.take_note(plan)
 
     def check(self) -> None:
         """Fail unless it is as the whole is, decided and compiled from nothing."""
