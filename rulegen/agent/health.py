@@ -85,6 +85,7 @@ class ServiceHealth:
     )
     tell: Callable[[Announcement], None] = to_nobody
     _servers: dict[_Place, Server] = field(default_factory=dict)
+    _told: dict[ObjectName, list[tuple[Family, int, int]]] = field(default_factory=dict)
     _counts: dict[tuple[Family, int], tuple[ObjectName, int]] = field(default_factory=dict)
     _failed: dict[_Place, str] = field(default_factory=dict)
 
@@ -104,10 +105,23 @@ class ServiceHealth:
             services: All that are served.
             uid: Returns the UID of a Service, for events.
         """
+        self._told = {service.name: ports for service in services if (ports := _local_endpoints(service))}
+        self._settle(uid)
+
+    def change(self, services: Mapping[ObjectName, Service | None], uid: Callable[[ObjectName], str]) -> None:
+        """Do the same where these alone have changed, or are gone: what it costs does not grow with all the others."""
+        is_other = bool(self._failed)
+        for name, service in services.items():
+            ports = _local_endpoints(service) if service is not None else []
+            is_other |= self._told.pop(name, []) != ports
+            if ports:
+                self._told[name] = ports
+        if is_other:
+            self._settle(uid)
+
+    def _settle(self, uid: Callable[[ObjectName], str]) -> None:
         self._counts = {
-            (family, port): (service.name, count)
-            for service in services
-            for family, port, count in _local_endpoints(service)
+            (family, port): (name, count) for name, ports in self._told.items() for family, port, count in ports
         }
         wanted = {
             _Place(family, address, port) for family, port in self._counts for address in self.addresses.get(family, ())
@@ -152,7 +166,7 @@ class ServiceHealth:
         return Reply.of_json(200 if count and is_well else 503, document, headers)
 
 
-def _local_endpoints(service: Service) -> Iterable[tuple[Family, int, int]]:
+def _local_endpoints(service: Service) -> list[tuple[Family, int, int]]:
     """Return family and number of each health-check node port, and how many ready addresses are behind it here."""
     found: dict[tuple[Family, int], set[Address]] = {}
     for port in service.ports:

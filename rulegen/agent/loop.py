@@ -297,7 +297,7 @@ class Loop:
             raise
         with self._lock:
             rules.commit(update)
-        self._tell_health(rules)
+        self._tell_health(rules, update.services)
         self.state.wrote(generation)
         self.state.syncs.add(self.clock() - began)
         self.state.partial_syncs.add(self.clock() - began)
@@ -406,12 +406,18 @@ class Loop:
         with self._lock:
             return self._rules.compiled() if self._rules is not None else None
 
-    def _tell_health(self, rules: ServiceRules) -> None:
+    def _tell_health(
+        self, rules: ServiceRules, changed: Mapping[ObjectName, ModelService | None] | None = None
+    ) -> None:
+        """Tell load balancers, and whoever asks us, how the node is now; without `changed` all may be otherwise."""
         node = self.cluster.node(rules.node_name)
         self.state.node_is_deleted(deleted=node is None or _is_leaving(node))
         if self.health is not None:
             self.health.serve_on(rules.nodes)
-            self.health.take(rules.services, self.uid_of)
+            if changed is None:
+                self.health.take(rules.services, self.uid_of)
+            else:
+                self.health.change(changed, self.uid_of)
         self.state.gauge("services", len(rules.services))
         self._tell_rejected()
 

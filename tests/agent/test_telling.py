@@ -342,6 +342,20 @@ class TestServiceHealth:
         health.take(services(1, port))
         assert ask(port)[0] == 200
 
+    def test_a_change_of_one_service_leaves_the_others_as_they_are(self, health):
+        ports = free_port(), free_port()
+        (web,) = services(1, ports[0])
+        other = replace(services(1, ports[1])[0], name=ObjectName("demo", "other"))
+        health.take([web, other])
+        health.change({web.name: services(2, ports[0])[0]}, lambda _: "")
+        assert [json.loads(ask(port)[1])["localEndpoints"] for port in ports] == [2, 1]
+        health.change({other.name: None}, lambda _: "")
+        assert json.loads(ask(ports[0])[1])["localEndpoints"] == 2
+        with pytest.raises(ConnectionRefusedError):
+            ask(ports[1])
+        health.change({other.name: other}, lambda _: "")
+        assert json.loads(ask(ports[1])[1])["service"]["name"] == "other"
+
     def test_a_port_that_is_taken_is_told_and_tried_again(self, health, told):
         with socket.socket() as other:
             other.bind(("127.0.0.1", 0))
