@@ -5,6 +5,7 @@ Everything on the node is done by the rulegen command itself, as on any node; it
 
 from __future__ import annotations
 
+import signal
 import sys
 import tempfile
 from contextlib import ExitStack, contextmanager
@@ -245,7 +246,8 @@ def _scale_down(stage: Stage) -> None:
 def _stage(say: Callable[[str], None], paint: Paint, mode: str) -> Iterator[Stage]:
     """Start all hosts and join them; end them, whatever happens."""
     with ExitStack() as ends:
-        place = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="rulegen-demo-")))
+        with _uninterrupted():  # a folder that is there before its end is noted down would stay
+            place = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="rulegen-demo-")))
         place.chmod(0o711)  # nginx's workers are somebody else
         node, client = _started(ends, NODE, keeps=True), _started(ends, "client")
         node.set({"net/ipv4/ip_forward": "1", "net/ipv6/conf/all/disable_ipv6": "1"})
@@ -254,6 +256,16 @@ def _stage(say: Callable[[str], None], paint: Paint, mode: str) -> Iterator[Stag
         for name in ("my-blog-a", "my-blog-b", "my-blog-c"):
             stage.start_pod(name)
         yield stage
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Have whoever interrupts wait."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _started(ends: ExitStack, name: str, port: int = 0, *, keeps: bool = False) -> Host:
