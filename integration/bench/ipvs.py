@@ -24,7 +24,7 @@ from rulegen.diff import diff
 from rulegen.errors import Rejected
 from rulegen.host import ipset, ipvs, links, netlink
 from rulegen.host.apply import perform, steps
-from rulegen.host.observe import observe
+from rulegen.host.observe import observe, print_rules
 from rulegen.host.runner import Command, Completed, run
 from rulegen.host.variant import Variant
 from rulegen.kube import objects as k
@@ -98,7 +98,7 @@ def cluster_of(services: int) -> Cluster:
 
 def first_sync(rules: ServiceRules, calls: Calls) -> dict[str, float]:
     """Write everything into a kernel that has nothing."""
-    observed = observe(run, VARIANT, [Family.IPV4], needs_sets=True)
+    observed = observe(run, VARIANT, print_rules(run, VARIANT, [Family.IPV4]), needs_sets=True)
     plan = plan_node(rules.compiled(), observed, FACTS)
     work = steps(replace(plan, sysctls=()), calls.run, VARIANT, wait_s=60)
     calls.taken()
