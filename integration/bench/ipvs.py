@@ -40,7 +40,7 @@ from rulegen.languages.ipvs.text import format_servers
 from rulegen.languages.links.script import script as links_script
 from rulegen.model.facts import HostFacts
 from rulegen.net import Family
-from rulegen.road import plan_node
+from rulegen.road import Observed, plan_node
 from rulegen.road.services import ServiceRules
 
 TRIES = 7
@@ -96,9 +96,14 @@ def cluster_of(services: int) -> Cluster:
     return cluster
 
 
+def seen() -> Observed:
+    """Return what the kernel has."""
+    return observe(run, VARIANT, print_rules(run, VARIANT, [Family.IPV4]), needs_sets=True)
+
+
 def first_sync(rules: ServiceRules, calls: Calls) -> dict[str, float]:
     """Write everything into a kernel that has nothing."""
-    observed = observe(run, VARIANT, print_rules(run, VARIANT, [Family.IPV4]), needs_sets=True)
+    observed = seen()
     plan = plan_node(rules.compiled(), observed, FACTS)
     work = steps(replace(plan, sysctls=()), calls.run, VARIANT, wait_s=60)
     calls.taken()
@@ -168,7 +173,7 @@ def main(services: int) -> dict[str, float]:
     gc.collect()
     gc.freeze()
     found = first_sync(rules, calls)
-    found["read back"] = seconds(lambda: observe(run, VARIANT, [Family.IPV4], needs_sets=True))
+    found["read back"] = seconds(seen)
     found |= changes(cluster, rules, calls)
     return found | dict(by_tools(rules))
 
