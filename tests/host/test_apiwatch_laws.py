@@ -6,10 +6,8 @@ is lie: an answer that says in good form that there is nothing is believed.
 
 from __future__ import annotations
 
-import gc
 import threading
 import time
-from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -210,18 +208,6 @@ def space(noun: str) -> str:
     return "" if noun == "nodes" else "shop"
 
 
-@pytest.fixture
-def _swept() -> Iterator[None]:
-    """Sweep what Python 3.11 leaves of a connection that is reset between its making and its TLS handshake.
-
-    Such a socket is out of everybody's reach, also out of that of the HTTP library, and closed when it is swept.
-    """
-    yield
-    gc.collect()
-
-
-@pytest.mark.usefixtures("_swept")
-@pytest.mark.filterwarnings("ignore:unclosed .*SSLSocket:ResourceWarning")
 @settings(
     max_examples=25,
     deadline=None,
