@@ -337,13 +337,17 @@ def world(*objects: k.KubeObject) -> World:
 
 
 def compiled(
-    *objects: k.KubeObject, served: bool = False, live: Mapping[str, str] | None = None, **changes: Any
+    *objects: k.KubeObject,
+    served: bool = False,
+    live: Mapping[str, str] | None = None,
+    before: Site | None = None,
+    **changes: Any,
 ) -> Site:
     """Return what objects come to; the settings' ConfigMap counts where it is among them."""
     found = world(*objects)
     if SETTINGS in found.config_maps:
         changes.setdefault("config_map", SETTINGS)
-    return compile_ingress(found, options(**changes), TEMPLATES, served=served, live=live)
+    return compile_ingress(found, options(**changes), TEMPLATES, served=served, live=live, before=before)
 
 
 def file_of(host: str) -> str:

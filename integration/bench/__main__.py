@@ -166,6 +166,9 @@ def ingresses(size: int, kind: str) -> None:
     line("first start, until workers answer", f"{found['serve']:.2f} s")
     changed = sum(found[f"one host: {stage}"] for stage in ("resolve", "compile", "render", "check"))
     line("one host changed: from objects to text", f"{changed:.2f} s")
+    rendered = found["one host: rendered"]
+    line("  files that are compiled and rendered anew", f"{rendered:.0f}", "1", holds=rendered == 1)
+    line("  compiled and rendered in", f"{found['one host: compile'] + found['one host: render']:.3f} s")
     # The main file holds the digest that new workers answer with, so it changes each time.
     files = found["one host: files"] - 1
     line("  files that change, beside nginx.conf", f"{files:.0f}", "1", holds=files == 1)

@@ -29,6 +29,7 @@ from rulegen.model.ingress.options import IngressOptions
 from rulegen.model.ingress.resolve import resolve_ingress
 from rulegen.model.ingress.settings import Settings
 from rulegen.net import Family
+from rulegen.road.ingress import Site
 
 T = TypeVar("T")
 
@@ -99,21 +100,27 @@ class Bench:
         self.found[what] = time.perf_counter() - start
         return result
 
-    def configured(self, prefix: str, world: World, live: Configuration | None = None) -> Configuration:
-        """Return the configuration of a World, as a command makes it, each stage timed."""
+    def configured(self, prefix: str, world: World, before: Site | None = None) -> Site:
+        """Return the site of a World, as a command or, with the one before, as the agent makes it; stages timed."""
         model = self.timed(f"{prefix}resolve", lambda: resolve_ingress(world, self.options))
-        fragments = self.timed(f"{prefix}compile", lambda: nginx.compile_site(model))
-        made = self.timed(f"{prefix}render", lambda: nginx.render(model, fragments, self.templates, served=True))
-        before = live.files if live else {}
-        same = {path for path, text in before.items() if made.files.get(path) == text}
+        known = before.still_right(model.settings) if before else {}
+        fragments = self.timed(f"{prefix}compile", lambda: nginx.compile_site(model, known))
+        texts = before.configuration.files if before else {}
+        kept = {one.path: texts[one.path] for one in fragments if known.get(one.path) is one}
+        made = self.timed(
+            f"{prefix}render",
+            lambda: nginx.render(model, fragments, self.templates, served=True, written=kept),
+        )
         self.timed(
             f"{prefix}check",
-            lambda: nginx.check(made, model, fragments, self.templates, unchanged=same, served=True),
+            lambda: nginx.check(made, model, fragments, self.templates, unchanged=kept, served=True),
         )
-        if live:
-            self.found[f"{prefix}files"] = len(made.files) - len(same)
-            self.found[f"{prefix}bytes"] = sum(len(made.files[path]) for path in made.files.keys() - same)
-        return made
+        if before:
+            changed = [path for path, text in made.files.items() if texts.get(path) != text]
+            self.found[f"{prefix}rendered"] = len(fragments) - len(kept)
+            self.found[f"{prefix}files"] = len(changed)
+            self.found[f"{prefix}bytes"] = sum(len(made.files[path]) for path in changed)
+        return Site(model=model, fragments=fragments, configuration=made)
 
     def served(self, prefix: str, configuration: Configuration) -> None:
         """Have nginx try a configuration and serve it."""
@@ -137,12 +144,12 @@ def main(ingresses: int, *, tls: bool) -> dict[str, float]:
         bench = Bench(Path(name) / "nginx")
         world = bench.timed("read", lambda: read(documents))
         first = bench.configured("", world)
-        bench.found["bytes"] = sum(len(text) for text in first.files.values())
+        bench.found["bytes"] = sum(len(text) for text in first.configuration.files.values())
         try:
-            bench.served("", first)
+            bench.served("", first.configuration)
             documents[-1] = ingress(ingresses - 1, tls=tls, paths=(*PATHS, "/new"))
             changed = bench.configured("one host: ", read(documents), first)
-            bench.served("one host: ", changed)
+            bench.served("one host: ", changed.configuration)
         finally:
             bench.service.drain(5)
     return bench.found

@@ -155,7 +155,7 @@ class SiteLoop:
         """
         world = self._whole()
         observed = self.live.observed()
-        site = self.site = self.live.settled(world, observed)
+        site = self.site = self.live.settled(world, observed, self.site)
         self._tell(site.model.reasons, world)
         plan = self.live.plan(site, observed)
         self.state.gauge("site_changes", len(plan.items))

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rulegen.languages.nginx.templates import Templates
     from rulegen.model.ingress.ir import IngressModel
     from rulegen.model.ingress.options import IngressOptions
+    from rulegen.model.ingress.settings import Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,9 +48,19 @@ class Site:
             for fragment in self.fragments
         }
 
+    def still_right(self, settings: Settings) -> Mapping[str, Fragment]:
+        """Return the fragments, by path, that need no second look where the same is decided for their owners."""
+        return {one.path: one for one in self.fragments} if self.model.settings == settings else {}
+
 
 def compile_ingress(
-    world: World, options: IngressOptions, templates: Templates, *, served: bool, live: Mapping[str, str] | None = None
+    world: World,
+    options: IngressOptions,
+    templates: Templates,
+    *,
+    served: bool,
+    live: Mapping[str, str] | None = None,
+    before: Site | None = None,
 ) -> Site:
     """Return the configuration for the Ingresses of a World, checked by the parser.
 
@@ -59,15 +70,19 @@ def compile_ingress(
         templates: With the main file's template.
         served: Whether it is for a nginx that rulegen runs, and not for reading.
         live: Files that are served already: what is among them, byte for byte, needs no second look.
+        before: The site as it was: files of hosts and Services for which the same is decided are taken from it.
 
     Raises:
         ConfigError: A setting or a template cannot be used.
         MismatchError: What was written is not what was meant; nothing of it may be served.
     """
     model = resolve_ingress(world, options)
-    fragments = nginx.compile_site(model)
-    configuration = nginx.render(model, fragments, templates, served=served)
-    unchanged = {path for path, text in (live or {}).items() if configuration.files.get(path) == text}
+    known = before.still_right(model.settings) if before is not None else {}
+    fragments = nginx.compile_site(model, known)
+    kept = [one.path for one in fragments if known.get(one.path) is one]
+    written = {path: before.configuration.files[path] for path in kept} if before is not None else {}
+    configuration = nginx.render(model, fragments, templates, served=served, written=written)
+    unchanged = {path for path, text in (live or {}).items() if configuration.files.get(path) == text} | written.keys()
     nginx.check(configuration, model, fragments, templates, unchanged=unchanged, served=served)
     return Site(model=model, fragments=fragments, configuration=configuration)
 
@@ -93,10 +108,11 @@ class Trial:
         *,
         served: bool,
         live: Mapping[str, str] | None = None,
+        before: Site | None = None,
     ) -> None:
         """Take the arguments of `compile_ingress`."""
         self._world, self._options, self._templates = world, options, templates
-        self._served, self._live = served, live
+        self._served, self._live, self._before = served, live, before
         self._sites: dict[frozenset[str], Site] = {}
         self._refusals: dict[str, str] = {}
 
@@ -133,4 +149,7 @@ class Trial:
     def _site(self, left_out: Mapping[str, str]) -> Site:
         names = {ObjectName(*name.split("/", 1)): reason for name, reason in left_out.items()}
         options = replace(self._options, without=names)
-        return compile_ingress(self._world, options, self._templates, served=self._served, live=self._live)
+        before = self._sites.get(frozenset(), self._before)
+        return compile_ingress(
+            self._world, options, self._templates, served=self._served, live=self._live, before=before
+        )

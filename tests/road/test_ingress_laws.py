@@ -9,8 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from rulegen.backends import nginx
 from rulegen.kube import objects as k
 from rulegen.languages.nginx.configuration import MAIN
+from rulegen.languages.nginx.text import format_nodes
 from rulegen.plan import show
 from rulegen.plan.nginx import plan_site
 from rulegen.plan.plan import Plan, with_site
@@ -20,7 +22,6 @@ from tests.ingress_strategies import (
     API,
     HTPASSWD,
     NAMED,
-    WEB,
     backend,
     compiled,
     endpoints,
@@ -31,6 +32,7 @@ from tests.ingress_strategies import (
     rule,
     secret,
     service,
+    settings_map,
     site,
     text_of,
     tls,
@@ -38,7 +40,8 @@ from tests.ingress_strategies import (
     verdicts,
 )
 
-GROUND = (*WEB, *API, *NAMED, service("empty"))
+BARE = (service("web"), *API, *NAMED, service("empty"))
+GROUND = (*BARE, endpoints("web"))
 ANNOTATIONS = (
     {},
     {"auth-type": "basic", "auth-secret": "users"},
@@ -59,6 +62,8 @@ ANNOTATIONS = (
     {"no-such-thing": "x"},
     {"permanent-redirect": "nonsense"},
 )
+POD_IPS = (("10.244.1.5", "10.244.2.6"), ("10.244.9.9",), ())
+SETTINGS = (settings_map(), settings_map(proxy_read_timeout="9"), settings_map(hsts="false"))
 hosts = st.sampled_from(("a.test", "b.test", "c.test", "*.a.test", ""))
 
 
@@ -105,6 +110,19 @@ def test_what_is_served_already_compiles_to_itself(found):
     second = compiled(*GROUND, *found, served=True, live=first.configuration.files)
     assert second.configuration == first.configuration
     assert not plan_site(first.configuration, second.configuration, second.names).reload
+
+
+@laws
+@given(st.lists(st.tuples(ingresses(), st.sampled_from(POD_IPS), st.sampled_from(SETTINGS)), min_size=2, max_size=4))
+def test_whatever_was_before_a_world_compiles_to_the_same(worlds):
+    before = None
+    for found, addresses, told in worlds:
+        objects = (*BARE, endpoints("web", addresses), *found, told)
+        after = compiled(*objects, served=True, before=before)
+        alone = compiled(*objects, served=True)
+        assert after == alone
+        assert [one.decisions for one in after.fragments] == [one.decisions for one in alone.fragments]
+        before = after
 
 
 @laws
@@ -224,6 +242,28 @@ def test_one_host_changes_its_file_and_the_digest(before, after):
     assert len(lines) == 1
     assert first.digest in lines[0][0]
     assert second.digest in lines[0][1]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param([site(proxy_read_timeout="7"), endpoints("web")], id="annotation"),
+        pytest.param([site(affinity="cookie"), endpoints("web")], id="upstream of its own"),
+        pytest.param([ingress("site", rule("site.test", path("/new"))), endpoints("web")], id="path"),
+        pytest.param([site(), endpoints("web", ("10.244.9.9",))], id="endpoints"),
+    ],
+)
+def test_of_one_change_one_file_is_compiled_and_rendered(change, monkeypatch):
+    others = [ingress(f"o{number}", rule(f"o{number}.test"), annotations={"limit-rps": "3"}) for number in range(9)]
+    before = compiled(*GROUND, *others, site(), served=True)
+    rendered = []
+    monkeypatch.setattr(nginx, "format_nodes", lambda nodes: rendered.append(nodes) or format_nodes(nodes))
+    after = compiled(*BARE, *others, *change, served=True, before=before)
+    known = {id(one) for one in before.fragments}
+    (anew,) = (one for one in after.fragments if id(one) not in known)
+    assert rendered == [anew.nodes]
+    texts = before.configuration.files
+    assert {name for name, text in after.configuration.files.items() if texts[name] != text} == {anew.path, MAIN}
 
 
 def test_new_endpoints_change_the_file_of_their_service_alone():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from rulegen.backends.nginx.location import matching
@@ -37,31 +37,55 @@ class Fragment:
         path: Where it lies.
         owner: The host, or the Service, that it is for.
         nodes: What it says.
+        decisions: What it was compiled from, but for the settings: of equal ones it need not be compiled again.
     """
 
     path: str
     owner: str
     nodes: tuple[Node, ...]
+    decisions: tuple[object, ...] = field(default=(), compare=False, repr=False)
 
 
-def compile_host(server: Server, settings: Settings, own: Iterable[Upstream] = ()) -> Fragment:
+def compile_host(
+    server: Server, settings: Settings, own: Iterable[Upstream] = (), *, known: Fragment | None = None
+) -> Fragment:
     """Return the file of one host.
 
     Args:
         server: The host.
         settings: What holds for all.
         own: The upstreams that it alone uses.
+        known: The file as it was compiled with the same settings; returned itself where nothing is decided otherwise.
     """
-    return Fragment(host_file(server.host), server.host, host_nodes(server, settings, tuple(own)))
+    upstreams = tuple(own)
+    decisions = server, *upstreams
+    if known is not None and known.decisions == decisions:
+        return known
+    return Fragment(host_file(server.host), server.host, host_nodes(server, settings, upstreams), decisions)
 
 
-def compile_service(service: ObjectName, upstreams: Iterable[Upstream], settings: Settings) -> Fragment:
-    """Return the file with the upstreams of one Service, which hosts share."""
-    return Fragment(upstream_file(service), str(service), tuple(upstream(one, settings) for one in upstreams))
+def compile_service(
+    service: ObjectName, upstreams: Iterable[Upstream], settings: Settings, *, known: Fragment | None = None
+) -> Fragment:
+    """Return the file with the upstreams of one Service, which hosts share; `known` as for a host."""
+    decisions = tuple(upstreams)
+    if known is not None and known.decisions == decisions:
+        return known
+    return Fragment(
+        upstream_file(service), str(service), tuple(upstream(one, settings) for one in decisions), decisions
+    )
 
 
-def compile_site(model: IngressModel) -> list[Fragment]:
-    """Return the files of all hosts and Services."""
+def compile_site(model: IngressModel, known: Mapping[str, Fragment] | None = None) -> list[Fragment]:
+    """Return the files of all hosts and Services.
+
+    Args:
+        model: All decisions.
+        known: Files by path, as they were compiled with equal settings; those of which nothing is decided otherwise
+            are returned themselves.
+    """
+    known = known or {}
+    settings = model.settings
     own: defaultdict[str, list[Upstream]] = defaultdict(list)
     shared: defaultdict[ObjectName, list[Upstream]] = defaultdict(list)
     for one in model.upstreams.values():
@@ -69,11 +93,24 @@ def compile_site(model: IngressModel) -> list[Fragment]:
             own[one.host].append(one)
         else:
             shared[one.service].append(one)
-    fragments = [compile_host(server, model.settings, own.get(host, ())) for host, server in model.servers.items()]
-    return fragments + [compile_service(service, shared[service], model.settings) for service in sorted(shared)]
+    hosts = [
+        compile_host(server, settings, own.get(host, ()), known=known.get(host_file(host)))
+        for host, server in model.servers.items()
+    ]
+    return hosts + [
+        compile_service(service, shared[service], settings, known=known.get(upstream_file(service)))
+        for service in sorted(shared)
+    ]
 
 
-def render(model: IngressModel, fragments: Iterable[Fragment], templates: Templates, *, served: bool) -> Configuration:
+def render(
+    model: IngressModel,
+    fragments: Iterable[Fragment],
+    templates: Templates,
+    *,
+    served: bool,
+    written: Mapping[str, str] | None = None,
+) -> Configuration:
     """Return the configuration that fragments make.
 
     Args:
@@ -81,12 +118,14 @@ def render(model: IngressModel, fragments: Iterable[Fragment], templates: Templa
         fragments: Of `compile_site`.
         templates: With the template of the main file.
         served: Whether nginx is to tell rulegen its digest; not for one that is for reading.
+        written: The texts, by path, of those fragments that were rendered before.
 
     Raises:
         ConfigError: The template cannot be rendered.
         UnquotableError: A value that no text of a configuration can mean.
     """
-    files = {fragment.path: str(format_nodes(fragment.nodes)) for fragment in fragments}
+    written = written or {}
+    files = {one.path: written.get(one.path) or str(format_nodes(one.nodes)) for one in fragments}
     secrets = {path: Secret(file.content, for_workers=file.for_workers) for path, file in model.secrets.items()}
     blank = templates.render(TEMPLATE, main_values(model, ""))
     digest = digest_of({**files, MAIN: blank}, secrets)

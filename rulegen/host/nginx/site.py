@@ -43,12 +43,13 @@ class LiveSite:
             self._note(f"{error.message}: it is planned as if nothing were served, and written anew")
             return None
 
-    def settled(self, world: World, observed: Configuration | None) -> Site:
+    def settled(self, world: World, observed: Configuration | None, before: Site | None = None) -> Site:
         """Return the site for a World, without the Ingresses that nginx does not take, each told with its reason.
 
         Args:
             world: The objects.
             observed: What is served: of it nothing need be tried again.
+            before: The site as it was decided last: what is decided alike is neither compiled nor rendered again.
 
         Raises:
             HostError: nginx refuses it even without any Ingress, or cannot be asked.
@@ -56,7 +57,7 @@ class LiveSite:
         """
         live = dict(observed.files) if observed else {}
         options = replace(self.options, now=dt.datetime.now(dt.UTC))
-        trial = Trial(world, options, self.templates, served=True, live=live)
+        trial = Trial(world, options, self.templates, served=True, live=live, before=before)
         digest = observed.digest if observed else ""
 
         def tested(configuration: Configuration) -> str | None:
