@@ -24,8 +24,10 @@ from rulegen.errors import ConfigError, HostError
 from rulegen.host import ipvs, nfacct
 from rulegen.host.apiobjects import ApiObjects
 from rulegen.host.apiwatch import Watch
+from rulegen.host.iptables import asks_late
 from rulegen.host.nft_notices import Notice, Notices, Writers
 from rulegen.host.runner import run
+from rulegen.host.standby import Standby
 from rulegen.host.variant import Variant
 from rulegen.kube.build import build_world
 from rulegen.road import backend_of
@@ -102,7 +104,9 @@ class Agent:
     def _run(self) -> str:
         if self.services and self.mends and backend_of(self.options.mode).devices:
             ipvs.load(run, (self.options.ipvs_scheduler,))
-        writers = Writers()
+        standby = Standby(asks_late)
+        self._cleanup.callback(standby.stop)
+        writers = Writers(standby.run_noting)
         writer = (
             KernelWriter.of_host(writers, self.facts, self.variant, self.forgetting, self.options)
             if self.services

@@ -15,9 +15,9 @@ from rulegen.net import Family
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rulegen.host.runner import Runner
+    from rulegen.host.runner import Command, Runner
 
-__all__ = ["LOCK_WAIT_S", "LockError", "RestoreError", "observe", "restore"]
+__all__ = ["LOCK_WAIT_S", "LockError", "RestoreError", "asks_late", "observe", "restore"]
 
 LOCK_WAIT_S = 5
 """How long kube-proxy waits for the lock, in seconds."""
@@ -110,6 +110,11 @@ def restore(
     if hint:
         raise HostError(f"writing the {family} rules of iptables-{variant}: {ended.complaint}", hint=hint)
     raise RestoreError(variant, family, text, code=ended.code, stderr=ended.stderr)
+
+
+def asks_late(command: Command) -> bool:
+    """Whether a command's tool does nothing but wait before it has read its script, so that it may be started early."""
+    return command.argv[0].endswith("-nft-restore")
 
 
 def _refuse_blindness(family: Family) -> None:

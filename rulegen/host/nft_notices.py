@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rulegen.errors import HostError
 from rulegen.host.nfnetlink import Message, ask, attributes_of
+from rulegen.host.runner import run_noting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,8 +57,9 @@ class Notice(NamedTuple):
 class Writers:
     """Remembers the processes that we start, so that their writes are known as ours."""
 
-    def __init__(self) -> None:
-        """Begin with none."""
+    def __init__(self, run: Callable[[Command, Callable[[int], None]], Completed] = run_noting) -> None:
+        """Begin with none; `run` runs a command and notes the process's id, as `run_noting` does."""
+        self._run = run
         self._pids: deque[int] = deque(maxlen=_REMEMBERED)
         self._running = 0
         self._lock = threading.Lock()
@@ -65,12 +67,10 @@ class Writers:
 
     def __call__(self, command: Command) -> Completed:
         """Run a command; a runner as `rulegen.host.runner.run`, that remembers the process."""
-        from rulegen.host.runner import run_noting  # noqa: PLC0415 - which need not know of us
-
         writes = command.argv[0].endswith("-restore")
         self._count(writes)
         try:
-            return run_noting(command, self._pids.append)
+            return self._run(command, self._pids.append)
         finally:
             self._count(-writes)
 

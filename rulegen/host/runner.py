@@ -142,28 +142,52 @@ def run_noting(command: Command, note: Callable[[int], None]) -> Completed:
         command: What to run.
         note: Told the process's id as soon as it has one.
     """
+    return finish(start(command, located(command)), command, note)
+
+
+def located(command: Command) -> str:
+    """Return the path of a command's tool.
+
+    Raises:
+        MissingToolError: There is no such tool.
+    """
     tool = command.argv[0]
     path = find(tool)
     if path is None:
         raise MissingToolError(tool)
+    return path
+
+
+def start(command: Command, path: str) -> subprocess.Popen[bytes]:
+    """Start a command's tool; it has read nothing yet. It is to be finished, or killed.
+
+    Raises:
+        HostError: It could not be started.
+    """
     environment = {**os.environ, "LC_ALL": "C", **command.environment}
     pipe = subprocess.PIPE
     try:
-        with subprocess.Popen(
-            (path, *command.argv[1:]), stdin=pipe, stdout=pipe, stderr=pipe, env=environment
-        ) as process:
-            try:
-                note(process.pid)
-                stdout, stderr = process.communicate(
-                    command.stdin.encode("utf-8", "surrogateescape"), command.timeout_s
-                )
-            except BaseException:  # whatever ends us, the tool does not go on alone
-                process.kill()
-                raise
-    except subprocess.TimeoutExpired:
-        raise HostError(f"{command} did not end within {command.timeout_s:g} s and was killed") from None
+        return subprocess.Popen((path, *command.argv[1:]), stdin=pipe, stdout=pipe, stderr=pipe, env=environment)
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in an argument
         raise HostError(f"{command} could not be started: {error}") from error
+
+
+def finish(process: subprocess.Popen[bytes], command: Command, note: Callable[[int], None]) -> Completed:
+    """Have a tool that was started read what it is to read, and return how it ended; `note` as in `run_noting`.
+
+    Raises:
+        HostError: It took too long.
+    """
+    with process:
+        try:
+            note(process.pid)
+            stdout, stderr = process.communicate(command.stdin.encode("utf-8", "surrogateescape"), command.timeout_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise HostError(f"{command} did not end within {command.timeout_s:g} s and was killed") from None
+        except BaseException:  # whatever ends us, the tool does not go on alone
+            process.kill()
+            raise
     return Completed(process.returncode, _text(stdout), _text(stderr))
 
 

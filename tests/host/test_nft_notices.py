@@ -126,16 +126,15 @@ class TestWriters:
 
     def test_in_a_pid_namespace_of_our_own_time_tells(self, monkeypatch):
         monkeypatch.setattr(nft_notices, "_is_initial_pid_namespace", lambda: False)
-        writers = Writers()
         found = []
-        assert not writers.has(Notice(1, 0, ""))
 
         def seen(command, note):
             note(7)
             found.append(writers.has(Notice(1, 0, "")))
             raise OSError(errno.ENOENT, "gone")
 
-        monkeypatch.setattr("rulegen.host.runner.run_noting", seen)
+        writers = Writers(seen)
+        assert not writers.has(Notice(1, 0, ""))
         with pytest.raises(OSError, match="gone"):
             writers(Command(("iptables-nft-save",)))
         assert found == [False]
