@@ -134,13 +134,13 @@ def beginnings(folder: Path, kubeconfig: str) -> Iterator[tuple[Subject, dict[st
         yield subject, found
 
 
-def changes(api: FakeApi, services: int) -> dict[str, float]:
+def changes(api: FakeApi, services: int, count: int) -> dict[str, float]:
     """Change an endpoint of one Service after the other, and return how long it takes to the kernel, in seconds."""
     commits: queue.SimpleQueue[float] = queue.SimpleQueue()
     notices = Notices(lambda _: False, lambda _: commits.put(time.perf_counter()))
     times = []
     try:
-        for number in range(CHANGES):
+        for number in range(count):
             changed = worlds.endpoint_slice(number * 7919 % services, worlds.ENDPOINTS - 1)
             began = time.perf_counter()
             api.put("endpointslices", changed)
@@ -168,15 +168,15 @@ def floor() -> dict[str, float]:
     return {"least commit": statistics.median(walls), "least commit, kernel": statistics.median(kernels)}
 
 
-def idle(subject: Subject) -> float:
+def idle(subject: Subject, seconds: float) -> float:
     """Return the share of a processor that it takes while nothing happens."""
     before, began = subject.cpu_s, time.perf_counter()
-    time.sleep(IDLE_S)
+    time.sleep(seconds)
     return (subject.cpu_s - before) / (time.perf_counter() - began)
 
 
-def main(services: int) -> dict[str, float]:
-    """Measure all in this namespace, which must be empty."""
+def main(services: int, count: int = CHANGES, idle_s: float = IDLE_S) -> dict[str, float]:
+    """Measure all in this namespace, which must be empty: with so many changes, and so many seconds without any."""
     if os.environ.get(OUTSIDE) in {None, str(Path("/proc/self/ns/net").readlink())}:
         raise SystemExit("this fills the namespace that it runs in: run `make bench`")
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
@@ -191,14 +191,14 @@ def main(services: int) -> dict[str, float]:
             if first:
                 first = False
                 before, own = subject.cpu_s, subject.own_s
-                found |= changes(api, services)
-                found["change, processor"] = (subject.cpu_s - before) / CHANGES
-                found["change, own"] = (subject.own_s - own) / CHANGES
+                found |= changes(api, services, count)
+                found["change, processor"] = (subject.cpu_s - before) / count
+                found["change, own"] = (subject.own_s - own) / count
                 found["memory after changes"] = subject.rss_mb
             else:
-                found["idle"] = idle(subject)
+                found["idle"] = idle(subject, idle_s)
         return found | floor()
 
 
 if __name__ == "__main__":
-    json.dump(main(int(sys.argv[1])), sys.stdout)
+    json.dump(main(*map(int, sys.argv[1:])), sys.stdout)

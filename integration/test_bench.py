@@ -1,0 +1,58 @@
+"""The benchmarks, on worlds so small that their times mean nothing: that they still measure what is there."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from integration.bench import __main__ as bench
+from integration.bench import worlds
+from integration.lab.lab import Unavailable
+
+pytestmark = pytest.mark.xdist_group("bench")
+
+SERVICES = 20
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XTABLES_LOCKFILE", str(tmp_path / "xtables.lock"))
+    return worlds.write(tmp_path, SERVICES)[1]
+
+
+def test_plans(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bench.plans(world, SERVICES)
+    assert "peak memory" in capsys.readouterr().out
+
+
+def test_writes(world: Path, variant: str) -> None:
+    found = bench.measured("kernel", str(world), variant, "all", namespace=True)
+    assert found["bytes written"] < 5000
+    assert bench.measured("kernel", str(world), variant, "unsorted", namespace=True)["one unsorted restore"] > 0
+
+
+@pytest.mark.usefixtures("world")
+def test_the_agent() -> None:
+    found = bench.measured("agent", str(SERVICES), "3", "1", namespace=True)
+    assert found["commits where nothing changed"] == 0
+    assert 0 < found["change, median"] <= found["change, slowest"]
+    assert found["memory"] > 10
+
+
+@pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed")
+@pytest.mark.parametrize("kind", ["plain", "tls"])
+def test_ingresses(kind: str) -> None:
+    found = bench.measured("ingress", "5", kind, namespace=True, processes=True)
+    assert (found["one host: rendered"], found["one host: files"]) == (1, 2)
+    assert found["one host: serve"] > 0
+
+
+def test_servers() -> None:
+    try:
+        found = bench.measured_inside(SERVICES)
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+    assert (found["its messages"], found["its processes"]) == (1, 0)
+    assert found["ipvsadm -R"] > 0
