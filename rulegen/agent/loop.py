@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from rulegen.agent.concerns import Concerns
 from rulegen.agent.drift import damage, tell
 from rulegen.agent.journal import fault
 from rulegen.agent.memory import give_back
@@ -57,16 +58,6 @@ def _time_of(text: str) -> float | None:
         return None
 
 
-def _referred(rejected: Rejected) -> ObjectReference | None:
-    """Return what an event about a rejected object is about; None for kinds of which nobody looks at events."""
-    kind, _, name = rejected.object.partition(" ")
-    version = API_VERSIONS.get(kind)
-    namespace, slash, short = name.partition("/")
-    if version is None:
-        return None
-    return ObjectReference(version, kind, namespace if slash else "", short if slash else name, rejected.uid)
-
-
 def _nothing() -> None:
     """Do nothing."""
 
@@ -80,17 +71,8 @@ BREATHS: Final = 3
 """After a look at all rules that found nothing, foreign changes wait for so many times what it took."""
 TRIGGERED: Final = "endpoints.kubernetes.io/last-change-trigger-time"
 """Annotation of an EndpointSlice: when that happened for which it was changed."""
-API_VERSIONS: Final = {
-    "Service": "v1",
-    "Node": "v1",
-    "EndpointSlice": "discovery.k8s.io/v1",
-    "Ingress": "networking.k8s.io/v1",
-    "IngressClass": "networking.k8s.io/v1",
-}
 UNSYNCED_S: Final = 0.05
 """How often to look whether what others do is done, as no event tells."""
-SHOWN: Final = 5
-"""Of the faults of an object, so many are told one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,13 +145,15 @@ class Loop:
     _must_check: bool = True
     _mark: Mark | None = None
     _breath_s: float = 0.0
-    _told_rejected: frozenset[Rejected] = frozenset()
-    _told_warnings: frozenset[str] = frozenset()
     _warned: int = -1
-    _told_connections: str = ""
     _left: frozenset[Item] = frozenset()
     _counted: int = -1
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _concerns: Concerns = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Have been told of nothing yet."""
+        self._concerns = Concerns(self.journal, self.state)
 
     def run(self) -> str:
         """Keep on until a wake ends it; return why it ended."""
@@ -197,7 +181,7 @@ class Loop:
         if self._rules is not None and not self._must_check and now >= self._check_at and self._is_untouched():
             self._check_at = self.clock() + self.timing.sync_s
             if self._warned != self.state.applied:
-                self._tell_warnings(self._rules)
+                self._concerns.warnings(self._rules.warnings)
                 self._warned = self.state.applied
             self.reconcile()
         if self._rules is None or now >= self._check_at:
@@ -337,8 +321,8 @@ class Loop:
         except HostError:
             self._rules, self._dirty.services = None, self._dirty.services | changed.services
             raise
-        self._tell_warnings(self._rules)
-        self._tell_connections(self.writer.unseen)
+        self._concerns.warnings(self._rules.warnings)
+        self._concerns.connections(self.writer.unseen)
         # Since before the reading: what others write while we read or write is looked at once more.
         self._mark = found.mark
         self._must_check = False
@@ -366,15 +350,9 @@ class Loop:
         try:
             self.writer.reconcile(rules.services)
         except HostError as error:
-            self._tell_connections(error)
+            self._concerns.connections(error)
         else:
-            self._tell_connections(self.writer.unseen)
-
-    def _tell_connections(self, error: HostError | None) -> None:
-        """Tell, once, why stale connections are not forgotten; None where they are."""
-        if error is not None and error.message != self._told_connections:
-            self.journal.warning("stale connections are not looked for", error=error.message, hint=error.hint)
-        self._told_connections = error.message if error is not None else ""
+            self._concerns.connections(self.writer.unseen)
 
     def measure(self) -> None:
         """Count what is only counted for who asks: rules by table, and ports without an endpoint here."""
@@ -419,7 +397,7 @@ class Loop:
             else:
                 self.health.change(changed, self.uid_of)
         self.state.gauge("services", len(rules.services))
-        self._tell_rejected()
+        self._concerns.rejected(self.cluster.rejected, self.tell)
 
     def uid_of(self, service: ObjectName) -> str:
         """Return the UID of a Service, for any thread; empty where it is not there."""
@@ -436,28 +414,6 @@ class Loop:
         """Tell users, by an event on the node, what others have changed."""
         reason, action = ("DriftMended", "Mend") if self.mends else ("DriftFound", "Report")
         self.tell(Announcement(self.reference(), reason, action, note))
-
-    def _tell_rejected(self) -> None:
-        """Tell what is new of objects that are skipped, and what is no longer so."""
-        rejected = self.cluster.rejected
-        self.state.gauge("rejected", len(rejected))
-        now = frozenset(rejected)
-        for one in rejected:
-            if one not in self._told_rejected:
-                faults = "; ".join(map(str, one.faults[:SHOWN]))
-                self.journal.warning("skipped", object=one.object, faults=faults)
-                if (about := _referred(one)) is not None:
-                    self.tell(Announcement(about, "Rejected", "Serve", f"not served: {faults}", is_shared=True))
-        for one in sorted(self._told_rejected - now, key=lambda one: one.object):
-            self.journal.info("no longer skipped", object=one.object)
-        self._told_rejected = now
-
-    def _tell_warnings(self, rules: ServiceRules) -> None:
-        """Log what is new of what a user must be told although work goes on."""
-        now = frozenset(rules.warnings)
-        for text in sorted(now - self._told_warnings):
-            self.journal.warning(text)
-        self._told_warnings = now
 
     def _write(self, plan: Plan, *, is_first: bool, changed: set[ObjectName]) -> None:
         if not (is_first and self.mends):

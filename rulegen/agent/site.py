@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from rulegen.host.apiwatch import Watch
     from rulegen.host.nginx.site import LiveSite
     from rulegen.kube.world import World
+    from rulegen.languages.nginx.configuration import Configuration
     from rulegen.model.ingress.ir import Reason
     from rulegen.plan.items import Item
     from rulegen.road.ingress import Site
@@ -40,6 +41,8 @@ BREATH_S: Final = 1.0
 """The least time between two reloads."""
 BREATHS: Final = 4
 """And so many times what the last one took."""
+DECIDED_S: Final = 600.0
+"""How long what was decided is taken for right while nothing changes: certificates lapse meanwhile."""
 ANSWER_S: Final = 10.0
 """How long to wait for Secrets that were named for the first time."""
 _NOT_SERVED: Final = frozenset({Verdict.REJECTED, Verdict.QUARANTINED})
@@ -91,6 +94,10 @@ class SiteLoop:
     _ended: threading.Event = field(default_factory=threading.Event)
     _touched_at: float = 0.0
     _first_at: float = 0.0
+    _touch: object = field(default_factory=object)
+    _decided_for: object = None
+    _decided_at: float = 0.0
+    _ours: tuple[str, ...] = ()
     _told: frozenset[Reason] = frozenset()
     _served: str = ""
     _damage: frozenset[Item] = frozenset()
@@ -112,6 +119,7 @@ class SiteLoop:
     def touch(self) -> None:
         """Note that something changed that Ingresses are made of."""
         now = self.clock()
+        self._touch = object()
         if not self._changed.is_set():
             self._first_at = now
         self._touched_at = now
@@ -153,10 +161,8 @@ class SiteLoop:
         Raises:
             RulegenError: It cannot be done; what was served before still is.
         """
-        world = self._whole()
         observed = self.live.observed()
-        site = self.site = self.live.settled(world, observed, self.site)
-        self._tell(site.model.reasons, world)
+        site = self._decided(observed)
         plan = self.live.plan(site, observed)
         self.state.gauge("site_changes", len(plan.items))
         was_served = self._served == site.configuration.digest
@@ -169,7 +175,7 @@ class SiteLoop:
         for note in (*outcome.notes, *self.live.notes):
             self.journal.warning(note)
         self.live.notes.clear()
-        self._note_served(world, site.model.reasons)
+        self._note_served(site.model.reasons)
         if outcome.action is Action.NOTHING:
             return False
         if was_served and not plan.items:
@@ -180,6 +186,23 @@ class SiteLoop:
             f"nginx {outcome.action.value}", digest=outcome.digest, changes=len(plan.items), seconds=outcome.seconds
         )
         return True
+
+    def _decided(self, observed: Configuration | None) -> Site:
+        """Return what nginx is to serve: as it was decided last, where nothing changed since.
+
+        Raises:
+            RulegenError: It cannot be decided.
+        """
+        # Before the cluster is looked at, so that what changes meanwhile is decided anew.
+        touch, began = self._touch, self.clock()
+        if self.site is not None and self._decided_for is touch and began < self._decided_at + DECIDED_S:
+            return self.site
+        world = self._whole()
+        site = self.site = self.live.settled(world, observed, self.site)
+        self._ours = tuple(ours(world, self.live.options))
+        self._decided_for, self._decided_at = touch, began
+        self._tell(site.model.reasons, world)
+        return site
 
     def _whole(self) -> World:
         """Return the cluster with the Secrets and ConfigMaps that its Ingresses name, once they were asked for."""
@@ -209,10 +232,9 @@ class SiteLoop:
         tell(found, self.state, self.journal, self.announce, mended=self.mends)
         self._damage = frozenset() if self.mends else now
 
-    def _note_served(self, world: World, reasons: tuple[Reason, ...]) -> None:
+    def _note_served(self, reasons: tuple[Reason, ...]) -> None:
         refused = {reason.ingress for reason in reasons if reason.verdict in _NOT_SERVED}
-        names = (ObjectName(*name.split("/", 1)) for name in ours(world, self.live.options))
-        served = {name: str(name) not in refused for name in names}
+        served = {ObjectName(*name.split("/", 1)): name not in refused for name in self._ours}
         if served != self.served:
             self.served = served
             self.on_served()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +15,9 @@ import pytest
 from rulegen.errors import HostError
 from rulegen.host.runner import Command, MissingToolError
 from rulegen.host.standby import Standby
+from tests.host.watching import soon
 
+ROOT = Path(__file__).parents[2]
 SAYS_WHO = "#!/bin/sh\nread told\necho $told $$ {mark}\n"
 
 
@@ -123,3 +127,18 @@ def test_the_end_leaves_no_process(standby, tool):
     assert is_gone(pid)
     told(standby, "two")
     assert waiting(standby) == []
+
+
+def test_nobody_waits_for_one_that_was_killed(tool):
+    program = (
+        "import os, signal\n"
+        "from rulegen.host.runner import Command\n"
+        "from rulegen.host.standby import Standby\n"
+        "standby = Standby(lambda _: True)\n"
+        "standby.run_noting(Command(('a-nft-restore',), stdin='one\\n'), lambda _: None)\n"
+        "print(*(process.pid for _, process in standby._waiting.values()), flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    assert soon(lambda: is_gone(int(ended.stdout)))

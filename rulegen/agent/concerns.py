@@ -1,0 +1,73 @@
+"""What is not as it should be and may stay so: told when it is new, and once more when it is over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from rulegen.agent.recorder import Announcement, ObjectReference
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from rulegen.agent.journal import Journal
+    from rulegen.agent.state import AgentState
+    from rulegen.errors import HostError, Rejected
+
+SHOWN: Final = 5
+"""Of the faults of an object, so many are told one by one."""
+_API_VERSIONS: Final = {
+    "Service": "v1",
+    "Node": "v1",
+    "EndpointSlice": "discovery.k8s.io/v1",
+    "Ingress": "networking.k8s.io/v1",
+    "IngressClass": "networking.k8s.io/v1",
+}
+
+
+@dataclass(slots=True)
+class Concerns:
+    """What was told of what stays so, so that each is told once."""
+
+    journal: Journal
+    state: AgentState
+    _rejected: frozenset[Rejected] = frozenset()
+    _warnings: frozenset[str] = frozenset()
+    _connections: str = ""
+
+    def rejected(self, rejected: list[Rejected], tell: Callable[[Announcement], None]) -> None:
+        """Log what is new of objects that are skipped and what is no longer so; `tell` tells their users by events."""
+        self.state.gauge("rejected", len(rejected))
+        now = frozenset(rejected)
+        for one in rejected:
+            if one not in self._rejected:
+                faults = "; ".join(map(str, one.faults[:SHOWN]))
+                self.journal.warning("skipped", object=one.object, faults=faults)
+                if (about := _referred(one)) is not None:
+                    tell(Announcement(about, "Rejected", "Serve", f"not served: {faults}", is_shared=True))
+        for one in sorted(self._rejected - now, key=lambda one: one.object):
+            self.journal.info("no longer skipped", object=one.object)
+        self._rejected = now
+
+    def warnings(self, texts: Iterable[str]) -> None:
+        """Log what is new of what a user must be told although work goes on."""
+        now = frozenset(texts)
+        for text in sorted(now - self._warnings):
+            self.journal.warning(text)
+        self._warnings = now
+
+    def connections(self, error: HostError | None) -> None:
+        """Log why stale connections are not forgotten; None where they are."""
+        if error is not None and error.message != self._connections:
+            self.journal.warning("stale connections are not looked for", error=error.message, hint=error.hint)
+        self._connections = error.message if error is not None else ""
+
+
+def _referred(rejected: Rejected) -> ObjectReference | None:
+    """Return what an event about a rejected object is about; None for kinds of which nobody looks at events."""
+    kind, _, name = rejected.object.partition(" ")
+    version = _API_VERSIONS.get(kind)
+    namespace, slash, short = name.partition("/")
+    if version is None:
+        return None
+    return ObjectReference(version, kind, namespace if slash else "", short if slash else name, rejected.uid)

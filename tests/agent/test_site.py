@@ -1,0 +1,136 @@
+"""The agent's ingress: what changes is decided anew, what does not is not, and nothing that comes meanwhile is lost."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field
+
+import pytest
+
+from rulegen.agent.journal import Journal
+from rulegen.agent.site import DECIDED_S, SiteLoop
+from rulegen.agent.state import AgentState
+from rulegen.host.nginx.service import Action, Outcome
+from rulegen.kube.world import ObjectName, World
+from rulegen.languages.nginx.configuration import Configuration
+from rulegen.plan.nginx import SitePlan, plan_site
+from rulegen.road.ingress import Site, compile_ingress
+from tests.agent.stage import Clock
+from tests.ingress_strategies import OPTIONS, TEMPLATES, WEB, compiled, site, world
+
+
+@dataclass
+class MemorySite:
+    """A site that is served from memory, by no nginx."""
+
+    options = OPTIONS
+    notes: list[str] = field(default_factory=list)
+    live: Configuration | None = None
+    decisions: int = 0
+
+    def observed(self) -> Configuration | None:
+        return self.live
+
+    def settled(self, world: World, observed: Configuration | None, before: Site | None) -> Site:
+        self.decisions += 1
+        return compile_ingress(world, OPTIONS, TEMPLATES, served=True, before=before)
+
+    def plan(self, site: Site, observed: Configuration | None) -> SitePlan:
+        return plan_site(observed, site.configuration, site.names, self.live.digest if self.live else "")
+
+    def apply(self, site: Site) -> Outcome:
+        action = Action.NOTHING if site.configuration == self.live else Action.RELOADED
+        self.live = site.configuration
+        return Outcome(site.configuration.digest, action)
+
+
+class Nothing:
+    """Follows no Secret, as none is named."""
+
+    def refer_to(self, **_: object) -> None: ...
+
+    def unanswered(self) -> list[str]:
+        return []
+
+
+@dataclass
+class Stage:
+    """A loop that is turned by hand, and the cluster that it looks at."""
+
+    live: MemorySite = field(default_factory=MemorySite)
+    clock: Clock = field(default_factory=Clock)
+    objects: tuple = (*WEB, site("a.test"), site("b.test"))
+
+    def __post_init__(self) -> None:
+        state = AgentState(self.clock)
+        self.loop = SiteLoop(self.live, self.snapshot, Nothing(), state, Journal(out=io.StringIO()), self.clock)
+
+    def snapshot(self) -> World:
+        return world(*self.objects)
+
+    def change(self, *objects: object) -> None:
+        self.objects = (*WEB, *objects)
+        self.loop.touch()
+
+    def is_right(self) -> bool:
+        return self.live.live == compiled(*self.objects, served=True).configuration
+
+
+@pytest.fixture
+def stage() -> Stage:
+    return Stage()
+
+
+def test_what_did_not_change_is_not_decided_again(stage):
+    assert stage.loop.serve()
+    for _ in range(3):
+        stage.clock.now += DECIDED_S / 4
+        assert not stage.loop.serve()
+    assert (stage.live.decisions, stage.is_right()) == (1, True)
+
+
+def test_what_changes_is_served(stage):
+    stage.loop.serve()
+    stage.change(site("a.test", proxy_read_timeout="7"))
+    assert stage.loop.serve()
+    assert stage.is_right()
+    assert stage.loop.served == {ObjectName("default", "a"): True}
+
+
+def test_what_others_take_away_is_served_again_though_nothing_is_decided(stage):
+    stage.loop.serve()
+    stage.live.live = None
+    assert stage.loop.serve()
+    assert (stage.live.decisions, stage.is_right()) == (1, True)
+
+
+def test_in_the_end_all_is_decided_again_as_certificates_lapse(stage):
+    stage.loop.serve()
+    stage.clock.now += DECIDED_S
+    stage.loop.serve()
+    assert stage.live.decisions == 2
+
+
+def test_a_change_that_comes_while_one_is_decided_is_decided_next(stage):
+    def snapshot() -> World:
+        found = world(*stage.objects)
+        stage.change(site("new.test"))
+        return found
+
+    stage.loop.snapshot = snapshot
+    stage.loop.serve()
+    stage.loop.snapshot = stage.snapshot
+    assert not stage.is_right()
+    assert stage.loop.serve()
+    assert stage.is_right()
+
+
+def test_what_could_not_be_decided_is_tried_again(stage, monkeypatch):
+    stage.loop.serve()
+    stage.change(site("new.test"))
+    with monkeypatch.context() as patch:
+        patch.setattr(stage.live, "settled", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            stage.loop.serve()
+    assert stage.loop.serve()
+    assert stage.is_right()
