@@ -6,10 +6,11 @@ import json
 import selectors
 import socket
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 from rulegen.errors import HostError
@@ -24,6 +25,11 @@ AGAIN_S: Final = 5.0
 """How often an address that was taken is tried again."""
 TIMEOUT_S: Final = 10.0
 """How long a client may take to send its request."""
+CLIENTS: Final = 64
+"""How many clients of one server may be connected; for one more, the one that has been for longest has to go.
+
+A probe is answered in milliseconds: who stays for long wants to keep all others out.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +73,8 @@ class Server:
         Raises:
             HostError: The address cannot be listened on.
         """
+        connected: dict[socket.socket, None] = {}
+        lock = threading.Lock()
 
         class Handler(BaseHTTPRequestHandler):
             timeout = TIMEOUT_S
@@ -114,8 +122,23 @@ class Server:
         class Listener(ThreadingHTTPServer):
             address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
             daemon_threads = True
-            request_queue_size = 64
+            request_queue_size = CLIENTS
             timeout = 0
+
+            def process_request(self, request: Any, client_address: Any) -> None:
+                with lock:
+                    connected[request] = None
+                    oldest = next(iter(connected)) if len(connected) > CLIENTS else None
+                    if oldest is not None:
+                        del connected[oldest]
+                        with suppress(OSError):  # it went just now
+                            oldest.shutdown(socket.SHUT_RDWR)
+                super().process_request(request, client_address)
+
+            def shutdown_request(self, request: Any) -> None:
+                with lock:
+                    connected.pop(request, None)
+                super().shutdown_request(request)
 
             def server_bind(self) -> None:
                 if self.address_family == socket.AF_INET6:

@@ -21,7 +21,7 @@ from rulegen.agent.health import ServiceHealth, healthz, livez
 from rulegen.agent.journal import Journal
 from rulegen.agent.metrics import exposition
 from rulegen.agent.recorder import Announcement
-from rulegen.agent.servers import AS_JSON, PatientServer, Reply, Server
+from rulegen.agent.servers import AS_JSON, CLIENTS, PatientServer, Reply, Server
 from rulegen.agent.state import AgentState
 from rulegen.errors import HostError
 from rulegen.host.facts import interfaces
@@ -429,6 +429,17 @@ class TestServer:
             assert ask(server.port, "/metrics", **asked)[0] == 200
         finally:
             server.stop()
+
+    def test_whoever_connects_to_stay_makes_room_for_who_asks(self, server):
+        idle = [socket.create_connection(("127.0.0.1", server.port), timeout=5) for _ in range(2 * CLIENTS)]
+        try:
+            assert ask(server.port, "/ok")[0] == 200
+            assert [one.recv(1) for one in idle[:CLIENTS]] == [b""] * CLIENTS
+            idle[-1].sendall(b"GET /ok HTTP/1.0\r\n\r\n")
+            assert idle[-1].recv(64).startswith(b"HTTP/1.0 200")
+        finally:
+            for one in idle:
+                one.close()
 
     def test_bytes_that_are_no_text_are_told_nevertheless(self, server):
         assert ask(server.port, "/bytes")[:2] == (200, "a rule that others wrote: \\udcff\n")
