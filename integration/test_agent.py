@@ -289,16 +289,15 @@ def test_asked_only_to_report_it_tells_all_damage_and_mends_none(node: Node) -> 
 
 
 def test_asked_only_to_report_it_tells_what_it_must_look_for_too(tmp_path: Path) -> None:
-    some = {kind: DAMAGE[kind] for kind in ("flush a chain", "delete a jump", "replace an endpoint", "flush filter")}
     with network_namespace(), FakeApi() as api:
         api.put("nodes", *manifests.nodes())
         node = Node(tmp_path, api, "legacy")
-        node.configure(iptables={"minSyncPeriod": "0s", "syncPeriod": "1s"})
+        node.configure(iptables={"minSyncPeriod": "0s", "syncPeriod": "200ms"})
         node.serve(ONE, TWO)
         assert node.start("--once").wait(20) == 0
         with node.running("--drift", "report"):
             assert not node.lines(TOLD)
-            check_told_and_left(node, some)
+            check_told_and_left(node, DAMAGE)
             drop_parameter()
             until(lambda: bool(node.lines("route_localnet")), 10, "the parameter: told")
             assert SYSCTL.read_text() == "0\n"

@@ -35,7 +35,7 @@ def test_writes(world: Path, variant: str) -> None:
 
 @pytest.mark.usefixtures("world")
 def test_the_agent() -> None:
-    found = bench.measured("agent", str(SERVICES), "3", "1", namespace=True)
+    found = bench.measured("agent", str(SERVICES), "3", "1", "0", namespace=True)
     assert found["commits where nothing changed"] == 0
     assert 0 < found["change, median"] <= found["change, slowest"]
     assert found["memory"] > 10

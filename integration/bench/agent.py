@@ -117,17 +117,17 @@ def serve(api: FakeApi, services: int) -> None:
         api.put(COLLECTIONS[one["kind"]], one)
 
 
-def beginnings(folder: Path, kubeconfig: str) -> Iterator[tuple[Subject, dict[str, float]]]:
+def beginnings(folder: Path, kubeconfig: str, settled_s: float) -> Iterator[tuple[Subject, dict[str, float]]]:
     """Start the agent on an empty kernel, and once more where nothing is to be done; give it, and what it took."""
     with running(folder, kubeconfig) as subject:
         found = {"start on an empty kernel": subject.wait_until_well(), "start, processor": subject.cpu_s}
-        time.sleep(SETTLED_S)
+        time.sleep(settled_s)
         found["peak"] = subject.peak_mb
         yield subject, {**found, "memory": subject.rss_mb}
     before = generation()
     with running(folder, kubeconfig) as subject:
         found = {"start where nothing changed": subject.wait_until_well(), "start again, processor": subject.cpu_s}
-        time.sleep(SETTLED_S)
+        time.sleep(settled_s)
         found["peak where nothing changed"] = subject.peak_mb
         found["memory where nothing changed"] = subject.rss_mb
         found["commits where nothing changed"] = (generation() or 0) - (before or 0)
@@ -175,7 +175,7 @@ def idle(subject: Subject, seconds: float) -> float:
     return (subject.cpu_s - before) / (time.perf_counter() - began)
 
 
-def main(services: int, count: int = CHANGES, idle_s: float = IDLE_S) -> dict[str, float]:
+def main(services: int, count: int = CHANGES, idle_s: float = IDLE_S, settled_s: float = SETTLED_S) -> dict[str, float]:
     """Measure all in this namespace, which must be empty: with so many changes, and so many seconds without any."""
     if os.environ.get(OUTSIDE) in {None, str(Path("/proc/self/ns/net").readlink())}:
         raise SystemExit("this fills the namespace that it runs in: run `make bench`")
@@ -186,7 +186,7 @@ def main(services: int, count: int = CHANGES, idle_s: float = IDLE_S) -> dict[st
         kubeconfig = api.kubeconfig(folder)
         found: dict[str, float] = {}
         first = True
-        for subject, figures in beginnings(folder, kubeconfig):
+        for subject, figures in beginnings(folder, kubeconfig, settled_s):
             found |= figures
             if first:
                 first = False
