@@ -76,8 +76,8 @@ def resolve_node(
 ) -> Node:
     """Return what holds for all Services in one family."""
     pods = _pod_traffic(family, node, options, warn)
-    networks = tuple(n for n in options.node_port_networks if family_of(n) is family)
-    told = _node_port_addresses(family, site, options, networks, facts)
+    networks = _node_port_networks(family, site, options)
+    told = _node_port_addresses(family, options, networks, facts)
     own = tuple(facts.addresses(family))
     return Node(
         family=family,
@@ -177,16 +177,25 @@ def _first_network(networks: Iterable[Network], family: Family) -> PodNetwork | 
     return next((PodNetwork(network) for network in networks if family_of(network) is family), None)
 
 
-def _node_port_addresses(
-    family: Family, site: Site, options: Options, networks: tuple[Network, ...], facts: HostFacts
-) -> tuple[Address, ...] | None:
-    """Return the addresses that node ports listen on; None for all local ones.
+def _node_port_networks(family: Family, site: Site, options: Options) -> tuple[Network, ...]:
+    """Return the networks of one family that node ports are restricted to; none for all addresses.
 
-    CIDRs of the other family only mean all addresses of this one, as kube-proxy has it.
+    The node's primary addresses are such networks, too, as kube-proxy has it: a node that has none in this family
+    restricts nothing in it.
     """
     if options.node_port_primary:
         primary = site.addresses[family]
-        return () if primary.is_loopback else (primary,)
+        return () if primary.is_loopback else (parse_network(f"{primary}/{primary.max_prefixlen}"),)
+    return tuple(network for network in options.node_port_networks if family_of(network) is family)
+
+
+def _node_port_addresses(
+    family: Family, options: Options, networks: tuple[Network, ...], facts: HostFacts
+) -> tuple[Address, ...] | None:
+    """Return the addresses that node ports listen on, all of them the host's own; None for all local ones.
+
+    CIDRs of the other family only mean all addresses of this one, as kube-proxy has it.
+    """
     if not networks or any(network.prefixlen == 0 for network in networks):
         return None
     listens_on_loopback = _localhost_node_ports(family, options, networks)
@@ -204,6 +213,6 @@ def _is_passed_over(address: Address, *, chosen: tuple[Address, ...] | None) -> 
 
 def _localhost_node_ports(family: Family, options: Options, networks: tuple[Network, ...]) -> bool:
     """Whether node ports answer on 127.0.0.0/8; never on ::1, which the kernel would not route."""
-    if family is Family.IPV6 or not options.localhost_node_ports or options.node_port_primary:
+    if family is Family.IPV6 or not options.localhost_node_ports:
         return False
     return not networks or any(network.overlaps(family.loopback) for network in networks)

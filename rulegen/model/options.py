@@ -33,7 +33,7 @@ class Options:
         node_name: The node's name; empty for the host's name.
         bind_address: The node's address, where one was given; else the Node object tells.
         masquerade_bit: Which bit of the packet mark asks for masquerading (0–31).
-        node_port_primary: Node ports listen on the node's primary addresses only.
+        node_port_primary: Node ports listen on the node's primary addresses only; on all in a family without one.
         node_port_networks: Node ports listen on the addresses in these; empty for all.
         external_ips: Whether spec.externalIPs is honoured (gate AllowServiceExternalIPs).
         min_sync_s: The least time between two writes, in seconds.

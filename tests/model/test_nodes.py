@@ -53,7 +53,7 @@ def resolved(family=Family.IPV4, facts=FACTS, node=NODE, **fields):
         (["172.31.0.0/16"], [], None, False),
         (["127.0.0.0/8"], ["127.0.0.1"], None, True),
         (["fd00:50::/64"], None, ["fd00:50::10"], True),
-        (["primary"], ["192.168.50.10"], [], False),
+        (["primary"], ["192.168.50.10"], None, False),
     ],
 )
 def test_where_node_ports_listen(told, ipv4, ipv6, on_localhost):
@@ -62,6 +62,25 @@ def test_where_node_ports_listen(told, ipv4, ipv6, on_localhost):
         assert (None if found is None else [str(address) for address in found]) == expected
     assert resolved(nodePortAddresses=told).localhost_node_ports is on_localhost
     assert resolved(Family.IPV6, nodePortAddresses=told).localhost_node_ports is False
+
+
+@pytest.mark.parametrize(
+    ("told", "ipv4", "ipv6", "on_localhost"),
+    [
+        ([], None, None, True),
+        ([("InternalIP", "fd00:50::10")], None, ["fd00:50::10"], True),
+        ([("InternalIP", "192.168.50.10"), ("InternalIP", "fd00:50::10")], ["192.168.50.10"], ["fd00:50::10"], False),
+        ([("InternalIP", "172.16.0.1")], [], None, False),
+    ],
+    ids=["node-without-address", "ipv6-only", "dual-stack", "address-on-no-interface"],
+)
+def test_primary_addresses_restrict_node_ports_as_networks_of_one_address_do(told, ipv4, ipv6, on_localhost):
+    status = k.NodeStatus(addresses=tuple(k.NodeAddress(type=kind, address=address) for kind, address in told))
+    node = k.Node(metadata=k.ObjectMeta(name="node1"), status=status)
+    for family, expected in ((Family.IPV4, ipv4), (Family.IPV6, ipv6)):
+        found = resolved(family, node=node, nodePortAddresses=["primary"]).node_port_addresses
+        assert (None if found is None else [str(address) for address in found]) == expected
+    assert resolved(node=node, nodePortAddresses=["primary"]).localhost_node_ports is on_localhost
 
 
 @pytest.mark.parametrize(
