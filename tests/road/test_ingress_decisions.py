@@ -376,6 +376,15 @@ def test_shares_of_canaries(annotations, share, tmp_path):
     assert refusal(found.configuration, tmp_path / "nginx") == ""
 
 
+@pytest.mark.parametrize(
+    ("weight", "share"), [("1", "0.01%"), ("60", "0.01%"), ("123456", "12.35%"), ("999999", "99.99%")]
+)
+def test_a_share_that_is_hardly_any_is_not_none_and_nearly_all_is_not_all(weight, share):
+    told = {"canary": "true", "canary-weight": weight, "canary-weight-total": "1000000"}
+    found = compiled(*GROUND, site(), ingress("canary", rule("site.test", path(to="api")), annotations=told))
+    assert re.findall(r"\d+\.\d+%", text_of(found)) == [share]
+
+
 @pytest.mark.parametrize("weight", ["12.345", "-1", "1e2", "", "2000000"])
 def test_a_weight_that_is_none_rejects_the_canary_alone(weight):
     canary = ingress("canary", rule("site.test"), annotations={"canary": "true", "canary-weight": weight})

@@ -33,7 +33,7 @@ def canary_maps(name: str, main: str, canaries: Sequence[Canary], chance: Word) 
         decided: Word = "0"
         if canary.share >= 100:
             decided = "1"
-        elif canary.share >= 0.01:
+        elif canary.share > 0:
             yield _share(f"{prefix}_w", canary.share, chance)
             decided = variable(f"{prefix}_w")
         if canary.cookie:
@@ -63,7 +63,8 @@ def _firsts(main: str, canaries: Sequence[Canary]) -> Iterator[Node]:
 
 
 def _share(name: str, share: float, chance: Word) -> Directive:
-    entries = (Entry(f"{share:.2f}%", "1", KeyKind.FIXED), Entry("*", "0", KeyKind.FIXED))
+    """Return what decides by chance: nginx counts hundredths of a percent, and a share is neither none nor all."""
+    entries = (Entry(f"{min(max(share, 0.01), 99.99):.2f}%", "1", KeyKind.FIXED), Entry("*", "0", KeyKind.FIXED))
     return Directive("split_clients", (template("%s%s", name, chance), f"${name}"), entries)
 
 
