@@ -76,10 +76,12 @@ def _files(path: str) -> Iterator[Path]:
         yield from _manifests(path) if os.path.isdir(path) else [Path(path)]  # noqa: PTH112 - pathlib raises here
         return
     if not glob.has_magic(path):
-        raise InputError(_shown(path), "no such file or folder")
+        raise InputError(
+            _shown(path), "no such file or folder", hint="is the path right, seen from the current folder?"
+        )
     matches = sorted(glob.glob(path, recursive=True))  # noqa: PTH207 - it takes absolute patterns, pathlib does not
     if not matches:
-        raise InputError(_shown(path), "no file matches")
+        raise InputError(_shown(path), "no file matches", hint="quote the pattern, and try it with ls")
     for match in matches:
         yield from _manifests(match) if os.path.isdir(match) else [Path(match)]  # noqa: PTH112 - as above
 
@@ -95,7 +97,11 @@ def _manifests(folder: str) -> Iterator[Path]:
             if Path(name).suffix.lower() in MANIFEST_SUFFIXES and not name.startswith(".")
         ]
     if not found:
-        raise InputError(_shown(folder), "no *.yaml, *.yml or *.json in this folder")
+        raise InputError(
+            _shown(folder),
+            "no *.yaml, *.yml or *.json in this folder",
+            hint="name the folder or file that has the manifests",
+        )
     yield from sorted(found)
 
 

@@ -26,8 +26,6 @@ NODE_PORTS: Final = (30000, 32767)
 DEFAULT_CIDRS: Final = (parse_network("10.96.0.0/12"), parse_network("fd00:10:96::/112"))
 CHOICES: Final = 16
 
-_WITH_NODE_PORTS: Final = frozenset({"NodePort", "LoadBalancer"})
-
 
 class Assigned(NamedTuple):
     """A Service with all numbers filled in, and which of them were assigned: `clusterIP 10.96.12.7`."""

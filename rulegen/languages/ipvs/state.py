@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from rulegen.net import Address, Family, Protocol, family_of, join_host_port
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 PERSISTENT = 0x1
-HASHED = 0x2
 ONE_PACKET = 0x4
 SCHEDULER_FLAGS = 0x8 | 0x10 | 0x20
 """The three flags that mean something to the scheduler alone."""
@@ -145,8 +141,3 @@ class Timeouts(NamedTuple):
     tcp: int = 0
     tcp_fin: int = 0
     udp: int = 0
-
-
-def of_family(objects: Mapping[Key, Value], family: Family) -> Objects:
-    """Return the objects of one family."""
-    return {key: value for key, value in objects.items() if key.frontend.family is family}
