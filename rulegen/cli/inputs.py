@@ -68,14 +68,14 @@ class Inputs:
     @cached_property
     def configuration(self) -> tuple[Options, tuple[str, ...]]:
         """The options of the compile, and warnings about the configuration."""
-        document: Any = {"apiVersion": API_VERSION, "kind": KIND}
-        source = "command line"
+        source = "command line"  # alone first, as a fault of it is none of the file's
+        config, unknown = read_config(self.chosen.over({"apiVersion": API_VERSION, "kind": KIND}), source)
         if self.chosen.config:
             source = self.chosen.config
             document = _document(source)
-        if not isinstance(document, dict):
-            raise ConfigError(f"{source}: expected a {KIND}")
-        config, unknown = read_config(self.chosen.over(document), source)
+            if not isinstance(document, dict):
+                raise ConfigError(f"{source}: expected a {KIND}", hint=f"begin it with apiVersion: {API_VERSION}")
+            config, unknown = read_config(self.chosen.over(document), source)
         warnings = tuple(f"{source}: {path} is no field of a {KIND}; it is ignored" for path in unknown)
         options = replace(
             Options.of(config),
@@ -110,6 +110,10 @@ class Inputs:
         self.progress("reading objects …")
         cidrs, ports = chosen.service_cidrs, chosen.node_port_range
         if chosen.files:
+            if chosen.kubeconfig or chosen.context:
+                self.warn(
+                    "the objects are those of -f: no API server is asked, --kubeconfig and --context mean nothing"
+                )
             world = read_world(read_sources(chosen.files), service_cidrs=cidrs, node_port_range=ports)
         else:
             from rulegen.host.apiserver import read_cluster  # noqa: PLC0415 - loads the client, which is slow

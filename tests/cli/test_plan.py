@@ -171,6 +171,18 @@ def test_flags_go_over_the_configuration_and_unknown_fields_are_named(run, folde
     assert "0x10/0x10" in out
 
 
+def test_a_flag_that_cannot_be_used_is_no_fault_of_the_file(run, folder):
+    (folder / "config").write_text("{apiVersion: kubeproxy.config.k8s.io/v1alpha1, kind: KubeProxyConfiguration}\n")
+    _, _, err = run("plan", "-f", "blog.yaml", *OFFLINE, "--observed", "none", "--config", "config", "--mode", "foo")
+    assert err.startswith("Error: command line: mode: 'foo' is not one of")
+    assert err.count("\n") == 1
+
+
+def test_who_names_files_and_an_api_server_is_told_which_of_them_counts(run):
+    _, out, _ = run("plan", "-f", "blog.yaml", *OFFLINE, "--observed", "none", "--context", "prod")
+    assert "no API server is asked" in out
+
+
 def test_a_family_that_was_not_observed_is_told_and_not_planned(run):
     run("export", "-f", "blog.yaml", *OFFLINE, "-o", "out")
     code, out, _ = run("plan", "-f", "blog.yaml", *OFFLINE, "--observed", "out/iptables.save", "--detailed-exitcode")
