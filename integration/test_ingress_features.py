@@ -46,6 +46,7 @@ def test_feature(stage: Stage, scenario: Scenario) -> None:
         rendered = stage.lab.node.rendered()
         shown = [f"--- {path}\n{text}" for path, text in rendered.items() if any(host in text for host in hosts)]
         reasons = [line for line in stage.told.splitlines() if any(host in line for host in hosts)]
+        reasons += [line for line in stage.errors()[-50:] if any(host in line for host in hosts)]
         pytest.fail("\n  * ".join([scenario.name, *wrong]) + "\n" + "\n".join([*reasons, *shown]), pytrace=False)
 
 

@@ -435,6 +435,11 @@ class Stage:
             time.sleep(0.02)
         raise LabError(f"no line of the access log has {last}")
 
+    def errors(self) -> list[str]:
+        """Return what nginx has complained of until now."""
+        path = self.lab.node.outside() / "logs" / "error.log"
+        return path.read_text(errors="replace").splitlines() if path.exists() else []
+
 
 def _not_seen(told: Mapping[str, Any], reply: Told) -> list[str]:
     """Return what the auth server did not see as told; it tells by a header that the backend gets."""

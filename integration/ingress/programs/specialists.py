@@ -71,7 +71,7 @@ async def judge(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answer one FastCGI request (FastCGI specification 1.0)."""
+    """Answer one FastCGI request (FastCGI specification 1.0), and end the connection a moment later, as it asked."""
     parameters = b""
     number = 1
     while True:
@@ -87,6 +87,7 @@ async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
     writer.write(struct.pack("!BBHHBB", 1, 6, number, 0, 0, 0))
     writer.write(struct.pack("!BBHHBB", 1, 3, number, 8, 0, 0) + bytes(8))
     await writer.drain()
+    await asyncio.sleep(0.05)
 
 
 def read_parameters(text: bytes) -> dict[str, str]:

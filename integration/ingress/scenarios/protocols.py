@@ -138,8 +138,9 @@ _BACKENDS = [
             method="POST",
             body=b"body",
             headers={"X-One": "1", "Proxy": "evil"},
+            times=20,
             want={
-                "status": 200,
+                "statuses": [200],
                 "json": {
                     "SCRIPT_FILENAME": "/srv/app/a/index.php",
                     "QUERY_STRING": "b=c",

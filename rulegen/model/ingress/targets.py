@@ -51,6 +51,10 @@ class Wish:
 
 
 PLAIN: Final = Wish()
+_NEVER_IDLE: Final = ("AUTO_", "FCGI")
+"""Transports whose connections end with their request. One location that speaks both HTTP and HTTPS must not mix them
+up. A FastCGI application is told to hang up after its answer, as one that must not would spend a process on each idle
+connection; nginx would take one up again that is about to be closed, and answer 502 where it may not ask twice."""
 
 
 def transport_of(policy: Policy) -> str:
@@ -148,8 +152,7 @@ class Targets:
             service=name,
             servers=endpoints,
             backup=own,
-            # One location that speaks both must not mix them up.
-            keepalive=0 if wish.transport.startswith("AUTO_") else self.settings.upstream_keepalive_connections,
+            keepalive=0 if wish.transport.startswith(_NEVER_IDLE) else self.settings.upstream_keepalive_connections,
         )
         return self._keep(self._picking(upstream, wish)), ""
 
