@@ -65,8 +65,9 @@ class Keeper:
         pause = 0.0
         while not self._asked and not self._leave:
             began = time.monotonic()
-            pid = self._adopt() or self._start()
-            self._watch(pid)
+            found = processes.find(self._folder)
+            pid = self._adopt(found) or self._start()
+            self._watch(pid, processes.orphans(found))
             if self._asked or self._leave:
                 break
             lived = time.monotonic() - began
@@ -78,12 +79,12 @@ class Keeper:
             self._drain()
         self._journal.write("the keeper ends" + (" and leaves nginx alone" if self._leave else ""))
 
-    def _adopt(self) -> int:
-        found = processes.master(processes.find(self._folder))
-        if found is None:
+    def _adopt(self, found: tuple[processes.NginxProcess, ...]) -> int:
+        master = processes.master(found)
+        if master is None:
             return 0
-        self._journal.write(f"nginx {found.pid} runs already: watching it")
-        return found.pid
+        self._journal.write(f"nginx {master.pid} runs already: watching it")
+        return master.pid
 
     def _start(self) -> int:
         pid = os.fork()
@@ -119,17 +120,23 @@ class Keeper:
         """Return the variable that hands over the sockets of orphans; without orphans, make room for new sockets."""
         from rulegen.host.nginx import inheritance  # noqa: PLC0415 - takes memory, and only a child needs it
 
-        for worker in processes.workers(processes.orphans(processes.find(self._folder))):
+        orphans = processes.orphans(processes.find(self._folder))
+        for worker in processes.workers(orphans):
             sockets = inheritance.listening(worker.pid)
             if sockets:
                 return {"NGINX": inheritance.variable(sockets)}
-        self._end_orphans()
+        self._end(orphans)
         with contextlib.suppress(FileNotFoundError):  # left by a master that was killed; nginx would not bind it
             (self._folder / "run" / "status.sock").unlink()
         return {}
 
-    def _watch(self, pid: int) -> None:
-        """Return when the process has ended, or a signal asks for something else."""
+    def _watch(self, pid: int, orphans: tuple[processes.NginxProcess, ...]) -> None:
+        """Return when the process has ended, or a signal asks for something else.
+
+        Args:
+            pid: Its id.
+            orphans: Those that it takes the place of.
+        """
         try:
             descriptor = os.pidfd_open(pid)
         except ProcessLookupError:
@@ -144,7 +151,7 @@ class Keeper:
                 if descriptor in ready:
                     return
                 self._forget_wakes()
-                relieved = relieved or self._relieved(pid)
+                relieved = relieved or self._relieved(pid, orphans)
                 self._rotate()
         finally:
             os.close(descriptor)
@@ -179,24 +186,30 @@ class Keeper:
                 temporary.replace(links[0])
                 self._journal.write(f"nginx refuses {current}: back to {good}")
 
-    def _relieved(self, pid: int) -> bool:
-        """Let orphans of another master go as soon as workers of this one take connections; return whether they do."""
-        found = processes.find(self._folder)
-        if not any(worker.parent == pid for worker in processes.workers(found)):
+    def _relieved(self, pid: int, orphans: tuple[processes.NginxProcess, ...]) -> bool:
+        """Let orphans go as soon as workers of this master take connections; return whether they do.
+
+        Only those that were there before it: were it killed just now, its own workers would be orphans too, and serve
+        until the next one has taken their place.
+        """
+        if not any(worker.parent == pid for worker in processes.workers(processes.find(self._folder))):
             return False
-        self._end_orphans()
+        self._end(orphans)
         return True
 
-    def _end_orphans(self) -> None:
+    def _end(self, orphans: tuple[processes.NginxProcess, ...]) -> None:
         """Ask workers whose master is gone to finish, and wait until they let go of the ports."""
-        found = processes.orphans(processes.find(self._folder))
-        for process in found:
-            if process.role is not processes.Role.LEAVING and processes.send(process, signal.SIGQUIT):
-                self._journal.write(f"worker {process.pid} lost its master: it finishes what it began")
+        told = {
+            (process.pid, process.started)
+            for process in orphans
+            if process.role is not processes.Role.LEAVING and processes.send(process, signal.SIGQUIT)
+        }
+        for pid, _ in sorted(told):
+            self._journal.write(f"worker {pid} lost its master: it finishes what it began")
         until = time.monotonic() + _ORPHANS_S
-        while found and time.monotonic() < until:
-            left = processes.orphans(processes.find(self._folder))
-            if not processes.workers(left):
+        while told and time.monotonic() < until:
+            left = processes.workers(processes.find(self._folder))
+            if not any((worker.pid, worker.started) in told for worker in left):
                 return
             time.sleep(0.01)
 

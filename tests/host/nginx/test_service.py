@@ -19,6 +19,7 @@ from rulegen.host.nginx import keeping, processes
 from rulegen.host.nginx.quarantine import settle
 from rulegen.host.nginx.service import GENERATIONS, Action
 from rulegen.host.nginx.status import ask
+from rulegen.host.runner import find
 from tests.host.nginx.examples import configuration, name, server
 
 FIRST = configuration({"a.test": server("a.test", body="first")})
@@ -154,6 +155,50 @@ def test_a_killed_master_is_replaced_without_a_refused_connection(service, event
     assert set(answers) == {"first"}
     assert ask(service.folder) == FIRST.digest
     assert service.apply(SECOND).action is Action.RELOADED
+
+
+KEEPER_THAT_LOSES = """
+    import os, signal, sys, time
+    from pathlib import Path
+    from rulegen.host.nginx import keeper, processes
+
+    folder, look, looks = Path(sys.argv[1]), processes.find, []
+
+    def look_and_lose(folder):
+        found = look(folder)
+        looks.append(processes.master(found))
+        if len(looks) == 2:  # the first one finds it, this one sees its workers at work
+            os.kill(looks[1].pid, signal.SIGKILL)
+            while processes.master(look(folder)):
+                time.sleep(0.001)
+        return found
+
+    processes.find = look_and_lose
+    it = keeper.Keeper(folder, sys.argv[2])
+    it.listen()
+    it.keep()
+"""
+
+
+def test_a_master_that_dies_while_its_keeper_looks_is_replaced_as_smoothly(service, eventually):
+    service.apply(FIRST)
+    keeping.tell(service.folder, signal.SIGUSR2)
+    eventually(lambda: not service.status().keeper)
+    first, answers = service.status().master, []
+
+    def replaced() -> bool:
+        answers.append(answer())
+        now = processes.find(service.folder)
+        new = processes.master(now)
+        return new is not None and new.pid != first and not processes.orphans(now)
+
+    code = textwrap.dedent(KEEPER_THAT_LOSES)
+    with subprocess.Popen([sys.executable, "-c", code, str(service.folder), str(find("nginx"))]) as keeper:
+        eventually(replaced)
+        answers += [answer() for _ in range(20)]
+        keeper.send_signal(signal.SIGUSR2)
+        assert keeper.wait(10) == 0
+    assert set(answers) == {"first"}
 
 
 def test_a_killed_worker_is_replaced(service, eventually):
