@@ -317,3 +317,13 @@ def test_sighup_has_it_read_its_configuration_anew(node: Node) -> None:
         until(lambda: SYSCTL.read_text() == "1\n", 3, "the parameter")
         until(lambda: bool(node.lines("route_localnet")), 2, "told")
     node.configure()
+
+
+def test_told_to_begin_anew_and_to_end_at_once_it_ends(node: Node) -> None:
+    """Two signals at the same moment: the kernel gives the second to any thread."""
+    node.serve(TWO)
+    for _ in range(3):
+        with node.running() as process:
+            process.send_signal(signal.SIGHUP)
+            process.send_signal(signal.SIGTERM)
+            until(lambda: process.poll() is not None, 10, "the end")

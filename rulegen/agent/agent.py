@@ -90,6 +90,11 @@ class Agent:
         if self._loop is not None:
             self._loop.signals.put(Wake(why))
 
+    def rouse(self) -> None:
+        """Have its wait end, so that its thread takes a signal that came; for any thread."""
+        if self._loop is not None:
+            self._loop.signals.put(Wake(""))
+
     def run(self) -> str:
         """Keep the node so until a wake ends it; return why it ended.
 

@@ -80,7 +80,7 @@ class Wake:
     """Something that ends the loop's wait beside an event.
 
     Attributes:
-        why: `check` to look at the kernel, `reload` to begin anew with other options, `stop` to end.
+        why: `check` to look at the kernel, `reload` to begin anew with other options, `stop` to end; empty to go on.
     """
 
     why: str

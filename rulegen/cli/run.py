@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import socket
+import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -249,7 +251,11 @@ class _Reloading:
 
 
 class _Signals:
-    """Hands signals to the agent that there is. One that comes between two is for the next; an end always is."""
+    """Hands signals to the agent that there is. One that comes between two is for the next; an end always is.
+
+    The kernel gives the second of two signals to any thread, and the main one, which is to take it, would sleep on
+    until something else happens. So another thread hears of each (by `set_wakeup_fd`), and has the agent's wait end.
+    """
 
     def __init__(self) -> None:
         self._agent: Agent | None = None
@@ -257,6 +263,11 @@ class _Signals:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
+        self._ear, self._mouth = socket.socketpair()
+        self._mouth.settimeout(0)
+        self._other_mouth = signal.set_wakeup_fd(self._mouth.fileno(), warn_on_full_buffer=False)
+        self._thread = threading.Thread(target=self._listen, name="signals", daemon=True)
+        self._thread.start()
         for number, why in ((signal.SIGTERM, "stop"), (signal.SIGINT, "stop"), (signal.SIGHUP, "reload")):
             self._before[number] = signal.signal(number, self._taker(why))
         return self
@@ -264,6 +275,16 @@ class _Signals:
     def __exit__(self, *_: object) -> None:
         for number, taker in self._before.items():
             signal.signal(number, taker)
+        signal.set_wakeup_fd(self._other_mouth)
+        self._mouth.close()
+        self._thread.join()
+        self._ear.close()
+
+    def _listen(self) -> None:
+        while self._ear.recv(64):
+            agent = self._agent
+            if agent is not None:
+                agent.rouse()
 
     def hand_to(self, agent: Agent | None) -> None:
         """Hand signals to this agent from now on, and what came while there was none."""
