@@ -547,6 +547,17 @@ class TestNamed:
         api.disturb("secrets", DROP)
         assert soon(lambda: seen.of("Secret", Gone) == [Gone(Secret, TLS)])
 
+    @pytest.mark.parametrize("status", [403, 404])
+    def test_one_that_may_be_read_again_is_told_again_though_it_did_not_change(self, api, watch, seen, status):
+        api.put("secrets", secret())
+        watcher = watch(timing={"outage": 600.0})
+        watcher.refer_to(secrets=[TLS])
+        assert is_watching(watcher, "Secret")
+        api.fail("secrets", *[Fault.status(status, "the role is being replaced")] * 4)
+        api.disturb("secrets", DROP)
+        assert soon(lambda: seen.of("Secret", Gone) == [Gone(Secret, TLS)])
+        assert soon(lambda: seen.names("Secret") == ["tls"])
+
     def test_a_bad_one_is_told_with_its_faults(self, api, watch, seen):
         api.put("secrets", secret(value="super secret!"))
         watch().refer_to(secrets=[TLS])
