@@ -159,8 +159,11 @@ def is_locked(lock: Path) -> bool:
         return False
 
 
-def test_where_its_log_is_full_it_works_on(node: Node) -> None:
-    node.wrapper = ("sh", "-c", 'exec "$@" 2>/dev/full', "sh")
+@pytest.mark.parametrize(
+    "log", ["2>/dev/full", "2> >(exit 0)", "<&- >&- 2>&-"], ids=["full disk", "reader gone", "closed"]
+)
+def test_where_its_log_takes_no_line_it_works_on(node: Node, log: str) -> None:
+    node.wrapper = ("bash", "-c", f'exec "$@" {log}', "bash")
     process = node.start("-v")
     try:
         until(lambda: node.is_well, 30, "first sync")
