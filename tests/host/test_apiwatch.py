@@ -33,6 +33,7 @@ from tests.fakewatch import (
     error_event,
     line,
 )
+from tests.forwardproxy import ForwardProxy
 from tests.host.watching import Consumer, fast, soon
 
 if TYPE_CHECKING:
@@ -694,6 +695,16 @@ class TestEnd:
         watcher = watch(timing={"watch_silence": 60.0})
         assert is_watching(watcher)
         assert self.ends(watcher, seen)
+
+    def test_within_a_watch_through_a_proxy(self, tmp_path, seen):
+        certificate = make_certificate(tmp_path)
+        with FakeApi(certificate=certificate) as api, ForwardProxy("a:b") as proxy:
+            cluster = {"certificate-authority": str(certificate[0]), "proxy-url": f"http://a:b@{proxy.address}"}
+            kubeconfig = api.kubeconfig(tmp_path, **cluster)
+            watcher = Watch(seen, kubeconfig=kubeconfig, timing=fast(watch_silence=60.0))
+            watcher.start()
+            assert is_watching(watcher)
+            assert self.ends(watcher, seen)
 
     def test_within_a_watch_by_tls(self, tmp_path, seen):
         certificate = make_certificate(tmp_path)
