@@ -135,6 +135,7 @@ def command(
         )
     settings = Chosen(**chosen)
     inputs, site = _read(settings, told)
+    known = None
     with _Signals() as signals:
         while True:
             agent = Agent(
@@ -154,10 +155,13 @@ def command(
                 drains=not keep_serving,
                 events=not no_events,
                 publishing=publishing,
+                known=known,
             )
+            reloading = _Reloading(agent, inputs, settings, told, journal)
+            agent.may_begin_anew = reloading.is_possible
             for warning in inputs.configuration[1]:
                 journal.warning(warning)
-            changes = FileChanges(_files(settings, told), _Reloading(agent, inputs, settings, told, journal).look)
+            changes = FileChanges(_files(settings, told), reloading.look)
             signals.hand_to(agent)
             changes.start()
             try:
@@ -167,6 +171,7 @@ def command(
                 signals.hand_to(None)
             if why != "reload":
                 return
+            known = agent.known
             try:
                 inputs, site = _read(settings, told)
                 journal.info("begins anew, as it was told to")
@@ -248,6 +253,20 @@ class _Reloading:
         if fresh.options != self.inputs.options or has_other_facts or self.told.nginx_templates:
             self.journal.info("the configuration has changed")
             self.agent.wake("reload")
+
+    def is_possible(self) -> bool:
+        """Tell whether another agent could begin now; what it lacks is told, and the one there is goes on."""
+        from rulegen.host.apiclient import ApiServer  # noqa: PLC0415 - loads the client
+
+        try:
+            _read(self.settings, self.told)
+            ApiServer(self.settings.kubeconfig, self.settings.context).close()
+        except RulegenError as error:
+            self.journal.error(
+                "the configuration is not read anew: it goes on as before", error=error.message, hint=error.hint
+            )
+            return False
+        return True
 
 
 class _Signals:
