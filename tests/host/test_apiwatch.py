@@ -233,6 +233,17 @@ class TestLists:
         assert [len(one.objects) for one in seen.of("Service")] == [1]
         assert sum(watcher.counts().errors.values()) >= 2
 
+    def test_a_page_that_a_proxy_has_packed(self, api, watch, seen):
+        listed = {
+            "kind": "ServiceList",
+            "apiVersion": "v1",
+            "metadata": {"resourceVersion": "5"},
+            "items": [service("a")],
+        }
+        api.fail("services", Fault.packed(listed))
+        watch()
+        assert seen.names("Service") == ["a"]
+
     def test_the_same_page_again_and_again_ends(self, api, watch, seen):
         api.put("services", service("web"))
         page = b'{"kind":"ServiceList","metadata":{"continue":"again","resourceVersion":"7"},"items":[]}'
