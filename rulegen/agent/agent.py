@@ -185,14 +185,7 @@ class Agent:
         self._serve(loop, state, watch, site)
         if self.services and writer.choice.variant is Variant.NFT:
             self._listen(loop, writers)
-        self.journal.info(
-            "begins",
-            node=node,
-            server=watch.url,
-            variant=str(writer.choice.variant),
-            why=writer.choice.reason,
-            drift="mend" if self.mends else "report",
-        )
+        self._tell_beginning(node, watch, writer)
         watch.start()
         loop.on_ready = lambda: self._on_ready(loop, publishers)
         watchdog = Watchdog(lambda: state.is_working)
@@ -206,6 +199,19 @@ class Agent:
         if why == "stop":
             self._leave(state, publishers, site)
         return why
+
+    def _tell_beginning(self, node: str, watch: Watch, writer: KernelWriter) -> None:
+        self.journal.info(
+            "begins",
+            node=node,
+            server=watch.url,
+            variant=str(writer.choice.variant),
+            why=writer.choice.reason,
+            drift="mend" if self.mends else "report",
+        )
+        missing = writer.without_ipv6
+        if missing is not None:
+            self.journal.warning("IPv6 is left alone until it begins anew", error=missing.message, hint=missing.hint)
 
     def _leave(self, state: AgentState, publishers: list[Publisher], site: SiteLoop | None) -> None:
         """Have clients go elsewhere, and then nginx finish what it has begun; health is told meanwhile."""
