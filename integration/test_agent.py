@@ -317,3 +317,56 @@ def test_sighup_has_it_read_its_configuration_anew(node: Node) -> None:
         until(lambda: SYSCTL.read_text() == "1\n", 3, "the parameter")
         until(lambda: bool(node.lines("route_localnet")), 2, "told")
     node.configure()
+
+
+def test_told_to_begin_anew_and_to_end_at_once_it_ends(node: Node) -> None:
+    """Two signals at the same moment: the kernel gives the second to any thread."""
+    node.serve(TWO)
+    for _ in range(3):
+        with node.running() as process:
+            process.send_signal(signal.SIGHUP)
+            process.send_signal(signal.SIGTERM)
+            until(lambda: process.poll() is not None, 10, "the end")
+
+
+def test_begun_anew_without_an_api_server_it_goes_on_with_what_it_knew(node: Node) -> None:
+    node.serve(TWO)
+    node.configure()
+    with node.running() as process:
+        node.api.go_away()
+        try:
+            node.serve(App(name="two", number=802, ready=("pod-b",), type="NodePort", protocols=("TCP",)))
+            node.configure(iptables={"minSyncPeriod": "0s", "syncPeriod": "30s", "masqueradeBit": 13})
+            process.send_signal(signal.SIGHUP)
+            until(lambda: any("0x2000" in line for line in node.rules.lines()), 10, "what was configured")
+            until(lambda: node.is_well, 5, "it is well")
+            assert node.rules.sends_to(TWO, "pod-a", "pod-b")
+            node.rules.change("-t", "nat", "-F", "KUBE-SERVICES")
+            until(
+                lambda: any("KUBE-SERVICES" in line and "--dport" in line for line in node.rules.lines()), 5, "mended"
+            )
+        finally:
+            node.api.come_back()
+        until(lambda: node.rules.sends_to(TWO, "pod-b"), 20, "what changed meanwhile")
+        node.check_converged()
+    node.configure()
+
+
+def test_what_cannot_begin_anew_goes_on_and_says_why(node: Node) -> None:
+    node.serve(TWO)
+    kubeconfig = Path(node.kubeconfig)
+    good = kubeconfig.read_text()
+    with node.running() as process:
+        kubeconfig.write_text("{")
+        try:
+            process.send_signal(signal.SIGHUP)
+            until(lambda: bool(node.lines("goes on as before")), 10, "told")
+            assert node.is_well
+            assert not node.lines("ends")
+            node.serve(ONE, TWO)
+            until(lambda: node.rules.sends_to(ONE, "pod-a", "pod-x"), 5, "a change")
+        finally:
+            kubeconfig.write_text(good)
+        process.send_signal(signal.SIGHUP)
+        until(lambda: bool(node.lines("begins anew")), 10, "it can again")
+        until(lambda: node.is_well, 10, "a sync")

@@ -149,6 +149,19 @@ def test_while_another_holds_the_lock_it_waits_says_who_and_loses_nothing(tmp_pa
         assert not node.lines("changed by others")
 
 
+def test_without_any_tool_for_ipv6_the_rest_is_kept_and_that_is_told(node: Node) -> None:
+    with own_tools(node) as tools:
+        for tool in tools.glob("ip6tables*"):
+            tool.unlink()
+        with node.running():
+            assert node.rules.sends_to(BOTH, "pod-a", "pod-b")
+            node.serve(ONE, OTHER)
+            until(lambda: node.rules.sends_to(ONE, "pod-b"), 10, "a change")
+            (told,) = node.lines("IPv6 is left alone")
+            assert "ip6tables-nft-save is not installed" in told
+            assert not node.lines("not written")
+
+
 def is_locked(lock: Path) -> bool:
     """Whether somebody holds a lock."""
     with lock.open() as file:
@@ -159,8 +172,11 @@ def is_locked(lock: Path) -> bool:
         return False
 
 
-def test_where_its_log_is_full_it_works_on(node: Node) -> None:
-    node.wrapper = ("sh", "-c", 'exec "$@" 2>/dev/full', "sh")
+@pytest.mark.parametrize(
+    "log", ["2>/dev/full", "2> >(exit 0)", "<&- >&- 2>&-"], ids=["full disk", "reader gone", "closed"]
+)
+def test_where_its_log_takes_no_line_it_works_on(node: Node, log: str) -> None:
+    node.wrapper = ("bash", "-c", f'exec "$@" {log}', "bash")
     process = node.start("-v")
     try:
         until(lambda: node.is_well, 30, "first sync")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import signal
+import socket
+import ssl
 import tempfile
 import time
 import urllib.error
@@ -22,7 +25,7 @@ from integration.test_agent import ONE, TWO
 from integration.test_takeover import PARITY, WORLDS
 from rulegen.host.nft_notices import generation
 from rulegen.kube.yaml_text import read_yaml
-from tests.fakeapi import FakeApi
+from tests.fakeapi import FakeApi, make_certificate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -286,3 +289,45 @@ class TestIngress:
             until(lambda: published(site, "ingresses", "web") == ADDRESSES, 20, "published")
             assert not site.lines("nginx started")
         assert site.lines("nginx drained")
+
+    def test_begun_anew_without_an_api_server_it_serves_on_with_the_certificates_that_it_had(
+        self, site: Node, folder: Path
+    ) -> None:
+        certificate, key = (one.read_text() for one in make_certificate(folder, "DNS:web.example"))
+        content = {"tls.crt": certificate, "tls.key": key}
+        data = {name: base64.b64encode(text.encode()).decode() for name, text in content.items()}
+        kind = "kubernetes.io/tls"
+        site.api.put("secrets", {"metadata": {"namespace": "lab", "name": "tls"}, "type": kind, "data": data})
+        web = site.api.kept("ingresses")["lab", "web"]
+        spec = {**web["spec"], "tls": [{"hosts": ["web.example"], "secretName": "tls"}]}
+        site.api.put("ingresses", {**web, "spec": spec})
+        wanted = ssl.PEM_cert_to_DER_cert(certificate)
+        with site.running(*self.argv(folder)) as process:
+            until(lambda: published(site, "ingresses", "web") == ADDRESSES, 20, "published")
+            assert shown_certificate("web.example") == wanted
+            site.api.go_away()
+            try:
+                process.send_signal(signal.SIGHUP)
+                until(lambda: bool(site.lines("begins anew")), 10, "begun anew")
+                until(lambda: site.is_well, 5, "it is well")
+                until(lambda: bool(site.lines("no answer in time")), 20, "decided without an answer")
+                time.sleep(0.5)
+                assert shown_certificate("web.example") == wanted
+            finally:
+                site.api.come_back()
+            until(lambda: bool(site.metric("rulegen_lists_total")), 20, "listed")
+            time.sleep(0.5)
+            assert shown_certificate("web.example") == wanted
+            assert not site.lines("nginx reloaded")
+        site.api.delete("secrets", "lab", "tls")
+
+
+def shown_certificate(host: str) -> bytes | None:
+    """Return the certificate that nginx shows to who asks for a host."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with (
+        socket.create_connection(("127.0.0.1", 8443), 5) as plain,
+        context.wrap_socket(plain, server_hostname=host) as connection,
+    ):
+        return connection.getpeercert(binary_form=True)

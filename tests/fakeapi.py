@@ -24,6 +24,7 @@ what a real server would refuse is refused (see `tests.fakewrites`), and so is w
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import socket
@@ -87,6 +88,23 @@ class Fault:
             handler.end_headers()
             handler.wfile.write(content)
             handler.close_connection = True
+
+        return cls(answer)
+
+    @classmethod
+    def packed(cls, document: object) -> Self:
+        """Answer 200 with a document, in chunks, and by gzip though nobody asked for that: some proxies do."""
+
+        def answer(handler: BaseHTTPRequestHandler) -> None:
+            content = gzip.compress(json.dumps(document).encode())
+            handler.send_response(200)
+            handler.send_header("Content-Encoding", "gzip")
+            handler.send_header("Transfer-Encoding", "chunked")
+            handler.end_headers()
+            for start in range(0, len(content), 40):
+                piece = content[start : start + 40]
+                handler.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+            handler.wfile.write(b"0\r\n\r\n")
 
         return cls(answer)
 
@@ -425,10 +443,10 @@ class FakeApi:
             Fault.status(410, "The provided continue parameter is too old").answer(handler)
             return
         limit = int(query.get("limit", "0")) or len(rest)
-        metadata = {"resourceVersion": str(version)}
+        metadata: dict[str, Any] = {"resourceVersion": str(version)}
         if rest[limit:]:
             metadata["continue"] = f"token-{len(self.requests)}-{time.monotonic_ns()}"
-            metadata["remainingItemCount"] = str(len(rest) - limit)
+            metadata["remainingItemCount"] = len(rest) - limit
             self._lists[metadata["continue"]] = rest[limit:], version
         items = None if self.has_null_items and not rest else rest[:limit]
         reply(handler, 200, {"kind": f"{kind}List", "apiVersion": api_version, "metadata": metadata, "items": items})
@@ -554,10 +572,10 @@ def reply(handler: BaseHTTPRequestHandler, code: int, body: Any, headers: dict[s
     handler.wfile.write(content)
 
 
-def make_certificate(folder: Path) -> tuple[Path, Path]:
-    """Make a certificate for 127.0.0.1 that vouches for itself, and return the files of it and of its key."""
+def make_certificate(folder: Path, name: str = "IP:127.0.0.1") -> tuple[Path, Path]:
+    """Make a certificate for a name that vouches for itself, and return the files of it and of its key."""
     certificate, key = folder / "tls.crt", folder / "tls.key"
-    subject = ("-subj", "/CN=fake", "-addext", "subjectAltName=IP:127.0.0.1")
+    subject = ("-subj", "/CN=fake", "-addext", f"subjectAltName={name}")
     kind = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
     files = ("-keyout", str(key), "-out", str(certificate))
     subprocess.run(("openssl", "req", "-x509", "-days", "2", *kind, *subject, *files), check=True, capture_output=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rulegen.agent.health import ServiceHealth, healthz, livez
 from rulegen.agent.loop import Loop, Timing, Wake
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from rulegen.agent.journal import Journal
     from rulegen.agent.publisher import Publisher
     from rulegen.host.nginx.site import LiveSite
+    from rulegen.kube.cluster import Cluster
     from rulegen.model.conntrack import Forgetting
     from rulegen.model.facts import HostFacts
     from rulegen.model.options import Options
@@ -45,6 +46,17 @@ if TYPE_CHECKING:
 
 DRAIN_S = 250.0
 """How long nginx may take to end: its workers give up after worker-shutdown-timeout, 240 s by default."""
+
+
+class Known(NamedTuple):
+    """The cluster as an agent knew it when it ended; the one after it goes on from there until it has asked itself.
+
+    Attributes:
+        followed: What was asked for, of which server: by it is told whether another one would have asked for the same.
+    """
+
+    followed: tuple[object, ...]
+    cluster: Cluster
 
 
 @dataclass(slots=True)
@@ -61,6 +73,8 @@ class Agent:
         drains: Whether nginx ends with it, once it has answered what it was asked; else it serves on.
         events: Whether users are told by events.
         publishing: What is published of this node.
+        known: What the one before it has left; at the end, what it leaves to the next. None for nothing.
+        may_begin_anew: Asked before it ends for another one to begin, which may not be able to.
     """
 
     options: Options
@@ -79,6 +93,8 @@ class Agent:
     drains: bool = True
     events: bool = True
     publishing: Publishing = field(default_factory=lambda: Publishing(ingresses=False))
+    known: Known | None = None
+    may_begin_anew: Callable[[], bool] = lambda: True
     _loop: Loop | None = None
     _early: str = ""
     _cleanup: ExitStack = field(default_factory=ExitStack)
@@ -90,6 +106,11 @@ class Agent:
         if self._loop is not None:
             self._loop.signals.put(Wake(why))
 
+    def rouse(self) -> None:
+        """Have its wait end, so that its thread takes a signal that came; for any thread."""
+        if self._loop is not None:
+            self._loop.signals.put(Wake(""))
+
     def run(self) -> str:
         """Keep the node so until a wake ends it; return why it ended.
 
@@ -99,7 +120,10 @@ class Agent:
         share()
         sweep()
         with self._cleanup:
-            return self._run()
+            why = self._run()
+        if self._loop is not None and self.known is not None:
+            self._loop.take_rest()
+        return why
 
     def _run(self) -> str:
         if self.services and self.mends and backend_of(self.options.mode).devices:
@@ -116,6 +140,7 @@ class Agent:
         writer.on_forgotten = state.reconciled
         node = self.options.node_name or self.facts.hostname
         ready: list[Watch] = []
+        known: Known | None = None
         loop = self._loop = Loop(
             options=self.options,
             writer=writer,
@@ -124,19 +149,24 @@ class Agent:
             timing=Timing(self.options.min_sync_s, self.options.sync_s),
             counts=bool(nfacct.supported()) if self.counts is None else self.counts,
             clock=self.clock,
-            has_synced=lambda: bool(ready) and ready[0].has_synced,
+            has_synced=lambda: known is not None or (bool(ready) and ready[0].has_synced),
             mends=self.mends,
             once=self.once,
         )
+        namespaces = self.site is not None and self.site.options.selection.namespace_selector is not None
         watch = Watch(
             loop.hear,
             kubeconfig=self.kubeconfig,
             context=self.context,
             node=node,
             ingress=self.site is not None,
-            namespaces=self.site is not None and self.site.options.selection.namespace_selector is not None,
+            namespaces=namespaces,
             warn=self.journal.warning,
         )
+        followed = (watch.url, node, self.site is not None, namespaces)
+        if self.known is not None and self.known.followed == followed:
+            known = self.known
+            loop.cluster = known.cluster
         ready.append(watch)
         self._cleanup.callback(watch.stop)
         objects = ApiObjects(watch.link)
@@ -155,6 +185,22 @@ class Agent:
         self._serve(loop, state, watch, site)
         if self.services and writer.choice.variant is Variant.NFT:
             self._listen(loop, writers)
+        self._tell_beginning(node, watch, writer)
+        watch.start()
+        loop.on_ready = lambda: self._on_ready(loop, publishers)
+        watchdog = Watchdog(lambda: state.is_working)
+        self._cleanup.callback(watchdog.stop)
+        watchdog.start()
+        while (why := self._early or loop.run()) == "reload" and not self.may_begin_anew():
+            self._early = ""  # an end that comes just now is among the loop's signals, too
+        self.known = Known(followed, loop.cluster) if loop.has_synced() else None
+        tell_systemd("STOPPING=1" if why != "reload" else "RELOADING=1")
+        self.journal.info("ends", why=why)
+        if why == "stop":
+            self._leave(state, publishers, site)
+        return why
+
+    def _tell_beginning(self, node: str, watch: Watch, writer: KernelWriter) -> None:
         self.journal.info(
             "begins",
             node=node,
@@ -163,17 +209,9 @@ class Agent:
             why=writer.choice.reason,
             drift="mend" if self.mends else "report",
         )
-        watch.start()
-        loop.on_ready = lambda: self._on_ready(loop, publishers)
-        watchdog = Watchdog(lambda: state.is_working)
-        self._cleanup.callback(watchdog.stop)
-        watchdog.start()
-        why = self._early or loop.run()
-        tell_systemd("STOPPING=1" if why != "reload" else "RELOADING=1")
-        self.journal.info("ends", why=why)
-        if why == "stop":
-            self._leave(state, publishers, site)
-        return why
+        missing = writer.without_ipv6
+        if missing is not None:
+            self.journal.warning("IPv6 is left alone until it begins anew", error=missing.message, hint=missing.hint)
 
     def _leave(self, state: AgentState, publishers: list[Publisher], site: SiteLoop | None) -> None:
         """Have clients go elsewhere, and then nginx finish what it has begun; health is told meanwhile."""

@@ -11,6 +11,7 @@ import queue
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -80,7 +81,7 @@ class Wake:
     """Something that ends the loop's wait beside an event.
 
     Attributes:
-        why: `check` to look at the kernel, `reload` to begin anew with other options, `stop` to end.
+        why: `check` to look at the kernel, `reload` to begin anew with other options, `stop` to end; empty to go on.
     """
 
     why: str
@@ -216,6 +217,12 @@ class Loop:
         if touched.site and self.on_site is not None:
             self.on_site()
         self._dirty.add(touched)
+
+    def take_rest(self) -> None:
+        """Take what came until nobody tells anything any more; nothing is written for it."""
+        with suppress(queue.Empty):
+            while True:
+                self._taken(self.signals.get_nowait())
 
     def _count(self, event: Event, touched: Touched) -> None:
         """Count what came as kube-proxy does; a list is as many changes as it touches Services."""

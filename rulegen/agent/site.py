@@ -221,7 +221,7 @@ class SiteLoop:
             if not missing or self._ended.is_set():
                 return world
             if self.clock() > until:
-                self.journal.warning("served without what did not come in time", missing=", ".join(missing[:5]))
+                self.journal.warning("no answer in time: served with what is known", missing=", ".join(missing[:5]))
                 return world
             self._ended.wait(0.05)
 

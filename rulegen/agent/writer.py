@@ -17,7 +17,7 @@ from rulegen.host.runner import run
 from rulegen.host.variant import VariantChoice
 from rulegen.model.conntrack import Forgetting, Frontend, frontends_of, stale_flows
 from rulegen.model.shares import SCHEDULERS
-from rulegen.net import Protocol, is_unicast
+from rulegen.net import Family, Protocol, is_unicast
 from rulegen.plan.plan import Plan
 from rulegen.road import backend_of, plan_node
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from rulegen.model.facts import HostFacts
     from rulegen.model.ir import Service
     from rulegen.model.options import Options
-    from rulegen.net import Address, Family
+    from rulegen.net import Address
     from rulegen.road import Compiled
     from rulegen.road.services import Update
 
@@ -80,6 +80,7 @@ class KernelWriter:
         has_objects: Whether the mode keeps sets and virtual servers.
         has_own: Whether rules name the node's own addresses.
         has_fewer_schedulers: Whether a write has shown since the last look that IPVS has not all that were known.
+        without_ipv6: Which tool is missing for IPv6, whose rules are then left alone; None where all are there.
         unseen: Why the last look at connections has seen none; None where it has seen all.
         on_forgotten: Is told of each look at connections: how long it took, and how many were forgotten.
     """
@@ -93,6 +94,7 @@ class KernelWriter:
     has_objects: bool = False
     has_own: bool = False
     has_fewer_schedulers: bool = False
+    without_ipv6: HostError | None = None
     unseen: HostError | None = None
     on_forgotten: Callable[[float, int], None] = lambda _seconds, _count: None
 
@@ -102,12 +104,24 @@ class KernelWriter:
     ) -> KernelWriter:
         """Return the writer for this host's variant and what the options ask for.
 
+        Where there is no ip6tables at all, Services of IPv4 are kept all the same, as kube-proxy does.
+
         Raises:
             HostError: There is no iptables.
         """
         has_objects = bool(backend_of(options.mode).devices)
         has_own = has_objects or bool(options.node_port_networks)
-        return cls(run, variant.choose(run, forced), facts, forgetting, has_objects=has_objects, has_own=has_own)
+        choice = variant.choose(run, forced)
+        missing = variant.missing_tool(run, choice.variant, Family.IPV6) if facts.ipv6 else None
+        return cls(
+            run,
+            choice,
+            facts if missing is None else replace(facts, ipv6=False),
+            forgetting,
+            has_objects=has_objects,
+            has_own=has_own,
+            without_ipv6=missing,
+        )
 
     def read(self) -> Reading:
         """Read the kernel; another thread may decide meanwhile what is wanted.

@@ -60,6 +60,7 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one command and exit; every error is one clear line and a next step."""
+    _open_streams()
     gc.disable()  # a command ends soon, and its hundred thousands of frozen objects have no cycles
     try:
         code = cli.main(args=arguments, prog_name="rulegen", standalone_mode=False)
@@ -85,6 +86,18 @@ def main(arguments: list[str] | None = None) -> None:
         sys.stderr.write("Next: set RULEGEN_DEBUG=1 to see where, and report it\n")
         code = ERROR
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _open_streams() -> None:
+    """Have streams where whoever started us closed them: else a socket takes their number, and no word can be said."""
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+            os.set_inheritable(number, True)  # noqa: FBT003 - by position only
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 - open to the end
 
 
 def _report(error: RulegenError) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import socket
+import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -133,6 +135,7 @@ def command(
         )
     settings = Chosen(**chosen)
     inputs, site = _read(settings, told)
+    known = None
     with _Signals() as signals:
         while True:
             agent = Agent(
@@ -152,10 +155,13 @@ def command(
                 drains=not keep_serving,
                 events=not no_events,
                 publishing=publishing,
+                known=known,
             )
+            reloading = _Reloading(agent, inputs, settings, told, journal)
+            agent.may_begin_anew = reloading.is_possible
             for warning in inputs.configuration[1]:
                 journal.warning(warning)
-            changes = FileChanges(_files(settings, told), _Reloading(agent, inputs, settings, told, journal).look)
+            changes = FileChanges(_files(settings, told), reloading.look)
             signals.hand_to(agent)
             changes.start()
             try:
@@ -165,6 +171,7 @@ def command(
                 signals.hand_to(None)
             if why != "reload":
                 return
+            known = agent.known
             try:
                 inputs, site = _read(settings, told)
                 journal.info("begins anew, as it was told to")
@@ -247,9 +254,27 @@ class _Reloading:
             self.journal.info("the configuration has changed")
             self.agent.wake("reload")
 
+    def is_possible(self) -> bool:
+        """Tell whether another agent could begin now; what it lacks is told, and the one there is goes on."""
+        from rulegen.host.apiclient import ApiServer  # noqa: PLC0415 - loads the client
+
+        try:
+            _read(self.settings, self.told)
+            ApiServer(self.settings.kubeconfig, self.settings.context).close()
+        except RulegenError as error:
+            self.journal.error(
+                "the configuration is not read anew: it goes on as before", error=error.message, hint=error.hint
+            )
+            return False
+        return True
+
 
 class _Signals:
-    """Hands signals to the agent that there is. One that comes between two is for the next; an end always is."""
+    """Hands signals to the agent that there is. One that comes between two is for the next; an end always is.
+
+    The kernel gives the second of two signals to any thread, and the main one, which is to take it, would sleep on
+    until something else happens. So another thread hears of each (by `set_wakeup_fd`), and has the agent's wait end.
+    """
 
     def __init__(self) -> None:
         self._agent: Agent | None = None
@@ -257,6 +282,11 @@ class _Signals:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
+        self._ear, self._mouth = socket.socketpair()
+        self._mouth.settimeout(0)
+        self._other_mouth = signal.set_wakeup_fd(self._mouth.fileno(), warn_on_full_buffer=False)
+        self._thread = threading.Thread(target=self._listen, name="signals", daemon=True)
+        self._thread.start()
         for number, why in ((signal.SIGTERM, "stop"), (signal.SIGINT, "stop"), (signal.SIGHUP, "reload")):
             self._before[number] = signal.signal(number, self._taker(why))
         return self
@@ -264,6 +294,16 @@ class _Signals:
     def __exit__(self, *_: object) -> None:
         for number, taker in self._before.items():
             signal.signal(number, taker)
+        signal.set_wakeup_fd(self._other_mouth)
+        self._mouth.close()
+        self._thread.join()
+        self._ear.close()
+
+    def _listen(self) -> None:
+        while self._ear.recv(64):
+            agent = self._agent
+            if agent is not None:
+                agent.rouse()
 
     def hand_to(self, agent: Agent | None) -> None:
         """Hand signals to this agent from now on, and what came while there was none."""

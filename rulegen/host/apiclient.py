@@ -17,7 +17,7 @@ import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
-from urllib.parse import urlencode
+from urllib.parse import unquote, urlencode, urlsplit
 
 from rulegen.errors import HostError
 from rulegen.kube.wording import printable
@@ -195,7 +195,7 @@ def _load(configuration: Any, kubeconfig: str | None, context: str | None) -> No
 
     loaders: Any = config  # its types are half there
     named = kubeconfig or os.environ.get("KUBECONFIG") or ""
-    default = Path(_DEFAULT_KUBECONFIG).expanduser()
+    default = _default_kubeconfig()
     if not named and not context and not default.exists():
         if not os.environ.get("KUBERNETES_SERVICE_HOST"):
             raise HostError(
@@ -227,12 +227,41 @@ def _load(configuration: Any, kubeconfig: str | None, context: str | None) -> No
         )
 
 
+def _default_kubeconfig() -> Path:
+    """Return where a kubeconfig is that nobody names; for a user without a home, where none is."""
+    default = Path(_DEFAULT_KUBECONFIG)
+    try:
+        return default.expanduser()
+    except RuntimeError:  # no HOME, and no such user on this host, as in a container
+        return default
+
+
 def _pooled(client: Any, configuration: Any) -> Any:
     """Return a client of the official kind; certificates are read here."""
     try:
-        return client.ApiClient(configuration)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # told below, in our own words
+            if configuration.proxy and not configuration.proxy_headers:
+                configuration.proxy_headers = _proxy_login(configuration.proxy)
+            return client.ApiClient(configuration)
+    except ImportError as error:
+        raise HostError(
+            f"{configuration.host}: a SOCKS proxy cannot be used",
+            hint="name an HTTP proxy, as proxy-url of the kubeconfig or as HTTPS_PROXY",
+        ) from error
     except (OSError, ValueError) as error:
         raise HostError(f"{configuration.host}: {_one_line(error)}") from error
+
+
+def _proxy_login(url: str) -> dict[str, str] | None:
+    """Return the header for the login that a proxy's URL holds, which the client sends to nobody; None for none."""
+    from urllib3 import make_headers  # noqa: PLC0415 - comes with the client
+
+    told = urlsplit(url)
+    if told.username is None:
+        return None
+    login = f"{unquote(told.username)}:{unquote(told.password or '')}"
+    return dict(make_headers(proxy_basic_auth=login))
 
 
 @contextmanager

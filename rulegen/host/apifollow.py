@@ -134,6 +134,8 @@ class Follower:
         self._refusals += 1
         if self._refusals >= PATIENCE or not self._knows_object:
             self._tell_object(None)
+            if self.only is not None:
+                self._version = ""  # once we may, what is there is told again: no watch tells what did not change
         return self._refusals >= PATIENCE
 
     # -- the list ------------------------------------------------------------------------------------------------------

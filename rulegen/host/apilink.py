@@ -216,9 +216,9 @@ class Answer:
         response = self._response
         try:
             if response.chunked and response.supports_chunked_reads():
-                yield from response.read_chunked(CHUNK)
+                yield from response.read_chunked(CHUNK, decode_content=True)
             else:
-                while piece := response.read1(CHUNK):
+                while piece := response.read1(CHUNK, decode_content=True):
                     yield piece
         except (HTTPError, OSError, ValueError, AttributeError) as error:  # the latter two: cut by another thread
             told = unreachable(self._url, error)

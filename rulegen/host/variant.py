@@ -117,6 +117,16 @@ def call(
         return run(Command((plain, *arguments), stdin, timeout_s=timeout_s))
 
 
+def missing_tool(run: Runner, variant: Variant, family: Family) -> MissingToolError | None:
+    """Return which tool is missing for a family's rules; None for none. Some distributions pack those of IPv6 apart."""
+    try:
+        for verb in ("save", "restore"):
+            call(run, variant, family, verb, ("--version",))
+    except MissingToolError as missing:
+        return missing
+    return None
+
+
 def variant_of(version: str) -> Variant:
     """Return the variant that a version line tells: `iptables v1.8.9 (nf_tables)`; none told is legacy (before 1.8).
 

@@ -139,7 +139,7 @@ class Cluster:
         before = self._objects[kind].get(name)
         if before is not None and before.object == one.object:
             return
-        if before is not None and _differs_in_status_alone(before.object, one.object):
+        if before is not None and _are_served_alike(before.object, one.object):
             self._objects[kind][name] = one
             return
         if before is not None:
@@ -182,9 +182,19 @@ class Cluster:
                 touched.site = True
 
 
-def _differs_in_status_alone(before: KubeObject, after: KubeObject) -> bool:
-    """Whether two states of an Ingress are served alike: addresses that are published change nothing for nginx."""
-    return isinstance(before, Ingress) and isinstance(after, Ingress) and before == replace(after, status=before.status)
+def _are_served_alike(before: KubeObject, after: KubeObject) -> bool:
+    """Whether two states of an object come to the same rules and the same site.
+
+    Addresses that are published change nothing for nginx, nor does for the rules what others note in a Node's
+    annotations, some of them every few seconds.
+    """
+    match before, after:
+        case Ingress(), Ingress():
+            return before == replace(after, status=before.status)
+        case Node(), Node():
+            metadata = replace(after.metadata, annotations=before.metadata.annotations)
+            return before == replace(after, metadata=metadata)
+    return False
 
 
 def _name(one: KubeObject) -> ObjectName:

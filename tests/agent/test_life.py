@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import io
 import os
+import queue
 import signal
 import socket
 import threading
@@ -84,9 +85,14 @@ class Ear:
 
     def __init__(self) -> None:
         self.heard: list[str] = []
+        self.signals: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def wake(self, why: str) -> None:
         self.heard.append(why)
+        self.signals.put(why)
+
+    def rouse(self) -> None:
+        self.signals.put("")
 
 
 class TestSignals:
@@ -107,6 +113,37 @@ class TestSignals:
             signals.hand_to(first)
             signals.hand_to(second)
         assert (first.heard, second.heard) == (["reload"], [])
+
+    def test_one_that_another_thread_is_given_ends_the_wait_at_once(self):
+        """So the kernel does with the second of two: the main thread, which is to take it, sleeps on."""
+        ear, waits = Ear(), threading.Event()
+
+        def be_given() -> None:
+            waits.wait(10)
+            time.sleep(0.1)  # whoever waits has nothing more to do that would have it look
+            signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+            time.sleep(0.1)
+
+        thread = threading.Thread(target=be_given)
+        thread.start()
+        try:
+            with _Signals() as signals:
+                signals.hand_to(ear)
+                waits.set()
+                while ear.signals.get(timeout=10) != "stop":
+                    pass
+        finally:
+            thread.join()
+        assert ear.heard == ["stop"]
+
+    def test_nothing_of_it_is_left(self):
+        before = threading.active_count(), signal.getsignal(signal.SIGTERM), signal.set_wakeup_fd(-1)
+        signal.set_wakeup_fd(before[2])
+        with _Signals():
+            pass
+        after = threading.active_count(), signal.getsignal(signal.SIGTERM), signal.set_wakeup_fd(-1)
+        signal.set_wakeup_fd(after[2])
+        assert after == before
 
 
 class _Ring:

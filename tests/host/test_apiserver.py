@@ -17,6 +17,7 @@ from rulegen.kube.objects import Secret
 from rulegen.kube.secret_rules import secret_values
 from rulegen.kube.world import ObjectName
 from tests.fakeapi import FakeApi, Fault, make_certificate
+from tests.forwardproxy import ForwardProxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -441,11 +442,52 @@ class TestTls:
             read_cluster(api.kubeconfig(tmp_path, server=api.url.replace("https", "http")))
 
 
+class TestProxy:
+    @pytest.mark.parametrize(("login", "told"), [("", ""), ("node:a b@c", "node:a%20b%40c@")])
+    def test_one_that_the_kubeconfig_names_with_its_login(self, tmp_path, certificate, login, told):
+        with FakeApi(certificate=certificate) as api, ForwardProxy(login) as proxy:
+            api.put("services", service("web"))
+            cluster = {"certificate-authority": str(certificate[0]), "proxy-url": f"http://{told}{proxy.address}"}
+            assert names(read_cluster(api.kubeconfig(tmp_path, **cluster))) == ["web"]
+            assert proxy.asked
+            assert {f"https://{one}" for one in proxy.asked} == {api.url}
+
+    def test_one_that_the_environment_names_and_hosts_that_need_none(self, tmp_path, certificate, monkeypatch):
+        kubeconfig = {"certificate-authority": str(certificate[0])}
+        with FakeApi(certificate=certificate) as api, ForwardProxy() as proxy:
+            api.put("services", service("web"))
+            monkeypatch.setenv("HTTPS_PROXY", f"http://{proxy.address}")
+            monkeypatch.setenv("NO_PROXY", "127.0.0.0/8")
+            assert names(read_cluster(api.kubeconfig(tmp_path, **kubeconfig))) == ["web"]
+            assert not proxy.asked
+            monkeypatch.setenv("NO_PROXY", "10.0.0.0/8")
+            assert names(read_cluster(api.kubeconfig(tmp_path, **kubeconfig))) == ["web"]
+            assert proxy.asked
+
+    @pytest.mark.parametrize(
+        "url", ["socks5://n:secret@127.0.0.1:1", "ftp://n:secret@h", "http://n:secret@127.0.0.1:1"]
+    )
+    def test_one_that_cannot_be_used_is_one_line_without_its_login(self, api, tmp_path, url):
+        with pytest.raises(HostError, match=r"[Pp]roxy") as caught:
+            read_cluster(api.kubeconfig(tmp_path, **{"proxy-url": url}))
+        assert "\n" not in caught.value.message
+        assert "secret" not in str(caught.value)
+
+
 class TestConfiguration:
     def test_none_at_all(self):
         with pytest.raises(HostError, match="no cluster to read from") as caught:
             read_cluster()
         assert "-f" in caught.value.hint
+
+    def test_for_a_user_without_a_home(self, monkeypatch):
+        def unknown(_: int) -> None:
+            raise KeyError("uid not found")
+
+        monkeypatch.delenv("HOME")
+        monkeypatch.setattr("pwd.getpwuid", unknown)
+        with pytest.raises(HostError, match="no cluster to read from"):
+            read_cluster()
 
     def test_the_environment_names_it(self, api, tmp_path, monkeypatch):
         api.put("services", service("web"))

@@ -33,6 +33,7 @@ from tests.fakewatch import (
     error_event,
     line,
 )
+from tests.forwardproxy import ForwardProxy
 from tests.host.watching import Consumer, fast, soon
 
 if TYPE_CHECKING:
@@ -231,6 +232,17 @@ class TestLists:
 
         assert [len(one.objects) for one in seen.of("Service")] == [1]
         assert sum(watcher.counts().errors.values()) >= 2
+
+    def test_a_page_that_a_proxy_has_packed(self, api, watch, seen):
+        listed = {
+            "kind": "ServiceList",
+            "apiVersion": "v1",
+            "metadata": {"resourceVersion": "5"},
+            "items": [service("a")],
+        }
+        api.fail("services", Fault.packed(listed))
+        watch()
+        assert seen.names("Service") == ["a"]
 
     def test_the_same_page_again_and_again_ends(self, api, watch, seen):
         api.put("services", service("web"))
@@ -547,6 +559,17 @@ class TestNamed:
         api.disturb("secrets", DROP)
         assert soon(lambda: seen.of("Secret", Gone) == [Gone(Secret, TLS)])
 
+    @pytest.mark.parametrize("status", [403, 404])
+    def test_one_that_may_be_read_again_is_told_again_though_it_did_not_change(self, api, watch, seen, status):
+        api.put("secrets", secret())
+        watcher = watch(timing={"outage": 600.0})
+        watcher.refer_to(secrets=[TLS])
+        assert is_watching(watcher, "Secret")
+        api.fail("secrets", *[Fault.status(status, "the role is being replaced")] * 4)
+        api.disturb("secrets", DROP)
+        assert soon(lambda: seen.of("Secret", Gone) == [Gone(Secret, TLS)])
+        assert soon(lambda: seen.names("Secret") == ["tls"])
+
     def test_a_bad_one_is_told_with_its_faults(self, api, watch, seen):
         api.put("secrets", secret(value="super secret!"))
         watch().refer_to(secrets=[TLS])
@@ -683,6 +706,16 @@ class TestEnd:
         watcher = watch(timing={"watch_silence": 60.0})
         assert is_watching(watcher)
         assert self.ends(watcher, seen)
+
+    def test_within_a_watch_through_a_proxy(self, tmp_path, seen):
+        certificate = make_certificate(tmp_path)
+        with FakeApi(certificate=certificate) as api, ForwardProxy("a:b") as proxy:
+            cluster = {"certificate-authority": str(certificate[0]), "proxy-url": f"http://a:b@{proxy.address}"}
+            kubeconfig = api.kubeconfig(tmp_path, **cluster)
+            watcher = Watch(seen, kubeconfig=kubeconfig, timing=fast(watch_silence=60.0))
+            watcher.start()
+            assert is_watching(watcher)
+            assert self.ends(watcher, seen)
 
     def test_within_a_watch_by_tls(self, tmp_path, seen):
         certificate = make_certificate(tmp_path)

@@ -238,4 +238,5 @@ def test_in_the_end_the_consumer_has_what_the_server_has(tmp_path, certificate, 
             for noun in KINDS:  # and it still follows
                 play.put(noun, "a", "plain")
             assert soon(play.is_settled, 8.0), (watcher.counts(), watcher.unanswered())
-    assert not [one for one in threading.enumerate() if one.name.startswith("watch ")]
+    # Nobody waits for the thread of what is no longer referred to: it ends by itself, soon.
+    assert soon(lambda: not [one for one in threading.enumerate() if one.name.startswith("watch ")])

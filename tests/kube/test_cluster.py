@@ -119,3 +119,15 @@ def test_a_good_object_that_turns_bad_is_let_go_of_and_told(event):
     assert cluster.rejected == [bad]
     tell(cluster, k.Service, "a", 2)
     assert cluster.rejected == []
+
+
+def test_what_others_note_in_the_annotations_of_a_node_touches_nothing():
+    cluster, name = Cluster(), ObjectName("", "a")
+    for noted, touches in (("1", True), ("2", False)):
+        node = k.Node(metadata=k.ObjectMeta(name="a", annotations={"cni.example/seen": noted}))
+        assert bool(cluster.take(Changed(k.Node, Decoded(node, "test"), name))) == touches
+    found = cluster.node("a")
+    assert found is not None
+    assert found.metadata.annotations == {"cni.example/seen": "2"}
+    other = k.Node(metadata=k.ObjectMeta(name="a", labels={"topology.kubernetes.io/zone": "b"}))
+    assert cluster.take(Changed(k.Node, Decoded(other, "test"), name)).nodes
