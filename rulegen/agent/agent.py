@@ -35,10 +35,10 @@ from rulegen.road import backend_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from rulegen.agent.cluster import SharedCluster
     from rulegen.agent.journal import Journal
     from rulegen.agent.publisher import Publisher
     from rulegen.host.nginx.site import LiveSite
-    from rulegen.kube.cluster import Cluster
     from rulegen.model.conntrack import Forgetting
     from rulegen.model.facts import HostFacts
     from rulegen.model.options import Options
@@ -56,7 +56,7 @@ class Known(NamedTuple):
     """
 
     followed: tuple[object, ...]
-    cluster: Cluster
+    cluster: SharedCluster
 
 
 @dataclass(slots=True)
@@ -247,7 +247,7 @@ class Agent:
         options = live.options
         site = SiteLoop(
             live=live,
-            snapshot=lambda: build_world(loop.snapshot()),
+            snapshot=lambda: build_world(loop.cluster.snapshot()),
             watch=watch,
             state=loop.state,
             journal=self.journal,

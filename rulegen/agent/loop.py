@@ -6,25 +6,22 @@ kernel's own notice, or time ────────┴─► check: read all, 
 
 from __future__ import annotations
 
-import datetime as dt
 import queue
 import threading
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from rulegen.agent.cluster import SharedCluster
 from rulegen.agent.concerns import Concerns
+from rulegen.agent.counts import count_change, count_rules
 from rulegen.agent.drift import damage, tell
 from rulegen.agent.journal import fault
 from rulegen.agent.memory import give_back
 from rulegen.agent.recorder import Announcement, ObjectReference, to_nobody
-from rulegen.errors import ApplyError, HostError, Rejected
-from rulegen.kube.cluster import Cluster, Touched
-from rulegen.kube.events import Changed, Gone
-from rulegen.kube.objects import EndpointSlice, Ingress, Service
-from rulegen.model.ir import Delivery
+from rulegen.errors import ApplyError, HostError
+from rulegen.kube.cluster import Touched
 from rulegen.plan.objects import draining_text
 from rulegen.road.services import ServiceRules
 
@@ -37,9 +34,8 @@ if TYPE_CHECKING:
     from rulegen.agent.writer import KernelWriter, Mark
     from rulegen.kube.events import Event
     from rulegen.kube.objects import Node
-    from rulegen.kube.validate import Decoded
-    from rulegen.kube.world import ObjectName, ServiceInput
-    from rulegen.model.ir import Service as ModelService
+    from rulegen.kube.world import ObjectName
+    from rulegen.model.ir import Service
     from rulegen.model.options import Options
     from rulegen.plan.items import Item
     from rulegen.plan.plan import Plan
@@ -49,14 +45,6 @@ if TYPE_CHECKING:
 def _is_leaving(node: Node) -> bool:
     """Whether a node is being taken out of the cluster (KEP-3836)."""
     return node.metadata.deletion_timestamp is not None or any(one.key == LEAVING_TAINT for one in node.spec.taints)
-
-
-def _time_of(text: str) -> float | None:
-    """Return a time as RFC 3339 has it, in seconds since 1970; None where it is none."""
-    try:
-        return dt.datetime.fromisoformat(text).timestamp() if text.isascii() and len(text) < 40 else None
-    except (ValueError, OverflowError):
-        return None
 
 
 def _nothing() -> None:
@@ -70,8 +58,6 @@ OTHERS_S: Final = 5.0
 """How long another proxy is given to write what a change asks for, where foreign changes are only told."""
 BREATHS: Final = 3
 """After a look at all rules that found nothing, foreign changes wait for so many times what it took."""
-TRIGGERED: Final = "endpoints.kubernetes.io/last-change-trigger-time"
-"""Annotation of an EndpointSlice: when that happened for which it was changed."""
 UNSYNCED_S: Final = 0.05
 """How often to look whether what others do is done, as no event tells."""
 
@@ -107,6 +93,7 @@ class Loop:
     """Keeps the rules of one node as the cluster wants them.
 
     Attributes:
+        cluster: What is known of the cluster, for any thread to ask.
         signals: Events and wakes, put in by other threads.
         mends: Whether rules are written; else nothing is, and what is not as wanted is told.
         has_synced: Whether every list has come once; before that nothing is written.
@@ -136,7 +123,7 @@ class Loop:
     on_ready: Callable[[], None] = _nothing
     tell: Callable[[Announcement], None] = to_nobody
     signals: queue.SimpleQueue[Event | Wake] = field(default_factory=queue.SimpleQueue)
-    cluster: Cluster = field(default_factory=Cluster)
+    cluster: SharedCluster = field(default_factory=SharedCluster)
     _rules: ServiceRules | None = None
     _dirty: Touched = field(default_factory=Touched)
     _check_at: float = 0.0
@@ -209,11 +196,10 @@ class Loop:
 
     def take(self, event: Event) -> None:
         """Take one event; what it touches is written with the next sync."""
-        with self._lock:
-            touched = self.cluster.take(event)
+        touched = self.cluster.take(event)
         if touched.services or touched.nodes:
             self.state.changed()
-            self._count(event, touched)
+            count_change(self.state, event, touched)
         if touched.site and self.on_site is not None:
             self.on_site()
         self._dirty.add(touched)
@@ -224,46 +210,14 @@ class Loop:
             while True:
                 self._taken(self.signals.get_nowait())
 
-    def _count(self, event: Event, touched: Touched) -> None:
-        """Count what came as kube-proxy does; a list is as many changes as it touches Services."""
-        if event.kind not in {Service, EndpointSlice}:
-            return
-        triggered = None
-        if isinstance(event, Changed) and not isinstance(event.one, Rejected):
-            triggered = _time_of(event.one.object.metadata.annotations.get(TRIGGERED, ""))
-        count = 1 if isinstance(event, Changed | Gone) else len(touched.services)
-        self.state.came("service" if event.kind is Service else "endpoint", count, triggered=triggered)
-
-    def services(self) -> Mapping[ObjectName, ServiceInput]:
-        """Return all Services with their endpoints, for another thread."""
-        with self._lock:
-            found = {name: self.cluster.service(name) for name in self.cluster.names()}
-        return {name: one for name, one in found.items() if one is not None}
-
-    def ingresses(self) -> Mapping[ObjectName, Ingress]:
-        """Return all Ingresses, for another thread."""
-        with self._lock:
-            return self.cluster.of_kind(Ingress)
-
     def node(self) -> Node | None:
-        """Return this node's object, for another thread; None where there is none."""
-        with self._lock:
-            return self.cluster.node(self.node_name)
-
-    def rejected(self) -> list[Rejected]:
-        """Return the objects that are skipped, for another thread."""
-        with self._lock:
-            return self.cluster.rejected
+        """Return this node's object, for any thread; None where there is none."""
+        return self.cluster.node(self.node_name)
 
     @property
     def node_name(self) -> str:
         """The name of this node."""
         return self.options.node_name or self.writer.facts.hostname
-
-    def snapshot(self) -> list[Decoded | Rejected]:
-        """Return all objects, for another thread."""
-        with self._lock:
-            return self.cluster.snapshot()
 
     def sync(self) -> None:
         """Write what the dirty Services come to.
@@ -315,7 +269,9 @@ class Loop:
             with ThreadPoolExecutor(1, "read") as pool:  # a tool prints the rules while we decide what they should be
                 reading = pool.submit(self.writer.read)
                 if self._rules is None:
-                    self._rules = ServiceRules(self.cluster, self.options, self.writer.facts, counts=self.counts)
+                    self._rules = ServiceRules(
+                        self.cluster.objects, self.options, self.writer.facts, counts=self.counts
+                    )
                 elif touched:
                     with self._lock:
                         update = self._rules.update(touched)
@@ -367,22 +323,9 @@ class Loop:
         if compiled is None or generation == self._counted:
             return
         self._counted = generation
-        tables = Counter[str]()
-        for family in compiled.fragments:
-            for fragment in compiled.rules(family):
-                for name, chain in fragment.exact.items():
-                    tables[name.table] += len(chain)
-                for block in fragment.blocks:
-                    tables[block.name.table] += len(block.rules)
-        for table, count in tables.items():
-            self.state.gauge("rules", count, table)
-        ports = [port for service in compiled.model.services.values() for port in service.ports]
-        internal = sum(port.internal is Delivery.DROP for port in ports)
-        external = sum(port.is_external and port.external is Delivery.DROP for port in ports)
-        self.state.gauge("no_local", internal, "internal")
-        self.state.gauge("no_local", external, "external")
+        count_rules(self.state, compiled)
 
-    def compiled_services(self) -> Collection[ModelService]:
+    def compiled_services(self) -> Collection[Service]:
         """Return the Services as they are in the kernel."""
         return self._rules.services if self._rules is not None else ()
 
@@ -391,26 +334,18 @@ class Loop:
         with self._lock:
             return self._rules.compiled() if self._rules is not None else None
 
-    def _tell_health(
-        self, rules: ServiceRules, changed: Mapping[ObjectName, ModelService | None] | None = None
-    ) -> None:
+    def _tell_health(self, rules: ServiceRules, changed: Mapping[ObjectName, Service | None] | None = None) -> None:
         """Tell load balancers, and whoever asks us, how the node is now; without `changed` all may be otherwise."""
         node = self.cluster.node(rules.node_name)
         self.state.node_is_deleted(deleted=node is None or _is_leaving(node))
         if self.health is not None:
             self.health.serve_on(rules.nodes)
             if changed is None:
-                self.health.take(rules.services, self.uid_of)
+                self.health.take(rules.services, self.cluster.uid_of)
             else:
-                self.health.change(changed, self.uid_of)
+                self.health.change(changed, self.cluster.uid_of)
         self.state.gauge("services", len(rules.services))
-        self._concerns.rejected(self.cluster.rejected, self.tell)
-
-    def uid_of(self, service: ObjectName) -> str:
-        """Return the UID of a Service, for any thread; empty where it is not there."""
-        with self._lock:
-            found = self.cluster.service(service)
-        return found.service.metadata.uid if found is not None else ""
+        self._concerns.rejected(self.cluster.rejected(), self.tell)
 
     def reference(self) -> ObjectReference:
         """Return what an event about this node is about; kubelets too call a node without a known UID by its name."""

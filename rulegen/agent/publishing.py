@@ -75,13 +75,13 @@ def publishers_of(told: Publishing, objects: ApiObjects, loop: Loop, site: SiteL
         return one
 
     if site is not None and told.ingresses:
-        ingresses = IngressPublication(loop.ingresses, lambda: site.served)
+        ingresses = IngressPublication(loop.cluster.ingresses, lambda: site.served)
         who = members(f"ingress-{told.group}")
         site.on_served = add(who, ingresses, lambda: site.served is not None).touch
     if told.services:
         everybody = members("services")
         everybody.ports = listening_ports
-        services = ServicePublication(loop.services, lambda: everybody.taken, _Refusals(loop).tell)
+        services = ServicePublication(loop.cluster.services, lambda: everybody.taken, _Refusals(loop).tell)
         add(everybody, services, lambda: (node := loop.node()) is None or EXCLUDED not in node.metadata.labels)
     return found
 
@@ -98,7 +98,7 @@ class _Refusals:
         for name, why in refused.items():
             if self._told.get(name) != why:
                 self.loop.journal.warning("no addresses are published", service=name, why=why)
-                uid = self.loop.uid_of(name)
+                uid = self.loop.cluster.uid_of(name)
                 about = ObjectReference("v1", "Service", *name, uid)
                 self.loop.tell(Announcement(about, "NotPublished", "Publish", f"no addresses are published: {why}"))
         self._told = dict(refused)

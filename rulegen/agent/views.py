@@ -66,7 +66,7 @@ def _report(loop: Loop, compiled: Compiled) -> show.Report:
         node=compiled.model.node_name,
         mode=loop.options.mode,
         observed=f"iptables-{loop.writer.choice.variant} of this host",
-        rejected=tuple(loop.rejected()),
+        rejected=tuple(loop.cluster.rejected()),
         warnings=compiled.model.warnings,
         services={str(name): service for name, service in compiled.model.services.items()},
     )

@@ -271,7 +271,9 @@ class Stage:
 
     def is_right(self) -> bool:
         """Whether the kernel is as the whole, decided and compiled from nothing, wants it."""
-        wants = compile_model(resolve(self.loop.cluster.world(), self.options, FACTS), self.options.mode, counts=False)
+        wants = compile_model(
+            resolve(self.loop.cluster.objects.world(), self.options, FACTS), self.options.mode, counts=False
+        )
         return self.writer.look(wants).is_empty
 
     def destinations(self, family: Family = Family.IPV4) -> list[str]:

@@ -515,7 +515,7 @@ def test_others_may_look_at_all_while_it_is_being_changed():
                 if compiled is not None:
                     assert compiled.model.services.keys()
                     assert compiled.model.warnings is not None
-                stage.loop.uid_of(ObjectName("demo", "web-1"))
+                stage.loop.cluster.uid_of(ObjectName("demo", "web-1"))
                 stage.loop.reference()
             except Exception as error:  # noqa: BLE001 - whatever it is, it is told below
                 failures.append(repr(error))

@@ -1,0 +1,69 @@
+"""The cluster as it is known: the loop's thread has it change, all others look."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from rulegen.kube.cluster import Cluster
+from rulegen.kube.objects import Ingress
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rulegen.errors import Rejected
+    from rulegen.kube.cluster import Touched
+    from rulegen.kube.events import Event
+    from rulegen.kube.objects import Node
+    from rulegen.kube.validate import Decoded
+    from rulegen.kube.world import ObjectName, ServiceInput
+
+
+class SharedCluster:
+    """A cluster for several threads: one takes events, and any may ask.
+
+    Attributes:
+        objects: The cluster itself, for the thread that takes.
+    """
+
+    def __init__(self) -> None:
+        """Know of nothing yet."""
+        self.objects = Cluster()
+        self._lock = threading.Lock()
+
+    def take(self, event: Event) -> Touched:
+        """Take an event; return what it touches."""
+        with self._lock:
+            return self.objects.take(event)
+
+    def services(self) -> Mapping[ObjectName, ServiceInput]:
+        """Return all Services with their endpoints."""
+        with self._lock:
+            found = {name: self.objects.service(name) for name in self.objects.names()}
+        return {name: one for name, one in found.items() if one is not None}
+
+    def ingresses(self) -> Mapping[ObjectName, Ingress]:
+        """Return all Ingresses."""
+        with self._lock:
+            return self.objects.of_kind(Ingress)
+
+    def node(self, name: str) -> Node | None:
+        """Return a node; None where it is not there."""
+        with self._lock:
+            return self.objects.node(name)
+
+    def rejected(self) -> list[Rejected]:
+        """Return the objects that are skipped."""
+        with self._lock:
+            return self.objects.rejected
+
+    def snapshot(self) -> list[Decoded | Rejected]:
+        """Return all objects."""
+        with self._lock:
+            return self.objects.snapshot()
+
+    def uid_of(self, service: ObjectName) -> str:
+        """Return the UID of a Service; empty where it is not there."""
+        with self._lock:
+            found = self.objects.service(service)
+        return found.service.metadata.uid if found is not None else ""
