@@ -34,8 +34,10 @@ from tests.ingress_strategies import (
     rule,
     secret,
     service,
+    settings_map,
     site,
     text_of,
+    tls,
     told,
     verdicts,
 )
@@ -494,6 +496,28 @@ def test_all_sizes_of_buffers_are_fitted_to_each_other(tmp_path):
                         told["backend-protocol"] = "FCGI"
                     found.append(ingress(name, rule(f"{name}.test"), annotations=told))
     assert refusal(compiled(*WEB, *found).configuration, tmp_path / "nginx") == ""
+
+
+@needs_nginx
+@pytest.mark.parametrize("mode", ["balanced", "persistent"])
+def test_clients_of_all_other_names_stay_with_their_server_too(mode, tmp_path):
+    cookie = {"affinity": "cookie", "affinity-mode": mode, "session-cookie-name": "stay"}
+    found = compiled(*GROUND, ingress("site", rule(""), annotations=cookie))
+    assert "$http_cookie" in text_of(found, "")
+    assert refusal(found.configuration, tmp_path / "nginx") == ""
+
+
+@needs_nginx
+@pytest.mark.parametrize("secret_name", ["", "cert"])
+def test_names_that_only_redirect_have_a_certificate_where_unknown_ones_are_turned_away(secret_name, tmp_path):
+    one = ingress(
+        "site",
+        rule("site.test"),
+        annotations={"from-to-www-redirect": "true"},
+        tls=[tls(secret_name, "site.test")] if secret_name else (),
+    )
+    found = compiled(*GROUND, one, settings_map(ssl_reject_handshake="true"))
+    assert refusal(found.configuration, tmp_path / "nginx") == ""
 
 
 @pytest.mark.parametrize("host", ["a.test", "www.a.test"])

@@ -150,9 +150,11 @@ def _redirecting(server: Server, settings: Settings) -> Directive:
     """Return the server of the name with or without `www.`, which sends all to this one."""
     block: list[Node] = list(_listens(settings, is_default=False))
     block.append(Directive("server_name", (server.redirects_from,)))
-    if server.certificate:
-        block.append(Directive("ssl_certificate", (server.certificate,)))
-        block.append(Directive("ssl_certificate_key", (server.certificate,)))
+    # The server of all other names lends its certificate, unless it has none but turns clients away.
+    certificate = server.certificate or (settings.default_certificate if settings.ssl_reject_handshake else "")
+    if certificate:
+        block.append(Directive("ssl_certificate", (certificate,)))
+        block.append(Directive("ssl_certificate_key", (certificate,)))
     code = str(settings.http_redirect_code)
     ports = [(settings.http_port, 80, "http"), (settings.https_port, 443, "https")]
     if all(port == usual for port, usual, _ in ports):
