@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from integration.ingress.features import SECOND_CLIENT, Ask, Stage, cluster_ip, site
+from integration.ingress.features import SECOND_CLIENT, Ask, Scenario, Stage, World, cluster_ip, site
 from integration.ingress.scenarios.plain import plain
 
 _COOKIE = r"~^INGRESSCOOKIE=[0-9a-f]{32}; Path=/; HttpOnly$"
@@ -269,4 +269,14 @@ _AFFINITY += [
     for mode in ("persistent", "balanced")
 ]
 
-SCENARIOS = (*_AFFINITY, *_PICKING, *_FAILING)
+_NAMELESS = [
+    Scenario(
+        name=f"affinity-of-all-other-names-{mode}",
+        world=World(name=f"nameless-{mode}"),
+        documents=(site("", {"affinity": "cookie", "affinity-mode": mode}, "crowd", name="nameless"),),
+        then=_sticks("nobody-knows.test"),
+    )
+    for mode in ("persistent", "balanced")
+]
+
+SCENARIOS = (*_AFFINITY, *_PICKING, *_FAILING, *_NAMELESS)
