@@ -520,6 +520,17 @@ def test_names_that_only_redirect_have_a_certificate_where_unknown_ones_are_turn
     assert refusal(found.configuration, tmp_path / "nginx") == ""
 
 
+@pytest.mark.parametrize(
+    ("host", "annotation"),
+    [("", "server-alias"), ("", "from-to-www-redirect"), ("*.site.test", "from-to-www-redirect")],
+)
+def test_other_names_that_cannot_be_are_told(host, annotation):
+    value = "true" if annotation == "from-to-www-redirect" else "alias.test"
+    found = compiled(*GROUND, ingress("site", rule(host), annotations={annotation: value}))
+    assert [(one.verdict, annotation in one.path) for one in found.model.reasons] == [(Verdict.IGNORED, True)]
+    assert list(found.model.servers) == list(dict.fromkeys(("", host)))
+
+
 @pytest.mark.parametrize("host", ["a.test", "www.a.test"])
 def test_from_to_www(host):
     other = host.removeprefix("www.") if host.startswith("www.") else f"www.{host}"

@@ -29,8 +29,8 @@ def with_other_names(servers: Mapping[str, Server], owners: Mapping[str, Iterabl
         key=lambda pair: (age(pair[0].ingress), pair[1]),
     )
     for one in owners.get("", ()):
-        if "server-alias" in one.annotations.found and len(one.ingress.spec.rules) < 2:
-            one.annotations.tell(Verdict.IGNORED, "server-alias", "a rule without a host has every name already")
+        if len(one.ingress.spec.rules) < 2:
+            _tell_nameless(one)
     for one, host in ordered:
         for alias in one.annotations.found.get("server-alias", ()):
             if alias not in taken:
@@ -39,7 +39,11 @@ def with_other_names(servers: Mapping[str, Server], owners: Mapping[str, Iterabl
             elif taken[alias] != host:
                 one.annotations.tell(Verdict.LOST, "server-alias", f"{alias} is a host or alias of another")
     for one, host in ordered:
-        if not one.annotations.found.get("from-to-www-redirect") or host.startswith("*"):
+        if not one.annotations.found.get("from-to-www-redirect"):
+            continue
+        if host.startswith("*"):
+            message = f"{host} is no single name, with or without www."
+            one.annotations.tell(Verdict.IGNORED, "from-to-www-redirect", message)
             continue
         other = host.removeprefix("www.") if host.startswith("www.") else f"www.{host}"
         if other not in taken:
@@ -48,3 +52,11 @@ def with_other_names(servers: Mapping[str, Server], owners: Mapping[str, Iterabl
         elif taken[other] != host:
             one.annotations.tell(Verdict.IGNORED, "from-to-www-redirect", f"{other} has an Ingress of its own")
     return found
+
+
+def _tell_nameless(one: Owner) -> None:
+    """Tell what an Ingress asks for in vain, as it has no host."""
+    if "server-alias" in one.annotations.found:
+        one.annotations.tell(Verdict.IGNORED, "server-alias", "a rule without a host has every name already")
+    if one.annotations.found.get("from-to-www-redirect"):
+        one.annotations.tell(Verdict.IGNORED, "from-to-www-redirect", "a rule without a host has no other name")
