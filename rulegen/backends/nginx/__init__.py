@@ -89,7 +89,7 @@ def compile_site(model: IngressModel, known: Mapping[str, Fragment] | None = Non
     own: defaultdict[str, list[Upstream]] = defaultdict(list)
     shared: defaultdict[ObjectName, list[Upstream]] = defaultdict(list)
     for one in model.upstreams.values():
-        if one.host:
+        if one.host is not None:
             own[one.host].append(one)
         else:
             shared[one.service].append(one)

@@ -88,7 +88,7 @@ class Upstream:
         hash_key: For HASH: text with variables.
         sticky: For HASH: the cookie that holds the key, instead of `hash_key`.
         keepalive: Idle connections that each worker keeps; 0 for none.
-        host: The host that alone uses it, where its key is the host's; empty for any.
+        host: The host that alone uses it, where its key is the host's (empty for every other name); None for any.
     """
 
     name: str
@@ -99,7 +99,7 @@ class Upstream:
     hash_key: str = ""
     sticky: Sticky | None = None
     keepalive: int = 0
-    host: str = ""
+    host: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from rulegen.kube.wording import is_subdomain, printable, quoted
@@ -37,7 +37,7 @@ class Wish:
     """How an Ingress wants a Service's servers to be picked.
 
     Attributes:
-        host: The host that asks, where a cookie makes the upstream its own.
+        host: The host that asks, where a cookie makes the upstream its own; None where none does.
         transport: What is spoken, of `transport_of`: nginx keeps connections by address alone, and one that was made
             without TLS, or to a server that nobody verified, must not serve where that is asked for.
     """
@@ -46,7 +46,7 @@ class Wish:
     hash_key: str = ""
     sticky: Sticky | None = None
     service_upstream: bool = False
-    host: str = ""
+    host: str | None = None
     transport: str = ""
 
 
@@ -171,7 +171,7 @@ class Targets:
     def _picking(self, upstream: Upstream, wish: Wish) -> Upstream:
         """Return the upstream that picks its servers as wished; nginx has no backup beside a hash or chance."""
         if wish.sticky is not None:
-            name = f"{upstream.name}.{_mark(wish.host, wish.sticky.cookie, wish.sticky.attributes)}"
+            name = f"{upstream.name}.{_mark(str(wish.host), *map(str, astuple(wish.sticky)))}"
             if wish.sticky.is_persistent:
                 return replace(upstream, name=name, sticky=wish.sticky, host=wish.host)
             return replace(upstream, name=name, balance=Balance.HASH, sticky=wish.sticky, backup="", host=wish.host)
@@ -231,4 +231,5 @@ def _ignore(_: str) -> None:
 
 
 def _mark(*texts: str) -> str:
-    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:8]
+    """Return what tells two upstreams of one port apart: long enough that nobody finds a key that shares another's."""
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
