@@ -51,17 +51,21 @@ class Wish:
 
 
 PLAIN: Final = Wish()
-_NEVER_IDLE: Final = ("AUTO_", "FCGI")
+_CLOSING: Final = "CLOSING"
+_NEVER_IDLE: Final = ("AUTO_", "FCGI", _CLOSING)
 """Transports whose connections end with their request. One location that speaks both HTTP and HTTPS must not mix them
 up. A FastCGI application is told to hang up after its answer, as one that must not would spend a process on each idle
-connection; nginx would take one up again that is about to be closed, and answer 502 where it may not ask twice."""
+connection, and so is an HTTP server by version 1.0 or by a header; where that does not say itself that it will, nginx
+would take a connection up again that is about to be closed, and answer 502 where it may not ask twice."""
 
 
 def transport_of(policy: Policy) -> str:
     """Return what two locations must have in common to share connections to a backend; empty for plain HTTP."""
-    if policy.protocol == "HTTP":
-        return ""
-    return f"{policy.protocol} {policy.proxy_ssl}" if policy.proxy_ssl else policy.protocol
+    spoken = f"{policy.protocol} {policy.proxy_ssl}" if policy.proxy_ssl else policy.protocol
+    is_http = policy.protocol in {"HTTP", "HTTPS", "AUTO_HTTP"}
+    if is_http and (policy.connection_header == "close" or policy.proxy.get("http_version") == "1.0"):
+        return f"{_CLOSING} {spoken}"
+    return "" if policy.protocol == "HTTP" else spoken
 
 
 @dataclass(slots=True)
@@ -147,12 +151,13 @@ class Targets:
             base = f"{base}.{_mark(wish.transport)}"
         if (wish.service_upstream or self.settings.service_upstream) and own:
             return self._keep(Upstream(name=f"{base}.vip", service=name, servers=(own,), keepalive=0)), ""
+        is_never_idle = wish.transport.startswith(_NEVER_IDLE) or self.settings.proxy_http_version == "1.0"
         upstream = Upstream(
             name=base,
             service=name,
             servers=endpoints,
             backup=own,
-            keepalive=0 if wish.transport.startswith(_NEVER_IDLE) else self.settings.upstream_keepalive_connections,
+            keepalive=0 if is_never_idle else self.settings.upstream_keepalive_connections,
         )
         return self._keep(self._picking(upstream, wish)), ""
 
