@@ -531,6 +531,10 @@ def test_other_names_that_cannot_be_are_told(host, annotation):
     assert list(found.model.servers) == list(dict.fromkeys(("", host)))
 
 
+REJECTING = settings_map(ssl_reject_handshake="true")
+TELLING = {"auth-url": "http://api.default.svc/check", "auth-response-headers": "X-User"}
+
+
 @pytest.mark.parametrize("host", ["a.test", "www.a.test"])
 def test_from_to_www(host):
     other = host.removeprefix("www.") if host.startswith("www.") else f"www.{host}"
@@ -541,3 +545,37 @@ def test_from_to_www(host):
     )
     assert taken.model.servers[host].redirects_from == ""
     assert Verdict.IGNORED in verdicts(taken)
+
+
+@needs_nginx
+@pytest.mark.parametrize(
+    "objects",
+    [
+        [ingress("site", rule(""), annotations={"affinity": "cookie"})],
+        [ingress("site", default=backend(), annotations={"affinity": "cookie", "affinity-mode": "persistent"})],
+        [ingress("site", rule("a.test"), annotations={"from-to-www-redirect": "true"}), REJECTING],
+        [ingress("site", rule("a.test", path("/.well-known/acme-challenge/x")), annotations=TELLING)],
+        [
+            ingress("site", rule(""), tls=[tls("cert")], annotations={"auth-tls-secret": "ca"}),
+            ingress("www", rule("www.a.test"), annotations={"from-to-www-redirect": "true"}),
+        ],
+    ],
+    ids=["cookie-without-host", "cookie-of-a-default-backend", "www-and-no-handshake", "nobody-asked", "tls-of-others"],
+)
+def test_nginx_takes_what_comes_together(objects, tmp_path):
+    assert refusal(compiled(*GROUND, *NAMED, *objects, served=True).configuration, tmp_path / "nginx") == ""
+
+
+def test_an_auth_server_over_tls_is_called_by_its_name_on_connections_of_its_own():
+    found = compiled(
+        *GROUND,
+        site(auth_url="https://api.default.svc.cluster.local:80/check"),
+        ingress("api", rule("api.test", path(to="api")), annotations={"backend-protocol": "HTTPS"}),
+    )
+    assert "proxy_ssl_name api.default.svc.cluster.local;" in text_of(found)
+    assert len([name for name in found.model.upstreams if name.startswith("default.api.80.")]) == 2
+
+
+def test_what_may_be_asked_twice_everywhere_may_be_where_other_failures_count():
+    found = compiled(*GROUND, site(proxy_next_upstream="error http_502"), settings_map(retry_non_idempotent="true"))
+    assert "proxy_next_upstream error http_502 non_idempotent;" in text_of(found)

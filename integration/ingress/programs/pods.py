@@ -29,6 +29,7 @@ class Question:
     method: str
     path: str
     headers: list[tuple[str, str]]
+    version: str = ""
 
     def header(self, name: str) -> str:
         """Return the first header of a name, or nothing."""
@@ -42,9 +43,9 @@ async def read_question(reader: asyncio.StreamReader) -> Question | None:
     except asyncio.IncompleteReadError:
         return None
     first, *lines = head.decode("latin-1").rstrip("\r\n").split("\r\n")
-    method, path, _ = first.split(" ", 2)
+    method, path, version = first.split(" ", 2)
     headers = [(key, value.strip()) for key, _, value in (line.partition(":") for line in lines)]
-    question = Question(method, path, headers)
+    question = Question(method, path, headers, version)
     if question.header("Transfer-Encoding").lower() == "chunked":
         while size := int(await reader.readline(), 16):
             await reader.readexactly(size + 2)

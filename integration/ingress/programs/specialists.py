@@ -10,6 +10,7 @@ Run as `python specialists.py AUTHORITY SERVER_PEM`:
     9105  reads a request, and hangs up
     9106  sends back the body that it is sent, and its size
     9107  answers 502, whatever it is asked
+    9108  keeps connections as HTTP/1.1 has it, and where it is told to close one, does so without a word
 """
 
 from __future__ import annotations
@@ -178,6 +179,16 @@ async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
     await writer.drain()
 
 
+async def close_silently(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer requests, and end the connection a moment after one that asks for it, as Python's own server does."""
+    while (question := await read_question(reader)) is not None:
+        writer.write(b"HTTP/1.1 200 Said\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+        if question.header("Connection").lower() == "close" or question.version == "HTTP/1.0":
+            await asyncio.sleep(0.05)
+            return
+
+
 def server_context(certificate: str, authority: str = "") -> ssl.SSLContext:
     """Return how TLS is spoken: with clients that show a certificate where there is an authority for it."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -206,6 +217,7 @@ async def main(authority: str, certificate: str) -> None:
         9105: (hang_up, None),
         9106: (mirror, None),
         9107: (refuse, None),
+        9108: (close_silently, None),
     }
     servers = [
         await asyncio.start_server(quietly(talk), "0.0.0.0", port, ssl=context, limit=1 << 22)

@@ -82,6 +82,30 @@ _AFFINITY = [
         then=_sticks("sticky-two.test", "two"),
     ),
     plain(
+        "affinity-of-two-ingresses-of-a-host",
+        [
+            site("sticky-both.test", {"affinity": "cookie", "session-cookie-path": "/a"}, "crowd", path="/a"),
+            site(
+                "sticky-both.test",
+                {
+                    "affinity": "cookie",
+                    "affinity-mode": "persistent",
+                    "session-cookie-path": "/b",
+                    "session-cookie-secure": "true",
+                },
+                "crowd",
+                path="/b",
+                name="sticky-both-2",
+            ),
+        ],
+        Ask(host="sticky-both.test", path="/a", want={"cookie": r"~^INGRESSCOOKIE=[0-9a-f]{32}; Path=/a; HttpOnly$"}),
+        Ask(
+            host="sticky-both.test",
+            path="/b",
+            want={"cookie": r"~^INGRESSCOOKIE=[0-9a-f]{12}; Path=/b; HttpOnly; Secure$"},
+        ),
+    ),
+    plain(
         "affinity-keeps-out-of-failures",
         [site("sticky-dead.test", {"affinity": "cookie"}, "half-dead")],
         Ask(host="sticky-dead.test", times=20, want={"status": 200, "backend": "half-dead"}),

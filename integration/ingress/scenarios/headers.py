@@ -388,6 +388,18 @@ _FORWARDED = [
             headers={"X-Forwarded-Host": "front.test"},
             want={"status": 301, "location": "https://front.test/x"},
         ),
+        # What several have written is a list, whose first is what the client asked for.
+        Ask(
+            host="lb-forced.test",
+            path="/x",
+            headers={"X-Forwarded-Host": "front.test:8080, middle.test"},
+            want={"status": 301, "location": "https://front.test/x"},
+        ),
+        Ask(
+            host="lb.test",
+            headers={"X-Forwarded-Host": "front.test:8080, middle.test", "X-Forwarded-Proto": "https"},
+            want={"backend_sees": {"host": "front.test:8080", "headers": {"X-Forwarded-Host": "front.test:8080"}}},
+        ),
         Ask(host="lb.test", headers={"x_under_score": "1"}, want={"backend_sees": {"headers": {"x_under_score": "1"}}}),
     ),
     trusting(

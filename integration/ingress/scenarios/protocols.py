@@ -88,6 +88,18 @@ _BACKENDS = [
         ),
     ),
     plain(
+        "connections-that-a-backend-is-told-to-close-are-not-kept",
+        [
+            site("silent.test", service="silent"),
+            site("silent-close.test", {"connection-proxy-header": "close"}, "silent"),
+            site("silent-old.test", {"proxy-http-version": "1.0"}, "silent"),
+        ],
+        *(
+            Ask(host=host, method="POST", body=b"pay", times=6, want={"statuses": [200]})
+            for host in ("silent-close.test", "silent-old.test", "silent.test")
+        ),
+    ),
+    plain(
         "fastcgi-clients-prove-who-they-are",
         [
             site(

@@ -174,8 +174,8 @@ def _taken(host: str, annotations: dict[str, str] | None = None, **more: str) ->
     return made
 
 
-def _proxied(host: str, *, client: str = "203.0.113.7", tls: bool = False, **more: object) -> Ask:
-    before = f"PROXY TCP4 {client} 192.168.50.10 5000 8081\r\n".encode()
+def _proxied(host: str, *, client: str = "203.0.113.7", tls: bool = False, to: int = 8081, **more: object) -> Ask:
+    before = f"PROXY TCP4 {client} 192.168.50.10 5000 {to}\r\n".encode()
     return Ask(host=host, before=before, port=8444 if tls else 8081, tls=tls, **more)  # type: ignore[arg-type]
 
 
@@ -196,6 +196,17 @@ _FLAGS = [
         # Whom we do not trust may say what it likes.
         _proxied("proxied-list.test", source=SECOND_CLIENT, want={"status": 403}),
         Ask(host="proxied.test", port=8081, want={"fails": True}),
+    ),
+    _in(
+        _PROXIED,
+        "proxy-protocol-of-who-has-ended-tls",
+        [_taken("offloaded.test", {"force-ssl-redirect": "true"})],
+        _proxied("offloaded.test", want={"status": 308}),
+        _proxied(
+            "offloaded.test",
+            to=443,
+            want={"status": 200, "backend_sees": {"headers": {"X-Forwarded-Proto": "https"}}},
+        ),
     ),
     _in(
         _PROXIED,
@@ -255,6 +266,70 @@ _FLAGS = [
             )
             for host, status in (("no-tls.test", 200), ("no-secret.test", 200), ("nobody.test", 404))
         ),
+    ),
+]
+
+
+def _of_every_name() -> Document:
+    """Return an Ingress whose rule has no host, with TLS that is not everybody's."""
+    told = {"ssl-redirect": "false", "affinity": "cookie", "ssl-ciphers": "ECDHE-ECDSA-AES256-GCM-SHA384"}
+    made = site("", told, "crowd", name="every-name")
+    made["spec"]["tls"] = [{"secretName": "of-every-name"}]
+    return made
+
+
+_EVERY_NAME = World(
+    name="every-name",
+    flags={"http-port": "8081", "https-port": "8444", "default-ssl-certificate": "default/own-default"},
+    documents=(
+        tls_secret("own-default", pair("own-default", names=("nobody.test",))),
+        tls_secret("of-every-name", pair("of-every-name", names=("every.test",))),
+        _of_every_name(),
+    ),
+)
+_FLAGS += [
+    _in(
+        _EVERY_NAME,
+        "a-rule-without-host-has-its-tls-for-itself",
+        [site("has-none.test"), site("www.has-none-too.test", {"from-to-www-redirect": "true"})],
+        *(
+            Ask(
+                host=host,
+                tls=True,
+                port=8444,
+                newest="TLSv1_2",
+                want={"status": status, "certificate": certificate, "tls": ["TLSv1.2", cipher, ""]},
+            )
+            for host, status, certificate, cipher in (
+                ("else.test", 200, pair("of-every-name", names=("every.test",)), "ECDHE-ECDSA-AES256-GCM-SHA384"),
+                ("has-none.test", 200, pair("own-default", names=("nobody.test",)), "ECDHE-ECDSA-AES128-GCM-SHA256"),
+                (
+                    "has-none-too.test",
+                    308,
+                    pair("own-default", names=("nobody.test",)),
+                    "ECDHE-ECDSA-AES128-GCM-SHA256",
+                ),
+            )
+        ),
+    ),
+    _in(
+        _EVERY_NAME,
+        "a-rule-without-host-keeps-clients-with-their-servers",
+        [],
+        Ask(host="else.test", port=8081, want={"status": 200, "backend": "crowd", "cookie": "~^INGRESSCOOKIE="}),
+        Ask(
+            host="else.test",
+            port=8081,
+            headers={"Cookie": "INGRESSCOOKIE=a"},
+            times=10,
+            want={"same_endpoint": True, "cookie": ""},
+        ),
+    ),
+    _in(
+        _EVERY_NAME,
+        "redirects-name-no-port-of-ours",
+        [site("moved-path.test", {"permanent-redirect": "/new"})],
+        Ask(host="moved-path.test", port=8081, want={"status": 301, "location": "http://moved-path.test/new"}),
     ),
 ]
 

@@ -79,6 +79,9 @@ def _pass(auth: ExternalAuth) -> Iterator[Node]:
     url = auth.url
     rest: Word = interpolated(url.rest.partition("#")[0] or "/")
     if auth.target:
+        if url.scheme == "https":
+            # Else it would be the upstream's name, which no certificate is for.
+            yield Directive("proxy_ssl_name", (url.host,))
         yield Directive("proxy_pass", (template("%s://%s%s", url.scheme, auth.target, rest),))
         return
     # A variable makes nginx resolve the name when it is asked for, and start although the name is not there.

@@ -159,11 +159,16 @@ class LocationText:
             yield Directive("auth_basic", (_quotable(policy.basic_auth.realm) or "Authentication Required",))
             yield Directive("auth_basic_user_file", (policy.basic_auth.file,))
         auth = policy.external_auth
-        if auth is not None and not self._location.source.startswith(settings.no_auth_locations):
+        if auth is not None and self._asks:
             yield Directive("auth_request", (auth_path(auth, self._server.host, auth_buffers(policy)),))
             yield from auth_answer(auth)
             if auth.signin:
                 yield Directive("error_page", ("401", "=", signin_name(auth, self._server.host)))
+
+    @property
+    def _asks(self) -> bool:
+        """Whether another server is asked about requests here, if about any."""
+        return not self._location.source.startswith(self._settings.no_auth_locations)
 
     def _sizes(self) -> Iterator[Node]:
         policy = self._policy
@@ -181,7 +186,7 @@ class LocationText:
         extra: list[tuple[str, Word]] = []
         auth, client = self._policy.external_auth, self._server.client_auth
         if auth is not None:
-            extra += [(name, variable(_auth_variable(name))) for name in auth.response_headers]
+            extra += [(name, variable(_auth_variable(name)) if self._asks else "") for name in auth.response_headers]
         if client is not None:
             extra += [
                 ("ssl-client-verify", variable("ssl_client_verify")),

@@ -108,11 +108,9 @@ def _tls(server: Server, settings: Settings) -> Iterator[Node]:
             yield Directive("ssl_reject_handshake", ("on",))
             return
     client = server.client_auth
-    if not certificate and (client is not None or server.ciphers or settings.ssl_reject_handshake):
+    if not certificate and (client is not None or server.ciphers or settings.names_certificates):
         certificate = settings.default_certificate
-    if certificate:
-        yield Directive("ssl_certificate", (certificate,))
-        yield Directive("ssl_certificate_key", (certificate,))
+    yield from _certificate(certificate)
     if server.certificate:
         yield Directive("set", ("$has_certificate", "1"))
         if settings.enable_ocsp:
@@ -123,6 +121,12 @@ def _tls(server: Server, settings: Settings) -> Iterator[Node]:
         yield Directive("ssl_prefer_server_ciphers", ("on" if server.prefer_server_ciphers else "off",))
     if client is not None and client.ca:
         yield from _client_certificate(client)
+
+
+def _certificate(path: str) -> Iterator[Node]:
+    if path:
+        yield Directive("ssl_certificate", (path,))
+        yield Directive("ssl_certificate_key", (path,))
 
 
 def _client_certificate(client: ClientAuth) -> Iterator[Node]:
@@ -150,11 +154,7 @@ def _redirecting(server: Server, settings: Settings) -> Directive:
     """Return the server of the name with or without `www.`, which sends all to this one."""
     block: list[Node] = list(_listens(settings, is_default=False))
     block.append(Directive("server_name", (server.redirects_from,)))
-    # The server of all other names lends its certificate, unless it has none but turns clients away.
-    certificate = server.certificate or (settings.default_certificate if settings.ssl_reject_handshake else "")
-    if certificate:
-        block.append(Directive("ssl_certificate", (certificate,)))
-        block.append(Directive("ssl_certificate_key", (certificate,)))
+    block += _certificate(server.certificate or (settings.default_certificate if settings.names_certificates else ""))
     code = str(settings.http_redirect_code)
     ports = [(settings.http_port, 80, "http"), (settings.https_port, 443, "https")]
     if all(port == usual for port, usual, _ in ports):

@@ -123,6 +123,7 @@ def _clients(settings: Settings) -> Iterator[Node]:
     yield Directive("large_client_header_buffers", (str(number), spell_size(size)))
     yield Directive("client_body_buffer_size", (spell_size(settings.client_body_buffer_size),))
     yield Directive("client_max_body_size", (spell_size(settings.proxy_body_size),))
+    yield Directive("port_in_redirect", (_on(settings.use_port_in_redirects),))
     yield Directive("ignore_invalid_headers", (_on(settings.ignore_invalid_headers),))
     yield Directive("underscores_in_headers", (_on(settings.enable_underscores_in_headers),))
     if settings.use_http2 and settings.http2_is_directive:
@@ -146,8 +147,12 @@ def _trust(settings: Settings) -> Iterator[Node]:
             yield Directive("real_ip_recursive", ("on",))
         for network in settings.proxy_real_ip_cidr:
             yield Directive("set_real_ip_from", (spell_network(network),))
+    if settings.use_proxy_protocol:
+        # Who has ended TLS for us says so by the port that the client came to.
+        entries = (Entry("default", variable("scheme"), KeyKind.FIXED), Entry("443", "https"))
+        yield Directive("map", (variable("proxy_protocol_server_port"), "$proxied_scheme"), entries)
     own: dict[str, Word] = {
-        "pass_access_scheme": variable("scheme"),
+        "pass_access_scheme": variable("proxied_scheme" if settings.use_proxy_protocol else "scheme"),
         "pass_port": variable("server_port"),
         "best_http_host": variable("this_host"),
         "redirect_host": variable("host"),
@@ -155,9 +160,15 @@ def _trust(settings: Settings) -> Iterator[Node]:
     header_of = {
         "pass_access_scheme": "http_x_forwarded_proto",
         "pass_port": "http_x_forwarded_port",
-        "best_http_host": "http_x_forwarded_host",
-        "redirect_host": "http_x_forwarded_host",
+        "best_http_host": "forwarded_host",
+        "redirect_host": "forwarded_name",
     }
+    if trusts:
+        # Of a list the first, whom the client asked; a redirect to HTTPS goes without its port.
+        for name, pattern in (("host", r"[^, ]+"), ("name", r"\[[^\]]*\]|[^,: ]+")):
+            entry = Entry(f"^ *(?<first_{name}>{pattern})", variable(f"first_{name}"), KeyKind.REGEX)
+            first = (Entry("default", "", KeyKind.FIXED), entry)
+            yield Directive("map", (variable("http_x_forwarded_host"), f"$forwarded_{name}"), first)
     for name, value in own.items():
         yield _fallback(name, variable(header_of[name]), value) if trusts else _constant(name, value)
     if settings.compute_full_forwarded_for:

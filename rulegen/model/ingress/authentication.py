@@ -126,7 +126,9 @@ def auth_target(url: Url, targets: Targets) -> str:
     if values.is_private_to_node(url.host):
         raise ValueError(f"{values.quoted(url.host)} is the node itself: an auth server is never there")
     is_tls = url.scheme == "https"
-    inside = targets.of_host(url.host, url.port or (443 if is_tls else 80), Wish(transport="HTTPS" if is_tls else ""))
+    # The name is part of how TLS is spoken: a connection that was made with another must not serve.
+    wish = Wish(transport=f"HTTPS {url.host}" if is_tls else "")
+    inside = targets.of_host(url.host, url.port or (443 if is_tls else 80), wish)
     if isinstance(inside, ToUpstream):
         return inside.upstream
     if inside is not None and not isinstance(inside, ToName):

@@ -88,7 +88,7 @@ class Upstream:
         hash_key: For HASH: text with variables.
         sticky: For HASH: the cookie that holds the key, instead of `hash_key`.
         keepalive: Idle connections that each worker keeps; 0 for none.
-        host: The host that alone uses it, where its key is the host's: empty for that of all other names; None for any.
+        host: The host that alone uses it, where its key is the host's (empty for every other name); None for any.
     """
 
     name: str

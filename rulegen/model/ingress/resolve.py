@@ -63,7 +63,11 @@ def resolve_ingress(world: World, options: IngressOptions) -> IngressModel:
             routing.add_canary(owner)
     certificates = Certificates(referred, options.now)
     servers = _servers(routing, certificates, default, reasons)
-    settings = replace(settings, default_certificate=certificates.default(options))
+    settings = replace(
+        settings,
+        default_certificate=certificates.default(options),
+        names_certificates=settings.ssl_reject_handshake or _has_own_tls(servers[""]),
+    )
     reasons += routing.reasons + certificates.reasons
     reasons += [reason for paths in routing.paths.values() for reason in paths.reasons]
     reasons += [reason for owner in owners for reason in owner.annotations.reasons]
@@ -132,6 +136,16 @@ def _servers(
             is_regex=paths.is_regex,
         )
     return with_other_names(servers, {host: owners.values() for host, owners in routing.owners.items()})
+
+
+def _has_own_tls(server: Server) -> bool:
+    """Whether a server's TLS is another than what holds for all."""
+    return bool(
+        server.certificate
+        or server.client_auth is not None
+        or server.ciphers
+        or server.prefer_server_ciphers is not None
+    )
 
 
 def _of_expressions(host: str, owners: Sequence[Owner]) -> Iterator[Reason]:

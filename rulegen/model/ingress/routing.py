@@ -135,7 +135,7 @@ class Routing:
             sticky=policy.sticky,
             service_upstream=found.get("service-upstream", False),
             transport=transport_of(policy),
-            host=host if policy.sticky else "",
+            host=host if policy.sticky else None,
         )
         target, why = self.targets.of_service(name, backend.service.port, wish)
         stand_in = self._stand_in(owner)

@@ -87,6 +87,8 @@ class Settings:
         http2_is_directive: Whether nginx (1.25.1 and later) switches HTTP/2 on by a directive, not for each address.
         default_backend: Who answers what nobody asked for; None for 404.
         default_certificate: Path of the certificate for hosts without one.
+        names_certificates: Whether each host names its certificate, the default one too, as nginx refuses some that do
+            not, or would give them what the server of every other name has for itself.
     """
 
     # who and where
@@ -208,6 +210,7 @@ class Settings:
     # not of the ConfigMap
     default_backend: Target | None = None
     default_certificate: str = ""
+    names_certificates: bool = False
 
     @property
     def logs_ingress(self) -> bool:

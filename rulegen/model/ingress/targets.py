@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from rulegen.kube.wording import is_subdomain, printable, quoted
@@ -37,7 +37,7 @@ class Wish:
     """How an Ingress wants a Service's servers to be picked.
 
     Attributes:
-        host: The host that asks, where a cookie makes the upstream its own.
+        host: The host that asks, where a cookie makes the upstream its own; None where none does.
         transport: What is spoken, of `transport_of`: nginx keeps connections by address alone, and one that was made
             without TLS, or to a server that nobody verified, must not serve where that is asked for.
     """
@@ -46,22 +46,26 @@ class Wish:
     hash_key: str = ""
     sticky: Sticky | None = None
     service_upstream: bool = False
-    host: str = ""
+    host: str | None = None
     transport: str = ""
 
 
 PLAIN: Final = Wish()
-_NEVER_IDLE: Final = ("AUTO_", "FCGI")
+_CLOSING: Final = "CLOSING"
+_NEVER_IDLE: Final = ("AUTO_", "FCGI", _CLOSING)
 """Transports whose connections end with their request. One location that speaks both HTTP and HTTPS must not mix them
 up. A FastCGI application is told to hang up after its answer, as one that must not would spend a process on each idle
-connection; nginx would take one up again that is about to be closed, and answer 502 where it may not ask twice."""
+connection, and so is an HTTP server by version 1.0 or by a header; where that does not say itself that it will, nginx
+would take a connection up again that is about to be closed, and answer 502 where it may not ask twice."""
 
 
 def transport_of(policy: Policy) -> str:
     """Return what two locations must have in common to share connections to a backend; empty for plain HTTP."""
-    if policy.protocol == "HTTP":
-        return ""
-    return f"{policy.protocol} {policy.proxy_ssl}" if policy.proxy_ssl else policy.protocol
+    spoken = f"{policy.protocol} {policy.proxy_ssl}" if policy.proxy_ssl else policy.protocol
+    is_http = policy.protocol in {"HTTP", "HTTPS", "AUTO_HTTP"}
+    if is_http and (policy.connection_header == "close" or policy.proxy.get("http_version") == "1.0"):
+        return f"{_CLOSING} {spoken}"
+    return "" if policy.protocol == "HTTP" else spoken
 
 
 @dataclass(slots=True)
@@ -147,12 +151,13 @@ class Targets:
             base = f"{base}.{_mark(wish.transport)}"
         if (wish.service_upstream or self.settings.service_upstream) and own:
             return self._keep(Upstream(name=f"{base}.vip", service=name, servers=(own,), keepalive=0)), ""
+        is_never_idle = wish.transport.startswith(_NEVER_IDLE) or self.settings.proxy_http_version == "1.0"
         upstream = Upstream(
             name=base,
             service=name,
             servers=endpoints,
             backup=own,
-            keepalive=0 if wish.transport.startswith(_NEVER_IDLE) else self.settings.upstream_keepalive_connections,
+            keepalive=0 if is_never_idle else self.settings.upstream_keepalive_connections,
         )
         return self._keep(self._picking(upstream, wish)), ""
 
@@ -171,7 +176,7 @@ class Targets:
     def _picking(self, upstream: Upstream, wish: Wish) -> Upstream:
         """Return the upstream that picks its servers as wished; nginx has no backup beside a hash or chance."""
         if wish.sticky is not None:
-            name = f"{upstream.name}.{_mark(wish.host, wish.sticky.cookie, wish.sticky.attributes)}"
+            name = f"{upstream.name}.{_mark(str(wish.host), *map(str, astuple(wish.sticky)))}"
             if wish.sticky.is_persistent:
                 return replace(upstream, name=name, sticky=wish.sticky, host=wish.host)
             return replace(upstream, name=name, balance=Balance.HASH, sticky=wish.sticky, backup="", host=wish.host)
@@ -231,4 +236,5 @@ def _ignore(_: str) -> None:
 
 
 def _mark(*texts: str) -> str:
-    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:8]
+    """Return what tells two upstreams of one port apart: long enough that nobody finds a key that shares another's."""
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]

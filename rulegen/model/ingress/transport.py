@@ -36,7 +36,8 @@ def tuning(found: Mapping[str, Any], settings: Settings) -> dict[str, str]:
         directives["max_temp_file_size"] = values.spell_size(values.temporary_file_size(most, one))
     _buffers(found, settings, directives)
     if "proxy-next-upstream" in found:
-        directives["next_upstream"] = " ".join(found["proxy-next-upstream"])
+        words = (*found["proxy-next-upstream"], *["non_idempotent"] * settings.retry_non_idempotent)
+        directives["next_upstream"] = " ".join(words)
     if "proxy-next-upstream-tries" in found:
         directives["next_upstream_tries"] = str(found["proxy-next-upstream-tries"])
     if "proxy-next-upstream-timeout" in found or "proxy-read-timeout" in found:
