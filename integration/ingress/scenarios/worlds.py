@@ -303,7 +303,12 @@ _FLAGS += [
             for host, status, certificate, cipher in (
                 ("else.test", 200, pair("of-every-name", names=("every.test",)), "ECDHE-ECDSA-AES256-GCM-SHA384"),
                 ("has-none.test", 200, pair("own-default", names=("nobody.test",)), "ECDHE-ECDSA-AES128-GCM-SHA256"),
-                ("has-none-too.test", 308, pair("own-default", names=("nobody.test",)), "ECDHE-ECDSA-AES128-GCM-SHA256"),
+                (
+                    "has-none-too.test",
+                    308,
+                    pair("own-default", names=("nobody.test",)),
+                    "ECDHE-ECDSA-AES128-GCM-SHA256",
+                ),
             )
         ),
     ),
