@@ -62,7 +62,11 @@ def meaning_to_crossplane(text: str) -> list:
 
 def without_parentheses(told: list) -> list:
     return [
-        (name, args[1:-1] if name == "if" else args, None if block is None else without_parentheses(block))
+        (
+            name,
+            args[1:-1] if name == "if" and block is not None else args,
+            None if block is None else without_parentheses(block),
+        )
         for name, args, block in told
     ]
 
@@ -94,6 +98,7 @@ PLACES = {
 @example("a\r\nX: y")
 @example("\ud800")
 @example("x" * 5000)
+@example("if")
 @pytest.mark.parametrize("place", PLACES)
 def test_any_text_is_refused_or_means_itself(place: str, text: str):
     nodes = PLACES[place](text)

@@ -579,3 +579,18 @@ def test_an_auth_server_over_tls_is_called_by_its_name_on_connections_of_its_own
 def test_what_may_be_asked_twice_everywhere_may_be_where_other_failures_count():
     found = compiled(*GROUND, site(proxy_next_upstream="error http_502"), settings_map(retry_non_idempotent="true"))
     assert "proxy_next_upstream error http_502 non_idempotent;" in text_of(found)
+
+
+def test_hosts_that_say_the_same_share_the_variables_it_takes():
+    told = {
+        "affinity": "cookie",
+        "limit-rps": "5",
+        "limit-whitelist": "10.0.0.0/8",
+        "enable-cors": "true",
+        "cors-allow-origin": "https://app.test",
+    }
+    hosts = [f"h{number}.test" for number in range(2)]
+    found = compiled(*GROUND, *(ingress(host[:2], rule(host), annotations=told) for host in hosts))
+    one, other = (set(re.findall(r"(?m)^(?:map|geo) \S+ (\$\w+)", text_of(found, host))) for host in hosts)
+    assert len(one) == 6
+    assert one == other

@@ -102,7 +102,7 @@ _AFFINITY = [
         Ask(
             host="sticky-both.test",
             path="/b",
-            want={"cookie": r"~^INGRESSCOOKIE=[0-9a-f]{12}; Path=/b; HttpOnly; Secure$"},
+            want={"cookie": r"~^INGRESSCOOKIE=[0-9a-f]{16}; Path=/b; HttpOnly; Secure$"},
         ),
     ),
     plain(

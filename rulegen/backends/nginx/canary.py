@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rulegen.backends.nginx.expressions import bounded
-from rulegen.backends.nginx.upstream import cookie_map
+from rulegen.backends.nginx.upstream import cookie_map, cookie_value
 from rulegen.languages.nginx.tree import Directive, Entry, KeyKind, template, variable
 from rulegen.model.ingress import regex
 
@@ -37,8 +37,8 @@ def canary_maps(name: str, main: str, canaries: Sequence[Canary], chance: Word) 
             yield _share(f"{prefix}_w", canary.share, chance)
             decided = variable(f"{prefix}_w")
         if canary.cookie:
-            yield cookie_map(f"{prefix}_k", canary.cookie)
-            yield _always_never(variable(f"{prefix}_k"), f"{prefix}_c", decided)
+            yield cookie_map(canary.cookie)
+            yield _always_never(variable(cookie_value(canary.cookie)), f"{prefix}_c", decided)
             decided = variable(f"{prefix}_c")
         if canary.header:
             yield from _header(canary, prefix, decided)

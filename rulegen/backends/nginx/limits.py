@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rulegen.backends.nginx.names import mark
 from rulegen.languages.nginx.tree import Directive, Entry, KeyKind, variable
 
 if TYPE_CHECKING:
@@ -25,10 +26,12 @@ def limit_zones(name: str, limits: Limits) -> Iterator[Node]:
     if limits.exempt:
         entries: list[Node] = [Entry("default", "1", KeyKind.FIXED)]
         entries += [Entry(str(network), "0", KeyKind.FIXED) for network in limits.exempt]
-        yield Directive("geo", ("$remote_addr", f"$counted_{name}"), tuple(entries))
+        # All who exempt the same share the variables, each with the same maps: see `cookie_map`.
+        who = mark(*limits.exempt)
+        yield Directive("geo", ("$remote_addr", f"$counted_{who}"), tuple(entries))
         chosen = (Entry("default", "", KeyKind.FIXED), Entry("1", key))
-        yield Directive("map", (variable(f"counted_{name}"), f"$client_{name}"), chosen)
-        key = variable(f"client_{name}")
+        yield Directive("map", (variable(f"counted_{who}"), f"$client_{who}"), chosen)
+        key = variable(f"client_{who}")
     for unit, rate in (("s", limits.rps), ("m", limits.rpm)):
         if rate:
             zone = f"zone=r{unit}_{name}:{ZONE_SIZE}"

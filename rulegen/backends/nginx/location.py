@@ -28,7 +28,7 @@ from rulegen.backends.nginx.headers import (
 from rulegen.backends.nginx.limits import limit_directives, limit_zones
 from rulegen.backends.nginx.names import mark
 from rulegen.backends.nginx.proxying import SCHEMES, backend_tls, module_of, tuning
-from rulegen.backends.nginx.upstream import interpolated, sticky_name
+from rulegen.backends.nginx.upstream import interpolated, sticky_key, sticky_name, sticky_set
 from rulegen.languages.nginx.tree import Directive, template, variable
 from rulegen.model.ingress.ir import Answer, MatchKind, ToName, ToUpstream
 from rulegen.model.ingress.values import spell_size
@@ -136,8 +136,9 @@ class LocationText:
             yield _set("strip_authorization", "1")
         if self._sticky is not None:
             yield _set("sticky_path", self._cookie_path())
-        if self._sticky is not None and not self._names_server:
-            yield _set("sticky_cookie", variable(f"{sticky_name(self._sticky)}_set"))
+        sticky = self._sticky.sticky if self._sticky else None
+        if self._sticky is not None and sticky is not None and not self._names_server:
+            yield _set("sticky_cookie", variable(sticky_set(self._sticky, sticky)))
         if policy.rewrite_target:
             pattern = self._location.path if self._location.kind is MatchKind.REGEX else "^/"
             yield Directive("rewrite", (bounded(f"(?i){pattern}"), interpolated(policy.rewrite_target), "break"))
@@ -277,7 +278,7 @@ class LocationText:
         sticky = self._sticky.sticky if self._sticky else None
         if self._sticky is None or sticky is None or sticky.is_persistent:
             return variable("request_id")
-        return variable(f"{sticky_name(self._sticky)}_key")
+        return variable(sticky_key(sticky))
 
     @property
     def _names_server(self) -> bool:
@@ -292,7 +293,7 @@ class LocationText:
 
     def _cors_mark(self) -> str:
         cors = self._policy.cors
-        return mark(self._server.host, *(cors.origins if cors else ()))
+        return mark(*(cors.origins if cors else ()))
 
     def _limit_mark(self) -> str:
         return mark(self._server.host, self._location.ingress, self._policy.limits)

@@ -149,8 +149,8 @@ def _trust(settings: Settings) -> Iterator[Node]:
             yield Directive("set_real_ip_from", (spell_network(network),))
     if settings.use_proxy_protocol:
         # Who has ended TLS for us says so by the port that the client came to.
-        entries = (Entry("default", variable("scheme"), KeyKind.FIXED), Entry("443", "https"))
-        yield Directive("map", (variable("proxy_protocol_server_port"), "$proxied_scheme"), entries)
+        schemes = (Entry("default", variable("scheme"), KeyKind.FIXED), Entry("443", "https"))
+        yield Directive("map", (variable("proxy_protocol_server_port"), "$proxied_scheme"), schemes)
     own: dict[str, Word] = {
         "pass_access_scheme": variable("proxied_scheme" if settings.use_proxy_protocol else "scheme"),
         "pass_port": variable("server_port"),
@@ -167,8 +167,8 @@ def _trust(settings: Settings) -> Iterator[Node]:
         # Of a list the first, whom the client asked; a redirect to HTTPS goes without its port.
         for name, pattern in (("host", r"[^, ]+"), ("name", r"\[[^\]]*\]|[^,: ]+")):
             entry = Entry(f"^ *(?<first_{name}>{pattern})", variable(f"first_{name}"), KeyKind.REGEX)
-            first = (Entry("default", "", KeyKind.FIXED), entry)
-            yield Directive("map", (variable("http_x_forwarded_host"), f"$forwarded_{name}"), first)
+            parts = (Entry("default", "", KeyKind.FIXED), entry)
+            yield Directive("map", (variable("http_x_forwarded_host"), f"$forwarded_{name}"), parts)
     for name, value in own.items():
         yield _fallback(name, variable(header_of[name]), value) if trusts else _constant(name, value)
     if settings.compute_full_forwarded_for:

@@ -40,7 +40,7 @@ def upstream(told: Upstream, settings: Settings) -> Directive:
     block: list[Node] = []
     match told.balance:
         case Balance.HASH:
-            key = variable(f"{sticky_name(told)}_key") if told.sticky else interpolated(told.hash_key)
+            key = variable(sticky_key(told.sticky)) if told.sticky else interpolated(told.hash_key)
             block.append(Directive("hash", (key, "consistent")))
         case Balance.LEAST_CONN:
             block.append(Directive("least_conn"))
@@ -86,25 +86,40 @@ def server_upstreams(told: Upstream, settings: Settings) -> Iterator[Directive]:
 
 
 def sticky_name(told: Upstream) -> str:
-    """Return what the variables of a cookie begin with."""
+    """Return what the variables of a cookie that names servers begin with."""
     return f"sticky_{mark(told.name)}"
+
+
+def sticky_key(sticky: Sticky) -> str:
+    """Return the variable that holds what a server is chosen by, where a cookie does not name it."""
+    return f"key_{mark(sticky.cookie)}"
+
+
+def sticky_set(told: Upstream, sticky: Sticky) -> str:
+    """Return the variable that holds the cookie to set, if any."""
+    if sticky.is_persistent:
+        return f"{sticky_name(told)}_set"
+    return f"set_{mark(sticky.cookie, sticky.attributes, sticky.path, sticky.is_secure)}"
 
 
 def sticky_maps(told: Upstream, sticky: Sticky) -> Iterator[Node]:
     """Yield the maps for a cookie that keeps a client with its server.
 
-    `…_set` is the cookie to set, if any. Balanced: `…_key` is the key to choose by, the cookie's value; a client
-    without one gets this request's id for a key, and as its cookie. Persistent: `…_to` is the upstream that the cookie
-    names, or that of all servers; in the latter case the cookie is set to name the server that has answered.
+    Balanced: the key to choose by is the cookie's value; a client without one gets this request's id for a key, and as
+    its cookie. Persistent: `…_to` is the upstream that the cookie names, or that of all servers; in the latter case the
+    cookie is set to name the server that has answered.
     """
     name = sticky_name(told)
-    cookie = variable(f"{name}_told")
-    yield cookie_map(f"{name}_told", sticky.cookie)
+    cookie = variable(cookie_value(sticky.cookie))
+    yield cookie_map(sticky.cookie)
     if not sticky.is_persistent:
         otherwise = (Entry("default", cookie, KeyKind.FIXED), Entry("", variable("request_id")))
-        yield Directive("map", (cookie, f"${name}_key"), otherwise)
-        fresh = _fresh(sticky, variable("request_id"))
-        yield Directive("map", (cookie, f"${name}_set"), (Entry("default", "", KeyKind.FIXED), Entry("", fresh)))
+        yield Directive("map", (cookie, f"${sticky_key(sticky)}"), otherwise)
+        news: tuple[Node, ...] = (
+            Entry("default", "", KeyKind.FIXED),
+            Entry("", _fresh(sticky, variable("request_id"))),
+        )
+        yield Directive("map", (cookie, f"${sticky_set(told, sticky)}"), news)
         return
     chosen: list[Node] = [Entry("default", told.name, KeyKind.FIXED)]
     chosen += [Entry(mark(server), f"{told.name}.{mark(server)}") for server in told.servers]
@@ -127,8 +142,18 @@ def _fresh(sticky: Sticky, value: Word) -> Word:
     return template("%s=%s; Path=%s; %s%s", sticky.cookie, value, path, sticky.attributes, secure)
 
 
-def cookie_map(name: str, cookie: str) -> Directive:
-    """Return the map that puts a cookie's value into a variable; `$cookie_…` knows no names with `-` in them."""
+def cookie_value(cookie: str) -> str:
+    """Return the variable that holds a cookie's value."""
+    return f"told_{mark(cookie)}"
+
+
+def cookie_map(cookie: str) -> Directive:
+    """Return the map that puts a cookie's value into a variable; `$cookie_…` knows no names with `-` in them.
+
+    All hosts that look at a cookie of this name share the variable, each with the same map: nginx has room in every
+    request for each variable that there is, and reads a configuration in a time that grows with their square.
+    """
+    name = cookie_value(cookie)
     capture = f"{name}_value"
     pattern = f"(?:^|;[ ]*){regex.escape(cookie)}=(?<{capture}>[^;]*)"
     entries = (Entry("default", "", KeyKind.FIXED), Entry(pattern, variable(capture), KeyKind.REGEX))
