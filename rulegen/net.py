@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import re
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Final
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -92,20 +93,106 @@ def family_of(value: Address | Network) -> Family:
     return Family.IPV4 if value.version == 4 else Family.IPV6
 
 
-def is_unicast(address: Address) -> bool:
-    """Tell whether an address can be one host's, and be reached from others.
+class AddressKind(enum.StrEnum):
+    """What an address can stand for, by the range that it is in. The value is what people call it."""
 
-    Neither are the unspecified one and its like in 0.0.0.0/8 (RFC 1122, 3.2.1.3), multicast groups and the broadcast to
-    all; nor, of IPv6, the loopback address and those of one link. Kernels refuse to bind them, or to send to them.
+    UNICAST = "a unicast address"
+    UNSPECIFIED = "the unspecified address"
+    THIS_NETWORK = "an address of 0.0.0.0/8"
+    LOOPBACK = "a loopback address"
+    LINK_LOCAL = "a link-local address"
+    LINK_LOCAL_MULTICAST = "a link-local multicast address"
+    MULTICAST = "a multicast address"
+    BROADCAST = "the broadcast address"
 
-    >>> is_unicast(IPv4Address("10.0.0.1")), is_unicast(IPv4Address("239.1.1.1")), is_unicast(IPv6Address("fe80::1"))
-    (True, False, False)
+
+class AddressUse(enum.Enum):
+    """What an object names an address for."""
+
+    ENDPOINT = "endpoint"
+    """Connections are sent on to it: EndpointSlice, core Endpoints, Pod."""
+    EXTERNAL_IP = "external IP"
+    """spec.externalIPs of a Service."""
+    LOAD_BALANCER_IP = "load balancer IP"
+    """status.loadBalancer.ingress of a Service."""
+    CLUSTER_IP = "ClusterIP"
+    """spec.clusterIPs of a Service; the API server takes it from a ServiceCIDR, which may be link-local."""
+
+
+_NOT_BINDABLE: Final = frozenset(
+    {
+        AddressKind.UNSPECIFIED,
+        AddressKind.THIS_NETWORK,
+        AddressKind.LINK_LOCAL_MULTICAST,
+        AddressKind.MULTICAST,
+        AddressKind.BROADCAST,
+    }
+)
+"""No host can have such an address: a kernel refuses to bind it and IPVS refuses to send to it."""
+_NEVER_SHARED: Final = frozenset({AddressKind.LOOPBACK, AddressKind.LINK_LOCAL})
+"""On each host, or each link, another host has such an address, or the host itself."""
+_REFUSED: Final = {
+    AddressUse.ENDPOINT: _NOT_BINDABLE | _NEVER_SHARED,
+    AddressUse.EXTERNAL_IP: _NOT_BINDABLE | _NEVER_SHARED,
+    AddressUse.LOAD_BALANCER_IP: _NOT_BINDABLE | _NEVER_SHARED,
+    AddressUse.CLUSTER_IP: _NOT_BINDABLE | {AddressKind.LOOPBACK},
+}
+
+
+def kind_of_address(address: Address) -> AddressKind:
+    """Return which range an address is in; an IPv4-mapped IPv6 address is the IPv4 address in it.
+
+    Sources: RFC 6890 (special ranges), RFC 1122, 3.2.1.3 (0.0.0.0/8), RFC 4291, 2.7 (scopes of multicast).
+
+    >>> kind_of_address(IPv4Address("169.254.169.254")).value, kind_of_address(IPv6Address("::ffff:127.0.0.1")).value
+    ('a link-local address', 'a loopback address')
     """
-    if address.is_multicast or address.is_unspecified:
-        return False
+    number = int(address)
     if isinstance(address, IPv6Address):
-        return not (address.is_loopback or address.is_link_local)
-    return int(address) >> 24 != 0 and int(address) != 0xFFFFFFFF
+        if number >> 32 != 0xFFFF:
+            return _kind_of_ipv6(number)
+        number &= 0xFFFFFFFF
+    return _kind_of_ipv4(number)
+
+
+def _kind_of_ipv4(number: int) -> AddressKind:
+    match number >> 24:
+        case 0:
+            return AddressKind.THIS_NETWORK if number else AddressKind.UNSPECIFIED
+        case 127:
+            return AddressKind.LOOPBACK
+        case 169 if number >> 16 == 0xA9FE:
+            return AddressKind.LINK_LOCAL
+        case first if first >> 4 == 0xE:
+            return AddressKind.LINK_LOCAL_MULTICAST if number >> 8 == 0xE00000 else AddressKind.MULTICAST
+        case _:
+            return AddressKind.BROADCAST if number == 0xFFFFFFFF else AddressKind.UNICAST
+
+
+def _kind_of_ipv6(number: int) -> AddressKind:
+    if number <= 1:
+        return AddressKind.LOOPBACK if number else AddressKind.UNSPECIFIED
+    if number >> 118 == 0xFE80 >> 6:
+        return AddressKind.LINK_LOCAL
+    if number >> 120 == 0xFF:
+        scope = number >> 112 & 0xF
+        return AddressKind.LINK_LOCAL_MULTICAST if scope == 2 else AddressKind.MULTICAST
+    return AddressKind.UNICAST
+
+
+def refusal(address: Address, use: AddressUse) -> str:
+    """Return why an address may not be used so, as `127.0.0.1 is a loopback address`; empty where it may.
+
+    The same ranges are refused in both families. For endpoints and external IPs they are those that the API server
+    refuses (ValidateNonSpecialIP), and those that no host can have: other multicast, broadcast, 0.0.0.0/8. Of load
+    balancers' addresses the API server checks nothing; the same ranges are refused, as a rule for one of them would
+    take over what the node itself, or its link, has there.
+
+    >>> refusal(IPv4Address("10.0.0.1"), AddressUse.ENDPOINT), refusal(IPv6Address("fe80::1"), AddressUse.EXTERNAL_IP)
+    ('', 'fe80::1 is a link-local address')
+    """
+    kind = kind_of_address(address)
+    return f"{address} is {kind}" if kind in _REFUSED[use] else ""
 
 
 def join_host_port(address: Address, port: int) -> str:

@@ -17,7 +17,7 @@ from rulegen.host.runner import run
 from rulegen.host.variant import VariantChoice
 from rulegen.model.conntrack import Forgetting, Frontend, frontends_of, stale_flows
 from rulegen.model.shares import SCHEDULERS
-from rulegen.net import Family, Protocol, is_unicast
+from rulegen.net import AddressKind, Family, Protocol, kind_of_address
 from rulegen.plan.plan import Plan
 from rulegen.road import backend_of, plan_node
 
@@ -176,7 +176,12 @@ class KernelWriter:
     def _addresses(self) -> frozenset[Address]:
         """Return the node's addresses that make a difference: link-local ones come and go with every pod."""
         families = self.facts.families
-        return frozenset(one for family in families for one in self.facts.addresses(family) if is_unicast(one))
+        return frozenset(
+            address
+            for family in families
+            for address in self.facts.addresses(family)
+            if family is Family.IPV4 or kind_of_address(address) is AddressKind.UNICAST
+        )
 
     def is_untouched(self, mark: Mark) -> bool:
         """Whether nobody but us has written rules since a moment.

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rulegen.kube.endpoints import SERVICE_NAME_LABEL
 from rulegen.model.ir import Endpoint
-from rulegen.net import Address, Family, family_of, is_unicast, parse_address
+from rulegen.net import Address, AddressUse, Family, family_of, parse_address, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -65,6 +66,7 @@ def candidates(
     warn: Callable[[str], None],
     weigh: Weigh | None = None,
     refused: Collection[Address] = (),
+    origin: str = "EndpointSlice",
 ) -> dict[PortKey, list[Candidate]]:
     """Return the candidates of every port that the slices tell of, sorted by text, each address and port once.
 
@@ -77,6 +79,7 @@ def candidates(
         warn: Told of endpoints that are skipped.
         weigh: How endpoints are weighed; None where all are alike.
         refused: Addresses that this node's kernel would refuse to send to.
+        origin: What the slices were made of, as `ServiceInput.endpoints_from` has it.
     """
     found: dict[PortKey, dict[str, Candidate]] = {}
     for slice_ in slices:
@@ -85,8 +88,10 @@ def candidates(
         if family is None or not ports:
             continue
         for told in slice_.endpoints:
-            address = _address(told, family, slice_, warn, refused)
+            address, fault = _address(told, family, refused)
             if address is None:
+                if fault:
+                    warn(f"{_source_of(told, slice_, origin)}: {fault}; the endpoint is ignored")
                 continue
             weight = weigh(told) if weigh is not None else 1
             for name, number, protocol in ports:
@@ -154,31 +159,27 @@ def _candidate(told: SliceEndpoint, endpoint: Endpoint, node: str) -> Candidate:
     )
 
 
-def _address(
-    told: SliceEndpoint,
-    family: Family,
-    slice_: EndpointSlice,
-    warn: Callable[[str], None],
-    refused: Collection[Address],
-) -> Address | None:
-    """Return the address that counts, the first; None, and a warning where there is one to give, for none."""
+def _address(told: SliceEndpoint, family: Family, refused: Collection[Address]) -> tuple[Address | None, str]:
+    """Return the address that counts, the first; or None, and why it is not used, where there is one."""
     if not told.addresses:
-        return None
+        return None, ""
     try:
         address = parse_address(told.addresses[0])
     except ValueError as error:
-        warn(f"EndpointSlice {slice_.metadata.namespace}/{slice_.metadata.name}: {error}; the endpoint is skipped")
-        return None
+        return None, str(error)
     if family_of(address) is not family:
-        warn(
-            f"EndpointSlice {slice_.metadata.namespace}/{slice_.metadata.name}: {address} is not {family};"
-            " the endpoint is skipped"
-        )
-        return None
-    if address in refused or not is_unicast(address):
-        warn(
-            f"EndpointSlice {slice_.metadata.namespace}/{slice_.metadata.name}: {address} is no address that a host can"
-            " have; the endpoint is skipped"
-        )
-        return None
-    return address
+        return None, f"{address} is not {family}"
+    if address in refused:
+        return None, f"{address} is the broadcast address of a network of this node"
+    fault = refusal(address, AddressUse.ENDPOINT)
+    return (None, fault) if fault else (address, "")
+
+
+def _source_of(told: SliceEndpoint, slice_: EndpointSlice, origin: str) -> str:
+    """Return which object names an endpoint."""
+    namespace, name = slice_.metadata.namespace, slice_.metadata.name
+    if origin == "Endpoints":
+        return f"Endpoints {namespace}/{slice_.metadata.labels.get(SERVICE_NAME_LABEL, name)}"
+    if origin == "Pods" and told.target_ref is not None:
+        return f"Pod {namespace}/{told.target_ref.name}"
+    return f"EndpointSlice {namespace}/{name}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rulegen.model.endpoints import Pools, candidates, pools
 from rulegen.model.ir import Delivery, Policy, Service, ServicePort
 from rulegen.model.shares import scheduler, tell_weightless, weights
-from rulegen.net import Address, Family, Network, Protocol, family_of, is_unicast, parse_address, parse_network
+from rulegen.net import Address, AddressUse, Family, Network, Protocol, family_of, parse_address, parse_network, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -44,10 +44,13 @@ def resolve_service(
     if is_served(told.service):
         slices = [s for s in told.slices if HEADLESS_LABEL not in s.metadata.labels]
         weigh = weights(told.service, f"Service {name}", warn)
-        known = candidates(slices, site.place.node, warn, weigh, site.broadcasts)
+        known = candidates(slices, site.place.node, warn, weigh, site.broadcasts, told.endpoints_from)
         for family in families:
             cluster_ip = _cluster_ip(told.service.spec, family)
             if cluster_ip is None:
+                continue
+            if fault := refusal(cluster_ip, AddressUse.CLUSTER_IP):
+                warn(f"Service {name}: spec.clusterIPs: {fault}; the Service is not served in {family}")
                 continue
             shared = _Shared(name, told.service, family, cluster_ip, site, warn)
             ports += (shared.port(port, known) for port in told.service.spec.ports)
@@ -76,9 +79,11 @@ class _Shared:
         self._name, self._spec, self._family, self._cluster_ip, self._site = name, spec, family, cluster_ip, site
         where = f"Service {name}"
         externals = spec.external_ips if site.external_ips else ()
-        self._external_ips = _addresses(externals, family, f"{where}: spec.externalIPs", warn)
+        self._external_ips = _addresses(externals, family, AddressUse.EXTERNAL_IP, f"{where}: spec.externalIPs", warn)
         vips = [i.ip for i in service.status.load_balancer.ingress if i.ip and i.ip_mode in (None, "", "VIP")]
-        self._vips = _addresses(vips, family, f"{where}: status.loadBalancer.ingress", warn)
+        self._vips = _addresses(
+            vips, family, AddressUse.LOAD_BALANCER_IP, f"{where}: status.loadBalancer.ingress", warn
+        )
         self._ranges = _source_ranges(spec.load_balancer_source_ranges, family, where, warn)
         is_reachable = spec.type in LOAD_BALANCER_TYPES or bool(spec.external_ips)
         self._external_local = is_reachable and spec.external_traffic_policy == "Local"
@@ -159,17 +164,19 @@ def _affinity(spec: objects.ServiceSpec) -> int | None:
     return DEFAULT_AFFINITY_S if told is None else told
 
 
-def _addresses(texts: Iterable[str], family: Family, where: str, warn: Callable[[str], None]) -> tuple[Address, ...]:
-    """Return the addresses of one family; what is none is skipped with a warning."""
+def _addresses(
+    texts: Iterable[str], family: Family, use: AddressUse, where: str, warn: Callable[[str], None]
+) -> tuple[Address, ...]:
+    """Return the addresses of one family; an entry that cannot be used is ignored with a warning."""
     found = []
     for text in texts:
         try:
             address = parse_address(text)
         except ValueError as error:
-            warn(f"{where}: {error}; the entry is skipped")
+            warn(f"{where}: {error}; the entry is ignored")
             continue
-        if not is_unicast(address):
-            warn(f"{where}: {address} is no address that a host can have; the entry is skipped")
+        if fault := refusal(address, use):
+            warn(f"{where}: {fault}; the entry is ignored")
         elif family_of(address) is family:
             found.append(address)
     return tuple(found)

@@ -208,15 +208,17 @@ class Targets:
         """Return the ready endpoints of a Service by port's name, without those that only this node can mean."""
         known = self._servers.get(name)
         if known is None:
-            found = candidates(told.slices, "", _ignore)
+            ignored: list[str] = []
+            found = candidates(told.slices, "", ignored.append, origin=told.endpoints_from)
+            if ignored:  # each node's own rules ignore them too; here the Ingress's user reads why
+                self._tell_private(told)
             by_port: dict[str, list[str]] = {}
             for (family, port, protocol), candidates_ in found.items():
                 if protocol != Protocol.TCP or family not in self.families:
                     continue
-                usable = [c for c in candidates_ if not is_private_address(c.endpoint.address)]
-                if len(usable) < len(candidates_):
-                    self._tell_private(told)
-                by_port.setdefault(port, []).extend(c.endpoint.text for c in usable if c.ready and not c.terminating)
+                by_port.setdefault(port, []).extend(
+                    c.endpoint.text for c in candidates_ if c.ready and not c.terminating
+                )
             known = self._servers[name] = {port: tuple(sorted(texts)) for port, texts in by_port.items()}
         return known
 
@@ -229,10 +231,6 @@ class Targets:
                     address = printable(endpoint.addresses[0])
                     path = f"{where}: endpoints[{index}].addresses[0]"
                     self.refused[path] = f"{address} is the node itself or its link: nothing is passed on to it"
-
-
-def _ignore(_: str) -> None:
-    """Pass over a warning that the model of the Services gives too."""
 
 
 def _mark(*texts: str) -> str:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rulegen.kube.wording import is_label, is_subdomain, printable, quoted
-from rulegen.net import Address, Network, parse_address, parse_network
+from rulegen.net import Address, AddressKind, Network, kind_of_address, parse_address, parse_network
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -371,8 +371,7 @@ def is_private_to_node(text: str) -> bool:
 
 def is_private_address(address: Address) -> bool:
     """Whether an address is the node's own, its link's, or nobody's."""
-    mapped = getattr(address, "ipv4_mapped", None) or address
-    return mapped.is_loopback or mapped.is_link_local or mapped.is_unspecified or mapped.is_multicast
+    return kind_of_address(address) is not AddressKind.UNICAST
 
 
 def is_host(text: str) -> bool:
