@@ -1,4 +1,4 @@
-"""Who owns an address and port: two Services that claim one are told, and the older one wins.
+"""Who owns an address and port: where two Services claim one, the older keeps it, and a warning names both.
 
 kube-proxy does not look: which of the two gets the packets is then left to chance.
 """
@@ -6,17 +6,35 @@ kube-proxy does not look: which of the two gets the packets is then left to chan
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from rulegen.net import Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from rulegen.kube.world import ObjectName
     from rulegen.model.ir import Service, ServicePort
-    from rulegen.net import Address
+    from rulegen.net import Address, Family
 
-Claim = tuple[str, int, str, str]
-"""Address, or nothing for a node port; port; protocol; family."""
+NODE_PORT: Final = "node port"
+HEALTH_PORT: Final = "healthCheckNodePort"
+
+
+class Claim(NamedTuple):
+    """What one Service alone can have.
+
+    Attributes:
+        address: As text; empty for a port of the node, on any of its addresses.
+        port: The number.
+        protocol: A health check is TCP.
+        family: Of the address, or in which the node's port is served.
+    """
+
+    address: str
+    port: int
+    protocol: Protocol
+    family: Family
 
 
 class Claims:
@@ -26,7 +44,7 @@ class Claims:
         """Begin with none.
 
         Args:
-            oldest_wins: Else conflicts are told, but both keep what they claim, as kube-proxy has it.
+            oldest_wins: Else both keep what they claim, as with kube-proxy; the warning is the same.
         """
         self._oldest_wins = oldest_wins
         self._services: dict[ObjectName, Service] = {}
@@ -58,43 +76,70 @@ class Claims:
         return touched - {name}
 
     def settled(self, name: ObjectName, warn: Callable[[str], None]) -> Service:
-        """Return a Service without the frontends that an older one claims.
+        """Return a Service without the frontends and the health check port that an older one claims.
+
+        A Service whose health check has the number of one of its own node ports keeps the node port.
 
         Args:
             name: Of one that was put.
-            warn: Told of both claimants of every conflict.
+            warn: Receives a line for each conflict, with the names of both claimants.
         """
         service = self._services[name]
-        lost = {
-            claim: owner
-            for claim in _claims_of(service)
-            if len(claimants := self._claimants[claim]) > 1 and (owner := min(claimants, key=self._rank)) != name
-        }
-        for (address, number, protocol, _), owner in lost.items():
-            where = f"{address} port" if address else "node port"
-            warn(f"Service {name}: {where} {number}/{protocol} is already claimed by the older Service {owner}")
-        return _without(service, lost) if lost and self._oldest_wins else service
+        uses = _claims_of(service)
+        lost: set[Claim] = set()
+        for claim, own in uses.items():
+            claimants = self._claimants[claim]
+            if len(claimants) > 1 and (owner := min(claimants, key=self._rank)) != name:
+                lost.add(claim)
+                theirs = _claims_of(self._services[owner])[claim]
+                for use in own:
+                    warn(_conflict(name, claim, use, owner, theirs[0]))
+        doubled = {claim for claim, own in uses.items() if len(own) > 1} - lost
+        for claim in sorted(doubled):
+            warn(f"Service {name}: {HEALTH_PORT} {claim.port}/{claim.protocol} is its own node port too")
+        if not self._oldest_wins or not (lost or doubled):
+            return service
+        return _without(service, lost, lost | doubled)
 
     def _rank(self, name: ObjectName) -> tuple[bool, str, ObjectName]:
         age = self._ages[name]
         return not age, age, name
 
 
-def _claims_of(service: Service | None) -> Iterable[Claim]:
-    return dict.fromkeys(claim for port in service.ports for claim in _claims(port)) if service else ()
+def _conflict(name: ObjectName, claim: Claim, use: str, owner: ObjectName, theirs: str) -> str:
+    what = f"{use} {claim.port}/{claim.protocol}"
+    as_what = "" if use == theirs else f", as its {theirs}"
+    return f"Service {name}: {what} is already claimed by the older Service {owner}{as_what}"
 
 
-def _claims(port: ServicePort) -> Iterator[Claim]:
+def _claims_of(service: Service | None) -> Mapping[Claim, tuple[str, ...]]:
+    """Return what a Service claims, each with what for: a node port stands before a health check."""
+    claims: dict[Claim, tuple[str, ...]] = {}
+    for claim, use in (each for port in (service.ports if service else ()) for each in _claims(port)):
+        known = claims.get(claim, ())
+        if use not in known:
+            claims[claim] = (*known, use) if use == HEALTH_PORT else (use, *known)
+    return claims
+
+
+def _claims(port: ServicePort) -> Iterator[tuple[Claim, str]]:
     for address in (port.cluster_ip, *port.external_ips, *port.load_balancer_ips):
         if address is not None:
-            yield str(address), port.port, port.protocol, port.family
+            yield Claim(str(address), port.port, port.protocol, port.family), f"{address} port"
     if port.node_port:
-        yield "", port.node_port, port.protocol, port.family
+        yield Claim("", port.node_port, port.protocol, port.family), NODE_PORT
+    if port.health_check_node_port:
+        yield Claim("", port.health_check_node_port, Protocol.TCP, port.family), HEALTH_PORT
 
 
-def _without(service: Service, lost: Mapping[Claim, ObjectName]) -> Service:
+def _without(service: Service, lost: set[Claim], lost_health: set[Claim]) -> Service:
+    """Return a Service without the frontends in `lost` and the health check ports in `lost_health`."""
+
     def keeps(port: ServicePort, address: Address | None, number: int) -> bool:
-        return ("" if address is None else str(address), number, port.protocol, port.family) not in lost
+        return Claim("" if address is None else str(address), number, port.protocol, port.family) not in lost
+
+    def checks_health(port: ServicePort) -> bool:
+        return Claim("", port.health_check_node_port, Protocol.TCP, port.family) not in lost_health
 
     ports = (
         replace(
@@ -103,6 +148,7 @@ def _without(service: Service, lost: Mapping[Claim, ObjectName]) -> Service:
             external_ips=tuple(a for a in port.external_ips if keeps(port, a, port.port)),
             load_balancer_ips=tuple(a for a in port.load_balancer_ips if keeps(port, a, port.port)),
             node_port=port.node_port if port.node_port and keeps(port, None, port.node_port) else 0,
+            health_check_node_port=port.health_check_node_port if checks_health(port) else 0,
         )
         for port in service.ports
     )

@@ -299,6 +299,31 @@ class TestServiceHealth:
         status, body, _ = ask(port)
         assert (status, json.loads(body)["localEndpoints"]) == (503, 0)
 
+    def test_of_two_services_with_one_port_the_older_answers_and_the_other_when_it_is_gone(self, health):
+        port = free_port()
+
+        def claimed(*names):
+            told = {}
+            for name, (age, count) in {"old": ("2026-01-01", 2), "new": ("2026-02-01", 1)}.items():
+                if name in names:
+                    one = service(
+                        name,
+                        type="LoadBalancer",
+                        cluster_ip=f"10.96.0.{count}",
+                        external_traffic_policy="Local",
+                        health_check_node_port=port,
+                    )
+                    metadata = structs.replace(one.metadata, creation_timestamp=f"{age}T00:00:00Z")
+                    slices = (endpoints(name, *range(1, count + 1), node=NODE),)
+                    aged = structs.replace(one, metadata=metadata)
+                    told[ObjectName("demo", name)] = ServiceInput(service=aged, slices=slices)
+            return resolve(World(services=told, nodes={NODE: node()}), OPTIONS, HostFacts()).services.values()
+
+        health.take(claimed("new", "old"))
+        assert json.loads(ask(port)[1])["service"]["name"] == "old"
+        health.take(claimed("new"))
+        assert json.loads(ask(port)[1])["service"]["name"] == "new"
+
     def test_each_family_tells_its_own_endpoints(self, health):
         health.addresses = {Family.IPV4: ("127.0.0.1",), Family.IPV6: ("::1",)}
         port = free_port()
