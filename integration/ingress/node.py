@@ -44,6 +44,7 @@ class Node:
             return [*command, *given]
         given += ["--ingress", "--nginx-dir", str(self.folder)]
         given += ["--node", "node"] if self.services else ["--no-services"]
+        given += ["--allow-unknown-node"] if self.services and verb == "apply" else []
         return [*command, *given, *(["-y", "--allow-empty"] if verb == "apply" else [])]
 
     def write(self, documents: Iterable[Document], flags: Flags | None = None) -> None:

@@ -23,6 +23,7 @@ from rulegen.agent.writer import IdleWriter, KernelWriter
 from rulegen.errors import ConfigError, HostError
 from rulegen.host import ipvs, nfacct
 from rulegen.host.apiobjects import ApiObjects
+from rulegen.host.apiserver import read_nodes
 from rulegen.host.apiwatch import Watch
 from rulegen.host.iptables import asks_late
 from rulegen.host.nft_notices import Notice, Notices, Writers
@@ -69,6 +70,7 @@ class Agent:
         mends: Whether rules are written; else nothing is, and what is not as wanted is told.
         once: Whether to end when all is written once.
         services: Whether the rules for Services are kept, too.
+        allow_unknown_node: Whether rules are written also while the cluster does not know this node.
         site: Where nginx serves Ingresses; None where they are left alone.
         drains: Whether nginx ends with it, once it has answered what it was asked; else it serves on.
         events: Whether users are told by events.
@@ -89,6 +91,7 @@ class Agent:
     once: bool
     services: bool
     clock: Callable[[], float]
+    allow_unknown_node: bool = False
     site: LiveSite | None = None
     drains: bool = True
     events: bool = True
@@ -152,6 +155,8 @@ class Agent:
             has_synced=lambda: known is not None or (bool(ready) and ready[0].has_synced),
             mends=self.mends,
             once=self.once,
+            needs_node=self.services and not self.allow_unknown_node,
+            node_names=self._node_names,
         )
         namespaces = self.site is not None and self.site.options.selection.namespace_selector is not None
         watch = Watch(
@@ -199,6 +204,14 @@ class Agent:
         if why == "stop":
             self._leave(state, publishers, site)
         return why
+
+    def _node_names(self) -> list[str]:
+        """Return the names of the Nodes that there are; none where they cannot be listed."""
+        try:
+            return read_nodes(self.kubeconfig, self.context)
+        except HostError as error:
+            self.journal.warning("the Nodes cannot be listed", error=error.message)
+            return []
 
     def _tell_beginning(self, node: str, watch: Watch, writer: KernelWriter) -> None:
         self.journal.info(

@@ -22,6 +22,7 @@ from rulegen.agent.memory import give_back
 from rulegen.agent.recorder import Announcement, ObjectReference, to_nobody
 from rulegen.errors import ApplyError, HostError
 from rulegen.kube.cluster import Touched
+from rulegen.kube.node_names import unknown_node
 from rulegen.plan.objects import draining_text
 from rulegen.road.services import ServiceRules
 
@@ -58,6 +59,8 @@ OTHERS_S: Final = 5.0
 """How long another proxy is given to write what a change asks for, where foreign changes are only told."""
 BREATHS: Final = 3
 """After a look at all rules that found nothing, foreign changes wait for so many times what it took."""
+NODE_S: Final = 60.0
+"""How long to wait for an event while there is no Node object of this node, before that is looked at again."""
 UNSYNCED_S: Final = 0.05
 """How often to look whether what others do is done, as no event tells."""
 
@@ -98,6 +101,9 @@ class Loop:
         mends: Whether rules are written; else nothing is, and what is not as wanted is told.
         has_synced: Whether every list has come once; before that nothing is written.
         once: Whether to end when all is written once.
+        needs_node: Whether nothing is written before the cluster knows this node: with a mistyped name, all endpoints
+            would count as those of other nodes.
+        node_names: Tells which Nodes there are, for whoever has mistyped a name.
         is_done: Whether what others write at the same time is written once, too.
         health: Tells load balancers of Services; None for nobody.
         on_site: Called when anything changed that Ingresses are made of; None where they are not served.
@@ -116,6 +122,8 @@ class Loop:
     has_synced: Callable[[], bool]
     mends: bool = True
     once: bool = False
+    needs_node: bool = False
+    node_names: Callable[[], Collection[str]] = tuple
     is_done: Callable[[], bool] = lambda: True
     health: ServiceHealth | None = None
     on_site: Callable[[], None] | None = None
@@ -136,6 +144,7 @@ class Loop:
     _warned: int = -1
     _left: frozenset[Item] = frozenset()
     _counted: int = -1
+    _waits: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _concerns: Concerns = field(init=False)
 
@@ -150,7 +159,7 @@ class Loop:
             ended = self._wait()
             if ended:
                 return ended
-            if is_complete:
+            if is_complete and not self._waits_for_node():
                 self.state.listed()
                 if self.on_synced is not None:
                     self.on_synced()
@@ -158,6 +167,25 @@ class Loop:
                 self.turn()
                 if self.once and self.state.is_alive and self.is_done():
                     return "once"
+
+    def _waits_for_node(self) -> bool:
+        """Tell whether the cluster does not know this node yet; say so once when it begins, and when it ends."""
+        if not self.needs_node:
+            return False
+        if self.node() is not None:
+            self.needs_node = False  # a Node that is deleted later does not stop the agent
+            if self._waits:
+                self.journal.info("the Node is there", node=self.node_name)
+            self._waits = False
+            return False
+        if not self._waits:
+            self._waits = True
+            reason = f"{unknown_node(self.node_name, self.node_names())}; nothing is written until it is there"
+            self.state.waits(reason)
+            self.journal.warning(
+                "waits for the Node", error=reason, hint="name this node with --node, or say --allow-unknown-node"
+            )
+        return True
 
     def turn(self) -> None:
         """Do what is due: a check where one is, else a sync of what is dirty."""
@@ -434,6 +462,8 @@ class Loop:
         """Return how long nothing is due."""
         if not self.has_synced():
             return UNSYNCED_S
+        if self._waits:
+            return NODE_S
         if self.once and self.state.is_alive:
             return UNSYNCED_S
         due = self._sync_at if self._dirty.services else self._check_at

@@ -154,6 +154,11 @@ class AgentState:
             self.last_error = message
             self.counters["sync_failures", ""] += 1
 
+    def waits(self, reason: str) -> None:
+        """Note why nothing is written yet, for whoever asks for health."""
+        with self._lock:
+            self.last_error = reason
+
     def count(self, name: str, label: str = "", by: int = 1) -> None:
         """Count something."""
         with self._lock:

@@ -9,9 +9,19 @@ import click
 from rulegen.cli.ingress import IngressInputs, plan_ingress
 from rulegen.cli.ingress_options import ChosenIngress, ingress_options
 from rulegen.cli.inputs import Inputs, make_ready, plan_live, report_without_services
-from rulegen.cli.options import LOCK_WAIT, OUTPUT, YES, Chosen, input_options, no_services_option, variant_option
+from rulegen.cli.options import (
+    ALLOW_UNKNOWN_NODE,
+    LOCK_WAIT,
+    OUTPUT,
+    YES,
+    Chosen,
+    input_options,
+    no_services_option,
+    variant_option,
+)
 from rulegen.cli.writing import write
 from rulegen.errors import InputError, RulegenError
+from rulegen.kube.node_names import unknown_node
 from rulegen.plan.items import Action
 from rulegen.plan.plan import Plan
 from rulegen.road.ingress import ours
@@ -30,9 +40,19 @@ class RefusedError(RulegenError):
 @click.option(
     "--allow-empty", is_flag=True, help="Also where the objects hold no Service at all, and the node has some."
 )
+@ALLOW_UNKNOWN_NODE
 @YES
 @OUTPUT
-def command(output: str, wait_s: int, *, allow_empty: bool, no_services: bool, yes: bool, **chosen: Any) -> None:
+def command(
+    output: str,
+    wait_s: int,
+    *,
+    allow_empty: bool,
+    allow_unknown_node: bool,
+    no_services: bool,
+    yes: bool,
+    **chosen: Any,
+) -> None:
     """Show the plan for this node, then make it so: make before break, only what changed.
 
     With --ingress, nginx is started, or has its new configuration tried in a sandbox, is reloaded, and must answer
@@ -52,6 +72,8 @@ def command(output: str, wait_s: int, *, allow_empty: bool, no_services: bool, y
         if no_services:
             plan, report = Plan(), report_without_services(inputs)
         else:
+            if not allow_unknown_node:
+                _refuse_unknown_node(inputs)
             make_ready(inputs)
             _refuse_previews(inputs)
             plan, report, choice = plan_live(inputs)
@@ -61,6 +83,20 @@ def command(output: str, wait_s: int, *, allow_empty: bool, no_services: bool, y
             _refuse_no_host(ingress, allow_empty=allow_empty)
             plan, report = plan_ingress(ingress, plan, report)
     write(plan, report, variant, output=output, wait_s=wait_s, yes=yes, ingress=ingress)
+
+
+def _refuse_unknown_node(inputs: Inputs) -> None:
+    """Refuse to write for a node that the cluster does not know: its endpoints would count as those of others."""
+    name, world = inputs.node_name, inputs.world
+    if name in world.nodes:
+        return
+    faults = [line for r in world.rejected if r.object == f"Node {name}" for line in r.lines()]
+    if faults:
+        raise RefusedError("this node's own object cannot be used:\n" + "\n".join(faults), hint="mend it")
+    raise RefusedError(
+        f"{unknown_node(name, world.nodes)}: nothing is written for a node that the cluster does not know",
+        hint="name this node with --node, and with -f give its Node object too; or say --allow-unknown-node",
+    )
 
 
 def _refuse_empty(inputs: Inputs, plan: Plan, *, allow_empty: bool) -> None:

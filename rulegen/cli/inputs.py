@@ -11,6 +11,7 @@ from rulegen.errors import ConfigError, HostError, InputError, RulegenError, War
 from rulegen.host.files import read_sources, read_text
 from rulegen.host.runner import run
 from rulegen.kube.build import build_world, read_world
+from rulegen.kube.node_names import read_node_name
 from rulegen.kube.objects import ConfigMap
 from rulegen.kube.proxyconfig import API_VERSION, KIND, read_config
 from rulegen.kube.validate import Decoded
@@ -89,6 +90,23 @@ class Inputs:
         """The options of the compile."""
         return self.configuration[0]
 
+    @property
+    def node_name(self) -> str:
+        """The name of the node: as it was given, else the host's.
+
+        Raises:
+            ConfigError: No Node can have this name.
+        """
+        if self.options.node_name:
+            return self.options.node_name
+        try:
+            return read_node_name(self.facts.hostname)
+        except ValueError as error:
+            raise ConfigError(
+                f"the host's name: {error}" if self.facts.hostname else "which node this is, is not known",
+                hint="name the Node with --node",
+            ) from None
+
     @cached_property
     def facts(self) -> HostFacts:
         """What the host is: from --host, else from the host."""
@@ -118,7 +136,7 @@ class Inputs:
         else:
             from rulegen.host.apiserver import read_cluster  # noqa: PLC0415 - loads the client, which is slow
 
-            node = self.options.node_name or self.facts.hostname
+            node = self.node_name
             cluster = read_cluster(
                 chosen.kubeconfig,
                 chosen.context,
@@ -171,6 +189,7 @@ class Inputs:
     def model(self) -> Model:
         """Every decision taken."""
         backend_of(self.options.mode)
+        self.node_name  # noqa: B018 - a fault of it comes before those of objects
         world = self.world
         self.progress(f"deciding about {len(world.services):,} Services …")
         return resolve(world, self.options, self.facts, self.facts.families)
@@ -211,7 +230,7 @@ def report_without_services(inputs: Inputs) -> Report:
     """Return what goes with a plan that leaves the rules for Services alone."""
     world = inputs.world
     return Report(
-        node=inputs.options.node_name or inputs.facts.hostname,
+        node=inputs.node_name,
         mode="no",
         observed="nothing, as rules for Services are left alone",
         rejected=world.rejected,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from rulegen.host.variant import Variant
+from rulegen.kube.node_names import read_node_name
 from rulegen.kube.proxyconfig import DETECT_LOCAL_MODES
 from rulegen.model.conntrack import Forgetting
 from rulegen.model.ir import Semantics
@@ -41,6 +42,16 @@ class _PortRangeType(click.ParamType[tuple[int, int]]):
         if not (dash and first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last) <= 65535):
             self.fail(f"{value!r} is not a range of ports such as 30000-32767", param, ctx)
         return int(first), int(last)
+
+
+class _NodeNameType(click.ParamType[str]):
+    name = "NAME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return read_node_name(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +170,10 @@ _NODE = (
         "--config", metavar="FILE", help="A KubeProxyConfiguration, as kube-proxy reads it; flags go over it."
     ),
     click.option(
-        "--node", "--hostname-override", metavar="NAME", help="Which node this is.  [default: the host's name]"
+        "--node",
+        "--hostname-override",
+        type=_NodeNameType(),
+        help="Which node this is.  [default: the host's name]",
     ),
     click.option("--host", metavar="FILE", help="The host's interfaces and more from a YAML file, instead of looking."),
     click.option(
@@ -268,6 +282,12 @@ LOCK_WAIT = click.option(
 )
 
 YES = click.option("-y", "--yes", is_flag=True, help="Do not ask on a terminal before writing.")
+
+ALLOW_UNKNOWN_NODE = click.option(
+    "--allow-unknown-node",
+    is_flag=True,
+    help="Write also for a node of which there is no Node object: its zone, addresses and pod CIDRs are unknown then.",
+)
 
 
 def input_options(function: F) -> F:

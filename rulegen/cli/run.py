@@ -14,7 +14,7 @@ import click
 from rulegen.cli.ingress import IngressInputs
 from rulegen.cli.ingress_options import ChosenIngress, ingress_options
 from rulegen.cli.inputs import Inputs
-from rulegen.cli.options import Chosen, input_options, no_services_option, variant_option
+from rulegen.cli.options import ALLOW_UNKNOWN_NODE, Chosen, input_options, no_services_option, variant_option
 from rulegen.errors import ConfigError, RulegenError
 from rulegen.kube.wording import is_label, is_subdomain
 from rulegen.model.conntrack import Forgetting
@@ -87,6 +87,7 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="Where nodes agree, by Leases, on what is published.  [default: the Pod's own, else rulegen]",
 )
+@ALLOW_UNKNOWN_NODE
 @click.option("--once", is_flag=True, help="End when all is written once.")
 @click.option(
     "--log-format",
@@ -105,6 +106,7 @@ def command(
     no_services: bool,
     no_events: bool,
     keep_serving: bool,
+    allow_unknown_node: bool,
     **chosen: Any,
 ) -> None:
     """Watch the cluster and keep this node's rules so, until it is told to end.
@@ -151,6 +153,7 @@ def command(
                 once=once,
                 services=not no_services,
                 clock=time.monotonic,
+                allow_unknown_node=allow_unknown_node,
                 site=site,
                 drains=not keep_serving,
                 events=not no_events,
@@ -189,6 +192,7 @@ def _read(settings: Chosen, told: ChosenIngress) -> tuple[Inputs, LiveSite | Non
     inputs = Inputs(settings, ingress=told if told.ingress else None)
     inputs.options  # noqa: B018 - a fault is to be known now
     inputs.facts  # noqa: B018 - the same
+    inputs.node_name  # noqa: B018 - the same
     backend_of(inputs.options.mode)
     return inputs, IngressInputs(told, inputs).live if told.ingress else None
 

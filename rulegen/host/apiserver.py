@@ -79,6 +79,8 @@ def read_cluster(
 ) -> list[Decoded | Rejected]:
     """Return all Services, the EndpointSlices that belong to them, and one Node, each usable or with its faults.
 
+    Where the cluster does not know that Node, some of the Nodes that it knows are returned instead.
+
     With `ingress` also all Ingresses and IngressClasses, and the Services that an Ingress may name though kube-proxy
     does not look at them: headless ones, and those of another proxy.
 
@@ -107,8 +109,22 @@ def read_cluster(
         if namespaces:
             found += list_all(server, NAMESPACES, page_size)
         if node:
-            found += _node(server, node, warnings)
+            found += _node(server, node)
     return found
+
+
+def read_nodes(kubeconfig: str | None = None, context: str | None = None) -> list[str]:
+    """Return the names of the first Nodes of a cluster, at most one page of them.
+
+    Args:
+        kubeconfig: As for `ApiServer`.
+        context: As for `ApiServer`.
+
+    Raises:
+        HostError: They cannot be read.
+    """
+    with ApiServer(kubeconfig, context) as server:
+        return [one.object.metadata.name for one in _some_nodes(server) if not isinstance(one, Rejected)]
 
 
 def read_named(
@@ -221,16 +237,26 @@ def _owner(one: Decoded) -> tuple[str, str]:
     return metadata.namespace, metadata.labels.get(SERVICE_NAME, "")
 
 
-def _node(server: ApiServer, node: str, warnings: Warnings | None) -> list[Decoded | Rejected]:
+def _node(server: ApiServer, node: str) -> list[Decoded | Rejected]:
+    """Return this Node; where there is none, some of those that there are, for whoever has mistyped its name."""
     try:
         raw = server.get(f"{NODES}/{quote(node, safe='')}", doing="get nodes")
     except RefusedError as error:
         if error.status != 404:
             raise
-        if warnings is not None:
-            warnings.add(f"{server.url} has no Node {node}")
-        return []
-    return [decode_object(raw, Node, source=server.url)]
+    else:
+        return [decode_object(raw, Node, source=server.url)]
+    try:
+        return _some_nodes(server)
+    except RefusedError as error:
+        if error.status != 403:
+            raise
+        return []  # a role may allow one Node by its name, and no list
+
+
+def _some_nodes(server: ApiServer) -> list[Decoded | Rejected]:
+    page = read_page(server.url, Node, server.get(NODES, {"limit": PAGE_SIZE}, doing="list nodes"))
+    return [*page.objects, *page.rejected]
 
 
 def _all_named(

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import UNSET, UnsetType, field
 
 from rulegen.errors import ConfigError, Fault
+from rulegen.kube.node_names import read_node_name
 from rulegen.kube.objects import Object
 from rulegen.net import parse_network
 
@@ -164,6 +165,11 @@ def _unknown(document: Mapping[Any, Any], struct: type[Object], path: str) -> It
 
 def _faults(config: KubeProxyConfiguration) -> Iterator[Fault]:
     """Yield what kube-proxy's own validation would refuse, as far as it matters here."""
+    if config.hostname_override:
+        try:
+            read_node_name(config.hostname_override)
+        except ValueError as error:
+            yield Fault("hostnameOverride", str(error))
     if config.mode not in MODES:
         yield Fault("mode", f"{config.mode!r} is not one of iptables, ipvs, nftables")
     for name, bit in (("iptables", config.iptables.masquerade_bit), ("nftables", config.nftables.masquerade_bit)):

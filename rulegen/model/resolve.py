@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rulegen.errors import Warnings
+from rulegen.kube.node_names import unknown_node
 from rulegen.model.ir import Model
 from rulegen.model.nodes import resolve_node, resolve_site, resolve_sysctls
 from rulegen.model.table import ServiceTable
@@ -31,7 +32,7 @@ def resolve(world: World, options: Options, facts: HostFacts, families: Sequence
     name = options.node_name or facts.hostname
     told = world.nodes.get(name)
     if told is None:
-        warnings.add(f"no Node {name!r} among the objects: its zone, addresses and pod CIDRs are unknown")
+        warnings.add(f"{unknown_node(name, world.nodes)}; zone, addresses and pod CIDRs of this node are unknown")
     site = resolve_site(told, name, options, facts)
     if options.mode == "ipvs" and facts.schedulers is not None and options.ipvs_scheduler not in facts.schedulers:
         offered = ", ".join(sorted(facts.schedulers)) or "none"

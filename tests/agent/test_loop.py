@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from rulegen.agent.health import healthz, livez
 from rulegen.agent.loop import LONGEST_PAUSE_S, Wake
 from rulegen.errors import InputError
 from rulegen.kube import objects as k
@@ -529,3 +530,56 @@ def test_others_may_look_at_all_while_it_is_being_changed():
         is_over.set()
         looking.join()
     assert failures == []
+
+
+class TestUnknownNode:
+    """The cluster does not know this node: all endpoints would count as those of others."""
+
+    def test_nothing_is_written_before_the_node_is_there_and_that_is_told_once(self):
+        stage = Stage(needs_node=True, node_names=lambda: ["node2", "db-1"])
+        stage.at(0, *WEB[1:])
+        stage.at(20, changed(service("shop", 2)))
+        stage.at(200, lambda: health.append((healthz(stage.state).status, livez(stage.state).status)))
+        stage.at(300, changed(node()))
+        health = []
+        stage.run(400)
+        assert stage.written == [pytest.approx(300, abs=0.1)]
+        assert stage.is_right()
+        waiting = [line for line in stage.log if "waits for the Node" in line]
+        assert len(waiting) == 1
+        assert "there is no Node node1; did you mean node2?" in waiting[0]
+        assert health == [(503, 200)]  # no traffic comes here, and no restart would help
+
+    def test_what_it_waits_for_stands_in_health(self):
+        stage = Stage(needs_node=True)
+        stage.at(0, *WEB[1:])
+        stage.run(5)
+        assert (stage.checked, stage.written, stage.ready) == ([], [], [])
+        assert "there is no Node node1" in stage.state.last_error
+        stage.at(6, changed(node()))
+        stage.run(8)
+        assert stage.state.last_error == ""
+
+    def test_the_rules_that_are_there_stay_meanwhile(self):
+        before = Stage()
+        before.at(0, *WEB)
+        before.run()
+        stage = Stage(kernels=before.writer.kernels, needs_node=True)
+        stage.at(0, Wake("check"))
+        stage.run(600)
+        assert stage.destinations() == ["10.244.1.1:8080", "10.244.1.2:8080"]
+        assert stage.written == []
+
+    def test_a_node_that_goes_later_does_not_stop_it(self):
+        stage = Stage(needs_node=True)
+        stage.at(0, *WEB)
+        stage.at(5, Gone(k.Node, ObjectName("", "node1")))
+        stage.at(10, changed(service("shop", 2)), changed(endpoints("shop", 3)))
+        stage.run(20)
+        assert "10.244.1.3:8080" in stage.destinations()
+
+    def test_who_wants_it_need_not_wait(self):
+        stage = Stage(needs_node=False)
+        stage.at(0, *WEB[1:])
+        stage.run(5)
+        assert stage.destinations() == ["10.244.1.1:8080", "10.244.1.2:8080"]

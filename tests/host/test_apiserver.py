@@ -117,17 +117,31 @@ def test_one_bad_object_harms_only_itself(api, tmp_path):
     assert names([good]) == ["good"]
 
 
-def test_a_missing_node_is_a_warning(api, tmp_path):
-    warnings = Warnings()
+def test_instead_of_a_missing_node_come_those_that_there_are(api, tmp_path):
+    api.put("nodes", {"metadata": {"name": "worker2"}}, {"metadata": {"name": "worker3"}})
 
-    assert read_cluster(api.kubeconfig(tmp_path), node="worker1", warnings=warnings) == []
-    assert warnings.texts() == (f"{api.url} has no Node worker1",)
+    assert names(read_cluster(api.kubeconfig(tmp_path), node="worker1")) == ["worker2", "worker3"]
+    assert names(read_cluster(api.kubeconfig(tmp_path), node="worker2")) == ["worker2"]
+
+
+def test_whoever_may_not_list_nodes_learns_only_that_one_is_missing(api, tmp_path):
+    api.put("nodes", {"metadata": {"name": "worker2"}})
+    api.fail("nodes", None, Fault.status(403, "forbidden"))
+
+    assert read_cluster(api.kubeconfig(tmp_path), node="worker1") == []
+
+
+def test_a_list_of_nodes_that_fails_is_an_error(api, tmp_path):
+    api.fail("nodes", None, *[Fault.status(500)] * 9)
+
+    with pytest.raises(HostError):
+        read_cluster(api.kubeconfig(tmp_path), node="worker1")
 
 
 def test_a_node_name_stays_one_part_of_the_path(api, tmp_path):
     read_cluster(api.kubeconfig(tmp_path), node="../services?x=1")
 
-    assert api.requests[-1][0] == "/api/v1/nodes/..%2Fservices%3Fx%3D1"
+    assert api.requests[-2][0] == "/api/v1/nodes/..%2Fservices%3Fx%3D1"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,46 @@
+"""Names of Nodes: which can be, and what to tell whoever names a Node that the cluster does not know."""
+
+from __future__ import annotations
+
+from difflib import SequenceMatcher
+from typing import TYPE_CHECKING, Final
+
+from rulegen.kube.wording import is_subdomain, printable, quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+SHOWN: Final = 10
+"""Of many Nodes, so many are listed."""
+ALIKE: Final = 0.6
+"""From this likeness on a name is offered as what may have been meant; 1 is the same name."""
+
+
+def read_node_name(text: str) -> str:
+    """Return the name of a Node as kube-proxy reads it: without blanks around it, in lower case.
+
+    Raises:
+        ValueError: No Node can have this name (RFC 1123).
+
+    >>> read_node_name(" Web-1 ")
+    'web-1'
+    """
+    name = text.strip().lower()
+    if not is_subdomain(name):
+        raise ValueError(f"{quoted(text)} cannot be the name of a Node (RFC 1123: a-z, 0-9, '-' and '.')")
+    return name
+
+
+def unknown_node(name: str, others: Iterable[str]) -> str:
+    """Return the sentence that the cluster has no Node of this name, and which it has, the most similar first.
+
+    >>> unknown_node("wbe-1", ["db-1", "web-1"])
+    'there is no Node wbe-1; did you mean web-1? The Nodes are web-1, db-1'
+    """
+    likeness = {printable(other): SequenceMatcher(None, name, other).ratio() for other in others}
+    names = sorted(likeness, key=lambda other: (-likeness[other], other))
+    if not names:
+        return f"there is no Node {printable(name)}, nor any other Node"
+    guess = f"; did you mean {names[0]}?" if likeness[names[0]] >= ALIKE else "."
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"there is no Node {printable(name)}{guess} The Nodes are {', '.join(names[:SHOWN])}{more}"
