@@ -339,7 +339,7 @@ class Loop:
         if rules is None or not self.mends:
             return
         try:
-            self.writer.reconcile(rules.services)
+            self.writer.reconcile(rules.services, rules.nodes)
         except HostError as error:
             self._concerns.connections(error)
         else:

@@ -15,7 +15,7 @@ from rulegen.host.ipvs import SchedulerError
 from rulegen.host.observe import observe, print_rules
 from rulegen.host.runner import run
 from rulegen.host.variant import VariantChoice
-from rulegen.model.conntrack import Forgetting, Frontend, frontends_of, stale_flows
+from rulegen.model.conntrack import Forgetting, Frontend, answering, frontends_of, stale_flows
 from rulegen.model.shares import SCHEDULERS
 from rulegen.net import AddressKind, Family, Protocol, kind_of_address
 from rulegen.plan.plan import Plan
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from rulegen.kube.world import ObjectName
     from rulegen.model.conntrack import Flow
     from rulegen.model.facts import HostFacts
-    from rulegen.model.ir import Service
+    from rulegen.model.ir import Node, Service
     from rulegen.model.options import Options
     from rulegen.net import Address
     from rulegen.road import Compiled
@@ -243,7 +243,8 @@ class KernelWriter:
         self._perform(work)
         calls = len(work)
         touched = [name for name, service in update.services.items() if _has_udp(service) or _has_udp(before.get(name))]
-        return calls + self._forget([before.get(name) for name in touched], [update.services[name] for name in touched])
+        had, has = [before.get(name) for name in touched], [update.services[name] for name in touched]
+        return calls + self._forget(had, has, update.nodes)
 
     def _run(self, command: Command) -> Completed:
         """Run a command as `run` does, and count the commits that it makes: none of ours is without a change."""
@@ -267,7 +268,9 @@ class KernelWriter:
         self.unseen = None
         return flows
 
-    def _forget(self, before: Sequence[Service | None], after: Sequence[Service | None]) -> int:
+    def _forget(
+        self, before: Sequence[Service | None], after: Sequence[Service | None], nodes: Mapping[Family, Node]
+    ) -> int:
         """Forget the UDP connections that changed Services leave behind."""
         if not after:
             return 0
@@ -275,14 +278,14 @@ class KernelWriter:
         flows = self._flows()
         now = [service for service in after if service is not None]
         gone = _frontends(old for old in before if old is not None) - _frontends(now)
-        addresses = {address for family in self.facts.families for address in self.facts.addresses(family)}
-        found = stale_flows(flows, now, node_addresses=addresses, gone=gone, forgetting=self.forgetting)
+        own = [address for family in self.facts.families for address in self.facts.addresses(family)]
+        found = stale_flows(flows, now, node_addresses=answering(nodes, own), gone=gone, forgetting=self.forgetting)
         stale = list(found)
         forgotten = conntrack.delete([one.flow for one in stale]) if stale else 0
         self.on_forgotten(time.monotonic() - began, forgotten)
         return int(bool(stale))
 
-    def reconcile(self, services: Iterable[Service]) -> int:
+    def reconcile(self, services: Iterable[Service], nodes: Mapping[Family, Node]) -> int:
         """Forget the UDP connections that nobody serves, of all Services; return how many calls it took.
 
         Raises:
@@ -290,7 +293,7 @@ class KernelWriter:
         """
         if self.forgetting is Forgetting.NONE:
             return 0
-        return self._forget((), [service for service in services if _has_udp(service)])
+        return self._forget((), [service for service in services if _has_udp(service)], nodes)
 
 
 class IdleWriter(KernelWriter):
@@ -316,7 +319,7 @@ class IdleWriter(KernelWriter):
         """Whether kernel parameters are as wanted: whoever keeps the rules sees to that."""
         return True
 
-    def reconcile(self, services: Iterable[Service]) -> int:  # noqa: ARG002 - as the one that writes
+    def reconcile(self, services: Iterable[Service], nodes: Mapping[Family, Node]) -> int:  # noqa: ARG002 - as above
         """Forget nothing."""
         return 0
 

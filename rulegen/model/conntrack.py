@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from rulegen.net import Address, Family, Network, Protocol, family_of, join_host_port
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
-    from rulegen.model.ir import Service, ServicePort
+    from rulegen.model.ir import Node, Service, ServicePort
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +45,7 @@ class Flow:
 
 
 class Frontend(NamedTuple):
-    """Where flows are sent to; no address is a node port, on any address of the node."""
+    """Where flows are sent to; no address is a node port, on each address that node ports answer on."""
 
     address: Address | None
     port: int
@@ -87,7 +87,8 @@ def stale_flows(
     Args:
         flows: What the kernel remembers.
         services: Decided for this node.
-        node_addresses: All addresses of this node: a flow to a node port goes to one of them.
+        node_addresses: Addresses of this node that node ports answer on, of `answering`. What a program of the node
+            serves on its other addresses is no flow of a node port, whatever its number.
         gone: Frontends that this node served until now, and that no Service has any more.
         service_networks: Where ClusterIPs come from, if known: a flow that was sent on from an address in there that no
             Service has is one of a Service deleted long ago.
@@ -119,6 +120,20 @@ def stale_flows(
             flow.orig_dst in network for network in service_networks if network.version == flow.orig_dst.version
         ):
             yield Stale(flow, "", f"no Service has {flow.orig_dst}")
+
+
+def answering(nodes: Mapping[Family, Node], addresses: Iterable[Address]) -> set[Address]:
+    """Return those of a node's addresses that node ports answer on.
+
+    Args:
+        nodes: The node's decisions, for each family that is served.
+        addresses: All that the node has now.
+    """
+    return {
+        address
+        for address in addresses
+        if (node := nodes.get(family_of(address))) is not None and node.answers_node_ports(address)
+    }
 
 
 def frontends_of(port: ServicePort) -> Iterator[Frontend]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from rulegen.net import Address, Family, Network, Protocol, join_host_port
+from rulegen.net import Address, AddressKind, Family, Network, Protocol, join_host_port, kind_of_address
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -208,13 +208,15 @@ class Node:
         masquerade_cluster_ip: Which connections to ClusterIPs are masqueraded.
         pods: How traffic of this node's pods is told; None where it cannot be.
         node_port_addresses: Addresses that node ports listen on; None for every local address.
-        localhost_node_ports: Whether node ports answer on the loopback prefix.
+        localhost_node_ports: Whether node ports answer on the loopback prefix; never in ipvs mode.
         drop_invalid: Whether forwarded packets that conntrack calls INVALID are dropped (else a reset out of the
             window would reach a client behind the NAT and kill its connection).
         random_fully: Whether masquerading picks source ports at random, which avoids races between CPUs.
         addresses: All addresses of this node, those of Services apart.
         listening: Those that node ports are reached on, one by one; loopback ones are not among them, and link-local
             ones of IPv6 only where the configuration names them.
+        link_local_node_ports: Whether node ports answer on link-local addresses of IPv6: in ipvs mode only on those
+            that the configuration names.
         ipvs: What holds in ipvs mode only.
     """
 
@@ -228,7 +230,20 @@ class Node:
     random_fully: bool
     addresses: frozenset[Address] = frozenset()
     listening: tuple[Address, ...] = ()
+    link_local_node_ports: bool = True
     ipvs: IpvsOptions = IpvsOptions()
+
+    def answers_node_ports(self, address: Address) -> bool:
+        """Whether a packet to one of the node's own addresses of this family gets to a node port there."""
+        if self.node_port_addresses is not None and address not in self.node_port_addresses:
+            return False
+        match kind_of_address(address):
+            case AddressKind.LOOPBACK:
+                return self.localhost_node_ports
+            case AddressKind.LINK_LOCAL:
+                return self.link_local_node_ports or self.family is Family.IPV4
+            case _:
+                return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

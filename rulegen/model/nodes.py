@@ -87,11 +87,12 @@ def resolve_node(
         ),
         pods=pods,
         node_port_addresses=told,
-        localhost_node_ports=_localhost_node_ports(family, options, networks),
+        localhost_node_ports=options.mode != "ipvs" and _localhost_node_ports(family, options, networks),
         drop_invalid=not options.conntrack_be_liberal and facts.sysctls.get(BE_LIBERAL, "0") == "0",
         random_fully=facts.random_fully,
         addresses=frozenset(own),
         listening=tuple(a for a in (own if told is None else told) if not _is_passed_over(a, chosen=told)),
+        link_local_node_ports=options.mode != "ipvs" or told is not None,
         ipvs=IpvsOptions(
             scheduler=options.ipvs_scheduler,
             excluded=tuple(n for n in options.ipvs_excluded if family_of(n) is family),

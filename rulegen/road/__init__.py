@@ -17,7 +17,7 @@ from rulegen.languages.ipset import state as ipset
 from rulegen.languages.ipset.script import TEMPORARY, replaced
 from rulegen.languages.iptables.state import BlockKey, ChainKey, wanted
 from rulegen.languages.ipvs.state import Timeouts, VirtualServerKey
-from rulegen.model.conntrack import Forgetting, Frontend, stale_flows
+from rulegen.model.conntrack import Forgetting, Frontend, answering, stale_flows
 from rulegen.model.nodes import ROUTE_LOCALNET
 from rulegen.net import Family, Protocol, parse_address, parse_network
 from rulegen.plan.fragments import IPSET, IPVS, LINKS, Union
@@ -167,7 +167,9 @@ def plan_node(
         flows=stale_flows(
             observed.flows,
             model.services.values(),
-            node_addresses={address for family in Family for address in facts.addresses(family)},
+            node_addresses=answering(
+                model.nodes, [address for family in model.nodes for address in facts.addresses(family)]
+            ),
             gone={*_gone_frontends(part for part, _ in families.values()), *_gone_servers(objects.values())},
             service_networks=[parse_network(cidr) for cidr in service_cidrs],
             forgetting=forgetting,

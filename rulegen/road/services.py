@@ -45,11 +45,13 @@ class Update:
         plan: What must be written, without items for people.
         fragments: What the Services want now, and the node where that changes with them; None where they are gone.
         services: The Services as they are served now; None where they are gone.
+        nodes: What holds for all Services, by family.
     """
 
     plan: Plan
     fragments: Mapping[tuple[Family, ObjectName | None], Fragment | None]
     services: Mapping[ObjectName, Service | None]
+    nodes: Mapping[Family, Node]
 
     @property
     def changes(self) -> Mapping[Family, tuple[Change[Key, Value], ...]]:
@@ -151,7 +153,8 @@ class ServiceRules:
             rules[family], objects[family], first = self._family_update(family, pairs)
             if first is not None:
                 fragments[family, NODE] = first
-        return Update(plan=Plan(iptables=rules, objects=objects), fragments=fragments, services=services)
+        plan = Plan(iptables=rules, objects=objects)
+        return Update(plan=plan, fragments=fragments, services=services, nodes=self._nodes)
 
     def _family_update(
         self, family: Family, pairs: Sequence[tuple[Fragment | None, Fragment | None]]

@@ -136,7 +136,7 @@ class MemoryWriter:
     def moved(self) -> bool:
         return False
 
-    def reconcile(self, services) -> int:
+    def reconcile(self, services, nodes) -> int:
         self.reconciled.append(self.clock.now)
         return 0
 

@@ -9,17 +9,18 @@ import pytest
 
 from rulegen.agent.writer import KernelWriter
 from rulegen.errors import ApplyError
-from rulegen.host import ipvs, links, nft_notices
+from rulegen.host import conntrack, ipvs, links, nft_notices
 from rulegen.host.ipvs import SchedulerError
 from rulegen.host.runner import Command, Completed
 from rulegen.host.variant import Variant, VariantChoice
 from rulegen.kube import objects as k
+from rulegen.kube.cluster import Cluster
 from rulegen.languages.ipvs.state import Frontend, VirtualServer, VirtualServerKey
-from rulegen.model.conntrack import Forgetting
+from rulegen.model.conntrack import Flow, Forgetting
 from rulegen.model.facts import HostFacts, Interface
 from rulegen.model.options import Options
 from rulegen.net import Family, Protocol, parse_address, parse_network
-from rulegen.road import plan_node
+from rulegen.road import Observed, plan_node
 from rulegen.road.services import ServiceRules, Update
 from tests.agent.stage import Stage, changed, endpoints, service
 from tests.nodekernel import NodeKernel
@@ -192,3 +193,39 @@ def test_pods_that_come_and_go_with_link_local_addresses_move_no_node(tools, mon
 
 def replace_annotations(one: k.Service, annotations: dict[str, str]) -> k.Service:
     return msgspec.structs.replace(one, metadata=msgspec.structs.replace(one.metadata, annotations=annotations))
+
+
+@pytest.mark.parametrize(
+    ("networks", "forgotten"), [((), ["192.168.50.10", "10.77.0.10"]), (("192.168.50.0/24",), ["192.168.50.10"])]
+)
+def test_a_program_on_an_address_without_node_ports_keeps_its_udp_flows(monkeypatch, networks, forgotten):
+    own = [parse_address(address) for address in ("192.168.50.10", "10.77.0.10")]
+    facts = HostFacts(interfaces=(Interface("eth0", tuple((address, 24) for address in own)),))
+    client = parse_address("10.77.0.99")
+    table = {
+        Flow(
+            protocol=Protocol.UDP,
+            orig_src=client,
+            orig_dst=address,
+            orig_sport=4000,
+            orig_dport=30500,
+            reply_src=address,
+            reply_dst=client,
+            reply_sport=30500,
+            reply_dport=4000,
+        )
+        for address in own
+    }
+    left = set(table)
+    monkeypatch.setattr(conntrack, "list_flows", lambda _run, family: [f for f in left if f.family is family])
+    monkeypatch.setattr(conntrack, "delete", lambda flows: [left.remove(one) for one in flows])
+    port = k.ServicePort(name="game", port=80, node_port=30500, protocol="UDP")
+    cluster = Cluster()
+    cluster.take(changed(service("game", type="NodePort", ports=(port,))))
+    options = Options(node_name="node1", node_port_networks=tuple(map(parse_network, networks)))
+    rules = ServiceRules(cluster, options, facts, counts=False)
+    writer = KernelWriter(Tools(), VariantChoice(Variant.LEGACY, "for a test"), facts)
+    writer.reconcile(rules.services, rules.nodes)
+    assert {str(one.orig_dst) for one in table - left} == set(forgotten)
+    observed = Observed(rulesets={}, flows=tuple(table))
+    assert {str(one.flow.orig_dst) for one in plan_node(rules.compiled(), observed, facts).flows} == set(forgotten)

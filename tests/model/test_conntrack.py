@@ -6,8 +6,8 @@ import pytest
 
 from rulegen.kube import objects as k
 from rulegen.kube.world import ObjectName, ServiceInput, World
-from rulegen.model.conntrack import Flow, Forgetting, Frontend, stale_flows
-from rulegen.model.facts import HostFacts
+from rulegen.model.conntrack import Flow, Forgetting, Frontend, answering, stale_flows
+from rulegen.model.facts import HostFacts, Interface
 from rulegen.model.options import Options
 from rulegen.model.resolve import resolve
 from rulegen.net import Protocol, parse_address, parse_network
@@ -120,3 +120,45 @@ def test_how_much_is_forgotten_can_be_chosen(forgetting, of_gone_endpoint, of_no
         assert bool(list(stale_flows([told], services, node_addresses=[], forgetting=forgetting))) is expected
     gone = {Frontend(parse_address("10.96.0.10"), 53)}
     assert bool(list(stale_flows([told], (), node_addresses=[], gone=gone, forgetting=forgetting))) is of_gone_service
+
+
+OWN = (("192.168.50.10", 24), ("10.77.0.10", 24), ("fe80::10", 64), ("fd00:50::10", 64), ("127.0.0.1", 8), ("::1", 128))
+WHERE_NODE_PORTS_ANSWER = [
+    # mode      nodePortAddresses          of the node's addresses, those that node ports answer on
+    ("iptables", (), ["192.168.50.10", "10.77.0.10", "fe80::10", "fd00:50::10", "127.0.0.1"]),
+    ("iptables", ("192.168.50.0/24",), ["192.168.50.10", "fe80::10", "fd00:50::10"]),
+    ("iptables", ("192.168.50.0/24", "fd00:50::/64"), ["192.168.50.10", "fd00:50::10"]),
+    ("iptables", ("127.0.0.0/8", "fe80::/10"), ["127.0.0.1", "fe80::10"]),
+    ("iptables", ("172.31.0.0/16", "2001:db8::/64"), []),
+    ("ipvs", (), ["192.168.50.10", "10.77.0.10", "fd00:50::10"]),
+    ("ipvs", ("192.168.50.0/24",), ["192.168.50.10", "fd00:50::10"]),
+    ("ipvs", ("127.0.0.0/8", "fe80::/10"), ["fe80::10"]),
+]
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["served", "service-gone"])
+@pytest.mark.parametrize(("mode", "networks", "answers"), WHERE_NODE_PORTS_ANSWER)
+def test_a_flow_to_the_number_of_a_node_port_is_ours_only_where_node_ports_answer(mode, networks, answers, gone):
+    """On any other address of the node it is some program's own: its flows must stay, and a plan must end empty."""
+    facts = HostFacts(interfaces=(Interface("eth0", tuple((parse_address(a), n) for a, n in OWN)),))
+    options = Options(node_name="node1", mode=mode, node_port_networks=tuple(map(parse_network, networks)))
+    port = k.ServicePort(name="dns", port=53, protocol="UDP", node_port=30053)
+    spec = k.ServiceSpec(
+        type="NodePort",
+        cluster_ip="10.96.0.10",
+        cluster_ips=("10.96.0.10", "fd00:10:96::10"),
+        ip_families=("IPv4", "IPv6"),
+        ports=(port,),
+    )
+    service = k.Service(metadata=k.ObjectMeta(name="dns", namespace="kube-system"), spec=spec)
+    told = {} if gone else {ObjectName("kube-system", "dns"): ServiceInput(service=service)}
+    found = resolve(World(services=told), options, facts)
+    own = [address for family in found.nodes for address in facts.addresses(family)]
+    flows = [flow(address, 30053, address, 30053) for address, _ in OWN]
+    stale = stale_flows(
+        flows,
+        found.services.values(),
+        node_addresses=answering(found.nodes, own),
+        gone={Frontend(None, 30053)} if gone else (),
+    )
+    assert {str(one.flow.orig_dst) for one in stale} == set(answers)
