@@ -7,10 +7,8 @@ tokens, certificates, the service account of a Pod) and its connection pool, and
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import re
 import threading
 import time
 import warnings
@@ -20,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import unquote, urlencode, urlsplit
 
 from rulegen.errors import HostError
-from rulegen.kube.wording import printable
+from rulegen.host.apitrouble import RENEW, network_words, one_line, refusal, unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -34,23 +32,7 @@ LONGEST_PAUSE_S: Final = 10.0
 """However long the server asks us to stay away."""
 
 _TRANSIENT: Final = frozenset({429, 500, 502, 503, 504})
-_RENEW: Final = "renew the token or certificate"
 _DEFAULT_KUBECONFIG: Final = "~/.kube/config"
-_ADDRESS: Final = re.compile(
-    r"^<?(urllib3\.)?[\w.]*(Connection|connection)\.?[\w.]*(\([^)]*\))?( object at 0x\w+)?>?: "
-)
-
-
-class RefusedError(HostError):
-    """The API server answered, but not with what was asked for.
-
-    Attributes:
-        status: The HTTP status.
-    """
-
-    def __init__(self, message: str, status: int, *, hint: str = "") -> None:
-        super().__init__(message, hint=hint)
-        self.status = status
 
 
 class ApiServer:
@@ -156,7 +138,7 @@ class ApiServer:
                     timeout=Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S),
                 )
         except ProtocolError as error:
-            raise _BrokenAnswerError(f"the connection broke off: {_one_line(error.args[-1])}") from error
+            raise _BrokenAnswerError(f"the connection broke off: {network_words(error)}") from error
         except (HTTPError, OSError, ValueError) as error:
             raise unreachable(self.url, error) from error
         return int(answer.status), bytes(answer.data), asked_pause(answer.headers.get("Retry-After"))
@@ -173,14 +155,14 @@ class ApiServer:
         except HostError:
             raise
         except Exception as error:  # the client's own reading of a file may fail in any way
-            raise HostError(f"{self.url}: our credentials cannot be read: {_one_line(error)}") from error
+            raise HostError(f"{self.url}: our credentials cannot be read: {one_line(error)}") from error
         told = {one["key"]: one["value"] for one in settings.values() if one["in"] == "header" and one["value"]}
         login = {
             key: value.strip(" \t\r\n") for key, value in told.items()
         }  # files end with a line feed, as editors have it
         if not all(value.isascii() and value.isprintable() for value in login.values()):
             # Said here, as whatever sends it would say it with the whole value.
-            raise HostError(f"{self.url}: our credentials hold characters that no header may hold", hint=_RENEW)
+            raise HostError(f"{self.url}: our credentials hold characters that no header may hold", hint=RENEW)
         return {"Accept": "application/json", "User-Agent": "rulegen", **login}
 
 
@@ -205,7 +187,7 @@ def _load(configuration: Any, kubeconfig: str | None, context: str | None) -> No
         try:
             loaders.load_incluster_config(client_configuration=configuration)
         except (config.ConfigException, OSError, ValueError) as error:
-            raise HostError(f"the service account of this Pod: {_one_line(error)}") from error
+            raise HostError(f"the service account of this Pod: {one_line(error)}") from error
         return
     file = named or str(default)
     if kubeconfig and not Path(kubeconfig).is_file():
@@ -216,14 +198,14 @@ def _load(configuration: Any, kubeconfig: str | None, context: str | None) -> No
     except HostError:
         raise
     except (config.ConfigException, OSError, YAMLError) as error:
-        raise HostError(f"kubeconfig {file}: {_one_line(error)}", hint="`kubectl config view` shows it") from error
+        raise HostError(f"kubeconfig {file}: {one_line(error)}", hint="`kubectl config view` shows it") from error
     except Exception as error:  # a document of another shape fails in there in any way
         raise HostError(
-            f"kubeconfig {file} is none: {_one_line(error)}", hint="`kubectl config view` shows it"
+            f"kubeconfig {file} is none: {one_line(error)}", hint="`kubectl config view` shows it"
         ) from error
     if not str(configuration.host).startswith(("https://", "http://")):
         raise HostError(
-            f"kubeconfig {file}: server {_one_line(configuration.host)!r} is no URL such as https://10.0.0.1:6443"
+            f"kubeconfig {file}: server {one_line(configuration.host)!r} is no URL such as https://10.0.0.1:6443"
         )
 
 
@@ -250,7 +232,7 @@ def _pooled(client: Any, configuration: Any) -> Any:
             hint="name an HTTP proxy, as proxy-url of the kubeconfig or as HTTPS_PROXY",
         ) from error
     except (OSError, ValueError) as error:
-        raise HostError(f"{configuration.host}: {_one_line(error)}") from error
+        raise HostError(f"{configuration.host}: {one_line(error)}") from error
 
 
 def _proxy_login(url: str) -> dict[str, str] | None:
@@ -288,62 +270,11 @@ def _complaints_of_plugins() -> Iterator[None]:
         root.removeHandler(listener)
     if said:
         raise HostError(
-            f"credentials of the kubeconfig: {_one_line(said[0])}",
+            f"credentials of the kubeconfig: {one_line(said[0])}",
             hint="run the plugin that the kubeconfig names under users[].user.exec by hand",
         )
-
-
-def refusal(url: str, doing: str, status: int, body: bytes) -> RefusedError:
-    """Return the error that an answer with another status than 200 is, in words for people."""
-    message = _status_message(body)
-    tail = f": {message}" if message else ""
-    match status:
-        case 401:
-            words, hint = "the API server does not accept our credentials", _RENEW
-        case 403:
-            words, hint = f"not allowed to {doing}", f"grant it to this user: {doing}, in all namespaces"
-        case 429:
-            words, hint = "the API server is too busy for us", "try again later"
-        case _ if status >= 500:
-            words, hint = f"the API server failed to {doing}", "look at its log; or try again later"
-        case _:
-            words, hint = f"cannot {doing}", ""
-    return RefusedError(f"{url}: {words} ({status}{tail})", status, hint=hint)
-
-
-def _status_message(body: bytes) -> str:
-    """Return the message of a v1 Status, which comes with an error; else nothing: it may be a page of a proxy."""
-    try:
-        told = json.loads(body)
-    except (ValueError, RecursionError):
-        return ""
-    message = told.get("message") if isinstance(told, dict) else None
-    return _one_line(message) if isinstance(message, str) else ""
-
-
-def unreachable(url: str, error: Exception) -> HostError:
-    """Return what kept a request from being answered, in words for people."""
-    from urllib3 import exceptions  # noqa: PLC0415 - comes with the client
-
-    said = _one_line(error)
-    if isinstance(error, exceptions.SSLError) or "[SSL" in said:
-        return HostError(
-            f"{url}: TLS: {re.sub(r' ?[(]_ssl[.]c:[0-9]+[)]', '', said)}",
-            hint="is it the right server, and certificate-authority its right authority?",
-        )
-    if isinstance(error, exceptions.TimeoutError) and not isinstance(error, exceptions.NewConnectionError):
-        return HostError(
-            f"{url}: no answer in time: {said}", hint="is it the right address, and is a firewall between?"
-        )
-    return HostError(f"{url}: cannot be reached: {said}", hint="is it the right address, and does it run?")
 
 
 def asked_pause(header: str | None) -> float:
     """Return the seconds of a Retry-After header (RFC 9110); API servers never send a date there."""
     return float(header) if header and header.isascii() and header.isdigit() else 0.0
-
-
-def _one_line(said: object) -> str:
-    """Return a message in one printable line, without the innards of the HTTP library."""
-    text = _ADDRESS.sub("", " ".join(str(said).split()))
-    return printable(text, 300)

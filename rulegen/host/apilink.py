@@ -15,7 +15,9 @@ from urllib.parse import urlencode
 from weakref import WeakSet
 
 from rulegen.errors import HostError
-from rulegen.host.apiclient import ApiServer, asked_pause, refusal, unreachable
+from rulegen.host.apiclient import ApiServer, asked_pause
+from rulegen.host.apitls import SharedTls
+from rulegen.host.apitrouble import failure_kind, refusal, unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -140,7 +142,7 @@ class Link:
                 timeout=Timeout(connect=CONNECT_TIMEOUT_S, read=silence_s),
             )
         except (HTTPError, OSError, ValueError) as error:
-            told, reason = unreachable(server.url, error), _reason(error)
+            told, reason = unreachable(server.url, error), failure_kind(error)
             if reason == "tls":
                 self._renew(generation)  # the authority that the kubeconfig names may be another one by now
             raise TroubleError(told.message, reason, hint=told.hint) from error
@@ -173,7 +175,11 @@ class Link:
         from urllib3.exceptions import InsecureRequestWarning  # noqa: PLC0415 - the same
 
         server = ApiServer(*self._named, connections=IDLE_CONNECTIONS)
-        server.pool.pool_classes_by_scheme = _cuttable_pools(self._begun)
+        # A proxy that speaks TLS itself is verified by what each connection reads on its own.
+        proxy = server.pool.proxy
+        is_shared = proxy is None or proxy.scheme != "https"
+        tls = SharedTls(server.pool.connection_pool_kw) if is_shared else None
+        server.pool.pool_classes_by_scheme = _cuttable_pools(self._begun, tls)
         if not server.is_verified:
             disable_warnings(InsecureRequestWarning)  # the caller tells it, in our own words
         self.generation += 1
@@ -222,7 +228,7 @@ class Answer:
                     yield piece
         except (HTTPError, OSError, ValueError, AttributeError) as error:  # the latter two: cut by another thread
             told = unreachable(self._url, error)
-            reason = _reason(error)
+            reason = failure_kind(error)
             raise TroubleError(told.message, "cut" if reason == "connection" else reason, hint=told.hint) from error
 
     def body(self, limit: int) -> bytes:
@@ -292,17 +298,7 @@ class Answer:
         self._response.release_conn()
 
 
-def _reason(error: Exception) -> str:
-    from urllib3 import exceptions  # noqa: PLC0415 - comes with the client
-
-    if isinstance(error, exceptions.SSLError) or "[SSL" in str(error):
-        return "tls"
-    if isinstance(error, exceptions.TimeoutError) and not isinstance(error, exceptions.NewConnectionError):
-        return "timeout"
-    return "connection"
-
-
-def _cuttable_pools(begun: Callable[[Any], None]) -> dict[str, Any]:
+def _cuttable_pools(begun: Callable[[Any], None], tls: SharedTls | None) -> dict[str, Any]:
     """Return kinds of pools, by scheme, whose connections tell that they begin and can be cut by another thread."""
     from urllib3.connection import HTTPConnection, HTTPSConnection  # noqa: PLC0415 - comes with the client
     from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool  # noqa: PLC0415 - the same
@@ -336,7 +332,10 @@ def _cuttable_pools(begun: Callable[[Any], None]) -> dict[str, Any]:
                         socket.socket.shutdown(one, socket.SHUT_RDWR)  # TLS's own would forget its state meanwhile
 
     class CuttableTls(Cuttable, HTTPSConnection):
-        pass
+        def connect(self) -> None:
+            if tls is not None:  # each time: a connection object of the pool connects again and again
+                self.ssl_context = tls.context()
+            super().connect()
 
     class Pool(HTTPConnectionPool):
         ConnectionCls = Cuttable

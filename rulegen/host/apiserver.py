@@ -11,7 +11,8 @@ from urllib.parse import quote
 import msgspec
 
 from rulegen.errors import HostError, InputError, Rejected
-from rulegen.host.apiclient import ApiServer, RefusedError
+from rulegen.host.apiclient import ApiServer
+from rulegen.host.apitrouble import RefusedError
 from rulegen.kube.decode import decode_list, decode_object
 from rulegen.kube.objects import ConfigMap, EndpointSlice, Ingress, IngressClass, Namespace, Node, Secret, Service
 from rulegen.kube.wording import is_label, is_subdomain

@@ -1,0 +1,68 @@
+"""One TLS context for all connections to an API server, made anew when a file that it was read from is another one.
+
+A context holds the authorities, some hundred of them where the system's are taken, and our own certificate: reading
+them takes more time than the handshake. So connections share it. kubelets and ServiceAccounts have their files replaced
+every few hours; the next connection notices.
+"""
+
+from __future__ import annotations
+
+import ssl
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
+_READ_FROM = ("ca_certs", "ca_cert_data", "cert_file", "key_file")
+_Stamp = tuple[int, int, int, int]
+
+
+class SharedTls:
+    """Makes the context when it is first needed; for any thread."""
+
+    def __init__(self, settings: MutableMapping[str, Any]) -> None:
+        """Take over, out of the settings of a pool of connections, what a context is made of.
+
+        Args:
+            settings: `connection_pool_kw` of a urllib3 `PoolManager`; what each connection would read for itself is
+                taken out of it.
+        """
+        self._settings = {name: settings.pop(name, None) for name in _READ_FROM}
+        self._cert_reqs = settings.get("cert_reqs", ssl.CERT_REQUIRED)
+        self._files = [Path(path) for name in _READ_FROM if name != "ca_cert_data" and (path := self._settings[name])]
+        self._lock = threading.Lock()
+        self._context: ssl.SSLContext | None = None
+        self._stamps: list[_Stamp] = []
+
+    def context(self) -> ssl.SSLContext:
+        """Return the context for a connection that begins now.
+
+        Raises:
+            OSError: A file cannot be read, or is not what it should be (`ssl.SSLError`); the next call tries again.
+        """
+        with self._lock:
+            stamps = [_stamp(path) for path in self._files]  # first: a file that changes meanwhile is read again
+            if self._context is None or stamps != self._stamps:
+                self._context, self._stamps = self._made(), stamps
+            return self._context
+
+    def _made(self) -> ssl.SSLContext:
+        from urllib3.util.ssl_ import create_urllib3_context  # noqa: PLC0415 - comes with the client
+
+        context = create_urllib3_context(cert_reqs=self._cert_reqs)
+        authorities, text = self._settings["ca_certs"], self._settings["ca_cert_data"]
+        if authorities or text:
+            context.load_verify_locations(authorities or None, cadata=text or None)
+        elif self._cert_reqs != ssl.CERT_NONE:
+            context.load_default_certs()
+        if certificate := self._settings["cert_file"]:
+            context.load_cert_chain(certificate, self._settings["key_file"])
+        return context
+
+
+def _stamp(path: Path) -> _Stamp:
+    """Return what tells a file from the one before, also behind a symbolic link."""
+    state = path.stat()
+    return state.st_dev, state.st_ino, state.st_mtime_ns, state.st_size

@@ -1,0 +1,163 @@
+"""Why a request to an API server got no good answer, in words for people.
+
+The HTTP library's own messages name its classes and show their innards. Here each error says what happened on the
+network, as the operating system or the protocol has it.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import socket
+import ssl
+from typing import TYPE_CHECKING, Final
+
+from rulegen.errors import HostError
+from rulegen.kube.wording import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+RENEW: Final = "renew the token or certificate"
+LONGEST: Final = 300
+_SECONDS: Final = re.compile(r"timeout=([0-9.]+)")
+_NUMBER: Final = re.compile(r"\[Errno -?[0-9]+\] ")
+_SOURCE: Final = re.compile(r" ?[(]_ssl[.]c:[0-9]+[)]")
+
+
+class RefusedError(HostError):
+    """The API server answered, but not with what was asked for.
+
+    Attributes:
+        status: The HTTP status.
+    """
+
+    def __init__(self, message: str, status: int, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+
+
+def refusal(url: str, doing: str, status: int, body: bytes) -> RefusedError:
+    """Return the error that an answer with another status than 200 is, in words for people."""
+    message = _status_message(body)
+    tail = f": {message}" if message else ""
+    match status:
+        case 401:
+            words, hint = "the API server does not accept our credentials", RENEW
+        case 403:
+            words, hint = f"not allowed to {doing}", f"grant it to this user: {doing}, in all namespaces"
+        case 429:
+            words, hint = "the API server is too busy for us", "try again later"
+        case _ if status >= 500:
+            words, hint = f"the API server failed to {doing}", "look at its log; or try again later"
+        case _:
+            words, hint = f"cannot {doing}", ""
+    return RefusedError(f"{url}: {words} ({status}{tail})", status, hint=hint)
+
+
+def unreachable(url: str, error: Exception) -> HostError:
+    """Return what kept a request from being answered, in words for people."""
+    from urllib3 import exceptions  # noqa: PLC0415 - comes with the client
+
+    words = network_words(error)
+    match failure_kind(error):
+        case "tls":
+            return HostError(
+                f"{url}: TLS: {words}", hint="is it the right server, and certificate-authority its right authority?"
+            )
+        case "timeout":
+            return HostError(
+                f"{url}: no answer in time: {words}", hint="is it the right address, and is a firewall between?"
+            )
+        case _ if any(isinstance(each, http.client.HTTPException | exceptions.DecodeError) for each in _causes(error)):
+            return HostError(f"{url}: {words}", hint="is it the right address, and what is between?")
+        case _:
+            return HostError(f"{url}: cannot be reached: {words}", hint="is it the right address, and does it run?")
+
+
+def failure_kind(error: Exception) -> str:
+    """Return of which sort a failure of the network is: `tls`, `timeout`, `connection`."""
+    from urllib3 import exceptions  # noqa: PLC0415 - comes with the client
+
+    causes = list(_causes(error))
+    has_ended = any(isinstance(each, ssl.SSLEOFError | ssl.SSLZeroReturnError) for each in causes)
+    if not has_ended and any(isinstance(each, exceptions.SSLError | ssl.SSLError) for each in causes):
+        return "tls"
+    if isinstance(error, exceptions.TimeoutError) and not isinstance(error, exceptions.NewConnectionError):
+        return "timeout"
+    return "connection"
+
+
+def network_words(error: Exception) -> str:
+    """Return what happened on the network, in one line: the innermost cause says it best."""
+    from urllib3 import exceptions  # noqa: PLC0415 - comes with the client
+
+    causes = list(_causes(error))
+    through = "the proxy: " if any(isinstance(each, exceptions.ProxyError) for each in causes) else ""
+    for each in causes:
+        if words := _words(each):
+            return through + one_line(words)
+    return through + "the connection broke off"
+
+
+def _words(error: BaseException) -> str:
+    """Return what one error says; empty where its cause says it better, or where it only names classes."""
+    from urllib3 import exceptions  # noqa: PLC0415 - comes with the client
+
+    match error:
+        case ssl.SSLCertVerificationError():
+            return f"certificate verify failed: {error.verify_message.rstrip('.')}"
+        case ssl.SSLEOFError() | ssl.SSLZeroReturnError():
+            return "the connection broke off"
+        case ssl.SSLError(reason="WRONG_VERSION_NUMBER"):
+            return "what answers there does not speak TLS"
+        case ssl.SSLError():
+            return _SOURCE.sub("", error.reason.replace("_", " ").lower() if error.reason else str(error.args[-1]))
+        case exceptions.NameResolutionError():
+            return _NUMBER.sub("", str(error).partition(": ")[2])
+        case exceptions.ReadTimeoutError():
+            return f"it was silent for {_seconds(error)}"
+        case exceptions.ConnectTimeoutError() if not isinstance(error, exceptions.NewConnectionError):
+            return f"no connection within {_seconds(error)}"
+        case http.client.RemoteDisconnected():
+            return "it closed the connection without an answer"
+        case http.client.IncompleteRead():  # that of a chunk, and urllib3's, too
+            return "the connection broke off within the answer"
+        case http.client.HTTPException():
+            return "what answers there does not speak HTTP"
+        case exceptions.DecodeError():
+            return "the answer is not compressed as it says"
+        case OSError() if not isinstance(error, TimeoutError | socket.gaierror):
+            return error.strerror or _NUMBER.sub("", str(error))
+        case ValueError() if not isinstance(error, exceptions.HTTPError):
+            return str(error)
+    return ""
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield what caused an error, from the innermost on, and last the error itself."""
+    inner = [each for each in (error.__cause__, *error.args) if isinstance(each, BaseException)]
+    if inner and inner[0] is not error:
+        yield from _causes(inner[0])
+    yield error
+
+
+def _seconds(error: Exception) -> str:
+    told = _SECONDS.search(str(error))
+    return f"{float(told[1]):g} s" if told else "the time that it has"
+
+
+def _status_message(body: bytes) -> str:
+    """Return the message of a v1 Status, which comes with an error; else nothing: it may be a page of a proxy."""
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        return ""
+    message = document.get("message") if isinstance(document, dict) else None
+    return one_line(message) if isinstance(message, str) else ""
+
+
+def one_line(text: object) -> str:
+    """Return a text in one printable line."""
+    return printable(" ".join(str(text).split()), LONGEST)
