@@ -49,8 +49,10 @@ class Node:
 
     def write(self, documents: Iterable[Document], flags: Flags | None = None) -> None:
         """Write the objects, and note the flags, that the next commands are about."""
+        documents = list(documents)
         self._objects.write_text(objects.write(documents))
-        self._flags = ["--configmap", objects.CONTROLLER_CONFIG]
+        has_settings = any(objects.is_controller_config(one) for one in documents)
+        self._flags = ["--configmap", objects.CONTROLLER_CONFIG] if has_settings else []
         for name, value in (flags or {}).items():
             self._flags += [f"--{name}"] if value is True else [f"--{name}", str(value)]
 

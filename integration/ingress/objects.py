@@ -82,6 +82,13 @@ def config_map(name: str, data: Mapping[str, str], namespace: str = "default") -
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": dict(data)}
 
 
+def is_controller_config(document: Document) -> bool:
+    """Tell whether a document is the ConfigMap with the settings."""
+    metadata = document["metadata"]
+    named = f"{metadata.get('namespace', 'default')}/{metadata['name']}"
+    return bool(document["kind"] == "ConfigMap" and named == CONTROLLER_CONFIG)
+
+
 def secret(name: str, kind: str, data: Mapping[str, bytes], namespace: str = "default") -> Document:
     """Return a Secret."""
     return {

@@ -12,15 +12,13 @@ from rulegen.host.files import read_sources, read_text
 from rulegen.host.runner import run
 from rulegen.kube.build import build_world, read_world
 from rulegen.kube.node_names import read_node_name
-from rulegen.kube.objects import ConfigMap
 from rulegen.kube.proxyconfig import API_VERSION, KIND, read_config
-from rulegen.kube.validate import Decoded
-from rulegen.kube.world import ObjectName
 from rulegen.kube.yaml_text import YamlFault, read_yaml
 from rulegen.languages.iptables.ruleset import Ruleset
 from rulegen.languages.links.state import Links
 from rulegen.model.conntrack import Forgetting
 from rulegen.model.facts_document import facts_from_document
+from rulegen.model.ingress.unread import REFUSED
 from rulegen.model.ir import Semantics
 from rulegen.model.options import Options
 from rulegen.model.resolve import resolve
@@ -35,7 +33,8 @@ if TYPE_CHECKING:
     from rulegen.errors import Rejected
     from rulegen.host.dumps import Dumps
     from rulegen.host.variant import VariantChoice
-    from rulegen.kube.world import World
+    from rulegen.kube.validate import Decoded
+    from rulegen.kube.world import ObjectKey, ObjectName, World
     from rulegen.model.conntrack import Flow
     from rulegen.model.facts import HostFacts
     from rulegen.model.ir import Model
@@ -145,36 +144,41 @@ class Inputs:
                 namespaces=self.ingress is not None and self.ingress.watch_namespace_selector is not None,
                 warnings=self._warnings,
             )
-            cluster += self._referred(cluster)
+            cluster, refused = self._with_referred(cluster)
             world = build_world(cluster, service_cidrs=cidrs, node_port_range=ports)
+            world = replace(world, unread=dict.fromkeys(sorted(refused), REFUSED))
         if chosen.strict and world.rejected:
             lines = [line for rejected in world.rejected for line in rejected.lines()]
             raise StrictError("\n".join(lines), hint="mend the objects, or leave --strict out to go on without them")
         return world
 
-    def _referred(self, cluster: list[Decoded | Rejected]) -> list[Decoded | Rejected]:
-        """Return the Secrets and ConfigMaps that Ingresses name, asked for one by one."""
+    def _with_referred(self, cluster: list[Decoded | Rejected]) -> tuple[list[Decoded | Rejected], set[ObjectKey]]:
+        """Return objects and the Secrets and ConfigMaps that Ingresses name, and the names of what may not be read."""
+        refused: set[ObjectKey] = set()
         if self.ingress is None:
-            return []
+            return cluster, refused
         from rulegen.host.apiserver import read_named  # noqa: PLC0415 - loads the client, which is slow
-        from rulegen.model.ingress.references import header_maps, references  # noqa: PLC0415 - as above
+        from rulegen.model.ingress.references import references_of  # noqa: PLC0415 - as above
 
-        chosen = self.ingress
-        ask = partial(read_named, self.chosen.kubeconfig, self.chosen.context, warnings=self._warnings)
-        world = build_world(cluster)
-        ours = [one for one in world.ingresses.values() if not chosen.selection.refusal(one, world)]
-        named = references(ours, chosen.annotations_prefix)
-        secrets = named.secrets | {name for name in (chosen.default_ssl_certificate,) if name}
-        settings = frozenset(name for name in (chosen.configmap,) if name)
-        found = ask(secrets=sorted(secrets), config_maps=sorted(named.config_maps | settings))
-        maps = [one.object for one in found if isinstance(one, Decoded) and isinstance(one.object, ConfigMap)]
-        headers = [
-            name
-            for one in maps
-            if ObjectName(one.metadata.namespace, one.metadata.name) in settings
-            for name in header_maps(one)
-        ]
-        return found + ask(config_maps=sorted(set(headers)))
+        chosen, world = self.ingress, build_world(cluster)
+        ask = partial(read_named, self.chosen.kubeconfig, self.chosen.context, warnings=self._warnings, refused=refused)
+        asked: set[ObjectName] = set()
+        while True:
+            wanted = references_of(
+                world,
+                chosen.selection,
+                chosen.annotations_prefix,
+                config_map=chosen.configmap,
+                default_certificate=chosen.default_ssl_certificate,
+            )
+            new = wanted.config_maps - asked
+            found = ask(secrets=sorted(wanted.secrets) if not asked else (), config_maps=sorted(new))
+            cluster = cluster + found
+            if not new:
+                return cluster, refused
+            # The settings may name others.
+            world = replace(world, config_maps={**world.config_maps, **build_world(found).config_maps})
+            asked |= new
 
     def warn(self, text: str) -> None:
         """Have the report tell what went wrong although work goes on."""

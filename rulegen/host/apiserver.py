@@ -16,6 +16,7 @@ from rulegen.host.apitrouble import RefusedError
 from rulegen.kube.decode import decode_list, decode_object
 from rulegen.kube.objects import ConfigMap, EndpointSlice, Ingress, IngressClass, Namespace, Node, Secret, Service
 from rulegen.kube.wording import is_label, is_subdomain
+from rulegen.kube.world import ObjectKey, ObjectName
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from rulegen.kube.decode import ListPage
     from rulegen.kube.objects import KubeObject
     from rulegen.kube.validate import Decoded
-    from rulegen.kube.world import ObjectName
 
 PAGE_SIZE: Final = 500
 """Objects in one answer. The server keeps a page in memory, and so do we."""
@@ -135,10 +135,11 @@ def read_named(
     secrets: Iterable[ObjectName] = (),
     config_maps: Iterable[ObjectName] = (),
     warnings: Warnings | None = None,
+    refused: set[ObjectKey] | None = None,
 ) -> list[Decoded | Rejected]:
     """Return the Secrets and ConfigMaps of these names, each usable or with its faults, in order of name.
 
-    One that is not there is not in the result, nor is one that we may not read, which is warned of.
+    One that is not there is not in the result, nor is one that we may not read: nobody can say whether that is there.
 
     Args:
         kubeconfig: As for `ApiServer`.
@@ -146,6 +147,7 @@ def read_named(
         secrets: Names of Secrets; the same one may stand there several times.
         config_maps: Names of ConfigMaps, likewise.
         warnings: Told what we lack the right to read.
+        refused: Is given the names of what we may not read.
 
     Raises:
         HostError: Something else was in the way than absence or a missing right.
@@ -157,7 +159,15 @@ def read_named(
     if not any(names for _, names in wanted):
         return []
     with ApiServer(kubeconfig, context) as server:
-        return [one for kind, names in wanted for one in _all_named(server, kind, names, warnings)]
+        found: list[Decoded | Rejected] = []
+        for kind, names in wanted:
+            read, forbidden = _all_named(server, kind, names)
+            found += read
+            if forbidden and refused is not None:
+                refused.update(ObjectKey(kind.__name__, name) for name in forbidden)
+            if forbidden and warnings is not None:
+                warnings.add(_forbidden(server, kind, forbidden))
+        return found
 
 
 def list_all(server: ApiServer, collection: Collection, page_size: int = PAGE_SIZE) -> list[Decoded | Rejected]:
@@ -261,9 +271,9 @@ def _some_nodes(server: ApiServer) -> list[Decoded | Rejected]:
 
 
 def _all_named(
-    server: ApiServer, kind: type[KubeObject], names: list[ObjectName], warnings: Warnings | None
-) -> list[Decoded | Rejected]:
-    """Get objects by name; what is forbidden is told in one line, however much it is."""
+    server: ApiServer, kind: type[KubeObject], names: list[ObjectName]
+) -> tuple[list[Decoded | Rejected], list[ObjectName]]:
+    """Get objects by name; return those that are there, and the names of those that we may not read."""
     noun = f"{kind.__name__.lower()}s"
     found: list[Decoded | Rejected] = []
     forbidden: list[ObjectName] = []
@@ -277,13 +287,17 @@ def _all_named(
                 raise
         else:
             found.append(_named(server, kind, name, raw))
-    if forbidden and warnings is not None:
-        shown = ", ".join(str(name) for name in forbidden[:SHOWN_NAMES])
-        more = f" and {len(forbidden) - SHOWN_NAMES} more" if len(forbidden) > SHOWN_NAMES else ""
-        where = ", ".join(sorted({name.namespace for name in forbidden})[:SHOWN_NAMES])
-        missing = f'a role that lets this user "get" "{noun}" is missing there'
-        warnings.add(f"{server.url}: not allowed to get {noun} in {where}: {shown}{more} cannot be read; {missing}")
-    return found
+    return found, forbidden
+
+
+def _forbidden(server: ApiServer, kind: type[KubeObject], names: list[ObjectName]) -> str:
+    """Return one line about all that is forbidden, however much it is."""
+    noun = f"{kind.__name__.lower()}s"
+    shown = ", ".join(str(name) for name in names[:SHOWN_NAMES])
+    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    where = ", ".join(sorted({name.namespace for name in names})[:SHOWN_NAMES])
+    missing = f'a role that lets this user "get" "{noun}" is missing there'
+    return f"{server.url}: not allowed to get {noun} in {where}: {shown}{more} cannot be read; {missing}"
 
 
 def _named(server: ApiServer, kind: type[KubeObject], name: ObjectName, raw: bytes) -> Decoded | Rejected:

@@ -23,6 +23,16 @@ class ObjectName(NamedTuple):
         return f"{self.namespace}/{self.name}"
 
 
+class ObjectKey(NamedTuple):
+    """Kind and name of an object that others refer to."""
+
+    kind: str
+    name: ObjectName
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name if self.name.namespace else self.name.name}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceInput:
     """A Service with the slices that belong to it, and how both came to be.
@@ -51,6 +61,9 @@ class World:
         ingress_classes: By name.
         namespaces: Their labels by name; those that are known.
         secrets, config_maps: By name; those that Ingresses may refer to.
+        unread: Objects that are referred to, and of which nobody can say whether they are there; each with the reason.
+        recalled: Objects that are here as they were last read, since they cannot be read now, or are gone and others
+            lean on them; each with the reason.
         service_cidrs: spec.cidrs of all ServiceCIDR objects, as written.
         rejected: Objects that were skipped, with their faults.
         unknown_kinds: Kinds that mean nothing here (`apps/v1 Deployment`), with how many were seen.
@@ -65,6 +78,8 @@ class World:
     namespaces: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
     secrets: Mapping[ObjectName, Secret] = field(default_factory=lambda: MappingProxyType({}))
     config_maps: Mapping[ObjectName, ConfigMap] = field(default_factory=lambda: MappingProxyType({}))
+    unread: Mapping[ObjectKey, str] = field(default_factory=lambda: MappingProxyType({}))
+    recalled: Mapping[ObjectKey, str] = field(default_factory=lambda: MappingProxyType({}))
     service_cidrs: tuple[str, ...] = ()
     rejected: tuple[Rejected, ...] = ()
     unknown_kinds: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))

@@ -13,7 +13,7 @@ import yaml
 
 from rulegen.cli import main
 from rulegen.host.nginx import default_certificate
-from tests.fakeapi import FakeApi
+from tests.fakeapi import FakeApi, Fault
 
 PREFIX = "nginx.ingress.kubernetes.io"
 HOST = """\
@@ -238,3 +238,81 @@ def test_of_an_api_server_only_the_secrets_that_ingresses_name_are_asked_for(run
     assert code == 0
     assert "ssl_certificate secrets/" in out
     assert asked == ["/api/v1/namespaces/demo/secrets/tls"]
+
+
+SETTINGS = {
+    "apiVersion": "v1",
+    "kind": "ConfigMap",
+    "metadata": {"name": "settings", "namespace": "demo"},
+    "data": {"whitelist-source-range": "10.0.0.0/8"},
+}
+APPLY = ("apply", "--ingress", "--no-services", "--yes", "--nginx-dir", "nginx", "--host", "host")
+
+
+class TestWhatIsNamedAndNotThere:
+    """What keeps somebody out is in it: without it nothing is planned, applied or exported."""
+
+    @pytest.mark.parametrize("command", [PLAN, ("plan", "--ingress", "--no-services", "--nginx-dir", "nginx"), APPLY])
+    @pytest.mark.parametrize(
+        ("option", "message"),
+        [
+            ("--configmap", "ConfigMap demo/setings, which --configmap names, is not there"),
+            ("--default-ssl-certificate", "Secret demo/setings, which --default-ssl-certificate names, is not there"),
+        ],
+    )
+    @pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed")
+    def test_among_files_it_is_an_error(self, run, command, option, message):
+        code, out, err = run(*command, option, "demo/setings", objects=world(ingress("blog", "b.test"), SETTINGS))
+        assert (code, out) == (1, "")
+        assert message in err
+        assert "Next: look at its name" in err
+        assert not Path("nginx", "current").exists()
+
+    def test_nothing_is_exported_either(self, run):
+        objects = world(ingress("blog", "b.test"), SETTINGS)
+        code, _, err = run("export", "--nginx", "site", "--host", "host", "--configmap", "demo/no", objects=objects)
+        assert code == 1
+        assert "ConfigMap demo/no, which --configmap names, is not there" in err
+        assert not Path("site").exists()
+
+    def test_one_that_has_a_fault_is_an_error_that_tells_it(self, run):
+        broken = {**SETTINGS, "data": {"whitelist-source-range": 7}}
+        objects = world(ingress("blog", "b.test"), broken)
+        code, _, err = run(*PLAN, "--configmap", "demo/settings", objects=objects)
+        assert code == 1
+        assert "ConfigMap demo/settings" in err
+        assert "is not there" not in err
+
+    @pytest.mark.parametrize(
+        ("fault", "message"),
+        [(None, "is not there"), (Fault.status(403, "no"), "the API server does not let it be read")],
+        ids=["absent", "forbidden"],
+    )
+    def test_of_an_api_server_too(self, run, tmp_path, fault, message):
+        with FakeApi() as api:
+            for noun, one in zip(
+                ("services", "endpointslices", "ingresses"), world(ingress("blog", "b.test")), strict=True
+            ):
+                api.put(noun, one)
+            if fault is not None:
+                api.put("configmaps", SETTINGS)
+                api.fail("configmaps", *[fault] * 3)
+            config = api.kubeconfig(tmp_path)
+            code, out, err = run(*PLAN, "--kubeconfig", config, "--configmap", "demo/settings")
+        assert (code, out) == (1, "")
+        assert f"ConfigMap demo/settings, which --configmap names{':' if fault else ','} {message}" in err
+
+    def test_a_secret_that_may_not_be_read_is_not_said_to_be_absent_and_opens_nothing(self, run, tmp_path):
+        users = ingress("blog", "b.test", auth_type="basic", auth_secret="users")
+        with FakeApi() as api:
+            objects = world(users, ingress("cert", "c.test", "tls"))
+            for noun, one in zip(("services", "endpointslices", "ingresses", "ingresses"), objects, strict=True):
+                api.put(noun, one)
+            api.fail("secrets", *[Fault.status(403, "no")] * 2)
+            code, out, _ = run(*PLAN, "--kubeconfig", api.kubeconfig(tmp_path))
+        assert code == 0
+        assert "is not there" not in out
+        assert "default certificate" not in out
+        assert out.count("the API server does not let it be read") == 2
+        assert "return 503" in out
+        assert "ssl_reject_handshake on;" in out

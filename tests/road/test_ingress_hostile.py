@@ -297,8 +297,10 @@ def test_injections_in_each_field(index, place):
         "../../x",
         "\u202ex",
     ):
-        found = changed(index, place, text)
-        result = compile_ingress(found, options(config_map=SETTINGS), TEMPLATES, served=True)
+        result = assert_harmless(changed(index, place, text))
+        if result is None:  # without a ConfigMap that is named, or that the settings name, nothing is decided
+            assert isinstance(OBJECTS[index], k.ConfigMap)
+            continue
         for name, written in result.configuration.files.items():
             assert "418" not in set(directives(without_parentheses(meaning(parse(written)))))
             assert not {"pwn", "alias"} & set(directives(without_parentheses(meaning(parse(written))))), name

@@ -101,6 +101,9 @@ def _name(host: str) -> str:
 
 def _tls(server: Server, settings: Settings) -> Iterator[Node]:
     """Yield what this host's TLS has of its own; one without a certificate has that of the default server."""
+    if server.rejects_tls:
+        yield Directive("ssl_reject_handshake", ("on",))
+        return
     certificate = server.certificate
     if not server.host and not certificate:
         certificate = settings.default_certificate
@@ -154,7 +157,11 @@ def _redirecting(server: Server, settings: Settings) -> Directive:
     """Return the server of the name with or without `www.`, which sends all to this one."""
     block: list[Node] = list(_listens(settings, is_default=False))
     block.append(Directive("server_name", (server.redirects_from,)))
-    block += _certificate(server.certificate or (settings.default_certificate if settings.names_certificates else ""))
+    if server.rejects_tls:
+        block.append(Directive("ssl_reject_handshake", ("on",)))
+    else:
+        default = settings.default_certificate if settings.names_certificates else ""
+        block += _certificate(server.certificate or default)
     code = str(settings.http_redirect_code)
     ports = [(settings.http_port, 80, "http"), (settings.https_port, 443, "https")]
     if all(port == usual for port, usual, _ in ports):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from rulegen.model.ingress import regex, values
 from rulegen.model.ingress.ir import Reason, Verdict
 from rulegen.model.ingress.settings import NEXT_UPSTREAM, PROTOCOLS
+from rulegen.model.ingress.unread import UnreadError
 from rulegen.model.ingress.values import boolean, choice, integer, quoted, seconds, size
 
 if TYPE_CHECKING:
@@ -374,9 +375,9 @@ class Annotations:
         path = f'metadata.annotations["{self.prefix}/{values.printable(name)}"]'
         self.reasons.append(Reason(self.ingress, verdict, path, message))
 
-    def close(self, name: str, message: str) -> None:
-        """Note that the Ingress must not be served because of one annotation."""
-        self.tell(Verdict.CLOSED, name, message)
+    def close(self, name: str, why: str | ValueError) -> None:
+        """Note that the Ingress must not be served because of one annotation, or of the object that it names."""
+        self.tell(Verdict.WAITING if isinstance(why, UnreadError) else Verdict.CLOSED, name, str(why))
         if self.onset is Onset.IGNORE:
             self.onset = Onset.CLOSE
 

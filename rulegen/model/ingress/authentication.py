@@ -10,6 +10,7 @@ from rulegen.model.ingress.annotations import RULES
 from rulegen.model.ingress.certificates import UnusableSecretError, read_authorities, read_passwords
 from rulegen.model.ingress.ir import BasicAuth, ClientAuth, ExternalAuth, ToName, ToUpstream
 from rulegen.model.ingress.targets import Wish
+from rulegen.model.ingress.unread import UnreadError
 
 if TYPE_CHECKING:
     from rulegen.model.ingress.annotations import Annotations
@@ -29,6 +30,8 @@ def client_auth_of(namespace: str, told: Annotations, referred: Referred) -> Cli
         try:
             path, content = read_authorities(referred.secret(referred.own(namespace, found["auth-tls-secret"])))
             ca = referred.keep(path, content)
+        except UnreadError as error:
+            told.close("auth-tls-secret", error)
         except ValueError as error:
             told.close("auth-tls-secret", f"{error}: nobody is let in")
     return ClientAuth(
@@ -56,7 +59,7 @@ def basic_auth(namespace: str, told: Annotations, referred: Referred) -> BasicAu
         told.close("auth-secret", f"Secret {namespace}/{found['auth-secret'][1]} cannot be used: {error}")
         return None
     except ValueError as error:
-        told.close("auth-secret", str(error))
+        told.close("auth-secret", error)
         return None
     return BasicAuth(realm=found.get("auth-realm", ""), file=referred.keep(path, content, for_workers=True))
 
@@ -73,7 +76,7 @@ def external_auth(namespace: str, told: Annotations, referred: Referred) -> Exte
         if "auth-proxy-set-headers" in found:
             headers = referred.headers(referred.own(namespace, found["auth-proxy-set-headers"]))
     except ValueError as error:
-        told.close("auth-url", str(error))
+        told.close("auth-url", error)
         return None
     signin: Url | None = found.get("auth-signin")
     return ExternalAuth(

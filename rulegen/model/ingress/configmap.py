@@ -10,25 +10,25 @@ from rulegen.kube.world import ObjectName
 from rulegen.model.ingress import values
 from rulegen.model.ingress.ir import Reason, Verdict
 from rulegen.model.ingress.settings import read_settings
+from rulegen.model.ingress.unread import missing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
-    from rulegen.kube.objects import ConfigMap
+    from rulegen.kube.world import World
     from rulegen.model.ingress.settings import Settings
 
 
-def settings_of(
-    config_maps: Mapping[ObjectName, ConfigMap], name: ObjectName | None, base: Settings
-) -> tuple[Settings, list[Reason]]:
+def settings_of(world: World, name: ObjectName | None, base: Settings) -> tuple[Settings, list[Reason]]:
     """Return the settings that a ConfigMap makes of `base`, and what of it is not obeyed.
 
     Args:
-        config_maps: All there are.
+        world: With all ConfigMaps there are.
         name: The one with the settings; None for none.
         base: What holds where it says nothing.
 
     Raises:
+        MissingError: It is not there, or a ConfigMap that it names.
         ConfigError: A key that keeps somebody out cannot be read.
     """
     reasons: list[Reason] = []
@@ -39,10 +39,9 @@ def settings_of(
     def tell(message: str) -> None:
         reasons.append(Reason("", Verdict.NOTE, where, message))
 
-    found = config_maps.get(name)
+    found = world.config_maps.get(name)
     if found is None:
-        tell("is not there: the defaults hold")
-        return base, reasons
+        raise missing(world, "ConfigMap", name, named_by="--configmap")
     read = read_settings(found.data, base)
     if read.errors:
         raise ConfigError(f"{where}: {'; '.join(read.errors)}", hint="mend the ConfigMap: it keeps somebody out")
@@ -52,7 +51,7 @@ def settings_of(
     if settings.disable_ipv6 and settings.bind_address and all(":" in one for one in settings.bind_address):
         raise ConfigError(f"{where}: data.bind-address names IPv6 addresses alone, and data.disable-ipv6 is true")
     for key, (namespace, other) in read.references.items():
-        headers = _headers(config_maps, ObjectName(namespace or name.namespace, other), key, tell)
+        headers = _headers(world, ObjectName(namespace or name.namespace, other), key, where, tell)
         if key == "add-headers":
             settings = replace(settings, add_headers=headers)
         else:
@@ -67,12 +66,11 @@ def settings_of(
 
 
 def _headers(
-    config_maps: Mapping[ObjectName, ConfigMap], name: ObjectName, key: str, tell: Callable[[str], None]
+    world: World, name: ObjectName, key: str, where: str, tell: Callable[[str], None]
 ) -> tuple[tuple[str, str], ...]:
-    found = config_maps.get(name)
+    found = world.config_maps.get(name)
     if found is None:
-        tell(f"data.{key}: ConfigMap {name} is not there")
-        return ()
+        raise missing(world, "ConfigMap", name, named_by=f"{key} in {where}")
     pairs = []
     for header, text in sorted(found.data.items()):
         try:

@@ -42,6 +42,8 @@ class Verdict(enum.StrEnum):
     """The Ingress is of another class."""
     QUARANTINED = "quarantined"
     """nginx does not accept the configuration with it."""
+    WAITING = "waiting"
+    """Something that it refers to could not be read yet: it is served as before, or what depends on it is closed."""
     NOTE = "note"
     """Served as written, but not as many would think."""
 
@@ -379,6 +381,7 @@ class Server:
         locations: In the order in which nginx must see them.
         certificate: Path of certificate and key in the configuration; empty for the default one.
         has_tls: Whether an Ingress asks for TLS for this host, though its certificate may be missing.
+        rejects_tls: Whether no TLS is spoken, since its certificate could not be read yet.
         redirects_from: Another name whose requests are sent to this one.
         ingresses: All Ingresses that it is made of, oldest first.
         is_regex: Whether paths are expressions, which one Ingress makes of all.
@@ -389,6 +392,7 @@ class Server:
     locations: tuple[Location, ...] = ()
     certificate: str = ""
     has_tls: bool = False
+    rejects_tls: bool = False
     client_auth: ClientAuth | None = None
     app_root: str = ""
     ciphers: str = ""

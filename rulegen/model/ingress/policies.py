@@ -16,6 +16,7 @@ from rulegen.model.ingress.ir import (
 )
 from rulegen.model.ingress.referred import MAX_HEADERS
 from rulegen.model.ingress.transport import backend_tls, tuning
+from rulegen.model.ingress.unread import AbsentError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -155,6 +156,9 @@ def _custom_headers(namespace: str, told: Annotations, referred: Referred) -> tu
         return ()
     try:
         headers = referred.headers(referred.own(namespace, told.found["custom-headers"]))
+    except AbsentError as error:  # they may be what keeps a browser from doing harm
+        told.close("custom-headers", error)
+        return ()
     except ValueError as error:
         told.tell(Verdict.IGNORED, "custom-headers", str(error))
         return ()
@@ -191,7 +195,7 @@ def _scripts(namespace: str, told: Annotations, referred: Referred) -> dict[str,
         told_parameters = sorted(referred.config_map(name).data.items())[:MAX_HEADERS]
         return {_parameter(key): _parameter_text(text) for key, text in told_parameters}
     except ValueError as error:
-        told.close("fastcgi-params-configmap", str(error))
+        told.close("fastcgi-params-configmap", error)
         return {}
 
 

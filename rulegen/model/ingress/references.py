@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from rulegen.kube.objects import ConfigMap, Ingress
+    from rulegen.kube.world import World
+    from rulegen.model.ingress.classes import Selection
 
 SECRETS: Final = ("auth-secret", "auth-tls-secret", "proxy-ssl-secret")
 CONFIG_MAPS: Final = ("auth-proxy-set-headers", "custom-headers", "fastcgi-params-configmap")
@@ -36,6 +38,36 @@ def references(ingresses: Iterable[Ingress], prefix: str) -> References:
                 if told is not None and (named := _named(namespace, told)) is not None:
                     found.add(named)
     return References(frozenset(secrets), frozenset(config_maps))
+
+
+def references_of(
+    world: World,
+    selection: Selection,
+    prefix: str,
+    *,
+    config_map: ObjectName | None = None,
+    default_certificate: ObjectName | None = None,
+) -> References:
+    """Return what a site is made of beside Ingresses and Services.
+
+    What the settings name can be told once their ConfigMap is in the world.
+
+    Args:
+        world: With Ingresses, their classes and, where labels decide, namespaces.
+        selection: Whose Ingresses are served.
+        prefix: Of annotations.
+        config_map: With settings.
+        default_certificate: Secret of the certificate for hosts without one.
+    """
+    ours = [one for one in world.ingresses.values() if not selection.refusal(one, world)]
+    secrets, config_maps = references(ours, prefix)
+    if default_certificate is not None:
+        secrets |= {default_certificate}
+    if config_map is not None:
+        config_maps |= {config_map}
+        settings = world.config_maps.get(config_map)
+        config_maps |= header_maps(settings) if settings is not None else frozenset()
+    return References(secrets, config_maps)
 
 
 def header_maps(config_map: ConfigMap) -> frozenset[ObjectName]:

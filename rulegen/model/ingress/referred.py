@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from rulegen.kube.world import ObjectName
+from rulegen.kube.world import ObjectKey, ObjectName
 from rulegen.model.ingress import values
 from rulegen.model.ingress.ir import SecretFile
+from rulegen.model.ingress.unread import AbsentError, UnreadError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,6 +25,7 @@ class Referred:
     """The objects that annotations name, and the files that they become.
 
     Attributes:
+        unread: Objects of which nobody can say whether they are there, each with the reason.
         files: Secret files by path, as far as they were asked for.
     """
 
@@ -31,6 +33,7 @@ class Referred:
     config_maps: Mapping[ObjectName, ConfigMap]
     targets: Targets
     settings: Settings
+    unread: Mapping[ObjectKey, str] = field(default_factory=dict)
     files: dict[str, SecretFile] = field(default_factory=dict)
 
     def own(self, namespace: str, told: tuple[str, str]) -> ObjectName:
@@ -47,29 +50,37 @@ class Referred:
         """Return a Secret.
 
         Raises:
-            ValueError: It is not there.
+            UnreadError: Nobody can say whether it is there.
+            AbsentError: It is not there.
         """
         found = self.secrets.get(name)
         if found is None:
-            raise ValueError(f"Secret {name} is not there")
+            raise self._missing(ObjectKey("Secret", name))
         return found
 
     def config_map(self, name: ObjectName) -> ConfigMap:
         """Return a ConfigMap.
 
         Raises:
-            ValueError: It is not there.
+            UnreadError: Nobody can say whether it is there.
+            AbsentError: It is not there.
         """
         found = self.config_maps.get(name)
         if found is None:
-            raise ValueError(f"ConfigMap {name} is not there")
+            raise self._missing(ObjectKey("ConfigMap", name))
         return found
+
+    def _missing(self, key: ObjectKey) -> AbsentError:
+        why = self.unread.get(key)
+        return UnreadError(f"{key}: {why}") if why else AbsentError(f"{key} is not there")
 
     def headers(self, name: ObjectName) -> tuple[tuple[str, str], ...]:
         """Return the headers that a ConfigMap holds, in order of name.
 
         Raises:
-            ValueError: It is not there, or one of them is none.
+            UnreadError: Nobody can say whether it is there.
+            AbsentError: It is not there.
+            ValueError: One of them is none.
         """
         found = self.config_map(name)
         if len(found.data) > MAX_HEADERS:

@@ -25,6 +25,7 @@ from rulegen.model.ingress.referred import Referred
 from rulegen.model.ingress.routing import Routing
 from rulegen.model.ingress.targets import NOT_FOUND, Targets
 from rulegen.model.ingress.tls import Certificates
+from rulegen.model.ingress.unread import missing, recalled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -40,9 +41,13 @@ def resolve_ingress(world: World, options: IngressOptions) -> IngressModel:
     """Return the L7 model of one node.
 
     Raises:
+        MissingError: An object that the options or the settings name is not there.
         ConfigError: A setting that keeps somebody out cannot be read.
     """
-    settings, reasons = settings_of(world.config_maps, options.config_map, options.settings)
+    settings, reasons = settings_of(world, options.config_map, options.settings)
+    if options.default_certificate is not None and options.default_certificate not in world.secrets:
+        raise missing(world, "Secret", options.default_certificate, named_by="--default-ssl-certificate")
+    reasons += recalled(world)
     targets = Targets(
         services=world.services,
         settings=settings,
@@ -50,7 +55,13 @@ def resolve_ingress(world: World, options: IngressOptions) -> IngressModel:
         refuses_names=options.refuses_names,
         resolves=bool(options.resolvers),
     )
-    referred = Referred(secrets=world.secrets, config_maps=world.config_maps, targets=targets, settings=settings)
+    referred = Referred(
+        secrets=world.secrets,
+        config_maps=world.config_maps,
+        targets=targets,
+        settings=settings,
+        unread=world.unread,
+    )
     routing = Routing(targets, settings)
     default = _default_backend(routing, options, reasons)
     routing.settings = settings = replace(settings, default_backend=default)
@@ -121,13 +132,14 @@ def _servers(
         paths, owners = routing.paths[host], list(routing.owners.get(host, {}).values())
         if paths.is_regex:
             reasons += _of_expressions(host, owners)
-        certificate, has_tls = certificates.of_host(host, owners)
+        tls = certificates.of_host(host, owners)
         own = _at_home(routing, host, owners)
         servers[host] = Server(
             host=host,
             locations=paths.locations(routing.fallbacks.get(host, nobody)),
-            certificate=certificate,
-            has_tls=has_tls,
+            certificate=tls.certificate,
+            has_tls=tls.is_wanted,
+            rejects_tls=tls.is_unread,
             client_auth=next((one.client_auth for one in own if one.client_auth is not None), None),
             app_root=next((one.policy.app_root for one in own if one.policy.app_root), ""),
             ciphers=oldest(own, "ssl-ciphers") or "",
@@ -142,6 +154,7 @@ def _has_own_tls(server: Server) -> bool:
     """Whether a server's TLS is another than what holds for all."""
     return bool(
         server.certificate
+        or server.rejects_tls
         or server.client_auth is not None
         or server.ciphers
         or server.prefer_server_ciphers is not None

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from rulegen.kube.world import ObjectName
+from rulegen.kube.world import ObjectKey, ObjectName
 from rulegen.model.ingress.certificates import Certificate, UnusableSecretError, read_certificate
 from rulegen.model.ingress.ir import Reason, Verdict
 
@@ -20,6 +20,20 @@ if TYPE_CHECKING:
 
 DEFAULT_CERTIFICATE: Final = "secrets/00000000000000000000000000000000.pem"
 """Where the certificate for hosts without one lies."""
+
+
+class HostTLS(NamedTuple):
+    """How a host speaks TLS.
+
+    Attributes:
+        certificate: Path of certificate and key; empty for the default ones.
+        is_wanted: Whether an Ingress asks for TLS for it.
+        is_unread: Whether nobody can say yet with which certificate, so that it is spoken with none.
+    """
+
+    certificate: str = ""
+    is_wanted: bool = False
+    is_unread: bool = False
 
 
 @dataclass(slots=True)
@@ -37,8 +51,8 @@ class Certificates:
     _known: dict[ObjectName, Certificate | str] = field(default_factory=dict)
     _listed: dict[ObjectName, dict[str, list[tuple[int, IngressTLS]]]] = field(default_factory=dict)
 
-    def of_host(self, host: str, owners: Sequence[Owner]) -> tuple[str, bool]:
-        """Return the path of a host's certificate, empty for the default one, and whether TLS was asked for.
+    def of_host(self, host: str, owners: Sequence[Owner]) -> HostTLS:
+        """Return with which certificate a host speaks TLS.
 
         The oldest Ingress with `tls` decides: by the entry that lists the host, else by the first one whose
         certificate is for it.
@@ -48,7 +62,7 @@ class Certificates:
             if not entries:
                 continue
             listed = self._entries(one).get(host, ())
-            missing = []
+            missing, is_unread = [], False
             for index, entry in listed or enumerate(entries):
                 if not entry.secret_name:
                     continue
@@ -58,7 +72,12 @@ class Certificates:
                     if self.now is not None and (lapse := found.lapse(self.now)):
                         message = f"the certificate in Secret {name} {lapse}: clients will refuse it"
                         self.reasons.append(one.reason(Verdict.NOTE, f"spec.tls[{index}]", message))
-                    return self.referred.keep(found.path, found.content), True
+                    return HostTLS(self.referred.keep(found.path, found.content), is_wanted=True)
+                if (why := self.referred.unread.get(ObjectKey("Secret", name))) and name not in self.referred.secrets:
+                    is_unread = True
+                    message = f"Secret {name}: {why}: {host or 'every other host'} speaks no TLS until then"
+                    missing.append(one.reason(Verdict.WAITING, f"spec.tls[{index}]", message))
+                    continue
                 if listed or not entry.hosts:
                     why = found if isinstance(found, str) else f"the certificate in Secret {name} is not for this name"
                     message = f"{why}: {host or 'every other host'} is served with the default certificate"
@@ -67,8 +86,8 @@ class Certificates:
                 if listed:
                     break
             self.reasons += missing
-            return "", True
-        return "", False
+            return HostTLS(is_wanted=True, is_unread=is_unread)
+        return HostTLS()
 
     def _entries(self, owner: Owner) -> Mapping[str, list[tuple[int, IngressTLS]]]:
         """Return an Ingress' entries by the hosts that they list."""

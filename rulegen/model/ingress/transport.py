@@ -87,7 +87,7 @@ def backend_tls(namespace: str, told: Annotations, referred: Referred) -> ProxyS
             if has_authorities:
                 ca = referred.keep(*read_authorities(secret))
         except ValueError as error:
-            told.close("proxy-ssl-secret", str(error))
+            told.close("proxy-ssl-secret", error)
             return None
     verify = found.get("proxy-ssl-verify", "off") == "on"
     if verify and not ca:

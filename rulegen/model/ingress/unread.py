@@ -1,0 +1,62 @@
+"""Objects of which nobody can say whether they are there: what depends on them is closed, and never opened."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from rulegen.errors import ConfigError
+from rulegen.kube.world import ObjectKey
+from rulegen.model.ingress.ir import Reason, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rulegen.kube.world import ObjectName, World
+
+UNANSWERED: Final = "the API server has not answered yet"
+REFUSED: Final = "the API server does not let it be read"
+GONE: Final = "it is gone"
+
+
+class AbsentError(ValueError):
+    """An object that an Ingress names is not there."""
+
+
+class UnreadError(AbsentError):
+    """Nobody can say whether an object is there: the API server has not answered, or does not let it be read."""
+
+
+class MissingError(ConfigError):
+    """An object that the options or the settings name is not there, or nobody can say whether it is.
+
+    It may hold what keeps somebody out, so nothing is decided without it.
+    """
+
+
+def missing(world: World, kind: str, name: ObjectName, *, named_by: str) -> MissingError:
+    """Return the error for an object without which nothing is decided.
+
+    Args:
+        world: Where it is not.
+        kind: `ConfigMap` or `Secret`.
+        name: Its name.
+        named_by: Who names it: an option, or a key of the settings.
+    """
+    key = ObjectKey(kind, name)
+    why = world.unread.get(key)
+    if why:
+        return MissingError(f"{key}, which {named_by} names: {why}", hint=f"kubectl auth can-i get {kind.lower()}s")
+    unusable = next((one for one in world.rejected if one.object == str(key)), None)
+    if unusable is not None:
+        return MissingError(f"{key}, which {named_by} names, cannot be used: {'; '.join(unusable.lines())}")
+    looking = f"kubectl get {kind.lower()}s -n {name.namespace}"
+    return MissingError(
+        f"{key}, which {named_by} names, is not there", hint=f"look at its name ({looking}), or create it"
+    )
+
+
+def recalled(world: World) -> Iterator[Reason]:
+    """Yield what holds on as it was last read, one reason for each object."""
+    for key, why in world.recalled.items():
+        verdict = Verdict.NOTE if why == GONE else Verdict.WAITING
+        yield Reason("", verdict, str(key), f"{why}: what it said last holds on")
