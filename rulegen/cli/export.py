@@ -25,6 +25,8 @@ from rulegen.plan import show
 from rulegen.plan.fragments import IPSET, IPVS, LINKS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from rulegen.road import Compiled
 
 NAMES = {Family.IPV4: "iptables.save", Family.IPV6: "ip6tables.save"}
@@ -49,6 +51,7 @@ def command(folder: str | None, site: str | None, *, with_secrets: bool, **chose
     ipvsadm.save                    in ipvs mode: for ipvsadm -R
     kube-ipvs0.addr                 in ipvs mode: as ip -br addr prints it
     kube-ipvs0.batch                in ipvs mode: for ip -batch, last
+    nfacct.sh                       with --nfacct on: makes the counters that the rules name, before the rules
     sysctl.conf                     for sysctl -p
     model.json                      every decision that was taken
 
@@ -73,13 +76,16 @@ def command(folder: str | None, site: str | None, *, with_secrets: bool, **chose
 def _export_rules(inputs: Inputs, folder: str) -> None:
     """Write the rules, the kernel parameters and the model."""
     with inputs.progress:
-        compiled = inputs.compiled(None, is_live=False)
-    head = f"# rulegen: node {inputs.model.node_name!a}"
-    files = {
-        NAMES[family]: f"{head}, {family}\n{format_ruleset(ruleset_of(compiled.rules(family)))}"
-        for family in compiled.fragments
-    }
+        compiled = inputs.exported()
+    files = {}
+    for family in compiled.fragments:
+        ruleset = ruleset_of(compiled.rules(family))
+        tables = " ".join(sorted({name.table for name in ruleset.chains}))
+        head = f"# rulegen: node {inputs.model.node_name!a}, {family}, tables {tables}\n"
+        files[NAMES[family]] = head + format_ruleset(ruleset)
     files |= _objects(compiled)
+    if compiled.counts:
+        files["nfacct.sh"] = _counters_script(compiled.backend.counters)
     files["sysctl.conf"] = "".join(f"{name} = {value}\n" for name, value in sorted(inputs.model.sysctls.items()))
     document = msgspec.json.format(msgspec.json.encode(model_document(inputs.model)), indent=2)
     files["model.json"] = f"{document.decode()}\n"
@@ -87,6 +93,14 @@ def _export_rules(inputs: Inputs, folder: str) -> None:
     for line in show.notes(inputs.report("nothing")):
         note(line)
     print_lines(f"{folder}/{name}" for name in files)
+
+
+def _counters_script(names: Iterable[str]) -> str:
+    """Return a script that makes the counters; those that are there keep their counts."""
+    lines = [f"nfacct get {name} >/dev/null 2>&1 || nfacct add {name}" for name in names]
+    return "\n".join(
+        ["#!/bin/sh", "# Makes the counters that the rules name: run it before iptables-restore.", *lines, ""]
+    )
 
 
 def _objects(compiled: Compiled) -> dict[str, str]:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from rulegen.cli.console import Progress
 from rulegen.errors import ConfigError, HostError, InputError, RulegenError, Warnings
-from rulegen.host.files import read_sources, read_text
+from rulegen.host.files import STDIN, read_sources, read_text
 from rulegen.host.runner import run
 from rulegen.kube.build import build_world, read_world
 from rulegen.kube.node_names import read_node_name
 from rulegen.kube.proxyconfig import API_VERSION, KIND, read_config
 from rulegen.kube.yaml_text import YamlFault, read_yaml
-from rulegen.languages.iptables.ruleset import Ruleset
+from rulegen.languages.iptables.ruleset import UNREADABLE, Ruleset, unreadable_rules
 from rulegen.languages.links.state import Links
 from rulegen.model.conntrack import Forgetting
 from rulegen.model.facts_document import facts_from_document
@@ -26,7 +26,7 @@ from rulegen.plan.show import Report
 from rulegen.road import Compiled, Observed, backend_of, compile_model, counts_in, plan_node
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from rulegen.cli.ingress_options import ChosenIngress
     from rulegen.cli.options import Chosen
@@ -212,9 +212,19 @@ class Inputs:
                 counts = bool(_can_count() if is_live and self.facts.nfacct is None else self.facts.nfacct)
             case _:
                 counts = counts_in(rulesets.values())
+        return self._compiled(counts=counts)
+
+    def _compiled(self, *, counts: bool) -> Compiled:
         model = self.model
         self.progress(f"compiling {len(model.services):,} Services …")
         return compile_model(model, self.options.mode, counts=counts)
+
+    def exported(self) -> Compiled:
+        """Return the model in its backend's words, for files that load anywhere: rules count only if asked to.
+
+        A rule that counts loads only where its counter exists, and few hosts have the tool that makes counters.
+        """
+        return self._compiled(counts=self.chosen.nfacct == "on")
 
     def report(self, observed: str, *warnings: str) -> Report:
         """Return what goes with a plan made against what `observed` names."""
@@ -284,7 +294,8 @@ def plan_live(inputs: Inputs) -> tuple[Plan, Report, VariantChoice]:
     compiled = inputs.compiled(dict(observed.rulesets), is_live=True)
     forgetting = Forgetting(inputs.chosen.stale_udp)
     plan = plan_node(compiled, observed, inputs.facts, inputs.world.service_cidrs, forgetting)
-    return plan, inputs.report(f"iptables-{choice.variant} of this host ({choice.reason})"), choice
+    seen = f"iptables-{choice.variant} of this host ({choice.reason})"
+    return plan, inputs.report(seen, *unreadable(observed.rulesets)), choice
 
 
 def plan_saved(inputs: Inputs, paths: tuple[str, ...]) -> tuple[Plan, Report]:
@@ -300,13 +311,16 @@ def plan_saved(inputs: Inputs, paths: tuple[str, ...]) -> tuple[Plan, Report]:
         told = inputs.report("a node without any rules")
         observed = Observed(rulesets=rulesets, sets={}, servers={}, links=Links())
     else:
+        if STDIN in paths and STDIN in inputs.chosen.files:
+            raise ConfigError("standard input holds objects or a dump, not both", hint="give one of them as a file")
         dumps = read_dumps(paths)
         rulesets = dumps.rulesets
         inputs.model  # noqa: B018 - faults of the input come before those of a comparison
         missing = [family for family in inputs.facts.families if family not in rulesets]
         warnings = [f"{family} was not observed, so it is not planned" for family in missing]
-        warnings += (f"{other} is no dump of a kind known here; it was not looked at" for other in dumps.others)
+        warnings += dumps.warnings
         warnings += _unseen(inputs, dumps)
+        warnings += unreadable(rulesets)
         rulesets = {family: ruleset for family, ruleset in rulesets.items() if family in inputs.model.nodes}
         compiled = inputs.compiled(rulesets, is_live=False)
         told = inputs.report(", ".join(paths), *warnings)
@@ -320,6 +334,18 @@ def plan_saved(inputs: Inputs, paths: tuple[str, ...]) -> tuple[Plan, Report]:
         if dumps.sysctls is not None:
             facts = replace(facts, sysctls=dumps.sysctls)
     return plan_node(compiled, observed, facts, inputs.world.service_cidrs), told
+
+
+def unreadable(rulesets: Mapping[Family, Ruleset]) -> Iterator[str]:
+    """Yield a warning for each family with rules of which the tool could not print every option."""
+    for family, ruleset in rulesets.items():
+        count = unreadable_rules(ruleset)
+        if count:
+            yield (
+                f"{family}: the iptables that printed the rules is older than the one that wrote them: {count} of them"
+                f" have options that it shows as {UNREADABLE}. The rest of these rules is compared; read them with the"
+                " newer iptables to compare all"
+            )
 
 
 def _unseen(inputs: Inputs, dumps: Dumps) -> Iterator[str]:

@@ -1,7 +1,9 @@
-"""Saved dumps: what a node had, read from files instead of the kernel, each told by its content.
+"""Saved dumps: what a node had, read from files instead of the kernel. Content tells which file is which.
 
-Those of IPVS and its kin are `ipvsadm -Sn`, `ipset save`, `ip -br addr show kube-ipvs0`, `ipvsadm -Ln --timeout` and
-`sysctl -a`. A kernel without virtual servers prints nothing at all, so an empty file is told by its name.
+Dumps of IPVS and its kin are `ipvsadm -Sn`, `ipset save`, `ip -br addr show kube-ipvs0`, `ipvsadm -Ln --timeout` and
+`sysctl -a`. A kernel without rules or virtual servers prints nothing at all: an empty file tells its kind by its name,
+or by the kind that is still missing. A file that breaks off is an error, and a table that a dump lacks is unknown: what
+nobody saw is never taken for empty.
 """
 
 from __future__ import annotations
@@ -9,38 +11,55 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
+from rulegen.contract.servers import DEVICE
 from rulegen.errors import InputError
-from rulegen.host.files import read_text
+from rulegen.host.files import STDIN, read_text
+from rulegen.host.output import COMPANIONS, TABLES_OF
 from rulegen.languages.ipset import state as ipset
-from rulegen.languages.iptables.ruleset import Ruleset, family_in, is_dump, read
+from rulegen.languages.iptables.ruleset import TABLES, Ruleset, family_in, is_dump, read
 from rulegen.languages.ipvs import text as ipvs_text
 from rulegen.languages.links import state as links
 from rulegen.net import Family
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from rulegen.languages.ipvs import state as ipvs
 
 T = TypeVar("T")
 
-_ADDRESSES = re.compile(r"kube-ipvs0(?:@\S+)?\s+(?:DOWN|UP|UNKNOWN)\b")
-_SYSCTLS = re.compile(r"[a-z][a-z0-9_]*\.\S+ *=")
+_ADDRESSES: Final = re.compile(r"\S+\s+(?:DOWN|UP|UNKNOWN|DORMANT|LOWERLAYERDOWN|NOTPRESENT|TESTING)\b")
+_DEVICE: Final = re.compile(rf"^{re.escape(DEVICE)}(?:@\S+)?\s.*$", re.MULTILINE)
+_SYSCTLS: Final = re.compile(r"[a-z][a-z0-9_]*\.\S+ *=")
+_MATCH_SET: Final = re.compile(r"--match-set (\S+)")
+_SAVE: Final = "save it with iptables-save or ip6tables-save"
+_LOOKALIKES: Final = (
+    (re.compile(r"-[PN] \S+"), "a print of `iptables -S`, which is one table without its name", _SAVE),
+    (re.compile(r"Chain \S+ \("), "a print of `iptables -L`, which leaves out what tells rules apart", _SAVE),
+    (re.compile(r"(?:table (?:ip|ip6|inet|arp|bridge|netdev) \S+|add table) ?"), "a print of `nft list`", _SAVE),
+    (re.compile(r'\{"nftables"'), "a print of `nft -j list`", _SAVE),
+    (re.compile(r"IP Virtual Server version"), "a print of `ipvsadm -L`", "save it with ipvsadm -Sn"),
+    (re.compile(r"Name: \S+\s+Type: "), "a print of `ipset list`", "save it with ipset save"),
+    (re.compile(r"\d+: \S+: <"), "a print of `ip addr`", f"save it with ip -br addr show {DEVICE}"),
+    (_ADDRESSES, f"a print of `ip -br addr` without {DEVICE}", f"save it with ip -br addr show {DEVICE}"),
+    (re.compile(r"apiVersion:|kind:|\{\s*\"(?:apiVersion|kind|items)\""), "objects", "objects are named with -f"),
+)
+"""What people save instead of a dump: how it begins, what it is, what to do."""
 
 
 @dataclass(slots=True)
 class Dumps:
-    """What saved dumps hold; None for what none of them tells.
+    """What saved dumps hold; None for what no dump holds.
 
     Attributes:
-        rulesets: Of iptables, by family.
+        rulesets: Of iptables, by family, each with the tables that are unknown.
         sets, servers: All ipsets and virtual servers, ours and others'.
         links: Our dummy device, and what is bound to it.
         timeouts: How long IPVS remembers connections.
         sysctls: Kernel parameters by name.
-        others: Files that were looked into and hold nothing of the kind.
+        warnings: What a user must know about the files: those that hold nothing of the kind, and empty ones.
     """
 
     rulesets: dict[Family, Ruleset] = field(default_factory=dict)
@@ -49,7 +68,7 @@ class Dumps:
     links: links.Links | None = None
     timeouts: ipvs.Timeouts | None = None
     sysctls: dict[str, str] | None = None
-    others: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def read_dumps(paths: Sequence[str]) -> Dumps:
@@ -59,59 +78,203 @@ def read_dumps(paths: Sequence[str]) -> Dumps:
     family that the others are not of.
 
     Args:
-        paths: Files, and folders whose files are looked at (subfolders are not).
+        paths: Files, packed by gzip or not; folders whose files are looked at (subfolders are not); `-` for standard
+            input.
 
     Raises:
-        InputError: A file cannot be read or is broken, a named file is no dump, or two are of one kind and family.
+        InputError: A file cannot be read, breaks off, or holds a table that the tool could not print; a named file is
+            no dump; two are of one kind and family; or one contradicts another.
     """
     texts: dict[str, str] = {}
-    others: list[str] = []
-    found = Dumps()
-    for path in paths:
-        for file in _files(path):
-            text = _text(file, is_named=file == path)
-            if text is not None and is_dump(text):
-                texts[file] = text
-            elif text is not None and _take(found, file, text):
-                continue
-            elif file == path:
-                raise InputError(
-                    path,
-                    "not a dump of iptables-save or ip6tables-save, nor of ipvsadm -Sn, ipset save or ip -br addr",
-                )
-            else:
-                others.append(file)
-    if not texts:
-        raise InputError(", ".join(paths), "no dump of iptables-save or ip6tables-save in there")
+    empty: dict[str, bool] = {}
+    dumps = Dumps()
+    warnings: list[str] = []
+    for file, is_named, is_export in _files(paths):
+        text = _text(file, is_named=is_named)
+        if text is not None and is_dump(text):
+            texts[_shown(file)] = text
+        elif text is not None and not text.strip():
+            empty[_shown(file)] = is_named
+        elif text is not None and _take(dumps, _shown(file), text):
+            continue
+        elif is_named:
+            raise _no_dump(_shown(file), text or "")
+        elif not (is_export and Path(file).name in COMPANIONS):
+            warnings.append(f"{file} is no dump of a kind known here; it was not looked at{_lookalike(text or '')}")
     families = _families(texts)
-    found.rulesets = {family: read(texts[file], file, family) for family, file in sorted(families.items())}
-    found.others = tuple(others)
-    return found
+    warnings += _take_empty(dumps, empty, families)
+    if not families:
+        raise _no_rules(paths, tuple(empty))
+    for family, file in sorted(families.items()):
+        dumps.rulesets[family] = _ruleset(texts.get(file, ""), file, family, warnings)
+    _refuse_missing_sets(dumps)
+    dumps.warnings = tuple(warnings)
+    return dumps
 
 
-def _take(found: Dumps, file: str, text: str) -> bool:
+def _ruleset(text: str, file: str, family: Family, warnings: list[str]) -> Ruleset:
+    """Return the rules of one dump, and warn of the tables that it lacks.
+
+    An empty file is of a node without rules of the family. An export of rulegen's own names its tables.
+
+    Raises:
+        InputError: The dump is broken, or an export lacks a table that it names.
+    """
+    ruleset = read(text, file, family)
+    told = TABLES_OF.match(text)
+    if told:
+        missing = sorted(set(told[1].split()) - ruleset.tables)
+        if missing:
+            raise InputError(
+                file, f"the table {missing[0]} is missing, which its first line names", hint="export again"
+            )
+    elif text.strip():
+        ruleset.unknown = frozenset(TABLES) - ruleset.tables
+        if ruleset.unknown:
+            names = " and ".join(sorted(ruleset.unknown))
+            warnings.append(
+                f"{file} has no table {names}: what the node has there is unknown, and not planned"
+                " (iptables-save without -t saves all tables)"
+            )
+    return ruleset
+
+
+def _refuse_missing_sets(dumps: Dumps) -> None:
+    """Refuse a dump of sets that lacks one which a rule looks into: no kernel has such a rule without its set.
+
+    Raises:
+        InputError: One is missing.
+    """
+    if dumps.sets is None:
+        return
+    names = {key.name for key in dumps.sets}
+    for ruleset in dumps.rulesets.values():
+        for _, rule in ruleset.rules():
+            told = _MATCH_SET.search(rule.spec) if "--match-set" in rule.spec else None
+            if told and told[1] not in names:
+                raise InputError(
+                    "the dump of sets",
+                    f"the set {told[1]} is missing, which a rule of {ruleset.family} looks into",
+                    hint="save all sets with `ipset save`, at the same time as the rules",
+                )
+
+
+def _no_rules(paths: Sequence[str], empty: Sequence[str]) -> InputError:
+    if empty:
+        return InputError(
+            ", ".join(empty),
+            "is empty, and no other dump is there",
+            hint="a node without any rule prints nothing: compare with --observed none; else save again, as root",
+        )
+    return InputError(
+        ", ".join(paths),
+        "no dump of iptables-save or ip6tables-save in there",
+        hint="on the node, as root: iptables-save > iptables.save; ip6tables-save > ip6tables.save",
+    )
+
+
+def _no_dump(file: str, text: str) -> InputError:
+    for begin, what, hint in _LOOKALIKES:
+        if begin.match(text.lstrip()):
+            return InputError(file, f"this is {what}, no dump", hint=hint)
+    return InputError(
+        file,
+        "not a dump of iptables-save or ip6tables-save, nor of ipvsadm -Sn, ipset save or ip -br addr",
+        hint="on the node, as root: iptables-save > iptables.save; ip6tables-save > ip6tables.save",
+    )
+
+
+def _lookalike(text: str) -> str:
+    """Return what a file of a folder is instead of a dump, and what to do; empty where nothing is known of it."""
+    told = ((what, hint) for begin, what, hint in _LOOKALIKES if begin.match(text.lstrip()))
+    return next((f" (it is {what}: {hint})" for what, hint in told), "")
+
+
+def _take(dumps: Dumps, file: str, text: str) -> bool:
     """Take a file's text where it is a dump of IPVS and its kin; return whether it is one.
 
     Raises:
         InputError: It is broken, or the second of its kind.
     """
-    name = Path(file).name.lower()
-    is_empty = not text.strip()
     timeouts = ipvs_text.read_timeouts(text)
     if timeouts is not None:
-        found.timeouts = _only(found.timeouts, timeouts, file)
-    elif ipvs_text.is_dump(text) or (is_empty and "ipvsadm" in name):
-        found.servers = _only(found.servers, ipvs_text.read(text, file), file)
-    elif ipset.is_dump(text) or (is_empty and "ipset" in name):
-        found.sets = _only(found.sets, ipset.read(text, file), file)
-    elif _ADDRESSES.match(text) or (is_empty and name.endswith(".addr")):
-        found.links = _only(found.links, links.read(text, file), file)
+        _refuse_cut(file, text)
+        dumps.timeouts = _only(dumps.timeouts, timeouts, file)
+    elif ipvs_text.is_dump(text):
+        _refuse_cut(file, text)
+        dumps.servers = _only(dumps.servers, ipvs_text.read(text, file), file)
+    elif ipset.is_dump(text):
+        _refuse_cut(file, text)
+        dumps.sets = _only(dumps.sets, ipset.read(text, file), file)
+    elif _ADDRESSES.match(text) and (lines := _DEVICE.findall(text)):
+        _refuse_cut(file, text)
+        dumps.links = _only(dumps.links, links.read("\n".join(lines), file), file)
     elif _SYSCTLS.match(text):
-        pairs = (line.split("=", 1) for line in text.splitlines() if "=" in line)
-        found.sysctls = _only(found.sysctls, {key.strip(): value.strip() for key, value in pairs}, file)
+        _refuse_cut(file, text)
+        dumps.sysctls = _only(dumps.sysctls, _sysctls(text, file), file)
     else:
         return False
     return True
+
+
+def _sysctls(text: str, file: str) -> dict[str, str]:
+    """Return kernel parameters as `sysctl -a` prints them.
+
+    Raises:
+        InputError: A line is none of that format.
+    """
+    values: dict[str, str] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        name, equals, value = line.partition("=")
+        if line.strip() and not line.lstrip().startswith(("#", ";")):
+            if not equals and not line.startswith("sysctl: "):  # what it was refused, on the same terminal
+                raise InputError(file, f"line {number}: not a line of sysctl -a: {line[:80]!r}")
+            values[name.strip()] = value.strip()
+    return values
+
+
+def _refuse_cut(file: str, text: str) -> None:
+    """Refuse a text whose last line has no end: the tools end each line.
+
+    Raises:
+        InputError: It has none.
+    """
+    if not text.endswith("\n"):
+        raise InputError(file, "breaks off in the middle of its last line", hint="copy or save the whole file again")
+
+
+def _take_empty(dumps: Dumps, empty: dict[str, bool], families: dict[Family, str]) -> Iterator[str]:
+    """Take empty files for the kinds that their names tell, or that are missing; yield a warning for each.
+
+    Args:
+        dumps: What the others hold; gets what these stand for.
+        empty: Files, each with whether a user named it.
+        families: The dumps of iptables by family; gets those that are empty. Without any other, none is.
+
+    Raises:
+        InputError: One is the second of its kind.
+    """
+    has_rules = bool(families)
+    for file, is_named in empty.items():
+        name = Path(file).name.lower()
+        missing = [family for family in Family if family not in families]
+        if "ipvsadm" in name:
+            dumps.servers, what = _only(dumps.servers, {}, file), "virtual servers"
+        elif "ipset" in name:
+            dumps.sets, what = _only(dumps.sets, {}, file), "ipsets"
+        elif name.endswith(".addr"):
+            dumps.links, what = _only(dumps.links, links.Links(), file), "kube-ipvs0"
+        elif has_rules and missing and (is_named or "tables" in name or _is_named_ipv6(file)):
+            family = missing[0] if len(missing) == 1 else Family.IPV6 if _is_named_ipv6(file) else Family.IPV4
+            families[family], what = file, f"{family} rules"
+        elif is_named and not has_rules:
+            continue
+        elif is_named:
+            raise InputError(file, "is empty, and stands for nothing: dumps of both families are there")
+        else:
+            yield f"{file} is empty; it was not looked at"
+            continue
+        yield f"{file} is empty: it is taken for a node without {what}, as the tools print nothing then"
 
 
 def _only(known: T | None, new: T, file: str) -> T:
@@ -120,20 +283,29 @@ def _only(known: T | None, new: T, file: str) -> T:
     return new
 
 
-def _files(path: str) -> list[str]:
-    folder = Path(path)
-    if not folder.is_dir():
-        return [path]
-    try:
-        return sorted(str(file) for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
-    except OSError as error:
-        raise InputError(path, error.strerror or str(error)) from None
+def _files(paths: Sequence[str]) -> Iterator[tuple[str, bool, bool]]:
+    """Yield each file, whether a user named it, and whether it stands in an export of rulegen's own."""
+    for path in dict.fromkeys(paths):
+        folder = Path(path)
+        if path == STDIN or not folder.is_dir():
+            yield path, True, False
+            continue
+        try:
+            files = sorted(str(file) for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
+        except OSError as error:
+            raise InputError(path, error.strerror or str(error)) from None
+        is_export = any(TABLES_OF.match(_text(file, is_named=False) or "") for file in files if file.endswith(".save"))
+        yield from ((file, False, is_export) for file in files)
+
+
+def _shown(file: str) -> str:
+    return "stdin" if file == STDIN else file
 
 
 def _text(file: str, *, is_named: bool) -> str | None:
     """Return the file's text; None for a neighbour in a folder that is no text."""
     try:
-        return read_text(file)
+        return read_text(file, takes_stdin=is_named)
     except InputError:
         if is_named:
             raise

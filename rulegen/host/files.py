@@ -6,6 +6,7 @@ import glob
 import os
 import stat
 import sys
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
@@ -16,11 +17,13 @@ from rulegen.kube.wording import printable
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["MAX_BYTES", "Source", "read_sources", "read_text"]
+__all__ = ["MAX_BYTES", "STDIN", "Source", "read_sources", "read_text"]
 
 MAX_BYTES: Final = 512 * 1024 * 1024
 MANIFEST_SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
 STDIN: Final = "-"
+"""The path that stands for standard input."""
+_GZIP: Final = b"\x1f\x8b\x08"
 # A pipe that a shell has opened, as in `-f <(kustomize build)`; any other pipe may wait for a writer forever.
 DESCRIPTORS: Final = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
 
@@ -54,13 +57,22 @@ def read_sources(paths: Sequence[str], stdin: BinaryIO | None = None, *, max_byt
     return sources
 
 
-def read_text(path: str, *, max_bytes: int = MAX_BYTES) -> str:
-    """Return the text of one UTF-8 file.
+def read_text(
+    path: str, *, max_bytes: int = MAX_BYTES, takes_stdin: bool = False, stdin: BinaryIO | None = None
+) -> str:
+    """Return the text of one UTF-8 file, unpacked where gzip has packed it.
+
+    Args:
+        path: The file.
+        max_bytes: The most that it may hold, packed or not.
+        takes_stdin: Whether `-` is standard input; else it is a file of that name.
+        stdin: Standard input; the real one by default.
 
     Raises:
         InputError: It cannot be read, or is not UTF-8.
     """
-    content = _read(Path(path), max_bytes)
+    is_stdin = takes_stdin and path == STDIN
+    content = _read_stdin(stdin, max_bytes) if is_stdin else _read(Path(path), max_bytes)
     try:
         return content.removeprefix(b"\xef\xbb\xbf").decode("utf-8")
     except UnicodeDecodeError as error:
@@ -134,9 +146,32 @@ def _read_stdin(stdin: BinaryIO | None, max_bytes: int) -> bytes:
 
 def _bounded(stream: BinaryIO, name: str, max_bytes: int) -> bytes:
     content = stream.read(max_bytes + 1)
+    if len(content) <= max_bytes and content.startswith(_GZIP):
+        content = _unpacked(content, name, max_bytes)
     if len(content) > max_bytes:
         raise InputError(name, f"is larger than {max_bytes / 2**20:.4g} MiB")
     return content
+
+
+def _unpacked(content: bytes, name: str, max_bytes: int) -> bytes:
+    """Return what gzip has packed, all members of it; at most one byte more than may be.
+
+    Raises:
+        InputError: It is broken, or a part is missing.
+    """
+    parts: list[bytes] = []
+    left = max_bytes + 1
+    while content and left > 0:
+        member = zlib.decompressobj(wbits=31)
+        try:
+            parts.append(member.decompress(content, left))
+        except zlib.error as error:
+            raise InputError(name, f"cannot be unpacked: {error}", hint="is the whole gzip file there?") from None
+        left -= len(parts[-1])
+        if not member.eof and left > 0:
+            raise InputError(name, "the gzip file breaks off", hint="copy the whole file again")
+        content = member.unused_data.lstrip(b"\0")
+    return b"".join(parts)
 
 
 def _kind(mode: int) -> str:

@@ -45,13 +45,22 @@ def observe(run: Runner) -> state.Objects:
 
     Raises:
         MissingToolError: ipset is not installed.
-        HostError: The sets cannot be read, or the kernel has none.
+        HostError: The sets cannot be read, or the kernel has none. Never less than all.
     """
+    before = names(run)
     ended = run(Command(("ipset", "save")))
     if ended.code != 0:
         said = _SIGNATURE.sub("", ended.complaint)
         raise HostError(f"reading the ipsets: {said}", hint=_hint(said))
-    return state.read(ended.stdout, "ipset save on this host")
+    objects = state.read(ended.stdout, "ipset save on this host")
+    is_cut = bool(ended.stdout) and not ended.stdout.endswith("\n")
+    lost = [name for name in before if state.SetKey(name) not in objects]
+    if is_cut or (lost and set(lost) & set(names(run))):  # else somebody has destroyed them meanwhile
+        raise HostError(
+            "reading the ipsets: `ipset save` ended with success, but what it printed breaks off",
+            hint="look what `ipset` is on this host, and whether `ipset save` prints all sets",
+        )
+    return objects
 
 
 def names(run: Runner) -> list[str]:

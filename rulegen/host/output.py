@@ -13,6 +13,14 @@ from rulegen.errors import HostError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+TABLES_OF: Final = re.compile(r"# rulegen: node .*, IPv[46], tables ([a-z ]*)\n")
+"""The first line of exported rules: which tables they are, so that a missing one is noticed."""
+
+COMPANIONS: Final = frozenset(
+    {"model.json", "sysctl.conf", "kube-ipvs0.batch", "nfacct.sh", "nginx.conf", "provenance.json"}
+)
+"""Files of an export that hold nothing of a kernel's state, or nothing at all."""
+
 _OURS: Final = re.compile(r"[0-9a-f]{16,32}\.(?:conf|pem|htpasswd)\Z")
 
 

@@ -7,7 +7,7 @@ from difflib import SequenceMatcher
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from rulegen.languages.iptables.ruleset import ChainName, target
+from rulegen.languages.iptables.ruleset import ChainName, is_unreadable, target
 from rulegen.languages.iptables.state import BlockKey, BlockValue, ChainKey, ChainValue, Place
 from rulegen.plan.items import Action, Drift, Item, Line
 
@@ -112,7 +112,7 @@ class _Teller:
     def _is_foreign(self, key: Key, rule: Rule) -> bool:
         """Whether no Service could have put the rule there: it goes to no chain of ours and refuses nothing for one."""
         verdict = target(rule)
-        if self._layout.kind(ChainName(key.name.table, verdict)) is not None:
+        if is_unreadable(rule) or self._layout.kind(ChainName(key.name.table, verdict)) is not None:
             return False
         if key.name.table == "filter" and isinstance(key, BlockKey):
             return not (verdict in {"REJECT", "DROP", "ACCEPT"} and "--dport" in rule.spec)

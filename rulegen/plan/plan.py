@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 from rulegen.diff import Change, diff
 from rulegen.languages.ipset.state import cramped
 from rulegen.languages.iptables.script import Comments, comments_of
-from rulegen.languages.iptables.state import BlockKey, BlockValue, ChainKey, Objects, Wanted, found, referred_by_others
+from rulegen.languages.iptables.state import (
+    BlockKey,
+    BlockValue,
+    ChainKey,
+    Objects,
+    Wanted,
+    found,
+    referred_by_others,
+    understood,
+)
 from rulegen.languages.ipvs.script import draining, gracefully
 from rulegen.plan import iptables, objects
 from rulegen.plan.fragments import IPSET, IPVS
@@ -119,18 +128,20 @@ def plan_family(
 
     Args:
         family: Which family.
-        ruleset: What is there.
+        ruleset: What is there. Its unknown tables are left out of the plan.
         desired: What is wanted.
         layout: What of it is ours.
         between: What is wanted while sets change; None for nothing of the kind.
     """
+    if not ruleset.is_readable:
+        ruleset = understood(ruleset, desired.objects)
     observed = found(ruleset, layout)
     referred = referred_by_others(ruleset, layout)
-    desired = desired.keeping(observed, referred)
+    desired = desired.keeping(observed, referred).without(ruleset.unknown)
     changes = diff(observed, desired.objects)
     bridge = None
     if between is not None:
-        middle = between.keeping(observed, referred).objects
+        middle = between.keeping(observed, referred).without(ruleset.unknown).objects
         if middle != desired.objects:
             bridge = diff(observed, middle), diff(middle, desired.objects)
     switches = any(isinstance(key, ChainKey) and key.name in layout.others for key in observed)

@@ -263,10 +263,15 @@ def _there(
 def _kept(
     language: str, union: Union, there: Mapping[str, Mapping[Any, Any]], ruleset: Ruleset, layout: Layout
 ) -> Mapping[Any, Any]:
-    """Return what is wanted of one language, and the sets, empty, that others' rules look into: they cannot go."""
+    """Return what is wanted of one language, and the sets, empty, that others' rules look into: they cannot go.
+
+    Where a table is unknown, so is which sets its rules look into: all stay.
+    """
     desired = union.objects(language)
     if language != IPSET:
         return desired
+    if ruleset.unknown:
+        return {**{key: value for key, value in there[IPSET].items() if isinstance(key, ipset.SetKey)}, **desired}
     names = {
         told[1]
         for name, rule in ruleset.rules()

@@ -141,6 +141,8 @@ def read(text: str, source: str) -> Objects:
             continue
         word, _, rest = line.partition(" ")
         name, _, rest = rest.partition(" ")
+        if word == "add" and rest and SetKey(name) not in objects:
+            raise InputError(source, f"line {number}: an entry of the set {name[:31]!r}, which no line before creates")
         if word == "add" and rest:
             entry, _, options = rest.partition(" ")
             objects[EntryKey(name, _canonical(entry))] = EntryValue(options) if options else PLAIN

@@ -14,7 +14,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from rulegen.languages.iptables.ruleset import ChainName, target
+from rulegen.languages.iptables.ruleset import ChainName, is_unreadable, target
 from rulegen.languages.iptables.state import BlockKey, BlockValue, ChainKey, ChainValue, Kind, Place
 
 if TYPE_CHECKING:
@@ -180,8 +180,8 @@ class _Table:
     def choose_rewrites(self, desired: Objects) -> None:
         """Choose the dispatch chains to write anew, of those whose desired rules are all known.
 
-        One where much changes is cheaper so. And one that loses a rule whose like is to stay in a block: taken out by
-        its text, the one in the block might go.
+        One where much changes is cheaper so. One that loses a rule whose like is to stay in a block: taken out by its
+        text, the one in the block might go. And one that loses a rule of which the tool could not print every option.
         """
         touched: dict[ChainName, int] = defaultdict(int)
         for name in (*(entry[0] for entry in self.added), *(entry[0] for entry in self.removed)):
@@ -196,7 +196,9 @@ class _Table:
                 wholes[key.name] += ((value.place, copy) for copy in value.copies)
         for name, whole in wholes.items():
             kept = {rule.spec for _, rules in whole if len(rules) > 1 for rule in rules}
-            is_ambiguous = any(other == name and rule.spec in kept for other, rule in self.removed)
+            is_ambiguous = any(
+                other == name and (rule.spec in kept or is_unreadable(rule)) for other, rule in self.removed
+            )
             is_crowded = touched[name] > REWRITE_LEAST and touched[name] * REWRITE_SHARE > len(whole)
             if is_ambiguous or is_crowded:
                 self.created[name] = whole

@@ -12,16 +12,16 @@ Three kinds of chains hold what is ours:
 from __future__ import annotations
 
 import enum
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from rulegen.languages.iptables.ruleset import Chain, ChainName, Ruleset, target
+from rulegen.languages.iptables.rules import Rule
+from rulegen.languages.iptables.ruleset import Chain, ChainName, Ruleset, is_unreadable, may_be, target
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
-    from rulegen.languages.iptables.rules import Rule
     from rulegen.net import Family
 
 
@@ -161,6 +161,12 @@ class Wanted:
                 kept[key] = ChainValue((), value.kind)
         return Wanted({**self.objects, **kept}, self.owners) if kept else self
 
+    def without(self, tables: Collection[str]) -> Wanted:
+        """Return the same less the objects of some tables, about which nothing can be said."""
+        if not tables:
+            return self
+        return Wanted({key: value for key, value in self.objects.items() if key.name.table not in tables}, self.owners)
+
 
 def wanted(fragments: Iterable[Fragment]) -> Wanted:
     """Return the union of the fragments: blocks that several want stand there as often as they are wanted."""
@@ -199,6 +205,47 @@ def found(ruleset: Ruleset, layout: Layout) -> Objects:
                 if target(rule) in ours[name.table]:
                     _add(objects, Block(name, (rule,), Place.HEAD))
     return objects
+
+
+def understood(ruleset: Ruleset, desired: Objects) -> Ruleset:
+    """Return a ruleset with each rule that has unreadable options taken for the wanted rule that it may be.
+
+    A tool that is older than the one that wrote a rule prints the rule, less some options. Where all that it prints
+    agrees with a wanted rule of the same chain which is not there otherwise, that is the one.
+    """
+    wants: dict[ChainName, list[str]] = defaultdict(list)
+    for key, value in desired.items():
+        if isinstance(value, ChainValue):
+            wants[key.name] += (rule.spec for rule in value.rules)
+        else:
+            wants[key.name] += (rule.spec for copy in value.copies for rule in copy)
+    known = {
+        name: Chain(chain.policy, _understood(chain.rules, wants[name])) if name in wants else chain
+        for name, chain in ruleset.chains.items()
+    }
+    return replace(ruleset, chains=known)
+
+
+def _understood(rules: list[Rule], wants: list[str]) -> list[Rule]:
+    """Return a chain's rules, each unreadable one as the first wanted rule that it may be and that none other is."""
+    if not any(map(is_unreadable, rules)):
+        return rules
+    there = Counter(rule.spec for rule in rules)
+    left = []
+    for spec in wants:
+        if there[spec]:
+            there[spec] -= 1
+        else:
+            left.append(spec)
+    ours = []
+    for rule in rules:
+        like = next((spec for spec in left if is_unreadable(rule) and may_be(rule, Rule(spec))), None)
+        if like is None:
+            ours.append(rule)
+        else:
+            left.remove(like)
+            ours.append(Rule(like, rule.comment))
+    return ours
 
 
 def referred_by_others(ruleset: Ruleset, layout: Layout) -> frozenset[ChainName]:

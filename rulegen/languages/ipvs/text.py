@@ -59,9 +59,17 @@ def read(text: str, source: str) -> Objects:
         if not line or line[0] == "#":
             continue
         try:
-            objects.update(_read_line(line))
+            fresh = _read_line(line)
         except (ValueError, KeyError, StopIteration):
-            raise InputError(source, f"line {number}: not a line of ipvsadm -Sn: {line[:80]!r}") from None
+            raise InputError(
+                source,
+                f"line {number}: not a line of ipvsadm -Sn: {line[:80]!r}",
+                hint="ipvsadm -Sn prints addresses and ports as numbers; without -n it prints names",
+            ) from None
+        for key in fresh:
+            if isinstance(key, RealServerKey) and VirtualServerKey(key.frontend) not in objects:
+                raise InputError(source, f"line {number}: a real server of {key.frontend}, which no line before adds")
+        objects.update(fresh)
     return objects
 
 

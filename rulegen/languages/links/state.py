@@ -71,6 +71,8 @@ def read(text: str, source: str) -> Links:
         if not words:
             continue
         name = words[0].partition("@")[0]
+        if len(words) < 2:
+            raise InputError(source, f"line {number}: not a line of ip -br addr: {line[:80]!r}")
         devices[name] = "dummy"
         for word in words[2:]:
             try:
@@ -95,7 +97,7 @@ def format_links(devices: Iterable[str], addresses: Iterable[AddressKey]) -> str
 def _key(device: str, word: str) -> AddressKey:
     body, _, length = word.partition("/")
     address = parse_address(body)
-    bits = int(length) if length else address.max_prefixlen
+    bits = int(length)
     if not 0 <= bits <= address.max_prefixlen:
         raise ValueError(word)
     return AddressKey(device, family_of(address), address, bits)
