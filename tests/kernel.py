@@ -61,13 +61,13 @@ class Kernel:
             raise RefusedError(f"no chain {chain}: {line}")
         match word:
             case "-A":
-                chains[chain].append(_printed(rule))
+                chains[chain].append(printed(rule))
             case "-I":
-                chains[chain].insert(0, _printed(rule))
+                chains[chain].insert(0, printed(rule))
             case "-D":
-                if _printed(rule) not in chains[chain]:
+                if printed(rule) not in chains[chain]:
                     raise RefusedError(f"no such rule: {line}")
-                chains[chain].remove(_printed(rule))
+                chains[chain].remove(printed(rule))
             case "-X":
                 if chains[chain] or any(target(read_rule(r)) == chain for rules in chains.values() for r in rules):
                     raise RefusedError(f"chain in use: {line}")
@@ -97,7 +97,7 @@ def commits(script: str) -> list[list[str]]:
     return found
 
 
-def _printed(rule: str) -> str:
+def printed(rule: str) -> str:
     """Return the rule as the kernel prints it: addresses and protocol, then the matches, the comment with them."""
     if not rule.startswith("-m comment --comment "):
         return rule

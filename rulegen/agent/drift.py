@@ -6,12 +6,13 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Hashable, Iterable
 
     from rulegen.agent.journal import Journal
     from rulegen.agent.state import AgentState
     from rulegen.kube.world import ObjectName
     from rulegen.plan.items import Item
+    from rulegen.plan.plan import Plan
 
 SHOWN: Final = 5
 """Of things that others have changed, so many are told one by one."""
@@ -29,18 +30,43 @@ class Damage(NamedTuple):
     text: str
 
 
-def damage(items: Iterable[Item], changed: Collection[ObjectName], ended: Collection[str] = ()) -> list[Damage]:
+def written_keys(plan: Plan) -> set[Hashable]:
+    """Return which objects a plan writes: language, family and key of each."""
+    rules = {
+        ("iptables", family.value, change.key)
+        for family, part in plan.iptables.items()
+        for changes in (part.changes, *(part.bridge or ()))
+        for change in changes
+    }
+    return rules | {
+        (language, family.value, change.key)
+        for family, part in plan.objects.items()
+        for language, changes in part.changes.items()
+        for change in changes
+    }
+
+
+def damage(
+    items: Iterable[Item],
+    changed: Collection[ObjectName],
+    ended: Collection[str] = (),
+    written: Collection[Hashable] = (),
+) -> list[Damage]:
     """Return what others have changed, out of a plan of the whole.
 
     Args:
         items: Of a plan against the node, where all but `changed` was as wanted before.
         changed: Services that changed since: what concerns them is no damage.
         ended: Names of items that only tell of an end in peace.
+        written: Objects that these changes ask for, or that a failed write of ours may have left, as `written_keys`
+            returns them. Of a chain without comments nobody can tell whose it was.
     """
     own = {str(name) for name in changed}
     found = []
     for item in items:
         if item.language == "conntrack" or (item.owner and item.owner in own) or item.name in ended:
+            continue
+        if written and (item.language, item.family, item.key) in written:
             continue
         done = {"add": "was taken away", "change": "was changed", "delete": "was put there"}[item.action.word]
         family = f" [{item.family}]" if item.family else ""

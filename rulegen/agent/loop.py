@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from rulegen.agent.cluster import SharedCluster
 from rulegen.agent.concerns import Concerns
 from rulegen.agent.counts import count_change, count_rules
-from rulegen.agent.drift import damage, tell
+from rulegen.agent.drift import damage, tell, written_keys
 from rulegen.agent.journal import fault
 from rulegen.agent.memory import give_back
 from rulegen.agent.recorder import Announcement, ObjectReference, to_nobody
@@ -27,7 +27,7 @@ from rulegen.plan.objects import draining_text
 from rulegen.road.services import ServiceRules
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Hashable, Mapping
 
     from rulegen.agent.health import ServiceHealth
     from rulegen.agent.journal import Journal
@@ -145,6 +145,7 @@ class Loop:
     _left: frozenset[Item] = frozenset()
     _counted: int = -1
     _waits: bool = False
+    _attempted: set[Hashable] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _concerns: Concerns = field(init=False)
 
@@ -207,7 +208,7 @@ class Loop:
 
     def _is_untouched(self) -> bool:
         """Whether nobody can have changed anything since we wrote: then there is no need to read all of it."""
-        if self._rules is None or self._dirty.services or self._mark is None:
+        if self._rules is None or self._dirty.services or self._mark is None or self._rules.has_outgrown:
             return False
         try:
             if self.writer.moved():
@@ -258,13 +259,16 @@ class Loop:
             return
         began, generation = self.clock(), self.state.desired
         names, self._dirty = self._dirty.services, Touched(site=self._dirty.site)
+        keys: set[Hashable] = set()
         try:
             with self._lock:
                 update = rules.update(names)
+            keys = written_keys(update.plan)
             before = {name: rules.before(name) for name in update.services}
             calls = self.writer.write_update(update, before) if self.mends else 0
         except HostError:
             self._dirty.services |= names
+            self._attempted |= keys
             self.state.count("restore_failures")
             self.state.count("partial_restore_failures")
             raise
@@ -304,11 +308,13 @@ class Loop:
                     with self._lock:
                         update = self._rules.update(touched)
                         self._rules.commit(update)
+                    self._attempted |= written_keys(update.plan)
                     touched = set(update.services)  # those too that share a claim with them
                 found = reading.result()
             plan = self.writer.plan(self._rules.compiled(), found)
             self._write(plan, is_first=is_first, changed=touched)
             self._rules.take_note(plan)
+            self._attempted.clear()
         except HostError:
             self._rules, self._dirty.services = None, self._dirty.services | changed.services
             raise
@@ -389,7 +395,8 @@ class Loop:
         if not (is_first and self.mends):
             ended = {draining_text(key) for part in plan.objects.values() for key in part.ended}
             items = [one for one in plan.items if one not in self._left]  # what stays so is told once
-            found = damage(items, changed if self.mends else (), ended)
+            written = self._attempted if self.mends else ()
+            found = damage(items, changed if self.mends else (), ended, written)
             tell(found, self.state, self.journal, self.announce_damage, mended=self.mends)
         self._left = frozenset() if self.mends else frozenset(plan.items)
         self.state.gauge("drift_unmended", len(self._left))

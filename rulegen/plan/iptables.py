@@ -57,6 +57,7 @@ class _Teller:
             is_leftover=is_leftover,
             drift=self._drift(change),
             lines=tuple(_lines(change)),
+            key=key,
         )
 
     def _owner(self, change: Change[Key, Value]) -> tuple[str, bool]:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
 
 
 class Action(enum.StrEnum):
@@ -54,6 +58,7 @@ class Item:
         name: Which one, as its tools name it.
         owner: `namespace/name` of the Service that it exists for; empty for the node.
         is_leftover: Whether the owner is no longer served here, or nobody knows the owner.
+        key: The object's key in its language's state; None for what has no such state. No part of what is shown.
         lines: Its content: all of it where it comes or goes, what differs (with context) where it changes.
     """
 
@@ -66,3 +71,4 @@ class Item:
     is_leftover: bool = False
     drift: Drift | None = None
     lines: tuple[Line, ...] = ()
+    key: Hashable = field(default=None, compare=False, repr=False)

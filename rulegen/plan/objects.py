@@ -54,6 +54,7 @@ def items(changes: Iterable[Change[Any, Any]], seen: Seen) -> Iterator[Item]:
             is_leftover=owner is None,
             drift=_drift(change, seen),
             lines=tuple(_lines(change)),
+            key=key,
         )
 
 

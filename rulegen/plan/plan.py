@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from rulegen.diff import Change, diff
 from rulegen.languages.ipset.state import cramped
-from rulegen.languages.iptables.script import Comments, comments_of
+from rulegen.languages.iptables.script import Comments, comment_of, comments_of, settled, written_anew
 from rulegen.languages.iptables.state import (
     BlockKey,
     BlockValue,
     ChainKey,
+    ChainValue,
+    Kind,
     Objects,
     Wanted,
     found,
@@ -25,9 +27,9 @@ from rulegen.plan.fragments import IPSET, IPVS
 from rulegen.plan.items import Action, Item, Line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-    from rulegen.languages.iptables.ruleset import Ruleset
+    from rulegen.languages.iptables.ruleset import ChainName, Ruleset
     from rulegen.languages.iptables.state import Key, Layout, Value
     from rulegen.languages.ipvs.state import RealServerKey, Timeouts
     from rulegen.model.conntrack import Stale
@@ -46,15 +48,16 @@ class FamilyPlan:
         bridge: Where the rules must pass through a state between, since the sets that they look into change: the
             changes to there, and those from there on. Else None, and `changes` is all.
         switches: Whether another mode has ruled here: then all that answers must be ready before the rules change.
-        chains: How many chains of ours there are then that are one owner's alone.
-        printed: Blocks that are wanted and there, but with other comments than ours: as the kernel prints them.
+        comments: Which rules are written with their comments.
+        printed: Blocks that are wanted, as the kernel has them once the changes are written, where their comments are
+            not those that `comments` asks for.
     """
 
     changes: tuple[Change[Key, Value], ...]
     desired: Objects
     bridge: tuple[tuple[Change[Key, Value], ...], tuple[Change[Key, Value], ...]] | None = None
     switches: bool = False
-    chains: int = 0
+    comments: Comments = Comments.EVERYWHERE
     printed: Mapping[BlockKey, BlockValue] = field(default_factory=lambda: MappingProxyType({}))
 
 
@@ -145,22 +148,32 @@ def plan_family(
         if middle != desired.objects:
             bridge = diff(observed, middle), diff(middle, desired.objects)
     switches = any(isinstance(key, ChainKey) and key.name in layout.others for key in observed)
-    chains = sum(isinstance(key, ChainKey) for key in desired.objects)
-    part = FamilyPlan(
-        changes, desired.objects, bridge, switches, chains, dict(_otherwise(observed, desired.objects, chains))
-    )
+    comments = comments_of(sum(isinstance(v, ChainValue) and v.kind is Kind.EXACT for v in desired.objects.values()))
+    anew = written_anew(changes, desired.objects) if bridge is None else frozenset()
+    printed = dict(_printed(observed, desired.objects, comments, anew))
+    part = FamilyPlan(changes, desired.objects, bridge, switches, comments, printed)
     return part, list(iptables.items(family, changes, observed, desired, layout))
 
 
-def _otherwise(observed: Objects, desired: Objects, chains: int) -> Iterator[tuple[BlockKey, BlockValue]]:
-    """Yield the blocks that are wanted and there, but with other comments than we would write."""
-    has_comments = comments_of(chains) is not Comments.NOWHERE
+def _printed(
+    observed: Objects, desired: Objects, comments: Comments, anew: Collection[ChainName]
+) -> Iterator[tuple[BlockKey, BlockValue]]:
+    """Yield the blocks that are wanted and there, but with other comments than we would write.
+
+    Of several copies, those that stay come first; the others are written.
+    """
     for key, there in observed.items():
         wants = desired.get(key)
-        if isinstance(key, BlockKey) and isinstance(there, BlockValue) and isinstance(wants, BlockValue):
-            ours = [rule.comment if has_comments else "" for rule in wants.copies[0]]
-            if any([rule.comment for rule in copy] != ours for copy in there.copies):
-                yield key, there
+        if not (isinstance(key, BlockKey) and isinstance(there, BlockValue) and isinstance(wants, BlockValue)):
+            continue
+        stays = min(len(there.copies), len(wants.copies)) if there.place is wants.place else 0
+        if key.name in anew or not stays:
+            continue
+        written = (tuple(settled(rule, comments) for rule in copy) for copy in wants.copies[stays:])
+        copies = (*there.copies[:stays], *written)
+        ours = sorted([comment_of(rule, comments) for rule in copy] for copy in wants.copies)
+        if sorted([rule.comment for rule in copy] for copy in copies) != ours:
+            yield key, BlockValue(copies, wants.place)
 
 
 def plan_objects(

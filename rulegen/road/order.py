@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from rulegen.diff import Change
+    from rulegen.languages.iptables.script import Comments
     from rulegen.languages.iptables.state import Key, Objects, Value
     from rulegen.languages.ipvs.state import Frontend, Timeouts
     from rulegen.model.conntrack import Flow
@@ -162,16 +163,15 @@ class _Order:
         for family, part in self._plan.iptables.items():
             first, then = part.bridge or (part.changes, ())
             if part.switches is not before:
-                yield from self._restores(family, first, None if part.bridge else part.desired, part.chains)
+                yield from self._restores(family, first, None if part.bridge else part.desired, part.comments)
                 anew = self._sets[family].anew if family in self._sets else ""
                 yield from self._fill("sets, made anew", {family: anew})
             if not before:
-                yield from self._restores(family, then, None, part.chains)
+                yield from self._restores(family, then, None, part.comments)
 
     def _restores(
-        self, family: Family, changes: Iterable[Change[Key, Value]], desired: Objects | None, chains: int
+        self, family: Family, changes: Iterable[Change[Key, Value]], desired: Objects | None, comments: Comments
     ) -> Iterator[Task]:
-        comments = iptables_script.comments_of(chains)
         for restore in iptables_script.script(
             changes, desired, chains_per_commit=self._chains_per_commit, comments=comments
         ):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rulegen.diff import Change
 from rulegen.errors import Warnings
-from rulegen.languages.iptables.state import BlockKey, BlockValue
+from rulegen.languages.iptables.script import comments_of
 from rulegen.languages.ipvs.script import gracefully
 from rulegen.languages.ipvs.state import DRAINING, RealServer, RealServerKey
 from rulegen.model.ir import Model
@@ -19,6 +19,7 @@ from rulegen.model.table import ServiceTable
 from rulegen.plan.fragments import IPSET, IPVS, Union
 from rulegen.plan.plan import FamilyPlan, ObjectPlan, Plan
 from rulegen.road import Compiled, backend_of, step
+from rulegen.road.rule_text import adopted, carried, copies_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from rulegen.kube.cluster import Cluster
     from rulegen.kube.world import ObjectName
     from rulegen.languages.iptables import state as iptables
+    from rulegen.languages.iptables.script import Comments
     from rulegen.languages.iptables.state import Key, Value
     from rulegen.model.facts import HostFacts
     from rulegen.model.ir import Node, Service
@@ -91,7 +93,6 @@ class ServiceRules:
         self._fragments: dict[tuple[Family, ObjectName | None], Fragment] = {}
         self._unions: dict[Family, Union] = {}
         self._leaving: dict[RealServerKey, RealServer] = {}
-        self._printed: dict[Family, dict[BlockKey, BlockValue]] = {}
         self._timeouts = options.ipvs_timeouts if options.mode == "ipvs" else (0, 0, 0)
         for family, node in nodes.items():
             union = self._unions[family] = Union()
@@ -105,6 +106,12 @@ class ServiceRules:
         self._chains = dict.fromkeys(nodes, 0)
         for (family, _), one in self._fragments.items():
             self._chains[family] += len(one.rules.exact)
+        self._comments: dict[Family, Comments] = {f: comments_of(count) for f, count in self._chains.items()}
+
+    @property
+    def has_outgrown(self) -> bool:
+        """Whether there are so many chains more, or fewer, that a plan of the whole would write other comments."""
+        return any(comments_of(count) is not self._comments[family] for family, count in self._chains.items())
 
     @property
     def model(self) -> Model:
@@ -147,8 +154,9 @@ class ServiceRules:
         objects: dict[Family, ObjectPlan] = {}
         for family, node in self._nodes.items():
             for name, service in services.items():
+                before = self._fragments.get((family, name))
                 after = self._backend.compile_service(service, node, counts=self._counts) if service else None
-                fragments[family, name] = after
+                fragments[family, name] = after and _carried(before, after)
             pairs = [(self._fragments.get((family, name)), fragments[family, name]) for name in services]
             rules[family], objects[family], first = self._family_update(family, pairs)
             if first is not None:
@@ -160,24 +168,25 @@ class ServiceRules:
         self, family: Family, pairs: Sequence[tuple[Fragment | None, Fragment | None]]
     ) -> tuple[FamilyPlan, ObjectPlan, Fragment | None]:
         """Return what fragments in place of others come to, and the node's own fragment where it changes with them."""
-        union = self._unions[family]
-        printed = self._printed.get(family, {})
-        rules = [_as_printed(c, printed) for before, after in pairs for c in step(_rules(before), _rules(after))]
+        union, comments = self._unions[family], self._comments[family]
+        rules = [change for before, after in pairs for change in step(_rules(before), _rules(after))]
         changes = union.changes(pairs)
         if IPVS in changes:
             known = (self._with_leaving(change) for change in changes[IPVS])
             changes[IPVS] = tuple(gracefully(known))
         had, has = union.filled, union.filled_after(changes.get(IPSET, ()))
         if had == has:
-            return FamilyPlan(tuple(rules), {}, chains=self._chains[family]), ObjectPlan(changes), None
+            return FamilyPlan(tuple(rules), {}, comments=comments), ObjectPlan(changes), None
         old = self._fragments[family, NODE]
         middle, first = (
             self._backend.compile_node(self._nodes[family], counts=self._counts, filled=filled)
             for filled in (had | has, has)
         )
+        middle = _carried(old, middle)
+        first = _carried(middle, first)
         there, on = step(old.rules, middle.rules), step(middle.rules, first.rules)
         bridge = ((*there, *rules), on) if on else None
-        part = FamilyPlan((*step(old.rules, first.rules), *rules), {}, bridge, chains=self._chains[family])
+        part = FamilyPlan((*step(old.rules, first.rules), *rules), {}, bridge, comments=comments)
         return part, ObjectPlan(changes), first
 
     def _with_leaving(self, change: Change[Any, Any]) -> Change[Any, Any]:
@@ -189,10 +198,15 @@ class ServiceRules:
     def take_note(self, plan: Plan) -> None:
         """Keep in mind what a plan of the whole tells of the kernel, and nothing that was kept before.
 
-        Which real servers are on their way out; and which rules have comments of others, as those of kube-proxy do: a
-        rule is taken out by its whole text.
+        Which real servers are on their way out; and which rules have other comments than ours, as those of kube-proxy
+        do: a rule is deleted by its whole text.
         """
-        self._printed = {family: dict(part.printed) for family, part in plan.iptables.items()}
+        for family, part in plan.iptables.items():
+            self._comments[family] = part.comments
+            there = copies_of(part.printed)
+            for key in [key for key in self._fragments if key[0] is family] if there else ():
+                fragment = self._fragments[key]
+                self._fragments[key] = replace(fragment, rules=adopted(fragment.rules, there))
         self._leaving = {key: RealServer(DRAINING) for key in plan.draining}
         self._drain_of(plan)
 
@@ -223,10 +237,6 @@ class ServiceRules:
             if fragment is not None:
                 self._fragments[key] = fragment
                 self._chains[key[0]] += len(fragment.rules.exact)
-        for family, changes in update.changes.items():
-            for change in changes:
-                if isinstance(change.key, BlockKey) and change.after is None:
-                    self._printed.get(family, {}).pop(change.key, None)
         self._unwritten -= update.services.keys()
         for name, service in update.services.items():
             if service is None:
@@ -265,13 +275,9 @@ class ServiceRules:
         return self._services.get(name)
 
 
-def _as_printed(change: Change[Key, Value], printed: Mapping[BlockKey, BlockValue]) -> Change[Key, Value]:
-    """Return a change, told how the kernel prints the rules that go."""
-    key, before, _ = change
-    if not isinstance(key, BlockKey) or not isinstance(before, BlockValue) or key not in printed:
-        return change
-    copies = (*printed[key].copies, *before.copies)[: len(before.copies)]
-    return Change(key, replace(before, copies=copies), change.after)
+def _carried(before: Fragment | None, after: Fragment) -> Fragment:
+    """Return what an owner wants now, with the rules that stay as its fragment of before has them."""
+    return after if before is None else replace(after, rules=carried(before.rules, after.rules))
 
 
 def _rules(fragment: Fragment | None) -> iptables.Fragment | None:

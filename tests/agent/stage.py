@@ -126,12 +126,20 @@ class MemoryWriter:
 
     def write(self, plan: Plan) -> int:
         return self._restore(
-            {f: [r.text for r in script(part.changes, part.desired)] for f, part in plan.iptables.items()}
+            {
+                f: [r.text for r in script(part.changes, part.desired, comments=part.comments)]
+                for f, part in plan.iptables.items()
+            }
         )
 
     def write_update(self, update: Update, before: dict[ObjectName, Service | None]) -> int:
         assert before.keys() == update.services.keys()
-        return self._restore({f: [r.text for r in script(part.changes)] for f, part in update.plan.iptables.items()})
+        return self._restore(
+            {
+                f: [r.text for r in script(part.changes, comments=part.comments)]
+                for f, part in update.plan.iptables.items()
+            }
+        )
 
     def moved(self) -> bool:
         return False

@@ -16,6 +16,7 @@ from rulegen.errors import InputError
 from rulegen.kube import objects as k
 from rulegen.kube.events import Gone
 from rulegen.kube.world import ObjectName
+from rulegen.languages.iptables import script
 from rulegen.net import Family
 from tests.agent.stage import Stage, changed, endpoints, listed, node, service
 
@@ -418,6 +419,47 @@ class TestOthers:
         assert 2.3 in stage.checked
         assert stage.is_right()
         assert not [line for line in stage.log if "changed by others" in line]
+
+    @pytest.mark.parametrize("failure", [None, "half", "lost"])
+    def test_a_service_that_goes_is_no_damage_though_no_comment_says_whose_chains_these_were(
+        self, monkeypatch, failure
+    ):
+        monkeypatch.setattr(script, "LARGE", 0)
+        monkeypatch.setattr(script, "VERY_LARGE", 0)
+        stage = Stage(min_sync_s=3)
+        stage.at(0, *WEB, changed(service("shop", 2)), changed(endpoints("shop", 5)))
+        if failure:
+            stage.at(4, lambda: stage.writer.failures.append(failure))
+        stage.at(4, Gone(k.Service, ObjectName("demo", "shop")))
+        stage.at(4.5, Gone(k.Service, ObjectName("demo", "web")), Wake("check"))
+        stage.run(10)
+        assert stage.destinations() == []
+        assert stage.is_right()
+        assert not [line for line in stage.log if "changed by others" in line]
+
+    def test_what_a_failed_write_of_ours_left_is_no_damage_though_the_change_was_taken_back(self, monkeypatch):
+        monkeypatch.setattr(script, "LARGE", 0)
+        monkeypatch.setattr(script, "VERY_LARGE", 0)
+        stage = Stage()
+        stage.at(0, *WEB)
+        stage.at(4, lambda: stage.writer.failures.append("half"))
+        stage.at(4, changed(service("shop", 2)), changed(endpoints("shop", 5)))
+        stage.at(4.5, Gone(k.Service, ObjectName("demo", "shop")))
+        stage.run(10)
+        assert stage.destinations() == ["10.244.1.1:8080", "10.244.1.2:8080"]
+        assert stage.is_right()
+        assert not [line for line in stage.log if "changed by others" in line]
+
+    def test_a_size_that_has_crossed_a_threshold_is_read_and_settled_at_the_next_period(self, monkeypatch):
+        monkeypatch.setattr(script, "LARGE", 0)
+        stage = Stage()
+        stage.at(0, *WEB)
+        stage.at(2, lambda: monkeypatch.setattr(script, "VERY_LARGE", 0))
+        stage.at(3, Gone(k.Service, ObjectName("demo", "web")))
+        stage.run(100)
+        assert stage.checked == [0, 30]
+        assert stage.is_right()
+        assert "not written" not in stage.text.getvalue()
 
     def test_a_warning_that_comes_with_a_change_is_told_though_nothing_is_read(self):
         shared = ("198.51.100.7",)

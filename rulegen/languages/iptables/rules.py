@@ -26,8 +26,8 @@ class Rule:
     Attributes:
         spec: The rule as `iptables-save` prints it behind `-A CHAIN`, without any comment; may be empty.
         comment: Why it exists, for people; no part of equality.
-        printed: The rule as a kernel printed it, comments in place, where that differs from `spec`; this is what must
-            be said to delete it.
+        printed: The rule as the kernel has it, comments in place, where that differs from `spec`. A rule is deleted by
+            this text, whatever comment it would be written with now.
     """
 
     spec: str

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import enum
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from rulegen.languages.iptables.ruleset import ChainName, is_unreadable, target
@@ -112,6 +112,31 @@ def script(
     leftovers = list(reversed(_users_last(nat.deleted)))
     sweep = [[_Commit("nat", f"{len(c)} leftover chains", _sweep_lines(c))] for c in _cut(leftovers, limit)]
     return tuple(_restores([grow, *chunks, switch, *sweep, shrink]))
+
+
+def written_anew(changes: Iterable[Change[Key, Value]], desired: Objects) -> frozenset[ChainName]:
+    """Return the dispatch chains that `script` writes whole, with all their rules, for the same arguments."""
+    tables: dict[str, _Table] = {}
+    for change in changes:
+        table = change.key.name.table
+        tables.setdefault(table, _Table(table, Comments.NOWHERE)).take(change)
+    for work in tables.values():
+        work.choose_rewrites(desired)
+    return frozenset(name for work in tables.values() for name in work.created)
+
+
+def comment_of(rule: Rule, comments: Comments) -> str:
+    """Return the comment that `script` writes with a rule of a dispatch or built-in chain; empty for none."""
+    return rule.comment if rule.printed or comments is not Comments.NOWHERE else ""
+
+
+def settled(rule: Rule, comments: Comments) -> Rule:
+    """Return a rule of a dispatch or built-in chain as `script` writes it, so that it is deleted by that text later."""
+    if rule.printed:
+        return rule
+    if comments is Comments.NOWHERE or not rule.comment:
+        return replace(rule, comment="")
+    return replace(rule, printed=rule.line)
 
 
 Chains = dict[ChainName, tuple["Rule", ...]]
