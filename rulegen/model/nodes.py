@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from rulegen.model.endpoints import Place
-from rulegen.model.ir import IpvsOptions, Masquerade, Node, PodInterface, PodNetwork, PodTraffic
+from rulegen.model.ir import IpvsOptions, Masquerade, Node, PodInterface, PodNetwork, PodTraffic, Semantics
 from rulegen.model.options import DetectLocalMode, Options
 from rulegen.net import Address, Family, Network, family_of, parse_address, parse_network
 
@@ -37,6 +39,9 @@ class Site:
         schedulers: Those that IPVS can use here; None where nobody knows.
         scheduler: How IPVS spreads connections where a Service says nothing; empty where it spreads none.
         broadcasts: Addresses of this node's networks that mean all of them: IPVS refuses to send there.
+        others: Addresses of the cluster's other Nodes that are known, each with that Node's name; in ipvs mode, which
+            would bind them here.
+        binds_others: Whether such an address is bound all the same, as kube-proxy does it.
     """
 
     place: Place
@@ -45,14 +50,20 @@ class Site:
     schedulers: frozenset[str] | None = None
     scheduler: str = ""
     broadcasts: frozenset[Address] = frozenset()
+    others: Mapping[Address, str] = field(default_factory=lambda: MappingProxyType({}))
+    binds_others: bool = True
 
 
-def resolve_site(node: objects.Node | None, name: str, options: Options, facts: HostFacts | None = None) -> Site:
-    """Return where and what the node is, from its Node object, if there is one."""
+def resolve_site(
+    node: objects.Node | None,
+    name: str,
+    options: Options,
+    facts: HostFacts | None = None,
+    nodes: Iterable[objects.Node] = (),
+) -> Site:
+    """Return where and what the node is, from its Node object, if there is one; `nodes` are all that are known."""
     zone = node.metadata.labels.get(ZONE_LABEL, "") if node else ""
-    told = {family: _node_address(node, family) for family in Family}
-    if options.bind_address is not None:
-        told[family_of(options.bind_address)] = options.bind_address
+    told = primary_addresses(node, options)
     loopback = {Family.IPV4: parse_address("127.0.0.1"), Family.IPV6: parse_address("::1")}
     addresses = {family: told[family] or loopback[family] for family in Family}
     schedulers = facts.schedulers if facts is not None else None
@@ -63,7 +74,28 @@ def resolve_site(node: objects.Node | None, name: str, options: Options, facts: 
         schedulers=schedulers,
         scheduler=options.ipvs_scheduler if options.mode == "ipvs" else "",
         broadcasts=_broadcasts(facts) if facts is not None and options.mode == "ipvs" else frozenset(),
+        others=_others(nodes, name) if options.mode == "ipvs" else {},
+        binds_others=options.ipvs_semantics is not Semantics.STRICT,
     )
+
+
+def _others(nodes: Iterable[objects.Node], name: str) -> dict[Address, str]:
+    """Return the addresses of all Nodes but one, each with the name of its Node."""
+    others: dict[Address, str] = {}
+    for node in nodes:
+        for known in node.status.addresses if node.metadata.name != name else ():
+            if known.type in {"InternalIP", "ExternalIP"}:
+                with suppress(ValueError):  # the decoder has already warned of it
+                    others.setdefault(parse_address(known.address), node.metadata.name)
+    return others
+
+
+def primary_addresses(node: objects.Node | None, options: Options) -> dict[Family, Address | None]:
+    """Return the node's own address of each family, from bindAddress or its Node object; None where neither has one."""
+    known = {family: _node_address(node, family) for family in Family}
+    if options.bind_address is not None:
+        known[family_of(options.bind_address)] = options.bind_address
+    return known
 
 
 def resolve_node(

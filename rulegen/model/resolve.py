@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rulegen.errors import Warnings
 from rulegen.kube.node_names import unknown_node
 from rulegen.model.ir import Model
+from rulegen.model.node_warnings import node_warnings
 from rulegen.model.nodes import resolve_node, resolve_site, resolve_sysctls
 from rulegen.model.table import ServiceTable
 from rulegen.net import Family
@@ -33,11 +34,13 @@ def resolve(world: World, options: Options, facts: HostFacts, families: Sequence
     told = world.nodes.get(name)
     if told is None:
         warnings.add(f"{unknown_node(name, world.nodes)}; zone, addresses and pod CIDRs of this node are unknown")
-    site = resolve_site(told, name, options, facts)
+    site = resolve_site(told, name, options, facts, world.nodes.values())
     if options.mode == "ipvs" and facts.schedulers is not None and options.ipvs_scheduler not in facts.schedulers:
         offered = ", ".join(sorted(facts.schedulers)) or "none"
         warnings.add(f"this kernel does not offer the IPVS scheduler {options.ipvs_scheduler!r}, but {offered}")
     nodes = {f: resolve_node(f, site, told, options, facts, warnings.add) for f in families}
+    for warning in node_warnings(nodes, told, options):
+        warnings.add(warning)
     table = ServiceTable(site, families, oldest_wins=options.oldest_claim_wins)
     for service in sorted(world.services):
         table.put(service, world.services[service])

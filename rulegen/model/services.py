@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from rulegen.kube.findings import family_of_text
+from rulegen.kube.wording import printable
 from rulegen.model.endpoints import Pools, candidates, pools
 from rulegen.model.ir import Delivery, Policy, Service, ServicePort
 from rulegen.model.shares import scheduler, tell_weightless, weights
 from rulegen.net import Address, AddressUse, Family, Network, Protocol, family_of, parse_address, parse_network, refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from rulegen.kube import objects
     from rulegen.kube.world import ObjectName, ServiceInput
@@ -54,6 +57,9 @@ def resolve_service(
                 continue
             shared = _Shared(name, told.service, family, cluster_ip, site, warn)
             ports += (shared.port(port, known) for port in told.service.spec.ports)
+        if told.service.spec.external_ips or told.service.status.load_balancer.ingress:
+            own = {family for family in Family if _cluster_ip(told.service.spec, family) is not None}
+            _warn_of_other_family(told.service, site, own, f"Service {name}", warn)
     return Service(
         name=name,
         type=told.service.spec.type,
@@ -80,11 +86,15 @@ class _Shared:
         where = f"Service {name}"
         externals = spec.external_ips if site.external_ips else ()
         self._external_ips = _addresses(externals, family, AddressUse.EXTERNAL_IP, f"{where}: spec.externalIPs", warn)
-        vips = [i.ip for i in service.status.load_balancer.ingress if i.ip and i.ip_mode in (None, "", "VIP")]
         self._vips = _addresses(
-            vips, family, AddressUse.LOAD_BALANCER_IP, f"{where}: status.loadBalancer.ingress", warn
+            _vips(service), family, AddressUse.LOAD_BALANCER_IP, f"{where}: status.loadBalancer.ingress", warn
         )
+        if site.others:
+            self._external_ips = self._without_others(self._external_ips, f"{where}: spec.externalIPs", warn)
+            self._vips = self._without_others(self._vips, f"{where}: status.loadBalancer.ingress", warn)
         self._ranges = _source_ranges(spec.load_balancer_source_ranges, family, where, warn)
+        if self._vips:
+            _warn_of_open(spec.load_balancer_source_ranges, family, where, warn)
         is_reachable = spec.type in LOAD_BALANCER_TYPES or bool(spec.external_ips)
         self._external_local = is_reachable and spec.external_traffic_policy == "Local"
         self._internal_local = spec.internal_traffic_policy == "Local"
@@ -94,6 +104,29 @@ class _Shared:
             tell_weightless(service, self._scheduler or site.scheduler, where, warn)
         needs_health_check = spec.type == "LoadBalancer" and self._external_local
         self._health_check_node_port = spec.health_check_node_port if needs_health_check else 0
+
+    def _without_others(
+        self, addresses: tuple[Address, ...], where: str, warn: Callable[[str], None]
+    ) -> tuple[Address, ...]:
+        """Return the addresses to bind to this node; warn of those that another Node has.
+
+        The kernel takes what goes to a bound address for its own, so that Node could not be reached from here
+        (kubernetes/kubernetes#127410).
+        """
+        kept = []
+        for address in addresses:
+            owner = self._site.others.get(address)
+            if owner is None:
+                kept.append(address)
+            elif self._site.binds_others:
+                kept.append(address)
+                warn(
+                    f"{where}: {address} is an address of Node {owner}: ipvs mode binds it to this node, which cannot"
+                    f" reach {owner} by it any more; --ipvs-semantics strict leaves it out"
+                )
+            else:
+                warn(f"{where}: {address} is an address of Node {owner}; the entry is ignored")
+        return tuple(kept)
 
     def port(self, port: objects.ServicePort, known: dict[tuple[Family, str, str], list[Candidate]]) -> ServicePort:
         """Return one port with its pools and deliveries."""
@@ -180,6 +213,37 @@ def _addresses(
         elif family_of(address) is family:
             found.append(address)
     return tuple(found)
+
+
+def _warn_of_open(texts: Sequence[str], family: Family, where: str, warn: Callable[[str], None]) -> None:
+    """Warn where source ranges restrict only load balancer addresses of the other family."""
+    networks = []
+    for text in texts:
+        with suppress(ValueError):  # `_source_ranges` has warned of it
+            networks.append(parse_network(text.strip()))
+    if networks and all(family_of(network) is not family for network in networks):
+        warn(
+            f"{where}: spec.loadBalancerSourceRanges has no {family} range:"
+            f" the load balancer is open to everyone in {family}"
+        )
+
+
+def _warn_of_other_family(
+    service: objects.Service, site: Site, families: Collection[Family], where: str, warn: Callable[[str], None]
+) -> None:
+    """Warn of external addresses in a family that the Service does not have: nothing serves them."""
+    externals = service.spec.external_ips if site.external_ips else ()
+    for path, texts in (("spec.externalIPs", externals), ("status.loadBalancer.ingress", _vips(service))):
+        for text in texts:
+            family = family_of_text(text)
+            if family is not None and family not in families:
+                warn(f"{where}: {path}: {printable(text)} is {family}, and the Service is not; the entry is ignored")
+
+
+def _vips(service: objects.Service) -> list[str]:
+    """Return the load balancer's addresses that nodes are to serve (KEP-1860: not those of mode Proxy)."""
+    ingresses = service.status.load_balancer.ingress
+    return [ingress.ip for ingress in ingresses if ingress.ip and ingress.ip_mode in {None, "", "VIP"}]
 
 
 def _source_ranges(

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from rulegen.diff import Change
 from rulegen.errors import Warnings
+from rulegen.kube import objects
 from rulegen.languages.iptables.script import comments_of
 from rulegen.languages.ipvs.script import gracefully
 from rulegen.languages.ipvs.state import DRAINING, RealServer, RealServerKey
 from rulegen.model.ir import Model
+from rulegen.model.node_warnings import node_warnings
 from rulegen.model.nodes import resolve_node, resolve_site, resolve_sysctls
 from rulegen.model.table import ServiceTable
 from rulegen.plan.fragments import IPSET, IPVS, Union
@@ -81,8 +83,10 @@ class ServiceRules:
         self._warnings = Warnings()
         name = options.node_name or facts.hostname
         told = cluster.node(name)
-        site = resolve_site(told, name, options, facts)
+        site = resolve_site(told, name, options, facts, cluster.of_kind(objects.Node).values())
         nodes = {f: resolve_node(f, site, told, options, facts, self._warnings.add) for f in self._families}
+        for warning in node_warnings(nodes, told, options):
+            self._warnings.add(warning)
         self._table = ServiceTable(site, self._families, oldest_wins=options.oldest_claim_wins)
         names = cluster.names()
         for service in names:

@@ -1,0 +1,190 @@
+"""What a configuration leaves open on a node of these addresses: a warning for each, and no rule is changed by it."""
+
+from __future__ import annotations
+
+import pytest
+
+from rulegen.kube import objects as k
+from rulegen.kube.cluster import Cluster
+from rulegen.kube.events import Changed
+from rulegen.kube.proxyconfig import API_VERSION, KIND, read_config
+from rulegen.kube.validate import Decoded
+from rulegen.kube.world import ObjectName, ServiceInput, World
+from rulegen.model.facts import HostFacts, Interface
+from rulegen.model.ir import Semantics
+from rulegen.model.options import Options
+from rulegen.model.resolve import resolve
+from rulegen.net import Family, parse_address
+from rulegen.road.services import ServiceRules
+
+V4, V6 = "192.0.2.10", "2001:db8::10"
+FACTS = HostFacts(
+    interfaces=(
+        Interface("lo", ((parse_address("127.0.0.1"), 8), (parse_address("::1"), 128))),
+        Interface("eth0", ((parse_address(V4), 24), (parse_address(V6), 64), (parse_address("fe80::10"), 64))),
+    )
+)
+OPEN_V4 = "node ports answer on every IPv4 address"
+OPEN_V6 = "node ports answer on every IPv6 address"
+CLOSED_V4 = "node ports answer nowhere in IPv4"
+CLOSED_V6 = "node ports answer nowhere in IPv6"
+NO_PODS_V4 = "this node's pods cannot be recognised in IPv4"
+NO_PODS_V6 = "this node's pods cannot be recognised in IPv6"
+NODE_CIDR = {"detectLocalMode": "NodeCIDR"}
+BOTH = "10.244.0.0/16,fd00:10:244::/56"
+PODS_V4, PODS_V6 = "10.244.1.0/24", "fd00:10:244:1::/64"
+
+CASES = [
+    # the Node's addresses, its pod CIDRs, the configuration, what the warnings say
+    ([V4], [], {"clusterCIDR": "10.244.0.0/16"}, []),
+    ([V4, V6], [], {"clusterCIDR": BOTH}, []),
+    ([V4], [], {"clusterCIDR": "fd00:10:244::/56"}, [NO_PODS_V4]),
+    ([V6], [], {"clusterCIDR": "10.244.0.0/16"}, [NO_PODS_V6]),
+    ([V4, V6], [], {"clusterCIDR": "10.244.0.0/16"}, [NO_PODS_V6]),
+    ([V6, V4], [], {"clusterCIDR": "fd00:10:244::/56"}, [NO_PODS_V4]),
+    ([], [], {"clusterCIDR": "fd00:10:244::/56"}, [NO_PODS_V4]),
+    ([], [], {"clusterCIDR": "fd00:10:244::/56", "bindAddress": V6}, []),
+    ([V4], [PODS_V4], NODE_CIDR, []),
+    ([V4, V6], [PODS_V4, PODS_V6], NODE_CIDR, []),
+    ([V4], [], NODE_CIDR, [NO_PODS_V4]),
+    ([V4, V6], [], NODE_CIDR, [NO_PODS_V4, NO_PODS_V6]),
+    ([V4, V6], [PODS_V4], NODE_CIDR, [NO_PODS_V6]),
+    ([V4], [PODS_V6], NODE_CIDR, [NO_PODS_V4]),
+    ([V4], [], {"nodePortAddresses": ["192.0.2.0/24"]}, []),
+    ([V4, V6], [], {"nodePortAddresses": ["192.0.2.0/24", "2001:db8::/64"]}, []),
+    ([V4, V6], [], {"nodePortAddresses": ["192.0.2.0/24"]}, [OPEN_V6]),
+    ([V4, V6], [], {"nodePortAddresses": ["2001:db8::/64"]}, [OPEN_V4]),
+    ([V4], [], {"nodePortAddresses": ["2001:db8::/64"]}, [OPEN_V4]),
+    ([V4], [], {"nodePortAddresses": ["203.0.113.0/24"]}, [CLOSED_V4]),
+    ([V4, V6], [], {"nodePortAddresses": ["203.0.113.0/24", "2001:db8:9::/64"]}, [CLOSED_V4, CLOSED_V6]),
+    ([V4], [], {"nodePortAddresses": ["203.0.113.0/24", "192.0.2.0/24"]}, []),
+    ([V4], [], {"nodePortAddresses": ["primary"]}, []),
+    (["203.0.113.5"], [], {"nodePortAddresses": ["primary"]}, [CLOSED_V4]),
+]
+ALL = (OPEN_V4, OPEN_V6, CLOSED_V4, CLOSED_V6, NO_PODS_V4, NO_PODS_V6)
+
+
+def node(addresses, cidrs=(), name="node-a"):
+    told = tuple(k.NodeAddress(type="InternalIP", address=address) for address in addresses)
+    return k.Node(
+        metadata=k.ObjectMeta(name=name),
+        spec=k.NodeSpec(pod_cidrs=tuple(cidrs)),
+        status=k.NodeStatus(addresses=told),
+    )
+
+
+def options(**fields):
+    config, unknown = read_config({"apiVersion": API_VERSION, "kind": KIND, "hostnameOverride": "node-a", **fields}, "")
+    assert not unknown
+    return Options.of(config)
+
+
+def cluster_of(*objects):
+    cluster = Cluster()
+    for one in objects:
+        name = ObjectName(one.metadata.namespace, one.metadata.name)
+        cluster.take(Changed(type(one), Decoded(one, ""), name))
+    return cluster
+
+
+@pytest.mark.parametrize("mode", ["iptables", "ipvs"])
+@pytest.mark.parametrize(("addresses", "cidrs", "fields", "expected"), CASES)
+def test_each_gap_is_a_warning_for_a_plan_and_for_the_agent(mode, addresses, cidrs, fields, expected):
+    told, chosen = node(addresses, cidrs), options(mode=mode, **fields)
+    planned = resolve(World(nodes={"node-a": told}), chosen, FACTS).warnings
+    kept = ServiceRules(cluster_of(told), chosen, FACTS, counts=False).warnings
+    for warnings in (planned, kept):
+        assert [text for text in ALL if any(text in warning for warning in warnings)] == sorted(expected, key=ALL.index)
+
+
+@pytest.mark.parametrize(
+    ("ranges", "vips", "is_open"),
+    [
+        (("192.0.2.0/24",), ("203.0.113.1", "2001:db8:9::1"), ["IPv6"]),
+        (("2001:db8::/32",), ("203.0.113.1", "2001:db8:9::1"), ["IPv4"]),
+        (("192.0.2.0/24", "2001:db8::/32"), ("203.0.113.1", "2001:db8:9::1"), []),
+        (("2001:db8::/32",), ("203.0.113.1",), ["IPv4"]),
+        (("192.0.2.0/24",), ("203.0.113.1",), []),
+        (("0.0.0.0/0",), ("203.0.113.1", "2001:db8:9::1"), ["IPv6"]),
+        ((), ("203.0.113.1", "2001:db8:9::1"), []),
+    ],
+)
+def test_source_ranges_of_the_other_family_alone_leave_a_load_balancer_open_and_it_is_said(ranges, vips, is_open):
+    spec = k.ServiceSpec(
+        type="LoadBalancer",
+        cluster_ip="10.96.0.1",
+        cluster_ips=("10.96.0.1", "fd00:10:96::1"),
+        ip_families=("IPv4", "IPv6"),
+        ports=(k.ServicePort(port=80),),
+        load_balancer_source_ranges=ranges,
+    )
+    ingress = tuple(k.LoadBalancerIngress(ip=vip) for vip in vips)
+    service = k.Service(
+        metadata=k.ObjectMeta(name="web", namespace="shop"),
+        spec=spec,
+        status=k.ServiceStatus(load_balancer=k.LoadBalancerStatus(ingress=ingress)),
+    )
+    found = resolve(World(services={ObjectName("shop", "web"): ServiceInput(service=service)}), options(), FACTS)
+    told = [warning for warning in found.warnings if "open to everyone" in warning]
+    assert [family for family in Family if any(family in warning for warning in told)] == is_open
+    assert all(warning.startswith("Service shop/web: spec.loadBalancerSourceRanges") for warning in told)
+    for port in found.services[ObjectName("shop", "web")].ports:
+        if port.family in is_open:
+            assert port.source_ranges == ()
+
+
+def exposed(externals=(), vips=(), families=("IPv4", "IPv6")):
+    spec = k.ServiceSpec(
+        type="LoadBalancer",
+        cluster_ip="10.96.0.1",
+        cluster_ips=("10.96.0.1", "fd00:10:96::1")[: len(families)],
+        ip_families=families,
+        ports=(k.ServicePort(port=80),),
+        external_ips=externals,
+    )
+    ingress = tuple(k.LoadBalancerIngress(ip=vip) for vip in vips)
+    return k.Service(
+        metadata=k.ObjectMeta(name="web", namespace="shop"),
+        spec=spec,
+        status=k.ServiceStatus(load_balancer=k.LoadBalancerStatus(ingress=ingress)),
+    )
+
+
+@pytest.mark.parametrize("place", ["externals", "vips"])
+def test_an_external_address_in_a_family_that_a_service_does_not_have_is_named(place):
+    service = exposed(**{place: ("203.0.113.1", "2001:db8:9::1")}, families=("IPv4",))
+    found = resolve(World(services={ObjectName("shop", "web"): ServiceInput(service=service)}), options(), FACTS)
+    assert [warning for warning in found.warnings if "2001:db8:9::1 is IPv6, and the Service is not" in warning]
+    assert not [warning for warning in found.warnings if "203.0.113.1" in warning]
+
+
+OTHERS = {"node-a": node([V4, V6]), "node-b": node(["192.0.2.11", "2001:db8::11"], name="node-b")}
+
+
+@pytest.mark.parametrize("place", ["externals", "vips"])
+@pytest.mark.parametrize(
+    ("mode", "semantics", "addresses", "is_bound", "is_told"),
+    [
+        ("ipvs", "kube-proxy", ("192.0.2.11", "2001:db8::11"), True, True),
+        ("ipvs", "strict", ("192.0.2.11", "2001:db8::11"), False, True),
+        ("ipvs", "kube-proxy", (V4, V6), True, False),
+        ("ipvs", "strict", (V4, V6), True, False),
+        ("ipvs", "strict", ("203.0.113.1", "2001:db8:9::1"), True, False),
+        ("iptables", "strict", ("192.0.2.11", "2001:db8::11"), True, False),
+    ],
+)
+def test_ipvs_mode_names_another_nodes_address_that_it_would_bind_and_strict_leaves_it_out(
+    place, mode, semantics, addresses, is_bound, is_told
+):
+    """What is bound here is this node's own to its kernel: the other node could not be reached any more."""
+    service = exposed(**{place: addresses})
+    name = ObjectName("shop", "web")
+    chosen = Options(node_name="node-a", mode=mode, ipvs_semantics=Semantics(semantics))
+    planned = resolve(World(services={name: ServiceInput(service=service)}, nodes=OTHERS), chosen, FACTS)
+    rules = ServiceRules(cluster_of(service, *OTHERS.values()), chosen, FACTS, counts=False)
+    for model in (planned, rules.model):
+        bound = {str(a) for port in model.services[name].ports for a in (*port.external_ips, *port.load_balancer_ips)}
+        assert bound == (set(addresses) if is_bound else set())
+        told = [warning for warning in model.warnings if "Node node-b" in warning]
+        assert len(told) == (2 if is_told else 0)
+        assert all("Service shop/web" in w and any(address in w for address in addresses) for w in told)
