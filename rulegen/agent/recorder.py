@@ -3,7 +3,7 @@
 Telling costs the caller nothing and never fails: events are sent by a thread of its own. The same again within some
 minutes is counted in the event that is there (a series), an object gets a few at once and then one every five minutes,
 and what cannot be sent is dropped and counted. What every node finds out has one name, so that the first that tells it
-has told it for all.
+has told it for all; where an event of that name is there from before, this one is counted in it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rulegen.host.apiobjects import EVENTS
 from rulegen.kube.wording import is_label, is_subdomain, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from rulegen.agent.journal import Journal
     from rulegen.agent.state import AgentState
@@ -52,7 +52,11 @@ PATCH_S: Final = 60.0
 KEPT: Final = 4096
 """Series and objects that are remembered."""
 TRIES: Final = 6
+"""Of one request that the server answers with an error."""
+UNREACHED_S: Final = 600.0
+"""How long an event waits for a server that does not answer at all."""
 FIRST_PAUSE_S: Final = 1.0
+LONGEST_PAUSE_S: Final = 30.0
 SILENCE_S: Final = 600.0
 """How long no event is sent after it was forbidden."""
 END_S: Final = 2.0
@@ -114,6 +118,15 @@ def micro_time(when: dt.datetime) -> str:
     return when.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
+def _instant(text: object) -> dt.datetime:
+    """Return the time that a MicroTime tells; long ago where it tells none."""
+    try:
+        when = dt.datetime.fromisoformat(text if isinstance(text, str) else "")
+    except ValueError:
+        return dt.datetime.min.replace(tzinfo=dt.UTC)
+    return when if when.tzinfo else when.replace(tzinfo=dt.UTC)
+
+
 _Key = tuple[ObjectReference, str, str, bool, str]
 
 
@@ -154,7 +167,7 @@ class Recorder:
     clock: Callable[[], float]
     now: Callable[[], dt.datetime] = _now
     rate_s: float = RATE_S
-    _waiting: queue.Queue[Announcement | None] = field(default_factory=lambda: queue.Queue(WAITING))
+    _waiting: queue.Queue[tuple[Announcement, dt.datetime] | None] = field(default_factory=lambda: queue.Queue(WAITING))
     _series: OrderedDict[_Key, _Series] = field(default_factory=OrderedDict)
     _buckets: OrderedDict[ObjectReference, _Bucket] = field(default_factory=OrderedDict)
     _ended: threading.Event = field(default_factory=threading.Event)
@@ -177,7 +190,7 @@ class Recorder:
     def tell(self, announcement: Announcement) -> None:
         """Have an event sent, some time; never waits, never fails."""
         try:
-            self._waiting.put_nowait(announcement)
+            self._waiting.put_nowait((announcement, self.now()))
         except queue.Full:
             self.state.count("events", "dropped")
 
@@ -189,12 +202,12 @@ class Recorder:
                 if self._waiting.empty() or self.clock() > until:
                     break
             try:
-                announcement = self._waiting.get(timeout=PATCH_S)
+                waiting = self._waiting.get(timeout=PATCH_S)
             except queue.Empty:
                 self._guarded(self.settle)
                 continue
-            if announcement is not None:
-                self._guarded(partial(self.send, announcement))
+            if waiting is not None:
+                self._guarded(partial(self.send, *waiting))
         self._guarded(lambda: self.settle(at_end=True))
 
     def _guarded(self, work: Callable[[], None]) -> None:
@@ -205,8 +218,13 @@ class Recorder:
             self.state.count("events", "failed")
             self.journal.error("event not sent", **fault(error))
 
-    def send(self, announcement: Announcement) -> None:
-        """Send one event, or count it in the series that it belongs to."""
+    def send(self, announcement: Announcement, when: dt.datetime | None = None) -> None:
+        """Send one event, or count it in the series that it belongs to.
+
+        Args:
+            announcement: What it tells.
+            when: When it was told; now by default.
+        """
         if not announcement.about.is_sound:
             return
         note = _note(announcement.note)
@@ -229,7 +247,7 @@ class Recorder:
         if not self._may_tell(announcement.about, at):
             self.state.count("events", "dropped")
             return
-        self._create(key, announcement, note)
+        self._create(key, announcement, note, when or self.now())
 
     def settle(self, *, at_end: bool = False) -> None:
         """Tell the last counts of series that are over."""
@@ -254,18 +272,36 @@ class Recorder:
         bucket.tokens -= 1
         return True
 
-    def _create(self, key: _Key, announcement: Announcement, note: str) -> None:
-        when = self.now()
+    def _create(self, key: _Key, announcement: Announcement, note: str, when: dt.datetime) -> None:
+        document = self._document(announcement, note, when)
+        namespace, name = document["metadata"]["namespace"], document["metadata"]["name"]
+        for _ in range(TRIES):
+            status = self._try(lambda: self.objects.create(EVENTS, namespace, document), key[1], expected={409})
+            if not status:
+                self.state.count("events", "sent")
+            elif status == 409:
+                status = self._count_in(document, when)
+            if status not in {404, 409}:  # else it went meanwhile, or somebody else counted at the same time
+                break
+        if status:
+            if status in {404, 409}:
+                self.state.count("events", "failed")
+            return
+        self._series[key] = _Series(namespace, name, when, self.clock())
+        self._series.move_to_end(key)
+        while len(self._series) > KEPT:
+            self._series.popitem(last=False)
+
+    def _document(self, announcement: Announcement, note: str, when: dt.datetime) -> dict[str, Any]:
         about = announcement.about
-        namespace = about.namespace or NODE_NAMESPACE
-        name = _event_name(announcement, note, when)
         regarding = {"apiVersion": about.api_version, "kind": about.kind, "name": about.name}
         regarding |= {"namespace": about.namespace} if about.namespace else {}
         regarding |= {"uid": about.uid} if about.uid else {}
-        document = {
+        name = _event_name(announcement, note, when)
+        return {
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
-            "metadata": {"namespace": namespace, "name": name},
+            "metadata": {"namespace": about.namespace or NODE_NAMESPACE, "name": name},
             "eventTime": micro_time(when),
             "reportingController": CONTROLLER,
             "reportingInstance": self.instance[:LONGEST_INSTANCE],
@@ -275,12 +311,44 @@ class Recorder:
             "note": note,
             "type": "Warning" if announcement.is_warning else "Normal",
         }
-        if self._try(lambda: self.objects.create(EVENTS, namespace, document), announcement.reason, fine=409):
-            self._series[key] = _Series(namespace, name, when, self.clock())
-            self._series.move_to_end(key)
-            while len(self._series) > KEPT:
-                self._series.popitem(last=False)
-            self.state.count("events", "sent")
+
+    def _count_in(self, document: dict[str, Any], when: dt.datetime) -> int:
+        """Count an event in the one of its name that is there: its count, and when it was last seen.
+
+        Returns:
+            0 where that is done, or need not be; else a status: of 404 or 409, it is to be tried anew.
+        """
+        namespace, name = document["metadata"]["namespace"], document["metadata"]["name"]
+        kept: dict[str, Any] = {}
+
+        def read() -> None:  # by a patch that changes nothing: the role, as kube-proxy's, has no right to read events
+            kept.update(self.objects.patch(EVENTS, namespace, name, {}))
+
+        if status := self._try(read, document["reason"], expected={404}):
+            return status
+        series = kept.get("series")
+        series = series if isinstance(series, dict) else {}
+        last = _instant(series.get("lastObservedTime") or kept.get("eventTime"))
+        is_ours = kept.get("reportingInstance") == document["reportingInstance"]
+        if is_ours and kept.get("eventTime") == document["eventTime"]:
+            return 0  # it is this one: it came to be, and the answer was lost
+        if not is_ours and when - last < dt.timedelta(seconds=PATCH_S):
+            self.state.count("events", "shared")  # just now, by another node: not each of a thousand is to count it
+            return 0
+        count = series.get("count")
+        change = {
+            "metadata": {"resourceVersion": kept.get("metadata", {}).get("resourceVersion")},
+            "series": {
+                "count": max(count if isinstance(count, int) else 1, 1) + 1,
+                "lastObservedTime": micro_time(max(when, last)),
+            },
+        }
+        status = self._try(
+            lambda: self.objects.patch(EVENTS, namespace, name, change), document["reason"], expected={404, 409}
+        )
+        if not status:
+            self.state.count("events", "counted")
+        return status
 
     def _patch(self, key: _Key, one: _Series) -> None:
         """Tell how often the same came by now; where the event is there no longer, the next one is a new one."""
@@ -290,38 +358,47 @@ class Recorder:
         def send() -> None:
             self.objects.patch(EVENTS, one.namespace, one.name, {"series": series})
 
-        if self._try(send, key[1]):
+        if not self._try(send, key[1]):
             one.told = one.count
             self.state.count("events", "counted")
         else:
             self._series.pop(key, None)
 
-    def _try(self, send: Callable[[], Any], reason: str, *, fine: int = 0) -> bool:
-        """Send a request, several times if need be; return whether the server has it."""
-        pause = FIRST_PAUSE_S
-        for remaining in range(TRIES - 1, -1, -1):
-            if self.clock() < self._silent_until:
-                break
+    def _try(self, send: Callable[[], Any], reason: str, *, expected: Collection[int] = ()) -> int:
+        """Send a request, again and again while that may help.
+
+        Args:
+            send: Sends it.
+            reason: Of the event, for the log.
+            expected: What the server may answer that the caller knows what to do about.
+
+        Returns:
+            0 where the server has done it, else such an answer, or -1: it failed, and was counted so.
+        """
+        pause, remaining, until = FIRST_PAUSE_S, TRIES - 1, self.clock() + UNREACHED_S
+        while self.clock() >= self._silent_until:
             self._ended.wait(self.rate_s)
             try:
                 send()
             except TroubleError as error:
-                if error.status and error.status == fine:
-                    return True
+                if error.status in expected:
+                    return error.status
                 if error.status == 403 and TERMINATING not in error.message:
                     self._silent_until = self.clock() + SILENCE_S
                     self.journal.warning("events may not be written", error=error.message, hint=error.hint)
                     break
-                passes = error.status in {0, 401, 429} or error.status >= 500
+                is_answer = error.status != 0
+                passes = error.status in {401, 429} or error.status >= 500 if is_answer else self.clock() < until
                 if not passes or not remaining or self._ended.is_set():
                     self.journal.debug("event not sent", reason=reason, error=error.message)
                     break
-                self._ended.wait(max(pause, min(error.retry_after, 30.0)))
-                pause *= 2
+                remaining -= is_answer
+                self._ended.wait(max(pause, min(error.retry_after, LONGEST_PAUSE_S)))
+                pause = min(2 * pause, LONGEST_PAUSE_S)
             else:
-                return True
+                return 0
         self.state.count("events", "failed")
-        return False
+        return -1
 
 
 def _note(text: str) -> str:

@@ -99,14 +99,15 @@ class ApiObjects:
 
     def patch(
         self, resource: Resource, namespace: str, name: str, document: object, *, kind: str = MERGE_PATCH, sub: str = ""
-    ) -> None:
-        """Change some fields of an object, or of a subresource of it.
+    ) -> dict[str, Any]:
+        """Change some fields of an object, or of a subresource of it, and return it as the server keeps it.
 
         Raises:
             TroubleError: It was not changed.
         """
         noun = f"{resource.noun}/{sub}" if sub else resource.noun
-        self._link.send("PATCH", resource.path(namespace, name, sub), document, kind=kind, doing=f"patch {noun}")
+        path = resource.path(namespace, name, sub)
+        return _decoded(self._link.send("PATCH", path, document, kind=kind, doing=f"patch {noun}"))
 
 
 def pod_namespace() -> str:

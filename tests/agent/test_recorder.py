@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 import time
 
@@ -111,6 +112,75 @@ class TestSending:
             recorder.send(rejected("another fault"))
         assert sorted(one["note"] for one in events(place)) == ["another fault", "not served: spec.ports: none"]
 
+    def test_an_agent_that_starts_again_counts_in_the_events_of_before(self, place):
+        """They are there for an hour; `create` is answered with 409."""
+        notes = [f"fault {number}" for number in range(20)]
+        for start in range(3):
+            recorder = place.recorder()
+            for note in notes:
+                recorder.send(rejected(note))
+            place.clock.now += 1
+            assert len(events(place)) == len(notes)
+            outcomes = {"counted": 20} if start else {"sent": 20}
+            assert {what: number for (_, what), number in recorder.state.counters.items()} == outcomes
+        last = "2026-01-02T03:04:07.678901Z"
+        assert sorted(one["note"] for one in events(place)) == sorted(notes)
+        assert [one["series"] for one in events(place)] == [{"count": 3, "lastObservedTime": last}] * len(notes)
+        assert "get" not in {verb for verb, _, _ in place.api.done}  # the role has no such right
+
+    def test_what_stays_so_is_told_again_after_a_while(self, place):
+        recorder = place.recorder()
+        recorder.send(rejected())
+        place.clock.now += module.SERIES_S
+        recorder.send(rejected())
+        (told,) = events(place)
+        assert told["series"]["count"] == 2
+
+    def test_of_many_nodes_that_start_at_once_one_counts(self, place):
+        for node in ("node1", "node2", "node3"):
+            place.recorder(node).send(rejected())
+        assert "series" not in events(place)[0]
+        place.clock.now += module.PATCH_S
+        for node in ("node4", "node5", "node6"):
+            place.recorder(node).send(rejected())
+        assert events(place)[0]["series"]["count"] == 2
+
+    def test_an_event_of_which_the_answer_was_lost_is_one(self, place, monkeypatch):
+        monkeypatch.setattr(module, "FIRST_PAUSE_S", 0.01)
+
+        def without_answer(handler) -> None:
+            handler.wfile = io.BytesIO()
+            place.api._serve(handler)
+            handler.close_connection = True
+
+        place.api.fail("events", Fault(without_answer))
+        place.recorder().send(rejected())
+        (told,) = events(place)
+        assert "series" not in told
+
+    @pytest.mark.parametrize(
+        ("is_there", "faults"),
+        [
+            (False, [Fault.status(409), None]),  # it went before it was read
+            (True, [Fault.status(409), Fault.status(404)]),
+            (True, [Fault.status(409), None, Fault.status(409, "the object has been modified")]),
+            (True, [Fault.status(409), None, Fault.status(404)]),
+            (True, [Fault.status(409), Fault.status(503), None, Fault.hang_up()]),
+        ],
+        ids=range(5),
+    )
+    def test_whatever_comes_between_none_is_lost(self, place, monkeypatch, faults, is_there):
+        monkeypatch.setattr(module, "FIRST_PAUSE_S", 0.01)
+        if is_there:
+            place.recorder().send(rejected())
+            place.clock.now += 1
+        place.api.fail("events", *faults)
+        recorder = place.recorder()
+        recorder.send(rejected())
+        (told,) = events(place)
+        assert ("series" in told) == is_there
+        assert recorder.state.counters["events", "failed"] == 0
+
     def test_of_one_object_there_are_a_few_events_at_once_and_then_one_now_and_then(self, place):
         recorder = place.recorder()
         for number in range(100):
@@ -155,6 +225,20 @@ class TestTrouble:
         place.api.fail("events", *faults)
         recorder.send(drift())
         assert len(events(place)) == 1
+
+    def test_a_server_that_is_away_for_minutes_loses_nothing(self, place, recorder, monkeypatch):
+        monkeypatch.setattr(module, "LONGEST_PAUSE_S", 0.01)
+        place.api.go_away()
+        recorder.start()
+        for number in range(5):
+            recorder.tell(rejected(f"fault {number}"))
+        assert soon(lambda: recorder._waiting.qsize() == 4)
+        time.sleep(0.3)  # longer than it is tried where a server answers with an error
+        place.clock.now += 120
+        place.api.come_back()
+        assert soon(lambda: len(events(place)) == 5)
+        recorder.stop()
+        assert {one["eventTime"] for one in events(place)} == {"2026-01-02T03:04:05.678901Z"}  # when they were told
 
     def test_who_may_not_write_events_asks_once_and_says_so(self, place, recorder):
         place.api.allows = lambda _: False
