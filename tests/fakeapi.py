@@ -154,6 +154,7 @@ class FakeApi:
         has_chunks: Whether watches come in chunks, or else until the connection ends, as behind an old proxy.
         has_null_items: Whether an empty list has `items: null`, as Go prints one now and then.
         allows: What may be done, by verb, API group and resource; None lets all be done.
+        ahead_s: By how much its clock is ahead.
         is_prompt: Whether it sends each piece at once, as a real one does, and not when the last one was confirmed.
         requests: Path and query of all requests, in order.
         done: Verb, API group and resource of all requests, as a role names them.
@@ -168,6 +169,7 @@ class FakeApi:
     has_null_items: bool = False
     allows: Callable[[tuple[str, str, str]], bool] | None = None
     is_prompt: bool = False
+    ahead_s: float = 0.0
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     done: list[tuple[str, str, str]] = field(default_factory=list)
     _objects: dict[str, dict[tuple[str, str], dict[str, Any]]] = field(default_factory=lambda: defaultdict(dict))
@@ -207,6 +209,9 @@ class FakeApi:
 
             def do_PATCH(self) -> None:
                 fake._get(self)
+
+            def date_time_string(self, timestamp: float | None = None) -> str:
+                return super().date_time_string((timestamp or time.time()) + fake.ahead_s)
 
             def log_message(self, *_: object) -> None:
                 """Say nothing: `requests` has it."""

@@ -1,8 +1,9 @@
 """The nodes that serve the same, each known by a Lease that it renews, and the one among them that writes for all.
 
-A Lease (coordination.k8s.io/v1) is a heartbeat: whoever has not renewed its own for as long as it said is gone. Clocks
-of nodes differ, so that is measured by our own clock, from when we saw it change. The Lease of a node belongs to the
-Node, and goes with it.
+A Lease (coordination.k8s.io/v1) is a heartbeat: whoever has not renewed its own for as long as it said is gone. That is
+measured by our own clock, from when it was renewed: some time between the last two looks at it, and when exactly the
+Lease says itself. Clocks of nodes differ, so what it says is the API server's time (the Date of its answers), and it
+is believed only within those two looks. The Lease of a node belongs to the Node, and goes with it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import hashlib
 import math
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from rulegen.agent.recorder import micro_time
 from rulegen.host.apilink import TroubleError
@@ -33,11 +34,13 @@ PORTS: Final = "rulegen.io/ports"
 MOST_PORTS: Final = 1000
 """Of one node that are told."""
 LONGEST_LEASE_S: Final = 3600
-SKEW_S: Final = 60.0
-"""By how much clocks of nodes may differ, where only the time that is written tells whether a Lease is alive."""
+SKEW_S: Final = 2.0
+"""By how much times that are written may differ, though all of them are the API server's: it tells whole seconds."""
 MOST_ADDRESSES: Final = 32
 """Of one node; more are not believed."""
 LONGEST_NAME: Final = 180
+
+_Answer = TypeVar("_Answer")
 
 Port = tuple[str, int]
 """Protocol and number."""
@@ -61,11 +64,16 @@ class Rhythm:
 
 @dataclass(slots=True)
 class _Seen:
-    """A Lease of somebody else, as it was when we first saw it so."""
+    """A Lease of somebody else, as it was when we last looked.
+
+    Attributes:
+        at: When it was renewed, by our clock.
+        looked_at: When we looked.
+    """
 
     version: str
     at: float
-    is_believed: bool
+    looked_at: float
 
 
 def _now() -> dt.datetime:
@@ -83,6 +91,7 @@ class Members:
         node_uid: Its UID, once known.
         ports: Returns the ports that programs of this node listen on, where those matter.
         taken: Those of all nodes, as they were last told.
+        now: The API server's time.
     """
 
     objects: ApiObjects
@@ -99,9 +108,11 @@ class Members:
     _told: tuple[str, ...] | None = None
     _told_at: float = 0.0
     _leads_until: float = 0.0
-    _lead_at: float = -math.inf
+    _look_at: float = -math.inf
     _own: dict[str, Any] | None = None
-    _listed_at: float | None = None
+    _heard_at: float = math.inf
+    _is_away: bool = False
+    _absence: tuple[float, float] = (-math.inf, -math.inf)
 
     @property
     def leader_lease(self) -> str:
@@ -146,8 +157,8 @@ class Members:
         Raises:
             TroubleError: They cannot be read.
         """
-        leases = self.objects.list(LEASES, self.namespace, f"{GROUP}={_part(self.group)}")
-        self._forgive_absence()
+        labels = f"{GROUP}={_part(self.group)}"
+        leases = self._asked(lambda: self.objects.list(LEASES, self.namespace, labels))
         found, names, taken = {}, set(), set(self.ports())
         for lease in leases:
             name, holder = _text(lease, "metadata", "name"), _text(lease, "spec", "holderIdentity")
@@ -160,13 +171,23 @@ class Members:
         self._seen = {name: seen for name, seen in self._seen.items() if name in names or name == self.leader_lease}
         return dict(sorted(found.items()))
 
-    def _forgive_absence(self) -> None:
-        """Count anew from now where nobody could be heard for long: they could not renew their Leases either."""
-        at, before = self.clock(), self._listed_at
-        self._listed_at = at
-        if before is not None and at - before > 2 * self.rhythm.renew_s:
+    def _asked(self, ask: Callable[[], _Answer]) -> _Answer:
+        """Return an answer of the API server; where it gave none for long, nobody could renew a Lease either.
+
+        Then all Leases count as renewed a period ago, so that whoever is there has the time to renew its own.
+        """
+        try:
+            answer = ask()
+        except TroubleError as error:
+            self._is_away |= error.status == 0 or error.status >= 500
+            raise
+        at, before = self.clock(), self._heard_at
+        if self._is_away and at - before > 2 * self.rhythm.renew_s:
+            self._absence = before, at
             for seen in self._seen.values():
                 seen.at = max(seen.at, at - self.rhythm.renew_s)
+        self._heard_at, self._is_away = at, False
+        return answer
 
     def lead(self) -> bool:
         """Try to lead, or to go on leading; return whether this node does.
@@ -175,12 +196,12 @@ class Members:
             TroubleError: Nobody can tell; who leads already does so until its Lease is over.
         """
         at = self.clock()
-        if at - self._lead_at < self.rhythm.renew_s:
+        if at < self._look_at:
             return self.is_leading
-        lease = self.objects.read(LEASES, self.namespace, self.leader_lease)
+        lease = self._asked(lambda: self.objects.read(LEASES, self.namespace, self.leader_lease))
         holder = _text(lease, "spec", "holderIdentity") if lease else ""
-        if lease and holder and holder != self.node and self._is_alive(lease):
-            self._leads_until, self._lead_at = 0.0, at
+        if lease and holder and holder != self.node and (until := self._alive_until(lease)) > at:
+            self._follow(min(at + self.rhythm.renew_s, until))
             return False
         spec = self._spec(lease, self.node, round(self.rhythm.lease_s))
         try:
@@ -188,11 +209,17 @@ class Members:
         except TroubleError as error:
             if error.status != 409:
                 raise
-            self._leads_until, self._lead_at = 0.0, at  # somebody else was faster
+            self._follow(at + self.rhythm.renew_s)  # somebody else was faster
             return False
         # Measured from before the request, and not to the very end: others count from when they see it.
-        self._lead_at, self._leads_until = at, at + self.rhythm.lease_s * 0.8
+        self._look_at, self._leads_until = at + self.rhythm.renew_s, at + self.rhythm.lease_s * 0.8
         return True
+
+    def _follow(self, until: float) -> None:
+        """Leave it to another node to lead, and look again then: when its Lease would be over, if not sooner."""
+        self._look_at, self._leads_until = until, 0.0
+        # Whoever does not lead does not look at the others' Leases: what it saw of them grows old.
+        self._seen = {name: seen for name, seen in self._seen.items() if name == self.leader_lease}
 
     def resign(self) -> None:
         """Lead no longer, so that another can at once.
@@ -223,7 +250,7 @@ class Members:
             self._beat(None, holder, lease_s, more)  # somebody else wrote it, or took it away
 
     def _beat(self, known: dict[str, Any] | None, holder: str, lease_s: int, more: Mapping[str, Any]) -> None:
-        lease = known or self.objects.read(LEASES, self.namespace, self.own_lease)
+        lease = known or self._asked(lambda: self.objects.read(LEASES, self.namespace, self.own_lease))
         self._own = self._keep(self.own_lease, lease, self._spec(lease, holder, lease_s), more)
 
     def _spec(self, lease: Mapping[str, Any] | None, holder: str, lease_s: int) -> dict[str, Any]:
@@ -245,34 +272,46 @@ class Members:
         document: dict[str, Any] = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "spec": spec}
         if lease is None:
             document["metadata"] = {"name": name, "namespace": self.namespace, **more}
-            return self.objects.create(LEASES, self.namespace, document)
+            return self._asked(lambda: self.objects.create(LEASES, self.namespace, document))
         document["metadata"] = {**lease["metadata"], **more}
-        return self.objects.update(LEASES, self.namespace, name, document)
+        return self._asked(lambda: self.objects.update(LEASES, self.namespace, name, document))
 
     def _is_alive(self, lease: Mapping[str, Any]) -> bool:
-        """Whether a Lease is held: it was renewed, as seen from here, within the time that it says."""
+        """Whether a Lease is held now."""
+        return self._alive_until(lease) > self.clock()
+
+    def _alive_until(self, lease: Mapping[str, Any]) -> float:
+        """Return until when a Lease is held, by our clock, unless it is renewed; long ago where it is not."""
         spec = lease.get("spec", {})
         duration = spec.get("leaseDurationSeconds")
         if not isinstance(duration, int) or not _text(lease, "spec", "holderIdentity"):
-            return False
-        duration = min(max(duration, 1), LONGEST_LEASE_S)
+            return -math.inf
+        at = self.clock()
         name, version = _text(lease, "metadata", "name"), _text(lease, "metadata", "resourceVersion")
         seen = self._seen.get(name)
         if seen is None or seen.version != version:
-            # What was never seen to change may be what a node left behind long ago: the time that it says decides.
-            is_believed = seen is not None or self._is_recent(_text(lease, "spec", "renewTime"), duration)
-            seen = self._seen[name] = _Seen(version, self.clock(), is_believed)
-        return seen.is_believed and self.clock() - seen.at < duration
+            renewed_at = at - self._age(_text(lease, "spec", "renewTime"))
+            if seen is not None:  # it was renewed since then, whatever time it tells
+                renewed_at = max(renewed_at, seen.looked_at)
+            seen = self._seen[name] = _Seen(version, renewed_at, at)
+        seen.looked_at = at
+        return seen.at + min(max(duration, 1), LONGEST_LEASE_S)
 
-    def _is_recent(self, renewed: str, duration: float) -> bool:
-        told = _MICRO_TIME.match(renewed)
-        if told is None:
-            return False
+    def _age(self, renewed: str) -> float:
+        """Return how many seconds ago a Lease was renewed by the time that it tells.
+
+        What passed while the API server did not answer does not count.
+        """
+        match = _MICRO_TIME.match(renewed)
         try:
-            when = dt.datetime.fromisoformat(f"{told[1]}+00:00")
+            when = dt.datetime.fromisoformat(f"{match[1] if match else ''}+00:00")
         except ValueError:
-            return False
-        return (self.now() - when).total_seconds() < duration + SKEW_S
+            return math.inf
+        age = max((self.now() - when).total_seconds() - SKEW_S, 0.0)
+        left_at, back_at = self._absence
+        if self.clock() - age < back_at:
+            age -= min(age - (self.clock() - back_at), back_at - left_at)
+        return age
 
 
 def _text(one: Any, *path: str) -> str:

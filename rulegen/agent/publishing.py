@@ -53,7 +53,7 @@ def publishers_of(told: Publishing, objects: ApiObjects, loop: Loop, site: SiteL
     found: list[Publisher] = []
 
     def members(group: str) -> Members:
-        return Members(objects, namespace, group, loop.node_name, loop.clock)
+        return Members(objects, namespace, group, loop.node_name, loop.clock, now=objects.now)
 
     def add(who: Members, publication: Publication, serves: Callable[[], bool]) -> Publisher:
         def addresses() -> tuple[str, ...] | None:

@@ -6,10 +6,12 @@ that whoever asked can decide when to ask again.
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import socket
 import threading
 from contextlib import suppress
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 from weakref import WeakSet
@@ -72,6 +74,7 @@ class Link:
         self._open_lock = threading.Lock()
         self._is_cut = False
         self.generation = 0
+        self._ahead = dt.timedelta()
         self._server = self._read_configuration()
         self.url = self._server.url
         self.is_verified = self._server.is_verified
@@ -146,6 +149,7 @@ class Link:
             if reason == "tls":
                 self._renew(generation)  # the authority that the kubeconfig names may be another one by now
             raise TroubleError(told.message, reason, hint=told.hint) from error
+        self._note_time(response.headers.get("Date"))
         answer = Answer(server.url, response)
         if response.status in _WELL:
             return answer
@@ -153,6 +157,19 @@ class Link:
         if trouble.status == 401:
             self._renew(generation)
         raise trouble
+
+    def now(self) -> dt.datetime:
+        """Return the server's time, within a second, as its last answer told it; our own before there was any."""
+        return dt.datetime.now(dt.UTC) + self._ahead
+
+    def _note_time(self, date: str | None) -> None:
+        """Note what an answer's Date (RFC 9110) tells of the server's clock."""
+        try:
+            told = parsedate_to_datetime(date or "")
+        except ValueError:
+            return  # a proxy left it out, or spoilt it
+        if told.tzinfo is not None:
+            self._ahead = told - dt.datetime.now(dt.UTC)
 
     def _renew(self, generation: int) -> None:
         """Read the configuration anew, as its credentials are refused; once for all threads that noticed.

@@ -14,6 +14,8 @@ import msgspec
 from rulegen.host.apilink import TroubleError
 
 if TYPE_CHECKING:
+    import datetime as dt
+
     from rulegen.host.apilink import Link
 
 JSON: Final = "application/json"
@@ -54,6 +56,10 @@ class ApiObjects:
 
     def __init__(self, link: Link) -> None:
         self._link = link
+
+    def now(self) -> dt.datetime:
+        """Return the API server's time, as its last answer told it; our own before there was any."""
+        return self._link.now()
 
     def read(self, resource: Resource, namespace: str, name: str) -> dict[str, Any] | None:
         """Return an object; None where there is none.

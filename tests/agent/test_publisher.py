@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import random
 from collections import Counter
 
@@ -104,8 +105,69 @@ class TestIngresses:
             place.clock.now += 5
             took_s += 5
             second.turn()
-            assert took_s <= 60
+            assert took_s <= 40
         assert took_s >= 30  # as long as its Lease held
+
+    @pytest.mark.parametrize("killed", [["a"], ["b"], ["a", "b"], ["b", "c"], ["a", "b", "c"]], ids="".join)
+    @pytest.mark.parametrize("phase_s", [0, 4, 8])
+    def test_who_is_killed_is_taken_out_when_its_lease_is_over(self, place, killed, phase_s):
+        """The leader is `a`; clients are sent to a dead node for 40 s at most, whoever dies, and at whatever moment."""
+        place.api.put("ingresses", ingress("web"))
+        at = {name: f"203.0.113.{number}" for number, name in enumerate("abcd", 1)}
+        nodes = {name: place.node(name, address) for name, address in at.items()}
+
+        def pass_time(seconds: int) -> None:
+            for _ in range(seconds):
+                place.clock.now += 1
+                for number, node in enumerate(nodes.values()):  # each every five seconds, not all at once
+                    if round(place.clock.now) % 5 == number:
+                        node.turn()
+
+        for node in nodes.values():
+            node.turn()
+        pass_time(60 + phase_s)
+        assert nodes["a"].members.is_leading
+        assert place.published("ingresses", "web") == sorted(at.values())
+        for name in killed:
+            del nodes[name]
+        living = sorted(at[name] for name in nodes)
+        took_s = 0
+        while (published := place.published("ingresses", "web")) != living:
+            assert set(published) >= set(living), "nobody who lives is taken out"
+            pass_time(1)
+            took_s += 1
+            assert took_s <= 40
+        assert took_s >= 15  # no sooner than a node that only lost its connection for a moment
+        pass_time(60)
+        assert place.published("ingresses", "web") == living
+
+    def test_a_leader_takes_nobody_out_whom_it_did_not_look_at_for_long(self, place):
+        place.api.put("ingresses", ingress("web"))
+        first, second = place.node("a", A), place.node("b", B)
+        for node in (first, second, first):
+            node.turn()
+        for _ in range(8):  # the leader is suspended with its machine
+            place.clock.now += 5
+            second.turn()
+        for _ in range(20):
+            for node in (first, second):
+                node.turn()
+            assert B in place.published("ingresses", "web")
+            place.clock.now += 5
+        assert place.published("ingresses", "web") == [A, B]
+
+    def test_who_serves_again_after_a_long_time_does_not_bring_back_the_dead(self, place):
+        place.api.put("ingresses", ingress("web"))
+        here = place.node("b", B)
+        here.turn()
+        here.addresses = lambda: None
+        here.turn()
+        place.clock.now += 500
+        place.node("a", A).turn()
+        place.clock.now += 500
+        here.addresses = lambda: (B,)
+        here.turn()
+        assert place.published("ingresses", "web") == [B]
 
     def test_the_dead_of_long_ago_are_not_published(self, place):
         place.api.put("ingresses", ingress("web"))
@@ -140,6 +202,21 @@ class TestIngresses:
             node.members.join(node.addresses())
         place.api.fail("leases", None, Fault.status(409, "already exists"))
         assert [node.members.lead() for node in nodes].count(True) == 1
+
+    @pytest.mark.parametrize("ahead_s", [-3600, 0, 3600])
+    def test_times_in_leases_are_those_of_the_server(self, place, ahead_s):
+        """So a node with a wrong clock is as dead, and as alive, as any other."""
+        place.api.put("ingresses", ingress("web"))
+        place.api.ahead_s = ahead_s
+        node = place.node("a", A)
+        node.members.now = node.members.objects.now
+        node.turn()  # the first answer tells the time
+        place.clock.now += 10
+        node.turn()
+        lease = place.api.kept("leases")[NAMESPACE, "rulegen-ingress-rulegen.node.a"]
+        renewed = dt.datetime.fromisoformat(lease["spec"]["renewTime"])
+        there = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=ahead_s)
+        assert abs((there - renewed).total_seconds()) < 5
 
     def test_clocks_of_nodes_may_differ(self, place):
         place.api.put("ingresses", ingress("web"))
