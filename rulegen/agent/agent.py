@@ -22,6 +22,7 @@ from rulegen.agent.views import PATHS, views
 from rulegen.agent.writer import IdleWriter, KernelWriter
 from rulegen.errors import ConfigError, HostError
 from rulegen.host import ipvs, nfacct
+from rulegen.host.addresses import AddressNotices
 from rulegen.host.apiobjects import ApiObjects
 from rulegen.host.apiserver import read_nodes
 from rulegen.host.apiwatch import Watch
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from rulegen.agent.journal import Journal
     from rulegen.agent.publisher import Publisher
     from rulegen.host.nginx.site import LiveSite
+    from rulegen.kube.objects import Node
     from rulegen.model.conntrack import Forgetting
     from rulegen.model.facts import HostFacts
     from rulegen.model.options import Options
@@ -54,10 +56,13 @@ class Known(NamedTuple):
 
     Attributes:
         followed: What was asked for, of which server: by it is told whether another one would have asked for the same.
+        cluster: All objects.
+        node: The Node object that rules were decided with, which may be gone from the cluster.
     """
 
     followed: tuple[object, ...]
     cluster: SharedCluster
+    node: Node | None
 
 
 @dataclass(slots=True)
@@ -77,6 +82,7 @@ class Agent:
         publishing: What is published of this node.
         known: What the one before it has left; at the end, what it leaves to the next. None for nothing.
         may_begin_anew: Asked before it ends for another one to begin, which may not be able to.
+        follows_host: Whether changes of the host are followed; not where a file says what the host is.
     """
 
     options: Options
@@ -98,6 +104,7 @@ class Agent:
     publishing: Publishing = field(default_factory=lambda: Publishing(ingresses=False))
     known: Known | None = None
     may_begin_anew: Callable[[], bool] = lambda: True
+    follows_host: bool = True
     _loop: Loop | None = None
     _early: str = ""
     _cleanup: ExitStack = field(default_factory=ExitStack)
@@ -134,11 +141,7 @@ class Agent:
         standby = Standby(asks_late)
         self._cleanup.callback(standby.stop)
         writers = Writers(standby.run_noting)
-        writer = (
-            KernelWriter.of_host(writers, self.facts, self.variant, self.forgetting, self.options)
-            if self.services
-            else IdleWriter(self.facts)
-        )
+        writer = self._writer(writers)
         state = AgentState(self.clock, timeout_s=2 * self.options.sync_s)
         writer.on_forgotten = state.reconciled
         node = self.options.node_name or self.facts.hostname
@@ -171,7 +174,8 @@ class Agent:
         followed = (watch.url, node, self.site is not None, namespaces)
         if self.known is not None and self.known.followed == followed:
             known = self.known
-            loop.cluster = known.cluster
+            loop.cluster, loop.known = known.cluster, known.node
+            loop.needs_node &= known.node is None
         ready.append(watch)
         self._cleanup.callback(watch.stop)
         objects = ApiObjects(watch.link)
@@ -188,8 +192,7 @@ class Agent:
             loop.health = ServiceHealth(state, self.journal, tell=loop.tell)
             self._cleanup.callback(loop.health.stop)
         self._serve(loop, state, watch, site)
-        if self.services and writer.choice.variant is Variant.NFT:
-            self._listen(loop, writers)
+        self._listen(loop, writers, writer.choice.variant)
         self._tell_beginning(node, watch, writer)
         watch.start()
         loop.on_ready = lambda: self._on_ready(loop, publishers)
@@ -198,7 +201,7 @@ class Agent:
         watchdog.start()
         while (why := self._early or loop.run()) == "reload" and not self.may_begin_anew():
             self._early = ""  # an end that comes just now is among the loop's signals, too
-        self.known = Known(followed, loop.cluster) if loop.has_synced() else None
+        self.known = Known(followed, loop.cluster, loop.known) if loop.has_synced() else None
         tell_systemd("STOPPING=1" if why != "reload" else "RELOADING=1")
         self.journal.info("ends", why=why)
         if why == "stop":
@@ -212,6 +215,15 @@ class Agent:
         except HostError as error:
             self.journal.warning("the Nodes cannot be listed", error=error.message)
             return []
+
+    def _writer(self, writers: Writers) -> KernelWriter:
+        """Return what reads and writes the kernel."""
+        if not self.services:
+            return IdleWriter(self.facts)
+        writer = KernelWriter.of_host(writers, self.facts, self.variant, self.forgetting, self.options)
+        if not self.follows_host:
+            writer.look = lambda facts: facts
+        return writer
 
     def _tell_beginning(self, node: str, watch: Watch, writer: KernelWriter) -> None:
         self.journal.info(
@@ -280,18 +292,24 @@ class Agent:
         loop.on_synced = site.start
         return site
 
-    def _listen(self, loop: Loop, writers: Writers) -> None:
+    def _listen(self, loop: Loop, writers: Writers, variant: Variant) -> None:
+        """Have the kernel say when others change rules, and when addresses come and go; else each period finds it."""
+
         def foreign(notice: Notice | None) -> None:
             if notice is not None:
                 loop.state.count("foreign_commits")
             loop.signals.put(Wake("check"))
 
-        try:
-            notices = Notices(writers.has, foreign)
-        except HostError as error:
-            self.journal.warning("foreign changes are noticed late", error=error.message)
-            return
-        self._cleanup.callback(notices.stop)
+        if self.services and variant is Variant.NFT:
+            try:
+                self._cleanup.callback(Notices(writers.has, foreign).stop)
+            except HostError as error:
+                self.journal.warning("foreign changes are noticed late", error=error.message)
+        if self.services and self.follows_host:
+            try:
+                self._cleanup.callback(AddressNotices(lambda: loop.signals.put(Wake("host"))).stop)
+            except HostError as error:
+                self.journal.warning("changes of addresses are noticed late", error=error.message)
 
     def _serve(self, loop: Loop, state: AgentState, watch: Watch, site: SiteLoop | None) -> None:
         """Tell health and metrics; an address that is taken is told, and is no reason not to keep the rules."""

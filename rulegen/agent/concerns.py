@@ -34,6 +34,7 @@ class Concerns:
     _rejected: frozenset[Rejected] = frozenset()
     _warnings: frozenset[str] = frozenset()
     _connections: str = ""
+    _kept: tuple[str, ...] = ()
 
     def rejected(self, rejected: list[Rejected], tell: Callable[[Announcement], None]) -> None:
         """Log what is new of objects that are skipped and what is no longer so; `tell` tells their users by events."""
@@ -55,6 +56,12 @@ class Concerns:
         for text in sorted(now - self._warnings):
             self.journal.warning(text)
         self._warnings = now
+
+    def node(self, kept: tuple[str, ...]) -> None:
+        """Log that nothing is kept any more of what an earlier Node object said; `warnings` logs what is kept."""
+        if self._kept and not kept:
+            self.journal.info("the Node is complete again: it alone decides")
+        self._kept = kept
 
     def connections(self, error: HostError | None) -> None:
         """Log why stale connections are not forgotten; None where they are."""

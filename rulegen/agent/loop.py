@@ -6,6 +6,7 @@ kernel's own notice, or time ────────┴─► check: read all, 
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from rulegen.kube.world import ObjectName
     from rulegen.model.ir import Service
     from rulegen.model.options import Options
+    from rulegen.net import Address
     from rulegen.plan.items import Item
     from rulegen.plan.plan import Plan
     from rulegen.road import Compiled
@@ -70,7 +72,8 @@ class Wake:
     """Something that ends the loop's wait beside an event.
 
     Attributes:
-        why: `check` to look at the kernel, `reload` to begin anew with other options, `stop` to end; empty to go on.
+        why: `check` to look at the kernel's rules, `host` to look at the facts of the host, `reload` to begin anew with
+            other options, `stop` to end; empty to go on.
     """
 
     why: str
@@ -83,7 +86,7 @@ class Timing:
     Attributes:
         min_sync_s: The least time between two syncs; changes in between are written together.
         sync_s: The most time between two checks of the kernel.
-        quiet_s: How long to wait for more foreign changes before they are looked at.
+        quiet_s: How long to wait for more foreign changes, or changes of the host, before they are looked at.
     """
 
     min_sync_s: float = 1.0
@@ -110,6 +113,7 @@ class Loop:
         on_synced: Called once, when every list has come.
         on_ready: Called when all was written for the first time.
         tell: Tells users, by events, what they must know.
+        known: The Node object that rules were last decided with; what it says holds while a newer one says nothing.
     """
 
     options: Options
@@ -132,10 +136,13 @@ class Loop:
     tell: Callable[[Announcement], None] = to_nobody
     signals: queue.SimpleQueue[Event | Wake] = field(default_factory=queue.SimpleQueue)
     cluster: SharedCluster = field(default_factory=SharedCluster)
+    known: Node | None = None
     _rules: ServiceRules | None = None
     _dirty: Touched = field(default_factory=Touched)
     _check_at: float = 0.0
     _sync_at: float = 0.0
+    _look_at: float = math.inf
+    _looked_at: float = -math.inf
     _pause_s: float = 0.0
     _again_at: float = 0.0
     _must_check: bool = True
@@ -193,30 +200,65 @@ class Loop:
         now = self.clock()
         if now < self._again_at:  # what failed is not tried more often because more has come
             return
-        if self._dirty.nodes:
-            self._rules = None
+        if (self._dirty.nodes or now >= self._look_at) and not self._guarded(self.follow):
+            return
         if self._rules is not None and not self._must_check and now >= self._check_at and self._is_untouched():
             self._check_at = self.clock() + self.timing.sync_s
             if self._warned != self.state.applied:
                 self._concerns.warnings(self._rules.warnings)
                 self._warned = self.state.applied
+            self._tell_health(self._rules, {})
             self.reconcile()
-        if self._rules is None or now >= self._check_at:
-            self._guarded(self.check)
-        elif self._dirty.services and now >= self._sync_at:
-            self._guarded(self.sync)
+        is_due = self._rules is None or now >= self._check_at
+        work = self.check if is_due else self.sync if self._dirty.services and now >= self._sync_at else None
+        if work is not None and self._guarded(work):
+            self._pause_s = 0.0
 
     def _is_untouched(self) -> bool:
         """Whether nobody can have changed anything since we wrote: then there is no need to read all of it."""
         if self._rules is None or self._dirty.services or self._mark is None or self._rules.has_outgrown:
             return False
         try:
-            if self.writer.moved():
-                self._rules = None
+            self._refresh()
+            if self._rules is None:
                 return False
             return self.writer.has_parameters(self._rules.sysctls) and self.writer.is_untouched(self._mark)
         except HostError:  # it is about to be looked at in full, and told then
             return False
+
+    def follow(self) -> None:
+        """Take the facts of the host and the Node as they are now, and have all decided anew where it must be.
+
+        Raises:
+            HostError: They cannot be read.
+        """
+        generation, gained = self.state.desired, self._refresh()
+        rules = self._rules
+        if rules is None:
+            return
+        self._dirty.nodes = False
+        self._concerns.warnings(rules.warnings)
+        self._tell_health(rules, {})
+        if gained:  # an address that comes back brings what was remembered of it
+            self.reconcile()
+        if not self._dirty.services and not self._must_check:
+            self.state.wrote(generation)
+
+    def _refresh(self) -> frozenset[Address]:
+        """Take the facts of the host and the Node as they are now; return the addresses that the node has gained.
+
+        Raises:
+            HostError: They cannot be read.
+        """
+        self._look_at, self._looked_at = math.inf, self.clock()
+        gained = self.writer.refresh()
+        if self._rules is not None:
+            with self._lock:
+                holds = self._rules.follow(self.writer.facts)
+            self.known = self._rules.known
+            if not holds:
+                self._rules = None
+        return gained
 
     def hear(self, event: Event) -> None:
         """Have an event taken; called by other threads."""
@@ -292,8 +334,7 @@ class Loop:
             HostError: It cannot be read or written.
         """
         began, generation = self.clock(), self.state.desired
-        if self.writer.moved():
-            self._rules = None
+        self._refresh()
         is_first = self._rules is None
         changed, self._dirty = self._dirty, Touched(site=self._dirty.site)
         touched = changed.services
@@ -302,8 +343,9 @@ class Loop:
                 reading = pool.submit(self.writer.read)
                 if self._rules is None:
                     self._rules = ServiceRules(
-                        self.cluster.objects, self.options, self.writer.facts, counts=self.counts
+                        self.cluster.objects, self.options, self.writer.facts, counts=self.counts, known=self.known
                     )
+                    self.known = self._rules.known
                 elif touched:
                     with self._lock:
                         update = self._rules.update(touched)
@@ -372,6 +414,7 @@ class Loop:
         """Tell load balancers, and whoever asks us, how the node is now; without `changed` all may be otherwise."""
         node = self.cluster.node(rules.node_name)
         self.state.node_is_deleted(deleted=node is None or _is_leaving(node))
+        self._concerns.node(rules.kept)
         if self.health is not None:
             self.health.serve_on(rules.nodes)
             if changed is None:
@@ -420,8 +463,8 @@ class Loop:
         self.state.gauge("parameters_refused", len(self.writer.refused))
         self.tell(Announcement(self.reference(), "ParameterNotSet", "SetParameter", error))
 
-    def _guarded(self, work: Callable[[], None]) -> None:
-        """Do some work; where it fails, say so and try again, after ever longer pauses."""
+    def _guarded(self, work: Callable[[], None]) -> bool:
+        """Do some work, and return whether it was done; where it fails, say so and try again, after longer pauses."""
         try:
             work()
         except HostError as error:
@@ -431,7 +474,8 @@ class Loop:
             self._rules = None
             self._failed(fault(error))
         else:
-            self._pause_s = 0.0
+            return True
+        return False
 
     def _failed(self, fields: Mapping[str, str]) -> None:
         """Say what failed, and when it is tried again."""
@@ -463,6 +507,10 @@ class Loop:
             self._must_check = True
             self._check_at = min(self._check_at, self.clock() + max(self.timing.quiet_s, self._breath_s))
             return ""
+        if signal.why == "host":
+            soonest = max(self.clock() + self.timing.quiet_s, self._looked_at + self.timing.min_sync_s)
+            self._look_at = min(self._look_at, soonest)
+            return ""
         return signal.why
 
     def _patience(self) -> float:
@@ -476,4 +524,4 @@ class Loop:
         due = self._sync_at if self._dirty.services else self._check_at
         if self._must_check or self._dirty.nodes:
             due = min(due, self._check_at)
-        return max(min(due, self._check_at) - self.clock(), self._again_at - self.clock(), 0.0)
+        return max(min(due, self._check_at, self._look_at) - self.clock(), self._again_at - self.clock(), 0.0)

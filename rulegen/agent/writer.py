@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from rulegen.errors import ApplyError, HostError
 from rulegen.host import conntrack, nfacct, nft_notices, sysctl, variant
 from rulegen.host.apply import perform, steps
-from rulegen.host.facts import interfaces
+from rulegen.host.facts import refreshed
 from rulegen.host.ipvs import SchedulerError
 from rulegen.host.observe import observe, print_rules
 from rulegen.host.runner import run
@@ -78,11 +78,10 @@ class KernelWriter:
         refused: Kernel parameters that may not be written here, each with the reason.
         commits: How many commits of rules we have made.
         has_objects: Whether the mode keeps sets and virtual servers.
-        has_own: Whether rules name the node's own addresses.
-        has_fewer_schedulers: Whether a write has shown since the last look that IPVS has not all that were known.
         without_ipv6: Which tool is missing for IPv6, whose rules are then left alone; None where all are there.
         unseen: Why the last look at connections has seen none; None where it has seen all.
         on_forgotten: Is told of each look at connections: how long it took, and how many were forgotten.
+        look: Returns facts as they are now.
     """
 
     run: Runner
@@ -92,11 +91,10 @@ class KernelWriter:
     refused: dict[str, str] = field(default_factory=dict)
     commits: int = 0
     has_objects: bool = False
-    has_own: bool = False
-    has_fewer_schedulers: bool = False
     without_ipv6: HostError | None = None
     unseen: HostError | None = None
     on_forgotten: Callable[[float, int], None] = lambda _seconds, _count: None
+    look: Callable[[HostFacts], HostFacts] = refreshed
 
     @classmethod
     def of_host(
@@ -110,7 +108,6 @@ class KernelWriter:
             HostError: There is no iptables.
         """
         has_objects = bool(backend_of(options.mode).devices)
-        has_own = has_objects or bool(options.node_port_networks)
         choice = variant.choose(run, forced)
         missing = variant.missing_tool(run, choice.variant, Family.IPV6) if facts.ipv6 else None
         return cls(
@@ -119,7 +116,6 @@ class KernelWriter:
             facts if missing is None else replace(facts, ipv6=False),
             forgetting,
             has_objects=has_objects,
-            has_own=has_own,
             without_ipv6=missing,
         )
 
@@ -151,7 +147,8 @@ class KernelWriter:
         observed = observe(
             self.run,
             self.choice.variant,
-            reading.texts,
+            # What is asked for by another thread may have been compiled before IPv6 came or went.
+            {family: text for family, text in reading.texts.items() if family in compiled.model.nodes},
             needs_sets=bool(compiled.backend.devices),
             flows=reading.flows,
             counters=tuple(nfacct.counters()) if compiled.counts else None,
@@ -160,25 +157,24 @@ class KernelWriter:
         facts = replace(self.facts, sysctls=sysctl.read_all(names))
         return plan_node(compiled, observed, facts, (), self.forgetting)
 
-    def moved(self) -> bool:
-        """Look whether the node's own addresses or schedulers have changed, and go on with those that it has now.
+    def refresh(self) -> frozenset[Address]:
+        """Take the facts of the host as they are now; return the addresses that the node has gained.
 
         Raises:
-            HostError: They cannot be read.
+            HostError: They cannot be read; those that were known stay.
         """
-        if not self.has_own:
-            return False
-        before = self._addresses()
-        self.facts = replace(self.facts, interfaces=interfaces(), former=self.facts.former | before)
-        had, self.has_fewer_schedulers = self.has_fewer_schedulers, False
-        return had or before != self._addresses()
+        before, now = self._addresses(), self.look(self.facts)
+        if now.ipv6 and not self.facts.ipv6 and self.without_ipv6 is None:
+            self.without_ipv6 = variant.missing_tool(self.run, self.choice.variant, Family.IPV6)
+        ipv6 = now.ipv6 and self.without_ipv6 is None
+        self.facts = replace(now, ipv6=ipv6, former=self.facts.former | before)
+        return self._addresses() - before
 
     def _addresses(self) -> frozenset[Address]:
         """Return the node's addresses that make a difference: link-local ones come and go with every pod."""
-        families = self.facts.families
         return frozenset(
             address
-            for family in families
+            for family in Family
             for address in self.facts.addresses(family)
             if family is Family.IPV4 or kind_of_address(address) is AddressKind.UNICAST
         )
@@ -222,7 +218,7 @@ class KernelWriter:
             if isinstance(error.__cause__, SchedulerError):
                 known = SCHEDULERS if self.facts.schedulers is None else self.facts.schedulers
                 fewer = frozenset(known) - {error.__cause__.scheduler}
-                self.facts, self.has_fewer_schedulers = replace(self.facts, schedulers=fewer), True
+                self.facts = replace(self.facts, schedulers=fewer)
             raise
 
     def _refuse(self, name: str, error: HostError) -> None:
@@ -302,6 +298,10 @@ class IdleWriter(KernelWriter):
     def __init__(self, facts: HostFacts) -> None:
         """Take what the host is."""
         super().__init__(run, VariantChoice(variant.Variant.NFT, "rules for Services are left alone"), facts)
+
+    def refresh(self) -> frozenset[Address]:
+        """Gain nothing: nothing depends on the host."""
+        return frozenset()
 
     def read(self) -> Reading:
         """Return nothing: nothing is looked at."""

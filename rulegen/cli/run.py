@@ -159,6 +159,7 @@ def command(
                 events=not no_events,
                 publishing=publishing,
                 known=known,
+                follows_host=not settings.host,
             )
             reloading = _Reloading(agent, inputs, settings, told, journal)
             agent.may_begin_anew = reloading.is_possible

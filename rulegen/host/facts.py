@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import os
 import socket
-from ipaddress import ip_address
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from rulegen.errors import HostError
 from rulegen.host import ipvs, nfacct, sysctl
+from rulegen.host.addresses import interfaces
 from rulegen.host.runner import MissingToolError
 from rulegen.host.variant import Variant, call
-from rulegen.model.facts import HostFacts, Interface
+from rulegen.model.facts import HostFacts
 from rulegen.model.facts_document import facts_from_document, knows_random_fully
-from rulegen.net import Address, Family
+from rulegen.net import Family
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from rulegen.host.runner import Runner
 
-__all__ = ["SYSCTLS", "facts_from_document", "gather", "interfaces", "speaks_ipv6"]
+__all__ = ["SYSCTLS", "facts_from_document", "gather", "interfaces", "refreshed", "speaks_ipv6"]
 
 SYSCTLS = (
     "net.bridge.bridge-nf-call-ip6tables",
@@ -75,40 +73,21 @@ def _settings() -> dict[str, str]:
     return found if any(name in found for name in ipvs.PARAMETERS) else {**ipvs.PARAMETERS, **found}
 
 
-def interfaces() -> tuple[Interface, ...]:
-    """Return all interfaces of this network namespace with their addresses, in the kernel's order.
+def refreshed(facts: HostFacts) -> HostFacts:
+    """Return facts with what may change while a host runs: interfaces, addresses, settings, and whether IPv6 is on.
 
-    Those that are down are there too, and so is `kube-ipvs0`, on which the IPVS mode keeps the addresses of Services:
-    who asks for the node's own addresses leaves it out.
+    Name, kernel and tools stay as they were: what runs has been decided by them.
 
     Raises:
-        HostError: They cannot be read.
+        HostError: The interfaces cannot be read.
     """
-    from pyroute2 import IPRoute  # noqa: PLC0415 - takes 0.25 s; only live work needs it
-    from pyroute2.netlink.exceptions import NetlinkError  # noqa: PLC0415 - the same
-
-    try:
-        with IPRoute() as route:
-            names = {link["index"]: str(link.get_attr("IFLA_IFNAME")) for link in route.get_links()}
-            found: dict[int, list[tuple[Address, int]]] = {index: [] for index in names}
-            for message in route.get_addr():
-                if message["index"] in found:  # else it came up between the two questions
-                    found[message["index"]] += _own(message)
-    except (OSError, NetlinkError) as error:
-        raise HostError(f"reading the network interfaces: {error}") from error
-    return tuple(Interface(names[index], tuple(found[index])) for index in names)
+    settings = MappingProxyType({**facts.sysctls, **_settings()})
+    return replace(facts, interfaces=interfaces(), sysctls=settings, ipv6=speaks_ipv6())
 
 
 def speaks_ipv6() -> bool:
     """Return whether IPv6 is there and on, in this network namespace."""
     return Path("/proc/thread-self/net/if_inet6").exists() and sysctl.read("net.ipv6.conf.all.disable_ipv6") != "1"
-
-
-def _own(message: Any) -> Iterator[tuple[Address, int]]:
-    """Yield the address that an answer tells. On a point-to-point link IFA_ADDRESS is the peer's, IFA_LOCAL ours."""
-    text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
-    if text:
-        yield ip_address(text), int(message["prefixlen"])
 
 
 def _random_fully(run: Runner) -> bool:

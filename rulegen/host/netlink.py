@@ -24,6 +24,7 @@ ROUTE, NETFILTER, GENERIC = 0, 12, 16
 
 _KIND_MASK = 0x3FFF
 _ERROR, _DONE = 0x2, 0x3
+_DUMP_INTERRUPTED = 0x10
 _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
 _TIMEOUT_S = 5.0
@@ -52,8 +53,12 @@ def message(kind: int, flags: int, seq: int, body: bytes) -> bytes:
     return _HEADER.pack(_HEADER.size + len(body), kind, flags | REQUEST, seq, 0) + body
 
 
-def connect(protocol: int) -> socket.socket:
+def connect(protocol: int, *, groups: int = 0) -> socket.socket:
     """Return a socket to one part of the kernel.
+
+    Args:
+        protocol: Which part.
+        groups: Multicast groups to hear of, as a bit mask.
 
     Raises:
         OSError: The kernel has no such part, or not for us.
@@ -62,23 +67,33 @@ def connect(protocol: int) -> socket.socket:
     link.settimeout(_TIMEOUT_S)
     with contextlib.suppress(PermissionError):
         link.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BYTES)
-    link.bind((0, 0))
+    link.bind((0, groups))
     return link
 
 
 _SO_RCVBUFFORCE = 33
 
 
-def dump(link: socket.socket, request: bytes) -> Iterator[bytes]:
+def dump(link: socket.socket, request: bytes, *, is_whole: bool = False) -> Iterator[bytes]:
     """Yield the bodies of all answers to a request with DUMP.
 
+    Args:
+        link: Where to.
+        request: What is asked.
+        is_whole: Whether answers count only together: what changes while the kernel answers may hide something else.
+
     Raises:
+        InterruptedError: With `is_whole`: something changed meanwhile; all answers were yielded, some may be missing.
         OSError: The kernel refused; its errno.
     """
     link.send(request)
+    is_interrupted = False
     while True:
-        for kind, _, body in split(link.recv(1 << 16)):
+        for kind, flags, _, body in _messages(link.recv(1 << 16)):
+            is_interrupted |= bool(flags & _DUMP_INTERRUPTED)
             if kind == _DONE:
+                if is_whole and is_interrupted:
+                    raise InterruptedError(errno.EINTR, os.strerror(errno.EINTR))
                 return
             if kind == _ERROR:
                 raise _refused(body)
@@ -120,12 +135,17 @@ def acknowledged(link: socket.socket, requests: Sequence[bytes]) -> list[int]:
 
 def split(datagram: bytes) -> Iterable[tuple[int, int, bytes]]:
     """Yield kind, sequence number and body of each message in a datagram."""
+    return ((kind, seq, body) for kind, _, seq, body in _messages(datagram))
+
+
+def _messages(datagram: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+    """Yield kind, flags, sequence number and body of each message in a datagram."""
     at = 0
     while at + _HEADER.size <= len(datagram):
-        length, kind, _, seq, _ = _HEADER.unpack_from(datagram, at)
+        length, kind, flags, seq, _ = _HEADER.unpack_from(datagram, at)
         if length < _HEADER.size:
             raise OSError(errno.EBADMSG, os.strerror(errno.EBADMSG))
-        yield kind, seq, datagram[at + _HEADER.size : at + length]
+        yield kind, flags, seq, datagram[at + _HEADER.size : at + length]
         at += (length + 3) & ~3
 
 

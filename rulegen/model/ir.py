@@ -212,7 +212,7 @@ class Node:
         drop_invalid: Whether forwarded packets that conntrack calls INVALID are dropped (else a reset out of the
             window would reach a client behind the NAT and kill its connection).
         random_fully: Whether masquerading picks source ports at random, which avoids races between CPUs.
-        addresses: All addresses of this node, those of Services apart.
+        addresses: All addresses of this node, those of Services and link-local ones of IPv6 apart.
         listening: Those that node ports are reached on, one by one; loopback ones are not among them, and link-local
             ones of IPv6 only where the configuration names them.
         link_local_node_ports: Whether node ports answer on link-local addresses of IPv6: in ipvs mode only on those

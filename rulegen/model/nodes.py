@@ -108,7 +108,9 @@ def resolve_node(
 ) -> Node:
     """Return what holds for all Services in one family."""
     pods = _pod_traffic(family, node, options, warn)
-    networks = _node_port_networks(family, site, options)
+    networks = _node_port_networks(family, site, node, options)
+    if networks == ():
+        warn(f"nodePortAddresses primary, but no address of the Node {site.place.node!r}: node ports listen nowhere")
     told = _node_port_addresses(family, options, networks, facts)
     own = tuple(facts.addresses(family))
     return Node(
@@ -122,7 +124,7 @@ def resolve_node(
         localhost_node_ports=options.mode != "ipvs" and _localhost_node_ports(family, options, networks),
         drop_invalid=not options.conntrack_be_liberal and facts.sysctls.get(BE_LIBERAL, "0") == "0",
         random_fully=facts.random_fully,
-        addresses=frozenset(own),
+        addresses=frozenset(a for a in own if not (a.version == 6 and a.is_link_local)),
         listening=tuple(a for a in (own if told is None else told) if not _is_passed_over(a, chosen=told)),
         link_local_node_ports=options.mode != "ipvs" or told is not None,
         ipvs=IpvsOptions(
@@ -210,26 +212,32 @@ def _first_network(networks: Iterable[Network], family: Family) -> PodNetwork | 
     return next((PodNetwork(network) for network in networks if family_of(network) is family), None)
 
 
-def _node_port_networks(family: Family, site: Site, options: Options) -> tuple[Network, ...]:
-    """Return the networks of one family that node ports are restricted to; none for all addresses.
+def _node_port_networks(
+    family: Family, site: Site, node: objects.Node | None, options: Options
+) -> tuple[Network, ...] | None:
+    """Return the networks of one family that node ports are restricted to; None for all addresses.
 
-    The node's primary addresses are such networks, too, as kube-proxy has it: a node that has none in this family
-    restricts nothing in it.
+    The node's primary addresses are such networks, too. A Node that has addresses, but none of this family, restricts
+    nothing in it, as kube-proxy has it. Where no address of the Node is known at all, node ports listen nowhere.
     """
-    if options.node_port_primary:
-        primary = site.addresses[family]
-        return () if primary.is_loopback else (parse_network(f"{primary}/{primary.max_prefixlen}"),)
-    return tuple(network for network in options.node_port_networks if family_of(network) is family)
+    if not options.node_port_primary:
+        return tuple(network for network in options.node_port_networks if family_of(network) is family) or None
+    primary = site.addresses[family]
+    if not primary.is_loopback:
+        return (parse_network(f"{primary}/{primary.max_prefixlen}"),)
+    is_bound = options.bind_address is not None and family_of(options.bind_address) is family
+    has_addresses = any(_node_address(node, one) is not None for one in Family)
+    return None if is_bound or has_addresses else ()
 
 
 def _node_port_addresses(
-    family: Family, options: Options, networks: tuple[Network, ...], facts: HostFacts
+    family: Family, options: Options, networks: tuple[Network, ...] | None, facts: HostFacts
 ) -> tuple[Address, ...] | None:
     """Return the addresses that node ports listen on, all of them the host's own; None for all local ones.
 
     CIDRs of the other family only mean all addresses of this one, as kube-proxy has it.
     """
-    if not networks or any(network.prefixlen == 0 for network in networks):
+    if networks is None or any(network.prefixlen == 0 for network in networks):
         return None
     listens_on_loopback = _localhost_node_ports(family, options, networks)
     return tuple(
@@ -244,8 +252,8 @@ def _is_passed_over(address: Address, *, chosen: tuple[Address, ...] | None) -> 
     return address.is_loopback or (address.version == 6 and address.is_link_local and chosen is None)
 
 
-def _localhost_node_ports(family: Family, options: Options, networks: tuple[Network, ...]) -> bool:
+def _localhost_node_ports(family: Family, options: Options, networks: tuple[Network, ...] | None) -> bool:
     """Whether node ports answer on 127.0.0.0/8; never on ::1, which the kernel would not route."""
     if family is Family.IPV6 or not options.localhost_node_ports:
         return False
-    return not networks or any(network.overlaps(family.loopback) for network in networks)
+    return networks is None or any(network.overlaps(family.loopback) for network in networks)

@@ -9,23 +9,21 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rulegen.diff import Change
-from rulegen.errors import Warnings
-from rulegen.kube import objects
 from rulegen.languages.iptables.script import comments_of
 from rulegen.languages.ipvs.script import gracefully
 from rulegen.languages.ipvs.state import DRAINING, RealServer, RealServerKey
 from rulegen.model.ir import Model
-from rulegen.model.node_warnings import node_warnings
-from rulegen.model.nodes import resolve_node, resolve_site, resolve_sysctls
 from rulegen.model.table import ServiceTable
 from rulegen.plan.fragments import IPSET, IPVS, Union
 from rulegen.plan.plan import FamilyPlan, ObjectPlan, Plan
 from rulegen.road import Compiled, backend_of, step
+from rulegen.road.node_decisions import decide_node
 from rulegen.road.rule_text import adopted, carried, copies_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
+    from rulegen.kube import objects
     from rulegen.kube.cluster import Cluster
     from rulegen.kube.world import ObjectName
     from rulegen.languages.iptables import state as iptables
@@ -70,29 +68,39 @@ class ServiceRules:
         model: Every decision.
     """
 
-    def __init__(self, cluster: Cluster, options: Options, facts: HostFacts, *, counts: bool) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        options: Options,
+        facts: HostFacts,
+        *,
+        counts: bool,
+        known: objects.Node | None = None,
+    ) -> None:
         """Decide about all Services of a cluster.
+
+        Args:
+            cluster: Has them, and the Node.
+            options: What is wanted of the node.
+            facts: What the host is.
+            counts: Whether rules count with nfacct.
+            known: The Node object that held until now; see `rulegen.model.known_node`.
 
         Raises:
             ConfigError: There is no backend for the mode.
         """
         self._cluster = cluster
+        self._options = options
         self._backend = backend_of(options.mode)
         self._counts = counts
-        self._families: Sequence[Family] = tuple(facts.families)
-        self._warnings = Warnings()
-        name = options.node_name or facts.hostname
-        told = cluster.node(name)
-        site = resolve_site(told, name, options, facts, cluster.of_kind(objects.Node).values())
-        nodes = {f: resolve_node(f, site, told, options, facts, self._warnings.add) for f in self._families}
-        for warning in node_warnings(nodes, told, options):
-            self._warnings.add(warning)
-        self._table = ServiceTable(site, self._families, oldest_wins=options.oldest_claim_wins)
+        self._node = decide_node(cluster, options, facts, known)
+        nodes = self._node.nodes
+        self._families: Sequence[Family] = tuple(nodes)
+        self._table = ServiceTable(self._node.site, self._families, oldest_wins=options.oldest_claim_wins)
         names = cluster.names()
         for service in names:
             self._table.put(service, cluster.service(service))
         self._services = {service: found for service in names if (found := self._table.service(service)) is not None}
-        self._name, self._nodes, self._sysctls = name, nodes, resolve_sysctls(nodes.values(), options, facts)
         self._unwritten: set[ObjectName] = set()
         self._fragments: dict[tuple[Family, ObjectName | None], Fragment] = {}
         self._unions: dict[Family, Union] = {}
@@ -117,14 +125,22 @@ class ServiceRules:
         """Whether there are so many chains more, or fewer, that a plan of the whole would write other comments."""
         return any(comments_of(count) is not self._comments[family] for family, count in self._chains.items())
 
+    def follow(self, facts: HostFacts) -> bool:
+        """Take the host and the Node as they are now; return whether the same rules follow, else decide all anew."""
+        decided = decide_node(self._cluster, self._options, facts, self._node.known)
+        if not decided.decides_as(self._node, binds=bool(self._backend.devices)):
+            return False
+        self._node = decided
+        return True
+
     @property
     def model(self) -> Model:
         """Every decision, as of now."""
         return Model(
-            node_name=self._name,
-            nodes=self._nodes,
+            node_name=self._node.name,
+            nodes=self._node.nodes,
             services=dict(sorted(self._services.items())),
-            sysctls=self._sysctls,
+            sysctls=self._node.sysctls,
             timeouts=self._timeouts,
             warnings=self.warnings,
         )
@@ -156,7 +172,7 @@ class ServiceRules:
         fragments: dict[tuple[Family, ObjectName | None], Fragment | None] = {}
         rules: dict[Family, FamilyPlan] = {}
         objects: dict[Family, ObjectPlan] = {}
-        for family, node in self._nodes.items():
+        for family, node in self._node.nodes.items():
             for name, service in services.items():
                 before = self._fragments.get((family, name))
                 after = self._backend.compile_service(service, node, counts=self._counts) if service else None
@@ -166,7 +182,7 @@ class ServiceRules:
             if first is not None:
                 fragments[family, NODE] = first
         plan = Plan(iptables=rules, objects=objects)
-        return Update(plan=plan, fragments=fragments, services=services, nodes=self._nodes)
+        return Update(plan=plan, fragments=fragments, services=services, nodes=self._node.nodes)
 
     def _family_update(
         self, family: Family, pairs: Sequence[tuple[Fragment | None, Fragment | None]]
@@ -183,7 +199,7 @@ class ServiceRules:
             return FamilyPlan(tuple(rules), {}, comments=comments), ObjectPlan(changes), None
         old = self._fragments[family, NODE]
         middle, first = (
-            self._backend.compile_node(self._nodes[family], counts=self._counts, filled=filled)
+            self._backend.compile_node(self._node.nodes[family], counts=self._counts, filled=filled)
             for filled in (had | has, has)
         )
         middle = _carried(old, middle)
@@ -252,22 +268,32 @@ class ServiceRules:
     @property
     def node_name(self) -> str:
         """The node's name."""
-        return self._name
+        return self._node.name
+
+    @property
+    def known(self) -> objects.Node | None:
+        """The Node object that all was decided with; None where there never was one."""
+        return self._node.known
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """What is kept of an earlier Node object though the one that there is does not say it, for people."""
+        return self._node.kept
 
     @property
     def nodes(self) -> Mapping[Family, Node]:
         """What holds for all Services, by family."""
-        return self._nodes
+        return self._node.nodes
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a user must be told although work goes on."""
-        return (*self._warnings.texts(), *self._table.warnings())
+        return (*self._node.warnings, *self._node.kept, *self._table.warnings())
 
     @property
     def sysctls(self) -> Mapping[str, str]:
         """Kernel parameters that must have these values."""
-        return self._sysctls
+        return self._node.sysctls
 
     @property
     def services(self) -> Collection[Service]:

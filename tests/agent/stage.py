@@ -31,7 +31,7 @@ from rulegen.model.facts import HostFacts
 from rulegen.model.ir import Service
 from rulegen.model.options import Options
 from rulegen.model.resolve import resolve
-from rulegen.net import Family, parse_network
+from rulegen.net import Address, Family, parse_network
 from rulegen.plan.plan import Plan
 from rulegen.road import Compiled, Observed, compile_model, plan_node
 from rulegen.road.services import Update
@@ -91,6 +91,7 @@ class MemoryWriter:
     """Writes to a kernel in memory.
 
     Attributes:
+        host: What the host is now; `facts` are what was last seen of it.
         failures: What the next writes come to: `lost` writes nothing, `half` one family, empty all; `unread` fails a
             read.
         writes: When something was written, or was tried to be.
@@ -104,6 +105,7 @@ class MemoryWriter:
     plans: list[float] = field(default_factory=list)
     reconciled: list[float] = field(default_factory=list)
     facts: HostFacts = FACTS
+    host: HostFacts = FACTS
     refused: dict[str, str] = field(default_factory=dict)
     commits: int = 0
     known: int = 0
@@ -121,7 +123,7 @@ class MemoryWriter:
         return self.look(compiled)
 
     def look(self, compiled: Compiled) -> Plan:
-        rulesets = {family: read(kernel.save(), "kernel", family) for family, kernel in self.kernels.items()}
+        rulesets = {family: read(self.kernels[family].save(), "kernel", family) for family in self.facts.families}
         return plan_node(compiled, Observed(rulesets=rulesets), self.facts)
 
     def write(self, plan: Plan) -> int:
@@ -141,8 +143,10 @@ class MemoryWriter:
             }
         )
 
-    def moved(self) -> bool:
-        return False
+    def refresh(self) -> frozenset[Address]:
+        had, has = ({one for f in Family for one in facts.addresses(f)} for facts in (self.facts, self.host))
+        self.facts = dataclasses.replace(self.host, former=self.facts.former | had)
+        return frozenset(has - had)
 
     def reconcile(self, services, nodes) -> int:
         self.reconciled.append(self.clock.now)
@@ -198,7 +202,7 @@ class WholeWriter(MemoryWriter):
     calls: list[int] = field(default_factory=list)
 
     def look(self, compiled: Compiled) -> Plan:
-        return plan_node(compiled, self.node.observed(), self.facts)
+        return plan_node(compiled, self.node.observed(*self.facts.families), self.facts)
 
     def write(self, plan: Plan) -> int:
         self.writes.append(self.clock.now)

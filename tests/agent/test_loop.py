@@ -470,14 +470,6 @@ class TestOthers:
         assert stage.checked == [0]
         assert len([line for line in stage.log if "198.51.100.7" in line]) == 1
 
-    def test_an_address_of_the_node_that_came_later_is_noticed_though_nobody_wrote(self):
-        stage = Stage()
-        stage.at(0, *WEB)
-        moves = iter([False] * 2 + [True] + [False] * 100)
-        stage.writer.moved = lambda: next(moves)
-        stage.run(200)
-        assert len(stage.checked) == 2
-
     def test_damage_is_told_though_a_change_comes_with_it(self):
         stage = Stage(min_sync_s=3)
         stage.at(0, *WEB, changed(service("shop", 2)), changed(endpoints("shop", 5)))

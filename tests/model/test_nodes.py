@@ -67,7 +67,7 @@ def test_where_node_ports_listen(told, ipv4, ipv6, on_localhost):
 @pytest.mark.parametrize(
     ("told", "ipv4", "ipv6", "on_localhost"),
     [
-        ([], None, None, True),
+        ([], [], [], False),
         ([("InternalIP", "fd00:50::10")], None, ["fd00:50::10"], True),
         ([("InternalIP", "192.168.50.10"), ("InternalIP", "fd00:50::10")], ["192.168.50.10"], ["fd00:50::10"], False),
         ([("InternalIP", "172.16.0.1")], [], None, False),

@@ -1,0 +1,89 @@
+"""What is decided once for all Services of a node: from its Node object, the facts of its host and the options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from rulegen.errors import Warnings
+from rulegen.kube import objects
+from rulegen.model.known_node import known_node
+from rulegen.model.node_warnings import node_warnings
+from rulegen.model.nodes import resolve_node, resolve_site, resolve_sysctls
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rulegen.kube.cluster import Cluster
+    from rulegen.model.facts import HostFacts
+    from rulegen.model.ir import Node
+    from rulegen.model.nodes import Site
+    from rulegen.model.options import Options
+    from rulegen.net import Family
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeDecisions:
+    """What holds for all Services of a node.
+
+    Attributes:
+        name: The node's name.
+        known: The Node object that it was decided with.
+        kept: What is kept of an earlier Node object, for people.
+        nodes: By family; a family that the host does not speak is not there.
+        sysctls: Kernel parameters that must have these values.
+        warnings: What a user must be told although work goes on; without `kept`.
+    """
+
+    name: str
+    known: objects.Node | None
+    kept: tuple[str, ...]
+    site: Site
+    nodes: Mapping[Family, Node]
+    sysctls: Mapping[str, str]
+    warnings: tuple[str, ...]
+
+    def decides_as(self, other: NodeDecisions, *, binds: bool) -> bool:
+        """Tell whether the same rules follow from both.
+
+        Args:
+            other: What is compared with.
+            binds: Whether the mode has objects for each address of the node; else only chosen addresses count.
+        """
+        mine, others = (
+            {family: _decisive(node, binds=binds) for family, node in one.nodes.items()} for one in (self, other)
+        )
+        return (self.name, self.site, self.sysctls, mine) == (other.name, other.site, other.sysctls, others)
+
+
+def decide_node(
+    cluster: Cluster, options: Options, facts: HostFacts, before: objects.Node | None = None
+) -> NodeDecisions:
+    """Return what holds for all Services of a node.
+
+    Args:
+        cluster: Has the Node, or has it not.
+        options: What is wanted of the node.
+        facts: What the host is.
+        before: The Node object that held until now: what it said stays where a newer one says nothing.
+    """
+    warnings = Warnings()
+    name = options.node_name or facts.hostname
+    node, kept = known_node(name, before, cluster.node(name))
+    site = resolve_site(node, name, options, facts, cluster.of_kind(objects.Node).values())
+    nodes = {family: resolve_node(family, site, node, options, facts, warnings.add) for family in facts.families}
+    for warning in node_warnings(nodes, node, options):
+        warnings.add(warning)
+    return NodeDecisions(
+        name=name,
+        known=node,
+        kept=kept,
+        site=site,
+        nodes=nodes,
+        sysctls=resolve_sysctls(nodes.values(), options, facts),
+        warnings=warnings.texts(),
+    )
+
+
+def _decisive(node: Node, *, binds: bool) -> Node:
+    return node if binds else replace(node, addresses=frozenset(), listening=())
