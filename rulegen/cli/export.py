@@ -64,7 +64,7 @@ def command(folder: str | None, site: str | None, *, with_secrets: bool, **chose
     rulegen export -f shop/ --nginx site/
     """
     ingress = ChosenIngress.of(chosen)
-    inputs = Inputs(Chosen(**chosen), ingress=ingress if site else None)
+    inputs = Inputs(Chosen(**chosen), ingress=ingress if site else None, ingress_flag="--nginx DIR")
     if not folder and not site:
         raise click.UsageError("say where to: -o DIR for Services, --nginx DIR for Ingresses, or both")
     if site:

@@ -11,8 +11,9 @@ import msgspec
 
 from rulegen.cli.console import note, print_lines
 from rulegen.errors import HostError
+from rulegen.host.facts import speaks_ipv6
 from rulegen.host.nginx import default_certificate
-from rulegen.host.nginx.facts import gather_nginx, has_ipv6, resolvers
+from rulegen.host.nginx.facts import gather_nginx, resolvers
 from rulegen.host.nginx.service import Action, NginxService
 from rulegen.host.nginx.site import LiveSite
 from rulegen.host.nginx.templates import read_templates
@@ -92,7 +93,7 @@ class IngressInputs:
             http_port=chosen.http_port,
             https_port=chosen.https_port,
             user=f"{user} {facts.group}" if user and facts.group else user,
-            disable_ipv6=self.is_live and not has_ipv6(),
+            disable_ipv6=not self.inputs.facts.ipv6 or (self.is_live and not speaks_ipv6()),
             http2_is_directive=facts.version >= HTTP2_DIRECTIVE,
         )
         return IngressOptions(

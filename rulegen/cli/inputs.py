@@ -13,6 +13,7 @@ from rulegen.host.runner import run
 from rulegen.kube.build import build_world, read_world
 from rulegen.kube.node_names import read_node_name
 from rulegen.kube.proxyconfig import API_VERSION, KIND, read_config
+from rulegen.kube.wording import listed
 from rulegen.kube.yaml_text import YamlFault, read_yaml
 from rulegen.languages.iptables.ruleset import UNREADABLE, Ruleset, unreadable_rules
 from rulegen.languages.links.state import Links
@@ -57,11 +58,13 @@ class Inputs:
         is_of_this_host: Whether it is this host's state that a plan is made against; kernel parameters of this host say
             nothing about the one that a dump is of.
         ingress: What is wanted of Ingresses; None where they are left alone.
+        ingress_flag: The option of this command by which they are not.
     """
 
     chosen: Chosen
     is_of_this_host: bool = True
     ingress: ChosenIngress | None = None
+    ingress_flag: str = "--ingress"
     progress: Progress = field(default_factory=Progress)
     _warnings: Warnings = field(default_factory=Warnings)
 
@@ -131,7 +134,9 @@ class Inputs:
                 self.warn(
                     "the objects are those of -f: no API server is asked, --kubeconfig and --context mean nothing"
                 )
-            world = read_world(read_sources(chosen.files), service_cidrs=cidrs, node_port_range=ports)
+            sources = read_sources(chosen.files, warn=self.warn)
+            world = read_world(sources, service_cidrs=cidrs, node_port_range=ports)
+            self._warn_of_ingresses(world)
         else:
             from rulegen.host.apiserver import read_cluster  # noqa: PLC0415 - loads the client, which is slow
 
@@ -151,6 +156,13 @@ class Inputs:
             lines = [line for rejected in world.rejected for line in rejected.lines()]
             raise StrictError("\n".join(lines), hint="mend the objects, or leave --strict out to go on without them")
         return world
+
+    def _warn_of_ingresses(self, world: World) -> None:
+        """Warn where files hold Ingresses and nobody has asked for them."""
+        if self.ingress is None and world.ingresses:
+            names = [str(name) for name in world.ingresses]
+            count = f"{len(names)} Ingress is" if len(names) == 1 else f"{len(names)} Ingresses are"
+            self.warn(f"{count} ignored: {listed(names)}; {self.ingress_flag} takes Ingresses in too")
 
     def _with_referred(self, cluster: list[Decoded | Rejected]) -> tuple[list[Decoded | Rejected], set[ObjectKey]]:
         """Return objects and the Secrets and ConfigMaps that Ingresses name, and the names of what may not be read."""

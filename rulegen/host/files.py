@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from rulegen.errors import InputError
+from rulegen.host.rendered import KUSTOMIZATIONS, rendering_of
 from rulegen.kube.documents import Source
 from rulegen.kube.wording import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+
+    from rulegen.host.rendered import Rendering
 
 __all__ = ["MAX_BYTES", "STDIN", "Source", "read_sources", "read_text"]
 
@@ -28,19 +31,29 @@ _GZIP: Final = b"\x1f\x8b\x08"
 DESCRIPTORS: Final = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
 
 
-def read_sources(paths: Sequence[str], stdin: BinaryIO | None = None, *, max_bytes: int = MAX_BYTES) -> list[Source]:
+def read_sources(
+    paths: Sequence[str],
+    stdin: BinaryIO | None = None,
+    *,
+    max_bytes: int = MAX_BYTES,
+    warn: Callable[[str], None] = lambda _: None,
+) -> list[Source]:
     """Return the texts that paths name, each file once, in the order of the paths.
+
+    Files by which kustomize and Helm know a folder are no manifests: they are left out with a warning.
 
     Args:
         paths: Files; folders (all their `*.yaml`, `*.yml`, `*.json`, those of subfolders too, sorted; hidden ones and
             links to folders are left out); glob patterns; `-` for standard input.
         stdin: Standard input; the real one by default.
         max_bytes: The most that one file may hold.
+        warn: Receives a line for each folder that another tool has to render.
 
     Raises:
-        InputError: A path names nothing, or something that cannot be read.
+        InputError: A path names nothing, something that cannot be read, or only files of such a tool.
     """
     sources: list[Source] = []
+    renderings: dict[Rendering, None] = {}
     seen: set[str] = set()
     for path in paths:
         if path == STDIN:
@@ -51,9 +64,20 @@ def read_sources(paths: Sequence[str], stdin: BinaryIO | None = None, *, max_byt
             continue
         for file in _files(path):
             real = os.path.realpath(file)
-            if real not in seen:
-                seen.add(real)
+            if real in seen:
+                continue
+            seen.add(real)
+            if rendering := rendering_of(file):
+                renderings[rendering] = None
+            else:
                 sources.append(Source(_shown(file), _read(file, max_bytes)))
+    for rendering in renderings:
+        warn(rendering.warning())
+    if renderings and not sources:
+        first = next(iter(renderings))
+        raise InputError(
+            first.folder, f"has no manifest beside {first.marker}", hint=f"{first.command} | rulegen plan -f -"
+        )
     return sources
 
 
@@ -106,7 +130,7 @@ def _manifests(folder: str) -> Iterator[Path]:
         found += [
             Path(parent, name)
             for name in files
-            if Path(name).suffix.lower() in MANIFEST_SUFFIXES and not name.startswith(".")
+            if (Path(name).suffix.lower() in MANIFEST_SUFFIXES and not name.startswith(".")) or name in KUSTOMIZATIONS
         ]
     if not found:
         raise InputError(

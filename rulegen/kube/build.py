@@ -30,6 +30,7 @@ from rulegen.kube.objects import (
 from rulegen.kube.pods import PodIndex, TooManyPodsError, derive_slices
 from rulegen.kube.preview import NODE_PORTS, Preview, service_networks
 from rulegen.kube.validate import Decoded, check
+from rulegen.kube.wording import listed
 from rulegen.kube.world import ObjectName, ServiceInput, World
 
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from rulegen.kube.objects import KubeObject
     from rulegen.net import Network
 
-SHOWN_NAMES: Final = 5
 MAX_REJECTED: Final = 10_000
 MAX_UNKNOWN: Final = 1_000
 DEFAULT_SERVICE_CIDR: Final = "kubernetes"
@@ -164,7 +164,7 @@ class _Gathered:
         told += [f"{count} of the unknown kind {kind}" for kind, count in sorted(self.unknown.items())]
         alone = Counter(kind for kind, _, _ in self.objects)
         told += [f"{count} of kind {kind}, which means nothing alone" for kind, count in sorted(alone.items())]
-        return InputError(_listed(names) or "input", "no usable Kubernetes object in it", hint=_listed(told, "; "))
+        return InputError(listed(names) or "input", "no usable Kubernetes object in it", hint=listed(told, "; "))
 
     def world(self, given: Sequence[Network], node_ports: tuple[int, int], sources: tuple[str, ...]) -> World:
         """Join what was gathered."""
@@ -211,7 +211,7 @@ class _Gathered:
         orphans = [str(name) for name in sorted(parts.slices) if ("Service", *name) not in self.objects]
         orphans = [name for name in orphans if f"Service {name}" not in refused]
         if orphans:
-            self.warnings.add(f"EndpointSlices of Services that are not in the input: {_listed(orphans)}")
+            self.warnings.add(f"EndpointSlices of Services that are not in the input: {listed(orphans)}")
 
 
 @dataclass(slots=True)
@@ -281,9 +281,3 @@ class _Parts:
 
 def _name_of(one: KubeObject) -> ObjectName:
     return ObjectName(one.metadata.namespace, one.metadata.name)
-
-
-def _listed(texts: Sequence[str], separator: str = ", ") -> str:
-    """Return the first few texts in one line, and how many more there are."""
-    shown = separator.join(texts[:SHOWN_NAMES])
-    return shown if len(texts) <= SHOWN_NAMES else f"{shown}{separator}and {len(texts) - SHOWN_NAMES} more"

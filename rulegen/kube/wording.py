@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 SHOWN_CHARACTERS: Final = 80
+SHOWN_NAMES: Final = 5
 PORTS: Final = "1\N{EN DASH}65535"
 
 _LABEL: Final = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?\Z")
@@ -101,3 +105,13 @@ def described(value: Any) -> str:
             return "a list"
         case _:
             return "an object"
+
+
+def listed(texts: Sequence[str], separator: str = ", ") -> str:
+    """Return the first few texts in one line, and how many more there are.
+
+    >>> listed(list("abcdefg"))
+    'a, b, c, d, e, and 2 more'
+    """
+    shown = separator.join(texts[:SHOWN_NAMES])
+    return shown if len(texts) <= SHOWN_NAMES else f"{shown}{separator}and {len(texts) - SHOWN_NAMES} more"

@@ -11,8 +11,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from rulegen.cli import ingress as wiring
 from rulegen.cli import main
+from rulegen.cli.ingress_options import ChosenIngress
+from rulegen.cli.inputs import Inputs
+from rulegen.cli.options import Chosen
 from rulegen.host.nginx import default_certificate
+from rulegen.model.facts import HostFacts
 from tests.fakeapi import FakeApi, Fault
 
 PREFIX = "nginx.ingress.kubernetes.io"
@@ -316,3 +321,31 @@ class TestWhatIsNamedAndNotThere:
         assert out.count("the API server does not let it be read") == 2
         assert "return 503" in out
         assert "ssl_reject_handshake on;" in out
+
+
+@pytest.mark.parametrize("command", [("export", "--nginx", "site"), PLAN])
+@pytest.mark.parametrize(("ipv6", "listens"), [("false", False), ("true", True)])
+def test_nginx_listens_on_ipv6_only_where_the_host_has_it(run, command, ipv6, listens):
+    Path("host").write_text(f"{HOST}  ipv6: {ipv6}\n")
+    files = () if command is PLAN else ("--host", "host")
+    code, out, _ = run(*command, *files, objects=world(ingress("blog", "blog.example.com")))
+    assert code == 0
+    text = out if command is PLAN else "".join(file.read_text() for file in Path("site").rglob("*.conf"))
+    assert "listen 80" in text
+    assert ("listen [::]:80" in text) is listens
+
+
+@pytest.mark.parametrize(
+    ("of_facts", "of_this_kernel", "listens"), [(True, True, True), (False, True, False), (True, False, False)]
+)
+def test_a_live_nginx_listens_on_ipv6_only_where_the_facts_and_this_kernel_have_it(
+    monkeypatch, of_facts, of_this_kernel, listens
+):
+    """`apply --ingress` and `run --ingress` take their settings from here."""
+    monkeypatch.setattr(wiring, "speaks_ipv6", lambda: of_this_kernel)
+    told = ChosenIngress(ingress=True)
+    inputs = Inputs(Chosen(), ingress=told)
+    inputs.__dict__["facts"] = HostFacts(ipv6=of_facts)  # in place of this machine's
+    live = wiring.IngressInputs(told, inputs, is_live=True)
+    live.__dict__["facts"] = wiring.PLACEHOLDER_NGINX
+    assert live.options.settings.disable_ipv6 is not listens

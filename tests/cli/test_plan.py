@@ -207,3 +207,47 @@ def test_help_has_examples_one_on_a_line(run, command):
     assert "\b" not in out
     assert "\\b" not in out
     assert [line for line in out.splitlines() if line.strip().startswith(f"rulegen {command}")]
+
+
+INGRESS = """\
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: NAME, namespace: demo}
+spec:
+  rules:
+  - host: NAME.example.com
+    http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: blog, port: {number: 8080}}}}]}
+"""
+
+
+@pytest.mark.parametrize("command", ["plan", "export", "plan-json"])
+@pytest.mark.parametrize("names", [("site",), ("site", "shop")])
+def test_ingresses_in_files_that_nobody_asked_for_are_counted_and_named_with_the_flag(run, folder, command, names):
+    (folder / "ingress.yaml").write_text("---\n".join(INGRESS.replace("NAME", name) for name in names))
+    arguments = {
+        "plan": ["plan", "--observed", "none"],
+        "export": ["export", "-o", "out"],
+        "plan-json": ["plan", "--observed", "none", "-o", "json"],
+    }
+    code, out, err = run(*arguments[command], "-f", "blog.yaml", "-f", "ingress.yaml", "--host", "host")
+    flag = "--nginx DIR" if command == "export" else "--ingress"
+    listed = ", ".join(f"demo/{name}" for name in sorted(names))
+    assert code == 0
+    assert f"{len(names)} Ingress{'es are' if len(names) > 1 else ' is'} ignored: {listed}; {flag} " in out + err
+
+
+def test_ingresses_that_were_asked_for_are_not_called_ignored(run, folder):
+    (folder / "ingress.yaml").write_text(INGRESS.replace("NAME", "site"))
+    files = ("-f", "blog.yaml", "-f", "ingress.yaml", "--host", "host")
+    assert "ignored:" not in run("plan", "--ingress", "--observed", "none", *files)[1]
+
+
+def test_a_kustomized_folder_is_planned_with_a_warning_that_names_the_command(run, folder):
+    (folder / "app").mkdir()
+    (folder / "app" / "kustomization.yaml").write_text("resources: [blog.yaml]\n")
+    (folder / "blog.yaml").rename(folder / "app" / "blog.yaml")
+    code, out, _ = run("plan", "-f", "app", "--observed", "none", "--host", "host")
+    assert code == 0
+    assert "kubectl kustomize app | rulegen plan -f -" in out
+    assert "Skipped" not in out
+    assert "Service demo/blog" in out

@@ -174,3 +174,57 @@ def test_text(here: Path) -> None:
     ):
         with pytest.raises(InputError, match=line):
             read_text(path)
+
+
+RENDERED = [
+    # files, what is read, the command in the warning
+    (["app/kustomization.yaml", "app/web.yaml"], ["app/web.yaml"], ["kubectl kustomize app"]),
+    (["app/kustomization.yml", "app/web.yaml"], ["app/web.yaml"], ["kubectl kustomize app"]),
+    (["app/Kustomization", "app/web.yaml"], ["app/web.yaml"], ["kubectl kustomize app"]),
+    (["app/base/kustomization.yaml", "app/base/a.yaml"], ["app/base/a.yaml"], ["kubectl kustomize app/base"]),
+    (
+        ["app/base/kustomization.yaml", "app/base/a.yaml", "app/prod/kustomization.yaml"],
+        ["app/base/a.yaml"],
+        ["kubectl kustomize app/base", "kubectl kustomize app/prod"],
+    ),
+    (
+        ["app/Chart.yaml", "app/values.yaml", "app/values-prod.yaml", "app/templates/web.yaml"],
+        ["app/templates/web.yaml"],
+        ["helm template app"],
+    ),
+    (["app/values.yaml", "app/web.yaml"], ["app/values.yaml", "app/web.yaml"], []),
+    (["app/web.yaml"], ["app/web.yaml"], []),
+]
+
+
+@pytest.mark.parametrize(("files", "read", "commands"), RENDERED)
+@pytest.mark.parametrize("path", ["app", "app/*", "./app/"], ids=["folder", "each-file", "folder-as-path"])
+def test_a_folder_that_another_tool_renders_is_named_with_its_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: list[str], read: list[str], commands: list[str], path: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(KIND)
+    told: list[str] = []
+    paths = files if "*" in path else [path]
+    assert sorted(os.path.normpath(source.name) for source in read_sources(paths, warn=told.append)) == sorted(read)
+    assert [any(f"use: {command} | rulegen plan -f -" in text for text in told) for command in commands] == [
+        True
+    ] * len(commands)
+    assert len(told) == len(commands)
+
+
+@pytest.mark.parametrize(
+    ("marker", "command"),
+    [("kustomization.yaml", "kubectl kustomize 'my app'"), ("Chart.yaml", "helm template 'my app'")],
+)
+def test_a_folder_with_nothing_but_the_file_of_another_tool_is_an_error_with_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, marker: str, command: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my app").mkdir()
+    (tmp_path / "my app" / marker).write_bytes(KIND)
+    with pytest.raises(InputError, match="has no manifest beside") as error:
+        read_sources(["my app"])
+    assert error.value.hint == f"{command} | rulegen plan -f -"

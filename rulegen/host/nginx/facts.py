@@ -65,11 +65,6 @@ def gather_nginx(
     )
 
 
-def has_ipv6() -> bool:
-    """Whether this kernel has IPv6 at all; without it nginx cannot even try to listen."""
-    return Path("/proc/net/if_inet6").exists()
-
-
 def resolvers(path: Path = Path("/etc/resolv.conf")) -> tuple[Address, ...]:
     """Return the name servers that resolv.conf(5) lists, in order, each once; none where there is no such file."""
     try:

@@ -1,0 +1,51 @@
+"""Folders whose manifests another tool has to render first: kustomize, Helm.
+
+Sources: the kustomization file reference (kubectl.docs.kubernetes.io), Helm's chart file structure (helm.sh).
+"""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from rulegen.kube.wording import printable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+KUSTOMIZATIONS: Final = frozenset({"kustomization.yaml", "kustomization.yml", "Kustomization"})
+CHART: Final = "Chart.yaml"
+
+
+class Rendering(NamedTuple):
+    """A folder that a tool renders.
+
+    Attributes:
+        folder: The folder, as it may stand in a message.
+        marker: The file that says so.
+        command: What prints the manifests, for a shell.
+        missing: What the manifests lack without it.
+    """
+
+    folder: str
+    marker: str
+    command: str
+    missing: str
+
+    def warning(self) -> str:
+        """Return what a user must know, and the next step."""
+        return (
+            f"{self.folder}: {self.marker} is not followed, so {self.missing}; use: {self.command} | rulegen plan -f -"
+        )
+
+
+def rendering_of(file: Path) -> Rendering | None:
+    """Return how a tool renders the folder of a file that is the tool's own, and no manifest; else None."""
+    folder = file.parent
+    shown = printable(str(folder), 4096)
+    if file.name in KUSTOMIZATIONS:
+        missing = "its patches, prefixes, images and generated objects are not applied"
+        return Rendering(shown, file.name, f"kubectl kustomize {shlex.quote(shown)}", missing)
+    if file.name == CHART or (file.name.startswith("values") and (folder / CHART).is_file()):
+        return Rendering(shown, CHART, f"helm template {shlex.quote(shown)}", "its templates are not rendered")
+    return None
