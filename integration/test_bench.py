@@ -10,6 +10,7 @@ import pytest
 from integration.bench import __main__ as bench
 from integration.bench import worlds
 from integration.lab.lab import Unavailable
+from tests.rights import needs_root
 
 pytestmark = pytest.mark.xdist_group("bench")
 
@@ -27,12 +28,14 @@ def test_plans(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "peak memory" in capsys.readouterr().out
 
 
+@needs_root
 def test_writes(world: Path, variant: str) -> None:
     found = bench.measured("kernel", str(world), variant, "all", namespace=True)
     assert found["bytes written"] < 5000
     assert bench.measured("kernel", str(world), variant, "unsorted", namespace=True)["one unsorted restore"] > 0
 
 
+@needs_root
 @pytest.mark.usefixtures("world")
 def test_the_agent() -> None:
     found = bench.measured("agent", str(SERVICES), "3", "1", "0", namespace=True)
@@ -41,6 +44,7 @@ def test_the_agent() -> None:
     assert found["memory"] > 10
 
 
+@needs_root
 @pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed")
 def test_ingresses() -> None:
     found = bench.measured("ingress", "5", "tls", namespace=True, processes=True)

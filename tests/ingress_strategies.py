@@ -6,7 +6,6 @@ import base64
 import datetime as dt
 import functools
 import hashlib
-import shutil
 import ssl
 import subprocess
 from collections.abc import Iterable, Mapping
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -31,6 +29,7 @@ from rulegen.model.ingress.options import IngressOptions
 from rulegen.model.ingress.settings import Settings
 from rulegen.net import Family
 from rulegen.road.ingress import Site, compile_ingress
+from tests.rights import SANDBOX
 
 PREFIX = "nginx.ingress.kubernetes.io"
 TEMPLATES = read_templates()
@@ -368,13 +367,6 @@ def verdicts(found: Site, name: str = "default/site") -> set[Verdict]:
 
 
 # -- a real nginx ------------------------------------------------------------------------------------------------------
-
-SANDBOX = ("unshare", "-n")
-needs_nginx = pytest.mark.skipif(
-    not (shutil.which("nginx") and shutil.which("unshare"))
-    or subprocess.run((*SANDBOX, "true"), check=False, capture_output=True).returncode != 0,
-    reason="needs nginx and the right to make a network namespace",
-)
 
 
 def write(configuration: Configuration, folder: Path) -> None:

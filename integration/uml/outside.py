@@ -73,13 +73,13 @@ class Inside:
             raise MachineError(self._refusal)
         if self._boots == _BOOTS:
             raise MachineError(f"it ended {_BOOTS} times; no further is started")
-        self._boots += 1
         paths = sorted({str(item.path) for item in self._session.items if is_for_uml(item)})
         argv = [sys.executable, "-m", "integration.uml.inside", *paths, "-o", f"timeout={_TEST_S}", "--rootdir"]
         kept = {name: value for name, value in os.environ.items() if name.startswith("RULEGEN_")}
         machine = Machine(
             [*argv, str(self._session.config.rootpath)], kept, memory_mb=_MEMORY_MB, lifetime_s=_LIFETIME_S
         )
+        self._boots += 1  # a machine that cannot be had at all is none that ended
         self._machine = machine
         told = self._heard(machine, _BOOT_S)
         if "broken" in told:

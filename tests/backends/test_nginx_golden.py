@@ -14,7 +14,8 @@ import pytest
 from rulegen.kube.build import read_world
 from rulegen.kube.documents import Source
 from rulegen.road.ingress import Site, compile_ingress
-from tests.ingress_strategies import SETTINGS, TEMPLATES, needs_nginx, options, refusal
+from tests.ingress_strategies import SETTINGS, TEMPLATES, options, refusal
+from tests.rights import needs_nginx
 
 FOLDER = Path(__file__).parent / "golden"
 WORLDS = sorted(path.name for path in FOLDER.iterdir() if path.is_dir())

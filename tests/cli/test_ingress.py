@@ -19,6 +19,7 @@ from rulegen.cli.options import Chosen
 from rulegen.host.nginx import default_certificate
 from rulegen.model.facts import HostFacts
 from tests.fakeapi import FakeApi, Fault
+from tests.rights import SANDBOX, needs_nginx
 
 PREFIX = "nginx.ingress.kubernetes.io"
 HOST = """\
@@ -153,7 +154,7 @@ def test_without_ingress_nothing_is_said_of_nginx(run):
     assert "nginx" not in out
 
 
-@pytest.mark.skipif(not (shutil.which("nginx") and shutil.which("unshare")), reason="needs nginx and unshare")
+@needs_nginx
 @pytest.mark.parametrize("flags", [(), ("--with-secrets",)])
 def test_plain_nginx_takes_an_export(run, tmp_path: Path, flags: tuple[str, ...]):
     chain, key = pem("blog.example.com")
@@ -166,7 +167,7 @@ def test_plain_nginx_takes_an_export(run, tmp_path: Path, flags: tuple[str, ...]
     assert code == 0
     assert "nginx -t -p site -c nginx.conf" in out
     tried = subprocess.run(
-        ["unshare", "--net", "nginx", "-t", "-p", tmp_path / "site", "-c", "nginx.conf"],
+        [*SANDBOX, "nginx", "-t", "-p", tmp_path / "site", "-c", "nginx.conf"],
         capture_output=True,
         text=True,
         check=False,

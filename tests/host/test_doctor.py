@@ -19,6 +19,7 @@ from rulegen.host.doctor.patient import Patient
 from rulegen.host.runner import Command, Completed, MissingToolError, run
 from rulegen.host.throwaway import in_throwaway_namespace
 from rulegen.host.variant import Variant
+from tests.rights import needs_root
 
 TOPICS = [topic for topic, _ in doctor.CHECKS]
 
@@ -226,6 +227,21 @@ class TestSickHosts:
 
         lines = [one.message for one in doctor.examine(crash) if one.topic == "python-iptables"]
         assert not [line for line in lines if "sample rules" in line]
+
+    @needs_root
+    def test_python_iptables_that_misreads_a_newer_iptables_is_named_once(self):
+        if find_spec("iptc") is None:
+            pytest.skip("python-iptables is optional")
+
+        def newer(command: Command) -> Completed:
+            if "rulegen.host.doctor.bindings" in command.argv:
+                return Completed(0, '{"refused": ["recent rcheck", "addrtype dst-type"], "counters": null}\n')
+            return Completed(0, "iptables v1.8.11 (legacy)")
+
+        findings = [one for one in doctor.examine(newer) if one.topic == "python-iptables" and "judge" in one.message]
+
+        assert [one.level for one in findings] == [Level.INFO]
+        assert "cannot judge iptables 1.8.11: it loses recent rcheck, addrtype dst-type" in findings[0].message
 
     @pytest.mark.parametrize(
         ("version", "level"), [("iptables v1.6.1", Level.WARN), ("iptables v1.8.9 (nf_tables)", Level.OK)]

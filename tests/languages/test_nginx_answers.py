@@ -7,7 +7,6 @@ skipped.
 from __future__ import annotations
 
 import random
-import shutil
 import socket
 import subprocess
 import tempfile
@@ -17,20 +16,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote_from_bytes
 
-import pytest
-
 from rulegen.languages.nginx.check import check_nodes
 from rulegen.languages.nginx.grammar import MAX_LOCATION
 from rulegen.languages.nginx.text import format_nodes
 from rulegen.languages.nginx.tree import Directive, Entry, KeyKind, Node, template, variable
 from tests.nginx_trees import NASTY
+from tests.rights import SANDBOX, needs_nginx
 
-SANDBOX = ("unshare", "-n")
-pytestmark = pytest.mark.skipif(
-    not (shutil.which("nginx") and shutil.which("unshare"))
-    or subprocess.run((*SANDBOX, "true"), check=False, capture_output=True).returncode != 0,
-    reason="needs nginx and the right to make a network namespace",
-)
+pytestmark = needs_nginx
 MADE_UP = random.Random(20)
 LITERALS = list(
     dict.fromkeys(

@@ -16,7 +16,6 @@ from tests.ingress_strategies import (
     compiled,
     endpoints,
     ingress,
-    needs_nginx,
     path,
     refusal,
     rule,
@@ -24,6 +23,7 @@ from tests.ingress_strategies import (
     settings_map,
     tls,
 )
+from tests.rights import needs_nginx
 
 if TYPE_CHECKING:
     from pathlib import Path

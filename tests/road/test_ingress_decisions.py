@@ -28,7 +28,6 @@ from tests.ingress_strategies import (
     file_of,
     ingress,
     key_pem,
-    needs_nginx,
     path,
     refusal,
     rule,
@@ -41,6 +40,7 @@ from tests.ingress_strategies import (
     told,
     verdicts,
 )
+from tests.rights import needs_nginx
 
 if TYPE_CHECKING:
     from rulegen.road.ingress import Site

@@ -35,7 +35,6 @@ from tests.ingress_strategies import (
     config_map,
     file_of,
     ingress,
-    needs_nginx,
     options,
     path,
     refusal,
@@ -47,6 +46,7 @@ from tests.ingress_strategies import (
     world,
 )
 from tests.languages.test_nginx_check import meaning, meaning_to_crossplane, without_parentheses
+from tests.rights import needs_nginx
 
 CONTROL = ingress("control", rule("control.test", path(to="api")), created="2025-01-01T00:00:00Z")
 GROUND = (*WEB, *API, *NAMED, CONTROL)

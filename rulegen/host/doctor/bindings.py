@@ -10,6 +10,7 @@ and read back, and what got lost on the way was refused.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -61,11 +62,34 @@ def check_bindings(patient: Patient) -> Iterator[Finding]:
     except HostError as error:
         yield Finding(Level.INFO, _TOPIC, f"cannot try rules: {error.message}", error.hint)
     else:
-        for one in refused:
-            yield Finding(Level.WARN, _TOPIC, f"refuses {one}")
-        if not refused:
-            yield Finding(Level.OK, _TOPIC, f"takes all {len(SAMPLES)} sample rules")
+        yield _judged(refused, _version(patient.run))
     yield from _counters(patient)
+
+
+def _judged(lost: list[str], version: str) -> Finding:
+    """Return what the samples say; parts that get lost say something of python-iptables, not of the host.
+
+    It copies the C structures of one release of libxtables and reads those of another wrongly. Whether the kernel takes
+    such rules is tried with the tools themselves (topic `kernel`).
+    """
+    if not lost:
+        return Finding(Level.OK, _TOPIC, f"takes all {len(SAMPLES)} sample rules")
+    return Finding(
+        Level.INFO,
+        _TOPIC,
+        f"this python-iptables cannot judge iptables {version}: it loses {', '.join(lost)}",
+        "ignore it; the findings about the kernel come from iptables itself",
+    )
+
+
+def _version(run: Runner) -> str:
+    """Return the version of the legacy tool, whose libraries python-iptables loads."""
+    try:
+        said = run(Command(("iptables-legacy", "--version"), timeout_s=10.0)).stdout
+    except HostError:
+        return "of this host"
+    found = re.search(r"v([0-9.]+)", said)
+    return found[1] if found else "of this host"
 
 
 def _counters(patient: Patient) -> Iterator[Finding]:

@@ -16,6 +16,7 @@ from rulegen.host.nginx import disk
 from rulegen.host.nginx.releases import Releases
 from rulegen.languages.nginx.configuration import Configuration, Secret
 from tests.host.nginx.examples import configuration, name, server
+from tests.rights import needs_mounts, needs_root
 
 KEY = "secrets/0123456789abcdef.pem"
 PASSWORDS = "secrets/fedcba9876543210.htpasswd"
@@ -47,6 +48,7 @@ def test_what_is_written_is_read_back(releases):
     assert releases.current() == FIRST
 
 
+@needs_root
 def test_only_those_who_must_can_read_secrets(releases):
     before = os.umask(0o077)
     try:
@@ -130,7 +132,7 @@ def test_a_text_cannot_stand_among_secrets(releases):
     ("spoil", "problem"),
     [
         (lambda path: path.chmod(0o777), "may be written to by others"),
-        (lambda path: os.chown(path, 65534, 65534), "belongs to user 65534"),
+        pytest.param(lambda path: os.chown(path, 65534, 65534), "belongs to user 65534", marks=needs_root),
     ],
 )
 def test_a_folder_of_others_is_refused(releases, spoil, problem):
@@ -173,6 +175,7 @@ def test_a_damaged_release_is_told(releases):
         releases.current()
 
 
+@needs_mounts
 def test_a_full_disk_leaves_what_was_live(tmp_path):
     """In a mount namespace of its own: a disk of 64 kB, with a release that fits and one that does not."""
     script = tmp_path / "full.py"
@@ -219,6 +222,7 @@ print("small fits" if releases.current() == small else "not")
 """
 
 
+@needs_mounts
 def test_a_folder_that_cannot_be_written_to_is_told(tmp_path):
     script = tmp_path / "closed.py"
     script.write_text(CLOSED)

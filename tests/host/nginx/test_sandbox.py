@@ -13,6 +13,9 @@ from rulegen.host.nginx.releases import Releases
 from rulegen.host.runner import Command, Completed, run
 from rulegen.languages.nginx.configuration import Configuration, Secret
 from tests.host.nginx.examples import configuration, server
+from tests.rights import needs_sandbox
+
+pytestmark = needs_sandbox
 
 KEY = "secrets/0123456789abcdef.pem"
 
@@ -20,8 +23,6 @@ KEY = "secrets/0123456789abcdef.pem"
 @pytest.fixture(params=["sealed", "bare"])
 def runner(request):
     """Run tools as they are, or as where the kernel gives no namespaces."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root")
     if request.param == "sealed":
         return run
 

@@ -19,7 +19,6 @@ from tests.ingress_strategies import (
     ec_key,
     ingress,
     key_pem,
-    needs_nginx,
     refusal,
     rule,
     secret,
@@ -28,6 +27,7 @@ from tests.ingress_strategies import (
     told,
     verdicts,
 )
+from tests.rights import needs_nginx
 
 RSA = rsa.generate_private_key(65537, 2048)
 EDWARDS = ed25519.Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
