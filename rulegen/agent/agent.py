@@ -28,6 +28,7 @@ from rulegen.host.apiserver import read_nodes
 from rulegen.host.apiwatch import Watch
 from rulegen.host.iptables import asks_late
 from rulegen.host.nft_notices import Notice, Notices, Writers
+from rulegen.host.nginx.recollection import KnownObjects
 from rulegen.host.runner import run
 from rulegen.host.standby import Standby
 from rulegen.host.variant import Variant
@@ -269,7 +270,6 @@ class Agent:
 
     def _serve_site(self, live: LiveSite, loop: Loop, watch: Watch) -> SiteLoop:
         """Serve Ingresses, as soon as the cluster is known, from a thread of their own."""
-        options = live.options
         site = SiteLoop(
             live=live,
             snapshot=lambda: build_world(loop.cluster.snapshot()),
@@ -277,14 +277,15 @@ class Agent:
             state=loop.state,
             journal=self.journal,
             clock=self.clock,
-            named=(
-                frozenset(name for name in (options.default_certificate,) if name),
-                frozenset(name for name in (options.config_map,) if name),
-            ),
+            cluster=loop.cluster,
+            known=KnownObjects(live.service.folder, writes=self.mends),
             mends=self.mends,
             period_s=self.options.sync_s,
             announce=loop.announce_damage,
             tell=loop.tell,
+            forget=loop.hear,
+            about=loop.reference,
+            is_alone=not self.services,
         )
         loop.is_done = lambda: site.site is not None and (site.served is not None or not self.mends)
         loop.on_site = site.touch

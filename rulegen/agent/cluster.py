@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from rulegen.kube.cluster import Cluster
-from rulegen.kube.objects import Ingress
+from rulegen.kube.objects import ConfigMap, Ingress, Secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rulegen.kube.events import Event
     from rulegen.kube.objects import Node
     from rulegen.kube.validate import Decoded
-    from rulegen.kube.world import ObjectName, ServiceInput
+    from rulegen.kube.world import ObjectKey, ObjectName, ServiceInput
 
 
 class SharedCluster:
@@ -61,6 +61,16 @@ class SharedCluster:
         """Return all objects."""
         with self._lock:
             return self.objects.snapshot()
+
+    def gone(self) -> frozenset[ObjectKey]:
+        """Return the Secrets and ConfigMaps of which it was told that they are not there."""
+        with self._lock:
+            return self.objects.gone
+
+    def is_told(self, key: ObjectKey) -> bool:
+        """Return whether it was told of a Secret or ConfigMap: that it is there, or that it is not."""
+        with self._lock:
+            return self.objects.is_told(Secret if key.kind == "Secret" else ConfigMap, key.name)
 
     def uid_of(self, service: ObjectName) -> str:
         """Return the UID of a Service; empty where it is not there."""

@@ -3,6 +3,9 @@
 A reload costs memory and cuts old connections in the end, so changes are gathered: until it has been quiet for a
 moment, but not for long, and never more often than a few times what the last reload took. Meanwhile the kernel's rules,
 which are changed at once, serve what nginx still passes on to servers that are gone.
+
+An object that the API server has not told of is unknown, and not absent: hosts that depend on it are served as before,
+else they are closed, and all others are served.
 """
 
 from __future__ import annotations
@@ -14,22 +17,32 @@ from typing import TYPE_CHECKING, Final
 from rulegen.agent.drift import Damage, damage, tell
 from rulegen.agent.journal import fault
 from rulegen.agent.recorder import Announcement, ObjectReference, to_nobody
+from rulegen.errors import HostError, RulegenError
 from rulegen.host.nginx.service import Action
-from rulegen.kube.world import ObjectName
+from rulegen.kube.events import Unfollowed
+from rulegen.kube.objects import ConfigMap, Secret
+from rulegen.kube.wording import is_label, is_subdomain
+from rulegen.kube.world import ObjectKey, ObjectName
 from rulegen.model.ingress.ir import Verdict
-from rulegen.model.ingress.references import header_maps, references
+from rulegen.model.ingress.recollection import Completed, completed, held, renewed, unread_by
+from rulegen.model.ingress.references import References
+from rulegen.model.ingress.unread import REFUSED, UNANSWERED
 from rulegen.road.ingress import ours
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
+    from rulegen.agent.cluster import SharedCluster
     from rulegen.agent.journal import Journal
     from rulegen.agent.state import AgentState
     from rulegen.host.apiwatch import Watch
+    from rulegen.host.nginx.recollection import KnownObjects
     from rulegen.host.nginx.site import LiveSite
+    from rulegen.kube.objects import Ingress
     from rulegen.kube.world import World
     from rulegen.languages.nginx.configuration import Configuration
     from rulegen.model.ingress.ir import Reason
+    from rulegen.model.ingress.recollection import Recollection
     from rulegen.plan.items import Item
     from rulegen.road.ingress import Site
 
@@ -43,8 +56,15 @@ BREATHS: Final = 4
 """And so many times what the last one took."""
 DECIDED_S: Final = 600.0
 """How long what was decided is taken for right while nothing changes: certificates lapse meanwhile."""
-ANSWER_S: Final = 10.0
-"""How long to wait for Secrets that were named for the first time."""
+ANSWER_S: Final = 1.0
+"""How long a nginx that serves waits for the API server to tell of what is named for the first time."""
+SILENCE_S: Final = 10.0
+"""How long the first start waits for the next answer."""
+FIRST_S: Final = 60.0
+"""How long the first start waits for all answers."""
+LOOK_S: Final = 0.05
+"""How often to look for answers."""
+SHOWN: Final = 5
 _NOT_SERVED: Final = frozenset({Verdict.REJECTED, Verdict.QUARANTINED})
 _TOLD: Final = {
     Verdict.REJECTED: "Rejected",
@@ -53,10 +73,28 @@ _TOLD: Final = {
     Verdict.UNSUPPORTED: "Unsupported",
     Verdict.LOST: "Conflict",
     Verdict.DEFAULT_CERTIFICATE: "DefaultCertificate",
+    Verdict.WAITING: "Waiting",
     Verdict.QUARANTINED: "Quarantined",
 }
 """Reasons of events; of what is left out, nobody has to do anything about the Ingress."""
 LONGEST_PAUSE_S: Final = 60.0
+NOTHING: Final = References(frozenset(), frozenset())
+
+
+class _EndedError(Exception):
+    """It is to end, and waits no longer."""
+
+
+@dataclass(slots=True)
+class Memory:
+    """What objects said when they were last read, known to this process alone."""
+
+    objects: Recollection = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def keep(self, objects: Recollection) -> None:
+        """Know these from now on, and nothing else."""
+        self.objects = objects
 
 
 @dataclass(slots=True)
@@ -66,11 +104,15 @@ class SiteLoop:
     Attributes:
         snapshot: Returns the cluster as it is now.
         watch: Follows the Secrets and ConfigMaps that Ingresses name.
-        named: Secrets and ConfigMaps that the options name, in this order.
+        cluster: Tells of which Secrets and ConfigMaps the API server has told; None where all is told.
+        known: What objects said when they were last read.
         mends: Whether anything is written; else what is not as wanted is told.
         period_s: How often to look whether nginx still serves what it should.
         announce: Is told what others have changed, as a user reads it.
         tell: Tells users, by events on their Ingresses, what they must know.
+        forget: Is given each Secret and ConfigMap that is not asked for any more.
+        about: Returns what an event about this node is about.
+        is_alone: Whether nothing but Ingresses is kept, so that the node's health is that of its nginx.
         on_served: Called when nginx serves what it should.
         site: What nginx is to serve, as it was last decided.
         served: The Ingresses that are ours, each with whether it is served; None before nginx serves any of it.
@@ -82,11 +124,15 @@ class SiteLoop:
     state: AgentState
     journal: Journal
     clock: Callable[[], float]
-    named: tuple[frozenset[ObjectName], frozenset[ObjectName]] = (frozenset(), frozenset())
+    cluster: SharedCluster | None = None
+    known: KnownObjects | Memory = field(default_factory=Memory)
     mends: bool = True
     period_s: float = 30.0
     announce: Callable[[str], None] = lambda _: None
     tell: Callable[[Announcement], None] = to_nobody
+    forget: Callable[[Unfollowed], None] = lambda _: None
+    about: Callable[[], ObjectReference] | None = None
+    is_alone: bool = False
     on_served: Callable[[], None] = lambda: None
     served: Mapping[ObjectName, bool] | None = None
     site: Site | None = None
@@ -98,6 +144,13 @@ class SiteLoop:
     _decided_for: object = None
     _decided_at: float = 0.0
     _ours: tuple[str, ...] = ()
+    _asked: References = NOTHING
+    _ingresses: Mapping[ObjectName, Ingress | None] = field(default_factory=dict)
+    _waited: frozenset[ObjectKey] = frozenset()
+    _unanswered: frozenset[ObjectKey] = frozenset()
+    _unread: Mapping[ObjectKey, str] = field(default_factory=dict)
+    _reload_s: float = 0.0
+    _failure: str = ""
     _told: frozenset[Reason] = frozenset()
     _served: str = ""
     _damage: frozenset[Item] = frozenset()
@@ -133,24 +186,43 @@ class SiteLoop:
             if self._ended.is_set():
                 return
             self._changed.clear()
-            began = self.clock()
             try:
                 reloaded = self.serve()
+            except _EndedError:
+                return
             except Exception as error:  # noqa: BLE001 - whatever it is, Ingresses are to be served by this thread
                 pause_s = min(max(2 * pause_s, BREATH_S), LONGEST_PAUSE_S)
-                self.state.count("site_failures")
-                self.journal.error("not served", again_in_s=pause_s, **fault(error))
+                self._tell_failure(error, pause_s)
                 continue
-            pause_s = 0.0
-            took = self.clock() - began
-            next_at = self.clock() + (max(BREATH_S, BREATHS * took) if reloaded else 0.0)
+            pause_s, self._failure = 0.0, ""
+            self.state.served_site()
+            next_at = self.clock() + (max(BREATH_S, BREATHS * self._reload_s) if reloaded else 0.0)
+
+    def _tell_failure(self, error: Exception, pause_s: float) -> None:
+        """Tell that nothing new is served, and why; at /healthz too, and users once."""
+        told = fault(error)
+        self.state.count("site_failures")
+        self.journal.error("not served", again_in_s=pause_s, **told)
+        message = told["error"]
+        self.state.waits_for_site(message, is_down=self.is_alone and not self._serves())
+        if message != self._failure and self.about is not None:
+            self.tell(Announcement(self.about(), "IngressesNotServed", "Serve", message))
+        self._failure = message
+
+    def _serves(self) -> bool:
+        """Return whether nginx serves anything."""
+        try:
+            return self.live.is_serving
+        except RulegenError:
+            return False
 
     def _gather(self, not_before: float) -> None:
         """Wait until it is quiet, or the first change has waited for long, and the last reload is some time ago."""
         while not self._ended.is_set():
             now = self.clock()
             due = min(self._touched_at + QUIET_S, self._first_at + LONGEST_S) if self._changed.is_set() else now
-            due = max(due, not_before)
+            if not self._is_all_told():
+                due = max(due, not_before)
             if now >= due:
                 return
             self._ended.wait(min(due - now, QUIET_S))
@@ -170,11 +242,14 @@ class SiteLoop:
             self._tell_damage(plan.items)
         if not self.mends:
             return False
+        began = self.clock()
         outcome = self.live.apply(site)
+        self._reload_s = self.clock() - began
         self._served = outcome.digest
-        for note in (*outcome.notes, *self.live.notes):
+        for note in (*outcome.notes, *self.live.notes, *self.known.notes):
             self.journal.warning(note)
         self.live.notes.clear()
+        self.known.notes.clear()
         self._note_served(site.model.reasons)
         if outcome.action is Action.NOTHING:
             return False
@@ -195,35 +270,104 @@ class SiteLoop:
         """
         # Before the cluster is looked at, so that what changes meanwhile is decided anew.
         touch, began = self._touch, self.clock()
-        if self.site is not None and self._decided_for is touch and began < self._decided_at + DECIDED_S:
+        is_same = self._decided_for is touch and self._unread == self._reasons(self._unread)
+        if self.site is not None and is_same and began < self._decided_at + DECIDED_S:
             return self.site
-        world = self._whole()
+        world, wanted = self._completed()
         site = self.site = self.live.settled(world, observed, self.site)
         self._ours = tuple(ours(world, self.live.options))
         self._decided_for, self._decided_at = touch, began
+        self._remember(world, wanted)
         self._tell(site.model.reasons, world)
         return site
 
-    def _whole(self) -> World:
-        """Return the cluster with the Secrets and ConfigMaps that its Ingresses name, once they were asked for."""
-        until = self.clock() + ANSWER_S
+    def _completed(self) -> Completed:
+        """Return the cluster with what its Ingresses name, once the API server was given time to tell of it."""
+        began = answered_at = self.clock()
         while True:
-            world = self.snapshot()
-            options = self.live.options
-            ours = [one for one in world.ingresses.values() if not options.selection.refusal(one, world)]
-            found = references(ours, options.prefix)
-            secrets, config_maps = (told | given for told, given in zip(found, self.named, strict=True))
-            for name in self.named[1]:
-                if (settings := world.config_maps.get(name)) is not None:
-                    config_maps |= header_maps(settings)
-            self.watch.refer_to(secrets=secrets, config_maps=config_maps)
-            missing = [one for one in self.watch.unanswered() if "/" in one]
-            if not missing or self._ended.is_set():
-                return world
-            if self.clock() > until:
-                self.journal.warning("no answer in time: served with what is known", missing=", ".join(missing[:5]))
-                return world
-            self._ended.wait(0.05)
+            world, wanted = self._looked()
+            self._refer(wanted)
+            unknown = {key for key, why in world.unread.items() if why == UNANSWERED}
+            missing = frozenset(unknown | {key for key, why in world.recalled.items() if why == UNANSWERED})
+            fresh = missing - self._waited
+            if not fresh:
+                self._waited &= missing
+                return Completed(world, wanted)
+            # Before anything was decided, waiting takes nothing from anybody: what nginx serves, it serves on.
+            is_first = self.site is None and not fresh.isdisjoint(unknown)
+            until = min(answered_at + SILENCE_S, began + FIRST_S) if is_first else began + ANSWER_S
+            if is_first:
+                message = f"waits for the API server to tell of {len(fresh)} Secrets and ConfigMaps"
+                self.state.waits_for_site(message, is_down=self.is_alone and not self._serves())
+            left = self._await(fresh, until=until)
+            if len(left) < len(fresh) and is_first:
+                answered_at = self.clock()
+            else:
+                self._waited |= left
+
+    def _await(self, keys: frozenset[ObjectKey], *, until: float) -> frozenset[ObjectKey]:
+        """Wait for the API server to tell of objects, or to refuse them; return those of which it did not."""
+        while True:
+            left = frozenset(key for key, why in self._reasons(keys).items() if why == UNANSWERED)
+            if not left or self.clock() >= until:
+                return left
+            if self._ended.wait(LOOK_S):
+                raise _EndedError
+
+    def _looked(self) -> Completed:
+        """Return the cluster as it is now, with what is known from before."""
+        options = self.live.options
+        refused = self.watch.refused()
+        gone = self.cluster.gone() if self.cluster is not None else None  # first: what comes meanwhile is in the world
+
+        def unread(key: ObjectKey) -> str:
+            if gone is None or key in gone or not (is_label(key.name.namespace) and is_subdomain(key.name.name)):
+                return ""
+            return REFUSED if key in refused else UNANSWERED
+
+        world, wanted = completed(self.snapshot(), options, self.known.objects, unread)
+        if self.site is None or not world.unread:
+            return Completed(world, wanted)
+        earlier, also = completed(held(world, options, self._ingresses), options, self.known.objects, unread)
+        return Completed(earlier, References(wanted.secrets | also.secrets, wanted.config_maps | also.config_maps))
+
+    def _reasons(self, keys: Iterable[ObjectKey]) -> Mapping[ObjectKey, str]:
+        """Return those of some objects of which the API server has not told, each with the reason."""
+        if self.cluster is None:
+            return {}
+        refused, told = self.watch.refused(), self.cluster.is_told
+        return {key: REFUSED if key in refused else UNANSWERED for key in keys if not told(key)}
+
+    def _is_all_told(self) -> bool:
+        """Return whether all has been told of that was waited for when it was decided last."""
+        return bool(self._unanswered) and not self._reasons(self._unanswered)
+
+    def _refer(self, wanted: References) -> None:
+        """Have the API server asked for these objects, and forget those that are not asked for any more."""
+        if wanted == self._asked:
+            return
+        self.watch.refer_to(secrets=wanted.secrets, config_maps=wanted.config_maps)
+        for kind, names in (
+            (Secret, self._asked.secrets - wanted.secrets),
+            (ConfigMap, self._asked.config_maps - wanted.config_maps),
+        ):
+            for name in sorted(names):
+                self.forget(Unfollowed(kind, name))
+        self._asked = wanted
+
+    def _remember(self, world: World, wanted: References) -> None:
+        """Know what was decided from, for the next time and for the next process."""
+        options = self.live.options
+        self._unread = dict(world.unread)
+        self._unread |= {key: why for key, why in world.recalled.items() if why in {UNANSWERED, REFUSED}}
+        self._unanswered = frozenset(key for key, why in self._unread.items() if why == UNANSWERED)
+        self._ingresses = {
+            name: None if unread_by(one, world, options.prefix) else one for name, one in world.ingresses.items()
+        }
+        try:
+            self.known.keep(renewed(world, wanted, options))
+        except HostError as error:
+            self.journal.warning("not kept on disk", error=error.message)
 
     def _tell_damage(self, items: Collection[Item]) -> None:
         """Tell and count what others have changed, once for as long as it stays so."""
@@ -243,15 +387,36 @@ class SiteLoop:
         """Tell what is new of what users must be told, and count what is in quarantine."""
         now = frozenset(reasons)
         for reason in sorted(now - self._told):
-            self.journal.warning(str(reason))
+            if reason.verdict is not Verdict.WAITING:
+                self.journal.warning(str(reason))
             self._tell_user(reason, world)
         for reason in sorted(self._told - now):
-            self.journal.info(f"no longer: {reason}")
+            if reason.verdict is not Verdict.WAITING:
+                self.journal.info(f"no longer: {reason}")
+        self._tell_waiting(now)
         self._told = now
         refused = sum(reason.verdict is Verdict.QUARANTINED for reason in now)
         self.state.gauge("quarantined", refused)
 
+    def _tell_waiting(self, now: frozenset[Reason]) -> None:
+        """Tell in one line of all that could not be read, however much it is; and when all of it was."""
+        before = {reason for reason in self._told if reason.verdict is Verdict.WAITING}
+        waiting = {reason for reason in now if reason.verdict is Verdict.WAITING}
+        if new := sorted(waiting - before):
+            shown = "; ".join(str(reason) for reason in new[:SHOWN])
+            more = f"; and {len(new) - SHOWN} more" if len(new) > SHOWN else ""
+            self.journal.warning("waits for what could not be read", reasons=f"{shown}{more}", count=len(waiting))
+        elif before and not waiting:
+            self.journal.info("no longer waits: all was read")
+        self.state.gauge("unread", len(waiting))
+
     def _tell_user(self, reason: Reason, world: World) -> None:
+        if not reason.ingress and reason.verdict is Verdict.NOTE and self.about is not None:
+            if any(reason.path == str(key) for key in world.recalled):
+                self.tell(Announcement(self.about(), "ServedAsBefore", "Serve", str(reason)))
+            return
+        if reason.verdict is Verdict.WAITING and REFUSED not in reason.message:
+            return  # whoever is silent takes no event either
         told = _TOLD.get(reason.verdict)
         if told is None or "/" not in reason.ingress:
             return

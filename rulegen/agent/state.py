@@ -62,6 +62,8 @@ class AgentState:
         started: When this began, likewise.
         last_queued, last_applied: When a change last came, and when all was last as wanted; 0 for never.
         pending: Changes that came since, by kind.
+        site_message: Why nothing new can be served for Ingresses; empty where it can.
+        site_is_down: Whether nothing is served because of that, neither Ingresses nor Services.
     """
 
     clock: Callable[[], float]
@@ -78,6 +80,8 @@ class AgentState:
     desired: int = 0
     applied: int = 0
     last_error: str = ""
+    site_message: str = ""
+    site_is_down: bool = False
     started: float = 0.0
     last_queued: float = 0.0
     last_applied: float = 0.0
@@ -190,6 +194,15 @@ class AgentState:
         with self._lock:
             return dict(self.gauges)
 
+    def waits_for_site(self, message: str, *, is_down: bool) -> None:
+        """Note that nothing new can be served for Ingresses, and why; and whether load balancers must know that."""
+        self.site_message = message
+        self.site_is_down = is_down
+
+    def served_site(self) -> None:
+        """Note that nginx serves what the Ingresses ask for."""
+        self.waits_for_site("", is_down=False)
+
     def node_is_deleted(self, *, deleted: bool) -> None:
         """Note whether the node is being taken out of the cluster: load balancers are then to stop using it."""
         with self._lock:
@@ -226,4 +239,4 @@ class AgentState:
     @property
     def is_eligible(self) -> bool:
         """Whether load balancers may send traffic to this node (KEP-3836)."""
-        return self.is_alive and not self._deleting and not self._ending
+        return self.is_alive and not self._deleting and not self._ending and not self.site_is_down

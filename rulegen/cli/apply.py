@@ -113,7 +113,7 @@ def _refuse_empty(inputs: Inputs, plan: Plan, *, allow_empty: bool) -> None:
 
 def _refuse_no_host(ingress: IngressInputs, *, allow_empty: bool) -> None:
     """Refuse to take all hosts away because no Ingress was told of."""
-    if allow_empty or ours(ingress.inputs.world, ingress.options) or ingress.observed is None:
+    if allow_empty or ours(ingress.completed.world, ingress.options) or ingress.observed is None:
         return
     if sum(path.startswith("hosts/") for path in ingress.observed.files) > 1:
         raise RefusedError(

@@ -14,6 +14,7 @@ from rulegen.errors import HostError
 from rulegen.host.facts import speaks_ipv6
 from rulegen.host.nginx import default_certificate
 from rulegen.host.nginx.facts import gather_nginx, resolvers
+from rulegen.host.nginx.recollection import KnownObjects
 from rulegen.host.nginx.service import Action, NginxService
 from rulegen.host.nginx.site import LiveSite
 from rulegen.host.nginx.templates import read_templates
@@ -22,6 +23,7 @@ from rulegen.host.runner import run
 from rulegen.languages.nginx.facts import NginxFacts
 from rulegen.model.ingress.ir import SecretFile
 from rulegen.model.ingress.options import IngressOptions
+from rulegen.model.ingress.recollection import Completed, completed, renewed
 from rulegen.model.ingress.settings import Settings
 from rulegen.plan import show
 from rulegen.plan.nginx import SitePlan, plan_site
@@ -121,9 +123,24 @@ class IngressInputs:
         return self.live.observed() if self.is_live else None
 
     @cached_property
+    def known(self) -> KnownObjects:
+        """What objects said when they were last read for the nginx of this host."""
+        return KnownObjects(self.chosen.folder)
+
+    @cached_property
+    def completed(self) -> Completed:
+        """The objects; with what is known from before of those that an API server does not let be read, or of classes.
+
+        Files are all there is to be known.
+        """
+        known = self.known.objects if self.is_live and not self.inputs.chosen.files else {}
+        self.notes.extend(self.known.notes)
+        return completed(self.inputs.world, self.options, known, lambda _: "", may_be_gone=False)
+
+    @cached_property
     def site(self) -> Site:
         """The configuration, without the Ingresses that nginx does not take."""
-        world = self.inputs.world
+        world = self.completed.world
         self.inputs.progress(f"deciding about {len(world.ingresses):,} Ingresses …")
         if not self.is_live:
             return compile_ingress(world, self.options, self.templates, served=False)
@@ -150,6 +167,10 @@ class IngressInputs:
             HostError: It cannot be done; says what is served.
         """
         outcome = self.live.apply(self.site)
+        try:
+            self.known.keep(renewed(*self.completed, self.options))
+        except HostError as error:
+            self.notes.append(error.message)
         took = f" in {outcome.seconds:.2f} s" if outcome.seconds else ""
         done = () if outcome.action is Action.NOTHING else (f"nginx {outcome.action.value}{took}",)
         return [*done, *outcome.notes, *self.notes]

@@ -49,6 +49,7 @@ class Follower:
         collection: What is followed.
         only: The one object, or None for all. It is told as `Changed` and `Gone`, never as a list.
         is_listed: Whether it was told once what is there.
+        is_refused: Whether the server keeps saying that we may not read it (403): that tells nothing of what is there.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Follower:
         self.collection = collection
         self.only = only
         self.is_listed = False
+        self.is_refused = False
         self._link = link
         self._emit = emit
         self._tally = tally
@@ -128,14 +130,15 @@ class Follower:
         self._timing.sleep(self._ended, self._pace.pause(error, is_slow=self._is_kept_out(error)))
 
     def _is_kept_out(self, error: TroubleError) -> bool:
-        """Tell whether we may not read what we ask for, and should not ask often; one object is then gone for us."""
+        """Tell whether we may not read what we ask for, or it cannot be there, and we should not ask often."""
         if error.status != 403 and not (error.status == 404 and self.only is not None):
             return False
         self._refusals += 1
-        if self._refusals >= PATIENCE or not self._knows_object:
+        if error.status == 403:
+            self.is_refused = self._refusals >= PATIENCE
+        elif self._refusals >= PATIENCE or not self._knows_object:
             self._tell_object(None)
-            if self.only is not None:
-                self._version = ""  # once we may, what is there is told again: no watch tells what did not change
+            self._version = ""  # once it is there it is told again: no watch tells what did not change
         return self._refusals >= PATIENCE
 
     # -- the list ------------------------------------------------------------------------------------------------------
@@ -217,6 +220,7 @@ class Follower:
         answer = self._link.ask(collection.path, parameters, doing=doing, silence_s=silence_s)
         self._answer = answer
         self._refusals = 0
+        self.is_refused = False
         try:
             if not self._ended.is_set():  # else nobody would shut it
                 yield answer

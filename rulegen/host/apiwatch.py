@@ -26,6 +26,7 @@ from rulegen.host.tally import Counts, Tally
 from rulegen.kube.kinds import title
 from rulegen.kube.objects import ConfigMap, Node, Secret
 from rulegen.kube.wording import is_label, is_subdomain
+from rulegen.kube.world import ObjectKey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -135,8 +136,8 @@ class Watch:
     def refer_to(self, *, secrets: Iterable[ObjectName] = (), config_maps: Iterable[ObjectName] = ()) -> None:
         """Follow just these Secrets and ConfigMaps from now on.
 
-        Each is told as `Changed` or `Gone`, soon after it was first named here; of one that is no longer named, nothing
-        is told any more. What can be the name of none is passed over.
+        Each is told as `Changed` or `Gone`, soon after it was first named here, unless we may not read it (`refused`);
+        of one that is no longer named, nothing is told any more. What can be the name of none is passed over.
         """
         wanted: set[tuple[type[KubeObject], ObjectName]] = {(Secret, name) for name in secrets}
         wanted |= {(ConfigMap, name) for name in config_maps}
@@ -162,6 +163,13 @@ class Watch:
         with self._lock:
             named = [title(kind.__name__, *name) for (kind, name), one in self._named.items() if not one.is_listed]
         return (*(one.collection.noun for one in self._followers if not one.is_listed), *named)
+
+    def refused(self) -> frozenset[ObjectKey]:
+        """Return the Secrets and ConfigMaps that the server keeps saying we may not read."""
+        with self._lock:
+            return frozenset(
+                ObjectKey(kind.__name__, name) for (kind, name), one in self._named.items() if one.is_refused
+            )
 
     def counts(self) -> Counts:
         """Return what was counted up to now, for metrics."""

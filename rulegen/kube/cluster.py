@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from msgspec.structs import replace
 
 from rulegen.errors import Rejected
 from rulegen.kube.build import build_world
 from rulegen.kube.endpoints import SERVICE_NAME_LABEL
-from rulegen.kube.events import Changed, Gone, Listed, called
-from rulegen.kube.objects import EndpointSlice, Ingress, Node, Service
-from rulegen.kube.world import ObjectName, ServiceInput
+from rulegen.kube.events import Changed, Gone, Listed, Unfollowed, called
+from rulegen.kube.objects import ConfigMap, EndpointSlice, Ingress, Node, Secret, Service
+from rulegen.kube.world import ObjectKey, ObjectName, ServiceInput
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -51,6 +51,9 @@ class Touched:
         return bool(self.services or self.nodes or self.site)
 
 
+_BY_NAME: Final = (Secret, ConfigMap)
+"""Kinds whose objects are asked for one by one: of each it is told that it is there, or that it is not."""
+
 AnyObject = TypeVar("AnyObject", Service, Ingress, Node)
 
 
@@ -62,6 +65,7 @@ class Cluster:
         self._objects: dict[type[KubeObject], dict[ObjectName, Decoded]] = defaultdict(dict)
         self._slices: dict[ObjectName, dict[str, EndpointSlice]] = defaultdict(dict)
         self._rejected: dict[tuple[type[KubeObject], str], Rejected] = {}
+        self._gone: set[ObjectKey] = set()
 
     def take(self, event: Event) -> Touched:
         """Take an event, and return what it touches: nothing where it changes no field that anybody reads."""
@@ -72,7 +76,13 @@ class Cluster:
             case Changed(kind, one, name):
                 self._put(kind, one, name, touched)
             case Gone(kind, name):
+                self._note_answer(kind, name, touched)
                 self._drop(kind, name, touched)
+                if kind in _BY_NAME:
+                    self._gone.add(ObjectKey(kind.__name__, name))
+            case Unfollowed(kind, name):
+                self._drop(kind, name, Touched())
+                self._gone.discard(ObjectKey(kind.__name__, name))
         return touched
 
     def service(self, name: ObjectName) -> ServiceInput | None:
@@ -86,6 +96,16 @@ class Cluster:
             slices=tuple(slices[key] for key in sorted(slices)),
             endpoints_from="EndpointSlice" if slices else "",
         )
+
+    @property
+    def gone(self) -> frozenset[ObjectKey]:
+        """Secrets and ConfigMaps of which it was told that they are not there."""
+        return frozenset(self._gone)
+
+    def is_told(self, kind: type[KubeObject], name: ObjectName) -> bool:
+        """Return whether anything was told of a Secret or ConfigMap: that it is there, or that it is not."""
+        is_there = name in self._objects[kind] or (kind, called(kind, name)) in self._rejected
+        return is_there or ObjectKey(kind.__name__, name) in self._gone
 
     def names(self) -> list[ObjectName]:
         """Return the names of all Services, in order."""
@@ -129,7 +149,14 @@ class Cluster:
         # Behind the drops: what was good before and is bad now is among both.
         self._rejected.update({(kind, one.object): one for one in rejected})
 
+    def _note_answer(self, kind: type[KubeObject], name: ObjectName, touched: Touched) -> None:
+        """Note that an object that is asked for by its name is told of: the first time that means something itself."""
+        if kind in _BY_NAME:
+            touched.site |= not self.is_told(kind, name)
+            self._gone.discard(ObjectKey(kind.__name__, name))
+
     def _put(self, kind: type[KubeObject], one: Decoded | Rejected, name: ObjectName, touched: Touched) -> None:
+        self._note_answer(kind, name, touched)
         if isinstance(one, Rejected):
             # What was served for it before goes: an old version that nobody asks for any more is never kept.
             self._drop(kind, name, touched)

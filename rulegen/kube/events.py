@@ -50,7 +50,7 @@ class Changed:
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """One object is no longer there, or never was, or may not be read (which only those asked for by name can be).
+    """One object is no longer there, or never was (which is told only of those that are asked for by name).
 
     Attributes:
         kind: The struct that the object had.
@@ -61,7 +61,20 @@ class Gone:
     name: ObjectName
 
 
-Event: TypeAlias = Listed | Changed | Gone
+@dataclass(frozen=True, slots=True)
+class Unfollowed:
+    """One object is not asked for any more: whether it is there, and what it says, is not known from now on.
+
+    Attributes:
+        kind: The struct of the object.
+        name: Its name.
+    """
+
+    kind: type[KubeObject]
+    name: ObjectName
+
+
+Event: TypeAlias = Listed | Changed | Gone | Unfollowed
 
 
 def scoped(kind: type[KubeObject], namespace: str, name: str) -> ObjectName:

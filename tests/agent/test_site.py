@@ -11,7 +11,7 @@ from rulegen.agent.journal import Journal
 from rulegen.agent.site import DECIDED_S, SiteLoop
 from rulegen.agent.state import AgentState
 from rulegen.host.nginx.service import Action, Outcome
-from rulegen.kube.world import ObjectName, World
+from rulegen.kube.world import ObjectKey, ObjectName, World
 from rulegen.languages.nginx.configuration import Configuration
 from rulegen.plan.nginx import SitePlan, plan_site
 from rulegen.road.ingress import Site, compile_ingress
@@ -27,6 +27,10 @@ class MemorySite:
     notes: list[str] = field(default_factory=list)
     live: Configuration | None = None
     decisions: int = 0
+
+    @property
+    def is_serving(self) -> bool:
+        return self.live is not None
 
     def observed(self) -> Configuration | None:
         return self.live
@@ -49,8 +53,8 @@ class Nothing:
 
     def refer_to(self, **_: object) -> None: ...
 
-    def unanswered(self) -> list[str]:
-        return []
+    def refused(self) -> frozenset[ObjectKey]:
+        return frozenset()
 
 
 @dataclass

@@ -19,7 +19,7 @@ from rulegen.host.apiwatch import Watch
 from rulegen.kube.events import Changed, Gone, Listed
 from rulegen.kube.objects import ConfigMap, Secret
 from rulegen.kube.validate import Decoded
-from rulegen.kube.world import ObjectName
+from rulegen.kube.world import ObjectKey, ObjectName
 from tests.fakeapi import FakeApi, Fault, make_certificate
 from tests.fakewatch import (
     DROP,
@@ -533,39 +533,62 @@ class TestNamed:
         watcher.refer_to(secrets=[TLS, other])
         assert soon(lambda: seen.state("Secret")[0] == {TLS: "Yg==", other: "Yg=="})
 
-    @pytest.mark.parametrize(("status", "told"), [(403, 1), (404, 0)])
-    def test_one_that_may_not_be_read_is_gone(self, api, watch, seen, warnings, status, told):
-        api.fail("secrets", *[Fault.status(status, "no")] * 3)
+    def test_one_that_is_answered_with_404_is_gone(self, api, watch, seen, warnings):
+        api.fail("secrets", *[Fault.status(404, "no")] * 3)
         watcher = watch()
         watcher.refer_to(secrets=[TLS])
 
         assert soon(lambda: seen.of("Secret") == [Gone(Secret, TLS)])
         assert not watcher.unanswered()
-        assert len([one for one in warnings if "not allowed to list secrets" in one]) == told
+        assert not warnings
         api.put("secrets", secret())
         assert soon(lambda: seen.names("Secret") == ["tls"])
+
+    @pytest.mark.parametrize("status", [401, 403, 429, 500, 503])
+    def test_of_one_that_is_not_answered_nothing_is_told(self, api, watch, seen, warnings, status):
+        api.put("secrets", secret())
+        api.fail("secrets", *[Fault.status(status, "no")] * 4)
+        watcher = watch()
+        watcher.refer_to(secrets=[TLS])
+
+        assert watcher.unanswered()[-1] == "Secret shop/tls"
+        assert soon(lambda: seen.names("Secret") == ["tls"])
+        assert not seen.of("Secret", Gone)
+        assert len([one for one in warnings if "not allowed to list secrets" in one]) == (status == 403)
+
+    def test_one_that_may_not_be_read_is_refused_until_it_may(self, api, watch, seen):
+        api.put("secrets", secret())
+        no = Fault.status(403, "no")
+        api.fail("secrets", *[no] * 30)
+        watcher = watch()
+        watcher.refer_to(secrets=[TLS])
+        assert soon(lambda: watcher.refused() == {ObjectKey("Secret", TLS)})
+        assert watcher.unanswered()[-1] == "Secret shop/tls"
+        api.calm_down()
+        assert soon(lambda: seen.names("Secret") == ["tls"])
+        assert not watcher.refused()
+        assert not watcher.unanswered()
 
     def test_a_server_that_does_not_know_its_roles_for_a_moment_takes_none_away(self, api, watch, seen):
         api.put("secrets", secret())
         watcher = watch()
         watcher.refer_to(secrets=[TLS])
         assert is_watching(watcher, "Secret")
-        api.fail("secrets", *[Fault.status(403, "RBAC is not there yet")] * 2)
-        api.disturb("secrets", DROP)
-        assert is_watching(watcher, "Secret", 2)
+        for number in (2, 8):
+            api.fail("secrets", *[Fault.status(403, "RBAC is not there yet")] * number)
+            watches = watcher.counts().watches["Secret"]
+            api.disturb("secrets", DROP)
+            assert is_watching(watcher, "Secret", watches + 1)
         assert not seen.of("Secret", Gone)
+        api.put("secrets", secret(value="Yg=="))
+        assert soon(lambda: seen.state("Secret")[0] == {TLS: "Yg=="})
 
-        api.fail("secrets", *[Fault.status(403, "no")] * 4)
-        api.disturb("secrets", DROP)
-        assert soon(lambda: seen.of("Secret", Gone) == [Gone(Secret, TLS)])
-
-    @pytest.mark.parametrize("status", [403, 404])
-    def test_one_that_may_be_read_again_is_told_again_though_it_did_not_change(self, api, watch, seen, status):
+    def test_one_that_is_there_again_is_told_again_though_it_did_not_change(self, api, watch, seen):
         api.put("secrets", secret())
         watcher = watch(timing={"outage": 600.0})
         watcher.refer_to(secrets=[TLS])
         assert is_watching(watcher, "Secret")
-        api.fail("secrets", *[Fault.status(status, "the role is being replaced")] * 4)
+        api.fail("secrets", *[Fault.status(404, "the server is starting")] * 4)
         api.disturb("secrets", DROP)
         assert soon(lambda: seen.of("Secret", Gone) == [Gone(Secret, TLS)])
         assert soon(lambda: seen.names("Secret") == ["tls"])

@@ -10,9 +10,9 @@ from rulegen.errors import Fault, Rejected
 from rulegen.kube import objects as k
 from rulegen.kube.cluster import Cluster, Touched
 from rulegen.kube.endpoints import SERVICE_NAME_LABEL
-from rulegen.kube.events import Changed, Gone, Listed, called, scoped
+from rulegen.kube.events import Changed, Gone, Listed, Unfollowed, called, scoped
 from rulegen.kube.validate import Decoded
-from rulegen.kube.world import ObjectName
+from rulegen.kube.world import ObjectKey, ObjectName
 
 KINDS = (k.Service, k.EndpointSlice, k.Node)
 NAMES = ("a", "b", "c")
@@ -131,3 +131,19 @@ def test_what_others_note_in_the_annotations_of_a_node_touches_nothing():
     assert found.metadata.annotations == {"cni.example/seen": "2"}
     other = k.Node(metadata=k.ObjectMeta(name="a", labels={"topology.kubernetes.io/zone": "b"}))
     assert cluster.take(Changed(k.Node, Decoded(other, "test"), name)).nodes
+
+
+@pytest.mark.parametrize("kind", [k.Secret, k.ConfigMap])
+def test_of_what_is_asked_for_by_name_it_is_known_whether_it_was_told_of(kind):
+    cluster, name = Cluster(), ObjectName("demo", "a")
+    key = ObjectKey(kind.__name__, name)
+    one = Decoded(kind(metadata=k.ObjectMeta(name="a", namespace="demo")), "test")
+    assert not cluster.is_told(kind, name)
+    for event, is_gone in ((Gone(kind, name), True), (Changed(kind, one, name), False), (Gone(kind, name), True)):
+        assert cluster.take(event).site  # that there is none is an answer as well
+        assert cluster.is_told(kind, name)
+        assert cluster.gone == ({key} if is_gone else set())
+        assert not cluster.take(event).site
+    assert not cluster.take(Unfollowed(kind, name))
+    assert not cluster.is_told(kind, name)
+    assert not cluster.gone

@@ -33,6 +33,11 @@ class LiveSite:
     options: IngressOptions
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def is_serving(self) -> bool:
+        """Whether nginx runs from the folder, and tells what it serves."""
+        return self.service.folder.is_dir() and bool(self.service.status().digest)
+
     def observed(self) -> Configuration | None:
         """Return what is served from the folder; None where nothing is, or nobody can tell."""
         if not self.service.folder.is_dir():

@@ -77,6 +77,17 @@ def header_maps(config_map: ConfigMap) -> frozenset[ObjectName]:
     return frozenset(name for name in found if name is not None)
 
 
+def map_secrets(ingresses: Iterable[Ingress], prefix: str) -> frozenset[ObjectName]:
+    """Return the Secrets of passwords that have a key for each user."""
+    found = set()
+    for ingress in ingresses:
+        annotations = ingress.metadata.annotations
+        told = annotations.get(f"{prefix}/auth-secret")
+        if told is not None and annotations.get(f"{prefix}/auth-secret-type", "").strip() == "auth-map":
+            found.add(_named(ingress.metadata.namespace, told))
+    return frozenset(name for name in found if name is not None)
+
+
 def _named(namespace: str, text: str, *, any_namespace: bool = False) -> ObjectName | None:
     try:
         told, name = values.reference(text.strip())

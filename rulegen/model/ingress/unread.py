@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 UNANSWERED: Final = "the API server has not answered yet"
 REFUSED: Final = "the API server does not let it be read"
 GONE: Final = "it is gone"
+UNUSABLE: Final = "it cannot be used as it is now"
 
 
 class AbsentError(ValueError):
@@ -58,5 +59,8 @@ def missing(world: World, kind: str, name: ObjectName, *, named_by: str) -> Miss
 def recalled(world: World) -> Iterator[Reason]:
     """Yield what holds on as it was last read, one reason for each object."""
     for key, why in world.recalled.items():
-        verdict = Verdict.NOTE if why == GONE else Verdict.WAITING
-        yield Reason("", verdict, str(key), f"{why}: what it said last holds on")
+        if key.kind == "Ingress":
+            yield Reason(str(key.name), Verdict.WAITING, "", why)
+        else:
+            verdict = Verdict.NOTE if why in {GONE, UNUSABLE} else Verdict.WAITING
+            yield Reason("", verdict, str(key), f"{why}: what it said last holds on")

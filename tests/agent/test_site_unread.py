@@ -1,0 +1,456 @@
+"""The agent's ingress where the API server is slow, silent or refuses: unknown is not absent, absent is not open."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rulegen.agent import site as site_module
+from rulegen.agent.cluster import SharedCluster
+from rulegen.agent.health import healthz
+from rulegen.agent.journal import Journal
+from rulegen.agent.recorder import Announcement, ObjectReference
+from rulegen.agent.site import FIRST_S, SILENCE_S, Memory, SiteLoop
+from rulegen.agent.state import AgentState
+from rulegen.host.nginx.recollection import KnownObjects
+from rulegen.host.nginx.service import Action, Outcome
+from rulegen.kube import objects as k
+from rulegen.kube.build import build_world
+from rulegen.kube.events import Changed, Gone, scoped
+from rulegen.kube.selector import parse_selector
+from rulegen.kube.validate import check
+from rulegen.kube.world import ObjectKey, ObjectName, World
+from rulegen.languages.nginx.configuration import Configuration
+from rulegen.model.ingress.classes import Selection
+from rulegen.model.ingress.options import IngressOptions
+from rulegen.model.ingress.unread import MissingError
+from rulegen.plan.nginx import SitePlan, plan_site
+from rulegen.road.ingress import Site, compile_ingress
+from tests.ingress_strategies import (
+    OPTIONS,
+    SETTINGS,
+    TEMPLATES,
+    WEB,
+    config_map,
+    file_of,
+    ingress,
+    path,
+    rule,
+    secret,
+    settings_map,
+    site,
+    tls,
+    tls_secret,
+)
+
+NODE = ObjectReference("v1", "Node", "", "node", "uid")
+CERT = ObjectName("default", "cert")
+USERS = ObjectName("default", "users")
+PASSWORDS = secret("users", auth=b"u:{PLAIN}p\n")
+WITH_TLS = ingress("tls", rule("tls.test", path()), tls=[tls("cert", "tls.test")])
+CERTIFICATE = tls_secret("cert", "tls.test")
+SHUT = site("shut.test", auth_type="basic", auth_secret="users")
+PLAIN = site("plain.test")
+CLASS = k.IngressClass(metadata=k.ObjectMeta(name="mine"), spec=k.IngressClassSpec(controller="rulegen.io/ingress"))
+RESTRICTED = settings_map(whitelist_source_range="10.0.0.0/8")
+
+
+@dataclass
+class Ticking:
+    """A clock that goes on whenever somebody looks."""
+
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        self.now += 0.01
+        return self.now
+
+
+@dataclass
+class MemorySite:
+    """A site that is served from memory, by no nginx."""
+
+    options: IngressOptions = OPTIONS
+    notes: list[str] = field(default_factory=list)
+    live: Configuration | None = None
+
+    @property
+    def is_serving(self) -> bool:
+        return self.live is not None
+
+    def observed(self) -> Configuration | None:
+        return self.live
+
+    def settled(self, world: World, observed: Configuration | None, before: Site | None) -> Site:
+        return compile_ingress(world, self.options, TEMPLATES, served=True, before=before)
+
+    def plan(self, site: Site, observed: Configuration | None) -> SitePlan:
+        return plan_site(observed, site.configuration, site.names, self.live.digest if self.live else "")
+
+    def apply(self, site: Site) -> Outcome:
+        action = Action.NOTHING if site.configuration == self.live else Action.RELOADED
+        self.live = site.configuration
+        return Outcome(site.configuration.digest, action)
+
+
+@dataclass
+class Server:
+    """An API server that answers what it is let answer: it is what the loop's watch asks.
+
+    Attributes:
+        looks: After so many looks at what is refused it ends its silence; 0 for never.
+    """
+
+    there: dict[ObjectKey, k.KubeObject] = field(default_factory=dict)
+    silent: set[ObjectKey] = field(default_factory=set)
+    forbidden: set[ObjectKey] = field(default_factory=set)
+    cluster: SharedCluster = field(default_factory=SharedCluster)
+    asked: set[ObjectKey] = field(default_factory=set)
+    looks: int = 0
+
+    def refer_to(self, *, secrets: frozenset[ObjectName], config_maps: frozenset[ObjectName]) -> None:
+        self.asked = {ObjectKey("Secret", one) for one in secrets} | {
+            ObjectKey("ConfigMap", one) for one in config_maps
+        }
+        self.answer()
+
+    def refused(self) -> frozenset[ObjectKey]:
+        self.looks -= 1
+        if self.looks == 0:
+            self.silent.clear()
+            self.answer()
+        return frozenset(self.forbidden & self.asked)
+
+    def answer(self) -> None:
+        """Tell of all that is asked for and answered."""
+        for key in sorted(self.asked - self.silent - self.forbidden):
+            self.tell(key)
+
+    def tell(self, key: ObjectKey) -> bool:
+        kind = getattr(k, key.kind)
+        one = self.there.get(key)
+        name = scoped(kind, *key.name)
+        return bool(self.cluster.take(Gone(kind, name) if one is None else Changed(kind, check(one, ""), name)).site)
+
+    def put(self, *objects: k.KubeObject) -> None:
+        for one in objects:
+            metadata = one.metadata
+            self.there[key := ObjectKey(type(one).__name__, ObjectName(metadata.namespace, metadata.name))] = one
+            if key.kind not in {"Secret", "ConfigMap"}:
+                self.tell(key)
+        self.answer()
+
+    def delete(self, one: k.KubeObject) -> None:
+        key = ObjectKey(type(one).__name__, ObjectName(one.metadata.namespace, one.metadata.name))
+        del self.there[key]
+        if key.kind not in {"Secret", "ConfigMap"} or key in self.asked:
+            self.tell(key)
+
+
+class Stage:
+    """A loop that is turned by hand."""
+
+    def __init__(self, *objects: k.KubeObject, silent=(), forbidden=(), known=None, live=None, **changes) -> None:
+        self.server = Server(silent=set(silent), forbidden=set(forbidden))
+        self.log, self.events = io.StringIO(), list[Announcement]()
+        self.site = MemorySite(replace(OPTIONS, **changes), live=live)
+        self.clock = Ticking()
+        self.loop = SiteLoop(
+            self.site,
+            lambda: build_world(self.server.cluster.snapshot()),
+            self.server,
+            AgentState(self.clock),
+            Journal(out=self.log),
+            self.clock,
+            cluster=self.server.cluster,
+            known=known if known is not None else Memory(),
+            tell=self.events.append,
+            forget=self.server.cluster.take,
+            about=lambda: NODE,
+            is_alone=True,
+        )
+        self.server.put(*WEB, *objects)
+
+    def turn(self) -> Stage:
+        self.loop.touch()
+        self.loop.serve()
+        return self
+
+    def text(self, host: str) -> str:
+        assert self.site.live is not None
+        return self.site.live.files.get(file_of(host), "")
+
+    def is_open(self, host: str) -> bool:
+        return "proxy_pass" in self.text(host)
+
+    def is_shut(self, host: str) -> bool:
+        """Whether nobody gets in who does not say who it is, or nobody at all."""
+        return "auth_basic_user_file" in self.text(host) or not self.is_open(host)
+
+    def again(self, *, silent=()) -> Stage:
+        """Return the loop of an agent that begins beside the nginx of this one."""
+        found = Stage(silent=silent, known=self.loop.known, live=self.site.live)
+        found.site.options = self.site.options
+        found.server.put(*self.server.there.values())
+        return found
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(site_module, "LOOK_S", 0.0)
+
+
+def secrets(*names: ObjectName) -> list[ObjectKey]:
+    return [ObjectKey("Secret", name) for name in names]
+
+
+class TestFirstStart:
+    def test_it_begins_when_all_is_answered(self):
+        stage = Stage(WITH_TLS, SHUT, PLAIN, CERTIFICATE, PASSWORDS, silent=secrets(CERT, USERS))
+        stage.server.looks = 200
+        stage.loop.serve()
+        assert 2.0 < stage.clock.now < SILENCE_S
+        assert stage.is_open("shut.test")
+        assert "ssl_certificate secrets/" in stage.text("tls.test")
+        assert stage.log.getvalue().count("waits") == 0
+
+    def test_what_stays_unanswered_is_named_once_and_all_others_are_served(self):
+        more = [ingress(f"m{n}", rule(f"m{n}.test", path()), tls=[tls(f"c{n}", f"m{n}.test")]) for n in range(20)]
+        silent = secrets(CERT, USERS, *(ObjectName("default", f"c{n}") for n in range(20)))
+        stage = Stage(WITH_TLS, SHUT, PLAIN, *more, silent=silent).turn()
+        assert SILENCE_S <= stage.clock.now < FIRST_S
+        assert stage.is_open("plain.test")
+        assert "ssl_reject_handshake on;" in stage.text("tls.test")
+        assert not stage.is_open("shut.test")
+        for _ in range(3):
+            stage.turn()
+        lines = [line for line in stage.log.getvalue().splitlines() if "not answered" in line]
+        assert len(lines) == 1
+        assert "count=22" in lines[0]
+        assert "is not there" not in stage.log.getvalue()
+        assert not stage.events
+        stage.server.silent.clear()
+        stage.server.put(CERTIFICATE, PASSWORDS, *(tls_secret(f"c{n}", f"m{n}.test") for n in range(20)))
+        stage.turn()
+        assert "ssl_certificate secrets/" in stage.text("tls.test")
+        assert stage.is_open("shut.test")
+        assert stage.log.getvalue().count("all was read") == 1
+
+    def test_what_is_forbidden_is_not_waited_for(self):
+        stage = Stage(WITH_TLS, SHUT, PLAIN, forbidden=secrets(CERT, USERS)).turn()
+        assert stage.clock.now < SILENCE_S
+        assert stage.is_open("plain.test")
+        assert "ssl_reject_handshake on;" in stage.text("tls.test")
+        assert not stage.is_open("shut.test")
+        assert {one.about.name for one in stage.events} == {"tls", "shut"}
+        assert all("does not let it be read" in one.note for one in stage.events)
+        stage.turn()
+        assert len(stage.events) == 2
+
+    @pytest.mark.parametrize("how", ["absent", "silent", "forbidden"])
+    def test_without_the_settings_nothing_is_served_and_health_says_so(self, how):
+        key = ObjectKey("ConfigMap", SETTINGS)
+        there = [RESTRICTED] if how != "absent" else []
+        faults = {how: [key]} if how != "absent" else {}
+        stage = Stage(PLAIN, *there, config_map=SETTINGS, **faults)
+        with pytest.raises(MissingError) as caught:
+            stage.turn()
+        stage.loop._tell_failure(caught.value, 1.0)
+        stage.loop._tell_failure(caught.value, 2.0)
+        assert stage.site.live is None
+        assert [one.reason for one in stage.events] == ["IngressesNotServed"]
+        reply = healthz(stage.loop.state)
+        assert reply.status == 503
+        assert f"ConfigMap {SETTINGS}" in reply.body
+        stage.server.silent.clear()
+        stage.server.forbidden.clear()
+        stage.server.put(RESTRICTED)
+        stage.turn()
+        assert "allow 10.0.0.0/8;" in stage.text("plain.test")
+
+
+class TestRunning:
+    def begun(self, *more, **changes) -> Stage:
+        return Stage(WITH_TLS, SHUT, PLAIN, CERTIFICATE, PASSWORDS, *more, **changes).turn()
+
+    def test_an_agent_that_begins_anew_changes_nothing_for_what_is_not_answered(self):
+        stage = self.begun()
+        again = stage.again(silent=secrets(CERT, USERS))
+        again.loop.touch()
+        assert not again.loop.serve()
+        assert again.site.live == stage.site.live
+        assert again.clock.now < SILENCE_S
+        assert again.log.getvalue().count("not answered") == 1 + 1  # one line, two objects
+        again.server.put(site("new.test"))
+        again.turn()
+        assert again.is_open("new.test")
+        assert again.text("tls.test") == stage.text("tls.test")
+
+    def test_the_same_from_disk(self, tmp_path: Path):
+        stage = self.begun(RESTRICTED, config_map=SETTINGS, known=KnownObjects(tmp_path))
+        assert "allow 10.0.0.0/8;" in stage.text("plain.test")
+        again = stage.again(silent=[*secrets(CERT, USERS), ObjectKey("ConfigMap", SETTINGS)])
+        again.loop.known = KnownObjects(tmp_path)
+        again.loop.touch()
+        assert not again.loop.serve()
+        assert again.site.live == stage.site.live
+        assert oct((tmp_path / "known").stat().st_mode & 0o777) == "0o700"
+        assert {oct(one.stat().st_mode & 0o777) for one in (tmp_path / "known").iterdir()} == {"0o600"}
+
+    def test_what_is_spoilt_on_disk_is_unknown_and_told(self, tmp_path: Path):
+        stage = self.begun(known=KnownObjects(tmp_path))
+        for one in (tmp_path / "known").iterdir():
+            one.write_bytes(one.read_bytes()[:20])
+        again = stage.again(silent=secrets(USERS))
+        again.loop.known = KnownObjects(tmp_path)
+        again.turn()
+        assert not again.is_open("shut.test")
+        assert "it holds no object" in again.log.getvalue()
+
+    def test_an_ingress_that_names_something_new_is_as_it_was_until_that_is_answered(self):
+        stage = self.begun()
+        other = ObjectName("default", "other")
+        stage.server.silent = set(secrets(other))
+        before = stage.text("shut.test"), stage.text("plain.test")
+        stage.server.put(site("shut.test", auth_type="basic", auth_secret="other"))
+        stage.server.put(site("plain.test", auth_type="basic", auth_secret="other"))
+        stage.server.put(site("new.test", auth_type="basic", auth_secret="other"))
+        for _ in range(2):
+            stage.turn()
+            assert (stage.text("shut.test"), stage.text("plain.test")) == before
+            assert not stage.text("new.test")
+        assert ObjectKey("Secret", USERS) in stage.server.asked
+        stage.server.silent.clear()
+        stage.server.put(secret("other", auth=b"o:{PLAIN}p\n"))
+        stage.turn()
+        assert stage.text("shut.test") != before[0]
+        assert all("auth_basic_user_file" in stage.text(host) for host in ("shut.test", "plain.test", "new.test"))
+        stage.turn()
+        assert ObjectKey("Secret", USERS) not in stage.server.asked
+
+    def test_a_secret_that_is_deleted_closes(self):
+        stage = self.begun()
+        stage.server.delete(PASSWORDS)
+        stage.turn()
+        assert not stage.is_open("shut.test")
+        again = stage.again(silent=secrets(USERS))  # it is not known from before any more
+        again.turn()
+        assert not again.is_open("shut.test")
+
+    def test_one_that_is_named_again_is_asked_for_anew(self):
+        stage = self.begun()
+        stage.server.delete(SHUT)
+        stage.turn()
+        stage.server.delete(PASSWORDS)
+        stage.server.silent = set(secrets(USERS))
+        stage.server.put(SHUT)
+        stage.turn()
+        assert not stage.is_open("shut.test")
+
+
+GUARDS = {
+    "settings": (RESTRICTED, {"config_map": SETTINGS}, "allow 10.0.0.0/8;"),
+    "headers": (config_map("guard", {"X-Frame-Options": "DENY"}), {"config_map": SETTINGS}, "X-Frame-Options"),
+    "class": (CLASS, {}, "allow 10.1.0.0/16;"),
+    "namespace": (
+        k.Namespace(metadata=k.ObjectMeta(name="default", labels={"team": "shop"})),
+        {"selection": Selection(namespace_selector=parse_selector("team=shop"))},
+        "allow 10.1.0.0/16;",
+    ),
+    "default certificate": (
+        tls_secret("default", "x.test"),
+        {"default_certificate": ObjectName("default", "default")},
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GUARDS)
+def test_what_restricts_others_and_is_taken_away_restricts_them_still(name, tmp_path):
+    guard, changes, sign = GUARDS[name]
+    class_name = "mine" if name == "class" else "rulegen"
+    shut = ingress(
+        "shut",
+        rule("shut.test", path()),
+        class_name=class_name,
+        annotations={"whitelist-source-range": "10.1.0.0/16"} if name in {"class", "namespace"} else {},
+    )
+    more = [settings_map(add_headers="default/guard")] if name == "headers" else []
+    stage = Stage(shut, guard, *more, known=KnownObjects(tmp_path), **changes).turn()
+    before = stage.site.live
+    everything = "".join(before.files.values())
+    assert sign in everything
+    stage.server.delete(guard)
+    stage.turn()
+    assert stage.site.live == before
+    key = f"{type(guard).__name__} {guard.metadata.name}"
+    told = [one for one in stage.events if one.reason == "ServedAsBefore"]
+    assert len(told) == 1
+    assert guard.metadata.name in told[0].note, key
+    assert "it is gone: what it said last holds on" in stage.log.getvalue()
+    again = stage.again()
+    again.loop.known = KnownObjects(tmp_path)
+    again.turn()
+    assert again.site.live == before
+    stage.server.put(guard)
+    stage.turn()
+    assert stage.site.live == before
+    assert "no longer: " in stage.log.getvalue()
+
+
+def test_an_ingress_of_another_controller_is_not_ours_when_its_class_is_gone():
+    other = k.IngressClass(metadata=k.ObjectMeta(name="rulegen"), spec=k.IngressClassSpec(controller="example.com/x"))
+    stage = Stage(other, PLAIN).turn()
+    assert not stage.text("plain.test")
+    stage.server.delete(other)
+    stage.turn()
+    assert not stage.text("plain.test")
+
+
+KEYS = [*secrets(CERT, USERS), ObjectKey("ConfigMap", SETTINGS)]
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["silent", "forbidden", "delete", "put", "again", "answer"]),
+        st.sampled_from(range(len(KEYS))),
+    ),
+    max_size=8,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(STEPS)
+def test_whatever_the_api_server_says_or_not_nothing_that_is_shut_opens(steps):
+    """And once it answers, all is as if it had always answered."""
+    objects = [CERTIFICATE, PASSWORDS, RESTRICTED]
+    site_module.LOOK_S = 0.0
+    stage = Stage(WITH_TLS, SHUT, PLAIN, *objects, config_map=SETTINGS).turn()
+    for what, number in steps:
+        key, one = KEYS[number], objects[number]
+        match what:
+            case "silent" | "forbidden":
+                getattr(stage.server, what).add(key)
+            case "delete" if key in stage.server.there and key not in stage.server.silent | stage.server.forbidden:
+                stage.server.delete(one)
+            case "put":
+                stage.server.put(one)
+            case "again":
+                stage = stage.again(silent=stage.server.silent)
+            case "answer":
+                stage.server.silent.clear()
+                stage.server.forbidden.clear()
+                stage.server.answer()
+        stage.turn()
+        assert stage.is_shut("shut.test")
+        assert "allow 10.0.0.0/8;" in stage.text("plain.test") + stage.text("shut.test")
+        told_gone = ObjectKey("Secret", CERT) in stage.server.cluster.gone()
+        assert told_gone or "ssl_certificate secrets/00000" not in stage.text("tls.test")
+    stage.server.silent.clear()
+    stage.server.forbidden.clear()
+    stage.server.put(*objects)
+    stage.turn()
+    assert stage.site.live == Stage(WITH_TLS, SHUT, PLAIN, *objects, config_map=SETTINGS).turn().site.live
