@@ -18,6 +18,7 @@ from rulegen.cli.options import ALLOW_UNKNOWN_NODE, Chosen, input_options, no_se
 from rulegen.errors import ConfigError, RulegenError
 from rulegen.kube.wording import is_label, is_subdomain
 from rulegen.model.conntrack import Forgetting
+from rulegen.model.openings import openings
 from rulegen.net import parse_address
 from rulegen.road import backend_of
 
@@ -176,9 +177,12 @@ def command(
             if why != "reload":
                 return
             known = agent.known
+            before = inputs.options
             try:
                 inputs, site = _read(settings, told)
                 journal.info("begins anew, as it was told to")
+                for opening in openings(before, inputs.options):
+                    journal.warning("the changed configuration opens what was closed", what=opening)
             except RulegenError as error:
                 # A node that works is not given up for a slip in a file.
                 journal.error("the configuration is not read anew: it goes on as before", error=error.message)

@@ -15,12 +15,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 PERIOD_S: Final = 2.0
+SETTLED_S: Final = 0.3
+"""How long files must have held the same before they are read: half of a file may be a whole one with fewer fields."""
 
 
 class FileChanges:
     """Calls when what files hold has changed, from a thread of its own."""
 
-    def __init__(self, paths: Iterable[str], changed: Callable[[], None], *, period_s: float = PERIOD_S) -> None:
+    def __init__(
+        self,
+        paths: Iterable[str],
+        changed: Callable[[], None],
+        *,
+        period_s: float = PERIOD_S,
+        settled_s: float = SETTLED_S,
+    ) -> None:
         """Take note of what they hold now.
 
         Args:
@@ -28,10 +37,11 @@ class FileChanges:
             changed: Called when they hold something else. A file that is gone, as it is for a moment while links move,
                 has not changed: it has when it is there again.
             period_s: How often to look.
+            settled_s: How long they must have held the same before that counts.
         """
         self._paths = tuple(Path(path) for path in paths)
         self._changed = changed
-        self._period_s = period_s
+        self._period_s, self._settled_s = period_s, settled_s
         self._known = self._digest()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="files", daemon=True)
@@ -50,9 +60,12 @@ class FileChanges:
     def _run(self) -> None:
         while not self._ended.wait(self._period_s):
             found = self._digest()
-            if found is not None and found != self._known:
-                self._known = found
-                self._changed()
+            if found is None or found == self._known:
+                continue
+            if self._ended.wait(self._settled_s) or self._digest() != found:
+                continue
+            self._known = found
+            self._changed()
 
     def _digest(self) -> bytes | None:
         """Return a digest of what all of them hold; None where one cannot be read."""

@@ -173,7 +173,7 @@ class TestFileChanges:
         made = []
 
         def begin(*paths) -> FileChanges:
-            changes = FileChanges(map(str, paths), seen.set, period_s=0.02)
+            changes = FileChanges(map(str, paths), seen.set, period_s=0.02, settled_s=0.02)
             made.append(changes)
             changes.start()
             return changes
@@ -218,10 +218,25 @@ class TestFileChanges:
         (tmp_path / "more.j2").write_text("b")
         assert seen.wait(5)
 
+    def test_half_of_a_file_that_is_being_written_does_not_count(self, tmp_path):
+        """Without its last lines, a configuration is one that can be read and restricts less."""
+        file, read = tmp_path / "config", queue.SimpleQueue()
+        file.write_text("mode: iptables\nnodePortAddresses: [primary]\n")
+        changes = FileChanges([str(file)], lambda: read.put(file.read_text()), period_s=0.02, settled_s=0.3)
+        changes.start()
+        try:
+            for length in range(1, 8):
+                file.write_text("mode: ipvs\nnodePortAddresses: [primary]\n"[: 6 * length])
+                time.sleep(0.03)
+            assert read.get(timeout=5) == "mode: ipvs\nnodePortAddresses: [primary]\n"
+            assert read.empty()
+        finally:
+            changes.stop()
+
     def test_whoever_is_told_may_end_it(self, tmp_path, seen):
         file = tmp_path / "config"
         file.write_text("a")
-        changes = FileChanges([str(file)], lambda: (changes.stop(), seen.set()), period_s=0.02)
+        changes = FileChanges([str(file)], lambda: (changes.stop(), seen.set()), period_s=0.02, settled_s=0.02)
         changes.start()
         file.write_text("b")
         assert seen.wait(5)

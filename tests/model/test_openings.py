@@ -1,0 +1,134 @@
+"""What a changed configuration opens is named; the rules are asked whether anything opened."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, reject
+from hypothesis import strategies as st
+
+from rulegen.errors import RulegenError
+from rulegen.kube import objects as k
+from rulegen.kube.proxyconfig import API_VERSION, KIND, read_config
+from rulegen.model.facts import HostFacts, Interface
+from rulegen.model.ir import Masquerade
+from rulegen.model.nodes import resolve_node, resolve_site
+from rulegen.model.openings import openings
+from rulegen.model.options import Options
+from rulegen.net import Family, parse_address
+
+FACTS = HostFacts(
+    interfaces=(
+        Interface("lo", ((parse_address("127.0.0.1"), 8), (parse_address("::1"), 128))),
+        Interface("eth0", ((parse_address("192.168.50.10"), 24), (parse_address("fd00:50::10"), 64))),
+    )
+)
+NODE = k.Node(
+    metadata=k.ObjectMeta(name="node1"),
+    spec=k.NodeSpec(pod_cidrs=("10.244.1.0/24", "fd00:10:244:1::/64")),
+    status=k.NodeStatus(
+        addresses=tuple(k.NodeAddress(type="InternalIP", address=one) for one in ("192.168.50.10", "fd00:50::10"))
+    ),
+)
+
+
+def options(**fields: object) -> Options:
+    config, unknown = read_config({"apiVersion": API_VERSION, "kind": KIND, **fields}, "test")
+    assert not unknown
+    return Options.of(config)
+
+
+CLOSED = {
+    "nodePortAddresses": ["192.168.50.0/24", "fd00:50::/64"],
+    "clusterCIDR": "10.244.0.0/16,fd00:10:244::/56",
+    "featureGates": {"AllowServiceExternalIPs": False},
+    "healthzBindAddress": "127.0.0.1:10256",
+    "metricsBindAddress": "127.0.0.1:10249",
+    "iptables": {"localhostNodePorts": False},
+    "hostnameOverride": "node1",
+}
+BOTH = ["IPv4", "IPv6"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "named"),
+    [
+        ({}, {"nodePortAddresses": []}, [f"nodePortAddresses no longer restricts {family}" for family in BOTH]),
+        ({}, {"nodePortAddresses": ["192.168.50.0/24"]}, ["nodePortAddresses no longer restricts IPv6"]),
+        ({}, {"nodePortAddresses": ["0.0.0.0/0", "fd00:50::/64"]}, ["nodePortAddresses no longer restricts IPv4"]),
+        ({"nodePortAddresses": ["primary"]}, {"nodePortAddresses": []}, [f"no longer restricts {f}" for f in BOTH]),
+        ({}, {"nodePortAddresses": ["primary"]}, []),
+        ({"nodePortAddresses": []}, {"nodePortAddresses": [], "iptables": {}}, ["node ports open on 127.0.0.0/8"]),
+        ({}, {"nodePortAddresses": ["127.0.0.0/8", "fd00:50::/64"], "iptables": {}}, ["open on 127.0.0.0/8"]),
+        ({}, {"clusterCIDR": ""}, [f"no longer says which {family} traffic" for family in BOTH]),
+        ({}, {"clusterCIDR": "10.244.0.0/16"}, ["no longer says which IPv6 traffic"]),
+        ({}, {"detectLocalMode": "NodeCIDR", "clusterCIDR": ""}, []),
+        ({}, {"clusterCIDR": "", "iptables": {"masqueradeAll": True, "localhostNodePorts": False}}, []),
+        ({}, {"featureGates": {}}, ["AllowServiceExternalIPs"]),
+        ({}, {"healthzBindAddress": ""}, ["/healthz answers on every address"]),
+        ({}, {"metricsBindAddress": "[::]:10249"}, ["/metrics answers on every address"]),
+        ({}, {"metricsBindAddress": ""}, []),
+        ({}, {"conntrack": {"tcpBeLiberal": True}}, ["INVALID"]),
+        ({}, {"hostnameOverride": ""}, ["hostnameOverride changes from node1 to the host's name"]),
+        (
+            {"mode": "ipvs", "ipvs": {"excludeCIDRs": ["192.0.2.0/24"], "strictARP": True}},
+            {"mode": "ipvs"},
+            ["ipvs.excludeCIDRs no longer names 192.0.2.0/24", "ipvs.strictARP is off"],
+        ),
+        (
+            {"mode": "ipvs", "ipvs": {"excludeCIDRs": ["192.0.2.0/24"]}},
+            {"mode": "ipvs", "ipvs": {"excludeCIDRs": ["192.0.0.0/16"]}},
+            [],
+        ),
+    ],
+)
+def test_what_opens_is_named(before, after, named):
+    found = list(openings(options(**{**CLOSED, **before}), options(**{**CLOSED, **after})))
+    assert len(found) == len(named), found
+    assert all(word in sentence for word, sentence in zip(named, found, strict=True)), found
+
+
+fields = st.fixed_dictionaries(
+    {},
+    optional={
+        "nodePortAddresses": st.sampled_from(
+            [
+                ["primary"],
+                ["192.168.50.0/24"],
+                ["fd00:50::/64"],
+                ["192.168.50.0/24", "fd00:50::/64"],
+                ["0.0.0.0/0", "::/0"],
+                ["127.0.0.0/8"],
+                ["10.0.0.0/8", "::/0"],
+            ]
+        ),
+        "clusterCIDR": st.sampled_from(["10.244.0.0/16", "fd00:10:244::/56", "10.244.0.0/16,fd00:10:244::/56"]),
+        "detectLocalMode": st.sampled_from(["ClusterCIDR", "NodeCIDR", "BridgeInterface", "InterfaceNamePrefix"]),
+        "detectLocal": st.sampled_from([{"bridgeInterface": "cni0"}, {"interfaceNamePrefix": "veth"}]),
+        "conntrack": st.sampled_from([{"tcpBeLiberal": True}, {}]),
+        "iptables": st.fixed_dictionaries(
+            {}, optional={"localhostNodePorts": st.booleans(), "masqueradeAll": st.booleans()}
+        ),
+    },
+)
+
+
+@given(before=fields, after=fields, mode=st.sampled_from(["iptables", "ipvs"]))
+def test_nothing_opens_without_a_word(before, after, mode):
+    try:
+        old, new = (options(**{**one, "mode": mode}) for one in (before, after))
+    except RulegenError:
+        reject()  # what is refused opens nothing
+    said = " ".join(openings(old, new))
+    for family in Family:
+        was, now = (
+            resolve_node(family, resolve_site(NODE, "node1", one), NODE, one, FACTS, [].append) for one in (old, new)
+        )
+        if now.node_port_addresses is None and was.node_port_addresses is not None:
+            assert f"restricts {family}:" in said
+        if mode == "iptables" and now.localhost_node_ports and not was.localhost_node_ports:
+            assert "127.0.0.0/8" in said
+        if now.masquerade_cluster_ip is Masquerade.NEVER and was.masquerade_cluster_ip is not Masquerade.NEVER:
+            assert f"not masqueraded in {family}" in said
+        if was.drop_invalid and not now.drop_invalid:
+            assert "INVALID" in said
+    assert list(openings(new, new)) == []
