@@ -19,12 +19,18 @@ from rulegen.agent.concerns import Concerns
 from rulegen.agent.counts import count_change, count_rules
 from rulegen.agent.drift import damage, tell, written_keys
 from rulegen.agent.journal import fault
+from rulegen.agent.leftout import LeftOut
 from rulegen.agent.memory import give_back
 from rulegen.agent.recorder import Announcement, ObjectReference, to_nobody
 from rulegen.errors import ApplyError, HostError
+from rulegen.host.apart import Apart
+from rulegen.host.culprits import is_refusal, lacking_text
 from rulegen.kube.cluster import Touched
 from rulegen.kube.node_names import unknown_node
+from rulegen.kube.world import ObjectName
 from rulegen.plan.objects import draining_text
+from rulegen.road.belongings import Belongings
+from rulegen.road.held import held
 from rulegen.road.services import ServiceRules
 
 if TYPE_CHECKING:
@@ -33,21 +39,27 @@ if TYPE_CHECKING:
     from rulegen.agent.health import ServiceHealth
     from rulegen.agent.journal import Journal
     from rulegen.agent.state import AgentState
-    from rulegen.agent.writer import KernelWriter, Mark
+    from rulegen.agent.writer import KernelWriter, Mark, Reading
     from rulegen.kube.events import Event
     from rulegen.kube.objects import Node
-    from rulegen.kube.world import ObjectName
     from rulegen.model.ir import Service
     from rulegen.model.options import Options
     from rulegen.net import Address
     from rulegen.plan.items import Item
     from rulegen.plan.plan import Plan
     from rulegen.road import Compiled
+    from rulegen.road.services import Update
 
 
 def _is_leaving(node: Node) -> bool:
     """Whether a node is being taken out of the cluster (KEP-3836)."""
     return node.metadata.deletion_timestamp is not None or any(one.key == LEAVING_TAINT for one in node.spec.taints)
+
+
+def name_of(owner: str) -> ObjectName:
+    """Return the name of a Service that is told as `namespace/name`."""
+    namespace, _, name = owner.partition("/")
+    return ObjectName(namespace, name)
 
 
 def _nothing() -> None:
@@ -63,6 +75,8 @@ BREATHS: Final = 3
 """After a look at all rules that found nothing, foreign changes wait for so many times what it took."""
 NODE_S: Final = 60.0
 """How long to wait for an event while there is no Node object of this node, before that is looked at again."""
+MOST_ROUNDS: Final = 3
+"""So often Services that are refused are searched for in one check."""
 UNSYNCED_S: Final = 0.05
 """How often to look whether what others do is done, as no event tells."""
 
@@ -153,12 +167,14 @@ class Loop:
     _counted: int = -1
     _waits: bool = False
     _attempted: set[Hashable] = field(default_factory=set)
+    _left_out: LeftOut = field(init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _concerns: Concerns = field(init=False)
 
     def __post_init__(self) -> None:
         """Have been told of nothing yet."""
         self._concerns = Concerns(self.journal, self.state)
+        self._left_out = LeftOut(self.journal, self.state, self._announce, self.cluster.uid_of)
 
     def run(self) -> str:
         """Keep on until a wake ends it; return why it ended."""
@@ -202,6 +218,7 @@ class Loop:
             return
         if (self._dirty.nodes or now >= self._look_at) and not self._guarded(self.follow):
             return
+        self._dirty.services |= self._left_out.due(now)
         if self._rules is not None and not self._must_check and now >= self._check_at and self._is_untouched():
             self._check_at = self.clock() + self.timing.sync_s
             if self._warned != self.state.applied:
@@ -304,18 +321,22 @@ class Loop:
         keys: set[Hashable] = set()
         try:
             with self._lock:
-                update = rules.update(names)
+                update = self._update(rules, names)
             keys = written_keys(update.plan)
             before = {name: rules.before(name) for name in update.services}
             calls = self.writer.write_update(update, before) if self.mends else 0
-        except HostError:
+        except HostError as error:
             self._dirty.services |= names
             self._attempted |= keys
             self.state.count("restore_failures")
             self.state.count("partial_restore_failures")
-            raise
+            if not is_refusal(error):
+                raise
+            self._must_check, self._check_at = True, self.clock()  # all is read, and written in parts
+            return
         with self._lock:
             rules.commit(update)
+        self._left_out.settle(rules.left_out)
         self._tell_health(rules, update.services)
         self.state.wrote(generation)
         self.state.syncs.add(self.clock() - began)
@@ -348,14 +369,18 @@ class Loop:
                     self.known = self._rules.known
                 elif touched:
                     with self._lock:
-                        update = self._rules.update(touched)
+                        update = self._update(self._rules, touched)
                         self._rules.commit(update)
                     self._attempted |= written_keys(update.plan)
                     touched = set(update.services)  # those too that share a claim with them
                 found = reading.result()
+            if is_first:
+                self._leave_out_again(self._rules, found, touched)
             plan = self.writer.plan(self._rules.compiled(), found)
-            self._write(plan, is_first=is_first, changed=touched)
+            self._tell_damage(plan, is_first=is_first, changed=touched)
+            plan = self._write(self._rules, plan, found)
             self._rules.take_note(plan)
+            self._left_out.settle(self._rules.left_out)
             self._attempted.clear()
         except HostError:
             self._rules, self._dirty.services = None, self._dirty.services | changed.services
@@ -405,6 +430,10 @@ class Loop:
         """Return the Services as they are in the kernel."""
         return self._rules.services if self._rules is not None else ()
 
+    def left_out(self) -> tuple[str, ...]:
+        """Return for people which Services are left out, and why."""
+        return tuple(self._left_out.texts())
+
     def compiled(self) -> Compiled | None:
         """Return all that is wanted now, for another thread to look at; None before it is known."""
         with self._lock:
@@ -429,12 +458,16 @@ class Loop:
         node = self.node()
         return ObjectReference("v1", "Node", "", self.node_name, (node and node.metadata.uid) or self.node_name)
 
+    def _announce(self, what: Announcement) -> None:
+        self.tell(what)  # as it is by then
+
     def announce_damage(self, note: str) -> None:
         """Tell users, by an event on the node, what others have changed."""
         reason, action = ("DriftMended", "Mend") if self.mends else ("DriftFound", "Report")
         self.tell(Announcement(self.reference(), reason, action, note))
 
-    def _write(self, plan: Plan, *, is_first: bool, changed: set[ObjectName]) -> None:
+    def _tell_damage(self, plan: Plan, *, is_first: bool, changed: set[ObjectName]) -> None:
+        """Tell what others have changed, as a plan of the whole shows it."""
         if not (is_first and self.mends):
             ended = {draining_text(key) for part in plan.objects.values() for key in part.ended}
             items = [one for one in plan.items if one not in self._left]  # what stays so is told once
@@ -443,19 +476,83 @@ class Loop:
             tell(found, self.state, self.journal, self.announce_damage, mended=self.mends)
         self._left = frozenset() if self.mends else frozenset(plan.items)
         self.state.gauge("drift_unmended", len(self._left))
+
+    def _write(self, rules: ServiceRules, plan: Plan, found: Reading) -> Plan:
+        """Write a plan of the whole; Services that are refused are left out, and the rest is written.
+
+        Returns:
+            The plan that was written last.
+
+        Raises:
+            HostError: It was refused, whoever is left out.
+        """
+        first = found
+        for _ in range(MOST_ROUNDS):
+            try:
+                self._write_whole(plan)
+            except HostError as error:
+                self.state.count("restore_failures")
+                if not is_refusal(error):
+                    raise
+                self._leave_out_refused(rules, plan, first, error)
+                found = self.writer.read()
+                plan = self.writer.plan(rules.compiled(), found)
+            else:
+                return plan
+        self._write_whole(plan)
+        return plan
+
+    def _write_whole(self, plan: Plan) -> None:
         if plan.is_empty or not self.mends:
             return
         refused = set(self.writer.refused)
-        try:
-            calls = self.writer.write(plan)
-        except HostError:
-            self.state.count("restore_failures")
-            raise
+        calls = self.writer.write(plan)
         for name in sorted(self.writer.refused.keys() - refused):
             self.tell_refused(name, self.writer.refused[name])
         self.state.count("writes", by=calls)
         self.state.count("forgotten_flows", by=len(plan.flows))
         self.journal.info("written", changes=len(plan.items), calls=calls)
+
+    def _leave_out_refused(self, rules: ServiceRules, plan: Plan, first: Reading, error: HostError) -> None:
+        """Find the Services that are refused, write the others, and leave these out as they were at first.
+
+        Raises:
+            HostError: It is not by a Service.
+        """
+        compiled = rules.compiled()
+        apart = Apart(compiled, plan, self.writer.write, lambda: self.writer.plan(compiled))
+        verdict = apart.search(error)
+        if not verdict.refused:
+            raise error
+        names = {name_of(owner): reason for owner, reason in verdict.refused.items()}
+        with self._lock:
+            rules.leave_out(names, held(compiled, self.writer.observed(compiled, first), verdict.refused))
+            rules.commit(rules.update(()))  # who shared a claim with them has it now
+        self._left_out.take(names, self.clock())
+        self._left_out.lack(verdict.lacking, self.clock())
+        self.journal.info("written in parts", tries=verdict.tries, left_out=len(names))
+
+    def _leave_out_again(self, rules: ServiceRules, found: Reading, touched: set[ObjectName]) -> None:
+        """Leave those out that were refused before all was decided anew, unless they have changed since."""
+        names = {name for name in self._left_out.names - touched if rules.before(name) is not None}
+        if names:
+            compiled = rules.compiled()
+            there = held(compiled, self.writer.observed(compiled, found), {str(name) for name in names})
+            with self._lock:
+                rules.leave_out(names, there)
+                rules.commit(rules.update(()))
+
+    def _update(self, rules: ServiceRules, names: Collection[ObjectName]) -> Update:
+        """Decide anew about Services; those are left out that need what the kernel was just seen to refuse to all."""
+        update = rules.update(names)
+        belongings = Belongings(one for one in update.fragments.values() if one is not None)
+        refused = self._left_out.refused(belongings, self.clock(), lacking_text)
+        if not refused:
+            return update
+        reasons = {name_of(owner): reason for owner, reason in refused.items()}
+        rules.leave_out(reasons)
+        self._left_out.take(reasons, self.clock())
+        return rules.update(())
 
     def tell_refused(self, name: str, error: str) -> None:
         """Tell that a kernel parameter may not be set here: somebody else has to."""
@@ -522,6 +619,7 @@ class Loop:
         if self.once and self.state.is_alive:
             return UNSYNCED_S
         due = self._sync_at if self._dirty.services else self._check_at
+        due = min(due, self._left_out.next_at or due)
         if self._must_check or self._dirty.nodes:
             due = min(due, self._check_at)
         return max(min(due, self._check_at, self._look_at) - self.clock(), self._again_at - self.clock(), 0.0)

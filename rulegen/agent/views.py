@@ -67,7 +67,7 @@ def _report(loop: Loop, compiled: Compiled) -> show.Report:
         mode=loop.options.mode,
         observed=f"iptables-{loop.writer.choice.variant} of this host",
         rejected=tuple(loop.cluster.rejected()),
-        warnings=compiled.model.warnings,
+        warnings=(*compiled.model.warnings, *loop.left_out()),
         services={str(name): service for name, service in compiled.model.services.items()},
     )
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from rulegen.model.ir import Node, Service
     from rulegen.model.options import Options
     from rulegen.net import Address
-    from rulegen.road import Compiled
+    from rulegen.road import Compiled, Observed
     from rulegen.road.services import Update
 
 LOCK_WAIT_S = 10
@@ -143,8 +143,18 @@ class KernelWriter:
         Raises:
             HostError: It cannot be read.
         """
-        reading = reading or self.read()
-        observed = observe(
+        observed = self.observed(compiled, reading or self.read())
+        names = [name for name in self.facts.sysctls if name not in self.refused]
+        facts = replace(self.facts, sysctls=sysctl.read_all(names))
+        return plan_node(compiled, observed, facts, (), self.forgetting)
+
+    def observed(self, compiled: Compiled, reading: Reading) -> Observed:
+        """Return what the kernel has, for a plan of what is compiled.
+
+        Raises:
+            HostError: Sets, servers or counters cannot be read.
+        """
+        return observe(
             self.run,
             self.choice.variant,
             # What is asked for by another thread may have been compiled before IPv6 came or went.
@@ -153,9 +163,6 @@ class KernelWriter:
             flows=reading.flows,
             counters=tuple(nfacct.counters()) if compiled.counts else None,
         )
-        names = [name for name in self.facts.sysctls if name not in self.refused]
-        facts = replace(self.facts, sysctls=sysctl.read_all(names))
-        return plan_node(compiled, observed, facts, (), self.forgetting)
 
     def refresh(self) -> frozenset[Address]:
         """Take the facts of the host as they are now; return the addresses that the node has gained.

@@ -97,6 +97,24 @@ class SchedulerError(HostError):
         )
 
 
+class ServersError(HostError):
+    """IPVS refused some commands; the others were done.
+
+    Attributes:
+        refused: The commands, each with the kernel's errno.
+    """
+
+    def __init__(self, refused: Sequence[tuple[Command, int]], count: int) -> None:
+        self.refused = tuple(refused)
+        command, number = self.refused[0]
+        more = f", and {len(self.refused) - 1} more" if len(self.refused) > 1 else ""
+        super().__init__(
+            f"IPVS refused `{command}`{more}: {reason(command, number)}; "
+            f"{count - len(self.refused)} of {count} were done",
+            hint=privilege_hint(os.strerror(number)),
+        )
+
+
 def is_loaded() -> bool:
     """Return whether the kernel has IPVS now; where it has not, there are no virtual servers. Loads nothing.
 
@@ -153,8 +171,8 @@ def write(commands: Sequence[Command]) -> None:
     """Do what the commands say, in order. What is there already, or gone already, is as good as done.
 
     Raises:
-        HostError: The kernel has no IPVS, or refused some of them: it says which was the first, why, and how many of
-            the others were done.
+        ServersError: The kernel refused some of them.
+        HostError: The kernel has no IPVS.
     """
     if not commands:
         return
@@ -172,13 +190,7 @@ def write(commands: Sequence[Command]) -> None:
         if number and not (command.verb in _DELETED and number in _GONE)
     ]
     if refused:
-        command, number = refused[0]
-        more = f", and {len(refused) - 1} more" if len(refused) > 1 else ""
-        raise HostError(
-            f"IPVS refused `{command}`{more}: {_reason(command, number)}; "
-            f"{len(commands) - len(refused)} of {len(commands)} were done",
-            hint=privilege_hint(os.strerror(number)),
-        )
+        raise ServersError(refused, len(commands))
 
 
 def set_timeouts(values: Timeouts) -> None:
@@ -465,8 +477,8 @@ def _af(address: Address) -> int:
     return socket.AF_INET if address.version == 4 else socket.AF_INET6
 
 
-def _reason(command: Command, number: int) -> str:
-    """Return in words why the kernel refused."""
+def reason(command: Command, number: int) -> str:
+    """Return in words why the kernel refused a command, by its errno."""
     match command.verb, number:
         case ((Verb.ADD_SERVICE | Verb.EDIT_SERVICE), errno.ENOENT):
             return "the kernel has no such scheduler"

@@ -31,6 +31,22 @@ than the node's own."""
 _NEW_ADDRESS, _DELETE_ADDRESS = 20, 21
 
 
+class AddressesError(HostError):
+    """The kernel refused to bind or unbind some addresses; the others were done.
+
+    Attributes:
+        refused: The commands, each with the kernel's errno.
+    """
+
+    def __init__(self, refused: Sequence[tuple[Command, int]], done: int, count: int) -> None:
+        self.refused = tuple(refused)
+        command, number = self.refused[0]
+        super().__init__(
+            f"`ip {command}`: {os.strerror(number)}; {done} of {count} were done",
+            hint=privilege_hint(os.strerror(number)),
+        )
+
+
 def observe(device: str) -> Links:
     """Return a device, if it is there, with its kind, and what is bound to it; addresses of scope link are left out.
 
@@ -61,7 +77,8 @@ def write(commands: Sequence[Command]) -> None:
     """Do what the commands say, in order. What is there already, or gone already, is as good as done.
 
     Raises:
-        HostError: The kernel refused: it says which was the first, why, and how many of the others were done.
+        AddressesError: The kernel refused some addresses.
+        HostError: It refused the device, or cannot be asked.
     """
     done = 0
     while done < len(commands):
@@ -123,15 +140,13 @@ def _perform_addresses(commands: Sequence[Command], start: int, end: int) -> Non
             f"`ip {commands[start]}`: {error.strerror or error}; {start} of {len(commands)} were done",
             hint=privilege_hint(str(error)),
         ) from error
-    for at, number in enumerate(errnos, start):
-        command = commands[at]
-        already = errno.EEXIST if command.verb is Verb.BIND else errno.EADDRNOTAVAIL
-        if number not in {0, already}:
-            refused = sum(1 for one in errnos if one not in {0, errno.EEXIST, errno.EADDRNOTAVAIL})
-            raise HostError(
-                f"`ip {command}`: {os.strerror(number)}; {end - refused} of {len(commands)} were done",
-                hint=privilege_hint(os.strerror(number)),
-            )
+    refused = [
+        (command, number)
+        for command, number in zip(commands[start:end], errnos, strict=True)
+        if number not in {0, errno.EEXIST if command.verb is Verb.BIND else errno.EADDRNOTAVAIL}
+    ]
+    if refused:
+        raise AddressesError(refused, end - len(refused), len(commands))
 
 
 def _encoded(command: Command, index: int, seq: int) -> bytes:

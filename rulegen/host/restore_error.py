@@ -7,7 +7,7 @@ found at `COMMIT`: legacy then names the `COMMIT` line and gives no reason, as t
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rulegen.errors import HostError
 from rulegen.kube.wording import printable
@@ -25,6 +25,24 @@ _NOISE = re.compile(r"^(Error occurred at line: [0-9]+|Try `.*|# Warning: .*)$")
 _MISSING_CHAIN = re.compile(r"(?:Chain '|Couldn't load target `)(?P<chain>[^']+)'")
 
 
+_EXTENSION = re.compile(
+    r"Extension (?P<name>\S+) revision \d+ not supported|Couldn't load (?:match|target) `(?P<other>\S+)'"
+)
+_MOMENTARY = re.compile(
+    r"Cannot allocate memory|[Mm]emory allocation|out of memory|No buffer space|Resource temporarily unavailable"
+    r"|Interrupted system call|Device or resource busy|Permission denied|Operation not permitted"
+)
+
+
+class NamedLine(NamedTuple):
+    """A line of a script that a tool named."""
+
+    number: int
+    table: str
+    text: str
+    complaint: str
+
+
 class RestoreError(HostError):
     """`iptables-restore` refused a script. The tables whose `COMMIT` came before the line were written.
 
@@ -34,10 +52,20 @@ class RestoreError(HostError):
         excerpt: The line and those around it, numbered, itself marked: several lines of text for people, or empty.
         complaint: What the tool said, in one line.
         committed: The tables that were written before.
+        family: Whose tool it was.
+        named: Each line of the script that the tool named, with its number, what it said of it, and the table.
+        extension: The match or target that the kernel lacks, where the tool said so.
+        is_momentary: Whether it failed for want of memory, a free lock or a free chain, or by a signal: no rule of the
+            script is at fault.
     """
 
     def __init__(self, variant: Variant, family: Family, script: str, *, code: int, stderr: str) -> None:
         lines = script.splitlines()
+        self.family = family
+        self.named = _named(lines, stderr)
+        lacking = _EXTENSION.search(stderr)
+        self.extension = (lacking["name"] or lacking["other"]) if lacking else ""
+        self.is_momentary = code < 0 or _MOMENTARY.search(stderr) is not None
         self.line = _offending_line(lines, stderr)
         self.text = lines[self.line - 1] if self.line else ""
         self.complaint = _complaint(stderr, self.text, code)
@@ -63,6 +91,27 @@ def _offending_line(lines: list[str], stderr: str) -> int | None:
         if jump.search(lines[candidate - 1]):
             number = candidate
     return number
+
+
+def _named(lines: list[str], stderr: str) -> tuple[NamedLine, ...]:
+    """Return the lines that are named, but for `COMMIT`: nft names each that the kernel refused, legacy the first."""
+    named: dict[int, NamedLine] = {}
+    first = _offending_line(lines, stderr)
+    whole = _complaint(stderr, lines[first - 1] if first else "", 0)
+    for said in stderr.splitlines():
+        told = _LINE.search(said)
+        number = int(told["line"]) if told else 0
+        if 0 < number <= len(lines) and lines[number - 1] != "COMMIT":
+            complaint = _shown(_WHERE.sub("", _TOOL.sub("", said.strip())))
+            is_bare = not complaint or _NOISE.match(complaint) is not None
+            named.setdefault(number, NamedLine(number, "", lines[number - 1], whole if is_bare else complaint))
+    if not named and first is not None and lines[first - 1] != "COMMIT":
+        named[first] = NamedLine(first, "", lines[first - 1], whole)
+    return tuple(one._replace(table=_table_of(lines, one.number)) for one in named.values())
+
+
+def _table_of(lines: list[str], number: int) -> str:
+    return next((text[1:].strip() for text in reversed(lines[:number]) if text.startswith("*")), "")
 
 
 def _complaint(stderr: str, text: str, code: int) -> str:

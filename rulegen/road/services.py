@@ -102,6 +102,7 @@ class ServiceRules:
             self._table.put(service, cluster.service(service))
         self._services = {service: found for service in names if (found := self._table.service(service)) is not None}
         self._unwritten: set[ObjectName] = set()
+        self._left_out: set[ObjectName] = set()
         self._fragments: dict[tuple[Family, ObjectName | None], Fragment] = {}
         self._unions: dict[Family, Union] = {}
         self._leaving: dict[RealServerKey, RealServer] = {}
@@ -147,9 +148,12 @@ class ServiceRules:
 
     def compiled(self) -> Compiled:
         """Return all of it, as a plan of the whole wants it."""
-        names = sorted(self._services)
+        names = sorted(self._services.keys() | self._left_out)
         fragments = {
-            family: [self._fragments[family, NODE], *(self._fragments[family, name] for name in names)]
+            family: [
+                self._fragments[family, NODE],
+                *(self._fragments[family, name] for name in names if (family, name) in self._fragments),
+            ]
             for family in self._families
         }
         return Compiled(
@@ -167,8 +171,9 @@ class ServiceRules:
         that was not committed is part of the next one: who shared a claim then may share none any more.
         """
         for name in sorted(names):
+            self._left_out.discard(name)
             self._unwritten |= self._table.put(name, self._cluster.service(name))
-        services = {name: self._table.service(name) for name in sorted(self._unwritten)}
+        services = {name: self._table.service(name) for name in sorted(self._unwritten - self._left_out)}
         fragments: dict[tuple[Family, ObjectName | None], Fragment | None] = {}
         rules: dict[Family, FamilyPlan] = {}
         objects: dict[Family, ObjectPlan] = {}
@@ -183,6 +188,43 @@ class ServiceRules:
                 fragments[family, NODE] = first
         plan = Plan(iptables=rules, objects=objects)
         return Update(plan=plan, fragments=fragments, services=services, nodes=self._node.nodes)
+
+    @property
+    def left_out(self) -> frozenset[ObjectName]:
+        """The Services that are left out: what the kernel has of them stays, until they are part of an update again."""
+        return frozenset(self._left_out)
+
+    def leave_out(self, names: Iterable[ObjectName], there: Iterable[Fragment] | None = None) -> None:
+        """Leave Services out. Their claims to addresses and ports go to those that share them: with the next update.
+
+        Args:
+            names: Which.
+            there: What the kernel has of them, see `rulegen.road.held`; None for what was committed last.
+        """
+        left = sorted(names)
+        for name in left:
+            self._left_out.add(name)
+            self._unwritten |= self._table.put(name, None)
+            self._services.pop(name, None)
+        self._unwritten -= self._left_out
+        if there is None:
+            return
+        has = {(fragment.family, fragment.owner): fragment for fragment in there}
+        for family in self._families:
+            for name in left:
+                self._replace(family, name, has.get((family, str(name))))
+            node = self._node.nodes[family]
+            first = self._backend.compile_node(node, counts=self._counts, filled=self._unions[family].filled)
+            self._replace(family, NODE, first)
+
+    def _replace(self, family: Family, name: ObjectName | None, after: Fragment | None) -> None:
+        """Have an owner want something else, as what the kernel has."""
+        before = self._fragments.pop((family, name), None)
+        self._unions[family].replace(before, after)
+        self._chains[family] -= len(before.rules.exact) if before else 0
+        if after is not None:
+            self._fragments[family, name] = after
+            self._chains[family] += len(after.rules.exact)
 
     def _family_update(
         self, family: Family, pairs: Sequence[tuple[Fragment | None, Fragment | None]]
@@ -250,13 +292,8 @@ class ServiceRules:
 
     def commit(self, update: Update) -> None:
         """Take an update for written."""
-        for key, fragment in update.fragments.items():
-            old = self._fragments.pop(key, None)
-            self._unions[key[0]].replace(old, fragment)
-            self._chains[key[0]] -= len(old.rules.exact) if old else 0
-            if fragment is not None:
-                self._fragments[key] = fragment
-                self._chains[key[0]] += len(fragment.rules.exact)
+        for (family, name), fragment in update.fragments.items():
+            self._replace(family, name, fragment)
         self._unwritten -= update.services.keys()
         for name, service in update.services.items():
             if service is None:

@@ -1,0 +1,109 @@
+"""Services that the kernel refused: left out, told once, and tried again when they change or after some minutes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from rulegen.agent.recorder import Announcement, ObjectReference
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+
+    from rulegen.agent.journal import Journal
+    from rulegen.agent.state import AgentState
+    from rulegen.kube.world import ObjectName
+    from rulegen.road.belongings import Belongings, Shape
+
+RETRY_S: Final = 300.0
+"""A Service that was left out is tried again after so long, though it has not changed."""
+SHOWN: Final = 5
+"""Of Services that are left out for one reason, so many are named in the log."""
+
+
+class Refusal(NamedTuple):
+    """Why a Service is left out, and when it is tried again."""
+
+    reason: str
+    until: float
+
+
+@dataclass(slots=True)
+class LeftOut:
+    """The Services that are left out.
+
+    Attributes:
+        tell: Tells users by events.
+        uid_of: Returns the UID of a Service, as far as it is known.
+    """
+
+    journal: Journal
+    state: AgentState
+    tell: Callable[[Announcement], None]
+    uid_of: Callable[[ObjectName], str]
+    _refusals: dict[ObjectName, Refusal] = field(default_factory=dict)
+    _lacking: dict[frozenset[Shape], Refusal] = field(default_factory=dict)
+
+    def take(self, reasons: Mapping[ObjectName, str], now: float) -> None:
+        """Note which Services were refused, and tell of those of which it is new."""
+        by_reason: defaultdict[str, list[ObjectName]] = defaultdict(list)
+        for name, reason in sorted(reasons.items()):
+            if name not in self._refusals or self._refusals[name].reason != reason:
+                by_reason[reason].append(name)
+                about = ObjectReference("v1", "Service", name.namespace, name.name, self.uid_of(name))
+                self.tell(Announcement(about, "LeftOut", "Serve", f"not served as it is now: {reason}"))
+            self._refusals[name] = Refusal(reason, now + RETRY_S)
+        for reason, names in by_reason.items():
+            shown = ", ".join(map(str, names[:SHOWN])) + (f" and {len(names) - SHOWN} more" if names[SHOWN:] else "")
+            self.journal.warning("left out", services=shown, reason=reason, again_in_s=RETRY_S)
+        self._count()
+
+    def lack(self, lacking: Iterable[frozenset[Shape]], now: float) -> None:
+        """Note what the kernel refuses to every Service that needs it: such a Service is not tried for some time."""
+        for needs in lacking:
+            self._lacking[needs] = Refusal("", now + RETRY_S)
+
+    def refused(self, belongings: Belongings, now: float, text: Callable[[frozenset[Shape]], str]) -> dict[str, str]:
+        """Return the Services that need what the kernel was seen to lack, `namespace/name`, with the reason."""
+        self._lacking = {needs: told for needs, told in self._lacking.items() if told.until > now}
+        if not self._lacking:
+            return {}
+        return {
+            owner: text(needs)
+            for owner in belongings.owners
+            for needs in self._lacking
+            if belongings.shapes(owner) >= needs
+        }
+
+    def settle(self, left_out: Collection[ObjectName]) -> None:
+        """Note which Services are still left out; tell of those that are served again."""
+        for name in sorted(self._refusals.keys() - set(left_out)):
+            del self._refusals[name]
+            self.journal.info("no longer left out", service=str(name))
+        self._count()
+
+    def due(self, now: float) -> set[ObjectName]:
+        """Return the Services that are to be tried again; they are not due another time for as long."""
+        due = {name for name, refusal in self._refusals.items() if refusal.until <= now}
+        for name in due:
+            self._refusals[name] = self._refusals[name]._replace(until=now + RETRY_S)
+        return due
+
+    @property
+    def names(self) -> frozenset[ObjectName]:
+        """Which they are."""
+        return frozenset(self._refusals)
+
+    @property
+    def next_at(self) -> float | None:
+        """When the next is to be tried again; None where there is none."""
+        return min((refusal.until for refusal in self._refusals.values()), default=None)
+
+    def texts(self) -> Iterator[str]:
+        """Yield for people what is left out and why."""
+        for name, refusal in sorted(self._refusals.items()):
+            yield f"Service {name} is left out, and what was there of it stays: {refusal.reason}"
+
+    def _count(self) -> None:
+        self.state.gauge("left_out", len(self._refusals))

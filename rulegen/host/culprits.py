@@ -1,0 +1,269 @@
+"""Finding the Services that the kernel or a tool refuses, so that each harms only itself.
+
+What is tried is always a part of what is to be written: some Services, with all that they need. A part that is taken is
+written, and stays. Of a part that is refused, the Services go that the error names; where it names none, the part is
+cut in two, Services that need the same of the kernel side by side. Where Services were refused that need something
+which no Service was seen to get, one more of their kind is tried, and if that is refused too, all others of the kind
+are left out without a try: a kernel without a match refuses thousands of them.
+
+What is not by a Service is never searched for: a lock that is held, a tool that is missing, want of memory, a signal.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections import Counter, defaultdict, deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+
+from rulegen.errors import ApplyError, HostError
+from rulegen.host.ipset import SetError
+from rulegen.host.ipvs import ServersError, reason
+from rulegen.host.links import AddressesError
+from rulegen.host.restore_error import RestoreError
+from rulegen.plan.fragments import IPVS, LINKS
+from rulegen.road.belongings import shape_of_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+
+    from rulegen.road.belongings import Belongings, Shape
+
+MOST_TRIES: Final = 60
+"""After so many tries no more culprits are searched for: what was not seen to pass is left as it is."""
+MOST_S: Final = 20.0
+"""Nor after so many seconds. A try at 10,000 Services takes up to some seconds."""
+ENOUGH: Final = 2
+"""So many refused Services that need the same make it worth a try whether all of their kind are refused."""
+
+_MOMENTARY: Final = {errno.EPERM, errno.EACCES, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN, errno.EINTR, errno.EBUSY}
+_MOMENTARY_WORDS: Final = ("allocate memory", "Cannot open session", "not permitted", "denied", "in use")
+_NOT_TRIED: Final = "not tried: too many others were refused"
+
+
+class Culprit(NamedTuple):
+    """A Service that an error names.
+
+    Attributes:
+        reason: What was refused, and what was said of it.
+        needs: What the refused rule or object needs of the kernel; None where that is not known.
+    """
+
+    reason: str
+    needs: Shape | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What a search came to.
+
+    Attributes:
+        refused: The Services that are left out, `namespace/name`, each with the reason.
+        lacking: What the kernel was seen to refuse to every Service that needs it; each set is needed together.
+        tries: How many tries it took.
+    """
+
+    refused: Mapping[str, str]
+    lacking: tuple[frozenset[Shape], ...]
+    tries: int
+
+
+def is_refusal(error: HostError) -> bool:
+    """Whether a write failed by what was to be written, so that another part of it may well be taken."""
+    cause = error.__cause__ if isinstance(error, ApplyError) else error
+    match cause:
+        case RestoreError():
+            removes = cause.text.startswith(("-D", "-X", "-F"))  # the kernel is not as we thought: it must be read
+            return not (cause.is_momentary or removes)
+        case SetError():
+            return not any(word in cause.complaint for word in _MOMENTARY_WORDS)
+        case ServersError() | AddressesError():
+            return not any(number in _MOMENTARY for _, number in cause.refused)
+        case _:
+            return False
+
+
+def culprits(error: HostError, belongings: Belongings) -> dict[str, Culprit]:
+    """Return the Services that an error names; empty where it names none."""
+    cause = error.__cause__ if isinstance(error, ApplyError) else error
+    told: dict[str, Culprit] = {}
+    match cause:
+        case RestoreError():
+            for line in cause.named:
+                owner = belongings.of_line(cause.family, line.table, line.text)
+                told.setdefault(owner, Culprit(f"`{line.text}`: {line.complaint}", shape_of_line(line.text)))
+        case SetError():
+            told[belongings.of_set_line(cause.text)] = Culprit(f"`{cause.text}`: {cause.complaint}")
+        case ServersError():
+            for server, number in cause.refused:
+                owner = belongings.of_object(IPVS, server.key)
+                told.setdefault(owner, Culprit(f"IPVS refused `{server}`: {reason(server, number)}"))
+        case AddressesError():
+            for link, number in cause.refused:
+                owner = belongings.of_object(LINKS, link.address)
+                told.setdefault(owner, Culprit(f"`ip {link}`: {errno.errorcode.get(number, number)}"))
+    told.pop("", None)
+    return told
+
+
+class Attempt(Protocol):
+    """Writes a part."""
+
+    def __call__(self, owners: Collection[str], *, with_node: bool) -> HostError | None:
+        """Write what some Services come to, and what the node needs if that is asked for.
+
+        Returns:
+            Why that was refused; None where it was taken.
+
+        Raises:
+            HostError: It failed by what is not for a Service, see `is_refusal`.
+        """
+
+
+@dataclass(slots=True)
+class Search:
+    """A search for the Services that are refused.
+
+    Attributes:
+        attempt: Writes what some Services come to.
+        belongings: Tells whose a line is, and what a Service needs.
+        most_s: After so many seconds no more is searched for.
+        clock: Seconds that only grow.
+    """
+
+    attempt: Attempt
+    belongings: Belongings
+    most_s: float = MOST_S
+    clock: Callable[[], float] = time.monotonic
+    _tries: int = 0
+    _until: float = 0.0
+    _has_node: bool = False
+    _written: set[str] = field(default_factory=set)
+    _waiting: deque[list[str]] = field(default_factory=deque)
+    _refused: dict[str, str] = field(default_factory=dict)
+    _good: set[Shape] = field(default_factory=set)
+    _counts: Counter[frozenset[Shape]] = field(default_factory=Counter)
+    _lacking: list[frozenset[Shape]] = field(default_factory=list)
+
+    def run(self, owners: Sequence[str], error: HostError) -> Verdict:
+        """Return which Services are refused; all others are written.
+
+        Args:
+            owners: The Services that were to be written, `namespace/name`.
+            error: Why all of it together was refused.
+
+        Raises:
+            HostError: What the node itself needs is refused, or a try failed by something else.
+        """
+        self._until = self.clock() + self.most_s
+        self._split(list(owners), error)
+        while self._waiting:
+            group = self._worth_a_try(self._waiting.popleft())
+            if group and (self._tries >= MOST_TRIES or self.clock() >= self._until):
+                self._refused |= dict.fromkeys(group, _NOT_TRIED)
+            elif group and (refusal := self._tried(group)) is not None:
+                self._split(group, refusal)
+        for needs, count in self._counts.items():  # all of a kind may have been named at once
+            if count > ENOUGH and needs and not needs & self._good and needs not in self._lacking:
+                self._lacking.append(needs)
+        return Verdict(refused=self._refused, lacking=tuple(self._lacking), tries=self._tries)
+
+    def _tried(self, group: Collection[str]) -> HostError | None:
+        self._tries += 1
+        error = self.attempt(group, with_node=not self._has_node)
+        if error is None:
+            self._has_node = True
+            self._written.update(group)
+            self._good.update(shape for owner in group for shape in self.belongings.shapes(owner))
+        return error
+
+    def _split(self, group: list[str], error: HostError) -> None:
+        """Take out whom an error names, or cut a group that is refused in two."""
+        told = culprits(error, self.belongings)
+        named = [owner for owner in group if owner in told]
+        if not named and not self._has_node and (of_node := self._tried(())) is not None:
+            raise of_node
+        if named:
+            self._take_out(group, {owner: told[owner] for owner in named})
+        elif len(group) == 1:
+            (owner,) = group
+            self._refuse(owner, error.message.splitlines()[0], self.belongings.shapes(owner) - self._good)
+            self._probe()
+        elif group:
+            first, second = self._halves(group, error)
+            self._waiting.extendleft((second, first))
+
+    def _take_out(self, group: list[str], named: dict[str, Culprit]) -> None:
+        """Leave those out that are named; the others of their kind are tried behind the rest."""
+        needs = {culprit.needs for culprit in named.values() if culprit.needs is not None} - self._good
+        for owner, culprit in named.items():
+            self._refuse(owner, culprit.reason, frozenset({culprit.needs} if culprit.needs in needs else ()))
+        rest = [owner for owner in group if owner not in named]
+        kin = [owner for owner in rest if self.belongings.shapes(owner) & needs]
+        others = sorted(set(rest) - set(kin))
+        self._waiting.extendleft((kin, others))
+        self._probe()
+
+    def _refuse(self, owner: str, why: str, needs: frozenset[Shape | None]) -> None:
+        self._refused[owner] = why
+        self._counts[frozenset(shape for shape in needs if shape is not None)] += 1
+
+    def _probe(self) -> None:
+        """Try one more of a kind of which some were refused and none was taken."""
+        for needs, count in list(self._counts.items()):
+            if count < ENOUGH or not needs or needs & self._good or needs in self._lacking:
+                continue
+            kin = (
+                owner
+                for group in self._waiting
+                for owner in self._worth_a_try(group)
+                if self.belongings.shapes(owner) >= needs
+            )
+            owner = next(kin, None)
+            if owner is None:
+                continue
+            error = self._tried((owner,))
+            if error is not None:
+                self._refused[owner] = error.message.splitlines()[0]
+                self._lacking.append(needs)
+
+    def _worth_a_try(self, group: list[str]) -> list[str]:
+        """Return a group without those that were refused, or need what the kernel refuses to all."""
+        left = []
+        for owner in group:
+            if owner in self._refused or owner in self._written:
+                continue
+            needs = next((needs for needs in self._lacking if self.belongings.shapes(owner) >= needs), None)
+            if needs is None:
+                left.append(owner)
+            else:
+                self._refused[owner] = lacking_text(needs)
+        return left
+
+    def _halves(self, group: list[str], error: HostError) -> tuple[list[str], list[str]]:
+        """Cut a group in two: those that do not need what the tool misses first, else what most need, else by name."""
+        cause = error.__cause__ if isinstance(error, ApplyError) else error
+        if isinstance(cause, RestoreError) and cause.extension:
+            words = {f"-m {cause.extension}", f"-j {cause.extension}"}
+            needing = {owner for owner in group if any(words & shape for shape in self.belongings.shapes(owner))}
+            if needing and len(needing) < len(group):
+                return [owner for owner in group if owner not in needing], sorted(needing)
+        kinds: defaultdict[frozenset[Shape], list[str]] = defaultdict(list)
+        for owner in group:
+            kinds[self.belongings.shapes(owner)].append(owner)
+        if len(kinds) == 1 and self.belongings.shapes(group[0]) - self._good:  # may be all of the kind, or some
+            return group[:1], group[1:]
+        parts = sorted(kinds.values(), key=len, reverse=True) if len(kinds) > 1 else [[owner] for owner in group]
+        middle = len(parts) // 2
+        return list(_flat(parts[:middle])), list(_flat(parts[middle:]))
+
+
+def lacking_text(needs: frozenset[Shape]) -> str:
+    """Return for people why a Service is left out that needs what the kernel refuses to all."""
+    words = sorted({word for shape in needs for word in shape if word.startswith(("-m", "-j", "-p"))})
+    return f"the kernel refuses every rule of its kind: {', '.join(words) or 'as others were refused'}"
+
+
+def _flat(groups: Sequence[Sequence[str]]) -> Iterator[str]:
+    return (owner for group in groups for owner in group)

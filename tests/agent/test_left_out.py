@@ -1,0 +1,280 @@
+"""One Service that the kernel refuses harms only itself: it is left out, the rest is served, and it is tried again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from rulegen.agent.leftout import RETRY_S
+from rulegen.agent.views import views
+from rulegen.agent.writer import KernelWriter, Mark
+from rulegen.host.runner import Completed
+from rulegen.host.variant import Variant, VariantChoice
+from rulegen.kube import objects as k
+from rulegen.kube.events import Gone
+from rulegen.kube.world import ObjectName
+from rulegen.net import Family
+from tests.agent.stage import FACTS, Stage, changed, endpoints, node, service
+from tests.refusing import Tools
+
+STICKY = {
+    "session_affinity": "ClientIP",
+    "session_affinity_config": k.SessionAffinityConfig(client_ip=k.ClientIPConfig(timeout_seconds=60)),
+}
+
+
+@dataclass
+class StandIn(KernelWriter):
+    """Writes as on a host, by tools that stand in."""
+
+    def _generation(self) -> int | None:
+        return None
+
+    def refresh(self):
+        return frozenset()
+
+    def read(self):
+        reading = super().read()
+        return reading._replace(mark=Mark(None, self.commits, "read"))
+
+    def is_untouched(self, mark: Mark) -> bool:
+        return mark.commits == self.commits
+
+
+class Node(Stage):
+    def __init__(self, variant: Variant, **settings) -> None:
+        super().__init__(**settings)
+        self.tools = Tools(variant, refuses=lambda line: "-m recent" in line)
+        self.loop.writer = StandIn(self.tools, VariantChoice(variant, "for a test"), FACTS)
+        self.events = []
+        self.loop.tell = self.events.append
+
+    def ends(self, family: Family = Family.IPV4) -> list[str]:
+        nat = self.tools.kernels[family].tables["nat"]
+        return sorted(rule.rpartition(" ")[2] for rules in nat.values() for rule in rules if "-j DNAT" in rule)
+
+    def dispatch(self) -> str:
+        return "\n".join(self.tools.kernels[Family.IPV4].tables["nat"]["KUBE-SERVICES"])
+
+    @property
+    def plan(self) -> str:
+        return views(self.loop)["/plan"]().body
+
+    @property
+    def failed(self) -> list[str]:
+        return [line for line in self.log if "not written" in line]
+
+
+@pytest.fixture(params=list(Variant), ids=str)
+def stage(request) -> Node:
+    return Node(request.param)
+
+
+def three(*, shop: dict[str, object] = STICKY) -> list:
+    return [
+        changed(node()),
+        *(changed(service(name, number)) for number, name in enumerate(("api", "web"), 1)),
+        changed(service("shop", 9, **shop)),
+        changed(endpoints("api", 1)),
+        changed(endpoints("web", 2)),
+        changed(endpoints("shop", 9)),
+    ]
+
+
+class TestFirst:
+    def test_the_rest_is_served_and_the_one_is_told_everywhere(self, stage):
+        stage.at(0, *three())
+        stage.run(20)
+        assert stage.ends() == ["10.244.1.1:8080", "10.244.1.2:8080"]
+        assert "10.96.0.9" not in stage.dispatch()
+        assert stage.failed == []
+        assert stage.state.is_alive
+        (told,) = (line for line in stage.log if "left out" in line and "services=" in line)
+        assert "demo/shop" in told
+        assert [(one.about.kind, one.about.name, one.reason) for one in stage.events] == [
+            ("Service", "shop", "LeftOut")
+        ]
+        assert stage.state.gauges["left_out", ""] == 1
+        assert "Service demo/shop is left out" in stage.plan
+        assert "No changes" in stage.plan
+
+    def test_what_the_tool_said_is_the_reason(self):
+        stage = Node(Variant.NFT)
+        stage.at(0, *three())
+        stage.run(20)
+        assert "-m recent" in stage.events[0].note
+        assert "RULE_APPEND failed (No such file or directory)" in stage.events[0].note
+
+    def test_nothing_is_searched_for_where_nothing_is_refused(self, stage):
+        stage.at(0, *three(shop={}))
+        stage.run(20)
+        assert stage.tools.refusals == 0
+        assert len(stage.ends()) == 3
+
+    @pytest.mark.parametrize(
+        "end",
+        [
+            Completed(4, "", "Another app is currently holding the xtables lock"),
+            Completed(1, "", "iptables-restore: Cannot allocate memory"),
+            Completed(4, "", "iptables-nft-restore: line 3: RULE_APPEND failed (Cannot allocate memory): rule in T"),
+            Completed(4, "", "iptables-restore: Permission denied (you must be root)"),
+            Completed(-9, "", ""),
+        ],
+        ids=["lock", "memory", "memory in nft", "privilege", "signal"],
+    )
+    def test_a_failure_that_is_not_by_a_service_is_not_searched(self, stage, end):
+        stage.at(0, *three(shop={}))
+        stage.tools.ends.append(end)
+        stage.run(0.5)
+        assert len(stage.tools.scripts) == 1
+        assert len(stage.failed) == 1
+        assert stage.state.gauges.get(("left_out", ""), 0) == 0
+
+    def test_what_the_node_itself_needs_is_refused_as_a_whole(self, stage):
+        stage.tools.refuses = lambda line: "MASQUERADE" in line
+        stage.at(0, *three())
+        stage.run(0.5)
+        assert len(stage.failed) == 1
+        assert stage.ends() == []
+
+    def test_a_service_of_which_one_family_is_refused_is_left_out_in_both(self, stage):
+        stage.tools.refuses = lambda line: "fd00:10:96::9" in line
+        v6 = k.EndpointSlice(
+            metadata=k.ObjectMeta(name="shop-6", namespace="demo", labels={"kubernetes.io/service-name": "shop"}),
+            address_type="IPv6",
+            endpoints=(k.SliceEndpoint(addresses=("fd00:10:244::9",), conditions=k.EndpointConditions(ready=True)),),
+            ports=(k.SlicePort(name="http", port=8080, protocol="TCP"),),
+        )
+        stage.at(0, *three(shop={}), changed(v6))
+        stage.run(20)
+        assert stage.ends() == ["10.244.1.1:8080", "10.244.1.2:8080"]
+        assert stage.ends(Family.IPV6) == []
+        assert stage.failed == []
+
+
+class TestLater:
+    def test_the_old_rules_stay_whole_while_a_new_form_is_refused(self, stage):
+        stage.at(0, *three(shop={}))
+        stage.at(5, changed(service("shop", 9, **STICKY)), changed(endpoints("shop", 10, 11)))
+        stage.at(6, changed(endpoints("web", 3)))
+        stage.run(20)
+        assert stage.ends() == ["10.244.1.1:8080", "10.244.1.3:8080", "10.244.1.9:8080"]
+        assert "10.96.0.9" in stage.dispatch()
+        assert stage.failed == []
+        assert "No changes" in stage.plan
+
+    def test_others_are_written_while_one_is_left_out_and_nothing_is_tried_for_it(self, stage):
+        stage.at(0, *three())
+        before = []
+        stage.at(4, lambda: before.append(stage.tools.refusals))
+        for second in range(5, 10):
+            stage.at(second, changed(endpoints("web", second)))
+        stage.at(10, Gone(k.Service, ObjectName("demo", "api")))
+        stage.run(60)
+        assert stage.ends() == ["10.244.1.9:8080"]
+        assert stage.tools.refusals == before[0]
+        assert stage.failed == []
+
+    def test_it_is_served_once_its_object_asks_for_nothing_that_is_refused(self, stage):
+        stage.at(0, *three())
+        stage.at(5, changed(service("shop", 9)))
+        stage.run(6)
+        assert stage.ends() == ["10.244.1.1:8080", "10.244.1.2:8080", "10.244.1.9:8080"]
+        assert stage.state.gauges["left_out", ""] == 0
+        assert [line for line in stage.log if "no longer left out" in line]
+
+    def test_it_is_tried_again_after_five_minutes_and_served_if_the_kernel_can_by_then(self, stage):
+        stage.at(0, *three())
+        stage.at(100, lambda: setattr(stage.tools, "refuses", lambda line: False))
+        stage.at(RETRY_S - 1, lambda: stage.events.append(stage.ends()))
+        stage.run(RETRY_S + 5)
+        assert len(stage.events[-1]) == 2
+        assert stage.ends() == ["10.244.1.1:8080", "10.244.1.2:8080", "10.244.1.9:8080"]
+
+    def test_it_is_told_once_however_often_it_is_tried(self, stage):
+        stage.at(0, *three())
+        stage.run(4 * RETRY_S)
+        assert len([line for line in stage.log if "services=demo/shop" in line]) == 1
+        assert len(stage.events) == 1
+
+    def test_a_service_that_goes_while_it_is_left_out_leaves_nothing(self, stage):
+        stage.at(0, *three(shop={}))
+        stage.at(5, changed(service("shop", 9, **STICKY)))
+        stage.at(8, Gone(k.Service, ObjectName("demo", "shop")))
+        stage.run(20)
+        assert stage.ends() == ["10.244.1.1:8080", "10.244.1.2:8080"]
+        assert "10.96.0.9" not in stage.dispatch()
+        assert stage.state.gauges["left_out", ""] == 0
+
+    def test_a_restart_keeps_the_old_rules_of_what_is_refused(self, stage):
+        stage.at(0, *three(shop={}))
+        stage.run(5)
+        again = Node(stage.loop.writer.choice.variant)
+        again.tools.kernels = stage.tools.kernels
+        again.at(0, *three(), changed(endpoints("shop", 10)))
+        again.run(20)
+        assert again.ends() == ["10.244.1.1:8080", "10.244.1.2:8080", "10.244.1.9:8080"]
+        assert "10.96.0.9" in again.dispatch()
+        assert again.failed == []
+
+    def test_what_changes_the_node_decides_all_anew_but_not_what_is_left_out(self, stage):
+        stage.at(0, *three(shop={}))
+        stage.at(5, changed(service("shop", 9, **STICKY)))
+        refusals = []
+        stage.at(8, lambda: refusals.append(stage.tools.refusals))
+        stage.at(9, changed(node("zone-b")))
+        stage.run(20)
+        assert stage.ends() == ["10.244.1.1:8080", "10.244.1.2:8080", "10.244.1.9:8080"]
+        assert stage.tools.refusals == refusals[0]
+
+    def test_who_shares_an_address_with_one_that_is_left_out_gets_it(self, stage):
+        shared = {"external_ips": ("198.51.100.7",)}
+        stage.at(0, *three(shop={**STICKY, **shared}))
+        stage.at(0, changed(service("web", 2, age="2026-02-01T00:00:00Z", **shared)))
+        stage.run(20)
+        assert "-d 198.51.100.7/32" in stage.dispatch()
+        assert "demo/web:http external IP" in stage.dispatch()
+
+
+class TestMany:
+    COUNT = 60
+
+    def events(self, sticky: int) -> list:
+        told: list = [changed(node())]
+        for number in range(self.COUNT):
+            extra = STICKY if number % (self.COUNT // sticky) == 0 else {}
+            told += [
+                changed(service(f"web-{number}", number + 1, **extra)),
+                changed(endpoints(f"web-{number}", number)),
+            ]
+        return told
+
+    @pytest.mark.parametrize("sticky", [1, 3, 30])
+    def test_all_that_need_what_the_kernel_lacks_are_left_out_after_a_few_tries(self, stage, sticky):
+        stage.at(0, *self.events(sticky))
+        stage.run(20)
+        assert len(stage.ends()) == self.COUNT - sticky
+        assert stage.state.gauges["left_out", ""] == sticky
+        assert stage.tools.refusals <= 8
+        assert stage.failed == []
+
+    def test_a_new_service_that_needs_what_the_kernel_lacks_is_not_tried(self, stage):
+        stage.at(0, *self.events(30))
+        refusals = []
+        stage.at(5, lambda: refusals.append(stage.tools.refusals))
+        stage.at(6, changed(service("late", 200, **STICKY)), changed(endpoints("late", 200)))
+        stage.at(7, changed(endpoints("web-1", 222)))
+        stage.run(20)
+        assert stage.tools.refusals == refusals[0]
+        assert stage.state.gauges["left_out", ""] == 31
+        assert "10.244.1.222:8080" in stage.ends()
+
+    @pytest.mark.parametrize("values", [("10.96.0.7/32",), ("10.96.0.7/32", "10.96.0.23/32", "10.96.0.55/32")])
+    def test_services_that_are_refused_for_a_value_alone_are_found_one_by_one(self, stage, values):
+        stage.tools.refuses = lambda line: any(f"-d {value}" in line for value in values)
+        stage.at(0, *self.events(1))
+        stage.run(20)
+        assert len(stage.ends()) == self.COUNT - len(values)
+        assert stage.tools.refusals <= 30
+        assert stage.failed == []
