@@ -30,6 +30,7 @@ from rulegen.kube.node_names import unknown_node
 from rulegen.kube.world import ObjectName
 from rulegen.plan.objects import draining_text
 from rulegen.road.belongings import Belongings
+from rulegen.road.guards import lost_masquerade
 from rulegen.road.held import held
 from rulegen.road.services import ServiceRules
 
@@ -376,7 +377,10 @@ class Loop:
                 found = reading.result()
             if is_first:
                 self._leave_out_again(self._rules, found, touched)
-            plan = self.writer.plan(self._rules.compiled(), found)
+            compiled = self._rules.compiled()
+            plan = self.writer.plan(compiled, found)
+            for warning in lost_masquerade(compiled, plan):
+                self.journal.warning(warning)
             self._tell_damage(plan, is_first=is_first, changed=touched)
             plan = self._write(self._rules, plan, found)
             self._rules.take_note(plan)
@@ -400,7 +404,7 @@ class Loop:
         self._check_at = self.clock() + self.timing.sync_s
         # Who writes rules of their own without pause is not looked at without pause.
         self._breath_s = BREATHS * took if plan.is_empty else 0.0
-        del plan, found, reading
+        del plan, found, reading, compiled
         give_back()
 
     def reconcile(self) -> None:

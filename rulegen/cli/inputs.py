@@ -13,6 +13,7 @@ from rulegen.host.runner import run
 from rulegen.kube.build import build_world, read_world
 from rulegen.kube.node_names import read_node_name
 from rulegen.kube.proxyconfig import API_VERSION, KIND, read_config
+from rulegen.kube.proxyconfig_rules import SCHEDULERS, cautions
 from rulegen.kube.wording import listed
 from rulegen.kube.yaml_text import YamlFault, read_yaml
 from rulegen.languages.iptables.ruleset import UNREADABLE, Ruleset, unreadable_rules
@@ -25,6 +26,7 @@ from rulegen.model.options import Options
 from rulegen.model.resolve import resolve
 from rulegen.plan.show import Report
 from rulegen.road import Compiled, Observed, backend_of, compile_model, counts_in, plan_node
+from rulegen.road.guards import lost_masquerade
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from rulegen.errors import Rejected
     from rulegen.host.dumps import Dumps
     from rulegen.host.variant import VariantChoice
+    from rulegen.kube.proxyconfig import KubeProxyConfiguration
     from rulegen.kube.validate import Decoded
     from rulegen.kube.world import ObjectKey, ObjectName, World
     from rulegen.model.conntrack import Flow
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
     from rulegen.net import Family
     from rulegen.plan.plan import Plan
 
+COMMAND_LINE = "command line"
 NOTHING = "none"
 """What --observed says for a node that has no rules at all."""
 
@@ -70,22 +74,63 @@ class Inputs:
 
     @cached_property
     def configuration(self) -> tuple[Options, tuple[str, ...]]:
-        """The options of the compile, and warnings about the configuration."""
-        source = "command line"  # alone first, as a fault of it is none of the file's
-        config, unknown = read_config(self.chosen.over({"apiVersion": API_VERSION, "kind": KIND}), source)
-        if self.chosen.config:
-            source = self.chosen.config
-            document = _document(source)
-            if not isinstance(document, dict):
-                raise ConfigError(f"{source}: expected a {KIND}", hint=f"begin it with apiVersion: {API_VERSION}")
-            config, unknown = read_config(self.chosen.over(document), source)
-        warnings = tuple(f"{source}: {path} is no field of a {KIND}; it is ignored" for path in unknown)
+        """The options of the compile, and warnings about the configuration.
+
+        Raises:
+            ConfigError: kube-proxy would refuse it, or rulegen does.
+        """
+        config, unknown = self._configuration
         options = replace(
             Options.of(config),
             oldest_claim_wins=self.chosen.claims == "oldest",
             ipvs_semantics=Semantics(self.chosen.ipvs_semantics),
         )
-        return options, warnings
+        self._check_scheduler(options)
+        source = self._source
+        return options, tuple(f"{source}: {path} is no field of a {KIND}; it is ignored" for path in unknown)
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """What kube-proxy would warn of in the configuration; none of it matters where Services are left alone."""
+        return tuple(f"{self._source}: {caution}" for caution in cautions(self._configuration[0]))
+
+    @property
+    def _source(self) -> str:
+        return self.chosen.config or COMMAND_LINE
+
+    @cached_property
+    def _configuration(self) -> tuple[KubeProxyConfiguration, tuple[str, ...]]:
+        """The configuration, flags over the file, and the paths of unknown fields."""
+        bare = {"apiVersion": API_VERSION, "kind": KIND}
+        # The flags alone come first: a fault of theirs is none of the file's, and no file need be read to see it.
+        alone = read_config(self.chosen.over(bare), COMMAND_LINE, is_whole=not self.chosen.config)
+        return self._configured(self.chosen.config) if self.chosen.config else alone
+
+    def _configured(self, source: str) -> tuple[KubeProxyConfiguration, tuple[str, ...]]:
+        """Return the configuration of a file with the flags over it, and its unknown fields."""
+        document = _document(source)
+        if not isinstance(document, dict):
+            return read_config(document, source)
+        try:
+            return read_config(self.chosen.over(document), source)
+        except ConfigError:
+            read_config(document, source)  # where the file alone has no fault, the flags do not go with it
+            return read_config(self.chosen.over(document), f"{COMMAND_LINE}, over {source}")
+
+    def _check_scheduler(self, options: Options) -> None:
+        """Refuse a scheduler that neither Linux nor this host has, in the mode that uses one.
+
+        Raises:
+            ConfigError: There is no such scheduler; the message lists those of Linux.
+        """
+        if options.mode != "ipvs" or options.ipvs_scheduler in SCHEDULERS:
+            return
+        if self.is_of_this_host and not self.chosen.host and options.ipvs_scheduler in (self.facts.schedulers or ()):
+            return  # a module that is not part of Linux
+        raise ConfigError(
+            f"{self._source}: ipvs.scheduler: there is no scheduler {options.ipvs_scheduler!r}",
+            hint=f"use one of: {', '.join(sorted(SCHEDULERS))}",
+        )
 
     @property
     def options(self) -> Options:
@@ -247,7 +292,14 @@ class Inputs:
             observed=observed,
             rejected=world.rejected,
             unknown_kinds=world.unknown_kinds,
-            warnings=(*self.configuration[1], *self._warnings.texts(), *world.warnings, *model.warnings, *warnings),
+            warnings=(
+                *self.configuration[1],
+                *self.cautions,
+                *self._warnings.texts(),
+                *world.warnings,
+                *model.warnings,
+                *warnings,
+            ),
             services={str(name): service for name, service in model.services.items()},
         )
 
@@ -307,7 +359,8 @@ def plan_live(inputs: Inputs) -> tuple[Plan, Report, VariantChoice]:
     forgetting = Forgetting(inputs.chosen.stale_udp)
     plan = plan_node(compiled, observed, inputs.facts, inputs.world.service_cidrs, forgetting)
     seen = f"iptables-{choice.variant} of this host ({choice.reason})"
-    return plan, inputs.report(seen, *unreadable(observed.rulesets)), choice
+    warnings = (*unreadable(observed.rulesets), *lost_masquerade(compiled, plan))
+    return plan, inputs.report(seen, *warnings), choice
 
 
 def plan_saved(inputs: Inputs, paths: tuple[str, ...]) -> tuple[Plan, Report]:
@@ -345,7 +398,8 @@ def plan_saved(inputs: Inputs, paths: tuple[str, ...]) -> tuple[Plan, Report]:
         )
         if dumps.sysctls is not None:
             facts = replace(facts, sysctls=dumps.sysctls)
-    return plan_node(compiled, observed, facts, inputs.world.service_cidrs), told
+    plan = plan_node(compiled, observed, facts, inputs.world.service_cidrs)
+    return plan, replace(told, warnings=(*told.warnings, *lost_masquerade(compiled, plan)))
 
 
 def unreadable(rulesets: Mapping[Family, Ruleset]) -> Iterator[str]:

@@ -9,7 +9,7 @@ import click
 
 from rulegen.host.variant import Variant
 from rulegen.kube.node_names import read_node_name
-from rulegen.kube.proxyconfig import DETECT_LOCAL_MODES
+from rulegen.kube.proxyconfig_rules import DETECT_LOCAL_MODES, MODES
 from rulegen.model.conntrack import Forgetting
 from rulegen.model.ir import Semantics
 from rulegen.net import Network, parse_network
@@ -107,14 +107,14 @@ class Chosen:
             ("", "healthzBindAddress", self.health_address),
             ("", "metricsBindAddress", self.metrics_address),
             ("", "detectLocalMode", self.detect_local_mode),
-            ("", "nodePortAddresses", self.node_port_addresses and self.node_port_addresses.split(",")),
+            ("", "nodePortAddresses", _listed(self.node_port_addresses)),
             ("detectLocal", "bridgeInterface", self.bridge_interface),
             ("detectLocal", "interfaceNamePrefix", self.interface_name_prefix),
             ("iptables", "masqueradeAll", self.masquerade_all),
             ("iptables", "masqueradeBit", self.masquerade_bit),
             ("iptables", "localhostNodePorts", self.localhost_node_ports),
             ("ipvs", "scheduler", self.ipvs_scheduler),
-            ("ipvs", "excludeCIDRs", self.ipvs_exclude_cidrs and self.ipvs_exclude_cidrs.split(",")),
+            ("ipvs", "excludeCIDRs", _listed(self.ipvs_exclude_cidrs)),
             ("ipvs", "strictARP", self.ipvs_strict_arp),
             ("ipvs", "tcpTimeout", self.ipvs_tcp_timeout),
             ("ipvs", "tcpFinTimeout", self.ipvs_tcpfin_timeout),
@@ -122,11 +122,16 @@ class Chosen:
         ):
             if value is None:
                 continue
-            if section:
-                merged[section] = {**(merged.get(section) or {}), name: value}
-            else:
+            if not section:
                 merged[name] = value
+            elif isinstance(there := merged.get(section) or {}, dict):  # else it is refused as a whole
+                merged[section] = {**there, name: value}
         return merged
+
+
+def _listed(text: str | None) -> list[str] | None:
+    """Return the parts of a list with commas; none for an empty one."""
+    return text.split(",") if text else None if text is None else []
 
 
 _NODE_PORT_RANGE = click.option(
@@ -176,9 +181,7 @@ _NODE = (
         help="Which node this is.  [default: the host's name]",
     ),
     click.option("--host", metavar="FILE", help="The host's interfaces and more from a YAML file, instead of looking."),
-    click.option(
-        "--mode", metavar="MODE", help="How Services are made to work: iptables or ipvs.  [default: iptables]"
-    ),
+    click.option("--mode", type=click.Choice(MODES), help="How Services are made to work.  [default: iptables]"),
     click.option("--cluster-cidr", metavar="CIDR[,CIDR]", help="Where pods' addresses come from, cluster-wide."),
     click.option(
         "--detect-local-mode", type=click.Choice(DETECT_LOCAL_MODES), help="How this node's pods' traffic is told."

@@ -164,7 +164,7 @@ def command(
             )
             reloading = _Reloading(agent, inputs, settings, told, journal)
             agent.may_begin_anew = reloading.is_possible
-            for warning in inputs.configuration[1]:
+            for warning in (*inputs.configuration[1], *(() if no_services else inputs.cautions)):
                 journal.warning(warning)
             changes = FileChanges(_files(settings, told), reloading.look)
             signals.hand_to(agent)

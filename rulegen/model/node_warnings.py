@@ -1,12 +1,14 @@
 """Warnings about a node's configuration that need the Node object, or the node's addresses, to be seen.
 
-None of them changes a rule: kube-proxy goes on in all of these cases, and so does rulegen.
+None of them changes a rule: kube-proxy goes on in all of these cases, and so does rulegen. Where kube-proxy does not
+start, `rulegen.model.mismatches` refuses.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rulegen.model.mismatches import family_warnings, local_traffic_warnings
 from rulegen.model.nodes import primary_addresses
 from rulegen.model.options import DetectLocalMode
 from rulegen.net import Family, family_of, parse_network
@@ -29,7 +31,12 @@ def node_warnings(nodes: Mapping[Family, Node], node: objects.Node | None, optio
         nodes: The node's decisions, for each family that is served.
         node: Its Node object, if there is one.
         options: What is wanted.
+
+    Raises:
+        ConfigError: kube-proxy would not start on this node with these options.
     """
+    yield from family_warnings(nodes, node, options)
+    yield from local_traffic_warnings(nodes, node, options)
     primary = primary_addresses(node, options)
     families = [family for family in nodes if primary[family] is not None]
     if not families:

@@ -107,7 +107,7 @@ def resolve_node(
     warn: Callable[[str], None],
 ) -> Node:
     """Return what holds for all Services in one family."""
-    pods = _pod_traffic(family, node, options, warn)
+    pods = _pod_traffic(family, node, options)
     networks = _node_port_networks(family, site, node, options)
     if networks == ():
         warn(f"nodePortAddresses primary, but no address of the Node {site.place.node!r}: node ports listen nowhere")
@@ -190,15 +190,12 @@ def _node_address(node: objects.Node | None, family: Family) -> Address | None:
     return None
 
 
-def _pod_traffic(
-    family: Family, node: objects.Node | None, options: Options, warn: Callable[[str], None]
-) -> PodTraffic | None:
+def _pod_traffic(family: Family, node: objects.Node | None, options: Options) -> PodTraffic | None:
     match options.detect_local_mode:
         case DetectLocalMode.CLUSTER_CIDR:
             return _first_network(options.cluster_cidrs, family)
         case DetectLocalMode.NODE_CIDR:
             if node is None:
-                warn("detectLocalMode NodeCIDR, but no Node object: traffic of this node's pods cannot be told")
                 return None
             cidrs = node.spec.pod_cidrs or ((node.spec.pod_cidr,) if node.spec.pod_cidr else ())
             return _first_network([parse_network(cidr) for cidr in cidrs], family)

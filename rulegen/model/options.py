@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import enum
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from rulegen.kube.proxyconfig import seconds_of
+from rulegen.kube.durations import seconds_of
 from rulegen.model.ir import Semantics
 from rulegen.model.tuning import ConntrackLimits
 from rulegen.net import Address, Network, parse_address, parse_network
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from rulegen.kube.proxyconfig import KubeProxyConfiguration
+
+
+LONGEST_WAIT_S = 31_536_000.0
+"""A year; a longer period makes no difference, and what waits for it could not count that far."""
 
 
 class DetectLocalMode(enum.StrEnum):
@@ -96,13 +103,13 @@ class Options:
             detect_local_mode=DetectLocalMode(config.detect_local_mode or "ClusterCIDR"),
             bridge_interface=config.detect_local.bridge_interface,
             interface_name_prefix=config.detect_local.interface_name_prefix,
-            cluster_cidrs=tuple(parse_network(c.strip()) for c in config.cluster_cidr.split(",") if c.strip()),
+            cluster_cidrs=_networks(config.cluster_cidr.split(",")),
             node_port_primary=primary,
             node_port_networks=() if primary else tuple(parse_network(c) for c in config.node_port_addresses),
-            min_sync_s=seconds_of(periods.min_sync_period, 0.0 if mode == "ipvs" else 1.0),
-            sync_s=seconds_of(periods.sync_period, 30.0) or 30.0,
+            min_sync_s=min(seconds_of(periods.min_sync_period, 0.0 if mode == "ipvs" else 1.0), LONGEST_WAIT_S),
+            sync_s=min(seconds_of(periods.sync_period, 30.0) or 30.0, LONGEST_WAIT_S),
             ipvs_scheduler=config.ipvs.scheduler or "rr",
-            ipvs_excluded=tuple(parse_network(c.strip()) for c in config.ipvs.exclude_cidrs),
+            ipvs_excluded=_networks(config.ipvs.exclude_cidrs),
             ipvs_strict_arp=config.ipvs.strict_arp,
             ipvs_timeouts=(
                 int(seconds_of(config.ipvs.tcp_timeout, 0.0)),
@@ -115,6 +122,15 @@ class Options:
             conntrack=ConntrackLimits.of(config.conntrack),
             external_ips=config.feature_gates.get("AllowServiceExternalIPs", True),
         )
+
+
+def _networks(cidrs: Iterable[str]) -> tuple[Network, ...]:
+    """Return the prefixes that are some: others were refused before, unless nobody reads them in this mode."""
+    found = []
+    for cidr in cidrs:
+        with suppress(ValueError):
+            found.append(parse_network(cidr))
+    return tuple(found)
 
 
 def _bind_address(text: str) -> Address | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from rulegen.kube.proxyconfig import seconds_of
+from rulegen.kube.durations import seconds_of
 
 if TYPE_CHECKING:
     from rulegen.kube.proxyconfig import Conntrack

@@ -1,0 +1,52 @@
+"""Rules that protect, and that a plan takes away though nothing wants them gone but an option that was left out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rulegen.contract import chains, sets
+from rulegen.languages.iptables.state import ChainKey, ChainValue
+from rulegen.model.ir import Masquerade
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rulegen.languages.iptables.rules import Rule
+    from rulegen.net import Family
+    from rulegen.plan.plan import Plan
+    from rulegen.road import Compiled
+
+_SERVICE_CHAINS = ("KUBE-SVC-", "KUBE-SVL-")
+"""In these, nothing else marks for masquerading."""
+
+
+def lost_masquerade(compiled: Compiled, plan: Plan) -> Iterator[str]:
+    """Yield, for each family in which a plan removes the rules that masquerade connections to ClusterIPs, a sentence.
+
+    They go where traffic of pods cannot be recognised any more. Where no Service has a ClusterIP left, nothing is lost.
+    """
+    for family, part in plan.iptables.items():
+        ports = (port for service in compiled.model.services.values() for port in service.ports)
+        if compiled.model.nodes[family].masquerade_cluster_ip is not Masquerade.NEVER:
+            continue
+        if not any(port.cluster_ip is not None and port.family is family for port in ports):
+            continue
+        lost = sum(
+            any(_masquerades(change.key, rule, family) for rule in change.before.rules)
+            for change in part.changes
+            if isinstance(change.key, ChainKey) and isinstance(change.before, ChainValue)
+        )
+        if lost:
+            yield (
+                f"this removes rules that masquerade connections to ClusterIPs ({family}): they are on this node now,"
+                " and without clusterCIDR (or what detectLocalMode needs) they are not wanted"
+            )
+
+
+def _masquerades(key: ChainKey, rule: Rule, family: Family) -> bool:
+    """Whether a rule marks connections to ClusterIPs, in iptables mode or in ipvs mode."""
+    if not rule.spec.endswith(f"-j {chains.MARK_MASQ}"):
+        return False
+    if key.name.chain.startswith(_SERVICE_CHAINS):
+        return True
+    return f"--match-set {sets.name_of(sets.CLUSTER_IP, family)} dst,dst" in rule.spec
