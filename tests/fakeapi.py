@@ -141,6 +141,14 @@ class Fault:
         return cls(answer)
 
 
+@dataclass(frozen=True)
+class Backup:
+    """What a server kept at a version: all objects by collection and name."""
+
+    version: int
+    objects: dict[str, dict[tuple[str, str], dict[str, Any]]]
+
+
 @dataclass
 class FakeApi:
     """The server. A context manager; serves from its start to its end.
@@ -322,6 +330,27 @@ class FakeApi:
             self._version = self._version // 2
             self._changes.clear()
             self._oldest = self._version
+
+    def backup(self) -> Backup:
+        """Return all that is kept now, and its version."""
+        with self._changed:
+            objects = {collection: dict(kept) for collection, kept in self._objects.items()}
+            return Backup(self._version, objects)
+
+    def restore(self, backup: Backup) -> None:
+        """Put the server back to a backup: what happened since never did, and its versions are given once more.
+
+        As it is done: the server is away for it. As after a restore of etcd, a watch from a version that it does not
+        have yet is answered with 200 and silence.
+        """
+        self.go_away()
+        with self._changed:
+            self._version = backup.version
+            self._objects = defaultdict(dict, {key: dict(kept) for key, kept in backup.objects.items()})
+            self._changes = [one for one in self._changes if one.version <= backup.version]
+            self._oldest = min(self._oldest, backup.version)
+            self._lists.clear()
+        self.come_back()
 
     def disturb(self, collection: str, *disturbances: Disturbance) -> None:
         """Do these things to watches of a collection, one each, now or as soon as there is one."""

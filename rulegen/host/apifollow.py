@@ -1,20 +1,23 @@
 """One thread that follows one collection of an API server: a list, then a watch from there, again and again.
 
-The server may do whatever it likes: forget where we were, fall silent, send what is no event, go away for hours. What
-was told before then stays; as soon as the server answers again, what it says is told. Two rules keep that true: a list
-is told whole or not at all, and a watch goes on from the last resourceVersion that was heard or not at all.
+The server may do whatever it likes: forget where we were, fall silent, send what is no event, go away for hours, come
+back from a backup. What was told before then stays; as soon as the server answers again, what it says is told. Three
+rules keep that true: a list is told whole or not at all; a watch goes on from the last resourceVersion that was heard
+or not at all; and where a watch broke off, the server must still have that version (`rulegen.host.revision`).
 """
 
 from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rulegen.errors import HostError, InputError, Rejected
 from rulegen.host.apilink import TroubleError
 from rulegen.host.apiserver import read_page
+from rulegen.host.outage import is_of_server
 from rulegen.host.pace import Pace
+from rulegen.host.revision import number
 from rulegen.kube.events import Changed, Gone, Listed, called, name_of
 from rulegen.kube.watchline import GONE, Bookmark, Refusal, read_line
 
@@ -23,7 +26,9 @@ if TYPE_CHECKING:
 
     from rulegen.host.apilink import Answer, Link
     from rulegen.host.apiserver import Collection
+    from rulegen.host.outage import Outage
     from rulegen.host.pace import Timing
+    from rulegen.host.revision import Revisions
     from rulegen.host.tally import Tally
     from rulegen.kube.decode import ListPage
     from rulegen.kube.events import Event
@@ -36,10 +41,20 @@ MAX_PAGE: Final = 256 << 20
 """Bytes of one page of a list."""
 MAX_PAGE_SIZE: Final = 1 << 20
 """Objects: all there are."""
+NEWEST_SILENCE_S: Final = 10.0
+"""How long the server may say nothing where it is only asked for its revision."""
 LIST_TRIES: Final = 3
 """How often a list is begun anew, asked for otherwise, before there is a pause."""
 PATIENCE: Final = 3
 """Refusals in a row that are believed: a server that just started does not know all its roles for a moment."""
+
+
+class Shared(NamedTuple):
+    """What all followers of a server know together."""
+
+    tally: Tally
+    outage: Outage
+    revisions: Revisions
 
 
 class Follower:
@@ -57,7 +72,7 @@ class Follower:
         link: Link,
         collection: Collection,
         emit: Callable[[Event], None],
-        tally: Tally,
+        shared: Shared,
         timing: Timing,
         *,
         page_size: int,
@@ -69,12 +84,16 @@ class Follower:
         self.is_refused = False
         self._link = link
         self._emit = emit
-        self._tally = tally
+        self._tally, self._outage, self._revisions = shared
         self._timing = timing
         self._page_size = page_size
         self._pace = Pace(timing)
         self._kind = collection.kind.__name__
         self._ended = threading.Event()
+        self._stir = threading.Event()
+        self._era = self._revisions.era
+        self._broke_at: float | None = None
+        self._whole_at = 0.0
         self._gate = threading.RLock()
         self._answer: Answer | None = None
         self._version = ""
@@ -91,10 +110,19 @@ class Follower:
         """Tell nothing any more; the thread ends by itself, at once if it waits for more of an answer."""
         with self._gate:  # what is being told now is told to its end
             self._ended.set()
+        self._stir.set()
         answer = self._answer
         if answer is not None:
             answer.shut()
         self._tally.end(self)
+        self._outage.forget(self)
+
+    def begin_era(self) -> None:
+        """List anew, soon: the server was set back."""
+        self._stir.set()
+        answer = self._answer
+        if answer is not None and self._era != self._revisions.era:
+            answer.shut()
 
     def join(self, seconds: float) -> None:
         """Wait for the end of the thread, for at most that long."""
@@ -108,8 +136,11 @@ class Follower:
     def _run(self) -> None:
         while not self._ended.is_set():
             try:
+                if self._era != self._revisions.era or self._timing.clock() > self._whole_at:
+                    self._version = ""
                 if not self._version:
                     self._version = self._list()
+                    self._broke_at = None
                 self._watch()
             except TroubleError as error:
                 self._sit_out(error)
@@ -119,15 +150,36 @@ class Follower:
 
     def _sit_out(self, error: TroubleError) -> None:
         """Wait as long as this error asks for."""
+        self._stir.clear()
         if self._ended.is_set():
+            return
+        self._broke_at = self._timing.clock()
+        if self._era != self._revisions.era:  # it was cut off to list anew
+            self._outage.forget(self)
+            self._breathe()
             return
         self._tally.failed(self._kind, error.reason)
         self._pace.fail()
-        if error.status in {401, 403} or error.reason in {"credentials", "internal"} or self._pace.failures > 1:
-            self._tally.trouble(self, self._kind, error.message)
+        self._outage.failed(self, error, self._stir.set)
+        is_ours = error.status in {401, 403} or error.reason in {"credentials", "internal"}
+        if is_ours or self._pace.failures > 1:
+            self._tally.trouble(self, self._kind, error.message, hint=self._hint(error), is_own=not is_of_server(error))
         if error.reason in {"expired", "garbage", "too large"} or error.status == 400 or self._pace.is_outage(error):
             self._version = ""
-        self._timing.sleep(self._ended, self._pace.pause(error, is_slow=self._is_kept_out(error)))
+        self._timing.sleep(self._stir, self._pace.pause(error, is_slow=self._is_kept_out(error)))
+        if self._stir.is_set():
+            self._pace.woken()
+            self._breathe()
+
+    def _breathe(self) -> None:
+        """Wait a moment: not all that are woken at the same time are to ask at the same time."""
+        self._timing.sleep(self._ended, self._timing.draw(0.0, self._timing.wake_spread))
+
+    def _hint(self, error: TroubleError) -> str:
+        if error.status != 403 or self.only is None or not self.only.namespace:
+            return error.hint
+        name, noun = self.only, self.collection.noun
+        return f"grant it to this user: get, list and watch {noun} named {name.name} in namespace {name.namespace}"
 
     def _is_kept_out(self, error: TroubleError) -> bool:
         """Tell whether we may not read what we ask for, or it cannot be there, and we should not ask often."""
@@ -151,7 +203,11 @@ class Follower:
         """
         for _ in range(LIST_TRIES):
             try:
+                mark = self._revisions.mark()
                 objects, version = self._pages()
+                era = self._revisions.listed(version, mark)
+                if era is None:
+                    raise TroubleError(f"{self._link.url}: the API server was set back", "set back")  # noqa: TRY301
             except TroubleError as error:
                 if error.reason == "expired":  # it took longer than the server remembers: in fewer pages it takes less
                     self._page_size = min(self._page_size * 4, MAX_PAGE_SIZE)
@@ -159,7 +215,7 @@ class Follower:
                     self._page_size = max(1, self._page_size // 8)
                 elif error.status == 400 and self._can_ask_for_more():
                     self.collection = self.collection._replace(fields="")
-                else:
+                elif error.reason != "set back":
                     raise
                 self._tally.failed(self._kind, error.reason)
                 last = error
@@ -168,6 +224,8 @@ class Follower:
         else:
             raise last
         self._tally.listed(self._kind)
+        self._era = era
+        self._whole_at = self._timing.clock() + self._timing.draw(self._timing.whole / 2, self._timing.whole * 1.5)
         if self.only is not None:
             self._tell_object(next((one for one in objects if self._is_only(one)), None))
         else:
@@ -197,13 +255,23 @@ class Follower:
             raise TroubleError(f"{self._link.url}: {self.collection.noun}: a list without resourceVersion", "garbage")
         return found, version
 
-    def _page(self, token: str) -> ListPage:
-        parameters: dict[str, str | int] = {"limit": self._page_size}
+    def _newest(self) -> str:
+        """Return the revision that the server has now, by a list of one.
+
+        Raises:
+            TroubleError: It could not be read.
+        """
+        silence_s = min(self._timing.list_silence, NEWEST_SILENCE_S)
+        return self._page("", limit=1, silence_s=silence_s).resource_version
+
+    def _page(self, token: str, *, limit: int = 0, silence_s: float = 0.0) -> ListPage:
+        parameters: dict[str, str | int] = {"limit": limit or self._page_size}
         if token:
             parameters["continue"] = token
-        with self._asking(parameters, "list", self._timing.list_silence) as answer:
+        with self._asking(parameters, "list", silence_s or self._timing.list_silence) as answer:
             raw = answer.body(MAX_PAGE)
         self._tally.heard(self)
+        self._outage.good(self)
         try:
             return read_page(self._link.url, self.collection.kind, raw)
         except HostError as error:
@@ -217,13 +285,14 @@ class Follower:
         if collection.fields:
             parameters["fieldSelector"] = collection.fields
         doing = f"{verb} {collection.noun}"
+        self._outage.asks(self, doing)
         answer = self._link.ask(collection.path, parameters, doing=doing, silence_s=silence_s)
         self._answer = answer
         self._refusals = 0
         self.is_refused = False
         try:
-            if not self._ended.is_set():  # else nobody would shut it
-                yield answer
+            if not self._ended.is_set() and (verb == "list" or self._era == self._revisions.era):
+                yield answer  # else nobody would shut it
             else:
                 raise TroubleError("the end", "cut")
         finally:
@@ -239,17 +308,25 @@ class Follower:
             TroubleError: It did not begin, or ended otherwise.
         """
         timing = self._timing
+        if self._broke_at is not None and not self._revisions.is_whole(
+            self._version, self._newest, since=self._broke_at
+        ):
+            self._version = ""
+            return
+        seconds = round(timing.draw(timing.watch_least, timing.watch_most)) or 1
         parameters: dict[str, str | int] = {
             "watch": "1",
             "resourceVersion": self._version,
             "allowWatchBookmarks": "true",
-            "timeoutSeconds": round(timing.draw(timing.watch_least, timing.watch_most)) or 1,
+            "timeoutSeconds": seconds,
         }
         began = timing.clock()
         with self._asking(parameters, "watch", timing.watch_silence) as answer:
             self._tally.watched(self._kind)
             self._tally.heard(self)
             self._tally.well(self)
+            self._outage.good(self)
+            self._broke_at = None
             try:
                 for line in answer.lines(MAX_LINE):
                     self._take(line)
@@ -258,6 +335,8 @@ class Follower:
                     raise
             finally:
                 lasted = timing.clock() - began
+                if lasted < seconds - 1:  # the server ended it, or somebody between: it may be another one by now
+                    self._broke_at = timing.clock()
                 if lasted >= timing.short_watch:
                     self._pace.good()
         if lasted < timing.short_watch:
@@ -282,7 +361,20 @@ class Follower:
             self._tally.told(self._kind, "changed" if isinstance(said.event, Changed) else "gone")
             self._knows_object = isinstance(said.event, Changed)
             self._tell(said.event)
-        self._version = said.version or self._version
+        self._go_on_from(said.version)
+
+    def _go_on_from(self, version: str) -> None:
+        """Note from where a watch goes on, after what was just told.
+
+        Raises:
+            TroubleError: It is from before what was told already: whether the server was set back is to be looked at.
+        """
+        before, after = number(self._version), number(version)
+        if before is not None and after is not None and after < before:
+            words = f"{self._link.url}: watch {self.collection.noun}: revision {version} after {self._version}"
+            raise TroubleError(words, "set back")
+        self._version = version or self._version
+        self._revisions.heard(self._version, self._era)
 
     # -- telling -------------------------------------------------------------------------------------------------------
 

@@ -60,6 +60,7 @@ class Link:
         url: Where the server is.
         is_verified: Whether its certificate is.
         generation: How often the configuration was read.
+        on_good: Called at each good answer.
     """
 
     def __init__(self, kubeconfig: str | None = None, context: str | None = None) -> None:
@@ -74,6 +75,7 @@ class Link:
         self._open_lock = threading.Lock()
         self._is_cut = False
         self.generation = 0
+        self.on_good: Callable[[], None] = lambda: None
         self._ahead = dt.timedelta()
         self._server = self._read_configuration()
         self.url = self._server.url
@@ -152,6 +154,7 @@ class Link:
         self._note_time(response.headers.get("Date"))
         answer = Answer(server.url, response)
         if response.status in _WELL:
+            self.on_good()
             return answer
         trouble = answer.refused(doing)
         if trouble.status == 401:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Final, Self
 
-from rulegen.host.apifollow import Follower
+from rulegen.host.apifollow import Follower, Shared
 from rulegen.host.apilink import Link
 from rulegen.host.apiserver import (
     INGRESS_CLASSES,
@@ -21,7 +21,9 @@ from rulegen.host.apiserver import (
     SLICES,
     Collection,
 )
+from rulegen.host.outage import Notice, Outage
 from rulegen.host.pace import Timing
+from rulegen.host.revision import Revisions
 from rulegen.host.tally import Counts, Tally
 from rulegen.kube.kinds import title
 from rulegen.kube.objects import ConfigMap, Node, Secret
@@ -64,6 +66,8 @@ class Watch:
         ingress: bool = False,
         namespaces: bool = False,
         warn: Callable[[str], None] = _be_quiet,
+        notice: Callable[[Notice], None] | None = None,
+        meanwhile: Callable[[], str] | None = None,
         timing: Timing | None = None,
         page_size: int = PAGE_SIZE,
     ) -> None:
@@ -77,6 +81,8 @@ class Watch:
             namespaces: Whether labels of namespaces decide about Ingresses.
             ingress: Whether Ingresses are served: then they, their classes, and all Services are followed.
             warn: Is given what a person must know, one line each, when it begins to be so.
+            notice: Is given the same of the server with its fields, and when it is over; without it, `warn` is.
+            meanwhile: Returns what goes on while the server is away, for people.
             timing: How long to wait for what.
             page_size: How many objects to ask for at once.
 
@@ -86,9 +92,14 @@ class Watch:
         self._emit = emit
         self._timing = timing or Timing()
         self._page_size = page_size
-        self._tally = Tally(self._timing.clock, warn)
+        self._say = notice or (lambda one: None if one.is_well else warn(str(one)))
+        self._tally = Tally(self._timing.clock, self._say)
         self.link = self._link = Link(kubeconfig, context)
         self.url = self._link.url
+        self._outage = Outage(self.url, self._timing, self._say)
+        self._outage.meanwhile = meanwhile or self._meanwhile
+        self._link.on_good = lambda: self._outage.good(self._link)
+        self._shared = Shared(self._tally, self._outage, Revisions(self._timing.clock, self._begin_era))
         if not self._link.is_verified:
             warn(f"{self.url}: TLS certificates are not verified, as the kubeconfig demands")
         wanted = [SERVICES, SLICES]
@@ -112,6 +123,7 @@ class Watch:
 
     def start(self) -> None:
         """Begin to follow."""
+        self._outage.start()
         for one in self._followers:
             one.start()
 
@@ -130,8 +142,9 @@ class Watch:
         until = self._timing.clock() + END_S
         for one in all_of_them:
             one.join(until - self._timing.clock())
+        self._outage.stop(until - self._timing.clock())
         self._link.cut()  # what one of them began meanwhile
-        return not any(one.is_alive() for one in all_of_them)
+        return not self._outage.is_alive() and not any(one.is_alive() for one in all_of_them)
 
     def refer_to(self, *, secrets: Iterable[ObjectName] = (), config_maps: Iterable[ObjectName] = ()) -> None:
         """Follow just these Secrets and ConfigMaps from now on.
@@ -175,9 +188,22 @@ class Watch:
         """Return what was counted up to now, for metrics."""
         return self._tally.counts()
 
+    def _begin_era(self, revision: int, before: int) -> None:
+        """Have all listed anew: the server was set back."""
+        fields = {"server": self.url, "revision": str(revision), "before": str(before)}
+        fields["meanwhile"] = "all is listed anew"
+        self._say(Notice("the API server was set back, as by a restore from a backup", fields))
+        with self._lock:
+            followers = [*self._followers, *self._named.values()]
+        for one in followers:
+            one.begin_era()
+
+    def _meanwhile(self) -> str:
+        return "what it last told is kept" if self.has_synced else "nothing is told before every list has come"
+
     def _follower(self, collection: Collection, only: ObjectName | None = None) -> Follower:
         return Follower(
-            self._link, collection, self._emit, self._tally, self._timing, page_size=self._page_size, only=only
+            self._link, collection, self._emit, self._shared, self._timing, page_size=self._page_size, only=only
         )
 
 

@@ -42,6 +42,10 @@ class Timing:
         watch_most: How long it lasts at most; drawn between the two.
         short_watch: A watch that ended sooner was not a good answer.
         outage: After so long without a good answer, all is listed anew.
+        whole: How often all is listed anew though nothing asks for it; drawn between half of it and one and a half.
+        notice: How long trouble with the server lasts before it is said.
+        overdue: How long an answer may take before that is trouble.
+        wake_spread: Who is woken asks within so long, drawn.
         clock: Seconds that only grow.
         draw: A number between two.
         sleep: Waits for so many seconds, or until the event.
@@ -57,6 +61,10 @@ class Timing:
     watch_most: float = 600.0
     short_watch: float = 1.0
     outage: float = 120.0
+    whole: float = 3600.0
+    notice: float = 2.0
+    overdue: float = 5.0
+    wake_spread: float = 1.0
     clock: Callable[[], float] = time.monotonic
     draw: Callable[[float, float], float] = random.uniform
     sleep: Callable[[threading.Event, float], None] = _wait
@@ -83,6 +91,10 @@ class Pace:
         if not self.failures:
             self._since = self._timing.clock()
         self.failures += 1
+
+    def woken(self) -> None:
+        """Begin with short pauses again: the server answers others."""
+        self.failures = min(self.failures, 1)
 
     def is_outage(self, error: TroubleError) -> bool:
         """Tell whether the server was away for so long, or so deaf, that it may be another one by now."""

@@ -7,6 +7,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rulegen.host.outage import Notice
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -35,16 +37,16 @@ class Counts:
 class Tally:
     """Counts for several threads, and says each trouble once to a person, however many threads have it."""
 
-    def __init__(self, clock: Callable[[], float], warn: Callable[[str], None]) -> None:
+    def __init__(self, clock: Callable[[], float], say: Callable[[Notice], None]) -> None:
         self._clock = clock
-        self._warn = warn
+        self._say = say
         self._lock = threading.Lock()
         self._lists: Counter[str] = Counter()
         self._watches: Counter[str] = Counter()
         self._events: Counter[tuple[str, str]] = Counter()
         self._errors: Counter[tuple[str, str]] = Counter()
         self._contacts: dict[object, tuple[str, float]] = {}
-        self._troubles: dict[object, tuple[str, str]] = {}
+        self._troubles: dict[object, tuple[str, str, bool]] = {}
 
     def begin(self, who: object, kind: str) -> None:
         """Begin to wait for the server on behalf of a watcher."""
@@ -83,18 +85,29 @@ class Tally:
         with self._lock:
             self._errors[kind, reason] += 1
 
-    def trouble(self, who: object, kind: str, text: str) -> None:
-        """Keep what is in the way of a watcher, and warn of it unless another one, or it itself, already did."""
+    def trouble(self, who: object, kind: str, text: str, *, hint: str = "", is_own: bool = True) -> None:
+        """Keep what is in the way of a watcher, and warn of it unless another one, or it itself, already did.
+
+        Args:
+            who: The watcher.
+            kind: What it watches.
+            text: What is in the way.
+            hint: What to do about it.
+            is_own: Whether it is about this collection; what is about the server is said elsewhere.
+        """
         with self._lock:
-            is_new = all(text != known for _, known in self._troubles.values())
-            self._troubles[who] = kind, text
+            is_new = is_own and all(text != known for _, known, _ in self._troubles.values())
+            self._troubles[who] = kind, text, is_own
         if is_new:
-            self._warn(text)
+            self._say(Notice(text, {"hint": hint}))
 
     def well(self, who: object) -> None:
-        """Forget what was in the way of a watcher."""
+        """Forget what was in the way of a watcher, and say so if it is in nobody's way any more."""
         with self._lock:
-            self._troubles.pop(who, None)
+            _, text, is_own = self._troubles.pop(who, ("", "", False))
+            is_over = is_own and all(text != known for _, known, _ in self._troubles.values())
+        if is_over:
+            self._say(Notice(f"no longer: {text}", {}, is_well=True))
 
     def counts(self) -> Counts:
         """Return what was counted up to now."""
@@ -108,5 +121,5 @@ class Tally:
                 dict(self._events),
                 dict(self._errors),
                 ages,
-                dict(self._troubles.values()),
+                {kind: text for kind, text, _ in self._troubles.values()},
             )

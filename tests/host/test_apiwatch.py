@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import gc
 import json
+import re
 import socket
 import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
 from rulegen.errors import HostError, Rejected
 from rulegen.host import apifollow, apilink
+from rulegen.host.apiobjects import LEASES, ApiObjects
 from rulegen.host.apiwatch import Watch
+from rulegen.host.outage import Notice
+from rulegen.kube.cluster import Cluster
 from rulegen.kube.events import Changed, Gone, Listed
 from rulegen.kube.objects import ConfigMap, Secret
 from rulegen.kube.validate import Decoded
@@ -413,7 +418,8 @@ class TestTrouble:
         watch(timing={"slow_pause": 60.0, "sleep": lambda _, seconds: pauses.append(seconds)})
 
         (told,) = warnings
-        assert told == f"{api.url}: not allowed to list services (403: user x cannot list)"
+        hint = "grant it to this user: list services, in all namespaces"
+        assert told == f"{api.url}: not allowed to list services (403: user x cannot list); hint: {hint}"
         assert len([seconds for seconds in pauses if 30 <= seconds <= 60]) == 3
         assert len([seconds for seconds in pauses if seconds < 1]) == 2  # it may only not know its roles yet
         assert [len(one.objects) for one in seen.of("Service")] == [1]
@@ -481,6 +487,270 @@ class TestTrouble:
             api.put("services", service("b"))
             assert soon(lambda: seen.names("Service") == ["a", "b"])
         assert warnings[0] == "services: ValueError: full"
+
+
+class TestRestore:
+    """A server that was put back to a backup has fewer revisions than it told, and silence for a watch from those."""
+
+    @pytest.fixture
+    def notices(self) -> list[Notice]:
+        return []
+
+    @staticmethod
+    def set_back(notices: list[Notice]) -> list[Notice]:
+        return [one for one in notices if "set back" in one.message]
+
+    @pytest.mark.parametrize("bookmarks", [0.0, 0.02])
+    def test_all_is_listed_anew_and_it_is_said(self, api, watch, seen, notices, bookmarks):
+        api.bookmark_every = bookmarks
+        api.put("services", service("a"), service("b"))
+        api.put("secrets", secret())
+        backup = api.backup()
+        watcher = watch(notice=notices.append)
+        watcher.refer_to(secrets=[TLS])
+        for number in range(20):
+            api.put("services", service(f"new-{number}"))
+        api.delete("services", "shop", "b")
+        api.put("secrets", secret(value="Yg=="))
+        assert soon(lambda: len(seen.names("Service")) == 21 and seen.state("Secret")[0] == {TLS: "Yg=="})
+        told = api._version
+
+        api.restore(backup)
+        assert soon(lambda: seen.names("Service") == ["a", "b"])
+        assert soon(lambda: seen.state("Secret")[0] == {TLS: "YQ=="})
+        (notice,) = self.set_back(notices)
+        assert (notice.fields["revision"], notice.fields["before"]) == (str(backup.version), str(told))
+        api.put("services", service("c"))
+        api.delete("services", "shop", "a")
+        assert soon(lambda: seen.names("Service") == ["b", "c"])
+        assert watcher.counts().lists["Service"] == 2
+
+    def test_who_notices_has_the_others_list_anew_though_they_heard_nothing(self, api, watch, seen, notices):
+        """The revisions of one kind may have passed again what was told of it, when those of all have not."""
+        api.put("services", service("a"))
+        backup = api.backup()
+        watcher = watch(notice=notices.append, ingress=True)
+        assert is_watching(watcher, "Ingress")
+        api.put("services", service("b"))
+        assert soon(lambda: seen.names("Service") == ["a", "b"])
+        for number in range(9):
+            api.put("ingressclasses", {"metadata": {"name": f"class-{number}"}, "spec": {"controller": "x.io/y"}})
+        assert soon(lambda: len(seen.names("IngressClass")) == 9)
+
+        api.restore(backup)
+        for number in range(3):  # past what was told of Services
+            api.put("endpointslices", {"metadata": {"namespace": "shop", "name": f"s-{number}"}, "addressType": "IPv4"})
+        assert soon(lambda: seen.names("Service") == ["a"] and seen.names("IngressClass") == [])
+        assert len(self.set_back(notices)) == 1
+
+    def test_one_that_has_passed_our_revisions_before_anybody_looked_is_found_by_a_whole_list(self, api, watch, seen):
+        api.put("services", service("a"))
+        backup = api.backup()
+        watcher = watch(timing={"whole": 0.4, "watch_least": 1.0, "watch_most": 1.0})
+        api.put("services", service("b"))
+        assert soon(lambda: seen.names("Service") == ["a", "b"])
+        api.restore(backup)
+        with api._changed:
+            api.put("services", service("c"), service("d"))
+        assert soon(lambda: seen.names("Service") == ["a", "c", "d"])
+        assert not watcher.counts().troubles
+
+    def test_a_whole_list_comes_to_nothing_and_ends_no_watch(self, api, watch, seen):
+        api.put("services", service("a"))
+        watcher = watch(timing={"whole": 0.02, "watch_least": 1.0, "watch_most": 1.0})
+        assert soon(lambda: watcher.counts().lists["Service"] == 3)
+        cluster = Cluster()
+        first, *later = seen.of("Service")
+        assert cluster.take(first)
+        assert not any(cluster.take(event) for event in later)
+        assert not watcher.counts().errors
+
+    def test_a_server_that_only_began_anew_is_asked_for_its_revision_once_for_all(self, api, watch, seen, notices):
+        api.put("services", service("a"))
+        watcher = watch(notice=notices.append, ingress=True, timing={"watch_silence": 60.0, "list_silence": 60.0})
+        watcher.refer_to(secrets=[ObjectName("shop", f"tls-{number}") for number in range(20)])
+        assert is_watching(watcher, "Secret", 20)
+        lists = dict(watcher.counts().lists)
+        del api.requests[:]
+        api.go_away()
+        api.put("services", service("b"))
+        api.come_back()
+        assert soon(lambda: seen.names("Service") == ["a", "b"])
+        assert is_watching(watcher, "Secret", 40)
+        assert watcher.counts().lists == lists
+        asked_for_one = [query for _, query in list(api.requests) if query.get("limit") == "1"]
+        assert 1 <= len(asked_for_one) <= 6  # of 24
+        assert not self.set_back(notices)
+
+    def test_an_event_from_before_what_was_told(self, api, watch, seen, notices):
+        """A proxy leads us to a server that was set back, and nothing breaks off."""
+        api.put("services", service("a"), service("b"))
+        watcher = watch(notice=notices.append)
+        assert is_watching(watcher)
+        with api._changed:
+            api._objects["services"].pop(("shop", "b"))
+            api._version = 50
+            api._changes.clear()
+        old = {"kind": "Service", **service("a")}
+        old["metadata"]["resourceVersion"] = "50"
+        api.disturb("services", line(json.dumps({"type": "MODIFIED", "object": old}).encode(), "an old event"))
+        assert soon(lambda: seen.names("Service") == ["a"])
+        assert len(self.set_back(notices)) == 1
+
+
+class TestWaking:
+    """Who reaches the server again wakes the others, which would wait for up to half a minute, one by one."""
+
+    LONG: ClassVar[dict[str, Any]] = {
+        "first_pause": 60.0,
+        "longest_pause": 60.0,
+        "draw": lambda _, most: most,
+        "wake_spread": 0.2,
+        "short_watch": 0.0,
+        "watch_silence": 60.0,
+    }
+
+    @staticmethod
+    def are_in_trouble(watcher: Watch, number: int) -> bool:
+        return soon(lambda: sum(watcher.counts().errors.values()) == number)
+
+    def test_all_are_back_soon_after_the_first(self, api, watch, seen):
+        watcher = watch(timing=self.LONG, ingress=True)
+        watcher.refer_to(secrets=[ObjectName("shop", f"tls-{number}") for number in range(10)])
+        assert is_watching(watcher, "Secret", 10)
+        api.go_away()
+        assert self.are_in_trouble(watcher, 14)
+        api.come_back()
+        time.sleep(0.1)
+        assert watcher.counts().watches["Secret"] == 10  # nobody has noticed yet
+
+        watcher.refer_to(secrets=[TLS, *(ObjectName("shop", f"tls-{number}") for number in range(10))])
+        began = time.monotonic()
+        assert is_watching(watcher, "Secret", 21)
+        assert all(is_watching(watcher, kind, 2) for kind in ("Service", "EndpointSlice", "Ingress", "IngressClass"))
+        assert time.monotonic() - began < 2.0
+
+    def test_what_is_written_wakes_who_reads(self, api, watch, seen):
+        watcher = watch(timing=self.LONG)
+        assert is_watching(watcher)
+        assert is_watching(watcher, "EndpointSlice")
+        api.go_away()
+        assert self.are_in_trouble(watcher, 2)
+        api.come_back()
+        ApiObjects(watcher.link).list(LEASES, "rulegen", "")
+        assert is_watching(watcher, times=2)
+
+    def test_a_server_that_asked_for_a_pause_is_not_asked_sooner(self, api, watch, seen):
+        watcher = watch(timing={**self.LONG, "outage": 600.0})
+        assert is_watching(watcher)
+        assert is_watching(watcher, "EndpointSlice")
+        api.fail("services", Fault.status(429, retry_after=30))
+        api.break_connections()
+        assert self.are_in_trouble(watcher, 2)
+        ApiObjects(watcher.link).list(LEASES, "rulegen", "")
+        assert is_watching(watcher, "EndpointSlice", 2)
+        time.sleep(0.3)
+        assert watcher.counts().watches["Service"] == 1
+
+    def test_what_fails_for_one_alone_is_not_asked_for_more_often_because_others_are_well(self, api, watch, seen):
+        watcher = watch(timing=self.LONG)
+        assert is_watching(watcher)
+        api.fail("services", *[Fault.status(500)] * 50)
+        api.disturb("services", DROP)
+        assert soon(lambda: ("Service", "cut") in watcher.counts().errors)
+        ApiObjects(watcher.link).list(LEASES, "rulegen", "")
+        assert soon(lambda: ("Service", "500") in watcher.counts().errors)
+        for _ in range(5):
+            ApiObjects(watcher.link).list(LEASES, "rulegen", "")
+        time.sleep(0.3)
+        assert watcher.counts().errors["Service", "500"] == 1
+
+
+class TestSaying:
+    """That the server is away is said once, within seconds, and that it is back; in words of the field."""
+
+    @pytest.fixture
+    def notices(self) -> list[Notice]:
+        return []
+
+    def test_a_server_that_goes_and_comes_back(self, api, watch, seen, notices):
+        watcher = watch(notice=notices.append, ingress=True)
+        watcher.refer_to(secrets=[ObjectName("shop", f"tls-{number}") for number in range(10)])
+        assert is_watching(watcher, "Secret", 10)
+        api.go_away()
+        assert soon(lambda: notices)
+        time.sleep(0.3)
+        api.come_back()
+        assert soon(lambda: len(notices) == 2)
+        time.sleep(0.1)
+        away, back = notices
+        assert away.message == "the API server does not answer"
+        assert away.fields["error"].startswith(f"{api.url}: ")
+        since = dt.datetime.fromisoformat(away.fields["since"])
+        assert abs((dt.datetime.now(dt.UTC) - since).total_seconds()) < 5
+        assert "kept" in away.fields["meanwhile"]
+        assert (back.is_well, back.message) == (True, "the API server answers again")
+        assert "Cuttable" not in str(away)
+
+    def test_one_that_is_away_when_we_begin(self, api, watch, notices):
+        api.go_away()
+        watch(is_synced=False, notice=notices.append)
+        assert soon(lambda: notices)
+        (away,) = notices
+        assert away.fields["error"] == f"{api.url}: cannot be reached: Connection refused"
+        assert away.fields["meanwhile"] == "nothing is told before every list has come"
+        api.come_back()
+        assert soon(lambda: [one.is_well for one in notices] == [False, True])
+
+    @pytest.mark.parametrize("sort", ["mute", "stall"])
+    def test_one_that_takes_a_request_and_says_nothing(self, api, watch, notices, sort):
+        released = threading.Event()
+        api.fail("services", getattr(Fault, sort)(released))
+        watch(is_synced=False, notice=notices.append, timing={"list_silence": 20.0})
+        assert soon(lambda: notices)
+        (away,) = notices
+        assert re.search(r"list services: no answer for \d+ s", away.fields["error"])
+        released.set()
+        assert soon(lambda: [one.is_well for one in notices] == [False, True])
+
+    @pytest.mark.parametrize(
+        ("fault", "message", "hint"),
+        [
+            (Fault.status(401, "Unauthorized"), "the API server does not let us in", "renew the token"),
+            (Fault.status(503, "starting"), "the API server answers with errors", "look at its log"),
+            (Fault.status(429, retry_after=0), "the API server answers with errors", "try again"),
+        ],
+        ids=["401", "503", "429"],
+    )
+    def test_one_that_does_not_want_us(self, api, watch, notices, fault, message, hint):
+        for noun in ("services", "endpointslices"):
+            api.fail(noun, *[fault] * 1000)
+        watch(is_synced=False, notice=notices.append)
+        assert soon(lambda: notices)
+        time.sleep(0.2)
+        (said,) = notices
+        assert said.message == message
+        assert hint in said.fields["hint"]
+        api.calm_down()
+        assert soon(lambda: [one.is_well for one in notices] == [False, True])
+
+    def test_a_break_that_is_over_at_once_is_not_said(self, api, watch, notices):
+        watcher = watch(notice=notices.append, timing={"notice": 2.0})
+        for times in (1, 2, 3):
+            assert is_watching(watcher, times=times)
+            api.break_connections()
+        assert is_watching(watcher, times=4)
+        assert not notices
+
+    def test_what_may_not_be_read_is_said_with_what_to_do_and_when_it_may(self, api, watch, notices):
+        watcher = watch(notice=notices.append)
+        api.fail("secrets", *[Fault.status(403, "no")] * 3)
+        watcher.refer_to(secrets=[TLS])
+        assert soon(lambda: len(notices) == 2)
+        assert notices[0].fields["hint"] == (
+            "grant it to this user: get, list and watch secrets named tls in namespace shop"
+        )
+        assert str(notices[1]).startswith("no longer: ")
 
 
 class TestNamed:

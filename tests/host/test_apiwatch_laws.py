@@ -1,7 +1,8 @@
 """The law of the watcher: whatever happens in between, in the end the consumer has what the server has.
 
-The server is real (sockets, TLS, several threads), the faults are those of real ones, in any order. What it never does
-is lie: an answer that says in good form that there is nothing is believed.
+The server is real (sockets, TLS, several threads), the faults are those of real ones, in any order: it is down, silent,
+frozen within a watch, refuses us, fails, is put back to a backup. What it never does is lie: an answer that says in
+good form that there is nothing is believed.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ FAULTS = {
     "410": Fault.status(410),
     "401": Fault.status(401),
     "hang up": Fault.hang_up(),
+    "silent": Fault(lambda handler: (time.sleep(0.6), setattr(handler, "close_connection", True))),
     "page": Fault.body(b"<html>"),
     "cut": Fault.body(b'{"kind":"ServiceList","metadata":{"resourceVersion":"7"},"items":[', length=9999),
     "empty": Fault.body(b"{}"),
@@ -81,6 +83,7 @@ steps = st.one_of(
     st.tuples(st.just("fail"), nouns, st.lists(st.sampled_from(sorted(FAULTS)), min_size=1, max_size=4)),
     st.tuples(st.sampled_from(["compact", "forget_pages", "break_connections", "restart", "login", "refer", "wait"])),
     st.tuples(st.just("away"), nouns, names),
+    st.tuples(st.sampled_from(["backup", "restore"])),
 )
 
 
@@ -125,15 +128,16 @@ LABELS = {
 class Play:
     """A server, a watcher, and all that happens to them."""
 
-    def __init__(self, api: FakeApi, folder: Path, *, ingress: bool) -> None:
+    def __init__(self, api: FakeApi, folder: Path, *, ingress: bool, **timing: float) -> None:
         self.api = api
         self.folder = folder
         self.seen = Consumer()
         self.ingress = ingress
         self.referred = set(NAMED)
         self.tokens = count()
+        self.backup = api.backup()
         options = {"kubeconfig": self.write_login(), "node": "a", "ingress": ingress, "page_size": 2}
-        self.watch = Watch(self.seen, timing=fast(outage=0.3), **options)
+        self.watch = Watch(self.seen, timing=fast(outage=0.3, **timing), **options)
 
     def write_login(self) -> str:
         return self.api.kubeconfig(self.folder, **{"certificate-authority": str(self.api.certificate[0])})
@@ -154,6 +158,10 @@ class Play:
                 self.put(noun, name, "plain")
                 api.delete(noun, space(noun), "a" if name == "b" else "b")
                 api.come_back()
+            case ("backup",):
+                self.backup = api.backup()
+            case ("restore",):
+                api.restore(self.backup)
             case ("restart",):
                 api.go_away()
                 api.compact()
@@ -223,10 +231,13 @@ def space(noun: str) -> str:
 def test_in_the_end_the_consumer_has_what_the_server_has(tmp_path, certificate, steps, ingress, by_status, bookmarks):
     api = FakeApi(certificate=certificate, refuses_by_status=by_status, bookmark_every=0.02 * bookmarks, token="first")
     with api:
-        play = Play(api, tmp_path, ingress=ingress)
+        # A server that was set back may have passed our revisions before anybody is back: only a whole list finds it.
+        whole = {"whole": 1.0, "watch_least": 1.0, "watch_most": 1.0} if ("restore",) in steps else {}
+        play = Play(api, tmp_path, ingress=ingress, **whole)
         for noun in KINDS:
             for name in "abc":
                 play.put(noun, name, "plain")
+        play.do(("backup",))
         with play.watch as watcher:
             play.refer()
             for step in steps:
@@ -240,3 +251,39 @@ def test_in_the_end_the_consumer_has_what_the_server_has(tmp_path, certificate, 
             assert soon(play.is_settled, 8.0), (watcher.counts(), watcher.unanswered())
     # Nobody waits for the thread of what is no longer referred to: it ends by itself, soon.
     assert soon(lambda: not [one for one in threading.enumerate() if one.name.startswith("watch ")])
+
+
+@settings(
+    max_examples=10,
+    deadline=None,
+    phases=(Phase.explicit, Phase.generate),
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+@given(
+    before=st.lists(st.tuples(nouns, names), min_size=1, max_size=6),
+    after=st.lists(st.tuples(nouns, names), max_size=6),
+    ingress=st.booleans(),
+    bookmarks=st.booleans(),
+)
+def test_a_restore_is_found_without_a_whole_list(tmp_path, certificate, before, after, ingress, bookmarks):
+    """Where the server has fewer revisions than it told, which it has for a while, comparing them is enough."""
+    with FakeApi(certificate=certificate, bookmark_every=0.02 * bookmarks, token="first") as api:
+        play = Play(api, tmp_path, ingress=ingress)
+        for noun in KINDS:
+            for name in "abc":
+                play.put(noun, name, "plain")
+        backup = api.backup()
+        with play.watch:
+            play.refer()
+            assert soon(play.is_settled, 8.0)
+            for noun, name in before:
+                play.put(noun, name, "plain")
+                api.delete(noun, space(noun), name)
+            for _ in range(len(after) + 1):  # so that what comes after does not reach what was told
+                play.put("services", "last", "plain")
+            assert soon(play.is_settled, 8.0)
+            api.restore(backup)
+            for noun, name in after:
+                play.put(noun, name, "plain")
+            assert soon(play.is_settled, 8.0)
+            assert play.watch.counts().lists["Service"] >= 2

@@ -23,6 +23,9 @@ FAST = {
     "watch_silence": 0.4,
     "short_watch": 0.05,
     "outage": 1.0,
+    "notice": 0.05,
+    "overdue": 0.3,
+    "wake_spread": 0.02,
 }
 
 

@@ -1,0 +1,210 @@
+"""Whether an API server answers, as all that ask it know together.
+
+When it is away, that is said once, whoever notices, and once more when it is back. Who reaches it then wakes the
+others, each after a moment of its own: they would wait for up to half a minute, one by one.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rulegen.host.apilink import TroubleError
+    from rulegen.host.pace import Timing
+
+_LOOK_S: Final = 0.5
+_WORDS: Final = {
+    "away": "the API server does not answer",
+    "tls": "the API server cannot be talked to by TLS",
+    "login": "the API server does not let us in",
+    "failing": "the API server answers with errors",
+}
+
+
+class Notice(NamedTuple):
+    """A line for people about the API server.
+
+    Attributes:
+        fields: What belongs to it, by name.
+        is_well: Whether it is good news.
+    """
+
+    message: str
+    fields: dict[str, str]
+    is_well: bool = False
+
+    def __str__(self) -> str:
+        """Return all of it as one line."""
+        return "; ".join([self.message, *(f"{name}: {value}" for name, value in self.fields.items() if value)])
+
+
+@dataclass(slots=True)
+class _Trouble:
+    """What is in the way of one who asks.
+
+    Attributes:
+        sort: Of `_WORDS`; empty for what concerns this one alone.
+        wake: Has it ask again soon; None where the server itself has asked for a pause.
+    """
+
+    sort: str
+    since: float
+    error: str = ""
+    hint: str = ""
+    is_refused: bool = False
+    wake: Callable[[], None] | None = None
+
+
+class Outage:
+    """What is in the way of all that ask one server; any thread may call.
+
+    Attributes:
+        meanwhile: Returns what goes on while the server is away.
+    """
+
+    def __init__(self, url: str, timing: Timing, say: Callable[[Notice], None]) -> None:
+        """Know of no trouble.
+
+        Args:
+            url: Of the server.
+            timing: How long trouble may last before it is said, by which clock.
+            say: Is given each line.
+        """
+        self.meanwhile: Callable[[], str] = str
+        self._url = url
+        self._timing = timing
+        self._say = say
+        self._lock = threading.Lock()
+        self._troubles: dict[object, _Trouble] = {}
+        self._asking: dict[object, tuple[float, str]] = {}
+        self._said: set[str] = set()
+        self._since = 0.0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._look_on, name="watch outage", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look whether an answer is overdue."""
+        self._thread.start()
+
+    def stop(self, seconds: float) -> None:
+        """Say nothing any more."""
+        self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join(max(seconds, 0.0))
+
+    def is_alive(self) -> bool:
+        """Tell whether the thread is running."""
+        return self._thread.is_alive()
+
+    def asks(self, who: object, doing: str) -> None:
+        """Note that somebody asks the server for something, as `list services`."""
+        with self._lock:
+            self._asking[who] = self._timing.clock(), doing
+
+    def failed(self, who: object, error: TroubleError, wake: Callable[[], None]) -> None:
+        """Note what kept somebody from a good answer; it pauses now.
+
+        Args:
+            who: Who asked.
+            error: What is in the way.
+            wake: Ends its pause.
+        """
+        with self._lock:
+            self._asking.pop(who, None)
+            before = self._troubles.get(who)
+            since = before.since if before is not None else self._timing.clock()
+            is_refused = error.status in {403, 404}
+            may_wake = None if error.retry_after else wake
+            self._troubles[who] = _Trouble(_sort(error), since, error.message, error.hint, is_refused, may_wake)
+        self._look()
+
+    def good(self, who: object) -> None:
+        """Note that somebody got a good answer; those who wait for one ask again soon."""
+        with self._lock:
+            self._asking.pop(who, None)
+            own = self._troubles.pop(who, None)
+            waiting = [one for one in self._troubles.values() if _helps(own, one)]
+        for one in waiting:
+            if one.wake is not None:
+                one.wake()
+        self._settle()
+
+    def forget(self, who: object) -> None:
+        """Forget somebody who asks no longer."""
+        with self._lock:
+            self._troubles.pop(who, None)
+            self._asking.pop(who, None)
+        self._settle()
+
+    def _look_on(self) -> None:
+        while not self._ended.wait(min(_LOOK_S, self._timing.notice)):
+            self._look()
+
+    def _look(self) -> None:
+        """Say what has lasted long enough, each sort of trouble once for as long as there is any."""
+        now, timing = self._timing.clock(), self._timing
+        with self._lock:
+            overdue = [
+                _Trouble("away", at, f"{self._url}: {doing}: no answer for {now - at:.0f} s")
+                for at, doing in self._asking.values()
+                if now - at >= timing.overdue
+            ]
+            troubles = [one for one in [*self._troubles.values(), *overdue] if one.sort]
+            ripe = [one for one in troubles if one.sort not in self._said and now - one.since >= timing.notice]
+            news = {one.sort: one for one in ripe}
+            if news and not self._said:
+                self._since = min(one.since for one in troubles)
+            self._said |= news.keys()
+            began = self._since
+        for sort, one in news.items():
+            since = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=now - min(began, one.since))
+            fields = {
+                "error": one.error,
+                "since": since.isoformat(timespec="seconds").replace("+00:00", "Z"),
+                "meanwhile": self.meanwhile(),
+                "hint": one.hint,
+            }
+            self._tell(Notice(_WORDS[sort], fields))
+
+    def _settle(self) -> None:
+        """Say that all is well again, if it is, and was not."""
+        now = self._timing.clock()
+        with self._lock:
+            is_overdue = any(now - at >= self._timing.overdue for at, _ in self._asking.values())
+            if not self._said or is_overdue or any(one.sort for one in self._troubles.values()):
+                return
+            self._said.clear()
+            lasted = now - self._since
+        fields = {"server": self._url, "after_s": f"{lasted:.0f}"}
+        self._tell(Notice("the API server answers again", fields, is_well=True))
+
+    def _tell(self, notice: Notice) -> None:
+        if not self._ended.is_set():
+            self._say(notice)
+
+
+def is_of_server(error: TroubleError) -> bool:
+    """Tell whether an error is about the server as a whole, or what is between, and not about what was asked for."""
+    return bool(_sort(error))
+
+
+def _sort(error: TroubleError) -> str:
+    if error.status == 401 or error.reason == "credentials":
+        return "login"
+    if error.status == 429 or error.status >= 500:
+        return "failing"
+    if error.reason == "tls":
+        return "tls"
+    return "away" if not error.status and error.reason in {"connection", "timeout", "cut"} else ""
+
+
+def _helps(own: _Trouble | None, other: _Trouble) -> bool:
+    """Tell whether a good answer for one says that another would get one, too."""
+    if other.sort in {"away", "tls"}:
+        return True  # the server can be reached
+    return own is not None and own.is_refused == other.is_refused and bool(own.sort) == bool(other.sort)
