@@ -99,3 +99,17 @@ def test_an_endpoint_that_goes_is_let_end_across_a_restart(node: Node) -> None:
         node.check_converged()
         node.serve(two("pod-a", "pod-b"))
         until(lambda: weights(two()) == {"pod-a": 1, "pod-b": 1}, WITHIN_S, "back again")
+
+
+def test_node_ports_follow_the_nodes_addresses(node: IpvsNode) -> None:
+    """Without waiting for the next look at all there is."""
+    address, port = "192.168.50.77", ONE.node_port
+    node.serve(ONE)
+    node.configure(ipvs={"syncPeriod": "60s"})
+    with node.running():
+        assert f"-A -t {address}:{port}" not in tool("ipvsadm", "-Sn")
+        tool("ip", "addr", "add", f"{address}/24", "dev", "eth0")
+        until(lambda: f"-A -t {address}:{port}" in tool("ipvsadm", "-Sn"), WITHIN_S, "a virtual server there")
+        tool("ip", "addr", "del", f"{address}/24", "dev", "eth0")
+        until(lambda: f"-A -t {address}:{port}" not in tool("ipvsadm", "-Sn"), WITHIN_S, "none any more")
+    node.configure(ipvs={"syncPeriod": "2s"})
