@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import tomllib
+from pathlib import Path
+
+import yaml
 
 from rulegen import __version__
 from rulegen.host.doctor.tools import TOOLS
 from tests.deploy.places import DEPLOY
-from tests.project.places import ROOT
+from tests.fakeapi import FakeApi
+from tests.project.places import ROOT, run
 
 TEXT = (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
 
@@ -64,13 +69,62 @@ def test_the_tools_that_rulegen_runs_are_in_it() -> None:
 
 def test_what_is_copied_is_there_and_makes_a_wheel() -> None:
     copied = {source for one in arguments("COPY") if not one.startswith("--from") for source in one.split()[:-1]}
-    kept = {line[1:] for line in (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines() if line.startswith("!")}
+    kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
 
     assert copied == kept
     assert all((ROOT / one).exists() for one in copied)
     assert {*wheel["packages"], *wheel["force-include"], project["project"]["readme"], "LICENSE"} <= copied
+
+
+_BLOCKED = """
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.startswith(("kubernetes.client.api.", "kubernetes.client.models.")):
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Absent())
+from rulegen.cli import main
+sys.exit(main())
+"""
+
+
+def test_no_class_that_the_image_leaves_out_is_needed(tmp_path: Path) -> None:
+    assert {"api", "models"} == set(re.findall(r"site-packages/kubernetes/client/(\w+)", TEXT))
+    with FakeApi() as api:
+        api.put(
+            "services",
+            {
+                "metadata": {"namespace": "shop", "name": "web"},
+                "spec": {"clusterIP": "10.96.0.9", "ports": [{"port": 80}]},
+            },
+        )
+        kubeconfig = tmp_path / "kubeconfig"
+        plugin = tmp_path / "plugin"
+        credential = {
+            "apiVersion": "client.authentication.k8s.io/v1",
+            "kind": "ExecCredential",
+            "status": {"token": "secret"},
+        }
+        plugin.write_text(f"#!/bin/sh\necho '{json.dumps(credential)}'\n")
+        plugin.chmod(0o755)
+        written = yaml.safe_load(Path(api.kubeconfig(tmp_path)).read_text(encoding="utf-8"))
+        written["users"][0]["user"] = {
+            "exec": {
+                "apiVersion": "client.authentication.k8s.io/v1",
+                "command": str(plugin),
+                "interactiveMode": "Never",
+            }
+        }
+        kubeconfig.write_text(json.dumps(written), encoding="utf-8")
+        options = ("--observed", "none", "--host", str(DEPLOY / "examples/host.yaml"), "--node", "web-1", "-o", "json")
+        done = run(sys.executable, "-c", _BLOCKED, "plan", "--kubeconfig", kubeconfig, *options)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["services"].keys() == {"shop/web"}
 
 
 def test_the_version_is_the_one_of_the_package() -> None:
