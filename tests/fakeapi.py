@@ -44,7 +44,7 @@ from tests.fakewatch import Change, Disturbance, Stream, StreamEndError, error_e
 from tests.fakewrites import WITH_STATUS, RefusalError, body_of, changed, check, patched
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 COLLECTIONS = {
@@ -181,6 +181,7 @@ class FakeApi:
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     done: list[tuple[str, str, str]] = field(default_factory=list)
     _objects: dict[str, dict[tuple[str, str], dict[str, Any]]] = field(default_factory=lambda: defaultdict(dict))
+    _hushed: set[tuple[str, str]] = field(default_factory=set)
     _faults: dict[str, deque[Fault]] = field(default_factory=lambda: defaultdict(deque))
     _disturbances: dict[str, deque[Disturbance]] = field(default_factory=lambda: defaultdict(deque))
     _lists: dict[str, tuple[list[dict[str, Any]], int]] = field(default_factory=dict)
@@ -368,6 +369,21 @@ class FakeApi:
         """Answer the next requests for a collection with these faults, one each; None answers as it should."""
         self._faults[collection].extend(fault or Fault(self._serve) for fault in faults)
 
+    def hush(self, collection: str, *names: str) -> None:
+        """Be silent whenever these objects are asked for, alone or among others, until `speak`."""
+        with self._changed:
+            self._hushed.update((collection, name) for name in names)
+
+    def speak(self) -> None:
+        """Answer all that was asked for in silence."""
+        with self._changed:
+            self._hushed.clear()
+            self._changed.notify_all()
+
+    def _is_hushed(self, collection: str, query: Mapping[str, str], name: str) -> bool:
+        asked = query.get("fieldSelector", "").removeprefix("metadata.name=") or name
+        return any(of == collection and asked in ("", one) for of, one in self._hushed)
+
     def forget_pages(self) -> None:
         """Forget all continue tokens that are out, as a real server does after five minutes."""
         self._lists.clear()
@@ -375,7 +391,13 @@ class FakeApi:
     def _get(self, handler: BaseHTTPRequestHandler) -> None:
         url = urlsplit(handler.path)
         self.requests.append((url.path, {key: values[0] for key, values in parse_qs(url.query).items()}))
-        collection, _ = asked_for(url.path.removesuffix("/status"))
+        collection, named = asked_for(url.path.removesuffix("/status"))
+        with self._changed:
+            while (
+                self._is_hushed(collection, self.requests[-1][1], named[1] if named else "")
+                and not self._closing.is_set()
+            ):
+                self._changed.wait(0.2)
         handler.content = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
         self.done.append(verb_of(handler))
         with suppress(IndexError):
