@@ -57,6 +57,7 @@ _GAUGES: Final = {
     "rejected": ("rulegen_rejected_objects", "", "Objects with faults, which are skipped."),
     "left_out": ("rulegen_left_out_services", "", "Services that the kernel refuses, which are left out."),
     "quarantined": ("rulegen_quarantined_ingresses", "", "Ingresses that nginx does not take."),
+    "unread": ("rulegen_waiting_references", "", "What Ingresses name and the API server has not told of."),
     "site_changes": ("rulegen_nginx_changes", "", "Files of nginx that were not as wanted at the last look."),
     "drift_unmended": ("rulegen_drift_unmended", "", "Things of ours that others have changed and that stay so."),
     "parameters_refused": ("rulegen_parameters_refused", "", "Kernel parameters that may not be set here."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from rulegen.model.ingress.options import IngressOptions
 from rulegen.model.ingress.unread import MissingError
 from rulegen.plan.nginx import SitePlan, plan_site
 from rulegen.road.ingress import Site, compile_ingress
+from tests.host.watching import soon
 from tests.ingress_strategies import (
     OPTIONS,
     SETTINGS,
@@ -272,6 +274,26 @@ class TestFirstStart:
         stage.server.put(RESTRICTED)
         stage.turn()
         assert "allow 10.0.0.0/8;" in stage.text("plain.test")
+
+
+def test_after_a_wait_for_answers_the_next_change_is_not_put_off(monkeypatch):
+    """The pause before the next reload goes by what a reload costs, not by what the API server makes us wait."""
+    for name, seconds in {"SILENCE_S": 1.0, "BREATH_S": 0.01, "QUIET_S": 0.01, "LOOK_S": 0.01}.items():
+        monkeypatch.setattr(site_module, name, seconds)
+    stage = Stage(WITH_TLS, PLAIN, CERTIFICATE, silent=secrets(CERT))
+    stage.loop.clock = time.monotonic
+    stage.loop.start()
+    try:
+        assert soon(lambda: stage.site.live and stage.is_open("plain.test"))
+        began = time.monotonic()
+        stage.server.silent.clear()
+        stage.server.answer()
+        stage.server.put(site("new.test"))
+        stage.loop.touch()
+        assert soon(lambda: stage.is_open("new.test") and "ssl_certificate secrets/" in stage.text("tls.test"))
+        assert time.monotonic() - began < 2.0  # four times the wait would be 4
+    finally:
+        stage.loop.stop()
 
 
 class TestRunning:
