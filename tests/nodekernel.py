@@ -20,7 +20,7 @@ from rulegen.languages.links import state as links
 from rulegen.net import Family
 from rulegen.plan.plan import Plan
 from rulegen.road import Observed
-from rulegen.road.order import Bind, Fill, Restore, Serve, Work, tasks
+from rulegen.road.order import Bind, Fill, Parameter, Restore, Serve, Work, tasks
 from tests.kernel import Kernel, RefusedError, commits
 
 
@@ -31,6 +31,9 @@ class NodeKernel:
     Attributes:
         sets: By name: what it is, and its entries with their options.
         connections: How many each real server has; those not in it have as many as nobody counted.
+        beside: The tables of the other variant of iptables.
+        parameters: Kernel parameters by name.
+        fixed: Names of those that cannot be set.
     """
 
     kernels: dict[Family, Kernel] = field(default_factory=lambda: {family: Kernel() for family in Family})
@@ -39,6 +42,9 @@ class NodeKernel:
     devices: dict[str, str] = field(default_factory=dict)
     addresses: links.Objects = field(default_factory=dict)
     connections: dict[ipvs.RealServerKey, int] = field(default_factory=dict)
+    beside: dict[Family, Kernel] = field(default_factory=lambda: {family: Kernel() for family in Family})
+    parameters: dict[str, str] = field(default_factory=dict)
+    fixed: frozenset[str] = frozenset()
 
     def write(self, plan: Plan, *, chains_per_commit: int | None = None) -> int:
         """Make a plan so; return how many pieces it took."""
@@ -51,8 +57,12 @@ class NodeKernel:
 
     def _pieces(self, work: Work) -> Iterator[Callable[[], None]]:
         match work:
-            case Restore(family, text):
+            case Restore(family, text, False):
                 yield from (partial(self._commit, family, commit) for commit in commits(text))
+            case Restore(family, text, True):
+                yield from (partial(self.beside[family].commit, commit) for commit in commits(text))
+            case Parameter(name, value):
+                yield partial(self._set_parameter, name, value)
             case Fill(text):
                 yield from (partial(self._set_line, line) for line in text.splitlines())
             case Serve(commands):
@@ -77,6 +87,11 @@ class NodeKernel:
             sets=ipset.read(ipset.format_sets(objects), "kernel"),
             servers=told,
             links=links.read(links.format_links(self.devices, self.addresses), "kernel"),
+            beside={
+                family: read(kernel.save(), "kernel", family)
+                for family, kernel in self.beside.items()
+                if any(chain.startswith("KUBE-") for chains in kernel.tables.values() for chain in chains)
+            },
         )
 
     def dump(self) -> tuple[object, ...]:
@@ -96,10 +111,15 @@ class NodeKernel:
                 raise RefusedError(f"no such set: {line}")
         self.kernels[family].commit(lines)
 
+    def _set_parameter(self, name: str, value: str) -> None:
+        if name in self.fixed:
+            raise RefusedError(f"{name} = {value}: Read-only file system")
+        self.parameters[name] = value
+
     def _names(self, name: str) -> bool:
         return any(
             f"--match-set {name} " in rule
-            for kernel in self.kernels.values()
+            for kernel in (*self.kernels.values(), *self.beside.values())
             for chains in kernel.tables.values()
             for rules in chains.values()
             for rule in rules

@@ -223,7 +223,7 @@ class Loop:
         if self._rules is not None and not self._must_check and now >= self._check_at and self._is_untouched():
             self._check_at = self.clock() + self.timing.sync_s
             if self._warned != self.state.applied:
-                self._concerns.warnings(self._rules.warnings)
+                self._concerns.warnings((*self._rules.warnings, *self.writer.notes))
                 self._warned = self.state.applied
             self._tell_health(self._rules, {})
             self.reconcile()
@@ -389,7 +389,7 @@ class Loop:
         except HostError:
             self._rules, self._dirty.services = None, self._dirty.services | changed.services
             raise
-        self._concerns.warnings(self._rules.warnings)
+        self._concerns.warnings((*self._rules.warnings, *self.writer.notes))
         self._concerns.connections(self.writer.unseen)
         # Since before the reading: what others write while we read or write is looked at once more.
         self._mark = found.mark

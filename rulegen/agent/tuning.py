@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from rulegen.errors import HostError
 from rulegen.host import sysctl
+from rulegen.model.nodes import BE_LIBERAL
 from rulegen.model.tuning import CONNTRACK_MAX, HASH_SIZE, conntrack_parameters
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ def tune(loop: Loop) -> None:
     """Set what the configuration asks for and the kernel does not have; what may not be set here is told."""
     wanted = conntrack_parameters(loop.options.conntrack, os.cpu_count() or 1)
     for name, value in wanted.items():
+        if name == BE_LIBERAL:  # the rules are written with it, see `rulegen.model.nodes.resolve_sysctls`
+            continue
         _try(loop, name, partial(_set, loop, name, value))
     if CONNTRACK_MAX in wanted:  # as many buckets as the size of the table asks for
         least = int(wanted[CONNTRACK_MAX]) // 4

@@ -12,14 +12,14 @@ from rulegen.host import conntrack, nfacct, nft_notices, sysctl, variant
 from rulegen.host.apply import perform, steps
 from rulegen.host.facts import refreshed
 from rulegen.host.ipvs import SchedulerError
-from rulegen.host.observe import observe, print_rules
+from rulegen.host.observe import observe, print_rules, rules_beside
 from rulegen.host.runner import run
 from rulegen.host.variant import VariantChoice
 from rulegen.model.conntrack import Forgetting, Frontend, answering, frontends_of, stale_flows
 from rulegen.model.shares import SCHEDULERS
 from rulegen.net import AddressKind, Family, Protocol, kind_of_address
 from rulegen.plan.plan import Plan
-from rulegen.road import backend_of, plan_node
+from rulegen.road import Observed, backend_of, beside_warning, plan_node
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from rulegen.model.ir import Node, Service
     from rulegen.model.options import Options
     from rulegen.net import Address
-    from rulegen.road import Compiled, Observed
+    from rulegen.road import Compiled
+    from rulegen.road.order import Parameter
     from rulegen.road.services import Update
 
 LOCK_WAIT_S = 10
@@ -80,6 +81,8 @@ class KernelWriter:
         has_objects: Whether the mode keeps sets and virtual servers.
         without_ipv6: Which tool is missing for IPv6, whose rules are then left alone; None where all are there.
         unseen: Why the last look at connections has seen none; None where it has seen all.
+        beside: What users must know of a proxy's rules in the other variant of iptables, when this began; else empty.
+        notes: What users must know of the last plan: what stays, and why.
         on_forgotten: Is told of each look at connections: how long it took, and how many were forgotten.
         look: Returns facts as they are now.
     """
@@ -93,6 +96,8 @@ class KernelWriter:
     has_objects: bool = False
     without_ipv6: HostError | None = None
     unseen: HostError | None = None
+    beside: str = ""
+    notes: tuple[str, ...] = ()
     on_forgotten: Callable[[float, int], None] = lambda _seconds, _count: None
     look: Callable[[HostFacts], HostFacts] = refreshed
 
@@ -117,6 +122,7 @@ class KernelWriter:
             forgetting,
             has_objects=has_objects,
             without_ipv6=missing,
+            beside=_beside(run, choice.variant, facts),
         )
 
     def read(self) -> Reading:
@@ -144,9 +150,12 @@ class KernelWriter:
             HostError: It cannot be read.
         """
         observed = self.observed(compiled, reading or self.read())
-        names = [name for name in self.facts.sysctls if name not in self.refused]
-        facts = replace(self.facts, sysctls=sysctl.read_all(names))
-        return plan_node(compiled, observed, facts, (), self.forgetting)
+        wanted = compiled.model.sysctls
+        names = {*self.facts.sysctls, *wanted} - {name for name in self.refused if name in wanted}
+        facts = replace(self.facts, sysctls=sysctl.read_all(sorted(names)))
+        plan = plan_node(compiled, observed, facts, (), self.forgetting)
+        self.notes = (*filter(None, [self.beside]), *plan.notes)
+        return plan
 
     def observed(self, compiled: Compiled, reading: Reading) -> Observed:
         """Return what the kernel has, for a plan of what is compiled.
@@ -228,9 +237,16 @@ class KernelWriter:
                 self.facts = replace(self.facts, schedulers=fewer)
             raise
 
-    def _refuse(self, name: str, error: HostError) -> None:
-        """Go on without a parameter, as in a container, whose parameters are read-only: the rules matter more."""
-        self.refused[name] = error.message
+    def _refuse(self, parameter: Parameter, error: HostError) -> None:
+        """Go on without a parameter, as in a container, whose parameters are read-only: the rules matter more.
+
+        Raises:
+            HostError: The rules behind it are only safe with it: they must be decided anew, without it.
+        """
+        if parameter.is_needed:
+            self.facts = replace(self.facts, fixed_sysctls=self.facts.fixed_sysctls | {parameter.name})
+            raise error
+        self.refused[parameter.name] = error.message
 
     def write_update(self, update: Update, before: dict[ObjectName, Service | None]) -> int:
         """Write what changes of some Services come to; return how many calls it took.
@@ -333,6 +349,15 @@ class IdleWriter(KernelWriter):
     def write_update(self, update: Update, before: dict[ObjectName, Service | None]) -> int:  # noqa: ARG002 - as above
         """Write nothing."""
         return 0
+
+
+def _beside(run: Runner, choice: variant.Variant, facts: HostFacts) -> str:
+    """Return what users must know of a proxy's rules in the other variant; empty where it has none."""
+    try:
+        beside = rules_beside(run, choice, facts.families)
+    except HostError as error:
+        return f"{error.message}: whether a proxy has rules there is not known"
+    return beside_warning(Observed(rulesets={}, beside=beside), choice)
 
 
 def _digest(texts: Mapping[Family, str]) -> str:

@@ -8,7 +8,7 @@ import click
 
 from rulegen.cli.ingress import IngressInputs, plan_ingress
 from rulegen.cli.ingress_options import ChosenIngress, ingress_options
-from rulegen.cli.inputs import Inputs, make_ready, plan_live, report_without_services
+from rulegen.cli.inputs import Inputs, plan_live, report_without_services
 from rulegen.cli.options import (
     ALLOW_UNKNOWN_NODE,
     LOCK_WAIT,
@@ -21,6 +21,7 @@ from rulegen.cli.options import (
 )
 from rulegen.cli.writing import write
 from rulegen.errors import InputError, RulegenError
+from rulegen.host.files import are_from_stdin
 from rulegen.kube.node_names import unknown_node
 from rulegen.plan.items import Action
 from rulegen.plan.plan import Plan
@@ -74,7 +75,6 @@ def command(
         else:
             if not allow_unknown_node:
                 _refuse_unknown_node(inputs)
-            make_ready(inputs)
             _refuse_previews(inputs)
             plan, report, choice = plan_live(inputs)
             variant = choice.variant
@@ -82,7 +82,17 @@ def command(
         if ingress is not None:
             _refuse_no_host(ingress, allow_empty=allow_empty)
             plan, report = plan_ingress(ingress, plan, report)
-    write(plan, report, variant, output=output, wait_s=wait_s, yes=yes, ingress=ingress)
+            _refuse_taken_ports(ingress)
+    write(
+        plan,
+        report,
+        variant,
+        output=output,
+        wait_s=wait_s,
+        yes=yes,
+        stdin_is_input=are_from_stdin((*inputs.chosen.files, inputs.chosen.config, inputs.chosen.host)),
+        nginx_after=ingress.apply if ingress is not None else None,
+    )
 
 
 def _refuse_unknown_node(inputs: Inputs) -> None:
@@ -119,6 +129,15 @@ def _refuse_no_host(ingress: IngressInputs, *, allow_empty: bool) -> None:
         raise RefusedError(
             "the objects hold no Ingress that is ours, but nginx serves some: this would take all of them away",
             hint="look at the input again, or say --allow-empty",
+        )
+
+
+def _refuse_taken_ports(ingress: IngressInputs) -> None:
+    """Refuse to write anything where nginx could not listen afterwards."""
+    if ingress.taken_ports:
+        raise RefusedError(
+            "; ".join(ingress.taken_ports),
+            hint="end it, or listen elsewhere: --http-port and --https-port choose other ports",
         )
 
 

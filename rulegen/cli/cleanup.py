@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-import sys
-from typing import Any
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from rulegen.cli.console import note
 from rulegen.cli.ingress_options import BINARY, FOLDER, ChosenIngress
 from rulegen.cli.inputs import Inputs, observe_live
 from rulegen.cli.options import LOCK_WAIT, OUTPUT, YES, Chosen, no_services_option, variant_option
 from rulegen.cli.writing import write
+from rulegen.contract.chains import has_proxy
+from rulegen.errors import ConfigError
 from rulegen.host.nginx.service import NginxService
 from rulegen.host.runner import run
+from rulegen.plan.nginx import SitePlan, plan_ending
+from rulegen.plan.plan import Plan, with_site
 from rulegen.plan.show import Report
-from rulegen.road import plan_cleanup
+from rulegen.road import beside_warning, plan_cleanup
+
+if TYPE_CHECKING:
+    from rulegen.host.variant import Variant
 
 DRAIN_S = 300.0
 """Longer than nginx itself gives old connections by default (worker_shutdown_timeout, 240 s)."""
@@ -44,29 +51,55 @@ def command(output: str, wait_s: int, *, yes: bool, no_services: bool, **chosen:
     rulegen cleanup --ingress --no-services      nginx alone
     """
     ingress = ChosenIngress.of(chosen)
-    if ingress.ingress:
-        _drain(ingress, yes=yes)
-    if no_services:
-        return
+    if no_services and not ingress.ingress:
+        raise ConfigError("--no-services without --ingress leaves nothing to remove", hint="give --ingress as well")
     inputs = Inputs(Chosen(**chosen))
+    service = NginxService(ingress.folder, run, binary=ingress.nginx_binary) if ingress.ingress else None
+    variant = None
     with inputs.progress:
-        choice, observed = observe_live(inputs, flows=False)
-        plan = plan_cleanup(
-            inputs.options.mode,
-            observed,
-            {address for family in inputs.facts.families for address in inputs.facts.addresses(family)},
-            inputs.options.ipvs_excluded,
-        )
-    report = Report(node=inputs.facts.hostname, mode="no", observed=f"iptables-{choice.variant} ({choice.reason})")
-    write(plan, report, choice.variant, output=output, wait_s=wait_s, yes=yes)
+        site = _planned_end(service) if service is not None else None
+        if no_services:
+            plan = Plan()
+            report = Report(node=inputs.facts.hostname, mode="no", observed="nothing, as rules are left alone")
+        else:
+            plan, report, variant = _planned_rules(inputs)
+    if site is not None and service is not None:
+        plan = with_site(plan, site)
+        report = replace(report, site=f"{service.folder}{'' if site.items else ', where none was ever started'}")
+    ends = partial(_end, service, site) if service is not None and site is not None and site.items else None
+    write(plan, report, variant, output=output, wait_s=wait_s, yes=yes, nginx_before=ends)
 
 
-def _drain(ingress: ChosenIngress, *, yes: bool) -> None:
-    """End the nginx of a folder, and take the folder away."""
-    service = NginxService(ingress.folder, run, binary=ingress.nginx_binary)
-    is_there = ingress.folder.exists()
-    if is_there and not yes and sys.stdin.isatty() and sys.stdout.isatty():
-        click.confirm(f"End nginx in {ingress.folder} and remove that folder?", abort=True, err=True)
+def _planned_rules(inputs: Inputs) -> tuple[Plan, Report, Variant]:
+    """Return what must go of rules and what belongs to them, in both variants of iptables unless one is demanded."""
+    choice, observed = observe_live(inputs, flows=False)
+    other = choice.variant.other
+    takes_both = inputs.chosen.forced_variant is None and any(map(has_proxy, observed.beside.values()))
+    plan = plan_cleanup(
+        inputs.options.mode,
+        observed,
+        {address for family in inputs.facts.families for address in inputs.facts.addresses(family)},
+        inputs.options.ipvs_excluded,
+        facts=inputs.facts,
+        beside=str(other) if takes_both else "",
+    )
+    seen = f"iptables-{choice.variant} ({choice.reason})"
+    if takes_both:
+        seen = f"iptables-{choice.variant} and iptables-{other}, which both hold rules of a Service proxy"
+    left = "" if takes_both else beside_warning(observed, choice.variant)
+    warnings = (*inputs.warnings, *filter(None, [left]), *plan.notes)
+    return plan, Report(node=inputs.facts.hostname, mode="no", observed=seen, warnings=warnings), choice.variant
+
+
+def _planned_end(service: NginxService) -> SitePlan:
+    """Return what must go of nginx and its folder."""
+    exists = service.has_begun()
+    return plan_ending(str(service.folder), exists=exists, runs=exists and service.runs())
+
+
+def _end(service: NginxService, site: SitePlan) -> list[str]:
+    """End the nginx of a folder and remove the folder; return what was done, in lines."""
     in_time = service.drain(DRAIN_S, remove=True)
-    if is_there:
-        note(f"nginx in {ingress.folder} has ended" + ("" if in_time else "; connections that lasted were cut"))
+    if not site.runs:
+        return [f"no nginx ran in {service.folder}; the folder was removed"]
+    return [f"nginx in {service.folder} has ended" + ("" if in_time else "; connections that lasted were cut")]

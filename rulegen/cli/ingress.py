@@ -50,11 +50,13 @@ class IngressInputs:
 
     Attributes:
         is_live: Whether this host's nginx serves it.
+        tries_aside: Whether nothing may be written to nginx's folder until the plan is applied.
     """
 
     chosen: ChosenIngress
     inputs: Inputs
     is_live: bool = True
+    tries_aside: bool = True
     notes: list[str] = field(default_factory=list)
 
     @cached_property
@@ -115,7 +117,7 @@ class IngressInputs:
     @cached_property
     def live(self) -> LiveSite:
         """What nginx of this host serves, and is to serve."""
-        return LiveSite(self.service, self.templates, self.options, self.notes)
+        return LiveSite(self.service, self.templates, self.options, self.notes, tries_aside=self.tries_aside)
 
     @cached_property
     def observed(self) -> Configuration | None:
@@ -153,6 +155,11 @@ class IngressInputs:
             return plan_site(None, self.site.configuration, self.site.names)
         return self.live.plan(self.site, self.observed)
 
+    @cached_property
+    def taken_ports(self) -> tuple[str, ...]:
+        """Who else holds a port that nginx is to listen on once the plan is applied, in words."""
+        return self.live.taken_ports(self.site) if self.is_live and self.plan.reload else ()
+
     @property
     def told(self) -> str:
         """Against what the plan is made."""
@@ -180,7 +187,8 @@ def plan_ingress(ingress: IngressInputs, plan: Plan, report: Report) -> tuple[Pl
     """Return a plan and its report with what Ingresses add to them."""
     site_plan = ingress.plan
     model = ingress.site.model
-    warnings = (*report.warnings, *ingress.notes)
+    taken = (f"{line}: nginx cannot listen there, and apply refuses" for line in ingress.taken_ports)
+    warnings = (*report.warnings, *ingress.notes, *taken)
     return with_site(plan, site_plan), replace(report, reasons=model.reasons, site=ingress.told, warnings=warnings)
 
 

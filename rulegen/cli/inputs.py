@@ -25,7 +25,7 @@ from rulegen.model.ir import Semantics
 from rulegen.model.options import Options
 from rulegen.model.resolve import resolve
 from rulegen.plan.show import Report
-from rulegen.road import Compiled, Observed, backend_of, compile_model, counts_in, plan_node
+from rulegen.road import Compiled, Observed, backend_of, beside_warning, compile_model, counts_in, plan_node
 from rulegen.road.guards import lost_masquerade
 
 if TYPE_CHECKING:
@@ -238,8 +238,9 @@ class Inputs:
             asked |= new
 
     def warn(self, text: str) -> None:
-        """Have the report tell what went wrong although work goes on."""
-        self._warnings.add(text)
+        """Have the report tell what went wrong although work goes on; an empty text says nothing."""
+        if text:
+            self._warnings.add(text)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -325,7 +326,7 @@ def observe_live(inputs: Inputs, *, flows: bool = True) -> tuple[VariantChoice, 
         flows: Whether to look at conntrack too.
     """
     from rulegen.host import nfacct, variant  # noqa: PLC0415 - only a live plan needs them
-    from rulegen.host.observe import observe, print_rules  # noqa: PLC0415 - the same
+    from rulegen.host.observe import observe, print_rules, rules_beside  # noqa: PLC0415 - the same
 
     choice = variant.choose(run, inputs.chosen.forced_variant)
     inputs.progress(f"reading the rules of iptables-{choice.variant} …")
@@ -337,29 +338,23 @@ def observe_live(inputs: Inputs, *, flows: bool = True) -> tuple[VariantChoice, 
         flows=_udp_flows(inputs) if flows else [],
         counters=tuple(nfacct.counters()) if _can_count() else None,
     )
-    return choice, observed
-
-
-def make_ready(inputs: Inputs) -> None:
-    """See to it that the kernel can do what the mode needs, before anything is decided or written.
-
-    Raises:
-        HostError: It cannot: which module is missing, or which scheduler.
-    """
-    if backend_of(inputs.options.mode).devices:
-        from rulegen.host import ipvs  # noqa: PLC0415 - only this mode needs it
-
-        ipvs.load(run, (inputs.options.ipvs_scheduler,))
+    try:
+        beside = rules_beside(run, choice.variant, inputs.facts.families)
+    except HostError as error:
+        inputs.warn(f"{error.message}: rules of a proxy there, if any, are left alone")
+        return choice, observed
+    return choice, replace(observed, beside=beside)
 
 
 def plan_live(inputs: Inputs) -> tuple[Plan, Report, VariantChoice]:
     """Return the plan against the kernel."""
     choice, observed = observe_live(inputs)
+    inputs.warn(beside_warning(observed, choice.variant))
     compiled = inputs.compiled(dict(observed.rulesets), is_live=True)
     forgetting = Forgetting(inputs.chosen.stale_udp)
     plan = plan_node(compiled, observed, inputs.facts, inputs.world.service_cidrs, forgetting)
     seen = f"iptables-{choice.variant} of this host ({choice.reason})"
-    warnings = (*unreadable(observed.rulesets), *lost_masquerade(compiled, plan))
+    warnings = (*unreadable(observed.rulesets), *lost_masquerade(compiled, plan), *plan.notes)
     return plan, inputs.report(seen, *warnings), choice
 
 

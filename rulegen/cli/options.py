@@ -284,7 +284,7 @@ LOCK_WAIT = click.option(
     help="How long to wait for the xtables lock; 0 waits for ever.",
 )
 
-YES = click.option("-y", "--yes", is_flag=True, help="Do not ask on a terminal before writing.")
+YES = click.option("-y", "--yes", is_flag=True, help="Write without asking. Else a yes must be typed on a terminal.")
 
 ALLOW_UNKNOWN_NODE = click.option(
     "--allow-unknown-node",

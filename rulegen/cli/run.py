@@ -199,7 +199,7 @@ def _read(settings: Chosen, told: ChosenIngress) -> tuple[Inputs, LiveSite | Non
     inputs.facts  # noqa: B018 - the same
     inputs.node_name  # noqa: B018 - the same
     backend_of(inputs.options.mode)
-    return inputs, IngressInputs(told, inputs).live if told.ingress else None
+    return inputs, IngressInputs(told, inputs, tries_aside=False).live if told.ingress else None
 
 
 def _publishing(chosen: dict[str, Any], told: ChosenIngress) -> Publishing:

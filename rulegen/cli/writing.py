@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
-import click
-
+from rulegen.cli.consent import require_consent
 from rulegen.cli.console import Progress, count, has_colour, note, print_json, print_lines
-from rulegen.errors import ApplyError
+from rulegen.errors import ApplyError, HostError
 from rulegen.host.apply import perform, steps
 from rulegen.host.runner import run
 from rulegen.plan import show
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from rulegen.cli.ingress import IngressInputs
     from rulegen.host.apply import Step
     from rulegen.host.variant import Variant
     from rulegen.plan.plan import Plan
     from rulegen.plan.show import Report
+
+    NginxWork = Callable[[], list[str]]
+    """Does what a plan says of nginx; returns what was done, in lines."""
 
 
 def write(
@@ -31,11 +31,11 @@ def write(
     output: str,
     wait_s: int,
     yes: bool,
-    ingress: IngressInputs | None = None,
+    stdin_is_input: bool = False,
+    nginx_before: NginxWork | None = None,
+    nginx_after: NginxWork | None = None,
 ) -> None:
-    """Show a plan and make it so.
-
-    Services come first: nginx then finds their addresses working.
+    """Show a plan, ask whether to write it, and write it. Where it is empty, nobody is asked and nothing is written.
 
     Args:
         plan: What changes.
@@ -44,40 +44,50 @@ def write(
         output: `text` or `json`.
         wait_s: How long to wait for the xtables lock.
         yes: Whether not to ask.
-        ingress: What nginx is to serve; None where it is left alone.
+        stdin_is_input: Whether objects were read from standard input.
+        nginx_before: What is done to nginx before the rules for Services are written, as ending it.
+        nginx_after: What is done behind them, as starting it: it then finds the addresses of Services working.
 
     Raises:
+        NoConsentError: There is something to write, and nobody to ask.
         ApplyError: A write failed; says what was written and what was not.
     """
     if output == "text":
         print_lines(show.text(plan, report, colour=has_colour()))
     work = steps(plan, run, variant, wait_s=wait_s, on_wait=note) if variant is not None else ()
-    must_reload = ingress is not None and ingress.plan.reload
-    if (work or must_reload) and not yes and sys.stdin.isatty() and sys.stdout.isatty():
-        click.confirm("Make it so?", abort=True, err=True)
+    if not plan.is_empty:
+        if output == "json" and not yes:  # nobody can agree to what was not shown
+            for line in show.text(plan, report, colour=False):
+                note(line)
+        require_consent(yes=yes, stdin_is_input=stdin_is_input)
+    done: list[str] = []
     with Progress() as progress:
-        perform(work, lambda number, step: progress(f"{number + 1}/{len(work)} {step.title}"))
-        served = _serve(ingress, work, progress)
+        if not plan.is_empty or yes:
+            done += _nginx(nginx_before, (), work, progress)
+            perform(work, lambda number, step: progress(f"{number + 1}/{len(work)} {step.title}"))
+            done += _nginx(nginx_after, work, (), progress)
     if output == "json":
-        print_json({**show.json_document(plan, report), "applied": [step.title for step in work] + served})
-    elif work or must_reload:
-        number = count(len(work) + must_reload, "step")
-        print_lines([f"Applied: {count(len(plan.items), 'change')} in {number}.", *served])
+        print_json({**show.json_document(plan, report), "applied": [step.title for step in work] + done})
+    elif not plan.is_empty:
+        writes_nginx = plan.site is not None and plan.site.changes_nginx
+        number = count(len(work) + writes_nginx, "step")
+        print_lines([f"Applied: {count(len(plan.items), 'change')} in {number}.", *done])
     else:
-        print_lines(served)
+        print_lines(done)
 
 
-def _serve(ingress: IngressInputs | None, work: Sequence[Step], progress: Progress) -> list[str]:
-    """Have nginx serve what is planned, or make sure that it does where nothing has changed."""
-    if ingress is None:
+def _nginx(work: NginxWork | None, written: Sequence[Step], pending: Sequence[Step], progress: Progress) -> list[str]:
+    """Do what is to be done to nginx; an error says what of the rules was written and what was not."""
+    if work is None:
         return []
-    progress("having nginx serve it …")
+    progress("nginx …")
     try:
-        return ingress.apply()
-    except ApplyError as error:
+        return work()
+    except HostError as error:
+        applied, unwritten = (error.applied, error.pending) if isinstance(error, ApplyError) else ((), ("nginx",))
         raise ApplyError(
             error.message,
-            applied=(*(step.title for step in work), *error.applied),
-            pending=error.pending,
+            applied=(*(step.title for step in written), *applied),
+            pending=(*unwritten, *(step.title for step in pending)),
             hint=error.hint,
         ) from None

@@ -121,6 +121,20 @@ def has_kubelet(ruleset: Ruleset) -> bool:
     return ChainName("mangle", KUBELET_CANARY) in ruleset.chains
 
 
+_OF_PROXIES = (OF_IPTABLES | OF_IPVS | STRICT_IPVS) - {nat(POSTROUTING), nat(MARK_MASQ), filter_(FIREWALL)}
+"""Chains that only a Service proxy makes; kubelets before 1.28 made the others too."""
+
+
+def is_proxys(name: ChainName) -> bool:
+    """Whether a chain is one that only a Service proxy makes, ours or kube-proxy."""
+    return name in _OF_PROXIES or (name.table == "nat" and name.chain.startswith(PREFIXES))
+
+
+def has_proxy(ruleset: Ruleset) -> bool:
+    """Whether a Service proxy, ours or kube-proxy, has left chains."""
+    return any(map(is_proxys, ruleset.chains))
+
+
 def kubelets_rules(family: Family) -> frozenset[str]:
     """Return what kubelets put into KUBE-FIREWALL."""
     return frozenset({_KUBELET_MARK_DROP, martian_drop(family).spec})

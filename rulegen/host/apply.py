@@ -6,6 +6,7 @@ The order is that of `rulegen.road.order`; before all, schedulers that virtual s
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 from rulegen.errors import ApplyError, HostError
 from rulegen.host import conntrack, ipset, iptables, ipvs, links, nfacct, sysctl
 from rulegen.host.restore_error import RestoreError
+from rulegen.host.runner import Command, MissingToolError
 from rulegen.host.variant import Variant
 from rulegen.languages.iptables.script import CHAINS_PER_COMMIT
 from rulegen.languages.ipvs.state import RealServer, VirtualServer
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 LEAVE_S = 10.0
 """How long connections of virtual servers may go on that another mode takes over from."""
 LOOK_S = 0.3
+_OF_CONNTRACK = "net.netfilter.nf_conntrack_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,7 @@ def steps(
     *,
     wait_s: int,
     on_wait: Callable[[str], None] | None = None,
-    on_refused: Callable[[str, HostError], None] | None = None,
+    on_refused: Callable[[order.Parameter, HostError], None] | None = None,
 ) -> tuple[Step, ...]:
     """Return the writes that make a plan so, in order; none for an empty plan.
 
@@ -57,7 +60,8 @@ def steps(
         variant: Where the rules live.
         wait_s: How long to wait for the xtables lock, in seconds; 0 waits for ever.
         on_wait: Told who holds the lock, once we wait.
-        on_refused: Told of a kernel parameter that may not be written; None where that is an error.
+        on_refused: Told of a kernel parameter that may not be written, and raises where the rest must not be done
+            without it; None where each is an error.
     """
     writer = _Writer(run, variant, wait_s, on_wait, on_refused)
     chains_per_commit = CHAINS_PER_COMMIT if variant is Variant.NFT else None
@@ -121,7 +125,7 @@ class _Writer:
         variant: Variant,
         wait_s: int,
         on_wait: Callable[[str], None] | None,
-        on_refused: Callable[[str, HostError], None] | None,
+        on_refused: Callable[[order.Parameter, HostError], None] | None,
     ) -> None:
         self._run, self._variant, self._wait_s = run, variant, wait_s
         self._on_wait, self._on_refused = on_wait, on_refused
@@ -135,8 +139,9 @@ class _Writer:
         match work:
             case order.Count(names):
                 nfacct.ensure(names)
-            case order.Restore(family, text):
-                iptables.restore(self._run, self._variant, family, text, self._on_wait, wait_s=self._wait_s)
+            case order.Restore(family, text, beside):
+                variant = self._variant.other if beside else self._variant
+                iptables.restore(self._run, variant, family, text, self._on_wait, wait_s=self._wait_s)
             case order.Fill(text):
                 ipset.restore(self._run, text)
             case order.Serve(commands):
@@ -147,18 +152,27 @@ class _Writer:
                 links.write(commands)
             case order.Remember(timeouts):
                 ipvs.set_timeouts(timeouts)
-            case order.Parameter(name, value):
-                self._set(name, value)
+            case order.Parameter():
+                self._set(work)
             case order.Forget(flows):
                 conntrack.delete(flows)
 
-    def _set(self, name: str, value: str) -> None:
+    def _set(self, parameter: order.Parameter) -> None:
+        name, value = parameter.name, parameter.value
         try:
+            if name.startswith(_OF_CONNTRACK) and sysctl.read(name) is None:
+                load_conntrack(self._run)  # its parameters appear with the module
             sysctl.write(name, value)
         except HostError as error:
             if self._on_refused is None:
                 raise
-            self._on_refused(name, error)
+            self._on_refused(parameter, error)
+
+
+def load_conntrack(run: Runner) -> None:
+    """Load connection tracking, if the kernel has it as a module; whether it is there then, its parameters tell."""
+    with suppress(MissingToolError):
+        run(Command(("modprobe", "nf_conntrack")))
 
 
 def _await(frontends: Collection[Frontend]) -> None:

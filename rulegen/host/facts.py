@@ -59,6 +59,7 @@ def gather(run: Runner) -> HostFacts:
         hostname=socket.gethostname().strip().lower(),
         interfaces=interfaces(),
         sysctls=MappingProxyType(_settings()),
+        fixed_sysctls=sysctl.read_only(SYSCTLS),
         random_fully=_random_fully(run),
         nfacct=nfacct.supported(),
         ipv6=speaks_ipv6(),

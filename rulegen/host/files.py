@@ -16,11 +16,11 @@ from rulegen.kube.documents import Source
 from rulegen.kube.wording import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from rulegen.host.rendered import Rendering
 
-__all__ = ["MAX_BYTES", "STDIN", "Source", "read_sources", "read_text"]
+__all__ = ["MAX_BYTES", "STDIN", "Source", "are_from_stdin", "read_sources", "read_text"]
 
 MAX_BYTES: Final = 512 * 1024 * 1024
 MANIFEST_SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
@@ -29,6 +29,14 @@ STDIN: Final = "-"
 _GZIP: Final = b"\x1f\x8b\x08"
 # A pipe that a shell has opened, as in `-f <(kustomize build)`; any other pipe may wait for a writer forever.
 DESCRIPTORS: Final = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
+
+
+_STDIN_PATHS: Final = frozenset({STDIN, "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"})
+
+
+def are_from_stdin(paths: Iterable[str | None]) -> bool:
+    """Return whether one of the paths is standard input; None is no path."""
+    return not _STDIN_PATHS.isdisjoint(paths)
 
 
 def read_sources(

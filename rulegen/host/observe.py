@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from rulegen.contract import servers, sets
 from rulegen.errors import HostError
 from rulegen.host import ipset, iptables, ipvs, links
+from rulegen.host.runner import MissingToolError
+from rulegen.host.variant import has_kubernetes_chains
 from rulegen.languages.ipset.script import TEMPORARY
 from rulegen.languages.iptables.ruleset import read
 from rulegen.net import Family
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from rulegen.host.runner import Runner
     from rulegen.host.variant import Variant
     from rulegen.languages.ipset.state import Objects
+    from rulegen.languages.iptables.ruleset import Ruleset
     from rulegen.model.conntrack import Flow
 
 _OUR_SETS = frozenset({TEMPORARY, *(name for family in Family for name in sets.names(family))})
@@ -65,6 +68,25 @@ def observe(
         links=links.observe(servers.DEVICE),
         timeouts=ipvs.timeouts() if needs_sets else None,
     )
+
+
+def rules_beside(run: Runner, variant: Variant, families: Iterable[Family]) -> dict[Family, Ruleset]:
+    """Return by family the rules of the variant that is not this one, where Kubernetes' chains are among them.
+
+    Raises:
+        HostError: They are there, and cannot be read.
+    """
+    other = variant.other
+    if not has_kubernetes_chains(run, other):
+        return {}
+    found = {}
+    for family in families:
+        try:
+            text = iptables.observe(run, other, family)
+        except MissingToolError:
+            continue  # nobody wrote rules of this family there
+        found[family] = read(text, f"iptables-{other} on this host", family)
+    return found
 
 
 def _sets(run: Runner, *, needs_sets: bool) -> Objects | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,18 @@ def read_all(names: Iterable[str]) -> dict[str, str]:
         if value is not None:
             found[name] = value
     return found
+
+
+def read_only(names: Iterable[str]) -> frozenset[str]:
+    """Return which of the settings nobody can set here, whatever privileges he has: /proc/sys is mounted read-only."""
+    return frozenset(name for name in names if _is_read_only(_path(name)))
+
+
+def _is_read_only(path: Path) -> bool:
+    try:
+        return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+    except OSError:  # this kernel has no such setting: nothing is known of it
+        return False
 
 
 def write(name: str, value: str) -> None:

@@ -74,6 +74,16 @@ def choose(run: Runner, forced: Variant | None = None) -> VariantChoice:
     return VariantChoice(Variant.NFT, f"no hint of the kubelet, and {where} chain {OWN_CHAIN}: nft is the default")
 
 
+def has_kubernetes_chains(run: Runner, variant: Variant) -> bool:
+    """Whether a proxy or a kubelet has left chains in this variant; none where its tools are missing or do not work.
+
+    Raises:
+        HostError: We may not look.
+    """
+    chains = _chains(run, variant)
+    return isinstance(chains, frozenset) and any(name.startswith("KUBE-") for name in chains)
+
+
 def call(
     run: Runner,
     variant: Variant,

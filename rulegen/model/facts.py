@@ -32,6 +32,7 @@ class HostFacts:
         hostname: The default name of the node, lower case.
         interfaces: All interfaces, loopback included.
         sysctls: Dotted name to value, only those that were read.
+        fixed_sysctls: Names of settings that cannot be set here, as where /proc/sys is mounted read-only.
         random_fully: Whether iptables knows `--random-fully` (1.6.2 and newer).
         nfacct: Whether the kernel counts with nfacct; None where nobody could look.
         ipv6: Whether the kernel speaks IPv6.
@@ -44,6 +45,7 @@ class HostFacts:
     hostname: str = ""
     interfaces: tuple[Interface, ...] = ()
     sysctls: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    fixed_sysctls: frozenset[str] = frozenset()
     random_fully: bool = True
     nfacct: bool | None = None
     ipv6: bool = True

@@ -113,6 +113,9 @@ def resolve_node(
         warn(f"nodePortAddresses primary, but no address of the Node {site.place.node!r}: node ports listen nowhere")
     told = _node_port_addresses(family, options, networks, facts)
     own = tuple(facts.addresses(family))
+    is_liberal = _sets_liberal(options, facts) or facts.sysctls.get(BE_LIBERAL, "0") != "0"
+    if options.conntrack_be_liberal and not is_liberal:
+        warn(f"conntrack.tcpBeLiberal: {BE_LIBERAL} cannot be set here, so the rule that drops INVALID packets stays")
     return Node(
         family=family,
         masquerade_mark=1 << options.masquerade_bit,
@@ -122,7 +125,7 @@ def resolve_node(
         pods=pods,
         node_port_addresses=told,
         localhost_node_ports=options.mode != "ipvs" and _localhost_node_ports(family, options, networks),
-        drop_invalid=not options.conntrack_be_liberal and facts.sysctls.get(BE_LIBERAL, "0") == "0",
+        drop_invalid=not is_liberal,
         random_fully=facts.random_fully,
         addresses=frozenset(a for a in own if not (a.version == 6 and a.is_link_local)),
         listening=tuple(a for a in (own if told is None else told) if not _is_passed_over(a, chosen=told)),
@@ -137,9 +140,19 @@ def resolve_node(
 
 def resolve_sysctls(nodes: Iterable[Node], options: Options, facts: HostFacts) -> dict[str, str]:
     """Return the kernel parameters that must have a value for these decisions to work."""
+    liberal = {BE_LIBERAL: "1"} if _sets_liberal(options, facts) else {}
     if options.mode == "ipvs":
-        return _ipvs_sysctls(options, facts)
-    return {ROUTE_LOCALNET: "1"} if any(node.localhost_node_ports for node in nodes) else {}
+        return {**_ipvs_sysctls(options, facts), **liberal}
+    return {**({ROUTE_LOCALNET: "1"} if any(node.localhost_node_ports for node in nodes) else {}), **liberal}
+
+
+def _sets_liberal(options: Options, facts: HostFacts) -> bool:
+    """Whether conntrack is to be told that packets out of the window are valid: asked for, and possible here.
+
+    The rule that drops INVALID packets is left out where the parameter is set, and only there: without both, such a
+    packet reaches a client with the endpoint's address and resets its connection (kubernetes/kubernetes#74839).
+    """
+    return options.conntrack_be_liberal and BE_LIBERAL not in facts.fixed_sysctls
 
 
 def _ipvs_sysctls(options: Options, facts: HostFacts) -> dict[str, str]:

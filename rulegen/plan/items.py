@@ -59,6 +59,7 @@ class Item:
         owner: `namespace/name` of the Service that it exists for; empty for the node.
         is_leftover: Whether the owner is no longer served here, or nobody knows the owner.
         key: The object's key in its language's state; None for what has no such state. No part of what is shown.
+        variant: The variant of iptables that it is in, where that is not the one that the plan is made for.
         lines: Its content: all of it where it comes or goes, what differs (with context) where it changes.
     """
 
@@ -70,5 +71,6 @@ class Item:
     owner: str = ""
     is_leftover: bool = False
     drift: Drift | None = None
+    variant: str = ""
     lines: tuple[Line, ...] = ()
     key: Hashable = field(default=None, compare=False, repr=False)

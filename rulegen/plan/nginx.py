@@ -34,11 +34,40 @@ class SitePlan:
         items: One for each file, hosts first; one for nginx itself where it does not serve what its files say.
         reload: Whether nginx must read its configuration; changes of labels and the like change no byte of it.
         runs: Whether nginx runs.
+        ends: Whether nginx ends and its folder goes: nothing of Ingresses stays here.
     """
 
     items: tuple[Item, ...] = ()
     reload: bool = False
     runs: bool = True
+    ends: bool = False
+
+    @property
+    def changes_nginx(self) -> bool:
+        """Whether the nginx that runs is told anything, is started or ended."""
+        return self.reload or (self.ends and bool(self.items))
+
+
+def plan_ending(folder: str, *, exists: bool, runs: bool) -> SitePlan:
+    """Return what must go for nothing of nginx to be left.
+
+    Args:
+        folder: The folder that nginx runs from.
+        exists: Whether it is there.
+        runs: Whether an nginx, or its keeper, runs in it.
+    """
+    process = Item(
+        action=Action.DELETE,
+        language=LANGUAGE,
+        family="",
+        kind="process",
+        name="nginx",
+        lines=(Line("-", f"runs in {folder}; it answers what it was asked, then ends"),),
+    )
+    place = Item(
+        action=Action.DELETE, language=LANGUAGE, family="", kind="folder", name=folder, lines=(Line("-", folder),)
+    )
+    return SitePlan((*([process] if runs else []), *([place] if exists else [])), runs=runs, ends=True)
 
 
 def plan_site(

@@ -91,6 +91,8 @@ class Plan:
         counters: Names of nfacct objects to create.
         flows: Conntrack entries to delete, behind everything else.
         site: What changes for nginx; None where it is not planned.
+        beside: Rules of the other variant of iptables, by family, which go (`cleanup` only).
+        notes: What stays although one might expect it to go, and why, for people.
         items: The same, for people and machines, in the order in which it is shown.
     """
 
@@ -102,6 +104,8 @@ class Plan:
     counters: tuple[str, ...] = ()
     flows: tuple[Stale, ...] = ()
     site: SitePlan | None = None
+    beside: Mapping[Family, FamilyPlan] = field(default_factory=lambda: MappingProxyType({}))
+    notes: tuple[str, ...] = ()
     items: tuple[Item, ...] = ()
 
     @property
@@ -211,10 +215,20 @@ def plan_objects(
     return ObjectPlan(changes, desired, leaving, ended), items
 
 
-def plan_sysctls(observed: Mapping[str, str], desired: Mapping[str, str]) -> tuple[Change[str, str], ...]:
-    """Return the kernel parameters to set; those that nobody could read are left alone."""
+def plan_sysctls(
+    observed: Mapping[str, str], desired: Mapping[str, str], always: Collection[str] = ()
+) -> tuple[Change[str, str], ...]:
+    """Return the kernel parameters to set.
+
+    Args:
+        observed: Those that were read.
+        desired: What they must be.
+        always: Those that are set even if nobody could read them, since a rule is left out for them. Others that
+            nobody could read are left alone.
+    """
     return diff(
-        {k: v for k, v in observed.items() if k in desired}, {k: v for k, v in desired.items() if k in observed}
+        {k: v for k, v in observed.items() if k in desired},
+        {k: v for k, v in desired.items() if k in observed or k in always},
     )
 
 
@@ -227,10 +241,13 @@ def make_plan(
     sysctls: tuple[Change[str, str], ...] = (),
     counters: tuple[str, ...] = (),
     flows: Iterable[Stale] = (),
+    beside: Mapping[Family, tuple[FamilyPlan, list[Item]]] | None = None,
+    notes: Iterable[str] = (),
 ) -> Plan:
     """Put the parts together, items in the order in which people read them: the node, Services by name, leftovers."""
     flows = tuple(flows)
     items = [item for _, part in families.values() for item in part]
+    items += [item for _, part in (beside or {}).values() for item in part]
     items += _device_items(devices)
     items += [item for _, part in (objects or {}).values() for item in part]
     items += _timeout_items(timeouts)
@@ -246,6 +263,8 @@ def make_plan(
         sysctls=sysctls,
         counters=counters,
         flows=flows,
+        beside={family: part for family, (part, _) in (beside or {}).items()},
+        notes=tuple(notes),
         items=tuple(items),
     )
 
@@ -269,7 +288,7 @@ def _timeout_items(change: Change[str, Timeouts] | None) -> Iterator[Item]:
 
 def _sysctl_items(changes: Iterable[Change[str, str]]) -> Iterator[Item]:
     for name, before, after in changes:
-        lines = (Line("-", str(before)), Line("+", str(after)))
+        lines = (*(() if before is None else (Line("-", before),)), Line("+", str(after)))
         yield Item(action=Action.CHANGE, language="sysctl", family="", kind="parameter", name=name, lines=lines)
 
 

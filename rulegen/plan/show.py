@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rulegen.model.ingress.ir import Reason
     from rulegen.model.ir import Service
     from rulegen.plan.items import Item, Line
+    from rulegen.plan.nginx import SitePlan
     from rulegen.plan.plan import Plan
 
 SCHEMA_VERSION = 1
@@ -78,10 +79,7 @@ def text(plan: Plan, report: Report, *, colour: bool) -> Iterator[str]:
             yield from _item_lines(item, paint)
     if plan.site is not None:
         yield ""
-        verb = "must reload" if plan.site.runs else "is to be started"
-        yield paint(
-            "*", f"Ingress: nginx {verb if plan.site.reload else 'need not reload'} ({_printable(report.site)})"
-        )
+        yield paint("*", f"Ingress: nginx {_site_verb(plan.site)} ({_printable(report.site)})")
         for item in plan.site.items:
             yield from _item_lines(item, paint)
     if plan.draining:
@@ -94,6 +92,14 @@ def text(plan: Plan, report: Report, *, colour: bool) -> Iterator[str]:
     if drifted:
         yield f"Drift: {drifted} of these were not caused by a change of objects."
     yield paint("*", summary(plan))
+
+
+def _site_verb(site: SitePlan) -> str:
+    if site.ends:
+        return "is to be ended" if site.runs else "does not run"
+    if not site.reload:
+        return "need not reload"
+    return "must reload" if site.runs else "is to be started"
 
 
 def notes(report: Report) -> Iterator[str]:
@@ -181,7 +187,8 @@ def _heading(owner: str, report: Report, *, is_leftover: bool) -> str:
 
 def _item_lines(item: Item, paint: Callable[[str, str], str]) -> Iterator[str]:
     sign = item.action.value
-    family = f" [{item.family}]" if item.family else ""
+    places = " ".join(filter(None, (item.family, item.variant)))
+    family = f" [{places}]" if places else ""
     foreign = "not ours" if item.action is Action.DELETE else "changed by hand"
     drift = {None: "", Drift.FOREIGN: f"  drift: {foreign}", Drift.MISSING: "  drift: was taken away"}[item.drift]
     if item.kind in _TOLD_BY_NAME and item.action is not Action.CHANGE:
@@ -214,6 +221,7 @@ def _item_document(item: Item) -> dict[str, Any]:
         "name": item.name,
         "service": item.owner or None,
         "leftover": item.is_leftover,
+        "variant": item.variant or None,
         "drift": item.drift.value if item.drift else None,
         "lines": [{"sign": line.sign, "text": line.text, "why": line.why or None} for line in item.lines],
     }

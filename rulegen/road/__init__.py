@@ -6,7 +6,8 @@ World ─ resolve ─► Model ─ compile, per Service ─► Fragments ─ uni
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from rulegen.backends import BACKENDS, Backend
@@ -15,20 +16,22 @@ from rulegen.diff import Change, diff
 from rulegen.errors import ConfigError
 from rulegen.languages.ipset import state as ipset
 from rulegen.languages.ipset.script import TEMPORARY, replaced
-from rulegen.languages.iptables.state import BlockKey, ChainKey, wanted
+from rulegen.languages.iptables.ruleset import ChainName, target
+from rulegen.languages.iptables.state import BlockKey, Layout, wanted
 from rulegen.languages.ipvs.state import Timeouts, VirtualServerKey
 from rulegen.model.conntrack import Forgetting, Frontend, answering, stale_flows
-from rulegen.model.nodes import ROUTE_LOCALNET
+from rulegen.model.nodes import BE_LIBERAL, ROUTE_LOCALNET
 from rulegen.net import Family, Protocol, parse_address, parse_network
 from rulegen.plan.fragments import IPSET, IPVS, LINKS, Union
 from rulegen.plan.plan import Plan, make_plan, plan_family, plan_objects, plan_sysctls
+from rulegen.road import loopback
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from rulegen.languages.iptables import state as iptables
     from rulegen.languages.iptables.ruleset import Ruleset
-    from rulegen.languages.iptables.state import Key, Layout, Value, Wanted
+    from rulegen.languages.iptables.state import Key, Value, Wanted
     from rulegen.languages.ipvs import state as ipvs
     from rulegen.languages.links.state import Links
     from rulegen.model.conntrack import Flow
@@ -82,6 +85,7 @@ class Observed:
         sets, servers: All ipsets and virtual servers, ours and others'.
         links: Our dummy device, if it is there, and what is bound to it.
         timeouts: How long IPVS remembers connections.
+        beside: By family, the rules of the other variant of iptables, where chains of Kubernetes are among them.
     """
 
     rulesets: Mapping[Family, Ruleset]
@@ -91,6 +95,7 @@ class Observed:
     servers: Mapping[ipvs.Key, ipvs.Value] | None = None
     links: Links | None = None
     timeouts: Timeouts | None = None
+    beside: Mapping[Family, Ruleset] = field(default_factory=lambda: MappingProxyType({}))
 
 
 def backend_of(mode: str) -> Backend:
@@ -139,6 +144,7 @@ def plan_node(
     model = compiled.model
     families: dict[Family, tuple[FamilyPlan, list[Item]]] = {}
     objects: dict[Family, tuple[ObjectPlan, list[Item]]] = {}
+    decision = loopback.LoopbackDecision()
     for family, ruleset in observed.rulesets.items():
         node, union = model.nodes[family], compiled.unions[family]
         layout = compiled.backend.layout(node, ruleset)
@@ -151,6 +157,11 @@ def plan_node(
         )
         between = _between(compiled, family, there, objects[family][0])
         families[family] = plan_family(family, ruleset, wanted(compiled.rules(family)), layout, between)
+        if family is Family.IPV4:
+            decision = _loopback_of(families[family][0], observed, facts, model)
+            if decision.keeps_guard:
+                layout = layout.without(loopback.FIREWALL)
+                families[family] = plan_family(family, ruleset, wanted(compiled.rules(family)), layout, between)
     missing = [
         name for name in compiled.backend.counters if observed.counters is not None and name not in observed.counters
     ]
@@ -160,9 +171,10 @@ def plan_node(
         devices=_devices(observed, compiled.backend.devices),
         timeouts=_timeouts(observed, Timeouts(*model.timeouts)),
         sysctls=(
-            *plan_sysctls(facts.sysctls, model.sysctls),
-            *_closed_loopback(facts, model, families.values()),
+            *plan_sysctls(facts.sysctls, model.sysctls, always={BE_LIBERAL} if observed.rulesets else ()),
+            *filter(None, [decision.closing]),
         ),
+        notes=filter(None, [decision.note]),
         counters=tuple(missing) if compiled.counts else (),
         flows=stale_flows(
             observed.flows,
@@ -188,7 +200,13 @@ def step(before: iptables.Fragment | None, after: iptables.Fragment | None) -> t
 
 
 def plan_cleanup(
-    mode: str, observed: Observed, addresses: Collection[Address] = (), excluded: Sequence[Network] = ()
+    mode: str,
+    observed: Observed,
+    addresses: Collection[Address] = (),
+    excluded: Sequence[Network] = (),
+    *,
+    facts: HostFacts | None = None,
+    beside: str = "",
 ) -> Plan:
     """Return all that must go for nothing of ours to be left on the node, of any mode; what others share with us stays.
 
@@ -197,18 +215,93 @@ def plan_cleanup(
         observed: What is there.
         addresses: The node's own.
         excluded: Prefixes with virtual servers that are not ours.
+        facts: The kernel's parameters; None where nobody looked, and none is changed.
+        beside: The name of the other variant of iptables, whose rules go too; empty where they stay.
     """
     backend = backend_of(mode)
-    families: dict[Family, tuple[FamilyPlan, list[Item]]] = {}
+    families = _emptied(backend, observed.rulesets)
+    others = _emptied(backend, observed.beside, beside) if beside else {}
+    decision = _loopback_left(observed, facts, families, others)
+    if decision.keeps_guard:
+        families = _emptied(backend, observed.rulesets, keeps_guard=True)
+        others = _emptied(backend, observed.beside, beside, keeps_guard=True) if beside else {}
     objects: dict[Family, tuple[ObjectPlan, list[Item]]] = {}
     for family, ruleset in observed.rulesets.items():
-        layout = backend.cleanup_layout(ruleset)
-        part, items = plan_family(family, ruleset, wanted(()), layout)
-        families[family] = replace(part, switches=False), [replace(item, drift=None) for item in items]
         there = _there(observed, family, Union(), addresses, excluded)
+        layout = backend.cleanup_layout(ruleset)
         kept = {language: _kept(language, Union(), there, ruleset, layout) for language in there}
+        if family in observed.beside and IPSET in there:  # a set that a rule looks into cannot go, in either variant
+            other = observed.beside[family]
+            layout = backend.cleanup_layout(other) if beside else _NOTHING_OURS
+            kept[IPSET] = {**kept[IPSET], **_kept(IPSET, Union(), there, other, layout)}
         objects[family] = plan_objects(family, there, kept, {})
-    return make_plan(families, objects=objects, devices=_devices(observed, ()))
+    return make_plan(
+        families,
+        objects=objects,
+        devices=_devices(observed, ()),
+        sysctls=tuple(filter(None, [decision.closing])),
+        beside=others,
+        notes=filter(None, [decision.note]),
+    )
+
+
+_NOTHING_OURS = Layout(chains={}, prefixes={})
+
+
+def _emptied(
+    backend: Backend, rulesets: Mapping[Family, Ruleset], variant: str = "", *, keeps_guard: bool = False
+) -> dict[Family, tuple[FamilyPlan, list[Item]]]:
+    """Return by family what must go of the rules; each item names the variant, if one is given."""
+    families = {}
+    for family, ruleset in rulesets.items():
+        layout = backend.cleanup_layout(ruleset)
+        if keeps_guard:
+            layout = layout.without(loopback.FIREWALL)
+        part, items = plan_family(family, ruleset, wanted(()), layout)
+        items = [replace(item, drift=None, variant=variant) for item in items]
+        families[family] = replace(part, switches=False), items
+    return families
+
+
+def _loopback_left(
+    observed: Observed,
+    facts: HostFacts | None,
+    families: Mapping[Family, tuple[FamilyPlan, list[Item]]],
+    others: Mapping[Family, tuple[FamilyPlan, list[Item]]],
+) -> loopback.LoopbackDecision:
+    """Return what becomes of the loopback prefix where nothing of ours is to be left."""
+    if facts is None or Family.IPV4 not in families:
+        return loopback.LoopbackDecision()
+    goes = loopback.takes_guard(families[Family.IPV4][0].changes)
+    goes_beside = Family.IPV4 in others and loopback.takes_guard(others[Family.IPV4][0].changes)
+    return loopback.decide(
+        facts,
+        is_wanted=False,
+        goes=goes or goes_beside,
+        stays=not goes and loopback.is_guarded(observed.rulesets[Family.IPV4]),
+        guarded_beside=not goes_beside and loopback.is_guarded(observed.beside.get(Family.IPV4)),
+    )
+
+
+def beside_warning(observed: Observed, variant: str) -> str:
+    """Return what a user must know where the other variant of iptables has rules of a proxy; empty where it has none.
+
+    Args:
+        observed: What is there.
+        variant: The variant that rules are written in: `nft` or `legacy`.
+    """
+    rules = sum(
+        chains.is_proxys(name) or chains.is_proxys(ChainName(name.table, target(rule)))
+        for ruleset in observed.beside.values()
+        for name, rule in ruleset.rules()
+    )
+    if not rules:
+        return ""
+    other = "legacy" if variant == "nft" else "nft"
+    return (
+        f"iptables-{other} holds {rules} rules of a Service proxy beside those of iptables-{variant}, and the kernel"
+        f" obeys both: end that proxy, then remove them with `rulegen cleanup --variant {other}`"
+    )
 
 
 def counts_in(rulesets: Iterable[Ruleset]) -> bool:
@@ -315,14 +408,17 @@ def _timeouts(observed: Observed, desired: Timeouts) -> Change[str, Timeouts] | 
     return Change("IPVS", observed.timeouts, after) if after != observed.timeouts else None
 
 
-def _closed_loopback(
-    facts: HostFacts, model: Model, parts: Iterable[tuple[FamilyPlan, list[Item]]]
-) -> Iterator[Change[str, str]]:
-    """Close the loopback prefix where the rule that guards it goes: a mode that needs it open has left it so."""
-    is_open = facts.sysctls.get(ROUTE_LOCALNET) == "1" and ROUTE_LOCALNET not in model.sysctls
-    guard = ChainKey(chains.filter_(chains.FIREWALL))
-    if is_open and any(c.key == guard and c.after is None for part, _ in parts for c in part.changes):
-        yield Change(ROUTE_LOCALNET, "1", "0")
+def _loopback_of(part: FamilyPlan, observed: Observed, facts: HostFacts, model: Model) -> loopback.LoopbackDecision:
+    """Return what becomes of the loopback prefix where a mode that needs it open has left it so."""
+    ruleset = observed.rulesets[Family.IPV4]
+    goes = loopback.takes_guard(part.changes)
+    return loopback.decide(
+        facts,
+        is_wanted=ROUTE_LOCALNET in model.sysctls,
+        goes=goes,
+        stays=part.switches and not goes and loopback.is_guarded(ruleset),
+        guarded_beside=loopback.is_guarded(observed.beside.get(Family.IPV4)),
+    )
 
 
 def _gone_frontends(parts: Iterable[FamilyPlan]) -> Iterator[Frontend]:

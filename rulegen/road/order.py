@@ -17,7 +17,7 @@ from rulegen.languages.ipset import script as ipset_script
 from rulegen.languages.iptables import script as iptables_script
 from rulegen.languages.ipvs import script as ipvs_script
 from rulegen.languages.links import script as links_script
-from rulegen.model.nodes import ROUTE_LOCALNET
+from rulegen.model.nodes import BE_LIBERAL, ROUTE_LOCALNET
 from rulegen.plan.fragments import IPSET, IPVS, LINKS
 
 if TYPE_CHECKING:
@@ -41,10 +41,11 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class Restore:
-    """Feed `iptables-restore --noflush` of one family."""
+    """Feed `iptables-restore --noflush` of one family; with `beside`, that of the other variant than the plan's."""
 
     family: Family
     text: str
+    beside: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,11 @@ class Parameter:
 
     name: str
     value: str
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether the rules that are written behind it are only safe with it."""
+        return self.name == BE_LIBERAL or (self.name == ROUTE_LOCALNET and self.value == "0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +146,8 @@ class _Order:
         yield from _parameters(plan.sysctls, is_last=False)
         if plan.timeouts is not None and plan.timeouts.after is not None:
             yield Task("timeouts of IPVS", Remember(plan.timeouts.after))
+        for family, part in plan.beside.items():  # before the sets, which its rules may look into
+            yield from self._restores(family, part.changes, None, part.comments, beside=True)
         yield from self._fill("sets, filled", {f: s.grow for f, s in self._sets.items()})
         yield from self._rules(before=True)
         for family, servers in self._servers.items():
@@ -170,12 +178,19 @@ class _Order:
                 yield from self._restores(family, then, None, part.comments)
 
     def _restores(
-        self, family: Family, changes: Iterable[Change[Key, Value]], desired: Objects | None, comments: Comments
+        self,
+        family: Family,
+        changes: Iterable[Change[Key, Value]],
+        desired: Objects | None,
+        comments: Comments,
+        *,
+        beside: bool = False,
     ) -> Iterator[Task]:
         for restore in iptables_script.script(
             changes, desired, chains_per_commit=self._chains_per_commit, comments=comments
         ):
-            yield Task(f"{family} {restore.title}", Restore(family, restore.text))
+            where = "other variant, " if beside else ""
+            yield Task(f"{where}{family} {restore.title}", Restore(family, restore.text, beside))
 
     def _await(self) -> Iterator[Task]:
         """Where another mode takes over, requests that IPVS has begun to answer are answered."""

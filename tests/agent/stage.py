@@ -110,6 +110,7 @@ class MemoryWriter:
     commits: int = 0
     known: int = 0
     unseen: HostError | None = None
+    notes: tuple[str, ...] = ()
     choice: VariantChoice = field(default_factory=lambda: VariantChoice(Variant.NFT, "for a test"))
 
     def read(self) -> Reading:

@@ -9,21 +9,24 @@ Whatever kills us in between, `current` is a whole release, old or new, and the 
 from __future__ import annotations
 
 import enum
+import os
 import shutil
 import signal
+import tempfile
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import ApplyError, HostError
-from rulegen.host.nginx import keeping, ports, processes, sandbox
+from rulegen.host.nginx import disk, keeping, ports, processes, sandbox
 from rulegen.host.nginx.confirmation import Complaints, RefusedError, answers, wait_for
 from rulegen.host.nginx.releases import Releases
 from rulegen.host.nginx.status import ask
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-    from pathlib import Path
+    from collections.abc import Collection, Iterator
 
     from rulegen.host.runner import Runner
     from rulegen.languages.nginx.configuration import Configuration
@@ -109,8 +112,31 @@ class NginxService:
         self.folder = folder.absolute()
         self.releases = Releases(self.folder, worker_group=worker_group)
         self._run = run
+        self._worker_group = worker_group
         self._binary = binary
         self._confirm_s = confirm_s
+
+    @contextmanager
+    def aside(self) -> Iterator[NginxService]:
+        """Yield a service of a folder that is thrown away: what is tried there leaves nothing in this one's folder.
+
+        Raises:
+            HostError: There is no place for such a folder.
+        """
+        try:
+            scratch = tempfile.mkdtemp(prefix="rulegen-nginx-")
+        except OSError as error:
+            said = disk.reason(error)
+            raise HostError(f"no folder to try nginx's configuration in: {said}", hint=disk.hint(error)) from None
+        try:
+            yield NginxService(Path(scratch), self._run, binary=self._binary, worker_group=self._worker_group)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def taken_ports(self, listens: Collection[int]) -> tuple[ports.Holder, ...]:
+        """Return who else holds any of the TCP ports that nginx is to listen on."""
+        ours = {process.pid for process in processes.find(self.folder)}
+        return ports.holders(listens, ours=ours)
 
     def test(self, configuration: Configuration) -> sandbox.Verdict:
         """Return what nginx says of a configuration; nothing that is served changes.
@@ -168,6 +194,32 @@ class NginxService:
             generations=(1 if current else 0) + _generations(current, old),
         )
 
+    def has_begun(self) -> bool:
+        """Return whether anything was ever written to the folder. Looks only.
+
+        Raises:
+            HostError: The folder holds other things than nginx's releases: it is somebody else's.
+        """
+        try:
+            names = {entry.name for entry in os.scandir(self.folder)}
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise HostError(
+                f"the folder of nginx cannot be read: {disk.reason(error)}", hint=disk.hint(error)
+            ) from None
+        if names and "releases" not in names:
+            raise HostError(
+                f"{self.folder} is not the folder of an nginx that rulegen started: it has no releases/",
+                hint="give the folder that `apply` or `run` was given: --nginx-dir DIR",
+            )
+        return True
+
+    def runs(self) -> bool:
+        """Return whether nginx, or what keeps it running, is at work in the folder. Looks only."""
+        has_keeper = (self.folder / "run").is_dir() and keeping.keeper_pid(self.folder) != 0
+        return has_keeper or bool(processes.find(self.folder))
+
     def drain(self, timeout_s: float = 60.0, *, remove: bool = False) -> bool:
         """End nginx once it has finished what it began; return whether it could.
 
@@ -216,8 +268,7 @@ class NginxService:
         return verdict
 
     def _check_ports(self, listens: Collection[int]) -> None:
-        ours = {process.pid for process in processes.find(self.folder)}
-        taken = ports.holders(listens, ours=ours)
+        taken = self.taken_ports(listens)
         if taken:
             numbers = "--http-port and --https-port choose other ports"
             raise HostError("; ".join(map(str, taken)), hint=f"end it, or listen elsewhere: {numbers}")
@@ -239,10 +290,10 @@ class NginxService:
         try:
             action = self._serve(digest, self._patience(configuration))
         except (RefusedError, HostError) as error:
-            reason = error.message
+            said = error.message
         else:
             return Outcome(digest, action, time.monotonic() - began, notes)
-        raise self._gone_back(configuration, before, reason)
+        raise self._gone_back(configuration, before, said)
 
     def _serve(self, digest: str, patience_s: float) -> Action:
         """Have nginx serve the live release.

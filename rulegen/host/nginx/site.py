@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -26,12 +27,15 @@ class LiveSite:
 
     Attributes:
         notes: What a user should be told although work goes on.
+        tries_aside: Whether a configuration is tried in a folder that is thrown away, so that nothing is written until
+            `apply`. Else it is tried in nginx's own folder, where `apply` then finds it written.
     """
 
     service: NginxService
     templates: Templates
     options: IngressOptions
     notes: list[str] = field(default_factory=list)
+    tries_aside: bool = False
 
     @property
     def is_serving(self) -> bool:
@@ -65,21 +69,28 @@ class LiveSite:
         trial = Trial(world, options, self.templates, served=True, live=live, before=before)
         digest = observed.digest if observed else ""
 
-        def tested(configuration: Configuration) -> str | None:
-            refusal = trial.refusal(configuration)
-            if refusal is not None or configuration.digest == digest:
-                return refusal
-            verdict = self.service.test(configuration)
-            self._note(verdict.note)
-            return verdict.message
+        with self.service.aside() if self.tries_aside else nullcontext(self.service) as tester:
 
-        settled = settle(ours(world, self.options), trial.compiled, tested, trial.suspects)
+            def tested(configuration: Configuration) -> str | None:
+                refusal = trial.refusal(configuration)
+                if refusal is not None or configuration.digest == digest:
+                    return refusal
+                verdict = tester.test(configuration)
+                self._note(verdict.note)
+                return verdict.message
+
+            settled = settle(ours(world, self.options), trial.compiled, tested, trial.suspects)
         return trial.settled(settled.quarantined)
 
     def plan(self, site: Site, observed: Configuration | None) -> SitePlan:
         """Return what changes for nginx."""
         served = self.service.status().digest if self.service.folder.is_dir() else ""
         return plan_site(observed, site.configuration, site.names, served)
+
+    def taken_ports(self, site: Site) -> tuple[str, ...]:
+        """Return who else holds a port that nginx is to listen on, in words."""
+        settings = site.model.settings
+        return tuple(map(str, self.service.taken_ports((settings.http_port, settings.https_port))))
 
     def apply(self, site: Site) -> Outcome:
         """Serve a site that was settled.

@@ -1,0 +1,234 @@
+"""A parameter that is dangerous without a rule is never without it: after any step of anything, on kernels in memory.
+
+`route_localnet` and the rule of KUBE-FIREWALL; `nf_conntrack_tcp_be_liberal` and the rule that drops INVALID packets.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rulegen.kube.world import World
+from rulegen.model.facts import HostFacts
+from rulegen.model.options import Options
+from rulegen.model.resolve import resolve
+from rulegen.net import Family, parse_network
+from rulegen.plan.plan import Plan
+from rulegen.road import Compiled, beside_warning, compile_model, plan_cleanup, plan_node
+from tests.kernel import Kernel, RefusedError
+from tests.nodekernel import NodeKernel
+from tests.strategies import NODE, worlds
+
+ROUTE_LOCALNET = "net.ipv4.conf.all.route_localnet"
+BE_LIBERAL = "net.netfilter.nf_conntrack_tcp_be_liberal"
+GUARD = "! -s 127.0.0.0/8 -d 127.0.0.0/8 -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP"
+KUBELETS = GUARD.replace(" -m conntrack", ' -m comment --comment "block incoming localnet connections" -m conntrack')
+FEW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+
+modes = st.sampled_from(("iptables", "iptables", "ipvs"))
+actions = st.sampled_from(("apply", "apply", "apply", "cleanup", "cleanup", "other variant", "kubelet", "read-only"))
+
+
+def cuts(pieces: int) -> st.SearchStrategy[int]:
+    """After how many pieces a write is cut off; every other one is not."""
+    return st.just(pieces) | st.integers(0, pieces)
+
+
+def a_node() -> NodeKernel:
+    return NodeKernel(parameters={ROUTE_LOCALNET: "0", BE_LIBERAL: "0", "net.ipv4.ip_forward": "0"})
+
+
+def facts_of(node: NodeKernel) -> HostFacts:
+    return HostFacts(sysctls=dict(node.parameters), fixed_sysctls=node.fixed)
+
+
+def wanted(node: NodeKernel, world: World, mode: str = "iptables", **options: object) -> Compiled:
+    chosen = Options(mode=mode, node_name=NODE, cluster_cidrs=(parse_network("10.244.0.0/16"),), **options)
+    return compile_model(resolve(world, chosen, facts_of(node)), mode, counts=False)
+
+
+def planned(node: NodeKernel, world: World, mode: str = "iptables", **options: object) -> Plan:
+    return plan_node(wanted(node, world, mode, **options), node.observed(), facts_of(node))
+
+
+def cleaned(node: NodeKernel, *, beside: str = "legacy") -> Plan:
+    return plan_cleanup("iptables", node.observed(), facts=facts_of(node), beside=beside)
+
+
+def guards(kernel: Kernel) -> bool:
+    """Whether a packet from the network to 127.0.0.0/8 is dropped, read off the rules without rulegen's code."""
+    rules = kernel.tables["filter"]
+    leads = any(rule.endswith("-j KUBE-FIREWALL") for rule in rules["INPUT"])
+    return leads and any(rule.endswith("-j DROP") and "! -s 127.0.0.0/8" in rule for rule in rules["KUBE-FIREWALL"])
+
+
+def is_open(node: NodeKernel) -> bool:
+    """Whether neighbours reach the node's loopback addresses."""
+    both = (node.kernels[Family.IPV4], node.beside[Family.IPV4])
+    return node.parameters[ROUTE_LOCALNET] != "0" and not any(map(guards, both))
+
+
+def resets_clients(node: NodeKernel) -> bool:
+    """Whether Services are served by DNAT, and stray packets of their connections pass."""
+    kernel = node.kernels[Family.IPV4]
+    serves = any(rule.endswith("-j KUBE-SERVICES") for rule in kernel.tables["nat"]["PREROUTING"])
+    drops = any("--ctstate INVALID" in rule for rule in kernel.tables["filter"].get("KUBE-FORWARD", ()))
+    return serves and not drops and node.parameters[BE_LIBERAL] == "0"
+
+
+def add_kubelet(kernel: Kernel) -> None:
+    kernel.tables["mangle"]["KUBE-KUBELET-CANARY"] = []
+    rules = kernel.tables["filter"]
+    chain = rules.setdefault("KUBE-FIREWALL", [])
+    if not any("-j DROP" in rule for rule in chain):
+        chain.append(KUBELETS)
+    for built_in in ("INPUT", "OUTPUT"):
+        if "-j KUBE-FIREWALL" not in rules[built_in]:
+            rules[built_in].insert(0, "-j KUBE-FIREWALL")
+
+
+@FEW
+@given(st.lists(st.tuples(actions, worlds(), modes, st.booleans()), min_size=2, max_size=5), st.data())
+def test_neighbours_never_reach_the_loopback_addresses(steps, data):
+    """Applies, switches of mode, cleanups, each cut off anywhere, on nodes with and without a kubelet."""
+    node = a_node()
+    for action, world, mode, localhost in steps:
+        match action:
+            case "apply":
+                plan = planned(node, world, mode, localhost_node_ports=localhost)
+            case "cleanup":
+                plan = cleaned(node, beside=data.draw(st.sampled_from(("", "legacy"))))
+            case "other variant":  # the same node, seen by who writes the other one
+                node.kernels, node.beside = node.beside, node.kernels
+                plan = planned(node, world, mode, localhost_node_ports=localhost)
+            case "kubelet":
+                add_kubelet(node.kernels[Family.IPV4])
+                continue
+            case _:
+                node.fixed = frozenset() if node.fixed else frozenset({ROUTE_LOCALNET})
+                continue
+        pieces = list(node.pieces(plan))
+        with suppress(RefusedError):  # a parameter that cannot be set ends an apply
+            for piece in pieces[: data.draw(cuts(len(pieces)))]:
+                piece()
+                assert not is_open(node), f"open after {piece} of {action}"
+        assert not is_open(node)
+
+
+@FEW
+@given(st.lists(st.tuples(worlds(), st.booleans(), st.booleans()), min_size=2, max_size=4), st.data())
+def test_stray_packets_never_reset_clients(steps, data):
+    """With conntrack.tcpBeLiberal and without, where the parameter can be set and where not, cut off anywhere."""
+    node = a_node()
+    for world, liberal, is_read_only in steps:
+        node.fixed = frozenset({BE_LIBERAL}) if is_read_only else frozenset()
+        pieces = list(node.pieces(planned(node, world, conntrack_be_liberal=liberal)))
+        for piece in pieces[: data.draw(cuts(len(pieces)))]:
+            piece()
+            assert not resets_clients(node), f"no rule and no parameter after {piece}"
+        node.write(planned(node, world, conntrack_be_liberal=liberal))
+        assert planned(node, world, conntrack_be_liberal=liberal).is_empty
+
+
+@pytest.mark.parametrize("interrupted_after", range(8))
+def test_cleanup_closes_the_loopback_prefix_first(interrupted_after):
+    node = a_node()
+    node.write(planned(node, World()))
+    assert node.parameters[ROUTE_LOCALNET] == "1"
+    for piece in list(node.pieces(cleaned(node)))[:interrupted_after]:
+        piece()
+    assert interrupted_after == 0 or node.parameters[ROUTE_LOCALNET] == "0"
+    node.write(cleaned(node))
+    assert node.parameters[ROUTE_LOCALNET] == "0"
+    assert "KUBE-FIREWALL" not in node.kernels[Family.IPV4].tables["filter"]
+
+
+@pytest.mark.parametrize("mode", ["cleanup", "ipvs"])
+def test_with_a_kubelet_both_stay_and_it_is_said(mode):
+    node = a_node()
+    node.write(planned(node, World()))
+    add_kubelet(node.kernels[Family.IPV4])
+    plan = cleaned(node) if mode == "cleanup" else planned(node, World(), mode)
+    node.write(plan)
+    assert node.parameters[ROUTE_LOCALNET] == "1"
+    assert guards(node.kernels[Family.IPV4])
+    assert [note for note in plan.notes if ROUTE_LOCALNET in note and "KUBE-FIREWALL" in note and "kubelet" in note]
+
+
+@pytest.mark.parametrize("mode", ["cleanup", "ipvs"])
+def test_where_the_parameter_cannot_be_set_the_guard_alone_stays(mode):
+    node = a_node()
+    node.write(planned(node, World()))
+    node.fixed = frozenset({ROUTE_LOCALNET})
+    plan = cleaned(node) if mode == "cleanup" else planned(node, World(), mode)
+    node.write(plan)
+    assert not is_open(node)
+    assert "cannot be set to 0" in plan.notes[0]
+    chains = {name for chains in node.kernels[Family.IPV4].tables.values() for name in chains if "KUBE" in name}
+    assert mode == "ipvs" or chains == {"KUBE-FIREWALL"}
+    again = cleaned(node) if mode == "cleanup" else planned(node, World(), mode)
+    assert again.iptables[Family.IPV4].changes == ()
+
+
+def test_a_guard_that_others_rules_lead_to_is_emptied_only_once_the_prefix_is_closed():
+    node = a_node()
+    node.write(planned(node, World()))
+    node.kernels[Family.IPV4].tables["filter"]["MINE"] = ["-j KUBE-FIREWALL"]
+    for piece in node.pieces(cleaned(node)):
+        piece()
+        assert not is_open(node)
+    assert node.kernels[Family.IPV4].tables["filter"]["KUBE-FIREWALL"] == []
+
+
+def test_the_guard_of_the_other_variant_is_enough_while_it_stays():
+    node = a_node()
+    node.write(planned(node, World()))
+    node.kernels, node.beside = node.beside, node.kernels
+    node.write(planned(node, World()))
+    plan = cleaned(node, beside="")
+    node.write(plan)
+    assert node.parameters[ROUTE_LOCALNET] == "1"
+    assert "other variant" in plan.notes[0]
+    assert not is_open(node)
+    both = cleaned(node)
+    assert {item.variant for item in both.items if item.language == "iptables"} == {"legacy"}
+    node.write(both)
+    assert node.parameters[ROUTE_LOCALNET] == "0"
+    assert not node.observed().beside
+
+
+@settings(FEW, max_examples=20)
+@given(worlds(), st.booleans())
+def test_sets_that_the_other_variant_looks_into_go_behind_its_rules_and_stay_with_them(world, takes_both):
+    node = a_node()
+    node.write(planned(node, world, "ipvs"))
+    node.kernels, node.beside = node.beside, node.kernels
+    looked_into = {name for name in node.sets if any(f"--match-set {name} " in k.save() for k in node.beside.values())}
+    node.write(cleaned(node, beside="legacy" if takes_both else ""))
+    assert node.sets.keys() == (set() if takes_both else looked_into)
+
+
+def test_rules_of_a_proxy_in_the_other_variant_are_warned_of():
+    node = a_node()
+    assert beside_warning(node.observed(), "nft") == ""
+    add_kubelet(node.beside[Family.IPV4])
+    assert beside_warning(node.observed(), "nft") == ""  # a kubelet is no proxy
+    node.kernels, node.beside = node.beside, node.kernels
+    node.write(planned(node, World()))
+    node.kernels, node.beside = node.beside, node.kernels
+    told = beside_warning(node.observed(), "nft")
+    assert told.startswith("iptables-legacy holds ")
+    assert "rulegen cleanup --variant legacy" in told
+
+
+def test_a_liberal_conntrack_is_planned_where_nobody_could_read_it():
+    """As on a node whose kernel has not loaded conntrack yet: the rule is left out, so the parameter is set."""
+    node = a_node()
+    del node.parameters[BE_LIBERAL]
+    plan = planned(node, World(), conntrack_be_liberal=True)
+    assert (BE_LIBERAL, None, "1") in plan.sysctls
+    assert [item.name for item in plan.items if item.language == "sysctl"] == [ROUTE_LOCALNET, BE_LIBERAL]
+    assert not any("INVALID" in line.text for item in plan.items for line in item.lines)
