@@ -28,9 +28,10 @@ from rulegen.kube.objects import (
     ServiceCIDR,
 )
 from rulegen.kube.pods import PodIndex, TooManyPodsError, derive_slices
-from rulegen.kube.preview import NODE_PORTS, Preview, service_networks
+from rulegen.kube.preview import NODE_PORTS, Preview, service_networks, wants_health_check, wants_node_ports
 from rulegen.kube.validate import Decoded, check
 from rulegen.kube.wording import listed
+from rulegen.kube.workloads import Workloads
 from rulegen.kube.world import ObjectName, ServiceInput, World
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ class _Gathered:
     rejected: list[Rejected] = field(default_factory=list)
     more_rejected: int = 0
     unknown: Counter[str] = field(default_factory=Counter)
+    workloads: Workloads = field(default_factory=Workloads)
     warnings: Warnings = field(default_factory=Warnings)
 
     def take(self, one: Decoded | Rejected | Unknown | KubeObject) -> None:
@@ -124,6 +126,8 @@ class _Gathered:
             case Unknown():
                 known = one.kind in self.unknown or len(self.unknown) < MAX_UNKNOWN
                 self.unknown[one.kind if known else "other kinds"] += 1
+                if one.workload is not None:
+                    self.workloads.add(one.workload)
             case _:
                 self.take(check(one, ""))
 
@@ -186,8 +190,9 @@ class _Gathered:
             if faults:
                 self._refuse(service, faults)
                 continue
-            if service.spec.type == "NodePort" and any(not port.node_port for port in service.spec.ports):
-                self.warnings.add(f"{title_of(service)}: has a clusterIP but not all node ports: none is assigned")
+            self._warn_of_gaps(service)
+            if not origin and (warning := self.workloads.missing_pods(service)):
+                self.warnings.add(warning)
             services[name] = ServiceInput(service=service, slices=slices, endpoints_from=origin, assigned=assigned)
         self._tell_orphans(parts)
         return World(
@@ -204,6 +209,13 @@ class _Gathered:
             warnings=self.warnings.texts(),
             sources=sources,
         )
+
+    def _warn_of_gaps(self, service: Service) -> None:
+        """Warn of numbers that an API server would have assigned, of a Service that it seems to have seen."""
+        if wants_node_ports(service) and any(not port.node_port for port in service.spec.ports):
+            self.warnings.add(f"{title_of(service)}: has a clusterIP but not all node ports: none is assigned")
+        if wants_health_check(service):
+            self.warnings.add(f"{title_of(service)}: has a clusterIP but no healthCheckNodePort: none is assigned")
 
     def _tell_orphans(self, parts: _Parts) -> None:
         """Tell of slices whose Service is not there, unless it was, and was refused."""

@@ -15,26 +15,33 @@ from rulegen.kube.legacy_ingress import LegacyIngress, in_old_words, modern
 from rulegen.kube.shape import shape_faults
 from rulegen.kube.validate import Decoded, check
 from rulegen.kube.wording import printable
+from rulegen.kube.workloads import read_workload
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from rulegen.kube.objects import KubeObject
+    from rulegen.kube.workloads import Workload
 
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """An object of a kind that means nothing here, as `apps/v1 Deployment`."""
+    """An object of a kind that means nothing here, as `apps/v1 Deployment`.
+
+    Attributes:
+        workload: Where it makes Pods: the labels of those.
+    """
 
     kind: str
     source: str
+    workload: Workload | None = None
 
 
 def decode(document: Document) -> Decoded | Rejected | Unknown:
     """Return the typed object that a document is, or all that is wrong with it."""
     struct = KINDS.get((document.api_version, document.kind))
     if struct is None:
-        return Unknown(f"{document.api_version} {document.kind}", document.source)
+        return Unknown(f"{document.api_version} {document.kind}", document.source, read_workload(document))
     content = document.content
     try:
         if isinstance(content, msgspec.Raw):

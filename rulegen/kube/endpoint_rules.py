@@ -28,7 +28,8 @@ _FAMILIES: Final = {family.value: family for family in Family}
 def check_slice(found: EndpointSlice, findings: Findings) -> EndpointSlice:
     """Return the slice without the endpoints whose address cannot be read; note all faults.
 
-    A port without a name or number is left as it is: it is no port for a proxy, and no fault either.
+    A port without a name has the empty one, and one without a protocol TCP, as the API server fills it in. A port
+    without a number is left as it is: it is no port for a proxy, and no fault either.
     """
     findings.choice("addressType", found.address_type, ADDRESS_TYPES)
     ports = _checked_ports(found.ports, findings)
@@ -51,7 +52,7 @@ def check_slice(found: EndpointSlice, findings: Findings) -> EndpointSlice:
 
 
 def _checked_ports(ports: tuple[SlicePort, ...], findings: Findings) -> tuple[SlicePort, ...]:
-    names: dict[str | None, int] = {}
+    names: dict[str, int] = {}
     for index, port in enumerate(ports):
         path = f"ports[{index}]"
         if port.name and not is_label(port.name):
@@ -60,12 +61,14 @@ def _checked_ports(ports: tuple[SlicePort, ...], findings: Findings) -> tuple[Sl
             findings.port(f"{path}.port", port.port, least=0)
         if port.protocol:
             findings.choice(f"{path}.protocol", port.protocol, PROTOCOLS)
-        first = names.setdefault(port.name, index)
-        if first != index and port.name is not None:
-            findings.fault(f"{path}.name", f"{quoted(port.name)} stands twice: ports[{first}] has it too")
-    if all(port.protocol for port in ports):
+        if port.name is None and not port.port:
+            continue
+        first = names.setdefault(port.name or "", index)
+        if first != index:
+            findings.fault(f"{path}.name", f"{quoted(port.name or '')} stands twice: ports[{first}] has it too")
+    if all(port.protocol and port.name is not None for port in ports):
         return ports
-    return tuple(replace(port, protocol=port.protocol or "TCP") for port in ports)
+    return tuple(replace(port, name=port.name or "", protocol=port.protocol or "TCP") for port in ports)
 
 
 def _check_place(endpoint: SliceEndpoint, index: int, findings: Findings) -> None:

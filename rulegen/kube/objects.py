@@ -160,7 +160,7 @@ class SliceEndpoint(Object, frozen=True):
 
 
 class SlicePort(Object, frozen=True):
-    """ports[] of an EndpointSlice; a port without name or number is no port for a proxy."""
+    """ports[] of an EndpointSlice; no name is the empty one, a port without number is no port for a proxy."""
 
     name: str | None = None
     port: int | None = None

@@ -85,9 +85,9 @@ class Preview:
             told += [f"clusterIP {address}" for address in addresses]
             names = tuple(family.value for family in families)
             spec = replace(spec, cluster_ip=addresses[0], cluster_ips=addresses, ip_families=names)
-            if _wants_node_ports(service):
+            if wants_node_ports(service):
                 spec = replace(spec, ports=tuple(self._with_node_port(service, port, told) for port in spec.ports))
-            if _wants_health_check(service):
+            if wants_health_check(service):
                 number = self._node_port(f"{_identity(service)}/health-check", "TCP")
                 told.append(f"healthCheckNodePort {number}")
                 spec = replace(spec, health_check_node_port=number)
@@ -145,12 +145,14 @@ def _identity(service: Service) -> str:
     return f"{service.metadata.namespace}/{service.metadata.name}"
 
 
-def _wants_node_ports(service: Service) -> bool:
+def wants_node_ports(service: Service) -> bool:
+    """Tell whether an API server gives each port of a Service a node port."""
     spec = service.spec
     return spec.type == "NodePort" or (spec.type == "LoadBalancer" and spec.allocate_load_balancer_node_ports)
 
 
-def _wants_health_check(service: Service) -> bool:
+def wants_health_check(service: Service) -> bool:
+    """Tell whether an API server would have to give a Service a healthCheckNodePort: one that it knows has one."""
     spec = service.spec
     local = spec.type == "LoadBalancer" and spec.external_traffic_policy == "Local"
     return local and not spec.health_check_node_port

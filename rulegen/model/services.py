@@ -6,10 +6,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from rulegen.kube.findings import family_of_text
-from rulegen.kube.wording import printable
+from rulegen.kube.wording import printable, quoted
 from rulegen.model.endpoints import Pools, candidates, pools
 from rulegen.model.ir import Delivery, Policy, Service, ServicePort
-from rulegen.model.shares import scheduler, tell_weightless, weights
+from rulegen.model.shares import scheduler, tell_weightless, warn_of_unknown, weights
 from rulegen.net import Address, AddressUse, Family, Network, Protocol, family_of, parse_address, parse_network, refusal
 
 if TYPE_CHECKING:
@@ -44,9 +44,11 @@ def resolve_service(
 ) -> Service:
     """Return the Service with every decision for this node taken; one that is not served has no ports."""
     ports: list[ServicePort] = []
+    warn_of_unknown(told.service, f"Service {name}", warn)
     if is_served(told.service):
         slices = [s for s in told.slices if HEADLESS_LABEL not in s.metadata.labels]
         weigh = weights(told.service, f"Service {name}", warn)
+        _warn_of_port_names(told.service.spec, slices, told.endpoints_from, f"Service {name}", warn)
         known = candidates(slices, site.place.node, warn, weigh, site.broadcasts, told.endpoints_from)
         for family in families:
             cluster_ip = _cluster_ip(told.service.spec, family)
@@ -238,6 +240,29 @@ def _warn_of_other_family(
             family = family_of_text(text)
             if family is not None and family not in families:
                 warn(f"{where}: {path}: {printable(text)} is {family}, and the Service is not; the entry is ignored")
+
+
+def _warn_of_port_names(
+    spec: objects.ServiceSpec,
+    slices: Sequence[objects.EndpointSlice],
+    origin: str,
+    where: str,
+    warn: Callable[[str], None],
+) -> None:
+    """Warn of each port that no slice has, though slices have others: name and protocol join the two."""
+    offered = {(port.name or "", port.protocol) for one in slices if one.endpoints for port in one.ports if port.port}
+    if not offered:
+        return
+    for port in spec.ports:
+        if (port.name, port.protocol) in offered:
+            continue
+        if origin == "Pods":
+            reason = f"none of its Pods has a container port {quoted(str(port.target_port))}/{port.protocol}"
+        else:
+            kind = "Endpoints" if origin == "Endpoints" else "EndpointSlices"
+            others = ", ".join(f"{quoted(name)}/{protocol}" for name, protocol in sorted(offered))
+            reason = f"its {kind} have {others}; name and protocol must be the same"
+        warn(f"{where}: port {quoted(port.name)}/{port.protocol} has no endpoints: {reason}")
 
 
 def _vips(service: objects.Service) -> list[str]:

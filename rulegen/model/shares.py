@@ -10,6 +10,7 @@ first that fits counts. Whoever is not named has weight 1.
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from rulegen.errors import Fault
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 WEIGHTS = "rulegen.io/weights"
 SCHEDULER = "rulegen.io/ipvs-scheduler"
+PREFIX = "rulegen.io/"
+ANNOTATIONS = (SCHEDULER, WEIGHTS)
+"""All that mean something on a Service."""
 WEIGHT_MAX = 65535
 SCHEDULERS = ("rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "mh", "sed", "nq", "fo", "ovf", "twos")
 """Those that kernels come with."""
@@ -31,6 +35,7 @@ SCHEDULERS = ("rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "mh", "sed"
 _WEIGHTLESS = {"rr": "wrr", "lc": "wlc", "dh": "sh"}
 """Schedulers that look at no weight, each with its like that does. Source: ipvsadm(8)."""
 _MOST = 1000
+_MOST_UNKNOWN = 10
 _NODE = "node:"
 _ZONE_LABEL = "topology.kubernetes.io/zone"
 _HOST_LABEL = "kubernetes.io/hostname"
@@ -72,10 +77,10 @@ def scheduler(service: Service, known: Collection[str] | None, where: str, warn:
         where: The Service, for messages.
         warn: Told of a name that cannot be followed.
     """
-    name = service.metadata.annotations.get(SCHEDULER, "")
+    name = service.metadata.annotations.get(SCHEDULER)
     offered = SCHEDULERS if known is None else known
-    if not name or name in offered:
-        return name
+    if name is None or name in offered:
+        return name or ""
     expected = ", ".join(sorted(offered)) or "none here"
     warn(
         f'{where}: metadata.annotations["{SCHEDULER}"]: {quoted(name)} is no scheduler that this kernel offers'
@@ -90,6 +95,22 @@ def tell_weightless(service: Service, scheduler: str, where: str, warn: Callable
         path = f'metadata.annotations["{WEIGHTS}"]'
         other = _WEIGHTLESS[scheduler]
         warn(f'{where}: {path}: the scheduler {scheduler} looks at no weight; one that does is {SCHEDULER}: "{other}"')
+
+
+def warn_of_unknown(service: Service, where: str, warn: Callable[[str], None]) -> None:
+    """Warn of each annotation under our prefix that means nothing, with the nearest one that does."""
+    names = [name.removeprefix(PREFIX) for name in ANNOTATIONS]
+    unknown = [key for key in sorted(service.metadata.annotations) if key not in ANNOTATIONS and _is_ours(key)]
+    for key in unknown[:_MOST_UNKNOWN]:
+        near = get_close_matches(key[len(PREFIX) :][:100].lower(), names, 1)
+        meant = f'is "{PREFIX}{near[0]}" meant?' if near else f"expected one of {', '.join(ANNOTATIONS)}"
+        warn(f"{where}: metadata.annotations[{quoted(key)}]: no such annotation of a Service is known; {meant}")
+    if len(unknown) > _MOST_UNKNOWN:
+        warn(f"{where}: metadata.annotations: {len(unknown) - _MOST_UNKNOWN} more under {PREFIX} are not known either")
+
+
+def _is_ours(key: str) -> bool:
+    return key[: len(PREFIX)].lower() == PREFIX
 
 
 def _read(text: str, pods: dict[str, int], nodes: list[tuple[str, str, int]]) -> Iterator[Fault]:

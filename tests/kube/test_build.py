@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +16,10 @@ from rulegen.kube.build import build_world, read_world, without_gc
 from rulegen.kube.decode import Unknown, decode
 from rulegen.kube.documents import Source, read_documents
 from rulegen.kube.world import ObjectName, World
+from rulegen.model.facts import HostFacts
+from rulegen.model.ir import Model
+from rulegen.model.options import Options
+from rulegen.model.resolve import resolve
 
 WEB = ObjectName("shop", "web")
 
@@ -283,3 +288,149 @@ def test_of_two_secrets_that_differ_the_first_is_kept_and_nothing_of_them_is_tol
     assert found.secrets[ObjectName("shop", "a")].data == {"a": "eA=="}
     (rejected,) = found.rejected
     assert rejected.lines() == ("Secret shop/a: differs from the one of the same name in 1.json: that one is kept",)
+
+
+def decided(*objects: dict[str, Any]) -> tuple[World, Model]:
+    found = world(*objects)
+    return found, resolve(found, Options(node_name="node1"), HostFacts())
+
+
+def served(found: Model) -> list[str]:
+    return [endpoint.text for port in found.services[WEB].ports for endpoint in port.endpoints]
+
+
+PORT_NAMES = [
+    # the Service's ports, the slice's ports, the endpoints, words of the warning
+    ([{"port": 80}], [{"port": 8080}], ["10.244.0.1:8080"], ()),
+    ([{"port": 80}], [{"port": 8080, "name": None, "protocol": None}], ["10.244.0.1:8080"], ()),
+    ([{"port": 80}], [{"port": 8080, "name": "", "protocol": ""}], ["10.244.0.1:8080"], ()),
+    ([{"name": "http", "port": 80}], [{"port": 8080}], [], ('port "http"/TCP', '""/TCP')),
+    ([{"name": "http", "port": 80}], [{"name": "web", "port": 8080}], [], ('port "http"/TCP', '"web"/TCP')),
+    ([{"port": 80}], [{"name": "web", "port": 8080}], [], ('port ""/TCP', '"web"/TCP')),
+    ([{"name": "dns", "port": 53}], [{"name": "dns", "port": 53, "protocol": "UDP"}], [], ("/TCP", '"dns"/UDP')),
+    ([{"name": "http", "port": 80}], [{"name": "http", "port": None}], [], ()),
+]
+
+
+@pytest.mark.parametrize("kind", ["EndpointSlice", "Endpoints"])
+@pytest.mark.parametrize(("wanted", "offered", "endpoints", "words"), PORT_NAMES)
+def test_ports_are_joined_by_name_and_protocol_defaults_filled_in_and_a_difference_is_named(
+    kind: str, wanted: list[Any], offered: list[Any], endpoints: list[str], words: tuple[str, ...]
+) -> None:
+    if kind == "EndpointSlice":
+        source = {**slice_(), "ports": offered}
+    elif any(port["port"] is None for port in offered):
+        return  # core Endpoints have no port without a number
+    else:
+        source = {**ENDPOINTS, "subsets": [{"addresses": [{"ip": "10.244.0.1"}], "ports": offered}]}
+    found, model = decided(service(ports=wanted), source)
+    assert not found.rejected
+    assert served(model) == endpoints
+    told = [warning for warning in model.warnings if warning.startswith("Service shop/web: port")]
+    assert len(told) == bool(words)
+    assert all(word in warning for warning in told for word in (*words, kind))
+
+
+def test_two_ports_without_a_name_are_a_fault_as_for_the_api_server() -> None:
+    found = world(service(), {**slice_(), "ports": [{"port": 80}, {"port": 81}]})
+    (rejected,) = found.rejected
+    assert "stands twice" in rejected.lines()[0]
+
+
+def test_a_named_target_port_that_no_pod_has_is_named() -> None:
+    two = [{"name": "http", "port": 80, "targetPort": 8080}, {"name": "admin", "port": 81, "targetPort": "admin"}]
+    _, model = decided(service(ports=two), POD)
+    assert served(model) == ["10.244.0.3:8080"]
+    assert any('port "admin"/TCP' in warning and "none of its Pods" in warning for warning in model.warnings)
+
+
+def workload(kind: str, api_version: str, name: str = "web", namespace: str | None = "shop", **labels: str) -> Any:
+    template = {"metadata": {"labels": labels or {"app": "web", "tier": "front"}}, "spec": {"containers": []}}
+    spec: Any = {"jobTemplate": {"spec": {"template": template}}} if kind == "CronJob" else {"template": template}
+    metadata = {"name": name, **({"namespace": namespace} if namespace else {})}
+    return {"apiVersion": api_version, "kind": kind, "metadata": metadata, "spec": spec}
+
+
+WORKLOADS = [
+    ("Deployment", "apps/v1"),
+    ("Deployment", "extensions/v1beta1"),
+    ("StatefulSet", "apps/v1"),
+    ("DaemonSet", "apps/v1"),
+    ("ReplicaSet", "apps/v1"),
+    ("ReplicationController", "v1"),
+    ("Job", "batch/v1"),
+    ("CronJob", "batch/v1"),
+    ("Rollout", "argoproj.io/v1alpha1"),
+    ("DeploymentConfig", "apps.openshift.io/v1"),
+]
+
+
+def missing(found: World) -> list[str]:
+    return [warning for warning in found.warnings if "are not among the objects" in warning]
+
+
+@pytest.mark.parametrize("as_yaml", [False, True])
+@pytest.mark.parametrize(("kind", "api_version"), WORKLOADS)
+def test_a_service_whose_workload_is_there_without_its_pods_is_named(
+    kind: str, api_version: str, as_yaml: bool
+) -> None:
+    objects = [service(), workload(kind, api_version)]
+    text = (
+        yaml.safe_dump_all(objects) if as_yaml else json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
+    )
+    found = read_world([Source("x", text.encode())])
+    (warning,) = missing(found)
+    assert f"Service shop/web: the Pods of {kind} web are not among the objects" in warning
+    assert dict(found.unknown_kinds) == {f"{api_version} {kind}": 1}
+
+
+@pytest.mark.parametrize(
+    "objects",
+    [
+        [service(), workload("Deployment", "apps/v1"), POD],
+        [service(), workload("Deployment", "apps/v1"), slice_()],
+        [service(), workload("Deployment", "apps/v1"), ENDPOINTS],
+        [service(), workload("Deployment", "apps/v1", namespace="other")],
+        [service(), workload("Deployment", "apps/v1", app="api")],
+        [service(selector={}), workload("Deployment", "apps/v1")],
+        [service(), workload("Widget", "apps/v1")],
+        [service(), {**workload("Deployment", "apps/v1"), "spec": {"template": 7}}],
+        [service(), {**workload("Deployment", "apps/v1"), "spec": {}}],
+    ],
+    ids=["pods", "slices", "endpoints", "namespace", "labels", "no-selector", "kind", "unreadable", "no-template"],
+)
+def test_nothing_is_said_of_pods_where_none_are_missing(objects: list[Any]) -> None:
+    assert missing(world(*objects)) == []
+
+
+def test_several_workloads_are_named_and_a_namespace_is_default_where_it_is_missing() -> None:
+    one = service()
+    del one["metadata"]["namespace"]
+    many = [workload("Deployment", "apps/v1", f"web-{n}", None) for n in range(8)]
+    (warning,) = missing(world(one, *many))
+    assert "Service default/web" in warning
+    assert "Deployment web-0" in warning
+    assert "and 3 more" in warning
+
+
+@pytest.mark.parametrize(
+    ("spec", "word"),
+    [
+        ({"type": "NodePort"}, "node ports"),
+        ({"type": "LoadBalancer"}, "node ports"),
+        ({"type": "LoadBalancer", "allocateLoadBalancerNodePorts": False}, ""),
+        (
+            {
+                "type": "LoadBalancer",
+                "externalTrafficPolicy": "Local",
+                "ports": [{"name": "http", "port": 80, "nodePort": 30080}],
+            },
+            "healthCheckNodePort",
+        ),
+        ({}, ""),
+    ],
+)
+def test_numbers_that_an_api_server_would_have_assigned_are_named_where_they_are_missing(spec: Any, word: str) -> None:
+    told = [warning for warning in world(service(**spec)).warnings if "none is assigned" in warning]
+    assert len(told) == bool(word)
+    assert all(word in warning for warning in told)

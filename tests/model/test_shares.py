@@ -133,7 +133,9 @@ def test_a_service_may_choose_its_scheduler():
     assert schedulers(**{SCHEDULER: "mh"}) == [("mh", 0x10)]
 
 
-@pytest.mark.parametrize(("facts", "name"), [(HostFacts(), "bogus"), (HostFacts(schedulers=frozenset({"rr"})), "lc")])
+@pytest.mark.parametrize(
+    ("facts", "name"), [(HostFacts(), "bogus"), (HostFacts(), ""), (HostFacts(schedulers=frozenset({"rr"})), "lc")]
+)
 def test_a_scheduler_that_is_not_offered_is_told_and_the_nodes_own_is_used(facts, name):
     assert schedulers(facts, **{SCHEDULER: name}) == [("rr", 0)]
     model = resolve(world(**{SCHEDULER: name}), Options(mode="ipvs", node_name="node1"), facts, [Family.IPV4])
@@ -153,3 +155,45 @@ def test_a_scheduler_that_is_not_offered_is_told_and_the_nodes_own_is_used(facts
 def test_weights_that_a_scheduler_does_not_look_at_are_told(mode, annotations, is_told):
     warnings = compiled(mode, **annotations).model.warnings
     assert any("looks at no weight" in warning for warning in warnings) is is_told
+
+
+UNKNOWN = [
+    ("rulegen.io/wieghts", WEIGHTS),
+    ("rulegen.io/weight", WEIGHTS),
+    ("rulegen.io/Weights", WEIGHTS),
+    ("Rulegen.io/weights", WEIGHTS),
+    ("rulegen.io/ipvs_scheduler", SCHEDULER),
+    ("rulegen.io/ipvs-sheduler", SCHEDULER),
+    ("rulegen.io/x", ""),
+    ("rulegen.io/", ""),
+    ("rulegen.io/\x1b[2J", ""),
+]
+
+
+@pytest.mark.parametrize("mode", ["iptables", "ipvs"])
+@pytest.mark.parametrize(("key", "near"), UNKNOWN)
+def test_an_unknown_annotation_under_our_prefix_is_named_with_the_nearest_one(mode, key, near):
+    without, found = compiled(mode), compiled(mode, **{key: '{"pod-a": 3}'})
+    assert found.rules(Family.IPV4) == without.rules(Family.IPV4)
+    (warning,) = [text for text in found.model.warnings if "no such annotation" in text]
+    assert warning.startswith("Service demo/web: metadata.annotations[")
+    assert warning.isprintable()
+    assert (f'is "{near}" meant?' if near else f"expected one of {SCHEDULER}, {WEIGHTS}") in warning
+
+
+@pytest.mark.parametrize("key", [WEIGHTS, "example.com/rulegen.io", "rulegen.io.example.com/weights", "weights"])
+def test_annotations_that_we_know_and_those_of_others_are_not_called_unknown(key):
+    assert not [text for text in compiled("iptables", **{key: "{}"}).model.warnings if "no such annotation" in text]
+
+
+def test_a_flood_of_unknown_annotations_is_counted():
+    told = compiled("iptables", **{f"rulegen.io/x{number}": "" for number in range(500)}).model.warnings
+    assert len([text for text in told if "annotations" in text]) < 20
+    assert any("490 more" in text for text in told)
+
+
+def test_a_service_that_no_proxy_serves_has_its_annotations_checked_too():
+    metadata = k.ObjectMeta(name="web", namespace="demo", annotations={"rulegen.io/wieghts": "{}"})
+    headless = k.Service(metadata=metadata, spec=k.ServiceSpec(cluster_ip="None", ports=(k.ServicePort(port=80),)))
+    found = resolve(World(services={NAME: ServiceInput(service=headless)}), Options(node_name="node1"), HostFacts())
+    assert any("rulegen.io/wieghts" in text for text in found.warnings)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 DEFAULT_PREFIX: Final = "nginx.ingress.kubernetes.io"
+SERVICE_PREFIX: Final = "rulegen.io/"
 MAX_UNKNOWN: Final = 50
 """Annotations of one Ingress that nobody knows and that are told one by one."""
 
@@ -396,7 +397,20 @@ def read_annotations(ingress: str, told: Mapping[str, str], prefix: str) -> Anno
     if len(unknown) > MAX_UNKNOWN:
         more = len(unknown) - MAX_UNKNOWN
         result.tell(Verdict.UNSUPPORTED, unknown[MAX_UNKNOWN], f"this one and {more - 1} more are not known either")
+    if start != SERVICE_PREFIX:
+        _name_strays(told, result)
     return result
+
+
+def _name_strays(told: Mapping[str, str], result: Annotations) -> None:
+    """Note annotations with the prefix that rulegen's own annotations of a Service have: no Ingress is read by it."""
+    strays = [key for key in sorted(told) if key[: len(SERVICE_PREFIX)].lower() == SERVICE_PREFIX]
+    for key in strays[:MAX_UNKNOWN]:
+        near = get_close_matches(key[len(SERVICE_PREFIX) :][:100], RULES, 1)
+        meant = f'; is "{result.prefix}/{near[0]}" meant?' if near else ""
+        path = f'metadata.annotations["{values.printable(key)}"]'
+        message = f"annotations of an Ingress begin with {result.prefix}/ here{meant}"
+        result.reasons.append(Reason(result.ingress, Verdict.UNSUPPORTED, path, message))
 
 
 def _read(name: str, text: str, result: Annotations) -> None:

@@ -214,3 +214,25 @@ def test_of_thousands_that_nobody_knows_only_some_are_told():
     assert len(found.reasons) == 51
     assert "4949 more" in found.reasons[-1].message
     assert found.found == {"use-regex": True}
+
+
+@pytest.mark.parametrize(
+    ("key", "prefix", "near"),
+    [
+        ("rulegen.io/proxy-read-timeout", "nginx.ingress.kubernetes.io", "proxy-read-timeout"),
+        ("Rulegen.io/proxy-read-timout", "nginx.ingress.kubernetes.io", "proxy-read-timeout"),
+        ("rulegen.io/proxy-read-timout", "rulegen.io", "proxy-read-timeout"),
+        ("rulegen.io/zzzzzz", "nginx.ingress.kubernetes.io", ""),
+    ],
+)
+def test_an_annotation_under_our_prefix_that_no_ingress_is_read_by_is_named(key, prefix, near):
+    (reason,) = read_annotations("demo/web", {key: "5"}, prefix).reasons
+    assert reason.verdict is Verdict.UNSUPPORTED
+    assert key in reason.path
+    assert ("meant?" in reason.message) is bool(near)
+    assert near in reason.message
+
+
+def test_an_annotation_of_ours_and_those_of_others_are_not_named():
+    told = {"rulegen.io/proxy-read-timeout": "5", "example.com/a": "b", "rulegen.io.example.com/a": "b"}
+    assert read_annotations("demo/web", told, "rulegen.io").reasons == []
