@@ -193,7 +193,7 @@ class Agent:
             loop.health = ServiceHealth(state, self.journal, tell=loop.tell)
             self._cleanup.callback(loop.health.stop)
         self._serve(loop, state, watch, site)
-        self._listen(loop, writers, writer.choice.variant)
+        self._listen(loop, writers, writer.choice.variant, site)
         self._tell_beginning(node, watch, writer)
         watch.start()
         loop.on_ready = lambda: self._on_ready(loop, publishers)
@@ -293,7 +293,7 @@ class Agent:
         loop.on_synced = site.start
         return site
 
-    def _listen(self, loop: Loop, writers: Writers, variant: Variant) -> None:
+    def _listen(self, loop: Loop, writers: Writers, variant: Variant, site: SiteLoop | None) -> None:
         """Have the kernel say when others change rules, and when addresses come and go; else each period finds it."""
 
         def foreign(notice: Notice | None) -> None:
@@ -306,9 +306,16 @@ class Agent:
                 self._cleanup.callback(Notices(writers.has, foreign).stop)
             except HostError as error:
                 self.journal.warning("foreign changes are noticed late", error=error.message)
-        if self.services and self.follows_host:
+
+        def changed() -> None:
+            if self.services:
+                loop.signals.put(Wake("host"))
+            if site is not None:
+                site.look_at_host()
+
+        if self.follows_host and (self.services or site is not None):
             try:
-                self._cleanup.callback(AddressNotices(lambda: loop.signals.put(Wake("host"))).stop)
+                self._cleanup.callback(AddressNotices(changed).stop)
             except HostError as error:
                 self.journal.warning("changes of addresses are noticed late", error=error.message)
 

@@ -178,6 +178,11 @@ class SiteLoop:
         self._touched_at = now
         self._changed.set()
 
+    def look_at_host(self) -> None:
+        """Have nginx's configuration decided anew where the host has changed so that another one follows."""
+        if self.live.refresh():
+            self.touch()
+
     def _run(self) -> None:
         pause_s, next_at = 0.0, 0.0
         while not self._ended.is_set():
@@ -268,6 +273,8 @@ class SiteLoop:
         Raises:
             RulegenError: It cannot be decided.
         """
+        if self.live.refresh():
+            self._touch = object()
         # Before the cluster is looked at, so that what changes meanwhile is decided anew.
         touch, began = self._touch, self.clock()
         is_same = self._decided_for is touch and self._unread == self._reasons(self._unread)

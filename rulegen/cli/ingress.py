@@ -117,7 +117,29 @@ class IngressInputs:
     @cached_property
     def live(self) -> LiveSite:
         """What nginx of this host serves, and is to serve."""
-        return LiveSite(self.service, self.templates, self.options, self.notes, tries_aside=self.tries_aside)
+        return LiveSite(
+            self.service,
+            self.templates,
+            self.options,
+            self.notes,
+            tries_aside=self.tries_aside,
+            look=self._refreshed,
+        )
+
+    def _refreshed(self, options: IngressOptions) -> IngressOptions:
+        """Return options with what the host is now: its name servers, and whether it speaks IPv6.
+
+        Name servers that are gone stay: resolv.conf(5) is empty for a moment whenever another one is written.
+        """
+        speaks, facts = speaks_ipv6(), self.inputs.facts
+        if not self.inputs.chosen.host:
+            facts = replace(facts, ipv6=speaks)
+        return replace(
+            options,
+            settings=replace(options.settings, disable_ipv6=not (facts.ipv6 and speaks)),
+            resolvers=tuple(str(address) for address in resolvers()) or options.resolvers,
+            families=tuple(facts.families),
+        )
 
     @cached_property
     def observed(self) -> Configuration | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -13,6 +14,7 @@ from rulegen.agent.state import AgentState
 from rulegen.host.nginx.service import Action, Outcome
 from rulegen.kube.world import ObjectKey, ObjectName, World
 from rulegen.languages.nginx.configuration import Configuration
+from rulegen.model.ingress.options import IngressOptions
 from rulegen.plan.nginx import SitePlan, plan_site
 from rulegen.road.ingress import Site, compile_ingress
 from tests.agent.stage import Clock
@@ -23,21 +25,26 @@ from tests.ingress_strategies import OPTIONS, TEMPLATES, WEB, compiled, site, wo
 class MemorySite:
     """A site that is served from memory, by no nginx."""
 
-    options = OPTIONS
+    options: IngressOptions = OPTIONS
     notes: list[str] = field(default_factory=list)
     live: Configuration | None = None
+    look: Callable[[IngressOptions], IngressOptions] = lambda options: options
     decisions: int = 0
 
     @property
     def is_serving(self) -> bool:
         return self.live is not None
 
+    def refresh(self) -> bool:
+        before, self.options = self.options, self.look(self.options)
+        return before != self.options
+
     def observed(self) -> Configuration | None:
         return self.live
 
     def settled(self, world: World, observed: Configuration | None, before: Site | None) -> Site:
         self.decisions += 1
-        return compile_ingress(world, OPTIONS, TEMPLATES, served=True, before=before)
+        return compile_ingress(world, self.options, TEMPLATES, served=True, before=before)
 
     def plan(self, site: Site, observed: Configuration | None) -> SitePlan:
         return plan_site(observed, site.configuration, site.names, self.live.digest if self.live else "")
@@ -126,6 +133,26 @@ def test_a_change_that_comes_while_one_is_decided_is_decided_next(stage):
     stage.loop.snapshot = stage.snapshot
     assert not stage.is_right()
     assert stage.loop.serve()
+    assert stage.is_right()
+
+
+@pytest.mark.parametrize("is_noticed", [False, True])
+def test_a_host_that_changes_is_served_as_it_is_now(stage, is_noticed):
+    """Without IPv6 nginx listens on IPv4 alone; and again on both once it is back."""
+
+    def listens() -> bool:
+        return any("[::]:" in text for text in stage.live.live.files.values())
+
+    stage.loop.serve()
+    assert listens()
+    for has_ipv6 in (False, True):
+        off = not has_ipv6
+        stage.live.look = lambda o, off=off: replace(o, settings=replace(o.settings, disable_ipv6=off))
+        if is_noticed:
+            stage.loop.look_at_host()
+        assert stage.loop.serve()
+        assert listens() is has_ipv6
+        assert not stage.loop.serve()
     assert stage.is_right()
 
 

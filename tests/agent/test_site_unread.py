@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -80,10 +81,15 @@ class MemorySite:
     options: IngressOptions = OPTIONS
     notes: list[str] = field(default_factory=list)
     live: Configuration | None = None
+    look: Callable[[IngressOptions], IngressOptions] = lambda options: options
 
     @property
     def is_serving(self) -> bool:
         return self.live is not None
+
+    def refresh(self) -> bool:
+        before, self.options = self.options, self.look(self.options)
+        return before != self.options
 
     def observed(self) -> Configuration | None:
         return self.live

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -18,6 +19,7 @@ from rulegen.cli.inputs import Inputs
 from rulegen.cli.options import Chosen
 from rulegen.host.nginx import default_certificate
 from rulegen.model.facts import HostFacts
+from rulegen.net import Family, parse_address
 from tests.fakeapi import FakeApi, Fault
 from tests.rights import SANDBOX, needs_nginx
 
@@ -350,3 +352,28 @@ def test_a_live_nginx_listens_on_ipv6_only_where_the_facts_and_this_kernel_have_
     live = wiring.IngressInputs(told, inputs, is_live=True)
     live.__dict__["facts"] = wiring.PLACEHOLDER_NGINX
     assert live.options.settings.disable_ipv6 is not listens
+
+
+@pytest.mark.parametrize("is_given", [False, True], ids=["of-this-host", "from-a-file"])
+def test_name_servers_and_ipv6_of_a_running_nginx_are_those_that_the_host_has_now(is_given, tmp_path, monkeypatch):
+    """What a file says of the host holds; name servers that are gone for a moment stay."""
+    host = str(tmp_path / "host.yaml") if is_given else None
+    now: dict[str, Any] = {"ipv6": True, "resolvers": ("192.0.2.53",)}
+    monkeypatch.setattr(wiring, "speaks_ipv6", lambda: now["ipv6"])
+    monkeypatch.setattr(wiring, "resolvers", lambda: tuple(map(parse_address, now["resolvers"])))
+    told = ChosenIngress(ingress=True, nginx_dir=str(tmp_path))
+    inputs = Inputs(Chosen(host=host), ingress=told)
+    inputs.__dict__["facts"] = HostFacts()  # in place of this machine's, or of a file's
+    site = wiring.IngressInputs(told, inputs)
+    site.__dict__["facts"] = wiring.PLACEHOLDER_NGINX
+    live = site.live
+    live.refresh()
+    assert (live.options.resolvers, live.options.settings.disable_ipv6) == (("192.0.2.53",), False)
+    now |= {"ipv6": False, "resolvers": ()}
+    assert live.refresh()
+    assert (live.options.resolvers, live.options.settings.disable_ipv6) == (("192.0.2.53",), True)
+    assert (Family.IPV6 in live.options.families) is is_given
+    now["resolvers"] = ("198.51.100.53",)
+    assert live.refresh()
+    assert live.options.resolvers == ("198.51.100.53",)
+    assert not live.refresh()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, reject
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from rulegen.errors import RulegenError
@@ -112,6 +112,7 @@ fields = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(before=fields, after=fields, mode=st.sampled_from(["iptables", "ipvs"]))
 def test_nothing_opens_without_a_word(before, after, mode):
     try:

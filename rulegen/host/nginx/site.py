@@ -14,6 +14,8 @@ from rulegen.plan.nginx import SitePlan, plan_site
 from rulegen.road.ingress import Site, Trial, ours
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rulegen.host.nginx.service import NginxService, Outcome
     from rulegen.kube.world import World
     from rulegen.languages.nginx.configuration import Configuration
@@ -26,6 +28,7 @@ class LiveSite:
     """What nginx of one folder serves, and is to serve.
 
     Attributes:
+        look: Returns options with what the host is now.
         notes: What a user should be told although work goes on.
         tries_aside: Whether a configuration is tried in a folder that is thrown away, so that nothing is written until
             `apply`. Else it is tried in nginx's own folder, where `apply` then finds it written.
@@ -36,6 +39,12 @@ class LiveSite:
     options: IngressOptions
     notes: list[str] = field(default_factory=list)
     tries_aside: bool = False
+    look: Callable[[IngressOptions], IngressOptions] = lambda options: options
+
+    def refresh(self) -> bool:
+        """Take the options with what the host is now; return whether another configuration may follow from them."""
+        before, self.options = self.options, self.look(self.options)
+        return self.options != before
 
     @property
     def is_serving(self) -> bool:
