@@ -66,6 +66,7 @@ class Cluster:
         self._slices: dict[ObjectName, dict[str, EndpointSlice]] = defaultdict(dict)
         self._rejected: dict[tuple[type[KubeObject], str], Rejected] = {}
         self._gone: set[ObjectKey] = set()
+        self._warned: dict[tuple[type[KubeObject], ObjectName], tuple[str, ...]] = {}
 
     def take(self, event: Event) -> Touched:
         """Take an event, and return what it touches: nothing where it changes no field that anybody reads."""
@@ -121,6 +122,11 @@ class Cluster:
         return found.object if found is not None and isinstance(found.object, Node) else None
 
     @property
+    def warnings(self) -> list[str]:
+        """Entries of objects that are ignored, one line each; any thread may ask."""
+        return [warning for warnings in [*self._warned.values()] for warning in warnings]
+
+    @property
     def rejected(self) -> list[Rejected]:
         """Objects that are skipped, each with its faults."""
         return [self._rejected[key] for key in sorted(self._rejected, key=lambda key: (key[0].__name__, key[1]))]
@@ -163,6 +169,9 @@ class Cluster:
             self._rejected[kind, called(kind, name)] = one
             return
         self._rejected.pop((kind, called(kind, name)), None)
+        self._warned.pop((kind, name), None)
+        if one.warnings:
+            self._warned[kind, name] = one.warnings
         before = self._objects[kind].get(name)
         if before is not None and before.object == one.object:
             return
@@ -178,6 +187,7 @@ class Cluster:
 
     def _drop(self, kind: type[KubeObject], name: ObjectName, touched: Touched) -> None:
         self._rejected.pop((kind, called(kind, name)), None)
+        self._warned.pop((kind, name), None)
         before = self._objects[kind].pop(name, None)
         if before is not None:
             self._unlink(before.object)

@@ -325,7 +325,7 @@ class ServiceRules:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a user must be told although work goes on."""
-        return (*self._node.warnings, *self._node.kept, *self._table.warnings())
+        return (*self._node.warnings, *self._node.kept, *self._cluster.warnings, *self._table.warnings())
 
     @property
     def sysctls(self) -> Mapping[str, str]:

@@ -14,7 +14,8 @@ from rulegen.agent.health import healthz, livez
 from rulegen.agent.loop import LONGEST_PAUSE_S, Wake
 from rulegen.errors import InputError
 from rulegen.kube import objects as k
-from rulegen.kube.events import Gone
+from rulegen.kube.events import Changed, Gone
+from rulegen.kube.validate import Decoded
 from rulegen.kube.world import ObjectName
 from rulegen.languages.iptables import script
 from rulegen.net import Family
@@ -460,6 +461,14 @@ class TestOthers:
         assert stage.checked == [0, 30]
         assert stage.is_right()
         assert "not written" not in stage.text.getvalue()
+
+    def test_an_entry_of_an_object_that_is_ignored_is_told_once(self):
+        stage = Stage()
+        warning = "Service demo/web: spec.loadBalancerSourceRanges[0]: not a CIDR"
+        name = ObjectName("demo", "web")
+        stage.at(1, Changed(k.Service, Decoded(service("web"), "test", (warning,)), name))
+        stage.run(120)
+        assert sum(warning in line for line in stage.log) == 1
 
     def test_a_warning_that_comes_with_a_change_is_told_though_nothing_is_read(self):
         shared = ("198.51.100.7",)

@@ -147,3 +147,14 @@ def test_of_what_is_asked_for_by_name_it_is_known_whether_it_was_told_of(kind):
     assert not cluster.take(Unfollowed(kind, name))
     assert not cluster.is_told(kind, name)
     assert not cluster.gone
+
+
+def test_entries_that_are_ignored_are_known_as_long_as_the_object_has_them():
+    cluster, name = Cluster(), ObjectName("demo", "a")
+    service = k.Service(metadata=k.ObjectMeta(name="a", namespace="demo"))
+    first, second = "Service demo/a: spec.externalIPs[0]: ignored", "Service demo/a: spec.externalIPs[1]: ignored"
+    for warnings in ((first,), (first, second), (), (second,)):
+        cluster.take(Changed(k.Service, Decoded(service, "test", warnings), name))
+        assert cluster.warnings == list(warnings)
+    cluster.take(Gone(k.Service, name))
+    assert cluster.warnings == []
