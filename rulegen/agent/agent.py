@@ -20,7 +20,7 @@ from rulegen.agent.systemd import Watchdog, tell_systemd
 from rulegen.agent.tuning import tune
 from rulegen.agent.views import PATHS, views
 from rulegen.agent.writer import IdleWriter, KernelWriter
-from rulegen.errors import ConfigError, HostError
+from rulegen.errors import HostError
 from rulegen.host import ipvs, nfacct
 from rulegen.host.addresses import AddressNotices
 from rulegen.host.apiobjects import ApiObjects
@@ -33,6 +33,7 @@ from rulegen.host.runner import run
 from rulegen.host.standby import Standby
 from rulegen.host.variant import Variant
 from rulegen.kube.build import build_world
+from rulegen.kube.proxyconfig_rules import host_and_port
 from rulegen.road import backend_of
 
 if TYPE_CHECKING:
@@ -348,7 +349,7 @@ class Agent:
         ):
             if not address:
                 continue
-            host, port = _split(address)
+            host, port = host_and_port(address)
 
             def serve(host: str = host, port: int = port, pages: Mapping[str, Callable[[], Reply]] = pages) -> Server:
                 return Server(host, port, pages, private=PATHS)
@@ -360,10 +361,3 @@ class Agent:
                 loop.tell(Announcement(loop.reference(), reason, "Start", f"{error}; it is tried again"))
 
             self._cleanup.callback(PatientServer(serve, taken).stop)
-
-
-def _split(address: str) -> tuple[str, int]:
-    host, colon, port = address.rpartition(":")
-    if not colon or not port.isdigit():
-        raise ConfigError(f"{address!r} is not an address and port such as 127.0.0.1:10249")
-    return host.strip("[]"), int(port)

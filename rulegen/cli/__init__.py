@@ -1,7 +1,7 @@
 """The door: arguments, exit codes, wiring. What is done is done on the floors below.
 
 Exit codes: 0 done (and, with --detailed-exitcode, nothing to change); 1 an error, of usage too; 2 changes, with
---detailed-exitcode only; 130 interrupted.
+--detailed-exitcode only; 130 interrupted. Where nobody reads the output any more, SIGPIPE ends it (141 in a shell).
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ import gc
 import os
 import sys
 from importlib import import_module
+from typing import Any
 
 import click
 
 from rulegen import __version__
+from rulegen.cli.streams import ends_with_its_reader, open_streams
 from rulegen.errors import ApplyError, RulegenError
 
 ERROR, INTERRUPTED = 1, 130
@@ -41,6 +43,16 @@ class _Commands(click.Group):
         command: click.Command = import_module(f"rulegen.cli.{cmd_name}").command
         return command
 
+    def make_context(self, *given: Any, **settings: Any) -> click.Context:
+        """Read the arguments; --help and --version print here."""
+        with ends_with_its_reader():
+            return super().make_context(*given, **settings)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        with ends_with_its_reader():
+            return super().invoke(ctx)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
         with formatter.section("Commands"):
             formatter.write_dl(list(_COMMANDS.items()))
@@ -60,10 +72,12 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one command and exit; every error is one clear line and a next step."""
-    _open_streams()
+    open_streams()
     gc.disable()  # a command ends soon, and its hundred thousands of frozen objects have no cycles
     try:
         code = cli.main(args=arguments, prog_name="rulegen", standalone_mode=False)
+        with ends_with_its_reader():
+            sys.stdout.flush()
     except click.exceptions.Exit as stop:
         code = stop.exit_code
     except click.UsageError as error:
@@ -77,8 +91,6 @@ def main(arguments: list[str] | None = None) -> None:
     except (click.Abort, KeyboardInterrupt):
         _complain("interrupted")
         code = INTERRUPTED
-    except BrokenPipeError:
-        code = _close_pipe()
     except Exception as error:
         if os.environ.get("RULEGEN_DEBUG"):
             raise
@@ -86,18 +98,6 @@ def main(arguments: list[str] | None = None) -> None:
         sys.stderr.write("Next: set RULEGEN_DEBUG=1 to see where, and report it\n")
         code = ERROR
     sys.exit(code if isinstance(code, int) else 0)
-
-
-def _open_streams() -> None:
-    """Have streams where whoever started us closed them: else a socket takes their number, and no word can be said."""
-    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
-            os.set_inheritable(number, True)  # noqa: FBT003 - by position only
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 - open to the end
 
 
 def _report(error: RulegenError) -> int:
@@ -113,9 +113,3 @@ def _report(error: RulegenError) -> int:
 def _complain(message: str) -> None:
     shown = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in message)
     sys.stderr.write(f"Error: {shown}\n")
-
-
-def _close_pipe() -> int:
-    """End quietly when the reader of our output has gone, as `rulegen plan | head` does."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return ERROR

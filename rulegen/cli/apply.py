@@ -65,6 +65,7 @@ def command(
     rulegen apply --ingress                  Ingresses too, on ports 80 and 443 of this host
     """
     told = ChosenIngress.of(chosen)
+    told.refuse_nothing(no_services=no_services, verb="apply")
     inputs = Inputs(Chosen(**chosen), ingress=told if told.ingress else None)
     ingress = IngressInputs(told, inputs) if told.ingress else None
     variant = None

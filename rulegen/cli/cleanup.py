@@ -13,7 +13,6 @@ from rulegen.cli.inputs import Inputs, observe_live
 from rulegen.cli.options import LOCK_WAIT, OUTPUT, YES, Chosen, no_services_option, variant_option
 from rulegen.cli.writing import write
 from rulegen.contract.chains import has_proxy
-from rulegen.errors import ConfigError
 from rulegen.host.nginx.service import NginxService
 from rulegen.host.runner import run
 from rulegen.plan.nginx import SitePlan, plan_ending
@@ -51,8 +50,7 @@ def command(output: str, wait_s: int, *, yes: bool, no_services: bool, **chosen:
     rulegen cleanup --ingress --no-services      nginx alone
     """
     ingress = ChosenIngress.of(chosen)
-    if no_services and not ingress.ingress:
-        raise ConfigError("--no-services without --ingress leaves nothing to remove", hint="give --ingress as well")
+    ingress.refuse_nothing(no_services=no_services, verb="remove")
     inputs = Inputs(Chosen(**chosen))
     service = NginxService(ingress.folder, run, binary=ingress.nginx_binary) if ingress.ingress else None
     variant = None

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
+from rulegen.cli.streams import drop_stderr
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -30,15 +32,34 @@ def print_lines(lines: Iterable[str]) -> None:
 
 def print_json(document: Any) -> None:
     """Print a document to standard output."""
-    encoded = msgspec.json.format(msgspec.json.encode(document), indent=2)
-    sys.stdout.write(f"{encoded.decode()}\n")
+    try:
+        encoded = msgspec.json.encode(document)
+    except UnicodeEncodeError:  # a file's name that is no UTF-8
+        encoded = msgspec.json.encode(_spelled(document))
+    sys.stdout.write(f"{msgspec.json.format(encoded, indent=2).decode()}\n")
     sys.stdout.flush()
 
 
+def _spelled(value: Any) -> Any:
+    """Return a document with the bytes of names that are no UTF-8 spelled out, as `\\udcff`."""
+    match value:
+        case str():
+            return value.encode("utf-8", "backslashreplace").decode()
+        case dict():
+            return {_spelled(key): _spelled(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_spelled(item) for item in value]
+        case _:
+            return value
+
+
 def note(line: str) -> None:
-    """Print one line to standard error."""
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()
+    """Print one line to standard error. Where nobody reads that any more, the work goes on: it may be half done."""
+    try:
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
+    except BrokenPipeError:
+        drop_stderr()
 
 
 class Progress:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from rulegen.errors import ConfigError
 from rulegen.kube.selector import Selector, parse_selector
 from rulegen.kube.wording import is_label, is_subdomain
 from rulegen.kube.world import ObjectName
@@ -73,8 +74,31 @@ class ChosenIngress:
 
     @classmethod
     def of(cls, chosen: dict[str, Any]) -> ChosenIngress:
-        """Return what of a command's options is about Ingresses; it is taken out of them."""
-        return cls(**{field.name: chosen.pop(field.name) for field in fields(cls) if field.name in chosen})
+        """Return what of a command's options is about Ingresses; it is taken out of them.
+
+        Raises:
+            ConfigError: Two of them do not go together.
+        """
+        asked = cls(**{field.name: chosen.pop(field.name) for field in fields(cls) if field.name in chosen})
+        if asked.http_port == asked.https_port:
+            raise ConfigError(
+                f"--http-port and --https-port are both {asked.http_port}", hint="give two ports, such as 80 and 443"
+            )
+        if not asked.nginx_dir:
+            raise ConfigError("--nginx-dir: '' is no folder", hint=f"leave it out for {NGINX_DIR}")
+        return asked
+
+    def refuse_nothing(self, *, no_services: bool, verb: str) -> None:
+        """Refuse a command that leaves Services and Ingresses alone: it would have nothing to do.
+
+        Raises:
+            ConfigError: It is one.
+        """
+        if no_services and not self.ingress:
+            raise ConfigError(
+                f"--no-services without --ingress: there is nothing to {verb}",
+                hint="add --ingress for Ingresses, or leave --no-services out",
+            )
 
     @property
     def folder(self) -> Path:

@@ -172,6 +172,7 @@ class Inputs:
             StrictError: With --strict, an object has faults; all are told.
         """
         chosen = self.chosen
+        self.options  # noqa: B018 - a fault of the options is told before anything is read
         self.progress("reading objects …")
         cidrs, ports = chosen.service_cidrs, chosen.node_port_range
         if chosen.files:

@@ -47,7 +47,9 @@ def command(
     rulegen plan --detailed-exitcode -o json              for scripts: drift gives exit code 2
     """
     ingress = ChosenIngress.of(chosen)
+    ingress.refuse_nothing(no_services=no_services, verb="compare")
     inputs = Inputs(Chosen(**chosen), is_of_this_host=not observed, ingress=ingress if ingress.ingress else None)
+    inputs.options  # noqa: B018 - a fault of the options is told before anything is read
     with inputs.progress:
         if no_services:
             plan, report = Plan(), report_without_services(inputs)

@@ -16,6 +16,7 @@ from rulegen.cli.ingress_options import ChosenIngress, ingress_options
 from rulegen.cli.inputs import Inputs
 from rulegen.cli.options import ALLOW_UNKNOWN_NODE, Chosen, input_options, no_services_option, variant_option
 from rulegen.errors import ConfigError, RulegenError
+from rulegen.kube.proxyconfig_rules import host_and_port
 from rulegen.kube.wording import is_label, is_subdomain
 from rulegen.model.conntrack import Forgetting
 from rulegen.model.openings import openings
@@ -136,6 +137,7 @@ def command(
             "--publish-service-status and --no-services exclude each other",
             hint="who publishes addresses for Services must also have rules for them",
         )
+    told.refuse_nothing(no_services=no_services, verb="keep")
     settings = Chosen(**chosen)
     inputs, site = _read(settings, told)
     known = None
@@ -199,7 +201,24 @@ def _read(settings: Chosen, told: ChosenIngress) -> tuple[Inputs, LiveSite | Non
     inputs.facts  # noqa: B018 - the same
     inputs.node_name  # noqa: B018 - the same
     backend_of(inputs.options.mode)
+    if told.ingress:
+        _refuse_shared_ports(inputs, told)
     return inputs, IngressInputs(told, inputs, tries_aside=False).live if told.ingress else None
+
+
+def _refuse_shared_ports(inputs: Inputs, told: ChosenIngress) -> None:
+    """Refuse a port of nginx on which the agent itself is to answer.
+
+    Raises:
+        ConfigError: There is such a port.
+    """
+    for name, address in (
+        ("--health-address", inputs.options.healthz_address),
+        ("--metrics-address", inputs.options.metrics_address),
+    ):
+        for option, port in (("--http-port", told.http_port), ("--https-port", told.https_port)):
+            if host_and_port(address)[1] == port:
+                raise ConfigError(f"{option} {port} is the port of {name} ({address})", hint="give one of them another")
 
 
 def _publishing(chosen: dict[str, Any], told: ChosenIngress) -> Publishing:
