@@ -49,7 +49,7 @@ class LeftOut:
         """Note which Services were refused, and tell of those of which it is new."""
         by_reason: defaultdict[str, list[ObjectName]] = defaultdict(list)
         for name, reason in sorted(reasons.items()):
-            if name not in self._refusals or self._refusals[name].reason != reason:
+            if name not in self._refusals:
                 by_reason[reason].append(name)
                 about = ObjectReference("v1", "Service", name.namespace, name.name, self.uid_of(name))
                 self.tell(Announcement(about, "LeftOut", "Serve", f"not served as it is now: {reason}"))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rulegen.errors import ApplyError, HostError
 from rulegen.host.culprits import Search, is_refusal
-from rulegen.road.belongings import Belongings, part_of
+from rulegen.road.belongings import Belongings, Parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -33,6 +33,7 @@ class Apart:
     write: Callable[[Plan], object]
     look: Callable[[], Plan]
     belongings: Belongings = field(init=False)
+    _parts: Parts = field(init=False)
 
     def __post_init__(self) -> None:
         """Know whose everything is."""
@@ -44,20 +45,20 @@ class Apart:
         Raises:
             HostError: Nothing can be written, whoever is left out.
         """
-        owners = sorted({item.owner for item in self.plan.items if item.owner and not item.is_leftover})
+        self._parts = Parts(self.plan)
+        owners = self._parts.owners
         if _wrote_some(error):
-            self.plan = self.look()
+            self._parts = Parts(self.look())
         return Search(self._attempt, self.belongings).run(owners, error)
 
     def _attempt(self, owners: Collection[str], *, with_node: bool) -> HostError | None:
-        part = part_of(self.plan, set(owners), with_node=with_node)
         try:
-            self.write(part)
+            self.write(self._parts.of(owners, with_node=with_node))
         except HostError as error:
             if not is_refusal(error):
                 raise
             if _wrote_some(error):  # rules are put in and taken out one by one: no part is written twice
-                self.plan = self.look()
+                self._parts = Parts(self.look())
             return error
         return None
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 MOST_TRIES: Final = 60
 """After so many tries no more culprits are searched for: what was not seen to pass is left as it is."""
-MOST_S: Final = 20.0
+MOST_S: Final = 45.0
 """Nor after so many seconds. A try at 10,000 Services takes up to some seconds."""
 ENOUGH: Final = 2
 """So many refused Services that need the same make it worth a try whether all of their kind are refused."""
@@ -150,13 +150,15 @@ class Search:
         """Return which Services are refused; all others are written.
 
         Args:
-            owners: The Services that were to be written, `namespace/name`.
+            owners: The Services that were to be written, `namespace/name`; all others are there already.
             error: Why all of it together was refused.
 
         Raises:
             HostError: What the node itself needs is refused, or a try failed by something else.
         """
         self._until = self.clock() + self.most_s
+        for owner in set(self.belongings.owners) - set(owners):
+            self._good |= self.belongings.shapes(owner)
         self._split(list(owners), error)
         while self._waiting:
             group = self._worth_a_try(self._waiting.popleft())
@@ -188,7 +190,8 @@ class Search:
             self._take_out(group, {owner: told[owner] for owner in named})
         elif len(group) == 1:
             (owner,) = group
-            self._refuse(owner, error.message.splitlines()[0], self.belongings.shapes(owner) - self._good)
+            needs = self.belongings.shapes(owner) - self._good
+            self._refuse(owner, self._said(error, needs), needs)
             self._probe()
         elif group:
             first, second = self._halves(group, error)
@@ -225,8 +228,15 @@ class Search:
                 continue
             error = self._tried((owner,))
             if error is not None:
-                self._refused[owner] = error.message.splitlines()[0]
+                self._refused[owner] = self._said(error, needs)
                 self._lacking.append(needs)
+
+    def _said(self, error: HostError, needs: frozenset[Shape]) -> str:
+        """Return why a Service is refused that was tried alone, without numbers of lines, which change."""
+        cause = error.__cause__ if isinstance(error, ApplyError) else error
+        said = cause.complaint if isinstance(cause, RestoreError) else error.message.splitlines()[0]
+        words = _words(needs) - _words(self._good)
+        return f"{said}; it needs {', '.join(sorted(words))}" if words else said
 
     def _worth_a_try(self, group: list[str]) -> list[str]:
         """Return a group without those that were refused, or need what the kernel refuses to all."""
@@ -261,8 +271,12 @@ class Search:
 
 def lacking_text(needs: frozenset[Shape]) -> str:
     """Return for people why a Service is left out that needs what the kernel refuses to all."""
-    words = sorted({word for shape in needs for word in shape if word.startswith(("-m", "-j", "-p"))})
-    return f"the kernel refuses every rule of its kind: {', '.join(words) or 'as others were refused'}"
+    return f"the kernel refuses every rule of its kind: {', '.join(sorted(_words(needs))) or 'as others were refused'}"
+
+
+def _words(shapes: Collection[Shape]) -> set[str]:
+    """Return matches, targets and protocols, as rules have them."""
+    return {word for shape in shapes for word in shape if word.startswith(("-m", "-j", "-p"))}
 
 
 def _flat(groups: Sequence[Sequence[str]]) -> Iterator[str]:

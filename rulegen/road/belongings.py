@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from rulegen.languages.ipset.state import EntryKey
 from rulegen.languages.iptables.ruleset import ChainName, read_rule
@@ -14,7 +14,7 @@ from rulegen.plan.fragments import IPSET, IPVS
 from rulegen.plan.plan import Plan
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Iterator
 
     from rulegen.diff import Change
     from rulegen.net import Family
@@ -27,6 +27,7 @@ _WITH_NAME: Final = {"-m", "-j", "-g", "-p"}
 """Options of a rule whose value names a part of the kernel."""
 
 _OURS: Final = "KUBE-"
+_RULES: Final = "iptables"
 
 
 class Belongings:
@@ -91,43 +92,75 @@ def shape_of_line(line: str) -> Shape | None:
     return _shape(read_rule(rest.partition(" ")[2]).spec) if word in {"-A", "-I"} else None
 
 
-def part_of(plan: Plan, owners: Collection[str], *, with_node: bool) -> Plan:
-    """Return what a plan changes for some Services, and for the node with what nobody owns if that is asked for.
+class Parts:
+    """A plan, cut by Service. To take a part costs what the part holds."""
 
-    Connections are not forgotten by it: that comes last, once all is written.
-    """
-    theirs = {(item.language, item.family, item.key): item.owner for item in plan.items if not item.is_leftover}
+    def __init__(self, plan: Plan) -> None:
+        """Cut a plan."""
+        self._plan = plan
+        owners = {(item.language, item.family, item.key): item.owner for item in plan.items if not item.is_leftover}
+        self._changes: dict[_Where, dict[str, list[Change[Any, Any]]]] = {}
+        for where, changes in _changes(plan):
+            mine: defaultdict[str, list[Change[Any, Any]]] = defaultdict(list)
+            for change in changes:
+                mine[owners.get((where.language, where.family.value, change.key), "")].append(change)
+            self._changes[where] = dict(mine)
 
-    def keeps(language: str, family: Family, change: Change[Any, Any]) -> bool:
-        owner = theirs.get((language, family.value, change.key), "")
-        return owner in owners if owner else with_node
+    @property
+    def owners(self) -> list[str]:
+        """The Services, `namespace/name`, for which anything changes."""
+        return sorted({owner for mine in self._changes.values() for owner in mine} - {""})
 
-    def kept(family: Family, changes: Iterable[Change[Any, Any]], language: str) -> tuple[Change[Any, Any], ...]:
-        return tuple(change for change in changes if keeps(language, family, change))
+    def of(self, owners: Collection[str], *, with_node: bool) -> Plan:
+        """Return what changes for some Services, and for the node with what nobody owns if that is asked for.
 
-    rules = {
-        family: replace(
+        Connections are not forgotten by it: that comes last, once all is written.
+        """
+        names = [*([""] if with_node else []), *sorted(owners)]
+        kept = {
+            where: tuple(change for name in names for change in mine.get(name, ()))
+            for where, mine in self._changes.items()
+        }
+        rules = {
+            family: replace(
+                part,
+                changes=kept[_Where(_RULES, family)],
+                desired={},
+                bridge=part.bridge and (kept[_Where(_RULES, family, 1)], kept[_Where(_RULES, family, 2)]),
+            )
+            for family, part in self._plan.iptables.items()
+        }
+        objects = {
+            family: replace(part, changes={name: kept[_Where(name, family)] for name in part.changes})
+            for family, part in self._plan.objects.items()
+        }
+        part = Plan(iptables=rules, objects=objects)
+        if not with_node:
+            return part
+        return replace(
             part,
-            changes=kept(family, part.changes, "iptables"),
-            desired={},
-            bridge=part.bridge and (kept(family, part.bridge[0], "iptables"), kept(family, part.bridge[1], "iptables")),
+            devices=tuple(change for change in self._plan.devices if change.after is not None),
+            timeouts=self._plan.timeouts,
+            sysctls=self._plan.sysctls,
+            counters=self._plan.counters,
         )
-        for family, part in plan.iptables.items()
-    }
-    objects = {
-        family: replace(part, changes={name: kept(family, told, name) for name, told in part.changes.items()})
-        for family, part in plan.objects.items()
-    }
-    part = Plan(iptables=rules, objects=objects)
-    if not with_node:
-        return part
-    return replace(
-        part,
-        devices=tuple(change for change in plan.devices if change.after is not None),
-        timeouts=plan.timeouts,
-        sysctls=plan.sysctls,
-        counters=plan.counters,
-    )
+
+
+class _Where(NamedTuple):
+    """A place of changes in a plan: the language, the family, and of rules by a bridge which half of it."""
+
+    language: str
+    family: Family
+    half: int = 0
+
+
+def _changes(plan: Plan) -> Iterator[tuple[_Where, Iterable[Change[Any, Any]]]]:
+    for family, part in plan.iptables.items():
+        for half, changes in enumerate((part.changes, *(part.bridge or ()))):
+            yield _Where(_RULES, family, half), changes
+    for family, objects in plan.objects.items():
+        for language, told in objects.changes.items():
+            yield _Where(language, family), told
 
 
 def _shapes(fragment: Fragment) -> Iterable[Shape]:
