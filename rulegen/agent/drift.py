@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import groupby
 from typing import TYPE_CHECKING, Final, NamedTuple
+
+from rulegen.kube.wording import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Iterable
@@ -17,13 +20,19 @@ if TYPE_CHECKING:
 SHOWN: Final = 5
 """Of things that others have changed, so many are told one by one."""
 
+LINES: Final = 2
+"""Of the rules of one thing, so many are shown."""
+
+LONGEST: Final = 400
+"""Characters that one thing may take in the log."""
+
 
 class Damage(NamedTuple):
     """One thing that others have changed.
 
     Attributes:
         kind: What it is in its language: chain, rule, jump, parameter, host.
-        text: What was done to it, for people.
+        text: What was done to it, for people: which rule, and of which Service.
     """
 
     kind: str
@@ -68,10 +77,23 @@ def damage(
             continue
         if written and (item.language, item.family, item.key) in written:
             continue
-        done = {"add": "was taken away", "change": "was changed", "delete": "was put there"}[item.action.word]
-        family = f" [{item.family}]" if item.family else ""
-        found.append(Damage(item.kind, f"{item.kind} {item.name}{family} {done}"))
+        found.append(Damage(item.kind, _text(item)))
     return found
+
+
+def certain(items: Iterable[Item]) -> list[Item]:
+    """Return the items that others have caused for certain, as a plan tells them: all that a first look can know."""
+    return [item for item in items if item.drift is not None]
+
+
+def _text(item: Item) -> str:
+    """Return what others did, with the rule where the item's name is only that of its chain."""
+    done = {"add": "was taken away", "change": "was changed", "delete": "was put there"}[item.action.word]
+    family = f" [{item.family}]" if item.family else ""
+    lines = [line.text for line in item.lines if line.sign != " "] if item.language == "iptables" else []
+    shown = ", ".join(f"`{line}`" for line in lines[:LINES]) + (" …" if len(lines) > LINES else "")
+    owner = f" of Service {item.owner}" if item.owner else ""
+    return printable(f"{item.kind} {item.name}{family}{f' {shown}' if shown else ''}{owner} {done}", LONGEST)
 
 
 def tell(
@@ -81,6 +103,7 @@ def tell(
     for kind, of_kind in groupby(sorted(found, key=lambda one: one.kind), key=lambda one: one.kind):
         texts = [one.text for one in of_kind]
         state.count("drift", kind, by=len(texts))
-        shown = "; ".join(texts[:SHOWN])
+        times = Counter(texts)
+        shown = "; ".join(text if n == 1 else f"{text} ({n} times)" for text, n in list(times.items())[:SHOWN])
         journal.warning("changed by others", kind=kind, count=len(texts), what=shown, mended=mended)
         announce(f"{len(texts)} of kind {kind} changed by others, {'mended' if mended else 'left'}: {shown}")

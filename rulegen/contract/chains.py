@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from rulegen.languages.iptables import rules as r
@@ -90,6 +91,60 @@ _KUBELET_MARK_DROP = "-m mark --mark 0x8000/0x8000 -j DROP"
 """What kubelets before 1.28 put into KUBE-FIREWALL."""
 
 
+_KUBELETS = frozenset({nat(MARK_MASQ), nat(POSTROUTING), filter_(FIREWALL)})
+"""Fixed chains that kubelets make, too, or made before 1.27."""
+
+_MARK = r"(0x[0-9a-f]+)"
+_BY_SET = r"(?:-p \w+ )?-m set --match-set KUBE-\S+ \S+(?: -m \S+ ! --\S+(?: LOCAL)?| -m addrtype --dst-type LOCAL)*"
+_TO_PORT = r"(?:-d \S+ )?-p (tcp|udp|sctp) (?:-m addrtype --dst-type LOCAL )?-m \1 --dport \d+"
+_REFUSAL = rf"{_TO_PORT} -j (?:DROP|REJECT --reject-with \S+)"
+_MARTIANS = r"! -s \S+ -d (?:127\.0\.0\.0/8|::1/128) -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP"
+_INVALID = r"-m conntrack --ctstate INVALID(?: -m nfacct --nfacct-name \S+)? -j DROP"
+
+_SHAPES: Mapping[ChainName, re.Pattern[str]] = {
+    name: re.compile(shape)
+    for name, shape in {
+        nat(POSTROUTING): rf"-m mark ! --mark {_MARK}/\1 -j RETURN|-j MARK --set-xmark {_MARK}/0x0|"
+        rf"(?:{_BY_SET} |-m mark --mark \S+ )?-j MASQUERADE(?: --random-fully)?",
+        nat(MARK_MASQ): rf"-j MARK --set-xmark {_MARK}/\1",
+        nat(SERVICES): rf"-s (?:127\.0\.0\.0/8|::1/128) -j RETURN|{_BY_SET} -j ACCEPT",
+        nat(LOAD_BALANCER): rf"{_BY_SET} -j RETURN",
+        nat(NODE_PORT): rf"{_BY_SET} -j RETURN",
+        nat("KUBE-SEP-"): r"-p (tcp|udp|sctp) (?:-m recent --set --name \S+ --mask \S+ --rsource )?-m \1 "
+        r"-j DNAT --to-destination \S+",
+        nat("KUBE-FW-"): r"(?:-j KUBE-MARK-DROP)?",
+        filter_(FORWARD): rf"{_INVALID}|-m mark --mark {_MARK}/\1 -j ACCEPT|"
+        r"(?:-[sd] \S+ )?-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+        filter_(FIREWALL): _MARTIANS,
+        filter_(SERVICES): _REFUSAL,
+        filter_(EXTERNAL_SERVICES): _REFUSAL,
+        filter_(NODE_PORTS): r"-p tcp -m tcp --dport \d+ -j ACCEPT",
+        filter_(PROXY_FIREWALL): _REFUSAL,
+        filter_(NODE_PORT): rf"{_BY_SET} -j ACCEPT",
+        filter_(SOURCE_RANGES_FIREWALL): rf"{_BY_SET} -j RETURN|-j DROP",
+        filter_(IPVS_FILTER): rf"{_BY_SET} -j RETURN|-m conntrack --ctstate NEW {_BY_SET} -j REJECT --reject-with \S+",
+        filter_(IPVS_OUT_FILTER): r"-s \S+ -m ipvs --vproto \d+ --vaddr \S+ --vport \d+ -j DROP",
+        filter_(IPVS_POLICY): r"(?:! -[si] \S+ )?-d \S+ (?:! -i \S+ )?-p (tcp|udp|sctp) -m \1 --dport \d+ "
+        r"(?:-m addrtype ! --src-type LOCAL )?-j DROP",
+    }.items()
+}
+"""What rulegen and kube-proxy write in each chain, with any options, beside jumps to chains of ours."""
+
+_OPTIONAL = tuple(
+    map(
+        re.compile,
+        (
+            _INVALID,
+            rf"(?:! -[si] \S+ )?-d \S+ (?:! -i \S+ )?-p \S+ -m \S+ --dport \d+ -j {MARK_MASQ}",
+            r"-[si] \S+ -j KUBE-SVC-\S+",
+            rf"(?:(?:! )?-d \S+ )?(?:-m addrtype --dst-type LOCAL )?-j {NODE_PORTS}",
+        ),
+    )
+)
+"""Whether conntrack is liberal; whose connections to ClusterIPs are masqueraded; how this node's pods are told; where
+node ports listen."""
+
+
 def own_layout(
     chains: Mapping[ChainName, Kind],
     *,
@@ -107,6 +162,11 @@ def own_layout(
     """
     others = (OF_IPTABLES | OF_IPVS | STRICT_IPVS) - chains.keys()
     return Layout(
+        proof=frozenset(chains.keys() - _KUBELETS),
+        optional=STRICT_IPVS,
+        optional_rules=_OPTIONAL,
+        shapes=_SHAPES,
+        lasting={nat(SERVICES): ("KUBE-SVC-", "KUBE-SVL-")},
         chains={**dict.fromkeys(others, Kind.EXACT), **chains},
         prefixes={"nat": PREFIXES},
         others=frozenset(others),

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Collection, Hashable
+
+    from rulegen.languages.iptables.rules import Rule
+    from rulegen.languages.iptables.ruleset import ChainName
+    from rulegen.net import Family
 
 
 class Action(enum.StrEnum):
@@ -30,6 +34,20 @@ class Drift(enum.StrEnum):
     """Something in our place that we would never put there."""
     MISSING = "missing"
     """Something of ours was taken away, while what belongs to it is still there."""
+
+
+class Owners(Protocol):
+    """Tells whose an object is that nobody wants: by what the Services are reached by that this node serves."""
+
+    @property
+    def names(self) -> Collection[str]:
+        """`namespace/name` of each Service that this node serves."""
+
+    def rule_owner(self, chain: ChainName, rule: Rule, family: Family) -> str:
+        """Return whose a rule is; empty for nobody known. It may be a Service that is not served."""
+
+    def key_owner(self, key: Any, family: Family) -> str:
+        """Return whose an entry of a set, a virtual or real server, or an address is; empty for nobody known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,38 +3,57 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from rulegen.languages.ipset.state import EntryKey, EntryValue, SetKey, SetValue
+from rulegen.languages.ipset.state import EntryKey, EntryValue, SetKey, SetValue, ip_port, ip_port_ip
 from rulegen.languages.ipvs.state import RealServer, RealServerKey, VirtualServer, VirtualServerKey
 from rulegen.languages.ipvs.text import real_server_words, virtual_server_words
 from rulegen.languages.links.state import AddressKey
 from rulegen.net import join_host_port
+from rulegen.plan.fragments import IPSET, IPVS
 from rulegen.plan.items import Action, Drift, Item, Line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from rulegen.diff import Change
-    from rulegen.net import Family
+    from rulegen.net import Address, Family
+    from rulegen.plan.items import Owners
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Seen:
     """What the changes of one language are told with.
 
     Attributes:
         language: Which language.
         family: Which family.
-        observed, desired: Our objects as they are, and as they should be.
-        owners: Who wants an object.
+        observed, desired: Our objects of all languages, as they are and as they should be.
+        owners: By language, who wants an object.
+        served: Tells whose an object is that nobody wants.
     """
 
     language: str
     family: Family
-    observed: Mapping[Any, Any]
-    desired: Mapping[Any, Any]
-    owners: Mapping[Any, str]
+    observed: Mapping[str, Mapping[Any, Any]]
+    desired: Mapping[str, Mapping[Any, Any]]
+    owners: Mapping[str, Mapping[Any, str]]
+    served: Owners
+
+    @cached_property
+    def hairpins(self) -> Mapping[str, RealServerKey]:
+        """Real servers that are there, by the entry that lets each of them talk to itself."""
+        return {
+            ip_port_ip(key.address, key.frontend.protocol, key.port, key.address): key
+            for key in self.observed.get(IPVS, ())
+            if isinstance(key, RealServerKey)
+        }
+
+    @cached_property
+    def addresses(self) -> frozenset[Address]:
+        """Addresses that virtual servers stand on now."""
+        return frozenset(key.frontend.address for key in self.observed.get(IPVS, ()))
 
 
 def items(changes: Iterable[Change[Any, Any]], seen: Seen) -> Iterator[Item]:
@@ -51,7 +70,7 @@ def items(changes: Iterable[Change[Any, Any]], seen: Seen) -> Iterator[Item]:
             kind=kind,
             name=name,
             owner=owner or "",
-            is_leftover=owner is None,
+            is_leftover=owner is None or (owner != "" and owner not in seen.served.names),
             drift=_drift(change, seen),
             lines=tuple(_lines(change)),
             key=key,
@@ -80,31 +99,65 @@ def _named(key: Any) -> tuple[str, str]:
 
 
 def _owner(key: Any, seen: Seen) -> str | None:
-    """Return who wants an object, or has what it belongs to; None for nobody."""
-    owner = seen.owners.get(key)
-    if owner is None and isinstance(key, RealServerKey):
-        return seen.owners.get(VirtualServerKey(key.frontend))
-    return owner
+    """Return who wants an object, has what it belongs to, or is reached by it; None for nobody known."""
+    owner = seen.owners.get(seen.language, {}).get(key)
+    if owner is not None:
+        return owner
+    if isinstance(key, EntryKey) and key.entry in seen.hairpins:
+        key = seen.hairpins[key.entry]
+    if isinstance(key, RealServerKey):
+        owner = seen.owners.get(IPVS, {}).get(VirtualServerKey(key.frontend))
+    return owner or seen.served.key_owner(key, seen.family) or None
 
 
 def _drift(change: Change[Any, Any], seen: Seen) -> Drift | None:
     """Tell what somebody did to the node from what a change of objects asks for, as far as that can be told."""
     key, before, after = change
-    if not seen.observed or not seen.desired:
+    there = seen.observed[seen.language]
+    if not seen.desired.get(seen.language):
         return None
-    if isinstance(key, SetKey):
-        if before is None:
-            return Drift.MISSING if any(isinstance(other, SetKey) for other in seen.observed) else None
-        return Drift.FOREIGN if after is not None and before != after else None
-    if isinstance(before, EntryValue) and isinstance(after, EntryValue):
-        return Drift.FOREIGN
-    if isinstance(before, RealServer):
-        kept = after if isinstance(after, RealServer) else RealServer()
-        return None if before.forwarding is kept.forwarding else Drift.FOREIGN
-    if isinstance(key, VirtualServerKey) and before is None:
-        lone = (isinstance(other, RealServerKey) and other.frontend == key.frontend for other in seen.observed)
-        return Drift.MISSING if any(lone) else None
-    return None
+    match key:
+        case SetKey() if before is None:
+            return Drift.MISSING if any(isinstance(other, SetKey) for other in there) else None
+        case SetKey():
+            return Drift.FOREIGN if after is not None and before != after else None
+        case EntryKey() if isinstance(before, EntryValue) and isinstance(after, EntryValue):
+            return Drift.FOREIGN
+        case AddressKey() | EntryKey() | VirtualServerKey() if before is None:
+            return Drift.MISSING if _was_there(key, seen) else None
+        case RealServerKey() if isinstance(before, RealServer):
+            kept = after if isinstance(after, RealServer) else RealServer()
+            return None if before.forwarding is kept.forwarding else Drift.FOREIGN
+        case _:
+            return None
+
+
+def _was_there(key: Any, seen: Seen) -> bool:
+    """Whether what belongs to an object is there still, and no object that changed can have left it so.
+
+    A virtual server, its entry and its address come together and go together: two of them without the third were three.
+    """
+    sets, servers = seen.observed.get(IPSET, {}), seen.observed.get(IPVS, {})
+    match key:
+        case AddressKey():
+            return key.address in seen.addresses
+        case VirtualServerKey():
+            frontend = key.frontend
+            entry = ip_port(frontend.address, frontend.protocol, frontend.port)
+            return any(EntryKey(name, entry) in sets for name in _cluster_ips(seen))
+        case _ if key.name in _cluster_ips(seen):
+            return any(
+                isinstance(other, VirtualServerKey)
+                and ip_port(other.frontend.address, other.frontend.protocol, other.frontend.port) == key.entry
+                for other in servers
+            )
+        case _:
+            return False
+
+
+def _cluster_ips(seen: Seen) -> tuple[str, ...]:
+    """Return the sets of which an entry stands for a virtual server, and stays as long as that does."""
+    return tuple(k.name for k in seen.desired.get(IPSET, {}) if isinstance(k, SetKey) and k.name.endswith("CLUSTER-IP"))
 
 
 def _lines(change: Change[Any, Any]) -> Iterator[Line]:

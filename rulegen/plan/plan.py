@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from rulegen.model.conntrack import Stale
     from rulegen.net import Family
     from rulegen.plan.fragments import Changes
+    from rulegen.plan.items import Owners
     from rulegen.plan.nginx import SitePlan
 
 
@@ -129,7 +130,14 @@ def with_site(plan: Plan, site: SitePlan) -> Plan:
 
 
 def plan_family(
-    family: Family, ruleset: Ruleset, desired: Wanted, layout: Layout, between: Wanted | None = None
+    family: Family,
+    ruleset: Ruleset,
+    desired: Wanted,
+    layout: Layout,
+    between: Wanted | None = None,
+    *,
+    owners: Owners,
+    filled: Collection[str] = (),
 ) -> tuple[FamilyPlan, list[Item]]:
     """Return what changes in one family's rules, and its items.
 
@@ -139,6 +147,8 @@ def plan_family(
         desired: What is wanted.
         layout: What of it is ours.
         between: What is wanted while sets change; None for nothing of the kind.
+        owners: Tells whose a rule is that nobody wants.
+        filled: The sets that have entries now.
     """
     if not ruleset.is_readable:
         ruleset = understood(ruleset, desired.objects)
@@ -156,7 +166,8 @@ def plan_family(
     anew = written_anew(changes, desired.objects) if bridge is None else frozenset()
     printed = dict(_printed(observed, desired.objects, comments, anew))
     part = FamilyPlan(changes, desired.objects, bridge, switches, comments, printed)
-    return part, list(iptables.items(family, changes, observed, desired, layout))
+    items = iptables.items(family, changes, observed, desired, layout, owners=owners, filled=filled)
+    return part, list(items)
 
 
 def _printed(
@@ -185,6 +196,7 @@ def plan_objects(
     observed: Mapping[str, Mapping[Any, Any]],
     desired: Mapping[str, Mapping[Any, Any]],
     owners: Mapping[str, Mapping[Any, str]],
+    served: Owners,
 ) -> tuple[ObjectPlan, list[Item]]:
     """Return what changes of sets, servers and addresses in one family, and its items.
 
@@ -193,6 +205,7 @@ def plan_objects(
         observed: By language, what of ours is there; a language that is not in it is not planned.
         desired: By language, what is wanted.
         owners: By language, who wants it.
+        served: Tells whose an object is that nobody wants.
     """
     changes: dict[str, Changes] = {}
     items: list[Item] = []
@@ -210,7 +223,7 @@ def plan_objects(
             leaving = tuple(key for key in out if key not in changed)
             ended = tuple(key for key in out if key in changed)
         changes[language] = found_
-        seen = objects.Seen(language, family, there, wanted, owners.get(language, {}))
+        seen = objects.Seen(language, family, observed, desired, owners, served)
         items += objects.items(found_, seen)
     return ObjectPlan(changes, desired, leaving, ended), items
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rulegen.backends import BACKENDS, Backend
 from rulegen.contract import chains, servers, sets
+from rulegen.contract.served import Served
 from rulegen.diff import Change, diff
 from rulegen.errors import ConfigError
 from rulegen.languages.ipset import state as ipset
@@ -145,6 +146,7 @@ def plan_node(
     families: dict[Family, tuple[FamilyPlan, list[Item]]] = {}
     objects: dict[Family, tuple[ObjectPlan, list[Item]]] = {}
     decision = loopback.LoopbackDecision()
+    served = Served(model.services.values())
     for family, ruleset in observed.rulesets.items():
         node, union = model.nodes[family], compiled.unions[family]
         layout = compiled.backend.layout(node, ruleset)
@@ -154,14 +156,17 @@ def plan_node(
             there,
             {language: _kept(language, union, there, ruleset, layout) for language in there},
             {language: union.owners(language) for language in there},
+            served,
         )
         between = _between(compiled, family, there, objects[family][0])
-        families[family] = plan_family(family, ruleset, wanted(compiled.rules(family)), layout, between)
+        filled = ipset.filled(there.get(IPSET, ()))
+        rules = wanted(compiled.rules(family))
+        families[family] = plan_family(family, ruleset, rules, layout, between, owners=served, filled=filled)
         if family is Family.IPV4:
             decision = _loopback_of(families[family][0], observed, facts, model)
             if decision.keeps_guard:
                 layout = layout.without(loopback.FIREWALL)
-                families[family] = plan_family(family, ruleset, wanted(compiled.rules(family)), layout, between)
+                families[family] = plan_family(family, ruleset, rules, layout, between, owners=served, filled=filled)
     missing = [
         name for name in compiled.backend.counters if observed.counters is not None and name not in observed.counters
     ]
@@ -234,7 +239,7 @@ def plan_cleanup(
             other = observed.beside[family]
             layout = backend.cleanup_layout(other) if beside else _NOTHING_OURS
             kept[IPSET] = {**kept[IPSET], **_kept(IPSET, Union(), there, other, layout)}
-        objects[family] = plan_objects(family, there, kept, {})
+        objects[family] = plan_objects(family, there, kept, {}, Served())
     return make_plan(
         families,
         objects=objects,
@@ -257,7 +262,7 @@ def _emptied(
         layout = backend.cleanup_layout(ruleset)
         if keeps_guard:
             layout = layout.without(loopback.FIREWALL)
-        part, items = plan_family(family, ruleset, wanted(()), layout)
+        part, items = plan_family(family, ruleset, wanted(()), layout, owners=Served())
         items = [replace(item, drift=None, variant=variant) for item in items]
         families[family] = replace(part, switches=False), items
     return families

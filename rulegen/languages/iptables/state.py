@@ -20,6 +20,7 @@ from rulegen.languages.iptables.rules import Rule
 from rulegen.languages.iptables.ruleset import Chain, ChainName, Ruleset, is_unreadable, may_be, target
 
 if TYPE_CHECKING:
+    import re
     from collections.abc import Collection, Iterable, Mapping
 
     from rulegen.net import Family
@@ -123,6 +124,13 @@ class Layout:
         pair_marks: By chain, text that tells a rule which must stand directly before the next.
         tolerated: By chain, rules of others that may stand in a chain of ours.
         others: The fixed chains among them that only another mode has: they are leftovers.
+        proof: The fixed chains that only a proxy of this mode makes: where one is, it has ruled.
+        optional: The fixed chains that an option decides about.
+        optional_rules: The rules that an option decides about.
+        shapes: By chain, or by how its name starts, what a rule without a jump to a chain of ours looks like there,
+            whatever the options.
+        lasting: By dispatch chain, how the names of the chains start to which a jump stands there as long as they have
+            any other user, as each Service has a ClusterIP.
     """
 
     chains: Mapping[ChainName, Kind]
@@ -131,6 +139,23 @@ class Layout:
     pair_marks: Mapping[ChainName, str] = field(default_factory=dict)
     tolerated: Mapping[ChainName, frozenset[str]] = field(default_factory=dict)
     others: frozenset[ChainName] = frozenset()
+    proof: frozenset[ChainName] = frozenset()
+    optional: frozenset[ChainName] = frozenset()
+    optional_rules: tuple[re.Pattern[str], ...] = ()
+    shapes: Mapping[ChainName, re.Pattern[str]] = field(default_factory=dict)
+    lasting: Mapping[ChainName, tuple[str, ...]] = field(default_factory=dict)
+
+    def shape(self, name: ChainName) -> re.Pattern[str] | None:
+        """Return what rules without a jump to a chain of ours look like in a chain; None for any."""
+        known = self.shapes.get(name)
+        if known is not None or name in self.chains:
+            return known
+        starts = (start for start in self.shapes if start.table == name.table and name.chain.startswith(start.chain))
+        return next((self.shapes[start] for start in starts), None)
+
+    def leads_always(self, dispatch: ChainName, name: ChainName) -> bool:
+        """Whether a dispatch chain jumps to a chain whenever the chain is there, or to one fixed chain of ours."""
+        return name in self.chains or name.chain.startswith(self.lasting.get(dispatch, ("?",)))
 
     def without(self, name: ChainName) -> Layout:
         """Return the same, but one of the fixed chains is not ours."""

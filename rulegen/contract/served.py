@@ -1,0 +1,159 @@
+"""Whose an object of a kernel is, told by the frontends and endpoints of the Services that this node serves.
+
+What a Service wants names its owner. What goes has no owner any more: a rule that a policy has made needless, an entry
+of a set, a virtual server. Their addresses and ports still tell whose they are; comments of rules do too, where there
+are any.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
+
+from rulegen.contract import chains, sets
+from rulegen.languages.ipset.state import EntryKey
+from rulegen.languages.ipvs.state import RealServerKey, VirtualServerKey
+from rulegen.languages.links.state import AddressKey
+from rulegen.model.conntrack import frontends_of
+from rulegen.net import Family, Protocol, parse_address
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rulegen.languages.iptables.rules import Rule
+    from rulegen.languages.iptables.ruleset import ChainName
+    from rulegen.model.ir import Service
+    from rulegen.net import Address
+
+_OWNER: Final = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?)(:|\s|\Z)")
+_PORT: Final = re.compile(r"(?:^|[^!] )-p (tcp|udp|sctp) .*?--dport (\d+)\b")
+_TO: Final = re.compile(r"(?:^| )-d ([0-9a-f:.]+)/(?:32|128) ")
+_VIRTUAL: Final = re.compile(r"--vproto (\d+) --vaddr (\S+) --vport (\d+)\b")
+_DNAT: Final = re.compile(r"(?:^|[^!] )-p (tcp|udp|sctp) .*-j DNAT --to-destination (\S+)")
+_ENTRY: Final = re.compile(r"([0-9a-f:.]+),(tcp|udp|sctp):(\d+)(?:,\S+)?\Z")
+_HEALTH_CHAINS: Final = (chains.filter_(chains.NODE_PORTS), chains.filter_(chains.NODE_PORT))
+_NUMBERS: Final = {"6": Protocol.TCP, "17": Protocol.UDP, "132": Protocol.SCTP}
+_NAMES: Final = {protocol.lower(): protocol for protocol in Protocol}
+_PORT_SETS: Final = {
+    sets.name_of(kind, family): (family, protocol)
+    for family in Family
+    for kind, protocol in (
+        (sets.NODE_PORT_TCP, Protocol.TCP),
+        (sets.NODE_PORT_LOCAL_TCP, Protocol.TCP),
+        (sets.NODE_PORT_UDP, Protocol.UDP),
+        (sets.NODE_PORT_LOCAL_UDP, Protocol.UDP),
+    )
+}
+_HEALTH_SETS: Final = {sets.name_of(sets.HEALTH_CHECK_NODE_PORT, family) for family in Family}
+_ENDPOINT_SETS: Final = {sets.name_of(sets.LOOP_BACK, family) for family in Family}
+
+
+class Served:
+    """The Services that this node serves, by name and by what tells them."""
+
+    def __init__(self, services: Iterable[Service] = ()) -> None:
+        """Take the Services; nothing is looked at before somebody asks."""
+        self._services = tuple(services)
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """`namespace/name` of each."""
+        return frozenset(str(service.name) for service in self._services)
+
+    def rule_owner(self, chain: ChainName, rule: Rule, family: Family) -> str:
+        """Return whose a rule is: as its comment says, else by its addresses and ports; empty for nobody known."""
+        told = _OWNER.match(rule.comment)
+        if told:
+            return told[1]
+        spec = rule.spec
+        if found := _VIRTUAL.search(spec):
+            return self._frontend(family, _NUMBERS.get(found[1]), _address(found[2]), int(found[3]))
+        if found := _DNAT.search(spec):
+            return self._endpoints.get((_NAMES[found[1]], found[2]), "")
+        if not (found := _PORT.search(spec)):
+            return ""
+        to = _TO.search(spec)
+        if chain in _HEALTH_CHAINS and to is None:
+            return self._health_ports.get(int(found[2]), "")
+        return self._frontend(family, _NAMES[found[1]], _address(to[1]) if to else None, int(found[2]))
+
+    def key_owner(self, key: Any, family: Family) -> str:
+        """Return whose an entry of a set, a virtual or real server, or an address is; empty for nobody known."""
+        match key:
+            case VirtualServerKey() | RealServerKey():
+                frontend = key.frontend
+                return self._frontend(family, frontend.protocol, frontend.address, frontend.port)
+            case AddressKey():
+                return self._addresses.get(key.address, "")
+            case EntryKey():
+                return self._entry_owner(key, family)
+            case _:
+                return ""
+
+    def _entry_owner(self, key: EntryKey, family: Family) -> str:
+        if key.entry.isdigit():
+            if key.name in _HEALTH_SETS:
+                return self._health_ports.get(int(key.entry), "")
+            protocol = _PORT_SETS.get(key.name, (family, None))[1]
+            return self._frontend(family, protocol, None, int(key.entry))
+        found = _ENTRY.match(key.entry)
+        if found is None:
+            address = _address(key.entry)
+            return self._addresses.get(address, "") if address is not None else ""
+        protocol = _NAMES[found[2]]
+        if key.name in _ENDPOINT_SETS:
+            host = f"[{found[1]}]" if family is Family.IPV6 else found[1]
+            return self._endpoints.get((protocol, f"{host}:{found[3]}"), "")
+        return self._frontend(family, protocol, _address(found[1]), int(found[3]))
+
+    def _frontend(self, family: Family, protocol: Protocol | None, address: Address | None, port: int) -> str:
+        """Return whose a frontend is; one on an address of no Service is a node port."""
+        owner = self._frontends.get((family, protocol, address, port))
+        if owner is None and address not in self._addresses:
+            owner = self._frontends.get((family, protocol, None, port))
+        return owner or ""
+
+    @cached_property
+    def _frontends(self) -> dict[tuple[Family, Protocol | None, Address | None, int], str]:
+        owners: dict[tuple[Family, Protocol | None, Address | None, int], str] = {}
+        for service in self._services:
+            for port in service.ports:
+                for frontend in frontends_of(port):
+                    owners.setdefault((port.family, port.protocol, frontend.address, frontend.port), str(service.name))
+        return owners
+
+    @cached_property
+    def _addresses(self) -> dict[Address, str]:
+        owners: dict[Address, str] = {}
+        for (_, _, address, _), owner in self._frontends.items():
+            if address is not None:
+                owners.setdefault(address, owner)
+        return owners
+
+    @cached_property
+    def _endpoints(self) -> dict[tuple[Protocol, str], str]:
+        """Endpoints of one Service each: one that several have tells nothing."""
+        owners: dict[tuple[Protocol, str], set[str]] = defaultdict(set)
+        for service in self._services:
+            for port in service.ports:
+                for endpoint in (*port.endpoints, *port.here):
+                    owners[port.protocol, endpoint.text].add(str(service.name))
+        return {endpoint: next(iter(names)) for endpoint, names in owners.items() if len(names) == 1}
+
+    @cached_property
+    def _health_ports(self) -> dict[int, str]:
+        return {
+            port.health_check_node_port: str(service.name)
+            for service in reversed(self._services)
+            for port in service.ports
+            if port.health_check_node_port
+        }
+
+
+def _address(text: str) -> Address | None:
+    try:
+        return parse_address(text)
+    except ValueError:
+        return None
