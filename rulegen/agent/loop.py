@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from rulegen.agent.cluster import SharedCluster
 from rulegen.agent.concerns import Concerns
 from rulegen.agent.counts import count_change, count_rules
-from rulegen.agent.drift import damage, tell, written_keys
+from rulegen.agent.drift import certain, damage, tell, written_keys
 from rulegen.agent.journal import fault
 from rulegen.agent.leftout import LeftOut
 from rulegen.agent.memory import give_back
@@ -326,6 +326,7 @@ class Loop:
             keys = written_keys(update.plan)
             before = {name: rules.before(name) for name in update.services}
             calls = self.writer.write_update(update, before) if self.mends else 0
+            self._attempted |= keys if not self.mends else set()  # whoever writes here may be late
         except HostError as error:
             self._dirty.services |= names
             self._attempted |= keys
@@ -471,13 +472,22 @@ class Loop:
         self.tell(Announcement(self.reference(), reason, action, note))
 
     def _tell_damage(self, plan: Plan, *, is_first: bool, changed: set[ObjectName]) -> None:
-        """Tell what others have changed, as a plan of the whole shows it."""
-        if not (is_first and self.mends):
-            ended = {draining_text(key) for part in plan.objects.values() for key in part.ended}
-            items = [one for one in plan.items if one not in self._left]  # what stays so is told once
-            written = self._attempted if self.mends else ()
-            found = damage(items, changed if self.mends else (), ended, written)
-            tell(found, self.state, self.journal, self.announce_damage, mended=self.mends)
+        """Tell what others have changed; and where nothing is written, apart from it, what else is not as wanted.
+
+        At a first look nobody knows what the node had before: others' work is then only what is certain.
+        """
+        fresh = [item for item in plan.items if item not in self._left]  # what stays so is told once
+        ended = {draining_text(key) for part in plan.objects.values() for key in part.ended}
+        if is_first:
+            found = damage(() if self.mends else certain(fresh), (), ended)
+        else:
+            found = damage(fresh, changed if self.mends else (), ended, self._attempted)
+        tell(found, self.state, self.journal, self.announce_damage, mended=self.mends)
+        others = len(fresh) - len(found)
+        if others and not self.mends:
+            self.journal.info("not as wanted", differences=others, written=False)
+            note = f"{others} differences from what the objects ask for; nothing is written"
+            self.tell(Announcement(self.reference(), "DifferenceFound", "Report", note))
         self._left = frozenset() if self.mends else frozenset(plan.items)
         self.state.gauge("drift_unmended", len(self._left))
 

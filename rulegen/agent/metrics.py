@@ -59,7 +59,11 @@ _GAUGES: Final = {
     "quarantined": ("rulegen_quarantined_ingresses", "", "Ingresses that nginx does not take."),
     "unread": ("rulegen_waiting_references", "", "What Ingresses name and the API server has not told of."),
     "site_changes": ("rulegen_nginx_changes", "", "Files of nginx that were not as wanted at the last look."),
-    "drift_unmended": ("rulegen_drift_unmended", "", "Things of ours that others have changed and that stay so."),
+    "drift_unmended": (
+        "rulegen_drift_unmended",
+        "",
+        "Things that are not as wanted and stay so, as nothing is written.",
+    ),
     "parameters_refused": ("rulegen_parameters_refused", "", "Kernel parameters that may not be set here."),
     "publishing": ("rulegen_publishing", "", "Whether this node writes the addresses of all into statuses."),
 }

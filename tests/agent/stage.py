@@ -233,11 +233,12 @@ class Stage:
         kernels: dict[Family, Kernel] | None = None,
         has_synced: bool = True,
         mode: str = "iptables",
+        options: Options = OPTIONS,
         **settings,
     ) -> None:
         self.clock = Clock()
         self.signals = Signals(self.clock)
-        self.options = dataclasses.replace(OPTIONS, mode=mode)
+        self.options = dataclasses.replace(options, mode=mode)
         self.writer = MemoryWriter(self.clock) if mode == "iptables" else WholeWriter(self.clock)
         if kernels is not None:
             self.writer.kernels = kernels

@@ -42,6 +42,16 @@ def flush(stage: Stage) -> None:
         rules.clear()
 
 
+def written(**more) -> Stage:
+    """Return an agent on a node where another has written what is wanted."""
+    before = Stage()
+    stage = Stage(kernels=before.writer.kernels, **more)
+    for one in (before, stage):
+        one.at(0, listed(k.Node, node()), listed(k.Service, service("web")))
+    before.run(3)
+    return stage
+
+
 class TestEvents:
     def test_all_is_well_and_nobody_is_told_anything(self, stage, told):
         stage.run(200)
@@ -55,14 +65,21 @@ class TestEvents:
         assert any("was taken away" in one.note for one in told)
 
     def test_drift_that_is_only_reported_is_told_too(self, told):
-        stage = Stage(tell=told.append, mends=False)
-        stage.at(0, listed(k.Node, node()), listed(k.Service, service("web")))
+        stage = written(tell=told.append, mends=False)
+        stage.at(5, lambda: flush(stage), Wake("check"))
         stage.run(10)
         assert set(told.reasons()) == {"DriftFound"}
 
-    def test_what_stays_so_is_told_once_however_often_it_is_looked_at(self, told):
+    def test_what_nobody_has_written_yet_is_a_difference_and_no_drift(self, told):
         stage = Stage(tell=told.append, mends=False)
         stage.at(0, listed(k.Node, node()), listed(k.Service, service("web")))
+        stage.run(10)
+        assert told.reasons() == ["DifferenceFound"]
+        assert not [line for line in stage.log if "changed by others" in line]
+
+    def test_what_stays_so_is_told_once_however_often_it_is_looked_at(self, told):
+        stage = written(tell=told.append, mends=False)
+        stage.at(4, lambda: flush(stage), Wake("check"))
         counts = []
         stage.at(5, lambda: counts.append(len(told)))
         for seconds in range(6, 60, 3):

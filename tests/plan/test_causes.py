@@ -31,7 +31,7 @@ from tests.strategies import NODE, slices, worlds
 from tests.test_ipvs_laws import FACTS
 
 quick = settings(
-    max_examples=400,
+    max_examples=60,
     deadline=None,
     phases=(Phase.explicit, Phase.generate),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
@@ -147,7 +147,7 @@ def block_key(block: Block) -> BlockKey:
 
 
 def is_nameless(key: object, *, comments: bool) -> bool:
-    """Whether nothing tells whose a key was: an endpoint that was in no pool, a health port, which goes with a policy."""
+    """Whether nothing tells whose a key was: an endpoint in no pool, or a health port, which goes with a policy."""
     if isinstance(key, EntryKey):
         return "LOOP-BACK" in key.name or "HEALTH-CHECK" in key.name
     return not comments and isinstance(key, BlockKey) and str(key.name) == "filter KUBE-NODEPORTS"
