@@ -26,6 +26,7 @@ from rulegen.host.addresses import AddressNotices
 from rulegen.host.apiobjects import ApiObjects
 from rulegen.host.apiserver import read_nodes
 from rulegen.host.apiwatch import Watch
+from rulegen.host.facts import hostname
 from rulegen.host.iptables import asks_late
 from rulegen.host.nft_notices import Notice, Notices, Writers
 from rulegen.host.nginx.recollection import KnownObjects
@@ -162,6 +163,7 @@ class Agent:
             once=self.once,
             needs_node=self.services and not self.allow_unknown_node,
             node_names=self._node_names,
+            host_name=hostname if self.follows_host and not self.options.node_name else str,
         )
         namespaces = self.site is not None and self.site.options.selection.namespace_selector is not None
         watch = Watch(

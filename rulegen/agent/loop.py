@@ -74,6 +74,8 @@ OTHERS_S: Final = 5.0
 """How long another proxy is given to write what a change asks for, where foreign changes are only told."""
 BREATHS: Final = 3
 """After a look at all rules that found nothing, foreign changes wait for so many times what it took."""
+RENAMED_S: Final = 5.0
+"""How long to wait for an event while there is no Node object of this node, and the host may get another name."""
 NODE_S: Final = 60.0
 """How long to wait for an event while there is no Node object of this node, before that is looked at again."""
 MOST_ROUNDS: Final = 3
@@ -122,6 +124,7 @@ class Loop:
         needs_node: Whether nothing is written before the cluster knows this node: with a mistyped name, all endpoints
             would count as those of other nodes.
         node_names: Tells which Nodes there are, for whoever has mistyped a name.
+        host_name: Returns the host's name as it is now, where the node's name is that of the host; else nothing.
         is_done: Whether what others write at the same time is written once, too.
         health: Tells load balancers of Services; None for nobody.
         on_site: Called when anything changed that Ingresses are made of; None where they are not served.
@@ -143,6 +146,7 @@ class Loop:
     once: bool = False
     needs_node: bool = False
     node_names: Callable[[], Collection[str]] = tuple
+    host_name: Callable[[], str] = str
     is_done: Callable[[], bool] = lambda: True
     health: ServiceHealth | None = None
     on_site: Callable[[], None] | None = None
@@ -167,6 +171,7 @@ class Loop:
     _left: frozenset[Item] = frozenset()
     _counted: int = -1
     _waits: bool = False
+    _other_name: str = ""
     _attempted: set[Hashable] = field(default_factory=set)
     _left_out: LeftOut = field(init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -184,7 +189,11 @@ class Loop:
             ended = self._wait()
             if ended:
                 return ended
-            if is_complete and not self._waits_for_node():
+            if is_complete and self._waits_for_node():
+                if name := self._new_name():
+                    self.journal.info("the host has another name by now: it begins anew as that node", name=name)
+                    return "reload"
+            elif is_complete:
                 self.state.listed()
                 if self.on_synced is not None:
                     self.on_synced()
@@ -211,6 +220,14 @@ class Loop:
                 "waits for the Node", error=reason, hint="name this node with --node, or say --allow-unknown-node"
             )
         return True
+
+    def _new_name(self) -> str:
+        """Return the host's name where it is another one since this was asked last; else nothing."""
+        name = self.host_name()
+        if name in {"", self.node_name, self._other_name}:
+            return ""
+        self._other_name = name
+        return name
 
     def turn(self) -> None:
         """Do what is due: a check where one is, else a sync of what is dirty."""
@@ -269,6 +286,13 @@ class Loop:
             HostError: They cannot be read.
         """
         self._look_at, self._looked_at = math.inf, self.clock()
+        if name := self._new_name():
+            self.journal.warning(
+                "the host has another name now: the node's name stays",
+                name=name,
+                node=self.node_name,
+                hint="start it anew to have it keep the rules of a Node of that name, or name the node with --node",
+            )
         gained = self.writer.refresh()
         if self._rules is not None:
             with self._lock:
@@ -629,7 +653,7 @@ class Loop:
         if not self.has_synced():
             return UNSYNCED_S
         if self._waits:
-            return NODE_S
+            return RENAMED_S if self.host_name() else NODE_S
         if self.once and self.state.is_alive:
             return UNSYNCED_S
         due = self._sync_at if self._dirty.services else self._check_at

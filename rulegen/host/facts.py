@@ -20,7 +20,7 @@ from rulegen.net import Family
 if TYPE_CHECKING:
     from rulegen.host.runner import Runner
 
-__all__ = ["SYSCTLS", "facts_from_document", "gather", "interfaces", "refreshed", "speaks_ipv6"]
+__all__ = ["SYSCTLS", "facts_from_document", "gather", "hostname", "interfaces", "refreshed", "speaks_ipv6"]
 
 SYSCTLS = (
     "net.bridge.bridge-nf-call-ip6tables",
@@ -56,7 +56,7 @@ def gather(run: Runner) -> HostFacts:
         HostError: The interfaces cannot be read.
     """
     return HostFacts(
-        hostname=socket.gethostname().strip().lower(),
+        hostname=hostname(),
         interfaces=interfaces(),
         sysctls=MappingProxyType(_settings()),
         fixed_sysctls=sysctl.read_only(SYSCTLS),
@@ -72,6 +72,11 @@ def _settings() -> dict[str, str]:
     """Return the settings of this network namespace; those of IPVS come with its module, and with these values."""
     found = sysctl.read_all(SYSCTLS)
     return found if any(name in found for name in ipvs.PARAMETERS) else {**ipvs.PARAMETERS, **found}
+
+
+def hostname() -> str:
+    """Return the host's name in lower case: the default name of the node."""
+    return socket.gethostname().strip().lower()
 
 
 def refreshed(facts: HostFacts) -> HostFacts:

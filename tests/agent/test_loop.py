@@ -626,3 +626,28 @@ class TestUnknownNode:
         stage.at(0, *WEB[1:])
         stage.run(5)
         assert stage.destinations() == ["10.244.1.1:8080", "10.244.1.2:8080"]
+
+    def test_a_host_that_gets_its_name_late_begins_anew_as_that_node(self):
+        """Many hosts are called localhost until their network is up."""
+        names = {"host": "node1"}
+        stage = Stage(needs_node=True, host_name=lambda: names["host"])
+        stage.at(0, *WEB[1:])
+        stage.at(30, lambda: names.update(host="web-1"))
+        assert stage.run(60) == "reload"
+        assert 30 <= stage.clock.now - 100 <= 40
+        assert stage.written == []
+
+    def test_where_nothing_can_begin_under_a_new_name_that_is_tried_once(self):
+        stage = Stage(needs_node=True, host_name=lambda: "web_1")
+        stage.at(0, *WEB[1:])
+        assert stage.run(60) == "reload"
+        assert stage.loop.run() == "stop"
+
+    def test_a_known_node_keeps_its_name_and_says_so_once(self):
+        names = {"host": "node1"}
+        stage = Stage(needs_node=True, host_name=lambda: names["host"])
+        stage.at(0, *WEB)
+        stage.at(30, lambda: names.update(host="web-1"))
+        assert stage.run(200) == "stop"
+        assert len([line for line in stage.log if "the node's name stays" in line]) == 1
+        assert stage.is_right()
