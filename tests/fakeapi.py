@@ -390,13 +390,11 @@ class FakeApi:
 
     def _get(self, handler: BaseHTTPRequestHandler) -> None:
         url = urlsplit(handler.path)
-        self.requests.append((url.path, {key: values[0] for key, values in parse_qs(url.query).items()}))
+        query = {key: values[0] for key, values in parse_qs(url.query).items()}
+        self.requests.append((url.path, query))
         collection, named = asked_for(url.path.removesuffix("/status"))
         with self._changed:
-            while (
-                self._is_hushed(collection, self.requests[-1][1], named[1] if named else "")
-                and not self._closing.is_set()
-            ):
+            while self._is_hushed(collection, query, named[1] if named else "") and not self._closing.is_set():
                 self._changed.wait(0.2)
         handler.content = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
         self.done.append(verb_of(handler))
