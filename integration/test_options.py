@@ -153,7 +153,7 @@ def test_masqueraded_packets_are_forwarded_where_forwarding_is_closed(
 
 
 @contextmanager
-def _sends_to_loopback_of_node(lab: Lab) -> Iterator[None]:
+def sends_to_loopback_of_node(lab: Lab) -> Iterator[None]:
     """Let the client send to 127.0.0.0/8 of others, as nobody does who means well."""
     switch = "/proc/sys/net/ipv4/conf/eth0/route_localnet"
     route = "127.0.0.0/8 via 192.168.50.10"
@@ -170,7 +170,7 @@ def test_node_ports_on_loopback_open_no_loopback_to_others(lab: Lab, rulegen: Ru
     """127.0.0.1 must be routable for node ports, which lets neighbours in too: a rule guards it (CVE-2020-8558)."""
     rulegen.serve(WORLD)
     lab.node.listen("TCP", 4, 32299, "127.0.0.1")
-    with _sends_to_loopback_of_node(lab):
+    with sends_to_loopback_of_node(lab):
         assert lab.client.request("TCP", "127.0.0.1", 32299, timeout_s=0.4).outcome == "timeout"
         lab.node.run([tool(variant, 4), "-F", "KUBE-FIREWALL"]).check()
         rulegen.served = None

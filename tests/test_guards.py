@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from rulegen.cli import main
 from rulegen.kube.world import World
 from rulegen.model.facts import HostFacts
 from rulegen.model.options import Options
@@ -18,6 +19,7 @@ from rulegen.model.resolve import resolve
 from rulegen.net import Family, parse_network
 from rulegen.plan.plan import Plan
 from rulegen.road import Compiled, beside_warning, compile_model, plan_cleanup, plan_node
+from tests.cli.test_plan import BLOG, HOST
 from tests.kernel import Kernel, RefusedError
 from tests.nodekernel import NodeKernel
 from tests.strategies import NODE, worlds
@@ -232,3 +234,57 @@ def test_a_liberal_conntrack_is_planned_where_nobody_could_read_it():
     assert (BE_LIBERAL, None, "1") in plan.sysctls
     assert [item.name for item in plan.items if item.language == "sysctl"] == [ROUTE_LOCALNET, BE_LIBERAL]
     assert not any("INVALID" in line.text for item in plan.items for line in item.lines)
+
+
+LIBERAL = (
+    "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nconntrack: {tcpBeLiberal: true}\n"
+)
+
+
+@pytest.mark.parametrize("mode", ["iptables", "ipvs"])
+@pytest.mark.parametrize("is_liberal", [True, False])
+def test_export_has_the_rule_or_the_parameter_and_says_which_comes_first(tmp_path, monkeypatch, mode, is_liberal):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config").write_text(LIBERAL if is_liberal else LIBERAL.replace("true", "false"))
+    (tmp_path / "blog.yaml").write_text(BLOG)
+    (tmp_path / "host").write_text(HOST)
+    given = (
+        "-f",
+        "blog.yaml",
+        "--host",
+        "host",
+        "--config",
+        "config",
+        "--mode",
+        mode,
+        "--cluster-cidr",
+        "10.244.0.0/16",
+    )
+    assert ended("export", *given, "-o", "out") == 0
+    rules, parameters = (tmp_path / "out" / name for name in ("iptables.save", "sysctl.conf"))
+    assert ("--ctstate INVALID" in rules.read_text()) is (mode == "iptables" and not is_liberal)
+    lines = parameters.read_text().splitlines()
+    assert (f"{BE_LIBERAL} = 1" in lines) is is_liberal
+    if mode == "iptables":
+        assert f"{ROUTE_LOCALNET} = 1" in lines
+        assert lines[0].startswith("# Load this behind the rules: ")
+        assert ended("plan", *given, "--observed", "out", "--detailed-exitcode") == 0
+
+
+def ended(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as stop:
+        main(list(arguments))
+    return stop.value.code or 0
+
+
+@pytest.mark.parametrize("mode", ["iptables", "ipvs"])
+def test_a_plan_against_an_empty_node_sets_a_liberal_conntrack(tmp_path, monkeypatch, capsys, mode):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config").write_text(LIBERAL)
+    (tmp_path / "blog.yaml").write_text(BLOG)
+    (tmp_path / "host").write_text(HOST)
+    given = ("-f", "blog.yaml", "--host", "host", "--config", "config", "--mode", mode)
+    assert ended("plan", *given, "--observed", "none") == 0
+    out = capsys.readouterr().out
+    assert f"parameter {BE_LIBERAL}" in out
+    assert "INVALID" not in out

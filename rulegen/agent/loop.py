@@ -272,7 +272,7 @@ class Loop:
         if rules is None:
             return
         self._dirty.nodes = False
-        self._concerns.warnings(rules.warnings)
+        self._concerns.warnings((*rules.warnings, *self.writer.notes))
         self._tell_health(rules, {})
         if gained:  # an address that comes back brings what was remembered of it
             self.reconcile()

@@ -20,6 +20,7 @@ from rulegen.languages.ipvs.text import format_servers
 from rulegen.languages.links.script import Command, Verb
 from rulegen.languages.links.state import format_links
 from rulegen.model.document import model_document
+from rulegen.model.nodes import BE_LIBERAL, ROUTE_LOCALNET
 from rulegen.net import Family
 from rulegen.plan import show
 from rulegen.plan.fragments import IPSET, IPVS, LINKS
@@ -27,6 +28,7 @@ from rulegen.plan.fragments import IPSET, IPVS, LINKS
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from rulegen.model.ir import Model
     from rulegen.road import Compiled
 
 NAMES = {Family.IPV4: "iptables.save", Family.IPV6: "ip6tables.save"}
@@ -52,7 +54,7 @@ def command(folder: str | None, site: str | None, *, with_secrets: bool, **chose
     kube-ipvs0.addr                 in ipvs mode: as ip -br addr prints it
     kube-ipvs0.batch                in ipvs mode: for ip -batch, last
     nfacct.sh                       with --nfacct on: makes the counters that the rules name, before the rules
-    sysctl.conf                     for sysctl -p
+    sysctl.conf                     for sysctl -p, behind the rules
     model.json                      every decision that was taken
 
     \b
@@ -64,7 +66,9 @@ def command(folder: str | None, site: str | None, *, with_secrets: bool, **chose
     rulegen export -f shop/ --nginx site/
     """
     ingress = ChosenIngress.of(chosen)
-    inputs = Inputs(Chosen(**chosen), ingress=ingress if site else None, ingress_flag="--nginx DIR")
+    inputs = Inputs(
+        Chosen(**chosen), is_of_this_host=False, ingress=ingress if site else None, ingress_flag="--nginx DIR"
+    )
     if not folder and not site:
         raise click.UsageError("say where to: -o DIR for Services, --nginx DIR for Ingresses, or both")
     if site:
@@ -86,13 +90,31 @@ def _export_rules(inputs: Inputs, folder: str) -> None:
     files |= _objects(compiled)
     if compiled.counts:
         files["nfacct.sh"] = _counters_script(compiled.backend.counters)
-    files["sysctl.conf"] = "".join(f"{name} = {value}\n" for name, value in sorted(inputs.model.sysctls.items()))
+    files["sysctl.conf"] = _parameters(inputs.model)
     document = msgspec.json.format(msgspec.json.encode(model_document(inputs.model)), indent=2)
     files["model.json"] = f"{document.decode()}\n"
     write_folder(folder, files)
     for line in show.notes(inputs.report("nothing")):
         note(line)
     print_lines(f"{folder}/{name}" for name in files)
+
+
+def _parameters(model: Model) -> str:
+    """Return the kernel parameters as sysctl.conf(5), with what must be known of their order.
+
+    Where the rules leave INVALID packets alone since the host was said to be liberal, that parameter is among them.
+    """
+    values = dict(model.sysctls)
+    if not all(node.drop_invalid for node in model.nodes.values()):
+        values[BE_LIBERAL] = "1"
+    lines = [f"{name} = {value}" for name, value in sorted(values.items())]
+    if ROUTE_LOCALNET in values:
+        lines = [
+            "# Load this behind the rules: without that of KUBE-FIREWALL neighbours reach 127.0.0.0/8 of this host.",
+            f"# Before the rules are removed: sysctl -w {ROUTE_LOCALNET}=0",
+            *lines,
+        ]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _counters_script(names: Iterable[str]) -> str:

@@ -162,7 +162,7 @@ class Inputs:
         from rulegen.host.facts import gather  # noqa: PLC0415 - loads netlink, which not every call needs
 
         facts = gather(run)
-        return facts if self.is_of_this_host else replace(facts, sysctls={})
+        return facts if self.is_of_this_host else replace(facts, sysctls={}, fixed_sysctls=frozenset())
 
     @cached_property
     def world(self) -> World:

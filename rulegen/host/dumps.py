@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 _ADDRESSES: Final = re.compile(r"\S+\s+(?:DOWN|UP|UNKNOWN|DORMANT|LOWERLAYERDOWN|NOTPRESENT|TESTING)\b")
 _DEVICE: Final = re.compile(rf"^{re.escape(DEVICE)}(?:@\S+)?\s.*$", re.MULTILINE)
-_SYSCTLS: Final = re.compile(r"[a-z][a-z0-9_]*\.\S+ *=")
+_SYSCTLS: Final = re.compile(r"(?:[#;][^\n]*\n)*[a-z][a-z0-9_]*\.\S+ *=")
 _MATCH_SET: Final = re.compile(r"--match-set (\S+)")
 _SAVE: Final = "save it with iptables-save or ip6tables-save"
 _LOOKALIKES: Final = (

@@ -10,20 +10,26 @@ import pytest
 
 from rulegen.agent.writer import KernelWriter
 from rulegen.errors import ApplyError, HostError
-from rulegen.host import conntrack, ipvs, links, nft_notices
+from rulegen.host import conntrack, ipvs, links, nft_notices, sysctl
 from rulegen.host.ipvs import SchedulerError
 from rulegen.host.runner import Command, Completed, MissingToolError
 from rulegen.host.variant import Variant, VariantChoice
 from rulegen.kube import objects as k
 from rulegen.kube.cluster import Cluster
+from rulegen.kube.world import World
+from rulegen.languages.iptables.ruleset import read
+from rulegen.languages.iptables.script import script
 from rulegen.languages.ipvs.state import Frontend, VirtualServer, VirtualServerKey
 from rulegen.model.conntrack import Flow, Forgetting
 from rulegen.model.facts import HostFacts, Interface
 from rulegen.model.options import Options
+from rulegen.model.resolve import resolve
 from rulegen.net import Family, Protocol, parse_address, parse_network
-from rulegen.road import Observed, plan_node
+from rulegen.plan.plan import Plan
+from rulegen.road import Observed, compile_model, plan_node
 from rulegen.road.services import ServiceRules, Update
 from tests.agent.stage import Stage, changed, endpoints, service
+from tests.kernel import Kernel
 from tests.nodekernel import NodeKernel
 
 
@@ -251,3 +257,59 @@ def test_a_program_on_an_address_without_node_ports_keeps_its_udp_flows(monkeypa
     assert {str(one.orig_dst) for one in table - left} == set(forgotten)
     observed = Observed(rulesets={}, flows=tuple(table))
     assert {str(one.flow.orig_dst) for one in plan_node(rules.compiled(), observed, facts).flows} == set(forgotten)
+
+
+class TestParametersThatRulesFollow:
+    """One that cannot be set keeps the rule that makes up for it, though nobody knew before the first write."""
+
+    LIBERAL = "net.netfilter.nf_conntrack_tcp_be_liberal"
+    LOCALNET = "net.ipv4.conf.all.route_localnet"
+
+    @pytest.fixture
+    def refusing(self, monkeypatch) -> None:
+        def refuse(name: str, value: str) -> None:
+            raise HostError(f"sysctl {name} = {value}: Operation not permitted")
+
+        monkeypatch.setattr(sysctl, "write", refuse)
+        monkeypatch.setattr(sysctl, "read", lambda _name: "0")
+
+    def writer(self, tools: Tools, **sysctls: str) -> KernelWriter:
+        return KernelWriter(tools, VariantChoice(Variant.NFT, "for a test"), HostFacts(sysctls=sysctls, ipv6=False))
+
+    def plan(self, writer: KernelWriter, kernel: Kernel, mode: str = "iptables", **options: object) -> Plan:
+        chosen = Options(mode=mode, node_name="node1", **options)
+        model = resolve(World(), chosen, writer.facts, (Family.IPV4,))
+        observed = Observed(rulesets={Family.IPV4: read(kernel.save(), "kernel", Family.IPV4)})
+        return plan_node(compile_model(model, mode, counts=False), observed, writer.facts)
+
+    @pytest.mark.usefixtures("refusing")
+    def test_a_liberal_conntrack(self, tools):
+        writer, kernel = self.writer(tools, **{self.LIBERAL: "0"}), Kernel()
+        with pytest.raises(ApplyError) as error:
+            writer.write(self.plan(writer, kernel, conntrack_be_liberal=True))
+        assert (tools.written, error.value.applied) == ([], ())
+        writer.write(self.plan(writer, kernel, conntrack_be_liberal=True))
+        assert "--ctstate INVALID" in "".join(tools.written)
+
+    @pytest.mark.usefixtures("refusing")
+    def test_the_loopback_prefix(self, tools):
+        writer, kernel = self.writer(tools, **{self.LOCALNET: "1"}), Kernel()
+        for part in self.plan(writer, kernel).iptables.values():
+            for restore in script(part.changes, part.desired):
+                kernel.restore(restore.text)
+        with pytest.raises(ApplyError):
+            writer.write(self.plan(writer, kernel, "ipvs"))
+        assert tools.written == []
+        again = self.plan(writer, kernel, "ipvs")
+        for part in again.iptables.values():
+            for restore in script(part.changes, part.desired):
+                kernel.restore(restore.text)
+        assert any("-j DROP" in rule for rule in kernel.tables["filter"]["KUBE-FIREWALL"])
+        assert "cannot be set to 0" in again.notes[0]
+
+    @pytest.mark.usefixtures("refusing")
+    def test_one_that_no_rule_makes_up_for_is_gone_without(self, tools):
+        writer, kernel = self.writer(tools, **{self.LOCALNET: "0"}), Kernel()
+        writer.write(self.plan(writer, kernel))
+        assert "KUBE-FIREWALL" in "".join(tools.written)
+        assert writer.refused.keys() == {self.LOCALNET}
