@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from msgspec import convert
 
 from rulegen.cli import ingress as wiring
 from rulegen.cli import main
@@ -18,6 +19,11 @@ from rulegen.cli.ingress_options import ChosenIngress
 from rulegen.cli.inputs import Inputs
 from rulegen.cli.options import Chosen
 from rulegen.host.nginx import default_certificate
+from rulegen.host.nginx.recollection import KnownObjects
+from rulegen.kube.build import build_world
+from rulegen.kube.objects import Secret
+from rulegen.kube.validate import check
+from rulegen.kube.world import ObjectKey
 from rulegen.model.facts import HostFacts
 from rulegen.net import Family, parse_address
 from tests.fakeapi import FakeApi, Fault
@@ -377,3 +383,27 @@ def test_name_servers_and_ipv6_of_a_running_nginx_are_those_that_the_host_has_no
     assert live.refresh()
     assert live.options.resolvers == ("198.51.100.53",)
     assert not live.refresh()
+
+
+@pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed")
+def test_what_may_not_be_read_any_more_is_as_it_was_when_it_was_read_last(run, tmp_path):
+    """Known from the agent, or the command, that served it."""
+    chain, key = pem("c.test")
+    objects = world(ingress("blog", "b.test", auth_type="basic", auth_secret="users"), ingress("cert", "c.test", "tls"))
+    before = build_world(
+        check(convert(one, Secret), "")
+        for one in (secret("users", auth=b"u:{PLAIN}p\n"), secret("tls", tls_crt=chain, tls_key=key))
+    )
+    (tmp_path / "nginx").mkdir(mode=0o755)
+    KnownObjects(tmp_path / "nginx").keep({ObjectKey("Secret", name): one for name, one in before.secrets.items()})
+    with FakeApi() as api:
+        for noun, one in zip(("services", "endpointslices", "ingresses", "ingresses"), objects, strict=True):
+            api.put(noun, one)
+        api.fail("secrets", *[Fault.status(403, "no")] * 2)
+        live = ("plan", "--ingress", "--no-services", "--nginx-dir", "nginx", "--host", "host")
+        code, out, err = run(*live, "--kubeconfig", api.kubeconfig(tmp_path))
+    assert code == 0, err
+    assert "auth_basic_user_file secrets/" in out
+    assert "ssl_certificate secrets/" in out
+    assert "ssl_reject_handshake" not in out
+    assert out.count("the API server does not let it be read: what it said last holds on") == 2
