@@ -224,6 +224,9 @@ class _Gathered:
         orphans = [name for name in orphans if f"Service {name}" not in refused]
         if orphans:
             self.warnings.add(f"EndpointSlices of Services that are not in the input: {listed(orphans)}")
+        if parts.unowned:
+            names = listed([str(name) for name in parts.unowned])
+            self.warnings.add(f"EndpointSlices without the label {SERVICE_NAME_LABEL} belong to no Service: {names}")
 
 
 @dataclass(slots=True)
@@ -232,6 +235,7 @@ class _Parts:
 
     services: list[Service] = field(default_factory=list)
     slices: defaultdict[ObjectName, list[EndpointSlice]] = field(default_factory=lambda: defaultdict(list))
+    unowned: list[ObjectName] = field(default_factory=list)
     endpoints: dict[ObjectName, Endpoints] = field(default_factory=dict)
     pods: list[Pod] = field(default_factory=list)
     nodes: dict[str, Node] = field(default_factory=dict)
@@ -251,6 +255,8 @@ class _Parts:
             case EndpointSlice():
                 if owner := one.metadata.labels.get(SERVICE_NAME_LABEL):
                     self.slices[ObjectName(one.metadata.namespace, owner)].append(one)
+                else:
+                    self.unowned.append(_name_of(one))
             case Endpoints():
                 self.endpoints[_name_of(one)] = one
             case Pod():

@@ -96,7 +96,8 @@ class Claims:
                     warn(_conflict(name, claim, use, owner, theirs[0]))
         doubled = {claim for claim, own in uses.items() if len(own) > 1} - lost
         for claim in sorted(doubled):
-            warn(f"Service {name}: {HEALTH_PORT} {claim.port}/{claim.protocol} is its own node port too")
+            kept = "the node port keeps it" if self._oldest_wins else "both are written"
+            warn(f"Service {name}: {HEALTH_PORT} {claim.port}/{claim.protocol} is its own node port too: {kept}")
         if not self._oldest_wins or not (lost or doubled):
             return service
         return _without(service, lost, lost | doubled)

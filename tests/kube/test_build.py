@@ -157,12 +157,6 @@ def test_the_service_cidr_of_the_cluster_comes_first() -> None:
     assert world(*cidrs).service_cidrs == ("fd00::/108", "10.1.0.0/16", "10.2.0.0/16")
 
 
-def test_a_slice_that_belongs_to_nobody_is_no_matter() -> None:
-    lonely = slice_()
-    lonely["metadata"]["labels"] = {}
-    assert world(service(), lonely).warnings == ()
-
-
 def test_nodes_and_service_cidrs() -> None:
     cidr = {"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "b"}}
     found = world(
@@ -434,3 +428,11 @@ def test_numbers_that_an_api_server_would_have_assigned_are_named_where_they_are
     told = [warning for warning in world(service(**spec)).warnings if "none is assigned" in warning]
     assert len(told) == bool(word)
     assert all(word in warning for warning in told)
+
+
+def test_slices_without_the_label_of_their_service_are_named() -> None:
+    unlabelled = {**slice_(), "metadata": {"name": "web-1", "namespace": "shop"}}
+    found = world(service(), unlabelled)
+    assert addresses(found) == []
+    assert any("kubernetes.io/service-name" in text and "shop/web-1" in text for text in found.warnings)
+    assert not any("kubernetes.io/service-name" in text for text in world(service(), slice_()).warnings)
