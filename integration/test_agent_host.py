@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import json
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,6 +24,7 @@ pytestmark = pytest.mark.xdist_group("agent")
 
 FIRST, SECOND = "192.168.50.10", "192.168.50.77"
 HEALTH_PORT = 31998
+SYSCTL_IPV6 = Path("/proc/sys/net/ipv6/conf/all/disable_ipv6")
 WITHIN_S = 3
 """A second, and what tools and threads take on a machine that does other things."""
 
@@ -75,6 +78,15 @@ def tells_health(address: str) -> bool:
         return False
 
 
+def families() -> list[str]:
+    """Return of which families the agent keeps rules; none while it decides all anew."""
+    try:
+        with urllib.request.urlopen("http://127.0.0.1:10249/rules?output=json", timeout=5) as answer:
+            return sorted(json.load(answer)["rules"])
+    except urllib.error.HTTPError:
+        return []
+
+
 def test_node_ports_and_health_checks_follow_the_nodes_address(node: Node) -> None:
     registers(node, FIRST)
     node.serve(balanced())
@@ -122,3 +134,21 @@ def test_flows_to_an_address_that_came_later_are_deleted_with_their_endpoint(nod
         assert "dst=192.168.50.99" in tool("conntrack", "-L", "-p", "udp")
         node.serve(game("pod-b"))
         until(lambda: "dst=192.168.50.99" not in tool("conntrack", "-L", "-p", "udp"), WITHIN_S, "the flow is deleted")
+
+
+def test_ipv6_that_is_switched_off_and_on_again_is_left_alone_meanwhile(node: Node) -> None:
+    first, second = balanced(), App(name="more", number=813, ready=("pod-a",), protocols=("TCP",))
+    node.configure()
+    node.serve(first)
+    with node.running():
+        rules = node.rules.lines(family=6)
+        SYSCTL_IPV6.write_text("1")
+        until(lambda: families() == ["IPv4"], WITHIN_S, "it keeps IPv4 alone")
+        node.serve(first, second)
+        until(lambda: node.rules.sends_to(second, "pod-a"), WITHIN_S, "a new Service, in IPv4")
+        assert node.rules.lines(family=6) == rules
+        SYSCTL_IPV6.write_text("0")
+        until(lambda: families() == ["IPv4", "IPv6"], WITHIN_S, "it keeps both")
+        there = str(second.cluster_ip(6))
+        until(lambda: any(there in line for line in node.rules.lines(family=6)), WITHIN_S, "the same in IPv6")
+        node.check_converged()

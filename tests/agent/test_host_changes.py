@@ -13,7 +13,7 @@ from msgspec import structs
 from rulegen.agent import health
 from rulegen.agent.health import EVERYWHERE, ServiceHealth
 from rulegen.agent.loop import Wake
-from rulegen.errors import HostError
+from rulegen.errors import Fault, HostError, Rejected
 from rulegen.kube import objects as k
 from rulegen.kube.events import Changed, Gone, Listed
 from rulegen.kube.world import ObjectName
@@ -290,6 +290,7 @@ def state(stage: Stage, listening: set[tuple[str, int]]) -> tuple[object, ...]:
 LOSSES = {
     "node-deleted": (Gone(k.Node, NAME),),
     "node-not-listed": (Listed(k.Node, ()),),
+    "node-refused": (Changed(k.Node, Rejected(f"Node {NODE}", "test", (Fault("spec", "is odd"),)), NAME),),
     "node-without-addresses": (changed(node()),),
     "node-without-ipv4": (changed(node("fd00:50::10")),),
     "node-without-ipv6": (changed(node("192.168.50.10")),),
