@@ -46,7 +46,11 @@ class Tools:
         tool = command.argv[0]
         if not tool.startswith(("iptables", "ip6tables")):
             return Completed(1, "", f"{tool}: not here")
+        if "--version" in command.argv:
+            return Completed(0, f"iptables v1.8.9 ({'nf_tables' if self.variant is Variant.NFT else 'legacy'})\n")
         family = Family.IPV6 if tool.startswith("ip6") else Family.IPV4
+        if str(self.variant.other) in tool:
+            return Completed(0, Kernel().save())
         if tool.endswith("save"):
             return Completed(0, self.kernels[family].save())
         self.scripts.append(command.stdin)

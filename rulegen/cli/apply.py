@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from rulegen.cli.apart import ApartWriter
 from rulegen.cli.ingress import IngressInputs, plan_ingress
 from rulegen.cli.ingress_options import ChosenIngress, ingress_options
 from rulegen.cli.inputs import Inputs, plan_live, report_without_services
@@ -59,6 +60,8 @@ def command(
     With --ingress, nginx is started, or has its new configuration tried in a sandbox, is reloaded, and must answer
     with it; an Ingress that nginx refuses is left out and told. It goes on running when the command has ended.
 
+    A Service that the kernel refuses is left out: its old rules stay, all others are written, and the exit code is 1.
+
     \b
     rulegen apply                            what the cluster wants, on this node
     rulegen apply -f blog.yaml --node web-1  what a file says, as the node web-1
@@ -68,7 +71,7 @@ def command(
     told.refuse_nothing(no_services=no_services, verb="apply")
     inputs = Inputs(Chosen(**chosen), ingress=told if told.ingress else None)
     ingress = IngressInputs(told, inputs) if told.ingress else None
-    variant = None
+    variant = apart = None
     with inputs.progress:
         _refuse_unread(inputs)
         if no_services:
@@ -77,8 +80,9 @@ def command(
             if not allow_unknown_node:
                 _refuse_unknown_node(inputs)
             _refuse_previews(inputs)
-            plan, report, choice = plan_live(inputs)
-            variant = choice.variant
+            live = plan_live(inputs)
+            plan, report, variant = live.plan, live.report, live.choice.variant
+            apart = ApartWriter(inputs, live, wait_s)
             _refuse_empty(inputs, plan, allow_empty=allow_empty)
         if ingress is not None:
             _refuse_no_host(ingress, allow_empty=allow_empty)
@@ -93,6 +97,7 @@ def command(
         yes=yes,
         stdin_is_input=are_from_stdin((*inputs.chosen.files, inputs.chosen.config, inputs.chosen.host)),
         nginx_after=ingress.apply if ingress is not None else None,
+        apart=apart,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rulegen.cli.console import Progress
 from rulegen.errors import ConfigError, HostError, InputError, RulegenError, Warnings
@@ -347,7 +347,17 @@ def observe_live(inputs: Inputs, *, flows: bool = True) -> tuple[VariantChoice, 
     return choice, replace(observed, beside=beside)
 
 
-def plan_live(inputs: Inputs) -> tuple[Plan, Report, VariantChoice]:
+class LivePlan(NamedTuple):
+    """A plan against the kernel, and what it was made of."""
+
+    plan: Plan
+    report: Report
+    choice: VariantChoice
+    compiled: Compiled
+    observed: Observed
+
+
+def plan_live(inputs: Inputs) -> LivePlan:
     """Return the plan against the kernel."""
     choice, observed = observe_live(inputs)
     inputs.warn(beside_warning(observed, choice.variant))
@@ -356,7 +366,7 @@ def plan_live(inputs: Inputs) -> tuple[Plan, Report, VariantChoice]:
     plan = plan_node(compiled, observed, inputs.facts, inputs.world.service_cidrs, forgetting)
     seen = f"iptables-{choice.variant} of this host ({choice.reason})"
     warnings = (*unreadable(observed.rulesets), *lost_masquerade(compiled, plan), *plan.notes)
-    return plan, inputs.report(seen, *warnings), choice
+    return LivePlan(plan, inputs.report(seen, *warnings), choice, compiled, observed)
 
 
 def plan_saved(inputs: Inputs, paths: tuple[str, ...]) -> tuple[Plan, Report]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rulegen.cli.apart import LeftOutError
 from rulegen.cli.consent import require_consent
 from rulegen.cli.console import Progress, count, has_colour, note, print_json, print_lines
 from rulegen.errors import ApplyError, HostError
@@ -14,7 +15,7 @@ from rulegen.plan import show
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from rulegen.host.apply import Step
+    from rulegen.cli.apart import ApartWriter
     from rulegen.host.variant import Variant
     from rulegen.plan.plan import Plan
     from rulegen.plan.show import Report
@@ -34,6 +35,7 @@ def write(
     stdin_is_input: bool = False,
     nginx_before: NginxWork | None = None,
     nginx_after: NginxWork | None = None,
+    apart: ApartWriter | None = None,
 ) -> None:
     """Show a plan, ask whether to write it, and write it. Where it is empty, nobody is asked and nothing is written.
 
@@ -48,9 +50,12 @@ def write(
         nginx_before: What is done to nginx before the rules for Services are written, as ending it.
         nginx_after: What is done behind them, as starting it: it then finds the addresses of Services working.
 
+        apart: What writes the rest where the kernel refuses some Services; None where the whole then fails.
+
     Raises:
         NoConsentError: There is something to write, and nobody to ask.
         ApplyError: A write failed; says what was written and what was not.
+        LeftOutError: Some Services are refused; all others were written.
     """
     if output == "text":
         print_lines(show.text(plan, report, colour=has_colour()))
@@ -61,22 +66,34 @@ def write(
                 note(line)
         require_consent(yes=yes, stdin_is_input=stdin_is_input)
     done: list[str] = []
+    titles = [step.title for step in work]
+    left_out: dict[str, str] = {}
     with Progress() as progress:
         if not plan.is_empty or yes:
-            done += _nginx(nginx_before, (), work, progress)
-            perform(work, lambda number, step: progress(f"{number + 1}/{len(work)} {step.title}"))
-            done += _nginx(nginx_after, work, (), progress)
+            done += _nginx(nginx_before, [], titles, progress)
+            try:
+                perform(work, lambda number, step: progress(f"{number + 1}/{len(work)} {step.title}"))
+            except HostError as error:
+                if apart is None:
+                    raise
+                left_out = apart.write(error)
+                titles = apart.titles
+            done += _nginx(nginx_after, titles, [], progress)
     if output == "json":
-        print_json({**show.json_document(plan, report), "applied": [step.title for step in work] + done})
+        document = {**show.json_document(plan, report), "applied": titles + done}
+        print_json({**document, "leftOut": left_out} if left_out else document)
     elif not plan.is_empty:
         writes_nginx = plan.site is not None and plan.site.changes_nginx
-        number = count(len(work) + writes_nginx, "step")
-        print_lines([f"Applied: {count(len(plan.items), 'change')} in {number}.", *done])
+        number = count(len(titles) + writes_nginx, "step")
+        told = "Applied without what is refused" if left_out else f"Applied: {count(len(plan.items), 'change')}"
+        print_lines([f"{told} in {number}.", *done])
     else:
         print_lines(done)
+    if left_out:
+        raise LeftOutError(left_out)
 
 
-def _nginx(work: NginxWork | None, written: Sequence[Step], pending: Sequence[Step], progress: Progress) -> list[str]:
+def _nginx(work: NginxWork | None, written: Sequence[str], pending: Sequence[str], progress: Progress) -> list[str]:
     """Do what is to be done to nginx; an error says what of the rules was written and what was not."""
     if work is None:
         return []
@@ -87,7 +104,7 @@ def _nginx(work: NginxWork | None, written: Sequence[Step], pending: Sequence[St
         applied, unwritten = (error.applied, error.pending) if isinstance(error, ApplyError) else ((), ("nginx",))
         raise ApplyError(
             error.message,
-            applied=(*(step.title for step in written), *applied),
-            pending=(*unwritten, *(step.title for step in pending)),
+            applied=(*written, *applied),
+            pending=(*unwritten, *pending),
             hint=error.hint,
         ) from None

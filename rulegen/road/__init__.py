@@ -126,6 +126,21 @@ def compile_model(model: Model, mode: str, *, counts: bool) -> Compiled:
     return Compiled(model=model, backend=backend, fragments=fragments, unions=unions, counts=counts)
 
 
+def with_held(compiled: Compiled, fragments: Iterable[Fragment]) -> Compiled:
+    """Return what is wanted, and what the node has of Services that are left out, see `rulegen.road.held`."""
+    by_family: dict[Family, list[Fragment]] = {family: [] for family in compiled.fragments}
+    for fragment in fragments:
+        by_family[fragment.family].append(fragment)
+    parts, unions = {}, {}
+    for family, (_, *own) in compiled.fragments.items():
+        union = Union.of([*own, *by_family[family]])
+        node = compiled.model.nodes[family]
+        first = compiled.backend.compile_node(node, counts=compiled.counts, filled=union.filled)
+        union.replace(None, first)
+        parts[family], unions[family] = [first, *own, *by_family[family]], union
+    return replace(compiled, fragments=parts, unions=unions)
+
+
 def plan_node(
     compiled: Compiled,
     observed: Observed,

@@ -1,0 +1,111 @@
+"""`apply` where the kernel refuses a Service: the others are written, it is left out, and the command ends with 1."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final
+
+from rulegen.cli.console import note
+from rulegen.cli.inputs import observe_live
+from rulegen.errors import HostError, RulegenError
+from rulegen.host.apart import Apart
+from rulegen.host.apply import perform, steps
+from rulegen.host.culprits import is_refusal
+from rulegen.host.runner import run
+from rulegen.model.conntrack import Forgetting
+from rulegen.model.resolve import resolve
+from rulegen.road import compile_model, plan_node, with_held
+from rulegen.road.held import held
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from rulegen.cli.inputs import Inputs, LivePlan
+    from rulegen.plan.plan import Plan
+    from rulegen.road import Compiled
+
+MOST_ROUNDS: Final = 3
+"""So often Services that are refused are searched for."""
+
+
+class LeftOutError(RulegenError):
+    """Services were left out, as the kernel refuses them; the rest was written."""
+
+    def __init__(self, left_out: Mapping[str, str]) -> None:
+        lines = [f"Service {owner}: {reason}" for owner, reason in sorted(left_out.items())]
+        super().__init__(
+            "the kernel refuses these Services; what was there of them stays, and all others are written:\n"
+            + "\n".join(lines),
+            hint="load what the kernel lacks, or change these Services; then apply again",
+        )
+
+
+@dataclass(slots=True)
+class ApartWriter:
+    """Writes what was planned, without the Services that are refused.
+
+    Attributes:
+        inputs: What is wanted.
+        live: What was planned, and what the kernel had then.
+        wait_s: How long to wait for the xtables lock.
+        titles: What was written, for people.
+    """
+
+    inputs: Inputs
+    live: LivePlan
+    wait_s: int
+    titles: list[str] = field(default_factory=list)
+
+    def write(self, error: HostError) -> dict[str, str]:
+        """Write all but the Services that are refused; return these with the reasons.
+
+        Args:
+            error: Why the whole was refused.
+
+        Raises:
+            HostError: It is not by a Service, or cannot be found.
+        """
+        if not is_refusal(error):
+            raise error
+        left_out: dict[str, str] = {}
+        compiled, plan = self.live.compiled, self.live.plan
+        for _ in range(MOST_ROUNDS):
+            self.inputs.progress("looking for the Services that are refused …")
+            apart = Apart(compiled, plan, self._put, self._look_for(compiled))
+            found = apart.search(error).refused
+            if not found:
+                raise error
+            left_out |= found
+            compiled = self._without(left_out)
+            plan = self._look_for(compiled)()
+            try:
+                self._put(plan)
+            except HostError as again:
+                if not is_refusal(again):
+                    raise
+                error = again
+            else:
+                return left_out
+        raise error
+
+    def _without(self, left_out: Mapping[str, str]) -> Compiled:
+        """Return what is wanted without some Services, and what the kernel had of them."""
+        inputs, live = self.inputs, self.live
+        services = {name: told for name, told in inputs.world.services.items() if str(name) not in left_out}
+        model = resolve(replace(inputs.world, services=services), inputs.options, inputs.facts, inputs.facts.families)
+        compiled = compile_model(model, inputs.options.mode, counts=live.compiled.counts)
+        return with_held(compiled, held(live.compiled, live.observed, left_out))
+
+    def _look_for(self, compiled: Compiled) -> Callable[[], Plan]:
+        def look() -> Plan:
+            inputs = self.inputs
+            _, observed = observe_live(inputs)
+            forgetting = Forgetting(inputs.chosen.stale_udp)
+            return plan_node(compiled, observed, inputs.facts, inputs.world.service_cidrs, forgetting)
+
+        return look
+
+    def _put(self, plan: Plan) -> None:
+        work = steps(plan, run, self.live.choice.variant, wait_s=self.wait_s, on_wait=note)
+        perform(work, lambda _, step: self.inputs.progress(step.title))
+        self.titles += (step.title for step in work)
