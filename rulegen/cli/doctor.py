@@ -7,28 +7,32 @@ from typing import Any
 import click
 
 from rulegen.cli.console import has_colour, print_json, print_lines
-from rulegen.cli.options import OUTPUT, Chosen, node_port_range_option, variant_option
+from rulegen.cli.inputs import Inputs
+from rulegen.cli.options import OUTPUT, Chosen, local_traffic_options, node_port_range_option, variant_option
 from rulegen.host.doctor import examine
 from rulegen.host.doctor.findings import as_document, as_text
 from rulegen.host.runner import run
 
 
 @click.command("doctor")
+@local_traffic_options
 @variant_option
 @node_port_range_option
 @OUTPUT
 def command(output: str, **chosen: Any) -> int:
     """Tell what this host offers, what is wrong with it, and what to do about it. Changes nothing.
 
-    Looks at tools, the variant of iptables and rules of both, leftovers of older proxies, kernel parameters, ports in
-    use, and tries samples of our rules in a network namespace of its own. Exits with 1 where something must be mended.
+    Looks at tools, the variant of iptables and rules of both, leftovers of older proxies, kernel parameters, whether
+    traffic of this node's pods can be recognised with this configuration, and ports in use; and tries samples of our
+    rules in a network namespace of its own. Exits with 1 where something must be mended.
 
     \b
-    rulegen doctor
+    rulegen doctor --config kube-proxy.yaml
     rulegen doctor -o json
     """
     asked = Chosen(**chosen)
-    findings = examine(run, forced=asked.forced_variant, node_ports=asked.node_port_range)
+    options = Inputs(asked).options
+    findings = examine(run, forced=asked.forced_variant, node_ports=asked.node_port_range, options=options)
     if output == "json":
         print_json(as_document(findings))
     else:

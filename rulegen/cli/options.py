@@ -170,18 +170,11 @@ _OBJECTS = (
     _NODE_PORT_RANGE,
 )
 
-_NODE = (
-    click.option(
-        "--config", metavar="FILE", help="A KubeProxyConfiguration, as kube-proxy reads it; flags go over it."
-    ),
-    click.option(
-        "--node",
-        "--hostname-override",
-        type=_NodeNameType(),
-        help="Which node this is.  [default: the host's name]",
-    ),
-    click.option("--host", metavar="FILE", help="The host's interfaces and more from a YAML file, instead of looking."),
-    click.option("--mode", type=click.Choice(MODES), help="How Services are made to work.  [default: iptables]"),
+_CONFIG = click.option(
+    "--config", metavar="FILE", help="A KubeProxyConfiguration, as kube-proxy reads it; flags go over it."
+)
+
+_LOCAL_TRAFFIC = (
     click.option("--cluster-cidr", metavar="CIDR[,CIDR]", help="Where pods' addresses come from, cluster-wide."),
     click.option(
         "--detect-local-mode", type=click.Choice(DETECT_LOCAL_MODES), help="How this node's pods' traffic is told."
@@ -190,6 +183,19 @@ _NODE = (
     click.option(
         "--pod-interface-name-prefix", "interface_name_prefix", metavar="PREFIX", help="For InterfaceNamePrefix."
     ),
+)
+
+_NODE = (
+    _CONFIG,
+    click.option(
+        "--node",
+        "--hostname-override",
+        type=_NodeNameType(),
+        help="Which node this is.  [default: the host's name]",
+    ),
+    click.option("--host", metavar="FILE", help="The host's interfaces and more from a YAML file, instead of looking."),
+    click.option("--mode", type=click.Choice(MODES), help="How Services are made to work.  [default: iptables]"),
+    *_LOCAL_TRAFFIC,
     click.option("--masquerade-all/--no-masquerade-all", default=None, help="Masquerade all traffic to ClusterIPs."),
     click.option(
         "--iptables-masquerade-bit",
@@ -296,6 +302,13 @@ ALLOW_UNKNOWN_NODE = click.option(
 def input_options(function: F) -> F:
     """Add the options that say what to compile, and for which node; the command gets them as `Chosen` fields."""
     for option in reversed((*_OBJECTS, *_NODE)):
+        function = option(function)
+    return function
+
+
+def local_traffic_options(function: F) -> F:
+    """Add --config, and the options that say how traffic of this node's pods is told from other traffic."""
+    for option in reversed((_CONFIG, *_LOCAL_TRAFFIC)):
         function = option(function)
     return function
 

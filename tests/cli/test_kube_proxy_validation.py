@@ -323,6 +323,42 @@ def test_flags_and_file_are_judged_together(planned, fields, flags):
     assert planned(fields, SINGLE, ["192.168.50.10"], [], *flags)[0] == 0
 
 
+KUBEADM = """\
+apiVersion: kubeproxy.config.k8s.io/v1alpha1
+bindAddress: 0.0.0.0
+bindAddressHardFail: false
+clientConnection: {acceptContentTypes: "", burst: 0, contentType: "", kubeconfig: /var/lib/kubeconfig.conf, qps: 0}
+clusterCIDR: 10.244.0.0/16
+configSyncPeriod: 0s
+conntrack: {maxPerCore: null, min: null, tcpBeLiberal: false, tcpCloseWaitTimeout: null, tcpEstablishedTimeout: null,
+  udpStreamTimeout: 0s, udpTimeout: 0s}
+detectLocal: {bridgeInterface: "", interfaceNamePrefix: ""}
+detectLocalMode: ""
+enableProfiling: false
+healthzBindAddress: ""
+hostnameOverride: ""
+iptables: {localhostNodePorts: null, masqueradeAll: false, masqueradeBit: null, minSyncPeriod: 0s, syncPeriod: 0s}
+ipvs: {excludeCIDRs: null, minSyncPeriod: 0s, scheduler: "", strictARP: false, syncPeriod: 0s, tcpFinTimeout: 0s,
+  tcpTimeout: 0s, udpTimeout: 0s}
+kind: KubeProxyConfiguration
+logging: {flushFrequency: 0, options: {json: {infoBufferSize: "0"}, text: {infoBufferSize: "0"}}, verbosity: 0}
+metricsBindAddress: ""
+mode: ""
+nftables: {masqueradeAll: false, masqueradeBit: null, minSyncPeriod: 0s, syncPeriod: 0s}
+nodePortAddresses: null
+oomScoreAdj: null
+portRange: ""
+showHiddenMetricsForVersion: ""
+winkernel: {enableDSR: false, forwardHealthCheckVip: false, networkName: "", rootHnsEndpointName: "", sourceVip: ""}
+"""
+
+
+def test_the_file_that_kubeadm_writes_is_taken_as_it_is(planned):
+    code, _, said = planned(yaml.safe_load(KUBEADM), SINGLE, ["192.168.50.10"], ["10.244.1.0/24"])
+    assert code == 0
+    assert [line.partition(":")[2].split(" is ")[0] for line in said.splitlines()] == [" nodePortAddresses"]
+
+
 def test_an_empty_list_takes_away_what_the_file_has(planned):
     flags = ("--nodeport-addresses", "")
     assert "nodePortAddresses is unset" in planned({}, SINGLE, ["192.168.50.10"], [], *flags)[2]

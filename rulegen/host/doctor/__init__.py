@@ -13,11 +13,13 @@ from rulegen.host.doctor.bindings import check_bindings
 from rulegen.host.doctor.features import check_features
 from rulegen.host.doctor.findings import Finding, Level, as_document, as_text
 from rulegen.host.doctor.listeners import check_other_proxies, check_ports
+from rulegen.host.doctor.local_traffic import check_local_traffic
 from rulegen.host.doctor.patient import Patient
 from rulegen.host.doctor.rulesets import check_both_variants, check_leftovers
 from rulegen.host.doctor.settings import check_modules, check_settings
 from rulegen.host.doctor.tools import check_privileges, check_tools, check_variant
 from rulegen.kube.wording import printable
+from rulegen.model.options import Options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,6 +38,7 @@ CHECKS: Final[tuple[tuple[str, Callable[[Patient], Iterator[Finding]]], ...]] = 
     ("kernel", check_features),
     ("modules", check_modules),
     ("settings", check_settings),
+    ("local traffic", check_local_traffic),
     ("proxies", check_other_proxies),
     ("ports", check_ports),
     ("python-iptables", check_bindings),
@@ -44,7 +47,11 @@ CHECKS: Final[tuple[tuple[str, Callable[[Patient], Iterator[Finding]]], ...]] = 
 
 
 def examine(
-    run: Runner, *, forced: Variant | None = None, node_ports: tuple[int, int] = (30000, 32767)
+    run: Runner,
+    *,
+    forced: Variant | None = None,
+    node_ports: tuple[int, int] = (30000, 32767),
+    options: Options | None = None,
 ) -> tuple[Finding, ...]:
     """Return all findings about this host, in the order of the checks. Never raises; needs no privilege to run.
 
@@ -52,8 +59,9 @@ def examine(
         run: What runs the tools.
         forced: The variant of iptables that was demanded, if one was.
         node_ports: First and last node port of the cluster.
+        options: What plan, apply and run would be given; None for nothing.
     """
-    patient = Patient(run, forced, node_ports)
+    patient = Patient(run, forced, node_ports, options or Options())
     return tuple(finding for topic, check in CHECKS for finding in _made(topic, check, patient))
 
 

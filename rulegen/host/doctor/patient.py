@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ from rulegen.errors import HostError
 from rulegen.host import iptables, sysctl
 from rulegen.host.facts import SYSCTLS, interfaces
 from rulegen.host.variant import Variant
+from rulegen.model.options import Options
 from rulegen.net import Family
 
 if TYPE_CHECKING:
@@ -27,11 +28,13 @@ class Patient:
         run: What runs tools on it.
         forced: The variant that was demanded, if one was.
         node_ports: First and last node port.
+        options: What plan, apply and run would be given.
     """
 
     run: Runner
     forced: Variant | None = None
     node_ports: tuple[int, int] = (30000, 32767)
+    options: Options = field(default_factory=Options)
 
     @cached_property
     def sysctls(self) -> Mapping[str, str]:
