@@ -42,6 +42,7 @@ class Site:
         others: Addresses of the cluster's other Nodes that are known, each with that Node's name; in ipvs mode, which
             would bind them here.
         binds_others: Whether such an address is bound all the same, as kube-proxy does it.
+        binds: Whether external addresses of Services are bound to this node, as in ipvs mode.
     """
 
     place: Place
@@ -52,6 +53,7 @@ class Site:
     broadcasts: frozenset[Address] = frozenset()
     others: Mapping[Address, str] = field(default_factory=lambda: MappingProxyType({}))
     binds_others: bool = True
+    binds: bool = False
 
 
 def resolve_site(
@@ -76,6 +78,7 @@ def resolve_site(
         broadcasts=_broadcasts(facts) if facts is not None and options.mode == "ipvs" else frozenset(),
         others=_others(nodes, name) if options.mode == "ipvs" else {},
         binds_others=options.ipvs_semantics is not Semantics.STRICT,
+        binds=options.mode == "ipvs",
     )
 
 

@@ -235,10 +235,15 @@ def _warn_of_other_family(
 ) -> None:
     """Warn of external addresses in a family that the Service does not have: nothing serves them."""
     externals = service.spec.external_ips if site.external_ips else ()
-    for path, texts in (("spec.externalIPs", externals), ("status.loadBalancer.ingress", _vips(service))):
+    for path, texts, use in (
+        ("spec.externalIPs", externals, AddressUse.EXTERNAL_IP),
+        ("status.loadBalancer.ingress", _vips(service), AddressUse.LOAD_BALANCER_IP),
+    ):
         for text in texts:
             family = family_of_text(text)
-            if family is not None and family not in families:
+            if family is None or refusal(parse_address(text), use):
+                continue  # there is a warning of it already
+            if family not in families:
                 warn(f"{where}: {path}: {printable(text)} is {family}, and the Service is not; the entry is ignored")
 
 

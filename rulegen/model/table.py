@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rulegen.errors import Warnings
+from rulegen.model.bound_endpoints import bound_endpoints
 from rulegen.model.claims import Claims
 from rulegen.model.services import resolve_service
 
@@ -31,15 +32,19 @@ class ServiceTable:
         self._site, self._families = site, families
         self._claims = Claims(oldest_wins=oldest_wins)
         self._told: dict[ObjectName, tuple[str, ...]] = {}
+        self._inputs: dict[ObjectName, ServiceInput] = {}
 
     def put(self, name: ObjectName, told: ServiceInput | None) -> set[ObjectName]:
         """Take a Service, or that it is gone; return the names of all Services that may be served otherwise now."""
         warnings = Warnings()
         if told is None:
             self._told.pop(name, None)
+            self._inputs.pop(name, None)
             return self._claims.put(name, None) | {name}
         service = resolve_service(name, told, self._site, self._families, warnings.add)
         self._told[name] = warnings.texts()
+        if self._site.binds:
+            self._inputs[name] = told
         return self._claims.put(name, service, told.service.metadata.creation_timestamp or "") | {name}
 
     def service(self, name: ObjectName) -> Service | None:
@@ -51,9 +56,10 @@ class ServiceTable:
         for texts in self._told.values():
             yield from texts
         conflicts = Warnings()
-        for name in sorted(self._told):
-            self._claims.settled(name, conflicts.add)
+        served = [self._claims.settled(name, conflicts.add) for name in sorted(self._told)]
         yield from conflicts.texts()
+        if self._site.binds:
+            yield from bound_endpoints(served, self._inputs, self._site)
 
 
 def _ignore(_: str) -> None:

@@ -188,3 +188,43 @@ def test_ipvs_mode_names_another_nodes_address_that_it_would_bind_and_strict_lea
         told = [warning for warning in model.warnings if "Node node-b" in warning]
         assert len(told) == (2 if is_told else 0)
         assert all("Service shop/web" in w and any(address in w for address in addresses) for w in told)
+
+
+def endpoints_of(name, address, node_name=None):
+    return k.EndpointSlice(
+        metadata=k.ObjectMeta(name=f"{name}-1", namespace="shop", labels={"kubernetes.io/service-name": name}),
+        address_type="IPv6" if ":" in address else "IPv4",
+        endpoints=(k.SliceEndpoint(addresses=(address,), node_name=node_name),),
+        ports=(k.SlicePort(name="", port=6443),),
+    )
+
+
+@pytest.mark.parametrize("place", ["externals", "vips"])
+@pytest.mark.parametrize(
+    ("mode", "address", "on_node", "is_told"),
+    [
+        ("ipvs", "192.0.2.50", None, True),
+        ("ipvs", "2001:db8::50", "node-b", True),
+        ("ipvs", "192.0.2.50", "node-a", False),
+        ("ipvs", V4, None, False),
+        ("iptables", "192.0.2.50", None, False),
+    ],
+)
+def test_ipvs_mode_names_an_external_address_that_is_an_endpoint_elsewhere(place, mode, address, on_node, is_told):
+    """Known live too, where no other Node is: an API server's address, or that of a Pod of its host's network."""
+    web, api = exposed(**{place: ("203.0.113.1", address)}), ObjectName("shop", "api")
+    behind = k.Service(
+        metadata=k.ObjectMeta(name="api", namespace="shop"),
+        spec=k.ServiceSpec(cluster_ip="10.96.0.2", ports=(k.ServicePort(port=443),)),
+    )
+    slice_ = endpoints_of("api", address, on_node)
+    services = {ObjectName("shop", "web"): ServiceInput(service=web)}
+    services[api] = ServiceInput(service=behind, slices=(slice_,))
+    chosen = Options(node_name="node-a", mode=mode)
+    nodes = {"node-a": OTHERS["node-a"]}
+    planned = resolve(World(services=services, nodes=nodes), chosen, FACTS).warnings
+    rules = ServiceRules(cluster_of(web, behind, slice_, *nodes.values()), chosen, FACTS, counts=False)
+    for warnings in (planned, rules.warnings):
+        told = [text for text in warnings if "endpoint of Service shop/api" in text]
+        assert len(told) == is_told
+        assert all(text.startswith(f"Service shop/web: {address}") for text in told)
