@@ -44,12 +44,15 @@ if TYPE_CHECKING:
     from rulegen.agent.journal import Journal
     from rulegen.agent.publisher import Publisher
     from rulegen.host.nginx.site import LiveSite
+    from rulegen.host.outage import Notice as ServerNotice
     from rulegen.kube.objects import Node
     from rulegen.model.conntrack import Forgetting
     from rulegen.model.facts import HostFacts
     from rulegen.model.options import Options
 
 
+SHOWN = 5
+"""So many of what was not read are named."""
 DRAIN_S = 250.0
 """How long nginx may take to end: its workers give up after worker-shutdown-timeout, 240 s by default."""
 
@@ -77,6 +80,7 @@ class Agent:
         counts: Whether rules count with nfacct; None for wherever the kernel can.
         mends: Whether rules are written; else nothing is, and what is not as wanted is told.
         once: Whether to end when all is written once.
+        timeout_s: With `once`, how long to wait for what does not come.
         services: Whether the rules for Services are kept, too.
         allow_unknown_node: Whether rules are written also while the cluster does not know this node.
         site: Where nginx serves Ingresses; None where they are left alone.
@@ -100,6 +104,7 @@ class Agent:
     once: bool
     services: bool
     clock: Callable[[], float]
+    timeout_s: float = 60.0
     allow_unknown_node: bool = False
     site: LiveSite | None = None
     drains: bool = True
@@ -166,15 +171,7 @@ class Agent:
             host_name=hostname if self.follows_host and not self.options.node_name else str,
         )
         namespaces = self.site is not None and self.site.options.selection.namespace_selector is not None
-        watch = Watch(
-            loop.hear,
-            kubeconfig=self.kubeconfig,
-            context=self.context,
-            node=node,
-            ingress=self.site is not None,
-            namespaces=namespaces,
-            warn=self.journal.warning,
-        )
+        watch = self._watch(loop, node, namespaces=namespaces)
         followed = (watch.url, node, self.site is not None, namespaces)
         if self.known is not None and self.known.followed == followed:
             known = self.known
@@ -206,11 +203,44 @@ class Agent:
         while (why := self._early or loop.run()) == "reload" and not self.may_begin_anew():
             self._early = ""  # an end that comes just now is among the loop's signals, too
         self.known = Known(followed, loop.cluster, loop.known) if loop.has_synced() else None
+        if why == "late":
+            raise HostError(
+                f"gave up after {self.timeout_s:g} s: {_lacking(watch, state)}", hint="--timeout has it wait for longer"
+            )
         tell_systemd("STOPPING=1" if why != "reload" else "RELOADING=1")
         self.journal.info("ends", why=why)
         if why == "stop":
             self._leave(state, publishers, site)
         return why
+
+    def _watch(self, loop: Loop, node: str, *, namespaces: bool) -> Watch:
+        """Return what follows the cluster for a loop."""
+        watch = Watch(
+            loop.hear,
+            kubeconfig=self.kubeconfig,
+            context=self.context,
+            node=node,
+            ingress=self.site is not None,
+            namespaces=namespaces,
+            warn=self.journal.warning,
+            notice=self._note,
+            meanwhile=lambda: self._meanwhile(loop),
+        )
+        loop.lacks = lambda: _lacking(watch, loop.state)
+        loop.give_up_at = self.clock() + self.timeout_s
+        return watch
+
+    def _note(self, notice: ServerNotice) -> None:
+        """Log what a person must know of the API server."""
+        log = self.journal.info if notice.is_well else self.journal.warning
+        log(notice.message, **notice.fields)
+
+    def _meanwhile(self, loop: Loop) -> str:
+        """Return what goes on while the API server is away."""
+        if not loop.has_synced():
+            late = f"; gives up after {self.timeout_s:g} s" if self.once else ""
+            return f"nothing is written before every list has come{late}"
+        return "this node is kept as it was last known" if self.mends else "this node is compared with what was known"
 
     def _node_names(self) -> list[str]:
         """Return the names of the Nodes that there are; none where they cannot be listed."""
@@ -363,3 +393,13 @@ class Agent:
                 loop.tell(Announcement(loop.reference(), reason, "Start", f"{error}; it is tried again"))
 
             self._cleanup.callback(PatientServer(serve, taken).stop)
+
+
+def _lacking(watch: Watch, state: AgentState) -> str:
+    """Return what an agent waits for that comes from elsewhere, for people; empty for nothing."""
+    unanswered = watch.unanswered()
+    if not unanswered:
+        return state.last_error
+    trouble = next(iter(watch.counts().troubles.values()), f"{watch.url}: no answer in time")
+    more = f" and {len(unanswered) - SHOWN} more" if len(unanswered) > SHOWN else ""
+    return f"{trouble}; not read: {', '.join(unanswered[:SHOWN])}{more}"

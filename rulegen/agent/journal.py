@@ -46,7 +46,7 @@ class Journal:
 
     is_json: bool = False
     least: str = "info"
-    out: TextIO = sys.stderr
+    out: TextIO = field(default_factory=lambda: sys.stderr)
     now: Callable[[], dt.datetime] = _now
     _lost: Counter[str] = field(default_factory=Counter, init=False)
 

@@ -121,6 +121,8 @@ class Loop:
         mends: Whether rules are written; else nothing is, and what is not as wanted is told.
         has_synced: Whether every list has come once; before that nothing is written.
         once: Whether to end when all is written once.
+        give_up_at: When to give up, by the clock, if it lacks something then; only with `once`.
+        lacks: Returns what it waits for that comes from elsewhere; empty for nothing.
         needs_node: Whether nothing is written before the cluster knows this node: with a mistyped name, all endpoints
             would count as those of other nodes.
         node_names: Tells which Nodes there are, for whoever has mistyped a name.
@@ -144,6 +146,8 @@ class Loop:
     has_synced: Callable[[], bool]
     mends: bool = True
     once: bool = False
+    give_up_at: float = math.inf
+    lacks: Callable[[], str] = str
     needs_node: bool = False
     node_names: Callable[[], Collection[str]] = tuple
     host_name: Callable[[], str] = str
@@ -189,6 +193,8 @@ class Loop:
             ended = self._wait()
             if ended:
                 return ended
+            if self.once and self.clock() >= self.give_up_at and self.lacks():
+                return "late"
             if is_complete and self._waits_for_node():
                 if name := self._new_name():
                     self.journal.info("the host has another name by now: it begins anew as that node", name=name)
@@ -650,6 +656,11 @@ class Loop:
 
     def _patience(self) -> float:
         """Return how long nothing is due."""
+        due = self._due_in()
+        late = self.give_up_at - self.clock()
+        return min(due, late) if self.once and late > 0 else due
+
+    def _due_in(self) -> float:
         if not self.has_synced():
             return UNSYNCED_S
         if self._waits:

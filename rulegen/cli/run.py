@@ -16,6 +16,7 @@ from rulegen.cli.ingress_options import ChosenIngress, ingress_options
 from rulegen.cli.inputs import Inputs
 from rulegen.cli.options import ALLOW_UNKNOWN_NODE, Chosen, input_options, no_services_option, variant_option
 from rulegen.errors import ConfigError, RulegenError
+from rulegen.kube.durations import parse_duration
 from rulegen.kube.proxyconfig_rules import host_and_port
 from rulegen.kube.wording import is_label, is_subdomain
 from rulegen.model.conntrack import Forgetting
@@ -92,6 +93,11 @@ if TYPE_CHECKING:
 @ALLOW_UNKNOWN_NODE
 @click.option("--once", is_flag=True, help="End when all is written once.")
 @click.option(
+    "--timeout",
+    metavar="DURATION",
+    help="With --once: give up after so long, as 90 or 1m30s, if the API server did not answer.  [default: 60s]",
+)
+@click.option(
     "--log-format",
     type=click.Choice(["text", "json"]),
     default="text",
@@ -103,6 +109,7 @@ def command(
     *,
     drift: str,
     once: bool,
+    timeout: str | None,
     log_format: str,
     verbose: bool,
     no_services: bool,
@@ -129,6 +136,9 @@ def command(
 
     if chosen.get("files"):
         raise ConfigError("run watches an API server, not files", hint="use `rulegen apply -f` for files")
+    if timeout is not None and not once:
+        raise ConfigError("--timeout is for --once: without it, run waits for as long as it takes")
+    timeout_s = _seconds(timeout or "60s")
     journal = Journal(is_json=log_format == "json", least="debug" if verbose else "info")
     told = ChosenIngress.of(chosen)
     publishing = _publishing(chosen, told)
@@ -154,6 +164,7 @@ def command(
                 journal=journal,
                 mends=drift == "mend",
                 once=once,
+                timeout_s=timeout_s,
                 services=not no_services,
                 clock=time.monotonic,
                 allow_unknown_node=allow_unknown_node,
@@ -245,6 +256,21 @@ def _publishing(chosen: dict[str, Any], told: ChosenIngress) -> Publishing:
         withdraws=chosen.pop("update_status_on_shutdown"),
         namespace=namespace,
     )
+
+
+def _seconds(text: str) -> float:
+    """Return what --timeout says, in seconds.
+
+    Raises:
+        ConfigError: It is no duration, or none that can be waited for.
+    """
+    try:
+        seconds = parse_duration(f"{text}s" if text.isascii() and text.isdigit() else text)
+    except ValueError as error:
+        raise ConfigError(f"--timeout: {error}") from error
+    if seconds <= 0:
+        raise ConfigError(f"--timeout: {text} is not more than 0")
+    return seconds
 
 
 def _is_address(text: str) -> bool:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 CONNECT_TIMEOUT_S: Final = 10.0
-READ_TIMEOUT_S: Final = 60.0
+READ_TIMEOUT_S: Final = 30.0
 TRIES: Final = 4
 FIRST_PAUSE_S: Final = 0.5
 """Before the second try; doubled before each further one."""

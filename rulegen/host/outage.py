@@ -135,11 +135,10 @@ class Outage:
         self._settle()
 
     def forget(self, who: object) -> None:
-        """Forget somebody who asks no longer."""
+        """Forget somebody who asks no longer; that alone is no sign that the server is back."""
         with self._lock:
             self._troubles.pop(who, None)
             self._asking.pop(who, None)
-        self._settle()
 
     def _look_on(self) -> None:
         while not self._ended.wait(min(_LOOK_S, self._timing.notice)):
