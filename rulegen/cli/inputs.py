@@ -389,12 +389,12 @@ def plan_saved(inputs: Inputs, paths: tuple[str, ...]) -> tuple[Plan, Report]:
         inputs.model  # noqa: B018 - faults of the input come before those of a comparison
         missing = [family for family in inputs.facts.families if family not in rulesets]
         warnings = [f"{family} was not observed, so it is not planned" for family in missing]
+        warnings += (*_unseen(inputs, dumps), *unreadable(rulesets))
+        is_partial = bool(warnings) or any(ruleset.unknown for ruleset in rulesets.values())
         warnings += dumps.warnings
-        warnings += _unseen(inputs, dumps)
-        warnings += unreadable(rulesets)
         rulesets = {family: ruleset for family, ruleset in rulesets.items() if family in inputs.model.nodes}
         compiled = inputs.compiled(rulesets, is_live=False)
-        told = inputs.report(", ".join(paths), *warnings)
+        told = replace(inputs.report(", ".join(paths), *warnings), is_partial=is_partial)
         observed = Observed(
             rulesets=rulesets,
             sets=dumps.sets,

@@ -103,12 +103,12 @@ class RuleDrift:
         return users
 
     @cached_property
-    def _forms(self) -> Mapping[str, set[ChainName]]:
-        """For each rule that is there, without what tells one Service from another: in which chains it stands."""
-        forms: dict[str, set[ChainName]] = defaultdict(set)
+    def _forms(self) -> Mapping[tuple[str, str], set[ChainName]]:
+        """By table, for each rule that is there, less what tells one Service from another: in which chains it is."""
+        forms: dict[tuple[str, str], set[ChainName]] = defaultdict(set)
         for key, value in self._observed.items():
             for rule in rules_of(value):
-                forms[_OF_A_SERVICE.sub("", rule.spec)].add(key.name)
+                forms[key.name.table, _OF_A_SERVICE.sub("", rule.spec)].add(key.name)
         return forms
 
     @cached_property
@@ -138,7 +138,7 @@ class RuleDrift:
         optional = self._layout.optional_rules
         if not any(pattern.fullmatch(rule.spec) for pattern in optional):
             return False
-        return not self._forms.get(_OF_A_SERVICE.sub("", rule.spec), set()) - {key.name}
+        return not self._forms.get((key.name.table, _OF_A_SERVICE.sub("", rule.spec)), set()) - {key.name}
 
     @cached_property
     def _counts(self) -> bool:

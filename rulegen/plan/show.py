@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 NO_CHANGES = "No changes. The node matches the objects."
+NO_CHANGES_SEEN = "No changes in what was observed. A part of the node is unknown, as the warnings say."
 
 _COLOURS = {"+": "\033[32m", "-": "\033[31m", "~": "\033[33m", "#": "\033[2m", "*": "\033[1m"}
 _NAMES_ALL = {"entry", "address"}
@@ -43,6 +44,7 @@ class Report:
         services: By name as text: where endpoints came from, what was assigned for a preview.
         reasons: What became of Ingresses that are not served as they were written.
         site: Against what nginx's configuration was compared; empty where it was not.
+        is_partial: Whether a part of what the mode needs was not observed.
     """
 
     node: str
@@ -54,12 +56,13 @@ class Report:
     services: Mapping[str, Service] = field(default_factory=dict)
     reasons: tuple[Reason, ...] = ()
     site: str = ""
+    is_partial: bool = False
 
 
-def summary(plan: Plan) -> str:
+def summary(plan: Plan, report: Report) -> str:
     """Return the last line: what the plan comes to."""
     if plan.is_empty:
-        return NO_CHANGES
+        return NO_CHANGES_SEEN if report.is_partial else NO_CHANGES
     add, change, delete = (plan.count(action) for action in (Action.ADD, Action.CHANGE, Action.DELETE))
     return f"Plan: {add} to add, {change} to change, {delete} to delete."
 
@@ -90,8 +93,8 @@ def text(plan: Plan, report: Report, *, colour: bool) -> Iterator[str]:
     yield ""
     drifted = sum(item.drift is not None for item in plan.items)
     if drifted:
-        yield f"Drift: {drifted} of these were not caused by a change of objects."
-    yield paint("*", summary(plan))
+        yield f"Drift: {drifted} of these were not caused by a change of objects or options."
+    yield paint("*", summary(plan, report))
 
 
 def _site_verb(site: SitePlan) -> str:

@@ -251,3 +251,39 @@ def test_a_kustomized_folder_is_planned_with_a_warning_that_names_the_command(ru
     assert "kubectl kustomize app | rulegen plan -f -" in out
     assert "Skipped" not in out
     assert "Service demo/blog" in out
+
+
+def test_of_a_dump_of_one_table_the_rest_is_said_to_be_unknown(run, folder):
+    run("export", "-f", "blog.yaml", *OFFLINE, "-o", "out")
+    text = (folder / "out" / "iptables.save").read_text()
+    (folder / "nat").write_text("*nat\n" + text.partition("*nat\n")[2].partition("COMMIT\n")[0] + "COMMIT\n")
+    code, out, _ = run("plan", "-f", "blog.yaml", *OFFLINE, "--observed", "nat", "--detailed-exitcode")
+    assert code == 0
+    assert "nat has no table filter and mangle: what the node has there is unknown, and not planned" in out
+    assert "No changes in what was observed." in out
+    assert "The node matches the objects" not in out
+
+
+@pytest.mark.parametrize("told", ["options", "nothing"])
+def test_options_that_the_tool_could_not_print_are_said_to_be_those_of_a_newer_one(run, folder, told):
+    run("export", "-f", "blog.yaml", *OFFLINE, "-o", "out")
+    path = folder / "out" / "iptables.save"
+    if told == "options":
+        path.write_text(path.read_text().replace("--dst-type LOCAL", "[unsupported revision]"))
+    code, out, _ = run("plan", "-f", "blog.yaml", *OFFLINE, "--observed", "out", "--detailed-exitcode")
+    assert code == 0
+    assert ("older than the one that wrote them" in out) is (told == "options")
+    assert "drift" not in out.lower()
+
+
+def test_a_dump_may_come_on_standard_input_but_not_with_the_objects(run, folder, monkeypatch):
+    run("export", "-f", "blog.yaml", *OFFLINE, "-o", "out")
+    for arguments, code, text in (
+        (("-f", "blog.yaml"), 0, "No changes"),
+        (("-f", "-"), 1, "standard input holds objects or a dump, not both"),
+    ):
+        with (folder / "out" / "iptables.save").open() as stdin:
+            monkeypatch.setattr("sys.stdin", stdin)
+            ended = run("plan", *arguments, *OFFLINE, "--observed", "-", "--detailed-exitcode")
+        assert ended[0] == code
+        assert text in ended[1] + ended[2]
