@@ -122,6 +122,22 @@ class Attempt(Protocol):
 
 
 @dataclass(slots=True)
+class _Group:
+    """Services that are to be tried together.
+
+    Attributes:
+        error: Why it is refused, where that is known already.
+        is_half: Whether it is a half of Services that all need the same.
+        other: The other half, of two of which one at least is refused, and why both together are.
+    """
+
+    owners: list[str]
+    error: HostError | None = None
+    is_half: bool = False
+    other: tuple[_Group, HostError] | None = None
+
+
+@dataclass(slots=True)
 class Search:
     """A search for the Services that are refused.
 
@@ -140,7 +156,7 @@ class Search:
     _until: float = 0.0
     _has_node: bool = False
     _written: set[str] = field(default_factory=set)
-    _waiting: deque[list[str]] = field(default_factory=deque)
+    _waiting: deque[_Group] = field(default_factory=deque)
     _refused: dict[str, str] = field(default_factory=dict)
     _good: set[Shape] = field(default_factory=set)
     _counts: Counter[frozenset[Shape]] = field(default_factory=Counter)
@@ -161,15 +177,25 @@ class Search:
             self._good |= self.belongings.shapes(owner)
         self._split(list(owners), error)
         while self._waiting:
-            group = self._worth_a_try(self._waiting.popleft())
-            if group and (self._tries >= MOST_TRIES or self.clock() >= self._until):
-                self._refused |= dict.fromkeys(group, _NOT_TRIED)
-            elif group and (refusal := self._tried(group)) is not None:
-                self._split(group, refusal)
+            self._turn(self._waiting.popleft())
         for needs, count in self._counts.items():  # all of a kind may have been named at once
             if count > ENOUGH and needs and not needs & self._good and needs not in self._lacking:
                 self._lacking.append(needs)
         return Verdict(refused=self._refused, lacking=tuple(self._lacking), tries=self._tries)
+
+    def _turn(self, group: _Group) -> None:
+        owners = self._worth_a_try(group.owners)
+        if not owners:
+            return
+        if self._tries >= MOST_TRIES or self.clock() >= self._until:
+            self._refused |= dict.fromkeys(owners, _NOT_TRIED)
+            return
+        error = group.error or self._tried(owners)
+        if error is not None:
+            self._split(owners, error)
+        elif group.other is not None and len(owners) == len(group.owners):
+            other, why = group.other
+            other.error = why
 
     def _tried(self, group: Collection[str]) -> HostError | None:
         self._tries += 1
@@ -193,9 +219,24 @@ class Search:
             needs = self.belongings.shapes(owner) - self._good
             self._refuse(owner, self._said(error, needs), needs)
             self._probe()
+            self._join(owner)
         elif group:
             first, second = self._halves(group, error)
-            self._waiting.extendleft((second, first))
+            is_half = len({self.belongings.shapes(owner) for owner in group}) == 1
+            later = _Group(second, is_half=is_half)
+            self._waiting.extendleft((later, _Group(first, is_half=is_half, other=(later, error))))
+
+    def _join(self, owner: str) -> None:
+        """Put the halves that nothing is known of together again: mostly one was refused, and all others are taken."""
+        shapes = self.belongings.shapes(owner)
+        halves = [
+            group
+            for group in self._waiting
+            if group.is_half and group.error is None and self.belongings.shapes(group.owners[0]) == shapes
+        ]
+        if len(halves) > 1:
+            self._waiting = deque(group for group in self._waiting if group not in halves)
+            self._waiting.appendleft(_Group([one for half in halves for one in half.owners], is_half=True))
 
     def _take_out(self, group: list[str], named: dict[str, Culprit]) -> None:
         """Leave those out that are named; the others of their kind are tried behind the rest."""
@@ -205,7 +246,7 @@ class Search:
         rest = [owner for owner in group if owner not in named]
         kin = [owner for owner in rest if self.belongings.shapes(owner) & needs]
         others = sorted(set(rest) - set(kin))
-        self._waiting.extendleft((kin, others))
+        self._waiting.extendleft((_Group(kin), _Group(others)))
         self._probe()
 
     def _refuse(self, owner: str, why: str, needs: frozenset[Shape | None]) -> None:
@@ -220,7 +261,7 @@ class Search:
             kin = (
                 owner
                 for group in self._waiting
-                for owner in self._worth_a_try(group)
+                for owner in self._worth_a_try(group.owners)
                 if self.belongings.shapes(owner) >= needs
             )
             owner = next(kin, None)
