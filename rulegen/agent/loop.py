@@ -402,7 +402,7 @@ class Loop:
                 elif touched:
                     with self._lock:
                         update = self._update(self._rules, touched)
-                        self._rules.commit(update)
+                        self._rules.commit(update, is_written=False)
                     self._attempted |= written_keys(update.plan)
                     touched = set(update.services)  # those too that share a claim with them
                 found = reading.result()

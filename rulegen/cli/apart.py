@@ -11,9 +11,11 @@ from rulegen.errors import HostError, RulegenError
 from rulegen.host.apart import Apart
 from rulegen.host.apply import perform, steps
 from rulegen.host.culprits import is_refusal
+from rulegen.host.ipvs import SchedulerError
 from rulegen.host.runner import run
 from rulegen.model.conntrack import Forgetting
 from rulegen.model.resolve import resolve
+from rulegen.model.shares import SCHEDULERS
 from rulegen.road import compile_model, plan_node, with_held
 from rulegen.road.held import held
 
@@ -65,6 +67,8 @@ class ApartWriter:
         Raises:
             HostError: It is not by a Service, or cannot be found.
         """
+        if isinstance(error.__cause__, SchedulerError):
+            return self._write_with_fewer(error.__cause__)
         if not is_refusal(error):
             raise error
         left_out: dict[str, str] = {}
@@ -87,6 +91,16 @@ class ApartWriter:
             else:
                 return left_out
         raise error
+
+    def _write_with_fewer(self, error: SchedulerError) -> dict[str, str]:
+        """Write it for a kernel that has not a scheduler that some Services would be given: they get another."""
+        inputs, counts = self.inputs, self.live.compiled.counts
+        known = SCHEDULERS if inputs.facts.schedulers is None else inputs.facts.schedulers
+        facts = replace(inputs.facts, schedulers=frozenset(known) - {error.scheduler})
+        model = resolve(inputs.world, inputs.options, facts, facts.families)
+        note(f"{error.message}: Services are served without it")
+        self._put(self._look_for(compile_model(model, inputs.options.mode, counts=counts))())
+        return {}
 
     def _without(self, left_out: Mapping[str, str]) -> Compiled:
         """Return what is wanted without some Services, and what the kernel had of them."""

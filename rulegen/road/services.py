@@ -103,6 +103,7 @@ class ServiceRules:
         self._services = {service: found for service in names if (found := self._table.service(service)) is not None}
         self._unwritten: set[ObjectName] = set()
         self._left_out: set[ObjectName] = set()
+        self._former: dict[tuple[Family, ObjectName | None], Fragment | None] = {}
         self._fragments: dict[tuple[Family, ObjectName | None], Fragment] = {}
         self._unions: dict[Family, Union] = {}
         self._leaving: dict[RealServerKey, RealServer] = {}
@@ -199,7 +200,8 @@ class ServiceRules:
 
         Args:
             names: Which.
-            there: What the kernel has of them, see `rulegen.road.held`; None for what was committed last.
+            there: What the kernel has of them, see `rulegen.road.held`, where it is not known what was written last;
+                None for what was committed last.
         """
         left = sorted(names)
         for name in left:
@@ -212,7 +214,7 @@ class ServiceRules:
         has = {(fragment.family, fragment.owner): fragment for fragment in there}
         for family in self._families:
             for name in left:
-                self._replace(family, name, has.get((family, str(name))))
+                self._replace(family, name, self._former.get((family, name), has.get((family, str(name)))))
             node = self._node.nodes[family]
             first = self._backend.compile_node(node, counts=self._counts, filled=self._unions[family].filled)
             self._replace(family, NODE, first)
@@ -263,6 +265,7 @@ class ServiceRules:
         Which real servers are on their way out; and which rules have other comments than ours, as those of kube-proxy
         do: a rule is deleted by its whole text.
         """
+        self._former.clear()
         for family, part in plan.iptables.items():
             self._comments[family] = part.comments
             there = copies_of(part.printed)
@@ -290,8 +293,10 @@ class ServiceRules:
         else:
             self._leaving.pop(key, None)
 
-    def commit(self, update: Update) -> None:
-        """Take an update for written."""
+    def commit(self, update: Update, *, is_written: bool = True) -> None:
+        """Take an update for written; where it is not written yet, what was there before is kept until `take_note`."""
+        if not is_written:
+            self._former = {**{key: self._fragments.get(key) for key in update.fragments}, **self._former}
         for (family, name), fragment in update.fragments.items():
             self._replace(family, name, fragment)
         self._unwritten -= update.services.keys()

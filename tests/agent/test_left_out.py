@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
+from msgspec import structs
 
 from rulegen.agent.leftout import RETRY_S
 from rulegen.agent.views import views
@@ -163,6 +164,18 @@ class TestLater:
         assert "10.96.0.9" in stage.dispatch()
         assert stage.failed == []
         assert "No changes" in stage.plan
+
+    def test_the_old_rules_stay_though_the_new_form_has_another_address_and_protocol(self, stage):
+        new = service("shop", 19, ports=(k.ServicePort(name="http", port=81, protocol="UDP"),), **STICKY)
+        slices = endpoints("shop", 10)
+        ports = (k.SlicePort(name="http", port=8080, protocol="UDP"),)
+        stage.at(0, *three(shop={}))
+        stage.at(5, changed(new), changed(structs.replace(slices, ports=ports)))
+        stage.run(20)
+        assert stage.ends() == ["10.244.1.1:8080", "10.244.1.2:8080", "10.244.1.9:8080"]
+        assert "10.96.0.9/32" in stage.dispatch()
+        assert "10.96.0.19/32" not in stage.dispatch()
+        assert stage.failed == []
 
     def test_others_are_written_while_one_is_left_out_and_nothing_is_tried_for_it(self, stage):
         stage.at(0, *three())

@@ -1,0 +1,119 @@
+"""A Service that is left out keeps what the node had of it, whole; all others become what they should be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rulegen.kube.world import World
+from rulegen.model.facts import HostFacts
+from rulegen.model.resolve import resolve
+from rulegen.net import Family
+from rulegen.road import Compiled, compile_model, plan_node, with_held
+from rulegen.road.belongings import Belongings, Parts
+from rulegen.road.held import held
+from tests.nodekernel import NodeKernel
+from tests.strategies import worlds
+from tests.test_laws import OPTIONS
+
+MODES = st.sampled_from(("iptables", "ipvs"))
+quick = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
+
+
+def compiled(world: World, mode: str) -> Compiled:
+    return compile_model(resolve(world, replace(OPTIONS, mode=mode), HostFacts()), mode, counts=False)
+
+
+def without(world: World, owners: set[str]) -> World:
+    return replace(world, services={name: told for name, told in world.services.items() if str(name) not in owners})
+
+
+def state_of(kernel: NodeKernel) -> dict[object, object]:
+    """Return rules by chain, in no order, and all objects."""
+    rules: dict[object, object] = {
+        (family, table, chain): sorted(rules)
+        for family, one in kernel.kernels.items()
+        for table, chains in one.tables.items()
+        for chain, rules in chains.items()
+    }
+    return rules | {"servers": dict(kernel.servers), "addresses": dict(kernel.addresses)}
+
+
+def jumps_in(state: dict[object, object], family: Family, table: str, chain: str) -> list[str]:
+    """Return the rules that lead to a chain."""
+    return sorted(
+        rule
+        for key, rules in state.items()
+        if isinstance(key, tuple) and key[:2] == (family, table)
+        for rule in rules
+        if rule.endswith(f"-j {chain}")
+    )
+
+
+def jumps_to(kernel: NodeKernel, family: Family, table: str, chain: str) -> list[str]:
+    return jumps_in(state_of(kernel), family, table, chain)
+
+
+@quick
+@given(worlds(), worlds(), MODES, st.data())
+def test_who_was_served_goes_on_as_before_while_a_new_form_is_refused(before, after, mode, data):
+    kernel = NodeKernel()
+    kernel.write(plan_node(compiled(before, mode), kernel.observed(), HostFacts()))
+    names = sorted({str(name) for name in (*before.services, *after.services)})
+    left = set(data.draw(st.lists(st.sampled_from(names), unique=True))) if names else set()
+    wants, observed = compiled(after, mode), kernel.observed()
+    left &= {str(name) for name in after.services}
+    there = held(wants, observed, left)
+    old = Belongings(f for part in compiled(before, mode).fragments.values() for f in part)
+    had = state_of(kernel)
+    kept = with_held(compiled(without(after, left), mode), there)
+    kernel.write(plan_node(kept, kernel.observed(), HostFacts()))
+    assert plan_node(kept, kernel.observed(), HostFacts()).is_empty
+    for fragment in there:
+        assert fragment.owner in left
+        for name, rules in fragment.rules.exact.items():
+            key = (fragment.family, name.table, name.chain)
+            assert state_of(kernel)[key] == had[key]
+            assert jumps_to(kernel, *key) == jumps_in(had, *key)
+            assert old.of_line(fragment.family, name.table, f":{name.chain} -") in {fragment.owner, ""}
+            assert rules
+    again = held(wants, kernel.observed(), left)
+    assert [(f.owner, f.family, set(f.rules.exact)) for f in again] == [
+        (f.owner, f.family, set(f.rules.exact)) for f in there
+    ]
+
+
+@quick
+@given(worlds(), MODES, st.data())
+def test_whoever_is_left_out_of_a_fresh_node_leaves_nothing_there_and_harms_nobody(after, mode, data):
+    names = sorted(map(str, after.services))
+    left = set(data.draw(st.lists(st.sampled_from(names), unique=True))) if names else set()
+    kernel, other = NodeKernel(), NodeKernel()
+    wants = compiled(after, mode)
+    assert held(wants, kernel.observed(), left) == []
+    kernel.write(plan_node(compiled(without(after, left), mode), kernel.observed(), HostFacts()))
+    parts = Parts(plan_node(compiled(without(after, left), mode), other.observed(), HostFacts()))
+    other.write(parts.of((), with_node=True))
+    for owner in parts.owners:
+        other.write(parts.of({owner}, with_node=False))
+    rest = plan_node(compiled(without(after, left), mode), other.observed(), HostFacts())
+    other.write(rest)
+    assert state_of(other) == state_of(kernel)
+
+
+@quick
+@given(worlds(), worlds(), st.data())
+def test_a_plan_that_is_written_in_parts_ends_where_the_whole_ends(before, after, data):
+    kernel = NodeKernel()
+    kernel.write(plan_node(compiled(before, "iptables"), kernel.observed(), HostFacts()))
+    wants = compiled(after, "iptables")
+    parts = Parts(plan_node(wants, kernel.observed(), HostFacts()))
+    owners = data.draw(st.permutations(parts.owners))
+    cut = data.draw(st.integers(0, len(owners)))
+    kernel.write(parts.of(owners[:cut], with_node=True))
+    kernel.write(parts.of(owners[cut:], with_node=False))
+    assert plan_node(wants, kernel.observed(), HostFacts()).is_empty
