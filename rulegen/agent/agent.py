@@ -186,7 +186,7 @@ class Agent:
             recorder.start()
             loop.tell = recorder.tell
         site = self._serve_site(self.site, loop, watch) if self.site is not None else None
-        publishers = publishers_of(self.publishing, objects, loop, site) if self.mends and not self.once else []
+        publishers = publishers_of(self.publishing, watch, loop, site) if self.mends and not self.once else []
         for one in publishers:
             self._cleanup.callback(one.stop, for_good=False)  # for good: see `_leave`
         if self.mends and self.services:  # else another proxy has these ports

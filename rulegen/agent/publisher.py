@@ -195,13 +195,15 @@ class ServicePublication:
         return Change(SERVICES, name, STRATEGIC_PATCH, document, target)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Publisher:
     """Publishes, from a thread of its own.
 
     Attributes:
         addresses: Returns what this node can be reached by; None while it serves nothing that could be reached.
         withdraws: Whether addresses are taken out at the end.
+        failed: Is given each trouble, and returns whether it says it: what is about the API server is said once.
+        went_well: Called after each turn that went well.
     """
 
     members: Members
@@ -212,6 +214,8 @@ class Publisher:
     state: AgentState
     clock: Callable[[], float]
     withdraws: bool = True
+    failed: Callable[[TroubleError], bool] = lambda _: False
+    went_well: Callable[[], None] = lambda: None
     period_s: float = PERIOD_S
     _changed: threading.Event = field(default_factory=threading.Event)
     _ended: bool = False
@@ -262,7 +266,7 @@ class Publisher:
         except TroubleError as error:
             if error.status == 403:
                 self._silent_until = self.clock() + SILENCE_S
-            if error.message != self._trouble:
+            if not self.failed(error) and error.message != self._trouble:
                 self._trouble = error.message
                 self.journal.warning("addresses are not published", error=error.message, hint=error.hint)
             self.state.count("publish_failures")
@@ -271,6 +275,7 @@ class Publisher:
             self.state.count("publish_failures")
         else:
             self._trouble = ""
+            self.went_well()
 
     def turn(self) -> None:
         """Tell whether this node serves; and if it leads, write what is not as it should be.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from rulegen.agent.members import Members
 from rulegen.agent.publisher import EXCLUDED, IngressPublication, Publisher, ServicePublication, node_addresses
 from rulegen.agent.recorder import Announcement, ObjectReference
-from rulegen.host.apiobjects import pod_namespace
+from rulegen.host.apiobjects import ApiObjects, pod_namespace
 from rulegen.host.listeners import listening_ports
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rulegen.agent.loop import Loop
     from rulegen.agent.publisher import Publication
     from rulegen.agent.site import SiteLoop
-    from rulegen.host.apiobjects import ApiObjects
+    from rulegen.host.apiwatch import Watch
     from rulegen.kube.world import ObjectName
 
 LEASE_NAMESPACE: Final = "rulegen"
@@ -47,8 +47,9 @@ class Publishing:
     namespace: str = ""
 
 
-def publishers_of(told: Publishing, objects: ApiObjects, loop: Loop, site: SiteLoop | None) -> list[Publisher]:
+def publishers_of(told: Publishing, watch: Watch, loop: Loop, site: SiteLoop | None) -> list[Publisher]:
     """Return what publishes this node's addresses; none has begun yet."""
+    objects = ApiObjects(watch.link)
     namespace = told.namespace or pod_namespace() or LEASE_NAMESPACE
     found: list[Publisher] = []
 
@@ -71,6 +72,8 @@ def publishers_of(told: Publishing, objects: ApiObjects, loop: Loop, site: SiteL
             clock=loop.clock,
             withdraws=told.withdraws,
         )
+        one.failed = lambda error: watch.failed(one, error, one.touch)
+        one.went_well = lambda: watch.went_well(one)
         found.append(one)
         return one
 

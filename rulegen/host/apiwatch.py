@@ -21,7 +21,7 @@ from rulegen.host.apiserver import (
     SLICES,
     Collection,
 )
-from rulegen.host.outage import Notice, Outage
+from rulegen.host.outage import Notice, Outage, is_of_server
 from rulegen.host.pace import Timing
 from rulegen.host.revision import Revisions
 from rulegen.host.tally import Counts, Tally
@@ -33,6 +33,7 @@ from rulegen.kube.world import ObjectKey
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from rulegen.host.apilink import TroubleError
     from rulegen.kube.events import Event
     from rulegen.kube.objects import KubeObject
     from rulegen.kube.world import ObjectName
@@ -165,6 +166,23 @@ class Watch:
                 follower.start()
         for one in superfluous:
             one.end()
+
+    def failed(self, who: object, error: TroubleError, wake: Callable[[], None]) -> bool:
+        """Note what kept somebody who writes to the server from it, and tell whether that is said here.
+
+        Args:
+            who: Who asked.
+            error: What was in the way.
+            wake: Has it try again; called when the server answers.
+        """
+        if not is_of_server(error):
+            return False
+        self._outage.failed(who, error, wake)
+        return True
+
+    def went_well(self, who: object) -> None:
+        """Note that the server did what somebody asked for."""
+        self._outage.good(who)
 
     @property
     def has_synced(self) -> bool:

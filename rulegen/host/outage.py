@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rulegen.host.apilink import TroubleError
     from rulegen.host.pace import Timing
 
-_LOOK_S: Final = 0.5
+_LOOK_S: Final = 1.0
 _WORDS: Final = {
     "away": "the API server does not answer",
     "tls": "the API server cannot be talked to by TLS",

@@ -10,10 +10,14 @@ import pytest
 
 from rulegen.agent.publisher import PUBLISHED, IngressPublication, node_addresses
 from rulegen.host.apilink import TroubleError
+from rulegen.host.apiobjects import ApiObjects
+from rulegen.host.apiwatch import Watch
+from rulegen.host.outage import Notice
 from rulegen.kube import objects as k
 from rulegen.kube.world import ObjectName
 from tests.agent.talking import NAMESPACE, Place, balanced, ingress, slice_on
 from tests.fakeapi import Fault
+from tests.host.watching import fast, soon
 
 A, B, C = "203.0.113.1", "203.0.113.2", "2001:db8::3"
 WEB = ObjectName("shop", "web")
@@ -388,6 +392,28 @@ class TestTrouble:
             place.clock.now += 5
         assert node.journal.out.getvalue().count("not published") == 1
         assert len(place.api.requests) == 1
+
+    def test_what_is_about_the_server_is_said_once_for_all_and_it_is_back_with_the_others(self, place):
+        place.api.put("ingresses", ingress("web"))
+        notices: list[Notice] = []
+        timing = fast(overdue=20.0, list_silence=20.0, watch_silence=60.0)
+        watch = Watch(lambda _: None, kubeconfig=place.kubeconfig, notice=notices.append, timing=timing)
+        node = place.node("a", A)
+        node.members.objects = ApiObjects(watch.link)
+        node.failed = lambda error: watch.failed(node, error, node.touch)
+        node.went_well = lambda: watch.went_well(node)
+        node.period_s = 60.0
+        with watch:
+            assert soon(lambda: watch.has_synced)
+            place.api.go_away()
+            node.start()
+            assert soon(lambda: notices)
+            assert soon(lambda: node.state.counters["publish_failures", ""] >= 1)
+            place.api.come_back()
+            assert soon(lambda: place.published("ingresses", "web") == [A])  # long before its period
+            assert soon(lambda: [one.is_well for one in notices] == [False, True])
+            node.stop(for_good=False)
+        assert "not published" not in node.journal.out.getvalue()
 
     def test_whatever_goes_wrong_in_the_end_it_is_as_it_should_be(self, place):
         chance = random.Random(7)

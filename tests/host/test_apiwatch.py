@@ -674,7 +674,7 @@ class TestSaying:
         return []
 
     def test_a_server_that_goes_and_comes_back(self, api, watch, seen, notices):
-        watcher = watch(notice=notices.append, ingress=True)
+        watcher = watch(notice=notices.append, ingress=True, timing={"overdue": 20.0, "watch_silence": 60.0})
         watcher.refer_to(secrets=[ObjectName("shop", f"tls-{number}") for number in range(10)])
         assert is_watching(watcher, "Secret", 10)
         api.go_away()
