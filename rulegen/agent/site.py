@@ -10,6 +10,7 @@ else they are closed, and all others are served.
 
 from __future__ import annotations
 
+import math
 import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -304,8 +305,11 @@ class SiteLoop:
             is_first = self.site is None and not fresh.isdisjoint(unknown)
             until = min(answered_at + SILENCE_S, began + FIRST_S) if is_first else began + ANSWER_S
             if is_first:
+                serves = self._serves()
+                if serves and not self.known.objects:
+                    until = math.inf  # nobody remembers what these hosts are served with, so they are left alone
                 message = f"waits for the API server to tell of {len(fresh)} Secrets and ConfigMaps"
-                self.state.waits_for_site(message, is_down=self.is_alone and not self._serves())
+                self.state.waits_for_site(message, is_down=self.is_alone and not serves)
             left = self._await(fresh, until=until)
             if len(left) < len(fresh) and is_first:
                 answered_at = self.clock()

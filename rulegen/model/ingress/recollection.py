@@ -57,19 +57,21 @@ def completed(
         may_be_gone: Whether what the options or the settings name holds on when it is gone; else that is an error.
     """
     world = _with_classes(world, options, before)
-    asked: References | None = None
+    wanted = references_of(
+        world,
+        options.selection,
+        options.prefix,
+        config_map=options.config_map,
+        default_certificate=options.default_certificate,
+    )
     while True:
-        wanted = references_of(
-            world,
-            options.selection,
-            options.prefix,
-            config_map=options.config_map,
-            default_certificate=options.default_certificate,
-        )
-        if wanted == asked:
-            return Completed(world, wanted)
         restricting = _restricting(world, options) if may_be_gone else set()
-        world, asked = _with_named(world, restricting, before, unread, wanted), wanted
+        world = _with_named(world, restricting, before, unread, wanted)
+        settings = world.config_maps.get(options.config_map) if options.config_map is not None else None
+        headers = header_maps(settings) if settings is not None else frozenset()
+        if headers <= wanted.config_maps:
+            return Completed(world, wanted)
+        wanted = References(wanted.secrets, wanted.config_maps | headers)  # known once the settings are
 
 
 def _with_classes(world: World, options: IngressOptions, before: Recollection) -> World:
@@ -192,6 +194,8 @@ def held(world: World, options: IngressOptions, before: Mapping[ObjectName, Ingr
 
 
 def _used(secret: Secret) -> Secret:
+    if _KEYS.issuperset(secret.data) and _KEYS.issuperset(secret.string_data):
+        return secret  # the same one as before, where it did not change
     return msgspec.structs.replace(
         secret,
         data={key: text for key, text in secret.data.items() if key in _KEYS},
