@@ -116,7 +116,7 @@ def test_neighbours_never_reach_the_loopback_addresses(steps, data):
         with suppress(RefusedError):  # a parameter that cannot be set ends an apply
             for piece in pieces[: data.draw(cuts(len(pieces)))]:
                 piece()
-                assert not is_open(node), f"open after {piece} of {action}"
+                assert not is_open(node), f"open after {piece.func.__name__}{piece.args} of {action}"
         assert not is_open(node)
 
 
@@ -130,7 +130,7 @@ def test_stray_packets_never_reset_clients(steps, data):
         pieces = list(node.pieces(planned(node, world, conntrack_be_liberal=liberal)))
         for piece in pieces[: data.draw(cuts(len(pieces)))]:
             piece()
-            assert not resets_clients(node), f"no rule and no parameter after {piece}"
+            assert not resets_clients(node), f"no rule, no parameter after {piece.func.__name__}{piece.args}"
         node.write(planned(node, world, conntrack_be_liberal=liberal))
         assert planned(node, world, conntrack_be_liberal=liberal).is_empty
 
@@ -288,3 +288,30 @@ def test_a_plan_against_an_empty_node_sets_a_liberal_conntrack(tmp_path, monkeyp
     out = capsys.readouterr().out
     assert f"parameter {BE_LIBERAL}" in out
     assert "INVALID" not in out
+
+
+def exposed(node: NodeKernel) -> set[str]:
+    """Return the addresses of Services at which clients reach what else listens on this node."""
+    rules = node.kernels[Family.IPV4].tables["filter"]
+    leads = any(rule.endswith("-j KUBE-IPVS-FILTER") for rule in rules["INPUT"])
+    rejects = [rule for rule in rules.get("KUBE-IPVS-FILTER", ()) if "-j REJECT" in rule]
+    names = {rule.partition("--match-set ")[2].split(" ")[0] for rule in rejects} if leads else set()
+    refused = {entry for name in names for entry in node.sets[name][1]}
+    bound = {str(key.address) for key in node.addresses if key.family is Family.IPV4}
+    return bound - refused
+
+
+@FEW
+@given(
+    st.lists(st.tuples(worlds(), st.sampled_from(("ipvs", "ipvs", "iptables", "cleanup"))), min_size=2, max_size=4),
+    st.data(),
+)
+def test_bound_addresses_of_services_lead_to_nothing_else_of_the_node(steps, data):
+    """In ipvs mode: at first, while Services change, at switches of mode and cleanups, each cut off anywhere."""
+    node = a_node()
+    for world, mode in steps:
+        plan = cleaned(node) if mode == "cleanup" else planned(node, world, mode)
+        pieces = list(node.pieces(plan))
+        for piece in pieces[: data.draw(cuts(len(pieces)))]:
+            piece()
+            assert not exposed(node), f"exposed after {piece.func.__name__}{piece.args}"

@@ -18,7 +18,7 @@ from rulegen.errors import ConfigError
 from rulegen.languages.ipset import state as ipset
 from rulegen.languages.ipset.script import TEMPORARY, replaced
 from rulegen.languages.iptables.ruleset import ChainName, target
-from rulegen.languages.iptables.state import BlockKey, Layout, wanted
+from rulegen.languages.iptables.state import BlockKey, ChainKey, Layout, wanted
 from rulegen.languages.ipvs.state import Timeouts, VirtualServerKey
 from rulegen.model.conntrack import Forgetting, Frontend, answering, stale_flows
 from rulegen.model.nodes import BE_LIBERAL, ROUTE_LOCALNET
@@ -191,7 +191,7 @@ def plan_node(
         devices=_devices(observed, compiled.backend.devices),
         timeouts=_timeouts(observed, Timeouts(*model.timeouts)),
         sysctls=(
-            *plan_sysctls(facts.sysctls, model.sysctls, always={BE_LIBERAL} if observed.rulesets else ()),
+            *plan_sysctls(facts.sysctls, model.sysctls, always={BE_LIBERAL} if _writes_forward(families) else ()),
             *filter(None, [decision.closing]),
         ),
         notes=filter(None, [decision.note]),
@@ -426,6 +426,12 @@ def _timeouts(observed: Observed, desired: Timeouts) -> Change[str, Timeouts] | 
         return None
     after = Timeouts(*(told or now for told, now in zip(desired, observed.timeouts, strict=True)))
     return Change("IPVS", observed.timeouts, after) if after != observed.timeouts else None
+
+
+def _writes_forward(families: Mapping[Family, tuple[FamilyPlan, list[Item]]]) -> bool:
+    """Whether the chain that may hold the rule for INVALID packets is written: then it matters what makes up for it."""
+    key = ChainKey(chains.filter_(chains.FORWARD))
+    return any(change.key == key for part, _ in families.values() for change in part.changes)
 
 
 def _loopback_of(part: FamilyPlan, observed: Observed, facts: HostFacts, model: Model) -> loopback.LoopbackDecision:

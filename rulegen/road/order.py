@@ -3,6 +3,9 @@
 Make before break, over all languages. What a rule names exists before the rule: counters, sets and their entries. What
 answers is there before packets are led to it: real servers, then the address. And back in reverse.
 
+Addresses of Services are this node's own in ipvs mode, and KUBE-IPVS-FILTER keeps their clients from what else listens
+here. So it is there before the first address is bound, and goes when the last is unbound.
+
 Where another mode has ruled, its dispatch keeps on until all that answers is ready; only then the rules change, and
 what it left goes behind that. Both ways, connections that begin meanwhile end somewhere.
 """
@@ -10,11 +13,13 @@ what it left goes behind that. Both ways, connections that begin meanwhile end s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from rulegen.contract import sets
+from rulegen.contract import chains, sets
 from rulegen.languages.ipset import script as ipset_script
 from rulegen.languages.iptables import script as iptables_script
+from rulegen.languages.iptables.ruleset import ChainName
+from rulegen.languages.iptables.state import BlockKey, ChainValue
 from rulegen.languages.ipvs import script as ipvs_script
 from rulegen.languages.links import script as links_script
 from rulegen.model.nodes import BE_LIBERAL, ROUTE_LOCALNET
@@ -30,6 +35,10 @@ if TYPE_CHECKING:
     from rulegen.model.conntrack import Flow
     from rulegen.net import Family
     from rulegen.plan.plan import Plan
+
+
+_IPVS_FILTER = chains.filter_(chains.IPVS_FILTER)
+_INPUT = ChainName("filter", "INPUT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +156,7 @@ class _Order:
         if plan.timeouts is not None and plan.timeouts.after is not None:
             yield Task("timeouts of IPVS", Remember(plan.timeouts.after))
         for family, part in plan.beside.items():  # before the sets, which its rules may look into
-            yield from self._restores(family, part.changes, None, part.comments, beside=True)
+            yield from self._restores(family, _split(part.changes).rest, None, part.comments, beside=True)
         yield from self._fill("sets, filled", {f: s.grow for f, s in self._sets.items()})
         yield from self._rules(before=True)
         for family, servers in self._servers.items():
@@ -159,6 +168,7 @@ class _Order:
         yield from self._await()
         for family, links in self._links.items():
             yield from _bind(f"{family} addresses, unbound", links.unbind)
+        yield from self._filters_removed()
         for family, servers in self._servers.items():
             yield from _serve(family, "virtual servers, removed", servers.shrink)
         yield from self._fill("sets, emptied", {f: s.shrink for f, s in self._sets.items()})
@@ -170,12 +180,23 @@ class _Order:
         """Yield the rules: all of them on one side of what answers, or those that lead to the state between first."""
         for family, part in self._plan.iptables.items():
             first, then = part.bridge or (part.changes, ())
+            early, rest, _ = _split(first)
+            if part.switches and before:
+                yield from self._restores(family, early, None, part.comments)
             if part.switches is not before:
-                yield from self._restores(family, first, None if part.bridge else part.desired, part.comments)
+                changes = rest if part.switches else sorted((*early, *rest), key=lambda change: change.key)
+                yield from self._restores(family, changes, None if part.bridge else part.desired, part.comments)
                 anew = self._sets[family].anew if family in self._sets else ""
                 yield from self._fill("sets, made anew", {family: anew})
             if not before:
                 yield from self._restores(family, then, None, part.comments)
+
+    def _filters_removed(self) -> Iterator[Task]:
+        """Yield what takes KUBE-IPVS-FILTER away, in both variants of iptables."""
+        for parts, beside in ((self._plan.iptables, False), (self._plan.beside, True)):
+            for family, part in parts.items():
+                first, _ = part.bridge or (part.changes, ())
+                yield from self._restores(family, _split(first).late, None, part.comments, beside=beside)
 
     def _restores(
         self,
@@ -210,6 +231,30 @@ class _Order:
             by_family.setdefault(stale.flow.family, []).append(stale.flow)
         for family, flows in by_family.items():
             yield Task(f"{family} {len(flows)} stale connections", Forget(tuple(flows)))
+
+
+class _Split(NamedTuple):
+    """Changes of rules: those that bring KUBE-IPVS-FILTER, all others, and those that take it away."""
+
+    early: tuple[Change[Key, Value], ...]
+    rest: tuple[Change[Key, Value], ...]
+    late: tuple[Change[Key, Value], ...]
+
+
+def _split(changes: Iterable[Change[Key, Value]]) -> _Split:
+    """Return the changes by when they are made, each part in the order that it had."""
+    parts: tuple[list[Change[Key, Value]], ...] = ([], [], [])
+    for change in changes:
+        goes = change.after is None or (isinstance(change.after, ChainValue) and not change.after.rules)
+        parts[(2 if goes else 0) if _is_of_filter(change.key) else 1].append(change)
+    return _Split(*map(tuple, parts))
+
+
+def _is_of_filter(key: Key) -> bool:
+    """Whether an object is KUBE-IPVS-FILTER, or the jump to it from INPUT."""
+    if key.name == _IPVS_FILTER:
+        return True
+    return isinstance(key, BlockKey) and key.name == _INPUT and key.specs[-1].endswith(f"-j {_IPVS_FILTER.chain}")
 
 
 def _serve(family: Family, title: str, commands: tuple[ipvs_script.Command, ...]) -> Iterator[Task]:

@@ -1,0 +1,89 @@
+"""Rules of a proxy in both variants of iptables, on a real kernel: warned of by all, removed by cleanup in one go."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from rulegen.agent.writer import KernelWriter
+from rulegen.cli import main
+from rulegen.host import runner
+from rulegen.host.variant import Variant
+from rulegen.model.conntrack import Forgetting
+from rulegen.model.facts import HostFacts
+from rulegen.model.options import Options
+from tests.cli.test_consent import BLOG
+from tests.cli.test_plan import HOST
+from tests.host.conftest import namespace  # noqa: F401 - a fixture
+
+pytestmark = pytest.mark.kernel
+GIVEN = ("-f", "blog.yaml", "--host", "host", "--nfacct", "off")
+
+
+@pytest.fixture
+def run(tmp_path: Path, capsys, monkeypatch, namespace):  # noqa: F811 - nothing is run outside of it
+    monkeypatch.chdir(tmp_path)
+    Path("blog.yaml").write_text(BLOG)
+    Path("host").write_text(HOST)
+
+    def call(*arguments: str) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as stop:
+            main([str(word) for word in arguments])
+        told = capsys.readouterr()
+        return stop.value.code or 0, told.out + told.err
+
+    return call
+
+
+@pytest.fixture
+def other(run, variant: Variant) -> Variant:
+    """Have rules in one variant, and return the other."""
+    code, out = run("apply", *GIVEN, "--variant", variant, "--yes")
+    assert code == 0, out
+    return variant.other
+
+
+@pytest.fixture(params=list(Variant))
+def variant(request: pytest.FixtureRequest) -> Variant:
+    return request.param
+
+
+def rules(variant: Variant) -> int:
+    """Return how many rules and chains of ours one variant has, of both families."""
+    saved = [
+        subprocess.run([f"{tool}-{variant}-save"], capture_output=True, text=True, check=True).stdout
+        for tool in ("iptables", "ip6tables")
+    ]
+    return sum("KUBE-" in line for text in saved for line in text.splitlines())
+
+
+def test_plan_apply_and_run_warn_of_rules_in_the_other_variant(run, variant, other):
+    advice = f"`rulegen cleanup --variant {variant}`"
+    for command in (("plan",), ("apply", "--yes")):
+        code, out = run(*command, *GIVEN, "--variant", other)
+        assert code == 0
+        assert f"iptables-{variant} holds " in out
+        assert advice in out
+    writer = KernelWriter.of_host(runner.run, HostFacts(), other, Forgetting.NONE, Options())
+    assert advice in writer.beside
+    assert run("cleanup", "--variant", variant, "--yes")[0] == 0
+    assert advice not in run("plan", *GIVEN, "--variant", other)[1]
+    assert KernelWriter.of_host(runner.run, HostFacts(), other, Forgetting.NONE, Options()).beside == ""
+
+
+def test_cleanup_takes_both_in_one_plan_and_with_a_variant_that_one_alone(run, variant, other):
+    run("apply", *GIVEN, "--variant", other, "--yes")
+    before = rules(variant)
+    code, out = run("cleanup", "--variant", other, "--yes")
+    assert (code, rules(other), rules(variant)) == (0, 0, before)
+    assert f"iptables-{variant} holds " in out
+    run("apply", *GIVEN, "--variant", other, "--yes")
+    code, out = run("cleanup", "--yes", "-o", "json")
+    assert (code, rules(Variant.NFT), rules(Variant.LEGACY)) == (0, 0, 0)
+    document = json.loads(out)
+    assert {change["variant"] for change in document["changes"]} == {None, "legacy"}
+    assert document["warnings"] == []
+    assert run("cleanup")[0] == 0  # nothing is left, so nobody is asked
