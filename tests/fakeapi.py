@@ -227,11 +227,13 @@ class FakeApi:
 
         class Server(ThreadingHTTPServer):
             daemon_threads = True
+            closing: threading.Event
 
             def finish_request(self, request: socket.socket, client_address: Any) -> None:
                 fake._connections.add(request)
                 try:
-                    super().finish_request(request, client_address)
+                    if not self.closing.is_set():  # else it was taken just before, and nobody would break it
+                        super().finish_request(request, client_address)
                 finally:
                     fake._connections.discard(request)
 
@@ -240,6 +242,7 @@ class FakeApi:
 
         self._closing = threading.Event()
         self._server = Server(("127.0.0.1", self._port), Handler)
+        self._server.closing = self._closing
         self._port = self._server.server_address[1]
         if self.certificate:
             self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
