@@ -49,6 +49,7 @@ class KnownObjects:
     nginx: Path
     writes: bool = True
     notes: list[str] = field(default_factory=list)
+    _has_failed: bool = False
     _known: dict[ObjectKey, KnownObject] | None = None
 
     @property
@@ -73,8 +74,9 @@ class KnownObjects:
             HostError: It cannot be written; in this process it is known all the same.
         """
         before, self._known = self.objects, dict(objects)
-        if not self.writes or before == objects:
+        if not self.writes or (before == objects and not self._has_failed):
             return
+        written, self._has_failed = {} if self._has_failed else before, True
         try:
             folder = self.nginx / FOLDER
             if objects and not folder.is_dir():
@@ -82,10 +84,13 @@ class KnownObjects:
             if folder.is_dir():
                 check_ours(folder)
             for key, one in objects.items():
-                if before.get(key) != one:
+                if written.get(key) != one:
                     self._write(folder / _name(key), one)
-            for key in before.keys() - objects.keys():
-                (folder / _name(key)).unlink(missing_ok=True)
+            names = {_name(key) for key in objects}
+            for path in folder.iterdir() if folder.is_dir() else ():
+                if path.name not in names:
+                    path.unlink()
+            self._has_failed = False
         except OSError as error:
             raise HostError(f"what is known cannot be written: {reason(error)}", hint=hint(error)) from None
 
