@@ -91,7 +91,7 @@ class Follower:
         self._kind = collection.kind.__name__
         self._ended = threading.Event()
         self._stir = threading.Event()
-        self._era = self._revisions.era
+        self._era = self._cut_off_in = self._revisions.era
         self._broke_at: float | None = None
         self._whole_at = 0.0
         self._gate = threading.RLock()
@@ -154,16 +154,18 @@ class Follower:
         if self._ended.is_set():
             return
         self._broke_at = self._timing.clock()
-        if self._era != self._revisions.era:  # it was cut off to list anew
+        era = self._revisions.era
+        if self._era != era != self._cut_off_in:  # it was cut off, once, to list anew
+            self._cut_off_in = era
             self._outage.forget(self)
             self._breathe()
             return
         self._tally.failed(self._kind, error.reason)
         self._pace.fail()
         self._outage.failed(self, error, self._stir.set)
-        is_ours = error.status in {401, 403} or error.reason in {"credentials", "internal"}
-        if is_ours or self._pace.failures > 1:
-            self._tally.trouble(self, self._kind, error.message, hint=self._hint(error), is_own=not is_of_server(error))
+        is_own = not is_of_server(error)
+        if not is_own or error.status == 403 or error.reason == "internal" or self._pace.failures > 1:
+            self._tally.trouble(self, self._kind, error.message, hint=self._hint(error), is_own=is_own)
         if error.reason in {"expired", "garbage", "too large"} or error.status == 400 or self._pace.is_outage(error):
             self._version = ""
         self._timing.sleep(self._stir, self._pace.pause(error, is_slow=self._is_kept_out(error)))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _LOOK_S: Final = 1.0
 _WORDS: Final = {
     "away": "the API server does not answer",
-    "tls": "the API server cannot be talked to by TLS",
+    "tls": "the TLS handshake with the API server fails",
     "login": "the API server does not let us in",
     "failing": "the API server answers with errors",
 }

@@ -582,6 +582,23 @@ class TestRestore:
         assert 1 <= len(asked_for_one) <= 6  # of 24
         assert not self.set_back(notices)
 
+    def test_one_that_fails_after_it_was_set_back_is_asked_ever_less(self, api, watch, seen, notices):
+        api.put("services", service("a"))
+        backup = api.backup()
+        pauses = {"first_pause": 0.2, "longest_pause": 10.0, "draw": lambda _, most: most}
+        watcher = watch(notice=notices.append, ingress=True, timing=pauses)
+        api.put("services", service("b"))
+        assert soon(lambda: seen.names("Service") == ["a", "b"])
+        assert is_watching(watcher, "Ingress")
+        api.fail("services", *[Fault.status(500)] * 100)
+        api.restore(backup)
+        assert soon(lambda: self.set_back(notices))
+        del api.requests[:]
+        time.sleep(0.6)
+        assert len(asked(api, "services", watched=False)) <= 5
+        api.calm_down()
+        assert soon(lambda: seen.names("Service") == ["a"])
+
     def test_an_event_from_before_what_was_told(self, api, watch, seen, notices):
         """A proxy leads us to a server that was set back, and nothing breaks off."""
         api.put("services", service("a"), service("b"))
