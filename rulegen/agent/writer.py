@@ -16,6 +16,7 @@ from rulegen.host.observe import observe, print_rules, rules_beside
 from rulegen.host.runner import run
 from rulegen.host.variant import VariantChoice
 from rulegen.model.conntrack import Forgetting, Frontend, answering, frontends_of, stale_flows
+from rulegen.model.nodes import BE_LIBERAL
 from rulegen.model.shares import SCHEDULERS
 from rulegen.net import AddressKind, Family, Protocol, kind_of_address
 from rulegen.plan.plan import Plan
@@ -151,7 +152,8 @@ class KernelWriter:
         """
         observed = self.observed(compiled, reading or self.read())
         wanted = compiled.model.sysctls
-        names = {*self.facts.sysctls, *wanted} - {name for name in self.refused if name in wanted}
+        known = {*self.facts.sysctls, *(wanted.keys() & {BE_LIBERAL})}  # which appears with conntrack's module
+        names = known - (self.refused.keys() & wanted.keys())
         facts = replace(self.facts, sysctls=sysctl.read_all(sorted(names)))
         plan = plan_node(compiled, observed, facts, (), self.forgetting)
         self.notes = (*filter(None, [self.beside]), *plan.notes)

@@ -213,7 +213,7 @@ class NginxService:
                 f"{self.folder} is not the folder of an nginx that rulegen started: it has no releases/",
                 hint="give the folder that `apply` or `run` was given: --nginx-dir DIR",
             )
-        return True
+        return bool(names)
 
     def runs(self) -> bool:
         """Return whether nginx, or what keeps it running, is at work in the folder. Looks only."""
