@@ -22,6 +22,7 @@ from rulegen.model.conntrack import Forgetting
 from rulegen.model.facts_document import facts_from_document
 from rulegen.model.ingress.unread import REFUSED
 from rulegen.model.ir import Semantics
+from rulegen.model.nodes import BE_LIBERAL
 from rulegen.model.options import Options
 from rulegen.model.resolve import resolve
 from rulegen.plan.show import Report
@@ -392,6 +393,11 @@ def plan_saved(inputs: Inputs, paths: tuple[str, ...]) -> tuple[Plan, Report]:
         warnings += (*_unseen(inputs, dumps), *unreadable(rulesets))
         is_partial = bool(warnings) or any(ruleset.unknown for ruleset in rulesets.values())
         warnings += dumps.warnings
+        if BE_LIBERAL in inputs.model.sysctls and dumps.sysctls is None:
+            warnings.append(
+                f"{BE_LIBERAL} must be 1, as the rule that drops INVALID packets is left out for it; kernel parameters"
+                " were not observed (sysctl -a)"
+            )
         rulesets = {family: ruleset for family, ruleset in rulesets.items() if family in inputs.model.nodes}
         compiled = inputs.compiled(rulesets, is_live=False)
         told = replace(inputs.report(", ".join(paths), *warnings), is_partial=is_partial)

@@ -117,7 +117,7 @@ def test_what_goes_is_under_the_service_whose_it_was_and_a_leftover_only_where_t
     was, wants = (compiled(world, options) for world in history)
     names = {str(name) for name in wants.model.services}
     for item in plan_node(wants, written(was, comments=comments).observed(), FACTS).items:
-        had = owners(was, item.key, item.family)
+        had = owners(was, item.key, item.family) if item.family else set()
         if item.action is not Action.DELETE:
             assert not item.is_leftover, item
         elif item.owner:
