@@ -39,9 +39,14 @@ class _PortRangeType(click.ParamType[tuple[int, int]]):
         if isinstance(value, tuple):
             return value
         first, dash, last = value.partition("-")
-        if not (dash and first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last) <= 65535):
+        if not (dash and _is_number(first) and _is_number(last) and 1 <= int(first) <= int(last) <= 65535):
             self.fail(f"{value!r} is not a range of ports such as 30000-32767", param, ctx)
         return int(first), int(last)
+
+
+def _is_number(text: str) -> bool:
+    """Whether a text is a number of at most five digits: others than 0 to 9 are none of a port."""
+    return text.isascii() and text.isdigit() and len(text) <= 5
 
 
 class _NodeNameType(click.ParamType[str]):
