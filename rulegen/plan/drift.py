@@ -18,7 +18,7 @@ from rulegen.languages.iptables.state import BlockKey, BlockValue, ChainKey, Cha
 from rulegen.plan.items import Drift
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from rulegen.diff import Change
     from rulegen.languages.iptables.rules import Rule
@@ -58,7 +58,7 @@ class RuleDrift:
         key, old, new = change.key, rules_of(change.before), rules_of(change.after)
         left, lost = Counter(r.spec for r in old), Counter(r.spec for r in new)
         surplus = [rule for rule in old if rule.spec not in lost]
-        if any(self.is_foreign(key, rule) for rule in surplus):
+        if any(self.is_foreign(key, rule) for rule in surplus) or self._is_added(change, surplus):
             return Drift.FOREIGN
         if surplus or not self._has_ruled or (change.after is None and not old):
             return None
@@ -78,6 +78,20 @@ class RuleDrift:
         if shape is not None and shape.fullmatch(rule.spec):
             return not self._leads_where_wanted(key, rule)
         return key in self._desired or key.name in self._layout.chains
+
+    def _is_added(self, change: Change[Key, Value], surplus: Sequence[Rule]) -> bool:
+        """Whether a chain has all that it should, and a verdict besides that no option and no set decides about."""
+        if not isinstance(change.key, ChainKey) or change.before is None or change.after is None:
+            return False
+        if {rule.spec for rule in rules_of(change.after)} - {rule.spec for rule in rules_of(change.before)}:
+            return False
+        optional = (*self._layout.optional_rules, _SET)
+        return any(
+            self._layout.kind(ChainName(change.key.name.table, target(rule))) is None
+            and not is_unreadable(rule)
+            and not any(pattern.search(rule.spec) for pattern in optional)
+            for rule in surplus
+        )
 
     def _leads_where_wanted(self, key: Key, rule: Rule) -> bool:
         """Whether a rewriting rule goes to the endpoint that its chain is named by; true of any other rule."""

@@ -101,6 +101,11 @@ DAMAGE = [
         lambda t: t["nat"]["KUBE-SERVICES"].insert(0, "-j ACCEPT"),
         ("-", "", "foreign"),
     ),
+    (
+        "one more mark",
+        lambda t: t["nat"]["KUBE-MARK-MASQ"].append("-j MARK --set-xmark 0x1/0x1"),
+        ("~", "", "foreign"),
+    ),
     ("one more jump", lambda t: t["nat"]["OUTPUT"].append("-j KUBE-SERVICES"), ("~", "", "foreign")),
     ("a chain's rules reversed", lambda t: t["filter"]["KUBE-FORWARD"].reverse(), ("~", "", "foreign")),
     (

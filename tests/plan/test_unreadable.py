@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rulegen.languages.iptables.rules import Rule
@@ -52,6 +52,7 @@ def test_what_can_be_read_is_compared_and_the_rest_is_no_change(extension):
     assert planned(TWO, text).items == ()
 
 
+@settings(deadline=None, max_examples=30)
 @given(st.lists(st.sampled_from(EXTENSIONS), max_size=4))
 def test_several_at_once(extensions):
     text = loaded().save()
