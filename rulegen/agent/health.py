@@ -90,15 +90,18 @@ class ServiceHealth:
     _told: dict[ObjectName, list[tuple[Family, int, int]]] = field(default_factory=dict)
     _counts: dict[tuple[Family, int], tuple[ObjectName, int]] = field(default_factory=dict)
     _failed: dict[_Place, str] = field(default_factory=dict)
+    _has_moved: bool = False
 
     def serve_on(self, nodes: Mapping[Family, Node]) -> None:
         """Listen, from the next `take` on, where node ports are: on every address, or on those that were chosen."""
-        self.addresses = {
+        addresses = {
             family: (EVERYWHERE[family],)
             if node.node_port_addresses is None
             else tuple(map(str, node.node_port_addresses))
             for family, node in nodes.items()
         }
+        self._has_moved |= addresses != self.addresses
+        self.addresses = addresses
 
     def take(self, services: Iterable[Service], uid: Callable[[ObjectName], str] = lambda _: "") -> None:
         """Listen for these Services, and for no others; what cannot be listened on is tried again the next time.
@@ -112,7 +115,7 @@ class ServiceHealth:
 
     def change(self, services: Mapping[ObjectName, Service | None], uid: Callable[[ObjectName], str]) -> None:
         """Do the same where these alone have changed, or are gone: what it costs does not grow with all the others."""
-        is_other = bool(self._failed)
+        is_other = bool(self._failed) or self._has_moved
         for name, service in services.items():
             ports = _local_endpoints(service) if service is not None else []
             is_other |= self._told.pop(name, []) != ports
@@ -122,6 +125,7 @@ class ServiceHealth:
             self._settle(uid)
 
     def _settle(self, uid: Callable[[ObjectName], str]) -> None:
+        self._has_moved = False
         self._counts = {
             (family, port): (name, count) for name, ports in self._told.items() for family, port, count in ports
         }

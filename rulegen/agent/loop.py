@@ -251,17 +251,22 @@ class Loop:
             self._tell_health(self._rules, {})
             self.reconcile()
         is_due = self._rules is None or now >= self._check_at
-        work = self.check if is_due else self.sync if self._dirty.services and now >= self._sync_at else None
+        work = self.check if is_due else self.sync if self._has_changes and now >= self._sync_at else None
         if work is not None and self._guarded(work):
             self._pause_s = 0.0
 
+    @property
+    def _has_changes(self) -> bool:
+        """Whether anything waits for a sync."""
+        return bool(self._dirty.services) or (self._rules is not None and self._rules.is_behind)
+
     def _is_untouched(self) -> bool:
         """Whether nobody can have changed anything since we wrote: then there is no need to read all of it."""
-        if self._rules is None or self._dirty.services or self._mark is None or self._rules.has_outgrown:
+        if self._rules is None or self._has_changes or self._mark is None or self._rules.has_outgrown:
             return False
         try:
             self._refresh()
-            if self._rules is None:
+            if self._rules is None or self._has_changes:
                 return False
             return self.writer.has_parameters(self._rules.sysctls) and self.writer.is_untouched(self._mark)
         except HostError:  # it is about to be looked at in full, and told then
@@ -282,7 +287,7 @@ class Loop:
         self._tell_health(rules, {})
         if gained:  # an address that comes back brings what was remembered of it
             self.reconcile()
-        if not self._dirty.services and not self._must_check:
+        if not self._has_changes and not self._must_check:
             self.state.wrote(generation)
 
     def _refresh(self) -> frozenset[Address]:
@@ -302,10 +307,12 @@ class Loop:
         gained = self.writer.refresh()
         if self._rules is not None:
             with self._lock:
-                holds = self._rules.follow(self.writer.facts)
-            self.known = self._rules.known
-            if not holds:
+                touched = self._rules.follow(self.writer.facts)
+            if touched is None:
                 self._rules = None
+            else:
+                self.known = self._rules.known
+                self._dirty.services |= touched
         return gained
 
     def hear(self, event: Event) -> None:
@@ -388,6 +395,8 @@ class Loop:
         """
         began, generation = self.clock(), self.state.desired
         self._refresh()
+        if self._rules is not None and self._rules.is_behind:
+            self._rules = None  # else what the node's addresses change would be told as changed by others
         is_first = self._rules is None
         changed, self._dirty = self._dirty, Touched(site=self._dirty.site)
         touched = changed.services
@@ -667,7 +676,7 @@ class Loop:
             return RENAMED_S if self.host_name() else NODE_S
         if self.once and self.state.is_alive:
             return UNSYNCED_S
-        due = self._sync_at if self._dirty.services else self._check_at
+        due = self._sync_at if self._has_changes else self._check_at
         due = min(due, self._left_out.next_at or due)
         if self._must_check or self._dirty.nodes:
             due = min(due, self._check_at)

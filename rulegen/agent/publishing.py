@@ -85,7 +85,7 @@ def publishers_of(told: Publishing, watch: Watch, loop: Loop, site: SiteLoop | N
         everybody = members("services")
         everybody.ports = listening_ports
         services = ServicePublication(loop.cluster.services, lambda: everybody.taken, _Refusals(loop).tell)
-        add(everybody, services, lambda: (node := loop.node()) is None or EXCLUDED not in node.metadata.labels)
+        add(everybody, services, lambda: (node := loop.node()) is not None and EXCLUDED not in node.metadata.labels)
     return found
 
 

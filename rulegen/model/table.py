@@ -34,6 +34,10 @@ class ServiceTable:
         self._told: dict[ObjectName, tuple[str, ...]] = {}
         self._inputs: dict[ObjectName, ServiceInput] = {}
 
+    def move(self, site: Site) -> None:
+        """Decide with another site from now on; whatever follows for Services that are there must be put again."""
+        self._site = site
+
     def put(self, name: ObjectName, told: ServiceInput | None) -> set[ObjectName]:
         """Take a Service, or that it is gone; return the names of all Services that may be served otherwise now."""
         warnings = Warnings()

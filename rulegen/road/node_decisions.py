@@ -51,9 +51,19 @@ class NodeDecisions:
             binds: Whether the mode has objects for each address of the node; else only chosen addresses count.
         """
         mine, others = (
-            {family: _decisive(node, binds=binds) for family, node in one.nodes.items()} for one in (self, other)
+            {family: node if binds else _without_own(node) for family, node in one.nodes.items()}
+            for one in (self, other)
         )
         return (self.name, self.site, self.sysctls, mine) == (other.name, other.site, other.sysctls, others)
+
+    def differs_in_addresses_only(self, other: NodeDecisions) -> bool:
+        """Tell whether all that differs are the node's addresses: its own, and those that node ports listen on."""
+        mine, others = (
+            {family: replace(_without_own(node), node_port_addresses=None) for family, node in one.nodes.items()}
+            for one in (self, other)
+        )
+        is_same_site = replace(self.site, addresses=other.site.addresses) == other.site
+        return is_same_site and (self.name, self.sysctls, mine) == (other.name, other.sysctls, others)
 
 
 def decide_node(
@@ -85,5 +95,5 @@ def decide_node(
     )
 
 
-def _decisive(node: Node, *, binds: bool) -> Node:
-    return node if binds else replace(node, addresses=frozenset(), listening=())
+def _without_own(node: Node) -> Node:
+    return replace(node, addresses=frozenset(), listening=())

@@ -101,6 +101,7 @@ class ServiceRules:
         for service in names:
             self._table.put(service, cluster.service(service))
         self._services = {service: found for service in names if (found := self._table.service(service)) is not None}
+        self._is_behind = False
         self._unwritten: set[ObjectName] = set()
         self._left_out: set[ObjectName] = set()
         self._former: dict[tuple[Family, ObjectName | None], Fragment | None] = {}
@@ -127,13 +128,32 @@ class ServiceRules:
         """Whether there are so many chains more, or fewer, that a plan of the whole would write other comments."""
         return any(comments_of(count) is not self._comments[family] for family, count in self._chains.items())
 
-    def follow(self, facts: HostFacts) -> bool:
-        """Take the host and the Node as they are now; return whether the same rules follow, else decide all anew."""
-        decided = decide_node(self._cluster, self._options, facts, self._node.known)
-        if not decided.decides_as(self._node, binds=bool(self._backend.devices)):
-            return False
-        self._node = decided
-        return True
+    def follow(self, facts: HostFacts) -> frozenset[ObjectName] | None:
+        """Take the host and the Node as they are now; where only addresses differ, the next update writes what follows.
+
+        Returns:
+            The Services that must be part of that update; None where all must be decided anew.
+        """
+        before, binds = self._node, bool(self._backend.devices)
+        decided = decide_node(self._cluster, self._options, facts, before.known)
+        if decided.decides_as(before, binds=binds):
+            self._node = decided
+            return frozenset()
+        if not decided.differs_in_addresses_only(before):
+            return None
+        self._node, self._is_behind = decided, True
+        self._table.move(decided.site)
+        has_moved = decided.site.addresses != before.site.addresses
+        return frozenset(
+            name
+            for name, service in self._services.items()
+            if any((has_moved and port.source_ranges) or (binds and port.is_external) for port in service.ports)
+        )
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the node's addresses have changed since the last update that was committed."""
+        return self._is_behind
 
     @property
     def model(self) -> Model:
@@ -239,7 +259,7 @@ class ServiceRules:
             known = (self._with_leaving(change) for change in changes[IPVS])
             changes[IPVS] = tuple(gracefully(known))
         had, has = union.filled, union.filled_after(changes.get(IPSET, ()))
-        if had == has:
+        if had == has and not self._is_behind:
             return FamilyPlan(tuple(rules), {}, comments=comments), ObjectPlan(changes), None
         old = self._fragments[family, NODE]
         middle, first = (
@@ -299,6 +319,7 @@ class ServiceRules:
             self._former = {**{key: self._fragments.get(key) for key in update.fragments}, **self._former}
         for (family, name), fragment in update.fragments.items():
             self._replace(family, name, fragment)
+        self._is_behind = False
         self._unwritten -= update.services.keys()
         for name, service in update.services.items():
             if service is None:

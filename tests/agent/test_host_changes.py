@@ -167,11 +167,21 @@ nodes = st.builds(
 )
 
 
+events = st.sampled_from(
+    [
+        changed(endpoints("web", 1)),
+        changed(endpoints("web", 4, 5, zones=("zone-b", "zone-a"))),
+        changed(service("other", 3, type="NodePort", ports=(k.ServicePort(name="http", port=80, node_port=30099),))),
+        Gone(k.Service, ObjectName("demo", "web")),
+    ]
+)
+
+
 @settings(deadline=None, max_examples=30)
 @given(
     mode=st.sampled_from(MODES),
     options=st.sampled_from(sorted(OPTIONS)),
-    changes=st.lists(hosts | nodes, min_size=1, max_size=5),
+    changes=st.lists(hosts | nodes | hosts | nodes | events, min_size=1, max_size=5),
     pace=st.sampled_from([0.1, 2.5]),
 )
 def test_after_any_changes_of_host_and_node_all_is_as_a_new_process_would_have_it(mode, options, changes, pace):
@@ -181,13 +191,33 @@ def test_after_any_changes_of_host_and_node_all_is_as_a_new_process_would_have_i
         stage.at(0, changed(THERE), *services())
         for number, change in enumerate(changes, 1):
             at = 3 + number * pace
-            stage.at(at, changed(change) if isinstance(change, k.Node) else lambda c=change: becomes(stage, c))
+            stage.at(at, _happening(stage, change))
         end = 3 + len(changes) * pace + 2  # minSyncPeriod, and a second
         found: list[object] = []
         stage.at(end, lambda: found.extend(differences(stage, listening)))
         stage.run(end + 0.1)
     assert found == []
     assert [line for line in stage.log if "error" in line.lower()] == []
+
+
+def _happening(stage: Stage, change: object) -> object:
+    if isinstance(change, HostFacts):
+        return lambda: becomes(stage, change)
+    return changed(change) if isinstance(change, k.Node) else change
+
+
+@pytest.mark.parametrize("failure", ["lost", "half"])
+@pytest.mark.parametrize("mode", MODES)
+def test_addresses_that_could_not_be_written_are_tried_again(mode, failure, listening):
+    stage = staged(mode, OPTIONS["network"])
+    stage.at(0, changed(THERE), *services())
+    stage.at(5, lambda: stage.writer.failures.append(failure))
+    stage.at(5, lambda: becomes(stage, host("192.168.50.77", "10.77.0.10", "fd00:50::10")))
+    found: list[object] = []
+    stage.at(9, lambda: found.extend(differences(stage, listening)))
+    stage.run(9.1)
+    assert (found, list(stage.writer.failures)) == ([], [])
+    assert len([line for line in stage.log if "not written" in line]) == 1
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -241,6 +271,22 @@ def test_where_the_same_rules_follow_nothing_is_read_or_written_for_a_change(mod
     stage.run(10)
     assert (len(stage.checked), len(stage.written)) == (1, 1)
     assert stage.state.applied == stage.state.desired
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("options", ["primary", "network"])
+def test_other_addresses_are_one_small_write_and_no_look_at_all_rules(mode, options, listening):
+    stage = staged(mode, OPTIONS[options])
+    stage.at(0, changed(THERE), *services(), changed(service("other", 3)))
+    stage.at(5, lambda: becomes(stage, host("192.168.50.77", "10.77.0.10", "fd00:50::10")))
+    stage.at(5, changed(node("192.168.50.77", "fd00:50::10")))
+    found: list[object] = []
+    stage.at(7, lambda: found.extend(differences(stage, listening)))
+    stage.run(8)
+    assert found == []
+    assert stage.checked == [0.0]
+    assert stage.state.applied == stage.state.desired
+    assert not [line for line in stage.log if "changed by others" in line]
 
 
 def test_flows_are_looked_for_when_an_address_comes_back():
