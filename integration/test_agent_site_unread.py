@@ -117,6 +117,18 @@ def site() -> Iterator[Site]:
         yield found
 
 
+@contextmanager
+def starting(site: Site) -> Iterator[None]:
+    """Have an agent begin, that is not well yet."""
+    process = site.node.start(*site.options)
+    try:
+        yield
+    finally:
+        process.terminate()
+        code = process.wait(30)
+    assert code == 0, site.node.log.read_text()
+
+
 def all_right(site: Site) -> bool:
     return {host: shown(host) for host in HOSTS} == site.right
 
@@ -125,7 +137,7 @@ def test_a_first_start_begins_when_all_is_answered(site: Site) -> None:
     api, asking = site.node.api, Asking()
     for collection, name in (("secrets", name_of(HOSTS[0])), ("secrets", "users"), ("configmaps", SETTINGS[1])):
         api.hush(collection, name)
-    with site.node.running(*site.options), asking.going_on():
+    with starting(site), asking.going_on():
         until(lambda: "waits for the API server" in str(site.node.health()[1]), 20, "says that it waits")
         assert site.node.health()[0] == 503
         time.sleep(1.0)

@@ -159,6 +159,7 @@ class SiteLoop:
 
     def start(self) -> None:
         """Begin; nothing is served before the cluster is known."""
+        self.state.waits_for_site("nothing was decided yet", is_down=self.is_alone and not self._serves())
         self.touch()
         self._thread = threading.Thread(target=self._run, name="ingress", daemon=True)
         self._thread.start()
