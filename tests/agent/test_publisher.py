@@ -396,7 +396,7 @@ class TestTrouble:
     def test_what_is_about_the_server_is_said_once_for_all_and_it_is_back_with_the_others(self, place):
         place.api.put("ingresses", ingress("web"))
         notices: list[Notice] = []
-        timing = fast(overdue=20.0, list_silence=20.0, watch_silence=60.0)
+        timing = fast(list_silence=20.0, watch_silence=60.0)
         watch = Watch(lambda _: None, kubeconfig=place.kubeconfig, notice=notices.append, timing=timing)
         node = place.node("a", A)
         node.members.objects = ApiObjects(watch.link)

@@ -686,12 +686,15 @@ class TestWaking:
 class TestSaying:
     """That the server is away is said once, within seconds, and that it is back; in words of the field."""
 
+    PATIENT: ClassVar[dict[str, float]] = {"list_silence": 20.0, "watch_silence": 60.0}
+    """So that a busy machine is not taken for a silent server."""
+
     @pytest.fixture
     def notices(self) -> list[Notice]:
         return []
 
     def test_a_server_that_goes_and_comes_back(self, api, watch, seen, notices):
-        watcher = watch(notice=notices.append, ingress=True, timing={"overdue": 20.0, "watch_silence": 60.0})
+        watcher = watch(notice=notices.append, ingress=True, timing=self.PATIENT)
         watcher.refer_to(secrets=[ObjectName("shop", f"tls-{number}") for number in range(10)])
         assert is_watching(watcher, "Secret", 10)
         api.go_away()
@@ -711,7 +714,7 @@ class TestSaying:
 
     def test_one_that_is_away_when_we_begin(self, api, watch, notices):
         api.go_away()
-        watch(is_synced=False, notice=notices.append)
+        watch(is_synced=False, notice=notices.append, timing=self.PATIENT)
         assert soon(lambda: notices)
         (away,) = notices
         assert away.fields["error"] == f"{api.url}: cannot be reached: Connection refused"
@@ -723,7 +726,7 @@ class TestSaying:
     def test_one_that_takes_a_request_and_says_nothing(self, api, watch, notices, sort):
         released = threading.Event()
         api.fail("services", getattr(Fault, sort)(released))
-        watch(is_synced=False, notice=notices.append, timing={"list_silence": 20.0})
+        watch(is_synced=False, notice=notices.append, timing={**self.PATIENT, "overdue": 0.3})
         assert soon(lambda: notices)
         (away,) = notices
         assert re.search(r"list services: no answer for \d+ s", away.fields["error"])
@@ -742,7 +745,7 @@ class TestSaying:
     def test_one_that_does_not_want_us(self, api, watch, notices, fault, message, hint):
         for noun in ("services", "endpointslices"):
             api.fail(noun, *[fault] * 1000)
-        watch(is_synced=False, notice=notices.append)
+        watch(is_synced=False, notice=notices.append, timing=self.PATIENT)
         assert soon(lambda: notices)
         time.sleep(0.2)
         (said,) = notices
@@ -752,7 +755,7 @@ class TestSaying:
         assert soon(lambda: [one.is_well for one in notices] == [False, True])
 
     def test_a_break_that_is_over_at_once_is_not_said(self, api, watch, notices):
-        watcher = watch(notice=notices.append, timing={"notice": 2.0})
+        watcher = watch(notice=notices.append, timing={**self.PATIENT, "notice": 2.0})
         for times in (1, 2, 3):
             assert is_watching(watcher, times=times)
             api.break_connections()
@@ -760,7 +763,7 @@ class TestSaying:
         assert not notices
 
     def test_what_may_not_be_read_is_said_with_what_to_do_and_when_it_may(self, api, watch, notices):
-        watcher = watch(notice=notices.append)
+        watcher = watch(notice=notices.append, timing=self.PATIENT)
         api.fail("secrets", *[Fault.status(403, "no")] * 3)
         watcher.refer_to(secrets=[TLS])
         assert soon(lambda: len(notices) == 2)

@@ -24,7 +24,7 @@ FAST = {
     "short_watch": 0.05,
     "outage": 1.0,
     "notice": 0.05,
-    "overdue": 0.3,
+    "overdue": 20.0,
     "wake_spread": 0.02,
 }
 
