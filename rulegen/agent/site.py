@@ -15,7 +15,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from rulegen.agent.drift import Damage, damage, tell
+from rulegen.agent.drift import Damage, certain, damage, tell
 from rulegen.agent.journal import fault
 from rulegen.agent.recorder import Announcement, ObjectReference, to_nobody
 from rulegen.errors import HostError, RulegenError
@@ -155,6 +155,7 @@ class SiteLoop:
     _told: frozenset[Reason] = frozenset()
     _served: str = ""
     _damage: frozenset[Item] = frozenset()
+    _compared: str = ""
     _thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -246,7 +247,7 @@ class SiteLoop:
         self.state.gauge("site_changes", len(plan.items))
         was_served = self._served == site.configuration.digest
         if not self.mends or was_served:  # so nobody but others has changed anything
-            self._tell_damage(plan.items)
+            self._tell_damage(plan.items, site.configuration.digest)
         if not self.mends:
             return False
         began = self.clock()
@@ -381,12 +382,24 @@ class SiteLoop:
         except HostError as error:
             self.journal.warning("not kept on disk", error=error.message)
 
-    def _tell_damage(self, items: Collection[Item]) -> None:
-        """Tell and count what others have changed, once for as long as it stays so."""
-        now = frozenset(items)
-        found = damage(items, ()) if now - self._damage else []
+    def _tell_damage(self, items: Collection[Item], digest: str) -> None:
+        """Tell and count what others have changed, once for as long as it stays so.
+
+        Where nothing is written, what differs as soon as another configuration is wanted is no work of others, and
+        neither is what a first look finds.
+
+        Args:
+            items: Of a plan against what nginx has.
+            digest: Which configuration is wanted.
+        """
+        fresh = [item for item in items if item not in self._damage]
+        is_asked_for = not self.mends and digest != self._compared
+        found = damage(certain(fresh) if is_asked_for else fresh, ())
         tell(found, self.state, self.journal, self.announce, mended=self.mends)
-        self._damage = frozenset() if self.mends else now
+        if is_asked_for and len(fresh) > len(found):
+            self.journal.info("not as wanted", differences=len(fresh) - len(found), written=False)
+        self._compared = digest
+        self._damage = frozenset() if self.mends else frozenset(items)
 
     def _note_served(self, reasons: tuple[Reason, ...]) -> None:
         refused = {reason.ingress for reason in reasons if reason.verdict in _NOT_SERVED}

@@ -92,6 +92,33 @@ def stage() -> Stage:
     return Stage()
 
 
+@pytest.mark.parametrize("has_release", [False, True])
+def test_who_only_reports_tells_no_first_look_and_no_change_as_work_of_others_but_each_of_theirs_once(has_release):
+    stage = Stage()
+    if has_release:
+        stage.loop.serve()
+    log = io.StringIO()
+    stage.loop = SiteLoop(
+        stage.live, stage.snapshot, Nothing(), AgentState(stage.clock), Journal(out=log), stage.clock, mends=False
+    )
+
+    def told() -> list[str]:
+        stage.loop.serve()
+        return [line for line in log.getvalue().splitlines() if "changed by others" in line]
+
+    assert told() == []
+    stage.change(site("a.test", proxy_read_timeout="7"), site("b.test"))
+    assert told() == []
+    if has_release:
+        live = stage.live.live
+        lost = next(path for path in live.files if path.startswith("hosts/") and "b.test" in live.files[path])
+        stage.live.live = replace(live, files={path: text for path, text in live.files.items() if path != lost})
+        (line,) = told()
+        assert "b.test" in line
+        assert "a.test" not in line
+        assert told() == [line]
+
+
 def test_what_did_not_change_is_not_decided_again(stage):
     assert stage.loop.serve()
     for _ in range(3):
