@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rulegen.agent.recorder import Announcement, ObjectReference
+from rulegen.host.culprits import NOT_TRIED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 RETRY_S: Final = 300.0
 """A Service that was left out is tried again after so long, though it has not changed."""
+UNTRIED_S: Final = 1.0
+"""And so soon where there was no time to try it: others wait for their turn meanwhile."""
 SHOWN: Final = 5
 """Of Services that are left out for one reason, so many are named in the log."""
 
@@ -45,18 +48,26 @@ class LeftOut:
     _refusals: dict[ObjectName, Refusal] = field(default_factory=dict)
     _lacking: dict[frozenset[Shape], Refusal] = field(default_factory=dict)
 
-    def take(self, reasons: Mapping[ObjectName, str], now: float) -> None:
-        """Note which Services were refused, and tell of those of which it is new."""
+    def take(self, reasons: Mapping[ObjectName, str], now: float, untried: Collection[ObjectName] = ()) -> None:
+        """Note which Services were refused, and tell of those of which it is new.
+
+        Args:
+            reasons: Why, by Service.
+            now: The time.
+            untried: Those that there was no time to try: they are tried again soon, and users are not told.
+        """
         by_reason: defaultdict[str, list[ObjectName]] = defaultdict(list)
         for name, reason in sorted(reasons.items()):
-            if name not in self._refusals:
+            if name not in self._refusals or (self._untried(name) and name not in untried):
                 by_reason[reason].append(name)
-                about = ObjectReference("v1", "Service", name.namespace, name.name, self.uid_of(name))
-                self.tell(Announcement(about, "LeftOut", "Serve", f"not served as it is now: {reason}"))
-            self._refusals[name] = Refusal(reason, now + RETRY_S)
+                if name not in untried:
+                    about = ObjectReference("v1", "Service", name.namespace, name.name, self.uid_of(name))
+                    self.tell(Announcement(about, "LeftOut", "Serve", f"not served as it is now: {reason}"))
+            self._refusals[name] = Refusal(reason, now + (UNTRIED_S if name in untried else RETRY_S))
         for reason, names in by_reason.items():
             shown = ", ".join(map(str, names[:SHOWN])) + (f" and {len(names) - SHOWN} more" if names[SHOWN:] else "")
-            self.journal.warning("left out", services=shown, reason=reason, again_in_s=RETRY_S)
+            again_s = UNTRIED_S if names[0] in untried else RETRY_S
+            self.journal.warning("left out", services=shown, reason=reason, again_in_s=again_s)
         self._count()
 
     def lack(self, lacking: Iterable[frozenset[Shape]], now: float) -> None:
@@ -104,6 +115,9 @@ class LeftOut:
         """Yield for people what is left out and why."""
         for name, refusal in sorted(self._refusals.items()):
             yield f"Service {name} is left out, and what was there of it stays: {refusal.reason}"
+
+    def _untried(self, name: ObjectName) -> bool:
+        return self._refusals[name].reason == NOT_TRIED
 
     def _count(self) -> None:
         self.state.gauge("left_out", len(self._refusals))

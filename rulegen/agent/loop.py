@@ -581,7 +581,7 @@ class Loop:
         with self._lock:
             rules.leave_out(names, held(compiled, self.writer.observed(compiled, first), verdict.refused))
             rules.commit(rules.update(()))  # who shared a claim with them has it now
-        self._left_out.take(names, self.clock())
+        self._left_out.take(names, self.clock(), {name_of(owner) for owner in verdict.untried})
         self._left_out.lack(verdict.lacking, self.clock())
         self.journal.info("written in parts", tries=verdict.tries, left_out=len(names))
 

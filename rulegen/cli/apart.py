@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rulegen.plan.plan import Plan
     from rulegen.road import Compiled
 
-MOST_ROUNDS: Final = 3
+MOST_ROUNDS: Final = 5
 """So often Services that are refused are searched for."""
 
 
@@ -73,13 +73,16 @@ class ApartWriter:
             raise error
         left_out: dict[str, str] = {}
         compiled, plan = self.live.compiled, self.live.plan
-        for _ in range(MOST_ROUNDS):
+        for turn in range(MOST_ROUNDS):
             self.inputs.progress("looking for the Services that are refused …")
             apart = Apart(compiled, plan, self._put, self._look_for(compiled))
-            found = apart.search(error).refused
-            if not found:
+            verdict = apart.search(error)
+            if not verdict.refused:
                 raise error
-            left_out |= found
+            is_last = turn == MOST_ROUNDS - 1
+            left_out |= {
+                owner: why for owner, why in verdict.refused.items() if is_last or owner not in verdict.untried
+            }
             compiled = self._without(left_out)
             plan = self._look_for(compiled)()
             try:

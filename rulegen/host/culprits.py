@@ -39,7 +39,7 @@ ENOUGH: Final = 2
 
 _MOMENTARY: Final = {errno.EPERM, errno.EACCES, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN, errno.EINTR, errno.EBUSY}
 _MOMENTARY_WORDS: Final = ("allocate memory", "Cannot open session", "not permitted", "denied", "in use")
-_NOT_TRIED: Final = "not tried: too many others were refused"
+NOT_TRIED: Final = "not tried yet: too many others were refused"
 
 
 class Culprit(NamedTuple):
@@ -60,11 +60,13 @@ class Verdict:
 
     Attributes:
         refused: The Services that are left out, `namespace/name`, each with the reason.
+        untried: Those of them that were not tried, as there was no time: they may well be taken.
         lacking: What the kernel was seen to refuse to every Service that needs it; each set is needed together.
         tries: How many tries it took.
     """
 
     refused: Mapping[str, str]
+    untried: frozenset[str]
     lacking: tuple[frozenset[Shape], ...]
     tries: int
 
@@ -181,14 +183,15 @@ class Search:
         for needs, count in self._counts.items():  # all of a kind may have been named at once
             if count > ENOUGH and needs and not needs & self._good and needs not in self._lacking:
                 self._lacking.append(needs)
-        return Verdict(refused=self._refused, lacking=tuple(self._lacking), tries=self._tries)
+        untried = frozenset(owner for owner, why in self._refused.items() if why == NOT_TRIED)
+        return Verdict(refused=self._refused, untried=untried, lacking=tuple(self._lacking), tries=self._tries)
 
     def _turn(self, group: _Group) -> None:
         owners = self._worth_a_try(group.owners)
         if not owners:
             return
-        if self._tries >= MOST_TRIES or self.clock() >= self._until:
-            self._refused |= dict.fromkeys(owners, _NOT_TRIED)
+        if self._refused and (self._tries >= MOST_TRIES or self.clock() >= self._until):  # each search finds one
+            self._refused |= dict.fromkeys(owners, NOT_TRIED)
             return
         error = group.error or self._tried(owners)
         if error is not None:

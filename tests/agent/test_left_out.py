@@ -10,6 +10,7 @@ from msgspec import structs
 from rulegen.agent.leftout import RETRY_S
 from rulegen.agent.views import views
 from rulegen.agent.writer import KernelWriter, Mark
+from rulegen.host import culprits
 from rulegen.host.runner import Completed
 from rulegen.host.variant import Variant, VariantChoice
 from rulegen.kube import objects as k
@@ -282,6 +283,15 @@ class TestMany:
         assert stage.tools.refusals == refusals[0]
         assert stage.state.gauges["left_out", ""] == 31
         assert "10.244.1.222:8080" in stage.ends()
+
+    def test_who_there_was_no_time_for_is_served_soon_behind_other_changes(self, monkeypatch, stage):
+        monkeypatch.setattr(culprits, "MOST_TRIES", 6)
+        stage.tools.refuses = lambda line: any(f"-d 10.96.0.{n}/32" in line for n in (7, 23, 55))
+        stage.at(0, *self.events(1))
+        stage.run(60)
+        assert len(stage.ends()) == self.COUNT - 3
+        assert {one.about.name for one in stage.events} == {"web-6", "web-22", "web-54"}
+        assert stage.state.gauges["left_out", ""] == 3
 
     @pytest.mark.parametrize("values", [("10.96.0.7/32",), ("10.96.0.7/32", "10.96.0.23/32", "10.96.0.55/32")])
     def test_services_that_are_refused_for_a_value_alone_are_found_one_by_one(self, stage, values):
