@@ -221,9 +221,9 @@ def test_rules_of_a_proxy_in_the_other_variant_are_warned_of():
     node.kernels, node.beside = node.beside, node.kernels
     node.write(planned(node, World()))
     node.kernels, node.beside = node.beside, node.kernels
-    told = beside_warning(node.observed(), "nft")
-    assert told.startswith("iptables-legacy holds ")
-    assert "rulegen cleanup --variant legacy" in told
+    warning = beside_warning(node.observed(), "nft")
+    assert warning.startswith("iptables-legacy holds ")
+    assert "rulegen cleanup --variant legacy" in warning
 
 
 def test_a_liberal_conntrack_is_planned_where_nobody_could_read_it():

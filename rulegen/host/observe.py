@@ -79,14 +79,14 @@ def rules_beside(run: Runner, variant: Variant, families: Iterable[Family]) -> d
     other = variant.other
     if not has_kubernetes_chains(run, other):
         return {}
-    found = {}
+    rulesets = {}
     for family in families:
         try:
             text = iptables.observe(run, other, family)
         except MissingToolError:
             continue  # nobody wrote rules of this family there
-        found[family] = read(text, f"iptables-{other} on this host", family)
-    return found
+        rulesets[family] = read(text, f"iptables-{other} on this host", family)
+    return rulesets
 
 
 def _sets(run: Runner, *, needs_sets: bool) -> Objects | None:

@@ -32,8 +32,8 @@ def run(tmp_path: Path, capsys, monkeypatch, namespace):  # noqa: F811 - nothing
     def call(*arguments: str) -> tuple[int, str]:
         with pytest.raises(SystemExit) as stop:
             main([str(word) for word in arguments])
-        told = capsys.readouterr()
-        return stop.value.code or 0, told.out + told.err
+        printed = capsys.readouterr()
+        return stop.value.code or 0, printed.out + printed.err
 
     return call
 

@@ -38,8 +38,8 @@ def run(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], namesp
             ]
         with pytest.raises(SystemExit) as stop:
             main([verb, *given, *more])
-        told = capsys.readouterr()
-        return stop.value.code or 0, told.out, told.err
+        printed = capsys.readouterr()
+        return stop.value.code or 0, printed.out, printed.err
 
     return call
 
