@@ -31,6 +31,16 @@ FIRST_PAUSE_S: Final = 0.5
 LONGEST_PAUSE_S: Final = 10.0
 """However long the server asks us to stay away."""
 
+_TEXTS: Final = {
+    "proxy-url": "proxy",
+    "tls-server-name": "tls_server_name",
+    "certificate-authority": "ssl_ca_cert",
+    "client-certificate": "cert_file",
+    "client-key": "key_file",
+    "username": "username",
+    "password": "password",
+}
+"""Fields of a kubeconfig that the official client takes as they are, and attributes that it keeps them as."""
 _TRANSIENT: Final = frozenset({429, 500, 502, 503, 504})
 _DEFAULT_KUBECONFIG: Final = "~/.kube/config"
 
@@ -207,6 +217,13 @@ def _load(configuration: Any, kubeconfig: str | None, context: str | None) -> No
         raise HostError(
             f"kubeconfig {file}: server {one_line(configuration.host)!r} is no URL such as https://10.0.0.1:6443"
         )
+    for field, attribute in _TEXTS.items():
+        value = getattr(configuration, attribute, None)
+        if value is not None and not isinstance(value, str):
+            raise HostError(
+                f"kubeconfig {file}: {field} is {one_line(value)!r}, and no text",
+                hint="put it in quotes, or take it out",
+            )
 
 
 def _default_kubeconfig() -> Path:

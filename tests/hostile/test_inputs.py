@@ -349,6 +349,8 @@ USER = st.fixed_dictionaries(
 
 class TestKubeconfig:
     @FUZZ
+    @example(cluster={"server": "http://127.0.0.1:1", "proxy-url": True}, user={}, current="a")
+    @example(cluster={"server": "https://127.0.0.1:1", "tls-server-name": 5}, user={"password": 5}, current="a")
     @given(
         cluster=st.one_of(CLUSTER, SCALARS), user=st.one_of(USER, SCALARS), current=st.sampled_from(["a", "b", "", 5])
     )
