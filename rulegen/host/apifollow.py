@@ -136,7 +136,8 @@ class Follower:
     def _run(self) -> None:
         while not self._ended.is_set():
             try:
-                if self._era != self._revisions.era or self._timing.clock() > self._whole_at:
+                is_due = self._timing.clock() > self._whole_at or self._pace.was_away()
+                if is_due or self._era != self._revisions.era:
                     self._version = ""
                 if not self._version:
                     self._version = self._list()
@@ -226,6 +227,7 @@ class Follower:
         else:
             raise last
         self._tally.listed(self._kind)
+        self._pace.listed()
         self._era = era
         self._whole_at = self._timing.clock() + self._timing.draw(self._timing.whole / 2, self._timing.whole * 1.5)
         if self.only is not None:

@@ -49,11 +49,14 @@ class _Trouble:
 
     Attributes:
         sort: Of `_WORDS`; empty for what concerns this one alone.
+        since: When it began, of whatever sort it was then.
+        sort_since: Since when it is of this sort.
         wake: Has it ask again soon; None where the server itself has asked for a pause.
     """
 
     sort: str
     since: float
+    sort_since: float
     error: str = ""
     hint: str = ""
     is_refused: bool = False
@@ -117,10 +120,12 @@ class Outage:
         with self._lock:
             self._asking.pop(who, None)
             before = self._troubles.get(who)
-            since = before.since if before is not None else self._timing.clock()
+            sort, now = _sort(error), self._timing.clock()
+            since = before.since if before is not None else now
+            sort_since = before.sort_since if before is not None and before.sort == sort else now
             is_refused = error.status in {403, 404}
             may_wake = None if error.retry_after else wake
-            self._troubles[who] = _Trouble(_sort(error), since, error.message, error.hint, is_refused, may_wake)
+            self._troubles[who] = _Trouble(sort, since, sort_since, error.message, error.hint, is_refused, may_wake)
         self._look()
 
     def good(self, who: object) -> None:
@@ -149,13 +154,17 @@ class Outage:
         now, timing = self._timing.clock(), self._timing
         with self._lock:
             overdue = [
-                _Trouble("away", at, f"{self._url}: {doing}: no answer for {now - at:.0f} s")
+                _Trouble("away", at, at, f"{self._url}: {doing}: no answer for {now - at:.0f} s")
                 for at, doing in self._asking.values()
                 if now - at >= timing.overdue
             ]
             troubles = [one for one in [*self._troubles.values(), *overdue] if one.sort]
-            ripe = [one for one in troubles if one.sort not in self._said and now - one.since >= timing.notice]
-            news = {one.sort: one for one in ripe}
+            # Once something is said, another sort is said if it stays: a moment of it is part of the same trouble.
+            news = {
+                one.sort: one
+                for one in troubles
+                if one.sort not in self._said and now - (one.sort_since if self._said else one.since) >= timing.notice
+            }
             if news and not self._said:
                 self._since = min(one.since for one in troubles)
             self._said |= news.keys()

@@ -41,7 +41,8 @@ class Timing:
         watch_least: How long a watch lasts, at least.
         watch_most: How long it lasts at most; drawn between the two.
         short_watch: A watch that ended sooner was not a good answer.
-        outage: After so long without a good answer, all is listed anew.
+        outage: After so long without a good answer, all is listed anew: it is time enough for a restore from a backup,
+            and the server may have passed our revisions before we are back.
         whole: How often all is listed anew though nothing asks for it; drawn between half of it and one and a half.
         notice: How long trouble with the server lasts before it is said.
         overdue: How long an answer may take before that is trouble.
@@ -60,7 +61,7 @@ class Timing:
     watch_least: float = 300.0
     watch_most: float = 600.0
     short_watch: float = 1.0
-    outage: float = 120.0
+    outage: float = 30.0
     whole: float = 3600.0
     notice: float = 2.0
     overdue: float = 5.0
@@ -98,9 +99,15 @@ class Pace:
 
     def is_outage(self, error: TroubleError) -> bool:
         """Tell whether the server was away for so long, or so deaf, that it may be another one by now."""
-        if error.status == 504 and self.failures >= UNANSWERED:
-            return True
+        return (error.status == 504 and self.failures >= UNANSWERED) or self.was_away()
+
+    def was_away(self) -> bool:
+        """Tell whether there was no good answer for so long; asked before a watch goes on."""
         return self.failures > 0 and self._timing.clock() - self._since > self._timing.outage
+
+    def listed(self) -> None:
+        """Note that all was listed: what was before needs no further list."""
+        self._since = self._timing.clock()
 
     def pause(self, error: TroubleError, *, is_slow: bool = False) -> float:
         """Return for how many seconds to do nothing after this failure, which was counted."""

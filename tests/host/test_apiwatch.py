@@ -582,6 +582,23 @@ class TestRestore:
         assert 1 <= len(asked_for_one) <= 6  # of 24
         assert not self.set_back(notices)
 
+    def test_after_a_long_absence_all_is_listed_anew_though_nobody_asked_in_between(self, api, watch, seen):
+        """It has passed our revisions when we are back, and our pause was longer than the rest of its absence."""
+        api.put("services", service("a"))
+        backup = api.backup()
+        pauses = {"first_pause": 0.8, "draw": lambda _, most: most, "longest_pause": 0.8, "outage": 0.5}
+        watcher = watch(timing={**pauses, "watch_silence": 60.0})
+        assert is_watching(watcher)
+        api.put("services", service("b"))
+        assert soon(lambda: seen.names("Service") == ["a", "b"])
+        errors = sum(watcher.counts().errors.values())
+        api.go_away()
+        assert soon(lambda: sum(watcher.counts().errors.values()) >= errors + 2)
+        api.restore(backup)
+        for name in ("c", "d", "e"):
+            api.put("services", service(name))
+        assert soon(lambda: seen.names("Service") == ["a", "c", "d", "e"])
+
     def test_one_that_fails_after_it_was_set_back_is_asked_ever_less(self, api, watch, seen, notices):
         api.put("services", service("a"))
         backup = api.backup()
@@ -745,9 +762,10 @@ class TestSaying:
     def test_one_that_does_not_want_us(self, api, watch, notices, fault, message, hint):
         for noun in ("services", "endpointslices"):
             api.fail(noun, *[fault] * 1000)
-        watch(is_synced=False, notice=notices.append, timing=self.PATIENT)
+        watch(is_synced=False, notice=notices.append, timing={**self.PATIENT, "notice": 0.5})
         assert soon(lambda: notices)
         time.sleep(0.2)
+        assert len(notices) == 1, notices
         (said,) = notices
         assert said.message == message
         assert hint in said.fields["hint"]
