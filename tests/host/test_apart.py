@@ -5,21 +5,25 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
+from msgspec import structs
 
-from rulegen.errors import HostError
+from rulegen.cli.apart import ApartWriter
+from rulegen.errors import ApplyError, HostError
 from rulegen.host.apart import Apart
 from rulegen.host.ipset import SetError
-from rulegen.host.ipvs import ServersError
+from rulegen.host.ipvs import SchedulerError, ServersError
 from rulegen.host.links import AddressesError
 from rulegen.kube import objects as k
 from rulegen.kube.world import ObjectName, ServiceInput, World
-from rulegen.languages.ipvs.state import VirtualServerKey
+from rulegen.languages.ipvs.state import VirtualServer, VirtualServerKey
 from rulegen.model.facts import HostFacts
 from rulegen.model.resolve import resolve
+from rulegen.model.shares import SCHEDULER
 from rulegen.plan.plan import Plan
-from rulegen.road import compile_model, plan_node, with_held
+from rulegen.road import Compiled, compile_model, plan_node, with_held
 from rulegen.road.held import held
 from rulegen.road.order import Bind, Fill, Serve, tasks
 from tests.agent.stage import OPTIONS, endpoints, service
@@ -112,3 +116,29 @@ def test_one_service_that_is_refused_leaves_the_others_served(refuses, protocol)
 
 def world_without(world: World, name: str) -> World:
     return World(services={key: told for key, told in world.services.items() if key.name != name})
+
+
+def test_apply_serves_a_service_whose_scheduler_the_kernel_lacks_with_the_nodes_own():
+    told = world("api", "shop", protocol="TCP")
+    (name,) = (name for name in told.services if name.name == "shop")
+    one = told.services[name].service
+    annotated = structs.replace(one, metadata=structs.replace(one.metadata, annotations={SCHEDULER: "sh"}))
+    told = World(services={**told.services, name: replace(told.services[name], service=annotated)})
+    inputs = SimpleNamespace(world=told, options=MODE, facts=HostFacts(), progress=lambda _: None)
+    wants = compile_model(resolve(told, MODE, HostFacts()), "ipvs", counts=False)
+    schedulers = {value.scheduler for value in wants.objects("ipvs").values() if isinstance(value, VirtualServer)}
+    assert schedulers == {"rr", "sh"}
+    kernel = NodeKernel()
+
+    class Writer(ApartWriter):
+        def _put(self, plan: Plan) -> None:
+            kernel.write(plan)
+
+        def _look_for(self, compiled: Compiled) -> Callable[[], Plan]:
+            return lambda: plan_node(compiled, kernel.observed(), HostFacts())
+
+    error = ApplyError("no sh", applied=(), pending=())
+    error.__cause__ = SchedulerError("sh")
+    assert Writer(inputs, SimpleNamespace(compiled=wants), wait_s=5).write(error) == {}
+    assert {value.scheduler for value in kernel.servers.values() if isinstance(value, VirtualServer)} == {"rr"}
+    assert len({str(key.frontend.address) for key in kernel.servers if key.frontend.address.version == 4}) == 2
