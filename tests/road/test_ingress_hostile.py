@@ -331,13 +331,26 @@ WRITABLE = [text for text in NASTY if "\ud800" not in text]
 
 @pytest.mark.parametrize("value", WRITABLE, ids=map(str, range(len(WRITABLE))))
 def test_a_setting_is_obeyed_or_told_and_never_breaks(value, tmp_path):
-    data = dict.fromkeys(sorted({*READERS, *REFERENCES, "no-such-key"} - FAIL_CLOSED), value)
+    data = dict.fromkeys(sorted({*READERS, "no-such-key"} - FAIL_CLOSED), value)
     found = settings_of(data)
     for key in data:
         if key not in READERS or not is_setting(key, value):
             assert any(key in reason.message for reason in found.model.reasons), key
     assert all(str(reason).isprintable() for reason in found.model.reasons)
     assert file_of("control.test") in found.configuration.files
+
+
+@pytest.mark.parametrize("key", sorted(REFERENCES))
+def test_a_setting_that_names_another_object_is_reported_or_stops_everything(key):
+    """A ConfigMap of headers that is not there may hold what keeps somebody out."""
+    for value in WRITABLE:
+        try:
+            found = settings_of({key: value})
+            words = [reason.message for reason in found.model.reasons]
+        except ConfigError as error:
+            words = [str(error)]
+        assert not value.strip() or any(key in text for text in words), value
+        assert all(text.isprintable() for text in words)
 
 
 @pytest.mark.parametrize("key", [key for key in TEXTS if key != "global-auth-url"])
