@@ -33,9 +33,9 @@ def family_warnings(nodes: Mapping[Family, Node], node: objects.Node | None, opt
     Raises:
         ConfigError: The host speaks one family, and pods' traffic is told by prefixes of the other only.
     """
-    primary = primary_family(node, options)
-    other = next(family for family in Family if family is not primary)
     is_dual = len(nodes) > 1
+    primary = primary_family(node, options) if is_dual or not nodes else next(iter(nodes))
+    other = next(family for family in Family if family is not primary)
     kind = f"{primary} first" if is_dual else f"{primary} only"
     pods = _pod_cidrs(node)
     for name, networks, mode in (

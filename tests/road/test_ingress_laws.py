@@ -92,6 +92,9 @@ def ingresses(draw: st.DrawFn) -> list[k.Ingress]:
 laws = settings(max_examples=45, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
+DEFAULT = "secrets/00000000000000000000000000000000.pem"
+
+
 @laws
 @given(ingresses(), st.randoms(use_true_random=False))
 def test_the_order_of_objects_means_nothing(found, chance):
@@ -132,8 +135,15 @@ def test_an_ingress_that_goes_changes_its_own_hosts_alone(found, data):
     before = compiled(*GROUND, *found, served=True)
     after = compiled(*GROUND, *(one for one in found if one is not gone), served=True)
     own = {file_of(one.host) for one in gone.spec.rules} | {file_of("")}
+    # Where a rule without host asks clients for certificates, all others name the default certificate themselves.
+    names_default = any(not one.host for one in gone.spec.rules)
+
+    def of(site, name):
+        lines = site.configuration.files.get(name, "").splitlines()
+        return [one for one in lines if not (names_default and one.startswith(" ssl_certificate") and DEFAULT in one)]
+
     for name in before.configuration.files.keys() | after.configuration.files.keys():
-        if before.configuration.files.get(name) != after.configuration.files.get(name):
+        if of(before, name) != of(after, name):
             assert name == MAIN or name in own or name.startswith("upstreams/"), name
 
 
