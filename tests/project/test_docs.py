@@ -234,6 +234,14 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert (page.parent / target).exists(), target
 
 
+def test_the_page_on_testing_names_files_and_tests_that_are_there() -> None:
+    page = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
+    for path, _, name in re.findall(r"`((?:tests|integration)/[\w./*]*)(::([\w.]+))?`", page):
+        places = list(ROOT.glob(path))
+        assert places, path
+        assert not name or re.search(rf"^\s*(class|def) {name}\b", places[0].read_text(encoding="utf-8"), re.MULTILINE)
+
+
 def test_every_dependency_says_why_it_is_there() -> None:
     page = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
     named = {word.strip() for row in re.findall(r"^\| (.*)$", page, re.MULTILINE) for word in re.split(r"[|,]", row)}

@@ -1,0 +1,29 @@
+"""For all tests: the machine that they run on stays as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_WATCHED = ("/proc/sys/net/ipv4/conf/all/route_localnet", "/proc/net/ip_tables_names", "/proc/net/ip6_tables_names")
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="ascii")
+    except OSError:  # not this user's to read, or not of this kernel
+        return ""
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _machine() -> Iterator[None]:
+    """Fail the last test where rules or kernel parameters of the machine itself were written by any of them."""
+    before = [_read(path) for path in _WATCHED]
+    yield
+    if [_read(path) for path in _WATCHED] != before:
+        pytest.fail("a test wrote outside its network namespace")
