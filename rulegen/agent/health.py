@@ -12,7 +12,7 @@ from rulegen.errors import HostError
 from rulegen.net import Address, Family
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from rulegen.agent.journal import Journal
     from rulegen.agent.state import AgentState
@@ -103,14 +103,21 @@ class ServiceHealth:
         self._has_moved |= addresses != self.addresses
         self.addresses = addresses
 
-    def take(self, services: Iterable[Service], uid: Callable[[ObjectName], str] = lambda _: "") -> None:
+    def take(
+        self,
+        services: Iterable[Service],
+        uid: Callable[[ObjectName], str] = lambda _: "",
+        left_out: Collection[ObjectName] = (),
+    ) -> None:
         """Listen for these Services, and for no others; what cannot be listened on is tried again the next time.
 
         Args:
             services: All that are served.
             uid: Returns the UID of a Service, for events.
+            left_out: Services whose old rules stay, and so does what load balancers are told of them.
         """
-        self._told = {service.name: ports for service in services if (ports := _local_endpoints(service))}
+        stays = {name: ports for name, ports in self._told.items() if name in left_out}
+        self._told = stays | {service.name: ports for service in services if (ports := _local_endpoints(service))}
         self._settle(uid)
 
     def change(self, services: Mapping[ObjectName, Service | None], uid: Callable[[ObjectName], str]) -> None:

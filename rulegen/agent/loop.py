@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from rulegen.model.ir import Service
     from rulegen.model.options import Options
     from rulegen.net import Address
+    from rulegen.plan.fragments import Fragment
     from rulegen.plan.items import Item
     from rulegen.plan.plan import Plan
     from rulegen.road import Compiled
@@ -178,6 +179,7 @@ class Loop:
     _other_name: str = ""
     _attempted: set[Hashable] = field(default_factory=set)
     _left_out: LeftOut = field(init=False)
+    _held: tuple[Fragment, ...] = ()
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _concerns: Concerns = field(init=False)
 
@@ -375,7 +377,7 @@ class Loop:
             return
         with self._lock:
             rules.commit(update)
-        self._left_out.settle(rules.left_out)
+        self._settle(rules)
         self._tell_health(rules, update.services)
         self.state.wrote(generation)
         self.state.syncs.add(self.clock() - began)
@@ -424,7 +426,7 @@ class Loop:
             self._tell_damage(plan, is_first=is_first, changed=touched)
             plan = self._write(self._rules, plan, found)
             self._rules.take_note(plan)
-            self._left_out.settle(self._rules.left_out)
+            self._settle(self._rules)
             self._attempted.clear()
         except HostError:
             self._rules, self._dirty.services = None, self._dirty.services | changed.services
@@ -491,7 +493,7 @@ class Loop:
         if self.health is not None:
             self.health.serve_on(rules.nodes)
             if changed is None:
-                self.health.take(rules.services, self.cluster.uid_of)
+                self.health.take(rules.services, self.cluster.uid_of, rules.left_out)
             else:
                 self.health.change(changed, self.cluster.uid_of)
         self.state.gauge("services", len(rules.services))
@@ -579,10 +581,11 @@ class Loop:
             raise error
         names = {name_of(owner): reason for owner, reason in verdict.refused.items()}
         with self._lock:
-            rules.leave_out(names, held(compiled, self.writer.observed(compiled, first), verdict.refused))
+            rules.leave_out(names, self._there(compiled, first, verdict.refused))
             rules.commit(rules.update(()))  # who shared a claim with them has it now
-        self._left_out.take(names, self.clock(), {name_of(owner) for owner in verdict.untried})
-        self._left_out.lack(verdict.lacking, self.clock())
+        now = self.clock()  # of both: when the Services are tried again, what the kernel lacked must be forgotten
+        self._left_out.take(names, now, {name_of(owner) for owner in verdict.untried})
+        self._left_out.lack(verdict.lacking, now)
         self.journal.info("written in parts", tries=verdict.tries, left_out=len(names))
 
     def _leave_out_again(self, rules: ServiceRules, found: Reading, touched: set[ObjectName]) -> None:
@@ -590,10 +593,23 @@ class Loop:
         names = {name for name in self._left_out.names - touched if rules.before(name) is not None}
         if names:
             compiled = rules.compiled()
-            there = held(compiled, self.writer.observed(compiled, found), {str(name) for name in names})
+            there = self._there(compiled, found, {str(name) for name in names})
             with self._lock:
                 rules.leave_out(names, there)
                 rules.commit(rules.update(()))
+
+    def _there(self, compiled: Compiled, reading: Reading, owners: Collection[str]) -> list[Fragment]:
+        """Return what the node has of some Services: as it is known since they were left out, else as it is recognised.
+
+        By its new form alone a Service's old rules are not all recognised, as where its protocol is another one.
+        """
+        known = [one for one in self._held if one.owner in owners]
+        return [*held(compiled, self.writer.observed(compiled, reading), owners), *known]
+
+    def _settle(self, rules: ServiceRules) -> None:
+        """Note, behind a write, which Services are still left out, and what the node has of them."""
+        self._left_out.settle(rules.left_out)
+        self._held = rules.held
 
     def _update(self, rules: ServiceRules, names: Collection[ObjectName]) -> Update:
         """Decide anew about Services; those are left out that need what the kernel was just seen to refuse to all."""

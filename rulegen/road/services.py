@@ -215,13 +215,19 @@ class ServiceRules:
         """The Services that are left out: what the kernel has of them stays, until they are part of an update again."""
         return frozenset(self._left_out)
 
+    @property
+    def held(self) -> tuple[Fragment, ...]:
+        """What the kernel has of the Services that are left out, for whoever decides all anew."""
+        keys = ((family, name) for name in sorted(self._left_out) for family in self._families)
+        return tuple(self._fragments[key] for key in keys if key in self._fragments)
+
     def leave_out(self, names: Iterable[ObjectName], there: Iterable[Fragment] | None = None) -> None:
         """Leave Services out. Their claims to addresses and ports go to those that share them: with the next update.
 
         Args:
             names: Which.
-            there: What the kernel has of them, see `rulegen.road.held`, where it is not known what was written last;
-                None for what was committed last.
+            there: What the kernel has of them, see `rulegen.road.held`, where it is not known what was written last: of
+                several for one Service and family the last counts. None for what was committed last.
         """
         left = sorted(names)
         for name in left:

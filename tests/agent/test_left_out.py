@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import socket
+from contextlib import closing
 from dataclasses import dataclass
+from urllib.request import urlopen
 
 import pytest
 from msgspec import structs
 
+from rulegen.agent.health import ServiceHealth
 from rulegen.agent.leftout import RETRY_S
 from rulegen.agent.views import views
 from rulegen.agent.writer import KernelWriter, Mark
@@ -17,7 +21,7 @@ from rulegen.kube import objects as k
 from rulegen.kube.events import Gone
 from rulegen.kube.world import ObjectName
 from rulegen.net import Family
-from tests.agent.stage import FACTS, Stage, changed, endpoints, node, service
+from tests.agent.stage import FACTS, NODE, Stage, changed, endpoints, node, service
 from tests.refusing import Tools
 
 STICKY = {
@@ -242,6 +246,47 @@ class TestLater:
         assert stage.ends() == ["10.244.1.1:8080", "10.244.1.2:8080", "10.244.1.9:8080"]
         assert stage.tools.refusals == refusals[0]
 
+    @pytest.mark.parametrize("fails", [False, True], ids=["node", "node, and a lock is held"])
+    def test_the_old_rules_stay_too_where_nothing_of_the_new_form_leads_to_them(self, stage, fails):
+        new = service("shop", 19, ports=(k.ServicePort(name="http", port=81, protocol="UDP"),), **STICKY)
+        ports = (k.SlicePort(name="http", port=8080, protocol="UDP"),)
+        stage.at(0, *three(shop={}))
+        stage.at(5, changed(new), changed(structs.replace(endpoints("shop", 10), ports=ports)))
+        if fails:
+            stage.at(8, lambda: stage.tools.ends.append(Completed(4, "", "Another app is holding the xtables lock")))
+        stage.at(9, changed(node("zone-b")), changed(endpoints("web", 3)))
+        stage.run(20)
+        assert stage.ends() == ["10.244.1.1:8080", "10.244.1.3:8080", "10.244.1.9:8080"]
+        assert "10.96.0.9/32" in stage.dispatch()
+
+    def test_load_balancers_are_told_of_the_old_rules_while_they_stay(self, stage):
+        local = {
+            "type": "LoadBalancer",
+            "external_traffic_policy": "Local",
+            "health_check_node_port": 0,
+            "ports": (k.ServicePort(name="http", port=80, node_port=30080),),
+        }
+        with closing(socket.create_server(("127.0.0.1", 0))) as free:
+            local["health_check_node_port"] = free.getsockname()[1]
+        health = stage.loop.health = ServiceHealth(stage.state, stage.loop.journal)
+        answers: list[int] = []
+
+        def ask() -> None:
+            try:
+                with urlopen(f"http://127.0.0.1:{local['health_check_node_port']}/", timeout=5) as answer:
+                    answers.append(answer.status)
+            except OSError:
+                answers.append(0)
+
+        stage.at(0, *three(shop=local), changed(endpoints("shop", 9, node=NODE)))
+        stage.at(5, ask, changed(service("shop", 9, **STICKY, **local)))
+        stage.at(8, ask, changed(node("zone-b")))
+        stage.at(40, ask, Gone(k.Service, ObjectName("demo", "shop")))
+        stage.at(45, ask)
+        stage.run(50)
+        health.stop()
+        assert answers == [200, 200, 200, 0]
+
     def test_who_shares_an_address_with_one_that_is_left_out_gets_it(self, stage):
         shared = {"external_ips": ("198.51.100.7",)}
         stage.at(0, *three(shop={**STICKY, **shared}))
@@ -283,6 +328,16 @@ class TestMany:
         assert stage.tools.refusals == refusals[0]
         assert stage.state.gauges["left_out", ""] == 31
         assert "10.244.1.222:8080" in stage.ends()
+
+    def test_all_that_need_what_the_kernel_lacks_are_tried_again_though_telling_of_them_takes_time(self, stage):
+        def tell(_: object) -> None:
+            stage.clock.now += 0.01
+
+        stage.loop.tell = tell
+        stage.at(0, *self.events(30))
+        stage.at(100, lambda: setattr(stage.tools, "refuses", lambda line: False))
+        stage.run(RETRY_S + 20)
+        assert len(stage.ends()) == self.COUNT
 
     def test_who_there_was_no_time_for_is_served_soon_behind_other_changes(self, monkeypatch, stage):
         monkeypatch.setattr(culprits, "MOST_TRIES", 6)
