@@ -12,7 +12,6 @@ from rulegen.cli.ingress_options import BINARY, FOLDER, ChosenIngress
 from rulegen.cli.inputs import Inputs, observe_live
 from rulegen.cli.options import LOCK_WAIT, OUTPUT, YES, Chosen, no_services_option, variant_option
 from rulegen.cli.writing import write
-from rulegen.contract.chains import has_proxy
 from rulegen.host.nginx.service import NginxService
 from rulegen.host.runner import run
 from rulegen.plan.nginx import SitePlan, plan_ending
@@ -72,18 +71,18 @@ def _planned_rules(inputs: Inputs) -> tuple[Plan, Report, Variant]:
     """Return what must go of rules and what belongs to them, in both variants of iptables unless one is demanded."""
     choice, observed = observe_live(inputs, flows=False)
     other = choice.variant.other
-    takes_both = inputs.chosen.forced_variant is None and any(map(has_proxy, observed.beside.values()))
     plan = plan_cleanup(
         inputs.options.mode,
         observed,
         {address for family in inputs.facts.families for address in inputs.facts.addresses(family)},
         inputs.options.ipvs_excluded,
         facts=inputs.facts,
-        beside=str(other) if takes_both else "",
+        beside=str(other) if inputs.chosen.forced_variant is None else "",
     )
+    takes_both = any(item.variant for item in plan.items)
     seen = f"iptables-{choice.variant} ({choice.reason})"
     if takes_both:
-        seen = f"iptables-{choice.variant} and iptables-{other}, which both hold rules of a Service proxy"
+        seen = f"iptables-{choice.variant} ({choice.reason}), and iptables-{other}, where chains are ours too"
     left = "" if takes_both else beside_warning(observed, choice.variant)
     warnings = (*inputs.warnings, *filter(None, [left]), *plan.notes)
     return plan, Report(node=inputs.facts.hostname, mode="no", observed=seen, warnings=warnings), choice.variant

@@ -87,3 +87,21 @@ def test_cleanup_takes_both_in_one_plan_and_with_a_variant_that_one_alone(run, v
     assert {change["variant"] for change in document["changes"]} == {None, "legacy"}
     assert document["warnings"] == []
     assert run("cleanup")[0] == 0  # nothing is left, so nobody is asked
+
+
+def test_cleanup_takes_what_an_earlier_cleanup_left_for_a_kubelet_that_has_gone_in_either_variant(run, variant, other):
+    canary = ("-t", "mangle", "-w", "5")
+    subprocess.run([f"iptables-{variant}", *canary, "-N", "KUBE-KUBELET-CANARY"], check=True)
+    assert run("cleanup", "--yes")[0] == 0
+    assert rules(variant) > 1, "the chain that a kubelet shares stays beside its canary"
+    subprocess.run([f"iptables-{variant}", *canary, "-X", "KUBE-KUBELET-CANARY"], check=True)
+    code, out = run("cleanup", "--yes")
+    assert (code, rules(variant), rules(other)) == (0, 0, 0), out
+
+
+def test_cleanup_leaves_a_kubelet_of_the_other_variant_its_chains(run, variant, other):
+    subprocess.run([f"iptables-{other}", "-t", "mangle", "-w", "5", "-N", "KUBE-KUBELET-CANARY"], check=True)
+    subprocess.run([f"iptables-{other}", "-w", "5", "-N", "KUBE-FIREWALL"], check=True)
+    assert run("cleanup", "--yes")[0] == 0
+    assert rules(other) > 1
+    assert run("cleanup")[0] == 0
