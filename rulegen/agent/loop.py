@@ -28,6 +28,7 @@ from rulegen.host.culprits import is_refusal, lacking_text
 from rulegen.kube.cluster import Touched
 from rulegen.kube.node_names import unknown_node
 from rulegen.kube.world import ObjectName
+from rulegen.plan.fragments import IPVS
 from rulegen.plan.objects import draining_text
 from rulegen.road.belongings import Belongings
 from rulegen.road.guards import lost_masquerade
@@ -180,6 +181,7 @@ class Loop:
     _attempted: set[Hashable] = field(default_factory=set)
     _left_out: LeftOut = field(init=False)
     _held: tuple[Fragment, ...] = ()
+    _parameters: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _concerns: Concerns = field(init=False)
 
@@ -411,11 +413,7 @@ class Loop:
                     )
                     self.known = self._rules.known
                 elif touched:
-                    with self._lock:
-                        update = self._update(self._rules, touched)
-                        self._rules.commit(update, is_written=False)
-                    self._attempted |= written_keys(update.plan)
-                    touched = set(update.services)  # those too that share a claim with them
+                    touched = self._take_touched(self._rules, touched)
                 found = reading.result()
             if is_first:
                 self._leave_out_again(self._rules, found, touched)
@@ -425,11 +423,14 @@ class Loop:
                 self.journal.warning(warning)
             self._tell_damage(plan, is_first=is_first, changed=touched)
             plan = self._write(self._rules, plan, found)
+            self._tell_parameters()
             self._rules.take_note(plan)
             self._settle(self._rules)
             self._attempted.clear()
-        except HostError:
+        except HostError as error:
             self._rules, self._dirty.services = None, self._dirty.services | changed.services
+            if is_refusal(error):  # maybe of what was kept of a Service, which must not stop all others
+                self._held = ()
             raise
         self._concerns.warnings((*self._rules.warnings, *self.writer.notes))
         self._concerns.connections(self.writer.unseen)
@@ -448,6 +449,15 @@ class Loop:
         self._breath_s = BREATHS * took if plan.is_empty else 0.0
         del plan, found, reading, compiled
         give_back()
+
+    def _take_touched(self, rules: ServiceRules, touched: set[ObjectName]) -> set[ObjectName]:
+        """Decide anew about Services that a check writes, too; return them and those that share a claim with them."""
+        leaving = {(IPVS, key.frontend.family.value, key) for key in rules.leaving}  # go with their virtual server
+        with self._lock:
+            update = self._update(rules, touched)
+            rules.commit(update, is_written=False)
+        self._attempted |= written_keys(update.plan) | leaving
+        return set(update.services)
 
     def reconcile(self) -> None:
         """Forget connections that nobody serves, though no Service changed: some were made while one did.
@@ -560,10 +570,7 @@ class Loop:
     def _write_whole(self, plan: Plan) -> None:
         if plan.is_empty or not self.mends:
             return
-        refused = set(self.writer.refused)
         calls = self.writer.write(plan)
-        for name in sorted(self.writer.refused.keys() - refused):
-            self.tell_refused(name, self.writer.refused[name])
         self.state.count("writes", by=calls)
         self.state.count("forgotten_flows", by=len(plan.flows))
         self.journal.info("written", changes=len(plan.items), calls=calls)
@@ -623,8 +630,14 @@ class Loop:
         self._left_out.take(reasons, self.clock())
         return rules.update(())
 
+    def _tell_parameters(self) -> None:
+        """Tell of the kernel parameters that no write could set, those before one that was refused too."""
+        for name in sorted(self.writer.refused.keys() - self._parameters):
+            self.tell_refused(name, self.writer.refused[name])
+
     def tell_refused(self, name: str, error: str) -> None:
         """Tell that a kernel parameter may not be set here: somebody else has to."""
+        self._parameters.add(name)
         self.journal.warning("kernel parameter not set", name=name, error=error)
         self.state.gauge("parameters_refused", len(self.writer.refused))
         self.tell(Announcement(self.reference(), "ParameterNotSet", "SetParameter", error))

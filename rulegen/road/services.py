@@ -216,6 +216,11 @@ class ServiceRules:
         return frozenset(self._left_out)
 
     @property
+    def leaving(self) -> Collection[RealServerKey]:
+        """The real servers on their way out, as far as it is known: nothing wants them."""
+        return self._leaving.keys()
+
+    @property
     def held(self) -> tuple[Fragment, ...]:
         """What the kernel has of the Services that are left out, for whoever decides all anew."""
         keys = ((family, name) for name in sorted(self._left_out) for family in self._families)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rulegen.agent.loop import Wake
 from rulegen.kube import objects as k
 from rulegen.kube.events import Gone
 from rulegen.kube.world import ObjectName
@@ -116,3 +117,15 @@ def test_a_write_that_breaks_off_anywhere_is_taken_up():
     stage.run(120)
     assert stage.is_right()
     assert len({key.frontend.family for key in kernel_of(stage).node.servers}) == len(Family)
+
+
+def test_what_goes_with_a_virtual_server_while_all_is_looked_at_is_no_work_of_others():
+    stage = ipvs_stage()
+    stage.at(0, *WEB)
+    stage.at(2, lambda: connections(stage, 3))
+    stage.at(3, changed(endpoints("web", 1)))
+    stage.at(6, Wake("check"))
+    stage.at(6.2, changed(service("web", ports=(k.ServicePort(name="http", port=81),))))
+    stage.run(10)
+    assert stage.is_right()
+    assert [line for line in stage.log if "changed by others" in line] == []

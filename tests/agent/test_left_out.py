@@ -12,6 +12,7 @@ from msgspec import structs
 
 from rulegen.agent.health import ServiceHealth
 from rulegen.agent.leftout import RETRY_S
+from rulegen.agent.loop import Wake
 from rulegen.agent.views import views
 from rulegen.agent.writer import KernelWriter, Mark
 from rulegen.host import culprits
@@ -22,6 +23,7 @@ from rulegen.kube.events import Gone
 from rulegen.kube.world import ObjectName
 from rulegen.net import Family
 from tests.agent.stage import FACTS, NODE, Stage, changed, endpoints, node, service
+from tests.kernel import Kernel
 from tests.refusing import Tools
 
 STICKY = {
@@ -111,6 +113,20 @@ class TestFirst:
         stage.run(20)
         assert "-m recent" in stage.events[0].note
         assert "RULE_APPEND failed (No such file or directory)" in stage.events[0].note
+
+    def test_a_kernel_parameter_that_cannot_be_set_is_told_though_the_write_behind_it_is_refused(self, stage):
+        class InContainer(StandIn):
+            def write(self, plan):
+                self.refused["net.ipv4.x"] = "sysctl net.ipv4.x = 1: read-only"
+                return super().write(plan)
+
+        stage.loop.writer = InContainer(stage.tools, stage.loop.writer.choice, FACTS)
+        stage.at(0, *three())
+        stage.at(5, Wake("check"))
+        stage.run(20)
+        assert stage.tools.refusals
+        (line,) = (line for line in stage.log if "kernel parameter not set" in line)
+        assert "net.ipv4.x" in line
 
     def test_nothing_is_searched_for_where_nothing_is_refused(self, stage):
         stage.at(0, *three(shop={}))
@@ -258,6 +274,21 @@ class TestLater:
         stage.run(20)
         assert stage.ends() == ["10.244.1.1:8080", "10.244.1.3:8080", "10.244.1.9:8080"]
         assert "10.96.0.9/32" in stage.dispatch()
+
+    def test_old_rules_that_are_refused_too_once_others_took_them_away_stop_nobody(self, stage):
+        def flush() -> None:
+            stage.tools.refuses = lambda line: "-m recent" in line or "10.96.0.9/32" in line
+            stage.tools.kernels[Family.IPV4] = Kernel()
+            stage.signals.put(Wake("check"))
+
+        stage.at(0, *three(shop={}))
+        stage.at(5, changed(service("shop", 9, **STICKY)))
+        stage.at(9, flush)
+        stage.at(40, changed(endpoints("web", 3)))
+        stage.run(200)
+        assert stage.ends() == ["10.244.1.1:8080", "10.244.1.3:8080"]
+        assert stage.state.is_alive
+        assert len(stage.failed) <= 1
 
     def test_load_balancers_are_told_of_the_old_rules_while_they_stay(self, stage):
         local = {
