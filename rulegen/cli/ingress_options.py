@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -10,7 +11,7 @@ import click
 
 from rulegen.errors import ConfigError
 from rulegen.kube.selector import Selector, parse_selector
-from rulegen.kube.wording import is_label, is_subdomain
+from rulegen.kube.wording import is_label, is_subdomain, quoted
 from rulegen.kube.world import ObjectName
 from rulegen.model.ingress.annotations import DEFAULT_PREFIX
 from rulegen.model.ingress.classes import CLASS_NAME, CONTROLLER, Selection
@@ -33,6 +34,19 @@ class _ObjectNameType(click.ParamType[ObjectName]):
         if not (slash and is_label(namespace) and is_subdomain(name)):
             self.fail(f"{value!r} is not the name of an object such as shop/web", param, ctx)
         return ObjectName(namespace, name)
+
+
+class _NameType(click.ParamType[str]):
+    """A text that `holds` accepts; one that no object can have selects nothing, or leaves every annotation unread."""
+
+    def __init__(self, name: str, holds: Callable[[str], bool], what: str) -> None:
+        self.name, self.holds, self.what = name, holds, what
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = str(value)
+        if not self.holds(text):
+            self.fail(f"{quoted(text)} is not {self.what}", param, ctx)
+        return text
 
 
 class _SelectorType(click.ParamType[Selector]):
@@ -119,6 +133,12 @@ class ChosenIngress:
 
 
 _PORT = click.IntRange(1, 65535)
+_NAMESPACE = _NameType("NAME", is_label, "the name of a namespace, such as shop")
+_CLASS = _NameType("NAME", lambda text: text != "" and text == text.strip(), "a class of Ingresses, such as nginx")
+_CONTROLLER = _NameType(
+    "NAME", lambda text: all(text.partition("/")) and not re.search(r"\s", text), f"a controller, such as {CONTROLLER}"
+)
+_PREFIX = _NameType("PREFIX", is_subdomain, f"a prefix of annotations, such as {DEFAULT_PREFIX} (without a slash)")
 
 FOLDER = click.option(
     "--nginx-dir",
@@ -139,16 +159,16 @@ _OPTIONS = (
     click.option("--https-port", type=_PORT, default=443, show_default=True, help="Where nginx listens for HTTPS."),
     click.option(
         "--controller-class",
+        type=_CONTROLLER,
         default=CONTROLLER,
         show_default=True,
-        metavar="NAME",
         help="spec.controller of the IngressClasses that are served; k8s.io/ingress-nginx to take over.",
     ),
     click.option(
         "--ingress-class",
+        type=_CLASS,
         default=CLASS_NAME,
         show_default=True,
-        metavar="NAME",
         help="What the annotation kubernetes.io/ingress.class must say.",
     ),
     click.option("--ingress-class-by-name", is_flag=True, help="Serve that class whatever its controller is."),
@@ -156,7 +176,7 @@ _OPTIONS = (
         "--watch-ingress-without-class", is_flag=True, help="Serve Ingresses too that name no class in any way."
     ),
     click.option(
-        "--watch-namespace", multiple=True, metavar="NAME", help="Only Ingresses of this namespace; may be repeated."
+        "--watch-namespace", type=_NAMESPACE, multiple=True, help="Only Ingresses of this namespace; may be repeated."
     ),
     click.option(
         "--watch-namespace-selector",
@@ -165,9 +185,9 @@ _OPTIONS = (
     ),
     click.option(
         "--annotations-prefix",
+        type=_PREFIX,
         default=DEFAULT_PREFIX,
         show_default=True,
-        metavar="PREFIX",
         help="What annotations begin with.",
     ),
     click.option("--configmap", type=_ObjectNameType(), help="Settings for all hosts, with ingress-nginx's keys."),

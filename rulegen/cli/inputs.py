@@ -119,17 +119,19 @@ class Inputs:
             return read_config(self.chosen.over(document), f"{COMMAND_LINE}, over {source}")
 
     def _check_scheduler(self, options: Options) -> None:
-        """Refuse a scheduler that neither Linux nor this host has, in the mode that uses one.
+        """Refuse a scheduler that neither Linux nor this host has: one of an option always, else in ipvs mode.
 
         Raises:
             ConfigError: There is no such scheduler; the message lists those of Linux.
         """
-        if options.mode != "ipvs" or options.ipvs_scheduler in SCHEDULERS:
+        is_option = self.chosen.ipvs_scheduler is not None
+        if options.ipvs_scheduler in SCHEDULERS or (options.mode != "ipvs" and not is_option):
             return
         if self.is_of_this_host and not self.chosen.host and options.ipvs_scheduler in (self.facts.schedulers or ()):
             return  # a module that is not part of Linux
         raise ConfigError(
-            f"{self._source}: ipvs.scheduler: there is no scheduler {options.ipvs_scheduler!r}",
+            f"{COMMAND_LINE if is_option else self._source}: ipvs.scheduler:"
+            f" there is no scheduler {options.ipvs_scheduler!r}",
             hint=f"use one of: {', '.join(sorted(SCHEDULERS))}",
         )
 

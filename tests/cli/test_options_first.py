@@ -8,6 +8,7 @@ import pytest
 
 from rulegen.backends import BACKENDS
 from rulegen.cli import main
+from rulegen.kube.proxyconfig import API_VERSION, KIND
 from rulegen.kube.proxyconfig_rules import MODES, SCHEDULERS
 from tests.cli.test_plan import BLOG, HOST
 
@@ -36,6 +37,14 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
         (("--mode", "userspace"), "'userspace' is not one of 'iptables', 'ipvs'"),
         (("--mode", "nftables"), "'nftables' is not one of 'iptables', 'ipvs'"),
         (("--mode", "ipvs", "--ipvs-scheduler", "foo"), "there is no scheduler 'foo'"),
+        (("--ipvs-scheduler", "foo"), "command line: ipvs.scheduler: there is no scheduler 'foo'"),
+        (("--annotations-prefix", ""), '"" is not a prefix of annotations, such as nginx.ingress.kubernetes.io'),
+        (("--annotations-prefix", "nginx.ingress.kubernetes.io/"), "(without a slash)"),
+        (("--annotations-prefix", "a b"), '"a b" is not a prefix of annotations'),
+        (("--watch-namespace", ""), '"" is not the name of a namespace'),
+        (("--watch-namespace", "Shop"), '"Shop" is not the name of a namespace'),
+        (("--ingress-class", ""), '"" is not a class of Ingresses'),
+        (("--controller-class", ""), '"" is not a controller, such as rulegen.io/ingress'),
         (("--detect-local-mode", "BridgeInterface"), "detectLocal.bridgeInterface: must not be empty"),
         (("--cluster-cidr", "10.0.0.0/8,10.0.0.0/9"), "two prefixes of one family"),
         (("--http-port", "443", "--https-port", "443"), "--http-port and --https-port are both 443"),
@@ -61,7 +70,11 @@ def test_an_option_that_cannot_be_is_said_before_anything_is_read(run, command, 
 def test_an_unknown_scheduler_is_answered_with_those_there_are(run):
     _, _, err = run("plan", *UNREAD, "--mode", "ipvs", "--ipvs-scheduler", "foo")
     assert f"Next: use one of: {', '.join(sorted(SCHEDULERS))}" in err
-    assert run("plan", "-f", "blog.yaml", "--host", "host", "--observed", "none", "--ipvs-scheduler", "foo")[0] == 0
+    Path("config").write_text(f"apiVersion: {API_VERSION}\nkind: {KIND}\nipvs: {{scheduler: foo}}\n")
+    files = ("-f", "blog.yaml", "--host", "host", "--observed", "none", "--config", "config")
+    assert run("plan", *files)[0] == 0
+    assert "config: ipvs.scheduler" in run("plan", *files, "--mode", "ipvs")[2]
+    assert "command line: ipvs.scheduler" in run("plan", *files, "--mode", "ipvs", "--ipvs-scheduler", "bar")[2]
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
