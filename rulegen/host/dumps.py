@@ -91,15 +91,17 @@ def read_dumps(paths: Sequence[str]) -> Dumps:
     warnings: list[str] = []
     for file, is_named, is_export in _files(paths):
         text = _text(file, is_named=is_named)
+        is_companion = is_export and Path(file).name in COMPANIONS
         if text is not None and is_dump(text):
             texts[_shown(file)] = text
         elif text is not None and not text.strip():
-            empty[_shown(file)] = is_named
-        elif text is not None and _take(dumps, _shown(file), text):
+            if not is_companion:
+                empty[_shown(file)] = is_named
+        elif (text is not None and _take(dumps, _shown(file), text)) or is_companion:
             continue
         elif is_named:
             raise _no_dump(_shown(file), text or "")
-        elif not (is_export and Path(file).name in COMPANIONS):
+        else:
             warnings.append(f"{file} is no dump of a kind known here; it was not looked at{_lookalike(text or '')}")
     families = _families(texts)
     warnings += _take_empty(dumps, empty, families)
@@ -288,14 +290,20 @@ def _files(paths: Sequence[str]) -> Iterator[tuple[str, bool, bool]]:
     for path in dict.fromkeys(paths):
         folder = Path(path)
         if path == STDIN or not folder.is_dir():
-            yield path, True, False
+            yield path, True, path != STDIN and _is_export(folder.parent)
             continue
         try:
             files = sorted(str(file) for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
         except OSError as error:
             raise InputError(path, error.strerror or str(error)) from None
-        is_export = any(TABLES_OF.match(_text(file, is_named=False) or "") for file in files if file.endswith(".save"))
+        is_export = _is_export(folder)
         yield from ((file, False, is_export) for file in files)
+
+
+def _is_export(folder: Path) -> bool:
+    """Whether `rulegen export` wrote rules to a folder: their first line tells."""
+    rules = (str(folder / name) for name in ("iptables.save", "ip6tables.save"))
+    return any(TABLES_OF.match(_text(file, is_named=False) or "") for file in rules)
 
 
 def _shown(file: str) -> str:

@@ -152,6 +152,21 @@ def test_of_an_export_every_file_is_known_and_none_is_spoken_of(tmp_path, mode, 
     assert not any(path.name in shown for path in out.iterdir() if path.name != "out"), shown
 
 
+@pytest.mark.parametrize("mode", ["iptables", "ipvs"])
+@pytest.mark.parametrize("names_files", [False, True], ids=["folder", "each file"])
+def test_of_an_export_that_sets_no_parameter_no_file_is_spoken_of(tmp_path, mode, names_files, capsys):
+    told = inputs(tmp_path, mode)
+    out = tmp_path / "out"
+    assert rulegen("export", *told, "-o", str(out)) == 0
+    (out / "sysctl.conf").write_text("")
+    observed = sorted(map(str, out.iterdir())) if names_files else [str(out)]
+    capsys.readouterr()
+    assert rulegen("plan", *told, *(word for path in observed for word in ("--observed", path))) == 0
+    shown = capsys.readouterr().out
+    assert "No changes" in shown
+    assert "it was not looked at" not in shown, shown
+
+
 def test_in_a_folder_of_others_such_files_are_named(tmp_path, capsys):
     told = inputs(tmp_path, "iptables")
     out = tmp_path / "out"
