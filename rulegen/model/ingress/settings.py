@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -453,9 +454,15 @@ def read_settings(told: Mapping[str, str], base: Settings) -> SettingsRead:
                 if boolean(text):
                     found["log_format_escape"] = name.rpartition("-")[2]
             else:
-                warnings.append(f"data.{values.printable(key)}: not supported; it is ignored")
+                warnings.append(f"data.{values.printable(key)}: not supported; it is ignored{_meant(key)}")
         except ValueError as error:
             where = errors if name in FAIL_CLOSED else warnings
             where.append(f"data.{key}: {error}; it is ignored" if where is warnings else f"data.{key}: {error}")
     settings = replace(base, **found)
     return SettingsRead(settings, tuple(warnings), tuple(errors), references)
+
+
+def _meant(key: str) -> str:
+    """Return the question whether the nearest key was meant; empty where none is near."""
+    near = get_close_matches(key[:100].lower().replace("_", "-"), [*READERS, *TEXTS, *REFERENCES, *ALIASES], 1)
+    return f'; is "{near[0]}" meant?' if near else ""

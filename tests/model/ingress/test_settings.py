@@ -1,0 +1,40 @@
+"""Keys of the ConfigMap for all hosts: one that nobody knows is named, with the nearest that there is."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rulegen.model.ingress.settings import ALIASES, READERS, REFERENCES, TEXTS, Settings, read_settings
+
+KEYS = sorted({*READERS, *TEXTS, *REFERENCES, *ALIASES})
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("whitelist-source-rang", "whitelist-source-range"),
+        ("Whitelist-Source-Range", "whitelist-source-range"),
+        ("whitelist_source_range", "whitelist-source-range"),
+        ("proxy-body-sise", "proxy-body-size"),
+        ("global-auth-ulr", "global-auth-url"),
+        ("proxy-set-header", "proxy-set-headers"),
+    ],
+)
+def test_a_mistyped_key_is_named_with_the_nearest(key: str, meant: str) -> None:
+    read = read_settings({key: "1"}, Settings())
+    assert read.settings == Settings()
+    assert read.warnings == (f'data.{key}: not supported; it is ignored; is "{meant}" meant?',)
+
+
+def test_a_key_that_is_near_to_none_is_named_alone() -> None:
+    assert read_settings({"zzz": "1"}, Settings()).warnings == ("data.zzz: not supported; it is ignored",)
+
+
+@given(st.sampled_from([key for key in KEYS if len(key) > 8]), st.data())
+def test_a_key_without_one_of_its_letters_gets_a_question(key: str, data: st.DataObject) -> None:
+    at = data.draw(st.integers(0, len(key) - 1))
+    mistyped = key[:at] + key[at + 1 :]
+    if mistyped not in KEYS:
+        assert "meant?" in read_settings({mistyped: "1"}, Settings()).warnings[0]
