@@ -256,7 +256,10 @@ def _warn_of_port_names(
 ) -> None:
     """Warn of each port that no slice has, though slices have others: name and protocol join the two."""
     offered = {(port.name or "", port.protocol) for one in slices if one.endpoints for port in one.ports if port.port}
+    kind = "Endpoints" if origin == "Endpoints" else "EndpointSlices"
     if not offered:
+        if origin != "Pods" and spec.ports and any(one.endpoints for one in slices):
+            warn(f"{where}: has no endpoints: its {kind} have addresses, but no port with a number")
         return
     for port in spec.ports:
         if (port.name, port.protocol) in offered:
@@ -264,7 +267,6 @@ def _warn_of_port_names(
         if origin == "Pods":
             reason = f"none of its Pods has a container port {quoted(str(port.target_port))}/{port.protocol}"
         else:
-            kind = "Endpoints" if origin == "Endpoints" else "EndpointSlices"
             others = ", ".join(f"{quoted(name)}/{protocol}" for name, protocol in sorted(offered))
             reason = f"its {kind} have {others}; name and protocol must be the same"
         warn(f"{where}: port {quoted(port.name)}/{port.protocol} has no endpoints: {reason}")

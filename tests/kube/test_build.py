@@ -302,7 +302,8 @@ PORT_NAMES = [
     ([{"name": "http", "port": 80}], [{"name": "web", "port": 8080}], [], ('port "http"/TCP', '"web"/TCP')),
     ([{"port": 80}], [{"name": "web", "port": 8080}], [], ('port ""/TCP', '"web"/TCP')),
     ([{"name": "dns", "port": 53}], [{"name": "dns", "port": 53, "protocol": "UDP"}], [], ("/TCP", '"dns"/UDP')),
-    ([{"name": "http", "port": 80}], [{"name": "http", "port": None}], [], ()),
+    ([{"name": "http", "port": 80}], [{"name": "http", "port": None}], [], ("have addresses, but no port",)),
+    ([{"name": "http", "port": 80}], [], [], ("have addresses, but no port with a number",)),
 ]
 
 
@@ -320,7 +321,7 @@ def test_ports_are_joined_by_name_and_protocol_defaults_filled_in_and_a_differen
     found, model = decided(service(ports=wanted), source)
     assert not found.rejected
     assert served(model) == endpoints
-    told = [warning for warning in model.warnings if warning.startswith("Service shop/web: port")]
+    told = [warning for warning in model.warnings if warning.startswith("Service shop/web: ")]
     assert len(told) == bool(words)
     assert all(word in warning for warning in told for word in (*words, kind))
 
