@@ -21,15 +21,24 @@ if TYPE_CHECKING:
 PARITY = Path(os.environ.get("RULEGEN_SHARED") or ROOT.parent / "shared") / "parity"
 _FEATURES = (" -j KUBE-FW-", " -m recent ", " -j KUBE-SVL-", " -p sctp ")
 """Words of rules: source ranges, session affinity, policies that are Local, SCTP."""
+_DNAT = "--to-destination"
 
 
 def _worlds() -> list[str]:
-    """Return the first world for each feature that has it in both families, and the last one of all."""
+    """Return the first world for each feature that has it in both families, and the last one of all.
+
+    Worlds for which kube-proxy could have written something else as well (`variants/`) are left out.
+    """
     saves_of = {
         folder.name: [folder / name for name in ("iptables.save", "ip6tables.save")]
         for folder in sorted(PARITY.glob("*/"))
+        if not (folder / "variants").exists()
     }
-    texts = {name: [save.read_text() for save in both] for name, both in saves_of.items() if both[0].exists()}
+    texts = {
+        name: [save.read_text() for save in both]
+        for name, both in saves_of.items()
+        if all(save.exists() for save in both)
+    }
     found = [
         next((name for name, both in texts.items() if all(word in text for text in both)), "") for word in _FEATURES
     ]
@@ -58,9 +67,12 @@ def test_there_is_nothing_to_change_on_a_node_of_kube_proxy(lab: Lab, rulegen: R
 
 
 def test_a_rule_that_is_missing_there_is_seen(lab: Lab, rulegen: Rulegen) -> None:
-    folder = PARITY / WORLDS[0]
+    folders = (PARITY / name for name in WORLDS)
+    folder = next((one for one in folders if _DNAT in (one / "iptables.save").read_text()), None)
+    if folder is None:
+        pytest.skip(f"no world in {PARITY} that forwards to an endpoint")
     texts = _load(lab, rulegen, folder)
-    lines = [line for line in saves.lines(texts[4]) if "--to-destination" not in line.text]
+    lines = [line for line in saves.lines(texts[4]) if _DNAT not in line.text]
     saves.load(lab.node, rulegen.variant, {4: saves.joined(lines)})
     planned = rulegen.plan_of(folder / "objects.yaml", folder / "config.yaml", folder / "world.yaml")
     assert planned.code == CHANGES

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,3 +23,9 @@ def shared(name: str) -> Path:
 def worlds(*needed: str) -> list[Path]:
     """Return the folders of parity worlds that have all the needed files, in order; for parametrising."""
     return sorted(path for path in SHARED.glob("parity/*/") if all((path / name).exists() for name in needed))
+
+
+def each(values: Sequence[Any], what: str) -> Sequence[Any]:
+    """Return values for parametrising; where there are none, a single one whose test is skipped and says what lacks."""
+    reason = f"no {what} in {SHARED}: set RULEGEN_SHARED to a folder that holds some"
+    return values or [pytest.param(None, id="absent", marks=pytest.mark.skip(reason=reason))]

@@ -24,7 +24,7 @@ from rulegen.road import compile_model
 from tests.flows.packets import Disposition, Outcome, Packet, Simulator, Way, agree, outcome
 from tests.flows.saved import read
 from tests.flows.specification import Site, expected
-from tests.shared import SHARED, shared
+from tests.shared import SHARED, each, shared
 
 TOLD_PATH = (
     # what the file's conventions walk: whole chains, whatever leads to them, and masquerading at the end
@@ -165,7 +165,7 @@ def test_the_file_has_all_its_cases():
     assert not DIFFERENT.keys() - set(flows)
 
 
-@pytest.mark.parametrize("case", cases(), ids=name_of)
+@pytest.mark.parametrize("case", each(cases(), "case in flows/iptables.yaml"), ids=name_of)
 def test_objects_of_the_case_are_all_taken(case: Case):
     world = case.world
     kinds = [o["kind"] for o in case.told["objects"]]
@@ -176,21 +176,21 @@ def test_objects_of_the_case_are_all_taken(case: Case):
 
 
 @pytest.mark.parametrize("counts", [False, True], ids=["plain", "counting"])
-@pytest.mark.parametrize("case", cases(), ids=name_of)
+@pytest.mark.parametrize("case", each(cases(), "case in flows/iptables.yaml"), ids=name_of)
 def test_packets_end_where_the_file_says(case: Case, counts: bool):
     rules = case.simulator(counts=counts)
     found = {flow["name"]: told_path(rules, packet_of(flow, case.local)) for flow in case.told["flows"]}
     assert not list(mismatches(case, found))
 
 
-@pytest.mark.parametrize("case", cases(), ids=name_of)
+@pytest.mark.parametrize("case", each(cases(), "case in flows/iptables.yaml"), ids=name_of)
 def test_so_they_do_on_the_whole_path_of_a_packet(case: Case):
     rules = case.simulator(counts=False)
     found = {flow["name"]: rules.outcome(packet_of(flow, case.local)) for flow in case.told["flows"]}
     assert not list(mismatches(case, found))
 
 
-@pytest.mark.parametrize("case", cases(), ids=name_of)
+@pytest.mark.parametrize("case", each(cases(), "case in flows/iptables.yaml"), ids=name_of)
 def test_the_specification_says_the_same(case: Case):
     world, site = case.world, case.site
     found = {flow["name"]: expected(world, site, packet_of(flow, case.local)) for flow in case.told["flows"]}

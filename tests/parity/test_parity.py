@@ -16,11 +16,12 @@ from rulegen.languages.iptables.ruleset import read
 from rulegen.net import Family
 from rulegen.plan.items import Action
 from rulegen.road import Compiled, Observed, plan_node
-from tests.shared import shared, worlds
+from tests.shared import each, worlds
 
-WORLDS = worlds("iptables.save", "objects.yaml")
-LEGACY = worlds("legacy/iptables.save", "objects.yaml")
 DUMPS = {Family.IPV4: "iptables.save", Family.IPV6: "ip6tables.save"}
+WORLDS = worlds(*DUMPS.values(), "objects.yaml")
+LEGACY = worlds(*(f"legacy/{name}" for name in DUMPS.values()), "objects.yaml")
+DEFINITE = [world for world in WORLDS if not (world / "variants").exists()]
 MOST_MUTATIONS = 25
 
 
@@ -42,12 +43,7 @@ def arguments(world: Path, *dumps: Path) -> list[str]:
     ]
 
 
-def test_there_are_worlds():
-    shared("parity")
-    assert WORLDS
-
-
-@pytest.mark.parametrize("world", WORLDS, ids=name_of)
+@pytest.mark.parametrize("world", each(WORLDS, "world of iptables mode"), ids=name_of)
 def test_a_node_that_kube_proxy_has_programmed_needs_no_changes(world: Path, capsys: pytest.CaptureFixture[str]):
     variants = sorted(world.glob("variants/iptables.save*"))  # where kube-proxy left it to chance
     told = []
@@ -59,7 +55,7 @@ def test_a_node_that_kube_proxy_has_programmed_needs_no_changes(world: Path, cap
     assert (code, text.splitlines()[-1]) == (0, "No changes. The node matches the objects."), told[0][1]
 
 
-@pytest.mark.parametrize("world", LEGACY, ids=name_of)
+@pytest.mark.parametrize("world", each(LEGACY, "world with dumps of iptables-legacy"), ids=name_of)
 def test_legacy_dumps_need_no_changes_either(world: Path, capsys: pytest.CaptureFixture[str]):
     code, text = run(capsys, *arguments(world, world / "legacy"))
     assert code == 0, text
@@ -102,7 +98,7 @@ def normal(line: str) -> str:
 
 
 @pytest.mark.parametrize("family", Family)
-@pytest.mark.parametrize("world", [w for w in WORLDS if not (w / "variants").exists()], ids=name_of)
+@pytest.mark.parametrize("world", each(DEFINITE, "world of iptables mode with a single right answer"), ids=name_of)
 def test_any_one_rule_removed_or_added_is_found_and_shown(world: Path, family: Family):
     lines = (world / DUMPS[family]).read_text().splitlines()
     assert shown(world, family, lines) == []
@@ -122,7 +118,7 @@ def test_any_one_rule_removed_or_added_is_found_and_shown(world: Path, family: F
             assert any(chain in line and "192.0.2.77" in line for line in added), f"added before: {lines[number]}"
 
 
-@pytest.mark.parametrize("world", WORLDS[:20], ids=name_of)
+@pytest.mark.parametrize("world", each(DEFINITE[:20], "world of iptables mode with a single right answer"), ids=name_of)
 def test_any_one_chain_removed_is_found(world: Path):
     lines = (world / DUMPS[Family.IPV4]).read_text().splitlines()
     table = ""
