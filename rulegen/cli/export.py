@@ -47,6 +47,8 @@ NAMES = {Family.IPV4: "iptables.save", Family.IPV6: "ip6tables.save"}
 def command(folder: str | None, site: str | None, *, with_secrets: bool, **chosen: Any) -> None:
     """Write the desired state of a node to files that the standard tools load, and the model that it comes from.
 
+    An earlier export is written over. A file of these names that no export wrote is an error, and nothing is written.
+
     \b
     iptables.save, ip6tables.save   for iptables-restore and ip6tables-restore, into an empty kernel
     ipset.save                      in ipvs mode: for ipset restore, before the rules

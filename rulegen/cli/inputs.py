@@ -463,10 +463,20 @@ def _document(path: str) -> Any:
     """Return the one document in a file of YAML or JSON.
 
     Raises:
-        InputError: There is none, or it is broken.
+        InputError: There is none, it is broken, or there is a second one, which nobody would obey.
     """
+    values = []
     for document in read_yaml(read_text(path).encode()):
         if isinstance(document, YamlFault):
             raise InputError(path, f"line {document.line}: {document.message}")
-        return document.value
-    raise InputError(path, "nothing in there")
+        if document.value is not None:
+            values.append(document.value)
+        if len(values) > 1:
+            raise InputError(
+                path,
+                f"line {document.line}: a second document, and only one is expected",
+                hint="give a file that holds what is meant, and nothing else",
+            )
+    if not values:
+        raise InputError(path, "nothing in there")
+    return values[0]
