@@ -17,7 +17,7 @@ from rulegen.languages.ipset.state import EntryKey
 from rulegen.languages.ipvs.state import RealServerKey, VirtualServerKey
 from rulegen.languages.links.state import AddressKey
 from rulegen.model.conntrack import frontends_of
-from rulegen.net import Family, Protocol, parse_address
+from rulegen.net import Family, Protocol, join_host_port, parse_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -91,6 +91,10 @@ class Served:
                 return self._entry_owner(key, family)
             case _:
                 return ""
+
+    def server_owner(self, key: RealServerKey) -> str:
+        """Return which Service has the endpoint that a real server is; empty for none, and for several."""
+        return self._endpoints.get((key.frontend.protocol, join_host_port(key.address, key.port)), "")
 
     def _entry_owner(self, key: EntryKey, family: Family) -> str:
         if key.entry.isdigit():

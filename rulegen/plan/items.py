@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from rulegen.languages.iptables.rules import Rule
     from rulegen.languages.iptables.ruleset import ChainName
+    from rulegen.languages.ipvs.state import RealServerKey
     from rulegen.net import Family
 
 
@@ -48,6 +49,9 @@ class Owners(Protocol):
 
     def key_owner(self, key: Any, family: Family) -> str:
         """Return whose an entry of a set, a virtual or real server, or an address is; empty for nobody known."""
+
+    def server_owner(self, key: RealServerKey) -> str:
+        """Return which Service has the endpoint that a real server is; empty for none, and for several."""
 
 
 @dataclass(frozen=True, slots=True)

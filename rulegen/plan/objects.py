@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from rulegen.languages.ipset.state import EntryKey, EntryValue, SetKey, SetValue, ip_port, ip_port_ip
-from rulegen.languages.ipvs.state import RealServer, RealServerKey, VirtualServer, VirtualServerKey
+from rulegen.languages.ipvs.state import Frontend, RealServer, RealServerKey, VirtualServer, VirtualServerKey
 from rulegen.languages.ipvs.text import real_server_words, virtual_server_words
 from rulegen.languages.links.state import AddressKey
 from rulegen.net import join_host_port
@@ -54,6 +54,24 @@ class Seen:
     def addresses(self) -> frozenset[Address]:
         """Addresses that virtual servers stand on now."""
         return frozenset(key.frontend.address for key in self.observed.get(IPVS, ()))
+
+    @cached_property
+    def left(self) -> Mapping[str, str]:
+        """Which Service has left a frontend, by every text that an entry, or an address, can have for it.
+
+        What its real servers are tells that: all of them are endpoints of this Service, and of no other. A text that
+        stands for frontends of several Services is not in there.
+        """
+        by_frontend: dict[Frontend, set[str]] = {}
+        for key in self.observed.get(IPVS, ()):
+            if isinstance(key, RealServerKey):
+                by_frontend.setdefault(key.frontend, set()).add(self.served.server_owner(key))
+        by_text: dict[str, set[str]] = {}
+        for frontend, owners in by_frontend.items():
+            address, port = frontend.address, frontend.port
+            for text in (str(frontend), ip_port(address, frontend.protocol, port), str(address), str(port)):
+                by_text.setdefault(text, set()).update(owners)
+        return {text: next(iter(owners)) for text, owners in by_text.items() if len(owners) == 1}
 
 
 def items(changes: Iterable[Change[Any, Any]], seen: Seen) -> Iterator[Item]:
@@ -107,7 +125,20 @@ def _owner(key: Any, seen: Seen) -> str | None:
         key = seen.hairpins[key.entry]
     if isinstance(key, RealServerKey):
         owner = seen.owners.get(IPVS, {}).get(VirtualServerKey(key.frontend))
-    return owner or seen.served.key_owner(key, seen.family) or None
+    return owner or seen.served.key_owner(key, seen.family) or seen.left.get(_frontend_text(key)) or None
+
+
+def _frontend_text(key: Any) -> str:
+    """Return what tells the frontend of an object, as `Seen.left` has it; empty for none."""
+    match key:
+        case VirtualServerKey() | RealServerKey():
+            return str(key.frontend)
+        case EntryKey():
+            return ",".join(key.entry.split(",")[:2])  # without the source range that may follow
+        case AddressKey():
+            return str(key.address)
+        case _:
+            return ""
 
 
 def _drift(change: Change[Any, Any], seen: Seen) -> Drift | None:
