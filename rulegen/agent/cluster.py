@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rulegen.kube.cluster import Cluster
 from rulegen.kube.objects import ConfigMap, Ingress, Secret
+from rulegen.model.ingress.references import References
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,6 +67,16 @@ class SharedCluster:
         """Return the Secrets and ConfigMaps of which it was told that they are not there."""
         with self._lock:
             return self.objects.gone
+
+    def named(self) -> References:
+        """Return the Secrets and ConfigMaps of which it was told by their names: that they are there, or are not."""
+        with self._lock:
+            secrets, config_maps = self.objects.of_kind(Secret), self.objects.of_kind(ConfigMap)
+            gone = self.objects.gone
+        return References(
+            frozenset(secrets.keys() | {key.name for key in gone if key.kind == "Secret"}),
+            frozenset(config_maps.keys() | {key.name for key in gone if key.kind == "ConfigMap"}),
+        )
 
     def is_told(self, key: ObjectKey) -> bool:
         """Return whether it was told of a Secret or ConfigMap: that it is there, or that it is not."""

@@ -145,7 +145,7 @@ class SiteLoop:
     _decided_for: object = None
     _decided_at: float = 0.0
     _ours: tuple[str, ...] = ()
-    _asked: References = NOTHING
+    _asked: References | None = None
     _ingresses: Mapping[ObjectName, Ingress | None] = field(default_factory=dict)
     _waited: frozenset[ObjectKey] = frozenset()
     _unanswered: frozenset[ObjectKey] = frozenset()
@@ -360,9 +360,12 @@ class SiteLoop:
         if wanted == self._asked:
             return
         self.watch.refer_to(secrets=wanted.secrets, config_maps=wanted.config_maps)
+        asked = self._asked
+        if asked is None:  # an agent before this one asked for what the cluster has, and nobody follows the rest of it
+            asked = self.cluster.named() if self.cluster is not None else NOTHING
         for kind, names in (
-            (Secret, self._asked.secrets - wanted.secrets),
-            (ConfigMap, self._asked.config_maps - wanted.config_maps),
+            (Secret, asked.secrets - wanted.secrets),
+            (ConfigMap, asked.config_maps - wanted.config_maps),
         ):
             for name in sorted(names):
                 self.forget(Unfollowed(kind, name))

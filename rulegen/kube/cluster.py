@@ -54,7 +54,7 @@ class Touched:
 _BY_NAME: Final = (Secret, ConfigMap)
 """Kinds whose objects are asked for one by one: of each it is told that it is there, or that it is not."""
 
-AnyObject = TypeVar("AnyObject", Service, Ingress, Node)
+AnyObject = TypeVar("AnyObject", Service, Ingress, Node, Secret, ConfigMap)
 
 
 class Cluster:

@@ -168,7 +168,13 @@ class Stage:
         self.log, self.events = io.StringIO(), list[Announcement]()
         self.site = MemorySite(replace(OPTIONS, **changes), live=live)
         self.clock = Ticking()
-        self.loop = SiteLoop(
+        self.known = known if known is not None else Memory()
+        self.loop = self.begin()
+        self.server.put(*WEB, *objects)
+
+    def begin(self) -> SiteLoop:
+        """Return a loop that knows what the cluster was told."""
+        return SiteLoop(
             self.site,
             lambda: build_world(self.server.cluster.snapshot()),
             self.server,
@@ -176,13 +182,12 @@ class Stage:
             Journal(out=self.log),
             self.clock,
             cluster=self.server.cluster,
-            known=known if known is not None else Memory(),
+            known=self.known,
             tell=self.events.append,
             forget=self.server.cluster.take,
             about=lambda: NODE,
             is_alone=True,
         )
-        self.server.put(*WEB, *objects)
 
     def turn(self) -> Stage:
         self.loop.touch()
@@ -383,6 +388,17 @@ class TestRunning:
     def test_one_that_is_named_again_is_asked_for_anew(self):
         stage = self.begun()
         stage.server.delete(SHUT)
+        stage.turn()
+        stage.server.delete(PASSWORDS)
+        stage.server.silent = set(secrets(USERS))
+        stage.server.put(SHUT)
+        stage.turn()
+        assert not stage.is_open("shut.test")
+
+    def test_so_is_one_that_was_named_before_the_agent_began_anew_with_what_it_knew(self):
+        stage = self.begun()
+        stage.server.delete(SHUT)
+        stage.loop = stage.begin()
         stage.turn()
         stage.server.delete(PASSWORDS)
         stage.server.silent = set(secrets(USERS))
