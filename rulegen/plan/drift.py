@@ -80,7 +80,12 @@ class RuleDrift:
         return key in self._desired or key.name in self._layout.chains
 
     def _is_added(self, change: Change[Key, Value], surplus: Sequence[Rule]) -> bool:
-        """Whether a chain has all that it should, and a verdict besides that no option and no set decides about."""
+        """Whether a chain has all that it should, and a verdict besides that no option and no set decides about.
+
+        Another mode writes verdicts of its own into the chains that the modes share, so this mode must have ruled.
+        """
+        if not self._has_ruled:
+            return False
         if not isinstance(change.key, ChainKey) or change.before is None or change.after is None:
             return False
         if {rule.spec for rule in rules_of(change.after)} - {rule.spec for rule in rules_of(change.before)}:
