@@ -309,3 +309,16 @@ class TestThrowawayNamespace:
     def test_errors_come_out(self):
         with pytest.raises(ZeroDivisionError):
             in_throwaway_namespace(lambda: 1 // 0)
+
+
+@pytest.mark.parametrize("has_ipv6", [True, False])
+def test_a_host_with_ipv6_and_no_tools_for_it_fails(monkeypatch, has_ipv6):
+    def without_ip6tables(command: Command) -> Completed:
+        if command.argv[0].startswith("ip6tables"):
+            raise MissingToolError(command.argv[0])
+        return Completed(0, "iptables v1.8.9 (nf_tables)", "")
+
+    monkeypatch.setattr("rulegen.host.doctor.tools.speaks_ipv6", lambda: has_ipv6)
+    findings = tuple(dict(doctor.CHECKS)["variant"](Patient(without_ip6tables)))
+    assert [one.level for one in findings] == [Level.OK, *([Level.FAIL] if has_ipv6 else [])]
+    assert not has_ipv6 or findings[-1].hint == "install the package iptables"

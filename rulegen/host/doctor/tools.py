@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rulegen.errors import HostError
 from rulegen.host.doctor.findings import Finding, Level
+from rulegen.host.facts import speaks_ipv6
 from rulegen.host.runner import Command, MissingToolError, package_of
-from rulegen.host.variant import choose, variant_of
+from rulegen.host.variant import choose, missing_tool, variant_of
 from rulegen.model.facts_document import knows_random_fully
+from rulegen.net import Family
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,6 +101,14 @@ def check_variant(patient: Patient) -> Iterator[Finding]:
         yield Finding(level, "variant", f"no variant of iptables can be chosen: {error.message}", error.hint)
         return
     yield Finding(Level.OK, "variant", f"iptables-{choice.variant}: {choice.reason}")
+    missing = missing_tool(patient.run, choice.variant, Family.IPV6) if speaks_ipv6() else None
+    if missing is not None:
+        yield Finding(
+            Level.FAIL,
+            "variant",
+            f"{missing.message}, and this host has IPv6: plan, apply and cleanup end there",
+            missing.hint,
+        )
 
 
 def _plain_is(patient: Patient, plain: str, wanted: str) -> bool:
