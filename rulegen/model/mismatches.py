@@ -73,7 +73,7 @@ def local_traffic_warnings(nodes: Mapping[Family, Node], node: objects.Node | No
             why, remedy = "there is no Node object that holds podCIDRs", "Give the Node object too"
         case DetectLocalMode.CLUSTER_CIDR if not options.cluster_cidrs:
             why = "there is no clusterCIDR"
-            remedy = "Give kube-proxy's configuration with --config, or the pods' prefix with --cluster-cidr"
+            remedy = "Give a configuration of kube-proxy that has one (--config), or the pods' prefix (--cluster-cidr)"
         case _:
             return  # told by family
     follows = ["pods count as clients from outside where externalTrafficPolicy is Local"]

@@ -38,6 +38,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "blog.yaml").write_text(BLOG + NODE)
     (tmp_path / "host").write_text(HOST)
     (tmp_path / "config").write_text(CONFIG)
+    (tmp_path / "without").write_text(CONFIG.replace("clusterCIDR", "bindAddress").replace("10.244.0.0/16", "0.0.0.0"))
     return tmp_path
 
 
@@ -53,12 +54,12 @@ def run(folder: Path, capsys: pytest.CaptureFixture[str]):
 
 
 @pytest.mark.parametrize("mode", ["iptables", "ipvs"])
-@pytest.mark.parametrize("more", [(), ("--config", "config", "--cluster-cidr", "")])
+@pytest.mark.parametrize("more", [(), ("--config", "config", "--cluster-cidr", ""), ("--config", "without")])
 def test_a_plan_says_that_pods_cannot_be_recognised_and_what_follows(run, mode, more):
     code, out = run("plan", *FILES, "--observed", "none", "--mode", mode, *more)
     assert code == 0
     assert SAID in out
-    assert "Give kube-proxy's configuration with --config, or the pods' prefix with --cluster-cidr" in out
+    assert "Give a configuration of kube-proxy that has one (--config), or the pods' prefix (--cluster-cidr)" in out
     assert LOST not in out  # nothing is there that could be lost
 
 
