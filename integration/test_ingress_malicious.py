@@ -58,11 +58,14 @@ def _world(entry: dict[str, Any]) -> list[Document]:
         objects.ingress("control", "ok.test"),
         objects.service("echo", "10.96.100.1"),
         objects.endpoint_slice("echo", ["10.244.100.1"]),
-        objects.described_secret({"name": "mismatch", "kind": "tls-mismatched", "cn": "evil.test"}),
-        objects.secret("m", "Opaque", {"user\nroot": certificates.password_hash("x").encode()}),
         objects.secret("ca", "Opaque", {"ca.crt": certificates.certificate("ca")}),
         *entry["objects"],
     ]
+    for name in _secrets(entry):
+        if entry["must"] == "default_cert":
+            world.append(objects.described_secret({"name": name, "kind": "tls-mismatched", "cn": "evil.test"}))
+        else:
+            world.append(objects.secret(name, "Opaque", {entry["value"]: certificates.password_hash("x").encode()}))
     world += [objects.config_map(one["name"], one["data"]) for one in entry.get("configmaps", ())]
     if entry.get("victim"):
         world += [
@@ -213,25 +216,44 @@ def _named(entry: dict[str, Any]) -> tuple[str, str]:
     field = entry["field"].partition(" (")[0]
     if annotation := re.fullmatch(r'metadata\.annotations\["(.+)"\]', field):
         field = annotation[1]
-    match entry["class"], entry["id"]:
-        case "service", _:
-            name, field = "ext", "externalName"
-        case "endpointslice", _:
-            name, field = "manual", "addresses[0]"
-        case "secret", "secret-key-mismatch":
-            name, field = "mismatch", "tls"
-        case "secret", _:
-            name, field = "default/m", "data"
-        case "configmap", _:
+    match entry["class"]:
+        case "service":
+            name, field = _name_of(entry, "Service"), "externalName"
+        case "endpointslice":
+            name, field = _name_of(entry, "EndpointSlice"), "addresses[0]"
+        case "secret" if entry["must"] == "default_cert":
+            name, field = _secrets(entry)[0], "tls"
+        case "secret":
+            name, field = f"default/{_secrets(entry)[0]}", "data"
+        case "configmap":
             field = ""
-        case _, "reserved-annotation-typo":
-            field = "whitelist-source-rang"
-        case _, "auth-proxy-set-headers":
-            name, field = "evil-headers", "data"
-        case _, "canary-by-header" | "canary-header-pattern" | "canary-header-value":
+        case _ if field == "metadata.annotations":
+            field = entry["value"].partition(" = ")[0].partition("/")[2]
+        case _ if entry.get("configmaps"):
+            name, field = entry["configmaps"][0]["name"], "data"
+        case _ if field.startswith(f"{objects.PREFIX}/canary-"):
             # Alone, a canary is of no Ingress, whatever it says: that is what is told.
             field = "canary"
     return name, field
+
+
+def _name_of(entry: dict[str, Any], kind: str) -> str:
+    """Return the name of an entry's first object of a kind."""
+    names = (one["metadata"]["name"] for one in entry["objects"] if one["kind"] == kind)
+    return str(next(names))
+
+
+def _secrets(entry: dict[str, Any]) -> list[str]:
+    """Return the names of the Secrets in `default` that an entry about a Secret refers to."""
+    found = []
+    for one in entry["objects"]:
+        found += [tls["secretName"] for tls in one.get("spec", {}).get("tls", ())]
+        found += [
+            value.removeprefix("default/")
+            for key, value in one["metadata"].get("annotations", {}).items()
+            if key == f"{objects.PREFIX}/auth-secret"
+        ]
+    return found if entry["class"] == "secret" else []
 
 
 def _exported(lab: IngressLab, entry: dict[str, Any]) -> list[str]:
