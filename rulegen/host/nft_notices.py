@@ -98,10 +98,7 @@ class Notices:
         """
         self._is_ours, self._on_foreign = is_ours, on_foreign
         try:
-            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
-            _filter(self._socket, _NEWGEN)
-            self._socket.bind((0, 0))
-            self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP_NFTABLES)
+            self._socket = _listening()
         except OSError as error:
             raise HostError(f"the kernel does not tell of changes to rules: {error.strerror or error}") from None
         self._wake, self._woken = socket.socketpair()
@@ -129,6 +126,23 @@ class Notices:
             notice = read_notice(packet)
             if notice is not None and not self._is_ours(notice):
                 self._on_foreign(notice)
+
+
+def _listening() -> socket.socket:
+    """Return a socket that the kernel tells of commits.
+
+    Raises:
+        OSError: It does not, as for want of CAP_NET_ADMIN.
+    """
+    opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
+    try:
+        _filter(opened, _NEWGEN)
+        opened.bind((0, 0))
+        opened.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP_NFTABLES)
+    except OSError:
+        opened.close()
+        raise
+    return opened
 
 
 def generation() -> int | None:

@@ -27,7 +27,7 @@ from rulegen.kube.world import ObjectKey
 from rulegen.model.facts import HostFacts
 from rulegen.net import Family, parse_address
 from tests.fakeapi import FakeApi, Fault
-from tests.rights import SANDBOX, needs_nginx
+from tests.rights import SANDBOX, needs_nginx, needs_sandbox
 
 PREFIX = "nginx.ingress.kubernetes.io"
 HOST = """\
@@ -385,7 +385,7 @@ def test_name_servers_and_ipv6_of_a_running_nginx_are_those_that_the_host_has_no
     assert not live.refresh()
 
 
-@pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed")
+@needs_sandbox
 def test_what_may_not_be_read_any_more_is_as_it_was_when_it_was_read_last(run, tmp_path):
     """Known from the agent, or the command, that served it."""
     chain, key = pem("c.test")

@@ -67,7 +67,7 @@ def test_once_gives_up_with_one_clear_line(run, folder, fault, expected):
         code, err = run(*RUN, "--kubeconfig", kubeconfig, "--once", "--timeout", "2")
         took_s = time.monotonic() - began
     assert code == 1
-    assert took_s < 6
+    assert took_s < 30
     error = next(line for line in err.splitlines() if "gave up" in line)
     assert "gave up after 2 s: http://" in error
     assert expected in error

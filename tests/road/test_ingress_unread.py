@@ -28,6 +28,7 @@ from tests.ingress_strategies import (
     verdicts,
     world,
 )
+from tests.rights import needs_nginx
 
 BASIC = {"auth_type": "basic", "auth_secret": "users"}
 USERS = secret("users", auth=b"u:{PLAIN}p\n")
@@ -102,6 +103,7 @@ def test_without_the_ca_nobody_is_let_in_to_the_whole_host():
         assert "return 403;" in text.partition("location")[0]
 
 
+@needs_nginx
 def test_a_host_whose_certificate_nobody_has_told_of_speaks_no_tls(tmp_path):
     plain = site("plain.test")
     found = unread(WITH_TLS, plain, keys=[key("Secret", "cert")])
@@ -112,6 +114,7 @@ def test_a_host_whose_certificate_nobody_has_told_of_speaks_no_tls(tmp_path):
     assert refusal(found.configuration, tmp_path) == ""
 
 
+@needs_nginx
 def test_the_same_for_every_other_host(tmp_path):
     everywhere = ingress("site", rule("", path()), tls=[tls("cert")])
     found = unread(everywhere, site("b.test"), keys=[key("Secret", "cert")])
