@@ -9,7 +9,7 @@ option or object may have caused as well is no drift, and nothing is on a node w
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
@@ -55,18 +55,31 @@ class RuleDrift:
 
     def of(self, change: Change[Key, Value]) -> Drift | None:
         """Return what drift a change undoes; None where it is none, or where that cannot be known."""
+        if change.before is None:
+            return self._of_absent(change)
         key, old, new = change.key, rules_of(change.before), rules_of(change.after)
-        left, lost = Counter(r.spec for r in old), Counter(r.spec for r in new)
-        surplus = [rule for rule in old if rule.spec not in lost]
+        wanted = {rule.spec for rule in new}
+        surplus = [rule for rule in old if rule.spec not in wanted]
         if any(self.is_foreign(key, rule) for rule in surplus) or self._is_added(change, surplus):
             return Drift.FOREIGN
         if surplus or not self._has_ruled or (change.after is None and not old):
             return None
-        if change.before is None and isinstance(key, ChainKey):
-            return Drift.MISSING if self._is_missed(key) else None
+        left = {rule.spec for rule in old}
         missing = [rule for rule in new if rule.spec not in left]
         if not missing:  # the same rules, but in another order, another place, or another number
             return Drift.FOREIGN if _is_by_hand(change) else None
+        return self._of_missing(key, missing)
+
+    def _of_absent(self, change: Change[Key, Value]) -> Drift | None:
+        """Return what drift it is that an object is not there."""
+        if not self._has_ruled:
+            return None
+        if isinstance(change.key, ChainKey):
+            return Drift.MISSING if self._is_missed(change.key) else None
+        return self._of_missing(change.key, rules_of(change.after))
+
+    def _of_missing(self, key: Key, missing: Sequence[Rule]) -> Drift | None:
+        """Return what drift it is that rules lack."""
         certain = [rule for rule in missing if not self._is_optional(key, rule)]
         return Drift.MISSING if certain and all(self._was_there(key, rule) for rule in certain) else None
 

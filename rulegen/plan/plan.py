@@ -29,7 +29,7 @@ from rulegen.plan.items import Action, Item, Line
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-    from rulegen.languages.iptables.ruleset import ChainName, Ruleset
+    from rulegen.languages.iptables.ruleset import Ruleset
     from rulegen.languages.iptables.state import Key, Layout, Value
     from rulegen.languages.ipvs.state import RealServerKey, Timeouts
     from rulegen.model.conntrack import Stale
@@ -163,16 +163,15 @@ def plan_family(
             bridge = diff(observed, middle), diff(middle, desired.objects)
     switches = any(isinstance(key, ChainKey) and key.name in layout.others for key in observed)
     comments = comments_of(sum(isinstance(v, ChainValue) and v.kind is Kind.EXACT for v in desired.objects.values()))
-    anew = written_anew(changes, desired.objects) if bridge is None else frozenset()
-    printed = dict(_printed(observed, desired.objects, comments, anew))
+    printed = dict(_printed(observed, desired.objects, comments))
+    anew = written_anew(changes, desired.objects) if printed and bridge is None else frozenset()
+    printed = {key: value for key, value in printed.items() if key.name not in anew}
     part = FamilyPlan(changes, desired.objects, bridge, switches, comments, printed)
     items = iptables.items(family, changes, observed, desired, layout, owners=owners, filled=filled)
     return part, list(items)
 
 
-def _printed(
-    observed: Objects, desired: Objects, comments: Comments, anew: Collection[ChainName]
-) -> Iterator[tuple[BlockKey, BlockValue]]:
+def _printed(observed: Objects, desired: Objects, comments: Comments) -> Iterator[tuple[BlockKey, BlockValue]]:
     """Yield the blocks that are wanted and there, but with other comments than we would write.
 
     Of several copies, those that stay come first; the others are written.
@@ -182,12 +181,14 @@ def _printed(
         if not (isinstance(key, BlockKey) and isinstance(there, BlockValue) and isinstance(wants, BlockValue)):
             continue
         stays = min(len(there.copies), len(wants.copies)) if there.place is wants.place else 0
-        if key.name in anew or not stays:
+        if not stays:
             continue
+        ours = [[comment_of(rule, comments) for rule in copy] for copy in wants.copies]
+        if [[rule.comment for rule in copy] for copy in there.copies[:stays]] == ours:
+            continue  # most blocks: nothing is written, and nothing need be put in order
         written = (tuple(settled(rule, comments) for rule in copy) for copy in wants.copies[stays:])
         copies = (*there.copies[:stays], *written)
-        ours = sorted([comment_of(rule, comments) for rule in copy] for copy in wants.copies)
-        if sorted([rule.comment for rule in copy] for copy in copies) != ours:
+        if sorted([rule.comment for rule in copy] for copy in copies) != sorted(ours):
             yield key, BlockValue(copies, wants.place)
 
 
