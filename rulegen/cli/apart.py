@@ -111,7 +111,7 @@ class ApartWriter:
         services = {name: told for name, told in inputs.world.services.items() if str(name) not in left_out}
         model = resolve(replace(inputs.world, services=services), inputs.options, inputs.facts, inputs.facts.families)
         compiled = compile_model(model, inputs.options.mode, counts=live.compiled.counts)
-        return with_held(compiled, held(live.compiled, live.observed, left_out))
+        return with_held(compiled, held(live.compiled, live.observed, left_out, compiled))
 
     def _look_for(self, compiled: Compiled) -> Callable[[], Plan]:
         def look() -> Plan:

@@ -36,11 +36,13 @@ class _Frontend(NamedTuple):
 class _Rules:
     """The rules of one family: what is there of ours, and what others want of it than the Services that are held."""
 
-    def __init__(self, compiled: Compiled, observed: Observed, family: Family, owners: Collection[str]) -> None:
+    def __init__(
+        self, compiled: Compiled, observed: Observed, family: Family, owners: Collection[str], without: Compiled
+    ) -> None:
         ruleset = observed.rulesets[family]
         layout = compiled.backend.layout(compiled.model.nodes[family], ruleset)
         self._there = found(ruleset, layout)
-        others = [fragment for fragment in compiled.rules(family) if fragment.owner not in owners]
+        others = [fragment for fragment in without.rules(family) if fragment.owner not in owners]
         self._of_others = set(state.wanted(others).objects) | {ChainKey(name) for name in layout.chains}
         self._by_target: defaultdict[ChainName, list[BlockKey]] = defaultdict(list)
         self._by_frontend: defaultdict[_Frontend, list[BlockKey]] = defaultdict(list)
@@ -85,18 +87,22 @@ class _Rules:
             yield from (Block(key.name, copy) for copy in value.copies)
 
 
-def held(compiled: Compiled, observed: Observed, owners: Collection[str]) -> list[Fragment]:
+def held(
+    compiled: Compiled, observed: Observed, owners: Collection[str], without: Compiled | None = None
+) -> list[Fragment]:
     """Return what the node has of some Services, a fragment for each and each family; none where it has nothing.
 
     Args:
         compiled: What is wanted, of these Services too.
         observed: What the node had before anything was written.
         owners: The Services, `namespace/name`.
+        without: What is wanted without these Services: others then have the frontends that they claim too. None where
+            nobody else has got them yet.
     """
     fragments: list[Fragment] = []
     for family in observed.rulesets:
         wanted = [fragment for fragment in compiled.fragments[family] if fragment.owner in owners]
-        rules = _Rules(compiled, observed, family, owners) if wanted else None
+        rules = _Rules(compiled, observed, family, owners, without or compiled) if wanted else None
         for fragment in wanted:
             assert rules is not None  # noqa: S101 - for the type checker: there is a fragment
             mine = Fragment(fragment.owner, family, rules.held(fragment.rules), _objects(fragment, observed))

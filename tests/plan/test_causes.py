@@ -13,10 +13,9 @@ from rulegen.kube.build import read_world
 from rulegen.kube.documents import Source
 from rulegen.kube.world import World
 from rulegen.languages.ipset.state import EntryKey
-from rulegen.languages.iptables.ruleset import read_rule
-from rulegen.languages.iptables.state import Block, BlockKey, ChainKey
+from rulegen.languages.iptables.ruleset import read_rule, target
+from rulegen.languages.iptables.state import Block, BlockKey, ChainKey, Fragment
 from rulegen.languages.ipvs.state import RealServerKey
-from rulegen.languages.links.state import AddressKey
 from rulegen.model.conntrack import frontends_of
 from rulegen.model.ir import Semantics
 from rulegen.model.nodes import DetectLocalMode
@@ -130,9 +129,10 @@ def test_what_goes_is_under_the_service_whose_it_was_and_a_leftover_only_where_t
             assert item.is_leftover == (item.owner not in names), item
             can_differ = had - names or not options.oldest_claim_wins or is_of_endpoint(item.key)
             is_told = comments and item.language == "iptables"
-            shares = claims(was, had, item.key) & claims(wants, {item.owner}, item.key)
+            mine = claims(was, {item.owner}, item.key) | claims(wants, {item.owner}, item.key)
+            shares = claims(was, had, item.key) & mine
             assert item.owner in had or (can_differ and not is_told and shares), (item, had)
-        elif had and had <= names and not is_nameless(item.key, comments=comments):
+        elif had and had <= names and not is_nameless(item.key, was, comments=comments):
             raise AssertionError(f"{item.name} was {had}'s")
 
 
@@ -151,14 +151,18 @@ def owners(wants: Compiled, key: object, family: str) -> set[str]:
 
 
 def claims(wants: Compiled, names: set[str], key: object) -> set[object]:
-    """Return what tells Services without comments: frontends and endpoints; for an address on a device, addresses."""
+    """Return what tells Services without comments: frontends, and endpoints where those are looked at.
+
+    In ipvs mode what lost its frontend is told by its real servers, which may be another Service's endpoints as well.
+    """
     ports = [port for service in wants.model.services.values() if str(service.name) in names for port in service.ports]
     frontends = {(port.family, port.protocol, at.address, at.port) for port in ports for at in frontends_of(port)}
-    if isinstance(key, AddressKey):
-        return {address for _, _, address, _ in frontends}
-    if not is_of_endpoint(key):
+    if isinstance(key, ChainKey | BlockKey) and not is_of_endpoint(key):
         return frontends
-    return frontends | {(port.protocol, end.text) for port in ports for end in (*port.endpoints, *port.here)}
+    addresses = {address for _, _, address, _ in frontends if address is not None}
+    return (
+        frontends | addresses | {(port.protocol, end.text) for port in ports for end in (*port.endpoints, *port.here)}
+    )
 
 
 def is_of_endpoint(key: object) -> bool:
@@ -169,11 +173,19 @@ def block_key(block: Block) -> BlockKey:
     return BlockKey(block.name, tuple(rule.spec for rule in block.rules))
 
 
-def is_nameless(key: object, *, comments: bool) -> bool:
-    """Whether nothing tells whose a key was: an endpoint in no pool, or a health port, which goes with a policy."""
+def is_nameless(key: object, was: Compiled, *, comments: bool) -> bool:
+    """Whether nothing tells whose a key was: an endpoint in no pool, a health port, a chain that nothing leads to."""
     if isinstance(key, EntryKey):
         return "LOOP-BACK" in key.name or "HEALTH-CHECK" in key.name
+    if isinstance(key, ChainKey) and not comments:
+        return not any(is_led_to(key, fragment.rules) for part in was.fragments.values() for fragment in part)
     return not comments and isinstance(key, BlockKey) and str(key.name) == "filter KUBE-NODEPORTS"
+
+
+def is_led_to(key: ChainKey, rules: Fragment) -> bool:
+    """Whether a rule that a Service has in a shared chain jumps to a chain."""
+    blocks = (block for block in rules.blocks if block.name.table == key.name.table)
+    return any(target(rule) == key.name.chain for block in blocks for rule in block.rules)
 
 
 POLICY = """\

@@ -67,10 +67,11 @@ def test_who_was_served_goes_on_as_before_while_a_new_form_is_refused(before, af
     left = set(data.draw(st.lists(st.sampled_from(names), unique=True))) if names else set()
     wants, observed = compiled(after, mode), kernel.observed()
     left &= {str(name) for name in after.services}
-    there = held(wants, observed, left)
+    others = compiled(without(after, left), mode)
+    there = held(wants, observed, left, others)
     old = Belongings(f for part in compiled(before, mode).fragments.values() for f in part)
     had = state_of(kernel)
-    kept = with_held(compiled(without(after, left), mode), there)
+    kept = with_held(others, there)
     kernel.write(plan_node(kept, kernel.observed(), HostFacts()))
     assert plan_node(kept, kernel.observed(), HostFacts()).is_empty
     for fragment in there:
@@ -81,7 +82,7 @@ def test_who_was_served_goes_on_as_before_while_a_new_form_is_refused(before, af
             assert jumps_to(kernel, *key) == jumps_in(had, *key)
             assert old.of_line(fragment.family, name.table, f":{name.chain} -") in {fragment.owner, ""}
             assert rules
-    again = held(wants, kernel.observed(), left)
+    again = held(wants, kernel.observed(), left, others)
     assert [(f.owner, f.family, set(f.rules.exact)) for f in again] == [
         (f.owner, f.family, set(f.rules.exact)) for f in there
     ]
