@@ -52,7 +52,7 @@ def node(tmp_path: Path) -> Iterator[Node]:
 def check_caught_up(node: Node) -> None:
     """Wait until all that came is written, and fail unless the kernel is as the cluster wants it."""
     try:
-        until(lambda: node.is_well, 30, "all is written")
+        until(lambda: node.is_well, 60, "all is written")
     except AssertionError as late:
         raise AssertionError(f"{late}: {node.health()}\n{node.log.read_text()[-5000:]}") from None
     node.check_converged()
