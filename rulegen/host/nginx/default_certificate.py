@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import datetime as dt
-import os
-import tempfile
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import HostError
+from rulegen.host.opening import folder_at, read_regular, write_at
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 NAME: Final = "default.pem"
 COMMON_NAME: Final = "Kubernetes Ingress Controller Fake Certificate"
 """As ingress-nginx calls it: monitoring looks for it."""
 DAYS: Final = 3650
 RENEW_DAYS: Final = 30
+MAX_BYTES: Final = 64 << 10
 
 
 def load(folder: Path) -> bytes | None:
@@ -26,14 +28,16 @@ def load(folder: Path) -> bytes | None:
     from cryptography import x509  # noqa: PLC0415 - loads OpenSSL, which only an ingress needs
 
     try:
-        content = (folder / NAME).read_bytes()
+        content = read_regular(folder / NAME, MAX_BYTES)
         left = x509.load_pem_x509_certificate(content).not_valid_after_utc - dt.datetime.now(dt.UTC)
     except FileNotFoundError:
         return None
     except ValueError:
         return None  # damaged: a new one is made
     except OSError as error:
-        raise HostError(f"{folder / NAME} cannot be read: {error.strerror}") from None
+        raise HostError(
+            f"{folder / NAME} cannot be read: {error.strerror}", hint=f"move {folder / NAME} away: a new one is made"
+        ) from None
     return content if left.days > RENEW_DAYS else None
 
 
@@ -45,10 +49,8 @@ def store(folder: Path, content: bytes) -> None:
     """
     try:
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=f".{NAME}.")
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        Path(temporary).replace(folder / NAME)
+        with folder_at(folder) as held:
+            write_at(NAME, content, 0o600, dir_fd=held)
     except OSError as error:
         raise HostError(f"{folder / NAME} cannot be written: {error.strerror or error}") from None
 
