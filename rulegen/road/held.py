@@ -45,10 +45,14 @@ class _Rules:
         others = [fragment for fragment in without.rules(family) if fragment.owner not in owners]
         self._of_others = set(state.wanted(others).objects) | {ChainKey(name) for name in layout.chains}
         self._by_target: defaultdict[ChainName, list[BlockKey]] = defaultdict(list)
+        self._before: defaultdict[ChainName, list[ChainName]] = defaultdict(list)
         self._by_frontend: defaultdict[_Frontend, list[BlockKey]] = defaultdict(list)
         for key, value in self._there.items():
             if isinstance(key, BlockKey) and isinstance(value, BlockValue) and key not in self._of_others:
                 self._index(key, value, is_dispatch=layout.kind(key.name) is Kind.DISPATCH)
+            elif isinstance(key, ChainKey) and isinstance(value, ChainValue) and key not in self._of_others:
+                for rule in value.rules:
+                    self._before[ChainName(key.name.table, target(rule))].append(key.name)
 
     def _index(self, key: BlockKey, value: BlockValue, *, is_dispatch: bool) -> None:
         if not is_dispatch:
@@ -70,7 +74,10 @@ class _Rules:
         return replace(fragment, exact=exact, dispatch=(), blocks=tuple(blocks))
 
     def _chains(self, names: Iterable[ChainName]) -> Iterator[tuple[ChainName, tuple[Rule, ...]]]:
-        """Yield the chains of a Service that are there, and those that they lead to: of endpoints of before too."""
+        """Yield the chains of a Service that are there, and those that lead to them or that they lead to.
+
+        Chains of endpoints of before, and those for frontends of before, are no chains of what it wants now.
+        """
         front, seen = list(names), set[ChainName]()
         while front:
             name = front.pop()
@@ -80,6 +87,7 @@ class _Rules:
             seen.add(name)
             yield name, value.rules
             front += (ChainName(name.table, target(rule)) for rule in value.rules)
+            front += self._before[name]
 
     def _blocks(self, key: BlockKey) -> Iterator[Block]:
         value = self._there[key]
@@ -100,22 +108,39 @@ def held(
             nobody else has got them yet.
     """
     fragments: list[Fragment] = []
+    of_others = _servers_of_others(without or compiled, owners)
     for family in observed.rulesets:
         wanted = [fragment for fragment in compiled.fragments[family] if fragment.owner in owners]
         rules = _Rules(compiled, observed, family, owners, without or compiled) if wanted else None
         for fragment in wanted:
             assert rules is not None  # noqa: S101 - for the type checker: there is a fragment
-            mine = Fragment(fragment.owner, family, rules.held(fragment.rules), _objects(fragment, observed))
+            mine = Fragment(fragment.owner, family, rules.held(fragment.rules), _objects(fragment, observed, of_others))
             if mine.rules.exact or mine.rules.blocks or mine.objects:
                 fragments.append(mine)
     return fragments
 
 
-def _objects(fragment: Fragment, observed: Observed) -> Mapping[str, Mapping[Any, Any]]:
+def _servers_of_others(wanted: Compiled, owners: Collection[str]) -> frozenset[VirtualServerKey]:
+    """Return the virtual servers of all Services but these."""
+    return frozenset(
+        key
+        for fragments in wanted.fragments.values()
+        for fragment in fragments
+        if fragment.owner not in owners
+        for key in fragment.objects.get(IPVS, {})
+        if isinstance(key, VirtualServerKey)
+    )
+
+
+def _objects(
+    fragment: Fragment, observed: Observed, of_others: Collection[VirtualServerKey]
+) -> Mapping[str, Mapping[Any, Any]]:
     """Return the servers, entries and addresses of a Service that is served; nothing of one that is not."""
     servers = observed.servers or {}
     frontends = {
-        key.frontend for key in fragment.objects.get(IPVS, {}) if isinstance(key, VirtualServerKey) and key in servers
+        key.frontend
+        for key in fragment.objects.get(IPVS, {})
+        if isinstance(key, VirtualServerKey) and key in servers and key not in of_others
     }
     if not frontends:
         return {}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rulegen.kube.world import World
+from rulegen.kube import objects as k
+from rulegen.kube.world import ObjectName, ServiceInput, World
 from rulegen.model.facts import HostFacts
 from rulegen.model.resolve import resolve
 from rulegen.net import Family
@@ -118,3 +120,46 @@ def test_a_plan_that_is_written_in_parts_ends_where_the_whole_ends(before, after
     kernel.write(parts.of(owners[:cut], with_node=True))
     kernel.write(parts.of(owners[cut:], with_node=False))
     assert plan_node(wants, kernel.observed(), HostFacts()).is_empty
+
+
+def service(name: str, *external: str, created: str, cluster_ip: str, endpoint: str) -> World:
+    metadata = k.ObjectMeta(name=name, namespace="shop", creation_timestamp=created)
+    spec = k.ServiceSpec(
+        cluster_ip=cluster_ip, ports=(k.ServicePort(name="http", port=80),), external_ips=external, type="ClusterIP"
+    )
+    slices = k.EndpointSlice(
+        metadata=k.ObjectMeta(name=f"{name}-1", namespace="shop", labels={"kubernetes.io/service-name": name}),
+        address_type="IPv4",
+        endpoints=(k.SliceEndpoint(addresses=(endpoint,), conditions=k.EndpointConditions(ready=True)),),
+        ports=(k.SlicePort(name="http", port=8080),),
+    )
+    told = ServiceInput(service=k.Service(metadata=metadata, spec=spec), slices=(slices,), endpoints_from="x")
+    return World(services={ObjectName("shop", name): told})
+
+
+def written(*worlds: World, mode: str) -> NodeKernel:
+    kernel = NodeKernel()
+    for world in worlds:
+        kernel.write(plan_node(compiled(world, mode), kernel.observed(), HostFacts()))
+    return kernel
+
+
+def test_a_frontend_that_the_refused_form_no_longer_has_goes_on_serving():
+    facts = {"created": "2026-01-01T00:00:00Z", "cluster_ip": "10.96.0.1", "endpoint": "10.244.1.1"}
+    kernel = written(service("web", "198.51.100.7", **facts), mode="iptables")
+    before, nothing = kernel.observed(), compiled(World(), "iptables")
+    there = held(compiled(service("web", **facts), "iptables"), before, {"shop/web"}, nothing)
+    kernel.write(plan_node(with_held(nothing, there), before, HostFacts()))
+    tables = kernel.kernels[Family.IPV4].tables.values()
+    rules = [rule for chains in tables for one in chains.values() for rule in one]
+    assert any("-d 198.51.100.7/32" in rule and "-j KUBE-EXT-" in rule for rule in rules)
+
+
+@pytest.mark.parametrize("mode", ["iptables", "ipvs"])
+def test_a_frontend_that_an_older_service_gets_is_not_taken_for_one_of_the_refused_service(mode):
+    old = service("old", "198.51.100.7", created="2026-01-01T00:00:00Z", cluster_ip="10.96.0.1", endpoint="10.244.1.1")
+    new = service("new", "198.51.100.7", created="2026-01-02T00:00:00Z", cluster_ip="10.96.0.2", endpoint="10.244.1.2")
+    both = replace(old, services={**old.services, **new.services})
+    for world, left, other in ((both, "shop/old", new), (both, "shop/new", old)):
+        kernel = written(other, mode=mode)
+        assert held(compiled(world, mode), kernel.observed(), {left}, compiled(other, mode)) == []
