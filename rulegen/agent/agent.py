@@ -21,7 +21,7 @@ from rulegen.agent.tuning import tune
 from rulegen.agent.views import PATHS, views
 from rulegen.agent.writer import IdleWriter, KernelWriter
 from rulegen.errors import HostError
-from rulegen.host import ipvs, nfacct
+from rulegen.host import ipvs, nfacct, token, xtables_lock
 from rulegen.host.addresses import AddressNotices
 from rulegen.host.apiobjects import ApiObjects
 from rulegen.host.apiserver import read_nodes
@@ -271,6 +271,14 @@ class Agent:
         missing = writer.without_ipv6
         if missing is not None:
             self.journal.warning("IPv6 is left alone until it begins anew", error=missing.message, hint=missing.hint)
+        exposed = token.exposure() if self.site is not None else ""
+        if exposed:
+            self.journal.warning(exposed)
+        if self.mends and self.services:
+            # Also where we write to nf_tables: the kubelet and others may write legacy rules.
+            caution = xtables_lock.close_to_others(make=writer.choice.variant is Variant.LEGACY)
+            if caution:
+                self.journal.warning(caution)
 
     def _leave(self, state: AgentState, publishers: list[Publisher], site: SiteLoop | None) -> None:
         """Have clients go elsewhere, and then nginx finish what it has begun; health is told meanwhile."""

@@ -88,7 +88,7 @@ def restore(
         variant: Whose rules.
         family: Of which family.
         text: The script, as `iptables-restore --noflush` reads it.
-        on_wait: Told, from another thread, who holds the lock once we have waited for 1 s.
+        on_wait: Told, from another thread, who holds the lock once we have waited for 1 s; and who else may hold it.
         wait_s: How long to wait for the lock; 0 waits for ever.
 
     Raises:
@@ -101,6 +101,9 @@ def restore(
     if variant is Variant.NFT:
         ended, seen = call(run, variant, family, "restore", arguments, stdin=text, timeout_s=timeout_s), []
     else:
+        caution = xtables_lock.close_to_others()
+        if caution and on_wait is not None:
+            on_wait(caution)
         with xtables_lock.watched(on_wait) as seen:
             ended = call(run, variant, family, "restore", arguments, stdin=text, timeout_s=timeout_s)
     if ended.code == 0:

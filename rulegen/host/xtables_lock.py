@@ -6,11 +6,12 @@ The nft variant has no lock, its kernel sorts writers out.
 from __future__ import annotations
 
 import os
+import stat
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rulegen.kube.wording import printable
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 DEFAULT_LOCK_FILE = "/run/xtables.lock"
+
+_MODE: Final = 0o600
+"""As iptables makes it. Whoever may open the file may lock it, be it for reading only (flock(2))."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,43 @@ class Holder:
 def lock_file() -> Path:
     """Return the file that the tools lock."""
     return Path(os.environ.get("XTABLES_LOCKFILE") or DEFAULT_LOCK_FILE)
+
+
+def close_to_others(*, make: bool = True) -> str:
+    """Keep other users from opening the lock file; return what could not be done.
+
+    Only a regular file that is ours is changed, never one that a symbolic link leads to. Who has opened the file before
+    can still lock it: `holder` names them.
+
+    Args:
+        make: Whether the file is made where it is missing.
+
+    Returns:
+        Empty where only we may open the file now; else why others still may, as a sentence.
+    """
+    path = lock_file()
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags | os.O_CREAT if make else flags, _MODE)
+    except OSError as error:
+        if not make and isinstance(error, FileNotFoundError):
+            return ""
+        return f"the xtables lock {path} cannot be opened: {error.strerror}"
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            return f"the xtables lock {path} is not a file: others may keep iptables waiting"
+        if status.st_uid != os.geteuid():
+            return f"the xtables lock {path} belongs to user {status.st_uid}, who can keep iptables waiting"
+        if stat.S_IMODE(status.st_mode) & ~_MODE and status.st_size:  # XTABLES_LOCKFILE may name any file
+            return f"the xtables lock {path} may be locked by any user: it is not empty, so its mode is left alone"
+        if stat.S_IMODE(status.st_mode) != _MODE:
+            os.fchmod(descriptor, _MODE)
+    except OSError as error:
+        return f"the xtables lock {path} may be locked by any user: its mode cannot be changed: {error.strerror}"
+    finally:
+        os.close(descriptor)
+    return ""
 
 
 def holder() -> Holder | None:

@@ -147,6 +147,16 @@ def test_an_agent_has_no_right_that_it_does_not_need(pod: Manifest) -> None:
     assert paths <= ({"/var/lib/rulegen"} if what == "ingress" else {"/run/xtables.lock", "/lib/modules"})
 
 
+@pytest.mark.parametrize("pod", every_agent())
+def test_the_token_is_for_root_alone(pod: Manifest) -> None:
+    """The kubelet makes it 0600 where all containers run as one user, 0640 with a group, and 0644 else."""
+    assert pod["securityContext"]["runAsUser"] == 0
+    assert "fsGroup" not in pod["securityContext"]
+    for container in [*pod.get("initContainers", ()), *pod["containers"]]:
+        assert container["securityContext"].get("runAsUser", 0) == 0
+    assert not any("projected" in volume for volume in pod["volumes"])
+
+
 def test_only_the_first_sync_is_privileged_and_it_ends() -> None:
     pods = {(which, what): pod for which in OVERLAYS for what, pod in agents(overlay(which)).items()}
     privileged = {
