@@ -392,6 +392,9 @@ class FakeApi:
         self._lists.clear()
 
     def _get(self, handler: BaseHTTPRequestHandler) -> None:
+        if handler.server.closing.is_set():  # one that is half away would answer some and refuse others
+            handler.close_connection = True
+            return
         url = urlsplit(handler.path)
         query = {key: values[0] for key, values in parse_qs(url.query).items()}
         self.requests.append((url.path, query))

@@ -83,6 +83,7 @@ class Outage:
         self._timing = timing
         self._say = say
         self._lock = threading.Lock()
+        self._telling = threading.RLock()
         self._troubles: dict[object, _Trouble] = {}
         self._asking: dict[object, tuple[float, str]] = {}
         self._said: set[str] = set()
@@ -151,6 +152,10 @@ class Outage:
 
     def _look(self) -> None:
         """Say what has lasted long enough, each sort of trouble once for as long as there is any."""
+        with self._telling:  # what was decided first is said first
+            self._say_troubles()
+
+    def _say_troubles(self) -> None:
         now, timing = self._timing.clock(), self._timing
         with self._lock:
             overdue = [
@@ -181,6 +186,10 @@ class Outage:
 
     def _settle(self) -> None:
         """Say that all is well again, if it is, and was not."""
+        with self._telling:
+            self._say_end()
+
+    def _say_end(self) -> None:
         now = self._timing.clock()
         with self._lock:
             is_overdue = any(now - at >= self._timing.overdue for at, _ in self._asking.values())

@@ -411,7 +411,7 @@ class TestTrouble:
             assert soon(lambda: node.state.counters["publish_failures", ""] >= 1)
             place.api.come_back()
             assert soon(lambda: place.published("ingresses", "web") == [A])  # long before its period
-            assert soon(lambda: [one.is_well for one in notices] == [False, True])
+            assert soon(lambda: [one.is_well for one in notices] == [False, True]), notices
             node.stop(for_good=False)
         assert "not published" not in node.journal.out.getvalue()
 

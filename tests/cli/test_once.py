@@ -152,9 +152,9 @@ def test_an_outage_is_one_warning_within_seconds_and_one_line_when_it_is_over(fo
         thread = threading.Thread(target=agent.run)
         thread.start()
         try:
-            assert soon(lambda: "does not answer" in log.getvalue(), 10), log.getvalue()
+            assert soon(lambda: "does not answer" in log.getvalue()), log.getvalue()
             api.come_back()
-            assert soon(lambda: "answers again" in log.getvalue(), 10), log.getvalue()
+            assert soon(lambda: "answers again" in log.getvalue()), log.getvalue()
         finally:
             agent.wake("stop")
             thread.join(10)

@@ -245,10 +245,10 @@ def test_in_the_end_the_consumer_has_what_the_server_has(tmp_path, certificate, 
             api.calm_down()
             play.write_login()
 
-            assert soon(play.is_settled, 8.0), (watcher.counts(), watcher.unanswered())
+            assert soon(play.is_settled), (watcher.counts(), watcher.unanswered())
             for noun in KINDS:  # and it still follows
                 play.put(noun, "a", "plain")
-            assert soon(play.is_settled, 8.0), (watcher.counts(), watcher.unanswered())
+            assert soon(play.is_settled), (watcher.counts(), watcher.unanswered())
     # Nobody waits for the thread of what is no longer referred to: it ends by itself, soon.
     assert soon(lambda: not [one for one in threading.enumerate() if one.name.startswith("watch ")])
 
@@ -275,15 +275,15 @@ def test_a_restore_is_found_without_a_whole_list(tmp_path, certificate, before, 
         backup = api.backup()
         with play.watch:
             play.refer()
-            assert soon(play.is_settled, 8.0)
+            assert soon(play.is_settled)
             for noun, name in before:
                 play.put(noun, name, "plain")
                 api.delete(noun, space(noun), name)
             for _ in range(len(after) + 1):  # so that what comes after does not reach what was told
                 play.put("services", "last", "plain")
-            assert soon(play.is_settled, 8.0)
+            assert soon(play.is_settled)
             api.restore(backup)
             for noun, name in after:
                 play.put(noun, name, "plain")
-            assert soon(play.is_settled, 8.0)
+            assert soon(play.is_settled)
             assert play.watch.counts().lists["Service"] >= 2

@@ -76,8 +76,8 @@ class Consumer:
             return [one for one in self.events if one.kind.__name__ == kind and isinstance(one, types or object)]
 
 
-def soon(condition: Callable[[], object], seconds: float = 5.0) -> bool:
-    """Wait until something is so, and tell whether it came to be."""
+def soon(condition: Callable[[], object], seconds: float = 30.0) -> bool:
+    """Wait until something is so, and tell whether it came to be; a loaded machine takes long."""
     until = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > until:

@@ -1,0 +1,33 @@
+"""What is said of a server that several threads ask at the same time."""
+
+from __future__ import annotations
+
+import threading
+
+from rulegen.host.apilink import TroubleError
+from rulegen.host.outage import Notice, Outage
+from tests.host.watching import fast
+
+
+def test_trouble_is_said_before_its_end_however_slow_whoever_says_it():
+    said: list[bool] = []
+    begun, released = threading.Event(), threading.Event()
+
+    def say(notice: Notice) -> None:
+        if not notice.is_well:
+            begun.set()
+            released.wait(30)
+        said.append(notice.is_well)
+
+    outage = Outage("https://server", fast(notice=0.0), say)
+    failure = TroubleError("no answer", "connection")
+    first = threading.Thread(target=outage.failed, args=("a", failure, lambda: None))
+    first.start()
+    assert begun.wait(30)
+    second = threading.Thread(target=outage.good, args=("a",))
+    second.start()
+    second.join(0.2)
+    released.set()
+    first.join(30)
+    second.join(30)
+    assert said == [False, True]
