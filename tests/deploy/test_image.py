@@ -8,6 +8,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
 import yaml
 
 from rulegen import __version__
@@ -33,11 +34,11 @@ def arguments(word: str) -> list[str]:
     return [rest for one, rest in instructions() if one == word]
 
 
-def test_the_base_is_pinned() -> None:
+def test_the_base_is_pinned_by_its_digest() -> None:
     (base,) = (one.partition("=")[2] for one in arguments("ARG") if one.startswith("BASE="))
 
-    assert re.fullmatch(r"debian:\d+\.\d+-slim", base)
-    assert [one.split()[0] for one in arguments("FROM")] == ["${BASE}", "${BASE}"]
+    assert re.fullmatch(r"debian:\d+\.\d+-slim@sha256:[0-9a-f]{64}", base)
+    assert arguments("FROM") == ["${BASE} AS base", "base AS build", "base"]
 
 
 def test_rulegen_is_started_without_a_shell() -> None:
@@ -53,10 +54,77 @@ def test_nothing_is_fetched_past_the_package_managers() -> None:
 
     assert arguments("ADD") == []
     assert not re.search(r"https?://|\bcurl\b|\bwget\b|\|\s*(ba)?sh\b", TEXT)
-    assert all("--constraint constraints.txt" in one for one in re.findall(r"pip (?:--python \S+ )?install[^&]*", runs))
     for one in re.findall(r"apt-get install[^&]*", runs):
         assert "--yes --no-install-recommends" in one
     assert runs.count("apt-get update") == runs.count("rm -rf /var/lib/apt/lists/*") == runs.count("apt-get install")
+
+
+def test_pip_takes_nothing_whose_hash_is_not_known() -> None:
+    installs = re.findall(r"pip (?:--python \S+ )?install[^&]*", " ".join(arguments("RUN")))
+
+    assert len(installs) == 3
+    for one in installs:
+        assert "--no-deps" in one
+        assert "--require-hashes --no-deps --only-binary :all: -r requirements" in one or "--no-index" in one
+
+
+SOURCES = """\
+Types: deb
+# http://archive.example/archive/debian/20260701T000000Z
+URIs: http://mirror.example/debian
+Suites: bookworm bookworm-updates
+Components: main
+Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
+
+Types: deb
+# http://archive.example/archive/debian-security/20260701T000000Z
+URIs: http://mirror.example/debian-security
+Suites: bookworm-security
+Components: main
+Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
+"""
+
+
+def with_snapshot(folder: Path, sources: str, snapshot: str) -> tuple[int, str, bool]:
+    """Return what the first step of the image makes of apt's sources: its exit code, the sources, may they be old."""
+    (folder / "sources.list.d").mkdir()
+    (folder / "apt.conf.d").mkdir()
+    file = folder / "sources.list.d/debian.sources"
+    file.write_text(sources, encoding="utf-8")
+    step = re.search(r"^RUN (if \[ -n .*?\n    fi)$", TEXT, re.MULTILINE | re.DOTALL)
+    assert step
+
+    done = run("sh", "-ec", step[1].replace("/etc/apt", str(folder)), SNAPSHOT=snapshot)
+
+    return done.returncode, file.read_text(encoding="utf-8"), any((folder / "apt.conf.d").iterdir())
+
+
+def test_packages_are_those_of_one_day(tmp_path: Path) -> None:
+    (snapshot,) = (one.partition("=")[2] for one in arguments("ARG") if one.startswith("SNAPSHOT="))
+    assert re.fullmatch(r"20\d{6}T\d{6}Z", snapshot)
+
+    code, made, may_be_old = with_snapshot(tmp_path, SOURCES, snapshot)
+
+    assert (code, may_be_old) == (0, True)
+    assert re.findall(r"^URIs: (.*)$", made, re.MULTILINE) == [
+        f"http://archive.example/archive/{which}/{snapshot}" for which in ("debian", "debian-security")
+    ]
+    assert made.count("Signed-By:") == 2
+
+
+def test_without_a_snapshot_the_sources_stay(tmp_path: Path) -> None:
+    assert with_snapshot(tmp_path, SOURCES, "") == (0, SOURCES, False)
+
+
+@pytest.mark.parametrize(
+    "line", ["# http://archive.example/archive/debian-security/20260701T000000Z\n", "Types: deb\n"]
+)
+def test_a_base_of_which_not_all_can_be_pinned_ends_the_build(line: str, tmp_path: Path) -> None:
+    sources = SOURCES.replace(line, "", 1) if line.startswith("#") else SOURCES + line
+
+    code, *_ = with_snapshot(tmp_path, sources, "20261127T000000Z")
+
+    assert code != 0
 
 
 def test_the_tools_that_rulegen_runs_are_in_it() -> None:
