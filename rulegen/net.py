@@ -117,6 +117,8 @@ class AddressUse(enum.Enum):
     """status.loadBalancer.ingress of a Service."""
     CLUSTER_IP = "ClusterIP"
     """spec.clusterIPs of a Service; the API server takes it from a ServiceCIDR, which may be link-local."""
+    UPSTREAM = "upstream of an Ingress"
+    """nginx connects to it: an endpoint, auth-url, ExternalName, or what one of their names resolves to."""
 
 
 _NOT_BINDABLE: Final = frozenset(
@@ -136,6 +138,7 @@ _REFUSED: Final = {
     AddressUse.EXTERNAL_IP: _NOT_BINDABLE | _NEVER_SHARED,
     AddressUse.LOAD_BALANCER_IP: _NOT_BINDABLE | _NEVER_SHARED,
     AddressUse.CLUSTER_IP: _NOT_BINDABLE | {AddressKind.LOOPBACK},
+    AddressUse.UPSTREAM: _NOT_BINDABLE | _NEVER_SHARED,
 }
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from rulegen.host import ipvs, nfacct, sysctl
 from rulegen.host.addresses import interfaces
+from rulegen.host.gateways import gateways
 from rulegen.host.runner import MissingToolError
 from rulegen.host.variant import Variant, call
 from rulegen.model.facts import HostFacts
@@ -53,7 +54,7 @@ def gather(run: Runner) -> HostFacts:
     """Return what this host is. Needs no privilege, but without it nobody can tell whether nfacct is there.
 
     Raises:
-        HostError: The interfaces cannot be read.
+        HostError: The interfaces or the routes cannot be read.
     """
     return HostFacts(
         hostname=hostname(),
@@ -65,6 +66,7 @@ def gather(run: Runner) -> HostFacts:
         ipv6=speaks_ipv6(),
         kernel=os.uname().release,
         schedulers=ipvs.schedulers(),
+        gateways=gateways(),
     )
 
 
@@ -80,15 +82,15 @@ def hostname() -> str:
 
 
 def refreshed(facts: HostFacts) -> HostFacts:
-    """Return facts with what may change while a host runs: interfaces, addresses, settings, and whether IPv6 is on.
+    """Return facts with what may change while a host runs: addresses, gateways, settings, and whether IPv6 is on.
 
     Name, kernel and tools stay as they were: what runs has been decided by them.
 
     Raises:
-        HostError: The interfaces cannot be read.
+        HostError: The interfaces or the routes cannot be read.
     """
     settings = MappingProxyType({**facts.sysctls, **_settings()})
-    return replace(facts, interfaces=interfaces(), sysctls=settings, ipv6=speaks_ipv6())
+    return replace(facts, interfaces=interfaces(), sysctls=settings, ipv6=speaks_ipv6(), gateways=gateways())
 
 
 def speaks_ipv6() -> bool:

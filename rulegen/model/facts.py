@@ -38,6 +38,7 @@ class HostFacts:
         ipv6: Whether the kernel speaks IPv6.
         kernel: Its release, as `6.1.0-18-amd64`; empty where nobody looked.
         schedulers: Those that IPVS has or could load; None where nobody looked.
+        gateways: Where packets go to that no other route is for, from the main table; of both families.
         former: Addresses that the node has had since it is looked at, and may have no more: what stands there is ours
             as it was.
     """
@@ -51,6 +52,7 @@ class HostFacts:
     ipv6: bool = True
     kernel: str = ""
     schedulers: frozenset[str] | None = None
+    gateways: frozenset[Address] = frozenset()
     former: frozenset[Address] = frozenset()
 
     @property

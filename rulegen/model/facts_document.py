@@ -12,6 +12,7 @@ nothing here), or it is the facts themselves:
     nfacct: true                             # whether the kernel counts with nfacct
     ipv6: true                               # whether it speaks IPv6
     kernel: 6.1.0                            # its release
+    gateways: [192.168.50.1]                 # next hops of its default routes
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 LOOPBACK = Interface("lo", ((IPv4Address("127.0.0.1"), 8), (IPv6Address("::1"), 128)))
 """The interface that every host has, listed or not."""
 
-_KNOWN = ("hostname", "interfaces", "sysctls", "iptables", "nfacct", "ipv6", "kernel")
+_KNOWN = ("hostname", "interfaces", "sysctls", "iptables", "nfacct", "ipv6", "kernel", "gateways")
 _RANDOM_FULLY_SINCE = (1, 6, 2)
 _VERSION = re.compile(r"v?(?P<version>[0-9]+(\.[0-9]+){1,3})(\s|$)")
 _INTERFACE_NAME_MAX = 15
@@ -90,6 +91,7 @@ def _facts(document: object, path: str, faults: list[Fault]) -> HostFacts:
         nfacct=_one(document, dot, "nfacct", bool, faults),
         ipv6=ipv6 is not False,
         kernel=(_one(document, dot, "kernel", str, faults) or "").strip(),
+        gateways=frozenset(_gateways(document.get("gateways"), f"{dot}gateways", faults)),
     )
 
 
@@ -130,6 +132,15 @@ def _addresses(value: object, path: str, faults: list[Fault]) -> Iterator[tuple[
         except ValueError:
             shown = quoted(text) if isinstance(text, str) else described(text)
             faults.append(Fault(f"{path}[{index}]", f"{shown} is not an address with its prefix, as 10.0.0.1/24"))
+
+
+def _gateways(value: object, path: str, faults: list[Fault]) -> Iterator[Address]:
+    for index, text in enumerate(_list(value, path, faults)):
+        try:
+            yield parse_address(text if isinstance(text, str) else "")
+        except ValueError:
+            shown = quoted(text) if isinstance(text, str) else described(text)
+            faults.append(Fault(f"{path}[{index}]", f"{shown} is not an address such as 192.0.2.1"))
 
 
 def _address(text: object) -> tuple[Address, int]:
