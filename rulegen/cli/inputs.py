@@ -81,10 +81,13 @@ class Inputs:
             ConfigError: kube-proxy would refuse it, or rulegen does.
         """
         config, unknown = self._configuration
+        configured = Options.of(config)
         options = replace(
-            Options.of(config),
+            configured,
             oldest_claim_wins=self.chosen.claims == "oldest",
             ipvs_semantics=Semantics(self.chosen.ipvs_semantics),
+            external_ip_semantics=Semantics(self.chosen.external_ip_semantics),
+            external_ips=configured.external_ips and not self.chosen.ignore_external_ips,
         )
         self._check_scheduler(options)
         source = self._source
@@ -165,7 +168,9 @@ class Inputs:
         from rulegen.host.facts import gather  # noqa: PLC0415 - loads netlink, which not every call needs
 
         facts = gather(run)
-        return facts if self.is_of_this_host else replace(facts, sysctls={}, fixed_sysctls=frozenset())
+        if self.is_of_this_host:
+            return facts
+        return replace(facts, sysctls={}, fixed_sysctls=frozenset(), root_ports=None)
 
     @cached_property
     def world(self) -> World:

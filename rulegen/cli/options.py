@@ -93,6 +93,8 @@ class Chosen:
     ipvs_tcpfin_timeout: str | None = None
     ipvs_udp_timeout: str | None = None
     ipvs_semantics: str = "kube-proxy"
+    external_ip_semantics: str = "kube-proxy"
+    ignore_external_ips: bool = False
     claims: str = "oldest"
     stale_udp: str = "all"
 
@@ -243,6 +245,19 @@ _NODE = (
         default="kube-proxy",
         show_default=True,
         help="What ipvs mode makes of policies: as kube-proxy's ipvs mode has it, or what Kubernetes promises.",
+    ),
+    click.option(
+        "--external-ip-semantics",
+        type=click.Choice([semantics.value for semantics in Semantics]),
+        default="kube-proxy",
+        show_default=True,
+        help="Which external addresses a Service may have: any, as with kube-proxy, with a warning; or none of the"
+        " node's, of its network's, or of others.",
+    ),
+    click.option(
+        "--ignore-external-ips",
+        is_flag=True,
+        help="Serve no Service at its spec.externalIPs; load balancers' addresses are served.",
     ),
     click.option(
         "--claims",

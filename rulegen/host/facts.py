@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from rulegen.host import ipvs, nfacct, sysctl
 from rulegen.host.addresses import interfaces
 from rulegen.host.gateways import gateways
+from rulegen.host.listeners import root_ports
 from rulegen.host.runner import MissingToolError
 from rulegen.host.variant import Variant, call
 from rulegen.model.facts import HostFacts
@@ -67,6 +68,7 @@ def gather(run: Runner) -> HostFacts:
         kernel=os.uname().release,
         schedulers=ipvs.schedulers(),
         gateways=gateways(),
+        root_ports=root_ports(),
     )
 
 
@@ -82,7 +84,7 @@ def hostname() -> str:
 
 
 def refreshed(facts: HostFacts) -> HostFacts:
-    """Return facts with what may change while a host runs: addresses, gateways, settings, and whether IPv6 is on.
+    """Return facts with what may change while a host runs: addresses, gateways, ports, settings, whether IPv6 is on.
 
     Name, kernel and tools stay as they were: what runs has been decided by them.
 
@@ -90,7 +92,14 @@ def refreshed(facts: HostFacts) -> HostFacts:
         HostError: The interfaces or the routes cannot be read.
     """
     settings = MappingProxyType({**facts.sysctls, **_settings()})
-    return replace(facts, interfaces=interfaces(), sysctls=settings, ipv6=speaks_ipv6(), gateways=gateways())
+    return replace(
+        facts,
+        interfaces=interfaces(),
+        sysctls=settings,
+        ipv6=speaks_ipv6(),
+        gateways=gateways(),
+        root_ports=root_ports(),
+    )
 
 
 def speaks_ipv6() -> bool:

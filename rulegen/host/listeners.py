@@ -23,7 +23,18 @@ def listening_ports() -> frozenset[tuple[str, int]]:
     }
 
 
-def _read(name: str, protocol: str, state: str) -> Iterator[tuple[str, int]]:
+def root_ports() -> frozenset[tuple[str, int]]:
+    """Return protocol and number of each port that a program of root can be reached at from outside.
+
+    What other users listen on is left out: no user of the node may take a port from a Service.
+    """
+    return frozenset(_read("tcp", "TCP", _LISTENING, uid="0")) | {
+        (protocol, port) for protocol, port in _read("udp", "UDP", _UNCONNECTED, uid="0") if port < _FIRST_EPHEMERAL
+    }
+
+
+def _read(name: str, protocol: str, state: str, *, uid: str = "") -> Iterator[tuple[str, int]]:
+    """Yield the ports of one protocol; `uid` limits them to sockets of that user."""
     for suffix in ("", "6"):
         path = Path(f"/proc/thread-self/net/{name}{suffix}")
         if not path.exists():
@@ -34,6 +45,7 @@ def _read(name: str, protocol: str, state: str) -> Iterator[tuple[str, int]]:
                 fields = line.split()
                 address, _, port = fields[1].rpartition(":")
                 if fields[3] == state and not address.endswith(_LOOPBACK[len(address)]):
-                    yield protocol, int(port, 16)
+                    if uid in {"", fields[7]}:
+                        yield protocol, int(port, 16)
                 elif fields[3] != _LISTENING and protocol == "TCP":
                     break  # the kernel tells listeners first, and there may be very many others

@@ -39,6 +39,8 @@ class HostFacts:
         kernel: Its release, as `6.1.0-18-amd64`; empty where nobody looked.
         schedulers: Those that IPVS has or could load; None where nobody looked.
         gateways: Where packets go to that no other route is for, from the main table; of both families.
+        root_ports: Protocol and number of each port that a program of root listens on, beyond the loopback; None where
+            nobody looked.
         former: Addresses that the node has had since it is looked at, and may have no more: what stands there is ours
             as it was.
     """
@@ -53,6 +55,7 @@ class HostFacts:
     kernel: str = ""
     schedulers: frozenset[str] | None = None
     gateways: frozenset[Address] = frozenset()
+    root_ports: frozenset[tuple[str, int]] | None = None
     former: frozenset[Address] = frozenset()
 
     @property

@@ -13,6 +13,7 @@ nothing here), or it is the facts themselves:
     ipv6: true                               # whether it speaks IPv6
     kernel: 6.1.0                            # its release
     gateways: [192.168.50.1]                 # next hops of its default routes
+    root_ports: [TCP/10250]                  # what programs of root listen on, beyond the loopback
 """
 
 from __future__ import annotations
@@ -33,10 +34,11 @@ if TYPE_CHECKING:
 LOOPBACK = Interface("lo", ((IPv4Address("127.0.0.1"), 8), (IPv6Address("::1"), 128)))
 """The interface that every host has, listed or not."""
 
-_KNOWN = ("hostname", "interfaces", "sysctls", "iptables", "nfacct", "ipv6", "kernel", "gateways")
+_KNOWN = ("hostname", "interfaces", "sysctls", "iptables", "nfacct", "ipv6", "kernel", "gateways", "root_ports")
 _RANDOM_FULLY_SINCE = (1, 6, 2)
 _VERSION = re.compile(r"v?(?P<version>[0-9]+(\.[0-9]+){1,3})(\s|$)")
 _INTERFACE_NAME_MAX = 15
+_PORT = re.compile(r"(?P<protocol>TCP|UDP|SCTP)/(?P<port>[0-9]{1,5})")
 
 
 def facts_from_document(document: object, source: str) -> HostFacts:
@@ -92,6 +94,7 @@ def _facts(document: object, path: str, faults: list[Fault]) -> HostFacts:
         ipv6=ipv6 is not False,
         kernel=(_one(document, dot, "kernel", str, faults) or "").strip(),
         gateways=frozenset(_gateways(document.get("gateways"), f"{dot}gateways", faults)),
+        root_ports=_root_ports(document.get("root_ports"), f"{dot}root_ports", faults),
     )
 
 
@@ -141,6 +144,20 @@ def _gateways(value: object, path: str, faults: list[Fault]) -> Iterator[Address
         except ValueError:
             shown = quoted(text) if isinstance(text, str) else described(text)
             faults.append(Fault(f"{path}[{index}]", f"{shown} is not an address such as 192.0.2.1"))
+
+
+def _root_ports(value: object, path: str, faults: list[Fault]) -> frozenset[tuple[str, int]] | None:
+    """Return ports with their protocols; None where none are listed, as then they are not known."""
+    if value is None:
+        return None
+    found = set()
+    for index, text in enumerate(_list(value, path, faults)):
+        matched = _PORT.fullmatch(text) if isinstance(text, str) else None
+        if matched and 0 < int(matched["port"]) <= 65535:
+            found.add((matched["protocol"], int(matched["port"])))
+        else:
+            faults.append(Fault(f"{path}[{index}]", f"{described(text)} is not a protocol and port, as TCP/10250"))
+    return frozenset(found)
 
 
 def _address(text: object) -> tuple[Address, int]:

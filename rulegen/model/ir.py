@@ -112,6 +112,7 @@ class ServicePort:
             of them may stay, whatever the pools say now.
         external_ips, load_balancer_ips: External frontends on the Service's port.
         node_port: External frontend on the node's addresses; 0 for none.
+        node_port_except: Addresses of the node on which an older Service has that number as its own.
         source_ranges: Who may use the load balancer's addresses; empty for everybody.
         node_in_source_ranges: Whether the node itself may, so that its packets to the VIP, which loop back with the
             VIP as source, are let in too.
@@ -140,6 +141,7 @@ class ServicePort:
     external_ips: tuple[Address, ...] = ()
     load_balancer_ips: tuple[Address, ...] = ()
     node_port: int = 0
+    node_port_except: frozenset[Address] = frozenset()
     source_ranges: tuple[Network, ...] = ()
     node_in_source_ranges: bool = False
     affinity_s: int | None = None
@@ -176,12 +178,12 @@ class Service:
 
 
 class Semantics(enum.StrEnum):
-    """What ipvs mode makes of a Service where kube-proxy's ipvs mode differs from its other modes."""
+    """What is made of a Service where kube-proxy leaves something open, or is at odds with its own other modes."""
 
     KUBE_PROXY = "kube-proxy"
-    """The same as kube-proxy's ipvs mode."""
+    """The same as kube-proxy."""
     STRICT = "strict"
-    """What Kubernetes promises, as far as IPVS can."""
+    """What Kubernetes promises, as far as the mode can; nobody gets what is another's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -54,6 +54,8 @@ class Options:
         ipvs_timeouts: How long IPVS remembers connections: TCP, TCP after a FIN, UDP, in seconds; 0 leaves one alone.
         ipvs_semantics: What ipvs mode makes of a Service where kube-proxy's differs from its other modes.
         conntrack: How wide and patient connection tracking is to be.
+        external_ip_semantics: What is made of external addresses that are not a Service's to take; see
+            `rulegen.model.claims`.
         oldest_claim_wins: Of two Services that claim one address and port, only the older gets it; else both do.
     """
 
@@ -71,6 +73,7 @@ class Options:
     node_port_primary: bool = False
     node_port_networks: tuple[Network, ...] = ()
     external_ips: bool = True
+    external_ip_semantics: Semantics = Semantics.KUBE_PROXY
     oldest_claim_wins: bool = True
     ipvs_scheduler: str = "rr"
     ipvs_excluded: tuple[Network, ...] = ()

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from rulegen.errors import Warnings
 from rulegen.kube.node_names import unknown_node
-from rulegen.model.ir import Model
+from rulegen.model.ir import Model, Semantics
+from rulegen.model.node_ground import node_ground
 from rulegen.model.node_warnings import node_warnings
 from rulegen.model.nodes import resolve_node, resolve_site, resolve_sysctls
 from rulegen.model.table import ServiceTable
@@ -41,7 +42,13 @@ def resolve(world: World, options: Options, facts: HostFacts, families: Sequence
     nodes = {f: resolve_node(f, site, told, options, facts, warnings.add) for f in families}
     for warning in node_warnings(nodes, told, options):
         warnings.add(warning)
-    table = ServiceTable(site, families, oldest_wins=options.oldest_claim_wins)
+    table = ServiceTable(
+        site,
+        families,
+        oldest_wins=options.oldest_claim_wins,
+        guards_node=options.external_ip_semantics is Semantics.STRICT,
+        ground=node_ground(nodes, site, facts),
+    )
     for service in sorted(world.services):
         table.put(service, world.services[service])
     settled = {service: table.service(service) for service in sorted(world.services)}

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from rulegen.kube.world import ObjectName, ServiceInput
+    from rulegen.model.claims import Conflict
     from rulegen.model.ir import Service
+    from rulegen.model.node_ground import NodeGround
     from rulegen.model.nodes import Site
     from rulegen.net import Family
 
@@ -21,22 +23,38 @@ if TYPE_CHECKING:
 class ServiceTable:
     """Services by name, each as this node serves it."""
 
-    def __init__(self, site: Site, families: Sequence[Family], *, oldest_wins: bool = True) -> None:
+    def __init__(
+        self,
+        site: Site,
+        families: Sequence[Family],
+        *,
+        oldest_wins: bool = True,
+        guards_node: bool = False,
+        ground: NodeGround | None = None,
+    ) -> None:
         """Begin with none.
 
         Args:
             site: Where and what the node is.
             families: The families to serve.
             oldest_wins: As for `Claims`.
+            guards_node: As for `Claims`.
+            ground: As for `Claims`.
         """
         self._site, self._families = site, families
-        self._claims = Claims(oldest_wins=oldest_wins)
+        self._claims = Claims(oldest_wins=oldest_wins, guards_node=guards_node, ground=ground)
         self._told: dict[ObjectName, tuple[str, ...]] = {}
         self._inputs: dict[ObjectName, ServiceInput] = {}
 
-    def move(self, site: Site) -> None:
-        """Decide with another site from now on; whatever follows for Services that are there must be put again."""
+    def move(self, site: Site, ground: NodeGround) -> set[ObjectName]:
+        """Decide with another site and ground from now on.
+
+        Returns:
+            The Services that may be served otherwise for the ground; they, and whatever follows from the site for
+            others, must be put again.
+        """
         self._site = site
+        return self._claims.move(ground)
 
     def put(self, name: ObjectName, told: ServiceInput | None) -> set[ObjectName]:
         """Take a Service, or that it is gone; return the names of all Services that may be served otherwise now."""
@@ -59,12 +77,19 @@ class ServiceTable:
         """Yield what a user must be told: of each Service, then of their conflicts."""
         for texts in self._told.values():
             yield from texts
-        conflicts = Warnings()
-        served = [self._claims.settled(name, conflicts.add) for name in sorted(self._told)]
-        yield from conflicts.texts()
+        conflicts: list[Conflict] = []
+        served = [self._claims.settled(name, conflicts.append) for name in sorted(self._told)]
+        yield from dict.fromkeys(conflict.text for conflict in conflicts)
         if self._site.binds:
             yield from bound_endpoints(served, self._inputs, self._site)
 
+    def conflicts(self) -> tuple[Conflict, ...]:
+        """Return what two Services claim, or a Service and the node."""
+        conflicts: list[Conflict] = []
+        for name in sorted(self._told):
+            self._claims.settled(name, conflicts.append)
+        return tuple(conflicts)
 
-def _ignore(_: str) -> None:
+
+def _ignore(_: object) -> None:
     """Pass over what `warnings` tells."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rulegen.errors import Warnings
 from rulegen.kube import objects
 from rulegen.model.known_node import known_node
+from rulegen.model.node_ground import node_ground
 from rulegen.model.node_warnings import node_warnings
 from rulegen.model.nodes import resolve_node, resolve_site, resolve_sysctls
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from rulegen.kube.cluster import Cluster
     from rulegen.model.facts import HostFacts
     from rulegen.model.ir import Node
+    from rulegen.model.node_ground import NodeGround
     from rulegen.model.nodes import Site
     from rulegen.model.options import Options
     from rulegen.net import Family
@@ -30,6 +32,7 @@ class NodeDecisions:
         name: The node's name.
         known: The Node object that it was decided with.
         kept: What is kept of an earlier Node object, for people.
+        ground: What the node itself has at its addresses; nothing but claims of Services depends on it.
         nodes: By family; a family that the host does not speak is not there.
         sysctls: Kernel parameters that must have these values.
         warnings: What a user must be told although work goes on; without `kept`.
@@ -39,12 +42,13 @@ class NodeDecisions:
     known: objects.Node | None
     kept: tuple[str, ...]
     site: Site
+    ground: NodeGround
     nodes: Mapping[Family, Node]
     sysctls: Mapping[str, str]
     warnings: tuple[str, ...]
 
     def decides_as(self, other: NodeDecisions, *, binds: bool) -> bool:
-        """Tell whether the same rules follow from both.
+        """Tell whether the same rules follow from both, claims to the ground apart.
 
         Args:
             other: What is compared with.
@@ -89,6 +93,7 @@ def decide_node(
         known=node,
         kept=kept,
         site=site,
+        ground=node_ground(nodes, site, facts),
         nodes=nodes,
         sysctls=resolve_sysctls(nodes.values(), options, facts),
         warnings=warnings.texts(),

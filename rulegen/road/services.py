@@ -12,7 +12,7 @@ from rulegen.diff import Change
 from rulegen.languages.iptables.script import comments_of
 from rulegen.languages.ipvs.script import gracefully
 from rulegen.languages.ipvs.state import DRAINING, RealServer, RealServerKey
-from rulegen.model.ir import Model
+from rulegen.model.ir import Model, Semantics
 from rulegen.model.table import ServiceTable
 from rulegen.plan.fragments import IPSET, IPVS, Union
 from rulegen.plan.plan import FamilyPlan, ObjectPlan, Plan
@@ -96,7 +96,13 @@ class ServiceRules:
         self._node = decide_node(cluster, options, facts, known)
         nodes = self._node.nodes
         self._families: Sequence[Family] = tuple(nodes)
-        self._table = ServiceTable(self._node.site, self._families, oldest_wins=options.oldest_claim_wins)
+        self._table = ServiceTable(
+            self._node.site,
+            self._families,
+            oldest_wins=options.oldest_claim_wins,
+            guards_node=options.external_ip_semantics is Semantics.STRICT,
+            ground=self._node.ground,
+        )
         names = cluster.names()
         for service in names:
             self._table.put(service, cluster.service(service))
@@ -138,13 +144,13 @@ class ServiceRules:
         decided = decide_node(self._cluster, self._options, facts, before.known)
         if decided.decides_as(before, binds=binds):
             self._node = decided
-            return frozenset()
+            return frozenset(self._table.move(decided.site, decided.ground))
         if not decided.differs_in_addresses_only(before):
             return None
         self._node, self._is_behind = decided, True
-        self._table.move(decided.site)
+        touched = self._table.move(decided.site, decided.ground)
         has_moved = decided.site.addresses != before.site.addresses
-        return frozenset(
+        return frozenset(touched) | frozenset(
             name
             for name, service in self._services.items()
             if any((has_moved and port.source_ranges) or (binds and port.is_external) for port in service.ports)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import socket
+import subprocess
+import sys
 from ipaddress import ip_address
 
 import pytest
@@ -16,6 +18,7 @@ from rulegen.host.runner import Command, Completed, MissingToolError, run
 from rulegen.model.facts import HostFacts, Interface
 from rulegen.model.facts_document import LOOPBACK, facts_from_document, knows_random_fully
 from rulegen.net import Family
+from tests.rights import SANDBOX, can_run, needs_root
 
 
 def ip(*arguments: str) -> None:
@@ -71,6 +74,33 @@ class TestLive:
         assert gather(nothing).random_fully
 
 
+LISTENERS = """
+import os, socket
+from rulegen.host.listeners import listening_ports, root_ports
+held = []
+def listen(address, port, kind=socket.SOCK_STREAM):
+    held.append(socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind))
+    held[-1].bind((address, port))
+    if kind == socket.SOCK_STREAM:
+        held[-1].listen()
+listen("0.0.0.0", 10250)
+listen("::", 443)
+listen("127.0.0.1", 10248)
+listen("0.0.0.0", 53, socket.SOCK_DGRAM)
+os.seteuid(65534)
+listen("0.0.0.0", 8080)
+os.seteuid(0)
+print(sorted(root_ports()), sorted(listening_ports() - root_ports()))
+"""
+
+
+@needs_root
+@pytest.mark.skipif(not can_run(*SANDBOX, "true"), reason="needs the right to make a network namespace")
+def test_the_ports_of_root_are_those_that_no_other_user_can_take():
+    found = subprocess.run((*SANDBOX, sys.executable, "-c", LISTENERS), check=True, capture_output=True, text=True)
+    assert found.stdout == "[('TCP', 443), ('TCP', 10250), ('UDP', 53)] [('TCP', 8080)]\n"
+
+
 WHOLE = {
     "number": 9,
     "kind": "named",
@@ -89,6 +119,7 @@ WHOLE = {
         "nfacct": True,
         "iptables": "v1.6.1",
         "ipv6": False,
+        "root_ports": ["TCP/10250", "UDP/53"],
     },
 }
 
@@ -117,6 +148,8 @@ class TestDocument:
             "x.y": "1",
         }
         assert (facts.nfacct, facts.random_fully, facts.ipv6) == (True, False, False)
+        assert facts.root_ports == {("TCP", 10250), ("UDP", 53)}
+        assert facts_from_document({}, "host.yaml").root_ports is None
 
     def test_nothing_said_is_a_bare_host(self):
         assert facts_from_document({}, "x") == HostFacts(interfaces=(LOOPBACK,))
@@ -142,6 +175,8 @@ class TestDocument:
             ({"interfaces": [{"name": "a", "addresses": ["1.2.3/8"]}]}, 'interfaces[0].addresses[0]: "1.2.3/8" is not'),
             ({"interfaces": [{"name": "a", "addresses": [7]}]}, "interfaces[0].addresses[0]: the number 7 is not"),
             ({"hostname": 7}, "hostname: expected a text, not the number 7"),
+            ({"root_ports": ["10250"]}, 'root_ports[0]: the text "10250" is not a protocol and port, as TCP/10250'),
+            ({"root_ports": ["TCP/65536"]}, "root_ports[0]"),
             ({"nfacct": "yes"}, 'nfacct: expected true or false, not the text "yes"'),
             ({"iptables": "newest"}, 'iptables: the text "newest" is not a version such as 1.8.9'),
             ({"iptables": 1.8}, "iptables: the number 1.8 is not a version such as 1.8.9"),

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from rulegen.kube import objects as k
 from rulegen.kube.world import ObjectName, ServiceInput, World
 from rulegen.model.claims import Claims
-from rulegen.model.facts import HostFacts
+from rulegen.model.facts import HostFacts, Interface
+from rulegen.model.ir import Semantics
 from rulegen.model.options import Options
 from rulegen.model.resolve import resolve
+from rulegen.net import parse_address, parse_network
 
 OPTIONS = Options(node_name="node1")
 
@@ -170,3 +174,150 @@ def test_a_service_whose_older_rival_goes_gets_its_health_check_back():
     assert claims.settled(alpha, [].append).ports[0].health_check_node_port == 0
     assert claims.put(zeta, None) == {alpha}
     assert claims.settled(alpha, [].append).ports[0].health_check_node_port == 30500
+
+
+NODE, NODE6 = "192.168.50.10", "fd00:50::10"
+FACTS = HostFacts(
+    interfaces=(
+        Interface("lo", ((parse_address("127.0.0.1"), 8), (parse_address("::1"), 128))),
+        Interface("eth0", ((parse_address(NODE), 24), (parse_address(NODE6), 64))),
+    ),
+    root_ports=frozenset({("TCP", 10250), ("TCP", 443), ("UDP", 53)}),
+)
+
+
+def exposed(name, *, at, created, port=80, protocol="TCP", external=(), vips=(), node_port=0, health=0):
+    """A Service of both families at given external addresses."""
+    spec = k.ServiceSpec(
+        type="LoadBalancer",
+        cluster_ip=f"10.96.0.{at}",
+        cluster_ips=(f"10.96.0.{at}", f"fd00:10:96::{at}"),
+        ip_families=("IPv4", "IPv6"),
+        ports=(k.ServicePort(name="http", port=port, node_port=node_port, protocol=protocol),),
+        external_ips=external,
+        external_traffic_policy="Local" if health else "Cluster",
+        health_check_node_port=health,
+    )
+    ingress = tuple(k.LoadBalancerIngress(ip=vip) for vip in vips)
+    status = k.ServiceStatus(load_balancer=k.LoadBalancerStatus(ingress=ingress))
+    metadata = k.ObjectMeta(name=name, namespace="shop", creation_timestamp=created)
+    return ObjectName("shop", name), ServiceInput(service=k.Service(metadata=metadata, spec=spec, status=status))
+
+
+def decided(*services, mode="iptables", semantics="strict", facts=FACTS, **fields):
+    chosen = Options(node_name="node1", mode=mode, external_ip_semantics=Semantics(semantics), **fields)
+    return resolve(World(services=dict(services)), chosen, facts)
+
+
+def external(model, name):
+    return {str(a) for p in model.services[ObjectName("shop", name)].ports for a in p.load_balancer_ips}
+
+
+def naming(model, *words):
+    return [warning for warning in model.warnings if all(word in warning for word in words)]
+
+
+BOTH = pytest.mark.parametrize("mode", ["iptables", "ipvs"])
+MEETINGS = [
+    # what the node's address meets        protocol, port of the younger, how the older has it
+    ("a node port", "TCP", 30080, {"node_port": 30080}),
+    ("a node port of UDP", "UDP", 30053, {"node_port": 30053, "protocol": "UDP"}),
+    ("a health check", "TCP", 30900, {"node_port": 30080, "health": 30900}),
+]
+
+
+@BOTH
+@pytest.mark.parametrize(("protocol", "port", "older"), [case[1:] for case in MEETINGS])
+def test_an_older_service_keeps_its_node_port_on_the_nodes_addresses_in_strict_semantics(mode, protocol, port, older):
+    old = exposed("old", at=1, created=OLD, **older)
+    new = exposed("new", at=2, created=NEW, port=port, protocol=protocol, vips=(NODE, NODE6, "203.0.113.1"))
+    strict, like = (decided(old, new, mode=mode, semantics=one) for one in ("strict", "kube-proxy"))
+    assert external(strict, "new") == {"203.0.113.1"}
+    assert external(like, "new") == {"203.0.113.1", NODE, NODE6}
+    for found, then in ((strict, "the older keeps it"), (like, "shop/new may get its connections")):
+        for address in (NODE, NODE6):
+            (warning,) = naming(found, "shop/old", "shop/new", f"{address} port {port}/{protocol}")
+            assert then in warning
+    assert strict.services[ObjectName("shop", "old")] == like.services[ObjectName("shop", "old")]
+
+
+@BOTH
+def test_a_younger_node_port_does_not_answer_where_an_older_service_has_its_external_address(mode):
+    old = exposed("old", at=1, created=OLD, port=30080, vips=(NODE,))
+    new = exposed("new", at=2, created=NEW, node_port=30080)
+    strict, like = (decided(old, new, mode=mode, semantics=one) for one in ("strict", "kube-proxy"))
+    for found, but in ((strict, {parse_address(NODE)}), (like, set())):
+        assert external(found, "old") == {NODE}
+        excepted = [port.node_port_except for port in found.services[ObjectName("shop", "new")].ports]
+        assert excepted == [but, set()]
+        assert all(port.node_port == 30080 for port in found.services[ObjectName("shop", "new")].ports)
+        assert len(naming(found, "shop/old", "shop/new", NODE)) == 1
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("vip", "port", "protocol"),
+    [
+        (NODE, 30080, "UDP"),
+        (NODE, 30081, "TCP"),
+        ("203.0.113.1", 30080, "TCP"),
+    ],
+)
+def test_another_port_or_protocol_or_an_address_of_nobody_meets_no_node_port(mode, vip, port, protocol):
+    old = exposed("old", at=1, created=OLD, node_port=30080)
+    new = exposed("new", at=2, created=NEW, port=port, protocol=protocol, vips=(vip,))
+    found = decided(old, new, mode=mode)
+    assert external(found, "new") == {vip}
+    assert not naming(found, "shop/new", "shop/old")
+
+
+@BOTH
+def test_no_node_port_is_met_on_an_address_where_none_answers(mode):
+    old = exposed("old", at=1, created=OLD, node_port=30080)
+    new = exposed("new", at=2, created=NEW, port=30080, vips=(NODE,))
+    found = decided(old, new, mode=mode, node_port_networks=(parse_network("10.0.0.0/8"),))
+    assert external(found, "new") == {NODE}
+    assert not naming(found, "shop/new", "shop/old")
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("port", "protocol", "who"),
+    [(10250, "TCP", "the kubelet"), (443, "TCP", "a program"), (53, "UDP", "a program")],
+)
+def test_what_programs_of_the_node_listen_on_stays_theirs_in_strict_semantics(mode, port, protocol, who):
+    new = exposed("new", at=2, created=NEW, port=port, protocol=protocol, vips=(NODE, NODE6, "203.0.113.1"))
+    strict, like = (decided(new, mode=mode, semantics=one) for one in ("strict", "kube-proxy"))
+    assert external(strict, "new") == {"203.0.113.1"}
+    assert external(like, "new") == {"203.0.113.1", NODE, NODE6}
+    for found in (strict, like):
+        assert len(naming(found, "shop/new", f"port {port}/{protocol}", f"{who} of this node listens there")) == 2
+
+
+def test_a_health_check_that_somebody_listens_for_is_told_by_age_and_not_as_a_program():
+    facts = dataclasses.replace(FACTS, root_ports=frozenset({("TCP", 30900)}))
+    old = exposed("old", at=1, created=OLD, port=30900, vips=(NODE,))
+    new = exposed("new", at=2, created=NEW, node_port=30080, health=30900)
+    found = decided(old, new, facts=facts)
+    assert external(found, "old") == {NODE}
+    assert not naming(found, "listens")
+
+
+def test_a_cluster_ip_that_a_program_of_the_node_answers_at_stays_what_it_is():
+    """As with NodeLocal DNSCache, which has the ClusterIP of DNS on an interface of its own and listens there."""
+    cache = Interface("nodelocaldns", ((parse_address("10.96.0.1"), 32),))
+    facts = dataclasses.replace(FACTS, interfaces=(*FACTS.interfaces, cache))
+    found = decided(exposed("dns", at=1, created=OLD, port=53, protocol="UDP", node_port=30053), facts=facts)
+    assert [str(port.cluster_ip) for port in found.services[ObjectName("shop", "dns")].ports] == [
+        "10.96.0.1",
+        "fd00:10:96::1",
+    ]
+    assert not naming(found, "shop/dns")
+
+
+def test_many_services_that_claim_one_address_cost_no_square_of_their_number():
+    claims, looks = Claims(guards_node=True), 0
+    one = decided(exposed("one", at=1, created=OLD, vips=("203.0.113.1",))).services[ObjectName("shop", "one")]
+    for number in range(2000):
+        looks += len(claims.put(ObjectName("shop", f"s{number}"), one, OLD))
+    assert looks <= 2 * 2000

@@ -7,25 +7,38 @@ from hypothesis import strategies as st
 
 from rulegen.kube import objects as k
 from rulegen.kube.world import ObjectName, ServiceInput
+from rulegen.model.node_ground import NodeGround
 from rulegen.model.nodes import resolve_site
 from rulegen.model.options import Options
 from rulegen.model.table import ServiceTable
-from rulegen.net import Family
+from rulegen.net import Family, Protocol, parse_address
 
 OPTIONS = Options(node_name="node1")
 NAMES = tuple(ObjectName("demo", name) for name in "abcd")
 ADDRESSES = ("198.51.100.1", "198.51.100.2", "198.51.100.3")
+PORTS = (80, 30080, 30081)
 
 
-def table(*, oldest_wins: bool = True) -> ServiceTable:
-    return ServiceTable(resolve_site(None, "node1", OPTIONS), tuple(Family), oldest_wins=oldest_wins)
+def ground(*addresses: str, listens: bool = False) -> NodeGround:
+    """A node with some of the addresses, on one of which no node port answers."""
+    own = frozenset(parse_address(address) for address in addresses)
+    programs = frozenset({(Protocol.TCP, 80)} if listens else ())
+    return NodeGround(addresses=own, answering=own - {parse_address(ADDRESSES[2])}, programs=programs)
 
 
-def told(name: ObjectName, age: str | None, external: tuple[str, ...], node_port: int) -> ServiceInput:
+GROUNDS = (ground(), ground(ADDRESSES[0]), ground(*ADDRESSES), ground(*ADDRESSES[:2], listens=True))
+
+
+def table(*, oldest_wins: bool = True, guards: bool = False, on: NodeGround = GROUNDS[0]) -> ServiceTable:
+    site = resolve_site(None, "node1", OPTIONS)
+    return ServiceTable(site, tuple(Family), oldest_wins=oldest_wins, guards_node=guards, ground=on)
+
+
+def told(name: ObjectName, age: str | None, external: tuple[str, ...], node_port: int, port: int = 80) -> ServiceInput:
     spec = k.ServiceSpec(
         type="NodePort",
         cluster_ip=f"10.96.0.{1 + NAMES.index(name)}",
-        ports=(k.ServicePort(name="http", port=80, node_port=node_port),),
+        ports=(k.ServicePort(name="http", port=port, node_port=node_port),),
         external_ips=external,
     )
     metadata = k.ObjectMeta(name=name.name, namespace=name.namespace, creation_timestamp=age)
@@ -36,26 +49,58 @@ inputs = st.tuples(
     st.sampled_from((None, "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z")),
     st.lists(st.sampled_from(ADDRESSES), max_size=2, unique=True).map(tuple),
     st.sampled_from((0, 30080, 30081)),
+    st.sampled_from(PORTS),
 )
 puts = st.lists(st.tuples(st.sampled_from(NAMES), st.one_of(st.none(), inputs, inputs)), max_size=12)
 
 
-@settings(max_examples=100, deadline=None)
-@given(puts, st.booleans())
-def test_one_by_one_comes_to_what_all_come_to_and_tells_who_is_served_otherwise(puts, oldest_wins):
-    moving, last = table(oldest_wins=oldest_wins), {}
-    for name, given_ in puts:
+moves = st.lists(
+    st.one_of(st.tuples(st.sampled_from(NAMES), st.one_of(st.none(), inputs, inputs)), st.sampled_from(GROUNDS)),
+    max_size=12,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(moves, st.booleans(), st.booleans())
+def test_one_by_one_comes_to_what_all_come_to_and_tells_who_is_served_otherwise(moves, oldest_wins, guards):
+    """Also where external addresses are the node's own, which has addresses and programs that come and go."""
+    moving, last, on = table(oldest_wins=oldest_wins, guards=guards), {}, GROUNDS[0]
+    for move in moves:
         before = {one: moving.service(one) for one in NAMES}
-        last[name] = None if given_ is None else told(name, *given_)
-        touched = moving.put(name, last[name])
-        assert name in touched
+        if isinstance(move, NodeGround):
+            on = move
+            touched = moving.move(resolve_site(None, "node1", OPTIONS), on)
+        else:
+            name, given_ = move
+            last[name] = None if given_ is None else told(name, *given_)
+            touched = moving.put(name, last[name])
+            assert name in touched
         for one in NAMES:
             assert one in touched or moving.service(one) == before[one]
-    fresh = table(oldest_wins=oldest_wins)
+    fresh = table(oldest_wins=oldest_wins, guards=guards, on=on)
     for name in sorted(last, reverse=True):
         fresh.put(name, last[name])
     assert [moving.service(one) for one in NAMES] == [fresh.service(one) for one in NAMES]
     assert sorted(moving.warnings()) == sorted(fresh.warnings())
+    assert sorted(moving.conflicts(), key=str) == sorted(fresh.conflicts(), key=str)
+
+
+@settings(max_examples=200, deadline=None)
+@given(puts, st.sampled_from(GROUNDS))
+def test_nobody_gets_an_address_and_port_of_the_node_that_an_older_one_or_a_program_has(puts, on):
+    strict, last = table(guards=True, on=on), {}
+    for name, given_ in puts:
+        last[name] = given_ and told(name, *given_)
+        strict.put(name, last[name])
+    ports = [port for one in NAMES if (service := strict.service(one)) for port in service.ports]
+    ages = {name: (given_.service.metadata.creation_timestamp or "x", name) for name, given_ in last.items() if given_}
+    for port in ports:
+        for address in port.external_ips:
+            assert address not in on.addresses or (Protocol.TCP, port.port) not in on.programs
+            for other in ports if address in on.answering else ():
+                if other.node_port == port.port and other.service != port.service:
+                    assert ages[port.service] < ages[other.service]
+                    assert address in other.node_port_except
 
 
 @settings(max_examples=60, deadline=None)
@@ -70,13 +115,16 @@ def test_a_claim_is_never_given_twice_and_never_lost(puts):
         for one in NAMES
         if (service := moving.service(one)) is not None
         for port in service.ports
-        for claim in (*map(str, port.external_ips), *([port.node_port] if port.node_port else []))
+        for claim in (*((str(a), port.port) for a in port.external_ips), *([port.node_port] if port.node_port else []))
     ]
     wanted = {
-        claim for given_ in last.values() if given_ is not None for claim in (*given_[1], *filter(None, given_[2:]))
+        claim
+        for given_ in last.values()
+        if given_ is not None
+        for claim in (*((address, given_[3]) for address in given_[1]), *filter(None, given_[2:3]))
     }
     assert len(claims) == len(set(claims))
-    assert {claim for claim in wanted if isinstance(claim, str)} == {c for c in claims if isinstance(c, str)}
+    assert {claim for claim in wanted if isinstance(claim, tuple)} == {c for c in claims if isinstance(c, tuple)}
 
 
 def test_what_never_came_can_go():

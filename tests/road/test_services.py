@@ -18,6 +18,7 @@ from rulegen.kube.validate import Decoded
 from rulegen.kube.world import ObjectName
 from rulegen.languages.ipvs.state import RealServerKey
 from rulegen.model.facts import HostFacts, Interface
+from rulegen.model.ir import Semantics
 from rulegen.model.options import Options
 from rulegen.model.resolve import resolve
 from rulegen.net import Family, parse_address, parse_network
@@ -90,11 +91,42 @@ steps = st.lists(
 )
 
 
+OWN = ("192.168.50.10", "192.168.50.11")
+LB_PORTS = st.sampled_from((1, 30101, 30111, 30121, 30900))
+
+
+@st.composite
+def meeting_events(draw: st.DrawFn) -> list[Event]:
+    """Draw a Service whose external addresses may be the node's, at ports that may be node ports of others."""
+    name = draw(st.sampled_from(SERVICES))
+    told = draw(services(name))
+    spec = told.service.spec
+    ports = tuple(replace(port, port=draw(LB_PORTS) + number) for number, port in enumerate(spec.ports))
+    vips = tuple(
+        k.LoadBalancerIngress(ip=draw(st.sampled_from((*OWN, "203.0.113.9")))) for _ in draw(st.booleans()) * "a"
+    )
+    service = replace(
+        told.service,
+        metadata=replace(told.service.metadata, creation_timestamp=draw(AGES)),
+        spec=replace(spec, ports=ports, external_ips=draw(st.sampled_from(((), *((one,) for one in OWN), OWN)))),
+        status=k.ServiceStatus(load_balancer=k.LoadBalancerStatus(ingress=vips)),
+    )
+    return [changed(service), *(changed(one) for one in told.slices)]
+
+
+@st.composite
+def host_changes(draw: st.DrawFn) -> HostFacts:
+    own = draw(st.sets(st.sampled_from(OWN)))
+    addresses = tuple((parse_address(one), 24) for one in sorted(own))
+    ports = draw(st.sampled_from((None, frozenset({("TCP", 30101)}), frozenset({("UDP", 1)}))))
+    return HostFacts(interfaces=(Interface("eth0", addresses),), root_ports=ports)
+
+
 class Node:
     """Keeps kernels in memory as a node's agent does: what could not be written is kept by its name alone."""
 
-    def __init__(self, mode: str = "iptables") -> None:
-        self.options = dataclasses.replace(OPTIONS, mode=mode)
+    def __init__(self, mode: str = "iptables", **chosen: object) -> None:
+        self.options, self.facts = dataclasses.replace(OPTIONS, mode=mode, **chosen), FACTS
         self.cluster, self.dirty = Cluster(), Touched()
         self.kernel = NodeKernel()
         self.kernels = self.kernel.kernels
@@ -107,7 +139,7 @@ class Node:
     def sync(self, *, is_lost: bool = False) -> Update | None:
         names, is_new, self.dirty = self.dirty.services, self.dirty.nodes or self.rules is None, Touched()
         if is_new or self.rules is None:
-            self.rules = ServiceRules(self.cluster, self.options, FACTS, counts=False)
+            self.rules = ServiceRules(self.cluster, self.options, self.facts, counts=False)
             self.write_all(self.rules.compiled())
             return None
         update = self.rules.update(names)
@@ -118,20 +150,30 @@ class Node:
         self.rules.commit(update)
         return update
 
+    def move(self, facts: HostFacts) -> None:
+        """Have the host become another, as a running agent takes note of it."""
+        self.facts = facts
+        if self.rules is not None:
+            touched = self.rules.follow(facts)
+            if touched is None:
+                self.rules = None
+            else:
+                self.dirty.services |= touched
+
     def write_all(self, wants: Compiled) -> None:
         assert self.rules is not None
-        plan = plan_node(wants, self.kernel.observed(), FACTS)
+        plan = plan_node(wants, self.kernel.observed(), self.facts)
         self.kernel.write(plan)
         self.rules.take_note(plan)
 
     def check(self) -> None:
         """Fail unless it is as the whole is, decided and compiled from nothing."""
         assert self.rules is not None
-        wants = compile_model(resolve(self.cluster.world(), self.options, FACTS), self.options.mode, counts=False)
+        wants = compile_model(resolve(self.cluster.world(), self.options, self.facts), self.options.mode, counts=False)
         has = self.rules.compiled()
         assert has.model.services == wants.model.services
         assert {f: list(p) for f, p in has.fragments.items()} == {f: list(p) for f, p in wants.fragments.items()}
-        assert [str(item.name) for item in plan_node(wants, self.kernel.observed(), FACTS).items] == []
+        assert [str(item.name) for item in plan_node(wants, self.kernel.observed(), self.facts).items] == []
         for language in LANGUAGES:
             assert has.objects(language) == wants.objects(language)
 
@@ -147,6 +189,26 @@ def test_after_each_change_and_after_lost_ones_the_kernel_is_as_the_whole(steps,
             node.check()
     node.sync()
     node.check()
+
+
+meetings = st.lists(
+    st.one_of(meeting_events(), meeting_events(), host_changes(), node_events()), min_size=1, max_size=8
+)
+
+
+@quick
+@given(meetings, MODES, st.sampled_from(Semantics), st.booleans())
+def test_where_external_addresses_meet_node_ports_the_kernel_is_as_the_whole(meetings, mode, semantics, oldest):
+    node = Node(mode, external_ip_semantics=semantics, oldest_claim_wins=oldest)
+    for one in meetings:
+        if isinstance(one, HostFacts):
+            node.move(one)
+        else:
+            node.take(one)
+        node.sync()
+        node.check()
+        told = (node.rules.warnings, resolve(node.cluster.world(), node.options, node.facts).warnings)
+        assert len({tuple(sorted(text for text in texts if text.startswith("Service"))) for texts in told}) == 1
 
 
 def service(number: int, *, age: str | None = "2026-01-01T00:00:00Z", external: tuple[str, ...] = ()) -> k.Service:

@@ -133,6 +133,8 @@ class _Service:
             return True
         whole, local = _NODE_PORTS[port.protocol]
         for address in self._node.listening:
+            if address in port.node_port_except:
+                continue
             entry = (
                 ipset.ip_port(address, port.protocol, port.node_port)
                 if port.protocol is Protocol.SCTP
