@@ -22,6 +22,7 @@ from rulegen.model.conntrack import Forgetting
 from rulegen.model.facts_document import facts_from_document
 from rulegen.model.ingress.unread import REFUSED
 from rulegen.model.ir import Semantics
+from rulegen.model.limits import ServiceLimits
 from rulegen.model.nodes import BE_LIBERAL
 from rulegen.model.options import Options
 from rulegen.model.resolve import resolve
@@ -88,6 +89,9 @@ class Inputs:
             ipvs_semantics=Semantics(self.chosen.ipvs_semantics),
             external_ip_semantics=Semantics(self.chosen.external_ip_semantics),
             external_ips=configured.external_ips and not self.chosen.ignore_external_ips,
+            limits=ServiceLimits(
+                endpoints=self.chosen.max_service_endpoints, frontends=self.chosen.max_service_frontends
+            ),
         )
         self._check_scheduler(options)
         source = self._source

@@ -12,6 +12,7 @@ from rulegen.kube.node_names import read_node_name
 from rulegen.kube.proxyconfig_rules import DETECT_LOCAL_MODES, MODES
 from rulegen.model.conntrack import Forgetting
 from rulegen.model.ir import Semantics
+from rulegen.model.limits import ENDPOINTS, FRONTENDS
 from rulegen.net import Network, parse_network
 
 if TYPE_CHECKING:
@@ -96,6 +97,8 @@ class Chosen:
     external_ip_semantics: str = "kube-proxy"
     ignore_external_ips: bool = False
     claims: str = "oldest"
+    max_service_endpoints: int = ENDPOINTS
+    max_service_frontends: int = FRONTENDS
     stale_udp: str = "all"
 
     @property
@@ -265,6 +268,22 @@ _NODE = (
         default="oldest",
         show_default=True,
         help="Of two Services that claim one address and port: the oldest gets it, or, as with kube-proxy, both do.",
+    ),
+    click.option(
+        "--max-service-endpoints",
+        type=click.IntRange(min=1),
+        default=ENDPOINTS,
+        show_default=True,
+        metavar="N",
+        help="The most endpoints of one Service, all its ports together, in each family; a part of more is served.",
+    ),
+    click.option(
+        "--max-service-frontends",
+        type=click.IntRange(min=1),
+        default=FRONTENDS,
+        show_default=True,
+        metavar="N",
+        help="The most ports times addresses of one Service in each family; the first of more are served.",
     ),
     click.option(
         "--stale-udp",

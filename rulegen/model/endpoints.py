@@ -7,16 +7,20 @@ ignore them.
 
 from __future__ import annotations
 
+import hashlib
+import heapq
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from operator import itemgetter
+from typing import TYPE_CHECKING, NamedTuple
 
 from rulegen.kube.endpoints import SERVICE_NAME_LABEL
 from rulegen.model.ir import Endpoint
 from rulegen.net import Address, AddressUse, Family, family_of, parse_address, refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from rulegen.kube.objects import EndpointSlice, SliceEndpoint
 
@@ -60,6 +64,16 @@ PortKey = tuple[Family, str, str]
 """Family, name and protocol: what joins a port of a slice to a port of a Service."""
 
 
+def counts(slices: Iterable[EndpointSlice]) -> Counter[PortKey]:
+    """Return how many endpoints slices have of each port, those that stand in several slices counted in each."""
+    found: Counter[PortKey] = Counter()
+    for slice_ in slices:
+        if (family := _family(slice_)) is not None:
+            for name, _, protocol in _ports(slice_):
+                found[family, name, protocol] += len(slice_.endpoints)
+    return found
+
+
 def candidates(
     slices: Iterable[EndpointSlice],
     node: str,
@@ -67,6 +81,8 @@ def candidates(
     weigh: Weigh | None = None,
     refused: Collection[Address] = (),
     origin: str = "EndpointSlice",
+    most: Mapping[PortKey, int | None] | None = None,
+    zone: str = "",
 ) -> dict[PortKey, list[Candidate]]:
     """Return the candidates of every port that the slices tell of, sorted by text, each address and port once.
 
@@ -80,27 +96,110 @@ def candidates(
         weigh: How endpoints are weighed; None where all are alike.
         refused: Addresses that this node's kernel would refuse to send to.
         origin: What the slices were made of, as `ServiceInput.endpoints_from` has it.
+        most: The ports that matter, and how many candidates each may have at most, None for all of them; see `_first`
+            for which. Without it, all of all ports.
+        zone: Where this node is.
     """
     found: dict[PortKey, dict[str, Candidate]] = {}
+    limited: dict[PortKey, list[tuple[list[_Ordered], int]]] = {}
     for slice_ in slices:
-        family = Family(slice_.address_type) if slice_.address_type in set(Family) else None
-        ports = [(p.name, p.port, p.protocol) for p in slice_.ports if p.name is not None and p.port]
+        family, ports = _family(slice_), _ports(slice_)
         if family is None or not ports:
             continue
-        for told in slice_.endpoints:
-            address, fault = _address(told, family, refused)
-            if address is None:
-                if fault:
-                    warn(f"{_source_of(told, slice_, origin)}: {fault}; the endpoint is ignored")
+        known = [_Usable(told, *_address(told, family, refused)) for told in slice_.endpoints]
+        for told, _, fault in known:
+            if fault:
+                warn(f"{_source_of(told, slice_, origin)}: {fault}; the endpoint is ignored")
+        usable = [(told, address, weigh(told) if weigh is not None else 1) for told, address, _ in known if address]
+        ordered: list[_Ordered] | None = None
+        for name, number, protocol in ports:
+            key = (family, name, protocol)
+            if most is not None and key not in most:
                 continue
-            weight = weigh(told) if weigh is not None else 1
-            for name, number, protocol in ports:
-                candidate = _candidate(told, Endpoint.of(address, number, weight), node)
-                known = found.setdefault((family, name, protocol), {})
-                rival = known.get(candidate.endpoint.text)
-                if rival is None or _rank(candidate) > _rank(rival):
-                    known[candidate.endpoint.text] = candidate
-    return {key: [known[text] for text in sorted(known)] for key, known in found.items()}
+            if most is not None and most[key] is not None:
+                if ordered is None:
+                    ordered = sorted((_Ordered(_order(t, a, node, zone), t, a, w) for t, a, w in usable), key=_BY_ORDER)
+                limited.setdefault(key, []).append((ordered, number))
+                continue
+            chosen = found.setdefault(key, {})
+            for told, address, weight in usable:
+                _take(chosen, _candidate(told, Endpoint.of(address, number, weight), node))
+    for key, parts in limited.items():
+        assert most is not None  # noqa: S101 - for the type checker: only then is anything limited
+        found[key] = _first(parts, most[key] or 1, node)
+    return {key: [chosen[text] for text in sorted(chosen)] for key, chosen in found.items()}
+
+
+class _Usable(NamedTuple):
+    """An endpoint of a slice; its address, None for none that can be used; and why not, where there is a reason."""
+
+    told: SliceEndpoint
+    address: Address | None
+    fault: str
+
+
+class _Ordered(NamedTuple):
+    """An endpoint of a slice and its place among all of a port, where not all are served."""
+
+    order: tuple[int, bool, bool, bytes]
+    told: SliceEndpoint
+    address: Address
+    weight: int
+
+
+_BY_ORDER = itemgetter(0)
+
+
+def _order(told: SliceEndpoint, address: Address, node: str, zone: str) -> tuple[int, bool, bool, bytes]:
+    """Return what endpoints are ordered by where not all are served: those that can be used, are here, are near.
+
+    Behind that, a digest of the address decides: it spreads the choice over the nodes and zones, all nodes make the
+    same one, and when an endpoint comes or goes at most one other goes or comes.
+    """
+    conditions = told.conditions
+    serving, terminating = conditions.serving is not False, conditions.terminating is True
+    use = 0 if conditions.ready is not False else 1 if serving and terminating else 2
+    is_near = any(one.name == node for one in told.hints.for_nodes) or any(
+        bool(zone) and one.name == zone for one in told.hints.for_zones
+    )
+    is_here = bool(node) and told.node_name == node
+    return use, not is_here, not is_near, hashlib.blake2b(address.packed, digest_size=8).digest()
+
+
+def _first(parts: Sequence[tuple[list[_Ordered], int]], most: int, node: str) -> dict[str, Candidate]:
+    """Return the first endpoints of a port, by `_order`, without looking at all of them for each port.
+
+    An address that stands in several slices is that of the first: of two, the one that can be used.
+    """
+    chosen: dict[str, Candidate] = {}
+
+    def numbered(ordered: list[_Ordered], number: int) -> Iterator[tuple[_Ordered, int]]:
+        return ((one, number) for one in ordered)
+
+    for one, number in heapq.merge(*(numbered(*part) for part in parts), key=lambda pair: pair[0].order):
+        endpoint = Endpoint.of(one.address, number, one.weight)
+        if endpoint.text in chosen:
+            continue
+        if len(chosen) >= most:
+            break
+        chosen[endpoint.text] = _candidate(one.told, endpoint, node)
+    return chosen
+
+
+def _take(chosen: dict[str, Candidate], candidate: Candidate) -> None:
+    """Take a candidate, unless a better one of this address and port is there."""
+    rival = chosen.get(candidate.endpoint.text)
+    if rival is None or _rank(candidate) > _rank(rival):
+        chosen[candidate.endpoint.text] = candidate
+
+
+def _family(slice_: EndpointSlice) -> Family | None:
+    return Family(slice_.address_type) if slice_.address_type in set(Family) else None
+
+
+def _ports(slice_: EndpointSlice) -> list[tuple[str, int, str]]:
+    """Return name, number and protocol of the ports of a slice that are some for a proxy."""
+    return [(p.name, p.port, p.protocol) for p in slice_.ports if p.name is not None and p.port]
 
 
 def pools(candidates: Sequence[Candidate], place: Place, *, uses_cluster: bool, uses_local: bool) -> Pools:

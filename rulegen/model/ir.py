@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from rulegen.kube.world import ObjectName
+    from rulegen.model.limits import OverLimit
 
 
 class Delivery(enum.Enum):
@@ -168,6 +169,7 @@ class Service:
         ports: Of both families, in the order of the Service's ports.
         endpoints_from: Where its endpoints came from: `EndpointSlice`, `Endpoints`, `Pods`, or empty.
         assigned: What was assigned for a preview only.
+        over: What of it is over a limit and not served.
     """
 
     name: ObjectName
@@ -175,6 +177,7 @@ class Service:
     ports: tuple[ServicePort, ...]
     endpoints_from: str = ""
     assigned: tuple[str, ...] = ()
+    over: tuple[OverLimit, ...] = ()
 
 
 class Semantics(enum.StrEnum):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from rulegen.model.endpoints import Place
 from rulegen.model.ir import IpvsOptions, Masquerade, Node, PodInterface, PodNetwork, PodTraffic, Semantics
+from rulegen.model.limits import ServiceLimits
 from rulegen.model.options import DetectLocalMode, Options
 from rulegen.net import Address, Family, Network, family_of, parse_address, parse_network
 
@@ -43,6 +44,7 @@ class Site:
             would bind them here.
         binds_others: Whether such an address is bound all the same, as kube-proxy does it.
         binds: Whether external addresses of Services are bound to this node, as in ipvs mode.
+        limits: How much of one Service is served.
     """
 
     place: Place
@@ -54,6 +56,7 @@ class Site:
     others: Mapping[Address, str] = field(default_factory=lambda: MappingProxyType({}))
     binds_others: bool = True
     binds: bool = False
+    limits: ServiceLimits = field(default_factory=ServiceLimits)
 
 
 def resolve_site(
@@ -79,6 +82,7 @@ def resolve_site(
         others=_others(nodes, name) if options.mode == "ipvs" else {},
         binds_others=options.ipvs_semantics is not Semantics.STRICT,
         binds=options.mode == "ipvs",
+        limits=options.limits,
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rulegen.kube.durations import seconds_of
 from rulegen.model.ir import Semantics
+from rulegen.model.limits import ServiceLimits
 from rulegen.model.tuning import ConntrackLimits
 from rulegen.net import Address, Network, parse_address, parse_network
 
@@ -57,6 +58,7 @@ class Options:
         external_ip_semantics: What is made of external addresses that are not a Service's to take; see
             `rulegen.model.claims`.
         oldest_claim_wins: Of two Services that claim one address and port, only the older gets it; else both do.
+        limits: How much of one Service is served.
     """
 
     mode: str = "iptables"
@@ -86,6 +88,7 @@ class Options:
     metrics_address: str = "127.0.0.1:10249"
     bind_hard_fail: bool = False
     conntrack: ConntrackLimits = field(default_factory=ConntrackLimits)
+    limits: ServiceLimits = field(default_factory=ServiceLimits)
 
     @classmethod
     def of(cls, config: KubeProxyConfiguration) -> Options:

@@ -7,8 +7,16 @@ from typing import TYPE_CHECKING
 
 from rulegen.kube.findings import family_of_text
 from rulegen.kube.wording import printable, quoted
-from rulegen.model.endpoints import Pools, candidates, pools
+from rulegen.model.endpoints import Pools, candidates, counts, pools
 from rulegen.model.ir import Delivery, Policy, Service, ServicePort
+from rulegen.model.limits import (
+    REAL_SERVERS_PER_ENDPOINT,
+    Frontends,
+    LimitKind,
+    OverLimit,
+    limited_frontends,
+    share_of_each,
+)
 from rulegen.model.shares import scheduler, tell_weightless, warn_of_unknown, weights
 from rulegen.net import Address, AddressUse, Family, Network, Protocol, family_of, parse_address, parse_network, refusal
 
@@ -17,7 +25,7 @@ if TYPE_CHECKING:
 
     from rulegen.kube import objects
     from rulegen.kube.world import ObjectName, ServiceInput
-    from rulegen.model.endpoints import Candidate
+    from rulegen.model.endpoints import Candidate, PortKey
     from rulegen.model.nodes import Site
 
 PROXY_NAME_LABEL = "service.kubernetes.io/service-proxy-name"
@@ -44,12 +52,13 @@ def resolve_service(
 ) -> Service:
     """Return the Service with every decision for this node taken; one that is not served has no ports."""
     ports: list[ServicePort] = []
+    over: list[OverLimit] = []
     warn_of_unknown(told.service, f"Service {name}", warn)
     if is_served(told.service):
         slices = [s for s in told.slices if HEADLESS_LABEL not in s.metadata.labels]
         weigh = weights(told.service, f"Service {name}", warn)
         _warn_of_port_names(told.service.spec, slices, told.endpoints_from, f"Service {name}", warn)
-        known = candidates(slices, site.place.node, warn, weigh, site.broadcasts, told.endpoints_from)
+        served: list[_Shared] = []
         for family in families:
             cluster_ip = _cluster_ip(told.service.spec, family)
             if cluster_ip is None:
@@ -57,8 +66,15 @@ def resolve_service(
             if fault := refusal(cluster_ip, AddressUse.CLUSTER_IP):
                 warn(f"Service {name}: spec.clusterIPs: {fault}; the Service is not served in {family}")
                 continue
-            shared = _Shared(name, told.service, family, cluster_ip, site, warn)
-            ports += (shared.port(port, known) for port in told.service.spec.ports)
+            served.append(_Shared(name, told.service, family, cluster_ip, site, warn))
+        most, over = _limited_endpoints(served, slices, site)
+        known = candidates(
+            slices, site.place.node, warn, weigh, site.broadcasts, told.endpoints_from, most, site.place.zone
+        )
+        ports += (shared.port(port, known) for shared in served for port in shared.ports)
+        over = [*(one for shared in served for one in shared.over), *over]
+        for one in over:
+            warn(f"Service {name}: {one.text} ({one.kind.option})")
         if told.service.spec.external_ips or told.service.status.load_balancer.ingress:
             own = {family for family in Family if _cluster_ip(told.service.spec, family) is not None}
             _warn_of_other_family(told.service, site, own, f"Service {name}", warn)
@@ -68,7 +84,35 @@ def resolve_service(
         ports=tuple(ports),
         endpoints_from=told.endpoints_from,
         assigned=told.assigned,
+        over=tuple(over),
     )
+
+
+def _limited_endpoints(
+    served: Iterable[_Shared], slices: Sequence[objects.EndpointSlice], site: Site
+) -> tuple[dict[PortKey, int | None], list[OverLimit]]:
+    """Return how many endpoints of each port are served, None for all, and what is over the limit.
+
+    A port has its endpoints once in iptables mode; in ipvs mode each of its frontends has them.
+    """
+    known = counts(slices)
+    most: dict[PortKey, int | None] = {}
+    over = []
+    for shared in served:
+        counted = {shared.key(port): (known[shared.key(port)], shared.frontends_of(port)) for port in shared.ports}
+        had, limit = sum(count for count, _ in counted.values()), site.limits.endpoints
+        each = share_of_each([(count, 1) for count, _ in counted.values()], limit)
+        text = f"{had} endpoints of {len(counted)} ports in {shared.family}"
+        of_each = share_of_each(tuple(counted.values()), limit * REAL_SERVERS_PER_ENDPOINT) if site.binds else None
+        if of_each is not None and (each is None or of_each < each):
+            each, limit = of_each, limit * REAL_SERVERS_PER_ENDPOINT
+            had = sum(count * copies for count, copies in counted.values())
+            text = f"{had} real servers of all frontends in {shared.family}"
+        most |= {key: each if each is not None and count > each else None for key, (count, _) in counted.items()}
+        if each is not None:
+            text += f" are more than {limit}: of each port at most {each} endpoints are served"
+            over.append(OverLimit(LimitKind.ENDPOINTS, shared.family, text))
+    return most, over
 
 
 class _Shared:
@@ -84,7 +128,7 @@ class _Shared:
         warn: Callable[[str], None],
     ) -> None:
         spec = service.spec
-        self._name, self._spec, self._family, self._cluster_ip, self._site = name, spec, family, cluster_ip, site
+        self._name, self._spec, self.family, self._cluster_ip, self._site = name, spec, family, cluster_ip, site
         where = f"Service {name}"
         externals = spec.external_ips if site.external_ips else ()
         self._external_ips = _addresses(externals, family, AddressUse.EXTERNAL_IP, f"{where}: spec.externalIPs", warn)
@@ -95,6 +139,7 @@ class _Shared:
             self._external_ips = self._without_others(self._external_ips, f"{where}: spec.externalIPs", warn)
             self._vips = self._without_others(self._vips, f"{where}: status.loadBalancer.ingress", warn)
         self._ranges = _source_ranges(spec.load_balancer_source_ranges, family, where, warn)
+        self._limit()
         if self._vips:
             _warn_of_open(spec.load_balancer_source_ranges, family, where, warn)
         is_reachable = spec.type in LOAD_BALANCER_TYPES or bool(spec.external_ips)
@@ -106,6 +151,21 @@ class _Shared:
             tell_weightless(service, self._scheduler or site.scheduler, where, warn)
         needs_health_check = spec.type == "LoadBalancer" and self._external_local
         self._health_check_node_port = spec.health_check_node_port if needs_health_check else 0
+
+    def _limit(self) -> None:
+        """Keep what of the ports and addresses is within the limits."""
+        all_ = Frontends(self._spec.ports, self._vips, self._external_ips, self._ranges)
+        kept = limited_frontends(all_, self.family, self._site.limits)
+        self.ports, self._vips, self._external_ips = kept.ports, kept.vips, kept.external_ips
+        self._ranges, self.over = kept.ranges, kept.over
+
+    def key(self, port: objects.ServicePort) -> PortKey:
+        """Return what joins a port to those of slices."""
+        return self.family, port.name, port.protocol
+
+    def frontends_of(self, port: objects.ServicePort) -> int:
+        """Return how many frontends a port has; a node port counts once."""
+        return 1 + len(self._vips) + len(self._external_ips) + bool(port.node_port)
 
     def _without_others(
         self, addresses: tuple[Address, ...], where: str, warn: Callable[[str], None]
@@ -133,19 +193,19 @@ class _Shared:
     def port(self, port: objects.ServicePort, known: dict[tuple[Family, str, str], list[Candidate]]) -> ServicePort:
         """Return one port with its pools and deliveries."""
         is_external = bool(port.node_port or self._vips or self._external_ips)
-        told = known.get((self._family, port.name, port.protocol), ())
+        told = known.get(self.key(port), ())
         chosen = pools(
             told,
             self._site.place,
             uses_cluster=not self._internal_local or is_external,
             uses_local=self._internal_local or (self._external_local and is_external),
         )
-        node_address = self._site.addresses[self._family]
+        node_address = self._site.addresses[self.family]
         return ServicePort(
             service=self._name,
             name=port.name,
             protocol=Protocol(port.protocol),
-            family=self._family,
+            family=self.family,
             port=port.port,
             cluster_ip=self._cluster_ip,
             internal=_delivery(chosen, is_local=self._internal_local),

@@ -56,6 +56,18 @@ class Seen:
         return frozenset(key.frontend.address for key in self.observed.get(IPVS, ()))
 
     @cached_property
+    def cluster_ips(self) -> tuple[str, ...]:
+        """The sets of which an entry stands for a virtual server, and stays as long as that does."""
+        sets = (key for key in self.desired.get(IPSET, {}) if isinstance(key, SetKey))
+        return tuple(key.name for key in sets if key.name.endswith("CLUSTER-IP"))
+
+    @cached_property
+    def standing(self) -> frozenset[str]:
+        """The virtual servers that are there, as sets of addresses and ports have them."""
+        frontends = (key.frontend for key in self.observed.get(IPVS, ()) if isinstance(key, VirtualServerKey))
+        return frozenset(ip_port(one.address, one.protocol, one.port) for one in frontends)
+
+    @cached_property
     def left(self) -> Mapping[str, str]:
         """Which Service has left a frontend, by every text that an entry, or an address, can have for it.
 
@@ -168,27 +180,18 @@ def _was_there(key: Any, seen: Seen) -> bool:
 
     A virtual server, its entry and its address come together and go together: two of them without the third were three.
     """
-    sets, servers = seen.observed.get(IPSET, {}), seen.observed.get(IPVS, {})
+    sets = seen.observed.get(IPSET, {})
     match key:
         case AddressKey():
             return key.address in seen.addresses
         case VirtualServerKey():
             frontend = key.frontend
             entry = ip_port(frontend.address, frontend.protocol, frontend.port)
-            return any(EntryKey(name, entry) in sets for name in _cluster_ips(seen))
-        case _ if key.name in _cluster_ips(seen):
-            return any(
-                isinstance(other, VirtualServerKey)
-                and ip_port(other.frontend.address, other.frontend.protocol, other.frontend.port) == key.entry
-                for other in servers
-            )
+            return any(EntryKey(name, entry) in sets for name in seen.cluster_ips)
+        case _ if key.name in seen.cluster_ips:
+            return key.entry in seen.standing
         case _:
             return False
-
-
-def _cluster_ips(seen: Seen) -> tuple[str, ...]:
-    """Return the sets of which an entry stands for a virtual server, and stays as long as that does."""
-    return tuple(k.name for k in seen.desired.get(IPSET, {}) if isinstance(k, SetKey) and k.name.endswith("CLUSTER-IP"))
 
 
 def _lines(change: Change[Any, Any]) -> Iterator[Line]:

@@ -1,0 +1,158 @@
+"""How much of one Service a node serves, so that the cost of one Service is bounded for all others.
+
+A Service over a limit stays served, by a part that is always the same for the same objects. Kubernetes itself limits an
+EndpointSlice to 1,000 endpoints, but neither the ports and addresses of a Service nor the number of its EndpointSlices;
+etcd limits an object to 1.5 MB.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from rulegen.kube.objects import ServicePort
+    from rulegen.net import Address, Family, Network
+
+ENDPOINTS: Final = 50_000
+"""As many as a whole cluster has, by the scalability thresholds of Kubernetes."""
+FRONTENDS: Final = 10_000
+"""As many as a whole cluster has Services, by the same thresholds."""
+REAL_SERVERS_PER_ENDPOINT: Final = 5
+"""In ipvs mode each frontend has real servers of its own: so many times the limit of endpoints in total."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceLimits:
+    """What one Service may have at most in each family.
+
+    Attributes:
+        endpoints: Endpoints of all its ports together: ports times endpoints.
+        frontends: Addresses with a port: ports times addresses; a node port counts once.
+    """
+
+    endpoints: int = ENDPOINTS
+    frontends: int = FRONTENDS
+
+
+class LimitKind(enum.StrEnum):
+    """What a Service has too many of; the option that raises the limit."""
+
+    ENDPOINTS = "endpoints"
+    FRONTENDS = "frontends"
+    SOURCE_RANGES = "source_ranges"
+
+    @property
+    def option(self) -> str:
+        """The option of the command line that raises the limit."""
+        return "--max-service-endpoints" if self is LimitKind.ENDPOINTS else "--max-service-frontends"
+
+
+@dataclass(frozen=True, slots=True)
+class OverLimit:
+    """That a Service is served in part.
+
+    Attributes:
+        kind: What it has too many of.
+        family: In which family.
+        text: What it has, and which part is served.
+    """
+
+    kind: LimitKind
+    family: Family
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Frontends:
+    """The part of a Service's ports and addresses that is served.
+
+    Attributes:
+        ports: The first ports.
+        vips, external_ips: The first addresses.
+        ranges: The first source ranges; never empty where there were some: an empty list would admit everyone.
+        over: What is left out.
+    """
+
+    ports: Sequence[ServicePort]
+    vips: tuple[Address, ...]
+    external_ips: tuple[Address, ...]
+    ranges: tuple[Network, ...]
+    over: tuple[OverLimit, ...] = ()
+
+
+def limited_frontends(all_: Frontends, family: Family, limits: ServiceLimits) -> Frontends:
+    """Return the frontends of a Service that are served.
+
+    Each port that is served has its ClusterIP and its node port. Then come addresses, each with all those ports: first
+    the load balancer's, then the external IPs, in the order of the object.
+    """
+    most = limits.frontends
+    ports = all_.ports
+    base = _base(ports)
+    if base > most:
+        ports = _first_ports(ports, most)
+        base = _base(ports)
+    addresses = (most - base) // len(ports) if ports else 0
+    vips = all_.vips[:addresses]
+    external_ips = all_.external_ips[: addresses - len(vips)]
+    over = []
+    had = len(all_.vips) + len(all_.external_ips)
+    if len(ports) < len(all_.ports) or len(vips) + len(external_ips) < had:
+        over.append(
+            OverLimit(
+                LimitKind.FRONTENDS,
+                family,
+                f"{len(all_.ports)} ports with a ClusterIP and {had} other addresses in {family} are more than {most}"
+                f" frontends: the first {len(ports)} ports are served, at the first {len(vips) + len(external_ips)} of"
+                " those addresses",
+            )
+        )
+    ranges = all_.ranges[: max(1, most // max(1, len(ports) * len(vips)))]
+    if len(ranges) < len(all_.ranges) and vips:
+        over.append(
+            OverLimit(
+                LimitKind.SOURCE_RANGES,
+                family,
+                f"{len(all_.ranges)} source ranges for {len(ports)} ports and {len(vips)} load balancer addresses in"
+                f" {family} are more than {most}: the first {len(ranges)} are admitted, all others are refused",
+            )
+        )
+    return Frontends(ports, vips, external_ips, ranges, tuple(over))
+
+
+def _base(ports: Collection[ServicePort]) -> int:
+    """Return how many frontends ports have without external addresses."""
+    return len(ports) + sum(1 for port in ports if port.node_port)
+
+
+def _first_ports(ports: Sequence[ServicePort], most: int) -> Sequence[ServicePort]:
+    """Return the ports whose ClusterIPs and node ports fit; one at least."""
+    left = most
+    for index, port in enumerate(ports):
+        left -= 2 if port.node_port else 1
+        if left < 0:
+            return ports[: max(1, index)]
+    return ports
+
+
+def share_of_each(sizes: Collection[tuple[int, int]], most: int) -> int | None:
+    """Return how many endpoints each port may have for all to fit; None where all fit as they are.
+
+    Args:
+        sizes: Of each port, its endpoints and how often each of them is written.
+        most: How many may be written in total. A port always keeps one.
+    """
+    if sum(count * copies for count, copies in sizes) <= most:
+        return None
+    low, high = 1, max(count for count, _ in sizes)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if sum(min(count, middle) * copies for count, copies in sizes) <= most:
+            low = middle
+        else:
+            high = middle - 1
+    return low
