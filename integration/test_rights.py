@@ -1,0 +1,264 @@
+"""The agent with just the rights that the manifests give: enough for a life with all that can happen, none too many.
+
+It runs as in its container: root with a bounded set of capabilities, no way to gain others, a root file system that
+cannot be written to, and the folders that the manifests mount.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from integration import manifests
+from integration.agent import Node, network_namespace, until
+from integration.blackbox import Variant
+from integration.ingress import certificates, objects
+from integration.manifests import App
+from rulegen.host.nginx import keeping, processes
+from rulegen.host.nginx.rotation import LARGEST
+from tests.deploy.kustomize import build
+from tests.deploy.places import KUSTOMIZE
+from tests.deploy.test_manifests import agents
+from tests.fakeapi import FakeApi
+from tests.rights import needs_mounts, needs_root
+
+pytestmark = [
+    needs_root,
+    needs_mounts,
+    pytest.mark.slow,
+    pytest.mark.xdist_group("agent"),
+    pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv"),
+]
+ONE = App(name="one", number=901, ready=("pod-a",), type="NodePort", protocols=("TCP", "UDP"))
+TWO = App(name="two", number=902, ready=("pod-a", "pod-b"), type="LoadBalancer", ranges=("10.0.0.0/8",))
+
+with_nginx = pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
+
+CONTAINER = """
+set -eu
+mount --make-rprivate /
+mount --bind "$WRITABLE" "$WRITABLE"
+mount -t tmpfs none "$WRITABLE/tmp"
+mount -o remount,bind,ro /
+mount --bind /proc/sys /proc/sys
+mount -o remount,bind,ro /proc/sys
+if touch /etc/written 2>/dev/null; then echo "the root can be written to"; exit 1; fi
+mount -t tmpfs none /run
+exec setpriv --no-new-privs --inh-caps=-all --ambient-caps=-all --bounding-set="$CAPABILITIES" "$@"
+"""
+
+
+def granted(what: str) -> list[str]:
+    """Return the capabilities that the manifests name."""
+    (container,) = agents(build(KUSTOMIZE / "overlays/with-ingress"))[what]["containers"]
+    found: list[str] = container["securityContext"]["capabilities"]["add"]
+    return found
+
+
+def confined(node: Node, writable: Path, capabilities: list[str]) -> None:
+    """Have the agent of a node run with these capabilities, and write nowhere but below a folder."""
+    (writable / "tmp").mkdir()
+    node.wrapper = ("unshare", "--mount", "sh", "-c", CONTAINER, "sh")
+    node.environment |= {
+        "WRITABLE": str(writable),
+        "TMPDIR": str(writable / "tmp"),
+        "CAPABILITIES": ",".join(["-all", *(f"+{one.lower()}" for one in capabilities)]),
+    }
+
+
+@contextmanager
+def a_node(capabilities: list[str], variant: Variant = "nft") -> Iterator[tuple[Node, Path]]:
+    with network_namespace(), FakeApi() as api, tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        root.chmod(0o755)  # nginx's workers are another user
+        api.put("nodes", *manifests.nodes())
+        node = Node(root, api, variant)
+        confined(node, root, capabilities)
+        yield node, root
+
+
+def status(host: str) -> int:
+    """Return what nginx answers for a host; 0 where it does not."""
+    request = urllib.request.Request("http://127.0.0.1/", headers={"Host": host})
+    try:
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+    except (OSError, ConnectionError):
+        return 0
+
+
+def is_served(host: str) -> bool:
+    """Whether nginx answers for a host; its backend is nowhere."""
+    return status(host) in {502, 504}
+
+
+def life(node: Node, folder: Path, within_s: float) -> None:
+    """Serve, follow changes, survive a killed nginx and a log that grew too large, and end."""
+    api = node.api
+    node.start_s = int(within_s)
+    secret = {"tls.crt": certificates.certificate("shop.test"), "tls.key": certificates.key_pem()}
+    api.put("ingressclasses", objects.ingress_class())
+    api.put("services", objects.service("echo", "10.96.100.1"))
+    api.put("endpointslices", objects.endpoint_slice("echo", ["10.244.100.1"]))
+    api.put("secrets", objects.secret("shop", "kubernetes.io/tls", secret))
+    quiet = {"ssl-redirect": "false"}
+    api.put("ingresses", objects.ingress("shop", "shop.test", secret="shop", annotations=quiet))
+    with node.running("--ingress", "--no-services", "--nginx-dir", str(folder)):
+        until(lambda: is_served("shop.test"), within_s, "nginx serves")
+        api.put("ingresses", objects.ingress("blog", "blog.test"))
+        until(lambda: is_served("blog.test"), within_s, "nginx serves another host")
+        assert list(seen_by_agent(node, folder.parent / "tmp")) == [], "a copy of a configuration is left"
+
+        old = processes.find(folder)
+        killed = processes.master(old)
+        assert killed is not None
+        processes.send(killed, signal.SIGKILL)
+        until(lambda: fresh(folder, old), within_s, "another nginx has taken over")
+        assert is_served("shop.test")
+
+        os.truncate(folder / "logs/access.log", LARGEST + 1)
+        until(lambda: (folder / "logs/access.log.1").exists() and written(folder), within_s, "the log was set aside")
+        api.put("ingresses", objects.ingress("late", "late.test"))
+        until(lambda: is_served("late.test"), within_s, "nginx serves a host after its log was set aside")
+    assert processes.find(folder) == ()
+
+
+def seen_by_agent(node: Node, path: Path) -> Iterator[Path]:
+    """Return what lies in a folder as the agent sees it, whose mounts are its own."""
+    given = str(node.config).encode()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+                if given in words and words[0] == os.fsencode(sys.executable):
+                    return (entry / "root" / str(path).lstrip("/")).iterdir()
+    raise AssertionError("the agent does not run")
+
+
+def fresh(folder: Path, old: tuple[processes.NginxProcess, ...]) -> bool:
+    """Whether another master serves with workers of its own, and of the old processes none is left."""
+    found = processes.find(folder)
+    return bool(processes.master(found)) and bool(processes.workers(found)) and not left(found, old)
+
+
+def left(found: tuple[processes.NginxProcess, ...], old: tuple[processes.NginxProcess, ...]) -> set[tuple[int, int]]:
+    """Return which of the old processes are still there; they may have another parent now."""
+    return {(one.pid, one.started) for one in found} & {(one.pid, one.started) for one in old}
+
+
+def written(folder: Path) -> bool:
+    """Whether nginx writes to a log of its own again."""
+    status("shop.test")
+    log = folder / "logs/access.log"
+    return log.exists() and log.stat().st_size > 0
+
+
+@with_nginx
+def test_ingresses_are_kept_with_the_capabilities_of_their_pod() -> None:
+    with a_node(granted("ingress")) as (node, root):
+        life(node, root / "nginx", 40)
+
+
+def without(what: str, capability: str) -> list[str]:
+    return [one for one in granted(what) if one != capability]
+
+
+@with_nginx
+@pytest.mark.parametrize("capability", [one for one in granted("ingress") if one != "KILL"])
+def test_without_one_capability_no_ingress_is_served(capability: str) -> None:
+    with a_node(without("ingress", capability)) as (node, root):
+        process = started(node, root / "nginx")
+        try:
+            until(lambda: node.lines("not served") != [], 60, "it says that it cannot serve")
+        finally:
+            ended(process, root / "nginx")
+
+
+@with_nginx
+def test_without_kill_workers_of_a_killed_nginx_stay() -> None:
+    """They hold the ports, and answer with a configuration that nobody changes any more."""
+    with a_node(without("ingress", "KILL")) as (node, root):
+        folder = root / "nginx"
+        process = started(node, folder)
+        try:
+            until(lambda: is_served("shop.test"), 40, "nginx serves")
+            old = processes.find(folder)
+            killed = processes.master(old)
+            assert killed is not None
+            processes.send(killed, signal.SIGKILL)
+            until(lambda: len(processes.workers(processes.find(folder))) > len(processes.workers(old)), 30, "another")
+            time.sleep(2)
+            assert left(processes.find(folder), old) != set()
+        finally:
+            ended(process, folder)
+
+
+def test_services_are_kept_with_the_capabilities_of_their_pod(variant: Variant) -> None:
+    with a_node(granted("services"), variant) as (node, _):
+        node.serve(ONE)
+        first_sync(node)
+        with node.running():
+            node.serve(ONE, TWO)
+            until(lambda: node.is_well and node.rules.sends_to(TWO, "pod-a", "pod-b"), 20, "another Service")
+            node.rules.change("-t", "nat", "-F", "KUBE-SERVICES")
+            until(lambda: "KUBE-SVC-" in node.rules.save("-t", "nat"), 20, "rules that others took away are back")
+            node.serve(TWO)
+            until(lambda: not any("lab/one:" in line for line in node.rules.lines()), 20, "a Service has gone")
+
+
+@pytest.mark.variants("legacy")
+@pytest.mark.parametrize("capability", granted("services"))
+def test_without_one_capability_no_service_is_written(capability: str, variant: Variant) -> None:
+    """iptables-nft needs the first only; which variant a node has, a manifest cannot know."""
+    with a_node(without("services", capability), variant) as (node, _):
+        node.serve(ONE)
+        process = node.start()
+        try:
+            until(lambda: node.lines("ERROR") != [] or process.poll() is not None, 40, "it says that it cannot write")
+            assert "KUBE-SVC-" not in node.rules.save("-t", "nat")
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def first_sync(node: Node) -> None:
+    """Do what the privileged container does before: it alone may set the kernel's parameters."""
+    wrapper, node.wrapper = node.wrapper, ()
+    assert node.start("--once").wait(60) == 0, node.log.read_text()
+    node.wrapper = wrapper
+
+
+def started(node: Node, folder: Path) -> subprocess.Popen[bytes]:
+    """Start an agent that has one Ingress to serve."""
+    node.api.put("ingressclasses", objects.ingress_class())
+    node.api.put("services", objects.service("echo", "10.96.100.1"))
+    node.api.put("endpointslices", objects.endpoint_slice("echo", ["10.244.100.1"]))
+    node.api.put("ingresses", objects.ingress("shop", "shop.test"))
+    return node.start("--ingress", "--no-services", "--nginx-dir", str(folder))
+
+
+def ended(agent: subprocess.Popen[bytes], folder: Path) -> None:
+    """End an agent that may not be able to, and all that it has started."""
+    agent.kill()
+    agent.wait(30)
+    keeper = keeping.keeper_pid(folder)
+    if keeper:  # 0 would be all of us
+        os.kill(keeper, signal.SIGKILL)
+    for one in processes.find(folder):
+        processes.send(one, signal.SIGKILL)
+    until(lambda: not processes.find(folder), 10, "nginx is gone")
