@@ -12,7 +12,7 @@ from rulegen.diff import Change
 from rulegen.languages.iptables.script import comments_of
 from rulegen.languages.ipvs.script import gracefully
 from rulegen.languages.ipvs.state import DRAINING, RealServer, RealServerKey
-from rulegen.model.ir import Model, Semantics
+from rulegen.model.ir import Model
 from rulegen.model.table import ServiceTable
 from rulegen.plan.fragments import IPSET, IPVS, Union
 from rulegen.plan.plan import FamilyPlan, ObjectPlan, Plan
@@ -100,7 +100,6 @@ class ServiceRules:
             self._node.site,
             self._families,
             oldest_wins=options.oldest_claim_wins,
-            guards_node=options.external_ip_semantics is Semantics.STRICT,
             ground=self._node.ground,
         )
         names = cluster.names()
