@@ -47,6 +47,7 @@ class ServiceTable:
         self._told: dict[ObjectName, tuple[str, ...]] = {}
         self._judged: dict[ObjectName, tuple[Conflict, ...]] = {}
         self._inputs: dict[ObjectName, ServiceInput] = {}
+        self._conflicts: tuple[Conflict, ...] | None = None
 
     def move(self, site: Site, ground: NodeGround) -> set[ObjectName]:
         """Decide with another site and ground from now on.
@@ -55,12 +56,13 @@ class ServiceTable:
             The Services of which external addresses may be served otherwise; they, and whatever else follows from the
             site for others, must be put again.
         """
-        self._site, self._knows_programs = site, ground.knows_programs
+        self._site, self._knows_programs, self._conflicts = site, ground.knows_programs, None
         touched = self._externals.move(site)
         return self._again(touched) | self._claims.move(ground)
 
     def put(self, name: ObjectName, told: ServiceInput | None) -> set[ObjectName]:
         """Take a Service, or that it is gone; return the names of all Services that may be served otherwise now."""
+        self._conflicts = None
         touched = self._externals.put(name, told)
         if told is None:
             self._told.pop(name, None)
@@ -96,18 +98,21 @@ class ServiceTable:
         for texts in self._told.values():
             yield from texts
         yield from self._ignored()
-        conflicts = [conflict for found in self._judged.values() for conflict in found]
-        served = [self._claims.settled(name, conflicts.append) for name in sorted(self._told)]
+        served, conflicts = self._settled()
         yield from dict.fromkeys(conflict.text for conflict in conflicts)
         yield from bound_endpoints(served, self._inputs, self._site)
         yield from self._externals.unknown(self._families, knows_programs=self._knows_programs)
 
     def conflicts(self) -> tuple[Conflict, ...]:
         """Return what two Services claim, or a Service and the node, or somebody else."""
+        return self._conflicts if self._conflicts is not None else self._settled()[1]
+
+    def _settled(self) -> tuple[list[Service], tuple[Conflict, ...]]:
+        """Return all Services as they are served, and keep in mind what is in conflict until something changes."""
         conflicts = [conflict for found in self._judged.values() for conflict in found]
-        for name in sorted(self._told):
-            self._claims.settled(name, conflicts.append)
-        return tuple(conflicts)
+        served = [self._claims.settled(name, conflicts.append) for name in sorted(self._told)]
+        self._conflicts = tuple(conflicts)
+        return served, self._conflicts
 
     def _ignored(self) -> Iterator[str]:
         """Yield of how many Services external IPs are ignored because it was asked for."""

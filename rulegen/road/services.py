@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from rulegen.languages.iptables import state as iptables
     from rulegen.languages.iptables.script import Comments
     from rulegen.languages.iptables.state import Key, Value
+    from rulegen.model.claims import Conflict
     from rulegen.model.facts import HostFacts
     from rulegen.model.ir import Node, Service
     from rulegen.model.options import Options
@@ -368,6 +369,11 @@ class ServiceRules:
     def warnings(self) -> tuple[str, ...]:
         """What a user must be told although work goes on."""
         return (*self._node.warnings, *self._node.kept, *self._cluster.warnings, *self._table.warnings())
+
+    @property
+    def conflicts(self) -> tuple[Conflict, ...]:
+        """What two Services have, or a Service and somebody else; `warnings` has it too."""
+        return self._table.conflicts()
 
     @property
     def sysctls(self) -> Mapping[str, str]:
