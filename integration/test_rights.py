@@ -1,7 +1,8 @@
 """The agent with just the rights that the manifests give: enough for a life with all that can happen, none too many.
 
 It runs as in its container: root with a bounded set of capabilities, no way to gain others, a root file system that
-cannot be written to, and the folders that the manifests mount.
+cannot be written to, and the folders that the manifests mount. The API server lets it do what the manifests' roles say,
+and each right is used by it, or by `rulegen plan` in the same Pod.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from rulegen.host.nginx.rotation import LARGEST
 from tests.deploy.kustomize import build
 from tests.deploy.places import KUSTOMIZE
 from tests.deploy.test_manifests import agents
+from tests.deploy.test_roles import granted as allowed
 from tests.fakeapi import FakeApi
 from tests.rights import needs_mounts, needs_root
 
@@ -89,6 +91,38 @@ def a_node(capabilities: list[str], variant: Variant = "nft") -> Iterator[tuple[
         yield node, root
 
 
+class Role:
+    """What the API server lets an account of the manifests do.
+
+    Attributes:
+        rights: Group, resource and verb.
+    """
+
+    def __init__(self, node: Node, account: str) -> None:
+        """Have the API server of a node allow that and nothing else."""
+        built = build(KUSTOMIZE / "overlays/with-ingress")
+        self.api = node.api
+        self.rights = allowed(built, account, everywhere=True) | allowed(built, account, everywhere=False)
+        self.api.allows = lambda done: (done[1], done[2], done[0]) in self.rights
+
+    def unused(self) -> set[tuple[str, str, str]]:
+        """Return what nothing has used up to now; a request beyond the role is an error."""
+        used = {(group, noun, verb) for verb, group, noun in self.api.done}
+        assert used <= self.rights
+        return self.rights - used
+
+
+AN_EVENT_AGAIN = {("events.k8s.io", "events", "patch")}
+"""Comes after a minute only; tests/deploy/test_roles.py has it."""
+
+
+def planned(node: Node, *options: str) -> None:
+    """Run `rulegen plan` with the rights of the agent."""
+    argv = [*node.wrapper, *node.argv("plan", *options)]
+    done = subprocess.run(argv, env={**os.environ, **node.environment}, capture_output=True, text=True, check=False)
+    assert (done.returncode, "not allowed" in done.stderr) == (0, False), done.stderr
+
+
 def status(host: str) -> int:
     """Return what nginx answers for a host; 0 where it does not."""
     request = urllib.request.Request("http://127.0.0.1/", headers={"Host": host})
@@ -116,7 +150,8 @@ def life(node: Node, folder: Path, within_s: float) -> None:
     api.put("services", objects.service("echo", "10.96.100.1"))
     api.put("endpointslices", objects.endpoint_slice("echo", ["10.244.100.1"]))
     api.put("secrets", objects.secret("shop", "kubernetes.io/tls", secret))
-    quiet = {"ssl-redirect": "false"}
+    api.put("configmaps", objects.config_map("headers", {}))
+    quiet = {"ssl-redirect": "false", "custom-headers": "default/headers"}
     api.put("ingresses", objects.ingress("shop", "shop.test", secret="shop", annotations=quiet))
     with node.running("--ingress", "--no-services", "--nginx-dir", str(folder)):
         until(lambda: is_served("shop.test"), within_s, "nginx serves")
@@ -133,6 +168,7 @@ def life(node: Node, folder: Path, within_s: float) -> None:
 
         os.truncate(folder / "logs/access.log", LARGEST + 1)
         until(lambda: (folder / "logs/access.log.1").exists() and written(folder), within_s, "the log was set aside")
+        planned(node, "--ingress", "--no-services", "--nginx-dir", str(folder))
         api.put("ingresses", objects.ingress("late", "late.test"))
         until(lambda: is_served("late.test"), within_s, "nginx serves a host after its log was set aside")
     assert processes.find(folder) == ()
@@ -169,9 +205,11 @@ def written(folder: Path) -> bool:
 
 
 @with_nginx
-def test_ingresses_are_kept_with_the_capabilities_of_their_pod() -> None:
+def test_ingresses_are_kept_with_the_rights_of_their_pod() -> None:
     with a_node(granted("ingress")) as (node, root):
+        role = Role(node, "rulegen-ingress")
         life(node, root / "nginx", 40)
+        assert role.unused() == AN_EVENT_AGAIN
 
 
 def without(what: str, capability: str) -> list[str]:
@@ -208,8 +246,9 @@ def test_without_kill_workers_of_a_killed_nginx_stay() -> None:
             ended(process, folder)
 
 
-def test_services_are_kept_with_the_capabilities_of_their_pod(variant: Variant) -> None:
+def test_services_are_kept_with_the_rights_of_their_pod(variant: Variant) -> None:
     with a_node(granted("services"), variant) as (node, _):
+        role = Role(node, "rulegen")
         node.serve(ONE)
         first_sync(node)
         with node.running():
@@ -219,6 +258,8 @@ def test_services_are_kept_with_the_capabilities_of_their_pod(variant: Variant) 
             until(lambda: "KUBE-SVC-" in node.rules.save("-t", "nat"), 20, "rules that others took away are back")
             node.serve(TWO)
             until(lambda: not any("lab/one:" in line for line in node.rules.lines()), 20, "a Service has gone")
+            planned(node)
+        assert role.unused() == AN_EVENT_AGAIN
 
 
 @pytest.mark.variants("legacy")
