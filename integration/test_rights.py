@@ -2,7 +2,8 @@
 
 It runs as in its container: root with a bounded set of capabilities, no way to gain others, a root file system that
 cannot be written to, and the folders that the manifests mount. The API server lets it do what the manifests' roles say,
-and each right is used by it, or by `rulegen plan` in the same Pod.
+and each right is used by it, or by `rulegen plan` in the same Pod. Where the kernel can, no memory is both written to
+and executed, as the units of systemd ask for.
 """
 
 from __future__ import annotations
@@ -62,6 +63,14 @@ exec setpriv --no-new-privs --inh-caps=-all --ambient-caps=-all --bounding-set="
 """
 
 
+NO_WRITABLE_CODE = """
+import ctypes, os, sys
+ctypes.CDLL(None).prctl(65, 1, 0, 0, 0)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+"""PR_SET_MDWE (prctl(2), Linux 6.3): what MemoryDenyWriteExecute= of the units asks for."""
+
+
 def granted(what: str) -> list[str]:
     """Return the capabilities that the manifests name."""
     (container,) = agents(build(KUSTOMIZE / "overlays/with-ingress"))[what]["containers"]
@@ -72,7 +81,7 @@ def granted(what: str) -> list[str]:
 def confined(node: Node, writable: Path, capabilities: list[str]) -> None:
     """Have the agent of a node run with these capabilities, and write nowhere but below a folder."""
     (writable / "tmp").mkdir()
-    node.wrapper = ("unshare", "--mount", "sh", "-c", CONTAINER, "sh")
+    node.wrapper = (sys.executable, "-c", NO_WRITABLE_CODE, "unshare", "--mount", "sh", "-c", CONTAINER, "sh")
     node.environment |= {
         "WRITABLE": str(writable),
         "TMPDIR": str(writable / "tmp"),

@@ -143,6 +143,7 @@ def test_an_agent_has_no_right_that_it_does_not_need(pod: Manifest) -> None:
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     assert all(one["securityContext"]["readOnlyRootFilesystem"] for one in [*pod.get("initContainers", ()), container])
     assert not {"hostPID", "hostIPC"} & pod.keys()
+    assert pod["enableServiceLinks"] is False
     paths = {one["hostPath"]["path"] for one in pod["volumes"] if "hostPath" in one}
     assert paths <= ({"/var/lib/rulegen"} if what == "ingress" else {"/run/xtables.lock", "/lib/modules"})
 
@@ -155,6 +156,16 @@ def test_the_token_is_for_root_alone(pod: Manifest) -> None:
     for container in [*pod.get("initContainers", ()), *pod["containers"]]:
         assert container["securityContext"].get("runAsUser", 0) == 0
     assert not any("projected" in volume for volume in pod["volumes"])
+
+
+@pytest.mark.parametrize("which", OVERLAYS)
+def test_a_token_is_given_to_the_agent_alone(which: str) -> None:
+    manifests = overlay(which)
+
+    assert all(pod["automountServiceAccountToken"] is True for pod in agents(manifests).values())
+    accounts = [one for one in manifests if one["kind"] == "ServiceAccount"]
+    assert accounts
+    assert all(one["automountServiceAccountToken"] is False for one in accounts)
 
 
 def test_only_the_first_sync_is_privileged_and_it_ends() -> None:

@@ -19,6 +19,39 @@ SANDBOX = {"SYS_ADMIN", "SYS_CHROOT", "NET_ADMIN", "FOWNER"}
 """What trying nginx in namespaces takes; a Pod tries without."""
 
 
+HARDENING = {
+    "LockPersonality": "yes",
+    "MemoryDenyWriteExecute": "yes",
+    "NoNewPrivileges": "yes",
+    "PrivateDevices": "yes",
+    "PrivateTmp": "yes",
+    "ProtectClock": "yes",
+    "ProtectControlGroups": "yes",
+    "ProtectHome": "yes",
+    "ProtectHostname": "yes",
+    "ProtectKernelLogs": "yes",
+    "ProtectKernelModules": "yes",
+    "ProtectSystem": "strict",
+    "RestrictAddressFamilies": "AF_UNIX AF_INET AF_INET6 AF_NETLINK",
+    "RestrictRealtime": "yes",
+    "RestrictSUIDSGID": "yes",
+    "SystemCallArchitectures": "native",
+    "SystemCallErrorNumber": "EPERM",
+}
+"""What both units ask for (systemd.exec(5))."""
+
+OF_ITS_OWN = {
+    # /proc/sys/net is what it sets, so kernel tunables are not protected
+    "rulegen.service": {"RestrictNamespaces": "yes", "SystemCallFilter": "@system-service"},
+    # the sandbox: namespaces and mounts; pidfd_getfd: the sockets of a killed nginx
+    "rulegen-ingress.service": {
+        "ProtectKernelTunables": "yes",
+        "RestrictNamespaces": "mnt net pid ipc uts",
+        "SystemCallFilter": "@system-service @mount pidfd_getfd",
+    },
+}
+
+
 def settings(unit: Path) -> dict[str, list[str]]:
     """Return the values of each setting, in order."""
     text = unit.read_text(encoding="utf-8").replace("\\\n", " ")
@@ -64,8 +97,16 @@ def test_a_unit_is_kept_running_and_in_bounds(unit: Path) -> None:
     assert int(said["WatchdogSec"]) >= 60  # not shorter than it takes /livez to say so
     assert said["ExecReload"] == "/bin/kill -HUP $MAINPID"
     assert said["After"].startswith("network-online.target")
-    assert (said["NoNewPrivileges"], said["ProtectSystem"], said["ProtectHome"]) == ("yes", "strict", "yes")
-    assert "@system-service" in said["SystemCallFilter"]
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+def test_a_unit_is_as_tight_as_it_can_be(unit: Path) -> None:
+    wanted = HARDENING | OF_ITS_OWN[unit.name]
+    said = {
+        key: values for key, values in settings(unit).items() if key in {*wanted, "AmbientCapabilities", "Delegate"}
+    }
+
+    assert said == {key: [value] for key, value in wanted.items()}
 
 
 def test_the_unit_for_services_has_the_rights_of_the_pod() -> None:
