@@ -154,7 +154,12 @@ _OPTIONS = (
     click.option(
         "--nginx-templates", metavar="DIR", help="Your copy of nginx_templates/, instead of the one that comes along."
     ),
-    click.option("--nginx-user", default="", metavar="USER", help="Who nginx's workers run as.  [default: www-data]"),
+    click.option(
+        "--nginx-user",
+        default="",
+        metavar="USER",
+        help="Who nginx's workers run as.  [default: rulegen-nginx, or www-data]",
+    ),
     click.option("--http-port", type=_PORT, default=80, show_default=True, help="Where nginx listens for HTTP."),
     click.option("--https-port", type=_PORT, default=443, show_default=True, help="Where nginx listens for HTTPS."),
     click.option(

@@ -13,6 +13,8 @@ import yaml
 
 from rulegen import __version__
 from rulegen.host.doctor.tools import TOOLS
+from rulegen.host.nginx.facts import WORKER_USERS
+from rulegen.host.nginx.identity import PREFERRED
 from tests.deploy.places import DEPLOY
 from tests.fakeapi import FakeApi
 from tests.project.places import ROOT, run
@@ -128,11 +130,20 @@ def test_a_base_of_which_not_all_can_be_pinned_ends_the_build(line: str, tmp_pat
 
 
 def test_the_tools_that_rulegen_runs_are_in_it() -> None:
-    installed = set(arguments("RUN")[-1].split())
+    installed = set(" ".join(arguments("RUN")).split())
     needed = {"iptables", "conntrack", "nginx-light", "kmod", "util-linux", "python3"}
 
     assert needed <= installed
     assert {tool.name for tool in TOOLS} >= {"iptables-nft", "conntrack", "nginx", "modprobe"}  # what they bring
+
+
+def test_nginx_has_a_user_of_its_own_there() -> None:
+    """A process of the same user could read the keys that its workers hold in memory."""
+    (made,) = (one for one in arguments("RUN") if "useradd" in one)
+    uid = int(made.partition("--uid ")[2].split()[0])
+
+    assert made.split()[-1] == WORKER_USERS[0]
+    assert 2_000_200_000 < uid < PREFERRED.first  # neither a directory's, nor what the sandbox draws
 
 
 def test_what_is_copied_is_there_and_makes_a_wheel() -> None:

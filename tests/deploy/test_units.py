@@ -15,7 +15,7 @@ from tests.project.places import run
 
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
 
-SANDBOX = {"SYS_ADMIN", "SYS_CHROOT", "NET_ADMIN", "FOWNER"}
+SANDBOX = {"SYS_ADMIN", "SYS_CHROOT", "NET_ADMIN"}
 """What trying nginx in namespaces takes; a Pod tries without."""
 
 

@@ -1,7 +1,12 @@
 """The inside of the sandbox: a program of its own, run by `rulegen.host.nginx.sandbox` in fresh namespaces.
 
 It reads what to do as JSON from its standard input, builds a root that holds nothing but programs, their settings and
-one release, gives up all privileges and becomes `nginx -t`. Nothing of rulegen is imported: it is started as a file.
+a copy of one release in memory, gives up all privileges and becomes `nginx -t`. Nothing of rulegen is imported: it is
+started as a file.
+
+What nginx reads there belongs to root, and to a group that has no other member. It cannot change it, and no other user
+can enter the folders above it. nginx may be executed but not read: then the kernel lets nobody but root look into the
+process, not even one of the same user (PR_SET_DUMPABLE in prctl(2)).
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ import json
 import os
 import resource
 import socket
+import stat
 import struct
 import sys
 from pathlib import Path
@@ -30,6 +36,12 @@ _PROGRAMS = ("/usr", "/etc", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx
 _PAGE = 1 << 14  # of the largest there are, and more than an inode takes
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 _HIDDEN = ("/etc/kubernetes", "/etc/rulegen", "/etc/rancher", "/etc/cni")
+_ELF = b"\x7fELF"
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_CHUNK = 1 << 20
+PROGRAM = "nginx-to-try"
+"""The copy of nginx that may be executed only; its name in the new root, or in the folder of a trial."""
 _SETTINGS = {
     "net/ipv4/ip_unprivileged_port_start": "0",
     "net/ipv4/ip_nonlocal_bind": "1",
@@ -61,12 +73,13 @@ def _limit(order: dict[str, Any]) -> None:
 
 def _build(order: dict[str, Any]) -> None:
     """Make a new root and go there: programs read-only, one release, empty folders to write to, and nothing else."""
-    folder, release = Path(order["folder"]), Path(order["release"])
-    secrets = {name: (release / name).read_bytes() for name in order["secrets"]}
+    folder, release, group = Path(order["folder"]), Path(order["release"]), order["group"]
+    contents = read_release(release)
     _raise_loopback()
     _mount("none", "/", None, _MS_REC | _MS_PRIVATE)
     root = folder / "run"  # a mount point that hides nothing which is still needed
-    _mount("tmpfs", root, "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=755,size=256m")
+    size = sum(len(content) + _PAGE for content in contents.values()) + (256 << 20)
+    _mount("tmpfs", root, "tmpfs", _MS_NOSUID | _MS_NODEV, f"mode=750,gid={group},size={size}")
     _set_kernel(root / "proc")
     for path in (*_PROGRAMS, *order["more"]):
         _show(root, Path(path))
@@ -77,23 +90,94 @@ def _build(order: dict[str, Any]) -> None:
         _bind(Path(path), root / path.lstrip("/"))
     inner = root / str(folder).lstrip("/")
     place = root / str(release).lstrip("/")
-    place.mkdir(parents=True)
-    _bind(release, place)
-    _read_only(place)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    write_release(place, contents, group)
     for name in ("run", "logs"):
-        (inner / name).mkdir()
-        os.chown(inner / name, order["user"], order["group"])
-    if secrets:
-        size = sum(len(content) + _PAGE for content in secrets.values()) + (1 << 20)
-        _mount("tmpfs", place / "secrets", "tmpfs", _MS_NOSUID | _MS_NODEV, f"mode=755,size={size}")
-        for name, content in secrets.items():
-            (place / name).write_bytes(content)
-            os.chown(place / name, order["user"], order["group"])
-            (place / name).chmod(0o400)
+        make_folder(inner / name, 0o770, group)
+    if order["program"]:
+        copy_program(Path(order["program"]), root / PROGRAM, group)
     os.chdir(root)
     _mount(".", "/", None, _MS_MOVE)
     os.chroot(".")
     os.chdir("/")
+
+
+def read_release(release: Path) -> dict[str, bytes]:
+    """Return the files of a release by their names; neither links nor anything else that is no file.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    found: dict[str, bytes] = {}
+    for folder in ("", "hosts", "upstreams", "secrets"):
+        with contextlib.suppress(FileNotFoundError):
+            for entry in os.scandir(release / folder):
+                if entry.is_file(follow_symlinks=False):
+                    found[f"{folder}/{entry.name}".lstrip("/")] = _content(entry.path)
+    return found
+
+
+def write_release(place: Path, contents: dict[str, bytes], group: int) -> None:
+    """Write a copy of a release that a group may read, and nobody but us write to.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    for folder in ("", "hosts", "upstreams", "secrets"):
+        make_folder(place / folder, 0o750, group)
+    for name, content in contents.items():
+        _write(place / name, content, 0o640, group)
+
+
+def copy_program(program: Path, target: Path, group: int) -> None:
+    """Copy a program so that a group may execute and not read it.
+
+    Raises:
+        OSError: It cannot be copied.
+    """
+    _write(target, program.read_bytes(), 0o710, group)
+
+
+def is_binary(program: Path) -> bool:
+    """Tell whether a program can be executed by who cannot read it: a script cannot."""
+    with program.open("rb") as file:
+        return file.read(len(_ELF)) == _ELF
+
+
+def make_folder(path: Path, mode: int, group: int) -> None:
+    """Make a folder of ours with just this mode and group.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    path.mkdir(0o700)
+    os.chown(path, -1, group)
+    path.chmod(mode)
+
+
+def _content(path: str) -> bytes:
+    descriptor = os.open(path, _READ)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return b""
+        parts = []
+        while part := os.read(descriptor, _CHUNK):
+            parts.append(part)
+        return b"".join(parts)
+    finally:
+        os.close(descriptor)
+
+
+def _write(path: Path, content: bytes, mode: int, group: int) -> None:
+    descriptor = os.open(path, _NEW, 0o600)
+    try:
+        rest = memoryview(content)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+        os.fchown(descriptor, -1, group)
+        os.fchmod(descriptor, mode)
+    finally:
+        os.close(descriptor)
 
 
 def _show(root: Path, path: Path) -> None:

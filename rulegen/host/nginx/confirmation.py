@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
@@ -12,6 +13,7 @@ from rulegen.host.nginx import processes
 from rulegen.host.nginx.keeper import START_LOG
 from rulegen.host.nginx.sandbox import clean
 from rulegen.host.nginx.status import ask
+from rulegen.host.opening import open_regular
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,7 +41,8 @@ class Complaints:
         self._release = folder / "current"
         self._logs = {folder / "logs" / name: 0 for name in ("error.log", START_LOG)}
         for path in self._logs:
-            self._logs[path] = path.stat().st_size if path.exists() else 0
+            with contextlib.suppress(FileNotFoundError):
+                self._logs[path] = path.lstat().st_size
 
     def read(self) -> str:
         """Return why nginx gave up, in one line; empty where it did not, as far as it tells."""
@@ -99,7 +102,7 @@ def _silence(answer: str | None, patience_s: float) -> str:
 
 def _behind(path: Path, start: int) -> str:
     try:
-        with path.open("rb") as file:
+        with os.fdopen(open_regular(path), "rb") as file:
             # a log that is shorter than it was has been begun anew
             file.seek(start if os.fstat(file.fileno()).st_size >= start else 0)
             return file.read(_MOST_READ).decode("utf-8", "replace")

@@ -1,14 +1,15 @@
-"""The disk: files written new or linked, never changed in place; folders that are ours; what its errors mean."""
+"""The disk: files written new or linked, never changed in place, and never reached through a link; what errors mean."""
 
 from __future__ import annotations
 
 import ctypes
 import errno
 import os
+import shutil
 import stat
 from typing import TYPE_CHECKING, Final
 
-from rulegen.errors import HostError
+from rulegen.host.nginx.trust import UntrustedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,21 +38,42 @@ def write_new(path: Path, content: bytes, mode: int, group: int) -> None:
         os.close(descriptor)
 
 
-def holds(path: Path, content: bytes, mode: int, group: int) -> bool:
-    """Tell whether a file is there with just these bytes, for just these readers."""
+def holds(name: str, content: bytes, mode: int, group: int, *, dir_fd: int) -> bool:
+    """Tell whether a file of a folder is ours, with just these bytes, for just these readers."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        status = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+        if not _is_as(status, len(content), mode, group):  # before it is opened: it may be a FIFO or a device
+            return False
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
     except OSError:
         return False
     try:
-        status = os.fstat(descriptor)
-        return (
-            stat.S_ISREG(status.st_mode)
-            and (status.st_size, stat.S_IMODE(status.st_mode), status.st_gid) == (len(content), mode, group)
-            and os.read(descriptor, len(content) + 1) == content
+        return _is_as(os.fstat(descriptor), len(content), mode, group) and (
+            os.read(descriptor, len(content) + 1) == content
         )
     finally:
         os.close(descriptor)
+
+
+def _is_as(status: os.stat_result, size: int, mode: int, group: int) -> bool:
+    found = (status.st_size, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
+    return stat.S_ISREG(status.st_mode) and found == (size, mode, os.geteuid(), group)
+
+
+def remove(path: Path) -> None:
+    """Take away a file, or a folder with all that is in it; of a link the link alone.
+
+    Raises:
+        OSError: It cannot be taken away.
+    """
+    try:
+        is_folder = stat.S_ISDIR(path.lstat().st_mode)
+    except FileNotFoundError:
+        return
+    if is_folder:
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def linked(source: Path, target: Path) -> bool:
@@ -107,36 +129,18 @@ def synchronize(folder: Path, new: Sequence[Path]) -> None:
         os.close(descriptor)
 
 
-def check_ours(path: Path) -> None:
-    """Raise where others could plant files: a link is not followed, for whoever made it chose where it leads.
-
-    Raises:
-        HostError: It is a link, another's, or may be written to by others.
-        OSError: It is not there.
-    """
-    status = path.lstat()
-    problem = ""
-    if path.is_symlink():
-        problem = "is a symbolic link"
-    elif status.st_uid != os.geteuid():
-        problem = f"belongs to user {status.st_uid}"
-    elif status.st_mode & 0o022:
-        problem = f"may be written to by others (mode {status.st_mode & 0o7777:o})"
-    if problem:
-        raise HostError(
-            f"{path} {problem}: nginx is not run from it",
-            hint=f"choose another folder, or: chown {os.geteuid()} {path} && chmod go-w {path}",
-        )
-
-
 def reason(error: OSError) -> str:
     """Return what failed, and on which path."""
+    if isinstance(error, UntrustedError):
+        return f"{error.filename} {error.strerror}"
     where = f"{error.filename}: " if error.filename else ""
     return f"{where}{error.strerror or error}"
 
 
 def hint(error: OSError) -> str:
     """Return what to do about it; nothing where that is not known."""
+    if isinstance(error, UntrustedError):
+        return error.hint
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return "make room on that disk and apply again"
     if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from rulegen.host.runner import Runner
     from rulegen.net import Address
 
-WORKER_USERS: Final = ("www-data", "nginx", "nobody")
-"""Who workers run as, where nobody else is named: the users of Debian's package, of nginx.org's, and of no package."""
+WORKER_USERS: Final = ("rulegen-nginx", "www-data", "nginx", "nobody")
+"""Who workers run as, where nobody else is named. The first runs nothing else: the image and deploy/systemd make it.
+Then the users of Debian's package, of nginx.org's, and of no package: other processes of theirs can look in."""
 
 _INSTALL: Final = "apt install nginx-light"
 _VERSION: Final = re.compile(r"nginx version: \S+/(\d+)\.(\d+)\.(\d+)")

@@ -8,6 +8,9 @@ another keeper holds it, there is nothing to do. It talks by signals:
     USR2         end, and leave nginx alone
 
 nginx does not die with its keeper: the next one finds it and watches it. Nothing heavy is imported: it lives long.
+
+It runs as root for months, and starts what a path leads to. So that path is checked at each start, and all that the
+keeper writes goes to folders that it has held by their descriptors since it began.
 """
 
 from __future__ import annotations
@@ -19,11 +22,12 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
-from rulegen.host.nginx import processes
+from rulegen.host.nginx import processes, status, trust
 from rulegen.host.nginx.locks import locked_for_good, locked_or_not
 from rulegen.host.nginx.rotation import Journal, rotate
+from rulegen.host.opening import read_regular, write_at
 
 LOCK: Final = "keeper.lock"
 PID_FILE: Final = "keeper.pid"
@@ -31,6 +35,7 @@ START_LOG: Final = "start.log"
 """What nginx said at its last start, before it opened its own log."""
 
 _AT_WORK: Final = b"at work"
+_MOST_SAID: Final = 1 << 20
 _ROUND_S: Final = 20.0
 _SOON_S: Final = 0.05
 _FIRST_PAUSE_S: Final = 0.2
@@ -39,14 +44,45 @@ _STABLE_S: Final = 30.0
 _ORPHANS_S: Final = 2.0
 
 
+class Held(NamedTuple):
+    """The folders that a keeper writes to, as descriptors: whoever renames them does not change where it writes.
+
+    Attributes:
+        home: DIR.
+        run: Its folder `run`.
+        logs: Its folder `logs`.
+    """
+
+    home: int
+    run: int
+    logs: int
+
+    @classmethod
+    def of(cls, folder: Path) -> Held:
+        """Return those of a folder.
+
+        Raises:
+            OSError: It is not there, or somebody else could write to it or exchange it.
+        """
+        home = trust.open_folder(folder)
+        run, logs = (trust.open_inner(home, name, folder / name) for name in ("run", "logs"))
+        return cls(home, run, logs)
+
+    def close(self) -> None:
+        """Let go of them."""
+        for descriptor in self:
+            os.close(descriptor)
+
+
 class Keeper:
     """Keeps the nginx of one folder running."""
 
-    def __init__(self, folder: Path, program: str) -> None:
-        """Take a folder (DIR) and the path of nginx."""
+    def __init__(self, folder: Path, program: str, held: Held) -> None:
+        """Take a folder (DIR), the path of nginx, and the descriptors of the folders."""
         self._folder = folder
         self._program = program
-        self._journal = Journal(folder / "logs" / "keeper.log")
+        self._held = held
+        self._journal = Journal(held.logs, "keeper.log")
         self._child = 0
         self._asked = 0
         self._now = False
@@ -67,17 +103,26 @@ class Keeper:
             began = time.monotonic()
             found = processes.find(self._folder)
             pid = self._adopt(found) or self._start()
-            self._watch(pid, processes.orphans(found))
+            if pid:
+                self._watch(pid, processes.orphans(found))
             if self._asked or self._leave:
                 break
             lived = time.monotonic() - began
             pause = 0.0 if lived > _STABLE_S else min(max(pause * 2, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
-            self._journal.write(f"nginx {pid} ended unasked after {lived:.1f} s{self._why(pid)}; again in {pause:g} s")
-            self._fall_back()
+            if pid:
+                self._journal.write(
+                    f"nginx {pid} ended unasked after {lived:.1f} s{self._why(pid)}; again in {pause:g} s"
+                )
+                self._fall_back()
             self._pause(pause)  # orphans of a killed master serve meanwhile
         if self._asked:
             self._drain()
         self._journal.write("the keeper ends" + (" and leaves nginx alone" if self._leave else ""))
+
+    def forget_pid(self) -> None:
+        """Take away the file with the keeper's id."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(PID_FILE, dir_fd=self._held.run)
 
     def _adopt(self, found: tuple[processes.NginxProcess, ...]) -> int:
         master = processes.master(found)
@@ -87,6 +132,14 @@ class Keeper:
         return master.pid
 
     def _start(self) -> int:
+        """Start nginx and return its id; 0 where others could have changed what it would be started from."""
+        try:
+            held = Held.of(self._folder)
+        except OSError as error:
+            self._journal.write(f"nginx is not started: {error.filename} {error.strerror}")
+            return 0
+        self._held.close()
+        self._held, self._journal = held, Journal(held.logs, self._journal.name)
         pid = os.fork()
         if pid == 0:
             self._become_nginx()
@@ -98,18 +151,17 @@ class Keeper:
     def _become_nginx(self) -> None:
         """Replace this process, a fresh child, by nginx."""
         try:
-            os.chdir(
-                self._folder
-            )  # unix sockets of the configuration are relative to it, and it tells ours from others
+            # unix sockets of the configuration are relative to it, and it tells ours from others
+            os.fchdir(self._held.home)
             os.setsid()
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_APPEND
-            log = os.open(f"logs/{START_LOG}", flags, 0o644)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_APPEND | os.O_NONBLOCK
+            log = os.open(START_LOG, flags, 0o600, dir_fd=self._held.logs)
             os.dup2(log, 1)
             os.dup2(log, 2)
             signal.set_wakeup_fd(-1)
             for number in (signal.SIGQUIT, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
                 signal.signal(number, signal.SIG_DFL)
-            os.umask(0o022)
+            os.umask(0o027)
             environment = {"PATH": os.defpath, **self._inherited()}
             os.execve(self._program, command(self._folder, self._program), environment)  # noqa: S606
         except OSError as error:
@@ -127,7 +179,7 @@ class Keeper:
                 return {"NGINX": inheritance.variable(sockets)}
         self._end(orphans)
         with contextlib.suppress(FileNotFoundError):  # left by a master that was killed; nginx would not bind it
-            (self._folder / "run" / "status.sock").unlink()
+            os.unlink(status.NAME, dir_fd=self._held.run)
         return {}
 
     def _watch(self, pid: int, orphans: tuple[processes.NginxProcess, ...]) -> None:
@@ -152,6 +204,7 @@ class Keeper:
                     return
                 self._forget_wakes()
                 relieved = relieved or self._relieved(pid, orphans)
+                status.close_to_others(self._held.run)
                 self._rotate()
         finally:
             os.close(descriptor)
@@ -163,7 +216,7 @@ class Keeper:
         self._child = 0
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         try:
-            said = (self._folder / "logs" / START_LOG).read_bytes().decode("utf-8", "replace")
+            said = read_regular(START_LOG, _MOST_SAID, dir_fd=self._held.logs).decode("utf-8", "replace")
         except OSError:
             said = ""
         self._refused = code == 1 and "[emerg]" in said and " bind() " not in said
@@ -176,14 +229,15 @@ class Keeper:
         An apply that is at work does so by itself; this is for a node that went down in the middle of one.
         """
         refused, self._refused = self._refused, False
-        links = [self._folder / name for name in ("current", "good")]
-        with contextlib.suppress(OSError), locked_or_not(self._folder / "run" / "apply.lock") as mine:
-            current, good = (os.readlink(link) for link in links)  # noqa: PTH115 - as text, to be written again
-            if refused and mine and current != good and (self._folder / good / "nginx.conf").exists():
-                temporary = self._folder / ".current.new"
-                temporary.unlink(missing_ok=True)
-                temporary.symlink_to(good)
-                temporary.replace(links[0])
+        home = self._held.home
+        with contextlib.suppress(OSError), locked_or_not("apply.lock", dir_fd=self._held.run) as mine:
+            current, good = (os.readlink(name, dir_fd=home) for name in ("current", "good"))
+            if refused and mine and current != good:
+                os.stat(f"{good}/nginx.conf", dir_fd=home)
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(".current.new", dir_fd=home)
+                os.symlink(good, ".current.new", dir_fd=home)
+                os.replace(".current.new", "current", src_dir_fd=home, dst_dir_fd=home)
                 self._journal.write(f"nginx refuses {current}: back to {good}")
 
     def _relieved(self, pid: int, orphans: tuple[processes.NginxProcess, ...]) -> bool:
@@ -255,7 +309,7 @@ class Keeper:
         return False
 
     def _rotate(self) -> None:
-        if rotate(self._folder / "logs", keep_open=(self._journal.name,)):
+        if rotate(self._held.logs, keep_open=(self._journal.name,)):
             found = processes.master(processes.find(self._folder))
             if found is not None:
                 processes.send(found, signal.SIGUSR1)
@@ -291,42 +345,42 @@ def main(folder: Path, program: str) -> int:
     os.close(ready)
     os.setsid()
     try:
-        if not locked_for_good(folder / "run" / LOCK):
+        held = Held.of(folder)
+        if not locked_for_good(LOCK, dir_fd=held.run):
             os.write(tell, _AT_WORK)
             return 0
         if os.fork():  # nobody waits for the keeper, and it never gets a terminal
             os._exit(0)
-        _detach(folder)
-        keeper = Keeper(folder, program)
+        _detach(held.logs)
+        keeper = Keeper(folder, program, held)
         keeper.listen()
         pid = os.getpid()
-        _replace(folder / "run" / PID_FILE, f"{pid} {processes.started(pid)}\n")
+        _write_pid(f"{pid} {processes.started(pid)}\n", held.run)
     except OSError as error:
         os.write(tell, f"{error.filename or folder}: {error.strerror}".encode("utf-8", "backslashreplace"))
         return 1
     os.write(tell, _AT_WORK)
     os.close(tell)
     keeper.keep()
-    (folder / "run" / PID_FILE).unlink(missing_ok=True)
+    keeper.forget_pid()
     return 0
 
 
-def _detach(folder: Path) -> None:
+def _detach(logs: int) -> None:
     os.chdir("/")
     os.umask(0o077)
     null = os.open("/dev/null", os.O_RDWR)
-    log = os.open(folder / "logs" / "keeper.err", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK
+    log = os.open("keeper.err", flags, 0o600, dir_fd=logs)
     for number, descriptor in ((0, null), (1, null), (2, log)):
         os.dup2(descriptor, number)
 
 
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".new")
+def _write_pid(text: str, run: int) -> None:
     try:
-        temporary.write_text(text)
+        write_at(PID_FILE, text.encode(), 0o600, dir_fd=run)
     except OSError as error:  # a full disk does not say where
-        raise OSError(error.errno, error.strerror, str(path)) from None
-    temporary.replace(path)
+        raise OSError(error.errno, error.strerror, f"run/{PID_FILE}") from None
 
 
 if __name__ == "__main__":

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Final
 
 import rulegen
 from rulegen.errors import HostError
-from rulegen.host.nginx import processes
+from rulegen.host.nginx import processes, trust
 from rulegen.host.nginx.keeper import LOCK, PID_FILE
 from rulegen.host.nginx.locks import locked_or_not
+from rulegen.host.opening import read_regular
 from rulegen.host.runner import MissingToolError, find
 from rulegen.kube.wording import printable
 
@@ -22,16 +23,18 @@ if TYPE_CHECKING:
     from rulegen.host.nginx.processes import NginxProcess
 
 _START_S: Final = 20.0
+_MOST_BYTES: Final = 256
 
 
 def keeper_pid(folder: Path) -> int:
     """Return the id of the keeper of a folder; 0 where there is none."""
     try:
-        with locked_or_not(folder / "run" / LOCK) as free:
-            if free:
-                return 0
-        pid, started = (int(word) for word in (folder / "run" / PID_FILE).read_text().split())
-    except (OSError, ValueError):  # no folder yet, or a keeper that is about to begin
+        with trust.folder(folder) as home, trust.inner(home, "run", folder / "run") as run:
+            with locked_or_not(LOCK, dir_fd=run, make=False) as free:
+                if free:
+                    return 0
+            pid, started = (int(word) for word in read_regular(PID_FILE, _MOST_BYTES, dir_fd=run).split())
+    except (OSError, ValueError):  # no folder yet, one of others, or a keeper that is about to begin
         return 0
     return pid if processes.started(pid) == started else 0
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
+import stat
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
 
 _TRIES: Final = 20
 _PAUSE_S: Final = 0.01
+_MODE: Final = 0o600
+"""Whoever may open a file may lock it, be it for reading only."""
 
 
 @contextlib.contextmanager
@@ -32,28 +36,37 @@ def locked(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def locked_or_not(path: Path) -> Iterator[bool]:
+def locked_or_not(path: Path | str, *, dir_fd: int | None = None, make: bool = True) -> Iterator[bool]:
     """Lock a file while the body runs, where nobody else has it locked; yield whether it is so.
+
+    Args:
+        path: The file; relative to `dir_fd` where that is given.
+        dir_fd: A folder's descriptor.
+        make: Whether it is made where it is missing.
 
     Raises:
         OSError: The file cannot be opened.
     """
-    descriptor = _open(path)
+    descriptor = _open(path, dir_fd=dir_fd, make=make)
     try:
         yield _take(descriptor)
     finally:
         os.close(descriptor)
 
 
-def locked_for_good(path: Path) -> bool:
+def locked_for_good(path: Path | str, *, dir_fd: int | None = None) -> bool:
     """Lock a file until this process and its children end; return whether nobody else has it locked.
 
     Who only looks whether it is locked holds it for a moment, so that more than one try is made.
 
+    Args:
+        path: The file; relative to `dir_fd` where that is given.
+        dir_fd: A folder's descriptor.
+
     Raises:
         OSError: The file cannot be opened.
     """
-    descriptor = _open(path)
+    descriptor = _open(path, dir_fd=dir_fd)
     for _ in range(_TRIES):
         if _take(descriptor):
             return True
@@ -62,8 +75,23 @@ def locked_for_good(path: Path) -> bool:
     return False
 
 
-def _open(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+def _open(path: Path | str, *, dir_fd: int | None = None, make: bool = True) -> int:
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+    descriptor = os.open(path, flags | os.O_CREAT if make else flags, _MODE, dir_fd=dir_fd)
+    try:
+        status = os.fstat(descriptor)
+        _check_kind(status, path)
+        if status.st_mode & 0o077:
+            os.fchmod(descriptor, _MODE)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _check_kind(status: os.stat_result, path: Path | str) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "is no file that can be locked", str(path))
 
 
 def _take(descriptor: int) -> bool:

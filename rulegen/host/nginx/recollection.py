@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from rulegen.errors import HostError, Rejected
-from rulegen.host.nginx.disk import check_ours, hint, reason, write_new
+from rulegen.host.nginx.disk import hint, reason, write_new
+from rulegen.host.nginx.trust import check_ours
+from rulegen.host.opening import read_regular
 from rulegen.kube.decode import decode_object
 from rulegen.kube.objects import ConfigMap, IngressClass, Namespace, Secret
 from rulegen.kube.wording import printable
@@ -101,9 +103,8 @@ class KnownObjects:
             return sorted(path for path in folder.iterdir() if path.suffix == ".json")
         except FileNotFoundError:
             return []
-        except (HostError, OSError) as error:
-            message = error.message if isinstance(error, HostError) else reason(error)
-            self.notes.append(f"{message}: what it held is not known")
+        except OSError as error:
+            self.notes.append(f"{reason(error)}: what it held is not known")
             return []
 
     @staticmethod
@@ -119,9 +120,7 @@ def _name(key: ObjectKey) -> str:
 
 
 def _read(path: Path) -> tuple[ObjectKey, KnownObject]:
-    if path.lstat().st_size > MAX_FILE:
-        raise HostError("it is too large")
-    raw = path.read_bytes()
+    raw = read_regular(path, MAX_FILE)
     try:
         kind = _KINDS[msgspec.json.decode(raw, type=_Head).kind]
         body = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])["object"]

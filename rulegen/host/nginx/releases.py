@@ -6,6 +6,9 @@
 
 A release is built beside its place and renamed when it is complete, and a link is replaced by a rename: whatever kills
 us leaves the old or the new, whole. Files that did not change are hard links, so a release costs what changed.
+
+nginx's master reads them as root, its workers open password files alone: so all is ours, and the workers' group may
+enter folders on the way to those. What stands in DIR may still be anything: nothing is read through a link or a FIFO.
 """
 
 from __future__ import annotations
@@ -14,13 +17,15 @@ import errno
 import json
 import os
 import re
-import shutil
+import stat
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rulegen.errors import ApplyError, HostError
-from rulegen.host.nginx.disk import check_ours, exchange, hint, holds, linked, reason, synchronize, write_new
+from rulegen.host.nginx import trust
+from rulegen.host.nginx.disk import exchange, hint, holds, linked, reason, remove, synchronize, write_new
 from rulegen.host.nginx.locks import locked
+from rulegen.host.opening import UnsuitableFileError, read_regular
 from rulegen.kube.wording import printable
 from rulegen.languages.nginx.configuration import SECRETS, Configuration, Secret
 
@@ -38,11 +43,16 @@ _MANIFEST: Final = "MANIFEST"
 _PARTIAL: Final = ".partial"
 _NAME: Final = re.compile(r"(?:nginx\.conf|(?:hosts|upstreams|secrets)/[0-9a-f]{8,64}(?:\.[a-z]{1,12})?)\Z")
 _DIGEST: Final = re.compile(r"[0-9a-f]{8,64}\Z")
-_FOLDERS: Final = (("hosts", 0o755), ("upstreams", 0o755), ("secrets", 0o711))
-"""Whoever may not list `hosts` would include nothing by `hosts/*.conf`, and hear no complaint."""
-_TEXT_MODE: Final = 0o644
-_SECRET_MODE: Final = 0o600
+_FOLDERS: Final = ("hosts", "upstreams", "secrets")
+_FOR_WORKERS: Final = frozenset({"", "secrets"})
+"""The folders of a release that workers go through, to password files; the first is the release itself."""
+_OURS: Final = frozenset({"releases", "run", "logs", "known", "current", "good", "default.pem", "lost+found"})
+_PRIVATE_FOLDER: Final = 0o700
+_PASSED_FOLDER: Final = 0o710
+_PRIVATE_MODE: Final = 0o600
 _WORKERS_MODE: Final = 0o640
+_MOST_BYTES: Final = 64 << 20
+"""Of one file of a release."""
 
 
 class _Wanted(NamedTuple):
@@ -69,26 +79,34 @@ class Releases:
         """
         self.folder = folder
         # without privileges nginx's workers run as we do
-        self._group = os.getegid() if worker_group is None or os.geteuid() != 0 else worker_group
+        shares = worker_group is not None and os.geteuid() == 0
+        self._group = worker_group if worker_group is not None and shares else os.getegid()
+        self._folder_mode = _PASSED_FOLDER if shares else _PRIVATE_FOLDER
+        self._workers_mode = _WORKERS_MODE if shares else _PRIVATE_MODE
         self._latest: Path | None = None  # what is tried shares its files with what was tried before, too
 
     def prepare(self) -> None:
-        """Make the folder and those in it.
+        """Make the folder and those in it, and have those alone enter them who must.
+
+        A folder that holds other things than ours keeps its mode.
 
         Raises:
-            HostError: It cannot be made, is not ours, or others may write to it.
+            HostError: It cannot be made, or somebody else could write to it or exchange it.
         """
         try:
-            for path, mode in (
-                (self.folder, 0o755),
-                (self.folder / "releases", 0o711),
-                (self.folder / "run", 0o711),
-                (self.folder / "logs", 0o711),
-            ):
-                path.mkdir(mode=mode, parents=True, exist_ok=True)
-                check_ours(path)
+            with trust.folder(self.folder, make_mode=_PRIVATE_FOLDER) as home:
+                self._close(home)
+                for name in ("releases", "run", "logs"):
+                    with trust.inner(home, name, self.folder / name, make=True) as inner:
+                        trust.give(inner, self._folder_mode, self._group)
         except OSError as error:
             raise HostError(f"the folder of nginx cannot be used: {reason(error)}", hint=hint(error)) from None
+
+    def _close(self, home: int) -> None:
+        """Have none but us and the workers enter the folder: a process in there may pass for a worker of our nginx."""
+        others = [name for name in os.listdir(home) if name not in _OURS and not name.startswith(".")]
+        if not others:
+            trust.give(home, self._folder_mode, self._group)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -125,17 +143,17 @@ class Releases:
         try:
             if self._is_whole(place, wanted):
                 return place
-            if partial.exists():
-                shutil.rmtree(partial)
+            remove(partial)
             self._build(partial, configuration, wanted)
-            if place.exists():
+            if os.path.lexists(place):
                 exchange(partial, place)
-                shutil.rmtree(partial)
+                remove(partial)
             else:
                 partial.rename(place)
             self._latest = place
         except OSError as error:
-            shutil.rmtree(partial, ignore_errors=True)
+            with suppress(OSError):
+                remove(partial)
             raise self._not_written(configuration, error) from None
         return place
 
@@ -161,8 +179,10 @@ class Releases:
 
     def forget(self) -> None:
         """Have no live release: what nothing is served with is not started after a reboot either."""
-        with suppress(FileNotFoundError):
-            (self.folder / CURRENT).unlink()
+        try:
+            (self.folder / CURRENT).unlink(missing_ok=True)
+        except OSError as error:
+            raise HostError(f"{CURRENT} cannot be taken away: {reason(error)}", hint=hint(error)) from None
 
     def live(self) -> str:
         """Return the digest of the live release; empty where there is none."""
@@ -189,23 +209,42 @@ class Releases:
         """
         place = self.path(digest)
         try:
-            listed = json.loads((place / _MANIFEST).read_bytes())
-            names = {*(name for name in listed["files"] if _NAME.match(name)), *_included(place)}
-            files = {name: text for name in sorted(names) if (text := _text_of(place / name)) is not None}
-            secrets = {name: bool(workers) for name, workers in listed["secrets"].items() if _NAME.match(name)}
-            kept = {
-                n: Secret((place / n).read_bytes(), workers) for n, workers in secrets.items() if (place / n).exists()
-            }
+            with self._opened(digest) as folders:
+                listed = json.loads(read_regular(_MANIFEST, _MOST_BYTES, dir_fd=folders[""]))
+                names = {*(name for name in listed["files"] if _NAME.match(name)), *_included(folders)}
+                files = {name: text for name in sorted(names) if (text := _text_of(name, folders)) is not None}
+                secrets = {name: bool(workers) for name, workers in listed["secrets"].items() if _NAME.match(name)}
+                kept = {
+                    n: Secret(c, workers) for n, workers in secrets.items() if (c := _bytes_of(n, folders)) is not None
+                }
         except OSError as error:
             raise HostError(f"release {digest} of nginx cannot be read: {reason(error)}", hint=hint(error)) from None
-        except (ValueError, KeyError, AttributeError, TypeError):
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
             raise HostError(f"release {digest} of nginx is damaged: {place / _MANIFEST} is no list") from None
         return Configuration(files=files, secrets=kept, digest=digest)
+
+    @contextmanager
+    def _opened(self, digest: str) -> Iterator[dict[str, int]]:
+        """Yield descriptors of a release's folders by their names, its own under the empty one.
+
+        Raises:
+            OSError: One of them is not there, or one or a folder above is not ours alone, or a link.
+        """
+        place = self.path(digest)
+        with (
+            ExitStack() as stack,
+            trust.folder(self.folder) as home,
+            trust.inner(home, "releases", place.parent) as releases,
+            trust.inner(releases, digest, place) as release,
+        ):
+            inner = {name: stack.enter_context(trust.inner(release, name, place / name)) for name in _FOLDERS}
+            yield {"": release, **inner}
 
     def discard(self, digest: str) -> None:
         """Take a release away, unless it is live or to be gone back to."""
         if digest not in {self.live(), self.good()}:
-            shutil.rmtree(self.path(digest), ignore_errors=True)
+            with suppress(OSError):
+                remove(self.path(digest))
 
     def prune(self, keep: int = KEEP) -> None:
         """Take away all but the youngest `keep` releases, and what was never completed.
@@ -214,7 +253,7 @@ class Releases:
         """
         spared = {self.live(), self.good()} - {""}
         try:
-            entries = sorted(os.scandir(self.folder / "releases"), key=lambda e: e.stat().st_mtime_ns, reverse=True)
+            entries = sorted(os.scandir(self.folder / "releases"), key=_written_at, reverse=True)
         except OSError:
             return  # nothing was written yet
         others = [entry for entry in entries if entry.name not in spared]
@@ -223,16 +262,17 @@ class Releases:
         kept = [entry.name for entry in others if entry.name in young][:room]
         for entry in others:
             if entry.name not in kept:
-                shutil.rmtree(entry.path, ignore_errors=True)
+                with suppress(OSError):
+                    remove(self.folder / "releases" / entry.name)
 
     def _wanted(self, configuration: Configuration) -> dict[str, _Wanted]:
         wanted = {
-            name: _Wanted(text.encode("utf-8", "surrogateescape"), _TEXT_MODE, os.getegid())
+            name: _Wanted(text.encode("utf-8", "surrogateescape"), _PRIVATE_MODE, os.getegid())
             for name, text in configuration.files.items()
         }
         for name, secret in configuration.secrets.items():
-            mode, group = (_WORKERS_MODE, self._group) if secret.for_workers else (_SECRET_MODE, os.getegid())
-            wanted[name] = _Wanted(secret.content, mode, group)
+            readers = (self._workers_mode, self._group) if secret.for_workers else (_PRIVATE_MODE, os.getegid())
+            wanted[name] = _Wanted(secret.content, *readers)
         wrong = next((name for name in wanted if not _NAME.match(name)), None)
         if wrong is None:
             wrong = next((name for name in configuration.files if name.startswith(SECRETS)), None)
@@ -243,41 +283,70 @@ class Releases:
         return wanted
 
     def _is_whole(self, place: Path, wanted: Mapping[str, _Wanted]) -> bool:
-        if not all((place / name).exists() for name in (_MANIFEST, "hosts", "upstreams", "secrets")):
+        try:
+            with self._opened(place.name) as folders:
+                if not all(self._is_closed(folders[name], name) for name in folders):
+                    return False
+                if not stat.S_ISREG(os.stat(_MANIFEST, dir_fd=folders[""], follow_symlinks=False).st_mode):
+                    return False
+                # one more file would be read where the main file includes `hosts/*.conf`
+                there = {f"{name}/{inner}" for name in ("hosts", "upstreams") for inner in os.listdir(folders[name])}  # noqa: PTH208
+                return there <= wanted.keys() and all(_holds(folders, name, file) for name, file in wanted.items())
+        except OSError:
             return False
-        # one more file would be read where the main file includes `hosts/*.conf`
-        there = {f"{name}/{entry.name}" for name in ("hosts", "upstreams") for entry in os.scandir(place / name)}
-        return there <= wanted.keys() and all(holds(place / name, *file) for name, file in wanted.items())
+
+    def _is_closed(self, descriptor: int, name: str) -> bool:
+        """Tell whether those alone may enter a folder of a release who must."""
+        status = os.fstat(descriptor)
+        return (stat.S_IMODE(status.st_mode), status.st_gid) == self._entrants(name)
+
+    def _entrants(self, name: str) -> tuple[int, int]:
+        """Return the mode and the group of a folder of a release."""
+        return (self._folder_mode, self._group) if name in _FOR_WORKERS else (_PRIVATE_FOLDER, os.getegid())
 
     def _build(self, partial: Path, configuration: Configuration, wanted: Mapping[str, _Wanted]) -> None:
-        for place, mode in ((partial, 0o755), *((partial / name, mode) for name, mode in _FOLDERS)):
-            place.mkdir()
-            place.chmod(mode)  # whatever our umask is
+        for place, name in ((partial, ""), *((partial / name, name) for name in _FOLDERS)):
+            place.mkdir(_PRIVATE_FOLDER)
+            descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                trust.give(descriptor, *self._entrants(name))
+            finally:
+                os.close(descriptor)
         live = self.path(self.live()) if self.live() else None
-        sources = [place for place in (live, self._latest) if place is not None]
         new = [partial / _MANIFEST]
-        for name, (content, mode, group) in wanted.items():
-            same = [source / name for source in sources if holds(source / name, content, mode, group)]
-            if not same or not linked(same[0], partial / name):
-                write_new(partial / name, content, mode, group)
-                new.append(partial / name)
+        with ExitStack() as stack:
+            sources: list[tuple[Path, dict[str, int]]] = []
+            for source in filter(None, (live, self._latest)):
+                with suppress(OSError):  # a damaged one: its files are written anew
+                    sources.append((source, stack.enter_context(self._opened(source.name))))
+            for name, file in wanted.items():
+                same = next((source for source, folders in sources if _holds(folders, name, file)), None)
+                if same is None or not linked(same / name, partial / name):
+                    write_new(partial / name, *file)
+                    new.append(partial / name)
         if live is not None:
             self._keep_for_old_workers(live, partial, wanted)
         secrets = {name: secret.for_workers for name, secret in configuration.secrets.items()}
         listed = json.dumps({"files": sorted(configuration.files), "secrets": secrets}).encode()
-        write_new(partial / _MANIFEST, listed, _SECRET_MODE, os.getegid())
+        write_new(partial / _MANIFEST, listed, _PRIVATE_MODE, os.getegid())
         # before it gets its name, and so before it can be live: a power cut must not leave empty files
         synchronize(partial, new)
 
     def _keep_for_old_workers(self, before: Path, partial: Path, wanted: Mapping[str, _Wanted]) -> None:
         """Link password files which are no longer wanted: old workers open them by `current` at each request."""
         try:
-            listed = json.loads((before / _MANIFEST).read_bytes())["secrets"]
-        except (OSError, ValueError, KeyError):
+            with self._opened(before.name) as folders:
+                listed = json.loads(read_regular(_MANIFEST, _MOST_BYTES, dir_fd=folders[""]))["secrets"]
+                kept = [
+                    name
+                    for name, for_workers in listed.items()
+                    if for_workers and name not in wanted and _NAME.match(name) and name.startswith(SECRETS)
+                    if _is_file(name, folders)
+                ]
+        except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
             return  # a damaged release: those few requests are answered with an error
-        for name, for_workers in listed.items():
-            if for_workers and name not in wanted and _NAME.match(name) and (before / name).is_file():
-                os.link(before / name, partial / name)
+        for name in kept:
+            os.link(before / name, partial / name, follow_symlinks=False)
 
     def _point(self, name: str, digest: str) -> None:
         target = self.path(digest)
@@ -285,7 +354,7 @@ class Releases:
         try:
             if not target.is_dir():
                 raise FileNotFoundError(errno.ENOENT, "no such release", str(target))
-            temporary.unlink(missing_ok=True)
+            remove(temporary)
             temporary.symlink_to(f"releases/{digest}")
             temporary.replace(self.folder / name)
         except OSError as error:
@@ -317,15 +386,50 @@ class Releases:
         )
 
 
-def _included(place: Path) -> list[str]:
+def _included(folders: Mapping[str, int]) -> list[str]:
     """Return what nginx reads of a release beside its main file: the main file names folders, not files."""
     return sorted(
-        str(path.relative_to(place)) for name in ("hosts", "upstreams") for path in (place / name).glob("*.conf")
+        f"{name}/{inner}"
+        for name in ("hosts", "upstreams")
+        for inner in os.listdir(folders[name])  # noqa: PTH208 - a descriptor's
+        if inner.endswith(".conf")
     )
 
 
-def _text_of(path: Path) -> str | None:
-    """Return what a file says; None where it is gone, nothing for what is no file, which is not waited for."""
-    if not path.exists():
-        return "" if path.is_symlink() else None
-    return path.read_bytes().decode("utf-8", "surrogateescape") if path.is_file() else ""
+def _within(name: str, folders: Mapping[str, int]) -> tuple[str, int]:
+    """Return a file's name in its folder, and that folder's descriptor."""
+    folder, _, base = name.rpartition("/")
+    return base, folders[folder]
+
+
+def _holds(folders: Mapping[str, int], name: str, file: _Wanted) -> bool:
+    base, folder = _within(name, folders)
+    return holds(base, *file, dir_fd=folder)
+
+
+def _is_file(name: str, folders: Mapping[str, int]) -> bool:
+    base, folder = _within(name, folders)
+    try:
+        return stat.S_ISREG(os.stat(base, dir_fd=folder, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return False
+
+
+def _bytes_of(name: str, folders: Mapping[str, int]) -> bytes | None:
+    """Return what a file holds; None where it is gone, nothing for a link and what else is no file."""
+    base, folder = _within(name, folders)
+    try:
+        return read_regular(base, _MOST_BYTES, dir_fd=folder)
+    except FileNotFoundError:
+        return None
+    except UnsuitableFileError:
+        return b""
+
+
+def _text_of(name: str, folders: Mapping[str, int]) -> str | None:
+    content = _bytes_of(name, folders)
+    return None if content is None else content.decode("utf-8", "surrogateescape")
+
+
+def _written_at(entry: os.DirEntry[str]) -> int:
+    return entry.stat(follow_symlinks=False).st_mtime_ns

@@ -1,9 +1,9 @@
 """Trying a release with `nginx -t`, where it can do no harm.
 
 Asking nginx whether it accepts a configuration executes that configuration: it opens files, binds sockets and may load
-libraries. So nginx runs as nobody, without capabilities, in namespaces of its own: an empty network, and a root that
-holds programs (read-only), this one release and nothing else of the node. Its keys are copied into memory there.
-Where the kernel gives no namespaces (a container without CAP_SYS_ADMIN), only the user and the limits remain.
+libraries. So nginx runs as a user that nobody else has, without capabilities, in namespaces of its own: an empty
+network, and a root that holds programs (read-only), a copy of this one release in memory and nothing else of the node.
+Where the kernel gives no namespaces (a container without CAP_SYS_ADMIN), only the user, the copy and the limits remain.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import HostError
+from rulegen.host.nginx import cell, disk, identity, trust
 from rulegen.host.runner import Command, MissingToolError, find
 from rulegen.kube.wording import printable
 from rulegen.languages.nginx.configuration import MAIN
@@ -27,7 +28,6 @@ from rulegen.languages.nginx.configuration import MAIN
 if TYPE_CHECKING:
     from rulegen.host.runner import Completed, Runner
 
-NOBODY: Final = 65534
 TIMEOUT_S: Final = 120.0
 """5,000 hosts with certificates take about 7 s."""
 
@@ -83,21 +83,23 @@ def try_release(
 
 
 def _sealed(release: Path, folder: Path, run: Runner, program: str, timeout_s: float) -> Verdict:
+    user = identity.unused()
+    real = Path(program).resolve()
+    hides = cell.is_binary(real)
     order = {
         "root": True,
         "folder": str(folder.resolve()),
         "release": str(release.resolve()),
-        "secrets": _secrets(release),
+        "program": str(real) if hides else "",
         "more": _outside(program),
         "hidden": [],
-        "user": NOBODY,
-        "group": NOBODY,
+        "group": user,
         "memory": _MEMORY,
         "seconds": int(timeout_s) + 1,
         "argv": [
             *_ended(timeout_s),
-            *_setpriv(""),
-            *_nginx(str(Path(program).resolve()), folder.resolve(), release.resolve()),
+            *_setpriv(user, ""),
+            *_nginx(f"/{cell.PROGRAM}" if hides else str(real), folder.resolve(), release.resolve()),
         ],
     }
     argv = ("unshare", *_NAMESPACES, sys.executable, "-I", "-S", str(_CELL))
@@ -105,28 +107,44 @@ def _sealed(release: Path, folder: Path, run: Runner, program: str, timeout_s: f
 
 
 def _bare(release: Path, run: Runner, program: str, timeout_s: float, note: str) -> Verdict:
-    """Try a release without namespaces: a copy of it, in a folder that the test user owns."""
-    scratch = Path(tempfile.mkdtemp(prefix="rulegen-nginx-"))
-    privileged = os.geteuid() == 0
+    """Try a release without namespaces: a copy of it, in a folder that only the test user may enter beside us."""
+    is_root = os.geteuid() == 0
+    user = identity.unused() if is_root else os.getegid()
     try:
-        shutil.copytree(release, scratch / "conf")
-        for name in ("run", "logs"):
-            (scratch / name).mkdir()
-        if privileged:
-            for path in (scratch, *scratch.rglob("*")):
-                os.chown(path, NOBODY, NOBODY)
-        argv = _nginx(program, scratch, scratch / "conf")
-        order = {
-            "root": False,
-            "folder": str(scratch),
-            "memory": _MEMORY,
-            "seconds": int(timeout_s) + 1,
-            "argv": [*_ended(timeout_s), *(_setpriv("net_bind_service") if privileged else []), *argv],
-        }
-        ended = _limited(run, (sys.executable, "-I", "-S", str(_CELL)), order, timeout_s)
-        return Verdict(_judge(ended, scratch / "conf"), f"{note}: tried without a sandbox")
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        scratch = Path(tempfile.mkdtemp(prefix="rulegen-nginx-")).absolute()
+        try:
+            os.close(trust.open_folder(scratch))
+            argv = _copied(release, scratch, program, user)
+            order = {
+                "root": False,
+                "folder": str(scratch),
+                "memory": _MEMORY,
+                "seconds": int(timeout_s) + 1,
+                "argv": [*_ended(timeout_s), *(_setpriv(user, "net_bind_service") if is_root else []), *argv],
+            }
+            ended = _limited(run, (sys.executable, "-I", "-S", str(_CELL)), order, timeout_s)
+            return Verdict(_judge(ended, scratch / "conf"), f"{note}: tried without a sandbox")
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    except OSError as error:
+        raise HostError(
+            f"nginx's configuration cannot be copied to be tried: {disk.reason(error)}",
+            hint=disk.hint(error) or "in a container without CAP_SYS_ADMIN it takes CHOWN, SETUID and SETGID",
+        ) from None
+
+
+def _copied(release: Path, scratch: Path, program: str, group: int) -> list[str]:
+    """Copy a release, and nginx, into a folder; return the command that tries it there."""
+    cell.write_release(scratch / "conf", cell.read_release(release), group)
+    for name in ("run", "logs"):
+        cell.make_folder(scratch / name, 0o770, group)
+    real = Path(program).resolve()
+    if os.geteuid() == 0 and cell.is_binary(real) and not os.statvfs(scratch).f_flag & os.ST_NOEXEC:
+        cell.copy_program(real, scratch / cell.PROGRAM, group)
+        program = str(scratch / cell.PROGRAM)
+    os.chown(scratch, -1, group)
+    scratch.chmod(0o710)
+    return _nginx(program, scratch, scratch / "conf")
 
 
 def _limited(run: Runner, argv: tuple[str, ...], order: object, timeout_s: float) -> Completed:
@@ -138,13 +156,13 @@ def _ended(timeout_s: float) -> list[str]:
     return [find("timeout") or "timeout", "--signal=KILL", f"{timeout_s:g}"]
 
 
-def _setpriv(capability: str) -> list[str]:
+def _setpriv(user: int, capability: str) -> list[str]:
     only = f"-all,+{capability}" if capability else "-all"
     ambient = [f"--ambient-caps={only}"] if capability else []
     return [
         find("setpriv") or "setpriv",
-        f"--reuid={NOBODY}",
-        f"--regid={NOBODY}",
+        f"--reuid={user}",
+        f"--regid={user}",
         "--clear-groups",
         "--no-new-privs",
         f"--bounding-set={only}",
@@ -155,11 +173,6 @@ def _setpriv(capability: str) -> list[str]:
 
 def _nginx(program: str, folder: Path, release: Path) -> list[str]:
     return [program, "-t", "-q", "-e", "stderr", "-p", f"{folder}/", "-c", str(release / MAIN)]
-
-
-def _secrets(release: Path) -> list[str]:
-    folder = release / "secrets"
-    return [f"secrets/{path.name}" for path in folder.iterdir()] if folder.is_dir() else []
 
 
 def _outside(program: str) -> list[str]:

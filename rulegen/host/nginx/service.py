@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import ApplyError, HostError
-from rulegen.host.nginx import disk, keeping, ports, processes, sandbox
+from rulegen.host.nginx import disk, keeping, ports, processes, sandbox, trust
 from rulegen.host.nginx.confirmation import Complaints, RefusedError, answers, wait_for
 from rulegen.host.nginx.releases import Releases
 from rulegen.host.nginx.status import ask
@@ -112,7 +112,6 @@ class NginxService:
         self.folder = folder.absolute()
         self.releases = Releases(self.folder, worker_group=worker_group)
         self._run = run
-        self._worker_group = worker_group
         self._binary = binary
         self._confirm_s = confirm_s
 
@@ -121,15 +120,19 @@ class NginxService:
         """Yield a service of a folder that is thrown away: what is tried there leaves nothing in this one's folder.
 
         Raises:
-            HostError: There is no place for such a folder.
+            HostError: There is no place for such a folder, or somebody else could exchange it.
         """
         try:
             scratch = tempfile.mkdtemp(prefix="rulegen-nginx-")
+            os.close(trust.open_folder(Path(scratch).absolute()))
+        except trust.UntrustedError as error:
+            where = f"{error.filename} {error.strerror}"
+            raise HostError(f"no folder to try nginx's configuration in: {where}", hint="say TMPDIR=/tmp") from None
         except OSError as error:
             said = disk.reason(error)
             raise HostError(f"no folder to try nginx's configuration in: {said}", hint=disk.hint(error)) from None
         try:
-            yield NginxService(Path(scratch), self._run, binary=self._binary, worker_group=self._worker_group)
+            yield NginxService(Path(scratch), self._run, binary=self._binary)  # no worker ever enters it
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
+import stat
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+NAME: Final = "status.sock"
 _TIMEOUT_S: Final = 2.0
 _LONGEST: Final = 65536
 
@@ -20,19 +23,35 @@ def ask(folder: Path, path: str = "/digest", *, timeout_s: float = _TIMEOUT_S) -
     """
     try:
         # a socket's path may have 107 characters, a folder more: so it is named through a descriptor
-        descriptor = os.open(folder / "run", os.O_PATH | os.O_DIRECTORY)
+        descriptor = os.open(folder / "run", os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError:
         return None
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(timeout_s)
-            connection.connect(f"/proc/self/fd/{descriptor}/status.sock")
+            connection.connect(f"/proc/self/fd/{descriptor}/{NAME}")
             connection.sendall(f"GET {path} HTTP/1.0\r\nHost: status\r\nConnection: close\r\n\r\n".encode())
             return _body(_whole(connection))
     except OSError:
         return None
     finally:
         os.close(descriptor)
+
+
+def close_to_others(run: int) -> None:
+    """Have none but us connect to the status socket: nginx makes it 0666, whatever the umask is.
+
+    Args:
+        run: The descriptor of the folder that it is in.
+    """
+    with contextlib.suppress(OSError):  # there is none yet; and the folder is closed to others
+        descriptor = os.open(NAME, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=run)
+        try:
+            mode = os.fstat(descriptor).st_mode
+            if stat.S_ISSOCK(mode) and stat.S_IMODE(mode) != 0o600:
+                os.chmod(f"/proc/self/fd/{descriptor}", 0o600)  # noqa: PTH101 - fchmod takes no such descriptor
+        finally:
+            os.close(descriptor)
 
 
 def _whole(connection: socket.socket) -> bytes:

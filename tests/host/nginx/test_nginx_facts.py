@@ -17,6 +17,7 @@ from rulegen.errors import HostError
 from rulegen.host.nginx import ports, processes
 from rulegen.host.nginx.facts import gather_nginx, resolvers
 from rulegen.host.nginx.rotation import Journal, rotate
+from rulegen.host.opening import folder_at
 from rulegen.host.runner import Command, Completed, MissingToolError, find, run
 
 SAYS = """\
@@ -132,20 +133,29 @@ def test_a_log_that_grew_is_set_aside_once(tmp_path):
     (tmp_path / "access.log").write_text("x" * 100)
     (tmp_path / "error.log").write_text("x")
 
-    assert rotate(tmp_path, largest=50)
-    assert not rotate(tmp_path, largest=50)
+    with folder_at(tmp_path) as folder:
+        assert rotate(folder, largest=50)
+        assert not rotate(folder, largest=50)
 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["access.log.1", "error.log"]
 
 
 def test_the_journal_survives_a_folder_that_is_gone(tmp_path):
-    journal = Journal(tmp_path / "logs" / "keeper.log")
-    journal.write("lost")
     (tmp_path / "logs").mkdir()
-    journal.write("kept \udcff")
+    with folder_at(tmp_path / "logs") as folder:
+        journal = Journal(folder, "keeper.log")
+        journal.write("kept \udcff")
+        assert (tmp_path / "logs" / "keeper.log").read_text().endswith("Z kept \\udcff\n")
+        shutil.rmtree(tmp_path / "logs")
+        journal.write("lost")
+    assert not (tmp_path / "logs").exists()
 
-    assert (tmp_path / "logs" / "keeper.log").read_text().endswith("Z kept \\udcff\n")
-    shutil.rmtree(tmp_path / "logs")
+
+def test_the_journal_follows_no_link(tmp_path):
+    (tmp_path / "keeper.log").symlink_to(tmp_path / "victim")
+    with folder_at(tmp_path) as folder:
+        Journal(folder, "keeper.log").write("lost")
+    assert not (tmp_path / "victim").exists()
 
 
 def test_the_keeper_is_small():

@@ -58,9 +58,11 @@ def test_only_those_who_must_can_read_secrets(releases):
 
     assert mode(place / KEY) == ("600", os.getegid())
     assert mode(place / PASSWORDS) == ("640", 33)
-    assert mode(place / name("a.test")) == ("644", os.getegid())
-    assert mode(place / "hosts")[0] == "755"
-    assert mode(place / "secrets")[0] == "711"
+    assert mode(place / name("a.test")) == ("600", os.getegid())
+    assert mode(place / "hosts") == ("700", os.getegid())
+    assert mode(place / "secrets") == ("710", 33)
+    for folder in (place, place.parent, releases.folder / "logs", releases.folder / "run", releases.folder):
+        assert mode(folder) == ("710", 33)
 
 
 def test_a_change_of_one_host_writes_one_host(releases):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import pwd
 import socket
 from pathlib import Path
 
 import pytest
 
-from rulegen.host.nginx import sandbox
+from rulegen.host.nginx import identity, sandbox
 from rulegen.host.nginx.releases import Releases
 from rulegen.host.runner import Command, Completed, run
 from rulegen.languages.nginx.configuration import Configuration, Secret
@@ -127,7 +128,7 @@ def test_what_keeps_nginx_busy_is_refused(folder, tmp_path):
     assert found.message == "nginx -t was ended by signal 9 (Killed)"
 
 
-def test_it_runs_as_nobody_with_nothing(folder, tmp_path):
+def test_it_runs_as_a_user_of_its_own_with_nothing(folder, tmp_path):
     spy = tmp_path / "nginx-spy"
     spy.write_text(
         "#!/bin/sh\n"
@@ -141,6 +142,10 @@ def test_it_runs_as_nobody_with_nothing(folder, tmp_path):
 
     assert found.message is not None
     who, root = found.message.split("\n")
-    assert who.startswith("65534 65534 pid ")
+    user, group = (int(word) for word in who.split()[:2])
+    assert user == group
+    assert identity.PREFERRED.first <= user <= identity.PREFERRED.last
+    with pytest.raises(KeyError):
+        pwd.getpwuid(user)
     assert not {"HOME", "USER", "SSH_AUTH_SOCK"} & set(who.split())
     assert not {"root", "home", "var", "run", "sys"} & set(root.split()[1:])

@@ -65,12 +65,17 @@ def test_a_change_is_served_to_every_new_connection_when_apply_returns(service):
     assert service.status().master == master
 
 
+def pids(found: tuple[processes.NginxProcess, ...]) -> set[int]:
+    """Without the roles: a worker that has just begun is named like its master for a moment."""
+    return {process.pid for process in found}
+
+
 def test_the_same_again_does_nothing(service):
     service.apply(FIRST)
     before = processes.find(service.folder)
 
     assert service.apply(FIRST).action is Action.NOTHING
-    assert processes.find(service.folder) == before
+    assert pids(processes.find(service.folder)) == pids(before)
 
 
 def test_what_somebody_edited_is_mended(service):
@@ -91,7 +96,7 @@ def test_a_configuration_that_nginx_refuses_changes_nothing(service, tested):
         service.apply(BROKEN, tested=tested)
 
     assert get() == "first"
-    assert processes.find(service.folder) == before
+    assert pids(processes.find(service.folder)) == pids(before)
     assert service.releases.live() == FIRST.digest
     assert service.apply(SECOND).action is Action.RELOADED
 
@@ -174,7 +179,7 @@ KEEPER_THAT_LOSES = """
         return found
 
     processes.find = look_and_lose
-    it = keeper.Keeper(folder, sys.argv[2])
+    it = keeper.Keeper(folder, sys.argv[2], keeper.Held.of(folder))
     it.listen()
     it.keep()
 """
@@ -319,16 +324,18 @@ KILLED = textwrap.dedent(
 
     left = int(sys.argv[2])
 
-    def dying(function):
+    def dying(function, counts=lambda *_: True):
         def call(*args, **options):
             global left
-            left -= 1
+            left -= counts(*args)
             if left < 0:
                 os.kill(os.getpid(), signal.SIGKILL)
             return function(*args, **options)
         return call
 
-    for word in ("open", "write", "link", "mkdir", "rename", "replace", "symlink", "unlink", "rmdir", "chmod"):
+    changes = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+    os.open = dying(os.open, lambda _path, flags, *_: bool(flags & changes))
+    for word in ("write", "link", "mkdir", "rename", "replace", "symlink", "unlink", "rmdir", "chmod", "fchmod"):
         setattr(os, word, dying(getattr(os, word)))
     signal.pidfd_send_signal = dying(signal.pidfd_send_signal)
     NginxService(Path(sys.argv[1]), run).apply(SECOND, tested=True)

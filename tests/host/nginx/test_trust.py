@@ -1,0 +1,201 @@
+"""Only root, or we, can exchange the folder that nginx is run from: nobody by a folder above, a link, or later on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from rulegen.errors import HostError
+from rulegen.host.nginx import keeping, processes
+from rulegen.host.nginx.releases import Releases
+from rulegen.host.nginx.trust import UntrustedError, open_folder
+from tests.host.nginx.examples import configuration, server
+from tests.otheruser import as_user
+from tests.rights import needs_nginx, needs_root
+
+USER = 4321
+"""A local user who owns a folder of the host."""
+
+
+@pytest.fixture
+def top(tmp_path: Path) -> Iterator[Path]:
+    """Return a folder that every user may enter, as /srv."""
+    path = tmp_path / "srv"
+    path.mkdir()
+    opened = [
+        folder for folder in (path, *path.parents) if folder.stat().st_uid == os.geteuid() and folder != Path("/")
+    ]
+    before = {folder: folder.stat().st_mode for folder in opened}
+    for folder in opened:
+        folder.chmod(before[folder] | 0o055 if folder != path else 0o755)
+    yield path
+    for folder in opened[1:]:
+        folder.chmod(before[folder])
+
+
+def opens(path: Path) -> bool:
+    try:
+        os.close(open_folder(path))
+    except UntrustedError:
+        return False
+    return True
+
+
+def owned(path: Path) -> None:
+    os.chown(path, USER, USER)
+
+
+def linked_by_a_user(path: Path) -> None:
+    path.rename(path.with_name("real"))
+    path.symlink_to("real")
+    os.chown(path, USER, USER, follow_symlinks=False)
+
+
+def linked_into_a_users_folder(path: Path) -> None:
+    home = path.parent / "home"
+    home.mkdir()
+    path.rename(home / "real")
+    owned(home)
+    path.symlink_to("home/real")
+
+
+def looping(path: Path) -> None:
+    shutil.rmtree(path)
+    path.symlink_to(path.name)
+
+
+ATTACKS = {
+    "owned by a user": owned,
+    "open to all": lambda path: path.chmod(0o777),
+    "open to its group": lambda path: path.chmod(0o775),
+    "a user's link": linked_by_a_user,
+    "a link through a user's folder": linked_into_a_users_folder,
+    "a link to itself": looping,
+}
+
+
+@needs_root
+@pytest.mark.parametrize("depth", [0, 1, 2])
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+def test_a_folder_that_a_user_could_exchange_is_refused_wherever_it_stands(top, attack, depth):
+    place = top / "a" / "b" / "c"
+    (place / "nginx").mkdir(parents=True)
+    assert opens(place / "nginx")
+    attacked = [top / "a", top / "a" / "b", place][depth]
+    attack(attacked)
+
+    with pytest.raises(HostError) as caught:
+        Releases(place / "nginx").prepare()
+
+    error = caught.value
+    assert str(attacked.parent) in error.message
+    assert "\n" not in error.message
+    assert error.hint
+    assert not opens(place / "nginx")
+    if attack is owned:
+        assert f"{attacked} belongs to user {USER} (mode 0755)" in error.message
+        assert f"chown root {attacked}" in error.hint
+
+
+@needs_root
+def test_the_users_rename_that_this_is_about(top):
+    """What `owned` makes possible: the user moves root's folder away, and puts another in its place."""
+    (top / "user" / "nginx").mkdir(parents=True)
+    owned(top / "user")
+
+    def attack() -> None:
+        (top / "user" / "nginx").rename(top / "user" / "old")
+        (top / "user" / "nginx").mkdir()
+
+    assert as_user(USER, attack) is None
+    assert (top / "user" / "nginx").stat().st_uid == USER
+
+
+@needs_root
+def test_what_only_root_can_change_is_fine(top):
+    (top / "a" / "nginx").mkdir(parents=True)
+    (top / "sticky").mkdir()
+    (top / "sticky").chmod(0o1777)
+    (top / "sticky" / "nginx").mkdir()
+    (top / "link").symlink_to("a")
+    (top / "far").symlink_to(top / "link" / ".." / "link")
+
+    assert opens(top / "a" / "nginx")
+    assert opens(top / "sticky" / "nginx")
+    assert opens(top / "link" / "nginx")
+    assert opens(top / "far" / "nginx")
+
+
+@pytest.mark.parametrize("umask", [0, 0o077, 0o777])
+def test_folders_on_the_way_are_made_for_all_to_pass_and_for_us_to_write(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        Releases(tmp_path / "a" / "b" / "nginx").prepare()
+    finally:
+        os.umask(before)
+
+    for folder in (tmp_path / "a", tmp_path / "a" / "b"):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o755
+    for folder in (tmp_path / "a" / "b" / "nginx", tmp_path / "a" / "b" / "nginx" / "run"):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_a_folder_with_what_is_not_ours_keeps_its_mode(tmp_path):
+    (tmp_path / "nginx").mkdir()
+    (tmp_path / "nginx" / "README").touch()
+    (tmp_path / "nginx").chmod(0o755)
+
+    Releases(tmp_path / "nginx").prepare()
+
+    assert stat.S_IMODE((tmp_path / "nginx").stat().st_mode) == 0o755
+    assert stat.S_IMODE((tmp_path / "nginx" / "run").stat().st_mode) == 0o700
+
+
+def test_what_is_no_folder_is_told(tmp_path):
+    (tmp_path / "file").touch()
+
+    with pytest.raises(HostError, match="file: is no folder"):
+        Releases(tmp_path / "file" / "nginx").prepare()
+
+
+@needs_root
+@needs_nginx
+@pytest.mark.parametrize("planted", ["folder", "link"])
+def test_nginx_is_not_started_from_a_folder_that_a_user_has_put_there(
+    folder: Path, service, top, eventually: Callable[..., None], planted
+):
+    """The folder above was root's at the apply, and is a user's when nginx must be started again."""
+    service.apply(configuration({"a.test": server("a.test")}))
+    keeper, nginx = keeping.keeper_pid(folder), processes.find(folder)
+    assert keeper
+    old, victim = folder.with_name("old"), top / "victim"
+    victim.mkdir()
+    for name in ("run", "logs"):
+        (victim / name).mkdir()
+    folder.rename(old)
+    if planted == "link":
+        folder.symlink_to(victim)
+    else:
+        shutil.copytree(victim, folder)
+        shutil.copytree(old / "releases", folder / "releases")
+        (folder / "current").symlink_to((old / "current").readlink())
+        for path in (folder, *folder.rglob("*")):
+            os.chown(path, USER, USER, follow_symlinks=False)
+    owned(folder.parent)
+    try:
+        for process in nginx:
+            processes.send(process, signal.SIGKILL)
+        eventually(lambda: "nginx is not started: " in (old / "logs" / "keeper.log").read_text())
+
+        assert processes.find(folder) == ()
+        assert processes.find(old) == ()
+        assert [str(path.relative_to(victim)) for path in sorted(victim.rglob("*"))] == ["logs", "run"]
+    finally:
+        os.kill(keeper, signal.SIGKILL)
+        os.chown(folder.parent, os.geteuid(), os.getegid())
