@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from rulegen.agent.journal import Journal
     from rulegen.agent.state import AgentState
     from rulegen.errors import HostError, Rejected
+    from rulegen.kube.world import ObjectName
+    from rulegen.model.claims import Conflict
 
 SHOWN: Final = 5
 """Of the faults of an object, so many are told one by one."""
@@ -33,6 +35,7 @@ class Concerns:
     state: AgentState
     _rejected: frozenset[Rejected] = frozenset()
     _warnings: frozenset[str] = frozenset()
+    _conflicts: frozenset[Conflict] = frozenset()
     _connections: str = ""
     _kept: tuple[str, ...] = ()
 
@@ -56,6 +59,29 @@ class Concerns:
         for text in sorted(now - self._warnings):
             self.journal.warning(text)
         self._warnings = now
+
+    def conflicts(
+        self,
+        conflicts: Iterable[Conflict],
+        tell: Callable[[Announcement], None],
+        uid_of: Callable[[ObjectName], str],
+    ) -> None:
+        """Tell users by events of what is new of addresses and ports that two have; `warnings` logs it.
+
+        Args:
+            conflicts: All that there are now; each is told about both Services.
+            tell: Receives the events.
+            uid_of: Returns the UID of a Service, as far as it is known.
+        """
+        now = dict.fromkeys(conflicts)
+        for one in now:
+            if one in self._conflicts:
+                continue
+            for name in (one.service, one.owner):
+                if name is not None:
+                    about = ObjectReference("v1", "Service", name.namespace, name.name, uid_of(name))
+                    tell(Announcement(about, "AddressConflict", "Serve", one.text, is_shared=True))
+        self._conflicts = frozenset(now)
 
     def node(self, kept: tuple[str, ...]) -> None:
         """Log that nothing is kept any more of what an earlier Node object said; `warnings` logs what is kept."""

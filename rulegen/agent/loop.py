@@ -250,7 +250,7 @@ class Loop:
         if self._rules is not None and not self._must_check and now >= self._check_at and self._is_untouched():
             self._check_at = self.clock() + self.timing.sync_s
             if self._warned != self.state.applied:
-                self._concerns.warnings((*self._rules.warnings, *self.writer.notes))
+                self._tell_warnings(self._rules)
                 self._warned = self.state.applied
             self._tell_health(self._rules, {})
             self.reconcile()
@@ -287,7 +287,7 @@ class Loop:
         if rules is None:
             return
         self._dirty.nodes = False
-        self._concerns.warnings((*rules.warnings, *self.writer.notes))
+        self._tell_warnings(rules)
         self._tell_health(rules, {})
         if gained:  # an address that comes back brings what was remembered of it
             self.reconcile()
@@ -432,7 +432,7 @@ class Loop:
             if is_refusal(error):  # maybe of what was kept of a Service, which must not stop all others
                 self._held = ()
             raise
-        self._concerns.warnings((*self._rules.warnings, *self.writer.notes))
+        self._tell_warnings(self._rules)
         self._concerns.connections(self.writer.unseen)
         # Since before the reading: what others write while we read or write is looked at once more.
         self._mark = found.mark
@@ -494,6 +494,11 @@ class Loop:
         """Return all that is wanted now, for another thread to look at; None before it is known."""
         with self._lock:
             return self._rules.compiled() if self._rules is not None else None
+
+    def _tell_warnings(self, rules: ServiceRules) -> None:
+        """Log, and tell users, what is new of what they must know although work goes on."""
+        self._concerns.warnings((*rules.warnings, *self.writer.notes))
+        self._concerns.conflicts(rules.conflicts, self.tell, self.cluster.uid_of)
 
     def _tell_health(self, rules: ServiceRules, changed: Mapping[ObjectName, Service | None] | None = None) -> None:
         """Tell load balancers, and whoever asks us, how the node is now; without `changed` all may be otherwise."""

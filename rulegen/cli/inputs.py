@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from rulegen.cli.console import Progress
 from rulegen.errors import ConfigError, HostError, InputError, RulegenError, Warnings
@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 
 COMMAND_LINE = "command line"
 NOTHING = "none"
+MAX_CONFIGURATION: Final = 1 << 20
+"""The most that a configuration may hold, in bytes: as much as a ConfigMap."""
 """What --observed says for a node that has no rules at all."""
 
 
@@ -469,13 +471,14 @@ def _can_count() -> bool:
 
 
 def _document(path: str) -> Any:
-    """Return the one document in a file of YAML or JSON.
+    """Return the one document in a file of YAML or JSON: a configuration, or facts of a host.
 
     Raises:
-        InputError: There is none, it is broken, or there is a second one, which nobody would obey.
+        InputError: There is none, it is broken or larger than `MAX_CONFIGURATION`, or there is a second one, which
+            nobody would obey.
     """
     values = []
-    for document in read_yaml(read_text(path).encode()):
+    for document in read_yaml(read_text(path, max_bytes=MAX_CONFIGURATION).encode()):
         if isinstance(document, YamlFault):
             raise InputError(path, f"line {document.line}: {document.message}")
         if document.value is not None:

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from rulegen.contract.servers import DEVICE
 from rulegen.errors import InputError
-from rulegen.host.files import STDIN, read_text
+from rulegen.host.files import MAX_TOTAL_BYTES, STDIN, NoTextError, read_text
+from rulegen.host.opening import read_begin, size_text
 from rulegen.host.output import COMPANIONS, TABLES_OF
 from rulegen.languages.ipset import state as ipset
 from rulegen.languages.iptables.ruleset import TABLES, Ruleset, family_in, is_dump, read
@@ -24,11 +26,18 @@ from rulegen.languages.links import state as links
 from rulegen.net import Family
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from rulegen.languages.ipvs import state as ipvs
 
 T = TypeVar("T")
+
+MAX_FILES: Final = 1_000
+"""The most files of a folder that are looked at."""
+MAX_LINES: Final = 500_000
+"""The most lines of one dump: iptables-save prints 420,000 for 30,000 Services of three endpoints."""
+MAX_LINE: Final = 16 * 1024
+"""The longest line: no tool prints one of 4 KiB, as a comment has at most 255 characters."""
 
 _ADDRESSES: Final = re.compile(r"\S+\s+(?:DOWN|UP|UNKNOWN|DORMANT|LOWERLAYERDOWN|NOTPRESENT|TESTING)\b")
 _DEVICE: Final = re.compile(rf"^{re.escape(DEVICE)}(?:@\S+)?\s.*$", re.MULTILINE)
@@ -85,15 +94,19 @@ def read_dumps(paths: Sequence[str]) -> Dumps:
         InputError: A file cannot be read, breaks off, or holds a table that the tool could not print; a named file is
             no dump; two are of one kind and family; or one contradicts another.
     """
-    texts: dict[str, str] = {}
+    rulesets: dict[str, _Rules] = {}
     empty: dict[str, bool] = {}
     dumps = Dumps()
     warnings: list[str] = []
+    left = MAX_TOTAL_BYTES
     for file, is_named, is_export in _files(paths):
         text = _text(file, is_named=is_named)
+        left -= len(text or "")
+        if left < 0:
+            raise InputError(_shown(file), f"with it, all dumps hold more than {size_text(MAX_TOTAL_BYTES)}")
         is_companion = is_export and Path(file).name in COMPANIONS
         if text is not None and is_dump(text):
-            texts[_shown(file)] = text
+            rulesets[_shown(file)] = _rules(text, _shown(file))  # and the text is held no longer
         elif text is not None and not text.strip():
             if not is_companion:
                 empty[_shown(file)] = is_named
@@ -103,41 +116,68 @@ def read_dumps(paths: Sequence[str]) -> Dumps:
             raise _no_dump(_shown(file), text or "")
         else:
             warnings.append(f"{file} is no dump of a kind known here; it was not looked at{_lookalike(text or '')}")
-    families = _families(texts)
+    families = _families(rulesets)
     warnings += _take_empty(dumps, empty, families)
     if not families:
         raise _no_rules(paths, tuple(empty))
     for family, file in sorted(families.items()):
-        dumps.rulesets[family] = _ruleset(texts.get(file, ""), file, family, warnings)
+        rules = rulesets.get(file)
+        dumps.rulesets[family] = _ruleset(rules, file, family, warnings) if rules else Ruleset(family)
     _refuse_missing_sets(dumps)
     dumps.warnings = tuple(warnings)
     return dumps
 
 
-def _ruleset(text: str, file: str, family: Family, warnings: list[str]) -> Ruleset:
-    """Return the rules of one dump, and warn of the tables that it lacks.
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """What one dump of iptables holds.
 
-    An empty file is of a node without rules of the family. An export of rulegen's own names its tables.
+    Attributes:
+        ruleset: Its rules.
+        family: Its family; None where nothing tells.
+        named: The tables that its first line names, in an export of rulegen's own.
+    """
+
+    ruleset: Ruleset
+    family: Family | None
+    named: frozenset[str] | None
+
+
+def _rules(text: str, file: str) -> _Rules:
+    """Return what one dump of iptables holds.
 
     Raises:
-        InputError: The dump is broken, or an export lacks a table that it names.
+        InputError: The dump is broken.
     """
-    ruleset = read(text, file, family)
+    family = family_in(text) or (Family.IPV6 if _is_named_ipv6(file) else None)
     told = TABLES_OF.match(text)
-    if told:
-        missing = sorted(set(told[1].split()) - ruleset.tables)
+    return _Rules(read(text, file, family or Family.IPV4), family, frozenset(told[1].split()) if told else None)
+
+
+def _ruleset(rules: _Rules, file: str, family: Family, warnings: list[str]) -> Ruleset:
+    """Return the rules of one dump, and warn of the tables that it lacks.
+
+    An export of rulegen's own names its tables.
+
+    Raises:
+        InputError: An export lacks a table that it names.
+    """
+    ruleset = rules.ruleset
+    ruleset.family = family
+    if rules.named is not None:
+        missing = sorted(rules.named - ruleset.tables)
         if missing:
             raise InputError(
                 file, f"the table {missing[0]} is missing, which its first line names", hint="export again"
             )
-    elif text.strip():
-        ruleset.unknown = frozenset(TABLES) - ruleset.tables
-        if ruleset.unknown:
-            names = " and ".join(sorted(ruleset.unknown))
-            warnings.append(
-                f"{file} has no table {names}: what the node has there is unknown, and not planned"
-                " (iptables-save without -t saves all tables)"
-            )
+        return ruleset
+    ruleset.unknown = frozenset(TABLES) - ruleset.tables
+    if ruleset.unknown:
+        names = " and ".join(sorted(ruleset.unknown))
+        warnings.append(
+            f"{file} has no table {names}: what the node has there is unknown, and not planned"
+            " (iptables-save without -t saves all tables)"
+        )
     return ruleset
 
 
@@ -226,7 +266,7 @@ def _sysctls(text: str, file: str) -> dict[str, str]:
         InputError: A line is none of that format.
     """
     values: dict[str, str] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         name, equals, value = line.partition("=")
         if line.strip() and not line.lstrip().startswith(("#", ";")):
             if not equals and not line.startswith("sysctl: "):  # what it was refused, on the same terminal
@@ -293,17 +333,28 @@ def _files(paths: Sequence[str]) -> Iterator[tuple[str, bool, bool]]:
             yield path, True, path != STDIN and _is_export(folder.parent)
             continue
         try:
-            files = sorted(str(file) for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
+            files = sorted(str(file) for file in islice(folder.iterdir(), MAX_FILES + 1) if file.name[:1] != ".")
         except OSError as error:
             raise InputError(path, error.strerror or str(error)) from None
+        if len(files) > MAX_FILES:
+            raise InputError(path, f"more than {MAX_FILES} files in there", hint="name the folder of the dumps alone")
         is_export = _is_export(folder)
-        yield from ((file, False, is_export) for file in files)
+        for file in files:
+            is_model = is_export and file.endswith(".json")  # which may be larger than any dump
+            if not is_model and not Path(file).is_dir():
+                yield file, False, is_export
 
 
 def _is_export(folder: Path) -> bool:
     """Whether `rulegen export` wrote rules to a folder: their first line tells."""
-    rules = (str(folder / name) for name in ("iptables.save", "ip6tables.save"))
-    return any(TABLES_OF.match(_text(file, is_named=False) or "") for file in rules)
+    for name in ("iptables.save", "ip6tables.save"):
+        try:
+            begin = read_begin(folder / name, 1024, follow=True)
+        except OSError:
+            continue
+        if TABLES_OF.match(begin.decode("utf-8", "replace")):
+            return True
+    return False
 
 
 def _shown(file: str) -> str:
@@ -311,26 +362,47 @@ def _shown(file: str) -> str:
 
 
 def _text(file: str, *, is_named: bool) -> str | None:
-    """Return the file's text; None for a neighbour in a folder that is no text."""
+    """Return the file's text; None for a neighbour in a folder that is no text, or no file.
+
+    Raises:
+        InputError: It cannot be read, or holds more than is read: it may be a dump, so that it is not left out.
+    """
+    if not is_named and not Path(file).is_file():
+        return None
     try:
-        return read_text(file, takes_stdin=is_named)
-    except InputError:
+        text = read_text(file, takes_stdin=is_named, folder=None if is_named else str(Path(file).parent))
+    except NoTextError:
         if is_named:
             raise
         return None
+    _refuse_endless(text, _shown(file))
+    return text
 
 
-def _families(texts: dict[str, str]) -> dict[Family, str]:
+def _refuse_endless(text: str, file: str) -> None:
+    """Refuse a text with more or longer lines than any tool prints, before anything looks for meaning in it.
+
+    Raises:
+        InputError: It has.
+    """
+    if text.count("\n") > MAX_LINES:
+        raise InputError(file, f"more than {MAX_LINES} lines: not read")
+    start = 0
+    while len(text) - start > MAX_LINE:
+        end = text.rfind("\n", start, start + MAX_LINE + 1)
+        if end < 0:
+            line = text.count("\n", 0, start) + 1
+            raise InputError(file, f"line {line} is longer than {size_text(MAX_LINE)}: no tool prints such a line")
+        start = end + 1
+
+
+def _families(rulesets: Mapping[str, _Rules]) -> dict[Family, str]:
     """Return which file is of which family."""
     found: dict[Family, str] = {}
-    unclear = []
-    for file, text in texts.items():
-        family = family_in(text) or (Family.IPV6 if _is_named_ipv6(file) else None)
-        if family is None:
-            unclear.append(file)
-        else:
-            _claim(found, family, file)
-    for file in unclear:
+    for file, rules in rulesets.items():
+        if rules.family is not None:
+            _claim(found, rules.family, file)
+    for file in (file for file, rules in rulesets.items() if rules.family is None):
         _claim(found, Family.IPV6 if Family.IPV4 in found and "ip6" not in found[Family.IPV4] else Family.IPV4, file)
     return found
 

@@ -75,6 +75,15 @@ def read_regular(path: str | Path, max_bytes: int, *, follow: bool = False, dir_
         os.close(descriptor)
 
 
+def read_begin(path: str | Path, size: int, *, follow: bool = False, dir_fd: int | None = None) -> bytes:
+    """Return the first `size` bytes of a regular file, or all where it has fewer; for the rest see `open_regular`."""
+    descriptor = open_regular(path, follow=follow, dir_fd=dir_fd)
+    try:
+        return os.read(descriptor, size)
+    finally:
+        os.close(descriptor)
+
+
 def read_within(folder: str | Path, path: str | Path, max_bytes: int) -> bytes:
     """Return what a file of a folder holds; a link is followed where it leads to another file below the folder.
 

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from rulegen.kube.objects import KubeObject
     from rulegen.net import Network
 
+MAX_OBJECTS: Final = 200_000
+"""The most objects that texts may hold together: a cluster has at most 10,000 Services and 150,000 Pods."""
 MAX_REJECTED: Final = 10_000
 MAX_UNKNOWN: Final = 1_000
 DEFAULT_SERVICE_CIDR: Final = "kubernetes"
@@ -78,8 +80,8 @@ def read_world(
     """Return the World that texts make; arguments as of `build_world`.
 
     Raises:
-        InputError: They hold no object that means something here. An empty World would empty a node, so there is none.
-            Secrets and ConfigMaps mean something only to other objects.
+        InputError: They hold more than `MAX_OBJECTS`, or no object that means something here. An empty World would
+            empty a node, so there is none. Secrets and ConfigMaps mean something only to other objects.
     """
     names: list[str] = []
     gathered = _Gathered()
@@ -88,6 +90,8 @@ def read_world(
             names.append(source.name)
             for document in read_documents(source):
                 gathered.take(document if isinstance(document, Rejected) else decode(document))
+                if len(gathered.objects) > MAX_OBJECTS:
+                    raise InputError(source.name, f"with it, all files hold more than {MAX_OBJECTS} objects")
         if not gathered.is_usable:
             raise gathered.nothing(names)
         return gathered.world(service_cidrs, node_port_range, tuple(names))

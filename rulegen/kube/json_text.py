@@ -9,6 +9,8 @@ import msgspec
 
 MAX_JSON_DEPTH: Final = 100
 MAX_JSON_COMMAS: Final = 20_000_000
+MAX_PLAIN_VALUES: Final = 1_000_000
+"""The most values of one JSON document that become Python objects: some 200 MB at most."""
 _ESCAPE: Final = re.compile(
     rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
 )
@@ -19,8 +21,12 @@ def plain_json(raw: bytes | msgspec.Raw) -> Any:
     """Return what JSON text says, nulls in objects dropped (a null is an absent field).
 
     Raises:
-        ValueError: It is not JSON, or nested deeper than `MAX_JSON_DEPTH`; the message says so in a few words.
+        ValueError: It is not JSON, nested deeper than `MAX_JSON_DEPTH`, or holds more than `MAX_PLAIN_VALUES`; the
+            message says so in a few words.
     """
+    text = memoryview(raw).tobytes() if isinstance(raw, msgspec.Raw) else raw
+    if sum(map(text.count, (b",", b"[", b"{"))) > MAX_PLAIN_VALUES:
+        raise ValueError(f"more than {MAX_PLAIN_VALUES} values in one document: not read")
     try:
         value = msgspec.json.decode(raw)
     except RecursionError:
@@ -50,7 +56,14 @@ def with_whole_characters(content: bytes) -> bytes:
 
     One such escape would else make a whole file unreadable, and harm all the objects in it.
     """
-    return _ESCAPE.sub(lambda found: rb"\ufffd" if found[1] else found[0], content)
+    mended = bytearray()
+    copied = 0
+    for found in _ESCAPE.finditer(content):  # a substitution would hold a piece for each escape at the same time
+        if found[1]:
+            mended += content[copied : found.start()]
+            mended += rb"\ufffd"
+            copied = found.end()
+    return bytes(mended + content[copied:]) if copied else content
 
 
 def json_problem(problem: str) -> str:

@@ -3,7 +3,8 @@
 A null value in a mapping is dropped: it is an absent field. What scalars mean: `yaml_scalars`.
 
 The reader is strict, because every byte may be hostile: a key that stands twice, a tag of one's own, an
-alias to itself, more than `MAX_DEPTH` levels, or aliases that unfold to more than `MAX_ALIASED` values are faults.
+alias to itself, more than `MAX_DEPTH` levels or `MAX_DOCUMENT_VALUES` values, or aliases that unfold to more than
+`MAX_ALIASED` values are faults.
 Aliases share their value, so a bomb costs no memory before it is found.
 """
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 MAX_DEPTH: Final = 100
 MAX_ALIASED: Final = 100_000
 MAX_VALUES: Final = 40_000_000
+"""The most values of one file, which bounds the time: some 60 s."""
+MAX_DOCUMENT_VALUES: Final = 6_000_000
+"""The most values of one document, which are in memory at the same time: a List of 30,000 Services has 5.8 million."""
 MAX_FAULTS: Final = 20
 MAX_DIRECTIVES: Final = 16
 COST_OF_DOCUMENT: Final = 20
@@ -143,6 +147,7 @@ class _Builder:
     _item_lines: list[int] = field(default_factory=list)
     _aliased: int = 0
     _known: dict[str, Any] = field(default_factory=dict)
+    _most: int = 0
 
     def documents(self) -> Iterator[YamlDocument]:
         """Yield the documents from `offset` on.
@@ -195,6 +200,7 @@ class _Builder:
         self._container, self._key = [], _NO_KEY
         self._anchors, self._nulls, self._merging, self._item_lines, self._aliased = {}, [], [], [], 0
         self._frames.clear()
+        self._most = self.values + MAX_DOCUMENT_VALUES
         self._count(event, COST_OF_DOCUMENT)
         return self._line(event) + (1 if event.explicit else 0)
 
@@ -227,6 +233,7 @@ class _Builder:
     def _learn(self, text: str) -> Any:
         """Resolve a plain scalar, and remember short ones: the same few words stand in a file again and again."""
         value = resolve(text)
+        self._most -= 1  # a text of its own takes more memory than one that is known
         if len(text) <= MAX_REMEMBERED:
             if len(self._known) >= MAX_WORDS:
                 self._known.clear()
@@ -237,6 +244,8 @@ class _Builder:
         """Put a finished value where it belongs: into the list, or as key or value into the mapping at hand."""
         container, key = self._container, self._key
         self.values += 1
+        if self.values > self._most:
+            self._count(event, 0)
         if type(container) is list:
             container.append(value)
         elif key is _NO_KEY:
@@ -286,6 +295,8 @@ class _Builder:
         self.values += cost
         if self.values > MAX_VALUES:
             raise _Broken(self._line(event), f"more than {MAX_VALUES} values in one file: the rest was not read")
+        if self.values > self._most:
+            raise _Broken(self._line(event), f"more than {MAX_DOCUMENT_VALUES} values in one document")
 
     def _end(self, event: Any) -> None:
         value = self._container

@@ -136,7 +136,7 @@ def forbidden(
     return Forbidden(
         own=frozenset((*interfaces, *_addresses_of(node))),
         gateways=facts.gateways,
-        api_servers=frozenset(_api_servers(kubernetes)),
+        api_servers=frozenset(api_servers(kubernetes)),
         pod_networks=tuple(dict.fromkeys((*_pod_networks(node), *pod_networks))),
     )
 
@@ -156,7 +156,8 @@ def _pod_networks(node: objects.Node | None) -> Iterator[Network]:
                 yield parse_network(text)
 
 
-def _api_servers(kubernetes: ServiceInput | None) -> Iterator[tuple[Address, int]]:
+def api_servers(kubernetes: ServiceInput | None) -> Iterator[tuple[Address, int]]:
+    """Yield address and port of each API server, as the Service `KUBERNETES` tells them."""
     for one in kubernetes.slices if kubernetes is not None else ():
         for endpoint in one.endpoints:
             for text in endpoint.addresses[:1]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from rulegen.model.endpoints import Place
+from rulegen.model.facts import HostFacts
+from rulegen.model.forbidden import NOTHING, Forbidden, forbidden
 from rulegen.model.ir import IpvsOptions, Masquerade, Node, PodInterface, PodNetwork, PodTraffic, Semantics
 from rulegen.model.limits import ServiceLimits
 from rulegen.model.options import DetectLocalMode, Options
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from rulegen.kube import objects
-    from rulegen.model.facts import HostFacts
 
 ZONE_LABEL = "topology.kubernetes.io/zone"
 ROUTE_LOCALNET = "net.ipv4.conf.all.route_localnet"
@@ -40,11 +41,12 @@ class Site:
         schedulers: Those that IPVS can use here; None where nobody knows.
         scheduler: How IPVS spreads connections where a Service says nothing; empty where it spreads none.
         broadcasts: Addresses of this node's networks that mean all of them: IPVS refuses to send there.
-        others: Addresses of the cluster's other Nodes that are known, each with that Node's name; in ipvs mode, which
-            would bind them here.
+        others: Addresses of the cluster's other Nodes that are known, each with that Node's name.
         binds_others: Whether such an address is bound all the same, as kube-proxy does it.
         binds: Whether external addresses of Services are bound to this node, as in ipvs mode.
         limits: How much of one Service is served.
+        forbidden: What belongs to the node and its network, API servers apart.
+        guards: Whether Services are not served at external addresses that are not theirs to take; else with a warning.
     """
 
     place: Place
@@ -57,6 +59,8 @@ class Site:
     binds_others: bool = True
     binds: bool = False
     limits: ServiceLimits = field(default_factory=ServiceLimits)
+    forbidden: Forbidden = NOTHING
+    guards: bool = False
 
 
 def resolve_site(
@@ -72,6 +76,7 @@ def resolve_site(
     loopback = {Family.IPV4: parse_address("127.0.0.1"), Family.IPV6: parse_address("::1")}
     addresses = {family: told[family] or loopback[family] for family in Family}
     schedulers = facts.schedulers if facts is not None else None
+    known = tuple(nodes)
     return Site(
         place=Place(name, zone),
         addresses=addresses,
@@ -79,11 +84,25 @@ def resolve_site(
         schedulers=schedulers,
         scheduler=options.ipvs_scheduler if options.mode == "ipvs" else "",
         broadcasts=_broadcasts(facts) if facts is not None and options.mode == "ipvs" else frozenset(),
-        others=_others(nodes, name) if options.mode == "ipvs" else {},
+        others=_others(known, name),
         binds_others=options.ipvs_semantics is not Semantics.STRICT,
         binds=options.mode == "ipvs",
         limits=options.limits,
+        forbidden=forbidden(facts or HostFacts(), node, pod_networks=_pod_networks(options, known)),
+        guards=options.external_ip_semantics is Semantics.STRICT,
     )
+
+
+def _pod_networks(options: Options, nodes: Iterable[objects.Node]) -> tuple[Network, ...]:
+    """Return the prefixes from which Pods get their addresses, joined where they can be: there may be thousands."""
+    networks = list(options.cluster_cidrs)
+    for node in nodes:
+        for cidr in node.spec.pod_cidrs or ((node.spec.pod_cidr,) if node.spec.pod_cidr else ()):
+            with suppress(ValueError):  # the decoder has already warned of it
+                networks.append(parse_network(cidr))
+    v4 = [network for network in networks if isinstance(network, IPv4Network)]
+    v6 = [network for network in networks if isinstance(network, IPv6Network)]
+    return (*collapse_addresses(v4), *collapse_addresses(v6))
 
 
 def _others(nodes: Iterable[objects.Node], name: str) -> dict[Address, str]:

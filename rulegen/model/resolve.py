@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rulegen.errors import Warnings
 from rulegen.kube.node_names import unknown_node
-from rulegen.model.ir import Model, Semantics
+from rulegen.model.ir import Model
 from rulegen.model.node_ground import node_ground
 from rulegen.model.node_warnings import node_warnings
 from rulegen.model.nodes import resolve_node, resolve_site, resolve_sysctls
@@ -46,7 +46,6 @@ def resolve(world: World, options: Options, facts: HostFacts, families: Sequence
         site,
         families,
         oldest_wins=options.oldest_claim_wins,
-        guards_node=options.external_ip_semantics is Semantics.STRICT,
         ground=node_ground(nodes, site, facts),
     )
     for service in sorted(world.services):

@@ -48,9 +48,23 @@ def is_served(service: objects.Service) -> bool:
 
 
 def resolve_service(
-    name: ObjectName, told: ServiceInput, site: Site, families: Iterable[Family], warn: Callable[[str], None]
+    name: ObjectName,
+    told: ServiceInput,
+    site: Site,
+    families: Iterable[Family],
+    warn: Callable[[str], None],
+    allows: Callable[[Address, AddressUse, int], bool],
 ) -> Service:
-    """Return the Service with every decision for this node taken; one that is not served has no ports."""
+    """Return the Service with every decision for this node taken; one that is not served has no ports.
+
+    Args:
+        name: Its name.
+        told: The Service and its endpoints.
+        site: Where and what the node is.
+        families: The families to serve.
+        warn: Receives what its owner must know although work goes on.
+        allows: Tells whether it is served at an external address, by its use and the Service's port.
+    """
     ports: list[ServicePort] = []
     over: list[OverLimit] = []
     warn_of_unknown(told.service, f"Service {name}", warn)
@@ -66,7 +80,7 @@ def resolve_service(
             if fault := refusal(cluster_ip, AddressUse.CLUSTER_IP):
                 warn(f"Service {name}: spec.clusterIPs: {fault}; the Service is not served in {family}")
                 continue
-            served.append(_Shared(name, told.service, family, cluster_ip, site, warn))
+            served.append(_Shared(name, told.service, family, cluster_ip, site, warn, allows))
         most, over = _limited_endpoints(served, slices, site)
         known = candidates(
             slices, site.place.node, warn, weigh, site.broadcasts, told.endpoints_from, most, site.place.zone
@@ -126,8 +140,10 @@ class _Shared:
         cluster_ip: Address,
         site: Site,
         warn: Callable[[str], None],
+        allows: Callable[[Address, AddressUse, int], bool],
     ) -> None:
         spec = service.spec
+        self._allows = allows
         self._name, self._spec, self.family, self._cluster_ip, self._site = name, spec, family, cluster_ip, site
         where = f"Service {name}"
         externals = spec.external_ips if site.external_ips else ()
@@ -135,7 +151,7 @@ class _Shared:
         self._vips = _addresses(
             _vips(service), family, AddressUse.LOAD_BALANCER_IP, f"{where}: status.loadBalancer.ingress", warn
         )
-        if site.others:
+        if site.others and site.binds:
             self._external_ips = self._without_others(self._external_ips, f"{where}: spec.externalIPs", warn)
             self._vips = self._without_others(self._vips, f"{where}: status.loadBalancer.ingress", warn)
         self._ranges = _source_ranges(spec.load_balancer_source_ranges, family, where, warn)
@@ -190,9 +206,14 @@ class _Shared:
                 warn(f"{where}: {address} is an address of Node {owner}; the entry is ignored")
         return tuple(kept)
 
+    def _allowed(self, addresses: tuple[Address, ...], use: AddressUse, port: int) -> tuple[Address, ...]:
+        return tuple(address for address in addresses if self._allows(address, use, port))
+
     def port(self, port: objects.ServicePort, known: dict[tuple[Family, str, str], list[Candidate]]) -> ServicePort:
         """Return one port with its pools and deliveries."""
-        is_external = bool(port.node_port or self._vips or self._external_ips)
+        external_ips = self._allowed(self._external_ips, AddressUse.EXTERNAL_IP, port.port)
+        vips = self._allowed(self._vips, AddressUse.LOAD_BALANCER_IP, port.port)
+        is_external = bool(port.node_port or vips or external_ips)
         told = known.get(self.key(port), ())
         chosen = pools(
             told,
@@ -217,8 +238,8 @@ class _Shared:
             endpoints=chosen.endpoints,
             here=tuple(c.endpoint for c in told if c.is_local),
             serving=frozenset(c.endpoint.text for c in told if c.serving) if port.protocol == "UDP" else frozenset(),
-            external_ips=self._external_ips,
-            load_balancer_ips=self._vips,
+            external_ips=external_ips,
+            load_balancer_ips=vips,
             node_port=port.node_port,
             source_ranges=self._ranges,
             node_in_source_ranges=any(node_address in network for network in self._ranges),

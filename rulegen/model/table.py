@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rulegen.errors import Warnings
 from rulegen.model.bound_endpoints import bound_endpoints
-from rulegen.model.claims import Claims
+from rulegen.model.claims import Claims, Conflict
+from rulegen.model.external_addresses import ExternalAddresses
 from rulegen.model.services import resolve_service
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from rulegen.kube.world import ObjectName, ServiceInput
-    from rulegen.model.claims import Conflict
     from rulegen.model.ir import Service
     from rulegen.model.node_ground import NodeGround
     from rulegen.model.nodes import Site
@@ -29,7 +30,6 @@ class ServiceTable:
         families: Sequence[Family],
         *,
         oldest_wins: bool = True,
-        guards_node: bool = False,
         ground: NodeGround | None = None,
     ) -> None:
         """Begin with none.
@@ -38,35 +38,55 @@ class ServiceTable:
             site: Where and what the node is.
             families: The families to serve.
             oldest_wins: As for `Claims`.
-            guards_node: As for `Claims`.
             ground: As for `Claims`.
         """
         self._site, self._families = site, families
-        self._claims = Claims(oldest_wins=oldest_wins, guards_node=guards_node, ground=ground)
+        self._claims = Claims(oldest_wins=oldest_wins, ground=ground, guards_node=site.guards)
+        self._knows_programs = ground is not None and ground.knows_programs
+        self._externals = ExternalAddresses(site)
         self._told: dict[ObjectName, tuple[str, ...]] = {}
+        self._judged: dict[ObjectName, tuple[Conflict, ...]] = {}
         self._inputs: dict[ObjectName, ServiceInput] = {}
+        self._conflicts: tuple[Conflict, ...] | None = None
 
     def move(self, site: Site, ground: NodeGround) -> set[ObjectName]:
         """Decide with another site and ground from now on.
 
         Returns:
-            The Services that may be served otherwise for the ground; they, and whatever follows from the site for
-            others, must be put again.
+            The Services of which external addresses may be served otherwise; they, and whatever else follows from the
+            site for others, must be put again.
         """
-        self._site = site
-        return self._claims.move(ground)
+        self._site, self._knows_programs, self._conflicts = site, ground.knows_programs, None
+        touched = self._externals.move(site)
+        return self._again(touched) | self._claims.move(ground)
 
     def put(self, name: ObjectName, told: ServiceInput | None) -> set[ObjectName]:
         """Take a Service, or that it is gone; return the names of all Services that may be served otherwise now."""
-        warnings = Warnings()
+        self._conflicts = None
+        touched = self._externals.put(name, told)
         if told is None:
             self._told.pop(name, None)
+            self._judged.pop(name, None)
             self._inputs.pop(name, None)
-            return self._claims.put(name, None) | {name}
-        service = resolve_service(name, told, self._site, self._families, warnings.add)
-        self._told[name] = warnings.texts()
-        if self._site.binds:
-            self._inputs[name] = told
+            return self._claims.put(name, None) | {name} | self._again(touched)
+        self._inputs[name] = told
+        return self._decide(name, told) | self._again(touched)
+
+    def _again(self, names: Iterable[ObjectName]) -> set[ObjectName]:
+        """Decide again about Services of which only the surroundings changed; return who may be served otherwise.
+
+        That is nobody where they are served all the same, and only warned of.
+        """
+        touched: set[ObjectName] = set()
+        for name in sorted(names):
+            touched |= self._decide(name, self._inputs[name])
+        return touched if self._site.guards else set()
+
+    def _decide(self, name: ObjectName, told: ServiceInput) -> set[ObjectName]:
+        warnings, judged = Warnings(), dict[Conflict, None]()
+        allows = partial(self._externals.allows, name, tell=judged.setdefault)
+        service = resolve_service(name, told, self._site, self._families, warnings.add, allows)
+        self._told[name], self._judged[name] = warnings.texts(), tuple(judged)
         return self._claims.put(name, service, told.service.metadata.creation_timestamp or "") | {name}
 
     def service(self, name: ObjectName) -> Service | None:
@@ -77,18 +97,30 @@ class ServiceTable:
         """Yield what a user must be told: of each Service, then of their conflicts."""
         for texts in self._told.values():
             yield from texts
-        conflicts: list[Conflict] = []
-        served = [self._claims.settled(name, conflicts.append) for name in sorted(self._told)]
+        yield from self._ignored()
+        served, conflicts = self._settled()
         yield from dict.fromkeys(conflict.text for conflict in conflicts)
-        if self._site.binds:
-            yield from bound_endpoints(served, self._inputs, self._site)
+        yield from bound_endpoints(served, self._inputs, self._site)
+        yield from self._externals.unknown(self._families, knows_programs=self._knows_programs)
 
     def conflicts(self) -> tuple[Conflict, ...]:
-        """Return what two Services claim, or a Service and the node."""
-        conflicts: list[Conflict] = []
-        for name in sorted(self._told):
-            self._claims.settled(name, conflicts.append)
-        return tuple(conflicts)
+        """Return what two Services claim, or a Service and the node, or somebody else."""
+        return self._conflicts if self._conflicts is not None else self._settled()[1]
+
+    def _settled(self) -> tuple[list[Service], tuple[Conflict, ...]]:
+        """Return all Services as they are served, and keep in mind what is in conflict until something changes."""
+        conflicts = [conflict for found in self._judged.values() for conflict in found]
+        served = [self._claims.settled(name, conflicts.append) for name in sorted(self._told)]
+        self._conflicts = tuple(conflicts)
+        return served, self._conflicts
+
+    def _ignored(self) -> Iterator[str]:
+        """Yield of how many Services external IPs are ignored because it was asked for."""
+        if not self._site.external_ips:
+            count = sum(1 for told in self._inputs.values() if told.service.spec.external_ips)
+            if count:
+                of = "1 Service" if count == 1 else f"{count:,} Services"
+                yield f"spec.externalIPs of {of} are ignored, as it is asked for"
 
 
 def _ignore(_: object) -> None:

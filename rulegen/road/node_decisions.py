@@ -48,7 +48,7 @@ class NodeDecisions:
     warnings: tuple[str, ...]
 
     def decides_as(self, other: NodeDecisions, *, binds: bool) -> bool:
-        """Tell whether the same rules follow from both, claims to the ground apart.
+        """Tell whether the same rules follow from both, but for Services that have external addresses.
 
         Args:
             other: What is compared with.
@@ -58,7 +58,8 @@ class NodeDecisions:
             {family: node if binds else _without_own(node) for family, node in one.nodes.items()}
             for one in (self, other)
         )
-        return (self.name, self.site, self.sysctls, mine) == (other.name, other.site, other.sysctls, others)
+        site = replace(self.site, forbidden=other.site.forbidden)
+        return (self.name, site, self.sysctls, mine) == (other.name, other.site, other.sysctls, others)
 
     def differs_in_addresses_only(self, other: NodeDecisions) -> bool:
         """Tell whether all that differs are the node's addresses: its own, and those that node ports listen on."""
@@ -66,7 +67,8 @@ class NodeDecisions:
             {family: replace(_without_own(node), node_port_addresses=None) for family, node in one.nodes.items()}
             for one in (self, other)
         )
-        is_same_site = replace(self.site, addresses=other.site.addresses) == other.site
+        site = replace(self.site, addresses=other.site.addresses, forbidden=other.site.forbidden)
+        is_same_site = site == other.site
         return is_same_site and (self.name, self.sysctls, mine) == (other.name, other.sysctls, others)
 
 

@@ -12,7 +12,7 @@ from rulegen.diff import Change
 from rulegen.languages.iptables.script import comments_of
 from rulegen.languages.ipvs.script import gracefully
 from rulegen.languages.ipvs.state import DRAINING, RealServer, RealServerKey
-from rulegen.model.ir import Model, Semantics
+from rulegen.model.ir import Model
 from rulegen.model.table import ServiceTable
 from rulegen.plan.fragments import IPSET, IPVS, Union
 from rulegen.plan.plan import FamilyPlan, ObjectPlan, Plan
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from rulegen.languages.iptables import state as iptables
     from rulegen.languages.iptables.script import Comments
     from rulegen.languages.iptables.state import Key, Value
+    from rulegen.model.claims import Conflict
     from rulegen.model.facts import HostFacts
     from rulegen.model.ir import Node, Service
     from rulegen.model.options import Options
@@ -100,7 +101,6 @@ class ServiceRules:
             self._node.site,
             self._families,
             oldest_wins=options.oldest_claim_wins,
-            guards_node=options.external_ip_semantics is Semantics.STRICT,
             ground=self._node.ground,
         )
         names = cluster.names()
@@ -369,6 +369,11 @@ class ServiceRules:
     def warnings(self) -> tuple[str, ...]:
         """What a user must be told although work goes on."""
         return (*self._node.warnings, *self._node.kept, *self._cluster.warnings, *self._table.warnings())
+
+    @property
+    def conflicts(self) -> tuple[Conflict, ...]:
+        """What two Services have, or a Service and somebody else; `warnings` has it too."""
+        return self._table.conflicts()
 
     @property
     def sysctls(self) -> Mapping[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from msgspec.structs import replace
 
 from rulegen.agent.loop import Wake
 from rulegen.agent.recorder import Announcement
@@ -18,6 +19,9 @@ from tests.agent.stage import NODE, Stage, changed, endpoints, listed, node, ser
 
 WEB = ObjectName("demo", "web")
 FAULTY = Rejected("Service demo/web", "test", (Fault("spec.ports", "none"),), "uid-1")
+
+
+PAIR = (service("web"), service("other", 2))
 
 
 class Told(list[Announcement]):
@@ -111,6 +115,18 @@ class TestEvents:
         stage.at(5, Listed(k.Service, (FAULTY,)))
         stage.run(50)
         assert told.reasons() == ["Rejected"]
+
+    def test_two_services_that_have_one_address_are_both_told_once(self, stage, told):
+        taken, other = (replace(one, spec=replace(one.spec, external_ips=("203.0.113.1",))) for one in PAIR)
+        stage.at(5, changed(taken), changed(other))
+        stage.at(100, changed(endpoints("web", 2)))
+        stage.at(150, changed(PAIR[1]))
+        stage.at(200, changed(other))
+        stage.run(250)
+        assert [(one.about.name, one.reason) for one in told] == [
+            (name, "AddressConflict") for name in ("web", "other", "web", "other")
+        ]
+        assert all("demo/web" in one.note and "demo/other" in one.note for one in told)
 
     def test_syncs_that_fail_are_told(self, stage, told):
         stage.writer.failures.extend(["lost", "half"])

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import socket
 from pathlib import Path
 
 import pytest
 
 from rulegen.cli import main
 from tests.cli.test_plan import BLOG, HOST
+from tests.rights import needs_root
 
 GIVEN = ("-f", "blog.yaml", "--host", "host", "--node", "node1")
 DUMP = "*nat\n:PREROUTING ACCEPT [0:0]\nCOMMIT\n"
@@ -74,6 +78,65 @@ def test_an_export_is_written_over_by_the_next_and_its_neighbours_stay(run):
     assert second["out/iptables.save"] != first["out/iptables.save"]
     assert run("export", *GIVEN, "-o", "out", "--nginx", "out/site")[0] == 0
     assert contents("out") == first
+
+
+SITE = ("hosts", "upstreams", "secrets", "run", "logs", "nginx.conf", "provenance.json")
+RULES = ("iptables.save", "ip6tables.save", "model.json", "sysctl.conf")
+
+
+def planted(kind: str, path: Path) -> None:
+    """Put something in a file's place that leads elsewhere, or that nobody ever writes to."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as one:
+            one.bind(str(path))
+    else:
+        path.symlink_to({"link": Path("elsewhere").absolute(), "dangling": Path("nowhere").absolute()}[kind])
+
+
+@pytest.mark.parametrize("earlier", [True, False], ids=["beside-an-export", "alone"])
+@pytest.mark.parametrize("kind", ["fifo", "socket", "link", "dangling"])
+@pytest.mark.parametrize(("option", "name"), [*(("--nginx", n) for n in SITE), *(("-o", n) for n in RULES)])
+def test_nothing_is_written_through_what_others_planted(run, option, name, kind, earlier):
+    Path("elsewhere").mkdir()
+    Path("elsewhere", f"{'a' * 32}.pem").write_text("another's")
+    Path("out").mkdir()
+    if earlier:
+        assert run("export", *GIVEN, option, "out")[0] == 0
+    planted(kind, Path("out", name))
+    code, out = run("export", *GIVEN, option, "out")
+    told = {"fifo": "a FIFO", "socket": "a socket"}.get(kind, "a symbolic link")
+    assert code == 1
+    assert f"Error: out/{name} is {told}, not a f" in out
+    assert "nothing was written" in out
+    assert {path.name for path in Path("elsewhere").iterdir()} == {f"{'a' * 32}.pem"}
+    assert not Path("nowhere").exists()
+    assert earlier or {path.name for path in Path("out").iterdir()} == {name}
+
+
+@needs_root
+@pytest.mark.parametrize("name", [".", "secrets", "hosts", "run"])
+def test_a_configuration_of_nginx_goes_into_no_folder_of_another_user(run, name):
+    Path("out").mkdir()
+    Path("out", name).mkdir(exist_ok=True)
+    os.chown(Path("out", name), 4321, -1)
+    code, out = run("export", *GIVEN, "--nginx", "out")
+    assert code == 1
+    assert "belongs to user 4321, who could change what nginx reads there: nothing was written" in out
+    assert "chown" in out
+
+
+def test_an_export_makes_private_again_what_others_could_read(run):
+    assert run("export", *GIVEN, "--nginx", "out")[0] == 0
+    (key,) = Path("out/secrets").iterdir()
+    Path("out/secrets").chmod(0o755)
+    key.chmod(0o644)
+    assert run("export", *GIVEN, "--nginx", "out")[0] == 0
+    assert (Path("out/secrets").stat().st_mode & 0o777, key.stat().st_mode & 0o777) == (0o700, 0o600)
 
 
 @pytest.mark.parametrize("option", ["--config", "--host"])

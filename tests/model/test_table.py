@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rulegen.kube import objects as k
 from rulegen.kube.world import ObjectName, ServiceInput
 from rulegen.model.node_ground import NodeGround
-from rulegen.model.nodes import resolve_site
+from rulegen.model.nodes import Site, resolve_site
 from rulegen.model.options import Options
 from rulegen.model.table import ServiceTable
 from rulegen.net import Family, Protocol, parse_address
@@ -30,8 +32,11 @@ GROUNDS = (ground(), ground(ADDRESSES[0]), ground(*ADDRESSES), ground(*ADDRESSES
 
 
 def table(*, oldest_wins: bool = True, guards: bool = False, on: NodeGround = GROUNDS[0]) -> ServiceTable:
-    site = resolve_site(None, "node1", OPTIONS)
-    return ServiceTable(site, tuple(Family), oldest_wins=oldest_wins, guards_node=guards, ground=on)
+    return ServiceTable(site_of(guards=guards), tuple(Family), oldest_wins=oldest_wins, ground=on)
+
+
+def site_of(*, guards: bool) -> Site:
+    return replace(resolve_site(None, "node1", OPTIONS), guards=guards)
 
 
 def told(name: ObjectName, age: str | None, external: tuple[str, ...], node_port: int, port: int = 80) -> ServiceInput:
@@ -69,7 +74,7 @@ def test_one_by_one_comes_to_what_all_come_to_and_tells_who_is_served_otherwise(
         before = {one: moving.service(one) for one in NAMES}
         if isinstance(move, NodeGround):
             on = move
-            touched = moving.move(resolve_site(None, "node1", OPTIONS), on)
+            touched = moving.move(site_of(guards=guards), on)
         else:
             name, given_ = move
             last[name] = None if given_ is None else told(name, *given_)

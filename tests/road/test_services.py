@@ -92,6 +92,8 @@ steps = st.lists(
 
 
 OWN = ("192.168.50.10", "192.168.50.11")
+OTHERS = ("192.168.50.1", "192.168.50.20", "10.96.0.11", "10.244.1.7", "203.0.113.9")
+"""A gateway, an API server, the ClusterIP of `cart`, a Pod, and an address that is nobody's."""
 LB_PORTS = st.sampled_from((1, 30101, 30111, 30121, 30900))
 
 
@@ -102,13 +104,13 @@ def meeting_events(draw: st.DrawFn) -> list[Event]:
     told = draw(services(name))
     spec = told.service.spec
     ports = tuple(replace(port, port=draw(LB_PORTS) + number) for number, port in enumerate(spec.ports))
-    vips = tuple(
-        k.LoadBalancerIngress(ip=draw(st.sampled_from((*OWN, "203.0.113.9")))) for _ in draw(st.booleans()) * "a"
-    )
+    vips = tuple(k.LoadBalancerIngress(ip=draw(st.sampled_from((*OWN, *OTHERS)))) for _ in draw(st.booleans()) * "a")
     service = replace(
         told.service,
         metadata=replace(told.service.metadata, creation_timestamp=draw(AGES)),
-        spec=replace(spec, ports=ports, external_ips=draw(st.sampled_from(((), *((one,) for one in OWN), OWN)))),
+        spec=replace(
+            spec, ports=ports, external_ips=draw(st.sampled_from(((), *((one,) for one in (*OWN, *OTHERS)), OWN)))
+        ),
         status=k.ServiceStatus(load_balancer=k.LoadBalancerStatus(ingress=vips)),
     )
     return [changed(service), *(changed(one) for one in told.slices)]
@@ -119,7 +121,30 @@ def host_changes(draw: st.DrawFn) -> HostFacts:
     own = draw(st.sets(st.sampled_from(OWN)))
     addresses = tuple((parse_address(one), 24) for one in sorted(own))
     ports = draw(st.sampled_from((None, frozenset({("TCP", 30101)}), frozenset({("UDP", 1)}))))
-    return HostFacts(interfaces=(Interface("eth0", addresses),), root_ports=ports)
+    gateways = draw(st.sampled_from((frozenset(), frozenset({parse_address(OTHERS[0])}))))
+    return HostFacts(interfaces=(Interface("eth0", addresses),), root_ports=ports, gateways=gateways)
+
+
+@st.composite
+def api_server_events(draw: st.DrawFn) -> list[Event]:
+    """Draw API servers as they write themselves, or as somebody else would have them."""
+    name = ObjectName("default", "kubernetes")
+    service = k.Service(
+        metadata=k.ObjectMeta(name=name.name, namespace=name.namespace),
+        spec=k.ServiceSpec(cluster_ip="10.96.0.1", ports=(k.ServicePort(port=443),)),
+    )
+    slice_ = k.EndpointSlice(
+        metadata=k.ObjectMeta(
+            name=draw(st.sampled_from((name.name, "forged"))),
+            namespace=name.namespace,
+            labels={SERVICE_NAME_LABEL: name.name},
+        ),
+        address_type="IPv4",
+        endpoints=(k.SliceEndpoint(addresses=(draw(st.sampled_from((OTHERS[1], OWN[0]))),)),),
+        ports=(k.SlicePort(port=draw(st.sampled_from((1, 6443)))),),
+    )
+    gone = [Gone(k.Service, name)]
+    return draw(st.sampled_from(([changed(service), changed(slice_)], [changed(slice_)], gone)))
 
 
 class Node:
@@ -152,9 +177,10 @@ class Node:
 
     def move(self, facts: HostFacts) -> None:
         """Have the host become another, as a running agent takes note of it."""
-        self.facts = facts
+        had = {address for family in Family for address in self.facts.addresses(family)}
+        self.facts = dataclasses.replace(facts, former=self.facts.former | had)
         if self.rules is not None:
-            touched = self.rules.follow(facts)
+            touched = self.rules.follow(self.facts)
             if touched is None:
                 self.rules = None
             else:
@@ -192,7 +218,9 @@ def test_after_each_change_and_after_lost_ones_the_kernel_is_as_the_whole(steps,
 
 
 meetings = st.lists(
-    st.one_of(meeting_events(), meeting_events(), host_changes(), node_events()), min_size=1, max_size=8
+    st.one_of(meeting_events(), meeting_events(), api_server_events(), host_changes(), node_events()),
+    min_size=1,
+    max_size=8,
 )
 
 

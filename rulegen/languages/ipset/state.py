@@ -30,6 +30,8 @@ MAXELEM = 65536
 PORTS = "0-65535"
 """The range of a bitmap that has room for every port."""
 
+_FIRST = re.compile(r"^(?!#)(?=[^\n]*\S)[^\n]*", re.MULTILINE)
+"""The first line that says something."""
 _FLAGS = ("timeout", "counters", "comment", "skbinfo", "forceadd", "nomatch", "wildcard")
 _FAMILY_OF_NETFILTER = ("inet", "inet6")
 
@@ -155,7 +157,8 @@ def read(text: str, source: str) -> Objects:
 
 def is_dump(text: str) -> bool:
     """Whether the text looks like a print of `ipset save`."""
-    first = next((line for line in text.splitlines() if line.strip() and not line.startswith("#")), "")
+    found = _FIRST.search(text)
+    first = found[0] if found else ""
     return first.startswith("create ")
 
 

@@ -44,7 +44,9 @@ _FLAG_BITS = {
     "mh-port": 0x10,
 }
 _NAMED_FLAGS = {"sh": ("sh-fallback", "sh-port", "flag-3"), "mh": ("mh-fallback", "mh-port", "flag-3")}
-_TIMEOUTS = re.compile(r"Timeout \(tcp tcpfin udp\): (\d+) (\d+) (\d+)\s*\Z")
+_FIRST = re.compile(r"^(?!#)(?=[^\n]*\S)[^\n]*", re.MULTILINE)
+"""The first line that says something."""
+_TIMEOUTS = re.compile(r"\s*Timeout \(tcp tcpfin udp\): (\d+) (\d+) (\d+)\s*\Z")
 
 
 def read(text: str, source: str) -> Objects:
@@ -54,7 +56,7 @@ def read(text: str, source: str) -> Objects:
         InputError: A line is none of that format; the message has its number.
     """
     objects: Objects = {}
-    for number, raw in enumerate(text.splitlines(), start=1):
+    for number, raw in enumerate(text.split("\n"), start=1):
         line = raw.strip()
         if not line or line[0] == "#":
             continue
@@ -75,13 +77,14 @@ def read(text: str, source: str) -> Objects:
 
 def is_dump(text: str) -> bool:
     """Whether the text looks like a print of `ipvsadm -Sn`."""
-    first = next((line for line in text.splitlines() if line.strip() and not line.startswith("#")), "")
+    found = _FIRST.search(text)
+    first = found[0] if found else ""
     return bool(re.match(r"-A (?:-[tuf]|--\w+-service|--fwmark-service) ", first))
 
 
 def read_timeouts(text: str) -> Timeouts | None:
     """Return what `ipvsadm -Ln --timeout` printed; None where the text is none of that."""
-    told = _TIMEOUTS.match(text.strip())
+    told = _TIMEOUTS.match(text)
     return Timeouts(*(int(number) for number in told.groups())) if told else None
 
 

@@ -66,7 +66,7 @@ def read(text: str, source: str) -> Links:
     """
     devices: dict[str, str] = {}
     addresses: Objects = {}
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         words = line.split()
         if not words:
             continue

@@ -1,0 +1,175 @@
+"""External addresses that are not a Service's to take: the node's, its network's, the cluster's, other Services'.
+
+Whoever may write a Service may name any address in spec.externalIPs, and gets what this node sends there
+(CVE-2020-8554). kube-proxy asks nothing. With its semantics the address is served, and a warning says whose it is; with
+strict ones it is not served.
+
+Only what tenants cannot write decides: the host, Node objects, what the API server assigns. Endpoints decide nothing:
+an EndpointSlice may hold anybody's address, and would take a Service its own.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from rulegen.model.claims import Conflict
+from rulegen.model.forbidden import KUBERNETES, api_servers
+from rulegen.net import AddressUse, Family, family_of, parse_address
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
+
+    from rulegen.kube import objects
+    from rulegen.kube.world import ObjectName, ServiceInput
+    from rulegen.model.nodes import Site
+    from rulegen.net import Address
+
+_PATHS: Final = {
+    AddressUse.EXTERNAL_IP: "spec.externalIPs",
+    AddressUse.LOAD_BALANCER_IP: "status.loadBalancer.ingress",
+}
+
+
+class ExternalAddresses:
+    """Judges the external addresses of Services, as Services come, change and go."""
+
+    def __init__(self, site: Site) -> None:
+        """Know no Service yet.
+
+        Args:
+            site: What belongs to the node and to other Nodes, and whether it is served all the same.
+        """
+        self._site = site
+        self._forbidden = site.forbidden
+        self._named: dict[ObjectName, frozenset[Address]] = {}
+        self._namers: dict[Address, set[ObjectName]] = {}
+        self._cluster_ips: dict[ObjectName, frozenset[Address]] = {}
+        self._holders: dict[Address, set[ObjectName]] = {}
+
+    def move(self, site: Site) -> set[ObjectName]:
+        """Judge by another site from now on; return the Services of which an address is judged otherwise."""
+        before, servers = self._site, self._forbidden.api_servers
+        self._site, self._forbidden = site, replace(site.forbidden, api_servers=servers)
+        if (before.forbidden, before.others, before.external_ips) == (site.forbidden, site.others, site.external_ips):
+            return set()
+        return set(self._named)
+
+    def put(self, name: ObjectName, told: ServiceInput | None) -> set[ObjectName]:
+        """Take a Service, or that it is gone; return the others of which an address may be judged otherwise now."""
+        service = told.service if told is not None else None
+        _index(self._named, self._namers, name, frozenset(_external_addresses(service, self._site)))
+        moved = _index(self._cluster_ips, self._holders, name, frozenset(_cluster_ips(service)))
+        if name == KUBERNETES:
+            servers = frozenset(_api_servers(told))
+            moved |= {address for address, _ in servers ^ self._forbidden.api_servers}
+            self._forbidden = replace(self._forbidden, api_servers=servers)
+        return {namer for address in moved for namer in self._namers.get(address, ())} - {name}
+
+    def allows(
+        self, name: ObjectName, address: Address, use: AddressUse, port: int, tell: Callable[[Conflict], None]
+    ) -> bool:
+        """Whether a Service is served at an external address; `tell` receives whose it is, also where it is served.
+
+        Args:
+            name: The Service's name.
+            address: The address.
+            use: For what the Service names it: as an external IP, or a load balancer's.
+            port: The Service's port.
+            tell: Receives the conflict, if there is one.
+        """
+        whose, owner = self._whose(name, address, use, port)
+        if not whose:
+            return True
+        where = f"Service {name}: {_PATHS[use]}: {whose}"
+        if self._site.guards:
+            tell(Conflict(name, owner, f"{where}; the entry is ignored"))
+            return False
+        then = (
+            "ipvs mode binds it to this node, which cannot reach its owner by it any more"
+            if self._site.binds and address not in self._forbidden.own and owner is None
+            else "connections to it at the Service's ports reach the Service"
+        )
+        tell(Conflict(name, owner, f"{where}: {then}; --external-ip-semantics strict leaves it out"))
+        return True
+
+    def _whose(self, name: ObjectName, address: Address, use: AddressUse, port: int) -> tuple[str, ObjectName | None]:
+        """Return whose an address is, as `192.0.2.1 is the gateway of this node`, and which other Service's.
+
+        The port counts where a load balancer that runs on the API server's node publishes that node's address: only
+        the API server's own port is not free then, unless the address would be bound here.
+        """
+        is_bound = self._site.binds and address not in self._forbidden.own
+        is_shared = use is AddressUse.LOAD_BALANCER_IP and not is_bound
+        fault = self._forbidden.refusal(address, use, port if is_shared else 0)
+        if fault:
+            return fault, None
+        other = self._site.others.get(address) if use is AddressUse.EXTERNAL_IP and not self._site.binds else None
+        if other is not None:
+            return f"{address} is an address of Node {other}", None
+        holder = min((holder for holder in self._holders.get(address, ()) if holder != name), default=None)
+        return (f"{address} is the ClusterIP of Service {holder}", holder) if holder is not None else ("", None)
+
+    def unknown(self, families: Collection[Family], *, knows_programs: bool) -> Iterator[str]:
+        """Yield what strict semantics refuse by, and what nobody knows here, if a Service names external addresses."""
+        if not (self._site.guards and self._named):
+            return
+        known = self._forbidden
+        missing = [
+            what
+            for what, is_known in (
+                ("the gateway of this node", bool(known.gateways)),
+                ("the API servers", bool(known.api_servers)),
+                ("the ports that programs of this node listen on, beside the kubelet's", knows_programs),
+                *(
+                    (f"the Pod network in {family}", any(family_of(one) is family for one in known.pod_networks))
+                    for family in families
+                ),
+            )
+            if not is_known
+        ]
+        if missing:
+            yield f"external addresses: nothing is refused for these, which are not known: {'; '.join(missing)}"
+
+
+def _index(
+    by_name: dict[ObjectName, frozenset[Address]],
+    by_address: dict[Address, set[ObjectName]],
+    name: ObjectName,
+    addresses: frozenset[Address],
+) -> set[Address]:
+    """Have a Service hold addresses, in both directions; return those that it has gained or lost."""
+    moved = set(by_name.pop(name, frozenset()) ^ addresses)
+    if addresses:
+        by_name[name] = addresses
+    for address in moved:
+        holders = by_address.setdefault(address, set())
+        (holders.add if address in addresses else holders.discard)(name)
+        if not holders:
+            del by_address[address]
+    return moved
+
+
+def _external_addresses(service: objects.Service | None, site: Site) -> Iterator[Address]:
+    if service is None:
+        return
+    ingress = (one.ip for one in service.status.load_balancer.ingress)
+    for text in (*(service.spec.external_ips if site.external_ips else ()), *ingress):
+        with suppress(ValueError):  # whoever serves it warns of it
+            yield parse_address(text)
+
+
+def _cluster_ips(service: objects.Service | None) -> Iterator[Address]:
+    for text in (service.spec.cluster_ip, *service.spec.cluster_ips) if service is not None else ():
+        with suppress(ValueError):  # it has none: the text is empty or None
+            yield parse_address(text)
+
+
+def _api_servers(kubernetes: ServiceInput | None) -> Iterator[tuple[Address, int]]:
+    """Yield the API servers as the slice has them that they write themselves; anybody may label another one so."""
+    if kubernetes is None:
+        return
+    is_sliced = kubernetes.endpoints_from == "EndpointSlice"
+    slices = (one for one in kubernetes.slices if not is_sliced or one.metadata.name == KUBERNETES.name)
+    yield from api_servers(replace(kubernetes, slices=tuple(slices)))

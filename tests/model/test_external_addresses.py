@@ -1,0 +1,224 @@
+"""External addresses that are not a Service's to take: strict semantics leave them out, others warn."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from rulegen.kube import objects as k
+from rulegen.kube.world import ObjectName, ServiceInput, World
+from rulegen.model.facts import HostFacts, Interface
+from rulegen.model.forbidden import KUBERNETES
+from rulegen.model.ir import Semantics
+from rulegen.model.node_ground import node_ground
+from rulegen.model.nodes import resolve_node, resolve_site
+from rulegen.model.options import Options
+from rulegen.model.resolve import resolve
+from rulegen.model.table import ServiceTable
+from rulegen.net import Family, parse_address, parse_network
+
+WEB, DNS = ObjectName("shop", "web"), ObjectName("kube-system", "dns")
+FACTS = HostFacts(
+    interfaces=(
+        Interface("eth0", ((parse_address("192.0.2.10"), 24), (parse_address("2001:db8::10"), 64))),
+        Interface("eth1", ((parse_address("198.51.100.10"), 24),)),
+    ),
+    gateways=frozenset({parse_address("192.0.2.1"), parse_address("2001:db8::1")}),
+    root_ports=frozenset(),
+)
+PODS = (parse_network("10.244.0.0/16"), parse_network("fd00:10:244::/56"))
+
+
+def node(name, *addresses, pods=()):
+    told = tuple(k.NodeAddress(type="InternalIP", address=address) for address in addresses)
+    spec = k.NodeSpec(pod_cidrs=tuple(pods))
+    return k.Node(metadata=k.ObjectMeta(name=name), spec=spec, status=k.NodeStatus(addresses=told))
+
+
+NODES = {"here": node("here", "192.0.2.10", "2001:db8::10"), "there": node("there", "192.0.2.11", pods=["10.9.1.0/24"])}
+
+
+def service(name, *, at, external=(), vips=(), created="2026-01-01T00:00:00Z", port=80):
+    spec = k.ServiceSpec(
+        type="LoadBalancer",
+        cluster_ip=f"10.96.0.{at}",
+        cluster_ips=(f"10.96.0.{at}", f"fd00:10:96::{at}"),
+        ip_families=("IPv4", "IPv6"),
+        ports=(k.ServicePort(port=port),),
+        external_ips=external,
+    )
+    ingress = tuple(k.LoadBalancerIngress(ip=vip) for vip in vips)
+    metadata = k.ObjectMeta(name=name.name, namespace=name.namespace, creation_timestamp=created)
+    status = k.ServiceStatus(load_balancer=k.LoadBalancerStatus(ingress=ingress))
+    return ServiceInput(service=k.Service(metadata=metadata, spec=spec, status=status))
+
+
+def api_servers(*addresses, name="kubernetes", port=6443):
+    slice_ = k.EndpointSlice(
+        metadata=k.ObjectMeta(name=name, namespace="default"),
+        address_type="IPv4",
+        endpoints=tuple(k.SliceEndpoint(addresses=(address,)) for address in addresses),
+        ports=(k.SlicePort(name="https", port=port),),
+    )
+    told = service(KUBERNETES, at=1, port=443)
+    return dataclasses.replace(told, slices=(slice_,), endpoints_from="EndpointSlice")
+
+
+def options(mode="iptables", semantics="strict", **fields):
+    fields = {"cluster_cidrs": PODS, **fields}
+    return Options(node_name="here", mode=mode, external_ip_semantics=Semantics(semantics), **fields)
+
+
+def decided(*told, mode="iptables", semantics="strict", facts=FACTS, nodes=NODES, api=("192.0.2.20",), **fields):
+    services = {ObjectName(one.service.metadata.namespace, one.service.metadata.name): one for one in told}
+    services = {DNS: service(DNS, at=10, created=None), KUBERNETES: api_servers(*api), **services}
+    return resolve(World(services=services, nodes=nodes), options(mode, semantics, **fields), facts)
+
+
+def served(model, name=WEB):
+    ports = model.services[name].ports
+    return {str(address) for port in ports for address in (*port.external_ips, *port.load_balancer_ips)}
+
+
+def naming(model, *words):
+    return [text for text in model.warnings if all(word in text for word in words)]
+
+
+NOBODYS = ("203.0.113.7", "2001:db8:7::7")
+WHOSE = [
+    # the address, whose it is, and whether a load balancer may publish it all the same
+    ("192.0.2.10", "an address of this node", True),
+    ("2001:db8::10", "an address of this node", True),
+    ("198.51.100.10", "an address of this node", True),
+    ("192.0.2.1", "the gateway of this node", False),
+    ("2001:db8::1", "the gateway of this node", False),
+    ("192.0.2.20", "an address of the API server", True),
+    ("10.244.3.7", "an address of the Pod network 10.244.0.0/16", False),
+    ("fd00:10:244::7", "an address of the Pod network fd00:10:244::/56", False),
+    ("10.9.1.7", "an address of the Pod network 10.9.1.0/24", False),
+    ("10.96.0.10", "the ClusterIP of Service kube-system/dns", False),
+    ("fd00:10:96::10", "the ClusterIP of Service kube-system/dns", False),
+    ("100.100.100.200", "the metadata server of Alibaba Cloud", False),
+    ("fd00:ec2::254", "the metadata server of AWS", False),
+    ("192.0.2.11", "an address of Node there", True),
+]
+
+
+@pytest.mark.parametrize(("address", "whose", "is_shared"), WHOSE)
+@pytest.mark.parametrize("place", ["external", "vips"])
+def test_strict_semantics_serve_no_address_of_the_node_its_network_or_the_cluster(address, whose, is_shared, place):
+    web = service(WEB, at=2, **{place: (address, *NOBODYS)})
+    strict, like = (decided(web, semantics=one) for one in ("strict", "kube-proxy"))
+    is_refused = place == "external" or not is_shared
+    assert served(strict) == {*NOBODYS} | (set() if is_refused else {address})
+    assert served(like) == {*NOBODYS, address}
+    for found, then in ((strict, "the entry is ignored"), (like, "--external-ip-semantics strict leaves it out")):
+        told = naming(found, "Service shop/web", f"{address} is {whose}", then)
+        assert len(told) == is_refused
+    assert not [text for model in (strict, like) for one in NOBODYS for text in naming(model, f"{one} is")]
+
+
+@pytest.mark.parametrize(("address", "whose", "is_shared"), [case for case in WHOSE if "Node there" not in case[1]])
+@pytest.mark.parametrize("place", ["external", "vips"])
+def test_ipvs_mode_binds_no_such_address_in_strict_semantics_and_warns_before_it_does_in_others(
+    address, whose, is_shared, place
+):
+    web = service(WEB, at=2, **{place: (address, *NOBODYS)})
+    strict, like = (decided(web, mode="ipvs", semantics=one) for one in ("strict", "kube-proxy"))
+    is_refused = place == "external" or not is_shared or "API server" in whose
+    assert served(strict) == {*NOBODYS} | (set() if is_refused else {address})
+    assert served(like) == {*NOBODYS, address}
+    told = naming(like, "Service shop/web", f"{address} is {whose}")
+    assert len(told) == is_refused
+    if "gateway" in whose or "API server" in whose:
+        assert all("ipvs mode binds it to this node, which cannot reach its owner" in text for text in told)
+
+
+@pytest.mark.parametrize("mode", ["iptables", "ipvs"])
+def test_a_load_balancer_that_runs_on_the_nodes_may_publish_all_of_their_addresses_without_a_word(mode):
+    """As those of k3s do, and `run --publish-services`: the API server's node is one of them, its port is not free."""
+    web = service(WEB, at=2, vips=("192.0.2.10",))
+    for semantics in ("strict", "kube-proxy"):
+        found = decided(web, mode=mode, semantics=semantics, api=("192.0.2.10",))
+        assert served(found) == {"192.0.2.10"}
+        assert not naming(found, "shop/web")
+    taken = decided(service(WEB, at=2, vips=("192.0.2.10",), port=6443), mode=mode, api=("192.0.2.10",))
+    assert served(taken) == set()
+    assert len(naming(taken, "shop/web", "an address of the API server")) == 1
+
+
+def test_a_cluster_ip_goes_before_an_older_services_external_ip_in_strict_semantics():
+    """Else whoever guesses which address comes next would have it."""
+    web = service(WEB, at=2, external=("10.96.0.10",), created="2020-01-01T00:00:00Z")
+    found = decided(web)
+    assert [str(port.cluster_ip) for port in found.services[DNS].ports] == ["10.96.0.10", "fd00:10:96::10"]
+    assert served(found) == set()
+
+
+def test_a_services_own_cluster_ip_is_its_own():
+    found = decided(service(WEB, at=2, external=("10.96.0.2",)))
+    assert served(found) == {"10.96.0.2"}
+    assert not naming(found, "shop/web")
+
+
+@pytest.mark.parametrize("mode", ["iptables", "ipvs"])
+def test_endpoints_take_no_service_its_address_as_anybody_may_write_one(mode):
+    """Neither a slice that only claims to be of the API servers, nor one of a Service in another namespace."""
+    forged = dataclasses.replace(api_servers(NOBODYS[0], name="forged"))
+    other = ObjectName("evil", "other")
+    named = dataclasses.replace(service(other, at=3), slices=api_servers(NOBODYS[0], port=80).slices)
+    services = {WEB: service(WEB, at=2, external=NOBODYS), KUBERNETES: forged, other: named}
+    found = resolve(World(services=services, nodes=NODES), options(mode), FACTS)
+    assert served(found) == {*NOBODYS}
+    assert len(naming(found, "shop/web", f"{NOBODYS[0]} is an endpoint of Service")) == 1
+
+
+def test_an_endpoint_whose_port_a_service_takes_by_its_address_is_named_in_iptables_mode():
+    behind = ObjectName("shop", "behind")
+    for port, is_told in ((80, True), (8080, False)):
+        slices = api_servers("203.0.113.7", port=port).slices
+        backend = dataclasses.replace(service(behind, at=3), slices=slices)
+        found = decided(service(WEB, at=2, external=("203.0.113.7",)), backend)
+        assert len(naming(found, "shop/web", "203.0.113.7 is an endpoint of Service shop/behind")) == is_told
+
+
+def test_what_is_not_known_is_said_where_it_would_decide():
+    unknown = dataclasses.replace(FACTS, gateways=frozenset(), root_ports=None)
+    external = {WEB: service(WEB, at=2, external=NOBODYS)}
+    cases = (
+        (external, "strict", True),
+        (external, "kube-proxy", False),
+        ({WEB: service(WEB, at=2)}, "strict", False),
+    )
+    for services, semantics, is_said in cases:
+        chosen = options(semantics=semantics, cluster_cidrs=PODS[:1])
+        found = resolve(World(services=services, nodes={}), chosen, unknown)
+        parts = ("gateway of this node", "API servers", "listen on", "Pod network in IPv6")
+        assert bool(naming(found, "nothing is refused", *parts)) is is_said
+        assert not naming(found, "nothing is refused", "Pod network in IPv4")
+    assert not naming(decided(external[WEB]), "nothing is refused")
+
+
+@pytest.mark.parametrize("mode", ["iptables", "ipvs"])
+def test_no_external_ip_is_served_if_asked_and_it_is_said_once_with_the_number(mode):
+    names = [ObjectName("shop", f"s{number}") for number in range(3)]
+    told = [service(one, at=20 + at, external=NOBODYS, vips=("203.0.113.9",)) for at, one in enumerate(names)]
+    found = decided(*told, mode=mode, semantics="kube-proxy", external_ips=False)
+    assert [served(found, name) for name in names] == [{"203.0.113.9"} if not at else set() for at in range(3)]
+    assert naming(found, "spec.externalIPs") == [
+        "spec.externalIPs of 3 Services are ignored, as it is asked for",
+    ]
+
+
+def test_ten_thousand_services_are_judged_one_by_one():
+    """Each is looked at once when it comes, and never again for others that have nothing to do with it."""
+    site = resolve_site(NODES["here"], "here", options(), FACTS, NODES.values())
+    nodes = {f: resolve_node(f, site, NODES["here"], options(), FACTS, [].append) for f in Family}
+    table = ServiceTable(site, tuple(Family), ground=node_ground(nodes, site, FACTS))
+    touched = 0
+    for number in range(2000):
+        name = ObjectName("shop", f"s{number}")
+        web = service(name, at=number % 250, external=(f"203.0.113.{number % 250}", "192.0.2.10"), vips=("192.0.2.10",))
+        touched += len(table.put(name, web))
+    assert touched <= 3 * 2000
