@@ -73,6 +73,7 @@ _TOLD: Final = {
     Verdict.IGNORED: "Ignored",
     Verdict.UNSUPPORTED: "Unsupported",
     Verdict.LOST: "Conflict",
+    Verdict.REFUSED: "ForbiddenAddress",
     Verdict.DEFAULT_CERTIFICATE: "DefaultCertificate",
     Verdict.WAITING: "Waiting",
     Verdict.QUARANTINED: "Quarantined",

@@ -11,7 +11,9 @@ import msgspec
 
 from rulegen.cli.console import note, print_lines
 from rulegen.errors import HostError
+from rulegen.host.addresses import interfaces
 from rulegen.host.facts import speaks_ipv6
+from rulegen.host.gateways import gateways
 from rulegen.host.nginx import default_certificate
 from rulegen.host.nginx.facts import gather_nginx, resolvers
 from rulegen.host.nginx.recollection import KnownObjects
@@ -21,6 +23,7 @@ from rulegen.host.nginx.templates import read_templates
 from rulegen.host.output import write_site
 from rulegen.host.runner import run
 from rulegen.languages.nginx.facts import NginxFacts
+from rulegen.model.forbidden import of_host
 from rulegen.model.ingress.ir import SecretFile
 from rulegen.model.ingress.options import IngressOptions
 from rulegen.model.ingress.recollection import Completed, completed, renewed
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
     from rulegen.cli.inputs import Inputs
     from rulegen.languages.nginx.configuration import Configuration
     from rulegen.languages.nginx.templates import Templates
+    from rulegen.model.facts import HostFacts
+    from rulegen.model.forbidden import Forbidden
     from rulegen.plan.show import Report
 
 HTTP2_DIRECTIVE = (1, 25, 1)
@@ -111,6 +116,8 @@ class IngressInputs:
             refuses_names=chosen.disable_svc_external_name,
             resolvers=tuple(str(address) for address in facts.resolvers),
             families=tuple(self.inputs.facts.families),
+            node=self.inputs.options.node_name or self.inputs.facts.hostname,
+            forbidden=self._forbidden(self.inputs.facts),
             now=dt.datetime.now(dt.UTC),
         )
 
@@ -126,19 +133,26 @@ class IngressInputs:
             look=self._refreshed,
         )
 
+    def _forbidden(self, facts: HostFacts) -> Forbidden:
+        """Return what of a host nginx connects to for no Ingress."""
+        chosen = self.chosen
+        ports = (chosen.http_port, chosen.https_port)
+        return replace(of_host(facts), allowed=chosen.ingress_allow_endpoint, ports=ports)
+
     def _refreshed(self, options: IngressOptions) -> IngressOptions:
-        """Return options with what the host is now: its name servers, and whether it speaks IPv6.
+        """Return options with what the host is now: name servers, addresses, gateways, and whether it speaks IPv6.
 
         Name servers that are gone stay: resolv.conf(5) is empty for a moment whenever another one is written.
         """
         speaks, facts = speaks_ipv6(), self.inputs.facts
         if not self.inputs.chosen.host:
-            facts = replace(facts, ipv6=speaks)
+            facts = replace(facts, ipv6=speaks, interfaces=interfaces(), gateways=gateways())
         return replace(
             options,
             settings=replace(options.settings, disable_ipv6=not (facts.ipv6 and speaks)),
             resolvers=tuple(str(address) for address in resolvers()) or options.resolvers,
             families=tuple(facts.families),
+            forbidden=self._forbidden(facts),
         )
 
     @cached_property

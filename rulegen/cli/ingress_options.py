@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, fields
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,6 +16,7 @@ from rulegen.kube.wording import is_label, is_subdomain, quoted
 from rulegen.kube.world import ObjectName
 from rulegen.model.ingress.annotations import DEFAULT_PREFIX
 from rulegen.model.ingress.classes import CLASS_NAME, CONTROLLER, Selection
+from rulegen.net import Network, parse_address, parse_network
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,6 +49,22 @@ class _NameType(click.ParamType[str]):
         if not self.holds(text):
             self.fail(f"{quoted(text)} is not {self.what}", param, ctx)
         return text
+
+
+class _NetworkType(click.ParamType[Network]):
+    """A prefix; an address alone is the prefix of that address."""
+
+    name = "CIDR"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Network:
+        if isinstance(value, IPv4Network | IPv6Network):
+            return value
+        try:
+            return (
+                parse_network(value) if "/" in value else parse_network(f"{value}/{parse_address(value).max_prefixlen}")
+            )
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class _SelectorType(click.ParamType[Selector]):
@@ -85,6 +103,7 @@ class ChosenIngress:
     default_ssl_certificate: ObjectName | None = None
     default_backend_service: ObjectName | None = None
     disable_svc_external_name: bool = False
+    ingress_allow_endpoint: tuple[Network, ...] = ()
 
     @classmethod
     def of(cls, chosen: dict[str, Any]) -> ChosenIngress:
@@ -205,6 +224,13 @@ _OPTIONS = (
         "--default-backend-service", type=_ObjectNameType(), help="Who answers what nobody asked for.  [default: 404]"
     ),
     click.option("--disable-svc-external-name", is_flag=True, help="Pass nothing on to Services of type ExternalName."),
+    click.option(
+        "--ingress-allow-endpoint",
+        type=_NetworkType(),
+        multiple=True,
+        help="Pass requests on to these addresses although they are the node's, a gateway's, an API server's or a"
+        " metadata server's; may be repeated.",
+    ),
 )
 
 

@@ -214,7 +214,7 @@ class Cluster:
                     touched.services.add(owner)
                     touched.site = True
             case Node():
-                touched.nodes = True
+                touched.nodes = touched.site = True
             case _:
                 touched.site = True
 

@@ -7,7 +7,7 @@ to this node, to the cluster and to the cloud below it. It is a value, made once
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
@@ -112,9 +112,36 @@ class Forbidden:
                     return f"an address of the Pod network {network}"
         return ""
 
+    def with_objects(
+        self,
+        node: objects.Node | None,
+        kubernetes: ServiceInput | None = None,
+        *,
+        pod_networks: tuple[Network, ...] = (),
+    ) -> Forbidden:
+        """Return the same with what objects say.
+
+        Args:
+            node: The Node object, if there is one: its addresses, and the CIDRs of its Pods.
+            kubernetes: The Service `KUBERNETES` with its endpoints, if it is known.
+            pod_networks: Further networks of Pods, as clusterCIDR of the configuration.
+        """
+        return replace(
+            self,
+            own=self.own.union(_addresses_of(node)),
+            api_servers=self.api_servers.union(api_servers(kubernetes)),
+            pod_networks=tuple(dict.fromkeys((*self.pod_networks, *_pod_networks(node), *pod_networks))),
+        )
+
 
 NOTHING: Final = Forbidden()
 """Where nobody knows what the node is: ranges and metadata servers alone."""
+
+
+def of_host(facts: HostFacts) -> Forbidden:
+    """Return what belongs to a host: the addresses of its interfaces, but for the IPVS mode's, and its gateways."""
+    own = (address for family in Family for address in facts.addresses(family))
+    return Forbidden(own=frozenset(own), gateways=facts.gateways)
 
 
 def forbidden(
@@ -124,21 +151,8 @@ def forbidden(
     *,
     pod_networks: tuple[Network, ...] = (),
 ) -> Forbidden:
-    """Return what no tenant of a cluster may name on one node.
-
-    Args:
-        facts: What the host is: its interfaces, but for the device of the IPVS mode, and its gateways.
-        node: Its Node object, if there is one: its addresses, and the CIDRs of its Pods.
-        kubernetes: The Service `KUBERNETES` with its endpoints, if it is known.
-        pod_networks: Further networks of Pods, as clusterCIDR of the configuration.
-    """
-    interfaces = (address for family in Family for address in facts.addresses(family))
-    return Forbidden(
-        own=frozenset((*interfaces, *_addresses_of(node))),
-        gateways=facts.gateways,
-        api_servers=frozenset(api_servers(kubernetes)),
-        pod_networks=tuple(dict.fromkeys((*_pod_networks(node), *pod_networks))),
-    )
+    """Return what no tenant of a cluster may name on one node; see `of_host` and `Forbidden.with_objects`."""
+    return of_host(facts).with_objects(node, kubernetes, pod_networks=pod_networks)
 
 
 def _addresses_of(node: objects.Node | None) -> Iterator[Address]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from rulegen.backends.nginx.headers import HOPS
 from rulegen.backends.nginx.names import INTERNAL, mark
 from rulegen.backends.nginx.upstream import interpolated
 from rulegen.languages.nginx.tree import Directive, template, variable
@@ -70,6 +71,7 @@ def auth_location(auth: ExternalAuth, server: Server, buffers: Mapping[str, str]
         ]
     own = {name.lower() for name, _ in auth.set_headers}
     headers = [pair for pair in headers if pair[0].lower() not in own] + list(auth.set_headers)
+    headers = [*(pair for pair in headers if pair[0].lower() != HOPS[0].lower()), HOPS]
     block += [Directive("proxy_set_header", pair) for pair in headers]
     block += _pass(auth)
     return Directive("location", ("=", auth_path(auth, server.host, buffers)), tuple(block))

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from rulegen.languages.nginx.tree import Directive, template, variable
+from rulegen.languages.nginx.tree import Directive, Entry, KeyKind, Word, template, variable
+from rulegen.model.ingress.values import HOPS_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from rulegen.languages.nginx.tree import Node, Word
+    from rulegen.languages.nginx.tree import Node
     from rulegen.model.ingress.settings import Settings
 
 _REQUEST: Final[tuple[tuple[str, str], ...]] = (
@@ -41,7 +42,32 @@ _ANSWER: Final[tuple[tuple[str, str], ...]] = (
     ("Access-Control-Expose-Headers", "cors_expose_sent"),
     ("Access-Control-Max-Age", "cors_max_age_sent"),
 )
+MAX_HOPS: Final = 5
+"""How many of our nginx a request may pass. Each that it passes may ask an auth server and an error page, which may be
+the next one, too: with n of them, one request can become 3 to the power of n."""
+HOPS: Final[tuple[str, Word]] = (HOPS_HEADER, variable("hops"))
+"""The header that a loop is known by, with the mark of this nginx."""
 CORS_HEADERS: Final = tuple(dict.fromkeys(name for name, _ in _ANSWER if name.startswith("Access-Control-")))
+
+
+def hop_maps() -> list[Node]:
+    """Return the maps that count the nginx of ours that a request has passed: a mark for each, in a header.
+
+    A client that sends marks of its own has its own request refused, and no other. It cannot hide any: what it sends is
+    added to, and its header is replaced by the longer one.
+    """
+    told = variable(f"http_{HOPS_HEADER.lower().replace('-', '_')}")
+    entries = (Entry("default", template("%s 1", told), KeyKind.FIXED), Entry("", "1"))
+    too_many = Entry(f"(?:1[^1]*){{{MAX_HOPS + 1}}}", "1", KeyKind.REGEX)
+    return [
+        Directive("map", (told, "$hops"), entries),
+        Directive("map", (variable("hops"), "$is_loop"), (Entry("default", "0", KeyKind.FIXED), too_many)),
+    ]
+
+
+def loop_guard() -> Directive:
+    """Return what ends a request that has passed too many nginx: 508 (RFC 5842, 7.2)."""
+    return Directive("if", ("(", "$is_loop", ")"), (Directive("return", ("508",)),))
 
 
 def request_headers(settings: Settings, extra: Iterable[tuple[str, Word]] = ()) -> list[tuple[str, Word]]:
@@ -49,7 +75,7 @@ def request_headers(settings: Settings, extra: Iterable[tuple[str, Word]] = ()) 
     found: list[tuple[str, Word]] = [(name, variable(value)) for name, value in _REQUEST]
     if settings.proxy_add_original_uri_header:
         found.append(("X-Original-URI", variable("request_uri")))
-    found.append(("Proxy", ""))
+    found += [("Proxy", ""), HOPS]
     return _instead(_instead(found, settings.proxy_set_headers), extra)
 
 
@@ -93,7 +119,7 @@ def hidden_headers(
 
 
 def _instead(pairs: Iterable[tuple[str, Word]], extra: Iterable[tuple[str, Word]]) -> list[tuple[str, Word]]:
-    new = list(extra)
+    new = [pair for pair in extra if pair[0].lower() != HOPS_HEADER.lower() or pair == HOPS]
     names = {name.lower() for name, _ in new}
     return [pair for pair in pairs if pair[0].lower() not in names] + new
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from rulegen.backends.nginx.expressions import bounded
+from rulegen.backends.nginx.headers import loop_guard
 from rulegen.backends.nginx.location import LocationText
 from rulegen.backends.nginx.upstream import interpolated, server_upstreams, sticky_maps, upstream
 from rulegen.languages.nginx.tree import Directive, template
@@ -142,6 +143,7 @@ def _client_certificate(client: ClientAuth) -> Iterator[Node]:
 
 def _guards(server: Server, settings: Settings) -> Iterator[Node]:
     """Yield who is turned away from the whole host."""
+    yield loop_guard()
     client = server.client_auth
     if client is not None and not client.ca:
         yield Directive("return", ("403",))

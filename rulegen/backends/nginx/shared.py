@@ -9,6 +9,7 @@ from rulegen.backends.nginx.headers import (
     fastcgi_parameters,
     grpc_headers,
     hidden_headers,
+    hop_maps,
     proxy_headers,
 )
 from rulegen.backends.nginx.location import spell_network
@@ -214,6 +215,7 @@ def _proxy(settings: Settings) -> Iterator[Node]:
 
 
 def _headers(settings: Settings) -> Iterator[Node]:
+    yield from hop_maps()
     yield from proxy_headers(settings)
     yield from grpc_headers(settings)
     yield from fastcgi_parameters()

@@ -124,14 +124,17 @@ def auth_target(url: Url, targets: Targets) -> str:
     """Return the upstream of the Service that a URL names; empty where nginx must resolve the name.
 
     Raises:
-        ValueError: The host is the node's own, or nothing can resolve it.
+        ValueError: No Ingress may name the host, or nothing can resolve it.
     """
     if values.is_private_to_node(url.host):
         raise ValueError(f"{values.quoted(url.host)} is the node itself: an auth server is never there")
     is_tls = url.scheme == "https"
+    port = url.port or (443 if is_tls else 80)
+    if why := targets.refusal_of_host(url.host, port):
+        raise ValueError(f"{why}: an auth server is never there")
     # The name is part of how TLS is spoken: a connection that was made with another must not serve.
     wish = Wish(transport=f"HTTPS {url.host}" if is_tls else "")
-    inside = targets.of_host(url.host, url.port or (443 if is_tls else 80), wish)
+    inside = targets.of_host(url.host, port, wish)
     if isinstance(inside, ToUpstream):
         return inside.upstream
     if inside is not None and not isinstance(inside, ToName):

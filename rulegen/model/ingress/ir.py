@@ -36,6 +36,8 @@ class Verdict(enum.StrEnum):
     """An older Ingress has the same host, path or name."""
     UNAVAILABLE = "unavailable"
     """A path answers 503 or 404, as there is nothing behind it."""
+    REFUSED = "refused"
+    """An endpoint is not used: its address is the node's, the cluster's or the cloud's own, and no backend."""
     DEFAULT_CERTIFICATE = "default certificate"
     """A host is served with the default certificate."""
     SKIPPED = "skipped"

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from rulegen.model.forbidden import NOTHING, Forbidden
 from rulegen.model.ingress.annotations import DEFAULT_PREFIX
 from rulegen.model.ingress.classes import Selection
 from rulegen.model.ingress.settings import Settings
@@ -32,6 +33,8 @@ class IngressOptions:
         refuses_names: Whether ExternalName Services are refused.
         resolvers: Name servers.
         families: Which endpoints can be reached.
+        node: The name of this node.
+        forbidden: What of this host nginx connects to for no Ingress; objects add to it.
         now: When this is, to tell of certificates that have ended; None to pass over that.
         without: Ingresses that are in quarantine, each with the reason.
     """
@@ -46,5 +49,7 @@ class IngressOptions:
     refuses_names: bool = False
     resolvers: tuple[str, ...] = ()
     families: Sequence[Family] = ()
+    node: str = ""
+    forbidden: Forbidden = NOTHING
     now: dt.datetime | None = None
     without: Mapping[ObjectName, str] = field(default_factory=lambda: MappingProxyType({}))

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from rulegen.kube.world import ObjectName
+from rulegen.model.forbidden import KUBERNETES
 from rulegen.model.ingress.aliases import with_other_names
 from rulegen.model.ingress.authentication import global_auth
 from rulegen.model.ingress.configmap import settings_of
@@ -50,6 +51,7 @@ def resolve_ingress(world: World, options: IngressOptions) -> IngressModel:
     reasons += recalled(world)
     targets = Targets(
         services=world.services,
+        forbidden=options.forbidden.with_objects(world.nodes.get(options.node), world.services.get(KUBERNETES)),
         settings=settings,
         families=options.families,
         refuses_names=options.refuses_names,

@@ -138,6 +138,8 @@ class Routing:
             host=host if policy.sticky else None,
         )
         target, why = self.targets.of_service(name, backend.service.port, wish)
+        if refused := self.targets.refused_endpoints(name, backend.service.port):
+            self.reasons.append(owner.reason(Verdict.REFUSED, where, f"Service {name}: {refused}"))
         stand_in = self._stand_in(owner)
         if why:
             target = stand_in or target

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from dataclasses import astuple, dataclass, field, replace
-from typing import TYPE_CHECKING, Final
+from functools import cached_property
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rulegen.kube.wording import is_subdomain, printable, quoted
 from rulegen.kube.world import ObjectName
 from rulegen.model.endpoints import candidates
+from rulegen.model.forbidden import NOTHING, Forbidden
 from rulegen.model.ingress.ir import Answer, Balance, Target, ToName, ToUpstream, Upstream
 from rulegen.model.ingress.values import is_private_address, is_private_to_node
-from rulegen.net import Family, Protocol, join_host_port, parse_address
+from rulegen.net import AddressUse, Family, Protocol, join_host_port, parse_address
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from rulegen.kube.world import ServiceInput
     from rulegen.model.ingress.ir import Policy, Sticky
     from rulegen.model.ingress.settings import Settings
+    from rulegen.net import Address
 
 UNAVAILABLE: Final = Answer(503)
 NOT_FOUND: Final = Answer(404)
@@ -50,6 +54,7 @@ class Wish:
     transport: str = ""
 
 
+_SHOWN: Final = 3
 PLAIN: Final = Wish()
 _CLOSING: Final = "CLOSING"
 _NEVER_IDLE: Final = ("AUTO_", "FCGI", _CLOSING)
@@ -68,7 +73,7 @@ def transport_of(policy: Policy) -> str:
     return "" if policy.protocol == "HTTP" else spoken
 
 
-@dataclass(slots=True)
+@dataclass
 class Targets:
     """Makes upstreams out of Services, each once.
 
@@ -76,6 +81,7 @@ class Targets:
         upstreams: Those that were asked for, by name.
         refuses_names: Whether ExternalName Services are refused.
         resolves: Whether there is a name server to resolve names with.
+        forbidden: What nginx connects to for no Ingress.
         refused: Fields with addresses that nothing is passed on to, each with the reason.
     """
 
@@ -84,10 +90,11 @@ class Targets:
     families: Sequence[Family]
     refuses_names: bool = False
     resolves: bool = True
+    forbidden: Forbidden = NOTHING
     upstreams: dict[str, Upstream] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     _known: dict[tuple[ObjectName, str, int, Wish], tuple[Target, str]] = field(default_factory=dict)
-    _servers: dict[ObjectName, dict[str, tuple[str, ...]]] = field(default_factory=dict)
+    _servers: dict[ObjectName, _Endpoints] = field(default_factory=dict)
 
     def of_service(self, name: ObjectName, port: ServiceBackendPort, wish: Wish = PLAIN) -> tuple[Target, str]:
         """Return where requests to a Service's port go, and why there is nothing behind it; empty where there is."""
@@ -109,13 +116,34 @@ class Targets:
         ports = [known for known in told.service.spec.ports if known.port == port]
         return self._upstream(name, told, ports[0], wish)[0] if ports else None
 
+    def refusal_of_host(self, host: str, port: int) -> str:
+        """Return why nginx does not connect to a host that is an address; empty for a name, or where it may."""
+        try:
+            address = parse_address(host.strip("[]"))
+        except ValueError:
+            return ""
+        return self.forbidden.refusal(address, AddressUse.UPSTREAM, port)
+
+    def refused_endpoints(self, name: ObjectName, port: ServiceBackendPort) -> str:
+        """Return which endpoints of a Service's port are not used, and why; empty where all are."""
+        told = self.services.get(name)
+        found = self._port(told, port) if told is not None else None
+        if told is None or found is None or told.service.spec.type == "ExternalName":
+            return ""
+        return _not_used(self._endpoints(name, told).refused.get(found.name, {}))
+
+    @staticmethod
+    def _port(told: ServiceInput, port: ServiceBackendPort) -> ServicePort | None:
+        ports = told.service.spec.ports
+        return next((one for one in ports if (one.name == port.name if port.name else one.port == port.number)), None)
+
     def _resolve(self, name: ObjectName, port: ServiceBackendPort, wish: Wish) -> tuple[Target, str]:
         told = self.services.get(name)
         if told is None:
             return UNAVAILABLE, f"Service {name} is not there"
         wanted = quoted(port.name) if port.name else str(port.number)
         spec = told.service.spec
-        found = next((p for p in spec.ports if (p.name == port.name if port.name else p.port == port.number)), None)
+        found = self._port(told, port)
         if spec.type == "ExternalName":
             number = found.port if found else port.number
             return self._external(name, spec.external_name, number, wish)
@@ -133,6 +161,8 @@ class Targets:
             return UNAVAILABLE, f"Service {name} is an ExternalName without that port: say it by number"
         if not is_subdomain(lowered) or is_private_to_node(lowered):
             return UNAVAILABLE, f"Service {name}: {quoted(host)} is not a name that requests may be passed to"
+        if why := self.refusal_of_host(lowered, port):
+            return UNAVAILABLE, f"Service {name}: {why}: no requests are passed to it"
         inside = self.of_host(lowered, port, wish)
         if inside is not None:
             return inside, ""
@@ -142,10 +172,15 @@ class Targets:
 
     def _upstream(self, name: ObjectName, told: ServiceInput, port: ServicePort, wish: Wish) -> tuple[Target, str]:
         spec = told.service.spec
-        own = self._own(name, spec.cluster_ip, port.port)
-        endpoints = self._endpoints(name, told).get(port.name, ())
+        known = self._endpoints(name, told)
+        endpoints, refused = known.ready.get(port.name, ()), known.refused.get(port.name)
+        if refused:
+            self.refused[f"Service {name}: port {port.name or port.port}"] = _not_used(refused)
         if not endpoints:
-            return UNAVAILABLE, f"Service {name} has no endpoints that are ready on port {port.name or port.port}"
+            where = f"Service {name} has no endpoints that are ready on port {port.name or port.port}"
+            return UNAVAILABLE, f"{where} ({_not_used(refused)})" if refused else where
+        # Behind its own address, the Service has those endpoints, too, that are not used here.
+        own = "" if refused else self._own(name, spec.cluster_ip, port.port)
         base = f"{name.namespace}.{name.name}.{port.port}"
         if wish.transport:
             base = f"{base}.{_mark(wish.transport)}"
@@ -204,23 +239,49 @@ class Targets:
         self.upstreams.setdefault(upstream.name, upstream)
         return ToUpstream(upstream.name)
 
-    def _endpoints(self, name: ObjectName, told: ServiceInput) -> dict[str, tuple[str, ...]]:
-        """Return the ready endpoints of a Service by port's name, without those that only this node can mean."""
+    def _endpoints(self, name: ObjectName, told: ServiceInput) -> _Endpoints:
+        """Return the endpoints of a Service by port's name, without those that only this node can mean."""
         known = self._servers.get(name)
-        if known is None:
-            ignored: list[str] = []
-            found = candidates(told.slices, "", ignored.append, origin=told.endpoints_from)
-            if ignored:  # each node's own rules ignore them too; here the Ingress's user reads why
-                self._tell_private(told)
-            by_port: dict[str, list[str]] = {}
-            for (family, port, protocol), candidates_ in found.items():
-                if protocol != Protocol.TCP or family not in self.families:
-                    continue
-                by_port.setdefault(port, []).extend(
-                    c.endpoint.text for c in candidates_ if c.ready and not c.terminating
-                )
-            known = self._servers[name] = {port: tuple(sorted(texts)) for port, texts in by_port.items()}
+        if known is not None:
+            return known
+        ignored: list[str] = []
+        found = candidates(told.slices, "", ignored.append, origin=told.endpoints_from)
+        if ignored:  # each node's own rules ignore them too; here the Ingress's user reads why
+            self._tell_private(told)
+        ready: dict[str, list[str]] = {}
+        refused: dict[str, dict[str, str]] = {}
+        for (family, port, protocol), candidates_ in found.items():
+            for one in candidates_ if protocol == Protocol.TCP else ():
+                endpoint = one.endpoint
+                if why := self._refusal(endpoint.address, endpoint.port):
+                    refused.setdefault(port, {})[endpoint.text] = why
+                elif family in self.families and one.ready and not one.terminating:
+                    ready.setdefault(port, []).append(endpoint.text)
+        known = self._servers[name] = _Endpoints({port: tuple(sorted(texts)) for port, texts in ready.items()}, refused)
         return known
+
+    def _refusal(self, address: Address, port: int) -> str:
+        """Return why an endpoint is not used.
+
+        A virtual address leads on to endpoints that nobody has looked at here, so it is none of its own (the API says
+        the same: endpoints must not be the cluster IPs of other Services).
+        """
+        owner = self._virtual.get(str(address))
+        if owner is not None:
+            return f"{address} is an address of Service {owner}"
+        return self.forbidden.refusal(address, AddressUse.UPSTREAM, port)
+
+    @cached_property
+    def _virtual(self) -> Mapping[str, ObjectName]:
+        """The addresses that Services have in this node's rules: ClusterIPs, and external IPs."""
+        found: dict[str, ObjectName] = {}
+        for name, told in self.services.items():
+            spec = told.service.spec
+            for text in (*(spec.cluster_ips or (spec.cluster_ip,)), *spec.external_ips):
+                if text not in ("", "None"):
+                    with suppress(ValueError):  # it is no address then, and nobody serves it
+                        found.setdefault(str(parse_address(text)) if ":" in text else text, name)
+        return found
 
     def _tell_private(self, told: ServiceInput) -> None:
         """Note addresses that only this node can mean: whoever writes endpoints must not reach what listens there."""
@@ -231,6 +292,19 @@ class Targets:
                     address = printable(endpoint.addresses[0])
                     path = f"{where}: endpoints[{index}].addresses[0]"
                     self.refused[path] = f"{address} is the node itself or its link: nothing is passed on to it"
+
+
+class _Endpoints(NamedTuple):
+    """The endpoints of a Service by port's name: `address:port` of the ready ones, and the reason of each not used."""
+
+    ready: dict[str, tuple[str, ...]]
+    refused: dict[str, dict[str, str]]
+
+
+def _not_used(refused: Mapping[str, str]) -> str:
+    """Return endpoints with their reasons in words, the first few of many."""
+    shown = [f"{endpoint} is not used: {why}" for endpoint, why in sorted(refused.items())[:_SHOWN]]
+    return "; ".join([*shown, *[f"and {len(refused) - _SHOWN} more"] * (len(refused) > _SHOWN)])
 
 
 def _mark(*texts: str) -> str:

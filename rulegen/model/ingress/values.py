@@ -32,6 +32,8 @@ HOP_BY_HOP: Final = frozenset(
     {"connection", "content-length", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
 )
 """Headers that are between two neighbours; setting one by hand breaks the framing of messages."""
+HOPS_HEADER: Final = "X-Rulegen-Hops"
+"""Each nginx of ours adds a mark to it in each request that it passes on."""
 
 _INT: Final = re.compile(r"(?:0|[1-9][0-9]{0,9})\Z")
 _SIZE: Final = re.compile(r"([0-9]{1,10})([kKmMgG]?)\Z")
@@ -203,6 +205,8 @@ def settable_header(text: str) -> str:
     """Return the name of a header that may be set by hand."""
     if text.lower() in HOP_BY_HOP:
         raise ValueError(f"{quoted(text)} is not to be set: it frames the message")
+    if text.lower().replace("_", "-") == HOPS_HEADER.lower():
+        raise ValueError(f"{quoted(text)} is not to be set: it ends loops")
     return header_name(text)
 
 
