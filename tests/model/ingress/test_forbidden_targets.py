@@ -1,0 +1,212 @@
+"""nginx connects to nothing that belongs to the node, the cluster or the cloud, however an object spells it."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+import pytest
+
+from rulegen.errors import ConfigError
+from rulegen.kube import objects as k
+from rulegen.model.forbidden import Forbidden
+from rulegen.model.ingress.ir import Verdict
+from rulegen.net import parse_network
+from tests.ingress_strategies import (
+    WEB,
+    compiled,
+    config_map,
+    endpoints,
+    ingress,
+    path,
+    rule,
+    service,
+    settings_map,
+    site,
+    text_of,
+    told,
+    verdicts,
+)
+
+FORBIDDEN = Forbidden(
+    own=frozenset(map(ip_address, ("192.0.2.7", "2001:db8::7"))),
+    gateways=frozenset(map(ip_address, ("192.0.2.1", "2001:db8::1"))),
+    api_servers=frozenset({(ip_address("192.0.2.100"), 6443)}),
+    ports=(80, 443),
+)
+SPELLINGS = [
+    "192.0.2.7",
+    "192.000.002.007",
+    "::ffff:192.0.2.7",
+    "::FFFF:C000:0207",
+    "0300.0.2.7",
+    "0xc0000207",
+    "3221225991",
+    "192.0.519",
+    "2001:db8::7",
+    "2001:0DB8:0:0::0007",
+    "64:ff9b::192.0.2.7",
+    "2002:c000:0207::1",
+    "192.0.2.1",
+    "2001:db8::1",
+    "100.100.100.200",
+    "168.63.129.16",
+    "192.0.0.192",
+    "fd00:ec2::254",
+    "FD00:0EC2::0254",
+    "fd20:ce::254",
+    "127.0.0.1",
+    "127.1",
+    "::1",
+    "::ffff:127.0.0.1",
+    "0.0.0.0",
+    "::",
+    "169.254.169.254",
+    "fe80::1",
+    "localhost",
+]
+
+
+def bracketed(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
+
+
+def by_endpoint(address: str) -> tuple[k.KubeObject, ...]:
+    return service("web"), endpoints("web", (address,)), site()
+
+
+def by_auth_url(address: str) -> tuple[k.KubeObject, ...]:
+    return *WEB, site(auth_url=f"http://{bracketed(address)}:10250/pods")
+
+
+def by_auth_url_over_tls(address: str) -> tuple[k.KubeObject, ...]:
+    return *WEB, site(auth_url=f"https://{bracketed(address)}/")
+
+
+def by_external_name(address: str) -> tuple[k.KubeObject, ...]:
+    return service("web", type="ExternalName", external_name=address, cluster_ip=""), site()
+
+
+def by_default_backend(address: str) -> tuple[k.KubeObject, ...]:
+    return service("own"), endpoints("own", (address,)), site(default_backend="own")
+
+
+def by_auth_of_a_service(address: str) -> tuple[k.KubeObject, ...]:
+    own = service("own"), endpoints("own", (address,))
+    return *WEB, *own, site(auth_url="http://own.default.svc.cluster.local/")
+
+
+PLACES = [
+    by_endpoint,
+    by_auth_url,
+    by_auth_url_over_tls,
+    by_external_name,
+    by_default_backend,
+    by_auth_of_a_service,
+]
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("address", SPELLINGS)
+def test_no_spelling_in_no_place_makes_nginx_connect(address, place):
+    found = compiled(*place(address), forbidden=FORBIDDEN)
+    assert "503" in text_of(found)
+    assert "_pass" not in "".join(text_of(found).split())
+    assert not [name for name in found.configuration.files if name.startswith("upstreams/")]
+    assert verdicts(found) & {Verdict.UNAVAILABLE, Verdict.CLOSED, Verdict.REJECTED, Verdict.REFUSED}
+
+
+@pytest.mark.parametrize("address", SPELLINGS)
+def test_no_spelling_in_the_global_auth_url_does_either(address):
+    settings = settings_map(global_auth_url=f"http://{bracketed(address)}:10250/")
+    with pytest.raises(ConfigError, match="global-auth"):
+        compiled(*WEB, settings, site(), forbidden=FORBIDDEN)
+
+
+@pytest.mark.parametrize("place", [by_endpoint, by_auth_url, by_external_name])
+@pytest.mark.parametrize("address", ["192.0.2.8", "2001:db8::8"])
+def test_addresses_of_other_nodes_are_served(address, place):
+    if place is by_external_name and ":" in address:
+        pytest.skip("no DNS name is spelled so")
+    text = text_of(compiled(*place(address), forbidden=FORBIDDEN))
+    assert "_pass" in text
+    assert "return 503" not in text
+
+
+def test_the_rest_of_the_endpoints_serve_and_the_service_s_own_address_does_not_stand_in():
+    """Behind the ClusterIP, the kernel would send requests to the endpoint that is refused here."""
+    found = compiled(service("web"), endpoints("web", ("10.244.1.5", "192.0.2.7")), site(), forbidden=FORBIDDEN)
+    (upstreams,) = (text for name, text in found.configuration.files.items() if name.startswith("upstreams/"))
+    assert "10.244.1.5:8080" in upstreams
+    assert "192.0.2.7" not in upstreams
+    assert "backup" not in upstreams
+    (reason,) = (reason for reason in told(found) if reason.verdict is Verdict.REFUSED)
+    assert "192.0.2.7:8080 is not used: 192.0.2.7 is an address of this node" in reason.message
+
+
+def test_service_upstream_leads_to_no_refused_endpoint():
+    objects = service("web"), endpoints("web", ("10.244.1.5", "192.0.2.7")), site(service_upstream="true")
+    found = compiled(*objects, forbidden=FORBIDDEN)
+    (upstreams,) = (text for name, text in found.configuration.files.items() if name.startswith("upstreams/"))
+    assert "10.244.1.5:8080" in upstreams
+    assert "10.96." not in upstreams
+
+
+@pytest.mark.parametrize("spec", [{"cluster_ip": "10.96.7.7"}, {"external_ips": ("198.51.100.9",)}])
+def test_an_address_of_another_service_is_no_endpoint(spec):
+    """It leads on to endpoints that nobody looks at here: those of a Service that are the node."""
+    other = service("other", **spec)
+    address = spec.get("cluster_ip") or spec["external_ips"][0]
+    found = compiled(service("web"), endpoints("web", (address,)), other, site(), forbidden=FORBIDDEN)
+    assert "_pass" not in text_of(found)
+    assert any("is an address of Service default/other" in str(reason) for reason in told(found))
+
+
+def test_an_api_server_is_refused_at_its_port_alone():
+    for port, is_refused in ((6443, True), (9100, False)):
+        objects = service("web"), endpoints("web", ("192.0.2.100",), ports=(("http", port),)), site()
+        assert ("_pass" not in text_of(compiled(*objects, forbidden=FORBIDDEN))) is is_refused
+
+
+def test_the_owner_of_the_cluster_may_allow_the_node_but_not_the_ports_of_nginx():
+    allowed = Forbidden(own=FORBIDDEN.own, allowed=(parse_network("192.0.2.0/24"),), ports=(80, 443))
+    for port, is_refused in ((9100, False), (80, True), (443, True)):
+        objects = service("web"), endpoints("web", ("192.0.2.7",), ports=(("http", port),)), site()
+        assert ("_pass" not in text_of(compiled(*objects, forbidden=allowed))) is is_refused
+
+
+def test_the_node_object_counts_with_the_host():
+    node = k.Node(
+        metadata=k.ObjectMeta(name="node1"),
+        status=k.NodeStatus(addresses=(k.NodeAddress(type="ExternalIP", address="203.0.113.7"),)),
+    )
+    objects = service("web"), endpoints("web", ("203.0.113.7",)), site()
+    assert "_pass" in text_of(compiled(*objects, forbidden=FORBIDDEN, node="node1"))
+    assert "_pass" not in text_of(compiled(*objects, node, forbidden=FORBIDDEN, node="node1"))
+    assert "_pass" in text_of(compiled(*objects, node, forbidden=FORBIDDEN, node="node2"))
+
+
+def test_a_canary_passes_nothing_to_the_node():
+    canary = ingress(
+        "canary",
+        rule("site.test", path("/", to="own")),
+        annotations={"canary": "true", "canary-weight": "100"},
+    )
+    found = compiled(*WEB, service("own"), endpoints("own", ("192.0.2.7",)), site(), canary, forbidden=FORBIDDEN)
+    assert not any("192.0.2.7" in text for text in found.configuration.files.values())
+
+
+@pytest.mark.parametrize("header", ["X-Rulegen-Hops", "x-rulegen-hops", "X_Rulegen_Hops"])
+def test_nobody_sets_the_header_that_ends_loops(header):
+    headers = config_map("own", {header: "0"})
+    found = compiled(*WEB, headers, site(auth_url="http://auth.test/", auth_proxy_set_headers="own"))
+    assert verdicts(found) == {Verdict.CLOSED}
+    found = compiled(*WEB, site(auth_url="http://auth.test/", auth_response_headers=header))
+    assert verdicts(found) == {Verdict.CLOSED}
+
+
+def test_each_question_and_each_request_that_is_passed_on_carries_the_mark():
+    replaced = site(auth_url="http://auth.test/", auth_response_headers="X-User", custom_http_errors="404",
+                    default_backend="web")  # fmt: skip
+    text = text_of(compiled(*WEB, replaced))
+    assert text.count("proxy_pass ") == text.count("proxy_set_header X-Rulegen-Hops $hops;") >= 3
+    assert text.count("return 508") == 1
