@@ -16,7 +16,7 @@ from rulegen.backends.nginx.headers import MAX_HOPS
 from rulegen.kube import objects as k
 from rulegen.model.forbidden import NOTHING, Forbidden
 from rulegen.model.ingress.settings import Settings
-from tests.ingress_strategies import compiled, endpoints, ingress, path, rule, service, settings_map, site, write
+from tests.ingress_strategies import compiled, endpoints, service, settings_map, site, write
 from tests.rights import needs_nginx, needs_root
 
 pytestmark = [needs_root, needs_nginx, pytest.mark.usefixtures("namespace")]
