@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _FRONTEND: Final = re.compile(r"(?:-d \S+ )?(?:! -[si] \S+ )?(?:-d \S+ )?-p \S+ .*?--dport \d+")
 _OF_A_SERVICE: Final = re.compile(r"(?:-d \S+ )|(?:-p \S+ )|(?:-m (?:tcp|udp|sctp) --dport \d+ )")
+_TO: Final = re.compile(r"-d (\S+) -p (\S+) .*?--dport (\d+)")
 _SET: Final = re.compile(r"--match-set (\S+)")
 _COUNTER: Final = "--nfacct-name"
 
@@ -135,6 +136,17 @@ class RuleDrift:
         return users
 
     @cached_property
+    def _frontends(self) -> set[tuple[str | None, ...]]:
+        """Each chain that rules of dispatch chains lead to now, with the address, protocol and port of the rule."""
+        return {
+            (target(rule), *to.groups())
+            for key, value in self._observed.items()
+            if isinstance(key, BlockKey)
+            for rule in rules_of(value)
+            if (to := _TO.search(rule.spec))
+        }
+
+    @cached_property
     def _forms(self) -> Mapping[tuple[str, str], set[ChainName]]:
         """By table, for each rule that is there, less what tells one Service from another: in which chains it is."""
         forms: dict[tuple[str, str], set[ChainName]] = defaultdict(set)
@@ -187,6 +199,8 @@ class RuleDrift:
             return False
         users = self._users.get(name, set())
         if isinstance(key, ChainKey):
+            if (to := _TO.search(rule.spec)) and (key.name.chain, *to.groups()) not in self._frontends:
+                return False  # the frontend led elsewhere, as an internal traffic policy of before asked for
             is_fixed = name in self._layout.chains
             return not users or ((is_fixed or users <= {key.name}) and self._observed[chain] == self._desired[chain])
         if self._has_half(key):  # counters were on, and what leads here is as it was

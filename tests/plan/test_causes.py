@@ -112,6 +112,13 @@ def histories(draw: st.DrawFn) -> tuple[World, World]:
 
 
 @quick
+@given(histories(), every, every)
+def test_a_service_that_keeps_its_frontends_and_changes_all_else_causes_no_drift(history, old, new):
+    before, after = history
+    assert drifted(plan_node(compiled(after, new), written(compiled(before, old)).observed(), FACTS)) == []
+
+
+@quick
 @given(histories(), every, st.booleans())
 def test_what_goes_is_under_the_service_whose_it_was_and_a_leftover_only_where_that_is_gone(history, options, comments):
     """In all tables, sets and virtual servers, of both modes; where rules have no comments, by their frontends.
