@@ -31,9 +31,10 @@ from integration.manifests import App
 from rulegen.host.nginx import keeping, processes
 from rulegen.host.nginx.rotation import LARGEST
 from tests.deploy.kustomize import build
-from tests.deploy.places import KUSTOMIZE
+from tests.deploy.places import DEPLOY, KUSTOMIZE
 from tests.deploy.test_manifests import agents
 from tests.deploy.test_roles import granted as allowed
+from tests.deploy.test_units import SANDBOX, capabilities
 from tests.fakeapi import FakeApi
 from tests.rights import needs_mounts, needs_root
 
@@ -46,6 +47,8 @@ pytestmark = [
 ]
 ONE = App(name="one", number=901, ready=("pod-a",), type="NodePort", protocols=("TCP", "UDP"))
 TWO = App(name="two", number=902, ready=("pod-a", "pod-b"), type="LoadBalancer", ranges=("10.0.0.0/8",))
+
+INGRESS_UNIT = DEPLOY / "systemd/rulegen-ingress.service"
 
 with_nginx = pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
 
@@ -225,34 +228,62 @@ def without(what: str, capability: str) -> list[str]:
     return [one for one in granted(what) if one != capability]
 
 
+LATER = {"KILL", "DAC_OVERRIDE"}
+"""Missed only when something happens to nginx or to its logs."""
+
+
 @with_nginx
-@pytest.mark.parametrize("capability", [one for one in granted("ingress") if one != "KILL"])
+@pytest.mark.parametrize("capability", [one for one in granted("ingress") if one not in LATER])
 def test_without_one_capability_no_ingress_is_served(capability: str) -> None:
-    with a_node(without("ingress", capability)) as (node, root):
-        process = started(node, root / "nginx")
-        try:
-            until(lambda: node.lines("not served") != [], 60, "it says that it cannot serve")
-        finally:
-            ended(process, root / "nginx")
+    with a_node(without("ingress", capability)) as (node, root), serving(node, root / "nginx"):
+        until(lambda: node.lines("not served") != [], 60, "it says that it cannot serve")
+
+
+@with_nginx
+def test_without_dac_override_a_log_that_was_set_aside_stops_changes() -> None:
+    """Nginx gives a new log to its workers' user, and opens all logs anew with the next configuration."""
+    with a_node(without("ingress", "DAC_OVERRIDE")) as (node, root), serving(node, root / "nginx"):
+        folder = root / "nginx"
+        until(lambda: is_served("shop.test"), 40, "nginx serves")
+        os.truncate(folder / "logs/access.log", LARGEST + 1)
+        until(lambda: (folder / "logs/access.log.1").exists() and written(folder), 40, "the log was set aside")
+        node.api.put("ingresses", objects.ingress("late", "late.test"))
+        until(lambda: node.lines("not served") != [], 60, "it says that it cannot serve")
 
 
 @with_nginx
 def test_without_kill_workers_of_a_killed_nginx_stay() -> None:
     """They hold the ports, and answer with a configuration that nobody changes any more."""
-    with a_node(without("ingress", "KILL")) as (node, root):
+    with a_node(without("ingress", "KILL")) as (node, root), serving(node, root / "nginx"):
         folder = root / "nginx"
-        process = started(node, folder)
-        try:
-            until(lambda: is_served("shop.test"), 40, "nginx serves")
-            old = processes.find(folder)
-            killed = processes.master(old)
-            assert killed is not None
-            processes.send(killed, signal.SIGKILL)
-            until(lambda: len(processes.workers(processes.find(folder))) > len(processes.workers(old)), 30, "another")
-            time.sleep(2)
-            assert left(processes.find(folder), old) != set()
-        finally:
-            ended(process, folder)
+        until(lambda: is_served("shop.test"), 40, "nginx serves")
+        old = processes.find(folder)
+        killed = processes.master(old)
+        assert killed is not None
+        processes.send(killed, signal.SIGKILL)
+        until(lambda: len(processes.workers(processes.find(folder))) > len(processes.workers(old)), 30, "another")
+        time.sleep(2)
+        assert left(processes.find(folder), old) != set()
+
+
+WITHOUT_SANDBOX = "tried without a sandbox"
+
+
+@with_nginx
+def test_with_the_capabilities_of_the_unit_configurations_are_tried_in_the_sandbox() -> None:
+    with a_node(sorted(capabilities(INGRESS_UNIT))) as (node, root), serving(node, root / "nginx"):
+        until(lambda: is_served("shop.test"), 40, "nginx serves")
+        assert node.lines(WITHOUT_SANDBOX) == []
+
+
+@with_nginx
+@pytest.mark.parametrize("capability", sorted(SANDBOX))
+def test_without_one_capability_there_is_no_whole_sandbox(capability: str) -> None:
+    with (
+        a_node(sorted(capabilities(INGRESS_UNIT) - {capability})) as (node, root),
+        serving(node, root / "nginx"),
+    ):
+        until(lambda: node.lines(WITHOUT_SANDBOX) + node.lines("not served") != [], 60, "it says so")
 
 
 def test_services_are_kept_with_the_rights_of_their_pod(variant: Variant) -> None:
@@ -293,22 +324,22 @@ def first_sync(node: Node) -> None:
     node.wrapper = wrapper
 
 
-def started(node: Node, folder: Path) -> subprocess.Popen[bytes]:
-    """Start an agent that has one Ingress to serve."""
+@contextmanager
+def serving(node: Node, folder: Path) -> Iterator[None]:
+    """Run an agent that has one Ingress to serve and may not be able to; end all that it has started."""
     node.api.put("ingressclasses", objects.ingress_class())
     node.api.put("services", objects.service("echo", "10.96.100.1"))
     node.api.put("endpointslices", objects.endpoint_slice("echo", ["10.244.100.1"]))
     node.api.put("ingresses", objects.ingress("shop", "shop.test"))
-    return node.start("--ingress", "--no-services", "--nginx-dir", str(folder))
-
-
-def ended(agent: subprocess.Popen[bytes], folder: Path) -> None:
-    """End an agent that may not be able to, and all that it has started."""
-    agent.kill()
-    agent.wait(30)
-    keeper = keeping.keeper_pid(folder)
-    if keeper:  # 0 would be all of us
-        os.kill(keeper, signal.SIGKILL)
-    for one in processes.find(folder):
-        processes.send(one, signal.SIGKILL)
-    until(lambda: not processes.find(folder), 10, "nginx is gone")
+    agent = node.start("--ingress", "--no-services", "--nginx-dir", str(folder))
+    try:
+        yield
+    finally:
+        agent.kill()
+        agent.wait(30)
+        keeper = keeping.keeper_pid(folder)
+        if keeper:  # 0 would be all of us
+            os.kill(keeper, signal.SIGKILL)
+        for one in processes.find(folder):
+            processes.send(one, signal.SIGKILL)
+        until(lambda: not processes.find(folder), 10, "nginx is gone")
