@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 NOBODY = 65534
 
 T = TypeVar("T")
+
+
+@contextmanager
+def reachable_folder() -> Iterator[Path]:
+    """Yield a fresh folder that every user may enter: pytest's own is for us alone. It is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="rulegen-test-", dir="/tmp") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
 
 
 def as_user(uid: int, attempt: Callable[[], T], *, gid: int | None = None, groups: tuple[int, ...] = ()) -> T | OSError:

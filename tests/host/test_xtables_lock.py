@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,17 +14,18 @@ from rulegen.host.runner import run
 from rulegen.host.variant import Variant
 from rulegen.host.xtables_lock import close_to_others
 from rulegen.net import Family
-from tests.otheruser import NOBODY, as_user
+from tests.otheruser import NOBODY, as_user, reachable_folder
 from tests.rights import needs_root
 
 SCRIPT = "*nat\n:KUBE-A - [0:0]\n-A KUBE-A -j RETURN\nCOMMIT\n"
 
 
 @pytest.fixture
-def lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    path = tmp_path / "a.lock"
-    monkeypatch.setenv("XTABLES_LOCKFILE", str(path))
-    return path
+def lock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    with reachable_folder() as folder:
+        path = folder / "a.lock"
+        monkeypatch.setenv("XTABLES_LOCKFILE", str(path))
+        yield path
 
 
 def mode(path: Path) -> int:
@@ -31,11 +33,8 @@ def mode(path: Path) -> int:
 
 
 @needs_root
-@pytest.mark.usefixtures("namespace")
 @pytest.mark.parametrize("before", [None, 0o644, 0o666, 0o600])
-def test_after_a_write_no_other_user_can_hold_the_lock(lock, before, monkeypatch):
-    for folder in [lock.parent, *lock.parent.parents][:-2]:
-        folder.chmod(folder.stat().st_mode | 0o011)  # another user gets as far as the file
+def test_after_a_write_no_other_user_can_hold_the_lock(namespace, lock, before):
     if before is not None:
         lock.touch()
         lock.chmod(before)

@@ -17,12 +17,13 @@ import fcntl
 import json
 import os
 import resource
+import signal
 import socket
 import stat
 import struct
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_REMOUNT = 1, 2, 4, 32
 _MS_BIND, _MS_MOVE, _MS_REC, _MS_PRIVATE = 4096, 8192, 16384, 1 << 18
@@ -30,6 +31,11 @@ _MNT_DETACH = 2
 _SYS_MOUNT_SETATTR = 442  # the same number on all architectures; there is no function of libc yet
 _AT_RECURSIVE, _AT_EMPTY_PATH, _AT_FDCWD = 0x8000, 0x1000, -100
 _ATTR_RDONLY, _ATTR_NOSUID = 1, 2
+_PR_SET_PDEATHSIG, _PR_SET_KEEPCAPS, _PR_SET_NO_NEW_PRIVS = 1, 8, 38  # prctl(2)
+_PR_CAPBSET_READ, _PR_CAPBSET_DROP = 23, 24
+_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE = 47, 2
+_CAPABILITY_VERSION = 0x20080522  # of capset(2): 64 capabilities
+CAP_NET_BIND_SERVICE = 10
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 
 _PROGRAMS = ("/usr", "/etc", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
@@ -51,16 +57,70 @@ _SETTINGS = {
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def main() -> None:
-    """Do what standard input says; does not return unless that fails."""
+def main() -> int:
+    """Do what standard input says, and return how nginx ended, as a shell tells it."""
     order = json.load(sys.stdin)
-    _limit(order)
     if order["root"]:
         _build(order)
     os.chdir(order["folder"])
-    null = os.open("/dev/null", os.O_RDWR)
-    os.dup2(null, 0)
-    os.execve(order["argv"][0], order["argv"], {})  # noqa: S606 - no shell is what we want
+    child = os.fork()
+    if child == 0:
+        _become(order)
+    signal.signal(signal.SIGALRM, lambda *_: os.kill(child, signal.SIGKILL))
+    signal.setitimer(signal.ITIMER_REAL, order["seconds"])
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return code if code >= 0 else 128 - code
+
+
+def _become(order: dict[str, Any]) -> NoReturn:
+    """Replace this process, a fresh child, by nginx, as another user where one is ordered."""
+    try:
+        os.dup2(os.open("/dev/null", os.O_RDWR), 0)
+        _limit(order)
+        if order["user"]:
+            _drop(order["user"], order["capabilities"])
+        os.execve(order["argv"][0], order["argv"], {})  # noqa: S606 - no shell is what we want
+    except OSError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.stderr.flush()
+    os._exit(126)
+
+
+def _drop(user: int, kept: list[int]) -> None:
+    """Become a user, with its own group alone, and with no more than some capabilities; there is no way back.
+
+    Before nginx is executed already, nothing is left that could read its program: else the kernel would let others of
+    the user look into the process. setpriv(1) keeps all until then.
+    """
+    number = 0
+    while _libc.prctl(_PR_CAPBSET_READ, number, 0, 0, 0) >= 0:
+        if number not in kept:
+            _libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0)  # refused without CAP_SETPCAP; the next line does as well
+        number += 1
+    _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no new privileges")
+    if kept:
+        _libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0)
+    try:
+        os.setgroups([])
+        os.setresgid(user, user, user)
+        os.setresuid(user, user, user)
+    except OSError as error:
+        raise OSError(error.errno, f"becoming user {user}, which takes SETUID and SETGID: {error.strerror}") from None
+    only = sum(1 << number for number in kept)
+    header = struct.pack("=Ii", _CAPABILITY_VERSION, 0)
+    wanted = struct.pack("=6I", *[only & 0xFFFFFFFF] * 3, *[only >> 32] * 3)
+    if _libc.capset(header, wanted) == 0:  # not permitted to us: then nginx says what it could not do
+        for number in kept:
+            _libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, number, 0, 0)
+    else:
+        _check(_libc.capset(header, bytes(len(wanted))), "no capabilities")
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def _check(result: int, what: str) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
 
 
 def _limit(order: dict[str, Any]) -> None:
@@ -68,7 +128,8 @@ def _limit(order: dict[str, Any]) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 26, 1 << 26))
     # Not RLIMIT_AS: the zones of limits are large, shared, and empty while nginx only reads.
     resource.setrlimit(resource.RLIMIT_DATA, (order["memory"], order["memory"]))
-    resource.setrlimit(resource.RLIMIT_CPU, (order["seconds"], order["seconds"]))
+    seconds = int(order["seconds"]) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
 
 
 def _build(order: dict[str, Any]) -> None:
@@ -233,4 +294,4 @@ def _raise_loopback() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

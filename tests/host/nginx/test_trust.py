@@ -16,7 +16,7 @@ from rulegen.host.nginx import keeping, processes
 from rulegen.host.nginx.releases import Releases
 from rulegen.host.nginx.trust import UntrustedError, open_folder
 from tests.host.nginx.examples import configuration, server
-from tests.otheruser import as_user
+from tests.otheruser import as_user, reachable_folder
 from tests.rights import needs_nginx, needs_root
 
 USER = 4321
@@ -24,19 +24,10 @@ USER = 4321
 
 
 @pytest.fixture
-def top(tmp_path: Path) -> Iterator[Path]:
+def top() -> Iterator[Path]:
     """Return a folder that every user may enter, as /srv."""
-    path = tmp_path / "srv"
-    path.mkdir()
-    opened = [
-        folder for folder in (path, *path.parents) if folder.stat().st_uid == os.geteuid() and folder != Path("/")
-    ]
-    before = {folder: folder.stat().st_mode for folder in opened}
-    for folder in opened:
-        folder.chmod(before[folder] | 0o055 if folder != path else 0o755)
-    yield path
-    for folder in opened[1:]:
-        folder.chmod(before[folder])
+    with reachable_folder() as folder:
+        yield folder
 
 
 def opens(path: Path) -> bool:
