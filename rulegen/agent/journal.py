@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from rulegen.errors import RulegenError
-from rulegen.kube.wording import printable
+from rulegen.kube.wording import harmless_json, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,7 +72,7 @@ class Journal:
         time = self.now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
         told = {key: value for key, value in fields.items() if value not in ("", None)}
         if self.is_json:
-            line = json.dumps({"time": time, "level": level, "message": message, **told}, default=str)
+            line = harmless_json(json.dumps({"time": time, "level": level, "message": message, **told}, default=str))
         else:
             pairs = "".join(f" {key}={self._spelled(value)}" for key, value in told.items())
             line = f"{time} {level.upper():7} {printable(message, LONGEST)}{pairs}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from rulegen.kube.wording import harmless
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -131,4 +133,4 @@ def _histogram(name: str, text: str, durations: Durations) -> Iterator[str]:
 
 
 def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return harmless(text).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 from rulegen.errors import HostError
-from rulegen.kube.wording import printable
+from rulegen.kube.wording import harmless, harmless_json, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -49,6 +49,11 @@ class Reply:
     def of_json(cls, status: int, document: object, headers: Mapping[str, str] | None = None) -> Reply:
         """Return an answer in JSON."""
         return cls(status, json.dumps(document) + "\n", "application/json", headers)
+
+    def encoded(self) -> bytes:
+        """Return the body as it is sent: what others wrote commands no terminal that shows it."""
+        shown = harmless_json(self.body) if self.kind == "application/json" else harmless(self.body)
+        return shown.encode()
 
 
 class Server:
@@ -89,7 +94,7 @@ class Server:
 
             def _reply(self, *, with_body: bool) -> None:
                 reply = self._found()
-                encoded = reply.body.encode("utf-8", "backslashreplace")  # rules of others may hold any bytes
+                encoded = reply.encoded()
                 self.send_response(reply.status)
                 for name, value in {**(reply.headers or {}), "X-Content-Type-Options": "nosniff"}.items():
                     self.send_header(name, value)

@@ -7,6 +7,7 @@ Exit codes: 0 done (and, with --detailed-exitcode, nothing to change); 1 an erro
 from __future__ import annotations
 
 import gc
+import io
 import os
 import sys
 from importlib import import_module
@@ -15,6 +16,7 @@ from typing import Any
 import click
 
 from rulegen import __version__
+from rulegen.cli.console import complain
 from rulegen.cli.streams import ends_with_its_reader, open_streams
 from rulegen.errors import ApplyError, RulegenError
 
@@ -81,7 +83,9 @@ def main(arguments: list[str] | None = None) -> None:
     except click.exceptions.Exit as stop:
         code = stop.exit_code
     except click.UsageError as error:
-        error.show(sys.stderr)
+        usage = io.StringIO()
+        error.show(usage)
+        complain(usage.getvalue())
         code = ERROR
     except click.ClickException as error:
         _complain(error.format_message())
@@ -95,7 +99,7 @@ def main(arguments: list[str] | None = None) -> None:
         if os.environ.get("RULEGEN_DEBUG"):
             raise
         _complain(f"a fault of rulegen itself: {type(error).__name__}: {error}")
-        sys.stderr.write("Next: set RULEGEN_DEBUG=1 to see where, and report it\n")
+        complain("Next: set RULEGEN_DEBUG=1 to see where, and report it\n")
         code = ERROR
     sys.exit(code if isinstance(code, int) else 0)
 
@@ -104,12 +108,11 @@ def _report(error: RulegenError) -> int:
     _complain(error.message)
     if isinstance(error, ApplyError):
         for title, lines in (("Written", error.applied), ("Not written", error.pending)):
-            sys.stderr.write(f"{title}: {'; '.join(lines) or 'nothing'}\n")
+            complain(f"{title}: {'; '.join(lines) or 'nothing'}\n")
     if error.hint:
-        sys.stderr.write(f"Next: {error.hint}\n")
+        complain(f"Next: {error.hint}\n")
     return ERROR
 
 
 def _complain(message: str) -> None:
-    shown = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in message)
-    sys.stderr.write(f"Error: {shown}\n")
+    complain(f"Error: {message}\n")

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
-from typing import TYPE_CHECKING, Any, Self
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
 
 from rulegen.cli.streams import drop_stderr
+from rulegen.kube.wording import harmless, harmless_json, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+_LINES_AT_ONCE: Final = 1000
+_COLOUR: Final = re.compile(r"(\033\[[0-9]{1,2}m)")
 
 
 def has_colour() -> bool:
@@ -25,18 +31,26 @@ def count(number: int, noun: str) -> str:
 
 
 def print_lines(lines: Iterable[str]) -> None:
-    """Print lines to standard output."""
-    sys.stdout.writelines(f"{line}\n" for line in lines)
+    """Print lines to standard output. What others wrote in them does nothing but stand there: see `harmless`.
+
+    On a terminal, our own colours are kept: who puts text of others into coloured lines makes it printable before.
+    """
+    shown = _with_our_colours if has_colour() else harmless
+    rest = iter(lines)
+    while chunk := list(islice(rest, _LINES_AT_ONCE)):
+        chunk.append("")
+        sys.stdout.write(shown("\n".join(chunk)))
     sys.stdout.flush()
 
 
 def print_json(document: Any) -> None:
-    """Print a document to standard output."""
+    """Print a document to standard output, with all control and format characters in its texts escaped."""
     try:
         encoded = msgspec.json.encode(document)
     except UnicodeEncodeError:  # a file's name that is no UTF-8
         encoded = msgspec.json.encode(_spelled(document))
-    sys.stdout.write(f"{msgspec.json.format(encoded, indent=2).decode()}\n")
+    text = msgspec.json.format(encoded, indent=2).decode()
+    sys.stdout.write(f"{harmless_json(text)}\n")
     sys.stdout.flush()
 
 
@@ -53,13 +67,25 @@ def _spelled(value: Any) -> Any:
             return value
 
 
+def complain(text: str) -> None:
+    """Print lines of an error to standard error."""
+    sys.stderr.write(harmless(text))
+
+
 def note(line: str) -> None:
     """Print one line to standard error. Where nobody reads that any more, the work goes on: it may be half done."""
     try:
-        sys.stderr.write(f"{line}\n")
+        sys.stderr.write(f"{harmless(line)}\n")
         sys.stderr.flush()
     except BrokenPipeError:
         drop_stderr()
+
+
+def _with_our_colours(text: str) -> str:
+    """Return what `harmless` does, but for the colours that plans and findings are shown in."""
+    parts = _COLOUR.split(text)
+    parts[::2] = (harmless(part) for part in parts[::2])
+    return "".join(parts)
 
 
 class Progress:
@@ -74,7 +100,7 @@ class Progress:
     def __call__(self, line: str) -> None:
         """Show the line in place of the one before."""
         if self._shows:
-            sys.stderr.write(f"\r\033[K{line[:200]}")
+            sys.stderr.write(f"\r\033[K{printable(line, 200)}")
             sys.stderr.flush()
 
     def __enter__(self) -> Self:

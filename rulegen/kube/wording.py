@@ -26,6 +26,13 @@ _QUALIFIED: Final = re.compile(
 )
 _LABEL_VALUE: Final = re.compile(r"(?:[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?\Z")
 
+_CONTROLS: Final = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e\u200b-\u200f\u2028-\u202e"
+    "\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3"
+    "\U0001d173-\U0001d17a\U000e0000-\U000e007f]"
+)
+"""Controls (Cc) but tab and line feed, format characters (Cf), separators of lines and paragraphs, and surrogates."""
+
 
 def is_label(text: str) -> bool:
     """Tell whether `text` is a DNS label (RFC 1123): at most 63 of `a-z0-9-`, no `-` at its ends."""
@@ -62,6 +69,42 @@ def printable(text: str, limit: int = SHOWN_CHARACTERS) -> str:
     if not cut.isprintable():
         cut = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in cut)
     return f"{cut}…" if len(text) > limit else cut
+
+
+def harmless(text: str) -> str:
+    r"""Return a text of any number of lines with its control and format characters escaped; lines and tabs stay.
+
+    Whatever is printed or logged goes through this. Escaped are what commands a terminal (ESC, C1), what makes a line
+    look like another (marks of direction, characters without width), and halves of characters, which no encoding has.
+
+    >>> harmless("a\x1b[2Jb\u202e\udcff\n")
+    'a\\x1b[2Jb\\u202e\\udcff\n'
+    """
+    if text.isascii() and text.replace("\n", "").isprintable():
+        return text
+    return _CONTROLS.sub(_escape, text)
+
+
+def harmless_json(text: str) -> str:
+    r"""Return JSON text with each control and format character in it as JSON writes it: `\uXXXX`, or two of them.
+
+    It says the same. JSON has to escape only what is below U+0020, which leaves C1 and marks of direction as they are.
+    """
+    if text.isascii() and "\x7f" not in text:
+        return text  # below U+0020, JSON escapes by itself
+    return _CONTROLS.sub(_escape_in_json, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode("ascii")
+
+
+def _escape_in_json(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    if code <= 0xFFFF:
+        return f"\\u{code:04x}"
+    high, low = divmod(code - 0x10000, 0x400)
+    return f"\\u{0xD800 + high:04x}\\u{0xDC00 + low:04x}"
 
 
 def quoted(text: str) -> str:

@@ -73,7 +73,7 @@ def text(plan: Plan, report: Report, *, colour: bool) -> Iterator[str]:
     Nothing from an object or a kernel reaches a terminal but printable characters.
     """
     paint = _painter(colour=colour)
-    yield f"Node {report.node or '(unnamed)'}, {report.mode} mode, against {report.observed}"
+    yield _printable(f"Node {report.node or '(unnamed)'}, {report.mode} mode, against {report.observed}")
     node_items = [item for item in plan.items if item.language != LANGUAGE]
     for (is_leftover, owner), items in groupby(node_items, key=lambda item: (item.is_leftover, item.owner)):
         yield ""
@@ -201,12 +201,12 @@ def _item_lines(item: Item, paint: Callable[[str, str], str]) -> Iterator[str]:
     if len(item.lines) == 1 and item.kind in {"rule", "jump", "flow"}:
         line = item.lines[0]
         if item.kind == "flow":
-            yield paint(sign, f"  {sign} {item.language} {line.text}") + _why(line, paint)
+            yield paint(sign, f"  {sign} {item.language} {_printable(line.text)}") + _why(line, paint)
             return
-        yield paint(sign, f"  {sign} {item.kind} {item.name}{family}{drift}")
+        yield paint(sign, f"  {sign} {item.kind} {_printable(item.name)}{family}{drift}")
         yield paint(sign, f"      {_printable(line.text)}") + _why(line, paint)
         return
-    yield paint(sign, f"  {sign} {item.kind} {item.name}{family}{drift}")
+    yield paint(sign, f"  {sign} {item.kind} {_printable(item.name)}{family}{drift}")
     for line in item.lines:
         yield paint(line.sign, f"      {line.sign} {_printable(line.text)}") + _why(line, paint)
 
@@ -238,7 +238,7 @@ def _painter(*, colour: bool) -> Callable[[str, str], str]:
 
 def _printable(content: str) -> str:
     """Return the text with everything that could move a cursor or fake a line made visible."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in content)
+    return content if content.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in content)
 
 
 def _count(number: int, noun: str) -> str:

@@ -6,6 +6,8 @@ import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from rulegen.kube.wording import printable
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -55,9 +57,11 @@ def as_text(findings: Sequence[Finding], *, colour: bool = False) -> str:
         for finding in findings:
             if finding.topic == topic:
                 mark = _MARKS[finding.level]
-                lines.append(f"  {_coloured(mark, _COLOURS[finding.level]) if colour else mark} {finding.message}")
+                lines.append(
+                    f"  {_coloured(mark, _COLOURS[finding.level]) if colour else mark} {_line(finding.message)}"
+                )
                 if finding.hint:
-                    lines.append(f"      → {finding.hint}")
+                    lines.append(f"      → {_line(finding.hint)}")
     return "\n".join([*lines, "", _summary(findings)]) + "\n"
 
 
@@ -83,6 +87,11 @@ def _summary(findings: Sequence[Finding]) -> str:
 
 def _count(findings: Iterable[Finding], level: Level) -> int:
     return sum(finding.level is level for finding in findings)
+
+
+def _line(text: str) -> str:
+    """Return a text of any length on one line: names of processes, interfaces and files stand in it."""
+    return printable(text, len(text))
 
 
 def _coloured(text: str, code: str) -> str:
