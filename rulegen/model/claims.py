@@ -111,15 +111,15 @@ class Claims:
             service: What it claims; None where it is gone.
             age: creationTimestamp (RFC 3339, so text order is time order); a Service without one is the youngest.
         """
-        before = self._services.get(name)
-        claims = {*_claims_of(before), *_claims_of(service)}
+        left, taken = _claims_of(self._services.get(name)), _claims_of(service)
+        claims = {*left, *taken}
         had = {claim: self._first(claim) for claim in claims}
         touched = {other for claim in claims for other in self._near(claim)}
-        self._drop(name)
+        self._drop(name, left)
         if service is not None:
             rank = _Rank(not age, age, name)
             self._services[name], self._ranks[name] = service, rank
-            for claim in _claims_of(service):
+            for claim in taken:
                 insort(self._claimants.setdefault(claim, []), rank)
             for claim in _externals_of(service):
                 self._note(claim)
@@ -129,11 +129,11 @@ class Claims:
             touched.update(self._near(claim))
         return touched - {name}
 
-    def _drop(self, name: ObjectName) -> None:
+    def _drop(self, name: ObjectName, claims: Iterable[Claim]) -> None:
         before, rank = self._services.pop(name, None), self._ranks.pop(name, None)
         if before is None or rank is None:
             return
-        for claim in _claims_of(before):
+        for claim in claims:
             claimants = self._claimants[claim]
             del claimants[bisect_left(claimants, rank)]
             if not claimants:

@@ -146,6 +146,26 @@ class TestHost:
         assert "port 10256 (health checks of load balancers) is taken by" in lines[0]
         assert "listens on 30080: a Service with that node port takes its packets" in lines[1]
 
+    @pytest.mark.parametrize("iptables", ["iptables-nft", "iptables-legacy"])
+    def test_a_gateway_that_rules_for_a_service_take_is_named(self, iptables):
+        shell("ip link add eth7 type veth peer name eth8", "ip address add 192.0.2.10/24 dev eth7")
+        shell("ip link set eth7 up", "ip link set eth8 up", "ip route add default via 192.0.2.1")
+        rule = "-p tcp -m comment --comment shop/web:http -m tcp --dport 80 -j KUBE-EXT-X"
+        add = f"{iptables} -t nat -A KUBE-SERVICES -d"
+        shell(f"{iptables} -t nat -N KUBE-SERVICES", f"{iptables} -t nat -N KUBE-EXT-X", f"{add} 192.0.2.9 {rule}")
+        assert found("addresses", Level.WARN) == []
+        shell(f"{add} 192.0.2.1 {rule}", f"{add} 100.100.100.200 {rule}")
+        assert found("addresses", Level.WARN) == [
+            "100.100.100.200, the metadata server of Alibaba Cloud, is taken by rules for shop/web:http",
+            "192.0.2.1, the gateway of this node, is taken by rules for shop/web:http",
+        ]
+
+    def test_a_gateway_that_ipvs_has_bound_is_named(self):
+        shell("ip link add eth7 type veth peer name eth8", "ip address add 192.0.2.10/24 dev eth7")
+        shell("ip link set eth7 up", "ip link set eth8 up", "ip route add default via 192.0.2.1")
+        shell("ip link add kube-ipvs0 type veth peer name eth9", "ip address add 192.0.2.1/32 dev kube-ipvs0")
+        assert found("addresses", Level.WARN) == ["192.0.2.1, the gateway of this node, is bound to kube-ipvs0"]
+
     def test_outgoing_ports_that_are_node_ports(self):
         sysctl.write("net.ipv4.ip_local_port_range", "31000 60999")
         assert any("may take 31000-32767" in one for one in found("ports", Level.WARN))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import HostError
 from rulegen.host.doctor.bindings import check_bindings
+from rulegen.host.doctor.external_addresses import check_external_addresses
 from rulegen.host.doctor.features import check_features
 from rulegen.host.doctor.findings import Finding, Level, as_document, as_text
 from rulegen.host.doctor.listeners import check_other_proxies, check_ports
@@ -39,6 +40,7 @@ CHECKS: Final[tuple[tuple[str, Callable[[Patient], Iterator[Finding]]], ...]] = 
     ("modules", check_modules),
     ("settings", check_settings),
     ("local traffic", check_local_traffic),
+    ("addresses", check_external_addresses),
     ("proxies", check_other_proxies),
     ("ports", check_ports),
     ("python-iptables", check_bindings),
