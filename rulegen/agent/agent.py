@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from rulegen.agent.health import ServiceHealth, healthz, livez
 from rulegen.agent.loop import Loop, Timing, Wake
 from rulegen.agent.memory import share, sweep
 from rulegen.agent.metrics import exposition
+from rulegen.agent.pages_server.http_loop import HttpLoop
+from rulegen.agent.pages_server.reply import Reply
+from rulegen.agent.pages_server.server import PatientServer, Server
 from rulegen.agent.publishing import Publishing, publishers_of
 from rulegen.agent.recorder import Announcement, Recorder
-from rulegen.agent.servers import PatientServer, Reply, Server
 from rulegen.agent.site import SiteLoop
 from rulegen.agent.state import AgentState
 from rulegen.agent.systemd import Watchdog, tell_systemd
@@ -90,6 +93,7 @@ class Agent:
         known: What the one before it has left; at the end, what it leaves to the next. None for nothing.
         may_begin_anew: Asked before it ends for another one to begin, which may not be able to.
         follows_host: Whether changes of the host are followed; not where a file says what the host is.
+        metrics_hosts: By which names, beside the node's own, metrics may be asked for.
     """
 
     options: Options
@@ -113,6 +117,7 @@ class Agent:
     known: Known | None = None
     may_begin_anew: Callable[[], bool] = lambda: True
     follows_host: bool = True
+    metrics_hosts: tuple[str, ...] = ()
     _loop: Loop | None = None
     _early: str = ""
     _cleanup: ExitStack = field(default_factory=ExitStack)
@@ -189,9 +194,6 @@ class Agent:
         publishers = publishers_of(self.publishing, watch, loop, site) if self.mends and not self.once else []
         for one in publishers:
             self._cleanup.callback(one.stop, for_good=False)  # for good: see `_leave`
-        if self.mends and self.services:  # else another proxy has these ports
-            loop.health = ServiceHealth(state, self.journal, tell=loop.tell)
-            self._cleanup.callback(loop.health.stop)
         self._serve(loop, state, watch, site)
         self._listen(loop, writers, writer.choice.variant, site)
         self._tell_beginning(node, watch, writer)
@@ -360,8 +362,20 @@ class Agent:
             except HostError as error:
                 self.journal.warning("changes of addresses are noticed late", error=error.message)
 
+    def _names(self, loop: Loop) -> frozenset[str]:
+        """Return the names of this node, in lower case: its own, the host's, those in its status, and chosen ones."""
+        node = loop.known
+        published = node.status.addresses if node is not None else ()
+        names = {self.options.node_name, self.facts.hostname, *(address.address for address in published)}
+        return frozenset(name.lower() for name in (*names, *self.metrics_hosts) if name)
+
     def _serve(self, loop: Loop, state: AgentState, watch: Watch, site: SiteLoop | None) -> None:
         """Tell health and metrics; an address that is taken is told, and is no reason not to keep the rules."""
+        http_loop = HttpLoop(lambda reason: state.count("clients_cut", reason))
+        if self.mends and self.services:  # else another proxy has these ports
+            names = partial(self._names, loop)
+            loop.health = ServiceHealth(state, self.journal, tell=loop.tell, names=names, http_loop=http_loop)
+            self._cleanup.callback(loop.health.stop)
         told = {"/healthz": lambda: healthz(state), "/livez": lambda: livez(state)}
 
         def metrics() -> Reply:
@@ -383,16 +397,23 @@ class Agent:
             "/healthz": lambda: Reply(200, "ok"),
             **views(loop, site),
         }
-        for address, pages, reason in (
-            (self.options.healthz_address, told, "FailedToStartProxierHealthcheck"),
-            (self.options.metrics_address, shown, "FailedToStartMetricServer"),
+        for address, pages, reason, probes in (
+            (self.options.healthz_address, told, "FailedToStartProxierHealthcheck", True),
+            (self.options.metrics_address, shown, "FailedToStartMetricServer", False),
         ):
             if not address:
                 continue
             host, port = host_and_port(address)
 
-            def serve(host: str = host, port: int = port, pages: Mapping[str, Callable[[], Reply]] = pages) -> Server:
-                return Server(host, port, pages, private=PATHS)
+            def serve(
+                host: str = host,
+                port: int = port,
+                pages: Mapping[str, Callable[[], Reply]] = pages,
+                *,
+                probes: bool = probes,
+            ) -> Server:
+                names = partial(self._names, loop)
+                return Server(host, port, pages, private=PATHS, probes=probes, names=names, loop=http_loop)
 
             def taken(error: str, address: str = address, reason: str = reason) -> None:
                 if self.options.bind_hard_fail:

@@ -6,8 +6,10 @@ import datetime as dt
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from rulegen.agent.pages_server.http_loop import HttpLoop
+from rulegen.agent.pages_server.reply import Reply
+from rulegen.agent.pages_server.server import Server
 from rulegen.agent.recorder import Announcement, ObjectReference, to_nobody
-from rulegen.agent.servers import Reply, Server
 from rulegen.errors import HostError
 from rulegen.net import Address, Family
 
@@ -78,6 +80,8 @@ class ServiceHealth:
     Attributes:
         addresses: Where to listen, by family; changed by `serve_on`.
         tell: Is told of a port that cannot be listened on.
+        names: Returns the names of this node, in lower case.
+        http_loop: Serves the clients of all ports.
     """
 
     state: AgentState
@@ -86,6 +90,8 @@ class ServiceHealth:
         default_factory=lambda: {family: (address,) for family, address in EVERYWHERE.items()}
     )
     tell: Callable[[Announcement], None] = to_nobody
+    names: Callable[[], Collection[str]] = frozenset
+    http_loop: HttpLoop = field(default_factory=HttpLoop)
     _servers: dict[_Place, Server] = field(default_factory=dict)
     _told: dict[ObjectName, list[tuple[Family, int, int]]] = field(default_factory=dict)
     _counts: dict[tuple[Family, int], tuple[ObjectName, int]] = field(default_factory=dict)
@@ -151,7 +157,10 @@ class ServiceHealth:
 
     def _listen(self, place: _Place, uid: Callable[[ObjectName], str]) -> None:
         try:
-            self._servers[place] = Server(place.address, place.port, {"*": lambda: self._reply(place)})
+            pages = {"*": lambda: self._reply(place)}
+            self._servers[place] = Server(
+                place.address, place.port, pages, probes=True, names=self.names, loop=self.http_loop
+            )
         except HostError as error:
             if self._failed.get(place) == error.message:
                 return

@@ -23,6 +23,11 @@ _COUNTERS: Final = {
     "endpoint_changes": (f"{_SYNC}_endpoint_changes_total", "", "Changes of endpoints that came."),
     "healthz": ("kubeproxy_proxy_healthz_total", "code", "Answers of /healthz."),
     "livez": ("kubeproxy_proxy_livez_total", "code", "Answers of /livez."),
+    "clients_cut": (
+        "rulegen_http_clients_cut_total",
+        "reason",
+        "Clients of the agent's ports that were cut: crowded, late, outdated.",
+    ),
     "forgotten_flows": (
         "kubeproxy_conntrack_reconciler_deleted_entries_total",
         "",

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from rulegen.agent.servers import AS_JSON, Reply
+from rulegen.agent.pages_server.reply import Reply
+from rulegen.agent.pages_server.server import AS_JSON
 from rulegen.errors import HostError
 from rulegen.languages.ipset.state import format_sets
 from rulegen.languages.iptables.ruleset import format_ruleset

@@ -45,6 +45,14 @@ if TYPE_CHECKING:
     "--metrics-address", metavar="ADDRESS:PORT", help="Where metrics and views are told.  [default: 127.0.0.1:10249]"
 )
 @click.option(
+    "--metrics-host",
+    "metrics_hosts",
+    multiple=True,
+    metavar="NAME",
+    help="Answer also requests whose Host is this name; may be repeated. Addresses, localhost and the node's names are"
+    " always answered.",
+)
+@click.option(
     "--drift",
     type=click.Choice(["mend", "report"]),
     default="mend",
@@ -116,6 +124,7 @@ def command(
     no_events: bool,
     keep_serving: bool,
     allow_unknown_node: bool,
+    metrics_hosts: tuple[str, ...],
     **chosen: Any,
 ) -> None:
     """Watch the cluster and keep this node's rules so, until it is told to end.
@@ -138,6 +147,9 @@ def command(
         raise ConfigError("run watches an API server, not files", hint="use `rulegen apply -f` for files")
     if timeout is not None and not once:
         raise ConfigError("--timeout is for --once: without it, run waits for as long as it takes")
+    for name in metrics_hosts:
+        if not is_subdomain(name.lower()):
+            raise ConfigError(f"--metrics-host: {name!r} is not a DNS name", hint="give a name without port")
     timeout_s = _seconds(timeout or "60s")
     journal = Journal(is_json=log_format == "json", least="debug" if verbose else "info")
     told = ChosenIngress.of(chosen)
@@ -174,6 +186,7 @@ def command(
                 publishing=publishing,
                 known=known,
                 follows_host=not settings.host,
+                metrics_hosts=metrics_hosts,
             )
             reloading = _Reloading(agent, inputs, settings, told, journal)
             agent.may_begin_anew = reloading.is_possible

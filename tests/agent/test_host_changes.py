@@ -94,7 +94,7 @@ def _listening(monkeypatch) -> set[tuple[str, int]]:
     open_: set[tuple[str, int]] = set()
 
     class FakeServer:
-        def __init__(self, address: str, port: int, _pages) -> None:
+        def __init__(self, address: str, port: int, _pages, **_options) -> None:
             self.place = (address, port)
             if self.place in open_:
                 raise HostError(f"{self.place} is taken")
@@ -303,7 +303,7 @@ def test_a_health_port_that_could_not_be_listened_on_is_tried_again_when_the_hos
     tentative = {"fd00:50::77"}
     open_ = set()
 
-    def server(address: str, port: int, _pages) -> SimpleNamespace:
+    def server(address: str, port: int, _pages, **_options) -> SimpleNamespace:
         if address in tentative:
             raise HostError(f"cannot listen on {address} port {port}: Cannot assign requested address")
         open_.add(address)

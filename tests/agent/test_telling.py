@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
-import http.client
 import io
 import json
 import re
 import socket
-import threading
 import time
 from collections import defaultdict
 from dataclasses import replace
@@ -16,45 +14,20 @@ from dataclasses import replace
 import pytest
 from msgspec import structs
 
-from rulegen.agent import metrics, servers
+from rulegen.agent import metrics
 from rulegen.agent.health import ServiceHealth, healthz, livez
 from rulegen.agent.journal import Journal
 from rulegen.agent.metrics import exposition
 from rulegen.agent.recorder import Announcement
-from rulegen.agent.servers import AS_JSON, CLIENTS, PatientServer, Reply, Server
 from rulegen.agent.state import AgentState
-from rulegen.errors import HostError
-from rulegen.host.facts import interfaces
 from rulegen.kube import objects as k
 from rulegen.kube.world import ObjectName, ServiceInput, World
 from rulegen.model.facts import HostFacts, Interface
 from rulegen.model.resolve import resolve
 from rulegen.net import Family, parse_address, parse_network
+from tests.agent.asking import ask, free_port
 from tests.agent.stage import NODE, OPTIONS, Clock, endpoints, node, service
-from tests.host.watching import soon
 from tests.project.places import ROOT
-
-
-def ask(
-    port: int, path: str = "/", method: str = "GET", *, host: str = "127.0.0.1", headers: dict[str, str] | None = None
-) -> tuple[int, str, dict[str, str]]:
-    connection = http.client.HTTPConnection(host, port, timeout=5)
-    try:
-        connection.request(method, path, headers=headers or {})
-        response = connection.getresponse()
-        return response.status, response.read().decode(), dict(response.getheaders())
-    finally:
-        connection.close()
-
-
-def _own_addresses() -> list[str]:
-    return [str(address) for one in interfaces() for address, _ in one.addresses if address.version == 4]
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 def test_a_log_on_a_full_disk_ends_nobody_and_tells_later_how_much_is_missing():
@@ -398,157 +371,7 @@ class TestServiceHealth:
         assert ask(port)[0] == 200
 
 
-class TestServer:
-    @pytest.fixture
-    def server(self):
-        def bad() -> Reply:
-            raise ValueError("a fault of ours")
-
-        pages = {
-            "/ok": lambda: Reply(200, "well\n"),
-            "/bytes": lambda: Reply(200, "a rule that others wrote: \udcff\n"),
-            "/bad": bad,
-        }
-        found = Server("127.0.0.1", 0, pages)
-        yield found
-        found.stop()
-
-    def test_pages(self, server):
-        assert ask(server.port, "/ok?x=1")[:2] == (200, "well\n")
-        assert ask(server.port, "/ok", "HEAD")[:2] == (200, "")
-        assert ask(server.port, "/other")[0] == 404
-        assert ask(server.port, "/ok", "POST")[0] == 501
-        assert ask(server.port, "/ok")[2]["X-Content-Type-Options"] == "nosniff"
-
-    def test_json_is_for_who_asks_for_it(self):
-        pages = {"/x": lambda: Reply(200, "text"), f"/x{AS_JSON}": lambda: Reply.of_json(200, [1])}
-        server = Server("127.0.0.1", 0, pages)
-        try:
-            assert ask(server.port, "/x")[1] == "text"
-            assert ask(server.port, "/x?output=json")[1] == "[1]\n"
-            assert ask(server.port, "/x", headers={"Accept": "application/json"})[1] == "[1]\n"
-        finally:
-            server.stop()
-
-    @pytest.mark.parametrize(
-        ("host", "named", "status"),
-        [
-            ("127.0.0.1", None, 200),
-            ("127.0.0.1", "localhost:10249", 200),
-            ("127.0.0.1", "evil.example", 403),
-            ("127.0.0.1", "evil.example:10249", 403),
-            ("127.0.0.1", "10.0.0.1", 403),
-            ("outside", None, 403),
-        ],
-    )
-    def test_what_is_private_is_shown_to_programs_of_this_host_only(self, host, named, status):
-        outside = next((a for a in _own_addresses() if not a.startswith("127.")), "")
-        if host == "outside" and not outside:
-            pytest.skip("this host has no address but loopback's")
-        server = Server(
-            "0.0.0.0", 0, {"/plan": lambda: Reply(200, "p"), "/metrics": lambda: Reply(200, "m")}, private=("/plan",)
-        )
-        try:
-            asked = {"host": outside if host == "outside" else host, "headers": {"Host": named} if named else None}
-            assert ask(server.port, "/plan", **asked)[0] == status
-            assert ask(server.port, "/metrics", **asked)[0] == 200
-        finally:
-            server.stop()
-
-    def test_whoever_connects_to_stay_makes_room_for_who_asks(self, server):
-        idle = [socket.create_connection(("127.0.0.1", server.port), timeout=5) for _ in range(2 * CLIENTS)]
-        try:
-            assert ask(server.port, "/ok")[0] == 200
-            assert [one.recv(1) for one in idle[:CLIENTS]] == [b""] * CLIENTS
-            idle[-1].sendall(b"GET /ok HTTP/1.0\r\n\r\n")
-            assert idle[-1].recv(64).startswith(b"HTTP/1.0 200")
-        finally:
-            for one in idle:
-                one.close()
-
-    def test_bytes_that_are_no_text_are_told_nevertheless(self, server):
-        assert ask(server.port, "/bytes")[:2] == (200, "a rule that others wrote: \\udcff\n")
-
-    def test_a_fault_of_ours_is_an_answer_too(self, server):
-        status, body, _ = ask(server.port, "/bad")
-        assert status == 500
-        assert "Traceback" not in body
-
-    @pytest.mark.parametrize(
-        "garbage", [b"\0\xff" * 500 + b"\r\n\r\n", b"GET\r\n\r\n", b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\n\r\n", b""]
-    )
-    def test_garbage_harms_nobody_else(self, server, garbage):
-        with socket.create_connection(("127.0.0.1", server.port), timeout=5) as client:
-            client.sendall(garbage)
-            client.shutdown(socket.SHUT_WR)
-            while client.recv(65536):
-                pass
-        assert ask(server.port, "/ok")[0] == 200
-
-    def test_clients_that_say_nothing_keep_nobody_waiting(self, server):
-        slow = [socket.create_connection(("127.0.0.1", server.port), timeout=5) for _ in range(20)]
-        try:
-            slow[0].sendall(b"GET /ok HT")
-            assert ask(server.port, "/ok")[0] == 200
-        finally:
-            for one in slow:
-                one.close()
-
-    def test_it_ends_at_once_though_clients_are_connected(self):
-        server = Server("127.0.0.1", 0, {})
-        with socket.create_connection(("127.0.0.1", server.port)):
-            began = time.monotonic()
-            server.stop()
-            assert time.monotonic() - began < 0.45
-        assert not [one for one in threading.enumerate() if one.name == f"http {server.port}"]
-
-    def test_an_address_that_is_taken_is_one_clear_line(self, server):
-        with pytest.raises(HostError, match=f"cannot listen on 127.0.0.1 port {server.port}: Address already in use"):
-            Server("127.0.0.1", server.port, {})
-
-
 HOSTILE = ('a\nERROR faked="yes"', "\x1b[31mred", "\u202eeman", "\udcff", 'quo"te and space', "x" * 5000, "")
-
-
-class TestPatientServer:
-    def test_an_address_that_is_taken_is_told_once_and_used_when_it_is_free(self, monkeypatch):
-        monkeypatch.setattr(servers, "AGAIN_S", 0.02)
-        told: list[str] = []
-        first = Server("127.0.0.1", 0, {"*": lambda: Reply(200, "first")})
-        patient = PatientServer(
-            lambda: Server("127.0.0.1", first.port, {"*": lambda: Reply(200, "second")}), told.append
-        )
-        try:
-            time.sleep(0.1)
-            assert len(told) == 1
-            assert ask(first.port)[1] == "first"
-            first.stop()
-            assert soon(lambda: answers(first.port) == "second")
-        finally:
-            patient.stop()
-        with pytest.raises(ConnectionRefusedError):
-            ask(first.port)
-
-    def test_it_ends_while_it_waits(self):
-        with socket.create_server(("127.0.0.1", 0)) as other:
-            patient = PatientServer(lambda: Server("127.0.0.1", other.getsockname()[1], {}), lambda _: None)
-            began = time.monotonic()
-            patient.stop()
-            assert time.monotonic() - began < 1
-
-    def test_whoever_is_told_may_give_up(self):
-        def give_up(error: str) -> None:
-            raise HostError(error, hint="bindAddressHardFail")
-
-        with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(HostError, match="cannot listen"):
-            PatientServer(lambda: Server("127.0.0.1", other.getsockname()[1], {}), give_up)
-
-
-def answers(port: int) -> str:
-    try:
-        return ask(port)[1]
-    except ConnectionRefusedError:
-        return ""
 
 
 class TestJournal:

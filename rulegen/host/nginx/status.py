@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import stat
+import time
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -20,7 +22,13 @@ def ask(folder: Path, path: str = "/digest", *, timeout_s: float = _TIMEOUT_S) -
     """Return the body that the status socket of the nginx in `folder` answers; None where nobody does.
 
     A new connection for each question: which worker takes it is the kernel's choice.
+
+    Args:
+        folder: That of the keeper.
+        path: What is asked for.
+        timeout_s: How long all of it may take.
     """
+    deadline = time.monotonic() + timeout_s
     try:
         # a socket's path may have 107 characters, a folder more: so it is named through a descriptor
         descriptor = os.open(folder / "run", os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
@@ -31,7 +39,7 @@ def ask(folder: Path, path: str = "/digest", *, timeout_s: float = _TIMEOUT_S) -
             connection.settimeout(timeout_s)
             connection.connect(f"/proc/self/fd/{descriptor}/{NAME}")
             connection.sendall(f"GET {path} HTTP/1.0\r\nHost: status\r\nConnection: close\r\n\r\n".encode())
-            return _body(_whole(connection))
+            return _body(_whole(connection, deadline))
     except OSError:
         return None
     finally:
@@ -54,11 +62,20 @@ def close_to_others(run: int) -> None:
             os.close(descriptor)
 
 
-def _whole(connection: socket.socket) -> bytes:
+def _whole(connection: socket.socket, deadline: float) -> bytes:
+    """Return all that comes.
+
+    Raises:
+        OSError: It is too much, or takes too long.
+    """
     answer = b""
-    while len(answer) < _LONGEST and (piece := connection.recv(4096)):
+    while len(answer) <= _LONGEST:
+        connection.settimeout(max(deadline - time.monotonic(), 0.001))
+        piece = connection.recv(4096)
+        if not piece:
+            return answer
         answer += piece
-    return answer
+    raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
 
 
 def _body(answer: bytes) -> str | None:

@@ -1,0 +1,71 @@
+"""A port that is listened on, and what it answers."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from rulegen.errors import HostError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rulegen.agent.pages_server.rendering import Slow
+    from rulegen.agent.pages_server.reply import Encoded
+    from rulegen.agent.pages_server.request import Request
+
+BACKLOG: Final = 512
+"""How many connections of one port the kernel keeps until they are taken."""
+RECEIVE_BYTES: Final = 16 * 1024
+SEND_BYTES: Final = 64 * 1024
+"""What the kernel may keep for one client that sends much, or reads nothing; it takes twice that."""
+
+
+class Connection(NamedTuple):
+    """Who is connected with which address of this host: address and port of both ends."""
+
+    client: tuple[str, int]
+    server: tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Listener:
+    """A port.
+
+    Attributes:
+        opened: The socket, which does not block.
+        answer: Answers a request at once, or says which page it is that takes time.
+    """
+
+    opened: socket.socket
+    answer: Callable[[Request, Connection], Encoded | Slow]
+
+
+def opened(address: str, port: int) -> socket.socket:
+    """Return a socket that listens.
+
+    Args:
+        address: IPv4 or IPv6.
+        port: 0 for any that is free.
+
+    Raises:
+        HostError: It cannot be.
+    """
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    found: socket.socket | None = None
+    try:
+        found = socket.socket(family, socket.SOCK_STREAM)
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
+        if family == socket.AF_INET6:
+            found.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        found.bind((address, port))
+        found.listen(BACKLOG)
+        found.settimeout(0)
+    except OSError as error:
+        if found is not None:
+            found.close()
+        raise HostError(f"cannot listen on {address} port {port}: {error.strerror}") from None
+    return found

@@ -1,0 +1,117 @@
+"""Slow pages, each made by one thread at a time, once for all who asked for it before it was begun."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from rulegen.agent.pages_server.reply import Encoded, Reply, answer_of, encoded, failure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Mapping
+
+C = TypeVar("C", bound="Hashable")
+
+
+@dataclass(frozen=True, slots=True)
+class Slow:
+    """A page that takes time.
+
+    Attributes:
+        page: Makes it, in a thread of its own.
+        lane: Pages of one lane are made one after the other.
+        refuse: Returns why a client may not see it, before it is made; None where the client may. In the same thread.
+    """
+
+    page: Callable[[], Reply]
+    lane: str
+    refuse: Callable[[], Reply | None] = lambda: None
+
+
+@dataclass(frozen=True, slots=True)
+class Made(Generic[C]):
+    """A page for all who asked for it.
+
+    Attributes:
+        clients: Those that may see it.
+        answer: The page; None where nobody may.
+        refused: The others, and what they are told.
+        number: Counts the pages that were made.
+    """
+
+    slow: Slow
+    clients: tuple[C, ...]
+    answer: Encoded | None
+    refused: tuple[tuple[C, Encoded], ...]
+    number: int
+
+
+@dataclass(slots=True)
+class _Lane(Generic[C]):
+    waiting: dict[Callable[[], Reply], dict[C, Slow]] = field(default_factory=dict)
+    is_busy: bool = False
+
+
+class Rendering(Generic[C]):
+    """Decides when which page is made. All methods are for one thread.
+
+    Who asks for a page while it is made gets the next one: an answer never shows a state from before its question.
+    """
+
+    def __init__(self, deliver: Callable[[Made[C]], None]) -> None:
+        """Take what each page is given to, in the thread that made it; `finished` must be called with it afterwards."""
+        self._deliver = deliver
+        self._lanes: dict[str, _Lane[C]] = {}
+        self._begun = 0
+
+    def ask(self, client: C, slow: Slow) -> None:
+        """Have a page made for a client."""
+        lane = self._lanes.setdefault(slow.lane, _Lane())
+        lane.waiting.setdefault(slow.page, {})[client] = slow
+        self._begin(lane)
+
+    def leave(self, client: C) -> None:
+        """Forget a client that waits."""
+        for lane in self._lanes.values():
+            for page, clients in list(lane.waiting.items()):
+                clients.pop(client, None)
+                if not clients:
+                    del lane.waiting[page]
+
+    def finished(self, made: Made[C]) -> None:
+        """Go on with the next page of the lane."""
+        lane = self._lanes[made.slow.lane]
+        lane.is_busy = False
+        self._begin(lane)
+
+    def _begin(self, lane: _Lane[C]) -> None:
+        if lane.is_busy or not lane.waiting:
+            return
+        asked = lane.waiting.pop(next(iter(lane.waiting)))
+        lane.is_busy = True
+        self._begun += 1
+        name = f"page of {next(iter(asked.values())).lane}"
+        thread = threading.Thread(target=self._make, args=(dict(asked), self._begun), name=name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # the host has no thread left for us
+            unavailable = encoded(Reply(503, f"{error}\n"))
+            refused = tuple((client, unavailable) for client in asked)
+            self._deliver(Made(next(iter(asked.values())), (), None, refused, self._begun))
+
+    def _make(self, asked: Mapping[C, Slow], number: int) -> None:
+        refusals = {client: _refusal(slow) for client, slow in asked.items()}
+        refused = tuple((client, refusal) for client, refusal in refusals.items() if refusal)
+        clients = tuple(client for client, refusal in refusals.items() if not refusal)
+        slow = next(iter(asked.values()))  # the page is the same in each
+        self._deliver(Made(slow, clients, answer_of(slow.page) if clients else None, refused, number))
+
+
+def _refusal(slow: Slow) -> Encoded | None:
+    """Return why a client may not see a page; a check that fails lets nobody see it."""
+    try:
+        refusal = slow.refuse()
+    except Exception as error:  # noqa: BLE001 - as `answer_of`
+        refusal = failure(error)
+    return encoded(refusal) if refusal else None

@@ -1,0 +1,82 @@
+"""An HTTP answer, and its bytes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from rulegen.kube.wording import harmless, harmless_json, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer.
+
+    Attributes:
+        headers: Beside those about its body.
+    """
+
+    status: int
+    body: str
+    kind: str = "text/plain; charset=utf-8"
+    headers: Mapping[str, str] | None = None
+
+    @classmethod
+    def of_json(cls, status: int, document: object, headers: Mapping[str, str] | None = None) -> Reply:
+        """Return an answer in JSON."""
+        return cls(status, json.dumps(document) + "\n", "application/json", headers)
+
+    def encoded(self) -> bytes:
+        """Return the body as it is sent: what others wrote commands no terminal that shows it."""
+        shown = harmless_json(self.body) if self.kind == "application/json" else harmless(self.body)
+        return shown.encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """An answer as it is sent: its head up to the empty line, and its body."""
+
+    head: bytes
+    body: bytes
+
+
+def encoded(reply: Reply) -> Encoded:
+    """Return the bytes of an answer after which the connection is closed."""
+    body = reply.encoded()
+    fields = {
+        "Server": "rulegen",
+        "Date": formatdate(usegmt=True),
+        "Connection": "close",
+        **(reply.headers or {}),
+        "X-Content-Type-Options": "nosniff",
+        "Content-Type": reply.kind,
+        "Content-Length": str(len(body)),
+    }
+    lines = [f"HTTP/1.1 {reply.status} {_phrase(reply.status)}", *(f"{name}: {text}" for name, text in fields.items())]
+    return Encoded("".join(f"{line}\r\n" for line in (*lines, "")).encode("latin-1"), body)
+
+
+def answer_of(page: Callable[[], Reply]) -> Encoded:
+    """Return the bytes of what a page says; a page that fails is an answer with status 500."""
+    try:
+        return encoded(page())
+    except Exception as error:  # noqa: BLE001 - whatever it is, the client learns of it, and others are answered
+        return encoded(failure(error))
+
+
+def failure(error: Exception) -> Reply:
+    """Return the answer where a page cannot be made."""
+    return Reply(500, f"rulegen failed: {type(error).__name__}: {printable(str(error))}\n")
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""

@@ -1,0 +1,113 @@
+"""The head of an HTTP request: parsed, or refused with the status that says why (RFC 9112).
+
+Only what GET and HEAD need: a body is never read, and each connection carries one request.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+HEAD_BYTES: Final = 16 * 1024
+"""The longest head that is read: request line and all header fields together."""
+METHODS: Final = ("GET", "HEAD")
+
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_VERSION: Final = re.compile(r"HTTP/([0-9])\.([0-9])")
+_ABSOLUTE: Final = re.compile(r"https?://([^/?#]*)(.*)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a client asks for.
+
+    Attributes:
+        method: One of `METHODS`.
+        path: As it was sent, without the query.
+        query: What follows the first question mark; empty where there is none.
+        host: The host that the client named, with its port; None in a request of HTTP/1.0 that names none.
+        headers: Values by name in lower case; values of one name are joined by a comma.
+    """
+
+    method: str
+    path: str
+    query: str = ""
+    host: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a head is no request that can be answered.
+
+    Attributes:
+        status: The HTTP status.
+        reason: One line for the client.
+    """
+
+    status: int
+    reason: str
+
+
+TOO_LONG: Final = Refusal(431, f"the head of a request may have {HEAD_BYTES} bytes")
+
+
+def head_length(received: bytes | bytearray, start: int = 0) -> int:
+    """Return the length of a head that was received whole, with the empty line that ends it; 0 while it is not.
+
+    Args:
+        received: All bytes so far, without empty lines in front.
+        start: Up to here there is no end.
+    """
+    start = max(start - 2, 0)
+    ends = [(at, len(end)) for end in (b"\n\r\n", b"\n\n") if (at := received.find(end, start)) >= 0]
+    return sum(min(ends)) if ends else 0
+
+
+def parse(head: bytes) -> Request | Refusal:
+    """Return the request that a whole head holds. Lines may end with LF alone (RFC 9112, section 2.2)."""
+    if len(head) > HEAD_BYTES:
+        return TOO_LONG
+    lines = [line.removesuffix("\r") for line in head.decode("latin-1").rstrip("\r\n").split("\n")]
+    if any(_CONTROL.search(line) for line in lines):
+        return Refusal(400, "control characters in the head")
+    words = lines[0].split(" ")
+    if len(words) != 3 or not _TOKEN.fullmatch(words[0]) or not (version := _VERSION.fullmatch(words[2])):
+        return Refusal(400, "the first line is no request line of HTTP/1.0 or HTTP/1.1")
+    method, target = words[0], words[1]
+    if version[1] != "1":
+        return Refusal(505, "only HTTP/1.0 and HTTP/1.1 are spoken here")
+    if method not in METHODS:
+        return Refusal(501, "only GET and HEAD are answered here")
+    fields = _fields(lines[1:])
+    if fields is None:
+        return Refusal(400, "a line of the head is no header field")
+    hosts = fields.get("host", [])
+    if len(hosts) > 1 or (not hosts and version[2] != "0"):
+        return Refusal(400, "the head must have one field Host")
+    host = hosts[0] if hosts else None
+    if absolute := _ABSOLUTE.fullmatch(target):
+        if host is not None and host.lower() != absolute[1].lower():
+            return Refusal(400, "the target of the request and the field Host name two hosts")
+        host, target = absolute[1], absolute[2]
+        target = target if target.startswith("/") else f"/{target}"
+    if not target.startswith("/"):
+        return Refusal(400, "the target of the request is no path")
+    path, _, query = target.partition("?")
+    return Request(method, path, query, host, {name: ", ".join(values) for name, values in fields.items()})
+
+
+def _fields(lines: list[str]) -> dict[str, list[str]] | None:
+    """Return values by name in lower case; None where a line is no field, or goes on with the one before."""
+    found: dict[str, list[str]] = {}
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if not colon or not _TOKEN.fullmatch(name):
+            return None
+        found.setdefault(name.lower(), []).append(value.strip(" \t"))
+    return found

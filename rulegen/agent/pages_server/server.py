@@ -1,0 +1,153 @@
+"""The agent's HTTP servers: which pages there are on a port, and who may see them."""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+from urllib.parse import parse_qs
+
+from rulegen.agent.pages_server.access import field_of_proxy, is_loopback, is_loopback_name, is_ours
+from rulegen.agent.pages_server.http_loop import HttpLoop
+from rulegen.agent.pages_server.listener import Connection, Listener, opened
+from rulegen.agent.pages_server.rendering import Slow
+from rulegen.agent.pages_server.reply import Encoded, Reply, answer_of, encoded
+from rulegen.errors import HostError
+from rulegen.host.socket_owner import owner_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+    from rulegen.agent.pages_server.request import Request
+
+AS_JSON: Final = "?output=json"
+"""Behind the path of a page: the same for who asks for JSON, by this query or by the header Accept."""
+AGAIN_S: Final = 5.0
+"""How often an address that was taken is tried again."""
+
+
+class Server:
+    """Answers GET and HEAD on one address."""
+
+    def __init__(
+        self,
+        address: str,
+        port: int,
+        pages: Mapping[str, Callable[[], Reply]],
+        *,
+        private: Collection[str] = frozenset(),
+        probes: bool = False,
+        names: Callable[[], Collection[str]] = frozenset,
+        loop: HttpLoop | None = None,
+    ) -> None:
+        """Listen and answer.
+
+        Args:
+            address: IPv4 or IPv6.
+            port: TCP port; 0 for any that is free.
+            pages: Answers by path; that of `*` for every other path. See `AS_JSON`.
+            private: Paths for programs of root on this host only, wherever is listened.
+            probes: Whether load balancers and the kubelet ask here. The pages must take no time; they are made by the
+                thread of the loop. Whoever names a host that is not ours gets the status without a body, since a load
+                balancer may be set to send any name.
+            names: Returns the names of this node, in lower case. Other pages are refused to who names another host.
+            loop: Serves the clients; without it the server has a loop of its own.
+
+        Raises:
+            HostError: The address cannot be listened on.
+        """
+        self._pages = pages
+        self._private = private
+        self._probes = probes
+        self._names = names
+        self._loop = loop or HttpLoop()
+        self._listener = Listener(opened(address, port), self._answer)
+        self.port: int = self._listener.opened.getsockname()[1]
+        self._loop.add(self._listener)
+
+    def stop(self) -> None:
+        """Listen no longer."""
+        self._loop.remove(self._listener)
+
+    def _answer(self, request: Request, connection: Connection) -> Encoded | Slow:
+        is_private = request.path in self._private
+        if is_private and (refusal := _refusal_of_stranger(request, connection)):
+            return encoded(refusal)
+        names_us = is_ours(request.host, self._names())
+        if not names_us and not self._probes:
+            return encoded(Reply(421, "this is no name of this node: ask by address, or see --metrics-host\n"))
+        page = self._page(request)
+        if page is None:
+            return encoded(Reply(404, "not found\n"))
+        if self._probes and not is_private:
+            return answer_of(page if names_us else lambda: replace(page(), body=""))
+        if is_private:
+            return Slow(page, "private pages", lambda: _refusal_of_user(connection))
+        return Slow(page, request.path if request.path in self._pages else "*")
+
+    def _page(self, request: Request) -> Callable[[], Reply] | None:
+        wants_json = parse_qs(request.query).get("output") == ["json"]
+        wants_json = wants_json or "application/json" in request.headers.get("accept", "")
+        pages = self._pages
+        return (pages.get(request.path + AS_JSON) if wants_json else None) or pages.get(request.path) or pages.get("*")
+
+
+class PatientServer:
+    """Answers as `Server` does, as soon as its address is free: a kube-proxy that was here before may have it still."""
+
+    def __init__(self, serve: Callable[[], Server], taken: Callable[[str], None]) -> None:
+        """Listen now, or else try again every few seconds.
+
+        Args:
+            serve: Returns a server, or fails with a `HostError`.
+            taken: Is told, once, why not yet.
+        """
+        self._serve = serve
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._server: Server | None = None
+        try:
+            self._server = serve()
+        except HostError as error:
+            taken(error.message)
+            self._thread = threading.Thread(target=self._wait, name="http, waiting", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Listen no longer."""
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+        if self._server is not None:
+            self._server.stop()
+
+    def _wait(self) -> None:
+        while not self._ended.wait(AGAIN_S):
+            try:
+                self._server = self._serve()
+            except HostError:
+                continue
+            return
+
+
+def _refusal_of_stranger(request: Request, connection: Connection) -> Reply | None:
+    """Return why a request for a private page did not come straight from this host; None where it may have."""
+    if not (is_loopback(connection.client[0]) and is_loopback(connection.server[0])):
+        return Reply(403, "this page is for programs of this host only: ask a loopback address\n")
+    if not is_loopback_name(request.host):
+        return Reply(403, "this page is for programs of this host only: name localhost or a loopback address\n")
+    if (name := field_of_proxy(request.headers)) is not None:
+        return Reply(403, f"this page is for programs of this host only: a proxy has passed this on (field {name})\n")
+    return None
+
+
+def _refusal_of_user(connection: Connection) -> Reply | None:
+    """Return why the user who asks may not see a private page; None for root, and for whom the agent runs as."""
+    try:
+        owner = owner_of(connection.client, connection.server)
+    except OSError as error:
+        return Reply(403, f"the kernel does not say whose connection this is: {error.strerror}\n")
+    if owner not in (0, os.geteuid()):
+        return Reply(403, "this page is for root only\n")
+    return None
