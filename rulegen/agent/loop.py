@@ -22,12 +22,14 @@ from rulegen.agent.journal import fault
 from rulegen.agent.leftout import LeftOut
 from rulegen.agent.memory import give_back
 from rulegen.agent.recorder import Announcement, ObjectReference, to_nobody
+from rulegen.agent.turns import Turns
 from rulegen.errors import ApplyError, HostError
 from rulegen.host.apart import Apart
 from rulegen.host.culprits import is_refusal, lacking_text
 from rulegen.kube.cluster import Touched
 from rulegen.kube.node_names import unknown_node
 from rulegen.kube.world import ObjectName
+from rulegen.model.limits import is_large
 from rulegen.plan.fragments import IPVS
 from rulegen.plan.objects import draining_text
 from rulegen.road.belongings import Belongings
@@ -184,6 +186,7 @@ class Loop:
     _parameters: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _concerns: Concerns = field(init=False)
+    _turns: Turns = field(default_factory=Turns)
 
     def __post_init__(self) -> None:
         """Have been told of nothing yet."""
@@ -261,8 +264,20 @@ class Loop:
 
     @property
     def _has_changes(self) -> bool:
-        """Whether anything waits for a sync."""
-        return bool(self._dirty.services) or (self._rules is not None and self._rules.is_behind)
+        """Whether anything waits for a sync that may be written now."""
+        if self._rules is None:
+            return bool(self._dirty.services)
+        if self._rules.is_behind:
+            return True
+        small, large = self._by_size(self._rules)
+        return bool(small) or self._turns.chosen(large, self.clock()) is not None
+
+    def _by_size(self, rules: ServiceRules) -> tuple[set[ObjectName], set[ObjectName]]:
+        """Return the Services that wait for a sync: those that are written at once, and the large ones."""
+        names = self._dirty.services
+        large = {name for name in names if is_large(self.cluster.objects.service(name), rules.before(name))}
+        self._turns.wait(large, self.clock())
+        return names - large, large
 
     def _is_untouched(self) -> bool:
         """Whether nobody can have changed anything since we wrote: then there is no need to read all of it."""
@@ -291,7 +306,7 @@ class Loop:
         self._tell_health(rules, {})
         if gained:  # an address that comes back brings what was remembered of it
             self.reconcile()
-        if not self._has_changes and not self._must_check:
+        if not self._dirty.services and not rules.is_behind and not self._must_check:
             self.state.wrote(generation)
 
     def _refresh(self) -> frozenset[Address]:
@@ -358,15 +373,31 @@ class Loop:
         rules = self._rules
         if rules is None:
             return
-        began, generation = self.clock(), self.state.desired
-        names, self._dirty = self._dirty.services, Touched(site=self._dirty.site)
+        small, large = self._by_size(rules)
+        if small or not large or rules.is_behind:
+            self._sync(rules, small)
+        name = self._turns.chosen(large, self.clock())
+        if name is not None and not self._must_check and self._rules is rules:
+            began = self.clock()
+            self._sync(rules, {name}, writes_others=True)
+            self._turns.wrote(name, began, self.clock())
+
+    def _sync(self, rules: ServiceRules, names: set[ObjectName], *, writes_others: bool = False) -> None:
+        """Write what some of the dirty Services come to; with `writes_others`, what becomes dirty meanwhile too.
+
+        Raises:
+            HostError: A write failed.
+        """
+        began = self.clock()
+        self._dirty.services -= names
         keys: set[Hashable] = set()
         try:
             with self._lock:
                 update = self._update(rules, names)
             keys = written_keys(update.plan)
             before = {name: rules.before(name) for name in update.services}
-            calls = self.writer.write_update(update, before) if self.mends else 0
+            between = self._beside(rules, update) if writes_others else None
+            calls = self.writer.write_update(update, before, between) if self.mends else 0
             self._attempted |= keys if not self.mends else set()  # whoever writes here may be late
         except HostError as error:
             self._dirty.services |= names
@@ -377,11 +408,19 @@ class Loop:
                 raise
             self._must_check, self._check_at = True, self.clock()  # all is read, and written in parts
             return
+        self._committed(rules, update, began, calls)
+
+    def _committed(self, rules: ServiceRules, update: Update, began: float, calls: int) -> None:
+        """Note that an update was written."""
         with self._lock:
             rules.commit(update)
         self._settle(rules)
         self._tell_health(rules, update.services)
-        self.state.wrote(generation)
+        if self._dirty.services or self._dirty.nodes:  # at least one change waits
+            generation = max(self.state.applied, self.state.desired - 1)
+            self.state.wrote(generation, oldest=self._turns.oldest(self.clock()))
+        else:
+            self.state.wrote(self.state.desired)
         self.state.syncs.add(self.clock() - began)
         self.state.partial_syncs.add(self.clock() - began)
         self._sync_at = self.clock() + self.timing.min_sync_s
@@ -390,6 +429,56 @@ class Loop:
         if calls:
             self.state.count("writes", by=calls)
             self.journal.debug("synced", services=len(update.services), calls=calls)
+
+    def _beside(self, rules: ServiceRules, large: Update) -> Callable[[], None]:
+        """Return what takes events and writes small changes while a large one is written, between two of its calls."""
+        put_off: set[ObjectName] = set()
+
+        def write() -> None:
+            self._take_waiting()
+            if self.clock() < self._sync_at:
+                return
+            small = self._by_size(rules)[0] - large.services.keys() - put_off - rules.left_out
+            if not small:
+                return
+            if not self._sync_beside(rules, small, large):
+                put_off.update(name for name in small if len(small) == 1 or not self._sync_beside(rules, {name}, large))
+
+        return write
+
+    def _sync_beside(self, rules: ServiceRules, names: set[ObjectName], large: Update) -> bool:
+        """Write small Services while a large one is being written; return False where they must wait for it.
+
+        Raises:
+            HostError: A write failed: neither is known to be written.
+        """
+        began = self.clock()
+        with self._lock:
+            update = rules.update_beside(names, large)
+        if update is None:
+            return False
+        belongings = Belongings(one for one in update.fragments.values() if one is not None)
+        if self._left_out.refused(belongings, self.clock(), lacking_text):
+            return False
+        try:
+            calls = self.writer.write_update(update, {name: rules.before(name) for name in update.services})
+        except HostError:
+            self._attempted |= written_keys(update.plan)
+            raise
+        self._dirty.services -= names
+        self._committed(rules, update, began, calls)
+        return True
+
+    def _take_waiting(self) -> None:
+        """Take what has come, without waiting; what ends the loop is left for it."""
+        ends: list[Event | Wake] = []
+        with suppress(queue.Empty):
+            while True:
+                signal = self.signals.get_nowait()
+                if self._taken(signal):
+                    ends.append(signal)
+        for signal in ends:
+            self.signals.put(signal)
 
     def check(self) -> None:
         """Read the kernel, and write all by which it differs from what is wanted; tell what others have changed.
@@ -710,8 +799,17 @@ class Loop:
             return RENAMED_S if self.host_name() else NODE_S
         if self.once and self.state.is_alive:
             return UNSYNCED_S
-        due = self._sync_at if self._has_changes else self._check_at
+        due = self._next_sync_at()
         due = min(due, self._left_out.next_at or due)
         if self._must_check or self._dirty.nodes:
             due = min(due, self._check_at)
         return max(min(due, self._check_at, self._look_at) - self.clock(), self._again_at - self.clock(), 0.0)
+
+    def _next_sync_at(self) -> float:
+        """Return when the next sync is due; where nothing waits for one, when the next check is."""
+        if self._rules is None or self._rules.is_behind or not self._dirty.services:
+            return self._sync_at if self._has_changes else self._check_at
+        small, large = self._by_size(self._rules)
+        if small:
+            return self._sync_at
+        return max(self._sync_at, min(self._turns.next_at(name) for name in large))

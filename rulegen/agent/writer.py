@@ -224,14 +224,14 @@ class KernelWriter:
         self._perform(work)
         return len(work)
 
-    def _perform(self, work: tuple[Step, ...]) -> None:
+    def _perform(self, work: tuple[Step, ...], between: Callable[[], None] | None = None) -> None:
         """Do the writes; a scheduler that cannot be is known from then on, lest one Service stop all others.
 
         Raises:
             ApplyError: A write failed.
         """
         try:
-            perform(work)
+            perform(work, (lambda _number, _step: between()) if between is not None else None)
         except ApplyError as error:
             if isinstance(error.__cause__, SchedulerError):
                 known = SCHEDULERS if self.facts.schedulers is None else self.facts.schedulers
@@ -250,18 +250,24 @@ class KernelWriter:
             raise error
         self.refused[parameter.name] = error.message
 
-    def write_update(self, update: Update, before: dict[ObjectName, Service | None]) -> int:
+    def write_update(
+        self,
+        update: Update,
+        before: dict[ObjectName, Service | None],
+        between: Callable[[], None] | None = None,
+    ) -> int:
         """Write what changes of some Services come to; return how many calls it took.
 
         Args:
             update: What they come to.
             before: The Services as they were.
+            between: Called before each call, for what must not wait for all of them.
 
         Raises:
             HostError: A write failed: what is in the kernel must be read anew.
         """
         work = steps(update.plan, self._run, self.choice.variant, wait_s=LOCK_WAIT_S)
-        self._perform(work)
+        self._perform(work, between)
         calls = len(work)
         touched = [name for name, service in update.services.items() if _has_udp(service) or _has_udp(before.get(name))]
         had, has = [before.get(name) for name in touched], [update.services[name] for name in touched]
@@ -348,7 +354,12 @@ class IdleWriter(KernelWriter):
         """Forget nothing."""
         return 0
 
-    def write_update(self, update: Update, before: dict[ObjectName, Service | None]) -> int:  # noqa: ARG002 - as above
+    def write_update(
+        self,
+        update: Update,  # noqa: ARG002 - as above
+        before: dict[ObjectName, Service | None],  # noqa: ARG002
+        between: Callable[[], None] | None = None,  # noqa: ARG002
+    ) -> int:
         """Write nothing."""
         return 0
 

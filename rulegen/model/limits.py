@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from rulegen.kube.objects import ServicePort
+    from rulegen.kube.world import ServiceInput
+    from rulegen.model.ir import Service
     from rulegen.net import Address, Family, Network
 
 ENDPOINTS: Final = 50_000
@@ -23,6 +25,8 @@ FRONTENDS: Final = 10_000
 """As many as a whole cluster has Services, by the same thresholds."""
 REAL_SERVERS_PER_ENDPOINT: Final = 5
 """In ipvs mode each frontend has real servers of its own: so many times the limit of endpoints in total."""
+LARGE: Final = 2_000
+"""A Service with more endpoints and frontends than this is written after all others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,3 +160,23 @@ def share_of_each(sizes: Collection[tuple[int, int]], most: int) -> int | None:
         else:
             high = middle - 1
     return low
+
+
+def is_large(told: ServiceInput | None, service: Service | None) -> bool:
+    """Whether a Service costs so much, as it is now or as it was served, that others are written before it.
+
+    Args:
+        told: Its objects; None where it is gone.
+        service: How it was served; None where it was not.
+    """
+    size = 0
+    if service is not None:
+        size = sum(
+            len(port.endpoints) + 1 + len(port.external_ips) + len(port.load_balancer_ips) for port in service.ports
+        )
+    if told is not None:
+        spec = told.service.spec
+        addresses = 1 + len(spec.external_ips) + len(told.service.status.load_balancer.ingress)
+        asked = len(spec.ports) * addresses + sum(len(one.ports) * len(one.endpoints) for one in told.slices)
+        size = max(size, asked)
+    return size > LARGE

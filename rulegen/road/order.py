@@ -13,7 +13,7 @@ what it left goes behind that. Both ways, connections that begin meanwhile end s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rulegen.contract import chains, sets
 from rulegen.languages.ipset import script as ipset_script
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from rulegen.plan.plan import Plan
 
 
+SERVED_AT_ONCE: Final = 5_000
+"""A task for IPVS has so many commands at most: between two tasks the agent writes what others wait for."""
 _IPVS_FILTER = chains.filter_(chains.IPVS_FILTER)
 _INPUT = ChainName("filter", "INPUT")
 
@@ -258,8 +260,9 @@ def _is_of_filter(key: Key) -> bool:
 
 
 def _serve(family: Family, title: str, commands: tuple[ipvs_script.Command, ...]) -> Iterator[Task]:
-    if commands:
-        yield Task(f"{family} {title}: {len(commands)}", Serve(commands))
+    for start in range(0, len(commands), SERVED_AT_ONCE):
+        part = commands[start : start + SERVED_AT_ONCE]
+        yield Task(f"{family} {title}: {len(part)}", Serve(part))
 
 
 def _bind(title: str, commands: tuple[links_script.Command, ...]) -> Iterator[Task]:

@@ -109,6 +109,7 @@ class ServiceRules:
         self._services = {service: found for service in names if (found := self._table.service(service)) is not None}
         self._is_behind = False
         self._unwritten: set[ObjectName] = set()
+        self._again: set[ObjectName] = set()
         self._left_out: set[ObjectName] = set()
         self._former: dict[tuple[Family, ObjectName | None], Fragment | None] = {}
         self._fragments: dict[tuple[Family, ObjectName | None], Fragment] = {}
@@ -197,10 +198,37 @@ class ServiceRules:
         Nothing is kept of it but the decision: the fragments are those that are in the kernel until `commit`. An update
         that was not committed is part of the next one: who shared a claim then may share none any more.
         """
+        self._put(names)
+        return self._updated(self._unwritten)
+
+    def update_beside(self, names: Iterable[ObjectName], other: Update) -> Update | None:
+        """Decide about Services while an update of others is being written; both may then be committed in any order.
+
+        Returns:
+            None where one needs the other to be written first: they share a claim, or an object of the kernel. It is
+            part of the next update then.
+        """
+        touched = self._put(names) & other.services.keys()
+        self._again |= touched
+        mine = self._unwritten - other.services.keys()
+        if touched or self._is_behind:
+            return None
+        update = self._updated(mine)
+        shares = any((family, NODE) in one.fragments for one in (update, other) for family in self._families)
+        return None if shares or _meets(update, other) or _meets(other, update) else update
+
+    def _put(self, names: Iterable[ObjectName]) -> set[ObjectName]:
+        """Take Services as the cluster has them now; return all that may be served otherwise then."""
+        touched: set[ObjectName] = set()
         for name in sorted(names):
             self._left_out.discard(name)
-            self._unwritten |= self._table.put(name, self._cluster.service(name))
-        services = {name: self._table.service(name) for name in sorted(self._unwritten - self._left_out)}
+            touched |= self._table.put(name, self._cluster.service(name))
+        self._unwritten |= touched
+        return touched
+
+    def _updated(self, names: Collection[ObjectName]) -> Update:
+        """Return what Services come to that may be served otherwise now."""
+        services = {name: self._table.service(name) for name in sorted(set(names) - self._left_out)}
         fragments: dict[tuple[Family, ObjectName | None], Fragment | None] = {}
         rules: dict[Family, FamilyPlan] = {}
         objects: dict[Family, ObjectPlan] = {}
@@ -337,7 +365,8 @@ class ServiceRules:
         for (family, name), fragment in update.fragments.items():
             self._replace(family, name, fragment)
         self._is_behind = False
-        self._unwritten -= update.services.keys()
+        self._unwritten -= update.services.keys() - self._again
+        self._again -= update.services.keys()
         for name, service in update.services.items():
             if service is None:
                 self._services.pop(name, None)
@@ -393,6 +422,21 @@ class ServiceRules:
 def _carried(before: Fragment | None, after: Fragment) -> Fragment:
     """Return what an owner wants now, with the rules that stay as its fragment of before has them."""
     return after if before is None else replace(after, rules=carried(before.rules, after.rules))
+
+
+def _meets(one: Update, other: Update) -> bool:
+    """Whether an object of the kernel goes by one update that the other wants."""
+    goes = {
+        (language, change.key)
+        for part in one.plan.objects.values()
+        for language, changes in part.changes.items()
+        for change in changes
+        if change.after is None
+    }
+    wanted = (fragment.objects for fragment in other.fragments.values() if fragment is not None)
+    return bool(goes) and any(
+        (language, key) in goes for objects in wanted for language, found in objects.items() for key in found
+    )
 
 
 def _rules(fragment: Fragment | None) -> iptables.Fragment | None:

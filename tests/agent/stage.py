@@ -96,6 +96,8 @@ class MemoryWriter:
             read.
         writes: When something was written, or was tried to be.
         plans: When all was read.
+        chains_per_commit: How many chains a call holds; None for one call.
+        on_call: Called before each call that writes a part of a large Service.
     """
 
     clock: Clock
@@ -112,6 +114,8 @@ class MemoryWriter:
     unseen: HostError | None = None
     notes: tuple[str, ...] = ()
     choice: VariantChoice = field(default_factory=lambda: VariantChoice(Variant.NFT, "for a test"))
+    chains_per_commit: int | None = None
+    on_call: Callable[[], None] = lambda: None
 
     def read(self) -> Reading:
         self.plans.append(self.clock.now)
@@ -135,14 +139,25 @@ class MemoryWriter:
             }
         )
 
-    def write_update(self, update: Update, before: dict[ObjectName, Service | None]) -> int:
+    def write_update(
+        self,
+        update: Update,
+        before: dict[ObjectName, Service | None],
+        between: Callable[[], None] | None = None,
+    ) -> int:
         assert before.keys() == update.services.keys()
-        return self._restore(
-            {
-                f: [r.text for r in script(part.changes, comments=part.comments)]
-                for f, part in update.plan.iptables.items()
-            }
-        )
+        texts = {
+            f: [r.text for r in script(part.changes, comments=part.comments, chains_per_commit=self.chains_per_commit)]
+            for f, part in update.plan.iptables.items()
+        }
+        if between is None:
+            return self._restore(texts)
+        calls = [(family, text) for family, told in texts.items() for text in told]
+        for family, text in calls:
+            self.on_call()
+            between()
+            self._restore({family: [text]})
+        return len(calls)
 
     def refresh(self) -> frozenset[Address]:
         had, has = ({one for f in Family for one in facts.addresses(f)} for facts in (self.facts, self.host))
@@ -215,7 +230,12 @@ class WholeWriter(MemoryWriter):
             raise ApplyError(f"the write was {failure}", applied=(), pending=("the rest",))
         return len(pieces)
 
-    def write_update(self, update: Update, before: dict[ObjectName, Service | None]) -> int:
+    def write_update(
+        self,
+        update: Update,
+        before: dict[ObjectName, Service | None],
+        between: Callable[[], None] | None = None,
+    ) -> int:
         self.calls.append(self.write(update.plan))
         return self.calls[-1]
 

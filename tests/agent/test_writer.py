@@ -65,7 +65,7 @@ def update() -> Update:
     stage = Stage()
     found = []
     write = stage.writer.write_update
-    stage.writer.write_update = lambda change, before: (found.append(change), write(change, before))[1]
+    stage.writer.write_update = lambda change, *rest: (found.append(change), write(change, *rest))[1]
     stage.at(0, changed(service("web")))
     stage.at(1, changed(service("shop", 2)), changed(endpoints("shop", 1)))
     stage.run(2)

@@ -217,6 +217,37 @@ def test_after_each_change_and_after_lost_ones_the_kernel_is_as_the_whole(steps,
     node.check()
 
 
+@quick
+@given(
+    st.lists(service_events(), min_size=1, max_size=5),
+    service_events(),
+    st.lists(service_events(), min_size=1, max_size=4),
+    st.integers(1, 4),
+    MODES,
+)
+def test_changes_written_while_another_is_written_leave_the_kernel_as_the_whole(first, large, others, every, mode):
+    node = Node(mode)
+    for events in first:
+        node.take(events)
+    node.sync()
+    node.take(large)
+    rules, names, node.dirty = node.rules, node.dirty.services, Touched()
+    update = rules.update(names)
+    for number, piece in enumerate(node.kernel.pieces(update.plan)):
+        if others and number % every == 0:
+            node.take(others.pop())
+            small = node.dirty.services - update.services.keys()
+            beside = rules.update_beside(small, update)
+            if beside is not None:
+                node.kernel.write(beside.plan)
+                rules.commit(beside)
+                node.dirty.services -= small
+        piece()
+    rules.commit(update)
+    node.sync()
+    node.check()
+
+
 meetings = st.lists(
     st.one_of(meeting_events(), meeting_events(), api_server_events(), host_changes(), node_events()),
     min_size=1,
