@@ -130,11 +130,12 @@ def place() -> Iterator[Path]:
 
 
 @pytest.fixture
-def scratch(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def scratch(place: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where a trial without namespaces has its copy: everybody may write there, as to /tmp."""
     folder = place / "scratch"
     folder.mkdir()
     folder.chmod(0o1777)
+    tmp_path_factory.getbasetemp()  # pytest asks once where temporary files go, and not here
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     return folder
 
