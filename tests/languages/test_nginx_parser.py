@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rulegen.languages.nginx import parser
 from rulegen.languages.nginx.parser import Statement, SyntaxFault, parse
 
 
@@ -197,3 +200,13 @@ def test_no_text_takes_long(text: str, times: int):
     with contextlib.suppress(SyntaxFault):
         parse(text * times)
     assert time.process_time() - start < 2
+
+
+def test_it_shares_no_code_with_what_it_judges():
+    """A fault of the serializer must not hide in the parser."""
+    allowed = {"parser.py": {"rulegen.errors"}, "grammar.py": set()}
+    for name, modules in allowed.items():
+        module = ast.parse((Path(parser.__file__).with_name(name)).read_text(encoding="utf-8"))
+        found = {node.module or "" for node in ast.walk(module) if isinstance(node, ast.ImportFrom)}
+        found |= {one.name for node in ast.walk(module) if isinstance(node, ast.Import) for one in node.names}
+        assert {one for one in found if one.startswith("rulegen")} <= modules

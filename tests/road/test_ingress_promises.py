@@ -1,0 +1,69 @@
+"""What docs/ingress.md promises of files: their names, their comments, and what of a Secret is in them."""
+
+from __future__ import annotations
+
+import re
+
+from tests.ingress_strategies import (
+    WEB,
+    certificate,
+    compiled,
+    config_map,
+    ingress,
+    key_pem,
+    path,
+    rule,
+    secret,
+    site,
+    tls,
+)
+from tests.project.places import ROOT
+
+NAME = re.compile(r"nginx\.conf|(hosts|upstreams)/[0-9a-f]{16}\.conf")
+SECRET_NAME = re.compile(r"secrets/[0-9a-f]{16,64}\.(pem|htpasswd)")
+COMMENT = re.compile(r"(?m)^\s*#.*$")
+PEM = re.compile(rb"(-----BEGIN ([A-Z ]+)-----\n[A-Za-z0-9+/=\n]+-----END \2-----\n)+")
+MARK = "a-mark-of-a-tenant"
+
+
+def everything() -> tuple:
+    """Return objects that say a mark in every place that takes a free text."""
+    noise = f"# {MARK}\nsubject={MARK}\n".encode()
+    said = {"app_root": f"/{MARK}", "upstream_vhost": f"{MARK}.test", "auth_realm": f"# {MARK}", "auth_secret": "users"}
+    return (
+        *WEB,
+        config_map(MARK, {"X-Own": MARK}),
+        secret("cert", tls_crt=noise + certificate("site.test") + noise, tls_key=noise + key_pem() + noise),
+        secret("users", auth=f"# {MARK}\n\nalice:{{SHA}}5en6G6MezRroT3XKqkdPOmY/BfQ=\n".encode()),
+        site(f"{MARK}.test", auth_type="basic", **said),
+        ingress(MARK, rule("site.test", path(f"/{MARK}/#{MARK}")), tls=[tls("cert", "site.test")]),
+    )
+
+
+def test_no_name_of_a_file_holds_text_of_an_object():
+    found = compiled(*everything()).configuration
+
+    assert len(found.files) > 3
+    assert len(found.secrets) > 1
+    assert [one for one in found.files if not NAME.fullmatch(one)] == []
+    assert [one for one in found.secrets if not SECRET_NAME.fullmatch(one)] == []
+
+
+def test_no_comment_holds_text_of_an_object():
+    """The only comments are those of the template."""
+    found = compiled(*everything()).configuration
+    ours = {
+        line.strip() for line in COMMENT.findall((ROOT / "nginx_templates/nginx.conf.j2").read_text(encoding="utf-8"))
+    }
+
+    assert any(MARK in text for text in found.files.values())
+    for name, text in found.files.items():
+        assert {line.strip() for line in COMMENT.findall(text)} <= (ours if name == "nginx.conf" else set())
+
+
+def test_of_a_secret_only_what_was_read_and_written_anew_reaches_nginx():
+    found = compiled(*everything()).configuration
+
+    for name, file in found.secrets.items():
+        assert MARK.encode() not in file.content
+        assert PEM.fullmatch(file.content) if name.endswith(".pem") else file.content.count(b"\n") == 1
