@@ -119,6 +119,7 @@ class ExternalAddresses:
         missing = [
             what
             for what, is_known in (
+                ("this node's addresses", any(not address.is_loopback for address in known.own)),
                 ("the gateway of this node", bool(known.gateways)),
                 ("the API servers", bool(known.api_servers)),
                 ("the ports that programs of this node listen on, beside the kubelet's", knows_programs),

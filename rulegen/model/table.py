@@ -9,6 +9,7 @@ from rulegen.errors import Warnings
 from rulegen.model.bound_endpoints import bound_endpoints
 from rulegen.model.claims import Claims, Conflict
 from rulegen.model.external_addresses import ExternalAddresses
+from rulegen.model.node_ground import NodeGround
 from rulegen.model.services import resolve_service
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
     from rulegen.kube.world import ObjectName, ServiceInput
     from rulegen.model.ir import Service
-    from rulegen.model.node_ground import NodeGround
     from rulegen.model.nodes import Site
     from rulegen.net import Family
 
@@ -40,9 +40,8 @@ class ServiceTable:
             oldest_wins: As for `Claims`.
             ground: As for `Claims`.
         """
-        self._site, self._families = site, families
-        self._claims = Claims(oldest_wins=oldest_wins, ground=ground, guards_node=site.guards)
-        self._knows_programs = ground is not None and ground.knows_programs
+        self._site, self._families, self._ground = site, families, ground or NodeGround()
+        self._claims = Claims(oldest_wins=oldest_wins, guards_node=site.guards, ground=self._ground)
         self._externals = ExternalAddresses(site)
         self._told: dict[ObjectName, tuple[str, ...]] = {}
         self._judged: dict[ObjectName, tuple[Conflict, ...]] = {}
@@ -56,7 +55,9 @@ class ServiceTable:
             The Services of which external addresses may be served otherwise; they, and whatever else follows from the
             site for others, must be put again.
         """
-        self._site, self._knows_programs, self._conflicts = site, ground.knows_programs, None
+        if (site, ground) == (self._site, self._ground):
+            return set()
+        self._site, self._ground, self._conflicts = site, ground, None
         touched = self._externals.move(site)
         return self._again(touched) | self._claims.move(ground)
 
@@ -101,7 +102,7 @@ class ServiceTable:
         served, conflicts = self._settled()
         yield from dict.fromkeys(conflict.text for conflict in conflicts)
         yield from bound_endpoints(served, self._inputs, self._site)
-        yield from self._externals.unknown(self._families, knows_programs=self._knows_programs)
+        yield from self._externals.unknown(self._families, knows_programs=self._ground.knows_programs)
 
     def conflicts(self) -> tuple[Conflict, ...]:
         """Return what two Services claim, or a Service and the node, or somebody else."""

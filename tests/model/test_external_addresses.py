@@ -184,7 +184,7 @@ def test_an_endpoint_whose_port_a_service_takes_by_its_address_is_named_in_iptab
 
 
 def test_what_is_not_known_is_said_where_it_would_decide():
-    unknown = dataclasses.replace(FACTS, gateways=frozenset(), root_ports=None)
+    unknown = dataclasses.replace(FACTS, interfaces=(), gateways=frozenset(), root_ports=None)
     external = {WEB: service(WEB, at=2, external=NOBODYS)}
     cases = (
         (external, "strict", True),
@@ -194,7 +194,7 @@ def test_what_is_not_known_is_said_where_it_would_decide():
     for services, semantics, is_said in cases:
         chosen = options(semantics=semantics, cluster_cidrs=PODS[:1])
         found = resolve(World(services=services, nodes={}), chosen, unknown)
-        parts = ("gateway of this node", "API servers", "listen on", "Pod network in IPv6")
+        parts = ("this node's addresses", "gateway of this node", "API servers", "listen on", "Pod network in IPv6")
         assert bool(naming(found, "nothing is refused", *parts)) is is_said
         assert not naming(found, "nothing is refused", "Pod network in IPv4")
     assert not naming(decided(external[WEB]), "nothing is refused")
