@@ -12,13 +12,15 @@ import os
 import threading
 import time
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import unquote, urlencode, urlsplit
 
 from rulegen.errors import HostError
+from rulegen.host.apitls import MAX_BYTES
 from rulegen.host.apitrouble import RENEW, network_words, one_line, refusal, unreachable
+from rulegen.host.opening import checked_name, read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -43,6 +45,11 @@ _TEXTS: Final = {
 """Fields of a kubeconfig that the official client takes as they are, and attributes that it keeps them as."""
 _TRANSIENT: Final = frozenset({429, 500, 502, 503, 504})
 _DEFAULT_KUBECONFIG: Final = "~/.kube/config"
+MAX_KUBECONFIG: Final = 1 << 20
+"""The most that one kubeconfig may hold, in bytes."""
+_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+_OF_ACCOUNT: Final = {"token": 64 << 10, "ca.crt": MAX_BYTES}
+"""Files of a Pod's account, and the most that each may hold."""
 
 
 class ApiServer:
@@ -195,13 +202,17 @@ def _load(configuration: Any, kubeconfig: str | None, context: str | None) -> No
                 hint="name a file with --kubeconfig, or read manifests with -f",
             )
         try:
+            for name, most in _OF_ACCOUNT.items():
+                with suppress(FileNotFoundError):  # which the client tells
+                    read_regular(_ACCOUNT / name, most, follow=True)
             loaders.load_incluster_config(client_configuration=configuration)
         except (config.ConfigException, OSError, ValueError) as error:
             raise HostError(f"the service account of this Pod: {one_line(error)}") from error
         return
     file = named or str(default)
-    if kubeconfig and not Path(kubeconfig).is_file():
+    if kubeconfig and not Path(kubeconfig).exists():
         raise HostError(f"kubeconfig {kubeconfig}: no such file")
+    _refuse_unsuitable(file)
     try:
         with _complaints_of_plugins():
             loaders.load_kube_config(file, context, client_configuration=configuration, persist_config=False)
@@ -224,6 +235,32 @@ def _load(configuration: Any, kubeconfig: str | None, context: str | None) -> No
                 f"kubeconfig {file}: {field} is {one_line(value)!r}, and no text",
                 hint="put it in quotes, or take it out",
             )
+    for attribute in ("ssl_ca_cert", "cert_file", "key_file"):
+        path = getattr(configuration, attribute, None)
+        if not path:
+            continue
+        try:
+            with checked_name(path, MAX_BYTES):
+                pass
+        except OSError as error:
+            raise HostError(f"kubeconfig {file}: {path}: {error.strerror or error}") from None
+
+
+def _refuse_unsuitable(named: str) -> None:
+    """Refuse a kubeconfig that is none: the official client would wait for a FIFO, and read a file of any size.
+
+    Raises:
+        HostError: One of those that KUBECONFIG lists is no file, or too large.
+    """
+    for one in filter(None, named.split(os.pathsep)):
+        path = os.path.expanduser(one)  # noqa: PTH111 - as the client does it, which keeps the path where there is no home
+        try:
+            read_regular(path, MAX_KUBECONFIG, follow=True)
+        except FileNotFoundError:
+            continue  # of several, those that are there count
+        except (OSError, ValueError) as error:
+            reason = (error.strerror if isinstance(error, OSError) else "") or str(error)
+            raise HostError(f"kubeconfig {one}: {reason}") from None
 
 
 def _default_kubeconfig() -> Path:

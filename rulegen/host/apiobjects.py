@@ -12,6 +12,7 @@ from urllib.parse import quote
 import msgspec
 
 from rulegen.host.apilink import TroubleError
+from rulegen.host.opening import read_regular
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -25,6 +26,7 @@ STRATEGIC_PATCH: Final = "application/strategic-merge-patch+json"
 """The API's own: a list of conditions is joined by their type, so that those of others stay."""
 
 _NAMESPACE_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+_LONGEST_NAME: Final = 4096
 
 
 class Resource(NamedTuple):
@@ -119,7 +121,7 @@ class ApiObjects:
 def pod_namespace() -> str:
     """Return the namespace of the Pod that this runs in; empty outside of one."""
     try:
-        return _NAMESPACE_FILE.read_text(encoding="ascii").strip()
+        return read_regular(_NAMESPACE_FILE, _LONGEST_NAME, follow=True).decode("ascii").strip()
     except (OSError, UnicodeDecodeError):
         return ""
 

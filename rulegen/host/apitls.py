@@ -10,12 +10,16 @@ from __future__ import annotations
 import ssl
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+from rulegen.host.opening import checked_name
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
 _READ_FROM = ("ca_certs", "ca_cert_data", "cert_file", "key_file")
+MAX_BYTES: Final = 4 << 20
+"""The most that a file of certificates or a key may hold: the authorities of a whole system are some 250 KB."""
 _Stamp = tuple[int, int, int, int]
 
 
@@ -53,12 +57,18 @@ class SharedTls:
 
         context = create_urllib3_context(cert_reqs=self._cert_reqs)
         authorities, text = self._settings["ca_certs"], self._settings["ca_cert_data"]
-        if authorities or text:
-            context.load_verify_locations(authorities or None, cadata=text or None)
+        if authorities:
+            with checked_name(authorities, MAX_BYTES) as name:
+                context.load_verify_locations(name, cadata=text or None)
+        elif text:
+            context.load_verify_locations(cadata=text)
         elif self._cert_reqs != ssl.CERT_NONE:
             context.load_default_certs()
         if certificate := self._settings["cert_file"]:
-            context.load_cert_chain(certificate, self._settings["key_file"])
+            key = self._settings["key_file"] or certificate
+            with checked_name(certificate, MAX_BYTES) as name, checked_name(key, MAX_BYTES) as key_name:
+                # Without a password, OpenSSL would ask the terminal for that of a key that has one.
+                context.load_cert_chain(name, key_name, password="")
         return context
 
 

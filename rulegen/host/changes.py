@@ -8,12 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+from rulegen.host.opening import UnsuitableFileError, read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+MAX_BYTES: Final = 1 << 20
+"""The most that a file holds which is obeyed: a configuration, a template."""
+MAX_FILES: Final = 1_000
 PERIOD_S: Final = 2.0
 SETTLED_S: Final = 0.3
 """How long files must have held the same before they are read: half of a file may be a whole one with fewer fields."""
@@ -72,10 +78,19 @@ class FileChanges:
         whole = hashlib.sha256()
         try:
             for path in self._paths:
-                for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+                for file in sorted(islice(path.iterdir(), MAX_FILES)) if path.is_dir() else [path]:
                     if file.is_file() or file == path:
                         whole.update(f"{file}\0".encode("utf-8", "surrogateescape"))
-                        whole.update(hashlib.sha256(file.read_bytes()).digest())
+                        whole.update(_digest_of(file))
         except OSError:
             return None
         return whole.digest()
+
+
+def _digest_of(file: Path) -> bytes:
+    """Return a digest of what a file holds; where it is none, or too large, of that, which its reader will report."""
+    try:
+        content = read_regular(file, MAX_BYTES, follow=True)
+    except UnsuitableFileError as error:
+        content = f"\0{error.strerror}".encode()
+    return hashlib.sha256(content).digest()

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rulegen.errors import HostError
 from rulegen.host import netlink
 from rulegen.host.netlink import NESTED, attribute, attributes_of
+from rulegen.host.opening import read_kernel_text
 from rulegen.host.runner import Command as ToolCommand
 from rulegen.host.runner import MissingToolError, privilege_hint
 from rulegen.host.throwaway import in_throwaway_namespace
@@ -261,7 +262,7 @@ def schedulers() -> frozenset[str] | None:
     for name in ("modules.dep", "modules.builtin"):
         path = folder / name
         if path.is_file():
-            listed += path.read_text(errors="replace")
+            listed += read_kernel_text(path)
     if not listed and not Path("/sys/module", _MODULE).exists():
         return None if not folder.is_dir() else frozenset()
     if not listed:

@@ -132,6 +132,23 @@ def read_descriptor(descriptor: int, max_bytes: int, path: str | Path) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
+@contextmanager
+def checked_name(path: str | Path, max_bytes: int) -> Iterator[str]:
+    """Yield a name by which a library that takes only names opens the very file that was looked at; links are followed.
+
+    Raises:
+        UnsuitableFileError: It is no regular file, or holds more than `max_bytes`.
+        OSError: It is not there, or may not be read.
+    """
+    descriptor = open_regular(path, follow=True)
+    try:
+        if os.fstat(descriptor).st_size > max_bytes:
+            raise too_large(path, max_bytes)
+        yield f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)
+
+
 def read_kernel_text(path: str | Path, max_bytes: int = KERNEL_BYTES) -> str:
     """Return what a file of /proc or /sys says; bytes that are no UTF-8, which processes choose, are replaced.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rulegen.errors import HostError
+from rulegen.host.opening import read_kernel_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,7 +23,7 @@ def read(name: str) -> str | None:
         HostError: It is there but cannot be read.
     """
     try:
-        return _path(name).read_text().strip()
+        return read_kernel_text(_path(name)).strip()
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -82,7 +83,7 @@ def raise_module_parameter(name: str, least: int) -> None:
     module, _, parameter = name.partition("/")
     path = _MODULES / module / "parameters" / parameter
     try:
-        if int(path.read_text()) < least:
+        if int(read_kernel_text(path)) < least:
             path.write_text(f"{least}\n")
     except FileNotFoundError:
         return  # built without, or not loaded: there is nothing to set

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from rulegen.host.opening import read_kernel_text
 from rulegen.kube.wording import printable
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def holder() -> Holder | None:
     """Return who holds the lock; None where nobody does, it cannot be told, or it is a tool that we started."""
     try:
         status = lock_file().stat()
-        locks = Path("/proc/locks").read_text()
+        locks = read_kernel_text("/proc/locks")
     except OSError:  # no lock file yet, or it is not for our eyes: then there is nothing to tell
         return None
     device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
@@ -136,7 +137,7 @@ def watched(on_wait: Callable[[str], None] | None, *, after_s: float = 1.0) -> I
 
 def _parent(pid: int) -> int:
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        stat = read_kernel_text(f"/proc/{pid}/stat")
     except OSError:  # it ended meanwhile
         return 0
     return int(stat.rpartition(")")[2].split()[1])
@@ -146,7 +147,7 @@ def _command(pid: int) -> str:
     """Return what a process calls itself, made printable: it is another's text."""
     for name in ("cmdline", "comm"):
         try:
-            words = Path(f"/proc/{pid}/{name}").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace").strip()
+            words = read_kernel_text(f"/proc/{pid}/{name}").replace("\0", " ").strip()
         except OSError:
             return ""
         if words:

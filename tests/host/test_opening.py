@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 import stat
+import threading
 from pathlib import Path
 
 import pytest
+import yaml
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
-from rulegen.errors import HostError
+from rulegen.errors import ConfigError, HostError
+from rulegen.host.apiclient import ApiServer
+from rulegen.host.apitls import SharedTls
+from rulegen.host.changes import FileChanges
 from rulegen.host.nginx import default_certificate
+from rulegen.host.nginx.templates import MAX_FILES, read_templates
 from rulegen.host.opening import (
     UnsuitableFileError,
     folder_at,
@@ -189,3 +198,101 @@ class TestDefaultCertificate:
             default_certificate.load(tmp_path)
         default_certificate.store(tmp_path, b"ours")
         assert (tmp_path / "secret").read_text() == "secret"
+
+
+SERVER = "clusters: [{name: a, cluster: {server: 'https://127.0.0.1:1'}}]\n"
+KUBECONFIG = (
+    f"apiVersion: v1\nkind: Config\n{SERVER}users: [{{name: a, user: {{token: x}}}}]\n"
+    "contexts: [{name: a, context: {cluster: a, user: a}}]\ncurrent-context: a\n"
+)
+
+
+@pytest.mark.timeout(60)
+class TestKubeconfig:
+    @pytest.mark.parametrize(
+        ("plant", "words"),
+        [(a_fifo, "is a FIFO, not a file"), (a_folder, "is a folder, not a file"), (too_much, "is larger than 1 MiB")],
+    )
+    @pytest.mark.parametrize("by", ["option", "variable"])
+    def test_that_is_none_is_refused_at_once(self, tmp_path, monkeypatch, plant, words, by):
+        (tmp_path / "good").write_text(KUBECONFIG)
+        plant(tmp_path / "bad")
+        monkeypatch.setenv("KUBECONFIG", f"{tmp_path / 'good'}:{tmp_path / 'bad'}")
+        with pytest.raises(HostError) as refused:
+            ApiServer(str(tmp_path / "bad") if by == "option" else None)
+        assert refused.value.message == f"kubeconfig {tmp_path / 'bad'}: {words}"
+
+    @pytest.mark.parametrize("field", ["certificate-authority", "client-certificate", "client-key"])
+    def test_of_which_a_file_is_none_is_refused_at_once(self, tmp_path, field):
+        (tmp_path / "good.pem").write_bytes(default_certificate.make())
+        names = dict.fromkeys(("certificate-authority", "client-certificate", "client-key"), "good.pem")
+        too_much(tmp_path / "bad.pem")
+        document = yaml.safe_load(KUBECONFIG)
+        document["clusters"][0]["cluster"]["certificate-authority"] = names["certificate-authority"]
+        document["users"][0]["user"] = {name: names[name] for name in ("client-certificate", "client-key")}
+        for part in (document["clusters"][0]["cluster"], document["users"][0]["user"]):
+            if field in part:
+                part[field] = "bad.pem"
+        (tmp_path / "kubeconfig").write_text(yaml.safe_dump(document))
+        with pytest.raises(HostError, match=r"bad\.pem: is larger than 4 MiB"):
+            ApiServer(str(tmp_path / "kubeconfig"))
+
+
+class TestTls:
+    @pytest.mark.parametrize("field", ["ca_certs", "cert_file", "key_file"])
+    def test_reads_no_file_that_has_grown_without_bounds(self, tmp_path, field):
+        (tmp_path / "good.pem").write_bytes(default_certificate.make())
+        too_much(tmp_path / "bad.pem")
+        files = {name: str(tmp_path / "good.pem") for name in ("ca_certs", "cert_file", "key_file")}
+        assert SharedTls({**files}).context()
+        with pytest.raises(UnsuitableFileError, match="is larger than 4 MiB"):
+            SharedTls({**files, field: str(tmp_path / "bad.pem")}).context()
+
+
+class TestKeyWithAPassword:
+    def test_is_an_error_and_asks_nobody(self, tmp_path):
+        key = ec.generate_private_key(ec.SECP256R1())
+        private = key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"secret"),
+        )
+        (tmp_path / "both.pem").write_bytes(default_certificate.make().partition(b"-----BEGIN PRIVATE")[0] + private)
+        shared = SharedTls({"cert_file": str(tmp_path / "both.pem"), "cert_reqs": ssl.CERT_NONE})
+        with pytest.raises(OSError):
+            shared.context()
+
+
+class TestTemplates:
+    @pytest.mark.parametrize(
+        ("plant", "words"),
+        [
+            (a_fifo, "is a FIFO, not a file"),
+            (a_folder, "is a folder, not a file"),
+            (too_much, "is larger than 1 MiB"),
+            (lambda path: path.symlink_to("/etc/hostname"), "is a link that leads out of"),
+        ],
+    )
+    def test_that_are_none_are_refused_at_once(self, tmp_path, plant, words):
+        plant(tmp_path / "nginx.conf.j2")
+        with pytest.raises(ConfigError, match=words):
+            read_templates(str(tmp_path))
+
+    def test_are_not_read_in_thousands(self, tmp_path):
+        for number in range(MAX_FILES + 1):
+            (tmp_path / f"{number}.j2").write_text("")
+        with pytest.raises(ConfigError, match="more than 100 templates"):
+            read_templates(str(tmp_path))
+
+
+class TestFileChanges:
+    @pytest.mark.parametrize("plant", [a_fifo, too_much])
+    def test_see_what_is_no_file_any_more_and_do_not_wait_for_it(self, tmp_path, plant):
+        (tmp_path / "configuration").write_text("a")
+        changed = threading.Event()
+        changes = FileChanges([str(tmp_path / "configuration")], changed.set, period_s=0.01, settled_s=0.01)
+        changes.start()
+        (tmp_path / "configuration").unlink()
+        plant(tmp_path / "configuration")
+        assert changed.wait(30)
+        changes.stop()

@@ -13,11 +13,11 @@ import json
 import re
 import sys
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from rulegen.errors import HostError
 from rulegen.host.doctor.findings import Finding, Level
+from rulegen.host.opening import read_kernel_text
 from rulegen.host.runner import Command
 from rulegen.host.throwaway import in_throwaway_namespace
 
@@ -94,7 +94,7 @@ def _version(run: Runner) -> str:
 
 def _counters(patient: Patient) -> Iterator[Finding]:
     try:
-        tables = Path("/proc/thread-self/net/ip_tables_names").read_text().split()
+        tables = read_kernel_text("/proc/thread-self/net/ip_tables_names").split()
     except FileNotFoundError:
         tables = []
     except OSError as error:

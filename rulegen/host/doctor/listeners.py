@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rulegen.host.doctor.findings import Finding, Level
+from rulegen.host.opening import read_kernel_text
 from rulegen.kube.wording import printable
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def _listening() -> dict[int, str]:
         path = Path("/proc/thread-self/net") / name
         if not path.exists():
             continue
-        for line in path.read_text().splitlines()[1:]:
+        for line in read_kernel_text(path).splitlines()[1:]:
             fields = line.split()
             if fields[3] == _LISTENING:
                 found.setdefault(int(fields[1].rpartition(":")[2], 16), fields[9])
@@ -122,7 +123,7 @@ def _processes() -> list[int]:
 
 def _name(pid: int) -> str:
     try:
-        text = Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
+        text = read_kernel_text(f"/proc/{pid}/comm").strip()
     except OSError:
         return ""
     return printable(text)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import HostError
 from rulegen.host.doctor.findings import Finding, Level
+from rulegen.host.opening import read_kernel_text
 from rulegen.host.runner import Command, MissingToolError
 from rulegen.host.variant import Variant
 from rulegen.net import Family
@@ -133,7 +133,7 @@ def _ipvs(patient: Patient) -> Iterator[Finding]:
         count = len(dummies[0].addresses)
         yield Finding(Level.WARN, "leftovers", f"interface kube-ipvs0 of the IPVS mode, with {count} addresses", hint)
     try:
-        servers = Path("/proc/thread-self/net/ip_vs").read_text().splitlines()
+        servers = read_kernel_text("/proc/thread-self/net/ip_vs").splitlines()
     except OSError:
         return  # no ip_vs in this kernel, or not for our eyes
     count = sum(line.startswith(("TCP", "UDP", "SCTP")) for line in servers)

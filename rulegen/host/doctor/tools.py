@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rulegen.errors import HostError
 from rulegen.host.doctor.findings import Finding, Level
 from rulegen.host.facts import speaks_ipv6
+from rulegen.host.opening import read_kernel_text
 from rulegen.host.runner import Command, MissingToolError, package_of
 from rulegen.host.variant import choose, missing_tool, variant_of
 from rulegen.model.facts_document import knows_random_fully
@@ -49,7 +49,7 @@ TOOLS: Final = (
 
 def check_privileges(_patient: Patient) -> Iterator[Finding]:
     """Tell whether we may do what must be done."""
-    status = Path("/proc/thread-self/status").read_text()
+    status = read_kernel_text("/proc/thread-self/status")
     effective = int(next(line for line in status.splitlines() if line.startswith("CapEff:")).split()[1], 16)
     missing = [name for bit, name in _CAPABILITIES.items() if not effective >> bit & 1]
     if "CAP_NET_ADMIN" in missing:

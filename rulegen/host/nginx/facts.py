@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import HostError
+from rulegen.host.opening import read_regular
 from rulegen.host.runner import Command, MissingToolError
 from rulegen.languages.nginx.facts import NginxFacts
 
@@ -66,10 +67,13 @@ def gather_nginx(
     )
 
 
+_MOST_RESOLVERS = 1 << 20
+
+
 def resolvers(path: Path = Path("/etc/resolv.conf")) -> tuple[Address, ...]:
     """Return the name servers that resolv.conf(5) lists, in order, each once; none where there is no such file."""
     try:
-        lines = path.read_text(errors="replace").splitlines()
+        lines = read_regular(path, _MOST_RESOLVERS, follow=True).decode("utf-8", "replace").splitlines()
     except OSError:
         return ()
     found: dict[Address, None] = {}

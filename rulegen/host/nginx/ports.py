@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from rulegen.host.opening import read_kernel_text
 from rulegen.kube.wording import printable
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def _listening() -> dict[str, int]:
     for name in ("tcp", "tcp6"):
         path = Path("/proc/thread-self/net") / name
         if path.exists():
-            lines = (line.split() for line in path.read_text().splitlines()[1:])
+            lines = (line.split() for line in read_kernel_text(path).splitlines()[1:])
             found |= {words[9]: int(words[1].rpartition(":")[2], 16) for words in lines if words[3] == _LISTENING}
     return found
 
@@ -97,7 +98,7 @@ def _open_files(pid: int) -> Iterator[str]:
 
 def _command(pid: int) -> str:
     try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace").strip()
-        return printable(words or Path(f"/proc/{pid}/comm").read_text(errors="replace").strip(), 120)
+        words = read_kernel_text(f"/proc/{pid}/cmdline").replace("\0", " ").strip()
+        return printable(words or read_kernel_text(f"/proc/{pid}/comm").strip(), 120)
     except OSError:
         return ""

@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Final
 
 from rulegen.errors import ConfigError
+from rulegen.host.opening import UnsuitableFileError, read_within
 from rulegen.languages.nginx.templates import Templates
 
 PACKAGED: Final = Path(__file__).parents[2] / "nginx_templates"
 """Where the wheel has them; a checkout has them beside the package."""
 MAX_BYTES: Final = 1 << 20
+"""The most that one template may hold."""
+MAX_FILES: Final = 100
 
 
 def read_templates(folder: str | None = None) -> Templates:
@@ -21,7 +24,14 @@ def read_templates(folder: str | None = None) -> Templates:
     """
     place = Path(folder) if folder else next((p for p in (PACKAGED, _beside()) if p.is_dir()), PACKAGED)
     try:
-        sources = {path.name: path.read_text() for path in sorted(place.glob("*.j2")) if _is_small(path)}
+        names = sorted(path.name for path in place.glob("*.j2"))
+        if len(names) > MAX_FILES:
+            raise ConfigError(
+                f"more than {MAX_FILES} templates in {place}", hint="name a folder of the templates alone"
+            )
+        sources = {name: read_within(place, place / name, MAX_BYTES).decode() for name in names}
+    except UnsuitableFileError as error:
+        raise ConfigError(f"{error.filename} {error.strerror}: it is no template") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the templates in {place} cannot be read: {error}") from None
     if not sources:
@@ -31,9 +41,3 @@ def read_templates(folder: str | None = None) -> Templates:
 
 def _beside() -> Path:
     return PACKAGED.parents[1] / PACKAGED.name
-
-
-def _is_small(path: Path) -> bool:
-    if path.stat().st_size > MAX_BYTES:
-        raise ConfigError(f"{path} is larger than {MAX_BYTES} bytes: it is no template")
-    return True
