@@ -144,6 +144,9 @@ _OPTIONAL = tuple(
 """Whether conntrack is liberal; whose connections to ClusterIPs are masqueraded; how this node's pods are told; where
 node ports listen."""
 
+_LISTED = (re.compile(r"-s \S+ -j KUBE-EXT-\S+"),)
+"""The source ranges of a Service: it may name one twice, and in any order."""
+
 
 def own_layout(
     chains: Mapping[ChainName, Kind],
@@ -165,6 +168,7 @@ def own_layout(
         proof=frozenset(chains.keys() - _KUBELETS),
         optional=STRICT_IPVS,
         optional_rules=_OPTIONAL,
+        listed_rules=_LISTED,
         shapes=_SHAPES,
         lasting={nat(SERVICES): ("KUBE-SVC-", "KUBE-SVL-")},
         chains={**dict.fromkeys(others, Kind.EXACT), **chains},

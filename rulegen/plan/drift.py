@@ -68,7 +68,7 @@ class RuleDrift:
         left = {rule.spec for rule in old}
         missing = [rule for rule in new if rule.spec not in left]
         if not missing:  # the same rules, but in another order, another place, or another number
-            return Drift.FOREIGN if _is_by_hand(change) else None
+            return Drift.FOREIGN if self._is_by_hand(change) else None
         return self._of_missing(key, missing)
 
     def _of_absent(self, change: Change[Key, Value]) -> Drift | None:
@@ -213,6 +213,24 @@ class RuleDrift:
         """Whether of a pair of rules one is there without the other."""
         return len(key.specs) > 1 and any(BlockKey(key.name, (spec,)) in self._observed for spec in key.specs)
 
+    def _is_by_hand(self, change: Change[Key, Value]) -> bool:
+        """Whether nobody but others can have put rules that are wanted otherwise, or too often.
+
+        Two Services may want the same rule, each with a comment of its own, and one of them may be gone.
+        """
+        before, after = change.before, change.after
+        if not isinstance(before, BlockValue) or not isinstance(after, BlockValue):
+            return before is not None and after is not None and self._unlisted(before) != self._unlisted(after)
+        if before.place is not after.place or after.place is not Place.BODY:
+            return True
+        comments = [tuple(rule.comment for rule in copy) for copy in before.copies]
+        return len(before.copies) > len(after.copies) and any(map(any, comments)) and len(set(comments)) < len(comments)
+
+    def _unlisted(self, value: Value) -> list[str]:
+        """Return the rules but those of which an object decides in which order and how often they stand there."""
+        listed = self._layout.listed_rules
+        return [rule.spec for rule in rules_of(value) if not any(one.fullmatch(rule.spec) for one in listed)]
+
     @staticmethod
     def _is_led_otherwise(name: ChainName, change: Change[Key, Value]) -> bool:
         """Whether a change is one of the rules that lead to a chain."""
@@ -225,20 +243,6 @@ def rules_of(value: Value | None) -> tuple[Rule, ...]:
     if isinstance(value, ChainValue):
         return value.rules
     return tuple(rule for copy in value.copies for rule in copy) if isinstance(value, BlockValue) else ()
-
-
-def _is_by_hand(change: Change[Key, Value]) -> bool:
-    """Whether nobody but others can have put rules that are wanted otherwise, or too often.
-
-    Two Services may want the same rule, each with a comment of its own, and one of them may be gone.
-    """
-    before, after = change.before, change.after
-    if not isinstance(before, BlockValue) or not isinstance(after, BlockValue):
-        return before is not None and after is not None
-    if before.place is not after.place or after.place is not Place.BODY:
-        return True
-    comments = [tuple(rule.comment for rule in copy) for copy in before.copies]
-    return len(before.copies) > len(after.copies) and any(map(any, comments)) and len(set(comments)) < len(comments)
 
 
 def _frontend(rule: Rule) -> str:

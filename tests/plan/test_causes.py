@@ -101,7 +101,7 @@ def histories(draw: st.DrawFn) -> tuple[World, World]:
             internal_traffic_policy=draw(st.sampled_from((None, "Cluster", "Local"))),
             session_affinity=draw(st.sampled_from(("None", "ClientIP"))),
             load_balancer_source_ranges=tuple(
-                draw(st.lists(st.sampled_from(("192.0.2.0/24", "10.0.0.0/8")), max_size=1))
+                draw(st.lists(st.sampled_from(("192.0.2.0/24", "10.0.0.0/8")), max_size=3))
             ),
         )
         fresh = draw(slices(name.name, 0, spec.ports))

@@ -127,6 +127,7 @@ class Layout:
         proof: The fixed chains that only a proxy of this mode makes: where one is, it has ruled.
         optional: The fixed chains that an option decides about.
         optional_rules: The rules that an option decides about.
+        listed_rules: The rules that stand in the order and number in which an object lists something.
         shapes: By chain, or by how its name starts, what a rule without a jump to a chain of ours looks like there,
             whatever the options.
         lasting: By dispatch chain, how the names of the chains start to which a jump stands there as long as they have
@@ -142,6 +143,7 @@ class Layout:
     proof: frozenset[ChainName] = frozenset()
     optional: frozenset[ChainName] = frozenset()
     optional_rules: tuple[re.Pattern[str], ...] = ()
+    listed_rules: tuple[re.Pattern[str], ...] = ()
     shapes: Mapping[ChainName, re.Pattern[str]] = field(default_factory=dict)
     lasting: Mapping[ChainName, tuple[str, ...]] = field(default_factory=dict)
 
