@@ -101,6 +101,7 @@ class IngressInputs:
         settings = Settings(
             http_port=chosen.http_port,
             https_port=chosen.https_port,
+            names_port=chosen.names_port if self.is_live else 0,
             user=f"{user} {facts.group}" if user and facts.group else user,
             disable_ipv6=not self.inputs.facts.ipv6 or (self.is_live and not speaks_ipv6()),
             http2_is_directive=facts.version >= HTTP2_DIRECTIVE,

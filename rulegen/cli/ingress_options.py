@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound="Callable[..., Any]")
 
 NGINX_DIR = "/var/lib/rulegen/nginx"
+NAMES_PORT = 10353
 
 
 class _ObjectNameType(click.ParamType[ObjectName]):
@@ -92,6 +93,7 @@ class ChosenIngress:
     nginx_binary: str = "nginx"
     http_port: int = 80
     https_port: int = 443
+    names_port: int = NAMES_PORT
     controller_class: str = CONTROLLER
     ingress_class: str = CLASS_NAME
     ingress_class_by_name: bool = False
@@ -167,6 +169,13 @@ FOLDER = click.option(
     help="The folder that nginx runs from; all that rulegen writes for it is in there.",
 )
 BINARY = click.option("--nginx-binary", default="nginx", show_default=True, metavar="PATH", help="Which nginx to run.")
+NAMES = click.option(
+    "--names-port",
+    type=_PORT,
+    default=NAMES_PORT,
+    show_default=True,
+    help="Where nginx asks for names, over UDP on 127.0.0.1 and 127.0.0.2.",
+)
 SWITCH = click.option("--ingress", is_flag=True, help="Also Ingresses, served by nginx in the host's network.")
 
 _OPTIONS = (
@@ -242,7 +251,7 @@ def ingress_options(*, switch: bool = True) -> Callable[[F], F]:
     """
 
     def add(function: F) -> F:
-        options = (SWITCH, FOLDER, BINARY, *_OPTIONS) if switch else _OPTIONS
+        options = (SWITCH, FOLDER, BINARY, NAMES, *_OPTIONS) if switch else _OPTIONS
         for option in reversed(options):
             function = option(function)
         return function

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from rulegen.backends.nginx.headers import HOPS
 from rulegen.backends.nginx.names import INTERNAL, mark
+from rulegen.backends.nginx.proxying import resolver_of
 from rulegen.backends.nginx.upstream import interpolated
 from rulegen.languages.nginx.tree import Directive, template, variable
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from rulegen.languages.nginx.tree import Node, Word
     from rulegen.model.ingress.ir import ExternalAuth, Policy, Server
+    from rulegen.model.ingress.settings import Settings
 
 
 _BUFFERS: Final = frozenset({"buffer_size", "buffers", "busy_buffers_size"})
@@ -34,7 +36,7 @@ def signin_name(auth: ExternalAuth, host: str) -> str:
     return f"@signin_{mark(host, auth)}"
 
 
-def auth_location(auth: ExternalAuth, server: Server, buffers: Mapping[str, str]) -> Directive:
+def auth_location(auth: ExternalAuth, server: Server, buffers: Mapping[str, str], settings: Settings) -> Directive:
     """Return the hidden location that asks. It replaces no answer by an error page: what it gets is the verdict."""
     url = auth.url
     block: list[Node] = [
@@ -73,11 +75,11 @@ def auth_location(auth: ExternalAuth, server: Server, buffers: Mapping[str, str]
     headers = [pair for pair in headers if pair[0].lower() not in own] + list(auth.set_headers)
     headers = [*(pair for pair in headers if pair[0].lower() != HOPS[0].lower()), HOPS]
     block += [Directive("proxy_set_header", pair) for pair in headers]
-    block += _pass(auth)
+    block += _pass(auth, settings)
     return Directive("location", ("=", auth_path(auth, server.host, buffers)), tuple(block))
 
 
-def _pass(auth: ExternalAuth) -> Iterator[Node]:
+def _pass(auth: ExternalAuth, settings: Settings) -> Iterator[Node]:
     url = auth.url
     rest: Word = interpolated(url.rest.partition("#")[0] or "/")
     if auth.target:
@@ -89,6 +91,7 @@ def _pass(auth: ExternalAuth) -> Iterator[Node]:
     # A variable makes nginx resolve the name when it is asked for, and start although the name is not there.
     port = url.port or (443 if url.scheme == "https" else 80)
     yield Directive("set", ("$auth_server", interpolated(f"{url.host}:{port}")))
+    yield from resolver_of(settings, port)
     yield Directive("proxy_pass", (template("%s://$auth_server%s", url.scheme, rest),))
 
 

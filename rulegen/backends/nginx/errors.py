@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from rulegen.backends.nginx.headers import proxy_headers
 from rulegen.backends.nginx.names import mark
+from rulegen.backends.nginx.proxying import resolver_of
 from rulegen.languages.nginx.tree import Directive, template, variable
 from rulegen.model.ingress.ir import ToName, ToUpstream
 
@@ -36,6 +37,7 @@ def error_location(errors: ErrorPages, ingress: ObjectName | None, code: int, se
     address: Word
     if isinstance(errors.target, ToName):
         block.append(Directive("set", ("$external", f"{errors.target.host}:{errors.target.port}")))
+        block += resolver_of(settings, errors.target.port)
         address = template("http://$external")
     else:
         address = f"http://{errors.target.upstream if isinstance(errors.target, ToUpstream) else ''}"

@@ -27,7 +27,7 @@ from rulegen.backends.nginx.headers import (
 )
 from rulegen.backends.nginx.limits import limit_directives, limit_zones
 from rulegen.backends.nginx.names import mark
-from rulegen.backends.nginx.proxying import SCHEMES, backend_tls, module_of, tuning
+from rulegen.backends.nginx.proxying import SCHEMES, backend_tls, module_of, resolver_of, tuning
 from rulegen.backends.nginx.upstream import interpolated, sticky_key, sticky_name, sticky_set
 from rulegen.languages.nginx.tree import Directive, template, variable
 from rulegen.model.ingress.ir import Answer, MatchKind, ToName, ToUpstream
@@ -71,7 +71,7 @@ class LocationText:
         policy = self._policy
         is_answer = isinstance(self._location.target, Answer)
         if policy.external_auth is not None and not is_answer:
-            yield auth_location(policy.external_auth, self._server, auth_buffers(policy))
+            yield auth_location(policy.external_auth, self._server, auth_buffers(policy), self._settings)
             if policy.external_auth.signin:
                 yield signin_location(policy.external_auth, self._server)
         if policy.errors is not None:
@@ -227,6 +227,7 @@ class LocationText:
             yield from backend_tls(policy.proxy_ssl, module)
         if isinstance(target, ToName):
             yield _set("external", f"{target.host}:{target.port}")
+            yield from resolver_of(self._settings, target.port)
             if module != "fastcgi" and policy.protocol in {"HTTPS", "GRPCS", "AUTO_HTTP"} and policy.proxy_ssl is None:
                 yield Directive(f"{module}_ssl_server_name", ("on",))
         if module == "fastcgi":

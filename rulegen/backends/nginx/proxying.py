@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from rulegen.languages.nginx.tree import Node
     from rulegen.model.ingress.ir import Policy, ProxySSL
+    from rulegen.model.ingress.settings import Settings
 
 SCHEMES: Final = {"HTTP": "http", "HTTPS": "https", "AUTO_HTTP": "$scheme", "GRPC": "grpc", "GRPCS": "grpcs"}
 """What stands before an address, by protocol; FCGI has none."""
@@ -20,6 +21,21 @@ _GRPC_NAMES: Final = frozenset(
     {"connect_timeout", "send_timeout", "read_timeout", "buffer_size", "next_upstream", "next_upstream_tries"}
     | {"next_upstream_timeout"}
 )
+
+
+NAMES_OF_OWN_PORTS, NAMES_OF_OTHER_PORTS = "127.0.0.1", "127.0.0.2"
+"""Where the process for names listens: a name may lead to this node at the ports of nginx alone, where loops end."""
+
+
+def resolver(settings: Settings, *servers: str) -> Directive:
+    """Return who is asked for names."""
+    return Directive("resolver", (*servers, "valid=30s", *(("ipv6=off",) if settings.disable_ipv6 else ())))
+
+
+def resolver_of(settings: Settings, port: int) -> Iterator[Node]:
+    """Yield who is asked for a name that requests are passed to, where it is not the same as for all."""
+    if settings.names_port and port not in {settings.http_port, settings.https_port}:
+        yield resolver(settings, f"{NAMES_OF_OTHER_PORTS}:{settings.names_port}")
 
 
 def module_of(protocol: str) -> str:

@@ -13,7 +13,7 @@ from rulegen.backends.nginx.headers import (
     proxy_headers,
 )
 from rulegen.backends.nginx.location import spell_network
-from rulegen.backends.nginx.proxying import next_upstream_words
+from rulegen.backends.nginx.proxying import NAMES_OF_OWN_PORTS, next_upstream_words, resolver
 from rulegen.backends.nginx.upstream import interpolated
 from rulegen.languages.nginx.tree import Directive, Entry, KeyKind, template, variable
 from rulegen.model.ingress import regex, values
@@ -286,10 +286,11 @@ def _log(settings: Settings) -> Iterator[Node]:
 
 
 def _resolver(model: IngressModel) -> Iterator[Node]:
-    if model.resolvers:
-        servers = [f"[{address}]" if ":" in address else address for address in model.resolvers]
-        options = ("valid=30s", *(("ipv6=off",) if model.settings.disable_ipv6 else ()))
-        yield Directive("resolver", (*servers, *options))
+    if model.settings.names_port:
+        yield resolver(model.settings, f"{NAMES_OF_OWN_PORTS}:{model.settings.names_port}")
+        yield Directive("resolver_timeout", ("5s",))
+    elif model.resolvers:
+        yield resolver(model.settings, *(f"[{address}]" if ":" in address else address for address in model.resolvers))
         yield Directive("resolver_timeout", ("5s",))
 
 

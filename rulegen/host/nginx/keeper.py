@@ -26,6 +26,7 @@ from typing import Final, NamedTuple
 
 from rulegen.host.nginx import processes, status, trust
 from rulegen.host.nginx.locks import locked_for_good, locked_or_not
+from rulegen.host.nginx.names_process import NamesProcess
 from rulegen.host.nginx.rotation import Journal, rotate
 from rulegen.host.opening import read_regular, write_at
 
@@ -37,6 +38,7 @@ START_LOG: Final = "start.log"
 _AT_WORK: Final = b"at work"
 _MOST_SAID: Final = 1 << 20
 _ROUND_S: Final = 20.0
+_NAMES_ROUND_S: Final = 1.0
 _SOON_S: Final = 0.05
 _FIRST_PAUSE_S: Final = 0.2
 _LONGEST_PAUSE_S: Final = 30.0
@@ -83,6 +85,7 @@ class Keeper:
         self._program = program
         self._held = held
         self._journal = Journal(held.logs, "keeper.log")
+        self._names = NamesProcess(self._note)
         self._child = 0
         self._asked = 0
         self._now = False
@@ -101,6 +104,7 @@ class Keeper:
         pause = 0.0
         while not self._asked and not self._leave:
             began = time.monotonic()
+            self._tend_names()
             found = processes.find(self._folder)
             pid = self._adopt(found) or self._start()
             if pid:
@@ -117,6 +121,7 @@ class Keeper:
             self._pause(pause)  # orphans of a killed master serve meanwhile
         if self._asked:
             self._drain()
+        self._names.end()
         self._journal.write("the keeper ends" + (" and leaves nginx alone" if self._leave else ""))
 
     def forget_pid(self) -> None:
@@ -199,15 +204,23 @@ class Keeper:
         relieved = False
         try:
             while not self._asked and not self._leave:
-                ready = [found for found, _ in poll.poll(1000 * (_ROUND_S if relieved else _SOON_S))]
+                round_s = _NAMES_ROUND_S if self._names.is_wanted else _ROUND_S
+                ready = [found for found, _ in poll.poll(1000 * (round_s if relieved else _SOON_S))]
                 if descriptor in ready:
                     return
                 self._forget_wakes()
+                self._tend_names()
                 relieved = relieved or self._relieved(pid, orphans)
                 status.close_to_others(self._held.run)
                 self._rotate()
         finally:
             os.close(descriptor)
+
+    def _note(self, line: str) -> None:
+        self._journal.write(line)
+
+    def _tend_names(self) -> None:
+        self._names.tend(self._held.run, self._held.logs)
 
     def _why(self, pid: int) -> str:
         """Return how our child ended, and what it said; nothing of a process that another keeper started."""

@@ -15,19 +15,21 @@ import signal
 import tempfile
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import ApplyError, HostError
-from rulegen.host.nginx import disk, keeping, ports, processes, sandbox, trust
+from rulegen.host.nginx import disk, keeping, names_process, ports, processes, sandbox, trust
 from rulegen.host.nginx.confirmation import Complaints, RefusedError, answers, wait_for
 from rulegen.host.nginx.releases import Releases
 from rulegen.host.nginx.status import ask
+from rulegen.host.opening import read_regular, write_at
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
+    from rulegen.host.nginx.naming import Naming
     from rulegen.host.runner import Runner
     from rulegen.languages.nginx.configuration import Configuration
 
@@ -40,6 +42,8 @@ GENERATIONS: Final = 4
 STATUS_SOCKET: Final = "run/status.sock"
 _PER_FILE_S: Final = 0.01
 _ENDED_S: Final = 5.0
+_NAMES_S, _KNOWN_NAMES_S = 10.0, 1.0
+"""How long the process for names may take to answer: one that has just been started, one that runs already."""
 
 
 class Action(enum.Enum):
@@ -150,13 +154,21 @@ class NginxService:
         with self.releases.locked():
             return self._tried(configuration)
 
-    def apply(self, configuration: Configuration, *, listens: Collection[int] = (), tested: bool = False) -> Outcome:
+    def apply(
+        self,
+        configuration: Configuration,
+        *,
+        listens: Collection[int] = (),
+        tested: bool = False,
+        naming: Naming | None = None,
+    ) -> Outcome:
         """Serve a configuration, and return once all new connections are served with it.
 
         Args:
             configuration: What to serve with.
             listens: The TCP ports that it listens on; a taken one is told before anything is changed.
             tested: Whether `test` has passed it just now.
+            naming: What the process for names must know; None where nginx does not ask it.
 
         Raises:
             HostError: A port is taken, nginx or a tool is missing, or the folder cannot be used. Nothing changed.
@@ -166,7 +178,8 @@ class NginxService:
             digest = configuration.digest
             served = self.releases.live() == digest and answers(self.folder, digest)
             if served and self.releases.is_whole(configuration):
-                return self._nothing_to_do(digest)
+                self._name(naming)
+                return self._nothing_to_do(digest, naming)
             self._check_ports(listens)
             notes = []
             if not tested:
@@ -177,8 +190,12 @@ class NginxService:
             before = self.releases.good() or self.releases.live()
             self.releases.write(configuration)
             notes += self._cap_generations()
+            self._name(naming)
+            if keeping.keeper_pid(self.folder):
+                notes += self._await_names(naming)
             self.releases.switch(digest)
             outcome = self._bring_up(configuration, before, tuple(notes))
+            outcome = replace(outcome, notes=tuple(dict.fromkeys((*outcome.notes, *self._await_names(naming)))))
             self.releases.confirm(digest)
             self.releases.prune()
             return outcome
@@ -257,11 +274,47 @@ class NginxService:
         except OSError as error:
             raise HostError(f"{self.folder} cannot be removed: {error.strerror}") from None
 
-    def _nothing_to_do(self, digest: str) -> Outcome:
-        notes = ("the keeper was gone and was started again",) if keeping.ensure(self.folder, self._binary) else ()
+    def _nothing_to_do(self, digest: str, naming: Naming | None) -> Outcome:
+        is_new = keeping.ensure(self.folder, self._binary)
+        notes = ["the keeper was gone and was started again"] if is_new else []
         if self.releases.good() != digest:
             self.releases.confirm(digest)
-        return Outcome(digest, Action.NOTHING, notes=notes)
+        return Outcome(
+            digest, Action.NOTHING, notes=(*notes, *self._await_names(naming, _NAMES_S if is_new else _KNOWN_NAMES_S))
+        )
+
+    def _name(self, naming: Naming | None) -> None:
+        """Have the process for names know something; nothing ends it.
+
+        Raises:
+            HostError: It cannot be written down.
+        """
+        try:
+            with trust.folder(self.folder) as home, trust.inner(home, "run", self.folder / "run") as run:
+                try:
+                    known = read_regular(names_process.FILE, names_process.LARGEST, dir_fd=run)
+                except OSError:  # none yet, or none that can be used: it is written anew
+                    known = b""
+                if naming is not None and known != naming.line:
+                    write_at(names_process.FILE, naming.line, 0o600, dir_fd=run)
+                elif naming is None and known:
+                    os.unlink(names_process.FILE, dir_fd=run)
+                else:
+                    return
+        except OSError as error:
+            said = f"{self.folder}/run/{names_process.FILE} cannot be written: {disk.reason(error)}"
+            raise HostError(said, hint=disk.hint(error)) from None
+        keeping.tell(self.folder, signal.SIGHUP)
+
+    def _await_names(self, naming: Naming | None, patience_s: float = _NAMES_S) -> list[str]:
+        """Wait until the process for names answers; return what to tell a user where it does not."""
+        until = time.monotonic() + patience_s
+        while naming is not None and not names_process.answers(naming.port):
+            if time.monotonic() > until:
+                where = f"{self.folder}/logs/{names_process.LOG}"
+                return [f"names cannot be resolved: nothing answers on port {naming.port}; see {where}"]
+            time.sleep(0.02)
+        return []
 
     def _tried(self, configuration: Configuration) -> sandbox.Verdict:
         place = self.releases.write(configuration)

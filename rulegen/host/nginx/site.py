@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rulegen.errors import HostError
 from rulegen.host.nginx import default_certificate
+from rulegen.host.nginx.naming import Naming
 from rulegen.host.nginx.quarantine import settle
 from rulegen.plan.nginx import SitePlan, plan_site
 from rulegen.road.ingress import Site, Trial, ours
@@ -20,7 +21,14 @@ if TYPE_CHECKING:
     from rulegen.kube.world import World
     from rulegen.languages.nginx.configuration import Configuration
     from rulegen.languages.nginx.templates import Templates
+    from rulegen.model.ingress.ir import IngressModel
     from rulegen.model.ingress.options import IngressOptions
+
+
+def _naming(model: IngressModel) -> Naming | None:
+    """Return what the process for names must know; None where nginx does not ask it."""
+    port = model.settings.names_port
+    return Naming.of(port, model.resolvers, model.forbidden) if port else None
 
 
 @dataclass(slots=True)
@@ -113,7 +121,7 @@ class LiveSite:
             default_certificate.store(self.service.folder, made_up.content)
         settings = site.model.settings
         listens = (settings.http_port, settings.https_port)
-        return self.service.apply(site.configuration, listens=listens, tested=True)
+        return self.service.apply(site.configuration, listens=listens, tested=True, naming=_naming(site.model))
 
     def _note(self, text: str) -> None:
         if text and text not in self.notes:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
+from rulegen.model.forbidden import NOTHING, Forbidden
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -423,6 +425,7 @@ class IngressModel:
         secrets: Files by path, as the fields above name them.
         reasons: What users must be told, in order.
         resolvers: Name servers for names that are resolved while nginx serves.
+        forbidden: What nginx connects to for no Ingress, and what no such name may lead to.
     """
 
     settings: Settings
@@ -431,3 +434,4 @@ class IngressModel:
     secrets: Mapping[str, SecretFile] = field(default_factory=lambda: MappingProxyType({}))
     reasons: tuple[Reason, ...] = ()
     resolvers: tuple[str, ...] = ()
+    forbidden: Forbidden = NOTHING

@@ -18,6 +18,7 @@ from rulegen.model.ingress.ir import (
     MatchKind,
     Reason,
     Server,
+    ToName,
     ToUpstream,
     Verdict,
 )
@@ -29,11 +30,12 @@ from rulegen.model.ingress.tls import Certificates
 from rulegen.model.ingress.unread import missing, recalled
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from rulegen.kube.world import World
     from rulegen.model.ingress.ir import Target
     from rulegen.model.ingress.options import IngressOptions
+    from rulegen.model.ingress.settings import Settings
 
 _WHOLE_HOST: Final = ("app-root", "ssl-ciphers", "ssl-prefer-server-ciphers")
 
@@ -49,9 +51,10 @@ def resolve_ingress(world: World, options: IngressOptions) -> IngressModel:
     if options.default_certificate is not None and options.default_certificate not in world.secrets:
         raise missing(world, "Secret", options.default_certificate, named_by="--default-ssl-certificate")
     reasons += recalled(world)
+    forbidden = options.forbidden.with_objects(world.nodes.get(options.node), world.services.get(KUBERNETES))
     targets = Targets(
         services=world.services,
-        forbidden=options.forbidden.with_objects(world.nodes.get(options.node), world.services.get(KUBERNETES)),
+        forbidden=forbidden,
         settings=settings,
         families=options.families,
         refuses_names=options.refuses_names,
@@ -78,6 +81,7 @@ def resolve_ingress(world: World, options: IngressOptions) -> IngressModel:
     servers = _servers(routing, certificates, default, reasons)
     settings = replace(
         settings,
+        names_port=settings.names_port if options.resolvers and _asks_names(servers, default, settings) else 0,
         default_certificate=certificates.default(options),
         names_certificates=settings.ssl_reject_handshake or _has_own_tls(servers[""]),
     )
@@ -93,7 +97,21 @@ def resolve_ingress(world: World, options: IngressOptions) -> IngressModel:
         secrets=MappingProxyType(dict(sorted(referred.files.items()))),
         reasons=tuple(sorted(set(reasons))),
         resolvers=options.resolvers,
+        forbidden=forbidden,
     )
+
+
+def _asks_names(servers: Mapping[str, Server], default: Target | None, settings: Settings) -> bool:
+    """Whether nginx resolves any name while it serves."""
+    if isinstance(default, ToName) or settings.enable_ocsp:
+        return True
+    for server in servers.values():
+        for location in server.locations:
+            auth, errors = location.policy.external_auth, location.policy.errors
+            targets = (location.target, errors.target if errors is not None else None)
+            if any(isinstance(one, ToName) for one in targets) or (auth is not None and not auth.target):
+                return True
+    return False
 
 
 def _owners(world: World, options: IngressOptions, referred: Referred, reasons: list[Reason]) -> Iterator[Owner]:

@@ -87,6 +87,8 @@ class Settings:
         user: Who nginx's workers run as, and their group; empty for whoever starts them.
         http2_is_directive: Whether nginx (1.25.1 and later) switches HTTP/2 on by a directive, not for each address.
         default_backend: Who answers what nobody asked for; None for 404.
+        names_port: Where a process of ours answers nginx for names, but for what none may lead to; 0 where nginx itself
+            asks name servers.
         default_certificate: Path of the certificate for hosts without one.
         names_certificates: Whether each host names its certificate, the default one too, as nginx refuses some that do
             not, or would give them what the server of every other name has for itself.
@@ -99,6 +101,7 @@ class Settings:
     disable_ipv6: bool = False
     reuse_port: bool = True
     user: str = "www-data"
+    names_port: int = 0
     # workers
     worker_processes: str = "auto"
     max_worker_connections: int = 16384

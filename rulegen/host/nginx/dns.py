@@ -1,0 +1,138 @@
+"""DNS messages as far as nginx speaks them: one question for an address, and the addresses of the answer (RFC 1035, 4).
+
+An answer is never handed on as it came: a new one is written with the addresses that are kept. So no byte of another
+server reaches nginx but addresses, times to live and a code.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rulegen.net import Address
+
+HEADER: Final = struct.Struct("!HHHHHH")
+"""Identifier, flags, numbers of questions, answers, authorities and additional records."""
+A, AAAA, IN = 1, 28, 1
+NO_ERROR, SERVER_FAILURE, NOT_IMPLEMENTED = 0, 2, 4
+MOST_ADDRESSES: Final = 128
+"""Of one answer: with AAAA, 28 bytes each, it fits the 4,096 bytes that nginx reads."""
+
+_IS_ANSWER, _OPCODE, _TRUNCATED, _RECURSION, _AVAILABLE, _CODE = 0x8000, 0x7800, 0x0200, 0x0100, 0x0080, 0x000F
+_RECORD: Final = struct.Struct("!HHIH")
+"""Type, class, time to live, length."""
+_SIZES: Final = {A: 4, AAAA: 16}
+_LONGEST_NAME: Final = 255
+_NAME_OF_QUESTION: Final = b"\xc0\x0c"
+"""A pointer to the name at offset 12."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question for one name.
+
+    Attributes:
+        number: The identifier of the message.
+        wire: The question's section as it was sent: name, type, class.
+        name: In lower case, for people.
+        kind: `A`, `AAAA`, or the number of another type.
+    """
+
+    number: int
+    wire: bytes
+    name: str
+    kind: int
+
+    @property
+    def is_for_addresses(self) -> bool:
+        """Whether addresses are asked for; nginx asks for nothing else."""
+        return self.kind in _SIZES
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a server says: a code, and addresses with their time to live in seconds; or that all of it is too long."""
+
+    code: int
+    addresses: tuple[tuple[Address, int], ...] = ()
+    is_truncated: bool = False
+
+
+def read_question(message: bytes) -> Question | None:
+    """Return the question of a message; None where it is none that can be answered."""
+    if len(message) < HEADER.size:
+        return None
+    number, flags, questions, *_ = HEADER.unpack_from(message)
+    if flags & (_IS_ANSWER | _OPCODE) or questions != 1:
+        return None
+    labels, at = [], HEADER.size
+    while at < len(message) and (length := message[at]):
+        if length > 63 or at - HEADER.size > _LONGEST_NAME:
+            return None
+        labels.append(message[at + 1 : at + 1 + length])
+        at += 1 + length
+    end = at + 5
+    if end > len(message) or end - HEADER.size > _LONGEST_NAME + 4:
+        return None
+    kind, family = struct.unpack_from("!HH", message, at + 1)
+    name = b".".join(labels).lower().decode("ascii", "backslashreplace")
+    return Question(number, message[HEADER.size : end], name, kind) if family == IN else None
+
+
+def write_question(question: Question, number: int) -> bytes:
+    """Return the message that asks a server the same, with another identifier."""
+    return HEADER.pack(number, _RECURSION, 1, 0, 0, 0) + question.wire
+
+
+def read_answer(message: bytes, question: Question, number: int) -> Answer | None:
+    """Return what a server answers to a question; None where the message is no answer to it."""
+    end = HEADER.size + len(question.wire)
+    if len(message) < end:
+        return None
+    said, flags, questions, answers, *_ = HEADER.unpack_from(message)
+    asked = message[HEADER.size : end]
+    if said != number or not flags & _IS_ANSWER or questions != 1 or asked.lower() != question.wire.lower():
+        return None
+    if flags & _TRUNCATED:
+        return Answer(NO_ERROR, is_truncated=True)
+    found: list[tuple[Address, int]] = []
+    at = end
+    for _ in range(answers):
+        at = _behind_name(message, at)
+        if at + _RECORD.size > len(message):
+            break
+        kind, family, lasts_s, size = _RECORD.unpack_from(message, at)
+        at += _RECORD.size
+        content = message[at : at + size]
+        at += size
+        if (kind, family) == (question.kind, IN) and size == len(content) == _SIZES[kind]:
+            found.append((IPv4Address(content) if kind == A else IPv6Address(content), lasts_s))
+    return Answer(flags & _CODE, tuple(found))
+
+
+def write_answer(question: Question, code: int, addresses: Iterable[tuple[Address, int]] = ()) -> bytes:
+    """Return the answer to a question: a code, and at most `MOST_ADDRESSES` addresses, all by the name itself."""
+    kept = list(addresses)[:MOST_ADDRESSES]
+    flags = _IS_ANSWER | _RECURSION | _AVAILABLE | code
+    records = (
+        _NAME_OF_QUESTION + _RECORD.pack(question.kind, IN, lasts_s, len(address.packed)) + address.packed
+        for address, lasts_s in kept
+    )
+    return HEADER.pack(question.number, flags, 1, len(kept), 0, 0) + question.wire + b"".join(records)
+
+
+def _behind_name(message: bytes, at: int) -> int:
+    """Return the offset behind a name: at its end, or at a pointer, which ends it."""
+    while at < len(message):
+        length = message[at]
+        if length >= 0xC0:
+            return at + 2
+        at += 1 + length
+        if not length:
+            return at
+    return at

@@ -1,0 +1,385 @@
+"""What nginx is told of names: the addresses that their servers say, but for those that no Ingress may reach."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rulegen.host.nginx import dns, names_process
+from rulegen.host.nginx.names import Resolver, Told
+from rulegen.host.nginx.naming import Naming
+from rulegen.host.nginx.service import NginxService
+from rulegen.kube import objects as k
+from rulegen.model.forbidden import Forbidden
+from rulegen.model.ingress.settings import Settings
+from rulegen.net import Address
+from tests.ingress_strategies import WEB, compiled, ingress, path, rule, service, site
+from tests.rights import needs_nginx, needs_root, needs_sandbox
+
+PORT = 10353
+
+
+def name(text: str) -> bytes:
+    return b"".join(bytes([len(label)]) + label.encode() for label in text.split(".")) + b"\0"
+
+
+def question(text: str, kind: int = dns.A, number: int = 7) -> bytes:
+    return dns.HEADER.pack(number, 0x0100, 1, 0, 0, 0) + name(text) + struct.pack("!HH", kind, dns.IN)
+
+
+def record(owner: bytes, kind: int, content: bytes) -> bytes:
+    return owner + struct.pack("!HHIH", kind, dns.IN, 60, len(content)) + content
+
+
+class NameServer:
+    """A name server of this process, over UDP and TCP, whose answers are a table that may change at any time.
+
+    Attributes:
+        table: The addresses of each name, of both families.
+        is_short: Whether an answer over UDP has no room for any address.
+    """
+
+    def __init__(self, address: str = "127.0.0.53", port: int = 53) -> None:
+        self.table: dict[str, list[str]] = {}
+        self.asked: list[str] = []
+        self.is_short = False
+        self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._udp.bind((address, port))
+        self._tcp = socket.create_server((address, port))
+        self._threads = [threading.Thread(target=one, daemon=True) for one in (self._datagrams, self._streams)]
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        for link in (self._udp, self._tcp):
+            with contextlib.suppress(OSError):
+                link.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(10)
+        self._udp.close()
+        self._tcp.close()
+
+    def _answer(self, message: bytes, *, is_short: bool) -> bytes:
+        asked = dns.read_question(message)
+        assert asked is not None
+        self.asked.append(asked.name)
+        found = [ip_address(text) for text in self.table.get(asked.name, ())]
+        wanted = [one for one in found if one.version == (4 if asked.kind == dns.A else 6)]
+        flags = 0x8180 | (0x0200 if is_short else 0) | (0 if asked.name in self.table else 3)
+        kept = [] if is_short else wanted
+        alias = record(b"\xc0\x0c", 5, name("alias.test"))
+        records = b"".join(record(name("alias.test"), asked.kind, one.packed) for one in kept)
+        return dns.HEADER.pack(asked.number, flags, 1, 1 + len(kept), 0, 0) + asked.wire + alias + records
+
+    def _datagrams(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                message, sender = self._udp.recvfrom(4096)
+                if not message:
+                    return
+                self._udp.sendto(self._answer(message, is_short=self.is_short), sender)
+
+    def _streams(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                link, _ = self._tcp.accept()
+                with link:
+                    said = self._answer(link.recv(4096)[2:], is_short=False)
+                    link.sendall(len(said).to_bytes(2, "big") + said)
+
+
+@pytest.fixture
+def server(namespace: None) -> Iterator[NameServer]:
+    made = NameServer()
+    yield made
+    made.close()
+
+
+# -- messages ----------------------------------------------------------------------------------------------------------
+
+
+@given(st.binary(max_size=600))
+def test_no_bytes_break_the_readers(message):
+    dns.read_question(message)
+    asked = dns.read_question(question("a.test"))
+    assert asked is not None
+    dns.read_answer(message, asked, 7)
+    dns.read_answer(question("a.test")[:2] + b"\x81\x80" + question("a.test")[4:] + message, asked, 7)
+
+
+@given(st.lists(st.ip_addresses(v=4), max_size=200), st.integers(0, 15))
+def test_an_answer_is_read_back_as_it_was_written(addresses, code):
+    asked = dns.read_question(question("a.b.test"))
+    assert asked is not None
+    written = dns.write_answer(asked, code, [(one, 30) for one in addresses])
+    assert len(written) <= 4096
+    assert dns.read_answer(written, asked, 7) == dns.Answer(
+        code, tuple((one, 30) for one in addresses[: dns.MOST_ADDRESSES])
+    )
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        question("b.test"),  # of another name
+        question("a.test", dns.AAAA),  # of another type
+        question("a.test", number=8),  # of another message
+    ],
+)
+def test_an_answer_to_something_else_is_none(message):
+    asked = dns.read_question(question("a.test"))
+    assert asked is not None
+    said = message[:2] + b"\x81\x80" + message[4:]
+    assert dns.read_answer(said, asked, 7) is None
+    assert dns.read_answer(question("a.test"), asked, 7) is None  # a question is no answer
+
+
+# -- the process -------------------------------------------------------------------------------------------------------
+
+FORBIDDEN = Forbidden(own=frozenset({ip_address("192.0.2.7")}), gateways=frozenset({ip_address("192.0.2.1")}))
+RESOLVED = [
+    "10.0.0.9", "203.0.113.5", "127.0.0.1", "127.0.0.2", "0.0.0.0", "169.254.169.254", "192.0.2.7", "192.0.2.1",
+    "100.100.100.200", "224.0.0.1", "255.255.255.255", "2001:db8::9", "::1", "::", "fe80::1", "fd00:ec2::254",
+    "::ffff:127.0.0.1", "64:ff9b::7f00:1", "ff02::1",
+]  # fmt: skip
+PASSED = {"10.0.0.9", "203.0.113.5", "2001:db8::9"}
+
+
+def resolve(asked: bytes, table: list[str], forbidden: Forbidden, told: list[str]) -> set[str]:
+    """Return the addresses that are left of a table's."""
+    found = dns.read_question(asked)
+    assert found is not None
+
+    class Known(Resolver):
+        async def _ask(self, question: dns.Question) -> dns.Answer | None:
+            addresses: list[Address] = [ip_address(text) for text in table]
+            wanted = [one for one in addresses if one.version == (4 if question.kind == dns.A else 6)]
+            return dns.Answer(0, tuple((one, 60) for one in wanted))
+
+    said = asyncio.run(Known((), forbidden, told.append).answer(found))
+    answer = dns.read_answer(said, found, found.number)
+    assert answer is not None
+    return {str(one) for one, _ in answer.addresses}
+
+
+def test_forbidden_addresses_are_kept_back_in_both_families():
+    told: list[str] = []
+    left = {
+        one for kind in (dns.A, dns.AAAA) for one in resolve(question("evil.test", kind), RESOLVED, FORBIDDEN, told)
+    }
+    assert left == PASSED
+    assert len(told) == len(RESOLVED) - len(PASSED)
+    assert "evil.test: 192.0.2.7 is an address of this node: nginx is not told of it" in told
+
+
+@pytest.mark.parametrize("kind", [12, 15, 16, 33, 255])
+def test_what_is_no_address_is_asked_of_nobody(kind):
+    asked = dns.read_question(question("a.test", kind))
+    assert asked is not None
+    said = asyncio.run(Resolver((), FORBIDDEN, [].append).answer(asked))
+    assert said[3] & 0xF == dns.NOT_IMPLEMENTED
+
+
+def test_the_same_line_is_told_once(capsys):
+    told = Told()
+    for _ in range(3):
+        told("a")
+    for number in range(5000):
+        told(str(number))
+    assert len(capsys.readouterr().err.splitlines()) == 1000
+
+
+@contextlib.contextmanager
+def process(naming: Naming) -> Iterator[subprocess.Popen[bytes]]:
+    argv = (sys.executable, "-m", "rulegen.host.nginx.names")
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as started:
+        assert started.stdin is not None
+        try:
+            started.stdin.write(naming.line)
+            started.stdin.flush()
+            until = time.monotonic() + 30
+            while not names_process.answers(naming.port):
+                assert time.monotonic() < until
+                time.sleep(0.02)
+            yield started
+        finally:
+            started.stdin.close()
+            assert started.wait(30) == 0
+
+
+def ask(address: str, text: str, kind: int = dns.A) -> set[str]:
+    asked = dns.read_question(question(text, kind))
+    assert asked is not None
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as link:
+        link.settimeout(20)
+        link.connect((address, PORT))
+        link.send(question(text, kind))
+        answer = dns.read_answer(link.recv(4096), asked, 7)
+    assert answer is not None
+    return {str(one) for one, _ in answer.addresses}
+
+
+@needs_root
+def test_the_process_keeps_back_the_node_only_where_no_loop_would_end(server):
+    server.table["a.test"] = ["192.0.2.7", "10.0.0.9", "127.0.0.1"]
+    own, other = names_process.ADDRESSES
+    with process(Naming.of(PORT, ("127.0.0.53",), FORBIDDEN)):
+        assert ask(own, "a.test") == {"192.0.2.7", "10.0.0.9"}
+        assert ask(other, "a.test") == {"10.0.0.9"}
+        server.table["a.test"] = ["127.0.0.1"]
+        assert ask(own, "a.test") == ask(other, "a.test") == set()
+
+
+@needs_root
+def test_the_process_takes_what_changes_and_long_answers(server):
+    server.table["a.test"] = ["192.0.2.8", *(f"10.0.1.{number}" for number in range(100))]
+    server.is_short = True
+    with process(Naming.of(PORT, ("127.0.0.53",), FORBIDDEN)) as running:
+        assert len(ask(names_process.ADDRESSES[1], "a.test")) == 101
+        assert running.stdin is not None
+        moved = Forbidden(own=frozenset({ip_address("192.0.2.8")}))
+        running.stdin.write(Naming.of(PORT, ("127.0.0.53",), moved).line)
+        running.stdin.flush()
+        until = time.monotonic() + 20
+        while "192.0.2.8" in ask(names_process.ADDRESSES[1], "a.test"):
+            assert time.monotonic() < until
+            time.sleep(0.02)
+
+
+@needs_root
+def test_a_silent_name_server_is_passed_over_and_the_process_is_nobody_s(server):
+    server.table["a.test"] = ["10.0.0.9"]
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent,
+        process(Naming.of(PORT, ("127.0.0.54", "127.0.0.55", "127.0.0.53"), FORBIDDEN)) as running,
+    ):
+        silent.bind(("127.0.0.54", 53))
+        assert ask(names_process.ADDRESSES[0], "a.test") == {"10.0.0.9"}
+        (line,) = (
+            line for line in Path(f"/proc/{running.pid}/status").read_text().splitlines() if line.startswith("Uid:")
+        )
+        assert "0" not in line.split()[1:]
+
+
+# -- nginx -------------------------------------------------------------------------------------------------------------
+
+HTTP, PRIVATE = 8080, 10249
+SETTINGS = Settings(http_port=HTTP, https_port=8443, worker_processes="1", disable_ipv6=True, names_port=PORT)
+
+
+class Page:
+    """A page that is for this node alone: it notes who asks."""
+
+    def __init__(self, *addresses: str, port: int = PRIVATE) -> None:
+        self.visits: list[str] = []
+        self._links = [socket.create_server((address, port)) for address in addresses]
+        self._threads = [threading.Thread(target=self._serve, args=(link,), daemon=True) for link in self._links]
+        for thread in self._threads:
+            thread.start()
+
+    def _serve(self, link: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = link.accept()
+                with client:
+                    self.visits.append(link.getsockname()[0])
+                    client.recv(65536)
+                    client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\nsecret")
+
+    def close(self) -> None:
+        for link, thread in zip(self._links, self._threads, strict=True):
+            with contextlib.suppress(OSError):
+                link.shutdown(socket.SHUT_RDWR)
+            thread.join(10)
+            link.close()
+
+
+def get(where: str = "/", host: str = "site.test") -> tuple[int, bytes]:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", HTTP, timeout=60)) as connection:
+        connection.request("GET", where, headers={"Host": host})
+        with connection.getresponse() as answer:
+            return answer.status, answer.read()
+
+
+def external(target: str, port: int) -> tuple[k.KubeObject, ...]:
+    """Return an Ingress that has requests passed to a name, as if they were for this host."""
+    told = service("web", type="ExternalName", external_name=target, cluster_ip="", ports=(k.ServicePort(port=port),))
+    rules = rule("site.test", path("/", port=port))
+    return told, ingress("site", rules, annotations={"upstream-vhost": "localhost"})
+
+
+@needs_nginx
+@needs_sandbox
+@pytest.mark.slow
+def test_nginx_reaches_nothing_of_the_node_by_a_name(
+    server: NameServer, service: NginxService, eventually: Callable[..., None]
+) -> None:
+    """The name leads to where it may at first, then to where it may not, as often as its owner likes."""
+    subprocess.run(["ip", "addr", "add", "192.0.2.7/32", "dev", "lo"], check=True)
+    subprocess.run(["ip", "addr", "add", "198.51.100.9/32", "dev", "lo"], check=True)
+    page, outside = Page("127.0.0.1", "192.0.2.7"), Page("198.51.100.9")
+    try:
+        server.table["evil.test"] = ["198.51.100.9"]
+        found = compiled(
+            *external("evil.test", PRIVATE),
+            served=True,
+            settings=SETTINGS,
+            resolvers=("127.0.0.53",),
+            forbidden=Forbidden(own=frozenset({ip_address("192.0.2.7")}), ports=(HTTP, 8443)),
+        )
+        model = found.model
+        naming = Naming.of(model.settings.names_port, model.resolvers, model.forbidden)
+        outcome = service.apply(found.configuration, naming=naming)
+        assert not [note for note in outcome.notes if "names" in note]
+        assert get() == (200, b"secret")
+        assert outside.visits
+        for address in ("127.0.0.1", "192.0.2.7", "::1", "0.0.0.0", "169.254.169.254"):
+            name_of = f"{address.replace('.', '-').replace(':', 'x')}.evil.test"
+            server.table[name_of] = [address]
+            other = compiled(
+                *external(name_of, PRIVATE), served=True, settings=SETTINGS, resolvers=("127.0.0.53",),
+                forbidden=model.forbidden,
+            )  # fmt: skip
+            service.apply(other.configuration, naming=naming)
+            status, body = get()
+            assert (status, b"secret" in body) == (502, False), address
+            assert name_of in server.asked
+        assert page.visits == []
+        log = (service.folder / "logs" / names_process.LOG).read_text()
+        assert "127-0-0-1.evil.test: 127.0.0.1 is a loopback address: nginx is not told of it" in log
+        keeper_log = (service.folder / "logs" / "keeper.log").read_text()
+        pid = int(keeper_log.split("process ")[1].split(" ")[0])
+        subprocess.run(["kill", "-9", str(pid)], check=True)
+        eventually(lambda: names_process.answers(PORT), 30)
+        service.apply(compiled(*WEB, site(), served=True, settings=SETTINGS, resolvers=()).configuration)
+        eventually(lambda: not names_process.answers(PORT), 30)
+    finally:
+        page.close()
+        outside.close()
+
+
+def test_the_configuration_asks_the_process_and_more_strictly_for_other_ports():
+    for port, is_strict in ((PRIVATE, True), (HTTP, False)):
+        found = compiled(*external("out.test", port), settings=SETTINGS, resolvers=("192.0.2.53",))
+        main = found.configuration.files["nginx.conf"]
+        assert f"resolver 127.0.0.1:{PORT} valid=30s ipv6=off;" in main
+        texts = "".join(found.configuration.files.values())
+        assert (f"resolver 127.0.0.2:{PORT}" in texts) is is_strict
+    found = compiled(*WEB, site(auth_url="http://auth.test:9000/"), settings=SETTINGS, resolvers=("192.0.2.53",))
+    assert f"resolver 127.0.0.2:{PORT}" in "".join(found.configuration.files.values())
+    found = compiled(*WEB, site(), settings=SETTINGS, resolvers=("192.0.2.53",))
+    assert found.model.settings.names_port == 0
