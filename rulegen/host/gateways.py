@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from contextlib import suppress
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
@@ -48,7 +49,8 @@ def gateways() -> frozenset[Address]:
 
 def _gateways(family: int) -> list[Address]:
     with netlink.connect(netlink.ROUTE) as link:
-        link.setsockopt(_SOL_NETLINK, _STRICT_CHECK, 1)
+        with suppress(OSError):  # Linux before 4.20 tells all tables
+            link.setsockopt(_SOL_NETLINK, _STRICT_CHECK, 1)
         wanted = _ROUTE.pack(family, 0, 0, 0, _MAIN, 0, 0, 0, 0)
         request = netlink.message(_GET_ROUTE, netlink.DUMP, 1, wanted)
         return [
