@@ -75,6 +75,7 @@ def cli() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run one command and exit; every error is one clear line and a next step."""
     open_streams()
+    os.umask(os.umask(0o077) | 0o022)  # nobody else writes to what a command makes, whoever started it
     gc.disable()  # a command ends soon, and its hundred thousands of frozen objects have no cycles
     try:
         code = cli.main(args=arguments, prog_name="rulegen", standalone_mode=False)
