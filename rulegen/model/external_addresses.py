@@ -105,8 +105,8 @@ class ExternalAddresses:
         fault = self._forbidden.refusal(address, use, port if is_shared else 0)
         if fault:
             return fault, None
-        other = self._site.others.get(address) if use is AddressUse.EXTERNAL_IP and not self._site.binds else None
-        if other is not None:
+        is_looked_up = use is AddressUse.EXTERNAL_IP and (self._site.guards or not self._site.binds)
+        if is_looked_up and (other := self._site.others.get(address)) is not None:
             return f"{address} is an address of Node {other}", None
         holder = min((holder for holder in self._holders.get(address, ()) if holder != name), default=None)
         return (f"{address} is the ClusterIP of Service {holder}", holder) if holder is not None else ("", None)

@@ -152,7 +152,8 @@ class _Shared:
             _vips(service), family, AddressUse.LOAD_BALANCER_IP, f"{where}: status.loadBalancer.ingress", warn
         )
         if site.others and site.binds:
-            self._external_ips = self._without_others(self._external_ips, f"{where}: spec.externalIPs", warn)
+            if not site.guards:  # else they are judged by all that they may not be
+                self._external_ips = self._without_others(self._external_ips, f"{where}: spec.externalIPs", warn)
             self._vips = self._without_others(self._vips, f"{where}: status.loadBalancer.ingress", warn)
         self._ranges = _source_ranges(spec.load_balancer_source_ranges, family, where, warn)
         self._limit()

@@ -19,6 +19,7 @@ from rulegen.kube.events import Changed, Gone, Listed
 from rulegen.kube.world import ObjectName
 from rulegen.languages.ipvs.state import VirtualServerKey
 from rulegen.model.facts import HostFacts, Interface
+from rulegen.model.ir import Semantics
 from rulegen.model.nodes import ROUTE_LOCALNET
 from rulegen.model.options import DetectLocalMode, Options
 from rulegen.net import Family, parse_address, parse_network
@@ -36,6 +37,7 @@ OPTIONS = {
     "loopback": Options(node_port_networks=(parse_network("127.0.0.0/8"), parse_network("10.77.0.0/16"))),
     "node-cidr": Options(detect_local_mode=DetectLocalMode.NODE_CIDR),
     "node-cidr-primary": Options(detect_local_mode=DetectLocalMode.NODE_CIDR, node_port_primary=True),
+    "strict": Options(external_ip_semantics=Semantics.STRICT),
     "bridge": Options(detect_local_mode=DetectLocalMode.BRIDGE_INTERFACE, bridge_interface="cni0"),
 }
 MODES = ("iptables", "ipvs")
@@ -451,3 +453,29 @@ def _openness(stage: Stage, listening: set[tuple[str, int]]) -> tuple[frozenset[
         open_ |= {"loopback"} if one.localhost_node_ports else set()
     open_ |= set(model.sysctls.items())
     return frozenset(open_), {family: (one.pods, one.masquerade_cluster_ip) for family, one in model.nodes.items()}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_becomes_the_nodes_or_its_gateways_is_served_no_more_in_strict_semantics(mode):
+    """And again when it is so no longer."""
+    stage = staged(mode, OPTIONS["strict"])
+    external = changed(service("outer", 3, external_ips=("203.0.113.1", "192.168.50.77")))
+    stage.at(0, changed(THERE), *services(), external)
+    found: list[set[str]] = []
+
+    def note() -> None:
+        (outer,) = (one for one in stage.loop.compiled_services() if one.name.name == "outer")
+        found.append({str(address) for port in outer.ports for address in port.external_ips})
+
+    stage.at(5, note)
+    stage.at(6, lambda: becomes(stage, dataclasses.replace(HOST, gateways=frozenset({parse_address("203.0.113.1")}))))
+    stage.at(15, note)
+    stage.at(16, lambda: becomes(stage, host("192.168.50.10", "192.168.50.77", "10.77.0.10", "fd00:50::10")))
+    stage.at(25, note)
+    stage.at(26, lambda: becomes(stage, HOST))
+    stage.at(35, note)
+    stage.run(40)
+    both = {"203.0.113.1", "192.168.50.77"}
+    assert found == [both, {"192.168.50.77"}, {"203.0.113.1"}, both]
+    assert any("203.0.113.1 is the gateway of this node" in line for line in stage.log)
+    assert any("192.168.50.77 is an address of this node" in line for line in stage.log)

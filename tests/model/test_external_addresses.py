@@ -148,6 +148,14 @@ def test_a_load_balancer_that_runs_on_the_nodes_may_publish_all_of_their_address
     assert len(naming(taken, "shop/web", "an address of the API server")) == 1
 
 
+@pytest.mark.parametrize("mode", ["iptables", "ipvs"])
+def test_another_nodes_address_is_no_external_ip_whatever_the_mode_makes_of_policies(mode):
+    found = decided(service(WEB, at=2, external=("192.0.2.11", *NOBODYS)), mode=mode)
+    assert served(found) == {*NOBODYS}
+    (warning,) = naming(found, "192.0.2.11")
+    assert warning.endswith("192.0.2.11 is an address of Node there; the entry is ignored")
+
+
 def test_a_cluster_ip_goes_before_an_older_services_external_ip_in_strict_semantics():
     """Else whoever guesses which address comes next would have it."""
     web = service(WEB, at=2, external=("10.96.0.10",), created="2020-01-01T00:00:00Z")
