@@ -30,12 +30,14 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def print_lines(lines: Iterable[str]) -> None:
-    """Print lines to standard output. What others wrote in them does nothing but stand there: see `harmless`.
+def print_lines(lines: Iterable[str], *, colour: bool = False) -> None:
+    """Print lines to standard output, with control and format characters in them escaped.
 
-    On a terminal, our own colours are kept: who puts text of others into coloured lines makes it printable before.
+    Args:
+        lines: Each without its end.
+        colour: Whether colours in them are ours, and kept; text of others in such lines is printable already.
     """
-    shown = _with_our_colours if has_colour() else harmless
+    shown = _with_our_colours if colour else harmless
     rest = iter(lines)
     while chunk := list(islice(rest, _LINES_AT_ONCE)):
         chunk.append("")

@@ -40,4 +40,4 @@ def command(mode: str) -> None:
         ipvs.load(run, ("rr",))
     # Whoever ends it, by Ctrl-C or otherwise, nothing may be left behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    play(lambda line: print_lines([line]), Paint(colour=has_colour()), mode)
+    play(lambda line: print_lines([line], colour=has_colour()), Paint(colour=has_colour()), mode)

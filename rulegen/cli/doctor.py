@@ -36,5 +36,5 @@ def command(output: str, **chosen: Any) -> int:
     if output == "json":
         print_json(as_document(findings))
     else:
-        print_lines([as_text(findings, colour=has_colour())])
+        print_lines([as_text(findings, colour=has_colour())], colour=has_colour())
     return int(any(finding.is_failure for finding in findings))

@@ -60,5 +60,5 @@ def command(
     if output == "json":
         print_json(show.json_document(plan, report))
     else:
-        print_lines(show.text(plan, report, colour=has_colour()))
+        print_lines(show.text(plan, report, colour=has_colour()), colour=has_colour())
     return CHANGES if detailed_exitcode and not plan.is_empty else 0

@@ -58,7 +58,7 @@ def write(
         LeftOutError: Some Services are refused; all others were written.
     """
     if output == "text":
-        print_lines(show.text(plan, report, colour=has_colour()))
+        print_lines(show.text(plan, report, colour=has_colour()), colour=has_colour())
     work = steps(plan, run, variant, wait_s=wait_s, on_wait=note) if variant is not None else ()
     if not plan.is_empty:
         if output == "json" and not yes:  # nobody can agree to what was not shown

@@ -53,7 +53,7 @@ def as_text(findings: Sequence[Finding], *, colour: bool = False) -> str:
     """Return findings for people, grouped by topic in order of appearance, with a count as the last line."""
     lines: list[str] = []
     for topic in dict.fromkeys(finding.topic for finding in findings):
-        lines.append(topic)
+        lines.append(_line(topic))
         for finding in findings:
             if finding.topic == topic:
                 mark = _MARKS[finding.level]
