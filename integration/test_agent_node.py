@@ -122,7 +122,7 @@ def test_load_balancers_are_told_by_family_how_many_endpoints_are_here(node: Nod
 
 def test_what_is_wanted_is_shown(node: Node) -> None:
     node.serve(ONE, TWO)
-    with node.running():
+    with node.running("--metrics-host", "metrics.example"):
         assert "No changes." in get("http://127.0.0.1:10249/plan")[1]
         assert json.loads(get("http://127.0.0.1:10249/plan", Accept="application/json")[1])["changes"] == []
         assert "lab/two" in get("http://127.0.0.1:10249/model")[1]
@@ -130,7 +130,13 @@ def test_what_is_wanted_is_shown(node: Node) -> None:
         assert "KUBE-SERVICES" in told["rules"]["IPv4"]["nat"]
         metrics = get("http://127.0.0.1:10249/metrics")[1]
         assert 'kubeproxy_sync_proxy_rules_iptables_total{table="nat"}' in metrics
-        assert get("http://127.0.0.1:10249/plan", Host="rebound.example")[0] == 403
+        for host, status in (("rebound.example", 421), (f"{topology.NODE}:10249", 200), ("metrics.example", 200)):
+            assert get("http://127.0.0.1:10249/metrics", Host=host)[0] == status
+        for page in ("plan", "model", "rules", "rules?output=json"):
+            assert get(f"http://127.0.0.1:10249/{page}", Host="rebound.example")[0] == 403
+            assert get(f"http://127.0.0.1:10249/{page}", **{"X-Forwarded-For": "192.0.2.1"})[0] == 403
+        status, body, _ = get("http://127.0.0.1:10256/healthz", Host="rebound.example")
+        assert (status, body) == (200, "")
 
 
 def balanced() -> App:

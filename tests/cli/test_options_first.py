@@ -110,3 +110,11 @@ def test_nginx_and_the_agent_do_not_share_a_port(run, words, said):
     code, out, err = run("run", "--ingress", "--kubeconfig", "nowhere", "--host", "host", *words)
     assert (code, out) == (1, "")
     assert said in err
+
+
+@pytest.mark.parametrize("name", ["metrics.example:10249", "http://metrics.example", "", "a b"])
+def test_a_host_for_metrics_is_a_name(run, name):
+    code, out, err = run("run", "--kubeconfig", "nowhere", "--metrics-host", name)
+    assert (code, out) == (1, "")
+    assert f"--metrics-host: {name!r} is not a DNS name" in err
+    assert "Next: give a name without port" in err
