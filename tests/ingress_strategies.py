@@ -17,7 +17,7 @@ import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
 
 from rulegen.host.nginx.templates import read_templates
 from rulegen.kube import objects as k
@@ -272,6 +272,7 @@ def certificate(
     common_name: str = "",
     issuer: str = "",
     is_ca: bool = False,
+    responder: str = "",
 ) -> bytes:
     """Return a certificate in PEM, always the same for the same arguments."""
     key, signer = key or ec_key(), signer or key or ec_key()
@@ -291,6 +292,10 @@ def certificate(
         builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), False)
     if is_ca:
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
+    if responder:
+        at = x509.UniformResourceIdentifier(responder)
+        access = x509.AuthorityInformationAccess([x509.AccessDescription(AuthorityInformationAccessOID.OCSP, at)])
+        builder = builder.add_extension(access, False)
     is_edwards = not hasattr(signer, "curve") and not hasattr(signer, "key_size")
     made = builder.sign(signer, None if is_edwards else hashes.SHA256())
     if not is_sha1:

@@ -24,7 +24,7 @@ from rulegen.kube.build import build_world
 from rulegen.kube.objects import Secret
 from rulegen.kube.validate import check
 from rulegen.kube.world import ObjectKey
-from rulegen.model.facts import HostFacts
+from rulegen.model.facts import HostFacts, Interface
 from rulegen.net import Family, parse_address
 from tests.fakeapi import FakeApi, Fault
 from tests.rights import SANDBOX, needs_nginx, needs_sandbox
@@ -383,6 +383,10 @@ def test_name_servers_and_ipv6_of_a_running_nginx_are_those_that_the_host_has_no
     assert live.refresh()
     assert live.options.resolvers == ("198.51.100.53",)
     assert not live.refresh()
+    own = parse_address("192.0.2.7")
+    monkeypatch.setattr(wiring, "interfaces", lambda: (Interface("eth0", ((own, 24),)),))
+    assert live.refresh() is not is_given
+    assert (own in live.options.forbidden.own) is not is_given
 
 
 @needs_sandbox

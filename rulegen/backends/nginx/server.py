@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from rulegen.backends.nginx.expressions import bounded
 from rulegen.backends.nginx.headers import loop_guard
 from rulegen.backends.nginx.location import LocationText
+from rulegen.backends.nginx.proxying import resolver_of
 from rulegen.backends.nginx.upstream import interpolated, server_upstreams, sticky_maps, upstream
 from rulegen.languages.nginx.tree import Directive, template
 from rulegen.model.ingress import regex
@@ -117,8 +118,9 @@ def _tls(server: Server, settings: Settings) -> Iterator[Node]:
     yield from _certificate(certificate)
     if server.certificate:
         yield Directive("set", ("$has_certificate", "1"))
-        if settings.enable_ocsp:
+        if server.responder_port:
             yield Directive("ssl_stapling", ("on",))
+            yield from resolver_of(settings, server.responder_port)
     if server.ciphers:
         yield Directive("ssl_ciphers", (server.ciphers,))
     if server.prefer_server_ciphers is not None:

@@ -59,6 +59,7 @@ class Certificate:
         content: Certificate, chain and key in PEM.
         names: DNS names that it is for, in lower case, wildcards too.
         not_before, not_after: When it begins and ends.
+        responder: The URL of the first OCSP responder that it names; empty for none.
     """
 
     path: str
@@ -66,6 +67,7 @@ class Certificate:
     names: tuple[str, ...]
     not_before: dt.datetime
     not_after: dt.datetime
+    responder: str = ""
 
     def lapse(self, now: dt.datetime) -> str:
         """Return why clients will refuse it at a time; empty where they will not."""
@@ -132,6 +134,7 @@ def certificate_of(chain: bytes, key: bytes) -> Certificate:
         raise UnusableSecretError("tls.key is not the key of tls.crt")
     try:
         names, not_before, not_after = _names(leaf), leaf.not_valid_before_utc, leaf.not_valid_after_utc
+        responder = _responder(leaf)
         for number, certificate in enumerate(certificates):
             _ = list(certificate.extensions), certificate.subject, certificate.issuer  # OpenSSL reads them all too
             _check_strength(certificate, "it" if not number else f"certificate {number + 1} of its chain")
@@ -140,7 +143,25 @@ def certificate_of(chain: bytes, key: bytes) -> Certificate:
             raise
         raise UnusableSecretError("tls.crt holds a certificate whose fields cannot be read") from None
     content = b"".join(certificate.public_bytes(encoding) for certificate in certificates) + encoded_key
-    return Certificate(path_of(content, "pem"), content, names, not_before, not_after)
+    return Certificate(path_of(content, "pem"), content, names, not_before, not_after, responder)
+
+
+def _responder(leaf: x509.Certificate) -> str:
+    """Return the URL that nginx asks whether a certificate was revoked (RFC 5280, 4.2.2.1): the first of them."""
+    from cryptography import x509  # noqa: PLC0415
+    from cryptography.x509.oid import AuthorityInformationAccessOID  # noqa: PLC0415
+
+    try:
+        access = leaf.extensions.get_extension_for_class(x509.AuthorityInformationAccess).value
+    except x509.ExtensionNotFound:
+        return ""
+    urls = (
+        str(one.access_location.value)
+        for one in access
+        if one.access_method == AuthorityInformationAccessOID.OCSP
+        and isinstance(one.access_location, x509.UniformResourceIdentifier)
+    )
+    return next(urls, "")
 
 
 def _fits(private: PrivateKeyTypes, leaf: x509.Certificate) -> bool:

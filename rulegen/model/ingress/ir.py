@@ -386,6 +386,7 @@ class Server:
         certificate: Path of certificate and key in the configuration; empty for the default one.
         has_tls: Whether an Ingress asks for TLS for this host, though its certificate may be missing.
         rejects_tls: Whether no TLS is spoken, since its certificate could not be read yet.
+        responder_port: The port of the OCSP responder that nginx asks about its certificate; 0 for none.
         redirects_from: Another name whose requests are sent to this one.
         ingresses: All Ingresses that it is made of, oldest first.
         is_regex: Whether paths are expressions, which one Ingress makes of all.
@@ -397,6 +398,7 @@ class Server:
     certificate: str = ""
     has_tls: bool = False
     rejects_tls: bool = False
+    responder_port: int = 0
     client_auth: ClientAuth | None = None
     app_root: str = ""
     ciphers: str = ""

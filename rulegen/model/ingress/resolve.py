@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from rulegen.kube.world import World
     from rulegen.model.ingress.ir import Target
     from rulegen.model.ingress.options import IngressOptions
-    from rulegen.model.ingress.settings import Settings
 
 _WHOLE_HOST: Final = ("app-root", "ssl-ciphers", "ssl-prefer-server-ciphers")
 
@@ -81,7 +80,7 @@ def resolve_ingress(world: World, options: IngressOptions) -> IngressModel:
     servers = _servers(routing, certificates, default, reasons)
     settings = replace(
         settings,
-        names_port=settings.names_port if options.resolvers and _asks_names(servers, default, settings) else 0,
+        names_port=settings.names_port if options.resolvers and _asks_names(servers, default) else 0,
         default_certificate=certificates.default(options),
         names_certificates=settings.ssl_reject_handshake or _has_own_tls(servers[""]),
     )
@@ -101,11 +100,13 @@ def resolve_ingress(world: World, options: IngressOptions) -> IngressModel:
     )
 
 
-def _asks_names(servers: Mapping[str, Server], default: Target | None, settings: Settings) -> bool:
+def _asks_names(servers: Mapping[str, Server], default: Target | None) -> bool:
     """Whether nginx resolves any name while it serves."""
-    if isinstance(default, ToName) or settings.enable_ocsp:
+    if isinstance(default, ToName):
         return True
     for server in servers.values():
+        if server.responder_port:
+            return True
         for location in server.locations:
             auth, errors = location.policy.external_auth, location.policy.errors
             targets = (location.target, errors.target if errors is not None else None)
@@ -160,6 +161,7 @@ def _servers(
             certificate=tls.certificate,
             has_tls=tls.is_wanted,
             rejects_tls=tls.is_unread,
+            responder_port=tls.responder_port if routing.targets.resolves else 0,
             client_auth=next((one.client_auth for one in own if one.client_auth is not None), None),
             app_root=next((one.policy.app_root for one in own if one.policy.app_root), ""),
             ciphers=oldest(own, "ssl-ciphers") or "",

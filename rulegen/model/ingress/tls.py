@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rulegen.kube.world import ObjectKey, ObjectName
+from rulegen.model.ingress import values
 from rulegen.model.ingress.certificates import Certificate, UnusableSecretError, read_certificate
 from rulegen.model.ingress.ir import Reason, Verdict
 
@@ -29,11 +30,13 @@ class HostTLS(NamedTuple):
         certificate: Path of certificate and key; empty for the default ones.
         is_wanted: Whether an Ingress asks for TLS for it.
         is_unread: Whether nobody can say yet with which certificate, so that it is spoken with none.
+        responder_port: The port of the OCSP responder that its certificate names; 0 where none is asked.
     """
 
     certificate: str = ""
     is_wanted: bool = False
     is_unread: bool = False
+    responder_port: int = 0
 
 
 @dataclass(slots=True)
@@ -72,7 +75,16 @@ class Certificates:
                     if self.now is not None and (lapse := found.lapse(self.now)):
                         message = f"the certificate in Secret {name} {lapse}: clients will refuse it"
                         self.reasons.append(one.reason(Verdict.NOTE, f"spec.tls[{index}]", message))
-                    return HostTLS(self.referred.keep(found.path, found.content), is_wanted=True)
+                    port = 0
+                    if self.referred.settings.enable_ocsp and found.responder:
+                        port, fault = self._responder_port(found.responder)
+                        if fault:
+                            message = (
+                                f"the certificate in Secret {name} names an OCSP responder that is not asked: {fault}"
+                            )
+                            self.reasons.append(one.reason(Verdict.REFUSED, f"spec.tls[{index}]", message))
+                    kept = self.referred.keep(found.path, found.content)
+                    return HostTLS(kept, is_wanted=True, responder_port=port)
                 if (why := self.referred.unread.get(ObjectKey("Secret", name))) and name not in self.referred.secrets:
                     is_unread = True
                     message = f"Secret {name}: {why}: {host or 'every other host'} speaks no TLS until then"
@@ -88,6 +100,20 @@ class Certificates:
             self.reasons += missing
             return HostTLS(is_wanted=True, is_unread=is_unread)
         return HostTLS()
+
+    def _responder_port(self, url: str) -> tuple[int, str]:
+        """Return the port of an OCSP responder; 0, and why it is not asked, where it is none that may be."""
+        try:
+            told = values.url()(url)
+        except ValueError as error:
+            return 0, str(error)
+        port = told.port or 80
+        if told.scheme != "http":
+            return 0, f"{values.quoted(url)} does not begin with http://"
+        if values.is_private_to_node(told.host):
+            return 0, f"{values.quoted(told.host)} is the node itself"
+        why = self.referred.targets.refusal_of_host(told.host, port)
+        return (0, why) if why else (port, "")
 
     def _entries(self, owner: Owner) -> Mapping[str, list[tuple[int, IngressTLS]]]:
         """Return an Ingress' entries by the hosts that they list."""

@@ -10,19 +10,24 @@ from rulegen.errors import ConfigError
 from rulegen.kube import objects as k
 from rulegen.model.forbidden import Forbidden
 from rulegen.model.ingress.ir import Verdict
+from rulegen.model.ingress.settings import Settings
 from rulegen.net import parse_network
 from tests.ingress_strategies import (
     WEB,
+    certificate,
     compiled,
     config_map,
     endpoints,
     ingress,
+    key_pem,
     path,
     rule,
+    secret,
     service,
     settings_map,
     site,
     text_of,
+    tls,
     told,
     verdicts,
 )
@@ -193,6 +198,36 @@ def test_a_canary_passes_nothing_to_the_node():
     )
     found = compiled(*WEB, service("own"), endpoints("own", ("192.0.2.7",)), site(), canary, forbidden=FORBIDDEN)
     assert not any("192.0.2.7" in text for text in found.configuration.files.values())
+
+
+def with_responder(url: str) -> tuple[k.KubeObject, ...]:
+    """Return an Ingress with TLS whose certificate names an OCSP responder, where nginx asks such."""
+    pair = secret("own", tls_crt=certificate("site.test", responder=url), tls_key=key_pem())
+    one = ingress("site", rule("site.test"), tls=[tls("own", "site.test")])
+    return *WEB, pair, one, settings_map(enable_ocsp="true")
+
+
+@pytest.mark.parametrize("address", SPELLINGS)
+def test_no_spelling_in_a_certificate_s_ocsp_responder_makes_nginx_connect(address):
+    """A tenant writes the certificate, and nginx asks the server that it names whether it was revoked."""
+    found = compiled(*with_responder(f"http://{bracketed(address)}:10249/"), forbidden=FORBIDDEN)
+    assert "ssl_stapling" not in text_of(found)
+    assert Verdict.REFUSED in verdicts(found)
+
+
+@pytest.mark.parametrize(
+    "url", ["https://ocsp.test/", "http://user@ocsp.test/", "ftp://ocsp.test/", "http://[fe80::1%25eth0]/"]
+)
+def test_a_responder_that_nginx_might_read_otherwise_is_not_asked(url):
+    assert "ssl_stapling" not in text_of(compiled(*with_responder(url), forbidden=FORBIDDEN))
+
+
+def test_a_responder_by_name_is_asked_by_way_of_the_process_for_names():
+    settings = Settings(user="", names_port=10353, disable_ipv6=True)
+    found = compiled(*with_responder("http://ocsp.test:8080/x"), forbidden=FORBIDDEN, settings=settings)
+    assert "ssl_stapling on;" in text_of(found)
+    assert "resolver 127.0.0.2:10353 valid=30s ipv6=off;" in text_of(found)
+    assert "ssl_stapling" not in text_of(compiled(*with_responder("http://ocsp.test/x"), resolvers=()))
 
 
 @pytest.mark.parametrize("header", ["X-Rulegen-Hops", "x-rulegen-hops", "X_Rulegen_Hops"])
