@@ -33,6 +33,7 @@ def model_document(model: Model) -> dict[str, Any]:
                         **_plain(port),
                         "service": str(port.service),
                         "serving": sorted(port.serving),
+                        "node_port_except": sorted(map(str, port.node_port_except)),
                         "ready_here": sorted(map(str, port.ready_here)),
                     }
                     for port in service.ports

@@ -189,3 +189,42 @@ def whole(mode: str, address: str = "", external: str = "", kernel: str = "") ->
     world = World(services={ObjectName("demo", "web"): ServiceInput(service=service, slices=(told,))})
     facts = replace(FACTS, ipv6=True, kernel=kernel)
     return compile_model(resolve(world, Options(mode=mode, **OPTIONS), facts), mode, counts=False)
+
+
+@pytest.mark.parametrize("semantics", ["strict", "kube-proxy"])
+def test_a_node_port_has_no_virtual_server_where_an_older_service_has_the_address_and_number(semantics):
+    """Else the endpoints of both would be in one; on the node's other addresses it is as it was."""
+
+    def service(name, number, created, endpoint, **fields):
+        port = k.ServicePort(port=fields.pop("port", 80), node_port=fields.pop("node_port", 0))
+        spec = k.ServiceSpec(type="LoadBalancer", cluster_ip=f"10.96.0.{number}", ports=(port,))
+        slice_ = k.EndpointSlice(
+            metadata=k.ObjectMeta(name=f"{name}-1", namespace="demo", labels={"kubernetes.io/service-name": name}),
+            address_type="IPv4",
+            endpoints=(k.SliceEndpoint(addresses=(endpoint,)),),
+            ports=(k.SlicePort(name="", port=8080),),
+        )
+        metadata = k.ObjectMeta(name=name, namespace="demo", creation_timestamp=created)
+        status = k.ServiceStatus(load_balancer=k.LoadBalancerStatus(**fields))
+        told = k.Service(metadata=metadata, spec=spec, status=status)
+        return ObjectName("demo", name), ServiceInput(service=told, slices=(slice_,))
+
+    own, second = (parse_address(one) for one in ("192.168.50.10", "10.77.0.10"))
+    facts = replace(FACTS, interfaces=(Interface("eth0", ((own, 24), (second, 16))),))
+    vip = (k.LoadBalancerIngress(ip=str(own)),)
+    told = dict(
+        [
+            service("old", 1, "2026-01-01T00:00:00Z", "10.244.2.1", port=30080, ingress=vip),
+            service("new", 2, "2026-02-01T00:00:00Z", "10.244.2.2", node_port=30080),
+        ]
+    )
+    options = Options(mode="ipvs", external_ip_semantics=Semantics(semantics), **OPTIONS)
+    wants = compile_model(resolve(World(services=told), options, facts), "ipvs", counts=False)
+    behind = {
+        (str(key.frontend.address), str(key.address))
+        for key in wants.objects("ipvs")
+        if isinstance(key, RealServerKey) and key.frontend.port == 30080
+    }
+    mixed = {("192.168.50.10", "10.244.2.2")} if semantics == "kube-proxy" else set()
+    expected = {("192.168.50.10", "10.244.2.1"), ("10.77.0.10", "10.244.2.2"), ("10.96.0.1", "10.244.2.1")}
+    assert behind == expected | mixed

@@ -9,6 +9,7 @@ import pytest
 from rulegen.kube import objects as k
 from rulegen.kube.world import ObjectName, ServiceInput, World
 from rulegen.model.claims import Claims
+from rulegen.model.document import model_document
 from rulegen.model.facts import HostFacts, Interface
 from rulegen.model.ir import Semantics
 from rulegen.model.options import Options
@@ -250,6 +251,8 @@ def test_a_younger_node_port_does_not_answer_where_an_older_service_has_its_exte
         assert external(found, "old") == {NODE}
         excepted = [port.node_port_except for port in found.services[ObjectName("shop", "new")].ports]
         assert excepted == [but, set()]
+        written = next(one for one in model_document(found)["services"] if one["name"] == "shop/new")
+        assert [port["node_port_except"] for port in written["ports"]] == [[*map(str, but)], []]
         assert all(port.node_port == 30080 for port in found.services[ObjectName("shop", "new")].ports)
         assert len(naming(found, "shop/old", "shop/new", NODE)) == 1
 
