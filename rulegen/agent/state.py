@@ -147,10 +147,10 @@ class AgentState:
                 self._listed_at = self.clock()
             self.last_error = ""
             self.last_applied = self.wall()
-            for triggered in self._triggers:
-                self.network_programming.add(max(self.last_applied - triggered, 0.0))
-            self._triggers.clear()
+            triggers, self._triggers = self._triggers, []
             self.pending.clear()
+        for triggered in triggers:  # may be very many: whoever asks for health does not wait for them
+            self.network_programming.add(max(self.last_applied - triggered, 0.0))
 
     def failed(self, message: str) -> None:
         """Note that a write failed; it is tried again."""

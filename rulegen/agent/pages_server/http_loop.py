@@ -92,9 +92,7 @@ class HttpLoop:
         with woken, selectors.DefaultSelector() as self._selector:
             self._selector.register(woken, _READ)
             while True:
-                deadline = self._clients.next_deadline()
-                timeout = None if deadline is None else max(deadline - time.monotonic(), 0.0)
-                events = self._selector.select(timeout)
+                events = self._selector.select(self._timeout_s())
                 for key, _ in events:
                     if isinstance(key.data, Client):
                         self._serve(key.data)
@@ -106,6 +104,12 @@ class HttpLoop:
                 while self._calls:
                     self._calls.popleft()()
                 self._expire()
+                self._rendering.begin()
+
+    def _timeout_s(self) -> float | None:
+        """Return for how long there is nothing to do if nothing happens."""
+        times = [at for at in (self._clients.next_deadline(), self._rendering.next_begin()) if at is not None]
+        return max(min(times) - time.monotonic(), 0.0) if times else None
 
     def _listen(self, listener: Listener) -> None:
         self._selector.register(listener.opened, _READ, listener)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from rulegen.agent.pages_server.reply import Encoded, Reply, answer_of, encoded, failure
 
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
 
 C = TypeVar("C", bound="Hashable")
+
+LONGEST_REST_S: Final = 1.0
+"""After a page its lane rests for as long as the page took, up to this: who asks without pause takes half a CPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,7 @@ class Made(Generic[C]):
         answer: The page; None where nobody may.
         refused: The others, and what they are told.
         number: Counts the pages that were made.
+        seconds: How long it took.
     """
 
     slow: Slow
@@ -45,12 +50,14 @@ class Made(Generic[C]):
     answer: Encoded | None
     refused: tuple[tuple[C, Encoded], ...]
     number: int
+    seconds: float
 
 
 @dataclass(slots=True)
 class _Lane(Generic[C]):
     waiting: dict[Callable[[], Reply], dict[C, Slow]] = field(default_factory=dict)
     is_busy: bool = False
+    rests_until: float = 0.0
 
 
 class Rendering(Generic[C]):
@@ -83,10 +90,21 @@ class Rendering(Generic[C]):
         """Go on with the next page of the lane."""
         lane = self._lanes[made.slow.lane]
         lane.is_busy = False
+        lane.rests_until = time.monotonic() + min(made.seconds, LONGEST_REST_S)
         self._begin(lane)
 
+    def next_begin(self) -> float | None:
+        """Return when `begin` has something to do."""
+        lanes = self._lanes.values()
+        return min((lane.rests_until for lane in lanes if lane.waiting and not lane.is_busy), default=None)
+
+    def begin(self) -> None:
+        """Go on with lanes that have rested."""
+        for lane in self._lanes.values():
+            self._begin(lane)
+
     def _begin(self, lane: _Lane[C]) -> None:
-        if lane.is_busy or not lane.waiting:
+        if lane.is_busy or not lane.waiting or time.monotonic() < lane.rests_until:
             return
         asked = lane.waiting.pop(next(iter(lane.waiting)))
         lane.is_busy = True
@@ -98,14 +116,16 @@ class Rendering(Generic[C]):
         except RuntimeError as error:  # the host has no thread left for us
             unavailable = encoded(Reply(503, f"{error}\n"))
             refused = tuple((client, unavailable) for client in asked)
-            self._deliver(Made(next(iter(asked.values())), (), None, refused, self._begun))
+            self._deliver(Made(next(iter(asked.values())), (), None, refused, self._begun, LONGEST_REST_S))
 
     def _make(self, asked: Mapping[C, Slow], number: int) -> None:
+        began = time.monotonic()
         refusals = {client: _refusal(slow) for client, slow in asked.items()}
         refused = tuple((client, refusal) for client, refusal in refusals.items() if refusal)
         clients = tuple(client for client, refusal in refusals.items() if not refusal)
         slow = next(iter(asked.values()))  # the page is the same in each
-        self._deliver(Made(slow, clients, answer_of(slow.page) if clients else None, refused, number))
+        answer = answer_of(slow.page) if clients else None
+        self._deliver(Made(slow, clients, answer, refused, number, time.monotonic() - began))
 
 
 def _refusal(slow: Slow) -> Encoded | None:

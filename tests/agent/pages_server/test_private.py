@@ -14,6 +14,7 @@ from rulegen.agent.pages_server import server as servers
 from rulegen.agent.pages_server.reply import Reply
 from rulegen.agent.pages_server.server import AS_JSON, Server
 from rulegen.agent.views import PATHS
+from rulegen.errors import HostError
 from rulegen.host.facts import interfaces
 from tests.agent.asking import ask, free_port
 from tests.host.watching import soon
@@ -61,6 +62,18 @@ def test_what_a_proxy_passes_on_is_refused(server, path, headers):
     status, body, _ = ask(server.port, path, headers=headers)
     assert status == 403
     assert SECRET not in body
+
+
+def test_they_are_shown_to_us_over_ipv6():
+    try:
+        server = Server("::1", 0, {"/plan": lambda: Reply(200, SECRET)}, private=PATHS)
+    except HostError:
+        pytest.skip("this host has no IPv6")
+    try:
+        assert ask(server.port, "/plan", host="::1")[:2] == (200, SECRET)
+        assert ask(server.port, "/plan", host="::1", headers={"Host": "[::2]"})[0] == 403
+    finally:
+        server.stop()
 
 
 def test_whoever_comes_to_another_address_is_refused(server):
