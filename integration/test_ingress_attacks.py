@@ -11,6 +11,7 @@ import pytest
 
 from integration.ingress import certificates, objects, reports
 from integration.ingress.asking import Reply, Request, basic_auth
+from integration.ingress.spaces import NODE
 
 if TYPE_CHECKING:
     from integration.ingress.lab import IngressLab
@@ -193,6 +194,11 @@ ATTACKS = (
     by_url("auth-of-user", "http://backend.dns.test@127.0.0.1/"),
     by_url("auth-of-file", "file:///etc/passwd"),
     by_url("auth-of-clients", "http://$http_x_forwarded_host/"),
+    by_url("auth-of-the-node", f"http://{NODE}:10250/pods"),
+    by_url("auth-of-the-gateway-of-clouds", "http://100.100.100.200/latest/meta-data/"),
+    by_service("name-of-the-node", type="ExternalName", externalName=NODE),
+    by_service("endpoint-of-the-node", address=NODE),
+    by_service("endpoint-of-the-node-mapped", address=f"::ffff:{NODE}"),
     by_service("name-of-socket", type="ExternalName", externalName="unix:/run/docker.sock"),
     by_service("name-of-node", type="ExternalName", externalName="a.localhost"),
     by_service("name-of-number", type="ExternalName", externalName="0x7f000001"),

@@ -167,7 +167,7 @@ async def serve(naming: Naming, changes: asyncio.StreamReader, tell: Callable[[s
     resolvers = [Resolver((), Forbidden(), tell) for _ in range(2)]
     for address, resolver in zip(ADDRESSES, resolvers, strict=True):
         await loop.create_datagram_endpoint(partial(Listener, resolver), local_addr=(address, naming.port))
-    _give_up_rights()
+    _give_up_rights(tell)
     port = naming.port
     while naming.port == port:
         own, other = resolvers
@@ -180,14 +180,18 @@ async def serve(naming: Naming, changes: asyncio.StreamReader, tell: Callable[[s
         naming = msgspec.json.decode(line, type=Naming)
 
 
-def _give_up_rights() -> None:
+def _give_up_rights(tell: Callable[[str], None]) -> None:
     """Run on as a user that nobody else is; without the right to change it, as who we are."""
     if os.geteuid() == 0:
-        with suppress(HostError, PermissionError):
+        try:
             number = identity.unused()
             os.setgroups([])
             os.setresgid(number, number, number)
             os.setresuid(number, number, number)
+        except HostError as error:
+            tell(f"runs on as root: {error.message}")
+        except PermissionError as error:
+            tell(f"runs on as root: {error.strerror}")
 
 
 async def _main() -> None:

@@ -278,9 +278,11 @@ class Targets:
         for name, told in self.services.items():
             spec = told.service.spec
             for text in (*(spec.cluster_ips or (spec.cluster_ip,)), *spec.external_ips):
-                if text not in ("", "None"):
+                if ":" in text:
                     with suppress(ValueError):  # it is no address then, and nobody serves it
-                        found.setdefault(str(parse_address(text)) if ":" in text else text, name)
+                        found.setdefault(str(parse_address(text)), name)
+                elif text:
+                    found.setdefault(text, name)
         return found
 
     def _tell_private(self, told: ServiceInput) -> None:
