@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from rulegen.agent.recorder import Announcement, ObjectReference
+from rulegen.model.limits import LimitKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from rulegen.errors import HostError, Rejected
     from rulegen.kube.world import ObjectName
     from rulegen.model.claims import Conflict
+    from rulegen.model.ir import Service
+    from rulegen.model.limits import OverLimit
 
 SHOWN: Final = 5
 """Of the faults of an object, so many are told one by one."""
@@ -38,6 +41,7 @@ class Concerns:
     _conflicts: frozenset[Conflict] = frozenset()
     _connections: str = ""
     _kept: tuple[str, ...] = ()
+    _over: frozenset[tuple[ObjectName, OverLimit]] = frozenset()
 
     def rejected(self, rejected: list[Rejected], tell: Callable[[Announcement], None]) -> None:
         """Log what is new of objects that are skipped and what is no longer so; `tell` tells their users by events."""
@@ -59,6 +63,29 @@ class Concerns:
         for text in sorted(now - self._warnings):
             self.journal.warning(text)
         self._warnings = now
+
+    def over_limits(
+        self,
+        services: Iterable[Service],
+        tell: Callable[[Announcement], None],
+        uid_of: Callable[[ObjectName], str],
+    ) -> None:
+        """Count the Services of which a part is served, and tell users of them by events; `warnings` logs it.
+
+        Args:
+            services: All that are served.
+            tell: Receives the events.
+            uid_of: Returns the UID of a Service, as far as it is known.
+        """
+        now = {(service.name, one): None for service in services for one in service.over}
+        for name, one in now:
+            if (name, one) not in self._over:
+                about = ObjectReference("v1", "Service", name.namespace, name.name, uid_of(name))
+                note = f"served in part: {one.text} ({one.kind.option})"
+                tell(Announcement(about, "OverLimit", "Serve", note, is_shared=True))
+        for kind in LimitKind:
+            self.state.gauge("over_limit", len({name for name, one in now if one.kind is kind}), kind.value)
+        self._over = frozenset(now)
 
     def conflicts(
         self,

@@ -588,6 +588,7 @@ class Loop:
         """Log, and tell users, what is new of what they must know although work goes on."""
         self._concerns.warnings((*rules.warnings, *self.writer.notes))
         self._concerns.conflicts(rules.conflicts, self.tell, self.cluster.uid_of)
+        self._concerns.over_limits(rules.services, self.tell, self.cluster.uid_of)
 
     def _tell_health(self, rules: ServiceRules, changed: Mapping[ObjectName, Service | None] | None = None) -> None:
         """Tell load balancers, and whoever asks us, how the node is now; without `changed` all may be otherwise."""

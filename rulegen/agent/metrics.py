@@ -63,6 +63,11 @@ _GAUGES: Final = {
     "services": ("rulegen_services", "", "Services that are served."),
     "rejected": ("rulegen_rejected_objects", "", "Objects with faults, which are skipped."),
     "left_out": ("rulegen_left_out_services", "", "Services that the kernel refuses, which are left out."),
+    "over_limit": (
+        "rulegen_over_limit",
+        "kind",
+        "Services of which a part is served, and Ingresses of which nothing is, as they are over a limit.",
+    ),
     "quarantined": ("rulegen_quarantined_ingresses", "", "Ingresses that nginx does not take."),
     "unread": ("rulegen_waiting_references", "", "What Ingresses name and the API server has not told of."),
     "site_changes": ("rulegen_nginx_changes", "", "Files of nginx that were not as wanted at the last look."),

@@ -66,7 +66,7 @@ FIRST_S: Final = 60.0
 LOOK_S: Final = 0.05
 """How often to look for answers."""
 SHOWN: Final = 5
-_NOT_SERVED: Final = frozenset({Verdict.REJECTED, Verdict.QUARANTINED})
+_NOT_SERVED: Final = frozenset({Verdict.REJECTED, Verdict.OVER_LIMIT, Verdict.QUARANTINED})
 _TOLD: Final = {
     Verdict.REJECTED: "Rejected",
     Verdict.CLOSED: "Closed",
@@ -76,6 +76,7 @@ _TOLD: Final = {
     Verdict.REFUSED: "ForbiddenAddress",
     Verdict.DEFAULT_CERTIFICATE: "DefaultCertificate",
     Verdict.WAITING: "Waiting",
+    Verdict.OVER_LIMIT: "OverLimit",
     Verdict.QUARANTINED: "Quarantined",
 }
 """Reasons of events; of what is left out, nobody has to do anything about the Ingress."""
@@ -426,6 +427,7 @@ class SiteLoop:
         self._told = now
         refused = sum(reason.verdict is Verdict.QUARANTINED for reason in now)
         self.state.gauge("quarantined", refused)
+        self.state.gauge("over_limit", sum(one.verdict is Verdict.OVER_LIMIT for one in now), "ingresses")
 
     def _tell_waiting(self, now: frozenset[Reason]) -> None:
         """Tell in one line of all that could not be read, however much it is; and when all of it was."""

@@ -120,6 +120,7 @@ class IngressInputs:
             node=self.inputs.options.node_name or self.inputs.facts.hostname,
             forbidden=self._forbidden(self.inputs.facts),
             now=dt.datetime.now(dt.UTC),
+            most_hosts=chosen.max_namespace_hosts,
         )
 
     @cached_property

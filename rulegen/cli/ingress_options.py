@@ -16,6 +16,7 @@ from rulegen.kube.wording import is_label, is_subdomain, quoted
 from rulegen.kube.world import ObjectName
 from rulegen.model.ingress.annotations import DEFAULT_PREFIX
 from rulegen.model.ingress.classes import CLASS_NAME, CONTROLLER, Selection
+from rulegen.model.ingress.limits import HOSTS
 from rulegen.net import Network, parse_address, parse_network
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ class ChosenIngress:
     default_backend_service: ObjectName | None = None
     disable_svc_external_name: bool = False
     ingress_allow_endpoint: tuple[Network, ...] = ()
+    max_namespace_hosts: int = HOSTS
 
     @classmethod
     def of(cls, chosen: dict[str, Any]) -> ChosenIngress:
@@ -239,6 +241,14 @@ _OPTIONS = (
         multiple=True,
         help="Pass requests on to these addresses although they are the node's, a gateway's, an API server's or a"
         " metadata server's; may be repeated.",
+    ),
+    click.option(
+        "--max-namespace-hosts",
+        type=click.IntRange(min=1),
+        default=HOSTS,
+        show_default=True,
+        metavar="N",
+        help="The most hosts that the Ingresses of one namespace have; of more, the oldest Ingresses are served.",
     ),
 )
 

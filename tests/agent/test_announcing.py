@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -14,6 +15,7 @@ from rulegen.errors import Fault, Rejected
 from rulegen.kube import objects as k
 from rulegen.kube.events import Changed, Gone, Listed
 from rulegen.kube.world import ObjectName
+from rulegen.model.limits import ServiceLimits
 from rulegen.net import Family
 from tests.agent.stage import NODE, Stage, changed, endpoints, listed, node, service
 
@@ -269,3 +271,15 @@ class TestViews:
     def test_before_anything_is_known_that_is_said(self):
         for page in views(Stage().loop).values():
             assert page().status == 503
+
+
+def test_a_service_over_a_limit_is_told_once_and_counted(stage, told):
+    stage.loop.options = dataclasses.replace(stage.loop.options, limits=ServiceLimits(endpoints=5))
+    stage.at(5, changed(service("web")), changed(endpoints("web", *range(1, 9))), changed(service("other", 2)))
+    stage.run(100)
+    events = [one for one in told if one.reason == "OverLimit"]
+    assert [(one.about.name, one.is_shared) for one in events] == [("web", True)]
+    assert "8 endpoints" in events[0].note
+    assert "--max-service-endpoints" in events[0].note
+    assert stage.state.gauges["over_limit", "endpoints"] == 1
+    assert stage.state.gauges["over_limit", "frontends"] == 0

@@ -44,6 +44,8 @@ class Verdict(enum.StrEnum):
     """A host is served with the default certificate."""
     SKIPPED = "skipped"
     """The Ingress is of another class."""
+    OVER_LIMIT = "over a limit"
+    """Its namespace has more than is served: nothing of the Ingress is."""
     QUARANTINED = "quarantined"
     """nginx does not accept the configuration with it."""
     WAITING = "waiting"

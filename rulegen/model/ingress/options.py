@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rulegen.model.forbidden import NOTHING, Forbidden
 from rulegen.model.ingress.annotations import DEFAULT_PREFIX
 from rulegen.model.ingress.classes import Selection
+from rulegen.model.ingress.limits import HOSTS
 from rulegen.model.ingress.settings import Settings
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class IngressOptions:
         node: The name of this node.
         forbidden: What of this host nginx connects to for no Ingress; objects add to it.
         now: When this is, to tell of certificates that have ended; None to pass over that.
+        most_hosts: How many hosts the Ingresses of one namespace have at most, see `rulegen.model.ingress.limits`.
         without: Ingresses that are in quarantine, each with the reason.
     """
 
@@ -52,4 +54,5 @@ class IngressOptions:
     node: str = ""
     forbidden: Forbidden = NOTHING
     now: dt.datetime | None = None
+    most_hosts: int = HOSTS
     without: Mapping[ObjectName, str] = field(default_factory=lambda: MappingProxyType({}))

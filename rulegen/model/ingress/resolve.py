@@ -22,6 +22,7 @@ from rulegen.model.ingress.ir import (
     ToUpstream,
     Verdict,
 )
+from rulegen.model.ingress.limits import NamespaceLimits
 from rulegen.model.ingress.owners import Owner, in_order, oldest, read_owner
 from rulegen.model.ingress.referred import Referred
 from rulegen.model.ingress.routing import Routing
@@ -118,6 +119,7 @@ def _asks_names(servers: Mapping[str, Server], default: Target | None) -> bool:
 def _owners(world: World, options: IngressOptions, referred: Referred, reasons: list[Reason]) -> Iterator[Owner]:
     """Yield the Ingresses of which something is served, oldest first."""
     everywhere = global_auth(referred.settings, referred.targets)
+    limits = NamespaceLimits(options.most_hosts, options.prefix, world.secrets)
     for ingress in in_order(world.ingresses.values()):
         name = ObjectName(ingress.metadata.namespace, ingress.metadata.name)
         refusal = options.selection.refusal(ingress, world)
@@ -125,6 +127,8 @@ def _owners(world: World, options: IngressOptions, referred: Referred, reasons: 
             reasons.append(Reason(str(name), Verdict.SKIPPED, "spec.ingressClassName", refusal))
         elif name in options.without:
             reasons.append(Reason(str(name), Verdict.QUARANTINED, "", options.without[name]))
+        elif refusal := limits.refusal(ingress):
+            reasons.append(Reason(str(name), Verdict.OVER_LIMIT, "", refusal))
         else:
             owner, why = read_owner(ingress, options.prefix, referred, everywhere)
             reasons += why

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rulegen.kube.wording import is_subdomain, printable, quoted
 from rulegen.kube.world import ObjectName
-from rulegen.model.endpoints import candidates
+from rulegen.model.endpoints import candidates, counts
 from rulegen.model.forbidden import NOTHING, Forbidden
 from rulegen.model.ingress.ir import Answer, Balance, Target, ToName, ToUpstream, Upstream
+from rulegen.model.ingress.limits import UPSTREAM_SERVERS
 from rulegen.model.ingress.values import is_private_address, is_private_to_node
+from rulegen.model.limits import share_of_each
 from rulegen.net import AddressUse, Family, Protocol, join_host_port, parse_address
 
 if TYPE_CHECKING:
@@ -245,7 +247,15 @@ class Targets:
         if known is not None:
             return known
         ignored: list[str] = []
-        found = candidates(told.slices, "", ignored.append, origin=told.endpoints_from)
+        by_port = counts(told.slices)
+        each = share_of_each([(count, 1) for count in by_port.values()], UPSTREAM_SERVERS)
+        if each is not None:
+            self.refused[f"Service {name}"] = (
+                f"{by_port.total()} endpoints of all its ports are more than {UPSTREAM_SERVERS}: requests are passed on"
+                f" to {each} of each port"
+            )
+        most = dict.fromkeys(by_port, each)
+        found = candidates(told.slices, "", ignored.append, origin=told.endpoints_from, most=most)
         if ignored:  # each node's own rules ignore them too; here the Ingress's user reads why
             self._tell_private(told)
         ready: dict[str, list[str]] = {}

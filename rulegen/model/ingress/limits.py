@@ -1,0 +1,87 @@
+"""How much the Ingresses of one namespace may have, so that the cost of one namespace is bounded for all others.
+
+Each host is a server of nginx and each path a location, in each of its processes; each reload reads all of them. Beyond
+a limit the oldest Ingresses of the namespace stay served, and the others are left out, each whole.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from rulegen.kube.world import ObjectName
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rulegen.kube.objects import Ingress, Secret
+
+HOSTS: Final = 5_000
+PATHS_PER_HOST: Final = 4
+TEXT_PER_HOST: Final = 2_048
+SECRETS_PER_HOST: Final = 16_384
+UPSTREAM_SERVERS: Final = 10_000
+"""Endpoints of one Service in upstreams, all its ports together."""
+OPTION: Final = "--max-namespace-hosts"
+_ALIASES: Final = "server-alias"
+
+
+@dataclass(slots=True)
+class _Usage:
+    """What the Ingresses of one namespace have that are served."""
+
+    hosts: set[str] = field(default_factory=set)
+    paths: int = 0
+    text: int = 0
+    secrets: dict[str, int] = field(default_factory=dict)
+
+
+class NamespaceLimits:
+    """What each namespace has by now; Ingresses are asked about one after the other, the oldest first."""
+
+    def __init__(self, hosts: int, prefix: str, secrets: Mapping[ObjectName, Secret]) -> None:
+        """Begin with none.
+
+        Args:
+            hosts: How many hosts the Ingresses of one namespace have at most; the other limits are a multiple of it.
+            prefix: Of the annotations that mean something.
+            secrets: Those that are known.
+        """
+        self._most, self._prefix, self._secrets = hosts, f"{prefix}/", secrets
+        self._used: defaultdict[str, _Usage] = defaultdict(_Usage)
+
+    def refusal(self, ingress: Ingress) -> str:
+        """Return why an Ingress is not served; empty where it is, and then it counts."""
+        namespace, spec, used = ingress.metadata.namespace, ingress.spec, self._used[ingress.metadata.namespace]
+        annotations = {
+            name.removeprefix(self._prefix): value
+            for name, value in ingress.metadata.annotations.items()
+            if name.startswith(self._prefix)
+        }
+        hosts = {rule.host or "" for rule in spec.rules} | set(annotations.get(_ALIASES, "").split(","))
+        hosts -= {""}
+        paths = sum(max(1, len(rule.http.paths) if rule.http else 0) for rule in spec.rules) or 1
+        text = paths * sum(len(name) + len(value) for name, value in annotations.items())
+        secrets = {one.secret_name: self._size(namespace, one.secret_name) for one in spec.tls if one.secret_name}
+        for what, has, most in (
+            ("hosts", len(used.hosts | hosts), self._most),
+            ("paths", used.paths + paths, self._most * PATHS_PER_HOST),
+            ("bytes of annotations, counted for each path", used.text + text, self._most * TEXT_PER_HOST),
+            (
+                "bytes of certificates and keys",
+                sum((used.secrets | secrets).values()),
+                self._most * SECRETS_PER_HOST,
+            ),
+        ):
+            if has > most:
+                return f"with it, namespace {namespace} has {has} {what}, and {most} are served ({OPTION})"
+        used.hosts |= hosts
+        used.paths += paths
+        used.text += text
+        used.secrets |= secrets
+        return ""
+
+    def _size(self, namespace: str, name: str) -> int:
+        secret = self._secrets.get(ObjectName(namespace, name))
+        return sum(map(len, (*secret.data.values(), *secret.string_data.values()))) if secret is not None else 0

@@ -1,0 +1,106 @@
+"""What one namespace may cost nginx: beyond a limit its oldest Ingresses are served, and others lose nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rulegen.kube import objects as k
+from rulegen.kube.world import ObjectName, ServiceInput, World
+from rulegen.model.ingress.classes import Selection
+from rulegen.model.ingress.ir import IngressModel, Verdict
+from rulegen.model.ingress.limits import UPSTREAM_SERVERS
+from rulegen.model.ingress.options import IngressOptions
+from rulegen.model.ingress.resolve import resolve_ingress
+from rulegen.net import Family
+
+PREFIX = "nginx.ingress.kubernetes.io"
+
+
+def ingress(
+    name: str, *hosts: str, namespace: str = "tenant", paths: int = 1, secret: str = "", **annotations: str
+) -> k.Ingress:
+    backend = k.IngressBackend(service=k.IngressServiceBackend(name="web", port=k.ServiceBackendPort(number=80)))
+    told = tuple(k.HTTPIngressPath(path=f"/{i}", path_type="Prefix", backend=backend) for i in range(paths))
+    return k.Ingress(
+        metadata=k.ObjectMeta(
+            name=name,
+            namespace=namespace,
+            creation_timestamp=f"2026-01-01T00:00:{name[-2:]}Z",
+            annotations={f"{PREFIX}/{key.replace('_', '-')}": value for key, value in annotations.items()},
+        ),
+        spec=k.IngressSpec(
+            rules=tuple(k.IngressRule(host=host, http=k.HTTPIngressRuleValue(paths=told)) for host in hosts),
+            tls=(k.IngressTLS(hosts=hosts, secret_name=secret),) if secret else (),
+        ),
+    )
+
+
+def model(*ingresses: k.Ingress, most: int = 3, **told: object) -> IngressModel:
+    world = World(ingresses={ObjectName(one.metadata.namespace, one.metadata.name): one for one in ingresses}, **told)
+    selection = Selection(without_class=True)
+    return resolve_ingress(world, IngressOptions(most_hosts=most, selection=selection, families=tuple(Family)))
+
+
+def over(found: IngressModel) -> dict[str, str]:
+    return {one.ingress: one.message for one in found.reasons if one.verdict is Verdict.OVER_LIMIT}
+
+
+def test_the_oldest_ingresses_with_as_many_hosts_are_served():
+    found = model(
+        ingress("a-01", "a.test", "b.test"),
+        ingress("b-02", "c.test", "d.test"),
+        ingress("c-03", "e.test", "b.test"),
+        ingress("d-04", "z.test", namespace="other"),
+    )
+    assert list(over(found)) == ["tenant/b-02"]
+    assert "tenant has 4 hosts, and 3 are served (--max-namespace-hosts)" in over(found)["tenant/b-02"]
+    assert set(found.servers) == {"", "a.test", "b.test", "e.test", "z.test"}
+
+
+def test_paths_text_certificates_and_aliases_count():
+    assert over(model(ingress("a-01", "a.test", paths=12), ingress("b-02", "a.test")))
+    assert over(model(ingress("a-01", "a.test", paths=4, proxy_body_size="1" * 2000)))
+    assert over(model(ingress("a-01", "a.test", server_alias="b.test,c.test,d.test")))
+    secret = k.Secret(metadata=k.ObjectMeta(name="s", namespace="tenant"), data={"tls.crt": "A" * 60_000})
+    secrets = {ObjectName("tenant", "s"): secret}
+    assert over(model(ingress("a-01", "a.test", secret="s"), secrets=secrets))
+    assert not over(model(ingress("a-01", "a.test", secret="s"), secrets=secrets, most=4))
+
+
+def test_a_hundred_thousand_endpoints_are_some_of_each_port_in_upstreams():
+    slices = tuple(
+        k.EndpointSlice(
+            metadata=k.ObjectMeta(name=f"s{part}", namespace="tenant"),
+            address_type="IPv4",
+            endpoints=tuple(k.SliceEndpoint(addresses=(f"10.{part}.{i >> 8}.{i & 255}",)) for i in range(1, 1001)),
+            ports=tuple(k.SlicePort(name=f"p{port}", port=port) for port in range(1, 11)),
+        )
+        for part in range(3)
+    )
+    ports = tuple(k.ServicePort(name=f"p{port}", port=79 + port) for port in range(1, 11))
+    service = k.Service(
+        metadata=k.ObjectMeta(name="web", namespace="tenant"),
+        spec=k.ServiceSpec(cluster_ip="10.96.0.1", cluster_ips=("10.96.0.1",), ip_families=("IPv4",), ports=ports),
+    )
+    services = {ObjectName("tenant", "web"): ServiceInput(service=service, slices=slices)}
+    found = model(ingress("a-01", "a.test"), services=services)
+    (upstream,) = found.upstreams.values()
+    assert len(upstream.servers) == UPSTREAM_SERVERS // 10
+    assert any("30000 endpoints" in one.message for one in found.reasons)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.lists(st.sampled_from("abcdef"), min_size=1, max_size=3, unique=True), max_size=5), st.integers(4, 40)
+)
+def test_one_namespace_over_its_limit_changes_no_server_of_another(others, count):
+    mine = [ingress(f"o-{i:02}", *(f"{h}.test" for h in hosts), namespace="other") for i, hosts in enumerate(others)]
+    flood = [ingress(f"f-{i:02}", f"{i}.flood", f"{i}.more") for i in range(count)]
+    alone, beside = model(*mine, most=6), model(*mine, *flood, most=6)
+    assert {host: replace(one) for host, one in beside.servers.items() if "test" in host} == {
+        host: one for host, one in alone.servers.items() if "test" in host
+    }
+    assert sum("flood" in host or "more" in host for host in beside.servers) <= 6
