@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _FRONTEND: Final = re.compile(r"(?:-d \S+ )?(?:! -[si] \S+ )?(?:-d \S+ )?-p \S+ .*?--dport \d+")
 _OF_A_SERVICE: Final = re.compile(r"(?:-d \S+ )|(?:-p \S+ )|(?:-m (?:tcp|udp|sctp) --dport \d+ )")
-_TO: Final = re.compile(r"-d (\S+) -p (\S+) .*?--dport (\d+)")
+_TO: Final = re.compile(r"-d (\S+) (?:! -i \S+ )?-p (\S+) .*?--dport (\d+)")
 _SET: Final = re.compile(r"--match-set (\S+)")
 _COUNTER: Final = "--nfacct-name"
 
