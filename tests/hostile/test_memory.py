@@ -82,7 +82,7 @@ DUMPS: dict[str, tuple[Callable[[], str], str]] = {
         "line 4 is longer than 16 KiB: no tool prints such a line",
     ),
     "comment-of-quotes": (
-        lambda: TABLES.format(f'-A PREROUTING -m comment --comment "{QUOTES}" -j ACCEPT\n' * 500),
+        lambda: TABLES.format(f'-A PREROUTING -m comment --comment "{QUOTES}" -j ACCEPT\n' * 100),
         "",
     ),
     "empty-lines": (lambda: TABLES.format("\n" * 60_000_000), "more than 500000 lines: not read"),
@@ -166,14 +166,14 @@ OBJECTS: dict[str, Callable[[], str]] = {
     "texts": lambda: a_list_of("{},", 0)[:-2] + ",".join(f"k{i}" for i in range(7_000_000)) + "]\n",
     "nulls": lambda: OBJECT + "x: {" + ",".join(f"k{i}: " for i in range(5_000_000)) + "}\n",
     "aliases": lambda: a_list_of("&a {a: b},*a,", 4_000_000),
-    "documents": lambda: "---\n{apiVersion: v1, kind: X}\n" * 2_000_000,
+    "documents": lambda: "---\n{apiVersion: v1, kind: X}\n" * 500_000,
     "json-arrays": lambda: "[" + "[]," * 15_000_000 + "[]]",
     "json-half-characters": lambda: (
         '{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a"},"data":{"a":"' + "\\ud800" * 8_000_000 + '"}}'
     ),
-    "json-documents": lambda: '{"apiVersion":"v1","kind":"X"}' * 2_000_000,
+    "json-documents": lambda: '{"apiVersion":"v1","kind":"X"}' * 500_000,
     "json-objects": lambda: "".join(
-        f'{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"a{i}"}}}}' for i in range(900_000)
+        f'{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"a{i}"}}}}' for i in range(250_000)
     ),
 }
 

@@ -150,7 +150,7 @@ def as_a_name(text: str) -> Sequence[Sequence[str]]:
         ("export", "-f", str(folder), "--host", "host", "--node", "node1", "-o", f"out{name}", "--nginx", f"ng{name}"),
         *((*PLAN, "--observed", "none", option, f"no{name}") for option in ("-f", "--observed", "--config", "--host")),
         ("plan", "--kubeconfig", f"no{name}", "--observed", "none", "--host", "host"),
-        (*PLAN, "--observed", "none", "--ingress", "--nginx-dir", f"no{name}", "--nginx-template-dir", f"no{name}"),
+        (*PLAN, "--observed", "none", "--ingress", "--nginx-dir", f"no{name}", "--nginx-templates", f"no{name}"),
     ]
 
 
