@@ -43,6 +43,7 @@ _TEXTS: Final = {
     "password": "password",
 }
 """Fields of a kubeconfig that the official client takes as they are, and attributes that it keeps them as."""
+_UNHEARD: Final = logging.NullHandler()
 _TRANSIENT: Final = frozenset({429, 500, 502, 503, 504})
 _DEFAULT_KUBECONFIG: Final = "~/.kube/config"
 MAX_KUBECONFIG: Final = 1 << 20
@@ -192,6 +193,7 @@ def _load(configuration: Any, kubeconfig: str | None, context: str | None) -> No
     from kubernetes import config  # noqa: PLC0415 - takes 0.5 s; only live work needs it
     from yaml import YAMLError  # noqa: PLC0415 - only for the client's sake
 
+    logging.getLogger().addHandler(_UNHEARD)  # else Python prints warnings of libraries to standard error as they are
     loaders: Any = config  # its types are half there
     named = kubeconfig or os.environ.get("KUBECONFIG") or ""
     default = _default_kubeconfig()

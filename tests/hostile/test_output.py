@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import io
 import json
+import logging
 import os
 import re
 import unicodedata
@@ -27,6 +28,8 @@ from rulegen.agent.pages_server.reply import Reply
 from rulegen.cli import console, main
 from rulegen.errors import ApplyError, HostError
 from rulegen.host.doctor.findings import Finding, Level, as_text
+from rulegen.host.nginx.rotation import Journal as Lines
+from rulegen.host.opening import folder_at
 from rulegen.host.runner import Completed
 from rulegen.kube.wording import harmless, harmless_json
 from rulegen.plan import show
@@ -399,6 +402,17 @@ class TestOfTheAgent:
             assert json.loads(out.getvalue().splitlines()[0])["error"] == text
 
     @given(text=TEXTS)
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+    def test_the_log_of_nginxs_keeper(self, tmp_path, text):
+        (tmp_path / "keeper.log").unlink(missing_ok=True)
+        with folder_at(tmp_path) as folder:
+            for worst in (text, WORST, "\ud800"):
+                Lines(folder, "keeper.log").write(worst)
+        written = (tmp_path / "keeper.log").read_bytes().decode()
+        assert written.count("\n") == 3
+        assert left(written) == []
+
+    @given(text=TEXTS)
     def test_its_metrics(self, text):
         for worst in (text, WORST, "\ud800"):
             assert left(_escaped(worst)) == []
@@ -433,6 +447,16 @@ class TestEscapes:
         assert left(harmless(every)) == []
         kept = [c for c in map(chr, range(0x110000)) if unicodedata.category(c) not in CATEGORIES | {"Cn"}]
         assert harmless("".join(kept)) == "".join(kept)
+
+
+def test_what_libraries_log_is_not_printed(tmp_path, capfd, monkeypatch):
+    with FakeApi() as api:
+        run("plan", "--kubeconfig", api.kubeconfig(tmp_path), "--observed", "none", "--host", "host")
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [one for one in root.handlers if type(one) is logging.NullHandler])
+    assert logging.getLogger().handlers
+    logging.getLogger("urllib3.connectionpool").warning("%s", WORST)
+    assert capfd.readouterr().err == ""
 
 
 def test_a_plan_shows_no_text_but_through_them():

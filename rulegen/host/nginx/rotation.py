@@ -8,10 +8,14 @@ import stat
 import time
 from typing import Final
 
+from rulegen.kube.wording import printable
+
 LARGEST: Final = 64 << 20
 """Bytes of a log of nginx, after which it is set aside as `<name>.1`."""
 
 _LARGEST_JOURNAL: Final = 1 << 20
+_LONGEST: Final = 2000
+"""Characters of a line: what nginx said at its end stands there too."""
 
 
 class Journal:
@@ -30,7 +34,7 @@ class Journal:
             descriptor = os.open(self.name, flags, 0o600, dir_fd=self._folder)
             try:
                 moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-                os.write(descriptor, f"{moment} {line}\n".encode("utf-8", "backslashreplace"))
+                os.write(descriptor, f"{moment} {printable(line, _LONGEST)}\n".encode())
             finally:
                 os.close(descriptor)
 
