@@ -167,7 +167,8 @@ class Claims:
             tell(Conflict(name, None, text))
         given_up: set[Claim] = set()
         excepted: set[Claim] = set()
-        externals = _externals_of(service)
+        # Few Services have an address of the node: only they are asked what of theirs is external.
+        externals = _externals_of(service) if any(claim.address in self._addresses for claim in uses) else set()
         for claim, own in uses.items():
             if self._oldest_wins and claim in lost:
                 continue
