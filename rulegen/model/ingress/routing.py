@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rulegen.kube.objects import ServiceBackendPort
 from rulegen.kube.world import ObjectName
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from rulegen.model.ingress.ir import Target
     from rulegen.model.ingress.owners import Owner
     from rulegen.model.ingress.settings import Settings
+
+
+_ANY_HOST: Final = "with the request's host, any client could choose who is asked"
 
 
 @dataclass(slots=True)
@@ -120,8 +123,9 @@ class Routing:
             owner.annotations.tell(Verdict.CLOSED, "auth-tls-secret", message)
             return UNAVAILABLE, Policy(is_closed=True)
         auth = policy.external_auth
-        if auth is not None and auth.url.host.startswith("$") and not host:
-            owner.annotations.close("auth-url", "with the request's host, any client could choose who is asked")
+        if auth is not None and auth.url.host.startswith("$") and (not host or values.may_be_address(host)):
+            message = f"{host} ends in a number: the request's host may be an address" if host else _ANY_HOST
+            owner.annotations.close("auth-url", message)
             return UNAVAILABLE, Policy(is_closed=True)
         if backend.service is None:
             kind = backend.resource.kind if backend.resource else "nothing"

@@ -240,8 +240,21 @@ def host(text: str) -> str:
 
 
 def hosts(text: str) -> tuple[str, ...]:
-    """Return the names of a list, each once."""
-    return tuple(dict.fromkeys(host(part) for part in items(text)))
+    """Return the names of a list, each once; none that requests could have in the form of an address."""
+    found = tuple(dict.fromkeys(host(part) for part in items(text)))
+    for one in found:
+        if may_be_address(one):
+            raise ValueError(f"{quoted(one)} ends in a number, as an address does")
+    return found
+
+
+def may_be_address(host: str) -> bool:
+    """Whether a request for a host, or for a name below one with a wildcard, may have an IPv4 address for its name.
+
+    nginx takes `127.000.000.001` for one, which the API takes for a DNS name, and `*.0.0.1` covers 127.0.0.1. No domain
+    at the top is a number (RFC 3696, 2).
+    """
+    return host.rpartition(".")[2].isdigit()
 
 
 def plain_host(text: str) -> str:

@@ -200,6 +200,18 @@ def test_a_canary_passes_nothing_to_the_node():
     assert not any("192.0.2.7" in text for text in found.configuration.files.values())
 
 
+@pytest.mark.parametrize("host", ["*.0.0.1", "127.000.000.001", "x.1"])
+def test_a_host_that_may_be_an_address_is_not_asked_who_may(host):
+    """A client that asks for 127.0.0.1 would have nginx connect to it, as to what $host says."""
+    rules = ingress("site", rule(host), annotations={"auth-url": "http://$host:10249/"})
+    files = compiled(*WEB, rules, forbidden=FORBIDDEN).configuration.files
+    assert not any("_pass " in text for name, text in files.items() if name.startswith("hosts/"))
+    good = ingress("site", rule("site.test"), annotations={"auth-url": "http://$host/", "server-alias": host})
+    found = compiled(*WEB, good, forbidden=FORBIDDEN)
+    assert host.lstrip("*") not in text_of(found)
+    assert verdicts(found) == {Verdict.IGNORED}
+
+
 def with_responder(url: str) -> tuple[k.KubeObject, ...]:
     """Return an Ingress with TLS whose certificate names an OCSP responder, where nginx asks such."""
     pair = secret("own", tls_crt=certificate("site.test", responder=url), tls_key=key_pem())
