@@ -23,6 +23,9 @@ WAIT_S: Final = 60.0
 CLOSE_S: Final = 1.0
 """How long a client that has its answer may take to close, so that what it still sends does not cost it the answer."""
 
+DISCARDED_BYTES: Final = 256 * 1024
+"""How much it may send meanwhile."""
+
 
 class Phase(Enum):
     """What a client is about."""
@@ -44,6 +47,7 @@ class Client:
         left_s: While it waits for a page: how long it has for the rest afterwards.
         received: What it sent so far, until the head is there.
         unsent: What it has not taken yet.
+        discarded: How many bytes it has sent that nobody looks at.
         with_body: Whether it asked for more than the head.
         page: The slow page that it reads, and the number of that answer.
     """
@@ -56,6 +60,7 @@ class Client:
     phase: Phase = Phase.ASKS
     received: bytearray = field(default_factory=bytearray)
     unsent: list[memoryview] = field(default_factory=list)
+    discarded: int = 0
     with_body: bool = True
     page: tuple[Callable[[], Reply], int] | None = None
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from rulegen.agent.pages_server.access import source_of
-from rulegen.agent.pages_server.clients import CLIENT_S, CLOSE_S, WAIT_S, Client, Clients, Phase
+from rulegen.agent.pages_server.clients import CLIENT_S, CLOSE_S, DISCARDED_BYTES, WAIT_S, Client, Clients, Phase
 from rulegen.agent.pages_server.listener import Connection, Listener
 from rulegen.agent.pages_server.rendering import Made, Rendering, Slow
 from rulegen.agent.pages_server.reply import Encoded, Reply, encoded, failure
@@ -25,7 +25,6 @@ _BATCH: Final = 16
 """So many clients of one port are taken before others have their turn."""
 _PIECES: Final = 16
 """So many times one client is sent something before others have their turn."""
-_DISCARDED_BYTES: Final = 16 * 1024
 _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _REST_S: Final = 0.05
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
@@ -255,7 +254,9 @@ class HttpLoop:
             client.unsent[0] = client.unsent[0][sent:]
 
     def _discard(self, client: Client) -> None:
-        if not client.connection.recv(_DISCARDED_BYTES):
+        piece = client.connection.recv(HEAD_BYTES)
+        client.discarded += len(piece)
+        if not piece or client.discarded > DISCARDED_BYTES:
             self._close(client)
 
     def _expire(self) -> None:

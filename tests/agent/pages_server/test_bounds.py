@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from rulegen.agent.pages_server import clients, http_loop
-from rulegen.agent.pages_server.clients import CLIENTS, Client, Clients
+from rulegen.agent.pages_server.clients import CLIENTS, DISCARDED_BYTES, Client, Clients
 from rulegen.agent.pages_server.http_loop import HttpLoop
 from rulegen.agent.pages_server.listener import RECEIVE_BYTES, SEND_BYTES
 from rulegen.agent.pages_server.reply import Reply
@@ -102,6 +102,16 @@ class TestHead:
         with connected(port) as client:
             client.sendall(GET + b"Content-Length: 100000\r\n\r\n" + b"b" * 100_000)
             assert whole(client).endswith(b"\r\n\r\nwell\n")
+
+    def test_whoever_sends_on_without_end_is_cut(self, serve):
+        port = serve(probes=True)
+        sent = 0
+        with connected(port) as client:
+            client.sendall(GET + b"\r\n")
+            with contextlib.suppress(ConnectionError):
+                while sent < 100 * DISCARDED_BYTES:
+                    sent += client.send(b"b" * 65536)
+        assert sent < 100 * DISCARDED_BYTES
 
 
 class TestNumber:
