@@ -7,6 +7,7 @@ import errno
 import os
 import shutil
 import stat
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from rulegen.host.nginx.trust import UntrustedError
@@ -60,20 +61,17 @@ def _is_as(status: os.stat_result, size: int, mode: int, group: int) -> bool:
     return stat.S_ISREG(status.st_mode) and found == (size, mode, os.geteuid(), group)
 
 
-def remove(path: Path) -> None:
-    """Take away a file, or a folder with all that is in it; of a link the link alone.
+def remove(name: str, *, dir_fd: int) -> None:
+    """Take away a file of a folder, or a folder in it with all that is in that; of a link the link alone.
 
     Raises:
         OSError: It cannot be taken away.
     """
-    try:
-        is_folder = stat.S_ISDIR(path.lstat().st_mode)
-    except FileNotFoundError:
-        return
-    if is_folder:
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    with suppress(FileNotFoundError):
+        if stat.S_ISDIR(os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode):
+            shutil.rmtree(name, dir_fd=dir_fd)
+        else:
+            os.unlink(name, dir_fd=dir_fd)
 
 
 def linked(source: Path, target: Path) -> bool:

@@ -66,9 +66,16 @@ class Held(NamedTuple):
         Raises:
             OSError: It is not there, or somebody else could write to it or exchange it.
         """
-        home = trust.open_folder(folder)
-        run, logs = (trust.open_inner(home, name, folder / name) for name in ("run", "logs"))
-        return cls(home, run, logs)
+        with contextlib.ExitStack() as opened:  # it is tried for months: nothing may stay open
+            home = trust.open_folder(folder)
+            opened.callback(os.close, home)
+            inner = []
+            for name in ("run", "logs"):
+                inner.append(trust.open_inner(home, name, folder / name))
+                opened.callback(os.close, inner[-1])
+                trust.check_written(inner[-1], folder / name)
+            opened.pop_all()
+        return cls(home, *inner)
 
     def close(self) -> None:
         """Let go of them."""

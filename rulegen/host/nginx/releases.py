@@ -99,6 +99,8 @@ class Releases:
                 for name in ("releases", "run", "logs"):
                     with trust.inner(home, name, self.folder / name, make=True) as inner:
                         trust.give(inner, self._folder_mode, self._group)
+                        if name != "releases":
+                            trust.check_written(inner, self.folder / name)
         except OSError as error:
             raise HostError(f"the folder of nginx cannot be used: {reason(error)}", hint=hint(error)) from None
 
@@ -143,19 +145,23 @@ class Releases:
         try:
             if self._is_whole(place, wanted):
                 return place
-            remove(partial)
+            self._remove(partial)
             self._build(partial, configuration, wanted)
             if os.path.lexists(place):
                 exchange(partial, place)
-                remove(partial)
+                self._remove(partial)
             else:
                 partial.rename(place)
             self._latest = place
         except OSError as error:
             with suppress(OSError):
-                remove(partial)
+                self._remove(partial)
             raise self._not_written(configuration, error) from None
         return place
+
+    def _remove(self, place: Path) -> None:
+        with self._all() as releases:
+            remove(place.name, dir_fd=releases)
 
     def is_whole(self, configuration: Configuration) -> bool:
         """Tell whether a release is on disk just as it is meant to be.
@@ -180,7 +186,8 @@ class Releases:
     def forget(self) -> None:
         """Have no live release: what nothing is served with is not started after a reboot either."""
         try:
-            (self.folder / CURRENT).unlink(missing_ok=True)
+            with suppress(FileNotFoundError), trust.folder(self.folder) as home:
+                os.unlink(CURRENT, dir_fd=home)
         except OSError as error:
             raise HostError(f"{CURRENT} cannot be taken away: {reason(error)}", hint=hint(error)) from None
 
@@ -224,6 +231,19 @@ class Releases:
         return Configuration(files=files, secrets=kept, digest=digest)
 
     @contextmanager
+    def _all(self) -> Iterator[int]:
+        """Yield a descriptor of the folder with all releases.
+
+        Raises:
+            OSError: It is not there, or it or one above is not ours alone, or a link.
+        """
+        with (
+            trust.folder(self.folder) as home,
+            trust.inner(home, "releases", self.folder / "releases") as releases,
+        ):
+            yield releases
+
+    @contextmanager
     def _opened(self, digest: str) -> Iterator[dict[str, int]]:
         """Yield descriptors of a release's folders by their names, its own under the empty one.
 
@@ -231,20 +251,15 @@ class Releases:
             OSError: One of them is not there, or one or a folder above is not ours alone, or a link.
         """
         place = self.path(digest)
-        with (
-            ExitStack() as stack,
-            trust.folder(self.folder) as home,
-            trust.inner(home, "releases", place.parent) as releases,
-            trust.inner(releases, digest, place) as release,
-        ):
+        with ExitStack() as stack, self._all() as releases, trust.inner(releases, digest, place) as release:
             inner = {name: stack.enter_context(trust.inner(release, name, place / name)) for name in _FOLDERS}
             yield {"": release, **inner}
 
     def discard(self, digest: str) -> None:
         """Take a release away, unless it is live or to be gone back to."""
         if digest not in {self.live(), self.good()}:
-            with suppress(OSError):
-                remove(self.path(digest))
+            with suppress(OSError), self._all() as releases:
+                remove(self.path(digest).name, dir_fd=releases)
 
     def prune(self, keep: int = KEEP) -> None:
         """Take away all but the youngest `keep` releases, and what was never completed.
@@ -252,18 +267,15 @@ class Releases:
         The live one stays, and so does the one that nginx last proved to serve with.
         """
         spared = {self.live(), self.good()} - {""}
-        try:
-            entries = sorted(os.scandir(self.folder / "releases"), key=_written_at, reverse=True)
-        except OSError:
-            return  # nothing was written yet
-        others = [entry for entry in entries if entry.name not in spared]
-        young = {entry.name for entry in others if _DIGEST.match(entry.name)}
-        room = max(keep - len(spared), 0)
-        kept = [entry.name for entry in others if entry.name in young][:room]
-        for entry in others:
-            if entry.name not in kept:
-                with suppress(OSError):
-                    remove(self.folder / "releases" / entry.name)
+        with suppress(OSError), self._all() as releases:  # nothing was written yet
+            entries = sorted(os.scandir(releases), key=_written_at, reverse=True)
+            others = [entry.name for entry in entries if entry.name not in spared]
+            room = max(keep - len(spared), 0)
+            kept = [name for name in others if _DIGEST.match(name)][:room]
+            for name in others:
+                if name not in kept:
+                    with suppress(OSError):
+                        remove(name, dir_fd=releases)
 
     def _wanted(self, configuration: Configuration) -> dict[str, _Wanted]:
         wanted = {
@@ -350,13 +362,14 @@ class Releases:
 
     def _point(self, name: str, digest: str) -> None:
         target = self.path(digest)
-        temporary = self.folder / f".{name}.new"
+        temporary = f".{name}.new"
         try:
-            if not target.is_dir():
-                raise FileNotFoundError(errno.ENOENT, "no such release", str(target))
-            remove(temporary)
-            temporary.symlink_to(f"releases/{digest}")
-            temporary.replace(self.folder / name)
+            with trust.folder(self.folder) as home, trust.inner(home, "releases", target.parent) as releases:
+                if not _is_folder(digest, releases):
+                    raise FileNotFoundError(errno.ENOENT, "no such release", str(target))
+                remove(temporary, dir_fd=home)
+                os.symlink(f"releases/{digest}", temporary, dir_fd=home)
+                os.replace(temporary, name, src_dir_fd=home, dst_dir_fd=home)
         except OSError as error:
             raise ApplyError(
                 f"release {digest} cannot be made {name}: {reason(error)}; {self._served()}",
@@ -405,6 +418,13 @@ def _within(name: str, folders: Mapping[str, int]) -> tuple[str, int]:
 def _holds(folders: Mapping[str, int], name: str, file: _Wanted) -> bool:
     base, folder = _within(name, folders)
     return holds(base, *file, dir_fd=folder)
+
+
+def _is_folder(name: str, dir_fd: int) -> bool:
+    try:
+        return stat.S_ISDIR(os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def _is_file(name: str, folders: Mapping[str, int]) -> bool:

@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from rulegen.host.opening import kind_text
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -135,6 +137,28 @@ def inner(home: int, name: str, path: Path, *, make: bool = False) -> Iterator[i
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def check_written(descriptor: int, path: Path) -> None:
+    """Raise where what nginx writes into a folder would go elsewhere: it opens its files by name, as root.
+
+    Args:
+        descriptor: The folder's.
+        path: Its path, for messages.
+
+    Raises:
+        UntrustedError: A link, a FIFO or a device is there.
+        OSError: The folder cannot be read.
+    """
+    for name in os.listdir(descriptor):
+        with suppress(FileNotFoundError):
+            mode = os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISSOCK(mode)):
+                raise UntrustedError(
+                    path / name,
+                    f"is {kind_text(mode)}: what nginx writes there would go elsewhere",
+                    f"take it away: rm {path / name}",
+                )
 
 
 def give(descriptor: int, mode: int, group: int) -> None:
