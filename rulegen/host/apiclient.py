@@ -8,6 +8,7 @@ tokens, certificates, the service account of a Pod) and its connection pool, and
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 import time
@@ -19,8 +20,11 @@ from urllib.parse import unquote, urlencode, urlsplit
 
 from rulegen.errors import HostError
 from rulegen.host.apitls import MAX_BYTES
-from rulegen.host.apitrouble import RENEW, network_words, one_line, refusal, unreachable
 from rulegen.host.opening import checked_name, read_regular
+from rulegen.host import apiterms
+from rulegen.host.apiterms import MAX_OBJECT, ApiTerms, Budget, TooLargeError
+from rulegen.host.apitrouble import RENEW, failure_kind, network_words, one_line, refusal, unreachable
+from rulegen.host.apiwire import Meter, metered, metered_connections, pieces, pools_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -32,6 +36,8 @@ FIRST_PAUSE_S: Final = 0.5
 """Before the second try; doubled before each further one."""
 LONGEST_PAUSE_S: Final = 10.0
 """However long the server asks us to stay away."""
+MAX_STATUS_BODY: Final = 1 << 16
+"""Bytes of an error's body that are looked at: it may be a page of a proxy."""
 
 _TEXTS: Final = {
     "proxy-url": "proxy",
@@ -58,16 +64,26 @@ class ApiServer:
 
     Attributes:
         url: Where it is, as `https://10.0.0.1:6443`; names the source of objects in messages.
+        is_verified: Whether its certificate is.
+        budget: What may still be read.
     """
 
     def __init__(
-        self, kubeconfig: str | None = None, context: str | None = None, *, connections: int | None = None
+        self,
+        kubeconfig: str | None = None,
+        context: str | None = None,
+        *,
+        connections: int | None = None,
+        terms: ApiTerms | None = None,
+        budget: Budget | None = None,
     ) -> None:
         """Read the configuration; nothing is sent yet.
 
         Args:
             kubeconfig: A file. Without one: what KUBECONFIG names, else ~/.kube/config, else the Pod's account.
             context: A context of that file; its current one by default.
+            terms: What the kubeconfig may do, and answers may cost.
+            budget: Of the command, if it asks more servers than this one; else one of these terms.
             connections: How many idle ones to keep, each with TCP keepalive; as the client likes by default.
 
         Raises:
@@ -82,6 +98,8 @@ class ApiServer:
         _load(configuration, kubeconfig, context)
         self._configuration = configuration
         self._client = _pooled(client, configuration)
+        self.pool.pool_classes_by_scheme = pools_of(*metered_connections())
+        self.budget = budget or Budget(terms or ApiTerms())
         self.url = str(configuration.host).rstrip("/")
         self.is_verified = bool(configuration.verify_ssl)
 
@@ -90,6 +108,12 @@ class ApiServer:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def cautions(self) -> tuple[str, ...]:
+        """Return what a person must know of this connection, one line each."""
+        return (
+            () if self.is_verified else (f"{self.url}: TLS certificates are not verified, as the kubeconfig demands",)
+        )
 
     def close(self) -> None:
         """Close idle connections now, and those in use as soon as they are not."""
@@ -104,23 +128,39 @@ class ApiServer:
         """The pool of connections, a urllib3 `PoolManager`: where the network begins."""
         return self._client.rest_client.pool_manager
 
-    def get(self, path: str, parameters: Mapping[str, str | int] | None = None, *, doing: str) -> bytes:
+    def get(
+        self,
+        path: str,
+        parameters: Mapping[str, str | int] | None = None,
+        *,
+        doing: str,
+        limit: int = MAX_OBJECT,
+        until: float = math.inf,
+    ) -> bytearray:
         """Return the body of an answer, asked for again where the trouble may pass (429, 5xx, a broken answer).
 
         Args:
             path: As `/api/v1/services`.
             parameters: Of the query.
             doing: What for, as `list services`, for messages.
+            limit: Bytes that the answer may have.
+            until: When it is too late for it, by `time.monotonic`.
 
         Raises:
             RefusedError: The server answered with an error.
-            HostError: It cannot be reached, or not as it should be.
+            TooLargeError: The answer has more bytes than it may.
+            HostError: It cannot be reached, or not as it should be, or takes too long.
         """
         query = f"?{urlencode(parameters)}" if parameters else ""
         pause = FIRST_PAUSE_S
         for remaining in range(TRIES - 1, -1, -1):
+            seconds = min(apiterms.ANSWER_S, until - time.monotonic())
+            if seconds <= 0:
+                raise HostError(
+                    f"{self.url}: {doing}: not done in the time that it has", hint="is the server overloaded?"
+                )
             try:
-                status, body, wanted_pause = self._ask(f"{self.url}{path}{query}")
+                status, body, wanted_pause = self._ask(f"{self.url}{path}{query}", doing, limit, seconds)
             except _BrokenAnswerError as error:
                 if not remaining:
                     raise HostError(f"{self.url}: {doing}: {error.message}") from error
@@ -134,32 +174,51 @@ class ApiServer:
             pause *= 2
         raise AssertionError  # the last turn of the loop returns or raises
 
-    def _ask(self, url: str) -> tuple[int, bytes, float]:
+    def _ask(self, url: str, doing: str, limit: int, seconds: float) -> tuple[int, bytearray, float]:
         """Return status, body, and for how many seconds the server wants no further request.
 
         Raises:
             _BrokenAnswerError: The connection broke in the middle of the answer.
-            HostError: There is no connection.
+            HostError: There is no connection, or an answer beyond its bounds.
         """
         from urllib3 import Timeout  # noqa: PLC0415 - comes with the client
         from urllib3.exceptions import HTTPError, InsecureRequestWarning, ProtocolError  # noqa: PLC0415 - the same
 
+        answer: Any = None
         try:
             headers = self.headers()
-            with warnings.catch_warnings():
+            meter = Meter(seconds)
+            with warnings.catch_warnings(), metered(meter):
                 warnings.simplefilter("ignore", InsecureRequestWarning)  # told once, in our own words
                 answer = self.pool.request(
                     "GET",
                     url,
                     headers=headers,
                     retries=False,
+                    preload_content=False,
                     timeout=Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S),
                 )
-        except ProtocolError as error:
-            raise _BrokenAnswerError(f"the connection broke off: {network_words(error)}") from error
+            if answer.status != 200:
+                limit = MAX_STATUS_BODY
+            meter.allow(limit)
+            body = bytearray()
+            for piece in pieces(answer):
+                body += piece
+                if len(body) > limit:
+                    if answer.status != 200:
+                        break  # a page of a proxy: the status tells enough
+                    raise too_large(self.url, doing, limit)
+                self.budget.receive(len(piece), self.url)
         except (HTTPError, OSError, ValueError) as error:
+            if isinstance(error, ProtocolError) and failure_kind(error) == "connection":
+                raise _BrokenAnswerError(f"the connection broke off: {network_words(error)}") from error
             raise unreachable(self.url, error) from error
-        return int(answer.status), bytes(answer.data), asked_pause(answer.headers.get("Retry-After"))
+        finally:
+            if answer is not None:
+                if not answer.closed:  # there is more of it than we read
+                    answer.close()
+                answer.release_conn()
+        return int(answer.status), body, asked_pause(answer.headers.get("Retry-After"))
 
     def headers(self) -> dict[str, str]:
         """Return the headers of a request, with what says who we are; renews a token that has expired.
@@ -329,6 +388,12 @@ def _complaints_of_plugins() -> Iterator[None]:
             f"credentials of the kubeconfig: {one_line(said[0])}",
             hint="run the plugin that the kubeconfig names under users[].user.exec by hand",
         )
+
+
+def too_large(url: str, doing: str, limit: int) -> TooLargeError:
+    """Return the error that an answer of more bytes than it may have is."""
+    hint = "is that the address of an API server?" if limit == MAX_OBJECT else apiterms.LIMIT_HINT
+    return TooLargeError(f"{url}: {doing}: an answer of more than {limit} bytes", hint=hint)
 
 
 def asked_pause(header: str | None) -> float:

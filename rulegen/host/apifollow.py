@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from rulegen.errors import HostError, InputError, Rejected
 from rulegen.host.apilink import TroubleError
-from rulegen.host.apiserver import read_page
+from rulegen.host.apiserver import check_token, read_page
+from rulegen.host.apiterms import LIMIT_HINT, MAX_OBJECT, MAX_PAGES, TooLargeError, Weights
 from rulegen.host.outage import is_of_server
 from rulegen.host.pace import Pace
 from rulegen.host.revision import number
@@ -22,10 +23,11 @@ from rulegen.kube.events import Changed, Gone, Listed, called, name_of
 from rulegen.kube.watchline import GONE, Bookmark, Refusal, read_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from rulegen.host.apilink import Answer, Link
     from rulegen.host.apiserver import Collection
+    from rulegen.host.apiterms import Kept
     from rulegen.host.outage import Outage
     from rulegen.host.pace import Timing
     from rulegen.host.revision import Revisions
@@ -35,14 +37,11 @@ if TYPE_CHECKING:
     from rulegen.kube.validate import Decoded
     from rulegen.kube.world import ObjectName
 
-MAX_LINE: Final = 16 << 20
-"""Bytes of one event. A server takes objects of up to 3 MiB; JSON may be a few times longer than what is kept of it."""
-MAX_PAGE: Final = 256 << 20
-"""Bytes of one page of a list."""
 MAX_PAGE_SIZE: Final = 1 << 20
 """Objects: all there are."""
 NEWEST_SILENCE_S: Final = 10.0
 """How long the server may say nothing where it is only asked for its revision."""
+MAX_CAUSES: Final = 20
 LIST_TRIES: Final = 3
 """How often a list is begun anew, asked for otherwise, before there is a pause."""
 PATIENCE: Final = 3
@@ -55,6 +54,7 @@ class Shared(NamedTuple):
     tally: Tally
     outage: Outage
     revisions: Revisions
+    kept: Kept
 
 
 class Follower:
@@ -84,7 +84,8 @@ class Follower:
         self.is_refused = False
         self._link = link
         self._emit = emit
-        self._tally, self._outage, self._revisions = shared
+        self._tally, self._outage, self._revisions, self._kept = shared
+        self._weights = Weights(collection.kind)
         self._timing = timing
         self._page_size = page_size
         self._pace = Pace(timing)
@@ -116,6 +117,7 @@ class Follower:
             answer.shut()
         self._tally.end(self)
         self._outage.forget(self)
+        self._kept.note(self, 0)
 
     def begin_era(self) -> None:
         """List anew, soon: the server was set back."""
@@ -144,9 +146,12 @@ class Follower:
                     self._broke_at = None
                 self._watch()
             except TroubleError as error:
-                self._sit_out(error)
+                self._settle_weight()
+                self._sit_out(_without_frames(error))
             except Exception as error:  # noqa: BLE001 - a fault of ours is told, and all is read anew: the thread must go on
                 self._version = ""
+                self._settle_weight()
+                _without_frames(error)
                 self._sit_out(TroubleError(f"{self.collection.noun}: {type(error).__name__}: {error}", "internal"))
 
     def _sit_out(self, error: TroubleError) -> None:
@@ -207,7 +212,7 @@ class Follower:
         for _ in range(LIST_TRIES):
             try:
                 mark = self._revisions.mark()
-                objects, version = self._pages()
+                objects, version, weights = self._pages()
                 era = self._revisions.listed(version, mark)
                 if era is None:
                     raise TroubleError(f"{self._link.url}: the API server was set back", "set back")  # noqa: TRY301
@@ -221,7 +226,7 @@ class Follower:
                 elif error.reason != "set back":
                     raise
                 self._tally.failed(self._kind, error.reason)
-                last = error
+                last = _without_frames(error)
             else:
                 break
         else:
@@ -230,6 +235,8 @@ class Follower:
         self._pace.listed()
         self._era = era
         self._whole_at = self._timing.clock() + self._timing.draw(self._timing.whole / 2, self._timing.whole * 1.5)
+        self._weights = weights
+        self._settle_weight()
         if self.only is not None:
             self._tell_object(next((one for one in objects if self._is_only(one)), None))
         else:
@@ -241,23 +248,57 @@ class Follower:
         """Tell whether a field selector, which older servers do not know, is there only to spare us some objects."""
         return bool(self.collection.fields) and not self.collection.fields.startswith("metadata.name=")
 
-    def _pages(self) -> tuple[list[Decoded | Rejected], str]:
-        """Return all objects, and the resourceVersion of the first page: no change after that can be missed."""
+    def _pages(self) -> tuple[list[Decoded | Rejected], str, Weights]:
+        """Return all objects, the resourceVersion of the first page (no change after that can be missed), and weights.
+
+        Raises:
+            TroubleError: It could not be read to its end, or is more than may be.
+        """
         found: list[Decoded | Rejected] = []
         version = token = ""
-        while True:
-            page = self._page(token)
+        until = self._timing.clock() + self._timing.list_whole
+        weights = Weights(self.collection.kind)
+
+        def keep(objects: Sequence[Decoded | Rejected]) -> None:
+            for one in objects:
+                weights.add(one)
+            if self._ended.is_set():
+                raise TroubleError("the end", "cut")
+            if not self._kept.note(self, max(weights.total, self._weights.total)):
+                raise self._too_many()
+
+        for _ in range(MAX_PAGES):
+            if self._timing.clock() > until:
+                words = f"{self._link.url}: {self.collection.noun}: not listed in {self._timing.list_whole:g} s"
+                raise TroubleError(words, "timeout")
+            page = self._page(token, keep=keep)
             found += page.objects
             found += page.rejected
             version = version or page.resource_version
             if not page.continue_token:
                 break
-            if page.continue_token == token:
-                raise TroubleError(f"{self._link.url}: {self.collection.noun}: the same page over and over", "garbage")
+            try:
+                check_token(self._link.url, f"list {self.collection.noun}", page.continue_token, token)
+            except HostError as error:
+                raise TroubleError(error.message, "garbage") from error
             token = page.continue_token
+        else:
+            raise TroubleError(f"{self._link.url}: {self.collection.noun}: more than {MAX_PAGES} pages", "garbage")
         if not version:
             raise TroubleError(f"{self._link.url}: {self.collection.noun}: a list without resourceVersion", "garbage")
-        return found, version
+        return found, version, weights
+
+    def _settle_weight(self) -> None:
+        """Note what the objects weigh that were told."""
+        with self._gate:
+            if not self._ended.is_set():
+                self._kept.note(self, self._weights.total)
+
+    def _too_many(self) -> TroubleError:
+        words = (
+            f"{self._link.url}: {self.collection.noun}: objects that need more than {self._kept.terms.mebibytes} MiB"
+        )
+        return TroubleError(words, "too many", hint=LIMIT_HINT)
 
     def _newest(self) -> str:
         """Return the revision that the server has now, by a list of one.
@@ -268,21 +309,35 @@ class Follower:
         silence_s = min(self._timing.list_silence, NEWEST_SILENCE_S)
         return self._page("", limit=1, silence_s=silence_s).resource_version
 
-    def _page(self, token: str, *, limit: int = 0, silence_s: float = 0.0) -> ListPage:
+    def _page(
+        self,
+        token: str,
+        *,
+        limit: int = 0,
+        silence_s: float = 0.0,
+        keep: Callable[[Sequence[Decoded | Rejected]], None] = lambda _: None,
+    ) -> ListPage:
         parameters: dict[str, str | int] = {"limit": limit or self._page_size}
         if token:
             parameters["continue"] = token
-        with self._asking(parameters, "list", silence_s or self._timing.list_silence) as answer:
-            raw = answer.body(MAX_PAGE)
-        self._tally.heard(self)
-        self._outage.good(self)
-        try:
-            return read_page(self._link.url, self.collection.kind, raw)
-        except HostError as error:
-            raise TroubleError(error.message, "garbage", hint=error.hint) from error
+        with self._asking(parameters, "list", silence_s or self._timing.list_silence, self._timing.answer) as answer:
+            raw = answer.body(self._kept.terms.page)
+            self._tally.heard(self)
+            self._outage.good(self)
+            try:
+                with self._kept.decoding:
+                    return read_page(self._link.url, self.collection.kind, raw, keep=keep)
+            except TooLargeError as error:
+                raise TroubleError(error.message, "too large", hint=error.hint) from error
+            except TroubleError:
+                raise
+            except HostError as error:
+                raise TroubleError(error.message, "garbage", hint=error.hint) from error
 
     @contextmanager
-    def _asking(self, parameters: dict[str, str | int], verb: str, silence_s: float) -> Iterator[Answer]:
+    def _asking(
+        self, parameters: dict[str, str | int], verb: str, silence_s: float, whole_s: float
+    ) -> Iterator[Answer]:
         collection = self.collection
         if collection.labels:
             parameters["labelSelector"] = collection.labels
@@ -290,7 +345,7 @@ class Follower:
             parameters["fieldSelector"] = collection.fields
         doing = f"{verb} {collection.noun}"
         self._outage.asks(self, doing)
-        answer = self._link.ask(collection.path, parameters, doing=doing, silence_s=silence_s)
+        answer = self._link.ask(collection.path, parameters, doing=doing, silence_s=silence_s, whole_s=whole_s)
         self._answer = answer
         self._refusals = 0
         self.is_refused = False
@@ -325,14 +380,15 @@ class Follower:
             "timeoutSeconds": seconds,
         }
         began = timing.clock()
-        with self._asking(parameters, "watch", timing.watch_silence) as answer:
+        whole_s = seconds + timing.watch_silence  # a server that never ends it is left
+        with self._asking(parameters, "watch", timing.watch_silence, whole_s) as answer:
             self._tally.watched(self._kind)
             self._tally.heard(self)
             self._tally.well(self)
             self._outage.good(self)
             self._broke_at = None
             try:
-                for line in answer.lines(MAX_LINE):
+                for line in answer.lines(MAX_OBJECT):
                     self._take(line)
             except TroubleError as error:
                 if error.reason != "timeout":
@@ -346,7 +402,7 @@ class Follower:
         if lasted < timing.short_watch:
             raise TroubleError(f"{self._link.url}: a watch of {self.collection.noun} ended at once", "short")
 
-    def _take(self, line: bytes) -> None:
+    def _take(self, line: bytes | bytearray) -> None:
         if not line.strip():
             return
         self._tally.heard(self)
@@ -362,6 +418,10 @@ class Follower:
         if isinstance(said, Bookmark):
             self._tally.told(self._kind, "bookmark")
         elif self.only is None or said.event.name == self.only:
+            self._weights.changed(said.event)
+            if not self._kept.note(self, self._weights.total):
+                self._version = ""  # what is there is to be known as a whole
+                raise self._too_many()
             self._tally.told(self._kind, "changed" if isinstance(said.event, Changed) else "gone")
             self._knows_object = isinstance(said.event, Changed)
             self._tell(said.event)
@@ -405,3 +465,17 @@ class Follower:
         with self._gate:
             if not self._ended.is_set():
                 self._emit(event)
+
+
+_Error = TypeVar("_Error", bound=Exception)
+
+
+def _without_frames(error: _Error) -> _Error:
+    """Return an error that keeps nothing of what was read when it was raised: a page may have many MiB."""
+    each: BaseException | None = error
+    for _ in range(MAX_CAUSES):
+        if each is None:
+            break
+        each.__traceback__ = None
+        each = each.__cause__ or each.__context__
+    return error

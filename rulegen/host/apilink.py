@@ -17,9 +17,11 @@ from urllib.parse import urlencode
 from weakref import WeakSet
 
 from rulegen.errors import HostError
-from rulegen.host.apiclient import ApiServer, asked_pause
+from rulegen.host.apiclient import MAX_STATUS_BODY, ApiServer, asked_pause
+from rulegen.host.apiterms import ANSWER_S, LIMIT_HINT, Account, ApiTerms
 from rulegen.host.apitls import SharedTls
 from rulegen.host.apitrouble import failure_kind, refusal, unreachable
+from rulegen.host.apiwire import Meter, MeteredResponse, metered, pieces, pools_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -27,13 +29,10 @@ if TYPE_CHECKING:
 IDLE_CONNECTIONS: Final = 4096
 """More than there will be: the pool logs a warning for each one beyond."""
 CONNECT_TIMEOUT_S: Final = 5.0
-CHUNK: Final = 1 << 16
 WRITE_TIMEOUT_S: Final = 10.0
 MAX_WRITTEN: Final = 16 << 20
 """Bytes of an answer about a single object, or a few."""
 _WELL: Final = frozenset({200, 201})
-MAX_STATUS_BODY: Final = 1 << 16
-"""Bytes of an error's body that are looked at: it may be a page of a proxy."""
 
 
 class TroubleError(HostError):
@@ -58,18 +57,23 @@ class Link:
 
     Attributes:
         url: Where the server is.
-        is_verified: Whether its certificate is.
+        cautions: What a person must know of it, one line each.
         generation: How often the configuration was read.
         on_good: Called at each good answer.
+        terms: What the kubeconfig may do, and answers may cost.
     """
 
-    def __init__(self, kubeconfig: str | None = None, context: str | None = None) -> None:
+    def __init__(
+        self, kubeconfig: str | None = None, context: str | None = None, *, terms: ApiTerms | None = None
+    ) -> None:
         """Read the configuration; nothing is sent yet.
 
         Raises:
             HostError: There is no configuration, or none that can be used.
         """
         self._named = (kubeconfig, context)
+        self.terms = terms or ApiTerms()
+        self._account = Account(2 * self.terms.page)
         self._lock = threading.Lock()
         self._open: WeakSet[Any] = WeakSet()
         self._open_lock = threading.Lock()
@@ -79,9 +83,11 @@ class Link:
         self._ahead = dt.timedelta()
         self._server = self._read_configuration()
         self.url = self._server.url
-        self.is_verified = self._server.is_verified
+        self.cautions = self._server.cautions()
 
-    def ask(self, path: str, parameters: Mapping[str, str | int], *, doing: str, silence_s: float) -> Answer:
+    def ask(
+        self, path: str, parameters: Mapping[str, str | int], *, doing: str, silence_s: float, whole_s: float = ANSWER_S
+    ) -> Answer:
         """Send a GET and return the answer, once its head is there. It is to be closed.
 
         Args:
@@ -89,13 +95,15 @@ class Link:
             parameters: Of the query.
             doing: What for, as `list services`, for messages.
             silence_s: How long the server may say nothing, before its head and in its body.
+            whole_s: How long the answer may take, from here to its end.
 
         Raises:
             TroubleError: There is no answer, or another than 200.
         """
-        return self._request("GET", f"{path}?{urlencode(parameters)}", None, {}, doing=doing, silence_s=silence_s)
+        target = f"{path}?{urlencode(parameters)}"
+        return self._request("GET", target, None, {}, doing=doing, silence_s=silence_s, whole_s=whole_s)
 
-    def send(self, method: str, path: str, document: object, *, kind: str, doing: str) -> bytes:
+    def send(self, method: str, path: str, document: object, *, kind: str, doing: str) -> bytearray:
         """Send a document and return what the server answers to it.
 
         Args:
@@ -110,19 +118,27 @@ class Link:
         """
         content = json.dumps(document).encode()
         headers = {"Content-Type": kind}
-        answer = self._request(method, path, content, headers, doing=doing, silence_s=WRITE_TIMEOUT_S)
-        return answer.body(MAX_WRITTEN)
+        answer = self._request(method, path, content, headers, doing=doing, silence_s=WRITE_TIMEOUT_S, whole_s=ANSWER_S)
+        return answer.small()
 
-    def fetch(self, path: str, parameters: Mapping[str, str | int] | None = None, *, doing: str) -> bytes:
+    def fetch(self, path: str, parameters: Mapping[str, str | int] | None = None, *, doing: str) -> bytearray:
         """Return the body of the answer to a GET of something small.
 
         Raises:
             TroubleError: There is no answer, or another than 200.
         """
-        return self.ask(path, parameters or {}, doing=doing, silence_s=WRITE_TIMEOUT_S).body(MAX_WRITTEN)
+        return self.ask(path, parameters or {}, doing=doing, silence_s=WRITE_TIMEOUT_S).small()
 
     def _request(
-        self, method: str, target: str, content: bytes | None, more: Mapping[str, str], *, doing: str, silence_s: float
+        self,
+        method: str,
+        target: str,
+        content: bytes | None,
+        more: Mapping[str, str],
+        *,
+        doing: str,
+        silence_s: float,
+        whole_s: float,
     ) -> Answer:
         from urllib3 import Timeout  # noqa: PLC0415 - comes with the client
         from urllib3.exceptions import HTTPError  # noqa: PLC0415 - the same
@@ -135,24 +151,26 @@ class Link:
                 headers = server.headers()
             except HostError as error:
                 raise TroubleError(error.message, "credentials", hint=error.hint) from error
+        meter = Meter(whole_s)
         try:
-            response = server.pool.request(
-                method,
-                f"{server.url}{target}",
-                body=content,
-                headers={**headers, **more},
-                retries=False,
-                redirect=False,
-                preload_content=False,
-                timeout=Timeout(connect=CONNECT_TIMEOUT_S, read=silence_s),
-            )
+            with metered(meter):
+                response = server.pool.request(
+                    method,
+                    f"{server.url}{target}",
+                    body=content,
+                    headers={**headers, **more},
+                    retries=False,
+                    redirect=False,
+                    preload_content=False,
+                    timeout=Timeout(connect=CONNECT_TIMEOUT_S, read=silence_s),
+                )
         except (HTTPError, OSError, ValueError) as error:
             told, reason = unreachable(server.url, error), failure_kind(error)
             if reason == "tls":
                 self._renew(generation)  # the authority that the kubeconfig names may be another one by now
             raise TroubleError(told.message, reason, hint=told.hint) from error
         self._note_time(response.headers.get("Date"))
-        answer = Answer(server.url, response)
+        answer = Answer(server.url, response, meter, self._account)
         if response.status in _WELL:
             self.on_good()
             return answer
@@ -194,7 +212,7 @@ class Link:
         from urllib3 import disable_warnings  # noqa: PLC0415 - comes with the client
         from urllib3.exceptions import InsecureRequestWarning  # noqa: PLC0415 - the same
 
-        server = ApiServer(*self._named, connections=IDLE_CONNECTIONS)
+        server = ApiServer(*self._named, connections=IDLE_CONNECTIONS, terms=self.terms)
         # A proxy that speaks TLS itself is verified by what each connection reads on its own.
         proxy = server.pool.proxy
         is_shared = proxy is None or proxy.scheme != "https"
@@ -227,78 +245,106 @@ class Link:
 class Answer:
     """An answer whose body is read as it comes."""
 
-    def __init__(self, url: str, response: Any) -> None:
+    def __init__(self, url: str, response: Any, meter: Meter, account: Account) -> None:
+        """Take an answer whose head is there.
+
+        Args:
+            url: Of the server, for messages.
+            response: What urllib3 has of it.
+            meter: That it is read through.
+            account: Where the bytes that it holds are counted, with those of others.
+        """
         self._url = url
         self._response = response
+        self._meter = meter
+        self._account = account
+        self._held = 0
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the body, piece by piece, each as soon as it is there.
 
         Raises:
-            TroubleError: It breaks off.
+            TroubleError: It breaks off, or is not what may come.
         """
         from urllib3.exceptions import HTTPError  # noqa: PLC0415 - comes with the client
 
-        response = self._response
         try:
-            if response.chunked and response.supports_chunked_reads():
-                yield from response.read_chunked(CHUNK, decode_content=True)
-            else:
-                while piece := response.read1(CHUNK, decode_content=True):
-                    yield piece
+            yield from pieces(self._response)
         except (HTTPError, OSError, ValueError, AttributeError) as error:  # the latter two: cut by another thread
             told = unreachable(self._url, error)
             reason = failure_kind(error)
             raise TroubleError(told.message, "cut" if reason == "connection" else reason, hint=told.hint) from error
 
-    def body(self, limit: int) -> bytes:
-        """Return the whole body and close the answer.
+    def body(self, limit: int) -> bytearray:
+        """Return the whole body. It counts as held until the answer is closed.
 
         Raises:
             TroubleError: It breaks off, or is longer than `limit` bytes.
         """
-        pieces: list[bytes] = []
-        size = 0
+        self._meter.allow(limit)
+        whole = bytearray()
+        for piece in self.chunks():
+            self._hold(len(piece))
+            whole += piece
+            if len(whole) > limit:
+                raise TroubleError(f"{self._url}: an answer of more than {limit} bytes", "too large", hint=LIMIT_HINT)
+        return whole
+
+    def small(self) -> bytearray:
+        """Return the whole body of an answer about a few objects, and close it.
+
+        Raises:
+            TroubleError: It breaks off, or is longer than such an answer may be.
+        """
         try:
-            for piece in self.chunks():
-                pieces.append(piece)
-                size += len(piece)
-                if size > limit:
-                    raise TroubleError(f"{self._url}: an answer of more than {limit} bytes", "too large")
+            return self.body(MAX_WRITTEN)
         finally:
             self.close()
-        return b"".join(pieces)
 
-    def lines(self, limit: int) -> Iterator[bytes]:
+    def lines(self, limit: int) -> Iterator[bytes | bytearray]:
         """Yield the lines of the body, each as soon as it is whole; what follows the last line feed is no line.
 
         Raises:
             TroubleError: It breaks off, or a line is longer than `limit` bytes.
         """
-        begun: list[bytes] = []
-        size = 0
+        self._meter.allow(limit)
+        begun = bytearray()
         for piece in self.chunks():
             first, *more = piece.split(b"\n")
-            begun.append(first)
-            size += len(first)
-            if size > limit:
+            self._hold(len(first))
+            begun += first
+            if len(begun) > limit:
                 raise TroubleError(f"{self._url}: an event of more than {limit} bytes", "too large")
             if not more:
                 continue
-            yield b"".join(begun)
+            yield begun
             yield from more[:-1]
-            begun, size = [more[-1]], len(more[-1])
+            self._hold(len(more[-1]) - self._held)
+            begun = bytearray(more[-1])
+            self._meter.allow(limit)
+
+    def _hold(self, count: int) -> None:
+        """Count bytes that are kept until the answer is closed.
+
+        Raises:
+            TroubleError: All answers that are being read have too many.
+        """
+        if not self._account.take(count):
+            words = f"all answers that are being read have more than {self._account.most} bytes together"
+            raise TroubleError(f"{self._url}: {words}", "too large", hint=LIMIT_HINT)
+        self._held += count
 
     def refused(self, doing: str) -> TroubleError:
         """Return the error that this answer is, and close it."""
-        found = b""
+        self._meter.allow(MAX_STATUS_BODY)
+        found = bytearray()
         try:
             for piece in self.chunks():
                 found += piece
                 if len(found) > MAX_STATUS_BODY:
                     break
         except TroubleError:
-            found = b""  # the status tells enough
+            found.clear()  # the status tells enough
         self.close()
         status = int(self._response.status)
         told = refusal(self._url, doing, status, found)
@@ -313,6 +359,7 @@ class Answer:
 
     def close(self) -> None:
         """Give the connection back if the body was read to its end, else close it."""
+        self._hold(-self._held)
         if not self._response.closed:
             self._response.close()
         self._response.release_conn()
@@ -321,9 +368,9 @@ class Answer:
 def _cuttable_pools(begun: Callable[[Any], None], tls: SharedTls | None) -> dict[str, Any]:
     """Return kinds of pools, by scheme, whose connections tell that they begin and can be cut by another thread."""
     from urllib3.connection import HTTPConnection, HTTPSConnection  # noqa: PLC0415 - comes with the client
-    from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool  # noqa: PLC0415 - the same
 
     class Cuttable(HTTPConnection):
+        response_class = MeteredResponse
         _raw: socket.socket | None = None
         _read: socket.socket | None = None
 
@@ -357,10 +404,4 @@ def _cuttable_pools(begun: Callable[[Any], None], tls: SharedTls | None) -> dict
                 self.ssl_context = tls.context()
             super().connect()
 
-    class Pool(HTTPConnectionPool):
-        ConnectionCls = Cuttable
-
-    class TlsPool(HTTPSConnectionPool):
-        ConnectionCls = CuttableTls
-
-    return {"http": Pool, "https": TlsPool}
+    return pools_of(Cuttable, CuttableTls)

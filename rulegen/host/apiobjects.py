@@ -13,6 +13,7 @@ import msgspec
 
 from rulegen.host.apilink import TroubleError
 from rulegen.host.opening import read_regular
+from rulegen.kube.json_text import MAX_PLAIN_VALUES, value_count
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -126,12 +127,14 @@ def pod_namespace() -> str:
         return ""
 
 
-def _decoded(raw: bytes) -> dict[str, Any]:
+def _decoded(raw: bytearray) -> dict[str, Any]:
     """Return what an answer holds.
 
     Raises:
-        TroubleError: It is no object.
+        TroubleError: It is no object, or one of more values than a few hundred objects have.
     """
+    if value_count(raw) > MAX_PLAIN_VALUES:
+        raise TroubleError(f"the API server's answer has more than {MAX_PLAIN_VALUES} values", "too large")
     try:
         found = msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

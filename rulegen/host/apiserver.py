@@ -5,29 +5,38 @@ Secrets and ConfigMaps are never listed, which would need a right to read all of
 
 from __future__ import annotations
 
+import time
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import quote
 
 import msgspec
 
 from rulegen.errors import HostError, InputError, Rejected
+from rulegen.host import apiterms
 from rulegen.host.apiclient import ApiServer
+from rulegen.host.apiterms import MAX_PAGES, MAX_TOKEN, TooLargeError
 from rulegen.host.apitrouble import RefusedError
 from rulegen.kube.decode import decode_list, decode_object
+from rulegen.kube.json_text import value_count
 from rulegen.kube.objects import ConfigMap, EndpointSlice, Ingress, IngressClass, Namespace, Node, Secret, Service
 from rulegen.kube.wording import is_label, is_subdomain
 from rulegen.kube.world import ObjectKey, ObjectName
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from rulegen.errors import Warnings
+    from rulegen.host.apiterms import ApiTerms, Budget
     from rulegen.kube.decode import ListPage
     from rulegen.kube.objects import KubeObject
     from rulegen.kube.validate import Decoded
 
 PAGE_SIZE: Final = 500
 """Objects in one answer. The server keeps a page in memory, and so do we."""
+
+MAX_PAGE_VALUES: Final = 1_500_000
+"""Values of one page; 500 slices of 100 endpoints have a million."""
 
 SERVICE_NAME: Final = "kubernetes.io/service-name"
 
@@ -77,6 +86,7 @@ def read_cluster(
     namespaces: bool = False,
     warnings: Warnings | None = None,
     page_size: int = PAGE_SIZE,
+    budget: Budget | None = None,
 ) -> list[Decoded | Rejected]:
     """Return all Services, the EndpointSlices that belong to them, and one Node, each usable or with its faults.
 
@@ -93,13 +103,15 @@ def read_cluster(
         namespaces: Whether labels of namespaces decide about them.
         warnings: Told what is missing though work can go on.
         page_size: How many objects to ask for at once.
+        budget: Of the command, with what the kubeconfig may do.
 
     Raises:
         HostError: Anything could not be read. A list is whole or there is none.
     """
-    with ApiServer(kubeconfig, context) as server:
-        if warnings is not None and not server.is_verified:
-            warnings.add(f"{server.url}: TLS certificates are not verified, as the kubeconfig demands")
+    with ApiServer(kubeconfig, context, budget=budget) as server:
+        if warnings is not None:
+            for text in server.cautions():
+                warnings.add(text)
         wanted = [SERVICES, SLICES]
         if ingress:
             wanted = [one._replace(labels="", fields="") for one in wanted]
@@ -114,17 +126,18 @@ def read_cluster(
     return found
 
 
-def read_nodes(kubeconfig: str | None = None, context: str | None = None) -> list[str]:
+def read_nodes(kubeconfig: str | None = None, context: str | None = None, terms: ApiTerms | None = None) -> list[str]:
     """Return the names of the first Nodes of a cluster, at most one page of them.
 
     Args:
         kubeconfig: As for `ApiServer`.
         context: As for `ApiServer`.
+        terms: As for `ApiServer`.
 
     Raises:
         HostError: They cannot be read.
     """
-    with ApiServer(kubeconfig, context) as server:
+    with ApiServer(kubeconfig, context, terms=terms) as server:
         return [one.object.metadata.name for one in _some_nodes(server) if not isinstance(one, Rejected)]
 
 
@@ -136,6 +149,7 @@ def read_named(
     config_maps: Iterable[ObjectName] = (),
     warnings: Warnings | None = None,
     refused: set[ObjectKey] | None = None,
+    budget: Budget | None = None,
 ) -> list[Decoded | Rejected]:
     """Return the Secrets and ConfigMaps of these names, each usable or with its faults, in order of name.
 
@@ -148,6 +162,7 @@ def read_named(
         config_maps: Names of ConfigMaps, likewise.
         warnings: Told what we lack the right to read.
         refused: Is given the names of what we may not read.
+        budget: Of the command, with what the kubeconfig may do.
 
     Raises:
         HostError: Something else was in the way than absence or a missing right.
@@ -158,7 +173,7 @@ def read_named(
     ]
     if not any(names for _, names in wanted):
         return []
-    with ApiServer(kubeconfig, context) as server:
+    with ApiServer(kubeconfig, context, budget=budget) as server:
         found: list[Decoded | Rejected] = []
         for kind, names in wanted:
             read, forbidden = _all_named(server, kind, names)
@@ -173,61 +188,96 @@ def read_named(
 def list_all(server: ApiServer, collection: Collection, page_size: int = PAGE_SIZE) -> list[Decoded | Rejected]:
     """Return all objects of a collection, in the server's order.
 
-    A list that takes so long that the server forgets where we were (410) is asked for anew, as a whole.
+    A list that takes so long that the server forgets where we were (410) is asked for anew, as a whole; one whose pages
+    are too large in smaller ones.
 
     Raises:
         HostError: It could not be read to its end.
     """
+    doing = f"list {collection.noun}"
     parameters: dict[str, str | int] = {"limit": page_size}
     if collection.labels:
         parameters["labelSelector"] = collection.labels
     if collection.fields:
         parameters["fieldSelector"] = collection.fields
     found: list[Decoded | Rejected] = []
-    while True:
+    limit, until = server.budget.terms.page, time.monotonic() + apiterms.LIST_S
+    for _ in range(MAX_PAGES):
         try:
-            raw = server.get(collection.path, parameters, doing=f"list {collection.noun}")
+            raw = server.get(collection.path, parameters, doing=doing, limit=limit, until=until)
+            page = read_page(server.url, collection.kind, raw, keep=partial(server.budget.keep, url=server.url))
+            del raw  # before the next one comes
+        except TooLargeError:
+            if page_size <= 1:
+                raise
+            parameters.pop("continue", None)
+            parameters["limit"] = page_size = max(1, page_size // 8)
+            found.clear()
+            continue
         except RefusedError as error:
-            if error.status == 410 and "continue" in parameters:
-                del parameters["continue"], parameters["limit"]
+            if error.status == 410 and "continue" in parameters:  # in fewer pages it takes less time
+                del parameters["continue"]
+                parameters["limit"] = page_size = page_size * 4
             elif error.status == 400 and "fieldSelector" in parameters:
                 del parameters["fieldSelector"]
             else:
                 raise
             found.clear()
             continue
-        page = read_page(server.url, collection.kind, raw)
         found += page.objects
         found += page.rejected
         token = page.continue_token
         if not token:
             return found
-        if token == parameters.get("continue"):
-            raise HostError(f"{server.url}: list {collection.noun}: the same page over and over")
+        check_token(server.url, doing, token, parameters.get("continue"))
         parameters["continue"] = token
+    raise HostError(f"{server.url}: {doing}: more than {MAX_PAGES} pages", hint="is that the address of an API server?")
+
+
+def check_token(url: str, doing: str, token: str, before: str | int | None) -> None:
+    """Take what asks for the next page of a list.
+
+    Raises:
+        HostError: It asks for the same one again, or is longer than a URL may be.
+    """
+    if token == before:
+        raise HostError(f"{url}: {doing}: the same page over and over")
+    if len(token) > MAX_TOKEN:
+        raise HostError(f"{url}: {doing}: a continue token of more than {MAX_TOKEN} characters")
 
 
 class _Head(msgspec.Struct):
     kind: str = ""
 
 
-def read_page(url: str, kind: type[KubeObject], raw: bytes) -> ListPage:
+def read_page(
+    url: str,
+    kind: type[KubeObject],
+    raw: bytes | bytearray,
+    *,
+    keep: Callable[[Sequence[Decoded | Rejected]], None] = lambda _: None,
+) -> ListPage:
     """Return the objects of a page, and where the next one and a watch begin.
 
     Args:
         url: Of the server, for messages.
         kind: Of the objects that were asked for.
         raw: The body of the answer.
+        keep: As for `decode_list`.
 
     Raises:
+        TooLargeError: It has more values than may be held at a time.
         HostError: It is no page of such a list; also if it is `{}`, which would read as an empty one.
     """
     expected = f"{kind.__name__}List"
+    if len(raw) > MAX_PAGE_VALUES and value_count(raw) > MAX_PAGE_VALUES:
+        words = f"a page of a {expected} with more than {MAX_PAGE_VALUES} values"
+        raise TooLargeError(f"{url}: {words}", hint="is that the address of an API server?")
     try:
         head = msgspec.json.decode(raw, type=_Head)
         if head.kind != expected:
             raise InputError(url, f"got {head.kind[:40]!r}, expected a {expected}")  # noqa: TRY301
-        return decode_list(raw, kind, source=url)
+        return decode_list(raw, kind, source=url, keep=keep)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InputError) as error:
         said = error.message if isinstance(error, InputError) else f"{url}: no {expected}: {error}"
         raise HostError(said, hint="is that the address of an API server?") from error
@@ -277,16 +327,20 @@ def _all_named(
     noun = f"{kind.__name__.lower()}s"
     found: list[Decoded | Rejected] = []
     forbidden: list[ObjectName] = []
+    until = time.monotonic() + apiterms.LIST_S
     for name in names:
+        path = f"/api/v1/namespaces/{name.namespace}/{noun}/{name.name}"
         try:
-            raw = server.get(f"/api/v1/namespaces/{name.namespace}/{noun}/{name.name}", doing=f"get {noun}")
+            raw = server.get(path, doing=f"get {noun}", until=until)
         except RefusedError as error:
             if error.status == 403:
                 forbidden.append(name)
             elif error.status != 404:
                 raise
         else:
-            found.append(_named(server, kind, name, raw))
+            one = _named(server, kind, name, raw)
+            server.budget.keep([one], server.url)
+            found.append(one)
     return found, forbidden
 
 
@@ -300,7 +354,7 @@ def _forbidden(server: ApiServer, kind: type[KubeObject], names: list[ObjectName
     return f"{server.url}: not allowed to get {noun} in {where}: {shown}{more} cannot be read; {missing}"
 
 
-def _named(server: ApiServer, kind: type[KubeObject], name: ObjectName, raw: bytes) -> Decoded | Rejected:
+def _named(server: ApiServer, kind: type[KubeObject], name: ObjectName, raw: bytearray) -> Decoded | Rejected:
     """Decode the answer to a request for one object.
 
     Raises:

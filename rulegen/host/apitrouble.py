@@ -14,6 +14,7 @@ import ssl
 from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import HostError
+from rulegen.host.apiwire import WireError
 from rulegen.kube.wording import printable
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class RefusedError(HostError):
         self.status = status
 
 
-def refusal(url: str, doing: str, status: int, body: bytes) -> RefusedError:
+def refusal(url: str, doing: str, status: int, body: bytes | bytearray) -> RefusedError:
     """Return the error that an answer with another status than 200 is, in words for people."""
     message = _status_message(body)
     tail = f": {message}" if message else ""
@@ -58,9 +59,9 @@ def refusal(url: str, doing: str, status: int, body: bytes) -> RefusedError:
 
 def unreachable(url: str, error: Exception) -> HostError:
     """Return what kept a request from being answered, in words for people."""
-    from urllib3 import exceptions  # noqa: PLC0415 - comes with the client
-
     words = network_words(error)
+    if bound := _bound(error):
+        return HostError(f"{url}: {words}", hint=bound.hint)
     match failure_kind(error):
         case "tls":
             return HostError(
@@ -70,17 +71,19 @@ def unreachable(url: str, error: Exception) -> HostError:
             return HostError(
                 f"{url}: no answer in time: {words}", hint="is it the right address, and is a firewall between?"
             )
-        case _ if any(isinstance(each, http.client.HTTPException | exceptions.DecodeError) for each in _causes(error)):
+        case _ if any(isinstance(each, http.client.HTTPException) for each in _causes(error)):
             return HostError(f"{url}: {words}", hint="is it the right address, and what is between?")
         case _:
             return HostError(f"{url}: cannot be reached: {words}", hint="is it the right address, and does it run?")
 
 
 def failure_kind(error: Exception) -> str:
-    """Return of which sort a failure of the network is: `tls`, `timeout`, `connection`."""
+    """Return of which sort a failure of the network is: `tls`, `timeout`, `connection`, or that of a `WireError`."""
     from urllib3 import exceptions  # noqa: PLC0415 - comes with the client
 
     causes = list(_causes(error))
+    if bound := _bound(error):
+        return bound.reason
     has_ended = any(isinstance(each, ssl.SSLEOFError | ssl.SSLZeroReturnError) for each in causes)
     if not has_ended and any(isinstance(each, exceptions.SSLError | ssl.SSLError) for each in causes):
         return "tls"
@@ -126,13 +129,18 @@ def _words(error: BaseException) -> str:
             return "the connection broke off within the answer"
         case http.client.HTTPException():
             return "what answers there does not speak HTTP"
-        case exceptions.DecodeError():
-            return "the answer is not compressed as it says"
+        case WireError():
+            return error.message
         case OSError() if not isinstance(error, TimeoutError | socket.gaierror):
             return error.strerror or _NUMBER.sub("", str(error))
         case ValueError() if not isinstance(error, exceptions.HTTPError):
             return str(error)
     return ""
+
+
+def _bound(error: BaseException) -> WireError | None:
+    """Return the bound of ours that ended the reading; None where it was something else."""
+    return next((each for each in _causes(error) if isinstance(each, WireError)), None)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -148,7 +156,7 @@ def _seconds(error: Exception) -> str:
     return f"{float(told[1]):g} s" if told else "the time that it has"
 
 
-def _status_message(body: bytes) -> str:
+def _status_message(body: bytes | bytearray) -> str:
     """Return the message of a v1 Status, which comes with an error; else nothing: it may be a page of a proxy."""
     try:
         document = json.loads(body)

@@ -21,6 +21,7 @@ from rulegen.host.apiserver import (
     SLICES,
     Collection,
 )
+from rulegen.host.apiterms import Kept
 from rulegen.host.outage import Notice, Outage, is_of_server
 from rulegen.host.pace import Timing
 from rulegen.host.revision import Revisions
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from rulegen.host.apilink import TroubleError
+    from rulegen.host.apiterms import ApiTerms
     from rulegen.kube.events import Event
     from rulegen.kube.objects import KubeObject
     from rulegen.kube.world import ObjectName
@@ -71,6 +73,7 @@ class Watch:
         meanwhile: Callable[[], str] | None = None,
         timing: Timing | None = None,
         page_size: int = PAGE_SIZE,
+        terms: ApiTerms | None = None,
     ) -> None:
         """Read the configuration; nothing is sent before `start`.
 
@@ -86,6 +89,7 @@ class Watch:
             meanwhile: Returns what goes on while the server is away, for people.
             timing: How long to wait for what.
             page_size: How many objects to ask for at once.
+            terms: What the kubeconfig may do, and answers may cost.
 
         Raises:
             HostError: There is no configuration, or none that can be used.
@@ -95,14 +99,15 @@ class Watch:
         self._page_size = page_size
         self._say = notice or (lambda one: None if one.is_well else warn(str(one)))
         self._tally = Tally(self._timing.clock, self._say)
-        self.link = self._link = Link(kubeconfig, context)
+        self.link = self._link = Link(kubeconfig, context, terms=terms)
         self.url = self._link.url
         self._outage = Outage(self.url, self._timing, self._say)
         self._outage.meanwhile = meanwhile or self._meanwhile
         self._link.on_good = lambda: self._outage.good(self._link)
-        self._shared = Shared(self._tally, self._outage, Revisions(self._timing.clock, self._begin_era))
-        if not self._link.is_verified:
-            warn(f"{self.url}: TLS certificates are not verified, as the kubeconfig demands")
+        revisions = Revisions(self._timing.clock, self._begin_era)
+        self._shared = Shared(self._tally, self._outage, revisions, Kept(self._link.terms))
+        for text in self._link.cautions:
+            warn(text)
         wanted = [SERVICES, SLICES]
         if ingress:
             wanted = [*(one._replace(labels="", fields="") for one in wanted), INGRESSES, INGRESS_CLASSES]

@@ -11,6 +11,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from rulegen.host.apiterms import ANSWER_S, LIST_S
+
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
@@ -38,6 +40,8 @@ class Timing:
         longest_asked_pause: However long the server asks us to stay away.
         list_silence: How long the server may say nothing within a list.
         watch_silence: The same within a watch: more than the minute between two bookmarks.
+        answer: How long an answer may take, from the request to its last byte; a page of a list is one.
+        list_whole: How long all pages of a list may take.
         watch_least: How long a watch lasts, at least.
         watch_most: How long it lasts at most; drawn between the two.
         short_watch: A watch that ended sooner was not a good answer.
@@ -58,6 +62,8 @@ class Timing:
     longest_asked_pause: float = 600.0
     list_silence: float = 60.0
     watch_silence: float = 90.0
+    answer: float = ANSWER_S
+    list_whole: float = LIST_S
     watch_least: float = 300.0
     watch_most: float = 600.0
     short_watch: float = 1.0

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
 from rulegen.errors import Fault, InputError, Rejected
 from rulegen.kube.documents import Document
-from rulegen.kube.json_text import plain_json
+from rulegen.kube.json_text import MAX_PLAIN_VALUES, plain_json, value_count
 from rulegen.kube.kinds import CLUSTER_SCOPED, CONFIDENTIAL, KINDS, title
 from rulegen.kube.legacy_ingress import LegacyIngress, in_old_words, modern
+from rulegen.kube.objects import ObjectMeta
 from rulegen.kube.shape import shape_faults
 from rulegen.kube.validate import Decoded, check
 from rulegen.kube.wording import printable
 from rulegen.kube.workloads import read_workload
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Sequence
 
     from rulegen.kube.objects import KubeObject
     from rulegen.kube.workloads import Workload
+
+
+BATCH: Final = 128
+"""Objects of a page that are decoded before their memory is counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,40 +116,61 @@ class ListPage(NamedTuple):
     resource_version: str
 
 
-_Item = TypeVar("_Item")
-
-
 class _PageMetadata(msgspec.Struct):
     resource_version: str = msgspec.field(default="", name="resourceVersion")
     continue_token: str = msgspec.field(default="", name="continue")
 
 
-class _Page(msgspec.Struct, Generic[_Item]):
-    """A page whose items are of one type; Go prints an empty list as null now and then."""
+class _Page(msgspec.Struct):
+    """A page with the text of its items; Go prints an empty list as null now and then."""
 
     metadata: _PageMetadata = msgspec.field(default_factory=_PageMetadata)
-    items: tuple[_Item, ...] | None = None
+    items: tuple[msgspec.Raw, ...] | None = None
 
 
-def decode_list(raw: bytes, kind: type[KubeObject], *, source: str = "API server") -> ListPage:
+def decode_list(
+    raw: bytes | bytearray,
+    kind: type[KubeObject],
+    *,
+    source: str = "API server",
+    keep: Callable[[Sequence[Decoded | Rejected]], None] = lambda _: None,
+) -> ListPage:
     """Return the objects of one page, straight from the JSON bytes of an API server.
 
-    One bad object harms only itself: then every item is decoded on its own.
+    Each item is decoded on its own: one bad object harms only itself.
+
+    Args:
+        raw: The page.
+        kind: Of its items.
+        source: Of the page, for messages.
+        keep: Is given the objects, some at a time, and raises where there are too many of them.
 
     Raises:
         InputError: The page as a whole is no list.
     """
     try:
-        page = msgspec.json.decode(raw, type=_Page[kind])  # type: ignore[valid-type] # the type is chosen at run time
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return _decode_items(raw, kind, source)
-    return _sorted_out(page.metadata, (check(item, source) for item in page.items or ()))
+        found = msgspec.json.decode(raw, type=_Page)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(source, f"no list of {kind.__name__} objects: {str(error).lower()}") from None
+    page = ListPage([], [], found.metadata.continue_token, found.metadata.resource_version)
+    items = found.items or ()
+    for start in range(0, len(items), BATCH):
+        batch = [decode_object(item, kind, source=source) for item in items[start : start + BATCH]]
+        keep(batch)
+        for one in batch:
+            if isinstance(one, Rejected):
+                page.rejected.append(one)
+            else:
+                page.objects.append(one)
+    return page
 
 
 def decode_object(
-    raw: bytes | msgspec.Raw, kind: type[KubeObject], *, source: str = "API server"
+    raw: bytes | bytearray | msgspec.Raw, kind: type[KubeObject], *, source: str = "API server"
 ) -> Decoded | Rejected:
     """Return one object of a known kind from its JSON text, or all that is wrong with it."""
+    if len(memoryview(raw)) > MAX_PLAIN_VALUES and value_count(memoryview(raw)) > MAX_PLAIN_VALUES:
+        return _of_too_many_values(raw, kind, source)
     try:
         found = msgspec.json.decode(raw, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -152,19 +178,14 @@ def decode_object(
     return check(found, source)
 
 
-def _decode_items(raw: bytes, kind: type[KubeObject], source: str) -> ListPage:
+class _Named(msgspec.Struct):
+    metadata: ObjectMeta = msgspec.field(default_factory=ObjectMeta)
+
+
+def _of_too_many_values(raw: bytes | bytearray | msgspec.Raw, kind: type[KubeObject], source: str) -> Rejected:
     try:
-        page = msgspec.json.decode(raw, type=_Page[msgspec.Raw])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(source, f"no list of {kind.__name__} objects: {str(error).lower()}") from None
-    return _sorted_out(page.metadata, (decode_object(item, kind, source=source) for item in page.items or ()))
-
-
-def _sorted_out(metadata: _PageMetadata, found: Iterable[Decoded | Rejected]) -> ListPage:
-    page = ListPage([], [], metadata.continue_token, metadata.resource_version)
-    for one in found:
-        if isinstance(one, Rejected):
-            page.rejected.append(one)
-        else:
-            page.objects.append(one)
-    return page
+        metadata = msgspec.json.decode(raw, type=_Named).metadata
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        metadata = ObjectMeta()
+    called = _title(kind.__name__, kind, {"metadata": {"name": metadata.name, "namespace": metadata.namespace}})
+    return Rejected(called, source, (Fault("", f"more than {MAX_PLAIN_VALUES} values"),))

@@ -103,7 +103,7 @@ def test_a_list_whose_token_expires_is_read_anew_and_whole(api, tmp_path):
     api.fail("services", None, None, Fault.status(410, "too old"))
 
     assert names(read_cluster(api.kubeconfig(tmp_path), page_size=2)) == expected
-    assert "limit" not in api.requests[3][1]
+    assert api.requests[3][1]["limit"] == "8"
     assert "continue" not in api.requests[3][1]
 
 

@@ -18,6 +18,7 @@ import pytest
 from rulegen.errors import HostError, Rejected
 from rulegen.host import apifollow, apilink
 from rulegen.host.apiobjects import LEASES, ApiObjects
+from rulegen.host.apiterms import ApiTerms
 from rulegen.host.apiwatch import Watch
 from rulegen.host.outage import Notice
 from rulegen.kube.cluster import Cluster
@@ -204,7 +205,7 @@ class TestLists:
         assert all(sorted(one.object.metadata.name for one in listed.objects) == expected for listed in told)
 
     def test_a_page_that_is_too_large_is_asked_for_in_parts(self, api, watch, seen, monkeypatch):
-        monkeypatch.setattr(apifollow, "MAX_PAGE", 2000)
+        monkeypatch.setattr(ApiTerms, "page", 2000)
         expected = [f"web-{number:02}" for number in range(20)]
         api.put("services", *map(service, expected))
         watch()
@@ -238,16 +239,15 @@ class TestLists:
         assert [len(one.objects) for one in seen.of("Service")] == [1]
         assert sum(watcher.counts().errors.values()) >= 2
 
-    def test_a_page_that_a_proxy_has_packed(self, api, watch, seen):
-        listed = {
-            "kind": "ServiceList",
-            "apiVersion": "v1",
-            "metadata": {"resourceVersion": "5"},
-            "items": [service("a")],
-        }
+    def test_a_page_that_a_proxy_has_packed_is_not_unpacked(self, api, watch, seen):
+        """We ask for no encoding: what is small on the wire could be of any size."""
+        listed = {"kind": "ServiceList", "apiVersion": "v1", "metadata": {"resourceVersion": "5"}, "items": []}
+        api.put("services", service("a"))
         api.fail("services", Fault.packed(listed))
-        watch()
+        watcher = watch()
         assert seen.names("Service") == ["a"]
+        assert len(seen.of("Service")) == 1
+        assert watcher.counts().errors["Service", "encoded"] == 1
 
     def test_the_same_page_again_and_again_ends(self, api, watch, seen):
         api.put("services", service("web"))
@@ -367,7 +367,7 @@ class TestStreams:
         assert watcher.counts().lists["Service"] == 1
 
     def test_an_event_that_is_too_large(self, api, watch, seen, monkeypatch):
-        monkeypatch.setattr(apifollow, "MAX_LINE", 20_000)
+        monkeypatch.setattr(apifollow, "MAX_OBJECT", 20_000)
         watcher = watch()
         assert is_watching(watcher)
         api.put("services", service("big", labels={f"label-{number}": "x" * 60 for number in range(600)}))

@@ -1,0 +1,399 @@
+"""What an API server's answers may cost: bytes, memory, time, numbers; whatever answers there, and however."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import tracemalloc
+from typing import TYPE_CHECKING
+
+import pytest
+
+from rulegen.errors import HostError, Rejected
+from rulegen.host import apiclient, apifollow, apilink, apiserver, apiterms
+from rulegen.host.apilink import Link, TroubleError
+from rulegen.host.apiobjects import SERVICES, ApiObjects
+from rulegen.host.apiserver import read_cluster
+from rulegen.host.apiterms import ApiTerms, Budget, Kept, Weights, weight
+from rulegen.host.apiwatch import Watch
+from rulegen.kube.decode import decode_object
+from rulegen.kube.events import Changed, Gone
+from rulegen.kube.json_text import MAX_PLAIN_VALUES
+from rulegen.kube.objects import EndpointSlice, Service
+from rulegen.kube.world import ObjectName
+from tests.host.watching import Consumer, fast, soon
+from tests.hostileapi import (
+    CHUNK_SIZE,
+    CHUNKED,
+    EXTENSIONS,
+    HEADERS,
+    INTERIM,
+    OK,
+    SPACES,
+    TINY_CHUNKS,
+    TRAILERS,
+    bomb,
+    drip,
+    full_of,
+    hostile,
+    kubeconfig_of,
+    page,
+    pages_of,
+    service,
+    slice_of,
+    watch_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SMALL = ApiTerms(mebibytes=8)
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("KUBECONFIG", "KUBERNETES_SERVICE_HOST", "HTTPS_PROXY", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(apiclient, "FIRST_PAUSE_S", 0.01)
+
+
+def read(feed, folder, terms: ApiTerms = SMALL) -> HostError:
+    """Return the error that reading a cluster ends with."""
+    with hostile(feed) as url, pytest.raises(HostError) as caught:
+        read_cluster(kubeconfig_of(url, folder), ingress=True, budget=Budget(terms))
+    assert caught.value.hint
+    return caught.value
+
+
+class TestOneAnswer:
+    @pytest.mark.parametrize(
+        ("feed", "expected"),
+        [
+            pytest.param(INTERIM, "a head of more than 64 KiB", id="interim answers"),
+            pytest.param(HEADERS, "does not speak HTTP|a head of more than 64 KiB", id="headers"),
+            pytest.param(EXTENSIONS, "chunks with more around them than in them", id="chunk extensions"),
+            pytest.param(TRAILERS, "chunks with more around them than in them", id="trailers"),
+            pytest.param(CHUNK_SIZE, "exceeded|broke off", id="chunk size"),
+            pytest.param(SPACES, "an answer of more than 1048576 bytes", id="spaces"),
+            pytest.param(TINY_CHUNKS, "chunks with more around|an answer of more than", id="tiny chunks"),
+            pytest.param(bomb, "the answer is encoded as 'gzip', which was not asked for", id="bomb"),
+        ],
+    )
+    @pytest.mark.parametrize("who", ["command", "run"])
+    def test_what_never_ends_is_left_and_said(self, tmp_path, monkeypatch, feed, expected, who):
+        if who == "command":
+            message = read(feed, tmp_path).message
+        else:
+            monkeypatch.setattr(apilink, "MAX_WRITTEN", SMALL.page)
+            with hostile(feed) as url:
+                link = Link(kubeconfig_of(url, tmp_path), terms=SMALL)
+                with pytest.raises(TroubleError) as caught:
+                    link.fetch("/api/v1/services", doing="list services")
+                link.cut()
+            message = caught.value.message
+        assert any(words in message for words in expected.split("|")), message
+
+    def test_a_byte_now_and_then_is_no_answer(self, tmp_path, monkeypatch):
+        """Each byte ends a silence; the time of the whole answer goes on."""
+        monkeypatch.setattr(apiterms, "ANSWER_S", 0.7)
+        assert "the answer was not whole after 0.7 s" in read(drip(0.05), tmp_path).message
+
+    def test_a_byte_now_and_then_is_no_answer_for_run_either(self, tmp_path):
+        with hostile(drip(0.05)) as url:
+            link = Link(kubeconfig_of(url, tmp_path))
+            with pytest.raises(TroubleError, match="not whole after") as caught:
+                link.ask("/api/v1/services", {}, doing="list", silence_s=30, whole_s=0.7).small()
+            link.cut()
+        assert caught.value.reason == "timeout"
+
+    def test_an_answer_to_what_we_write_is_bounded_too(self, tmp_path):
+        with hostile(lambda _: iter([CHUNKED, *([b"10000\r\n" + b" " * 0x10000 + b"\r\n"] * 300)])) as url:
+            link = Link(kubeconfig_of(url, tmp_path))
+            with pytest.raises(TroubleError, match="more than 16777216 bytes"):
+                ApiObjects(link).patch(SERVICES, "shop", "web", {})
+            link.cut()
+
+    def test_an_answer_of_many_values_to_what_we_write_is_not_decoded(self, tmp_path):
+        text = b'{"a":[' + b"{}," * 1_000_000 + b"{}]}"
+        with hostile(lambda _: iter([OK + b"Content-Length: %d\r\n\r\n" % len(text) + text])) as url:
+            link = Link(kubeconfig_of(url, tmp_path))
+            with pytest.raises(TroubleError, match=f"more than {MAX_PLAIN_VALUES} values"):
+                ApiObjects(link).read(SERVICES, "shop", "web")
+            link.cut()
+
+    @pytest.mark.parametrize("header", ["9" * 400, "99999999999", "-1", "1e9", "nan", "soon", "Fri, 31 Dec 9999"])
+    def test_a_pause_that_the_server_asks_for_has_an_end(self, tmp_path, monkeypatch, header):
+        slept: list[float] = []
+        monkeypatch.setattr(apiclient.time, "sleep", slept.append)
+        answer = b"HTTP/1.1 503 no\r\nContent-Length: 0\r\nRetry-After: " + header.encode() + b"\r\n\r\n"
+        assert "(503)" in read(lambda _: iter([answer]), tmp_path).message
+        assert len(slept) == apiclient.TRIES - 1
+        assert all(0 <= seconds <= apiclient.LONGEST_PAUSE_S for seconds in slept)
+
+
+class TestLists:
+    def test_all_lists_of_a_command_have_one_budget(self, tmp_path):
+        """Each page alone would do."""
+        padded = "{" + " " * 1000 + "}"
+
+        def feed(path: str) -> Iterator[bytes]:
+            items = ",".join([service(0)] + [padded] * 900) if "continue" not in path else padded
+            yield page(path, items, "" if "continue" in path else "again")
+
+        error = read(feed, tmp_path, ApiTerms(mebibytes=3))
+        assert "more than 3 MiB of answers" in error.message or "an answer of more than" in error.message
+        assert "--api-limit" in error.hint
+
+    @pytest.mark.parametrize(
+        "item",
+        [
+            pytest.param(lambda _: "{}", id="no objects"),
+            pytest.param(lambda number: service(number, labels=200), id="labels"),
+            pytest.param(service, id="services"),
+        ],
+    )
+    def test_pages_for_ever_of_small_objects_end(self, tmp_path, item):
+        message = read(pages_of(item), tmp_path).message
+        assert "objects that need more than 8 MiB" in message or "more than 8 MiB of answers" in message
+
+    def test_pages_for_ever_of_nothing_end(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(apiserver, "MAX_PAGES", 50)
+        assert "more than 50 pages" in read(pages_of(lambda _: "", size=0), tmp_path).message
+
+    def test_pages_that_take_too_long_together_end(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(apiterms, "LIST_S", 0.5)
+        assert "not done after 0.5 s" in read(pages_of(lambda _: "", size=0), tmp_path).message
+
+    def test_a_token_that_is_no_token(self, tmp_path):
+        feed = pages_of(lambda _: "", token=lambda number: f"{number}" + "x" * 50_000, size=0)
+        with hostile(feed) as url, pytest.raises(HostError, match="a continue token of more than 32768 characters"):
+            read_cluster(kubeconfig_of(url, tmp_path))
+
+    def test_pages_that_are_too_large_are_asked_for_in_parts(self, tmp_path):
+        asked: list[str] = []
+
+        def feed(path: str) -> Iterator[bytes]:
+            asked.append(path)
+            limit = int(path.partition("limit=")[2].partition("&")[0])
+            items = [service(0)[:-1] + " " * 5000 + "}"] * min(limit, 400) if "/services" in path else []
+            yield page(path, ",".join(items))
+
+        with hostile(feed) as url:
+            found = read_cluster(kubeconfig_of(url, tmp_path), budget=Budget(SMALL))
+        assert [path.partition("limit=")[2].partition("&")[0] for path in asked if "/services" in path] == ["500", "62"]
+        assert len(found) == 62
+
+    def test_a_page_of_too_many_values_is_not_decoded(self, tmp_path):
+        error = read(full_of(b"0", 4 << 20), tmp_path, ApiTerms(mebibytes=64))
+        assert "with more than 1500000 values" in error.message
+
+
+class TestObjects:
+    def test_an_object_of_too_many_values_harms_only_itself(self):
+        raw = b'{"metadata":{"name":"web","namespace":"shop"},"spec":{"ports":[' + b"{}," * MAX_PLAIN_VALUES + b"{}]}}"
+        found = decode_object(raw, Service)
+        assert isinstance(found, Rejected)
+        assert found.object == "Service shop/web"
+        assert found.lines() == (f"Service shop/web: more than {MAX_PLAIN_VALUES} values",)
+
+    @pytest.mark.parametrize(
+        ("kind", "text"),
+        [
+            (Service, service),
+            (Service, lambda number: service(number, labels=500)),
+            (EndpointSlice, lambda number: slice_of(number, 500)),
+            (Service, lambda _: "{}"),
+            (Service, lambda _: '{"metadata":{"name":5}}'),
+        ],
+        ids=["services", "labels", "endpoints", "empty", "wrong type"],
+    )
+    def test_the_memory_that_objects_take_is_counted(self, kind, text):
+        texts = [text(number).encode() for number in range(300)]
+        tracemalloc.start()
+        before, _ = tracemalloc.get_traced_memory()
+        kept = [decode_object(one, kind) for one in texts]
+        taken = tracemalloc.get_traced_memory()[0] - before
+        tracemalloc.stop()
+        assert taken <= 1.5 * weight(kept)
+        assert weight(kept) <= 10 * taken
+
+    def test_weights_follow_events(self):
+        weights = Weights(Service)
+        one = decode_object(service(1).encode(), Service)
+        bad = decode_object(b'{"metadata":{"name":"s1","namespace":"shop"},"spec":1}', Service)
+        name = ObjectName("shop", "s1")
+        weights.changed(Changed(Service, one, name))
+        assert weights.total == weight([one])
+        weights.changed(Changed(Service, bad, name))
+        assert weights.total == weight([bad])
+        weights.changed(Changed(Service, one, name))
+        weights.changed(Changed(Service, one, name))
+        assert weights.total == weight([one])
+        weights.changed(Gone(Service, name))
+        assert weights.total == 0
+
+    def test_what_all_have_told_is_counted_together(self):
+        kept = Kept(ApiTerms(mebibytes=1))
+        assert kept.note("a", 600_000)
+        assert not kept.note("b", 500_000)
+        assert kept.note("a", 500_000)
+        assert kept.note("b", 500_000)
+        assert kept.note("a", 0)
+        assert kept.note("b", 1_000_000)
+
+
+class TestWatches:
+    @pytest.fixture
+    def follow(self, tmp_path) -> Iterator:
+        begun: list[Watch] = []
+        seen, said = Consumer(), []
+
+        def begin(url: str, terms: ApiTerms = SMALL, **timing: float) -> tuple[Consumer, list[str], Watch]:
+            one = Watch(
+                seen, kubeconfig=kubeconfig_of(url, tmp_path), warn=said.append, timing=fast(**timing), terms=terms
+            )
+            begun.append(one)
+            one.start()
+            return seen, said, one
+
+        yield begin
+        for one in begun:
+            one.stop()
+
+    def test_objects_for_ever_end_and_what_was_told_stays(self, follow):
+        """What there is, is then read as a whole; when that fits, all goes on."""
+        event = '{{"type":"ADDED","object":{}}}\n'.format
+        feed = watch_of(lambda number: event(service(number, labels=100)).encode() if number < 2000 else b"\n")
+        with hostile(feed) as url:
+            seen, _, watch = follow(url, ApiTerms(mebibytes=2))
+            assert soon(lambda: watch.counts().errors.get(("Service", "too many")))
+            assert len(seen.of("Service", Changed)) < 2000
+            watch.stop()
+
+    def test_a_line_for_ever_ends(self, follow, monkeypatch):
+        monkeypatch.setattr(apifollow, "MAX_OBJECT", 100_000)
+        with hostile(watch_of(lambda _: b" " * 10_000)) as url:
+            _, _, watch = follow(url)
+            assert soon(lambda: watch.counts().errors.get(("Service", "too large")))
+            watch.stop()
+
+    def test_a_watch_that_the_server_never_ends_is_ended(self, follow):
+        """Line feeds for ever are no silence."""
+
+        def line(_: int) -> bytes:
+            threading.Event().wait(0.02)
+            return b"\n"
+
+        with hostile(watch_of(line)) as url:
+            _, _, watch = follow(url, watch_least=1.0, watch_most=1.0, watch_silence=0.3)
+            assert soon(lambda: watch.counts().watches.get("Service", 0) >= 2)
+            watch.stop()
+
+    def test_lists_that_need_too_much_memory_are_not_told(self, follow):
+        with hostile(pages_of(lambda number: service(number, labels=50))) as url:
+            seen, _, watch = follow(url)
+            assert soon(lambda: watch.counts().errors.get(("Service", "too many")))
+            assert seen.of("Service") == []
+            watch.stop()
+
+    def test_lists_that_take_too_long_end(self, follow):
+        def feed(path: str) -> Iterator[bytes]:
+            threading.Event().wait(0.05)
+            yield from endless(path)
+
+        endless = pages_of(lambda _: "", size=0)
+        with hostile(feed) as url:
+            _, _, watch = follow(url, list_whole=0.5)
+            assert soon(lambda: watch.counts().errors.get(("Service", "timeout")))
+            watch.stop()
+
+    def test_pages_for_ever_end(self, follow, monkeypatch):
+        monkeypatch.setattr(apifollow, "MAX_PAGES", 20)
+        with hostile(pages_of(lambda _: "", size=0)) as url:
+            _, _, watch = follow(url)
+            assert soon(lambda: watch.counts().errors.get(("Service", "garbage")))
+            watch.stop()
+
+
+_READS = """
+import resource, sys, time
+from pathlib import Path
+from rulegen.errors import HostError
+from rulegen.host.apiserver import read_cluster
+from rulegen.host.apiwatch import Watch
+
+def command(kubeconfig):
+    try:
+        read_cluster(kubeconfig, ingress=True)
+    except HostError as error:
+        print(error.message)
+
+def run(kubeconfig):
+    kept, said = {}, []
+
+    def emit(event):
+        if hasattr(event, "objects"):
+            kept[event.kind] = event.objects
+        elif hasattr(event, "one"):
+            kept[event.kind, event.name] = event.one
+
+    watch = Watch(emit, kubeconfig=kubeconfig, node="a", ingress=True, warn=said.append)
+    watch.start()
+    time.sleep(12)
+    print(said, watch.counts().errors)
+    watch.stop()
+
+{"command": command, "run": run}[sys.argv[1]](sys.argv[2])
+status = Path("/proc/self/status").read_text()
+print("VmHWM", status.partition("VmHWM:")[2].split()[0])
+"""
+"""Reads a cluster and prints the most memory that it had, in KiB: not ru_maxrss, which a fork takes over."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("who", ["command", "run"])
+@pytest.mark.parametrize(
+    "feed",
+    [
+        pytest.param(bomb, id="bomb"),
+        pytest.param(full_of(b"{}", 300 << 20), id="empty objects"),
+        pytest.param(full_of(b"{}", 2 << 20), id="fewer empty objects"),
+        pytest.param(full_of(b"0", 300 << 20), id="numbers"),
+        pytest.param(full_of(b"[[[[[[]]]]]]", 30 << 20), id="nested"),
+        pytest.param(full_of(b'{"spec":{"ports":[' + b"{}," * 300_000 + b"{}]}}", 30 << 20), id="ports"),
+        pytest.param(pages_of(lambda _: "{}"), id="pages of empty objects"),
+        pytest.param(pages_of(lambda number: service(number, labels=200)), id="pages of labels"),
+        pytest.param(
+            watch_of(lambda n: f'{{"type":"ADDED","object":{service(n, labels=200)}}}\n'.encode()), id="events"
+        ),
+    ],
+)
+def test_no_answer_costs_more_than_half_a_gigabyte(tmp_path, feed, who):
+    with hostile(feed) as url:
+        done = subprocess.run(
+            [sys.executable, "-c", _READS, who, kubeconfig_of(url, tmp_path)],
+            capture_output=True,
+            text=True,
+            timeout=250,
+            check=True,
+            env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
+        )
+    peak = int(done.stdout.rpartition("VmHWM ")[2])
+    assert peak <= 512 << 10, done.stdout
+
+
+def test_an_error_keeps_nothing_of_what_was_read(tmp_path):
+    """A watcher waits with its error for up to half a minute: a page of many MiB must not wait with it."""
+    with hostile(full_of(b"{}", 20 << 20)) as url:
+        seen = Consumer()
+        config = kubeconfig_of(url, tmp_path)
+        slow = fast(first_pause=1000.0, longest_pause=1000.0, draw=lambda low, high: high)
+        tracemalloc.start()
+        watch = Watch(seen, kubeconfig=config, timing=slow, terms=ApiTerms(mebibytes=64))
+        watch.start()
+        assert soon(lambda: len(watch.counts().troubles) == 0 and sum(watch.counts().errors.values()) >= 2)
+        assert soon(lambda: tracemalloc.get_traced_memory()[0] < 16 << 20)
+        tracemalloc.stop()
+        watch.stop()
