@@ -28,6 +28,7 @@ from rulegen.host import ipvs, nfacct, token, xtables_lock
 from rulegen.host.addresses import AddressNotices
 from rulegen.host.apiobjects import ApiObjects
 from rulegen.host.apiserver import read_nodes
+from rulegen.host.apiterms import ApiTerms
 from rulegen.host.apiwatch import Watch
 from rulegen.host.facts import hostname
 from rulegen.host.iptables import asks_late
@@ -93,6 +94,7 @@ class Agent:
         known: What the one before it has left; at the end, what it leaves to the next. None for nothing.
         may_begin_anew: Asked before it ends for another one to begin, which may not be able to.
         follows_host: Whether changes of the host are followed; not where a file says what the host is.
+        terms: What the API server's answers may cost, and the kubeconfig may do.
         metrics_hosts: By which names, beside the node's own, metrics may be asked for.
     """
 
@@ -108,6 +110,7 @@ class Agent:
     once: bool
     services: bool
     clock: Callable[[], float]
+    terms: ApiTerms = field(default_factory=ApiTerms)
     timeout_s: float = 60.0
     allow_unknown_node: bool = False
     site: LiveSite | None = None
@@ -221,6 +224,7 @@ class Agent:
             loop.hear,
             kubeconfig=self.kubeconfig,
             context=self.context,
+            terms=self.terms,
             node=node,
             ingress=self.site is not None,
             namespaces=namespaces,
@@ -247,7 +251,7 @@ class Agent:
     def _node_names(self) -> list[str]:
         """Return the names of the Nodes that there are; none where they cannot be listed."""
         try:
-            return read_nodes(self.kubeconfig, self.context)
+            return read_nodes(self.kubeconfig, self.context, self.terms)
         except HostError as error:
             self.journal.warning("the Nodes cannot be listed", error=error.message)
             return []

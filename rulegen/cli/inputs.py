@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from rulegen.cli.ingress_options import ChosenIngress
     from rulegen.cli.options import Chosen
     from rulegen.errors import Rejected
+    from rulegen.host.apibudget import Budget
     from rulegen.host.dumps import Dumps
     from rulegen.host.variant import VariantChoice
     from rulegen.kube.proxyconfig import KubeProxyConfiguration
@@ -208,6 +209,7 @@ class Inputs:
                 ingress=self.ingress is not None,
                 namespaces=self.ingress is not None and self.ingress.watch_namespace_selector is not None,
                 warnings=self._warnings,
+                budget=self._budget,
             )
             cluster, refused = self._with_referred(cluster)
             world = build_world(cluster, service_cidrs=cidrs, node_port_range=ports)
@@ -216,6 +218,13 @@ class Inputs:
             lines = [line for rejected in world.rejected for line in rejected.lines()]
             raise StrictError("\n".join(lines), hint="mend the objects, or leave --strict out to go on without them")
         return world
+
+    @cached_property
+    def _budget(self) -> Budget:
+        """What all lists of the API server together may cost."""
+        from rulegen.host.apibudget import Budget  # noqa: PLC0415 - beside the client
+
+        return Budget(self.chosen.api_terms)
 
     def _warn_of_ingresses(self, world: World) -> None:
         """Warn where files hold Ingresses and nobody has asked for them."""
@@ -233,7 +242,14 @@ class Inputs:
         from rulegen.model.ingress.references import references_of  # noqa: PLC0415 - as above
 
         chosen, world = self.ingress, build_world(cluster)
-        ask = partial(read_named, self.chosen.kubeconfig, self.chosen.context, warnings=self._warnings, refused=refused)
+        ask = partial(
+            read_named,
+            self.chosen.kubeconfig,
+            self.chosen.context,
+            warnings=self._warnings,
+            refused=refused,
+            budget=self._budget,
+        )
         asked: set[ObjectName] = set()
         while True:
             wanted = references_of(

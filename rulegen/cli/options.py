@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from rulegen.host.apiterms import DEFAULT_MEBIBYTES, MOST_MEBIBYTES, ApiTerms
 from rulegen.host.variant import Variant
 from rulegen.kube.node_names import read_node_name
 from rulegen.kube.proxyconfig_rules import DETECT_LOCAL_MODES, MODES
@@ -70,6 +71,8 @@ class Chosen:
     node: str | None = None
     kubeconfig: str | None = None
     context: str | None = None
+    no_exec: bool = False
+    api_limit: int = DEFAULT_MEBIBYTES
     mode: str | None = None
     variant: str = "auto"
     nfacct: str = "auto"
@@ -100,6 +103,11 @@ class Chosen:
     max_service_endpoints: int = ENDPOINTS
     max_service_frontends: int = FRONTENDS
     stale_udp: str = "all"
+
+    @property
+    def api_terms(self) -> ApiTerms:
+        """What the API server's answers may cost, and the kubeconfig may do."""
+        return ApiTerms(self.api_limit, exec_plugins=not self.no_exec)
 
     @property
     def forced_variant(self) -> Variant | None:
@@ -168,6 +176,15 @@ _OBJECTS = (
         help="How to reach the API server; else $KUBECONFIG, ~/.kube/config, or the pod's own.",
     ),
     click.option("--context", metavar="NAME", help="Which context of the kubeconfig."),
+    click.option("--no-exec", is_flag=True, help="Refuse a kubeconfig that has a program run for its credentials."),
+    click.option(
+        "--api-limit",
+        type=click.IntRange(16, MOST_MEBIBYTES),
+        default=DEFAULT_MEBIBYTES,
+        show_default=True,
+        metavar="MIB",
+        help="MiB of the API server's lists, and of memory for their objects; more is an error.",
+    ),
     click.option("--strict", is_flag=True, help="An object with faults is an error; else it is skipped and told."),
     click.option(
         "--service-cidr",

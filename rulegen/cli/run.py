@@ -173,6 +173,7 @@ def command(
                 counts={"on": True, "off": False}.get(settings.nfacct),
                 kubeconfig=settings.kubeconfig,
                 context=settings.context,
+                terms=settings.api_terms,
                 journal=journal,
                 mends=drift == "mend",
                 once=once,
@@ -326,8 +327,9 @@ class _Reloading:
         from rulegen.host.apiclient import ApiServer  # noqa: PLC0415 - loads the client
 
         try:
-            _read(self.settings, self.told)
-            ApiServer(self.settings.kubeconfig, self.settings.context).close()
+            settings = self.settings
+            _read(settings, self.told)
+            ApiServer(settings.kubeconfig, settings.context, terms=settings.api_terms).close()
         except RulegenError as error:
             self.journal.error(
                 "the configuration is not read anew: it goes on as before", error=error.message, hint=error.hint

@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import unquote, urlencode, urlsplit
 
 from rulegen.errors import HostError
+from rulegen.host import apiconfig, apiterms
+from rulegen.host.apibudget import Budget
+from rulegen.host.apiterms import MAX_OBJECT, ApiTerms, TooLargeError
 from rulegen.host.apitls import MAX_BYTES
-from rulegen.host.opening import checked_name, read_regular
-from rulegen.host import apiterms
-from rulegen.host.apiterms import MAX_OBJECT, ApiTerms, Budget, TooLargeError
 from rulegen.host.apitrouble import RENEW, failure_kind, network_words, one_line, refusal, unreachable
-from rulegen.host.apiwire import Meter, metered, metered_connections, pieces, pools_of
+from rulegen.host.apiwire import Meter, WireError, metered, metered_connections, pieces, pools_of
+from rulegen.host.opening import checked_name, read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -95,11 +96,12 @@ class ApiServer:
         if connections is not None:
             configuration.connection_pool_maxsize = connections
             configuration.keep_alive = True
-        _load(configuration, kubeconfig, context)
+        terms = budget.terms if budget is not None else terms or ApiTerms()
+        _load(configuration, kubeconfig, context, terms)
         self._configuration = configuration
         self._client = _pooled(client, configuration)
         self.pool.pool_classes_by_scheme = pools_of(*metered_connections())
-        self.budget = budget or Budget(terms or ApiTerms())
+        self.budget = budget or Budget(terms)
         self.url = str(configuration.host).rstrip("/")
         self.is_verified = bool(configuration.verify_ssl)
 
@@ -111,9 +113,19 @@ class ApiServer:
 
     def cautions(self) -> tuple[str, ...]:
         """Return what a person must know of this connection, one line each."""
-        return (
-            () if self.is_verified else (f"{self.url}: TLS certificates are not verified, as the kubeconfig demands",)
-        )
+        told = []
+        if not self.is_verified:
+            told.append(f"{self.url}: TLS certificates are not verified, as the kubeconfig demands")
+        if self.url.startswith("http://") and (self._has_login() or self._configuration.cert_file):
+            told.append(
+                f"{self.url}: credentials go over the network in clear text, and nobody vouches for the answers: the"
+                " kubeconfig names http:// and not https://"
+            )
+        return tuple(told)
+
+    def _has_login(self) -> bool:
+        configuration = self._configuration
+        return bool(configuration.api_key or configuration.username or configuration.password)
 
     def close(self) -> None:
         """Close idle connections now, and those in use as soon as they are not."""
@@ -154,16 +166,19 @@ class ApiServer:
         query = f"?{urlencode(parameters)}" if parameters else ""
         pause = FIRST_PAUSE_S
         for remaining in range(TRIES - 1, -1, -1):
-            seconds = min(apiterms.ANSWER_S, until - time.monotonic())
-            if seconds <= 0:
-                raise HostError(
-                    f"{self.url}: {doing}: not done in the time that it has", hint="is the server overloaded?"
-                )
+            left = until - time.monotonic()
+            if left < apiterms.ANSWER_S:
+                meter = Meter(left, f"{doing}: not done after {apiterms.LIST_S:g} s")
+            else:
+                meter = Meter(apiterms.ANSWER_S)
             try:
-                status, body, wanted_pause = self._ask(f"{self.url}{path}{query}", doing, limit, seconds)
+                meter.seconds()
+                status, body, wanted_pause = self._ask(f"{self.url}{path}{query}", doing, limit, meter)
+            except WireError as error:
+                raise unreachable(self.url, error) from error
             except _BrokenAnswerError as error:
                 if not remaining:
-                    raise HostError(f"{self.url}: {doing}: {error.message}") from error
+                    raise HostError(f"{self.url}: {doing}: {error.message}", hint="what is between?") from error
                 time.sleep(pause)
             else:
                 if status == 200:
@@ -174,7 +189,7 @@ class ApiServer:
             pause *= 2
         raise AssertionError  # the last turn of the loop returns or raises
 
-    def _ask(self, url: str, doing: str, limit: int, seconds: float) -> tuple[int, bytearray, float]:
+    def _ask(self, url: str, doing: str, limit: int, meter: Meter) -> tuple[int, bytearray, float]:
         """Return status, body, and for how many seconds the server wants no further request.
 
         Raises:
@@ -187,7 +202,6 @@ class ApiServer:
         answer: Any = None
         try:
             headers = self.headers()
-            meter = Meter(seconds)
             with warnings.catch_warnings(), metered(meter):
                 warnings.simplefilter("ignore", InsecureRequestWarning)  # told once, in our own words
                 answer = self.pool.request(
@@ -247,7 +261,7 @@ class _BrokenAnswerError(HostError):
     """An answer that began and did not end. Another try may do better."""
 
 
-def _load(configuration: Any, kubeconfig: str | None, context: str | None) -> None:
+def _load(configuration: Any, kubeconfig: str | None, context: str | None, terms: ApiTerms) -> None:
     """Fill in the configuration."""
     from kubernetes import config  # noqa: PLC0415 - takes 0.5 s; only live work needs it
     from yaml import YAMLError  # noqa: PLC0415 - only for the client's sake
@@ -274,6 +288,8 @@ def _load(configuration: Any, kubeconfig: str | None, context: str | None) -> No
     if kubeconfig and not Path(kubeconfig).exists():
         raise HostError(f"kubeconfig {kubeconfig}: no such file")
     _refuse_unsuitable(file)
+    apiconfig.check(file, context, terms)
+    apiconfig.bound_plugins()
     try:
         with _complaints_of_plugins():
             loaders.load_kube_config(file, context, client_configuration=configuration, persist_config=False)

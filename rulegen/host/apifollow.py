@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from rulegen.errors import HostError, InputError, Rejected
+from rulegen.host.apibudget import Weights
 from rulegen.host.apilink import TroubleError
 from rulegen.host.apiserver import check_token, read_page
-from rulegen.host.apiterms import LIMIT_HINT, MAX_OBJECT, MAX_PAGES, TooLargeError, Weights
+from rulegen.host.apiterms import LIMIT_HINT, MAX_OBJECT, MAX_PAGES, TooLargeError
 from rulegen.host.outage import is_of_server
 from rulegen.host.pace import Pace
 from rulegen.host.revision import number
@@ -25,9 +26,9 @@ from rulegen.kube.watchline import GONE, Bookmark, Refusal, read_line
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from rulegen.host.apibudget import Kept
     from rulegen.host.apilink import Answer, Link
     from rulegen.host.apiserver import Collection
-    from rulegen.host.apiterms import Kept
     from rulegen.host.outage import Outage
     from rulegen.host.pace import Timing
     from rulegen.host.revision import Revisions

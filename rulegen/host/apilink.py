@@ -17,8 +17,9 @@ from urllib.parse import urlencode
 from weakref import WeakSet
 
 from rulegen.errors import HostError
+from rulegen.host.apibudget import Account
 from rulegen.host.apiclient import MAX_STATUS_BODY, ApiServer, asked_pause
-from rulegen.host.apiterms import ANSWER_S, LIMIT_HINT, Account, ApiTerms
+from rulegen.host.apiterms import ANSWER_S, LIMIT_HINT, ApiTerms
 from rulegen.host.apitls import SharedTls
 from rulegen.host.apitrouble import failure_kind, refusal, unreachable
 from rulegen.host.apiwire import Meter, MeteredResponse, metered, pieces, pools_of

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from rulegen.errors import Warnings
-    from rulegen.host.apiterms import ApiTerms, Budget
+    from rulegen.host.apibudget import Budget
+    from rulegen.host.apiterms import ApiTerms
     from rulegen.kube.decode import ListPage
     from rulegen.kube.objects import KubeObject
     from rulegen.kube.validate import Decoded

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Final, Self
 
+from rulegen.host.apibudget import Kept
 from rulegen.host.apifollow import Follower, Shared
 from rulegen.host.apilink import Link
 from rulegen.host.apiserver import (
@@ -21,7 +22,6 @@ from rulegen.host.apiserver import (
     SLICES,
     Collection,
 )
-from rulegen.host.apiterms import Kept
 from rulegen.host.outage import Notice, Outage, is_of_server
 from rulegen.host.pace import Timing
 from rulegen.host.revision import Revisions

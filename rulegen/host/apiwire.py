@@ -42,14 +42,15 @@ class WireError(OSError):
 class Meter:
     """Bytes and seconds that are left for one answer. An answer is at its head first."""
 
-    def __init__(self, seconds: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, seconds: float, words: str = "", *, clock: Callable[[], float] = time.monotonic) -> None:
         """Begin to count.
 
         Args:
             seconds: For the whole answer.
+            words: What is said when they are over.
             clock: Seconds that only grow.
         """
-        self._seconds = seconds
+        self._too_late = words or f"the answer was not whole after {seconds:g} s"
         self._clock = clock
         self._until = clock() + seconds
         self._left = HEAD_BYTES
@@ -68,8 +69,7 @@ class Meter:
         """
         left = self._until - self._clock()
         if left <= 0:
-            words = f"the answer was not whole after {self._seconds:g} s"
-            raise WireError("timeout", words, "is what is between too slow, or the server overloaded?")
+            raise WireError("timeout", self._too_late, "is what is between too slow, or the server overloaded?")
         return left
 
     def count(self, received: int) -> None:

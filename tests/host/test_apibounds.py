@@ -13,10 +13,11 @@ import pytest
 
 from rulegen.errors import HostError, Rejected
 from rulegen.host import apiclient, apifollow, apilink, apiserver, apiterms
+from rulegen.host.apibudget import Budget, Kept, Weights, weight
 from rulegen.host.apilink import Link, TroubleError
 from rulegen.host.apiobjects import SERVICES, ApiObjects
 from rulegen.host.apiserver import read_cluster
-from rulegen.host.apiterms import ApiTerms, Budget, Kept, Weights, weight
+from rulegen.host.apiterms import ApiTerms
 from rulegen.host.apiwatch import Watch
 from rulegen.kube.decode import decode_object
 from rulegen.kube.events import Changed, Gone

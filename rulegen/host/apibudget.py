@@ -1,0 +1,156 @@
+"""What was read from an API server so far, and the memory that its objects take: budgets of a command and of `run`."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from rulegen.errors import HostError, Rejected
+from rulegen.host.apiterms import LIMIT_HINT
+from rulegen.kube.events import Changed, Gone, called, name_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rulegen.host.apiterms import ApiTerms
+    from rulegen.kube.objects import KubeObject
+    from rulegen.kube.validate import Decoded
+    from rulegen.kube.world import ObjectName
+
+
+class Budget:
+    """What one command may read from an API server, all its requests together.
+
+    Attributes:
+        terms: What it may be.
+    """
+
+    def __init__(self, terms: ApiTerms) -> None:
+        self.terms = terms
+        self._received = self._kept = 0
+
+    def receive(self, count: int, url: str) -> None:
+        """Count bytes of answers.
+
+        Raises:
+            HostError: There are more than the command may read.
+        """
+        self._received += count
+        if self._received > self.terms.most:
+            raise HostError(f"{url}: more than {self.terms.mebibytes} MiB of answers", hint=LIMIT_HINT)
+
+    def keep(self, objects: Sequence[Decoded | Rejected], url: str) -> None:
+        """Count the memory of objects.
+
+        Raises:
+            HostError: Objects take more of it than they may.
+        """
+        self._kept += weight(objects)
+        if self._kept > self.terms.most:
+            raise HostError(f"{url}: objects that need more than {self.terms.mebibytes} MiB", hint=LIMIT_HINT)
+
+
+class Kept:
+    """Memory for the objects that the watchers of a program have told, together; any thread may call.
+
+    Attributes:
+        terms: What it may be.
+        decoding: Held while a page is decoded: one takes much more memory then than what is kept of it.
+    """
+
+    def __init__(self, terms: ApiTerms) -> None:
+        self.terms = terms
+        self.decoding = threading.Lock()
+        self._by: dict[object, int] = {}
+        self._sum = 0
+        self._lock = threading.Lock()
+
+    def note(self, who: object, weight: int) -> bool:
+        """Note the weight of all that somebody has told, or is about to, if it may be; 0 forgets about it."""
+        with self._lock:
+            sum_of_all = self._sum - self._by.get(who, 0) + weight
+            if weight > self._by.get(who, 0) and sum_of_all > self.terms.most:
+                return False
+            self._sum = sum_of_all
+            if weight:
+                self._by[who] = weight
+            else:
+                self._by.pop(who, None)
+            return True
+
+
+class Account:
+    """Counts bytes that several threads hold at the same time.
+
+    Attributes:
+        most: How many they may be.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._held = 0
+        self._lock = threading.Lock()
+
+    def take(self, count: int) -> bool:
+        """Count more bytes as held, if they may be; a negative number gives bytes back."""
+        with self._lock:
+            if count > 0 and self._held + count > self.most:
+                return False
+            self._held += count
+            return True
+
+
+def weight(objects: Sequence[Decoded | Rejected]) -> int:
+    """Return about how many bytes of memory objects take: rather more than they do.
+
+    JSON of many small values takes up to thirty times its own size as objects. So what is kept is counted, and not the
+    text that it came from.
+    """
+    usable = [one for one in objects if not isinstance(one, Rejected)]
+    text = _ENCODER.encode([one.object for one in usable])
+    sum_of_all = 1024 * len(usable) + len(text) + 64 * (text.count(b",") + text.count(b'":"'))
+    for one in objects:
+        if isinstance(one, Rejected):
+            sum_of_all += 512 + sum(256 + len(fault.path) + len(fault.message) for fault in one.faults)
+        elif one.warnings:
+            sum_of_all += sum(128 + len(text) for text in one.warnings)
+    return sum_of_all
+
+
+_ENCODER: Final = msgspec.json.Encoder()
+
+
+class Weights:
+    """The weights of the objects of one kind that were told, by name.
+
+    Attributes:
+        total: Their sum.
+    """
+
+    def __init__(self, kind: type[KubeObject]) -> None:
+        self.total = 0
+        self._kind = kind
+        self._usable: dict[ObjectName, int] = {}
+        self._rejected: dict[str, int] = {}
+
+    def changed(self, event: Changed | Gone) -> None:
+        """Note what one object is now, or that it is gone."""
+        self.total -= self._usable.pop(event.name, 0)
+        if self._rejected:
+            self.total -= self._rejected.pop(called(self._kind, event.name), 0)
+        if isinstance(event, Changed):
+            self.add(event.one)
+
+    def add(self, one: Decoded | Rejected) -> None:
+        """Note one object as it is now."""
+        heavy = weight([one])
+        self.total += heavy
+        if isinstance(one, Rejected):
+            self.total -= self._rejected.pop(one.object, 0)
+            self._rejected[one.object] = heavy
+        else:
+            name = name_of(one)
+            self.total -= self._usable.pop(name, 0)
+            self._usable[name] = heavy

@@ -1,0 +1,214 @@
+"""What a kubeconfig has us read and run: checked before the official client does it.
+
+That client opens whatever a kubeconfig names, waits for whatever a program prints, and runs it as the user that we are.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Final
+
+from rulegen.errors import HostError
+from rulegen.host.apitrouble import one_line
+from rulegen.host.opening import read_regular
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rulegen.host.apiterms import ApiTerms
+
+MAX_FILE: Final = 4 << 20
+MAX_TOKEN_FILE: Final = 64 << 10
+MAX_OUTPUT: Final = 1 << 20
+"""Bytes that a credential plugin may print."""
+MAX_COMPLAINT: Final = 1 << 12
+PLUGIN_S: Final = 60.0
+LOGIN_S: Final = 300.0
+"""For a plugin that may ask the person at the terminal."""
+
+_PROGRAMS: Final = ("exec", "auth-provider")
+
+
+def check(files: str, context: str | None, terms: ApiTerms) -> None:
+    """Look whether a kubeconfig may be loaded.
+
+    Args:
+        files: Paths, as KUBECONFIG has them.
+        context: Which context of them; the current one by default.
+        terms: Whether programs may run.
+
+    Raises:
+        HostError: A file of a token is no regular file or too large; or it wants a program run that may not be.
+    """
+    documents = [(path, found) for path in _paths(files) if isinstance(found := _read(path), dict)]
+    current = next((one for _, found in documents if (one := found.get("current-context"))), None)
+    _, chosen = _named(documents, "context", context or current)
+    path, user = _named(documents, "user", chosen.get("user"))
+    if isinstance(named := user.get("tokenFile"), str) and named:
+        _check_file(path, "tokenFile", path.parent / named)
+    program = next((field for field in _PROGRAMS if user.get(field)), "")
+    if program and not terms.exec_plugins:
+        raise HostError(
+            f"kubeconfig {path}: users[].user.{program} has a program provide credentials: --no-exec forbids it",
+            hint="use a token or a client certificate, or leave --no-exec out",
+        )
+
+
+def _paths(files: str) -> Iterator[Path]:
+    for name in files.split(os.pathsep):
+        path = Path(os.path.expanduser(name))  # noqa: PTH111 - as the client does: no error where there is no home
+        if name and path.exists():
+            yield path
+
+
+def _read(path: Path) -> Any:
+    """Return the document of a kubeconfig; None where it cannot be parsed, which the client then says."""
+    import yaml  # noqa: PLC0415 - only for the client's sake
+
+    try:
+        return yaml.safe_load(read_regular(path, MAX_FILE, follow=True))
+    except OSError as error:
+        raise HostError(f"kubeconfig {path}: {one_line(error.strerror or error)}") from error
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return None
+
+
+def _named(documents: list[tuple[Path, Any]], part: str, name: object) -> tuple[Path, dict[str, Any]]:
+    """Return a context, cluster or user of that name, and which file has it: the first one that does."""
+    for path, found in documents:
+        entries = found.get(f"{part}s")
+        for entry in entries if isinstance(entries, list) else ():
+            if isinstance(entry, dict) and entry.get("name") == name and isinstance(entry.get(part), dict):
+                return path, entry[part]
+    return Path(), {}
+
+
+def _check_file(kubeconfig: Path, field: str, path: Path) -> None:
+    """Look whether a file that a kubeconfig names can be read to its end; one that is not there, the client tells."""
+    if not path.exists():
+        return
+    try:
+        read_regular(path, MAX_TOKEN_FILE, follow=True)
+    except OSError as error:
+        raise HostError(f"kubeconfig {kubeconfig}: {field}: {path}: {one_line(error.strerror or error)}") from error
+
+
+def bound_plugins() -> None:
+    """Have the official client run credential plugins within bounds of size and time."""
+    from kubernetes.config import exec_provider, kube_config  # noqa: PLC0415 - takes 0.5 s; only live work needs it
+
+    client: Any = kube_config
+    if hasattr(client.ExecProvider, "is_bounded"):
+        return
+
+    class Bounded(exec_provider.ExecProvider):
+        is_bounded = True
+
+        def run(self, previous_response: object = None) -> Any:
+            is_interactive = sys.stdout.isatty()
+            spec: dict[str, Any] = {"interactive": is_interactive}
+            if previous_response:
+                spec["response"] = previous_response
+            if self.cluster:
+                spec["cluster"] = _cluster_information(self.cluster.value)
+            asked = {"apiVersion": self.api_version, "kind": "ExecCredential", "spec": spec}
+            self.env["KUBERNETES_EXEC_INFO"] = json.dumps(asked)
+            output = _output(self.args, self.env, self.cwd, is_interactive=is_interactive)
+            return _status(output, self.api_version)
+
+    client.ExecProvider = Bounded
+
+
+def _cluster_information(cluster: Any) -> Any:
+    """Return what a plugin is told of the cluster, with the extension that is meant for it."""
+    for extension in cluster.get("extensions") or ():
+        if extension.get("name") == "client.authentication.k8s.io/exec":
+            return {**cluster, "config": extension.get("extension")}
+    return cluster
+
+
+def _status(output: bytes, version: str) -> Any:
+    """Return the credentials that a plugin printed.
+
+    Raises:
+        HostError: It printed something else.
+    """
+    try:
+        found = json.loads(output)
+    except (ValueError, RecursionError) as error:
+        raise HostError(f"exec: failed to decode process output: {one_line(error)}") from None
+    for key in ("apiVersion", "kind", "status"):
+        if not isinstance(found, dict) or key not in found:
+            raise HostError(f"exec: malformed response. missing key {key!r}")
+    if found["apiVersion"] != version:
+        raise HostError(f"exec: plugin api version {one_line(found['apiVersion'])} does not match {version}")
+    return found["status"]
+
+
+def _output(args: list[str], env: dict[str, str], cwd: str | None, *, is_interactive: bool) -> bytes:
+    """Run a plugin and return what it prints.
+
+    Raises:
+        HostError: It failed, printed too much, or did not end in time.
+        OSError: It is not there.
+    """
+    process = subprocess.Popen(
+        args,
+        stdin=None if is_interactive else subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=None if is_interactive else subprocess.PIPE,
+        cwd=cwd,
+        env=env,
+        start_new_session=not is_interactive,  # to end what it has started, too; a login needs the terminal
+    )
+    seconds = LOGIN_S if is_interactive else PLUGIN_S
+    is_late = threading.Event()
+
+    def end() -> None:
+        with suppress(ProcessLookupError):
+            if is_interactive:
+                process.kill()
+            else:
+                os.killpg(process.pid, signal.SIGKILL)
+
+    def late() -> None:
+        is_late.set()
+        end()
+
+    timer = threading.Timer(seconds, late)
+    timer.daemon = True
+    timer.start()
+    complaint = bytearray()
+    listener = threading.Thread(target=_drain, args=(process.stderr, complaint), daemon=True)
+    listener.start()
+    try:
+        with process:
+            assert process.stdout is not None  # noqa: S101 - for the types: it is a pipe
+            output = process.stdout.read(MAX_OUTPUT + 1)
+            if len(output) > MAX_OUTPUT:
+                raise HostError(f"exec: {args[0]}: more than {MAX_OUTPUT} bytes of output")
+            process.wait()
+            listener.join(1.0)
+    finally:
+        timer.cancel()
+        end()
+    if is_late.is_set():
+        raise HostError(f"exec: {args[0]}: did not end within {seconds:g} s and was killed")
+    if process.returncode:
+        said = complaint.decode("utf-8", "replace").strip()
+        raise HostError(f"exec: process returned {process.returncode}{f'. {said}' if said else ''}")
+    return output
+
+
+def _drain(stream: IO[bytes] | None, kept: bytearray) -> None:
+    """Read to the end, and keep the beginning."""
+    with suppress(OSError, ValueError):  # it was closed meanwhile
+        while stream is not None and (piece := stream.read1(1 << 16)):  # type: ignore[attr-defined] # a BufferedReader
+            kept += piece[: MAX_COMPLAINT - len(kept)]
