@@ -97,7 +97,7 @@ class ApiServer:
             configuration.connection_pool_maxsize = connections
             configuration.keep_alive = True
         terms = budget.terms if budget is not None else terms or ApiTerms()
-        _load(configuration, kubeconfig, context, terms)
+        self._has_certificate = _load(configuration, kubeconfig, context, terms)
         self._configuration = configuration
         self._client = _pooled(client, configuration)
         self.pool.pool_classes_by_scheme = pools_of(*metered_connections())
@@ -116,11 +116,12 @@ class ApiServer:
         told = []
         if not self.is_verified:
             told.append(f"{self.url}: TLS certificates are not verified, as the kubeconfig demands")
-        if self.url.startswith("http://") and (self._has_login() or self._configuration.cert_file):
-            told.append(
-                f"{self.url}: credentials go over the network in clear text, and nobody vouches for the answers: the"
-                " kubeconfig names http:// and not https://"
-            )
+        if self.url.startswith("http://"):
+            why = "nobody vouches for the answers: the kubeconfig names http:// and not https://"
+            if self._has_login():
+                told.append(f"{self.url}: credentials go over the network in clear text, and {why}")
+            elif self._has_certificate:
+                told.append(f"{self.url}: the client certificate is shown to nobody, and {why}")
         return tuple(told)
 
     def _has_login(self) -> bool:
@@ -261,8 +262,8 @@ class _BrokenAnswerError(HostError):
     """An answer that began and did not end. Another try may do better."""
 
 
-def _load(configuration: Any, kubeconfig: str | None, context: str | None, terms: ApiTerms) -> None:
-    """Fill in the configuration."""
+def _load(configuration: Any, kubeconfig: str | None, context: str | None, terms: ApiTerms) -> bool:
+    """Fill in the configuration, and tell whether it names a client certificate."""
     from kubernetes import config  # noqa: PLC0415 - takes 0.5 s; only live work needs it
     from yaml import YAMLError  # noqa: PLC0415 - only for the client's sake
 
@@ -283,12 +284,12 @@ def _load(configuration: Any, kubeconfig: str | None, context: str | None, terms
             loaders.load_incluster_config(client_configuration=configuration)
         except (config.ConfigException, OSError, ValueError) as error:
             raise HostError(f"the service account of this Pod: {one_line(error)}") from error
-        return
+        return False
     file = named or str(default)
     if kubeconfig and not Path(kubeconfig).exists():
         raise HostError(f"kubeconfig {kubeconfig}: no such file")
     _refuse_unsuitable(file)
-    apiconfig.check(file, context, terms)
+    has_certificate = apiconfig.check(file, context, terms)
     apiconfig.bound_plugins()
     try:
         with _complaints_of_plugins():
@@ -321,6 +322,7 @@ def _load(configuration: Any, kubeconfig: str | None, context: str | None, terms
                 pass
         except OSError as error:
             raise HostError(f"kubeconfig {file}: {path}: {error.strerror or error}") from None
+    return has_certificate
 
 
 def _refuse_unsuitable(named: str) -> None:

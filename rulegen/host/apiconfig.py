@@ -36,13 +36,16 @@ LOGIN_S: Final = 300.0
 _PROGRAMS: Final = ("exec", "auth-provider")
 
 
-def check(files: str, context: str | None, terms: ApiTerms) -> None:
+def check(files: str, context: str | None, terms: ApiTerms) -> bool:
     """Look whether a kubeconfig may be loaded.
 
     Args:
         files: Paths, as KUBECONFIG has them.
         context: Which context of them; the current one by default.
         terms: Whether programs may run.
+
+    Returns:
+        Whether it names a client certificate.
 
     Raises:
         HostError: A file of a token is no regular file or too large; or it wants a program run that may not be.
@@ -59,6 +62,7 @@ def check(files: str, context: str | None, terms: ApiTerms) -> None:
             f"kubeconfig {path}: users[].user.{program} has a program provide credentials: --no-exec forbids it",
             hint="use a token or a client certificate, or leave --no-exec out",
         )
+    return any(user.get(field) for field in ("client-certificate", "client-certificate-data"))
 
 
 def _paths(files: str) -> Iterator[Path]:
