@@ -281,11 +281,12 @@ class Loop:
 
     def _is_untouched(self) -> bool:
         """Whether nobody can have changed anything since we wrote: then there is no need to read all of it."""
-        if self._rules is None or self._has_changes or self._mark is None or self._rules.has_outgrown:
+        rules = self._rules
+        if rules is None or rules.is_behind or self._mark is None or rules.has_outgrown:
             return False
         try:
             self._refresh()
-            if self._rules is None or self._has_changes:
+            if self._rules is None or self._rules.is_behind:
                 return False
             return self.writer.has_parameters(self._rules.sysctls) and self.writer.is_untouched(self._mark)
         except HostError:  # it is about to be looked at in full, and told then

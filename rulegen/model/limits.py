@@ -23,6 +23,8 @@ ENDPOINTS: Final = 50_000
 """As many as a whole cluster has, by the scalability thresholds of Kubernetes."""
 FRONTENDS: Final = 10_000
 """As many as a whole cluster has Services, by the same thresholds."""
+PORTS_OF_LIMIT: Final = 5
+"""One port has at most this part of the limit of endpoints: its rules are one chain, which the kernel takes at once."""
 REAL_SERVERS_PER_ENDPOINT: Final = 5
 """In ipvs mode each frontend has real servers of its own: so many times the limit of endpoints in total."""
 LARGE: Final = 2_000
@@ -34,7 +36,7 @@ class ServiceLimits:
     """What one Service may have at most in each family.
 
     Attributes:
-        endpoints: Endpoints of all its ports together: ports times endpoints.
+        endpoints: Endpoints of all its ports together: ports times endpoints; of one port a fifth of that.
         frontends: Addresses with a port: ports times addresses; a node port counts once.
     """
 

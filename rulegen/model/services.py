@@ -10,6 +10,7 @@ from rulegen.kube.wording import printable, quoted
 from rulegen.model.endpoints import Pools, candidates, counts, pools
 from rulegen.model.ir import Delivery, Policy, Service, ServicePort
 from rulegen.model.limits import (
+    PORTS_OF_LIMIT,
     REAL_SERVERS_PER_ENDPOINT,
     Frontends,
     LimitKind,
@@ -115,11 +116,17 @@ def _limited_endpoints(
     for shared in served:
         counted = {shared.key(port): (known[shared.key(port)], shared.frontends_of(port)) for port in shared.ports}
         had, limit = sum(count for count, _ in counted.values()), site.limits.endpoints
+        of_port = max(1, limit // PORTS_OF_LIMIT)
         each = share_of_each([(count, 1) for count, _ in counted.values()], limit)
         text = f"{had} endpoints of {len(counted)} ports in {shared.family}"
-        of_each = share_of_each(tuple(counted.values()), limit * REAL_SERVERS_PER_ENDPOINT) if site.binds else None
+        if any(count > of_port for count, _ in counted.values()) and (each is None or of_port < each):
+            each, limit = of_port, of_port
+            had = max(count for count, _ in counted.values())
+            text = f"{had} endpoints of one port in {shared.family}"
+        real_servers = site.limits.endpoints * REAL_SERVERS_PER_ENDPOINT
+        of_each = share_of_each(tuple(counted.values()), real_servers) if site.binds else None
         if of_each is not None and (each is None or of_each < each):
-            each, limit = of_each, limit * REAL_SERVERS_PER_ENDPOINT
+            each, limit = of_each, real_servers
             had = sum(count * copies for count, copies in counted.values())
             text = f"{had} real servers of all frontends in {shared.family}"
         most |= {key: each if each is not None and count > each else None for key, (count, _) in counted.items()}

@@ -274,7 +274,7 @@ class TestViews:
 
 
 def test_a_service_over_a_limit_is_told_once_and_counted(stage, told):
-    stage.loop.options = dataclasses.replace(stage.loop.options, limits=ServiceLimits(endpoints=5))
+    stage.loop.options = dataclasses.replace(stage.loop.options, limits=ServiceLimits(endpoints=25))
     stage.at(5, changed(service("web")), changed(endpoints("web", *range(1, 9))), changed(service("other", 2)))
     stage.run(100)
     events = [one for one in told if one.reason == "OverLimit"]

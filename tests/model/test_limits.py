@@ -80,10 +80,16 @@ def real_servers(service: Service) -> int:
     return sum((1 + len(p.external_ips) + len(p.load_balancer_ips)) * len(p.cluster) for p in service.ports)
 
 
-@pytest.mark.parametrize(("ports", "count"), [(1, 50_000), (5, 10_000), (100, 500), (1000, 50)])
+@pytest.mark.parametrize(("ports", "count"), [(1, 10_000), (5, 10_000), (100, 500), (1000, 50)])
 def test_what_real_clusters_have_is_served_whole(ports, count):
     service = served(wide(ports, count))
     assert (endpoints(service), service.over) == (ports * count, ())
+
+
+def test_one_port_has_a_fifth_of_all_endpoints_at_most():
+    service = served(wide(1, 12_000))
+    assert endpoints(service) == 10_000
+    assert "12000 endpoints of one port in IPv4 are more than 10000" in service.over[0].text
 
 
 @pytest.mark.slow
@@ -135,10 +141,11 @@ def test_too_many_source_ranges_admit_some_and_never_everyone(ports, vips, range
 
 
 def test_each_port_keeps_the_same_pods_and_those_of_this_node_first():
-    service = served(wide(3, 100, here=2), SMALL)
+    service = served(wide(7, 100, here=2), ServiceLimits(endpoints=24))
     pods = [{e.address for e in port.cluster} for port in service.ports]
-    assert [len(one) for one in pods] == [4, 4, 4]
-    assert pods[0] == pods[1] == pods[2] > {e.address for e in service.ports[0].here}
+    assert [len(one) for one in pods] == [3] * 7
+    assert pods == pods[:1] * 7
+    assert pods[0] > {e.address for e in service.ports[0].here}
     assert len(service.ports[0].here) == 2
 
 
