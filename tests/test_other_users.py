@@ -67,7 +67,11 @@ def on_the_node() -> None:
     subprocess.run(["sh", "-c", FILE_SYSTEMS], check=True)
     chain, key = pem("c.test")
     objects = [
-        *world(ingress("blog", "b.test", auth_type="basic", auth_secret="users"), ingress("cert", "c.test", "tls")),
+        *world(
+            ingress("blog", "b.test", auth_type="basic", auth_secret="users"),
+            ingress("cert", "c.test", "tls"),
+            ingress("ask", "d.test", auth_url="http://auth.example.com/"),
+        ),
         secret("users", auth=b"u:{PLAIN}p\n"),
         secret("tls", tls_crt=chain, tls_key=key),
         {"kind": "Node", "metadata": {"name": "node1"}, "status": {"addresses": [ADDRESS]}},
