@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 HTTP2_DIRECTIVE = (1, 25, 1)
 """The nginx since which HTTP/2 is switched on by a directive of its own."""
+SHARED_USER = "nobody"
+"""Whom programs run as that have no user of their own."""
 PLACEHOLDER_NGINX = NginxFacts(version=(1, 22, 1), user="www-data", group="www-data")
 """What is taken for granted of a nginx that is not here."""
 
@@ -74,7 +76,13 @@ class IngressInputs:
         """What nginx is here."""
         if not self.is_live:
             return replace(PLACEHOLDER_NGINX, resolvers=resolvers())
-        return gather_nginx(run, self.chosen.nginx_binary, user=self.chosen.nginx_user)
+        facts = gather_nginx(run, self.chosen.nginx_binary, user=self.chosen.nginx_user)
+        if facts.user == SHARED_USER:
+            self.notes.append(
+                f"nginx's workers run as {SHARED_USER}, as other programs do, which can read keys in their memory: "
+                "make a user for them, and name it by --nginx-user"
+            )
+        return facts
 
     @cached_property
     def service(self) -> NginxService:

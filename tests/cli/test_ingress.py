@@ -6,6 +6,7 @@ import base64
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -358,6 +359,17 @@ def test_a_live_nginx_listens_on_ipv6_only_where_the_facts_and_this_kernel_have_
     live = wiring.IngressInputs(told, inputs, is_live=True)
     live.__dict__["facts"] = wiring.PLACEHOLDER_NGINX
     assert live.options.settings.disable_ipv6 is not listens
+
+
+@pytest.mark.parametrize(("user", "is_told"), [("nobody", True), ("rulegen-nginx", False)])
+def test_a_user_that_other_programs_have_is_told(user, is_told, monkeypatch):
+    facts = replace(wiring.PLACEHOLDER_NGINX, user=user, group=user)
+    monkeypatch.setattr(wiring, "gather_nginx", lambda *_, **__: facts)
+    told = ChosenIngress(ingress=True)
+    ingress = wiring.IngressInputs(told, Inputs(Chosen(), ingress=told))
+
+    assert ingress.facts == facts
+    assert any("--nginx-user" in note for note in ingress.notes) is is_told
 
 
 @pytest.mark.parametrize("is_given", [False, True], ids=["of-this-host", "from-a-file"])

@@ -13,6 +13,7 @@ import pytest
 
 from rulegen.errors import HostError
 from rulegen.host.nginx import keeping, processes
+from rulegen.host.nginx.keeper import Held
 from rulegen.host.nginx.releases import Releases
 from rulegen.host.nginx.trust import UntrustedError, open_folder
 from tests.host.nginx.examples import configuration, server
@@ -123,7 +124,7 @@ def test_what_only_root_can_change_is_fine(top):
     assert opens(top / "far" / "nginx")
 
 
-@pytest.mark.parametrize("umask", [0, 0o077, 0o777])
+@pytest.mark.parametrize("umask", [0, 0o077])
 def test_folders_on_the_way_are_made_for_all_to_pass_and_for_us_to_write(tmp_path, umask):
     before = os.umask(umask)
     try:
@@ -146,6 +147,31 @@ def test_a_folder_with_what_is_not_ours_keeps_its_mode(tmp_path):
 
     assert stat.S_IMODE((tmp_path / "nginx").stat().st_mode) == 0o755
     assert stat.S_IMODE((tmp_path / "nginx" / "run").stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("attack", ["a link in logs", "no run"])
+def test_a_start_that_is_refused_for_months_leaves_nothing_open(tmp_path, attack):
+    Releases(tmp_path / "nginx").prepare()
+    if attack == "no run":
+        (tmp_path / "nginx" / "run").rmdir()
+    else:
+        (tmp_path / "nginx" / "logs" / "error.log").symlink_to("/etc/passwd")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+
+    for _ in range(3):
+        with pytest.raises(OSError, match=r"error\.log|run"):
+            Held.of(tmp_path / "nginx")
+
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_nginx_is_not_started_where_it_would_write_elsewhere(tmp_path):
+    releases = Releases(tmp_path / "nginx")
+    releases.prepare()
+    (tmp_path / "nginx" / "logs" / "access.log").symlink_to("/dev/stdout")
+
+    with pytest.raises(HostError, match=r"access\.log is a symbolic link: what nginx writes there would go elsewhere"):
+        releases.prepare()
 
 
 def test_what_is_no_folder_is_told(tmp_path):
