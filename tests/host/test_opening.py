@@ -237,6 +237,13 @@ class TestKubeconfig:
         with pytest.raises(HostError, match=r"bad\.pem: is larger than 4 MiB"):
             ApiServer(str(tmp_path / "kubeconfig"))
 
+    @pytest.mark.parametrize("spelling", ["{tokenFile: bad}", '{"tokenFile": "bad"}', "{tokenFile: 'bad'}"])
+    def test_of_which_the_token_is_endless_is_refused_at_once(self, tmp_path, spelling):
+        too_much(tmp_path / "bad")
+        (tmp_path / "kubeconfig").write_text(KUBECONFIG.replace("{token: x}", spelling))
+        with pytest.raises(HostError, match=r"kubeconfig: .*/bad: is larger than 64 KiB"):
+            ApiServer(str(tmp_path / "kubeconfig"))
+
 
 class TestTls:
     @pytest.mark.parametrize("field", ["ca_certs", "cert_file", "key_file"])
