@@ -79,6 +79,20 @@ class Memory:
                         found.setdefault(name, []).append(int(share[1]) / 1024 if share else 0.0)
         return found
 
+    def of_one_worker(self) -> float:
+        """Return what a further worker of nginx would take: the pages that one has for itself."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                with suppress(OSError):
+                    ours = (entry / "ns/net").readlink() == self._ours
+                    if ours and (entry / "cmdline").read_bytes().startswith(b"nginx: worker"):
+                        private = re.findall(
+                            r"^Private_\w+: +(\d+)", (entry / "smaps_rollup").read_text(), re.MULTILINE
+                        )
+                        found.append(sum(map(int, private)) / 1024)
+        return max(found, default=0.0)
+
     def _look(self) -> None:
         while not self._ends.wait(0.1):
             files = sum(one.stat().st_size for one in self._temporary.rglob("*") if one.is_file()) / 2**20
@@ -142,6 +156,7 @@ def main(kind: str, size: int) -> dict[str, object]:
         def note(what: str) -> None:
             found[what] = {
                 "peak of all": round(memory.peak()),
+                "one worker": round(memory.of_one_worker()),
                 **{one: [round(share) for share in shares] for one, shares in memory.now().items()},
             }
             print(what, found[what], file=sys.stderr, flush=True)

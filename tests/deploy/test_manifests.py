@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -193,7 +194,35 @@ def test_an_agent_runs_on_every_node_and_is_not_evicted(pod: Manifest) -> None:
     assert pod["hostNetwork"] is True
     assert pod["tolerations"] == [{"operator": "Exists"}]
     assert pod["priorityClassName"] in {"system-node-critical", "system-cluster-critical"}
-    assert all("limits" not in one["resources"] for one in pod["containers"])
+
+
+SUFFIXES = {"Mi": 2**20, "Gi": 2**30, "M": 2**20, "G": 2**30}
+"""Of Kubernetes and of systemd, whose M is 2^20 (systemd.resource-control(5))."""
+
+
+def size(text: str) -> int:
+    """Return a size in bytes."""
+    number, suffix = re.fullmatch(r"(\d+)(\w+)", text).groups()  # type: ignore[union-attr]
+    return int(number) * SUFFIXES[suffix]
+
+
+@pytest.mark.parametrize("pod", every_agent())
+def test_memory_is_limited_and_processors_are_not(pod: Manifest) -> None:
+    what = "ingress" if "--ingress" in pod["containers"][0]["args"] else "services"
+    unit = (DEPLOY / f"systemd/rulegen{'-ingress' * (what == 'ingress')}.service").read_text(encoding="utf-8")
+    (most,) = re.findall(r"^MemoryMax=(\w+)$", unit, re.MULTILINE)
+
+    for container in [*pod.get("initContainers", ()), *pod["containers"]]:
+        resources = container["resources"]
+        assert set(resources["limits"]) == {"memory"}
+        assert size(resources["requests"]["memory"]) * 2 < size(resources["limits"]["memory"]) == size(most)
+
+
+def test_the_readme_has_the_figures_of_the_limits() -> None:
+    text = (DEPLOY / "README.md").read_text(encoding="utf-8")
+    for pod in agents(overlay("with-ingress")).values():
+        resources = pod["containers"][0]["resources"]
+        assert f"| {resources['requests']['memory']} | {resources['limits']['memory']} |" in text
 
 
 def test_nginx_has_the_time_and_the_folder_it_needs() -> None:
