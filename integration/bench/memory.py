@@ -132,6 +132,32 @@ def wait(log: Path, process: subprocess.Popen[bytes]) -> None:
     raise SystemExit(f"not well: {log.read_text()[-2000:]}")
 
 
+def until_another(current: Path, served: Path) -> None:
+    """Return when nginx has had another configuration for a while."""
+    until, since, last = time.monotonic() + WITHIN_S, 0.0, served
+    while time.monotonic() < until:
+        before, last = last, current.readlink()
+        if before != last:
+            since = time.monotonic()
+        elif since and time.monotonic() - since > 2 * SETTLED_S:
+            return
+        time.sleep(0.3)
+    raise SystemExit("the changes are not served")
+
+
+def change(api: FakeApi, kind: str, size: int, current: Path) -> None:
+    """Change some objects one by one; return when nginx serves the last of them."""
+    served = current.readlink() if kind == "ingresses" else current
+    for number in range(min(CHANGES, size)):
+        if kind == "ingresses":
+            api.put("ingresses", ingress.ingress(number, tls=True, paths=("/", "/changed")))
+        else:
+            api.put("endpointslices", worlds.endpoint_slice(number, 2))
+        time.sleep(0.3)
+    if kind == "ingresses":
+        until_another(current, served)
+
+
 def main(kind: str, size: int) -> dict[str, object]:
     """Measure a start, a change of some objects one by one, and a SIGHUP."""
     if os.environ.get(OUTSIDE) == str(Path("/proc/self/ns/net").readlink()):
@@ -167,12 +193,7 @@ def main(kind: str, size: int) -> dict[str, object]:
         try:
             wait(log, process)
             note("after the start")
-            for number in range(min(CHANGES, size)):
-                if kind == "ingresses":
-                    api.put("ingresses", ingress.ingress(number, tls=True, paths=("/", "/changed")))
-                else:
-                    api.put("endpointslices", worlds.endpoint_slice(number, 2))
-                time.sleep(0.3)
+            change(api, kind, size, folder / "nginx/current")
             wait(log, process)
             note("after changes")
             process.send_signal(signal.SIGHUP)
@@ -180,9 +201,9 @@ def main(kind: str, size: int) -> dict[str, object]:
             wait(log, process)
             note("after SIGHUP")
         finally:
-            process.terminate()
-            process.wait(120)
             memory.end()
+            process.terminate()
+            process.wait(WITHIN_S)
         if kind == "services":
             with_rules = of_the_kernel()
             subprocess.run(["nft", "flush", "ruleset"], check=True)
