@@ -29,7 +29,7 @@ from tests.rights import needs_nginx, needs_sandbox
 
 EXAMPLES = int(os.environ.get("RULEGEN_EXAMPLES", "100"))
 FEW = settings(
-    max_examples=max(EXAMPLES // 5, 1),
+    max_examples=max(EXAMPLES // 10, 1),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
