@@ -17,6 +17,7 @@ from rulegen.agent.pages_server.listener import Connection, Listener
 from rulegen.agent.pages_server.rendering import Made, Rendering, Slow
 from rulegen.agent.pages_server.reply import Encoded, Reply, encoded, failure
 from rulegen.agent.pages_server.request import HEAD_BYTES, TOO_LONG, Refusal, head_length, parse
+from rulegen.errors import HostError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +50,11 @@ class HttpLoop:
         self._selector: selectors.BaseSelector = selectors.DefaultSelector()
 
     def add(self, listener: Listener) -> None:
-        """Serve a port from now on; its socket is the loop's."""
+        """Serve a port from now on; its socket is the loop's.
+
+        Raises:
+            HostError: The kernel watches no more sockets.
+        """
         with self._lock:
             self._ports += 1
             if self._thread is None:
@@ -58,24 +63,48 @@ class HttpLoop:
                 woken.settimeout(0)
                 self._thread = threading.Thread(target=self._run, args=(woken,), name="http", daemon=True)
                 self._thread.start()
-        self._call(lambda: self._listen(listener))
+        try:
+            self._call_and_wait(lambda: self._listen(listener))
+        except OSError as error:
+            listener.opened.close()
+            self._end_without_ports()
+            raise HostError(f"cannot listen: {error.strerror}") from None
 
     def remove(self, listener: Listener) -> None:
         """Serve a port no longer: when this returns it is free, and its clients are gone."""
-        done = threading.Event()
+        self._call_and_wait(lambda: self._close_listener(listener))
+        self._end_without_ports()
 
-        def close() -> None:
-            self._close_listener(listener)
-            done.set()
-
-        self._call(close)
-        done.wait()
+    def _end_without_ports(self) -> None:
+        """Count one port less; end the thread after the last one."""
         with self._lock:
             self._ports -= 1
             if not self._ports and self._thread is not None and self._wake is not None:
                 self._wake.close()
                 self._thread.join()
                 self._thread = self._wake = None
+
+    def _call_and_wait(self, function: Callable[[], None]) -> None:
+        """Have the thread of the loop do something, and wait until it has.
+
+        Raises:
+            OSError: As the function does.
+        """
+        done = threading.Event()
+        errors: list[OSError] = []
+
+        def call() -> None:
+            try:
+                function()
+            except OSError as error:
+                errors.append(error)
+            finally:
+                done.set()
+
+        self._call(call)
+        done.wait()
+        if errors:
+            raise errors[0]
 
     def _call(self, function: Callable[[], None]) -> None:
         """Have the thread of the loop do something, soon."""
@@ -138,11 +167,21 @@ class HttpLoop:
             if (first := self._clients.first_to_go()) is not None:
                 self._cut(first, "crowded")
             client = Client(connection, listener, source_of(str(address[0])), time.monotonic() + CLIENT_S)
+            if not self._registered(client, _READ):
+                connection.close()
+                continue
             self._clients.add(client)
-            self._selector.register(connection, _READ, client)
             self._serve(
                 client
             )  # a probe has mostly sent its request by now: it is answered before anybody pushes it out
+
+    def _registered(self, client: Client, events: int) -> bool:
+        """Have the kernel say what comes from a client; return whether it can (epoll_ctl(2): ENOMEM, ENOSPC)."""
+        try:
+            self._selector.register(client.connection, events, client)
+        except OSError:
+            return False
+        return True
 
     def _serve(self, client: Client) -> None:
         """Go on with a client; a fault of ours costs that client, and nobody else."""
@@ -228,7 +267,9 @@ class HttpLoop:
         """Send an answer to a client that waited for it."""
         if client not in self._clients or client.phase is not Phase.WAITS:
             return
-        self._selector.register(client.connection, _WRITE, client)
+        if not self._registered(client, _WRITE):
+            self._cut(client, "crowded")  # it still waits
+            return
         client.deadline = time.monotonic() + max(client.left_s, CLOSE_S)
         self._send(client, answer, is_registered=True)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rulegen.agent.pages_server.access import field_of_proxy, is_loopback_name, is_ours, name_of, source_of
@@ -49,6 +49,7 @@ def test_a_host_is_ours_by_address_or_name(host, ours, loopback):
     assert (is_ours(host, NAMES), is_loopback_name(host)) == (ours, loopback)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=30))
 def test_any_text_is_a_name_or_none(text):
     assert name_of(text) != ""

@@ -20,6 +20,7 @@ from rulegen.agent.pages_server.listener import RECEIVE_BYTES, SEND_BYTES
 from rulegen.agent.pages_server.reply import Reply
 from rulegen.agent.pages_server.request import HEAD_BYTES
 from rulegen.agent.pages_server.server import Server
+from rulegen.errors import HostError
 from tests.agent.asking import ask
 from tests.agent.attackers import EndlessHeads, memory_kib
 from tests.host.watching import soon
@@ -171,6 +172,32 @@ class TestNumber:
             assert whole(old) == b""
         assert cut == {"crowded": 1}
 
+    def test_where_the_kernel_watches_no_more_sockets_the_rest_is_served(self, serve, loop, monkeypatch):
+        port = serve(probes=True)
+        real, refused = loop._selector.register, iter([True])
+
+        def register(*arguments):
+            if next(refused, False):
+                raise OSError(28, "No space left on device")
+            return real(*arguments)
+
+        monkeypatch.setattr(loop._selector, "register", register)
+        with connected(port) as client:
+            assert whole(client) == b""
+        assert ask(port)[0] == 200
+
+    def test_a_port_that_the_kernel_cannot_watch_is_an_error_and_the_others_are_served(self, serve, loop, monkeypatch):
+        port = serve(probes=True)
+
+        def register(*_: object):
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(loop._selector, "register", register)
+            with pytest.raises(HostError, match="cannot listen: No space left on device"):
+                serve(probes=True)
+        assert ask(port)[0] == ask(serve(probes=True))[0] == 200
+
 
 class TestAnswer:
     def test_whoever_does_not_read_is_cut_and_costs_the_kernel_little(self, serve, cut, monkeypatch):
@@ -269,6 +296,7 @@ from rulegen.agent.memory import share
 from rulegen.agent.pages_server.http_loop import HttpLoop
 from rulegen.agent.pages_server.reply import Reply
 from rulegen.agent.pages_server.server import Server
+from rulegen.errors import HostError
 share()
 loop = HttpLoop()
 well = {"*": lambda: Reply.of_json(200, {"localEndpoints": 1})}
