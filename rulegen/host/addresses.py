@@ -107,9 +107,11 @@ class AddressNotices:
         self._socket.close()
 
     def _listen(self) -> None:
+        arrivals = select.poll()  # select takes no descriptor beyond 1023, and each Secret has a connection
+        for one in (self._socket, self._woken):
+            arrivals.register(one, select.POLLIN)
         while True:
-            ready, _, _ = select.select([self._socket, self._woken], [], [])
-            if self._woken in ready:
+            if self._woken.fileno() in dict(arrivals.poll()):
                 return
             try:
                 tells = [self._tells(kind, body) for kind, _, body in netlink.split(self._socket.recv(1 << 16))]

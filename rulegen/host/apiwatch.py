@@ -6,7 +6,9 @@ and ConfigMaps one by one by their names, which come and go. Nothing is kept her
 
 from __future__ import annotations
 
+import resource
 import threading
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Final, Self
 
 from rulegen.host.apibudget import Kept
@@ -19,6 +21,7 @@ from rulegen.host.apiserver import (
     NODES,
     PAGE_SIZE,
     SERVICES,
+    SHOWN_NAMES,
     SLICES,
     Collection,
 )
@@ -40,6 +43,10 @@ if TYPE_CHECKING:
     from rulegen.kube.objects import KubeObject
     from rulegen.kube.world import ObjectName
 
+MAX_NAMED: Final = 5000
+"""Secrets and ConfigMaps that are followed at the same time: each has a thread, a connection, and some 50 KB."""
+FREE_DESCRIPTORS: Final = 256
+"""Of those that the process may have: for all else that it does. Each name that is followed takes one."""
 END_S: Final = 1.0
 """How long the end may take."""
 
@@ -119,6 +126,7 @@ class Watch:
         self._is_over = False
         self._followers = [self._follower(one) for one in wanted]
         self._named: dict[tuple[type[KubeObject], ObjectName], Follower] = {}
+        self._beyond: set[tuple[type[KubeObject], ObjectName]] = set()
 
     def __enter__(self) -> Self:
         self.start()
@@ -157,6 +165,9 @@ class Watch:
 
         Each is told as `Changed` or `Gone`, soon after it was first named here, unless we may not read it (`refused`);
         of one that is no longer named, nothing is told any more. What can be the name of none is passed over.
+
+        Where there are more than can be followed, those that are followed stay, and of the others each namespace has as
+        many as any other; the rest counts as what we may not read, and a line says so.
         """
         wanted: set[tuple[type[KubeObject], ObjectName]] = {(Secret, name) for name in secrets}
         wanted |= {(ConfigMap, name) for name in config_maps}
@@ -165,12 +176,23 @@ class Watch:
             if self._is_over:
                 return
             superfluous = [self._named.pop(one) for one in [*self._named] if one not in wanted]
-            for kind, name in sorted(wanted - self._named.keys(), key=lambda one: (one[0].__name__, one[1])):
+            most = min(MAX_NAMED, max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - FREE_DESCRIPTORS))
+            new = _in_turn(wanted - self._named.keys())
+            room = max(0, most - len(self._named))
+            had_room, self._beyond = not self._beyond, set(new[room:])
+            for kind, name in new[:room]:
                 follower = self._follower(_one_object(kind, name), name)
-                self._named[kind, name] = follower
-                follower.start()
+                try:
+                    follower.start()
+                except RuntimeError:  # there may be no further thread
+                    self._beyond.add((kind, name))
+                    follower.end()
+                else:
+                    self._named[kind, name] = follower
         for one in superfluous:
             one.end()
+        if had_room and self._beyond:
+            self._say(_too_many(most, sorted(name for _, name in self._beyond)))
 
     def failed(self, who: object, error: TroubleError, wake: Callable[[], None]) -> bool:
         """Note what kept somebody who writes to the server from it, and tell whether that is said here.
@@ -201,11 +223,10 @@ class Watch:
         return (*(one.collection.noun for one in self._followers if not one.is_listed), *named)
 
     def refused(self) -> frozenset[ObjectKey]:
-        """Return the Secrets and ConfigMaps that the server keeps saying we may not read."""
+        """Return the Secrets and ConfigMaps that the server lets us not read, or that are beyond the limit."""
         with self._lock:
-            return frozenset(
-                ObjectKey(kind.__name__, name) for (kind, name), one in self._named.items() if one.is_refused
-            )
+            kept_out = [key for key, one in self._named.items() if one.is_refused]
+            return frozenset(ObjectKey(kind.__name__, name) for kind, name in (*kept_out, *self._beyond))
 
     def counts(self) -> Counts:
         """Return what was counted up to now, for metrics."""
@@ -228,6 +249,25 @@ class Watch:
         return Follower(
             self._link, collection, self._emit, self._shared, self._timing, page_size=self._page_size, only=only
         )
+
+
+def _in_turn(names: Iterable[tuple[type[KubeObject], ObjectName]]) -> list[tuple[type[KubeObject], ObjectName]]:
+    """Return names in an order that takes one of each namespace, then a second of each, and so on."""
+    of_namespace: dict[str, list[tuple[type[KubeObject], ObjectName]]] = {}
+    for one in sorted(names, key=lambda one: (one[0].__name__, one[1])):
+        of_namespace.setdefault(one[1].namespace, []).append(one)
+    turns = zip_longest(*(of_namespace[namespace] for namespace in sorted(of_namespace)))
+    return [one for turn in turns for one in turn if one is not None]
+
+
+def _too_many(most: int, beyond: list[ObjectName]) -> Notice:
+    shown = ", ".join(str(name) for name in beyond[:SHOWN_NAMES])
+    fields = {
+        "limit": str(most),
+        "not_read": f"{len(beyond)}: {shown}{', …' if len(beyond) > SHOWN_NAMES else ''}",
+        "hint": "raise the limit of open files (LimitNOFILE)" if most < MAX_NAMED else "",
+    }
+    return Notice("Ingresses name more Secrets and ConfigMaps than can be followed", fields)
 
 
 def _one_object(kind: type[KubeObject], name: ObjectName) -> Collection:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rulegen.errors import HostError, Rejected
-from rulegen.host import apiclient, apifollow, apilink, apiserver, apiterms
+from rulegen.host import apiclient, apifollow, apilink, apiserver, apiterms, apiwatch
 from rulegen.host.apibudget import Budget, Kept, Weights, weight
 from rulegen.host.apilink import Link, TroubleError
 from rulegen.host.apiobjects import SERVICES, ApiObjects
@@ -24,6 +24,7 @@ from rulegen.kube.events import Changed, Gone
 from rulegen.kube.json_text import MAX_PLAIN_VALUES
 from rulegen.kube.objects import EndpointSlice, Service
 from rulegen.kube.world import ObjectName
+from tests.fakeapi import FakeApi
 from tests.host.watching import Consumer, fast, soon
 from tests.hostileapi import (
     CHUNK_SIZE,
@@ -316,6 +317,45 @@ class TestWatches:
             _, _, watch = follow(url)
             assert soon(lambda: watch.counts().errors.get(("Service", "garbage")))
             watch.stop()
+
+
+class TestNamed:
+    """One Ingress, or many of one tenant, name more Secrets than can be followed."""
+
+    NAMES = tuple(ObjectName("greedy", f"s{number:04}") for number in range(40))
+    OTHERS = (ObjectName("shop", "a"), ObjectName("shop", "b"))
+
+    def test_those_of_other_namespaces_are_followed_all_the_same(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(apiwatch, "MAX_NAMED", 10)
+        said, seen = [], Consumer()
+        with FakeApi() as api:
+            names = [*self.NAMES, *self.OTHERS]
+            api.put("secrets", *({"metadata": {"namespace": one.namespace, "name": one.name}} for one in names))
+            with Watch(seen, kubeconfig=api.kubeconfig(tmp_path), warn=said.append, timing=fast()) as watch:
+                watch.refer_to(secrets=self.NAMES)
+                assert soon(lambda: len(seen.names("Secret")) == 10)
+                watch.refer_to(secrets=[*self.NAMES[5:], *self.OTHERS])
+                assert soon(lambda: {"a", "b"} <= set(seen.names("Secret")))
+                beyond = {key.name for key in watch.refused()}
+                assert beyond == set(self.NAMES[13:])
+                assert len(threading.enumerate()) < 40
+                watch.refer_to(secrets=self.OTHERS)
+                assert not watch.refused()
+        [line] = said
+        assert line.startswith("Ingresses name more Secrets and ConfigMaps than can be followed; limit: 10; ")
+        assert line.endswith("not_read: 30: greedy/s0010, greedy/s0011, greedy/s0012, …")
+
+    def test_descriptors_are_left_for_all_else(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(apiwatch.resource, "getrlimit", lambda _: (apiwatch.FREE_DESCRIPTORS + 5, 4096))
+        said, seen = [], Consumer()
+        with (
+            FakeApi() as api,
+            Watch(seen, kubeconfig=api.kubeconfig(tmp_path), warn=said.append, timing=fast()) as watch,
+        ):
+            watch.refer_to(secrets=self.NAMES)
+            assert len(watch.refused()) == len(self.NAMES) - 5
+            assert soon(lambda: not any("Secret" in one for one in watch.unanswered()))
+        assert "LimitNOFILE" in said[-1]
 
 
 _READS = """
