@@ -225,6 +225,7 @@ class Agent:
             kubeconfig=self.kubeconfig,
             context=self.context,
             terms=self.terms,
+            waiting=loop.signals.qsize,
             node=node,
             ingress=self.site is not None,
             namespaces=namespaces,

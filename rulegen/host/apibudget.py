@@ -12,7 +12,7 @@ from rulegen.host.apiterms import LIMIT_HINT
 from rulegen.kube.events import Changed, Gone, called, name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from rulegen.host.apiterms import ApiTerms
     from rulegen.kube.objects import KubeObject
@@ -81,6 +81,30 @@ class Kept:
             return True
 
 
+class Untaken:
+    """The memory of events that were told and that their consumer has perhaps not taken yet; any thread may call."""
+
+    def __init__(self, terms: ApiTerms, waiting: Callable[[], int]) -> None:
+        """Count from none.
+
+        Args:
+            terms: What it may be: a quarter of what all objects may take.
+            waiting: How many events the consumer has still to take.
+        """
+        self.waiting = waiting
+        self._most = terms.most // 4
+        self._sum = 0
+        self._lock = threading.Lock()
+
+    def is_full(self, weight: int) -> bool:
+        """Count an event, and tell whether there are enough of them until the consumer has taken all."""
+        with self._lock:
+            if not self.waiting():
+                self._sum = 0
+            self._sum += weight
+            return self._sum > self._most
+
+
 class Account:
     """Counts bytes that several threads hold at the same time.
 
@@ -135,16 +159,17 @@ class Weights:
         self._usable: dict[ObjectName, int] = {}
         self._rejected: dict[str, int] = {}
 
-    def changed(self, event: Changed | Gone) -> None:
-        """Note what one object is now, or that it is gone."""
+    def changed(self, event: Changed | Gone) -> int:
+        """Note what one object is now, or that it is gone, and return its weight."""
         self.total -= self._usable.pop(event.name, 0)
         if self._rejected:
             self.total -= self._rejected.pop(called(self._kind, event.name), 0)
         if isinstance(event, Changed):
-            self.add(event.one)
+            return self.add(event.one)
+        return 0
 
-    def add(self, one: Decoded | Rejected) -> None:
-        """Note one object as it is now."""
+    def add(self, one: Decoded | Rejected) -> int:
+        """Note one object as it is now, and return its weight."""
         heavy = weight([one])
         self.total += heavy
         if isinstance(one, Rejected):
@@ -154,3 +179,4 @@ class Weights:
             name = name_of(one)
             self.total -= self._usable.pop(name, 0)
             self._usable[name] = heavy
+        return heavy

@@ -26,7 +26,7 @@ from rulegen.kube.watchline import GONE, Bookmark, Refusal, read_line
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from rulegen.host.apibudget import Kept
+    from rulegen.host.apibudget import Kept, Untaken
     from rulegen.host.apilink import Answer, Link
     from rulegen.host.apiserver import Collection
     from rulegen.host.outage import Outage
@@ -42,6 +42,9 @@ MAX_PAGE_SIZE: Final = 1 << 20
 """Objects: all there are."""
 NEWEST_SILENCE_S: Final = 10.0
 """How long the server may say nothing where it is only asked for its revision."""
+EVENT_BYTES: Final = 256
+"""Of an event itself, beside its object."""
+CONSUMER_PAUSE_S: Final = 0.02
 MAX_CAUSES: Final = 20
 LIST_TRIES: Final = 3
 """How often a list is begun anew, asked for otherwise, before there is a pause."""
@@ -56,6 +59,7 @@ class Shared(NamedTuple):
     outage: Outage
     revisions: Revisions
     kept: Kept
+    untaken: Untaken
 
 
 class Follower:
@@ -85,7 +89,7 @@ class Follower:
         self.is_refused = False
         self._link = link
         self._emit = emit
-        self._tally, self._outage, self._revisions, self._kept = shared
+        self._tally, self._outage, self._revisions, self._kept, self._untaken = shared
         self._weights = Weights(collection.kind)
         self._timing = timing
         self._page_size = page_size
@@ -419,14 +423,21 @@ class Follower:
         if isinstance(said, Bookmark):
             self._tally.told(self._kind, "bookmark")
         elif self.only is None or said.event.name == self.only:
-            self._weights.changed(said.event)
+            heavy = self._weights.changed(said.event)
             if not self._kept.note(self, self._weights.total):
                 self._version = ""  # what is there is to be known as a whole
                 raise self._too_many()
             self._tally.told(self._kind, "changed" if isinstance(said.event, Changed) else "gone")
             self._knows_object = isinstance(said.event, Changed)
+            self._await_consumer(heavy)
             self._tell(said.event)
         self._go_on_from(said.version)
+
+    def _await_consumer(self, heavy: int) -> None:
+        """Read no further while the consumer is busy, and events that take much memory wait for it."""
+        if self._untaken.is_full(heavy + EVENT_BYTES):
+            while self._untaken.waiting() and not self._ended.wait(CONSUMER_PAUSE_S):
+                pass
 
     def _go_on_from(self, version: str) -> None:
         """Note from where a watch goes on, after what was just told.

@@ -11,7 +11,7 @@ import threading
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Final, Self
 
-from rulegen.host.apibudget import Kept
+from rulegen.host.apibudget import Kept, Untaken
 from rulegen.host.apifollow import Follower, Shared
 from rulegen.host.apilink import Link
 from rulegen.host.apiserver import (
@@ -81,6 +81,7 @@ class Watch:
         timing: Timing | None = None,
         page_size: int = PAGE_SIZE,
         terms: ApiTerms | None = None,
+        waiting: Callable[[], int] = lambda: 0,
     ) -> None:
         """Read the configuration; nothing is sent before `start`.
 
@@ -97,6 +98,8 @@ class Watch:
             timing: How long to wait for what.
             page_size: How many objects to ask for at once.
             terms: What the kubeconfig may do, and answers may cost.
+            waiting: How many events that `emit` was given are still to be taken: while they need much memory, no
+                further change is read.
 
         Raises:
             HostError: There is no configuration, or none that can be used.
@@ -112,7 +115,8 @@ class Watch:
         self._outage.meanwhile = meanwhile or self._meanwhile
         self._link.on_good = lambda: self._outage.good(self._link)
         revisions = Revisions(self._timing.clock, self._begin_era)
-        self._shared = Shared(self._tally, self._outage, revisions, Kept(self._link.terms))
+        untaken = Untaken(self._link.terms, waiting)
+        self._shared = Shared(self._tally, self._outage, revisions, Kept(self._link.terms), untaken)
         for text in self._link.cautions:
             warn(text)
         wanted = [SERVICES, SLICES]

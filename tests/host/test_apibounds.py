@@ -274,6 +274,34 @@ class TestWatches:
             assert len(seen.of("Service", Changed)) < 2000
             watch.stop()
 
+    def test_a_consumer_that_is_busy_is_waited_for(self, tmp_path):
+        """The same object again and again: what is kept of it is little, and what waits would be without end."""
+        event = '{{"type":"MODIFIED","object":{}}}\n'.format
+        told: list[object] = []
+        is_busy = threading.Event()
+        is_busy.set()
+
+        def waiting() -> int:
+            return len(told) if is_busy.is_set() else 0
+
+        def line(number: int) -> bytes:
+            one = service(number, labels=200).replace(f'"name":"s{number}"', '"name":"same"')
+            return event(one).encode()
+
+        with hostile(watch_of(line)) as url:
+            config = kubeconfig_of(url, tmp_path)
+            watch = Watch(told.append, kubeconfig=config, timing=fast(), terms=SMALL, waiting=waiting)
+            watch.start()
+            assert soon(lambda: len(told) > 20)
+            threading.Event().wait(1.0)
+            before = len(told)
+            threading.Event().wait(0.5)
+            assert len(told) == before < 500
+            is_busy.clear()
+            assert soon(lambda: len(told) > before + 100)
+            is_busy.set()
+            assert watch.stop()
+
     def test_a_line_for_ever_ends(self, follow, monkeypatch):
         monkeypatch.setattr(apifollow, "MAX_OBJECT", 100_000)
         with hostile(watch_of(lambda _: b" " * 10_000)) as url:
