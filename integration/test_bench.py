@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,6 +51,17 @@ def test_ingresses() -> None:
     found = bench.measured("ingress", "5", "tls", namespace=True, processes=True)
     assert (found["one host: rendered"], found["one host: files"]) == (1, 2)
     assert found["one host: serve"] > 0
+
+
+@needs_root
+@pytest.mark.slow
+@pytest.mark.usefixtures("world")
+@pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed")
+@pytest.mark.parametrize(("kind", "one_of"), [("services", "rulegen"), ("ingresses", "nginx master")])
+def test_memory(kind: str, one_of: str) -> None:
+    found: dict[str, Any] = dict(bench.measured("memory", kind, "3", namespace=True))
+    assert found["after the start"][one_of][0] > 0
+    assert found["after SIGHUP"]["peak of all"] > 10
 
 
 def test_servers() -> None:
