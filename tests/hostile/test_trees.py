@@ -36,7 +36,7 @@ FEW = settings(
 IS_ROOT = os.geteuid() == 0
 CANARY = "canary-of-another-folder"
 ENDLESS = 1 << 40
-AWHILE_S = 240
+AWHILE_S = 400
 NODE = "---\n{apiVersion: v1, kind: Node, metadata: {name: node1}}\n"
 INGRESS = """---
 apiVersion: networking.k8s.io/v1
@@ -51,7 +51,7 @@ spec:
 apiVersion: networking.k8s.io/v1
 kind: IngressClass
 metadata: {name: nginx}
-spec: {controller: k8s.io/ingress-nginx}
+spec: {controller: rulegen.io/ingress}
 """
 CONFIG = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n"
 KUBECONFIG = "apiVersion: v1\nkind: Config\nclusters: []\nusers: []\ncontexts: []\n"
