@@ -8,7 +8,7 @@ from rulegen.errors import ConfigError
 from rulegen.model.ingress import values
 from rulegen.model.ingress.annotations import RULES
 from rulegen.model.ingress.certificates import UnusableSecretError, read_authorities, read_passwords
-from rulegen.model.ingress.ir import BasicAuth, ClientAuth, ExternalAuth, ToName, ToUpstream
+from rulegen.model.ingress.ir import BasicAuth, ClientAuth, ExternalAuth, ToUpstream
 from rulegen.model.ingress.targets import Wish
 from rulegen.model.ingress.unread import UnreadError
 
@@ -135,10 +135,11 @@ def auth_target(url: Url, targets: Targets) -> str:
     # The name is part of how TLS is spoken: a connection that was made with another must not serve.
     wish = Wish(transport=f"HTTPS {url.host}" if is_tls else "")
     inside = targets.of_host(url.host, port, wish)
-    if isinstance(inside, ToUpstream):
-        return inside.upstream
-    if inside is not None and not isinstance(inside, ToName):
-        raise ValueError(f"{values.quoted(url.host)} has no endpoints that are ready")
+    if inside is not None:
+        target, why = inside
+        if isinstance(target, ToUpstream):
+            return target.upstream
+        raise ValueError(why)
     if not targets.resolves and not values.re.match(r"[0-9.]+\Z|\[", url.host):
         raise ValueError(f"there is no name server to resolve {values.quoted(url.host)} with")
     return ""

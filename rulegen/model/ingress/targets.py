@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from contextlib import suppress
 from dataclasses import astuple, dataclass, field, replace
 from functools import cached_property
@@ -16,10 +17,10 @@ from rulegen.model.ingress.ir import Answer, Balance, Target, ToName, ToUpstream
 from rulegen.model.ingress.limits import UPSTREAM_SERVERS
 from rulegen.model.ingress.values import is_private_address, is_private_to_node
 from rulegen.model.limits import share_of_each
-from rulegen.net import AddressUse, Family, Protocol, join_host_port, parse_address
+from rulegen.net import AddressUse, Family, Protocol, join_host_port, parse_address, parse_network
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from rulegen.kube.objects import ServiceBackendPort, ServicePort
     from rulegen.kube.world import ServiceInput
@@ -57,6 +58,8 @@ class Wish:
 
 
 _SHOWN: Final = 3
+_LEADING_ZERO: Final = re.compile(r"(?:^|\.)0[0-9]")
+_EVERYWHERE: Final = (parse_network("0.0.0.0/0"), parse_network("::/0"))
 PLAIN: Final = Wish()
 _CLOSING: Final = "CLOSING"
 _NEVER_IDLE: Final = ("AUTO_", "FCGI", _CLOSING)
@@ -106,8 +109,8 @@ class Targets:
             known = self._known[key] = self._resolve(name, port, wish)
         return known
 
-    def of_host(self, host: str, port: int, wish: Wish = PLAIN) -> Target | None:
-        """Return the upstream of a Service that is named as the cluster's DNS names it; None for any other name."""
+    def of_host(self, host: str, port: int, wish: Wish = PLAIN) -> tuple[Target, str] | None:
+        """Return what `of_service` does for a Service named as the cluster's DNS names it; None for any other name."""
         labels = host.rstrip(".").split(".")
         if len(labels) < 3 or labels[2] != "svc":
             return None
@@ -116,7 +119,7 @@ class Targets:
         if told is None or told.service.spec.type == "ExternalName":
             return None
         ports = [known for known in told.service.spec.ports if known.port == port]
-        return self._upstream(name, told, ports[0], wish)[0] if ports else None
+        return self._upstream(name, told, ports[0], wish) if ports else None
 
     def refusal_of_host(self, host: str, port: int) -> str:
         """Return why nginx does not connect to a host that is an address; empty for a name, or where it may."""
@@ -167,7 +170,7 @@ class Targets:
             return UNAVAILABLE, f"Service {name}: {why}: no requests are passed to it"
         inside = self.of_host(lowered, port, wish)
         if inside is not None:
-            return inside, ""
+            return inside
         if not self.resolves:
             return UNAVAILABLE, f"Service {name}: there is no name server to resolve {printable(lowered)} with"
         return ToName(lowered, port, f"{name.namespace}.{name.name}.{port}"), ""
@@ -263,36 +266,57 @@ class Targets:
         for (family, port, protocol), candidates_ in found.items():
             for one in candidates_ if protocol == Protocol.TCP else ():
                 endpoint = one.endpoint
-                if why := self._refusal(endpoint.address, endpoint.port):
+                if why := self._refusal(name, endpoint.address, endpoint.port):
                     refused.setdefault(port, {})[endpoint.text] = why
                 elif family in self.families and one.ready and not one.terminating:
                     ready.setdefault(port, []).append(endpoint.text)
         known = self._servers[name] = _Endpoints({port: tuple(sorted(texts)) for port, texts in ready.items()}, refused)
         return known
 
-    def _refusal(self, address: Address, port: int) -> str:
-        """Return why an endpoint is not used.
+    def _refusal(self, name: ObjectName, address: Address, port: int) -> str:
+        """Return why an endpoint of a Service is not used.
 
         A virtual address leads on to endpoints that nobody has looked at here, so it is none of its own (the API says
-        the same: endpoints must not be the cluster IPs of other Services).
+        the same: endpoints must not be the cluster IPs of other Services). The API server assigns ClusterIPs. External
+        IPs are what anybody writes, the addresses of Pods and nodes of others too: so they count in their own
+        namespace alone, at the Service's ports.
         """
-        owner = self._virtual.get(str(address))
+        text = str(address)
+        owner = self._cluster_ips.get(text) or next(
+            (
+                holder
+                for holder in self._external_ips.get((name.namespace, text), ())
+                if any(one.port == port for one in self.services[holder].service.spec.ports)
+            ),
+            None,
+        )
         if owner is not None:
             return f"{address} is an address of Service {owner}"
-        return self.forbidden.refusal(address, AddressUse.UPSTREAM, port)
+        why = self.forbidden.refusal(address, AddressUse.UPSTREAM, port)
+        may_be_allowed = why and not replace(self.forbidden, allowed=_EVERYWHERE).refusal(
+            address, AddressUse.UPSTREAM, port
+        )
+        return f"{why} (see --ingress-allow-endpoint)" if may_be_allowed else why
 
     @cached_property
-    def _virtual(self) -> Mapping[str, ObjectName]:
-        """The addresses that Services have in this node's rules: ClusterIPs, and external IPs."""
+    def _cluster_ips(self) -> Mapping[str, ObjectName]:
+        """The Services by their ClusterIPs."""
         found: dict[str, ObjectName] = {}
         for name, told in self.services.items():
             spec = told.service.spec
-            for text in (*(spec.cluster_ips or (spec.cluster_ip,)), *spec.external_ips):
-                if ":" in text:
-                    with suppress(ValueError):  # it is no address then, and nobody serves it
-                        found.setdefault(str(parse_address(text)), name)
-                elif text:
-                    found.setdefault(text, name)
+            for text in spec.cluster_ips or (spec.cluster_ip,):
+                for address in _as_parsed(text):
+                    found.setdefault(address, name)
+        return found
+
+    @cached_property
+    def _external_ips(self) -> Mapping[tuple[str, str], list[ObjectName]]:
+        """The Services by their namespaces and external IPs."""
+        found: dict[tuple[str, str], list[ObjectName]] = {}
+        for name, told in self.services.items():
+            for text in told.service.spec.external_ips:
+                for address in _as_parsed(text):
+                    found.setdefault((name.namespace, address), []).append(name)
         return found
 
     def _tell_private(self, told: ServiceInput) -> None:
@@ -317,6 +341,15 @@ def _not_used(refused: Mapping[str, str]) -> str:
     """Return endpoints with their reasons in words, the first few of many."""
     shown = [f"{endpoint} is not used: {why}" for endpoint, why in sorted(refused.items())[:_SHOWN]]
     return "; ".join([*shown, *[f"and {len(refused) - _SHOWN} more"] * (len(refused) > _SHOWN)])
+
+
+def _as_parsed(text: str) -> Iterator[str]:
+    """Yield a text's address as `parse_address` spells it; nothing where it has none, or nobody serves it."""
+    if ":" in text or _LEADING_ZERO.search(text):
+        with suppress(ValueError):
+            yield str(parse_address(text))
+    elif text:
+        yield text
 
 
 def _mark(*texts: str) -> str:

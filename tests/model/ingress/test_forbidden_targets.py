@@ -145,7 +145,9 @@ def test_the_rest_of_the_endpoints_serve_and_the_service_s_own_address_does_not_
     assert "192.0.2.7" not in upstreams
     assert "backup" not in upstreams
     (reason,) = (reason for reason in told(found) if reason.verdict is Verdict.REFUSED)
-    assert "192.0.2.7:8080 is not used: 192.0.2.7 is an address of this node" in reason.message
+    assert "192.0.2.7:8080 is not used: 192.0.2.7 is an address of this node (see --ingress-allow-endpoint)" in (
+        reason.message
+    )
 
 
 def test_service_upstream_leads_to_no_refused_endpoint():
@@ -164,6 +166,25 @@ def test_an_address_of_another_service_is_no_endpoint(spec):
     found = compiled(service("web"), endpoints("web", (address,)), other, site(), forbidden=FORBIDDEN)
     assert "_pass" not in text_of(found)
     assert any("is an address of Service default/other" in str(reason) for reason in told(found))
+
+
+@pytest.mark.parametrize("text", ["198.051.100.009", "::ffff:198.51.100.9"])
+def test_no_spelling_of_an_external_ip_makes_it_an_endpoint(text):
+    other = service("other", external_ips=(text,))
+    found = compiled(service("web"), endpoints("web", ("198.51.100.9",)), other, site(), forbidden=FORBIDDEN)
+    assert "_pass" not in text_of(found)
+
+
+@pytest.mark.parametrize("other", [
+    service("other", namespace="evil", external_ips=("10.244.1.5", "10.244.2.6", "192.0.2.8")),
+    service("other", ports=(k.ServicePort(name="http", port=81),), external_ips=("10.244.1.5", "192.0.2.8")),
+])  # fmt: skip
+@pytest.mark.parametrize("address", ["10.244.1.5", "192.0.2.8"])
+def test_nobody_takes_an_endpoint_from_others_by_naming_it_as_an_external_ip(address, other):
+    """Anybody may write any address there: that of a Pod, or of a node, whose Pods of the host's network have it."""
+    found = compiled(service("web"), endpoints("web", (address,)), other, site(), forbidden=FORBIDDEN)
+    assert any(f"server {address}:8080" in text for text in found.configuration.files.values())
+    assert not told(found)
 
 
 def test_an_api_server_is_refused_at_its_port_alone():
