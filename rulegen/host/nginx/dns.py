@@ -20,6 +20,8 @@ HEADER: Final = struct.Struct("!HHHHHH")
 """Identifier, flags, numbers of questions, answers, authorities and additional records."""
 A, AAAA, IN = 1, 28, 1
 NO_ERROR, SERVER_FAILURE, NOT_IMPLEMENTED = 0, 2, 4
+ASK_ANOTHER: Final = frozenset({SERVER_FAILURE, NOT_IMPLEMENTED, 5})
+"""Codes by which a server says nothing of the name, but that it does not know or (5) does not want to answer."""
 MOST_ADDRESSES: Final = 128
 """Of one answer: with AAAA, 28 bytes each, it fits the 4,096 bytes that nginx reads."""
 

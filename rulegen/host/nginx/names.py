@@ -75,6 +75,8 @@ class Resolver:
         return not why
 
     async def _ask(self, question: dns.Question) -> dns.Answer | None:
+        """Return what the first server says that knows an answer, or else what one says that knows none."""
+        failed: dns.Answer | None = None
         for _ in range(_TRIES):
             for server in self.servers:
                 number = secrets.randbelow(1 << 16)
@@ -84,8 +86,12 @@ class Resolver:
                     if found.is_truncated:
                         async with asyncio.timeout(_TCP_S):
                             found = await _ask_by_stream(server, question, number)
-                    return found
-        return None
+                    if found.code not in dns.ASK_ANOTHER:
+                        return found
+                    failed = found
+            if failed is not None:
+                break
+        return failed
 
 
 async def _ask_by_datagram(server: tuple[str, int], question: dns.Question, number: int) -> dns.Answer:
@@ -117,12 +123,16 @@ async def _ask_by_stream(server: tuple[str, int], question: dns.Question, number
 
 
 class Listener(asyncio.DatagramProtocol):
-    """Takes questions on one address, a bounded number at a time; what is more than that is asked again by nginx."""
+    """Takes questions on one address, a bounded number at a time.
+
+    One more costs the oldest its answer: name servers answer most questions soon, so whoever asks much that nobody
+    answers keeps no question of nginx waiting.
+    """
 
     def __init__(self, resolver: Resolver) -> None:
         """Take who answers."""
         self.resolver = resolver
-        self._waiting: set[asyncio.Task[None]] = set()
+        self._waiting: dict[asyncio.Task[None], None] = {}
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Answer by this transport."""
@@ -131,10 +141,15 @@ class Listener(asyncio.DatagramProtocol):
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         """Take a question."""
         question = dns.read_question(data)
-        if question is not None and len(self._waiting) < _MOST_WAITING:
-            task = asyncio.get_running_loop().create_task(self._answer(question, addr))
-            self._waiting.add(task)
-            task.add_done_callback(self._waiting.discard)
+        if question is None:
+            return
+        if len(self._waiting) >= _MOST_WAITING:
+            oldest = next(iter(self._waiting))
+            del self._waiting[oldest]
+            oldest.cancel()
+        task = asyncio.get_running_loop().create_task(self._answer(question, addr))
+        self._waiting[task] = None
+        task.add_done_callback(lambda ended: self._waiting.pop(ended, None))
 
     async def _answer(self, question: dns.Question, asker: tuple[str, int]) -> None:
         self._transport.sendto(await self.resolver.answer(question), asker)
@@ -166,7 +181,12 @@ async def serve(naming: Naming, changes: asyncio.StreamReader, tell: Callable[[s
     loop = asyncio.get_running_loop()
     resolvers = [Resolver((), Forbidden(), tell) for _ in range(2)]
     for address, resolver in zip(ADDRESSES, resolvers, strict=True):
-        await loop.create_datagram_endpoint(partial(Listener, resolver), local_addr=(address, naming.port))
+        try:
+            await loop.create_datagram_endpoint(partial(Listener, resolver), local_addr=(address, naming.port))
+        except OSError as error:
+            why = os.strerror(error.errno) if error.errno else str(error)
+            tell(f"cannot listen on {address} port {naming.port}/UDP: {why}; --names-port chooses another")
+            sys.exit(1)
     _give_up_rights(tell)
     port = naming.port
     while naming.port == port:

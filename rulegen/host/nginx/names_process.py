@@ -53,6 +53,7 @@ class NamesProcess:
         self._pid = 0
         self._pipe = -1
         self._sent = b""
+        self._rest = b""
         self._not_before = 0.0
 
     @property
@@ -82,10 +83,11 @@ class NamesProcess:
         if not self._pid and now >= self._not_before:
             self._start(logs)
             self._not_before = now + _AGAIN_S
-        if self._pid and told != self._sent:
-            with contextlib.suppress(BrokenPipeError, BlockingIOError):  # it ends, and is started again
-                os.write(self._pipe, told)
-                self._sent = told
+        if self._pid and not self._rest and told != self._sent:
+            self._rest = self._sent = told
+        if self._rest:
+            with contextlib.suppress(BrokenPipeError, BlockingIOError):  # it ends, and is started again; or it is slow
+                self._rest = self._rest[os.write(self._pipe, self._rest) :]  # a pipe takes some 64 KiB at once
 
     def end(self) -> None:
         """End the process."""
@@ -96,11 +98,11 @@ class NamesProcess:
                 os.kill(self._pid, signal.SIGKILL)  # it holds nothing
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(self._pid, 0)
-            self._pipe, self._pid, self._sent = -1, 0, b""
+            self._pipe, self._pid, self._sent, self._rest = -1, 0, b"", b""
 
     def _forget(self) -> None:
         os.close(self._pipe)
-        self._pipe, self._pid, self._sent = -1, 0, b""
+        self._pipe, self._pid, self._sent, self._rest = -1, 0, b"", b""
 
     def _start(self, logs: int) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC

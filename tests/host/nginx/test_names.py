@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import http.client
+import os
 import socket
 import struct
 import subprocess
@@ -20,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rulegen.host.nginx import dns, names_process
-from rulegen.host.nginx.names import Resolver, Told
+from rulegen.host.nginx.names import Listener, Resolver, Told
 from rulegen.host.nginx.naming import Naming
 from rulegen.host.nginx.service import NginxService
 from rulegen.kube import objects as k
@@ -192,6 +193,150 @@ def test_what_is_no_address_is_asked_of_nobody(kind):
     assert asked is not None
     said = asyncio.run(Resolver((), FORBIDDEN, [].append).answer(asked))
     assert said[3] & 0xF == dns.NOT_IMPLEMENTED
+
+
+class Saying:
+    """A name server that says a code and nothing else, or nothing at all."""
+
+    def __init__(self, code: int | None, *addresses: str) -> None:
+        self._code = code
+        self._addresses = tuple((ip_address(text), 60) for text in addresses)
+        self.asked = 0
+        self._transport: asyncio.DatagramTransport | None = None
+
+    async def listening(self) -> tuple[str, int]:
+        """Answer until the loop ends; return where."""
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_datagram_endpoint(lambda: self, local_addr=("127.0.0.1", 0))  # type: ignore[arg-type, return-value]
+        found: tuple[str, int] = transport.get_extra_info("sockname")
+        return found
+
+    def connection_made(self, transport: asyncio.DatagramTransport) -> None:
+        self._transport = transport
+
+    def close(self) -> None:
+        """Answer no longer."""
+        assert self._transport is not None
+        self._transport.abort()
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        pass
+
+    def error_received(self, _error: Exception) -> None:
+        pass
+
+    def datagram_received(self, message: bytes, asker: tuple[str, int]) -> None:
+        self.asked += 1
+        asked = dns.read_question(message)
+        assert asked is not None
+        assert self._transport is not None
+        if self._code is not None and not asked.name.startswith("slow"):
+            self._transport.sendto(dns.write_answer(asked, self._code, self._addresses), asker)
+
+
+@pytest.mark.parametrize(("first", "then"), [(2, 0), (4, 0), (5, 0), (3, 3), (0, 0)])
+def test_a_server_that_knows_no_answer_is_followed_by_the_next(first, then):
+    """As resolv.conf(5) has it. A name that does not exist, or has no address, is an answer."""
+    asked = dns.read_question(question("a.test"))
+    assert asked is not None
+
+    async def answered() -> tuple[bytes, int, int]:
+        servers = Saying(first), Saying(then, *["203.0.113.5"] * (then == 0))
+        resolver = Resolver(tuple([await one.listening() for one in servers]), FORBIDDEN, [].append)
+        said = await resolver.answer(asked)
+        for one in servers:
+            one.close()
+        return said, servers[0].asked, servers[1].asked
+
+    said, *counts = asyncio.run(answered())
+    goes_on = first in dns.ASK_ANOTHER
+    assert (said[3] & 0xF, counts) == (then, [1, int(goes_on)])
+    found = dns.read_answer(said, asked, 7)
+    assert found is not None
+    assert [str(address) for address, _ in found.addresses] == ["203.0.113.5"] * goes_on
+
+
+def test_servers_that_all_fail_are_asked_once():
+    asked = dns.read_question(question("a.test"))
+    assert asked is not None
+
+    async def answered() -> tuple[bytes, list[int]]:
+        servers = Saying(2), Saying(5)
+        resolver = Resolver(tuple([await one.listening() for one in servers]), FORBIDDEN, [].append)
+        said = await resolver.answer(asked)
+        for one in servers:
+            one.close()
+        return said, [one.asked for one in servers]
+
+    said, counts = asyncio.run(answered())
+    assert (said[3] & 0xF, counts) == (5, [1, 1])
+
+
+def test_questions_that_nobody_answers_keep_no_other_waiting():
+    """Any user of the host may ask."""
+
+    async def answered() -> bytes:
+        loop = asyncio.get_running_loop()
+        server = Saying(0, "203.0.113.5")
+        resolver = Resolver((await server.listening(),), FORBIDDEN, [].append)
+        transport, listener = await loop.create_datagram_endpoint(
+            lambda: Listener(resolver), local_addr=("127.0.0.1", 0)
+        )
+        for number in range(700):
+            listener.datagram_received(question(f"slow{number}.test"), ("127.0.0.1", 9))
+            await asyncio.sleep(0)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as link:
+            link.settimeout(0)
+            link.connect(transport.get_extra_info("sockname"))
+            link.send(question("a.test"))
+            async with asyncio.timeout(20):
+                said = await loop.sock_recv(link, 512)
+        transport.abort()
+        server.close()
+        return said
+
+    assert asyncio.run(answered())[3] & 0xF == 0
+
+
+def test_a_long_line_reaches_the_process_whole(tmp_path, monkeypatch):
+    """Of a node with thousands of addresses."""
+    for folder in ("run", "logs"):
+        (tmp_path / folder).mkdir()
+    own = frozenset(ip_address(0x0A000000 + number) for number in range(20000))
+    line = Naming.of(PORT, ("127.0.0.53",), Forbidden(own=own)).line
+    (tmp_path / "run" / names_process.FILE).write_bytes(line)
+    heard = tmp_path / "heard"
+    program = tmp_path / "program"
+    program.write_text(f"#!/bin/sh\nexec head -n 1 > {heard}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    run, logs = (os.open(tmp_path / folder, os.O_RDONLY) for folder in ("run", "logs"))
+    tended = names_process.NamesProcess([].append)
+    try:
+        until = time.monotonic() + 30
+        while not heard.exists() or heard.stat().st_size < len(line):
+            assert time.monotonic() < until
+            tended.tend(run, logs)
+            time.sleep(0.01)
+        assert heard.read_bytes() == line
+    finally:
+        tended.end()
+        os.close(run)
+        os.close(logs)
+
+
+@needs_root
+def test_a_port_that_another_program_has_is_told(namespace):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.2", PORT))
+        argv = (sys.executable, "-m", "rulegen.host.nginx.names")
+        line = Naming.of(PORT, (), FORBIDDEN).line
+        ended = subprocess.run(argv, input=line, capture_output=True, timeout=60, check=False)
+    assert ended.returncode == 1
+    (said,) = ended.stderr.decode().splitlines()
+    assert said.endswith(
+        "cannot listen on 127.0.0.2 port 10353/UDP: Address already in use; --names-port chooses another"
+    )
 
 
 def test_the_same_line_is_told_once(capsys):
