@@ -60,6 +60,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def main() -> int:
     """Do what standard input says, and return how nginx ended, as a shell tells it."""
     order = json.load(sys.stdin)
+    os.umask(0o022)  # whatever it was: the user goes through the folders that lead to the release
     if order["root"]:
         _build(order)
     os.chdir(order["folder"])

@@ -1,7 +1,8 @@
 """The keeper: a small process that starts nginx, starts it again when it ends unasked, and outlives the command.
 
-`python -m rulegen.host.nginx.keeper DIR [NGINX]` detaches itself and returns once it holds DIR/run/keeper.lock; where
-another keeper holds it, there is nothing to do. It talks by signals:
+`python -m rulegen.host.nginx.keeper DIR NGINX [CODE]` detaches itself and returns once it holds DIR/run/keeper.lock;
+where another keeper holds it, there is nothing to do. CODE is a mark for commands, which replace a keeper of other
+code (`rulegen.host.nginx.keeping`). It talks by signals:
 
     QUIT, TERM   let nginx finish what it began, then end; a second one ends nginx at once
     HUP          start nginx now, without waiting for the next try

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
+import zlib
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -13,16 +17,15 @@ from rulegen.errors import HostError
 from rulegen.host.nginx import processes, trust
 from rulegen.host.nginx.keeper import LOCK, PID_FILE
 from rulegen.host.nginx.locks import locked_or_not
-from rulegen.host.opening import read_regular
+from rulegen.host.opening import read_kernel_text, read_regular
 from rulegen.host.runner import MissingToolError, find
 from rulegen.kube.wording import printable
 
 if TYPE_CHECKING:
-    import signal
-
     from rulegen.host.nginx.processes import NginxProcess
 
 _START_S: Final = 20.0
+_LEAVES_S: Final = 10.0
 _MOST_BYTES: Final = 256
 
 
@@ -50,8 +53,8 @@ def ensure(folder: Path, binary: str) -> bool:
         raise MissingToolError(binary)
     if keeper_pid(folder):
         return False
-    root = str(Path(rulegen.__file__).resolve().parents[1])
-    argv = (sys.executable, "-P", "-s", "-m", "rulegen.host.nginx.keeper", str(folder), program)
+    root = str(_root())
+    argv = (sys.executable, "-P", "-s", "-m", "rulegen.host.nginx.keeper", str(folder), program, code())
     try:
         ended = subprocess.run(
             argv,
@@ -72,6 +75,48 @@ def ensure(folder: Path, binary: str) -> bool:
             hint=f"see {folder}/logs/keeper.err",
         )
     return True
+
+
+def renew(folder: Path, binary: str) -> bool:
+    """Replace a keeper that runs other code than ours, as after an upgrade; return whether there was one.
+
+    nginx and its connections are not touched: the old keeper leaves it alone, the new one finds it.
+
+    Raises:
+        HostError: The new one cannot be started.
+    """
+    pid = keeper_pid(folder)
+    if not pid or _code_of(pid) == code() or not tell(folder, signal.SIGUSR2):
+        return False
+    until = time.monotonic() + _LEAVES_S
+    while keeper_pid(folder) == pid:
+        if time.monotonic() > until:  # it lets nginx end, or is stopped
+            return False
+        time.sleep(0.01)
+    return ensure(folder, binary)
+
+
+@cache
+def code() -> str:
+    """Return a mark of the code that a keeper runs which we start; it stands last in the keeper's command line."""
+    here = Path(__file__).resolve().parent
+    mark = zlib.crc32(f"{sys.executable}\0{_root()}\0".encode("utf-8", "surrogateescape"))
+    for path in sorted((*here.glob("*.py"), *here.parent.glob("*.py"))):
+        mark = zlib.crc32(path.read_bytes(), mark)
+    return f"{mark:08x}"
+
+
+def _root() -> Path:
+    return Path(rulegen.__file__).resolve().parents[1]
+
+
+def _code_of(pid: int) -> str:
+    """Return the mark of a keeper's code; another word, or nothing, where it tells none."""
+    try:
+        argv = read_kernel_text(f"/proc/{pid}/cmdline").split("\0")
+    except OSError:  # it ended
+        return ""
+    return argv[-2] if len(argv) > 1 else ""
 
 
 def tell(folder: Path, number: signal.Signals) -> bool:

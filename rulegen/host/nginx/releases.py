@@ -101,6 +101,8 @@ class Releases:
                         trust.give(inner, self._folder_mode, self._group)
                         if name != "releases":
                             trust.check_written(inner, self.folder / name)
+                        if name == "logs":
+                            _close_files(inner)
         except OSError as error:
             raise HostError(f"the folder of nginx cannot be used: {reason(error)}", hint=hint(error)) from None
 
@@ -418,6 +420,19 @@ def _within(name: str, folders: Mapping[str, int]) -> tuple[str, int]:
 def _holds(folders: Mapping[str, int], name: str, file: _Wanted) -> bool:
     base, folder = _within(name, folders)
     return holds(base, *file, dir_fd=folder)
+
+
+def _close_files(folder: int) -> None:
+    """Take the rights of others from the files of a folder: logs of an nginx that was started without our umask."""
+    for name in os.listdir(folder):  # noqa: PTH208 - a descriptor's
+        with suppress(FileNotFoundError):  # it was set aside
+            mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+            if stat.S_ISREG(mode) and mode & 0o007:
+                descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+                try:
+                    os.fchmod(descriptor, stat.S_IMODE(mode) & ~0o007)
+                finally:
+                    os.close(descriptor)
 
 
 def _is_folder(name: str, dir_fd: int) -> bool:

@@ -44,6 +44,7 @@ _PER_FILE_S: Final = 0.01
 _ENDED_S: Final = 5.0
 _NAMES_S, _KNOWN_NAMES_S = 10.0, 1.0
 """How long the process for names may take to answer: one that has just been started, one that runs already."""
+_RENEWED: Final = "the keeper ran other code, as before an upgrade, and was replaced"
 
 
 class Action(enum.Enum):
@@ -176,12 +177,12 @@ class NginxService:
         """
         with self.releases.locked():
             digest = configuration.digest
+            notes = [_RENEWED] if keeping.renew(self.folder, self._binary) else []
             served = self.releases.live() == digest and answers(self.folder, digest)
             if served and self.releases.is_whole(configuration):
                 self._name(naming)
-                return self._nothing_to_do(digest, naming)
+                return self._nothing_to_do(digest, naming, notes)
             self._check_ports(listens)
-            notes = []
             if not tested:
                 verdict = self._tried(configuration)
                 if verdict.message is not None:
@@ -274,14 +275,13 @@ class NginxService:
         except OSError as error:
             raise HostError(f"{self.folder} cannot be removed: {error.strerror}") from None
 
-    def _nothing_to_do(self, digest: str, naming: Naming | None) -> Outcome:
-        is_new = keeping.ensure(self.folder, self._binary)
-        notes = ["the keeper was gone and was started again"] if is_new else []
+    def _nothing_to_do(self, digest: str, naming: Naming | None, notes: list[str]) -> Outcome:
+        if keeping.ensure(self.folder, self._binary):
+            notes = [*notes, "the keeper was gone and was started again"]
         if self.releases.good() != digest:
             self.releases.confirm(digest)
-        return Outcome(
-            digest, Action.NOTHING, notes=(*notes, *self._await_names(naming, _NAMES_S if is_new else _KNOWN_NAMES_S))
-        )
+        patience_s = _NAMES_S if notes else _KNOWN_NAMES_S
+        return Outcome(digest, Action.NOTHING, notes=(*notes, *self._await_names(naming, patience_s)))
 
     def _name(self, naming: Naming | None) -> None:
         """Have the process for names know something; nothing ends it.

@@ -65,6 +65,17 @@ def test_only_those_who_must_can_read_secrets(releases):
         assert mode(folder) == ("710", 33)
 
 
+def test_logs_of_an_older_nginx_are_closed_to_others(releases):
+    releases.prepare()
+    log = releases.folder / "logs" / "access.log"
+    log.touch()
+    log.chmod(0o644)
+
+    releases.prepare()
+
+    assert mode(log)[0] == "640"
+
+
 def test_a_change_of_one_host_writes_one_host(releases):
     before = releases.write(FIRST)
     releases.switch(FIRST.digest)

@@ -55,6 +55,17 @@ def test_what_is_wrong_is_told_with_the_place_in_the_release(folder, namespace, 
     assert found.message.endswith(".conf:4")
 
 
+@pytest.mark.parametrize("umask", [0o077, 0o777])
+def test_what_is_right_passes_whatever_the_umask_is(folder, namespace, runner, umask):
+    before = os.umask(umask)
+    try:
+        found = verdict(folder, configuration({"a.test": server("a.test", port=80)}), runner)
+    finally:
+        os.umask(before)
+
+    assert found.message is None
+
+
 def test_zones_that_nobody_fills_yet_take_no_memory(folder, namespace, runner):
     zones = "".join(f"limit_req_zone $binary_remote_addr zone=z{n}:90m rate=1r/s;\n" for n in range(100))
     one = configuration({"a.test": zones + server("a.test", port=80)})

@@ -232,6 +232,24 @@ def test_nginx_outlives_its_keeper_and_the_next_one_watches_it(service, eventual
     eventually(lambda: service.status().master not in {0, status.master} and answer() == "first")
 
 
+def test_after_an_upgrade_a_keeper_of_the_new_code_takes_the_place_of_the_old(service, eventually, monkeypatch):
+    monkeypatch.setattr(keeping, "code", lambda: "")  # as before there were marks
+    service.apply(FIRST)
+    old = service.status()
+    monkeypatch.undo()
+
+    outcome = service.apply(FIRST)
+
+    new = service.status()
+    assert outcome.notes == ("the keeper ran other code, as before an upgrade, and was replaced",)
+    assert new.keeper not in {0, old.keeper}
+    assert new.master == old.master
+    assert get() == "first"
+    assert service.apply(FIRST).notes == ()
+    os.kill(new.master, signal.SIGKILL)
+    eventually(lambda: service.status().master not in {0, new.master} and answer() == "first")
+
+
 def test_all_killed_at_once(service, eventually):
     service.apply(FIRST)
     status = service.status()
