@@ -424,7 +424,7 @@ def _holds(folders: Mapping[str, int], name: str, file: _Wanted) -> bool:
 
 def _close_files(folder: int) -> None:
     """Take the rights of others from the files of a folder: logs of an nginx that was started without our umask."""
-    for name in os.listdir(folder):  # noqa: PTH208 - a descriptor's
+    for name in os.listdir(folder):
         with suppress(FileNotFoundError):  # it was set aside
             mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
             if stat.S_ISREG(mode) and mode & 0o007:

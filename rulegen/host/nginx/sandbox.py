@@ -37,6 +37,7 @@ _LONGEST: Final = 600
 _SERIOUS: Final = re.compile(r"\[(?:emerg|alert|crit|error)\]")
 _PREFIX: Final = re.compile(r"^(?:nginx: |\d{4}/\d\d/\d\d \d\d:\d\d:\d\d )(?:\[\w+\] )?(?:\d+#\d+: )?")
 _GRACE_S: Final = 10.0
+_MISSING: Final = "in a container without CAP_SYS_ADMIN it takes CHOWN, SETUID and SETGID"
 _NAMESPACES: Final = ("--mount", "--net", "--pid", "--ipc", "--uts", "--fork", "--kill-child")
 
 
@@ -128,7 +129,7 @@ def _bare(release: Path, run: Runner, program: str, timeout_s: float, note: str)
     except OSError as error:
         raise HostError(
             f"nginx's configuration cannot be copied to be tried: {disk.reason(error)}",
-            hint=disk.hint(error) or "in a container without CAP_SYS_ADMIN it takes CHOWN, SETUID and SETGID",
+            hint=_MISSING if is_root and isinstance(error, PermissionError) else disk.hint(error),
         ) from None
 
 
