@@ -187,6 +187,7 @@ class Loop:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _concerns: Concerns = field(init=False)
     _turns: Turns = field(default_factory=Turns)
+    _beside_s: float = 0.0
 
     def __post_init__(self) -> None:
         """Have been told of nothing yet."""
@@ -377,11 +378,13 @@ class Loop:
         small, large = self._by_size(rules)
         if small or not large or rules.is_behind:
             self._sync(rules, small)
+        if small:
+            self._turns.wrote_others(self.clock())
         name = self._turns.chosen(large, self.clock())
         if name is not None and not self._must_check and self._rules is rules:
-            began = self.clock()
+            began, self._beside_s = self.clock(), 0.0
             self._sync(rules, {name}, writes_others=True)
-            self._turns.wrote(name, began, self.clock())
+            self._turns.wrote(name, self.clock() - began - self._beside_s, self.clock())
 
     def _sync(self, rules: ServiceRules, names: set[ObjectName], *, writes_others: bool = False) -> None:
         """Write what some of the dirty Services come to; with `writes_others`, what becomes dirty meanwhile too.
@@ -468,6 +471,8 @@ class Loop:
             raise
         self._dirty.services -= names
         self._committed(rules, update, began, calls)
+        self._turns.wrote_others(self.clock())
+        self._beside_s += self.clock() - began
         return True
 
     def _take_waiting(self) -> None:
@@ -478,6 +483,7 @@ class Loop:
                 signal = self.signals.get_nowait()
                 if self._taken(signal):
                     ends.append(signal)
+        self.state.looked()
         for signal in ends:
             self.signals.put(signal)
 

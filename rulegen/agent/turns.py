@@ -1,4 +1,4 @@
-"""Whose turn it is: changes of large Services are written behind those of all others, and each not too often."""
+"""Whose turn it is: changes of large Services are written behind those of all others, and what is slow not too often."""
 
 from __future__ import annotations
 
@@ -10,18 +10,23 @@ if TYPE_CHECKING:
 
     from rulegen.kube.world import ObjectName
 
-PAUSE_S: Final = 10.0
-"""A large Service that changes again is written so long after it was written last."""
+QUICK_S: Final = 0.5
+"""A write that takes no longer keeps others no longer than they are used to: its Service need not wait."""
 SHARE: Final = 4
-"""And so many times as long as that write took, so that one Service takes a fifth of the time at most."""
+"""Behind a slower one, its Service waits so many times what is beyond that: of a long time it takes a fifth."""
+LONGEST_S: Final = 20.0
+"""But no longer than this: traffic goes to endpoints that are gone meanwhile."""
+QUIET_S: Final = 30.0
+"""Where nothing else was written for so long before a write, and since, the Service does not wait: for nobody."""
 
 
 @dataclass(slots=True)
 class Turns:
     """When large Services may be written again, and since when they wait, by the clock of the loop."""
 
-    _next_at: dict[ObjectName, float] = field(default_factory=dict)
+    _wrote: dict[ObjectName, tuple[float, float]] = field(default_factory=dict)
     _since: dict[ObjectName, float] = field(default_factory=dict)
+    _others_at: float = -QUIET_S
 
     def chosen(self, large: Iterable[ObjectName], now: float) -> ObjectName | None:
         """Return the large Service that is to be written now: of those that may be, the one that waits longest."""
@@ -30,18 +35,25 @@ class Turns:
 
     def next_at(self, name: ObjectName) -> float:
         """Return when a large Service may be written again."""
-        return self._next_at.get(name, 0.0)
+        ended, pause = self._wrote.get(name, (0.0, 0.0))
+        others = max((at for one, (at, _) in self._wrote.items() if one != name), default=self._others_at)
+        is_alone = max(others, self._others_at) < ended - QUIET_S
+        return ended if is_alone else ended + pause
 
     def wait(self, names: Iterable[ObjectName], now: float) -> None:
         """Note which large Services wait."""
         self._since = {name: self._since.get(name, now) for name in names}
 
     def oldest(self, now: float) -> float:
-        """Return since when the large Service waits that waits longest; now where none does."""
-        return min(self._since.values(), default=now)
+        """Return since when the large Service waits that waits longest, not for its turn; now where none does."""
+        return min((min(max(since, self.next_at(name)), now) for name, since in self._since.items()), default=now)
 
-    def wrote(self, name: ObjectName, began: float, now: float) -> None:
-        """Note that a large Service was written."""
+    def wrote(self, name: ObjectName, took: float, now: float) -> None:
+        """Note that a large Service was written, and how long that took without what was written in between."""
         self._since.pop(name, None)
-        self._next_at = {one: at for one, at in self._next_at.items() if at > now}
-        self._next_at[name] = now + max(PAUSE_S, SHARE * (now - began))
+        self._wrote = {one: (at, pause) for one, (at, pause) in self._wrote.items() if at > now - QUIET_S - LONGEST_S}
+        self._wrote[name] = now, min(SHARE * max(took - QUICK_S, 0.0), LONGEST_S)
+
+    def wrote_others(self, now: float) -> None:
+        """Note that other Services were written."""
+        self._others_at = now
