@@ -283,15 +283,19 @@ class Loop:
     def _is_untouched(self) -> bool:
         """Whether nobody can have changed anything since we wrote: then there is no need to read all of it."""
         rules = self._rules
-        if rules is None or rules.is_behind or self._mark is None or rules.has_outgrown:
+        if rules is None or rules.is_behind or self._mark is None:
             return False
         try:
             self._refresh()
             if self._rules is None or self._rules.is_behind:
                 return False
-            return self.writer.has_parameters(self._rules.sysctls) and self.writer.is_untouched(self._mark)
+            is_untouched = self.writer.has_parameters(self._rules.sysctls) and self.writer.is_untouched(self._mark)
         except HostError:  # it is about to be looked at in full, and told then
             return False
+        if is_untouched and self._rules.has_outgrown:
+            with self._lock:
+                self._rules.settle_comments()
+        return is_untouched
 
     def follow(self) -> None:
         """Take the facts of the host and the Node as they are now, and have all decided anew where it must be.

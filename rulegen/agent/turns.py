@@ -1,4 +1,4 @@
-"""Whose turn it is: changes of large Services are written behind those of all others, and what is slow not too often."""
+"""Whose turn it is: large Services are written behind all others, and those that are slow not too often."""
 
 from __future__ import annotations
 

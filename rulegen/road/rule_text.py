@@ -10,12 +10,14 @@ from collections import defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from rulegen.languages.iptables.script import settled
 from rulegen.languages.iptables.state import Block, BlockKey
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from rulegen.languages.iptables.rules import Rule
+    from rulegen.languages.iptables.script import Comments
     from rulegen.languages.iptables.state import BlockValue, Fragment
 
 Copies = dict[BlockKey, list[tuple["Rule", ...]]]
@@ -36,6 +38,12 @@ def adopted(fragment: Fragment, there: Copies) -> Fragment:
     Of several copies, an owner gets the one that bears its comment, where there is such a copy.
     """
     return _with_blocks(fragment, [_taken(block, there.get(_key(block))) for block in fragment.blocks])
+
+
+def written(fragment: Fragment, comments: Comments) -> Fragment:
+    """Return a fragment with the rules of shared chains as they were written while these comments were."""
+    blocks = [replace(one, rules=tuple(settled(rule, comments) for rule in one.rules)) for one in fragment.blocks]
+    return _with_blocks(fragment, blocks)
 
 
 def copies_of(printed: Mapping[BlockKey, BlockValue]) -> Copies:

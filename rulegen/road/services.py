@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rulegen.diff import Change
-from rulegen.languages.iptables.script import comments_of
+from rulegen.languages.iptables.script import Comments, comments_of
 from rulegen.languages.ipvs.script import gracefully
 from rulegen.languages.ipvs.state import DRAINING, RealServer, RealServerKey
 from rulegen.model.ir import Model
@@ -18,7 +18,7 @@ from rulegen.plan.fragments import IPSET, IPVS, Union
 from rulegen.plan.plan import FamilyPlan, ObjectPlan, Plan
 from rulegen.road import Compiled, backend_of, step
 from rulegen.road.node_decisions import decide_node
-from rulegen.road.rule_text import adopted, carried, copies_of
+from rulegen.road.rule_text import adopted, carried, copies_of, written
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from rulegen.kube.cluster import Cluster
     from rulegen.kube.world import ObjectName
     from rulegen.languages.iptables import state as iptables
-    from rulegen.languages.iptables.script import Comments
     from rulegen.languages.iptables.state import Key, Value
     from rulegen.model.claims import Conflict
     from rulegen.model.facts import HostFacts
@@ -134,6 +133,20 @@ class ServiceRules:
     def has_outgrown(self) -> bool:
         """Whether there are so many chains more, or fewer, that a plan of the whole would write other comments."""
         return any(comments_of(count) is not self._comments[family] for family, count in self._chains.items())
+
+    def settle_comments(self) -> None:
+        """Write from now on the comments that a plan of the whole would, and keep in mind which are there.
+
+        Not while an update is being written: what it writes has the comments of before.
+        """
+        for family, count in self._chains.items():
+            before, after = self._comments[family], comments_of(count)
+            self._comments[family] = after
+            if before is after or Comments.NOWHERE not in {before, after}:  # rules of shared chains are written alike
+                continue
+            for key in [key for key in self._fragments if key[0] is family]:
+                fragment = self._fragments[key]
+                self._fragments[key] = replace(fragment, rules=written(fragment.rules, before))
 
     def follow(self, facts: HostFacts) -> frozenset[ObjectName] | None:
         """Take the host and the Node as they are now; where only addresses differ, the next update writes what follows.

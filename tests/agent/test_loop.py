@@ -451,14 +451,16 @@ class TestOthers:
         assert stage.is_right()
         assert not [line for line in stage.log if "changed by others" in line]
 
-    def test_a_size_that_has_crossed_a_threshold_is_read_and_settled_at_the_next_period(self, monkeypatch):
+    def test_a_size_that_has_crossed_a_threshold_is_settled_at_the_next_period_without_reading(self, monkeypatch):
         monkeypatch.setattr(script, "LARGE", 0)
         stage = Stage()
         stage.at(0, *WEB)
         stage.at(2, lambda: monkeypatch.setattr(script, "VERY_LARGE", 0))
         stage.at(3, Gone(k.Service, ObjectName("demo", "web")))
+        stage.at(40, *WEB)
+        stage.at(70, Gone(k.Service, ObjectName("demo", "web")))
         stage.run(100)
-        assert stage.checked == [0, 30]
+        assert stage.checked == [0]
         assert stage.is_right()
         assert "not written" not in stage.text.getvalue()
 

@@ -56,7 +56,11 @@ def dispatch(kernel: NodeKernel) -> list[str]:
 
 changes = st.lists(
     st.tuples(
-        st.integers(0, MOST), st.sampled_from(("http", "web")), st.integers(0, 2), st.integers(0, 2), st.booleans()
+        st.integers(0, MOST),
+        st.sampled_from(("http", "web")),
+        st.integers(0, 2),
+        st.integers(0, 2),
+        st.sampled_from(("", "looks", "settles")),
     ),
     min_size=2,
     max_size=6,
@@ -64,7 +68,7 @@ changes = st.lists(
 
 
 @settings(
-    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 @given(
     steps=changes,
@@ -82,11 +86,14 @@ def test_rules_are_deleted_as_they_were_written_on_whatever_side_of_a_threshold(
     monkeypatch.setattr(script, "VERY_LARGE", large + more)
     monkeypatch.setattr(script, "REWRITE_LEAST", least)
     node = Sized(mode, chunk)
-    for count, port, ready, external, looks in steps:
+    for count, port, ready, external, work in steps:
         node.grow(count, port=port, ready=ready, external=external)
         node.sync()
         node.check()
-        if looks:
+        if work == "settles" and node.rules is not None:
+            node.rules.settle_comments()
+            assert not node.rules.has_outgrown
+        if work == "looks":
             if stranger is not None:
                 comments(node.kernel, stranger)
             node.look()
@@ -110,7 +117,8 @@ def comments(kernel: NodeKernel, comment: str) -> None:
 
 @pytest.mark.parametrize("chunk", [None, 3], ids=["legacy", "nft"])
 @pytest.mark.parametrize(("many", "few"), [(8, 1), (1, 8)], ids=["falls", "rises"])
-def test_a_namespace_of_many_services_goes_without_a_refused_line(monkeypatch, chunk, many, few):
+@pytest.mark.parametrize("reads", [True, False], ids=["read", "settled"])
+def test_a_namespace_of_many_services_goes_without_a_refused_line(monkeypatch, chunk, many, few, reads):
     monkeypatch.setattr(script, "LARGE", 2)
     monkeypatch.setattr(script, "VERY_LARGE", 14)
     node = Sized("iptables", chunk)
@@ -121,7 +129,10 @@ def test_a_namespace_of_many_services_goes_without_a_refused_line(monkeypatch, c
         node.sync()
     assert node.rules is not None
     assert node.rules.has_outgrown
-    node.look()
+    if reads:
+        node.look()
+    else:
+        node.rules.settle_comments()
     assert not node.rules.has_outgrown
     node.grow(0)
     node.sync()
