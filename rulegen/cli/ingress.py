@@ -14,7 +14,7 @@ from rulegen.errors import HostError
 from rulegen.host.addresses import interfaces
 from rulegen.host.facts import speaks_ipv6
 from rulegen.host.gateways import gateways
-from rulegen.host.nginx import default_certificate
+from rulegen.host.nginx import default_certificate, names_process
 from rulegen.host.nginx.facts import gather_nginx, resolvers
 from rulegen.host.nginx.recollection import KnownObjects
 from rulegen.host.nginx.service import Action, NginxService
@@ -35,12 +35,15 @@ from rulegen.plan.show import SCHEMA_VERSION
 from rulegen.road.ingress import Site, compile_ingress
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from rulegen.cli.ingress_options import ChosenIngress
     from rulegen.cli.inputs import Inputs
     from rulegen.languages.nginx.configuration import Configuration
     from rulegen.languages.nginx.templates import Templates
     from rulegen.model.facts import HostFacts
     from rulegen.model.forbidden import Forbidden
+    from rulegen.net import Address
     from rulegen.plan.show import Report
 
 HTTP2_DIRECTIVE = (1, 25, 1)
@@ -106,6 +109,8 @@ class IngressInputs:
         """What is wanted."""
         chosen, facts = self.chosen, self.facts
         user = chosen.nginx_user or facts.user
+        if (stranger := self._stranger) is not None:
+            self.notes.append(names_process.taken_by(chosen.names_port, stranger))
         settings = Settings(
             http_port=chosen.http_port,
             https_port=chosen.https_port,
@@ -123,7 +128,7 @@ class IngressInputs:
             made_up_certificate=SecretFile(content=self.default_certificate),
             default_backend=chosen.default_backend_service,
             refuses_names=chosen.disable_svc_external_name,
-            resolvers=tuple(str(address) for address in facts.resolvers),
+            resolvers=self._resolvers(facts.resolvers),
             families=tuple(self.inputs.facts.families),
             node=self.inputs.options.node_name or self.inputs.facts.hostname,
             forbidden=self._forbidden(self.inputs.facts),
@@ -149,6 +154,14 @@ class IngressInputs:
         ports = (chosen.http_port, chosen.https_port)
         return replace(of_host(facts), allowed=chosen.ingress_allow_endpoint, ports=ports)
 
+    def _resolvers(self, known: Iterable[Address | str]) -> tuple[str, ...]:
+        """Return name servers as text; none where nginx would ask another user of the host instead of us."""
+        return () if self._stranger is not None else tuple(map(str, known))
+
+    @property
+    def _stranger(self) -> int | None:
+        return names_process.stranger(self.chosen.names_port) if self.is_live else None
+
     def _refreshed(self, options: IngressOptions) -> IngressOptions:
         """Return options with what the host is now: name servers, addresses, gateways, and whether it speaks IPv6.
 
@@ -160,7 +173,7 @@ class IngressInputs:
         return replace(
             options,
             settings=replace(options.settings, disable_ipv6=not (facts.ipv6 and speaks)),
-            resolvers=tuple(str(address) for address in resolvers()) or options.resolvers,
+            resolvers=self._resolvers(resolvers()) or self._resolvers(options.resolvers),
             families=tuple(facts.families),
             forbidden=self._forbidden(facts),
         )

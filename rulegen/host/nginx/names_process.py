@@ -6,14 +6,17 @@ import contextlib
 import os
 import signal
 import socket
+import struct
 import sys
 import time
+from ipaddress import ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rulegen.host.opening import read_regular
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 FILE: Final = "names.json"
 """In the folder `run`: one line that the process is told, see `rulegen.host.nginx.naming.Naming`."""
@@ -21,6 +24,13 @@ LOG: Final = "names.err"
 LARGEST: Final = 1 << 20
 ADDRESSES: Final = ("127.0.0.1", "127.0.0.2")
 """Where it listens: one for connections to the ports of nginx, where loops end, and one for all others."""
+_TABLES: Final = (Path("/proc/thread-self/net/udp"), Path("/proc/thread-self/net/udp6"))
+_PACKED: Final = (ip_address(prefix + text).packed for prefix in ("", "::ffff:") for text in ADDRESSES)
+_PLACES: Final = tuple(
+    b"".join(struct.pack("=I", word) for word in struct.unpack(f"!{len(packed) // 4}I", packed)).hex().upper()
+    for packed in (bytes(4), bytes(16), *_PACKED)
+)
+"""Those addresses, and those of sockets that have all, as the kernel's lists spell them."""
 _AGAIN_S: Final = 1.0
 _ANSWER_S: Final = 0.3
 _NOT_IMPLEMENTED: Final = 4
@@ -42,6 +52,31 @@ def answers(port: int) -> bool:
             if said[:2] != number or said[3] & 0xF != _NOT_IMPLEMENTED:
                 return False
     return True
+
+
+def stranger(port: int, tables: Iterable[Path] = _TABLES) -> int | None:
+    """Return the user who has the port in place of the process, and whom nginx would believe; None for nobody.
+
+    Any user may have it, while the process does not run. The process gets its sockets as root, or as who we are.
+
+    Args:
+        port: Where nginx asks.
+        tables: The kernel's lists of UDP sockets (proc_net_udp(5)): local address and port in the second column, in hex
+            as they lie in memory, and the user in the eighth.
+    """
+    places = {f"{place}:{port:04X}" for place in _PLACES}
+    for table in tables:
+        with contextlib.suppress(FileNotFoundError), table.open(encoding="ascii") as lines:  # a kernel without IPv6
+            next(lines, "")
+            for fields in map(str.split, lines):
+                if fields[1] in places and (user := int(fields[7])) not in {0, os.geteuid()}:
+                    return user
+    return None
+
+
+def taken_by(port: int, user: int) -> str:
+    """Return in words that another user has the port."""
+    return f"names cannot be resolved: user {user} has port {port}/UDP; end that program, or see --names-port"
 
 
 class NamesProcess:

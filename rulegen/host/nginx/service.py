@@ -309,7 +309,11 @@ class NginxService:
     def _await_names(self, naming: Naming | None, patience_s: float = _NAMES_S) -> list[str]:
         """Wait until the process for names answers; return what to tell a user where it does not."""
         until = time.monotonic() + patience_s
-        while naming is not None and not names_process.answers(naming.port):
+        while naming is not None:
+            if (user := names_process.stranger(naming.port)) is not None:
+                return [names_process.taken_by(naming.port, user)]
+            if names_process.answers(naming.port):
+                break
             if time.monotonic() > until:
                 where = f"{self.folder}/logs/{names_process.LOG}"
                 return [f"names cannot be resolved: nothing answers on port {naming.port}; see {where}"]

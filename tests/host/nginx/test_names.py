@@ -24,6 +24,7 @@ from rulegen.host.nginx import dns, names_process
 from rulegen.host.nginx.names import Listener, Resolver, Told
 from rulegen.host.nginx.naming import Naming
 from rulegen.host.nginx.service import NginxService
+from rulegen.host.runner import run
 from rulegen.kube import objects as k
 from rulegen.model.forbidden import Forbidden
 from rulegen.model.ingress.settings import Settings
@@ -339,6 +340,28 @@ def test_a_port_that_another_program_has_is_told(namespace):
     )
 
 
+@needs_root
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2", "0.0.0.0", "::", "::ffff:127.0.0.2"])
+def test_another_user_who_has_the_port_is_known(namespace, address, tmp_path):
+    """He would answer nginx with the addresses that he likes."""
+    holder = (
+        f"import os, socket, sys; os.setuid(54321); one = socket.socket(socket.AF_INET{'6' * (':' in address)}, "
+        f"socket.SOCK_DGRAM); one.bind(('{address}', {PORT})); print(flush=True); sys.stdin.read()"
+    )
+    assert names_process.stranger(PORT) is None
+    argv = (sys.executable, "-c", holder)
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        other.stdout.readline()
+        assert names_process.stranger(PORT) == 54321
+        assert names_process.stranger(PORT + 1) is None
+        service = NginxService(tmp_path, run)
+        (note,) = service._await_names(Naming.of(PORT, (), FORBIDDEN))
+        assert note.startswith("names cannot be resolved: user 54321 has port 10353/UDP; end that program")
+        other.stdin.close()
+
+
 def test_the_same_line_is_told_once(capsys):
     told = Told()
     for _ in range(3):
@@ -383,6 +406,7 @@ def test_the_process_keeps_back_the_node_only_where_no_loop_would_end(server):
     server.table["a.test"] = ["192.0.2.7", "10.0.0.9", "127.0.0.1"]
     own, other = names_process.ADDRESSES
     with process(Naming.of(PORT, ("127.0.0.53",), FORBIDDEN)):
+        assert names_process.stranger(PORT) is None
         assert ask(own, "a.test") == {"192.0.2.7", "10.0.0.9"}
         assert ask(other, "a.test") == {"10.0.0.9"}
         server.table["a.test"] = ["127.0.0.1"]
