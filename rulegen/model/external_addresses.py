@@ -112,10 +112,14 @@ class ExternalAddresses:
         return (f"{address} is the ClusterIP of Service {holder}", holder) if holder is not None else ("", None)
 
     def unknown(self, families: Collection[Family], *, knows_programs: bool) -> Iterator[str]:
-        """Yield what strict semantics refuse by, and what nobody knows here, if a Service names external addresses."""
+        """Yield what strict semantics refuse by, and what nobody knows here, if a Service names external addresses.
+
+        A cluster of one family has no Pod network in the other, which its nodes may speak all the same.
+        """
         if not (self._site.guards and self._named):
             return
         known = self._forbidden
+        named = {family_of(address) for address in self._namers}
         missing = [
             what
             for what, is_known in (
@@ -126,6 +130,7 @@ class ExternalAddresses:
                 *(
                     (f"the Pod network in {family}", any(family_of(one) is family for one in known.pod_networks))
                     for family in families
+                    if family in named
                 ),
             )
             if not is_known

@@ -200,11 +200,16 @@ def test_what_is_not_known_is_said_where_it_would_decide():
         ({WEB: service(WEB, at=2)}, "strict", False),
     )
     for services, semantics, is_said in cases:
-        chosen = options(semantics=semantics, cluster_cidrs=PODS[:1])
+        chosen = options(semantics=semantics, cluster_cidrs=PODS[1:])
         found = resolve(World(services=services, nodes={}), chosen, unknown)
-        parts = ("this node's addresses", "gateway of this node", "API servers", "listen on", "Pod network in IPv6")
+        parts = ("this node's addresses", "gateway of this node", "API servers", "listen on", "Pod network in IPv4")
         assert bool(naming(found, "nothing is refused", *parts)) is is_said
-        assert not naming(found, "nothing is refused", "Pod network in IPv4")
+        assert not naming(found, "nothing is refused", "Pod network in IPv6")
+    # A cluster of one family has no Pod network in the other.
+    of_one = {WEB: service(WEB, at=2, external=tuple(one for one in NOBODYS if ":" not in one))}
+    found = resolve(World(services=of_one, nodes={}), options(semantics="strict", cluster_cidrs=PODS[:1]), unknown)
+    assert naming(found, "nothing is refused", "the gateway of this node")
+    assert not naming(found, "nothing is refused", "Pod network")
     assert not naming(decided(external[WEB]), "nothing is refused")
 
 

@@ -1,6 +1,6 @@
 """The head of an HTTP request: parsed, or refused with the status that says why (RFC 9112).
 
-Only what GET and HEAD need: a body is never read, and each connection carries one request.
+Only what GET, HEAD and OPTIONS need: a body is never read, and each connection carries one request.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 HEAD_BYTES: Final = 16 * 1024
 """The longest head that is read: request line and all header fields together."""
-METHODS: Final = ("GET", "HEAD")
+PROBING: Final = "OPTIONS"
+"""What HAProxy asks with, unless it is told otherwise: where probes are answered, it is answered as GET."""
+METHODS: Final = ("GET", "HEAD", PROBING)
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
@@ -54,6 +56,7 @@ class Refusal:
     reason: str
 
 
+NOT_ANSWERED: Final = Refusal(501, "only GET and HEAD are answered here")
 TOO_LONG: Final = Refusal(431, f"the head of a request may have {HEAD_BYTES} bytes")
 
 
@@ -83,7 +86,7 @@ def parse(head: bytes) -> Request | Refusal:
     if version[1] != "1":
         return Refusal(505, "only HTTP/1.0 and HTTP/1.1 are spoken here")
     if method not in METHODS:
-        return Refusal(501, "only GET and HEAD are answered here")
+        return NOT_ANSWERED
     fields = _fields(lines[1:])
     if fields is None:
         return Refusal(400, "a line of the head is no header field")

@@ -13,6 +13,7 @@ from rulegen.agent.pages_server.http_loop import HttpLoop
 from rulegen.agent.pages_server.listener import Connection, Listener, opened
 from rulegen.agent.pages_server.rendering import Slow
 from rulegen.agent.pages_server.reply import Encoded, Reply, answer_of, encoded
+from rulegen.agent.pages_server.request import NOT_ANSWERED, PROBING
 from rulegen.errors import HostError
 from rulegen.host.socket_owner import owner_of
 
@@ -28,7 +29,7 @@ AGAIN_S: Final = 5.0
 
 
 class Server:
-    """Answers GET and HEAD on one address."""
+    """Answers GET and HEAD on one address; OPTIONS, too, where probes are answered."""
 
     def __init__(
         self,
@@ -72,6 +73,8 @@ class Server:
 
     def _answer(self, request: Request, connection: Connection) -> Encoded | Slow:
         is_private = request.path in self._private
+        if request.method == PROBING and (is_private or not self._probes):
+            return encoded(Reply(NOT_ANSWERED.status, f"{NOT_ANSWERED.reason}\n"))
         if is_private and (refusal := _refusal_of_stranger(request, connection)):
             return encoded(refusal)
         names_us = is_ours(request.host, self._names())

@@ -37,7 +37,20 @@ class TestServer:
         assert ask(server.port, "/ok", "HEAD")[:2] == (200, "")
         assert ask(server.port, "/other")[0] == 404
         assert ask(server.port, "/ok", "POST")[0] == 501
+        assert ask(server.port, "/ok", "OPTIONS")[0] == 501
         assert ask(server.port, "/ok")[2]["X-Content-Type-Options"] == "nosniff"
+
+    def test_probes_may_ask_with_options(self):
+        """As HAProxy does, unless it is told otherwise."""
+        pages = {"/private": lambda: Reply(200, "x"), "*": lambda: Reply(503, "no endpoints\n")}
+        server = Server("127.0.0.1", 0, pages, private={"/private"}, probes=True)
+        try:
+            for method in ("GET", "OPTIONS"):
+                assert ask(server.port, "/", method)[:2] == (503, "no endpoints\n")
+            assert ask(server.port, "/", "POST")[0] == 501
+            assert ask(server.port, "/private", "OPTIONS")[0] == 501
+        finally:
+            server.stop()
 
     def test_json_is_for_who_asks_for_it(self):
         pages = {"/x": lambda: Reply(200, "text"), f"/x{AS_JSON}": lambda: Reply.of_json(200, [1])}
