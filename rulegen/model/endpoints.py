@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rulegen.kube.endpoints import SERVICE_NAME_LABEL
 from rulegen.model.ir import Endpoint
@@ -59,6 +59,8 @@ class Pools:
     endpoints: tuple[Endpoint, ...] = ()
     has_endpoints: bool = False
 
+
+_FAMILIES: Final[dict[str, Family]] = {family.value: family for family in Family}
 
 PortKey = tuple[Family, str, str]
 """Family, name and protocol: what joins a port of a slice to a port of a Service."""
@@ -106,11 +108,13 @@ def candidates(
         family, ports = _family(slice_), _ports(slice_)
         if family is None or not ports:
             continue
-        known = [_Usable(told, *_address(told, family, refused)) for told in slice_.endpoints]
-        for told, _, fault in known:
+        usable: list[tuple[SliceEndpoint, Address, int]] = []
+        for told in slice_.endpoints:
+            address, fault = _address(told, family, refused)
             if fault:
                 warn(f"{_source_of(told, slice_, origin)}: {fault}; the endpoint is ignored")
-        usable = [(told, address, weigh(told) if weigh is not None else 1) for told, address, _ in known if address]
+            if address is not None:
+                usable.append((told, address, weigh(told) if weigh is not None else 1))
         ordered: list[_Ordered] | None = None
         for name, number, protocol in ports:
             key = (family, name, protocol)
@@ -128,14 +132,6 @@ def candidates(
         assert most is not None  # noqa: S101 - for the type checker: only then is anything limited
         found[key] = _first(parts, most[key] or 1, node)
     return {key: [chosen[text] for text in sorted(chosen)] for key, chosen in found.items()}
-
-
-class _Usable(NamedTuple):
-    """An endpoint of a slice; its address, None for none that can be used; and why not, where there is a reason."""
-
-    told: SliceEndpoint
-    address: Address | None
-    fault: str
 
 
 class _Ordered(NamedTuple):
@@ -194,7 +190,7 @@ def _take(chosen: dict[str, Candidate], candidate: Candidate) -> None:
 
 
 def _family(slice_: EndpointSlice) -> Family | None:
-    return Family(slice_.address_type) if slice_.address_type in set(Family) else None
+    return _FAMILIES.get(slice_.address_type)
 
 
 def _ports(slice_: EndpointSlice) -> list[tuple[str, int, str]]:

@@ -167,7 +167,8 @@ def _external_addresses(service: objects.Service | None, site: Site) -> Iterator
 
 
 def _cluster_ips(service: objects.Service | None) -> Iterator[Address]:
-    for text in (service.spec.cluster_ip, *service.spec.cluster_ips) if service is not None else ():
+    told = dict.fromkeys((service.spec.cluster_ip, *service.spec.cluster_ips)) if service is not None else ()
+    for text in told:
         with suppress(ValueError):  # it has none: the text is empty or None
             yield parse_address(text)
 

@@ -98,6 +98,10 @@ def limited_frontends(all_: Frontends, family: Family, limits: ServiceLimits) ->
     """
     most = limits.frontends
     ports = all_.ports
+    had = len(all_.vips) + len(all_.external_ips)
+    admitted = len(all_.ranges) * max(1, len(ports) * len(all_.vips))
+    if len(ports) * (2 + had) <= most and admitted <= most:  # nearly all Services, so nothing else is looked at
+        return all_
     base = _base(ports)
     if base > most:
         ports = _first_ports(ports, most)
@@ -106,7 +110,6 @@ def limited_frontends(all_: Frontends, family: Family, limits: ServiceLimits) ->
     vips = all_.vips[:addresses]
     external_ips = all_.external_ips[: addresses - len(vips)]
     over = []
-    had = len(all_.vips) + len(all_.external_ips)
     if len(ports) < len(all_.ports) or len(vips) + len(external_ips) < had:
         over.append(
             OverLimit(

@@ -104,12 +104,16 @@ def resolve_service(
 
 
 def _limited_endpoints(
-    served: Iterable[_Shared], slices: Sequence[objects.EndpointSlice], site: Site
+    served: Sequence[_Shared], slices: Sequence[objects.EndpointSlice], site: Site
 ) -> tuple[dict[PortKey, int | None], list[OverLimit]]:
     """Return how many endpoints of each port are served, None for all, and what is over the limit.
 
     A port has its endpoints once in iptables mode; in ipvs mode each of its frontends has them.
     """
+    copies = max((shared.frontends_of(port) for shared in served for port in shared.ports), default=1)
+    all_ = sum(len(one.ports) * len(one.endpoints) for one in slices)
+    if all_ * PORTS_OF_LIMIT <= site.limits.endpoints and all_ * copies <= site.limits.endpoints:
+        return {shared.key(port): None for shared in served for port in shared.ports}, []  # as with nearly all Services
     known = counts(slices)
     most: dict[PortKey, int | None] = {}
     over = []
