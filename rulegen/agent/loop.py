@@ -380,18 +380,21 @@ class Loop:
         if rules is None:
             return
         small, large = self._by_size(rules)
-        if small or not large or rules.is_behind:
-            self._sync(rules, small)
+        if (small or not large or rules.is_behind) and not self._sync(rules, small):
+            return
         if small:
             self._turns.wrote_others(self.clock())
         name = self._turns.chosen(large, self.clock())
-        if name is not None and not self._must_check and self._rules is rules:
+        if name is not None:  # also where all is to be read soon: what others write without pause is read with pauses
             began, self._beside_s = self.clock(), 0.0
             self._sync(rules, {name}, writes_others=True)
             self._turns.wrote(name, self.clock() - began - self._beside_s, self.clock())
 
-    def _sync(self, rules: ServiceRules, names: set[ObjectName], *, writes_others: bool = False) -> None:
+    def _sync(self, rules: ServiceRules, names: set[ObjectName], *, writes_others: bool = False) -> bool:
         """Write what some of the dirty Services come to; with `writes_others`, what becomes dirty meanwhile too.
+
+        Returns:
+            False where it was refused: all is read next, and written in parts.
 
         Raises:
             HostError: A write failed.
@@ -414,9 +417,10 @@ class Loop:
             self.state.count("partial_restore_failures")
             if not is_refusal(error):
                 raise
-            self._must_check, self._check_at = True, self.clock()  # all is read, and written in parts
-            return
+            self._must_check, self._check_at = True, self.clock()
+            return False
         self._committed(rules, update, began, calls)
+        return True
 
     def _committed(self, rules: ServiceRules, update: Update, began: float, calls: int) -> None:
         """Note that an update was written."""

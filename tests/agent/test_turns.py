@@ -113,6 +113,20 @@ def test_a_slow_large_service_does_not_wait_where_nothing_else_changes(stage):
     assert set(late) == {0}
 
 
+def test_a_large_service_is_written_while_others_have_all_read_without_pause(stage):
+    """As on a node where somebody commits rules of their own all the time; the loop neither spins nor waits."""
+    late = []
+    for tenth in range(20, 400):
+        stage.at(tenth / 10, Wake("check"))
+    stage.at(5, lambda: setattr(stage.loop, "_breath_s", 20.0))
+    stage.at(5.05, Wake("check"))
+    stage.at(5.06, *large(30))
+    stage.at(9, lambda: late.append(stage.state.desired - stage.state.applied))
+    stage.run(50)
+    assert late == [0]
+    assert stage.is_right()
+
+
 def test_two_slow_large_services_share_the_time(stage):
     calls: list[float] = []
     for second in range(40, 240):
