@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import re
 import threading
 import time
 import warnings
@@ -51,7 +50,6 @@ _TEXTS: Final = {
     "password": "password",
 }
 """Fields of a kubeconfig that the official client takes as they are, and attributes that it keeps them as."""
-_TOKEN_FILE: Final = re.compile(r"""\btokenFile["']?\s*:\s*["']?([^"'\s,}]+)""")
 _UNHEARD: Final = logging.NullHandler()
 _TRANSIENT: Final = frozenset({429, 500, 502, 503, 504})
 _DEFAULT_KUBECONFIG: Final = "~/.kube/config"
@@ -336,15 +334,11 @@ def _refuse_unsuitable(named: str) -> None:
     for one in filter(None, named.split(os.pathsep)):
         path = os.path.expanduser(one)  # noqa: PTH111 - as the client does it, which keeps the path where there is no home
         try:
-            content = read_regular(path, MAX_KUBECONFIG, follow=True)
-            for token in _TOKEN_FILE.findall(content.decode("utf-8", "replace")):
-                with checked_name(Path(path).parent / token, _OF_ACCOUNT["token"]):
-                    pass
+            read_regular(path, MAX_KUBECONFIG, follow=True)
         except FileNotFoundError:
-            continue  # of several, those that are there count; a missing file of a token the client tells
+            continue  # of several, those that are there count
         except OSError as error:
-            place = "" if error.filename in {path, None} else f"{error.filename}: "
-            raise HostError(f"kubeconfig {one}: {place}{error.strerror or error}") from None
+            raise HostError(f"kubeconfig {one}: {error.strerror or error}") from None
         except ValueError:  # a NUL in the name
             raise HostError(f"kubeconfig {one_line(one)}: is no file name") from None
 

@@ -132,6 +132,7 @@ def plant(top: Path, planted: list[tuple[str, Callable[[Path, Path], None], int,
         if not path.parent.is_dir() or path.parent.resolve() != path.parent:
             continue
         if path.is_dir() and not path.is_symlink():
+            path.chmod(0o700)
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
