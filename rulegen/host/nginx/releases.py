@@ -425,7 +425,7 @@ def _holds(folders: Mapping[str, int], name: str, file: _Wanted) -> bool:
 def _close_files(folder: int) -> None:
     """Take the rights of others from the files of a folder: logs of an nginx that was started without our umask."""
     for name in os.listdir(folder):
-        with suppress(FileNotFoundError):  # it was set aside
+        with suppress(OSError):  # it was set aside, or is not ours; the folder itself is closed to others
             mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
             if stat.S_ISREG(mode) and mode & 0o007:
                 descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
