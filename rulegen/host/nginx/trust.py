@@ -238,7 +238,8 @@ def _check_above(status: os.stat_result, place: Path, path: Path) -> None:
     if status.st_uid not in {0, os.geteuid()}:
         raise _untrusted(path, place, f"belongs to user {status.st_uid} (mode {_mode(status)})")
     if status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX:
-        raise _untrusted(path, place, f"may be written to by others (user {status.st_uid}, mode {_mode(status)})")
+        problem = f"may be written to by others (user {status.st_uid}, mode {_mode(status)})"
+        raise _untrusted(path, place, problem, f"chmod go-w {place}")
 
 
 def _check_kind(status: os.stat_result, place: Path, path: Path) -> None:
@@ -246,11 +247,13 @@ def _check_kind(status: os.stat_result, place: Path, path: Path) -> None:
         raise NotADirectoryError(errno.ENOTDIR, "is no folder", str(place))
 
 
-def _untrusted(path: Path, place: Path, problem: str) -> UntrustedError:
+def _untrusted(path: Path, place: Path, problem: str, mend: str = "") -> UntrustedError:
+    own = "root's own" if os.geteuid() == 0 else "your own"
+    mend = mend or f"chown {os.geteuid()} {place} && chmod go-w {place}"
     return UntrustedError(
         place,
         f"{problem}: others could put another folder in the place of {path}, so nginx is not run from there",
-        f"choose a folder below root's own (--nginx-dir), or: chown root {place} && chmod go-w {place}",
+        f"choose a folder below {own} (--nginx-dir), or: {mend}",
     )
 
 

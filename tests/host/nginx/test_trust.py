@@ -92,7 +92,7 @@ def test_a_folder_that_a_user_could_exchange_is_refused_wherever_it_stands(top, 
     assert not opens(place / "nginx")
     if attack is owned:
         assert f"{attacked} belongs to user {USER} (mode 0755)" in error.message
-        assert f"chown root {attacked}" in error.hint
+        assert f"chown 0 {attacked} && chmod go-w {attacked}" in error.hint
 
 
 @needs_root
