@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rulegen.kube.world import ObjectName
     from rulegen.model.claims import Conflict
     from rulegen.model.ir import Service
-    from rulegen.model.limits import OverLimit
+    from rulegen.net import Family
 
 SHOWN: Final = 5
 """Of the faults of an object, so many are told one by one."""
@@ -41,7 +41,7 @@ class Concerns:
     _conflicts: frozenset[Conflict] = frozenset()
     _connections: str = ""
     _kept: tuple[str, ...] = ()
-    _over: frozenset[tuple[ObjectName, OverLimit]] = frozenset()
+    _over: frozenset[tuple[ObjectName, LimitKind, Family]] = frozenset()
 
     def rejected(self, rejected: list[Rejected], tell: Callable[[Announcement], None]) -> None:
         """Log what is new of objects that are skipped and what is no longer so; `tell` tells their users by events."""
@@ -79,13 +79,13 @@ class Concerns:
         """
         now = {(service.name, one): None for service in services for one in service.over}
         for name, one in now:
-            if (name, one) not in self._over:
+            if (name, one.kind, one.family) not in self._over:  # how many it has now may change all the time
                 about = ObjectReference("v1", "Service", name.namespace, name.name, uid_of(name))
                 note = f"served in part: {one.text} ({one.kind.option})"
                 tell(Announcement(about, "OverLimit", "Serve", note, is_shared=True))
         for kind in LimitKind:
             self.state.gauge("over_limit", len({name for name, one in now if one.kind is kind}), kind.value)
-        self._over = frozenset(now)
+        self._over = frozenset((name, one.kind, one.family) for name, one in now)
 
     def conflicts(
         self,
