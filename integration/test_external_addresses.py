@@ -24,7 +24,7 @@ STRICT = ("--external-ip-semantics", "strict")
 VICTIM = App(name="victim", number=810, ready=("pod-a",), type="NodePort", protocols=("TCP",))
 TAKER = App(name="taker", number=811, ready=("pod-b",), type="LoadBalancer", protocols=("TCP",))
 OLD, NEW = "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"
-PROGRAM_PORT = 32299
+PROGRAM_PORT = 32295
 ASKED = 6
 
 
