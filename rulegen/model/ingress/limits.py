@@ -34,7 +34,8 @@ class _Usage:
     hosts: set[str] = field(default_factory=set)
     paths: int = 0
     text: int = 0
-    secrets: dict[str, int] = field(default_factory=dict)
+    secrets: set[str] = field(default_factory=set)
+    secret_bytes: int = 0
 
 
 class NamespaceLimits:
@@ -63,23 +64,25 @@ class NamespaceLimits:
         hosts -= {""}
         paths = sum(max(1, len(rule.http.paths) if rule.http else 0) for rule in spec.rules) or 1
         text = paths * sum(len(name) + len(value) for name, value in annotations.items())
-        secrets = {one.secret_name: self._size(namespace, one.secret_name) for one in spec.tls if one.secret_name}
+        secrets = {
+            one.secret_name: self._size(namespace, one.secret_name)
+            for one in spec.tls
+            if one.secret_name and one.secret_name not in used.secrets
+        }
+        secret_bytes = used.secret_bytes + sum(secrets.values())
         for what, has, most in (
-            ("hosts", len(used.hosts | hosts), self._most),
+            ("hosts", len(used.hosts) + len(hosts - used.hosts), self._most),
             ("paths", used.paths + paths, self._most * PATHS_PER_HOST),
             ("bytes of annotations, counted for each path", used.text + text, self._most * TEXT_PER_HOST),
-            (
-                "bytes of certificates and keys",
-                sum((used.secrets | secrets).values()),
-                self._most * SECRETS_PER_HOST,
-            ),
+            ("bytes of certificates and keys", secret_bytes, self._most * SECRETS_PER_HOST),
         ):
             if has > most:
                 return f"with it, namespace {namespace} has {has} {what}, and {most} are served ({OPTION})"
         used.hosts |= hosts
         used.paths += paths
         used.text += text
-        used.secrets |= secrets
+        used.secrets |= secrets.keys()
+        used.secret_bytes = secret_bytes
         return ""
 
     def _size(self, namespace: str, name: str) -> int:
