@@ -11,8 +11,11 @@ from hypothesis import HealthCheck, settings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# No example fails for the time that it takes: other tests take the processor meanwhile.
-settings.register_profile("rulegen", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# No example fails for the time that it takes: other tests take the processor meanwhile. The second try of a test in a
+# class has another instance of that class.
+settings.register_profile(
+    "rulegen", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.differing_executors]
+)
 settings.load_profile("rulegen")
 
 _WATCHED = ("/proc/sys/net/ipv4/conf/all/route_localnet", "/proc/net/ip_tables_names", "/proc/net/ip6_tables_names")

@@ -271,7 +271,7 @@ def _load(configuration: Any, kubeconfig: str | None, context: str | None, terms
     loaders: Any = config  # its types are half there
     named = kubeconfig or os.environ.get("KUBECONFIG") or ""
     default = _default_kubeconfig()
-    if not named and not context and not default.exists():
+    if not named and not context and not os.path.exists(default):  # noqa: PTH110 - pathlib raises for a long name
         if not os.environ.get("KUBERNETES_SERVICE_HOST"):
             raise HostError(
                 f"no cluster to read from: neither {_DEFAULT_KUBECONFIG}, nor KUBECONFIG, nor a Pod's service account",
@@ -286,7 +286,7 @@ def _load(configuration: Any, kubeconfig: str | None, context: str | None, terms
             raise HostError(f"the service account of this Pod: {one_line(error)}") from error
         return False
     file = named or str(default)
-    if kubeconfig and not Path(kubeconfig).exists():
+    if kubeconfig and not os.path.exists(kubeconfig):  # noqa: PTH110 - as above
         raise HostError(f"kubeconfig {kubeconfig}: no such file")
     _refuse_unsuitable(file)
     has_certificate = apiconfig.check(file, context, terms)

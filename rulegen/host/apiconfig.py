@@ -18,6 +18,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 from rulegen.errors import HostError
 from rulegen.host.apitrouble import one_line
 from rulegen.host.opening import read_regular
+from rulegen.kube.wording import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,7 +69,7 @@ def check(files: str, context: str | None, terms: ApiTerms) -> bool:
 def _paths(files: str) -> Iterator[Path]:
     for name in files.split(os.pathsep):
         path = Path(os.path.expanduser(name))  # noqa: PTH111 - as the client does: no error where there is no home
-        if name and path.exists():
+        if name and os.path.exists(path):  # noqa: PTH110 - pathlib raises for a name that is too long
             yield path
 
 
@@ -96,12 +97,15 @@ def _named(documents: list[tuple[Path, Any]], part: str, name: object) -> tuple[
 
 def _check_file(kubeconfig: Path, field: str, path: Path) -> None:
     """Look whether a file that a kubeconfig names can be read to its end; one that is not there, the client tells."""
-    if not path.exists():
-        return
+    where = f"kubeconfig {kubeconfig}: {field}: {printable(str(path), 4096)}"
     try:
         read_regular(path, MAX_TOKEN_FILE, follow=True)
+    except FileNotFoundError:
+        return
     except OSError as error:
-        raise HostError(f"kubeconfig {kubeconfig}: {field}: {path}: {one_line(error.strerror or error)}") from error
+        raise HostError(f"{where}: {one_line(error.strerror or error)}") from error
+    except ValueError:  # a NUL in the name
+        raise HostError(f"{where}: is no file name") from None
 
 
 def bound_plugins() -> None:

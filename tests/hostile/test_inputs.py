@@ -30,7 +30,11 @@ EXAMPLES = int(os.environ.get("RULEGEN_EXAMPLES", "100"))
 FUZZ = settings(
     max_examples=EXAMPLES,
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    suppress_health_check=[
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.too_slow,
+        HealthCheck.differing_executors,
+    ],
 )
 FEWER = settings(FUZZ, max_examples=max(EXAMPLES // 4, 1))
 """For what another test tries besides."""
@@ -351,6 +355,8 @@ class TestKubeconfig:
     @FUZZ
     @example(cluster={"server": "http://127.0.0.1:1", "proxy-url": True}, user={}, current="a")
     @example(cluster={"server": "https://127.0.0.1:1", "tls-server-name": 5}, user={"password": 5}, current="a")
+    @example(cluster={"server": "https://127.0.0.1:1"}, user={"tokenFile": "x" * 300}, current="a")
+    @example(cluster={"server": "https://127.0.0.1:1"}, user={"tokenFile": "x\0"}, current="a")
     @given(
         cluster=st.one_of(CLUSTER, SCALARS), user=st.one_of(USER, SCALARS), current=st.sampled_from(["a", "b", "", 5])
     )
@@ -363,6 +369,12 @@ class TestKubeconfig:
         }
         write_yaml("kubeconfig", document)
         judge(["plan", "--kubeconfig", "kubeconfig", "--host", "host", "--observed", "none"])
+
+    @pytest.mark.parametrize("name", ["x" * 300, "/" + "x/" * 3000, "kubeconfig:" + "x" * 300])
+    def test_a_name_that_no_file_can_have(self, name, monkeypatch):
+        judge(["plan", "--kubeconfig", name, "--host", "host", "--observed", "none"])
+        monkeypatch.setenv("KUBECONFIG", name)
+        judge(["plan", "--host", "host", "--observed", "none"])
 
     @FEWER
     @given(content=st.one_of(st.binary(max_size=60), VALUES.map(lambda value: yaml.safe_dump(value).encode())))
