@@ -369,7 +369,8 @@ class TestNamed:
                 assert len(threading.enumerate()) < 40
                 watch.refer_to(secrets=self.OTHERS)
                 assert not watch.refused()
-        [line] = said
+        # On a busy machine a wait of 50 ms for an answer may be said, too.
+        [line] = [one for one in said if one.startswith("Ingresses name")]
         assert line.startswith("Ingresses name more Secrets and ConfigMaps than can be followed; limit: 10; ")
         assert line.endswith("not_read: 30: greedy/s0010, greedy/s0011, greedy/s0012, …")
 
@@ -383,7 +384,7 @@ class TestNamed:
             watch.refer_to(secrets=self.NAMES)
             assert len(watch.refused()) == len(self.NAMES) - 5
             assert soon(lambda: not any("Secret" in one for one in watch.unanswered()))
-        assert "LimitNOFILE" in said[-1]
+        assert any("LimitNOFILE" in one for one in said)
 
 
 _READS = """
