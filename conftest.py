@@ -35,3 +35,10 @@ def _machine() -> Iterator[None]:
     yield
     if [_read(path) for path in _WATCHED] != before:
         pytest.fail("a test wrote outside its network namespace")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print why a test had a second try: the summary has its name alone."""
+    for report in terminalreporter.stats.get("rerun", ()):
+        terminalreporter.section(f"first try of {report.nodeid}", sep="_")
+        terminalreporter.write_line(report.longreprtext)
