@@ -6,7 +6,9 @@ import datetime as dt
 from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import HostError
-from rulegen.host.opening import folder_at, read_regular, write_at
+from rulegen.host.nginx import trust
+from rulegen.host.nginx.disk import hint, reason
+from rulegen.host.opening import read_regular, write_at
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,17 +25,20 @@ def load(folder: Path) -> bytes | None:
     """Return the certificate and key that this node has; None where it has none, or none for long.
 
     Raises:
-        HostError: It is there and cannot be read.
+        HostError: It is there and cannot be read, or somebody else could exchange the folder.
     """
     from cryptography import x509  # noqa: PLC0415 - loads OpenSSL, which only an ingress needs
 
     try:
-        content = read_regular(folder / NAME, MAX_BYTES)
+        with trust.folder(folder.absolute()) as home:
+            content = read_regular(NAME, MAX_BYTES, dir_fd=home)
         left = x509.load_pem_x509_certificate(content).not_valid_after_utc - dt.datetime.now(dt.UTC)
     except FileNotFoundError:
         return None
     except ValueError:
         return None  # damaged: a new one is made
+    except trust.UntrustedError as error:
+        raise HostError(f"the folder of nginx cannot be used: {reason(error)}", hint=hint(error)) from None
     except OSError as error:
         raise HostError(
             f"{folder / NAME} cannot be read: {error.strerror}", hint=f"move {folder / NAME} away: a new one is made"
@@ -48,9 +53,8 @@ def store(folder: Path, content: bytes) -> None:
         HostError: It cannot be written.
     """
     try:
-        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-        with folder_at(folder) as held:
-            write_at(NAME, content, 0o600, dir_fd=held)
+        with trust.folder(folder.absolute()) as home:
+            write_at(NAME, content, 0o600, dir_fd=home)
     except OSError as error:
         raise HostError(f"{folder / NAME} cannot be written: {error.strerror or error}") from None
 
