@@ -114,7 +114,7 @@ class Claims:
         left, taken = _claims_of(self._services.get(name)), _claims_of(service)
         claims = {*left, *taken}
         had = {claim: self._first(claim) for claim in claims}
-        touched = {other for claim in claims for other in self._near(claim)}
+        touched = self._near(claims)
         self._drop(name, left)
         if service is not None:
             rank = _Rank(not age, age, name)
@@ -125,9 +125,11 @@ class Claims:
                 self._note(claim)
         for claim in claims:
             has = self._first(claim)
-            touched.update(rank.name for rank in {had[claim], has} if rank and had[claim] != has)
-            touched.update(self._near(claim))
-        return touched - {name}
+            if had[claim] != has:
+                touched.update(rank.name for rank in (had[claim], has) if rank)
+        touched |= self._near(claims)
+        touched.discard(name)
+        return touched
 
     def _drop(self, name: ObjectName, claims: Iterable[Claim]) -> None:
         before, rank = self._services.pop(name, None), self._ranks.pop(name, None)
@@ -243,19 +245,19 @@ class Claims:
             if not there:
                 del self._here[claim.on_node]
 
-    def _near(self, claim: Claim) -> Iterator[ObjectName]:
-        """Yield the Services of which something depends on a claim to the node's ports, or to one of its addresses.
+    def _near(self, claims: Iterable[Claim]) -> set[ObjectName]:
+        """Return the Services of which something depends on claims to the node's ports, or to one of its addresses.
 
         Where the oldest wins, it is the oldest alone: the others have lost what depends on it.
         """
-        if not self._guards_node:
-            return
-        if not claim.address:
-            near: Iterable[Claim] = self._here.get(claim, ())
-        else:
-            near = (claim.on_node,) if claim.address in self._answering else ()
-        for one in near:
-            yield from (rank.name for rank in self._claimants.get(one, ())[: 1 if self._oldest_wins else None])
+        near: set[Claim] = set()
+        for claim in claims if self._guards_node else ():
+            if not claim.address:
+                near |= self._here.get(claim, set())
+            elif claim.address in self._answering:
+                near.add(claim.on_node)
+        most = 1 if self._oldest_wins else None
+        return {rank.name for claim in near for rank in self._claimants.get(claim, ())[:most]}
 
     def _around(self) -> dict[Claim, tuple[object, ...]]:
         """Return of each claim that the ground decides about what it is decided by."""
@@ -278,10 +280,13 @@ def _conflict(name: ObjectName, claim: Claim, use: str, owner: ObjectName, their
 def _claims_of(service: Service | None) -> Mapping[Claim, tuple[str, ...]]:
     """Return what a Service claims, each with what for: a node port stands before a health check."""
     claims: dict[Claim, tuple[str, ...]] = {}
-    for claim, use in (each for port in (service.ports if service else ()) for each in _claims(port)):
-        known = claims.get(claim, ())
-        if use not in known:
-            claims[claim] = (*known, use) if use == HEALTH_PORT else (use, *known)
+    for port in service.ports if service else ():
+        for claim, use in _claims(port):
+            known = claims.get(claim)
+            if known is None:
+                claims[claim] = (use,)
+            elif use not in known:
+                claims[claim] = (*known, use) if use == HEALTH_PORT else (use, *known)
     return claims
 
 
@@ -297,7 +302,8 @@ def _externals_of(service: Service | None) -> set[Claim]:
 def _claims(port: ServicePort) -> Iterator[tuple[Claim, str]]:
     for address in (port.cluster_ip, *port.external_ips, *port.load_balancer_ips):
         if address is not None:
-            yield Claim(str(address), port.port, port.protocol, port.family), f"{address} port"
+            text = str(address)
+            yield Claim(text, port.port, port.protocol, port.family), f"{text} port"
     if port.node_port:
         yield Claim("", port.node_port, port.protocol, port.family), NODE_PORT
     if port.health_check_node_port:

@@ -60,6 +60,7 @@ class Pools:
     has_endpoints: bool = False
 
 
+_NONE: Final[frozenset[str]] = frozenset()
 _FAMILIES: Final[dict[str, Family]] = {family.value: family for family in Family}
 
 PortKey = tuple[Family, str, str]
@@ -207,20 +208,27 @@ def pools(candidates: Sequence[Candidate], place: Place, *, uses_cluster: bool, 
         uses_cluster: Whether anything is delivered to the cluster pool.
         uses_local: Whether anything is delivered to the local pool.
     """
+    ready: list[Candidate] = []
     cluster: list[Candidate] = []
     local: list[Candidate] = []
     if uses_cluster:
-        fits = _topology([c for c in candidates if c.ready], place)
-        cluster = [c for c in candidates if c.ready and fits(c)] or _terminating(candidates)
+        ready = [c for c in candidates if c.ready]
+        cluster = _near(ready, place) or _terminating(candidates)
     if uses_local:
         here = [c for c in candidates if c.is_local]
         local = [c for c in here if c.ready] or _terminating(here)
-    union = sorted({c.endpoint.text: c.endpoint for c in (*cluster, *local)}.items())
+    of_cluster = tuple([c.endpoint for c in cluster])
+    of_node = tuple([c.endpoint for c in local])
+    if of_node:
+        union = {endpoint.text: endpoint for endpoint in (*of_cluster, *of_node)}
+        endpoints = tuple([endpoint for _, endpoint in sorted(union.items())])
+    else:
+        endpoints = of_cluster
     return Pools(
-        cluster=tuple(c.endpoint for c in cluster),
-        local=tuple(c.endpoint for c in local),
-        endpoints=tuple(endpoint for _, endpoint in union),
-        has_endpoints=any(c.ready or (c.serving and c.terminating) for c in candidates),
+        cluster=of_cluster,
+        local=of_node,
+        endpoints=endpoints,
+        has_endpoints=bool(ready) or any(c.ready or (c.serving and c.terminating) for c in candidates),
     )
 
 
@@ -228,13 +236,13 @@ def _terminating(candidates: Sequence[Candidate]) -> list[Candidate]:
     return [c for c in candidates if c.serving and c.terminating]
 
 
-def _topology(ready: Sequence[Candidate], place: Place) -> Callable[[Candidate], bool]:
-    """Return the test that an endpoint of the cluster pool must pass; all pass unless every ready one has hints."""
-    if ready and all(c.nodes for c in ready) and any(place.node in c.nodes for c in ready):
-        return lambda c: place.node in c.nodes
-    if ready and place.zone and all(c.zones for c in ready) and any(place.zone in c.zones for c in ready):
-        return lambda c: place.zone in c.zones
-    return lambda _: True
+def _near(ready: list[Candidate], place: Place) -> list[Candidate]:
+    """Return the ready endpoints whose hints name this node, else its zone; all unless every one has such hints."""
+    if all(c.nodes for c in ready) and (of_node := [c for c in ready if place.node in c.nodes]):
+        return of_node
+    if place.zone and all(c.zones for c in ready) and (of_zone := [c for c in ready if place.zone in c.zones]):
+        return of_zone
+    return ready
 
 
 def _rank(candidate: Candidate) -> tuple[bool, bool, bool, bool]:
@@ -242,15 +250,15 @@ def _rank(candidate: Candidate) -> tuple[bool, bool, bool, bool]:
 
 
 def _candidate(told: SliceEndpoint, endpoint: Endpoint, node: str) -> Candidate:
-    conditions = told.conditions
+    conditions, hints = told.conditions, told.hints
     return Candidate(
         endpoint=endpoint,
         ready=conditions.ready is not False,
         serving=conditions.serving is not False,
         terminating=conditions.terminating is True,
         is_local=bool(node) and told.node_name == node,
-        zones=frozenset(zone.name for zone in told.hints.for_zones),
-        nodes=frozenset(node_hint.name for node_hint in told.hints.for_nodes),
+        zones=frozenset([zone.name for zone in hints.for_zones]) if hints.for_zones else _NONE,
+        nodes=frozenset([node_hint.name for node_hint in hints.for_nodes]) if hints.for_nodes else _NONE,
     )
 
 

@@ -19,7 +19,7 @@ from rulegen.model.forbidden import KUBERNETES, api_servers
 from rulegen.net import AddressUse, Family, family_of, parse_address
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from rulegen.kube import objects
     from rulegen.kube.world import ObjectName, ServiceInput
@@ -45,8 +45,8 @@ class ExternalAddresses:
         self._forbidden = site.forbidden
         self._named: dict[ObjectName, frozenset[Address]] = {}
         self._namers: dict[Address, set[ObjectName]] = {}
-        self._cluster_ips: dict[ObjectName, frozenset[Address]] = {}
-        self._holders: dict[Address, set[ObjectName]] = {}
+        self._cluster_ips: dict[ObjectName, tuple[str, ...]] = {}
+        self._holders: dict[Address, set[ObjectName]] | None = None  # made when a Service names an external address
 
     def move(self, site: Site) -> set[ObjectName]:
         """Judge by another site from now on; return the Services of which an address is judged otherwise."""
@@ -59,13 +59,33 @@ class ExternalAddresses:
     def put(self, name: ObjectName, told: ServiceInput | None) -> set[ObjectName]:
         """Take a Service, or that it is gone; return the others of which an address may be judged otherwise now."""
         service = told.service if told is not None else None
-        _index(self._named, self._namers, name, frozenset(_external_addresses(service, self._site)))
-        moved = _index(self._cluster_ips, self._holders, name, frozenset(_cluster_ips(service)))
+        before, named = self._named.pop(name, frozenset()), _addresses(_external_texts(service, self._site))
+        if named:
+            self._named[name] = named
+        _index(self._namers, name, before, named)
+        moved = self._hold(name, service)
         if name == KUBERNETES:
             servers = frozenset(_api_servers(told))
             moved |= {address for address, _ in servers ^ self._forbidden.api_servers}
             self._forbidden = replace(self._forbidden, api_servers=servers)
         return {namer for address in moved for namer in self._namers.get(address, ())} - {name}
+
+    def _hold(self, name: ObjectName, service: objects.Service | None) -> set[Address]:
+        """Have a Service hold its ClusterIPs; return those that it has gained or lost, where any Service may ask."""
+        texts = (service.spec.cluster_ip, *service.spec.cluster_ips) if service is not None else ()
+        before: tuple[str, ...] = self._cluster_ips.pop(name, ())
+        moved: set[Address] = set()
+        if texts:
+            self._cluster_ips[name] = texts
+        if not self._named:
+            self._holders = None
+        elif self._holders is None:
+            self._holders = {}
+            for holder, ips in self._cluster_ips.items():
+                _index(self._holders, holder, frozenset(), _addresses(ips))
+        elif texts != before:
+            moved = _index(self._holders, name, _addresses(before), _addresses(texts))
+        return moved
 
     def allows(
         self, name: ObjectName, address: Address, use: AddressUse, port: int, tell: Callable[[Conflict], None]
@@ -108,7 +128,8 @@ class ExternalAddresses:
         is_looked_up = use is AddressUse.EXTERNAL_IP and (self._site.guards or not self._site.binds)
         if is_looked_up and (other := self._site.others.get(address)) is not None:
             return f"{address} is an address of Node {other}", None
-        holder = min((holder for holder in self._holders.get(address, ()) if holder != name), default=None)
+        holders = (self._holders or {}).get(address, ())
+        holder = min((holder for holder in holders if holder != name), default=None)
         return (f"{address} is the ClusterIP of Service {holder}", holder) if holder is not None else ("", None)
 
     def unknown(self, families: Collection[Family], *, knows_programs: bool) -> Iterator[str]:
@@ -140,37 +161,31 @@ class ExternalAddresses:
 
 
 def _index(
-    by_name: dict[ObjectName, frozenset[Address]],
-    by_address: dict[Address, set[ObjectName]],
-    name: ObjectName,
-    addresses: frozenset[Address],
+    by_address: dict[Address, set[ObjectName]], name: ObjectName, before: frozenset[Address], after: frozenset[Address]
 ) -> set[Address]:
-    """Have a Service hold addresses, in both directions; return those that it has gained or lost."""
-    moved = set(by_name.pop(name, frozenset()) ^ addresses)
-    if addresses:
-        by_name[name] = addresses
+    """Have an index by address know of a Service's addresses; return those that it has gained or lost."""
+    moved = set(before ^ after)
     for address in moved:
         holders = by_address.setdefault(address, set())
-        (holders.add if address in addresses else holders.discard)(name)
+        (holders.add if address in after else holders.discard)(name)
         if not holders:
             del by_address[address]
     return moved
 
 
-def _external_addresses(service: objects.Service | None, site: Site) -> Iterator[Address]:
-    if service is None:
-        return
-    ingress = (one.ip for one in service.status.load_balancer.ingress)
-    for text in (*(service.spec.external_ips if site.external_ips else ()), *ingress):
-        with suppress(ValueError):  # whoever serves it warns of it
-            yield parse_address(text)
+def _external_texts(service: objects.Service | None, site: Site) -> Iterator[str]:
+    if service is not None:
+        yield from service.spec.external_ips if site.external_ips else ()
+        yield from (one.ip for one in service.status.load_balancer.ingress)
 
 
-def _cluster_ips(service: objects.Service | None) -> Iterator[Address]:
-    told = dict.fromkeys((service.spec.cluster_ip, *service.spec.cluster_ips)) if service is not None else ()
-    for text in told:
-        with suppress(ValueError):  # it has none: the text is empty or None
-            yield parse_address(text)
+def _addresses(texts: Iterable[str]) -> frozenset[Address]:
+    """Return the addresses among texts: None stands for no ClusterIP, and of others there is a warning elsewhere."""
+    found = set()
+    for text in texts:
+        with suppress(ValueError):
+            found.add(parse_address(text))
+    return frozenset(found)
 
 
 def _api_servers(kubernetes: ServiceInput | None) -> Iterator[tuple[Address, int]]:

@@ -50,13 +50,12 @@ def resolve(world: World, options: Options, facts: HostFacts, families: Sequence
     )
     for service in sorted(world.services):
         table.put(service, world.services[service])
-    settled = {service: table.service(service) for service in sorted(world.services)}
     for warning in table.warnings():
         warnings.add(warning)
     return Model(
         node_name=name,
         nodes=nodes,
-        services={service: decided for service, decided in settled.items() if decided is not None},
+        services=table.services(),
         sysctls=resolve_sysctls(nodes.values(), options, facts),
         timeouts=options.ipvs_timeouts if options.mode == "ipvs" else (0, 0, 0),
         warnings=warnings.texts(),

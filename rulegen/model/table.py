@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rulegen.errors import Warnings
 from rulegen.model.bound_endpoints import bound_endpoints
@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     from rulegen.model.ir import Service
     from rulegen.model.nodes import Site
     from rulegen.net import Family
+
+
+class _Settled(NamedTuple):
+    """All Services as they are served, in the order of their names, and what is in conflict."""
+
+    services: dict[ObjectName, Service]
+    conflicts: tuple[Conflict, ...]
 
 
 class ServiceTable:
@@ -46,7 +53,7 @@ class ServiceTable:
         self._told: dict[ObjectName, tuple[str, ...]] = {}
         self._judged: dict[ObjectName, tuple[Conflict, ...]] = {}
         self._inputs: dict[ObjectName, ServiceInput] = {}
-        self._conflicts: tuple[Conflict, ...] | None = None
+        self._settled: _Settled | None = None  # until something changes
 
     def move(self, site: Site, ground: NodeGround) -> set[ObjectName]:
         """Decide with another site and ground from now on.
@@ -57,13 +64,13 @@ class ServiceTable:
         """
         if (site, ground) == (self._site, self._ground):
             return set()
-        self._site, self._ground, self._conflicts = site, ground, None
+        self._site, self._ground, self._settled = site, ground, None
         touched = self._externals.move(site)
         return self._again(touched) | self._claims.move(ground)
 
     def put(self, name: ObjectName, told: ServiceInput | None) -> set[ObjectName]:
         """Take a Service, or that it is gone; return the names of all Services that may be served otherwise now."""
-        self._conflicts = None
+        self._settled = None
         touched = self._externals.put(name, told)
         if told is None:
             self._told.pop(name, None)
@@ -94,26 +101,29 @@ class ServiceTable:
         """Return a Service as it is served now; None where it is not there."""
         return self._claims.settled(name, _ignore) if name in self._told else None
 
+    def services(self) -> dict[ObjectName, Service]:
+        """Return all Services as they are served now, in the order of their names."""
+        return dict(self._all().services)
+
     def warnings(self) -> Iterator[str]:
         """Yield what a user must be told: of each Service, then of their conflicts."""
         for texts in self._told.values():
             yield from texts
         yield from self._ignored()
-        served, conflicts = self._settled()
-        yield from dict.fromkeys(conflict.text for conflict in conflicts)
-        yield from bound_endpoints(served, self._inputs, self._site)
+        yield from dict.fromkeys(conflict.text for conflict in self.conflicts())
+        yield from bound_endpoints(self._all().services.values(), self._inputs, self._site)
         yield from self._externals.unknown(self._families, knows_programs=self._ground.knows_programs)
 
     def conflicts(self) -> tuple[Conflict, ...]:
         """Return what two Services claim, or a Service and the node, or somebody else."""
-        return self._conflicts if self._conflicts is not None else self._settled()[1]
+        return self._all().conflicts
 
-    def _settled(self) -> tuple[list[Service], tuple[Conflict, ...]]:
-        """Return all Services as they are served, and keep in mind what is in conflict until something changes."""
-        conflicts = [conflict for found in self._judged.values() for conflict in found]
-        served = [self._claims.settled(name, conflicts.append) for name in sorted(self._told)]
-        self._conflicts = tuple(conflicts)
-        return served, self._conflicts
+    def _all(self) -> _Settled:
+        if self._settled is None:
+            conflicts = [conflict for found in self._judged.values() for conflict in found]
+            services = {name: self._claims.settled(name, conflicts.append) for name in sorted(self._told)}
+            self._settled = _Settled(services, tuple(conflicts))
+        return self._settled
 
     def _ignored(self) -> Iterator[str]:
         """Yield of how many Services external IPs are ignored because it was asked for."""

@@ -102,10 +102,9 @@ class ServiceRules:
             oldest_wins=options.oldest_claim_wins,
             ground=self._node.ground,
         )
-        names = cluster.names()
-        for service in names:
+        for service in cluster.names():
             self._table.put(service, cluster.service(service))
-        self._services = {service: found for service in names if (found := self._table.service(service)) is not None}
+        self._services = self._table.services()
         self._is_behind = False
         self._unwritten: set[ObjectName] = set()
         self._again: set[ObjectName] = set()
