@@ -7,7 +7,7 @@ to this node, to the cluster and to the cloud below it. It is a value, made once
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
@@ -69,6 +69,12 @@ class Forbidden:
     pod_networks: tuple[Network, ...] = ()
     allowed: tuple[Network, ...] = ()
     ports: tuple[int, ...] = ()
+    _single: frozenset[Address] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Collect all single addresses: nearly every address that is judged is none of them."""
+        servers = (address for address, _ in self.api_servers)
+        object.__setattr__(self, "_single", self.own.union(self.gateways, servers, METADATA))
 
     def refusal(self, address: Address, use: AddressUse, port: int = 0) -> str:
         """Return why an address may not be used so, as `192.0.2.1 is an address of this node`; empty where it may.
@@ -98,14 +104,15 @@ class Forbidden:
         return f"{address} leads to {fault}" if arrives and (fault := self.refusal(arrives, use, port)) else ""
 
     def _what(self, address: Address, use: AddressUse, port: int) -> str:
-        if use in _NODE_IS_REFUSED and address in self.own:
-            return "an address of this node"
-        if address in self.gateways:
-            return "the gateway of this node"
-        if any(known == address and port in {0, number} for known, number in self.api_servers):
-            return "an address of the API server"
-        if address in METADATA:
-            return f"the metadata server of {METADATA[address]}"
+        if address in self._single:
+            if use in _NODE_IS_REFUSED and address in self.own:
+                return "an address of this node"
+            if address in self.gateways:
+                return "the gateway of this node"
+            if any(known == address and port in {0, number} for known, number in self.api_servers):
+                return "an address of the API server"
+            if address in METADATA:
+                return f"the metadata server of {METADATA[address]}"
         if use in _NETWORK_IS_REFUSED:
             for network in self.pod_networks:
                 if _is_in(address, network):

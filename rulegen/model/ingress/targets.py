@@ -338,7 +338,9 @@ class _Endpoints(NamedTuple):
 
 
 def _not_used(refused: Mapping[str, str]) -> str:
-    """Return endpoints with their reasons in words, the first few of many."""
+    """Return endpoints with their reasons in words, the first few of many; empty where there are none."""
+    if not refused:
+        return ""
     shown = [f"{endpoint} is not used: {why}" for endpoint, why in sorted(refused.items())[:_SHOWN]]
     return "; ".join([*shown, *[f"and {len(refused) - _SHOWN} more"] * (len(refused) > _SHOWN)])
 
