@@ -361,6 +361,8 @@ def test_nothing_outside_is_read_or_written(valid, tmp_path, plants):
 @example(plants=[Planted("nginx/default.pem", "fifo", 0, 0o600)])
 @example(plants=[Planted("nginx/known", "link-to-folder", 0, 0o700), Planted("nginx/logs/start.log", "dangling", 0, 0)])
 @example(plants=[Planted("nginx/run/apply.lock", "fifo", 0, 0o600)])
+@example(plants=[Planted("nginx/run/apply.lock", "hard-link", 0, 0o600)])
+@example(plants=[Planted("nginx/logs/error.log", "hard-link", 0, 0o600)])
 @example(plants=[Planted("nginx", "link-to-folder", 0, 0o700)])
 @example(plants=[Planted("nginx/releases", "link-to-folder", 0, 0o711)])
 @given(plants=PLANTS)

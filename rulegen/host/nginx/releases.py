@@ -426,8 +426,9 @@ def _close_files(folder: int) -> None:
     """Take the rights of others from the files of a folder: logs of an nginx that was started without our umask."""
     for name in os.listdir(folder):
         with suppress(OSError):  # it was set aside, or is not ours; the folder itself is closed to others
-            mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
-            if stat.S_ISREG(mode) and mode & 0o007:
+            status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            mode = status.st_mode
+            if stat.S_ISREG(mode) and mode & 0o007 and status.st_nlink == 1:
                 descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
                 try:
                     os.fchmod(descriptor, stat.S_IMODE(mode) & ~0o007)

@@ -147,16 +147,19 @@ def check_written(descriptor: int, path: Path) -> None:
         path: Its path, for messages.
 
     Raises:
-        UntrustedError: A link, a FIFO or a device is there.
+        UntrustedError: A link, also a hard one, a FIFO or a device is there.
         OSError: The folder cannot be read.
     """
     for name in os.listdir(descriptor):
         with suppress(FileNotFoundError):
-            mode = os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode
-            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISSOCK(mode)):
+            status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+            mode = status.st_mode
+            has_two_names = stat.S_ISREG(mode) and status.st_nlink > 1
+            if has_two_names or not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISSOCK(mode)):
+                what = "a hard link to another file" if has_two_names else kind_text(mode)
                 raise UntrustedError(
                     path / name,
-                    f"is {kind_text(mode)}: what nginx writes there would go elsewhere",
+                    f"is {what}: what nginx writes there would go elsewhere",
                     f"take it away: rm {path / name}",
                 )
 
