@@ -23,13 +23,14 @@ from rulegen.agent.systemd import Watchdog, tell_systemd
 from rulegen.agent.tuning import tune
 from rulegen.agent.views import PATHS, views
 from rulegen.agent.writer import IdleWriter, KernelWriter
+from rulegen.apiserver.limits import ApiTerms
+from rulegen.apiserver.lists import read_nodes
+from rulegen.apiserver.objects import ApiObjects
+from rulegen.apiserver.transport import account_token
+from rulegen.apiserver.watching.watch import Watch
 from rulegen.errors import HostError
-from rulegen.host import ipvs, nfacct, token, xtables_lock
+from rulegen.host import ipvs, nfacct, xtables_lock
 from rulegen.host.addresses import AddressNotices
-from rulegen.host.apiobjects import ApiObjects
-from rulegen.host.apiserver import read_nodes
-from rulegen.host.apiterms import ApiTerms
-from rulegen.host.apiwatch import Watch
 from rulegen.host.facts import hostname
 from rulegen.host.iptables import asks_late
 from rulegen.host.nft_notices import Notice, Notices, Writers
@@ -47,8 +48,8 @@ if TYPE_CHECKING:
     from rulegen.agent.cluster import SharedCluster
     from rulegen.agent.journal import Journal
     from rulegen.agent.publisher import Publisher
+    from rulegen.apiserver.watching.outage import Notice as ServerNotice
     from rulegen.host.nginx.site import LiveSite
-    from rulegen.host.outage import Notice as ServerNotice
     from rulegen.kube.objects import Node
     from rulegen.model.conntrack import Forgetting
     from rulegen.model.facts import HostFacts
@@ -278,7 +279,7 @@ class Agent:
         missing = writer.without_ipv6
         if missing is not None:
             self.journal.warning("IPv6 is left alone until it begins anew", error=missing.message, hint=missing.hint)
-        exposed = token.exposure() if self.site is not None else ""
+        exposed = account_token.exposure() if self.site is not None else ""
         if exposed:
             self.journal.warning(exposed)
         if self.mends and self.services:

@@ -16,14 +16,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from rulegen.agent.recorder import micro_time
-from rulegen.host.apilink import TroubleError
-from rulegen.host.apiobjects import LEASES
+from rulegen.apiserver.objects import LEASES
+from rulegen.apiserver.transport.connection import TroubleError
 from rulegen.kube.wording import is_label_value, is_subdomain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from rulegen.host.apiobjects import ApiObjects
+    from rulegen.apiserver.objects import ApiObjects
 
 ADDRESSES: Final = "rulegen.io/addresses"
 """Annotation of a node's Lease: what it can be reached by, with commas between."""

@@ -14,8 +14,8 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from rulegen.agent.journal import fault
-from rulegen.host.apilink import TroubleError
-from rulegen.host.apiobjects import INGRESSES, MERGE_PATCH, SERVICES, STRATEGIC_PATCH, Resource
+from rulegen.apiserver.objects import INGRESSES, MERGE_PATCH, SERVICES, STRATEGIC_PATCH, Resource
+from rulegen.apiserver.transport.connection import TroubleError
 from rulegen.kube.wording import is_subdomain
 from rulegen.kube.world import ObjectName
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from rulegen.agent.members import Members
 from rulegen.agent.publisher import EXCLUDED, IngressPublication, Publisher, ServicePublication, node_addresses
 from rulegen.agent.recorder import Announcement, ObjectReference
-from rulegen.host.apiobjects import ApiObjects, pod_namespace
+from rulegen.apiserver.objects import ApiObjects, pod_namespace
 from rulegen.host.listeners import listening_ports
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rulegen.agent.loop import Loop
     from rulegen.agent.publisher import Publication
     from rulegen.agent.site import SiteLoop
-    from rulegen.host.apiwatch import Watch
+    from rulegen.apiserver.watching.watch import Watch
     from rulegen.kube.world import ObjectName
 
 LEASE_NAMESPACE: Final = "rulegen"

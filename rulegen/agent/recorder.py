@@ -19,8 +19,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from rulegen.agent.journal import fault
-from rulegen.host.apilink import TroubleError
-from rulegen.host.apiobjects import EVENTS
+from rulegen.apiserver.objects import EVENTS
+from rulegen.apiserver.transport.connection import TroubleError
 from rulegen.kube.wording import is_label, is_subdomain, printable
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from rulegen.agent.journal import Journal
     from rulegen.agent.state import AgentState
-    from rulegen.host.apiobjects import ApiObjects
+    from rulegen.apiserver.objects import ApiObjects
 
 CONTROLLER: Final = "rulegen.io/agent"
 NODE_NAMESPACE: Final = "default"

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from rulegen.agent.cluster import SharedCluster
     from rulegen.agent.journal import Journal
     from rulegen.agent.state import AgentState
-    from rulegen.host.apiwatch import Watch
+    from rulegen.apiserver.watching.watch import Watch
     from rulegen.host.nginx.recollection import KnownObjects
     from rulegen.host.nginx.site import LiveSite
     from rulegen.kube.objects import Ingress

@@ -33,10 +33,10 @@ from rulegen.road.guards import lost_masquerade
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from rulegen.apiserver.budget import Budget
     from rulegen.cli.ingress_options import ChosenIngress
     from rulegen.cli.options import Chosen
     from rulegen.errors import Rejected
-    from rulegen.host.apibudget import Budget
     from rulegen.host.dumps import Dumps
     from rulegen.host.variant import VariantChoice
     from rulegen.kube.proxyconfig import KubeProxyConfiguration
@@ -199,7 +199,7 @@ class Inputs:
             world = read_world(sources, service_cidrs=cidrs, node_port_range=ports)
             self._warn_of_ingresses(world)
         else:
-            from rulegen.host.apiserver import read_cluster  # noqa: PLC0415 - loads the client, which is slow
+            from rulegen.apiserver.lists import read_cluster  # noqa: PLC0415 - loads the client, which is slow
 
             node = self.node_name
             cluster = read_cluster(
@@ -222,7 +222,7 @@ class Inputs:
     @cached_property
     def _budget(self) -> Budget:
         """What all lists of the API server together may cost."""
-        from rulegen.host.apibudget import Budget  # noqa: PLC0415 - beside the client
+        from rulegen.apiserver.budget import Budget  # noqa: PLC0415 - beside the client
 
         return Budget(self.chosen.api_terms)
 
@@ -238,7 +238,7 @@ class Inputs:
         refused: set[ObjectKey] = set()
         if self.ingress is None:
             return cluster, refused
-        from rulegen.host.apiserver import read_named  # noqa: PLC0415 - loads the client, which is slow
+        from rulegen.apiserver.lists import read_named  # noqa: PLC0415 - loads the client, which is slow
         from rulegen.model.ingress.references import references_of  # noqa: PLC0415 - as above
 
         chosen, world = self.ingress, build_world(cluster)

@@ -324,7 +324,7 @@ class _Reloading:
 
     def is_possible(self) -> bool:
         """Tell whether another agent could begin now; what it lacks is told, and the one there is goes on."""
-        from rulegen.host.apiclient import ApiServer  # noqa: PLC0415 - loads the client
+        from rulegen.apiserver.transport.client import ApiServer  # noqa: PLC0415 - loads the client
 
         try:
             settings = self.settings

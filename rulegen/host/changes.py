@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from rulegen.host.opening import UnsuitableFileError, read_regular
+from rulegen.safe_files import UnsuitableFileError, read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from rulegen.contract.servers import DEVICE
 from rulegen.errors import InputError
 from rulegen.host.files import MAX_TOTAL_BYTES, STDIN, NoTextError, read_text
-from rulegen.host.opening import read_begin, size_text
 from rulegen.host.output import COMPANIONS, TABLES_OF
 from rulegen.languages.ipset import state as ipset
 from rulegen.languages.iptables.ruleset import TABLES, Ruleset, family_in, is_dump, read
 from rulegen.languages.ipvs import text as ipvs_text
 from rulegen.languages.links import state as links
 from rulegen.net import Family
+from rulegen.safe_files import read_begin, size_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple
 
 from rulegen.errors import InputError
-from rulegen.host.opening import MIB, UnsuitableFileError, read_descriptor, read_regular, read_within, size_text
 from rulegen.host.rendered import KUSTOMIZATIONS, rendering_of
 from rulegen.kube.documents import Source
 from rulegen.kube.wording import printable
+from rulegen.safe_files import MIB, UnsuitableFileError, read_descriptor, read_regular, read_within, size_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, Final
 from rulegen.errors import HostError
 from rulegen.host import netlink
 from rulegen.host.netlink import NESTED, attribute, attributes_of
-from rulegen.host.opening import read_kernel_text
 from rulegen.host.runner import Command as ToolCommand
 from rulegen.host.runner import MissingToolError, privilege_hint
 from rulegen.host.throwaway import in_throwaway_namespace
@@ -36,6 +35,7 @@ from rulegen.languages.ipvs.state import (
     VirtualServerKey,
 )
 from rulegen.net import Address, Protocol
+from rulegen.safe_files import read_kernel_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import HostError
-from rulegen.host.opening import (
+from rulegen.safe_files import (
     UnsuitableFileError,
     folder_at,
     kind_text,

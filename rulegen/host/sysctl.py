@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rulegen.errors import HostError
-from rulegen.host.opening import read_kernel_text
+from rulegen.safe_files import read_kernel_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

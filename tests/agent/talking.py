@@ -15,8 +15,8 @@ from rulegen.agent.members import Members
 from rulegen.agent.publisher import IngressPublication, Publication, Publisher, ServicePublication
 from rulegen.agent.recorder import Recorder
 from rulegen.agent.state import AgentState
-from rulegen.host.apilink import Link
-from rulegen.host.apiobjects import ApiObjects
+from rulegen.apiserver.objects import ApiObjects
+from rulegen.apiserver.transport.connection import Link
 from rulegen.kube.cluster import Cluster
 from rulegen.kube.decode import decode_object
 from rulegen.kube.events import Changed

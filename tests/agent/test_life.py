@@ -31,7 +31,7 @@ from rulegen.kube.proxyconfig import API_VERSION, KIND, read_config
 from rulegen.languages.nginx.facts import NginxFacts
 from rulegen.model.options import Options
 from rulegen.model.tuning import conntrack_parameters
-from tests.host.watching import soon
+from tests.apiserver.watching import soon
 
 
 @pytest.fixture

@@ -9,15 +9,15 @@ from collections import Counter
 import pytest
 
 from rulegen.agent.publisher import PUBLISHED, IngressPublication, node_addresses
-from rulegen.host.apilink import TroubleError
-from rulegen.host.apiobjects import ApiObjects
-from rulegen.host.apiwatch import Watch
-from rulegen.host.outage import Notice
+from rulegen.apiserver.objects import ApiObjects
+from rulegen.apiserver.transport.connection import TroubleError
+from rulegen.apiserver.watching.outage import Notice
+from rulegen.apiserver.watching.watch import Watch
 from rulegen.kube import objects as k
 from rulegen.kube.world import ObjectName
 from tests.agent.talking import NAMESPACE, Place, balanced, ingress, slice_on
+from tests.apiserver.watching import fast, soon
 from tests.fakeapi import Fault
-from tests.host.watching import fast, soon
 
 A, B, C = "203.0.113.1", "203.0.113.2", "2001:db8::3"
 WEB = ObjectName("shop", "web")

@@ -11,8 +11,8 @@ import pytest
 from rulegen.agent import recorder as module
 from rulegen.agent.recorder import Announcement, ObjectReference, Recorder
 from tests.agent.talking import Place
+from tests.apiserver.watching import soon
 from tests.fakeapi import Fault
-from tests.host.watching import soon
 
 WEB = ObjectReference("v1", "Service", "shop", "web", "uid-1")
 NODE = ObjectReference("v1", "Node", "", "node1", "uid-2")

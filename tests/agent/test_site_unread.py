@@ -33,7 +33,7 @@ from rulegen.model.ingress.options import IngressOptions
 from rulegen.model.ingress.unread import MissingError
 from rulegen.plan.nginx import SitePlan, plan_site
 from rulegen.road.ingress import Site, compile_ingress
-from tests.host.watching import soon
+from tests.apiserver.watching import soon
 from tests.ingress_strategies import (
     OPTIONS,
     SETTINGS,

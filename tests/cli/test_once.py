@@ -17,8 +17,8 @@ from rulegen.cli import main
 from rulegen.model.conntrack import Forgetting
 from rulegen.model.facts import HostFacts
 from rulegen.model.options import Options
+from tests.apiserver.watching import soon
 from tests.fakeapi import FakeApi, Fault
-from tests.host.watching import soon
 
 HOST = "host:\n  hostname: node1\n  interfaces: [{name: eth0, addresses: [192.168.50.10/24]}]\n"
 RUN = ("run", "--node", "node1", "--drift", "report", "--no-events", "--health-address", "", "--metrics-address", "")
@@ -110,8 +110,8 @@ def test_a_timeout_is_for_once(run):
     ids=["away", "401", "403", "503", "silent"],
 )
 def test_a_command_says_it_in_one_line_and_with_what_to_do(run, folder, monkeypatch, command, fault, expected, hint):
-    monkeypatch.setattr("rulegen.host.apiclient.READ_TIMEOUT_S", 0.5)
-    monkeypatch.setattr("rulegen.host.apiclient.FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("rulegen.apiserver.transport.client.READ_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("rulegen.apiserver.transport.client.FIRST_PAUSE_S", 0.01)
     monkeypatch.setattr("rulegen.cli.apply.write", None)
     with FakeApi() as api:
         kubeconfig = api.kubeconfig(folder, **({} if fault else {"server": "http://127.0.0.1:1"}))

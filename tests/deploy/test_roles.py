@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from rulegen.agent.recorder import Announcement, ObjectReference
-from rulegen.host import apiwatch
-from rulegen.host.apiserver import INGRESS_CLASSES, INGRESSES, NODES, SERVICES, SLICES
+from rulegen.apiserver.lists import INGRESS_CLASSES, INGRESSES, NODES, SERVICES, SLICES
+from rulegen.apiserver.watching import watch
 from rulegen.kube.objects import ConfigMap, Secret
 from rulegen.kube.world import ObjectName
 from tests.agent.talking import Place, balanced, ingress
@@ -40,9 +40,7 @@ def following(*paths: str) -> set[Right]:
 
 SERVICES_AND_NODE = following(SERVICES.path, SLICES.path, NODES) | {("", "nodes", "get")}
 INGRESSES_TOO = SERVICES_AND_NODE | following(INGRESSES.path, INGRESS_CLASSES.path)
-BY_NAME = {
-    one for kind in (Secret, ConfigMap) for one in following(apiwatch._one_object(kind, ObjectName("a", "b")).path)
-}
+BY_NAME = {one for kind in (Secret, ConfigMap) for one in following(watch._one_object(kind, ObjectName("a", "b")).path)}
 
 
 EVENTS = {("events.k8s.io", "events", verb) for verb in ("create", "patch")}

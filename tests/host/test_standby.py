@@ -15,7 +15,7 @@ import pytest
 from rulegen.errors import HostError
 from rulegen.host.runner import Command, MissingToolError
 from rulegen.host.standby import Standby
-from tests.host.watching import soon
+from tests.apiserver.watching import soon
 
 ROOT = Path(__file__).parents[2]
 SAYS_WHO = "#!/bin/sh\nread told\necho $told $$ {mark}\n"

@@ -29,10 +29,10 @@ from rulegen.cli import console, main
 from rulegen.errors import ApplyError, HostError
 from rulegen.host.doctor.findings import Finding, Level, as_text
 from rulegen.host.nginx.rotation import Journal as Lines
-from rulegen.host.opening import folder_at
 from rulegen.host.runner import Completed
 from rulegen.kube.wording import harmless, harmless_json
 from rulegen.plan import show
+from rulegen.safe_files import folder_at
 from tests.cli.test_plan import BLOG, HOST
 from tests.fakeapi import FakeApi, Fault
 

@@ -6,8 +6,10 @@ import re
 
 import pytest
 
+from rulegen import safe_files
+from rulegen.apiserver.transport import client, tls
 from rulegen.cli.inputs import MAX_CONFIGURATION
-from rulegen.host import apiclient, apitls, dumps, files, opening
+from rulegen.host import dumps, files
 from rulegen.host.nginx import default_certificate, templates
 from rulegen.kube import build, json_text, yaml_text
 from tests.project.places import ROOT
@@ -69,11 +71,11 @@ def test_a_row_is_whole_and_names_tests_that_exist(row: list[str]) -> None:
             ],
         ),
         ("`--config`", [f"{MAX_CONFIGURATION >> 20} MiB"]),
-        ("kubeconfigs", [f"{apiclient.MAX_KUBECONFIG >> 20} MiB each"]),
-        ("certificates", [f"{apitls.MAX_BYTES >> 20} MiB each"]),
+        ("kubeconfigs", [f"{client.MAX_KUBECONFIG >> 20} MiB each"]),
+        ("certificates", [f"{tls.MAX_BYTES >> 20} MiB each"]),
         ("nginx templates", [f"{templates.MAX_BYTES >> 20} MiB each", f"{templates.MAX_FILES} in a folder"]),
         ("the default certificate", [f"{default_certificate.MAX_BYTES >> 10} KiB"]),
-        ("files of /proc", [f"{opening.KERNEL_BYTES >> 20} MiB each"]),
+        ("files of /proc", [f"{safe_files.KERNEL_BYTES >> 20} MiB each"]),
     ],
 )
 def test_the_figures_are_those_of_the_code(what: str, figures: list[str]) -> None:

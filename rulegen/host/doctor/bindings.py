@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rulegen.errors import HostError
 from rulegen.host.doctor.findings import Finding, Level
-from rulegen.host.opening import read_kernel_text
 from rulegen.host.runner import Command
 from rulegen.host.throwaway import in_throwaway_namespace
+from rulegen.safe_files import read_kernel_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import HostError
 from rulegen.host.doctor.findings import Finding, Level
-from rulegen.host.opening import read_kernel_text
 from rulegen.host.runner import Command, MissingToolError
 from rulegen.host.variant import Variant
 from rulegen.net import Family
+from rulegen.safe_files import read_kernel_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

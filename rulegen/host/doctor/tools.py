@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from rulegen.errors import HostError
 from rulegen.host.doctor.findings import Finding, Level
 from rulegen.host.facts import speaks_ipv6
-from rulegen.host.opening import read_kernel_text
 from rulegen.host.runner import Command, MissingToolError, package_of
 from rulegen.host.variant import choose, missing_tool, variant_of
 from rulegen.model.facts_document import knows_random_fully
 from rulegen.net import Family
+from rulegen.safe_files import read_kernel_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

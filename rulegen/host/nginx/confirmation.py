@@ -13,7 +13,7 @@ from rulegen.host.nginx import processes
 from rulegen.host.nginx.keeper import START_LOG
 from rulegen.host.nginx.sandbox import clean
 from rulegen.host.nginx.status import ask
-from rulegen.host.opening import open_regular
+from rulegen.safe_files import open_regular
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from rulegen.errors import HostError
 from rulegen.host.nginx import trust
 from rulegen.host.nginx.disk import hint, reason
-from rulegen.host.opening import read_regular, write_at
+from rulegen.safe_files import read_regular, write_at
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,9 +11,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import HostError
-from rulegen.host.opening import read_regular
 from rulegen.host.runner import Command, MissingToolError
 from rulegen.languages.nginx.facts import NginxFacts
+from rulegen.safe_files import read_regular
 
 if TYPE_CHECKING:
     from rulegen.host.runner import Runner

@@ -16,7 +16,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rulegen.errors import HostError
-from rulegen.host.opening import MIB, read_kernel_text, read_regular
+from rulegen.safe_files import MIB, read_kernel_text, read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

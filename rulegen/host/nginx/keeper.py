@@ -29,7 +29,7 @@ from rulegen.host.nginx import processes, status, trust
 from rulegen.host.nginx.locks import locked_for_good, locked_or_not
 from rulegen.host.nginx.names_process import NamesProcess
 from rulegen.host.nginx.rotation import Journal, rotate
-from rulegen.host.opening import read_regular, write_at
+from rulegen.safe_files import read_regular, write_at
 
 LOCK: Final = "keeper.lock"
 PID_FILE: Final = "keeper.pid"

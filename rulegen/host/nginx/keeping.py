@@ -17,9 +17,9 @@ from rulegen.errors import HostError
 from rulegen.host.nginx import processes, trust
 from rulegen.host.nginx.keeper import LOCK, PID_FILE
 from rulegen.host.nginx.locks import locked_or_not
-from rulegen.host.opening import read_kernel_text, read_regular
 from rulegen.host.runner import MissingToolError, find
 from rulegen.kube.wording import printable
+from rulegen.safe_files import read_kernel_text, read_regular
 
 if TYPE_CHECKING:
     from rulegen.host.nginx.processes import NginxProcess

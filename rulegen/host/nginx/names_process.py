@@ -13,7 +13,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from rulegen.host.opening import read_regular
+from rulegen.safe_files import read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

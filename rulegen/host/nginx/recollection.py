@@ -17,11 +17,11 @@ import msgspec
 from rulegen.errors import HostError, Rejected
 from rulegen.host.nginx.disk import hint, reason, write_new
 from rulegen.host.nginx.trust import check_ours
-from rulegen.host.opening import read_regular
 from rulegen.kube.decode import decode_object
 from rulegen.kube.objects import ConfigMap, IngressClass, Namespace, Secret
 from rulegen.kube.wording import printable
 from rulegen.kube.world import ObjectKey, ObjectName
+from rulegen.safe_files import read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -24,7 +24,7 @@ from rulegen.host.nginx import disk, keeping, names_process, ports, processes, s
 from rulegen.host.nginx.confirmation import Complaints, RefusedError, answers, wait_for
 from rulegen.host.nginx.releases import Releases
 from rulegen.host.nginx.status import ask
-from rulegen.host.opening import read_regular, write_at
+from rulegen.safe_files import read_regular, write_at
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator

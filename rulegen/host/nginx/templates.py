@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from rulegen.errors import ConfigError
-from rulegen.host.opening import UnsuitableFileError, read_within
 from rulegen.languages.nginx.templates import Templates
+from rulegen.safe_files import UnsuitableFileError, read_within
 
 PACKAGED: Final = Path(__file__).parents[2] / "nginx_templates"
 """Where the wheel has them; a checkout has them beside the package."""

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from rulegen.host.opening import kind_text
+from rulegen.safe_files import kind_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

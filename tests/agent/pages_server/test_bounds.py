@@ -23,7 +23,7 @@ from rulegen.agent.pages_server.server import Server
 from rulegen.errors import HostError
 from tests.agent.asking import ask
 from tests.agent.attackers import EndlessHeads, memory_kib
-from tests.host.watching import soon
+from tests.apiserver.watching import soon
 
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
 WELL = {"*": lambda: Reply(200, "well\n")}

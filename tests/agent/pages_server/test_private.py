@@ -17,7 +17,7 @@ from rulegen.agent.views import PATHS
 from rulegen.errors import HostError
 from rulegen.host.facts import interfaces
 from tests.agent.asking import ask, free_port
-from tests.host.watching import soon
+from tests.apiserver.watching import soon
 from tests.rights import needs_nginx, needs_root
 
 NOBODY = 65534

@@ -14,7 +14,7 @@ from rulegen.agent.pages_server.reply import Reply
 from rulegen.agent.pages_server.server import AS_JSON, PatientServer, Server
 from rulegen.errors import HostError
 from tests.agent.asking import ask
-from tests.host.watching import soon
+from tests.apiserver.watching import soon
 
 
 class TestServer:

@@ -17,8 +17,8 @@ from rulegen.errors import HostError
 from rulegen.host.nginx import ports, processes
 from rulegen.host.nginx.facts import gather_nginx, resolvers
 from rulegen.host.nginx.rotation import Journal, rotate
-from rulegen.host.opening import folder_at
 from rulegen.host.runner import Command, Completed, MissingToolError, find, run
+from rulegen.safe_files import folder_at
 
 SAYS = """\
 nginx version: nginx/1.22.1

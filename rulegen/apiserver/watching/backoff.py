@@ -11,13 +11,13 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from rulegen.host.apiterms import ANSWER_S, LIST_S
+from rulegen.apiserver.limits import ANSWER_S, LIST_S
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
 
-    from rulegen.host.apilink import TroubleError
+    from rulegen.apiserver.transport.connection import TroubleError
 
 UNANSWERED: Final = 3
 """After so many timeouts in a row (504) the resourceVersion itself may be at fault: so a server says that it is of the

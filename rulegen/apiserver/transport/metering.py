@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from http.client import HTTPResponse
 from typing import TYPE_CHECKING, Any, Final
 
-from rulegen.host.apiterms import HEAD_BYTES
+from rulegen.apiserver.limits import HEAD_BYTES
 
 if TYPE_CHECKING:
     import socket

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from rulegen.apiserver.budget import Budget
+from rulegen.apiserver.limits import ApiTerms
+from rulegen.apiserver.lists import read_cluster
+from rulegen.apiserver.transport import kubeconfig
+from rulegen.apiserver.transport.connection import Link
+from rulegen.apiserver.watching.watch import Watch
 from rulegen.errors import HostError, Warnings
-from rulegen.host import apiconfig
-from rulegen.host.apibudget import Budget
-from rulegen.host.apilink import Link
-from rulegen.host.apiserver import read_cluster
-from rulegen.host.apiterms import ApiTerms
-from rulegen.host.apiwatch import Watch
 from tests.fakeapi import FakeApi, make_certificate
 
 if TYPE_CHECKING:
@@ -60,14 +60,14 @@ class TestPlugins:
             read_cluster(api.kubeconfig(tmp_path, user=user))
 
     def test_one_that_complains_for_ever_is_ended(self, api, tmp_path, monkeypatch):
-        monkeypatch.setattr(apiconfig, "PLUGIN_S", 1.0)
+        monkeypatch.setattr(kubeconfig, "PLUGIN_S", 1.0)
         user = plugin("import sys\nwhile True: sys.stderr.write('x' * 65536)")
         with pytest.raises(HostError, match="did not end within 1 s and was killed"):
             read_cluster(api.kubeconfig(tmp_path, user=user))
 
     def test_one_that_never_ends_is_killed_with_what_it_has_started(self, api, tmp_path, monkeypatch):
         """A child would hold the pipe open for as long as it lives."""
-        monkeypatch.setattr(apiconfig, "PLUGIN_S", 2.0)
+        monkeypatch.setattr(kubeconfig, "PLUGIN_S", 2.0)
         pids = tmp_path / "pids"
         user = plugin(
             "import os, time\nchild = os.fork()\n"

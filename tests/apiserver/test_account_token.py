@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rulegen.host.token import exposure
+from rulegen.apiserver.transport.account_token import exposure
 
 
 @pytest.mark.parametrize(("mode", "is_told"), [(0o600, False), (0o400, False), (0o640, True), (0o644, True)])

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rulegen.host.apilink import TroubleError
-    from rulegen.host.pace import Timing
+    from rulegen.apiserver.transport.connection import TroubleError
+    from rulegen.apiserver.watching.backoff import Timing
 
 _LOOK_S: Final = 1.0
 _WORDS: Final = {

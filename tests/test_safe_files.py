@@ -14,13 +14,13 @@ import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from rulegen.apiserver.transport.client import ApiServer
+from rulegen.apiserver.transport.tls import SharedTls
 from rulegen.errors import ConfigError, HostError
-from rulegen.host.apiclient import ApiServer
-from rulegen.host.apitls import SharedTls
 from rulegen.host.changes import FileChanges
 from rulegen.host.nginx import default_certificate
 from rulegen.host.nginx.templates import MAX_FILES, read_templates
-from rulegen.host.opening import (
+from rulegen.safe_files import (
     UnsuitableFileError,
     folder_at,
     made_folder_at,

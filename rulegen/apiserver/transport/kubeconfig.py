@@ -15,15 +15,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
+from rulegen.apiserver.transport.failures import one_line
 from rulegen.errors import HostError
-from rulegen.host.apitrouble import one_line
-from rulegen.host.opening import read_regular
 from rulegen.kube.wording import printable
+from rulegen.safe_files import read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rulegen.host.apiterms import ApiTerms
+    from rulegen.apiserver.limits import ApiTerms
 
 MAX_FILE: Final = 4 << 20
 MAX_TOKEN_FILE: Final = 64 << 10

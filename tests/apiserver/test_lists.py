@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from rulegen.apiserver.lists import read_cluster, read_named
+from rulegen.apiserver.transport import client
+from rulegen.apiserver.transport.connection import Link, TroubleError
 from rulegen.errors import HostError, Rejected, Warnings
-from rulegen.host import apiclient
-from rulegen.host.apilink import Link, TroubleError
-from rulegen.host.apiserver import read_cluster, read_named
 from rulegen.kube.objects import Secret
 from rulegen.kube.secret_rules import secret_values
 from rulegen.kube.world import ObjectName
@@ -29,7 +29,7 @@ def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("KUBECONFIG", "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT", "HTTPS_PROXY", "HTTP_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(apiclient, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(client, "FIRST_PAUSE_S", 0.01)
 
 
 @pytest.fixture
@@ -219,7 +219,7 @@ def test_slices_and_node_may_be_forbidden_too(api, tmp_path):
 
 
 def test_a_server_that_falls_silent_is_left(api, tmp_path, monkeypatch):
-    monkeypatch.setattr(apiclient, "READ_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(client, "READ_TIMEOUT_S", 0.2)
     released = threading.Event()
     api.fail("services", Fault.stall(released))
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rulegen.host.apilink import TroubleError
-from rulegen.host.revision import Revisions, number
+from rulegen.apiserver.transport.connection import TroubleError
+from rulegen.apiserver.watching.revision import Revisions, number
 
 
 @dataclass

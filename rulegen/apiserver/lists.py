@@ -12,11 +12,11 @@ from urllib.parse import quote
 
 import msgspec
 
+from rulegen.apiserver import limits
+from rulegen.apiserver.limits import MAX_PAGES, MAX_TOKEN, TooLargeError
+from rulegen.apiserver.transport.client import ApiServer
+from rulegen.apiserver.transport.failures import RefusedError
 from rulegen.errors import HostError, InputError, Rejected
-from rulegen.host import apiterms
-from rulegen.host.apiclient import ApiServer
-from rulegen.host.apiterms import MAX_PAGES, MAX_TOKEN, TooLargeError
-from rulegen.host.apitrouble import RefusedError
 from rulegen.kube.decode import decode_list, decode_object
 from rulegen.kube.json_text import value_count
 from rulegen.kube.objects import ConfigMap, EndpointSlice, Ingress, IngressClass, Namespace, Node, Secret, Service
@@ -26,9 +26,9 @@ from rulegen.kube.world import ObjectKey, ObjectName
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from rulegen.apiserver.budget import Budget
+    from rulegen.apiserver.limits import ApiTerms
     from rulegen.errors import Warnings
-    from rulegen.host.apibudget import Budget
-    from rulegen.host.apiterms import ApiTerms
     from rulegen.kube.decode import ListPage
     from rulegen.kube.objects import KubeObject
     from rulegen.kube.validate import Decoded
@@ -202,7 +202,7 @@ def list_all(server: ApiServer, collection: Collection, page_size: int = PAGE_SI
     if collection.fields:
         parameters["fieldSelector"] = collection.fields
     found: list[Decoded | Rejected] = []
-    limit, until = server.budget.terms.page, time.monotonic() + apiterms.LIST_S
+    limit, until = server.budget.terms.page, time.monotonic() + limits.LIST_S
     for _ in range(MAX_PAGES):
         try:
             raw = server.get(collection.path, parameters, doing=doing, limit=limit, until=until)
@@ -328,7 +328,7 @@ def _all_named(
     noun = f"{kind.__name__.lower()}s"
     found: list[Decoded | Rejected] = []
     forbidden: list[ObjectName] = []
-    until = time.monotonic() + apiterms.LIST_S
+    until = time.monotonic() + limits.LIST_S
     for name in names:
         path = f"/api/v1/namespaces/{name.namespace}/{noun}/{name.name}"
         try:

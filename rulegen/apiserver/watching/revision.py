@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from rulegen.host.apilink import TroubleError
+from rulegen.apiserver.transport.connection import TroubleError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

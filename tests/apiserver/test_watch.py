@@ -15,17 +15,19 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
+from rulegen.apiserver.limits import ApiTerms
+from rulegen.apiserver.objects import LEASES, ApiObjects
+from rulegen.apiserver.transport import connection
+from rulegen.apiserver.watching import reflector
+from rulegen.apiserver.watching.outage import Notice
+from rulegen.apiserver.watching.watch import Watch
 from rulegen.errors import HostError, Rejected
-from rulegen.host import apifollow, apilink
-from rulegen.host.apiobjects import LEASES, ApiObjects
-from rulegen.host.apiterms import ApiTerms
-from rulegen.host.apiwatch import Watch
-from rulegen.host.outage import Notice
 from rulegen.kube.cluster import Cluster
 from rulegen.kube.events import Changed, Gone, Listed
 from rulegen.kube.objects import ConfigMap, Secret
 from rulegen.kube.validate import Decoded
 from rulegen.kube.world import ObjectKey, ObjectName
+from tests.apiserver.watching import Consumer, fast, soon
 from tests.fakeapi import FakeApi, Fault, make_certificate
 from tests.fakewatch import (
     DROP,
@@ -40,7 +42,6 @@ from tests.fakewatch import (
     line,
 )
 from tests.forwardproxy import ForwardProxy
-from tests.host.watching import Consumer, fast, soon
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -367,7 +368,7 @@ class TestStreams:
         assert watcher.counts().lists["Service"] == 1
 
     def test_an_event_that_is_too_large(self, api, watch, seen, monkeypatch):
-        monkeypatch.setattr(apifollow, "MAX_OBJECT", 20_000)
+        monkeypatch.setattr(reflector, "MAX_OBJECT", 20_000)
         watcher = watch()
         assert is_watching(watcher)
         api.put("services", service("big", labels={f"label-{number}": "x" * 60 for number in range(600)}))
@@ -1105,7 +1106,7 @@ class TestEnd:
             assert self.ends(watcher, seen)
 
     def test_while_a_connection_is_made_nothing_waits_for_it(self, tmp_path, seen, monkeypatch):
-        monkeypatch.setattr(apilink, "CONNECT_TIMEOUT_S", 1.6)
+        monkeypatch.setattr(connection, "CONNECT_TIMEOUT_S", 1.6)
         with socket.socket() as full, socket.socket() as first, socket.socket() as second, FakeApi() as api:
             full.bind(("127.0.0.1", 0))
             full.listen(0)

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from rulegen.apiserver.lists import read_cluster
+from rulegen.apiserver.transport import client
+from rulegen.apiserver.transport import connection as apilink
+from rulegen.apiserver.transport.connection import Link, TroubleError
 from rulegen.errors import HostError
-from rulegen.host import apiclient, apilink
-from rulegen.host.apilink import Link, TroubleError
-from rulegen.host.apiserver import read_cluster
 from tests.fakeapi import FakeApi, make_certificate
 
 CRLF = b"\r\n"
@@ -64,9 +65,9 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("KUBECONFIG", "KUBERNETES_SERVICE_HOST", "HTTPS_PROXY", "HTTP_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(apilink, "CONNECT_TIMEOUT_S", 0.3)
-    monkeypatch.setattr(apiclient, "CONNECT_TIMEOUT_S", 0.3)
-    monkeypatch.setattr(apiclient, "READ_TIMEOUT_S", 0.3)
-    monkeypatch.setattr(apiclient, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(client, "CONNECT_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(client, "READ_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(client, "FIRST_PAUSE_S", 0.01)
 
 
 def said(kubeconfig: str) -> tuple[str, str]:

@@ -11,14 +11,14 @@ from urllib.parse import quote
 
 import msgspec
 
-from rulegen.host.apilink import TroubleError
-from rulegen.host.opening import read_regular
+from rulegen.apiserver.transport.connection import TroubleError
 from rulegen.kube.json_text import MAX_PLAIN_VALUES, value_count
+from rulegen.safe_files import read_regular
 
 if TYPE_CHECKING:
     import datetime as dt
 
-    from rulegen.host.apilink import Link
+    from rulegen.apiserver.transport.connection import Link
 
 JSON: Final = "application/json"
 MERGE_PATCH: Final = "application/merge-patch+json"

@@ -13,8 +13,8 @@ import socket
 import ssl
 from typing import TYPE_CHECKING, Final
 
+from rulegen.apiserver.transport.metering import WireError
 from rulegen.errors import HostError
-from rulegen.host.apiwire import WireError
 from rulegen.kube.wording import printable
 
 if TYPE_CHECKING:

@@ -17,10 +17,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from rulegen.host.apiwatch import Watch
+from rulegen.apiserver.watching.watch import Watch
 from rulegen.kube.events import Gone
 from rulegen.kube.objects import Secret
 from rulegen.kube.world import ObjectName
+from tests.apiserver.watching import Consumer, fast, soon
 from tests.fakeapi import FakeApi, Fault, make_certificate, selector
 from tests.fakewatch import (
     DROP,
@@ -33,7 +34,6 @@ from tests.fakewatch import (
     SLOW,
     error_event,
 )
-from tests.host.watching import Consumer, fast, soon
 
 KINDS = {
     "services": "Service",

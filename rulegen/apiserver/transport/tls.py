@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from rulegen.host.opening import checked_name
+from rulegen.safe_files import checked_name
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping

@@ -7,8 +7,8 @@ import time
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
+from rulegen.apiserver.watching.backoff import Timing
 from rulegen.errors import Rejected
-from rulegen.host.pace import Timing
 from rulegen.kube.events import Changed, Event, Gone, Listed, called, name_of
 from rulegen.kube.validate import Decoded
 

@@ -1,6 +1,6 @@
 """The cluster as it changes: each kind of object that networking on a node needs, listed once and watched from then on.
 
-For programs that run for months. What is asked for is what kube-proxy asks for (see `rulegen.host.apiserver`), Secrets
+For programs that run for months. What is asked for is what kube-proxy asks for (see `rulegen.apiserver.lists`), Secrets
 and ConfigMaps one by one by their names, which come and go. Nothing is kept here of what was told.
 """
 
@@ -11,10 +11,8 @@ import threading
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Final, Self
 
-from rulegen.host.apibudget import Kept, Untaken
-from rulegen.host.apifollow import Follower, Shared
-from rulegen.host.apilink import Link
-from rulegen.host.apiserver import (
+from rulegen.apiserver.budget import Kept, Untaken
+from rulegen.apiserver.lists import (
     INGRESS_CLASSES,
     INGRESSES,
     NAMESPACES,
@@ -25,10 +23,12 @@ from rulegen.host.apiserver import (
     SLICES,
     Collection,
 )
-from rulegen.host.outage import Notice, Outage, is_of_server
-from rulegen.host.pace import Timing
-from rulegen.host.revision import Revisions
-from rulegen.host.tally import Counts, Tally
+from rulegen.apiserver.transport.connection import Link
+from rulegen.apiserver.watching.backoff import Timing
+from rulegen.apiserver.watching.outage import Notice, Outage, is_of_server
+from rulegen.apiserver.watching.reflector import Follower, Shared
+from rulegen.apiserver.watching.revision import Revisions
+from rulegen.apiserver.watching.stats import Counts, Tally
 from rulegen.kube.kinds import title
 from rulegen.kube.objects import ConfigMap, Node, Secret
 from rulegen.kube.wording import is_label, is_subdomain
@@ -37,8 +37,8 @@ from rulegen.kube.world import ObjectKey
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from rulegen.host.apilink import TroubleError
-    from rulegen.host.apiterms import ApiTerms
+    from rulegen.apiserver.limits import ApiTerms
+    from rulegen.apiserver.transport.connection import TroubleError
     from rulegen.kube.events import Event
     from rulegen.kube.objects import KubeObject
     from rulegen.kube.world import ObjectName

@@ -11,21 +11,24 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from rulegen.apiserver import limits, lists
+from rulegen.apiserver.budget import Budget, Kept, Weights, weight
+from rulegen.apiserver.limits import ApiTerms
+from rulegen.apiserver.lists import read_cluster
+from rulegen.apiserver.objects import SERVICES, ApiObjects
+from rulegen.apiserver.transport import client, connection
+from rulegen.apiserver.transport.connection import Link, TroubleError
+from rulegen.apiserver.watching import reflector
+from rulegen.apiserver.watching import watch as apiwatch
+from rulegen.apiserver.watching.watch import Watch
 from rulegen.errors import HostError, Rejected
-from rulegen.host import apiclient, apifollow, apilink, apiserver, apiterms, apiwatch
-from rulegen.host.apibudget import Budget, Kept, Weights, weight
-from rulegen.host.apilink import Link, TroubleError
-from rulegen.host.apiobjects import SERVICES, ApiObjects
-from rulegen.host.apiserver import read_cluster
-from rulegen.host.apiterms import ApiTerms
-from rulegen.host.apiwatch import Watch
 from rulegen.kube.decode import decode_object
 from rulegen.kube.events import Changed, Gone
 from rulegen.kube.json_text import MAX_PLAIN_VALUES
 from rulegen.kube.objects import EndpointSlice, Service
 from rulegen.kube.world import ObjectName
+from tests.apiserver.watching import Consumer, fast, soon
 from tests.fakeapi import FakeApi
-from tests.host.watching import Consumer, fast, soon
 from tests.hostileapi import (
     CHUNK_SIZE,
     CHUNKED,
@@ -58,7 +61,7 @@ SMALL = ApiTerms(mebibytes=8)
 def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("KUBECONFIG", "KUBERNETES_SERVICE_HOST", "HTTPS_PROXY", "HTTP_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(apiclient, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(client, "FIRST_PAUSE_S", 0.01)
 
 
 def read(feed, folder, terms: ApiTerms = SMALL) -> HostError:
@@ -88,7 +91,7 @@ class TestOneAnswer:
         if who == "command":
             message = read(feed, tmp_path).message
         else:
-            monkeypatch.setattr(apilink, "MAX_WRITTEN", SMALL.page)
+            monkeypatch.setattr(connection, "MAX_WRITTEN", SMALL.page)
             with hostile(feed) as url:
                 link = Link(kubeconfig_of(url, tmp_path), terms=SMALL)
                 with pytest.raises(TroubleError) as caught:
@@ -99,7 +102,7 @@ class TestOneAnswer:
 
     def test_a_byte_now_and_then_is_no_answer(self, tmp_path, monkeypatch):
         """Each byte ends a silence; the time of the whole answer goes on."""
-        monkeypatch.setattr(apiterms, "ANSWER_S", 0.7)
+        monkeypatch.setattr(limits, "ANSWER_S", 0.7)
         assert "the answer was not whole after 0.7 s" in read(drip(0.05), tmp_path).message
 
     def test_a_byte_now_and_then_is_no_answer_for_run_either(self, tmp_path):
@@ -128,11 +131,11 @@ class TestOneAnswer:
     @pytest.mark.parametrize("header", ["9" * 400, "99999999999", "-1", "1e9", "nan", "soon", "Fri, 31 Dec 9999"])
     def test_a_pause_that_the_server_asks_for_has_an_end(self, tmp_path, monkeypatch, header):
         slept: list[float] = []
-        monkeypatch.setattr(apiclient.time, "sleep", slept.append)
+        monkeypatch.setattr(client.time, "sleep", slept.append)
         answer = b"HTTP/1.1 503 no\r\nContent-Length: 0\r\nRetry-After: " + header.encode() + b"\r\n\r\n"
         assert "(503)" in read(lambda _: iter([answer]), tmp_path).message
-        assert len(slept) == apiclient.TRIES - 1
-        assert all(0 <= seconds <= apiclient.LONGEST_PAUSE_S for seconds in slept)
+        assert len(slept) == client.TRIES - 1
+        assert all(0 <= seconds <= client.LONGEST_PAUSE_S for seconds in slept)
 
 
 class TestLists:
@@ -161,11 +164,11 @@ class TestLists:
         assert "objects that need more than 8 MiB" in message or "more than 8 MiB of answers" in message
 
     def test_pages_for_ever_of_nothing_end(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(apiserver, "MAX_PAGES", 50)
+        monkeypatch.setattr(lists, "MAX_PAGES", 50)
         assert "more than 50 pages" in read(pages_of(lambda _: "", size=0), tmp_path).message
 
     def test_pages_that_take_too_long_together_end(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(apiterms, "LIST_S", 0.5)
+        monkeypatch.setattr(limits, "LIST_S", 0.5)
         assert "not done after 0.5 s" in read(pages_of(lambda _: "", size=0), tmp_path).message
 
     def test_a_token_that_is_no_token(self, tmp_path):
@@ -303,7 +306,7 @@ class TestWatches:
             assert watch.stop()
 
     def test_a_line_for_ever_ends(self, follow, monkeypatch):
-        monkeypatch.setattr(apifollow, "MAX_OBJECT", 100_000)
+        monkeypatch.setattr(reflector, "MAX_OBJECT", 100_000)
         with hostile(watch_of(lambda _: b" " * 10_000)) as url:
             _, _, watch = follow(url)
             assert soon(lambda: watch.counts().errors.get(("Service", "too large")))
@@ -340,7 +343,7 @@ class TestWatches:
             watch.stop()
 
     def test_pages_for_ever_end(self, follow, monkeypatch):
-        monkeypatch.setattr(apifollow, "MAX_PAGES", 20)
+        monkeypatch.setattr(reflector, "MAX_PAGES", 20)
         with hostile(pages_of(lambda _: "", size=0)) as url:
             _, _, watch = follow(url)
             assert soon(lambda: watch.counts().errors.get(("Service", "garbage")))
@@ -392,8 +395,8 @@ _READS = """
 import resource, sys, time
 from pathlib import Path
 from rulegen.errors import HostError
-from rulegen.host.apiserver import read_cluster
-from rulegen.host.apiwatch import Watch
+from rulegen.apiserver.lists import read_cluster
+from rulegen.apiserver.watching.watch import Watch
 
 def command(kubeconfig):
     try:

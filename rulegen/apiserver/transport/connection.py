@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 from weakref import WeakSet
 
+from rulegen.apiserver.budget import Account
+from rulegen.apiserver.limits import ANSWER_S, LIMIT_HINT, ApiTerms
+from rulegen.apiserver.transport.client import MAX_STATUS_BODY, ApiServer, asked_pause
+from rulegen.apiserver.transport.failures import failure_kind, refusal, unreachable
+from rulegen.apiserver.transport.metering import Meter, MeteredResponse, metered, pieces, pools_of
+from rulegen.apiserver.transport.tls import SharedTls
 from rulegen.errors import HostError
-from rulegen.host.apibudget import Account
-from rulegen.host.apiclient import MAX_STATUS_BODY, ApiServer, asked_pause
-from rulegen.host.apiterms import ANSWER_S, LIMIT_HINT, ApiTerms
-from rulegen.host.apitls import SharedTls
-from rulegen.host.apitrouble import failure_kind, refusal, unreachable
-from rulegen.host.apiwire import Meter, MeteredResponse, metered, pieces, pools_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

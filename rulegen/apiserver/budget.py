@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from rulegen.apiserver.limits import LIMIT_HINT
 from rulegen.errors import HostError, Rejected
-from rulegen.host.apiterms import LIMIT_HINT
 from rulegen.kube.events import Changed, Gone, called, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from rulegen.host.apiterms import ApiTerms
+    from rulegen.apiserver.limits import ApiTerms
     from rulegen.kube.objects import KubeObject
     from rulegen.kube.validate import Decoded
     from rulegen.kube.world import ObjectName

@@ -18,14 +18,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import unquote, urlencode, urlsplit
 
+from rulegen.apiserver import limits
+from rulegen.apiserver.budget import Budget
+from rulegen.apiserver.limits import MAX_OBJECT, ApiTerms, TooLargeError
+from rulegen.apiserver.transport.failures import RENEW, failure_kind, network_words, one_line, refusal, unreachable
+from rulegen.apiserver.transport.kubeconfig import bound_plugins
+from rulegen.apiserver.transport.kubeconfig import check as check_kubeconfig
+from rulegen.apiserver.transport.metering import Meter, WireError, metered, metered_connections, pieces, pools_of
+from rulegen.apiserver.transport.tls import MAX_BYTES
 from rulegen.errors import HostError
-from rulegen.host import apiconfig, apiterms
-from rulegen.host.apibudget import Budget
-from rulegen.host.apiterms import MAX_OBJECT, ApiTerms, TooLargeError
-from rulegen.host.apitls import MAX_BYTES
-from rulegen.host.apitrouble import RENEW, failure_kind, network_words, one_line, refusal, unreachable
-from rulegen.host.apiwire import Meter, WireError, metered, metered_connections, pieces, pools_of
-from rulegen.host.opening import checked_name, read_regular
+from rulegen.safe_files import checked_name, read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -168,10 +170,10 @@ class ApiServer:
         pause = FIRST_PAUSE_S
         for remaining in range(TRIES - 1, -1, -1):
             left = until - time.monotonic()
-            if left < apiterms.ANSWER_S:
-                meter = Meter(left, f"{doing}: not done after {apiterms.LIST_S:g} s")
+            if left < limits.ANSWER_S:
+                meter = Meter(left, f"{doing}: not done after {limits.LIST_S:g} s")
             else:
-                meter = Meter(apiterms.ANSWER_S)
+                meter = Meter(limits.ANSWER_S)
             try:
                 meter.seconds()
                 status, body, wanted_pause = self._ask(f"{self.url}{path}{query}", doing, limit, meter)
@@ -289,8 +291,8 @@ def _load(configuration: Any, kubeconfig: str | None, context: str | None, terms
     if kubeconfig and not os.path.exists(kubeconfig):  # noqa: PTH110 - as above
         raise HostError(f"kubeconfig {kubeconfig}: no such file")
     _refuse_unsuitable(file)
-    has_certificate = apiconfig.check(file, context, terms)
-    apiconfig.bound_plugins()
+    has_certificate = check_kubeconfig(file, context, terms)
+    bound_plugins()
     try:
         with _complaints_of_plugins():
             loaders.load_kube_config(file, context, client_configuration=configuration, persist_config=False)
@@ -411,7 +413,7 @@ def _complaints_of_plugins() -> Iterator[None]:
 
 def too_large(url: str, doing: str, limit: int) -> TooLargeError:
     """Return the error that an answer of more bytes than it may have is."""
-    hint = "is that the address of an API server?" if limit == MAX_OBJECT else apiterms.LIMIT_HINT
+    hint = "is that the address of an API server?" if limit == MAX_OBJECT else limits.LIMIT_HINT
     return TooLargeError(f"{url}: {doing}: an answer of more than {limit} bytes", hint=hint)
 
 

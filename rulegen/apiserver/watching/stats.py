@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rulegen.host.outage import Notice
+from rulegen.apiserver.watching.outage import Notice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

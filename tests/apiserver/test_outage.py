@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 
-from rulegen.host.apilink import TroubleError
-from rulegen.host.outage import Notice, Outage
-from tests.host.watching import fast
+from rulegen.apiserver.transport.connection import TroubleError
+from rulegen.apiserver.watching.outage import Notice, Outage
+from tests.apiserver.watching import fast
 
 
 def test_trouble_is_said_before_its_end_however_slow_whoever_says_it():

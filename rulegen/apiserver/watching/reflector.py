@@ -3,7 +3,7 @@
 The server may do whatever it likes: forget where we were, fall silent, send what is no event, go away for hours, come
 back from a backup. What was told before then stays; as soon as the server answers again, what it says is told. Three
 rules keep that true: a list is told whole or not at all; a watch goes on from the last resourceVersion that was heard
-or not at all; and where a watch broke off, the server must still have that version (`rulegen.host.revision`).
+or not at all; and where a watch broke off, the server must still have that version (`revision`).
 """
 
 from __future__ import annotations
@@ -12,27 +12,27 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
+from rulegen.apiserver.budget import Weights
+from rulegen.apiserver.limits import LIMIT_HINT, MAX_OBJECT, MAX_PAGES, TooLargeError
+from rulegen.apiserver.lists import check_token, read_page
+from rulegen.apiserver.transport.connection import TroubleError
+from rulegen.apiserver.watching.backoff import Pace
+from rulegen.apiserver.watching.outage import is_of_server
+from rulegen.apiserver.watching.revision import number
 from rulegen.errors import HostError, InputError, Rejected
-from rulegen.host.apibudget import Weights
-from rulegen.host.apilink import TroubleError
-from rulegen.host.apiserver import check_token, read_page
-from rulegen.host.apiterms import LIMIT_HINT, MAX_OBJECT, MAX_PAGES, TooLargeError
-from rulegen.host.outage import is_of_server
-from rulegen.host.pace import Pace
-from rulegen.host.revision import number
 from rulegen.kube.events import Changed, Gone, Listed, called, name_of
 from rulegen.kube.watchline import GONE, Bookmark, Refusal, read_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from rulegen.host.apibudget import Kept, Untaken
-    from rulegen.host.apilink import Answer, Link
-    from rulegen.host.apiserver import Collection
-    from rulegen.host.outage import Outage
-    from rulegen.host.pace import Timing
-    from rulegen.host.revision import Revisions
-    from rulegen.host.tally import Tally
+    from rulegen.apiserver.budget import Kept, Untaken
+    from rulegen.apiserver.lists import Collection
+    from rulegen.apiserver.transport.connection import Answer, Link
+    from rulegen.apiserver.watching.backoff import Timing
+    from rulegen.apiserver.watching.outage import Outage
+    from rulegen.apiserver.watching.revision import Revisions
+    from rulegen.apiserver.watching.stats import Tally
     from rulegen.kube.decode import ListPage
     from rulegen.kube.events import Event
     from rulegen.kube.validate import Decoded
