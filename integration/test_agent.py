@@ -14,7 +14,7 @@ import pytest
 from integration import manifests
 from integration.agent import SYSCTL, Node, Rules, network_namespace, tool, until
 from integration.manifests import App
-from rulegen.host.nft_notices import generation
+from rulegen.host.netfilter.nft_commits import generation
 from tests.fakeapi import FakeApi
 
 pytestmark = pytest.mark.xdist_group("agent")

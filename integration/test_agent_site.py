@@ -18,7 +18,7 @@ import pytest
 from integration import manifests
 from integration.agent import Node, network_namespace, until
 from integration.ingress import objects
-from rulegen.host.nginx import keeping, processes
+from rulegen.host.nginx.processes import process_list, supervision
 from tests.fakeapi import FakeApi
 
 pytestmark = [
@@ -71,12 +71,12 @@ class Site:
 
     def kill(self) -> None:
         """Kill nginx and who keeps it."""
-        keeper = keeping.keeper_pid(self.folder)
+        keeper = supervision.keeper_pid(self.folder)
         if keeper:  # 0 would be all of us
             os.kill(keeper, signal.SIGKILL)
-        for one in processes.find(self.folder):
-            processes.send(one, signal.SIGKILL)
-        until(lambda: not processes.find(self.folder), 10, "nginx is gone")
+        for one in process_list.find(self.folder):
+            process_list.send(one, signal.SIGKILL)
+        until(lambda: not process_list.find(self.folder), 10, "nginx is gone")
 
 
 @contextmanager

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rulegen.host import ipvs
-from rulegen.host.runner import run
+from rulegen.host.commands.runner import run
+from rulegen.host.ipvs import servers
 from tests.host.conftest import namespace
 from tests.host.test_export_loads import assert_empty, inputs, rulegen, save, shell
 
@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.uml, pytest.mark.xdist_group("uml-2"), pytest.mark.use
 def test_an_export_of_ipvs_mode_loads_as_it_is(
     tmp_path: Path, semantics: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ipvs.load(run)
+    servers.load(run)
     told = inputs(tmp_path, "ipvs", "--ipvs-semantics", semantics)
     out = tmp_path / "out"
     assert rulegen("export", *told, "-o", str(out)) == 0

@@ -90,7 +90,7 @@ def test_where_parameters_are_read_only_the_guard_stays(lab: Lab, node: Rulegen,
 def test_a_cleanup_that_is_killed_leaves_no_way_in(lab: Lab, node: Rulegen) -> None:
     """Killed once the first chains are gone."""
     node.apply(WORLD)
-    kill = "import os, signal\nimport rulegen.host.iptables as i\nbefore = i.restore\n"
+    kill = "import os, signal\nimport rulegen.host.netfilter.iptables as i\nbefore = i.restore\n"
     kill += "i.restore = lambda *a, **k: (before(*a, **k), os.kill(os.getpid(), signal.SIGKILL))\n"
     argv = node.argv("cleanup")
     code = f"{kill}from rulegen.cli import main\nmain({argv[argv.index('cleanup') :]!r})"

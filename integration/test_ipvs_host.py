@@ -15,10 +15,13 @@ from pyroute2.netlink.exceptions import NetlinkError
 from rulegen.contract import sets
 from rulegen.diff import diff
 from rulegen.errors import HostError
-from rulegen.host import facts, ipset, ipvs, links, sysctl
-from rulegen.host.ipset import SetError
-from rulegen.host.runner import Command as Call
-from rulegen.host.runner import run
+from rulegen.host.commands.runner import Command as Call
+from rulegen.host.commands.runner import run
+from rulegen.host.ipvs import addresses as links
+from rulegen.host.ipvs import servers as ipvs
+from rulegen.host.netfilter import ipset
+from rulegen.host.netfilter.ipset import SetError
+from rulegen.host.node import facts, sysctl
 from rulegen.languages.ipset import script as ipset_script
 from rulegen.languages.ipset import state as ipset_state
 from rulegen.languages.ipvs import text

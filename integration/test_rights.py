@@ -28,8 +28,9 @@ from integration.agent import Node, network_namespace, until
 from integration.blackbox import Variant
 from integration.ingress import certificates, objects
 from integration.manifests import App
-from rulegen.host.nginx import keeping, processes
-from rulegen.host.nginx.rotation import LARGEST
+from rulegen.host.nginx.disk.log_rotation import LARGEST
+from rulegen.host.nginx.processes import process_list as processes
+from rulegen.host.nginx.processes import supervision
 from tests.deploy.kustomize import build
 from tests.deploy.places import DEPLOY, KUSTOMIZE
 from tests.deploy.test_manifests import agents
@@ -337,7 +338,7 @@ def serving(node: Node, folder: Path) -> Iterator[None]:
     finally:
         agent.kill()
         agent.wait(30)
-        keeper = keeping.keeper_pid(folder)
+        keeper = supervision.keeper_pid(folder)
         if keeper:  # 0 would be all of us
             os.kill(keeper, signal.SIGKILL)
         for one in processes.find(folder):

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
 
-from rulegen.host.nginx.templates import read_templates
+from rulegen.host.nginx.disk.templates import read_templates
 from rulegen.kube import objects as k
 from rulegen.kube.build import build_world
 from rulegen.kube.world import ObjectName, World

@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from rulegen.host.runner import Command, Completed
-from rulegen.host.variant import Variant
+from rulegen.host.commands.runner import Command, Completed
+from rulegen.host.netfilter.variant import Variant
 from rulegen.net import Family
 from tests.kernel import Kernel, RefusedError
 

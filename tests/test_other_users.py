@@ -24,7 +24,7 @@ from pathlib import Path
 
 import pytest
 
-from rulegen.host.nginx import processes
+from rulegen.host.nginx.processes import process_list as processes
 from tests.cli.test_ingress import ingress, pem, secret, world
 from tests.fakeapi import FakeApi
 from tests.otheruser import NOBODY, as_user

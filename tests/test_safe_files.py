@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from rulegen.apiserver.transport.client import ApiServer
 from rulegen.apiserver.transport.tls import SharedTls
 from rulegen.errors import ConfigError, HostError
-from rulegen.host.changes import FileChanges
-from rulegen.host.nginx import default_certificate
-from rulegen.host.nginx.templates import MAX_FILES, read_templates
+from rulegen.host.files.watch import FileChanges
+from rulegen.host.nginx.disk import default_certificate
+from rulegen.host.nginx.disk.templates import MAX_FILES, read_templates
 from rulegen.safe_files import (
     UnsuitableFileError,
     folder_at,

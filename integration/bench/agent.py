@@ -24,7 +24,7 @@ from pathlib import Path
 from integration import manifests
 from integration.bench import worlds
 from integration.bench.kernel import ONE_RULE, OUTSIDE
-from rulegen.host.nft_notices import Notices, generation
+from rulegen.host.netfilter.nft_commits import Notices, generation
 from tests.fakeapi import FakeApi
 
 CHANGES = 120

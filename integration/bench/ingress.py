@@ -15,11 +15,11 @@ from integration.bench import worlds
 from integration.ingress import certificates
 from integration.ingress.objects import secret
 from rulegen.backends import nginx
-from rulegen.host.nginx import default_certificate
+from rulegen.host.commands.runner import run
+from rulegen.host.nginx.disk import default_certificate
+from rulegen.host.nginx.disk.templates import read_templates
 from rulegen.host.nginx.facts import gather_nginx
 from rulegen.host.nginx.service import NginxService
-from rulegen.host.nginx.templates import read_templates
-from rulegen.host.runner import run
 from rulegen.kube.build import read_world
 from rulegen.kube.documents import Source
 from rulegen.kube.world import World

@@ -22,11 +22,14 @@ from integration.bench.worlds import endpoint_slice, objects
 from integration.uml.machine import is_inside
 from rulegen.diff import diff
 from rulegen.errors import Rejected
-from rulegen.host import ipset, ipvs, links, netlink
-from rulegen.host.apply import perform, steps
-from rulegen.host.observe import observe, print_rules
-from rulegen.host.runner import Command, Completed, run
-from rulegen.host.variant import Variant
+from rulegen.host.commands.runner import Command, Completed, run
+from rulegen.host.dataplane.apply import perform, steps
+from rulegen.host.dataplane.observe import observe, print_rules
+from rulegen.host.ipvs import addresses
+from rulegen.host.ipvs import servers as ipvs
+from rulegen.host.netfilter import ipset
+from rulegen.host.netfilter.variant import Variant
+from rulegen.host.netlink import messages as netlink
 from rulegen.kube import objects as k
 from rulegen.kube.cluster import Cluster
 from rulegen.kube.decode import decode_object
@@ -139,7 +142,7 @@ def changes(cluster: Cluster, rules: ServiceRules, calls: Calls) -> dict[str, fl
 def by_tools(rules: ServiceRules) -> Iterator[tuple[str, float]]:
     """Write the same state with the tools' own formats, into a kernel that has none of it."""
     servers, sets = ipvs.observe(), ipset.observe(run)
-    bound = links.observe("kube-ipvs0")
+    bound = addresses.observe("kube-ipvs0")
     if len([key for key in servers if isinstance(key, RealServerKey)]) < len(rules.services):
         raise SystemExit("the kernel has not what was written")
 

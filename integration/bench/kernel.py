@@ -17,11 +17,11 @@ import msgspec
 
 from integration.bench.stages import OPTIONS
 from integration.bench.worlds import endpoint_slice
-from rulegen.host import iptables
-from rulegen.host.apply import perform, steps
-from rulegen.host.files import read_sources
-from rulegen.host.runner import run
-from rulegen.host.variant import Variant
+from rulegen.host.commands.runner import run
+from rulegen.host.dataplane.apply import perform, steps
+from rulegen.host.files.manifests import read_sources
+from rulegen.host.netfilter import iptables
+from rulegen.host.netfilter.variant import Variant
 from rulegen.kube.build import read_world
 from rulegen.kube.objects import EndpointSlice
 from rulegen.kube.world import ObjectName, World

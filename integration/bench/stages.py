@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from rulegen.host.files import read_sources
+from rulegen.host.files.manifests import read_sources
 from rulegen.kube.build import read_world
 from rulegen.kube.documents import read_documents
 from rulegen.languages.iptables.ruleset import Ruleset

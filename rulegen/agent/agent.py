@@ -29,15 +29,16 @@ from rulegen.apiserver.objects import ApiObjects
 from rulegen.apiserver.transport import account_token
 from rulegen.apiserver.watching.watch import Watch
 from rulegen.errors import HostError
-from rulegen.host import ipvs, nfacct, xtables_lock
-from rulegen.host.addresses import AddressNotices
-from rulegen.host.facts import hostname
-from rulegen.host.iptables import asks_late
-from rulegen.host.nft_notices import Notice, Notices, Writers
-from rulegen.host.nginx.recollection import KnownObjects
-from rulegen.host.runner import run
-from rulegen.host.standby import Standby
-from rulegen.host.variant import Variant
+from rulegen.host.commands.prestarted import Standby
+from rulegen.host.commands.runner import run
+from rulegen.host.ipvs import servers
+from rulegen.host.netfilter import nfacct, xtables_lock
+from rulegen.host.netfilter.iptables import asks_late
+from rulegen.host.netfilter.nft_commits import Notice, Notices, Writers
+from rulegen.host.netfilter.variant import Variant
+from rulegen.host.nginx.disk.last_read import KnownObjects
+from rulegen.host.node.facts import hostname
+from rulegen.host.node.interfaces import AddressNotices
 from rulegen.kube.build import build_world
 from rulegen.kube.proxyconfig_rules import host_and_port
 from rulegen.road import backend_of
@@ -154,7 +155,7 @@ class Agent:
 
     def _run(self) -> str:
         if self.services and self.mends and backend_of(self.options.mode).devices:
-            ipvs.load(run, (self.options.ipvs_scheduler,))
+            servers.load(run, (self.options.ipvs_scheduler,))
         standby = Standby(asks_late)
         self._cleanup.callback(standby.stop)
         writers = Writers(standby.run_noting)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rulegen.agent.recorder import Announcement, ObjectReference
-from rulegen.host.culprits import NOT_TRIED
+from rulegen.host.dataplane.refused_services import NOT_TRIED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping

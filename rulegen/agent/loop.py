@@ -24,8 +24,8 @@ from rulegen.agent.memory import give_back
 from rulegen.agent.recorder import Announcement, ObjectReference, to_nobody
 from rulegen.agent.turns import Turns
 from rulegen.errors import ApplyError, HostError
-from rulegen.host.apart import Apart
-from rulegen.host.culprits import is_refusal, lacking_text
+from rulegen.host.dataplane.apply_in_parts import Apart
+from rulegen.host.dataplane.refused_services import is_refusal, lacking_text
 from rulegen.kube.cluster import Touched
 from rulegen.kube.node_names import unknown_node
 from rulegen.kube.world import ObjectName

@@ -9,7 +9,7 @@ from rulegen.agent.members import Members
 from rulegen.agent.publisher import EXCLUDED, IngressPublication, Publisher, ServicePublication, node_addresses
 from rulegen.agent.recorder import Announcement, ObjectReference
 from rulegen.apiserver.objects import ApiObjects, pod_namespace
-from rulegen.host.listeners import listening_ports
+from rulegen.host.node.listening_ports import listening_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from rulegen.agent.journal import Journal
     from rulegen.agent.state import AgentState
     from rulegen.apiserver.watching.watch import Watch
-    from rulegen.host.nginx.recollection import KnownObjects
+    from rulegen.host.nginx.disk.last_read import KnownObjects
     from rulegen.host.nginx.site import LiveSite
     from rulegen.kube.objects import Ingress
     from rulegen.kube.world import World

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from rulegen.errors import HostError
-from rulegen.host import sysctl
+from rulegen.host.node import sysctl
 from rulegen.model.nodes import BE_LIBERAL
 from rulegen.model.tuning import CONNTRACK_MAX, HASH_SIZE, conntrack_parameters
 

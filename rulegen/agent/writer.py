@@ -8,13 +8,14 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from rulegen.errors import ApplyError, HostError
-from rulegen.host import conntrack, nfacct, nft_notices, sysctl, variant
-from rulegen.host.apply import perform, steps
-from rulegen.host.facts import refreshed
-from rulegen.host.ipvs import SchedulerError
-from rulegen.host.observe import observe, print_rules, rules_beside
-from rulegen.host.runner import run
-from rulegen.host.variant import VariantChoice
+from rulegen.host.commands.runner import run
+from rulegen.host.dataplane.apply import perform, steps
+from rulegen.host.dataplane.observe import observe, print_rules, rules_beside
+from rulegen.host.ipvs.servers import SchedulerError
+from rulegen.host.netfilter import conntrack, nfacct, nft_commits, variant
+from rulegen.host.netfilter.variant import VariantChoice
+from rulegen.host.node import sysctl
+from rulegen.host.node.facts import refreshed
 from rulegen.model.conntrack import Forgetting, Frontend, answering, frontends_of, stale_flows
 from rulegen.model.nodes import BE_LIBERAL
 from rulegen.model.shares import SCHEDULERS
@@ -25,8 +26,8 @@ from rulegen.road import Observed, backend_of, beside_warning, plan_node
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from rulegen.host.apply import Step
-    from rulegen.host.runner import Command, Completed, Runner
+    from rulegen.host.commands.runner import Command, Completed, Runner
+    from rulegen.host.dataplane.apply import Step
     from rulegen.kube.world import ObjectName
     from rulegen.model.conntrack import Flow
     from rulegen.model.facts import HostFacts
@@ -280,7 +281,7 @@ class KernelWriter:
         return done
 
     def _generation(self) -> int | None:
-        return nft_notices.generation() if self.choice.variant is variant.Variant.NFT else None
+        return nft_commits.generation() if self.choice.variant is variant.Variant.NFT else None
 
     def _texts(self) -> dict[Family, str]:
         return print_rules(self.run, self.choice.variant, self.facts.families)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Final
 from rulegen.cli.console import note
 from rulegen.cli.inputs import observe_live
 from rulegen.errors import HostError, RulegenError
-from rulegen.host.apart import Apart
-from rulegen.host.apply import perform, steps
-from rulegen.host.culprits import is_refusal
-from rulegen.host.ipvs import SchedulerError
-from rulegen.host.runner import run
+from rulegen.host.commands.runner import run
+from rulegen.host.dataplane.apply import perform, steps
+from rulegen.host.dataplane.apply_in_parts import Apart
+from rulegen.host.dataplane.refused_services import is_refusal
+from rulegen.host.ipvs.servers import SchedulerError
 from rulegen.model.conntrack import Forgetting
 from rulegen.model.resolve import resolve
 from rulegen.model.shares import SCHEDULERS

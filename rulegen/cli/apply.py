@@ -22,7 +22,7 @@ from rulegen.cli.options import (
 )
 from rulegen.cli.writing import write
 from rulegen.errors import InputError, RulegenError
-from rulegen.host.files import are_from_stdin
+from rulegen.host.files.manifests import are_from_stdin
 from rulegen.kube.node_names import unknown_node
 from rulegen.plan.items import Action
 from rulegen.plan.plan import Plan

@@ -12,15 +12,15 @@ from rulegen.cli.ingress_options import BINARY, FOLDER, ChosenIngress
 from rulegen.cli.inputs import Inputs, observe_live
 from rulegen.cli.options import LOCK_WAIT, OUTPUT, YES, Chosen, no_services_option, variant_option
 from rulegen.cli.writing import write
+from rulegen.host.commands.runner import run
 from rulegen.host.nginx.service import NginxService
-from rulegen.host.runner import run
 from rulegen.plan.nginx import SitePlan, plan_ending
 from rulegen.plan.plan import Plan, with_site
 from rulegen.plan.show import Report
 from rulegen.road import beside_warning, plan_cleanup
 
 if TYPE_CHECKING:
-    from rulegen.host.variant import Variant
+    from rulegen.host.netfilter.variant import Variant
 
 DRAIN_S = 300.0
 """Longer than nginx itself gives old connections by default (worker_shutdown_timeout, 240 s)."""

@@ -31,13 +31,13 @@ def command(mode: str) -> None:
     """
     from rulegen.demo.screen import Paint  # noqa: PLC0415 - so that help is quick
     from rulegen.demo.story import play  # noqa: PLC0415 - the same
-    from rulegen.host import ipvs  # noqa: PLC0415 - the same
-    from rulegen.host.runner import run  # noqa: PLC0415 - the same
+    from rulegen.host.commands.runner import run  # noqa: PLC0415 - the same
+    from rulegen.host.ipvs import servers  # noqa: PLC0415 - the same
 
     if os.geteuid() != 0:
         raise HostError("network namespaces need root", hint="run it as root: sudo rulegen demo")
     if mode == "ipvs":
-        ipvs.load(run, ("rr",))
+        servers.load(run, ("rr",))
     # Whoever ends it, by Ctrl-C or otherwise, nothing may be left behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     play(lambda line: print_lines([line], colour=has_colour()), Paint(colour=has_colour()), mode)

@@ -9,9 +9,9 @@ import click
 from rulegen.cli.console import has_colour, print_json, print_lines
 from rulegen.cli.inputs import Inputs
 from rulegen.cli.options import OUTPUT, Chosen, local_traffic_options, node_port_range_option, variant_option
+from rulegen.host.commands.runner import run
 from rulegen.host.doctor import examine
 from rulegen.host.doctor.findings import as_document, as_text
-from rulegen.host.runner import run
 
 
 @click.command("doctor")

@@ -12,7 +12,7 @@ from rulegen.cli.ingress import IngressInputs, export_site
 from rulegen.cli.ingress_options import ChosenIngress, ingress_options
 from rulegen.cli.inputs import Inputs
 from rulegen.cli.options import Chosen, input_options
-from rulegen.host.output import write_folder
+from rulegen.host.files.output import write_folder
 from rulegen.languages.ipset.state import format_sets
 from rulegen.languages.iptables.ruleset import format_ruleset
 from rulegen.languages.iptables.state import ruleset_of

@@ -11,17 +11,18 @@ import msgspec
 
 from rulegen.cli.console import note, print_lines
 from rulegen.errors import HostError
-from rulegen.host.addresses import interfaces
-from rulegen.host.facts import speaks_ipv6
-from rulegen.host.gateways import gateways
-from rulegen.host.nginx import default_certificate, names_process
+from rulegen.host.commands.runner import run
+from rulegen.host.files.output import write_site
+from rulegen.host.nginx.disk import default_certificate
+from rulegen.host.nginx.disk.last_read import KnownObjects
+from rulegen.host.nginx.disk.templates import read_templates
 from rulegen.host.nginx.facts import gather_nginx, resolvers
-from rulegen.host.nginx.recollection import KnownObjects
+from rulegen.host.nginx.resolver import control
 from rulegen.host.nginx.service import Action, NginxService
 from rulegen.host.nginx.site import LiveSite
-from rulegen.host.nginx.templates import read_templates
-from rulegen.host.output import write_site
-from rulegen.host.runner import run
+from rulegen.host.node.facts import speaks_ipv6
+from rulegen.host.node.gateways import gateways
+from rulegen.host.node.interfaces import interfaces
 from rulegen.languages.nginx.facts import NginxFacts
 from rulegen.model.forbidden import of_host
 from rulegen.model.ingress.ir import SecretFile
@@ -110,7 +111,7 @@ class IngressInputs:
         chosen, facts = self.chosen, self.facts
         user = chosen.nginx_user or facts.user
         if (stranger := self._stranger) is not None:
-            self.notes.append(names_process.taken_by(chosen.names_port, stranger))
+            self.notes.append(control.taken_by(chosen.names_port, stranger))
         settings = Settings(
             http_port=chosen.http_port,
             https_port=chosen.https_port,
@@ -160,7 +161,7 @@ class IngressInputs:
 
     @property
     def _stranger(self) -> int | None:
-        return names_process.stranger(self.chosen.names_port) if self.is_live else None
+        return control.stranger(self.chosen.names_port) if self.is_live else None
 
     def _refreshed(self, options: IngressOptions) -> IngressOptions:
         """Return options with what the host is now: name servers, addresses, gateways, and whether it speaks IPv6.

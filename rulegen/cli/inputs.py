@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from rulegen.cli.console import Progress
 from rulegen.errors import ConfigError, HostError, InputError, RulegenError, Warnings
-from rulegen.host.files import STDIN, read_sources, read_text
-from rulegen.host.runner import run
+from rulegen.host.commands.runner import run
+from rulegen.host.files.manifests import STDIN, read_sources, read_text
 from rulegen.kube.build import build_world, read_world
 from rulegen.kube.node_names import read_node_name
 from rulegen.kube.proxyconfig import API_VERSION, KIND, read_config
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from rulegen.cli.ingress_options import ChosenIngress
     from rulegen.cli.options import Chosen
     from rulegen.errors import Rejected
-    from rulegen.host.dumps import Dumps
-    from rulegen.host.variant import VariantChoice
+    from rulegen.host.files.dumps import Dumps
+    from rulegen.host.netfilter.variant import VariantChoice
     from rulegen.kube.proxyconfig import KubeProxyConfiguration
     from rulegen.kube.validate import Decoded
     from rulegen.kube.world import ObjectKey, ObjectName, World
@@ -172,7 +172,7 @@ class Inputs:
         """What the host is: from --host, else from the host."""
         if self.chosen.host:
             return facts_from_document(_document(self.chosen.host), self.chosen.host)
-        from rulegen.host.facts import gather  # noqa: PLC0415 - loads netlink, which not every call needs
+        from rulegen.host.node.facts import gather  # noqa: PLC0415 - loads netlink, which not every call needs
 
         facts = gather(run)
         if self.is_of_this_host:
@@ -356,8 +356,8 @@ def observe_live(inputs: Inputs, *, flows: bool = True) -> tuple[VariantChoice, 
         inputs: Tell which variant, if one was demanded.
         flows: Whether to look at conntrack too.
     """
-    from rulegen.host import nfacct, variant  # noqa: PLC0415 - only a live plan needs them
-    from rulegen.host.observe import observe, print_rules, rules_beside  # noqa: PLC0415 - the same
+    from rulegen.host.dataplane.observe import observe, print_rules, rules_beside  # noqa: PLC0415 - the same
+    from rulegen.host.netfilter import nfacct, variant  # noqa: PLC0415 - only a live plan needs them
 
     choice = variant.choose(run, inputs.chosen.forced_variant)
     inputs.progress(f"reading the rules of iptables-{choice.variant} …")
@@ -401,7 +401,7 @@ def plan_live(inputs: Inputs) -> LivePlan:
 
 def plan_saved(inputs: Inputs, paths: tuple[str, ...]) -> tuple[Plan, Report]:
     """Return the plan against saved dumps, or against nothing."""
-    from rulegen.host.dumps import read_dumps  # noqa: PLC0415 - only a plan against dumps needs it
+    from rulegen.host.files.dumps import read_dumps  # noqa: PLC0415 - only a plan against dumps needs it
 
     facts = inputs.facts
     if NOTHING in paths:
@@ -470,7 +470,7 @@ def _unseen(inputs: Inputs, dumps: Dumps) -> Iterator[str]:
 
 def _udp_flows(inputs: Inputs) -> list[Flow]:
     """Return what conntrack remembers; rules can be planned without, so a host that cannot tell is only warned of."""
-    from rulegen.host import conntrack  # noqa: PLC0415 - only a live plan needs it
+    from rulegen.host.netfilter import conntrack  # noqa: PLC0415 - only a live plan needs it
 
     try:
         return [flow for family in inputs.facts.families for flow in conntrack.list_flows(run, family)]
@@ -481,7 +481,7 @@ def _udp_flows(inputs: Inputs) -> list[Flow]:
 
 def _can_count() -> bool:
     """Whether this host's kernel counts with nfacct, whatever a file says of it."""
-    from rulegen.host import nfacct  # noqa: PLC0415 - only a live plan needs it
+    from rulegen.host.netfilter import nfacct  # noqa: PLC0415 - only a live plan needs it
 
     return bool(nfacct.supported())
 

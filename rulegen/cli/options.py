@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from rulegen.apiserver.limits import DEFAULT_MEBIBYTES, MOST_MEBIBYTES, ApiTerms
-from rulegen.host.variant import Variant
+from rulegen.host.netfilter.variant import Variant
 from rulegen.kube.node_names import read_node_name
 from rulegen.kube.proxyconfig_rules import DETECT_LOCAL_MODES, MODES
 from rulegen.model.conntrack import Forgetting

@@ -141,7 +141,7 @@ def command(
     """
     from rulegen.agent.agent import Agent  # noqa: PLC0415 - loads the client and netlink
     from rulegen.agent.journal import Journal  # noqa: PLC0415 - the same
-    from rulegen.host.changes import FileChanges  # noqa: PLC0415 - the same
+    from rulegen.host.files.watch import FileChanges  # noqa: PLC0415 - the same
 
     if chosen.get("files"):
         raise ConfigError("run watches an API server, not files", hint="use `rulegen apply -f` for files")

@@ -8,15 +8,15 @@ from rulegen.cli.apart import LeftOutError
 from rulegen.cli.consent import require_consent
 from rulegen.cli.console import Progress, count, has_colour, note, print_json, print_lines
 from rulegen.errors import ApplyError, HostError
-from rulegen.host.apply import perform, steps
-from rulegen.host.runner import run
+from rulegen.host.commands.runner import run
+from rulegen.host.dataplane.apply import perform, steps
 from rulegen.plan import show
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from rulegen.cli.apart import ApartWriter
-    from rulegen.host.variant import Variant
+    from rulegen.host.netfilter.variant import Variant
     from rulegen.plan.plan import Plan
     from rulegen.plan.show import Report
 

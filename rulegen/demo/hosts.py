@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rulegen.errors import HostError
-from rulegen.host.runner import Command, MissingToolError, find, run
+from rulegen.host.commands.runner import Command, MissingToolError, find, run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from rulegen.demo.peer import Place
-    from rulegen.host.runner import Completed
+    from rulegen.host.commands.runner import Completed
 
 _COMMAND_TIMEOUT_S = 60
 _END_S = 5

@@ -20,7 +20,7 @@ from rulegen.demo.peer import Place
 from rulegen.demo.screen import answers, bars, condense
 from rulegen.demo.secret import make_certificate, secret_manifest
 from rulegen.errors import HostError
-from rulegen.host.runner import MissingToolError, find
+from rulegen.host.commands.runner import MissingToolError, find
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -19,7 +19,7 @@ from rulegen.agent.loop import Loop, Timing, Wake
 from rulegen.agent.state import AgentState
 from rulegen.agent.writer import Mark, Reading
 from rulegen.errors import ApplyError, HostError
-from rulegen.host.variant import Variant, VariantChoice
+from rulegen.host.netfilter.variant import Variant, VariantChoice
 from rulegen.kube import objects as k
 from rulegen.kube.endpoints import SERVICE_NAME_LABEL
 from rulegen.kube.events import Changed, Event, Listed

@@ -15,9 +15,9 @@ from rulegen.agent.leftout import RETRY_S
 from rulegen.agent.loop import Wake
 from rulegen.agent.views import views
 from rulegen.agent.writer import KernelWriter, Mark
-from rulegen.host import culprits
-from rulegen.host.runner import Completed
-from rulegen.host.variant import Variant, VariantChoice
+from rulegen.host.commands.runner import Completed
+from rulegen.host.dataplane import refused_services
+from rulegen.host.netfilter.variant import Variant, VariantChoice
 from rulegen.kube import objects as k
 from rulegen.kube.events import Gone
 from rulegen.kube.world import ObjectName
@@ -371,7 +371,7 @@ class TestMany:
         assert len(stage.ends()) == self.COUNT
 
     def test_who_there_was_no_time_for_is_served_soon_behind_other_changes(self, monkeypatch, stage):
-        monkeypatch.setattr(culprits, "MOST_TRIES", 6)
+        monkeypatch.setattr(refused_services, "MOST_TRIES", 6)
         stage.tools.refuses = lambda line: any(f"-d 10.96.0.{n}/32" in line for n in (7, 23, 55))
         stage.at(0, *self.events(1))
         stage.run(60)

@@ -24,9 +24,9 @@ from rulegen.agent.systemd import Watchdog, tell_systemd
 from rulegen.cli import cli
 from rulegen.cli.run import _Signals
 from rulegen.errors import HostError
-from rulegen.host import sysctl
-from rulegen.host.changes import FileChanges
-from rulegen.host.listeners import listening_ports
+from rulegen.host.files.watch import FileChanges
+from rulegen.host.node import sysctl
+from rulegen.host.node.listening_ports import listening_ports
 from rulegen.kube.proxyconfig import API_VERSION, KIND, read_config
 from rulegen.languages.nginx.facts import NginxFacts
 from rulegen.model.options import Options

@@ -19,7 +19,7 @@ from rulegen.agent.journal import Journal
 from rulegen.agent.recorder import Announcement, ObjectReference
 from rulegen.agent.site import FIRST_S, SILENCE_S, Memory, SiteLoop
 from rulegen.agent.state import AgentState
-from rulegen.host.nginx.recollection import KnownObjects
+from rulegen.host.nginx.disk.last_read import KnownObjects
 from rulegen.host.nginx.service import Action, Outcome
 from rulegen.kube import objects as k
 from rulegen.kube.build import build_world

@@ -10,10 +10,13 @@ import pytest
 
 from rulegen.agent.writer import KernelWriter
 from rulegen.errors import ApplyError, HostError
-from rulegen.host import conntrack, ipvs, links, nft_notices, sysctl
-from rulegen.host.ipvs import SchedulerError
-from rulegen.host.runner import Command, Completed, MissingToolError
-from rulegen.host.variant import Variant, VariantChoice
+from rulegen.host.commands.runner import Command, Completed, MissingToolError
+from rulegen.host.ipvs import addresses as links
+from rulegen.host.ipvs import servers as ipvs
+from rulegen.host.ipvs.servers import SchedulerError
+from rulegen.host.netfilter import conntrack, nft_commits
+from rulegen.host.netfilter.variant import Variant, VariantChoice
+from rulegen.host.node import sysctl
 from rulegen.kube import objects as k
 from rulegen.kube.cluster import Cluster
 from rulegen.kube.world import World
@@ -103,7 +106,7 @@ class TestNft:
     @pytest.fixture
     def kernel(self, monkeypatch) -> list[int]:
         now = [100]
-        monkeypatch.setattr(nft_notices, "generation", lambda: now[0])
+        monkeypatch.setattr(nft_commits, "generation", lambda: now[0])
         return now
 
     @pytest.fixture

@@ -19,8 +19,8 @@ from rulegen.cli import main
 from rulegen.cli.ingress_options import ChosenIngress
 from rulegen.cli.inputs import Inputs
 from rulegen.cli.options import Chosen
-from rulegen.host.nginx import default_certificate
-from rulegen.host.nginx.recollection import KnownObjects
+from rulegen.host.nginx.disk import default_certificate
+from rulegen.host.nginx.disk.last_read import KnownObjects
 from rulegen.kube.build import build_world
 from rulegen.kube.objects import Secret
 from rulegen.kube.validate import check

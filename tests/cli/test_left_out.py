@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from rulegen.cli import apart, inputs, main, writing
-from rulegen.host.runner import Completed
-from rulegen.host.variant import Variant
+from rulegen.host.commands.runner import Completed
+from rulegen.host.netfilter.variant import Variant
 from rulegen.net import Family
 from tests.refusing import Tools
 

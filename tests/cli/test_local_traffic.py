@@ -12,8 +12,8 @@ import pytest
 
 from rulegen.cli import main
 from rulegen.host import doctor
+from rulegen.host.commands.runner import Command, Completed
 from rulegen.host.doctor.findings import Level
-from rulegen.host.runner import Command, Completed
 from rulegen.model.options import Options
 from rulegen.net import parse_network
 from tests.agent.stage import Stage, changed, endpoints, node, service

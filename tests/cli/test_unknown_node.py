@@ -49,7 +49,7 @@ def run(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
     """Call rulegen where no tool can be started: whoever goes on to read or write the kernel fails."""
     monkeypatch.chdir(folder)
     monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr("rulegen.host.runner.SYSTEM_FOLDERS", ())
+    monkeypatch.setattr("rulegen.host.commands.runner.SYSTEM_FOLDERS", ())
     monkeypatch.setattr("rulegen.cli.apply.write", no_write)
 
     def call(*arguments: str) -> tuple[int, str, str]:

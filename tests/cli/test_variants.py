@@ -10,8 +10,8 @@ import pytest
 
 from rulegen.agent.writer import KernelWriter
 from rulegen.cli import main
-from rulegen.host import runner
-from rulegen.host.variant import Variant
+from rulegen.host.commands import runner
+from rulegen.host.netfilter.variant import Variant
 from rulegen.model.conntrack import Forgetting
 from rulegen.model.facts import HostFacts
 from rulegen.model.options import Options

@@ -14,7 +14,7 @@ import yaml
 from rulegen import __version__
 from rulegen.host.doctor.tools import TOOLS
 from rulegen.host.nginx.facts import WORKER_USERS
-from rulegen.host.nginx.identity import PREFERRED
+from rulegen.host.nginx.sandbox.identity import PREFERRED
 from tests.deploy.places import DEPLOY
 from tests.fakeapi import FakeApi
 from tests.project.places import ROOT, run

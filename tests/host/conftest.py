@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rulegen.host.variant import Variant
+from rulegen.host.netfilter.variant import Variant
 from rulegen.net import Family
 
 if TYPE_CHECKING:

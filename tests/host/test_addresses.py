@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rulegen.errors import HostError
-from rulegen.host import netlink
-from rulegen.host.addresses import AddressNotices, interfaces
+from rulegen.host.netlink import messages
+from rulegen.host.node.interfaces import AddressNotices, interfaces
 from rulegen.model.facts import SERVICE_DEVICE
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def test_a_kernel_that_does_not_say_is_an_error(monkeypatch):
     def refused(*_: object, **__: object) -> None:
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
-    monkeypatch.setattr(netlink, "connect", refused)
+    monkeypatch.setattr(messages, "connect", refused)
     with pytest.raises(HostError, match="the kernel does not say when addresses change: Operation not permitted"):
         AddressNotices(lambda: None)
     with pytest.raises(HostError, match="reading the network interfaces: Operation not permitted"):
@@ -117,7 +117,7 @@ def test_many_interfaces_and_addresses_are_all_read(namespace):
 def test_an_answer_that_was_interrupted_is_asked_for_again(monkeypatch):
     """Else an address that is there all the time may be missing in it, and node ports would close there."""
     asked: list[int] = []
-    dump = netlink.dump
+    dump = messages.dump
 
     def interrupted(link: socket.socket, request: bytes, *, is_whole: bool) -> Iterator[bytes]:
         asked.append(1)
@@ -128,7 +128,7 @@ def test_an_answer_that_was_interrupted_is_asked_for_again(monkeypatch):
         yield from bodies
 
     before = interfaces()
-    monkeypatch.setattr(netlink, "dump", interrupted)
+    monkeypatch.setattr(messages, "dump", interrupted)
     assert interfaces() == before
     assert len(asked) == 4
 
@@ -142,7 +142,7 @@ def test_the_kernel_says_that_an_answer_was_interrupted():
         for is_whole in (False, True):
             kernel.send(answer(20, 0x2 | 0x10))
             kernel.send(answer(3, 0x2))
-            bodies = netlink.dump(ours, b"request", is_whole=is_whole)
+            bodies = messages.dump(ours, b"request", is_whole=is_whole)
             assert next(bodies) == b"abcd"
             if is_whole:
                 with pytest.raises(InterruptedError):

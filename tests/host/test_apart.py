@@ -12,10 +12,10 @@ from msgspec import structs
 
 from rulegen.cli.apart import ApartWriter
 from rulegen.errors import ApplyError, HostError
-from rulegen.host.apart import Apart
-from rulegen.host.ipset import SetError
-from rulegen.host.ipvs import SchedulerError, ServersError
-from rulegen.host.links import AddressesError
+from rulegen.host.dataplane.apply_in_parts import Apart
+from rulegen.host.ipvs.addresses import AddressesError
+from rulegen.host.ipvs.servers import SchedulerError, ServersError
+from rulegen.host.netfilter.ipset import SetError
 from rulegen.kube import objects as k
 from rulegen.kube.world import ObjectName, ServiceInput, World
 from rulegen.languages.ipvs.state import VirtualServer, VirtualServerKey

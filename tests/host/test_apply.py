@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from rulegen.errors import ApplyError
-from rulegen.host.apply import perform, steps
-from rulegen.host.runner import Command, Completed
-from rulegen.host.variant import Variant
+from rulegen.host.commands.runner import Command, Completed
+from rulegen.host.dataplane.apply import perform, steps
+from rulegen.host.netfilter.variant import Variant
 from rulegen.kube import objects as k
 from rulegen.kube.world import ObjectName, ServiceInput, World
 from rulegen.languages.iptables.ruleset import read

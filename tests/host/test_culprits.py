@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rulegen.errors import ApplyError, HostError
-from rulegen.host.culprits import ENOUGH, MOST_TRIES, Search, is_refusal
-from rulegen.host.ipset import SetError
-from rulegen.host.iptables import LockError
-from rulegen.host.ipvs import ServersError
-from rulegen.host.links import AddressesError
-from rulegen.host.restore_error import RestoreError
-from rulegen.host.runner import MissingToolError
-from rulegen.host.variant import Variant
+from rulegen.host.commands.runner import MissingToolError
+from rulegen.host.dataplane.refused_services import ENOUGH, MOST_TRIES, Search, is_refusal
+from rulegen.host.ipvs.addresses import AddressesError
+from rulegen.host.ipvs.servers import ServersError
+from rulegen.host.netfilter.ipset import SetError
+from rulegen.host.netfilter.iptables import LockError
+from rulegen.host.netfilter.restore_error import RestoreError
+from rulegen.host.netfilter.variant import Variant
 from rulegen.languages.iptables.rules import Rule
 from rulegen.languages.iptables.ruleset import ChainName
 from rulegen.languages.iptables.state import Fragment as RuleFragment

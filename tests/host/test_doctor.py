@@ -12,13 +12,14 @@ from importlib.util import find_spec
 import pytest
 
 from rulegen.errors import HostError
-from rulegen.host import doctor, sysctl
+from rulegen.host import doctor
+from rulegen.host.commands.namespace import in_throwaway_namespace
+from rulegen.host.commands.runner import Command, Completed, MissingToolError, run
 from rulegen.host.doctor import Finding, Level, bindings
 from rulegen.host.doctor.features import SAMPLES
 from rulegen.host.doctor.patient import Patient
-from rulegen.host.runner import Command, Completed, MissingToolError, run
-from rulegen.host.throwaway import in_throwaway_namespace
-from rulegen.host.variant import Variant
+from rulegen.host.netfilter.variant import Variant
+from rulegen.host.node import sysctl
 from tests.rights import needs_root
 
 TOPICS = [topic for topic, _ in doctor.CHECKS]

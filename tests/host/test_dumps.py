@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from rulegen.cli.export import _objects
 from rulegen.errors import HostError, InputError
-from rulegen.host import ipset, iptables
-from rulegen.host.dumps import Dumps, read_dumps
-from rulegen.host.files import read_text
-from rulegen.host.runner import Completed
-from rulegen.host.variant import Variant
+from rulegen.host.commands.runner import Completed
+from rulegen.host.files.dumps import Dumps, read_dumps
+from rulegen.host.files.manifests import read_text
+from rulegen.host.netfilter import ipset, iptables
+from rulegen.host.netfilter.variant import Variant
 from rulegen.kube.build import read_world
 from rulegen.kube.documents import Source
 from rulegen.languages.iptables.ruleset import format_ruleset

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from rulegen.cli import main
-from rulegen.host.output import COMPANIONS
-from rulegen.host.variant import Variant
+from rulegen.host.files.output import COMPANIONS
+from rulegen.host.netfilter.variant import Variant
 from tests.host.conftest import namespace
 
 __all__ = ["namespace"]

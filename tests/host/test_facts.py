@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rulegen.errors import InputError
-from rulegen.host.facts import gather, interfaces, speaks_ipv6
-from rulegen.host.runner import Command, Completed, MissingToolError, run
+from rulegen.host.commands.runner import Command, Completed, MissingToolError, run
+from rulegen.host.node.facts import gather, interfaces, speaks_ipv6
 from rulegen.model.facts import HostFacts, Interface
 from rulegen.model.facts_document import LOOPBACK, facts_from_document, knows_random_fully
 from rulegen.net import Family
@@ -76,7 +76,7 @@ class TestLive:
 
 LISTENERS = """
 import os, socket
-from rulegen.host.listeners import listening_ports, root_ports
+from rulegen.host.node.listening_ports import listening_ports, root_ports
 held = []
 def listen(address, port, kind=socket.SOCK_STREAM):
     held.append(socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind))

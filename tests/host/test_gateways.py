@@ -10,8 +10,8 @@ from ipaddress import ip_address
 import pytest
 
 from rulegen.errors import HostError
-from rulegen.host import netlink
-from rulegen.host.gateways import gateways
+from rulegen.host.netlink import messages
+from rulegen.host.node.gateways import gateways
 
 
 def ip(*arguments: str, batch: str | None = None) -> None:
@@ -50,6 +50,6 @@ def test_a_kernel_that_does_not_say_is_an_error(monkeypatch):
     def refused(*_: object, **__: object) -> None:
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
-    monkeypatch.setattr(netlink, "connect", refused)
+    monkeypatch.setattr(messages, "connect", refused)
     with pytest.raises(HostError, match="reading the routes: Operation not permitted"):
         gateways()

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rulegen.errors import HostError
-from rulegen.host.iptables import LockError, RestoreError, observe, restore
-from rulegen.host.runner import Command, Completed, MissingToolError, run
-from rulegen.host.variant import Variant
-from rulegen.host.xtables_lock import holder, watched
+from rulegen.host.commands.runner import Command, Completed, MissingToolError, run
+from rulegen.host.netfilter.iptables import LockError, RestoreError, observe, restore
+from rulegen.host.netfilter.variant import Variant
+from rulegen.host.netfilter.xtables_lock import holder, watched
 from rulegen.net import Family
 
 if TYPE_CHECKING:
@@ -234,9 +234,9 @@ def test_writing_without_privilege():
 UNPRIVILEGED = """
 import os, sys
 from rulegen.errors import HostError
-from rulegen.host.iptables import observe
-from rulegen.host.runner import run
-from rulegen.host.variant import Variant
+from rulegen.host.netfilter.iptables import observe
+from rulegen.host.commands.runner import run
+from rulegen.host.netfilter.variant import Variant
 from rulegen.net import Family
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 for family in Family:

@@ -9,10 +9,11 @@ from ipaddress import ip_address
 import pytest
 
 from rulegen.errors import HostError
-from rulegen.host import conntrack, nfacct, sysctl
-from rulegen.host.iptables import observe, restore
-from rulegen.host.nfacct import Counter
-from rulegen.host.runner import Command, Completed, MissingToolError, run
+from rulegen.host.commands.runner import Command, Completed, MissingToolError, run
+from rulegen.host.netfilter import conntrack, nfacct
+from rulegen.host.netfilter.iptables import observe, restore
+from rulegen.host.netfilter.nfacct import Counter
+from rulegen.host.node import sysctl
 from rulegen.model.conntrack import Flow
 from rulegen.net import Family, Protocol
 
@@ -24,7 +25,7 @@ def without_privilege(code: str) -> str:
     give_up = "import os; os.setgroups([]); os.setgid(65534); os.setuid(65534)"
     imports = (
         "from rulegen.errors import HostError; from rulegen.host import conntrack, nfacct, sysctl;"
-        "from rulegen.host.runner import run; from rulegen.net import Family"
+        "from rulegen.host.commands.runner import run; from rulegen.net import Family"
     )
     ended = run(Command((sys.executable, "-c", f"{imports}\n{give_up}\n{code}")))
     assert ended.code == 0, ended.stderr

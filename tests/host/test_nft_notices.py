@@ -10,11 +10,11 @@ import time
 
 import pytest
 
-from rulegen.host import nft_notices
-from rulegen.host.iptables import restore
-from rulegen.host.nft_notices import Notice, Notices, Writers, read_notice
-from rulegen.host.runner import Command, run
-from rulegen.host.variant import Variant
+from rulegen.host.commands.runner import Command, run
+from rulegen.host.netfilter import nft_commits
+from rulegen.host.netfilter.iptables import restore
+from rulegen.host.netfilter.nft_commits import Notice, Notices, Writers, read_notice
+from rulegen.host.netfilter.variant import Variant
 from rulegen.net import Family
 
 SO_RCVBUF = 8
@@ -45,7 +45,7 @@ class TestKernel:
             notices.stop()
         assert notice.pid > 0
         assert "iptables" in notice.name or "xtables" in notice.name
-        assert notice.generation == nft_notices.generation()
+        assert notice.generation == nft_commits.generation()
 
     def test_our_own_writes_are_not_told_and_those_of_others_between_them_are(self, told):
         writers = Writers()
@@ -66,12 +66,12 @@ class TestKernel:
         assert run(FOREIGN).code == 0
         notices = Notices(Writers().has, told.put)
         try:
-            before = nft_notices.generation()
+            before = nft_commits.generation()
             for tool in ("iptables-nft-save", "ip6tables-nft-save"):
                 assert run(Command((tool,))).code == 0
             assert run(Command(("nft", "list", "ruleset"))).code == 0
             assert all_told(told) == []
-            assert nft_notices.generation() == before
+            assert nft_commits.generation() == before
         finally:
             notices.stop()
 
@@ -125,7 +125,7 @@ class TestWriters:
         assert not writers.has(Notice(1, 1, "init"))
 
     def test_in_a_pid_namespace_of_our_own_time_tells(self, monkeypatch):
-        monkeypatch.setattr(nft_notices, "_is_initial_pid_namespace", lambda: False)
+        monkeypatch.setattr(nft_commits, "_is_initial_pid_namespace", lambda: False)
         found = []
 
         def seen(command, note):

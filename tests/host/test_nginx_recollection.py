@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rulegen.errors import HostError
-from rulegen.host.nginx.recollection import KnownObjects
+from rulegen.host.nginx.disk.last_read import KnownObjects
 from rulegen.kube import objects as k
 from rulegen.kube.world import ObjectKey, ObjectName
 from tests.ingress_strategies import config_map, secret

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from rulegen.errors import HostError
-from rulegen.host.runner import Command, Completed, MissingToolError, find, privilege_hint, run, run_noting
+from rulegen.host.commands.runner import Command, Completed, MissingToolError, find, privilege_hint, run, run_noting
 
 PYTHON = sys.executable
 

@@ -9,8 +9,9 @@ import sys
 
 import pytest
 
-from rulegen.host import netlink, socket_owner
-from rulegen.host.socket_owner import owner_of
+from rulegen.host.netlink import messages
+from rulegen.host.node import socket_owner
+from rulegen.host.node.socket_owner import owner_of
 from tests.rights import needs_root
 
 NOBODY = 65534
@@ -30,7 +31,7 @@ def way(request, monkeypatch):
         def refused(*_: object) -> socket.socket:
             raise FileNotFoundError(2, "no such part of the kernel")
 
-        monkeypatch.setattr(netlink, "connect", refused)
+        monkeypatch.setattr(messages, "connect", refused)
     return request.param
 
 
@@ -85,7 +86,7 @@ def test_a_kernel_that_says_nothing_is_an_error(listening, monkeypatch, tmp_path
     def refused(*_: object) -> socket.socket:
         raise PermissionError(1, "not for you")
 
-    monkeypatch.setattr(netlink, "connect", refused)
+    monkeypatch.setattr(messages, "connect", refused)
     monkeypatch.setattr(socket_owner, "Path", lambda _: tmp_path / "absent")
     with pytest.raises(FileNotFoundError):
         owner_of(("127.0.0.1", 1), ("127.0.0.1", 2))

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from rulegen.errors import HostError
-from rulegen.host.runner import Command, MissingToolError
-from rulegen.host.standby import Standby
+from rulegen.host.commands.prestarted import Standby
+from rulegen.host.commands.runner import Command, MissingToolError
 from tests.apiserver.watching import soon
 
 ROOT = Path(__file__).parents[2]
@@ -132,8 +132,8 @@ def test_the_end_leaves_no_process(standby, tool):
 def test_nobody_waits_for_one_that_was_killed(tool):
     program = (
         "import os, signal\n"
-        "from rulegen.host.runner import Command\n"
-        "from rulegen.host.standby import Standby\n"
+        "from rulegen.host.commands.runner import Command\n"
+        "from rulegen.host.commands.prestarted import Standby\n"
         "standby = Standby(lambda _: True)\n"
         "standby.run_noting(Command(('a-nft-restore',), stdin='one\\n'), lambda _: None)\n"
         "print(*(process.pid for _, process in standby._waiting.values()), flush=True)\n"

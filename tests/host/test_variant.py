@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rulegen.errors import HostError
-from rulegen.host.runner import Command, Completed, MissingToolError, run
-from rulegen.host.variant import HINT_CHAINS, OWN_CHAIN, Variant, call, choose
+from rulegen.host.commands.runner import Command, Completed, MissingToolError, run
+from rulegen.host.netfilter.variant import HINT_CHAINS, OWN_CHAIN, Variant, call, choose
 from rulegen.net import Family
 
 if TYPE_CHECKING:

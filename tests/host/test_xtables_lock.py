@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from rulegen.host.iptables import restore
-from rulegen.host.runner import run
-from rulegen.host.variant import Variant
-from rulegen.host.xtables_lock import close_to_others
+from rulegen.host.commands.runner import run
+from rulegen.host.netfilter.iptables import restore
+from rulegen.host.netfilter.variant import Variant
+from rulegen.host.netfilter.xtables_lock import close_to_others
 from rulegen.net import Family
 from tests.otheruser import NOBODY, as_user, reachable_folder
 from tests.rights import needs_root

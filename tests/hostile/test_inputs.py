@@ -137,7 +137,7 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"rulegen.cli.{name}", no_kernel)
     monkeypatch.setattr("rulegen.cli.plan.plan_live", no_kernel)
     monkeypatch.setattr("rulegen.cli.doctor.examine", lambda *_, **__: ())
-    monkeypatch.setattr("rulegen.host.runner.start", no_kernel)
+    monkeypatch.setattr("rulegen.host.commands.runner.start", no_kernel)
     monkeypatch.setattr(Agent, "run", lambda _: "stop")
 
 

@@ -14,9 +14,9 @@ import pytest
 
 from rulegen.cli.inputs import MAX_CONFIGURATION
 from rulegen.errors import InputError
-from rulegen.host import dumps, files
-from rulegen.host.dumps import read_dumps
-from rulegen.host.files import read_sources
+from rulegen.host.files import dumps, manifests
+from rulegen.host.files.dumps import read_dumps
+from rulegen.host.files.manifests import read_sources
 from rulegen.kube import build, json_text, yaml_text
 from rulegen.kube.build import read_world
 from rulegen.kube.documents import Source
@@ -99,7 +99,7 @@ DUMPS: dict[str, tuple[Callable[[], str], str]] = {
         "",
     ),
     "virtual-servers": (lambda: "".join("-A -t 10.{}.{}.{}:80 -s rr\n".format(*p) for p in addresses(490_000)), ""),
-    "too-large": (lambda: "#" * (files.MAX_BYTES + 1), "is larger than 64 MiB"),
+    "too-large": (lambda: "#" * (manifests.MAX_BYTES + 1), "is larger than 64 MiB"),
 }
 
 
@@ -201,14 +201,14 @@ class TestBounds:
             read_sources([str(tmp_path)], max_total=1199)
 
     def test_of_the_number_of_files(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(files, "MAX_FILES", 2)
+        monkeypatch.setattr(manifests, "MAX_FILES", 2)
         for name in "abc":
             (tmp_path / f"{name}.yaml").write_text("#")
         with pytest.raises(InputError, match="more than 2 files of objects"):
             read_sources([str(tmp_path)])
 
     def test_of_the_entries_of_a_folder(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(files, "MAX_ENTRIES", 2)
+        monkeypatch.setattr(manifests, "MAX_ENTRIES", 2)
         for name in "abc":
             (tmp_path / f"{name}.txt").write_text("#")
         with pytest.raises(InputError, match="more than 2 files and folders in there"):

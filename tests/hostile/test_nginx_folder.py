@@ -15,11 +15,12 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from rulegen.errors import RulegenError
-from rulegen.host.nginx import default_certificate, keeper, keeping, status
-from rulegen.host.nginx.recollection import KnownObjects
-from rulegen.host.nginx.releases import Releases
+from rulegen.host.commands.runner import run
+from rulegen.host.nginx.disk import default_certificate
+from rulegen.host.nginx.disk.last_read import KnownObjects
+from rulegen.host.nginx.disk.releases import Releases
+from rulegen.host.nginx.processes import status, supervision, supervisor
 from rulegen.host.nginx.service import NginxService
-from rulegen.host.runner import run
 from rulegen.languages.nginx.configuration import Secret
 from tests.host.nginx.examples import configuration, server
 from tests.otheruser import NOBODY, reachable_folder
@@ -100,9 +101,9 @@ OPERATIONS: dict[str, Callable[[NginxService], object]] = {
     "discard": lambda service: service.releases.discard(NEXT.digest),
     "forget": lambda service: service.releases.forget(),
     "status": lambda service: service.status(),
-    "keeper": lambda service: keeping.keeper_pid(service.folder),
+    "keeper": lambda service: supervision.keeper_pid(service.folder),
     "ask": lambda service: status.ask(service.folder, timeout_s=0.5),
-    "held": lambda service: keeper.Held.of(service.folder).close(),
+    "held": lambda service: supervisor.Held.of(service.folder).close(),
     "certificate": lambda service: default_certificate.load(service.folder),
     "new certificate": lambda service: default_certificate.store(service.folder, b"made"),
     "known": lambda service: KnownObjects(service.folder).objects,

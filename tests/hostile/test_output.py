@@ -27,9 +27,9 @@ from rulegen.agent.metrics import _escaped
 from rulegen.agent.pages_server.reply import Reply
 from rulegen.cli import console, main
 from rulegen.errors import ApplyError, HostError
+from rulegen.host.commands.runner import Completed
 from rulegen.host.doctor.findings import Finding, Level, as_text
-from rulegen.host.nginx.rotation import Journal as Lines
-from rulegen.host.runner import Completed
+from rulegen.host.nginx.disk.log_rotation import Journal as Lines
 from rulegen.kube.wording import harmless, harmless_json
 from rulegen.plan import show
 from rulegen.safe_files import folder_at

@@ -23,7 +23,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from rulegen.host.nginx import default_certificate
+from rulegen.host.nginx.disk import default_certificate
 from tests.cli.test_plan import BLOG, HOST
 from tests.rights import needs_nginx, needs_sandbox
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rulegen.errors import InputError
-from rulegen.host.files import read_sources, read_text
+from rulegen.host.files.manifests import read_sources, read_text
 
 KIND = b"kind: x\n"
 
@@ -80,7 +80,10 @@ def test_standard_input() -> None:
 
 def test_a_pipe_that_a_shell_has_opened() -> None:
     """As in `-f <(kustomize build)`."""
-    script = "import sys; from rulegen.host.files import read_sources; print(read_sources(sys.argv[1:])[0].content)"
+    script = (
+        "import sys; from rulegen.host.files.manifests import read_sources;"
+        " print(read_sources(sys.argv[1:])[0].content)"
+    )
     command = f"{sys.executable} -c '{script}' <(echo kind: x)"
     told = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True, timeout=60)
     assert told.stdout.strip() == str(KIND)
@@ -131,7 +134,7 @@ def test_unreadable(here: Path) -> None:
     script = """
 import os, sys
 from rulegen.errors import InputError
-from rulegen.host.files import read_sources
+from rulegen.host.files.manifests import read_sources
 os.setuid(65534)
 for path in sys.argv[1:]:
     try:

@@ -13,7 +13,7 @@ import yaml
 
 from rulegen.cli.inputs import Inputs
 from rulegen.cli.options import Chosen
-from rulegen.host.dumps import Dumps, read_dumps
+from rulegen.host.files.dumps import Dumps, read_dumps
 from rulegen.languages.ipset import state as ipset
 from rulegen.languages.ipvs import state as ipvs
 from rulegen.languages.links.state import BOUND, AddressKey, Links

@@ -11,7 +11,7 @@ import pytest
 from rulegen.cli import main
 from rulegen.cli.inputs import Inputs
 from rulegen.cli.options import Chosen
-from rulegen.host.dumps import read_dumps
+from rulegen.host.files.dumps import read_dumps
 from rulegen.languages.iptables.ruleset import read
 from rulegen.net import Family
 from rulegen.plan.items import Action

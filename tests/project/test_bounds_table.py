@@ -9,8 +9,8 @@ import pytest
 from rulegen import safe_files
 from rulegen.apiserver.transport import client, tls
 from rulegen.cli.inputs import MAX_CONFIGURATION
-from rulegen.host import dumps, files
-from rulegen.host.nginx import default_certificate, templates
+from rulegen.host.files import dumps, manifests
+from rulegen.host.nginx.disk import default_certificate, templates
 from rulegen.kube import build, json_text, yaml_text
 from tests.project.places import ROOT
 
@@ -55,18 +55,22 @@ def test_a_row_is_whole_and_names_tests_that_exist(row: list[str]) -> None:
         (
             "objects of `-f`",
             [
-                *(f"{files.MAX_BYTES >> 20} MiB a file", f"{files.MAX_TOTAL_BYTES >> 20} MiB together"),
-                *(f"{yaml_text.MAX_VALUES:,} values", f"{files.MAX_FILES:,} files", f"{files.MAX_ENTRIES:,} entries"),
+                *(f"{manifests.MAX_BYTES >> 20} MiB a file", f"{manifests.MAX_TOTAL_BYTES >> 20} MiB together"),
+                *(
+                    f"{yaml_text.MAX_VALUES:,} values",
+                    f"{manifests.MAX_FILES:,} files",
+                    f"{manifests.MAX_ENTRIES:,} entries",
+                ),
                 *(f"{build.MAX_OBJECTS:,} objects", f"{yaml_text.MAX_DOCUMENT_VALUES:,} values a YAML document"),
                 *(f"{json_text.MAX_PLAIN_VALUES:,} a JSON document", f"{yaml_text.MAX_DEPTH} levels"),
                 f"{yaml_text.MAX_ALIASED:,} values by aliases",
             ],
         ),
-        ("objects on standard input", [f"{files.MAX_BYTES >> 20} MiB"]),
+        ("objects on standard input", [f"{manifests.MAX_BYTES >> 20} MiB"]),
         (
             "dumps",
             [
-                *(f"{files.MAX_BYTES >> 20} MiB a file", f"{dumps.MAX_TOTAL_BYTES >> 20} MiB together"),
+                *(f"{manifests.MAX_BYTES >> 20} MiB a file", f"{dumps.MAX_TOTAL_BYTES >> 20} MiB together"),
                 *(f"{dumps.MAX_LINE >> 10} KiB a line", f"{dumps.MAX_LINES:,} lines", f"{dumps.MAX_FILES:,} files"),
             ],
         ),

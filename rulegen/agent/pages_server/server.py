@@ -15,7 +15,7 @@ from rulegen.agent.pages_server.rendering import Slow
 from rulegen.agent.pages_server.reply import Encoded, Reply, answer_of, encoded
 from rulegen.agent.pages_server.request import NOT_ANSWERED, PROBING
 from rulegen.errors import HostError
-from rulegen.host.socket_owner import owner_of
+from rulegen.host.node.socket_owner import owner_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping

@@ -25,8 +25,8 @@ from rulegen.model.options import Options
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from rulegen.host.runner import Runner
-    from rulegen.host.variant import Variant
+    from rulegen.host.commands.runner import Runner
+    from rulegen.host.netfilter.variant import Variant
 
 __all__ = ["Finding", "Level", "as_document", "as_text", "examine"]
 

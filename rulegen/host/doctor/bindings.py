@@ -16,16 +16,16 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
 from rulegen.errors import HostError
+from rulegen.host.commands.namespace import in_throwaway_namespace
+from rulegen.host.commands.runner import Command
 from rulegen.host.doctor.findings import Finding, Level
-from rulegen.host.runner import Command
-from rulegen.host.throwaway import in_throwaway_namespace
 from rulegen.safe_files import read_kernel_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from rulegen.host.commands.runner import Runner
     from rulegen.host.doctor.patient import Patient
-    from rulegen.host.runner import Runner
 
 CHAIN: Final = "KUBE-POSTROUTING"
 """The chain whose counters are shown: few rules, and all packets pass it."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import HostError
 from rulegen.host.doctor.findings import Finding, Level
-from rulegen.host.gateways import gateways
+from rulegen.host.node.gateways import gateways
 from rulegen.kube.wording import printable
 from rulegen.model.facts import SERVICE_DEVICE
 from rulegen.model.forbidden import METADATA

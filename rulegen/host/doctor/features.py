@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import HostError
-from rulegen.host import nfacct
+from rulegen.host.commands.namespace import in_throwaway_namespace
+from rulegen.host.commands.runner import MissingToolError
 from rulegen.host.doctor.findings import Finding, Level
-from rulegen.host.iptables import RestoreError, restore
-from rulegen.host.runner import MissingToolError
-from rulegen.host.throwaway import in_throwaway_namespace
-from rulegen.host.variant import Variant
+from rulegen.host.netfilter import nfacct
+from rulegen.host.netfilter.iptables import RestoreError, restore
+from rulegen.host.netfilter.variant import Variant
 from rulegen.net import Family
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from rulegen.host.commands.runner import Command, Completed, Runner
     from rulegen.host.doctor.patient import Patient
-    from rulegen.host.runner import Command, Completed, Runner
 
 SAMPLES: Final[Mapping[str, str]] = {
     "comment": "*nat\n-A POSTROUTING -m comment --comment x\nCOMMIT\n",

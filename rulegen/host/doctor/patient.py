@@ -7,16 +7,17 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from rulegen.errors import HostError
-from rulegen.host import iptables, sysctl
-from rulegen.host.facts import SYSCTLS, interfaces
-from rulegen.host.variant import Variant
+from rulegen.host.netfilter import iptables
+from rulegen.host.netfilter.variant import Variant
+from rulegen.host.node import sysctl
+from rulegen.host.node.facts import SYSCTLS, interfaces
 from rulegen.model.options import Options
 from rulegen.net import Family
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from rulegen.host.runner import Runner
+    from rulegen.host.commands.runner import Runner
     from rulegen.model.facts import Interface
 
 

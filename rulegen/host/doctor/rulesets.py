@@ -6,9 +6,9 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import HostError
+from rulegen.host.commands.runner import Command, MissingToolError
 from rulegen.host.doctor.findings import Finding, Level
-from rulegen.host.runner import Command, MissingToolError
-from rulegen.host.variant import Variant
+from rulegen.host.netfilter.variant import Variant
 from rulegen.net import Family
 from rulegen.safe_files import read_kernel_text
 

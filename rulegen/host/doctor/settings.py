@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import HostError
-from rulegen.host import ipvs, links
+from rulegen.host.commands.namespace import in_throwaway_namespace
+from rulegen.host.commands.runner import Command, MissingToolError
 from rulegen.host.doctor.findings import Finding, Level
-from rulegen.host.runner import Command, MissingToolError
-from rulegen.host.throwaway import in_throwaway_namespace
-from rulegen.host.variant import Variant
+from rulegen.host.ipvs import addresses as links
+from rulegen.host.ipvs import servers
+from rulegen.host.netfilter.variant import Variant
 from rulegen.languages.links.script import Command as LinkCommand
 from rulegen.languages.links.script import Verb
 from rulegen.net import Family, family_of
@@ -37,7 +38,7 @@ def check_modules(patient: Patient) -> Iterator[Finding]:
     """Tell what the kernel has for the IPVS mode."""
     topic = "modules"
     yield _ip_vs(patient)
-    known = ipvs.schedulers()
+    known = servers.schedulers()
     if known:
         yield Finding(Level.INFO, topic, f"schedulers of IPVS: {', '.join(sorted(known))}")
     try:

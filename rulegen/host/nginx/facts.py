@@ -11,12 +11,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import HostError
-from rulegen.host.runner import Command, MissingToolError
+from rulegen.host.commands.runner import Command, MissingToolError
 from rulegen.languages.nginx.facts import NginxFacts
 from rulegen.safe_files import read_regular
 
 if TYPE_CHECKING:
-    from rulegen.host.runner import Runner
+    from rulegen.host.commands.runner import Runner
     from rulegen.net import Address
 
 WORKER_USERS: Final = ("rulegen-nginx", "www-data", "nginx", "nobody")

@@ -20,17 +20,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import ApplyError, HostError
-from rulegen.host.nginx import disk, keeping, names_process, ports, processes, sandbox, trust
-from rulegen.host.nginx.confirmation import Complaints, RefusedError, answers, wait_for
-from rulegen.host.nginx.releases import Releases
-from rulegen.host.nginx.status import ask
+from rulegen.host.nginx.disk import trust, writing
+from rulegen.host.nginx.disk.releases import Releases
+from rulegen.host.nginx.processes import ports, supervision
+from rulegen.host.nginx.processes import process_list as processes
+from rulegen.host.nginx.processes.confirmation import Complaints, RefusedError, answers, wait_for
+from rulegen.host.nginx.processes.status import ask
+from rulegen.host.nginx.resolver import control
+from rulegen.host.nginx.sandbox import trial
 from rulegen.safe_files import read_regular, write_at
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-    from rulegen.host.nginx.naming import Naming
-    from rulegen.host.runner import Runner
+    from rulegen.host.commands.runner import Runner
+    from rulegen.host.nginx.resolver.settings import Naming
     from rulegen.languages.nginx.configuration import Configuration
 
 CONFIRM_S: Final = 30.0
@@ -134,8 +138,8 @@ class NginxService:
             where = f"{error.filename} {error.strerror}"
             raise HostError(f"no folder to try nginx's configuration in: {where}", hint="say TMPDIR=/tmp") from None
         except OSError as error:
-            said = disk.reason(error)
-            raise HostError(f"no folder to try nginx's configuration in: {said}", hint=disk.hint(error)) from None
+            said = writing.reason(error)
+            raise HostError(f"no folder to try nginx's configuration in: {said}", hint=writing.hint(error)) from None
         try:
             yield NginxService(Path(scratch), self._run, binary=self._binary)  # no worker ever enters it
         finally:
@@ -146,7 +150,7 @@ class NginxService:
         ours = {process.pid for process in processes.find(self.folder)}
         return ports.holders(listens, ours=ours)
 
-    def test(self, configuration: Configuration) -> sandbox.Verdict:
+    def test(self, configuration: Configuration) -> trial.Verdict:
         """Return what nginx says of a configuration; nothing that is served changes.
 
         Raises:
@@ -177,7 +181,7 @@ class NginxService:
         """
         with self.releases.locked():
             digest = configuration.digest
-            notes = [_RENEWED] if keeping.renew(self.folder, self._binary) else []
+            notes = [_RENEWED] if supervision.renew(self.folder, self._binary) else []
             served = self.releases.live() == digest and answers(self.folder, digest)
             if served and self.releases.is_whole(configuration):
                 self._name(naming)
@@ -192,7 +196,7 @@ class NginxService:
             self.releases.write(configuration)
             notes += self._cap_generations()
             self._name(naming)
-            if keeping.keeper_pid(self.folder):
+            if supervision.keeper_pid(self.folder):
                 notes += self._await_names(naming)
             self.releases.switch(digest)
             outcome = self._bring_up(configuration, before, tuple(notes))
@@ -208,7 +212,7 @@ class NginxService:
         current, old = len(processes.workers(found)), len(processes.leaving(found))
         return Status(
             master=master.pid if master else 0,
-            keeper=keeping.keeper_pid(self.folder),
+            keeper=supervision.keeper_pid(self.folder),
             digest=ask(self.folder) or "",
             workers=current,
             leaving=old,
@@ -227,7 +231,7 @@ class NginxService:
             return False
         except OSError as error:
             raise HostError(
-                f"the folder of nginx cannot be read: {disk.reason(error)}", hint=disk.hint(error)
+                f"the folder of nginx cannot be read: {writing.reason(error)}", hint=writing.hint(error)
             ) from None
         if names and "releases" not in names:
             raise HostError(
@@ -238,7 +242,7 @@ class NginxService:
 
     def runs(self) -> bool:
         """Return whether nginx, or what keeps it running, is at work in the folder. Looks only."""
-        has_keeper = (self.folder / "run").is_dir() and keeping.keeper_pid(self.folder) != 0
+        has_keeper = (self.folder / "run").is_dir() and supervision.keeper_pid(self.folder) != 0
         return has_keeper or bool(processes.find(self.folder))
 
     def drain(self, timeout_s: float = 60.0, *, remove: bool = False) -> bool:
@@ -276,7 +280,7 @@ class NginxService:
             raise HostError(f"{self.folder} cannot be removed: {error.strerror}") from None
 
     def _nothing_to_do(self, digest: str, naming: Naming | None, notes: list[str]) -> Outcome:
-        if keeping.ensure(self.folder, self._binary):
+        if supervision.ensure(self.folder, self._binary):
             notes = [*notes, "the keeper was gone and was started again"]
         if self.releases.good() != digest:
             self.releases.confirm(digest)
@@ -292,37 +296,37 @@ class NginxService:
         try:
             with trust.folder(self.folder) as home, trust.inner(home, "run", self.folder / "run") as run:
                 try:
-                    known = read_regular(names_process.FILE, names_process.LARGEST, dir_fd=run)
+                    known = read_regular(control.FILE, control.LARGEST, dir_fd=run)
                 except OSError:  # none yet, or none that can be used: it is written anew
                     known = b""
                 if naming is not None and known != naming.line:
-                    write_at(names_process.FILE, naming.line, 0o600, dir_fd=run)
+                    write_at(control.FILE, naming.line, 0o600, dir_fd=run)
                 elif naming is None and known:
-                    os.unlink(names_process.FILE, dir_fd=run)
+                    os.unlink(control.FILE, dir_fd=run)
                 else:
                     return
         except OSError as error:
-            said = f"{self.folder}/run/{names_process.FILE} cannot be written: {disk.reason(error)}"
-            raise HostError(said, hint=disk.hint(error)) from None
-        keeping.tell(self.folder, signal.SIGHUP)
+            said = f"{self.folder}/run/{control.FILE} cannot be written: {writing.reason(error)}"
+            raise HostError(said, hint=writing.hint(error)) from None
+        supervision.tell(self.folder, signal.SIGHUP)
 
     def _await_names(self, naming: Naming | None, patience_s: float = _NAMES_S) -> list[str]:
         """Wait until the process for names answers; return what to tell a user where it does not."""
         until = time.monotonic() + patience_s
         while naming is not None:
-            if (user := names_process.stranger(naming.port)) is not None:
-                return [names_process.taken_by(naming.port, user)]
-            if names_process.answers(naming.port):
+            if (user := control.stranger(naming.port)) is not None:
+                return [control.taken_by(naming.port, user)]
+            if control.answers(naming.port):
                 break
             if time.monotonic() > until:
-                where = f"{self.folder}/logs/{names_process.LOG}"
+                where = f"{self.folder}/logs/{control.LOG}"
                 return [f"names cannot be resolved: nothing answers on port {naming.port}; see {where}"]
             time.sleep(0.02)
         return []
 
-    def _tried(self, configuration: Configuration) -> sandbox.Verdict:
+    def _tried(self, configuration: Configuration) -> trial.Verdict:
         place = self.releases.write(configuration)
-        verdict = sandbox.try_release(place, self.folder, self._run, binary=self._binary)
+        verdict = trial.try_release(place, self.folder, self._run, binary=self._binary)
         if verdict.message is not None:
             self.releases.discard(configuration.digest)
         return verdict
@@ -365,19 +369,19 @@ class NginxService:
         master = processes.master(found)
         complaints = Complaints(self.folder)
         if master is None:
-            if not keeping.ensure(self.folder, self._binary):
-                keeping.tell(self.folder, signal.SIGHUP)
+            if not supervision.ensure(self.folder, self._binary):
+                supervision.tell(self.folder, signal.SIGHUP)
             wait_for(self.folder, digest, (), complaints, patience_s)
             return Action.STARTED
         if not (self.folder / STATUS_SOCKET).exists():
             # Somebody has deleted it, and a reload keeps the one that nobody can reach. A killed master is replaced by
             # one that takes over the other sockets, so that no connection is lost.
-            keeping.ensure(self.folder, self._binary)
+            supervision.ensure(self.folder, self._binary)
             processes.send(master, signal.SIGKILL)
             wait_for(self.folder, digest, (), complaints, patience_s)
             return Action.STARTED
         processes.send(master, signal.SIGHUP)
-        keeping.ensure(self.folder, self._binary)
+        supervision.ensure(self.folder, self._binary)
         wait_for(self.folder, digest, processes.workers(found), complaints, patience_s)
         return Action.RELOADED
 
@@ -422,14 +426,14 @@ class NginxService:
 
     def _ended(self, number: signal.Signals, timeout_s: float) -> bool:
         """Signal keeper and nginx, and wait until all of it is gone; return whether it is."""
-        if not keeping.tell(self.folder, number) or number == signal.SIGKILL:
+        if not supervision.tell(self.folder, number) or number == signal.SIGKILL:
             found = processes.find(self.folder)
             master = processes.master(found)
             told = found if number == signal.SIGKILL else ((master,) if master else ()) + processes.orphans(found)
             for process in told:
                 processes.send(process, number)
         until = time.monotonic() + timeout_s
-        while processes.find(self.folder) or keeping.keeper_pid(self.folder):
+        while processes.find(self.folder) or supervision.keeper_pid(self.folder):
             if time.monotonic() > until:
                 return False
             time.sleep(0.05)

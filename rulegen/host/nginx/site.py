@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from rulegen.errors import HostError
-from rulegen.host.nginx import default_certificate
-from rulegen.host.nginx.naming import Naming
+from rulegen.host.nginx.disk import default_certificate
 from rulegen.host.nginx.quarantine import settle
+from rulegen.host.nginx.resolver.settings import Naming
 from rulegen.plan.nginx import SitePlan, plan_site
 from rulegen.road.ingress import Site, Trial, ours
 

@@ -15,7 +15,7 @@ from rulegen.agent.pages_server.reply import Reply
 from rulegen.agent.pages_server.server import AS_JSON, Server
 from rulegen.agent.views import PATHS
 from rulegen.errors import HostError
-from rulegen.host.facts import interfaces
+from rulegen.host.node.facts import interfaces
 from tests.agent.asking import ask, free_port
 from tests.apiserver.watching import soon
 from tests.rights import needs_nginx, needs_root

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from rulegen.host.nginx import keeping, processes
+from rulegen.host.commands.runner import find, run
+from rulegen.host.nginx.processes import process_list, supervision
 from rulegen.host.nginx.service import NginxService
-from rulegen.host.runner import find, run
 
 
 @pytest.fixture
@@ -22,17 +22,17 @@ def folder(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("no nginx")
     path = tmp_path / "nginx"
     yield path
-    keeper = keeping.keeper_pid(path)
+    keeper = supervision.keeper_pid(path)
     if keeper:
         os.kill(keeper, signal.SIGKILL)
     for _ in range(100):
-        left = processes.find(path)
+        left = process_list.find(path)
         if not left:
             break
         for process in left:
-            processes.send(process, signal.SIGKILL)
+            process_list.send(process, signal.SIGKILL)
         time.sleep(0.02)
-    assert processes.find(path) == ()
+    assert process_list.find(path) == ()
 
 
 @pytest.fixture

@@ -20,11 +20,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rulegen.host.nginx import dns, names_process
-from rulegen.host.nginx.names import Listener, Resolver, Told
-from rulegen.host.nginx.naming import Naming
+from rulegen.host.commands.runner import run
+from rulegen.host.nginx.resolver import control, dns
+from rulegen.host.nginx.resolver.process import Listener, Resolver, Told
+from rulegen.host.nginx.resolver.settings import Naming
 from rulegen.host.nginx.service import NginxService
-from rulegen.host.runner import run
 from rulegen.kube import objects as k
 from rulegen.model.forbidden import Forbidden
 from rulegen.model.ingress.settings import Settings
@@ -305,14 +305,14 @@ def test_a_long_line_reaches_the_process_whole(tmp_path, monkeypatch):
         (tmp_path / folder).mkdir()
     own = frozenset(ip_address(0x0A000000 + number) for number in range(20000))
     line = Naming.of(PORT, ("127.0.0.53",), Forbidden(own=own)).line
-    (tmp_path / "run" / names_process.FILE).write_bytes(line)
+    (tmp_path / "run" / control.FILE).write_bytes(line)
     heard = tmp_path / "heard"
     program = tmp_path / "program"
     program.write_text(f"#!/bin/sh\nexec head -n 1 > {heard}\n")
     program.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(program))
     run, logs = (os.open(tmp_path / folder, os.O_RDONLY) for folder in ("run", "logs"))
-    tended = names_process.NamesProcess([].append)
+    tended = control.NamesProcess([].append)
     try:
         until = time.monotonic() + 30
         while not heard.exists() or heard.stat().st_size < len(line):
@@ -330,7 +330,7 @@ def test_a_long_line_reaches_the_process_whole(tmp_path, monkeypatch):
 def test_a_port_that_another_program_has_is_told(namespace):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
         other.bind(("127.0.0.2", PORT))
-        argv = (sys.executable, "-m", "rulegen.host.nginx.names")
+        argv = (sys.executable, "-m", "rulegen.host.nginx.resolver.process")
         line = Naming.of(PORT, (), FORBIDDEN).line
         ended = subprocess.run(argv, input=line, capture_output=True, timeout=60, check=False)
     assert ended.returncode == 1
@@ -348,14 +348,14 @@ def test_another_user_who_has_the_port_is_known(namespace, address, tmp_path):
         f"import os, socket, sys; os.setuid(54321); one = socket.socket(socket.AF_INET{'6' * (':' in address)}, "
         f"socket.SOCK_DGRAM); one.bind(('{address}', {PORT})); print(flush=True); sys.stdin.read()"
     )
-    assert names_process.stranger(PORT) is None
+    assert control.stranger(PORT) is None
     argv = (sys.executable, "-c", holder)
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdin is not None
         assert other.stdout is not None
         other.stdout.readline()
-        assert names_process.stranger(PORT) == 54321
-        assert names_process.stranger(PORT + 1) is None
+        assert control.stranger(PORT) == 54321
+        assert control.stranger(PORT + 1) is None
         service = NginxService(tmp_path, run)
         (note,) = service._await_names(Naming.of(PORT, (), FORBIDDEN))
         assert note.startswith("names cannot be resolved: user 54321 has port 10353/UDP; end that program")
@@ -373,14 +373,14 @@ def test_the_same_line_is_told_once(capsys):
 
 @contextlib.contextmanager
 def process(naming: Naming) -> Iterator[subprocess.Popen[bytes]]:
-    argv = (sys.executable, "-m", "rulegen.host.nginx.names")
+    argv = (sys.executable, "-m", "rulegen.host.nginx.resolver.process")
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as started:
         assert started.stdin is not None
         try:
             started.stdin.write(naming.line)
             started.stdin.flush()
             until = time.monotonic() + 30
-            while not names_process.answers(naming.port):
+            while not control.answers(naming.port):
                 assert time.monotonic() < until
                 time.sleep(0.02)
             yield started
@@ -404,9 +404,9 @@ def ask(address: str, text: str, kind: int = dns.A) -> set[str]:
 @needs_root
 def test_the_process_keeps_back_the_node_only_where_no_loop_would_end(server):
     server.table["a.test"] = ["192.0.2.7", "10.0.0.9", "127.0.0.1"]
-    own, other = names_process.ADDRESSES
+    own, other = control.ADDRESSES
     with process(Naming.of(PORT, ("127.0.0.53",), FORBIDDEN)):
-        assert names_process.stranger(PORT) is None
+        assert control.stranger(PORT) is None
         assert ask(own, "a.test") == {"192.0.2.7", "10.0.0.9"}
         assert ask(other, "a.test") == {"10.0.0.9"}
         server.table["a.test"] = ["127.0.0.1"]
@@ -418,13 +418,13 @@ def test_the_process_takes_what_changes_and_long_answers(server):
     server.table["a.test"] = ["192.0.2.8", *(f"10.0.1.{number}" for number in range(100))]
     server.is_short = True
     with process(Naming.of(PORT, ("127.0.0.53",), FORBIDDEN)) as running:
-        assert len(ask(names_process.ADDRESSES[1], "a.test")) == 101
+        assert len(ask(control.ADDRESSES[1], "a.test")) == 101
         assert running.stdin is not None
         moved = Forbidden(own=frozenset({ip_address("192.0.2.8")}))
         running.stdin.write(Naming.of(PORT, ("127.0.0.53",), moved).line)
         running.stdin.flush()
         until = time.monotonic() + 20
-        while "192.0.2.8" in ask(names_process.ADDRESSES[1], "a.test"):
+        while "192.0.2.8" in ask(control.ADDRESSES[1], "a.test"):
             assert time.monotonic() < until
             time.sleep(0.02)
 
@@ -437,7 +437,7 @@ def test_a_silent_name_server_is_passed_over_and_the_process_is_nobody_s(server)
         process(Naming.of(PORT, ("127.0.0.54", "127.0.0.55", "127.0.0.53"), FORBIDDEN)) as running,
     ):
         silent.bind(("127.0.0.54", 53))
-        assert ask(names_process.ADDRESSES[0], "a.test") == {"10.0.0.9"}
+        assert ask(control.ADDRESSES[0], "a.test") == {"10.0.0.9"}
         (line,) = (
             line for line in Path(f"/proc/{running.pid}/status").read_text().splitlines() if line.startswith("Uid:")
         )
@@ -528,14 +528,14 @@ def test_nginx_reaches_nothing_of_the_node_by_a_name(
             assert (status, b"secret" in body) == (502, False), address
             assert name_of in server.asked
         assert page.visits == []
-        log = (service.folder / "logs" / names_process.LOG).read_text()
+        log = (service.folder / "logs" / control.LOG).read_text()
         assert "127-0-0-1.evil.test: 127.0.0.1 is a loopback address: nginx is not told of it" in log
         keeper_log = (service.folder / "logs" / "keeper.log").read_text()
         pid = int(keeper_log.split("process ")[1].split(" ")[0])
         subprocess.run(["kill", "-9", str(pid)], check=True)
-        eventually(lambda: names_process.answers(PORT), 30)
+        eventually(lambda: control.answers(PORT), 30)
         service.apply(compiled(*WEB, site(), served=True, settings=SETTINGS, resolvers=()).configuration)
-        eventually(lambda: not names_process.answers(PORT), 30)
+        eventually(lambda: not control.answers(PORT), 30)
     finally:
         page.close()
         outside.close()

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from rulegen.errors import HostError
-from rulegen.host.nginx import ports, processes
+from rulegen.host.commands.runner import Command, Completed, MissingToolError, find, run
+from rulegen.host.nginx.disk.log_rotation import Journal, rotate
 from rulegen.host.nginx.facts import gather_nginx, resolvers
-from rulegen.host.nginx.rotation import Journal, rotate
-from rulegen.host.runner import Command, Completed, MissingToolError, find, run
+from rulegen.host.nginx.processes import ports
+from rulegen.host.nginx.processes import process_list as processes
 from rulegen.safe_files import folder_at
 
 SAYS = """\
@@ -160,9 +161,9 @@ def test_the_journal_follows_no_link(tmp_path):
 
 def test_the_keeper_is_small():
     """It lives as long as nginx: what it never needs, it never loads."""
-    text = "import sys, rulegen.host.nginx.keeper; print(*sys.modules)"
+    text = "import sys, rulegen.host.nginx.processes.supervisor; print(*sys.modules)"
     loaded = run(Command((sys.executable, "-c", text), environment={"PYTHONPATH": ":".join(sys.path)})).stdout.split()
 
     heavy = {"kubernetes", "pyroute2", "jinja2", "subprocess", "ctypes", "dataclasses", "json", "logging"}
-    assert "rulegen.host.nginx.keeper" in loaded
+    assert "rulegen.host.nginx.processes.supervisor" in loaded
     assert not heavy & set(loaded)

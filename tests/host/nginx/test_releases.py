@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from rulegen.errors import ApplyError, HostError
-from rulegen.host.nginx import disk
-from rulegen.host.nginx.releases import Releases
+from rulegen.host.nginx.disk import writing
+from rulegen.host.nginx.disk.releases import Releases
 from rulegen.languages.nginx.configuration import Configuration, Secret
 from tests.host.nginx.examples import configuration, name, server
 from tests.rights import needs_mounts, needs_root
@@ -91,7 +91,7 @@ def test_without_hard_links_files_are_copied(releases, monkeypatch):
 
     before = releases.write(FIRST)
     releases.switch(FIRST.digest)
-    monkeypatch.setattr(disk.os, "link", no_link)
+    monkeypatch.setattr(writing.os, "link", no_link)
     monkeypatch.setattr(Releases, "_keep_for_old_workers", lambda *_: None)
     after = releases.write(SECOND)
     releases.switch(SECOND.digest)
@@ -209,7 +209,7 @@ FULL = """
 import ctypes, sys
 from pathlib import Path
 from rulegen.errors import ApplyError
-from rulegen.host.nginx.releases import Releases
+from rulegen.host.nginx.disk.releases import Releases
 from tests.host.nginx.examples import configuration, server
 
 mounted = Path(sys.argv[1]) / "disk"
@@ -250,7 +250,7 @@ CLOSED = """
 import ctypes, sys
 from pathlib import Path
 from rulegen.errors import HostError
-from rulegen.host.nginx.releases import Releases
+from rulegen.host.nginx.disk.releases import Releases
 from tests.host.nginx.examples import configuration, server
 
 mounted = Path(sys.argv[1]) / "disk"

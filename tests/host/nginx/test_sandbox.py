@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from rulegen.host.nginx import identity, sandbox
-from rulegen.host.nginx.releases import Releases
-from rulegen.host.runner import Command, Completed, run
+from rulegen.host.commands.runner import Command, Completed, run
+from rulegen.host.nginx.disk.releases import Releases
+from rulegen.host.nginx.sandbox import identity, trial
 from rulegen.languages.nginx.configuration import Configuration, Secret
 from tests.host.nginx.examples import configuration, server
 from tests.rights import needs_sandbox
@@ -35,9 +35,9 @@ def runner(request):
     return without_namespaces
 
 
-def verdict(folder: Path, one: Configuration, runner=run, **options) -> sandbox.Verdict:
+def verdict(folder: Path, one: Configuration, runner=run, **options) -> trial.Verdict:
     place = Releases(folder).write(one)
-    return sandbox.try_release(place, folder, runner, **options)
+    return trial.try_release(place, folder, runner, **options)
 
 
 def test_what_is_right_passes(folder, namespace, runner):

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from rulegen.host.nginx import identity, sandbox
-from rulegen.host.nginx.releases import Releases
-from rulegen.host.runner import Command, Completed, run
+from rulegen.host.commands.runner import Command, Completed, run
+from rulegen.host.nginx.disk.releases import Releases
+from rulegen.host.nginx.sandbox import identity
+from rulegen.host.nginx.sandbox import trial as sandbox
 from rulegen.languages.nginx.configuration import Secret
 from tests.host.nginx.examples import configuration, server
 from tests.otheruser import NOBODY, as_user, reachable_folder

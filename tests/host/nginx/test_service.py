@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 
 from rulegen.errors import ApplyError, HostError
-from rulegen.host.nginx import keeping, processes
+from rulegen.host.commands.runner import find
+from rulegen.host.nginx.processes import process_list as processes
+from rulegen.host.nginx.processes import supervision
+from rulegen.host.nginx.processes.status import ask
 from rulegen.host.nginx.quarantine import settle
 from rulegen.host.nginx.service import GENERATIONS, Action
-from rulegen.host.nginx.status import ask
-from rulegen.host.runner import find
 from tests.host.nginx.examples import configuration, name, server
 
 FIRST = configuration({"a.test": server("a.test", body="first")})
@@ -187,7 +188,7 @@ KEEPER_THAT_LOSES = """
 
 def test_a_master_that_dies_while_its_keeper_looks_is_replaced_as_smoothly(service, eventually):
     service.apply(FIRST)
-    keeping.tell(service.folder, signal.SIGUSR2)
+    supervision.tell(service.folder, signal.SIGUSR2)
     eventually(lambda: not service.status().keeper)
     first, answers = service.status().master, []
 
@@ -233,7 +234,7 @@ def test_nginx_outlives_its_keeper_and_the_next_one_watches_it(service, eventual
 
 
 def test_after_an_upgrade_a_keeper_of_the_new_code_takes_the_place_of_the_old(service, eventually, monkeypatch):
-    monkeypatch.setattr(keeping, "code", lambda: "")  # as before there were marks
+    monkeypatch.setattr(supervision, "code", lambda: "")  # as before there were marks
     service.apply(FIRST)
     old = service.status()
     monkeypatch.undo()
@@ -269,7 +270,7 @@ def test_a_node_that_went_down_between_switch_and_proof_comes_up_with_what_worke
     service.releases.write(BROKEN)
     service.releases.switch(BROKEN.digest)
 
-    keeping.ensure(service.folder, "nginx")
+    supervision.ensure(service.folder, "nginx")
 
     eventually(lambda: ask(service.folder) == FIRST.digest)
     assert service.releases.live() == FIRST.digest
@@ -337,7 +338,7 @@ KILLED = textwrap.dedent(
     import os, signal, sys
     from pathlib import Path
     from rulegen.host.nginx.service import NginxService
-    from rulegen.host.runner import run
+    from rulegen.host.commands.runner import run
     from tests.host.nginx.test_service import SECOND
 
     left = int(sys.argv[2])
@@ -389,7 +390,7 @@ FULL = textwrap.dedent(
     from pathlib import Path
     from rulegen.errors import HostError
     from rulegen.host.nginx.service import NginxService
-    from rulegen.host.runner import run
+    from rulegen.host.commands.runner import run
     from tests.host.nginx.test_service import FIRST, SECOND, get
 
     os.system("ip link set lo up")

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from rulegen.errors import HostError
-from rulegen.host.nginx import keeping, processes
-from rulegen.host.nginx.keeper import Held
-from rulegen.host.nginx.releases import Releases
-from rulegen.host.nginx.trust import UntrustedError, open_folder
+from rulegen.host.nginx.disk.releases import Releases
+from rulegen.host.nginx.disk.trust import UntrustedError, open_folder
+from rulegen.host.nginx.processes import process_list, supervision
+from rulegen.host.nginx.processes.supervisor import Held
 from tests.host.nginx.examples import configuration, server
 from tests.otheruser import as_user, reachable_folder
 from tests.rights import needs_nginx, needs_root
@@ -189,7 +189,7 @@ def test_nginx_is_not_started_from_a_folder_that_a_user_has_put_there(
 ):
     """The folder above was root's at the apply, and is a user's when nginx must be started again."""
     service.apply(configuration({"a.test": server("a.test")}))
-    keeper, nginx = keeping.keeper_pid(folder), processes.find(folder)
+    keeper, nginx = supervision.keeper_pid(folder), process_list.find(folder)
     assert keeper
     old, victim = folder.with_name("old"), top / "victim"
     victim.mkdir()
@@ -207,11 +207,11 @@ def test_nginx_is_not_started_from_a_folder_that_a_user_has_put_there(
     owned(folder.parent)
     try:
         for process in nginx:
-            processes.send(process, signal.SIGKILL)
+            process_list.send(process, signal.SIGKILL)
         eventually(lambda: "nginx is not started: " in (old / "logs" / "keeper.log").read_text())
 
-        assert processes.find(folder) == ()
-        assert processes.find(old) == ()
+        assert process_list.find(folder) == ()
+        assert process_list.find(old) == ()
         assert [str(path.relative_to(victim)) for path in sorted(victim.rglob("*"))] == ["logs", "run"]
     finally:
         os.kill(keeper, signal.SIGKILL)

@@ -1,0 +1,106 @@
+"""Tools that are started before there is work for them, so that a change does not wait for their start.
+
+Starting `iptables-nft-restore` from a program of 200 MB takes some milliseconds, most of them for loading it. It then
+waits for its script; what the kernel has it asks when it has read that, so it may have waited for months.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rulegen.errors import HostError
+from rulegen.host.commands.runner import finish, located, start
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable
+
+    from rulegen.host.commands.runner import Command, Completed
+
+
+@dataclass(frozen=True, slots=True)
+class _Tool:
+    """A program file as it is now: another one after an update."""
+
+    path: str
+    device: int
+    inode: int
+    changed_ns: int
+
+    @classmethod
+    def of(cls, path: str) -> _Tool:
+        found = Path(path).stat()
+        return cls(path, found.st_dev, found.st_ino, found.st_ctime_ns)
+
+
+class Standby:
+    """Runs commands, and has the tool of those that will come again started already.
+
+    One process waits for each way of calling such a tool. It has read nothing, so it ends without having done anything
+    when we do, however that comes.
+    """
+
+    def __init__(self, recurs: Callable[[Command], bool]) -> None:
+        """Begin with none.
+
+        Args:
+            recurs: Whether a command will come again with the same arguments and another input.
+        """
+        self._recurs = recurs
+        self._waiting: dict[tuple[str, ...], tuple[_Tool, subprocess.Popen[bytes]]] = {}
+        self._lock = threading.Lock()
+        self._is_over = False
+
+    def run_noting(self, command: Command, note: Callable[[int], None]) -> Completed:
+        """Run a command as `rulegen.host.commands.runner.run_noting` does, and raise what that raises."""
+        path = located(command)
+        recurs = not command.environment and self._recurs(command)
+        process = self._take(command.argv, path) if recurs else None
+        if process is None:
+            process = start(command, path)
+        ended = finish(process, command, note)
+        if recurs:
+            self._ready(command, path)
+        return ended
+
+    def stop(self) -> None:
+        """End those that wait; none begins to any more."""
+        with self._lock:
+            self._is_over = True
+            waiting, self._waiting = self._waiting, {}
+        for _, process in waiting.values():
+            _end(process)
+
+    def _take(self, argv: tuple[str, ...], path: str) -> subprocess.Popen[bytes] | None:
+        """Return the process that waits to be called so; None where there is none, or none that can still be used."""
+        with self._lock:
+            tool, process = self._waiting.pop(argv, (None, None))
+        if process is None:
+            return None
+        try:
+            if process.poll() is None and tool == _Tool.of(path):
+                return process
+        except OSError:
+            pass  # the program went just now; starting it tells
+        _end(process)
+        return None
+
+    def _ready(self, command: Command, path: str) -> None:
+        """Have a process wait for the next such command; where none can be started, that command will tell."""
+        try:
+            tool, process = _Tool.of(path), start(command, path)
+        except (OSError, HostError):
+            return
+        with self._lock:
+            if not self._is_over and command.argv not in self._waiting:
+                self._waiting[command.argv] = tool, process
+                return
+        _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    with process:
+        process.kill()

@@ -1,0 +1,67 @@
+"""Writing in parts where the kernel refuses the whole: the Services that it refuses are found, the rest is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rulegen.errors import ApplyError, HostError
+from rulegen.host.dataplane.refused_services import Search, is_refusal
+from rulegen.road.belongings import Belongings, Parts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from rulegen.host.dataplane.refused_services import Verdict
+    from rulegen.plan.plan import Plan
+    from rulegen.road import Compiled
+
+
+@dataclass(slots=True)
+class Apart:
+    """What is wanted, written in parts.
+
+    Attributes:
+        compiled: What is wanted.
+        plan: What must change for that.
+        write: Writes a plan. Raises HostError.
+        look: Returns what must change now: asked again where a part was half written. Raises HostError.
+    """
+
+    compiled: Compiled
+    plan: Plan
+    write: Callable[[Plan], object]
+    look: Callable[[], Plan]
+    belongings: Belongings = field(init=False)
+    _parts: Parts = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Know whose everything is."""
+        self.belongings = Belongings(one for part in self.compiled.fragments.values() for one in part)
+
+    def search(self, error: HostError) -> Verdict:
+        """Write all that is taken, and return who is refused.
+
+        Raises:
+            HostError: Nothing can be written, whoever is left out.
+        """
+        self._parts = Parts(self.plan)
+        owners = self._parts.owners
+        if _wrote_some(error):
+            self._parts = Parts(self.look())
+        return Search(self._attempt, self.belongings).run(owners, error)
+
+    def _attempt(self, owners: Collection[str], *, with_node: bool) -> HostError | None:
+        try:
+            self.write(self._parts.of(owners, with_node=with_node))
+        except HostError as error:
+            if not is_refusal(error):
+                raise
+            if _wrote_some(error):  # rules are put in and taken out one by one: no part is written twice
+                self._parts = Parts(self.look())
+            return error
+        return None
+
+
+def _wrote_some(error: HostError) -> bool:
+    return isinstance(error, ApplyError) and bool(error.applied)

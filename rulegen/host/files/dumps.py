@@ -1,0 +1,418 @@
+"""Saved dumps: what a node had, read from files instead of the kernel. Content tells which file is which.
+
+Dumps of IPVS and its kin are `ipvsadm -Sn`, `ipset save`, `ip -br addr show kube-ipvs0`, `ipvsadm -Ln --timeout` and
+`sysctl -a`. A kernel without rules or virtual servers prints nothing at all: an empty file tells its kind by its name,
+or by the kind that is still missing. A file that breaks off is an error, and a table that a dump lacks is unknown: what
+nobody saw is never taken for empty.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from rulegen.contract.servers import DEVICE
+from rulegen.errors import InputError
+from rulegen.host.files.manifests import MAX_TOTAL_BYTES, STDIN, NoTextError, read_text
+from rulegen.host.files.output import COMPANIONS, TABLES_OF
+from rulegen.languages.ipset import state as ipset
+from rulegen.languages.iptables.ruleset import TABLES, Ruleset, family_in, is_dump, read
+from rulegen.languages.ipvs import text as ipvs_text
+from rulegen.languages.links import state as links
+from rulegen.net import Family
+from rulegen.safe_files import read_begin, size_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from rulegen.languages.ipvs import state as ipvs
+
+T = TypeVar("T")
+
+MAX_FILES: Final = 1_000
+"""The most files of a folder that are looked at."""
+MAX_LINES: Final = 500_000
+"""The most lines of one dump: iptables-save prints 420,000 for 30,000 Services of three endpoints."""
+MAX_LINE: Final = 16 * 1024
+"""The longest line: no tool prints one of 4 KiB, as a comment has at most 255 characters."""
+
+_ADDRESSES: Final = re.compile(r"\S+\s+(?:DOWN|UP|UNKNOWN|DORMANT|LOWERLAYERDOWN|NOTPRESENT|TESTING)\b")
+_DEVICE: Final = re.compile(rf"^{re.escape(DEVICE)}(?:@\S+)?\s.*$", re.MULTILINE)
+_SYSCTLS: Final = re.compile(r"(?:[#;][^\n]*\n)*[a-z][a-z0-9_]*\.\S+ *=")
+_MATCH_SET: Final = re.compile(r"--match-set (\S+)")
+_SAVE: Final = "save it with iptables-save or ip6tables-save"
+_LOOKALIKES: Final = (
+    (re.compile(r"-[PN] \S+"), "a print of `iptables -S`, which is one table without its name", _SAVE),
+    (re.compile(r"Chain \S+ \("), "a print of `iptables -L`, which leaves out what tells rules apart", _SAVE),
+    (re.compile(r"(?:table (?:ip|ip6|inet|arp|bridge|netdev) \S+|add table) ?"), "a print of `nft list`", _SAVE),
+    (re.compile(r'\{"nftables"'), "a print of `nft -j list`", _SAVE),
+    (re.compile(r"IP Virtual Server version"), "a print of `ipvsadm -L`", "save it with ipvsadm -Sn"),
+    (re.compile(r"Name: \S+\s+Type: "), "a print of `ipset list`", "save it with ipset save"),
+    (re.compile(r"\d+: \S+: <"), "a print of `ip addr`", f"save it with ip -br addr show {DEVICE}"),
+    (_ADDRESSES, f"a print of `ip -br addr` without {DEVICE}", f"save it with ip -br addr show {DEVICE}"),
+    (re.compile(r"apiVersion:|kind:|\{\s*\"(?:apiVersion|kind|items)\""), "objects", "objects are named with -f"),
+)
+"""What people save instead of a dump: how it begins, what it is, what to do."""
+
+
+@dataclass(slots=True)
+class Dumps:
+    """What saved dumps hold; None for what no dump holds.
+
+    Attributes:
+        rulesets: Of iptables, by family, each with the tables that are unknown.
+        sets, servers: All ipsets and virtual servers, ours and others'.
+        links: Our dummy device, and what is bound to it.
+        timeouts: How long IPVS remembers connections.
+        sysctls: Kernel parameters by name.
+        warnings: What a user must know about the files: those that hold nothing of the kind, and empty ones.
+    """
+
+    rulesets: dict[Family, Ruleset] = field(default_factory=dict)
+    sets: ipset.Objects | None = None
+    servers: ipvs.Objects | None = None
+    links: links.Links | None = None
+    timeouts: ipvs.Timeouts | None = None
+    sysctls: dict[str, str] | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def read_dumps(paths: Sequence[str]) -> Dumps:
+    """Return what dumps hold: of iptables-save and ip6tables-save at least, of the tools for IPVS perhaps.
+
+    A dump of iptables whose content tells no family (it has no address in it) is judged by its name, then taken for the
+    family that the others are not of.
+
+    Args:
+        paths: Files, packed by gzip or not; folders whose files are looked at (subfolders are not); `-` for standard
+            input.
+
+    Raises:
+        InputError: A file cannot be read, breaks off, or holds a table that the tool could not print; a named file is
+            no dump; two are of one kind and family; or one contradicts another.
+    """
+    rulesets: dict[str, _Rules] = {}
+    empty: dict[str, bool] = {}
+    dumps = Dumps()
+    warnings: list[str] = []
+    left = MAX_TOTAL_BYTES
+    for file, is_named, is_export in _files(paths):
+        text = _text(file, is_named=is_named)
+        left -= len(text or "")
+        if left < 0:
+            raise InputError(_shown(file), f"with it, all dumps hold more than {size_text(MAX_TOTAL_BYTES)}")
+        is_companion = is_export and Path(file).name in COMPANIONS
+        if text is not None and is_dump(text):
+            rulesets[_shown(file)] = _rules(text, _shown(file))  # and the text is held no longer
+        elif text is not None and not text.strip():
+            if not is_companion:
+                empty[_shown(file)] = is_named
+        elif (text is not None and _take(dumps, _shown(file), text)) or is_companion:
+            continue
+        elif is_named:
+            raise _no_dump(_shown(file), text or "")
+        else:
+            warnings.append(f"{file} is no dump of a kind known here; it was not looked at{_lookalike(text or '')}")
+    families = _families(rulesets)
+    warnings += _take_empty(dumps, empty, families)
+    if not families:
+        raise _no_rules(paths, tuple(empty))
+    for family, file in sorted(families.items()):
+        rules = rulesets.get(file)
+        dumps.rulesets[family] = _ruleset(rules, file, family, warnings) if rules else Ruleset(family)
+    _refuse_missing_sets(dumps)
+    dumps.warnings = tuple(warnings)
+    return dumps
+
+
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """What one dump of iptables holds.
+
+    Attributes:
+        ruleset: Its rules.
+        family: Its family; None where nothing tells.
+        named: The tables that its first line names, in an export of rulegen's own.
+    """
+
+    ruleset: Ruleset
+    family: Family | None
+    named: frozenset[str] | None
+
+
+def _rules(text: str, file: str) -> _Rules:
+    """Return what one dump of iptables holds.
+
+    Raises:
+        InputError: The dump is broken.
+    """
+    family = family_in(text) or (Family.IPV6 if _is_named_ipv6(file) else None)
+    told = TABLES_OF.match(text)
+    return _Rules(read(text, file, family or Family.IPV4), family, frozenset(told[1].split()) if told else None)
+
+
+def _ruleset(rules: _Rules, file: str, family: Family, warnings: list[str]) -> Ruleset:
+    """Return the rules of one dump, and warn of the tables that it lacks.
+
+    An export of rulegen's own names its tables.
+
+    Raises:
+        InputError: An export lacks a table that it names.
+    """
+    ruleset = rules.ruleset
+    ruleset.family = family
+    if rules.named is not None:
+        missing = sorted(rules.named - ruleset.tables)
+        if missing:
+            raise InputError(
+                file, f"the table {missing[0]} is missing, which its first line names", hint="export again"
+            )
+        return ruleset
+    ruleset.unknown = frozenset(TABLES) - ruleset.tables
+    if ruleset.unknown:
+        names = " and ".join(sorted(ruleset.unknown))
+        warnings.append(
+            f"{file} has no table {names}: what the node has there is unknown, and not planned"
+            " (iptables-save without -t saves all tables)"
+        )
+    return ruleset
+
+
+def _refuse_missing_sets(dumps: Dumps) -> None:
+    """Refuse a dump of sets that lacks one which a rule looks into: no kernel has such a rule without its set.
+
+    Raises:
+        InputError: One is missing.
+    """
+    if dumps.sets is None:
+        return
+    names = {key.name for key in dumps.sets}
+    for ruleset in dumps.rulesets.values():
+        for _, rule in ruleset.rules():
+            told = _MATCH_SET.search(rule.spec) if "--match-set" in rule.spec else None
+            if told and told[1] not in names:
+                raise InputError(
+                    "the dump of sets",
+                    f"the set {told[1]} is missing, which a rule of {ruleset.family} looks into",
+                    hint="save all sets with `ipset save`, at the same time as the rules",
+                )
+
+
+def _no_rules(paths: Sequence[str], empty: Sequence[str]) -> InputError:
+    if empty:
+        return InputError(
+            ", ".join(empty),
+            "is empty, and no other dump is there",
+            hint="a node without any rule prints nothing: compare with --observed none; else save again, as root",
+        )
+    return InputError(
+        ", ".join(paths),
+        "no dump of iptables-save or ip6tables-save in there",
+        hint="on the node, as root: iptables-save > iptables.save; ip6tables-save > ip6tables.save",
+    )
+
+
+def _no_dump(file: str, text: str) -> InputError:
+    for begin, what, hint in _LOOKALIKES:
+        if begin.match(text.lstrip()):
+            return InputError(file, f"this is {what}, no dump", hint=hint)
+    return InputError(
+        file,
+        "not a dump of iptables-save or ip6tables-save, nor of ipvsadm -Sn, ipset save or ip -br addr",
+        hint="on the node, as root: iptables-save > iptables.save; ip6tables-save > ip6tables.save",
+    )
+
+
+def _lookalike(text: str) -> str:
+    """Return what a file of a folder is instead of a dump, and what to do; empty where nothing is known of it."""
+    told = ((what, hint) for begin, what, hint in _LOOKALIKES if begin.match(text.lstrip()))
+    return next((f" (it is {what}: {hint})" for what, hint in told), "")
+
+
+def _take(dumps: Dumps, file: str, text: str) -> bool:
+    """Take a file's text where it is a dump of IPVS and its kin; return whether it is one.
+
+    Raises:
+        InputError: It is broken, or the second of its kind.
+    """
+    timeouts = ipvs_text.read_timeouts(text)
+    if timeouts is not None:
+        _refuse_cut(file, text)
+        dumps.timeouts = _only(dumps.timeouts, timeouts, file)
+    elif ipvs_text.is_dump(text):
+        _refuse_cut(file, text)
+        dumps.servers = _only(dumps.servers, ipvs_text.read(text, file), file)
+    elif ipset.is_dump(text):
+        _refuse_cut(file, text)
+        dumps.sets = _only(dumps.sets, ipset.read(text, file), file)
+    elif _ADDRESSES.match(text) and (lines := _DEVICE.findall(text)):
+        _refuse_cut(file, text)
+        dumps.links = _only(dumps.links, links.read("\n".join(lines), file), file)
+    elif _SYSCTLS.match(text):
+        _refuse_cut(file, text)
+        dumps.sysctls = _only(dumps.sysctls, _sysctls(text, file), file)
+    else:
+        return False
+    return True
+
+
+def _sysctls(text: str, file: str) -> dict[str, str]:
+    """Return kernel parameters as `sysctl -a` prints them.
+
+    Raises:
+        InputError: A line is none of that format.
+    """
+    values: dict[str, str] = {}
+    for number, line in enumerate(text.split("\n"), start=1):
+        name, equals, value = line.partition("=")
+        if line.strip() and not line.lstrip().startswith(("#", ";")):
+            if not equals and not line.startswith("sysctl: "):  # what it was refused, on the same terminal
+                raise InputError(file, f"line {number}: not a line of sysctl -a: {line[:80]!r}")
+            values[name.strip()] = value.strip()
+    return values
+
+
+def _refuse_cut(file: str, text: str) -> None:
+    """Refuse a text whose last line has no end: the tools end each line.
+
+    Raises:
+        InputError: It has none.
+    """
+    if not text.endswith("\n"):
+        raise InputError(file, "breaks off in the middle of its last line", hint="copy or save the whole file again")
+
+
+def _take_empty(dumps: Dumps, empty: dict[str, bool], families: dict[Family, str]) -> Iterator[str]:
+    """Take empty files for the kinds that their names tell, or that are missing; yield a warning for each.
+
+    Args:
+        dumps: What the others hold; gets what these stand for.
+        empty: Files, each with whether a user named it.
+        families: The dumps of iptables by family; gets those that are empty. Without any other, none is.
+
+    Raises:
+        InputError: One is the second of its kind.
+    """
+    has_rules = bool(families)
+    for file, is_named in empty.items():
+        name = Path(file).name.lower()
+        missing = [family for family in Family if family not in families]
+        if "ipvsadm" in name:
+            dumps.servers, what = _only(dumps.servers, {}, file), "virtual servers"
+        elif "ipset" in name:
+            dumps.sets, what = _only(dumps.sets, {}, file), "ipsets"
+        elif name.endswith(".addr"):
+            dumps.links, what = _only(dumps.links, links.Links(), file), "kube-ipvs0"
+        elif has_rules and missing and (is_named or "tables" in name or _is_named_ipv6(file)):
+            family = missing[0] if len(missing) == 1 else Family.IPV6 if _is_named_ipv6(file) else Family.IPV4
+            families[family], what = file, f"{family} rules"
+        elif is_named and not has_rules:
+            continue
+        elif is_named:
+            raise InputError(file, "is empty, and stands for nothing: dumps of both families are there")
+        else:
+            yield f"{file} is empty; it was not looked at"
+            continue
+        yield f"{file} is empty: it is taken for a node without {what}, as the tools print nothing then"
+
+
+def _only(known: T | None, new: T, file: str) -> T:
+    if known is not None:
+        raise InputError(file, "a second dump of its kind", hint="give one of each")
+    return new
+
+
+def _files(paths: Sequence[str]) -> Iterator[tuple[str, bool, bool]]:
+    """Yield each file, whether a user named it, and whether it stands in an export of rulegen's own."""
+    for path in dict.fromkeys(paths):
+        folder = Path(path)
+        if path == STDIN or not folder.is_dir():
+            yield path, True, path != STDIN and _is_export(folder.parent)
+            continue
+        try:
+            files = sorted(str(file) for file in islice(folder.iterdir(), MAX_FILES + 1) if file.name[:1] != ".")
+        except OSError as error:
+            raise InputError(path, error.strerror or str(error)) from None
+        if len(files) > MAX_FILES:
+            raise InputError(path, f"more than {MAX_FILES} files in there", hint="name the folder of the dumps alone")
+        is_export = _is_export(folder)
+        for file in files:
+            is_model = is_export and file.endswith(".json")  # which may be larger than any dump
+            if not is_model and not Path(file).is_dir():
+                yield file, False, is_export
+
+
+def _is_export(folder: Path) -> bool:
+    """Whether `rulegen export` wrote rules to a folder: their first line tells."""
+    for name in ("iptables.save", "ip6tables.save"):
+        try:
+            begin = read_begin(folder / name, 1024, follow=True)
+        except OSError:
+            continue
+        if TABLES_OF.match(begin.decode("utf-8", "replace")):
+            return True
+    return False
+
+
+def _shown(file: str) -> str:
+    return "stdin" if file == STDIN else file
+
+
+def _text(file: str, *, is_named: bool) -> str | None:
+    """Return the file's text; None for a neighbour in a folder that is no text, or no file.
+
+    Raises:
+        InputError: It cannot be read, or holds more than is read: it may be a dump, so that it is not left out.
+    """
+    if not is_named and not Path(file).is_file():
+        return None
+    try:
+        text = read_text(file, takes_stdin=is_named, folder=None if is_named else str(Path(file).parent))
+    except NoTextError:
+        if is_named:
+            raise
+        return None
+    _refuse_endless(text, _shown(file))
+    return text
+
+
+def _refuse_endless(text: str, file: str) -> None:
+    """Refuse a text with more or longer lines than any tool prints, before anything looks for meaning in it.
+
+    Raises:
+        InputError: It has.
+    """
+    if text.count("\n") > MAX_LINES:
+        raise InputError(file, f"more than {MAX_LINES} lines: not read")
+    start = 0
+    while len(text) - start > MAX_LINE:
+        end = text.rfind("\n", start, start + MAX_LINE + 1)
+        if end < 0:
+            line = text.count("\n", 0, start) + 1
+            raise InputError(file, f"line {line} is longer than {size_text(MAX_LINE)}: no tool prints such a line")
+        start = end + 1
+
+
+def _families(rulesets: Mapping[str, _Rules]) -> dict[Family, str]:
+    """Return which file is of which family."""
+    found: dict[Family, str] = {}
+    for file, rules in rulesets.items():
+        if rules.family is not None:
+            _claim(found, rules.family, file)
+    for file in (file for file, rules in rulesets.items() if rules.family is None):
+        _claim(found, Family.IPV6 if Family.IPV4 in found and "ip6" not in found[Family.IPV4] else Family.IPV4, file)
+    return found
+
+
+def _is_named_ipv6(file: str) -> bool:
+    name = Path(file).name.lower()
+    return any(part in name for part in ("ip6", "ipv6", "v6"))
+
+
+def _claim(found: dict[Family, str], family: Family, file: str) -> None:
+    other = found.setdefault(family, file)
+    if other != file:
+        raise InputError(file, f"a second {family} dump beside {other}", hint="give one dump for each family")

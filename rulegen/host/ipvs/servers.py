@@ -1,0 +1,495 @@
+"""IPVS on this host: what it serves, changes of that, timeouts, and which schedulers there are. See linux/ip_vs.h.
+
+Changes are messages of pyroute2, encoded by it and sent in batches, so that the kernel answers each of them; its own
+way of one call for each message takes ten times as long, and `ipvsadm -R` hides what was refused. Reading asks for raw
+attributes: pyroute2's objects mix the kernel's values with defaults.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import socket
+import struct
+import sys
+from contextlib import contextmanager
+from ipaddress import IPv4Address, IPv4Network, ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from rulegen.errors import HostError
+from rulegen.host.commands.namespace import in_throwaway_namespace
+from rulegen.host.commands.runner import Command as ToolCommand
+from rulegen.host.commands.runner import MissingToolError, privilege_hint
+from rulegen.host.netlink import messages as netlink
+from rulegen.host.netlink.messages import NESTED, attribute, attributes_of
+from rulegen.languages.ipvs.script import Command, Verb
+from rulegen.languages.ipvs.state import (
+    Forwarding,
+    Frontend,
+    RealServer,
+    RealServerKey,
+    Timeouts,
+    VirtualServer,
+    VirtualServerKey,
+)
+from rulegen.net import Address, Protocol
+from rulegen.safe_files import read_kernel_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from rulegen.host.commands.runner import Runner
+    from rulegen.languages.ipvs.state import Objects
+
+BATCH: Final = 200
+"""How many messages are sent at once."""
+
+PROBED: Final = VirtualServerKey(Frontend.of(Protocol.TCP, IPv4Address("198.51.100.0"), 20000))
+"""A virtual server for trying schedulers: an address of documentation (RFC 5737), the one that kube-proxy takes."""
+
+PARAMETERS: Final[Mapping[str, str]] = {
+    "net.ipv4.vs.conn_reuse_mode": "1",
+    "net.ipv4.vs.conntrack": "0",
+    "net.ipv4.vs.expire_nodest_conn": "0",
+    "net.ipv4.vs.expire_quiescent_template": "0",
+}
+"""Kernel parameters that appear with the module, with the values that they then have."""
+
+_FIRST_TIMEOUTS: Final = Timeouts(tcp=900, tcp_fin=120, udp=300)
+_MODULE: Final = "ip_vs"
+_NAME: Final = b"IPVS\0"
+_CONTROL, _GET_FAMILY, _FAMILY_ID, _FAMILY_NAME = 0x10, 3, 1, 2
+_GET_SERVICE, _GET_DESTINATION, _SET_CONFIG, _GET_CONFIG = 4, 8, 12, 13
+_SERVICE, _DESTINATION, _TCP, _TCP_FIN, _UDP = 1, 2, 4, 5, 6
+_AF, _PROTOCOL, _ADDRESS, _PORT, _SCHEDULER, _FLAGS, _TIMEOUT, _NETMASK, _ENGINE = 1, 2, 3, 4, 6, 7, 8, 9, 11
+_TO_ADDRESS, _TO_PORT, _FORWARDING, _WEIGHT, _UPPER, _LOWER, _ACTIVE, _INACTIVE, _TO_AF = 1, 2, 3, 4, 5, 6, 7, 8, 11
+_GENERIC: Final = struct.Struct("=BBH")
+_NUMBERS: Final = {
+    Protocol.TCP: socket.IPPROTO_TCP,
+    Protocol.UDP: socket.IPPROTO_UDP,
+    Protocol.SCTP: socket.IPPROTO_SCTP,
+}
+_PROTOCOLS: Final = {number: protocol for protocol, number in _NUMBERS.items()}
+_FORWARDING_MASK: Final = 0x7
+_SCHEDULER_FILE: Final = re.compile(rf"\b{_MODULE}_(?P<name>\w+)\.ko")
+_NO_SCHEDULERS: Final = frozenset({"ftp", "pe_sip"})
+_PROVEN: Final[set[str]] = set()
+"""Schedulers that were tried in this process: their modules stay."""
+_NO_IPVS: Final = "this kernel has no IPVS"
+_GONE: Final = {errno.ESRCH, errno.ENOENT}
+_ADDED: Final = {Verb.ADD_SERVICE: Verb.EDIT_SERVICE, Verb.ADD_DESTINATION: Verb.EDIT_DESTINATION}
+_DELETED: Final = {Verb.DELETE_SERVICE, Verb.DELETE_DESTINATION}
+
+
+class SchedulerError(HostError):
+    """The kernel has no such scheduler.
+
+    Attributes:
+        scheduler: Which.
+    """
+
+    def __init__(self, scheduler: str) -> None:
+        self.scheduler = scheduler
+        super().__init__(
+            f"IPVS has no scheduler {scheduler!r}: the kernel has no such scheduler",
+            hint=f"load the module {_MODULE}_{scheduler}, or choose another",
+        )
+
+
+class ServersError(HostError):
+    """IPVS refused some commands; the others were done.
+
+    Attributes:
+        refused: The commands, each with the kernel's errno.
+    """
+
+    def __init__(self, refused: Sequence[tuple[Command, int]], count: int) -> None:
+        self.refused = tuple(refused)
+        command, number = self.refused[0]
+        more = f", and {len(self.refused) - 1} more" if len(self.refused) > 1 else ""
+        super().__init__(
+            f"IPVS refused `{command}`{more}: {reason(command, number)}; "
+            f"{count - len(self.refused)} of {count} were done",
+            hint=privilege_hint(os.strerror(number)),
+        )
+
+
+def is_loaded() -> bool:
+    """Return whether the kernel has IPVS now; where it has not, there are no virtual servers. Loads nothing.
+
+    Raises:
+        HostError: The kernel does not say.
+    """
+    with _connected("looking for IPVS") as link:
+        return link is not None
+
+
+def observe() -> Objects:
+    """Return all virtual and real servers of this network namespace, ours and others', but for those of marks.
+
+    Real servers come with the number of their connections, active and inactive ones. Where IPVS is not loaded there
+    are none, and this loads nothing.
+
+    Raises:
+        HostError: They cannot be read.
+    """
+    objects: Objects = {}
+    with _connected("reading virtual servers") as link:
+        if link is None:
+            return objects
+        for told in list(link.dump(_GET_SERVICE)):
+            service = attributes_of(told.get(_SERVICE, b""))
+            if _ADDRESS not in service:
+                continue
+            frontend = _frontend(service)
+            if frontend is None:
+                continue
+            objects[VirtualServerKey(frontend)] = _virtual_server(service)
+            for answer in link.dump(_GET_DESTINATION, attribute(_SERVICE | NESTED, _naming(service))):
+                destination = attributes_of(answer.get(_DESTINATION, b""))
+                family = _number(destination, _TO_AF) or _number(service, _AF)
+                to = _address(destination[_TO_ADDRESS], family)
+                objects[RealServerKey(frontend, to, _port(destination[_TO_PORT]))] = _real_server(destination)
+    return objects
+
+
+def timeouts() -> Timeouts:
+    """Return how long connections are remembered; where IPVS is not loaded, how long it would begin with.
+
+    Raises:
+        HostError: It cannot be read.
+    """
+    with _connected("reading the timeouts of IPVS") as link:
+        if link is None:
+            return _FIRST_TIMEOUTS
+        told = link.ask(_GET_CONFIG)
+    return Timeouts(_number(told, _TCP), _number(told, _TCP_FIN), _number(told, _UDP))
+
+
+def write(commands: Sequence[Command]) -> None:
+    """Do what the commands say, in order. What is there already, or gone already, is as good as done.
+
+    Raises:
+        ServersError: The kernel refused some of them.
+        HostError: The kernel has no IPVS.
+    """
+    if not commands:
+        return
+    with _connected("writing virtual servers") as link:
+        if link is None:
+            raise HostError(_NO_IPVS, hint=_hint())
+        errnos = link.send(commands)
+        again = [at for at, number in enumerate(errnos) if number == errno.EEXIST and commands[at].verb in _ADDED]
+        edits = [commands[at]._replace(verb=_ADDED[commands[at].verb]) for at in again]
+        for at, number in zip(again, link.send(edits), strict=True):
+            errnos[at] = number
+    refused = [
+        (command, number)
+        for command, number in zip(commands, errnos, strict=True)
+        if number and not (command.verb in _DELETED and number in _GONE)
+    ]
+    if refused:
+        raise ServersError(refused, len(commands))
+
+
+def set_timeouts(values: Timeouts) -> None:
+    """Set how long connections are remembered, in seconds; 0 leaves one as it is.
+
+    Raises:
+        HostError: The kernel has no IPVS, or refused.
+    """
+    attributes = b"".join(
+        attribute(kind, struct.pack("=I", seconds))
+        for kind, seconds in ((_TCP, values.tcp), (_TCP_FIN, values.tcp_fin), (_UDP, values.udp))
+    )
+    with _connected("setting the timeouts of IPVS") as link:
+        if link is None:
+            raise HostError(_NO_IPVS, hint=_hint())
+        link.change(_SET_CONFIG, attributes)
+
+
+def load(run: Runner, names: Iterable[str] = ()) -> None:
+    """See to it that the kernel has IPVS and some schedulers; what is missing is loaded. Serves nothing.
+
+    Schedulers are tried on a virtual server in a namespace that is thrown away. Where there can be none, it is made
+    here and deleted at once, unless there is one already.
+
+    Args:
+        run: What runs modprobe.
+        names: The schedulers.
+
+    Raises:
+        SchedulerError: It cannot have one of the schedulers.
+        HostError: It cannot have IPVS, or nothing can be tried.
+    """
+    if not is_loaded():
+        try:
+            ended = run(ToolCommand(("modprobe", _MODULE)))
+            said = ended.complaint if ended.code else "modprobe found nothing to load"
+        except MissingToolError as missing:
+            said = missing.message
+        if not is_loaded():
+            raise HostError(f"{_NO_IPVS}, and it cannot be loaded: {said}", hint=_hint())
+    wanted = tuple(sorted(set(names) - _PROVEN))
+
+    def probe() -> None:
+        for name in wanted:
+            _probe(name)
+            _PROVEN.add(name)
+
+    if not wanted:
+        return
+    try:
+        in_throwaway_namespace(probe)
+    except HostError as error:
+        if not error.message.startswith("no network namespace"):
+            raise
+        probe()
+
+
+def schedulers() -> frozenset[str] | None:
+    """Return the schedulers that this kernel has or could load; None where that cannot be told.
+
+    Told by its modules, loaded ones and those in its folder. A kernel of which neither is known, as in a container
+    without /lib/modules, may have any.
+    """
+    release = os.uname().release
+    folder = Path("/lib/modules", release)
+    loaded = {path.name.removeprefix(f"{_MODULE}_") for path in Path("/sys/module").glob(f"{_MODULE}_*")}
+    listed = ""
+    for name in ("modules.dep", "modules.builtin"):
+        path = folder / name
+        if path.is_file():
+            listed += read_kernel_text(path)
+    if not listed and not Path("/sys/module", _MODULE).exists():
+        return None if not folder.is_dir() else frozenset()
+    if not listed:
+        return None
+    found = {told["name"] for told in _SCHEDULER_FILE.finditer(listed)} | loaded
+    return frozenset(found - _NO_SCHEDULERS)
+
+
+def _probe(name: str) -> None:
+    """Make a virtual server with a scheduler and delete it."""
+    with _connected(f"trying the scheduler {name}") as link:
+        if link is None:
+            raise HostError(_NO_IPVS, hint=_hint())
+        (number,) = link.send([Command(Verb.ADD_SERVICE, PROBED, VirtualServer(name))])
+        if number == errno.EEXIST:
+            (number,) = link.send([Command(Verb.EDIT_SERVICE, PROBED, VirtualServer(name))])
+            if number == 0:
+                return
+        if number == errno.ENOENT:
+            raise SchedulerError(name)
+        if number:
+            raise HostError(
+                f"IPVS cannot try the scheduler {name!r}: {os.strerror(number)}",
+                hint=privilege_hint(os.strerror(number)),
+            )
+        link.send([Command(Verb.DELETE_SERVICE, PROBED)])
+
+
+class _Link:
+    """A socket to IPVS, whose number in generic netlink is told anew by each kernel."""
+
+    def __init__(self, link: socket.socket, family: int) -> None:
+        self._link, self._family = link, family
+
+    def dump(self, verb: int, attributes: bytes = b"") -> Iterator[dict[int, bytes]]:
+        request = netlink.message(self._family, netlink.DUMP, 1, _GENERIC.pack(verb, 1, 0) + attributes)
+        return (attributes_of(body[4:]) for body in netlink.dump(self._link, request))
+
+    def ask(self, verb: int) -> dict[int, bytes]:
+        request = netlink.message(self._family, 0, 1, _GENERIC.pack(verb, 1, 0))
+        return attributes_of(netlink.ask(self._link, request)[4:])
+
+    def change(self, verb: int, attributes: bytes) -> None:
+        request = netlink.message(self._family, netlink.ACK, 0, _GENERIC.pack(verb, 1, 0) + attributes)
+        (number,) = netlink.acknowledged(self._link, [request])
+        if number:
+            raise OSError(number, os.strerror(number))
+
+    def send(self, commands: Sequence[Command]) -> list[int]:
+        """Return the kernel's errno for each command; 0 is success."""
+        encode = _encoder(self._family) if commands else None
+        errnos: list[int] = []
+        for start in range(0, len(commands), BATCH):
+            batch = commands[start : start + BATCH]
+            assert encode is not None  # noqa: S101 - for the type checker: there are commands
+            errnos += netlink.acknowledged(self._link, [encode(command, at) for at, command in enumerate(batch)])
+        return errnos
+
+
+@contextmanager
+def _connected(doing: str) -> Iterator[_Link | None]:
+    """Yield a socket to IPVS, or None where the kernel has none; say what was being done where it refuses.
+
+    Raises:
+        HostError: The kernel refused.
+    """
+    try:
+        with netlink.connect(netlink.GENERIC) as link:
+            family = _family_number(link)
+            yield None if family is None else _Link(link, family)
+    except OSError as error:
+        raise HostError(f"{doing}: {error.strerror or error}", hint=privilege_hint(str(error))) from error
+
+
+def _family_number(link: socket.socket) -> int | None:
+    body = _GENERIC.pack(_GET_FAMILY, 1, 0) + attribute(_FAMILY_NAME, _NAME)
+    try:
+        told = attributes_of(netlink.ask(link, netlink.message(_CONTROL, 0, 1, body))[4:])
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            return None
+        raise
+    return int(struct.unpack("=H", told[_FAMILY_ID])[0])
+
+
+def _encoder(family: int) -> Callable[[Command, int], bytes]:
+    """Return what encodes commands, with pyroute2's messages.
+
+    Its objects for servers are not taken: their verb "update" is the kernel's DELETE, they forward by routing unless
+    told otherwise, know no netmask of IPv6, and cost more than all the rest.
+    """
+    from pyroute2.netlink.generic import ipvs as messages  # noqa: PLC0415 - takes 0.25 s; only writing needs it
+
+    verbs = {
+        Verb.ADD_SERVICE: messages.IPVS_CMD_NEW_SERVICE,
+        Verb.EDIT_SERVICE: messages.IPVS_CMD_SET_SERVICE,
+        Verb.DELETE_SERVICE: messages.IPVS_CMD_DEL_SERVICE,
+        Verb.ADD_DESTINATION: messages.IPVS_CMD_NEW_DEST,
+        Verb.EDIT_DESTINATION: messages.IPVS_CMD_SET_DEST,
+        Verb.DELETE_DESTINATION: messages.IPVS_CMD_DEL_DEST,
+    }
+
+    def encode(command: Command, seq: int) -> bytes:
+        message = messages.ipvsmsg()
+        message["cmd"], message["version"] = verbs[command.verb], messages.GENL_VERSION
+        message["attrs"] = _attributes(command)
+        message["header"]["type"] = family
+        message["header"]["flags"] = netlink.REQUEST | netlink.ACK
+        message["header"]["sequence_number"] = seq
+        message.encode()
+        return bytes(message.data)
+
+    return encode
+
+
+def _attributes(command: Command) -> list[tuple[str, Any]]:
+    """Return what a command is about, as attributes that pyroute2 knows by name."""
+    key, value = command.key, command.value
+    frontend = key.frontend
+    service: list[tuple[str, Any]] = [
+        ("IPVS_SVC_ATTR_AF", _af(frontend.address)),
+        ("IPVS_SVC_ATTR_PROTOCOL", _NUMBERS[frontend.protocol]),
+        ("IPVS_SVC_ATTR_ADDR", str(frontend.address)),
+        ("IPVS_SVC_ATTR_PORT", frontend.port),
+    ]
+    if isinstance(value, VirtualServer):
+        service += [
+            ("IPVS_SVC_ATTR_SCHED_NAME", value.scheduler),
+            ("IPVS_SVC_ATTR_FLAGS", {"flags": value.flags, "mask": 0xFFFFFFFF}),
+            ("IPVS_SVC_ATTR_TIMEOUT", value.persistence_s or 0),
+            ("IPVS_SVC_ATTR_NETMASK", _netmask(frontend.address, value.netmask)),
+        ]
+        if value.engine:
+            service.append(("IPVS_SVC_ATTR_PE_NAME", value.engine))
+    told: list[tuple[str, Any]] = [("IPVS_CMD_ATTR_SERVICE", {"attrs": service})]
+    if isinstance(key, RealServerKey):
+        destination: list[tuple[str, Any]] = [
+            ("IPVS_DEST_ATTR_ADDR_FAMILY", _af(key.address)),
+            ("IPVS_DEST_ATTR_ADDR", str(key.address)),
+            ("IPVS_DEST_ATTR_PORT", key.port),
+        ]
+        if isinstance(value, RealServer):
+            destination += [
+                ("IPVS_DEST_ATTR_FWD_METHOD", value.forwarding.value),
+                ("IPVS_DEST_ATTR_WEIGHT", value.weight),
+                ("IPVS_DEST_ATTR_U_THRESH", value.upper),
+                ("IPVS_DEST_ATTR_L_THRESH", value.lower),
+            ]
+        told.append(("IPVS_CMD_ATTR_DEST", {"attrs": destination}))
+    return told
+
+
+def _netmask(address: Address, length: int | None) -> str:
+    """Return a netmask as pyroute2 takes it: as an address of IPv4, although the kernel wants a length for IPv6."""
+    if length is None:
+        length = address.max_prefixlen
+    if address.version == 4:
+        return str(IPv4Network((0, length)).netmask)
+    return str(IPv4Address(length.to_bytes(4, sys.byteorder)))
+
+
+def _frontend(service: Mapping[int, bytes]) -> Frontend | None:
+    """Return what a virtual server answers on; None for a protocol that no Service has."""
+    protocol = _PROTOCOLS.get(_number(service, _PROTOCOL))
+    if protocol is None:
+        return None
+    return Frontend.of(protocol, _address(service[_ADDRESS], _number(service, _AF)), _port(service[_PORT]))
+
+
+def _naming(service: Mapping[int, bytes]) -> bytes:
+    return b"".join(attribute(kind, service[kind]) for kind in (_AF, _PROTOCOL, _ADDRESS, _PORT))
+
+
+def _virtual_server(service: Mapping[int, bytes]) -> VirtualServer:
+    flags, _ = struct.unpack("=II", service[_FLAGS])
+    if _number(service, _AF) == socket.AF_INET:
+        netmask = int.from_bytes(service[_NETMASK], "big").bit_count()
+    else:
+        netmask = _number(service, _NETMASK)
+    return VirtualServer.of_flags(
+        _text(service[_SCHEDULER]), flags, _number(service, _TIMEOUT), netmask, _text(service.get(_ENGINE, b""))
+    )
+
+
+def _real_server(destination: Mapping[int, bytes]) -> RealServer:
+    return RealServer(
+        weight=_number(destination, _WEIGHT),
+        forwarding=Forwarding(_number(destination, _FORWARDING) & _FORWARDING_MASK),
+        upper=_number(destination, _UPPER),
+        lower=_number(destination, _LOWER),
+        connections=_number(destination, _ACTIVE) + _number(destination, _INACTIVE),
+        active=_number(destination, _ACTIVE),
+    )
+
+
+def _number(attributes: Mapping[int, bytes], kind: int) -> int:
+    return int.from_bytes(attributes.get(kind, b""), sys.byteorder)
+
+
+def _port(content: bytes) -> int:
+    return int.from_bytes(content, "big")
+
+
+def _address(content: bytes, family: int) -> Address:
+    return ip_address(content[: 4 if family == socket.AF_INET else 16])
+
+
+def _text(content: bytes) -> str:
+    return content.partition(b"\0")[0].decode("utf-8", "replace")
+
+
+def _af(address: Address) -> int:
+    return socket.AF_INET if address.version == 4 else socket.AF_INET6
+
+
+def reason(command: Command, number: int) -> str:
+    """Return in words why the kernel refused a command, by its errno."""
+    match command.verb, number:
+        case ((Verb.ADD_SERVICE | Verb.EDIT_SERVICE), errno.ENOENT):
+            return "the kernel has no such scheduler"
+        case ((Verb.EDIT_SERVICE | Verb.ADD_DESTINATION | Verb.EDIT_DESTINATION), errno.ESRCH):
+            return "there is no such virtual server"
+        case Verb.EDIT_DESTINATION, errno.ENOENT:
+            return "there is no such real server"
+        case _:
+            return os.strerror(number)
+
+
+def _hint() -> str:
+    return f"load the module {_MODULE} (`modprobe {_MODULE}`), or use another mode"

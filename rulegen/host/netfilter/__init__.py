@@ -1,0 +1,1 @@
+"""netfilter in the kernel: iptables, ipset, conntrack and nfacct, and who else writes rules."""

@@ -1,0 +1,111 @@
+"""The connection table of this host: the UDP flows that it remembers, and forgetting some of them.
+
+Reading goes through the `conntrack` tool, which is much faster at it than Python over netlink; forgetting goes over
+netlink, where it costs no process for each flow.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import socket
+import struct
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+from rulegen.errors import HostError
+from rulegen.host.commands.runner import Command, privilege_hint
+from rulegen.host.netlink import nfnetlink
+from rulegen.host.netlink.nfnetlink import NESTED, Message, attribute
+from rulegen.model.conntrack import Flow
+from rulegen.net import Family, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from rulegen.host.commands.runner import Runner
+
+_TRIES = 5
+"""A table that changes while it is read interrupts the reading (EINTR): then it is read anew."""
+
+_FLOW = re.compile(
+    r"\budp\b.*? src=(?P<orig_src>\S+) dst=(?P<orig_dst>\S+) sport=(?P<orig_sport>\d+) dport=(?P<orig_dport>\d+) "
+    r".*?src=(?P<reply_src>\S+) dst=(?P<reply_dst>\S+) sport=(?P<reply_sport>\d+) dport=(?P<reply_dport>\d+)"
+)
+
+_DELETE = (1 << 8) | 2
+_TUPLE_REPLY = 2
+_TUPLE_IP, _TUPLE_PROTO = 1, 2
+_IPV4_SRC, _IPV4_DST, _IPV6_SRC, _IPV6_DST = 1, 2, 3, 4
+_PROTO_NUMBER, _PROTO_SRC_PORT, _PROTO_DST_PORT = 1, 2, 3
+_PORT = struct.Struct(">H")
+_NUMBERS = {Protocol.TCP: 6, Protocol.UDP: 17, Protocol.SCTP: 132}
+
+
+def list_flows(run: Runner, family: Family) -> tuple[Flow, ...]:
+    """Return the UDP flows of a family, in no order. Flows of a conntrack zone are left out: Services know no zones.
+
+    Raises:
+        HostError: The tool is missing, or may not look.
+    """
+    command = Command(("conntrack", "-L", "-p", "udp", "-f", family.lower(), "-o", "extended"))
+    ended = run(command)
+    for _ in range(_TRIES - 1):
+        if ended.code == 0 or os.strerror(errno.EINTR) not in ended.stderr:
+            break
+        ended = run(command)
+    if ended.code != 0:
+        raise HostError(f"reading the connection table: {ended.complaint}", hint=privilege_hint(ended.stderr))
+    return tuple(_read(ended.stdout))
+
+
+def delete(flows: Iterable[Flow]) -> int:
+    """Make the kernel forget flows, and return how many it still knew.
+
+    A flow is named by its reply: who answers whom. So a flow that began anew meanwhile, with another endpoint, stays.
+
+    Raises:
+        HostError: The kernel refused; some of the flows may be gone.
+    """
+    messages = [_deletion(flow) for flow in flows]
+    try:
+        answers = nfnetlink.send_all(messages)
+    except OSError as error:
+        raise HostError(f"forgetting connections: {error}", hint=privilege_hint(str(error))) from error
+    for number in answers:
+        if number not in {0, errno.ENOENT}:
+            words = os.strerror(number)
+            raise HostError(f"forgetting connections: {words}", hint=privilege_hint(words))
+    return answers.count(0)
+
+
+def _read(text: str) -> Iterator[Flow]:
+    for line in text.splitlines():
+        found = _FLOW.search(line)
+        if found is None or " zone" in line:
+            continue
+        yield Flow(
+            protocol=Protocol.UDP,
+            orig_src=ip_address(found["orig_src"]),
+            orig_dst=ip_address(found["orig_dst"]),
+            orig_sport=int(found["orig_sport"]),
+            orig_dport=int(found["orig_dport"]),
+            reply_src=ip_address(found["reply_src"]),
+            reply_dst=ip_address(found["reply_dst"]),
+            reply_sport=int(found["reply_sport"]),
+            reply_dport=int(found["reply_dport"]),
+        )
+
+
+def _deletion(flow: Flow) -> Message:
+    source, destination = (_IPV4_SRC, _IPV4_DST) if flow.family is Family.IPV4 else (_IPV6_SRC, _IPV6_DST)
+    addresses = attribute(source, flow.reply_src.packed) + attribute(destination, flow.reply_dst.packed)
+    ports = (
+        attribute(_PROTO_NUMBER, bytes([_NUMBERS[flow.protocol]]))
+        + attribute(_PROTO_SRC_PORT, _PORT.pack(flow.reply_sport))
+        + attribute(_PROTO_DST_PORT, _PORT.pack(flow.reply_dport))
+    )
+    reply = attribute(_TUPLE_IP | NESTED, addresses) + attribute(_TUPLE_PROTO | NESTED, ports)
+    family = socket.AF_INET if flow.family is Family.IPV4 else socket.AF_INET6
+    return Message(_DELETE, 0, family, attribute(_TUPLE_REPLY | NESTED, reply))

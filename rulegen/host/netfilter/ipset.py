@@ -1,0 +1,102 @@
+"""ipset on this host: the live sets as text, and scripts written to the kernel."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from rulegen.errors import HostError
+from rulegen.host.commands.runner import Command, privilege_hint
+from rulegen.kube.wording import printable
+from rulegen.languages.ipset import state
+
+if TYPE_CHECKING:
+    from rulegen.host.commands.runner import Runner
+
+RESTORE_TIMEOUT_S: Final = 300.0
+"""100,000 entries take about 1 s."""
+
+_LINE: Final = re.compile(r"Error in line (?P<line>\d+): ")
+_SIGNATURE: Final = re.compile(r"^ipset v[0-9.]+: ")
+_LONGEST: Final = 200
+
+
+class SetError(HostError):
+    """`ipset restore` refused a line. What stands before it may be written, behind it nothing is: it is not atomic.
+
+    Attributes:
+        line: The number of the line, from 1; None where the tool told none.
+        text: That line; empty where there is none.
+        complaint: What the tool said.
+    """
+
+    def __init__(self, script: str, complaint: str) -> None:
+        told = _LINE.search(complaint)
+        lines = script.splitlines()
+        self.line = int(told["line"]) if told else None
+        self.text = lines[self.line - 1] if self.line and self.line <= len(lines) else ""
+        self.complaint = _LINE.sub("", _SIGNATURE.sub("", complaint))
+        where = f" line {self.line} of {len(lines)}, `{printable(self.text, _LONGEST)}`" if self.text else ""
+        super().__init__(f"ipset restore refused{where or ' the sets'}: {self.complaint}", hint=_hint(self.complaint))
+
+
+def observe(run: Runner) -> state.Objects:
+    """Return all sets of this network namespace with their entries, ours and others'.
+
+    Raises:
+        MissingToolError: ipset is not installed.
+        HostError: The sets cannot be read, or the kernel has none. Never less than all.
+    """
+    before = names(run)
+    ended = run(Command(("ipset", "save")))
+    if ended.code != 0:
+        said = _SIGNATURE.sub("", ended.complaint)
+        raise HostError(f"reading the ipsets: {said}", hint=_hint(said))
+    objects = state.read(ended.stdout, "ipset save on this host")
+    is_cut = bool(ended.stdout) and not ended.stdout.endswith("\n")
+    lost = [name for name in before if state.SetKey(name) not in objects]
+    if is_cut or (lost and set(lost) & set(names(run))):  # else somebody has destroyed them meanwhile
+        raise HostError(
+            "reading the ipsets: `ipset save` ended with success, but what it printed breaks off",
+            hint="look what `ipset` is on this host, and whether `ipset save` prints all sets",
+        )
+    return objects
+
+
+def names(run: Runner) -> list[str]:
+    """Return the names of all sets of this network namespace, which is quick however much is in them.
+
+    Raises:
+        MissingToolError: ipset is not installed.
+        HostError: The sets cannot be read, or the kernel has none.
+    """
+    ended = run(Command(("ipset", "list", "-n")))
+    if ended.code != 0:
+        said = _SIGNATURE.sub("", ended.complaint)
+        raise HostError(f"reading the ipsets: {said}", hint=_hint(said))
+    return ended.stdout.split()
+
+
+def restore(run: Runner, text: str) -> None:
+    """Write a script to the kernel, line by line; what is there already, or gone already, is as good as done.
+
+    Args:
+        run: What runs the tool.
+        text: The script, as `ipset restore` reads it.
+
+    Raises:
+        SetError: A line was refused; nothing behind it was written.
+        MissingToolError: ipset is not installed.
+        HostError: We may not write.
+    """
+    ended = run(Command(("ipset", "-exist", "restore"), stdin=text, timeout_s=RESTORE_TIMEOUT_S))
+    if ended.code != 0:
+        raise SetError(text, ended.complaint)
+
+
+def _hint(complaint: str) -> str:
+    if "Cannot open session to kernel" in complaint or "Invalid argument" in complaint:
+        return privilege_hint(complaint) or "load the module ip_set (`modprobe ip_set`)"
+    if "set with the same name already exists" in complaint:
+        return "a set of that name has another type: apply again, it is made anew"
+    return privilege_hint(complaint)

@@ -1,0 +1,146 @@
+"""iptables on this host: the live rules as text, and scripts written to the kernel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rulegen.errors import HostError
+from rulegen.host.commands.runner import privilege_hint
+from rulegen.host.netfilter import xtables_lock
+from rulegen.host.netfilter.restore_error import RestoreError
+from rulegen.host.netfilter.variant import Variant, call
+from rulegen.languages.iptables.ruleset import TABLES, unprintable, unprintable_hint
+from rulegen.net import Family
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rulegen.host.commands.runner import Command, Runner
+
+__all__ = ["LOCK_WAIT_S", "LockError", "RestoreError", "asks_late", "observe", "restore"]
+
+LOCK_WAIT_S = 5
+"""How long kube-proxy waits for the lock, in seconds."""
+
+RESTORE_TIMEOUT_S = 900.0
+"""On top of the wait for the lock. A first load of 110,000 rules in one unsorted script takes up to 150 s."""
+
+
+class LockError(HostError):
+    """The xtables lock was not free in time; nothing was written.
+
+    Attributes:
+        holder: Who held it, if that could be told.
+    """
+
+    def __init__(self, wait_s: int, holder: xtables_lock.Holder | None) -> None:
+        who = f": held by {holder}" if holder is not None else ""
+        super().__init__(
+            f"the xtables lock was not free within {wait_s} s{who}",
+            hint="wait for longer, or find out why the other does not finish",
+        )
+        self.holder = holder
+
+
+def observe(run: Runner, variant: Variant, family: Family, *, counters: bool = False) -> str:
+    """Return the text of `iptables-save`: all tables that are live, none loaded for the purpose.
+
+    Args:
+        run: What runs the tool.
+        variant: Whose rules.
+        family: Of which family.
+        counters: Whether rules come with their packet and byte counts.
+
+    Raises:
+        HostError: The rules cannot be read, or one of our tables holds what iptables cannot show. Never less than all.
+    """
+    ended = call(run, variant, family, "save", ("-c",) if counters else ())
+    doing = f"reading the {family} rules of iptables-{variant}"
+    if ended.code != 0:
+        raise HostError(f"{doing}: {ended.complaint}", hint=privilege_hint(ended.stderr))
+    for table in TABLES:
+        if f"# Table `{table}' is incompatible" in ended.stdout or f"# Table `{table}' is incompatible" in ended.stderr:
+            raise HostError(f"{doing}: {unprintable(table)}", hint=unprintable_hint(table, family))
+    if not _is_whole(ended.stdout):
+        raise HostError(
+            f"{doing}: the tool ended with success, but what it printed breaks off",
+            hint=f"look what `iptables-{variant}-save` is on this host, and whether its output is complete",
+        )
+    if variant is Variant.LEGACY and "*" not in ended.stdout:
+        _refuse_blindness(family)
+    return ended.stdout
+
+
+def restore(
+    run: Runner,
+    variant: Variant,
+    family: Family,
+    text: str,
+    on_wait: Callable[[str], None] | None = None,
+    *,
+    wait_s: int = LOCK_WAIT_S,
+) -> None:
+    """Write a script to the kernel; what it does not name stays as it is. Each table of it is written whole or not.
+
+    Args:
+        run: What runs the tool.
+        variant: Whose rules.
+        family: Of which family.
+        text: The script, as `iptables-restore --noflush` reads it.
+        on_wait: Told, from another thread, who holds the lock once we have waited for 1 s; and who else may hold it.
+        wait_s: How long to wait for the lock; 0 waits for ever.
+
+    Raises:
+        LockError: The lock was not free in time. Nothing was written.
+        RestoreError: The script was refused. Tables before the offending line were written.
+        HostError: The tool could not be run, or we may not write.
+    """
+    arguments = ("--noflush", "-w", str(wait_s)) if wait_s else ("--noflush", "-w")
+    timeout_s = wait_s + RESTORE_TIMEOUT_S if wait_s else None
+    if variant is Variant.NFT:
+        ended, seen = call(run, variant, family, "restore", arguments, stdin=text, timeout_s=timeout_s), []
+    else:
+        caution = xtables_lock.close_to_others()
+        if caution and on_wait is not None:
+            on_wait(caution)
+        with xtables_lock.watched(on_wait) as seen:
+            ended = call(run, variant, family, "restore", arguments, stdin=text, timeout_s=timeout_s)
+    if ended.code == 0:
+        return
+    if "holding the xtables lock" in ended.stderr:
+        raise LockError(wait_s, seen[-1] if seen else xtables_lock.holder())
+    hint = privilege_hint(ended.stderr)
+    if hint:
+        raise HostError(f"writing the {family} rules of iptables-{variant}: {ended.complaint}", hint=hint)
+    raise RestoreError(variant, family, text, code=ended.code, stderr=ended.stderr)
+
+
+def _is_whole(text: str) -> bool:
+    """Whether each table that the tool began to print has its end, and the tool's last words where it has its first."""
+    begun, ended = text.count("\n*") + text.startswith("*"), text.count("\nCOMMIT\n")
+    heads = text.count("\n# Generated by ") + text.startswith("# Generated by ")
+    return begun == ended and heads == text.count("\n# Completed on ")
+
+
+def asks_late(command: Command) -> bool:
+    """Whether a command's tool does nothing but wait before it has read its script, so that it may be started early."""
+    return command.argv[0].endswith("-nft-restore")
+
+
+def _refuse_blindness(family: Family) -> None:
+    """Refuse where the list of tables cannot be read: the tool would then print nothing, and call that success.
+
+    Raises:
+        HostError: We may not read it.
+    """
+    names = "ip_tables_names" if family is Family.IPV4 else "ip6_tables_names"
+    path = Path("/proc/thread-self/net") / names
+    try:
+        path.read_bytes()
+    except FileNotFoundError:
+        return  # the kernel has no such tables
+    except OSError as error:
+        raise HostError(
+            f"reading the {family} rules of iptables-legacy: {error}", hint=privilege_hint(str(error))
+        ) from None

@@ -1,0 +1,196 @@
+"""What the kernel tells of changes to nf_tables, as they happen: who else writes rules on this host.
+
+Each commit ends with a message that names its generation and the process that made it (NFT_MSG_NEWGEN, multicast group
+NFNLGRP_NFTABLES; linux/netfilter/nf_tables.h). A filter in the kernel keeps all others out, of which a full load
+makes some hundred thousand.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import select
+import socket
+import struct
+import sys
+import threading
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from rulegen.errors import HostError
+from rulegen.host.commands.runner import run_noting
+from rulegen.host.netlink.nfnetlink import Message, ask, attributes_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rulegen.host.commands.runner import Command, Completed
+
+_NETLINK_NETFILTER: Final = 12
+_SOL_NETLINK: Final = 270
+_ADD_MEMBERSHIP: Final = 1
+_GROUP_NFTABLES: Final = 7
+_NEWGEN: Final = (10 << 8) | 15
+_GETGEN: Final = (10 << 8) | 16
+_GEN_ID, _PROC_PID, _PROC_NAME = 1, 2, 3
+_SO_ATTACH_FILTER: Final = 26
+_HEADER: Final = struct.Struct("=IHHII")
+_NFGENMSG: Final = 4
+_REMEMBERED: Final = 256
+
+
+class Notice(NamedTuple):
+    """One commit of rules.
+
+    Attributes:
+        generation: Grows with each commit.
+        pid: The process that made it, as the initial PID namespace numbers it; 0 where the kernel does not say.
+        name: Its name, cut to 15 characters.
+    """
+
+    generation: int
+    pid: int
+    name: str
+
+
+class Writers:
+    """Remembers the processes that we start, so that their writes are known as ours."""
+
+    def __init__(self, run: Callable[[Command, Callable[[int], None]], Completed] = run_noting) -> None:
+        """Begin with none; `run` runs a command and notes the process's id, as `run_noting` does."""
+        self._run = run
+        self._pids: deque[int] = deque(maxlen=_REMEMBERED)
+        self._running = 0
+        self._lock = threading.Lock()
+        self._sees_pids = _is_initial_pid_namespace()
+
+    def __call__(self, command: Command) -> Completed:
+        """Run a command; a runner as `rulegen.host.commands.runner.run`, that remembers the process."""
+        writes = command.argv[0].endswith("-restore")
+        self._count(writes)
+        try:
+            return self._run(command, self._pids.append)
+        finally:
+            self._count(-writes)
+
+    def _count(self, by: int) -> None:
+        with self._lock:
+            self._running += by
+
+    def has(self, notice: Notice) -> bool:
+        """Whether a commit is ours. In a PID namespace of our own, by its time: whatever is written while we write."""
+        return notice.pid in self._pids or (not self._sees_pids and self._running > 0)
+
+
+class Notices:
+    """Tells of commits that are not ours, from a thread of its own."""
+
+    def __init__(self, is_ours: Callable[[Notice], bool], on_foreign: Callable[[Notice | None], None]) -> None:
+        """Listen from now on.
+
+        Args:
+            is_ours: Whether a commit is ours.
+            on_foreign: Told of each that is not; None where some were missed.
+
+        Raises:
+            HostError: The kernel does not tell.
+        """
+        self._is_ours, self._on_foreign = is_ours, on_foreign
+        try:
+            self._socket = _listening()
+        except OSError as error:
+            raise HostError(f"the kernel does not tell of changes to rules: {error.strerror or error}") from None
+        self._wake, self._woken = socket.socketpair()
+        self._thread = threading.Thread(target=self._listen, name="nft notices", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Listen no longer."""
+        self._wake.close()
+        self._thread.join()
+        self._woken.close()
+        self._socket.close()
+
+    def _listen(self) -> None:
+        arrivals = select.poll()  # select takes no descriptor beyond 1023, and each Secret has a connection
+        for one in (self._socket, self._woken):
+            arrivals.register(one, select.POLLIN)
+        while True:
+            if self._woken.fileno() in dict(arrivals.poll()):
+                return
+            try:
+                packet = self._socket.recv(65536)
+            except OSError as error:
+                if error.errno == errno.ENOBUFS:
+                    self._on_foreign(None)
+                continue
+            notice = read_notice(packet)
+            if notice is not None and not self._is_ours(notice):
+                self._on_foreign(notice)
+
+
+def _listening() -> socket.socket:
+    """Return a socket that the kernel tells of commits.
+
+    Raises:
+        OSError: It does not, as for want of CAP_NET_ADMIN.
+    """
+    opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
+    try:
+        _filter(opened, _NEWGEN)
+        opened.bind((0, 0))
+        opened.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP_NFTABLES)
+    except OSError:
+        opened.close()
+        raise
+    return opened
+
+
+def generation() -> int | None:
+    """Return the generation of the rules, which grows with every commit of anybody; None where the kernel has none."""
+    try:
+        return _number(ask(Message(_GETGEN, 0)).get(_GEN_ID))
+    except OSError:
+        return None
+
+
+def read_notice(packet: bytes) -> Notice | None:
+    """Return what a message tells; None for one that tells of no commit."""
+    if len(packet) < _HEADER.size + _NFGENMSG:
+        return None
+    length, kind, _, _, _ = _HEADER.unpack_from(packet)
+    if kind != _NEWGEN:
+        return None
+    found = attributes_of(packet[_HEADER.size + _NFGENMSG : length])
+    name = found.get(_PROC_NAME, b"").rstrip(b"\0").decode("utf-8", "replace")
+    return Notice(_number(found.get(_GEN_ID)), _number(found.get(_PROC_PID)), name)
+
+
+def _number(content: bytes | None) -> int:
+    return int.from_bytes(content, "big") if content else 0
+
+
+def _filter(listening: socket.socket, kind: int) -> None:
+    """Have the kernel pass on messages of one kind alone: a classic BPF program that looks at the header's type."""
+    swapped = int.from_bytes(kind.to_bytes(2, sys.byteorder), "big")
+    program = b"".join(
+        struct.pack("=HBBI", *instruction)
+        for instruction in (
+            (0x28, 0, 0, 4),  # load the half word at 4: nlmsg_type, read in network order
+            (0x15, 0, 1, swapped),  # is it this one?
+            (0x06, 0, 0, 0xFFFFFFFF),  # take all of it
+            (0x06, 0, 0, 0),  # drop it
+        )
+    )
+    buffer = ctypes.create_string_buffer(program)
+    listening.setsockopt(
+        socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(program) // 8, ctypes.addressof(buffer))
+    )
+
+
+def _is_initial_pid_namespace() -> bool:
+    """Whether the kernel's numbers of processes are those that we see."""
+    status = Path("/proc/self/status").read_text()
+    numbers = next((line.split()[1:] for line in status.splitlines() if line.startswith("NSpid:")), [])
+    return len(numbers) == 1

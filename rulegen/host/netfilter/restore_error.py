@@ -1,0 +1,149 @@
+"""What `iptables-restore` says when it refuses a script, and which line of the script it means.
+
+The two variants complain in many shapes. Some errors are found when a line is read and name that line. Others are
+found at `COMMIT`: legacy then names the `COMMIT` line and gives no reason, as the kernel gave none.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from rulegen.errors import HostError
+from rulegen.kube.wording import printable
+
+if TYPE_CHECKING:
+    from rulegen.host.netfilter.variant import Variant
+    from rulegen.net import Family
+
+CONTEXT_LINES = 5
+_LONGEST = 500
+_LINE = re.compile(r"\bline:? (?P<line>[0-9]+)\b")
+_TOOL = re.compile(r"^ip6?tables(-nft|-legacy)?(-restore)?( v[0-9.]+)?( \((nf_tables|legacy)\))?: ?")
+_WHERE = re.compile(r"^line [0-9]+( failed$|( failed)?: )")
+_NOISE = re.compile(r"^(Error occurred at line: [0-9]+|Try `.*|# Warning: .*)$")
+_MISSING_CHAIN = re.compile(r"(?:Chain '|Couldn't load target `)(?P<chain>[^']+)'")
+
+
+_EXTENSION = re.compile(
+    r"Extension (?P<name>\S+) revision \d+ not supported|Couldn't load (?:match|target) `(?P<other>\S+)'"
+)
+_MOMENTARY = re.compile(
+    r"Cannot allocate memory|[Mm]emory allocation|out of memory|No buffer space|Resource temporarily unavailable"
+    r"|Interrupted system call|Device or resource busy|Permission denied|Operation not permitted"
+)
+
+
+class NamedLine(NamedTuple):
+    """A line of a script that a tool named."""
+
+    number: int
+    table: str
+    text: str
+    complaint: str
+
+
+class RestoreError(HostError):
+    """`iptables-restore` refused a script. The tables whose `COMMIT` came before the line were written.
+
+    Attributes:
+        line: The number of the offending line, from 1; None where the tool told none.
+        text: That line; empty where there is none.
+        excerpt: The line and those around it, numbered, itself marked: several lines of text for people, or empty.
+        complaint: What the tool said, in one line.
+        committed: The tables that were written before.
+        family: Whose tool it was.
+        named: Each line of the script that the tool named, with its number, what it said of it, and the table.
+        extension: The match or target that the kernel lacks, where the tool said so.
+        is_momentary: Whether it failed for want of memory, a free lock or a free chain, or by a signal: no rule of the
+            script is at fault.
+    """
+
+    def __init__(self, variant: Variant, family: Family, script: str, *, code: int, stderr: str) -> None:
+        lines = script.splitlines()
+        self.family = family
+        self.named = _named(lines, stderr)
+        lacking = _EXTENSION.search(stderr)
+        self.extension = (lacking["name"] or lacking["other"]) if lacking else ""
+        self.is_momentary = code < 0 or _MOMENTARY.search(stderr) is not None
+        self.line = _offending_line(lines, stderr)
+        self.text = lines[self.line - 1] if self.line else ""
+        self.complaint = _complaint(stderr, self.text, code)
+        self.excerpt = _excerpt(lines, self.line)
+        self.committed = _committed(lines, self.line)
+        tool = f"{'iptables' if family.bits == 32 else 'ip6tables'}-{variant}-restore"
+        where = f" line {self.line}, `{_shown(self.text)}`" if self.line else " the rules"
+        super().__init__(f"{tool} refused{where}: {self.complaint}")
+
+
+def _offending_line(lines: list[str], stderr: str) -> int | None:
+    """Return the number of the line that is at fault, as well as it can be told."""
+    told = [int(found["line"]) for found in _LINE.finditer(stderr)]
+    number = next((line for line in told if 0 < line <= len(lines)), None)
+    missing = _MISSING_CHAIN.search(stderr)
+    if number is None or missing is None or lines[number - 1] != "COMMIT":
+        return number
+    # a jump to a chain that is not there, seen at COMMIT: show the jump, not the COMMIT
+    jump = re.compile(rf" (-j|--jump|-g|--goto) {re.escape(missing['chain'])}( |$)")
+    for candidate in range(number - 1, 0, -1):
+        if lines[candidate - 1].startswith("*"):
+            break
+        if jump.search(lines[candidate - 1]):
+            number = candidate
+    return number
+
+
+def _named(lines: list[str], stderr: str) -> tuple[NamedLine, ...]:
+    """Return the lines that are named, but for `COMMIT`: nft names each that the kernel refused, legacy the first."""
+    named: dict[int, NamedLine] = {}
+    first = _offending_line(lines, stderr)
+    whole = _complaint(stderr, lines[first - 1] if first else "", 0)
+    for said in stderr.splitlines():
+        told = _LINE.search(said)
+        number = int(told["line"]) if told else 0
+        if 0 < number <= len(lines) and lines[number - 1] != "COMMIT":
+            complaint = _shown(_WHERE.sub("", _TOOL.sub("", said.strip())))
+            is_bare = not complaint or _NOISE.match(complaint) is not None
+            named.setdefault(number, NamedLine(number, "", lines[number - 1], whole if is_bare else complaint))
+    if not named and first is not None and lines[first - 1] != "COMMIT":
+        named[first] = NamedLine(first, "", lines[first - 1], whole)
+    return tuple(one._replace(table=_table_of(lines, one.number)) for one in named.values())
+
+
+def _table_of(lines: list[str], number: int) -> str:
+    return next((text[1:].strip() for text in reversed(lines[:number]) if text.startswith("*")), "")
+
+
+def _complaint(stderr: str, text: str, code: int) -> str:
+    said = [_WHERE.sub("", _TOOL.sub("", line.strip())) for line in stderr.splitlines()]
+    kept = [line for line in said if line and not _NOISE.match(line)]
+    if kept:
+        return _shown("; ".join(kept))
+    if text == "COMMIT":
+        return "the kernel refused the table and told no line"
+    if text.startswith(("-D", "-X", "-A", "-I", "-F")):
+        return "no such chain or rule, or the chain is in use"
+    return f"exit code {code} and no word"
+
+
+def _excerpt(lines: list[str], line: int | None) -> str:
+    if line is None:
+        return ""
+    numbers = range(max(1, line - CONTEXT_LINES), min(len(lines), line + CONTEXT_LINES) + 1)
+    return "\n".join(f"{'>' if n == line else ' '} {n:>6}  {_shown(lines[n - 1])}" for n in numbers)
+
+
+def _committed(lines: list[str], line: int | None) -> tuple[str, ...]:
+    tables: list[str] = []
+    table = ""
+    for text in lines[: (line or 1) - 1]:
+        if text.startswith("*"):
+            table = text[1:].strip()
+        elif text == "COMMIT":
+            tables.append(table)
+    return tuple(tables)
+
+
+def _shown(text: str) -> str:
+    """Return a line fit for a terminal."""
+    return printable(text, _LONGEST)

@@ -1,0 +1,176 @@
+"""Which of the two iptables this host uses: rules live in nf_tables (`nft`) or in the older ip_tables (`legacy`).
+
+A kernel runs both at once, and rules in the one that nobody looks at still act. So all who write rules on a node must
+choose alike. The kubelet leaves a chain as a hint in the variant that it uses; who sees it, follows it. The order of
+looking is that of the `iptables-wrappers` script, which kube-proxy's image carries.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rulegen.errors import HostError
+from rulegen.host.commands.runner import Command, Completed, MissingToolError, privilege_hint
+from rulegen.net import Family
+
+if TYPE_CHECKING:
+    from rulegen.host.commands.runner import Runner
+
+HINT_CHAINS = ("KUBE-IPTABLES-HINT", "KUBE-KUBELET-CANARY")
+OWN_CHAIN = "KUBE-POSTROUTING"
+"""The smallest chain of table nat that every node with our rules (or kube-proxy's) has."""
+
+
+class Variant(enum.StrEnum):
+    """The part of the kernel that holds the rules."""
+
+    NFT = "nft"
+    LEGACY = "legacy"
+
+    @property
+    def other(self) -> Variant:
+        """The one that is not this one."""
+        return Variant.LEGACY if self is Variant.NFT else Variant.NFT
+
+
+@dataclass(frozen=True, slots=True)
+class VariantChoice:
+    """The variant to use, and why, in words for people."""
+
+    variant: Variant
+    reason: str
+
+
+def choose(run: Runner, forced: Variant | None = None) -> VariantChoice:
+    """Return the variant that this host uses.
+
+    A forced variant is taken as it is, if its tools are there. Otherwise, the first that fits: a hint chain of the
+    kubelet in nft; one in legacy; chains of a Service proxy in one variant only; nft. The third is ours: without it, a
+    node without kubelet whose rules live in legacy would get all of them a second time in nft.
+
+    Raises:
+        MissingToolError: No iptables is installed, or not the forced one.
+        HostError: The rules cannot be read, in no variant.
+    """
+    if forced is not None:
+        call(run, forced, Family.IPV4, "save", ("--version",))
+        return VariantChoice(forced, "as demanded")
+    chains = {variant: _chains(run, variant) for variant in Variant}
+    usable = [variant for variant in Variant if isinstance(chains[variant], frozenset)]
+    if not usable:
+        raise HostError("; ".join(str(reason) for reason in chains.values()))
+    if len(usable) == 1:
+        return VariantChoice(usable[0], str(chains[usable[0].other]))
+    for variant in usable:
+        for hint in HINT_CHAINS:
+            if hint in chains[variant]:
+                return VariantChoice(variant, f"the kubelet left its hint, chain {hint}, in iptables-{variant}")
+    owners = [variant for variant in usable if OWN_CHAIN in chains[variant]]
+    if len(owners) == 1:
+        return VariantChoice(owners[0], f"no hint of the kubelet; chain {OWN_CHAIN} is in iptables-{owners[0]} alone")
+    where = "both variants have" if owners else "neither variant has"
+    return VariantChoice(Variant.NFT, f"no hint of the kubelet, and {where} chain {OWN_CHAIN}: nft is the default")
+
+
+def has_kubernetes_chains(run: Runner, variant: Variant) -> bool:
+    """Whether a proxy or a kubelet has left chains in this variant; none where its tools are missing or do not work.
+
+    Raises:
+        HostError: We may not look.
+    """
+    chains = _chains(run, variant)
+    return isinstance(chains, frozenset) and any(name.startswith("KUBE-") for name in chains)
+
+
+def call(
+    run: Runner,
+    variant: Variant,
+    family: Family,
+    verb: str,
+    arguments: tuple[str, ...] = (),
+    *,
+    stdin: str = "",
+    timeout_s: float | None = 120.0,
+) -> Completed:
+    """Run `iptables-nft-save` and its like.
+
+    Where the tool with the variant in its name is missing, the plain one (`iptables-save`) is taken if it says that it
+    is of this variant.
+
+    Args:
+        run: What runs it.
+        variant: Which variant.
+        family: Which family; IPv6 is `ip6tables`.
+        verb: `save`, `restore`, or empty for the tool that changes one rule.
+        arguments: Its arguments.
+        stdin: What it reads.
+        timeout_s: As in `Command`.
+
+    Raises:
+        MissingToolError: Neither is there.
+    """
+    program = "iptables" if family is Family.IPV4 else "ip6tables"
+    tail = f"-{verb}" if verb else ""
+    try:
+        return run(Command((f"{program}-{variant}{tail}", *arguments), stdin, timeout_s=timeout_s))
+    except MissingToolError as missing:
+        plain = f"{program}{tail}"
+        try:
+            version = run(Command((plain, "--version"))).stdout
+        except MissingToolError:
+            raise missing from None
+        # before 1.8 there was one variant, and no word about it
+        if variant_of(version) is not variant:
+            raise
+        return run(Command((plain, *arguments), stdin, timeout_s=timeout_s))
+
+
+def missing_tool(run: Runner, variant: Variant, family: Family) -> MissingToolError | None:
+    """Return which tool is missing for a family's rules; None for none. Some distributions pack those of IPv6 apart."""
+    try:
+        for verb in ("save", "restore"):
+            call(run, variant, family, verb, ("--version",))
+    except MissingToolError as missing:
+        return missing
+    return None
+
+
+def variant_of(version: str) -> Variant:
+    """Return the variant that a version line tells: `iptables v1.8.9 (nf_tables)`; none told is legacy (before 1.8).
+
+    >>> variant_of("iptables-save v1.6.1").value
+    'legacy'
+    """
+    return Variant.NFT if "(nf_tables)" in version else Variant.LEGACY
+
+
+def _chains(run: Runner, variant: Variant) -> frozenset[str] | str:
+    """Return the chains, of both families, among which hints and our own are; or why this variant is unusable.
+
+    In nft that is table mangle, and our own chain asked for by its name, for the rest may be large. In legacy all
+    tables that are loaded are read: naming one would load it.
+
+    Raises:
+        HostError: We may not look.
+    """
+    found: set[str] = set()
+    for family in Family:
+        try:
+            ended = call(run, variant, family, "save", ("-t", "mangle") if variant is Variant.NFT else ())
+        except MissingToolError as missing:
+            if family is Family.IPV4:
+                return missing.message
+            continue  # no tool for IPv6: nobody wrote rules with it
+        if ended.code != 0:
+            hint = privilege_hint(ended.stderr)
+            if hint:
+                raise HostError(f"iptables-{variant}: {ended.complaint}", hint=hint)
+            if family is Family.IPV4:
+                return f"iptables-{variant} does not work here: {ended.complaint}"
+            continue  # a kernel without IPv6 ends here
+        found.update(line[1:].partition(" ")[0] for line in ended.stdout.splitlines() if line.startswith(":"))
+        if variant is Variant.NFT and call(run, variant, family, "", ("-t", "nat", "-S", OWN_CHAIN)).code == 0:
+            found.add(OWN_CHAIN)
+    return frozenset(found)

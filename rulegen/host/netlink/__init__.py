@@ -1,0 +1,1 @@
+"""Netlink sockets: messages, their attributes, and answers to many sent at once."""

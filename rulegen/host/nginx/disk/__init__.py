@@ -1,0 +1,1 @@
+"""What nginx has on disk: releases, logs, certificates, and folders that nobody else can exchange."""

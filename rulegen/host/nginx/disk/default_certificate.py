@@ -1,0 +1,89 @@
+"""The certificate of hosts that have none: made once for a node, so that a configuration stays the same."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING, Final
+
+from rulegen.errors import HostError
+from rulegen.host.nginx.disk import trust
+from rulegen.host.nginx.disk.writing import hint, reason
+from rulegen.safe_files import read_regular, write_at
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NAME: Final = "default.pem"
+COMMON_NAME: Final = "Kubernetes Ingress Controller Fake Certificate"
+"""As ingress-nginx calls it: monitoring looks for it."""
+DAYS: Final = 3650
+RENEW_DAYS: Final = 30
+MAX_BYTES: Final = 64 << 10
+
+
+def load(folder: Path) -> bytes | None:
+    """Return the certificate and key that this node has; None where it has none, or none for long.
+
+    Raises:
+        HostError: It is there and cannot be read, or somebody else could exchange the folder.
+    """
+    from cryptography import x509  # noqa: PLC0415 - loads OpenSSL, which only an ingress needs
+
+    try:
+        with trust.folder(folder.absolute()) as home:
+            content = read_regular(NAME, MAX_BYTES, dir_fd=home)
+        left = x509.load_pem_x509_certificate(content).not_valid_after_utc - dt.datetime.now(dt.UTC)
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        return None  # damaged: a new one is made
+    except trust.UntrustedError as error:
+        raise HostError(f"the folder of nginx cannot be used: {reason(error)}", hint=hint(error)) from None
+    except OSError as error:
+        raise HostError(
+            f"{folder / NAME} cannot be read: {error.strerror}", hint=f"move {folder / NAME} away: a new one is made"
+        ) from None
+    return content if left.days > RENEW_DAYS else None
+
+
+def store(folder: Path, content: bytes) -> None:
+    """Keep the certificate for the next time, readable for us alone.
+
+    Raises:
+        HostError: It cannot be written.
+    """
+    try:
+        with trust.folder(folder.absolute()) as home:
+            write_at(NAME, content, 0o600, dir_fd=home)
+    except OSError as error:
+        raise HostError(f"{folder / NAME} cannot be written: {error.strerror or error}") from None
+
+
+def make(host: str = "ingress.local") -> bytes:
+    """Return a new self-signed certificate for a host, with its key, in PEM."""
+    from cryptography import x509  # noqa: PLC0415 - as above
+    from cryptography.hazmat.primitives import hashes, serialization  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name(
+        [
+            x509.NameAttribute(x509.oid.NameOID.ORGANIZATION_NAME, "Acme Co"),
+            x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, COMMON_NAME),
+        ]
+    )
+    now = dt.datetime.now(dt.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + dt.timedelta(days=DAYS))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    encoding = serialization.Encoding.PEM
+    private = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return certificate.public_bytes(encoding) + private

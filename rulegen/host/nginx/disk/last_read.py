@@ -1,0 +1,141 @@
+"""What objects said when they were last read, on disk: so that another process, or the one after this, knows it too.
+
+    DIR/known/<hash>.json    one for each object, 0600 in a folder that is ours alone
+
+What nginx serves is in its releases; this is what that was decided from, as far as it may become unreadable later on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from rulegen.errors import HostError, Rejected
+from rulegen.host.nginx.disk.trust import check_ours
+from rulegen.host.nginx.disk.writing import hint, reason, write_new
+from rulegen.kube.decode import decode_object
+from rulegen.kube.objects import ConfigMap, IngressClass, Namespace, Secret
+from rulegen.kube.wording import printable
+from rulegen.kube.world import ObjectKey, ObjectName
+from rulegen.safe_files import read_regular
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from rulegen.model.ingress.recollection import KnownObject
+
+FOLDER: Final = "known"
+MAX_FILE: Final = 8 << 20
+_KINDS: Final = {kind.__name__: kind for kind in (ConfigMap, IngressClass, Namespace, Secret)}
+
+
+class _Head(msgspec.Struct):
+    kind: str = ""
+
+
+@dataclass(slots=True)
+class KnownObjects:
+    """The objects that are known from before, of the nginx in one folder.
+
+    Attributes:
+        nginx: DIR.
+        writes: Whether anything is written; else it is known to this process alone.
+        notes: What a user should be told although work goes on.
+    """
+
+    nginx: Path
+    writes: bool = True
+    notes: list[str] = field(default_factory=list)
+    _has_failed: bool = False
+    _known: dict[ObjectKey, KnownObject] | None = None
+
+    @property
+    def objects(self) -> Mapping[ObjectKey, KnownObject]:
+        """What is known, read from disk the first time; what cannot be read there is noted, and not known."""
+        if self._known is None:
+            self._known = {}
+            for path in self._files():
+                try:
+                    key, one = _read(path)
+                except (HostError, OSError) as error:
+                    message = error.message if isinstance(error, HostError) else reason(error)
+                    self.notes.append(f"{path}: {printable(message)}: what it held is not known")
+                else:
+                    self._known[key] = one
+        return self._known
+
+    def keep(self, objects: Mapping[ObjectKey, KnownObject]) -> None:
+        """Know these from now on, and nothing else; write what differs.
+
+        Raises:
+            HostError: It cannot be written; in this process it is known all the same.
+        """
+        before, self._known = self.objects, dict(objects)
+        if not self.writes or (before == objects and not self._has_failed):
+            return
+        written, self._has_failed = {} if self._has_failed else before, True
+        try:
+            folder = self.nginx / FOLDER
+            if objects and not folder.is_dir():
+                folder.mkdir(mode=0o700)
+            if folder.is_dir():
+                check_ours(folder)
+            for key, one in objects.items():
+                if written.get(key) != one:
+                    self._write(folder / _name(key), one)
+            names = {_name(key) for key in objects}
+            for path in folder.iterdir() if folder.is_dir() else ():
+                if path.name not in names:
+                    path.unlink()
+            self._has_failed = False
+        except OSError as error:
+            raise HostError(f"what is known cannot be written: {reason(error)}", hint=hint(error)) from None
+
+    def _files(self) -> list[Path]:
+        folder = self.nginx / FOLDER
+        try:
+            check_ours(folder)
+            return sorted(path for path in folder.iterdir() if path.suffix == ".json")
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            self.notes.append(f"{reason(error)}: what it held is not known")
+            return []
+
+    @staticmethod
+    def _write(path: Path, one: KnownObject) -> None:
+        partial = path.with_suffix(".partial")
+        partial.unlink(missing_ok=True)
+        write_new(partial, msgspec.json.encode({"kind": type(one).__name__, "object": one}), 0o600, os.getegid())
+        partial.rename(path)
+
+
+def _name(key: ObjectKey) -> str:
+    return f"{hashlib.sha256(str(key).encode()).hexdigest()[:32]}.json"
+
+
+def _read(path: Path) -> tuple[ObjectKey, KnownObject]:
+    raw = read_regular(path, MAX_FILE)
+    try:
+        kind = _KINDS[msgspec.json.decode(raw, type=_Head).kind]
+        body = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])["object"]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError):
+        raise HostError("it holds no object") from None
+    found = decode_object(body, kind, source=str(path))
+    if isinstance(found, Rejected):
+        raise HostError("; ".join(found.lines()))
+    one = found.object
+    if not isinstance(one, ConfigMap | IngressClass | Namespace | Secret):
+        raise HostError("it holds no object")
+    metadata = one.metadata
+    key = ObjectKey(
+        kind.__name__, ObjectName("" if kind in {IngressClass, Namespace} else metadata.namespace, metadata.name)
+    )
+    if path.name != _name(key):
+        raise HostError(f"it holds {key}, whose file has another name")
+    return key, one

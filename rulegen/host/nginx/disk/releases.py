@@ -1,0 +1,471 @@
+"""Configurations on disk: each a folder of its own that never changes, one of them live.
+
+    DIR/releases/<digest>/    a release: nginx.conf, hosts/, upstreams/, secrets/, and MANIFEST, its list of contents
+    DIR/current               the release that nginx reads, a symbolic link
+    DIR/good                  the release that nginx last proved to serve with, a symbolic link
+
+A release is built beside its place and renamed when it is complete, and a link is replaced by a rename: whatever kills
+us leaves the old or the new, whole. Files that did not change are hard links, so a release costs what changed.
+
+nginx's master reads them as root, its workers open password files alone: so all is ours, and the workers' group may
+enter folders on the way to those. What stands in DIR may still be anything: nothing is read through a link or a FIFO.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import stat
+from contextlib import ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from rulegen.errors import ApplyError, HostError
+from rulegen.host.nginx.disk import trust
+from rulegen.host.nginx.disk.locks import locked
+from rulegen.host.nginx.disk.writing import exchange, hint, holds, linked, reason, remove, synchronize, write_new
+from rulegen.kube.wording import printable
+from rulegen.languages.nginx.configuration import SECRETS, Configuration, Secret
+from rulegen.safe_files import UnsuitableFileError, read_regular
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+KEEP: Final = 3
+"""Releases that stay on disk, the live one among them."""
+
+CURRENT: Final = "current"
+GOOD: Final = "good"
+
+_MANIFEST: Final = "MANIFEST"
+_PARTIAL: Final = ".partial"
+_NAME: Final = re.compile(r"(?:nginx\.conf|(?:hosts|upstreams|secrets)/[0-9a-f]{8,64}(?:\.[a-z]{1,12})?)\Z")
+_DIGEST: Final = re.compile(r"[0-9a-f]{8,64}\Z")
+_FOLDERS: Final = ("hosts", "upstreams", "secrets")
+_FOR_WORKERS: Final = frozenset({"", "secrets"})
+"""The folders of a release that workers go through, to password files; the first is the release itself."""
+_OURS: Final = frozenset({"releases", "run", "logs", "known", "current", "good", "default.pem", "lost+found"})
+_PRIVATE_FOLDER: Final = 0o700
+_PASSED_FOLDER: Final = 0o710
+_PRIVATE_MODE: Final = 0o600
+_WORKERS_MODE: Final = 0o640
+_MOST_BYTES: Final = 64 << 20
+"""Of one file of a release."""
+
+
+class _Wanted(NamedTuple):
+    """A file of a release: its bytes, who may read it, and the group of those."""
+
+    content: bytes
+    mode: int
+    group: int
+
+
+class Releases:
+    """The releases in one folder.
+
+    Attributes:
+        folder: DIR. It is made where it is not there; it must be ours, and nobody else may write to it.
+    """
+
+    def __init__(self, folder: Path, *, worker_group: int | None = None) -> None:
+        """Take a folder.
+
+        Args:
+            folder: DIR.
+            worker_group: Id of the group that may read files which workers read; None leaves them to us alone.
+        """
+        self.folder = folder
+        # without privileges nginx's workers run as we do
+        shares = worker_group is not None and os.geteuid() == 0
+        self._group = worker_group if worker_group is not None and shares else os.getegid()
+        self._folder_mode = _PASSED_FOLDER if shares else _PRIVATE_FOLDER
+        self._workers_mode = _WORKERS_MODE if shares else _PRIVATE_MODE
+        self._latest: Path | None = None  # what is tried shares its files with what was tried before, too
+
+    def prepare(self) -> None:
+        """Make the folder and those in it, and have those alone enter them who must.
+
+        A folder that holds other things than ours keeps its mode.
+
+        Raises:
+            HostError: It cannot be made, or somebody else could write to it or exchange it.
+        """
+        try:
+            with trust.folder(self.folder, make_mode=_PRIVATE_FOLDER) as home:
+                self._close(home)
+                for name in ("releases", "run", "logs"):
+                    with trust.inner(home, name, self.folder / name, make=True) as inner:
+                        trust.give(inner, self._folder_mode, self._group)
+                        if name != "releases":
+                            trust.check_written(inner, self.folder / name)
+                        if name == "logs":
+                            _close_files(inner)
+        except OSError as error:
+            raise HostError(f"the folder of nginx cannot be used: {reason(error)}", hint=hint(error)) from None
+
+    def _close(self, home: int) -> None:
+        """Have none but us and the workers enter the folder: a process in there may pass for a worker of our nginx."""
+        others = [name for name in os.listdir(home) if name not in _OURS and not name.startswith(".")]
+        if not others:
+            trust.give(home, self._folder_mode, self._group)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep all other writers out; wait for the one that is at work.
+
+        Raises:
+            HostError: The folder cannot be used.
+        """
+        self.prepare()
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(locked(self.folder / "run" / "apply.lock"))
+            except OSError as error:
+                raise HostError(f"the folder of nginx cannot be used: {reason(error)}", hint=hint(error)) from None
+            yield
+
+    def path(self, digest: str) -> Path:
+        """Return the folder of a release, whether it is there or not."""
+        if not _DIGEST.match(digest):
+            raise HostError(f"{printable(digest)!r} does not name a release")
+        return self.folder / "releases" / digest
+
+    def write(self, configuration: Configuration) -> Path:
+        """Write a release and return its folder; one that is there already stays, unless somebody changed it.
+
+        Raises:
+            HostError: A file has a name that no release has, or the folder cannot be used.
+            ApplyError: It could not be written; nothing of it is left, and what was live still is.
+        """
+        wanted = self._wanted(configuration)
+        place = self.path(configuration.digest)
+        self.prepare()
+        partial = place.with_name(place.name + _PARTIAL)
+        try:
+            if self._is_whole(place, wanted):
+                return place
+            self._remove(partial)
+            self._build(partial, configuration, wanted)
+            if os.path.lexists(place):
+                exchange(partial, place)
+                self._remove(partial)
+            else:
+                partial.rename(place)
+            self._latest = place
+        except OSError as error:
+            with suppress(OSError):
+                self._remove(partial)
+            raise self._not_written(configuration, error) from None
+        return place
+
+    def _remove(self, place: Path) -> None:
+        with self._all() as releases:
+            remove(place.name, dir_fd=releases)
+
+    def is_whole(self, configuration: Configuration) -> bool:
+        """Tell whether a release is on disk just as it is meant to be.
+
+        Raises:
+            HostError: A file has a name that no release has.
+        """
+        return self._is_whole(self.path(configuration.digest), self._wanted(configuration))
+
+    def switch(self, digest: str) -> None:
+        """Make a release the live one: what nginx reads at its next start or reload.
+
+        Raises:
+            ApplyError: It cannot be done; the release that was live still is.
+        """
+        self._point(CURRENT, digest)
+
+    def confirm(self, digest: str) -> None:
+        """Note that nginx serves with a release: what to go back to when a later one fails."""
+        self._point(GOOD, digest)
+
+    def forget(self) -> None:
+        """Have no live release: what nothing is served with is not started after a reboot either."""
+        try:
+            with suppress(FileNotFoundError), trust.folder(self.folder) as home:
+                os.unlink(CURRENT, dir_fd=home)
+        except OSError as error:
+            raise HostError(f"{CURRENT} cannot be taken away: {reason(error)}", hint=hint(error)) from None
+
+    def live(self) -> str:
+        """Return the digest of the live release; empty where there is none."""
+        return self._pointed(CURRENT)
+
+    def good(self) -> str:
+        """Return the digest of the release that nginx last proved to serve with; empty where there is none."""
+        return self._pointed(GOOD)
+
+    def current(self) -> Configuration | None:
+        """Return the live configuration as it is on disk; None where there is none.
+
+        Raises:
+            HostError: It is there but cannot be read.
+        """
+        digest = self.live()
+        return self.read(digest) if digest else None
+
+    def read(self, digest: str) -> Configuration:
+        """Return a release as it is on disk, with what others put where nginx would read it, without what they took.
+
+        Raises:
+            HostError: It cannot be read.
+        """
+        place = self.path(digest)
+        try:
+            with self._opened(digest) as folders:
+                listed = json.loads(read_regular(_MANIFEST, _MOST_BYTES, dir_fd=folders[""]))
+                names = {*(name for name in listed["files"] if _NAME.match(name)), *_included(folders)}
+                files = {name: text for name in sorted(names) if (text := _text_of(name, folders)) is not None}
+                secrets = {name: bool(workers) for name, workers in listed["secrets"].items() if _NAME.match(name)}
+                kept = {
+                    n: Secret(c, workers) for n, workers in secrets.items() if (c := _bytes_of(n, folders)) is not None
+                }
+        except OSError as error:
+            raise HostError(f"release {digest} of nginx cannot be read: {reason(error)}", hint=hint(error)) from None
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+            raise HostError(f"release {digest} of nginx is damaged: {place / _MANIFEST} is no list") from None
+        return Configuration(files=files, secrets=kept, digest=digest)
+
+    @contextmanager
+    def _all(self) -> Iterator[int]:
+        """Yield a descriptor of the folder with all releases.
+
+        Raises:
+            OSError: It is not there, or it or one above is not ours alone, or a link.
+        """
+        with (
+            trust.folder(self.folder) as home,
+            trust.inner(home, "releases", self.folder / "releases") as releases,
+        ):
+            yield releases
+
+    @contextmanager
+    def _opened(self, digest: str) -> Iterator[dict[str, int]]:
+        """Yield descriptors of a release's folders by their names, its own under the empty one.
+
+        Raises:
+            OSError: One of them is not there, or one or a folder above is not ours alone, or a link.
+        """
+        place = self.path(digest)
+        with ExitStack() as stack, self._all() as releases, trust.inner(releases, digest, place) as release:
+            inner = {name: stack.enter_context(trust.inner(release, name, place / name)) for name in _FOLDERS}
+            yield {"": release, **inner}
+
+    def discard(self, digest: str) -> None:
+        """Take a release away, unless it is live or to be gone back to."""
+        if digest not in {self.live(), self.good()}:
+            with suppress(OSError), self._all() as releases:
+                remove(self.path(digest).name, dir_fd=releases)
+
+    def prune(self, keep: int = KEEP) -> None:
+        """Take away all but the youngest `keep` releases, and what was never completed.
+
+        The live one stays, and so does the one that nginx last proved to serve with.
+        """
+        spared = {self.live(), self.good()} - {""}
+        with suppress(OSError), self._all() as releases:  # nothing was written yet
+            entries = sorted(os.scandir(releases), key=_written_at, reverse=True)
+            others = [entry.name for entry in entries if entry.name not in spared]
+            room = max(keep - len(spared), 0)
+            kept = [name for name in others if _DIGEST.match(name)][:room]
+            for name in others:
+                if name not in kept:
+                    with suppress(OSError):
+                        remove(name, dir_fd=releases)
+
+    def _wanted(self, configuration: Configuration) -> dict[str, _Wanted]:
+        wanted = {
+            name: _Wanted(text.encode("utf-8", "surrogateescape"), _PRIVATE_MODE, os.getegid())
+            for name, text in configuration.files.items()
+        }
+        for name, secret in configuration.secrets.items():
+            readers = (self._workers_mode, self._group) if secret.for_workers else (_PRIVATE_MODE, os.getegid())
+            wanted[name] = _Wanted(secret.content, *readers)
+        wrong = next((name for name in wanted if not _NAME.match(name)), None)
+        if wrong is None:
+            wrong = next((name for name in configuration.files if name.startswith(SECRETS)), None)
+        if wrong is None:
+            wrong = next((name for name in configuration.secrets if not name.startswith(SECRETS)), None)
+        if wrong is not None:
+            raise HostError(f"{printable(wrong)!r} is no file of a release")
+        return wanted
+
+    def _is_whole(self, place: Path, wanted: Mapping[str, _Wanted]) -> bool:
+        try:
+            with self._opened(place.name) as folders:
+                if not all(self._is_closed(folders[name], name) for name in folders):
+                    return False
+                if not stat.S_ISREG(os.stat(_MANIFEST, dir_fd=folders[""], follow_symlinks=False).st_mode):
+                    return False
+                # one more file would be read where the main file includes `hosts/*.conf`
+                there = {f"{name}/{inner}" for name in ("hosts", "upstreams") for inner in os.listdir(folders[name])}  # noqa: PTH208
+                return there <= wanted.keys() and all(_holds(folders, name, file) for name, file in wanted.items())
+        except OSError:
+            return False
+
+    def _is_closed(self, descriptor: int, name: str) -> bool:
+        """Tell whether those alone may enter a folder of a release who must."""
+        status = os.fstat(descriptor)
+        return (stat.S_IMODE(status.st_mode), status.st_gid) == self._entrants(name)
+
+    def _entrants(self, name: str) -> tuple[int, int]:
+        """Return the mode and the group of a folder of a release."""
+        return (self._folder_mode, self._group) if name in _FOR_WORKERS else (_PRIVATE_FOLDER, os.getegid())
+
+    def _build(self, partial: Path, configuration: Configuration, wanted: Mapping[str, _Wanted]) -> None:
+        for place, name in ((partial, ""), *((partial / name, name) for name in _FOLDERS)):
+            place.mkdir(_PRIVATE_FOLDER)
+            descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                trust.give(descriptor, *self._entrants(name))
+            finally:
+                os.close(descriptor)
+        live = self.path(self.live()) if self.live() else None
+        new = [partial / _MANIFEST]
+        with ExitStack() as stack:
+            sources: list[tuple[Path, dict[str, int]]] = []
+            for source in filter(None, (live, self._latest)):
+                with suppress(OSError):  # a damaged one: its files are written anew
+                    sources.append((source, stack.enter_context(self._opened(source.name))))
+            for name, file in wanted.items():
+                same = next((source for source, folders in sources if _holds(folders, name, file)), None)
+                if same is None or not linked(same / name, partial / name):
+                    write_new(partial / name, *file)
+                    new.append(partial / name)
+        if live is not None:
+            self._keep_for_old_workers(live, partial, wanted)
+        secrets = {name: secret.for_workers for name, secret in configuration.secrets.items()}
+        listed = json.dumps({"files": sorted(configuration.files), "secrets": secrets}).encode()
+        write_new(partial / _MANIFEST, listed, _PRIVATE_MODE, os.getegid())
+        # before it gets its name, and so before it can be live: a power cut must not leave empty files
+        synchronize(partial, new)
+
+    def _keep_for_old_workers(self, before: Path, partial: Path, wanted: Mapping[str, _Wanted]) -> None:
+        """Link password files which are no longer wanted: old workers open them by `current` at each request."""
+        try:
+            with self._opened(before.name) as folders:
+                listed = json.loads(read_regular(_MANIFEST, _MOST_BYTES, dir_fd=folders[""]))["secrets"]
+                kept = [
+                    name
+                    for name, for_workers in listed.items()
+                    if for_workers and name not in wanted and _NAME.match(name) and name.startswith(SECRETS)
+                    if _is_file(name, folders)
+                ]
+        except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
+            return  # a damaged release: those few requests are answered with an error
+        for name in kept:
+            os.link(before / name, partial / name, follow_symlinks=False)
+
+    def _point(self, name: str, digest: str) -> None:
+        target = self.path(digest)
+        temporary = f".{name}.new"
+        try:
+            with trust.folder(self.folder) as home, trust.inner(home, "releases", target.parent) as releases:
+                if not _is_folder(digest, releases):
+                    raise FileNotFoundError(errno.ENOENT, "no such release", str(target))
+                remove(temporary, dir_fd=home)
+                os.symlink(f"releases/{digest}", temporary, dir_fd=home)
+                os.replace(temporary, name, src_dir_fd=home, dst_dir_fd=home)
+        except OSError as error:
+            raise ApplyError(
+                f"release {digest} cannot be made {name}: {reason(error)}; {self._served()}",
+                applied=(),
+                pending=(f"release {digest}",),
+                hint=hint(error),
+            ) from None
+
+    def _pointed(self, name: str) -> str:
+        try:
+            target = os.readlink(self.folder / name)  # noqa: PTH115
+        except OSError:
+            return ""
+        folder, _, digest = target.rpartition("/")
+        there = folder == "releases" and _DIGEST.match(digest) and (self.folder / target / _MANIFEST).exists()
+        return digest if there else ""
+
+    def _served(self) -> str:
+        return f"release {self.live()} is served as before" if self.live() else "nothing was served before"
+
+    def _not_written(self, configuration: Configuration, error: OSError) -> ApplyError:
+        return ApplyError(
+            f"the configuration of nginx cannot be written: {reason(error)}; {self._served()}",
+            applied=(),
+            pending=(f"release {configuration.digest}",),
+            hint=hint(error),
+        )
+
+
+def _included(folders: Mapping[str, int]) -> list[str]:
+    """Return what nginx reads of a release beside its main file: the main file names folders, not files."""
+    return sorted(
+        f"{name}/{inner}"
+        for name in ("hosts", "upstreams")
+        for inner in os.listdir(folders[name])  # noqa: PTH208 - a descriptor's
+        if inner.endswith(".conf")
+    )
+
+
+def _within(name: str, folders: Mapping[str, int]) -> tuple[str, int]:
+    """Return a file's name in its folder, and that folder's descriptor."""
+    folder, _, base = name.rpartition("/")
+    return base, folders[folder]
+
+
+def _holds(folders: Mapping[str, int], name: str, file: _Wanted) -> bool:
+    base, folder = _within(name, folders)
+    return holds(base, *file, dir_fd=folder)
+
+
+def _close_files(folder: int) -> None:
+    """Take the rights of others from the files of a folder: logs of an nginx that was started without our umask."""
+    for name in os.listdir(folder):
+        with suppress(OSError):  # it was set aside, or is not ours; the folder itself is closed to others
+            status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            mode = status.st_mode
+            if stat.S_ISREG(mode) and mode & 0o007 and status.st_nlink == 1:
+                descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+                try:
+                    os.fchmod(descriptor, stat.S_IMODE(mode) & ~0o007)
+                finally:
+                    os.close(descriptor)
+
+
+def _is_folder(name: str, dir_fd: int) -> bool:
+    try:
+        return stat.S_ISDIR(os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return False
+
+
+def _is_file(name: str, folders: Mapping[str, int]) -> bool:
+    base, folder = _within(name, folders)
+    try:
+        return stat.S_ISREG(os.stat(base, dir_fd=folder, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return False
+
+
+def _bytes_of(name: str, folders: Mapping[str, int]) -> bytes | None:
+    """Return what a file holds; None where it is gone, nothing for a link and what else is no file."""
+    base, folder = _within(name, folders)
+    try:
+        return read_regular(base, _MOST_BYTES, dir_fd=folder)
+    except FileNotFoundError:
+        return None
+    except UnsuitableFileError:
+        return b""
+
+
+def _text_of(name: str, folders: Mapping[str, int]) -> str | None:
+    content = _bytes_of(name, folders)
+    return None if content is None else content.decode("utf-8", "surrogateescape")
+
+
+def _written_at(entry: os.DirEntry[str]) -> int:
+    return entry.stat(follow_symlinks=False).st_mtime_ns

@@ -1,0 +1,146 @@
+"""The disk: files written new or linked, never changed in place, and never reached through a link; what errors mean."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import shutil
+import stat
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from rulegen.host.nginx.disk.trust import UntrustedError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+_FEW: Final = 8
+_AT_FDCWD: Final = -100
+_RENAME_EXCHANGE: Final = 2
+
+
+def write_new(path: Path, content: bytes, mode: int, group: int) -> None:
+    """Write a file that is not there yet.
+
+    Raises:
+        OSError: It cannot be written, or is there.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        rest = memoryview(content)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+        if group != os.getegid():
+            os.fchown(descriptor, -1, group)
+        os.fchmod(descriptor, mode)
+    finally:
+        os.close(descriptor)
+
+
+def holds(name: str, content: bytes, mode: int, group: int, *, dir_fd: int) -> bool:
+    """Tell whether a file of a folder is ours, with just these bytes, for just these readers."""
+    try:
+        status = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+        if not _is_as(status, len(content), mode, group):  # before it is opened: it may be a FIFO or a device
+            return False
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
+    except OSError:
+        return False
+    try:
+        return _is_as(os.fstat(descriptor), len(content), mode, group) and (
+            os.read(descriptor, len(content) + 1) == content
+        )
+    finally:
+        os.close(descriptor)
+
+
+def _is_as(status: os.stat_result, size: int, mode: int, group: int) -> bool:
+    found = (status.st_size, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
+    return stat.S_ISREG(status.st_mode) and found == (size, mode, os.geteuid(), group)
+
+
+def remove(name: str, *, dir_fd: int) -> None:
+    """Take away a file of a folder, or a folder in it with all that is in that; of a link the link alone.
+
+    Raises:
+        OSError: It cannot be taken away.
+    """
+    with suppress(FileNotFoundError):
+        if stat.S_ISDIR(os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode):
+            shutil.rmtree(name, dir_fd=dir_fd)
+        else:
+            os.unlink(name, dir_fd=dir_fd)
+
+
+def linked(source: Path, target: Path) -> bool:
+    """Make `target` another name of `source`; return whether the file system could.
+
+    Raises:
+        OSError: Another reason than that it has no such links, or they would span two: as a full disk.
+    """
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError as error:
+        if error.errno in {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP}:
+            return False
+        raise
+    return True
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Have two folders change their names, at once (renameat2(2)).
+
+    Raises:
+        OSError: They cannot.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(one))
+
+
+def synchronize(folder: Path, new: Sequence[Path]) -> None:
+    """Have the disk hold what was written below `folder`: file by file where they are few, or else all at once.
+
+    One call for thousands of files (syncfs(2)) also waits for what others wrote to that disk.
+
+    Raises:
+        OSError: The disk failed, or was full after all.
+    """
+    if len(new) <= _FEW:
+        for path in {*new, *(path.parent for path in new), folder.parent}:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.syncfs(descriptor) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(folder))
+    finally:
+        os.close(descriptor)
+
+
+def reason(error: OSError) -> str:
+    """Return what failed, and on which path."""
+    if isinstance(error, UntrustedError):
+        return f"{error.filename} {error.strerror}"
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}"
+
+
+def hint(error: OSError) -> str:
+    """Return what to do about it; nothing where that is not known."""
+    if isinstance(error, UntrustedError):
+        return error.hint
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return "make room on that disk and apply again"
+    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+        return "run as root, with a folder that can be written to (--nginx-dir)"
+    return ""

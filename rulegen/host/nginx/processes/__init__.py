@@ -1,0 +1,1 @@
+"""The processes of nginx: started, watched, reloaded, and asked what they serve."""

@@ -1,0 +1,110 @@
+"""Proof that nginx serves a release: its workers say so, and none that would say otherwise takes connections."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from typing import TYPE_CHECKING, Final
+
+from rulegen.errors import HostError
+from rulegen.host.nginx.processes import process_list
+from rulegen.host.nginx.processes.status import ask
+from rulegen.host.nginx.processes.supervisor import START_LOG
+from rulegen.host.nginx.sandbox.trial import clean
+from rulegen.safe_files import open_regular
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rulegen.host.nginx.processes.process_list import NginxProcess
+
+_QUESTIONS: Final = 5
+_MOST_READ: Final = 1 << 20
+_PAUSE_S: Final = 0.02
+_LONGEST_PAUSE_S: Final = 0.2
+_SERIOUS: Final = re.compile(r"\[emerg\] .*")
+_MAY_PASS: Final = re.compile(r" bind\(\) to \S+ failed ")
+"""nginx tries to bind five times; only then it gives up."""
+
+
+class RefusedError(HostError):
+    """nginx does not serve what it should."""
+
+
+class Complaints:
+    """What nginx says in its logs from now on."""
+
+    def __init__(self, folder: Path) -> None:
+        """Take a folder (DIR); what its logs hold already does not count."""
+        self._release = folder / "current"
+        self._logs = {folder / "logs" / name: 0 for name in ("error.log", START_LOG)}
+        for path in self._logs:
+            with contextlib.suppress(FileNotFoundError):
+                self._logs[path] = path.lstat().st_size
+
+    def read(self) -> str:
+        """Return why nginx gave up, in one line; empty where it did not, as far as it tells."""
+        lines = [line for path, start in self._logs.items() for line in _SERIOUS.findall(_behind(path, start))]
+        if not lines:
+            return ""
+        final = [line for line in lines if not _MAY_PASS.search(line)]
+        if not final:
+            return ""
+        bind = [line for line in lines if _MAY_PASS.search(line)]
+        return clean((bind or final)[0].removeprefix("[emerg] ").split(": ", 1)[-1], self._release)
+
+
+def answers(folder: Path, digest: str, questions: int = _QUESTIONS) -> bool:
+    """Tell whether all of some questions are answered with `digest`."""
+    return all(ask(folder) == digest for _ in range(questions))
+
+
+def wait_for(
+    folder: Path, digest: str, before: tuple[NginxProcess, ...], complaints: Complaints, patience_s: float
+) -> None:
+    """Return once nginx serves new connections with `digest` and with nothing else.
+
+    Args:
+        folder: DIR.
+        digest: What the workers are to answer.
+        before: The workers that took connections before: none of them may still do so.
+        complaints: What nginx says meanwhile.
+        patience_s: How long to wait.
+
+    Raises:
+        RefusedError: It said that it gives up, or took too long.
+    """
+    until = time.monotonic() + patience_s
+    pause = _PAUSE_S
+    while not (_relieved(folder, before) and answers(folder, digest)):
+        said = complaints.read()
+        if said:
+            raise RefusedError(said)
+        if time.monotonic() > until:
+            raise RefusedError(_silence(ask(folder), patience_s))
+        time.sleep(pause)
+        pause = min(pause * 1.5, _LONGEST_PAUSE_S)
+
+
+def _relieved(folder: Path, before: tuple[NginxProcess, ...]) -> bool:
+    """Tell whether there are workers that take connections, none of them an old one."""
+    now = {(process.pid, process.started) for process in process_list.workers(process_list.find(folder))}
+    return bool(now) and not now & {(process.pid, process.started) for process in before}
+
+
+def _silence(answer: str | None, patience_s: float) -> str:
+    if answer is None:
+        return f"nothing answers on its status socket after {patience_s:g} s"
+    return f"after {patience_s:g} s its workers still serve {answer[:64]!r}"
+
+
+def _behind(path: Path, start: int) -> str:
+    try:
+        with os.fdopen(open_regular(path), "rb") as file:
+            # a log that is shorter than it was has been begun anew
+            file.seek(start if os.fstat(file.fileno()).st_size >= start else 0)
+            return file.read(_MOST_READ).decode("utf-8", "replace")
+    except OSError:
+        return ""

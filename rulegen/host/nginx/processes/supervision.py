@@ -1,0 +1,130 @@
+"""The keeper as seen from a command: whether there is one, starting it, signalling it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import zlib
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import rulegen
+from rulegen.errors import HostError
+from rulegen.host.commands.runner import MissingToolError, find
+from rulegen.host.nginx.disk import trust
+from rulegen.host.nginx.disk.locks import locked_or_not
+from rulegen.host.nginx.processes import process_list
+from rulegen.host.nginx.processes.supervisor import LOCK, PID_FILE
+from rulegen.kube.wording import printable
+from rulegen.safe_files import read_kernel_text, read_regular
+
+if TYPE_CHECKING:
+    from rulegen.host.nginx.processes.process_list import NginxProcess
+
+_START_S: Final = 20.0
+_LEAVES_S: Final = 10.0
+_MOST_BYTES: Final = 256
+
+
+def keeper_pid(folder: Path) -> int:
+    """Return the id of the keeper of a folder; 0 where there is none."""
+    try:
+        with trust.folder(folder) as home, trust.inner(home, "run", folder / "run") as run:
+            with locked_or_not(LOCK, dir_fd=run, make=False) as free:
+                if free:
+                    return 0
+            pid, started = (int(word) for word in read_regular(PID_FILE, _MOST_BYTES, dir_fd=run).split())
+    except (OSError, ValueError):  # no folder yet, one of others, or a keeper that is about to begin
+        return 0
+    return pid if process_list.started(pid) == started else 0
+
+
+def ensure(folder: Path, binary: str) -> bool:
+    """Have a keeper at work; return whether it had to be started.
+
+    Raises:
+        HostError: It cannot be started.
+    """
+    program = find(binary)
+    if program is None:
+        raise MissingToolError(binary)
+    if keeper_pid(folder):
+        return False
+    root = str(_root())
+    argv = (sys.executable, "-P", "-s", "-m", "rulegen.host.nginx.processes.supervisor", str(folder), program, code())
+    try:
+        ended = subprocess.run(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env={"PYTHONPATH": root, "PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"},
+            cwd="/",
+            timeout=_START_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise HostError(f"the keeper of nginx cannot be started: {error}") from error
+    if ended.returncode != 0:
+        said = ended.stderr.decode("utf-8", "replace").strip().splitlines()
+        raise HostError(
+            f"the keeper of nginx cannot be started: {printable(said[-1] if said else '', 300)}",
+            hint=f"see {folder}/logs/keeper.err",
+        )
+    return True
+
+
+def renew(folder: Path, binary: str) -> bool:
+    """Replace a keeper that runs other code than ours, as after an upgrade; return whether there was one.
+
+    nginx and its connections are not touched: the old keeper leaves it alone, the new one finds it.
+
+    Raises:
+        HostError: The new one cannot be started.
+    """
+    pid = keeper_pid(folder)
+    if not pid or _code_of(pid) == code() or not tell(folder, signal.SIGUSR2):
+        return False
+    until = time.monotonic() + _LEAVES_S
+    while keeper_pid(folder) == pid:
+        if time.monotonic() > until:  # it lets nginx end, or is stopped
+            return False
+        time.sleep(0.01)
+    return ensure(folder, binary)
+
+
+@cache
+def code() -> str:
+    """Return a mark of the code that a keeper runs which we start; it stands last in the keeper's command line."""
+    here = Path(__file__).resolve().parent
+    mark = zlib.crc32(f"{sys.executable}\0{_root()}\0".encode("utf-8", "surrogateescape"))
+    for path in sorted((*here.glob("*.py"), *here.parent.glob("*.py"))):
+        mark = zlib.crc32(path.read_bytes(), mark)
+    return f"{mark:08x}"
+
+
+def _root() -> Path:
+    return Path(rulegen.__file__).resolve().parents[1]
+
+
+def _code_of(pid: int) -> str:
+    """Return the mark of a keeper's code; another word, or nothing, where it tells none."""
+    try:
+        argv = read_kernel_text(f"/proc/{pid}/cmdline").split("\0")
+    except OSError:  # it ended
+        return ""
+    return argv[-2] if len(argv) > 1 else ""
+
+
+def tell(folder: Path, number: signal.Signals) -> bool:
+    """Signal the keeper of a folder; return whether there is one."""
+    pid = keeper_pid(folder)
+    return bool(pid) and process_list.send(_as_process(pid), number)
+
+
+def _as_process(pid: int) -> NginxProcess:
+    return process_list.NginxProcess(pid, process_list.started(pid), 0, process_list.Role.MASTER)

@@ -1,0 +1,410 @@
+"""The keeper: a small process that starts nginx, starts it again when it ends unasked, and outlives the command.
+
+`python -m rulegen.host.nginx.processes.supervisor DIR NGINX [CODE]` detaches itself and returns once it holds
+DIR/run/keeper.lock; where another keeper holds it, there is nothing to do. CODE is a mark for commands, which replace a
+keeper of other code (`rulegen.host.nginx.processes.supervision`). It talks by signals:
+
+    QUIT, TERM   let nginx finish what it began, then end; a second one ends nginx at once
+    HUP          start nginx now, without waiting for the next try
+    USR2         end, and leave nginx alone
+
+nginx does not die with its keeper: the next one finds it and watches it. Nothing heavy is imported: it lives long.
+
+It runs as root for months, and starts what a path leads to. So that path is checked at each start, and all that the
+keeper writes goes to folders that it has held by their descriptors since it began.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from rulegen.host.nginx.disk import trust
+from rulegen.host.nginx.disk.locks import locked_for_good, locked_or_not
+from rulegen.host.nginx.disk.log_rotation import Journal, rotate
+from rulegen.host.nginx.processes import process_list as processes
+from rulegen.host.nginx.processes import status
+from rulegen.host.nginx.resolver.control import NamesProcess
+from rulegen.safe_files import read_regular, write_at
+
+LOCK: Final = "keeper.lock"
+PID_FILE: Final = "keeper.pid"
+START_LOG: Final = "start.log"
+"""What nginx said at its last start, before it opened its own log."""
+
+_AT_WORK: Final = b"at work"
+_MOST_SAID: Final = 1 << 20
+_ROUND_S: Final = 20.0
+_NAMES_ROUND_S: Final = 1.0
+_SOON_S: Final = 0.05
+_FIRST_PAUSE_S: Final = 0.2
+_LONGEST_PAUSE_S: Final = 30.0
+_STABLE_S: Final = 30.0
+_ORPHANS_S: Final = 2.0
+
+
+class Held(NamedTuple):
+    """The folders that a keeper writes to, as descriptors: whoever renames them does not change where it writes.
+
+    Attributes:
+        home: DIR.
+        run: Its folder `run`.
+        logs: Its folder `logs`.
+    """
+
+    home: int
+    run: int
+    logs: int
+
+    @classmethod
+    def of(cls, folder: Path) -> Held:
+        """Return those of a folder.
+
+        Raises:
+            OSError: It is not there, or somebody else could write to it or exchange it.
+        """
+        with contextlib.ExitStack() as opened:  # it is tried for months: nothing may stay open
+            home = trust.open_folder(folder)
+            opened.callback(os.close, home)
+            inner = []
+            for name in ("run", "logs"):
+                inner.append(trust.open_inner(home, name, folder / name))
+                opened.callback(os.close, inner[-1])
+                trust.check_written(inner[-1], folder / name)
+            opened.pop_all()
+        return cls(home, *inner)
+
+    def close(self) -> None:
+        """Let go of them."""
+        for descriptor in self:
+            os.close(descriptor)
+
+
+class Keeper:
+    """Keeps the nginx of one folder running."""
+
+    def __init__(self, folder: Path, program: str, held: Held) -> None:
+        """Take a folder (DIR), the path of nginx, and the descriptors of the folders."""
+        self._folder = folder
+        self._program = program
+        self._held = held
+        self._journal = Journal(held.logs, "keeper.log")
+        self._names = NamesProcess(self._note)
+        self._child = 0
+        self._asked = 0
+        self._now = False
+        self._leave = False
+        self._refused = False
+        self._wake, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def listen(self) -> None:
+        """Take signals from now on."""
+        signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
+        for number in (signal.SIGQUIT, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
+            signal.signal(number, self._signalled)
+
+    def keep(self) -> None:
+        """Keep nginx running until a signal says otherwise."""
+        pause = 0.0
+        while not self._asked and not self._leave:
+            began = time.monotonic()
+            self._tend_names()
+            found = processes.find(self._folder)
+            pid = self._adopt(found) or self._start()
+            if pid:
+                self._watch(pid, processes.orphans(found))
+            if self._asked or self._leave:
+                break
+            lived = time.monotonic() - began
+            pause = 0.0 if lived > _STABLE_S else min(max(pause * 2, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
+            if pid:
+                self._journal.write(
+                    f"nginx {pid} ended unasked after {lived:.1f} s{self._why(pid)}; again in {pause:g} s"
+                )
+                self._fall_back()
+            self._pause(pause)  # orphans of a killed master serve meanwhile
+        if self._asked:
+            self._drain()
+        self._names.end()
+        self._journal.write("the keeper ends" + (" and leaves nginx alone" if self._leave else ""))
+
+    def forget_pid(self) -> None:
+        """Take away the file with the keeper's id."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(PID_FILE, dir_fd=self._held.run)
+
+    def _adopt(self, found: tuple[processes.NginxProcess, ...]) -> int:
+        master = processes.master(found)
+        if master is None:
+            return 0
+        self._journal.write(f"nginx {master.pid} runs already: watching it")
+        return master.pid
+
+    def _start(self) -> int:
+        """Start nginx and return its id; 0 where others could have changed what it would be started from."""
+        try:
+            held = Held.of(self._folder)
+        except OSError as error:
+            self._journal.write(f"nginx is not started: {error.filename} {error.strerror}")
+            return 0
+        self._held.close()
+        self._held, self._journal = held, Journal(held.logs, self._journal.name)
+        pid = os.fork()
+        if pid == 0:
+            self._become_nginx()
+        self._child = pid
+        self._now = False
+        self._journal.write(f"nginx {pid} started")
+        return pid
+
+    def _become_nginx(self) -> None:
+        """Replace this process, a fresh child, by nginx."""
+        try:
+            # unix sockets of the configuration are relative to it, and it tells ours from others
+            os.fchdir(self._held.home)
+            os.setsid()
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_APPEND | os.O_NONBLOCK
+            log = os.open(START_LOG, flags, 0o600, dir_fd=self._held.logs)
+            os.dup2(log, 1)
+            os.dup2(log, 2)
+            signal.set_wakeup_fd(-1)
+            for number in (signal.SIGQUIT, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
+                signal.signal(number, signal.SIG_DFL)
+            os.umask(0o027)
+            environment = {"PATH": os.defpath, **self._inherited()}
+            os.execve(self._program, command(self._folder, self._program), environment)  # noqa: S606
+        except OSError as error:
+            os.write(2, f"nginx: [emerg] {self._program} cannot be started: {error}\n".encode())
+        os._exit(127)
+
+    def _inherited(self) -> dict[str, str]:
+        """Return the variable that hands over the sockets of orphans; without orphans, make room for new sockets."""
+        from rulegen.host.nginx.processes import inherited_sockets  # noqa: PLC0415 - takes memory, and only a child needs it
+
+        orphans = processes.orphans(processes.find(self._folder))
+        for worker in processes.workers(orphans):
+            sockets = inherited_sockets.listening(worker.pid)
+            if sockets:
+                return {"NGINX": inherited_sockets.variable(sockets)}
+        self._end(orphans)
+        with contextlib.suppress(FileNotFoundError):  # left by a master that was killed; nginx would not bind it
+            os.unlink(status.NAME, dir_fd=self._held.run)
+        return {}
+
+    def _watch(self, pid: int, orphans: tuple[processes.NginxProcess, ...]) -> None:
+        """Return when the process has ended, or a signal asks for something else.
+
+        Args:
+            pid: Its id.
+            orphans: Those that it takes the place of.
+        """
+        try:
+            descriptor = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        poll.register(self._wake, select.POLLIN)
+        relieved = False
+        try:
+            while not self._asked and not self._leave:
+                round_s = _NAMES_ROUND_S if self._names.is_wanted else _ROUND_S
+                ready = [found for found, _ in poll.poll(1000 * (round_s if relieved else _SOON_S))]
+                if descriptor in ready:
+                    return
+                self._forget_wakes()
+                self._tend_names()
+                relieved = relieved or self._relieved(pid, orphans)
+                status.close_to_others(self._held.run)
+                self._rotate()
+        finally:
+            os.close(descriptor)
+
+    def _note(self, line: str) -> None:
+        self._journal.write(line)
+
+    def _tend_names(self) -> None:
+        self._names.tend(self._held.run, self._held.logs)
+
+    def _why(self, pid: int) -> str:
+        """Return how our child ended, and what it said; nothing of a process that another keeper started."""
+        if pid != self._child:
+            return ""
+        self._child = 0
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        try:
+            said = read_regular(START_LOG, _MOST_SAID, dir_fd=self._held.logs).decode("utf-8", "replace")
+        except OSError:
+            said = ""
+        self._refused = code == 1 and "[emerg]" in said and " bind() " not in said
+        told = ascii(" / ".join(line for line in said[-400:].split("\n") if line))
+        return f" by signal {-code}" if code < 0 else f" with code {code}, saying {told}"
+
+    def _fall_back(self) -> None:
+        """Make the last release that proved itself the live one, where nginx does not even start with this one.
+
+        An apply that is at work does so by itself; this is for a node that went down in the middle of one.
+        """
+        refused, self._refused = self._refused, False
+        home = self._held.home
+        with contextlib.suppress(OSError), locked_or_not("apply.lock", dir_fd=self._held.run) as mine:
+            current, good = (os.readlink(name, dir_fd=home) for name in ("current", "good"))
+            if refused and mine and current != good:
+                os.stat(f"{good}/nginx.conf", dir_fd=home)
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(".current.new", dir_fd=home)
+                os.symlink(good, ".current.new", dir_fd=home)
+                os.replace(".current.new", "current", src_dir_fd=home, dst_dir_fd=home)
+                self._journal.write(f"nginx refuses {current}: back to {good}")
+
+    def _relieved(self, pid: int, orphans: tuple[processes.NginxProcess, ...]) -> bool:
+        """Let orphans go as soon as workers of this master take connections; return whether they do.
+
+        Only those that were there before it: were it killed just now, its own workers would be orphans too, and serve
+        until the next one has taken their place.
+        """
+        if not any(worker.parent == pid for worker in processes.workers(processes.find(self._folder))):
+            return False
+        self._end(orphans)
+        return True
+
+    def _end(self, orphans: tuple[processes.NginxProcess, ...]) -> None:
+        """Ask workers whose master is gone to finish, and wait until they let go of the ports."""
+        told = {
+            (process.pid, process.started)
+            for process in orphans
+            if process.role is not processes.Role.LEAVING and processes.send(process, signal.SIGQUIT)
+        }
+        for pid, _ in sorted(told):
+            self._journal.write(f"worker {pid} lost its master: it finishes what it began")
+        until = time.monotonic() + _ORPHANS_S
+        while told and time.monotonic() < until:
+            left = processes.workers(processes.find(self._folder))
+            if not any((worker.pid, worker.started) in told for worker in left):
+                return
+            time.sleep(0.01)
+
+    def _pause(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while not self._asked and not self._leave and not self._now:
+            left = until - time.monotonic()
+            if left <= 0:
+                return
+            select.select([self._wake], [], [], left)
+            self._forget_wakes()
+        self._now = False
+
+    def _drain(self) -> None:
+        told = 0
+        while True:
+            found = processes.find(self._folder)
+            if not found and not self._alive():
+                return
+            if told < self._asked:
+                told = self._asked
+                number = signal.SIGQUIT if told == 1 else signal.SIGTERM
+                self._journal.write("nginx is to end" + (" when it is done" if told == 1 else " at once"))
+                self._tell_all(found, number)
+            select.select([self._wake], [], [], 0.1)
+            self._forget_wakes()
+
+    def _tell_all(self, found: tuple[processes.NginxProcess, ...], number: signal.Signals) -> None:
+        """Signal the master, and the workers that have none; one that just begins is our child."""
+        master = processes.master(found)
+        for process in (*((master,) if master else ()), *processes.orphans(found)):
+            processes.send(process, number)
+        if master is None and self._alive():
+            os.kill(self._child, number)  # a child that was not waited for: its number is not given to another
+
+    def _alive(self) -> bool:
+        if not self._child:
+            return False
+        with contextlib.suppress(ChildProcessError):
+            if os.waitpid(self._child, os.WNOHANG)[0] == 0:
+                return True
+        self._child = 0
+        return False
+
+    def _rotate(self) -> None:
+        if rotate(self._held.logs, keep_open=(self._journal.name,)):
+            found = processes.master(processes.find(self._folder))
+            if found is not None:
+                processes.send(found, signal.SIGUSR1)
+
+    def _signalled(self, number: int, _frame: object) -> None:
+        if number == signal.SIGHUP:
+            self._now = True
+        elif number == signal.SIGUSR2:
+            self._leave = True
+        else:
+            self._asked += 1
+
+    def _forget_wakes(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wake, 4096)
+
+
+def command(folder: Path, program: str) -> list[str]:
+    """Return the command line of the nginx of a folder."""
+    conf = f"{folder}/current/nginx.conf"
+    return [program, "-e", "stderr", "-p", f"{folder}/", "-c", conf, "-g", "daemon off;"]
+
+
+def main(folder: Path, program: str) -> int:
+    """Become the keeper of a folder, detached; return 0 in the caller once it is at work, or another one is."""
+    ready, tell = os.pipe()
+    if os.fork():
+        os.close(tell)
+        answer = os.read(ready, 4096)
+        if answer != _AT_WORK:
+            sys.stderr.write(f"{answer.decode('utf-8', 'replace')}\n")
+        return 0 if answer == _AT_WORK else 1
+    os.close(ready)
+    os.setsid()
+    try:
+        held = Held.of(folder)
+        if not locked_for_good(LOCK, dir_fd=held.run):
+            os.write(tell, _AT_WORK)
+            return 0
+        if os.fork():  # nobody waits for the keeper, and it never gets a terminal
+            os._exit(0)
+        _detach(held.logs)
+        keeper = Keeper(folder, program, held)
+        keeper.listen()
+        pid = os.getpid()
+        _write_pid(f"{pid} {processes.started(pid)}\n", held.run)
+    except OSError as error:
+        os.write(tell, f"{error.filename or folder}: {error.strerror}".encode("utf-8", "backslashreplace"))
+        return 1
+    os.write(tell, _AT_WORK)
+    os.close(tell)
+    keeper.keep()
+    keeper.forget_pid()
+    return 0
+
+
+def _detach(logs: int) -> None:
+    os.chdir("/")
+    os.umask(0o077)
+    null = os.open("/dev/null", os.O_RDWR)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK
+    log = os.open("keeper.err", flags, 0o600, dir_fd=logs)
+    for number, descriptor in ((0, null), (1, null), (2, log)):
+        os.dup2(descriptor, number)
+
+
+def _write_pid(text: str, run: int) -> None:
+    try:
+        write_at(PID_FILE, text.encode(), 0o600, dir_fd=run)
+    except OSError as error:  # a full disk does not say where
+        raise OSError(error.errno, error.strerror, f"run/{PID_FILE}") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), sys.argv[2]))

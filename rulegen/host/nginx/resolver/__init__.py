@@ -1,0 +1,1 @@
+"""The process that nginx asks for names; it keeps forbidden addresses back."""

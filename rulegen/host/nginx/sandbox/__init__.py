@@ -1,0 +1,1 @@
+"""Where a release is tried by `nginx -t` without any rights."""

@@ -1,0 +1,298 @@
+"""The inside of the sandbox: a program of its own, run by `rulegen.host.nginx.sandbox.trial` in fresh namespaces.
+
+It reads what to do as JSON from its standard input, builds a root that holds nothing but programs, their settings and
+a copy of one release in memory, gives up all privileges and becomes `nginx -t`. Nothing of rulegen is imported: it is
+started as a file.
+
+What nginx reads there belongs to root, and to a group that has no other member. It cannot change it, and no other user
+can enter the folders above it. nginx may be executed but not read: then the kernel lets nobody but root look into the
+process, not even one of the same user (PR_SET_DUMPABLE in prctl(2)).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import json
+import os
+import resource
+import signal
+import socket
+import stat
+import struct
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+_MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_REMOUNT = 1, 2, 4, 32
+_MS_BIND, _MS_MOVE, _MS_REC, _MS_PRIVATE = 4096, 8192, 16384, 1 << 18
+_MNT_DETACH = 2
+_SYS_MOUNT_SETATTR = 442  # the same number on all architectures; there is no function of libc yet
+_AT_RECURSIVE, _AT_EMPTY_PATH, _AT_FDCWD = 0x8000, 0x1000, -100
+_ATTR_RDONLY, _ATTR_NOSUID = 1, 2
+_PR_SET_PDEATHSIG, _PR_SET_KEEPCAPS, _PR_SET_NO_NEW_PRIVS = 1, 8, 38  # prctl(2)
+_PR_CAPBSET_READ, _PR_CAPBSET_DROP = 23, 24
+_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE = 47, 2
+_CAPABILITY_VERSION = 0x20080522  # of capset(2): 64 capabilities
+CAP_NET_BIND_SERVICE = 10
+_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
+
+_PROGRAMS = ("/usr", "/etc", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+_PAGE = 1 << 14  # of the largest there are, and more than an inode takes
+_DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
+_HIDDEN = ("/etc/kubernetes", "/etc/rulegen", "/etc/rancher", "/etc/cni")
+_ELF = b"\x7fELF"
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_CHUNK = 1 << 20
+PROGRAM = "nginx-to-try"
+"""The copy of nginx that may be executed only; its name in the new root, or in the folder of a trial."""
+_SETTINGS = {
+    "net/ipv4/ip_unprivileged_port_start": "0",
+    "net/ipv4/ip_nonlocal_bind": "1",
+    "net/ipv6/ip_nonlocal_bind": "1",
+}
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def main() -> int:
+    """Do what standard input says, and return how nginx ended, as a shell tells it."""
+    order = json.load(sys.stdin)
+    os.umask(0o022)  # whatever it was: the user goes through the folders that lead to the release
+    if order["root"]:
+        _build(order)
+    os.chdir(order["folder"])
+    child = os.fork()
+    if child == 0:
+        _become(order)
+    signal.signal(signal.SIGALRM, lambda *_: os.kill(child, signal.SIGKILL))
+    signal.setitimer(signal.ITIMER_REAL, order["seconds"])
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return code if code >= 0 else 128 - code
+
+
+def _become(order: dict[str, Any]) -> NoReturn:
+    """Replace this process, a fresh child, by nginx, as another user where one is ordered."""
+    try:
+        os.dup2(os.open("/dev/null", os.O_RDWR), 0)
+        _limit(order)
+        if order["user"]:
+            _drop(order["user"], order["capabilities"])
+        os.execve(order["argv"][0], order["argv"], {})  # noqa: S606 - no shell is what we want
+    except OSError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.stderr.flush()
+    os._exit(126)
+
+
+def _drop(user: int, kept: list[int]) -> None:
+    """Become a user, with its own group alone, and with no more than some capabilities; there is no way back.
+
+    Before nginx is executed already, nothing is left that could read its program: else the kernel would let others of
+    the user look into the process. setpriv(1) keeps all until then.
+    """
+    number = 0
+    while _libc.prctl(_PR_CAPBSET_READ, number, 0, 0, 0) >= 0:
+        if number not in kept:
+            _libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0)  # refused without CAP_SETPCAP; the next line does as well
+        number += 1
+    _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no new privileges")
+    if kept:
+        _libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0)
+    try:
+        os.setgroups([])
+        os.setresgid(user, user, user)
+        os.setresuid(user, user, user)
+    except OSError as error:
+        raise OSError(error.errno, f"becoming user {user}, which takes SETUID and SETGID: {error.strerror}") from None
+    only = sum(1 << number for number in kept)
+    header = struct.pack("=Ii", _CAPABILITY_VERSION, 0)
+    wanted = struct.pack("=6I", *[only & 0xFFFFFFFF] * 3, *[only >> 32] * 3)
+    if _libc.capset(header, wanted) == 0:  # not permitted to us: then nginx says what it could not do
+        for number in kept:
+            _libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, number, 0, 0)
+    else:
+        _check(_libc.capset(header, bytes(len(wanted))), "no capabilities")
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def _check(result: int, what: str) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+
+
+def _limit(order: dict[str, Any]) -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 26, 1 << 26))
+    # Not RLIMIT_AS: the zones of limits are large, shared, and empty while nginx only reads.
+    resource.setrlimit(resource.RLIMIT_DATA, (order["memory"], order["memory"]))
+    seconds = int(order["seconds"]) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+
+
+def _build(order: dict[str, Any]) -> None:
+    """Make a new root and go there: programs read-only, one release, empty folders to write to, and nothing else."""
+    folder, release, group = Path(order["folder"]), Path(order["release"]), order["group"]
+    contents = read_release(release)
+    _raise_loopback()
+    _mount("none", "/", None, _MS_REC | _MS_PRIVATE)
+    root = folder / "run"  # a mount point that hides nothing which is still needed
+    size = sum(len(content) + _PAGE for content in contents.values()) + (256 << 20)
+    _mount("tmpfs", root, "tmpfs", _MS_NOSUID | _MS_NODEV, f"mode=750,gid={group},size={size}")
+    _set_kernel(root / "proc")
+    for path in (*_PROGRAMS, *order["more"]):
+        _show(root, Path(path))
+    for path in (*_HIDDEN, *order["hidden"]):
+        if (root / path.lstrip("/")).is_dir():
+            _mount("tmpfs", root / path.lstrip("/"), "tmpfs", _MS_RDONLY, "mode=755,size=4k")
+    for path in _DEVICES:
+        _bind(Path(path), root / path.lstrip("/"))
+    inner = root / str(folder).lstrip("/")
+    place = root / str(release).lstrip("/")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    write_release(place, contents, group)
+    for name in ("run", "logs"):
+        make_folder(inner / name, 0o770, group)
+    if order["program"]:
+        copy_program(Path(order["program"]), root / PROGRAM, group)
+    os.chdir(root)
+    _mount(".", "/", None, _MS_MOVE)
+    os.chroot(".")
+    os.chdir("/")
+
+
+def read_release(release: Path) -> dict[str, bytes]:
+    """Return the files of a release by their names; neither links nor anything else that is no file.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    found: dict[str, bytes] = {}
+    for folder in ("", "hosts", "upstreams", "secrets"):
+        with contextlib.suppress(FileNotFoundError):
+            for entry in os.scandir(release / folder):
+                if entry.is_file(follow_symlinks=False):
+                    found[f"{folder}/{entry.name}".lstrip("/")] = _content(entry.path)
+    return found
+
+
+def write_release(place: Path, contents: dict[str, bytes], group: int) -> None:
+    """Write a copy of a release that a group may read, and nobody but us write to.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    for folder in ("", "hosts", "upstreams", "secrets"):
+        make_folder(place / folder, 0o750, group)
+    for name, content in contents.items():
+        _write(place / name, content, 0o640, group)
+
+
+def copy_program(program: Path, target: Path, group: int) -> None:
+    """Copy a program so that a group may execute and not read it.
+
+    Raises:
+        OSError: It cannot be copied.
+    """
+    _write(target, program.read_bytes(), 0o710, group)
+
+
+def is_binary(program: Path) -> bool:
+    """Tell whether a program can be executed by who cannot read it: a script cannot."""
+    with program.open("rb") as file:
+        return file.read(len(_ELF)) == _ELF
+
+
+def make_folder(path: Path, mode: int, group: int) -> None:
+    """Make a folder of ours with just this mode and group.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    path.mkdir(0o700)
+    os.chown(path, -1, group)
+    path.chmod(mode)
+
+
+def _content(path: str) -> bytes:
+    descriptor = os.open(path, _READ)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return b""
+        parts = []
+        while part := os.read(descriptor, _CHUNK):
+            parts.append(part)
+        return b"".join(parts)
+    finally:
+        os.close(descriptor)
+
+
+def _write(path: Path, content: bytes, mode: int, group: int) -> None:
+    descriptor = os.open(path, _NEW, 0o600)
+    try:
+        rest = memoryview(content)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+        os.fchown(descriptor, -1, group)
+        os.fchmod(descriptor, mode)
+    finally:
+        os.close(descriptor)
+
+
+def _show(root: Path, path: Path) -> None:
+    """Have a folder at the same place below the new root, read-only; what is a link is made as a link."""
+    target = root / str(path).lstrip("/")
+    if path.is_symlink():
+        target.symlink_to(path.readlink())
+    elif path.exists():
+        _bind(path, target)
+        _read_only(target)
+
+
+def _bind(source: Path, target: Path) -> None:
+    if source.is_dir():
+        target.mkdir(parents=True, exist_ok=True)
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.touch()
+    _mount(source, target, None, _MS_BIND | _MS_REC)
+
+
+def _read_only(target: Path) -> None:
+    attributes = struct.pack("=QQQQ", _ATTR_RDONLY | _ATTR_NOSUID, 0, 0, 0)
+    done = _libc.syscall(_SYS_MOUNT_SETATTR, _AT_FDCWD, os.fsencode(target), _AT_RECURSIVE, attributes, len(attributes))
+    if done != 0:  # before Linux 5.12: what is mounted below stays as it is, and only root could write there
+        _mount("none", target, None, _MS_REMOUNT | _MS_BIND | _MS_RDONLY | _MS_NOSUID)
+
+
+def _mount(source: str | Path, target: str | Path, kind: str | None, flags: int, options: str = "") -> None:
+    kind_bytes = kind.encode() if kind else None
+    if _libc.mount(os.fsencode(source), os.fsencode(target), kind_bytes, flags, options.encode() or None) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"mount: {os.strerror(number)}", str(target))
+
+
+def _set_kernel(proc: Path) -> None:
+    """Let anybody listen on any port of any address, in this empty network namespace alone."""
+    proc.mkdir()
+    with contextlib.suppress(OSError):  # a container may not; then /proc is as good, unless it is read-only
+        _mount("proc", proc, "proc", _MS_NOSUID | _MS_NODEV)
+    base = proc if (proc / "sys").is_dir() else Path("/proc")
+    for name, value in _SETTINGS.items():
+        with contextlib.suppress(OSError):  # no IPv6 here, or a read-only /proc: nginx says what it could not do
+            (base / "sys" / name).write_text(value)
+    _libc.umount2(os.fsencode(proc), _MNT_DETACH)
+
+
+def _raise_loopback() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        asked = struct.pack("16sh14x", b"lo", 0)
+        _, flags = struct.unpack("16sh14x", fcntl.ioctl(control, _SIOCGIFFLAGS, asked))
+        fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", flags | _IFF_UP))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

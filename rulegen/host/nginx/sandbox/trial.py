@@ -1,0 +1,182 @@
+"""Trying a release with `nginx -t`, where it can do no harm.
+
+Asking nginx whether it accepts a configuration executes that configuration: it opens files, binds sockets and may load
+libraries. So nginx runs as a user that nobody else has, without capabilities, in namespaces of its own: an empty
+network, and a root that holds programs (read-only), a copy of this one release in memory and nothing else of the node.
+Where the kernel gives no namespaces (a container without CAP_SYS_ADMIN), only the user, the copy and the limits remain.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from rulegen.errors import HostError
+from rulegen.host.commands.runner import Command, MissingToolError, find
+from rulegen.host.nginx.disk import trust, writing
+from rulegen.host.nginx.sandbox import child, identity
+from rulegen.kube.wording import printable
+from rulegen.languages.nginx.configuration import MAIN
+
+if TYPE_CHECKING:
+    from rulegen.host.commands.runner import Completed, Runner
+
+TIMEOUT_S: Final = 120.0
+"""5,000 hosts with certificates take about 7 s."""
+
+_MEMORY: Final = 8 << 30
+_CELL: Final = Path(__file__).with_name("cell.py")
+_LONGEST: Final = 600
+_SERIOUS: Final = re.compile(r"\[(?:emerg|alert|crit|error)\]")
+_PREFIX: Final = re.compile(r"^(?:nginx: |\d{4}/\d\d/\d\d \d\d:\d\d:\d\d )(?:\[\w+\] )?(?:\d+#\d+: )?")
+_GRACE_S: Final = 10.0
+_MISSING: Final = "in a container without CAP_SYS_ADMIN it takes CHOWN, SETUID and SETGID"
+_NAMESPACES: Final = ("--mount", "--net", "--pid", "--ipc", "--uts", "--fork", "--kill-child")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What nginx says of a release.
+
+    Attributes:
+        message: Why it is refused, one line for each fault, with paths as the release has them; None where it is not.
+        note: What the sandbox could not do on this node; empty where it could do all.
+    """
+
+    message: str | None
+    note: str = ""
+
+
+def try_release(
+    release: Path, folder: Path, run: Runner, *, binary: str = "nginx", timeout_s: float = TIMEOUT_S
+) -> Verdict:
+    """Return what `nginx -t` says of a release.
+
+    Args:
+        release: Its folder.
+        folder: DIR, nginx's prefix.
+        run: What runs the tools.
+        binary: Name or path of nginx.
+        timeout_s: After so many seconds it is ended, and that is its fault.
+
+    Raises:
+        HostError: nginx or a tool is missing, or the sandbox cannot be built.
+    """
+    program = find(binary)
+    if program is None:
+        raise MissingToolError(binary)
+    if os.geteuid() != 0:
+        return _bare(release, run, program, timeout_s, "not run as root: nginx is tried as the same user")
+    if find("unshare") is None:
+        raise HostError("unshare is not installed", hint="install the package util-linux")
+    refused = run(Command(("unshare", *_NAMESPACES, "true")))
+    if refused.code != 0:
+        return _bare(release, run, program, timeout_s, f"no namespaces here ({refused.complaint})")
+    return _sealed(release, folder, run, program, timeout_s)
+
+
+def _sealed(release: Path, folder: Path, run: Runner, program: str, timeout_s: float) -> Verdict:
+    user = identity.unused()
+    real = Path(program).resolve()
+    hides = child.is_binary(real)
+    order = {
+        "root": True,
+        "folder": str(folder.resolve()),
+        "release": str(release.resolve()),
+        "program": str(real) if hides else "",
+        "more": _outside(program),
+        "hidden": [],
+        "group": user,
+        "user": user,
+        "capabilities": [],
+        "memory": _MEMORY,
+        "seconds": timeout_s,
+        "argv": _nginx(f"/{child.PROGRAM}" if hides else str(real), folder.resolve(), release.resolve()),
+    }
+    argv = ("unshare", *_NAMESPACES, sys.executable, "-I", "-S", str(_CELL))
+    return Verdict(_judge(_limited(run, argv, order, timeout_s), release))
+
+
+def _bare(release: Path, run: Runner, program: str, timeout_s: float, note: str) -> Verdict:
+    """Try a release without namespaces: a copy of it, in a folder that only the test user may enter beside us."""
+    is_root = os.geteuid() == 0
+    user = identity.unused() if is_root else os.getegid()
+    try:
+        scratch = Path(tempfile.mkdtemp(prefix="rulegen-nginx-")).absolute()
+        try:
+            os.close(trust.open_folder(scratch))
+            argv = _copied(release, scratch, program, user)
+            order = {
+                "root": False,
+                "folder": str(scratch),
+                "user": user if is_root else 0,
+                "capabilities": [child.CAP_NET_BIND_SERVICE],
+                "memory": _MEMORY,
+                "seconds": timeout_s,
+                "argv": argv,
+            }
+            ended = _limited(run, (sys.executable, "-I", "-S", str(_CELL)), order, timeout_s)
+            return Verdict(_judge(ended, scratch / "conf"), f"{note}: tried without a sandbox")
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    except OSError as error:
+        raise HostError(
+            f"nginx's configuration cannot be copied to be tried: {writing.reason(error)}",
+            hint=_MISSING if is_root and isinstance(error, PermissionError) else writing.hint(error),
+        ) from None
+
+
+def _copied(release: Path, scratch: Path, program: str, group: int) -> list[str]:
+    """Copy a release, and nginx, into a folder; return the command that tries it there."""
+    child.write_release(scratch / "conf", child.read_release(release), group)
+    for name in ("run", "logs"):
+        child.make_folder(scratch / name, 0o770, group)
+    real = Path(program).resolve()
+    if os.geteuid() == 0 and child.is_binary(real) and not os.statvfs(scratch).f_flag & os.ST_NOEXEC:
+        child.copy_program(real, scratch / child.PROGRAM, group)
+        program = str(scratch / child.PROGRAM)
+    os.chown(scratch, -1, group)
+    scratch.chmod(0o710)
+    return _nginx(program, scratch, scratch / "conf")
+
+
+def _limited(run: Runner, argv: tuple[str, ...], order: object, timeout_s: float) -> Completed:
+    return run(Command(argv, stdin=json.dumps(order), timeout_s=timeout_s + _GRACE_S))
+
+
+def _nginx(program: str, folder: Path, release: Path) -> list[str]:
+    return [program, "-t", "-q", "-e", "stderr", "-p", f"{folder}/", "-c", str(release / MAIN)]
+
+
+def _outside(program: str) -> list[str]:
+    """Return the program where it lies beside the folders of programs, as below /opt."""
+    path = Path(program).resolve()
+    return [] if path.parts[1] in {"usr", "bin", "sbin"} else [str(path)]
+
+
+def _judge(ended: Completed, release: Path) -> str | None:
+    if ended.code == 0:
+        return None
+    if ended.code > 128:
+        return f"nginx -t was ended by signal {ended.code - 128} ({signal.strsignal(ended.code - 128)})"
+    lines = [line for line in ended.stderr.splitlines() if line.strip()]
+    serious = [line for line in lines if _SERIOUS.search(line)]
+    if not any(line.startswith("nginx: ") for line in lines):
+        raise HostError(f"the sandbox for nginx cannot be built: {printable(lines[-1] if lines else '', _LONGEST)}")
+    return "\n".join(clean(line, release) for line in serious or lines)
+
+
+def clean(line: str, release: Path) -> str:
+    """Return a line of nginx with paths as the release has them, printable and not too long."""
+    short = _PREFIX.sub("", line.strip())
+    for place in {f"{release}/", f"{release.resolve()}/"}:
+        short = short.replace(place, "")
+    return printable(short, _LONGEST)

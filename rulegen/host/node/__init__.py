@@ -1,0 +1,1 @@
+"""What this host is: interfaces, routes, kernel parameters, ports that programs listen on."""

@@ -1,0 +1,159 @@
+"""Interfaces of this host and their addresses over rtnetlink, and notices of changes (rtnetlink(7)).
+
+Spoken without pyroute2, which takes three seconds for the 10,000 addresses that ipvs mode binds; a running agent asks
+whenever an address comes or goes.
+"""
+
+from __future__ import annotations
+
+import errno
+import select
+import socket
+import struct
+import threading
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Final
+
+from rulegen.errors import HostError
+from rulegen.host.netlink import messages
+from rulegen.model.facts import SERVICE_DEVICE, Interface
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rulegen.net import Address
+
+_NEW_LINK, _GET_LINK, _NEW_ADDRESS, _DELETE_ADDRESS, _GET_ADDRESS = 16, 18, 20, 21, 22
+_LINK: Final = struct.Struct("=BxHiII")
+"""struct ifinfomsg: family, type, index, flags, change."""
+_ADDRESS: Final = struct.Struct("=BBBBI")
+"""struct ifaddrmsg: family, prefix length, flags, scope, index of the interface."""
+_IFLA_IFNAME, _IFLA_EXT_MASK = 3, 29
+_SKIP_STATISTICS: Final = struct.pack("=I", 8)
+_IFA_ADDRESS, _IFA_LOCAL = 1, 2
+_TRIES: Final = 10
+_GROUPS: Final = 0x1 | 0x10 | 0x100
+"""RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR."""
+
+
+def interfaces() -> tuple[Interface, ...]:
+    """Return all interfaces of this network namespace with their addresses, in the kernel's order.
+
+    Those that are down are there too, and so is `kube-ipvs0`, on which the IPVS mode keeps the addresses of Services:
+    who asks for the node's own addresses leaves it out.
+
+    Raises:
+        HostError: They cannot be read.
+    """
+    error: OSError | None = None
+    for _ in range(_TRIES):
+        try:
+            with messages.connect(messages.ROUTE) as link:
+                return _interfaces(link)
+        except InterruptedError as interrupted:  # something changed meanwhile: what was read may lack something else
+            error = interrupted
+        except OSError as refused:
+            error = refused
+            break
+    raise HostError(f"reading the network interfaces: {(error and error.strerror) or error}") from error
+
+
+def _interfaces(link: socket.socket) -> tuple[Interface, ...]:
+    names: dict[int, str] = {}
+    wanted = _LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + messages.attribute(_IFLA_EXT_MASK, _SKIP_STATISTICS)
+    for body in messages.dump(link, messages.message(_GET_LINK, messages.DUMP, 1, wanted), is_whole=True):
+        index, name = _link(body)
+        names[index] = name
+    found: dict[int, list[tuple[Address, int]]] = {index: [] for index in names}
+    every = _ADDRESS.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
+    for body in messages.dump(link, messages.message(_GET_ADDRESS, messages.DUMP, 2, every), is_whole=True):
+        index, address, length = _address(body)
+        if index in found and address is not None:  # else it came up between the two questions
+            found[index].append((address, length))
+    return tuple(Interface(names[index], tuple(found[index])) for index in names)
+
+
+class AddressNotices:
+    """Calls when an address of the node comes or goes, from a thread of its own.
+
+    Addresses of Services, which ipvs mode binds to a device of its own, are none of the node's.
+    """
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        """Listen from now on.
+
+        Args:
+            changed: Called for each change, and where the kernel could not say what changed.
+
+        Raises:
+            HostError: The kernel does not say.
+        """
+        self._changed = changed
+        try:
+            self._socket = messages.connect(messages.ROUTE, groups=_GROUPS)
+        except OSError as error:
+            raise HostError(f"the kernel does not say when addresses change: {error.strerror or error}") from None
+        self._socket.settimeout(None)
+        self._service_device = _index_of(SERVICE_DEVICE)  # behind the socket: a later one is told
+        self._wake, self._woken = socket.socketpair()
+        self._thread = threading.Thread(target=self._listen, name="addresses", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Listen no longer."""
+        self._wake.close()
+        self._thread.join()
+        self._woken.close()
+        self._socket.close()
+
+    def _listen(self) -> None:
+        arrivals = select.poll()  # select takes no descriptor beyond 1023, and each Secret has a connection
+        for one in (self._socket, self._woken):
+            arrivals.register(one, select.POLLIN)
+        while True:
+            if self._woken.fileno() in dict(arrivals.poll()):
+                return
+            try:
+                tells = [self._tells(kind, body) for kind, _, body in messages.split(self._socket.recv(1 << 16))]
+            except OSError as error:
+                # Too many at once, or a message that is none: what changed is looked at, whatever it was.
+                if error.errno in {errno.ENOBUFS, errno.EBADMSG}:
+                    self._changed()
+                continue
+            if any(tells):
+                self._changed()
+
+    def _tells(self, kind: int, body: bytes) -> bool:
+        """Whether a message says that an address of the node came or went."""
+        if kind == _NEW_LINK:
+            index, name = _link(body)
+            if name == SERVICE_DEVICE:
+                self._service_device = index
+            return False
+        return kind in {_NEW_ADDRESS, _DELETE_ADDRESS} and _address(body)[0] != self._service_device
+
+
+def _link(body: bytes) -> tuple[int, str]:
+    """Return index and name of an interface."""
+    index = _LINK.unpack_from(body)[2]
+    name = messages.attributes_of(body[_LINK.size :]).get(_IFLA_IFNAME, b"")
+    return index, name.rstrip(b"\0").decode("utf-8", "replace")
+
+
+def _address(body: bytes) -> tuple[int, Address | None, int]:
+    """Return the interface, address and prefix length that a message says.
+
+    On a point-to-point link IFA_ADDRESS is the peer's, IFA_LOCAL ours.
+    """
+    _, length, _, _, index = _ADDRESS.unpack_from(body)
+    found = messages.attributes_of(body[_ADDRESS.size :])
+    content = found.get(_IFA_LOCAL) or found.get(_IFA_ADDRESS)
+    return index, ip_address(content) if content else None, length
+
+
+def _index_of(name: str) -> int:
+    """Return the index of an interface; 0, which none has, where it is not there."""
+    try:
+        return socket.if_nametoindex(name)
+    except OSError:
+        return 0

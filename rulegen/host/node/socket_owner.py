@@ -1,0 +1,91 @@
+"""Whose a TCP connection of this host is: the user of a socket, by the addresses and ports of both its ends.
+
+See sock_diag(7). A Unix socket would say who is connected by itself (SO_PEERCRED); of TCP the kernel is asked.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from rulegen.host.netlink import messages
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_SOCK_DIAG: Final = 4
+_SOCK_DIAG_BY_FAMILY: Final = 20
+_ANY_COOKIE: Final = 0xFFFFFFFF
+_ALL_STATES: Final = 0xFFFFFFFF
+_ANSWER: Final = struct.Struct("=4B 48s 5I")
+"""struct inet_diag_msg: family, state, two numbers; the socket's id; expires, two queues, user, inode."""
+_ENDS_BYTES: Final = 36
+"""Of an id: two ports and two addresses; then interface and cookie."""
+
+
+def owner_of(near: tuple[str, int], far: tuple[str, int]) -> int | None:
+    """Return the user who opened the socket with these ends in this network namespace.
+
+    Args:
+        near: Its own address and port.
+        far: Address and port that it is connected to.
+
+    Returns:
+        None where there is no such socket, or its program has closed it: then nobody reads what is sent to it. The
+        user is as this process's user namespace numbers it.
+
+    Raises:
+        OSError: The kernel does not say.
+    """
+    try:
+        return _asked(near, far)
+    except OSError:  # a kernel without tcp_diag, and no right to load modules
+        return _listed(near, far)
+
+
+def _asked(near: tuple[str, int], far: tuple[str, int]) -> int | None:
+    """Ask the kernel for this one socket."""
+    family = socket.AF_INET6 if ":" in near[0] else socket.AF_INET
+    ends = struct.pack("!HH", near[1], far[1]) + _packed(near[0]) + _packed(far[0])
+    one = ends + struct.pack("=3I", 0, _ANY_COOKIE, _ANY_COOKIE)
+    body = struct.pack("=4BI", family, socket.IPPROTO_TCP, 0, 0, _ALL_STATES) + one
+    with messages.connect(_SOCK_DIAG) as link:
+        try:
+            answer = messages.ask(link, messages.message(_SOCK_DIAG_BY_FAMILY, 0, 1, body))
+        except FileNotFoundError:
+            return None
+    _, _, _, _, found, _, _, _, user, inode = _ANSWER.unpack_from(answer)
+    # Where there is no such connection, the kernel finds whoever listens on the port.
+    return int(user) if found[:_ENDS_BYTES] == ends and inode else None
+
+
+def _listed(near: tuple[str, int], far: tuple[str, int]) -> int | None:
+    """Look through the list of all sockets, which takes longer the more there are."""
+    name = "tcp6" if ":" in near[0] else "tcp"
+    ends = [_written(near), _written(far)]
+    for fields in _lines(Path(f"/proc/thread-self/net/{name}")):
+        if fields[1:3] == ends and int(fields[9]):
+            return int(fields[7])
+    return None
+
+
+def _lines(path: Path) -> Iterator[list[str]]:
+    with path.open(encoding="ascii") as table:
+        next(table, "")
+        for line in table:
+            yield line.split()
+
+
+def _packed(address: str) -> bytes:
+    """Return an address in the 16 bytes of an id."""
+    return ip_address(address).packed.ljust(16, b"\0")
+
+
+def _written(end: tuple[str, int]) -> str:
+    """Return an end as /proc/net/tcp has it: words of 32 bits of the host's byte order, and the port."""
+    packed = ip_address(end[0]).packed
+    words = struct.unpack(f"={len(packed) // 4}I", packed)
+    return "".join(f"{word:08X}" for word in words) + f":{end[1]:04X}"
