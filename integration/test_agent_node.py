@@ -24,7 +24,7 @@ from integration.manifests import App
 from integration.test_agent import ONE, TWO
 from integration.test_takeover import PARITY, WORLDS
 from rulegen.host.netfilter.nft_commits import generation
-from rulegen.kube.yaml_text import read_yaml
+from rulegen.kube.reading.yaml_text import read_yaml
 from tests.fakeapi import FakeApi, make_certificate
 
 if TYPE_CHECKING:

@@ -20,9 +20,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
 
 from rulegen.host.nginx.disk.templates import read_templates
-from rulegen.kube import objects as k
-from rulegen.kube.build import build_world
-from rulegen.kube.world import ObjectName, World
+from rulegen.kube.objects import structs as k
+from rulegen.kube.objects.names import ObjectName
+from rulegen.kube.snapshot.build import build_world
+from rulegen.kube.snapshot.world import World
 from rulegen.languages.nginx.configuration import Configuration
 from rulegen.model.ingress.ir import Reason, SecretFile, Verdict
 from rulegen.model.ingress.options import IngressOptions

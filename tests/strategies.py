@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from rulegen.kube import objects as k
-from rulegen.kube.world import ObjectName, ServiceInput, World
+from rulegen.kube.objects import structs as k
+from rulegen.kube.objects.names import ObjectName
+from rulegen.kube.snapshot.world import ServiceInput, World
 
 NODE = "node1"
 ZONES = ("zone-a", "zone-b")

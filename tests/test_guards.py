@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rulegen.cli import main
-from rulegen.kube.world import World
+from rulegen.kube.snapshot.world import World
 from rulegen.model.facts import HostFacts
 from rulegen.model.options import Options
 from rulegen.model.resolve import resolve

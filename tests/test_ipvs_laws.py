@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rulegen.contract import sets
 from rulegen.contract.servers import DEVICE
-from rulegen.kube.world import World
+from rulegen.kube.snapshot.world import World
 from rulegen.languages.ipset.script import TEMPORARY
 from rulegen.languages.ipset.state import SetValue
 from rulegen.languages.iptables.ruleset import read_rule, target

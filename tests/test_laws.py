@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rulegen.kube.world import World
+from rulegen.kube.snapshot.world import World
 from rulegen.languages.iptables.ruleset import read, read_rule, target
 from rulegen.languages.iptables.script import script
 from rulegen.languages.iptables.state import found, wanted

@@ -20,9 +20,9 @@ from rulegen.host.nginx.disk import default_certificate
 from rulegen.host.nginx.disk.templates import read_templates
 from rulegen.host.nginx.facts import gather_nginx
 from rulegen.host.nginx.service import NginxService
-from rulegen.kube.build import read_world
-from rulegen.kube.documents import Source
-from rulegen.kube.world import World
+from rulegen.kube.reading.documents import Source
+from rulegen.kube.snapshot.build import read_world
+from rulegen.kube.snapshot.world import World
 from rulegen.languages.nginx.configuration import Configuration
 from rulegen.model.ingress.ir import SecretFile
 from rulegen.model.ingress.options import IngressOptions

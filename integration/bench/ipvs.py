@@ -30,13 +30,12 @@ from rulegen.host.ipvs import servers as ipvs
 from rulegen.host.netfilter import ipset
 from rulegen.host.netfilter.variant import Variant
 from rulegen.host.netlink import messages as netlink
-from rulegen.kube import objects as k
-from rulegen.kube.cluster import Cluster
-from rulegen.kube.decode import decode_object
-from rulegen.kube.events import Changed, Listed
-from rulegen.kube.objects import KubeObject
-from rulegen.kube.validate import Decoded
-from rulegen.kube.world import ObjectName
+from rulegen.kube.objects import structs as k
+from rulegen.kube.objects.events import Changed, Listed
+from rulegen.kube.objects.names import Decoded, ObjectName
+from rulegen.kube.objects.structs import KubeObject
+from rulegen.kube.reading.decode import decode_object
+from rulegen.kube.snapshot.cluster import Cluster
 from rulegen.languages.ipset.state import format_sets
 from rulegen.languages.ipvs.state import RealServerKey
 from rulegen.languages.ipvs.text import format_servers

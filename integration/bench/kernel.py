@@ -22,9 +22,10 @@ from rulegen.host.dataplane.apply import perform, steps
 from rulegen.host.files.manifests import read_sources
 from rulegen.host.netfilter import iptables
 from rulegen.host.netfilter.variant import Variant
-from rulegen.kube.build import read_world
-from rulegen.kube.objects import EndpointSlice
-from rulegen.kube.world import ObjectName, World
+from rulegen.kube.objects.names import ObjectName
+from rulegen.kube.objects.structs import EndpointSlice
+from rulegen.kube.snapshot.build import read_world
+from rulegen.kube.snapshot.world import World
 from rulegen.languages.iptables.ruleset import Ruleset, read
 from rulegen.languages.iptables.script import script
 from rulegen.languages.iptables.state import Fragment, ruleset_of

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from rulegen.host.files.manifests import read_sources
-from rulegen.kube.build import read_world
-from rulegen.kube.documents import read_documents
+from rulegen.kube.reading.documents import read_documents
+from rulegen.kube.snapshot.build import read_world
 from rulegen.languages.iptables.ruleset import Ruleset
 from rulegen.model.facts import HostFacts
 from rulegen.model.options import Options

@@ -39,8 +39,8 @@ from rulegen.host.netfilter.variant import Variant
 from rulegen.host.nginx.disk.last_read import KnownObjects
 from rulegen.host.node.facts import hostname
 from rulegen.host.node.interfaces import AddressNotices
-from rulegen.kube.build import build_world
-from rulegen.kube.proxyconfig_rules import host_and_port
+from rulegen.kube.proxyconfig.validation import host_and_port
+from rulegen.kube.snapshot.build import build_world
 from rulegen.road import backend_of
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from rulegen.agent.publisher import Publisher
     from rulegen.apiserver.watching.outage import Notice as ServerNotice
     from rulegen.host.nginx.site import LiveSite
-    from rulegen.kube.objects import Node
+    from rulegen.kube.objects.structs import Node
     from rulegen.model.conntrack import Forgetting
     from rulegen.model.facts import HostFacts
     from rulegen.model.options import Options

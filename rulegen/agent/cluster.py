@@ -5,19 +5,19 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from rulegen.kube.cluster import Cluster
-from rulegen.kube.objects import ConfigMap, Ingress, Secret
+from rulegen.kube.objects.structs import ConfigMap, Ingress, Secret
+from rulegen.kube.snapshot.cluster import Cluster
 from rulegen.model.ingress.references import References
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from rulegen.errors import Rejected
-    from rulegen.kube.cluster import Touched
-    from rulegen.kube.events import Event
-    from rulegen.kube.objects import Node
-    from rulegen.kube.validate import Decoded
-    from rulegen.kube.world import ObjectKey, ObjectName, ServiceInput
+    from rulegen.kube.objects.events import Event
+    from rulegen.kube.objects.names import Decoded, ObjectKey, ObjectName
+    from rulegen.kube.objects.structs import Node
+    from rulegen.kube.snapshot.cluster import Touched
+    from rulegen.kube.snapshot.world import ServiceInput
 
 
 class SharedCluster:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rulegen.agent.journal import Journal
     from rulegen.agent.state import AgentState
     from rulegen.errors import HostError, Rejected
-    from rulegen.kube.world import ObjectName
+    from rulegen.kube.objects.names import ObjectName
     from rulegen.model.claims import Conflict
     from rulegen.model.ir import Service
     from rulegen.net import Family

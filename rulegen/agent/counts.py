@@ -7,14 +7,14 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import Rejected
-from rulegen.kube.events import Changed, Gone
-from rulegen.kube.objects import EndpointSlice, Service
+from rulegen.kube.objects.events import Changed, Gone
+from rulegen.kube.objects.structs import EndpointSlice, Service
 from rulegen.model.ir import Delivery
 
 if TYPE_CHECKING:
     from rulegen.agent.state import AgentState
-    from rulegen.kube.cluster import Touched
-    from rulegen.kube.events import Event
+    from rulegen.kube.objects.events import Event
+    from rulegen.kube.snapshot.cluster import Touched
     from rulegen.road import Compiled
 
 TRIGGERED: Final = "endpoints.kubernetes.io/last-change-trigger-time"

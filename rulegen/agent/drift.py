@@ -6,14 +6,14 @@ from collections import Counter
 from itertools import groupby
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from rulegen.kube.wording import printable
+from rulegen.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Iterable
 
     from rulegen.agent.journal import Journal
     from rulegen.agent.state import AgentState
-    from rulegen.kube.world import ObjectName
+    from rulegen.kube.objects.names import ObjectName
     from rulegen.plan.items import Item
     from rulegen.plan.plan import Plan
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from rulegen.errors import RulegenError
-from rulegen.kube.wording import harmless_json, printable
+from rulegen.text import harmless_json, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from rulegen.agent.journal import Journal
     from rulegen.agent.state import AgentState
-    from rulegen.kube.world import ObjectName
+    from rulegen.kube.objects.names import ObjectName
     from rulegen.road.belongings import Belongings, Shape
 
 RETRY_S: Final = 300.0

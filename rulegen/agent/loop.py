@@ -26,9 +26,9 @@ from rulegen.agent.turns import Turns
 from rulegen.errors import ApplyError, HostError
 from rulegen.host.dataplane.apply_in_parts import Apart
 from rulegen.host.dataplane.refused_services import is_refusal, lacking_text
-from rulegen.kube.cluster import Touched
 from rulegen.kube.node_names import unknown_node
-from rulegen.kube.world import ObjectName
+from rulegen.kube.objects.names import ObjectName
+from rulegen.kube.snapshot.cluster import Touched
 from rulegen.model.limits import is_large
 from rulegen.plan.fragments import IPVS
 from rulegen.plan.objects import draining_text
@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     from rulegen.agent.journal import Journal
     from rulegen.agent.state import AgentState
     from rulegen.agent.writer import KernelWriter, Mark, Reading
-    from rulegen.kube.events import Event
-    from rulegen.kube.objects import Node
+    from rulegen.kube.objects.events import Event
+    from rulegen.kube.objects.structs import Node
     from rulegen.model.ir import Service
     from rulegen.model.options import Options
     from rulegen.net import Address

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from rulegen.agent.recorder import micro_time
 from rulegen.apiserver.objects import LEASES
 from rulegen.apiserver.transport.connection import TroubleError
-from rulegen.kube.wording import is_label_value, is_subdomain
+from rulegen.kube.syntax import is_label_value, is_subdomain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

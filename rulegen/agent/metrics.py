@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from rulegen.kube.wording import harmless
+from rulegen.text import harmless
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

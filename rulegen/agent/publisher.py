@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from rulegen.agent.journal import fault
 from rulegen.apiserver.objects import INGRESSES, MERGE_PATCH, SERVICES, STRATEGIC_PATCH, Resource
 from rulegen.apiserver.transport.connection import TroubleError
-from rulegen.kube.wording import is_subdomain
-from rulegen.kube.world import ObjectName
+from rulegen.kube.objects.names import ObjectName
+from rulegen.kube.syntax import is_subdomain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from rulegen.agent.journal import Journal
     from rulegen.agent.members import Members
     from rulegen.agent.state import AgentState
-    from rulegen.kube.objects import Ingress, LoadBalancerIngress, Node, Service
-    from rulegen.kube.world import ServiceInput
+    from rulegen.kube.objects.structs import Ingress, LoadBalancerIngress, Node, Service
+    from rulegen.kube.snapshot.world import ServiceInput
 
 PERIOD_S: Final = 5.0
 TRIES: Final = 3

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rulegen.agent.publisher import Publication
     from rulegen.agent.site import SiteLoop
     from rulegen.apiserver.watching.watch import Watch
-    from rulegen.kube.world import ObjectName
+    from rulegen.kube.objects.names import ObjectName
 
 LEASE_NAMESPACE: Final = "rulegen"
 """Where Leases are if nobody says where, and outside of a Pod."""

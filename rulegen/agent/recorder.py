@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from rulegen.agent.journal import fault
 from rulegen.apiserver.objects import EVENTS
 from rulegen.apiserver.transport.connection import TroubleError
-from rulegen.kube.wording import is_label, is_subdomain, printable
+from rulegen.kube.syntax import is_label, is_subdomain
+from rulegen.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection

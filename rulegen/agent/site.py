@@ -20,10 +20,10 @@ from rulegen.agent.journal import fault
 from rulegen.agent.recorder import Announcement, ObjectReference, to_nobody
 from rulegen.errors import HostError, RulegenError
 from rulegen.host.nginx.service import Action
-from rulegen.kube.events import Unfollowed
-from rulegen.kube.objects import ConfigMap, Secret
-from rulegen.kube.wording import is_label, is_subdomain
-from rulegen.kube.world import ObjectKey, ObjectName
+from rulegen.kube.objects.events import Unfollowed
+from rulegen.kube.objects.names import ObjectKey, ObjectName
+from rulegen.kube.objects.structs import ConfigMap, Secret
+from rulegen.kube.syntax import is_label, is_subdomain
 from rulegen.model.ingress.ir import Verdict
 from rulegen.model.ingress.recollection import Completed, completed, held, renewed, unread_by
 from rulegen.model.ingress.references import References
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from rulegen.apiserver.watching.watch import Watch
     from rulegen.host.nginx.disk.last_read import KnownObjects
     from rulegen.host.nginx.site import LiveSite
-    from rulegen.kube.objects import Ingress
-    from rulegen.kube.world import World
+    from rulegen.kube.objects.structs import Ingress
+    from rulegen.kube.snapshot.world import World
     from rulegen.languages.nginx.configuration import Configuration
     from rulegen.model.ingress.ir import Reason
     from rulegen.model.ingress.recollection import Recollection

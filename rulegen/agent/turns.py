@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from rulegen.kube.world import ObjectName
+    from rulegen.kube.objects.names import ObjectName
 
 QUICK_S: Final = 0.5
 """A write that takes no longer keeps others no longer than they are used to: its Service need not wait."""

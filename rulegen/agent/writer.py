@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from rulegen.host.commands.runner import Command, Completed, Runner
     from rulegen.host.dataplane.apply import Step
-    from rulegen.kube.world import ObjectName
+    from rulegen.kube.objects.names import ObjectName
     from rulegen.model.conntrack import Flow
     from rulegen.model.facts import HostFacts
     from rulegen.model.ir import Node, Service

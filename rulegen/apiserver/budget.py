@@ -9,15 +9,14 @@ import msgspec
 
 from rulegen.apiserver.limits import LIMIT_HINT
 from rulegen.errors import HostError, Rejected
-from rulegen.kube.events import Changed, Gone, called, name_of
+from rulegen.kube.objects.events import Changed, Gone, called, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from rulegen.apiserver.limits import ApiTerms
-    from rulegen.kube.objects import KubeObject
-    from rulegen.kube.validate import Decoded
-    from rulegen.kube.world import ObjectName
+    from rulegen.kube.objects.names import Decoded, ObjectName
+    from rulegen.kube.objects.structs import KubeObject
 
 
 class Budget:

@@ -17,11 +17,20 @@ from rulegen.apiserver.limits import MAX_PAGES, MAX_TOKEN, TooLargeError
 from rulegen.apiserver.transport.client import ApiServer
 from rulegen.apiserver.transport.failures import RefusedError
 from rulegen.errors import HostError, InputError, Rejected
-from rulegen.kube.decode import decode_list, decode_object
-from rulegen.kube.json_text import value_count
-from rulegen.kube.objects import ConfigMap, EndpointSlice, Ingress, IngressClass, Namespace, Node, Secret, Service
-from rulegen.kube.wording import is_label, is_subdomain
-from rulegen.kube.world import ObjectKey, ObjectName
+from rulegen.kube.objects.names import ObjectKey, ObjectName
+from rulegen.kube.objects.structs import (
+    ConfigMap,
+    EndpointSlice,
+    Ingress,
+    IngressClass,
+    Namespace,
+    Node,
+    Secret,
+    Service,
+)
+from rulegen.kube.reading.decode import decode_list, decode_object
+from rulegen.kube.reading.json_text import value_count
+from rulegen.kube.syntax import is_label, is_subdomain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -29,9 +38,9 @@ if TYPE_CHECKING:
     from rulegen.apiserver.budget import Budget
     from rulegen.apiserver.limits import ApiTerms
     from rulegen.errors import Warnings
-    from rulegen.kube.decode import ListPage
-    from rulegen.kube.objects import KubeObject
-    from rulegen.kube.validate import Decoded
+    from rulegen.kube.objects.names import Decoded
+    from rulegen.kube.objects.structs import KubeObject
+    from rulegen.kube.reading.decode import ListPage
 
 PAGE_SIZE: Final = 500
 """Objects in one answer. The server keeps a page in memory, and so do we."""

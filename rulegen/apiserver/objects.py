@@ -12,7 +12,7 @@ from urllib.parse import quote
 import msgspec
 
 from rulegen.apiserver.transport.connection import TroubleError
-from rulegen.kube.json_text import MAX_PLAIN_VALUES, value_count
+from rulegen.kube.reading.json_text import MAX_PLAIN_VALUES, value_count
 from rulegen.safe_files import read_regular
 
 if TYPE_CHECKING:

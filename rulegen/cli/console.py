@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import msgspec
 
 from rulegen.cli.streams import drop_stderr
-from rulegen.kube.wording import harmless, harmless_json, printable
+from rulegen.text import harmless, harmless_json, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

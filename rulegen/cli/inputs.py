@@ -10,12 +10,11 @@ from rulegen.cli.console import Progress
 from rulegen.errors import ConfigError, HostError, InputError, RulegenError, Warnings
 from rulegen.host.commands.runner import run
 from rulegen.host.files.manifests import STDIN, read_sources, read_text
-from rulegen.kube.build import build_world, read_world
 from rulegen.kube.node_names import read_node_name
-from rulegen.kube.proxyconfig import API_VERSION, KIND, read_config
-from rulegen.kube.proxyconfig_rules import SCHEDULERS, cautions
-from rulegen.kube.wording import listed
-from rulegen.kube.yaml_text import YamlFault, read_yaml
+from rulegen.kube.proxyconfig.configuration import API_VERSION, KIND, read_config
+from rulegen.kube.proxyconfig.validation import SCHEDULERS, cautions
+from rulegen.kube.reading.yaml_text import YamlFault, read_yaml
+from rulegen.kube.snapshot.build import build_world, read_world
 from rulegen.languages.iptables.ruleset import UNREADABLE, Ruleset, unreadable_rules
 from rulegen.languages.links.state import Links
 from rulegen.model.conntrack import Forgetting
@@ -29,6 +28,7 @@ from rulegen.model.resolve import resolve
 from rulegen.plan.show import Report
 from rulegen.road import Compiled, Observed, backend_of, beside_warning, compile_model, counts_in, plan_node
 from rulegen.road.guards import lost_masquerade
+from rulegen.text import listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from rulegen.errors import Rejected
     from rulegen.host.files.dumps import Dumps
     from rulegen.host.netfilter.variant import VariantChoice
-    from rulegen.kube.proxyconfig import KubeProxyConfiguration
-    from rulegen.kube.validate import Decoded
-    from rulegen.kube.world import ObjectKey, ObjectName, World
+    from rulegen.kube.objects.names import Decoded, ObjectKey, ObjectName
+    from rulegen.kube.proxyconfig.configuration import KubeProxyConfiguration
+    from rulegen.kube.snapshot.world import World
     from rulegen.model.conntrack import Flow
     from rulegen.model.facts import HostFacts
     from rulegen.model.ir import Model

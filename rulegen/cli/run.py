@@ -16,9 +16,9 @@ from rulegen.cli.ingress_options import ChosenIngress, ingress_options
 from rulegen.cli.inputs import Inputs
 from rulegen.cli.options import ALLOW_UNKNOWN_NODE, Chosen, input_options, no_services_option, variant_option
 from rulegen.errors import ConfigError, RulegenError
-from rulegen.kube.durations import parse_duration
-from rulegen.kube.proxyconfig_rules import host_and_port
-from rulegen.kube.wording import is_label, is_subdomain
+from rulegen.kube.proxyconfig.durations import parse_duration
+from rulegen.kube.proxyconfig.validation import host_and_port
+from rulegen.kube.syntax import is_label, is_subdomain
 from rulegen.model.conntrack import Forgetting
 from rulegen.model.openings import openings
 from rulegen.net import parse_address

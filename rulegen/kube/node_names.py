@@ -5,7 +5,8 @@ from __future__ import annotations
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Final
 
-from rulegen.kube.wording import is_subdomain, printable, quoted
+from rulegen.kube.syntax import is_subdomain
+from rulegen.text import printable, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

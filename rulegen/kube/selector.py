@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from rulegen.kube.wording import is_label_value, is_qualified_name, quoted
+from rulegen.kube.syntax import is_label_value, is_qualified_name
+from rulegen.text import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

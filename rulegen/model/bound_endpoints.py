@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from rulegen.kube.objects import EndpointSlice
-    from rulegen.kube.world import ObjectName, ServiceInput
+    from rulegen.kube.objects.names import ObjectName
+    from rulegen.kube.objects.structs import EndpointSlice
+    from rulegen.kube.snapshot.world import ServiceInput
     from rulegen.model.ir import Service
     from rulegen.model.nodes import Site
 

@@ -19,7 +19,7 @@ from rulegen.net import Protocol, parse_address
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from rulegen.kube.world import ObjectName
+    from rulegen.kube.objects.names import ObjectName
     from rulegen.model.ir import Service, ServicePort
     from rulegen.net import Address, Family
 

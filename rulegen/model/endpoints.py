@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from rulegen.kube.endpoints import SERVICE_NAME_LABEL
+from rulegen.kube.snapshot.endpoints import SERVICE_NAME_LABEL
 from rulegen.model.ir import Endpoint
 from rulegen.net import Address, AddressUse, Family, family_of, parse_address, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-    from rulegen.kube.objects import EndpointSlice, SliceEndpoint
+    from rulegen.kube.objects.structs import EndpointSlice, SliceEndpoint
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,9 @@ from rulegen.net import AddressUse, Family, family_of, parse_address
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
-    from rulegen.kube import objects
-    from rulegen.kube.world import ObjectName, ServiceInput
+    from rulegen.kube.objects import structs
+    from rulegen.kube.objects.names import ObjectName
+    from rulegen.kube.snapshot.world import ServiceInput
     from rulegen.model.nodes import Site
     from rulegen.net import Address
 
@@ -70,7 +71,7 @@ class ExternalAddresses:
             self._forbidden = replace(self._forbidden, api_servers=servers)
         return {namer for address in moved for namer in self._namers.get(address, ())} - {name}
 
-    def _hold(self, name: ObjectName, service: objects.Service | None) -> set[Address]:
+    def _hold(self, name: ObjectName, service: structs.Service | None) -> set[Address]:
         """Have a Service hold its ClusterIPs; return those that it has gained or lost, where any Service may ask."""
         texts = (service.spec.cluster_ip, *service.spec.cluster_ips) if service is not None else ()
         before: tuple[str, ...] = self._cluster_ips.pop(name, ())
@@ -173,7 +174,7 @@ def _index(
     return moved
 
 
-def _external_texts(service: objects.Service | None, site: Site) -> Iterator[str]:
+def _external_texts(service: structs.Service | None, site: Site) -> Iterator[str]:
     if service is not None:
         yield from service.spec.external_ips if site.external_ips else ()
         yield from (one.ip for one in service.status.load_balancer.ingress)

@@ -24,9 +24,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from rulegen.errors import Fault, InputError
-from rulegen.kube.wording import described, number, printable, quoted
 from rulegen.model.facts import HostFacts, Interface
 from rulegen.net import Address, family_of, parse_address
+from rulegen.text import described, number, printable, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -12,14 +12,14 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from rulegen.kube.world import ObjectName
+from rulegen.kube.objects.names import ObjectName
 from rulegen.net import Address, AddressUse, Family, Network, family_of, parse_address, parse_network, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from rulegen.kube import objects
-    from rulegen.kube.world import ServiceInput
+    from rulegen.kube.objects import structs
+    from rulegen.kube.snapshot.world import ServiceInput
     from rulegen.model.facts import HostFacts
 
 KUBERNETES: Final = ObjectName("default", "kubernetes")
@@ -121,7 +121,7 @@ class Forbidden:
 
     def with_objects(
         self,
-        node: objects.Node | None,
+        node: structs.Node | None,
         kubernetes: ServiceInput | None = None,
         *,
         pod_networks: tuple[Network, ...] = (),
@@ -153,7 +153,7 @@ def of_host(facts: HostFacts) -> Forbidden:
 
 def forbidden(
     facts: HostFacts,
-    node: objects.Node | None,
+    node: structs.Node | None,
     kubernetes: ServiceInput | None = None,
     *,
     pod_networks: tuple[Network, ...] = (),
@@ -162,7 +162,7 @@ def forbidden(
     return of_host(facts).with_objects(node, kubernetes, pod_networks=pod_networks)
 
 
-def _addresses_of(node: objects.Node | None) -> Iterator[Address]:
+def _addresses_of(node: structs.Node | None) -> Iterator[Address]:
     """Yield InternalIPs and ExternalIPs; the decoder has warned of a text that is no address."""
     for known in node.status.addresses if node is not None else ():
         if known.type in {"InternalIP", "ExternalIP"}:
@@ -170,7 +170,7 @@ def _addresses_of(node: objects.Node | None) -> Iterator[Address]:
                 yield parse_address(known.address)
 
 
-def _pod_networks(node: objects.Node | None) -> Iterator[Network]:
+def _pod_networks(node: structs.Node | None) -> Iterator[Network]:
     if node is not None:
         for text in node.spec.pod_cidrs or ((node.spec.pod_cidr,) if node.spec.pod_cidr else ()):
             with suppress(ValueError):  # the decoder has warned of it

@@ -17,7 +17,7 @@ from rulegen.net import Address, AddressKind, Family, Network, Protocol, join_ho
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from rulegen.kube.world import ObjectName
+    from rulegen.kube.objects.names import ObjectName
     from rulegen.model.limits import OverLimit
 
 

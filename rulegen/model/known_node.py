@@ -16,7 +16,7 @@ from rulegen.net import Family, family_of, parse_address, parse_network
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rulegen.kube.objects import Node, NodeAddress
+    from rulegen.kube.objects.structs import Node, NodeAddress
 
 
 class KnownNode(NamedTuple):

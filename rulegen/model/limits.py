@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from rulegen.kube.objects import ServicePort
-    from rulegen.kube.world import ServiceInput
+    from rulegen.kube.objects.structs import ServicePort
+    from rulegen.kube.snapshot.world import ServiceInput
     from rulegen.model.ir import Service
     from rulegen.net import Address, Family, Network
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rulegen.errors import ConfigError
-from rulegen.kube.proxyconfig_rules import host_and_port
+from rulegen.kube.proxyconfig.validation import host_and_port
 from rulegen.model.nodes import primary_addresses
 from rulegen.model.options import DetectLocalMode
 from rulegen.net import Family, family_of, parse_address, parse_network
@@ -13,13 +13,13 @@ from rulegen.net import Family, family_of, parse_address, parse_network
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
-    from rulegen.kube import objects
+    from rulegen.kube.objects import structs
     from rulegen.model.ir import Node
     from rulegen.model.options import Options
     from rulegen.net import Network
 
 
-def family_warnings(nodes: Mapping[Family, Node], node: objects.Node | None, options: Options) -> Iterator[str]:
+def family_warnings(nodes: Mapping[Family, Node], node: structs.Node | None, options: Options) -> Iterator[str]:
     """Yield what a user should know of prefixes and addresses of a family that the node does not have first.
 
     What leaves pods unrecognised, or node ports open, in a family of which the node has an address is told by
@@ -64,7 +64,7 @@ def family_warnings(nodes: Mapping[Family, Node], node: objects.Node | None, opt
         yield from _single_stack_warnings(options, primary, other)
 
 
-def local_traffic_warnings(nodes: Mapping[Family, Node], node: objects.Node | None, options: Options) -> Iterator[str]:
+def local_traffic_warnings(nodes: Mapping[Family, Node], node: structs.Node | None, options: Options) -> Iterator[str]:
     """Yield, where traffic of pods cannot be recognised in any family, why that is so and what follows from it."""
     if any(decided.pods is not None for decided in nodes.values()):
         return
@@ -82,7 +82,7 @@ def local_traffic_warnings(nodes: Mapping[Family, Node], node: objects.Node | No
     yield f"local traffic cannot be recognised, as {why}: {'; '.join(follows)}. {remedy}"
 
 
-def primary_family(node: objects.Node | None, options: Options) -> Family:
+def primary_family(node: structs.Node | None, options: Options) -> Family:
     """Return the node's first family: that of its bind address, else of its first address, else IPv4."""
     if options.bind_address is not None:
         return family_of(options.bind_address)
@@ -115,7 +115,7 @@ def _single_stack_warnings(options: Options, primary: Family, other: Family) -> 
             yield f"the node speaks {primary} only, but {name} is {text}"
 
 
-def _pod_cidrs(node: objects.Node | None) -> Collection[Network]:
+def _pod_cidrs(node: structs.Node | None) -> Collection[Network]:
     if node is None:
         return ()
     cidrs = node.spec.pod_cidrs or ((node.spec.pod_cidr,) if node.spec.pod_cidr else ())

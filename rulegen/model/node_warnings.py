@@ -16,13 +16,13 @@ from rulegen.net import Family, family_of, parse_network
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
-    from rulegen.kube import objects
+    from rulegen.kube.objects import structs
     from rulegen.model.ir import Node
     from rulegen.model.options import Options
     from rulegen.net import Network
 
 
-def node_warnings(nodes: Mapping[Family, Node], node: objects.Node | None, options: Options) -> Iterator[str]:
+def node_warnings(nodes: Mapping[Family, Node], node: structs.Node | None, options: Options) -> Iterator[str]:
     """Yield what the configuration leaves open, or closes, on this node, for each family that the node has.
 
     A node has the families in which its Node object or bindAddress gives an address; IPv4 where neither gives one.
@@ -53,7 +53,7 @@ def node_warnings(nodes: Mapping[Family, Node], node: objects.Node | None, optio
         yield from _node_ports(families, nodes, options.node_port_networks)
 
 
-def _pod_networks(families: Collection[Family], node: objects.Node | None, options: Options) -> Iterator[str]:
+def _pod_networks(families: Collection[Family], node: structs.Node | None, options: Options) -> Iterator[str]:
     """Yield the families in which no network tells which traffic comes from this node's pods."""
     match options.detect_local_mode:
         case DetectLocalMode.CLUSTER_CIDR if options.cluster_cidrs:

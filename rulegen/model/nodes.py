@@ -20,7 +20,7 @@ from rulegen.net import Address, Family, Network, family_of, parse_address, pars
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from rulegen.kube import objects
+    from rulegen.kube.objects import structs
 
 ZONE_LABEL = "topology.kubernetes.io/zone"
 ROUTE_LOCALNET = "net.ipv4.conf.all.route_localnet"
@@ -64,11 +64,11 @@ class Site:
 
 
 def resolve_site(
-    node: objects.Node | None,
+    node: structs.Node | None,
     name: str,
     options: Options,
     facts: HostFacts | None = None,
-    nodes: Iterable[objects.Node] = (),
+    nodes: Iterable[structs.Node] = (),
 ) -> Site:
     """Return where and what the node is, from its Node object, if there is one; `nodes` are all that are known."""
     zone = node.metadata.labels.get(ZONE_LABEL, "") if node else ""
@@ -93,7 +93,7 @@ def resolve_site(
     )
 
 
-def _pod_networks(options: Options, nodes: Iterable[objects.Node]) -> tuple[Network, ...]:
+def _pod_networks(options: Options, nodes: Iterable[structs.Node]) -> tuple[Network, ...]:
     """Return the prefixes from which Pods get their addresses, joined where they can be: there may be thousands."""
     networks = list(options.cluster_cidrs)
     for node in nodes:
@@ -105,7 +105,7 @@ def _pod_networks(options: Options, nodes: Iterable[objects.Node]) -> tuple[Netw
     return (*collapse_addresses(v4), *collapse_addresses(v6))
 
 
-def _others(nodes: Iterable[objects.Node], name: str) -> dict[Address, str]:
+def _others(nodes: Iterable[structs.Node], name: str) -> dict[Address, str]:
     """Return the addresses of all Nodes but one, each with the name of its Node."""
     others: dict[Address, str] = {}
     for node in nodes:
@@ -116,7 +116,7 @@ def _others(nodes: Iterable[objects.Node], name: str) -> dict[Address, str]:
     return others
 
 
-def primary_addresses(node: objects.Node | None, options: Options) -> dict[Family, Address | None]:
+def primary_addresses(node: structs.Node | None, options: Options) -> dict[Family, Address | None]:
     """Return the node's own address of each family, from bindAddress or its Node object; None where neither has one."""
     known = {family: _node_address(node, family) for family in Family}
     if options.bind_address is not None:
@@ -127,7 +127,7 @@ def primary_addresses(node: objects.Node | None, options: Options) -> dict[Famil
 def resolve_node(
     family: Family,
     site: Site,
-    node: objects.Node | None,
+    node: structs.Node | None,
     options: Options,
     facts: HostFacts,
     warn: Callable[[str], None],
@@ -215,7 +215,7 @@ def _broadcasts(facts: HostFacts) -> frozenset[Address]:
     return frozenset((*(network.broadcast_address for network in networks), *first))
 
 
-def _node_address(node: objects.Node | None, family: Family) -> Address | None:
+def _node_address(node: structs.Node | None, family: Family) -> Address | None:
     """Return the first InternalIP of the family, else the first ExternalIP."""
     for kind in ("InternalIP", "ExternalIP"):
         for told in node.status.addresses if node else ():
@@ -229,7 +229,7 @@ def _node_address(node: objects.Node | None, family: Family) -> Address | None:
     return None
 
 
-def _pod_traffic(family: Family, node: objects.Node | None, options: Options) -> PodTraffic | None:
+def _pod_traffic(family: Family, node: structs.Node | None, options: Options) -> PodTraffic | None:
     match options.detect_local_mode:
         case DetectLocalMode.CLUSTER_CIDR:
             return _first_network(options.cluster_cidrs, family)
@@ -249,7 +249,7 @@ def _first_network(networks: Iterable[Network], family: Family) -> PodNetwork | 
 
 
 def _node_port_networks(
-    family: Family, site: Site, node: objects.Node | None, options: Options
+    family: Family, site: Site, node: structs.Node | None, options: Options
 ) -> tuple[Network, ...] | None:
     """Return the networks of one family that node ports are restricted to; None for all addresses.
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from rulegen.kube.durations import seconds_of
+from rulegen.kube.proxyconfig.durations import seconds_of
 from rulegen.model.ir import Semantics
 from rulegen.model.limits import ServiceLimits
 from rulegen.model.tuning import ConntrackLimits
@@ -16,7 +16,7 @@ from rulegen.net import Address, Network, parse_address, parse_network
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from rulegen.kube.proxyconfig import KubeProxyConfiguration
+    from rulegen.kube.proxyconfig.configuration import KubeProxyConfiguration
 
 
 LONGEST_WAIT_S = 31_536_000.0

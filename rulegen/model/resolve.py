@@ -16,7 +16,7 @@ from rulegen.net import Family
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rulegen.kube.world import World
+    from rulegen.kube.snapshot.world import World
     from rulegen.model.facts import HostFacts
     from rulegen.model.options import Options
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from rulegen.kube.findings import family_of_text
-from rulegen.kube.wording import printable, quoted
+from rulegen.kube.validation.findings import family_of_text
 from rulegen.model.endpoints import Pools, candidates, counts, pools
 from rulegen.model.ir import Delivery, Policy, Service, ServicePort
 from rulegen.model.limits import (
@@ -20,12 +19,14 @@ from rulegen.model.limits import (
 )
 from rulegen.model.shares import scheduler, tell_weightless, warn_of_unknown, weights
 from rulegen.net import Address, AddressUse, Family, Network, Protocol, family_of, parse_address, parse_network, refusal
+from rulegen.text import printable, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
-    from rulegen.kube import objects
-    from rulegen.kube.world import ObjectName, ServiceInput
+    from rulegen.kube.objects import structs
+    from rulegen.kube.objects.names import ObjectName
+    from rulegen.kube.snapshot.world import ServiceInput
     from rulegen.model.endpoints import Candidate, PortKey
     from rulegen.model.nodes import Site
 
@@ -35,7 +36,7 @@ DEFAULT_AFFINITY_S = 10800
 LOAD_BALANCER_TYPES = ("NodePort", "LoadBalancer")
 
 
-def is_served(service: objects.Service) -> bool:
+def is_served(service: structs.Service) -> bool:
     """Whether a proxy has anything to do with the Service.
 
     Not for headless Services, ExternalNames, Services without a ClusterIP, and those of another proxy (KEP-2447).
@@ -104,7 +105,7 @@ def resolve_service(
 
 
 def _limited_endpoints(
-    served: Sequence[_Shared], slices: Sequence[objects.EndpointSlice], site: Site
+    served: Sequence[_Shared], slices: Sequence[structs.EndpointSlice], site: Site
 ) -> tuple[dict[PortKey, int | None], list[OverLimit]]:
     """Return how many endpoints of each port are served, None for all, and what is over the limit.
 
@@ -146,7 +147,7 @@ class _Shared:
     def __init__(
         self,
         name: ObjectName,
-        service: objects.Service,
+        service: structs.Service,
         family: Family,
         cluster_ip: Address,
         site: Site,
@@ -187,11 +188,11 @@ class _Shared:
         self.ports, self._vips, self._external_ips = kept.ports, kept.vips, kept.external_ips
         self._ranges, self.over = kept.ranges, kept.over
 
-    def key(self, port: objects.ServicePort) -> PortKey:
+    def key(self, port: structs.ServicePort) -> PortKey:
         """Return what joins a port to those of slices."""
         return self.family, port.name, port.protocol
 
-    def frontends_of(self, port: objects.ServicePort) -> int:
+    def frontends_of(self, port: structs.ServicePort) -> int:
         """Return how many frontends a port has; a node port counts once."""
         return 1 + len(self._vips) + len(self._external_ips) + bool(port.node_port)
 
@@ -221,7 +222,7 @@ class _Shared:
     def _allowed(self, addresses: tuple[Address, ...], use: AddressUse, port: int) -> tuple[Address, ...]:
         return tuple(address for address in addresses if self._allows(address, use, port))
 
-    def port(self, port: objects.ServicePort, known: dict[tuple[Family, str, str], list[Candidate]]) -> ServicePort:
+    def port(self, port: structs.ServicePort, known: dict[tuple[Family, str, str], list[Candidate]]) -> ServicePort:
         """Return one port with its pools and deliveries."""
         external_ips = self._allowed(self._external_ips, AddressUse.EXTERNAL_IP, port.port)
         vips = self._allowed(self._vips, AddressUse.LOAD_BALANCER_IP, port.port)
@@ -272,7 +273,7 @@ def _delivery(chosen: Pools, *, is_local: bool) -> Delivery:
     return Delivery.CLUSTER
 
 
-def _cluster_ip(spec: objects.ServiceSpec, family: Family) -> Address | None:
+def _cluster_ip(spec: structs.ServiceSpec, family: Family) -> Address | None:
     """Return the ClusterIP of one family; None makes the Service invisible in it."""
     told = spec.cluster_ips or (spec.cluster_ip,)
     if not spec.ip_families:
@@ -284,7 +285,7 @@ def _cluster_ip(spec: objects.ServiceSpec, family: Family) -> Address | None:
     return None
 
 
-def _affinity(spec: objects.ServiceSpec) -> int | None:
+def _affinity(spec: structs.ServiceSpec) -> int | None:
     if spec.session_affinity != "ClientIP":
         return None
     config = spec.session_affinity_config
@@ -324,7 +325,7 @@ def _warn_of_open(texts: Sequence[str], family: Family, where: str, warn: Callab
 
 
 def _warn_of_other_family(
-    service: objects.Service, site: Site, families: Collection[Family], where: str, warn: Callable[[str], None]
+    service: structs.Service, site: Site, families: Collection[Family], where: str, warn: Callable[[str], None]
 ) -> None:
     """Warn of external addresses in a family that the Service does not have: nothing serves them."""
     externals = service.spec.external_ips if site.external_ips else ()
@@ -341,8 +342,8 @@ def _warn_of_other_family(
 
 
 def _warn_of_port_names(
-    spec: objects.ServiceSpec,
-    slices: Sequence[objects.EndpointSlice],
+    spec: structs.ServiceSpec,
+    slices: Sequence[structs.EndpointSlice],
     origin: str,
     where: str,
     warn: Callable[[str], None],
@@ -365,7 +366,7 @@ def _warn_of_port_names(
         warn(f"{where}: port {quoted(port.name)}/{port.protocol} has no endpoints: {reason}")
 
 
-def _vips(service: objects.Service) -> list[str]:
+def _vips(service: structs.Service) -> list[str]:
     """Return the load balancer's addresses that nodes are to serve (KEP-1860: not those of mode Proxy)."""
     ingresses = service.status.load_balancer.ingress
     return [ingress.ip for ingress in ingresses if ingress.ip and ingress.ip_mode in {None, "", "VIP"}]

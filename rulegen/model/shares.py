@@ -14,13 +14,14 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from rulegen.errors import Fault
-from rulegen.kube.json_text import plain_json
-from rulegen.kube.wording import described, is_label_value, is_subdomain, printable, quoted
+from rulegen.kube.reading.json_text import plain_json
+from rulegen.kube.syntax import is_label_value, is_subdomain
+from rulegen.text import described, printable, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
-    from rulegen.kube.objects import Service, SliceEndpoint
+    from rulegen.kube.objects.structs import Service, SliceEndpoint
     from rulegen.model.endpoints import Weigh
 
 WEIGHTS = "rulegen.io/weights"

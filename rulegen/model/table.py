@@ -15,7 +15,8 @@ from rulegen.model.services import resolve_service
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from rulegen.kube.world import ObjectName, ServiceInput
+    from rulegen.kube.objects.names import ObjectName
+    from rulegen.kube.snapshot.world import ServiceInput
     from rulegen.model.ir import Service
     from rulegen.model.nodes import Site
     from rulegen.net import Family

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from rulegen.kube.durations import seconds_of
+from rulegen.kube.proxyconfig.durations import seconds_of
 
 if TYPE_CHECKING:
-    from rulegen.kube.proxyconfig import Conntrack
+    from rulegen.kube.proxyconfig.configuration import Conntrack
 
 CONNTRACK_MAX: Final = "net.netfilter.nf_conntrack_max"
 HASH_SIZE: Final = "nf_conntrack/hashsize"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rulegen.backends import nginx
-from rulegen.kube.world import ObjectName
+from rulegen.kube.objects.names import ObjectName
 from rulegen.languages.nginx.check import MismatchError
 from rulegen.languages.nginx.configuration import Configuration
 from rulegen.languages.nginx.text import UnquotableError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from rulegen.backends.nginx import Fragment
-    from rulegen.kube.world import World
+    from rulegen.kube.snapshot.world import World
     from rulegen.languages.nginx.templates import Templates
     from rulegen.model.ingress.ir import IngressModel
     from rulegen.model.ingress.options import IngressOptions

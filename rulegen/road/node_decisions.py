@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rulegen.errors import Warnings
-from rulegen.kube import objects
+from rulegen.kube.objects import structs
 from rulegen.model.known_node import known_node
 from rulegen.model.node_ground import node_ground
 from rulegen.model.node_warnings import node_warnings
@@ -15,7 +15,7 @@ from rulegen.model.nodes import resolve_node, resolve_site, resolve_sysctls
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from rulegen.kube.cluster import Cluster
+    from rulegen.kube.snapshot.cluster import Cluster
     from rulegen.model.facts import HostFacts
     from rulegen.model.ir import Node
     from rulegen.model.node_ground import NodeGround
@@ -39,7 +39,7 @@ class NodeDecisions:
     """
 
     name: str
-    known: objects.Node | None
+    known: structs.Node | None
     kept: tuple[str, ...]
     site: Site
     ground: NodeGround
@@ -73,7 +73,7 @@ class NodeDecisions:
 
 
 def decide_node(
-    cluster: Cluster, options: Options, facts: HostFacts, before: objects.Node | None = None
+    cluster: Cluster, options: Options, facts: HostFacts, before: structs.Node | None = None
 ) -> NodeDecisions:
     """Return what holds for all Services of a node.
 
@@ -86,7 +86,7 @@ def decide_node(
     warnings = Warnings()
     name = options.node_name or facts.hostname
     node, kept = known_node(name, before, cluster.node(name))
-    site = resolve_site(node, name, options, facts, cluster.of_kind(objects.Node).values())
+    site = resolve_site(node, name, options, facts, cluster.of_kind(structs.Node).values())
     nodes = {family: resolve_node(family, site, node, options, facts, warnings.add) for family in facts.families}
     for warning in node_warnings(nodes, node, options):
         warnings.add(warning)

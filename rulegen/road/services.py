@@ -23,9 +23,9 @@ from rulegen.road.rule_text import adopted, carried, copies_of, written
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from rulegen.kube import objects
-    from rulegen.kube.cluster import Cluster
-    from rulegen.kube.world import ObjectName
+    from rulegen.kube.objects import structs
+    from rulegen.kube.objects.names import ObjectName
+    from rulegen.kube.snapshot.cluster import Cluster
     from rulegen.languages.iptables import state as iptables
     from rulegen.languages.iptables.state import Key, Value
     from rulegen.model.claims import Conflict
@@ -75,7 +75,7 @@ class ServiceRules:
         facts: HostFacts,
         *,
         counts: bool,
-        known: objects.Node | None = None,
+        known: structs.Node | None = None,
     ) -> None:
         """Decide about all Services of a cluster.
 
@@ -392,7 +392,7 @@ class ServiceRules:
         return self._node.name
 
     @property
-    def known(self) -> objects.Node | None:
+    def known(self) -> structs.Node | None:
         """The Node object that all was decided with; None where there never was one."""
         return self._node.known
 

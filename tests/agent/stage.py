@@ -20,11 +20,10 @@ from rulegen.agent.state import AgentState
 from rulegen.agent.writer import Mark, Reading
 from rulegen.errors import ApplyError, HostError
 from rulegen.host.netfilter.variant import Variant, VariantChoice
-from rulegen.kube import objects as k
-from rulegen.kube.endpoints import SERVICE_NAME_LABEL
-from rulegen.kube.events import Changed, Event, Listed
-from rulegen.kube.validate import Decoded
-from rulegen.kube.world import ObjectName
+from rulegen.kube.objects import structs as k
+from rulegen.kube.objects.events import Changed, Event, Listed
+from rulegen.kube.objects.names import Decoded, ObjectName
+from rulegen.kube.snapshot.endpoints import SERVICE_NAME_LABEL
 from rulegen.languages.iptables.ruleset import read
 from rulegen.languages.iptables.script import script
 from rulegen.model.facts import HostFacts

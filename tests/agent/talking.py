@@ -17,12 +17,12 @@ from rulegen.agent.recorder import Recorder
 from rulegen.agent.state import AgentState
 from rulegen.apiserver.objects import ApiObjects
 from rulegen.apiserver.transport.connection import Link
-from rulegen.kube.cluster import Cluster
-from rulegen.kube.decode import decode_object
-from rulegen.kube.events import Changed
-from rulegen.kube.objects import EndpointSlice, Ingress, Service
-from rulegen.kube.validate import Decoded
-from rulegen.kube.world import ObjectName, ServiceInput
+from rulegen.kube.objects.events import Changed
+from rulegen.kube.objects.names import Decoded, ObjectName
+from rulegen.kube.objects.structs import EndpointSlice, Ingress, Service
+from rulegen.kube.reading.decode import decode_object
+from rulegen.kube.snapshot.cluster import Cluster
+from rulegen.kube.snapshot.world import ServiceInput
 from tests.agent.stage import Clock
 from tests.fakeapi import FakeApi
 

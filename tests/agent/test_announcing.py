@@ -12,9 +12,9 @@ from rulegen.agent.loop import Wake
 from rulegen.agent.recorder import Announcement
 from rulegen.agent.views import PATHS, views
 from rulegen.errors import Fault, Rejected
-from rulegen.kube import objects as k
-from rulegen.kube.events import Changed, Gone, Listed
-from rulegen.kube.world import ObjectName
+from rulegen.kube.objects import structs as k
+from rulegen.kube.objects.events import Changed, Gone, Listed
+from rulegen.kube.objects.names import ObjectName
 from rulegen.model.limits import ServiceLimits
 from rulegen.net import Family
 from tests.agent.stage import NODE, Stage, changed, endpoints, listed, node, service

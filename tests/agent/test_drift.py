@@ -9,7 +9,7 @@ import pytest
 from rulegen.agent.drift import damage, tell
 from rulegen.agent.loop import Wake
 from rulegen.agent.state import AgentState
-from rulegen.kube import objects as k
+from rulegen.kube.objects import structs as k
 from rulegen.net import Family
 from rulegen.plan.items import Action, Item, Line
 from tests.agent.stage import OPTIONS, Stage, changed, endpoints, listed, node, service

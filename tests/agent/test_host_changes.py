@@ -14,9 +14,9 @@ from rulegen.agent import health
 from rulegen.agent.health import EVERYWHERE, ServiceHealth
 from rulegen.agent.loop import Wake
 from rulegen.errors import Fault, HostError, Rejected
-from rulegen.kube import objects as k
-from rulegen.kube.events import Changed, Gone, Listed
-from rulegen.kube.world import ObjectName
+from rulegen.kube.objects import structs as k
+from rulegen.kube.objects.events import Changed, Gone, Listed
+from rulegen.kube.objects.names import ObjectName
 from rulegen.languages.ipvs.state import VirtualServerKey
 from rulegen.model.facts import HostFacts, Interface
 from rulegen.model.ir import Semantics

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from rulegen.agent.loop import Wake
-from rulegen.kube import objects as k
-from rulegen.kube.events import Gone
-from rulegen.kube.world import ObjectName
+from rulegen.kube.objects import structs as k
+from rulegen.kube.objects.events import Gone
+from rulegen.kube.objects.names import ObjectName
 from rulegen.languages.ipvs.state import RealServer, RealServerKey, VirtualServerKey
 from rulegen.net import Family
 from tests.agent.stage import Stage, WholeWriter, changed, endpoints, node, service

@@ -18,9 +18,9 @@ from rulegen.agent.writer import KernelWriter, Mark
 from rulegen.host.commands.runner import Completed
 from rulegen.host.dataplane import refused_services
 from rulegen.host.netfilter.variant import Variant, VariantChoice
-from rulegen.kube import objects as k
-from rulegen.kube.events import Gone
-from rulegen.kube.world import ObjectName
+from rulegen.kube.objects import structs as k
+from rulegen.kube.objects.events import Gone
+from rulegen.kube.objects.names import ObjectName
 from rulegen.net import Family
 from tests.agent.stage import FACTS, NODE, Stage, changed, endpoints, node, service
 from tests.kernel import Kernel

@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 from rulegen.agent.health import healthz, livez
 from rulegen.agent.loop import LONGEST_PAUSE_S, Wake
 from rulegen.errors import InputError
-from rulegen.kube import objects as k
-from rulegen.kube.events import Changed, Gone
-from rulegen.kube.validate import Decoded
-from rulegen.kube.world import ObjectName
+from rulegen.kube.objects import structs as k
+from rulegen.kube.objects.events import Changed, Gone
+from rulegen.kube.objects.names import Decoded, ObjectName
 from rulegen.languages.iptables import script
 from rulegen.net import Family
 from tests.agent.stage import Stage, changed, endpoints, listed, node, service

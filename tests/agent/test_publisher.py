@@ -13,8 +13,8 @@ from rulegen.apiserver.objects import ApiObjects
 from rulegen.apiserver.transport.connection import TroubleError
 from rulegen.apiserver.watching.outage import Notice
 from rulegen.apiserver.watching.watch import Watch
-from rulegen.kube import objects as k
-from rulegen.kube.world import ObjectName
+from rulegen.kube.objects import structs as k
+from rulegen.kube.objects.names import ObjectName
 from tests.agent.talking import NAMESPACE, Place, balanced, ingress, slice_on
 from tests.apiserver.watching import fast, soon
 from tests.fakeapi import Fault

@@ -12,7 +12,8 @@ from rulegen.agent.journal import Journal
 from rulegen.agent.site import DECIDED_S, SiteLoop
 from rulegen.agent.state import AgentState
 from rulegen.host.nginx.service import Action, Outcome
-from rulegen.kube.world import ObjectKey, ObjectName, World
+from rulegen.kube.objects.names import ObjectKey, ObjectName
+from rulegen.kube.snapshot.world import World
 from rulegen.languages.nginx.configuration import Configuration
 from rulegen.model.ingress.options import IngressOptions
 from rulegen.plan.nginx import SitePlan, plan_site

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import ip_address
 
-from rulegen.kube import objects as k
+from rulegen.kube.objects import structs as k
 from rulegen.model.forbidden import Forbidden
 from tests.agent.test_site_unread import Stage
 from tests.ingress_strategies import endpoints, ingress, path, rule, service

@@ -21,12 +21,13 @@ from rulegen.agent.site import FIRST_S, SILENCE_S, Memory, SiteLoop
 from rulegen.agent.state import AgentState
 from rulegen.host.nginx.disk.last_read import KnownObjects
 from rulegen.host.nginx.service import Action, Outcome
-from rulegen.kube import objects as k
-from rulegen.kube.build import build_world
-from rulegen.kube.events import Changed, Gone, scoped
+from rulegen.kube.objects import structs as k
+from rulegen.kube.objects.events import Changed, Gone, scoped
+from rulegen.kube.objects.names import ObjectKey, ObjectName
 from rulegen.kube.selector import parse_selector
-from rulegen.kube.validate import check
-from rulegen.kube.world import ObjectKey, ObjectName, World
+from rulegen.kube.snapshot.build import build_world
+from rulegen.kube.snapshot.world import World
+from rulegen.kube.validation.validate import check
 from rulegen.languages.nginx.configuration import Configuration
 from rulegen.model.ingress.classes import Selection
 from rulegen.model.ingress.options import IngressOptions

@@ -20,8 +20,9 @@ from rulegen.agent.journal import Journal
 from rulegen.agent.metrics import exposition
 from rulegen.agent.recorder import Announcement
 from rulegen.agent.state import AgentState
-from rulegen.kube import objects as k
-from rulegen.kube.world import ObjectName, ServiceInput, World
+from rulegen.kube.objects import structs as k
+from rulegen.kube.objects.names import ObjectName
+from rulegen.kube.snapshot.world import ServiceInput, World
 from rulegen.model.facts import HostFacts, Interface
 from rulegen.model.resolve import resolve
 from rulegen.net import Family, parse_address, parse_network

@@ -6,7 +6,7 @@ import pytest
 
 from rulegen.agent.loop import Wake
 from rulegen.agent.turns import LONGEST_S, Turns
-from rulegen.kube.world import ObjectName
+from rulegen.kube.objects.names import ObjectName
 from tests.agent.stage import Stage, changed, endpoints, service
 
 A, B = ObjectName("demo", "a"), ObjectName("demo", "b")

@@ -17,9 +17,9 @@ from rulegen.host.ipvs.servers import SchedulerError
 from rulegen.host.netfilter import conntrack, nft_commits
 from rulegen.host.netfilter.variant import Variant, VariantChoice
 from rulegen.host.node import sysctl
-from rulegen.kube import objects as k
-from rulegen.kube.cluster import Cluster
-from rulegen.kube.world import World
+from rulegen.kube.objects import structs as k
+from rulegen.kube.snapshot.cluster import Cluster
+from rulegen.kube.snapshot.world import World
 from rulegen.languages.iptables.ruleset import read
 from rulegen.languages.iptables.script import script
 from rulegen.languages.ipvs.state import Frontend, VirtualServer, VirtualServerKey

@@ -22,11 +22,11 @@ from rulegen.apiserver.watching import reflector
 from rulegen.apiserver.watching import watch as apiwatch
 from rulegen.apiserver.watching.watch import Watch
 from rulegen.errors import HostError, Rejected
-from rulegen.kube.decode import decode_object
-from rulegen.kube.events import Changed, Gone
-from rulegen.kube.json_text import MAX_PLAIN_VALUES
-from rulegen.kube.objects import EndpointSlice, Service
-from rulegen.kube.world import ObjectName
+from rulegen.kube.objects.events import Changed, Gone
+from rulegen.kube.objects.names import ObjectName
+from rulegen.kube.objects.structs import EndpointSlice, Service
+from rulegen.kube.reading.decode import decode_object
+from rulegen.kube.reading.json_text import MAX_PLAIN_VALUES
 from tests.apiserver.watching import Consumer, fast, soon
 from tests.fakeapi import FakeApi
 from tests.hostileapi import (

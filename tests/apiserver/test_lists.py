@@ -13,9 +13,9 @@ from rulegen.apiserver.lists import read_cluster, read_named
 from rulegen.apiserver.transport import client
 from rulegen.apiserver.transport.connection import Link, TroubleError
 from rulegen.errors import HostError, Rejected, Warnings
-from rulegen.kube.objects import Secret
-from rulegen.kube.secret_rules import secret_values
-from rulegen.kube.world import ObjectName
+from rulegen.kube.objects.names import ObjectName
+from rulegen.kube.objects.structs import Secret
+from rulegen.kube.validation.secret import secret_values
 from tests.fakeapi import FakeApi, Fault, make_certificate
 from tests.forwardproxy import ForwardProxy
 

@@ -22,11 +22,10 @@ from rulegen.apiserver.watching import reflector
 from rulegen.apiserver.watching.outage import Notice
 from rulegen.apiserver.watching.watch import Watch
 from rulegen.errors import HostError, Rejected
-from rulegen.kube.cluster import Cluster
-from rulegen.kube.events import Changed, Gone, Listed
-from rulegen.kube.objects import ConfigMap, Secret
-from rulegen.kube.validate import Decoded
-from rulegen.kube.world import ObjectKey, ObjectName
+from rulegen.kube.objects.events import Changed, Gone, Listed
+from rulegen.kube.objects.names import Decoded, ObjectKey, ObjectName
+from rulegen.kube.objects.structs import ConfigMap, Secret
+from rulegen.kube.snapshot.cluster import Cluster
 from tests.apiserver.watching import Consumer, fast, soon
 from tests.fakeapi import FakeApi, Fault, make_certificate
 from tests.fakewatch import (

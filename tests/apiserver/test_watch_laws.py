@@ -18,9 +18,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from rulegen.apiserver.watching.watch import Watch
-from rulegen.kube.events import Gone
-from rulegen.kube.objects import Secret
-from rulegen.kube.world import ObjectName
+from rulegen.kube.objects.events import Gone
+from rulegen.kube.objects.names import ObjectName
+from rulegen.kube.objects.structs import Secret
 from tests.apiserver.watching import Consumer, fast, soon
 from tests.fakeapi import FakeApi, Fault, make_certificate, selector
 from tests.fakewatch import (

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from rulegen.apiserver.watching.backoff import Timing
 from rulegen.errors import Rejected
-from rulegen.kube.events import Changed, Event, Gone, Listed, called, name_of
-from rulegen.kube.validate import Decoded
+from rulegen.kube.objects.events import Changed, Event, Gone, Listed, called, name_of
+from rulegen.kube.objects.names import Decoded
 
 if TYPE_CHECKING:
     from collections.abc import Callable

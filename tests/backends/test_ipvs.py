@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from rulegen.kube import objects as k
-from rulegen.kube.world import ObjectName, ServiceInput, World
+from rulegen.kube.objects import structs as k
+from rulegen.kube.objects.names import ObjectName
+from rulegen.kube.snapshot.world import ServiceInput, World
 from rulegen.languages.ipset.state import EntryKey
 from rulegen.languages.iptables.ruleset import ChainName
 from rulegen.languages.ipvs.state import RealServerKey, Timeouts, VirtualServerKey

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from rulegen.kube.build import read_world
-from rulegen.kube.documents import Source
+from rulegen.kube.reading.documents import Source
+from rulegen.kube.snapshot.build import read_world
 from rulegen.road.ingress import Site, compile_ingress
 from tests.ingress_strategies import SETTINGS, TEMPLATES, options, refusal
 from tests.rights import needs_nginx

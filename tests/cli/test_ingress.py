@@ -21,10 +21,10 @@ from rulegen.cli.inputs import Inputs
 from rulegen.cli.options import Chosen
 from rulegen.host.nginx.disk import default_certificate
 from rulegen.host.nginx.disk.last_read import KnownObjects
-from rulegen.kube.build import build_world
-from rulegen.kube.objects import Secret
-from rulegen.kube.validate import check
-from rulegen.kube.world import ObjectKey
+from rulegen.kube.objects.names import ObjectKey
+from rulegen.kube.objects.structs import Secret
+from rulegen.kube.snapshot.build import build_world
+from rulegen.kube.validation.validate import check
 from rulegen.model.facts import HostFacts, Interface
 from rulegen.net import Family, parse_address
 from tests.fakeapi import FakeApi, Fault

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from rulegen.cli import main
-from rulegen.kube.proxyconfig import API_VERSION, KIND
+from rulegen.kube.proxyconfig.configuration import API_VERSION, KIND
 from tests.cli.test_plan import BLOG
 
 BASE = {"clusterCIDR": "10.244.0.0/16", "nodePortAddresses": ["primary"]}

@@ -8,8 +8,8 @@ import pytest
 
 from rulegen.backends import BACKENDS
 from rulegen.cli import main
-from rulegen.kube.proxyconfig import API_VERSION, KIND
-from rulegen.kube.proxyconfig_rules import MODES, SCHEDULERS
+from rulegen.kube.proxyconfig.configuration import API_VERSION, KIND
+from rulegen.kube.proxyconfig.validation import MODES, SCHEDULERS
 from tests.cli.test_plan import BLOG, HOST
 
 UNREAD = ("-f", "nowhere.yaml", "--host", "nowhere")

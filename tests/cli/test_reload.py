@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from rulegen.agent.agent import Agent
 from rulegen.agent.journal import Journal
 from rulegen.cli import cli
-from rulegen.kube.proxyconfig import API_VERSION, KIND
+from rulegen.kube.proxyconfig.configuration import API_VERSION, KIND
 from tests.fakeapi import FakeApi
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import yaml
 
 from rulegen import __version__
 from rulegen.cli.ingress_options import NGINX_DIR
-from rulegen.kube.proxyconfig import read_config
+from rulegen.kube.proxyconfig.configuration import read_config
 from rulegen.model.ingress.annotations import DEFAULT_PREFIX
 from rulegen.model.ingress.classes import CLASS_NAME, CONTROLLER
 from tests.deploy.kustomize import CLUSTER_WIDE, Manifest, build, name

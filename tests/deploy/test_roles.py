@@ -14,8 +14,8 @@ import pytest
 from rulegen.agent.recorder import Announcement, ObjectReference
 from rulegen.apiserver.lists import INGRESS_CLASSES, INGRESSES, NODES, SERVICES, SLICES
 from rulegen.apiserver.watching import watch
-from rulegen.kube.objects import ConfigMap, Secret
-from rulegen.kube.world import ObjectName
+from rulegen.kube.objects.names import ObjectName
+from rulegen.kube.objects.structs import ConfigMap, Secret
 from tests.agent.talking import Place, balanced, ingress
 from tests.deploy.kustomize import Manifest, build, read
 from tests.deploy.places import KUSTOMIZE, OVERLAYS

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
-from rulegen.kube.objects import ServicePort, SliceEndpoint
-from rulegen.kube.world import ServiceInput
+from rulegen.kube.objects.structs import ServicePort, SliceEndpoint
+from rulegen.kube.snapshot.world import ServiceInput
 from rulegen.net import Address, Family, parse_address
 
 _address = cache(parse_address)

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from rulegen.kube import objects as k
-from rulegen.kube.world import ServiceInput, World
+from rulegen.kube.objects import structs as k
+from rulegen.kube.snapshot.world import ServiceInput, World
 from rulegen.languages.iptables.ruleset import format_ruleset
 from rulegen.languages.iptables.state import ruleset_of
 from rulegen.model.facts import HostFacts, Interface

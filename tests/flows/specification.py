@@ -17,8 +17,8 @@ from fractions import Fraction
 from functools import cache
 from typing import NamedTuple
 
-from rulegen.kube.objects import Service, ServicePort
-from rulegen.kube.world import ServiceInput, World
+from rulegen.kube.objects.structs import Service, ServicePort
+from rulegen.kube.snapshot.world import ServiceInput, World
 from rulegen.net import Address, Family, Network, family_of, join_host_port, parse_address, parse_network
 from tests.flows.endpoints import Usable, endpoints_of, local, meant_for
 from tests.flows.packets import Disposition, Outcome, Packet

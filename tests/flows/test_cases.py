@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from rulegen.kube.build import build_world
-from rulegen.kube.decode import decode
-from rulegen.kube.documents import Document
-from rulegen.kube.world import World
+from rulegen.kube.reading.decode import decode
+from rulegen.kube.reading.documents import Document
+from rulegen.kube.snapshot.build import build_world
+from rulegen.kube.snapshot.world import World
 from rulegen.languages.iptables.ruleset import format_ruleset
 from rulegen.languages.iptables.state import ruleset_of
 from rulegen.model.facts import HostFacts, Interface

@@ -17,9 +17,9 @@ from typing import NamedTuple
 
 import pytest
 
-from rulegen.kube.build import read_world
-from rulegen.kube.documents import Source
-from rulegen.kube.world import World
+from rulegen.kube.reading.documents import Source
+from rulegen.kube.snapshot.build import read_world
+from rulegen.kube.snapshot.world import World
 from rulegen.net import Family, family_of, parse_address, parse_network
 from tests.flows.packets import Outcome, Packet, Simulator, agree, outcome
 from tests.flows.saved import Rule, Saved, UnknownRuleError

@@ -55,7 +55,7 @@ def imports(path: Path) -> set[str]:
     return froms | {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
 
 
-OBJECTS = {"rulegen.kube.objects", "rulegen.kube.world", "rulegen.net"}
+OBJECTS = {"rulegen.kube.objects.structs", "rulegen.kube.snapshot.world", "rulegen.net"}
 
 
 @pytest.mark.parametrize(

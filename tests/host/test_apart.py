@@ -16,8 +16,9 @@ from rulegen.host.dataplane.apply_in_parts import Apart
 from rulegen.host.ipvs.addresses import AddressesError
 from rulegen.host.ipvs.servers import SchedulerError, ServersError
 from rulegen.host.netfilter.ipset import SetError
-from rulegen.kube import objects as k
-from rulegen.kube.world import ObjectName, ServiceInput, World
+from rulegen.kube.objects import structs as k
+from rulegen.kube.objects.names import ObjectName
+from rulegen.kube.snapshot.world import ServiceInput, World
 from rulegen.languages.ipvs.state import VirtualServer, VirtualServerKey
 from rulegen.model.facts import HostFacts
 from rulegen.model.resolve import resolve

@@ -8,8 +8,9 @@ from rulegen.errors import ApplyError
 from rulegen.host.commands.runner import Command, Completed
 from rulegen.host.dataplane.apply import perform, steps
 from rulegen.host.netfilter.variant import Variant
-from rulegen.kube import objects as k
-from rulegen.kube.world import ObjectName, ServiceInput, World
+from rulegen.kube.objects import structs as k
+from rulegen.kube.objects.names import ObjectName
+from rulegen.kube.snapshot.world import ServiceInput, World
 from rulegen.languages.iptables.ruleset import read
 from rulegen.model.facts import HostFacts
 from rulegen.model.options import Options

@@ -19,8 +19,8 @@ from rulegen.host.files.dumps import Dumps, read_dumps
 from rulegen.host.files.manifests import read_text
 from rulegen.host.netfilter import ipset, iptables
 from rulegen.host.netfilter.variant import Variant
-from rulegen.kube.build import read_world
-from rulegen.kube.documents import Source
+from rulegen.kube.reading.documents import Source
+from rulegen.kube.snapshot.build import read_world
 from rulegen.languages.iptables.ruleset import format_ruleset
 from rulegen.languages.iptables.state import ruleset_of
 from rulegen.model.facts import HostFacts

@@ -8,8 +8,8 @@ import pytest
 
 from rulegen.errors import HostError
 from rulegen.host.nginx.disk.last_read import KnownObjects
-from rulegen.kube import objects as k
-from rulegen.kube.world import ObjectKey, ObjectName
+from rulegen.kube.objects import structs as k
+from rulegen.kube.objects.names import ObjectKey, ObjectName
 from tests.ingress_strategies import config_map, secret
 
 CLASS = k.IngressClass(metadata=k.ObjectMeta(name="c"), spec=k.IngressClassSpec(controller="example.com/c"))

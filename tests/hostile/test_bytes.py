@@ -9,11 +9,12 @@ from functools import partial
 import pytest
 
 from rulegen.errors import InputError
-from rulegen.kube import build, documents, yaml_text
-from rulegen.kube.build import MAX_REJECTED, MAX_UNKNOWN, read_world
-from rulegen.kube.documents import MAX_REFUSED, Source
-from rulegen.kube.pods import PodIndex
-from rulegen.kube.yaml_text import YamlFault, read_yaml
+from rulegen.kube.reading import documents, yaml_text
+from rulegen.kube.reading.documents import MAX_REFUSED, Source
+from rulegen.kube.reading.yaml_text import YamlFault, read_yaml
+from rulegen.kube.snapshot import build
+from rulegen.kube.snapshot.build import MAX_REJECTED, MAX_UNKNOWN, read_world
+from rulegen.kube.snapshot.pods import PodIndex
 
 SERVICE = b"apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {clusterIP: 10.96.0.1, ports: [{port: 80}]}\n"
 HUGE = 100_000

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from rulegen.kube.build import read_world
-from rulegen.kube.documents import Source
-from rulegen.kube.world import ObjectName, World
+from rulegen.kube.objects.names import ObjectName
+from rulegen.kube.reading.documents import Source
+from rulegen.kube.snapshot.build import read_world
+from rulegen.kube.snapshot.world import World
 
 GOOD = {
     "apiVersion": "v1",

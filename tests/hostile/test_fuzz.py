@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rulegen.errors import InputError, Rejected
-from rulegen.kube.build import build_world, read_world
-from rulegen.kube.decode import Decoded, Unknown, decode, decode_list
-from rulegen.kube.documents import Document, Source, read_documents
-from rulegen.kube.kinds import KINDS
-from rulegen.kube.objects import EndpointSlice, Ingress, Secret, Service
-from rulegen.kube.validate import check
+from rulegen.kube.objects.kinds import KINDS
+from rulegen.kube.objects.structs import EndpointSlice, Ingress, Secret, Service
+from rulegen.kube.reading.decode import Decoded, Unknown, decode, decode_list
+from rulegen.kube.reading.documents import Document, Source, read_documents
+from rulegen.kube.snapshot.build import build_world, read_world
+from rulegen.kube.validation.validate import check
 
 GOOD: list[dict[str, Any]] = [
     {

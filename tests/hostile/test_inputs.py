@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from rulegen.agent.agent import Agent
 from rulegen.cli import cli, main
 from rulegen.errors import HostError
-from rulegen.kube.proxyconfig import API_VERSION, KIND, KubeProxyConfiguration
+from rulegen.kube.proxyconfig.configuration import API_VERSION, KIND, KubeProxyConfiguration
 from tests.cli.test_plan import BLOG, HOST
 
 EXAMPLES = int(os.environ.get("RULEGEN_EXAMPLES", "100"))

@@ -17,9 +17,10 @@ from rulegen.errors import InputError
 from rulegen.host.files import dumps, manifests
 from rulegen.host.files.dumps import read_dumps
 from rulegen.host.files.manifests import read_sources
-from rulegen.kube import build, json_text, yaml_text
-from rulegen.kube.build import read_world
-from rulegen.kube.documents import Source
+from rulegen.kube.reading import json_text, yaml_text
+from rulegen.kube.reading.documents import Source
+from rulegen.kube.snapshot import build
+from rulegen.kube.snapshot.build import read_world
 from tests.cli.test_plan import BLOG, HOST
 
 MOST_MB = 512

@@ -30,9 +30,9 @@ from rulegen.errors import ApplyError, HostError
 from rulegen.host.commands.runner import Completed
 from rulegen.host.doctor.findings import Finding, Level, as_text
 from rulegen.host.nginx.disk.log_rotation import Journal as Lines
-from rulegen.kube.wording import harmless, harmless_json
 from rulegen.plan import show
 from rulegen.safe_files import folder_at
+from rulegen.text import harmless, harmless_json
 from tests.cli.test_plan import BLOG, HOST
 from tests.fakeapi import FakeApi, Fault
 

@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rulegen.errors import InputError, Rejected
-from rulegen.kube.build import build_world, read_world, without_gc
-from rulegen.kube.decode import Unknown, decode
-from rulegen.kube.documents import Source, read_documents
-from rulegen.kube.world import ObjectName, World
+from rulegen.kube.objects.names import ObjectName
+from rulegen.kube.reading.decode import Unknown, decode
+from rulegen.kube.reading.documents import Source, read_documents
+from rulegen.kube.snapshot.build import build_world, read_world, without_gc
+from rulegen.kube.snapshot.world import World
 from rulegen.model.facts import HostFacts
 from rulegen.model.ir import Model
 from rulegen.model.options import Options

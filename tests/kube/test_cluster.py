@@ -7,12 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rulegen.errors import Fault, Rejected
-from rulegen.kube import objects as k
-from rulegen.kube.cluster import Cluster, Touched
-from rulegen.kube.endpoints import SERVICE_NAME_LABEL
-from rulegen.kube.events import Changed, Gone, Listed, Unfollowed, called, scoped
-from rulegen.kube.validate import Decoded
-from rulegen.kube.world import ObjectKey, ObjectName
+from rulegen.kube.objects import structs as k
+from rulegen.kube.objects.events import Changed, Gone, Listed, Unfollowed, called, scoped
+from rulegen.kube.objects.names import Decoded, ObjectKey, ObjectName
+from rulegen.kube.snapshot.cluster import Cluster, Touched
+from rulegen.kube.snapshot.endpoints import SERVICE_NAME_LABEL
 
 KINDS = (k.Service, k.EndpointSlice, k.Node)
 NAMES = ("a", "b", "c")

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from rulegen.errors import Rejected
-from rulegen.kube.documents import Document, Source, read_documents
+from rulegen.kube.reading.documents import Document, Source, read_documents
 
 
 def read(text: str, name: str = "x.yaml") -> list[Any]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from rulegen.kube.endpoints import slices_of
-from rulegen.kube.objects import EndpointAddress, EndpointPort, Endpoints, EndpointSubset, ObjectMeta
+from rulegen.kube.objects.structs import EndpointAddress, EndpointPort, Endpoints, EndpointSubset, ObjectMeta
+from rulegen.kube.snapshot.endpoints import slices_of
 
 METADATA = ObjectMeta(name="db", namespace="shop", labels={"a": "b", "service.kubernetes.io/headless": ""})
 

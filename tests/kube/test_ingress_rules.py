@@ -11,11 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rulegen.errors import Rejected
-from rulegen.kube.decode import decode
-from rulegen.kube.documents import Document
-from rulegen.kube.findings import Findings
-from rulegen.kube.ingress_rules import MAX_PATH_BYTES, PATH_TYPES, check_ingress, is_host
-from rulegen.kube.objects import (
+from rulegen.kube.objects.names import Decoded
+from rulegen.kube.objects.structs import (
     HTTPIngressPath,
     HTTPIngressRuleValue,
     Ingress,
@@ -26,7 +23,11 @@ from rulegen.kube.objects import (
     ObjectMeta,
     ServiceBackendPort,
 )
-from rulegen.kube.validate import Decoded, check
+from rulegen.kube.reading.decode import decode
+from rulegen.kube.reading.documents import Document
+from rulegen.kube.validation.findings import Findings
+from rulegen.kube.validation.ingress import MAX_PATH_BYTES, PATH_TYPES, check_ingress, is_host
+from rulegen.kube.validation.validate import check
 
 NAME = {"name": "shop", "namespace": "shop"}
 WEB = {"service": {"name": "web", "port": {"number": 80}}}

@@ -9,12 +9,11 @@ import msgspec
 import pytest
 
 from rulegen.errors import Rejected
-from rulegen.kube.build import read_world
-from rulegen.kube.decode import decode
-from rulegen.kube.documents import Document, Source
-from rulegen.kube.legacy_ingress import LEGACY_VERSIONS
-from rulegen.kube.validate import Decoded
-from rulegen.kube.world import ObjectName
+from rulegen.kube.objects.legacy_ingress import LEGACY_VERSIONS
+from rulegen.kube.objects.names import Decoded, ObjectName
+from rulegen.kube.reading.decode import decode
+from rulegen.kube.reading.documents import Document, Source
+from rulegen.kube.snapshot.build import read_world
 
 V1 = "networking.k8s.io/v1"
 OLD = {"serviceName": "web", "servicePort": 80}

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from rulegen.kube.objects import EndpointSlice, Node, Pod, Service
-from rulegen.kube.pods import PodIndex, derive_slices
+from rulegen.kube.objects.structs import EndpointSlice, Node, Pod, Service
+from rulegen.kube.snapshot.pods import PodIndex, derive_slices
 
 READY = [{"type": "Ready", "status": "True"}]
 

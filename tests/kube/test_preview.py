@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rulegen.kube.build import build_world
-from rulegen.kube.objects import Service
-from rulegen.kube.preview import Preview, service_networks
-from rulegen.kube.world import ObjectName, ServiceInput
+from rulegen.kube.objects.names import ObjectName
+from rulegen.kube.objects.structs import Service
+from rulegen.kube.snapshot.build import build_world
+from rulegen.kube.snapshot.preview import Preview, service_networks
+from rulegen.kube.snapshot.world import ServiceInput
 from rulegen.net import parse_network
 
 DUAL = ["10.96.0.0/12", "fd00:10:96::/112"]

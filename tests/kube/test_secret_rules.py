@@ -18,13 +18,13 @@ from rich.console import Console
 from rich.pretty import pretty_repr
 
 from rulegen.errors import InputError, Rejected
-from rulegen.kube.build import read_world
-from rulegen.kube.decode import decode
-from rulegen.kube.documents import Document, Source
-from rulegen.kube.objects import ConfigMap, ObjectMeta, Secret
-from rulegen.kube.secret_rules import MAX_BYTES, secret_values
-from rulegen.kube.validate import Decoded, check
-from rulegen.kube.world import ObjectName
+from rulegen.kube.objects.names import Decoded, ObjectName
+from rulegen.kube.objects.structs import ConfigMap, ObjectMeta, Secret
+from rulegen.kube.reading.decode import decode
+from rulegen.kube.reading.documents import Document, Source
+from rulegen.kube.snapshot.build import read_world
+from rulegen.kube.validation.secret import MAX_BYTES, secret_values
+from rulegen.kube.validation.validate import check
 
 PASSWORD = "hunter2 said: swordfish"
 """Holds what no message of ours says by itself."""

@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from rulegen.errors import Rejected
-from rulegen.kube.build import build_world
-from rulegen.kube.decode import Decoded, decode
-from rulegen.kube.documents import Source, read_documents
+from rulegen.kube.reading.decode import Decoded, decode
+from rulegen.kube.reading.documents import Source, read_documents
+from rulegen.kube.snapshot.build import build_world
 from tests.kube.test_shared_worlds import Text
 from tests.shared import shared
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rulegen.kube.build import read_world
-from rulegen.kube.documents import Source
+from rulegen.kube.reading.documents import Source
+from rulegen.kube.snapshot.build import read_world
 from tests.shared import each, shared, worlds
 
 

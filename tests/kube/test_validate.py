@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from rulegen.errors import Rejected
-from rulegen.kube.decode import decode
-from rulegen.kube.documents import Document
+from rulegen.kube.reading.decode import decode
+from rulegen.kube.reading.documents import Document
 
 SPEC = {"clusterIP": "10.96.0.9", "ports": [{"port": 80}]}
 

@@ -7,11 +7,10 @@ import json
 import pytest
 
 from rulegen.errors import InputError, Rejected
-from rulegen.kube.events import Changed, Gone, called, name_of
-from rulegen.kube.objects import Node, Secret, Service
-from rulegen.kube.validate import Decoded
-from rulegen.kube.watchline import Bookmark, Refusal, Told, read_line
-from rulegen.kube.world import ObjectName
+from rulegen.kube.objects.events import Changed, Gone, called, name_of
+from rulegen.kube.objects.names import Decoded, ObjectName
+from rulegen.kube.objects.structs import Node, Secret, Service
+from rulegen.kube.reading.watch_line import Bookmark, Refusal, Told, read_line
 
 WEB = ObjectName("shop", "web")
 

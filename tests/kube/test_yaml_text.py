@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rulegen.kube.yaml_text import YamlDocument, YamlFault, read_yaml
+from rulegen.kube.reading.yaml_text import YamlDocument, YamlFault, read_yaml
 
 SCALARS = [
     # text                     what it means

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rulegen.kube.build import read_world
-from rulegen.kube.documents import Source
+from rulegen.kube.reading.documents import Source
+from rulegen.kube.snapshot.build import read_world
 from rulegen.model.facts import HostFacts
 from rulegen.model.options import Options
 from rulegen.model.resolve import resolve

@@ -6,8 +6,9 @@ import dataclasses
 
 import pytest
 
-from rulegen.kube import objects as k
-from rulegen.kube.world import ObjectName, ServiceInput, World
+from rulegen.kube.objects import structs as k
+from rulegen.kube.objects.names import ObjectName
+from rulegen.kube.snapshot.world import ServiceInput, World
 from rulegen.model.claims import Claims
 from rulegen.model.document import model_document
 from rulegen.model.facts import HostFacts, Interface

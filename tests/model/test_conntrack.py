@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from rulegen.kube import objects as k
-from rulegen.kube.world import ObjectName, ServiceInput, World
+from rulegen.kube.objects import structs as k
+from rulegen.kube.objects.names import ObjectName
+from rulegen.kube.snapshot.world import ServiceInput, World
 from rulegen.model.conntrack import Flow, Forgetting, Frontend, answering, stale_flows
 from rulegen.model.facts import HostFacts, Interface
 from rulegen.model.options import Options

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rulegen.kube import objects as k
+from rulegen.kube.objects import structs as k
 from rulegen.model.endpoints import Place, candidates, pools
 from rulegen.net import Family
 

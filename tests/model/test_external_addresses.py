@@ -6,8 +6,9 @@ import dataclasses
 
 import pytest
 
-from rulegen.kube import objects as k
-from rulegen.kube.world import ObjectName, ServiceInput, World
+from rulegen.kube.objects import structs as k
+from rulegen.kube.objects.names import ObjectName
+from rulegen.kube.snapshot.world import ServiceInput, World
 from rulegen.model.facts import HostFacts, Interface
 from rulegen.model.forbidden import KUBERNETES
 from rulegen.model.ir import Semantics

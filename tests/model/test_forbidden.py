@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rulegen.kube.build import read_world
-from rulegen.kube.documents import Source
+from rulegen.kube.reading.documents import Source
+from rulegen.kube.snapshot.build import read_world
 from rulegen.model.facts import SERVICE_DEVICE, HostFacts, Interface
 from rulegen.model.forbidden import KUBERNETES, METADATA, NOTHING, Forbidden, forbidden
 from rulegen.net import AddressUse, parse_address, parse_network, refusal

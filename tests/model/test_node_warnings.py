@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from rulegen.kube import objects as k
-from rulegen.kube.cluster import Cluster
-from rulegen.kube.events import Changed
-from rulegen.kube.proxyconfig import API_VERSION, KIND, read_config
-from rulegen.kube.validate import Decoded
-from rulegen.kube.world import ObjectName, ServiceInput, World
+from rulegen.kube.objects import structs as k
+from rulegen.kube.objects.events import Changed
+from rulegen.kube.objects.names import Decoded, ObjectName
+from rulegen.kube.proxyconfig.configuration import API_VERSION, KIND, read_config
+from rulegen.kube.snapshot.cluster import Cluster
+from rulegen.kube.snapshot.world import ServiceInput, World
 from rulegen.model.facts import HostFacts, Interface
 from rulegen.model.ir import Semantics
 from rulegen.model.options import Options

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from rulegen.kube import objects as k
-from rulegen.kube.proxyconfig import API_VERSION, KIND, read_config
+from rulegen.kube.objects import structs as k
+from rulegen.kube.proxyconfig.configuration import API_VERSION, KIND, read_config
 from rulegen.model.facts import HostFacts, Interface
 from rulegen.model.ir import Masquerade, PodInterface, PodNetwork
 from rulegen.model.nodes import resolve_node, resolve_site, resolve_sysctls

@@ -7,8 +7,8 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from rulegen.errors import RulegenError
-from rulegen.kube import objects as k
-from rulegen.kube.proxyconfig import API_VERSION, KIND, read_config
+from rulegen.kube.objects import structs as k
+from rulegen.kube.proxyconfig.configuration import API_VERSION, KIND, read_config
 from rulegen.model.facts import HostFacts, Interface
 from rulegen.model.ir import Masquerade
 from rulegen.model.nodes import resolve_node, resolve_site

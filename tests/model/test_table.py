@@ -7,8 +7,9 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rulegen.kube import objects as k
-from rulegen.kube.world import ObjectName, ServiceInput
+from rulegen.kube.objects import structs as k
+from rulegen.kube.objects.names import ObjectName
+from rulegen.kube.snapshot.world import ServiceInput
 from rulegen.model.node_ground import NodeGround
 from rulegen.model.nodes import Site, resolve_site
 from rulegen.model.options import Options

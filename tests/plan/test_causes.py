@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from rulegen.kube.build import read_world
-from rulegen.kube.documents import Source
-from rulegen.kube.world import World
+from rulegen.kube.reading.documents import Source
+from rulegen.kube.snapshot.build import read_world
+from rulegen.kube.snapshot.world import World
 from rulegen.languages.ipset.state import EntryKey
 from rulegen.languages.iptables.ruleset import read_rule, target
 from rulegen.languages.iptables.state import Block, BlockKey, ChainKey, Fragment

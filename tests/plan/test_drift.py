@@ -7,8 +7,9 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from rulegen.kube import objects as k
-from rulegen.kube.world import ObjectName, ServiceInput, World
+from rulegen.kube.objects import structs as k
+from rulegen.kube.objects.names import ObjectName
+from rulegen.kube.snapshot.world import ServiceInput, World
 from rulegen.languages.iptables.ruleset import read
 from rulegen.languages.iptables.script import Comments, script
 from rulegen.model.facts import HostFacts

@@ -11,7 +11,8 @@ from rulegen.apiserver.transport import client, tls
 from rulegen.cli.inputs import MAX_CONFIGURATION
 from rulegen.host.files import dumps, manifests
 from rulegen.host.nginx.disk import default_certificate, templates
-from rulegen.kube import build, json_text, yaml_text
+from rulegen.kube.reading import json_text, yaml_text
+from rulegen.kube.snapshot import build
 from tests.project.places import ROOT
 
 COLUMNS = ["what is read", "size", "time", "number", "what happens beyond", "test"]

@@ -15,7 +15,7 @@ import pytest
 
 from rulegen.cli import cli
 from rulegen.errors import Fault, Rejected
-from rulegen.kube.world import ObjectName
+from rulegen.kube.objects.names import ObjectName
 from rulegen.model.ingress import settings
 from rulegen.model.ingress.annotations import MUST_CLOSE, RULES, UNSUPPORTED
 from rulegen.model.ingress.ir import Reason, Verdict

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from rulegen.kube import objects as k
+from rulegen.kube.objects import structs as k
 from tests.ingress_strategies import (
     API,
     NAMED,

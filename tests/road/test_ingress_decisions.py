@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rulegen.errors import ConfigError
-from rulegen.kube import objects as k
+from rulegen.kube.objects import structs as k
+from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.selector import parse_selector
-from rulegen.kube.world import ObjectName
 from rulegen.model.ingress.annotations import RULES
 from rulegen.model.ingress.classes import Selection
 from rulegen.model.ingress.ir import Answer, Verdict

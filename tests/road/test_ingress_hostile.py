@@ -12,10 +12,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from rulegen.errors import ConfigError
-from rulegen.kube import objects as k
-from rulegen.kube.build import read_world
-from rulegen.kube.documents import Source
-from rulegen.kube.world import ObjectName, World
+from rulegen.kube.objects import structs as k
+from rulegen.kube.objects.names import ObjectName
+from rulegen.kube.reading.documents import Source
+from rulegen.kube.snapshot.build import read_world
+from rulegen.kube.snapshot.world import World
 from rulegen.languages.nginx.parser import parse
 from rulegen.languages.nginx.tree import Directive, Node
 from rulegen.model.ingress.annotations import RULES, UNSUPPORTED

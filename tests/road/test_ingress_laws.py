@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rulegen.backends import nginx
-from rulegen.kube import objects as k
+from rulegen.kube.objects import structs as k
 from rulegen.languages.nginx.configuration import MAIN
 from rulegen.languages.nginx.text import format_nodes
 from rulegen.plan import show

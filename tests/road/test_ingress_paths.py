@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rulegen.kube import objects as k
+from rulegen.kube.objects import structs as k
 from rulegen.languages.nginx.parser import Statement, parse
 from rulegen.road.ingress import Site
 from tests.ingress_strategies import backend, compiled, endpoints, ingress, path, rule, service

@@ -7,10 +7,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from rulegen.kube import objects as k
-from rulegen.kube.cluster import Touched
-from rulegen.kube.events import Gone
-from rulegen.kube.world import ObjectName
+from rulegen.kube.objects import structs as k
+from rulegen.kube.objects.events import Gone
+from rulegen.kube.objects.names import ObjectName
+from rulegen.kube.snapshot.cluster import Touched
 from rulegen.languages.iptables import script
 from rulegen.languages.iptables.ruleset import read_rule
 from rulegen.net import Family

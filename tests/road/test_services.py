@@ -10,12 +10,11 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from rulegen.errors import Fault, Rejected
-from rulegen.kube import objects as k
-from rulegen.kube.cluster import Cluster, Touched
-from rulegen.kube.endpoints import SERVICE_NAME_LABEL
-from rulegen.kube.events import Changed, Event, Gone
-from rulegen.kube.validate import Decoded
-from rulegen.kube.world import ObjectName
+from rulegen.kube.objects import structs as k
+from rulegen.kube.objects.events import Changed, Event, Gone
+from rulegen.kube.objects.names import Decoded, ObjectName
+from rulegen.kube.snapshot.cluster import Cluster, Touched
+from rulegen.kube.snapshot.endpoints import SERVICE_NAME_LABEL
 from rulegen.languages.ipvs.state import RealServerKey
 from rulegen.model.facts import HostFacts, Interface
 from rulegen.model.ir import Semantics

@@ -8,7 +8,7 @@ from email.utils import formatdate
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from rulegen.kube.wording import harmless, harmless_json, printable
+from rulegen.text import harmless, harmless_json, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from rulegen.apiserver.transport.metering import WireError
 from rulegen.errors import HostError
-from rulegen.kube.wording import printable
+from rulegen.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

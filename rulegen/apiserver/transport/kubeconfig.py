@@ -17,8 +17,8 @@ from typing import IO, TYPE_CHECKING, Any, Final
 
 from rulegen.apiserver.transport.failures import one_line
 from rulegen.errors import HostError
-from rulegen.kube.wording import printable
 from rulegen.safe_files import read_regular
+from rulegen.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -20,8 +20,8 @@ from rulegen.apiserver.watching.backoff import Pace
 from rulegen.apiserver.watching.outage import is_of_server
 from rulegen.apiserver.watching.revision import number
 from rulegen.errors import HostError, InputError, Rejected
-from rulegen.kube.events import Changed, Gone, Listed, called, name_of
-from rulegen.kube.watchline import GONE, Bookmark, Refusal, read_line
+from rulegen.kube.objects.events import Changed, Gone, Listed, called, name_of
+from rulegen.kube.reading.watch_line import GONE, Bookmark, Refusal, read_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -33,10 +33,9 @@ if TYPE_CHECKING:
     from rulegen.apiserver.watching.outage import Outage
     from rulegen.apiserver.watching.revision import Revisions
     from rulegen.apiserver.watching.stats import Tally
-    from rulegen.kube.decode import ListPage
-    from rulegen.kube.events import Event
-    from rulegen.kube.validate import Decoded
-    from rulegen.kube.world import ObjectName
+    from rulegen.kube.objects.events import Event
+    from rulegen.kube.objects.names import Decoded, ObjectName
+    from rulegen.kube.reading.decode import ListPage
 
 MAX_PAGE_SIZE: Final = 1 << 20
 """Objects: all there are."""

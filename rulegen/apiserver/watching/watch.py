@@ -29,19 +29,19 @@ from rulegen.apiserver.watching.outage import Notice, Outage, is_of_server
 from rulegen.apiserver.watching.reflector import Follower, Shared
 from rulegen.apiserver.watching.revision import Revisions
 from rulegen.apiserver.watching.stats import Counts, Tally
-from rulegen.kube.kinds import title
-from rulegen.kube.objects import ConfigMap, Node, Secret
-from rulegen.kube.wording import is_label, is_subdomain
-from rulegen.kube.world import ObjectKey
+from rulegen.kube.objects.kinds import title
+from rulegen.kube.objects.names import ObjectKey
+from rulegen.kube.objects.structs import ConfigMap, Node, Secret
+from rulegen.kube.syntax import is_label, is_subdomain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from rulegen.apiserver.limits import ApiTerms
     from rulegen.apiserver.transport.connection import TroubleError
-    from rulegen.kube.events import Event
-    from rulegen.kube.objects import KubeObject
-    from rulegen.kube.world import ObjectName
+    from rulegen.kube.objects.events import Event
+    from rulegen.kube.objects.names import ObjectName
+    from rulegen.kube.objects.structs import KubeObject
 
 MAX_NAMED: Final = 5000
 """Secrets and ConfigMaps that are followed at the same time: each has a thread, a connection, and some 50 KB."""

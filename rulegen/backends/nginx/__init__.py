@@ -19,7 +19,7 @@ from rulegen.languages.nginx.text import format_nodes
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
-    from rulegen.kube.world import ObjectName
+    from rulegen.kube.objects.names import ObjectName
     from rulegen.languages.nginx.templates import Templates, Value
     from rulegen.languages.nginx.tree import Node
     from rulegen.model.ingress.ir import IngressModel, Location, Server, Upstream

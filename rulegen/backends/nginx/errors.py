@@ -11,7 +11,7 @@ from rulegen.languages.nginx.tree import Directive, template, variable
 from rulegen.model.ingress.ir import ToName, ToUpstream
 
 if TYPE_CHECKING:
-    from rulegen.kube.world import ObjectName
+    from rulegen.kube.objects.names import ObjectName
     from rulegen.languages.nginx.tree import Node, Word
     from rulegen.model.ingress.ir import ErrorPages
     from rulegen.model.ingress.settings import Settings

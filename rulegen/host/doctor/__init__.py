@@ -19,8 +19,8 @@ from rulegen.host.doctor.patient import Patient
 from rulegen.host.doctor.rulesets import check_both_variants, check_leftovers
 from rulegen.host.doctor.settings import check_modules, check_settings
 from rulegen.host.doctor.tools import check_privileges, check_tools, check_variant
-from rulegen.kube.wording import printable
 from rulegen.model.options import Options
+from rulegen.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

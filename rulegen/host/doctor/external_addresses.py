@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 from rulegen.errors import HostError
 from rulegen.host.doctor.findings import Finding, Level
 from rulegen.host.node.gateways import gateways
-from rulegen.kube.wording import printable
 from rulegen.model.facts import SERVICE_DEVICE
 from rulegen.model.forbidden import METADATA
+from rulegen.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from rulegen.kube.wording import printable
+from rulegen.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple
 
 from rulegen.errors import InputError
 from rulegen.host.files.rendered import KUSTOMIZATIONS, rendering_of
-from rulegen.kube.documents import Source
-from rulegen.kube.wording import printable
+from rulegen.kube.reading.documents import Source
 from rulegen.safe_files import MIB, UnsuitableFileError, read_descriptor, read_regular, read_within, size_text
+from rulegen.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

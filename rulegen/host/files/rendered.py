@@ -8,7 +8,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from rulegen.kube.wording import printable
+from rulegen.text import printable
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import HostError
 from rulegen.host.commands.runner import Command, privilege_hint
-from rulegen.kube.wording import printable
 from rulegen.languages.ipset import state
+from rulegen.text import printable
 
 if TYPE_CHECKING:
     from rulegen.host.commands.runner import Runner

@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from rulegen.errors import HostError
-from rulegen.kube.wording import printable
+from rulegen.text import printable
 
 if TYPE_CHECKING:
     from rulegen.host.netfilter.variant import Variant

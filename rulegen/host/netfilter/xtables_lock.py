@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from rulegen.kube.wording import printable
 from rulegen.safe_files import read_kernel_text
+from rulegen.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

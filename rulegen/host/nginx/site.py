@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rulegen.host.nginx.service import NginxService, Outcome
-    from rulegen.kube.world import World
+    from rulegen.kube.snapshot.world import World
     from rulegen.languages.nginx.configuration import Configuration
     from rulegen.languages.nginx.templates import Templates
     from rulegen.model.ingress.ir import IngressModel

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from rulegen.kube.secret_rules import secret_values
+from rulegen.kube.validation.secret import secret_values
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
-    from rulegen.kube.objects import Secret
+    from rulegen.kube.objects.structs import Secret
 
 MAX_CHAIN: Final = 20, 64 << 10
 """Certificates, and bytes of their PEM; the longest chains of public authorities have some 10 KiB."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from rulegen.kube.wording import quoted
+from rulegen.text import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from rulegen.kube.objects import Ingress, IngressClass
+    from rulegen.kube.objects.structs import Ingress, IngressClass
     from rulegen.kube.selector import Selector
-    from rulegen.kube.world import World
+    from rulegen.kube.snapshot.world import World
 
 CONTROLLER: Final = "rulegen.io/ingress"
 CLASS_NAME: Final = "rulegen"

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rulegen.errors import ConfigError
-from rulegen.kube.world import ObjectName
+from rulegen.kube.objects.names import ObjectName
 from rulegen.model.ingress import values
 from rulegen.model.ingress.ir import Reason, Verdict
 from rulegen.model.ingress.settings import read_settings
@@ -15,7 +15,7 @@ from rulegen.model.ingress.unread import missing
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rulegen.kube.world import World
+    from rulegen.kube.snapshot.world import World
     from rulegen.model.ingress.settings import Settings
 
 

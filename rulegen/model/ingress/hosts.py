@@ -16,7 +16,7 @@ from rulegen.model.ingress.ir import Location, MatchKind, Policy, Reason, Verdic
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rulegen.kube.world import ObjectName
+    from rulegen.kube.objects.names import ObjectName
     from rulegen.model.ingress.ir import Canary, Target
 
 MAX_COMPARED: Final = 1000

@@ -17,7 +17,7 @@ from rulegen.model.forbidden import NOTHING, Forbidden
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from rulegen.kube.world import ObjectName
+    from rulegen.kube.objects.names import ObjectName
     from rulegen.model.ingress.settings import Settings
     from rulegen.model.ingress.values import Url
     from rulegen.net import Network

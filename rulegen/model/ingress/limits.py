@@ -10,12 +10,12 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from rulegen.kube.world import ObjectName
+from rulegen.kube.objects.names import ObjectName
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from rulegen.kube.objects import Ingress, Secret
+    from rulegen.kube.objects.structs import Ingress, Secret
 
 HOSTS: Final = 5_000
 PATHS_PER_HOST: Final = 4

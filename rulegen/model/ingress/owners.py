@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from rulegen.kube.world import ObjectName
+from rulegen.kube.objects.names import ObjectName
 from rulegen.model.ingress import regex, values
 from rulegen.model.ingress.annotations import Annotations, Onset, read_annotations
 from rulegen.model.ingress.authentication import client_auth_of
@@ -15,7 +15,7 @@ from rulegen.model.ingress.policies import policy_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from rulegen.kube.objects import Ingress
+    from rulegen.kube.objects.structs import Ingress
     from rulegen.model.ingress.ir import ClientAuth, ExternalAuth
     from rulegen.model.ingress.referred import Referred
 

@@ -21,7 +21,7 @@ from rulegen.model.ingress.unread import AbsentError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from rulegen.kube.objects import ServiceBackendPort
+    from rulegen.kube.objects.structs import ServiceBackendPort
     from rulegen.model.ingress.annotations import Annotations
     from rulegen.model.ingress.ir import Target
     from rulegen.model.ingress.referred import Referred

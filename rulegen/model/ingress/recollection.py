@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 import msgspec
 
-from rulegen.kube.objects import ConfigMap, IngressClass, Namespace, ObjectMeta, Secret
-from rulegen.kube.world import ObjectKey, ObjectName
+from rulegen.kube.objects.names import ObjectKey, ObjectName
+from rulegen.kube.objects.structs import ConfigMap, IngressClass, Namespace, ObjectMeta, Secret
 from rulegen.model.ingress.references import References, header_maps, map_secrets, references, references_of
 from rulegen.model.ingress.unread import GONE, UNUSABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from rulegen.kube.objects import Ingress
-    from rulegen.kube.world import World
+    from rulegen.kube.objects.structs import Ingress
+    from rulegen.kube.snapshot.world import World
     from rulegen.model.ingress.options import IngressOptions
 
 KnownObject: TypeAlias = ConfigMap | IngressClass | Namespace | Secret

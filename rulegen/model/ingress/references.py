@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from rulegen.kube.world import ObjectName
+from rulegen.kube.objects.names import ObjectName
 from rulegen.model.ingress import values
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from rulegen.kube.objects import ConfigMap, Ingress
-    from rulegen.kube.world import World
+    from rulegen.kube.objects.structs import ConfigMap, Ingress
+    from rulegen.kube.snapshot.world import World
     from rulegen.model.ingress.classes import Selection
 
 SECRETS: Final = ("auth-secret", "auth-tls-secret", "proxy-ssl-secret")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from rulegen.kube.world import ObjectKey, ObjectName
+from rulegen.kube.objects.names import ObjectKey, ObjectName
 from rulegen.model.ingress import values
 from rulegen.model.ingress.ir import SecretFile
 from rulegen.model.ingress.unread import AbsentError, UnreadError
@@ -13,7 +13,7 @@ from rulegen.model.ingress.unread import AbsentError, UnreadError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from rulegen.kube.objects import ConfigMap, Secret
+    from rulegen.kube.objects.structs import ConfigMap, Secret
     from rulegen.model.ingress.settings import Settings
     from rulegen.model.ingress.targets import Targets
 

@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 from typing import Final, NamedTuple, NoReturn
 
-from rulegen.kube.wording import quoted
+from rulegen.text import quoted
 
 MAX_LENGTH: Final = 1000
 MAX_DEPTH: Final = 20

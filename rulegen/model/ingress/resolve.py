@@ -6,7 +6,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from rulegen.kube.world import ObjectName
+from rulegen.kube.objects.names import ObjectName
 from rulegen.model.forbidden import KUBERNETES
 from rulegen.model.ingress.aliases import with_other_names
 from rulegen.model.ingress.authentication import global_auth
@@ -33,7 +33,7 @@ from rulegen.model.ingress.unread import missing, recalled
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from rulegen.kube.world import World
+    from rulegen.kube.snapshot.world import World
     from rulegen.model.ingress.ir import Target
     from rulegen.model.ingress.options import IngressOptions
 

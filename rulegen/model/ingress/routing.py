@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
-from rulegen.kube.objects import ServiceBackendPort
-from rulegen.kube.world import ObjectName
+from rulegen.kube.objects.names import ObjectName
+from rulegen.kube.objects.structs import ServiceBackendPort
 from rulegen.model.ingress import values
 from rulegen.model.ingress.hosts import Paths, Route
 from rulegen.model.ingress.ir import Answer, Canary, Location, MatchKind, Policy, Reason, ToUpstream, Verdict
@@ -14,7 +14,7 @@ from rulegen.model.ingress.policies import errors_of, port_of
 from rulegen.model.ingress.targets import NOT_FOUND, UNAVAILABLE, Targets, Wish, transport_of
 
 if TYPE_CHECKING:
-    from rulegen.kube.objects import HTTPIngressPath, IngressBackend
+    from rulegen.kube.objects.structs import HTTPIngressPath, IngressBackend
     from rulegen.model.ingress.ir import Target
     from rulegen.model.ingress.owners import Owner
     from rulegen.model.ingress.settings import Settings

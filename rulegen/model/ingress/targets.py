@@ -9,8 +9,8 @@ from dataclasses import astuple, dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from rulegen.kube.wording import is_subdomain, printable, quoted
-from rulegen.kube.world import ObjectName
+from rulegen.kube.objects.names import ObjectName
+from rulegen.kube.syntax import is_subdomain
 from rulegen.model.endpoints import candidates, counts
 from rulegen.model.forbidden import NOTHING, Forbidden
 from rulegen.model.ingress.ir import Answer, Balance, Target, ToName, ToUpstream, Upstream
@@ -18,12 +18,13 @@ from rulegen.model.ingress.limits import UPSTREAM_SERVERS
 from rulegen.model.ingress.values import is_private_address, is_private_to_node
 from rulegen.model.limits import share_of_each
 from rulegen.net import AddressUse, Family, Protocol, join_host_port, parse_address, parse_network
+from rulegen.text import printable, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from rulegen.kube.objects import ServiceBackendPort, ServicePort
-    from rulegen.kube.world import ServiceInput
+    from rulegen.kube.objects.structs import ServiceBackendPort, ServicePort
+    from rulegen.kube.snapshot.world import ServiceInput
     from rulegen.model.ingress.ir import Policy, Sticky
     from rulegen.model.ingress.settings import Settings
     from rulegen.net import Address

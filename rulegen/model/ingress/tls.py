@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from rulegen.kube.world import ObjectKey, ObjectName
+from rulegen.kube.objects.names import ObjectKey, ObjectName
 from rulegen.model.ingress import values
 from rulegen.model.ingress.certificates import Certificate, UnusableSecretError, read_certificate
 from rulegen.model.ingress.ir import Reason, Verdict
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Mapping, Sequence
 
-    from rulegen.kube.objects import IngressTLS
+    from rulegen.kube.objects.structs import IngressTLS
     from rulegen.model.ingress.options import IngressOptions
     from rulegen.model.ingress.owners import Owner
     from rulegen.model.ingress.referred import Referred

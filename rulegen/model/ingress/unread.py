@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import ConfigError
-from rulegen.kube.world import ObjectKey
+from rulegen.kube.objects.names import ObjectKey
 from rulegen.model.ingress.ir import Reason, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rulegen.kube.world import ObjectName, World
+    from rulegen.kube.objects.names import ObjectName
+    from rulegen.kube.snapshot.world import World
 
 UNANSWERED: Final = "the API server has not answered yet"
 REFUSED: Final = "the API server does not let it be read"

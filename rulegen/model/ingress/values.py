@@ -11,8 +11,9 @@ import re
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from rulegen.kube.wording import is_label, is_subdomain, printable, quoted
+from rulegen.kube.syntax import is_label, is_subdomain
 from rulegen.net import Address, AddressKind, Network, kind_of_address, parse_address, parse_network
+from rulegen.text import printable, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from rulegen.backends.nginx.headers import MAX_HOPS
-from rulegen.kube import objects as k
+from rulegen.kube.objects import structs as k
 from rulegen.model.forbidden import NOTHING, Forbidden
 from rulegen.model.ingress.settings import Settings
 from tests.ingress_strategies import compiled, endpoints, service, settings_map, site, write

@@ -25,7 +25,7 @@ from rulegen.host.nginx.resolver import control, dns
 from rulegen.host.nginx.resolver.process import Listener, Resolver, Told
 from rulegen.host.nginx.resolver.settings import Naming
 from rulegen.host.nginx.service import NginxService
-from rulegen.kube import objects as k
+from rulegen.kube.objects import structs as k
 from rulegen.model.forbidden import Forbidden
 from rulegen.model.ingress.settings import Settings
 from rulegen.net import Address

@@ -7,7 +7,7 @@ from ipaddress import ip_address
 import pytest
 
 from rulegen.errors import ConfigError
-from rulegen.kube import objects as k
+from rulegen.kube.objects import structs as k
 from rulegen.model.forbidden import Forbidden
 from rulegen.model.ingress.ir import Verdict
 from rulegen.model.ingress.settings import Settings

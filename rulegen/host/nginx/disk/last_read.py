@@ -17,11 +17,11 @@ import msgspec
 from rulegen.errors import HostError, Rejected
 from rulegen.host.nginx.disk.trust import check_ours
 from rulegen.host.nginx.disk.writing import hint, reason, write_new
-from rulegen.kube.decode import decode_object
-from rulegen.kube.objects import ConfigMap, IngressClass, Namespace, Secret
-from rulegen.kube.wording import printable
-from rulegen.kube.world import ObjectKey, ObjectName
+from rulegen.kube.objects.names import ObjectKey, ObjectName
+from rulegen.kube.objects.structs import ConfigMap, IngressClass, Namespace, Secret
+from rulegen.kube.reading.decode import decode_object
 from rulegen.safe_files import read_regular
+from rulegen.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

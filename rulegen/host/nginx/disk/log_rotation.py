@@ -8,7 +8,7 @@ import stat
 import time
 from typing import Final
 
-from rulegen.kube.wording import printable
+from rulegen.text import printable
 
 LARGEST: Final = 64 << 20
 """Bytes of a log of nginx, after which it is set aside as `<name>.1`."""

@@ -25,9 +25,9 @@ from rulegen.errors import ApplyError, HostError
 from rulegen.host.nginx.disk import trust
 from rulegen.host.nginx.disk.locks import locked
 from rulegen.host.nginx.disk.writing import exchange, hint, holds, linked, reason, remove, synchronize, write_new
-from rulegen.kube.wording import printable
 from rulegen.languages.nginx.configuration import SECRETS, Configuration, Secret
 from rulegen.safe_files import UnsuitableFileError, read_regular
+from rulegen.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

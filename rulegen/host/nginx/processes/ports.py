@@ -8,8 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from rulegen.kube.wording import printable
 from rulegen.safe_files import read_kernel_text
+from rulegen.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator

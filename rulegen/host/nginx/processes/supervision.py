@@ -19,8 +19,8 @@ from rulegen.host.nginx.disk import trust
 from rulegen.host.nginx.disk.locks import locked_or_not
 from rulegen.host.nginx.processes import process_list
 from rulegen.host.nginx.processes.supervisor import LOCK, PID_FILE
-from rulegen.kube.wording import printable
 from rulegen.safe_files import read_kernel_text, read_regular
+from rulegen.text import printable
 
 if TYPE_CHECKING:
     from rulegen.host.nginx.processes.process_list import NginxProcess

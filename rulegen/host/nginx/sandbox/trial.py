@@ -23,8 +23,8 @@ from rulegen.errors import HostError
 from rulegen.host.commands.runner import Command, MissingToolError, find
 from rulegen.host.nginx.disk import trust, writing
 from rulegen.host.nginx.sandbox import child, identity
-from rulegen.kube.wording import printable
 from rulegen.languages.nginx.configuration import MAIN
+from rulegen.text import printable
 
 if TYPE_CHECKING:
     from rulegen.host.commands.runner import Completed, Runner

@@ -1,0 +1,60 @@
+"""The kinds that mean something here: apiVersion and kind, to the struct that reads them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from rulegen.kube.objects.legacy_ingress import LEGACY_VERSIONS, LegacyIngress
+from rulegen.kube.objects.structs import (
+    ConfigMap,
+    Endpoints,
+    EndpointSlice,
+    Ingress,
+    IngressClass,
+    KubeObject,
+    Namespace,
+    Node,
+    Pod,
+    Secret,
+    Service,
+    ServiceCIDR,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+KINDS: Final[Mapping[tuple[str, str], type[KubeObject | LegacyIngress]]] = {
+    ("v1", "Service"): Service,
+    ("v1", "Endpoints"): Endpoints,
+    ("v1", "Pod"): Pod,
+    ("v1", "Node"): Node,
+    ("v1", "Namespace"): Namespace,
+    ("v1", "Secret"): Secret,
+    ("v1", "ConfigMap"): ConfigMap,
+    ("discovery.k8s.io/v1", "EndpointSlice"): EndpointSlice,
+    ("networking.k8s.io/v1", "ServiceCIDR"): ServiceCIDR,
+    ("networking.k8s.io/v1", "Ingress"): Ingress,
+    ("networking.k8s.io/v1", "IngressClass"): IngressClass,
+    ("networking.k8s.io/v1beta1", "IngressClass"): IngressClass,
+    **{(version, "Ingress"): LegacyIngress for version in LEGACY_VERSIONS},
+}
+
+CLUSTER_SCOPED: Final = frozenset({Node, Namespace, ServiceCIDR, IngressClass})
+CONFIDENTIAL: Final = frozenset({Secret, ConfigMap})
+"""Kinds of which no message may show a value; passwords are kept in ConfigMaps too."""
+
+
+def kind_of(kube_object: KubeObject) -> str:
+    """Return the kind as people know it: `Service`, `EndpointSlice`."""
+    return type(kube_object).__name__
+
+
+def title(kind: str, namespace: str, name: str) -> str:
+    """Return how an object is called in messages: `Service shop/web`, `Node node1`."""
+    return f"{kind} {namespace}/{name}" if namespace else f"{kind} {name}"
+
+
+def title_of(kube_object: KubeObject) -> str:
+    """Return how a decoded object is called in messages."""
+    metadata = kube_object.metadata
+    return title(kind_of(kube_object), metadata.namespace, metadata.name)

@@ -1,0 +1,41 @@
+"""Durations as Go writes them, which is how a KubeProxyConfiguration has them: `1m30s`, `250ms`, `-1s`.
+
+Source: https://pkg.go.dev/time#ParseDuration
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from rulegen.text import quoted
+
+_UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ns": 1e-9}
+_PART: Final = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(h|ms|m|s|us|µs|μs|ns)")
+_WHOLE: Final = re.compile(rf"[-+]?(0|({_PART.pattern})+)\Z")
+LONGEST_S: Final = 2**63 / 1e9
+"""A duration is counted in nanoseconds, as a signed number of 64 bits."""
+
+
+def parse_duration(text: str) -> float:
+    """Return a duration in seconds; it may be less than 0.
+
+    Raises:
+        ValueError: It is none; the message names it.
+
+    >>> parse_duration("1m30s"), parse_duration("-250ms"), parse_duration("0")
+    (90.0, -0.25, 0.0)
+    """
+    seconds = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
+    if not _WHOLE.match(text) or not seconds < LONGEST_S:
+        raise ValueError(f"{quoted(text)} is not a duration such as 30s or 1m30s")
+    return -seconds if text.startswith("-") else seconds
+
+
+def seconds_of(text: str, default: float) -> float:
+    """Return a duration that was checked before, in seconds; the default for none.
+
+    >>> seconds_of("1m30s", 5), seconds_of("", 5), seconds_of("250ms", 5)
+    (90.0, 5, 0.25)
+    """
+    return parse_duration(text) if text else default

@@ -1,0 +1,1 @@
+"""Text to objects: YAML, JSON and lines of a watch, with each fault by its path."""

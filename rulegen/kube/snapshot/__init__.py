@@ -1,0 +1,1 @@
+"""All objects at one moment: slices joined to Services, endpoints from Pods, previews of addresses."""

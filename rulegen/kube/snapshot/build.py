@@ -1,0 +1,306 @@
+"""World out of objects: each once, slices joined to their Services, gaps filled from Endpoints, Pods and previews."""
+
+from __future__ import annotations
+
+import gc
+from collections import Counter, defaultdict
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+from rulegen.errors import Fault, InputError, Rejected, Warnings
+from rulegen.kube.objects.kinds import kind_of, title_of
+from rulegen.kube.objects.names import Decoded, ObjectName
+from rulegen.kube.objects.structs import (
+    ConfigMap,
+    Endpoints,
+    EndpointSlice,
+    Ingress,
+    IngressClass,
+    Namespace,
+    Node,
+    Pod,
+    Secret,
+    Service,
+    ServiceCIDR,
+)
+from rulegen.kube.reading.decode import Unknown, decode
+from rulegen.kube.reading.documents import read_documents
+from rulegen.kube.reading.workloads import Workloads
+from rulegen.kube.snapshot.endpoints import SERVICE_NAME_LABEL, slices_of
+from rulegen.kube.snapshot.pods import PodIndex, TooManyPodsError, derive_slices
+from rulegen.kube.snapshot.preview import NODE_PORTS, Preview, service_networks, wants_health_check, wants_node_ports
+from rulegen.kube.snapshot.world import ServiceInput, World
+from rulegen.kube.validation.validate import check
+from rulegen.text import listed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from rulegen.kube.objects.structs import KubeObject
+    from rulegen.kube.reading.documents import Source
+    from rulegen.net import Network
+
+MAX_OBJECTS: Final = 200_000
+"""The most objects that texts may hold together: a cluster has at most 10,000 Services and 150,000 Pods."""
+MAX_REJECTED: Final = 10_000
+MAX_UNKNOWN: Final = 1_000
+DEFAULT_SERVICE_CIDR: Final = "kubernetes"
+
+_MEANINGLESS_ALONE: Final = frozenset({"Secret", "ConfigMap"})
+
+
+def build_world(
+    inputs: Iterable[Decoded | Rejected | Unknown | KubeObject],
+    *,
+    service_cidrs: Sequence[Network] = (),
+    node_port_range: tuple[int, int] = NODE_PORTS,
+    sources: Sequence[str] = (),
+) -> World:
+    """Return the World that objects make. Their order means nothing, but that of two that differ the first is kept.
+
+    Args:
+        inputs: What `decode` yields; or typed objects, which are checked here.
+        service_cidrs: Where a preview takes ClusterIPs from, where no ServiceCIDR object says so.
+        node_port_range: First and last node port of a preview.
+        sources: Where the objects came from, for people.
+    """
+    gathered = _Gathered()
+    for one in inputs:
+        gathered.take(one)
+    return gathered.world(service_cidrs, node_port_range, tuple(sources))
+
+
+def read_world(
+    sources: Iterable[Source],
+    *,
+    service_cidrs: Sequence[Network] = (),
+    node_port_range: tuple[int, int] = NODE_PORTS,
+) -> World:
+    """Return the World that texts make; arguments as of `build_world`.
+
+    Raises:
+        InputError: They hold more than `MAX_OBJECTS`, or no object that means something here. An empty World would
+            empty a node, so there is none. Secrets and ConfigMaps mean something only to other objects.
+    """
+    names: list[str] = []
+    gathered = _Gathered()
+    with without_gc():
+        for source in sources:
+            names.append(source.name)
+            for document in read_documents(source):
+                gathered.take(document if isinstance(document, Rejected) else decode(document))
+                if len(gathered.objects) > MAX_OBJECTS:
+                    raise InputError(source.name, f"with it, all files hold more than {MAX_OBJECTS} objects")
+        if not gathered.is_usable:
+            raise gathered.nothing(names)
+        return gathered.world(service_cidrs, node_port_range, tuple(names))
+
+
+@contextmanager
+def without_gc() -> Iterator[None]:
+    """Keep the cycle collector out of bulk work: it would look at all objects again and again, and find nothing."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@dataclass(slots=True)
+class _Gathered:
+    """Objects by kind and name, and all that is no object."""
+
+    objects: dict[tuple[str, str, str], Decoded] = field(default_factory=dict)
+    rejected: list[Rejected] = field(default_factory=list)
+    more_rejected: int = 0
+    unknown: Counter[str] = field(default_factory=Counter)
+    workloads: Workloads = field(default_factory=Workloads)
+    warnings: Warnings = field(default_factory=Warnings)
+
+    def take(self, one: Decoded | Rejected | Unknown | KubeObject) -> None:
+        """Sort one input in. The same object twice is one object; two that differ are a fault of the later one."""
+        match one:
+            case Decoded():
+                self._keep(one)
+            case Rejected():
+                self._reject(one)
+            case Unknown():
+                known = one.kind in self.unknown or len(self.unknown) < MAX_UNKNOWN
+                self.unknown[one.kind if known else "other kinds"] += 1
+                if one.workload is not None:
+                    self.workloads.add(one.workload)
+            case _:
+                self.take(check(one, ""))
+
+    def _keep(self, one: Decoded) -> None:
+        metadata = one.object.metadata
+        kept = self.objects.setdefault((kind_of(one.object), metadata.namespace, metadata.name), one)
+        if kept is not one and kept.object != one.object:
+            origin = f"in {kept.source}" if kept.source else "before"
+            message = f"differs from the one of the same name {origin}: that one is kept"
+            self._reject(Rejected(title_of(one.object), one.source, (Fault("", message),)))
+
+    def _reject(self, one: Rejected) -> None:
+        """Keep a rejection; of a flood of them only as many as leave memory for the rest."""
+        if len(self.rejected) < MAX_REJECTED:
+            self.rejected.append(one)
+        else:
+            self.more_rejected += 1
+
+    def _refuse(self, service: Service, faults: tuple[Fault, ...]) -> None:
+        """Reject a Service that passed all checks of its own."""
+        source = self.objects["Service", service.metadata.namespace, service.metadata.name].source
+        self._reject(Rejected(title_of(service), source, faults))
+
+    def _all_rejected(self) -> tuple[Rejected, ...]:
+        if not self.more_rejected:
+            return tuple(self.rejected)
+        more = Rejected("input", "", (Fault("", f"{self.more_rejected} more objects were rejected"),))
+        return (*self.rejected, more)
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether there is any object that means something on its own."""
+        return any(kind not in _MEANINGLESS_ALONE for kind, _, _ in self.objects)
+
+    def nothing(self, names: Sequence[str]) -> InputError:
+        """Return the error that tells why there is nothing to build a World of."""
+        told = [line for rejected in self.rejected for line in rejected.lines()]
+        told += [f"{count} of the unknown kind {kind}" for kind, count in sorted(self.unknown.items())]
+        alone = Counter(kind for kind, _, _ in self.objects)
+        told += [f"{count} of kind {kind}, which means nothing alone" for kind, count in sorted(alone.items())]
+        return InputError(listed(names) or "input", "no usable Kubernetes object in it", hint=listed(told, "; "))
+
+    def world(self, given: Sequence[Network], node_ports: tuple[int, int], sources: tuple[str, ...]) -> World:
+        """Join what was gathered."""
+        for decoded in self.objects.values():
+            for warning in decoded.warnings:
+                self.warnings.add(warning)
+        parts = _Parts()
+        for _, decoded in sorted(self.objects.items(), key=lambda item: item[0]):
+            parts.add(decoded.object)
+        preview = Preview(service_networks(parts.cidrs, given), node_ports)
+        services: dict[ObjectName, ServiceInput] = {}
+        for service, assigned, faults in preview.assign(parts.services):
+            name = _name_of(service)
+            try:
+                slices, origin = ((), "") if faults else parts.slices_for(service, name)
+            except TooManyPodsError as error:
+                self._refuse(service, (Fault("spec.selector", str(error)),))
+                continue
+            if faults:
+                self._refuse(service, faults)
+                continue
+            self._warn_of_gaps(service)
+            if not origin and (warning := self.workloads.missing_pods(service)):
+                self.warnings.add(warning)
+            services[name] = ServiceInput(service=service, slices=slices, endpoints_from=origin, assigned=assigned)
+        self._tell_orphans(parts)
+        return World(
+            services=MappingProxyType(services),
+            nodes=MappingProxyType(parts.nodes),
+            ingresses=MappingProxyType(parts.ingresses),
+            ingress_classes=MappingProxyType(parts.ingress_classes),
+            namespaces=MappingProxyType(parts.namespaces),
+            secrets=MappingProxyType(parts.secrets),
+            config_maps=MappingProxyType(parts.config_maps),
+            service_cidrs=tuple(parts.cidrs),
+            rejected=self._all_rejected(),
+            unknown_kinds=MappingProxyType(dict(sorted(self.unknown.items()))),
+            warnings=self.warnings.texts(),
+            sources=sources,
+        )
+
+    def _warn_of_gaps(self, service: Service) -> None:
+        """Warn of numbers that an API server would have assigned, of a Service that it seems to have seen."""
+        if wants_node_ports(service) and any(not port.node_port for port in service.spec.ports):
+            self.warnings.add(f"{title_of(service)}: has a clusterIP but not all node ports: none is assigned")
+        if wants_health_check(service):
+            self.warnings.add(f"{title_of(service)}: has a clusterIP but no healthCheckNodePort: none is assigned")
+
+    def _tell_orphans(self, parts: _Parts) -> None:
+        """Tell of slices whose Service is not there, unless it was, and was refused."""
+        refused = {one.object for one in self.rejected}
+        orphans = [str(name) for name in sorted(parts.slices) if ("Service", *name) not in self.objects]
+        orphans = [name for name in orphans if f"Service {name}" not in refused]
+        if orphans:
+            self.warnings.add(f"EndpointSlices of Services that are not in the input: {listed(orphans)}")
+        if parts.unowned:
+            names = listed([str(name) for name in parts.unowned])
+            self.warnings.add(f"EndpointSlices without the label {SERVICE_NAME_LABEL} belong to no Service: {names}")
+
+
+@dataclass(slots=True)
+class _Parts:
+    """Objects of all kinds on their way into a World; they come in order of kind, namespace and name."""
+
+    services: list[Service] = field(default_factory=list)
+    slices: defaultdict[ObjectName, list[EndpointSlice]] = field(default_factory=lambda: defaultdict(list))
+    unowned: list[ObjectName] = field(default_factory=list)
+    endpoints: dict[ObjectName, Endpoints] = field(default_factory=dict)
+    pods: list[Pod] = field(default_factory=list)
+    nodes: dict[str, Node] = field(default_factory=dict)
+    cidrs: list[str] = field(default_factory=list)
+    ingresses: dict[ObjectName, Ingress] = field(default_factory=dict)
+    ingress_classes: dict[str, IngressClass] = field(default_factory=dict)
+    namespaces: dict[str, dict[str, str]] = field(default_factory=dict)
+    secrets: dict[ObjectName, Secret] = field(default_factory=dict)
+    config_maps: dict[ObjectName, ConfigMap] = field(default_factory=dict)
+    _index: PodIndex | None = None
+
+    def add(self, one: KubeObject) -> None:
+        """Put an object where it belongs."""
+        match one:
+            case Service():
+                self.services.append(one)
+            case EndpointSlice():
+                if owner := one.metadata.labels.get(SERVICE_NAME_LABEL):
+                    self.slices[ObjectName(one.metadata.namespace, owner)].append(one)
+                else:
+                    self.unowned.append(_name_of(one))
+            case Endpoints():
+                self.endpoints[_name_of(one)] = one
+            case Pod():
+                self.pods.append(one)
+            case Node():
+                self.nodes[one.metadata.name] = one
+            case ServiceCIDR():
+                # The first family of the cluster's own one is that of Services which name none.
+                start = 0 if one.metadata.name == DEFAULT_SERVICE_CIDR else len(self.cidrs)
+                self.cidrs[start:start] = one.spec.cidrs
+            case Ingress():
+                self.ingresses[_name_of(one)] = one
+            case IngressClass():
+                self.ingress_classes[one.metadata.name] = one
+            case Namespace():
+                self.namespaces[one.metadata.name] = one.metadata.labels
+            case Secret():
+                self.secrets[_name_of(one)] = one
+            case ConfigMap():
+                self.config_maps[_name_of(one)] = one
+
+    def slices_for(self, service: Service, name: ObjectName) -> tuple[tuple[EndpointSlice, ...], str]:
+        """Return the slices of a Service from the first source that knows it, and the kind of that source.
+
+        Raises:
+            TooManyPodsError: Of `derive_slices`.
+        """
+        if name in self.slices:
+            return tuple(self.slices[name]), "EndpointSlice"
+        if name in self.endpoints:
+            slices, origin = slices_of(self.endpoints[name]), "Endpoints"
+        elif self.pods and service.spec.selector and service.spec.type != "ExternalName":
+            if self._index is None:
+                self._index = PodIndex(self.pods)
+            slices, origin = derive_slices(service, self._index, self.nodes), "Pods"
+        else:
+            return (), ""
+        return slices, origin if slices else ""
+
+
+def _name_of(one: KubeObject) -> ObjectName:
+    return ObjectName(one.metadata.namespace, one.metadata.name)

@@ -1,0 +1,244 @@
+"""The cluster as a watch tells it, kept object by object; each change tells what it touches.
+
+It is a World that moves: the parts that one Service is made of can be had by its name, and the whole at any time.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from msgspec.structs import replace
+
+from rulegen.errors import Rejected
+from rulegen.kube.objects.events import Changed, Gone, Listed, Unfollowed, called
+from rulegen.kube.objects.names import ObjectKey, ObjectName
+from rulegen.kube.objects.structs import ConfigMap, EndpointSlice, Ingress, Node, Secret, Service
+from rulegen.kube.snapshot.build import build_world
+from rulegen.kube.snapshot.endpoints import SERVICE_NAME_LABEL
+from rulegen.kube.snapshot.world import ServiceInput
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rulegen.kube.objects.events import Event
+    from rulegen.kube.objects.names import Decoded
+    from rulegen.kube.objects.structs import KubeObject
+    from rulegen.kube.snapshot.world import World
+
+
+@dataclass(slots=True)
+class Touched:
+    """What changes are about.
+
+    Attributes:
+        services: Services of which an object, or an endpoint, came, changed or went.
+        nodes: Whether a Node did.
+        site: Whether anything that Ingresses are made of did.
+    """
+
+    services: set[ObjectName] = field(default_factory=set)
+    nodes: bool = False
+    site: bool = False
+
+    def add(self, other: Touched) -> None:
+        """Take what another is about, too."""
+        self.services |= other.services
+        self.nodes |= other.nodes
+        self.site |= other.site
+
+    def __bool__(self) -> bool:
+        return bool(self.services or self.nodes or self.site)
+
+
+_BY_NAME: Final = (Secret, ConfigMap)
+"""Kinds whose objects are asked for one by one: of each it is told that it is there, or that it is not."""
+
+AnyObject = TypeVar("AnyObject", Service, Ingress, Node, Secret, ConfigMap)
+
+
+class Cluster:
+    """All objects by kind and name."""
+
+    def __init__(self) -> None:
+        """Begin with none; nothing may be written for it before all lists have come."""
+        self._objects: dict[type[KubeObject], dict[ObjectName, Decoded]] = defaultdict(dict)
+        self._slices: dict[ObjectName, dict[str, EndpointSlice]] = defaultdict(dict)
+        self._rejected: dict[tuple[type[KubeObject], str], Rejected] = {}
+        self._gone: set[ObjectKey] = set()
+        self._warned: dict[tuple[type[KubeObject], ObjectName], tuple[str, ...]] = {}
+
+    def take(self, event: Event) -> Touched:
+        """Take an event, and return what it touches: nothing where it changes no field that anybody reads."""
+        touched = Touched()
+        match event:
+            case Listed(kind, objects):
+                self._replace(kind, objects, touched)
+            case Changed(kind, one, name):
+                self._put(kind, one, name, touched)
+            case Gone(kind, name):
+                self._note_answer(kind, name, touched)
+                self._drop(kind, name, touched)
+                if kind in _BY_NAME:
+                    self._gone.add(ObjectKey(kind.__name__, name))
+            case Unfollowed(kind, name):
+                self._drop(kind, name, Touched())
+                self._gone.discard(ObjectKey(kind.__name__, name))
+        return touched
+
+    def service(self, name: ObjectName) -> ServiceInput | None:
+        """Return a Service with its endpoints; None where it is not there."""
+        found = self._objects[Service].get(name)
+        if found is None or not isinstance(found.object, Service):
+            return None
+        slices = self._slices.get(name, {})
+        return ServiceInput(
+            service=found.object,
+            slices=tuple(slices[key] for key in sorted(slices)),
+            endpoints_from="EndpointSlice" if slices else "",
+        )
+
+    @property
+    def gone(self) -> frozenset[ObjectKey]:
+        """Secrets and ConfigMaps of which it was told that they are not there."""
+        return frozenset(self._gone)
+
+    def is_told(self, kind: type[KubeObject], name: ObjectName) -> bool:
+        """Return whether anything was told of a Secret or ConfigMap: that it is there, or that it is not."""
+        is_there = name in self._objects[kind] or (kind, called(kind, name)) in self._rejected
+        return is_there or ObjectKey(kind.__name__, name) in self._gone
+
+    def names(self) -> list[ObjectName]:
+        """Return the names of all Services, in order."""
+        return sorted(self._objects[Service])
+
+    def of_kind(self, kind: type[AnyObject]) -> dict[ObjectName, AnyObject]:
+        """Return all objects of a kind, by name."""
+        return {name: one.object for name, one in self._objects[kind].items() if isinstance(one.object, kind)}
+
+    def node(self, name: str) -> Node | None:
+        """Return a Node."""
+        found = self._objects[Node].get(ObjectName("", name))
+        return found.object if found is not None and isinstance(found.object, Node) else None
+
+    @property
+    def warnings(self) -> list[str]:
+        """Entries of objects that are ignored, one line each; any thread may ask."""
+        return [warning for warnings in [*self._warned.values()] for warning in warnings]
+
+    @property
+    def rejected(self) -> list[Rejected]:
+        """Objects that are skipped, each with its faults."""
+        return [self._rejected[key] for key in sorted(self._rejected, key=lambda key: (key[0].__name__, key[1]))]
+
+    def snapshot(self) -> list[Decoded | Rejected]:
+        """Return all objects, for another thread to build a World of."""
+        return [one for kind in [*self._objects.values()] for one in [*kind.values()]] + self.rejected
+
+    def world(self) -> World:
+        """Return all of it as a World."""
+        return build_world(self.snapshot())
+
+    def _replace(self, kind: type[KubeObject], objects: Iterable[Decoded | Rejected], touched: Touched) -> None:
+        gone = set(self._objects[kind])
+        self._rejected = {key: one for key, one in self._rejected.items() if key[0] is not kind}
+        rejected = []
+        for one in objects:
+            if isinstance(one, Rejected):
+                rejected.append(one)
+            else:
+                name = _name(one.object)
+                gone.discard(name)
+                self._put(kind, one, name, touched)
+        for name in gone:
+            self._drop(kind, name, touched)
+        # Behind the drops: what was good before and is bad now is among both.
+        self._rejected.update({(kind, one.object): one for one in rejected})
+
+    def _note_answer(self, kind: type[KubeObject], name: ObjectName, touched: Touched) -> None:
+        """Note that an object that is asked for by its name is told of: the first time that means something itself."""
+        if kind in _BY_NAME:
+            touched.site |= not self.is_told(kind, name)
+            self._gone.discard(ObjectKey(kind.__name__, name))
+
+    def _put(self, kind: type[KubeObject], one: Decoded | Rejected, name: ObjectName, touched: Touched) -> None:
+        self._note_answer(kind, name, touched)
+        if isinstance(one, Rejected):
+            # What was served for it before goes: an old version that nobody asks for any more is never kept.
+            self._drop(kind, name, touched)
+            self._rejected[kind, called(kind, name)] = one
+            return
+        self._rejected.pop((kind, called(kind, name)), None)
+        self._warned.pop((kind, name), None)
+        if one.warnings:
+            self._warned[kind, name] = one.warnings
+        before = self._objects[kind].get(name)
+        if before is not None and before.object == one.object:
+            return
+        if before is not None and _are_served_alike(before.object, one.object):
+            self._objects[kind][name] = one
+            return
+        if before is not None:
+            self._touch(before.object, touched)
+            self._unlink(before.object)
+        self._objects[kind][name] = one
+        self._link(one.object)
+        self._touch(one.object, touched)
+
+    def _drop(self, kind: type[KubeObject], name: ObjectName, touched: Touched) -> None:
+        self._rejected.pop((kind, called(kind, name)), None)
+        self._warned.pop((kind, name), None)
+        before = self._objects[kind].pop(name, None)
+        if before is not None:
+            self._unlink(before.object)
+            self._touch(before.object, touched)
+
+    def _link(self, one: KubeObject) -> None:
+        if isinstance(one, EndpointSlice) and (owner := _owner(one)):
+            self._slices[owner][one.metadata.name] = one
+
+    def _unlink(self, one: KubeObject) -> None:
+        if isinstance(one, EndpointSlice) and (owner := _owner(one)):
+            self._slices[owner].pop(one.metadata.name, None)
+            if not self._slices[owner]:
+                del self._slices[owner]
+
+    @staticmethod
+    def _touch(one: KubeObject, touched: Touched) -> None:
+        match one:
+            case Service():
+                touched.services.add(_name(one))
+                touched.site = True
+            case EndpointSlice():
+                if owner := _owner(one):
+                    touched.services.add(owner)
+                    touched.site = True
+            case Node():
+                touched.nodes = touched.site = True
+            case _:
+                touched.site = True
+
+
+def _are_served_alike(before: KubeObject, after: KubeObject) -> bool:
+    """Whether two states of an object come to the same rules and the same site.
+
+    Addresses that are published change nothing for nginx, nor does for the rules what others note in a Node's
+    annotations, some of them every few seconds.
+    """
+    match before, after:
+        case Ingress(), Ingress():
+            return before == replace(after, status=before.status)
+        case Node(), Node():
+            metadata = replace(after.metadata, annotations=before.metadata.annotations)
+            return before == replace(after, metadata=metadata)
+    return False
+
+
+def _name(one: KubeObject) -> ObjectName:
+    return ObjectName(one.metadata.namespace, one.metadata.name)
+
+
+def _owner(one: EndpointSlice) -> ObjectName | None:
+    owner = one.metadata.labels.get(SERVICE_NAME_LABEL)
+    return ObjectName(one.metadata.namespace, owner) if owner else None

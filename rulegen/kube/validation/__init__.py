@@ -1,0 +1,1 @@
+"""What an object must be, as the API server checks it: one file for each kind."""

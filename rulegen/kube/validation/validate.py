@@ -1,0 +1,139 @@
+"""What a typed object must also be: names, ranges, words. All faults at once, as the API server would find them.
+
+An entry that kube-proxy logs and passes over (an address that is none, in lists that the API never checked well) is
+passed over here too, with a warning: the object stays.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+from msgspec.structs import replace
+
+from rulegen.errors import Fault, Rejected
+from rulegen.kube.objects.kinds import CLUSTER_SCOPED, CONFIDENTIAL, kind_of, title
+from rulegen.kube.objects.names import Decoded
+from rulegen.kube.objects.structs import (
+    ConfigMap,
+    Endpoints,
+    EndpointSlice,
+    Ingress,
+    IngressClass,
+    Namespace,
+    Node,
+    Pod,
+    Secret,
+    Service,
+    ServiceCIDR,
+)
+from rulegen.kube.syntax import is_qualified_name
+from rulegen.kube.validation.cluster import check_node, check_pod, check_service_cidr
+from rulegen.kube.validation.endpoints import check_endpoints, check_slice
+from rulegen.kube.validation.findings import Findings
+from rulegen.kube.validation.ingress import check_ingress, check_ingress_class
+from rulegen.kube.validation.secret import check_config_map, check_secret
+from rulegen.kube.validation.service import check_service
+from rulegen.text import printable, quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from rulegen.kube.objects.structs import KubeObject, ObjectMeta
+
+MAX_FAULTS: Final = 50
+MAX_ANNOTATIONS_BYTES: Final = 256 << 10
+"""All keys and values of one object together."""
+MAX_ANNOTATION_KEY: Final = 253 + 1 + 63
+
+_TIME: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?[Zz]\Z")
+_RULES: Final[Mapping[type[KubeObject], Callable[[Any, Findings], KubeObject]]] = {
+    Service: check_service,
+    EndpointSlice: check_slice,
+    Endpoints: check_endpoints,
+    Pod: check_pod,
+    Node: check_node,
+    ServiceCIDR: check_service_cidr,
+    Ingress: check_ingress,
+    IngressClass: check_ingress_class,
+    Secret: check_secret,
+    ConfigMap: check_config_map,
+}
+_NAMED_BY_LABEL: Final = frozenset({Service, Namespace})
+_ANNOTATED: Final = frozenset({Ingress, IngressClass, Secret, ConfigMap})
+"""Kinds whose annotations decide something, or go with what does."""
+
+
+def check(found: KubeObject, source: str) -> Decoded | Rejected:
+    """Return the object with its defaults filled in, or all that is wrong with it."""
+    findings = Findings()
+    kind = type(found)
+    metadata = _check_metadata(found.metadata, kind, findings)
+    if metadata is not found.metadata:
+        found = replace(found, metadata=metadata)
+    rules = _RULES.get(kind)
+    if rules is not None:
+        found = rules(found, findings)
+    if not findings.faults and not findings.passed_over:
+        return Decoded(found, source)
+    called = _called(found)
+    if findings.faults:
+        uid = "" if kind in CONFIDENTIAL else printable(found.metadata.uid)
+        return Rejected(called, source, bounded(findings.faults), uid)
+    return Decoded(found, source, tuple(f"{called}: {entry}" for entry in bounded(findings.passed_over)))
+
+
+def bounded(faults: list[Fault]) -> tuple[Fault, ...]:
+    """Return the faults, no more than a person would read."""
+    if len(faults) <= MAX_FAULTS:
+        return tuple(faults)
+    return (*faults[:MAX_FAULTS], Fault("", f"and {len(faults) - MAX_FAULTS} more of that sort"))
+
+
+def _called(found: KubeObject) -> str:
+    metadata = found.metadata
+    return title(kind_of(found), printable(metadata.namespace), printable(metadata.name) or "(no name)")
+
+
+def _check_metadata(metadata: ObjectMeta, kind: type[KubeObject], findings: Findings) -> ObjectMeta:
+    """Check names and times; the namespace is `default` where a manifest leaves it to kubectl."""
+    if not metadata.name:
+        findings.fault("metadata.name", "missing")
+    elif kind in _NAMED_BY_LABEL:
+        findings.label("metadata.name", metadata.name)
+    else:
+        findings.subdomain("metadata.name", metadata.name)
+    for path, time in (
+        ("metadata.creationTimestamp", metadata.creation_timestamp),
+        ("metadata.deletionTimestamp", metadata.deletion_timestamp),
+    ):
+        if time is not None and not _TIME.match(time):
+            findings.fault(path, f"{quoted(time)} is not a time as 2026-01-31T23:59:59Z")
+    if metadata.annotations and kind in _ANNOTATED:
+        _check_annotations(metadata.annotations, findings)
+    if kind in CLUSTER_SCOPED:
+        return replace(metadata, namespace="") if metadata.namespace else metadata
+    if not metadata.namespace:
+        return replace(metadata, namespace="default")
+    findings.label("metadata.namespace", metadata.namespace)
+    return metadata
+
+
+def _check_annotations(annotations: Mapping[str, str], findings: Findings) -> None:
+    """Check the keys, and that each text can be written down; what the values mean is not decided here."""
+    size = 0
+    for key, value in annotations.items():
+        if len(key) > MAX_ANNOTATION_KEY or not _is_annotation(key):
+            expected = "a name of at most 63 characters, perhaps behind a DNS name and a slash"
+            findings.fault("metadata.annotations", f"{quoted(key)} is no key: {expected}")
+        try:
+            size += len(key) + (len(value) if value.isascii() else len(value.encode()))
+        except UnicodeEncodeError:
+            findings.fault(f"metadata.annotations.{printable(key)}", "is no text in Unicode")
+    if size > MAX_ANNOTATIONS_BYTES:
+        findings.fault("metadata.annotations", f"{size} bytes in all, more than {MAX_ANNOTATIONS_BYTES}")
+
+
+_is_annotation = functools.lru_cache(maxsize=4096)(is_qualified_name)
+"""The same few keys stand on all Ingresses."""
