@@ -25,9 +25,10 @@ from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.snapshot.build import build_world
 from rulegen.kube.snapshot.world import World
 from rulegen.languages.nginx.configuration import Configuration
-from rulegen.model.ingress.ir import Reason, SecretFile, Verdict
+from rulegen.model.ingress.ir import SecretFile
 from rulegen.model.ingress.options import IngressOptions
-from rulegen.model.ingress.settings import Settings
+from rulegen.model.ingress.reasons import Reason, Verdict
+from rulegen.model.ingress.values.settings import Settings
 from rulegen.net import Family
 from rulegen.road.ingress import Site, compile_ingress
 from tests.rights import SANDBOX

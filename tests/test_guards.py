@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from rulegen.cli import main
 from rulegen.kube.snapshot.world import World
-from rulegen.model.facts import HostFacts
-from rulegen.model.options import Options
-from rulegen.model.resolve import resolve
+from rulegen.model.host.facts import HostFacts
+from rulegen.model.services.options import Options
+from rulegen.model.services.resolve import resolve
 from rulegen.net import Family, parse_network
 from rulegen.plan.plan import Plan
 from rulegen.road import Compiled, beside_warning, compile_model, plan_cleanup, plan_node

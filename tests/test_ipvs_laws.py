@@ -24,10 +24,10 @@ from rulegen.languages.ipvs.state import (
     VirtualServerKey,
 )
 from rulegen.languages.links.state import BOUND, AddressKey
-from rulegen.model.facts import HostFacts, Interface
-from rulegen.model.ir import Semantics
-from rulegen.model.options import Options
-from rulegen.model.resolve import resolve
+from rulegen.model.host.facts import HostFacts, Interface
+from rulegen.model.services.ir import Semantics
+from rulegen.model.services.options import Options
+from rulegen.model.services.resolve import resolve
 from rulegen.net import Family, Protocol, parse_address, parse_network
 from rulegen.road import Compiled, compile_model, plan_cleanup, plan_node
 from tests.nodekernel import NodeKernel

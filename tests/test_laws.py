@@ -12,9 +12,9 @@ from rulegen.kube.snapshot.world import World
 from rulegen.languages.iptables.ruleset import read, read_rule, target
 from rulegen.languages.iptables.script import script
 from rulegen.languages.iptables.state import found, wanted
-from rulegen.model.facts import HostFacts
-from rulegen.model.options import Options
-from rulegen.model.resolve import resolve
+from rulegen.model.host.facts import HostFacts
+from rulegen.model.services.options import Options
+from rulegen.model.services.resolve import resolve
 from rulegen.net import Family, parse_network
 from rulegen.road import Compiled, Observed, compile_model, plan_cleanup, plan_node, step
 from tests.kernel import Kernel, commits

@@ -27,7 +27,7 @@ from rulegen.languages.nginx.configuration import Configuration
 from rulegen.model.ingress.ir import SecretFile
 from rulegen.model.ingress.options import IngressOptions
 from rulegen.model.ingress.resolve import resolve_ingress
-from rulegen.model.ingress.settings import Settings
+from rulegen.model.ingress.values.settings import Settings
 from rulegen.net import Family
 from rulegen.road.ingress import Site
 

@@ -40,7 +40,7 @@ from rulegen.languages.ipset.state import format_sets
 from rulegen.languages.ipvs.state import RealServerKey
 from rulegen.languages.ipvs.text import format_servers
 from rulegen.languages.links.script import script as links_script
-from rulegen.model.facts import HostFacts
+from rulegen.model.host.facts import HostFacts
 from rulegen.net import Family
 from rulegen.road import Observed, plan_node
 from rulegen.road.services import ServiceRules

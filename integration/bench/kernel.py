@@ -29,8 +29,8 @@ from rulegen.kube.snapshot.world import World
 from rulegen.languages.iptables.ruleset import Ruleset, read
 from rulegen.languages.iptables.script import script
 from rulegen.languages.iptables.state import Fragment, ruleset_of
-from rulegen.model.facts import HostFacts
-from rulegen.model.resolve import resolve
+from rulegen.model.host.facts import HostFacts
+from rulegen.model.services.resolve import resolve
 from rulegen.net import Family
 from rulegen.road import Compiled, Observed, compile_model, plan_node, step
 

@@ -14,9 +14,9 @@ from rulegen.host.files.manifests import read_sources
 from rulegen.kube.reading.documents import read_documents
 from rulegen.kube.snapshot.build import read_world
 from rulegen.languages.iptables.ruleset import Ruleset
-from rulegen.model.facts import HostFacts
-from rulegen.model.options import Options
-from rulegen.model.resolve import resolve
+from rulegen.model.host.facts import HostFacts
+from rulegen.model.services.options import Options
+from rulegen.model.services.resolve import resolve
 from rulegen.net import Family, parse_network
 from rulegen.road import Observed, compile_model, plan_node
 

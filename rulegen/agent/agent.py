@@ -52,9 +52,9 @@ if TYPE_CHECKING:
     from rulegen.apiserver.watching.outage import Notice as ServerNotice
     from rulegen.host.nginx.site import LiveSite
     from rulegen.kube.objects.structs import Node
-    from rulegen.model.conntrack import Forgetting
-    from rulegen.model.facts import HostFacts
-    from rulegen.model.options import Options
+    from rulegen.model.host.facts import HostFacts
+    from rulegen.model.services.options import Options
+    from rulegen.model.services.stale_flows import Forgetting
 
 
 SHOWN = 5

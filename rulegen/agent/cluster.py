@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rulegen.kube.objects.structs import ConfigMap, Ingress, Secret
 from rulegen.kube.snapshot.cluster import Cluster
-from rulegen.model.ingress.references import References
+from rulegen.model.ingress.values.references import References
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

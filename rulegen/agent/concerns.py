@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from rulegen.agent.recorder import Announcement, ObjectReference
-from rulegen.model.limits import LimitKind
+from rulegen.model.services.ir import LimitKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from rulegen.agent.state import AgentState
     from rulegen.errors import HostError, Rejected
     from rulegen.kube.objects.names import ObjectName
-    from rulegen.model.claims import Conflict
-    from rulegen.model.ir import Service
+    from rulegen.model.services.conflicts import Conflict
+    from rulegen.model.services.ir import Service
     from rulegen.net import Family
 
 SHOWN: Final = 5

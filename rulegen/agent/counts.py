@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from rulegen.errors import Rejected
 from rulegen.kube.objects.events import Changed, Gone
 from rulegen.kube.objects.structs import EndpointSlice, Service
-from rulegen.model.ir import Delivery
+from rulegen.model.services.ir import Delivery
 
 if TYPE_CHECKING:
     from rulegen.agent.state import AgentState

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rulegen.agent.journal import Journal
     from rulegen.agent.state import AgentState
     from rulegen.kube.objects.names import ObjectName
-    from rulegen.model.ir import Node, Service
+    from rulegen.model.services.ir import Node, Service
 
 EVERYWHERE: Final = {Family.IPV4: "0.0.0.0", Family.IPV6: "::"}  # noqa: S104 - load balancers come from outside
 

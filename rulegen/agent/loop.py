@@ -29,7 +29,7 @@ from rulegen.host.dataplane.refused_services import is_refusal, lacking_text
 from rulegen.kube.node_names import unknown_node
 from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.snapshot.cluster import Touched
-from rulegen.model.limits import is_large
+from rulegen.model.services.limits import is_large
 from rulegen.plan.fragments import IPVS
 from rulegen.plan.objects import draining_text
 from rulegen.road.belongings import Belongings
@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from rulegen.agent.writer import KernelWriter, Mark, Reading
     from rulegen.kube.objects.events import Event
     from rulegen.kube.objects.structs import Node
-    from rulegen.model.ir import Service
-    from rulegen.model.options import Options
+    from rulegen.model.services.ir import Service
+    from rulegen.model.services.options import Options
     from rulegen.net import Address
     from rulegen.plan.fragments import Fragment
     from rulegen.plan.items import Item

@@ -24,10 +24,10 @@ from rulegen.kube.objects.events import Unfollowed
 from rulegen.kube.objects.names import ObjectKey, ObjectName
 from rulegen.kube.objects.structs import ConfigMap, Secret
 from rulegen.kube.syntax import is_label, is_subdomain
-from rulegen.model.ingress.ir import Verdict
-from rulegen.model.ingress.recollection import Completed, completed, held, renewed, unread_by
-from rulegen.model.ingress.references import References
+from rulegen.model.ingress.last_read import Completed, completed, held, renewed, unread_by
+from rulegen.model.ingress.reasons import Verdict
 from rulegen.model.ingress.unread import REFUSED, UNANSWERED
+from rulegen.model.ingress.values.references import References
 from rulegen.road.ingress import ours
 
 if TYPE_CHECKING:
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from rulegen.kube.objects.structs import Ingress
     from rulegen.kube.snapshot.world import World
     from rulegen.languages.nginx.configuration import Configuration
-    from rulegen.model.ingress.ir import Reason
-    from rulegen.model.ingress.recollection import Recollection
+    from rulegen.model.ingress.last_read import Recollection
+    from rulegen.model.ingress.reasons import Reason
     from rulegen.plan.items import Item
     from rulegen.road.ingress import Site
 

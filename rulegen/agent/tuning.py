@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from rulegen.errors import HostError
 from rulegen.host.node import sysctl
-from rulegen.model.nodes import BE_LIBERAL
-from rulegen.model.tuning import CONNTRACK_MAX, HASH_SIZE, conntrack_parameters
+from rulegen.model.host.conntrack_limits import CONNTRACK_MAX, HASH_SIZE, conntrack_parameters
+from rulegen.model.services.node.context import BE_LIBERAL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +21,9 @@ def tune(loop: Loop) -> None:
     """Set what the configuration asks for and the kernel does not have; what may not be set here is told."""
     wanted = conntrack_parameters(loop.options.conntrack, os.cpu_count() or 1)
     for name, value in wanted.items():
-        if name == BE_LIBERAL:  # the rules are written with it, see `rulegen.model.nodes.resolve_sysctls`
+        if (
+            name == BE_LIBERAL
+        ):  # the rules are written with it, see `rulegen.model.services.node.context.resolve_sysctls`
             continue
         _try(loop, name, partial(_set, loop, name, value))
     if CONNTRACK_MAX in wanted:  # as many buckets as the size of the table asks for

@@ -18,7 +18,7 @@ from rulegen.languages.iptables.ruleset import format_ruleset
 from rulegen.languages.iptables.state import ruleset_of
 from rulegen.languages.ipvs.text import format_servers
 from rulegen.languages.links.state import format_links
-from rulegen.model.document import model_document
+from rulegen.model.services.document import model_document
 from rulegen.plan import show
 from rulegen.plan.fragments import IPSET, IPVS, LINKS
 from rulegen.plan.plan import Plan, with_site
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from rulegen.agent.loop import Loop
     from rulegen.agent.site import SiteLoop
-    from rulegen.model.ir import ServicePort
+    from rulegen.model.services.ir import ServicePort
     from rulegen.road import Compiled
 
 PATHS: Final = ("/plan", "/model", "/rules")

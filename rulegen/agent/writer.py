@@ -16,9 +16,9 @@ from rulegen.host.netfilter import conntrack, nfacct, nft_commits, variant
 from rulegen.host.netfilter.variant import VariantChoice
 from rulegen.host.node import sysctl
 from rulegen.host.node.facts import refreshed
-from rulegen.model.conntrack import Forgetting, Frontend, answering, frontends_of, stale_flows
-from rulegen.model.nodes import BE_LIBERAL
-from rulegen.model.shares import SCHEDULERS
+from rulegen.model.services.node.context import BE_LIBERAL
+from rulegen.model.services.stale_flows import Forgetting, Frontend, answering, frontends_of, stale_flows
+from rulegen.model.services.weights import SCHEDULERS
 from rulegen.net import AddressKind, Family, Protocol, kind_of_address
 from rulegen.plan.plan import Plan
 from rulegen.road import Observed, backend_of, beside_warning, plan_node
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from rulegen.host.commands.runner import Command, Completed, Runner
     from rulegen.host.dataplane.apply import Step
     from rulegen.kube.objects.names import ObjectName
-    from rulegen.model.conntrack import Flow
-    from rulegen.model.facts import HostFacts
-    from rulegen.model.ir import Node, Service
-    from rulegen.model.options import Options
+    from rulegen.model.host.facts import HostFacts
+    from rulegen.model.services.ir import Node, Service
+    from rulegen.model.services.options import Options
+    from rulegen.model.services.stale_flows import Flow
     from rulegen.net import Address
     from rulegen.road import Compiled
     from rulegen.road.order import Parameter

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from rulegen.languages.iptables.ruleset import Ruleset
     from rulegen.languages.iptables.state import Layout
-    from rulegen.model.ir import Node, Service
+    from rulegen.model.services.ir import Node, Service
     from rulegen.plan.fragments import Fragment
 
 

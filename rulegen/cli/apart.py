@@ -13,9 +13,9 @@ from rulegen.host.dataplane.apply import perform, steps
 from rulegen.host.dataplane.apply_in_parts import Apart
 from rulegen.host.dataplane.refused_services import is_refusal
 from rulegen.host.ipvs.servers import SchedulerError
-from rulegen.model.conntrack import Forgetting
-from rulegen.model.resolve import resolve
-from rulegen.model.shares import SCHEDULERS
+from rulegen.model.services.resolve import resolve
+from rulegen.model.services.stale_flows import Forgetting
+from rulegen.model.services.weights import SCHEDULERS
 from rulegen.road import compile_model, plan_node, with_held
 from rulegen.road.held import held
 

@@ -19,8 +19,8 @@ from rulegen.languages.iptables.state import ruleset_of
 from rulegen.languages.ipvs.text import format_servers
 from rulegen.languages.links.script import Command, Verb
 from rulegen.languages.links.state import format_links
-from rulegen.model.document import model_document
-from rulegen.model.nodes import BE_LIBERAL, ROUTE_LOCALNET
+from rulegen.model.services.document import model_document
+from rulegen.model.services.node.context import BE_LIBERAL, ROUTE_LOCALNET
 from rulegen.net import Family
 from rulegen.plan import show
 from rulegen.plan.fragments import IPSET, IPVS, LINKS
@@ -28,7 +28,7 @@ from rulegen.plan.fragments import IPSET, IPVS, LINKS
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from rulegen.model.ir import Model
+    from rulegen.model.services.ir import Model
     from rulegen.road import Compiled
 
 NAMES = {Family.IPV4: "iptables.save", Family.IPV6: "ip6tables.save"}

@@ -26,9 +26,9 @@ from rulegen.host.node.interfaces import interfaces
 from rulegen.languages.nginx.facts import NginxFacts
 from rulegen.model.forbidden import of_host
 from rulegen.model.ingress.ir import SecretFile
+from rulegen.model.ingress.last_read import Completed, completed, renewed
 from rulegen.model.ingress.options import IngressOptions
-from rulegen.model.ingress.recollection import Completed, completed, renewed
-from rulegen.model.ingress.settings import Settings
+from rulegen.model.ingress.values.settings import Settings
 from rulegen.plan import show
 from rulegen.plan.nginx import SitePlan, plan_site
 from rulegen.plan.plan import Plan, with_site
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from rulegen.cli.inputs import Inputs
     from rulegen.languages.nginx.configuration import Configuration
     from rulegen.languages.nginx.templates import Templates
-    from rulegen.model.facts import HostFacts
     from rulegen.model.forbidden import Forbidden
+    from rulegen.model.host.facts import HostFacts
     from rulegen.net import Address
     from rulegen.plan.show import Report
 

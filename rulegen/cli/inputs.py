@@ -11,20 +11,21 @@ from rulegen.errors import ConfigError, HostError, InputError, RulegenError, War
 from rulegen.host.commands.runner import run
 from rulegen.host.files.manifests import STDIN, read_sources, read_text
 from rulegen.kube.node_names import read_node_name
-from rulegen.kube.proxyconfig.configuration import API_VERSION, KIND, read_config
+from rulegen.kube.proxyconfig.configuration import API_VERSION, KIND
+from rulegen.kube.proxyconfig.reading import read_config
 from rulegen.kube.proxyconfig.validation import SCHEDULERS, cautions
 from rulegen.kube.reading.yaml_text import YamlFault, read_yaml
 from rulegen.kube.snapshot.build import build_world, read_world
 from rulegen.languages.iptables.ruleset import UNREADABLE, Ruleset, unreadable_rules
 from rulegen.languages.links.state import Links
-from rulegen.model.conntrack import Forgetting
-from rulegen.model.facts_document import facts_from_document
+from rulegen.model.host.document import facts_from_document
 from rulegen.model.ingress.unread import REFUSED
-from rulegen.model.ir import Semantics
-from rulegen.model.limits import ServiceLimits
-from rulegen.model.nodes import BE_LIBERAL
-from rulegen.model.options import Options
-from rulegen.model.resolve import resolve
+from rulegen.model.services.ir import Semantics
+from rulegen.model.services.limits import ServiceLimits
+from rulegen.model.services.node.context import BE_LIBERAL
+from rulegen.model.services.options import Options
+from rulegen.model.services.resolve import resolve
+from rulegen.model.services.stale_flows import Forgetting
 from rulegen.plan.show import Report
 from rulegen.road import Compiled, Observed, backend_of, beside_warning, compile_model, counts_in, plan_node
 from rulegen.road.guards import lost_masquerade
@@ -42,9 +43,9 @@ if TYPE_CHECKING:
     from rulegen.kube.objects.names import Decoded, ObjectKey, ObjectName
     from rulegen.kube.proxyconfig.configuration import KubeProxyConfiguration
     from rulegen.kube.snapshot.world import World
-    from rulegen.model.conntrack import Flow
-    from rulegen.model.facts import HostFacts
-    from rulegen.model.ir import Model
+    from rulegen.model.host.facts import HostFacts
+    from rulegen.model.services.ir import Model
+    from rulegen.model.services.stale_flows import Flow
     from rulegen.net import Family
     from rulegen.plan.plan import Plan
 
@@ -239,7 +240,7 @@ class Inputs:
         if self.ingress is None:
             return cluster, refused
         from rulegen.apiserver.lists import read_named  # noqa: PLC0415 - loads the client, which is slow
-        from rulegen.model.ingress.references import references_of  # noqa: PLC0415 - as above
+        from rulegen.model.ingress.values.references import references_of  # noqa: PLC0415 - as above
 
         chosen, world = self.ingress, build_world(cluster)
         ask = partial(

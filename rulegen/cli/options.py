@@ -11,9 +11,9 @@ from rulegen.apiserver.limits import DEFAULT_MEBIBYTES, MOST_MEBIBYTES, ApiTerms
 from rulegen.host.netfilter.variant import Variant
 from rulegen.kube.node_names import read_node_name
 from rulegen.kube.proxyconfig.validation import DETECT_LOCAL_MODES, MODES
-from rulegen.model.conntrack import Forgetting
-from rulegen.model.ir import Semantics
-from rulegen.model.limits import ENDPOINTS, FRONTENDS
+from rulegen.model.services.ir import Semantics
+from rulegen.model.services.limits import ENDPOINTS, FRONTENDS
+from rulegen.model.services.stale_flows import Forgetting
 from rulegen.net import Network, parse_network
 
 if TYPE_CHECKING:

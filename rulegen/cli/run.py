@@ -19,8 +19,8 @@ from rulegen.errors import ConfigError, RulegenError
 from rulegen.kube.proxyconfig.durations import parse_duration
 from rulegen.kube.proxyconfig.validation import host_and_port
 from rulegen.kube.syntax import is_label, is_subdomain
-from rulegen.model.conntrack import Forgetting
-from rulegen.model.openings import openings
+from rulegen.model.services.node.openings import openings
+from rulegen.model.services.stale_flows import Forgetting
 from rulegen.net import parse_address
 from rulegen.road import backend_of
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from rulegen.languages.iptables import rules as r
 from rulegen.languages.iptables.ruleset import ChainName
 from rulegen.languages.iptables.state import Block, Kind, Layout, Place
-from rulegen.model.ir import PodInterface
+from rulegen.model.services.ir import PodInterface
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from rulegen.languages.iptables.rules import Rule
     from rulegen.languages.iptables.ruleset import Ruleset
-    from rulegen.model.ir import Node, PodTraffic
+    from rulegen.model.services.ir import Node, PodTraffic
     from rulegen.net import Family
 
 SERVICES = "KUBE-SERVICES"

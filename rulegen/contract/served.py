@@ -16,7 +16,7 @@ from rulegen.contract import chains, sets
 from rulegen.languages.ipset.state import EntryKey
 from rulegen.languages.ipvs.state import RealServerKey, VirtualServerKey
 from rulegen.languages.links.state import AddressKey
-from rulegen.model.conntrack import frontends_of
+from rulegen.model.services.stale_flows import frontends_of
 from rulegen.net import Family, Protocol, join_host_port, parse_address
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from rulegen.languages.iptables.rules import Rule
     from rulegen.languages.iptables.ruleset import ChainName
-    from rulegen.model.ir import Service
+    from rulegen.model.services.ir import Service
     from rulegen.net import Address
 
 _OWNER: Final = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?)(:|\s|\Z)")

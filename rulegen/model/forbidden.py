@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from rulegen.kube.objects import structs
     from rulegen.kube.snapshot.world import ServiceInput
-    from rulegen.model.facts import HostFacts
+    from rulegen.model.host.facts import HostFacts
 
 KUBERNETES: Final = ObjectName("default", "kubernetes")
 """The Service whose endpoints are the API servers; they write it themselves."""

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from rulegen.languages.iptables.ruleset import Ruleset
     from rulegen.languages.iptables.state import Key, Layout, Value
     from rulegen.languages.ipvs.state import RealServerKey, Timeouts
-    from rulegen.model.conntrack import Stale
+    from rulegen.model.services.stale_flows import Stale
     from rulegen.net import Family
     from rulegen.plan.fragments import Changes
     from rulegen.plan.items import Owners

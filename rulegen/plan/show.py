@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from rulegen.errors import Rejected
-    from rulegen.model.ingress.ir import Reason
-    from rulegen.model.ir import Service
+    from rulegen.model.ingress.reasons import Reason
+    from rulegen.model.services.ir import Service
     from rulegen.plan.items import Item, Line
     from rulegen.plan.nginx import SitePlan
     from rulegen.plan.plan import Plan

@@ -20,8 +20,8 @@ from rulegen.languages.ipset.script import TEMPORARY, replaced
 from rulegen.languages.iptables.ruleset import ChainName, target
 from rulegen.languages.iptables.state import BlockKey, ChainKey, Layout, wanted
 from rulegen.languages.ipvs.state import Timeouts, VirtualServerKey
-from rulegen.model.conntrack import Forgetting, Frontend, answering, stale_flows
-from rulegen.model.nodes import BE_LIBERAL, ROUTE_LOCALNET
+from rulegen.model.services.node.context import BE_LIBERAL, ROUTE_LOCALNET
+from rulegen.model.services.stale_flows import Forgetting, Frontend, answering, stale_flows
 from rulegen.net import Family, Protocol, parse_address, parse_network
 from rulegen.plan.fragments import IPSET, IPVS, LINKS, Union
 from rulegen.plan.plan import Plan, make_plan, plan_family, plan_objects, plan_sysctls
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from rulegen.languages.iptables.state import Key, Value, Wanted
     from rulegen.languages.ipvs import state as ipvs
     from rulegen.languages.links.state import Links
-    from rulegen.model.conntrack import Flow
-    from rulegen.model.facts import HostFacts
-    from rulegen.model.ir import Model
+    from rulegen.model.host.facts import HostFacts
+    from rulegen.model.services.ir import Model
+    from rulegen.model.services.stale_flows import Flow
     from rulegen.net import Address, Network
     from rulegen.plan.fragments import Fragment
     from rulegen.plan.items import Item

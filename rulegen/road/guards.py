@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rulegen.contract import chains, sets
 from rulegen.languages.iptables.state import ChainKey, ChainValue
-from rulegen.model.ir import Masquerade
+from rulegen.model.services.ir import Masquerade
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,8 +13,8 @@ from rulegen.kube.objects.names import ObjectName
 from rulegen.languages.nginx.check import MismatchError
 from rulegen.languages.nginx.configuration import Configuration
 from rulegen.languages.nginx.text import UnquotableError
-from rulegen.model.ingress.owners import in_order
 from rulegen.model.ingress.resolve import resolve_ingress
+from rulegen.model.ingress.routing.ingresses import in_order
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rulegen.languages.nginx.templates import Templates
     from rulegen.model.ingress.ir import IngressModel
     from rulegen.model.ingress.options import IngressOptions
-    from rulegen.model.ingress.settings import Settings
+    from rulegen.model.ingress.values.settings import Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

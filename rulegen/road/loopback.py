@@ -14,7 +14,7 @@ from rulegen.contract import chains
 from rulegen.diff import Change
 from rulegen.languages.iptables.ruleset import ChainName, target
 from rulegen.languages.iptables.state import BlockValue, ChainKey, ChainValue
-from rulegen.model.nodes import ROUTE_LOCALNET
+from rulegen.model.services.node.context import ROUTE_LOCALNET
 from rulegen.net import Family
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from rulegen.languages.iptables.ruleset import Ruleset
     from rulegen.languages.iptables.state import Key, Value
-    from rulegen.model.facts import HostFacts
+    from rulegen.model.host.facts import HostFacts
 
 FIREWALL: Final = chains.filter_(chains.FIREWALL)
 _INPUT: Final = ChainName("filter", "INPUT")

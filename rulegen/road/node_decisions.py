@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING
 
 from rulegen.errors import Warnings
 from rulegen.kube.objects import structs
-from rulegen.model.known_node import known_node
-from rulegen.model.node_ground import node_ground
-from rulegen.model.node_warnings import node_warnings
-from rulegen.model.nodes import resolve_node, resolve_site, resolve_sysctls
+from rulegen.model.services.node.context import resolve_node, resolve_site, resolve_sysctls
+from rulegen.model.services.node.known_node import known_node
+from rulegen.model.services.node.node_warnings import node_warnings
+from rulegen.model.services.node.ports_in_use import node_ground
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from rulegen.kube.snapshot.cluster import Cluster
-    from rulegen.model.facts import HostFacts
-    from rulegen.model.ir import Node
-    from rulegen.model.node_ground import NodeGround
-    from rulegen.model.nodes import Site
-    from rulegen.model.options import Options
+    from rulegen.model.host.facts import HostFacts
+    from rulegen.model.services.ir import Node
+    from rulegen.model.services.node.context import Site
+    from rulegen.model.services.node.ports_in_use import NodeGround
+    from rulegen.model.services.options import Options
     from rulegen.net import Family
 
 

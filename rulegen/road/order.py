@@ -22,7 +22,7 @@ from rulegen.languages.iptables.ruleset import ChainName
 from rulegen.languages.iptables.state import BlockKey, ChainValue
 from rulegen.languages.ipvs import script as ipvs_script
 from rulegen.languages.links import script as links_script
-from rulegen.model.nodes import BE_LIBERAL, ROUTE_LOCALNET
+from rulegen.model.services.node.context import BE_LIBERAL, ROUTE_LOCALNET
 from rulegen.plan.fragments import IPSET, IPVS, LINKS
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from rulegen.languages.iptables.script import Comments
     from rulegen.languages.iptables.state import Key, Objects, Value
     from rulegen.languages.ipvs.state import Frontend, Timeouts
-    from rulegen.model.conntrack import Flow
+    from rulegen.model.services.stale_flows import Flow
     from rulegen.net import Family
     from rulegen.plan.plan import Plan
 

@@ -12,8 +12,8 @@ from rulegen.diff import Change
 from rulegen.languages.iptables.script import Comments, comments_of
 from rulegen.languages.ipvs.script import gracefully
 from rulegen.languages.ipvs.state import DRAINING, RealServer, RealServerKey
-from rulegen.model.ir import Model
-from rulegen.model.table import ServiceTable
+from rulegen.model.services.ir import Model
+from rulegen.model.services.table import ServiceTable
 from rulegen.plan.fragments import IPSET, IPVS, Union
 from rulegen.plan.plan import FamilyPlan, ObjectPlan, Plan
 from rulegen.road import Compiled, backend_of, step
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from rulegen.kube.snapshot.cluster import Cluster
     from rulegen.languages.iptables import state as iptables
     from rulegen.languages.iptables.state import Key, Value
-    from rulegen.model.claims import Conflict
-    from rulegen.model.facts import HostFacts
-    from rulegen.model.ir import Node, Service
-    from rulegen.model.options import Options
+    from rulegen.model.host.facts import HostFacts
+    from rulegen.model.services.conflicts import Conflict
+    from rulegen.model.services.ir import Node, Service
+    from rulegen.model.services.options import Options
     from rulegen.net import Family
     from rulegen.plan.fragments import Fragment
 
@@ -84,7 +84,7 @@ class ServiceRules:
             options: What is wanted of the node.
             facts: What the host is.
             counts: Whether rules count with nfacct.
-            known: The Node object that held until now; see `rulegen.model.known_node`.
+            known: The Node object that held until now; see `rulegen.model.services.node.known_node`.
 
         Raises:
             ConfigError: There is no backend for the mode.

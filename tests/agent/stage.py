@@ -26,10 +26,10 @@ from rulegen.kube.objects.names import Decoded, ObjectName
 from rulegen.kube.snapshot.endpoints import SERVICE_NAME_LABEL
 from rulegen.languages.iptables.ruleset import read
 from rulegen.languages.iptables.script import script
-from rulegen.model.facts import HostFacts
-from rulegen.model.ir import Service
-from rulegen.model.options import Options
-from rulegen.model.resolve import resolve
+from rulegen.model.host.facts import HostFacts
+from rulegen.model.services.ir import Service
+from rulegen.model.services.options import Options
+from rulegen.model.services.resolve import resolve
 from rulegen.net import Address, Family, parse_network
 from rulegen.plan.plan import Plan
 from rulegen.road import Compiled, Observed, compile_model, plan_node

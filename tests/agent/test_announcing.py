@@ -15,7 +15,7 @@ from rulegen.errors import Fault, Rejected
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.events import Changed, Gone, Listed
 from rulegen.kube.objects.names import ObjectName
-from rulegen.model.limits import ServiceLimits
+from rulegen.model.services.limits import ServiceLimits
 from rulegen.net import Family
 from tests.agent.stage import NODE, Stage, changed, endpoints, listed, node, service
 

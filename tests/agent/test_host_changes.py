@@ -18,10 +18,10 @@ from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.events import Changed, Gone, Listed
 from rulegen.kube.objects.names import ObjectName
 from rulegen.languages.ipvs.state import VirtualServerKey
-from rulegen.model.facts import HostFacts, Interface
-from rulegen.model.ir import Semantics
-from rulegen.model.nodes import ROUTE_LOCALNET
-from rulegen.model.options import DetectLocalMode, Options
+from rulegen.model.host.facts import HostFacts, Interface
+from rulegen.model.services.ir import Semantics
+from rulegen.model.services.node.context import ROUTE_LOCALNET
+from rulegen.model.services.options import DetectLocalMode, Options
 from rulegen.net import Family, parse_address, parse_network
 from rulegen.road.services import ServiceRules
 from tests.agent.stage import NODE, Stage, WholeWriter, changed, endpoints, service

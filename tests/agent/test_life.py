@@ -27,10 +27,11 @@ from rulegen.errors import HostError
 from rulegen.host.files.watch import FileChanges
 from rulegen.host.node import sysctl
 from rulegen.host.node.listening_ports import listening_ports
-from rulegen.kube.proxyconfig.configuration import API_VERSION, KIND, read_config
+from rulegen.kube.proxyconfig.configuration import API_VERSION, KIND
+from rulegen.kube.proxyconfig.reading import read_config
 from rulegen.languages.nginx.facts import NginxFacts
-from rulegen.model.options import Options
-from rulegen.model.tuning import conntrack_parameters
+from rulegen.model.host.conntrack_limits import conntrack_parameters
+from rulegen.model.services.options import Options
 from tests.apiserver.watching import soon
 
 

@@ -29,9 +29,9 @@ from rulegen.kube.snapshot.build import build_world
 from rulegen.kube.snapshot.world import World
 from rulegen.kube.validation.validate import check
 from rulegen.languages.nginx.configuration import Configuration
-from rulegen.model.ingress.classes import Selection
 from rulegen.model.ingress.options import IngressOptions
 from rulegen.model.ingress.unread import MissingError
+from rulegen.model.ingress.values.classes import Selection
 from rulegen.plan.nginx import SitePlan, plan_site
 from rulegen.road.ingress import Site, compile_ingress
 from tests.apiserver.watching import soon

@@ -23,8 +23,8 @@ from rulegen.agent.state import AgentState
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.snapshot.world import ServiceInput, World
-from rulegen.model.facts import HostFacts, Interface
-from rulegen.model.resolve import resolve
+from rulegen.model.host.facts import HostFacts, Interface
+from rulegen.model.services.resolve import resolve
 from rulegen.net import Family, parse_address, parse_network
 from tests.agent.asking import ask, free_port
 from tests.agent.stage import NODE, OPTIONS, Clock, endpoints, node, service

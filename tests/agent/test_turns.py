@@ -14,7 +14,7 @@ A, B = ObjectName("demo", "a"), ObjectName("demo", "b")
 
 @pytest.fixture
 def stage(monkeypatch):
-    monkeypatch.setattr("rulegen.model.limits.LARGE", 20)
+    monkeypatch.setattr("rulegen.model.services.limits.LARGE", 20)
     stage = Stage()
     stage.writer.chains_per_commit = 5
     stage.at(1, changed(service("small", 2)), changed(endpoints("small", 1)))

@@ -23,10 +23,10 @@ from rulegen.kube.snapshot.world import World
 from rulegen.languages.iptables.ruleset import read
 from rulegen.languages.iptables.script import script
 from rulegen.languages.ipvs.state import Frontend, VirtualServer, VirtualServerKey
-from rulegen.model.conntrack import Flow, Forgetting
-from rulegen.model.facts import HostFacts, Interface
-from rulegen.model.options import Options
-from rulegen.model.resolve import resolve
+from rulegen.model.host.facts import HostFacts, Interface
+from rulegen.model.services.options import Options
+from rulegen.model.services.resolve import resolve
+from rulegen.model.services.stale_flows import Flow, Forgetting
 from rulegen.net import Family, Protocol, parse_address, parse_network
 from rulegen.plan.plan import Plan
 from rulegen.road import Observed, compile_model, plan_node

@@ -13,10 +13,10 @@ from rulegen.languages.ipset.state import EntryKey
 from rulegen.languages.iptables.ruleset import ChainName
 from rulegen.languages.ipvs.state import RealServerKey, Timeouts, VirtualServerKey
 from rulegen.languages.links.state import Links
-from rulegen.model.facts import HostFacts, Interface
-from rulegen.model.ir import Semantics
-from rulegen.model.options import DetectLocalMode, Options
-from rulegen.model.resolve import resolve
+from rulegen.model.host.facts import HostFacts, Interface
+from rulegen.model.services.ir import Semantics
+from rulegen.model.services.options import DetectLocalMode, Options
+from rulegen.model.services.resolve import resolve
 from rulegen.net import Family, parse_address, parse_network
 from rulegen.plan.fragments import LANGUAGES
 from rulegen.road import Compiled, Observed, compile_model, plan_node

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rulegen.backends.nginx.expressions import bounded
-from rulegen.model.ingress import regex
+from rulegen.model.ingress.values import regex
 from tests.pcre import MATCH_LIMIT, Pattern
 
 MANY_STEPS = "/" + "abc" * 60

@@ -25,7 +25,7 @@ from rulegen.kube.objects.names import ObjectKey
 from rulegen.kube.objects.structs import Secret
 from rulegen.kube.snapshot.build import build_world
 from rulegen.kube.validation.validate import check
-from rulegen.model.facts import HostFacts, Interface
+from rulegen.model.host.facts import HostFacts, Interface
 from rulegen.net import Family, parse_address
 from tests.fakeapi import FakeApi, Fault
 from tests.rights import SANDBOX, needs_nginx, needs_sandbox

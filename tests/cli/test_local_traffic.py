@@ -14,7 +14,7 @@ from rulegen.cli import main
 from rulegen.host import doctor
 from rulegen.host.commands.runner import Command, Completed
 from rulegen.host.doctor.findings import Level
-from rulegen.model.options import Options
+from rulegen.model.services.options import Options
 from rulegen.net import parse_network
 from tests.agent.stage import Stage, changed, endpoints, node, service
 from tests.cli.test_plan import BLOG, HOST

@@ -14,9 +14,9 @@ from rulegen.agent.agent import Agent
 from rulegen.agent.journal import Journal
 from rulegen.agent.writer import IdleWriter, KernelWriter
 from rulegen.cli import main
-from rulegen.model.conntrack import Forgetting
-from rulegen.model.facts import HostFacts
-from rulegen.model.options import Options
+from rulegen.model.host.facts import HostFacts
+from rulegen.model.services.options import Options
+from rulegen.model.services.stale_flows import Forgetting
 from tests.apiserver.watching import soon
 from tests.fakeapi import FakeApi, Fault
 

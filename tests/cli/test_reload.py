@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from rulegen.model.options import Options
+    from rulegen.model.services.options import Options
 
 HEAD = {"apiVersion": API_VERSION, "kind": KIND, "hostnameOverride": "node1"}
 CLOSED = {**HEAD, "nodePortAddresses": ["primary"], "clusterCIDR": "10.244.0.0/16"}

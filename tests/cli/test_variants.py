@@ -12,9 +12,9 @@ from rulegen.agent.writer import KernelWriter
 from rulegen.cli import main
 from rulegen.host.commands import runner
 from rulegen.host.netfilter.variant import Variant
-from rulegen.model.conntrack import Forgetting
-from rulegen.model.facts import HostFacts
-from rulegen.model.options import Options
+from rulegen.model.host.facts import HostFacts
+from rulegen.model.services.options import Options
+from rulegen.model.services.stale_flows import Forgetting
 from tests.cli.test_consent import BLOG
 from tests.cli.test_plan import HOST
 from tests.host.conftest import namespace  # noqa: F401 - a fixture

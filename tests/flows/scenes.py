@@ -12,9 +12,9 @@ from rulegen.kube.objects import structs as k
 from rulegen.kube.snapshot.world import ServiceInput, World
 from rulegen.languages.iptables.ruleset import format_ruleset
 from rulegen.languages.iptables.state import ruleset_of
-from rulegen.model.facts import HostFacts, Interface
-from rulegen.model.options import DetectLocalMode, Options
-from rulegen.model.resolve import resolve
+from rulegen.model.host.facts import HostFacts, Interface
+from rulegen.model.services.options import DetectLocalMode, Options
+from rulegen.model.services.resolve import resolve
 from rulegen.net import Address, Family, family_of, parse_address, parse_network
 from rulegen.road import compile_model
 from tests.flows.packets import Packet, Simulator

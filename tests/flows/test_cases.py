@@ -16,9 +16,9 @@ from rulegen.kube.snapshot.build import build_world
 from rulegen.kube.snapshot.world import World
 from rulegen.languages.iptables.ruleset import format_ruleset
 from rulegen.languages.iptables.state import ruleset_of
-from rulegen.model.facts import HostFacts, Interface
-from rulegen.model.options import Options
-from rulegen.model.resolve import resolve
+from rulegen.model.host.facts import HostFacts, Interface
+from rulegen.model.services.options import Options
+from rulegen.model.services.resolve import resolve
 from rulegen.net import Family, parse_address, parse_network
 from rulegen.road import compile_model
 from tests.flows.packets import Disposition, Outcome, Packet, Simulator, Way, agree, outcome

@@ -17,7 +17,7 @@ import pytest
 from rulegen.errors import HostError
 from rulegen.host.netlink import messages
 from rulegen.host.node.interfaces import AddressNotices, interfaces
-from rulegen.model.facts import SERVICE_DEVICE
+from rulegen.model.host.facts import SERVICE_DEVICE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -20,9 +20,9 @@ from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.snapshot.world import ServiceInput, World
 from rulegen.languages.ipvs.state import VirtualServer, VirtualServerKey
-from rulegen.model.facts import HostFacts
-from rulegen.model.resolve import resolve
-from rulegen.model.shares import SCHEDULER
+from rulegen.model.host.facts import HostFacts
+from rulegen.model.services.resolve import resolve
+from rulegen.model.services.weights import SCHEDULER
 from rulegen.plan.plan import Plan
 from rulegen.road import Compiled, compile_model, plan_node, with_held
 from rulegen.road.held import held

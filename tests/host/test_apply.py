@@ -12,9 +12,9 @@ from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.snapshot.world import ServiceInput, World
 from rulegen.languages.iptables.ruleset import read
-from rulegen.model.facts import HostFacts
-from rulegen.model.options import Options
-from rulegen.model.resolve import resolve
+from rulegen.model.host.facts import HostFacts
+from rulegen.model.services.options import Options
+from rulegen.model.services.resolve import resolve
 from rulegen.net import Family
 from rulegen.road import Observed, compile_model, plan_node
 from tests.kernel import Kernel, RefusedError, commits

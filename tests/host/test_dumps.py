@@ -23,9 +23,9 @@ from rulegen.kube.reading.documents import Source
 from rulegen.kube.snapshot.build import read_world
 from rulegen.languages.iptables.ruleset import format_ruleset
 from rulegen.languages.iptables.state import ruleset_of
-from rulegen.model.facts import HostFacts
-from rulegen.model.options import Options
-from rulegen.model.resolve import resolve
+from rulegen.model.host.facts import HostFacts
+from rulegen.model.services.options import Options
+from rulegen.model.services.resolve import resolve
 from rulegen.net import Family
 from rulegen.plan.items import Action
 from rulegen.plan.plan import Plan

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from rulegen.errors import InputError
 from rulegen.host.commands.runner import Command, Completed, MissingToolError, run
 from rulegen.host.node.facts import gather, interfaces, speaks_ipv6
-from rulegen.model.facts import HostFacts, Interface
-from rulegen.model.facts_document import LOOPBACK, facts_from_document, knows_random_fully
+from rulegen.model.host.document import LOOPBACK, facts_from_document, knows_random_fully
+from rulegen.model.host.facts import HostFacts, Interface
 from rulegen.net import Family
 from tests.rights import SANDBOX, can_run, needs_root
 

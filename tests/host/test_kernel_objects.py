@@ -14,7 +14,7 @@ from rulegen.host.netfilter import conntrack, nfacct
 from rulegen.host.netfilter.iptables import observe, restore
 from rulegen.host.netfilter.nfacct import Counter
 from rulegen.host.node import sysctl
-from rulegen.model.conntrack import Flow
+from rulegen.model.services.stale_flows import Flow
 from rulegen.net import Family, Protocol
 
 FIRST, SECOND = nfacct.NAMES
@@ -205,7 +205,7 @@ class TestConnections:
             "    except HostError as error: print(error.hint)"
         )
         flow = (
-            "import ipaddress; from rulegen.model.conntrack import Flow; from rulegen.net import Protocol\n"
+            "import ipaddress; from rulegen.model.services.stale_flows import Flow; from rulegen.net import Protocol\n"
             "a = ipaddress.ip_address('10.0.0.1')\n"
             "flow = Flow(protocol=Protocol.UDP, orig_src=a, orig_dst=a, orig_sport=1, orig_dport=1,"
             " reply_src=a, reply_dst=a, reply_sport=1, reply_dport=1)\n"

@@ -17,10 +17,10 @@ from rulegen.kube.reading.decode import Unknown, decode
 from rulegen.kube.reading.documents import Source, read_documents
 from rulegen.kube.snapshot.build import build_world, read_world, without_gc
 from rulegen.kube.snapshot.world import World
-from rulegen.model.facts import HostFacts
-from rulegen.model.ir import Model
-from rulegen.model.options import Options
-from rulegen.model.resolve import resolve
+from rulegen.model.host.facts import HostFacts
+from rulegen.model.services.ir import Model
+from rulegen.model.services.options import Options
+from rulegen.model.services.resolve import resolve
 
 WEB = ObjectName("shop", "web")
 

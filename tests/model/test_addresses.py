@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from rulegen.kube.reading.documents import Source
 from rulegen.kube.snapshot.build import read_world
-from rulegen.model.facts import HostFacts
-from rulegen.model.options import Options
-from rulegen.model.resolve import resolve
+from rulegen.model.host.facts import HostFacts
+from rulegen.model.services.options import Options
+from rulegen.model.services.resolve import resolve
 from rulegen.net import AddressKind, AddressUse, Family, family_of, kind_of_address, parse_address, refusal
 from rulegen.road import compile_model
 

@@ -9,12 +9,12 @@ import pytest
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.snapshot.world import ServiceInput, World
-from rulegen.model.claims import Claims
-from rulegen.model.document import model_document
-from rulegen.model.facts import HostFacts, Interface
-from rulegen.model.ir import Semantics
-from rulegen.model.options import Options
-from rulegen.model.resolve import resolve
+from rulegen.model.host.facts import HostFacts, Interface
+from rulegen.model.services.conflicts import Claims
+from rulegen.model.services.document import model_document
+from rulegen.model.services.ir import Semantics
+from rulegen.model.services.options import Options
+from rulegen.model.services.resolve import resolve
 from rulegen.net import parse_address, parse_network
 
 OPTIONS = Options(node_name="node1")

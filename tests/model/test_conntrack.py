@@ -7,10 +7,10 @@ import pytest
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.snapshot.world import ServiceInput, World
-from rulegen.model.conntrack import Flow, Forgetting, Frontend, answering, stale_flows
-from rulegen.model.facts import HostFacts, Interface
-from rulegen.model.options import Options
-from rulegen.model.resolve import resolve
+from rulegen.model.host.facts import HostFacts, Interface
+from rulegen.model.services.options import Options
+from rulegen.model.services.resolve import resolve
+from rulegen.model.services.stale_flows import Flow, Forgetting, Frontend, answering, stale_flows
 from rulegen.net import Protocol, parse_address, parse_network
 
 NODE = parse_address("192.168.50.10")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rulegen.kube.objects import structs as k
-from rulegen.model.endpoints import Place, candidates, pools
+from rulegen.model.services.endpoints import Place, candidates, pools
 from rulegen.net import Family
 
 HERE = Place("node1", "zone-a")

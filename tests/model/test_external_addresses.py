@@ -9,14 +9,14 @@ import pytest
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.snapshot.world import ServiceInput, World
-from rulegen.model.facts import HostFacts, Interface
 from rulegen.model.forbidden import KUBERNETES
-from rulegen.model.ir import Semantics
-from rulegen.model.node_ground import node_ground
-from rulegen.model.nodes import resolve_node, resolve_site
-from rulegen.model.options import Options
-from rulegen.model.resolve import resolve
-from rulegen.model.table import ServiceTable
+from rulegen.model.host.facts import HostFacts, Interface
+from rulegen.model.services.ir import Semantics
+from rulegen.model.services.node.context import resolve_node, resolve_site
+from rulegen.model.services.node.ports_in_use import node_ground
+from rulegen.model.services.options import Options
+from rulegen.model.services.resolve import resolve
+from rulegen.model.services.table import ServiceTable
 from rulegen.net import Family, parse_address, parse_network
 
 WEB, DNS = ObjectName("shop", "web"), ObjectName("kube-system", "dns")

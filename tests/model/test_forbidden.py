@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from rulegen.kube.reading.documents import Source
 from rulegen.kube.snapshot.build import read_world
-from rulegen.model.facts import SERVICE_DEVICE, HostFacts, Interface
 from rulegen.model.forbidden import KUBERNETES, METADATA, NOTHING, Forbidden, forbidden
+from rulegen.model.host.facts import SERVICE_DEVICE, HostFacts, Interface
 from rulegen.net import AddressUse, parse_address, parse_network, refusal
 
 FACTS = HostFacts(

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.snapshot.world import ServiceInput, World
-from rulegen.model.facts import HostFacts
-from rulegen.model.ir import Service
-from rulegen.model.limits import LimitKind, ServiceLimits, share_of_each
-from rulegen.model.options import Options
-from rulegen.model.resolve import resolve
+from rulegen.model.host.facts import HostFacts
+from rulegen.model.services.ir import LimitKind, Service
+from rulegen.model.services.limits import ServiceLimits, share_of_each
+from rulegen.model.services.options import Options
+from rulegen.model.services.resolve import resolve
 from rulegen.net import Family
 from rulegen.road import compile_model
 from tests.strategies import NODE, worlds

@@ -7,13 +7,14 @@ import pytest
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.events import Changed
 from rulegen.kube.objects.names import Decoded, ObjectName
-from rulegen.kube.proxyconfig.configuration import API_VERSION, KIND, read_config
+from rulegen.kube.proxyconfig.configuration import API_VERSION, KIND
+from rulegen.kube.proxyconfig.reading import read_config
 from rulegen.kube.snapshot.cluster import Cluster
 from rulegen.kube.snapshot.world import ServiceInput, World
-from rulegen.model.facts import HostFacts, Interface
-from rulegen.model.ir import Semantics
-from rulegen.model.options import Options
-from rulegen.model.resolve import resolve
+from rulegen.model.host.facts import HostFacts, Interface
+from rulegen.model.services.ir import Semantics
+from rulegen.model.services.options import Options
+from rulegen.model.services.resolve import resolve
 from rulegen.net import Family, parse_address
 from rulegen.road.services import ServiceRules
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from rulegen.kube.objects import structs as k
-from rulegen.kube.proxyconfig.configuration import API_VERSION, KIND, read_config
-from rulegen.model.facts import HostFacts, Interface
-from rulegen.model.ir import Masquerade, PodInterface, PodNetwork
-from rulegen.model.nodes import resolve_node, resolve_site, resolve_sysctls
-from rulegen.model.options import Options
+from rulegen.kube.proxyconfig.configuration import API_VERSION, KIND
+from rulegen.kube.proxyconfig.reading import read_config
+from rulegen.model.host.facts import HostFacts, Interface
+from rulegen.model.services.ir import Masquerade, PodInterface, PodNetwork
+from rulegen.model.services.node.context import resolve_node, resolve_site, resolve_sysctls
+from rulegen.model.services.options import Options
 from rulegen.net import Family, parse_address, parse_network
 
 FACTS = HostFacts(

@@ -8,12 +8,13 @@ from hypothesis import strategies as st
 
 from rulegen.errors import RulegenError
 from rulegen.kube.objects import structs as k
-from rulegen.kube.proxyconfig.configuration import API_VERSION, KIND, read_config
-from rulegen.model.facts import HostFacts, Interface
-from rulegen.model.ir import Masquerade
-from rulegen.model.nodes import resolve_node, resolve_site
-from rulegen.model.openings import openings
-from rulegen.model.options import Options
+from rulegen.kube.proxyconfig.configuration import API_VERSION, KIND
+from rulegen.kube.proxyconfig.reading import read_config
+from rulegen.model.host.facts import HostFacts, Interface
+from rulegen.model.services.ir import Masquerade
+from rulegen.model.services.node.context import resolve_node, resolve_site
+from rulegen.model.services.node.openings import openings
+from rulegen.model.services.options import Options
 from rulegen.net import Family, parse_address
 
 FACTS = HostFacts(

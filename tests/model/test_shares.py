@@ -13,10 +13,10 @@ from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.snapshot.world import ServiceInput, World
 from rulegen.languages.iptables.rules import at_odds
 from rulegen.languages.ipvs.state import RealServer, VirtualServer
-from rulegen.model.facts import HostFacts
-from rulegen.model.options import Options
-from rulegen.model.resolve import resolve
-from rulegen.model.shares import SCHEDULER, WEIGHTS
+from rulegen.model.host.facts import HostFacts
+from rulegen.model.services.options import Options
+from rulegen.model.services.resolve import resolve
+from rulegen.model.services.weights import SCHEDULER, WEIGHTS
 from rulegen.net import Family
 from rulegen.road import Compiled, compile_model
 

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.snapshot.world import ServiceInput
-from rulegen.model.node_ground import NodeGround
-from rulegen.model.nodes import Site, resolve_site
-from rulegen.model.options import Options
-from rulegen.model.table import ServiceTable
+from rulegen.model.services.node.context import Site, resolve_site
+from rulegen.model.services.node.ports_in_use import NodeGround
+from rulegen.model.services.options import Options
+from rulegen.model.services.table import ServiceTable
 from rulegen.net import Family, Protocol, parse_address
 
 OPTIONS = Options(node_name="node1")

@@ -16,11 +16,11 @@ from rulegen.languages.ipset.state import EntryKey
 from rulegen.languages.iptables.ruleset import read_rule, target
 from rulegen.languages.iptables.state import Block, BlockKey, ChainKey, Fragment
 from rulegen.languages.ipvs.state import RealServerKey
-from rulegen.model.conntrack import frontends_of
-from rulegen.model.ir import Semantics
-from rulegen.model.nodes import DetectLocalMode
-from rulegen.model.options import Options
-from rulegen.model.resolve import resolve
+from rulegen.model.services.ir import Semantics
+from rulegen.model.services.node.context import DetectLocalMode
+from rulegen.model.services.options import Options
+from rulegen.model.services.resolve import resolve
+from rulegen.model.services.stale_flows import frontends_of
 from rulegen.net import Family, parse_network
 from rulegen.plan import show
 from rulegen.plan.fragments import LANGUAGES

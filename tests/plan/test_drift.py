@@ -12,9 +12,9 @@ from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.snapshot.world import ServiceInput, World
 from rulegen.languages.iptables.ruleset import read
 from rulegen.languages.iptables.script import Comments, script
-from rulegen.model.facts import HostFacts
-from rulegen.model.options import Options
-from rulegen.model.resolve import resolve
+from rulegen.model.host.facts import HostFacts
+from rulegen.model.services.options import Options
+from rulegen.model.services.resolve import resolve
 from rulegen.net import Family
 from rulegen.plan.items import Action, Drift
 from rulegen.road import Observed, compile_model, plan_cleanup, plan_node

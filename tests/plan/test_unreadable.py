@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rulegen.languages.iptables.rules import Rule
 from rulegen.languages.iptables.ruleset import UNREADABLE, is_unreadable, may_be, read, unreadable_rules
 from rulegen.languages.iptables.script import script
-from rulegen.model.facts import HostFacts
+from rulegen.model.host.facts import HostFacts
 from rulegen.net import Family
 from rulegen.plan.items import Action
 from rulegen.road import Observed, plan_node

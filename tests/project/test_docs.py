@@ -16,10 +16,10 @@ import pytest
 from rulegen.cli import cli
 from rulegen.errors import Fault, Rejected
 from rulegen.kube.objects.names import ObjectName
-from rulegen.model.ingress import settings
-from rulegen.model.ingress.annotations import MUST_CLOSE, RULES, UNSUPPORTED
-from rulegen.model.ingress.ir import Reason, Verdict
-from rulegen.model.ir import Service
+from rulegen.model.ingress.reasons import Reason, Verdict
+from rulegen.model.ingress.values import settings
+from rulegen.model.ingress.values.annotations import MUST_CLOSE, RULES, UNSUPPORTED
+from rulegen.model.services.ir import Service
 from rulegen.plan import show
 from rulegen.plan.items import Action, Item, Line
 from rulegen.plan.nginx import SitePlan

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.snapshot.world import ServiceInput, World
-from rulegen.model.facts import HostFacts
-from rulegen.model.resolve import resolve
+from rulegen.model.host.facts import HostFacts
+from rulegen.model.services.resolve import resolve
 from rulegen.net import Family
 from rulegen.road import Compiled, compile_model, plan_node, with_held
 from rulegen.road.belongings import Belongings, Parts

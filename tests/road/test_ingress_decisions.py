@@ -11,9 +11,10 @@ from rulegen.errors import ConfigError
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.selector import parse_selector
-from rulegen.model.ingress.annotations import RULES
-from rulegen.model.ingress.classes import Selection
-from rulegen.model.ingress.ir import Answer, Verdict
+from rulegen.model.ingress.ir import Answer
+from rulegen.model.ingress.reasons import Verdict
+from rulegen.model.ingress.values.annotations import RULES
+from rulegen.model.ingress.values.classes import Selection
 from tests.ingress_strategies import (
     API,
     HTPASSWD,

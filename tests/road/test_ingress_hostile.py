@@ -19,9 +19,10 @@ from rulegen.kube.snapshot.build import read_world
 from rulegen.kube.snapshot.world import World
 from rulegen.languages.nginx.parser import parse
 from rulegen.languages.nginx.tree import Directive, Node
-from rulegen.model.ingress.annotations import RULES, UNSUPPORTED
-from rulegen.model.ingress.ir import Answer, Location, Reason, Verdict
-from rulegen.model.ingress.settings import FAIL_CLOSED, READERS, REFERENCES, TEXTS
+from rulegen.model.ingress.ir import Answer, Location
+from rulegen.model.ingress.reasons import Reason, Verdict
+from rulegen.model.ingress.values.annotations import RULES, UNSUPPORTED
+from rulegen.model.ingress.values.settings import FAIL_CLOSED, READERS, REFERENCES, TEXTS
 from rulegen.road.ingress import Site, compile_ingress
 from tests.ingress_strategies import (
     API,

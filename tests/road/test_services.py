@@ -16,10 +16,10 @@ from rulegen.kube.objects.names import Decoded, ObjectName
 from rulegen.kube.snapshot.cluster import Cluster, Touched
 from rulegen.kube.snapshot.endpoints import SERVICE_NAME_LABEL
 from rulegen.languages.ipvs.state import RealServerKey
-from rulegen.model.facts import HostFacts, Interface
-from rulegen.model.ir import Semantics
-from rulegen.model.options import Options
-from rulegen.model.resolve import resolve
+from rulegen.model.host.facts import HostFacts, Interface
+from rulegen.model.services.ir import Semantics
+from rulegen.model.services.options import Options
+from rulegen.model.services.resolve import resolve
 from rulegen.net import Family, parse_address, parse_network
 from rulegen.plan.fragments import LANGUAGES
 from rulegen.road import Compiled, compile_model, plan_node

@@ -7,7 +7,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rulegen.model.ir import Endpoint, ServicePort
+    from rulegen.model.services.ir import Endpoint, ServicePort
 
 
 def service_hash(port: ServicePort) -> str:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from rulegen.languages.iptables.rules import Rule
     from rulegen.languages.iptables.ruleset import ChainName, Ruleset
-    from rulegen.model.ir import Node
+    from rulegen.model.services.ir import Node
 
 INVALID_COUNTER = "ct_state_invalid_dropped_pkts"
 LOCALHOST_COUNTER = "localhost_nps_accepted_pkts"

@@ -16,7 +16,7 @@ from rulegen.contract import chains
 from rulegen.languages.iptables import rules as r
 from rulegen.languages.iptables import state as iptables
 from rulegen.languages.iptables.state import Block
-from rulegen.model.ir import Delivery, Masquerade, PodNetwork, Policy
+from rulegen.model.services.ir import Delivery, Masquerade, PodNetwork, Policy
 from rulegen.plan.fragments import Fragment
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from rulegen.languages.iptables.rules import Rule
     from rulegen.languages.iptables.ruleset import ChainName
-    from rulegen.model.ir import Endpoint, Node, Service, ServicePort
+    from rulegen.model.services.ir import Endpoint, Node, Service, ServicePort
     from rulegen.net import Address
 
 

@@ -16,7 +16,7 @@ from rulegen.contract import chains, servers, sets
 from rulegen.languages.iptables import rules as r
 from rulegen.languages.iptables import state as iptables
 from rulegen.languages.iptables.state import Kind
-from rulegen.model.ir import Masquerade, Semantics
+from rulegen.model.services.ir import Masquerade, Semantics
 from rulegen.net import Protocol
 from rulegen.plan.fragments import IPSET, Fragment
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rulegen.languages.iptables.rules import Rule
     from rulegen.languages.iptables.ruleset import ChainName, Ruleset
     from rulegen.languages.iptables.state import Layout
-    from rulegen.model.ir import Node
+    from rulegen.model.services.ir import Node
 
 DEVICES = (servers.DEVICE,)
 """Dummy devices that must be there."""

@@ -11,14 +11,14 @@ from rulegen.languages.iptables import state as iptables
 from rulegen.languages.iptables.state import Block
 from rulegen.languages.ipvs import state as ipvs
 from rulegen.languages.links.state import BOUND, AddressKey
-from rulegen.model.ir import Delivery, Policy, Semantics
+from rulegen.model.services.ir import Delivery, Policy, Semantics
 from rulegen.net import Protocol
 from rulegen.plan.fragments import IPSET, IPVS, LINKS, Fragment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rulegen.model.ir import Endpoint, Node, Service, ServicePort
+    from rulegen.model.services.ir import Endpoint, Node, Service, ServicePort
     from rulegen.net import Address
 
 _NODE_PORTS = {

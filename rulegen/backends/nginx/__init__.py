@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rulegen.languages.nginx.templates import Templates, Value
     from rulegen.languages.nginx.tree import Node
     from rulegen.model.ingress.ir import IngressModel, Location, Server, Upstream
-    from rulegen.model.ingress.settings import Settings
+    from rulegen.model.ingress.values.settings import Settings
 
 TEMPLATE: Final = "nginx.conf.j2"
 """The template of the main file."""

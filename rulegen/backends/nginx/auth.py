@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from rulegen.languages.nginx.tree import Node, Word
     from rulegen.model.ingress.ir import ExternalAuth, Policy, Server
-    from rulegen.model.ingress.settings import Settings
+    from rulegen.model.ingress.values.settings import Settings
 
 
 _BUFFERS: Final = frozenset({"buffer_size", "buffers", "busy_buffers_size"})

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rulegen.backends.nginx.expressions import bounded
 from rulegen.backends.nginx.upstream import cookie_map, cookie_value
 from rulegen.languages.nginx.tree import Directive, Entry, KeyKind, template, variable
-from rulegen.model.ingress import regex
+from rulegen.model.ingress.values import regex
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rulegen.languages.nginx.tree import Directive, Entry, KeyKind, variable
-from rulegen.model.ingress import regex
+from rulegen.model.ingress.values import regex
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rulegen.kube.objects.names import ObjectName
     from rulegen.languages.nginx.tree import Node, Word
     from rulegen.model.ingress.ir import ErrorPages
-    from rulegen.model.ingress.settings import Settings
+    from rulegen.model.ingress.values.settings import Settings
 
 
 def error_name(errors: ErrorPages, ingress: ObjectName | None, code: int) -> str:

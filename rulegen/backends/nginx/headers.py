@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from rulegen.languages.nginx.tree import Directive, Entry, KeyKind, Word, template, variable
-from rulegen.model.ingress.values import HOPS_HEADER
+from rulegen.model.ingress.values.readers import HOPS_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from rulegen.languages.nginx.tree import Node
-    from rulegen.model.ingress.settings import Settings
+    from rulegen.model.ingress.values.settings import Settings
 
 _REQUEST: Final[tuple[tuple[str, str], ...]] = (
     ("Host", "upstream_host"),

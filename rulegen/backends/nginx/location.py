@@ -31,14 +31,14 @@ from rulegen.backends.nginx.proxying import SCHEMES, backend_tls, module_of, res
 from rulegen.backends.nginx.upstream import interpolated, sticky_key, sticky_name, sticky_set
 from rulegen.languages.nginx.tree import Directive, template, variable
 from rulegen.model.ingress.ir import Answer, MatchKind, ToName, ToUpstream
-from rulegen.model.ingress.values import spell_size
+from rulegen.model.ingress.values.readers import spell_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from rulegen.languages.nginx.tree import Node, Word
     from rulegen.model.ingress.ir import Location, Server, Target, Upstream
-    from rulegen.model.ingress.settings import Settings
+    from rulegen.model.ingress.values.settings import Settings
     from rulegen.net import Network
 
 _COOKIE_PATH: Final = re.compile(r"/[A-Za-z0-9._~!&'()*+=:@%/-]+\Z")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from rulegen.languages.nginx.tree import Node
     from rulegen.model.ingress.ir import Policy, ProxySSL
-    from rulegen.model.ingress.settings import Settings
+    from rulegen.model.ingress.values.settings import Settings
 
 SCHEMES: Final = {"HTTP": "http", "HTTPS": "https", "AUTO_HTTP": "$scheme", "GRPC": "grpc", "GRPCS": "grpcs"}
 """What stands before an address, by protocol; FCGI has none."""

@@ -10,14 +10,14 @@ from rulegen.backends.nginx.location import LocationText
 from rulegen.backends.nginx.proxying import resolver_of
 from rulegen.backends.nginx.upstream import interpolated, server_upstreams, sticky_maps, upstream
 from rulegen.languages.nginx.tree import Directive, template
-from rulegen.model.ingress import regex
+from rulegen.model.ingress.values import regex
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from rulegen.languages.nginx.tree import Node, Word
     from rulegen.model.ingress.ir import ClientAuth, Server, Upstream
-    from rulegen.model.ingress.settings import Settings
+    from rulegen.model.ingress.values.settings import Settings
 
 OTHER_HOSTS: Final = "_"
 """What nginx's users call the server of every other name; no host can be called so."""

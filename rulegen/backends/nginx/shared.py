@@ -16,16 +16,16 @@ from rulegen.backends.nginx.location import spell_network
 from rulegen.backends.nginx.proxying import NAMES_OF_OWN_PORTS, next_upstream_words, resolver
 from rulegen.backends.nginx.upstream import interpolated
 from rulegen.languages.nginx.tree import Directive, Entry, KeyKind, template, variable
-from rulegen.model.ingress import regex, values
-from rulegen.model.ingress.transport import buffers
-from rulegen.model.ingress.values import spell_size
+from rulegen.model.ingress.policy.proxying import buffers
+from rulegen.model.ingress.values import readers, regex
+from rulegen.model.ingress.values.readers import spell_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rulegen.languages.nginx.tree import Node, Word
     from rulegen.model.ingress.ir import IngressModel
-    from rulegen.model.ingress.settings import Settings
+    from rulegen.model.ingress.values.settings import Settings
 
 STATUS_SOCKET: Final = "unix:run/status.sock"
 _UNLIMITED: Final = 1048576
@@ -190,7 +190,7 @@ def _proxy(settings: Settings) -> Iterator[Node]:
     )
     next_upstream = [*settings.proxy_next_upstream, *["non_idempotent"] * settings.retry_non_idempotent]
     limit = settings.proxy_next_upstream_timeout or settings.proxy_read_timeout
-    largest = values.temporary_file_size(settings.proxy_max_temp_file_size, one)
+    largest = readers.temporary_file_size(settings.proxy_max_temp_file_size, one)
     for module in ("proxy", "grpc", "fastcgi"):
         yield Directive(f"{module}_connect_timeout", (f"{settings.proxy_connect_timeout}s",))
         yield Directive(f"{module}_send_timeout", (f"{settings.proxy_send_timeout}s",))

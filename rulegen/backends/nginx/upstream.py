@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Final
 
 from rulegen.backends.nginx.names import mark
 from rulegen.languages.nginx.tree import Directive, Entry, KeyKind, Word, template, variable
-from rulegen.model.ingress import regex
 from rulegen.model.ingress.ir import Balance
-from rulegen.model.ingress.values import split_variables
+from rulegen.model.ingress.values import regex
+from rulegen.model.ingress.values.readers import split_variables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rulegen.languages.nginx.tree import Node
     from rulegen.model.ingress.ir import Sticky, Upstream
-    from rulegen.model.ingress.settings import Settings
+    from rulegen.model.ingress.values.settings import Settings
 
 
 UNJUDGED: Final = "max_fails=0"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rulegen.host.netfilter.variant import Variant
     from rulegen.languages.ipset.state import Objects
     from rulegen.languages.iptables.ruleset import Ruleset
-    from rulegen.model.conntrack import Flow
+    from rulegen.model.services.stale_flows import Flow
 
 _OUR_SETS = frozenset({TEMPORARY, *(name for family in Family for name in sets.names(family))})
 

@@ -19,7 +19,7 @@ from rulegen.host.doctor.patient import Patient
 from rulegen.host.doctor.rulesets import check_both_variants, check_leftovers
 from rulegen.host.doctor.settings import check_modules, check_settings
 from rulegen.host.doctor.tools import check_privileges, check_tools, check_variant
-from rulegen.model.options import Options
+from rulegen.model.services.options import Options
 from rulegen.text import printable
 
 if TYPE_CHECKING:

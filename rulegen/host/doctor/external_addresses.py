@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 from rulegen.errors import HostError
 from rulegen.host.doctor.findings import Finding, Level
 from rulegen.host.node.gateways import gateways
-from rulegen.model.facts import SERVICE_DEVICE
 from rulegen.model.forbidden import METADATA
+from rulegen.model.host.facts import SERVICE_DEVICE
 from rulegen.text import printable
 
 if TYPE_CHECKING:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import HostError
 from rulegen.host.doctor.findings import Finding, Level
-from rulegen.model.options import DetectLocalMode
+from rulegen.model.services.options import DetectLocalMode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rulegen.host.doctor.patient import Patient
-    from rulegen.model.options import Options
+    from rulegen.model.services.options import Options
 
 TOPIC: Final = "local traffic"
 FOLLOWS: Final = "ClusterIPs are not masqueraded, so clients that are no pods may get no answer"

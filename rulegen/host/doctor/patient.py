@@ -11,14 +11,14 @@ from rulegen.host.netfilter import iptables
 from rulegen.host.netfilter.variant import Variant
 from rulegen.host.node import sysctl
 from rulegen.host.node.facts import SYSCTLS, interfaces
-from rulegen.model.options import Options
+from rulegen.model.services.options import Options
 from rulegen.net import Family
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from rulegen.host.commands.runner import Runner
-    from rulegen.model.facts import Interface
+    from rulegen.model.host.facts import Interface
 
 
 @dataclass

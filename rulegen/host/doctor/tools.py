@@ -11,7 +11,7 @@ from rulegen.host.commands.runner import Command, MissingToolError, package_of
 from rulegen.host.doctor.findings import Finding, Level
 from rulegen.host.netfilter.variant import choose, missing_tool, variant_of
 from rulegen.host.node.facts import speaks_ipv6
-from rulegen.model.facts_document import knows_random_fully
+from rulegen.model.host.document import knows_random_fully
 from rulegen.net import Family
 from rulegen.safe_files import read_kernel_text
 

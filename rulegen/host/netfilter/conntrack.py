@@ -18,7 +18,7 @@ from rulegen.errors import HostError
 from rulegen.host.commands.runner import Command, privilege_hint
 from rulegen.host.netlink import nfnetlink
 from rulegen.host.netlink.nfnetlink import NESTED, Message, attribute
-from rulegen.model.conntrack import Flow
+from rulegen.model.services.stale_flows import Flow
 from rulegen.net import Family, Protocol
 
 if TYPE_CHECKING:

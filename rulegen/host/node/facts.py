@@ -17,8 +17,8 @@ from rulegen.host.node import sysctl
 from rulegen.host.node.gateways import gateways
 from rulegen.host.node.interfaces import interfaces
 from rulegen.host.node.listening_ports import root_ports
-from rulegen.model.facts import HostFacts
-from rulegen.model.facts_document import facts_from_document, knows_random_fully
+from rulegen.model.host.document import facts_from_document, knows_random_fully
+from rulegen.model.host.facts import HostFacts
 from rulegen.net import Family
 
 if TYPE_CHECKING:

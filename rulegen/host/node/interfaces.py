@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import HostError
 from rulegen.host.netlink import messages
-from rulegen.model.facts import SERVICE_DEVICE, Interface
+from rulegen.model.host.facts import SERVICE_DEVICE, Interface
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,10 +7,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from rulegen.model.forbidden import NOTHING, Forbidden
-from rulegen.model.ingress.annotations import DEFAULT_PREFIX
-from rulegen.model.ingress.classes import Selection
 from rulegen.model.ingress.limits import HOSTS
-from rulegen.model.ingress.settings import Settings
+from rulegen.model.ingress.values.annotations import DEFAULT_PREFIX
+from rulegen.model.ingress.values.classes import Selection
+from rulegen.model.ingress.values.settings import Settings
 
 if TYPE_CHECKING:
     import datetime as dt

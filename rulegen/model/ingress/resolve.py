@@ -8,27 +8,19 @@ from typing import TYPE_CHECKING, Final
 
 from rulegen.kube.objects.names import ObjectName
 from rulegen.model.forbidden import KUBERNETES
-from rulegen.model.ingress.aliases import with_other_names
-from rulegen.model.ingress.authentication import global_auth
-from rulegen.model.ingress.configmap import settings_of
-from rulegen.model.ingress.hosts import BARE
-from rulegen.model.ingress.ir import (
-    IngressModel,
-    Location,
-    MatchKind,
-    Reason,
-    Server,
-    ToName,
-    ToUpstream,
-    Verdict,
-)
+from rulegen.model.ingress.ir import IngressModel, Location, MatchKind, Server, ToName, ToUpstream
 from rulegen.model.ingress.limits import NamespaceLimits
-from rulegen.model.ingress.owners import Owner, in_order, oldest, read_owner
-from rulegen.model.ingress.referred import Referred
-from rulegen.model.ingress.routing import Routing
-from rulegen.model.ingress.targets import NOT_FOUND, Targets
-from rulegen.model.ingress.tls import Certificates
+from rulegen.model.ingress.policy.authentication import global_auth
+from rulegen.model.ingress.reasons import Reason, Verdict
+from rulegen.model.ingress.routing.aliases import with_other_names
+from rulegen.model.ingress.routing.certificates import Certificates
+from rulegen.model.ingress.routing.ingresses import Owner, in_order, oldest, read_owner
+from rulegen.model.ingress.routing.paths import BARE
+from rulegen.model.ingress.routing.routes import Routing
 from rulegen.model.ingress.unread import missing, recalled
+from rulegen.model.ingress.upstreams.referenced_objects import Referred
+from rulegen.model.ingress.upstreams.services import NOT_FOUND, Targets
+from rulegen.model.ingress.values.configmap import settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -69,7 +61,7 @@ def resolve_ingress(world: World, options: IngressOptions) -> IngressModel:
     )
     routing = Routing(targets, settings)
     default = _default_backend(routing, options, reasons)
-    routing.settings = settings = replace(settings, default_backend=default)
+    routing.default_backend = default
     owners = list(_owners(world, options, referred, reasons))
     for owner in owners:
         if not owner.is_canary:

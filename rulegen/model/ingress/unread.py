@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import ConfigError
 from rulegen.kube.objects.names import ObjectKey
-from rulegen.model.ingress.ir import Reason, Verdict
+from rulegen.model.ingress.reasons import Reason, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

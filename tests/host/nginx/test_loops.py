@@ -15,7 +15,7 @@ import pytest
 from rulegen.backends.nginx.headers import MAX_HOPS
 from rulegen.kube.objects import structs as k
 from rulegen.model.forbidden import NOTHING, Forbidden
-from rulegen.model.ingress.settings import Settings
+from rulegen.model.ingress.values.settings import Settings
 from tests.ingress_strategies import compiled, endpoints, service, settings_map, site, write
 from tests.rights import needs_nginx, needs_root
 

@@ -27,7 +27,7 @@ from rulegen.host.nginx.resolver.settings import Naming
 from rulegen.host.nginx.service import NginxService
 from rulegen.kube.objects import structs as k
 from rulegen.model.forbidden import Forbidden
-from rulegen.model.ingress.settings import Settings
+from rulegen.model.ingress.values.settings import Settings
 from rulegen.net import Address
 from tests.ingress_strategies import WEB, compiled, ingress, path, rule, service, site
 from tests.rights import needs_nginx, needs_root, needs_sandbox

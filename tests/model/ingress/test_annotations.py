@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from rulegen.model.ingress.annotations import RULES, UNSUPPORTED, Onset, read_annotations
-from rulegen.model.ingress.ir import Verdict
-from rulegen.model.ingress.settings import READERS
+from rulegen.model.ingress.reasons import Verdict
+from rulegen.model.ingress.values.annotations import RULES, UNSUPPORTED, Onset, read_annotations
+from rulegen.model.ingress.values.settings import READERS
 from tests.ingress_strategies import NAMED, PREFIX, WEB, compiled, endpoints, ingress, rule, service, site, text_of
 
 TAKEN = [

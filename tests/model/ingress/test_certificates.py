@@ -10,8 +10,13 @@ import warnings
 import pytest
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa, x25519
 
-from rulegen.model.ingress.certificates import UnusableSecretError, certificate_of, read_authorities, read_passwords
-from rulegen.model.ingress.ir import Verdict
+from rulegen.model.ingress.reasons import Verdict
+from rulegen.model.ingress.upstreams.certificates import (
+    UnusableSecretError,
+    certificate_of,
+    read_authorities,
+    read_passwords,
+)
 from tests.ingress_strategies import (
     WEB,
     certificate,

@@ -9,8 +9,8 @@ import pytest
 from rulegen.errors import ConfigError
 from rulegen.kube.objects import structs as k
 from rulegen.model.forbidden import Forbidden
-from rulegen.model.ingress.ir import Verdict
-from rulegen.model.ingress.settings import Settings
+from rulegen.model.ingress.reasons import Verdict
+from rulegen.model.ingress.values.settings import Settings
 from rulegen.net import parse_network
 from tests.ingress_strategies import (
     WEB,

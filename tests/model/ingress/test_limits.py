@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.snapshot.world import ServiceInput, World
-from rulegen.model.ingress.classes import Selection
-from rulegen.model.ingress.ir import IngressModel, Verdict
+from rulegen.model.ingress.ir import IngressModel
 from rulegen.model.ingress.limits import UPSTREAM_SERVERS
 from rulegen.model.ingress.options import IngressOptions
+from rulegen.model.ingress.reasons import Verdict
 from rulegen.model.ingress.resolve import resolve_ingress
+from rulegen.model.ingress.values.classes import Selection
 from rulegen.net import Family
 
 PREFIX = "nginx.ingress.kubernetes.io"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rulegen.model.ingress import regex
+from rulegen.model.ingress.values import regex
 from tests.pcre import MATCH_LIMIT, Pattern
 
 USUAL = (

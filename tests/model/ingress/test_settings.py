@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rulegen.model.ingress.settings import ALIASES, READERS, REFERENCES, TEXTS, Settings, read_settings
+from rulegen.model.ingress.values.settings import ALIASES, READERS, REFERENCES, TEXTS, Settings, read_settings
 
 KEYS = sorted({*READERS, *TEXTS, *REFERENCES, *ALIASES})
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from rulegen.model.ingress.recollection import KnownObject
+    from rulegen.model.ingress.last_read import KnownObject
 
 FOLDER: Final = "known"
 MAX_FILE: Final = 8 << 20

@@ -1,0 +1,1 @@
+"""What a host is, as values: facts, and limits of its connection tracking."""

@@ -1,0 +1,1 @@
+"""What an Ingress asks for beside its routes: authentication, proxying, limits, redirects."""

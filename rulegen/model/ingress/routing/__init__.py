@@ -1,0 +1,1 @@
+"""Which Ingress has which host and path, and which certificate the host has."""

@@ -1,0 +1,62 @@
+"""Other names of hosts: aliases, and the name with or without `www.`; a host's own name is never taken."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from rulegen.model.ingress.reasons import Verdict
+from rulegen.model.ingress.routing.ingresses import age
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from rulegen.model.ingress.ir import Server
+    from rulegen.model.ingress.routing.ingresses import Owner
+
+
+def with_other_names(servers: Mapping[str, Server], owners: Mapping[str, Iterable[Owner]]) -> dict[str, Server]:
+    """Return the servers with their other names, given to the oldest Ingress that asks for one.
+
+    Args:
+        servers: By host.
+        owners: The Ingresses of each host.
+    """
+    found = dict(servers)
+    taken = dict.fromkeys(servers, "")
+    ordered = sorted(
+        ((one, host) for host, asking in owners.items() for one in asking if host),
+        key=lambda pair: (age(pair[0].ingress), pair[1]),
+    )
+    for one in owners.get("", ()):
+        if len(one.ingress.spec.rules) < 2:
+            _tell_nameless(one)
+    for one, host in ordered:
+        for alias in one.annotations.found.get("server-alias", ()):
+            if alias not in taken:
+                taken[alias] = host
+                found[host] = replace(found[host], aliases=(*found[host].aliases, alias))
+            elif taken[alias] != host:
+                one.annotations.tell(Verdict.LOST, "server-alias", f"{alias} is a host or alias of another")
+    for one, host in ordered:
+        if not one.annotations.found.get("from-to-www-redirect"):
+            continue
+        if host.startswith("*"):
+            message = f"{host} is no single name, with or without www."
+            one.annotations.tell(Verdict.IGNORED, "from-to-www-redirect", message)
+            continue
+        other = host.removeprefix("www.") if host.startswith("www.") else f"www.{host}"
+        if other not in taken:
+            taken[other] = host
+            found[host] = replace(found[host], redirects_from=other)
+        elif taken[other] != host:
+            one.annotations.tell(Verdict.IGNORED, "from-to-www-redirect", f"{other} has an Ingress of its own")
+    return found
+
+
+def _tell_nameless(one: Owner) -> None:
+    """Tell what an Ingress asks for in vain, as it has no host."""
+    if "server-alias" in one.annotations.found:
+        one.annotations.tell(Verdict.IGNORED, "server-alias", "a rule without a host has every name already")
+    if one.annotations.found.get("from-to-www-redirect"):
+        one.annotations.tell(Verdict.IGNORED, "from-to-www-redirect", "a rule without a host has no other name")

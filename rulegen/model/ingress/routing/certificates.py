@@ -1,0 +1,152 @@
+"""Which certificate a host is served with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from rulegen.kube.objects.names import ObjectKey, ObjectName
+from rulegen.model.ingress.reasons import Reason, Verdict
+from rulegen.model.ingress.upstreams.certificates import Certificate, UnusableSecretError, read_certificate
+from rulegen.model.ingress.values import readers
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Mapping, Sequence
+
+    from rulegen.kube.objects.structs import IngressTLS
+    from rulegen.model.ingress.options import IngressOptions
+    from rulegen.model.ingress.routing.ingresses import Owner
+    from rulegen.model.ingress.upstreams.referenced_objects import Referred
+
+DEFAULT_CERTIFICATE: Final = "secrets/00000000000000000000000000000000.pem"
+"""Where the certificate for hosts without one lies."""
+
+
+class HostTLS(NamedTuple):
+    """How a host speaks TLS.
+
+    Attributes:
+        certificate: Path of certificate and key; empty for the default ones.
+        is_wanted: Whether an Ingress asks for TLS for it.
+        is_unread: Whether nobody can say yet with which certificate, so that it is spoken with none.
+        responder_port: The port of the OCSP responder that its certificate names; 0 where none is asked.
+    """
+
+    certificate: str = ""
+    is_wanted: bool = False
+    is_unread: bool = False
+    responder_port: int = 0
+
+
+@dataclass(slots=True)
+class Certificates:
+    """The certificates of Secrets, each read once.
+
+    Attributes:
+        now: When they are judged; None where their times are not looked at.
+        reasons: What is to be told of those that cannot be used, or that clients will refuse.
+    """
+
+    referred: Referred
+    now: dt.datetime | None = None
+    reasons: list[Reason] = field(default_factory=list)
+    _known: dict[ObjectName, Certificate | str] = field(default_factory=dict)
+    _listed: dict[ObjectName, dict[str, list[tuple[int, IngressTLS]]]] = field(default_factory=dict)
+
+    def of_host(self, host: str, owners: Sequence[Owner]) -> HostTLS:
+        """Return with which certificate a host speaks TLS.
+
+        The oldest Ingress with `tls` decides: by the entry that lists the host, else by the first one whose
+        certificate is for it.
+        """
+        for one in owners:
+            entries = one.ingress.spec.tls
+            if not entries:
+                continue
+            listed = self._entries(one).get(host, ())
+            missing, is_unread = [], False
+            for index, entry in listed or enumerate(entries):
+                if not entry.secret_name:
+                    continue
+                name = ObjectName(one.name.namespace, entry.secret_name)
+                found = self.of_secret(name)
+                if isinstance(found, Certificate) and (not host or found.covers(host)):
+                    if self.now is not None and (lapse := found.lapse(self.now)):
+                        message = f"the certificate in Secret {name} {lapse}: clients will refuse it"
+                        self.reasons.append(one.reason(Verdict.NOTE, f"spec.tls[{index}]", message))
+                    port = 0
+                    if self.referred.settings.enable_ocsp and found.responder:
+                        port, fault = self._responder_port(found.responder)
+                        if fault:
+                            message = (
+                                f"the certificate in Secret {name} names an OCSP responder that is not asked: {fault}"
+                            )
+                            self.reasons.append(one.reason(Verdict.REFUSED, f"spec.tls[{index}]", message))
+                    kept = self.referred.keep(found.path, found.content)
+                    return HostTLS(kept, is_wanted=True, responder_port=port)
+                if (why := self.referred.unread.get(ObjectKey("Secret", name))) and name not in self.referred.secrets:
+                    is_unread = True
+                    message = f"Secret {name}: {why}: {host or 'every other host'} speaks no TLS until then"
+                    missing.append(one.reason(Verdict.WAITING, f"spec.tls[{index}]", message))
+                    continue
+                if listed or not entry.hosts:
+                    why = found if isinstance(found, str) else f"the certificate in Secret {name} is not for this name"
+                    message = f"{why}: {host or 'every other host'} is served with the default certificate"
+                    path = f"spec.tls[{index}]"
+                    missing.append(one.reason(Verdict.DEFAULT_CERTIFICATE, path, message))
+                if listed:
+                    break
+            self.reasons += missing
+            return HostTLS(is_wanted=True, is_unread=is_unread)
+        return HostTLS()
+
+    def _responder_port(self, url: str) -> tuple[int, str]:
+        """Return the port of an OCSP responder; 0, and why it is not asked, where it is none that may be."""
+        try:
+            told = readers.url()(url)
+        except ValueError as error:
+            return 0, str(error)
+        port = told.port or 80
+        if told.scheme != "http":
+            return 0, f"{readers.quoted(url)} does not begin with http://"
+        if readers.is_private_to_node(told.host):
+            return 0, f"{readers.quoted(told.host)} is the node itself"
+        why = self.referred.targets.refusal_of_host(told.host, port)
+        return (0, why) if why else (port, "")
+
+    def _entries(self, owner: Owner) -> Mapping[str, list[tuple[int, IngressTLS]]]:
+        """Return an Ingress' entries by the hosts that they list."""
+        known = self._listed.get(owner.name)
+        if known is None:
+            known = self._listed[owner.name] = {}
+            for index, entry in enumerate(owner.ingress.spec.tls):
+                for host in dict.fromkeys(entry.hosts):
+                    known.setdefault(host, []).append((index, entry))
+        return known
+
+    def default(self, options: IngressOptions) -> str:
+        """Return the path of the certificate for hosts without one."""
+        name = options.default_certificate
+        if name is not None:
+            found = self.of_secret(name)
+            if isinstance(found, Certificate):
+                return self.referred.keep(found.path, found.content)
+            message = f"{found}: a made-up one is used"
+            self.reasons.append(Reason("", Verdict.NOTE, f"default certificate {name}", message))
+        if options.made_up_certificate is not None:
+            self.referred.files[DEFAULT_CERTIFICATE] = options.made_up_certificate
+        return DEFAULT_CERTIFICATE
+
+    def of_secret(self, name: ObjectName) -> Certificate | str:
+        """Return the certificate of a Secret, or why there is none."""
+        known = self._known.get(name)
+        if known is None:
+            try:
+                known = read_certificate(self.referred.secret(name))
+            except UnusableSecretError as error:
+                known = f"Secret {name} cannot be used: {error}"
+            except ValueError as error:
+                known = str(error)
+            self._known[name] = known
+        return known

@@ -1,0 +1,114 @@
+"""The Ingresses that are ours, each with what its annotations come to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from rulegen.kube.objects.names import ObjectName
+from rulegen.model.ingress.ir import Policy
+from rulegen.model.ingress.policy.authentication import client_auth_of
+from rulegen.model.ingress.policy.policies import policy_of
+from rulegen.model.ingress.reasons import Reason, Verdict
+from rulegen.model.ingress.values import readers, regex
+from rulegen.model.ingress.values.annotations import Annotations, Onset, read_annotations
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from rulegen.kube.objects.structs import Ingress
+    from rulegen.model.ingress.ir import ClientAuth, ExternalAuth
+    from rulegen.model.ingress.upstreams.referenced_objects import Referred
+
+YOUNGEST: Final = "~"
+"""Sorts behind every time: an Ingress without one is not there yet, as the API server gives each its time."""
+
+MAX_PATH: Final = 250
+"""Bytes of a path; nginx keeps the length of a location in one byte (ngx_http_core_module.h)."""
+
+MAX_ROUTES: Final = 5000
+"""Rules, paths and entries for TLS of one Ingress; each is a piece of nginx's memory on every node, some 15 KB."""
+
+
+@dataclass(slots=True)
+class Owner:
+    """An Ingress that owns hosts, or a part of them.
+
+    Attributes:
+        policy: What it says about its requests.
+        client_auth: What it says about its clients' certificates, for the whole host.
+        is_canary: Whether it only takes a share of another's requests.
+    """
+
+    name: ObjectName
+    ingress: Ingress
+    annotations: Annotations
+    policy: Policy
+    is_canary: bool
+    client_auth: ClientAuth | None = None
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing of it may be passed on."""
+        return self.annotations.onset is not Onset.IGNORE
+
+    def reason(self, verdict: Verdict, path: str, message: str) -> Reason:
+        """Return something to tell about it."""
+        return Reason(str(self.name), verdict, path, message)
+
+
+def age(ingress: Ingress) -> tuple[str, str, str]:
+    """Return what Ingresses are sorted by: oldest first, of the same age by namespace and name."""
+    metadata = ingress.metadata
+    return metadata.creation_timestamp or YOUNGEST, metadata.namespace, metadata.name
+
+
+def in_order(ingresses: Iterable[Ingress]) -> list[Ingress]:
+    """Return Ingresses oldest first."""
+    return sorted(ingresses, key=age)
+
+
+def read_owner(
+    ingress: Ingress, prefix: str, referred: Referred, global_auth: ExternalAuth | None
+) -> tuple[Owner | None, list[Reason]]:
+    """Return what an Ingress comes to; None, and why, where nothing of it may be served."""
+    name = ObjectName(ingress.metadata.namespace, ingress.metadata.name)
+    annotations = read_annotations(str(name), ingress.metadata.annotations, prefix)
+    policy = policy_of(name.namespace, annotations, referred)
+    if policy.global_auth and policy.external_auth is None and global_auth is not None:
+        policy = replace(policy, external_auth=global_auth)
+    client_auth = client_auth_of(name.namespace, annotations, referred)
+    faults = [
+        Reason(str(name), Verdict.REJECTED, path, message)
+        for path, message in _faults(ingress, is_regex=policy.use_regex)
+    ]
+    if faults or annotations.onset is Onset.REJECT:
+        return None, [*faults, *annotations.reasons]
+    if annotations.onset is Onset.CLOSE:
+        policy = Policy(is_closed=True, ssl_redirect=policy.ssl_redirect, global_auth=False)
+    return Owner(name, ingress, annotations, policy, bool(annotations.found.get("canary")), client_auth), []
+
+
+def oldest(owners: Sequence[Owner], annotation: str) -> Any:
+    """Return an annotation that holds for a whole host: of the oldest Ingress that has it; None for none."""
+    return next((one.annotations.found[annotation] for one in owners if annotation in one.annotations.found), None)
+
+
+def _faults(ingress: Ingress, *, is_regex: bool) -> Iterable[tuple[str, str]]:
+    spec = ingress.spec
+    routes = len(spec.rules) + sum(len(rule.http.paths) for rule in spec.rules if rule.http) + len(spec.tls)
+    if routes > MAX_ROUTES:
+        yield "spec", f"{routes} rules, paths and entries for TLS in one Ingress: at most {MAX_ROUTES}"
+        return
+    for index, rule in enumerate(ingress.spec.rules):
+        for number, path in enumerate(rule.http.paths if rule.http else ()):
+            where = f"spec.rules[{index}].http.paths[{number}].path"
+            if is_regex:
+                try:
+                    regex.check(path.path or "/")
+                except ValueError as error:
+                    yield where, str(error)
+            elif len(path.path.encode()) > MAX_PATH:
+                yield where, f"{readers.quoted(path.path)} is longer than {MAX_PATH} bytes, which nginx compares"
+            elif "//" in path.path:
+                yield where, f"{readers.quoted(path.path)}: nginx makes one slash of two, so no request can match"

@@ -1,0 +1,239 @@
+"""The hosts: paths of all Ingresses put together, conflicts settled, in the order and shape that nginx needs.
+
+Matching (Ingress API, `HTTPIngressPath`): the host first, then the longest path, an exact path before a prefix. A
+prefix matches whole elements: `/foo` is `/foo` and all below `/foo/`. nginx answers 301 for `/foo` where only `/foo/`
+is a location; here every such pair is written out, so that a request is answered and not sent away.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final
+
+from rulegen.model.ingress.ir import Location, MatchKind, Policy
+from rulegen.model.ingress.reasons import Reason, Verdict
+from rulegen.model.ingress.values import regex
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rulegen.kube.objects.names import ObjectName
+    from rulegen.model.ingress.ir import Canary, Target
+
+MAX_COMPARED: Final = 1000
+"""Expressions of one host, of more than one namespace, that are compared one by one."""
+BARE: Final = Policy(ssl_redirect=False, global_auth=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One path of an Ingress for one host.
+
+    Attributes:
+        path: As written; `/` where none was.
+        is_exact: Whether the whole path is compared.
+        is_regex: Whether the path is an expression.
+        rule: Where in the Ingress.
+    """
+
+    ingress: ObjectName
+    path: str
+    is_exact: bool
+    is_regex: bool
+    target: Target
+    policy: Policy
+    rule: str
+    canaries: tuple[Canary, ...] = ()
+
+    @property
+    def key(self) -> tuple[str, bool]:
+        """What must not be there twice."""
+        return self.path, self.is_exact
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pattern:
+    """A path as an expression.
+
+    Attributes:
+        text: The expression.
+        key: What patterns are sorted by.
+        names: Beginnings of the paths that it names, in lower case.
+        outline: What it may match.
+    """
+
+    route: Route
+    kind: MatchKind
+    text: str
+    key: tuple[int, bool, str]
+    names: tuple[str, ...]
+    outline: regex.Outline
+
+    def may_take(self, other: Pattern) -> bool:
+        """Whether it may match a path that another one names."""
+        return any(self.outline.may_match(name) for name in other.names)
+
+
+@dataclass(slots=True)
+class Paths:
+    """The paths of one host; the first of two equal ones wins, so they are to be added oldest first."""
+
+    host: str
+    reasons: list[Reason] = field(default_factory=list)
+    _routes: dict[tuple[str, bool], Route] = field(default_factory=dict)
+
+    def add(self, route: Route) -> None:
+        """Add a path, unless an older Ingress has the same."""
+        kept = self._routes.setdefault(route.key, route)
+        if kept is not route:
+            self._lose(route, kept)
+
+    def find(self, path: str, *, is_exact: bool) -> Route | None:
+        """Return the route with just this path."""
+        return self._routes.get((path, is_exact))
+
+    def replace(self, route: Route) -> None:
+        """Put a route in place of the one with the same path."""
+        self._routes[route.key] = route
+
+    @property
+    def is_regex(self) -> bool:
+        """Whether any path is an expression, which makes all of them such (as in ingress-nginx)."""
+        return any(route.is_regex for route in self._routes.values())
+
+    def locations(self, rest: Location) -> tuple[Location, ...]:
+        """Return the locations; `rest` takes every path that nobody asked for."""
+        found = list(self._regex_locations() if self.is_regex else self._literal_locations(rest))
+        if not any(location.kind is MatchKind.PREFIX and location.path == "/" for location in found):
+            found.append(rest)
+        return tuple(found)
+
+    def _literal_locations(self, rest: Location) -> Iterator[Location]:
+        exact = {route.path: route for route in self._routes.values() if route.is_exact}
+        prefixes = self._prefixes()
+        for path in sorted(exact):
+            yield _location(MatchKind.EXACT, path, exact[path])
+        for base in sorted(prefixes):
+            route = prefixes[base]
+            if base and base not in exact:
+                yield _location(MatchKind.EXACT, base, route)
+            yield _location(MatchKind.PREFIX, f"{base}/", route)
+        for path in sorted(exact):
+            without = path.rstrip("/")
+            if path.endswith("/") and without and without not in exact and without not in prefixes:
+                yield _companion(without, prefixes, rest)
+
+    def _prefixes(self) -> dict[str, Route]:
+        """Return the prefixes without the slash at their end; of `/foo` and `/foo/` the longer wins (types.go)."""
+        found: dict[str, Route] = {}
+        ordered = sorted((r for r in self._routes.values() if not r.is_exact), key=lambda r: -len(r.path))
+        for route in ordered:
+            kept = found.setdefault(route.path.rstrip("/"), route)
+            if kept is not route:
+                self.reasons.append(
+                    Reason(
+                        str(route.ingress),
+                        Verdict.LOST,
+                        f"{route.rule}.path",
+                        f"{route.path!a} and {kept.path!a} are the same prefix: the longer one has all requests",
+                    )
+                )
+        return found
+
+    def _regex_locations(self) -> Iterator[Location]:
+        routes = list(self._routes.values())
+        using = {route.ingress.namespace for route in routes if route.is_regex}
+        patterns: dict[tuple[MatchKind, str], Pattern] = {}
+        for route in routes:
+            made = _pattern(route, ignores_case=route.ingress.namespace in using)
+            kept = patterns.setdefault((made.kind, made.text), made)
+            if kept is not made:
+                # An exact path comes before a prefix, as ever; both are prefixes that ignore case here.
+                is_own = route.ingress.namespace == kept.route.ingress.namespace
+                is_first = is_own and route.is_exact and not kept.route.is_exact
+                winner, loser = (made, kept) if is_first else (kept, made)
+                patterns[made.kind, made.text] = winner
+                self._lose(loser.route, winner.route)
+        for one in self._in_order(list(patterns.values())):
+            yield _location(one.kind, one.text, one.route)
+
+    def _in_order(self, patterns: list[Pattern]) -> list[Pattern]:
+        """Return patterns, oldest first, in the order in which they are tried: the longest first.
+
+        But none comes before what an older Ingress of another namespace names and it would match: else whoever may
+        write a long expression would have all requests of a host.
+        """
+        ages: dict[str, int] = {}
+        for one in patterns:
+            ages.setdefault(one.route.ingress.namespace, len(ages))
+        if len(ages) < 2:
+            return sorted(patterns, key=lambda one: one.key)
+        if len(patterns) > MAX_COMPARED:  # each with each would take too long
+            return sorted(patterns, key=lambda one: (ages[one.route.ingress.namespace], one.key))
+        found: list[Pattern] = []
+        for one in patterns:
+            namespace = one.route.ingress.namespace
+            least = 0
+            for at in range(len(found) - 1, -1, -1):
+                if found[at].route.ingress.namespace != namespace and one.may_take(found[at]):
+                    least = at + 1
+                    break
+            place = next((at for at in range(least, len(found)) if found[at].key > one.key), len(found))
+            if least and found[least - 1].key > one.key:
+                self._lose(one.route, found[least - 1].route, f"requests for {found[least - 1].route.path!a} belong")
+            found.insert(place, one)
+        return found
+
+    def _lose(self, route: Route, kept: Route, what: str = "") -> None:
+        what = what or f"path {route.path!a} belongs"
+        message = f"host {self.host or '(every)'}, {what} to the older Ingress {kept.ingress}"
+        if kept.ingress == route.ingress:
+            message = f"host {self.host or '(every)'}, path {route.path!a} is there twice: the first counts"
+        self.reasons.append(Reason(str(route.ingress), Verdict.LOST, f"{route.rule}.path", message))
+
+
+def _pattern(route: Route, *, ignores_case: bool) -> Pattern:
+    """Return a path as an expression.
+
+    With `ignores_case`, as ingress-nginx has it: a beginning, in any case. Where only other namespaces use expressions,
+    a path goes on meaning what it says.
+    """
+    path = route.path if route.is_regex else regex.escape(route.path)
+    begun = path if path.startswith("^") else f"^{path}"
+    kind, text = MatchKind.REGEX, begun
+    if not ignores_case:
+        kind = MatchKind.REGEX_CASED
+        base = regex.escape(route.path.rstrip("/"))
+        text = rf"{begun}\z" if route.is_exact else rf"^{base}(?:/|\z)"
+    outline = regex.outline(path) if route.is_regex else regex.outline_of_text(route.path)
+    return Pattern(
+        route=route,
+        kind=kind,
+        text=text,
+        key=(-len(begun), ignores_case or not route.is_exact, text),
+        names=outline.heads,
+        outline=outline,
+    )
+
+
+def _companion(path: str, prefixes: dict[str, Route], rest: Location) -> Location:
+    """Return the location for `/foo` beside an exact `/foo/`: else nginx would send requests there by 301."""
+    above = path
+    while above:
+        above = above.rpartition("/")[0]
+        if above in prefixes:
+            return _location(MatchKind.EXACT, path, prefixes[above])
+    return replace(rest, kind=MatchKind.EXACT, path=path)
+
+
+def _location(kind: MatchKind, path: str, route: Route) -> Location:
+    return Location(
+        kind=kind,
+        path=path,
+        target=route.target,
+        policy=route.policy,
+        ingress=route.ingress,
+        rule=route.rule,
+        source=route.path,
+        canaries=route.canaries,
+    )

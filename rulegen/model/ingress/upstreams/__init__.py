@@ -1,0 +1,1 @@
+"""Where requests go: Services, other names, and the Secrets and ConfigMaps that are referred to."""

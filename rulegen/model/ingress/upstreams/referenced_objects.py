@@ -1,0 +1,98 @@
+"""The Secrets and ConfigMaps that annotations name, and the files that they become."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from rulegen.kube.objects.names import ObjectKey, ObjectName
+from rulegen.model.ingress.ir import SecretFile
+from rulegen.model.ingress.unread import AbsentError, UnreadError
+from rulegen.model.ingress.values import readers
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rulegen.kube.objects.structs import ConfigMap, Secret
+    from rulegen.model.ingress.upstreams.services import Targets
+    from rulegen.model.ingress.values.settings import Settings
+
+MAX_HEADERS: Final = 50
+
+
+@dataclass(slots=True)
+class Referred:
+    """The objects that annotations name, and the files that they become.
+
+    Attributes:
+        unread: Objects of which nobody can say whether they are there, each with the reason.
+        files: Secret files by path, as far as they were asked for.
+    """
+
+    secrets: Mapping[ObjectName, Secret]
+    config_maps: Mapping[ObjectName, ConfigMap]
+    targets: Targets
+    settings: Settings
+    unread: Mapping[ObjectKey, str] = field(default_factory=dict)
+    files: dict[str, SecretFile] = field(default_factory=dict)
+
+    def own(self, namespace: str, told: tuple[str, str]) -> ObjectName:
+        """Return the name of an object that an Ingress of a namespace may use.
+
+        Raises:
+            ValueError: It is of another namespace.
+        """
+        if told[0] not in ("", namespace):
+            raise ValueError(f"{told[0]}/{told[1]} is not of this namespace")
+        return ObjectName(namespace, told[1])
+
+    def secret(self, name: ObjectName) -> Secret:
+        """Return a Secret.
+
+        Raises:
+            UnreadError: Nobody can say whether it is there.
+            AbsentError: It is not there.
+        """
+        found = self.secrets.get(name)
+        if found is None:
+            raise self._missing(ObjectKey("Secret", name))
+        return found
+
+    def config_map(self, name: ObjectName) -> ConfigMap:
+        """Return a ConfigMap.
+
+        Raises:
+            UnreadError: Nobody can say whether it is there.
+            AbsentError: It is not there.
+        """
+        found = self.config_maps.get(name)
+        if found is None:
+            raise self._missing(ObjectKey("ConfigMap", name))
+        return found
+
+    def _missing(self, key: ObjectKey) -> AbsentError:
+        why = self.unread.get(key)
+        return UnreadError(f"{key}: {why}") if why else AbsentError(f"{key} is not there")
+
+    def headers(self, name: ObjectName) -> tuple[tuple[str, str], ...]:
+        """Return the headers that a ConfigMap holds, in order of name.
+
+        Raises:
+            UnreadError: Nobody can say whether it is there.
+            AbsentError: It is not there.
+            ValueError: One of them is none.
+        """
+        found = self.config_map(name)
+        if len(found.data) > MAX_HEADERS:
+            raise ValueError(f"ConfigMap {name} holds more than {MAX_HEADERS} headers")
+        try:
+            return tuple(
+                (readers.settable_header(key), readers.header_text(text)) for key, text in sorted(found.data.items())
+            )
+        except ValueError as error:
+            raise ValueError(f"ConfigMap {name}: {error}") from None
+
+    def keep(self, path: str, content: bytes, *, for_workers: bool = False) -> str:
+        """Have the configuration hold a file; return its path."""
+        self.files[path] = SecretFile(content=content, for_workers=for_workers)
+        return path

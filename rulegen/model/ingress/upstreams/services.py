@@ -1,0 +1,360 @@
+"""Where requests go: Services named by Ingresses, turned into upstreams, names to resolve, or an answer of our own."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from contextlib import suppress
+from dataclasses import astuple, dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from rulegen.kube.objects.names import ObjectName
+from rulegen.kube.syntax import is_subdomain
+from rulegen.model.forbidden import NOTHING, Forbidden
+from rulegen.model.ingress.ir import Answer, Balance, Target, ToName, ToUpstream, Upstream
+from rulegen.model.ingress.limits import UPSTREAM_SERVERS
+from rulegen.model.ingress.values.readers import is_private_address, is_private_to_node
+from rulegen.model.services.endpoints import candidates, counts
+from rulegen.model.services.limits import share_of_each
+from rulegen.net import AddressUse, Family, Protocol, join_host_port, parse_address, parse_network
+from rulegen.text import printable, quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from rulegen.kube.objects.structs import ServiceBackendPort, ServicePort
+    from rulegen.kube.snapshot.world import ServiceInput
+    from rulegen.model.ingress.ir import Policy, Sticky
+    from rulegen.model.ingress.values.settings import Settings
+    from rulegen.net import Address
+
+UNAVAILABLE: Final = Answer(503)
+NOT_FOUND: Final = Answer(404)
+
+_BALANCES: Final = {
+    "round_robin": Balance.ROUND_ROBIN,
+    "least_conn": Balance.LEAST_CONN,
+    "ewma": Balance.RANDOM_TWO,
+    "ip_hash": Balance.IP_HASH,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """How an Ingress wants a Service's servers to be picked.
+
+    Attributes:
+        host: The host that asks, where a cookie makes the upstream its own; None where none does.
+        transport: What is spoken, of `transport_of`: nginx keeps connections by address alone, and one that was made
+            without TLS, or to a server that nobody verified, must not serve where that is asked for.
+    """
+
+    balance: str = ""
+    hash_key: str = ""
+    sticky: Sticky | None = None
+    service_upstream: bool = False
+    host: str | None = None
+    transport: str = ""
+
+
+_SHOWN: Final = 3
+_LEADING_ZERO: Final = re.compile(r"(?:^|\.)0[0-9]")
+_EVERYWHERE: Final = (parse_network("0.0.0.0/0"), parse_network("::/0"))
+PLAIN: Final = Wish()
+_CLOSING: Final = "CLOSING"
+_NEVER_IDLE: Final = ("AUTO_", "FCGI", _CLOSING)
+"""Transports whose connections end with their request. One location that speaks both HTTP and HTTPS must not mix them
+up. A FastCGI application is told to hang up after its answer, as one that must not would spend a process on each idle
+connection, and so is an HTTP server by version 1.0 or by a header; where that does not say itself that it will, nginx
+would take a connection up again that is about to be closed, and answer 502 where it may not ask twice."""
+
+
+def transport_of(policy: Policy) -> str:
+    """Return what two locations must have in common to share connections to a backend; empty for plain HTTP."""
+    spoken = f"{policy.protocol} {policy.proxy_ssl}" if policy.proxy_ssl else policy.protocol
+    is_http = policy.protocol in {"HTTP", "HTTPS", "AUTO_HTTP"}
+    if is_http and (policy.connection_header == "close" or policy.proxy.get("http_version") == "1.0"):
+        return f"{_CLOSING} {spoken}"
+    return "" if policy.protocol == "HTTP" else spoken
+
+
+@dataclass
+class Targets:
+    """Makes upstreams out of Services, each once.
+
+    Attributes:
+        upstreams: Those that were asked for, by name.
+        refuses_names: Whether ExternalName Services are refused.
+        resolves: Whether there is a name server to resolve names with.
+        forbidden: What nginx connects to for no Ingress.
+        refused: Fields with addresses that nothing is passed on to, each with the reason.
+    """
+
+    services: Mapping[ObjectName, ServiceInput]
+    settings: Settings
+    families: Sequence[Family]
+    refuses_names: bool = False
+    resolves: bool = True
+    forbidden: Forbidden = NOTHING
+    upstreams: dict[str, Upstream] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    _known: dict[tuple[ObjectName, str, int, Wish], tuple[Target, str]] = field(default_factory=dict)
+    _servers: dict[ObjectName, _Endpoints] = field(default_factory=dict)
+
+    def of_service(self, name: ObjectName, port: ServiceBackendPort, wish: Wish = PLAIN) -> tuple[Target, str]:
+        """Return where requests to a Service's port go, and why there is nothing behind it; empty where there is."""
+        key = (name, port.name, port.number, wish)
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = self._resolve(name, port, wish)
+        return known
+
+    def of_host(self, host: str, port: int, wish: Wish = PLAIN) -> tuple[Target, str] | None:
+        """Return what `of_service` does for a Service named as the cluster's DNS names it; None for any other name."""
+        labels = host.rstrip(".").split(".")
+        if len(labels) < 3 or labels[2] != "svc":
+            return None
+        name = ObjectName(labels[1], labels[0])
+        told = self.services.get(name)
+        if told is None or told.service.spec.type == "ExternalName":
+            return None
+        ports = [known for known in told.service.spec.ports if known.port == port]
+        return self._upstream(name, told, ports[0], wish) if ports else None
+
+    def refusal_of_host(self, host: str, port: int) -> str:
+        """Return why nginx does not connect to a host that is an address; empty for a name, or where it may."""
+        try:
+            address = parse_address(host.strip("[]"))
+        except ValueError:
+            return ""
+        return self.forbidden.refusal(address, AddressUse.UPSTREAM, port)
+
+    def refused_endpoints(self, name: ObjectName, port: ServiceBackendPort) -> str:
+        """Return which endpoints of a Service's port are not used, and why; empty where all are."""
+        told = self.services.get(name)
+        found = self._port(told, port) if told is not None else None
+        if told is None or found is None or told.service.spec.type == "ExternalName":
+            return ""
+        return _not_used(self._endpoints(name, told).refused.get(found.name, {}))
+
+    @staticmethod
+    def _port(told: ServiceInput, port: ServiceBackendPort) -> ServicePort | None:
+        ports = told.service.spec.ports
+        return next((one for one in ports if (one.name == port.name if port.name else one.port == port.number)), None)
+
+    def _resolve(self, name: ObjectName, port: ServiceBackendPort, wish: Wish) -> tuple[Target, str]:
+        told = self.services.get(name)
+        if told is None:
+            return UNAVAILABLE, f"Service {name} is not there"
+        wanted = quoted(port.name) if port.name else str(port.number)
+        spec = told.service.spec
+        found = self._port(told, port)
+        if spec.type == "ExternalName":
+            number = found.port if found else port.number
+            return self._external(name, spec.external_name, number, wish)
+        if found is None:
+            return UNAVAILABLE, f"Service {name} has no port {wanted}"
+        if found.protocol != Protocol.TCP:
+            return UNAVAILABLE, f"port {wanted} of Service {name} is {found.protocol}, not TCP"
+        return self._upstream(name, told, found, wish)
+
+    def _external(self, name: ObjectName, host: str, port: int, wish: Wish) -> tuple[Target, str]:
+        lowered = host.rstrip(".").lower()
+        if self.refuses_names:
+            return UNAVAILABLE, f"Service {name} is an ExternalName, which is switched off"
+        if not port:
+            return UNAVAILABLE, f"Service {name} is an ExternalName without that port: say it by number"
+        if not is_subdomain(lowered) or is_private_to_node(lowered):
+            return UNAVAILABLE, f"Service {name}: {quoted(host)} is not a name that requests may be passed to"
+        if why := self.refusal_of_host(lowered, port):
+            return UNAVAILABLE, f"Service {name}: {why}: no requests are passed to it"
+        inside = self.of_host(lowered, port, wish)
+        if inside is not None:
+            return inside
+        if not self.resolves:
+            return UNAVAILABLE, f"Service {name}: there is no name server to resolve {printable(lowered)} with"
+        return ToName(lowered, port, f"{name.namespace}.{name.name}.{port}"), ""
+
+    def _upstream(self, name: ObjectName, told: ServiceInput, port: ServicePort, wish: Wish) -> tuple[Target, str]:
+        spec = told.service.spec
+        known = self._endpoints(name, told)
+        endpoints, refused = known.ready.get(port.name, ()), known.refused.get(port.name)
+        if refused:
+            self.refused[f"Service {name}: port {port.name or port.port}"] = _not_used(refused)
+        if not endpoints:
+            where = f"Service {name} has no endpoints that are ready on port {port.name or port.port}"
+            return UNAVAILABLE, f"{where} ({_not_used(refused)})" if refused else where
+        # Behind its own address, the Service has those endpoints, too, that are not used here.
+        own = "" if refused else self._own(name, spec.cluster_ip, port.port)
+        base = f"{name.namespace}.{name.name}.{port.port}"
+        if wish.transport:
+            base = f"{base}.{_mark(wish.transport)}"
+        if (wish.service_upstream or self.settings.service_upstream) and own:
+            return self._keep(Upstream(name=f"{base}.vip", service=name, servers=(own,), keepalive=0)), ""
+        is_never_idle = wish.transport.startswith(_NEVER_IDLE) or self.settings.proxy_http_version == "1.0"
+        upstream = Upstream(
+            name=base,
+            service=name,
+            servers=endpoints,
+            backup=own,
+            keepalive=0 if is_never_idle else self.settings.upstream_keepalive_connections,
+        )
+        return self._keep(self._picking(upstream, wish)), ""
+
+    def _own(self, name: ObjectName, cluster_ip: str, port: int) -> str:
+        """Return the Service's own address and port; empty where it has none, or one that only this node can mean."""
+        if cluster_ip in ("", "None"):
+            return ""
+        address = parse_address(cluster_ip)
+        if is_private_address(address):
+            self.refused[f"Service {name}: spec.clusterIP"] = (
+                f"{address} is the node itself or its link: nothing is passed on to it"
+            )
+            return ""
+        return join_host_port(address, port)
+
+    def _picking(self, upstream: Upstream, wish: Wish) -> Upstream:
+        """Return the upstream that picks its servers as wished; nginx has no backup beside a hash or chance."""
+        if wish.sticky is not None:
+            name = f"{upstream.name}.{_mark(str(wish.host), *map(str, astuple(wish.sticky)))}"
+            if wish.sticky.is_persistent:
+                return replace(upstream, name=name, sticky=wish.sticky, host=wish.host)
+            return replace(upstream, name=name, balance=Balance.HASH, sticky=wish.sticky, backup="", host=wish.host)
+        if wish.hash_key:
+            return replace(
+                upstream,
+                name=f"{upstream.name}.{_mark(wish.hash_key)}",
+                balance=Balance.HASH,
+                hash_key=wish.hash_key,
+                backup="",
+            )
+        balance = _BALANCES[wish.balance or self.settings.load_balance]
+        if balance is Balance.ROUND_ROBIN:
+            return upstream
+        suffix = {Balance.LEAST_CONN: "least", Balance.RANDOM_TWO: "two", Balance.IP_HASH: "ip"}[balance]
+        has_backup = balance is Balance.LEAST_CONN
+        return replace(
+            upstream,
+            name=f"{upstream.name}.{suffix}",
+            balance=balance,
+            backup=upstream.backup if has_backup else "",
+        )
+
+    def _keep(self, upstream: Upstream) -> Target:
+        self.upstreams.setdefault(upstream.name, upstream)
+        return ToUpstream(upstream.name)
+
+    def _endpoints(self, name: ObjectName, told: ServiceInput) -> _Endpoints:
+        """Return the endpoints of a Service by port's name, without those that only this node can mean."""
+        known = self._servers.get(name)
+        if known is not None:
+            return known
+        ignored: list[str] = []
+        by_port = counts(told.slices)
+        each = share_of_each([(count, 1) for count in by_port.values()], UPSTREAM_SERVERS)
+        if each is not None:
+            self.refused[f"Service {name}"] = (
+                f"{by_port.total()} endpoints of all its ports are more than {UPSTREAM_SERVERS}: requests are passed on"
+                f" to {each} of each port"
+            )
+        most = dict.fromkeys(by_port, each)
+        found = candidates(told.slices, "", ignored.append, origin=told.endpoints_from, most=most)
+        if ignored:  # each node's own rules ignore them too; here the Ingress's user reads why
+            self._tell_private(told)
+        ready: dict[str, list[str]] = {}
+        refused: dict[str, dict[str, str]] = {}
+        for (family, port, protocol), candidates_ in found.items():
+            for one in candidates_ if protocol == Protocol.TCP else ():
+                endpoint = one.endpoint
+                if why := self._refusal(name, endpoint.address, endpoint.port):
+                    refused.setdefault(port, {})[endpoint.text] = why
+                elif family in self.families and one.ready and not one.terminating:
+                    ready.setdefault(port, []).append(endpoint.text)
+        known = self._servers[name] = _Endpoints({port: tuple(sorted(texts)) for port, texts in ready.items()}, refused)
+        return known
+
+    def _refusal(self, name: ObjectName, address: Address, port: int) -> str:
+        """Return why an endpoint of a Service is not used.
+
+        A virtual address leads on to endpoints that nobody has looked at here, so it is none of its own (the API says
+        the same: endpoints must not be the cluster IPs of other Services). The API server assigns ClusterIPs. External
+        IPs are what anybody writes, the addresses of Pods and nodes of others too: so they count in their own
+        namespace alone, at the Service's ports.
+        """
+        text = str(address)
+        owner = self._cluster_ips.get(text) or next(
+            (
+                holder
+                for holder in self._external_ips.get((name.namespace, text), ())
+                if any(one.port == port for one in self.services[holder].service.spec.ports)
+            ),
+            None,
+        )
+        if owner is not None:
+            return f"{address} is an address of Service {owner}"
+        why = self.forbidden.refusal(address, AddressUse.UPSTREAM, port)
+        may_be_allowed = why and not replace(self.forbidden, allowed=_EVERYWHERE).refusal(
+            address, AddressUse.UPSTREAM, port
+        )
+        return f"{why} (see --ingress-allow-endpoint)" if may_be_allowed else why
+
+    @cached_property
+    def _cluster_ips(self) -> Mapping[str, ObjectName]:
+        """The Services by their ClusterIPs."""
+        found: dict[str, ObjectName] = {}
+        for name, told in self.services.items():
+            spec = told.service.spec
+            for text in spec.cluster_ips or (spec.cluster_ip,):
+                for address in _as_parsed(text):
+                    found.setdefault(address, name)
+        return found
+
+    @cached_property
+    def _external_ips(self) -> Mapping[tuple[str, str], list[ObjectName]]:
+        """The Services by their namespaces and external IPs."""
+        found: dict[tuple[str, str], list[ObjectName]] = {}
+        for name, told in self.services.items():
+            for text in told.service.spec.external_ips:
+                for address in _as_parsed(text):
+                    found.setdefault((name.namespace, address), []).append(name)
+        return found
+
+    def _tell_private(self, told: ServiceInput) -> None:
+        """Note addresses that only this node can mean: whoever writes endpoints must not reach what listens there."""
+        for one in told.slices:
+            where = f"{told.endpoints_from or 'EndpointSlice'} {one.metadata.namespace}/{one.metadata.name}"
+            for index, endpoint in enumerate(one.endpoints):
+                if endpoint.addresses and is_private_to_node(endpoint.addresses[0]):
+                    address = printable(endpoint.addresses[0])
+                    path = f"{where}: endpoints[{index}].addresses[0]"
+                    self.refused[path] = f"{address} is the node itself or its link: nothing is passed on to it"
+
+
+class _Endpoints(NamedTuple):
+    """The endpoints of a Service by port's name: `address:port` of the ready ones, and the reason of each not used."""
+
+    ready: dict[str, tuple[str, ...]]
+    refused: dict[str, dict[str, str]]
+
+
+def _not_used(refused: Mapping[str, str]) -> str:
+    """Return endpoints with their reasons in words, the first few of many; empty where there are none."""
+    if not refused:
+        return ""
+    shown = [f"{endpoint} is not used: {why}" for endpoint, why in sorted(refused.items())[:_SHOWN]]
+    return "; ".join([*shown, *[f"and {len(refused) - _SHOWN} more"] * (len(refused) > _SHOWN)])
+
+
+def _as_parsed(text: str) -> Iterator[str]:
+    """Yield a text's address as `parse_address` spells it; nothing where it has none, or nobody serves it."""
+    if ":" in text or _LEADING_ZERO.search(text):
+        with suppress(ValueError):
+            yield str(parse_address(text))
+    elif text:
+        yield text
+
+
+def _mark(*texts: str) -> str:
+    """Return what tells two upstreams of one port apart: long enough that nobody finds a key that shares another's."""
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]

@@ -1,0 +1,98 @@
+"""Which Secrets and ConfigMaps Ingresses name, so that these and no others are asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from rulegen.kube.objects.names import ObjectName
+from rulegen.model.ingress.values import readers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rulegen.kube.objects.structs import ConfigMap, Ingress
+    from rulegen.kube.snapshot.world import World
+    from rulegen.model.ingress.values.classes import Selection
+
+SECRETS: Final = ("auth-secret", "auth-tls-secret", "proxy-ssl-secret")
+CONFIG_MAPS: Final = ("auth-proxy-set-headers", "custom-headers", "fastcgi-params-configmap")
+
+
+class References(NamedTuple):
+    """Names of objects, by kind."""
+
+    secrets: frozenset[ObjectName]
+    config_maps: frozenset[ObjectName]
+
+
+def references(ingresses: Iterable[Ingress], prefix: str) -> References:
+    """Return what Ingresses name, of their own namespaces alone; a name that is none is left to the model to tell."""
+    secrets: set[ObjectName] = set()
+    config_maps: set[ObjectName] = set()
+    for ingress in ingresses:
+        namespace = ingress.metadata.namespace
+        secrets |= {ObjectName(namespace, tls.secret_name) for tls in ingress.spec.tls if tls.secret_name}
+        for names, found in ((SECRETS, secrets), (CONFIG_MAPS, config_maps)):
+            for name in names:
+                told = ingress.metadata.annotations.get(f"{prefix}/{name}")
+                if told is not None and (named := _named(namespace, told)) is not None:
+                    found.add(named)
+    return References(frozenset(secrets), frozenset(config_maps))
+
+
+def references_of(
+    world: World,
+    selection: Selection,
+    prefix: str,
+    *,
+    config_map: ObjectName | None = None,
+    default_certificate: ObjectName | None = None,
+) -> References:
+    """Return what a site is made of beside Ingresses and Services.
+
+    What the settings name can be told once their ConfigMap is in the world.
+
+    Args:
+        world: With Ingresses, their classes and, where labels decide, namespaces.
+        selection: Whose Ingresses are served.
+        prefix: Of annotations.
+        config_map: With settings.
+        default_certificate: Secret of the certificate for hosts without one.
+    """
+    ours = [one for one in world.ingresses.values() if not selection.refusal(one, world)]
+    secrets, config_maps = references(ours, prefix)
+    if default_certificate is not None:
+        secrets |= {default_certificate}
+    if config_map is not None:
+        config_maps |= {config_map}
+        settings = world.config_maps.get(config_map)
+        config_maps |= header_maps(settings) if settings is not None else frozenset()
+    return References(secrets, config_maps)
+
+
+def header_maps(config_map: ConfigMap) -> frozenset[ObjectName]:
+    """Return the ConfigMaps that the settings' ConfigMap names."""
+    names = (config_map.data.get(key) for key in ("add-headers", "proxy-set-headers"))
+    found = (_named(config_map.metadata.namespace, text, any_namespace=True) for text in names if text)
+    return frozenset(name for name in found if name is not None)
+
+
+def map_secrets(ingresses: Iterable[Ingress], prefix: str) -> frozenset[ObjectName]:
+    """Return the Secrets of passwords that have a key for each user."""
+    found = set()
+    for ingress in ingresses:
+        annotations = ingress.metadata.annotations
+        told = annotations.get(f"{prefix}/auth-secret")
+        if told is not None and annotations.get(f"{prefix}/auth-secret-type", "").strip() == "auth-map":
+            found.add(_named(ingress.metadata.namespace, told))
+    return frozenset(name for name in found if name is not None)
+
+
+def _named(namespace: str, text: str, *, any_namespace: bool = False) -> ObjectName | None:
+    try:
+        told, name = readers.reference(text.strip())
+    except ValueError:
+        return None
+    if told in ("", namespace):
+        return ObjectName(namespace, name)
+    return ObjectName(told, name) if any_namespace else None

@@ -1,0 +1,1 @@
+"""Services: which frontends this node serves, and which endpoints their connections go to."""

@@ -1,0 +1,68 @@
+"""External addresses of Services that are an endpoint's, too: what this node sends to that endpoint is taken.
+
+In ipvs mode the address is bound to this node, whose kernel takes all that goes there for its own: another node, an API
+server, a Pod of its host's network cannot be reached any more (kubernetes/kubernetes#127410). In other modes it is the
+port alone. Other Nodes' addresses that are known from their objects are the concern of
+`rulegen.model.services.service`; endpoints are known live too.
+
+It is a warning and nothing else: an EndpointSlice may hold anybody's address, and would take a Service its own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from rulegen.kube.objects.names import ObjectName
+    from rulegen.kube.objects.structs import EndpointSlice
+    from rulegen.kube.snapshot.world import ServiceInput
+    from rulegen.model.services.ir import Service
+    from rulegen.model.services.node.context import Site
+
+
+def bound_endpoints(
+    services: Iterable[Service], inputs: Mapping[ObjectName, ServiceInput], site: Site
+) -> Iterator[str]:
+    """Yield a warning for each external address of a Service that is an endpoint's, too.
+
+    Args:
+        services: As this node serves them.
+        inputs: The same with their EndpointSlices.
+        site: Whose own addresses, and in ipvs mode endpoints on it, do not count.
+    """
+    own = {*site.addresses.values(), *site.others, *site.forbidden.own}
+    binders: dict[str, dict[tuple[str, int], ObjectName]] = {}
+    for service in services:
+        for port in service.ports:
+            for address in (*port.external_ips, *port.load_balancer_ips):
+                if address not in own:
+                    binders.setdefault(str(address), {}).setdefault((port.protocol, port.port), service.name)
+    if not binders:
+        return
+    named: set[str] = set()
+    for name in sorted(inputs):
+        for slice_ in inputs[name].slices:
+            for endpoint in slice_.endpoints:
+                text = endpoint.addresses[0] if endpoint.addresses else ""
+                if text not in binders or text in named:
+                    continue
+                if site.binds and endpoint.node_name != site.place.node:
+                    named.add(text)
+                    yield (
+                        f"Service {next(iter(binders[text].values()))}: {text} is an endpoint of Service {name}: ipvs"
+                        " mode binds it to this node, which cannot reach that endpoint any more"
+                    )
+                elif (taker := _taker(binders[text], slice_)) not in {None, name}:
+                    named.add(text)
+                    yield (
+                        f"Service {taker}: {text} is an endpoint of Service {name}:"
+                        f" what this node sends there reaches {taker}"
+                    )
+
+
+def _taker(takers: Mapping[tuple[str, int], ObjectName], slice_: EndpointSlice) -> ObjectName | None:
+    """Return the Service that has the port of an endpoint as one of its own."""
+    found = (takers.get((port.protocol, port.port)) for port in slice_.ports if port.port)
+    return next((taker for taker in found if taker is not None), None)

@@ -1,0 +1,342 @@
+"""Who owns an address and port: where two Services claim one, the older keeps it, and a warning names both.
+
+kube-proxy does not look: which of the two gets the packets is then left to chance.
+
+An external address that is one of the node's own meets more there: node ports, health checks, programs that listen.
+kube-proxy gives its Service the connections of all of them (CVE-2020-8554). So does rulegen, with a warning, unless
+external addresses have strict semantics: then the older Service keeps them, and a program of the node always does.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from rulegen.model.services.node.ports_in_use import KUBELET, NodeGround
+from rulegen.net import Protocol, parse_address
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from rulegen.kube.objects.names import ObjectName
+    from rulegen.model.services.ir import Service, ServicePort
+    from rulegen.net import Address, Family
+
+NODE_PORT: Final = "node port"
+HEALTH_PORT: Final = "healthCheckNodePort"
+
+
+class Claim(NamedTuple):
+    """What one Service alone can have.
+
+    Attributes:
+        address: As text; empty for a port of the node, on any of its addresses.
+        port: The number.
+        protocol: A health check is TCP.
+        family: Of the address, or in which the node's port is served.
+    """
+
+    address: str
+    port: int
+    protocol: Protocol
+    family: Family
+
+    @property
+    def on_node(self) -> Claim:
+        """The same port as a node port has it."""
+        return self._replace(address="")
+
+
+class _Rank(NamedTuple):
+    """A claimant, in the order in which they come: by age, those without one last, then by name."""
+
+    is_ageless: bool
+    age: str
+    name: ObjectName
+
+
+class Conflict(NamedTuple):
+    """A claim that something else has, too.
+
+    Attributes:
+        service: The Service whose claim comes second.
+        owner: The older Service; None where it is the node itself.
+        text: What it is about, for people: it names both.
+    """
+
+    service: ObjectName
+    owner: ObjectName | None
+    text: str
+
+
+class Claims:
+    """The claims of all Services, kept as Services come, change and go."""
+
+    def __init__(
+        self, *, oldest_wins: bool = True, guards_node: bool = False, ground: NodeGround | None = None
+    ) -> None:
+        """Begin with none.
+
+        Args:
+            oldest_wins: Else both keep what they claim, as with kube-proxy; the warning is the same.
+            guards_node: Whether external addresses on the node leave what is there to older Services and to programs;
+                else they take it, as with kube-proxy; the warning is the same.
+            ground: What the node itself has.
+        """
+        self._oldest_wins, self._guards_node = oldest_wins, guards_node
+        self._services: dict[ObjectName, Service] = {}
+        self._ranks: dict[ObjectName, _Rank] = {}
+        self._claimants: dict[Claim, list[_Rank]] = {}
+        self._here: dict[Claim, set[Claim]] = {}
+        self._take_ground(ground or NodeGround())
+
+    def move(self, ground: NodeGround) -> set[ObjectName]:
+        """Decide with another ground from now on; return the Services that may be served otherwise there."""
+        before = self._around()
+        self._take_ground(ground)
+        self._here = {}
+        for service in self._services.values():
+            for claim in _externals_of(service):
+                self._note(claim)
+        after = self._around()
+        moved = {claim for claim in before.keys() | after.keys() if before.get(claim) != after.get(claim)}
+        return {rank.name for claim in moved for rank in self._claimants.get(claim, ())} if self._guards_node else set()
+
+    def put(self, name: ObjectName, service: Service | None, age: str = "") -> set[ObjectName]:
+        """Take a Service in place of the one of this name, and return the others that may be served otherwise for it.
+
+        Args:
+            name: Its name.
+            service: What it claims; None where it is gone.
+            age: creationTimestamp (RFC 3339, so text order is time order); a Service without one is the youngest.
+        """
+        left, taken = _claims_of(self._services.get(name)), _claims_of(service)
+        claims = {*left, *taken}
+        had = {claim: self._first(claim) for claim in claims}
+        touched = self._near(claims)
+        self._drop(name, left)
+        if service is not None:
+            rank = _Rank(not age, age, name)
+            self._services[name], self._ranks[name] = service, rank
+            for claim in taken:
+                insort(self._claimants.setdefault(claim, []), rank)
+            for claim in _externals_of(service):
+                self._note(claim)
+        for claim in claims:
+            has = self._first(claim)
+            if had[claim] != has:
+                touched.update(rank.name for rank in (had[claim], has) if rank)
+        touched |= self._near(claims)
+        touched.discard(name)
+        return touched
+
+    def _drop(self, name: ObjectName, claims: Iterable[Claim]) -> None:
+        before, rank = self._services.pop(name, None), self._ranks.pop(name, None)
+        if before is None or rank is None:
+            return
+        for claim in claims:
+            claimants = self._claimants[claim]
+            del claimants[bisect_left(claimants, rank)]
+            if not claimants:
+                del self._claimants[claim]
+        for claim in _externals_of(before):
+            self._forget(claim)
+
+    def settled(self, name: ObjectName, tell: Callable[[Conflict], None]) -> Service:
+        """Return a Service without what an older one, or the node, has at its frontends and its health check port.
+
+        A Service whose health check has the number of one of its own node ports keeps the node port.
+
+        Args:
+            name: Of one that was put.
+            tell: Receives each conflict, with the names of both claimants.
+        """
+        service = self._services[name]
+        uses = _claims_of(service)
+        lost: set[Claim] = set()
+        for claim, own in uses.items():
+            owner = self._claimants[claim][0].name
+            if owner != name:
+                lost.add(claim)
+                theirs = _claims_of(self._services[owner])[claim]
+                for use in own:
+                    tell(Conflict(name, owner, _conflict(name, claim, use, owner, theirs[0])))
+        doubled = {claim for claim, own in uses.items() if len(own) > 1} - lost
+        for claim in sorted(doubled):
+            kept = "the node port keeps it" if self._oldest_wins else "both are written"
+            text = f"Service {name}: {HEALTH_PORT} {claim.port}/{claim.protocol} is its own node port too: {kept}"
+            tell(Conflict(name, None, text))
+        given_up: set[Claim] = set()
+        excepted: set[Claim] = set()
+        # Few Services have an address of the node: only they are asked what of theirs is external.
+        externals = _externals_of(service) if any(claim.address in self._addresses for claim in uses) else set()
+        for claim, own in uses.items():
+            if self._oldest_wins and claim in lost:
+                continue
+            if claim in externals and self._is_the_nodes(name, claim, tell):
+                given_up.add(claim)
+            elif not claim.address:
+                excepted.update(self._taken_addresses(name, claim, own[0], tell))
+        if not self._oldest_wins:
+            lost, doubled = set(), set()
+        if not self._guards_node:
+            given_up, excepted = set(), set()
+        if not (lost or doubled or given_up or excepted):
+            return service
+        return _without(service, lost | given_up, lost | doubled, excepted)
+
+    def _is_the_nodes(self, name: ObjectName, claim: Claim, tell: Callable[[Conflict], None]) -> bool:
+        """Whether an external address and port is an older Service's node port, or that of a program of the node.
+
+        Where Services have a node port or health check of that number, age decides: then it is no program that has it.
+        """
+        what = f"{claim.address} port {claim.port}/{claim.protocol}"
+        if claim in self._here.get(claim.on_node, ()) and (holders := self._claimants.get(claim.on_node)):
+            if holders[0] >= self._ranks[name]:
+                return False
+            owner = holders[0].name
+            theirs = _claims_of(self._services[owner])[claim.on_node][0]
+            then = "the older keeps it" if self._guards_node else f"{name} may get its connections"
+            text = f"Service {name}: {what} is the {theirs} of the older Service {owner} on this node: {then}"
+            tell(Conflict(name, owner, text))
+            return True
+        if claim.address not in self._addresses or (claim.protocol, claim.port) not in self._programs:
+            return False
+        program = "the kubelet" if (claim.protocol, claim.port) == KUBELET else "a program"
+        then = "it is not served" if self._guards_node else f"{name} gets its connections"
+        tell(Conflict(name, None, f"Service {name}: {what}: {program} of this node listens there: {then}"))
+        return True
+
+    def _taken_addresses(
+        self, name: ObjectName, claim: Claim, use: str, tell: Callable[[Conflict], None]
+    ) -> Iterator[Claim]:
+        """Yield the addresses on which an older Service has the number of a node port or health check."""
+        for external in sorted(self._here.get(claim, ())):
+            first = self._claimants[external][0]
+            if first >= self._ranks[name]:
+                continue
+            owner = first.name
+            what = f"{external.address} port {external.port}/{external.protocol}"
+            text = f"Service {name}: its {use} does not answer at {what}, which the older Service {owner} has"
+            tell(Conflict(name, owner, text))
+            yield external
+
+    def _first(self, claim: Claim) -> _Rank | None:
+        """Return the oldest of those that have a claim."""
+        claimants = self._claimants.get(claim)
+        return claimants[0] if claimants else None
+
+    def _take_ground(self, ground: NodeGround) -> None:
+        self._addresses = frozenset(map(str, ground.addresses))
+        self._answering = frozenset(map(str, ground.answering))
+        self._programs = ground.programs
+
+    def _note(self, claim: Claim) -> None:
+        """Note a claim to an address on which node ports answer, so that both are found from each other."""
+        if claim.address in self._answering:
+            self._here.setdefault(claim.on_node, set()).add(claim)
+
+    def _forget(self, claim: Claim) -> None:
+        """Note that a Service has a claim no more, which another may have."""
+        left = (self._services[rank.name] for rank in self._claimants.get(claim, ()))
+        if (there := self._here.get(claim.on_node)) and not any(claim in _externals_of(one) for one in left):
+            there.discard(claim)
+            if not there:
+                del self._here[claim.on_node]
+
+    def _near(self, claims: Iterable[Claim]) -> set[ObjectName]:
+        """Return the Services of which something depends on claims to the node's ports, or to one of its addresses.
+
+        Where the oldest wins, it is the oldest alone: the others have lost what depends on it.
+        """
+        near: set[Claim] = set()
+        for claim in claims if self._guards_node else ():
+            if not claim.address:
+                near |= self._here.get(claim, set())
+            elif claim.address in self._answering:
+                near.add(claim.on_node)
+        most = 1 if self._oldest_wins else None
+        return {rank.name for claim in near for rank in self._claimants.get(claim, ())[:most]}
+
+    def _around(self) -> dict[Claim, tuple[object, ...]]:
+        """Return of each claim that the ground decides about what it is decided by."""
+        found: dict[Claim, tuple[object, ...]] = {
+            claim: (claim.address in self._answering, (claim.protocol, claim.port) in self._programs)
+            for claim in self._claimants
+            if claim.address in self._addresses
+        }
+        for claim, externals in self._here.items():
+            found[claim] = tuple(sorted(externals))
+        return found
+
+
+def _conflict(name: ObjectName, claim: Claim, use: str, owner: ObjectName, theirs: str) -> str:
+    what = f"{use} {claim.port}/{claim.protocol}"
+    as_what = "" if use == theirs else f", as its {theirs}"
+    return f"Service {name}: {what} is already claimed by the older Service {owner}{as_what}"
+
+
+def _claims_of(service: Service | None) -> Mapping[Claim, tuple[str, ...]]:
+    """Return what a Service claims, each with what for: a node port stands before a health check."""
+    claims: dict[Claim, tuple[str, ...]] = {}
+    for port in service.ports if service else ():
+        for claim, use in _claims(port):
+            known = claims.get(claim)
+            if known is None:
+                claims[claim] = (use,)
+            elif use not in known:
+                claims[claim] = (*known, use) if use == HEALTH_PORT else (use, *known)
+    return claims
+
+
+def _externals_of(service: Service | None) -> set[Claim]:
+    """Return the claims of a Service to its external addresses."""
+    return {
+        Claim(str(address), port.port, port.protocol, port.family)
+        for port in (service.ports if service else ())
+        for address in (*port.external_ips, *port.load_balancer_ips)
+    }
+
+
+def _claims(port: ServicePort) -> Iterator[tuple[Claim, str]]:
+    for address in (port.cluster_ip, *port.external_ips, *port.load_balancer_ips):
+        if address is not None:
+            text = str(address)
+            yield Claim(text, port.port, port.protocol, port.family), f"{text} port"
+    if port.node_port:
+        yield Claim("", port.node_port, port.protocol, port.family), NODE_PORT
+    if port.health_check_node_port:
+        yield Claim("", port.health_check_node_port, Protocol.TCP, port.family), HEALTH_PORT
+
+
+def _without(service: Service, lost: set[Claim], lost_health: set[Claim], excepted: set[Claim]) -> Service:
+    """Return a Service without the frontends in `lost` and the health check ports in `lost_health`.
+
+    Node ports with the number, protocol and family of a claim in `excepted` go without its address.
+    """
+
+    def keeps(port: ServicePort, address: Address | None, number: int) -> bool:
+        return Claim("" if address is None else str(address), number, port.protocol, port.family) not in lost
+
+    def checks_health(port: ServicePort) -> bool:
+        return Claim("", port.health_check_node_port, Protocol.TCP, port.family) not in lost_health
+
+    ports = (
+        replace(
+            port,
+            cluster_ip=port.cluster_ip if port.cluster_ip and keeps(port, port.cluster_ip, port.port) else None,
+            external_ips=tuple(a for a in port.external_ips if keeps(port, a, port.port)),
+            load_balancer_ips=tuple(a for a in port.load_balancer_ips if keeps(port, a, port.port)),
+            node_port=port.node_port if port.node_port and keeps(port, None, port.node_port) else 0,
+            node_port_except=frozenset(
+                parse_address(claim.address)
+                for claim in excepted
+                if keeps(port, None, port.node_port)
+                and (claim.port, claim.protocol, claim.family) == (port.node_port, port.protocol, port.family)
+            ),
+            health_check_node_port=port.health_check_node_port if checks_health(port) else 0,
+        )
+        for port in service.ports
+    )
+    return replace(service, ports=tuple(ports))

@@ -1,0 +1,56 @@
+"""The model as a plain document, for reading and comparing."""
+
+from __future__ import annotations
+
+from enum import Enum
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+if TYPE_CHECKING:
+    from rulegen.model.services.ir import Model
+
+SCHEMA_VERSION = 1
+
+
+def model_document(model: Model) -> dict[str, Any]:
+    """Return the model as mappings, lists and text; the same model gives the same document."""
+    return {
+        "schemaVersion": SCHEMA_VERSION,
+        "kind": "Model",
+        "node": model.node_name,
+        "families": {family.value: _plain(node) for family, node in model.nodes.items()},
+        "sysctls": dict(model.sysctls),
+        "services": [
+            {
+                "name": str(service.name),
+                "type": service.type,
+                "endpointsFrom": service.endpoints_from or None,
+                "assignedForPreview": list(service.assigned),
+                "ports": [
+                    {
+                        **_plain(port),
+                        "service": str(port.service),
+                        "serving": sorted(port.serving),
+                        "node_port_except": sorted(map(str, port.node_port_except)),
+                        "ready_here": sorted(map(str, port.ready_here)),
+                    }
+                    for port in service.ports
+                ],
+            }
+            for service in model.services.values()
+        ],
+    }
+
+
+def _plain(value: object) -> Any:
+    return msgspec.to_builtins(value, enc_hook=_text)
+
+
+def _text(value: object) -> Any:
+    if isinstance(value, IPv4Address | IPv6Address | IPv4Network | IPv6Network):
+        return str(value)
+    if isinstance(value, Enum):
+        return value.value
+    raise NotImplementedError(f"{type(value).__name__} has no place in a document")

@@ -1,0 +1,288 @@
+"""Which endpoints of a port can be used from this node.
+
+*Usable* is ready, or, where nothing is ready, serving though terminating (KEP-1669). The cluster pool obeys topology
+hints (KEP-2433, KEP-4444) as long as something is ready; the local pool and the fall-back to terminating endpoints
+ignore them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from rulegen.kube.snapshot.endpoints import SERVICE_NAME_LABEL
+from rulegen.model.services.ir import Endpoint
+from rulegen.net import Address, AddressUse, Family, family_of, parse_address, refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
+    from rulegen.kube.objects.structs import EndpointSlice, SliceEndpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An endpoint of a port with the conditions that decide about it; unknown conditions resolved."""
+
+    endpoint: Endpoint
+    ready: bool
+    serving: bool
+    terminating: bool
+    is_local: bool
+    zones: frozenset[str]
+    nodes: frozenset[str]
+
+
+Weigh = Callable[["SliceEndpoint"], int]
+"""Returns the weight of an endpoint, 1 where nobody gave it another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a node is, for topology hints."""
+
+    node: str
+    zone: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pools:
+    """The endpoints of one port, by use; each sorted by text. See `rulegen.model.services.ir.ServicePort`."""
+
+    cluster: tuple[Endpoint, ...] = ()
+    local: tuple[Endpoint, ...] = ()
+    endpoints: tuple[Endpoint, ...] = ()
+    has_endpoints: bool = False
+
+
+_NONE: Final[frozenset[str]] = frozenset()
+_FAMILIES: Final[dict[str, Family]] = {family.value: family for family in Family}
+
+PortKey = tuple[Family, str, str]
+"""Family, name and protocol: what joins a port of a slice to a port of a Service."""
+
+
+def counts(slices: Iterable[EndpointSlice]) -> Counter[PortKey]:
+    """Return how many endpoints slices have of each port, those that stand in several slices counted in each."""
+    found: Counter[PortKey] = Counter()
+    for slice_ in slices:
+        if (family := _family(slice_)) is not None:
+            for name, _, protocol in _ports(slice_):
+                found[family, name, protocol] += len(slice_.endpoints)
+    return found
+
+
+def candidates(
+    slices: Iterable[EndpointSlice],
+    node: str,
+    warn: Callable[[str], None],
+    weigh: Weigh | None = None,
+    refused: Collection[Address] = (),
+    origin: str = "EndpointSlice",
+    most: Mapping[PortKey, int | None] | None = None,
+    zone: str = "",
+) -> dict[PortKey, list[Candidate]]:
+    """Return the candidates of every port that the slices tell of, sorted by text, each address and port once.
+
+    Where slices disagree about one address and port, one that is not terminating wins over one that is (pod addresses
+    are reused), then a ready one over one that is not; kube-proxy leaves that last choice to chance.
+
+    Args:
+        slices: The slices.
+        node: This node.
+        warn: Told of endpoints that are skipped.
+        weigh: How endpoints are weighed; None where all are alike.
+        refused: Addresses that this node's kernel would refuse to send to.
+        origin: What the slices were made of, as `ServiceInput.endpoints_from` has it.
+        most: The ports that matter, and how many candidates each may have at most, None for all of them; see `_first`
+            for which. Without it, all of all ports.
+        zone: Where this node is.
+    """
+    found: dict[PortKey, dict[str, Candidate]] = {}
+    limited: dict[PortKey, list[tuple[list[_Ordered], int]]] = {}
+    for slice_ in slices:
+        family, ports = _family(slice_), _ports(slice_)
+        if family is None or not ports:
+            continue
+        usable: list[tuple[SliceEndpoint, Address, int]] = []
+        for told in slice_.endpoints:
+            address, fault = _address(told, family, refused)
+            if fault:
+                warn(f"{_source_of(told, slice_, origin)}: {fault}; the endpoint is ignored")
+            if address is not None:
+                usable.append((told, address, weigh(told) if weigh is not None else 1))
+        ordered: list[_Ordered] | None = None
+        for name, number, protocol in ports:
+            key = (family, name, protocol)
+            if most is not None and key not in most:
+                continue
+            if most is not None and most[key] is not None:
+                if ordered is None:
+                    ordered = sorted((_Ordered(_order(t, a, node, zone), t, a, w) for t, a, w in usable), key=_BY_ORDER)
+                limited.setdefault(key, []).append((ordered, number))
+                continue
+            chosen = found.setdefault(key, {})
+            for told, address, weight in usable:
+                _take(chosen, _candidate(told, Endpoint.of(address, number, weight), node))
+    for key, parts in limited.items():
+        assert most is not None  # noqa: S101 - for the type checker: only then is anything limited
+        found[key] = _first(parts, most[key] or 1, node)
+    return {key: [chosen[text] for text in sorted(chosen)] for key, chosen in found.items()}
+
+
+class _Ordered(NamedTuple):
+    """An endpoint of a slice and its place among all of a port, where not all are served."""
+
+    order: tuple[int, bool, bool, bytes]
+    told: SliceEndpoint
+    address: Address
+    weight: int
+
+
+_BY_ORDER = itemgetter(0)
+
+
+def _order(told: SliceEndpoint, address: Address, node: str, zone: str) -> tuple[int, bool, bool, bytes]:
+    """Return what endpoints are ordered by where not all are served: those that can be used, are here, are near.
+
+    Behind that, a digest of the address decides: it spreads the choice over the nodes and zones, all nodes make the
+    same one, and when an endpoint comes or goes at most one other goes or comes.
+    """
+    conditions = told.conditions
+    serving, terminating = conditions.serving is not False, conditions.terminating is True
+    use = 0 if conditions.ready is not False else 1 if serving and terminating else 2
+    is_near = any(one.name == node for one in told.hints.for_nodes) or any(
+        bool(zone) and one.name == zone for one in told.hints.for_zones
+    )
+    is_here = bool(node) and told.node_name == node
+    return use, not is_here, not is_near, hashlib.blake2b(address.packed, digest_size=8).digest()
+
+
+def _first(parts: Sequence[tuple[list[_Ordered], int]], most: int, node: str) -> dict[str, Candidate]:
+    """Return the first endpoints of a port, by `_order`, without looking at all of them for each port.
+
+    An address that stands in several slices is that of the first: of two, the one that can be used.
+    """
+    chosen: dict[str, Candidate] = {}
+
+    def numbered(ordered: list[_Ordered], number: int) -> Iterator[tuple[_Ordered, int]]:
+        return ((one, number) for one in ordered)
+
+    for one, number in heapq.merge(*(numbered(*part) for part in parts), key=lambda pair: pair[0].order):
+        endpoint = Endpoint.of(one.address, number, one.weight)
+        if endpoint.text in chosen:
+            continue
+        if len(chosen) >= most:
+            break
+        chosen[endpoint.text] = _candidate(one.told, endpoint, node)
+    return chosen
+
+
+def _take(chosen: dict[str, Candidate], candidate: Candidate) -> None:
+    """Take a candidate, unless a better one of this address and port is there."""
+    rival = chosen.get(candidate.endpoint.text)
+    if rival is None or _rank(candidate) > _rank(rival):
+        chosen[candidate.endpoint.text] = candidate
+
+
+def _family(slice_: EndpointSlice) -> Family | None:
+    return _FAMILIES.get(slice_.address_type)
+
+
+def _ports(slice_: EndpointSlice) -> list[tuple[str, int, str]]:
+    """Return name, number and protocol of the ports of a slice that are some for a proxy."""
+    return [(p.name, p.port, p.protocol) for p in slice_.ports if p.name is not None and p.port]
+
+
+def pools(candidates: Sequence[Candidate], place: Place, *, uses_cluster: bool, uses_local: bool) -> Pools:
+    """Sort the candidates of one port into pools.
+
+    Args:
+        candidates: All endpoints of the port, sorted by text.
+        place: Where this node is.
+        uses_cluster: Whether anything is delivered to the cluster pool.
+        uses_local: Whether anything is delivered to the local pool.
+    """
+    ready: list[Candidate] = []
+    cluster: list[Candidate] = []
+    local: list[Candidate] = []
+    if uses_cluster:
+        ready = [c for c in candidates if c.ready]
+        cluster = _near(ready, place) or _terminating(candidates)
+    if uses_local:
+        here = [c for c in candidates if c.is_local]
+        local = [c for c in here if c.ready] or _terminating(here)
+    of_cluster = tuple([c.endpoint for c in cluster])
+    of_node = tuple([c.endpoint for c in local])
+    if of_node:
+        union = {endpoint.text: endpoint for endpoint in (*of_cluster, *of_node)}
+        endpoints = tuple([endpoint for _, endpoint in sorted(union.items())])
+    else:
+        endpoints = of_cluster
+    return Pools(
+        cluster=of_cluster,
+        local=of_node,
+        endpoints=endpoints,
+        has_endpoints=bool(ready) or any(c.ready or (c.serving and c.terminating) for c in candidates),
+    )
+
+
+def _terminating(candidates: Sequence[Candidate]) -> list[Candidate]:
+    return [c for c in candidates if c.serving and c.terminating]
+
+
+def _near(ready: list[Candidate], place: Place) -> list[Candidate]:
+    """Return the ready endpoints whose hints name this node, else its zone; all unless every one has such hints."""
+    if all(c.nodes for c in ready) and (of_node := [c for c in ready if place.node in c.nodes]):
+        return of_node
+    if place.zone and all(c.zones for c in ready) and (of_zone := [c for c in ready if place.zone in c.zones]):
+        return of_zone
+    return ready
+
+
+def _rank(candidate: Candidate) -> tuple[bool, bool, bool, bool]:
+    return (not candidate.terminating, candidate.ready, candidate.serving, candidate.is_local)
+
+
+def _candidate(told: SliceEndpoint, endpoint: Endpoint, node: str) -> Candidate:
+    conditions, hints = told.conditions, told.hints
+    return Candidate(
+        endpoint=endpoint,
+        ready=conditions.ready is not False,
+        serving=conditions.serving is not False,
+        terminating=conditions.terminating is True,
+        is_local=bool(node) and told.node_name == node,
+        zones=frozenset([zone.name for zone in hints.for_zones]) if hints.for_zones else _NONE,
+        nodes=frozenset([node_hint.name for node_hint in hints.for_nodes]) if hints.for_nodes else _NONE,
+    )
+
+
+def _address(told: SliceEndpoint, family: Family, refused: Collection[Address]) -> tuple[Address | None, str]:
+    """Return the address that counts, the first; or None, and why it is not used, where there is one."""
+    if not told.addresses:
+        return None, ""
+    try:
+        address = parse_address(told.addresses[0])
+    except ValueError as error:
+        return None, str(error)
+    if family_of(address) is not family:
+        return None, f"{address} is not {family}"
+    if address in refused:
+        return None, f"{address} is the broadcast address of a network of this node"
+    fault = refusal(address, AddressUse.ENDPOINT)
+    return (None, fault) if fault else (address, "")
+
+
+def _source_of(told: SliceEndpoint, slice_: EndpointSlice, origin: str) -> str:
+    """Return which object names an endpoint."""
+    namespace, name = slice_.metadata.namespace, slice_.metadata.name
+    if origin == "Endpoints":
+        return f"Endpoints {namespace}/{slice_.metadata.labels.get(SERVICE_NAME_LABEL, name)}"
+    if origin == "Pods" and told.target_ref is not None:
+        return f"Pod {namespace}/{told.target_ref.name}"
+    return f"EndpointSlice {namespace}/{name}"

@@ -1,0 +1,160 @@
+"""How much of one Service a node serves, so that the cost of one Service is bounded for all others.
+
+A Service over a limit stays served, by a part that is always the same for the same objects. Kubernetes itself limits an
+EndpointSlice to 1,000 endpoints, but neither the ports and addresses of a Service nor the number of its EndpointSlices;
+etcd limits an object to 1.5 MB.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from rulegen.model.services.ir import LimitKind, OverLimit
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from rulegen.kube.objects.structs import ServicePort
+    from rulegen.kube.snapshot.world import ServiceInput
+    from rulegen.model.services.ir import Service
+    from rulegen.net import Address, Family, Network
+
+ENDPOINTS: Final = 50_000
+"""As many as a whole cluster has, by the scalability thresholds of Kubernetes."""
+FRONTENDS: Final = 10_000
+"""As many as a whole cluster has Services, by the same thresholds."""
+PORTS_OF_LIMIT: Final = 5
+"""One port has at most this part of the limit of endpoints: its rules are one chain, which the kernel takes at once."""
+REAL_SERVERS_PER_ENDPOINT: Final = 5
+"""In ipvs mode each frontend has real servers of its own: so many times the limit of endpoints in total."""
+LARGE: Final = 2_000
+"""A Service with more endpoints and frontends than this is written after all others."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceLimits:
+    """What one Service may have at most in each family.
+
+    Attributes:
+        endpoints: Endpoints of all its ports together: ports times endpoints; of one port a fifth of that.
+        frontends: Addresses with a port: ports times addresses; a node port counts once.
+    """
+
+    endpoints: int = ENDPOINTS
+    frontends: int = FRONTENDS
+
+
+@dataclass(frozen=True, slots=True)
+class Frontends:
+    """The part of a Service's ports and addresses that is served.
+
+    Attributes:
+        ports: The first ports.
+        vips, external_ips: The first addresses.
+        ranges: The first source ranges; never empty where there were some: an empty list would admit everyone.
+        over: What is left out.
+    """
+
+    ports: Sequence[ServicePort]
+    vips: tuple[Address, ...]
+    external_ips: tuple[Address, ...]
+    ranges: tuple[Network, ...]
+    over: tuple[OverLimit, ...] = ()
+
+
+def limited_frontends(all_: Frontends, family: Family, limits: ServiceLimits) -> Frontends:
+    """Return the frontends of a Service that are served.
+
+    Each port that is served has its ClusterIP and its node port. Then come addresses, each with all those ports: first
+    the load balancer's, then the external IPs, in the order of the object.
+    """
+    most = limits.frontends
+    ports = all_.ports
+    had = len(all_.vips) + len(all_.external_ips)
+    admitted = len(all_.ranges) * max(1, len(ports) * len(all_.vips))
+    if len(ports) * (2 + had) <= most and admitted <= most:  # nearly all Services, so nothing else is looked at
+        return all_
+    base = _base(ports)
+    if base > most:
+        ports = _first_ports(ports, most)
+        base = _base(ports)
+    addresses = (most - base) // len(ports) if ports else 0
+    vips = all_.vips[:addresses]
+    external_ips = all_.external_ips[: addresses - len(vips)]
+    over = []
+    if len(ports) < len(all_.ports) or len(vips) + len(external_ips) < had:
+        over.append(
+            OverLimit(
+                LimitKind.FRONTENDS,
+                family,
+                f"{len(all_.ports)} ports with a ClusterIP and {had} other addresses in {family} are more than {most}"
+                f" frontends: the first {len(ports)} ports are served, at the first {len(vips) + len(external_ips)} of"
+                " those addresses",
+            )
+        )
+    ranges = all_.ranges[: max(1, most // max(1, len(ports) * len(vips)))]
+    if len(ranges) < len(all_.ranges) and vips:
+        over.append(
+            OverLimit(
+                LimitKind.SOURCE_RANGES,
+                family,
+                f"{len(all_.ranges)} source ranges for {len(ports)} ports and {len(vips)} load balancer addresses in"
+                f" {family} are more than {most}: the first {len(ranges)} are admitted, all others are refused",
+            )
+        )
+    return Frontends(ports, vips, external_ips, ranges, tuple(over))
+
+
+def _base(ports: Collection[ServicePort]) -> int:
+    """Return how many frontends ports have without external addresses."""
+    return len(ports) + sum(1 for port in ports if port.node_port)
+
+
+def _first_ports(ports: Sequence[ServicePort], most: int) -> Sequence[ServicePort]:
+    """Return the ports whose ClusterIPs and node ports fit; one at least."""
+    left = most
+    for index, port in enumerate(ports):
+        left -= 2 if port.node_port else 1
+        if left < 0:
+            return ports[: max(1, index)]
+    return ports
+
+
+def share_of_each(sizes: Collection[tuple[int, int]], most: int) -> int | None:
+    """Return how many endpoints each port may have for all to fit; None where all fit as they are.
+
+    Args:
+        sizes: Of each port, its endpoints and how often each of them is written.
+        most: How many may be written in total. A port always keeps one.
+    """
+    if sum(count * copies for count, copies in sizes) <= most:
+        return None
+    low, high = 1, max(count for count, _ in sizes)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if sum(min(count, middle) * copies for count, copies in sizes) <= most:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def is_large(told: ServiceInput | None, service: Service | None) -> bool:
+    """Whether a Service costs so much, as it is now or as it was served, that others are written before it.
+
+    Args:
+        told: Its objects; None where it is gone.
+        service: How it was served; None where it was not.
+    """
+    size = 0
+    if service is not None:
+        size = sum(
+            len(port.endpoints) + 1 + len(port.external_ips) + len(port.load_balancer_ips) for port in service.ports
+        )
+    if told is not None:
+        spec = told.service.spec
+        addresses = 1 + len(spec.external_ips) + len(told.service.status.load_balancer.ingress)
+        asked = len(spec.ports) * addresses + sum(len(one.ports) * len(one.endpoints) for one in told.slices)
+        size = max(size, asked)
+    return size > LARGE

@@ -1,0 +1,295 @@
+"""What holds for all Services of this node: masquerading, node port addresses, how pods' traffic is told."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from rulegen.model.forbidden import NOTHING, Forbidden, forbidden
+from rulegen.model.host.facts import HostFacts
+from rulegen.model.services.endpoints import Place
+from rulegen.model.services.ir import IpvsOptions, Masquerade, Node, PodInterface, PodNetwork, PodTraffic, Semantics
+from rulegen.model.services.limits import ServiceLimits
+from rulegen.model.services.options import DetectLocalMode, Options
+from rulegen.net import Address, Family, Network, family_of, parse_address, parse_network
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from rulegen.kube.objects import structs
+
+ZONE_LABEL = "topology.kubernetes.io/zone"
+ROUTE_LOCALNET = "net.ipv4.conf.all.route_localnet"
+_KERNEL = re.compile(r"(\d+)\.(\d+)")
+_REUSE_SINCE, _REUSE_UNTIL = (4, 1), (5, 9)
+_FIRST_IS_UNICAST_SINCE = (5, 14)
+BE_LIBERAL = "net.netfilter.nf_conntrack_tcp_be_liberal"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """The node as the resolution of Services sees it.
+
+    Attributes:
+        place: Name and zone.
+        addresses: The node's primary address of each family; loopback where nobody knows one.
+        external_ips: Whether spec.externalIPs is honoured.
+        schedulers: Those that IPVS can use here; None where nobody knows.
+        scheduler: How IPVS spreads connections where a Service says nothing; empty where it spreads none.
+        broadcasts: Addresses of this node's networks that mean all of them: IPVS refuses to send there.
+        others: Addresses of the cluster's other Nodes that are known, each with that Node's name.
+        binds_others: Whether such an address is bound all the same, as kube-proxy does it.
+        binds: Whether external addresses of Services are bound to this node, as in ipvs mode.
+        limits: How much of one Service is served.
+        forbidden: What belongs to the node and its network, API servers apart.
+        guards: Whether Services are not served at external addresses that are not theirs to take; else with a warning.
+    """
+
+    place: Place
+    addresses: Mapping[Family, Address]
+    external_ips: bool
+    schedulers: frozenset[str] | None = None
+    scheduler: str = ""
+    broadcasts: frozenset[Address] = frozenset()
+    others: Mapping[Address, str] = field(default_factory=lambda: MappingProxyType({}))
+    binds_others: bool = True
+    binds: bool = False
+    limits: ServiceLimits = field(default_factory=ServiceLimits)
+    forbidden: Forbidden = NOTHING
+    guards: bool = False
+
+
+def resolve_site(
+    node: structs.Node | None,
+    name: str,
+    options: Options,
+    facts: HostFacts | None = None,
+    nodes: Iterable[structs.Node] = (),
+) -> Site:
+    """Return where and what the node is, from its Node object, if there is one; `nodes` are all that are known."""
+    zone = node.metadata.labels.get(ZONE_LABEL, "") if node else ""
+    told = primary_addresses(node, options)
+    loopback = {Family.IPV4: parse_address("127.0.0.1"), Family.IPV6: parse_address("::1")}
+    addresses = {family: told[family] or loopback[family] for family in Family}
+    schedulers = facts.schedulers if facts is not None else None
+    known = tuple(nodes)
+    return Site(
+        place=Place(name, zone),
+        addresses=addresses,
+        external_ips=options.external_ips,
+        schedulers=schedulers,
+        scheduler=options.ipvs_scheduler if options.mode == "ipvs" else "",
+        broadcasts=_broadcasts(facts) if facts is not None and options.mode == "ipvs" else frozenset(),
+        others=_others(known, name),
+        binds_others=options.ipvs_semantics is not Semantics.STRICT,
+        binds=options.mode == "ipvs",
+        limits=options.limits,
+        forbidden=forbidden(facts or HostFacts(), node, pod_networks=_pod_networks(options, known)),
+        guards=options.external_ip_semantics is Semantics.STRICT,
+    )
+
+
+def _pod_networks(options: Options, nodes: Iterable[structs.Node]) -> tuple[Network, ...]:
+    """Return the prefixes from which Pods get their addresses, joined where they can be: there may be thousands."""
+    networks = list(options.cluster_cidrs)
+    for node in nodes:
+        for cidr in node.spec.pod_cidrs or ((node.spec.pod_cidr,) if node.spec.pod_cidr else ()):
+            with suppress(ValueError):  # the decoder has already warned of it
+                networks.append(parse_network(cidr))
+    v4 = [network for network in networks if isinstance(network, IPv4Network)]
+    v6 = [network for network in networks if isinstance(network, IPv6Network)]
+    return (*collapse_addresses(v4), *collapse_addresses(v6))
+
+
+def _others(nodes: Iterable[structs.Node], name: str) -> dict[Address, str]:
+    """Return the addresses of all Nodes but one, each with the name of its Node."""
+    others: dict[Address, str] = {}
+    for node in nodes:
+        for known in node.status.addresses if node.metadata.name != name else ():
+            if known.type in {"InternalIP", "ExternalIP"}:
+                with suppress(ValueError):  # the decoder has already warned of it
+                    others.setdefault(parse_address(known.address), node.metadata.name)
+    return others
+
+
+def primary_addresses(node: structs.Node | None, options: Options) -> dict[Family, Address | None]:
+    """Return the node's own address of each family, from bindAddress or its Node object; None where neither has one."""
+    known = {family: _node_address(node, family) for family in Family}
+    if options.bind_address is not None:
+        known[family_of(options.bind_address)] = options.bind_address
+    return known
+
+
+def resolve_node(
+    family: Family,
+    site: Site,
+    node: structs.Node | None,
+    options: Options,
+    facts: HostFacts,
+    warn: Callable[[str], None],
+) -> Node:
+    """Return what holds for all Services in one family."""
+    pods = _pod_traffic(family, node, options)
+    networks = _node_port_networks(family, site, node, options)
+    if networks == ():
+        warn(f"nodePortAddresses primary, but no address of the Node {site.place.node!r}: node ports listen nowhere")
+    told = _node_port_addresses(family, options, networks, facts)
+    own = tuple(facts.addresses(family))
+    is_liberal = _sets_liberal(options, facts) or facts.sysctls.get(BE_LIBERAL, "0") != "0"
+    if options.conntrack_be_liberal and not is_liberal:
+        warn(f"conntrack.tcpBeLiberal: {BE_LIBERAL} cannot be set here, so the rule that drops INVALID packets stays")
+    return Node(
+        family=family,
+        masquerade_mark=1 << options.masquerade_bit,
+        masquerade_cluster_ip=(
+            Masquerade.ALWAYS if options.masquerade_all else Masquerade.OFF_CLUSTER if pods else Masquerade.NEVER
+        ),
+        pods=pods,
+        node_port_addresses=told,
+        localhost_node_ports=options.mode != "ipvs" and _localhost_node_ports(family, options, networks),
+        drop_invalid=not is_liberal,
+        random_fully=facts.random_fully,
+        addresses=frozenset(a for a in own if not (a.version == 6 and a.is_link_local)),
+        listening=tuple(a for a in (own if told is None else told) if not _is_passed_over(a, chosen=told)),
+        link_local_node_ports=options.mode != "ipvs" or told is not None,
+        ipvs=IpvsOptions(
+            scheduler=options.ipvs_scheduler,
+            excluded=tuple(n for n in options.ipvs_excluded if family_of(n) is family),
+            semantics=options.ipvs_semantics,
+        ),
+    )
+
+
+def resolve_sysctls(nodes: Iterable[Node], options: Options, facts: HostFacts) -> dict[str, str]:
+    """Return the kernel parameters that must have a value for these decisions to work."""
+    liberal = {BE_LIBERAL: "1"} if _sets_liberal(options, facts) else {}
+    if options.mode == "ipvs":
+        return {**_ipvs_sysctls(options, facts), **liberal}
+    return {**({ROUTE_LOCALNET: "1"} if any(node.localhost_node_ports for node in nodes) else {}), **liberal}
+
+
+def _sets_liberal(options: Options, facts: HostFacts) -> bool:
+    """Whether conntrack is to be told that packets out of the window are valid: asked for, and possible here.
+
+    The rule that drops INVALID packets is left out where the parameter is set, and only there: without both, such a
+    packet reaches a client with the endpoint's address and resets its connection (kubernetes/kubernetes#74839).
+    """
+    return options.conntrack_be_liberal and BE_LIBERAL not in facts.fixed_sysctls
+
+
+def _ipvs_sysctls(options: Options, facts: HostFacts) -> dict[str, str]:
+    """Return what IPVS needs: its connections seen by conntrack, so that they can be masqueraded; none to a dead end.
+
+    From 4.1 on a kernel put off a new connection from a port used before by a second where conn_reuse_mode was on; 5.9
+    mended that (kubernetes/kubernetes#81775), and before 4.1 there was no such parameter.
+    """
+    wanted = {
+        "net.ipv4.vs.conntrack": "1",
+        "net.ipv4.vs.expire_nodest_conn": "1",
+        "net.ipv4.vs.expire_quiescent_template": "1",
+        "net.ipv4.ip_forward": "1",
+    }
+    version = _KERNEL.match(facts.kernel)
+    if version and _REUSE_SINCE <= (int(version[1]), int(version[2])) < _REUSE_UNTIL:
+        wanted["net.ipv4.vs.conn_reuse_mode"] = "0"
+    if options.ipvs_strict_arp:
+        wanted |= {"net.ipv4.conf.all.arp_ignore": "1", "net.ipv4.conf.all.arp_announce": "2"}
+    return wanted
+
+
+def _broadcasts(facts: HostFacts) -> frozenset[Address]:
+    """Return what broadcasts in the node's networks are sent to; before 5.14 their first address was one, too."""
+    version = _KERNEL.match(facts.kernel)
+    is_old = version is not None and (int(version[1]), int(version[2])) < _FIRST_IS_UNICAST_SINCE
+    networks = [
+        IPv4Network((address, length), strict=False)
+        for interface in facts.interfaces
+        for address, length in interface.addresses
+        if address.version == 4 and length < 31
+    ]
+    first = (network.network_address for network in networks) if is_old else ()
+    return frozenset((*(network.broadcast_address for network in networks), *first))
+
+
+def _node_address(node: structs.Node | None, family: Family) -> Address | None:
+    """Return the first InternalIP of the family, else the first ExternalIP."""
+    for kind in ("InternalIP", "ExternalIP"):
+        for told in node.status.addresses if node else ():
+            if told.type == kind:
+                try:
+                    address = parse_address(told.address)
+                except ValueError:
+                    continue  # the decoder has already warned of it
+                if family_of(address) is family:
+                    return address
+    return None
+
+
+def _pod_traffic(family: Family, node: structs.Node | None, options: Options) -> PodTraffic | None:
+    match options.detect_local_mode:
+        case DetectLocalMode.CLUSTER_CIDR:
+            return _first_network(options.cluster_cidrs, family)
+        case DetectLocalMode.NODE_CIDR:
+            if node is None:
+                return None
+            cidrs = node.spec.pod_cidrs or ((node.spec.pod_cidr,) if node.spec.pod_cidr else ())
+            return _first_network([parse_network(cidr) for cidr in cidrs], family)
+        case DetectLocalMode.BRIDGE_INTERFACE:
+            return PodInterface(options.bridge_interface) if options.bridge_interface else None
+        case DetectLocalMode.INTERFACE_NAME_PREFIX:
+            return PodInterface(options.interface_name_prefix, prefix=True) if options.interface_name_prefix else None
+
+
+def _first_network(networks: Iterable[Network], family: Family) -> PodNetwork | None:
+    return next((PodNetwork(network) for network in networks if family_of(network) is family), None)
+
+
+def _node_port_networks(
+    family: Family, site: Site, node: structs.Node | None, options: Options
+) -> tuple[Network, ...] | None:
+    """Return the networks of one family that node ports are restricted to; None for all addresses.
+
+    The node's primary addresses are such networks, too. A Node that has addresses, but none of this family, restricts
+    nothing in it, as kube-proxy has it. Where no address of the Node is known at all, node ports listen nowhere.
+    """
+    if not options.node_port_primary:
+        return tuple(network for network in options.node_port_networks if family_of(network) is family) or None
+    primary = site.addresses[family]
+    if not primary.is_loopback:
+        return (parse_network(f"{primary}/{primary.max_prefixlen}"),)
+    is_bound = options.bind_address is not None and family_of(options.bind_address) is family
+    has_addresses = any(_node_address(node, one) is not None for one in Family)
+    return None if is_bound or has_addresses else ()
+
+
+def _node_port_addresses(
+    family: Family, options: Options, networks: tuple[Network, ...] | None, facts: HostFacts
+) -> tuple[Address, ...] | None:
+    """Return the addresses that node ports listen on, all of them the host's own; None for all local ones.
+
+    CIDRs of the other family only mean all addresses of this one, as kube-proxy has it.
+    """
+    if networks is None or any(network.prefixlen == 0 for network in networks):
+        return None
+    listens_on_loopback = _localhost_node_ports(family, options, networks)
+    return tuple(
+        address
+        for address in facts.addresses(family)
+        if any(address in network for network in networks) and (listens_on_loopback or not address.is_loopback)
+    )
+
+
+def _is_passed_over(address: Address, *, chosen: tuple[Address, ...] | None) -> bool:
+    """Whether IPVS serves no node port on an address: loopback ones, and link-local ones of IPv6 unless chosen."""
+    return address.is_loopback or (address.version == 6 and address.is_link_local and chosen is None)
+
+
+def _localhost_node_ports(family: Family, options: Options, networks: tuple[Network, ...] | None) -> bool:
+    """Whether node ports answer on 127.0.0.0/8; never on ::1, which the kernel would not route."""
+    if family is Family.IPV6 or not options.localhost_node_ports:
+        return False
+    return networks is None or any(network.overlaps(family.loopback) for network in networks)

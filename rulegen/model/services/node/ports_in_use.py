@@ -1,0 +1,59 @@
+"""What a node itself has at its addresses, where external addresses of Services meet it: node ports and programs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from rulegen.net import Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rulegen.model.host.facts import HostFacts
+    from rulegen.model.services.ir import Node
+    from rulegen.model.services.node.context import Site
+    from rulegen.net import Address, Family
+
+KUBELET: Final = (Protocol.TCP, 10250)
+"""The kubelet's API, on every node."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeGround:
+    """The node's own addresses and what answers there, apart from Services' external addresses.
+
+    Attributes:
+        addresses: All addresses of this node, loopback ones apart.
+        answering: Those of them on which node ports and health checks answer.
+        programs: Ports on which programs of root listen on them. The kubelet's is always one.
+        knows_programs: Whether the host could be asked for these ports.
+    """
+
+    addresses: frozenset[Address] = frozenset()
+    answering: frozenset[Address] = frozenset()
+    programs: frozenset[tuple[Protocol, int]] = frozenset({KUBELET})
+    knows_programs: bool = False
+
+
+def node_ground(nodes: Mapping[Family, Node], site: Site, facts: HostFacts) -> NodeGround:
+    """Return what the node itself has.
+
+    Args:
+        nodes: The node's decisions, for each family that is served.
+        site: Has its primary addresses, which count where the interfaces of the host are not known.
+        facts: Its interfaces, and the ports on which its programs listen.
+    """
+    addresses: set[Address] = set()
+    answering: set[Address] = set()
+    for family, node in nodes.items():
+        own = {a for a in (site.addresses[family], *facts.addresses(family)) if not a.is_loopback}
+        addresses |= own
+        answering |= {address for address in own if node.answers_node_ports(address)}
+    programs = {KUBELET, *((Protocol(name), port) for name, port in facts.root_ports or ())}
+    return NodeGround(
+        addresses=frozenset(addresses),
+        answering=frozenset(answering),
+        programs=frozenset(programs),
+        knows_programs=facts.root_ports is not None,
+    )

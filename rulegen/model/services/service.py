@@ -1,0 +1,386 @@
+"""One Service, decided: which of its frontends this node serves, and where their connections go."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from rulegen.kube.validation.findings import family_of_text
+from rulegen.model.services.endpoints import Pools, candidates, counts, pools
+from rulegen.model.services.ir import Delivery, LimitKind, OverLimit, Policy, Service, ServicePort
+from rulegen.model.services.limits import (
+    PORTS_OF_LIMIT,
+    REAL_SERVERS_PER_ENDPOINT,
+    Frontends,
+    limited_frontends,
+    share_of_each,
+)
+from rulegen.model.services.weights import scheduler, tell_weightless, warn_of_unknown, weights
+from rulegen.net import Address, AddressUse, Family, Network, Protocol, family_of, parse_address, parse_network, refusal
+from rulegen.text import printable, quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Sequence
+
+    from rulegen.kube.objects import structs
+    from rulegen.kube.objects.names import ObjectName
+    from rulegen.kube.snapshot.world import ServiceInput
+    from rulegen.model.services.endpoints import Candidate, PortKey
+    from rulegen.model.services.node.context import Site
+
+PROXY_NAME_LABEL = "service.kubernetes.io/service-proxy-name"
+HEADLESS_LABEL = "service.kubernetes.io/headless"
+DEFAULT_AFFINITY_S = 10800
+LOAD_BALANCER_TYPES = ("NodePort", "LoadBalancer")
+
+
+def is_served(service: structs.Service) -> bool:
+    """Whether a proxy has anything to do with the Service.
+
+    Not for headless Services, ExternalNames, Services without a ClusterIP, and those of another proxy (KEP-2447).
+    """
+    spec = service.spec
+    return (
+        spec.type != "ExternalName"
+        and spec.cluster_ip not in ("", "None")
+        and PROXY_NAME_LABEL not in service.metadata.labels
+    )
+
+
+def resolve_service(
+    name: ObjectName,
+    told: ServiceInput,
+    site: Site,
+    families: Iterable[Family],
+    warn: Callable[[str], None],
+    allows: Callable[[Address, AddressUse, int], bool],
+) -> Service:
+    """Return the Service with every decision for this node taken; one that is not served has no ports.
+
+    Args:
+        name: Its name.
+        told: The Service and its endpoints.
+        site: Where and what the node is.
+        families: The families to serve.
+        warn: Receives what its owner must know although work goes on.
+        allows: Tells whether it is served at an external address, by its use and the Service's port.
+    """
+    ports: list[ServicePort] = []
+    over: list[OverLimit] = []
+    warn_of_unknown(told.service, f"Service {name}", warn)
+    if is_served(told.service):
+        slices = [s for s in told.slices if HEADLESS_LABEL not in s.metadata.labels]
+        weigh = weights(told.service, f"Service {name}", warn)
+        _warn_of_port_names(told.service.spec, slices, told.endpoints_from, f"Service {name}", warn)
+        served: list[_Shared] = []
+        for family in families:
+            cluster_ip = _cluster_ip(told.service.spec, family)
+            if cluster_ip is None:
+                continue
+            if fault := refusal(cluster_ip, AddressUse.CLUSTER_IP):
+                warn(f"Service {name}: spec.clusterIPs: {fault}; the Service is not served in {family}")
+                continue
+            served.append(_Shared(name, told.service, family, cluster_ip, site, warn, allows))
+        most, over = _limited_endpoints(served, slices, site)
+        known = candidates(
+            slices, site.place.node, warn, weigh, site.broadcasts, told.endpoints_from, most, site.place.zone
+        )
+        ports += (shared.port(port, known) for shared in served for port in shared.ports)
+        over = [*(one for shared in served for one in shared.over), *over]
+        for one in over:
+            warn(f"Service {name}: {one.text} ({one.kind.option})")
+        if told.service.spec.external_ips or told.service.status.load_balancer.ingress:
+            own = {family for family in Family if _cluster_ip(told.service.spec, family) is not None}
+            _warn_of_other_family(told.service, site, own, f"Service {name}", warn)
+    return Service(
+        name=name,
+        type=told.service.spec.type,
+        ports=tuple(ports),
+        endpoints_from=told.endpoints_from,
+        assigned=told.assigned,
+        over=tuple(over),
+    )
+
+
+def _limited_endpoints(
+    served: Sequence[_Shared], slices: Sequence[structs.EndpointSlice], site: Site
+) -> tuple[dict[PortKey, int | None], list[OverLimit]]:
+    """Return how many endpoints of each port are served, None for all, and what is over the limit.
+
+    A port has its endpoints once in iptables mode; in ipvs mode each of its frontends has them.
+    """
+    copies = max((shared.frontends_of(port) for shared in served for port in shared.ports), default=1)
+    all_ = sum(len(one.ports) * len(one.endpoints) for one in slices)
+    if all_ * PORTS_OF_LIMIT <= site.limits.endpoints and all_ * copies <= site.limits.endpoints:
+        return {shared.key(port): None for shared in served for port in shared.ports}, []  # as with nearly all Services
+    known = counts(slices)
+    most: dict[PortKey, int | None] = {}
+    over = []
+    for shared in served:
+        counted = {shared.key(port): (known[shared.key(port)], shared.frontends_of(port)) for port in shared.ports}
+        had, limit = sum(count for count, _ in counted.values()), site.limits.endpoints
+        of_port = max(1, limit // PORTS_OF_LIMIT)
+        each = share_of_each([(count, 1) for count, _ in counted.values()], limit)
+        text = f"{had} endpoints of {len(counted)} ports in {shared.family}"
+        if any(count > of_port for count, _ in counted.values()) and (each is None or of_port < each):
+            each, limit = of_port, of_port
+            had = max(count for count, _ in counted.values())
+            text = f"{had} endpoints of one port in {shared.family}"
+        real_servers = site.limits.endpoints * REAL_SERVERS_PER_ENDPOINT
+        of_each = share_of_each(tuple(counted.values()), real_servers) if site.binds else None
+        if of_each is not None and (each is None or of_each < each):
+            each, limit = of_each, real_servers
+            had = sum(count * copies for count, copies in counted.values())
+            text = f"{had} real servers of all frontends in {shared.family}"
+        most |= {key: each if each is not None and count > each else None for key, (count, _) in counted.items()}
+        if each is not None:
+            text += f" are more than {limit}: of each port at most {each} endpoints are served"
+            over.append(OverLimit(LimitKind.ENDPOINTS, shared.family, text))
+    return most, over
+
+
+class _Shared:
+    """What all ports of a Service share in one family."""
+
+    def __init__(
+        self,
+        name: ObjectName,
+        service: structs.Service,
+        family: Family,
+        cluster_ip: Address,
+        site: Site,
+        warn: Callable[[str], None],
+        allows: Callable[[Address, AddressUse, int], bool],
+    ) -> None:
+        spec = service.spec
+        self._allows = allows
+        self._name, self._spec, self.family, self._cluster_ip, self._site = name, spec, family, cluster_ip, site
+        where = f"Service {name}"
+        externals = spec.external_ips if site.external_ips else ()
+        self._external_ips = _addresses(externals, family, AddressUse.EXTERNAL_IP, f"{where}: spec.externalIPs", warn)
+        self._vips = _addresses(
+            _vips(service), family, AddressUse.LOAD_BALANCER_IP, f"{where}: status.loadBalancer.ingress", warn
+        )
+        if site.others and site.binds:
+            if not site.guards:  # else they are judged by all that they may not be
+                self._external_ips = self._without_others(self._external_ips, f"{where}: spec.externalIPs", warn)
+            self._vips = self._without_others(self._vips, f"{where}: status.loadBalancer.ingress", warn)
+        self._ranges = _source_ranges(spec.load_balancer_source_ranges, family, where, warn)
+        self._limit()
+        if self._vips:
+            _warn_of_open(spec.load_balancer_source_ranges, family, where, warn)
+        is_reachable = spec.type in LOAD_BALANCER_TYPES or bool(spec.external_ips)
+        self._external_local = is_reachable and spec.external_traffic_policy == "Local"
+        self._internal_local = spec.internal_traffic_policy == "Local"
+        self._affinity_s = _affinity(spec)
+        self._scheduler = scheduler(service, site.schedulers, where, warn)
+        if site.scheduler:
+            tell_weightless(service, self._scheduler or site.scheduler, where, warn)
+        needs_health_check = spec.type == "LoadBalancer" and self._external_local
+        self._health_check_node_port = spec.health_check_node_port if needs_health_check else 0
+
+    def _limit(self) -> None:
+        """Keep what of the ports and addresses is within the limits."""
+        all_ = Frontends(self._spec.ports, self._vips, self._external_ips, self._ranges)
+        kept = limited_frontends(all_, self.family, self._site.limits)
+        self.ports, self._vips, self._external_ips = kept.ports, kept.vips, kept.external_ips
+        self._ranges, self.over = kept.ranges, kept.over
+
+    def key(self, port: structs.ServicePort) -> PortKey:
+        """Return what joins a port to those of slices."""
+        return self.family, port.name, port.protocol
+
+    def frontends_of(self, port: structs.ServicePort) -> int:
+        """Return how many frontends a port has; a node port counts once."""
+        return 1 + len(self._vips) + len(self._external_ips) + bool(port.node_port)
+
+    def _without_others(
+        self, addresses: tuple[Address, ...], where: str, warn: Callable[[str], None]
+    ) -> tuple[Address, ...]:
+        """Return the addresses to bind to this node; warn of those that another Node has.
+
+        The kernel takes what goes to a bound address for its own, so that Node could not be reached from here
+        (kubernetes/kubernetes#127410).
+        """
+        kept = []
+        for address in addresses:
+            owner = self._site.others.get(address)
+            if owner is None:
+                kept.append(address)
+            elif self._site.binds_others:
+                kept.append(address)
+                warn(
+                    f"{where}: {address} is an address of Node {owner}: ipvs mode binds it to this node, which cannot"
+                    f" reach {owner} by it any more; --ipvs-semantics strict leaves it out"
+                )
+            else:
+                warn(f"{where}: {address} is an address of Node {owner}; the entry is ignored")
+        return tuple(kept)
+
+    def _allowed(self, addresses: tuple[Address, ...], use: AddressUse, port: int) -> tuple[Address, ...]:
+        return tuple(address for address in addresses if self._allows(address, use, port))
+
+    def port(self, port: structs.ServicePort, known: dict[tuple[Family, str, str], list[Candidate]]) -> ServicePort:
+        """Return one port with its pools and deliveries."""
+        external_ips = self._allowed(self._external_ips, AddressUse.EXTERNAL_IP, port.port)
+        vips = self._allowed(self._vips, AddressUse.LOAD_BALANCER_IP, port.port)
+        is_external = bool(port.node_port or vips or external_ips)
+        told = known.get(self.key(port), ())
+        chosen = pools(
+            told,
+            self._site.place,
+            uses_cluster=not self._internal_local or is_external,
+            uses_local=self._internal_local or (self._external_local and is_external),
+        )
+        node_address = self._site.addresses[self.family]
+        return ServicePort(
+            service=self._name,
+            name=port.name,
+            protocol=Protocol(port.protocol),
+            family=self.family,
+            port=port.port,
+            cluster_ip=self._cluster_ip,
+            internal=_delivery(chosen, is_local=self._internal_local),
+            external=_delivery(chosen, is_local=self._external_local),
+            external_policy=Policy.LOCAL if self._external_local else Policy.CLUSTER,
+            has_endpoints=chosen.has_endpoints,
+            cluster=chosen.cluster,
+            local=chosen.local,
+            endpoints=chosen.endpoints,
+            here=tuple(c.endpoint for c in told if c.is_local),
+            serving=frozenset(c.endpoint.text for c in told if c.serving) if port.protocol == "UDP" else frozenset(),
+            external_ips=external_ips,
+            load_balancer_ips=vips,
+            node_port=port.node_port,
+            source_ranges=self._ranges,
+            node_in_source_ranges=any(node_address in network for network in self._ranges),
+            affinity_s=self._affinity_s,
+            health_check_node_port=self._health_check_node_port,
+            scheduler=self._scheduler,
+            ready_here=frozenset(c.endpoint.address for c in told if c.is_local and c.ready)
+            if self._health_check_node_port
+            else frozenset(),
+        )
+
+
+def _delivery(chosen: Pools, *, is_local: bool) -> Delivery:
+    if not chosen.has_endpoints:
+        return Delivery.REJECT
+    if is_local:
+        return Delivery.LOCAL if chosen.local else Delivery.DROP
+    return Delivery.CLUSTER
+
+
+def _cluster_ip(spec: structs.ServiceSpec, family: Family) -> Address | None:
+    """Return the ClusterIP of one family; None makes the Service invisible in it."""
+    told = spec.cluster_ips or (spec.cluster_ip,)
+    if not spec.ip_families:
+        address = parse_address(spec.cluster_ip)
+        return address if family_of(address) is family else None
+    for name, text in zip(spec.ip_families, told, strict=False):
+        if name == family:
+            return parse_address(text)
+    return None
+
+
+def _affinity(spec: structs.ServiceSpec) -> int | None:
+    if spec.session_affinity != "ClientIP":
+        return None
+    config = spec.session_affinity_config
+    told = config.client_ip.timeout_seconds if config and config.client_ip else None
+    return DEFAULT_AFFINITY_S if told is None else told
+
+
+def _addresses(
+    texts: Iterable[str], family: Family, use: AddressUse, where: str, warn: Callable[[str], None]
+) -> tuple[Address, ...]:
+    """Return the addresses of one family; an entry that cannot be used is ignored with a warning."""
+    found = []
+    for text in texts:
+        try:
+            address = parse_address(text)
+        except ValueError as error:
+            warn(f"{where}: {error}; the entry is ignored")
+            continue
+        if fault := refusal(address, use):
+            warn(f"{where}: {fault}; the entry is ignored")
+        elif family_of(address) is family:
+            found.append(address)
+    return tuple(found)
+
+
+def _warn_of_open(texts: Sequence[str], family: Family, where: str, warn: Callable[[str], None]) -> None:
+    """Warn where source ranges restrict only load balancer addresses of the other family."""
+    networks = []
+    for text in texts:
+        with suppress(ValueError):  # `_source_ranges` has warned of it
+            networks.append(parse_network(text.strip()))
+    if networks and all(family_of(network) is not family for network in networks):
+        warn(
+            f"{where}: spec.loadBalancerSourceRanges has no {family} range:"
+            f" the load balancer is open to everyone in {family}"
+        )
+
+
+def _warn_of_other_family(
+    service: structs.Service, site: Site, families: Collection[Family], where: str, warn: Callable[[str], None]
+) -> None:
+    """Warn of external addresses in a family that the Service does not have: nothing serves them."""
+    externals = service.spec.external_ips if site.external_ips else ()
+    for path, texts, use in (
+        ("spec.externalIPs", externals, AddressUse.EXTERNAL_IP),
+        ("status.loadBalancer.ingress", _vips(service), AddressUse.LOAD_BALANCER_IP),
+    ):
+        for text in texts:
+            family = family_of_text(text)
+            if family is None or refusal(parse_address(text), use):
+                continue  # there is a warning of it already
+            if family not in families:
+                warn(f"{where}: {path}: {printable(text)} is {family}, and the Service is not; the entry is ignored")
+
+
+def _warn_of_port_names(
+    spec: structs.ServiceSpec,
+    slices: Sequence[structs.EndpointSlice],
+    origin: str,
+    where: str,
+    warn: Callable[[str], None],
+) -> None:
+    """Warn of each port that no slice has, though slices have others: name and protocol join the two."""
+    offered = {(port.name or "", port.protocol) for one in slices if one.endpoints for port in one.ports if port.port}
+    kind = "Endpoints" if origin == "Endpoints" else "EndpointSlices"
+    if not offered:
+        if origin != "Pods" and spec.ports and any(one.endpoints for one in slices):
+            warn(f"{where}: has no endpoints: its {kind} have addresses, but no port with a number")
+        return
+    for port in spec.ports:
+        if (port.name, port.protocol) in offered:
+            continue
+        if origin == "Pods":
+            reason = f"none of its Pods has a container port {quoted(str(port.target_port))}/{port.protocol}"
+        else:
+            others = ", ".join(f"{quoted(name)}/{protocol}" for name, protocol in sorted(offered))
+            reason = f"its {kind} have {others}; name and protocol must be the same"
+        warn(f"{where}: port {quoted(port.name)}/{port.protocol} has no endpoints: {reason}")
+
+
+def _vips(service: structs.Service) -> list[str]:
+    """Return the load balancer's addresses that nodes are to serve (KEP-1860: not those of mode Proxy)."""
+    ingresses = service.status.load_balancer.ingress
+    return [ingress.ip for ingress in ingresses if ingress.ip and ingress.ip_mode in {None, "", "VIP"}]
+
+
+def _source_ranges(
+    texts: Iterable[str], family: Family, where: str, warn: Callable[[str], None]
+) -> tuple[Network, ...]:
+    """Return the source ranges of one family; a range of everything makes all of them pointless."""
+    found = []
+    for text in texts:
+        try:
+            network = parse_network(text.strip())
+        except ValueError as error:
+            warn(f"{where}: spec.loadBalancerSourceRanges: {error}; the entry is skipped")
+            continue
+        if family_of(network) is family:
+            found.append(network)
+    return () if any(network.prefixlen == 0 for network in found) else tuple(found)

@@ -1,0 +1,139 @@
+"""All Services of one node, decided one by one: what a change of one costs does not grow with their number."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+from rulegen.errors import Warnings
+from rulegen.model.services.bound_endpoints import bound_endpoints
+from rulegen.model.services.conflicts import Claims, Conflict
+from rulegen.model.services.external_addresses import ExternalAddresses
+from rulegen.model.services.node.ports_in_use import NodeGround
+from rulegen.model.services.service import resolve_service
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from rulegen.kube.objects.names import ObjectName
+    from rulegen.kube.snapshot.world import ServiceInput
+    from rulegen.model.services.ir import Service
+    from rulegen.model.services.node.context import Site
+    from rulegen.net import Family
+
+
+class _Settled(NamedTuple):
+    """All Services as they are served, in the order of their names, and what is in conflict."""
+
+    services: dict[ObjectName, Service]
+    conflicts: tuple[Conflict, ...]
+
+
+class ServiceTable:
+    """Services by name, each as this node serves it."""
+
+    def __init__(
+        self,
+        site: Site,
+        families: Sequence[Family],
+        *,
+        oldest_wins: bool = True,
+        ground: NodeGround | None = None,
+    ) -> None:
+        """Begin with none.
+
+        Args:
+            site: Where and what the node is.
+            families: The families to serve.
+            oldest_wins: As for `Claims`.
+            ground: As for `Claims`.
+        """
+        self._site, self._families, self._ground = site, families, ground or NodeGround()
+        self._claims = Claims(oldest_wins=oldest_wins, guards_node=site.guards, ground=self._ground)
+        self._externals = ExternalAddresses(site)
+        self._told: dict[ObjectName, tuple[str, ...]] = {}
+        self._judged: dict[ObjectName, tuple[Conflict, ...]] = {}
+        self._inputs: dict[ObjectName, ServiceInput] = {}
+        self._settled: _Settled | None = None  # until something changes
+
+    def move(self, site: Site, ground: NodeGround) -> set[ObjectName]:
+        """Decide with another site and ground from now on.
+
+        Returns:
+            The Services of which external addresses may be served otherwise; they, and whatever else follows from the
+            site for others, must be put again.
+        """
+        if (site, ground) == (self._site, self._ground):
+            return set()
+        self._site, self._ground, self._settled = site, ground, None
+        touched = self._externals.move(site)
+        return self._again(touched) | self._claims.move(ground)
+
+    def put(self, name: ObjectName, told: ServiceInput | None) -> set[ObjectName]:
+        """Take a Service, or that it is gone; return the names of all Services that may be served otherwise now."""
+        self._settled = None
+        touched = self._externals.put(name, told)
+        if told is None:
+            self._told.pop(name, None)
+            self._judged.pop(name, None)
+            self._inputs.pop(name, None)
+            return self._claims.put(name, None) | {name} | self._again(touched)
+        self._inputs[name] = told
+        return self._decide(name, told) | self._again(touched)
+
+    def _again(self, names: Iterable[ObjectName]) -> set[ObjectName]:
+        """Decide again about Services of which only the surroundings changed; return who may be served otherwise.
+
+        That is nobody where they are served all the same, and only warned of.
+        """
+        touched: set[ObjectName] = set()
+        for name in sorted(names):
+            touched |= self._decide(name, self._inputs[name])
+        return touched if self._site.guards else set()
+
+    def _decide(self, name: ObjectName, told: ServiceInput) -> set[ObjectName]:
+        warnings, judged = Warnings(), dict[Conflict, None]()
+        allows = partial(self._externals.allows, name, tell=judged.setdefault)
+        service = resolve_service(name, told, self._site, self._families, warnings.add, allows)
+        self._told[name], self._judged[name] = warnings.texts(), tuple(judged)
+        return self._claims.put(name, service, told.service.metadata.creation_timestamp or "") | {name}
+
+    def service(self, name: ObjectName) -> Service | None:
+        """Return a Service as it is served now; None where it is not there."""
+        return self._claims.settled(name, _ignore) if name in self._told else None
+
+    def services(self) -> dict[ObjectName, Service]:
+        """Return all Services as they are served now, in the order of their names."""
+        return dict(self._all().services)
+
+    def warnings(self) -> Iterator[str]:
+        """Yield what a user must be told: of each Service, then of their conflicts."""
+        for texts in self._told.values():
+            yield from texts
+        yield from self._ignored()
+        yield from dict.fromkeys(conflict.text for conflict in self.conflicts())
+        yield from bound_endpoints(self._all().services.values(), self._inputs, self._site)
+        yield from self._externals.unknown(self._families, knows_programs=self._ground.knows_programs)
+
+    def conflicts(self) -> tuple[Conflict, ...]:
+        """Return what two Services claim, or a Service and the node, or somebody else."""
+        return self._all().conflicts
+
+    def _all(self) -> _Settled:
+        if self._settled is None:
+            conflicts = [conflict for found in self._judged.values() for conflict in found]
+            services = {name: self._claims.settled(name, conflicts.append) for name in sorted(self._told)}
+            self._settled = _Settled(services, tuple(conflicts))
+        return self._settled
+
+    def _ignored(self) -> Iterator[str]:
+        """Yield of how many Services external IPs are ignored because it was asked for."""
+        if not self._site.external_ips:
+            count = sum(1 for told in self._inputs.values() if told.service.spec.external_ips)
+            if count:
+                of = "1 Service" if count == 1 else f"{count:,} Services"
+                yield f"spec.externalIPs of {of} are ignored, as it is asked for"
+
+
+def _ignore(_: object) -> None:
+    """Pass over what `warnings` tells."""
