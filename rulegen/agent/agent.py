@@ -8,21 +8,21 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from rulegen.agent.health import ServiceHealth, healthz, livez
-from rulegen.agent.loop import Loop, Timing, Wake
-from rulegen.agent.memory import share, sweep
-from rulegen.agent.metrics import exposition
+from rulegen.agent.ingress.sync import SiteLoop
+from rulegen.agent.pages import PATHS, views
+from rulegen.agent.pages_server.health import ServiceHealth, healthz, livez
 from rulegen.agent.pages_server.http_loop import HttpLoop
 from rulegen.agent.pages_server.reply import Reply
 from rulegen.agent.pages_server.server import PatientServer, Server
-from rulegen.agent.publishing import Publishing, publishers_of
-from rulegen.agent.recorder import Announcement, Recorder
-from rulegen.agent.site import SiteLoop
-from rulegen.agent.state import AgentState
-from rulegen.agent.systemd import Watchdog, tell_systemd
-from rulegen.agent.tuning import tune
-from rulegen.agent.views import PATHS, views
-from rulegen.agent.writer import IdleWriter, KernelWriter
+from rulegen.agent.runtime.memory import share, sweep
+from rulegen.agent.runtime.systemd import Watchdog, tell_systemd
+from rulegen.agent.services.conntrack_sysctls import tune
+from rulegen.agent.services.dataplane import IdleWriter, KernelWriter
+from rulegen.agent.services.sync import Loop, Timing, Wake
+from rulegen.agent.status.setup import Publishing, publishers_of
+from rulegen.agent.telemetry.events import Announcement, Recorder
+from rulegen.agent.telemetry.metrics import exposition
+from rulegen.agent.telemetry.state import AgentState
 from rulegen.apiserver.limits import ApiTerms
 from rulegen.apiserver.lists import read_nodes
 from rulegen.apiserver.objects import ApiObjects
@@ -47,8 +47,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from rulegen.agent.cluster import SharedCluster
-    from rulegen.agent.journal import Journal
-    from rulegen.agent.publisher import Publisher
+    from rulegen.agent.status.publisher import Publisher
+    from rulegen.agent.telemetry.log import Journal
     from rulegen.apiserver.watching.outage import Notice as ServerNotice
     from rulegen.host.nginx.site import LiveSite
     from rulegen.kube.objects.structs import Node

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from rulegen.agent.agent import Agent
-    from rulegen.agent.journal import Journal
-    from rulegen.agent.publishing import Publishing
+    from rulegen.agent.status.setup import Publishing
+    from rulegen.agent.telemetry.log import Journal
     from rulegen.host.nginx.site import LiveSite
 
 
@@ -140,7 +140,7 @@ def command(
     rulegen run --drift report                       tell what others change, and mend nothing of it
     """
     from rulegen.agent.agent import Agent  # noqa: PLC0415 - loads the client and netlink
-    from rulegen.agent.journal import Journal  # noqa: PLC0415 - the same
+    from rulegen.agent.telemetry.log import Journal  # noqa: PLC0415 - the same
     from rulegen.host.files.watch import FileChanges  # noqa: PLC0415 - the same
 
     if chosen.get("files"):
@@ -252,7 +252,7 @@ def _publishing(chosen: dict[str, Any], told: ChosenIngress) -> Publishing:
     Raises:
         ConfigError: An address is none, or a namespace.
     """
-    from rulegen.agent.publishing import Publishing  # noqa: PLC0415 - loads the client and netlink
+    from rulegen.agent.status.setup import Publishing  # noqa: PLC0415 - loads the client and netlink
 
     addresses = tuple(one.strip() for given in chosen.pop("publish_status_address") for one in given.split(","))
     for one in addresses:

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import count
 
-from rulegen.agent.journal import Journal
-from rulegen.agent.loop import Loop, Timing, Wake
-from rulegen.agent.state import AgentState
-from rulegen.agent.writer import Mark, Reading
+from rulegen.agent.services.dataplane import Mark, Reading
+from rulegen.agent.services.sync import Loop, Timing, Wake
+from rulegen.agent.telemetry.log import Journal
+from rulegen.agent.telemetry.state import AgentState
 from rulegen.errors import ApplyError, HostError
 from rulegen.host.netfilter.variant import Variant, VariantChoice
 from rulegen.kube.objects import structs as k

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import msgspec
 
-from rulegen.agent.journal import Journal
-from rulegen.agent.members import Members
-from rulegen.agent.publisher import IngressPublication, Publication, Publisher, ServicePublication
-from rulegen.agent.recorder import Recorder
-from rulegen.agent.state import AgentState
+from rulegen.agent.status.leases import Members
+from rulegen.agent.status.publisher import IngressPublication, Publication, Publisher, ServicePublication
+from rulegen.agent.telemetry.events import Recorder
+from rulegen.agent.telemetry.log import Journal
+from rulegen.agent.telemetry.state import AgentState
 from rulegen.apiserver.objects import ApiObjects
 from rulegen.apiserver.transport.connection import Link
 from rulegen.kube.objects.events import Changed

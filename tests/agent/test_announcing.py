@@ -8,9 +8,9 @@ import json
 import pytest
 from msgspec.structs import replace
 
-from rulegen.agent.loop import Wake
-from rulegen.agent.recorder import Announcement
-from rulegen.agent.views import PATHS, views
+from rulegen.agent.pages import PATHS, views
+from rulegen.agent.services.sync import Wake
+from rulegen.agent.telemetry.events import Announcement
 from rulegen.errors import Fault, Rejected
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.events import Changed, Gone, Listed

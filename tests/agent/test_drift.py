@@ -6,9 +6,9 @@ import dataclasses
 
 import pytest
 
-from rulegen.agent.drift import damage, tell
-from rulegen.agent.loop import Wake
-from rulegen.agent.state import AgentState
+from rulegen.agent.services.drift import damage, tell
+from rulegen.agent.services.sync import Wake
+from rulegen.agent.telemetry.state import AgentState
 from rulegen.kube.objects import structs as k
 from rulegen.net import Family
 from rulegen.plan.items import Action, Item, Line

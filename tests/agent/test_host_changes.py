@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from rulegen.agent import health
-from rulegen.agent.health import EVERYWHERE, ServiceHealth
-from rulegen.agent.loop import Wake
+from rulegen.agent.pages_server import health
+from rulegen.agent.pages_server.health import EVERYWHERE, ServiceHealth
+from rulegen.agent.services.sync import Wake
 from rulegen.errors import Fault, HostError, Rejected
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.events import Changed, Gone, Listed

@@ -10,11 +10,11 @@ from urllib.request import urlopen
 import pytest
 from msgspec import structs
 
-from rulegen.agent.health import ServiceHealth
-from rulegen.agent.leftout import RETRY_S
-from rulegen.agent.loop import Wake
-from rulegen.agent.views import views
-from rulegen.agent.writer import KernelWriter, Mark
+from rulegen.agent.pages import views
+from rulegen.agent.pages_server.health import ServiceHealth
+from rulegen.agent.services.dataplane import KernelWriter, Mark
+from rulegen.agent.services.left_out import RETRY_S
+from rulegen.agent.services.sync import Wake
 from rulegen.host.commands.runner import Completed
 from rulegen.host.dataplane import refused_services
 from rulegen.host.netfilter.variant import Variant, VariantChoice

@@ -16,11 +16,11 @@ import pytest
 from click.testing import CliRunner
 
 from rulegen.agent.agent import Agent
-from rulegen.agent.journal import Journal
-from rulegen.agent.memory import YOUNG, sweep
-from rulegen.agent.site import SiteLoop
-from rulegen.agent.state import AgentState
-from rulegen.agent.systemd import Watchdog, tell_systemd
+from rulegen.agent.ingress.sync import SiteLoop
+from rulegen.agent.runtime.memory import YOUNG, sweep
+from rulegen.agent.runtime.systemd import Watchdog, tell_systemd
+from rulegen.agent.telemetry.log import Journal
+from rulegen.agent.telemetry.state import AgentState
 from rulegen.cli import cli
 from rulegen.cli.run import _Signals
 from rulegen.errors import HostError
@@ -339,8 +339,8 @@ def test_a_node_is_not_given_up_for_templates_that_cannot_be_read(tmp_path, monk
 
 
 def test_a_fault_of_ours_does_not_end_who_serves_ingresses(monkeypatch):
-    monkeypatch.setattr("rulegen.agent.site.BREATH_S", 0.01)
-    monkeypatch.setattr("rulegen.agent.site.QUIET_S", 0.01)
+    monkeypatch.setattr("rulegen.agent.ingress.sync.BREATH_S", 0.01)
+    monkeypatch.setattr("rulegen.agent.ingress.sync.QUIET_S", 0.01)
     served, faults = threading.Event(), iter([KeyError("a fault of ours"), OSError(28, "No space left on device")])
 
     def serve(_: SiteLoop) -> bool:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rulegen.agent.health import healthz, livez
-from rulegen.agent.loop import LONGEST_PAUSE_S, Wake
+from rulegen.agent.pages_server.health import healthz, livez
+from rulegen.agent.services.sync import LONGEST_PAUSE_S, Wake
 from rulegen.errors import InputError
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.events import Changed, Gone

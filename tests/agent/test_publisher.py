@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from rulegen.agent.publisher import PUBLISHED, IngressPublication, node_addresses
+from rulegen.agent.status.publisher import PUBLISHED, IngressPublication, node_addresses
 from rulegen.apiserver.objects import ApiObjects
 from rulegen.apiserver.transport.connection import TroubleError
 from rulegen.apiserver.watching.outage import Notice

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from rulegen.agent import recorder as module
-from rulegen.agent.recorder import Announcement, ObjectReference, Recorder
+from rulegen.agent.telemetry import events as module
+from rulegen.agent.telemetry.events import Announcement, ObjectReference, Recorder
 from tests.agent.talking import Place
 from tests.apiserver.watching import soon
 from tests.fakeapi import Fault

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from rulegen.agent.journal import Journal
-from rulegen.agent.site import DECIDED_S, SiteLoop
-from rulegen.agent.state import AgentState
+from rulegen.agent.ingress.sync import DECIDED_S, SiteLoop
+from rulegen.agent.telemetry.log import Journal
+from rulegen.agent.telemetry.state import AgentState
 from rulegen.host.nginx.service import Action, Outcome
 from rulegen.kube.objects.names import ObjectKey, ObjectName
 from rulegen.kube.snapshot.world import World

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rulegen.agent import site as site_module
 from rulegen.agent.cluster import SharedCluster
-from rulegen.agent.health import healthz
-from rulegen.agent.journal import Journal
-from rulegen.agent.recorder import Announcement, ObjectReference
-from rulegen.agent.site import FIRST_S, SILENCE_S, Memory, SiteLoop
-from rulegen.agent.state import AgentState
+from rulegen.agent.ingress import sync as site_module
+from rulegen.agent.ingress.sync import FIRST_S, SILENCE_S, Memory, SiteLoop
+from rulegen.agent.pages_server.health import healthz
+from rulegen.agent.telemetry.events import Announcement, ObjectReference
+from rulegen.agent.telemetry.log import Journal
+from rulegen.agent.telemetry.state import AgentState
 from rulegen.host.nginx.disk.last_read import KnownObjects
 from rulegen.host.nginx.service import Action, Outcome
 from rulegen.kube.objects import structs as k

@@ -14,12 +14,12 @@ from dataclasses import replace
 import pytest
 from msgspec import structs
 
-from rulegen.agent import metrics
-from rulegen.agent.health import ServiceHealth, healthz, livez
-from rulegen.agent.journal import Journal
-from rulegen.agent.metrics import exposition
-from rulegen.agent.recorder import Announcement
-from rulegen.agent.state import AgentState
+from rulegen.agent.pages_server.health import ServiceHealth, healthz, livez
+from rulegen.agent.telemetry import metrics
+from rulegen.agent.telemetry.events import Announcement
+from rulegen.agent.telemetry.log import Journal
+from rulegen.agent.telemetry.metrics import exposition
+from rulegen.agent.telemetry.state import AgentState
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.snapshot.world import ServiceInput, World

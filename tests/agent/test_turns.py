@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from rulegen.agent.loop import Wake
-from rulegen.agent.turns import LONGEST_S, Turns
+from rulegen.agent.services.sync import Wake
+from rulegen.agent.services.turns import LONGEST_S, Turns
 from rulegen.kube.objects.names import ObjectName
 from tests.agent.stage import Stage, changed, endpoints, service
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from rulegen.agent.writer import KernelWriter
+from rulegen.agent.services.dataplane import KernelWriter
 from rulegen.errors import ApplyError, HostError
 from rulegen.host.commands.runner import Command, Completed, MissingToolError
 from rulegen.host.ipvs import addresses as links

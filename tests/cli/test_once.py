@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from rulegen.agent.agent import Agent
-from rulegen.agent.journal import Journal
-from rulegen.agent.writer import IdleWriter, KernelWriter
+from rulegen.agent.services.dataplane import IdleWriter, KernelWriter
+from rulegen.agent.telemetry.log import Journal
 from rulegen.cli import main
 from rulegen.model.host.facts import HostFacts
 from rulegen.model.services.options import Options

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rulegen.agent.writer import KernelWriter
+from rulegen.agent.services.dataplane import KernelWriter
 from rulegen.cli import main
 from rulegen.host.commands import runner
 from rulegen.host.netfilter.variant import Variant

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rulegen.agent.recorder import Announcement, ObjectReference
+from rulegen.agent.telemetry.events import Announcement, ObjectReference
 from rulegen.apiserver.lists import INGRESS_CLASSES, INGRESSES, NODES, SERVICES, SLICES
 from rulegen.apiserver.watching import watch
 from rulegen.kube.objects.names import ObjectName

@@ -22,9 +22,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rulegen.agent.journal import Journal
-from rulegen.agent.metrics import _escaped
 from rulegen.agent.pages_server.reply import Reply
+from rulegen.agent.telemetry.log import Journal
+from rulegen.agent.telemetry.metrics import _escaped
 from rulegen.cli import console, main
 from rulegen.errors import ApplyError, HostError
 from rulegen.host.commands.runner import Completed

@@ -292,7 +292,7 @@ class TestAnswer:
 
 SERVES = """
 import sys
-from rulegen.agent.memory import share
+from rulegen.agent.runtime.memory import share
 from rulegen.agent.pages_server.http_loop import HttpLoop
 from rulegen.agent.pages_server.reply import Reply
 from rulegen.agent.pages_server.server import Server

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from rulegen.agent.pages import PATHS
 from rulegen.agent.pages_server import server as servers
 from rulegen.agent.pages_server.reply import Reply
 from rulegen.agent.pages_server.server import AS_JSON, Server
-from rulegen.agent.views import PATHS
 from rulegen.errors import HostError
 from rulegen.host.node.facts import interfaces
 from tests.agent.asking import ask, free_port

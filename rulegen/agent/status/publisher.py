@@ -1,8 +1,8 @@
 """Addresses, published in the status of what is served: one node writes, for all that serve.
 
-Each node that serves says so by a Lease (`rulegen.agent.members`); the one that leads writes the addresses of all of
-them to the status of each Ingress, and if it is told to of each Service of type LoadBalancer that nobody else serves.
-Whoever ends takes its own addresses out, the last one all.
+Each node that serves says so by a Lease (`rulegen.agent.status.leases`); the one that leads writes the addresses of all
+of them to the status of each Ingress, and if it is told to of each Service of type LoadBalancer that nobody else
+serves. Whoever ends takes its own addresses out, the last one all.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from rulegen.agent.journal import fault
+from rulegen.agent.telemetry.log import fault
 from rulegen.apiserver.objects import INGRESSES, MERGE_PATCH, SERVICES, STRATEGIC_PATCH, Resource
 from rulegen.apiserver.transport.connection import TroubleError
 from rulegen.kube.objects.names import ObjectName
@@ -22,9 +22,9 @@ from rulegen.kube.syntax import is_subdomain
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from rulegen.agent.journal import Journal
-    from rulegen.agent.members import Members
-    from rulegen.agent.state import AgentState
+    from rulegen.agent.status.leases import Members
+    from rulegen.agent.telemetry.log import Journal
+    from rulegen.agent.telemetry.state import AgentState
     from rulegen.kube.objects.structs import Ingress, LoadBalancerIngress, Node, Service
     from rulegen.kube.snapshot.world import ServiceInput
 

@@ -14,7 +14,7 @@ from rulegen.model.services.node.context import BE_LIBERAL
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rulegen.agent.loop import Loop
+    from rulegen.agent.services.sync import Loop
 
 
 def tune(loop: Loop) -> None:

@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from rulegen.agent.members import Members
-from rulegen.agent.publisher import EXCLUDED, IngressPublication, Publisher, ServicePublication, node_addresses
-from rulegen.agent.recorder import Announcement, ObjectReference
+from rulegen.agent.status.leases import Members
+from rulegen.agent.status.publisher import EXCLUDED, IngressPublication, Publisher, ServicePublication, node_addresses
+from rulegen.agent.telemetry.events import Announcement, ObjectReference
 from rulegen.apiserver.objects import ApiObjects, pod_namespace
 from rulegen.host.node.listening_ports import listening_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from rulegen.agent.loop import Loop
-    from rulegen.agent.publisher import Publication
-    from rulegen.agent.site import SiteLoop
+    from rulegen.agent.ingress.sync import SiteLoop
+    from rulegen.agent.services.sync import Loop
+    from rulegen.agent.status.publisher import Publication
     from rulegen.apiserver.watching.watch import Watch
     from rulegen.kube.objects.names import ObjectName
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from rulegen.agent.recorder import Announcement, ObjectReference
+from rulegen.agent.telemetry.events import Announcement, ObjectReference
 from rulegen.model.services.ir import LimitKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from rulegen.agent.journal import Journal
-    from rulegen.agent.state import AgentState
+    from rulegen.agent.telemetry.log import Journal
+    from rulegen.agent.telemetry.state import AgentState
     from rulegen.errors import HostError, Rejected
     from rulegen.kube.objects.names import ObjectName
     from rulegen.model.services.conflicts import Conflict

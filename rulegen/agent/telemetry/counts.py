@@ -12,7 +12,7 @@ from rulegen.kube.objects.structs import EndpointSlice, Service
 from rulegen.model.services.ir import Delivery
 
 if TYPE_CHECKING:
-    from rulegen.agent.state import AgentState
+    from rulegen.agent.telemetry.state import AgentState
     from rulegen.kube.objects.events import Event
     from rulegen.kube.snapshot.cluster import Touched
     from rulegen.road import Compiled

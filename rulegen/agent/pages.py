@@ -26,8 +26,8 @@ from rulegen.plan.plan import Plan, with_site
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from rulegen.agent.loop import Loop
-    from rulegen.agent.site import SiteLoop
+    from rulegen.agent.ingress.sync import SiteLoop
+    from rulegen.agent.services.sync import Loop
     from rulegen.model.services.ir import ServicePort
     from rulegen.road import Compiled
 

@@ -15,14 +15,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from rulegen.agent.cluster import SharedCluster
-from rulegen.agent.concerns import Concerns
-from rulegen.agent.counts import count_change, count_rules
-from rulegen.agent.drift import certain, damage, tell, written_keys
-from rulegen.agent.journal import fault
-from rulegen.agent.leftout import LeftOut
-from rulegen.agent.memory import give_back
-from rulegen.agent.recorder import Announcement, ObjectReference, to_nobody
-from rulegen.agent.turns import Turns
+from rulegen.agent.runtime.memory import give_back
+from rulegen.agent.services.drift import certain, damage, tell, written_keys
+from rulegen.agent.services.left_out import LeftOut
+from rulegen.agent.services.problems import Concerns
+from rulegen.agent.services.turns import Turns
+from rulegen.agent.telemetry.counts import count_change, count_rules
+from rulegen.agent.telemetry.events import Announcement, ObjectReference, to_nobody
+from rulegen.agent.telemetry.log import fault
 from rulegen.errors import ApplyError, HostError
 from rulegen.host.dataplane.apply_in_parts import Apart
 from rulegen.host.dataplane.refused_services import is_refusal, lacking_text
@@ -40,10 +40,10 @@ from rulegen.road.services import ServiceRules
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Mapping
 
-    from rulegen.agent.health import ServiceHealth
-    from rulegen.agent.journal import Journal
-    from rulegen.agent.state import AgentState
-    from rulegen.agent.writer import KernelWriter, Mark, Reading
+    from rulegen.agent.pages_server.health import ServiceHealth
+    from rulegen.agent.services.dataplane import KernelWriter, Mark, Reading
+    from rulegen.agent.telemetry.log import Journal
+    from rulegen.agent.telemetry.state import AgentState
     from rulegen.kube.objects.events import Event
     from rulegen.kube.objects.structs import Node
     from rulegen.model.services.ir import Service

@@ -11,8 +11,8 @@ from rulegen.text import printable
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Iterable
 
-    from rulegen.agent.journal import Journal
-    from rulegen.agent.state import AgentState
+    from rulegen.agent.telemetry.log import Journal
+    from rulegen.agent.telemetry.state import AgentState
     from rulegen.kube.objects.names import ObjectName
     from rulegen.plan.items import Item
     from rulegen.plan.plan import Plan

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from rulegen.agent.pages_server.http_loop import HttpLoop
 from rulegen.agent.pages_server.reply import Reply
 from rulegen.agent.pages_server.server import Server
-from rulegen.agent.recorder import Announcement, ObjectReference, to_nobody
+from rulegen.agent.telemetry.events import Announcement, ObjectReference, to_nobody
 from rulegen.errors import HostError
 from rulegen.net import Address, Family
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
 
-    from rulegen.agent.journal import Journal
-    from rulegen.agent.state import AgentState
+    from rulegen.agent.telemetry.log import Journal
+    from rulegen.agent.telemetry.state import AgentState
     from rulegen.kube.objects.names import ObjectName
     from rulegen.model.services.ir import Node, Service
 

@@ -9,7 +9,7 @@ from rulegen.text import harmless
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rulegen.agent.state import AgentState, Durations
+    from rulegen.agent.telemetry.state import AgentState, Durations
 
 _SYNC: Final = "kubeproxy_sync_proxy_rules"
 _COUNTERS: Final = {

@@ -15,9 +15,9 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from rulegen.agent.drift import Damage, certain, damage, tell
-from rulegen.agent.journal import fault
-from rulegen.agent.recorder import Announcement, ObjectReference, to_nobody
+from rulegen.agent.services.drift import Damage, certain, damage, tell
+from rulegen.agent.telemetry.events import Announcement, ObjectReference, to_nobody
+from rulegen.agent.telemetry.log import fault
 from rulegen.errors import HostError, RulegenError
 from rulegen.host.nginx.service import Action
 from rulegen.kube.objects.events import Unfollowed
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
 
     from rulegen.agent.cluster import SharedCluster
-    from rulegen.agent.journal import Journal
-    from rulegen.agent.state import AgentState
+    from rulegen.agent.telemetry.log import Journal
+    from rulegen.agent.telemetry.state import AgentState
     from rulegen.apiserver.watching.watch import Watch
     from rulegen.host.nginx.disk.last_read import KnownObjects
     from rulegen.host.nginx.site import LiveSite

@@ -15,7 +15,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from rulegen.agent.recorder import micro_time
+from rulegen.agent.telemetry.events import micro_time
 from rulegen.apiserver.objects import LEASES
 from rulegen.apiserver.transport.connection import TroubleError
 from rulegen.kube.syntax import is_label_value, is_subdomain

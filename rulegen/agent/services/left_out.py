@@ -6,14 +6,14 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from rulegen.agent.recorder import Announcement, ObjectReference
+from rulegen.agent.telemetry.events import Announcement, ObjectReference
 from rulegen.host.dataplane.refused_services import NOT_TRIED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
-    from rulegen.agent.journal import Journal
-    from rulegen.agent.state import AgentState
+    from rulegen.agent.telemetry.log import Journal
+    from rulegen.agent.telemetry.state import AgentState
     from rulegen.kube.objects.names import ObjectName
     from rulegen.road.belongings import Belongings, Shape
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from rulegen.agent.journal import fault
+from rulegen.agent.telemetry.log import fault
 from rulegen.apiserver.objects import EVENTS
 from rulegen.apiserver.transport.connection import TroubleError
 from rulegen.kube.syntax import is_label, is_subdomain
@@ -27,8 +27,8 @@ from rulegen.text import printable
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from rulegen.agent.journal import Journal
-    from rulegen.agent.state import AgentState
+    from rulegen.agent.telemetry.log import Journal
+    from rulegen.agent.telemetry.state import AgentState
     from rulegen.apiserver.objects import ApiObjects
 
 CONTROLLER: Final = "rulegen.io/agent"

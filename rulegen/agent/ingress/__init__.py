@@ -1,0 +1,1 @@
+"""Ingress in the agent: changes of objects become a configuration that nginx serves."""
