@@ -12,7 +12,6 @@ import pytest
 from pyroute2 import IPVS, IPVSService
 from pyroute2.netlink.exceptions import NetlinkError
 
-from rulegen.contract import sets
 from rulegen.diff import diff
 from rulegen.errors import HostError
 from rulegen.host.commands.runner import Command as Call
@@ -22,6 +21,8 @@ from rulegen.host.ipvs import servers as ipvs
 from rulegen.host.netfilter import ipset
 from rulegen.host.netfilter.ipset import SetError
 from rulegen.host.node import facts, sysctl
+from rulegen.languages.addresses import script as links_script
+from rulegen.languages.addresses.state import BOUND, AddressKey, Links
 from rulegen.languages.ipset import script as ipset_script
 from rulegen.languages.ipset import state as ipset_state
 from rulegen.languages.ipvs import text
@@ -35,9 +36,8 @@ from rulegen.languages.ipvs.state import (
     VirtualServer,
     VirtualServerKey,
 )
-from rulegen.languages.links import script as links_script
-from rulegen.languages.links.state import BOUND, AddressKey, Links
 from rulegen.net import Family, Protocol
+from rulegen.ownership import ipsets
 from tests.host.conftest import namespace
 
 if TYPE_CHECKING:
@@ -223,8 +223,8 @@ class TestSets:
         wanted: ipset_state.Objects = {}
         for family, address, prefix in ((Family.IPV4, "10.96.0.1", 24), (Family.IPV6, "fd00:96::1", 64)):
             network = ip_network(f"{address}/{prefix}", strict=False)
-            wanted |= sets.all_sets(family)
-            for key, value in sets.all_sets(family).items():
+            wanted |= ipsets.all_sets(family)
+            for key, value in ipsets.all_sets(family).items():
                 entry = {
                     "bitmap:port": "80",
                     "hash:ip": address,

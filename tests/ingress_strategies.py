@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
 
+from rulegen.compiler.ingress.compile import Site, compile_ingress
 from rulegen.host.nginx.disk.templates import read_templates
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectName
@@ -30,7 +31,6 @@ from rulegen.model.ingress.options import IngressOptions
 from rulegen.model.ingress.reasons import Reason, Verdict
 from rulegen.model.ingress.values.settings import Settings
 from rulegen.net import Family
-from rulegen.road.ingress import Site, compile_ingress
 from tests.rights import SANDBOX
 
 PREFIX = "nginx.ingress.kubernetes.io"

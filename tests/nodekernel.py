@@ -10,17 +10,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from rulegen.compiler.services.compile import Observed
+from rulegen.compiler.services.ordering import Bind, Fill, Parameter, Restore, Serve, Work, tasks
+from rulegen.languages.addresses import script as links_script
+from rulegen.languages.addresses import state as links
 from rulegen.languages.ipset import state as ipset
 from rulegen.languages.iptables.ruleset import read
 from rulegen.languages.ipvs import state as ipvs
 from rulegen.languages.ipvs import text as ipvs_text
 from rulegen.languages.ipvs.script import Command, Verb
-from rulegen.languages.links import script as links_script
-from rulegen.languages.links import state as links
 from rulegen.net import Family
 from rulegen.plan.plan import Plan
-from rulegen.road import Observed
-from rulegen.road.order import Bind, Fill, Parameter, Restore, Serve, Work, tasks
 from tests.kernel import Kernel, RefusedError, commits
 
 

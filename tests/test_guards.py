@@ -12,13 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rulegen.cli import main
+from rulegen.compiler.services.compile import Compiled, beside_warning, compile_model, plan_cleanup, plan_node
 from rulegen.kube.snapshot.world import World
 from rulegen.model.host.facts import HostFacts
 from rulegen.model.services.options import Options
 from rulegen.model.services.resolve import resolve
 from rulegen.net import Family, parse_network
 from rulegen.plan.plan import Plan
-from rulegen.road import Compiled, beside_warning, compile_model, plan_cleanup, plan_node
 from tests.cli.test_plan import BLOG, HOST
 from tests.kernel import Kernel, RefusedError
 from tests.nodekernel import NodeKernel

@@ -9,9 +9,9 @@ from dataclasses import replace
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rulegen.contract import sets
-from rulegen.contract.servers import DEVICE
+from rulegen.compiler.services.compile import Compiled, compile_model, plan_cleanup, plan_node
 from rulegen.kube.snapshot.world import World
+from rulegen.languages.addresses.state import BOUND, AddressKey
 from rulegen.languages.ipset.script import TEMPORARY
 from rulegen.languages.ipset.state import SetValue
 from rulegen.languages.iptables.ruleset import read_rule, target
@@ -23,13 +23,13 @@ from rulegen.languages.ipvs.state import (
     VirtualServer,
     VirtualServerKey,
 )
-from rulegen.languages.links.state import BOUND, AddressKey
 from rulegen.model.host.facts import HostFacts, Interface
 from rulegen.model.services.ir import Semantics
 from rulegen.model.services.options import Options
 from rulegen.model.services.resolve import resolve
 from rulegen.net import Family, Protocol, parse_address, parse_network
-from rulegen.road import Compiled, compile_model, plan_cleanup, plan_node
+from rulegen.ownership import ipsets
+from rulegen.ownership.virtual_servers import DEVICE
 from tests.nodekernel import NodeKernel
 from tests.strategies import NODE, worlds
 
@@ -207,8 +207,8 @@ def _is_refused(node: NodeKernel, frontend: Frontend) -> bool:
     for rule in rules.get("KUBE-IPVS-FILTER", ()):
         name = rule.partition("--match-set ")[2].split(" ")[0]
         entries = node.sets[name][1]
-        looked_up = str(frontend.address) if name == sets.IPVS_IPS else entry
-        if looked_up in entries or (name == sets.HEALTH_CHECK_NODE_PORT and str(frontend.port) in entries):
+        looked_up = str(frontend.address) if name == ipsets.IPVS_IPS else entry
+        if looked_up in entries or (name == ipsets.HEALTH_CHECK_NODE_PORT and str(frontend.port) in entries):
             return "REJECT" in rule
     return False
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from rulegen.compiler.services.compile import Compiled, Observed, compile_model, plan_cleanup, plan_node, step
 from rulegen.kube.snapshot.world import World
 from rulegen.languages.iptables.ruleset import read, read_rule, target
 from rulegen.languages.iptables.script import script
@@ -16,7 +17,6 @@ from rulegen.model.host.facts import HostFacts
 from rulegen.model.services.options import Options
 from rulegen.model.services.resolve import resolve
 from rulegen.net import Family, parse_network
-from rulegen.road import Compiled, Observed, compile_model, plan_cleanup, plan_node, step
 from tests.kernel import Kernel, commits
 from tests.strategies import NODE, worlds
 

@@ -15,6 +15,7 @@ from integration.bench import worlds
 from integration.ingress import certificates
 from integration.ingress.objects import secret
 from rulegen.backends import nginx
+from rulegen.compiler.ingress.compile import Site
 from rulegen.host.commands.runner import run
 from rulegen.host.nginx.disk import default_certificate
 from rulegen.host.nginx.disk.templates import read_templates
@@ -29,7 +30,6 @@ from rulegen.model.ingress.options import IngressOptions
 from rulegen.model.ingress.resolve import resolve_ingress
 from rulegen.model.ingress.values.settings import Settings
 from rulegen.net import Family
-from rulegen.road.ingress import Site
 
 T = TypeVar("T")
 

@@ -20,6 +20,8 @@ import msgspec
 from integration.bench.stages import OPTIONS
 from integration.bench.worlds import endpoint_slice, objects
 from integration.uml.machine import is_inside
+from rulegen.compiler.services.compile import Observed, plan_node
+from rulegen.compiler.services.incremental import ServiceRules
 from rulegen.diff import diff
 from rulegen.errors import Rejected
 from rulegen.host.commands.runner import Command, Completed, run
@@ -36,14 +38,12 @@ from rulegen.kube.objects.names import Decoded, ObjectName
 from rulegen.kube.objects.structs import KubeObject
 from rulegen.kube.reading.decode import decode_object
 from rulegen.kube.snapshot.cluster import Cluster
+from rulegen.languages.addresses.script import script as links_script
 from rulegen.languages.ipset.state import format_sets
 from rulegen.languages.ipvs.state import RealServerKey
 from rulegen.languages.ipvs.text import format_servers
-from rulegen.languages.links.script import script as links_script
 from rulegen.model.host.facts import HostFacts
 from rulegen.net import Family
-from rulegen.road import Observed, plan_node
-from rulegen.road.services import ServiceRules
 
 TRIES = 7
 FACTS = HostFacts(ipv6=False)

@@ -17,6 +17,7 @@ import msgspec
 
 from integration.bench.stages import OPTIONS
 from integration.bench.worlds import endpoint_slice
+from rulegen.compiler.services.compile import Compiled, Observed, compile_model, plan_node, step
 from rulegen.host.commands.runner import run
 from rulegen.host.dataplane.apply import perform, steps
 from rulegen.host.files.manifests import read_sources
@@ -32,7 +33,6 @@ from rulegen.languages.iptables.state import Fragment, ruleset_of
 from rulegen.model.host.facts import HostFacts
 from rulegen.model.services.resolve import resolve
 from rulegen.net import Family
-from rulegen.road import Compiled, Observed, compile_model, plan_node, step
 
 TRIES = 7
 OUTSIDE = "RULEGEN_BENCH_OUTSIDE"

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from rulegen.compiler.services.compile import Observed, compile_model, plan_node
 from rulegen.host.files.manifests import read_sources
 from rulegen.kube.reading.documents import read_documents
 from rulegen.kube.snapshot.build import read_world
@@ -18,7 +19,6 @@ from rulegen.model.host.facts import HostFacts
 from rulegen.model.services.options import Options
 from rulegen.model.services.resolve import resolve
 from rulegen.net import Family, parse_network
-from rulegen.road import Observed, compile_model, plan_node
 
 T = TypeVar("T")
 

@@ -28,6 +28,7 @@ from rulegen.apiserver.lists import read_nodes
 from rulegen.apiserver.objects import ApiObjects
 from rulegen.apiserver.transport import account_token
 from rulegen.apiserver.watching.watch import Watch
+from rulegen.compiler.services.compile import backend_of
 from rulegen.errors import HostError
 from rulegen.host.commands.prestarted import Standby
 from rulegen.host.commands.runner import run
@@ -41,7 +42,6 @@ from rulegen.host.node.facts import hostname
 from rulegen.host.node.interfaces import AddressNotices
 from rulegen.kube.proxyconfig.validation import host_and_port
 from rulegen.kube.snapshot.build import build_world
-from rulegen.road import backend_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -13,11 +13,11 @@ import msgspec
 from rulegen.agent.pages_server.reply import Reply
 from rulegen.agent.pages_server.server import AS_JSON
 from rulegen.errors import HostError
+from rulegen.languages.addresses.state import format_links
 from rulegen.languages.ipset.state import format_sets
 from rulegen.languages.iptables.ruleset import format_ruleset
 from rulegen.languages.iptables.state import ruleset_of
 from rulegen.languages.ipvs.text import format_servers
-from rulegen.languages.links.state import format_links
 from rulegen.model.services.document import model_document
 from rulegen.plan import show
 from rulegen.plan.fragments import IPSET, IPVS, LINKS
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from rulegen.agent.ingress.sync import SiteLoop
     from rulegen.agent.services.sync import Loop
+    from rulegen.compiler.services.compile import Compiled
     from rulegen.model.services.ir import ServicePort
-    from rulegen.road import Compiled
 
 PATHS: Final = ("/plan", "/model", "/rules")
 

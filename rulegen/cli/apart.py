@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from rulegen.cli.console import note
 from rulegen.cli.inputs import observe_live
+from rulegen.compiler.services.compile import compile_model, plan_node, with_held
+from rulegen.compiler.services.pinned import held
 from rulegen.errors import HostError, RulegenError
 from rulegen.host.commands.runner import run
 from rulegen.host.dataplane.apply import perform, steps
@@ -16,15 +18,13 @@ from rulegen.host.ipvs.servers import SchedulerError
 from rulegen.model.services.resolve import resolve
 from rulegen.model.services.stale_flows import Forgetting
 from rulegen.model.services.weights import SCHEDULERS
-from rulegen.road import compile_model, plan_node, with_held
-from rulegen.road.held import held
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from rulegen.cli.inputs import Inputs, LivePlan
+    from rulegen.compiler.services.compile import Compiled
     from rulegen.plan.plan import Plan
-    from rulegen.road import Compiled
 
 MOST_ROUNDS: Final = 5
 """So often Services that are refused are searched for."""

@@ -21,12 +21,12 @@ from rulegen.cli.options import (
     variant_option,
 )
 from rulegen.cli.writing import write
+from rulegen.compiler.ingress.compile import ours
 from rulegen.errors import InputError, RulegenError
 from rulegen.host.files.manifests import are_from_stdin
 from rulegen.kube.node_names import unknown_node
 from rulegen.plan.items import Action
 from rulegen.plan.plan import Plan
-from rulegen.road.ingress import ours
 
 
 class RefusedError(RulegenError):

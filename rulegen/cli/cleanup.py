@@ -12,12 +12,12 @@ from rulegen.cli.ingress_options import BINARY, FOLDER, ChosenIngress
 from rulegen.cli.inputs import Inputs, observe_live
 from rulegen.cli.options import LOCK_WAIT, OUTPUT, YES, Chosen, no_services_option, variant_option
 from rulegen.cli.writing import write
+from rulegen.compiler.services.compile import beside_warning, plan_cleanup
 from rulegen.host.commands.runner import run
 from rulegen.host.nginx.service import NginxService
 from rulegen.plan.nginx import SitePlan, plan_ending
 from rulegen.plan.plan import Plan, with_site
 from rulegen.plan.show import Report
-from rulegen.road import beside_warning, plan_cleanup
 
 if TYPE_CHECKING:
     from rulegen.host.netfilter.variant import Variant

@@ -13,12 +13,12 @@ from rulegen.cli.ingress_options import ChosenIngress, ingress_options
 from rulegen.cli.inputs import Inputs
 from rulegen.cli.options import Chosen, input_options
 from rulegen.host.files.output import write_folder
+from rulegen.languages.addresses.script import Command, Verb
+from rulegen.languages.addresses.state import format_links
 from rulegen.languages.ipset.state import format_sets
 from rulegen.languages.iptables.ruleset import format_ruleset
 from rulegen.languages.iptables.state import ruleset_of
 from rulegen.languages.ipvs.text import format_servers
-from rulegen.languages.links.script import Command, Verb
-from rulegen.languages.links.state import format_links
 from rulegen.model.services.document import model_document
 from rulegen.model.services.node.context import BE_LIBERAL, ROUTE_LOCALNET
 from rulegen.net import Family
@@ -28,8 +28,8 @@ from rulegen.plan.fragments import IPSET, IPVS, LINKS
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from rulegen.compiler.services.compile import Compiled
     from rulegen.model.services.ir import Model
-    from rulegen.road import Compiled
 
 NAMES = {Family.IPV4: "iptables.save", Family.IPV6: "ip6tables.save"}
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from rulegen.cli.console import note, print_lines
+from rulegen.compiler.ingress.compile import Site, compile_ingress
 from rulegen.errors import HostError
 from rulegen.host.commands.runner import run
 from rulegen.host.files.output import write_site
@@ -33,7 +34,6 @@ from rulegen.plan import show
 from rulegen.plan.nginx import SitePlan, plan_site
 from rulegen.plan.plan import Plan, with_site
 from rulegen.plan.show import SCHEMA_VERSION
-from rulegen.road.ingress import Site, compile_ingress
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

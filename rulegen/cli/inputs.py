@@ -7,6 +7,16 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from rulegen.cli.console import Progress
+from rulegen.compiler.services.compile import (
+    Compiled,
+    Observed,
+    backend_of,
+    beside_warning,
+    compile_model,
+    counts_in,
+    plan_node,
+)
+from rulegen.compiler.services.guards import lost_masquerade
 from rulegen.errors import ConfigError, HostError, InputError, RulegenError, Warnings
 from rulegen.host.commands.runner import run
 from rulegen.host.files.manifests import STDIN, read_sources, read_text
@@ -16,8 +26,8 @@ from rulegen.kube.proxyconfig.reading import read_config
 from rulegen.kube.proxyconfig.validation import SCHEDULERS, cautions
 from rulegen.kube.reading.yaml_text import YamlFault, read_yaml
 from rulegen.kube.snapshot.build import build_world, read_world
+from rulegen.languages.addresses.state import Links
 from rulegen.languages.iptables.ruleset import UNREADABLE, Ruleset, unreadable_rules
-from rulegen.languages.links.state import Links
 from rulegen.model.host.document import facts_from_document
 from rulegen.model.ingress.unread import REFUSED
 from rulegen.model.services.ir import Semantics
@@ -27,8 +37,6 @@ from rulegen.model.services.options import Options
 from rulegen.model.services.resolve import resolve
 from rulegen.model.services.stale_flows import Forgetting
 from rulegen.plan.show import Report
-from rulegen.road import Compiled, Observed, backend_of, beside_warning, compile_model, counts_in, plan_node
-from rulegen.road.guards import lost_masquerade
 from rulegen.text import listed
 
 if TYPE_CHECKING:

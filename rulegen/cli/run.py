@@ -15,6 +15,7 @@ from rulegen.cli.ingress import IngressInputs
 from rulegen.cli.ingress_options import ChosenIngress, ingress_options
 from rulegen.cli.inputs import Inputs
 from rulegen.cli.options import ALLOW_UNKNOWN_NODE, Chosen, input_options, no_services_option, variant_option
+from rulegen.compiler.services.compile import backend_of
 from rulegen.errors import ConfigError, RulegenError
 from rulegen.kube.proxyconfig.durations import parse_duration
 from rulegen.kube.proxyconfig.validation import host_and_port
@@ -22,7 +23,6 @@ from rulegen.kube.syntax import is_label, is_subdomain
 from rulegen.model.services.node.openings import openings
 from rulegen.model.services.stale_flows import Forgetting
 from rulegen.net import parse_address
-from rulegen.road import backend_of
 
 if TYPE_CHECKING:
     from types import FrameType

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from rulegen.languages.addresses.state import AddressKey
 from rulegen.languages.ipset.state import EntryKey, EntryValue, SetKey, SetValue, ip_port, ip_port_ip
 from rulegen.languages.ipvs.state import Frontend, RealServer, RealServerKey, VirtualServer, VirtualServerKey
 from rulegen.languages.ipvs.text import real_server_words, virtual_server_words
-from rulegen.languages.links.state import AddressKey
 from rulegen.net import join_host_port
 from rulegen.plan.fragments import IPSET, IPVS
 from rulegen.plan.items import Action, Drift, Item, Line

@@ -18,6 +18,8 @@ from rulegen.agent.services.dataplane import Mark, Reading
 from rulegen.agent.services.sync import Loop, Timing, Wake
 from rulegen.agent.telemetry.log import Journal
 from rulegen.agent.telemetry.state import AgentState
+from rulegen.compiler.services.compile import Compiled, Observed, compile_model, plan_node
+from rulegen.compiler.services.incremental import Update
 from rulegen.errors import ApplyError, HostError
 from rulegen.host.netfilter.variant import Variant, VariantChoice
 from rulegen.kube.objects import structs as k
@@ -32,8 +34,6 @@ from rulegen.model.services.options import Options
 from rulegen.model.services.resolve import resolve
 from rulegen.net import Address, Family, parse_network
 from rulegen.plan.plan import Plan
-from rulegen.road import Compiled, Observed, compile_model, plan_node
-from rulegen.road.services import Update
 from tests.kernel import Kernel, RefusedError
 from tests.nodekernel import NodeKernel
 

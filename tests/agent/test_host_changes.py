@@ -13,6 +13,7 @@ from msgspec import structs
 from rulegen.agent.pages_server import health
 from rulegen.agent.pages_server.health import EVERYWHERE, ServiceHealth
 from rulegen.agent.services.sync import Wake
+from rulegen.compiler.services.incremental import ServiceRules
 from rulegen.errors import Fault, HostError, Rejected
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.events import Changed, Gone, Listed
@@ -23,7 +24,6 @@ from rulegen.model.services.ir import Semantics
 from rulegen.model.services.node.context import ROUTE_LOCALNET
 from rulegen.model.services.options import DetectLocalMode, Options
 from rulegen.net import Family, parse_address, parse_network
-from rulegen.road.services import ServiceRules
 from tests.agent.stage import NODE, Stage, WholeWriter, changed, endpoints, service
 
 HEALTH_PORT = 31999

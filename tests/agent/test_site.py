@@ -11,13 +11,13 @@ import pytest
 from rulegen.agent.ingress.sync import DECIDED_S, SiteLoop
 from rulegen.agent.telemetry.log import Journal
 from rulegen.agent.telemetry.state import AgentState
+from rulegen.compiler.ingress.compile import Site, compile_ingress
 from rulegen.host.nginx.service import Action, Outcome
 from rulegen.kube.objects.names import ObjectKey, ObjectName
 from rulegen.kube.snapshot.world import World
 from rulegen.languages.nginx.configuration import Configuration
 from rulegen.model.ingress.options import IngressOptions
 from rulegen.plan.nginx import SitePlan, plan_site
-from rulegen.road.ingress import Site, compile_ingress
 from tests.agent.stage import Clock
 from tests.ingress_strategies import OPTIONS, TEMPLATES, WEB, compiled, site, world
 

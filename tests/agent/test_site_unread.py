@@ -19,6 +19,7 @@ from rulegen.agent.pages_server.health import healthz
 from rulegen.agent.telemetry.events import Announcement, ObjectReference
 from rulegen.agent.telemetry.log import Journal
 from rulegen.agent.telemetry.state import AgentState
+from rulegen.compiler.ingress.compile import Site, compile_ingress
 from rulegen.host.nginx.disk.last_read import KnownObjects
 from rulegen.host.nginx.service import Action, Outcome
 from rulegen.kube.objects import structs as k
@@ -33,7 +34,6 @@ from rulegen.model.ingress.options import IngressOptions
 from rulegen.model.ingress.unread import MissingError
 from rulegen.model.ingress.values.classes import Selection
 from rulegen.plan.nginx import SitePlan, plan_site
-from rulegen.road.ingress import Site, compile_ingress
 from tests.apiserver.watching import soon
 from tests.ingress_strategies import (
     OPTIONS,

@@ -9,6 +9,8 @@ import msgspec
 import pytest
 
 from rulegen.agent.services.dataplane import KernelWriter
+from rulegen.compiler.services.compile import Observed, compile_model, plan_node
+from rulegen.compiler.services.incremental import ServiceRules, Update
 from rulegen.errors import ApplyError, HostError
 from rulegen.host.commands.runner import Command, Completed, MissingToolError
 from rulegen.host.ipvs import addresses as links
@@ -29,8 +31,6 @@ from rulegen.model.services.resolve import resolve
 from rulegen.model.services.stale_flows import Flow, Forgetting
 from rulegen.net import Family, Protocol, parse_address, parse_network
 from rulegen.plan.plan import Plan
-from rulegen.road import Observed, compile_model, plan_node
-from rulegen.road.services import ServiceRules, Update
 from tests.agent.stage import Stage, changed, endpoints, service
 from tests.kernel import Kernel
 from tests.nodekernel import NodeKernel

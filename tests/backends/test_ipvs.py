@@ -6,21 +6,21 @@ from dataclasses import replace
 
 import pytest
 
+from rulegen.compiler.services.compile import Compiled, Observed, compile_model, plan_node
+from rulegen.compiler.services.ordering import Parameter, Restore, tasks
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.snapshot.world import ServiceInput, World
+from rulegen.languages.addresses.state import Links
 from rulegen.languages.ipset.state import EntryKey
 from rulegen.languages.iptables.ruleset import ChainName
 from rulegen.languages.ipvs.state import RealServerKey, Timeouts, VirtualServerKey
-from rulegen.languages.links.state import Links
 from rulegen.model.host.facts import HostFacts, Interface
 from rulegen.model.services.ir import Semantics
 from rulegen.model.services.options import DetectLocalMode, Options
 from rulegen.model.services.resolve import resolve
 from rulegen.net import Family, parse_address, parse_network
 from rulegen.plan.fragments import LANGUAGES
-from rulegen.road import Compiled, Observed, compile_model, plan_node
-from rulegen.road.order import Parameter, Restore, tasks
 from tests.nodekernel import NodeKernel
 
 FACTS = HostFacts(interfaces=(Interface("eth0", ((parse_address("192.168.50.10"), 24),)),), ipv6=False)

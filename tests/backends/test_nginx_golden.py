@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from rulegen.compiler.ingress.compile import Site, compile_ingress
 from rulegen.kube.reading.documents import Source
 from rulegen.kube.snapshot.build import read_world
-from rulegen.road.ingress import Site, compile_ingress
 from tests.ingress_strategies import SETTINGS, TEMPLATES, options, refusal
 from tests.rights import needs_nginx
 

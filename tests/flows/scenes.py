@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from rulegen.compiler.services.compile import compile_model
 from rulegen.kube.objects import structs as k
 from rulegen.kube.snapshot.world import ServiceInput, World
 from rulegen.languages.iptables.ruleset import format_ruleset
@@ -16,7 +17,6 @@ from rulegen.model.host.facts import HostFacts, Interface
 from rulegen.model.services.options import DetectLocalMode, Options
 from rulegen.model.services.resolve import resolve
 from rulegen.net import Address, Family, family_of, parse_address, parse_network
-from rulegen.road import compile_model
 from tests.flows.packets import Packet, Simulator
 from tests.flows.saved import read
 from tests.flows.specification import Site

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
+from rulegen.compiler.services.compile import compile_model
 from rulegen.kube.reading.decode import decode
 from rulegen.kube.reading.documents import Document
 from rulegen.kube.snapshot.build import build_world
@@ -20,7 +21,6 @@ from rulegen.model.host.facts import HostFacts, Interface
 from rulegen.model.services.options import Options
 from rulegen.model.services.resolve import resolve
 from rulegen.net import Family, parse_address, parse_network
-from rulegen.road import compile_model
 from tests.flows.packets import Disposition, Outcome, Packet, Simulator, Way, agree, outcome
 from tests.flows.saved import read
 from tests.flows.specification import Site, expected

@@ -11,6 +11,9 @@ import pytest
 from msgspec import structs
 
 from rulegen.cli.apart import ApartWriter
+from rulegen.compiler.services.compile import Compiled, compile_model, plan_node, with_held
+from rulegen.compiler.services.ordering import Bind, Fill, Serve, tasks
+from rulegen.compiler.services.pinned import held
 from rulegen.errors import ApplyError, HostError
 from rulegen.host.dataplane.apply_in_parts import Apart
 from rulegen.host.ipvs.addresses import AddressesError
@@ -24,9 +27,6 @@ from rulegen.model.host.facts import HostFacts
 from rulegen.model.services.resolve import resolve
 from rulegen.model.services.weights import SCHEDULER
 from rulegen.plan.plan import Plan
-from rulegen.road import Compiled, compile_model, plan_node, with_held
-from rulegen.road.held import held
-from rulegen.road.order import Bind, Fill, Serve, tasks
 from tests.agent.stage import OPTIONS, endpoints, service
 from tests.nodekernel import NodeKernel
 

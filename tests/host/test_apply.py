@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from rulegen.compiler.services.compile import Observed, compile_model, plan_node
 from rulegen.errors import ApplyError
 from rulegen.host.commands.runner import Command, Completed
 from rulegen.host.dataplane.apply import perform, steps
@@ -16,7 +17,6 @@ from rulegen.model.host.facts import HostFacts
 from rulegen.model.services.options import Options
 from rulegen.model.services.resolve import resolve
 from rulegen.net import Family
-from rulegen.road import Observed, compile_model, plan_node
 from tests.kernel import Kernel, RefusedError, commits
 
 

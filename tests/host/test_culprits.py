@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rulegen.compiler.services.attribution import Belongings
 from rulegen.errors import ApplyError, HostError
 from rulegen.host.commands.runner import MissingToolError
 from rulegen.host.dataplane.refused_services import ENOUGH, MOST_TRIES, Search, is_refusal
@@ -18,16 +19,15 @@ from rulegen.host.netfilter.ipset import SetError
 from rulegen.host.netfilter.iptables import LockError
 from rulegen.host.netfilter.restore_error import RestoreError
 from rulegen.host.netfilter.variant import Variant
+from rulegen.languages.addresses import script as links
+from rulegen.languages.addresses.state import AddressKey
 from rulegen.languages.iptables.rules import Rule
 from rulegen.languages.iptables.ruleset import ChainName
 from rulegen.languages.iptables.state import Fragment as RuleFragment
 from rulegen.languages.ipvs.script import Command, Verb
 from rulegen.languages.ipvs.state import Frontend, VirtualServer, VirtualServerKey
-from rulegen.languages.links import script as links
-from rulegen.languages.links.state import AddressKey
 from rulegen.net import Family, Protocol, parse_address
 from rulegen.plan.fragments import Fragment
-from rulegen.road.belongings import Belongings
 
 KINDS = {
     "plain": ("-p tcp -m tcp -j ACCEPT",),

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rulegen.cli.export import _objects
+from rulegen.compiler.services.compile import Compiled, Observed, compile_model, plan_node
 from rulegen.errors import HostError, InputError
 from rulegen.host.commands.runner import Completed
 from rulegen.host.files.dumps import Dumps, read_dumps
@@ -29,7 +30,6 @@ from rulegen.model.services.resolve import resolve
 from rulegen.net import Family
 from rulegen.plan.items import Action
 from rulegen.plan.plan import Plan
-from rulegen.road import Compiled, Observed, compile_model, plan_node
 
 OBJECTS = b"""\
 apiVersion: v1

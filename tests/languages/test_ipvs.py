@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from rulegen.diff import Change, diff
 from rulegen.errors import InputError
+from rulegen.languages.addresses import state as links
+from rulegen.languages.addresses.script import script as link_script
 from rulegen.languages.ipset import state as ipset
 from rulegen.languages.ipset.script import TEMPORARY, Order
 from rulegen.languages.ipset.script import script as set_script
@@ -24,8 +26,6 @@ from rulegen.languages.ipvs.state import (
     VirtualServer,
     VirtualServerKey,
 )
-from rulegen.languages.links import state as links
-from rulegen.languages.links.script import script as link_script
 from rulegen.net import Protocol
 
 ports = st.integers(1, 65535)

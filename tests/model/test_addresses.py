@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rulegen.compiler.services.compile import compile_model
 from rulegen.kube.reading.documents import Source
 from rulegen.kube.snapshot.build import read_world
 from rulegen.model.host.facts import HostFacts
 from rulegen.model.services.options import Options
 from rulegen.model.services.resolve import resolve
 from rulegen.net import AddressKind, AddressUse, Family, family_of, kind_of_address, parse_address, refusal
-from rulegen.road import compile_model
 
 SPECIAL = {
     Family.IPV4: {

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rulegen.compiler.services.compile import compile_model
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.snapshot.world import ServiceInput, World
@@ -17,7 +18,6 @@ from rulegen.model.services.limits import ServiceLimits, share_of_each
 from rulegen.model.services.options import Options
 from rulegen.model.services.resolve import resolve
 from rulegen.net import Family
-from rulegen.road import compile_model
 from tests.strategies import NODE, worlds
 
 NAME = ObjectName("tenant", "wide")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from rulegen.compiler.services.incremental import ServiceRules
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.events import Changed
 from rulegen.kube.objects.names import Decoded, ObjectName
@@ -16,7 +17,6 @@ from rulegen.model.services.ir import Semantics
 from rulegen.model.services.options import Options
 from rulegen.model.services.resolve import resolve
 from rulegen.net import Family, parse_address
-from rulegen.road.services import ServiceRules
 
 V4, V6 = "192.0.2.10", "2001:db8::10"
 FACTS = HostFacts(

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rulegen.compiler.services.compile import Compiled, compile_model
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.snapshot.world import ServiceInput, World
@@ -18,7 +19,6 @@ from rulegen.model.services.options import Options
 from rulegen.model.services.resolve import resolve
 from rulegen.model.services.weights import SCHEDULER, WEIGHTS
 from rulegen.net import Family
-from rulegen.road import Compiled, compile_model
 
 NAME = ObjectName("demo", "web")
 ENDPOINTS = (("pod-a", "node1", "zone-a"), ("pod-b", "node2", "zone-b"), ("pod-c", "node3", "zone-b"))

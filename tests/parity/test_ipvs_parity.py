@@ -13,13 +13,13 @@ import yaml
 
 from rulegen.cli.inputs import Inputs
 from rulegen.cli.options import Chosen
+from rulegen.compiler.services.compile import Observed, plan_node
 from rulegen.host.files.dumps import Dumps, read_dumps
+from rulegen.languages.addresses.state import BOUND, AddressKey, Links
 from rulegen.languages.ipset import state as ipset
 from rulegen.languages.ipvs import state as ipvs
-from rulegen.languages.links.state import BOUND, AddressKey, Links
 from rulegen.net import Address, Protocol, parse_address, parse_network
 from rulegen.plan.plan import Plan
-from rulegen.road import Observed, plan_node
 from tests.parity.test_parity import name_of, run
 from tests.shared import each, worlds
 

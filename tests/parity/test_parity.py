@@ -11,11 +11,11 @@ import pytest
 from rulegen.cli import main
 from rulegen.cli.inputs import Inputs
 from rulegen.cli.options import Chosen
+from rulegen.compiler.services.compile import Compiled, Observed, plan_node
 from rulegen.host.files.dumps import read_dumps
 from rulegen.languages.iptables.ruleset import read
 from rulegen.net import Family
 from rulegen.plan.items import Action
-from rulegen.road import Compiled, Observed, plan_node
 from tests.shared import each, worlds
 
 DUMPS = {Family.IPV4: "iptables.save", Family.IPV6: "ip6tables.save"}

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from rulegen.compiler.services.compile import Compiled, compile_model, plan_node
 from rulegen.kube.reading.documents import Source
 from rulegen.kube.snapshot.build import read_world
 from rulegen.kube.snapshot.world import World
@@ -26,7 +27,6 @@ from rulegen.plan import show
 from rulegen.plan.fragments import LANGUAGES
 from rulegen.plan.items import Action
 from rulegen.plan.plan import Plan
-from rulegen.road import Compiled, compile_model, plan_node
 from tests.nodekernel import NodeKernel
 from tests.strategies import NODE, slices, worlds
 from tests.test_ipvs_laws import FACTS

@@ -7,6 +7,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 
+from rulegen.compiler.services.compile import Observed, compile_model, plan_cleanup, plan_node
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.snapshot.world import ServiceInput, World
@@ -17,7 +18,6 @@ from rulegen.model.services.options import Options
 from rulegen.model.services.resolve import resolve
 from rulegen.net import Family
 from rulegen.plan.items import Action, Drift
-from rulegen.road import Observed, compile_model, plan_cleanup, plan_node
 from tests.kernel import Kernel
 
 BLOG = ObjectName("demo", "blog")

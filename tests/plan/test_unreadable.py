@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rulegen.compiler.services.compile import Observed, plan_node
 from rulegen.languages.iptables.rules import Rule
 from rulegen.languages.iptables.ruleset import UNREADABLE, is_unreadable, may_be, read, unreadable_rules
 from rulegen.languages.iptables.script import script
 from rulegen.model.host.facts import HostFacts
 from rulegen.net import Family
 from rulegen.plan.items import Action
-from rulegen.road import Observed, plan_node
 from tests.kernel import Kernel
 from tests.plan.test_drift import TWO, plan, wants, world
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from rulegen.agent.services.drift import Damage, certain, damage, tell
 from rulegen.agent.telemetry.events import Announcement, ObjectReference, to_nobody
 from rulegen.agent.telemetry.log import fault
+from rulegen.compiler.ingress.compile import ours
 from rulegen.errors import HostError, RulegenError
 from rulegen.host.nginx.service import Action
 from rulegen.kube.objects.events import Unfollowed
@@ -28,7 +29,6 @@ from rulegen.model.ingress.last_read import Completed, completed, held, renewed,
 from rulegen.model.ingress.reasons import Verdict
 from rulegen.model.ingress.unread import REFUSED, UNANSWERED
 from rulegen.model.ingress.values.references import References
-from rulegen.road.ingress import ours
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from rulegen.agent.telemetry.log import Journal
     from rulegen.agent.telemetry.state import AgentState
     from rulegen.apiserver.watching.watch import Watch
+    from rulegen.compiler.ingress.compile import Site
     from rulegen.host.nginx.disk.last_read import KnownObjects
     from rulegen.host.nginx.site import LiveSite
     from rulegen.kube.objects.structs import Ingress
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     from rulegen.model.ingress.last_read import Recollection
     from rulegen.model.ingress.reasons import Reason
     from rulegen.plan.items import Item
-    from rulegen.road.ingress import Site
 
 QUIET_S: Final = 0.2
 """How long nothing must have changed before it is served."""

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from rulegen.compiler.services.compile import Observed, backend_of, beside_warning, plan_node
 from rulegen.errors import ApplyError, HostError
 from rulegen.host.commands.runner import run
 from rulegen.host.dataplane.apply import perform, steps
@@ -21,11 +22,13 @@ from rulegen.model.services.stale_flows import Forgetting, Frontend, answering, 
 from rulegen.model.services.weights import SCHEDULERS
 from rulegen.net import AddressKind, Family, Protocol, kind_of_address
 from rulegen.plan.plan import Plan
-from rulegen.road import Observed, backend_of, beside_warning, plan_node
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from rulegen.compiler.services.compile import Compiled
+    from rulegen.compiler.services.incremental import Update
+    from rulegen.compiler.services.ordering import Parameter
     from rulegen.host.commands.runner import Command, Completed, Runner
     from rulegen.host.dataplane.apply import Step
     from rulegen.kube.objects.names import ObjectName
@@ -34,9 +37,6 @@ if TYPE_CHECKING:
     from rulegen.model.services.options import Options
     from rulegen.model.services.stale_flows import Flow
     from rulegen.net import Address
-    from rulegen.road import Compiled
-    from rulegen.road.order import Parameter
-    from rulegen.road.services import Update
 
 LOCK_WAIT_S = 10
 

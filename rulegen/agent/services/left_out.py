@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from rulegen.agent.telemetry.log import Journal
     from rulegen.agent.telemetry.state import AgentState
+    from rulegen.compiler.services.attribution import Belongings, Shape
     from rulegen.kube.objects.names import ObjectName
-    from rulegen.road.belongings import Belongings, Shape
 
 RETRY_S: Final = 300.0
 """A Service that was left out is tried again after so long, though it has not changed."""

@@ -23,6 +23,10 @@ from rulegen.agent.services.turns import Turns
 from rulegen.agent.telemetry.counts import count_change, count_rules
 from rulegen.agent.telemetry.events import Announcement, ObjectReference, to_nobody
 from rulegen.agent.telemetry.log import fault
+from rulegen.compiler.services.attribution import Belongings
+from rulegen.compiler.services.guards import lost_masquerade
+from rulegen.compiler.services.incremental import ServiceRules
+from rulegen.compiler.services.pinned import held
 from rulegen.errors import ApplyError, HostError
 from rulegen.host.dataplane.apply_in_parts import Apart
 from rulegen.host.dataplane.refused_services import is_refusal, lacking_text
@@ -32,10 +36,6 @@ from rulegen.kube.snapshot.cluster import Touched
 from rulegen.model.services.limits import is_large
 from rulegen.plan.fragments import IPVS
 from rulegen.plan.objects import draining_text
-from rulegen.road.belongings import Belongings
-from rulegen.road.guards import lost_masquerade
-from rulegen.road.held import held
-from rulegen.road.services import ServiceRules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Mapping
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from rulegen.agent.services.dataplane import KernelWriter, Mark, Reading
     from rulegen.agent.telemetry.log import Journal
     from rulegen.agent.telemetry.state import AgentState
+    from rulegen.compiler.services.compile import Compiled
+    from rulegen.compiler.services.incremental import Update
     from rulegen.kube.objects.events import Event
     from rulegen.kube.objects.structs import Node
     from rulegen.model.services.ir import Service
@@ -52,8 +54,6 @@ if TYPE_CHECKING:
     from rulegen.plan.fragments import Fragment
     from rulegen.plan.items import Item
     from rulegen.plan.plan import Plan
-    from rulegen.road import Compiled
-    from rulegen.road.services import Update
 
 
 def _is_leaving(node: Node) -> bool:

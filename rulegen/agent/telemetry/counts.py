@@ -13,9 +13,9 @@ from rulegen.model.services.ir import Delivery
 
 if TYPE_CHECKING:
     from rulegen.agent.telemetry.state import AgentState
+    from rulegen.compiler.services.compile import Compiled
     from rulegen.kube.objects.events import Event
     from rulegen.kube.snapshot.cluster import Touched
-    from rulegen.road import Compiled
 
 TRIGGERED: Final = "endpoints.kubernetes.io/last-change-trigger-time"
 """Annotation of an EndpointSlice: when that happened for which it was changed."""

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rulegen.contract import chains
 from rulegen.languages.iptables import rules as r
 from rulegen.languages.iptables import state as iptables
 from rulegen.languages.iptables.state import Block, Kind, Layout, Place
+from rulegen.ownership import chains
 from rulegen.plan.fragments import Fragment
 
 if TYPE_CHECKING:

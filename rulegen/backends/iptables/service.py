@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 from rulegen.backends.iptables import names
 from rulegen.backends.iptables.node import LOCALHOST_COUNTER
-from rulegen.contract import chains
 from rulegen.languages.iptables import rules as r
 from rulegen.languages.iptables import state as iptables
 from rulegen.languages.iptables.state import Block
 from rulegen.model.services.ir import Delivery, Masquerade, PodNetwork, Policy
+from rulegen.ownership import chains
 from rulegen.plan.fragments import Fragment
 
 if TYPE_CHECKING:

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rulegen.contract import chains, servers, sets
 from rulegen.languages.iptables import rules as r
 from rulegen.languages.iptables import state as iptables
 from rulegen.languages.iptables.state import Kind
 from rulegen.model.services.ir import Masquerade, Semantics
 from rulegen.net import Protocol
+from rulegen.ownership import chains, ipsets, virtual_servers
 from rulegen.plan.fragments import IPSET, Fragment
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rulegen.languages.iptables.state import Layout
     from rulegen.model.services.ir import Node
 
-DEVICES = (servers.DEVICE,)
+DEVICES = (virtual_servers.DEVICE,)
 """Dummy devices that must be there."""
 
 _JUMPS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
@@ -58,9 +58,9 @@ _PURPOSE = {
 
 _NODE_PORT_SETS = (
     # protocol, set, set of those whose source is kept, which part of a packet is looked up
-    (Protocol.TCP, sets.NODE_PORT_TCP, sets.NODE_PORT_LOCAL_TCP, "dst"),
-    (Protocol.UDP, sets.NODE_PORT_UDP, sets.NODE_PORT_LOCAL_UDP, "dst"),
-    (Protocol.SCTP, sets.NODE_PORT_SCTP, sets.NODE_PORT_LOCAL_SCTP, "dst,dst"),
+    (Protocol.TCP, ipsets.NODE_PORT_TCP, ipsets.NODE_PORT_LOCAL_TCP, "dst"),
+    (Protocol.UDP, ipsets.NODE_PORT_UDP, ipsets.NODE_PORT_LOCAL_UDP, "dst"),
+    (Protocol.SCTP, ipsets.NODE_PORT_SCTP, ipsets.NODE_PORT_LOCAL_SCTP, "dst,dst"),
 )
 
 _KINDS = {
@@ -120,7 +120,7 @@ def compile_node(node: Node, *, counts: bool, filled: Collection[str]) -> Fragme
             dispatch=dispatch,
             blocks=tuple(chains.jumps((*_JUMPS, *(_STRICT_JUMPS if is_strict else ())), _PURPOSE)),
         ),
-        objects={IPSET: sets.all_sets(node.family)},
+        objects={IPSET: ipsets.all_sets(node.family)},
     )
 
 
@@ -131,27 +131,27 @@ class _Rules:
         self._node, self._filled = node, filled
 
     def _has(self, kind: str) -> bool:
-        return sets.name_of(kind, self._node.family) in self._filled
+        return ipsets.name_of(kind, self._node.family) in self._filled
 
     def _in(self, kind: str, what: str = "dst,dst") -> str:
-        return r.in_set(sets.name_of(kind, self._node.family), what)
+        return r.in_set(ipsets.name_of(kind, self._node.family), what)
 
     def services(self) -> Iterator[Rule]:
         """Yield KUBE-SERVICES: what is masqueraded, and what ends there lest others' rules rewrite it."""
         mark = r.jump(chains.MARK_MASQ)
         yield r.rule(r.source(self._node.family.loopback), r.return_(), comment="from the node to itself")
-        if self._has(sets.LOAD_BALANCER):
-            to = self._in(sets.LOAD_BALANCER)
+        if self._has(ipsets.LOAD_BALANCER):
+            to = self._in(ipsets.LOAD_BALANCER)
             yield r.rule(to, r.jump(chains.LOAD_BALANCER), comment="load balancer IPs")
-        if self._has(sets.CLUSTER_IP):
+        if self._has(ipsets.CLUSTER_IP):
             yield r.rule(*self._masqueraded_cluster_ip(), mark, comment="cluster IPs, from where a reply might stray")
-        if self._has(sets.EXTERNAL_IP):
-            yield r.rule(self._in(sets.EXTERNAL_IP), mark, comment="external IPs, to any node")
-            yield from self._accepted(sets.EXTERNAL_IP)
-        if self._has(sets.EXTERNAL_IP_LOCAL):
-            yield from self._accepted(sets.EXTERNAL_IP_LOCAL)
+        if self._has(ipsets.EXTERNAL_IP):
+            yield r.rule(self._in(ipsets.EXTERNAL_IP), mark, comment="external IPs, to any node")
+            yield from self._accepted(ipsets.EXTERNAL_IP)
+        if self._has(ipsets.EXTERNAL_IP_LOCAL):
+            yield from self._accepted(ipsets.EXTERNAL_IP_LOCAL)
         yield r.rule(r.destination_is_local(), r.jump(chains.NODE_PORT), comment="node ports")
-        for kind in (sets.CLUSTER_IP, sets.LOAD_BALANCER):
+        for kind in (ipsets.CLUSTER_IP, ipsets.LOAD_BALANCER):
             if self._has(kind):
                 yield r.rule(self._in(kind), r.accept(), comment="IPVS takes it from here")
 
@@ -159,12 +159,12 @@ class _Rules:
         node = self._node
         match node.masquerade_cluster_ip:
             case Masquerade.ALWAYS:
-                yield self._in(sets.CLUSTER_IP)
+                yield self._in(ipsets.CLUSTER_IP)
             case Masquerade.OFF_CLUSTER if node.pods is not None:
                 yield chains.not_from_pods(node.pods)
-                yield self._in(sets.CLUSTER_IP)
+                yield self._in(ipsets.CLUSTER_IP)
             case _:  # a process of the node talks to a ClusterIP from that very address
-                yield self._in(sets.CLUSTER_IP, "src,dst")
+                yield self._in(ipsets.CLUSTER_IP, "src,dst")
 
     def _accepted(self, kind: str) -> Iterator[Rule]:
         to = self._in(kind)
@@ -174,8 +174,8 @@ class _Rules:
 
     def load_balancer(self) -> Iterator[Rule]:
         """Yield KUBE-LOAD-BALANCER: whose source is kept passes, all else is masqueraded."""
-        if self._has(sets.LOAD_BALANCER_LOCAL):
-            yield r.rule(self._in(sets.LOAD_BALANCER_LOCAL), r.return_(), comment="its source is kept")
+        if self._has(ipsets.LOAD_BALANCER_LOCAL):
+            yield r.rule(self._in(ipsets.LOAD_BALANCER_LOCAL), r.return_(), comment="its source is kept")
         yield r.rule(r.jump(chains.MARK_MASQ), comment="load balancer IPs, to any node")
 
     def node_port(self) -> Iterator[Rule]:
@@ -189,37 +189,37 @@ class _Rules:
 
     def postrouting(self) -> Iterator[Rule]:
         """Yield KUBE-POSTROUTING."""
-        if self._has(sets.LOOP_BACK):
-            hairpin = self._in(sets.LOOP_BACK, "dst,dst,src")
+        if self._has(ipsets.LOOP_BACK):
+            hairpin = self._in(ipsets.LOOP_BACK, "dst,dst,src")
             yield r.rule(hairpin, r.masquerade(random_fully=False), comment="an endpoint that talks to itself")
         yield from chains.masquerade_marked(self._node)
 
     def health_check(self) -> Iterator[Rule]:
         """Yield KUBE-NODE-PORT of filter."""
-        yield r.rule(self._in(sets.HEALTH_CHECK_NODE_PORT, "dst"), r.accept(), comment="health check node ports")
+        yield r.rule(self._in(ipsets.HEALTH_CHECK_NODE_PORT, "dst"), r.accept(), comment="health check node ports")
 
     def proxy_firewall(self) -> Iterator[Rule]:
         """Yield KUBE-PROXY-FIREWALL."""
-        if self._has(sets.LOAD_BALANCER_FW):
-            guarded = self._in(sets.LOAD_BALANCER_FW)
+        if self._has(ipsets.LOAD_BALANCER_FW):
+            guarded = self._in(ipsets.LOAD_BALANCER_FW)
             yield r.rule(guarded, r.jump(chains.SOURCE_RANGES_FIREWALL), comment="load balancer IPs with source ranges")
 
     def source_ranges(self) -> Iterator[Rule]:
         """Yield KUBE-SOURCE-RANGES-FIREWALL."""
-        if self._has(sets.SOURCE_CIDR):
-            yield r.rule(self._in(sets.SOURCE_CIDR, "dst,dst,src"), r.return_(), comment="allowed source")
-        if self._has(sets.SOURCE_IP):
-            yield r.rule(self._in(sets.SOURCE_IP, "dst,dst,src"), r.return_(), comment="from this node")
+        if self._has(ipsets.SOURCE_CIDR):
+            yield r.rule(self._in(ipsets.SOURCE_CIDR, "dst,dst,src"), r.return_(), comment="allowed source")
+        if self._has(ipsets.SOURCE_IP):
+            yield r.rule(self._in(ipsets.SOURCE_IP, "dst,dst,src"), r.return_(), comment="from this node")
         yield r.rule(r.drop(), comment="refused by source ranges")
 
     def ipvs_filter(self) -> Iterator[Rule]:
         """Yield KUBE-IPVS-FILTER: an address of a Service is this node's, but its other ports are not."""
-        for kind in (sets.LOAD_BALANCER, sets.CLUSTER_IP, sets.EXTERNAL_IP, sets.EXTERNAL_IP_LOCAL):
+        for kind in (ipsets.LOAD_BALANCER, ipsets.CLUSTER_IP, ipsets.EXTERNAL_IP, ipsets.EXTERNAL_IP_LOCAL):
             yield r.rule(self._in(kind), r.return_(), comment="a port that is served")
-        yield r.rule(self._in(sets.HEALTH_CHECK_NODE_PORT, "dst"), r.return_(), comment="health check node ports")
+        yield r.rule(self._in(ipsets.HEALTH_CHECK_NODE_PORT, "dst"), r.return_(), comment="health check node ports")
         yield r.rule(
             r.connection_state("NEW"),
-            self._in(sets.IPVS_IPS, "dst"),
+            self._in(ipsets.IPVS_IPS, "dst"),
             r.reject(self._node.family.bits),
             comment="a port that nobody serves",
         )

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rulegen.contract import chains, servers, sets
+from rulegen.languages.addresses.state import BOUND, AddressKey
 from rulegen.languages.ipset import state as ipset
 from rulegen.languages.iptables import rules as r
 from rulegen.languages.iptables import state as iptables
 from rulegen.languages.iptables.state import Block
 from rulegen.languages.ipvs import state as ipvs
-from rulegen.languages.links.state import BOUND, AddressKey
 from rulegen.model.services.ir import Delivery, Policy, Semantics
 from rulegen.net import Protocol
+from rulegen.ownership import chains, ipsets, virtual_servers
 from rulegen.plan.fragments import IPSET, IPVS, LINKS, Fragment
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from rulegen.net import Address
 
 _NODE_PORTS = {
-    Protocol.TCP: (sets.NODE_PORT_TCP, sets.NODE_PORT_LOCAL_TCP),
-    Protocol.UDP: (sets.NODE_PORT_UDP, sets.NODE_PORT_LOCAL_UDP),
-    Protocol.SCTP: (sets.NODE_PORT_SCTP, sets.NODE_PORT_LOCAL_SCTP),
+    Protocol.TCP: (ipsets.NODE_PORT_TCP, ipsets.NODE_PORT_LOCAL_TCP),
+    Protocol.UDP: (ipsets.NODE_PORT_UDP, ipsets.NODE_PORT_LOCAL_UDP),
+    Protocol.SCTP: (ipsets.NODE_PORT_SCTP, ipsets.NODE_PORT_LOCAL_SCTP),
 }
 
 
@@ -64,24 +64,24 @@ class _Service:
         """Take one port."""
         for endpoint in port.here:
             self._enter(
-                sets.LOOP_BACK, ipset.ip_port_ip(endpoint.address, port.protocol, endpoint.port, endpoint.address)
+                ipsets.LOOP_BACK, ipset.ip_port_ip(endpoint.address, port.protocol, endpoint.port, endpoint.address)
             )
         if port.cluster_ip is not None:
-            self._enter(sets.CLUSTER_IP, ipset.ip_port(port.cluster_ip, port.protocol, port.port))
+            self._enter(ipsets.CLUSTER_IP, ipset.ip_port(port.cluster_ip, port.protocol, port.port))
             self._serve(port, port.cluster_ip, port.port, self._internal_pool(port))
             self._bind(port.cluster_ip)
             if self._is_strict and port.internal is Delivery.DROP:
                 self._refuse(port, port.cluster_ip)
         pool, keeps_source = self._external_pool(port)
         for address in port.external_ips:
-            kind = sets.EXTERNAL_IP_LOCAL if keeps_source else sets.EXTERNAL_IP
+            kind = ipsets.EXTERNAL_IP_LOCAL if keeps_source else ipsets.EXTERNAL_IP
             self._enter(kind, ipset.ip_port(address, port.protocol, port.port))
             self._serve_external(port, address, pool)
         for address in port.load_balancer_ips:
             self._load_balancer(port, address, pool, keeps_source=keeps_source)
         has_listeners = self._node_port(port, pool, keeps_source=keeps_source)
         if port.health_check_node_port and (has_listeners or self._is_strict):
-            self._enter(sets.HEALTH_CHECK_NODE_PORT, ipset.port_entry(port.health_check_node_port))
+            self._enter(ipsets.HEALTH_CHECK_NODE_PORT, ipset.port_entry(port.health_check_node_port))
 
     def _internal_pool(self, port: ServicePort) -> Sequence[Endpoint]:
         """Return the real servers of the ClusterIP.
@@ -110,15 +110,15 @@ class _Service:
         self, port: ServicePort, address: Address, pool: Sequence[Endpoint], *, keeps_source: bool
     ) -> None:
         entry = ipset.ip_port(address, port.protocol, port.port)
-        self._enter(sets.LOAD_BALANCER, entry)
+        self._enter(ipsets.LOAD_BALANCER, entry)
         if keeps_source:
-            self._enter(sets.LOAD_BALANCER_LOCAL, entry)
+            self._enter(ipsets.LOAD_BALANCER_LOCAL, entry)
         if port.source_ranges:
-            self._enter(sets.LOAD_BALANCER_FW, entry)
+            self._enter(ipsets.LOAD_BALANCER_FW, entry)
             for network in port.source_ranges:
-                self._enter(sets.SOURCE_CIDR, ipset.ip_port_net(address, port.protocol, port.port, network))
+                self._enter(ipsets.SOURCE_CIDR, ipset.ip_port_net(address, port.protocol, port.port, network))
             if port.node_in_source_ranges:
-                self._enter(sets.SOURCE_IP, ipset.ip_port_ip(address, port.protocol, port.port, address))
+                self._enter(ipsets.SOURCE_IP, ipset.ip_port_ip(address, port.protocol, port.port, address))
             else:
                 to = r.virtual_server(address, port.protocol, port.port)
                 rule = r.rule(
@@ -172,11 +172,11 @@ class _Service:
             self.servers[key] = ipvs.RealServer(endpoint.weight)
 
     def _bind(self, address: Address) -> None:
-        self._enter(sets.IPVS_IPS, str(address))
-        self.addresses[AddressKey.whole(servers.DEVICE, address)] = BOUND
+        self._enter(ipsets.IPVS_IPS, str(address))
+        self.addresses[AddressKey.whole(virtual_servers.DEVICE, address)] = BOUND
 
     def _enter(self, kind: str, entry: str) -> None:
-        self.entries[ipset.EntryKey(sets.name_of(kind, self._node.family), entry)] = ipset.PLAIN
+        self.entries[ipset.EntryKey(ipsets.name_of(kind, self._node.family), entry)] = ipset.PLAIN
 
     def _refuse(self, port: ServicePort, address: Address, number: int = 0, *, from_outside: bool = False) -> None:
         """Drop connections that a policy gives to nobody here."""

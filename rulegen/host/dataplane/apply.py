@@ -1,6 +1,7 @@
 """Making a plan so, step by step, and saying at any failure what was written and what was not.
 
-The order is that of `rulegen.road.order`; before all, schedulers that virtual servers are to have are tried.
+The order is that of `rulegen.compiler.services.ordering`; before all, schedulers that virtual servers are to have are
+tried.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from rulegen.compiler.services import ordering
 from rulegen.errors import ApplyError, HostError
 from rulegen.host.commands.runner import Command, MissingToolError
 from rulegen.host.ipvs import addresses, servers
@@ -20,15 +22,14 @@ from rulegen.host.netfilter.variant import Variant
 from rulegen.host.node import sysctl
 from rulegen.languages.iptables.script import CHAINS_PER_COMMIT
 from rulegen.languages.ipvs.state import RealServer, VirtualServer
-from rulegen.road import order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
+    from rulegen.compiler.services.ordering import Work
     from rulegen.host.commands.runner import Runner
     from rulegen.languages.ipvs.state import Frontend
     from rulegen.plan.plan import Plan
-    from rulegen.road.order import Work
 
 
 LEAVE_S = 10.0
@@ -52,7 +53,7 @@ def steps(
     *,
     wait_s: int,
     on_wait: Callable[[str], None] | None = None,
-    on_refused: Callable[[order.Parameter, HostError], None] | None = None,
+    on_refused: Callable[[ordering.Parameter, HostError], None] | None = None,
 ) -> tuple[Step, ...]:
     """Return the writes that make a plan so, in order; none for an empty plan.
 
@@ -67,7 +68,7 @@ def steps(
     """
     writer = _Writer(run, variant, wait_s, on_wait, on_refused)
     chains_per_commit = CHAINS_PER_COMMIT if variant is Variant.NFT else None
-    tasks = order.tasks(plan, chains_per_commit=chains_per_commit)
+    tasks = ordering.tasks(plan, chains_per_commit=chains_per_commit)
     work = [Step(task.title, partial(writer.do, task.work)) for task in tasks]
     if any(_is_for_ipvs(task.work) for task in tasks):  # before anything is written
         schedulers = sorted({name for task in tasks for name in _schedulers(task.work)})
@@ -107,14 +108,14 @@ def perform(steps: tuple[Step, ...], on_step: Callable[[int, Step], None] | None
 
 def _is_for_ipvs(work: Work) -> bool:
     """Whether it can only be done where IPVS is loaded."""
-    return isinstance(work, (order.Serve, order.Remember)) or (
-        isinstance(work, order.Parameter) and work.name in servers.PARAMETERS
+    return isinstance(work, (ordering.Serve, ordering.Remember)) or (
+        isinstance(work, ordering.Parameter) and work.name in servers.PARAMETERS
     )
 
 
 def _schedulers(work: Work) -> Iterator[str]:
     """Yield the schedulers that it has virtual servers begin to use."""
-    if isinstance(work, order.Serve):
+    if isinstance(work, ordering.Serve):
         yield from (c.value.scheduler for c in work.commands if isinstance(c.value, VirtualServer))
 
 
@@ -127,7 +128,7 @@ class _Writer:
         variant: Variant,
         wait_s: int,
         on_wait: Callable[[str], None] | None,
-        on_refused: Callable[[order.Parameter, HostError], None] | None,
+        on_refused: Callable[[ordering.Parameter, HostError], None] | None,
     ) -> None:
         self._run, self._variant, self._wait_s = run, variant, wait_s
         self._on_wait, self._on_refused = on_wait, on_refused
@@ -139,27 +140,27 @@ class _Writer:
             HostError: It was refused.
         """
         match work:
-            case order.Count(names):
+            case ordering.Count(names):
                 nfacct.ensure(names)
-            case order.Restore(family, text, beside):
+            case ordering.Restore(family, text, beside):
                 variant = self._variant.other if beside else self._variant
                 iptables.restore(self._run, variant, family, text, self._on_wait, wait_s=self._wait_s)
-            case order.Fill(text):
+            case ordering.Fill(text):
                 ipset.restore(self._run, text)
-            case order.Serve(commands):
+            case ordering.Serve(commands):
                 servers.write(commands)
-            case order.Await(frontends):
+            case ordering.Await(frontends):
                 _await(frontends)
-            case order.Bind(commands):
+            case ordering.Bind(commands):
                 addresses.write(commands)
-            case order.Remember(timeouts):
+            case ordering.Remember(timeouts):
                 servers.set_timeouts(timeouts)
-            case order.Parameter():
+            case ordering.Parameter():
                 self._set(work)
-            case order.Forget(flows):
+            case ordering.Forget(flows):
                 conntrack.delete(flows)
 
-    def _set(self, parameter: order.Parameter) -> None:
+    def _set(self, parameter: ordering.Parameter) -> None:
         name, value = parameter.name, parameter.value
         try:
             if name.startswith(_OF_CONNTRACK) and sysctl.read(name) is None:

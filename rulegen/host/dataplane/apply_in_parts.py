@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from rulegen.compiler.services.attribution import Belongings, Parts
 from rulegen.errors import ApplyError, HostError
 from rulegen.host.dataplane.refused_services import Search, is_refusal
-from rulegen.road.belongings import Belongings, Parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
+    from rulegen.compiler.services.compile import Compiled
     from rulegen.host.dataplane.refused_services import Verdict
     from rulegen.plan.plan import Plan
-    from rulegen.road import Compiled
 
 
 @dataclass(slots=True)

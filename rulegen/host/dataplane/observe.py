@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rulegen.contract import servers, sets
+from rulegen.compiler.services.compile import Observed
 from rulegen.errors import HostError
 from rulegen.host.commands.runner import MissingToolError
 from rulegen.host.ipvs import addresses
@@ -14,7 +14,7 @@ from rulegen.host.netfilter.variant import has_kubernetes_chains
 from rulegen.languages.ipset.script import TEMPORARY
 from rulegen.languages.iptables.ruleset import read
 from rulegen.net import Family
-from rulegen.road import Observed
+from rulegen.ownership import ipsets, virtual_servers
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rulegen.languages.iptables.ruleset import Ruleset
     from rulegen.model.services.stale_flows import Flow
 
-_OUR_SETS = frozenset({TEMPORARY, *(name for family in Family for name in sets.names(family))})
+_OUR_SETS = frozenset({TEMPORARY, *(name for family in Family for name in ipsets.names(family))})
 
 
 def print_rules(run: Runner, variant: Variant, families: Iterable[Family]) -> dict[Family, str]:
@@ -67,7 +67,7 @@ def observe(
         counters=counters,
         sets=_sets(run, needs_sets=needs_sets),
         servers=ipvs.observe(),
-        links=addresses.observe(servers.DEVICE),
+        links=addresses.observe(virtual_servers.DEVICE),
         timeouts=ipvs.timeouts() if needs_sets else None,
     )
 

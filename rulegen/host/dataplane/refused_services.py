@@ -17,18 +17,18 @@ from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+from rulegen.compiler.services.attribution import shape_of_line
 from rulegen.errors import ApplyError, HostError
 from rulegen.host.ipvs.addresses import AddressesError
 from rulegen.host.ipvs.servers import ServersError, reason
 from rulegen.host.netfilter.ipset import SetError
 from rulegen.host.netfilter.restore_error import RestoreError
 from rulegen.plan.fragments import IPVS, LINKS
-from rulegen.road.belongings import shape_of_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-    from rulegen.road.belongings import Belongings, Shape
+    from rulegen.compiler.services.attribution import Belongings, Shape
 
 MOST_TRIES: Final = 60
 """After so many tries no more culprits are searched for: what was not seen to pass is left as it is."""

@@ -12,8 +12,8 @@ from rulegen.host.doctor.findings import Finding, Level
 from rulegen.host.ipvs import addresses as links
 from rulegen.host.ipvs import servers
 from rulegen.host.netfilter.variant import Variant
-from rulegen.languages.links.script import Command as LinkCommand
-from rulegen.languages.links.script import Verb
+from rulegen.languages.addresses.script import Command as LinkCommand
+from rulegen.languages.addresses.script import Verb
 from rulegen.net import Family, family_of
 
 if TYPE_CHECKING:

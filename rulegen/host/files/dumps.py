@@ -14,15 +14,15 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from rulegen.contract.servers import DEVICE
 from rulegen.errors import InputError
 from rulegen.host.files.manifests import MAX_TOTAL_BYTES, STDIN, NoTextError, read_text
 from rulegen.host.files.output import COMPANIONS, TABLES_OF
+from rulegen.languages.addresses import state as links
 from rulegen.languages.ipset import state as ipset
 from rulegen.languages.iptables.ruleset import TABLES, Ruleset, family_in, is_dump, read
 from rulegen.languages.ipvs import text as ipvs_text
-from rulegen.languages.links import state as links
 from rulegen.net import Family
+from rulegen.ownership.virtual_servers import DEVICE
 from rulegen.safe_files import read_begin, size_text
 
 if TYPE_CHECKING:

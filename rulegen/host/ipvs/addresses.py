@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 from rulegen.errors import HostError
 from rulegen.host.commands.runner import privilege_hint
 from rulegen.host.netlink import messages as netlink
-from rulegen.languages.links.script import Command, Verb
-from rulegen.languages.links.state import BOUND, AddressKey, Links
+from rulegen.languages.addresses.script import Command, Verb
+from rulegen.languages.addresses.state import BOUND, AddressKey, Links
 from rulegen.net import family_of
 
 if TYPE_CHECKING:

@@ -7,12 +7,12 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from rulegen.compiler.ingress.bisect import settle
+from rulegen.compiler.ingress.compile import Site, Trial, ours
 from rulegen.errors import HostError
 from rulegen.host.nginx.disk import default_certificate
-from rulegen.host.nginx.quarantine import settle
 from rulegen.host.nginx.resolver.settings import Naming
 from rulegen.plan.nginx import SitePlan, plan_site
-from rulegen.road.ingress import Site, Trial, ours
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rulegen.compiler.ingress.bisect import settle
 from rulegen.errors import HostError
-from rulegen.host.nginx.quarantine import settle
 from rulegen.languages.nginx.configuration import Configuration
 
 

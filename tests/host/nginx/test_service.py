@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from rulegen.compiler.ingress.bisect import settle
 from rulegen.errors import ApplyError, HostError
 from rulegen.host.commands.runner import find
 from rulegen.host.nginx.processes import process_list as processes
 from rulegen.host.nginx.processes import supervision
 from rulegen.host.nginx.processes.status import ask
-from rulegen.host.nginx.quarantine import settle
 from rulegen.host.nginx.service import GENERATIONS, Action
 from tests.host.nginx.examples import configuration, name, server
 

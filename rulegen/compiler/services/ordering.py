@@ -15,14 +15,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from rulegen.contract import chains, sets
+from rulegen.languages.addresses import script as links_script
 from rulegen.languages.ipset import script as ipset_script
 from rulegen.languages.iptables import script as iptables_script
 from rulegen.languages.iptables.ruleset import ChainName
 from rulegen.languages.iptables.state import BlockKey, ChainValue
 from rulegen.languages.ipvs import script as ipvs_script
-from rulegen.languages.links import script as links_script
 from rulegen.model.services.node.context import BE_LIBERAL, ROUTE_LOCALNET
+from rulegen.ownership import chains, ipsets
 from rulegen.plan.fragments import IPSET, IPVS, LINKS
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ class _Order:
         changes = {family: part.changes for family, part in plan.objects.items()}
         self._sets = {
             family: ipset_script.script(
-                told.get(IPSET, ()), plan.objects[family].desired.get(IPSET), sets.order(family)
+                told.get(IPSET, ()), plan.objects[family].desired.get(IPSET), ipsets.order(family)
             )
             for family, told in changes.items()
         }

@@ -11,8 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from rulegen.backends import BACKENDS, Backend
-from rulegen.contract import chains, servers, sets
-from rulegen.contract.served import Served
+from rulegen.compiler.services import guarded_parameters
 from rulegen.diff import Change, diff
 from rulegen.errors import ConfigError
 from rulegen.languages.ipset import state as ipset
@@ -23,18 +22,19 @@ from rulegen.languages.ipvs.state import Timeouts, VirtualServerKey
 from rulegen.model.services.node.context import BE_LIBERAL, ROUTE_LOCALNET
 from rulegen.model.services.stale_flows import Forgetting, Frontend, answering, stale_flows
 from rulegen.net import Family, Protocol, parse_address, parse_network
+from rulegen.ownership import chains, ipsets, virtual_servers
+from rulegen.ownership.served import Served
 from rulegen.plan.fragments import IPSET, IPVS, LINKS, Union
 from rulegen.plan.plan import Plan, make_plan, plan_family, plan_objects, plan_sysctls
-from rulegen.road import loopback
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
+    from rulegen.languages.addresses.state import Links
     from rulegen.languages.iptables import state as iptables
     from rulegen.languages.iptables.ruleset import Ruleset
     from rulegen.languages.iptables.state import Key, Value, Wanted
     from rulegen.languages.ipvs import state as ipvs
-    from rulegen.languages.links.state import Links
     from rulegen.model.host.facts import HostFacts
     from rulegen.model.services.ir import Model
     from rulegen.model.services.stale_flows import Flow
@@ -127,7 +127,7 @@ def compile_model(model: Model, mode: str, *, counts: bool) -> Compiled:
 
 
 def with_held(compiled: Compiled, fragments: Iterable[Fragment]) -> Compiled:
-    """Return what is wanted, and what the node has of Services that are left out, see `rulegen.road.held`."""
+    """Return what is wanted, and what the node has of Services that are left out, see `pinned`."""
     by_family: dict[Family, list[Fragment]] = {family: [] for family in compiled.fragments}
     for fragment in fragments:
         by_family[fragment.family].append(fragment)
@@ -160,7 +160,7 @@ def plan_node(
     model = compiled.model
     families: dict[Family, tuple[FamilyPlan, list[Item]]] = {}
     objects: dict[Family, tuple[ObjectPlan, list[Item]]] = {}
-    decision = loopback.LoopbackDecision()
+    decision = guarded_parameters.LoopbackDecision()
     served = Served(model.services.values())
     for family, ruleset in observed.rulesets.items():
         node, union = model.nodes[family], compiled.unions[family]
@@ -180,7 +180,7 @@ def plan_node(
         if family is Family.IPV4:
             decision = _loopback_of(families[family][0], observed, facts, model)
             if decision.keeps_guard:
-                layout = layout.without(loopback.FIREWALL)
+                layout = layout.without(guarded_parameters.FIREWALL)
                 families[family] = plan_family(family, ruleset, rules, layout, between, owners=served, filled=filled)
     missing = [
         name for name in compiled.backend.counters if observed.counters is not None and name not in observed.counters
@@ -276,7 +276,7 @@ def _emptied(
     for family, ruleset in rulesets.items():
         layout = backend.cleanup_layout(ruleset)
         if keeps_guard:
-            layout = layout.without(loopback.FIREWALL)
+            layout = layout.without(guarded_parameters.FIREWALL)
         part, items = plan_family(family, ruleset, wanted(()), layout, owners=Served())
         items = [replace(item, drift=None, variant=variant) for item in items]
         families[family] = replace(part, switches=False), items
@@ -288,18 +288,18 @@ def _loopback_left(
     facts: HostFacts | None,
     families: Mapping[Family, tuple[FamilyPlan, list[Item]]],
     others: Mapping[Family, tuple[FamilyPlan, list[Item]]],
-) -> loopback.LoopbackDecision:
+) -> guarded_parameters.LoopbackDecision:
     """Return what becomes of the loopback prefix where nothing of ours is to be left."""
     if facts is None or Family.IPV4 not in families:
-        return loopback.LoopbackDecision()
-    goes = loopback.takes_guard(families[Family.IPV4][0].changes)
-    goes_beside = Family.IPV4 in others and loopback.takes_guard(others[Family.IPV4][0].changes)
-    return loopback.decide(
+        return guarded_parameters.LoopbackDecision()
+    goes = guarded_parameters.takes_guard(families[Family.IPV4][0].changes)
+    goes_beside = Family.IPV4 in others and guarded_parameters.takes_guard(others[Family.IPV4][0].changes)
+    return guarded_parameters.decide(
         facts,
         is_wanted=False,
         goes=goes or goes_beside,
-        stays=not goes and loopback.is_guarded(observed.rulesets[Family.IPV4]),
-        guarded_beside=not goes_beside and loopback.is_guarded(observed.beside.get(Family.IPV4)),
+        stays=not goes and guarded_parameters.is_guarded(observed.rulesets[Family.IPV4]),
+        guarded_beside=not goes_beside and guarded_parameters.is_guarded(observed.beside.get(Family.IPV4)),
     )
 
 
@@ -353,15 +353,17 @@ def _there(
     bound = {}
     if observed.links is not None:
         told = observed.links.addresses
-        bound = {key: value for key, value in told.items() if key.family is family and key.device == servers.DEVICE}
+        bound = {
+            key: value for key, value in told.items() if key.family is family and key.device == virtual_servers.DEVICE
+        }
         there[LINKS] = bound
     if observed.sets is not None:
-        names = sets.names(family)
+        names = ipsets.names(family)
         if family is next(iter(observed.rulesets)):  # it is neither's, and must be gone before the first is written
             names += (TEMPORARY,)
         there[IPSET] = entries = ipset.found(observed.sets, names)
     if observed.servers is not None:
-        there[IPVS] = servers.found(
+        there[IPVS] = virtual_servers.found(
             observed.servers,
             family,
             entries=entries,
@@ -417,7 +419,7 @@ def _between(
 def _devices(observed: Observed, desired: Collection[str]) -> tuple[Change[str, str], ...]:
     if observed.links is None:
         return ()
-    there = {name: kind for name, kind in observed.links.devices.items() if name == servers.DEVICE}
+    there = {name: kind for name, kind in observed.links.devices.items() if name == virtual_servers.DEVICE}
     return diff(there, dict.fromkeys(desired, _KIND_OF_DEVICE))
 
 
@@ -434,16 +436,18 @@ def _writes_forward(families: Mapping[Family, tuple[FamilyPlan, list[Item]]]) ->
     return any(change.key == key for part, _ in families.values() for change in part.changes)
 
 
-def _loopback_of(part: FamilyPlan, observed: Observed, facts: HostFacts, model: Model) -> loopback.LoopbackDecision:
+def _loopback_of(
+    part: FamilyPlan, observed: Observed, facts: HostFacts, model: Model
+) -> guarded_parameters.LoopbackDecision:
     """Return what becomes of the loopback prefix where a mode that needs it open has left it so."""
     ruleset = observed.rulesets[Family.IPV4]
-    goes = loopback.takes_guard(part.changes)
-    return loopback.decide(
+    goes = guarded_parameters.takes_guard(part.changes)
+    return guarded_parameters.decide(
         facts,
         is_wanted=ROUTE_LOCALNET in model.sysctls,
         goes=goes,
-        stays=part.switches and not goes and loopback.is_guarded(ruleset),
-        guarded_beside=loopback.is_guarded(observed.beside.get(Family.IPV4)),
+        stays=part.switches and not goes and guarded_parameters.is_guarded(ruleset),
+        guarded_beside=guarded_parameters.is_guarded(observed.beside.get(Family.IPV4)),
     )
 
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from rulegen.compiler.services.compile import Compiled, backend_of, step
+from rulegen.compiler.services.node_decisions import decide_node
+from rulegen.compiler.services.rule_text import adopted, carried, copies_of, written
 from rulegen.diff import Change
 from rulegen.languages.iptables.script import Comments, comments_of
 from rulegen.languages.ipvs.script import gracefully
@@ -16,9 +19,6 @@ from rulegen.model.services.ir import Model
 from rulegen.model.services.table import ServiceTable
 from rulegen.plan.fragments import IPSET, IPVS, Union
 from rulegen.plan.plan import FamilyPlan, ObjectPlan, Plan
-from rulegen.road import Compiled, backend_of, step
-from rulegen.road.node_decisions import decide_node
-from rulegen.road.rule_text import adopted, carried, copies_of, written
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -277,7 +277,7 @@ class ServiceRules:
 
         Args:
             names: Which.
-            there: What the kernel has of them, see `rulegen.road.held`, where it is not known what was written last: of
+            there: What the kernel has of them, see `pinned`, where it is not known what was written last: of
                 several for one Service and family the last counts. None for what was committed last.
         """
         left = sorted(names)

@@ -10,24 +10,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rulegen.contract import sets
 from rulegen.languages.ipset.state import EntryKey, ip_port
 from rulegen.languages.ipvs.state import VirtualServerKey
 from rulegen.net import Family, Protocol
+from rulegen.ownership import ipsets
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+    from rulegen.languages.addresses.state import AddressKey
     from rulegen.languages.ipset import state as ipset
     from rulegen.languages.ipvs import state as ipvs
     from rulegen.languages.ipvs.state import Frontend
-    from rulegen.languages.links.state import AddressKey
     from rulegen.net import Address, Network
 
 DEVICE = "kube-ipvs0"
 """The dummy device that addresses of Services are bound to. It stays down."""
 
-_PORT_SETS = {Protocol.TCP: sets.NODE_PORT_TCP, Protocol.UDP: sets.NODE_PORT_UDP}
+_PORT_SETS = {Protocol.TCP: ipsets.NODE_PORT_TCP, Protocol.UDP: ipsets.NODE_PORT_UDP}
 
 
 def found(
@@ -59,16 +59,16 @@ def found(
         address, port = frontend.address, frontend.port
         if any(address in network for network in excluded):
             return False
-        if address in addresses or EntryKey(sets.name_of(sets.IPVS_IPS, family), str(address)) in entries:
+        if address in addresses or EntryKey(ipsets.name_of(ipsets.IPVS_IPS, family), str(address)) in entries:
             return True
         entry = ip_port(address, frontend.protocol, port)
-        if any(EntryKey(sets.name_of(kind, family), entry) in entries for kind in sets.FRONTENDS):
+        if any(EntryKey(ipsets.name_of(kind, family), entry) in entries for kind in ipsets.FRONTENDS):
             return True
         ports = _PORT_SETS.get(frontend.protocol)
         return (
             ports is not None
             and address in node_addresses
-            and EntryKey(sets.name_of(ports, family), str(port)) in entries
+            and EntryKey(ipsets.name_of(ports, family), str(port)) in entries
         )
 
     told: dict[Frontend, bool] = {}

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from rulegen.compiler.ingress.compile import compile_ingress
 from rulegen.kube.objects.names import ObjectKey, ObjectName
 from rulegen.model.ingress.reasons import Verdict
 from rulegen.model.ingress.unread import REFUSED, UNANSWERED, MissingError
-from rulegen.road.ingress import compile_ingress
 from tests.ingress_strategies import (
     SETTINGS,
     TEMPLATES,

@@ -14,9 +14,9 @@ from rulegen.kube.snapshot.cluster import Touched
 from rulegen.languages.iptables import script
 from rulegen.languages.iptables.ruleset import read_rule
 from rulegen.net import Family
+from tests.compiler.test_services import Node, changed, endpoints, service
 from tests.kernel import printed
 from tests.nodekernel import NodeKernel
-from tests.road.test_services import Node, changed, endpoints, service
 
 MOST = 8
 

@@ -44,7 +44,7 @@ from tests.ingress_strategies import (
 from tests.rights import needs_nginx
 
 if TYPE_CHECKING:
-    from rulegen.road.ingress import Site
+    from rulegen.compiler.ingress.compile import Site
 
 GROUND = (*WEB, *API, *NAMED)
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from rulegen.compiler.ingress.compile import Site
 from rulegen.kube.objects import structs as k
 from rulegen.languages.nginx.parser import Statement, parse
-from rulegen.road.ingress import Site
 from tests.ingress_strategies import backend, compiled, endpoints, ingress, path, rule, service
 
 SERVICES = ("s0", "s1", "s2", "s3", "s4", "s5")

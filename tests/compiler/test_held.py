@@ -8,15 +8,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from rulegen.compiler.services.attribution import Belongings, Parts
+from rulegen.compiler.services.compile import Compiled, compile_model, plan_node, with_held
+from rulegen.compiler.services.pinned import held
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.snapshot.world import ServiceInput, World
 from rulegen.model.host.facts import HostFacts
 from rulegen.model.services.resolve import resolve
 from rulegen.net import Family
-from rulegen.road import Compiled, compile_model, plan_node, with_held
-from rulegen.road.belongings import Belongings, Parts
-from rulegen.road.held import held
 from tests.nodekernel import NodeKernel
 from tests.strategies import worlds
 from tests.test_laws import OPTIONS

@@ -12,12 +12,12 @@ from collections import defaultdict
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
-from rulegen.contract import chains, sets
+from rulegen.languages.addresses.state import AddressKey
 from rulegen.languages.ipset.state import EntryKey
 from rulegen.languages.ipvs.state import RealServerKey, VirtualServerKey
-from rulegen.languages.links.state import AddressKey
 from rulegen.model.services.stale_flows import frontends_of
 from rulegen.net import Family, Protocol, join_host_port, parse_address
+from rulegen.ownership import chains, ipsets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,17 +37,17 @@ _HEALTH_CHAINS: Final = (chains.filter_(chains.NODE_PORTS), chains.filter_(chain
 _NUMBERS: Final = {"6": Protocol.TCP, "17": Protocol.UDP, "132": Protocol.SCTP}
 _NAMES: Final = {protocol.lower(): protocol for protocol in Protocol}
 _PORT_SETS: Final = {
-    sets.name_of(kind, family): (family, protocol)
+    ipsets.name_of(kind, family): (family, protocol)
     for family in Family
     for kind, protocol in (
-        (sets.NODE_PORT_TCP, Protocol.TCP),
-        (sets.NODE_PORT_LOCAL_TCP, Protocol.TCP),
-        (sets.NODE_PORT_UDP, Protocol.UDP),
-        (sets.NODE_PORT_LOCAL_UDP, Protocol.UDP),
+        (ipsets.NODE_PORT_TCP, Protocol.TCP),
+        (ipsets.NODE_PORT_LOCAL_TCP, Protocol.TCP),
+        (ipsets.NODE_PORT_UDP, Protocol.UDP),
+        (ipsets.NODE_PORT_LOCAL_UDP, Protocol.UDP),
     )
 }
-_HEALTH_SETS: Final = {sets.name_of(sets.HEALTH_CHECK_NODE_PORT, family) for family in Family}
-_ENDPOINT_SETS: Final = {sets.name_of(sets.LOOP_BACK, family) for family in Family}
+_HEALTH_SETS: Final = {ipsets.name_of(ipsets.HEALTH_CHECK_NODE_PORT, family) for family in Family}
+_ENDPOINT_SETS: Final = {ipsets.name_of(ipsets.LOOP_BACK, family) for family in Family}
 
 
 class Served:

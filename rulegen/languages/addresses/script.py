@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from rulegen.diff import Change
-    from rulegen.languages.links.state import AddressKey, Bound
+    from rulegen.languages.addresses.state import AddressKey, Bound
 
 
 class Verb(enum.Enum):

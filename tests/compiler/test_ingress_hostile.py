@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from rulegen.compiler.ingress.compile import Site, compile_ingress
 from rulegen.errors import ConfigError
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectName
@@ -23,7 +24,6 @@ from rulegen.model.ingress.ir import Answer, Location
 from rulegen.model.ingress.reasons import Reason, Verdict
 from rulegen.model.ingress.values.annotations import RULES, UNSUPPORTED
 from rulegen.model.ingress.values.settings import FAIL_CLOSED, READERS, REFERENCES, TEXTS
-from rulegen.road.ingress import Site, compile_ingress
 from tests.ingress_strategies import (
     API,
     FORBIDDEN,

@@ -10,12 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from rulegen.contract import chains
 from rulegen.diff import Change
 from rulegen.languages.iptables.ruleset import ChainName, target
 from rulegen.languages.iptables.state import BlockValue, ChainKey, ChainValue
 from rulegen.model.services.node.context import ROUTE_LOCALNET
 from rulegen.net import Family
+from rulegen.ownership import chains
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

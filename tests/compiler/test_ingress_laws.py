@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rulegen.backends import nginx
+from rulegen.compiler.ingress.compile import Site
 from rulegen.kube.objects import structs as k
 from rulegen.languages.nginx.configuration import MAIN
 from rulegen.languages.nginx.text import format_nodes
@@ -17,7 +18,6 @@ from rulegen.plan import show
 from rulegen.plan.nginx import plan_site
 from rulegen.plan.plan import Plan, with_site
 from rulegen.plan.show import Report
-from rulegen.road.ingress import Site
 from tests.ingress_strategies import (
     API,
     HTPASSWD,

@@ -7,20 +7,20 @@ from collections import defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from rulegen.contract import sets
 from rulegen.languages.ipset.state import EntryKey
 from rulegen.languages.iptables import state
 from rulegen.languages.iptables.ruleset import ChainName, target
 from rulegen.languages.iptables.state import Block, BlockKey, BlockValue, ChainKey, ChainValue, Kind, found
 from rulegen.languages.ipvs.state import RealServerKey, VirtualServerKey
+from rulegen.ownership import ipsets
 from rulegen.plan.fragments import IPSET, IPVS, LINKS, Fragment
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
+    from rulegen.compiler.services.compile import Compiled, Observed
     from rulegen.languages.iptables.rules import Rule
     from rulegen.net import Family
-    from rulegen.road import Compiled, Observed
 
 _FRONTEND: Final = re.compile(r"^(?:-d (?P<address>\S+) )?-p (?P<protocol>\S+) .*--dport (?P<port>\d+)(?: |$)")
 
@@ -151,7 +151,7 @@ def _objects(
         for key in mine
         if isinstance(key, RealServerKey)
     }
-    wanted, names = fragment.objects.get(IPSET, {}), sets.names(fragment.family)
+    wanted, names = fragment.objects.get(IPSET, {}), ipsets.names(fragment.family)
     entries = {
         key: value
         for key, value in (observed.sets or {}).items()

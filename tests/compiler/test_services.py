@@ -9,6 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from rulegen.compiler.services.compile import Compiled, compile_model, plan_node
+from rulegen.compiler.services.incremental import ServiceRules, Update
 from rulegen.errors import Fault, Rejected
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.events import Changed, Event, Gone
@@ -22,8 +24,6 @@ from rulegen.model.services.options import Options
 from rulegen.model.services.resolve import resolve
 from rulegen.net import Family, parse_address, parse_network
 from rulegen.plan.fragments import LANGUAGES
-from rulegen.road import Compiled, compile_model, plan_node
-from rulegen.road.services import ServiceRules, Update
 from tests.nodekernel import NodeKernel
 from tests.strategies import NODE, SERVICES, services
 

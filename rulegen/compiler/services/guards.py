@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rulegen.contract import chains, sets
 from rulegen.languages.iptables.state import ChainKey, ChainValue
 from rulegen.model.services.ir import Masquerade
+from rulegen.ownership import chains, ipsets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from rulegen.compiler.services.compile import Compiled
     from rulegen.languages.iptables.rules import Rule
     from rulegen.net import Family
     from rulegen.plan.plan import Plan
-    from rulegen.road import Compiled
 
 _SERVICE_CHAINS = ("KUBE-SVC-", "KUBE-SVL-")
 """In these, nothing else marks for masquerading."""
@@ -49,4 +49,4 @@ def _masquerades(key: ChainKey, rule: Rule, family: Family) -> bool:
         return False
     if key.name.chain.startswith(_SERVICE_CHAINS):
         return True
-    return f"--match-set {sets.name_of(sets.CLUSTER_IP, family)} dst,dst" in rule.spec
+    return f"--match-set {ipsets.name_of(ipsets.CLUSTER_IP, family)} dst,dst" in rule.spec

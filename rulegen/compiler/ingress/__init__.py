@@ -1,0 +1,1 @@
+"""Ingresses to a configuration of nginx, and which Ingress nginx refuses."""
