@@ -93,7 +93,7 @@ def test_a_cleanup_that_is_killed_leaves_no_way_in(lab: Lab, node: Rulegen) -> N
     kill = "import os, signal\nimport rulegen.host.netfilter.iptables as i\nbefore = i.restore\n"
     kill += "i.restore = lambda *a, **k: (before(*a, **k), os.kill(os.getpid(), signal.SIGKILL))\n"
     argv = node.argv("cleanup")
-    code = f"{kill}from rulegen.cli import main\nmain({argv[argv.index('cleanup') :]!r})"
+    code = f"{kill}from rulegen.cli.main import main\nmain({argv[argv.index('cleanup') :]!r})"
     assert lab.node.run([argv[0], "-c", code], timeout_s=120).code != 0
     assert (value(lab), is_open(lab, "TCP"), is_open(lab, "UDP")) == ("0", False, False)
     node.cleanup()

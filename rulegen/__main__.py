@@ -1,6 +1,6 @@
 """`python -m rulegen` is `rulegen`."""
 
-from rulegen.cli import main
+from rulegen.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rulegen.cli import main
+from rulegen.cli.main import main
 from rulegen.compiler.services.compile import Compiled, beside_warning, compile_model, plan_cleanup, plan_node
 from rulegen.kube.snapshot.world import World
 from rulegen.model.host.facts import HostFacts

@@ -21,8 +21,8 @@ from rulegen.agent.runtime.memory import YOUNG, sweep
 from rulegen.agent.runtime.systemd import Watchdog, tell_systemd
 from rulegen.agent.telemetry.log import Journal
 from rulegen.agent.telemetry.state import AgentState
-from rulegen.cli import cli
-from rulegen.cli.run import _Signals
+from rulegen.cli.commands.run import _Signals
+from rulegen.cli.main import cli
 from rulegen.errors import HostError
 from rulegen.host.files.watch import FileChanges
 from rulegen.host.node import sysctl
@@ -322,7 +322,7 @@ def test_what_cannot_be_is_said_before_anything_is_begun(words, message):
 
 def test_a_node_is_not_given_up_for_templates_that_cannot_be_read(tmp_path, monkeypatch):
     facts = NginxFacts(version=(1, 22, 1), user="", group="")
-    monkeypatch.setattr("rulegen.cli.ingress.gather_nginx", lambda *_, **__: facts)
+    monkeypatch.setattr("rulegen.cli.wiring.ingress.gather_nginx", lambda *_, **__: facts)
     template = tmp_path / "nginx.conf.j2"
     template.write_text("as it was")
     seen = []

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rulegen.backends.nginx.expressions import bounded
+from rulegen.backends.nginx.locations.expressions import bounded
 from rulegen.model.ingress.values import regex
 from tests.pcre import MATCH_LIMIT, Pattern
 

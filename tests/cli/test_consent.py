@@ -22,7 +22,7 @@ import fcntl, sys, termios
 terminal = int(sys.argv[1])
 if terminal >= 0:
     fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
-from rulegen.cli import main
+from rulegen.cli.main import main
 main(sys.argv[2:])
 """
 BLOG = f"{BLOG}---\napiVersion: v1\nkind: Node\nmetadata: {{name: node1}}\n"

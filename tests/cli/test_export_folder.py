@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rulegen.cli import main
+from rulegen.cli.main import main
 from tests.cli.test_plan import BLOG, HOST
 from tests.rights import needs_root
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rulegen.cli import main
+from rulegen.cli.main import main
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,11 +14,11 @@ import pytest
 import yaml
 from msgspec import convert
 
-from rulegen.cli import ingress as wiring
-from rulegen.cli import main
-from rulegen.cli.ingress_options import ChosenIngress
-from rulegen.cli.inputs import Inputs
-from rulegen.cli.options import Chosen
+from rulegen.cli.main import main
+from rulegen.cli.options.common import Chosen
+from rulegen.cli.options.ingress import ChosenIngress
+from rulegen.cli.wiring import ingress as wiring
+from rulegen.cli.wiring.inputs import Inputs
 from rulegen.host.nginx.disk import default_certificate
 from rulegen.host.nginx.disk.last_read import KnownObjects
 from rulegen.kube.objects.names import ObjectKey

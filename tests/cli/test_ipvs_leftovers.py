@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rulegen.cli import main
+from rulegen.cli.main import main
 from tests.cli.test_plan import HOST
 
 SERVICE = {

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rulegen.cli import main
+from rulegen.cli.main import main
 from rulegen.kube.proxyconfig.configuration import API_VERSION, KIND
 from tests.cli.test_plan import BLOG
 

@@ -15,7 +15,7 @@ from tests.cli.test_plan import HOST
 MOST_MB = 512
 MEASURED = (
     "import sys\n"
-    "from rulegen.cli import main\n"
+    "from rulegen.cli.main import main\n"
     "try:\n    main(sys.argv[1:])\n"
     # The maximum that getrusage tells counts what the process was before it executed this.
     "finally:\n    [print(line.split()[1], file=sys.stderr) for line in open('/proc/self/status') if 'VmHWM' in line]\n"

@@ -13,7 +13,7 @@ import pytest
 from rulegen.agent.agent import Agent
 from rulegen.agent.services.dataplane import IdleWriter, KernelWriter
 from rulegen.agent.telemetry.log import Journal
-from rulegen.cli import main
+from rulegen.cli.main import main
 from rulegen.model.host.facts import HostFacts
 from rulegen.model.services.options import Options
 from rulegen.model.services.stale_flows import Forgetting
@@ -112,7 +112,7 @@ def test_a_timeout_is_for_once(run):
 def test_a_command_says_it_in_one_line_and_with_what_to_do(run, folder, monkeypatch, command, fault, expected, hint):
     monkeypatch.setattr("rulegen.apiserver.transport.client.READ_TIMEOUT_S", 0.5)
     monkeypatch.setattr("rulegen.apiserver.transport.client.FIRST_PAUSE_S", 0.01)
-    monkeypatch.setattr("rulegen.cli.apply.write", None)
+    monkeypatch.setattr("rulegen.cli.commands.apply.write", None)
     with FakeApi() as api:
         kubeconfig = api.kubeconfig(folder, **({} if fault else {"server": "http://127.0.0.1:1"}))
         api.fail("services", *[fault] * 20 if fault else ())

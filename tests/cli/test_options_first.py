@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from rulegen.backends import BACKENDS
-from rulegen.cli import main
+from rulegen.backends.table import BACKENDS
+from rulegen.cli.main import main
 from rulegen.kube.proxyconfig.configuration import API_VERSION, KIND
 from rulegen.kube.proxyconfig.validation import MODES, SCHEDULERS
 from tests.cli.test_plan import BLOG, HOST

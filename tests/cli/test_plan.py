@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rulegen.cli import main
+from rulegen.cli.main import main
 
 BLOG = """\
 apiVersion: v1

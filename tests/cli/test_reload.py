@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from rulegen.agent.agent import Agent
 from rulegen.agent.telemetry.log import Journal
-from rulegen.cli import cli
+from rulegen.cli.main import cli
 from rulegen.kube.proxyconfig.configuration import API_VERSION, KIND
 from tests.fakeapi import FakeApi
 

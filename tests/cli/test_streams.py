@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from rulegen.cli.console import print_json
-from rulegen.cli.streams import _HANDLER, open_streams
+from rulegen.cli.terminal.console import print_json
+from rulegen.cli.terminal.streams import _HANDLER, open_streams
 from tests.project.places import ROOT
 
 EXAMPLES = ROOT / "deploy" / "examples"

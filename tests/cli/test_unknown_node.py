@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rulegen.cli import main
+from rulegen.cli.main import main
 from rulegen.kube.node_names import SHOWN, read_node_name, unknown_node
 from tests.cli.test_plan import BLOG, HOST
 from tests.fakeapi import FakeApi
@@ -50,7 +50,7 @@ def run(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
     monkeypatch.chdir(folder)
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr("rulegen.host.commands.runner.SYSTEM_FOLDERS", ())
-    monkeypatch.setattr("rulegen.cli.apply.write", no_write)
+    monkeypatch.setattr("rulegen.cli.commands.apply.write", no_write)
 
     def call(*arguments: str) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as stop:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rulegen.agent.services.dataplane import KernelWriter
-from rulegen.cli import main
+from rulegen.cli.main import main
 from rulegen.host.commands import runner
 from rulegen.host.netfilter.variant import Variant
 from rulegen.model.host.facts import HostFacts

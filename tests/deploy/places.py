@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from rulegen.cli import cli
+from rulegen.cli.main import cli
 from tests.project.places import ROOT
 
 DEPLOY = ROOT / "deploy"

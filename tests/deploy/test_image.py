@@ -166,7 +166,7 @@ class Absent:
             raise ModuleNotFoundError(name)
 
 sys.meta_path.insert(0, Absent())
-from rulegen.cli import main
+from rulegen.cli.main import main
 sys.exit(main())
 """
 

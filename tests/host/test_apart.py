@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from msgspec import structs
 
-from rulegen.cli.apart import ApartWriter
+from rulegen.cli.wiring.apply_in_parts import ApartWriter
 from rulegen.compiler.services.compile import Compiled, compile_model, plan_node, with_held
 from rulegen.compiler.services.ordering import Bind, Fill, Serve, tasks
 from rulegen.compiler.services.pinned import held

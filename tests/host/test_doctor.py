@@ -12,17 +12,17 @@ from importlib.util import find_spec
 import pytest
 
 from rulegen.errors import HostError
-from rulegen.host import doctor
 from rulegen.host.commands.namespace import in_throwaway_namespace
 from rulegen.host.commands.runner import Command, Completed, MissingToolError, run
-from rulegen.host.doctor import Finding, Level, bindings
+from rulegen.host.doctor import bindings, checks
+from rulegen.host.doctor.checks import Finding, Level
 from rulegen.host.doctor.features import SAMPLES
 from rulegen.host.doctor.patient import Patient
 from rulegen.host.netfilter.variant import Variant
 from rulegen.host.node import sysctl
 from tests.rights import needs_root
 
-TOPICS = [topic for topic, _ in doctor.CHECKS]
+TOPICS = [topic for topic, _ in checks.CHECKS]
 
 
 def shell(*lines: str) -> None:
@@ -33,7 +33,7 @@ def shell(*lines: str) -> None:
 
 def found(topic: str, level: Level | None = None, **options) -> list[str]:
     """Return what the check of one topic finds."""
-    findings = dict(doctor.CHECKS)[topic](Patient(run, **options))
+    findings = dict(checks.CHECKS)[topic](Patient(run, **options))
     return [one.message for one in findings if level in {None, one.level}]
 
 
@@ -46,14 +46,14 @@ def the(findings: tuple[Finding, ...], words: str) -> Finding:
 @pytest.mark.usefixtures("namespace")
 class TestHost:
     def test_every_topic_is_told_of_a_bare_host(self):
-        findings = doctor.examine(run)
+        findings = checks.examine(run)
 
         silent = {"rules", "leftovers"}  # nothing there, nothing to tell
         assert {one.topic for one in findings} >= set(TOPICS) - silent
         assert not [one for one in findings if one.is_failure and one.topic != "settings"]
 
     def test_looking_changes_nothing(self):
-        doctor.examine(run)
+        checks.examine(run)
 
         assert run(Command(("nft", "list", "ruleset"))).stdout == ""
         assert run(Command(("iptables-legacy-save",))).stdout == ""
@@ -209,7 +209,7 @@ class TestSickHosts:
         def nothing(command: Command) -> Completed:
             raise MissingToolError(command.argv[0])
 
-        findings = doctor.examine(nothing)
+        findings = checks.examine(nothing)
 
         assert the(findings, "no variant of iptables can be chosen").level is Level.FAIL
         assert the(findings, "conntrack is not installed").hint == "install the package conntrack"
@@ -224,9 +224,9 @@ class TestSickHosts:
         ],
     )
     def test_tools_that_talk_nonsense(self, answer):
-        findings = doctor.examine(lambda command: answer)
+        findings = checks.examine(lambda command: answer)
 
-        json.dumps(doctor.as_document(findings))
+        json.dumps(checks.as_document(findings))
         assert {one.topic for one in findings} >= {"privileges", "tools", "settings", "ports"}
 
     @pytest.mark.parametrize("error", [HostError("no", hint="yes"), RuntimeError("bro\nken"), OSError(5, "I/O error")])
@@ -234,7 +234,7 @@ class TestSickHosts:
         def broken(command: Command) -> Completed:
             raise error
 
-        findings = doctor.examine(broken)
+        findings = checks.examine(broken)
 
         assert "tools" in {one.topic for one in findings if "this could not be looked at" in one.message}
         assert all("\n" not in one.message for one in findings)
@@ -246,7 +246,7 @@ class TestSickHosts:
         def crash(command: Command) -> Completed:
             return Completed(-11) if "rulegen.host.doctor.bindings" in command.argv else run(command)
 
-        lines = [one.message for one in doctor.examine(crash) if one.topic == "python-iptables"]
+        lines = [one.message for one in checks.examine(crash) if one.topic == "python-iptables"]
         assert not [line for line in lines if "sample rules" in line]
 
     @needs_root
@@ -259,7 +259,7 @@ class TestSickHosts:
                 return Completed(0, '{"refused": ["recent rcheck", "addrtype dst-type"], "counters": null}\n')
             return Completed(0, "iptables v1.8.11 (legacy)")
 
-        findings = [one for one in doctor.examine(newer) if one.topic == "python-iptables" and "judge" in one.message]
+        findings = [one for one in checks.examine(newer) if one.topic == "python-iptables" and "judge" in one.message]
 
         assert [one.level for one in findings] == [Level.INFO]
         assert "cannot judge iptables 1.8.11: it loses recent rcheck, addrtype dst-type" in findings[0].message
@@ -268,7 +268,7 @@ class TestSickHosts:
         ("version", "level"), [("iptables v1.6.1", Level.WARN), ("iptables v1.8.9 (nf_tables)", Level.OK)]
     )
     def test_an_old_iptables_that_lets_ports_collide(self, version, level):
-        findings = doctor.examine(lambda command: Completed(0, version))
+        findings = checks.examine(lambda command: Completed(0, version))
 
         tables = [one for one in findings if one.topic == "tools" and one.message.startswith("iptables-nft ")]
         assert [one.level for one in tables] == [level]
@@ -283,7 +283,7 @@ FINDINGS = (
 
 class TestShowing:
     def test_text(self):
-        assert doctor.as_text(FINDINGS) == (
+        assert checks.as_text(FINDINGS) == (
             "tools\n"
             "  ✓ iptables-nft 1.8.9\n"
             "  ! conntrack is not installed\n"
@@ -296,15 +296,15 @@ class TestShowing:
         )
 
     def test_all_well(self):
-        assert doctor.as_text(FINDINGS[:1]).endswith("\nAll is well.\n")
-        assert doctor.as_text(()) == "\nAll is well.\n"
+        assert checks.as_text(FINDINGS[:1]).endswith("\nAll is well.\n")
+        assert checks.as_text(()) == "\nAll is well.\n"
 
     def test_colour(self):
-        assert "\x1b[31m✗\x1b[0m net.ipv4" in doctor.as_text(FINDINGS, colour=True)
-        assert "\x1b" not in doctor.as_text(FINDINGS)
+        assert "\x1b[31m✗\x1b[0m net.ipv4" in checks.as_text(FINDINGS, colour=True)
+        assert "\x1b" not in checks.as_text(FINDINGS)
 
     def test_document(self):
-        document = doctor.as_document(FINDINGS)
+        document = checks.as_document(FINDINGS)
 
         assert json.loads(json.dumps(document)) == document
         assert document["schemaVersion"] == 1
@@ -340,6 +340,6 @@ def test_a_host_with_ipv6_and_no_tools_for_it_fails(monkeypatch, has_ipv6):
         return Completed(0, "iptables v1.8.9 (nf_tables)", "")
 
     monkeypatch.setattr("rulegen.host.doctor.tools.speaks_ipv6", lambda: has_ipv6)
-    findings = tuple(dict(doctor.CHECKS)["variant"](Patient(without_ip6tables)))
+    findings = tuple(dict(checks.CHECKS)["variant"](Patient(without_ip6tables)))
     assert [one.level for one in findings] == [Level.OK, *([Level.FAIL] if has_ipv6 else [])]
     assert not has_ipv6 or findings[-1].hint == "install the package iptables"

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rulegen.cli.export import _objects
+from rulegen.cli.commands.export import _objects
 from rulegen.compiler.services.compile import Compiled, Observed, compile_model, plan_node
 from rulegen.errors import HostError, InputError
 from rulegen.host.commands.runner import Completed

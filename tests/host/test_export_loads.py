@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rulegen.cli import main
+from rulegen.cli.main import main
 from rulegen.host.files.output import COMPANIONS
 from rulegen.host.netfilter.variant import Variant
 from tests.host.conftest import namespace

@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from rulegen.agent.agent import Agent
-from rulegen.cli import cli, main
+from rulegen.cli.main import cli, main
 from rulegen.errors import HostError
 from rulegen.kube.proxyconfig.configuration import API_VERSION, KIND, KubeProxyConfiguration
 from tests.cli.test_plan import BLOG, HOST
@@ -134,9 +134,9 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         raise HostError("no kernel is looked at here")
 
     for name in ("apply.plan_live", "apply.write", "cleanup.observe_live", "cleanup.write", "cleanup.NginxService"):
-        monkeypatch.setattr(f"rulegen.cli.{name}", no_kernel)
-    monkeypatch.setattr("rulegen.cli.plan.plan_live", no_kernel)
-    monkeypatch.setattr("rulegen.cli.doctor.examine", lambda *_, **__: ())
+        monkeypatch.setattr(f"rulegen.cli.main.{name}", no_kernel)
+    monkeypatch.setattr("rulegen.cli.commands.plan.plan_live", no_kernel)
+    monkeypatch.setattr("rulegen.cli.commands.doctor.examine", lambda *_, **__: ())
     monkeypatch.setattr("rulegen.host.commands.runner.start", no_kernel)
     monkeypatch.setattr(Agent, "run", lambda _: "stop")
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
-from rulegen.cli.inputs import MAX_CONFIGURATION
+from rulegen.cli.wiring.inputs import MAX_CONFIGURATION
 from rulegen.errors import InputError
 from rulegen.host.files import dumps, manifests
 from rulegen.host.files.dumps import read_dumps
@@ -45,7 +45,7 @@ class Ended(NamedTuple):
 
 MEASURED = """
 import atexit, pathlib
-from rulegen.cli import main
+from rulegen.cli.main import main
 def tell():
     status = pathlib.Path("/proc/self/status").read_text()
     pathlib.Path("most").write_text(status.partition("VmHWM:")[2].split()[0])

@@ -25,7 +25,8 @@ from hypothesis import strategies as st
 from rulegen.agent.pages_server.reply import Reply
 from rulegen.agent.telemetry.log import Journal
 from rulegen.agent.telemetry.metrics import _escaped
-from rulegen.cli import console, main
+from rulegen.cli.main import main
+from rulegen.cli.terminal import console
 from rulegen.errors import ApplyError, HostError
 from rulegen.host.commands.runner import Completed
 from rulegen.host.doctor.findings import Finding, Level, as_text
@@ -336,7 +337,7 @@ class TestOfTools:
         def refuse(*_: object, **__: object) -> None:
             raise HostError(f"iptables: {WORST}", hint=WORST)
 
-        monkeypatch.setattr("rulegen.cli.plan.plan_live", refuse)
+        monkeypatch.setattr("rulegen.cli.commands.plan.plan_live", refuse)
         said = run(*PLAN)
         assert said.code == 1
         judge(said)
@@ -345,14 +346,14 @@ class TestOfTools:
         def fail(*_: object, **__: object) -> None:
             raise ApplyError(WORST, applied=(WORST,), pending=(WORST,), hint=WORST)
 
-        monkeypatch.setattr("rulegen.cli.plan.plan_live", fail)
+        monkeypatch.setattr("rulegen.cli.commands.plan.plan_live", fail)
         judge(run(*PLAN))
 
     def test_a_fault_of_ours(self, monkeypatch):
         def fail(*_: object, **__: object) -> None:
             raise LookupError(WORST)
 
-        monkeypatch.setattr("rulegen.cli.plan.plan_live", fail)
+        monkeypatch.setattr("rulegen.cli.commands.plan.plan_live", fail)
         said = run(*PLAN)
         assert "a fault of rulegen itself" in said.err
         judge(said)
@@ -360,7 +361,7 @@ class TestOfTools:
     @pytest.mark.parametrize("output", ["text", "json"])
     def test_what_a_host_is_found_to_be(self, monkeypatch, output):
         findings = [Finding(level, WORST, WORST, WORST) for level in Level]
-        monkeypatch.setattr("rulegen.cli.doctor.examine", lambda *_, **__: findings)
+        monkeypatch.setattr("rulegen.cli.commands.doctor.examine", lambda *_, **__: findings)
         judge(run("doctor", "-o", output))
         shown = as_text(findings, colour=True)
         assert left(re.sub(r"\x1b\[[0-9]+m", "", shown)) == []
@@ -369,7 +370,7 @@ class TestOfTools:
 class TestOnATerminal:
     def test_colours_are_ours_alone(self, monkeypatch):
         monkeypatch.setattr(console, "has_colour", lambda: True)
-        monkeypatch.setattr("rulegen.cli.plan.has_colour", lambda: True)
+        monkeypatch.setattr("rulegen.cli.commands.plan.has_colour", lambda: True)
         hostile = "\x1b[31mred\x1b[0m\x1b[8mhidden"
         PLACES["chain"](hostile)
         said = run(*PLAN, "--observed", "dump")

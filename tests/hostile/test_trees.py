@@ -136,8 +136,8 @@ PLANTS = st.lists(
 
 DRIVER = """
 import json, os, sys
-from rulegen.cli import main
-from rulegen.cli import apply, cleanup, doctor, export, plan
+from rulegen.cli.main import main
+from rulegen.cli.main import apply, cleanup, doctor, export, plan
 from rulegen.host import apply, dumps, nginx, observe
 from rulegen.host.nginx import service, site
 for words in json.loads(sys.argv[1]):

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from rulegen.cli.inputs import Inputs
-from rulegen.cli.options import Chosen
+from rulegen.cli.options.common import Chosen
+from rulegen.cli.wiring.inputs import Inputs
 from rulegen.compiler.services.compile import Observed, plan_node
 from rulegen.host.files.dumps import Dumps, read_dumps
 from rulegen.languages.addresses.state import BOUND, AddressKey, Links

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from rulegen.cli import main
-from rulegen.cli.inputs import Inputs
-from rulegen.cli.options import Chosen
+from rulegen.cli.main import main
+from rulegen.cli.options.common import Chosen
+from rulegen.cli.wiring.inputs import Inputs
 from rulegen.compiler.services.compile import Compiled, Observed, plan_node
 from rulegen.host.files.dumps import read_dumps
 from rulegen.languages.iptables.ruleset import read

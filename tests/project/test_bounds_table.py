@@ -8,7 +8,7 @@ import pytest
 
 from rulegen import safe_files
 from rulegen.apiserver.transport import client, tls
-from rulegen.cli.inputs import MAX_CONFIGURATION
+from rulegen.cli.wiring.inputs import MAX_CONFIGURATION
 from rulegen.host.files import dumps, manifests
 from rulegen.host.nginx.disk import default_certificate, templates
 from rulegen.kube.reading import json_text, yaml_text

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 import pytest
 
-from rulegen.cli import cli
+from rulegen.cli.main import cli
 from rulegen.errors import Fault, Rejected
 from rulegen.kube.objects.names import ObjectName
 from rulegen.model.ingress.reasons import Reason, Verdict

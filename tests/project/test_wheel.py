@@ -104,7 +104,7 @@ def test_an_installed_rulegen_plans(installed: Path) -> None:
 def test_help_loads_nothing_slow(installed: Path, command: str) -> None:
     source = f"""
 import atexit, json, sys
-from rulegen.cli import main
+from rulegen.cli.main import main
 atexit.register(lambda: print(json.dumps(sorted(sys.modules)), file=sys.stderr))
 main({[*command.split(), "--help"]!r})
 """

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from rulegen.backends.nginx.expressions import bounded
-from rulegen.backends.nginx.headers import loop_guard
-from rulegen.backends.nginx.location import LocationText
-from rulegen.backends.nginx.proxying import resolver_of
+from rulegen.backends.nginx.locations.expressions import bounded
+from rulegen.backends.nginx.locations.headers import loop_guard
+from rulegen.backends.nginx.locations.location import LocationText
+from rulegen.backends.nginx.locations.proxying import resolver_of
 from rulegen.backends.nginx.upstream import interpolated, server_upstreams, sticky_maps, upstream
 from rulegen.languages.nginx.tree import Directive, template
 from rulegen.model.ingress.values import regex

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from rulegen.backends.nginx.headers import (
+from rulegen.backends.nginx.locations.headers import (
     answer_headers,
     fastcgi_parameters,
     grpc_headers,
@@ -12,8 +12,8 @@ from rulegen.backends.nginx.headers import (
     hop_maps,
     proxy_headers,
 )
-from rulegen.backends.nginx.location import spell_network
-from rulegen.backends.nginx.proxying import NAMES_OF_OWN_PORTS, next_upstream_words, resolver
+from rulegen.backends.nginx.locations.location import spell_network
+from rulegen.backends.nginx.locations.proxying import NAMES_OF_OWN_PORTS, next_upstream_words, resolver
 from rulegen.backends.nginx.upstream import interpolated
 from rulegen.languages.nginx.tree import Directive, Entry, KeyKind, template, variable
 from rulegen.model.ingress.policy.proxying import buffers

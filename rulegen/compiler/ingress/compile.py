@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from rulegen.backends import nginx
+from rulegen.backends.nginx import site as nginx
 from rulegen.kube.objects.names import ObjectName
 from rulegen.languages.nginx.check import MismatchError
 from rulegen.languages.nginx.configuration import Configuration
@@ -19,7 +19,7 @@ from rulegen.model.ingress.routing.ingresses import in_order
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from rulegen.backends.nginx import Fragment
+    from rulegen.backends.nginx.site import Fragment
     from rulegen.kube.snapshot.world import World
     from rulegen.languages.nginx.templates import Templates
     from rulegen.model.ingress.ir import IngressModel

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from rulegen.backends import BACKENDS, Backend
+from rulegen.backends.table import BACKENDS, Backend
 from rulegen.compiler.services import guarded_parameters
 from rulegen.diff import Change, diff
 from rulegen.errors import ConfigError

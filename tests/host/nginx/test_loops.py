@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from rulegen.backends.nginx.headers import MAX_HOPS
+from rulegen.backends.nginx.locations.headers import MAX_HOPS
 from rulegen.kube.objects import structs as k
 from rulegen.model.forbidden import NOTHING, Forbidden
 from rulegen.model.ingress.values.settings import Settings

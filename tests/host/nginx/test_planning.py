@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rulegen.cli import main
+from rulegen.cli.main import main
 from rulegen.host.nginx.processes import process_list
 from tests.cli.test_ingress import HOST, ingress, world
 

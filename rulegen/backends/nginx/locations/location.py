@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from rulegen.backends.nginx.auth import (
+from rulegen.backends.nginx.locations.auth import (
     auth_answer,
     auth_buffers,
     auth_location,
@@ -13,11 +13,11 @@ from rulegen.backends.nginx.auth import (
     signin_location,
     signin_name,
 )
-from rulegen.backends.nginx.canary import canary_maps, choice
-from rulegen.backends.nginx.cors import cors_directives, origins_map
-from rulegen.backends.nginx.errors import error_location, error_name
-from rulegen.backends.nginx.expressions import bounded
-from rulegen.backends.nginx.headers import (
+from rulegen.backends.nginx.locations.canary import canary_maps, choice
+from rulegen.backends.nginx.locations.cors import cors_directives, origins_map
+from rulegen.backends.nginx.locations.errors import error_location, error_name
+from rulegen.backends.nginx.locations.expressions import bounded
+from rulegen.backends.nginx.locations.headers import (
     CORS_HEADERS,
     answer_headers,
     fastcgi_parameters,
@@ -25,9 +25,9 @@ from rulegen.backends.nginx.headers import (
     hidden_headers,
     proxy_headers,
 )
-from rulegen.backends.nginx.limits import limit_directives, limit_zones
+from rulegen.backends.nginx.locations.limits import limit_directives, limit_zones
+from rulegen.backends.nginx.locations.proxying import SCHEMES, backend_tls, module_of, resolver_of, tuning
 from rulegen.backends.nginx.names import mark
-from rulegen.backends.nginx.proxying import SCHEMES, backend_tls, module_of, resolver_of, tuning
 from rulegen.backends.nginx.upstream import interpolated, sticky_key, sticky_name, sticky_set
 from rulegen.languages.nginx.tree import Directive, template, variable
 from rulegen.model.ingress.ir import Answer, MatchKind, ToName, ToUpstream

@@ -7,7 +7,7 @@ import signal
 
 import click
 
-from rulegen.cli.console import has_colour, print_lines
+from rulegen.cli.terminal.console import has_colour, print_lines
 from rulegen.errors import HostError
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from rulegen.backends.nginx.headers import HOPS
+from rulegen.backends.nginx.locations.headers import HOPS
+from rulegen.backends.nginx.locations.proxying import resolver_of
 from rulegen.backends.nginx.names import INTERNAL, mark
-from rulegen.backends.nginx.proxying import resolver_of
 from rulegen.backends.nginx.upstream import interpolated
 from rulegen.languages.nginx.tree import Directive, template, variable
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import click
 
-from rulegen.cli.console import has_colour, print_json, print_lines
-from rulegen.cli.ingress import IngressInputs, plan_ingress
-from rulegen.cli.ingress_options import ChosenIngress, ingress_options
-from rulegen.cli.inputs import Inputs, plan_live, plan_saved, report_without_services
-from rulegen.cli.options import OUTPUT, Chosen, input_options, no_services_option, variant_option
+from rulegen.cli.options.common import OUTPUT, Chosen, input_options, no_services_option, variant_option
+from rulegen.cli.options.ingress import ChosenIngress, ingress_options
+from rulegen.cli.terminal.console import has_colour, print_json, print_lines
+from rulegen.cli.wiring.ingress import IngressInputs, plan_ingress
+from rulegen.cli.wiring.inputs import Inputs, plan_live, plan_saved, report_without_services
 from rulegen.plan import show
 from rulegen.plan.plan import Plan
 

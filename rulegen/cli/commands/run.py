@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 
-from rulegen.cli.ingress import IngressInputs
-from rulegen.cli.ingress_options import ChosenIngress, ingress_options
-from rulegen.cli.inputs import Inputs
-from rulegen.cli.options import ALLOW_UNKNOWN_NODE, Chosen, input_options, no_services_option, variant_option
+from rulegen.cli.options.common import ALLOW_UNKNOWN_NODE, Chosen, input_options, no_services_option, variant_option
+from rulegen.cli.options.ingress import ChosenIngress, ingress_options
+from rulegen.cli.wiring.ingress import IngressInputs
+from rulegen.cli.wiring.inputs import Inputs
 from rulegen.compiler.services.compile import backend_of
 from rulegen.errors import ConfigError, RulegenError
 from rulegen.kube.proxyconfig.durations import parse_duration

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
 
-from rulegen.cli.streams import drop_stderr
+from rulegen.cli.terminal.streams import drop_stderr
 from rulegen.text import harmless, harmless_json, printable
 
 if TYPE_CHECKING:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rulegen.backends.nginx.headers import proxy_headers
+from rulegen.backends.nginx.locations.headers import proxy_headers
+from rulegen.backends.nginx.locations.proxying import resolver_of
 from rulegen.backends.nginx.names import mark
-from rulegen.backends.nginx.proxying import resolver_of
 from rulegen.languages.nginx.tree import Directive, template, variable
 from rulegen.model.ingress.ir import ToName, ToUpstream
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from rulegen.cli.console import note, print_lines
+from rulegen.cli.terminal.console import note, print_lines
 from rulegen.compiler.ingress.compile import Site, compile_ingress
 from rulegen.errors import HostError
 from rulegen.host.commands.runner import run
@@ -38,8 +38,8 @@ from rulegen.plan.show import SCHEMA_VERSION
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from rulegen.cli.ingress_options import ChosenIngress
-    from rulegen.cli.inputs import Inputs
+    from rulegen.cli.options.ingress import ChosenIngress
+    from rulegen.cli.wiring.inputs import Inputs
     from rulegen.languages.nginx.configuration import Configuration
     from rulegen.languages.nginx.templates import Templates
     from rulegen.model.forbidden import Forbidden

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rulegen.cli.console import note
+from rulegen.cli.terminal.console import note
 from rulegen.errors import RulegenError
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from rulegen.cli.console import note, print_lines
-from rulegen.cli.ingress import IngressInputs, export_site
-from rulegen.cli.ingress_options import ChosenIngress, ingress_options
-from rulegen.cli.inputs import Inputs
-from rulegen.cli.options import Chosen, input_options
+from rulegen.cli.options.common import Chosen, input_options
+from rulegen.cli.options.ingress import ChosenIngress, ingress_options
+from rulegen.cli.terminal.console import note, print_lines
+from rulegen.cli.wiring.ingress import IngressInputs, export_site
+from rulegen.cli.wiring.inputs import Inputs
 from rulegen.host.files.output import write_folder
 from rulegen.languages.addresses.script import Command, Verb
 from rulegen.languages.addresses.state import format_links

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rulegen.cli.apart import LeftOutError
-from rulegen.cli.consent import require_consent
-from rulegen.cli.console import Progress, count, has_colour, note, print_json, print_lines
+from rulegen.cli.terminal.consent import require_consent
+from rulegen.cli.terminal.console import Progress, count, has_colour, note, print_json, print_lines
+from rulegen.cli.wiring.apply_in_parts import LeftOutError
 from rulegen.errors import ApplyError, HostError
 from rulegen.host.commands.runner import run
 from rulegen.host.dataplane.apply import perform, steps
@@ -15,7 +15,7 @@ from rulegen.plan import show
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from rulegen.cli.apart import ApartWriter
+    from rulegen.cli.wiring.apply_in_parts import ApartWriter
     from rulegen.host.netfilter.variant import Variant
     from rulegen.plan.plan import Plan
     from rulegen.plan.show import Report

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
-from rulegen.cli.console import note
-from rulegen.cli.inputs import observe_live
+from rulegen.cli.terminal.console import note
+from rulegen.cli.wiring.inputs import observe_live
 from rulegen.compiler.services.compile import compile_model, plan_node, with_held
 from rulegen.compiler.services.pinned import held
 from rulegen.errors import HostError, RulegenError
@@ -22,7 +22,7 @@ from rulegen.model.services.weights import SCHEDULERS
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from rulegen.cli.inputs import Inputs, LivePlan
+    from rulegen.cli.wiring.inputs import Inputs, LivePlan
     from rulegen.compiler.services.compile import Compiled
     from rulegen.plan.plan import Plan
 

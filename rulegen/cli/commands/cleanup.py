@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rulegen.cli.ingress_options import BINARY, FOLDER, ChosenIngress
-from rulegen.cli.inputs import Inputs, observe_live
-from rulegen.cli.options import LOCK_WAIT, OUTPUT, YES, Chosen, no_services_option, variant_option
-from rulegen.cli.writing import write
+from rulegen.cli.options.common import LOCK_WAIT, OUTPUT, YES, Chosen, no_services_option, variant_option
+from rulegen.cli.options.ingress import BINARY, FOLDER, ChosenIngress
+from rulegen.cli.wiring.inputs import Inputs, observe_live
+from rulegen.cli.wiring.writing import write
 from rulegen.compiler.services.compile import beside_warning, plan_cleanup
 from rulegen.host.commands.runner import run
 from rulegen.host.nginx.service import NginxService

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rulegen.backends.nginx.expressions import bounded
+from rulegen.backends.nginx.locations.expressions import bounded
 from rulegen.backends.nginx.upstream import cookie_map, cookie_value
 from rulegen.languages.nginx.tree import Directive, Entry, KeyKind, template, variable
 from rulegen.model.ingress.values import regex

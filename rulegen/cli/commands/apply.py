@@ -6,11 +6,7 @@ from typing import Any
 
 import click
 
-from rulegen.cli.apart import ApartWriter
-from rulegen.cli.ingress import IngressInputs, plan_ingress
-from rulegen.cli.ingress_options import ChosenIngress, ingress_options
-from rulegen.cli.inputs import Inputs, plan_live, report_without_services
-from rulegen.cli.options import (
+from rulegen.cli.options.common import (
     ALLOW_UNKNOWN_NODE,
     LOCK_WAIT,
     OUTPUT,
@@ -20,7 +16,11 @@ from rulegen.cli.options import (
     no_services_option,
     variant_option,
 )
-from rulegen.cli.writing import write
+from rulegen.cli.options.ingress import ChosenIngress, ingress_options
+from rulegen.cli.wiring.apply_in_parts import ApartWriter
+from rulegen.cli.wiring.ingress import IngressInputs, plan_ingress
+from rulegen.cli.wiring.inputs import Inputs, plan_live, report_without_services
+from rulegen.cli.wiring.writing import write
 from rulegen.compiler.ingress.compile import ours
 from rulegen.errors import InputError, RulegenError
 from rulegen.host.files.manifests import are_from_stdin

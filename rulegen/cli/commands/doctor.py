@@ -6,11 +6,11 @@ from typing import Any
 
 import click
 
-from rulegen.cli.console import has_colour, print_json, print_lines
-from rulegen.cli.inputs import Inputs
-from rulegen.cli.options import OUTPUT, Chosen, local_traffic_options, node_port_range_option, variant_option
+from rulegen.cli.options.common import OUTPUT, Chosen, local_traffic_options, node_port_range_option, variant_option
+from rulegen.cli.terminal.console import has_colour, print_json, print_lines
+from rulegen.cli.wiring.inputs import Inputs
 from rulegen.host.commands.runner import run
-from rulegen.host.doctor import examine
+from rulegen.host.doctor.checks import examine
 from rulegen.host.doctor.findings import as_document, as_text
 
 

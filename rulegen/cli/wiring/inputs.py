@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from rulegen.cli.console import Progress
+from rulegen.cli.terminal.console import Progress
 from rulegen.compiler.services.compile import (
     Compiled,
     Observed,
@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from rulegen.apiserver.budget import Budget
-    from rulegen.cli.ingress_options import ChosenIngress
-    from rulegen.cli.options import Chosen
+    from rulegen.cli.options.common import Chosen
+    from rulegen.cli.options.ingress import ChosenIngress
     from rulegen.errors import Rejected
     from rulegen.host.files.dumps import Dumps
     from rulegen.host.netfilter.variant import VariantChoice

@@ -1,0 +1,1 @@
+"""One file for each command; `rulegen.cli.main` loads the one that is called."""

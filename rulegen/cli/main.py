@@ -1,0 +1,119 @@
+"""The door: arguments, exit codes, wiring. What is done is done on the floors below.
+
+Exit codes: 0 done (and, with --detailed-exitcode, nothing to change); 1 an error, of usage too; 2 changes, with
+--detailed-exitcode only; 130 interrupted. Where nobody reads the output any more, SIGPIPE ends it (141 in a shell).
+"""
+
+from __future__ import annotations
+
+import gc
+import io
+import os
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+
+from rulegen import __version__
+from rulegen.cli.terminal.console import complain
+from rulegen.cli.terminal.streams import ends_with_its_reader, open_streams
+from rulegen.errors import ApplyError, RulegenError
+
+ERROR, INTERRUPTED = 1, 130
+
+_COMMANDS = {
+    "plan": "Show what would change on a node.",
+    "apply": "Make a node's rules so.",
+    "run": "Keep a node so, as the cluster changes.",
+    "export": "Write the desired state to files.",
+    "cleanup": "Remove what is ours from a node.",
+    "doctor": "Tell what this host offers, and what is wrong with it.",
+    "demo": "Show all of it, in network namespaces of its own.",
+}
+
+
+class _Commands(click.Group):
+    """The commands by name; the module of one is loaded when it is called, so that help is quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = import_module(f"rulegen.cli.commands.{cmd_name}").command
+        return command
+
+    def make_context(self, *given: Any, **settings: Any) -> click.Context:
+        """Read the arguments; --help and --version print here."""
+        with ends_with_its_reader():
+            return super().make_context(*given, **settings)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        with ends_with_its_reader():
+            return super().invoke(ctx)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="rulegen", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Compile Kubernetes Services into what one node needs: see it, write it, keep it.
+
+    \b
+    rulegen plan -f manifests/ --observed none      what would be written, from files, for nobody's node
+    rulegen plan                                    the cluster's Services against this node's kernel
+    rulegen apply                                   make this node so
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command and exit; every error is one clear line and a next step."""
+    open_streams()
+    os.umask(os.umask(0o077) | 0o022)  # nobody else writes to what a command makes, whoever started it
+    gc.disable()  # a command ends soon, and its hundred thousands of frozen objects have no cycles
+    try:
+        code = cli.main(args=arguments, prog_name="rulegen", standalone_mode=False)
+        with ends_with_its_reader():
+            sys.stdout.flush()
+    except click.exceptions.Exit as stop:
+        code = stop.exit_code
+    except click.UsageError as error:
+        usage = io.StringIO()
+        error.show(usage)
+        complain(usage.getvalue())
+        code = ERROR
+    except click.ClickException as error:
+        _complain(error.format_message())
+        code = ERROR
+    except RulegenError as error:
+        code = _report(error)
+    except (click.Abort, KeyboardInterrupt):
+        _complain("interrupted")
+        code = INTERRUPTED
+    except Exception as error:
+        if os.environ.get("RULEGEN_DEBUG"):
+            raise
+        _complain(f"a fault of rulegen itself: {type(error).__name__}: {error}")
+        complain("Next: set RULEGEN_DEBUG=1 to see where, and report it\n")
+        code = ERROR
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _report(error: RulegenError) -> int:
+    _complain(error.message)
+    if isinstance(error, ApplyError):
+        for title, lines in (("Written", error.applied), ("Not written", error.pending)):
+            complain(f"{title}: {'; '.join(lines) or 'nothing'}\n")
+    if error.hint:
+        complain(f"Next: {error.hint}\n")
+    return ERROR
+
+
+def _complain(message: str) -> None:
+    complain(f"Error: {message}\n")

@@ -1,0 +1,77 @@
+"""What this host offers, and what is wrong with it.
+
+Looking changes nothing (at most, the kernel loads a module that a tried rule asks for), and never fails: a check that
+cannot be made is a finding too.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from rulegen.errors import HostError
+from rulegen.host.doctor.bindings import check_bindings
+from rulegen.host.doctor.external_addresses import check_external_addresses
+from rulegen.host.doctor.features import check_features
+from rulegen.host.doctor.findings import Finding, Level, as_document, as_text
+from rulegen.host.doctor.listeners import check_other_proxies, check_ports
+from rulegen.host.doctor.local_traffic import check_local_traffic
+from rulegen.host.doctor.patient import Patient
+from rulegen.host.doctor.rulesets import check_both_variants, check_leftovers
+from rulegen.host.doctor.settings import check_modules, check_settings
+from rulegen.host.doctor.tools import check_privileges, check_tools, check_variant
+from rulegen.model.services.options import Options
+from rulegen.text import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from rulegen.host.commands.runner import Runner
+    from rulegen.host.netfilter.variant import Variant
+
+__all__ = ["Finding", "Level", "as_document", "as_text", "examine"]
+
+CHECKS: Final[tuple[tuple[str, Callable[[Patient], Iterator[Finding]]], ...]] = (
+    ("privileges", check_privileges),
+    ("tools", check_tools),
+    ("variant", check_variant),
+    ("rules", check_both_variants),
+    ("leftovers", check_leftovers),
+    ("kernel", check_features),
+    ("modules", check_modules),
+    ("settings", check_settings),
+    ("local traffic", check_local_traffic),
+    ("addresses", check_external_addresses),
+    ("proxies", check_other_proxies),
+    ("ports", check_ports),
+    ("python-iptables", check_bindings),
+)
+"""Each check, with the topic of what keeps it from being made."""
+
+
+def examine(
+    run: Runner,
+    *,
+    forced: Variant | None = None,
+    node_ports: tuple[int, int] = (30000, 32767),
+    options: Options | None = None,
+) -> tuple[Finding, ...]:
+    """Return all findings about this host, in the order of the checks. Never raises; needs no privilege to run.
+
+    Args:
+        run: What runs the tools.
+        forced: The variant of iptables that was demanded, if one was.
+        node_ports: First and last node port of the cluster.
+        options: What plan, apply and run would be given; None for nothing.
+    """
+    patient = Patient(run, forced, node_ports, options or Options())
+    return tuple(finding for topic, check in CHECKS for finding in _made(topic, check, patient))
+
+
+def _made(topic: str, check: Callable[[Patient], Iterator[Finding]], patient: Patient) -> Iterator[Finding]:
+    try:
+        yield from check(patient)
+    except HostError as error:
+        yield Finding(Level.WARN, topic, f"this could not be looked at: {error.message}", error.hint)
+    except Exception as error:  # noqa: BLE001 - the host is sick, that is why we look: tell it, and go on
+        words = printable(" ".join(str(error).split()), 300)
+        yield Finding(Level.WARN, topic, f"this could not be looked at: {type(error).__name__}: {words}")
