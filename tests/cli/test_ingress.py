@@ -396,7 +396,7 @@ def test_name_servers_and_ipv6_of_a_running_nginx_are_those_that_the_host_has_no
     assert live.options.resolvers == ("198.51.100.53",)
     assert not live.refresh()
     with monkeypatch.context() as other:  # another user of the host would be asked
-        other.setattr(wiring.names_process, "stranger", lambda _port: 1000)
+        other.setattr(wiring.control, "stranger", lambda _port: 1000)
         assert live.refresh()
         assert live.options.resolvers == ()
     assert live.refresh()

@@ -193,9 +193,10 @@ class TestHost:
     def test_without_privilege_it_tells_what_is_unseen(self):
         code = (
             "import os, pyroute2\n"
-            "from rulegen.host import doctor, runner\n"
+            "from rulegen.host.commands import runner\n"
+            "from rulegen.host.doctor import checks\n"
             "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
-            "print(doctor.as_text(doctor.examine(runner.run)))"
+            "print(checks.as_text(checks.examine(runner.run)))"
         )
         ended = run(Command((sys.executable, "-W", "ignore", "-c", code)))
         assert ended.code == 0, ended.stderr

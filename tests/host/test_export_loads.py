@@ -74,7 +74,7 @@ host:
 NFACCT = """\
 #!{python}
 import sys
-from rulegen.host import nfacct
+from rulegen.host.netfilter import nfacct
 word, name = sys.argv[1:]
 if word == "add":
     sys.exit(not nfacct.ensure([name]))

@@ -24,7 +24,8 @@ def without_privilege(code: str) -> str:
     """Return what Python code prints as nobody; the modules that it needs are loaded before."""
     give_up = "import os; os.setgroups([]); os.setgid(65534); os.setuid(65534)"
     imports = (
-        "from rulegen.errors import HostError; from rulegen.host import conntrack, nfacct, sysctl;"
+        "from rulegen.errors import HostError; from rulegen.host.netfilter import conntrack, nfacct;"
+        "from rulegen.host.node import sysctl;"
         "from rulegen.host.commands.runner import run; from rulegen.net import Family"
     )
     ended = run(Command((sys.executable, "-c", f"{imports}\n{give_up}\n{code}")))

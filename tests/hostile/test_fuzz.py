@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from rulegen.errors import InputError, Rejected
 from rulegen.kube.objects.kinds import KINDS
+from rulegen.kube.objects.names import Decoded
 from rulegen.kube.objects.structs import EndpointSlice, Ingress, Secret, Service
-from rulegen.kube.reading.decode import Decoded, Unknown, decode, decode_list
+from rulegen.kube.reading.decode import Unknown, decode, decode_list
 from rulegen.kube.reading.documents import Document, Source, read_documents
 from rulegen.kube.snapshot.build import build_world, read_world
 from rulegen.kube.validation.validate import check

@@ -134,7 +134,7 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         raise HostError("no kernel is looked at here")
 
     for name in ("apply.plan_live", "apply.write", "cleanup.observe_live", "cleanup.write", "cleanup.NginxService"):
-        monkeypatch.setattr(f"rulegen.cli.main.{name}", no_kernel)
+        monkeypatch.setattr(f"rulegen.cli.commands.{name}", no_kernel)
     monkeypatch.setattr("rulegen.cli.commands.plan.plan_live", no_kernel)
     monkeypatch.setattr("rulegen.cli.commands.doctor.examine", lambda *_, **__: ())
     monkeypatch.setattr("rulegen.host.commands.runner.start", no_kernel)

@@ -137,8 +137,9 @@ PLANTS = st.lists(
 DRIVER = """
 import json, os, sys
 from rulegen.cli.main import main
-from rulegen.cli.main import apply, cleanup, doctor, export, plan
-from rulegen.host import apply, dumps, nginx, observe
+from rulegen.cli.commands import apply, cleanup, doctor, export, plan
+from rulegen.host.dataplane import apply, observe
+from rulegen.host.files import dumps
 from rulegen.host.nginx import service, site
 for words in json.loads(sys.argv[1]):
     print("$", *words, flush=True)

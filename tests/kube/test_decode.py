@@ -9,8 +9,9 @@ import msgspec
 import pytest
 
 from rulegen.errors import Fault, InputError, Rejected
+from rulegen.kube.objects.names import Decoded
 from rulegen.kube.objects.structs import EndpointSlice, Namespace, Node, ObjectMeta, Service, ServicePort
-from rulegen.kube.reading.decode import Decoded, Unknown, decode, decode_list, decode_object
+from rulegen.kube.reading.decode import Unknown, decode, decode_list, decode_object
 from rulegen.kube.reading.documents import Document
 
 WEB = {"metadata": {"name": "web", "namespace": "shop"}, "spec": {"clusterIP": "10.96.0.9", "ports": [{"port": 80}]}}

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from rulegen.errors import Rejected
-from rulegen.kube.reading.decode import Decoded, decode
+from rulegen.kube.objects.names import Decoded
+from rulegen.kube.reading.decode import decode
 from rulegen.kube.reading.documents import Source, read_documents
 from rulegen.kube.snapshot.build import build_world
 from tests.kube.test_shared_worlds import Text

@@ -16,7 +16,7 @@ from rulegen.kube.snapshot import build
 from tests.project.places import ROOT
 
 COLUMNS = ["what is read", "size", "time", "number", "what happens beyond", "test"]
-TEST = re.compile(r"`(test_\w+\.py)(?:::(\w+))?`")
+TEST = re.compile(r"`((?:\w+/)*test_\w+\.py)(?:::(\w+))?`")
 
 
 def table() -> list[list[str]]:

@@ -211,9 +211,9 @@ def test_every_setting_is_told_with_its_default() -> None:
 def test_what_has_no_effect_is_told() -> None:
     """A name that nothing in the model or the backend asks for is checked only."""
     places = [ROOT / "rulegen/model/ingress", ROOT / "rulegen/backends/nginx"]
-    texts = {path.name: path.read_text(encoding="utf-8") for place in places for path in place.glob("*.py")}
-    annotations = "".join(text for name, text in texts.items() if name != "annotations.py")
-    others = "".join(text for name, text in texts.items() if name != "settings.py")
+    texts = {path: path.read_text(encoding="utf-8") for place in places for path in place.rglob("*.py")}
+    annotations = "".join(text for path, text in texts.items() if path.name != "annotations.py")
+    others = "".join(text for path, text in texts.items() if path.name != "settings.py")
     idle = {name for name in RULES if f'"{name}"' not in annotations and f"'{name}'" not in annotations}
     idle |= {
         field.name.replace("_", "-")

@@ -166,7 +166,7 @@ def test_a_killed_master_is_replaced_without_a_refused_connection(service, event
 KEEPER_THAT_LOSES = """
     import os, signal, sys, time
     from pathlib import Path
-    from rulegen.host.nginx import keeper, processes
+    from rulegen.host.nginx.processes import process_list as processes, supervisor
 
     folder, look, looks = Path(sys.argv[1]), processes.find, []
 
@@ -180,7 +180,7 @@ KEEPER_THAT_LOSES = """
         return found
 
     processes.find = look_and_lose
-    it = keeper.Keeper(folder, sys.argv[2], keeper.Held.of(folder))
+    it = supervisor.Keeper(folder, sys.argv[2], supervisor.Held.of(folder))
     it.listen()
     it.keep()
 """

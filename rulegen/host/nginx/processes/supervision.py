@@ -100,9 +100,9 @@ def renew(folder: Path, binary: str) -> bool:
 @cache
 def code() -> str:
     """Return a mark of the code that a keeper runs which we start; it stands last in the keeper's command line."""
-    here = Path(__file__).resolve().parent
+    package = _root() / "rulegen"
     mark = zlib.crc32(f"{sys.executable}\0{_root()}\0".encode("utf-8", "surrogateescape"))
-    for path in sorted((*here.glob("*.py"), *here.parent.glob("*.py"))):
+    for path in sorted((*package.glob("*.py"), *(package / "host" / "nginx").rglob("*.py"))):
         mark = zlib.crc32(path.read_bytes(), mark)
     return f"{mark:08x}"
 

@@ -33,7 +33,7 @@ TIMEOUT_S: Final = 120.0
 """5,000 hosts with certificates take about 7 s."""
 
 _MEMORY: Final = 8 << 30
-_CELL: Final = Path(__file__).with_name("cell.py")
+_CELL: Final = Path(__file__).with_name("child.py")
 _LONGEST: Final = 600
 _SERIOUS: Final = re.compile(r"\[(?:emerg|alert|crit|error)\]")
 _PREFIX: Final = re.compile(r"^(?:nginx: |\d{4}/\d\d/\d\d \d\d:\d\d:\d\d )(?:\[\w+\] )?(?:\d+#\d+: )?")
