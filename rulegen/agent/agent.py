@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from rulegen.agent.status.publisher import Publisher
     from rulegen.agent.telemetry.log import Journal
     from rulegen.apiserver.watching.outage import Notice as ServerNotice
-    from rulegen.host.nginx.site import LiveSite
+    from rulegen.host.nginx.deployment import LiveSite
     from rulegen.kube.objects.structs import Node
     from rulegen.model.host.facts import HostFacts
     from rulegen.model.services.options import Options

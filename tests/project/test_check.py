@@ -1,4 +1,4 @@
-"""Style, format, types and floors are part of the tests."""
+"""Style, format, types and layers are part of the tests."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from tests.project.places import ROOT, run
 
 
-def test_style_format_types_and_floors_hold() -> None:
+def test_style_format_types_and_layers_hold() -> None:
     """What `make check` says."""
     done = run("sh", ROOT / "scripts" / "check", RULEGEN_PYTHON=sys.executable)
 

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from rulegen.agent.telemetry.state import AgentState
     from rulegen.apiserver.watching.watch import Watch
     from rulegen.compiler.ingress.compile import Site
+    from rulegen.host.nginx.deployment import LiveSite
     from rulegen.host.nginx.disk.last_read import KnownObjects
-    from rulegen.host.nginx.site import LiveSite
     from rulegen.kube.objects.structs import Ingress
     from rulegen.kube.snapshot.world import World
     from rulegen.languages.nginx.configuration import Configuration

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rulegen.agent.agent import Agent
     from rulegen.agent.status.setup import Publishing
     from rulegen.agent.telemetry.log import Journal
-    from rulegen.host.nginx.site import LiveSite
+    from rulegen.host.nginx.deployment import LiveSite
 
 
 @click.command("run")

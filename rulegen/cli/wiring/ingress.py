@@ -14,13 +14,13 @@ from rulegen.compiler.ingress.compile import Site, compile_ingress
 from rulegen.errors import HostError
 from rulegen.host.commands.runner import run
 from rulegen.host.files.output import write_site
+from rulegen.host.nginx.deployment import LiveSite
 from rulegen.host.nginx.disk import default_certificate
 from rulegen.host.nginx.disk.last_read import KnownObjects
 from rulegen.host.nginx.disk.templates import read_templates
 from rulegen.host.nginx.facts import gather_nginx, resolvers
 from rulegen.host.nginx.resolver import control
 from rulegen.host.nginx.service import Action, NginxService
-from rulegen.host.nginx.site import LiveSite
 from rulegen.host.node.facts import speaks_ipv6
 from rulegen.host.node.gateways import gateways
 from rulegen.host.node.interfaces import interfaces

@@ -19,7 +19,7 @@ from rulegen.model.ingress.routing.ingresses import in_order
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from rulegen.backends.nginx.site import Fragment
+    from rulegen.backends.nginx.configuration import Fragment
     from rulegen.kube.snapshot.world import World
     from rulegen.languages.nginx.templates import Templates
     from rulegen.model.ingress.ir import IngressModel

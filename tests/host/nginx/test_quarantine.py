@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rulegen.compiler.ingress.bisect import settle
+from rulegen.compiler.ingress.refused_ingresses import settle
 from rulegen.errors import HostError
 from rulegen.languages.nginx.configuration import Configuration
 

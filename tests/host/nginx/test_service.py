@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from rulegen.compiler.ingress.bisect import settle
+from rulegen.compiler.ingress.refused_ingresses import settle
 from rulegen.errors import ApplyError, HostError
 from rulegen.host.commands.runner import find
 from rulegen.host.nginx.processes import process_list as processes

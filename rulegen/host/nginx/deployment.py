@@ -7,8 +7,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from rulegen.compiler.ingress.bisect import settle
 from rulegen.compiler.ingress.compile import Site, Trial, ours
+from rulegen.compiler.ingress.refused_ingresses import settle
 from rulegen.errors import HostError
 from rulegen.host.nginx.disk import default_certificate
 from rulegen.host.nginx.resolver.settings import Naming
