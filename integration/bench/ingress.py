@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from integration.bench import worlds
 from integration.ingress import certificates
 from integration.ingress.objects import secret
-from rulegen.backends.nginx import site
+from rulegen.backends.nginx import configuration as nginx
 from rulegen.compiler.ingress.compile import Site
 from rulegen.host.commands.runner import run
 from rulegen.host.nginx.disk import default_certificate
@@ -104,16 +104,16 @@ class Bench:
         """Return the site of a World, as a command or, with the one before, as the agent makes it; stages timed."""
         model = self.timed(f"{prefix}resolve", lambda: resolve_ingress(world, self.options))
         known = before.still_right(model.settings) if before else {}
-        fragments = self.timed(f"{prefix}compile", lambda: site.compile_site(model, known))
+        fragments = self.timed(f"{prefix}compile", lambda: nginx.compile_site(model, known))
         texts = before.configuration.files if before else {}
         kept = {one.path: texts[one.path] for one in fragments if known.get(one.path) is one}
         made = self.timed(
             f"{prefix}render",
-            lambda: site.render(model, fragments, self.templates, served=True, written=kept),
+            lambda: nginx.render(model, fragments, self.templates, served=True, written=kept),
         )
         self.timed(
             f"{prefix}check",
-            lambda: site.check(made, model, fragments, self.templates, unchanged=kept, served=True),
+            lambda: nginx.check(made, model, fragments, self.templates, unchanged=kept, served=True),
         )
         if before:
             changed = [path for path, text in made.files.items() if texts.get(path) != text]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rulegen.backends.nginx import site as nginx
+from rulegen.backends.nginx import configuration as nginx
 from rulegen.compiler.ingress.compile import Site
 from rulegen.kube.objects import structs as k
 from rulegen.languages.nginx.configuration import MAIN

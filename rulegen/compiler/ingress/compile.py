@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from rulegen.backends.nginx import site as nginx
+from rulegen.backends.nginx import configuration as nginx
 from rulegen.kube.objects.names import ObjectName
 from rulegen.languages.nginx.check import MismatchError
 from rulegen.languages.nginx.configuration import Configuration
