@@ -45,7 +45,7 @@ def model_document(model: Model) -> dict[str, Any]:
 
 
 def _plain(value: object) -> Any:
-    return msgspec.to_builtins(value, enc_hook=_text)
+    return msgspec.to_builtins(value, enc_hook=_text, order="deterministic")
 
 
 def _text(value: object) -> Any:
