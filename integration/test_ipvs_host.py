@@ -26,7 +26,7 @@ from rulegen.languages.addresses.state import BOUND, AddressKey, Links
 from rulegen.languages.ipset import script as ipset_script
 from rulegen.languages.ipset import state as ipset_state
 from rulegen.languages.ipvs import text
-from rulegen.languages.ipvs.script import Command, Verb, script
+from rulegen.languages.ipvs.script import IpvsCommand, IpvsVerb, script
 from rulegen.languages.ipvs.state import (
     Forwarding,
     Frontend,
@@ -139,22 +139,28 @@ class TestServers:
 
     def test_what_is_there_or_gone_already_is_as_good_as_done(self) -> None:
         key, real = one(), RealServerKey(one().frontend, ip_address("10.244.0.1"), 8080)
-        adds = [Command(Verb.ADD_SERVICE, key, VirtualServer("rr")), Command(Verb.ADD_DESTINATION, real, RealServer(1))]
+        adds = [
+            IpvsCommand(IpvsVerb.ADD_SERVICE, key, VirtualServer("rr")),
+            IpvsCommand(IpvsVerb.ADD_DESTINATION, real, RealServer(1)),
+        ]
         ipvs.write(adds)
-        adds = [Command(Verb.ADD_SERVICE, key, VirtualServer("sh")), Command(Verb.ADD_DESTINATION, real, RealServer(3))]
+        adds = [
+            IpvsCommand(IpvsVerb.ADD_SERVICE, key, VirtualServer("sh")),
+            IpvsCommand(IpvsVerb.ADD_DESTINATION, real, RealServer(3)),
+        ]
         ipvs.write(adds)
         assert ipvs.observe() == {key: VirtualServer("sh"), real: RealServer(3)}
         for _ in range(2):
-            ipvs.write([Command(Verb.DELETE_DESTINATION, real), Command(Verb.DELETE_SERVICE, key)])
+            ipvs.write([IpvsCommand(IpvsVerb.DELETE_DESTINATION, real), IpvsCommand(IpvsVerb.DELETE_SERVICE, key)])
         assert ipvs.observe() == {}
 
     def test_a_refusal_names_the_server_and_tells_what_was_done(self) -> None:
         """The others are done: each message is answered for itself."""
         lost = RealServerKey(one(9).frontend, ip_address("10.244.0.1"), 8080)
         commands = [
-            Command(Verb.ADD_SERVICE, one(1), VirtualServer("rr")),
-            Command(Verb.ADD_DESTINATION, lost, RealServer(1)),
-            Command(Verb.ADD_SERVICE, one(2), VirtualServer("rr")),
+            IpvsCommand(IpvsVerb.ADD_SERVICE, one(1), VirtualServer("rr")),
+            IpvsCommand(IpvsVerb.ADD_DESTINATION, lost, RealServer(1)),
+            IpvsCommand(IpvsVerb.ADD_SERVICE, one(2), VirtualServer("rr")),
         ]
         with pytest.raises(HostError) as refused:
             ipvs.write(commands)
@@ -254,33 +260,33 @@ class TestSets:
 class TestLinks:
     DEVICE = "kube-ipvs0"
 
-    def commands(self, verb: links_script.Verb, *addresses: str) -> list[links_script.Command]:
+    def commands(self, verb: links_script.AddressVerb, *addresses: str) -> list[links_script.AddressCommand]:
         keys = (AddressKey.whole(self.DEVICE, ip_address(text)) for text in addresses)
-        return [links_script.Command(verb, self.DEVICE, key) for key in keys]
+        return [links_script.AddressCommand(verb, self.DEVICE, key) for key in keys]
 
     def test_a_device_that_stays_down_and_its_addresses(self) -> None:
         assert links.observe(self.DEVICE) == Links()
-        create = links_script.Command(links_script.Verb.CREATE, self.DEVICE)
+        create = links_script.AddressCommand(links_script.AddressVerb.CREATE, self.DEVICE)
         told = ("10.96.0.1", "fd00:96::1", *(str(ip_address("10.97.0.0") + number) for number in range(450)))
-        links.write([create, *self.commands(links_script.Verb.BIND, *told)])
+        links.write([create, *self.commands(links_script.AddressVerb.BIND, *told)])
         bound = {AddressKey.whole(self.DEVICE, ip_address(text)): BOUND for text in told}
         assert links.observe(self.DEVICE) == Links({self.DEVICE: "dummy"}, bound)
         assert " state DOWN " in run(Call(("ip", "link", "show", self.DEVICE))).stdout
         # Once more is as good as once.
-        links.write([create, *self.commands(links_script.Verb.BIND, *told[:3])])
+        links.write([create, *self.commands(links_script.AddressVerb.BIND, *told[:3])])
         for _ in range(2):
-            links.write(self.commands(links_script.Verb.UNBIND, *told[1:]))
+            links.write(self.commands(links_script.AddressVerb.UNBIND, *told[1:]))
         assert list(links.observe(self.DEVICE).addresses) == [AddressKey.whole(self.DEVICE, ip_address("10.96.0.1"))]
         for _ in range(2):
-            links.write([links_script.Command(links_script.Verb.DELETE, self.DEVICE)])
+            links.write([links_script.AddressCommand(links_script.AddressVerb.DELETE, self.DEVICE)])
         assert links.observe(self.DEVICE) == Links()
-        links.write(self.commands(links_script.Verb.UNBIND, "10.96.0.1"))
+        links.write(self.commands(links_script.AddressVerb.UNBIND, "10.96.0.1"))
 
     def test_a_device_of_another_kind_is_not_taken(self) -> None:
         run(Call(("ip", "link", "add", self.DEVICE, "type", "bridge")))
         with pytest.raises(HostError, match="kube-ipvs0 is a device of the kind bridge, no dummy of ours"):
-            links.write([links_script.Command(links_script.Verb.CREATE, self.DEVICE)])
+            links.write([links_script.AddressCommand(links_script.AddressVerb.CREATE, self.DEVICE)])
 
     def test_an_address_without_its_device(self) -> None:
         with pytest.raises(HostError, match=r"no device kube-ipvs0: `ip addr add 10.96.0.1/32 dev kube-ipvs0`"):
-            links.write(self.commands(links_script.Verb.BIND, "10.96.0.1"))
+            links.write(self.commands(links_script.AddressVerb.BIND, "10.96.0.1"))

@@ -19,12 +19,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
 
-from rulegen.compiler.ingress.compile import Site, compile_ingress
+from rulegen.compiler.ingress.compile import NginxSite, compile_ingress
 from rulegen.host.nginx.disk.templates import read_templates
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.snapshot.build import build_world
-from rulegen.kube.snapshot.world import World
+from rulegen.kube.snapshot.world import ClusterSnapshot
 from rulegen.languages.nginx.configuration import Configuration
 from rulegen.model.ingress.ir import SecretFile
 from rulegen.model.ingress.options import IngressOptions
@@ -338,7 +338,7 @@ def options(**changes: Any) -> IngressOptions:
     return replace(OPTIONS, **changes)
 
 
-def world(*objects: k.KubeObject) -> World:
+def world(*objects: k.KubeObject) -> ClusterSnapshot:
     return build_world(objects)
 
 
@@ -346,9 +346,9 @@ def compiled(
     *objects: k.KubeObject,
     served: bool = False,
     live: Mapping[str, str] | None = None,
-    before: Site | None = None,
+    before: NginxSite | None = None,
     **changes: Any,
-) -> Site:
+) -> NginxSite:
     """Return what objects come to; the settings' ConfigMap counts where it is among them."""
     found = world(*objects)
     if SETTINGS in found.config_maps:
@@ -360,16 +360,16 @@ def file_of(host: str) -> str:
     return f"hosts/{hashlib.sha256(host.encode()).hexdigest()[:16]}.conf"
 
 
-def text_of(found: Site, host: str = "site.test") -> str:
+def text_of(found: NginxSite, host: str = "site.test") -> str:
     """Return the file of a host."""
     return found.configuration.files[file_of(host)]
 
 
-def told(found: Site, name: str = "default/site") -> list[Reason]:
+def told(found: NginxSite, name: str = "default/site") -> list[Reason]:
     return [reason for reason in found.model.reasons if reason.ingress == name]
 
 
-def verdicts(found: Site, name: str = "default/site") -> set[Verdict]:
+def verdicts(found: NginxSite, name: str = "default/site") -> set[Verdict]:
     return {reason.verdict for reason in told(found, name)}
 
 

@@ -11,14 +11,22 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from rulegen.compiler.services.compile import Observed
-from rulegen.compiler.services.ordering import Bind, Fill, Parameter, Restore, Serve, Work, tasks
+from rulegen.compiler.services.ordering import (
+    ChangeAddresses,
+    ChangeVirtualServers,
+    Parameter,
+    RestoreIpsets,
+    RestoreRules,
+    Work,
+    tasks,
+)
 from rulegen.languages.addresses import script as links_script
 from rulegen.languages.addresses import state as links
 from rulegen.languages.ipset import state as ipset
 from rulegen.languages.iptables.ruleset import read
 from rulegen.languages.ipvs import state as ipvs
 from rulegen.languages.ipvs import text as ipvs_text
-from rulegen.languages.ipvs.script import Command, Verb
+from rulegen.languages.ipvs.script import IpvsCommand, IpvsVerb
 from rulegen.net import Family
 from rulegen.plan.plan import Plan
 from tests.kernel import Kernel, RefusedError, commits
@@ -57,17 +65,17 @@ class NodeKernel:
 
     def _pieces(self, work: Work) -> Iterator[Callable[[], None]]:
         match work:
-            case Restore(family, text, False):
+            case RestoreRules(family, text, False):
                 yield from (partial(self._commit, family, commit) for commit in commits(text))
-            case Restore(family, text, True):
+            case RestoreRules(family, text, True):
                 yield from (partial(self.beside[family].commit, commit) for commit in commits(text))
             case Parameter(name, value):
                 yield partial(self._set_parameter, name, value)
-            case Fill(text):
+            case RestoreIpsets(text):
                 yield from (partial(self._set_line, line) for line in text.splitlines())
-            case Serve(commands):
+            case ChangeVirtualServers(commands):
                 yield from (partial(self._serve, command) for command in commands)
-            case Bind(commands):
+            case ChangeAddresses(commands):
                 yield from (partial(self._bind, command) for command in commands)
             case _:
                 pass
@@ -157,36 +165,36 @@ class NodeKernel:
             case _:
                 raise RefusedError(f"unknown: {line}")
 
-    def _serve(self, command: Command) -> None:
+    def _serve(self, command: IpvsCommand) -> None:
         verb, key, value = command
         virtual = ipvs.VirtualServerKey(key.frontend)
-        if verb is not Verb.ADD_SERVICE and virtual not in self.servers:
+        if verb is not IpvsVerb.ADD_SERVICE and virtual not in self.servers:
             raise RefusedError(f"no such virtual server: {command}")
         match verb:
-            case Verb.DELETE_SERVICE:
+            case IpvsVerb.DELETE_SERVICE:
                 for other in [other for other in self.servers if other.frontend == key.frontend]:
                     del self.servers[other]
-            case Verb.DELETE_DESTINATION:
+            case IpvsVerb.DELETE_DESTINATION:
                 del self.servers[key]
             case _:
-                if verb is Verb.EDIT_DESTINATION and key not in self.servers:
+                if verb is IpvsVerb.EDIT_DESTINATION and key not in self.servers:
                     raise RefusedError(f"no such real server: {command}")
                 assert value is not None
                 self.servers[key] = value
 
-    def _bind(self, command: links_script.Command) -> None:
+    def _bind(self, command: links_script.AddressCommand) -> None:
         verb, device, address = command
         match verb:
-            case links_script.Verb.CREATE:
+            case links_script.AddressVerb.CREATE:
                 self.devices[device] = "dummy"
-            case links_script.Verb.DELETE:
+            case links_script.AddressVerb.DELETE:
                 del self.devices[device]
                 self.addresses = {key: value for key, value in self.addresses.items() if key.device != device}
             case _ if device not in self.devices:
                 raise RefusedError(f"no such device: {command}")
-            case links_script.Verb.BIND:
+            case links_script.AddressVerb.BIND:
                 assert address is not None
                 self.addresses[address] = links.BOUND
-            case links_script.Verb.UNBIND:
+            case links_script.AddressVerb.UNBIND:
                 assert address is not None
                 del self.addresses[address]

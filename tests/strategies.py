@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectName
-from rulegen.kube.snapshot.world import ServiceInput, World
+from rulegen.kube.snapshot.world import ClusterSnapshot, ServiceInput
 
 NODE = "node1"
 ZONES = ("zone-a", "zone-b")
@@ -90,12 +90,12 @@ def services(draw: st.DrawFn, name: str) -> ServiceInput:
 
 
 @st.composite
-def worlds(draw: st.DrawFn) -> World:
+def worlds(draw: st.DrawFn) -> ClusterSnapshot:
     chosen = draw(st.lists(names, unique=True, max_size=4))
     node = k.Node(
         metadata=k.ObjectMeta(name=NODE, labels={"topology.kubernetes.io/zone": "zone-a"}),
         status=k.NodeStatus(addresses=(k.NodeAddress(type="InternalIP", address="192.168.50.10"),)),
     )
-    return World(
+    return ClusterSnapshot(
         services={ObjectName("demo", name): draw(services(name)) for name in sorted(chosen)}, nodes={NODE: node}
     )

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from rulegen.cli.main import main
 from rulegen.compiler.services.compile import Compiled, beside_warning, compile_model, plan_cleanup, plan_node
-from rulegen.kube.snapshot.world import World
+from rulegen.kube.snapshot.world import ClusterSnapshot
 from rulegen.model.host.facts import HostFacts
 from rulegen.model.services.options import Options
 from rulegen.model.services.resolve import resolve
@@ -47,12 +47,12 @@ def facts_of(node: NodeKernel) -> HostFacts:
     return HostFacts(sysctls=dict(node.parameters), fixed_sysctls=node.fixed)
 
 
-def wanted(node: NodeKernel, world: World, mode: str = "iptables", **options: object) -> Compiled:
+def wanted(node: NodeKernel, world: ClusterSnapshot, mode: str = "iptables", **options: object) -> Compiled:
     chosen = Options(mode=mode, node_name=NODE, cluster_cidrs=(parse_network("10.244.0.0/16"),), **options)
     return compile_model(resolve(world, chosen, facts_of(node)), mode, counts=False)
 
 
-def planned(node: NodeKernel, world: World, mode: str = "iptables", **options: object) -> Plan:
+def planned(node: NodeKernel, world: ClusterSnapshot, mode: str = "iptables", **options: object) -> Plan:
     return plan_node(wanted(node, world, mode, **options), node.observed(), facts_of(node))
 
 
@@ -138,7 +138,7 @@ def test_stray_packets_never_reset_clients(steps, data):
 @pytest.mark.parametrize("interrupted_after", range(8))
 def test_cleanup_closes_the_loopback_prefix_first(interrupted_after):
     node = a_node()
-    node.write(planned(node, World()))
+    node.write(planned(node, ClusterSnapshot()))
     assert node.parameters[ROUTE_LOCALNET] == "1"
     for piece in list(node.pieces(cleaned(node)))[:interrupted_after]:
         piece()
@@ -151,9 +151,9 @@ def test_cleanup_closes_the_loopback_prefix_first(interrupted_after):
 @pytest.mark.parametrize("mode", ["cleanup", "ipvs"])
 def test_with_a_kubelet_both_stay_and_it_is_said(mode):
     node = a_node()
-    node.write(planned(node, World()))
+    node.write(planned(node, ClusterSnapshot()))
     add_kubelet(node.kernels[Family.IPV4])
-    plan = cleaned(node) if mode == "cleanup" else planned(node, World(), mode)
+    plan = cleaned(node) if mode == "cleanup" else planned(node, ClusterSnapshot(), mode)
     node.write(plan)
     assert node.parameters[ROUTE_LOCALNET] == "1"
     assert guards(node.kernels[Family.IPV4])
@@ -163,21 +163,21 @@ def test_with_a_kubelet_both_stay_and_it_is_said(mode):
 @pytest.mark.parametrize("mode", ["cleanup", "ipvs"])
 def test_where_the_parameter_cannot_be_set_the_guard_alone_stays(mode):
     node = a_node()
-    node.write(planned(node, World()))
+    node.write(planned(node, ClusterSnapshot()))
     node.fixed = frozenset({ROUTE_LOCALNET})
-    plan = cleaned(node) if mode == "cleanup" else planned(node, World(), mode)
+    plan = cleaned(node) if mode == "cleanup" else planned(node, ClusterSnapshot(), mode)
     node.write(plan)
     assert not is_open(node)
     assert "cannot be set to 0" in plan.notes[0]
     chains = {name for chains in node.kernels[Family.IPV4].tables.values() for name in chains if "KUBE" in name}
     assert mode == "ipvs" or chains == {"KUBE-FIREWALL"}
-    again = cleaned(node) if mode == "cleanup" else planned(node, World(), mode)
+    again = cleaned(node) if mode == "cleanup" else planned(node, ClusterSnapshot(), mode)
     assert again.iptables[Family.IPV4].changes == ()
 
 
 def test_a_guard_that_others_rules_lead_to_is_emptied_only_once_the_prefix_is_closed():
     node = a_node()
-    node.write(planned(node, World()))
+    node.write(planned(node, ClusterSnapshot()))
     node.kernels[Family.IPV4].tables["filter"]["MINE"] = ["-j KUBE-FIREWALL"]
     for piece in node.pieces(cleaned(node)):
         piece()
@@ -187,9 +187,9 @@ def test_a_guard_that_others_rules_lead_to_is_emptied_only_once_the_prefix_is_cl
 
 def test_the_guard_of_the_other_variant_is_enough_while_it_stays():
     node = a_node()
-    node.write(planned(node, World()))
+    node.write(planned(node, ClusterSnapshot()))
     node.kernels, node.beside = node.beside, node.kernels
-    node.write(planned(node, World()))
+    node.write(planned(node, ClusterSnapshot()))
     plan = cleaned(node, beside="")
     node.write(plan)
     assert node.parameters[ROUTE_LOCALNET] == "1"
@@ -219,7 +219,7 @@ def test_rules_of_a_proxy_in_the_other_variant_are_warned_of():
     add_kubelet(node.beside[Family.IPV4])
     assert beside_warning(node.observed(), "nft") == ""  # a kubelet is no proxy
     node.kernels, node.beside = node.beside, node.kernels
-    node.write(planned(node, World()))
+    node.write(planned(node, ClusterSnapshot()))
     node.kernels, node.beside = node.beside, node.kernels
     warning = beside_warning(node.observed(), "nft")
     assert warning.startswith("iptables-legacy holds ")
@@ -230,7 +230,7 @@ def test_a_liberal_conntrack_is_planned_where_nobody_could_read_it():
     """As on a node whose kernel has not loaded conntrack yet: the rule is left out, so the parameter is set."""
     node = a_node()
     del node.parameters[BE_LIBERAL]
-    plan = planned(node, World(), conntrack_be_liberal=True)
+    plan = planned(node, ClusterSnapshot(), conntrack_be_liberal=True)
     assert (BE_LIBERAL, None, "1") in plan.sysctls
     assert [item.name for item in plan.items if item.language == "sysctl"] == [ROUTE_LOCALNET, BE_LIBERAL]
     assert not any("INVALID" in line.text for item in plan.items for line in item.lines)

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rulegen.compiler.services.compile import Compiled, compile_model, plan_cleanup, plan_node
-from rulegen.kube.snapshot.world import World
+from rulegen.kube.snapshot.world import ClusterSnapshot
 from rulegen.languages.addresses.state import BOUND, AddressKey
 from rulegen.languages.ipset.script import TEMPORARY
 from rulegen.languages.ipset.state import SetValue
@@ -58,7 +58,7 @@ ways = st.sampled_from((("ipvs", False), ("ipvs", False), ("ipvs", True), ("ipta
 """Modes, and whether with strict semantics."""
 
 
-def compiled(world: World, way: tuple[str, bool] = ("ipvs", False)) -> Compiled:
+def compiled(world: ClusterSnapshot, way: tuple[str, bool] = ("ipvs", False)) -> Compiled:
     mode, is_strict = way
     semantics = Semantics.STRICT if is_strict else Semantics.KUBE_PROXY
     options = Options(mode=mode, node_name=NODE, cluster_cidrs=CIDRS, ipvs_semantics=semantics)

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rulegen.compiler.services.compile import Compiled, Observed, compile_model, plan_cleanup, plan_node, step
-from rulegen.kube.snapshot.world import World
+from rulegen.kube.snapshot.world import ClusterSnapshot
 from rulegen.languages.iptables.ruleset import read, read_rule, target
 from rulegen.languages.iptables.script import script
 from rulegen.languages.iptables.state import found, wanted
@@ -36,7 +36,7 @@ quick = settings(
 chunk_sizes = st.sampled_from((None, 3, 400))
 
 
-def compiled(world: World, *, counts: bool = False) -> Compiled:
+def compiled(world: ClusterSnapshot, *, counts: bool = False) -> Compiled:
     return compile_model(resolve(world, OPTIONS, HostFacts()), "iptables", counts=counts)
 
 
@@ -172,7 +172,7 @@ def _ends(nat: dict[str, list[str]], chain: str) -> Iterator[str]:
 def test_the_order_of_the_input_means_nothing(world, chance):
     shuffled = list(world.services.items())
     chance.shuffle(shuffled)
-    other = World(services=dict(shuffled), nodes=world.nodes)
+    other = ClusterSnapshot(services=dict(shuffled), nodes=world.nodes)
     for family in Family:
         texts = [
             "".join(r.text for r in script(p.iptables[family].changes, p.iptables[family].desired))

@@ -24,7 +24,7 @@ from pathlib import Path
 from integration import manifests
 from integration.bench import worlds
 from integration.bench.kernel import ONE_RULE, OUTSIDE
-from rulegen.host.netfilter.nft_commits import Notices, generation
+from rulegen.host.netfilter.nft_commits import NftCommits, generation
 from tests.fakeapi import FakeApi
 
 CHANGES = 120
@@ -137,7 +137,7 @@ def beginnings(folder: Path, kubeconfig: str, settled_s: float) -> Iterator[tupl
 def changes(api: FakeApi, services: int, count: int) -> dict[str, float]:
     """Change an endpoint of one Service after the other, and return how long it takes to the kernel, in seconds."""
     commits: queue.SimpleQueue[float] = queue.SimpleQueue()
-    notices = Notices(lambda _: False, lambda _: commits.put(time.perf_counter()))
+    notices = NftCommits(lambda _: False, lambda _: commits.put(time.perf_counter()))
     times = []
     try:
         for number in range(count):

@@ -15,7 +15,7 @@ from integration.bench import worlds
 from integration.ingress import certificates
 from integration.ingress.objects import secret
 from rulegen.backends.nginx import configuration as nginx
-from rulegen.compiler.ingress.compile import Site
+from rulegen.compiler.ingress.compile import NginxSite
 from rulegen.host.commands.runner import run
 from rulegen.host.nginx.disk import default_certificate
 from rulegen.host.nginx.disk.templates import read_templates
@@ -23,7 +23,7 @@ from rulegen.host.nginx.facts import gather_nginx
 from rulegen.host.nginx.service import NginxService
 from rulegen.kube.reading.documents import Source
 from rulegen.kube.snapshot.build import read_world
-from rulegen.kube.snapshot.world import World
+from rulegen.kube.snapshot.world import ClusterSnapshot
 from rulegen.languages.nginx.configuration import Configuration
 from rulegen.model.ingress.ir import SecretFile
 from rulegen.model.ingress.options import IngressOptions
@@ -72,7 +72,7 @@ def ingress(number: int, *, tls: bool, paths: tuple[str, ...] = PATHS) -> dict[s
     return {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": metadata, "spec": spec}
 
 
-def read(documents: list[dict[str, Any]]) -> World:
+def read(documents: list[dict[str, Any]]) -> ClusterSnapshot:
     """Return the World of documents."""
     text = json.dumps({"apiVersion": "v1", "kind": "List", "items": documents})
     return read_world([Source("bench.json", text.encode())])
@@ -100,7 +100,7 @@ class Bench:
         self.found[what] = time.perf_counter() - start
         return result
 
-    def configured(self, prefix: str, world: World, before: Site | None = None) -> Site:
+    def configured(self, prefix: str, world: ClusterSnapshot, before: NginxSite | None = None) -> NginxSite:
         """Return the site of a World, as a command or, with the one before, as the agent makes it; stages timed."""
         model = self.timed(f"{prefix}resolve", lambda: resolve_ingress(world, self.options))
         known = before.still_right(model.settings) if before else {}
@@ -120,7 +120,7 @@ class Bench:
             self.found[f"{prefix}rendered"] = len(fragments) - len(kept)
             self.found[f"{prefix}files"] = len(changed)
             self.found[f"{prefix}bytes"] = sum(len(made.files[path]) for path in changed)
-        return Site(model=model, fragments=fragments, configuration=made)
+        return NginxSite(model=model, fragments=fragments, configuration=made)
 
     def served(self, prefix: str, configuration: Configuration) -> None:
         """Have nginx try a configuration and serve it."""

@@ -111,7 +111,7 @@ def first_sync(rules: ServiceRules, calls: Calls) -> dict[str, float]:
     calls.taken()
     found = {"first sync": seconds(lambda: perform(work))}
     found["messages"], found["processes"] = calls.taken()
-    rules.take_note(plan)
+    rules.remember_kernel_state(plan)
     return found
 
 

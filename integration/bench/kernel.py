@@ -26,10 +26,10 @@ from rulegen.host.netfilter.variant import Variant
 from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.objects.structs import EndpointSlice
 from rulegen.kube.snapshot.build import read_world
-from rulegen.kube.snapshot.world import World
+from rulegen.kube.snapshot.world import ClusterSnapshot
 from rulegen.languages.iptables.ruleset import Ruleset, read
 from rulegen.languages.iptables.script import script
-from rulegen.languages.iptables.state import Fragment, ruleset_of
+from rulegen.languages.iptables.state import RulesFragment, ruleset_of
 from rulegen.model.host.facts import HostFacts
 from rulegen.model.services.resolve import resolve
 from rulegen.net import Family
@@ -55,7 +55,7 @@ def median(work: Callable[[], object], tries: int = TRIES) -> float:
     return statistics.median(seconds(work) for _ in range(tries))
 
 
-def compiled(world: World) -> Compiled:
+def compiled(world: ClusterSnapshot) -> Compiled:
     """Return the world in iptables' words."""
     return compile_model(resolve(world, OPTIONS, HostFacts(), (Family.IPV4,)), "iptables", counts=False)
 
@@ -83,7 +83,7 @@ def first_apply(wants: Compiled, variant: Variant) -> dict[str, float]:
     return {"first apply": seconds(lambda: perform(work)), "calls": len(work)}
 
 
-def single_changes(world: World, wants: Compiled, variant: Variant) -> dict[str, float]:
+def single_changes(world: ClusterSnapshot, wants: Compiled, variant: Variant) -> dict[str, float]:
     """Take an endpoint of a Service away: what is written, and how long it takes from the slice to the kernel."""
     fragments = {fragment.owner: fragment for fragment in wants.rules(Family.IPV4)}
     sizes, times = [], []
@@ -101,10 +101,10 @@ def single_changes(world: World, wants: Compiled, variant: Variant) -> dict[str,
     }
 
 
-def _one_endpoint_less(world: World, fragments: dict[str, Fragment], number: int) -> str:
+def _one_endpoint_less(world: ClusterSnapshot, fragments: dict[str, RulesFragment], number: int) -> str:
     name = ObjectName("bench", f"svc-{number}")
     told = msgspec.convert(endpoint_slice(number, 2), EndpointSlice)
-    changed = World(services={name: replace(world.services[name], slices=(told,))}, nodes=world.nodes)
+    changed = ClusterSnapshot(services={name: replace(world.services[name], slices=(told,))}, nodes=world.nodes)
     after = compiled(changed).rules(Family.IPV4)[1]
     (restore,) = script(step(fragments[str(name)], after))
     return restore.text

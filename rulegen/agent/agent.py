@@ -8,19 +8,19 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from rulegen.agent.ingress.sync import SiteLoop
+from rulegen.agent.ingress.sync import IngressSync
 from rulegen.agent.pages import PATHS, views
 from rulegen.agent.pages_server.health import ServiceHealth, healthz, livez
 from rulegen.agent.pages_server.http_loop import HttpLoop
 from rulegen.agent.pages_server.reply import Reply
-from rulegen.agent.pages_server.server import PatientServer, Server
-from rulegen.agent.runtime.memory import share, sweep
+from rulegen.agent.pages_server.server import PageServer, RetryingServer
+from rulegen.agent.runtime.memory import enable_gc, limit_arenas
 from rulegen.agent.runtime.systemd import Watchdog, tell_systemd
 from rulegen.agent.services.conntrack_sysctls import tune
 from rulegen.agent.services.dataplane import IdleWriter, KernelWriter
-from rulegen.agent.services.sync import Loop, Timing, Wake
+from rulegen.agent.services.sync import Loop, SyncIntervals, Wake
 from rulegen.agent.status.setup import Publishing, publishers_of
-from rulegen.agent.telemetry.events import Announcement, Recorder
+from rulegen.agent.telemetry.events import EventRequest, Recorder
 from rulegen.agent.telemetry.metrics import exposition
 from rulegen.agent.telemetry.state import AgentState
 from rulegen.apiserver.limits import ApiTerms
@@ -35,7 +35,7 @@ from rulegen.host.commands.runner import run
 from rulegen.host.ipvs import servers
 from rulegen.host.netfilter import nfacct, xtables_lock
 from rulegen.host.netfilter.iptables import asks_late
-from rulegen.host.netfilter.nft_commits import Notice, Notices, Writers
+from rulegen.host.netfilter.nft_commits import NftCommit, NftCommits, Writers
 from rulegen.host.netfilter.variant import Variant
 from rulegen.host.nginx.disk.last_read import KnownObjects
 from rulegen.host.node.facts import hostname
@@ -48,13 +48,13 @@ if TYPE_CHECKING:
 
     from rulegen.agent.cluster import SharedCluster
     from rulegen.agent.status.publisher import Publisher
-    from rulegen.agent.telemetry.log import Journal
-    from rulegen.apiserver.watching.outage import Notice as ServerNotice
-    from rulegen.host.nginx.deployment import LiveSite
+    from rulegen.agent.telemetry.log import AgentLog
+    from rulegen.apiserver.watching.outage import OutageNotice as ServerNotice
+    from rulegen.host.nginx.deployment import NginxDeployment
     from rulegen.kube.objects.structs import Node
     from rulegen.model.host.facts import HostFacts
     from rulegen.model.services.options import Options
-    from rulegen.model.services.stale_flows import Forgetting
+    from rulegen.model.services.stale_flows import StaleUdpPolicy
 
 
 SHOWN = 5
@@ -63,7 +63,7 @@ DRAIN_S = 250.0
 """How long nginx may take to end: its workers give up after worker-shutdown-timeout, 240 s by default."""
 
 
-class Known(NamedTuple):
+class CachedCluster(NamedTuple):
     """The cluster as an agent knew it when it ended; the one after it goes on from there until it has asked itself.
 
     Attributes:
@@ -94,7 +94,7 @@ class Agent:
         events: Whether users are told by events.
         publishing: What is published of this node.
         known: What the one before it has left; at the end, what it leaves to the next. None for nothing.
-        may_begin_anew: Asked before it ends for another one to begin, which may not be able to.
+        can_reload: Asked before it ends for another one to begin, which may not be able to.
         follows_host: Whether changes of the host are followed; not where a file says what the host is.
         terms: What the API server's answers may cost, and the kubeconfig may do.
         metrics_hosts: By which names, beside the node's own, metrics may be asked for.
@@ -103,11 +103,11 @@ class Agent:
     options: Options
     facts: HostFacts
     variant: Variant | None
-    forgetting: Forgetting
+    forgetting: StaleUdpPolicy
     counts: bool | None
     kubeconfig: str | None
     context: str | None
-    journal: Journal
+    journal: AgentLog
     mends: bool
     once: bool
     services: bool
@@ -115,12 +115,12 @@ class Agent:
     terms: ApiTerms = field(default_factory=ApiTerms)
     timeout_s: float = 60.0
     allow_unknown_node: bool = False
-    site: LiveSite | None = None
+    site: NginxDeployment | None = None
     drains: bool = True
     events: bool = True
     publishing: Publishing = field(default_factory=lambda: Publishing(ingresses=False))
-    known: Known | None = None
-    may_begin_anew: Callable[[], bool] = lambda: True
+    known: CachedCluster | None = None
+    can_reload: Callable[[], bool] = lambda: True
     follows_host: bool = True
     metrics_hosts: tuple[str, ...] = ()
     _loop: Loop | None = None
@@ -145,8 +145,8 @@ class Agent:
         Raises:
             HostError: It cannot even begin.
         """
-        share()
-        sweep()
+        limit_arenas()
+        enable_gc()
         with self._cleanup:
             why = self._run()
         if self._loop is not None and self.known is not None:
@@ -164,13 +164,13 @@ class Agent:
         writer.on_forgotten = state.reconciled
         node = self.options.node_name or self.facts.hostname
         ready: list[Watch] = []
-        known: Known | None = None
+        known: CachedCluster | None = None
         loop = self._loop = Loop(
             options=self.options,
             writer=writer,
             state=state,
             journal=self.journal,
-            timing=Timing(self.options.min_sync_s, self.options.sync_s),
+            timing=SyncIntervals(self.options.min_sync_s, self.options.sync_s),
             counts=bool(nfacct.supported()) if self.counts is None else self.counts,
             clock=self.clock,
             has_synced=lambda: known is not None or (bool(ready) and ready[0].has_synced),
@@ -207,9 +207,9 @@ class Agent:
         watchdog = Watchdog(lambda: state.is_working)
         self._cleanup.callback(watchdog.stop)
         watchdog.start()
-        while (why := self._early or loop.run()) == "reload" and not self.may_begin_anew():
+        while (why := self._early or loop.run()) == "reload" and not self.can_reload():
             self._early = ""  # an end that comes just now is among the loop's signals, too
-        self.known = Known(followed, loop.cluster, loop.known) if loop.has_synced() else None
+        self.known = CachedCluster(followed, loop.cluster, loop.known) if loop.has_synced() else None
         if why == "late":
             raise HostError(
                 f"gave up after {self.timeout_s:g} s: {_lacking(watch, state)}", hint="--timeout has it wait for longer"
@@ -289,7 +289,7 @@ class Agent:
             if caution:
                 self.journal.warning(caution)
 
-    def _leave(self, state: AgentState, publishers: list[Publisher], site: SiteLoop | None) -> None:
+    def _leave(self, state: AgentState, publishers: list[Publisher], site: IngressSync | None) -> None:
         """Have clients go elsewhere, and then nginx finish what it has begun; health is told meanwhile."""
         state.ends()
         for one in publishers:
@@ -311,16 +311,16 @@ class Agent:
         what = f"rules for {len(loop.compiled_services())} Services" if self.services else "no rules for Services"
         kept = "writes" if self.once else "keeps" if self.mends else "watches"
         loop.tell(
-            Announcement(loop.reference(), "Starting", "Start", f"rulegen {kept} {what} on this node", is_warning=False)
+            EventRequest(loop.reference(), "Starting", "Start", f"rulegen {kept} {what} on this node", is_warning=False)
         )
         if self.mends and self.services:
             tune(loop)
         for one in publishers:
             one.start()
 
-    def _serve_site(self, live: LiveSite, loop: Loop, watch: Watch) -> SiteLoop:
+    def _serve_site(self, live: NginxDeployment, loop: Loop, watch: Watch) -> IngressSync:
         """Serve Ingresses, as soon as the cluster is known, from a thread of their own."""
-        site = SiteLoop(
+        site = IngressSync(
             live=live,
             snapshot=lambda: build_world(loop.cluster.snapshot()),
             watch=watch,
@@ -343,17 +343,17 @@ class Agent:
         loop.on_synced = site.start
         return site
 
-    def _listen(self, loop: Loop, writers: Writers, variant: Variant, site: SiteLoop | None) -> None:
+    def _listen(self, loop: Loop, writers: Writers, variant: Variant, site: IngressSync | None) -> None:
         """Have the kernel say when others change rules, and when addresses come and go; else each period finds it."""
 
-        def foreign(notice: Notice | None) -> None:
+        def foreign(notice: NftCommit | None) -> None:
             if notice is not None:
                 loop.state.count("foreign_commits")
             loop.signals.put(Wake("check"))
 
         if self.services and variant is Variant.NFT:
             try:
-                self._cleanup.callback(Notices(writers.has, foreign).stop)
+                self._cleanup.callback(NftCommits(writers.has, foreign).stop)
             except HostError as error:
                 self.journal.warning("foreign changes are noticed late", error=error.message)
 
@@ -376,7 +376,7 @@ class Agent:
         names = {self.options.node_name, self.facts.hostname, *(address.address for address in published)}
         return frozenset(name.lower() for name in (*names, *self.metrics_hosts) if name)
 
-    def _serve(self, loop: Loop, state: AgentState, watch: Watch, site: SiteLoop | None) -> None:
+    def _serve(self, loop: Loop, state: AgentState, watch: Watch, site: IngressSync | None) -> None:
         """Tell health and metrics; an address that is taken is told, and is no reason not to keep the rules."""
         http_loop = HttpLoop(lambda reason: state.count("clients_cut", reason))
         if self.mends and self.services:  # else another proxy has these ports
@@ -418,17 +418,17 @@ class Agent:
                 pages: Mapping[str, Callable[[], Reply]] = pages,
                 *,
                 probes: bool = probes,
-            ) -> Server:
+            ) -> PageServer:
                 names = partial(self._names, loop)
-                return Server(host, port, pages, private=PATHS, probes=probes, names=names, loop=http_loop)
+                return PageServer(host, port, pages, private=PATHS, probes=probes, names=names, loop=http_loop)
 
             def taken(error: str, address: str = address, reason: str = reason) -> None:
                 if self.options.bind_hard_fail:
                     raise HostError(error, hint="bindAddressHardFail asks for an end then")
                 self.journal.warning("not told yet", address=address, error=error)
-                loop.tell(Announcement(loop.reference(), reason, "Start", f"{error}; it is tried again"))
+                loop.tell(EventRequest(loop.reference(), reason, "Start", f"{error}; it is tried again"))
 
-            self._cleanup.callback(PatientServer(serve, taken).stop)
+            self._cleanup.callback(RetryingServer(serve, taken).stop)
 
 
 def _lacking(watch: Watch, state: AgentState) -> str:

@@ -26,15 +26,15 @@ from rulegen.plan.plan import Plan, with_site
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from rulegen.agent.ingress.sync import SiteLoop
+    from rulegen.agent.ingress.sync import IngressSync
     from rulegen.agent.services.sync import Loop
     from rulegen.compiler.services.compile import Compiled
-    from rulegen.model.services.ir import ServicePort
+    from rulegen.model.services.ir import ResolvedPort
 
 PATHS: Final = ("/plan", "/model", "/rules")
 
 
-def views(loop: Loop, site: SiteLoop | None = None) -> Mapping[str, Callable[[], Reply]]:
+def views(loop: Loop, site: IngressSync | None = None) -> Mapping[str, Callable[[], Reply]]:
     """Return the pages, by path."""
     return {
         "/plan": lambda: _viewed(loop, lambda compiled: _text_of_plan(*_plan(loop, compiled, site))),
@@ -46,7 +46,7 @@ def views(loop: Loop, site: SiteLoop | None = None) -> Mapping[str, Callable[[],
     }
 
 
-def _plan(loop: Loop, compiled: Compiled, site: SiteLoop | None) -> tuple[Plan, show.Report]:
+def _plan(loop: Loop, compiled: Compiled, site: IngressSync | None) -> tuple[Plan, show.Report]:
     """Return what would be written now, and what goes with it."""
     plan, report = loop.writer.plan(compiled), _report(loop, compiled)
     decided = site.site if site is not None else None
@@ -85,7 +85,7 @@ def _model_lines(compiled: Compiled) -> Iterator[str]:
         yield from (line for port in service.ports for line in _port_lines(port))
 
 
-def _port_lines(port: ServicePort) -> Iterator[str]:
+def _port_lines(port: ResolvedPort) -> Iterator[str]:
     name = f" {port.name}" if port.name else ""
     where = [str(port.cluster_ip)] if port.cluster_ip else []
     where += [f"{address} (external)" for address in port.external_ips]

@@ -15,7 +15,7 @@ import msgspec
 from rulegen.apiserver import limits
 from rulegen.apiserver.limits import MAX_PAGES, MAX_TOKEN, TooLargeError
 from rulegen.apiserver.transport.client import ApiServer
-from rulegen.apiserver.transport.failures import RefusedError
+from rulegen.apiserver.transport.failures import ApiRefusedError
 from rulegen.errors import HostError, InputError, Rejected
 from rulegen.kube.objects.names import ObjectKey, ObjectName
 from rulegen.kube.objects.structs import (
@@ -224,7 +224,7 @@ def list_all(server: ApiServer, collection: Collection, page_size: int = PAGE_SI
             parameters["limit"] = page_size = max(1, page_size // 8)
             found.clear()
             continue
-        except RefusedError as error:
+        except ApiRefusedError as error:
             if error.status == 410 and "continue" in parameters:  # in fewer pages it takes less time
                 del parameters["continue"]
                 parameters["limit"] = page_size = page_size * 4
@@ -256,7 +256,7 @@ def check_token(url: str, doing: str, token: str, before: str | int | None) -> N
         raise HostError(f"{url}: {doing}: a continue token of more than {MAX_TOKEN} characters")
 
 
-class _Head(msgspec.Struct):
+class _ListHead(msgspec.Struct):
     kind: str = ""
 
 
@@ -284,7 +284,7 @@ def read_page(
         words = f"a page of a {expected} with more than {MAX_PAGE_VALUES} values"
         raise TooLargeError(f"{url}: {words}", hint="is that the address of an API server?")
     try:
-        head = msgspec.json.decode(raw, type=_Head)
+        head = msgspec.json.decode(raw, type=_ListHead)
         if head.kind != expected:
             raise InputError(url, f"got {head.kind[:40]!r}, expected a {expected}")  # noqa: TRY301
         return decode_list(raw, kind, source=url, keep=keep)
@@ -312,14 +312,14 @@ def _node(server: ApiServer, node: str) -> list[Decoded | Rejected]:
     """Return this Node; where there is none, some of those that there are, for whoever has mistyped its name."""
     try:
         raw = server.get(f"{NODES}/{quote(node, safe='')}", doing="get nodes")
-    except RefusedError as error:
+    except ApiRefusedError as error:
         if error.status != 404:
             raise
     else:
         return [decode_object(raw, Node, source=server.url)]
     try:
         return _some_nodes(server)
-    except RefusedError as error:
+    except ApiRefusedError as error:
         if error.status != 403:
             raise
         return []  # a role may allow one Node by its name, and no list
@@ -342,7 +342,7 @@ def _all_named(
         path = f"/api/v1/namespaces/{name.namespace}/{noun}/{name.name}"
         try:
             raw = server.get(path, doing=f"get {noun}", until=until)
-        except RefusedError as error:
+        except ApiRefusedError as error:
             if error.status == 403:
                 forbidden.append(name)
             elif error.status != 404:
@@ -371,7 +371,7 @@ def _named(server: ApiServer, kind: type[KubeObject], name: ObjectName, raw: byt
         HostError: It is none: of another kind, or of another name.
     """
     try:
-        head = msgspec.json.decode(raw, type=_Head)
+        head = msgspec.json.decode(raw, type=_ListHead)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise HostError(
             f"{server.url}: no {kind.__name__}: {error}", hint="is that the address of an API server?"

@@ -11,14 +11,14 @@ from urllib.parse import quote
 
 import msgspec
 
-from rulegen.apiserver.transport.connection import TroubleError
+from rulegen.apiserver.transport.connection import ApiError
 from rulegen.kube.reading.json_text import MAX_PLAIN_VALUES, value_count
 from rulegen.safe_files import read_regular
 
 if TYPE_CHECKING:
     import datetime as dt
 
-    from rulegen.apiserver.transport.connection import Link
+    from rulegen.apiserver.transport.connection import ApiConnection
 
 JSON: Final = "application/json"
 MERGE_PATCH: Final = "application/merge-patch+json"
@@ -57,7 +57,7 @@ SERVICES: Final = Resource("", "services")
 class ApiObjects:
     """Reads and writes objects over a link, for any number of threads."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: ApiConnection) -> None:
         self._link = link
 
     def now(self) -> dt.datetime:
@@ -72,7 +72,7 @@ class ApiObjects:
         """
         try:
             return _decoded(self._link.fetch(resource.path(namespace, name), doing=f"get {resource.noun}"))
-        except TroubleError as error:
+        except ApiError as error:
             if error.status == 404:
                 return None
             raise
@@ -134,11 +134,11 @@ def _decoded(raw: bytearray) -> dict[str, Any]:
         TroubleError: It is no object, or one of more values than a few hundred objects have.
     """
     if value_count(raw) > MAX_PLAIN_VALUES:
-        raise TroubleError(f"the API server's answer has more than {MAX_PLAIN_VALUES} values", "too large")
+        raise ApiError(f"the API server's answer has more than {MAX_PLAIN_VALUES} values", "too large")
     try:
         found = msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise TroubleError(f"the API server's answer is no JSON: {error}", "garbage") from error
+        raise ApiError(f"the API server's answer is no JSON: {error}", "garbage") from error
     if not isinstance(found, dict):
-        raise TroubleError("the API server's answer is no object", "garbage")
+        raise ApiError("the API server's answer is no object", "garbage")
     return found

@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 
     from rulegen.languages.iptables.ruleset import Ruleset
     from rulegen.languages.iptables.state import Layout
-    from rulegen.model.services.ir import Node, Service
-    from rulegen.plan.fragments import Fragment
+    from rulegen.model.services.ir import ResolvedNode, ResolvedService
+    from rulegen.plan.fragments import OwnedObjects
 
 
 class CompileNode(Protocol):
     """Returns what the node wants, whatever the Services."""
 
-    def __call__(self, node: Node, *, counts: bool, filled: Collection[str]) -> Fragment:
+    def __call__(self, node: ResolvedNode, *, counts: bool, filled: Collection[str]) -> OwnedObjects:
         """`counts` says whether rules count with nfacct, `filled` which sets the Services have put entries in."""
 
 
 class CompileService(Protocol):
     """Returns what one Service wants in the node's family; a change of the Service changes only this."""
 
-    def __call__(self, service: Service, node: Node, *, counts: bool) -> Fragment:
+    def __call__(self, service: ResolvedService, node: ResolvedNode, *, counts: bool) -> OwnedObjects:
         """`counts` says whether rules count with nfacct."""
 
 
@@ -48,7 +48,7 @@ class Backend:
 
     compile_node: CompileNode
     compile_service: CompileService
-    layout: Callable[[Node, Ruleset], Layout]
+    layout: Callable[[ResolvedNode, Ruleset], Layout]
     cleanup_layout: Callable[[Ruleset], Layout]
     counters: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()

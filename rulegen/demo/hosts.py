@@ -25,7 +25,7 @@ _END_S = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class CallTally:
     """Who answered how often.
 
     Attributes:
@@ -109,7 +109,7 @@ class Host:
         """Ask for a page once, and tell what came of it."""
         return Page(**self._do("look", place=place))
 
-    def ask(self, place: Place, count: int) -> Tally:
+    def ask(self, place: Place, count: int) -> CallTally:
         """Ask for a page `count` times, over a new connection each time."""
         return _tally(self._do("ask", place=place, count=count))
 
@@ -117,7 +117,7 @@ class Host:
         """Ask without pause from now on."""
         self._do("start", place=place)
 
-    def stop_asking(self) -> Tally:
+    def stop_asking(self) -> CallTally:
         """Ask no more, and tell what came of it."""
         return _tally(self._do("stop"))
 
@@ -156,5 +156,5 @@ class Host:
         raise HostError(f"host {self.name} of the demo has ended: {said[-1] if said else 'without a word'}")
 
 
-def _tally(answer: Mapping[str, Any]) -> Tally:
-    return Tally(answer["answered"], answer["failed"], tuple(answer["failures"]))
+def _tally(answer: Mapping[str, Any]) -> CallTally:
+    return CallTally(answer["answered"], answer["failed"], tuple(answer["failures"]))

@@ -28,7 +28,7 @@ _PAUSE_S = 0.001
 _ENOUGH_FAILURES = 5
 
 
-class _Page(BaseHTTPRequestHandler):
+class _PeerPage(BaseHTTPRequestHandler):
     """Says who answers, and nothing else."""
 
     def do_GET(self) -> None:
@@ -152,7 +152,7 @@ def main() -> None:
     # The node's is the first process of its namespace, which inherits orphans: nginx's keeper, for one.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     if len(sys.argv) > 2:
-        server = _Server(("", int(sys.argv[2])), _Page)
+        server = _Server(("", int(sys.argv[2])), _PeerPage)
         threading.Thread(target=server.serve_forever, daemon=True).start()
     _tell({"name": sys.argv[1]})
     asking: Asker | None = None

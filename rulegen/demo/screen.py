@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from rulegen.demo.hosts import Page, Tally
+    from rulegen.demo.hosts import CallTally, Page
 
 WIDTH = 98
 _BAR = 24
@@ -76,7 +76,7 @@ def condense(output: str, *, brief: bool = False) -> Iterator[str]:
             yield from (heading, *lines)
 
 
-def bars(columns: Mapping[str, Tally], pods: Sequence[str], paint: Paint) -> Iterator[str]:
+def bars(columns: Mapping[str, CallTally], pods: Sequence[str], paint: Paint) -> Iterator[str]:
     """Yield a line for each pod: how many questions it answered by each way; the longest bar of a way is a full one."""
     width = max(map(len, pods)) + 2
     yield "  " + " " * width + "".join(paint.dim(f"{name:<{_BAR + 12}}") for name in columns).rstrip()

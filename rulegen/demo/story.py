@@ -25,7 +25,7 @@ from rulegen.host.commands.runner import MissingToolError, find
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from rulegen.demo.hosts import Tally
+    from rulegen.demo.hosts import CallTally
     from rulegen.demo.screen import Paint
 
 NODE, NODE_ADDRESS, CLIENT_ADDRESS = "web-1", "192.0.2.10", "192.0.2.77"
@@ -137,7 +137,7 @@ class Stage:
             }
         )
 
-    def show(self, tallies: dict[str, Tally]) -> None:
+    def show(self, tallies: dict[str, CallTally]) -> None:
         """Show who answered.
 
         Raises:

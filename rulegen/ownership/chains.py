@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rulegen.languages.iptables import rules as r
 from rulegen.languages.iptables.ruleset import ChainName
-from rulegen.languages.iptables.state import Block, Kind, Layout, Place
+from rulegen.languages.iptables.state import Block, ChainPosition, Kind, Layout
 from rulegen.model.services.ir import PodInterface
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from rulegen.languages.iptables.rules import Rule
     from rulegen.languages.iptables.ruleset import Ruleset
-    from rulegen.model.services.ir import Node, PodTraffic
+    from rulegen.model.services.ir import PodTraffic, ResolvedNode
     from rulegen.net import Family
 
 SERVICES = "KUBE-SERVICES"
@@ -208,15 +208,17 @@ def jumps(table: Iterable[tuple[str, str, str, tuple[str, ...]]], purposes: Mapp
     """Yield the jumps from built-in chains: table, built-in chain, our chain, states; top to bottom."""
     for name, built_in, chain, states in table:
         words = [r.connection_state(*states)] if states else []
-        yield Block(ChainName(name, built_in), (r.rule(*words, r.jump(chain), comment=purposes[chain]),), Place.HEAD)
+        yield Block(
+            ChainName(name, built_in), (r.rule(*words, r.jump(chain), comment=purposes[chain]),), ChainPosition.HEAD
+        )
 
 
-def mark_masquerade(node: Node) -> tuple[Rule, ...]:
+def mark_masquerade(node: ResolvedNode) -> tuple[Rule, ...]:
     """Return the rules of KUBE-MARK-MASQ."""
     return (r.rule(r.set_mark(node.masquerade_mark), comment="mark for masquerading in KUBE-POSTROUTING"),)
 
 
-def masquerade_marked(node: Node) -> Iterator[Rule]:
+def masquerade_marked(node: ResolvedNode) -> Iterator[Rule]:
     """Yield the rules that masquerade what is marked, at the end of KUBE-POSTROUTING."""
     mark = node.masquerade_mark
     yield r.rule(r.is_not_marked(mark), r.return_(), comment="not marked: nothing to masquerade")
@@ -224,7 +226,7 @@ def masquerade_marked(node: Node) -> Iterator[Rule]:
     yield r.rule(r.masquerade(random_fully=node.random_fully), comment="service traffic that needs its reply here")
 
 
-def accept_forwarded(node: Node) -> Iterator[Rule]:
+def accept_forwarded(node: ResolvedNode) -> Iterator[Rule]:
     """Yield the rules that let service traffic through, whatever the policy of FORWARD."""
     yield r.rule(r.is_marked(node.masquerade_mark), r.accept(), comment="service traffic, whatever the policy")
     yield r.rule(

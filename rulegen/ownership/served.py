@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from rulegen.languages.iptables.rules import Rule
     from rulegen.languages.iptables.ruleset import ChainName
-    from rulegen.model.services.ir import Service
+    from rulegen.model.services.ir import ResolvedService
     from rulegen.net import Address
 
 _OWNER: Final = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?)(:|\s|\Z)")
@@ -53,7 +53,7 @@ _ENDPOINT_SETS: Final = {ipsets.name_of(ipsets.LOOP_BACK, family) for family in 
 class Served:
     """The Services that this node serves, by name and by what tells them."""
 
-    def __init__(self, services: Iterable[Service] = ()) -> None:
+    def __init__(self, services: Iterable[ResolvedService] = ()) -> None:
         """Take the Services; nothing is looked at before somebody asks."""
         self._services = tuple(services)
 

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from rulegen.languages.iptables.ruleset import ChainName, is_unreadable, target
-from rulegen.languages.iptables.state import BlockKey, BlockValue, ChainKey, ChainValue, Place
+from rulegen.languages.iptables.state import BlockKey, BlockValue, ChainKey, ChainPosition, ChainValue
 from rulegen.plan.items import Drift
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ class RuleDrift:
         before, after = change.before, change.after
         if not isinstance(before, BlockValue) or not isinstance(after, BlockValue):
             return before is not None and after is not None and self._unlisted(before) != self._unlisted(after)
-        if before.place is not after.place or after.place is not Place.BODY:
+        if before.place is not after.place or after.place is not ChainPosition.BODY:
             return True
         comments = [tuple(rule.comment for rule in copy) for copy in before.copies]
         return len(before.copies) > len(after.copies) and any(map(any, comments)) and len(set(comments)) < len(comments)

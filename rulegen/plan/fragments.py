@@ -29,7 +29,7 @@ Changes = tuple[Change[Any, Any], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Fragment:
+class OwnedObjects:
     """What one owner wants in one family: a Service, or the node itself.
 
     Attributes:
@@ -40,7 +40,7 @@ class Fragment:
 
     owner: str
     family: Family
-    rules: iptables.Fragment
+    rules: iptables.RulesFragment
     objects: Mapping[str, Mapping[Any, Any]] = field(default_factory=dict)
 
 
@@ -59,7 +59,7 @@ class Union:
     _sizes: dict[str, int] = field(default_factory=lambda: defaultdict(int))
 
     @classmethod
-    def of(cls, fragments: Iterable[Fragment]) -> Union:
+    def of(cls, fragments: Iterable[OwnedObjects]) -> Union:
         """Return the union of fragments."""
         union = cls()
         for fragment in fragments:
@@ -94,7 +94,7 @@ class Union:
         """The names of the sets that have entries."""
         return frozenset(name for name, size in self._sizes.items() if size)
 
-    def replace(self, before: Fragment | None, after: Fragment | None) -> None:
+    def replace(self, before: OwnedObjects | None, after: OwnedObjects | None) -> None:
         """Take one owner's fragment for another; None for none. It costs what the two hold."""
         for language, key, wants in self._replaced(((before, after),)):
             known = self._wants[language]
@@ -105,7 +105,7 @@ class Union:
             else:
                 known.pop(key, None)
 
-    def changes(self, pairs: Iterable[tuple[Fragment | None, Fragment | None]]) -> dict[str, Changes]:
+    def changes(self, pairs: Iterable[tuple[OwnedObjects | None, OwnedObjects | None]]) -> dict[str, Changes]:
         """Return by language what it comes to if fragments are taken for others, without doing so.
 
         It is the difference of the whole, seen where it is.
@@ -129,7 +129,7 @@ class Union:
         return (self.filled - sizes.keys()) | {name for name, size in sizes.items() if size}
 
     def _replaced(
-        self, pairs: Iterable[tuple[Fragment | None, Fragment | None]]
+        self, pairs: Iterable[tuple[OwnedObjects | None, OwnedObjects | None]]
     ) -> Iterator[tuple[str, Any, tuple[tuple[str, Any], ...]]]:
         """Yield the objects that the fragments hold, and who wants each, if they are taken for one another."""
         touched: dict[tuple[str, Any], dict[str, Any]] = {}

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from rulegen.languages.iptables.ruleset import ChainName, target
-from rulegen.languages.iptables.state import BlockKey, BlockValue, ChainKey, Place
+from rulegen.languages.iptables.state import BlockKey, BlockValue, ChainKey, ChainPosition
 from rulegen.plan.drift import RuleDrift, rules_of
 from rulegen.plan.items import Action, Item, Line
 
@@ -70,7 +70,7 @@ class _Teller:
             action=action,
             language="iptables",
             family=self._family.value,
-            kind="chain" if isinstance(key, ChainKey) else "jump" if place is Place.HEAD else "rule",
+            kind="chain" if isinstance(key, ChainKey) else "jump" if place is ChainPosition.HEAD else "rule",
             name=str(key.name),
             owner=owner,
             is_leftover=is_leftover,
@@ -135,7 +135,7 @@ def _users(objects: Objects) -> Mapping[ChainName, list[ChainName]]:
 
 def _lines(change: Change[Key, Value]) -> Iterator[Line]:
     old, new = rules_of(change.before), rules_of(change.after)
-    if isinstance(change.after, BlockValue) and change.before == BlockValue(change.after.copies, Place.ASTRAY):
+    if isinstance(change.after, BlockValue) and change.before == BlockValue(change.after.copies, ChainPosition.ASTRAY):
         yield Line(" ", new[0].spec, "moved: it must come last")
         return
     if not old or not new:

@@ -27,7 +27,7 @@ _DIGEST: Final = re.compile(r"\b[0-9a-f]{32}\b(?=;)")
 
 
 @dataclass(frozen=True, slots=True)
-class SitePlan:
+class NginxPlan:
     """What changes, and whether nginx must read its configuration anew.
 
     Attributes:
@@ -48,7 +48,7 @@ class SitePlan:
         return self.reload or (self.ends and bool(self.items))
 
 
-def plan_ending(folder: str, *, exists: bool, runs: bool) -> SitePlan:
+def plan_ending(folder: str, *, exists: bool, runs: bool) -> NginxPlan:
     """Return what must go for nothing of nginx to be left.
 
     Args:
@@ -67,7 +67,7 @@ def plan_ending(folder: str, *, exists: bool, runs: bool) -> SitePlan:
     place = Item(
         action=Action.DELETE, language=LANGUAGE, family="", kind="folder", name=folder, lines=(Line("-", folder),)
     )
-    return SitePlan((*([process] if runs else []), *([place] if exists else [])), runs=runs, ends=True)
+    return NginxPlan((*([process] if runs else []), *([place] if exists else [])), runs=runs, ends=True)
 
 
 def plan_site(
@@ -75,7 +75,7 @@ def plan_site(
     desired: Configuration,
     names: Mapping[str, tuple[str, str]],
     served: str | None = None,
-) -> SitePlan:
+) -> NginxPlan:
     """Return what must change in the files for nginx to serve what is wanted.
 
     Args:
@@ -94,7 +94,7 @@ def plan_site(
     items.sort(key=lambda item: (order.index(item.kind), item.name))
     if served is not None and served != desired.digest and not items:
         items.append(_process(served))
-    return SitePlan(tuple(items), reload=bool(items), runs=served != "")
+    return NginxPlan(tuple(items), reload=bool(items), runs=served != "")
 
 
 def _process(served: str) -> Item:

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from rulegen.diff import Change, diff
-from rulegen.languages.ipset.state import cramped
+from rulegen.languages.ipset.state import needs_resize
 from rulegen.languages.iptables.script import Comments, comment_of, comments_of, settled, written_anew
 from rulegen.languages.iptables.state import (
     BlockKey,
@@ -21,7 +21,7 @@ from rulegen.languages.iptables.state import (
     referred_by_others,
     understood,
 )
-from rulegen.languages.ipvs.script import draining, gracefully
+from rulegen.languages.ipvs.script import as_drains, draining
 from rulegen.plan import iptables, objects
 from rulegen.plan.fragments import IPSET, IPVS
 from rulegen.plan.items import Action, Item, Line
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from rulegen.net import Family
     from rulegen.plan.fragments import Changes
     from rulegen.plan.items import Owners
-    from rulegen.plan.nginx import SitePlan
+    from rulegen.plan.nginx import NginxPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class Plan:
     sysctls: tuple[Change[str, str], ...] = ()
     counters: tuple[str, ...] = ()
     flows: tuple[Stale, ...] = ()
-    site: SitePlan | None = None
+    site: NginxPlan | None = None
     beside: Mapping[Family, FamilyPlan] = field(default_factory=lambda: MappingProxyType({}))
     notes: tuple[str, ...] = ()
     items: tuple[Item, ...] = ()
@@ -124,7 +124,7 @@ class Plan:
         return sum(item.action is action for item in self.items)
 
 
-def with_site(plan: Plan, site: SitePlan) -> Plan:
+def with_site(plan: Plan, site: NginxPlan) -> Plan:
     """Return the plan with what changes for nginx, which is shown behind the rest."""
     return replace(plan, site=site, items=(*plan.items, *site.items))
 
@@ -216,9 +216,9 @@ def plan_objects(
         wanted = desired.get(language, {})
         found_ = diff(there, wanted)
         if language == IPSET:
-            found_ = tuple(sorted((*cramped(there, wanted), *found_), key=lambda change: change.key))
+            found_ = tuple(sorted((*needs_resize(there, wanted), *found_), key=lambda change: change.key))
         if language == IPVS:
-            found_ = tuple(gracefully(found_))
+            found_ = tuple(as_drains(found_))
             changed = {change.key for change in found_}
             out = draining(there, wanted)
             leaving = tuple(key for key in out if key not in changed)

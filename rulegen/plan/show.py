@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
     from rulegen.errors import Rejected
     from rulegen.model.ingress.reasons import Reason
-    from rulegen.model.services.ir import Service
+    from rulegen.model.services.ir import ResolvedService
     from rulegen.plan.items import Item, Line
-    from rulegen.plan.nginx import SitePlan
+    from rulegen.plan.nginx import NginxPlan
     from rulegen.plan.plan import Plan
 
 SCHEMA_VERSION = 1
@@ -53,7 +53,7 @@ class Report:
     rejected: tuple[Rejected, ...] = ()
     unknown_kinds: Mapping[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
-    services: Mapping[str, Service] = field(default_factory=dict)
+    services: Mapping[str, ResolvedService] = field(default_factory=dict)
     reasons: tuple[Reason, ...] = ()
     site: str = ""
     is_partial: bool = False
@@ -97,7 +97,7 @@ def text(plan: Plan, report: Report, *, colour: bool) -> Iterator[str]:
     yield paint("*", summary(plan, report))
 
 
-def _site_verb(site: SitePlan) -> str:
+def _site_verb(site: NginxPlan) -> str:
     if site.ends:
         return "is to be ended" if site.runs else "does not run"
     if not site.reload:

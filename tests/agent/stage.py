@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import count
 
-from rulegen.agent.services.dataplane import Mark, Reading
-from rulegen.agent.services.sync import Loop, Timing, Wake
-from rulegen.agent.telemetry.log import Journal
+from rulegen.agent.services.dataplane import KernelReadout, KernelRevision
+from rulegen.agent.services.sync import Loop, SyncIntervals, Wake
+from rulegen.agent.telemetry.log import AgentLog
 from rulegen.agent.telemetry.state import AgentState
 from rulegen.compiler.services.compile import Compiled, Observed, compile_model, plan_node
 from rulegen.compiler.services.incremental import Update
@@ -29,7 +29,7 @@ from rulegen.kube.snapshot.endpoints import SERVICE_NAME_LABEL
 from rulegen.languages.iptables.ruleset import read
 from rulegen.languages.iptables.script import script
 from rulegen.model.host.facts import HostFacts
-from rulegen.model.services.ir import Service
+from rulegen.model.services.ir import ResolvedService
 from rulegen.model.services.options import Options
 from rulegen.model.services.resolve import resolve
 from rulegen.net import Address, Family, parse_network
@@ -116,14 +116,14 @@ class MemoryWriter:
     chains_per_commit: int | None = None
     on_call: Callable[[], None] = lambda: None
 
-    def read(self) -> Reading:
+    def read(self) -> KernelReadout:
         self.plans.append(self.clock.now)
         if self.failures and self.failures[0] == "unread":
             self.failures.popleft()
             raise HostError("the kernel cannot be read")
-        return Reading({}, (), self._mark())
+        return KernelReadout({}, (), self._mark())
 
-    def plan(self, compiled: Compiled, reading: Reading | None = None) -> Plan:
+    def plan(self, compiled: Compiled, reading: KernelReadout | None = None) -> Plan:
         return self.look(compiled)
 
     def look(self, compiled: Compiled) -> Plan:
@@ -141,7 +141,7 @@ class MemoryWriter:
     def write_update(
         self,
         update: Update,
-        before: dict[ObjectName, Service | None],
+        before: dict[ObjectName, ResolvedService | None],
         between: Callable[[], None] | None = None,
     ) -> int:
         assert before.keys() == update.services.keys()
@@ -167,15 +167,15 @@ class MemoryWriter:
         self.reconciled.append(self.clock.now)
         return 0
 
-    def is_untouched(self, mark: Mark) -> bool:
+    def is_untouched(self, mark: KernelRevision) -> bool:
         return mark == self._mark()
 
-    def _mark(self) -> Mark:
+    def _mark(self) -> KernelRevision:
         """Tell how often others have written, as far as that can be seen by now."""
         now = self._state()
         self.commits += now != self.known
         self.known = now
-        return Mark(self.commits, 0)
+        return KernelRevision(self.commits, 0)
 
     def _state(self) -> int:
         return hash(tuple(kernel.save() for kernel in self.kernels.values()))
@@ -232,13 +232,13 @@ class WholeWriter(MemoryWriter):
     def write_update(
         self,
         update: Update,
-        before: dict[ObjectName, Service | None],
+        before: dict[ObjectName, ResolvedService | None],
         between: Callable[[], None] | None = None,
     ) -> int:
         self.calls.append(self.write(update.plan))
         return self.calls[-1]
 
-    def read(self) -> Reading:
+    def read(self) -> KernelReadout:
         """Read all; of sets and servers nothing tells whether others write."""
         return super().read()._replace(mark=None)
 
@@ -265,12 +265,14 @@ class Stage:
         self.text = io.StringIO()
         self.has_synced = has_synced
         self.ready: list[float] = []
-        timing = Timing(min_sync_s=settings.pop("min_sync_s", 0.0), sync_s=settings.pop("sync_s", 30.0), quiet_s=0.2)
+        timing = SyncIntervals(
+            min_sync_s=settings.pop("min_sync_s", 0.0), sync_s=settings.pop("sync_s", 30.0), quiet_s=0.2
+        )
         self.loop = Loop(
             options=self.options,
             writer=self.writer,
             state=self.state,
-            journal=Journal(out=self.text),
+            journal=AgentLog(out=self.text),
             timing=timing,
             counts=False,
             clock=self.clock,

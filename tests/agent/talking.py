@@ -10,13 +10,13 @@ from pathlib import Path
 
 import msgspec
 
-from rulegen.agent.status.leases import Members
-from rulegen.agent.status.publisher import IngressPublication, Publication, Publisher, ServicePublication
+from rulegen.agent.status.leases import LeaseGroup
+from rulegen.agent.status.publisher import IngressPublication, Publisher, ServicePublication, StatusSource
 from rulegen.agent.telemetry.events import Recorder
-from rulegen.agent.telemetry.log import Journal
+from rulegen.agent.telemetry.log import AgentLog
 from rulegen.agent.telemetry.state import AgentState
 from rulegen.apiserver.objects import ApiObjects
-from rulegen.apiserver.transport.connection import Link
+from rulegen.apiserver.transport.connection import ApiConnection
 from rulegen.kube.objects.events import Changed
 from rulegen.kube.objects.names import Decoded, ObjectName
 from rulegen.kube.objects.structs import EndpointSlice, Ingress, Service
@@ -37,7 +37,7 @@ class Place:
     api: FakeApi
     kubeconfig: str
     clock: Clock = field(default_factory=Clock)
-    links: list[Link] = field(default_factory=list)
+    links: list[ApiConnection] = field(default_factory=list)
 
     @classmethod
     def of(cls, api: FakeApi, folder: Path, certificate: tuple[Path, Path]) -> Place:
@@ -47,7 +47,7 @@ class Place:
         return BEGIN + dt.timedelta(seconds=self.clock.now - 100)
 
     def objects(self) -> ApiObjects:
-        link = Link(self.kubeconfig)
+        link = ApiConnection(self.kubeconfig)
         self.links.append(link)
         return ApiObjects(link)
 
@@ -57,7 +57,7 @@ class Place:
 
     def recorder(self, node: str = "node1") -> Recorder:
         state = AgentState(self.clock)
-        return Recorder(self.objects(), node, state, Journal(out=io.StringIO()), self.clock, self.now, rate_s=0.0)
+        return Recorder(self.objects(), node, state, AgentLog(out=io.StringIO()), self.clock, self.now, rate_s=0.0)
 
     def cluster(self) -> Cluster:
         """Return the cluster as a node that watches has it now."""
@@ -80,7 +80,7 @@ class Place:
         self,
         name: str,
         *addresses: str,
-        publication: Publication | None = None,
+        publication: StatusSource | None = None,
         group: str = "ingress-rulegen",
         served: Callable[[], dict[ObjectName, bool] | None] | None = None,
         **settings,
@@ -91,11 +91,11 @@ class Place:
             return dict.fromkeys(self.ingresses(), True)
 
         return Publisher(
-            members=Members(self.objects(), NAMESPACE, group, name, self.clock, now=self.now),
+            members=LeaseGroup(self.objects(), NAMESPACE, group, name, self.clock, now=self.now),
             publications=(publication or IngressPublication(self.ingresses, served or all_served),),
             addresses=lambda: addresses or None,
             node_uid=lambda: f"uid-of-{name}",
-            journal=Journal(out=io.StringIO()),
+            journal=AgentLog(out=io.StringIO()),
             state=AgentState(self.clock),
             clock=self.clock,
             **settings,

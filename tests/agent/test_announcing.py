@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from rulegen.agent.pages import PATHS, views
 from rulegen.agent.services.sync import Wake
-from rulegen.agent.telemetry.events import Announcement
+from rulegen.agent.telemetry.events import EventRequest
 from rulegen.errors import Fault, Rejected
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.events import Changed, Gone, Listed
@@ -26,7 +26,7 @@ FAULTY = Rejected("Service demo/web", "test", (Fault("spec.ports", "none"),), "u
 PAIR = (service("web"), service("other", 2))
 
 
-class Told(list[Announcement]):
+class Told(list[EventRequest]):
     def reasons(self) -> list[str]:
         return [one.reason for one in self]
 

@@ -105,7 +105,7 @@ def _listening(monkeypatch) -> set[tuple[str, int]]:
         def stop(self) -> None:
             open_.remove(self.place)
 
-    monkeypatch.setattr(health, "Server", FakeServer)
+    monkeypatch.setattr(health, "PageServer", FakeServer)
     return open_
 
 
@@ -311,7 +311,7 @@ def test_a_health_port_that_could_not_be_listened_on_is_tried_again_when_the_hos
         open_.add(address)
         return SimpleNamespace(stop=lambda: open_.remove(address))
 
-    monkeypatch.setattr(health, "Server", server)
+    monkeypatch.setattr(health, "PageServer", server)
     stage = staged("iptables", PRIMARY)
     stage.at(0, changed(THERE), *services())
     new = host("192.168.50.10", "fd00:50::77")

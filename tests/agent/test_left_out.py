@@ -12,7 +12,7 @@ from msgspec import structs
 
 from rulegen.agent.pages import views
 from rulegen.agent.pages_server.health import ServiceHealth
-from rulegen.agent.services.dataplane import KernelWriter, Mark
+from rulegen.agent.services.dataplane import KernelRevision, KernelWriter
 from rulegen.agent.services.left_out import RETRY_S
 from rulegen.agent.services.sync import Wake
 from rulegen.host.commands.runner import Completed
@@ -44,9 +44,9 @@ class StandIn(KernelWriter):
 
     def read(self):
         reading = super().read()
-        return reading._replace(mark=Mark(None, self.commits, "read"))
+        return reading._replace(mark=KernelRevision(None, self.commits, "read"))
 
-    def is_untouched(self, mark: Mark) -> bool:
+    def is_untouched(self, mark: KernelRevision) -> bool:
         return mark.commits == self.commits
 
 

@@ -16,10 +16,10 @@ import pytest
 from click.testing import CliRunner
 
 from rulegen.agent.agent import Agent
-from rulegen.agent.ingress.sync import SiteLoop
-from rulegen.agent.runtime.memory import YOUNG, sweep
+from rulegen.agent.ingress.sync import IngressSync
+from rulegen.agent.runtime.memory import YOUNG, enable_gc
 from rulegen.agent.runtime.systemd import Watchdog, tell_systemd
-from rulegen.agent.telemetry.log import Journal
+from rulegen.agent.telemetry.log import AgentLog
 from rulegen.agent.telemetry.state import AgentState
 from rulegen.cli.commands.run import _Signals
 from rulegen.cli.main import cli
@@ -156,7 +156,7 @@ def test_what_only_refers_to_itself_does_not_pile_up():
     before, was_on = gc.get_threshold(), gc.isenabled()
     gc.disable()
     try:
-        sweep()
+        enable_gc()
         rings = [weakref.ref(_Ring()) for _ in range(5 * YOUNG)]
         assert sum(ring() is not None for ring in rings) < 2 * YOUNG
     finally:
@@ -343,16 +343,16 @@ def test_a_fault_of_ours_does_not_end_who_serves_ingresses(monkeypatch):
     monkeypatch.setattr("rulegen.agent.ingress.sync.QUIET_S", 0.01)
     served, faults = threading.Event(), iter([KeyError("a fault of ours"), OSError(28, "No space left on device")])
 
-    def serve(_: SiteLoop) -> bool:
+    def serve(_: IngressSync) -> bool:
         if (fault := next(faults, None)) is not None:
             raise fault
         served.set()
         return True
 
-    monkeypatch.setattr(SiteLoop, "serve", serve)
+    monkeypatch.setattr(IngressSync, "serve", serve)
     log = io.StringIO()
     state = AgentState(time.monotonic)
-    site = SiteLoop(None, None, None, state, Journal(out=log), time.monotonic)
+    site = IngressSync(None, None, None, state, AgentLog(out=log), time.monotonic)
     site.start()
     try:
         assert served.wait(10)

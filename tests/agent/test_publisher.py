@@ -10,8 +10,8 @@ import pytest
 
 from rulegen.agent.status.publisher import PUBLISHED, IngressPublication, node_addresses
 from rulegen.apiserver.objects import ApiObjects
-from rulegen.apiserver.transport.connection import TroubleError
-from rulegen.apiserver.watching.outage import Notice
+from rulegen.apiserver.transport.connection import ApiError
+from rulegen.apiserver.watching.outage import OutageNotice
 from rulegen.apiserver.watching.watch import Watch
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectName
@@ -377,7 +377,7 @@ class TestTrouble:
         place.api.put("ingresses", ingress("a"), ingress("b"))
         place.api.fail("ingresses", Fault.status(422, "no"))
         node = place.node("a", A)
-        with pytest.raises(TroubleError):
+        with pytest.raises(ApiError):
             node.turn()
         assert sorted([place.published("ingresses", "a"), place.published("ingresses", "b")]) == [[], [A]]
         node.turn()
@@ -395,7 +395,7 @@ class TestTrouble:
 
     def test_what_is_about_the_server_is_said_once_for_all_and_it_is_back_with_the_others(self, place):
         place.api.put("ingresses", ingress("web"))
-        notices: list[Notice] = []
+        notices: list[OutageNotice] = []
         timing = fast(list_silence=20.0, watch_silence=60.0)
         watch = Watch(lambda _: None, kubeconfig=place.kubeconfig, notice=notices.append, timing=timing)
         node = place.node("a", A)

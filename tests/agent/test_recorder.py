@@ -9,7 +9,7 @@ import time
 import pytest
 
 from rulegen.agent.telemetry import events as module
-from rulegen.agent.telemetry.events import Announcement, ObjectReference, Recorder
+from rulegen.agent.telemetry.events import EventRequest, ObjectReference, Recorder
 from tests.agent.talking import Place
 from tests.apiserver.watching import soon
 from tests.fakeapi import Fault
@@ -18,12 +18,12 @@ WEB = ObjectReference("v1", "Service", "shop", "web", "uid-1")
 NODE = ObjectReference("v1", "Node", "", "node1", "uid-2")
 
 
-def drift(note: str = "rule a was taken away") -> Announcement:
-    return Announcement(NODE, "DriftMended", "Mend", note)
+def drift(note: str = "rule a was taken away") -> EventRequest:
+    return EventRequest(NODE, "DriftMended", "Mend", note)
 
 
-def rejected(note: str = "not served: spec.ports: none", about: ObjectReference = WEB) -> Announcement:
-    return Announcement(about, "Rejected", "Serve", note, is_shared=True)
+def rejected(note: str = "not served: spec.ports: none", about: ObjectReference = WEB) -> EventRequest:
+    return EventRequest(about, "Rejected", "Serve", note, is_shared=True)
 
 
 def events(place: Place) -> list[dict]:

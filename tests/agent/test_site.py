@@ -8,16 +8,16 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from rulegen.agent.ingress.sync import DECIDED_S, SiteLoop
-from rulegen.agent.telemetry.log import Journal
+from rulegen.agent.ingress.sync import DECIDED_S, IngressSync
+from rulegen.agent.telemetry.log import AgentLog
 from rulegen.agent.telemetry.state import AgentState
-from rulegen.compiler.ingress.compile import Site, compile_ingress
-from rulegen.host.nginx.service import Action, Outcome
+from rulegen.compiler.ingress.compile import NginxSite, compile_ingress
+from rulegen.host.nginx.service import NginxAction, Outcome
 from rulegen.kube.objects.names import ObjectKey, ObjectName
-from rulegen.kube.snapshot.world import World
+from rulegen.kube.snapshot.world import ClusterSnapshot
 from rulegen.languages.nginx.configuration import Configuration
 from rulegen.model.ingress.options import IngressOptions
-from rulegen.plan.nginx import SitePlan, plan_site
+from rulegen.plan.nginx import NginxPlan, plan_site
 from tests.agent.stage import Clock
 from tests.ingress_strategies import OPTIONS, TEMPLATES, WEB, compiled, site, world
 
@@ -43,15 +43,15 @@ class MemorySite:
     def observed(self) -> Configuration | None:
         return self.live
 
-    def settled(self, world: World, observed: Configuration | None, before: Site | None) -> Site:
+    def settled(self, world: ClusterSnapshot, observed: Configuration | None, before: NginxSite | None) -> NginxSite:
         self.decisions += 1
         return compile_ingress(world, self.options, TEMPLATES, served=True, before=before)
 
-    def plan(self, site: Site, observed: Configuration | None) -> SitePlan:
+    def plan(self, site: NginxSite, observed: Configuration | None) -> NginxPlan:
         return plan_site(observed, site.configuration, site.names, self.live.digest if self.live else "")
 
-    def apply(self, site: Site) -> Outcome:
-        action = Action.NOTHING if site.configuration == self.live else Action.RELOADED
+    def apply(self, site: NginxSite) -> Outcome:
+        action = NginxAction.NOTHING if site.configuration == self.live else NginxAction.RELOADED
         self.live = site.configuration
         return Outcome(site.configuration.digest, action)
 
@@ -75,9 +75,9 @@ class Stage:
 
     def __post_init__(self) -> None:
         state = AgentState(self.clock)
-        self.loop = SiteLoop(self.live, self.snapshot, Nothing(), state, Journal(out=io.StringIO()), self.clock)
+        self.loop = IngressSync(self.live, self.snapshot, Nothing(), state, AgentLog(out=io.StringIO()), self.clock)
 
-    def snapshot(self) -> World:
+    def snapshot(self) -> ClusterSnapshot:
         return world(*self.objects)
 
     def change(self, *objects: object) -> None:
@@ -99,8 +99,8 @@ def test_who_only_reports_tells_no_first_look_and_no_change_as_work_of_others_bu
     if has_release:
         stage.loop.serve()
     log = io.StringIO()
-    stage.loop = SiteLoop(
-        stage.live, stage.snapshot, Nothing(), AgentState(stage.clock), Journal(out=log), stage.clock, mends=False
+    stage.loop = IngressSync(
+        stage.live, stage.snapshot, Nothing(), AgentState(stage.clock), AgentLog(out=log), stage.clock, mends=False
     )
 
     def told() -> list[str]:
@@ -151,7 +151,7 @@ def test_in_the_end_all_is_decided_again_as_certificates_lapse(stage):
 
 
 def test_a_change_that_comes_while_one_is_decided_is_decided_next(stage):
-    def snapshot() -> World:
+    def snapshot() -> ClusterSnapshot:
         found = world(*stage.objects)
         stage.change(site("new.test"))
         return found

@@ -14,26 +14,26 @@ from hypothesis import strategies as st
 
 from rulegen.agent.cluster import SharedCluster
 from rulegen.agent.ingress import sync as site_module
-from rulegen.agent.ingress.sync import FIRST_S, SILENCE_S, Memory, SiteLoop
+from rulegen.agent.ingress.sync import FIRST_S, SILENCE_S, IngressSync, Memory
 from rulegen.agent.pages_server.health import healthz
-from rulegen.agent.telemetry.events import Announcement, ObjectReference
-from rulegen.agent.telemetry.log import Journal
+from rulegen.agent.telemetry.events import EventRequest, ObjectReference
+from rulegen.agent.telemetry.log import AgentLog
 from rulegen.agent.telemetry.state import AgentState
-from rulegen.compiler.ingress.compile import Site, compile_ingress
+from rulegen.compiler.ingress.compile import NginxSite, compile_ingress
 from rulegen.host.nginx.disk.last_read import KnownObjects
-from rulegen.host.nginx.service import Action, Outcome
+from rulegen.host.nginx.service import NginxAction, Outcome
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.events import Changed, Gone, scoped
 from rulegen.kube.objects.names import ObjectKey, ObjectName
 from rulegen.kube.selector import parse_selector
 from rulegen.kube.snapshot.build import build_world
-from rulegen.kube.snapshot.world import World
+from rulegen.kube.snapshot.world import ClusterSnapshot
 from rulegen.kube.validation.validate import check
 from rulegen.languages.nginx.configuration import Configuration
 from rulegen.model.ingress.options import IngressOptions
 from rulegen.model.ingress.unread import MissingError
 from rulegen.model.ingress.values.classes import Selection
-from rulegen.plan.nginx import SitePlan, plan_site
+from rulegen.plan.nginx import NginxPlan, plan_site
 from tests.apiserver.watching import soon
 from tests.ingress_strategies import (
     OPTIONS,
@@ -95,14 +95,14 @@ class MemorySite:
     def observed(self) -> Configuration | None:
         return self.live
 
-    def settled(self, world: World, observed: Configuration | None, before: Site | None) -> Site:
+    def settled(self, world: ClusterSnapshot, observed: Configuration | None, before: NginxSite | None) -> NginxSite:
         return compile_ingress(world, self.options, TEMPLATES, served=True, before=before)
 
-    def plan(self, site: Site, observed: Configuration | None) -> SitePlan:
+    def plan(self, site: NginxSite, observed: Configuration | None) -> NginxPlan:
         return plan_site(observed, site.configuration, site.names, self.live.digest if self.live else "")
 
-    def apply(self, site: Site) -> Outcome:
-        action = Action.NOTHING if site.configuration == self.live else Action.RELOADED
+    def apply(self, site: NginxSite) -> Outcome:
+        action = NginxAction.NOTHING if site.configuration == self.live else NginxAction.RELOADED
         self.live = site.configuration
         return Outcome(site.configuration.digest, action)
 
@@ -166,21 +166,21 @@ class Stage:
 
     def __init__(self, *objects: k.KubeObject, silent=(), forbidden=(), known=None, live=None, **changes) -> None:
         self.server = Server(silent=set(silent), forbidden=set(forbidden))
-        self.log, self.events = io.StringIO(), list[Announcement]()
+        self.log, self.events = io.StringIO(), list[EventRequest]()
         self.site = MemorySite(replace(OPTIONS, **changes), live=live)
         self.clock = Ticking()
         self.known = known if known is not None else Memory()
         self.loop = self.begin()
         self.server.put(*WEB, *objects)
 
-    def begin(self) -> SiteLoop:
+    def begin(self) -> IngressSync:
         """Return a loop that knows what the cluster was told."""
-        return SiteLoop(
+        return IngressSync(
             self.site,
             lambda: build_world(self.server.cluster.snapshot()),
             self.server,
             AgentState(self.clock),
-            Journal(out=self.log),
+            AgentLog(out=self.log),
             self.clock,
             cluster=self.server.cluster,
             known=self.known,

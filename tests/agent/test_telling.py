@@ -16,13 +16,13 @@ from msgspec import structs
 
 from rulegen.agent.pages_server.health import ServiceHealth, healthz, livez
 from rulegen.agent.telemetry import metrics
-from rulegen.agent.telemetry.events import Announcement
-from rulegen.agent.telemetry.log import Journal
+from rulegen.agent.telemetry.events import EventRequest
+from rulegen.agent.telemetry.log import AgentLog
 from rulegen.agent.telemetry.metrics import exposition
 from rulegen.agent.telemetry.state import AgentState
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectName
-from rulegen.kube.snapshot.world import ServiceInput, World
+from rulegen.kube.snapshot.world import ClusterSnapshot, ServiceInput
 from rulegen.model.host.facts import HostFacts, Interface
 from rulegen.model.services.resolve import resolve
 from rulegen.net import Family, parse_address, parse_network
@@ -41,7 +41,7 @@ def test_a_log_on_a_full_disk_ends_nobody_and_tells_later_how_much_is_missing():
             return super().write(text)
 
     disk = Disk()
-    journal = Journal(out=disk)
+    journal = AgentLog(out=disk)
     for disk.is_full in (False, True, True, False, False):
         journal.info("something happened")
     lines = disk.getvalue().splitlines()
@@ -232,13 +232,13 @@ def services(count: int, port: int, *, terminating: bool = False):
         here = structs.replace(here, endpoints=tuple(structs.replace(e, conditions=leaving) for e in here.endpoints))
     slices = (here,) if count else (endpoints("web", 9, node="node2"),)
     name = ObjectName("demo", "web")
-    world = World(services={name: ServiceInput(service=told, slices=slices)}, nodes={NODE: node()})
+    world = ClusterSnapshot(services={name: ServiceInput(service=told, slices=slices)}, nodes={NODE: node()})
     return list(resolve(world, OPTIONS, HostFacts()).services.values())
 
 
 class TestServiceHealth:
     @pytest.fixture
-    def told(self) -> list[Announcement]:
+    def told(self) -> list[EventRequest]:
         return []
 
     @pytest.fixture
@@ -247,7 +247,7 @@ class TestServiceHealth:
         state = AgentState(clock)
         state.wrote(0)
         found = ServiceHealth(
-            state, Journal(out=io.StringIO()), addresses={Family.IPV4: ("127.0.0.1",)}, tell=told.append
+            state, AgentLog(out=io.StringIO()), addresses={Family.IPV4: ("127.0.0.1",)}, tell=told.append
         )
         yield found
         found.stop()
@@ -291,7 +291,7 @@ class TestServiceHealth:
                     slices = (endpoints(name, *range(1, count + 1), node=NODE),)
                     aged = structs.replace(one, metadata=metadata)
                     told[ObjectName("demo", name)] = ServiceInput(service=aged, slices=slices)
-            return resolve(World(services=told, nodes={NODE: node()}), OPTIONS, HostFacts()).services.values()
+            return resolve(ClusterSnapshot(services=told, nodes={NODE: node()}), OPTIONS, HostFacts()).services.values()
 
         health.take(claimed("new", "old"))
         assert json.loads(ask(port)[1])["service"]["name"] == "old"
@@ -312,7 +312,7 @@ class TestServiceHealth:
         facts = HostFacts(
             interfaces=(Interface("lo", ((parse_address("127.0.0.1"), 8), (parse_address("127.0.0.7"), 8))),)
         )
-        health.serve_on(resolve(World(nodes={NODE: node()}), options, facts).nodes)
+        health.serve_on(resolve(ClusterSnapshot(nodes={NODE: node()}), options, facts).nodes)
         health.take(services(1, port))
         assert ask(port, host="127.0.0.7")[0] == ask(port)[0] == 200
         with pytest.raises(ConnectionRefusedError):
@@ -379,7 +379,7 @@ class TestJournal:
     @staticmethod
     def lines(*, is_json: bool, **fields) -> list[str]:
         out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
-        journal = Journal(is_json=is_json, out=out, now=lambda: dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC))
+        journal = AgentLog(is_json=is_json, out=out, now=lambda: dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC))
         journal.warning("changed", **fields)
         out.seek(0)
         return out.read().splitlines()
@@ -413,7 +413,7 @@ class TestJournal:
 
     def test_levels(self):
         out = io.StringIO()
-        journal = Journal(out=out, least="warning")
+        journal = AgentLog(out=out, least="warning")
         journal.debug("1")
         journal.info("2")
         journal.warning("3")

@@ -21,14 +21,14 @@ from rulegen.host.netfilter.variant import Variant, VariantChoice
 from rulegen.host.node import sysctl
 from rulegen.kube.objects import structs as k
 from rulegen.kube.snapshot.cluster import Cluster
-from rulegen.kube.snapshot.world import World
+from rulegen.kube.snapshot.world import ClusterSnapshot
 from rulegen.languages.iptables.ruleset import read
 from rulegen.languages.iptables.script import script
 from rulegen.languages.ipvs.state import Frontend, VirtualServer, VirtualServerKey
 from rulegen.model.host.facts import HostFacts, Interface
 from rulegen.model.services.options import Options
 from rulegen.model.services.resolve import resolve
-from rulegen.model.services.stale_flows import Flow, Forgetting
+from rulegen.model.services.stale_flows import Flow, StaleUdpPolicy
 from rulegen.net import Family, Protocol, parse_address, parse_network
 from rulegen.plan.plan import Plan
 from tests.agent.stage import Stage, changed, endpoints, service
@@ -138,7 +138,7 @@ def test_addresses_are_followed_and_those_that_were_gained_are_named(tools):
     def on(*addresses: str) -> HostFacts:
         return HostFacts(interfaces=(Interface("eth0", tuple((parse_address(one), 24) for one in addresses)),))
 
-    writer = KernelWriter.of_host(tools, on("192.168.1.1"), Variant.NFT, Forgetting.ALL, Options())
+    writer = KernelWriter.of_host(tools, on("192.168.1.1"), Variant.NFT, StaleUdpPolicy.ALL, Options())
     host = iter([on("192.168.1.1"), on("192.168.1.2", "fe80::1"), on("192.168.1.1")])
     writer.look = lambda _: next(host)
     assert writer.refresh() == frozenset()
@@ -281,7 +281,7 @@ class TestParametersThatRulesFollow:
 
     def plan(self, writer: KernelWriter, kernel: Kernel, mode: str = "iptables", **options: object) -> Plan:
         chosen = Options(mode=mode, node_name="node1", **options)
-        model = resolve(World(), chosen, writer.facts, (Family.IPV4,))
+        model = resolve(ClusterSnapshot(), chosen, writer.facts, (Family.IPV4,))
         observed = Observed(rulesets={Family.IPV4: read(kernel.save(), "kernel", Family.IPV4)})
         return plan_node(compile_model(model, mode, counts=False), observed, writer.facts)
 

@@ -17,7 +17,7 @@ from rulegen.apiserver.limits import ApiTerms
 from rulegen.apiserver.lists import read_cluster
 from rulegen.apiserver.objects import SERVICES, ApiObjects
 from rulegen.apiserver.transport import client, connection
-from rulegen.apiserver.transport.connection import Link, TroubleError
+from rulegen.apiserver.transport.connection import ApiConnection, ApiError
 from rulegen.apiserver.watching import reflector
 from rulegen.apiserver.watching import watch as apiwatch
 from rulegen.apiserver.watching.watch import Watch
@@ -93,8 +93,8 @@ class TestOneAnswer:
         else:
             monkeypatch.setattr(connection, "MAX_WRITTEN", SMALL.page)
             with hostile(feed) as url:
-                link = Link(kubeconfig_of(url, tmp_path), terms=SMALL)
-                with pytest.raises(TroubleError) as caught:
+                link = ApiConnection(kubeconfig_of(url, tmp_path), terms=SMALL)
+                with pytest.raises(ApiError) as caught:
                     link.fetch("/api/v1/services", doing="list services")
                 link.cut()
             message = caught.value.message
@@ -107,24 +107,24 @@ class TestOneAnswer:
 
     def test_a_byte_now_and_then_is_no_answer_for_run_either(self, tmp_path):
         with hostile(drip(0.05)) as url:
-            link = Link(kubeconfig_of(url, tmp_path))
-            with pytest.raises(TroubleError, match="not whole after") as caught:
+            link = ApiConnection(kubeconfig_of(url, tmp_path))
+            with pytest.raises(ApiError, match="not whole after") as caught:
                 link.ask("/api/v1/services", {}, doing="list", silence_s=30, whole_s=0.7).small()
             link.cut()
         assert caught.value.reason == "timeout"
 
     def test_an_answer_to_what_we_write_is_bounded_too(self, tmp_path):
         with hostile(lambda _: iter([CHUNKED, *([b"10000\r\n" + b" " * 0x10000 + b"\r\n"] * 300)])) as url:
-            link = Link(kubeconfig_of(url, tmp_path))
-            with pytest.raises(TroubleError, match="more than 16777216 bytes"):
+            link = ApiConnection(kubeconfig_of(url, tmp_path))
+            with pytest.raises(ApiError, match="more than 16777216 bytes"):
                 ApiObjects(link).patch(SERVICES, "shop", "web", {})
             link.cut()
 
     def test_an_answer_of_many_values_to_what_we_write_is_not_decoded(self, tmp_path):
         text = b'{"a":[' + b"{}," * 1_000_000 + b"{}]}"
         with hostile(lambda _: iter([OK + b"Content-Length: %d\r\n\r\n" % len(text) + text])) as url:
-            link = Link(kubeconfig_of(url, tmp_path))
-            with pytest.raises(TroubleError, match=f"more than {MAX_PLAIN_VALUES} values"):
+            link = ApiConnection(kubeconfig_of(url, tmp_path))
+            with pytest.raises(ApiError, match=f"more than {MAX_PLAIN_VALUES} values"):
                 ApiObjects(link).read(SERVICES, "shop", "web")
             link.cut()
 

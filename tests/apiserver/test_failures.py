@@ -12,7 +12,7 @@ import pytest
 from rulegen.apiserver.lists import read_cluster
 from rulegen.apiserver.transport import client
 from rulegen.apiserver.transport import connection as apilink
-from rulegen.apiserver.transport.connection import Link, TroubleError
+from rulegen.apiserver.transport.connection import ApiConnection, ApiError
 from rulegen.errors import HostError
 from tests.fakeapi import FakeApi, make_certificate
 
@@ -72,8 +72,8 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def said(kubeconfig: str) -> tuple[str, str]:
     """Return what the agent's connection says, and that of a command; in both cases within a moment."""
-    link = Link(kubeconfig)
-    with pytest.raises(TroubleError) as by_link:
+    link = ApiConnection(kubeconfig)
+    with pytest.raises(ApiError) as by_link:
         link.ask("/api/v1/services", {}, doing="list services", silence_s=0.3).small()
     link.cut()
     with pytest.raises(HostError) as by_command:

@@ -15,7 +15,7 @@ from rulegen.apiserver.budget import Budget
 from rulegen.apiserver.limits import ApiTerms
 from rulegen.apiserver.lists import read_cluster
 from rulegen.apiserver.transport import kubeconfig
-from rulegen.apiserver.transport.connection import Link
+from rulegen.apiserver.transport.connection import ApiConnection
 from rulegen.apiserver.watching.watch import Watch
 from rulegen.errors import HostError, Warnings
 from tests.fakeapi import FakeApi, make_certificate
@@ -128,7 +128,7 @@ class TestForbidden:
             read_cluster(None if by_environment else config, budget=Budget(NO_EXEC))
         assert "token" in caught.value.hint
         with pytest.raises(HostError, match="--no-exec forbids it"):
-            Link(None if by_environment else config, terms=NO_EXEC)
+            ApiConnection(None if by_environment else config, terms=NO_EXEC)
         assert not (tmp_path / "ran").exists()
         assert api.requests == []
 

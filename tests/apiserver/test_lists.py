@@ -11,7 +11,7 @@ import pytest
 
 from rulegen.apiserver.lists import read_cluster, read_named
 from rulegen.apiserver.transport import client
-from rulegen.apiserver.transport.connection import Link, TroubleError
+from rulegen.apiserver.transport.connection import ApiConnection, ApiError
 from rulegen.errors import HostError, Rejected, Warnings
 from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.objects.structs import Secret
@@ -374,8 +374,8 @@ class TestCredentials:
 
     @pytest.mark.parametrize("token", ["hush\nhush", "hush\u2028", "hush\u00e9", "hush\0"])
     def test_a_token_that_cannot_be_one_is_told_without_it(self, api, tmp_path, token):
-        link = Link(api.kubeconfig(tmp_path, user={"token": token}))
-        with pytest.raises(TroubleError) as told:
+        link = ApiConnection(api.kubeconfig(tmp_path, user={"token": token}))
+        with pytest.raises(ApiError) as told:
             link.fetch("/api/v1/services", doing="list services")
         assert told.value.reason == "credentials"
         assert "hush" not in told.value.message + told.value.hint

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 
-from rulegen.apiserver.transport.connection import TroubleError
-from rulegen.apiserver.watching.outage import Notice, Outage
+from rulegen.apiserver.transport.connection import ApiError
+from rulegen.apiserver.watching.outage import Outage, OutageNotice
 from tests.apiserver.watching import fast
 
 
@@ -13,14 +13,14 @@ def test_trouble_is_said_before_its_end_however_slow_whoever_says_it():
     said: list[bool] = []
     begun, released = threading.Event(), threading.Event()
 
-    def say(notice: Notice) -> None:
+    def say(notice: OutageNotice) -> None:
         if not notice.is_well:
             begun.set()
             released.wait(30)
         said.append(notice.is_well)
 
     outage = Outage("https://server", fast(notice=0.0), say)
-    failure = TroubleError("no answer", "connection")
+    failure = ApiError("no answer", "connection")
     first = threading.Thread(target=outage.failed, args=("a", failure, lambda: None))
     first.start()
     assert begun.wait(30)

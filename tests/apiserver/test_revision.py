@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rulegen.apiserver.transport.connection import TroubleError
+from rulegen.apiserver.transport.connection import ApiError
 from rulegen.apiserver.watching.revision import Revisions, number
 
 
@@ -21,7 +21,7 @@ class Server:
     """
 
     revision: str = "0"
-    error: TroubleError | None = None
+    error: ApiError | None = None
     asked: int = 0
     now: float = 100.0
     set_back: list[tuple[int, int]] = field(default_factory=list)
@@ -113,18 +113,18 @@ def test_the_server_is_asked_once_for_all_that_come_back_at_the_same_time_and_ag
 
 
 def test_who_waited_for_an_answer_that_never_came_does_not_wait_once_more():
-    server = Server(error=TroubleError("silent", "timeout"))
+    server = Server(error=ApiError("silent", "timeout"))
     revisions = server.revisions()
     for _ in range(300):
-        with pytest.raises(TroubleError):
+        with pytest.raises(ApiError):
             revisions.is_whole("100", server.ask, since=100.0)
     assert server.asked == 1
 
 
 def test_what_one_may_not_read_keeps_no_other_from_asking():
-    server = Server("100", error=TroubleError("forbidden", "403", status=403))
+    server = Server("100", error=ApiError("forbidden", "403", status=403))
     revisions = server.revisions()
-    with pytest.raises(TroubleError):
+    with pytest.raises(ApiError):
         revisions.is_whole("100", server.ask, since=100.0)
     server.error = None
     assert revisions.is_whole("100", server.ask, since=100.0)

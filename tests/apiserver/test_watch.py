@@ -19,7 +19,7 @@ from rulegen.apiserver.limits import ApiTerms
 from rulegen.apiserver.objects import LEASES, ApiObjects
 from rulegen.apiserver.transport import connection
 from rulegen.apiserver.watching import reflector
-from rulegen.apiserver.watching.outage import Notice
+from rulegen.apiserver.watching.outage import OutageNotice
 from rulegen.apiserver.watching.watch import Watch
 from rulegen.errors import HostError, Rejected
 from rulegen.kube.objects.events import Changed, Gone, Listed
@@ -493,11 +493,11 @@ class TestRestore:
     """A server that was put back to a backup has fewer revisions than it told, and silence for a watch from those."""
 
     @pytest.fixture
-    def notices(self) -> list[Notice]:
+    def notices(self) -> list[OutageNotice]:
         return []
 
     @staticmethod
-    def set_back(notices: list[Notice]) -> list[Notice]:
+    def set_back(notices: list[OutageNotice]) -> list[OutageNotice]:
         return [one for one in notices if "set back" in one.message]
 
     @pytest.mark.parametrize("bookmarks", [0.0, 0.02])
@@ -707,7 +707,7 @@ class TestSaying:
     """So that a busy machine is not taken for a silent server."""
 
     @pytest.fixture
-    def notices(self) -> list[Notice]:
+    def notices(self) -> list[OutageNotice]:
         return []
 
     def test_a_server_that_goes_and_comes_back(self, api, watch, seen, notices):

@@ -7,7 +7,7 @@ import time
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from rulegen.apiserver.watching.backoff import Timing
+from rulegen.apiserver.watching.backoff import ApiTiming
 from rulegen.errors import Rejected
 from rulegen.kube.objects.events import Changed, Event, Gone, Listed, called, name_of
 from rulegen.kube.objects.names import Decoded
@@ -29,8 +29,8 @@ FAST = {
 }
 
 
-def fast(**other: Any) -> Timing:
-    return Timing(**{**FAST, **other})
+def fast(**other: Any) -> ApiTiming:
+    return ApiTiming(**{**FAST, **other})
 
 
 class Consumer:

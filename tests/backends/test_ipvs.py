@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from rulegen.compiler.services.compile import Compiled, Observed, compile_model, plan_node
-from rulegen.compiler.services.ordering import Parameter, Restore, tasks
+from rulegen.compiler.services.ordering import Parameter, RestoreRules, tasks
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectName
-from rulegen.kube.snapshot.world import ServiceInput, World
+from rulegen.kube.snapshot.world import ClusterSnapshot, ServiceInput
 from rulegen.languages.addresses.state import Links
 from rulegen.languages.ipset.state import EntryKey
 from rulegen.languages.iptables.ruleset import ChainName
@@ -48,7 +48,7 @@ def compiled(*, local: bool, semantics: str = "strict", mode: str = "ipvs", **fi
         endpoints=(k.SliceEndpoint(addresses=("10.244.2.1",), node_name="node1" if local else "node2"),),
         ports=(k.SlicePort(name="http", port=8080),),
     )
-    world = World(
+    world = ClusterSnapshot(
         services={ObjectName("demo", "web"): ServiceInput(service=service, slices=(told,))},
         nodes={"node1": k.Node(metadata=k.ObjectMeta(name="node1"))},
     )
@@ -117,7 +117,7 @@ def test_the_loopback_prefix_is_closed_before_the_rule_that_guards_it_goes():
     facts = HostFacts(interfaces=FACTS.interfaces, sysctls={"net.ipv4.conf.all.route_localnet": "1"}, ipv6=False)
     work = [task.work for task in tasks(plan_node(compiled(local=True), node.observed(Family.IPV4), facts))]
     closed = work.index(Parameter("net.ipv4.conf.all.route_localnet", "0"))
-    assert closed < next(at for at, one in enumerate(work) if isinstance(one, Restore))
+    assert closed < next(at for at, one in enumerate(work) if isinstance(one, RestoreRules))
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_the_loopback_prefix_is_closed_before_the_rule_that_guards_it_goes():
 )
 def test_connections_are_not_put_off_by_kernels_that_would(kernel, expected):
     options = Options(mode="ipvs", ipvs_strict_arp=True, **OPTIONS)
-    model = resolve(World(), options, HostFacts(kernel=kernel))
+    model = resolve(ClusterSnapshot(), options, HostFacts(kernel=kernel))
     assert model.sysctls.get("net.ipv4.vs.conn_reuse_mode") == expected
     assert {name: model.sysctls[name] for name in ("net.ipv4.vs.conntrack", "net.ipv4.conf.all.arp_announce")} == {
         "net.ipv4.vs.conntrack": "1",
@@ -135,7 +135,7 @@ def test_connections_are_not_put_off_by_kernels_that_would(kernel, expected):
 
 def test_timeouts_that_are_not_asked_for_stay():
     options = Options(mode="ipvs", ipvs_timeouts=(700, 0, 200), **OPTIONS)
-    wants = compile_model(resolve(World(), options, FACTS, FACTS.families), "ipvs", counts=False)
+    wants = compile_model(resolve(ClusterSnapshot(), options, FACTS, FACTS.families), "ipvs", counts=False)
     observed = Observed(rulesets={}, sets={}, servers={}, links=Links(), timeouts=Timeouts(900, 120, 300))
     plan = plan_node(wants, observed, FACTS)
     assert plan.timeouts is not None
@@ -187,7 +187,7 @@ def whole(mode: str, address: str = "", external: str = "", kernel: str = "") ->
         endpoints=tuple(k.SliceEndpoint(addresses=(one,), node_name="node1") for one in addresses),
         ports=(k.SlicePort(name="", port=8080),),
     )
-    world = World(services={ObjectName("demo", "web"): ServiceInput(service=service, slices=(told,))})
+    world = ClusterSnapshot(services={ObjectName("demo", "web"): ServiceInput(service=service, slices=(told,))})
     facts = replace(FACTS, ipv6=True, kernel=kernel)
     return compile_model(resolve(world, Options(mode=mode, **OPTIONS), facts), mode, counts=False)
 
@@ -220,7 +220,7 @@ def test_a_node_port_has_no_virtual_server_where_an_older_service_has_the_addres
         ]
     )
     options = Options(mode="ipvs", external_ip_semantics=Semantics(semantics), **OPTIONS)
-    wants = compile_model(resolve(World(services=told), options, facts), "ipvs", counts=False)
+    wants = compile_model(resolve(ClusterSnapshot(services=told), options, facts), "ipvs", counts=False)
     behind = {
         (str(key.frontend.address), str(key.address))
         for key in wants.objects("ipvs")

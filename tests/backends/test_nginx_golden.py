@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rulegen.compiler.ingress.compile import Site, compile_ingress
+from rulegen.compiler.ingress.compile import NginxSite, compile_ingress
 from rulegen.kube.reading.documents import Source
 from rulegen.kube.snapshot.build import read_world
 from tests.ingress_strategies import SETTINGS, TEMPLATES, options, refusal
@@ -23,14 +23,14 @@ WITH_MAIN = {"headers", "plain"}
 UPDATES = bool(os.environ.get("RULEGEN_UPDATE_GOLDEN"))
 
 
-def site(name: str) -> Site:
+def site(name: str) -> NginxSite:
     world = read_world([Source(name, (FOLDER / name / "objects.yaml").read_bytes())])
     assert not world.rejected
     config_map = SETTINGS if SETTINGS in world.config_maps else None
     return compile_ingress(world, options(config_map=config_map), TEMPLATES, served=True)
 
 
-def shown(name: str, found: Site) -> dict[str, str]:
+def shown(name: str, found: NginxSite) -> dict[str, str]:
     """Return the files by names that say what they are for."""
     texts = {}
     for path, text in found.configuration.files.items():

@@ -15,7 +15,7 @@ import yaml
 from msgspec import convert
 
 from rulegen.cli.main import main
-from rulegen.cli.options.common import Chosen
+from rulegen.cli.options.common import CliOptions
 from rulegen.cli.options.ingress import ChosenIngress
 from rulegen.cli.wiring import ingress as wiring
 from rulegen.cli.wiring.inputs import Inputs
@@ -354,7 +354,7 @@ def test_a_live_nginx_listens_on_ipv6_only_where_the_facts_and_this_kernel_have_
     """`apply --ingress` and `run --ingress` take their settings from here."""
     monkeypatch.setattr(wiring, "speaks_ipv6", lambda: of_this_kernel)
     told = ChosenIngress(ingress=True)
-    inputs = Inputs(Chosen(), ingress=told)
+    inputs = Inputs(CliOptions(), ingress=told)
     inputs.__dict__["facts"] = HostFacts(ipv6=of_facts)  # in place of this machine's
     live = wiring.IngressInputs(told, inputs, is_live=True)
     live.__dict__["facts"] = wiring.PLACEHOLDER_NGINX
@@ -366,7 +366,7 @@ def test_a_user_that_other_programs_have_is_told(user, is_told, monkeypatch):
     facts = replace(wiring.PLACEHOLDER_NGINX, user=user, group=user)
     monkeypatch.setattr(wiring, "gather_nginx", lambda *_, **__: facts)
     told = ChosenIngress(ingress=True)
-    ingress = wiring.IngressInputs(told, Inputs(Chosen(), ingress=told))
+    ingress = wiring.IngressInputs(told, Inputs(CliOptions(), ingress=told))
 
     assert ingress.facts == facts
     assert any("--nginx-user" in note for note in ingress.notes) is is_told
@@ -380,7 +380,7 @@ def test_name_servers_and_ipv6_of_a_running_nginx_are_those_that_the_host_has_no
     monkeypatch.setattr(wiring, "speaks_ipv6", lambda: now["ipv6"])
     monkeypatch.setattr(wiring, "resolvers", lambda: tuple(map(parse_address, now["resolvers"])))
     told = ChosenIngress(ingress=True, nginx_dir=str(tmp_path))
-    inputs = Inputs(Chosen(host=host), ingress=told)
+    inputs = Inputs(CliOptions(host=host), ingress=told)
     inputs.__dict__["facts"] = HostFacts()  # in place of this machine's, or of a file's
     site = wiring.IngressInputs(told, inputs)
     site.__dict__["facts"] = wiring.PLACEHOLDER_NGINX

@@ -12,11 +12,11 @@ import pytest
 
 from rulegen.agent.agent import Agent
 from rulegen.agent.services.dataplane import IdleWriter, KernelWriter
-from rulegen.agent.telemetry.log import Journal
+from rulegen.agent.telemetry.log import AgentLog
 from rulegen.cli.main import main
 from rulegen.model.host.facts import HostFacts
 from rulegen.model.services.options import Options
-from rulegen.model.services.stale_flows import Forgetting
+from rulegen.model.services.stale_flows import StaleUdpPolicy
 from tests.apiserver.watching import soon
 from tests.fakeapi import FakeApi, Fault
 
@@ -138,11 +138,11 @@ def test_an_outage_is_one_warning_within_seconds_and_one_line_when_it_is_over(fo
             options=Options(node_name="node1", healthz_address="", metrics_address=""),
             facts=HostFacts(),
             variant=None,
-            forgetting=Forgetting.ALL,
+            forgetting=StaleUdpPolicy.ALL,
             counts=False,
             kubeconfig=kubeconfig,
             context=None,
-            journal=Journal(out=log),
+            journal=AgentLog(out=log),
             mends=True,
             once=False,
             services=False,

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from rulegen.agent.agent import Agent
-from rulegen.agent.telemetry.log import Journal
+from rulegen.agent.telemetry.log import AgentLog
 from rulegen.cli.main import cli
 from rulegen.kube.proxyconfig.configuration import API_VERSION, KIND
 from tests.fakeapi import FakeApi
@@ -42,13 +42,13 @@ def reloaded(folder: Path, change: Callable[[Path], object]) -> tuple[list[Optio
         seen.append(agent.options)
         if len(seen) == 1:
             change(config)
-            fit.append(agent.may_begin_anew())
+            fit.append(agent.can_reload())
             return "reload"
         return "stop"
 
     with FakeApi() as api, pytest.MonkeyPatch.context() as patch:
         patch.setattr(Agent, "run", run)
-        patch.setattr("rulegen.agent.telemetry.log.Journal", partial(Journal, out=log))
+        patch.setattr("rulegen.agent.telemetry.log.Journal", partial(AgentLog, out=log))
         done = CliRunner().invoke(cli, ["run", "--config", str(config), "--kubeconfig", api.kubeconfig(folder)])
     assert (done.exit_code, done.exception) == (0, None)
     return seen, fit[0], log.getvalue()

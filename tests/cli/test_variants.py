@@ -14,7 +14,7 @@ from rulegen.host.commands import runner
 from rulegen.host.netfilter.variant import Variant
 from rulegen.model.host.facts import HostFacts
 from rulegen.model.services.options import Options
-from rulegen.model.services.stale_flows import Forgetting
+from rulegen.model.services.stale_flows import StaleUdpPolicy
 from tests.cli.test_consent import BLOG
 from tests.cli.test_plan import HOST
 from tests.host.conftest import namespace  # noqa: F401 - a fixture
@@ -67,11 +67,11 @@ def test_plan_apply_and_run_warn_of_rules_in_the_other_variant(run, variant, oth
         assert code == 0
         assert f"iptables-{variant} holds " in out
         assert advice in out
-    writer = KernelWriter.of_host(runner.run, HostFacts(), other, Forgetting.NONE, Options())
+    writer = KernelWriter.of_host(runner.run, HostFacts(), other, StaleUdpPolicy.NONE, Options())
     assert advice in writer.beside
     assert run("cleanup", "--variant", variant, "--yes")[0] == 0
     assert advice not in run("plan", *GIVEN, "--variant", other)[1]
-    assert KernelWriter.of_host(runner.run, HostFacts(), other, Forgetting.NONE, Options()).beside == ""
+    assert KernelWriter.of_host(runner.run, HostFacts(), other, StaleUdpPolicy.NONE, Options()).beside == ""
 
 
 def test_cleanup_takes_both_in_one_plan_and_with_a_variant_that_one_alone(run, variant, other):

@@ -13,7 +13,7 @@ from rulegen.compiler.services.compile import Compiled, compile_model, plan_node
 from rulegen.compiler.services.pinned import held
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectName
-from rulegen.kube.snapshot.world import ServiceInput, World
+from rulegen.kube.snapshot.world import ClusterSnapshot, ServiceInput
 from rulegen.model.host.facts import HostFacts
 from rulegen.model.services.resolve import resolve
 from rulegen.net import Family
@@ -27,11 +27,11 @@ quick = settings(
 )
 
 
-def compiled(world: World, mode: str) -> Compiled:
+def compiled(world: ClusterSnapshot, mode: str) -> Compiled:
     return compile_model(resolve(world, replace(OPTIONS, mode=mode), HostFacts()), mode, counts=False)
 
 
-def without(world: World, owners: set[str]) -> World:
+def without(world: ClusterSnapshot, owners: set[str]) -> ClusterSnapshot:
     return replace(world, services={name: told for name, told in world.services.items() if str(name) not in owners})
 
 
@@ -123,7 +123,7 @@ def test_a_plan_that_is_written_in_parts_ends_where_the_whole_ends(before, after
     assert plan_node(wants, kernel.observed(), HostFacts()).is_empty
 
 
-def service(name: str, *external: str, created: str, cluster_ip: str, endpoint: str) -> World:
+def service(name: str, *external: str, created: str, cluster_ip: str, endpoint: str) -> ClusterSnapshot:
     metadata = k.ObjectMeta(name=name, namespace="shop", creation_timestamp=created)
     spec = k.ServiceSpec(
         cluster_ip=cluster_ip, ports=(k.ServicePort(name="http", port=80),), external_ips=external, type="ClusterIP"
@@ -135,10 +135,10 @@ def service(name: str, *external: str, created: str, cluster_ip: str, endpoint: 
         ports=(k.SlicePort(name="http", port=8080),),
     )
     told = ServiceInput(service=k.Service(metadata=metadata, spec=spec), slices=(slices,), endpoints_from="x")
-    return World(services={ObjectName("shop", name): told})
+    return ClusterSnapshot(services={ObjectName("shop", name): told})
 
 
-def written(*worlds: World, mode: str) -> NodeKernel:
+def written(*worlds: ClusterSnapshot, mode: str) -> NodeKernel:
     kernel = NodeKernel()
     for world in worlds:
         kernel.write(plan_node(compiled(world, mode), kernel.observed(), HostFacts()))
@@ -148,7 +148,7 @@ def written(*worlds: World, mode: str) -> NodeKernel:
 def test_a_frontend_that_the_refused_form_no_longer_has_goes_on_serving():
     facts = {"created": "2026-01-01T00:00:00Z", "cluster_ip": "10.96.0.1", "endpoint": "10.244.1.1"}
     kernel = written(service("web", "198.51.100.7", **facts), mode="iptables")
-    before, nothing = kernel.observed(), compiled(World(), "iptables")
+    before, nothing = kernel.observed(), compiled(ClusterSnapshot(), "iptables")
     there = held(compiled(service("web", **facts), "iptables"), before, {"shop/web"}, nothing)
     kernel.write(plan_node(with_held(nothing, there), before, HostFacts()))
     tables = kernel.kernels[Family.IPV4].tables.values()

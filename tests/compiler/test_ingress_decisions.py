@@ -11,7 +11,7 @@ from rulegen.errors import ConfigError
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.selector import parse_selector
-from rulegen.model.ingress.ir import Answer
+from rulegen.model.ingress.ir import FixedResponse
 from rulegen.model.ingress.reasons import Verdict
 from rulegen.model.ingress.values.annotations import RULES
 from rulegen.model.ingress.values.classes import Selection
@@ -44,7 +44,7 @@ from tests.ingress_strategies import (
 from tests.rights import needs_nginx
 
 if TYPE_CHECKING:
-    from rulegen.compiler.ingress.compile import Site
+    from rulegen.compiler.ingress.compile import NginxSite
 
 GROUND = (*WEB, *API, *NAMED)
 
@@ -136,7 +136,7 @@ def test_an_alias_never_takes_a_host_of_another():
     assert Verdict.LOST in verdicts(found)
 
 
-def _on_the_same_host(namespace: str, **annotations: str) -> Site:
+def _on_the_same_host(namespace: str, **annotations: str) -> NginxSite:
     """Return a site, and a younger Ingress with another path of its host."""
     told = {key.replace("_", "-"): text for key, text in annotations.items()}
     there = (service("web", namespace=namespace), endpoints("web", namespace=namespace))
@@ -165,7 +165,7 @@ def test_a_guest_closes_nothing_but_its_own_paths(secret_name):
     found = _on_the_same_host("other", auth_tls_secret=secret_name)
     server = found.model.servers["site.test"]
     assert server.client_auth is None
-    closed = {location.path for location in server.locations if location.target == Answer(503)}
+    closed = {location.path for location in server.locations if location.target == FixedResponse(503)}
     assert closed == {"/guest", "/guest/"}
     assert Verdict.CLOSED in verdicts(found, "other/guest")
     assert not told(found)
@@ -262,7 +262,9 @@ def test_what_protects_and_cannot_be_read_lets_nobody_in(annotations):
     for host in ("site.test", "b.test"):
         assert not re.search(r"_pass \S", text_of(found, host))
         assert all(
-            location.target == Answer(503) for location in found.model.servers[host].locations if location.ingress
+            location.target == FixedResponse(503)
+            for location in found.model.servers[host].locations
+            if location.ingress
         )
     assert any(reason.verdict is Verdict.CLOSED for reason in told(found))
 

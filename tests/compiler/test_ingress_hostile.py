@@ -11,16 +11,16 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from rulegen.compiler.ingress.compile import Site, compile_ingress
+from rulegen.compiler.ingress.compile import NginxSite, compile_ingress
 from rulegen.errors import ConfigError
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.reading.documents import Source
 from rulegen.kube.snapshot.build import read_world
-from rulegen.kube.snapshot.world import World
+from rulegen.kube.snapshot.world import ClusterSnapshot
 from rulegen.languages.nginx.parser import parse
 from rulegen.languages.nginx.tree import Directive, Node
-from rulegen.model.ingress.ir import Answer, Location
+from rulegen.model.ingress.ir import FixedResponse, Location
 from rulegen.model.ingress.reasons import Reason, Verdict
 from rulegen.model.ingress.values.annotations import RULES, UNSUPPORTED
 from rulegen.model.ingress.values.settings import FAIL_CLOSED, READERS, REFERENCES, TEXTS
@@ -101,7 +101,7 @@ def directives(statements: list[Any]) -> Iterator[str]:
         yield from directives(block or []) if name not in {"map", "geo", "split_clients"} else ()
 
 
-def assert_means_what_was_meant(found: Site, *paths: str) -> None:
+def assert_means_what_was_meant(found: NginxSite, *paths: str) -> None:
     """An independent parser reads just the directives of the intended tree, and none that does harm."""
     for fragment in found.fragments:
         if paths and fragment.path not in paths:
@@ -156,7 +156,7 @@ def test_no_value_of_an_annotation_harms_another_host_or_goes_without_a_word(nam
             assert is_readable(name, value) or any(name in reason.path for reason in told), value
         if any(reason.verdict is Verdict.CLOSED for reason in told):
             served = [location for location in locations(found) if location.ingress == (ObjectName(*owner.split("/")))]
-            assert all(isinstance(location.target, Answer) for location in served)
+            assert all(isinstance(location.target, FixedResponse) for location in served)
 
 
 def is_readable(name: str, value: str) -> bool:
@@ -167,7 +167,7 @@ def is_readable(name: str, value: str) -> bool:
     return True
 
 
-def locations(found: Site) -> Iterator[Location]:
+def locations(found: NginxSite) -> Iterator[Location]:
     for server in found.model.servers.values():
         yield from server.locations
 
@@ -248,7 +248,7 @@ PLACES = [
 ]
 
 
-def changed(index: int, place: tuple[Any, ...], text: str) -> World:
+def changed(index: int, place: tuple[Any, ...], text: str) -> ClusterSnapshot:
     found = documents()
     inner: Any = found[index]
     *way, last = place[:-1] if place[-1] == "key" else place
@@ -269,7 +269,7 @@ hostile = st.one_of(
 )
 
 
-def assert_harmless(found: World) -> Site | None:
+def assert_harmless(found: ClusterSnapshot) -> NginxSite | None:
     try:
         result = compile_ingress(found, options(config_map=SETTINGS), TEMPLATES, served=True)
     except ConfigError as error:
@@ -316,7 +316,7 @@ def test_injections_in_each_field(index, place):
 # -- settings ----------------------------------------------------------------------------------------------------------
 
 
-def settings_of(data: Mapping[str, str]) -> Site:
+def settings_of(data: Mapping[str, str]) -> NginxSite:
     return compiled(*GROUND, config_map(SETTINGS.name, data, SETTINGS.namespace))
 
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rulegen.backends.nginx import configuration as nginx
-from rulegen.compiler.ingress.compile import Site
+from rulegen.compiler.ingress.compile import NginxSite
 from rulegen.kube.objects import structs as k
 from rulegen.languages.nginx.configuration import MAIN
 from rulegen.languages.nginx.text import format_nodes
@@ -176,7 +176,7 @@ def test_files_refer_to_what_is_there_and_secrets_show_nowhere(found):
     assert no_secret_in(everything_shown(done))
 
 
-def everything_shown(done: Site) -> str:
+def everything_shown(done: NginxSite) -> str:
     """Return all text that leaves the program by plan, export and errors."""
     plan = with_site(Plan(), plan_site(None, done.configuration, done.names))
     report = Report(node="n", mode="iptables", observed="nothing", reasons=done.model.reasons, site="x")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rulegen.compiler.ingress.compile import Site
+from rulegen.compiler.ingress.compile import NginxSite
 from rulegen.kube.objects import structs as k
 from rulegen.languages.nginx.parser import Statement, parse
 from tests.ingress_strategies import backend, compiled, endpoints, ingress, path, rule, service
@@ -20,7 +20,7 @@ GROUND = tuple(one for name in SERVICES for one in (service(name), endpoints(nam
 # -- nginx, by its documentation (ngx_http_core_module: location, server_name) -----------------------------------------
 
 
-def servers(site: Site) -> list[Statement]:
+def servers(site: NginxSite) -> list[Statement]:
     return [
         statement
         for name in sorted(site.configuration.files)
@@ -59,7 +59,7 @@ def location_of(server: Statement, uri: str) -> Statement:
     return max(fitting, key=lambda one: len(one.args[0]))
 
 
-def answer(site: Site, host: str, uri: str) -> str:
+def answer(site: NginxSite, host: str, uri: str) -> str:
     return answer_of(server_of(servers(site), host), uri)
 
 

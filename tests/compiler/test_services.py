@@ -189,7 +189,7 @@ class Node:
         assert self.rules is not None
         plan = plan_node(wants, self.kernel.observed(), self.facts)
         self.kernel.write(plan)
-        self.rules.take_note(plan)
+        self.rules.remember_kernel_state(plan)
 
     def check(self) -> None:
         """Fail unless it is as the whole is, decided and compiled from nothing."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rulegen.agent.telemetry.events import Announcement, ObjectReference
+from rulegen.agent.telemetry.events import EventRequest, ObjectReference
 from rulegen.apiserver.lists import INGRESS_CLASSES, INGRESSES, NODES, SERVICES, SLICES
 from rulegen.apiserver.watching import watch
 from rulegen.kube.objects.names import ObjectName
@@ -66,7 +66,7 @@ def written(place: Place, account: str, manifests: list[Manifest], *publications
     place.api.put("services", balanced("web", 80))
     recorder = place.recorder()
     for _ in range(2):
-        recorder.send(Announcement(ObjectReference("v1", "Node", "", "node1"), "DriftMended", "Mend", "a rule"))
+        recorder.send(EventRequest(ObjectReference("v1", "Node", "", "node1"), "DriftMended", "Mend", "a rule"))
     for noun in publications:
         publication = place.service_publication() if noun == "services" else None
         node = place.node("node1", "203.0.113.1", publication=publication, group=noun)

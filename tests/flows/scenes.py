@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from rulegen.compiler.services.compile import compile_model
 from rulegen.kube.objects import structs as k
-from rulegen.kube.snapshot.world import ServiceInput, World
+from rulegen.kube.snapshot.world import ClusterSnapshot, ServiceInput
 from rulegen.languages.iptables.ruleset import format_ruleset
 from rulegen.languages.iptables.state import ruleset_of
 from rulegen.model.host.facts import HostFacts, Interface
@@ -63,14 +63,14 @@ def facts_of(site: Site) -> HostFacts:
     return HostFacts(hostname=site.node, interfaces=(Interface("eth0", told),))
 
 
-def texts(world: World, site: Site, *, counts: bool = False) -> dict[Family, str]:
+def texts(world: ClusterSnapshot, site: Site, *, counts: bool = False) -> dict[Family, str]:
     """Return what rulegen makes of a world for a node, as iptables-save prints it."""
     model = resolve(world, options_of(site), facts_of(site))
     compiled = compile_model(model, "iptables", counts=counts)
     return {family: format_ruleset(ruleset_of(compiled.rules(family))) for family in compiled.fragments}
 
 
-def simulators(world: World, site: Site, *, counts: bool = False) -> dict[Family, Simulator]:
+def simulators(world: ClusterSnapshot, site: Site, *, counts: bool = False) -> dict[Family, Simulator]:
     """Return simulators of what rulegen makes of a world."""
     made = {family: Simulator(read(text), site.local) for family, text in texts(world, site, counts=counts).items()}
     if not site.forwards:
@@ -82,7 +82,7 @@ def simulators(world: World, site: Site, *, counts: bool = False) -> dict[Family
 # -- packets -----------------------------------------------------------------------------------------------------------
 
 
-def packets(world: World, site: Site) -> Iterator[Packet]:
+def packets(world: ClusterSnapshot, site: Site) -> Iterator[Packet]:
     """Yield packets from everybody to every frontend, and to some addresses and ports that are none."""
     targets = sorted(_targets(world, site), key=str)
     pods = {parse_address(text) for text in PODS} | set(_endpoints(world))
@@ -112,7 +112,7 @@ def known_connections(site: Site) -> Iterator[Packet]:
                 )
 
 
-def _endpoints(world: World) -> Iterator[Address]:
+def _endpoints(world: ClusterSnapshot) -> Iterator[Address]:
     for told in world.services.values():
         for endpoint in itertools.chain.from_iterable(slice_.endpoints for slice_ in told.slices):
             yield parse_address(endpoint.addresses[0])
@@ -124,7 +124,7 @@ def _own_addresses(site: Site, target: Address) -> list[Address]:
     return sorted({*own, target}, key=str)
 
 
-def _targets(world: World, site: Site) -> set[tuple[Address, int, str]]:
+def _targets(world: ClusterSnapshot, site: Site) -> set[tuple[Address, int, str]]:
     found = {(parse_address(address), 1, "tcp") for address in NOBODY}
     for told in world.services.values():
         spec = told.service.spec
@@ -164,11 +164,11 @@ def sites(draw: st.DrawFn) -> Site:
 
 
 @st.composite
-def rich_worlds(draw: st.DrawFn) -> World:
+def rich_worlds(draw: st.DrawFn) -> ClusterSnapshot:
     """Return worlds with what is rare: ipMode Proxy, other proxies, hints for nodes, endpoints on the node itself."""
     world = draw(worlds())
     services = {name: _edited(draw, _served(draw, told)) for name, told in world.services.items()}
-    return World(services=services, nodes=world.nodes)
+    return ClusterSnapshot(services=services, nodes=world.nodes)
 
 
 def _served(draw: st.DrawFn, told: ServiceInput) -> ServiceInput:

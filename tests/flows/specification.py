@@ -18,7 +18,7 @@ from functools import cache
 from typing import NamedTuple
 
 from rulegen.kube.objects.structs import Service, ServicePort
-from rulegen.kube.snapshot.world import ServiceInput, World
+from rulegen.kube.snapshot.world import ClusterSnapshot, ServiceInput
 from rulegen.net import Address, Family, Network, family_of, join_host_port, parse_address, parse_network
 from tests.flows.endpoints import Usable, endpoints_of, local, meant_for
 from tests.flows.packets import Disposition, Outcome, Packet
@@ -76,7 +76,7 @@ class Frontend(NamedTuple):
         return self.told.service
 
 
-def expected(world: World, site: Site, packet: Packet) -> Outcome:
+def expected(world: ClusterSnapshot, site: Site, packet: Packet) -> Outcome:
     """Return where a packet must end, with the odds of each end."""
     node = _Node(world, site)
     frontend = node.frontend(packet) if packet.state == "NEW" else None
@@ -94,7 +94,7 @@ def expected(world: World, site: Site, packet: Packet) -> Outcome:
     return node.delivered(packet, pool, masquerades=masquerades) if pool else node.refused(packet, frontend, DROP)
 
 
-def stays_s(world: World, site: Site, packet: Packet) -> int | None:
+def stays_s(world: ClusterSnapshot, site: Site, packet: Packet) -> int | None:
     """Return for how many seconds a client keeps to the endpoint that it was given; None where it does not."""
     frontend = _Node(world, site).frontend(packet)
     if frontend is None or frontend.service.spec.session_affinity != "ClientIP":
@@ -103,7 +103,7 @@ def stays_s(world: World, site: Site, packet: Packet) -> int | None:
     return config.client_ip.timeout_seconds if config and config.client_ip else 10800
 
 
-def counted(world: World, site: Site, packet: Packet) -> set[str]:
+def counted(world: ClusterSnapshot, site: Site, packet: Packet) -> set[str]:
     """Return under which names a packet is counted: node ports asked at a loopback address, invalid packets dropped."""
     node = _Node(world, site)
     frontend = node.frontend(packet) if packet.state == "NEW" else None
@@ -119,7 +119,7 @@ def counted(world: World, site: Site, packet: Packet) -> set[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Node:
-    world: World
+    world: ClusterSnapshot
     site: Site
 
     # -- which Service is meant ----------------------------------------------------------------------------------------

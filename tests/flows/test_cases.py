@@ -14,7 +14,7 @@ from rulegen.compiler.services.compile import compile_model
 from rulegen.kube.reading.decode import decode
 from rulegen.kube.reading.documents import Document
 from rulegen.kube.snapshot.build import build_world
-from rulegen.kube.snapshot.world import World
+from rulegen.kube.snapshot.world import ClusterSnapshot
 from rulegen.languages.iptables.ruleset import format_ruleset
 from rulegen.languages.iptables.state import ruleset_of
 from rulegen.model.host.facts import HostFacts, Interface
@@ -51,7 +51,7 @@ class Case(NamedTuple):
         return Family(self.told["config"]["ipFamily"])
 
     @property
-    def world(self) -> World:
+    def world(self) -> ClusterSnapshot:
         documents = (Document(self.told["id"], o["apiVersion"], o["kind"], o) for o in self.told["objects"])
         return build_world(decode(document) for document in documents)
 

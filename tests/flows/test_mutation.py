@@ -19,7 +19,7 @@ import pytest
 
 from rulegen.kube.reading.documents import Source
 from rulegen.kube.snapshot.build import read_world
-from rulegen.kube.snapshot.world import World
+from rulegen.kube.snapshot.world import ClusterSnapshot
 from rulegen.net import Family, family_of, parse_address, parse_network
 from tests.flows.packets import Outcome, Packet, Simulator, agree, outcome
 from tests.flows.saved import Rule, Saved, UnknownRuleError
@@ -122,7 +122,7 @@ class Watched(dict[tuple[str, str], list[Rule]]):
 
 
 @cache
-def rich_world() -> World:
+def rich_world() -> ClusterSnapshot:
     world = read_world([Source("rich.yaml", (HERE / "rich.yaml").read_bytes())])
     assert (world.rejected, world.warnings) == ((), ())
     return world

@@ -12,7 +12,7 @@ from msgspec import structs
 
 from rulegen.cli.wiring.apply_in_parts import ApartWriter
 from rulegen.compiler.services.compile import Compiled, compile_model, plan_node, with_held
-from rulegen.compiler.services.ordering import Bind, Fill, Serve, tasks
+from rulegen.compiler.services.ordering import ChangeAddresses, ChangeVirtualServers, RestoreIpsets, tasks
 from rulegen.compiler.services.pinned import held
 from rulegen.errors import ApplyError, HostError
 from rulegen.host.dataplane.apply_in_parts import Apart
@@ -21,7 +21,7 @@ from rulegen.host.ipvs.servers import SchedulerError, ServersError
 from rulegen.host.netfilter.ipset import SetError
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectName
-from rulegen.kube.snapshot.world import ServiceInput, World
+from rulegen.kube.snapshot.world import ClusterSnapshot, ServiceInput
 from rulegen.languages.ipvs.state import VirtualServer, VirtualServerKey
 from rulegen.model.host.facts import HostFacts
 from rulegen.model.services.resolve import resolve
@@ -33,7 +33,7 @@ from tests.nodekernel import NodeKernel
 MODE = replace(OPTIONS, mode="ipvs")
 
 
-def world(*names: str, protocol: str = "SCTP") -> World:
+def world(*names: str, protocol: str = "SCTP") -> ClusterSnapshot:
     """Return Services, of which `shop` has the protocol."""
     told = {}
     for number, name in enumerate(names, 1):
@@ -47,7 +47,7 @@ def world(*names: str, protocol: str = "SCTP") -> World:
             ports=(k.SlicePort(name="http", port=8080, protocol=of),),
         )
         told[ObjectName("demo", name)] = ServiceInput(service=one, slices=(slices,))
-    return World(services=told)
+    return ClusterSnapshot(services=told)
 
 
 class Host:
@@ -60,19 +60,19 @@ class Host:
     def write(self, plan: Plan) -> None:
         for task in tasks(plan):
             match task.work:
-                case Serve(commands):
+                case ChangeVirtualServers(commands):
                     bad = [(c, errno.EPROTONOSUPPORT) for c in commands if self.refuses(f"serve {c}")]
                     for command in commands:
                         if not self.refuses(f"serve {command}"):
                             self.kernel._serve(command)
                     if bad:
                         raise ServersError(bad, len(commands))
-                case Fill(text):
+                case RestoreIpsets(text):
                     for line in text.splitlines():
                         if self.refuses(f"fill {line}"):
                             raise SetError(text, f"ipset v7.17: Error in line {text.splitlines().index(line) + 1}: no")
                         self.kernel._set_line(line)
-                case Bind(commands):
+                case ChangeAddresses(commands):
                     bad = [(c, errno.EINVAL) for c in commands if self.refuses(f"bind {c}")]
                     for command in commands:
                         if not self.refuses(f"bind {command}"):
@@ -115,8 +115,8 @@ def test_one_service_that_is_refused_leaves_the_others_served(refuses, protocol)
     assert "10.96.0.2" not in served
 
 
-def world_without(world: World, name: str) -> World:
-    return World(services={key: told for key, told in world.services.items() if key.name != name})
+def world_without(world: ClusterSnapshot, name: str) -> ClusterSnapshot:
+    return ClusterSnapshot(services={key: told for key, told in world.services.items() if key.name != name})
 
 
 def test_apply_serves_a_service_whose_scheduler_the_kernel_lacks_with_the_nodes_own():
@@ -124,7 +124,7 @@ def test_apply_serves_a_service_whose_scheduler_the_kernel_lacks_with_the_nodes_
     (name,) = (name for name in told.services if name.name == "shop")
     one = told.services[name].service
     annotated = structs.replace(one, metadata=structs.replace(one.metadata, annotations={SCHEDULER: "sh"}))
-    told = World(services={**told.services, name: replace(told.services[name], service=annotated)})
+    told = ClusterSnapshot(services={**told.services, name: replace(told.services[name], service=annotated)})
     inputs = SimpleNamespace(world=told, options=MODE, facts=HostFacts(), progress=lambda _: None)
     wants = compile_model(resolve(told, MODE, HostFacts()), "ipvs", counts=False)
     schedulers = {value.scheduler for value in wants.objects("ipvs").values() if isinstance(value, VirtualServer)}

@@ -11,7 +11,7 @@ from rulegen.host.dataplane.apply import perform, steps
 from rulegen.host.netfilter.variant import Variant
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectName
-from rulegen.kube.snapshot.world import ServiceInput, World
+from rulegen.kube.snapshot.world import ClusterSnapshot, ServiceInput
 from rulegen.languages.iptables.ruleset import read
 from rulegen.model.host.facts import HostFacts
 from rulegen.model.services.options import Options
@@ -55,7 +55,7 @@ def wants(services: int):
             ports=(k.SlicePort(name="http", port=8080),),
         )
         told[ObjectName("shop", name)] = ServiceInput(service=service, slices=(slice_,))
-    model = resolve(World(services=told), Options(node_name="node1"), HostFacts(), (Family.IPV4,))
+    model = resolve(ClusterSnapshot(services=told), Options(node_name="node1"), HostFacts(), (Family.IPV4,))
     return compile_model(model, "iptables", counts=False)
 
 

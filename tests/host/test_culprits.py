@@ -23,11 +23,11 @@ from rulegen.languages.addresses import script as links
 from rulegen.languages.addresses.state import AddressKey
 from rulegen.languages.iptables.rules import Rule
 from rulegen.languages.iptables.ruleset import ChainName
-from rulegen.languages.iptables.state import Fragment as RuleFragment
-from rulegen.languages.ipvs.script import Command, Verb
+from rulegen.languages.iptables.state import RulesFragment as RuleFragment
+from rulegen.languages.ipvs.script import IpvsCommand, IpvsVerb
 from rulegen.languages.ipvs.state import Frontend, VirtualServer, VirtualServerKey
 from rulegen.net import Family, Protocol, parse_address
-from rulegen.plan.fragments import Fragment
+from rulegen.plan.fragments import OwnedObjects
 
 KINDS = {
     "plain": ("-p tcp -m tcp -j ACCEPT",),
@@ -45,7 +45,7 @@ class Kernel:
         self.written: list[str] = []
         self.tries = 0
         self.fragments = [
-            Fragment(owner, Family.IPV4, RuleFragment(owner, Family.IPV4, {self.chain(owner): self.rules(owner)}))
+            OwnedObjects(owner, Family.IPV4, RuleFragment(owner, Family.IPV4, {self.chain(owner): self.rules(owner)}))
             for owner in kinds
         ]
 
@@ -154,13 +154,13 @@ def test_a_failure_of_another_kind_in_the_middle_ends_the_search():
 NFT = "iptables-nft-restore v1.8.9 (nf_tables): \n"
 LEGACY = "iptables-restore v1.8.9 (legacy): "
 SCRIPT = "*nat\n:T - [0:0]\n-A T -j ACCEPT\n-D T -j DROP\nCOMMIT"
-SERVER = Command(
-    Verb.ADD_SERVICE,
+SERVER = IpvsCommand(
+    IpvsVerb.ADD_SERVICE,
     VirtualServerKey(Frontend.of(Protocol.SCTP, parse_address("10.96.0.1"), 80)),
     VirtualServer("rr"),
 )
-BIND = links.Command(
-    links.Verb.BIND, "kube-ipvs0", AddressKey("kube-ipvs0", Family.IPV4, parse_address("10.96.0.1"), 32)
+BIND = links.AddressCommand(
+    links.AddressVerb.BIND, "kube-ipvs0", AddressKey("kube-ipvs0", Family.IPV4, parse_address("10.96.0.1"), 32)
 )
 
 

@@ -17,7 +17,7 @@ from rulegen.host.commands.runner import Command, Completed, MissingToolError, r
 from rulegen.host.doctor import bindings, checks
 from rulegen.host.doctor.checks import Finding, Level
 from rulegen.host.doctor.features import SAMPLES
-from rulegen.host.doctor.patient import Patient
+from rulegen.host.doctor.patient import HostProbe
 from rulegen.host.netfilter.variant import Variant
 from rulegen.host.node import sysctl
 from tests.rights import needs_root
@@ -33,7 +33,7 @@ def shell(*lines: str) -> None:
 
 def found(topic: str, level: Level | None = None, **options) -> list[str]:
     """Return what the check of one topic finds."""
-    findings = dict(checks.CHECKS)[topic](Patient(run, **options))
+    findings = dict(checks.CHECKS)[topic](HostProbe(run, **options))
     return [one.message for one in findings if level in {None, one.level}]
 
 
@@ -341,6 +341,6 @@ def test_a_host_with_ipv6_and_no_tools_for_it_fails(monkeypatch, has_ipv6):
         return Completed(0, "iptables v1.8.9 (nf_tables)", "")
 
     monkeypatch.setattr("rulegen.host.doctor.tools.speaks_ipv6", lambda: has_ipv6)
-    findings = tuple(dict(checks.CHECKS)["variant"](Patient(without_ip6tables)))
+    findings = tuple(dict(checks.CHECKS)["variant"](HostProbe(without_ip6tables)))
     assert [one.level for one in findings] == [Level.OK, *([Level.FAIL] if has_ipv6 else [])]
     assert not has_ipv6 or findings[-1].hint == "install the package iptables"

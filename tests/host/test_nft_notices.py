@@ -13,7 +13,7 @@ import pytest
 from rulegen.host.commands.runner import Command, run
 from rulegen.host.netfilter import nft_commits
 from rulegen.host.netfilter.iptables import restore
-from rulegen.host.netfilter.nft_commits import Notice, Notices, Writers, read_notice
+from rulegen.host.netfilter.nft_commits import NftCommit, NftCommits, Writers, read_notice
 from rulegen.host.netfilter.variant import Variant
 from rulegen.net import Family
 
@@ -26,7 +26,7 @@ def told(namespace):
     return queue.SimpleQueue()
 
 
-def all_told(told: queue.SimpleQueue, *, within_s: float = 0.3) -> list[Notice | None]:
+def all_told(told: queue.SimpleQueue, *, within_s: float = 0.3) -> list[NftCommit | None]:
     found, until = [], time.monotonic() + within_s
     while True:
         try:
@@ -37,7 +37,7 @@ def all_told(told: queue.SimpleQueue, *, within_s: float = 0.3) -> list[Notice |
 
 class TestKernel:
     def test_a_foreign_write_is_told_with_who_made_it(self, told):
-        notices = Notices(Writers().has, told.put)
+        notices = NftCommits(Writers().has, told.put)
         try:
             assert run(FOREIGN).code == 0
             notice = told.get(timeout=2)
@@ -49,13 +49,13 @@ class TestKernel:
 
     def test_our_own_writes_are_not_told_and_those_of_others_between_them_are(self, told):
         writers = Writers()
-        notices = Notices(writers.has, told.put)
+        notices = NftCommits(writers.has, told.put)
         try:
             for number in range(3):
                 restore(writers, Variant.NFT, Family.IPV4, f"*nat\n:OWN-{number} - [0:0]\nCOMMIT\n")
             assert all_told(told) == []
             assert run(FOREIGN).code == 0
-            assert isinstance(told.get(timeout=3), Notice)
+            assert isinstance(told.get(timeout=3), NftCommit)
             assert all_told(told) == []
             restore(writers, Variant.NFT, Family.IPV4, "*nat\n:OWN-9 - [0:0]\nCOMMIT\n")
             assert all_told(told) == []
@@ -64,7 +64,7 @@ class TestKernel:
 
     def test_reading_is_no_write(self, told):
         assert run(FOREIGN).code == 0
-        notices = Notices(Writers().has, told.put)
+        notices = NftCommits(Writers().has, told.put)
         try:
             before = nft_commits.generation()
             for tool in ("iptables-nft-save", "ip6tables-nft-save"):
@@ -79,12 +79,12 @@ class TestKernel:
         chains = "".join(f":OWN-{number} - [0:0]\n" for number in range(2000))
         rules = "".join(f"-A OWN-{number} -s 10.0.0.1/32 -j RETURN\n" for number in range(2000))
         writers = Writers()
-        notices = Notices(writers.has, told.put)
+        notices = NftCommits(writers.has, told.put)
         try:
             restore(writers, Variant.NFT, Family.IPV4, f"*nat\n{chains}{rules}COMMIT\n")
             assert all_told(told) == []
             assert run(FOREIGN).code == 0
-            assert isinstance(told.get(timeout=3), Notice)
+            assert isinstance(told.get(timeout=3), NftCommit)
             assert all_told(told) == []
         finally:
             notices.stop()
@@ -97,7 +97,7 @@ class TestKernel:
             told.put(notice)
             held.get(timeout=10)
 
-        notices = Notices(lambda _: False, take)
+        notices = NftCommits(lambda _: False, take)
         try:
             notices._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUF, 1)
             for number in range(40):
@@ -111,7 +111,7 @@ class TestKernel:
         assert len(found) < 40
 
     def test_it_ends_at_once(self, told):
-        notices = Notices(Writers().has, told.put)
+        notices = NftCommits(Writers().has, told.put)
         began = time.monotonic()
         notices.stop()
         assert time.monotonic() - began < 1
@@ -121,8 +121,8 @@ class TestWriters:
     def test_a_process_is_known_while_it_runs_and_behind_it(self):
         writers = Writers()
         ended = writers(Command(("sh", "-c", "echo $$")))
-        assert writers.has(Notice(1, int(ended.stdout), "sh"))
-        assert not writers.has(Notice(1, 1, "init"))
+        assert writers.has(NftCommit(1, int(ended.stdout), "sh"))
+        assert not writers.has(NftCommit(1, 1, "init"))
 
     def test_in_a_pid_namespace_of_our_own_time_tells(self, monkeypatch):
         monkeypatch.setattr(nft_commits, "_is_initial_pid_namespace", lambda: False)
@@ -130,18 +130,18 @@ class TestWriters:
 
         def seen(command, note):
             note(7)
-            found.append(writers.has(Notice(1, 0, "")))
+            found.append(writers.has(NftCommit(1, 0, "")))
             raise OSError(errno.ENOENT, "gone")
 
         writers = Writers(seen)
-        assert not writers.has(Notice(1, 0, ""))
+        assert not writers.has(NftCommit(1, 0, ""))
         with pytest.raises(OSError, match="gone"):
             writers(Command(("iptables-nft-save",)))
         assert found == [False]
         with pytest.raises(OSError, match="gone"):
             writers(Command(("iptables-nft-restore",)))
         assert found == [False, True]
-        assert not writers.has(Notice(1, 0, ""))
+        assert not writers.has(NftCommit(1, 0, ""))
 
 
 def message(kind: int, *attributes: tuple[int, bytes]) -> bytes:
@@ -159,9 +159,9 @@ NEWGEN = (10 << 8) | 15
 @pytest.mark.parametrize(
     ("packet", "notice"),
     [
-        (message(NEWGEN, (1, b"\0\0\0\x07"), (2, b"\0\0\x01\0"), (3, b"nft\0")), Notice(7, 256, "nft")),
-        (message(NEWGEN, (1, b"\0\0\0\x07")), Notice(7, 0, "")),
-        (message(NEWGEN, (3, b"\xff\n\0")), Notice(0, 0, "\ufffd\n")),
+        (message(NEWGEN, (1, b"\0\0\0\x07"), (2, b"\0\0\x01\0"), (3, b"nft\0")), NftCommit(7, 256, "nft")),
+        (message(NEWGEN, (1, b"\0\0\0\x07")), NftCommit(7, 0, "")),
+        (message(NEWGEN, (3, b"\xff\n\0")), NftCommit(0, 0, "\ufffd\n")),
         (message((10 << 8) | 0, (1, b"\0\0\0\x07")), None),
         (b"", None),
         (b"\0" * 19, None),

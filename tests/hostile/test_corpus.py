@@ -12,7 +12,7 @@ import yaml
 from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.reading.documents import Source
 from rulegen.kube.snapshot.build import read_world
-from rulegen.kube.snapshot.world import World
+from rulegen.kube.snapshot.world import ClusterSnapshot
 
 GOOD = {
     "apiVersion": "v1",
@@ -32,13 +32,13 @@ def web(case: dict[str, Any]) -> dict[str, Any]:
     return {**found, "spec": {k: v for k, v in spec.items() if v is not None}, "status": case.get("status", {})}
 
 
-def read_beside_good(name: str, content: bytes) -> World:
+def read_beside_good(name: str, content: bytes) -> ClusterSnapshot:
     world = read_world([Source(name, content), Source("good.json", json.dumps(GOOD).encode())])
     assert ObjectName("default", "good") in world.services
     return world
 
 
-def told(world: World) -> list[str]:
+def told(world: ClusterSnapshot) -> list[str]:
     return [line for rejected in world.rejected for line in rejected.lines()]
 
 

@@ -21,7 +21,7 @@ from rulegen.host.nginx.disk.last_read import KnownObjects
 from rulegen.host.nginx.disk.releases import Releases
 from rulegen.host.nginx.processes import status, supervision, supervisor
 from rulegen.host.nginx.service import NginxService
-from rulegen.languages.nginx.configuration import Secret
+from rulegen.languages.nginx.configuration import SecretContent
 from tests.host.nginx.examples import configuration, server
 from tests.otheruser import NOBODY, reachable_folder
 
@@ -29,9 +29,9 @@ MARK = "what stands outside"
 KEY = "secrets/0123456789abcdef.pem"
 USERS = "secrets/fedcba9876543210.htpasswd"
 LIVE = configuration(
-    {"a.test": server("a.test")}, secrets={KEY: Secret(b"key"), USERS: Secret(b"user", for_workers=True)}
+    {"a.test": server("a.test")}, secrets={KEY: SecretContent(b"key"), USERS: SecretContent(b"user", for_workers=True)}
 )
-NEXT = configuration({"b.test": server("b.test")}, secrets={KEY: Secret(b"key")})
+NEXT = configuration({"b.test": server("b.test")}, secrets={KEY: SecretContent(b"key")})
 HOST = next(name for name in LIVE.files if name.startswith("hosts/"))
 OLD, NEW = f"releases/{LIVE.digest}", f"releases/{NEXT.digest}"
 PLACES = [

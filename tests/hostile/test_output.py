@@ -23,14 +23,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rulegen.agent.pages_server.reply import Reply
-from rulegen.agent.telemetry.log import Journal
+from rulegen.agent.telemetry.log import AgentLog
 from rulegen.agent.telemetry.metrics import _escaped
 from rulegen.cli.main import main
 from rulegen.cli.terminal import console
 from rulegen.errors import ApplyError, HostError
 from rulegen.host.commands.runner import Completed
 from rulegen.host.doctor.findings import Finding, Level, as_text
-from rulegen.host.nginx.disk.log_rotation import Journal as Lines
+from rulegen.host.nginx.disk.log_rotation import RotatedLog as Lines
 from rulegen.plan import show
 from rulegen.safe_files import folder_at
 from rulegen.text import harmless, harmless_json
@@ -394,7 +394,7 @@ class TestOfTheAgent:
     @given(text=TEXTS)
     def test_its_log(self, is_json, text):
         out = io.StringIO()
-        journal = Journal(is_json=is_json, out=out, least="debug")
+        journal = AgentLog(is_json=is_json, out=out, least="debug")
         for worst in (text, WORST, "\ud800"):
             journal.warning(worst, error=worst, list=[worst], table={worst: worst})
         assert out.getvalue().count("\n") == 3

@@ -16,7 +16,7 @@ from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.reading.decode import Unknown, decode
 from rulegen.kube.reading.documents import Source, read_documents
 from rulegen.kube.snapshot.build import build_world, read_world, without_gc
-from rulegen.kube.snapshot.world import World
+from rulegen.kube.snapshot.world import ClusterSnapshot
 from rulegen.model.host.facts import HostFacts
 from rulegen.model.services.ir import Model
 from rulegen.model.services.options import Options
@@ -56,11 +56,11 @@ POD = {
 NODE = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node1"}}
 
 
-def world(*objects: dict[str, Any], **arguments: Any) -> World:
+def world(*objects: dict[str, Any], **arguments: Any) -> ClusterSnapshot:
     return read_world([Source(f"{i}.json", json.dumps(one).encode()) for i, one in enumerate(objects)], **arguments)
 
 
-def addresses(found: World) -> list[str]:
+def addresses(found: ClusterSnapshot) -> list[str]:
     return [e.addresses[0] for piece in found.services[WEB].slices for e in piece.endpoints]
 
 
@@ -201,7 +201,7 @@ def test_typed_objects_are_checked_too() -> None:
 
 
 def test_an_empty_world_can_be_built_of_nothing() -> None:
-    assert build_world([]) == World()
+    assert build_world([]) == ClusterSnapshot()
 
 
 @given(
@@ -285,7 +285,7 @@ def test_of_two_secrets_that_differ_the_first_is_kept_and_nothing_of_them_is_tol
     assert rejected.lines() == ("Secret shop/a: differs from the one of the same name in 1.json: that one is kept",)
 
 
-def decided(*objects: dict[str, Any]) -> tuple[World, Model]:
+def decided(*objects: dict[str, Any]) -> tuple[ClusterSnapshot, Model]:
     found = world(*objects)
     return found, resolve(found, Options(node_name="node1"), HostFacts())
 
@@ -361,7 +361,7 @@ WORKLOADS = [
 ]
 
 
-def missing(found: World) -> list[str]:
+def missing(found: ClusterSnapshot) -> list[str]:
     return [warning for warning in found.warnings if "are not among the objects" in warning]
 
 

@@ -10,7 +10,7 @@ from rulegen.errors import InputError, Rejected
 from rulegen.kube.objects.events import Changed, Gone, called, name_of
 from rulegen.kube.objects.names import Decoded, ObjectName
 from rulegen.kube.objects.structs import Node, Secret, Service
-from rulegen.kube.reading.watch_line import Bookmark, Refusal, Told, read_line
+from rulegen.kube.reading.watch_line import Bookmark, WatchLine, WatchRefusal, read_line
 
 WEB = ObjectName("shop", "web")
 
@@ -28,7 +28,7 @@ def service(**spec) -> dict:
 def test_an_object_that_came_or_changed(kind):
     said = read_line(line(kind, **service()), Service)
 
-    assert isinstance(said, Told)
+    assert isinstance(said, WatchLine)
     assert said.version == "0x7f-opaque"
     assert isinstance(said.event, Changed)
     assert isinstance(said.event.one, Decoded)
@@ -36,13 +36,13 @@ def test_an_object_that_came_or_changed(kind):
 
 
 def test_an_object_that_went():
-    assert read_line(line("DELETED", **service()), Service) == Told(Gone(Service, WEB), "0x7f-opaque")
+    assert read_line(line("DELETED", **service()), Service) == WatchLine(Gone(Service, WEB), "0x7f-opaque")
 
 
 def test_an_object_that_cannot_be_used_is_an_event_with_its_name():
     said = read_line(line("MODIFIED", **service(ports=[{"port": 70000}])), Service)
 
-    assert isinstance(said, Told)
+    assert isinstance(said, WatchLine)
     assert isinstance(said.event, Changed)
     assert isinstance(said.event.one, Rejected)
     assert said.event.name == WEB
@@ -50,12 +50,12 @@ def test_an_object_that_cannot_be_used_is_an_event_with_its_name():
 
 
 def test_a_bad_object_can_go():
-    assert read_line(line("DELETED", **service(ports="none")), Service) == Told(Gone(Service, WEB), "0x7f-opaque")
+    assert read_line(line("DELETED", **service(ports="none")), Service) == WatchLine(Gone(Service, WEB), "0x7f-opaque")
 
 
 def test_an_object_of_the_whole_cluster_has_no_namespace():
     said = read_line(line("DELETED", kind="Node", metadata={"name": "a", "namespace": "x"}), Node)
-    assert said == Told(Gone(Node, ObjectName("", "a")), "")
+    assert said == WatchLine(Gone(Node, ObjectName("", "a")), "")
 
 
 def test_a_bookmark():
@@ -66,10 +66,10 @@ def test_a_bookmark():
 @pytest.mark.parametrize(
     ("status", "expected"),
     [
-        ({"code": 410, "message": "too old"}, Refusal(410, "too old", 0.0)),
-        ({"code": 429, "details": {"retryAfterSeconds": 3}}, Refusal(429, "", 3.0)),
-        ({"code": 429, "details": {"retryAfterSeconds": -3}}, Refusal(429, "", 0.0)),
-        ({"message": "a\nb"}, Refusal(0, "a\\nb", 0.0)),
+        ({"code": 410, "message": "too old"}, WatchRefusal(410, "too old", 0.0)),
+        ({"code": 429, "details": {"retryAfterSeconds": 3}}, WatchRefusal(429, "", 3.0)),
+        ({"code": 429, "details": {"retryAfterSeconds": -3}}, WatchRefusal(429, "", 0.0)),
+        ({"message": "a\nb"}, WatchRefusal(0, "a\\nb", 0.0)),
     ],
 )
 def test_an_error(status, expected):
@@ -113,5 +113,5 @@ def test_no_value_of_a_secret_is_told():
     metadata = {"name": "tls", "namespace": "shop"}
     said = read_line(line("ADDED", kind="Secret", metadata=metadata, data={"key": "super secret"}), Secret)
 
-    assert isinstance(said, Told)
+    assert isinstance(said, WatchLine)
     assert "super" not in repr(said)

@@ -16,7 +16,7 @@ from rulegen.languages.ipset import state as ipset
 from rulegen.languages.ipset.script import TEMPORARY, Order
 from rulegen.languages.ipset.script import script as set_script
 from rulegen.languages.ipvs import text
-from rulegen.languages.ipvs.script import draining, gracefully, script
+from rulegen.languages.ipvs.script import as_drains, draining, script
 from rulegen.languages.ipvs.state import (
     Forwarding,
     Frontend,
@@ -135,10 +135,10 @@ def real(frontend: Frontend, last: int) -> RealServerKey:
 def test_a_real_server_goes_when_its_connections_have_ended(frontend, before, expected):
     there = {VirtualServerKey(frontend): VirtualServer("rr"), real(frontend, 1): before}
     wanted = {VirtualServerKey(frontend): VirtualServer("rr")}
-    changes = list(gracefully(diff(there, wanted)))
+    changes = list(as_drains(diff(there, wanted)))
     assert [change.after for change in changes] == ([] if expected == "left alone" else [expected])
     assert draining(there, wanted) == ((real(frontend, 1),) if before.weight == 0 else ())
-    (change,) = gracefully([Change(VirtualServerKey(frontend), VirtualServer("rr"), None)])
+    (change,) = as_drains([Change(VirtualServerKey(frontend), VirtualServer("rr"), None)])
     assert change.after is None
 
 
@@ -193,8 +193,8 @@ def many(count: int, room: int = ipset.MAXELEM) -> ipset.Objects:
 
 
 def test_a_set_without_room_for_what_comes_gets_more_of_it():
-    assert list(ipset.cramped(many(4, 4), many(4))) == []
-    (change,) = ipset.cramped(many(4, 4), {**many(1), ipset.EntryKey("MANY", "10.0.0.1"): ipset.PLAIN})
+    assert list(ipset.needs_resize(many(4, 4), many(4))) == []
+    (change,) = ipset.needs_resize(many(4, 4), {**many(1), ipset.EntryKey("MANY", "10.0.0.1"): ipset.PLAIN})
     told = set_script([change], {**many(1), ipset.EntryKey("MANY", "10.0.0.1"): ipset.PLAIN})
     assert told.grow.splitlines()[0] == f"create {TEMPORARY} hash:ip family inet maxelem 65536"
     assert told.grow.splitlines()[-2:] == [f"swap {TEMPORARY} MANY", f"destroy {TEMPORARY}"]

@@ -6,16 +6,25 @@ from rulegen.diff import diff
 from rulegen.languages.iptables.rules import Rule
 from rulegen.languages.iptables.ruleset import ChainName
 from rulegen.languages.iptables.script import Comments, script
-from rulegen.languages.iptables.state import Block, BlockKey, ChainKey, ChainValue, Fragment, Kind, Place, wanted
+from rulegen.languages.iptables.state import (
+    Block,
+    BlockKey,
+    ChainKey,
+    ChainPosition,
+    ChainValue,
+    Kind,
+    RulesFragment,
+    wanted,
+)
 from rulegen.net import Family
 
 SERVICES = ChainName("nat", "KUBE-SERVICES")
-TAIL = Block(SERVICES, (Rule("-j KUBE-NODEPORTS"),), Place.TAIL)
+TAIL = Block(SERVICES, (Rule("-j KUBE-NODEPORTS"),), ChainPosition.TAIL)
 
 
-def fragment(number: int) -> Fragment:
+def fragment(number: int) -> RulesFragment:
     chain = ChainName("nat", f"KUBE-SVC-{number:04}")
-    return Fragment(
+    return RulesFragment(
         f"shop/s{number}",
         Family.IPV4,
         {chain: (Rule(f"-j KUBE-SEP-{number:04}"),), ChainName("nat", f"KUBE-SEP-{number:04}"): (Rule("-j DNAT"),)},
@@ -23,10 +32,10 @@ def fragment(number: int) -> Fragment:
     )
 
 
-BASE = Fragment("", Family.IPV4, dispatch=(SERVICES,), blocks=(TAIL,))
+BASE = RulesFragment("", Family.IPV4, dispatch=(SERVICES,), blocks=(TAIL,))
 
 
-def lines(before: list[Fragment], after: list[Fragment], **options) -> list[list[str]]:
+def lines(before: list[RulesFragment], after: list[RulesFragment], **options) -> list[list[str]]:
     old, new = wanted(before).objects, wanted(after).objects
     return [restore.text.splitlines() for restore in script(diff(old, new), new, **options)]
 
@@ -57,7 +66,7 @@ def test_one_service_less_takes_its_dispatch_away_before_its_chains():
 def test_a_misplaced_tail_goes_to_the_end_and_the_old_one_goes():
     astray = {**wanted([BASE]).objects}
     key = BlockKey(SERVICES, ("-j KUBE-NODEPORTS",))
-    astray[key] = type(astray[key])(astray[key].copies, Place.ASTRAY)
+    astray[key] = type(astray[key])(astray[key].copies, ChainPosition.ASTRAY)
     (restore,) = script(diff(astray, wanted([BASE]).objects))
     assert restore.text.splitlines()[1:3] == [
         "-D KUBE-SERVICES -j KUBE-NODEPORTS",
@@ -92,7 +101,7 @@ def test_a_chain_value_compares_by_rules_and_not_by_comments():
 
 def test_without_comments_only_the_dispatch_tells_whose_a_chain_is():
     chain = ChainName("nat", "KUBE-SVC-0001")
-    said = Fragment(
+    said = RulesFragment(
         "shop/s1",
         Family.IPV4,
         {
@@ -110,8 +119,8 @@ def test_without_comments_only_the_dispatch_tells_whose_a_chain_is():
 
 
 def test_without_any_comments_rules_go_as_they_came_or_as_a_kernel_has_printed_them():
-    def said(*rules: Rule) -> list[Fragment]:
-        return [BASE, Fragment("shop/s1", Family.IPV4, blocks=tuple(Block(SERVICES, (rule,)) for rule in rules))]
+    def said(*rules: Rule) -> list[RulesFragment]:
+        return [BASE, RulesFragment("shop/s1", Family.IPV4, blocks=tuple(Block(SERVICES, (rule,)) for rule in rules))]
 
     ours = Rule("-d 10.0.0.1/32 -j KUBE-SVC-0001", "shop/s1 cluster IP")
     seen = Rule("-d 10.0.0.2/32 -j KUBE-SVC-0001", "x", "-d 10.0.0.2/32 -m comment --comment x -j KUBE-SVC-0001")

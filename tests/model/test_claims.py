@@ -8,7 +8,7 @@ import pytest
 
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectName
-from rulegen.kube.snapshot.world import ServiceInput, World
+from rulegen.kube.snapshot.world import ClusterSnapshot, ServiceInput
 from rulegen.model.host.facts import HostFacts, Interface
 from rulegen.model.services.conflicts import Claims
 from rulegen.model.services.document import model_document
@@ -32,7 +32,7 @@ def service(name, *, ip, created, external=(), node_port=0, port=80):
 
 
 def model(*services):
-    return resolve(World(services=dict(services)), OPTIONS, HostFacts())
+    return resolve(ClusterSnapshot(services=dict(services)), OPTIONS, HostFacts())
 
 
 def frontends(model, name):
@@ -76,7 +76,9 @@ def test_another_port_or_protocol_is_no_conflict():
 
 def test_both_keep_what_they_claim_if_asked_as_with_kube_proxy_but_both_are_told():
     services = dict([service("a", ip="10.96.0.1", created=None), service("b", ip="10.96.0.1", created=None)])
-    found = resolve(World(services=services), Options(node_name="node1", oldest_claim_wins=False), HostFacts())
+    found = resolve(
+        ClusterSnapshot(services=services), Options(node_name="node1", oldest_claim_wins=False), HostFacts()
+    )
     assert [frontends(found, name)[0] for name in "ab"] == ["10.96.0.1", "10.96.0.1"]
     assert [warning for warning in found.warnings if "claimed" in warning]
 
@@ -122,7 +124,7 @@ def test_a_health_check_port_is_claimed_as_a_node_port_is(mode, old, new, kept_b
             balanced("alpha", at=2, created=NEW, health=new[0], node_port=new[1]),
         ]
     )
-    found = resolve(World(services=services), Options(node_name="node1", mode=mode), HostFacts())
+    found = resolve(ClusterSnapshot(services=services), Options(node_name="node1", mode=mode), HostFacts())
     for name, kept in (("zeta", kept_by_old), ("alpha", kept_by_new)):
         port = found.services[ObjectName("shop", name)].ports[0]
         assert (port.health_check_node_port, port.node_port) == kept
@@ -135,7 +137,7 @@ def test_a_health_check_port_is_claimed_as_a_node_port_is(mode, old, new, kept_b
 @pytest.mark.parametrize("mode", ["iptables", "ipvs"])
 def test_a_health_check_port_that_is_the_services_own_node_port_gives_way_to_it(mode):
     services = dict([balanced("web", at=1, created=OLD, health=30500, node_port=30500, dual=True)])
-    found = resolve(World(services=services), Options(node_name="node1", mode=mode), HostFacts())
+    found = resolve(ClusterSnapshot(services=services), Options(node_name="node1", mode=mode), HostFacts())
     for port in found.services[ObjectName("shop", "web")].ports:
         assert (port.health_check_node_port, port.node_port) == (0, 30500)
     assert [w for w in found.warnings if "shop/web" in w and "30500/TCP" in w and "its own node port" in w]
@@ -143,7 +145,7 @@ def test_a_health_check_port_that_is_the_services_own_node_port_gives_way_to_it(
 
 def test_a_health_check_is_tcp_so_a_node_port_of_udp_is_no_conflict():
     services = dict([balanced("web", at=1, created=OLD, health=30500, node_port=30500, protocol="UDP")])
-    found = resolve(World(services=services), OPTIONS, HostFacts())
+    found = resolve(ClusterSnapshot(services=services), OPTIONS, HostFacts())
     port = found.services[ObjectName("shop", "web")].ports[0]
     assert (port.health_check_node_port, port.node_port) == (30500, 30500)
     assert not [warning for warning in found.warnings if "30500" in warning]
@@ -156,7 +158,9 @@ def test_all_keep_their_health_check_ports_if_asked_as_with_kube_proxy_but_all_c
             balanced("b", at=2, created=NEW, health=30500, node_port=30501),
         ]
     )
-    found = resolve(World(services=services), Options(node_name="node1", oldest_claim_wins=False), HostFacts())
+    found = resolve(
+        ClusterSnapshot(services=services), Options(node_name="node1", oldest_claim_wins=False), HostFacts()
+    )
     assert [found.services[ObjectName("shop", name)].ports[0].health_check_node_port for name in "ab"] == [30500] * 2
     assert sum("30500/TCP" in warning for warning in found.warnings) == 2
 
@@ -169,7 +173,9 @@ def test_a_service_whose_older_rival_goes_gets_its_health_check_back():
             balanced("alpha", at=2, created=NEW, health=30500, node_port=30501),
         ]
     )
-    decided = resolve(World(services=services), Options(node_name="node1", oldest_claim_wins=False), HostFacts())
+    decided = resolve(
+        ClusterSnapshot(services=services), Options(node_name="node1", oldest_claim_wins=False), HostFacts()
+    )
     zeta, alpha = ObjectName("shop", "zeta"), ObjectName("shop", "alpha")
     claims.put(alpha, decided.services[alpha], NEW)
     assert claims.put(zeta, decided.services[zeta], OLD) == {alpha}
@@ -208,7 +214,7 @@ def exposed(name, *, at, created, port=80, protocol="TCP", external=(), vips=(),
 
 def decided(*services, mode="iptables", semantics="strict", facts=FACTS, **fields):
     chosen = Options(node_name="node1", mode=mode, external_ip_semantics=Semantics(semantics), **fields)
-    return resolve(World(services=dict(services)), chosen, facts)
+    return resolve(ClusterSnapshot(services=dict(services)), chosen, facts)
 
 
 def external(model, name):

@@ -6,11 +6,11 @@ import pytest
 
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectName
-from rulegen.kube.snapshot.world import ServiceInput, World
+from rulegen.kube.snapshot.world import ClusterSnapshot, ServiceInput
 from rulegen.model.host.facts import HostFacts, Interface
 from rulegen.model.services.options import Options
 from rulegen.model.services.resolve import resolve
-from rulegen.model.services.stale_flows import Flow, Forgetting, Frontend, answering, stale_flows
+from rulegen.model.services.stale_flows import Flow, FlowFrontend, StaleUdpPolicy, answering, stale_flows
 from rulegen.net import Protocol, parse_address, parse_network
 
 NODE = parse_address("192.168.50.10")
@@ -31,7 +31,9 @@ def model(*endpoints):
     )
     service = k.Service(metadata=k.ObjectMeta(name="dns", namespace="kube-system"), spec=spec)
     told = ServiceInput(service=service, slices=(slice_,))
-    return resolve(World(services={ObjectName("kube-system", "dns"): told}), Options(node_name="node1"), HostFacts())
+    return resolve(
+        ClusterSnapshot(services={ObjectName("kube-system", "dns"): told}), Options(node_name="node1"), HostFacts()
+    )
 
 
 def endpoint(address, **conditions):
@@ -92,7 +94,7 @@ def test_flows_of_a_service(endpoints, told, is_stale):
 def test_flows_of_a_service_that_this_plan_takes_away():
     told = flow("10.96.0.77", 53, "10.244.2.9")
     node_port = flow("192.168.50.10", 30077, "10.244.2.9")
-    gone = {Frontend(parse_address("10.96.0.77"), 53), Frontend(None, 30077)}
+    gone = {FlowFrontend(parse_address("10.96.0.77"), 53), FlowFrontend(None, 30077)}
     assert [s.flow for s in stale_flows([told, node_port], (), node_addresses=[NODE], gone=gone)] == [told, node_port]
     assert not list(stale_flows([told, node_port], (), node_addresses=[NODE]))
 
@@ -109,9 +111,9 @@ def test_flows_to_a_cluster_ip_that_nobody_has_if_it_is_known_where_those_come_f
 @pytest.mark.parametrize(
     ("forgetting", "of_gone_endpoint", "of_no_endpoints", "of_gone_service"),
     [
-        (Forgetting.ALL, True, True, True),
-        (Forgetting.KUBE_PROXY, True, False, False),
-        (Forgetting.NONE, False, False, False),
+        (StaleUdpPolicy.ALL, True, True, True),
+        (StaleUdpPolicy.KUBE_PROXY, True, False, False),
+        (StaleUdpPolicy.NONE, False, False, False),
     ],
 )
 def test_how_much_is_forgotten_can_be_chosen(forgetting, of_gone_endpoint, of_no_endpoints, of_gone_service):
@@ -119,7 +121,7 @@ def test_how_much_is_forgotten_can_be_chosen(forgetting, of_gone_endpoint, of_no
     for endpoints, expected in (([SERVED], of_gone_endpoint), ([], of_no_endpoints)):
         services = model(*endpoints).services.values()
         assert bool(list(stale_flows([told], services, node_addresses=[], forgetting=forgetting))) is expected
-    gone = {Frontend(parse_address("10.96.0.10"), 53)}
+    gone = {FlowFrontend(parse_address("10.96.0.10"), 53)}
     assert bool(list(stale_flows([told], (), node_addresses=[], gone=gone, forgetting=forgetting))) is of_gone_service
 
 
@@ -153,13 +155,13 @@ def test_a_flow_to_the_number_of_a_node_port_is_ours_only_where_node_ports_answe
     )
     service = k.Service(metadata=k.ObjectMeta(name="dns", namespace="kube-system"), spec=spec)
     told = {} if gone else {ObjectName("kube-system", "dns"): ServiceInput(service=service)}
-    found = resolve(World(services=told), options, facts)
+    found = resolve(ClusterSnapshot(services=told), options, facts)
     own = [address for family in found.nodes for address in facts.addresses(family)]
     flows = [flow(address, 30053, address, 30053) for address, _ in OWN]
     stale = stale_flows(
         flows,
         found.services.values(),
         node_addresses=answering(found.nodes, own),
-        gone={Frontend(None, 30053)} if gone else (),
+        gone={FlowFrontend(None, 30053)} if gone else (),
     )
     assert {str(one.flow.orig_dst) for one in stale} == set(answers)

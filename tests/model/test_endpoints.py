@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from rulegen.kube.objects import structs as k
-from rulegen.model.services.endpoints import Place, candidates, pools
+from rulegen.model.services.endpoints import Topology, candidates, pools
 from rulegen.net import Family
 
-HERE = Place("node1", "zone-a")
+HERE = Topology("node1", "zone-a")
 
 
 def endpoint(number: int, *, ready=True, serving=None, terminating=None, node="node2", zones=(), nodes=()):
@@ -76,7 +76,7 @@ HINTS = [
     ("zone hints on all", [endpoint(1, zones=A), endpoint(2, zones=B)], HERE, ["1"]),
     ("one without a hint: all", [endpoint(1, zones=A), endpoint(2)], HERE, ["1", "2"]),
     ("none for this zone: all", [endpoint(1, zones=B), endpoint(2, zones=B)], HERE, ["1", "2"]),
-    ("a node without a zone: all", [endpoint(1, zones=A), endpoint(2, zones=B)], Place("node1", ""), ["1", "2"]),
+    ("a node without a zone: all", [endpoint(1, zones=A), endpoint(2, zones=B)], Topology("node1", ""), ["1", "2"]),
     (
         "node hints go before zone hints",
         [endpoint(1, zones=A, nodes=("node2",)), endpoint(2, zones=A, nodes=("node1",))],

@@ -8,7 +8,7 @@ import pytest
 
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectName
-from rulegen.kube.snapshot.world import ServiceInput, World
+from rulegen.kube.snapshot.world import ClusterSnapshot, ServiceInput
 from rulegen.model.forbidden import KUBERNETES
 from rulegen.model.host.facts import HostFacts, Interface
 from rulegen.model.services.ir import Semantics
@@ -74,7 +74,7 @@ def options(mode="iptables", semantics="strict", **fields):
 def decided(*told, mode="iptables", semantics="strict", facts=FACTS, nodes=NODES, api=("192.0.2.20",), **fields):
     services = {ObjectName(one.service.metadata.namespace, one.service.metadata.name): one for one in told}
     services = {DNS: service(DNS, at=10, created=None), KUBERNETES: api_servers(*api), **services}
-    return resolve(World(services=services, nodes=nodes), options(mode, semantics, **fields), facts)
+    return resolve(ClusterSnapshot(services=services, nodes=nodes), options(mode, semantics, **fields), facts)
 
 
 def served(model, name=WEB):
@@ -178,7 +178,7 @@ def test_endpoints_take_no_service_its_address_as_anybody_may_write_one(mode):
     other = ObjectName("evil", "other")
     named = dataclasses.replace(service(other, at=3), slices=api_servers(NOBODYS[0], port=80).slices)
     services = {WEB: service(WEB, at=2, external=NOBODYS), KUBERNETES: forged, other: named}
-    found = resolve(World(services=services, nodes=NODES), options(mode), FACTS)
+    found = resolve(ClusterSnapshot(services=services, nodes=NODES), options(mode), FACTS)
     assert served(found) == {*NOBODYS}
     assert len(naming(found, "shop/web", f"{NOBODYS[0]} is an endpoint of Service")) == 1
 
@@ -202,13 +202,15 @@ def test_what_is_not_known_is_said_where_it_would_decide():
     )
     for services, semantics, is_said in cases:
         chosen = options(semantics=semantics, cluster_cidrs=PODS[1:])
-        found = resolve(World(services=services, nodes={}), chosen, unknown)
+        found = resolve(ClusterSnapshot(services=services, nodes={}), chosen, unknown)
         parts = ("this node's addresses", "gateway of this node", "API servers", "listen on", "Pod network in IPv4")
         assert bool(naming(found, "nothing is refused", *parts)) is is_said
         assert not naming(found, "nothing is refused", "Pod network in IPv6")
     # A cluster of one family has no Pod network in the other.
     of_one = {WEB: service(WEB, at=2, external=tuple(one for one in NOBODYS if ":" not in one))}
-    found = resolve(World(services=of_one, nodes={}), options(semantics="strict", cluster_cidrs=PODS[:1]), unknown)
+    found = resolve(
+        ClusterSnapshot(services=of_one, nodes={}), options(semantics="strict", cluster_cidrs=PODS[:1]), unknown
+    )
     assert naming(found, "nothing is refused", "the gateway of this node")
     assert not naming(found, "nothing is refused", "Pod network")
     assert not naming(decided(external[WEB]), "nothing is refused")

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from rulegen.compiler.services.compile import compile_model
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectName
-from rulegen.kube.snapshot.world import ServiceInput, World
+from rulegen.kube.snapshot.world import ClusterSnapshot, ServiceInput
 from rulegen.model.host.facts import HostFacts
-from rulegen.model.services.ir import LimitKind, Service
+from rulegen.model.services.ir import LimitKind, ResolvedService
 from rulegen.model.services.limits import ServiceLimits, share_of_each
 from rulegen.model.services.options import Options
 from rulegen.model.services.resolve import resolve
@@ -64,20 +64,20 @@ def wide(
     return ServiceInput(service=service, slices=slices(ports, endpoints, here=here), endpoints_from="EndpointSlice")
 
 
-def served(told: ServiceInput, limits: ServiceLimits | None = None, mode: str = "iptables") -> Service:
+def served(told: ServiceInput, limits: ServiceLimits | None = None, mode: str = "iptables") -> ResolvedService:
     options = Options(node_name=NODE, mode=mode, limits=limits or ServiceLimits())
-    return resolve(World(services={NAME: told}), options, HostFacts(), (Family.IPV4,)).services[NAME]
+    return resolve(ClusterSnapshot(services={NAME: told}), options, HostFacts(), (Family.IPV4,)).services[NAME]
 
 
-def frontends(service: Service) -> int:
+def frontends(service: ResolvedService) -> int:
     return sum(1 + len(p.external_ips) + len(p.load_balancer_ips) + bool(p.node_port) for p in service.ports)
 
 
-def endpoints(service: Service) -> int:
+def endpoints(service: ResolvedService) -> int:
     return sum(len(port.endpoints) for port in service.ports)
 
 
-def real_servers(service: Service) -> int:
+def real_servers(service: ResolvedService) -> int:
     return sum((1 + len(p.external_ips) + len(p.load_balancer_ips)) * len(p.cluster) for p in service.ports)
 
 
@@ -210,7 +210,7 @@ def test_each_port_gets_as_many_as_fit_and_one_at_least(sizes, most):
 def test_one_service_over_a_limit_changes_no_rule_of_another(world, ports, count, externals, mode):
     options = Options(node_name=NODE, mode=mode, limits=SMALL)
 
-    def fragments(world: World) -> dict[tuple[Family, str], object]:
+    def fragments(world: ClusterSnapshot) -> dict[tuple[Family, str], object]:
         found = compile_model(resolve(world, options, HostFacts()), mode, counts=False)
         return {
             (family, one.owner): one for family, all_ in found.fragments.items() for one in all_ if "/" in one.owner

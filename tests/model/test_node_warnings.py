@@ -11,7 +11,7 @@ from rulegen.kube.objects.names import Decoded, ObjectName
 from rulegen.kube.proxyconfig.configuration import API_VERSION, KIND
 from rulegen.kube.proxyconfig.reading import read_config
 from rulegen.kube.snapshot.cluster import Cluster
-from rulegen.kube.snapshot.world import ServiceInput, World
+from rulegen.kube.snapshot.world import ClusterSnapshot, ServiceInput
 from rulegen.model.host.facts import HostFacts, Interface
 from rulegen.model.services.ir import Semantics
 from rulegen.model.services.options import Options
@@ -92,7 +92,7 @@ def cluster_of(*objects):
 @pytest.mark.parametrize(("addresses", "cidrs", "fields", "expected"), CASES)
 def test_each_gap_is_a_warning_for_a_plan_and_for_the_agent(mode, addresses, cidrs, fields, expected):
     told, chosen = node(addresses, cidrs), options(mode=mode, **fields)
-    planned = resolve(World(nodes={"node-a": told}), chosen, FACTS).warnings
+    planned = resolve(ClusterSnapshot(nodes={"node-a": told}), chosen, FACTS).warnings
     kept = ServiceRules(cluster_of(told), chosen, FACTS, counts=False).warnings
     for warnings in (planned, kept):
         assert [text for text in ALL if any(text in warning for warning in warnings)] == sorted(expected, key=ALL.index)
@@ -125,7 +125,9 @@ def test_source_ranges_of_the_other_family_alone_leave_a_load_balancer_open_and_
         spec=spec,
         status=k.ServiceStatus(load_balancer=k.LoadBalancerStatus(ingress=ingress)),
     )
-    found = resolve(World(services={ObjectName("shop", "web"): ServiceInput(service=service)}), options(), FACTS)
+    found = resolve(
+        ClusterSnapshot(services={ObjectName("shop", "web"): ServiceInput(service=service)}), options(), FACTS
+    )
     told = [warning for warning in found.warnings if "open to everyone" in warning]
     assert [family for family in Family if any(family in warning for warning in told)] == is_open
     assert all(warning.startswith("Service shop/web: spec.loadBalancerSourceRanges") for warning in told)
@@ -154,7 +156,9 @@ def exposed(externals=(), vips=(), families=("IPv4", "IPv6")):
 @pytest.mark.parametrize("place", ["externals", "vips"])
 def test_an_external_address_in_a_family_that_a_service_does_not_have_is_named(place):
     service = exposed(**{place: ("203.0.113.1", "2001:db8:9::1")}, families=("IPv4",))
-    found = resolve(World(services={ObjectName("shop", "web"): ServiceInput(service=service)}), options(), FACTS)
+    found = resolve(
+        ClusterSnapshot(services={ObjectName("shop", "web"): ServiceInput(service=service)}), options(), FACTS
+    )
     assert [warning for warning in found.warnings if "2001:db8:9::1 is IPv6, and the Service is not" in warning]
     assert not [warning for warning in found.warnings if "203.0.113.1" in warning]
 
@@ -184,7 +188,7 @@ def test_ipvs_mode_names_another_nodes_address_that_it_would_bind_and_strict_lea
     service = exposed(**{place: addresses})
     name = ObjectName("shop", "web")
     chosen = Options(node_name="node-a", mode=mode, ipvs_semantics=Semantics(semantics))
-    planned = resolve(World(services={name: ServiceInput(service=service)}, nodes=OTHERS), chosen, FACTS)
+    planned = resolve(ClusterSnapshot(services={name: ServiceInput(service=service)}, nodes=OTHERS), chosen, FACTS)
     rules = ServiceRules(cluster_of(service, *OTHERS.values()), chosen, FACTS, counts=False)
     for model in (planned, rules.model):
         bound = {str(a) for port in model.services[name].ports for a in (*port.external_ips, *port.load_balancer_ips)}
@@ -226,7 +230,7 @@ def test_ipvs_mode_names_an_external_address_that_is_an_endpoint_elsewhere(place
     services[api] = ServiceInput(service=behind, slices=(slice_,))
     chosen = Options(node_name="node-a", mode=mode)
     nodes = {"node-a": OTHERS["node-a"]}
-    planned = resolve(World(services=services, nodes=nodes), chosen, FACTS).warnings
+    planned = resolve(ClusterSnapshot(services=services, nodes=nodes), chosen, FACTS).warnings
     rules = ServiceRules(cluster_of(web, behind, slice_, *nodes.values()), chosen, FACTS, counts=False)
     for warnings in (planned, rules.warnings):
         told = [text for text in warnings if "endpoint of Service shop/api" in text]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rulegen.compiler.services.compile import Compiled, compile_model
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectName
-from rulegen.kube.snapshot.world import ServiceInput, World
+from rulegen.kube.snapshot.world import ClusterSnapshot, ServiceInput
 from rulegen.languages.iptables.rules import at_odds
 from rulegen.languages.ipvs.state import RealServer, VirtualServer
 from rulegen.model.host.facts import HostFacts
@@ -24,7 +24,7 @@ NAME = ObjectName("demo", "web")
 ENDPOINTS = (("pod-a", "node1", "zone-a"), ("pod-b", "node2", "zone-b"), ("pod-c", "node3", "zone-b"))
 
 
-def world(**annotations: str) -> World:
+def world(**annotations: str) -> ClusterSnapshot:
     service = k.Service(
         metadata=k.ObjectMeta(name="web", namespace="demo", annotations=annotations),
         spec=k.ServiceSpec(
@@ -48,7 +48,7 @@ def world(**annotations: str) -> World:
         endpoints=endpoints,
         ports=(k.SlicePort(name="http", port=8080),),
     )
-    return World(
+    return ClusterSnapshot(
         services={NAME: ServiceInput(service=service, slices=(told,))},
         nodes={"node1": k.Node(metadata=k.ObjectMeta(name="node1"))},
     )
@@ -196,5 +196,7 @@ def test_a_flood_of_unknown_annotations_is_counted():
 def test_a_service_that_no_proxy_serves_has_its_annotations_checked_too():
     metadata = k.ObjectMeta(name="web", namespace="demo", annotations={"rulegen.io/wieghts": "{}"})
     headless = k.Service(metadata=metadata, spec=k.ServiceSpec(cluster_ip="None", ports=(k.ServicePort(port=80),)))
-    found = resolve(World(services={NAME: ServiceInput(service=headless)}), Options(node_name="node1"), HostFacts())
+    found = resolve(
+        ClusterSnapshot(services={NAME: ServiceInput(service=headless)}), Options(node_name="node1"), HostFacts()
+    )
     assert any("rulegen.io/wieghts" in text for text in found.warnings)

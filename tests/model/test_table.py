@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.snapshot.world import ServiceInput
-from rulegen.model.services.node.context import Site, resolve_site
-from rulegen.model.services.node.ports_in_use import NodeGround
+from rulegen.model.services.node.context import NodeContext, resolve_site
+from rulegen.model.services.node.ports_in_use import PortsInUse
 from rulegen.model.services.options import Options
 from rulegen.model.services.table import ServiceTable
 from rulegen.net import Family, Protocol, parse_address
@@ -22,21 +22,21 @@ ADDRESSES = ("198.51.100.1", "198.51.100.2", "198.51.100.3")
 PORTS = (80, 30080, 30081)
 
 
-def ground(*addresses: str, listens: bool = False) -> NodeGround:
+def ground(*addresses: str, listens: bool = False) -> PortsInUse:
     """A node with some of the addresses, on one of which no node port answers."""
     own = frozenset(parse_address(address) for address in addresses)
     programs = frozenset({(Protocol.TCP, 80)} if listens else ())
-    return NodeGround(addresses=own, answering=own - {parse_address(ADDRESSES[2])}, programs=programs)
+    return PortsInUse(addresses=own, answering=own - {parse_address(ADDRESSES[2])}, programs=programs)
 
 
 GROUNDS = (ground(), ground(ADDRESSES[0]), ground(*ADDRESSES), ground(*ADDRESSES[:2], listens=True))
 
 
-def table(*, oldest_wins: bool = True, guards: bool = False, on: NodeGround = GROUNDS[0]) -> ServiceTable:
+def table(*, oldest_wins: bool = True, guards: bool = False, on: PortsInUse = GROUNDS[0]) -> ServiceTable:
     return ServiceTable(site_of(guards=guards), tuple(Family), oldest_wins=oldest_wins, ground=on)
 
 
-def site_of(*, guards: bool) -> Site:
+def site_of(*, guards: bool) -> NodeContext:
     return replace(resolve_site(None, "node1", OPTIONS), guards=guards)
 
 
@@ -73,7 +73,7 @@ def test_one_by_one_comes_to_what_all_come_to_and_tells_who_is_served_otherwise(
     moving, last, on = table(oldest_wins=oldest_wins, guards=guards), {}, GROUNDS[0]
     for move in moves:
         before = {one: moving.service(one) for one in NAMES}
-        if isinstance(move, NodeGround):
+        if isinstance(move, PortsInUse):
             on = move
             touched = moving.move(site_of(guards=guards), on)
         else:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from rulegen.cli.options.common import Chosen
+from rulegen.cli.options.common import CliOptions
 from rulegen.cli.wiring.inputs import Inputs
 from rulegen.compiler.services.compile import Observed, plan_node
 from rulegen.host.files.dumps import Dumps, read_dumps
@@ -75,7 +75,7 @@ def _bare(file: Path) -> list[str]:
 
 
 def planned(world: Path, dumps: Dumps) -> Plan:
-    chosen = Chosen(
+    chosen = CliOptions(
         files=(str(world / "objects.yaml"),),
         config=str(world / "config.yaml"),
         host=str(world / "world.yaml"),

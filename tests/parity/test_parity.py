@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rulegen.cli.main import main
-from rulegen.cli.options.common import Chosen
+from rulegen.cli.options.common import CliOptions
 from rulegen.cli.wiring.inputs import Inputs
 from rulegen.compiler.services.compile import Compiled, Observed, plan_node
 from rulegen.host.files.dumps import read_dumps
@@ -63,7 +63,7 @@ def test_legacy_dumps_need_no_changes_either(world: Path, capsys: pytest.Capture
 
 @lru_cache(maxsize=2)
 def inputs_of(world: Path) -> Inputs:
-    chosen = Chosen(
+    chosen = CliOptions(
         files=(str(world / "objects.yaml"),), config=str(world / "config.yaml"), host=str(world / "world.yaml")
     )
     return Inputs(chosen)

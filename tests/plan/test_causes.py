@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from rulegen.compiler.services.compile import Compiled, compile_model, plan_node
 from rulegen.kube.reading.documents import Source
 from rulegen.kube.snapshot.build import read_world
-from rulegen.kube.snapshot.world import World
+from rulegen.kube.snapshot.world import ClusterSnapshot
 from rulegen.languages.ipset.state import EntryKey
 from rulegen.languages.iptables.ruleset import read_rule, target
-from rulegen.languages.iptables.state import Block, BlockKey, ChainKey, Fragment
+from rulegen.languages.iptables.state import Block, BlockKey, ChainKey, RulesFragment
 from rulegen.languages.ipvs.state import RealServerKey
 from rulegen.model.services.ir import Semantics
 from rulegen.model.services.node.context import DetectLocalMode
@@ -60,7 +60,7 @@ CHANGED = {
 every = st.sampled_from([BASE, *CHANGED.values()])
 
 
-def compiled(world: World, options: Options, *, counts: bool = False) -> Compiled:
+def compiled(world: ClusterSnapshot, options: Options, *, counts: bool = False) -> Compiled:
     return compile_model(resolve(world, options, FACTS), options.mode, counts=counts)
 
 
@@ -90,7 +90,7 @@ def test_neither_objects_nor_options_cause_drift(before, old, counted, after, ne
 
 
 @st.composite
-def histories(draw: st.DrawFn) -> tuple[World, World]:
+def histories(draw: st.DrawFn) -> tuple[ClusterSnapshot, ClusterSnapshot]:
     """Return a world, and what it becomes: some Services go, others keep their frontends and change all else."""
     before = draw(worlds())
     after = {}
@@ -189,7 +189,7 @@ def is_nameless(key: object, was: Compiled, *, comments: bool) -> bool:
     return not comments and isinstance(key, BlockKey) and str(key.name) == "filter KUBE-NODEPORTS"
 
 
-def is_led_to(key: ChainKey, rules: Fragment) -> bool:
+def is_led_to(key: ChainKey, rules: RulesFragment) -> bool:
     """Whether a rule that a Service has in a shared chain jumps to a chain."""
     blocks = (block for block in rules.blocks if block.name.table == key.name.table)
     return any(target(rule) == key.name.chain for block in blocks for rule in block.rules)

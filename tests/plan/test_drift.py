@@ -10,7 +10,7 @@ import pytest
 from rulegen.compiler.services.compile import Observed, compile_model, plan_cleanup, plan_node
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectName
-from rulegen.kube.snapshot.world import ServiceInput, World
+from rulegen.kube.snapshot.world import ClusterSnapshot, ServiceInput
 from rulegen.languages.iptables.ruleset import read
 from rulegen.languages.iptables.script import Comments, script
 from rulegen.model.host.facts import HostFacts
@@ -23,7 +23,7 @@ from tests.kernel import Kernel
 BLOG = ObjectName("demo", "blog")
 
 
-def world(*endpoints: str, name: ObjectName = BLOG, node_port: int = 30080) -> World:
+def world(*endpoints: str, name: ObjectName = BLOG, node_port: int = 30080) -> ClusterSnapshot:
     spec = k.ServiceSpec(
         type="NodePort", cluster_ip="10.96.0.10", ports=(k.ServicePort(name="http", port=80, node_port=node_port),)
     )
@@ -34,15 +34,15 @@ def world(*endpoints: str, name: ObjectName = BLOG, node_port: int = 30080) -> W
         endpoints=tuple(k.SliceEndpoint(addresses=(address,)) for address in endpoints),
         ports=(k.SlicePort(name="http", port=8080),),
     )
-    return World(services={name: ServiceInput(service=service, slices=(slice_,))})
+    return ClusterSnapshot(services={name: ServiceInput(service=service, slices=(slice_,))})
 
 
-def wants(told: World):
+def wants(told: ClusterSnapshot):
     model = resolve(told, Options(node_name="node1"), HostFacts(), (Family.IPV4,))
     return compile_model(model, "iptables", counts=True)
 
 
-def plan(told: World, kernel: Kernel):
+def plan(told: ClusterSnapshot, kernel: Kernel):
     observed = Observed(rulesets={Family.IPV4: read(kernel.save(), "kernel", Family.IPV4)})
     return plan_node(wants(told), observed, HostFacts())
 
@@ -79,7 +79,7 @@ def test_changes_of_objects_are_no_drift(kernel):
 
 
 def test_a_service_that_is_gone_is_a_leftover_under_its_name(kernel):
-    items = plan(World(), kernel).items
+    items = plan(ClusterSnapshot(), kernel).items
     assert {(item.action, item.owner, item.is_leftover) for item in items} == {(Action.DELETE, "demo/blog", True)}
 
 
@@ -145,11 +145,11 @@ def test_what_the_kubelet_puts_into_the_chain_it_shares_with_us_is_no_drift(kern
 def test_a_chain_that_others_refer_to_is_emptied_and_kept(kernel):
     name = chain(kernel, "KUBE-SVC-")
     kernel.tables["nat"]["MINE"] = [f"-d 192.0.2.1/32 -j {name}"]
-    part = plan(World(), kernel).iptables[Family.IPV4]
+    part = plan(ClusterSnapshot(), kernel).iptables[Family.IPV4]
     for restore in script(part.changes, part.desired):
         kernel.restore(restore.text)
     assert kernel.tables["nat"][name] == []
-    assert plan(World(), kernel).is_empty
+    assert plan(ClusterSnapshot(), kernel).is_empty
 
 
 @pytest.mark.parametrize("has_kubelet", [True, False])
@@ -171,7 +171,7 @@ def test_cleanup_keeps_the_shared_chain_only_where_a_kubelet_is_at_work(kernel, 
 def test_an_age_alone_changes_nothing(kernel):
     older = msgspec.structs.replace(TWO.services[BLOG].service.metadata, creation_timestamp="2020-01-01T00:00:00Z")
     service = msgspec.structs.replace(TWO.services[BLOG].service, metadata=older)
-    assert plan(World(services={BLOG: replace(TWO.services[BLOG], service=service)}), kernel).is_empty
+    assert plan(ClusterSnapshot(services={BLOG: replace(TWO.services[BLOG], service=service)}), kernel).is_empty
 
 
 def test_whose_leftovers_are_is_told_by_the_dispatch_where_chains_have_no_comments():
@@ -180,4 +180,4 @@ def test_whose_leftovers_are_is_told_by_the_dispatch_where_chains_have_no_commen
     for restore in script(part.changes, part.desired, comments=Comments.DISPATCH):
         bare.restore(restore.text)
     assert plan(TWO, bare).is_empty
-    assert {item.owner for item in plan(World(), bare).items if item.is_leftover} == {"demo/blog"}
+    assert {item.owner for item in plan(ClusterSnapshot(), bare).items if item.is_leftover} == {"demo/blog"}

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from rulegen.languages.nginx.configuration import MAIN, Configuration, Secret, digest_of
+from rulegen.languages.nginx.configuration import MAIN, Configuration, SecretContent, digest_of
 from rulegen.plan.items import Action
 from rulegen.plan.nginx import EVERY_OTHER, SHOWN, plan_site
 from tests.ingress_strategies import WEB, certificate, compiled, file_of, ingress, key_pem, rule, secret, site, tls
 
 
 def configuration(files: dict[str, str], secrets: dict[str, bytes] | None = None) -> Configuration:
-    hidden = {path: Secret(content) for path, content in (secrets or {}).items()}
+    hidden = {path: SecretContent(content) for path, content in (secrets or {}).items()}
     return Configuration(files=files, secrets=hidden, digest=digest_of(files, hidden))
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from rulegen.demo.hosts import Page, Tally
+from rulegen.demo.hosts import CallTally, Page
 from rulegen.demo.screen import Paint, answers, bars, condense
 from tests.project.places import ROOT, rulegen, run
 
@@ -131,7 +131,7 @@ def test_what_a_client_got_is_one_line(url: str, page: Page, shown: str) -> None
 
 
 def test_bars_tell_who_answered() -> None:
-    columns = {"inside": Tally({"a": 100, "b": 50}), "outside": Tally({"b": 1})}
+    columns = {"inside": CallTally({"a": 100, "b": 50}), "outside": CallTally({"b": 1})}
 
     assert list(bars(columns, ["a", "b"], Paint(colour=False))) == [
         f"     {'inside':36}outside",

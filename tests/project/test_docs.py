@@ -19,10 +19,10 @@ from rulegen.kube.objects.names import ObjectName
 from rulegen.model.ingress.reasons import Reason, Verdict
 from rulegen.model.ingress.values import settings
 from rulegen.model.ingress.values.annotations import MUST_CLOSE, RULES, UNSUPPORTED
-from rulegen.model.services.ir import Service
+from rulegen.model.services.ir import ResolvedService
 from rulegen.plan import show
 from rulegen.plan.items import Action, Item, Line
-from rulegen.plan.nginx import SitePlan
+from rulegen.plan.nginx import NginxPlan
 from rulegen.plan.plan import Plan
 from rulegen.plan.show import Report
 from tests.project.places import ROOT, run
@@ -151,7 +151,9 @@ def test_the_shape_of_the_json_is_as_documented() -> None:
         site="a folder",
         reasons=(Reason("shop/web", Verdict.LOST, "spec", "an older one has it"),),
         services={
-            str(name): Service(name=name, type="NodePort", ports=(), endpoints_from="Pods", assigned=("nodePort 1",))
+            str(name): ResolvedService(
+                name=name, type="NodePort", ports=(), endpoints_from="Pods", assigned=("nodePort 1",)
+            )
         },
     )
     text = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
@@ -160,7 +162,7 @@ def test_the_shape_of_the_json_is_as_documented() -> None:
     rows = [row.split("|")[1] for row in table[1].splitlines()[2:]]
 
     assert sorted(path for row in rows for path in re.findall(r"`(.+?)`", row)) == sorted(
-        set(paths(show.json_document(Plan(items=(item,), site=SitePlan()), report)))
+        set(paths(show.json_document(Plan(items=(item,), site=NginxPlan()), report)))
     )
     assert ", ".join(f"`{verdict}`" for verdict in Verdict).replace(", `note`", " or `note`") in table[1]
     assert f"| `schemaVersion` | integer | {show.SCHEMA_VERSION} |" in text

@@ -15,17 +15,17 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from rulegen.agent.services.drift import Damage, certain, damage, tell
-from rulegen.agent.telemetry.events import Announcement, ObjectReference, to_nobody
+from rulegen.agent.services.drift import ForeignChange, certain, damage, tell
+from rulegen.agent.telemetry.events import EventRequest, ObjectReference, to_nobody
 from rulegen.agent.telemetry.log import fault
 from rulegen.compiler.ingress.compile import ours
 from rulegen.errors import HostError, RulegenError
-from rulegen.host.nginx.service import Action
+from rulegen.host.nginx.service import NginxAction
 from rulegen.kube.objects.events import Unfollowed
 from rulegen.kube.objects.names import ObjectKey, ObjectName
 from rulegen.kube.objects.structs import ConfigMap, Secret
 from rulegen.kube.syntax import is_label, is_subdomain
-from rulegen.model.ingress.last_read import Completed, completed, held, renewed, unread_by
+from rulegen.model.ingress.last_read import CompletedSnapshot, completed, held, renewed, unread_by
 from rulegen.model.ingress.reasons import Verdict
 from rulegen.model.ingress.unread import REFUSED, UNANSWERED
 from rulegen.model.ingress.values.references import References
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
 
     from rulegen.agent.cluster import SharedCluster
-    from rulegen.agent.telemetry.log import Journal
+    from rulegen.agent.telemetry.log import AgentLog
     from rulegen.agent.telemetry.state import AgentState
     from rulegen.apiserver.watching.watch import Watch
-    from rulegen.compiler.ingress.compile import Site
-    from rulegen.host.nginx.deployment import LiveSite
+    from rulegen.compiler.ingress.compile import NginxSite
+    from rulegen.host.nginx.deployment import NginxDeployment
     from rulegen.host.nginx.disk.last_read import KnownObjects
     from rulegen.kube.objects.structs import Ingress
-    from rulegen.kube.snapshot.world import World
+    from rulegen.kube.snapshot.world import ClusterSnapshot
     from rulegen.languages.nginx.configuration import Configuration
     from rulegen.model.ingress.last_read import Recollection
     from rulegen.model.ingress.reasons import Reason
@@ -101,7 +101,7 @@ class Memory:
 
 
 @dataclass(slots=True)
-class SiteLoop:
+class IngressSync:
     """Keeps nginx serving what the Ingresses of the cluster ask for, from a thread of its own.
 
     Attributes:
@@ -121,24 +121,24 @@ class SiteLoop:
         served: The Ingresses that are ours, each with whether it is served; None before nginx serves any of it.
     """
 
-    live: LiveSite
-    snapshot: Callable[[], World]
+    live: NginxDeployment
+    snapshot: Callable[[], ClusterSnapshot]
     watch: Watch
     state: AgentState
-    journal: Journal
+    journal: AgentLog
     clock: Callable[[], float]
     cluster: SharedCluster | None = None
     known: KnownObjects | Memory = field(default_factory=Memory)
     mends: bool = True
     period_s: float = 30.0
     announce: Callable[[str], None] = lambda _: None
-    tell: Callable[[Announcement], None] = to_nobody
+    tell: Callable[[EventRequest], None] = to_nobody
     forget: Callable[[Unfollowed], None] = lambda _: None
     about: Callable[[], ObjectReference] | None = None
     is_alone: bool = False
     on_served: Callable[[], None] = lambda: None
     served: Mapping[ObjectName, bool] | None = None
-    site: Site | None = None
+    site: NginxSite | None = None
     _changed: threading.Event = field(default_factory=threading.Event)
     _ended: threading.Event = field(default_factory=threading.Event)
     _touched_at: float = 0.0
@@ -216,7 +216,7 @@ class SiteLoop:
         message = told["error"]
         self.state.waits_for_site(message, is_down=self.is_alone and not self._serves())
         if message != self._failure and self.about is not None:
-            self.tell(Announcement(self.about(), "IngressesNotServed", "Serve", message))
+            self.tell(EventRequest(self.about(), "IngressesNotServed", "Serve", message))
         self._failure = message
 
     def _serves(self) -> bool:
@@ -261,10 +261,10 @@ class SiteLoop:
         self.live.notes.clear()
         self.known.notes.clear()
         self._note_served(site.model.reasons)
-        if outcome.action is Action.NOTHING:
+        if outcome.action is NginxAction.NOTHING:
             return False
         if was_served and not plan.items:
-            found = [Damage("file", "a file of nginx was changed just now")]
+            found = [ForeignChange("file", "a file of nginx was changed just now")]
             tell(found, self.state, self.journal, self.announce, mended=True)
         self.state.count("reloads", outcome.action.value)
         self.journal.info(
@@ -272,7 +272,7 @@ class SiteLoop:
         )
         return True
 
-    def _decided(self, observed: Configuration | None) -> Site:
+    def _decided(self, observed: Configuration | None) -> NginxSite:
         """Return what nginx is to serve: as it was decided last, where nothing changed since.
 
         Raises:
@@ -293,7 +293,7 @@ class SiteLoop:
         self._tell(site.model.reasons, world)
         return site
 
-    def _completed(self) -> Completed:
+    def _completed(self) -> CompletedSnapshot:
         """Return the cluster with what its Ingresses name, once the API server was given time to tell of it."""
         began = answered_at = self.clock()
         while True:
@@ -304,7 +304,7 @@ class SiteLoop:
             fresh = missing - self._waited
             if not fresh:
                 self._waited &= missing
-                return Completed(world, wanted)
+                return CompletedSnapshot(world, wanted)
             # Before anything was decided, waiting takes nothing from anybody: what nginx serves, it serves on.
             is_first = self.site is None and not fresh.isdisjoint(unknown)
             until = min(answered_at + SILENCE_S, began + FIRST_S) if is_first else began + ANSWER_S
@@ -329,7 +329,7 @@ class SiteLoop:
             if self._ended.wait(LOOK_S):
                 raise _EndedError
 
-    def _looked(self) -> Completed:
+    def _looked(self) -> CompletedSnapshot:
         """Return the cluster as it is now, with what is known from before."""
         options = self.live.options
         refused = self.watch.refused()
@@ -342,9 +342,11 @@ class SiteLoop:
 
         world, wanted = completed(self.snapshot(), options, self.known.objects, unread)
         if self.site is None or not world.unread:
-            return Completed(world, wanted)
+            return CompletedSnapshot(world, wanted)
         earlier, also = completed(held(world, options, self._ingresses), options, self.known.objects, unread)
-        return Completed(earlier, References(wanted.secrets | also.secrets, wanted.config_maps | also.config_maps))
+        return CompletedSnapshot(
+            earlier, References(wanted.secrets | also.secrets, wanted.config_maps | also.config_maps)
+        )
 
     def _reasons(self, keys: Iterable[ObjectKey]) -> Mapping[ObjectKey, str]:
         """Return those of some objects of which the API server has not told, each with the reason."""
@@ -373,7 +375,7 @@ class SiteLoop:
                 self.forget(Unfollowed(kind, name))
         self._asked = wanted
 
-    def _remember(self, world: World, wanted: References) -> None:
+    def _remember(self, world: ClusterSnapshot, wanted: References) -> None:
         """Know what was decided from, for the next time and for the next process."""
         options = self.live.options
         self._unread = dict(world.unread)
@@ -413,7 +415,7 @@ class SiteLoop:
             self.served = served
             self.on_served()
 
-    def _tell(self, reasons: tuple[Reason, ...], world: World) -> None:
+    def _tell(self, reasons: tuple[Reason, ...], world: ClusterSnapshot) -> None:
         """Tell what is new of what users must be told, and count what is in quarantine."""
         now = frozenset(reasons)
         for reason in sorted(now - self._told):
@@ -441,10 +443,10 @@ class SiteLoop:
             self.journal.info("no longer waits: all was read")
         self.state.gauge("unread", len(waiting))
 
-    def _tell_user(self, reason: Reason, world: World) -> None:
+    def _tell_user(self, reason: Reason, world: ClusterSnapshot) -> None:
         if not reason.ingress and reason.verdict is Verdict.NOTE and self.about is not None:
             if any(reason.path == str(key) for key in world.recalled):
-                self.tell(Announcement(self.about(), "ServedAsBefore", "Serve", str(reason)))
+                self.tell(EventRequest(self.about(), "ServedAsBefore", "Serve", str(reason)))
             return
         if reason.verdict is Verdict.WAITING and REFUSED not in reason.message:
             return  # whoever is silent takes no event either
@@ -456,4 +458,4 @@ class SiteLoop:
         uid = ingress.metadata.uid if ingress is not None else ""
         note = f"{reason.path}: {reason.message}" if reason.path else reason.message
         about = ObjectReference("networking.k8s.io/v1", "Ingress", *name, uid)
-        self.tell(Announcement(about, told, "Serve", note, is_shared=True))
+        self.tell(EventRequest(about, told, "Serve", note, is_shared=True))

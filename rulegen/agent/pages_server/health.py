@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rulegen.agent.pages_server.http_loop import HttpLoop
 from rulegen.agent.pages_server.reply import Reply
-from rulegen.agent.pages_server.server import Server
-from rulegen.agent.telemetry.events import Announcement, ObjectReference, to_nobody
+from rulegen.agent.pages_server.server import PageServer
+from rulegen.agent.telemetry.events import EventRequest, ObjectReference, to_nobody
 from rulegen.errors import HostError
 from rulegen.net import Address, Family
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
 
-    from rulegen.agent.telemetry.log import Journal
+    from rulegen.agent.telemetry.log import AgentLog
     from rulegen.agent.telemetry.state import AgentState
     from rulegen.kube.objects.names import ObjectName
-    from rulegen.model.services.ir import Node, Service
+    from rulegen.model.services.ir import ResolvedNode, ResolvedService
 
 EVERYWHERE: Final = {Family.IPV4: "0.0.0.0", Family.IPV6: "::"}  # noqa: S104 - load balancers come from outside
 
@@ -63,7 +63,7 @@ def _time(when: float) -> str | None:
     return dt.datetime.fromtimestamp(when, dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-class _Place(NamedTuple):
+class _HealthAddress(NamedTuple):
     """Where a Service's health is told."""
 
     family: Family
@@ -85,20 +85,20 @@ class ServiceHealth:
     """
 
     state: AgentState
-    journal: Journal
+    journal: AgentLog
     addresses: Mapping[Family, tuple[str, ...]] = field(
         default_factory=lambda: {family: (address,) for family, address in EVERYWHERE.items()}
     )
-    tell: Callable[[Announcement], None] = to_nobody
+    tell: Callable[[EventRequest], None] = to_nobody
     names: Callable[[], Collection[str]] = frozenset
     http_loop: HttpLoop = field(default_factory=HttpLoop)
-    _servers: dict[_Place, Server] = field(default_factory=dict)
+    _servers: dict[_HealthAddress, PageServer] = field(default_factory=dict)
     _told: dict[ObjectName, list[tuple[Family, int, int]]] = field(default_factory=dict)
     _counts: dict[tuple[Family, int], tuple[ObjectName, int]] = field(default_factory=dict)
-    _failed: dict[_Place, str] = field(default_factory=dict)
+    _failed: dict[_HealthAddress, str] = field(default_factory=dict)
     _has_moved: bool = False
 
-    def serve_on(self, nodes: Mapping[Family, Node]) -> None:
+    def serve_on(self, nodes: Mapping[Family, ResolvedNode]) -> None:
         """Listen, from the next `take` on, where node ports are: on every address, or on those that were chosen."""
         addresses = {
             family: (EVERYWHERE[family],)
@@ -111,7 +111,7 @@ class ServiceHealth:
 
     def take(
         self,
-        services: Iterable[Service],
+        services: Iterable[ResolvedService],
         uid: Callable[[ObjectName], str] = lambda _: "",
         left_out: Collection[ObjectName] = (),
     ) -> None:
@@ -126,7 +126,7 @@ class ServiceHealth:
         self._told = stays | {service.name: ports for service in services if (ports := _local_endpoints(service))}
         self._settle(uid)
 
-    def change(self, services: Mapping[ObjectName, Service | None], uid: Callable[[ObjectName], str]) -> None:
+    def change(self, services: Mapping[ObjectName, ResolvedService | None], uid: Callable[[ObjectName], str]) -> None:
         """Do the same where these alone have changed, or are gone: what it costs does not grow with all the others."""
         is_other = bool(self._failed) or self._has_moved
         for name, service in services.items():
@@ -143,7 +143,9 @@ class ServiceHealth:
             (family, port): (name, count) for name, ports in self._told.items() for family, port, count in ports
         }
         wanted = {
-            _Place(family, address, port) for family, port in self._counts for address in self.addresses.get(family, ())
+            _HealthAddress(family, address, port)
+            for family, port in self._counts
+            for address in self.addresses.get(family, ())
         }
         for place in self._servers.keys() - wanted:
             self._servers.pop(place).stop()
@@ -155,10 +157,10 @@ class ServiceHealth:
         """Listen no longer."""
         self.take(())
 
-    def _listen(self, place: _Place, uid: Callable[[ObjectName], str]) -> None:
+    def _listen(self, place: _HealthAddress, uid: Callable[[ObjectName], str]) -> None:
         try:
             pages = {"*": lambda: self._reply(place)}
-            self._servers[place] = Server(
+            self._servers[place] = PageServer(
                 place.address, place.port, pages, probes=True, names=self.names, loop=self.http_loop
             )
         except HostError as error:
@@ -169,11 +171,11 @@ class ServiceHealth:
             self.journal.warning("no health check", service=name, error=error.message)
             about = ObjectReference("v1", "Service", *name, uid(name))
             note = f"node port for health checks: {error.message}"
-            self.tell(Announcement(about, "FailedToStartServiceHealthcheck", "StartHealthcheck", note))
+            self.tell(EventRequest(about, "FailedToStartServiceHealthcheck", "StartHealthcheck", note))
         else:
             self._failed.pop(place, None)
 
-    def _reply(self, place: _Place) -> Reply:
+    def _reply(self, place: _HealthAddress) -> Reply:
         known = self._counts.get((place.family, place.port))
         if known is None:
             return Reply(404, "no Service has this port any more\n")
@@ -188,7 +190,7 @@ class ServiceHealth:
         return Reply.of_json(200 if count and is_well else 503, document, headers)
 
 
-def _local_endpoints(service: Service) -> list[tuple[Family, int, int]]:
+def _local_endpoints(service: ResolvedService) -> list[tuple[Family, int, int]]:
     """Return family and number of each health-check node port, and how many ready addresses are behind it here."""
     found: dict[tuple[Family, int], set[Address]] = {}
     for port in service.ports:

@@ -16,7 +16,7 @@ from rulegen.agent.pages_server.clients import CLIENT_S, CLOSE_S, DISCARDED_BYTE
 from rulegen.agent.pages_server.listener import Connection, Listener
 from rulegen.agent.pages_server.rendering import Made, Rendering, Slow
 from rulegen.agent.pages_server.reply import Encoded, Reply, encoded, failure
-from rulegen.agent.pages_server.request import HEAD_BYTES, TOO_LONG, Refusal, head_length, parse
+from rulegen.agent.pages_server.request import HEAD_BYTES, TOO_LONG, RequestRefusal, head_length, parse
 from rulegen.errors import HostError
 
 if TYPE_CHECKING:
@@ -233,7 +233,7 @@ class HttpLoop:
     def _answer(self, client: Client, head: bytes) -> None:
         client.received.clear()
         request = parse(head)
-        if isinstance(request, Refusal):
+        if isinstance(request, RequestRefusal):
             self._send(client, _refused(request))
             return
         client.with_body = request.method != "HEAD"
@@ -329,7 +329,7 @@ class HttpLoop:
         client.connection.close()
 
 
-def _refused(refusal: Refusal) -> Encoded:
+def _refused(refusal: RequestRefusal) -> Encoded:
     return encoded(Reply(refusal.status, f"{refusal.reason}\n"))
 
 

@@ -44,7 +44,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class RequestRefusal:
     """Why a head is no request that can be answered.
 
     Attributes:
@@ -56,8 +56,8 @@ class Refusal:
     reason: str
 
 
-NOT_ANSWERED: Final = Refusal(501, "only GET and HEAD are answered here")
-TOO_LONG: Final = Refusal(431, f"the head of a request may have {HEAD_BYTES} bytes")
+NOT_ANSWERED: Final = RequestRefusal(501, "only GET and HEAD are answered here")
+TOO_LONG: Final = RequestRefusal(431, f"the head of a request may have {HEAD_BYTES} bytes")
 
 
 def head_length(received: bytes | bytearray, start: int = 0) -> int:
@@ -72,35 +72,35 @@ def head_length(received: bytes | bytearray, start: int = 0) -> int:
     return sum(min(ends)) if ends else 0
 
 
-def parse(head: bytes) -> Request | Refusal:
+def parse(head: bytes) -> Request | RequestRefusal:
     """Return the request that a whole head holds. Lines may end with LF alone (RFC 9112, section 2.2)."""
     if len(head) > HEAD_BYTES:
         return TOO_LONG
     lines = [line.removesuffix("\r") for line in head.decode("latin-1").rstrip("\r\n").split("\n")]
     if any(_CONTROL.search(line) for line in lines):
-        return Refusal(400, "control characters in the head")
+        return RequestRefusal(400, "control characters in the head")
     words = lines[0].split(" ")
     if len(words) != 3 or not _TOKEN.fullmatch(words[0]) or not (version := _VERSION.fullmatch(words[2])):
-        return Refusal(400, "the first line is no request line of HTTP/1.0 or HTTP/1.1")
+        return RequestRefusal(400, "the first line is no request line of HTTP/1.0 or HTTP/1.1")
     method, target = words[0], words[1]
     if version[1] != "1":
-        return Refusal(505, "only HTTP/1.0 and HTTP/1.1 are spoken here")
+        return RequestRefusal(505, "only HTTP/1.0 and HTTP/1.1 are spoken here")
     if method not in METHODS:
         return NOT_ANSWERED
     fields = _fields(lines[1:])
     if fields is None:
-        return Refusal(400, "a line of the head is no header field")
+        return RequestRefusal(400, "a line of the head is no header field")
     hosts = fields.get("host", [])
     if len(hosts) > 1 or (not hosts and version[2] != "0"):
-        return Refusal(400, "the head must have one field Host")
+        return RequestRefusal(400, "the head must have one field Host")
     host = hosts[0] if hosts else None
     if absolute := _ABSOLUTE.fullmatch(target):
         if host is not None and host.lower() != absolute[1].lower():
-            return Refusal(400, "the target of the request and the field Host name two hosts")
+            return RequestRefusal(400, "the target of the request and the field Host name two hosts")
         host, target = absolute[1], absolute[2]
         target = target if target.startswith("/") else f"/{target}"
     if not target.startswith("/"):
-        return Refusal(400, "the target of the request is no path")
+        return RequestRefusal(400, "the target of the request is no path")
     path, _, query = target.partition("?")
     return Request(method, path, query, host, {name: ", ".join(values) for name, values in fields.items()})
 

@@ -28,7 +28,7 @@ AGAIN_S: Final = 5.0
 """How often an address that was taken is tried again."""
 
 
-class Server:
+class PageServer:
     """Answers GET and HEAD on one address; OPTIONS, too, where probes are answered."""
 
     def __init__(
@@ -96,10 +96,10 @@ class Server:
         return (pages.get(request.path + AS_JSON) if wants_json else None) or pages.get(request.path) or pages.get("*")
 
 
-class PatientServer:
-    """Answers as `Server` does, as soon as its address is free: a kube-proxy that was here before may have it still."""
+class RetryingServer:
+    """Answers as `PageServer` does, as soon as its address is free: a kube-proxy of before may still have it."""
 
-    def __init__(self, serve: Callable[[], Server], taken: Callable[[str], None]) -> None:
+    def __init__(self, serve: Callable[[], PageServer], taken: Callable[[str], None]) -> None:
         """Listen now, or else try again every few seconds.
 
         Args:
@@ -109,7 +109,7 @@ class PatientServer:
         self._serve = serve
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
-        self._server: Server | None = None
+        self._server: PageServer | None = None
         try:
             self._server = serve()
         except HostError as error:

@@ -18,7 +18,7 @@ from rulegen.host.netfilter.variant import VariantChoice
 from rulegen.host.node import sysctl
 from rulegen.host.node.facts import refreshed
 from rulegen.model.services.node.context import BE_LIBERAL
-from rulegen.model.services.stale_flows import Forgetting, Frontend, answering, frontends_of, stale_flows
+from rulegen.model.services.stale_flows import FlowFrontend, StaleUdpPolicy, answering, frontends_of, stale_flows
 from rulegen.model.services.weights import SCHEDULERS
 from rulegen.net import AddressKind, Family, Protocol, kind_of_address
 from rulegen.plan.plan import Plan
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from rulegen.host.dataplane.apply import Step
     from rulegen.kube.objects.names import ObjectName
     from rulegen.model.host.facts import HostFacts
-    from rulegen.model.services.ir import Node, Service
+    from rulegen.model.services.ir import ResolvedNode, ResolvedService
     from rulegen.model.services.options import Options
     from rulegen.model.services.stale_flows import Flow
     from rulegen.net import Address
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 LOCK_WAIT_S = 10
 
 
-class Mark(NamedTuple):
+class KernelRevision(NamedTuple):
     """A moment in the kernel's life, by which is told later whether others have written since.
 
     Attributes:
@@ -55,7 +55,7 @@ class Mark(NamedTuple):
     digest: str = ""
 
 
-class Reading(NamedTuple):
+class KernelReadout(NamedTuple):
     """What was read of the kernel.
 
     Attributes:
@@ -66,7 +66,7 @@ class Reading(NamedTuple):
 
     texts: Mapping[Family, str]
     flows: tuple[Flow, ...]
-    mark: Mark | None
+    mark: KernelRevision | None
 
 
 @dataclass(slots=True)
@@ -92,7 +92,7 @@ class KernelWriter:
     run: Runner
     choice: VariantChoice
     facts: HostFacts
-    forgetting: Forgetting = Forgetting.ALL
+    forgetting: StaleUdpPolicy = StaleUdpPolicy.ALL
     refused: dict[str, str] = field(default_factory=dict)
     commits: int = 0
     has_objects: bool = False
@@ -105,7 +105,7 @@ class KernelWriter:
 
     @classmethod
     def of_host(
-        cls, run: Runner, facts: HostFacts, forced: variant.Variant | None, forgetting: Forgetting, options: Options
+        cls, run: Runner, facts: HostFacts, forced: variant.Variant | None, forgetting: StaleUdpPolicy, options: Options
     ) -> KernelWriter:
         """Return the writer for this host's variant and what the options ask for.
 
@@ -127,7 +127,7 @@ class KernelWriter:
             beside=_beside(run, choice.variant, facts),
         )
 
-    def read(self) -> Reading:
+    def read(self) -> KernelReadout:
         """Read the kernel; another thread may decide meanwhile what is wanted.
 
         Raises:
@@ -139,9 +139,9 @@ class KernelWriter:
             digest = _digest(texts)
         flows = tuple(self._flows())
         # Of virtual servers and sets nothing tells.
-        return Reading(texts, flows, None if self.has_objects else Mark(generation, commits, digest))
+        return KernelReadout(texts, flows, None if self.has_objects else KernelRevision(generation, commits, digest))
 
-    def plan(self, compiled: Compiled, reading: Reading | None = None) -> Plan:
+    def plan(self, compiled: Compiled, reading: KernelReadout | None = None) -> Plan:
         """Return what must change for the kernel to be as compiled.
 
         Args:
@@ -160,7 +160,7 @@ class KernelWriter:
         self.notes = (*filter(None, [self.beside]), *plan.notes)
         return plan
 
-    def observed(self, compiled: Compiled, reading: Reading) -> Observed:
+    def observed(self, compiled: Compiled, reading: KernelReadout) -> Observed:
         """Return what the kernel has, for a plan of what is compiled.
 
         Raises:
@@ -198,7 +198,7 @@ class KernelWriter:
             if family is Family.IPV4 or kind_of_address(address) is AddressKind.UNICAST
         )
 
-    def is_untouched(self, mark: Mark) -> bool:
+    def is_untouched(self, mark: KernelRevision) -> bool:
         """Whether nobody but us has written rules since a moment.
 
         Where no generation tells, the rules are read, but not understood; and what we wrote ourselves counts, too.
@@ -254,7 +254,7 @@ class KernelWriter:
     def write_update(
         self,
         update: Update,
-        before: dict[ObjectName, Service | None],
+        before: dict[ObjectName, ResolvedService | None],
         between: Callable[[], None] | None = None,
     ) -> int:
         """Write what changes of some Services come to; return how many calls it took.
@@ -297,7 +297,10 @@ class KernelWriter:
         return flows
 
     def _forget(
-        self, before: Sequence[Service | None], after: Sequence[Service | None], nodes: Mapping[Family, Node]
+        self,
+        before: Sequence[ResolvedService | None],
+        after: Sequence[ResolvedService | None],
+        nodes: Mapping[Family, ResolvedNode],
     ) -> int:
         """Forget the UDP connections that changed Services leave behind."""
         if not after:
@@ -313,13 +316,13 @@ class KernelWriter:
         self.on_forgotten(time.monotonic() - began, forgotten)
         return int(bool(stale))
 
-    def reconcile(self, services: Iterable[Service], nodes: Mapping[Family, Node]) -> int:
+    def reconcile(self, services: Iterable[ResolvedService], nodes: Mapping[Family, ResolvedNode]) -> int:
         """Forget the UDP connections that nobody serves, of all Services; return how many calls it took.
 
         Raises:
             HostError: They cannot be forgotten.
         """
-        if self.forgetting is Forgetting.NONE:
+        if self.forgetting is StaleUdpPolicy.NONE:
             return 0
         return self._forget((), [service for service in services if _has_udp(service)], nodes)
 
@@ -335,15 +338,15 @@ class IdleWriter(KernelWriter):
         """Gain nothing: nothing depends on the host."""
         return frozenset()
 
-    def read(self) -> Reading:
+    def read(self) -> KernelReadout:
         """Return nothing: nothing is looked at."""
-        return Reading({}, (), Mark(0, 0))
+        return KernelReadout({}, (), KernelRevision(0, 0))
 
-    def plan(self, compiled: Compiled, reading: Reading | None = None) -> Plan:  # noqa: ARG002 - as the one that writes
+    def plan(self, compiled: Compiled, reading: KernelReadout | None = None) -> Plan:  # noqa: ARG002 - as the one that writes
         """Return that nothing must change."""
         return Plan()
 
-    def is_untouched(self, mark: Mark) -> bool:  # noqa: ARG002 - as the one that writes
+    def is_untouched(self, mark: KernelRevision) -> bool:  # noqa: ARG002 - as the one that writes
         """Return that nobody has written: nothing is looked at."""
         return True
 
@@ -351,14 +354,14 @@ class IdleWriter(KernelWriter):
         """Whether kernel parameters are as wanted: whoever keeps the rules sees to that."""
         return True
 
-    def reconcile(self, services: Iterable[Service], nodes: Mapping[Family, Node]) -> int:  # noqa: ARG002 - as above
+    def reconcile(self, services: Iterable[ResolvedService], nodes: Mapping[Family, ResolvedNode]) -> int:  # noqa: ARG002 - as above
         """Forget nothing."""
         return 0
 
     def write_update(
         self,
         update: Update,  # noqa: ARG002 - as above
-        before: dict[ObjectName, Service | None],  # noqa: ARG002
+        before: dict[ObjectName, ResolvedService | None],  # noqa: ARG002
         between: Callable[[], None] | None = None,  # noqa: ARG002
     ) -> int:
         """Write nothing."""
@@ -383,11 +386,11 @@ def _digest(texts: Mapping[Family, str]) -> str:
     return digest.hexdigest()
 
 
-def _has_udp(service: Service | None) -> bool:
+def _has_udp(service: ResolvedService | None) -> bool:
     return service is not None and any(port.protocol is Protocol.UDP for port in service.ports)
 
 
-def _frontends(services: Iterable[Service]) -> set[Frontend]:
+def _frontends(services: Iterable[ResolvedService]) -> set[FlowFrontend]:
     return {
         frontend
         for service in services

@@ -11,7 +11,7 @@ from rulegen.text import printable
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Iterable
 
-    from rulegen.agent.telemetry.log import Journal
+    from rulegen.agent.telemetry.log import AgentLog
     from rulegen.agent.telemetry.state import AgentState
     from rulegen.kube.objects.names import ObjectName
     from rulegen.plan.items import Item
@@ -27,7 +27,7 @@ LONGEST: Final = 400
 """Characters that one thing may take in the log."""
 
 
-class Damage(NamedTuple):
+class ForeignChange(NamedTuple):
     """One thing that others have changed.
 
     Attributes:
@@ -60,7 +60,7 @@ def damage(
     changed: Collection[ObjectName],
     ended: Collection[str] = (),
     written: Collection[Hashable] = (),
-) -> list[Damage]:
+) -> list[ForeignChange]:
     """Return what others have changed, out of a plan of the whole.
 
     Args:
@@ -77,7 +77,7 @@ def damage(
             continue
         if written and (item.language, item.family, item.key) in written:
             continue
-        found.append(Damage(item.kind, _text(item)))
+        found.append(ForeignChange(item.kind, _text(item)))
     return found
 
 
@@ -97,7 +97,12 @@ def _text(item: Item) -> str:
 
 
 def tell(
-    found: Iterable[Damage], state: AgentState, journal: Journal, announce: Callable[[str], None], *, mended: bool
+    found: Iterable[ForeignChange],
+    state: AgentState,
+    journal: AgentLog,
+    announce: Callable[[str], None],
+    *,
+    mended: bool,
 ) -> None:
     """Count damage, log it and announce it to users: a line for each kind, with the first few things of it."""
     for kind, of_kind in groupby(sorted(found, key=lambda one: one.kind), key=lambda one: one.kind):

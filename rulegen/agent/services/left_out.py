@@ -6,13 +6,13 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from rulegen.agent.telemetry.events import Announcement, ObjectReference
+from rulegen.agent.telemetry.events import EventRequest, ObjectReference
 from rulegen.host.dataplane.refused_services import NOT_TRIED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
-    from rulegen.agent.telemetry.log import Journal
+    from rulegen.agent.telemetry.log import AgentLog
     from rulegen.agent.telemetry.state import AgentState
     from rulegen.compiler.services.attribution import Belongings, Shape
     from rulegen.kube.objects.names import ObjectName
@@ -25,7 +25,7 @@ SHOWN: Final = 5
 """Of Services that are left out for one reason, so many are named in the log."""
 
 
-class Refusal(NamedTuple):
+class RefusedService(NamedTuple):
     """Why a Service is left out, and when it is tried again."""
 
     reason: str
@@ -41,12 +41,12 @@ class LeftOut:
         uid_of: Returns the UID of a Service, as far as it is known.
     """
 
-    journal: Journal
+    journal: AgentLog
     state: AgentState
-    tell: Callable[[Announcement], None]
+    tell: Callable[[EventRequest], None]
     uid_of: Callable[[ObjectName], str]
-    _refusals: dict[ObjectName, Refusal] = field(default_factory=dict)
-    _lacking: dict[frozenset[Shape], Refusal] = field(default_factory=dict)
+    _refusals: dict[ObjectName, RefusedService] = field(default_factory=dict)
+    _lacking: dict[frozenset[Shape], RefusedService] = field(default_factory=dict)
 
     def take(self, reasons: Mapping[ObjectName, str], now: float, untried: Collection[ObjectName] = ()) -> None:
         """Note which Services were refused, and tell of those of which it is new.
@@ -62,8 +62,8 @@ class LeftOut:
                 by_reason[reason].append(name)
                 if name not in untried:
                     about = ObjectReference("v1", "Service", name.namespace, name.name, self.uid_of(name))
-                    self.tell(Announcement(about, "LeftOut", "Serve", f"not served as it is now: {reason}"))
-            self._refusals[name] = Refusal(reason, now + (UNTRIED_S if name in untried else RETRY_S))
+                    self.tell(EventRequest(about, "LeftOut", "Serve", f"not served as it is now: {reason}"))
+            self._refusals[name] = RefusedService(reason, now + (UNTRIED_S if name in untried else RETRY_S))
         for reason, names in by_reason.items():
             shown = ", ".join(map(str, names[:SHOWN])) + (f" and {len(names) - SHOWN} more" if names[SHOWN:] else "")
             again_s = UNTRIED_S if names[0] in untried else RETRY_S
@@ -73,7 +73,7 @@ class LeftOut:
     def lack(self, lacking: Iterable[frozenset[Shape]], now: float) -> None:
         """Note what the kernel refuses to every Service that needs it: such a Service is not tried for some time."""
         for needs in lacking:
-            self._lacking[needs] = Refusal("", now + RETRY_S)
+            self._lacking[needs] = RefusedService("", now + RETRY_S)
 
     def refused(self, belongings: Belongings, now: float, text: Callable[[frozenset[Shape]], str]) -> dict[str, str]:
         """Return the Services that need what the kernel was seen to lack, `namespace/name`, with the reason."""

@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from rulegen.agent.telemetry.events import Announcement, ObjectReference
+from rulegen.agent.telemetry.events import EventRequest, ObjectReference
 from rulegen.model.services.ir import LimitKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from rulegen.agent.telemetry.log import Journal
+    from rulegen.agent.telemetry.log import AgentLog
     from rulegen.agent.telemetry.state import AgentState
     from rulegen.errors import HostError, Rejected
     from rulegen.kube.objects.names import ObjectName
     from rulegen.model.services.conflicts import Conflict
-    from rulegen.model.services.ir import Service
+    from rulegen.model.services.ir import ResolvedService
     from rulegen.net import Family
 
 SHOWN: Final = 5
@@ -31,10 +31,10 @@ _API_VERSIONS: Final = {
 
 
 @dataclass(slots=True)
-class Concerns:
+class KnownProblems:
     """What was told of what stays so, so that each is told once."""
 
-    journal: Journal
+    journal: AgentLog
     state: AgentState
     _rejected: frozenset[Rejected] = frozenset()
     _warnings: frozenset[str] = frozenset()
@@ -43,7 +43,7 @@ class Concerns:
     _kept: tuple[str, ...] = ()
     _over: frozenset[tuple[ObjectName, LimitKind, Family]] = frozenset()
 
-    def rejected(self, rejected: list[Rejected], tell: Callable[[Announcement], None]) -> None:
+    def rejected(self, rejected: list[Rejected], tell: Callable[[EventRequest], None]) -> None:
         """Log what is new of objects that are skipped and what is no longer so; `tell` tells their users by events."""
         self.state.gauge("rejected", len(rejected))
         now = frozenset(rejected)
@@ -52,7 +52,7 @@ class Concerns:
                 faults = "; ".join(map(str, one.faults[:SHOWN]))
                 self.journal.warning("skipped", object=one.object, faults=faults)
                 if (about := _referred(one)) is not None:
-                    tell(Announcement(about, "Rejected", "Serve", f"not served: {faults}", is_shared=True))
+                    tell(EventRequest(about, "Rejected", "Serve", f"not served: {faults}", is_shared=True))
         for one in sorted(self._rejected - now, key=lambda one: one.object):
             self.journal.info("no longer skipped", object=one.object)
         self._rejected = now
@@ -66,8 +66,8 @@ class Concerns:
 
     def over_limits(
         self,
-        services: Iterable[Service],
-        tell: Callable[[Announcement], None],
+        services: Iterable[ResolvedService],
+        tell: Callable[[EventRequest], None],
         uid_of: Callable[[ObjectName], str],
     ) -> None:
         """Count the Services of which a part is served, and tell users of them by events; `warnings` logs it.
@@ -82,7 +82,7 @@ class Concerns:
             if (name, one.kind, one.family) not in self._over:  # how many it has now may change all the time
                 about = ObjectReference("v1", "Service", name.namespace, name.name, uid_of(name))
                 note = f"served in part: {one.text} ({one.kind.option})"
-                tell(Announcement(about, "OverLimit", "Serve", note, is_shared=True))
+                tell(EventRequest(about, "OverLimit", "Serve", note, is_shared=True))
         for kind in LimitKind:
             self.state.gauge("over_limit", len({name for name, one in now if one.kind is kind}), kind.value)
         self._over = frozenset((name, one.kind, one.family) for name, one in now)
@@ -90,7 +90,7 @@ class Concerns:
     def conflicts(
         self,
         conflicts: Iterable[Conflict],
-        tell: Callable[[Announcement], None],
+        tell: Callable[[EventRequest], None],
         uid_of: Callable[[ObjectName], str],
     ) -> None:
         """Tell users by events of what is new of addresses and ports that two have; `warnings` logs it.
@@ -107,7 +107,7 @@ class Concerns:
             for name in (one.service, one.owner):
                 if name is not None:
                     about = ObjectReference("v1", "Service", name.namespace, name.name, uid_of(name))
-                    tell(Announcement(about, "AddressConflict", "Serve", one.text, is_shared=True))
+                    tell(EventRequest(about, "AddressConflict", "Serve", one.text, is_shared=True))
         self._conflicts = frozenset(now)
 
     def node(self, kept: tuple[str, ...]) -> None:

@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from rulegen.agent.cluster import SharedCluster
-from rulegen.agent.runtime.memory import give_back
+from rulegen.agent.runtime.memory import trim
 from rulegen.agent.services.drift import certain, damage, tell, written_keys
 from rulegen.agent.services.left_out import LeftOut
-from rulegen.agent.services.problems import Concerns
+from rulegen.agent.services.problems import KnownProblems
 from rulegen.agent.services.turns import Turns
 from rulegen.agent.telemetry.counts import count_change, count_rules
-from rulegen.agent.telemetry.events import Announcement, ObjectReference, to_nobody
+from rulegen.agent.telemetry.events import EventRequest, ObjectReference, to_nobody
 from rulegen.agent.telemetry.log import fault
 from rulegen.compiler.services.attribution import Belongings
 from rulegen.compiler.services.guards import lost_masquerade
@@ -41,17 +41,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Mapping
 
     from rulegen.agent.pages_server.health import ServiceHealth
-    from rulegen.agent.services.dataplane import KernelWriter, Mark, Reading
-    from rulegen.agent.telemetry.log import Journal
+    from rulegen.agent.services.dataplane import KernelReadout, KernelRevision, KernelWriter
+    from rulegen.agent.telemetry.log import AgentLog
     from rulegen.agent.telemetry.state import AgentState
     from rulegen.compiler.services.compile import Compiled
     from rulegen.compiler.services.incremental import Update
     from rulegen.kube.objects.events import Event
     from rulegen.kube.objects.structs import Node
-    from rulegen.model.services.ir import Service
+    from rulegen.model.services.ir import ResolvedService
     from rulegen.model.services.options import Options
     from rulegen.net import Address
-    from rulegen.plan.fragments import Fragment
+    from rulegen.plan.fragments import OwnedObjects
     from rulegen.plan.items import Item
     from rulegen.plan.plan import Plan
 
@@ -101,7 +101,7 @@ class Wake:
 
 
 @dataclass(slots=True)
-class Timing:
+class SyncIntervals:
     """When what is done, in seconds.
 
     Attributes:
@@ -143,8 +143,8 @@ class Loop:
     options: Options
     writer: KernelWriter
     state: AgentState
-    journal: Journal
-    timing: Timing
+    journal: AgentLog
+    timing: SyncIntervals
     counts: bool
     clock: Callable[[], float]
     has_synced: Callable[[], bool]
@@ -160,7 +160,7 @@ class Loop:
     on_site: Callable[[], None] | None = None
     on_synced: Callable[[], None] | None = None
     on_ready: Callable[[], None] = _nothing
-    tell: Callable[[Announcement], None] = to_nobody
+    tell: Callable[[EventRequest], None] = to_nobody
     signals: queue.SimpleQueue[Event | Wake] = field(default_factory=queue.SimpleQueue)
     cluster: SharedCluster = field(default_factory=SharedCluster)
     known: Node | None = None
@@ -173,7 +173,7 @@ class Loop:
     _pause_s: float = 0.0
     _again_at: float = 0.0
     _must_check: bool = True
-    _mark: Mark | None = None
+    _mark: KernelRevision | None = None
     _breath_s: float = 0.0
     _warned: int = -1
     _left: frozenset[Item] = frozenset()
@@ -182,16 +182,16 @@ class Loop:
     _other_name: str = ""
     _attempted: set[Hashable] = field(default_factory=set)
     _left_out: LeftOut = field(init=False)
-    _held: tuple[Fragment, ...] = ()
+    _held: tuple[OwnedObjects, ...] = ()
     _parameters: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _concerns: Concerns = field(init=False)
+    _concerns: KnownProblems = field(init=False)
     _turns: Turns = field(default_factory=Turns)
     _beside_s: float = 0.0
 
     def __post_init__(self) -> None:
         """Have been told of nothing yet."""
-        self._concerns = Concerns(self.journal, self.state)
+        self._concerns = KnownProblems(self.journal, self.state)
         self._left_out = LeftOut(self.journal, self.state, self._announce, self.cluster.uid_of)
 
     def run(self) -> str:
@@ -528,7 +528,7 @@ class Loop:
             self._tell_damage(plan, is_first=is_first, changed=touched)
             plan = self._write(self._rules, plan, found)
             self._tell_parameters()
-            self._rules.take_note(plan)
+            self._rules.remember_kernel_state(plan)
             self._settle(self._rules)
             self._attempted.clear()
         except HostError as error:
@@ -552,7 +552,7 @@ class Loop:
         # Who writes rules of their own without pause is not looked at without pause.
         self._breath_s = BREATHS * took if plan.is_empty else 0.0
         del plan, found, reading, compiled
-        give_back()
+        trim()
 
     def _take_touched(self, rules: ServiceRules, touched: set[ObjectName]) -> set[ObjectName]:
         """Decide anew about Services that a check writes, too; return them and those that share a claim with them."""
@@ -586,7 +586,7 @@ class Loop:
         self._counted = generation
         count_rules(self.state, compiled)
 
-    def compiled_services(self) -> Collection[Service]:
+    def compiled_services(self) -> Collection[ResolvedService]:
         """Return the Services as they are in the kernel."""
         return self._rules.services if self._rules is not None else ()
 
@@ -605,7 +605,9 @@ class Loop:
         self._concerns.conflicts(rules.conflicts, self.tell, self.cluster.uid_of)
         self._concerns.over_limits(rules.services, self.tell, self.cluster.uid_of)
 
-    def _tell_health(self, rules: ServiceRules, changed: Mapping[ObjectName, Service | None] | None = None) -> None:
+    def _tell_health(
+        self, rules: ServiceRules, changed: Mapping[ObjectName, ResolvedService | None] | None = None
+    ) -> None:
         """Tell load balancers, and whoever asks us, how the node is now; without `changed` all may be otherwise."""
         node = self.cluster.node(rules.node_name)
         self.state.node_is_deleted(deleted=node is None or _is_leaving(node))
@@ -624,13 +626,13 @@ class Loop:
         node = self.node()
         return ObjectReference("v1", "Node", "", self.node_name, (node and node.metadata.uid) or self.node_name)
 
-    def _announce(self, what: Announcement) -> None:
+    def _announce(self, what: EventRequest) -> None:
         self.tell(what)  # as it is by then
 
     def announce_damage(self, note: str) -> None:
         """Tell users, by an event on the node, what others have changed."""
         reason, action = ("DriftMended", "Mend") if self.mends else ("DriftFound", "Report")
-        self.tell(Announcement(self.reference(), reason, action, note))
+        self.tell(EventRequest(self.reference(), reason, action, note))
 
     def _tell_damage(self, plan: Plan, *, is_first: bool, changed: set[ObjectName]) -> None:
         """Tell what others have changed; and where nothing is written, apart from it, what else is not as wanted.
@@ -648,11 +650,11 @@ class Loop:
         if others and not self.mends:
             self.journal.info("not as wanted", differences=others, written=False)
             note = f"{others} differences from what the objects ask for; nothing is written"
-            self.tell(Announcement(self.reference(), "DifferenceFound", "Report", note))
+            self.tell(EventRequest(self.reference(), "DifferenceFound", "Report", note))
         self._left = frozenset() if self.mends else frozenset(plan.items)
         self.state.gauge("drift_unmended", len(self._left))
 
-    def _write(self, rules: ServiceRules, plan: Plan, found: Reading) -> Plan:
+    def _write(self, rules: ServiceRules, plan: Plan, found: KernelReadout) -> Plan:
         """Write a plan of the whole; Services that are refused are left out, and the rest is written.
 
         Returns:
@@ -685,7 +687,7 @@ class Loop:
         self.state.count("forgotten_flows", by=len(plan.flows))
         self.journal.info("written", changes=len(plan.items), calls=calls)
 
-    def _leave_out_refused(self, rules: ServiceRules, plan: Plan, first: Reading, error: HostError) -> None:
+    def _leave_out_refused(self, rules: ServiceRules, plan: Plan, first: KernelReadout, error: HostError) -> None:
         """Find the Services that are refused, write the others, and leave these out as they were at first.
 
         Raises:
@@ -705,7 +707,7 @@ class Loop:
         self._left_out.lack(verdict.lacking, now)
         self.journal.info("written in parts", tries=verdict.tries, left_out=len(names))
 
-    def _leave_out_again(self, rules: ServiceRules, found: Reading, touched: set[ObjectName]) -> None:
+    def _leave_out_again(self, rules: ServiceRules, found: KernelReadout, touched: set[ObjectName]) -> None:
         """Leave those out that were refused before all was decided anew, unless they have changed since."""
         names = {name for name in self._left_out.names - touched if rules.before(name) is not None}
         if names:
@@ -715,7 +717,7 @@ class Loop:
                 rules.leave_out(names, there)
                 rules.commit(rules.update(()))
 
-    def _there(self, compiled: Compiled, reading: Reading, owners: Collection[str]) -> list[Fragment]:
+    def _there(self, compiled: Compiled, reading: KernelReadout, owners: Collection[str]) -> list[OwnedObjects]:
         """Return what the node has of some Services: as it is known since they were left out, else as it is recognised.
 
         By its new form alone a Service's old rules are not all recognised, as where its protocol is another one.
@@ -750,7 +752,7 @@ class Loop:
         self._parameters.add(name)
         self.journal.warning("kernel parameter not set", name=name, error=error)
         self.state.gauge("parameters_refused", len(self.writer.refused))
-        self.tell(Announcement(self.reference(), "ParameterNotSet", "SetParameter", error))
+        self.tell(EventRequest(self.reference(), "ParameterNotSet", "SetParameter", error))
 
     def _guarded(self, work: Callable[[], None]) -> bool:
         """Do some work, and return whether it was done; where it fails, say so and try again, after longer pauses."""
@@ -771,7 +773,7 @@ class Loop:
         self._pause_s = min(max(self._pause_s * 2, FIRST_PAUSE_S), LONGEST_PAUSE_S)
         self.state.failed(fields["error"])
         self.journal.error("not written", again_in_s=self._pause_s, **fields)
-        self.tell(Announcement(self.reference(), "FailedToSync", "Sync", fields["error"]))
+        self.tell(EventRequest(self.reference(), "FailedToSync", "Sync", fields["error"]))
         self._must_check = True
         self._again_at = self._check_at = self._sync_at = self.clock() + self._pause_s
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from rulegen.agent.telemetry.events import micro_time
 from rulegen.apiserver.objects import LEASES
-from rulegen.apiserver.transport.connection import TroubleError
+from rulegen.apiserver.transport.connection import ApiError
 from rulegen.kube.syntax import is_label_value, is_subdomain
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ _MICRO_TIME: Final = re.compile(r"(\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2})(?:\.\d{1
 
 
 @dataclass(frozen=True, slots=True)
-class Rhythm:
+class LeaseTiming:
     """When Leases are renewed, in seconds.
 
     Attributes:
@@ -81,7 +81,7 @@ def _now() -> dt.datetime:
 
 
 @dataclass(slots=True)
-class Members:
+class LeaseGroup:
     """Who serves what this node serves, and who leads.
 
     Attributes:
@@ -102,7 +102,7 @@ class Members:
     node_uid: str = ""
     ports: Callable[[], frozenset[Port]] = frozenset
     taken: frozenset[Port] = frozenset()
-    rhythm: Rhythm = field(default_factory=Rhythm)
+    rhythm: LeaseTiming = field(default_factory=LeaseTiming)
     now: Callable[[], dt.datetime] = _now
     _seen: dict[str, _Seen] = field(default_factory=dict)
     _told: tuple[str, ...] | None = None
@@ -178,7 +178,7 @@ class Members:
         """
         try:
             answer = ask()
-        except TroubleError as error:
+        except ApiError as error:
             self._is_away |= error.status == 0 or error.status >= 500
             raise
         at, before = self.clock(), self._heard_at
@@ -206,7 +206,7 @@ class Members:
         spec = self._spec(lease, self.node, round(self.rhythm.lease_s))
         try:
             self._keep(self.leader_lease, lease, spec, {})
-        except TroubleError as error:
+        except ApiError as error:
             if error.status != 409:
                 raise
             self._follow(at + self.rhythm.renew_s)  # somebody else was faster
@@ -244,7 +244,7 @@ class Members:
             more["ownerReferences"] = [owner]
         try:
             self._beat(self._own, holder, lease_s, more)
-        except TroubleError as error:
+        except ApiError as error:
             if self._own is None or error.status not in {404, 409}:
                 raise
             self._beat(None, holder, lease_s, more)  # somebody else wrote it, or took it away

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from rulegen.agent.telemetry.log import fault
 from rulegen.apiserver.objects import INGRESSES, MERGE_PATCH, SERVICES, STRATEGIC_PATCH, Resource
-from rulegen.apiserver.transport.connection import TroubleError
+from rulegen.apiserver.transport.connection import ApiError
 from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.syntax import is_subdomain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from rulegen.agent.status.leases import Members
-    from rulegen.agent.telemetry.log import Journal
+    from rulegen.agent.status.leases import LeaseGroup
+    from rulegen.agent.telemetry.log import AgentLog
     from rulegen.agent.telemetry.state import AgentState
     from rulegen.kube.objects.structs import Ingress, LoadBalancerIngress, Node, Service
     from rulegen.kube.snapshot.world import ServiceInput
@@ -44,7 +44,7 @@ Entries = tuple[str, ...]
 """Addresses and names of hosts, in order, each once."""
 
 
-class Change(NamedTuple):
+class StatusChange(NamedTuple):
     """A status to write.
 
     Attributes:
@@ -59,13 +59,13 @@ class Change(NamedTuple):
     entries: Entries
 
 
-class Publication(Protocol):
+class StatusSource(Protocol):
     """A kind of object whose status tells addresses."""
 
-    def changes(self, live: Mapping[str, Entries]) -> Iterator[Change]:
+    def changes(self, live: Mapping[str, Entries]) -> Iterator[StatusChange]:
         """Yield what is not as it should be, for the nodes that serve and their addresses."""
 
-    def wrote(self, change: Change) -> None:
+    def wrote(self, change: StatusChange) -> None:
         """Take note that the server has a change."""
 
 
@@ -82,7 +82,7 @@ class IngressPublication:
     served: Callable[[], Mapping[ObjectName, bool] | None]
     _written: dict[ObjectName, Entries] = field(default_factory=dict)
 
-    def changes(self, live: Mapping[str, Entries]) -> Iterator[Change]:
+    def changes(self, live: Mapping[str, Entries]) -> Iterator[StatusChange]:
         """Yield what is not as it should be; of an Ingress that was ours, what we have published for it."""
         served = self.served()
         if served is None:
@@ -100,9 +100,9 @@ class IngressPublication:
             if now != target:
                 patch = {"loadBalancer": {"ingress": documents(target) or None}}
                 document = {"metadata": {"uid": ingress.metadata.uid}, "status": patch}
-                yield Change(INGRESSES, name, MERGE_PATCH, document, target)
+                yield StatusChange(INGRESSES, name, MERGE_PATCH, document, target)
 
-    def wrote(self, change: Change) -> None:
+    def wrote(self, change: StatusChange) -> None:
         """Remember what was published, to take it out again when the Ingress is no longer ours."""
         if change.entries:
             self._written[change.name] = change.entries
@@ -128,7 +128,7 @@ class ServicePublication:
     refused: Callable[[Mapping[ObjectName, str]], None] = lambda _: None
     now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC)
 
-    def changes(self, live: Mapping[str, Entries]) -> Iterator[Change]:
+    def changes(self, live: Mapping[str, Entries]) -> Iterator[StatusChange]:
         """Yield what is not as it should be; of two Services with one port the older one is published."""
         here, ports = self.taken(), dict[tuple[str, int], ObjectName]()
         refused: dict[ObjectName, str] = {}
@@ -147,7 +147,7 @@ class ServicePublication:
                 yield self._change(name, service, target)
         self.refused(refused)
 
-    def wrote(self, change: Change) -> None:
+    def wrote(self, change: StatusChange) -> None:
         """Remember nothing: the Service itself tells."""
 
     @staticmethod
@@ -178,7 +178,7 @@ class ServicePublication:
         families = set(service.spec.ip_families) or {"IPv4", "IPv6"}
         return tuple(one for one in union(live) if _family(one) in families)
 
-    def _change(self, name: ObjectName, service: Service, target: Entries) -> Change:
+    def _change(self, name: ObjectName, service: Service, target: Entries) -> StatusChange:
         time = self.now().strftime("%Y-%m-%dT%H:%M:%SZ")
         condition: dict[str, Any] = {
             "type": PUBLISHED,
@@ -192,7 +192,7 @@ class ServicePublication:
         entries: list[dict[str, str]] | None = [{**one, "ipMode": "VIP"} for one in documents(target)] or None
         status = {"loadBalancer": {"ingress": entries}, "conditions": [condition]}
         document = {"metadata": {"uid": service.metadata.uid}, "status": status}
-        return Change(SERVICES, name, STRATEGIC_PATCH, document, target)
+        return StatusChange(SERVICES, name, STRATEGIC_PATCH, document, target)
 
 
 @dataclass(slots=True, eq=False)
@@ -206,15 +206,15 @@ class Publisher:
         went_well: Called after each turn that went well.
     """
 
-    members: Members
-    publications: tuple[Publication, ...]
+    members: LeaseGroup
+    publications: tuple[StatusSource, ...]
     addresses: Callable[[], Entries | None]
     node_uid: Callable[[], str]
-    journal: Journal
+    journal: AgentLog
     state: AgentState
     clock: Callable[[], float]
     withdraws: bool = True
-    failed: Callable[[TroubleError], bool] = lambda _: False
+    failed: Callable[[ApiError], bool] = lambda _: False
     went_well: Callable[[], None] = lambda: None
     period_s: float = PERIOD_S
     _changed: threading.Event = field(default_factory=threading.Event)
@@ -263,7 +263,7 @@ class Publisher:
             return
         try:
             self.turn()
-        except TroubleError as error:
+        except ApiError as error:
             if error.status == 403:
                 self._silent_until = self.clock() + SILENCE_S
             if not self.failed(error) and error.message != self._trouble:
@@ -310,7 +310,7 @@ class Publisher:
         self.members.resign()
 
     def _write(self, live: Mapping[str, Entries], *, until: float | None = None) -> None:
-        trouble: TroubleError | None = None
+        trouble: ApiError | None = None
         before = self.state.counted()
         try:
             trouble = self._write_all(live, until)
@@ -322,32 +322,32 @@ class Publisher:
         if trouble is not None:
             raise trouble
 
-    def _write_all(self, live: Mapping[str, Entries], until: float | None) -> TroubleError | None:
+    def _write_all(self, live: Mapping[str, Entries], until: float | None) -> ApiError | None:
         """Write what is not as it should be; return the trouble with one object that keeps no other from it."""
-        trouble: TroubleError | None = None
+        trouble: ApiError | None = None
         for publication in self.publications:
             for change in publication.changes(live):
                 if until is None and (self._ended or not self.members.lead()):
                     return trouble
                 if until is not None and self.clock() > until:
-                    raise TroubleError("there was no time to take out all addresses", "timeout")
+                    raise ApiError("there was no time to take out all addresses", "timeout")
                 try:
                     if self._wrote(change):
                         publication.wrote(change)
-                except TroubleError as error:
+                except ApiError as error:
                     if error.status in {0, 401, 403, 429} or error.status >= 500:
                         raise
                     trouble = error  # it is about this object: the others are written all the same
         return trouble
 
-    def _wrote(self, change: Change) -> bool:
+    def _wrote(self, change: StatusChange) -> bool:
         """Write a status; return whether the server has it. It has not if the object is gone, or is another one now."""
         for remaining in range(TRIES - 1, -1, -1):
             try:
                 self.members.objects.patch(
                     change.resource, *change.name, change.document, kind=change.kind, sub="status"
                 )
-            except TroubleError as error:
+            except ApiError as error:
                 if error.status == 404:
                     return False
                 if error.status != 409:

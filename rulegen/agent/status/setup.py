@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from rulegen.agent.status.leases import Members
+from rulegen.agent.status.leases import LeaseGroup
 from rulegen.agent.status.publisher import EXCLUDED, IngressPublication, Publisher, ServicePublication, node_addresses
-from rulegen.agent.telemetry.events import Announcement, ObjectReference
+from rulegen.agent.telemetry.events import EventRequest, ObjectReference
 from rulegen.apiserver.objects import ApiObjects, pod_namespace
 from rulegen.host.node.listening_ports import listening_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from rulegen.agent.ingress.sync import SiteLoop
+    from rulegen.agent.ingress.sync import IngressSync
     from rulegen.agent.services.sync import Loop
-    from rulegen.agent.status.publisher import Publication
+    from rulegen.agent.status.publisher import StatusSource
     from rulegen.apiserver.watching.watch import Watch
     from rulegen.kube.objects.names import ObjectName
 
@@ -47,16 +47,16 @@ class Publishing:
     namespace: str = ""
 
 
-def publishers_of(told: Publishing, watch: Watch, loop: Loop, site: SiteLoop | None) -> list[Publisher]:
+def publishers_of(told: Publishing, watch: Watch, loop: Loop, site: IngressSync | None) -> list[Publisher]:
     """Return what publishes this node's addresses; none has begun yet."""
     objects = ApiObjects(watch.link)
     namespace = told.namespace or pod_namespace() or LEASE_NAMESPACE
     found: list[Publisher] = []
 
-    def members(group: str) -> Members:
-        return Members(objects, namespace, group, loop.node_name, loop.clock, now=objects.now)
+    def members(group: str) -> LeaseGroup:
+        return LeaseGroup(objects, namespace, group, loop.node_name, loop.clock, now=objects.now)
 
-    def add(who: Members, publication: Publication, serves: Callable[[], bool]) -> Publisher:
+    def add(who: LeaseGroup, publication: StatusSource, serves: Callable[[], bool]) -> Publisher:
         def addresses() -> tuple[str, ...] | None:
             if not serves() or not loop.state.is_eligible:
                 return None
@@ -103,5 +103,5 @@ class _Refusals:
                 self.loop.journal.warning("no addresses are published", service=name, why=why)
                 uid = self.loop.cluster.uid_of(name)
                 about = ObjectReference("v1", "Service", *name, uid)
-                self.loop.tell(Announcement(about, "NotPublished", "Publish", f"no addresses are published: {why}"))
+                self.loop.tell(EventRequest(about, "NotPublished", "Publish", f"no addresses are published: {why}"))
         self._told = dict(refused)

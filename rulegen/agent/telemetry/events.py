@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from rulegen.agent.telemetry.log import fault
 from rulegen.apiserver.objects import EVENTS
-from rulegen.apiserver.transport.connection import TroubleError
+from rulegen.apiserver.transport.connection import ApiError
 from rulegen.kube.syntax import is_label, is_subdomain
 from rulegen.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from rulegen.agent.telemetry.log import Journal
+    from rulegen.agent.telemetry.log import AgentLog
     from rulegen.agent.telemetry.state import AgentState
     from rulegen.apiserver.objects import ApiObjects
 
@@ -87,7 +87,7 @@ class ObjectReference(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Announcement:
+class EventRequest:
     """One thing that a user must know.
 
     Attributes:
@@ -106,7 +106,7 @@ class Announcement:
     is_shared: bool = False
 
 
-def to_nobody(_: Announcement) -> None:
+def to_nobody(_: EventRequest) -> None:
     """Tell nobody."""
 
 
@@ -164,11 +164,11 @@ class Recorder:
     objects: ApiObjects
     instance: str
     state: AgentState
-    journal: Journal
+    journal: AgentLog
     clock: Callable[[], float]
     now: Callable[[], dt.datetime] = _now
     rate_s: float = RATE_S
-    _waiting: queue.Queue[tuple[Announcement, dt.datetime] | None] = field(default_factory=lambda: queue.Queue(WAITING))
+    _waiting: queue.Queue[tuple[EventRequest, dt.datetime] | None] = field(default_factory=lambda: queue.Queue(WAITING))
     _series: OrderedDict[_Key, _Series] = field(default_factory=OrderedDict)
     _buckets: OrderedDict[ObjectReference, _Bucket] = field(default_factory=OrderedDict)
     _ended: threading.Event = field(default_factory=threading.Event)
@@ -188,7 +188,7 @@ class Recorder:
         if self._thread is not None:
             self._thread.join(2 * END_S)
 
-    def tell(self, announcement: Announcement) -> None:
+    def tell(self, announcement: EventRequest) -> None:
         """Have an event sent, some time; never waits, never fails."""
         try:
             self._waiting.put_nowait((announcement, self.now()))
@@ -219,7 +219,7 @@ class Recorder:
             self.state.count("events", "failed")
             self.journal.error("event not sent", **fault(error))
 
-    def send(self, announcement: Announcement, when: dt.datetime | None = None) -> None:
+    def send(self, announcement: EventRequest, when: dt.datetime | None = None) -> None:
         """Send one event, or count it in the series that it belongs to.
 
         Args:
@@ -273,7 +273,7 @@ class Recorder:
         bucket.tokens -= 1
         return True
 
-    def _create(self, key: _Key, announcement: Announcement, note: str, when: dt.datetime) -> None:
+    def _create(self, key: _Key, announcement: EventRequest, note: str, when: dt.datetime) -> None:
         document = self._document(announcement, note, when)
         namespace, name = document["metadata"]["namespace"], document["metadata"]["name"]
         for _ in range(TRIES):
@@ -293,7 +293,7 @@ class Recorder:
         while len(self._series) > KEPT:
             self._series.popitem(last=False)
 
-    def _document(self, announcement: Announcement, note: str, when: dt.datetime) -> dict[str, Any]:
+    def _document(self, announcement: EventRequest, note: str, when: dt.datetime) -> dict[str, Any]:
         about = announcement.about
         regarding = {"apiVersion": about.api_version, "kind": about.kind, "name": about.name}
         regarding |= {"namespace": about.namespace} if about.namespace else {}
@@ -381,7 +381,7 @@ class Recorder:
             self._ended.wait(self.rate_s)
             try:
                 send()
-            except TroubleError as error:
+            except ApiError as error:
                 if error.status in expected:
                     return error.status
                 if error.status == 403 and TERMINATING not in error.message:
@@ -410,7 +410,7 @@ def _note(text: str) -> str:
     return encoded[: LONGEST_NOTE - 3].decode("utf-8", "ignore") + "…"
 
 
-def _event_name(announcement: Announcement, note: str, when: dt.datetime) -> str:
+def _event_name(announcement: EventRequest, note: str, when: dt.datetime) -> str:
     """Return a name of its own for each event; for what all nodes find out, the same one on each of them."""
     if announcement.is_shared:
         told = f"{announcement.about.uid}\0{announcement.reason}\0{announcement.action}\0{note}"

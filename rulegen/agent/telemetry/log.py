@@ -34,7 +34,7 @@ def fault(error: Exception) -> dict[str, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Journal:
+class AgentLog:
     """Writes lines.
 
     Attributes:

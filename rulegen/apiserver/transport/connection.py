@@ -1,6 +1,6 @@
 """The connection of a long-running program to its API server: for many threads, renewed, and cut at the end.
 
-Answers are read as they come. What keeps one from coming is a `TroubleError`, which also says of which sort it is, so
+Answers are read as they come. What keeps one from coming is a `ApiError`, which also says of which sort it is, so
 that whoever asked can decide when to ask again.
 """
 
@@ -36,7 +36,7 @@ MAX_WRITTEN: Final = 16 << 20
 _WELL: Final = frozenset({200, 201})
 
 
-class TroubleError(HostError):
+class ApiError(HostError):
     """Something was in the way between us and the API server, and may pass.
 
     Attributes:
@@ -53,7 +53,7 @@ class TroubleError(HostError):
         self.retry_after = retry_after
 
 
-class Link:
+class ApiConnection:
     """A connection to one API server, for all threads of the program.
 
     Attributes:
@@ -88,7 +88,7 @@ class Link:
 
     def ask(
         self, path: str, parameters: Mapping[str, str | int], *, doing: str, silence_s: float, whole_s: float = ANSWER_S
-    ) -> Answer:
+    ) -> Response:
         """Send a GET and return the answer, once its head is there. It is to be closed.
 
         Args:
@@ -140,18 +140,18 @@ class Link:
         doing: str,
         silence_s: float,
         whole_s: float,
-    ) -> Answer:
+    ) -> Response:
         from urllib3 import Timeout  # noqa: PLC0415 - comes with the client
         from urllib3.exceptions import HTTPError  # noqa: PLC0415 - the same
 
         if self._is_cut:
-            raise TroubleError(f"{self.url}: the end", "cut")
+            raise ApiError(f"{self.url}: the end", "cut")
         with self._lock:
             server, generation = self._server, self.generation
             try:
                 headers = server.headers()
             except HostError as error:
-                raise TroubleError(error.message, "credentials", hint=error.hint) from error
+                raise ApiError(error.message, "credentials", hint=error.hint) from error
         meter = Meter(whole_s)
         try:
             with metered(meter):
@@ -169,9 +169,9 @@ class Link:
             told, reason = unreachable(server.url, error), failure_kind(error)
             if reason == "tls":
                 self._renew(generation)  # the authority that the kubeconfig names may be another one by now
-            raise TroubleError(told.message, reason, hint=told.hint) from error
+            raise ApiError(told.message, reason, hint=told.hint) from error
         self._note_time(response.headers.get("Date"))
-        answer = Answer(server.url, response, meter, self._account)
+        answer = Response(server.url, response, meter, self._account)
         if response.status in _WELL:
             self.on_good()
             return answer
@@ -205,7 +205,7 @@ class Link:
             try:
                 server = self._read_configuration()
             except HostError as error:
-                raise TroubleError(error.message, "credentials", hint=error.hint) from error
+                raise ApiError(error.message, "credentials", hint=error.hint) from error
             self._server.close()
             self._server = server
 
@@ -243,7 +243,7 @@ class Link:
                 self._lock.release()
 
 
-class Answer:
+class Response:
     """An answer whose body is read as it comes."""
 
     def __init__(self, url: str, response: Any, meter: Meter, account: Account) -> None:
@@ -274,7 +274,7 @@ class Answer:
         except (HTTPError, OSError, ValueError, AttributeError) as error:  # the latter two: cut by another thread
             told = unreachable(self._url, error)
             reason = failure_kind(error)
-            raise TroubleError(told.message, "cut" if reason == "connection" else reason, hint=told.hint) from error
+            raise ApiError(told.message, "cut" if reason == "connection" else reason, hint=told.hint) from error
 
     def body(self, limit: int) -> bytearray:
         """Return the whole body. It counts as held until the answer is closed.
@@ -288,7 +288,7 @@ class Answer:
             self._hold(len(piece))
             whole += piece
             if len(whole) > limit:
-                raise TroubleError(f"{self._url}: an answer of more than {limit} bytes", "too large", hint=LIMIT_HINT)
+                raise ApiError(f"{self._url}: an answer of more than {limit} bytes", "too large", hint=LIMIT_HINT)
         return whole
 
     def small(self) -> bytearray:
@@ -315,7 +315,7 @@ class Answer:
             self._hold(len(first))
             begun += first
             if len(begun) > limit:
-                raise TroubleError(f"{self._url}: an event of more than {limit} bytes", "too large")
+                raise ApiError(f"{self._url}: an event of more than {limit} bytes", "too large")
             if not more:
                 continue
             yield begun
@@ -332,10 +332,10 @@ class Answer:
         """
         if not self._account.take(count):
             words = f"all answers that are being read have more than {self._account.most} bytes together"
-            raise TroubleError(f"{self._url}: {words}", "too large", hint=LIMIT_HINT)
+            raise ApiError(f"{self._url}: {words}", "too large", hint=LIMIT_HINT)
         self._held += count
 
-    def refused(self, doing: str) -> TroubleError:
+    def refused(self, doing: str) -> ApiError:
         """Return the error that this answer is, and close it."""
         self._meter.allow(MAX_STATUS_BODY)
         found = bytearray()
@@ -344,14 +344,14 @@ class Answer:
                 found += piece
                 if len(found) > MAX_STATUS_BODY:
                     break
-        except TroubleError:
+        except ApiError:
             found.clear()  # the status tells enough
         self.close()
         status = int(self._response.status)
         told = refusal(self._url, doing, status, found)
         reason = "expired" if status == 410 else str(status)
         pause = asked_pause(self._response.headers.get("Retry-After"))
-        return TroubleError(told.message, reason, status=status, retry_after=pause, hint=told.hint)
+        return ApiError(told.message, reason, status=status, retry_after=pause, hint=told.hint)
 
     def shut(self) -> None:
         """End the reading of another thread."""

@@ -27,7 +27,7 @@ _NUMBER: Final = re.compile(r"\[Errno -?[0-9]+\] ")
 _SOURCE: Final = re.compile(r" ?[(]_ssl[.]c:[0-9]+[)]")
 
 
-class RefusedError(HostError):
+class ApiRefusedError(HostError):
     """The API server answered, but not with what was asked for.
 
     Attributes:
@@ -39,7 +39,7 @@ class RefusedError(HostError):
         self.status = status
 
 
-def refusal(url: str, doing: str, status: int, body: bytes | bytearray) -> RefusedError:
+def refusal(url: str, doing: str, status: int, body: bytes | bytearray) -> ApiRefusedError:
     """Return the error that an answer with another status than 200 is, in words for people."""
     message = _status_message(body)
     tail = f": {message}" if message else ""
@@ -54,7 +54,7 @@ def refusal(url: str, doing: str, status: int, body: bytes | bytearray) -> Refus
             words, hint = f"the API server failed to {doing}", "look at its log; or try again later"
         case _:
             words, hint = f"cannot {doing}", ""
-    return RefusedError(f"{url}: {words} ({status}{tail})", status, hint=hint)
+    return ApiRefusedError(f"{url}: {words} ({status}{tail})", status, hint=hint)
 
 
 def unreachable(url: str, error: Exception) -> HostError:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
 
-    from rulegen.apiserver.transport.connection import TroubleError
+    from rulegen.apiserver.transport.connection import ApiError
 
 UNANSWERED: Final = 3
 """After so many timeouts in a row (504) the resourceVersion itself may be at fault: so a server says that it is of the
@@ -30,7 +30,7 @@ def _wait(ended: threading.Event, seconds: float) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Timing:
+class ApiTiming:
     """How long to wait for what, in seconds; and by which clock and dice.
 
     Attributes:
@@ -84,7 +84,7 @@ class Pace:
         failures: How many there were since the last good answer.
     """
 
-    def __init__(self, timing: Timing) -> None:
+    def __init__(self, timing: ApiTiming) -> None:
         self._timing = timing
         self._since = 0.0
         self.failures = 0
@@ -103,7 +103,7 @@ class Pace:
         """Begin with short pauses again: the server answers others."""
         self.failures = min(self.failures, 1)
 
-    def is_outage(self, error: TroubleError) -> bool:
+    def is_outage(self, error: ApiError) -> bool:
         """Tell whether the server was away for so long, or so deaf, that it may be another one by now."""
         return (error.status == 504 and self.failures >= UNANSWERED) or self.was_away()
 
@@ -115,7 +115,7 @@ class Pace:
         """Note that all was listed: what was before needs no further list."""
         self._since = self._timing.clock()
 
-    def pause(self, error: TroubleError, *, is_slow: bool = False) -> float:
+    def pause(self, error: ApiError, *, is_slow: bool = False) -> float:
         """Return for how many seconds to do nothing after this failure, which was counted."""
         timing = self._timing
         asked = min(error.retry_after, timing.longest_asked_pause)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rulegen.apiserver.transport.connection import TroubleError
-    from rulegen.apiserver.watching.backoff import Timing
+    from rulegen.apiserver.transport.connection import ApiError
+    from rulegen.apiserver.watching.backoff import ApiTiming
 
 _LOOK_S: Final = 1.0
 _WORDS: Final = {
@@ -26,7 +26,7 @@ _WORDS: Final = {
 }
 
 
-class Notice(NamedTuple):
+class OutageNotice(NamedTuple):
     """A line for people about the API server.
 
     Attributes:
@@ -70,7 +70,7 @@ class Outage:
         meanwhile: Returns what goes on while the server is away.
     """
 
-    def __init__(self, url: str, timing: Timing, say: Callable[[Notice], None]) -> None:
+    def __init__(self, url: str, timing: ApiTiming, say: Callable[[OutageNotice], None]) -> None:
         """Know of no trouble.
 
         Args:
@@ -110,7 +110,7 @@ class Outage:
         with self._lock:
             self._asking[who] = self._timing.clock(), doing
 
-    def failed(self, who: object, error: TroubleError, wake: Callable[[], None]) -> None:
+    def failed(self, who: object, error: ApiError, wake: Callable[[], None]) -> None:
         """Note what kept somebody from a good answer; it pauses now.
 
         Args:
@@ -182,7 +182,7 @@ class Outage:
                 "meanwhile": self.meanwhile(),
                 "hint": one.hint,
             }
-            self._tell(Notice(_WORDS[sort], fields))
+            self._tell(OutageNotice(_WORDS[sort], fields))
 
     def _settle(self) -> None:
         """Say that all is well again, if it is, and was not."""
@@ -198,19 +198,19 @@ class Outage:
             self._said.clear()
             lasted = now - self._since
         fields = {"server": self._url, "after_s": f"{lasted:.0f}"}
-        self._tell(Notice("the API server answers again", fields, is_well=True))
+        self._tell(OutageNotice("the API server answers again", fields, is_well=True))
 
-    def _tell(self, notice: Notice) -> None:
+    def _tell(self, notice: OutageNotice) -> None:
         if not self._ended.is_set():
             self._say(notice)
 
 
-def is_of_server(error: TroubleError) -> bool:
+def is_of_server(error: ApiError) -> bool:
     """Tell whether an error is about the server as a whole, or what is between, and not about what was asked for."""
     return bool(_sort(error))
 
 
-def _sort(error: TroubleError) -> str:
+def _sort(error: ApiError) -> str:
     if error.status == 401 or error.reason == "credentials":
         return "login"
     if error.status == 429 or error.status >= 500:

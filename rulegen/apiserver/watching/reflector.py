@@ -15,24 +15,24 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 from rulegen.apiserver.budget import Weights
 from rulegen.apiserver.limits import LIMIT_HINT, MAX_OBJECT, MAX_PAGES, TooLargeError
 from rulegen.apiserver.lists import check_token, read_page
-from rulegen.apiserver.transport.connection import TroubleError
+from rulegen.apiserver.transport.connection import ApiError
 from rulegen.apiserver.watching.backoff import Pace
 from rulegen.apiserver.watching.outage import is_of_server
 from rulegen.apiserver.watching.revision import number
 from rulegen.errors import HostError, InputError, Rejected
 from rulegen.kube.objects.events import Changed, Gone, Listed, called, name_of
-from rulegen.kube.reading.watch_line import GONE, Bookmark, Refusal, read_line
+from rulegen.kube.reading.watch_line import GONE, Bookmark, WatchRefusal, read_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from rulegen.apiserver.budget import Kept, Untaken
     from rulegen.apiserver.lists import Collection
-    from rulegen.apiserver.transport.connection import Answer, Link
-    from rulegen.apiserver.watching.backoff import Timing
+    from rulegen.apiserver.transport.connection import ApiConnection, Response
+    from rulegen.apiserver.watching.backoff import ApiTiming
     from rulegen.apiserver.watching.outage import Outage
     from rulegen.apiserver.watching.revision import Revisions
-    from rulegen.apiserver.watching.stats import Tally
+    from rulegen.apiserver.watching.stats import WatchStats
     from rulegen.kube.objects.events import Event
     from rulegen.kube.objects.names import Decoded, ObjectName
     from rulegen.kube.reading.decode import ListPage
@@ -54,14 +54,14 @@ PATIENCE: Final = 3
 class Shared(NamedTuple):
     """What all followers of a server know together."""
 
-    tally: Tally
+    tally: WatchStats
     outage: Outage
     revisions: Revisions
     kept: Kept
     untaken: Untaken
 
 
-class Follower:
+class Reflector:
     """Follows one collection, or one object of it that is asked for by its name, in a thread of its own.
 
     Attributes:
@@ -73,11 +73,11 @@ class Follower:
 
     def __init__(
         self,
-        link: Link,
+        link: ApiConnection,
         collection: Collection,
         emit: Callable[[Event], None],
         shared: Shared,
-        timing: Timing,
+        timing: ApiTiming,
         *,
         page_size: int,
         only: ObjectName | None = None,
@@ -100,7 +100,7 @@ class Follower:
         self._broke_at: float | None = None
         self._whole_at = 0.0
         self._gate = threading.RLock()
-        self._answer: Answer | None = None
+        self._answer: Response | None = None
         self._version = ""
         self._knows_object = False
         self._refusals = 0
@@ -149,16 +149,16 @@ class Follower:
                     self._version = self._list()
                     self._broke_at = None
                 self._watch()
-            except TroubleError as error:
+            except ApiError as error:
                 self._settle_weight()
                 self._sit_out(_without_frames(error))
             except Exception as error:  # noqa: BLE001 - a fault of ours is told, and all is read anew: the thread must go on
                 self._version = ""
                 self._settle_weight()
                 _without_frames(error)
-                self._sit_out(TroubleError(f"{self.collection.noun}: {type(error).__name__}: {error}", "internal"))
+                self._sit_out(ApiError(f"{self.collection.noun}: {type(error).__name__}: {error}", "internal"))
 
-    def _sit_out(self, error: TroubleError) -> None:
+    def _sit_out(self, error: ApiError) -> None:
         """Wait as long as this error asks for."""
         self._stir.clear()
         if self._ended.is_set():
@@ -187,13 +187,13 @@ class Follower:
         """Wait a moment: not all that are woken at the same time are to ask at the same time."""
         self._timing.sleep(self._ended, self._timing.draw(0.0, self._timing.wake_spread))
 
-    def _hint(self, error: TroubleError) -> str:
+    def _hint(self, error: ApiError) -> str:
         if error.status != 403 or self.only is None or not self.only.namespace:
             return error.hint
         name, noun = self.only, self.collection.noun
         return f"grant it to this user: get, list and watch {noun} named {name.name} in namespace {name.namespace}"
 
-    def _is_kept_out(self, error: TroubleError) -> bool:
+    def _is_kept_out(self, error: ApiError) -> bool:
         """Tell whether we may not read what we ask for, or it cannot be there, and we should not ask often."""
         if error.status != 403 and not (error.status == 404 and self.only is not None):
             return False
@@ -219,8 +219,8 @@ class Follower:
                 objects, version, weights = self._pages()
                 era = self._revisions.listed(version, mark)
                 if era is None:
-                    raise TroubleError(f"{self._link.url}: the API server was set back", "set back")  # noqa: TRY301
-            except TroubleError as error:
+                    raise ApiError(f"{self._link.url}: the API server was set back", "set back")  # noqa: TRY301
+            except ApiError as error:
                 if error.reason == "expired":  # it took longer than the server remembers: in fewer pages it takes less
                     self._page_size = min(self._page_size * 4, MAX_PAGE_SIZE)
                 elif error.reason == "too large":
@@ -267,14 +267,14 @@ class Follower:
             for one in objects:
                 weights.add(one)
             if self._ended.is_set():
-                raise TroubleError("the end", "cut")
+                raise ApiError("the end", "cut")
             if not self._kept.note(self, max(weights.total, self._weights.total)):
                 raise self._too_many()
 
         for _ in range(MAX_PAGES):
             if self._timing.clock() > until:
                 words = f"{self._link.url}: {self.collection.noun}: not listed in {self._timing.list_whole:g} s"
-                raise TroubleError(words, "timeout")
+                raise ApiError(words, "timeout")
             page = self._page(token, keep=keep)
             found += page.objects
             found += page.rejected
@@ -284,12 +284,12 @@ class Follower:
             try:
                 check_token(self._link.url, f"list {self.collection.noun}", page.continue_token, token)
             except HostError as error:
-                raise TroubleError(error.message, "garbage") from error
+                raise ApiError(error.message, "garbage") from error
             token = page.continue_token
         else:
-            raise TroubleError(f"{self._link.url}: {self.collection.noun}: more than {MAX_PAGES} pages", "garbage")
+            raise ApiError(f"{self._link.url}: {self.collection.noun}: more than {MAX_PAGES} pages", "garbage")
         if not version:
-            raise TroubleError(f"{self._link.url}: {self.collection.noun}: a list without resourceVersion", "garbage")
+            raise ApiError(f"{self._link.url}: {self.collection.noun}: a list without resourceVersion", "garbage")
         return found, version, weights
 
     def _settle_weight(self) -> None:
@@ -298,11 +298,11 @@ class Follower:
             if not self._ended.is_set():
                 self._kept.note(self, self._weights.total)
 
-    def _too_many(self) -> TroubleError:
+    def _too_many(self) -> ApiError:
         words = (
             f"{self._link.url}: {self.collection.noun}: objects that need more than {self._kept.terms.mebibytes} MiB"
         )
-        return TroubleError(words, "too many", hint=LIMIT_HINT)
+        return ApiError(words, "too many", hint=LIMIT_HINT)
 
     def _newest(self) -> str:
         """Return the revision that the server has now, by a list of one.
@@ -332,16 +332,16 @@ class Follower:
                 with self._kept.decoding:
                     return read_page(self._link.url, self.collection.kind, raw, keep=keep)
             except TooLargeError as error:
-                raise TroubleError(error.message, "too large", hint=error.hint) from error
-            except TroubleError:
+                raise ApiError(error.message, "too large", hint=error.hint) from error
+            except ApiError:
                 raise
             except HostError as error:
-                raise TroubleError(error.message, "garbage", hint=error.hint) from error
+                raise ApiError(error.message, "garbage", hint=error.hint) from error
 
     @contextmanager
     def _asking(
         self, parameters: dict[str, str | int], verb: str, silence_s: float, whole_s: float
-    ) -> Iterator[Answer]:
+    ) -> Iterator[Response]:
         collection = self.collection
         if collection.labels:
             parameters["labelSelector"] = collection.labels
@@ -357,7 +357,7 @@ class Follower:
             if not self._ended.is_set() and (verb == "list" or self._era == self._revisions.era):
                 yield answer  # else nobody would shut it
             else:
-                raise TroubleError("the end", "cut")
+                raise ApiError("the end", "cut")
         finally:
             self._answer = None
             answer.close()
@@ -394,7 +394,7 @@ class Follower:
             try:
                 for line in answer.lines(MAX_OBJECT):
                     self._take(line)
-            except TroubleError as error:
+            except ApiError as error:
                 if error.reason != "timeout":
                     raise
             finally:
@@ -404,7 +404,7 @@ class Follower:
                 if lasted >= timing.short_watch:
                     self._pace.good()
         if lasted < timing.short_watch:
-            raise TroubleError(f"{self._link.url}: a watch of {self.collection.noun} ended at once", "short")
+            raise ApiError(f"{self._link.url}: a watch of {self.collection.noun} ended at once", "short")
 
     def _take(self, line: bytes | bytearray) -> None:
         if not line.strip():
@@ -413,12 +413,12 @@ class Follower:
         try:
             said = read_line(line, self.collection.kind, source=self._link.url)
         except InputError as error:
-            raise TroubleError(error.message, "garbage") from error
-        if isinstance(said, Refusal):
+            raise ApiError(error.message, "garbage") from error
+        if isinstance(said, WatchRefusal):
             self._version = ""
             reason = "expired" if said.code == GONE else "error event"
             words = f"{self._link.url}: watch {self.collection.noun}: {said.message} ({said.code})"
-            raise TroubleError(words, reason, retry_after=said.retry_after)
+            raise ApiError(words, reason, retry_after=said.retry_after)
         if isinstance(said, Bookmark):
             self._tally.told(self._kind, "bookmark")
         elif self.only is None or said.event.name == self.only:
@@ -447,7 +447,7 @@ class Follower:
         before, after = number(self._version), number(version)
         if before is not None and after is not None and after < before:
             words = f"{self._link.url}: watch {self.collection.noun}: revision {version} after {self._version}"
-            raise TroubleError(words, "set back")
+            raise ApiError(words, "set back")
         self._version = version or self._version
         self._revisions.heard(self._version, self._era)
 

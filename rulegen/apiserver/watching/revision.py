@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from rulegen.apiserver.transport.connection import TroubleError
+from rulegen.apiserver.transport.connection import ApiError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +22,7 @@ FRESH_S: Final = 2.0
 MOST_DIGITS: Final = 30
 
 
-class Mark(NamedTuple):
+class RevisionMark(NamedTuple):
     """What was known at a moment.
 
     Attributes:
@@ -55,12 +55,12 @@ class Revisions:
         self._asking = threading.Lock()
         self._highest = 0
         self._asked_at = float("-inf")
-        self._error: TroubleError | None = None
+        self._error: ApiError | None = None
 
-    def mark(self) -> Mark:
+    def mark(self) -> RevisionMark:
         """Return what is known now; to be taken before a list is asked for."""
         with self._lock:
-            return Mark(self.era, self._highest)
+            return RevisionMark(self.era, self._highest)
 
     def heard(self, version: str, era: int) -> None:
         """Note the version that came with an event or a bookmark of a watch that began in this era."""
@@ -69,7 +69,7 @@ class Revisions:
             if era == self.era and revision is not None:
                 self._highest = max(self._highest, revision)
 
-    def listed(self, version: str, mark: Mark) -> int | None:
+    def listed(self, version: str, mark: RevisionMark) -> int | None:
         """Note the version of a list; return the era that it belongs to, None where it may be from before this one.
 
         Args:
@@ -111,7 +111,7 @@ class Revisions:
                 mark, self._asked_at, self._error = self.mark(), self._clock(), None
                 try:
                     answer = ask()
-                except TroubleError as error:
+                except ApiError as error:
                     if error.status:  # it may be about what this one asked for
                         self._asked_at = float("-inf")
                     self._error = error

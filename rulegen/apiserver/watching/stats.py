@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rulegen.apiserver.watching.outage import Notice
+from rulegen.apiserver.watching.outage import OutageNotice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -34,10 +34,10 @@ class Counts:
     troubles: Mapping[str, str]
 
 
-class Tally:
+class WatchStats:
     """Counts for several threads, and says each trouble once to a person, however many threads have it."""
 
-    def __init__(self, clock: Callable[[], float], say: Callable[[Notice], None]) -> None:
+    def __init__(self, clock: Callable[[], float], say: Callable[[OutageNotice], None]) -> None:
         self._clock = clock
         self._say = say
         self._lock = threading.Lock()
@@ -99,7 +99,7 @@ class Tally:
             is_new = is_own and all(text != known for _, known, _ in self._troubles.values())
             self._troubles[who] = kind, text, is_own
         if is_new:
-            self._say(Notice(text, {"hint": hint}))
+            self._say(OutageNotice(text, {"hint": hint}))
 
     def well(self, who: object) -> None:
         """Forget what was in the way of a watcher, and say so if it is in nobody's way any more."""
@@ -107,7 +107,7 @@ class Tally:
             _, text, is_own = self._troubles.pop(who, ("", "", False))
             is_over = is_own and all(text != known for _, known, _ in self._troubles.values())
         if is_over:
-            self._say(Notice(f"no longer: {text}", {}, is_well=True))
+            self._say(OutageNotice(f"no longer: {text}", {}, is_well=True))
 
     def counts(self) -> Counts:
         """Return what was counted up to now."""

@@ -23,12 +23,12 @@ from rulegen.apiserver.lists import (
     SLICES,
     Collection,
 )
-from rulegen.apiserver.transport.connection import Link
-from rulegen.apiserver.watching.backoff import Timing
-from rulegen.apiserver.watching.outage import Notice, Outage, is_of_server
-from rulegen.apiserver.watching.reflector import Follower, Shared
+from rulegen.apiserver.transport.connection import ApiConnection
+from rulegen.apiserver.watching.backoff import ApiTiming
+from rulegen.apiserver.watching.outage import Outage, OutageNotice, is_of_server
+from rulegen.apiserver.watching.reflector import Reflector, Shared
 from rulegen.apiserver.watching.revision import Revisions
-from rulegen.apiserver.watching.stats import Counts, Tally
+from rulegen.apiserver.watching.stats import Counts, WatchStats
 from rulegen.kube.objects.kinds import title
 from rulegen.kube.objects.names import ObjectKey
 from rulegen.kube.objects.structs import ConfigMap, Node, Secret
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from rulegen.apiserver.limits import ApiTerms
-    from rulegen.apiserver.transport.connection import TroubleError
+    from rulegen.apiserver.transport.connection import ApiError
     from rulegen.kube.objects.events import Event
     from rulegen.kube.objects.names import ObjectName
     from rulegen.kube.objects.structs import KubeObject
@@ -76,9 +76,9 @@ class Watch:
         ingress: bool = False,
         namespaces: bool = False,
         warn: Callable[[str], None] = _be_quiet,
-        notice: Callable[[Notice], None] | None = None,
+        notice: Callable[[OutageNotice], None] | None = None,
         meanwhile: Callable[[], str] | None = None,
-        timing: Timing | None = None,
+        timing: ApiTiming | None = None,
         page_size: int = PAGE_SIZE,
         terms: ApiTerms | None = None,
         waiting: Callable[[], int] = lambda: 0,
@@ -105,11 +105,11 @@ class Watch:
             HostError: There is no configuration, or none that can be used.
         """
         self._emit = emit
-        self._timing = timing or Timing()
+        self._timing = timing or ApiTiming()
         self._page_size = page_size
         self._say = notice or (lambda one: None if one.is_well else warn(str(one)))
-        self._tally = Tally(self._timing.clock, self._say)
-        self.link = self._link = Link(kubeconfig, context, terms=terms)
+        self._tally = WatchStats(self._timing.clock, self._say)
+        self.link = self._link = ApiConnection(kubeconfig, context, terms=terms)
         self.url = self._link.url
         self._outage = Outage(self.url, self._timing, self._say)
         self._outage.meanwhile = meanwhile or self._meanwhile
@@ -129,7 +129,7 @@ class Watch:
         self._lock = threading.Lock()
         self._is_over = False
         self._followers = [self._follower(one) for one in wanted]
-        self._named: dict[tuple[type[KubeObject], ObjectName], Follower] = {}
+        self._named: dict[tuple[type[KubeObject], ObjectName], Reflector] = {}
         self._beyond: set[tuple[type[KubeObject], ObjectName]] = set()
 
     def __enter__(self) -> Self:
@@ -198,7 +198,7 @@ class Watch:
         if had_room and self._beyond:
             self._say(_too_many(most, sorted(name for _, name in self._beyond)))
 
-    def failed(self, who: object, error: TroubleError, wake: Callable[[], None]) -> bool:
+    def failed(self, who: object, error: ApiError, wake: Callable[[], None]) -> bool:
         """Note what kept somebody who writes to the server from it, and tell whether that is said here.
 
         Args:
@@ -240,7 +240,7 @@ class Watch:
         """Have all listed anew: the server was set back."""
         fields = {"server": self.url, "revision": str(revision), "before": str(before)}
         fields["meanwhile"] = "all is listed anew"
-        self._say(Notice("the API server was set back, as by a restore from a backup", fields))
+        self._say(OutageNotice("the API server was set back, as by a restore from a backup", fields))
         with self._lock:
             followers = [*self._followers, *self._named.values()]
         for one in followers:
@@ -249,8 +249,8 @@ class Watch:
     def _meanwhile(self) -> str:
         return "what it last told is kept" if self.has_synced else "nothing is told before every list has come"
 
-    def _follower(self, collection: Collection, only: ObjectName | None = None) -> Follower:
-        return Follower(
+    def _follower(self, collection: Collection, only: ObjectName | None = None) -> Reflector:
+        return Reflector(
             self._link, collection, self._emit, self._shared, self._timing, page_size=self._page_size, only=only
         )
 
@@ -264,14 +264,14 @@ def _in_turn(names: Iterable[tuple[type[KubeObject], ObjectName]]) -> list[tuple
     return [one for turn in turns for one in turn if one is not None]
 
 
-def _too_many(most: int, beyond: list[ObjectName]) -> Notice:
+def _too_many(most: int, beyond: list[ObjectName]) -> OutageNotice:
     shown = ", ".join(str(name) for name in beyond[:SHOWN_NAMES])
     fields = {
         "limit": str(most),
         "not_read": f"{len(beyond)}: {shown}{', …' if len(beyond) > SHOWN_NAMES else ''}",
         "hint": "raise the limit of open files (LimitNOFILE)" if most < MAX_NAMED else "",
     }
-    return Notice("Ingresses name more Secrets and ConfigMaps than can be followed", fields)
+    return OutageNotice("Ingresses name more Secrets and ConfigMaps than can be followed", fields)
 
 
 def _one_object(kind: type[KubeObject], name: ObjectName) -> Collection:

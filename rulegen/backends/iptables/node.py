@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING
 
 from rulegen.languages.iptables import rules as r
 from rulegen.languages.iptables import state as iptables
-from rulegen.languages.iptables.state import Block, Kind, Layout, Place
+from rulegen.languages.iptables.state import Block, ChainPosition, Kind, Layout
 from rulegen.ownership import chains
-from rulegen.plan.fragments import Fragment
+from rulegen.plan.fragments import OwnedObjects
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
     from rulegen.languages.iptables.rules import Rule
     from rulegen.languages.iptables.ruleset import ChainName, Ruleset
-    from rulegen.model.services.ir import Node
+    from rulegen.model.services.ir import ResolvedNode
 
 INVALID_COUNTER = "ct_state_invalid_dropped_pkts"
 LOCALHOST_COUNTER = "localhost_nps_accepted_pkts"
@@ -77,7 +77,7 @@ _EXACT = (
 )
 
 
-def layout(node: Node, ruleset: Ruleset) -> Layout:  # noqa: ARG001 - other modes look at it
+def layout(node: ResolvedNode, ruleset: Ruleset) -> Layout:  # noqa: ARG001 - other modes look at it
     """Return how our chains are told from others'.
 
     KUBE-FIREWALL is shared with the kubelet, whose own rules in it are nobody's drift.
@@ -103,7 +103,7 @@ def _layout(tolerated: Mapping[ChainName, frozenset[str]]) -> Layout:
     )
 
 
-def compile_node(node: Node, *, counts: bool, filled: Collection[str]) -> Fragment:  # noqa: ARG001 - no sets here
+def compile_node(node: ResolvedNode, *, counts: bool, filled: Collection[str]) -> OwnedObjects:  # noqa: ARG001 - no sets here
     """Return the node's fragment.
 
     Args:
@@ -111,7 +111,7 @@ def compile_node(node: Node, *, counts: bool, filled: Collection[str]) -> Fragme
         counts: Whether rules count with nfacct.
         filled: Names of sets that have entries; none is looked into in this mode.
     """
-    rules = iptables.Fragment(
+    rules = iptables.RulesFragment(
         owner="",
         family=node.family,
         exact={
@@ -124,13 +124,13 @@ def compile_node(node: Node, *, counts: bool, filled: Collection[str]) -> Fragme
         blocks=(
             *chains.jumps(_JUMPS, _PURPOSE),
             *(Block(chains.filter_(chains.FIREWALL), (rule,)) for rule in _firewall(node)),
-            *(Block(chains.nat(chains.SERVICES), (rule,), Place.TAIL) for rule in _to_node_ports(node)),
+            *(Block(chains.nat(chains.SERVICES), (rule,), ChainPosition.TAIL) for rule in _to_node_ports(node)),
         ),
     )
-    return Fragment("", node.family, rules)
+    return OwnedObjects("", node.family, rules)
 
 
-def _forward(node: Node, *, counts: bool) -> Iterator[Rule]:
+def _forward(node: ResolvedNode, *, counts: bool) -> Iterator[Rule]:
     if node.drop_invalid:
         counter = [r.counted(INVALID_COUNTER)] if counts else []
         yield r.rule(
@@ -142,12 +142,12 @@ def _forward(node: Node, *, counts: bool) -> Iterator[Rule]:
     yield from chains.accept_forwarded(node)
 
 
-def _firewall(node: Node) -> Iterator[Rule]:
+def _firewall(node: ResolvedNode) -> Iterator[Rule]:
     if node.localhost_node_ports:
         yield chains.martian_drop(node.family)
 
 
-def _to_node_ports(node: Node) -> Iterator[Rule]:
+def _to_node_ports(node: ResolvedNode) -> Iterator[Rule]:
     """Node ports come last: a Service's own addresses go before them, also where they are local."""
     comment = "node ports; this comes last"
     jump = r.jump(chains.NODE_PORTS)

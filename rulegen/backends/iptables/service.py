@@ -15,20 +15,20 @@ from rulegen.backends.iptables.node import LOCALHOST_COUNTER
 from rulegen.languages.iptables import rules as r
 from rulegen.languages.iptables import state as iptables
 from rulegen.languages.iptables.state import Block
-from rulegen.model.services.ir import Delivery, Masquerade, PodNetwork, Policy
+from rulegen.model.services.ir import Delivery, Masquerade, PodNetwork, TrafficPolicy
 from rulegen.ownership import chains
-from rulegen.plan.fragments import Fragment
+from rulegen.plan.fragments import OwnedObjects
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from rulegen.languages.iptables.rules import Rule
     from rulegen.languages.iptables.ruleset import ChainName
-    from rulegen.model.services.ir import Endpoint, Node, Service, ServicePort
+    from rulegen.model.services.ir import Endpoint, ResolvedNode, ResolvedPort, ResolvedService
     from rulegen.net import Address
 
 
-def compile_service(service: Service, node: Node, *, counts: bool) -> Fragment:
+def compile_service(service: ResolvedService, node: ResolvedNode, *, counts: bool) -> OwnedObjects:
     """Return what one Service wants in the family of `node`.
 
     Args:
@@ -44,13 +44,13 @@ def compile_service(service: Service, node: Node, *, counts: bool) -> Fragment:
             exact.update(own.exact())
             blocks += own.blocks()
     owner = str(service.name)
-    return Fragment(owner, node.family, iptables.Fragment(owner, node.family, exact, blocks=tuple(blocks)))
+    return OwnedObjects(owner, node.family, iptables.RulesFragment(owner, node.family, exact, blocks=tuple(blocks)))
 
 
 class _PortChains:
     """The chains and shared rules of one port."""
 
-    def __init__(self, port: ServicePort, node: Node, *, counts: bool) -> None:
+    def __init__(self, port: ResolvedPort, node: ResolvedNode, *, counts: bool) -> None:
         self._port, self._node, self._counts = port, node, counts
         hashed = names.service_hash(port)
         self._cluster = f"KUBE-SVC-{hashed}"
@@ -194,7 +194,7 @@ class _PortChains:
         """Tell what comes from outside to an external frontend from what this node and its pods send there."""
         port, node = self._port, self._node
         mark, cluster = r.jump(chains.MARK_MASQ), r.jump(self._cluster)
-        if port.external_policy is Policy.CLUSTER:
+        if port.external_policy is TrafficPolicy.CLUSTER:
             yield r.rule(mark, comment=f"{port.label} from outside, to any node")
         else:
             if node.pods is not None:

@@ -18,7 +18,7 @@ from rulegen.languages.iptables.state import Kind
 from rulegen.model.services.ir import Masquerade, Semantics
 from rulegen.net import Protocol
 from rulegen.ownership import chains, ipsets, virtual_servers
-from rulegen.plan.fragments import IPSET, Fragment
+from rulegen.plan.fragments import IPSET, OwnedObjects
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rulegen.languages.iptables.rules import Rule
     from rulegen.languages.iptables.ruleset import ChainName, Ruleset
     from rulegen.languages.iptables.state import Layout
-    from rulegen.model.services.ir import Node
+    from rulegen.model.services.ir import ResolvedNode
 
 DEVICES = (virtual_servers.DEVICE,)
 """Dummy devices that must be there."""
@@ -69,7 +69,7 @@ _KINDS = {
 }
 
 
-def layout(node: Node, ruleset: Ruleset) -> Layout:
+def layout(node: ResolvedNode, ruleset: Ruleset) -> Layout:
     """Return how our chains are told from others'; the kubelet's KUBE-FIREWALL is its own where it is at work."""
     is_strict = node.ipvs.semantics is Semantics.STRICT
     return _without_kubelets(chains.own_layout(_strict_kinds() if is_strict else _KINDS), ruleset)
@@ -88,7 +88,7 @@ def _without_kubelets(whole: Layout, ruleset: Ruleset) -> Layout:
     return whole.without(chains.filter_(chains.FIREWALL)) if chains.has_kubelet(ruleset) else whole
 
 
-def compile_node(node: Node, *, counts: bool, filled: Collection[str]) -> Fragment:  # noqa: ARG001 - counts nothing
+def compile_node(node: ResolvedNode, *, counts: bool, filled: Collection[str]) -> OwnedObjects:  # noqa: ARG001 - counts nothing
     """Return the node's fragment: all sets, empty, and the rules for those that are filled.
 
     Args:
@@ -99,10 +99,10 @@ def compile_node(node: Node, *, counts: bool, filled: Collection[str]) -> Fragme
     rules = _Rules(node, filled)
     is_strict = node.ipvs.semantics is Semantics.STRICT
     dispatch = (chains.filter_(chains.IPVS_OUT_FILTER), *((chains.filter_(chains.IPVS_POLICY),) if is_strict else ()))
-    return Fragment(
+    return OwnedObjects(
         owner="",
         family=node.family,
-        rules=iptables.Fragment(
+        rules=iptables.RulesFragment(
             owner="",
             family=node.family,
             exact={
@@ -127,7 +127,7 @@ def compile_node(node: Node, *, counts: bool, filled: Collection[str]) -> Fragme
 class _Rules:
     """The rules of one family, for the sets that are filled."""
 
-    def __init__(self, node: Node, filled: Collection[str]) -> None:
+    def __init__(self, node: ResolvedNode, filled: Collection[str]) -> None:
         self._node, self._filled = node, filled
 
     def _has(self, kind: str) -> bool:

@@ -10,15 +10,15 @@ from rulegen.languages.iptables import rules as r
 from rulegen.languages.iptables import state as iptables
 from rulegen.languages.iptables.state import Block
 from rulegen.languages.ipvs import state as ipvs
-from rulegen.model.services.ir import Delivery, Policy, Semantics
+from rulegen.model.services.ir import Delivery, Semantics, TrafficPolicy
 from rulegen.net import Protocol
 from rulegen.ownership import chains, ipsets, virtual_servers
-from rulegen.plan.fragments import IPSET, IPVS, LINKS, Fragment
+from rulegen.plan.fragments import IPSET, IPVS, LINKS, OwnedObjects
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rulegen.model.services.ir import Endpoint, Node, Service, ServicePort
+    from rulegen.model.services.ir import Endpoint, ResolvedNode, ResolvedPort, ResolvedService
     from rulegen.net import Address
 
 _NODE_PORTS = {
@@ -28,7 +28,7 @@ _NODE_PORTS = {
 }
 
 
-def compile_service(service: Service, node: Node, *, counts: bool) -> Fragment:  # noqa: ARG001 - counts nothing
+def compile_service(service: ResolvedService, node: ResolvedNode, *, counts: bool) -> OwnedObjects:  # noqa: ARG001 - counts nothing
     """Return what one Service wants in the family of `node`.
 
     Args:
@@ -41,10 +41,10 @@ def compile_service(service: Service, node: Node, *, counts: bool) -> Fragment: 
         if port.family is node.family:
             work.take(port)
     owner = str(service.name)
-    return Fragment(
+    return OwnedObjects(
         owner=owner,
         family=node.family,
-        rules=iptables.Fragment(owner, node.family, blocks=tuple(work.blocks)),
+        rules=iptables.RulesFragment(owner, node.family, blocks=tuple(work.blocks)),
         objects={IPSET: work.entries, IPVS: work.servers, LINKS: work.addresses},
     )
 
@@ -52,7 +52,7 @@ def compile_service(service: Service, node: Node, *, counts: bool) -> Fragment: 
 class _Service:
     """Collects what the ports of a Service want."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: ResolvedNode) -> None:
         self._node = node
         self._is_strict = node.ipvs.semantics is Semantics.STRICT
         self.entries: ipset.Objects = {}
@@ -60,7 +60,7 @@ class _Service:
         self.addresses: dict[AddressKey, object] = {}
         self.blocks: list[Block] = []
 
-    def take(self, port: ServicePort) -> None:
+    def take(self, port: ResolvedPort) -> None:
         """Take one port."""
         for endpoint in port.here:
             self._enter(
@@ -83,7 +83,7 @@ class _Service:
         if port.health_check_node_port and (has_listeners or self._is_strict):
             self._enter(ipsets.HEALTH_CHECK_NODE_PORT, ipset.port_entry(port.health_check_node_port))
 
-    def _internal_pool(self, port: ServicePort) -> Sequence[Endpoint]:
+    def _internal_pool(self, port: ResolvedPort) -> Sequence[Endpoint]:
         """Return the real servers of the ClusterIP.
 
         Without local endpoints, kube-proxy's ipvs mode falls back to the cluster pool, which is empty for a Service
@@ -93,13 +93,13 @@ class _Service:
             return () if self._is_strict else port.cluster
         return port.local if port.internal is Delivery.LOCAL else port.cluster
 
-    def _external_pool(self, port: ServicePort) -> tuple[Sequence[Endpoint], bool]:
+    def _external_pool(self, port: ResolvedPort) -> tuple[Sequence[Endpoint], bool]:
         """Return the real servers of external frontends, and whether clients' addresses are kept.
 
         Without local endpoints the cluster pool serves: with strict semantics this node and its pods only, and
         masqueraded; with kube-proxy's anybody, whose reply then goes astray.
         """
-        is_local = port.external_policy is Policy.LOCAL
+        is_local = port.external_policy is TrafficPolicy.LOCAL
         if port.external is Delivery.LOCAL:
             return port.local, True
         if is_local and port.external is Delivery.DROP and self._is_strict:
@@ -107,7 +107,7 @@ class _Service:
         return port.cluster, is_local
 
     def _load_balancer(
-        self, port: ServicePort, address: Address, pool: Sequence[Endpoint], *, keeps_source: bool
+        self, port: ResolvedPort, address: Address, pool: Sequence[Endpoint], *, keeps_source: bool
     ) -> None:
         entry = ipset.ip_port(address, port.protocol, port.port)
         self._enter(ipsets.LOAD_BALANCER, entry)
@@ -127,7 +127,7 @@ class _Service:
                 self.blocks.append(Block(chains.filter_(chains.IPVS_OUT_FILTER), (rule,)))
         self._serve_external(port, address, pool)
 
-    def _node_port(self, port: ServicePort, pool: Sequence[Endpoint], *, keeps_source: bool) -> bool:
+    def _node_port(self, port: ResolvedPort, pool: Sequence[Endpoint], *, keeps_source: bool) -> bool:
         """Serve the node port; return False where it has one, but no address to listen on."""
         if not port.node_port:
             return True
@@ -148,17 +148,17 @@ class _Service:
                 self._refuse(port, address, port.node_port, from_outside=True)
         return bool(self._node.listening)
 
-    def _serve_external(self, port: ServicePort, address: Address, pool: Sequence[Endpoint]) -> None:
+    def _serve_external(self, port: ResolvedPort, address: Address, pool: Sequence[Endpoint]) -> None:
         self._serve(port, address, port.port, pool)
         if address not in self._node.addresses:
             self._bind(address)
         if self._is_dropped_outside(port):
             self._refuse(port, address, from_outside=True)
 
-    def _is_dropped_outside(self, port: ServicePort) -> bool:
+    def _is_dropped_outside(self, port: ResolvedPort) -> bool:
         return self._is_strict and port.external is Delivery.DROP
 
-    def _serve(self, port: ServicePort, address: Address, number: int, pool: Sequence[Endpoint]) -> None:
+    def _serve(self, port: ResolvedPort, address: Address, number: int, pool: Sequence[Endpoint]) -> None:
         """Have a virtual server answer."""
         frontend = ipvs.Frontend.of(port.protocol, address, number)
         scheduler = port.scheduler or self._node.ipvs.scheduler
@@ -178,7 +178,7 @@ class _Service:
     def _enter(self, kind: str, entry: str) -> None:
         self.entries[ipset.EntryKey(ipsets.name_of(kind, self._node.family), entry)] = ipset.PLAIN
 
-    def _refuse(self, port: ServicePort, address: Address, number: int = 0, *, from_outside: bool = False) -> None:
+    def _refuse(self, port: ResolvedPort, address: Address, number: int = 0, *, from_outside: bool = False) -> None:
         """Drop connections that a policy gives to nobody here."""
         words = []
         if from_outside and self._node.pods is not None:

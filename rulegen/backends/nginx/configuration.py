@@ -12,7 +12,7 @@ from rulegen.backends.nginx.server import host_nodes
 from rulegen.backends.nginx.shared import events_nodes, http_nodes, main_nodes, size_nodes, status_server
 from rulegen.backends.nginx.upstream import upstream
 from rulegen.languages.nginx.check import check_nodes, check_skeleton
-from rulegen.languages.nginx.configuration import MAIN, Configuration, Secret, digest_of
+from rulegen.languages.nginx.configuration import MAIN, Configuration, SecretContent, digest_of
 from rulegen.languages.nginx.templates import directives
 from rulegen.languages.nginx.text import format_nodes
 
@@ -30,7 +30,7 @@ TEMPLATE: Final = "nginx.conf.j2"
 
 
 @dataclass(frozen=True, slots=True)
-class Fragment:
+class ConfigFragment:
     """One file of a configuration, as directives.
 
     Attributes:
@@ -47,8 +47,8 @@ class Fragment:
 
 
 def compile_host(
-    server: Server, settings: Settings, own: Iterable[Upstream] = (), *, known: Fragment | None = None
-) -> Fragment:
+    server: Server, settings: Settings, own: Iterable[Upstream] = (), *, known: ConfigFragment | None = None
+) -> ConfigFragment:
     """Return the file of one host.
 
     Args:
@@ -61,22 +61,22 @@ def compile_host(
     decisions = server, *upstreams
     if known is not None and known.decisions == decisions:
         return known
-    return Fragment(host_file(server.host), server.host, host_nodes(server, settings, upstreams), decisions)
+    return ConfigFragment(host_file(server.host), server.host, host_nodes(server, settings, upstreams), decisions)
 
 
 def compile_service(
-    service: ObjectName, upstreams: Iterable[Upstream], settings: Settings, *, known: Fragment | None = None
-) -> Fragment:
+    service: ObjectName, upstreams: Iterable[Upstream], settings: Settings, *, known: ConfigFragment | None = None
+) -> ConfigFragment:
     """Return the file with the upstreams of one Service, which hosts share; `known` as for a host."""
     decisions = tuple(upstreams)
     if known is not None and known.decisions == decisions:
         return known
-    return Fragment(
+    return ConfigFragment(
         upstream_file(service), str(service), tuple(upstream(one, settings) for one in decisions), decisions
     )
 
 
-def compile_site(model: IngressModel, known: Mapping[str, Fragment] | None = None) -> list[Fragment]:
+def compile_site(model: IngressModel, known: Mapping[str, ConfigFragment] | None = None) -> list[ConfigFragment]:
     """Return the files of all hosts and Services.
 
     Args:
@@ -105,7 +105,7 @@ def compile_site(model: IngressModel, known: Mapping[str, Fragment] | None = Non
 
 def render(
     model: IngressModel,
-    fragments: Iterable[Fragment],
+    fragments: Iterable[ConfigFragment],
     templates: Templates,
     *,
     served: bool,
@@ -126,7 +126,7 @@ def render(
     """
     written = written or {}
     files = {one.path: written.get(one.path) or str(format_nodes(one.nodes)) for one in fragments}
-    secrets = {path: Secret(file.content, for_workers=file.for_workers) for path, file in model.secrets.items()}
+    secrets = {path: SecretContent(file.content, for_workers=file.for_workers) for path, file in model.secrets.items()}
     blank = templates.render(TEMPLATE, main_values(model, ""))
     digest = digest_of({**files, MAIN: blank}, secrets)
     files[MAIN] = templates.render(TEMPLATE, main_values(model, digest)) if served else blank
@@ -147,7 +147,7 @@ def main_values(model: IngressModel, digest: str) -> dict[str, Value]:
 def check(
     configuration: Configuration,
     model: IngressModel,
-    fragments: Iterable[Fragment],
+    fragments: Iterable[ConfigFragment],
     templates: Templates,
     *,
     unchanged: Collection[str] = (),

@@ -11,7 +11,7 @@ from rulegen.cli.options.common import (
     LOCK_WAIT,
     OUTPUT,
     YES,
-    Chosen,
+    CliOptions,
     input_options,
     no_services_option,
     variant_option,
@@ -29,7 +29,7 @@ from rulegen.plan.items import Action
 from rulegen.plan.plan import Plan
 
 
-class RefusedError(RulegenError):
+class ServicesRefusedError(RulegenError):
     """What was asked for would do harm."""
 
 
@@ -69,7 +69,7 @@ def command(
     """
     told = ChosenIngress.of(chosen)
     told.refuse_nothing(no_services=no_services, verb="apply")
-    inputs = Inputs(Chosen(**chosen), ingress=told if told.ingress else None)
+    inputs = Inputs(CliOptions(**chosen), ingress=told if told.ingress else None)
     ingress = IngressInputs(told, inputs) if told.ingress else None
     variant = apart = None
     with inputs.progress:
@@ -108,8 +108,8 @@ def _refuse_unknown_node(inputs: Inputs) -> None:
         return
     faults = [line for r in world.rejected if r.object == f"Node {name}" for line in r.lines()]
     if faults:
-        raise RefusedError("this node's own object cannot be used:\n" + "\n".join(faults), hint="mend it")
-    raise RefusedError(
+        raise ServicesRefusedError("this node's own object cannot be used:\n" + "\n".join(faults), hint="mend it")
+    raise ServicesRefusedError(
         f"{unknown_node(name, world.nodes)}: nothing is written for a node that the cluster does not know",
         hint="name this node with --node, and with -f give its Node object too; or say --allow-unknown-node",
     )
@@ -121,7 +121,7 @@ def _refuse_empty(inputs: Inputs, plan: Plan, *, allow_empty: bool) -> None:
         return
     gone = (item for item in plan.items if item.is_leftover and item.action is Action.DELETE)
     if any(item.owner or item.kind == "virtual server" for item in gone):
-        raise RefusedError(
+        raise ServicesRefusedError(
             "the objects hold no Service, but this node serves some: this would take all of them away",
             hint="look at the input again, or say --allow-empty",
         )
@@ -132,7 +132,7 @@ def _refuse_no_host(ingress: IngressInputs, *, allow_empty: bool) -> None:
     if allow_empty or ours(ingress.completed.world, ingress.options) or ingress.observed is None:
         return
     if sum(path.startswith("hosts/") for path in ingress.observed.files) > 1:
-        raise RefusedError(
+        raise ServicesRefusedError(
             "the objects hold no Ingress that is ours, but nginx serves some: this would take all of them away",
             hint="look at the input again, or say --allow-empty",
         )
@@ -141,7 +141,7 @@ def _refuse_no_host(ingress: IngressInputs, *, allow_empty: bool) -> None:
 def _refuse_taken_ports(ingress: IngressInputs) -> None:
     """Refuse to write anything where nginx could not listen afterwards."""
     if ingress.taken_ports:
-        raise RefusedError(
+        raise ServicesRefusedError(
             "; ".join(ingress.taken_ports),
             hint="end it, or listen elsewhere: --http-port and --https-port choose other ports",
         )
@@ -151,7 +151,7 @@ def _refuse_unread(inputs: Inputs) -> None:
     """Refuse input of which a part could not be read: it may hold Services that this node serves now."""
     unread = [line for r in inputs.world.rejected if r.object.startswith(r.source) for line in r.lines()]
     if unread:
-        raise RefusedError(
+        raise ServicesRefusedError(
             "a part of the input could not be read, and what is not in the input is taken away:\n" + "\n".join(unread),
             hint="mend it; `rulegen plan` shows what the rest comes to",
         )

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rulegen.cli.options.common import LOCK_WAIT, OUTPUT, YES, Chosen, no_services_option, variant_option
+from rulegen.cli.options.common import LOCK_WAIT, OUTPUT, YES, CliOptions, no_services_option, variant_option
 from rulegen.cli.options.ingress import BINARY, FOLDER, ChosenIngress
 from rulegen.cli.wiring.inputs import Inputs, observe_live
 from rulegen.cli.wiring.writing import write
 from rulegen.compiler.services.compile import beside_warning, plan_cleanup
 from rulegen.host.commands.runner import run
 from rulegen.host.nginx.service import NginxService
-from rulegen.plan.nginx import SitePlan, plan_ending
+from rulegen.plan.nginx import NginxPlan, plan_ending
 from rulegen.plan.plan import Plan, with_site
 from rulegen.plan.show import Report
 
@@ -50,7 +50,7 @@ def command(output: str, wait_s: int, *, yes: bool, no_services: bool, **chosen:
     """
     ingress = ChosenIngress.of(chosen)
     ingress.refuse_nothing(no_services=no_services, verb="remove")
-    inputs = Inputs(Chosen(**chosen))
+    inputs = Inputs(CliOptions(**chosen))
     service = NginxService(ingress.folder, run, binary=ingress.nginx_binary) if ingress.ingress else None
     variant = None
     with inputs.progress:
@@ -88,13 +88,13 @@ def _planned_rules(inputs: Inputs) -> tuple[Plan, Report, Variant]:
     return plan, Report(node=inputs.facts.hostname, mode="no", observed=seen, warnings=warnings), choice.variant
 
 
-def _planned_end(service: NginxService) -> SitePlan:
+def _planned_end(service: NginxService) -> NginxPlan:
     """Return what must go of nginx and its folder."""
     exists = service.has_begun()
     return plan_ending(str(service.folder), exists=exists, runs=exists and service.runs())
 
 
-def _end(service: NginxService, site: SitePlan) -> list[str]:
+def _end(service: NginxService, site: NginxPlan) -> list[str]:
     """End the nginx of a folder and remove the folder; return what was done, in lines."""
     in_time = service.drain(DRAIN_S, remove=True)
     if not site.runs:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from rulegen.cli.options.common import OUTPUT, Chosen, local_traffic_options, node_port_range_option, variant_option
+from rulegen.cli.options.common import OUTPUT, CliOptions, local_traffic_options, node_port_range_option, variant_option
 from rulegen.cli.terminal.console import has_colour, print_json, print_lines
 from rulegen.cli.wiring.inputs import Inputs
 from rulegen.host.commands.runner import run
@@ -30,7 +30,7 @@ def command(output: str, **chosen: Any) -> int:
     rulegen doctor --config kube-proxy.yaml
     rulegen doctor -o json
     """
-    asked = Chosen(**chosen)
+    asked = CliOptions(**chosen)
     options = Inputs(asked).options
     findings = examine(run, forced=asked.forced_variant, node_ports=asked.node_port_range, options=options)
     if output == "json":

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from rulegen.cli.options.common import Chosen, input_options
+from rulegen.cli.options.common import CliOptions, input_options
 from rulegen.cli.options.ingress import ChosenIngress, ingress_options
 from rulegen.cli.terminal.console import note, print_lines
 from rulegen.cli.wiring.ingress import IngressInputs, export_site
 from rulegen.cli.wiring.inputs import Inputs
 from rulegen.host.files.output import write_folder
-from rulegen.languages.addresses.script import Command, Verb
+from rulegen.languages.addresses.script import AddressCommand, AddressVerb
 from rulegen.languages.addresses.state import format_links
 from rulegen.languages.ipset.state import format_sets
 from rulegen.languages.iptables.ruleset import format_ruleset
@@ -69,7 +69,7 @@ def command(folder: str | None, site: str | None, *, with_secrets: bool, **chose
     """
     ingress = ChosenIngress.of(chosen)
     inputs = Inputs(
-        Chosen(**chosen), is_of_this_host=False, ingress=ingress if site else None, ingress_flag="--nginx DIR"
+        CliOptions(**chosen), is_of_this_host=False, ingress=ingress if site else None, ingress_flag="--nginx DIR"
     )
     if not folder and not site:
         raise click.UsageError("say where to: -o DIR for Services, --nginx DIR for Ingresses, or both")
@@ -134,8 +134,8 @@ def _objects(compiled: Compiled) -> dict[str, str]:
         return {}
     addresses = sorted(compiled.objects(LINKS))
     commands = [
-        *(Command(Verb.CREATE, device) for device in devices),
-        *(Command(Verb.BIND, key.device, key) for key in addresses),
+        *(AddressCommand(AddressVerb.CREATE, device) for device in devices),
+        *(AddressCommand(AddressVerb.BIND, key.device, key) for key in addresses),
     ]
     return {
         "ipset.save": format_sets(compiled.objects(IPSET)),

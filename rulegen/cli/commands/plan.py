@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from rulegen.cli.options.common import OUTPUT, Chosen, input_options, no_services_option, variant_option
+from rulegen.cli.options.common import OUTPUT, CliOptions, input_options, no_services_option, variant_option
 from rulegen.cli.options.ingress import ChosenIngress, ingress_options
 from rulegen.cli.terminal.console import has_colour, print_json, print_lines
 from rulegen.cli.wiring.ingress import IngressInputs, plan_ingress
@@ -48,7 +48,7 @@ def command(
     """
     ingress = ChosenIngress.of(chosen)
     ingress.refuse_nothing(no_services=no_services, verb="compare")
-    inputs = Inputs(Chosen(**chosen), is_of_this_host=not observed, ingress=ingress if ingress.ingress else None)
+    inputs = Inputs(CliOptions(**chosen), is_of_this_host=not observed, ingress=ingress if ingress.ingress else None)
     inputs.options  # noqa: B018 - a fault of the options is told before anything is read
     with inputs.progress:
         if no_services:

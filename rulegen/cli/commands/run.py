@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 
-from rulegen.cli.options.common import ALLOW_UNKNOWN_NODE, Chosen, input_options, no_services_option, variant_option
+from rulegen.cli.options.common import ALLOW_UNKNOWN_NODE, CliOptions, input_options, no_services_option, variant_option
 from rulegen.cli.options.ingress import ChosenIngress, ingress_options
 from rulegen.cli.wiring.ingress import IngressInputs
 from rulegen.cli.wiring.inputs import Inputs
@@ -21,7 +21,7 @@ from rulegen.kube.proxyconfig.durations import parse_duration
 from rulegen.kube.proxyconfig.validation import host_and_port
 from rulegen.kube.syntax import is_label, is_subdomain
 from rulegen.model.services.node.openings import openings
-from rulegen.model.services.stale_flows import Forgetting
+from rulegen.model.services.stale_flows import StaleUdpPolicy
 from rulegen.net import parse_address
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from rulegen.agent.agent import Agent
     from rulegen.agent.status.setup import Publishing
-    from rulegen.agent.telemetry.log import Journal
-    from rulegen.host.nginx.deployment import LiveSite
+    from rulegen.agent.telemetry.log import AgentLog
+    from rulegen.host.nginx.deployment import NginxDeployment
 
 
 @click.command("run")
@@ -140,7 +140,7 @@ def command(
     rulegen run --drift report                       tell what others change, and mend nothing of it
     """
     from rulegen.agent.agent import Agent  # noqa: PLC0415 - loads the client and netlink
-    from rulegen.agent.telemetry.log import Journal  # noqa: PLC0415 - the same
+    from rulegen.agent.telemetry.log import AgentLog  # noqa: PLC0415 - the same
     from rulegen.host.files.watch import FileChanges  # noqa: PLC0415 - the same
 
     if chosen.get("files"):
@@ -151,7 +151,7 @@ def command(
         if not is_subdomain(name.lower()):
             raise ConfigError(f"--metrics-host: {name!r} is not a DNS name", hint="give a name without port")
     timeout_s = _seconds(timeout or "60s")
-    journal = Journal(is_json=log_format == "json", least="debug" if verbose else "info")
+    journal = AgentLog(is_json=log_format == "json", least="debug" if verbose else "info")
     told = ChosenIngress.of(chosen)
     publishing = _publishing(chosen, told)
     if publishing.services and no_services:
@@ -160,7 +160,7 @@ def command(
             hint="who publishes addresses for Services must also have rules for them",
         )
     told.refuse_nothing(no_services=no_services, verb="keep")
-    settings = Chosen(**chosen)
+    settings = CliOptions(**chosen)
     inputs, site = _read(settings, told)
     known = None
     with _Signals() as signals:
@@ -169,7 +169,7 @@ def command(
                 options=inputs.options,
                 facts=inputs.facts,
                 variant=settings.forced_variant,
-                forgetting=Forgetting(settings.stale_udp),
+                forgetting=StaleUdpPolicy(settings.stale_udp),
                 counts={"on": True, "off": False}.get(settings.nfacct),
                 kubeconfig=settings.kubeconfig,
                 context=settings.context,
@@ -190,7 +190,7 @@ def command(
                 metrics_hosts=metrics_hosts,
             )
             reloading = _Reloading(agent, inputs, settings, told, journal)
-            agent.may_begin_anew = reloading.is_possible
+            agent.can_reload = reloading.is_possible
             for warning in (*inputs.configuration[1], *(() if no_services else inputs.cautions)):
                 journal.warning(warning)
             changes = FileChanges(_files(settings, told), reloading.look)
@@ -215,7 +215,7 @@ def command(
                 journal.error("the configuration is not read anew: it goes on as before", error=error.message)
 
 
-def _read(settings: Chosen, told: ChosenIngress) -> tuple[Inputs, LiveSite | None]:
+def _read(settings: CliOptions, told: ChosenIngress) -> tuple[Inputs, NginxDeployment | None]:
     """Return what the options and the configuration come to, read now, and where nginx serves Ingresses if it does.
 
     Raises:
@@ -295,7 +295,7 @@ def _is_address(text: str) -> bool:
     return True
 
 
-def _files(settings: Chosen, told: ChosenIngress) -> list[str]:
+def _files(settings: CliOptions, told: ChosenIngress) -> list[str]:
     """Return the files and folders that the options name, and a change of which is obeyed."""
     return [path for path in (settings.config, settings.host, told.ingress and told.nginx_templates) if path]
 
@@ -306,9 +306,9 @@ class _Reloading:
 
     agent: Agent
     inputs: Inputs
-    settings: Chosen
+    settings: CliOptions
     told: ChosenIngress
-    journal: Journal
+    journal: AgentLog
 
     def look(self) -> None:
         """Look what a changed file comes to."""

@@ -13,7 +13,7 @@ from rulegen.kube.node_names import read_node_name
 from rulegen.kube.proxyconfig.validation import DETECT_LOCAL_MODES, MODES
 from rulegen.model.services.ir import Semantics
 from rulegen.model.services.limits import ENDPOINTS, FRONTENDS
-from rulegen.model.services.stale_flows import Forgetting
+from rulegen.model.services.stale_flows import StaleUdpPolicy
 from rulegen.net import Network, parse_network
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class _NodeNameType(click.ParamType[str]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Chosen:
+class CliOptions:
     """What the command line says, checked one by one; see the options' help texts for the meaning of each."""
 
     files: tuple[str, ...] = ()
@@ -304,7 +304,7 @@ _NODE = (
     ),
     click.option(
         "--stale-udp",
-        type=click.Choice([forgetting.value for forgetting in Forgetting]),
+        type=click.Choice([forgetting.value for forgetting in StaleUdpPolicy]),
         default="all",
         show_default=True,
         help="Which stale UDP connections are forgotten; kube-proxy leaves those of Services without endpoints.",
@@ -356,7 +356,7 @@ ALLOW_UNKNOWN_NODE = click.option(
 
 
 def input_options(function: F) -> F:
-    """Add the options that say what to compile, and for which node; the command gets them as `Chosen` fields."""
+    """Add the options that say what to compile, and for which node; the command gets them as `CliOptions` fields."""
     for option in reversed((*_OBJECTS, *_NODE)):
         function = option(function)
     return function

@@ -54,7 +54,7 @@ class _NameType(click.ParamType[str]):
         return text
 
 
-class _NetworkType(click.ParamType[Network]):
+class _EndpointNetworkType(click.ParamType[Network]):
     """A prefix; an address alone is the prefix of that address."""
 
     name = "CIDR"
@@ -238,7 +238,7 @@ _OPTIONS = (
     click.option("--disable-svc-external-name", is_flag=True, help="Pass nothing on to Services of type ExternalName."),
     click.option(
         "--ingress-allow-endpoint",
-        type=_NetworkType(),
+        type=_EndpointNetworkType(),
         multiple=True,
         help="Pass requests on to these addresses although they are the node's, a gateway's, an API server's or a"
         " metadata server's; may be repeated.",

@@ -16,7 +16,7 @@ from rulegen.host.dataplane.apply_in_parts import Apart
 from rulegen.host.dataplane.refused_services import is_refusal
 from rulegen.host.ipvs.servers import SchedulerError
 from rulegen.model.services.resolve import resolve
-from rulegen.model.services.stale_flows import Forgetting
+from rulegen.model.services.stale_flows import StaleUdpPolicy
 from rulegen.model.services.weights import SCHEDULERS
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class ApartWriter:
         def look() -> Plan:
             inputs = self.inputs
             _, observed = observe_live(inputs)
-            forgetting = Forgetting(inputs.chosen.stale_udp)
+            forgetting = StaleUdpPolicy(inputs.chosen.stale_udp)
             return plan_node(compiled, observed, inputs.facts, inputs.world.service_cidrs, forgetting)
 
         return look

@@ -10,28 +10,28 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from rulegen.cli.terminal.console import note, print_lines
-from rulegen.compiler.ingress.compile import Site, compile_ingress
+from rulegen.compiler.ingress.compile import NginxSite, compile_ingress
 from rulegen.errors import HostError
 from rulegen.host.commands.runner import run
 from rulegen.host.files.output import write_site
-from rulegen.host.nginx.deployment import LiveSite
+from rulegen.host.nginx.deployment import NginxDeployment
 from rulegen.host.nginx.disk import default_certificate
 from rulegen.host.nginx.disk.last_read import KnownObjects
 from rulegen.host.nginx.disk.templates import read_templates
 from rulegen.host.nginx.facts import gather_nginx, resolvers
 from rulegen.host.nginx.resolver import control
-from rulegen.host.nginx.service import Action, NginxService
+from rulegen.host.nginx.service import NginxAction, NginxService
 from rulegen.host.node.facts import speaks_ipv6
 from rulegen.host.node.gateways import gateways
 from rulegen.host.node.interfaces import interfaces
 from rulegen.languages.nginx.facts import NginxFacts
 from rulegen.model.forbidden import of_host
 from rulegen.model.ingress.ir import SecretFile
-from rulegen.model.ingress.last_read import Completed, completed, renewed
+from rulegen.model.ingress.last_read import CompletedSnapshot, completed, renewed
 from rulegen.model.ingress.options import IngressOptions
 from rulegen.model.ingress.values.settings import Settings
 from rulegen.plan import show
-from rulegen.plan.nginx import SitePlan, plan_site
+from rulegen.plan.nginx import NginxPlan, plan_site
 from rulegen.plan.plan import Plan, with_site
 from rulegen.plan.show import SCHEMA_VERSION
 
@@ -138,9 +138,9 @@ class IngressInputs:
         )
 
     @cached_property
-    def live(self) -> LiveSite:
+    def live(self) -> NginxDeployment:
         """What nginx of this host serves, and is to serve."""
-        return LiveSite(
+        return NginxDeployment(
             self.service,
             self.templates,
             self.options,
@@ -190,7 +190,7 @@ class IngressInputs:
         return KnownObjects(self.chosen.folder)
 
     @cached_property
-    def completed(self) -> Completed:
+    def completed(self) -> CompletedSnapshot:
         """The objects; with what is known from before of those that an API server does not let be read, or of classes.
 
         Files are all there is to be known.
@@ -200,7 +200,7 @@ class IngressInputs:
         return completed(self.inputs.world, self.options, known, lambda _: "", may_be_gone=False)
 
     @cached_property
-    def site(self) -> Site:
+    def site(self) -> NginxSite:
         """The configuration, without the Ingresses that nginx does not take."""
         world = self.completed.world
         self.inputs.progress(f"deciding about {len(world.ingresses):,} Ingresses …")
@@ -209,7 +209,7 @@ class IngressInputs:
         return self.live.settled(world, self.observed)
 
     @cached_property
-    def plan(self) -> SitePlan:
+    def plan(self) -> NginxPlan:
         """What changes for nginx."""
         if not self.is_live:
             return plan_site(None, self.site.configuration, self.site.names)
@@ -239,7 +239,7 @@ class IngressInputs:
         except HostError as error:
             self.notes.append(error.message)
         took = f" in {outcome.seconds:.2f} s" if outcome.seconds else ""
-        done = () if outcome.action is Action.NOTHING else (f"nginx {outcome.action.value}{took}",)
+        done = () if outcome.action is NginxAction.NOTHING else (f"nginx {outcome.action.value}{took}",)
         return [*done, *outcome.notes, *self.notes]
 
 

@@ -35,7 +35,7 @@ from rulegen.model.services.limits import ServiceLimits
 from rulegen.model.services.node.context import BE_LIBERAL
 from rulegen.model.services.options import Options
 from rulegen.model.services.resolve import resolve
-from rulegen.model.services.stale_flows import Forgetting
+from rulegen.model.services.stale_flows import StaleUdpPolicy
 from rulegen.plan.show import Report
 from rulegen.text import listed
 
@@ -43,14 +43,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from rulegen.apiserver.budget import Budget
-    from rulegen.cli.options.common import Chosen
+    from rulegen.cli.options.common import CliOptions
     from rulegen.cli.options.ingress import ChosenIngress
     from rulegen.errors import Rejected
     from rulegen.host.files.dumps import Dumps
     from rulegen.host.netfilter.variant import VariantChoice
     from rulegen.kube.objects.names import Decoded, ObjectKey, ObjectName
     from rulegen.kube.proxyconfig.configuration import KubeProxyConfiguration
-    from rulegen.kube.snapshot.world import World
+    from rulegen.kube.snapshot.world import ClusterSnapshot
     from rulegen.model.host.facts import HostFacts
     from rulegen.model.services.ir import Model
     from rulegen.model.services.stale_flows import Flow
@@ -79,7 +79,7 @@ class Inputs:
         ingress_flag: The option of this command by which they are not.
     """
 
-    chosen: Chosen
+    chosen: CliOptions
     is_of_this_host: bool = True
     ingress: ChosenIngress | None = None
     ingress_flag: str = "--ingress"
@@ -189,7 +189,7 @@ class Inputs:
         return replace(facts, sysctls={}, fixed_sysctls=frozenset(), root_ports=None)
 
     @cached_property
-    def world(self) -> World:
+    def world(self) -> ClusterSnapshot:
         """The objects: from files, else from the API server.
 
         Raises:
@@ -235,7 +235,7 @@ class Inputs:
 
         return Budget(self.chosen.api_terms)
 
-    def _warn_of_ingresses(self, world: World) -> None:
+    def _warn_of_ingresses(self, world: ClusterSnapshot) -> None:
         """Warn where files hold Ingresses and nobody has asked for them."""
         if self.ingress is None and world.ingresses:
             names = [str(name) for name in world.ingresses]
@@ -401,7 +401,7 @@ def plan_live(inputs: Inputs) -> LivePlan:
     choice, observed = observe_live(inputs)
     inputs.warn(beside_warning(observed, choice.variant))
     compiled = inputs.compiled(dict(observed.rulesets), is_live=True)
-    forgetting = Forgetting(inputs.chosen.stale_udp)
+    forgetting = StaleUdpPolicy(inputs.chosen.stale_udp)
     plan = plan_node(compiled, observed, inputs.facts, inputs.world.service_cidrs, forgetting)
     seen = f"iptables-{choice.variant} of this host ({choice.reason})"
     warnings = (*unreadable(observed.rulesets), *lost_masquerade(compiled, plan), *plan.notes)

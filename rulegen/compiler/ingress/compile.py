@@ -19,8 +19,8 @@ from rulegen.model.ingress.routing.ingresses import in_order
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from rulegen.backends.nginx.configuration import Fragment
-    from rulegen.kube.snapshot.world import World
+    from rulegen.backends.nginx.configuration import ConfigFragment
+    from rulegen.kube.snapshot.world import ClusterSnapshot
     from rulegen.languages.nginx.templates import Templates
     from rulegen.model.ingress.ir import IngressModel
     from rulegen.model.ingress.options import IngressOptions
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Site:
+class NginxSite:
     """All that nginx is to serve, as a model, as directives and as files."""
 
     model: IngressModel
-    fragments: Sequence[Fragment]
+    fragments: Sequence[ConfigFragment]
     configuration: Configuration
 
     @property
@@ -48,20 +48,20 @@ class Site:
             for fragment in self.fragments
         }
 
-    def still_right(self, settings: Settings) -> Mapping[str, Fragment]:
+    def still_right(self, settings: Settings) -> Mapping[str, ConfigFragment]:
         """Return the fragments, by path, that need no second look where the same is decided for their owners."""
         return {one.path: one for one in self.fragments} if self.model.settings == settings else {}
 
 
 def compile_ingress(
-    world: World,
+    world: ClusterSnapshot,
     options: IngressOptions,
     templates: Templates,
     *,
     served: bool,
     live: Mapping[str, str] | None = None,
-    before: Site | None = None,
-) -> Site:
+    before: NginxSite | None = None,
+) -> NginxSite:
     """Return the configuration for the Ingresses of a World, checked by the parser.
 
     Args:
@@ -84,10 +84,10 @@ def compile_ingress(
     configuration = nginx.render(model, fragments, templates, served=served, written=written)
     unchanged = {path for path, text in (live or {}).items() if configuration.files.get(path) == text} | written.keys()
     nginx.check(configuration, model, fragments, templates, unchanged=unchanged, served=served)
-    return Site(model=model, fragments=fragments, configuration=configuration)
+    return NginxSite(model=model, fragments=fragments, configuration=configuration)
 
 
-def ours(world: World, options: IngressOptions) -> list[str]:
+def ours(world: ClusterSnapshot, options: IngressOptions) -> list[str]:
     """Return the names of the Ingresses that are ours, oldest first."""
     refusal = options.selection.refusal
     return [
@@ -97,23 +97,23 @@ def ours(world: World, options: IngressOptions) -> list[str]:
     ]
 
 
-class Trial:
+class CandidateSite:
     """Compiles a site with and without some of its Ingresses, to find out which of them nginx does not take."""
 
     def __init__(
         self,
-        world: World,
+        world: ClusterSnapshot,
         options: IngressOptions,
         templates: Templates,
         *,
         served: bool,
         live: Mapping[str, str] | None = None,
-        before: Site | None = None,
+        before: NginxSite | None = None,
     ) -> None:
         """Take the arguments of `compile_ingress`."""
         self._world, self._options, self._templates = world, options, templates
         self._served, self._live, self._before = served, live, before
-        self._sites: dict[frozenset[str], Site] = {}
+        self._sites: dict[frozenset[str], NginxSite] = {}
         self._refusals: dict[str, str] = {}
 
     def compiled(self, dropped: frozenset[str]) -> Configuration:
@@ -139,14 +139,14 @@ class Trial:
         found = [str(name) for path, names in files.items() if path in message for name in names]
         return list(dict.fromkeys(found))
 
-    def settled(self, quarantined: Mapping[str, str]) -> Site:
+    def settled(self, quarantined: Mapping[str, str]) -> NginxSite:
         """Return the site without the Ingresses that are refused, each of which is told with its reason."""
         known = self._sites.get(frozenset())
         if not quarantined and known is not None:
             return known
         return self._site({name: f"nginx refuses it: {reason}" for name, reason in quarantined.items()})
 
-    def _site(self, left_out: Mapping[str, str]) -> Site:
+    def _site(self, left_out: Mapping[str, str]) -> NginxSite:
         names = {ObjectName(*name.split("/", 1)): reason for name, reason in left_out.items()}
         options = replace(self._options, without=names)
         before = self._sites.get(frozenset(), self._before)

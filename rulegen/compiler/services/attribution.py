@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from rulegen.diff import Change
     from rulegen.net import Family
-    from rulegen.plan.fragments import Fragment
+    from rulegen.plan.fragments import OwnedObjects
 
 Shape = frozenset[str]
 """What one rule or object needs of the kernel, without any value: its matches, its target, their options."""
@@ -33,18 +33,18 @@ _RULES: Final = "iptables"
 class Belongings:
     """Which Service each rule and object of some fragments exists for."""
 
-    def __init__(self, fragments: Iterable[Fragment]) -> None:
+    def __init__(self, fragments: Iterable[OwnedObjects]) -> None:
         """Take the fragments; those of the node belong to nobody."""
         self._chains: dict[tuple[Family, ChainName], str] = {}
         self._rules: dict[tuple[Family, ChainName, str], str] = {}
         self._objects: dict[tuple[str, Any], str] = {}
-        self._fragments: defaultdict[str, list[Fragment]] = defaultdict(list)
+        self._fragments: defaultdict[str, list[OwnedObjects]] = defaultdict(list)
         self._shapes: dict[str, frozenset[Shape]] = {}
         for fragment in fragments:
             if fragment.owner:
                 self._take(fragment)
 
-    def _take(self, fragment: Fragment) -> None:
+    def _take(self, fragment: OwnedObjects) -> None:
         self._fragments[fragment.owner].append(fragment)
         for name in fragment.rules.exact:
             self._chains[fragment.family, name] = fragment.owner
@@ -163,7 +163,7 @@ def _changes(plan: Plan) -> Iterator[tuple[_Where, Iterable[Change[Any, Any]]]]:
             yield _Where(language, family), told
 
 
-def _shapes(fragment: Fragment) -> Iterable[Shape]:
+def _shapes(fragment: OwnedObjects) -> Iterable[Shape]:
     for rules in fragment.rules.exact.values():
         yield from (_shape(rule.spec) for rule in rules)
     for block in fragment.rules.blocks:

@@ -20,7 +20,7 @@ from rulegen.languages.iptables.ruleset import ChainName, target
 from rulegen.languages.iptables.state import BlockKey, ChainKey, Layout, wanted
 from rulegen.languages.ipvs.state import Timeouts, VirtualServerKey
 from rulegen.model.services.node.context import BE_LIBERAL, ROUTE_LOCALNET
-from rulegen.model.services.stale_flows import Forgetting, Frontend, answering, stale_flows
+from rulegen.model.services.stale_flows import FlowFrontend, StaleUdpPolicy, answering, stale_flows
 from rulegen.net import Family, Protocol, parse_address, parse_network
 from rulegen.ownership import chains, ipsets, virtual_servers
 from rulegen.ownership.served import Served
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from rulegen.model.services.ir import Model
     from rulegen.model.services.stale_flows import Flow
     from rulegen.net import Address, Network
-    from rulegen.plan.fragments import Fragment
+    from rulegen.plan.fragments import OwnedObjects
     from rulegen.plan.items import Item
     from rulegen.plan.plan import FamilyPlan, ObjectPlan
 
@@ -62,11 +62,11 @@ class Compiled:
 
     model: Model
     backend: Backend
-    fragments: Mapping[Family, Sequence[Fragment]]
+    fragments: Mapping[Family, Sequence[OwnedObjects]]
     unions: Mapping[Family, Union]
     counts: bool
 
-    def rules(self, family: Family) -> list[iptables.Fragment]:
+    def rules(self, family: Family) -> list[iptables.RulesFragment]:
         """Return what the fragments want of iptables."""
         return [fragment.rules for fragment in self.fragments[family]]
 
@@ -126,9 +126,9 @@ def compile_model(model: Model, mode: str, *, counts: bool) -> Compiled:
     return Compiled(model=model, backend=backend, fragments=fragments, unions=unions, counts=counts)
 
 
-def with_held(compiled: Compiled, fragments: Iterable[Fragment]) -> Compiled:
+def with_held(compiled: Compiled, fragments: Iterable[OwnedObjects]) -> Compiled:
     """Return what is wanted, and what the node has of Services that are left out, see `pinned`."""
-    by_family: dict[Family, list[Fragment]] = {family: [] for family in compiled.fragments}
+    by_family: dict[Family, list[OwnedObjects]] = {family: [] for family in compiled.fragments}
     for fragment in fragments:
         by_family[fragment.family].append(fragment)
     parts, unions = {}, {}
@@ -146,7 +146,7 @@ def plan_node(
     observed: Observed,
     facts: HostFacts,
     service_cidrs: Iterable[str] = (),
-    forgetting: Forgetting = Forgetting.ALL,
+    forgetting: StaleUdpPolicy = StaleUdpPolicy.ALL,
 ) -> Plan:
     """Return all that must change for the node to be as the model has it.
 
@@ -209,7 +209,7 @@ def plan_node(
     )
 
 
-def step(before: iptables.Fragment | None, after: iptables.Fragment | None) -> tuple[Change[Key, Value], ...]:
+def step(before: iptables.RulesFragment | None, after: iptables.RulesFragment | None) -> tuple[Change[Key, Value], ...]:
     """Return the changes that turn what one owner had of iptables into what it wants: what changed, not what exists.
 
     It is the difference of the whole, seen where it is: rules in shared chains are counted, so what other owners want
@@ -329,7 +329,7 @@ def counts_in(rulesets: Iterable[Ruleset]) -> bool:
     return any("--nfacct-name" in rule.spec for ruleset in rulesets for _, rule in ruleset.rules())
 
 
-def without_sets(fragment: iptables.Fragment, names: Collection[str]) -> iptables.Fragment:
+def without_sets(fragment: iptables.RulesFragment, names: Collection[str]) -> iptables.RulesFragment:
     """Return a fragment without the rules that look into one of the sets named."""
 
     def keeps(spec: str) -> bool:
@@ -451,7 +451,7 @@ def _loopback_of(
     )
 
 
-def _gone_frontends(parts: Iterable[FamilyPlan]) -> Iterator[Frontend]:
+def _gone_frontends(parts: Iterable[FamilyPlan]) -> Iterator[FlowFrontend]:
     """Yield the UDP frontends whose rules the plan takes away without putting others in their place."""
     for part in parts:
         kept = {f for key in part.desired if isinstance(key, BlockKey) for f in _frontends(key)}
@@ -460,18 +460,18 @@ def _gone_frontends(parts: Iterable[FamilyPlan]) -> Iterator[Frontend]:
                 yield from (frontend for frontend in _frontends(change.key) if frontend not in kept)
 
 
-def _gone_servers(parts: Iterable[tuple[ObjectPlan, list[Item]]]) -> Iterator[Frontend]:
+def _gone_servers(parts: Iterable[tuple[ObjectPlan, list[Item]]]) -> Iterator[FlowFrontend]:
     """Yield the UDP frontends whose virtual servers the plan takes away."""
     for part, _ in parts:
         for change in part.changes.get(IPVS, ()):
             key = change.key
             if change.after is None and isinstance(key, VirtualServerKey) and key.frontend.protocol is Protocol.UDP:
-                yield Frontend(key.frontend.address, key.frontend.port)
+                yield FlowFrontend(key.frontend.address, key.frontend.port)
 
 
-def _frontends(key: BlockKey) -> Iterator[Frontend]:
+def _frontends(key: BlockKey) -> Iterator[FlowFrontend]:
     for spec in key.specs:
         found = _UDP_FRONTEND.search(f"{spec} ")
         if found:
             address = found["address"]
-            yield Frontend(parse_address(address) if address else None, int(found["port"]))
+            yield FlowFrontend(parse_address(address) if address else None, int(found["port"]))

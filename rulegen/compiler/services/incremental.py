@@ -13,7 +13,7 @@ from rulegen.compiler.services.node_decisions import decide_node
 from rulegen.compiler.services.rule_text import adopted, carried, copies_of, written
 from rulegen.diff import Change
 from rulegen.languages.iptables.script import Comments, comments_of
-from rulegen.languages.ipvs.script import gracefully
+from rulegen.languages.ipvs.script import as_drains
 from rulegen.languages.ipvs.state import DRAINING, RealServer, RealServerKey
 from rulegen.model.services.ir import Model
 from rulegen.model.services.table import ServiceTable
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from rulegen.languages.iptables.state import Key, Value
     from rulegen.model.host.facts import HostFacts
     from rulegen.model.services.conflicts import Conflict
-    from rulegen.model.services.ir import Node, Service
+    from rulegen.model.services.ir import ResolvedNode, ResolvedService
     from rulegen.model.services.options import Options
     from rulegen.net import Family
-    from rulegen.plan.fragments import Fragment
+    from rulegen.plan.fragments import OwnedObjects
 
 NODE = None
 """What the node's own fragment is kept under."""
@@ -51,9 +51,9 @@ class Update:
     """
 
     plan: Plan
-    fragments: Mapping[tuple[Family, ObjectName | None], Fragment | None]
-    services: Mapping[ObjectName, Service | None]
-    nodes: Mapping[Family, Node]
+    fragments: Mapping[tuple[Family, ObjectName | None], OwnedObjects | None]
+    services: Mapping[ObjectName, ResolvedService | None]
+    nodes: Mapping[Family, ResolvedNode]
 
     @property
     def changes(self) -> Mapping[Family, tuple[Change[Key, Value], ...]]:
@@ -109,8 +109,8 @@ class ServiceRules:
         self._unwritten: set[ObjectName] = set()
         self._again: set[ObjectName] = set()
         self._left_out: set[ObjectName] = set()
-        self._former: dict[tuple[Family, ObjectName | None], Fragment | None] = {}
-        self._fragments: dict[tuple[Family, ObjectName | None], Fragment] = {}
+        self._former: dict[tuple[Family, ObjectName | None], OwnedObjects | None] = {}
+        self._fragments: dict[tuple[Family, ObjectName | None], OwnedObjects] = {}
         self._unions: dict[Family, Union] = {}
         self._leaving: dict[RealServerKey, RealServer] = {}
         self._timeouts = options.ipvs_timeouts if options.mode == "ipvs" else (0, 0, 0)
@@ -241,7 +241,7 @@ class ServiceRules:
     def _updated(self, names: Collection[ObjectName]) -> Update:
         """Return what Services come to that may be served otherwise now."""
         services = {name: self._table.service(name) for name in sorted(set(names) - self._left_out)}
-        fragments: dict[tuple[Family, ObjectName | None], Fragment | None] = {}
+        fragments: dict[tuple[Family, ObjectName | None], OwnedObjects | None] = {}
         rules: dict[Family, FamilyPlan] = {}
         objects: dict[Family, ObjectPlan] = {}
         for family, node in self._node.nodes.items():
@@ -267,12 +267,12 @@ class ServiceRules:
         return self._leaving.keys()
 
     @property
-    def held(self) -> tuple[Fragment, ...]:
+    def held(self) -> tuple[OwnedObjects, ...]:
         """What the kernel has of the Services that are left out, for whoever decides all anew."""
         keys = ((family, name) for name in sorted(self._left_out) for family in self._families)
         return tuple(self._fragments[key] for key in keys if key in self._fragments)
 
-    def leave_out(self, names: Iterable[ObjectName], there: Iterable[Fragment] | None = None) -> None:
+    def leave_out(self, names: Iterable[ObjectName], there: Iterable[OwnedObjects] | None = None) -> None:
         """Leave Services out. Their claims to addresses and ports go to those that share them: with the next update.
 
         Args:
@@ -296,7 +296,7 @@ class ServiceRules:
             first = self._backend.compile_node(node, counts=self._counts, filled=self._unions[family].filled)
             self._replace(family, NODE, first)
 
-    def _replace(self, family: Family, name: ObjectName | None, after: Fragment | None) -> None:
+    def _replace(self, family: Family, name: ObjectName | None, after: OwnedObjects | None) -> None:
         """Have an owner want something else, as what the kernel has."""
         before = self._fragments.pop((family, name), None)
         self._unions[family].replace(before, after)
@@ -306,15 +306,15 @@ class ServiceRules:
             self._chains[family] += len(after.rules.exact)
 
     def _family_update(
-        self, family: Family, pairs: Sequence[tuple[Fragment | None, Fragment | None]]
-    ) -> tuple[FamilyPlan, ObjectPlan, Fragment | None]:
+        self, family: Family, pairs: Sequence[tuple[OwnedObjects | None, OwnedObjects | None]]
+    ) -> tuple[FamilyPlan, ObjectPlan, OwnedObjects | None]:
         """Return what fragments in place of others come to, and the node's own fragment where it changes with them."""
         union, comments = self._unions[family], self._comments[family]
         rules = [change for before, after in pairs for change in step(_rules(before), _rules(after))]
         changes = union.changes(pairs)
         if IPVS in changes:
             known = (self._with_leaving(change) for change in changes[IPVS])
-            changes[IPVS] = tuple(gracefully(known))
+            changes[IPVS] = tuple(as_drains(known))
         had, has = union.filled, union.filled_after(changes.get(IPSET, ()))
         if had == has and not self._is_behind:
             return FamilyPlan(tuple(rules), {}, comments=comments), ObjectPlan(changes), None
@@ -336,7 +336,7 @@ class ServiceRules:
             return Change(change.key, self._leaving[change.key], change.after)
         return change
 
-    def take_note(self, plan: Plan) -> None:
+    def remember_kernel_state(self, plan: Plan) -> None:
         """Keep in mind what a plan of the whole tells of the kernel, and nothing that was kept before.
 
         Which real servers are on their way out; and which rules have other comments than ours, as those of kube-proxy
@@ -371,7 +371,7 @@ class ServiceRules:
             self._leaving.pop(key, None)
 
     def commit(self, update: Update, *, is_written: bool = True) -> None:
-        """Take an update for written; where it is not written yet, what was there before is kept until `take_note`."""
+        """Take an update for written; one that is not keeps what was there before, until `remember_kernel_state`."""
         if not is_written:
             self._former = {**{key: self._fragments.get(key) for key in update.fragments}, **self._former}
         for (family, name), fragment in update.fragments.items():
@@ -402,7 +402,7 @@ class ServiceRules:
         return self._node.kept
 
     @property
-    def nodes(self) -> Mapping[Family, Node]:
+    def nodes(self) -> Mapping[Family, ResolvedNode]:
         """What holds for all Services, by family."""
         return self._node.nodes
 
@@ -422,16 +422,16 @@ class ServiceRules:
         return self._node.sysctls
 
     @property
-    def services(self) -> Collection[Service]:
+    def services(self) -> Collection[ResolvedService]:
         """All Services as they are in the kernel."""
         return self._services.values()
 
-    def before(self, name: ObjectName) -> Service | None:
+    def before(self, name: ObjectName) -> ResolvedService | None:
         """Return a Service as it is in the kernel."""
         return self._services.get(name)
 
 
-def _carried(before: Fragment | None, after: Fragment) -> Fragment:
+def _carried(before: OwnedObjects | None, after: OwnedObjects) -> OwnedObjects:
     """Return what an owner wants now, with the rules that stay as its fragment of before has them."""
     return after if before is None else replace(after, rules=carried(before.rules, after.rules))
 
@@ -451,5 +451,5 @@ def _meets(one: Update, other: Update) -> bool:
     )
 
 
-def _rules(fragment: Fragment | None) -> iptables.Fragment | None:
+def _rules(fragment: OwnedObjects | None) -> iptables.RulesFragment | None:
     return fragment.rules if fragment is not None else None

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from rulegen.kube.snapshot.cluster import Cluster
     from rulegen.model.host.facts import HostFacts
-    from rulegen.model.services.ir import Node
-    from rulegen.model.services.node.context import Site
-    from rulegen.model.services.node.ports_in_use import NodeGround
+    from rulegen.model.services.ir import ResolvedNode
+    from rulegen.model.services.node.context import NodeContext
+    from rulegen.model.services.node.ports_in_use import PortsInUse
     from rulegen.model.services.options import Options
     from rulegen.net import Family
 
@@ -41,9 +41,9 @@ class NodeDecisions:
     name: str
     known: structs.Node | None
     kept: tuple[str, ...]
-    site: Site
-    ground: NodeGround
-    nodes: Mapping[Family, Node]
+    site: NodeContext
+    ground: PortsInUse
+    nodes: Mapping[Family, ResolvedNode]
     sysctls: Mapping[str, str]
     warnings: tuple[str, ...]
 
@@ -102,5 +102,5 @@ def decide_node(
     )
 
 
-def _without_own(node: Node) -> Node:
+def _without_own(node: ResolvedNode) -> ResolvedNode:
     return replace(node, addresses=frozenset(), listening=())

@@ -44,14 +44,14 @@ _INPUT = ChainName("filter", "INPUT")
 
 
 @dataclass(frozen=True, slots=True)
-class Count:
+class EnsureCounters:
     """Create nfacct objects."""
 
     names: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Restore:
+class RestoreRules:
     """Feed `iptables-restore --noflush` of one family; with `beside`, that of the other variant than the plan's."""
 
     family: Family
@@ -60,35 +60,35 @@ class Restore:
 
 
 @dataclass(frozen=True, slots=True)
-class Fill:
+class RestoreIpsets:
     """Feed `ipset restore`."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class Serve:
+class ChangeVirtualServers:
     """Have IPVS do these, one after the other."""
 
-    commands: tuple[ipvs_script.Command, ...]
+    commands: tuple[ipvs_script.IpvsCommand, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Await:
+class WaitForDrain:
     """Give connections that virtual servers have some time to end; no new ones come to them."""
 
     frontends: frozenset[Frontend]
 
 
 @dataclass(frozen=True, slots=True)
-class Bind:
+class ChangeAddresses:
     """Do these to devices and their addresses, one after the other."""
 
-    commands: tuple[links_script.Command, ...]
+    commands: tuple[links_script.AddressCommand, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Remember:
+class SetIpvsTimeouts:
     """Set how long IPVS remembers connections."""
 
     timeouts: Timeouts
@@ -108,13 +108,23 @@ class Parameter:
 
 
 @dataclass(frozen=True, slots=True)
-class Forget:
+class DeleteConntrackEntries:
     """Delete conntrack entries."""
 
     flows: tuple[Flow, ...]
 
 
-Work = Count | Restore | Fill | Serve | Await | Bind | Remember | Parameter | Forget
+Work = (
+    EnsureCounters
+    | RestoreRules
+    | RestoreIpsets
+    | ChangeVirtualServers
+    | WaitForDrain
+    | ChangeAddresses
+    | SetIpvsTimeouts
+    | Parameter
+    | DeleteConntrackEntries
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,11 +162,11 @@ class _Order:
         """Yield all of it, in order."""
         plan = self._plan
         if plan.counters:
-            yield Task(f"counters {', '.join(plan.counters)}", Count(plan.counters))
+            yield Task(f"counters {', '.join(plan.counters)}", EnsureCounters(plan.counters))
         yield from _devices(plan.devices, creates=True)
         yield from _parameters(plan.sysctls, is_last=False)
         if plan.timeouts is not None and plan.timeouts.after is not None:
-            yield Task("timeouts of IPVS", Remember(plan.timeouts.after))
+            yield Task("timeouts of IPVS", SetIpvsTimeouts(plan.timeouts.after))
         for family, part in plan.beside.items():  # before the sets, which its rules may look into
             yield from self._restores(family, _split(part.changes).rest, None, part.comments, beside=True)
         yield from self._fill("sets, filled", {f: s.grow for f, s in self._sets.items()})
@@ -213,26 +223,26 @@ class _Order:
             changes, desired, chains_per_commit=self._chains_per_commit, comments=comments
         ):
             where = "other variant, " if beside else ""
-            yield Task(f"{where}{family} {restore.title}", Restore(family, restore.text, beside))
+            yield Task(f"{where}{family} {restore.title}", RestoreRules(family, restore.text, beside))
 
     def _await(self) -> Iterator[Task]:
         """Where another mode takes over, requests that IPVS has begun to answer are answered."""
         families = [family for family, part in self._plan.iptables.items() if part.switches and family in self._servers]
         leaving = {command.key.frontend for family in families for command in self._servers[family].shrink}
         if leaving:
-            yield Task(f"connections of {len(leaving)} virtual servers, waited for", Await(frozenset(leaving)))
+            yield Task(f"connections of {len(leaving)} virtual servers, waited for", WaitForDrain(frozenset(leaving)))
 
     def _fill(self, title: str, texts: Mapping[Family, str]) -> Iterator[Task]:
         for family, text in texts.items():
             if text:
-                yield Task(f"{family} {title}: {len(text.splitlines())} lines", Fill(text))
+                yield Task(f"{family} {title}: {len(text.splitlines())} lines", RestoreIpsets(text))
 
     def _forget(self) -> Iterator[Task]:
         by_family: dict[Family, list[Flow]] = {}
         for stale in self._plan.flows:
             by_family.setdefault(stale.flow.family, []).append(stale.flow)
         for family, flows in by_family.items():
-            yield Task(f"{family} {len(flows)} stale connections", Forget(tuple(flows)))
+            yield Task(f"{family} {len(flows)} stale connections", DeleteConntrackEntries(tuple(flows)))
 
 
 class _Split(NamedTuple):
@@ -259,22 +269,22 @@ def _is_of_filter(key: Key) -> bool:
     return isinstance(key, BlockKey) and key.name == _INPUT and key.specs[-1].endswith(f"-j {_IPVS_FILTER.chain}")
 
 
-def _serve(family: Family, title: str, commands: tuple[ipvs_script.Command, ...]) -> Iterator[Task]:
+def _serve(family: Family, title: str, commands: tuple[ipvs_script.IpvsCommand, ...]) -> Iterator[Task]:
     for start in range(0, len(commands), SERVED_AT_ONCE):
         part = commands[start : start + SERVED_AT_ONCE]
-        yield Task(f"{family} {title}: {len(part)}", Serve(part))
+        yield Task(f"{family} {title}: {len(part)}", ChangeVirtualServers(part))
 
 
-def _bind(title: str, commands: tuple[links_script.Command, ...]) -> Iterator[Task]:
+def _bind(title: str, commands: tuple[links_script.AddressCommand, ...]) -> Iterator[Task]:
     if commands:
-        yield Task(f"{title}: {len(commands)}", Bind(commands))
+        yield Task(f"{title}: {len(commands)}", ChangeAddresses(commands))
 
 
 def _devices(changes: Sequence[Change[str, str]], *, creates: bool) -> Iterator[Task]:
     for name, _, after in changes:
         if (after is not None) is creates:
-            verb = links_script.Verb.CREATE if creates else links_script.Verb.DELETE
-            yield Task(f"{verb.value} {name}", Bind((links_script.Command(verb, name),)))
+            verb = links_script.AddressVerb.CREATE if creates else links_script.AddressVerb.DELETE
+            yield Task(f"{verb.value} {name}", ChangeAddresses((links_script.AddressCommand(verb, name),)))
 
 
 def _parameters(changes: Iterable[Change[str, str]], *, is_last: bool) -> Iterator[Task]:

@@ -13,7 +13,7 @@ from rulegen.languages.iptables.ruleset import ChainName, target
 from rulegen.languages.iptables.state import Block, BlockKey, BlockValue, ChainKey, ChainValue, Kind, found
 from rulegen.languages.ipvs.state import RealServerKey, VirtualServerKey
 from rulegen.ownership import ipsets
-from rulegen.plan.fragments import IPSET, IPVS, LINKS, Fragment
+from rulegen.plan.fragments import IPSET, IPVS, LINKS, OwnedObjects
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -33,7 +33,7 @@ class _Frontend(NamedTuple):
     port: str
 
 
-class _Rules:
+class _PinnedRules:
     """The rules of one family: what is there of ours, and what others want of it than the Services that are held."""
 
     def __init__(
@@ -64,7 +64,7 @@ class _Rules:
             elif (frontend := _frontend(rule)) is not None:
                 self._by_frontend[frontend].append(key)
 
-    def held(self, fragment: state.Fragment) -> state.Fragment:
+    def held(self, fragment: state.RulesFragment) -> state.RulesFragment:
         """Return what is there of a Service, of which this is what it wants."""
         exact = dict(self._chains(fragment.exact))
         frontends = {one for block in fragment.blocks for rule in block.rules if (one := _frontend(rule)) is not None}
@@ -97,7 +97,7 @@ class _Rules:
 
 def held(
     compiled: Compiled, observed: Observed, owners: Collection[str], without: Compiled | None = None
-) -> list[Fragment]:
+) -> list[OwnedObjects]:
     """Return what the node has of some Services, a fragment for each and each family; none where it has nothing.
 
     Args:
@@ -107,14 +107,16 @@ def held(
         without: What is wanted without these Services: others then have the frontends that they claim too. None where
             nobody else has got them yet.
     """
-    fragments: list[Fragment] = []
+    fragments: list[OwnedObjects] = []
     of_others = _servers_of_others(without or compiled, owners)
     for family in observed.rulesets:
         wanted = [fragment for fragment in compiled.fragments[family] if fragment.owner in owners]
-        rules = _Rules(compiled, observed, family, owners, without or compiled) if wanted else None
+        rules = _PinnedRules(compiled, observed, family, owners, without or compiled) if wanted else None
         for fragment in wanted:
             assert rules is not None  # noqa: S101 - for the type checker: there is a fragment
-            mine = Fragment(fragment.owner, family, rules.held(fragment.rules), _objects(fragment, observed, of_others))
+            mine = OwnedObjects(
+                fragment.owner, family, rules.held(fragment.rules), _objects(fragment, observed, of_others)
+            )
             if mine.rules.exact or mine.rules.blocks or mine.objects:
                 fragments.append(mine)
     return fragments
@@ -133,7 +135,7 @@ def _servers_of_others(wanted: Compiled, owners: Collection[str]) -> frozenset[V
 
 
 def _objects(
-    fragment: Fragment, observed: Observed, of_others: Collection[VirtualServerKey]
+    fragment: OwnedObjects, observed: Observed, of_others: Collection[VirtualServerKey]
 ) -> Mapping[str, Mapping[Any, Any]]:
     """Return the servers, entries and addresses of a Service that is served; nothing of one that is not."""
     servers = observed.servers or {}

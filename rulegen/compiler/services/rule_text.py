@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
     from rulegen.languages.iptables.rules import Rule
     from rulegen.languages.iptables.script import Comments
-    from rulegen.languages.iptables.state import BlockValue, Fragment
+    from rulegen.languages.iptables.state import BlockValue, RulesFragment
 
 Copies = dict[BlockKey, list[tuple["Rule", ...]]]
 """Blocks that stand in the kernel with other comments than ours: a list entry for each copy."""
 
 
-def carried(before: Fragment, after: Fragment) -> Fragment:
+def carried(before: RulesFragment, after: RulesFragment) -> RulesFragment:
     """Return what an owner wants now, with the rules that stay where they are as its fragment of before has them."""
     had: defaultdict[BlockKey, list[Block]] = defaultdict(list)
     for block in before.blocks:
@@ -32,7 +32,7 @@ def carried(before: Fragment, after: Fragment) -> Fragment:
     return _with_blocks(after, [_kept(block, had[_key(block)]) for block in after.blocks])
 
 
-def adopted(fragment: Fragment, there: Copies) -> Fragment:
+def adopted(fragment: RulesFragment, there: Copies) -> RulesFragment:
     """Return a fragment with the rules that stand in the kernel with other comments; they are taken out of `there`.
 
     Of several copies, an owner gets the one that bears its comment, where there is such a copy.
@@ -40,7 +40,7 @@ def adopted(fragment: Fragment, there: Copies) -> Fragment:
     return _with_blocks(fragment, [_taken(block, there.get(_key(block))) for block in fragment.blocks])
 
 
-def written(fragment: Fragment, comments: Comments) -> Fragment:
+def written(fragment: RulesFragment, comments: Comments) -> RulesFragment:
     """Return a fragment with the rules of shared chains as they were written while these comments were."""
     blocks = [replace(one, rules=tuple(settled(rule, comments) for rule in one.rules)) for one in fragment.blocks]
     return _with_blocks(fragment, blocks)
@@ -66,7 +66,7 @@ def _taken(block: Block, copies: list[tuple[Rule, ...]] | None) -> Block:
     return replace(block, rules=copies.pop(at))
 
 
-def _with_blocks(fragment: Fragment, blocks: list[Block]) -> Fragment:
+def _with_blocks(fragment: RulesFragment, blocks: list[Block]) -> RulesFragment:
     changed: Iterator[bool] = (new is not old for new, old in zip(blocks, fragment.blocks, strict=True))
     return replace(fragment, blocks=tuple(blocks)) if any(changed) else fragment
 

@@ -108,14 +108,14 @@ def perform(steps: tuple[Step, ...], on_step: Callable[[int, Step], None] | None
 
 def _is_for_ipvs(work: Work) -> bool:
     """Whether it can only be done where IPVS is loaded."""
-    return isinstance(work, (ordering.Serve, ordering.Remember)) or (
+    return isinstance(work, (ordering.ChangeVirtualServers, ordering.SetIpvsTimeouts)) or (
         isinstance(work, ordering.Parameter) and work.name in servers.PARAMETERS
     )
 
 
 def _schedulers(work: Work) -> Iterator[str]:
     """Yield the schedulers that it has virtual servers begin to use."""
-    if isinstance(work, ordering.Serve):
+    if isinstance(work, ordering.ChangeVirtualServers):
         yield from (c.value.scheduler for c in work.commands if isinstance(c.value, VirtualServer))
 
 
@@ -140,24 +140,24 @@ class _Writer:
             HostError: It was refused.
         """
         match work:
-            case ordering.Count(names):
+            case ordering.EnsureCounters(names):
                 nfacct.ensure(names)
-            case ordering.Restore(family, text, beside):
+            case ordering.RestoreRules(family, text, beside):
                 variant = self._variant.other if beside else self._variant
                 iptables.restore(self._run, variant, family, text, self._on_wait, wait_s=self._wait_s)
-            case ordering.Fill(text):
+            case ordering.RestoreIpsets(text):
                 ipset.restore(self._run, text)
-            case ordering.Serve(commands):
+            case ordering.ChangeVirtualServers(commands):
                 servers.write(commands)
-            case ordering.Await(frontends):
+            case ordering.WaitForDrain(frontends):
                 _await(frontends)
-            case ordering.Bind(commands):
+            case ordering.ChangeAddresses(commands):
                 addresses.write(commands)
-            case ordering.Remember(timeouts):
+            case ordering.SetIpvsTimeouts(timeouts):
                 servers.set_timeouts(timeouts)
             case ordering.Parameter():
                 self._set(work)
-            case ordering.Forget(flows):
+            case ordering.DeleteConntrackEntries(flows):
                 conntrack.delete(flows)
 
     def _set(self, parameter: ordering.Parameter) -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from rulegen.compiler.services.compile import Compiled
-    from rulegen.host.dataplane.refused_services import Verdict
+    from rulegen.host.dataplane.refused_services import RefusalVerdict
     from rulegen.plan.plan import Plan
 
 
@@ -39,7 +39,7 @@ class Apart:
         """Know whose everything is."""
         self.belongings = Belongings(one for part in self.compiled.fragments.values() for one in part)
 
-    def search(self, error: HostError) -> Verdict:
+    def search(self, error: HostError) -> RefusalVerdict:
         """Write all that is taken, and return who is refused.
 
         Raises:

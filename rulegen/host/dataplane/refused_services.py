@@ -55,7 +55,7 @@ class Culprit(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class RefusalVerdict:
     """What a search came to.
 
     Attributes:
@@ -164,7 +164,7 @@ class Search:
     _counts: Counter[frozenset[Shape]] = field(default_factory=Counter)
     _lacking: list[frozenset[Shape]] = field(default_factory=list)
 
-    def run(self, owners: Sequence[str], error: HostError) -> Verdict:
+    def run(self, owners: Sequence[str], error: HostError) -> RefusalVerdict:
         """Return which Services are refused; all others are written.
 
         Args:
@@ -184,7 +184,7 @@ class Search:
             if count > ENOUGH and needs and not needs & self._good and needs not in self._lacking:
                 self._lacking.append(needs)
         untried = frozenset(owner for owner, why in self._refused.items() if why == NOT_TRIED)
-        return Verdict(refused=self._refused, untried=untried, lacking=tuple(self._lacking), tries=self._tries)
+        return RefusalVerdict(refused=self._refused, untried=untried, lacking=tuple(self._lacking), tries=self._tries)
 
     def _turn(self, group: _Group) -> None:
         owners = self._worth_a_try(group.owners)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rulegen.host.commands.runner import Runner
-    from rulegen.host.doctor.patient import Patient
+    from rulegen.host.doctor.patient import HostProbe
 
 CHAIN: Final = "KUBE-POSTROUTING"
 """The chain whose counters are shown: few rules, and all packets pass it."""
@@ -51,7 +51,7 @@ _TOPIC: Final = "python-iptables"
 _TIMEOUT_S: Final = 20.0
 
 
-def check_bindings(patient: Patient) -> Iterator[Finding]:
+def check_bindings(patient: HostProbe) -> Iterator[Finding]:
     """Tell what python-iptables makes of sample rules, and what a live legacy chain has counted."""
     if find_spec("iptc") is None:
         yield Finding(Level.INFO, _TOPIC, "not installed; it is optional (pip install 'rulegen[iptc]')")
@@ -92,7 +92,7 @@ def _version(run: Runner) -> str:
     return found[1] if found else "of this host"
 
 
-def _counters(patient: Patient) -> Iterator[Finding]:
+def _counters(patient: HostProbe) -> Iterator[Finding]:
     try:
         tables = read_kernel_text("/proc/thread-self/net/ip_tables_names").split()
     except FileNotFoundError:

@@ -15,7 +15,7 @@ from rulegen.host.doctor.features import check_features
 from rulegen.host.doctor.findings import Finding, Level, as_document, as_text
 from rulegen.host.doctor.listeners import check_other_proxies, check_ports
 from rulegen.host.doctor.local_traffic import check_local_traffic
-from rulegen.host.doctor.patient import Patient
+from rulegen.host.doctor.patient import HostProbe
 from rulegen.host.doctor.rulesets import check_both_variants, check_leftovers
 from rulegen.host.doctor.settings import check_modules, check_settings
 from rulegen.host.doctor.tools import check_privileges, check_tools, check_variant
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Finding", "Level", "as_document", "as_text", "examine"]
 
-CHECKS: Final[tuple[tuple[str, Callable[[Patient], Iterator[Finding]]], ...]] = (
+CHECKS: Final[tuple[tuple[str, Callable[[HostProbe], Iterator[Finding]]], ...]] = (
     ("privileges", check_privileges),
     ("tools", check_tools),
     ("variant", check_variant),
@@ -63,11 +63,11 @@ def examine(
         node_ports: First and last node port of the cluster.
         options: What plan, apply and run would be given; None for nothing.
     """
-    patient = Patient(run, forced, node_ports, options or Options())
+    patient = HostProbe(run, forced, node_ports, options or Options())
     return tuple(finding for topic, check in CHECKS for finding in _made(topic, check, patient))
 
 
-def _made(topic: str, check: Callable[[Patient], Iterator[Finding]], patient: Patient) -> Iterator[Finding]:
+def _made(topic: str, check: Callable[[HostProbe], Iterator[Finding]], patient: HostProbe) -> Iterator[Finding]:
     try:
         yield from check(patient)
     except HostError as error:

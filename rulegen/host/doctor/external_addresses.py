@@ -16,7 +16,7 @@ from rulegen.text import printable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rulegen.host.doctor.patient import Patient
+    from rulegen.host.doctor.patient import HostProbe
 
 TOPIC: Final = "addresses"
 _REMEDY: Final = (
@@ -27,7 +27,7 @@ _EXTERNAL: Final = re.compile(
 )
 
 
-def check_external_addresses(patient: Patient) -> Iterator[Finding]:
+def check_external_addresses(patient: HostProbe) -> Iterator[Finding]:
     """Tell which Services' rules take a gateway of this node or a metadata server, and what IPVS binds of them.
 
     Raises:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from rulegen.host.commands.runner import Command, Completed, Runner
-    from rulegen.host.doctor.patient import Patient
+    from rulegen.host.doctor.patient import HostProbe
 
 SAMPLES: Final[Mapping[str, str]] = {
     "comment": "*nat\n-A POSTROUTING -m comment --comment x\nCOMMIT\n",
@@ -45,7 +45,7 @@ _ADDRESS: Final = {Family.IPV4: "192.0.2.1", Family.IPV6: "[2001:db8::1]"}
 _OPTIONAL: Final = frozenset({"nfacct", "sctp", "MASQUERADE --random-fully"})
 
 
-def check_features(patient: Patient) -> Iterator[Finding]:
+def check_features(patient: HostProbe) -> Iterator[Finding]:
     """Try all kinds of rules, in each variant that is installed."""
     topic = "kernel"
     try:

@@ -14,7 +14,7 @@ from rulegen.text import printable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rulegen.host.doctor.patient import Patient
+    from rulegen.host.doctor.patient import HostProbe
 
 HEALTH_PORT: Final = 10256
 METRICS_PORT: Final = 10249
@@ -25,7 +25,7 @@ _SOCKET: Final = re.compile(r"socket:\[(?P<inode>[0-9]+)\]")
 _SHOWN: Final = 5
 
 
-def check_ports(patient: Patient) -> Iterator[Finding]:
+def check_ports(patient: HostProbe) -> Iterator[Finding]:
     """Tell who listens where we, or a node port, would."""
     listening = _listening()
     first, last = patient.node_ports
@@ -46,7 +46,7 @@ def check_ports(patient: Patient) -> Iterator[Finding]:
     yield from _local_ports(patient)
 
 
-def check_other_proxies(_patient: Patient) -> Iterator[Finding]:
+def check_other_proxies(_patient: HostProbe) -> Iterator[Finding]:
     """Tell whether a kube-proxy is at work here: it and we would undo each other's changes."""
     found = [pid for pid in _processes() if _name(pid) == "kube-proxy"]
     if found:
@@ -61,7 +61,7 @@ def check_other_proxies(_patient: Patient) -> Iterator[Finding]:
         yield Finding(Level.OK, "proxies", "no kube-proxy runs here, as far as can be seen")
 
 
-def _local_ports(patient: Patient) -> Iterator[Finding]:
+def _local_ports(patient: HostProbe) -> Iterator[Finding]:
     words = patient.sysctls.get("net.ipv4.ip_local_port_range", "").split()
     first, last = patient.node_ports
     if len(words) != 2 or not all(word.isdigit() for word in words):

@@ -12,7 +12,7 @@ from rulegen.model.services.options import DetectLocalMode
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rulegen.host.doctor.patient import Patient
+    from rulegen.host.doctor.patient import HostProbe
     from rulegen.model.services.options import Options
 
 TOPIC: Final = "local traffic"
@@ -28,7 +28,7 @@ _MARKS: Final = re.compile(
 )
 
 
-def check_local_traffic(patient: Patient) -> Iterator[Finding]:
+def check_local_traffic(patient: HostProbe) -> Iterator[Finding]:
     """Tell whether plan, apply and run would recognise traffic of pods, and whether the rules here do."""
     yield _configured(patient.options)
     for (variant, family), text in patient.rules.items():

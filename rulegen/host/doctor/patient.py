@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Patient:
+class HostProbe:
     """What is asked of the host, and with which choices.
 
     Attributes:

@@ -15,7 +15,7 @@ from rulegen.safe_files import read_kernel_text
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from rulegen.host.doctor.patient import Patient
+    from rulegen.host.doctor.patient import HostProbe
 
 _HINTS: Final = frozenset({"KUBE-IPTABLES-HINT", "KUBE-KUBELET-CANARY"})
 _SHOWN: Final = 3
@@ -31,7 +31,7 @@ _IPVS_CHAINS: Final = frozenset(
 _SET_NAME: Final = re.compile(r"KUBE-\S+")
 
 
-def check_both_variants(patient: Patient) -> Iterator[Finding]:
+def check_both_variants(patient: HostProbe) -> Iterator[Finding]:
     """Tell how many rules each variant holds, and warn where both act."""
     topic = "rules"
     ruled: dict[Variant, int] = {}
@@ -65,7 +65,7 @@ def check_both_variants(patient: Patient) -> Iterator[Finding]:
         )
 
 
-def check_leftovers(patient: Patient) -> Iterator[Finding]:
+def check_leftovers(patient: HostProbe) -> Iterator[Finding]:
     """Tell what other versions and modes of kube-proxy have left behind."""
     for variant in Variant:
         chains = patient.chains(variant)
@@ -108,7 +108,7 @@ def _old_chains(variant: Variant, chains: Iterable[tuple[Family, str, str]]) -> 
         )
 
 
-def _nft_tables(patient: Patient) -> Iterator[Finding]:
+def _nft_tables(patient: HostProbe) -> Iterator[Finding]:
     try:
         ended = patient.run(Command(("nft", "list", "tables")))
     except MissingToolError:
@@ -126,7 +126,7 @@ def _nft_tables(patient: Patient) -> Iterator[Finding]:
             )
 
 
-def _ipvs(patient: Patient) -> Iterator[Finding]:
+def _ipvs(patient: HostProbe) -> Iterator[Finding]:
     hint = "if the IPVS mode is not in use here, run `kube-proxy --cleanup`"
     dummies = [interface for interface in patient.interfaces if interface.name == "kube-ipvs0"]
     if dummies:
@@ -141,7 +141,7 @@ def _ipvs(patient: Patient) -> Iterator[Finding]:
         yield Finding(Level.WARN, "leftovers", f"{count} IPVS virtual servers", hint)
 
 
-def _sets(patient: Patient) -> Iterator[Finding]:
+def _sets(patient: HostProbe) -> Iterator[Finding]:
     try:
         ended = patient.run(Command(("ipset", "list", "-n")))
     except MissingToolError:

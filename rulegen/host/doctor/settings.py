@@ -12,21 +12,21 @@ from rulegen.host.doctor.findings import Finding, Level
 from rulegen.host.ipvs import addresses as links
 from rulegen.host.ipvs import servers
 from rulegen.host.netfilter.variant import Variant
-from rulegen.languages.addresses.script import Command as LinkCommand
-from rulegen.languages.addresses.script import Verb
+from rulegen.languages.addresses.script import AddressCommand as LinkCommand
+from rulegen.languages.addresses.script import AddressVerb
 from rulegen.net import Family, family_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rulegen.host.doctor.patient import Patient
+    from rulegen.host.doctor.patient import HostProbe
 
 _FULL: Final = 0.95
 _NEARLY_FULL: Final = 0.80
-_A_DEVICE: Final = LinkCommand(Verb.CREATE, "kube-ipvs0")
+_A_DEVICE: Final = LinkCommand(AddressVerb.CREATE, "kube-ipvs0")
 
 
-def check_settings(patient: Patient) -> Iterator[Finding]:
+def check_settings(patient: HostProbe) -> Iterator[Finding]:
     """Tell which settings matter here, and how they are."""
     yield from _forwarding(patient)
     yield from _bridges(patient)
@@ -34,7 +34,7 @@ def check_settings(patient: Patient) -> Iterator[Finding]:
     yield from _connections(patient)
 
 
-def check_modules(patient: Patient) -> Iterator[Finding]:
+def check_modules(patient: HostProbe) -> Iterator[Finding]:
     """Tell what the kernel has for the IPVS mode."""
     topic = "modules"
     yield _ip_vs(patient)
@@ -58,7 +58,7 @@ def check_modules(patient: Patient) -> Iterator[Finding]:
         yield Finding(Level.OK, topic, "dummy devices can be made, for the IPVS mode")
 
 
-def _ip_vs(patient: Patient) -> Finding:
+def _ip_vs(patient: HostProbe) -> Finding:
     if Path("/proc/thread-self/net/ip_vs").exists():
         return Finding(Level.OK, "modules", "ip_vs is there, for the IPVS mode")
     try:
@@ -69,7 +69,7 @@ def _ip_vs(patient: Patient) -> Finding:
     return Finding(Level.INFO, "modules", f"ip_vs {words}")
 
 
-def _forwarding(patient: Patient) -> Iterator[Finding]:
+def _forwarding(patient: HostProbe) -> Iterator[Finding]:
     forward = patient.sysctls.get("net.ipv4.ip_forward")
     if forward == "0":
         yield Finding(
@@ -92,7 +92,7 @@ def _forwarding(patient: Patient) -> Iterator[Finding]:
         yield Finding(Level.OK, "settings", f"net.ipv6.conf.all.forwarding = {forward}")
 
 
-def _has_global_ipv6(patient: Patient) -> bool:
+def _has_global_ipv6(patient: HostProbe) -> bool:
     addresses = [address for interface in patient.interfaces for address, _ in interface.addresses]
     return any(
         family_of(address) is Family.IPV6 and not address.is_link_local and not address.is_loopback
@@ -100,7 +100,7 @@ def _has_global_ipv6(patient: Patient) -> bool:
     )
 
 
-def _bridges(patient: Patient) -> Iterator[Finding]:
+def _bridges(patient: HostProbe) -> Iterator[Finding]:
     name = "net.bridge.bridge-nf-call-iptables"
     match patient.sysctls.get(name):
         case None:
@@ -118,7 +118,7 @@ def _bridges(patient: Patient) -> Iterator[Finding]:
             yield Finding(Level.OK, "settings", f"{name} = {value}")
 
 
-def _odd_settings(patient: Patient) -> Iterator[Finding]:
+def _odd_settings(patient: HostProbe) -> Iterator[Finding]:
     if patient.sysctls.get("net.ipv4.conf.all.rp_filter") == "1":
         yield Finding(
             Level.WARN,
@@ -136,7 +136,7 @@ def _odd_settings(patient: Patient) -> Iterator[Finding]:
         )
 
 
-def _loopback(patient: Patient) -> Finding:
+def _loopback(patient: HostProbe) -> Finding:
     words = "net.ipv4.conf.all.route_localnet = 1: node ports answer on 127.0.0.1"
     guard = (Family.IPV4, "filter", "KUBE-FIREWALL")
     if any(patient.chains(variant).get(guard) for variant in Variant):
@@ -151,7 +151,7 @@ def _loopback(patient: Patient) -> Finding:
     )
 
 
-def _connections(patient: Patient) -> Iterator[Finding]:
+def _connections(patient: HostProbe) -> Iterator[Finding]:
     try:
         count = int(patient.sysctls["net.netfilter.nf_conntrack_count"])
         most = int(patient.sysctls["net.netfilter.nf_conntrack_max"])

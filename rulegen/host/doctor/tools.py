@@ -18,7 +18,7 @@ from rulegen.safe_files import read_kernel_text
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rulegen.host.doctor.patient import Patient
+    from rulegen.host.doctor.patient import HostProbe
 
 _CAPABILITIES: Final = {12: "CAP_NET_ADMIN", 13: "CAP_NET_RAW", 21: "CAP_SYS_ADMIN"}
 _VERSION: Final = re.compile(r"v?(?P<version>[0-9]+(\.[0-9]+)+|(?<=version )[0-9]+)")
@@ -47,7 +47,7 @@ TOOLS: Final = (
 )
 
 
-def check_privileges(_patient: Patient) -> Iterator[Finding]:
+def check_privileges(_patient: HostProbe) -> Iterator[Finding]:
     """Tell whether we may do what must be done."""
     status = read_kernel_text("/proc/thread-self/status")
     effective = int(next(line for line in status.splitlines() if line.startswith("CapEff:")).split()[1], 16)
@@ -65,7 +65,7 @@ def check_privileges(_patient: Patient) -> Iterator[Finding]:
         yield Finding(Level.OK, "privileges", f"user {os.geteuid()} may change the network")
 
 
-def check_tools(patient: Patient) -> Iterator[Finding]:
+def check_tools(patient: HostProbe) -> Iterator[Finding]:
     """Tell which tools are there, and their versions."""
     for tool in TOOLS:
         try:
@@ -92,7 +92,7 @@ def check_tools(patient: Patient) -> Iterator[Finding]:
             yield Finding(Level.OK, "tools", f"{tool.name} {version}")
 
 
-def check_variant(patient: Patient) -> Iterator[Finding]:
+def check_variant(patient: HostProbe) -> Iterator[Finding]:
     """Tell which iptables is used here, and why."""
     try:
         choice = choose(patient.run, patient.forced)
@@ -111,7 +111,7 @@ def check_variant(patient: Patient) -> Iterator[Finding]:
         )
 
 
-def _plain_is(patient: Patient, plain: str, wanted: str) -> bool:
+def _plain_is(patient: HostProbe, plain: str, wanted: str) -> bool:
     """Whether the tool without a variant in its name is of the variant that is wanted."""
     try:
         version = patient.run(Command((plain, "--version"), timeout_s=10.0)).stdout

@@ -94,7 +94,7 @@ def read_dumps(paths: Sequence[str]) -> Dumps:
         InputError: A file cannot be read, breaks off, or holds a table that the tool could not print; a named file is
             no dump; two are of one kind and family; or one contradicts another.
     """
-    rulesets: dict[str, _Rules] = {}
+    rulesets: dict[str, _DumpedRules] = {}
     empty: dict[str, bool] = {}
     dumps = Dumps()
     warnings: list[str] = []
@@ -129,7 +129,7 @@ def read_dumps(paths: Sequence[str]) -> Dumps:
 
 
 @dataclass(frozen=True, slots=True)
-class _Rules:
+class _DumpedRules:
     """What one dump of iptables holds.
 
     Attributes:
@@ -143,7 +143,7 @@ class _Rules:
     named: frozenset[str] | None
 
 
-def _rules(text: str, file: str) -> _Rules:
+def _rules(text: str, file: str) -> _DumpedRules:
     """Return what one dump of iptables holds.
 
     Raises:
@@ -151,10 +151,10 @@ def _rules(text: str, file: str) -> _Rules:
     """
     family = family_in(text) or (Family.IPV6 if _is_named_ipv6(file) else None)
     told = TABLES_OF.match(text)
-    return _Rules(read(text, file, family or Family.IPV4), family, frozenset(told[1].split()) if told else None)
+    return _DumpedRules(read(text, file, family or Family.IPV4), family, frozenset(told[1].split()) if told else None)
 
 
-def _ruleset(rules: _Rules, file: str, family: Family, warnings: list[str]) -> Ruleset:
+def _ruleset(rules: _DumpedRules, file: str, family: Family, warnings: list[str]) -> Ruleset:
     """Return the rules of one dump, and warn of the tables that it lacks.
 
     An export of rulegen's own names its tables.
@@ -396,7 +396,7 @@ def _refuse_endless(text: str, file: str) -> None:
         start = end + 1
 
 
-def _families(rulesets: Mapping[str, _Rules]) -> dict[Family, str]:
+def _families(rulesets: Mapping[str, _DumpedRules]) -> dict[Family, str]:
     """Return which file is of which family."""
     found: dict[Family, str] = {}
     for file, rules in rulesets.items():

@@ -19,7 +19,7 @@ from rulegen.text import printable
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from rulegen.host.files.rendered import Rendering
+    from rulegen.host.files.rendered import Renderer
 
 __all__ = ["MAX_BYTES", "STDIN", "NoTextError", "Source", "are_from_stdin", "read_sources", "read_text"]
 
@@ -75,7 +75,7 @@ def read_sources(
     """
     sources: list[Source] = []
     left = max_total
-    renderings: dict[Rendering, None] = {}
+    renderings: dict[Renderer, None] = {}
     seen: set[str] = set()
     for path in paths:
         if path == STDIN:

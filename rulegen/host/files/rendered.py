@@ -17,7 +17,7 @@ KUSTOMIZATIONS: Final = frozenset({"kustomization.yaml", "kustomization.yml", "K
 CHART: Final = "Chart.yaml"
 
 
-class Rendering(NamedTuple):
+class Renderer(NamedTuple):
     """A folder that a tool renders.
 
     Attributes:
@@ -39,13 +39,13 @@ class Rendering(NamedTuple):
         )
 
 
-def rendering_of(file: Path) -> Rendering | None:
+def rendering_of(file: Path) -> Renderer | None:
     """Return how a tool renders the folder of a file that is the tool's own, and no manifest; else None."""
     folder = file.parent
     shown = printable(str(folder), 4096)
     if file.name in KUSTOMIZATIONS:
         missing = "its patches, prefixes, images and generated objects are not applied"
-        return Rendering(shown, file.name, f"kubectl kustomize {shlex.quote(shown)}", missing)
+        return Renderer(shown, file.name, f"kubectl kustomize {shlex.quote(shown)}", missing)
     if file.name == CHART or (file.name.startswith("values") and (folder / CHART).is_file()):
-        return Rendering(shown, CHART, f"helm template {shlex.quote(shown)}", "its templates are not rendered")
+        return Renderer(shown, CHART, f"helm template {shlex.quote(shown)}", "its templates are not rendered")
     return None

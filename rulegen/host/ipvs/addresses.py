@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rulegen.errors import HostError
 from rulegen.host.commands.runner import privilege_hint
 from rulegen.host.netlink import messages as netlink
-from rulegen.languages.addresses.script import Command, Verb
+from rulegen.languages.addresses.script import AddressCommand, AddressVerb
 from rulegen.languages.addresses.state import BOUND, AddressKey, Links
 from rulegen.net import family_of
 
@@ -38,7 +38,7 @@ class AddressesError(HostError):
         refused: The commands, each with the kernel's errno.
     """
 
-    def __init__(self, refused: Sequence[tuple[Command, int]], done: int, count: int) -> None:
+    def __init__(self, refused: Sequence[tuple[AddressCommand, int]], done: int, count: int) -> None:
         self.refused = tuple(refused)
         command, number = self.refused[0]
         super().__init__(
@@ -73,7 +73,7 @@ def observe(device: str) -> Links:
     return Links({device: kind}, addresses)
 
 
-def write(commands: Sequence[Command]) -> None:
+def write(commands: Sequence[AddressCommand]) -> None:
     """Do what the commands say, in order. What is there already, or gone already, is as good as done.
 
     Raises:
@@ -95,7 +95,7 @@ def write(commands: Sequence[Command]) -> None:
         done = run
 
 
-def _perform_device(command: Command) -> None:
+def _perform_device(command: AddressCommand) -> None:
     from pyroute2 import IPRoute  # noqa: PLC0415 - as above
     from pyroute2.netlink.exceptions import NetlinkError  # noqa: PLC0415 - the same
 
@@ -103,9 +103,9 @@ def _perform_device(command: Command) -> None:
     try:
         with IPRoute() as route:
             index = next(iter(route.link_lookup(ifname=name)), None)
-            if command.verb is Verb.CREATE and index is None:
+            if command.verb is AddressVerb.CREATE and index is None:
                 route.link("add", ifname=name, kind=_KIND)
-            elif command.verb is Verb.CREATE:
+            elif command.verb is AddressVerb.CREATE:
                 kind = _kind(route.get_links(index)[0])
                 if kind != _KIND:
                     raise HostError(f"{name} is a device of the kind {kind or 'none'}, no {_KIND} of ours")
@@ -119,14 +119,14 @@ def _perform_device(command: Command) -> None:
         raise HostError(f"`ip {command}`: {os.strerror(number)}", hint=hint) from error
 
 
-def _perform_addresses(commands: Sequence[Command], start: int, end: int) -> None:
+def _perform_addresses(commands: Sequence[AddressCommand], start: int, end: int) -> None:
     names = {command.device for command in commands[start:end]}
     indexes = {}
     try:
         for name in names:
             indexes[name] = socket.if_nametoindex(name)
     except OSError:
-        if all(command.verb is Verb.UNBIND for command in commands[start:end]):
+        if all(command.verb is AddressVerb.UNBIND for command in commands[start:end]):
             return  # gone with its addresses
         raise HostError(
             f"there is no device {name}: `ip {commands[start]}` and what comes behind was not done"
@@ -143,13 +143,13 @@ def _perform_addresses(commands: Sequence[Command], start: int, end: int) -> Non
     refused = [
         (command, number)
         for command, number in zip(commands[start:end], errnos, strict=True)
-        if number not in {0, errno.EEXIST if command.verb is Verb.BIND else errno.EADDRNOTAVAIL}
+        if number not in {0, errno.EEXIST if command.verb is AddressVerb.BIND else errno.EADDRNOTAVAIL}
     ]
     if refused:
         raise AddressesError(refused, end - len(refused), len(commands))
 
 
-def _encoded(command: Command, index: int, seq: int) -> bytes:
+def _encoded(command: AddressCommand, index: int, seq: int) -> bytes:
     from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg  # noqa: PLC0415 - as above
 
     key = command.address
@@ -158,7 +158,7 @@ def _encoded(command: Command, index: int, seq: int) -> bytes:
     message["family"] = socket.AF_INET if key.address.version == 4 else socket.AF_INET6
     message["prefixlen"], message["index"] = key.length, index
     message["attrs"] = [("IFA_LOCAL", str(key.address)), ("IFA_ADDRESS", str(key.address))]
-    is_new = command.verb is Verb.BIND
+    is_new = command.verb is AddressVerb.BIND
     if is_new and key.address.version == 6:
         message["attrs"].append(("IFA_CACHEINFO", _ONLY_WHEN_ASKED))
     message["header"]["type"] = _NEW_ADDRESS if is_new else _DELETE_ADDRESS

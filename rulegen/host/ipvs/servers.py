@@ -24,7 +24,7 @@ from rulegen.host.commands.runner import Command as ToolCommand
 from rulegen.host.commands.runner import MissingToolError, privilege_hint
 from rulegen.host.netlink import messages as netlink
 from rulegen.host.netlink.messages import NESTED, attribute, attributes_of
-from rulegen.languages.ipvs.script import Command, Verb
+from rulegen.languages.ipvs.script import IpvsCommand, IpvsVerb
 from rulegen.languages.ipvs.state import (
     Forwarding,
     Frontend,
@@ -79,8 +79,8 @@ _PROVEN: Final[set[str]] = set()
 """Schedulers that were tried in this process: their modules stay."""
 _NO_IPVS: Final = "this kernel has no IPVS"
 _GONE: Final = {errno.ESRCH, errno.ENOENT}
-_ADDED: Final = {Verb.ADD_SERVICE: Verb.EDIT_SERVICE, Verb.ADD_DESTINATION: Verb.EDIT_DESTINATION}
-_DELETED: Final = {Verb.DELETE_SERVICE, Verb.DELETE_DESTINATION}
+_ADDED: Final = {IpvsVerb.ADD_SERVICE: IpvsVerb.EDIT_SERVICE, IpvsVerb.ADD_DESTINATION: IpvsVerb.EDIT_DESTINATION}
+_DELETED: Final = {IpvsVerb.DELETE_SERVICE, IpvsVerb.DELETE_DESTINATION}
 
 
 class SchedulerError(HostError):
@@ -105,7 +105,7 @@ class ServersError(HostError):
         refused: The commands, each with the kernel's errno.
     """
 
-    def __init__(self, refused: Sequence[tuple[Command, int]], count: int) -> None:
+    def __init__(self, refused: Sequence[tuple[IpvsCommand, int]], count: int) -> None:
         self.refused = tuple(refused)
         command, number = self.refused[0]
         more = f", and {len(self.refused) - 1} more" if len(self.refused) > 1 else ""
@@ -168,7 +168,7 @@ def timeouts() -> Timeouts:
     return Timeouts(_number(told, _TCP), _number(told, _TCP_FIN), _number(told, _UDP))
 
 
-def write(commands: Sequence[Command]) -> None:
+def write(commands: Sequence[IpvsCommand]) -> None:
     """Do what the commands say, in order. What is there already, or gone already, is as good as done.
 
     Raises:
@@ -276,9 +276,9 @@ def _probe(name: str) -> None:
     with _connected(f"trying the scheduler {name}") as link:
         if link is None:
             raise HostError(_NO_IPVS, hint=_hint())
-        (number,) = link.send([Command(Verb.ADD_SERVICE, PROBED, VirtualServer(name))])
+        (number,) = link.send([IpvsCommand(IpvsVerb.ADD_SERVICE, PROBED, VirtualServer(name))])
         if number == errno.EEXIST:
-            (number,) = link.send([Command(Verb.EDIT_SERVICE, PROBED, VirtualServer(name))])
+            (number,) = link.send([IpvsCommand(IpvsVerb.EDIT_SERVICE, PROBED, VirtualServer(name))])
             if number == 0:
                 return
         if number == errno.ENOENT:
@@ -288,7 +288,7 @@ def _probe(name: str) -> None:
                 f"IPVS cannot try the scheduler {name!r}: {os.strerror(number)}",
                 hint=privilege_hint(os.strerror(number)),
             )
-        link.send([Command(Verb.DELETE_SERVICE, PROBED)])
+        link.send([IpvsCommand(IpvsVerb.DELETE_SERVICE, PROBED)])
 
 
 class _Link:
@@ -311,7 +311,7 @@ class _Link:
         if number:
             raise OSError(number, os.strerror(number))
 
-    def send(self, commands: Sequence[Command]) -> list[int]:
+    def send(self, commands: Sequence[IpvsCommand]) -> list[int]:
         """Return the kernel's errno for each command; 0 is success."""
         encode = _encoder(self._family) if commands else None
         errnos: list[int] = []
@@ -348,7 +348,7 @@ def _family_number(link: socket.socket) -> int | None:
     return int(struct.unpack("=H", told[_FAMILY_ID])[0])
 
 
-def _encoder(family: int) -> Callable[[Command, int], bytes]:
+def _encoder(family: int) -> Callable[[IpvsCommand, int], bytes]:
     """Return what encodes commands, with pyroute2's messages.
 
     Its objects for servers are not taken: their verb "update" is the kernel's DELETE, they forward by routing unless
@@ -357,15 +357,15 @@ def _encoder(family: int) -> Callable[[Command, int], bytes]:
     from pyroute2.netlink.generic import ipvs as messages  # noqa: PLC0415 - takes 0.25 s; only writing needs it
 
     verbs = {
-        Verb.ADD_SERVICE: messages.IPVS_CMD_NEW_SERVICE,
-        Verb.EDIT_SERVICE: messages.IPVS_CMD_SET_SERVICE,
-        Verb.DELETE_SERVICE: messages.IPVS_CMD_DEL_SERVICE,
-        Verb.ADD_DESTINATION: messages.IPVS_CMD_NEW_DEST,
-        Verb.EDIT_DESTINATION: messages.IPVS_CMD_SET_DEST,
-        Verb.DELETE_DESTINATION: messages.IPVS_CMD_DEL_DEST,
+        IpvsVerb.ADD_SERVICE: messages.IPVS_CMD_NEW_SERVICE,
+        IpvsVerb.EDIT_SERVICE: messages.IPVS_CMD_SET_SERVICE,
+        IpvsVerb.DELETE_SERVICE: messages.IPVS_CMD_DEL_SERVICE,
+        IpvsVerb.ADD_DESTINATION: messages.IPVS_CMD_NEW_DEST,
+        IpvsVerb.EDIT_DESTINATION: messages.IPVS_CMD_SET_DEST,
+        IpvsVerb.DELETE_DESTINATION: messages.IPVS_CMD_DEL_DEST,
     }
 
-    def encode(command: Command, seq: int) -> bytes:
+    def encode(command: IpvsCommand, seq: int) -> bytes:
         message = messages.ipvsmsg()
         message["cmd"], message["version"] = verbs[command.verb], messages.GENL_VERSION
         message["attrs"] = _attributes(command)
@@ -378,7 +378,7 @@ def _encoder(family: int) -> Callable[[Command, int], bytes]:
     return encode
 
 
-def _attributes(command: Command) -> list[tuple[str, Any]]:
+def _attributes(command: IpvsCommand) -> list[tuple[str, Any]]:
     """Return what a command is about, as attributes that pyroute2 knows by name."""
     key, value = command.key, command.value
     frontend = key.frontend
@@ -478,14 +478,14 @@ def _af(address: Address) -> int:
     return socket.AF_INET if address.version == 4 else socket.AF_INET6
 
 
-def reason(command: Command, number: int) -> str:
+def reason(command: IpvsCommand, number: int) -> str:
     """Return in words why the kernel refused a command, by its errno."""
     match command.verb, number:
-        case ((Verb.ADD_SERVICE | Verb.EDIT_SERVICE), errno.ENOENT):
+        case ((IpvsVerb.ADD_SERVICE | IpvsVerb.EDIT_SERVICE), errno.ENOENT):
             return "the kernel has no such scheduler"
-        case ((Verb.EDIT_SERVICE | Verb.ADD_DESTINATION | Verb.EDIT_DESTINATION), errno.ESRCH):
+        case ((IpvsVerb.EDIT_SERVICE | IpvsVerb.ADD_DESTINATION | IpvsVerb.EDIT_DESTINATION), errno.ESRCH):
             return "there is no such virtual server"
-        case Verb.EDIT_DESTINATION, errno.ENOENT:
+        case IpvsVerb.EDIT_DESTINATION, errno.ENOENT:
             return "there is no such real server"
         case _:
             return os.strerror(number)

@@ -34,7 +34,7 @@ class LockError(HostError):
         holder: Who held it, if that could be told.
     """
 
-    def __init__(self, wait_s: int, holder: xtables_lock.Holder | None) -> None:
+    def __init__(self, wait_s: int, holder: xtables_lock.LockHolder | None) -> None:
         who = f": held by {holder}" if holder is not None else ""
         super().__init__(
             f"the xtables lock was not free within {wait_s} s{who}",

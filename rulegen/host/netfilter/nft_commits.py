@@ -40,7 +40,7 @@ _NFGENMSG: Final = 4
 _REMEMBERED: Final = 256
 
 
-class Notice(NamedTuple):
+class NftCommit(NamedTuple):
     """One commit of rules.
 
     Attributes:
@@ -78,15 +78,15 @@ class Writers:
         with self._lock:
             self._running += by
 
-    def has(self, notice: Notice) -> bool:
+    def has(self, notice: NftCommit) -> bool:
         """Whether a commit is ours. In a PID namespace of our own, by its time: whatever is written while we write."""
         return notice.pid in self._pids or (not self._sees_pids and self._running > 0)
 
 
-class Notices:
+class NftCommits:
     """Tells of commits that are not ours, from a thread of its own."""
 
-    def __init__(self, is_ours: Callable[[Notice], bool], on_foreign: Callable[[Notice | None], None]) -> None:
+    def __init__(self, is_ours: Callable[[NftCommit], bool], on_foreign: Callable[[NftCommit | None], None]) -> None:
         """Listen from now on.
 
         Args:
@@ -155,7 +155,7 @@ def generation() -> int | None:
         return None
 
 
-def read_notice(packet: bytes) -> Notice | None:
+def read_notice(packet: bytes) -> NftCommit | None:
     """Return what a message tells; None for one that tells of no commit."""
     if len(packet) < _HEADER.size + _NFGENMSG:
         return None
@@ -164,7 +164,7 @@ def read_notice(packet: bytes) -> Notice | None:
         return None
     found = attributes_of(packet[_HEADER.size + _NFGENMSG : length])
     name = found.get(_PROC_NAME, b"").rstrip(b"\0").decode("utf-8", "replace")
-    return Notice(_number(found.get(_GEN_ID)), _number(found.get(_PROC_PID)), name)
+    return NftCommit(_number(found.get(_GEN_ID)), _number(found.get(_PROC_PID)), name)
 
 
 def _number(content: bytes | None) -> int:

@@ -26,7 +26,7 @@ _MODE: Final = 0o600
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
+class LockHolder:
     """The process that holds the lock.
 
     Attributes:
@@ -85,7 +85,7 @@ def close_to_others(*, make: bool = True) -> str:
     return ""
 
 
-def holder() -> Holder | None:
+def holder() -> LockHolder | None:
     """Return who holds the lock; None where nobody does, it cannot be told, or it is a tool that we started."""
     try:
         status = lock_file().stat()
@@ -100,12 +100,12 @@ def holder() -> Holder | None:
     for fields in exact or same_inode:
         pid = max(int(fields[4]), 0)
         if not (pid and _parent(pid) == os.getpid()):
-            return Holder(pid, _command(pid))
+            return LockHolder(pid, _command(pid))
     return None
 
 
 @contextmanager
-def watched(on_wait: Callable[[str], None] | None, *, after_s: float = 1.0) -> Iterator[list[Holder]]:
+def watched(on_wait: Callable[[str], None] | None, *, after_s: float = 1.0) -> Iterator[list[LockHolder]]:
     """Look who holds the lock while the body runs, and tell each holder once, as text, to `on_wait`.
 
     Args:
@@ -115,7 +115,7 @@ def watched(on_wait: Callable[[str], None] | None, *, after_s: float = 1.0) -> I
     Yields:
         The holders that were seen; it grows while the body runs.
     """
-    seen: list[Holder] = []
+    seen: list[LockHolder] = []
     done = threading.Event()
 
     def look() -> None:

@@ -7,18 +7,18 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from rulegen.compiler.ingress.compile import Site, Trial, ours
+from rulegen.compiler.ingress.compile import CandidateSite, NginxSite, ours
 from rulegen.compiler.ingress.refused_ingresses import settle
 from rulegen.errors import HostError
 from rulegen.host.nginx.disk import default_certificate
 from rulegen.host.nginx.resolver.settings import Naming
-from rulegen.plan.nginx import SitePlan, plan_site
+from rulegen.plan.nginx import NginxPlan, plan_site
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rulegen.host.nginx.service import NginxService, Outcome
-    from rulegen.kube.snapshot.world import World
+    from rulegen.kube.snapshot.world import ClusterSnapshot
     from rulegen.languages.nginx.configuration import Configuration
     from rulegen.languages.nginx.templates import Templates
     from rulegen.model.ingress.ir import IngressModel
@@ -32,7 +32,7 @@ def _naming(model: IngressModel) -> Naming | None:
 
 
 @dataclass(slots=True)
-class LiveSite:
+class NginxDeployment:
     """What nginx of one folder serves, and is to serve.
 
     Attributes:
@@ -69,7 +69,9 @@ class LiveSite:
             self._note(f"{error.message}: it is planned as if nothing were served, and written anew")
             return None
 
-    def settled(self, world: World, observed: Configuration | None, before: Site | None = None) -> Site:
+    def settled(
+        self, world: ClusterSnapshot, observed: Configuration | None, before: NginxSite | None = None
+    ) -> NginxSite:
         """Return the site for a World, without the Ingresses that nginx does not take, each told with its reason.
 
         Args:
@@ -83,7 +85,7 @@ class LiveSite:
         """
         live = dict(observed.files) if observed else {}
         options = replace(self.options, now=dt.datetime.now(dt.UTC))
-        trial = Trial(world, options, self.templates, served=True, live=live, before=before)
+        trial = CandidateSite(world, options, self.templates, served=True, live=live, before=before)
         digest = observed.digest if observed else ""
 
         with self.service.aside() if self.tries_aside else nullcontext(self.service) as tester:
@@ -99,17 +101,17 @@ class LiveSite:
             settled = settle(ours(world, self.options), trial.compiled, tested, trial.suspects)
         return trial.settled(settled.quarantined)
 
-    def plan(self, site: Site, observed: Configuration | None) -> SitePlan:
+    def plan(self, site: NginxSite, observed: Configuration | None) -> NginxPlan:
         """Return what changes for nginx."""
         served = self.service.status().digest if self.service.folder.is_dir() else ""
         return plan_site(observed, site.configuration, site.names, served)
 
-    def taken_ports(self, site: Site) -> tuple[str, ...]:
+    def taken_ports(self, site: NginxSite) -> tuple[str, ...]:
         """Return who else holds a port that nginx is to listen on, in words."""
         settings = site.model.settings
         return tuple(map(str, self.service.taken_ports((settings.http_port, settings.https_port))))
 
-    def apply(self, site: Site) -> Outcome:
+    def apply(self, site: NginxSite) -> Outcome:
         """Serve a site that was settled.
 
         Raises:

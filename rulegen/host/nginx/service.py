@@ -24,7 +24,7 @@ from rulegen.host.nginx.disk import trust, writing
 from rulegen.host.nginx.disk.releases import Releases
 from rulegen.host.nginx.processes import ports, supervision
 from rulegen.host.nginx.processes import process_list as processes
-from rulegen.host.nginx.processes.confirmation import Complaints, RefusedError, answers, wait_for
+from rulegen.host.nginx.processes.confirmation import Complaints, ReleaseRefusedError, answers, wait_for
 from rulegen.host.nginx.processes.status import ask
 from rulegen.host.nginx.resolver import control
 from rulegen.host.nginx.sandbox import trial
@@ -51,7 +51,7 @@ _NAMES_S, _KNOWN_NAMES_S = 10.0, 1.0
 _RENEWED: Final = "the keeper ran other code, as before an upgrade, and was replaced"
 
 
-class Action(enum.Enum):
+class NginxAction(enum.Enum):
     """What an apply did."""
 
     NOTHING = "nothing"
@@ -71,7 +71,7 @@ class Outcome:
     """
 
     digest: str
-    action: Action
+    action: NginxAction
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
 
@@ -145,12 +145,12 @@ class NginxService:
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
-    def taken_ports(self, listens: Collection[int]) -> tuple[ports.Holder, ...]:
+    def taken_ports(self, listens: Collection[int]) -> tuple[ports.PortHolder, ...]:
         """Return who else holds any of the TCP ports that nginx is to listen on."""
         ours = {process.pid for process in processes.find(self.folder)}
         return ports.holders(listens, ours=ours)
 
-    def test(self, configuration: Configuration) -> trial.Verdict:
+    def test(self, configuration: Configuration) -> trial.TrialResult:
         """Return what nginx says of a configuration; nothing that is served changes.
 
         Raises:
@@ -285,7 +285,7 @@ class NginxService:
         if self.releases.good() != digest:
             self.releases.confirm(digest)
         patience_s = _NAMES_S if notes else _KNOWN_NAMES_S
-        return Outcome(digest, Action.NOTHING, notes=(*notes, *self._await_names(naming, patience_s)))
+        return Outcome(digest, NginxAction.NOTHING, notes=(*notes, *self._await_names(naming, patience_s)))
 
     def _name(self, naming: Naming | None) -> None:
         """Have the process for names know something; nothing ends it.
@@ -324,7 +324,7 @@ class NginxService:
             time.sleep(0.02)
         return []
 
-    def _tried(self, configuration: Configuration) -> trial.Verdict:
+    def _tried(self, configuration: Configuration) -> trial.TrialResult:
         place = self.releases.write(configuration)
         verdict = trial.try_release(place, self.folder, self._run, binary=self._binary)
         if verdict.message is not None:
@@ -353,13 +353,13 @@ class NginxService:
         digest = configuration.digest
         try:
             action = self._serve(digest, self._patience(configuration))
-        except (RefusedError, HostError) as error:
+        except (ReleaseRefusedError, HostError) as error:
             said = error.message
         else:
             return Outcome(digest, action, time.monotonic() - began, notes)
         raise self._gone_back(configuration, before, said)
 
-    def _serve(self, digest: str, patience_s: float) -> Action:
+    def _serve(self, digest: str, patience_s: float) -> NginxAction:
         """Have nginx serve the live release.
 
         Raises:
@@ -372,18 +372,18 @@ class NginxService:
             if not supervision.ensure(self.folder, self._binary):
                 supervision.tell(self.folder, signal.SIGHUP)
             wait_for(self.folder, digest, (), complaints, patience_s)
-            return Action.STARTED
+            return NginxAction.STARTED
         if not (self.folder / STATUS_SOCKET).exists():
             # Somebody has deleted it, and a reload keeps the one that nobody can reach. A killed master is replaced by
             # one that takes over the other sockets, so that no connection is lost.
             supervision.ensure(self.folder, self._binary)
             processes.send(master, signal.SIGKILL)
             wait_for(self.folder, digest, (), complaints, patience_s)
-            return Action.STARTED
+            return NginxAction.STARTED
         processes.send(master, signal.SIGHUP)
         supervision.ensure(self.folder, self._binary)
         wait_for(self.folder, digest, processes.workers(found), complaints, patience_s)
-        return Action.RELOADED
+        return NginxAction.RELOADED
 
     def _gone_back(self, configuration: Configuration, before: str, reason: str) -> ApplyError:
         """Return to the release that served before, and return the error that tells so."""
@@ -399,7 +399,7 @@ class NginxService:
         if not answers(self.folder, before):
             try:
                 self._serve(before, self._patience(configuration))
-            except (RefusedError, HostError) as error:
+            except (ReleaseRefusedError, HostError) as error:
                 state = f"and going back to release {before} failed too: {error.message}"
         self.releases.discard(configuration.digest)
         return self._refused(configuration, reason, state)

@@ -69,7 +69,7 @@ class Document:
     content: msgspec.Raw | dict[str, Any] = field(repr=False)
 
 
-class _Head(msgspec.Struct, rename="camel"):
+class _DocumentHead(msgspec.Struct, rename="camel"):
     """What must be known of a JSON document before it is typed."""
 
     api_version: str = ""
@@ -77,7 +77,7 @@ class _Head(msgspec.Struct, rename="camel"):
     items: list[msgspec.Raw] | None = None
 
 
-class _Place(NamedTuple):
+class _TextPosition(NamedTuple):
     """Where a value stands and what it inherits from the typed list around it."""
 
     source: str
@@ -106,12 +106,12 @@ def read_documents(source: Source) -> Iterator[Document | Rejected]:
         if isinstance(found, Rejected):
             refused += 1
             if refused == MAX_REFUSED:
-                yield _Place(printable(source.name, 4096)).refuse(f"{refused} faults: the rest was not read")
+                yield _TextPosition(printable(source.name, 4096)).refuse(f"{refused} faults: the rest was not read")
                 return
 
 
 def _read_all(source: Source) -> Iterator[Document | Rejected]:
-    place = _Place(printable(source.name, 4096))
+    place = _TextPosition(printable(source.name, 4096))
     content = source.content
     for mark, encoding in _OTHER_MARKS.items():
         if content.startswith(mark):
@@ -119,7 +119,7 @@ def _read_all(source: Source) -> Iterator[Document | Rejected]:
             return
     content = content.removeprefix(_UTF8_MARK)
     if (bad := _not_utf8_at(content)) is not None:
-        yield _Place(f"{place.source}:{_line_at(content, bad)}").refuse(f"not UTF-8 (byte {bad + 1})")
+        yield _TextPosition(f"{place.source}:{_line_at(content, bad)}").refuse(f"not UTF-8 (byte {bad + 1})")
         return
     if content[:_CHUNK].lstrip(_BLANKS)[:1] in {b"{", b"["}:
         yield from _read_json_text(place, content)
@@ -150,7 +150,7 @@ def _line_at(content: bytes, position: int) -> int:
 # -- YAML --------------------------------------------------------------------------------------------------------------
 
 
-def _read_yaml_text(place: _Place, content: bytes) -> Iterator[Document | Rejected]:
+def _read_yaml_text(place: _TextPosition, content: bytes) -> Iterator[Document | Rejected]:
     for found in read_yaml(content):
         here = place._replace(source=f"{place.source}:{found.line}")
         if isinstance(found, YamlFault):
@@ -160,7 +160,7 @@ def _read_yaml_text(place: _Place, content: bytes) -> Iterator[Document | Reject
             yield from _unfold(here, found.value, [f"{place.source}:{line}" for line in found.item_lines])
 
 
-def _unfold(place: _Place, value: Any, item_sources: Sequence[str] = ()) -> Iterator[Document | Rejected]:
+def _unfold(place: _TextPosition, value: Any, item_sources: Sequence[str] = ()) -> Iterator[Document | Rejected]:
     """Yield the object that `value` is, or the objects that it is a list of."""
     if not isinstance(value, dict):
         yield place.refuse(f"expected a Kubernetes object, got {described(value)}")
@@ -202,20 +202,20 @@ def _is_list(kind: str, *, has_items: bool) -> bool:
     return kind == "List" or kind in _TYPED_LISTS or (kind.endswith("List") and has_items)
 
 
-def _inside(place: _Place, kind: str, api_version: str, index: int) -> _Place | None:
+def _inside(place: _TextPosition, kind: str, api_version: str, index: int) -> _TextPosition | None:
     """Return the place of an item. Items of typed lists may leave out what the list says; items of a List may not."""
     if place.nested >= MAX_NESTED_LISTS:
         return None
     path = f"{place.path}.items[{index}]" if place.path else f"items[{index}]"
     if kind == "List":
-        return _Place(place.source, path, nested=place.nested + 1)
-    return _Place(place.source, path, api_version, kind.removesuffix("List"), place.nested + 1)
+        return _TextPosition(place.source, path, nested=place.nested + 1)
+    return _TextPosition(place.source, path, api_version, kind.removesuffix("List"), place.nested + 1)
 
 
 # -- JSON --------------------------------------------------------------------------------------------------------------
 
 
-def _read_json_text(place: _Place, content: bytes) -> Iterator[Document | Rejected]:
+def _read_json_text(place: _TextPosition, content: bytes) -> Iterator[Document | Rejected]:
     """Read one JSON value, several one after the other, or YAML that merely starts like JSON."""
     if content.count(b",") > MAX_JSON_COMMAS:
         yield place.refuse(f"more than {MAX_JSON_COMMAS} values in one file: not read")
@@ -238,15 +238,17 @@ def _read_json_text(place: _Place, content: bytes) -> Iterator[Document | Reject
     if "trailing characters" in problem and not content.startswith(b"---", after):
         yield from _read_json_stream(place, content)
     elif place.source.endswith(".json"):
-        yield _Place(f"{place.source}:{json_line(content, problem)}").refuse(f"not JSON: {json_problem(problem)}")
+        yield _TextPosition(f"{place.source}:{json_line(content, problem)}").refuse(
+            f"not JSON: {json_problem(problem)}"
+        )
     else:
         yield from _read_yaml_text(place, content)
 
 
-def _unfold_raw(place: _Place, raw: msgspec.Raw) -> Iterator[Document | Rejected]:
+def _unfold_raw(place: _TextPosition, raw: msgspec.Raw) -> Iterator[Document | Rejected]:
     """As `_unfold`, for JSON text. Whatever is not plain goes the slower way, which finds the words for it."""
     try:
-        head = msgspec.json.decode(raw, type=_Head)
+        head = msgspec.json.decode(raw, type=_DocumentHead)
     except (msgspec.DecodeError, RecursionError):
         yield from _unfold_slowly(place, raw)
         return
@@ -265,7 +267,7 @@ def _unfold_raw(place: _Place, raw: msgspec.Raw) -> Iterator[Document | Rejected
         yield from _unfold_raw(inner, item)
 
 
-def _unfold_slowly(place: _Place, raw: msgspec.Raw) -> Iterator[Document | Rejected]:
+def _unfold_slowly(place: _TextPosition, raw: msgspec.Raw) -> Iterator[Document | Rejected]:
     try:
         value = plain_json(raw)
     except ValueError as error:
@@ -274,7 +276,7 @@ def _unfold_slowly(place: _Place, raw: msgspec.Raw) -> Iterator[Document | Rejec
         yield from _unfold(place, value)
 
 
-def _read_json_stream(place: _Place, content: bytes) -> Iterator[Document | Rejected]:
+def _read_json_stream(place: _TextPosition, content: bytes) -> Iterator[Document | Rejected]:
     """Read JSON values that stand one after the other, as `kubectl` accepts them."""
     text = content.decode("utf-8")
     decoder = json.JSONDecoder()
@@ -284,7 +286,7 @@ def _read_json_stream(place: _Place, content: bytes) -> Iterator[Document | Reje
             line += text[start] == "\n"
             start += 1
             continue
-        here = _Place(f"{place.source}:{line}")
+        here = _TextPosition(f"{place.source}:{line}")
         try:
             _, end = decoder.raw_decode(text, start)
         except (ValueError, RecursionError) as error:

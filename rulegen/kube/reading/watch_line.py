@@ -23,7 +23,7 @@ GONE: Final = 410
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class WatchLine:
     """An event, and the resourceVersion from which a watch goes on after it; empty if the server did not say."""
 
     event: Changed | Gone
@@ -38,7 +38,7 @@ class Bookmark:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class WatchRefusal:
     """The server ends the watch with an error.
 
     Attributes:
@@ -52,7 +52,7 @@ class Refusal:
     retry_after: float
 
 
-Line: TypeAlias = Told | Bookmark | Refusal
+Line: TypeAlias = WatchLine | Bookmark | WatchRefusal
 
 
 class _Envelope(msgspec.Struct):
@@ -66,7 +66,7 @@ class _Metadata(msgspec.Struct, rename="camel"):
     resource_version: str = ""
 
 
-class _Head(msgspec.Struct):
+class _EventHead(msgspec.Struct):
     kind: str = ""
     metadata: _Metadata = msgspec.field(default_factory=_Metadata)
 
@@ -93,7 +93,7 @@ def read_line(raw: bytes | bytearray, kind: type[KubeObject], *, source: str = "
         envelope = msgspec.json.decode(raw, type=_Envelope)
         if envelope.type == "ERROR":
             return _refusal(msgspec.json.decode(envelope.object, type=_Status))
-        head = msgspec.json.decode(envelope.object, type=_Head)
+        head = msgspec.json.decode(envelope.object, type=_EventHead)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(source, f"no event of a {kind.__name__}: {printable(str(error).lower())}") from None
     version = head.metadata.resource_version
@@ -106,13 +106,13 @@ def read_line(raw: bytes | bytearray, kind: type[KubeObject], *, source: str = "
     name = scoped(kind, head.metadata.namespace, head.metadata.name)
     match envelope.type:
         case "ADDED" | "MODIFIED":
-            return Told(Changed(kind, decode_object(envelope.object, kind, source=source), name), version)
+            return WatchLine(Changed(kind, decode_object(envelope.object, kind, source=source), name), version)
         case "DELETED":
-            return Told(Gone(kind, name), version)
+            return WatchLine(Gone(kind, name), version)
         case other:
             raise InputError(source, f"an event of the unknown type {printable(other)!r}")
 
 
-def _refusal(status: _Status) -> Refusal:
+def _refusal(status: _Status) -> WatchRefusal:
     seconds = status.details.retry_after_seconds if status.details else 0
-    return Refusal(status.code, printable(status.message, 300), float(min(max(seconds, 0), 86_400)))
+    return WatchRefusal(status.code, printable(status.message, 300), float(min(max(seconds, 0), 86_400)))

@@ -31,7 +31,7 @@ from rulegen.kube.reading.workloads import Workloads
 from rulegen.kube.snapshot.endpoints import SERVICE_NAME_LABEL, slices_of
 from rulegen.kube.snapshot.pods import PodIndex, TooManyPodsError, derive_slices
 from rulegen.kube.snapshot.preview import NODE_PORTS, Preview, service_networks, wants_health_check, wants_node_ports
-from rulegen.kube.snapshot.world import ServiceInput, World
+from rulegen.kube.snapshot.world import ClusterSnapshot, ServiceInput
 from rulegen.kube.validation.validate import check
 from rulegen.text import listed
 
@@ -57,7 +57,7 @@ def build_world(
     service_cidrs: Sequence[Network] = (),
     node_port_range: tuple[int, int] = NODE_PORTS,
     sources: Sequence[str] = (),
-) -> World:
+) -> ClusterSnapshot:
     """Return the World that objects make. Their order means nothing, but that of two that differ the first is kept.
 
     Args:
@@ -77,7 +77,7 @@ def read_world(
     *,
     service_cidrs: Sequence[Network] = (),
     node_port_range: tuple[int, int] = NODE_PORTS,
-) -> World:
+) -> ClusterSnapshot:
     """Return the World that texts make; arguments as of `build_world`.
 
     Raises:
@@ -175,7 +175,7 @@ class _Gathered:
         told += [f"{count} of kind {kind}, which means nothing alone" for kind, count in sorted(alone.items())]
         return InputError(listed(names) or "input", "no usable Kubernetes object in it", hint=listed(told, "; "))
 
-    def world(self, given: Sequence[Network], node_ports: tuple[int, int], sources: tuple[str, ...]) -> World:
+    def world(self, given: Sequence[Network], node_ports: tuple[int, int], sources: tuple[str, ...]) -> ClusterSnapshot:
         """Join what was gathered."""
         for decoded in self.objects.values():
             for warning in decoded.warnings:
@@ -200,7 +200,7 @@ class _Gathered:
                 self.warnings.add(warning)
             services[name] = ServiceInput(service=service, slices=slices, endpoints_from=origin, assigned=assigned)
         self._tell_orphans(parts)
-        return World(
+        return ClusterSnapshot(
             services=MappingProxyType(services),
             nodes=MappingProxyType(parts.nodes),
             ingresses=MappingProxyType(parts.ingresses),

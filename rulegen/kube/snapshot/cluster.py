@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rulegen.kube.objects.events import Event
     from rulegen.kube.objects.names import Decoded
     from rulegen.kube.objects.structs import KubeObject
-    from rulegen.kube.snapshot.world import World
+    from rulegen.kube.snapshot.world import ClusterSnapshot
 
 
 @dataclass(slots=True)
@@ -136,7 +136,7 @@ class Cluster:
         """Return all objects, for another thread to build a World of."""
         return [one for kind in [*self._objects.values()] for one in [*kind.values()]] + self.rejected
 
-    def world(self) -> World:
+    def world(self) -> ClusterSnapshot:
         """Return all of it as a World."""
         return build_world(self.snapshot())
 

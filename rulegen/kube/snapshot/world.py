@@ -32,7 +32,7 @@ class ServiceInput:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class World:
+class ClusterSnapshot:
     """All that was read, and all that was not taken.
 
     Attributes:

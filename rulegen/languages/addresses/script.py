@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rulegen.languages.addresses.state import AddressKey, Bound
 
 
-class Verb(enum.Enum):
+class AddressVerb(enum.Enum):
     """What is done to a device or to an address on it."""
 
     CREATE = "link add"
@@ -21,7 +21,7 @@ class Verb(enum.Enum):
     DELETE = "link del"
 
 
-class Command(NamedTuple):
+class AddressCommand(NamedTuple):
     """One thing to do.
 
     Attributes:
@@ -30,7 +30,7 @@ class Command(NamedTuple):
         address: For BIND and UNBIND.
     """
 
-    verb: Verb
+    verb: AddressVerb
     device: str
     address: AddressKey | None = None
 
@@ -38,22 +38,22 @@ class Command(NamedTuple):
         """Return it as a line for `ip -batch`."""
         if self.address is not None:
             return f"{self.verb.value} {self.address} dev {self.device}"
-        return f"{self.verb.value} {self.device}" + (" type dummy" if self.verb is Verb.CREATE else "")
+        return f"{self.verb.value} {self.device}" + (" type dummy" if self.verb is AddressVerb.CREATE else "")
 
 
-class Script(NamedTuple):
+class AddressScript(NamedTuple):
     """Commands in order: `bind` when all that answers on the addresses is ready, `unbind` before it goes."""
 
-    bind: tuple[Command, ...] = ()
-    unbind: tuple[Command, ...] = ()
+    bind: tuple[AddressCommand, ...] = ()
+    unbind: tuple[AddressCommand, ...] = ()
 
 
-def script(changes: Iterable[Change[AddressKey, Bound]]) -> Script:
+def script(changes: Iterable[Change[AddressKey, Bound]]) -> AddressScript:
     """Return the commands that make the changes of addresses."""
     bind, unbind = [], []
     for change in changes:
         if change.after is None:
-            unbind.append(Command(Verb.UNBIND, change.key.device, change.key))
+            unbind.append(AddressCommand(AddressVerb.UNBIND, change.key.device, change.key))
         else:
-            bind.append(Command(Verb.BIND, change.key.device, change.key))
-    return Script(tuple(bind), tuple(unbind))
+            bind.append(AddressCommand(AddressVerb.BIND, change.key.device, change.key))
+    return AddressScript(tuple(bind), tuple(unbind))

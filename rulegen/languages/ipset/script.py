@@ -40,7 +40,7 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
-class Script:
+class IpsetScript:
     """Texts for `ipset restore`, each empty where nothing is to be done.
 
     Attributes:
@@ -69,7 +69,7 @@ def replaced(changes: Iterable[Change[Key, Value]]) -> frozenset[str]:
 
 def script(
     changes: Iterable[Change[Key, Value]], desired: Mapping[Key, Value] | None = None, order: Order | None = None
-) -> Script:
+) -> IpsetScript:
     """Return the texts that make the changes of one family.
 
     Args:
@@ -133,7 +133,7 @@ class _Work:
             self.anew += [f"destroy {name}", f"create {name} {after.options}"]
             self.anew += (_add(name, entry, value) for entry, value in entries)
 
-    def script(self) -> Script:
+    def script(self) -> IpsetScript:
         """Return the texts."""
         early = [name for name in self._sorted(self.added) if name not in self.order.late]
         late = [name for name in self._sorted(self.added) if name in self.order.late]
@@ -146,7 +146,7 @@ class _Work:
             *_lines(self.removed, rest),
             *(f"destroy {name}" for name in sorted(self.destroyed) if name != TEMPORARY),
         ]
-        return Script(_text(grow), _text(self.anew), _text(_lines(self.added, late)), _text(shrink))
+        return IpsetScript(_text(grow), _text(self.anew), _text(_lines(self.added, late)), _text(shrink))
 
     def _sorted(self, names: Iterable[str]) -> list[str]:
         ranks = {name: rank for rank, name in enumerate(self.order.names)}

@@ -181,7 +181,7 @@ def found(objects: Mapping[Key, Value], names: Iterable[str]) -> Objects:
     return {key: value for key, value in objects.items() if key.name in ours}
 
 
-def cramped(there: Mapping[Key, Value], wanted: Mapping[Key, Value]) -> Iterator[Change[Key, Value]]:
+def needs_resize(there: Mapping[Key, Value], wanted: Mapping[Key, Value]) -> Iterator[Change[Key, Value]]:
     """Yield a change for each set that has no room for what it holds and what it is to hold."""
     counts = Counter(key.name for key in there.keys() | wanted.keys() if isinstance(key, EntryKey))
     for key, before in _sets(there):

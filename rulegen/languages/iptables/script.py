@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from rulegen.languages.iptables.ruleset import ChainName, is_unreadable, target
-from rulegen.languages.iptables.state import BlockKey, BlockValue, ChainKey, ChainValue, Kind, Place
+from rulegen.languages.iptables.state import BlockKey, BlockValue, ChainKey, ChainPosition, ChainValue, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -166,8 +166,8 @@ class _Table:
     name: str
     comments: Comments
     chains: Chains = field(default_factory=dict)
-    created: dict[ChainName, list[tuple[Place, tuple[Rule, ...]]]] = field(default_factory=dict)
-    added: list[tuple[ChainName, Place, tuple[Rule, ...]]] = field(default_factory=list)
+    created: dict[ChainName, list[tuple[ChainPosition, tuple[Rule, ...]]]] = field(default_factory=dict)
+    added: list[tuple[ChainName, ChainPosition, tuple[Rule, ...]]] = field(default_factory=list)
     removed: list[tuple[ChainName, Rule]] = field(default_factory=list)
     deleted: Chains = field(default_factory=dict)
     emptied: set[ChainName] = field(default_factory=set)
@@ -211,7 +211,7 @@ class _Table:
         touched: dict[ChainName, int] = defaultdict(int)
         for name in (*(entry[0] for entry in self.added), *(entry[0] for entry in self.removed)):
             touched[name] += 1
-        wholes: dict[ChainName, list[tuple[Place, tuple[Rule, ...]]]] = {
+        wholes: dict[ChainName, list[tuple[ChainPosition, tuple[Rule, ...]]]] = {
             name: [] for name in touched if ChainKey(name) in desired
         }
         if not wholes:
@@ -269,7 +269,7 @@ class _Table:
         for name in sorted(self.created):
             for is_tail in (False, True):
                 for place, rules in self.created[name]:
-                    if (place is Place.TAIL) is is_tail:
+                    if (place is ChainPosition.TAIL) is is_tail:
                         yield from (f"-A {name.chain} {self._line(rule)}" for rule in rules)
 
     def _additions(self) -> Iterator[str]:
@@ -278,10 +278,10 @@ class _Table:
         Reversed, so that rules that go in first end up in the order in which they were given.
         """
         for name, place, rules in reversed(self.added):
-            if place is not Place.TAIL:
+            if place is not ChainPosition.TAIL:
                 yield from (f"-I {name.chain} {self._line(rule)}" for rule in reversed(rules))
         for name, place, rules in self.added:
-            if place is Place.TAIL:
+            if place is ChainPosition.TAIL:
                 yield from (f"-A {name.chain} {self._line(rule)}" for rule in rules)
 
     def _removals(self) -> Iterator[str]:

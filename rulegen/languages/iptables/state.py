@@ -33,7 +33,7 @@ class Kind(enum.Enum):
     DISPATCH = "dispatch"
 
 
-class Place(enum.Enum):
+class ChainPosition(enum.Enum):
     """Where in its chain a block stands."""
 
     HEAD = "head"
@@ -79,7 +79,7 @@ class BlockValue:
     """
 
     copies: tuple[tuple[Rule, ...], ...]
-    place: Place
+    place: ChainPosition
 
 
 Value = ChainValue | BlockValue
@@ -92,11 +92,11 @@ class Block:
 
     name: ChainName
     rules: tuple[Rule, ...]
-    place: Place = Place.BODY
+    place: ChainPosition = ChainPosition.BODY
 
 
 @dataclass(frozen=True, slots=True)
-class Fragment:
+class RulesFragment:
     """What one owner wants in one family: a Service, or the node itself.
 
     Attributes:
@@ -195,7 +195,7 @@ class Wanted:
         return Wanted({key: value for key, value in self.objects.items() if key.name.table not in tables}, self.owners)
 
 
-def wanted(fragments: Iterable[Fragment]) -> Wanted:
+def wanted(fragments: Iterable[RulesFragment]) -> Wanted:
     """Return the union of the fragments: blocks that several want stand there as often as they are wanted."""
     objects: Objects = {}
     owners: dict[Key, str] = {}
@@ -230,7 +230,7 @@ def found(ruleset: Ruleset, layout: Layout) -> Objects:
         elif chain.policy is not None:
             for rule in chain.rules:
                 if target(rule) in ours[name.table]:
-                    _add(objects, Block(name, (rule,), Place.HEAD))
+                    _add(objects, Block(name, (rule,), ChainPosition.HEAD))
     return objects
 
 
@@ -302,7 +302,7 @@ def _blocks(name: ChainName, chain: Chain, layout: Layout) -> list[Block]:
         else:
             blocks += [Block(name, (first,))] if first else []
             if not is_first:
-                blocks.append(Block(name, (rule,), Place.TAIL if target(rule) in tails else Place.BODY))
+                blocks.append(Block(name, (rule,), ChainPosition.TAIL if target(rule) in tails else ChainPosition.BODY))
         first = rule if is_first else None
     blocks += [Block(name, (first,))] if first else []
     return _astray(blocks)
@@ -310,9 +310,11 @@ def _blocks(name: ChainName, chain: Chain, layout: Layout) -> list[Block]:
 
 def _astray(blocks: list[Block]) -> list[Block]:
     """Tell the tail blocks that stand before a body block."""
-    last_body = max((i for i, block in enumerate(blocks) if block.place is Place.BODY), default=-1)
+    last_body = max((i for i, block in enumerate(blocks) if block.place is ChainPosition.BODY), default=-1)
     return [
-        Block(block.name, block.rules, Place.ASTRAY) if block.place is Place.TAIL and i < last_body else block
+        Block(block.name, block.rules, ChainPosition.ASTRAY)
+        if block.place is ChainPosition.TAIL and i < last_body
+        else block
         for i, block in enumerate(blocks)
     ]
 
@@ -324,11 +326,11 @@ def _add(objects: Objects, block: Block) -> None:
     place = block.place
     if isinstance(known, BlockValue):
         copies = (*known.copies, *copies)
-        place = Place.ASTRAY if Place.ASTRAY in {place, known.place} else place
+        place = ChainPosition.ASTRAY if ChainPosition.ASTRAY in {place, known.place} else place
     objects[key] = BlockValue(copies, place)
 
 
-def ruleset_of(fragments: Iterable[Fragment]) -> Ruleset:
+def ruleset_of(fragments: Iterable[RulesFragment]) -> Ruleset:
     """Return the whole ruleset that fragments of one family make in an empty kernel, built-in chains included."""
     fragments = list(fragments)
     ruleset = Ruleset(fragments[0].family)
@@ -338,7 +340,7 @@ def ruleset_of(fragments: Iterable[Fragment]) -> Ruleset:
         for name in fragment.dispatch:
             ruleset.chains[name] = Chain()
     blocks = [block for fragment in fragments for block in fragment.blocks]
-    for block in sorted(blocks, key=lambda block: block.place is Place.TAIL):
+    for block in sorted(blocks, key=lambda block: block.place is ChainPosition.TAIL):
         chain = ruleset.chains.setdefault(block.name, Chain("ACCEPT"))
         chain.rules += block.rules
     return ruleset

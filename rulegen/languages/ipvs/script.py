@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rulegen.languages.ipvs.state import Key, Value
 
 
-class Verb(enum.Enum):
+class IpvsVerb(enum.Enum):
     """What is done to a server; the value is ipvsadm's word for it."""
 
     ADD_SERVICE = "-A"
@@ -33,7 +33,7 @@ class Verb(enum.Enum):
     DELETE_SERVICE = "-D"
 
 
-class Command(NamedTuple):
+class IpvsCommand(NamedTuple):
     """One thing to do, one netlink message.
 
     Attributes:
@@ -42,7 +42,7 @@ class Command(NamedTuple):
         value: What it becomes; None where it is deleted.
     """
 
-    verb: Verb
+    verb: IpvsVerb
     key: Key
     value: Value | None = None
 
@@ -55,7 +55,7 @@ class Command(NamedTuple):
         return f"{self.verb.value} {virtual_server_words(self.key.frontend, value_)}"
 
 
-class Script(NamedTuple):
+class IpvsScript(NamedTuple):
     """Commands in order, in three parts with other work in between.
 
     Attributes:
@@ -64,37 +64,37 @@ class Script(NamedTuple):
         shrink: Virtual servers that go, their real servers with them.
     """
 
-    grow: tuple[Command, ...] = ()
-    settle: tuple[Command, ...] = ()
-    shrink: tuple[Command, ...] = ()
+    grow: tuple[IpvsCommand, ...] = ()
+    settle: tuple[IpvsCommand, ...] = ()
+    shrink: tuple[IpvsCommand, ...] = ()
 
 
-def script(changes: Iterable[Change[Key, Value]]) -> Script:
-    """Return the commands that make the changes; `gracefully` may have turned some deletions into weight 0."""
+def script(changes: Iterable[Change[Key, Value]]) -> IpvsScript:
+    """Return the commands that make the changes; `as_drains` may have turned some deletions into weight 0."""
     changes = tuple(changes)
     gone = {change.key.frontend for change in changes if _is_virtual(change) and change.after is None}
-    grow: list[Command] = []
-    settle: list[Command] = []
-    shrink: list[Command] = []
+    grow: list[IpvsCommand] = []
+    settle: list[IpvsCommand] = []
+    shrink: list[IpvsCommand] = []
     for key, before, after in changes:
         if isinstance(key, VirtualServerKey):
             if after is None:
-                shrink.append(Command(Verb.DELETE_SERVICE, key))
+                shrink.append(IpvsCommand(IpvsVerb.DELETE_SERVICE, key))
             else:
-                grow.append(Command(Verb.ADD_SERVICE if before is None else Verb.EDIT_SERVICE, key, after))
+                grow.append(IpvsCommand(IpvsVerb.ADD_SERVICE if before is None else IpvsVerb.EDIT_SERVICE, key, after))
         elif key.frontend in gone:
             continue
         elif after is None:
-            settle.append(Command(Verb.DELETE_DESTINATION, key))
+            settle.append(IpvsCommand(IpvsVerb.DELETE_DESTINATION, key))
         elif before is None:
-            grow.append(Command(Verb.ADD_DESTINATION, key, after))
+            grow.append(IpvsCommand(IpvsVerb.ADD_DESTINATION, key, after))
         else:
             stops = isinstance(after, RealServer) and after.weight == DRAINING
-            (settle if stops else grow).append(Command(Verb.EDIT_DESTINATION, key, after))
-    return Script(tuple(grow), tuple(settle), tuple(shrink))
+            (settle if stops else grow).append(IpvsCommand(IpvsVerb.EDIT_DESTINATION, key, after))
+    return IpvsScript(tuple(grow), tuple(settle), tuple(shrink))
 
 
-def gracefully(changes: Iterable[Change[Key, Value]]) -> Iterator[Change[Key, Value]]:
+def as_drains(changes: Iterable[Change[Key, Value]]) -> Iterator[Change[Key, Value]]:
     """Yield the changes, but let real servers of TCP end what they have begun.
 
     One that would be deleted although it has connections, or may have some, gets weight 0 instead; one that has it

@@ -18,7 +18,7 @@ SECRETS: Final = "secrets/"
 
 
 @dataclass(frozen=True, slots=True)
-class Secret:
+class SecretContent:
     """A file that nobody is shown.
 
     Attributes:
@@ -41,11 +41,11 @@ class Configuration:
     """
 
     files: Mapping[str, str]
-    secrets: Mapping[str, Secret] = field(default_factory=lambda: MappingProxyType({}))
+    secrets: Mapping[str, SecretContent] = field(default_factory=lambda: MappingProxyType({}))
     digest: str = ""
 
 
-def digest_of(files: Mapping[str, str], secrets: Mapping[str, Secret]) -> str:
+def digest_of(files: Mapping[str, str], secrets: Mapping[str, SecretContent]) -> str:
     """Return the digest of files: 32 hexadecimal digits, equal for equal bytes whatever the order."""
     state = hashlib.sha256()
     for path in sorted(files):

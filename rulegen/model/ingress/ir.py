@@ -94,13 +94,13 @@ class ToName(NamedTuple):
     key: str
 
 
-class Answer(NamedTuple):
+class FixedResponse(NamedTuple):
     """Requests are answered by nginx itself."""
 
     status: int
 
 
-Target = ToUpstream | ToName | Answer
+Target = ToUpstream | ToName | FixedResponse
 
 
 class MatchKind(enum.Enum):
@@ -239,7 +239,7 @@ class ProxySSL:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
+class LocationPolicy:
     """All that an Ingress says about its requests beside where they go. Fields are as nginx's directives.
 
     A field with None leaves it to what holds for all.
@@ -302,7 +302,7 @@ class Location:
     kind: MatchKind
     path: str
     target: Target
-    policy: Policy
+    policy: LocationPolicy
     ingress: ObjectName | None = None
     rule: str = ""
     source: str = ""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from rulegen.kube.objects.structs import Ingress
-    from rulegen.kube.snapshot.world import World
+    from rulegen.kube.snapshot.world import ClusterSnapshot
     from rulegen.model.ingress.options import IngressOptions
 
 KnownObject: TypeAlias = ConfigMap | IngressClass | Namespace | Secret
@@ -32,21 +32,21 @@ _KEYS: Final = frozenset({"tls.crt", "tls.key", "ca.crt", "auth"})
 """What is used of a Secret; of one with a key for each user it is all."""
 
 
-class Completed(NamedTuple):
+class CompletedSnapshot(NamedTuple):
     """A world with what is known from before, and the Secrets and ConfigMaps that it refers to."""
 
-    world: World
+    world: ClusterSnapshot
     wanted: References
 
 
 def completed(
-    world: World,
+    world: ClusterSnapshot,
     options: IngressOptions,
     before: Recollection,
     unread: Callable[[ObjectKey], str],
     *,
     may_be_gone: bool = True,
-) -> Completed:
+) -> CompletedSnapshot:
     """Return a world with what is known from before.
 
     Args:
@@ -70,11 +70,11 @@ def completed(
         settings = world.config_maps.get(options.config_map) if options.config_map is not None else None
         headers = header_maps(settings) if settings is not None else frozenset()
         if headers <= wanted.config_maps:
-            return Completed(world, wanted)
+            return CompletedSnapshot(world, wanted)
         wanted = References(wanted.secrets, wanted.config_maps | headers)  # known once the settings are
 
 
-def _with_classes(world: World, options: IngressOptions, before: Recollection) -> World:
+def _with_classes(world: ClusterSnapshot, options: IngressOptions, before: Recollection) -> ClusterSnapshot:
     """Return a world with the IngressClasses that are gone and that Ingresses name, and namespaces likewise."""
     classes, namespaces, recalled = dict(world.ingress_classes), dict(world.namespaces), dict(world.recalled)
     for key, one in before.items():
@@ -105,12 +105,12 @@ def _around(ingresses: Iterable[Ingress], options: IngressOptions) -> set[Object
 
 
 def _with_named(
-    world: World,
+    world: ClusterSnapshot,
     restricting: set[ObjectKey],
     before: Recollection,
     unread: Callable[[ObjectKey], str],
     wanted: References,
-) -> World:
+) -> ClusterSnapshot:
     secrets, config_maps = dict(world.secrets), dict(world.config_maps)
     unknown, recalled = dict(world.unread), dict(world.recalled)
     rejected = {one.object for one in world.rejected}
@@ -136,7 +136,7 @@ def _with_named(
     return replace(world, secrets=secrets, config_maps=config_maps, unread=unknown, recalled=recalled)
 
 
-def _restricting(world: World, options: IngressOptions) -> set[ObjectKey]:
+def _restricting(world: ClusterSnapshot, options: IngressOptions) -> set[ObjectKey]:
     """Return the objects without which more would be open than with them, or for other names than before."""
     found = set()
     if options.default_certificate is not None:
@@ -148,7 +148,7 @@ def _restricting(world: World, options: IngressOptions) -> set[ObjectKey]:
     return found
 
 
-def renewed(world: World, wanted: References, options: IngressOptions) -> Recollection:
+def renewed(world: ClusterSnapshot, wanted: References, options: IngressOptions) -> Recollection:
     """Return what is to be known of a world that was completed: what it refers to, and nothing else."""
     whole = map_secrets(world.ingresses.values(), options.prefix)
     found: dict[ObjectKey, KnownObject] = {}
@@ -167,7 +167,9 @@ def renewed(world: World, wanted: References, options: IngressOptions) -> Recoll
     return found
 
 
-def held(world: World, options: IngressOptions, before: Mapping[ObjectName, Ingress | None]) -> World:
+def held(
+    world: ClusterSnapshot, options: IngressOptions, before: Mapping[ObjectName, Ingress | None]
+) -> ClusterSnapshot:
     """Return a world where Ingresses that name what nobody has told of are as they were before.
 
     One that was not there before is left out; one that waited already is left as it is, and so it is closed.
@@ -203,7 +205,7 @@ def _used(secret: Secret) -> Secret:
     )
 
 
-def unread_by(ingress: Ingress, world: World, prefix: str) -> dict[ObjectKey, str]:
+def unread_by(ingress: Ingress, world: ClusterSnapshot, prefix: str) -> dict[ObjectKey, str]:
     """Return what an Ingress names and nobody can say whether it is there, each with the reason."""
     if not world.unread:
         return {}

@@ -14,7 +14,7 @@ from rulegen.model.ingress.policy.authentication import global_auth
 from rulegen.model.ingress.reasons import Reason, Verdict
 from rulegen.model.ingress.routing.aliases import with_other_names
 from rulegen.model.ingress.routing.certificates import Certificates
-from rulegen.model.ingress.routing.ingresses import Owner, in_order, oldest, read_owner
+from rulegen.model.ingress.routing.ingresses import ResolvedIngress, in_order, oldest, read_owner
 from rulegen.model.ingress.routing.paths import BARE
 from rulegen.model.ingress.routing.routes import Routing
 from rulegen.model.ingress.unread import missing, recalled
@@ -25,14 +25,14 @@ from rulegen.model.ingress.values.configmap import settings_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from rulegen.kube.snapshot.world import World
+    from rulegen.kube.snapshot.world import ClusterSnapshot
     from rulegen.model.ingress.ir import Target
     from rulegen.model.ingress.options import IngressOptions
 
 _WHOLE_HOST: Final = ("app-root", "ssl-ciphers", "ssl-prefer-server-ciphers")
 
 
-def resolve_ingress(world: World, options: IngressOptions) -> IngressModel:
+def resolve_ingress(world: ClusterSnapshot, options: IngressOptions) -> IngressModel:
     """Return the L7 model of one node.
 
     Raises:
@@ -108,7 +108,9 @@ def _asks_names(servers: Mapping[str, Server], default: Target | None) -> bool:
     return False
 
 
-def _owners(world: World, options: IngressOptions, referred: Referred, reasons: list[Reason]) -> Iterator[Owner]:
+def _owners(
+    world: ClusterSnapshot, options: IngressOptions, referred: Referred, reasons: list[Reason]
+) -> Iterator[ResolvedIngress]:
     """Yield the Ingresses of which something is served, oldest first."""
     everywhere = global_auth(referred.settings, referred.targets)
     limits = NamespaceLimits(options.most_hosts, options.prefix, world.secrets)
@@ -179,7 +181,7 @@ def _has_own_tls(server: Server) -> bool:
     )
 
 
-def _of_expressions(host: str, owners: Sequence[Owner]) -> Iterator[Reason]:
+def _of_expressions(host: str, owners: Sequence[ResolvedIngress]) -> Iterator[Reason]:
     """Yield for each Ingress that its paths are expressions, and because of whom: some of its own namespace."""
     causes: dict[str, list[str]] = {}
     for one in owners:
@@ -191,7 +193,7 @@ def _of_expressions(host: str, owners: Sequence[Owner]) -> Iterator[Reason]:
             yield one.reason(Verdict.NOTE, "", message + ", ".join(whose))
 
 
-def _at_home(routing: Routing, host: str, owners: Iterable[Owner]) -> list[Owner]:
+def _at_home(routing: Routing, host: str, owners: Iterable[ResolvedIngress]) -> list[ResolvedIngress]:
     """Return the Ingresses that have a say about a whole host: those of the namespace that had it first."""
     found = []
     for one in owners:

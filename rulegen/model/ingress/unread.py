@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rulegen.kube.objects.names import ObjectName
-    from rulegen.kube.snapshot.world import World
+    from rulegen.kube.snapshot.world import ClusterSnapshot
 
 UNANSWERED: Final = "the API server has not answered yet"
 REFUSED: Final = "the API server does not let it be read"
@@ -35,7 +35,7 @@ class MissingError(ConfigError):
     """
 
 
-def missing(world: World, kind: str, name: ObjectName, *, named_by: str) -> MissingError:
+def missing(world: ClusterSnapshot, kind: str, name: ObjectName, *, named_by: str) -> MissingError:
     """Return the error for an object without which nothing is decided.
 
     Args:
@@ -57,7 +57,7 @@ def missing(world: World, kind: str, name: ObjectName, *, named_by: str) -> Miss
     )
 
 
-def recalled(world: World) -> Iterator[Reason]:
+def recalled(world: ClusterSnapshot) -> Iterator[Reason]:
     """Yield what holds on as it was last read, one reason for each object."""
     for key, why in world.recalled.items():
         if key.kind == "Ingress":

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from rulegen.kube.objects.names import ObjectName
     from rulegen.kube.objects.structs import EndpointSlice
     from rulegen.kube.snapshot.world import ServiceInput
-    from rulegen.model.services.ir import Service
-    from rulegen.model.services.node.context import Site
+    from rulegen.model.services.ir import ResolvedService
+    from rulegen.model.services.node.context import NodeContext
 
 
 def bound_endpoints(
-    services: Iterable[Service], inputs: Mapping[ObjectName, ServiceInput], site: Site
+    services: Iterable[ResolvedService], inputs: Mapping[ObjectName, ServiceInput], site: NodeContext
 ) -> Iterator[str]:
     """Yield a warning for each external address of a Service that is an endpoint's, too.
 

@@ -13,14 +13,14 @@ from bisect import bisect_left, insort
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from rulegen.model.services.node.ports_in_use import KUBELET, NodeGround
+from rulegen.model.services.node.ports_in_use import KUBELET, PortsInUse
 from rulegen.net import Protocol, parse_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from rulegen.kube.objects.names import ObjectName
-    from rulegen.model.services.ir import Service, ServicePort
+    from rulegen.model.services.ir import ResolvedPort, ResolvedService
     from rulegen.net import Address, Family
 
 NODE_PORT: Final = "node port"
@@ -74,7 +74,7 @@ class Claims:
     """The claims of all Services, kept as Services come, change and go."""
 
     def __init__(
-        self, *, oldest_wins: bool = True, guards_node: bool = False, ground: NodeGround | None = None
+        self, *, oldest_wins: bool = True, guards_node: bool = False, ground: PortsInUse | None = None
     ) -> None:
         """Begin with none.
 
@@ -85,13 +85,13 @@ class Claims:
             ground: What the node itself has.
         """
         self._oldest_wins, self._guards_node = oldest_wins, guards_node
-        self._services: dict[ObjectName, Service] = {}
+        self._services: dict[ObjectName, ResolvedService] = {}
         self._ranks: dict[ObjectName, _Rank] = {}
         self._claimants: dict[Claim, list[_Rank]] = {}
         self._here: dict[Claim, set[Claim]] = {}
-        self._take_ground(ground or NodeGround())
+        self._take_ground(ground or PortsInUse())
 
-    def move(self, ground: NodeGround) -> set[ObjectName]:
+    def move(self, ground: PortsInUse) -> set[ObjectName]:
         """Decide with another ground from now on; return the Services that may be served otherwise there."""
         before = self._around()
         self._take_ground(ground)
@@ -103,7 +103,7 @@ class Claims:
         moved = {claim for claim in before.keys() | after.keys() if before.get(claim) != after.get(claim)}
         return {rank.name for claim in moved for rank in self._claimants.get(claim, ())} if self._guards_node else set()
 
-    def put(self, name: ObjectName, service: Service | None, age: str = "") -> set[ObjectName]:
+    def put(self, name: ObjectName, service: ResolvedService | None, age: str = "") -> set[ObjectName]:
         """Take a Service in place of the one of this name, and return the others that may be served otherwise for it.
 
         Args:
@@ -143,7 +143,7 @@ class Claims:
         for claim in _externals_of(before):
             self._forget(claim)
 
-    def settled(self, name: ObjectName, tell: Callable[[Conflict], None]) -> Service:
+    def settled(self, name: ObjectName, tell: Callable[[Conflict], None]) -> ResolvedService:
         """Return a Service without what an older one, or the node, has at its frontends and its health check port.
 
         A Service whose health check has the number of one of its own node ports keeps the node port.
@@ -227,7 +227,7 @@ class Claims:
         claimants = self._claimants.get(claim)
         return claimants[0] if claimants else None
 
-    def _take_ground(self, ground: NodeGround) -> None:
+    def _take_ground(self, ground: PortsInUse) -> None:
         self._addresses = frozenset(map(str, ground.addresses))
         self._answering = frozenset(map(str, ground.answering))
         self._programs = ground.programs
@@ -277,7 +277,7 @@ def _conflict(name: ObjectName, claim: Claim, use: str, owner: ObjectName, their
     return f"Service {name}: {what} is already claimed by the older Service {owner}{as_what}"
 
 
-def _claims_of(service: Service | None) -> Mapping[Claim, tuple[str, ...]]:
+def _claims_of(service: ResolvedService | None) -> Mapping[Claim, tuple[str, ...]]:
     """Return what a Service claims, each with what for: a node port stands before a health check."""
     claims: dict[Claim, tuple[str, ...]] = {}
     for port in service.ports if service else ():
@@ -290,7 +290,7 @@ def _claims_of(service: Service | None) -> Mapping[Claim, tuple[str, ...]]:
     return claims
 
 
-def _externals_of(service: Service | None) -> set[Claim]:
+def _externals_of(service: ResolvedService | None) -> set[Claim]:
     """Return the claims of a Service to its external addresses."""
     return {
         Claim(str(address), port.port, port.protocol, port.family)
@@ -299,7 +299,7 @@ def _externals_of(service: Service | None) -> set[Claim]:
     }
 
 
-def _claims(port: ServicePort) -> Iterator[tuple[Claim, str]]:
+def _claims(port: ResolvedPort) -> Iterator[tuple[Claim, str]]:
     for address in (port.cluster_ip, *port.external_ips, *port.load_balancer_ips):
         if address is not None:
             text = str(address)
@@ -310,16 +310,18 @@ def _claims(port: ServicePort) -> Iterator[tuple[Claim, str]]:
         yield Claim("", port.health_check_node_port, Protocol.TCP, port.family), HEALTH_PORT
 
 
-def _without(service: Service, lost: set[Claim], lost_health: set[Claim], excepted: set[Claim]) -> Service:
+def _without(
+    service: ResolvedService, lost: set[Claim], lost_health: set[Claim], excepted: set[Claim]
+) -> ResolvedService:
     """Return a Service without the frontends in `lost` and the health check ports in `lost_health`.
 
     Node ports with the number, protocol and family of a claim in `excepted` go without its address.
     """
 
-    def keeps(port: ServicePort, address: Address | None, number: int) -> bool:
+    def keeps(port: ResolvedPort, address: Address | None, number: int) -> bool:
         return Claim("" if address is None else str(address), number, port.protocol, port.family) not in lost
 
-    def checks_health(port: ServicePort) -> bool:
+    def checks_health(port: ResolvedPort) -> bool:
         return Claim("", port.health_check_node_port, Protocol.TCP, port.family) not in lost_health
 
     ports = (

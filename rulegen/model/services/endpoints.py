@@ -43,7 +43,7 @@ Weigh = Callable[["SliceEndpoint"], int]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Topology:
     """Where a node is, for topology hints."""
 
     node: str
@@ -199,7 +199,7 @@ def _ports(slice_: EndpointSlice) -> list[tuple[str, int, str]]:
     return [(p.name, p.port, p.protocol) for p in slice_.ports if p.name is not None and p.port]
 
 
-def pools(candidates: Sequence[Candidate], place: Place, *, uses_cluster: bool, uses_local: bool) -> Pools:
+def pools(candidates: Sequence[Candidate], place: Topology, *, uses_cluster: bool, uses_local: bool) -> Pools:
     """Sort the candidates of one port into pools.
 
     Args:
@@ -236,7 +236,7 @@ def _terminating(candidates: Sequence[Candidate]) -> list[Candidate]:
     return [c for c in candidates if c.serving and c.terminating]
 
 
-def _near(ready: list[Candidate], place: Place) -> list[Candidate]:
+def _near(ready: list[Candidate], place: Topology) -> list[Candidate]:
     """Return the ready endpoints whose hints name this node, else its zone; all unless every one has such hints."""
     if all(c.nodes for c in ready) and (of_node := [c for c in ready if place.node in c.nodes]):
         return of_node

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rulegen.kube.objects import structs
     from rulegen.kube.objects.names import ObjectName
     from rulegen.kube.snapshot.world import ServiceInput
-    from rulegen.model.services.node.context import Site
+    from rulegen.model.services.node.context import NodeContext
     from rulegen.net import Address
 
 _PATHS: Final = {
@@ -36,7 +36,7 @@ _PATHS: Final = {
 class ExternalAddresses:
     """Judges the external addresses of Services, as Services come, change and go."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: NodeContext) -> None:
         """Know no Service yet.
 
         Args:
@@ -49,7 +49,7 @@ class ExternalAddresses:
         self._cluster_ips: dict[ObjectName, tuple[str, ...]] = {}
         self._holders: dict[Address, set[ObjectName]] | None = None  # made when a Service names an external address
 
-    def move(self, site: Site) -> set[ObjectName]:
+    def move(self, site: NodeContext) -> set[ObjectName]:
         """Judge by another site from now on; return the Services of which an address is judged otherwise."""
         before, servers = self._site, self._forbidden.api_servers
         self._site, self._forbidden = site, replace(site.forbidden, api_servers=servers)
@@ -174,7 +174,7 @@ def _index(
     return moved
 
 
-def _external_texts(service: structs.Service | None, site: Site) -> Iterator[str]:
+def _external_texts(service: structs.Service | None, site: NodeContext) -> Iterator[str]:
     if service is not None:
         yield from service.spec.external_ips if site.external_ips else ()
         yield from (one.ip for one in service.status.load_balancer.ingress)

@@ -38,7 +38,7 @@ class Delivery(enum.Enum):
         return self in {Delivery.CLUSTER, Delivery.LOCAL}
 
 
-class Policy(enum.Enum):
+class TrafficPolicy(enum.Enum):
     """A traffic policy (KEP-2086, KEP-2138)."""
 
     CLUSTER = "Cluster"
@@ -50,7 +50,7 @@ class Masquerade(enum.Enum):
 
     NEVER = "never"
     OFF_CLUSTER = "off-cluster"
-    """Those that do not come from a pod of this node, see `Node.pods`."""
+    """Those that do not come from a pod of this node, see `ResolvedNode.pods`."""
     ALWAYS = "always"
 
 
@@ -93,7 +93,7 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServicePort:
+class ResolvedPort:
     """One port of a Service in one family, decided for this node.
 
     Attributes:
@@ -131,7 +131,7 @@ class ServicePort:
     cluster_ip: Address | None
     internal: Delivery
     external: Delivery
-    external_policy: Policy
+    external_policy: TrafficPolicy
     has_endpoints: bool
     cluster: tuple[Endpoint, ...] = ()
     local: tuple[Endpoint, ...] = ()
@@ -189,7 +189,7 @@ class OverLimit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Service:
+class ResolvedService:
     """A Service as this node serves it.
 
     Attributes:
@@ -201,7 +201,7 @@ class Service:
 
     name: ObjectName
     type: str
-    ports: tuple[ServicePort, ...]
+    ports: tuple[ResolvedPort, ...]
     endpoints_from: str = ""
     assigned: tuple[str, ...] = ()
     over: tuple[OverLimit, ...] = ()
@@ -232,7 +232,7 @@ class IpvsOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Node:
+class ResolvedNode:
     """What holds for all Services on this node, in one family.
 
     Attributes:
@@ -292,8 +292,8 @@ class Model:
     """
 
     node_name: str
-    nodes: Mapping[Family, Node]
-    services: Mapping[ObjectName, Service] = field(default_factory=lambda: MappingProxyType({}))
+    nodes: Mapping[Family, ResolvedNode]
+    services: Mapping[ObjectName, ResolvedService] = field(default_factory=lambda: MappingProxyType({}))
     sysctls: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     timeouts: tuple[int, int, int] = (0, 0, 0)
     warnings: tuple[str, ...] = ()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from rulegen.kube.objects.structs import ServicePort
     from rulegen.kube.snapshot.world import ServiceInput
-    from rulegen.model.services.ir import Service
+    from rulegen.model.services.ir import ResolvedService
     from rulegen.net import Address, Family, Network
 
 ENDPOINTS: Final = 50_000
@@ -140,7 +140,7 @@ def share_of_each(sizes: Collection[tuple[int, int]], most: int) -> int | None:
     return low
 
 
-def is_large(told: ServiceInput | None, service: Service | None) -> bool:
+def is_large(told: ServiceInput | None, service: ResolvedService | None) -> bool:
     """Whether a Service costs so much, as it is now or as it was served, that others are written before it.
 
     Args:

@@ -16,12 +16,14 @@ from rulegen.net import Family
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rulegen.kube.snapshot.world import World
+    from rulegen.kube.snapshot.world import ClusterSnapshot
     from rulegen.model.host.facts import HostFacts
     from rulegen.model.services.options import Options
 
 
-def resolve(world: World, options: Options, facts: HostFacts, families: Sequence[Family] = tuple(Family)) -> Model:
+def resolve(
+    world: ClusterSnapshot, options: Options, facts: HostFacts, families: Sequence[Family] = tuple(Family)
+) -> Model:
     """Return the model of one node.
 
     Args:

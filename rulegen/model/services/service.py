@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rulegen.kube.validation.findings import family_of_text
 from rulegen.model.services.endpoints import Pools, candidates, counts, pools
-from rulegen.model.services.ir import Delivery, LimitKind, OverLimit, Policy, Service, ServicePort
+from rulegen.model.services.ir import Delivery, LimitKind, OverLimit, ResolvedPort, ResolvedService, TrafficPolicy
 from rulegen.model.services.limits import (
     PORTS_OF_LIMIT,
     REAL_SERVERS_PER_ENDPOINT,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rulegen.kube.objects.names import ObjectName
     from rulegen.kube.snapshot.world import ServiceInput
     from rulegen.model.services.endpoints import Candidate, PortKey
-    from rulegen.model.services.node.context import Site
+    from rulegen.model.services.node.context import NodeContext
 
 PROXY_NAME_LABEL = "service.kubernetes.io/service-proxy-name"
 HEADLESS_LABEL = "service.kubernetes.io/headless"
@@ -50,11 +50,11 @@ def is_served(service: structs.Service) -> bool:
 def resolve_service(
     name: ObjectName,
     told: ServiceInput,
-    site: Site,
+    site: NodeContext,
     families: Iterable[Family],
     warn: Callable[[str], None],
     allows: Callable[[Address, AddressUse, int], bool],
-) -> Service:
+) -> ResolvedService:
     """Return the Service with every decision for this node taken; one that is not served has no ports.
 
     Args:
@@ -65,7 +65,7 @@ def resolve_service(
         warn: Receives what its owner must know although work goes on.
         allows: Tells whether it is served at an external address, by its use and the Service's port.
     """
-    ports: list[ServicePort] = []
+    ports: list[ResolvedPort] = []
     over: list[OverLimit] = []
     warn_of_unknown(told.service, f"Service {name}", warn)
     if is_served(told.service):
@@ -92,7 +92,7 @@ def resolve_service(
         if told.service.spec.external_ips or told.service.status.load_balancer.ingress:
             own = {family for family in Family if _cluster_ip(told.service.spec, family) is not None}
             _warn_of_other_family(told.service, site, own, f"Service {name}", warn)
-    return Service(
+    return ResolvedService(
         name=name,
         type=told.service.spec.type,
         ports=tuple(ports),
@@ -103,7 +103,7 @@ def resolve_service(
 
 
 def _limited_endpoints(
-    served: Sequence[_Shared], slices: Sequence[structs.EndpointSlice], site: Site
+    served: Sequence[_Shared], slices: Sequence[structs.EndpointSlice], site: NodeContext
 ) -> tuple[dict[PortKey, int | None], list[OverLimit]]:
     """Return how many endpoints of each port are served, None for all, and what is over the limit.
 
@@ -148,7 +148,7 @@ class _Shared:
         service: structs.Service,
         family: Family,
         cluster_ip: Address,
-        site: Site,
+        site: NodeContext,
         warn: Callable[[str], None],
         allows: Callable[[Address, AddressUse, int], bool],
     ) -> None:
@@ -220,7 +220,7 @@ class _Shared:
     def _allowed(self, addresses: tuple[Address, ...], use: AddressUse, port: int) -> tuple[Address, ...]:
         return tuple(address for address in addresses if self._allows(address, use, port))
 
-    def port(self, port: structs.ServicePort, known: dict[tuple[Family, str, str], list[Candidate]]) -> ServicePort:
+    def port(self, port: structs.ServicePort, known: dict[tuple[Family, str, str], list[Candidate]]) -> ResolvedPort:
         """Return one port with its pools and deliveries."""
         external_ips = self._allowed(self._external_ips, AddressUse.EXTERNAL_IP, port.port)
         vips = self._allowed(self._vips, AddressUse.LOAD_BALANCER_IP, port.port)
@@ -233,7 +233,7 @@ class _Shared:
             uses_local=self._internal_local or (self._external_local and is_external),
         )
         node_address = self._site.addresses[self.family]
-        return ServicePort(
+        return ResolvedPort(
             service=self._name,
             name=port.name,
             protocol=Protocol(port.protocol),
@@ -242,7 +242,7 @@ class _Shared:
             cluster_ip=self._cluster_ip,
             internal=_delivery(chosen, is_local=self._internal_local),
             external=_delivery(chosen, is_local=self._external_local),
-            external_policy=Policy.LOCAL if self._external_local else Policy.CLUSTER,
+            external_policy=TrafficPolicy.LOCAL if self._external_local else TrafficPolicy.CLUSTER,
             has_endpoints=chosen.has_endpoints,
             cluster=chosen.cluster,
             local=chosen.local,
@@ -323,7 +323,7 @@ def _warn_of_open(texts: Sequence[str], family: Family, where: str, warn: Callab
 
 
 def _warn_of_other_family(
-    service: structs.Service, site: Site, families: Collection[Family], where: str, warn: Callable[[str], None]
+    service: structs.Service, site: NodeContext, families: Collection[Family], where: str, warn: Callable[[str], None]
 ) -> None:
     """Warn of external addresses in a family that the Service does not have: nothing serves them."""
     externals = service.spec.external_ips if site.external_ips else ()

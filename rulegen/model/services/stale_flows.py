@@ -16,7 +16,7 @@ from rulegen.net import Address, Family, Network, Protocol, family_of, join_host
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
-    from rulegen.model.services.ir import Node, Service, ServicePort
+    from rulegen.model.services.ir import ResolvedNode, ResolvedPort, ResolvedService
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,14 +44,14 @@ class Flow:
         return f"{self.protocol.lower()} {client} to {frontend} at {join_host_port(self.reply_src, self.reply_sport)}"
 
 
-class Frontend(NamedTuple):
+class FlowFrontend(NamedTuple):
     """Where flows are sent to; no address is a node port, on each address that node ports answer on."""
 
     address: Address | None
     port: int
 
 
-class Forgetting(enum.StrEnum):
+class StaleUdpPolicy(enum.StrEnum):
     """Which flows are forgotten when they have become stale."""
 
     ALL = "all"
@@ -71,12 +71,12 @@ class Stale(NamedTuple):
 
 def stale_flows(
     flows: Iterable[Flow],
-    services: Iterable[Service],
+    services: Iterable[ResolvedService],
     *,
     node_addresses: Collection[Address],
-    gone: Collection[Frontend] = (),
+    gone: Collection[FlowFrontend] = (),
     service_networks: Collection[Network] = (),
-    forgetting: Forgetting = Forgetting.ALL,
+    forgetting: StaleUdpPolicy = StaleUdpPolicy.ALL,
 ) -> Iterator[Stale]:
     """Yield the UDP flows that must be forgotten, in the order given.
 
@@ -94,9 +94,9 @@ def stale_flows(
             Service has is one of a Service deleted long ago.
         forgetting: Which of them.
     """
-    if forgetting is Forgetting.NONE:
+    if forgetting is StaleUdpPolicy.NONE:
         return
-    forgets_all = forgetting is Forgetting.ALL
+    forgets_all = forgetting is StaleUdpPolicy.ALL
     # A node port has no address, so both families of a Service share its frontend: keep them apart.
     frontends = {(port.family, frontend): port for port in _udp_ports(services) for frontend in frontends_of(port)}
     removed = set(gone)
@@ -104,9 +104,9 @@ def stale_flows(
     for flow in flows:
         if flow.protocol is not Protocol.UDP:
             continue
-        sent_to = Frontend(flow.orig_dst, flow.orig_dport)
+        sent_to = FlowFrontend(flow.orig_dst, flow.orig_dport)
         if flow.orig_dst in here and (flow.family, sent_to) not in frontends and sent_to not in removed:
-            sent_to = Frontend(None, flow.orig_dport)
+            sent_to = FlowFrontend(None, flow.orig_dport)
         port = frontends.get((flow.family, sent_to))
         reply = join_host_port(flow.reply_src, flow.reply_sport)
         if port is not None:
@@ -122,7 +122,7 @@ def stale_flows(
             yield Stale(flow, "", f"no Service has {flow.orig_dst}")
 
 
-def answering(nodes: Mapping[Family, Node], addresses: Iterable[Address]) -> set[Address]:
+def answering(nodes: Mapping[Family, ResolvedNode], addresses: Iterable[Address]) -> set[Address]:
     """Return those of a node's addresses that node ports answer on.
 
     Args:
@@ -136,16 +136,16 @@ def answering(nodes: Mapping[Family, Node], addresses: Iterable[Address]) -> set
     }
 
 
-def frontends_of(port: ServicePort) -> Iterator[Frontend]:
+def frontends_of(port: ResolvedPort) -> Iterator[FlowFrontend]:
     """Yield all that a port is reached by."""
     for address in (port.cluster_ip, *port.external_ips, *port.load_balancer_ips):
         if address is not None:
-            yield Frontend(address, port.port)
+            yield FlowFrontend(address, port.port)
     if port.node_port:
-        yield Frontend(None, port.node_port)
+        yield FlowFrontend(None, port.node_port)
 
 
-def _udp_ports(services: Iterable[Service]) -> Iterator[ServicePort]:
+def _udp_ports(services: Iterable[ResolvedService]) -> Iterator[ResolvedPort]:
     for service in services:
         for port in service.ports:
             if port.protocol is Protocol.UDP:

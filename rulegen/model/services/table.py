@@ -9,7 +9,7 @@ from rulegen.errors import Warnings
 from rulegen.model.services.bound_endpoints import bound_endpoints
 from rulegen.model.services.conflicts import Claims, Conflict
 from rulegen.model.services.external_addresses import ExternalAddresses
-from rulegen.model.services.node.ports_in_use import NodeGround
+from rulegen.model.services.node.ports_in_use import PortsInUse
 from rulegen.model.services.service import resolve_service
 
 if TYPE_CHECKING:
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
     from rulegen.kube.objects.names import ObjectName
     from rulegen.kube.snapshot.world import ServiceInput
-    from rulegen.model.services.ir import Service
-    from rulegen.model.services.node.context import Site
+    from rulegen.model.services.ir import ResolvedService
+    from rulegen.model.services.node.context import NodeContext
     from rulegen.net import Family
 
 
 class _Settled(NamedTuple):
     """All Services as they are served, in the order of their names, and what is in conflict."""
 
-    services: dict[ObjectName, Service]
+    services: dict[ObjectName, ResolvedService]
     conflicts: tuple[Conflict, ...]
 
 
@@ -34,11 +34,11 @@ class ServiceTable:
 
     def __init__(
         self,
-        site: Site,
+        site: NodeContext,
         families: Sequence[Family],
         *,
         oldest_wins: bool = True,
-        ground: NodeGround | None = None,
+        ground: PortsInUse | None = None,
     ) -> None:
         """Begin with none.
 
@@ -48,7 +48,7 @@ class ServiceTable:
             oldest_wins: As for `Claims`.
             ground: As for `Claims`.
         """
-        self._site, self._families, self._ground = site, families, ground or NodeGround()
+        self._site, self._families, self._ground = site, families, ground or PortsInUse()
         self._claims = Claims(oldest_wins=oldest_wins, guards_node=site.guards, ground=self._ground)
         self._externals = ExternalAddresses(site)
         self._told: dict[ObjectName, tuple[str, ...]] = {}
@@ -56,7 +56,7 @@ class ServiceTable:
         self._inputs: dict[ObjectName, ServiceInput] = {}
         self._settled: _Settled | None = None  # until something changes
 
-    def move(self, site: Site, ground: NodeGround) -> set[ObjectName]:
+    def move(self, site: NodeContext, ground: PortsInUse) -> set[ObjectName]:
         """Decide with another site and ground from now on.
 
         Returns:
@@ -98,11 +98,11 @@ class ServiceTable:
         self._told[name], self._judged[name] = warnings.texts(), tuple(judged)
         return self._claims.put(name, service, told.service.metadata.creation_timestamp or "") | {name}
 
-    def service(self, name: ObjectName) -> Service | None:
+    def service(self, name: ObjectName) -> ResolvedService | None:
         """Return a Service as it is served now; None where it is not there."""
         return self._claims.settled(name, _ignore) if name in self._told else None
 
-    def services(self) -> dict[ObjectName, Service]:
+    def services(self) -> dict[ObjectName, ResolvedService]:
         """Return all Services as they are served now, in the order of their names."""
         return dict(self._all().services)
 

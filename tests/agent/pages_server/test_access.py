@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rulegen.agent.pages_server.access import field_of_proxy, is_loopback_name, is_ours, name_of, source_of
 from rulegen.agent.pages_server.reply import Reply
-from rulegen.agent.pages_server.server import Server
+from rulegen.agent.pages_server.server import PageServer
 from tests.agent.asking import ask
 
 NAMES = frozenset({"web-1", "web-1.example"})
@@ -98,7 +98,7 @@ class TestForeignNames:
     @staticmethod
     def asked(host: str, **options) -> tuple[int, str, dict[str, str]]:
         page = lambda: Reply.of_json(200, {"secret": 1}, {"X-Load-Balancing-Endpoint-Weight": "2"})  # noqa: E731
-        server = Server("127.0.0.1", 0, {"/x": page}, names=lambda: {"web-1", "metrics.example"}, **options)
+        server = PageServer("127.0.0.1", 0, {"/x": page}, names=lambda: {"web-1", "metrics.example"}, **options)
         try:
             return ask(server.port, "/x", headers={"Host": host})
         finally:

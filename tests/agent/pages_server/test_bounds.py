@@ -19,7 +19,7 @@ from rulegen.agent.pages_server.http_loop import HttpLoop
 from rulegen.agent.pages_server.listener import RECEIVE_BYTES, SEND_BYTES
 from rulegen.agent.pages_server.reply import Reply
 from rulegen.agent.pages_server.request import HEAD_BYTES
-from rulegen.agent.pages_server.server import Server
+from rulegen.agent.pages_server.server import PageServer
 from rulegen.errors import HostError
 from tests.agent.asking import ask
 from tests.agent.attackers import EndlessHeads, memory_kib
@@ -45,7 +45,7 @@ def serve(loop):
     with contextlib.ExitStack() as stack:
 
         def start(pages=WELL, **options) -> int:
-            server = Server("127.0.0.1", 0, pages, loop=loop, **options)
+            server = PageServer("127.0.0.1", 0, pages, loop=loop, **options)
             stack.callback(server.stop)
             return server.port
 

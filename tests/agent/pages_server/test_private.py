@@ -13,7 +13,7 @@ import pytest
 from rulegen.agent.pages import PATHS
 from rulegen.agent.pages_server import server as servers
 from rulegen.agent.pages_server.reply import Reply
-from rulegen.agent.pages_server.server import AS_JSON, Server
+from rulegen.agent.pages_server.server import AS_JSON, PageServer
 from rulegen.errors import HostError
 from rulegen.host.node.facts import interfaces
 from tests.agent.asking import ask, free_port
@@ -27,7 +27,7 @@ SECRET = "all rules of this node\n"
 @pytest.fixture
 def server():
     pages = {path: lambda: Reply(200, SECRET) for name in PATHS for path in (name, name + AS_JSON)}
-    found = Server("0.0.0.0", 0, {**pages, "/metrics": lambda: Reply(200, "m")}, private=PATHS)
+    found = PageServer("0.0.0.0", 0, {**pages, "/metrics": lambda: Reply(200, "m")}, private=PATHS)
     yield found
     found.stop()
 
@@ -66,7 +66,7 @@ def test_what_a_proxy_passes_on_is_refused(server, path, headers):
 
 def test_they_are_shown_to_us_over_ipv6():
     try:
-        server = Server("::1", 0, {"/plan": lambda: Reply(200, SECRET)}, private=PATHS)
+        server = PageServer("::1", 0, {"/plan": lambda: Reply(200, SECRET)}, private=PATHS)
     except HostError:
         pytest.skip("this host has no IPv6")
     try:

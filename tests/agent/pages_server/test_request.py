@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rulegen.agent.pages_server.reply import Reply
-from rulegen.agent.pages_server.request import HEAD_BYTES, Refusal, Request, head_length, parse
-from rulegen.agent.pages_server.server import Server
+from rulegen.agent.pages_server.request import HEAD_BYTES, Request, RequestRefusal, head_length, parse
+from rulegen.agent.pages_server.server import PageServer
 from tests.agent.asking import ask
 
 
@@ -55,14 +55,14 @@ def test_a_request_is_read(head, request_):
 )
 def test_what_is_no_request_is_refused(head, status):
     refusal = parse(head)
-    assert isinstance(refusal, Refusal)
+    assert isinstance(refusal, RequestRefusal)
     assert refusal.status == status
 
 
 @settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_any_bytes_are_a_request_or_a_refusal(head):
-    assert isinstance(parse(head), Request | Refusal)
+    assert isinstance(parse(head), Request | RequestRefusal)
 
 
 @settings(deadline=None)
@@ -89,7 +89,7 @@ def test_the_end_of_a_head_is_found_however_it_arrives(parts, step):
 
 @pytest.fixture(scope="module")
 def server():
-    found = Server("127.0.0.1", 0, {"*": lambda: Reply(200, "well\n")}, probes=True)
+    found = PageServer("127.0.0.1", 0, {"*": lambda: Reply(200, "well\n")}, probes=True)
     yield found
     found.stop()
 

@@ -11,7 +11,7 @@ import pytest
 from rulegen.agent.pages_server import server as servers
 from rulegen.agent.pages_server.clients import CLIENTS
 from rulegen.agent.pages_server.reply import Reply
-from rulegen.agent.pages_server.server import AS_JSON, PatientServer, Server
+from rulegen.agent.pages_server.server import AS_JSON, PageServer, RetryingServer
 from rulegen.errors import HostError
 from tests.agent.asking import ask
 from tests.apiserver.watching import soon
@@ -28,7 +28,7 @@ class TestServer:
             "/bytes": lambda: Reply(200, "a rule that others wrote: \udcff\n"),
             "/bad": bad,
         }
-        found = Server("127.0.0.1", 0, pages)
+        found = PageServer("127.0.0.1", 0, pages)
         yield found
         found.stop()
 
@@ -43,7 +43,7 @@ class TestServer:
     def test_probes_may_ask_with_options(self):
         """As HAProxy does, unless it is told otherwise."""
         pages = {"/private": lambda: Reply(200, "x"), "*": lambda: Reply(503, "no endpoints\n")}
-        server = Server("127.0.0.1", 0, pages, private={"/private"}, probes=True)
+        server = PageServer("127.0.0.1", 0, pages, private={"/private"}, probes=True)
         try:
             for method in ("GET", "OPTIONS"):
                 assert ask(server.port, "/", method)[:2] == (503, "no endpoints\n")
@@ -54,7 +54,7 @@ class TestServer:
 
     def test_json_is_for_who_asks_for_it(self):
         pages = {"/x": lambda: Reply(200, "text"), f"/x{AS_JSON}": lambda: Reply.of_json(200, [1])}
-        server = Server("127.0.0.1", 0, pages)
+        server = PageServer("127.0.0.1", 0, pages)
         try:
             assert ask(server.port, "/x")[1] == "text"
             assert ask(server.port, "/x?output=json")[1] == "[1]\n"
@@ -102,7 +102,7 @@ class TestServer:
                 one.close()
 
     def test_it_ends_at_once_though_clients_are_connected(self):
-        server = Server("127.0.0.1", 0, {})
+        server = PageServer("127.0.0.1", 0, {})
         with socket.create_connection(("127.0.0.1", server.port)):
             began = time.monotonic()
             server.stop()
@@ -111,16 +111,16 @@ class TestServer:
 
     def test_an_address_that_is_taken_is_one_clear_line(self, server):
         with pytest.raises(HostError, match=f"cannot listen on 127.0.0.1 port {server.port}: Address already in use"):
-            Server("127.0.0.1", server.port, {})
+            PageServer("127.0.0.1", server.port, {})
 
 
 class TestPatientServer:
     def test_an_address_that_is_taken_is_told_once_and_used_when_it_is_free(self, monkeypatch):
         monkeypatch.setattr(servers, "AGAIN_S", 0.02)
         told: list[str] = []
-        first = Server("127.0.0.1", 0, {"*": lambda: Reply(200, "first")})
-        patient = PatientServer(
-            lambda: Server("127.0.0.1", first.port, {"*": lambda: Reply(200, "second")}), told.append
+        first = PageServer("127.0.0.1", 0, {"*": lambda: Reply(200, "first")})
+        patient = RetryingServer(
+            lambda: PageServer("127.0.0.1", first.port, {"*": lambda: Reply(200, "second")}), told.append
         )
         try:
             time.sleep(0.1)
@@ -135,7 +135,7 @@ class TestPatientServer:
 
     def test_it_ends_while_it_waits(self):
         with socket.create_server(("127.0.0.1", 0)) as other:
-            patient = PatientServer(lambda: Server("127.0.0.1", other.getsockname()[1], {}), lambda _: None)
+            patient = RetryingServer(lambda: PageServer("127.0.0.1", other.getsockname()[1], {}), lambda _: None)
             began = time.monotonic()
             patient.stop()
             assert time.monotonic() - began < 1
@@ -145,7 +145,7 @@ class TestPatientServer:
             raise HostError(error, hint="bindAddressHardFail")
 
         with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(HostError, match="cannot listen"):
-            PatientServer(lambda: Server("127.0.0.1", other.getsockname()[1], {}), give_up)
+            RetryingServer(lambda: PageServer("127.0.0.1", other.getsockname()[1], {}), give_up)
 
 
 def answers(port: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
-from rulegen.languages.nginx.configuration import Configuration, Secret, digest_of
+from rulegen.languages.nginx.configuration import Configuration, SecretContent, digest_of
 
 MAIN = """\
 worker_processes {workers};
@@ -44,7 +44,7 @@ def server(host: str, *, port: int | str = 8080, body: str = "", extra: str = ""
 def configuration(
     hosts: Mapping[str, str] | None = None,
     *,
-    secrets: Mapping[str, Secret] | None = None,
+    secrets: Mapping[str, SecretContent] | None = None,
     top: str = "",
     workers: int = 2,
 ) -> Configuration:

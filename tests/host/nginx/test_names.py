@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from rulegen.host.commands.runner import run
 from rulegen.host.nginx.resolver import control, dns
-from rulegen.host.nginx.resolver.process import Listener, Resolver, Told
+from rulegen.host.nginx.resolver.process import DnsListener, Resolver, ResolverInput
 from rulegen.host.nginx.resolver.settings import Naming
 from rulegen.host.nginx.service import NginxService
 from rulegen.kube.objects import structs as k
@@ -129,7 +129,7 @@ def test_an_answer_is_read_back_as_it_was_written(addresses, code):
     assert asked is not None
     written = dns.write_answer(asked, code, [(one, 30) for one in addresses])
     assert len(written) <= 4096
-    assert dns.read_answer(written, asked, 7) == dns.Answer(
+    assert dns.read_answer(written, asked, 7) == dns.DnsAnswer(
         code, tuple((one, 30) for one in addresses[: dns.MOST_ADDRESSES])
     )
 
@@ -167,10 +167,10 @@ def resolve(asked: bytes, table: list[str], forbidden: Forbidden, told: list[str
     assert found is not None
 
     class Known(Resolver):
-        async def _ask(self, question: dns.Question) -> dns.Answer | None:
+        async def _ask(self, question: dns.Question) -> dns.DnsAnswer | None:
             addresses: list[Address] = [ip_address(text) for text in table]
             wanted = [one for one in addresses if one.version == (4 if question.kind == dns.A else 6)]
-            return dns.Answer(0, tuple((one, 60) for one in wanted))
+            return dns.DnsAnswer(0, tuple((one, 60) for one in wanted))
 
     said = asyncio.run(Known((), forbidden, told.append).answer(found))
     answer = dns.read_answer(said, found, found.number)
@@ -281,7 +281,7 @@ def test_questions_that_nobody_answers_keep_no_other_waiting():
         server = Saying(0, "203.0.113.5")
         resolver = Resolver((await server.listening(),), FORBIDDEN, [].append)
         transport, listener = await loop.create_datagram_endpoint(
-            lambda: Listener(resolver), local_addr=("127.0.0.1", 0)
+            lambda: DnsListener(resolver), local_addr=("127.0.0.1", 0)
         )
         for number in range(700):
             listener.datagram_received(question(f"slow{number}.test"), ("127.0.0.1", 9))
@@ -363,7 +363,7 @@ def test_another_user_who_has_the_port_is_known(namespace, address, tmp_path):
 
 
 def test_the_same_line_is_told_once(capsys):
-    told = Told()
+    told = ResolverInput()
     for _ in range(3):
         told("a")
     for number in range(5000):

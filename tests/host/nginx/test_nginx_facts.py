@@ -15,7 +15,7 @@ import pytest
 
 from rulegen.errors import HostError
 from rulegen.host.commands.runner import Command, Completed, MissingToolError, find, run
-from rulegen.host.nginx.disk.log_rotation import Journal, rotate
+from rulegen.host.nginx.disk.log_rotation import RotatedLog, rotate
 from rulegen.host.nginx.facts import gather_nginx, resolvers
 from rulegen.host.nginx.processes import ports
 from rulegen.host.nginx.processes import process_list as processes
@@ -144,7 +144,7 @@ def test_a_log_that_grew_is_set_aside_once(tmp_path):
 def test_the_journal_survives_a_folder_that_is_gone(tmp_path):
     (tmp_path / "logs").mkdir()
     with folder_at(tmp_path / "logs") as folder:
-        journal = Journal(folder, "keeper.log")
+        journal = RotatedLog(folder, "keeper.log")
         journal.write("kept \udcff")
         assert (tmp_path / "logs" / "keeper.log").read_text().endswith("Z kept \\udcff\n")
         shutil.rmtree(tmp_path / "logs")
@@ -155,7 +155,7 @@ def test_the_journal_survives_a_folder_that_is_gone(tmp_path):
 def test_the_journal_follows_no_link(tmp_path):
     (tmp_path / "keeper.log").symlink_to(tmp_path / "victim")
     with folder_at(tmp_path) as folder:
-        Journal(folder, "keeper.log").write("lost")
+        RotatedLog(folder, "keeper.log").write("lost")
     assert not (tmp_path / "victim").exists()
 
 

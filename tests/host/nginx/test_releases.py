@@ -14,7 +14,7 @@ import pytest
 from rulegen.errors import ApplyError, HostError
 from rulegen.host.nginx.disk import writing
 from rulegen.host.nginx.disk.releases import Releases
-from rulegen.languages.nginx.configuration import Configuration, Secret
+from rulegen.languages.nginx.configuration import Configuration, SecretContent
 from tests.host.nginx.examples import configuration, name, server
 from tests.rights import needs_mounts, needs_root
 
@@ -22,10 +22,10 @@ KEY = "secrets/0123456789abcdef.pem"
 PASSWORDS = "secrets/fedcba9876543210.htpasswd"
 FIRST = configuration(
     {"a.test": server("a.test"), "b.test": server("b.test")},
-    secrets={KEY: Secret(b"key"), PASSWORDS: Secret(b"user:hash", for_workers=True)},
+    secrets={KEY: SecretContent(b"key"), PASSWORDS: SecretContent(b"user:hash", for_workers=True)},
 )
 SECOND = configuration(
-    {"a.test": server("a.test"), "b.test": server("b.test", body="changed")}, secrets={KEY: Secret(b"key")}
+    {"a.test": server("a.test"), "b.test": server("b.test", body="changed")}, secrets={KEY: SecretContent(b"key")}
 )
 
 

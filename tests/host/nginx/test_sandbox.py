@@ -12,7 +12,7 @@ import pytest
 from rulegen.host.commands.runner import Command, Completed, run
 from rulegen.host.nginx.disk.releases import Releases
 from rulegen.host.nginx.sandbox import identity, trial
-from rulegen.languages.nginx.configuration import Configuration, Secret
+from rulegen.languages.nginx.configuration import Configuration, SecretContent
 from tests.host.nginx.examples import configuration, server
 from tests.rights import needs_sandbox
 
@@ -35,7 +35,7 @@ def runner(request):
     return without_namespaces
 
 
-def verdict(folder: Path, one: Configuration, runner=run, **options) -> trial.Verdict:
+def verdict(folder: Path, one: Configuration, runner=run, **options) -> trial.TrialResult:
     place = Releases(folder).write(one)
     return trial.try_release(place, folder, runner, **options)
 
@@ -87,7 +87,7 @@ def test_what_runs_is_not_disturbed(folder, namespace):
 
 def test_keys_can_be_read_there_though_only_we_may_here(folder, runner, namespace):
     including = server("a.test", extra=f"include {KEY};")
-    found = verdict(folder, configuration({"a.test": including}, secrets={KEY: Secret(b"# fine\n")}), runner)
+    found = verdict(folder, configuration({"a.test": including}, secrets={KEY: SecretContent(b"# fine\n")}), runner)
 
     assert found.message is None
 

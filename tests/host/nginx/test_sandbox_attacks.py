@@ -19,7 +19,7 @@ from rulegen.host.commands.runner import Command, Completed, run
 from rulegen.host.nginx.disk.releases import Releases
 from rulegen.host.nginx.sandbox import identity
 from rulegen.host.nginx.sandbox import trial as sandbox
-from rulegen.languages.nginx.configuration import Secret
+from rulegen.languages.nginx.configuration import SecretContent
 from tests.host.nginx.examples import configuration, server
 from tests.otheruser import NOBODY, as_user, reachable_folder
 from tests.rights import needs_nginx, needs_sandbox
@@ -60,9 +60,9 @@ def stopped_nginx(folder: Path, runner, own: int) -> Iterator[int]:
     """Yield nginx as it tries a release, held in the middle of it; afterwards it goes on, and must pass."""
     hosts = {f"h{number}.test": server(f"h{number}.test", port=80) for number in range(HOSTS)}
     hosts["a.test"] = server("a.test", port=80, extra=f"include {KEY};")
-    one = configuration(hosts, secrets={KEY: Secret(MARK), USERS: Secret(MARK, for_workers=True)})
+    one = configuration(hosts, secrets={KEY: SecretContent(MARK), USERS: SecretContent(MARK, for_workers=True)})
     place = Releases(folder, worker_group=33).write(one)
-    verdicts: list[sandbox.Verdict] = []
+    verdicts: list[sandbox.TrialResult] = []
     trial = threading.Thread(target=lambda: verdicts.append(sandbox.try_release(place, folder, runner)))
     trial.start()
     try:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectName
-from rulegen.kube.snapshot.world import ServiceInput, World
+from rulegen.kube.snapshot.world import ClusterSnapshot, ServiceInput
 from rulegen.model.ingress.ir import IngressModel
 from rulegen.model.ingress.limits import UPSTREAM_SERVERS
 from rulegen.model.ingress.options import IngressOptions
@@ -41,7 +41,9 @@ def ingress(
 
 
 def model(*ingresses: k.Ingress, most: int = 3, **told: object) -> IngressModel:
-    world = World(ingresses={ObjectName(one.metadata.namespace, one.metadata.name): one for one in ingresses}, **told)
+    world = ClusterSnapshot(
+        ingresses={ObjectName(one.metadata.namespace, one.metadata.name): one for one in ingresses}, **told
+    )
     selection = Selection(without_class=True)
     return resolve_ingress(world, IngressOptions(most_hosts=most, selection=selection, families=tuple(Family)))
 

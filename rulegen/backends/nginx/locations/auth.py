@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from rulegen.languages.nginx.tree import Node, Word
-    from rulegen.model.ingress.ir import ExternalAuth, Policy, Server
+    from rulegen.model.ingress.ir import ExternalAuth, LocationPolicy, Server
     from rulegen.model.ingress.values.settings import Settings
 
 
@@ -26,7 +26,7 @@ def auth_path(auth: ExternalAuth, host: str, buffers: Mapping[str, str]) -> str:
     return f"{INTERNAL}auth/{mark(host, auth, *buffers.items())}"
 
 
-def auth_buffers(policy: Policy) -> Mapping[str, str]:
+def auth_buffers(policy: LocationPolicy) -> Mapping[str, str]:
     """Return the sizes that hold for the answers of an auth server too: its headers are often the largest."""
     return {name: text for name, text in policy.proxy.items() if name in _BUFFERS}
 

@@ -30,7 +30,7 @@ from rulegen.backends.nginx.locations.proxying import SCHEMES, backend_tls, modu
 from rulegen.backends.nginx.names import mark
 from rulegen.backends.nginx.upstream import interpolated, sticky_key, sticky_name, sticky_set
 from rulegen.languages.nginx.tree import Directive, template, variable
-from rulegen.model.ingress.ir import Answer, MatchKind, ToName, ToUpstream
+from rulegen.model.ingress.ir import FixedResponse, MatchKind, ToName, ToUpstream
 from rulegen.model.ingress.values.readers import spell_size
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class LocationText:
     def siblings(self) -> Iterator[Directive]:
         """Yield the hidden locations that this one refers to."""
         policy = self._policy
-        is_answer = isinstance(self._location.target, Answer)
+        is_answer = isinstance(self._location.target, FixedResponse)
         if policy.external_auth is not None and not is_answer:
             yield auth_location(policy.external_auth, self._server, auth_buffers(policy), self._settings)
             if policy.external_auth.signin:
@@ -88,7 +88,7 @@ class LocationText:
         location, policy = self._location, self._policy
         if self._settings.logs_ingress and location.ingress is not None and len(self._server.ingresses) > 1:
             yield Directive("set", ("$ingress", str(location.ingress)))
-        if isinstance(location.target, Answer) and policy.redirect is None:
+        if isinstance(location.target, FixedResponse) and policy.redirect is None:
             yield from self._error_pages()
             yield Directive("return", (str(location.target.status),))
             return
@@ -245,7 +245,7 @@ class LocationText:
         """Yield the codes whose answers are replaced here, as far as any can come."""
         target = self._location.target
         for code in self._policy.errors.codes if self._policy.errors is not None else ():
-            if not isinstance(target, Answer) or target.status == code:
+            if not isinstance(target, FixedResponse) or target.status == code:
                 yield code
 
     def _error_pages(self) -> Iterator[Node]:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from rulegen.languages.nginx.tree import Node
-    from rulegen.model.ingress.ir import Policy, ProxySSL
+    from rulegen.model.ingress.ir import LocationPolicy, ProxySSL
     from rulegen.model.ingress.values.settings import Settings
 
 SCHEMES: Final = {"HTTP": "http", "HTTPS": "https", "AUTO_HTTP": "$scheme", "GRPC": "grpc", "GRPCS": "grpcs"}
@@ -43,7 +43,7 @@ def module_of(protocol: str) -> str:
     return {"GRPC": "grpc", "GRPCS": "grpc", "FCGI": "fastcgi"}.get(protocol, "proxy")
 
 
-def tuning(policy: Policy, module: str) -> Iterator[Node]:
+def tuning(policy: LocationPolicy, module: str) -> Iterator[Node]:
     """Yield how a backend is spoken with, as far as one of nginx's modules can."""
     for name, value in policy.proxy.items():
         if module == "grpc" and name not in _GRPC_NAMES:

@@ -34,7 +34,7 @@ MAX_FILE: Final = 8 << 20
 _KINDS: Final = {kind.__name__: kind for kind in (ConfigMap, IngressClass, Namespace, Secret)}
 
 
-class _Head(msgspec.Struct):
+class _RecordHead(msgspec.Struct):
     kind: str = ""
 
 
@@ -122,7 +122,7 @@ def _name(key: ObjectKey) -> str:
 def _read(path: Path) -> tuple[ObjectKey, KnownObject]:
     raw = read_regular(path, MAX_FILE)
     try:
-        kind = _KINDS[msgspec.json.decode(raw, type=_Head).kind]
+        kind = _KINDS[msgspec.json.decode(raw, type=_RecordHead).kind]
         body = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])["object"]
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError):
         raise HostError("it holds no object") from None

@@ -18,7 +18,7 @@ _LONGEST: Final = 2000
 """Characters of a line: what nginx said at its end stands there too."""
 
 
-class Journal:
+class RotatedLog:
     """The keeper's own log: lines with a time in UTC."""
 
     def __init__(self, folder: int, name: str) -> None:

@@ -25,7 +25,7 @@ from rulegen.errors import ApplyError, HostError
 from rulegen.host.nginx.disk import trust
 from rulegen.host.nginx.disk.locks import locked
 from rulegen.host.nginx.disk.writing import exchange, hint, holds, linked, reason, remove, synchronize, write_new
-from rulegen.languages.nginx.configuration import SECRETS, Configuration, Secret
+from rulegen.languages.nginx.configuration import SECRETS, Configuration, SecretContent
 from rulegen.safe_files import UnsuitableFileError, read_regular
 from rulegen.text import printable
 
@@ -224,7 +224,9 @@ class Releases:
                 files = {name: text for name in sorted(names) if (text := _text_of(name, folders)) is not None}
                 secrets = {name: bool(workers) for name, workers in listed["secrets"].items() if _NAME.match(name)}
                 kept = {
-                    n: Secret(c, workers) for n, workers in secrets.items() if (c := _bytes_of(n, folders)) is not None
+                    n: SecretContent(c, workers)
+                    for n, workers in secrets.items()
+                    if (c := _bytes_of(n, folders)) is not None
                 }
         except OSError as error:
             raise HostError(f"release {digest} of nginx cannot be read: {reason(error)}", hint=hint(error)) from None

@@ -29,7 +29,7 @@ _MAY_PASS: Final = re.compile(r" bind\(\) to \S+ failed ")
 """nginx tries to bind five times; only then it gives up."""
 
 
-class RefusedError(HostError):
+class ReleaseRefusedError(HostError):
     """nginx does not serve what it should."""
 
 
@@ -81,9 +81,9 @@ def wait_for(
     while not (_relieved(folder, before) and answers(folder, digest)):
         said = complaints.read()
         if said:
-            raise RefusedError(said)
+            raise ReleaseRefusedError(said)
         if time.monotonic() > until:
-            raise RefusedError(_silence(ask(folder), patience_s))
+            raise ReleaseRefusedError(_silence(ask(folder), patience_s))
         time.sleep(pause)
         pause = min(pause * 1.5, _LONGEST_PAUSE_S)
 

@@ -20,7 +20,7 @@ _SOCKET: Final = re.compile(r"socket:\[(?P<inode>[0-9]+)\]")
 _REFUSED: Final = re.compile(r"bind\(\) to \S+:(?P<port>[0-9]{1,5}) failed \(98: ")
 
 
-class Holder(NamedTuple):
+class PortHolder(NamedTuple):
     """Who listens on a port.
 
     Attributes:
@@ -39,7 +39,7 @@ class Holder(NamedTuple):
         return f"port {self.port} is held by process {self.pid} ({self.command})"
 
 
-def holders(ports: Collection[int], *, ours: Collection[int] = ()) -> tuple[Holder, ...]:
+def holders(ports: Collection[int], *, ours: Collection[int] = ()) -> tuple[PortHolder, ...]:
     """Return who listens on any of `ports` in this network namespace, one line each, in order of ports.
 
     Args:
@@ -48,12 +48,12 @@ def holders(ports: Collection[int], *, ours: Collection[int] = ()) -> tuple[Hold
     """
     inodes = {inode: port for inode, port in _listening().items() if port in ports}
     owners = _owners(set(inodes)) if inodes else {}
-    found: dict[int, Holder] = {}
+    found: dict[int, PortHolder] = {}
     for inode, port in sorted(inodes.items(), key=lambda item: item[1]):
         pids = owners.get(inode, [])
         if not any(pid in ours for pid in pids):
             pid = pids[0] if pids else 0
-            found.setdefault(port, Holder(port, pid, _command(pid)))
+            found.setdefault(port, PortHolder(port, pid, _command(pid)))
     return tuple(found.values())
 
 

@@ -27,7 +27,7 @@ from typing import Final, NamedTuple
 
 from rulegen.host.nginx.disk import trust
 from rulegen.host.nginx.disk.locks import locked_for_good, locked_or_not
-from rulegen.host.nginx.disk.log_rotation import Journal, rotate
+from rulegen.host.nginx.disk.log_rotation import RotatedLog, rotate
 from rulegen.host.nginx.processes import process_list as processes
 from rulegen.host.nginx.processes import status
 from rulegen.host.nginx.resolver.control import NamesProcess
@@ -94,7 +94,7 @@ class Keeper:
         self._folder = folder
         self._program = program
         self._held = held
-        self._journal = Journal(held.logs, "keeper.log")
+        self._journal = RotatedLog(held.logs, "keeper.log")
         self._names = NamesProcess(self._note)
         self._child = 0
         self._asked = 0
@@ -154,7 +154,7 @@ class Keeper:
             self._journal.write(f"nginx is not started: {error.filename} {error.strerror}")
             return 0
         self._held.close()
-        self._held, self._journal = held, Journal(held.logs, self._journal.name)
+        self._held, self._journal = held, RotatedLog(held.logs, self._journal.name)
         pid = os.fork()
         if pid == 0:
             self._become_nginx()

@@ -57,7 +57,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class DnsAnswer:
     """What a server says: a code, and addresses with their time to live in seconds; or that all of it is too long."""
 
     code: int
@@ -91,7 +91,7 @@ def write_question(question: Question, number: int) -> bytes:
     return HEADER.pack(number, _RECURSION, 1, 0, 0, 0) + question.wire
 
 
-def read_answer(message: bytes, question: Question, number: int) -> Answer | None:
+def read_answer(message: bytes, question: Question, number: int) -> DnsAnswer | None:
     """Return what a server answers to a question; None where the message is no answer to it."""
     end = HEADER.size + len(question.wire)
     if len(message) < end:
@@ -101,7 +101,7 @@ def read_answer(message: bytes, question: Question, number: int) -> Answer | Non
     if said != number or not flags & _IS_ANSWER or questions != 1 or asked.lower() != question.wire.lower():
         return None
     if flags & _TRUNCATED:
-        return Answer(NO_ERROR, is_truncated=True)
+        return DnsAnswer(NO_ERROR, is_truncated=True)
     found: list[tuple[Address, int]] = []
     at = end
     for _ in range(answers):
@@ -114,7 +114,7 @@ def read_answer(message: bytes, question: Question, number: int) -> Answer | Non
         at += size
         if (kind, family) == (question.kind, IN) and size == len(content) == _SIZES[kind]:
             found.append((IPv4Address(content) if kind == A else IPv6Address(content), lasts_s))
-    return Answer(flags & _CODE, tuple(found))
+    return DnsAnswer(flags & _CODE, tuple(found))
 
 
 def write_answer(question: Question, code: int, addresses: Iterable[tuple[Address, int]] = ()) -> bytes:

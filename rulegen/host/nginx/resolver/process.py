@@ -75,9 +75,9 @@ class Resolver:
             self.tell(f"{question.name}: {why}: nginx is not told of it")
         return not why
 
-    async def _ask(self, question: dns.Question) -> dns.Answer | None:
+    async def _ask(self, question: dns.Question) -> dns.DnsAnswer | None:
         """Return what the first server says that knows an answer, or else what one says that knows none."""
-        failed: dns.Answer | None = None
+        failed: dns.DnsAnswer | None = None
         for _ in range(_TRIES):
             for server in self.servers:
                 number = secrets.randbelow(1 << 16)
@@ -95,7 +95,7 @@ class Resolver:
         return failed
 
 
-async def _ask_by_datagram(server: tuple[str, int], question: dns.Question, number: int) -> dns.Answer:
+async def _ask_by_datagram(server: tuple[str, int], question: dns.Question, number: int) -> dns.DnsAnswer:
     """Ask a server from a port of its own; messages that answer something else are passed over."""
     loop = asyncio.get_running_loop()
     with socket.socket(socket.AF_INET6 if ":" in server[0] else socket.AF_INET, socket.SOCK_DGRAM) as link:
@@ -108,7 +108,7 @@ async def _ask_by_datagram(server: tuple[str, int], question: dns.Question, numb
                 return found
 
 
-async def _ask_by_stream(server: tuple[str, int], question: dns.Question, number: int) -> dns.Answer:
+async def _ask_by_stream(server: tuple[str, int], question: dns.Question, number: int) -> dns.DnsAnswer:
     reader, writer = await asyncio.open_connection(*server)
     try:
         message = dns.write_question(question, number)
@@ -123,7 +123,7 @@ async def _ask_by_stream(server: tuple[str, int], question: dns.Question, number
     raise ConnectionError
 
 
-class Listener(asyncio.DatagramProtocol):
+class DnsListener(asyncio.DatagramProtocol):
     """Takes questions on one address, a bounded number at a time.
 
     One more costs the oldest its answer: name servers answer most questions soon, so whoever asks much that nobody
@@ -156,7 +156,7 @@ class Listener(asyncio.DatagramProtocol):
         self._transport.sendto(await self.resolver.answer(question), asker)
 
 
-class Told:
+class ResolverInput:
     """Lines for people, the same one once an hour, and a bounded number of them."""
 
     def __init__(self) -> None:
@@ -183,7 +183,7 @@ async def serve(naming: Naming, changes: asyncio.StreamReader, tell: Callable[[s
     resolvers = [Resolver((), Forbidden(), tell) for _ in range(2)]
     for address, resolver in zip(ADDRESSES, resolvers, strict=True):
         try:
-            await loop.create_datagram_endpoint(partial(Listener, resolver), local_addr=(address, naming.port))
+            await loop.create_datagram_endpoint(partial(DnsListener, resolver), local_addr=(address, naming.port))
         except OSError as error:
             why = os.strerror(error.errno) if error.errno else str(error)
             tell(f"cannot listen on {address} port {naming.port}/UDP: {why}; --names-port chooses another")
@@ -221,7 +221,7 @@ async def _main() -> None:
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(changes), sys.stdin)
     line = await changes.readline()
     if line:
-        await serve(msgspec.json.decode(line, type=Naming), changes, Told())
+        await serve(msgspec.json.decode(line, type=Naming), changes, ResolverInput())
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ _NAMESPACES: Final = ("--mount", "--net", "--pid", "--ipc", "--uts", "--fork", "
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class TrialResult:
     """What nginx says of a release.
 
     Attributes:
@@ -57,7 +57,7 @@ class Verdict:
 
 def try_release(
     release: Path, folder: Path, run: Runner, *, binary: str = "nginx", timeout_s: float = TIMEOUT_S
-) -> Verdict:
+) -> TrialResult:
     """Return what `nginx -t` says of a release.
 
     Args:
@@ -83,7 +83,7 @@ def try_release(
     return _sealed(release, folder, run, program, timeout_s)
 
 
-def _sealed(release: Path, folder: Path, run: Runner, program: str, timeout_s: float) -> Verdict:
+def _sealed(release: Path, folder: Path, run: Runner, program: str, timeout_s: float) -> TrialResult:
     user = identity.unused()
     real = Path(program).resolve()
     hides = child.is_binary(real)
@@ -102,10 +102,10 @@ def _sealed(release: Path, folder: Path, run: Runner, program: str, timeout_s: f
         "argv": _nginx(f"/{child.PROGRAM}" if hides else str(real), folder.resolve(), release.resolve()),
     }
     argv = ("unshare", *_NAMESPACES, sys.executable, "-I", "-S", str(_CELL))
-    return Verdict(_judge(_limited(run, argv, order, timeout_s), release))
+    return TrialResult(_judge(_limited(run, argv, order, timeout_s), release))
 
 
-def _bare(release: Path, run: Runner, program: str, timeout_s: float, note: str) -> Verdict:
+def _bare(release: Path, run: Runner, program: str, timeout_s: float, note: str) -> TrialResult:
     """Try a release without namespaces: a copy of it, in a folder that only the test user may enter beside us."""
     is_root = os.geteuid() == 0
     user = identity.unused() if is_root else os.getegid()
@@ -124,7 +124,7 @@ def _bare(release: Path, run: Runner, program: str, timeout_s: float, note: str)
                 "argv": argv,
             }
             ended = _limited(run, (sys.executable, "-I", "-S", str(_CELL)), order, timeout_s)
-            return Verdict(_judge(ended, scratch / "conf"), f"{note}: tried without a sandbox")
+            return TrialResult(_judge(ended, scratch / "conf"), f"{note}: tried without a sandbox")
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     except OSError as error:

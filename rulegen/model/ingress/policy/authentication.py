@@ -8,7 +8,7 @@ from rulegen.errors import ConfigError
 from rulegen.model.ingress.ir import BasicAuth, ClientAuth, ExternalAuth, ToUpstream
 from rulegen.model.ingress.unread import UnreadError
 from rulegen.model.ingress.upstreams.certificates import UnusableSecretError, read_authorities, read_passwords
-from rulegen.model.ingress.upstreams.services import Wish
+from rulegen.model.ingress.upstreams.services import UpstreamOptions
 from rulegen.model.ingress.values import readers
 from rulegen.model.ingress.values.annotations import RULES
 
@@ -133,7 +133,7 @@ def auth_target(url: Url, targets: Targets) -> str:
     if why := targets.refusal_of_host(url.host, port):
         raise ValueError(f"{why}: an auth server is never there")
     # The name is part of how TLS is spoken: a connection that was made with another must not serve.
-    wish = Wish(transport=f"HTTPS {url.host}" if is_tls else "")
+    wish = UpstreamOptions(transport=f"HTTPS {url.host}" if is_tls else "")
     inside = targets.of_host(url.host, port, wish)
     if inside is not None:
         target, why = inside

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from rulegen.model.ingress.ir import Cors, ErrorPages, Limits, Policy, Sticky
+from rulegen.model.ingress.ir import Cors, ErrorPages, Limits, LocationPolicy, Sticky
 from rulegen.model.ingress.policy.authentication import basic_auth, external_auth
 from rulegen.model.ingress.policy.proxying import backend_tls, tuning
 from rulegen.model.ingress.reasons import Verdict
@@ -28,13 +28,13 @@ CORS_HEADERS: Final = (
 CORS_MAX_AGE_S: Final = 1728000
 
 
-def policy_of(namespace: str, told: Annotations, referred: Referred) -> Policy:
+def policy_of(namespace: str, told: Annotations, referred: Referred) -> LocationPolicy:
     """Return the policy that the annotations of an Ingress make; what cannot be had is noted in `told`."""
     found, settings = told.found, referred.settings
     redirect = _redirect(found)
     protocol = _protocol(told)
     _tell_idle(told)
-    return Policy(
+    return LocationPolicy(
         ssl_redirect=found.get("ssl-redirect", settings.ssl_redirect),
         force_ssl_redirect=found.get("force-ssl-redirect", settings.force_ssl_redirect),
         preserve_trailing_slash=found.get("preserve-trailing-slash", settings.preserve_trailing_slash),

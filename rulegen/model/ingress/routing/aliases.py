@@ -12,10 +12,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from rulegen.model.ingress.ir import Server
-    from rulegen.model.ingress.routing.ingresses import Owner
+    from rulegen.model.ingress.routing.ingresses import ResolvedIngress
 
 
-def with_other_names(servers: Mapping[str, Server], owners: Mapping[str, Iterable[Owner]]) -> dict[str, Server]:
+def with_other_names(
+    servers: Mapping[str, Server], owners: Mapping[str, Iterable[ResolvedIngress]]
+) -> dict[str, Server]:
     """Return the servers with their other names, given to the oldest Ingress that asks for one.
 
     Args:
@@ -54,7 +56,7 @@ def with_other_names(servers: Mapping[str, Server], owners: Mapping[str, Iterabl
     return found
 
 
-def _tell_nameless(one: Owner) -> None:
+def _tell_nameless(one: ResolvedIngress) -> None:
     """Tell what an Ingress asks for in vain, as it has no host."""
     if "server-alias" in one.annotations.found:
         one.annotations.tell(Verdict.IGNORED, "server-alias", "a rule without a host has every name already")

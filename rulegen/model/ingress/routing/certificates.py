@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from rulegen.kube.objects.structs import IngressTLS
     from rulegen.model.ingress.options import IngressOptions
-    from rulegen.model.ingress.routing.ingresses import Owner
+    from rulegen.model.ingress.routing.ingresses import ResolvedIngress
     from rulegen.model.ingress.upstreams.referenced_objects import Referred
 
 DEFAULT_CERTIFICATE: Final = "secrets/00000000000000000000000000000000.pem"
@@ -54,7 +54,7 @@ class Certificates:
     _known: dict[ObjectName, Certificate | str] = field(default_factory=dict)
     _listed: dict[ObjectName, dict[str, list[tuple[int, IngressTLS]]]] = field(default_factory=dict)
 
-    def of_host(self, host: str, owners: Sequence[Owner]) -> HostTLS:
+    def of_host(self, host: str, owners: Sequence[ResolvedIngress]) -> HostTLS:
         """Return with which certificate a host speaks TLS.
 
         The oldest Ingress with `tls` decides: by the entry that lists the host, else by the first one whose
@@ -115,7 +115,7 @@ class Certificates:
         why = self.referred.targets.refusal_of_host(told.host, port)
         return (0, why) if why else (port, "")
 
-    def _entries(self, owner: Owner) -> Mapping[str, list[tuple[int, IngressTLS]]]:
+    def _entries(self, owner: ResolvedIngress) -> Mapping[str, list[tuple[int, IngressTLS]]]:
         """Return an Ingress' entries by the hosts that they list."""
         known = self._listed.get(owner.name)
         if known is None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from rulegen.kube.objects.names import ObjectName
-from rulegen.model.ingress.ir import Policy
+from rulegen.model.ingress.ir import LocationPolicy
 from rulegen.model.ingress.policy.authentication import client_auth_of
 from rulegen.model.ingress.policy.policies import policy_of
 from rulegen.model.ingress.reasons import Reason, Verdict
@@ -31,7 +31,7 @@ MAX_ROUTES: Final = 5000
 
 
 @dataclass(slots=True)
-class Owner:
+class ResolvedIngress:
     """An Ingress that owns hosts, or a part of them.
 
     Attributes:
@@ -43,7 +43,7 @@ class Owner:
     name: ObjectName
     ingress: Ingress
     annotations: Annotations
-    policy: Policy
+    policy: LocationPolicy
     is_canary: bool
     client_auth: ClientAuth | None = None
 
@@ -70,7 +70,7 @@ def in_order(ingresses: Iterable[Ingress]) -> list[Ingress]:
 
 def read_owner(
     ingress: Ingress, prefix: str, referred: Referred, global_auth: ExternalAuth | None
-) -> tuple[Owner | None, list[Reason]]:
+) -> tuple[ResolvedIngress | None, list[Reason]]:
     """Return what an Ingress comes to; None, and why, where nothing of it may be served."""
     name = ObjectName(ingress.metadata.namespace, ingress.metadata.name)
     annotations = read_annotations(str(name), ingress.metadata.annotations, prefix)
@@ -85,11 +85,11 @@ def read_owner(
     if faults or annotations.onset is Onset.REJECT:
         return None, [*faults, *annotations.reasons]
     if annotations.onset is Onset.CLOSE:
-        policy = Policy(is_closed=True, ssl_redirect=policy.ssl_redirect, global_auth=False)
-    return Owner(name, ingress, annotations, policy, bool(annotations.found.get("canary")), client_auth), []
+        policy = LocationPolicy(is_closed=True, ssl_redirect=policy.ssl_redirect, global_auth=False)
+    return ResolvedIngress(name, ingress, annotations, policy, bool(annotations.found.get("canary")), client_auth), []
 
 
-def oldest(owners: Sequence[Owner], annotation: str) -> Any:
+def oldest(owners: Sequence[ResolvedIngress], annotation: str) -> Any:
     """Return an annotation that holds for a whole host: of the oldest Ingress that has it; None for none."""
     return next((one.annotations.found[annotation] for one in owners if annotation in one.annotations.found), None)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
-from rulegen.model.ingress.ir import Location, MatchKind, Policy
+from rulegen.model.ingress.ir import Location, LocationPolicy, MatchKind
 from rulegen.model.ingress.reasons import Reason, Verdict
 from rulegen.model.ingress.values import regex
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MAX_COMPARED: Final = 1000
 """Expressions of one host, of more than one namespace, that are compared one by one."""
-BARE: Final = Policy(ssl_redirect=False, global_auth=False)
+BARE: Final = LocationPolicy(ssl_redirect=False, global_auth=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +41,7 @@ class Route:
     is_exact: bool
     is_regex: bool
     target: Target
-    policy: Policy
+    policy: LocationPolicy
     rule: str
     canaries: tuple[Canary, ...] = ()
 

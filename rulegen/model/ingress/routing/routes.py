@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Final
 
 from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.objects.structs import ServiceBackendPort
-from rulegen.model.ingress.ir import Answer, Canary, Location, MatchKind, Policy, ToUpstream
+from rulegen.model.ingress.ir import Canary, FixedResponse, Location, LocationPolicy, MatchKind, ToUpstream
 from rulegen.model.ingress.policy.policies import errors_of, port_of
 from rulegen.model.ingress.reasons import Reason, Verdict
 from rulegen.model.ingress.routing.paths import Paths, Route
-from rulegen.model.ingress.upstreams.services import NOT_FOUND, UNAVAILABLE, Targets, Wish, transport_of
+from rulegen.model.ingress.upstreams.services import NOT_FOUND, UNAVAILABLE, Targets, UpstreamOptions, transport_of
 from rulegen.model.ingress.values import readers
 
 if TYPE_CHECKING:
     from rulegen.kube.objects.structs import HTTPIngressPath, IngressBackend
     from rulegen.model.ingress.ir import Target
-    from rulegen.model.ingress.routing.ingresses import Owner
+    from rulegen.model.ingress.routing.ingresses import ResolvedIngress
     from rulegen.model.ingress.values.settings import Settings
 
 
@@ -40,7 +40,7 @@ class Routing:
     settings: Settings
     paths: dict[str, Paths] = field(default_factory=dict)
     fallbacks: dict[str, Location] = field(default_factory=dict)
-    owners: dict[str, dict[ObjectName, Owner]] = field(default_factory=dict)
+    owners: dict[str, dict[ObjectName, ResolvedIngress]] = field(default_factory=dict)
     reasons: list[Reason] = field(default_factory=list)
     default_backend: Target | None = None
 
@@ -48,7 +48,7 @@ class Routing:
         """Return the paths of a host."""
         return self.paths.setdefault(host, Paths(host))
 
-    def add(self, owner: Owner) -> None:
+    def add(self, owner: ResolvedIngress) -> None:
         """Add the rules of an Ingress."""
         spec = owner.ingress.spec
         default = spec.default_backend
@@ -69,7 +69,7 @@ class Routing:
         self.owners.setdefault("", {}).setdefault(owner.name, owner)
         self.fallbacks[""] = self._fallback(owner, default, "")
 
-    def add_canary(self, owner: Owner) -> None:
+    def add_canary(self, owner: ResolvedIngress) -> None:
         """Give the paths of a canary their share of those of the main Ingress."""
         for index, rule in enumerate(owner.ingress.spec.rules):
             for number, path in enumerate(rule.http.paths if rule.http else ()):
@@ -78,7 +78,7 @@ class Routing:
                     where = f"spec.rules[{index}].http.paths[{number}]"
                     self.reasons.append(owner.reason(Verdict.IGNORED, where, message))
 
-    def is_guest(self, owner: Owner, host: str) -> bool:
+    def is_guest(self, owner: ResolvedIngress, host: str) -> bool:
         """Whether a host was another namespace's first, so that this Ingress has no say about the whole of it."""
         return next(iter(self.owners[host])).namespace != owner.name.namespace
 
@@ -90,7 +90,7 @@ class Routing:
         port = told.service.spec.ports[0]
         return self.targets.of_service(name, ServiceBackendPort(name=port.name, number=port.port))
 
-    def _route(self, owner: Owner, path: HTTPIngressPath, host: str, where: str) -> Route:
+    def _route(self, owner: ResolvedIngress, path: HTTPIngressPath, host: str, where: str) -> Route:
         target, policy = self._target(owner, path.backend, host, f"{where}.backend")
         return Route(
             ingress=owner.name,
@@ -102,7 +102,7 @@ class Routing:
             rule=where,
         )
 
-    def _fallback(self, owner: Owner, backend: IngressBackend, host: str) -> Location:
+    def _fallback(self, owner: ResolvedIngress, backend: IngressBackend, host: str) -> Location:
         target, policy = self._target(owner, backend, host, "spec.defaultBackend")
         return Location(
             kind=MatchKind.PREFIX,
@@ -114,7 +114,9 @@ class Routing:
             source="/",
         )
 
-    def _target(self, owner: Owner, backend: IngressBackend, host: str, where: str) -> tuple[Target, Policy]:
+    def _target(
+        self, owner: ResolvedIngress, backend: IngressBackend, host: str, where: str
+    ) -> tuple[Target, LocationPolicy]:
         """Return where a path's requests go, and the policy that they have there."""
         policy, found = owner.policy, owner.annotations.found
         if owner.is_closed:
@@ -124,19 +126,19 @@ class Routing:
                 f"clients are asked for certificates of a whole host: {host or 'every other'} is not this namespace's"
             )
             owner.annotations.tell(Verdict.CLOSED, "auth-tls-secret", message)
-            return UNAVAILABLE, Policy(is_closed=True)
+            return UNAVAILABLE, LocationPolicy(is_closed=True)
         auth = policy.external_auth
         if auth is not None and auth.url.host.startswith("$") and (not host or readers.may_be_address(host)):
             message = f"{host} ends in a number: the request's host may be an address" if host else _ANY_HOST
             owner.annotations.close("auth-url", message)
-            return UNAVAILABLE, Policy(is_closed=True)
+            return UNAVAILABLE, LocationPolicy(is_closed=True)
         if backend.service is None:
             kind = backend.resource.kind if backend.resource else "nothing"
             message = f"a backend of kind {readers.quoted(kind)} is not supported: 404"
             self.reasons.append(owner.reason(Verdict.UNAVAILABLE, where, message))
             return NOT_FOUND, policy
         name = ObjectName(owner.name.namespace, backend.service.name)
-        wish = Wish(
+        wish = UpstreamOptions(
             balance=found.get("load-balance", ""),
             hash_key=found.get("upstream-hash-by", ""),
             sticky=policy.sticky,
@@ -151,25 +153,27 @@ class Routing:
         if why:
             target = stand_in or target
             answer = (
-                f"its requests are answered with {target.status}" if isinstance(target, Answer) else "another answers"
+                f"its requests are answered with {target.status}"
+                if isinstance(target, FixedResponse)
+                else "another answers"
             )
             self.reasons.append(owner.reason(Verdict.UNAVAILABLE, where, f"{why}: {answer}"))
-        elif isinstance(target, Answer) or policy.redirect is not None:
+        elif isinstance(target, FixedResponse) or policy.redirect is not None:
             return target, policy
         return target, self._with_errors(owner, stand_in, name.name, port_of(backend.service.port))
 
-    def _with_errors(self, owner: Owner, stand_in: Target | None, service: str, port: str) -> Policy:
+    def _with_errors(self, owner: ResolvedIngress, stand_in: Target | None, service: str, port: str) -> LocationPolicy:
         """Return the policy with the answers that are replaced by those of the default backend."""
         default = stand_in or self.default_backend or NOT_FOUND
         errors = errors_of(owner.annotations, self.settings, default, service, port)
         if errors is None:
             return owner.policy
-        if isinstance(errors.target, Answer):
+        if isinstance(errors.target, FixedResponse):
             owner.annotations.tell(Verdict.IGNORED, "custom-http-errors", "there is no default backend to answer them")
             return owner.policy
         return replace(owner.policy, errors=errors)
 
-    def _stand_in(self, owner: Owner) -> Target | None:
+    def _stand_in(self, owner: ResolvedIngress) -> Target | None:
         """Return the target of the annotation default-backend."""
         name = owner.annotations.found.get("default-backend")
         if not name:
@@ -180,7 +184,7 @@ class Routing:
             return None
         return target
 
-    def _attach(self, owner: Owner, host: str, path: HTTPIngressPath) -> str:
+    def _attach(self, owner: ResolvedIngress, host: str, path: HTTPIngressPath) -> str:
         """Give a path its canary; return why it cannot have it."""
         paths = self.paths.get(host)
         main = paths.find(path.path or "/", is_exact=path.path_type == "Exact") if paths else None
@@ -192,7 +196,7 @@ class Routing:
             return "the canary cannot be served"
         name = ObjectName(owner.name.namespace, path.backend.service.name)
         # The main location speaks to the canary as it does to its own backend.
-        wish = Wish(transport=transport_of(main.policy))
+        wish = UpstreamOptions(transport=transport_of(main.policy))
         target, why = self.targets.of_service(name, path.backend.service.port, wish)
         if why or not isinstance(target, ToUpstream):
             return f"{why or 'the canary is no Service with endpoints'}: all requests go to the main Ingress"
@@ -202,7 +206,7 @@ class Routing:
         return ""
 
 
-def _canary(owner: Owner, target: ToUpstream) -> Canary:
+def _canary(owner: ResolvedIngress, target: ToUpstream) -> Canary:
     found = owner.annotations.found
     value, pattern = found.get("canary-by-header-value", ""), found.get("canary-by-header-pattern", "")
     return Canary(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.syntax import is_subdomain
 from rulegen.model.forbidden import NOTHING, Forbidden
-from rulegen.model.ingress.ir import Answer, Balance, Target, ToName, ToUpstream, Upstream
+from rulegen.model.ingress.ir import Balance, FixedResponse, Target, ToName, ToUpstream, Upstream
 from rulegen.model.ingress.limits import UPSTREAM_SERVERS
 from rulegen.model.ingress.values.readers import is_private_address, is_private_to_node
 from rulegen.model.services.endpoints import candidates, counts
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
     from rulegen.kube.objects.structs import ServiceBackendPort, ServicePort
     from rulegen.kube.snapshot.world import ServiceInput
-    from rulegen.model.ingress.ir import Policy, Sticky
+    from rulegen.model.ingress.ir import LocationPolicy, Sticky
     from rulegen.model.ingress.values.settings import Settings
     from rulegen.net import Address
 
-UNAVAILABLE: Final = Answer(503)
-NOT_FOUND: Final = Answer(404)
+UNAVAILABLE: Final = FixedResponse(503)
+NOT_FOUND: Final = FixedResponse(404)
 
 _BALANCES: Final = {
     "round_robin": Balance.ROUND_ROBIN,
@@ -41,7 +41,7 @@ _BALANCES: Final = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
+class UpstreamOptions:
     """How an Ingress wants a Service's servers to be picked.
 
     Attributes:
@@ -61,7 +61,7 @@ class Wish:
 _SHOWN: Final = 3
 _LEADING_ZERO: Final = re.compile(r"(?:^|\.)0[0-9]")
 _EVERYWHERE: Final = (parse_network("0.0.0.0/0"), parse_network("::/0"))
-PLAIN: Final = Wish()
+PLAIN: Final = UpstreamOptions()
 _CLOSING: Final = "CLOSING"
 _NEVER_IDLE: Final = ("AUTO_", "FCGI", _CLOSING)
 """Transports whose connections end with their request. One location that speaks both HTTP and HTTPS must not mix them
@@ -70,7 +70,7 @@ connection, and so is an HTTP server by version 1.0 or by a header; where that d
 would take a connection up again that is about to be closed, and answer 502 where it may not ask twice."""
 
 
-def transport_of(policy: Policy) -> str:
+def transport_of(policy: LocationPolicy) -> str:
     """Return what two locations must have in common to share connections to a backend; empty for plain HTTP."""
     spoken = f"{policy.protocol} {policy.proxy_ssl}" if policy.proxy_ssl else policy.protocol
     is_http = policy.protocol in {"HTTP", "HTTPS", "AUTO_HTTP"}
@@ -99,10 +99,12 @@ class Targets:
     forbidden: Forbidden = NOTHING
     upstreams: dict[str, Upstream] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
-    _known: dict[tuple[ObjectName, str, int, Wish], tuple[Target, str]] = field(default_factory=dict)
+    _known: dict[tuple[ObjectName, str, int, UpstreamOptions], tuple[Target, str]] = field(default_factory=dict)
     _servers: dict[ObjectName, _Endpoints] = field(default_factory=dict)
 
-    def of_service(self, name: ObjectName, port: ServiceBackendPort, wish: Wish = PLAIN) -> tuple[Target, str]:
+    def of_service(
+        self, name: ObjectName, port: ServiceBackendPort, wish: UpstreamOptions = PLAIN
+    ) -> tuple[Target, str]:
         """Return where requests to a Service's port go, and why there is nothing behind it; empty where there is."""
         key = (name, port.name, port.number, wish)
         known = self._known.get(key)
@@ -110,7 +112,7 @@ class Targets:
             known = self._known[key] = self._resolve(name, port, wish)
         return known
 
-    def of_host(self, host: str, port: int, wish: Wish = PLAIN) -> tuple[Target, str] | None:
+    def of_host(self, host: str, port: int, wish: UpstreamOptions = PLAIN) -> tuple[Target, str] | None:
         """Return what `of_service` does for a Service named as the cluster's DNS names it; None for any other name."""
         labels = host.rstrip(".").split(".")
         if len(labels) < 3 or labels[2] != "svc":
@@ -143,7 +145,7 @@ class Targets:
         ports = told.service.spec.ports
         return next((one for one in ports if (one.name == port.name if port.name else one.port == port.number)), None)
 
-    def _resolve(self, name: ObjectName, port: ServiceBackendPort, wish: Wish) -> tuple[Target, str]:
+    def _resolve(self, name: ObjectName, port: ServiceBackendPort, wish: UpstreamOptions) -> tuple[Target, str]:
         told = self.services.get(name)
         if told is None:
             return UNAVAILABLE, f"Service {name} is not there"
@@ -159,7 +161,7 @@ class Targets:
             return UNAVAILABLE, f"port {wanted} of Service {name} is {found.protocol}, not TCP"
         return self._upstream(name, told, found, wish)
 
-    def _external(self, name: ObjectName, host: str, port: int, wish: Wish) -> tuple[Target, str]:
+    def _external(self, name: ObjectName, host: str, port: int, wish: UpstreamOptions) -> tuple[Target, str]:
         lowered = host.rstrip(".").lower()
         if self.refuses_names:
             return UNAVAILABLE, f"Service {name} is an ExternalName, which is switched off"
@@ -176,7 +178,9 @@ class Targets:
             return UNAVAILABLE, f"Service {name}: there is no name server to resolve {printable(lowered)} with"
         return ToName(lowered, port, f"{name.namespace}.{name.name}.{port}"), ""
 
-    def _upstream(self, name: ObjectName, told: ServiceInput, port: ServicePort, wish: Wish) -> tuple[Target, str]:
+    def _upstream(
+        self, name: ObjectName, told: ServiceInput, port: ServicePort, wish: UpstreamOptions
+    ) -> tuple[Target, str]:
         spec = told.service.spec
         known = self._endpoints(name, told)
         endpoints, refused = known.ready.get(port.name, ()), known.refused.get(port.name)
@@ -214,7 +218,7 @@ class Targets:
             return ""
         return join_host_port(address, port)
 
-    def _picking(self, upstream: Upstream, wish: Wish) -> Upstream:
+    def _picking(self, upstream: Upstream, wish: UpstreamOptions) -> Upstream:
         """Return the upstream that picks its servers as wished; nginx has no backup beside a hash or chance."""
         if wish.sticky is not None:
             name = f"{upstream.name}.{_mark(str(wish.host), *map(str, astuple(wish.sticky)))}"

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from rulegen.kube.objects.structs import Ingress, IngressClass
     from rulegen.kube.selector import Selector
-    from rulegen.kube.snapshot.world import World
+    from rulegen.kube.snapshot.world import ClusterSnapshot
 
 CONTROLLER: Final = "rulegen.io/ingress"
 CLASS_NAME: Final = "rulegen"
@@ -39,7 +39,7 @@ class Selection:
     namespaces: frozenset[str] = frozenset()
     namespace_selector: Selector | None = None
 
-    def refusal(self, ingress: Ingress, world: World) -> str:
+    def refusal(self, ingress: Ingress, world: ClusterSnapshot) -> str:
         """Return why an Ingress is not ours; empty where it is. The field goes before the annotation."""
         namespace, classes = ingress.metadata.namespace, world.ingress_classes
         if self.namespaces and namespace not in self.namespaces:

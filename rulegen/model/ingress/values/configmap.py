@@ -15,11 +15,11 @@ from rulegen.model.ingress.values.settings import read_settings
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rulegen.kube.snapshot.world import World
+    from rulegen.kube.snapshot.world import ClusterSnapshot
     from rulegen.model.ingress.values.settings import Settings
 
 
-def settings_of(world: World, name: ObjectName | None, base: Settings) -> tuple[Settings, list[Reason]]:
+def settings_of(world: ClusterSnapshot, name: ObjectName | None, base: Settings) -> tuple[Settings, list[Reason]]:
     """Return the settings that a ConfigMap makes of `base`, and what of it is not obeyed.
 
     Args:
@@ -66,7 +66,7 @@ def settings_of(world: World, name: ObjectName | None, base: Settings) -> tuple[
 
 
 def _headers(
-    world: World, name: ObjectName, key: str, where: str, tell: Callable[[str], None]
+    world: ClusterSnapshot, name: ObjectName, key: str, where: str, tell: Callable[[str], None]
 ) -> tuple[tuple[str, str], ...]:
     found = world.config_maps.get(name)
     if found is None:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from rulegen.kube.objects.structs import ConfigMap, Ingress
-    from rulegen.kube.snapshot.world import World
+    from rulegen.kube.snapshot.world import ClusterSnapshot
     from rulegen.model.ingress.values.classes import Selection
 
 SECRETS: Final = ("auth-secret", "auth-tls-secret", "proxy-ssl-secret")
@@ -41,7 +41,7 @@ def references(ingresses: Iterable[Ingress], prefix: str) -> References:
 
 
 def references_of(
-    world: World,
+    world: ClusterSnapshot,
     selection: Selection,
     prefix: str,
     *,

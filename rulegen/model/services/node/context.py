@@ -11,8 +11,16 @@ from typing import TYPE_CHECKING
 
 from rulegen.model.forbidden import NOTHING, Forbidden, forbidden
 from rulegen.model.host.facts import HostFacts
-from rulegen.model.services.endpoints import Place
-from rulegen.model.services.ir import IpvsOptions, Masquerade, Node, PodInterface, PodNetwork, PodTraffic, Semantics
+from rulegen.model.services.endpoints import Topology
+from rulegen.model.services.ir import (
+    IpvsOptions,
+    Masquerade,
+    PodInterface,
+    PodNetwork,
+    PodTraffic,
+    ResolvedNode,
+    Semantics,
+)
 from rulegen.model.services.limits import ServiceLimits
 from rulegen.model.services.options import DetectLocalMode, Options
 from rulegen.net import Address, Family, Network, family_of, parse_address, parse_network
@@ -31,7 +39,7 @@ BE_LIBERAL = "net.netfilter.nf_conntrack_tcp_be_liberal"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Site:
+class NodeContext:
     """The node as the resolution of Services sees it.
 
     Attributes:
@@ -49,7 +57,7 @@ class Site:
         guards: Whether Services are not served at external addresses that are not theirs to take; else with a warning.
     """
 
-    place: Place
+    place: Topology
     addresses: Mapping[Family, Address]
     external_ips: bool
     schedulers: frozenset[str] | None = None
@@ -69,7 +77,7 @@ def resolve_site(
     options: Options,
     facts: HostFacts | None = None,
     nodes: Iterable[structs.Node] = (),
-) -> Site:
+) -> NodeContext:
     """Return where and what the node is, from its Node object, if there is one; `nodes` are all that are known."""
     zone = node.metadata.labels.get(ZONE_LABEL, "") if node else ""
     told = primary_addresses(node, options)
@@ -77,8 +85,8 @@ def resolve_site(
     addresses = {family: told[family] or loopback[family] for family in Family}
     schedulers = facts.schedulers if facts is not None else None
     known = tuple(nodes)
-    return Site(
-        place=Place(name, zone),
+    return NodeContext(
+        place=Topology(name, zone),
         addresses=addresses,
         external_ips=options.external_ips,
         schedulers=schedulers,
@@ -126,12 +134,12 @@ def primary_addresses(node: structs.Node | None, options: Options) -> dict[Famil
 
 def resolve_node(
     family: Family,
-    site: Site,
+    site: NodeContext,
     node: structs.Node | None,
     options: Options,
     facts: HostFacts,
     warn: Callable[[str], None],
-) -> Node:
+) -> ResolvedNode:
     """Return what holds for all Services in one family."""
     pods = _pod_traffic(family, node, options)
     networks = _node_port_networks(family, site, node, options)
@@ -142,7 +150,7 @@ def resolve_node(
     is_liberal = _sets_liberal(options, facts) or facts.sysctls.get(BE_LIBERAL, "0") != "0"
     if options.conntrack_be_liberal and not is_liberal:
         warn(f"conntrack.tcpBeLiberal: {BE_LIBERAL} cannot be set here, so the rule that drops INVALID packets stays")
-    return Node(
+    return ResolvedNode(
         family=family,
         masquerade_mark=1 << options.masquerade_bit,
         masquerade_cluster_ip=(
@@ -164,7 +172,7 @@ def resolve_node(
     )
 
 
-def resolve_sysctls(nodes: Iterable[Node], options: Options, facts: HostFacts) -> dict[str, str]:
+def resolve_sysctls(nodes: Iterable[ResolvedNode], options: Options, facts: HostFacts) -> dict[str, str]:
     """Return the kernel parameters that must have a value for these decisions to work."""
     liberal = {BE_LIBERAL: "1"} if _sets_liberal(options, facts) else {}
     if options.mode == "ipvs":
@@ -249,7 +257,7 @@ def _first_network(networks: Iterable[Network], family: Family) -> PodNetwork | 
 
 
 def _node_port_networks(
-    family: Family, site: Site, node: structs.Node | None, options: Options
+    family: Family, site: NodeContext, node: structs.Node | None, options: Options
 ) -> tuple[Network, ...] | None:
     """Return the networks of one family that node ports are restricted to; None for all addresses.
 

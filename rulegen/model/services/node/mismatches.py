@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from rulegen.kube.objects import structs
-    from rulegen.model.services.ir import Node
+    from rulegen.model.services.ir import ResolvedNode
     from rulegen.model.services.options import Options
     from rulegen.net import Network
 
 
-def family_warnings(nodes: Mapping[Family, Node], node: structs.Node | None, options: Options) -> Iterator[str]:
+def family_warnings(nodes: Mapping[Family, ResolvedNode], node: structs.Node | None, options: Options) -> Iterator[str]:
     """Yield what a user should know of prefixes and addresses of a family that the node does not have first.
 
     What leaves pods unrecognised, or node ports open, in a family of which the node has an address is told by
@@ -64,7 +64,9 @@ def family_warnings(nodes: Mapping[Family, Node], node: structs.Node | None, opt
         yield from _single_stack_warnings(options, primary, other)
 
 
-def local_traffic_warnings(nodes: Mapping[Family, Node], node: structs.Node | None, options: Options) -> Iterator[str]:
+def local_traffic_warnings(
+    nodes: Mapping[Family, ResolvedNode], node: structs.Node | None, options: Options
+) -> Iterator[str]:
     """Yield, where traffic of pods cannot be recognised in any family, why that is so and what follows from it."""
     if any(decided.pods is not None for decided in nodes.values()):
         return

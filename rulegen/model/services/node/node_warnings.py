@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from rulegen.kube.objects import structs
-    from rulegen.model.services.ir import Node
+    from rulegen.model.services.ir import ResolvedNode
     from rulegen.model.services.options import Options
     from rulegen.net import Network
 
 
-def node_warnings(nodes: Mapping[Family, Node], node: structs.Node | None, options: Options) -> Iterator[str]:
+def node_warnings(nodes: Mapping[Family, ResolvedNode], node: structs.Node | None, options: Options) -> Iterator[str]:
     """Yield what the configuration leaves open, or closes, on this node, for each family that the node has.
 
     A node has the families in which its Node object or bindAddress gives an address; IPv4 where neither gives one.
@@ -77,7 +77,7 @@ def _pod_networks(families: Collection[Family], node: structs.Node | None, optio
 
 
 def _node_ports(
-    families: Collection[Family], nodes: Mapping[Family, Node], networks: Sequence[Network]
+    families: Collection[Family], nodes: Mapping[Family, ResolvedNode], networks: Sequence[Network]
 ) -> Iterator[str]:
     """Yield the families in which nodePortAddresses restricts nothing, or leaves no address."""
     for family in families:

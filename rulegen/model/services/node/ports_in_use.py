@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from rulegen.model.host.facts import HostFacts
-    from rulegen.model.services.ir import Node
-    from rulegen.model.services.node.context import Site
+    from rulegen.model.services.ir import ResolvedNode
+    from rulegen.model.services.node.context import NodeContext
     from rulegen.net import Address, Family
 
 KUBELET: Final = (Protocol.TCP, 10250)
@@ -20,7 +20,7 @@ KUBELET: Final = (Protocol.TCP, 10250)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NodeGround:
+class PortsInUse:
     """The node's own addresses and what answers there, apart from Services' external addresses.
 
     Attributes:
@@ -36,7 +36,7 @@ class NodeGround:
     knows_programs: bool = False
 
 
-def node_ground(nodes: Mapping[Family, Node], site: Site, facts: HostFacts) -> NodeGround:
+def node_ground(nodes: Mapping[Family, ResolvedNode], site: NodeContext, facts: HostFacts) -> PortsInUse:
     """Return what the node itself has.
 
     Args:
@@ -51,7 +51,7 @@ def node_ground(nodes: Mapping[Family, Node], site: Site, facts: HostFacts) -> N
         addresses |= own
         answering |= {address for address in own if node.answers_node_ports(address)}
     programs = {KUBELET, *((Protocol(name), port) for name, port in facts.root_ports or ())}
-    return NodeGround(
+    return PortsInUse(
         addresses=frozenset(addresses),
         answering=frozenset(answering),
         programs=frozenset(programs),
