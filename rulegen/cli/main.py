@@ -1,4 +1,4 @@
-"""The door: arguments, exit codes, wiring. What is done is done on the floors below.
+"""The entry point: arguments, exit codes, errors as one line. The work is done in the layers below.
 
 Exit codes: 0 done (and, with --detailed-exitcode, nothing to change); 1 an error, of usage too; 2 changes, with
 --detailed-exitcode only; 130 interrupted. Where nobody reads the output any more, SIGPIPE ends it (141 in a shell).

@@ -1,1 +1,1 @@
-"""The edge: the only rooms that touch the host."""
+"""This machine: one of the two packages that do I/O; the other is apiserver."""

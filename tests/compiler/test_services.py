@@ -1,4 +1,4 @@
-"""The road of one change: whatever comes, and whatever is lost, the kernel gets what the whole wants."""
+"""One change: whatever comes, and whatever is lost, the kernel gets what the whole wants."""
 
 from __future__ import annotations
 

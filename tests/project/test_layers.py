@@ -38,8 +38,8 @@ def calls(source: str) -> Iterator[tuple[int, str]]:
 
 
 def modules() -> list[Path]:
-    files = [path for floor in PURE for path in (PACKAGE / floor).rglob("*.py")]
-    return sorted(files + [PACKAGE / f"{floor}.py" for floor in PURE if (PACKAGE / f"{floor}.py").exists()])
+    files = [path for layer in PURE for path in (PACKAGE / layer).rglob("*.py")]
+    return sorted(files + [PACKAGE / f"{layer}.py" for layer in PURE if (PACKAGE / f"{layer}.py").exists()])
 
 
 @pytest.mark.parametrize(

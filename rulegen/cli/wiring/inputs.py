@@ -1,4 +1,4 @@
-"""From options to a model and what the node has: the wiring between the edge and the road."""
+"""From options to a model and to what the node has, for all commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The road from Ingresses to a configuration of nginx; nothing here touches the host.
+"""From Ingresses to a configuration of nginx; nothing here touches the host.
 
 World ─ resolve ─► L7 model ─ compile, per host ─► Fragments ─ render ─► Configuration ─ check ─► diff with observed
 """

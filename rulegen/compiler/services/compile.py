@@ -1,4 +1,4 @@
-"""The road from objects to a plan. `plan`, `apply`, `export` and the agent walk it; nothing here touches the host.
+"""From objects to a plan, for `plan`, `apply`, `export` and the agent; nothing here touches the host.
 
 World ─ resolve ─► Model ─ compile, per Service ─► Fragments ─ union ─► desired ─ diff with observed ─► Plan
 """

@@ -1,4 +1,4 @@
-"""The road of one change: a Service is decided and compiled anew, and the difference is what must be written.
+"""One change: a Service is decided and compiled anew, and the difference is what must be written.
 
 The same functions as for the whole, and the same fragments; only what a change touches is looked at.
 """
