@@ -161,13 +161,13 @@ MASQUERADES_NOT = (
     [*((rule, Level.OK) for rule in MASQUERADES), *((rule, Level.WARN) for rule in MASQUERADES_NOT)],
 )
 def test_doctor_looks_at_the_rules(rules, level):
-    patient = checks.Patient(printed(rules), options=Options(cluster_cidrs=(parse_network("10.244.0.0/16"),)))
+    patient = checks.HostProbe(printed(rules), options=Options(cluster_cidrs=(parse_network("10.244.0.0/16"),)))
     findings = list(checks.check_local_traffic(patient))
     assert [one.level for one in findings] == [Level.OK, level]
 
 
 def test_doctor_without_rules_and_configuration_tells_what_would_follow():
-    [finding] = checks.check_local_traffic(checks.Patient(printed("")))
+    [finding] = checks.check_local_traffic(checks.HostProbe(printed("")))
     assert (finding.level, "no clusterCIDR is given" in finding.message) == (Level.WARN, True)
     assert "--config FILE" in finding.hint
 

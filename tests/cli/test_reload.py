@@ -48,7 +48,7 @@ def reloaded(folder: Path, change: Callable[[Path], object]) -> tuple[list[Optio
 
     with FakeApi() as api, pytest.MonkeyPatch.context() as patch:
         patch.setattr(Agent, "run", run)
-        patch.setattr("rulegen.agent.telemetry.log.Journal", partial(AgentLog, out=log))
+        patch.setattr("rulegen.agent.telemetry.log.AgentLog", partial(AgentLog, out=log))
         done = CliRunner().invoke(cli, ["run", "--config", str(config), "--kubeconfig", api.kubeconfig(folder)])
     assert (done.exit_code, done.exception) == (0, None)
     return seen, fit[0], log.getvalue()

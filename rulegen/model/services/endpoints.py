@@ -52,7 +52,7 @@ class Topology:
 
 @dataclass(frozen=True, slots=True)
 class Pools:
-    """The endpoints of one port, by use; each sorted by text. See `rulegen.model.services.ir.ServicePort`."""
+    """The endpoints of one port, by use; each sorted by text. See `ResolvedPort`."""
 
     cluster: tuple[Endpoint, ...] = ()
     local: tuple[Endpoint, ...] = ()
