@@ -75,9 +75,19 @@ def read_regular(path: str | Path, max_bytes: int, *, follow: bool = False, dir_
         os.close(descriptor)
 
 
-def read_begin(path: str | Path, size: int, *, follow: bool = False, dir_fd: int | None = None) -> bytes:
-    """Return the first `size` bytes of a regular file, or all where it has fewer; for the rest see `open_regular`."""
-    descriptor = open_regular(path, follow=follow, dir_fd=dir_fd)
+def read_begin(path: str | Path, size: int, *, dir_fd: int | None = None, folder: str | Path | None = None) -> bytes:
+    """Return the first `size` bytes of a regular file, or all where it has fewer.
+
+    Args:
+        path: The file; relative to `dir_fd` where that is given.
+        size: How many bytes.
+        dir_fd: A folder's descriptor.
+        folder: A folder that a link may not lead out of; without it, no link is followed.
+
+    Raises:
+        OSError: As `open_regular`, or `open_within`, raises it.
+    """
+    descriptor = open_regular(path, dir_fd=dir_fd) if folder is None else open_within(folder, path)
     try:
         return os.read(descriptor, size)
     finally:
@@ -98,19 +108,38 @@ def read_within(folder: str | Path, path: str | Path, max_bytes: int) -> bytes:
         UnsuitableFileError: It is no regular file, is too large, or a link leads out of the folder.
         OSError: It is not there, or may not be read.
     """
-    root = os.path.realpath(folder)
-    if os.path.commonpath((root, os.path.realpath(path))) != root:
-        raise UnsuitableFileError(errno.ELOOP, f"is a link that leads out of {folder}", str(path))
-    descriptor = open_regular(path, follow=True)
+    descriptor = open_within(folder, path)
     try:
-        # Of what was opened: the links may have been others a moment ago.
-        with suppress(FileNotFoundError):  # no /proc
-            real = os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115 - a descriptor's
-            if os.path.commonpath((root, real)) != root:
-                raise UnsuitableFileError(errno.ELOOP, f"is a link that leads out of {folder}", str(path))
         return read_descriptor(descriptor, max_bytes, path)
     finally:
         os.close(descriptor)
+
+
+def open_within(folder: str | Path, path: str | Path) -> int:
+    """Return a descriptor of a file of a folder, opened as `read_within` does.
+
+    Raises:
+        UnsuitableFileError: It is no regular file, or a link leads out of the folder.
+        OSError: It is not there, or may not be read.
+    """
+    root = os.path.realpath(folder)
+    outside = UnsuitableFileError(errno.ELOOP, f"is a link that leads out of {folder}", str(path))
+    if os.path.commonpath((root, os.path.realpath(path))) != root:
+        raise outside
+    descriptor = open_regular(path, follow=True)
+    if not _is_below(root, descriptor):  # the links may have been others a moment ago
+        os.close(descriptor)
+        raise outside
+    return descriptor
+
+
+def _is_below(root: str, descriptor: int) -> bool:
+    """Tell whether an open file is below a folder, as far as /proc can tell."""
+    try:
+        real = os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115 - a descriptor's
+    except FileNotFoundError:
+        return True
+    return os.path.commonpath((root, real)) == root
 
 
 def read_descriptor(descriptor: int, max_bytes: int, path: str | Path) -> bytes:

@@ -105,8 +105,8 @@ INPUTS = (
     *("objects/a.yaml", "objects/blog.yaml", "objects/sub", "objects/kustomization.yaml", "objects/Chart.yaml"),
     *("templates/nginx.conf.j2", "templates/a.j2", "dumps/iptables.save", "dumps/ip6tables.save", "dumps/a"),
 )
-NAMED = ("config", "host", "kubeconfig")
-"""Files that a user names one by one: a link is followed wherever it leads, as it is for any tool."""
+NAMED = ("config", "host", "kubeconfig", "out", "site")
+"""Files and folders that a user names one by one: a link is followed wherever it leads, as it is for any tool."""
 PLACES = (*NGINX, *(f"RELEASE/{name}" for name in IN_A_RELEASE), *EXPORTS, *INPUTS, *NAMED)
 KINDS = (
     *("file", "empty", "folder", "full-folder", "fifo", "socket", "endless", "loop", "dangling"),
@@ -140,7 +140,7 @@ from rulegen.cli.main import main
 from rulegen.cli.commands import apply, cleanup, doctor, export, plan
 from rulegen.host.dataplane import apply, observe
 from rulegen.host.files import dumps
-from rulegen.host.nginx import service, site
+from rulegen.host.nginx import deployment, service
 for words in json.loads(sys.argv[1]):
     print("$", *words, flush=True)
     child = os.fork()
@@ -346,6 +346,7 @@ def judge(
 @example(plants=[Planted("site/secrets", "link-to-folder", 0, 0o700)])
 @example(plants=[Planted("nginx", "loop", 0, 0o700), Planted("nginx/run", "file", 0, 0o600)])
 @example(plants=[Planted("nginx", "link-to-folder", 0, 0o700)])
+@example(plants=[Planted("dumps/iptables.save", "link-to-file", 0, 0o644)])
 @example(plants=[Planted("objects/a.yaml", "fifo", 0, 0o644), Planted("templates/a.j2", "link-to-file", 0, 0o644)])
 @example(plants=[Planted("config", "endless", 0, 0o644), Planted("kubeconfig", "fifo", 0, 0o644)])
 @example(plants=[Planted("nginx/default.pem", "fifo", 0, 0o600)])

@@ -349,7 +349,7 @@ def _is_export(folder: Path) -> bool:
     """Whether `rulegen export` wrote rules to a folder: their first line tells."""
     for name in ("iptables.save", "ip6tables.save"):
         try:
-            begin = read_begin(folder / name, 1024, follow=True)
+            begin = read_begin(folder / name, 1024, folder=folder)
         except OSError:
             continue
         if TABLES_OF.match(begin.decode("utf-8", "replace")):
