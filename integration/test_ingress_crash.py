@@ -133,7 +133,7 @@ def test_a_killed_worker_is_replaced(ingress_lab: IngressLab, node: Node) -> Non
 
 def keeper(node: Node) -> int:
     """Return the process id of the keeper."""
-    found = [pid for pid in node.processes("nginx.keeper") if pid not in node.processes("ps -ww")]
+    found = [pid for pid in node.processes("nginx.processes.supervisor") if pid not in node.processes("ps -ww")]
     assert len(found) == 1, found
     return found[0]
 
