@@ -74,7 +74,10 @@ class Inside:
         if self._boots == _BOOTS:
             raise MachineError(f"it ended {_BOOTS} times; no further is started")
         paths = sorted({str(item.path) for item in self._session.items if is_for_uml(item)})
-        argv = [sys.executable, "-m", "integration.uml.inside", *paths, "-o", f"timeout={_TEST_S}", "--rootdir"]
+        argv = [sys.executable, "-m", "integration.uml.inside", *paths, "-o", f"timeout={_TEST_S}"]
+        if reruns := self._session.config.getoption("reruns", 0):
+            argv += ["--reruns", str(reruns)]
+        argv.append("--rootdir")
         kept = {name: value for name, value in os.environ.items() if name.startswith("RULEGEN_")}
         machine = Machine(
             [*argv, str(self._session.config.rootpath)], kept, memory_mb=_MEMORY_MB, lifetime_s=_LIFETIME_S
