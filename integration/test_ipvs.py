@@ -401,8 +401,13 @@ class TestSwitch:
             rulegen.variant = "ipvs"
             reports = {who: one.stop() for who, one in asking.items()}
             servers.wipe(lab.node)
+        # A connection of the node itself has the ClusterIP as its source while that is bound: one that is open at the
+        # moment in which it is unbound ends. A client that opens one after the other can lose one so.
+        lost = reports["the node by ClusterIP"]
+        assert lost.failures <= 1, lost.first_failures
+        del reports["the node by ClusterIP"]
         assert {who: report.first_failures for who, report in reports.items() if report.failures} == {}
-        assert all(sum(report.answered.values()) > 20 for report in reports.values())
+        assert all(sum(report.answered.values()) > 20 for report in (lost, *reports.values()))
 
     def test_timeouts_and_strict_arp(self, lab: Lab, rulegen: Rulegen) -> None:
         """Set where the configuration says so, and left alone where it says nothing."""
