@@ -13,6 +13,8 @@ from rulegen.text import quoted
 _UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ns": 1e-9}
 _PART: Final = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(h|ms|m|s|us|µs|μs|ns)")
 _WHOLE: Final = re.compile(rf"[-+]?(0|({_PART.pattern})+)\Z")
+MAX_CHARACTERS: Final = 256
+"""What is looked at: the expressions above take a square of it."""
 LONGEST_S: Final = 2**63 / 1e9
 """A duration is counted in nanoseconds, as a signed number of 64 bits."""
 
@@ -26,8 +28,9 @@ def parse_duration(text: str) -> float:
     >>> parse_duration("1m30s"), parse_duration("-250ms"), parse_duration("0")
     (90.0, -0.25, 0.0)
     """
-    seconds = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
-    if not _WHOLE.match(text) or not seconds < LONGEST_S:
+    is_whole = len(text) <= MAX_CHARACTERS and _WHOLE.match(text) is not None
+    seconds = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text)) if is_whole else LONGEST_S
+    if not seconds < LONGEST_S:
         raise ValueError(f"{quoted(text)} is not a duration such as 30s or 1m30s")
     return -seconds if text.startswith("-") else seconds
 
