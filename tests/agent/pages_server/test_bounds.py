@@ -292,17 +292,17 @@ class TestAnswer:
 
 SERVES = """
 import sys
-from rulegen.agent.runtime.memory import share
+from rulegen.agent.runtime.memory import limit_arenas
 from rulegen.agent.pages_server.http_loop import HttpLoop
 from rulegen.agent.pages_server.reply import Reply
-from rulegen.agent.pages_server.server import Server
+from rulegen.agent.pages_server.server import PageServer
 from rulegen.errors import HostError
-share()
+limit_arenas()
 loop = HttpLoop()
 well = {"*": lambda: Reply.of_json(200, {"localEndpoints": 1})}
-servers = [Server("127.0.0.1", 0, well, probes=True, loop=loop) for _ in range(int(sys.argv[1]))]
+servers = [PageServer("127.0.0.1", 0, well, probes=True, loop=loop) for _ in range(int(sys.argv[1]))]
 big = "x" * 8_000_000
-servers.append(Server("127.0.0.1", 0, {"/rules": lambda: Reply(200, big + str(id(loop)))}, loop=loop))
+servers.append(PageServer("127.0.0.1", 0, {"/rules": lambda: Reply(200, big + str(id(loop)))}, loop=loop))
 print(*(server.port for server in servers), flush=True)
 sys.stdin.read()
 """
