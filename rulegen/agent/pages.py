@@ -52,10 +52,11 @@ def _plan(loop: Loop, compiled: Compiled, site: IngressSync | None) -> tuple[Pla
     decided = site.site if site is not None else None
     if site is None or decided is None:
         return plan, report
-    observed = site.live.observed()
-    told = f"{site.live.service.folder}, {'which serves nothing yet' if observed is None else 'as it is served'}"
-    with_reasons = replace(report, reasons=decided.model.reasons, site=told)
-    return with_site(plan, site.live.plan(decided, observed)), with_reasons
+    live = replace(site.live, notes=[])  # a copy: the notes of the agent's own are for its log
+    observed = live.observed()
+    compared_with = f"{live.service.folder}, {'which serves nothing yet' if observed is None else 'as it is served'}"
+    with_reasons = replace(report, reasons=decided.model.reasons, site=compared_with)
+    return with_site(plan, live.plan(decided, observed)), with_reasons
 
 
 def _text_of_plan(plan: Plan, report: show.Report) -> str:

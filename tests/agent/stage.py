@@ -110,8 +110,7 @@ class MemoryWriter:
     refused: dict[str, str] = field(default_factory=dict)
     commits: int = 0
     known: int = 0
-    unseen: HostError | None = None
-    notes: tuple[str, ...] = ()
+    beside: str = ""
     choice: VariantChoice = field(default_factory=lambda: VariantChoice(Variant.NFT, "for a test"))
     chains_per_commit: int | None = None
     on_call: Callable[[], None] = lambda: None

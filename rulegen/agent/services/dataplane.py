@@ -62,16 +62,20 @@ class KernelReadout(NamedTuple):
         texts: Rules by family, as the tools print them.
         flows: What conntrack remembers of UDP.
         mark: A moment before anything was read; None where nothing can tell whether others write.
+        conntrack_error: Why no connections could be listed; None where they were.
     """
 
     texts: Mapping[Family, str]
     flows: tuple[Flow, ...]
     mark: KernelRevision | None
+    conntrack_error: HostError | None = None
 
 
 @dataclass(slots=True)
 class KernelWriter:
     """Reads and writes the rules of this host.
+
+    `read`, `plan` and `observed` change nothing here, so that any thread may call them.
 
     Attributes:
         run: What runs the tools.
@@ -82,9 +86,7 @@ class KernelWriter:
         commits: How many commits of rules we have made.
         has_objects: Whether the mode keeps sets and virtual servers.
         without_ipv6: Which tool is missing for IPv6, whose rules are then left alone; None where all are there.
-        unseen: Why the last look at connections has seen none; None where it has seen all.
         beside: What users must know of a proxy's rules in the other variant of iptables, when this began; else empty.
-        notes: What users must know of the last plan: what stays, and why.
         on_forgotten: Is told of each look at connections: how long it took, and how many were forgotten.
         look: Returns facts as they are now.
     """
@@ -97,9 +99,7 @@ class KernelWriter:
     commits: int = 0
     has_objects: bool = False
     without_ipv6: HostError | None = None
-    unseen: HostError | None = None
     beside: str = ""
-    notes: tuple[str, ...] = ()
     on_forgotten: Callable[[float, int], None] = lambda _seconds, _count: None
     look: Callable[[HostFacts], HostFacts] = refreshed
 
@@ -137,9 +137,10 @@ class KernelWriter:
         texts = self._texts()
         if generation is None:
             digest = _digest(texts)
-        flows = tuple(self._flows())
+        flows, error = self._flows()
         # Of virtual servers and sets nothing tells.
-        return KernelReadout(texts, flows, None if self.has_objects else KernelRevision(generation, commits, digest))
+        mark = None if self.has_objects else KernelRevision(generation, commits, digest)
+        return KernelReadout(texts, tuple(flows), mark, error)
 
     def plan(self, compiled: Compiled, reading: KernelReadout | None = None) -> Plan:
         """Return what must change for the kernel to be as compiled.
@@ -156,9 +157,7 @@ class KernelWriter:
         known = {*self.facts.sysctls, *(wanted.keys() & {BE_LIBERAL})}  # which appears with conntrack's module
         names = known - (self.refused.keys() & wanted.keys())
         facts = replace(self.facts, sysctls=sysctl.read_all(sorted(names)))
-        plan = plan_node(compiled, observed, facts, (), self.forgetting)
-        self.notes = (*filter(None, [self.beside]), *plan.notes)
-        return plan
+        return plan_node(compiled, observed, facts, (), self.forgetting)
 
     def observed(self, compiled: Compiled, reading: KernelReadout) -> Observed:
         """Return what the kernel has, for a plan of what is compiled.
@@ -272,7 +271,8 @@ class KernelWriter:
         calls = len(work)
         touched = [name for name, service in update.services.items() if _has_udp(service) or _has_udp(before.get(name))]
         had, has = [before.get(name) for name in touched], [update.services[name] for name in touched]
-        return calls + self._forget(had, has, update.nodes)
+        deletes, _ = self._delete_stale_flows(had, has, update.nodes)  # why none were listed: each check asks anew
+        return calls + deletes
 
     def _run(self, command: Command) -> Completed:
         """Run a command as `run` does, and count the commits that it makes: none of ours is without a change."""
@@ -286,45 +286,50 @@ class KernelWriter:
     def _texts(self) -> dict[Family, str]:
         return print_rules(self.run, self.choice.variant, self.facts.families)
 
-    def _flows(self) -> list[Flow]:
-        """Return what conntrack remembers of UDP; nothing where nobody can look, as no rule depends on it."""
+    def _flows(self) -> tuple[list[Flow], HostError | None]:
+        """Return the UDP flows of conntrack; none, and the reason, where they cannot be listed: no rule needs them."""
         try:
-            flows = [flow for family in self.facts.families for flow in conntrack.list_flows(self.run, family)]
+            return [flow for family in self.facts.families for flow in conntrack.list_flows(self.run, family)], None
         except HostError as error:
-            self.unseen = error
-            return []
-        self.unseen = None
-        return flows
+            return [], error
 
-    def _forget(
+    def _delete_stale_flows(
         self,
         before: Sequence[ResolvedService | None],
         after: Sequence[ResolvedService | None],
         nodes: Mapping[Family, ResolvedNode],
-    ) -> int:
-        """Forget the UDP connections that changed Services leave behind."""
+    ) -> tuple[int, HostError | None]:
+        """Delete from conntrack the UDP flows that changed Services leave behind.
+
+        Returns:
+            How many calls it took, and why the flows could not be listed; None where they were.
+        """
         if not after:
-            return 0
+            return 0, None
         began = time.monotonic()
-        flows = self._flows()
+        flows, error = self._flows()
         now = [service for service in after if service is not None]
         gone = _frontends(old for old in before if old is not None) - _frontends(now)
         own = [address for family in self.facts.families for address in self.facts.addresses(family)]
-        found = stale_flows(flows, now, node_addresses=answering(nodes, own), gone=gone, forgetting=self.forgetting)
-        stale = list(found)
-        forgotten = conntrack.delete([one.flow for one in stale]) if stale else 0
-        self.on_forgotten(time.monotonic() - began, forgotten)
-        return int(bool(stale))
+        stale = list(
+            stale_flows(flows, now, node_addresses=answering(nodes, own), gone=gone, forgetting=self.forgetting)
+        )
+        deleted = conntrack.delete([entry.flow for entry in stale]) if stale else 0
+        self.on_forgotten(time.monotonic() - began, deleted)
+        return int(bool(stale)), error
 
     def reconcile(self, services: Iterable[ResolvedService], nodes: Mapping[Family, ResolvedNode]) -> int:
-        """Forget the UDP connections that nobody serves, of all Services; return how many calls it took.
+        """Delete from conntrack the UDP flows that no Service serves; return how many calls it took.
 
         Raises:
-            HostError: They cannot be forgotten.
+            HostError: They cannot be listed or deleted.
         """
         if self.forgetting is StaleUdpPolicy.NONE:
             return 0
-        return self._forget((), [service for service in services if _has_udp(service)], nodes)
+        calls, error = self._delete_stale_flows((), [service for service in services if _has_udp(service)], nodes)
+        if error is not None:
+            raise error
+        return calls
 
 
 class IdleWriter(KernelWriter):

@@ -183,6 +183,7 @@ class Loop:
     _attempted: set[Hashable] = field(default_factory=set)
     _left_out: LeftOut = field(init=False)
     _held: tuple[OwnedObjects, ...] = ()
+    _notes: tuple[str, ...] = ()
     _parameters: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _concerns: KnownProblems = field(init=False)
@@ -527,6 +528,7 @@ class Loop:
                 self.journal.warning(warning)
             self._tell_damage(plan, is_first=is_first, changed=touched)
             plan = self._write(self._rules, plan, found)
+            self._notes = plan.notes
             self._tell_parameters()
             self._rules.remember_kernel_state(plan)
             self._settle(self._rules)
@@ -537,7 +539,7 @@ class Loop:
                 self._held = ()
             raise
         self._tell_warnings(self._rules)
-        self._concerns.connections(self.writer.unseen)
+        self._concerns.connections(found.conntrack_error)
         # Since before the reading: what others write while we read or write is looked at once more.
         self._mark = found.mark
         self._must_check = False
@@ -576,7 +578,7 @@ class Loop:
         except HostError as error:
             self._concerns.connections(error)
         else:
-            self._concerns.connections(self.writer.unseen)
+            self._concerns.connections(None)
 
     def measure(self) -> None:
         """Count what is only counted for who asks: rules by table, and ports without an endpoint here."""
@@ -601,7 +603,7 @@ class Loop:
 
     def _tell_warnings(self, rules: ServiceRules) -> None:
         """Log, and tell users, what is new of what they must know although work goes on."""
-        self._concerns.warnings((*rules.warnings, *self.writer.notes))
+        self._concerns.warnings((*rules.warnings, *filter(None, [self.writer.beside]), *self._notes))
         self._concerns.conflicts(rules.conflicts, self.tell, self.cluster.uid_of)
         self._concerns.over_limits(rules.services, self.tell, self.cluster.uid_of)
 

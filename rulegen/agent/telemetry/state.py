@@ -120,7 +120,8 @@ class AgentState:
 
     def looked(self) -> None:
         """Note that all that came was looked at."""
-        self._arrived_at = None
+        with self._lock:
+            self._arrived_at = None
 
     def changed(self, when: float | None = None) -> None:
         """Note a change that is to be applied."""
@@ -196,8 +197,9 @@ class AgentState:
 
     def waits_for_site(self, message: str, *, is_down: bool) -> None:
         """Note that nothing new can be served for Ingresses, and why; and whether load balancers must know that."""
-        self.site_message = message
-        self.site_is_down = is_down
+        with self._lock:
+            self.site_message = message
+            self.site_is_down = is_down
 
     def served_site(self) -> None:
         """Note that nginx serves what the Ingresses ask for."""
