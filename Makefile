@@ -1,8 +1,11 @@
 # Short names for scripts/, which do all the work and say what they need.
-.PHONY: help test demo check bench soak
+.PHONY: help quick test demo check bench soak mutate
 
 help: ## Show this.
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
+
+quick: ## Checks, and the tests that need no root and no kernel, in a minute. ARGS go to pytest.
+	@scripts/quick $(ARGS)
 
 test: ## All tests; installs what is missing. ARGS go to pytest: make test ARGS='-k affinity'
 	@scripts/test $(ARGS)
@@ -10,11 +13,14 @@ test: ## All tests; installs what is missing. ARGS go to pytest: make test ARGS=
 demo: ## A blog behind a Service, in network namespaces of its own. Needs root.
 	@scripts/demo
 
-check: ## Style, format, types, floors; the tests run this too.
+check: ## Style, format, types, layers.
 	@scripts/check
 
 bench: ## What it costs at 1,000 and 10,000 Services. Needs root.
 	@scripts/bench $(ARGS)
+
+mutate: ## Which small faults the tests notice. ARGS go to scripts/mutate: make mutate ARGS='--number 10'
+	@scripts/mutate $(ARGS)
 
 soak: ## A node in all that can go wrong at once, for a quarter of an hour. Needs root.
 	@scripts/soak $(ARGS)

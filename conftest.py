@@ -8,17 +8,34 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.sizes import examples
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # No example fails for the time that it takes: other tests take the processor meanwhile. The second try of a test in a
 # class has another instance of that class.
 settings.register_profile(
-    "rulegen", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.differing_executors]
+    "rulegen",
+    max_examples=examples(100),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.differing_executors],
 )
 settings.load_profile("rulegen")
 
 _WATCHED = ("/proc/sys/net/ipv4/conf/all/route_localnet", "/proc/net/ip_tables_names", "/proc/net/ip6_tables_names")
+
+_NEEDS = {"namespace", "isolated"}
+"""Fixtures that need root."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before tests are selected by their marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as `kernel` what is skipped where a right or a program is missing, so that `scripts/quick` leaves it out."""
+    for item in items:
+        needs = (mark.kwargs.get("reason", "") for mark in item.iter_markers("skipif"))
+        if any(reason.startswith("needs ") for reason in needs) or _NEEDS.intersection(item.fixturenames):
+            item.add_marker(pytest.mark.kernel)
 
 
 def _read(path: str) -> str:

@@ -19,10 +19,11 @@ from integration.agent import Node, network_namespace, until
 from integration.blackbox import Variant
 from integration.manifests import App
 from tests.fakeapi import FakeApi
+from tests.sizes import SIZE, Size
 
 pytestmark = pytest.mark.xdist_group("agent")
 
-FULL = os.environ.get("RULEGEN_FULL_TIMES") == "1"
+FULL = SIZE is Size.FULL
 STOPPED_S = 60.0 if FULL else 5.0
 PERIOD_S = 30.0 if FULL else 1.0
 """Twice as long, and a change that waits makes a node unhealthy: so seconds do here for a minute."""

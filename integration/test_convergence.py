@@ -15,6 +15,7 @@ from integration import saves
 from integration.blackbox import CHANGES
 from integration.lab.hosts import FAMILIES, TRANSPORTS
 from integration.manifests import PORT, App, world
+from tests.sizes import examples
 
 if TYPE_CHECKING:
     from integration.blackbox import Rulegen
@@ -66,7 +67,7 @@ def _as_sets(texts: dict[Family, str]) -> dict[Family, Counter[tuple[str, str]]]
 
 @pytest.mark.parametrize("start", ["half", "edited", "other"])
 @settings(
-    max_examples=4,
+    max_examples=examples(4),
     deadline=None,
     database=None,
     phases=[Phase.explicit, Phase.generate],

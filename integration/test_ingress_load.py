@@ -1,12 +1,11 @@
 """Changes under load: while clients ask without pause, nothing that is applied costs a single request.
 
-`RULEGEN_LOAD_S=120` is the full size: 100 changes of endpoints and 20 of Ingresses in two minutes.
+`RULEGEN_TEST_SIZE=full` is two minutes of it: 100 changes of endpoints and 20 of Ingresses in two minutes.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ import pytest
 from integration.ingress import certificates, objects, spaces
 from integration.ingress.asking import Request
 from integration.ingress.lab import PROGRAMS, PYTHON
+from tests.sizes import sized
 
 if TYPE_CHECKING:
     import socket
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.xdist_group("ingress-0")
 
-SECONDS = float(os.environ.get("RULEGEN_LOAD_S", "15"))
+SECONDS = sized(quick=5.0, usual=15.0, full=120.0)
 ENDPOINT_CHANGES = max(10, round(SECONDS * 100 / 120))
 INGRESS_CHANGES = max(4, round(SECONDS * 20 / 120))
 SERVICES = 3

@@ -17,6 +17,7 @@ from integration.lab.hosts import TRANSPORTS
 from integration.manifests import PORT, App, configuration, world
 from integration.test_continuity import changing
 from integration.test_convergence import worlds
+from tests.sizes import examples
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,7 +32,7 @@ pytestmark = [pytest.mark.variants, pytest.mark.ipvs, pytest.mark.xdist_group("u
 COUNTED_S = 20
 
 FEW = settings(
-    max_examples=2,
+    max_examples=examples(2),
     deadline=None,
     database=None,
     phases=[Phase.explicit, Phase.generate],

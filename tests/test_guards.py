@@ -22,13 +22,16 @@ from rulegen.plan.plan import Plan
 from tests.cli.test_plan import BLOG, HOST
 from tests.kernel import Kernel, RefusedError
 from tests.nodekernel import NodeKernel
+from tests.sizes import examples
 from tests.strategies import NODE, worlds
 
 ROUTE_LOCALNET = "net.ipv4.conf.all.route_localnet"
 BE_LIBERAL = "net.netfilter.nf_conntrack_tcp_be_liberal"
 GUARD = "! -s 127.0.0.0/8 -d 127.0.0.0/8 -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP"
 KUBELETS = GUARD.replace(" -m conntrack", ' -m comment --comment "block incoming localnet connections" -m conntrack')
-FEW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+FEW = settings(
+    max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
 
 modes = st.sampled_from(("iptables", "iptables", "ipvs"))
 actions = st.sampled_from(("apply", "apply", "apply", "cleanup", "cleanup", "other variant", "kubelet", "read-only"))
@@ -202,7 +205,7 @@ def test_the_guard_of_the_other_variant_is_enough_while_it_stays():
     assert not node.observed().beside
 
 
-@settings(FEW, max_examples=20)
+@settings(FEW, max_examples=examples(20))
 @given(worlds(), st.booleans())
 def test_sets_that_the_other_variant_looks_into_go_behind_its_rules_and_stay_with_them(world, takes_both):
     node = a_node()

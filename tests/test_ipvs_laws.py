@@ -31,6 +31,7 @@ from rulegen.net import Family, Protocol, parse_address, parse_network
 from rulegen.ownership import ipsets
 from rulegen.ownership.virtual_servers import DEVICE
 from tests.nodekernel import NodeKernel
+from tests.sizes import examples
 from tests.strategies import NODE, worlds
 
 NODE_ADDRESS = parse_address("192.168.50.10")
@@ -52,7 +53,7 @@ FOREIGN = {
 FOREIGN_SET = ("cali40", (SetValue("hash:net", "inet"), {"10.0.0.0/8": ""}))
 
 quick = settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 ways = st.sampled_from((("ipvs", False), ("ipvs", False), ("ipvs", True), ("iptables", False)))
 """Modes, and whether with strict semantics."""

@@ -18,6 +18,7 @@ from rulegen.model.services.options import Options
 from rulegen.model.services.resolve import resolve
 from rulegen.net import Family, parse_network
 from tests.kernel import Kernel, commits
+from tests.sizes import examples
 from tests.strategies import NODE, worlds
 
 OPTIONS = Options(node_name=NODE, cluster_cidrs=(parse_network("10.244.0.0/16"), parse_network("fd00:10:244::/56")))
@@ -31,7 +32,7 @@ FOREIGN = (
 )
 
 quick = settings(
-    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=examples(120), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 chunk_sizes = st.sampled_from((None, 3, 400))
 

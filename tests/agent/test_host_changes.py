@@ -25,6 +25,7 @@ from rulegen.model.services.node.context import ROUTE_LOCALNET
 from rulegen.model.services.options import DetectLocalMode, Options
 from rulegen.net import Family, parse_address, parse_network
 from tests.agent.stage import NODE, Stage, WholeWriter, changed, endpoints, service
+from tests.sizes import examples
 
 HEALTH_PORT = 31999
 NAME = ObjectName("", NODE)
@@ -179,7 +180,7 @@ events = st.sampled_from(
 )
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=examples(30))
 @given(
     mode=st.sampled_from(MODES),
     options=st.sampled_from(sorted(OPTIONS)),
@@ -412,7 +413,7 @@ def _serves_node_ports(stage: Stage) -> bool:
     )
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=examples(30))
 @given(
     mode=st.sampled_from(MODES),
     options=st.sampled_from(sorted(set(OPTIONS) - {"all", "loopback"})),

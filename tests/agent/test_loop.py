@@ -19,6 +19,7 @@ from rulegen.kube.objects.names import Decoded, ObjectName
 from rulegen.languages.iptables import script
 from rulegen.net import Family
 from tests.agent.stage import Stage, changed, endpoints, listed, node, service
+from tests.sizes import examples
 
 WEB = [changed(node()), changed(service("web")), changed(endpoints("web", 1, 2))]
 NAT = "nat"
@@ -517,7 +518,9 @@ happenings = st.lists(
 
 
 @settings(
-    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+    max_examples=examples(50),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 @given(happenings, st.sampled_from((0.0, 1.0)), st.sampled_from((0.05, 0.7)), st.randoms(use_true_random=False))
 def test_whatever_happens_in_the_end_all_is_right(happenings, min_sync_s, pace_s, chance):

@@ -51,6 +51,7 @@ from tests.ingress_strategies import (
     tls,
     tls_secret,
 )
+from tests.sizes import examples
 
 NODE = ObjectReference("v1", "Node", "", "node", "uid")
 CERT = ObjectName("default", "cert")
@@ -477,7 +478,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(STEPS)
 def test_whatever_the_api_server_says_or_not_nothing_that_is_shut_opens(steps):
     """And once it answers, all is as if it had always answered."""

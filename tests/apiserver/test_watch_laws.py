@@ -34,6 +34,7 @@ from tests.fakewatch import (
     SLOW,
     error_event,
 )
+from tests.sizes import examples
 
 KINDS = {
     "services": "Service",
@@ -217,7 +218,7 @@ def space(noun: str) -> str:
 
 
 @settings(
-    max_examples=25,
+    max_examples=examples(25),
     deadline=None,
     phases=(Phase.explicit, Phase.generate),  # threads: what fails once need not fail again, so nothing is made smaller
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
@@ -254,7 +255,7 @@ def test_in_the_end_the_consumer_has_what_the_server_has(tmp_path, certificate, 
 
 
 @settings(
-    max_examples=10,
+    max_examples=examples(10),
     deadline=None,
     phases=(Phase.explicit, Phase.generate),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],

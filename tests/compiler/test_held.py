@@ -18,12 +18,13 @@ from rulegen.model.host.facts import HostFacts
 from rulegen.model.services.resolve import resolve
 from rulegen.net import Family
 from tests.nodekernel import NodeKernel
+from tests.sizes import examples
 from tests.strategies import worlds
 from tests.test_laws import OPTIONS
 
 MODES = st.sampled_from(("iptables", "ipvs"))
 quick = settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=examples(30), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 
 

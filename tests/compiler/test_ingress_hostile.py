@@ -49,6 +49,7 @@ from tests.ingress_strategies import (
 )
 from tests.languages.test_nginx_check import meaning, meaning_to_crossplane, without_parentheses
 from tests.rights import needs_nginx
+from tests.sizes import examples
 
 CONTROL = ingress("control", rule("control.test", path(to="api")), created="2025-01-01T00:00:00Z")
 GROUND = (*WEB, *API, *NAMED, CONTROL)
@@ -281,7 +282,7 @@ def assert_harmless(found: ClusterSnapshot) -> NginxSite | None:
     return result
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(80), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(PLACES), hostile)
 def test_any_text_in_any_field_is_meant_or_refused(where, text):
     assert_harmless(changed(*where, text))
@@ -377,7 +378,7 @@ def test_nginx_takes_every_setting_that_is_taken(tmp_path):
 
 @example("0.0.0.0/0;")
 @given(hostile)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_a_setting_that_keeps_somebody_out_is_read_or_stops_everything(text):
     for key in sorted(FAIL_CLOSED):
         try:

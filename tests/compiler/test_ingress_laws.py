@@ -39,6 +39,7 @@ from tests.ingress_strategies import (
     tls_secret,
     verdicts,
 )
+from tests.sizes import examples
 
 BARE = (service("web"), *API, *NAMED, service("empty"))
 GROUND = (*BARE, endpoints("web"))
@@ -89,7 +90,7 @@ def ingresses(draw: st.DrawFn) -> list[k.Ingress]:
     return found
 
 
-laws = settings(max_examples=45, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+laws = settings(max_examples=examples(45), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 DEFAULT = "secrets/00000000000000000000000000000000.pem"

@@ -12,6 +12,7 @@ from rulegen.compiler.ingress.compile import NginxSite
 from rulegen.kube.objects import structs as k
 from rulegen.languages.nginx.parser import Statement, parse
 from tests.ingress_strategies import backend, compiled, endpoints, ingress, path, rule, service
+from tests.sizes import examples
 
 SERVICES = ("s0", "s1", "s2", "s3", "s4", "s5")
 GROUND = tuple(one for name in SERVICES for one in (service(name), endpoints(name)))
@@ -171,7 +172,7 @@ def lists(draw: st.DrawFn) -> list[k.Ingress]:
     return found
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(lists(), st.randoms(use_true_random=False))
 def test_the_same_backend_answers_as_the_api_says(ingresses, chance):
     shuffled = list(ingresses)

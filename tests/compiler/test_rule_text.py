@@ -17,6 +17,7 @@ from rulegen.net import Family
 from tests.compiler.test_services import Node, changed, endpoints, service
 from tests.kernel import printed
 from tests.nodekernel import NodeKernel
+from tests.sizes import examples
 
 MOST = 8
 
@@ -68,7 +69,9 @@ changes = st.lists(
 
 
 @settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=examples(100),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(
     steps=changes,

@@ -25,6 +25,7 @@ from rulegen.model.services.resolve import resolve
 from rulegen.net import Family, parse_address, parse_network
 from rulegen.plan.fragments import LANGUAGES
 from tests.nodekernel import NodeKernel
+from tests.sizes import examples
 from tests.strategies import NODE, SERVICES, services
 
 OPTIONS = Options(node_name=NODE, cluster_cidrs=(parse_network("10.244.0.0/16"), parse_network("fd00:10:244::/56")))
@@ -33,7 +34,7 @@ AGES = st.sampled_from((None, "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z", "2
 EXTERNAL = (("198.51.100.7",), ("198.51.100.7", "198.51.100.8"), ("fd00:51::7",))
 MODES = st.sampled_from(("iptables", "ipvs"))
 quick = settings(
-    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=examples(50), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 
 

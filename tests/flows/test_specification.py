@@ -14,13 +14,14 @@ from rulegen.net import family_of
 from tests.flows.packets import agree, outcome
 from tests.flows.scenes import known_connections, packets, rich_worlds, simulators, sites
 from tests.flows.specification import counted, expected, stays_s
+from tests.sizes import examples
 from tests.strategies import worlds
 
 HERE = Path(__file__).parent
 HEALTH = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=HEALTH)
+@settings(max_examples=examples(80), deadline=None, suppress_health_check=HEALTH)
 @given(st.one_of(worlds(), rich_worlds()), sites(), st.booleans())
 def test_every_packet_ends_where_kubernetes_says(world, site, counts):
     rules = simulators(world, site, counts=counts)
@@ -34,7 +35,7 @@ def test_every_packet_ends_where_kubernetes_says(world, site, counts):
             assert not (way.packet.masqueraded and way.packet.mark), f"{packet}: leaves with the mark"
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=HEALTH)
+@settings(max_examples=examples(30), deadline=None, suppress_health_check=HEALTH)
 @given(rich_worlds(), sites())
 def test_clients_stay_with_their_endpoint_until_they_have_been_away_too_long(world, site):
     rules = simulators(world, site)

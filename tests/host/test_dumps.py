@@ -30,6 +30,7 @@ from rulegen.model.services.resolve import resolve
 from rulegen.net import Family
 from rulegen.plan.items import Action
 from rulegen.plan.plan import Plan
+from tests.sizes import examples
 
 OBJECTS = b"""\
 apiVersion: v1
@@ -61,7 +62,7 @@ ports: [{name: http, port: 8080}]
 """
 FACTS = HostFacts()
 NAMES = {Family.IPV4: "iptables.save", Family.IPV6: "ip6tables.save"}
-ALONE = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+ALONE = settings(deadline=None, max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @cache

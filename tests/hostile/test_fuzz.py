@@ -20,6 +20,7 @@ from rulegen.kube.reading.decode import Unknown, decode, decode_list
 from rulegen.kube.reading.documents import Document, Source, read_documents
 from rulegen.kube.snapshot.build import build_world, read_world
 from rulegen.kube.validation.validate import check
+from tests.sizes import examples
 
 GOOD: list[dict[str, Any]] = [
     {
@@ -272,7 +273,7 @@ def test_bytes(content: bytes) -> None:
 
 
 @given(st.text(alphabet="{}[]:,-?&*!|>'\"%@`# \n\ta0<~\\", max_size=80))
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 def test_punctuation(text: str) -> None:
     assert_sound(text.encode())
     assert_sound(("apiVersion: v1\nkind: Service\nmetadata: " + text).encode())
@@ -288,7 +289,7 @@ def test_structures(value: Any, kind: tuple[str, str]) -> None:
 
 
 @given(mutated())
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 def test_mutated_objects(objects: list[Any]) -> None:
     as_json = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}).encode()
     assert_sound(as_json)

@@ -1,13 +1,9 @@
-"""No option, environment, configuration, host file or dump ends in a fault of rulegen itself: each gets a clear line.
-
-`RULEGEN_EXAMPLES` says how many of each are tried; 100 by default.
-"""
+"""No option, environment, configuration, host file or dump ends in a fault of rulegen: each gets a clear line."""
 
 from __future__ import annotations
 
 import gc
 import io
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -25,10 +21,10 @@ from rulegen.cli.main import cli, main
 from rulegen.errors import HostError
 from rulegen.kube.proxyconfig.configuration import API_VERSION, KIND, KubeProxyConfiguration
 from tests.cli.test_plan import BLOG, HOST
+from tests.sizes import examples
 
-EXAMPLES = int(os.environ.get("RULEGEN_EXAMPLES", "100"))
 FUZZ = settings(
-    max_examples=EXAMPLES,
+    max_examples=examples(100),
     deadline=None,
     suppress_health_check=[
         HealthCheck.function_scoped_fixture,
@@ -36,7 +32,7 @@ FUZZ = settings(
         HealthCheck.differing_executors,
     ],
 )
-FEWER = settings(FUZZ, max_examples=max(EXAMPLES // 4, 1))
+FEWER = settings(FUZZ, max_examples=examples(25))
 """For what another test tries besides."""
 CODES = {0, 1, 2}
 NODE = "---\n{apiVersion: v1, kind: Node, metadata: {name: node1}}\n"

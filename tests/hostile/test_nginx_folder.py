@@ -24,6 +24,7 @@ from rulegen.host.nginx.service import NginxService
 from rulegen.languages.nginx.configuration import SecretContent
 from tests.host.nginx.examples import configuration, server
 from tests.otheruser import NOBODY, reachable_folder
+from tests.sizes import examples
 
 MARK = "what stands outside"
 KEY = "secrets/0123456789abcdef.pem"
@@ -176,7 +177,7 @@ def planted() -> st.SearchStrategy[list[tuple[str, Callable[[Path, Path], None],
     return st.lists(one, min_size=1, max_size=4)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(planted(), st.lists(st.sampled_from(sorted(OPERATIONS)), min_size=1, max_size=6))
 @example([("run", link_to_a_folder, 0o700, False)], ["keeper", "status", "held"])
 @example([("run/keeper.pid", fifo, 0o600, False)], ["keeper", "status"])

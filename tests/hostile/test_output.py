@@ -1,6 +1,6 @@
 """No text from outside commands a terminal: no control or format character leaves, in text, JSON, pages or the log.
 
-Every place that a text may come from is tried with every command that reads it. `RULEGEN_EXAMPLES` says how many texts.
+Every place that a text may come from is tried with every command that reads it.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from rulegen.safe_files import folder_at
 from rulegen.text import harmless, harmless_json
 from tests.cli.test_plan import BLOG, HOST
 from tests.fakeapi import FakeApi, Fault
+from tests.sizes import examples
 
-EXAMPLES = int(os.environ.get("RULEGEN_EXAMPLES", "100"))
 FEW = settings(
-    max_examples=max(EXAMPLES // 20, 1),
+    max_examples=examples(5),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -26,10 +26,10 @@ from hypothesis import strategies as st
 from rulegen.host.nginx.disk import default_certificate
 from tests.cli.test_plan import BLOG, HOST
 from tests.rights import needs_nginx, needs_sandbox
+from tests.sizes import examples
 
-EXAMPLES = int(os.environ.get("RULEGEN_EXAMPLES", "100"))
 FEW = settings(
-    max_examples=max(EXAMPLES // 10, 1),
+    max_examples=examples(10),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

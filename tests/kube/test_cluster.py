@@ -12,6 +12,7 @@ from rulegen.kube.objects.events import Changed, Gone, Listed, Unfollowed, calle
 from rulegen.kube.objects.names import Decoded, ObjectKey, ObjectName
 from rulegen.kube.snapshot.cluster import Cluster, Touched
 from rulegen.kube.snapshot.endpoints import SERVICE_NAME_LABEL
+from tests.sizes import examples
 
 KINDS = (k.Service, k.EndpointSlice, k.Node)
 NAMES = ("a", "b", "c")
@@ -58,7 +59,7 @@ def known(cluster: Cluster) -> object:
     )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.lists(singles, max_size=10), kinds, states)
 def test_a_list_comes_to_what_its_objects_come_to_one_by_one(before, kind, state):
     listed, single = Cluster(), Cluster()
@@ -73,7 +74,7 @@ def test_a_list_comes_to_what_its_objects_come_to_one_by_one(before, kind, state
     assert touched == wanted
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.lists(singles, max_size=10), st.lists(singles, max_size=5))
 def test_a_service_that_is_not_touched_is_as_it_was(before, later):
     cluster = Cluster()
@@ -89,7 +90,7 @@ def test_a_service_that_is_not_touched_is_as_it_was(before, later):
     assert touched.nodes or [cluster.node(name) for name in NAMES] == node
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.lists(singles, max_size=10))
 def test_what_is_told_twice_touches_nothing_the_second_time(events):
     cluster = Cluster()

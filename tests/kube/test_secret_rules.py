@@ -25,6 +25,7 @@ from rulegen.kube.reading.documents import Document, Source
 from rulegen.kube.snapshot.build import read_world
 from rulegen.kube.validation.secret import MAX_BYTES, secret_values
 from rulegen.kube.validation.validate import check
+from tests.sizes import examples
 
 PASSWORD = "hunter2 said: swordfish"
 """Holds what no message of ours says by itself."""
@@ -203,7 +204,7 @@ def test_no_message_has_a_value_in_it(content: dict[str, Any]) -> None:
     st.text("*&!|>%@`-?:,[]{}#'\"\\ \t", max_size=4),
     st.text("'\"]}\n *!", max_size=3),
 )
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 def test_no_yaml_that_breaks_at_a_value_has_it_in_its_message(field: str, before: str, after: str) -> None:
     text = f"apiVersion: v1\nkind: Secret\nmetadata: {{name: a}}\n{field}:\n  a: {before}hunter2{after}\n"
     try:

@@ -18,11 +18,12 @@ from rulegen.languages.nginx.parser import Statement, SyntaxFault, parse
 from rulegen.languages.nginx.text import UnquotableError, format_nodes
 from rulegen.languages.nginx.tree import Directive, Entry, Interpolated, KeyKind, Node, Variable, template, variable
 from tests.nginx_trees import NASTY, texts, trees, writable
+from tests.sizes import examples
 
 
-def slow(examples: int) -> settings:
+def slow(usual: int) -> settings:
     checks = [HealthCheck.too_slow, HealthCheck.data_too_large]
-    return settings(max_examples=examples, deadline=None, suppress_health_check=checks)
+    return settings(max_examples=examples(usual), deadline=None, suppress_health_check=checks)
 
 
 def server(*nodes: Node) -> tuple[Node, ...]:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from rulegen.languages.nginx import parser
 from rulegen.languages.nginx.parser import Statement, SyntaxFault, parse
+from tests.sizes import examples
 
 
 def tree(text: str) -> list:
@@ -177,7 +178,7 @@ def flat(statements: tuple[Statement, ...]) -> list[list[str]]:
     return told
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=examples(1500), deadline=None)
 @given(st.text(alphabet="\"'\\${}#;) \nabt\r", max_size=14))
 def test_it_agrees_with_a_walk_letter_by_letter(text: str):
     try:

@@ -14,6 +14,7 @@ from rulegen.languages.nginx.templates import Filling, Templates, UnquotedError,
 from rulegen.languages.nginx.text import Token
 from rulegen.languages.nginx.tree import Directive, Entry, KeyKind, variable
 from tests.nginx_trees import trees, writable
+from tests.sizes import examples
 
 VALUES: dict[str, Value] = {
     "token": argument("a b"),
@@ -182,7 +183,7 @@ def test_a_skeleton_says_what_its_values_mean():
     check(settings=directives(()), zones=[], workers=1)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(writable, trees, st.lists(st.sampled_from("abc"), max_size=3))
 def test_any_values_are_found_where_they_are_printed(text: str, tree: tuple, zones: list[str]):
     check(digest=argument(text), settings=directives(tree), zones=[argument(zone) for zone in zones])

@@ -18,6 +18,7 @@ from rulegen.model.services.limits import ServiceLimits, share_of_each
 from rulegen.model.services.options import Options
 from rulegen.model.services.resolve import resolve
 from rulegen.net import Family
+from tests.sizes import examples
 from tests.strategies import NODE, worlds
 
 NAME = ObjectName("tenant", "wide")
@@ -130,7 +131,7 @@ def test_the_first_ports_and_addresses_are_served():
     assert [port.port for port in served(wide(9, externals=4), SMALL).ports] == [1, 2, 3, 4, 5, 6]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.integers(1, 9), st.integers(0, 9), st.integers(1, 40), st.integers(1, 8))
 def test_too_many_source_ranges_admit_some_and_never_everyone(ports, vips, ranges, most):
     service = served(wide(ports, vips=vips, ranges=ranges), ServiceLimits(frontends=most))
@@ -150,7 +151,7 @@ def test_each_port_keeps_the_same_pods_and_those_of_this_node_first():
     assert len(service.ports[0].here) == 2
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.sets(st.integers(1, 200), min_size=20, max_size=60), st.integers(1, 200), st.integers(1, 3))
 def test_an_endpoint_that_comes_or_goes_moves_at_most_one_other(numbers, other, ports):
     def pods(chosen: set[int]) -> set[str]:
@@ -205,7 +206,7 @@ def test_each_port_gets_as_many_as_fit_and_one_at_least(sizes, most):
         assert total(each + 1) > most
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(worlds(), st.integers(1, 12), st.integers(0, 30), st.integers(0, 5), st.sampled_from(("iptables", "ipvs")))
 def test_one_service_over_a_limit_changes_no_rule_of_another(world, ports, count, externals, mode):
     options = Options(node_name=NODE, mode=mode, limits=SMALL)

@@ -15,6 +15,7 @@ from rulegen.model.services.node.ports_in_use import PortsInUse
 from rulegen.model.services.options import Options
 from rulegen.model.services.table import ServiceTable
 from rulegen.net import Family, Protocol, parse_address
+from tests.sizes import examples
 
 OPTIONS = Options(node_name="node1")
 NAMES = tuple(ObjectName("demo", name) for name in "abcd")
@@ -66,7 +67,7 @@ moves = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(moves, st.booleans(), st.booleans())
 def test_one_by_one_comes_to_what_all_come_to_and_tells_who_is_served_otherwise(moves, oldest_wins, guards):
     """Also where external addresses are the node's own, which has addresses and programs that come and go."""
@@ -91,7 +92,7 @@ def test_one_by_one_comes_to_what_all_come_to_and_tells_who_is_served_otherwise(
     assert sorted(moving.conflicts(), key=str) == sorted(fresh.conflicts(), key=str)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(puts, st.sampled_from(GROUNDS))
 def test_nobody_gets_an_address_and_port_of_the_node_that_an_older_one_or_a_program_has(puts, on):
     strict, last = table(guards=True, on=on), {}
@@ -109,7 +110,7 @@ def test_nobody_gets_an_address_and_port_of_the_node_that_an_older_one_or_a_prog
                     assert address in other.node_port_except
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(puts)
 def test_a_claim_is_never_given_twice_and_never_lost(puts):
     moving, last = table(), {}

@@ -28,11 +28,12 @@ from rulegen.plan.fragments import LANGUAGES
 from rulegen.plan.items import Action
 from rulegen.plan.plan import Plan
 from tests.nodekernel import NodeKernel
+from tests.sizes import examples
 from tests.strategies import NODE, slices, worlds
 from tests.test_ipvs_laws import FACTS
 
 quick = settings(
-    max_examples=60,
+    max_examples=examples(60),
     deadline=None,
     phases=(Phase.explicit, Phase.generate),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

@@ -17,6 +17,7 @@ from rulegen.net import Family
 from rulegen.plan.items import Action
 from tests.kernel import Kernel
 from tests.plan.test_drift import TWO, plan, wants, world
+from tests.sizes import examples
 
 EXTENSIONS = ["conntrack", "addrtype", "mark", "statistic", "tcp", "nfacct", "MARK", "MASQUERADE", "DNAT", "DROP"]
 
@@ -52,7 +53,7 @@ def test_what_can_be_read_is_compared_and_the_rest_is_no_change(extension):
     assert planned(TWO, text).items == ()
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=examples(30))
 @given(st.lists(st.sampled_from(EXTENSIONS), max_size=4))
 def test_several_at_once(extensions):
     text = loaded().save()

@@ -24,7 +24,7 @@ def test_a_script_is_plain_sh(script: Path) -> None:
     assert not re.search(r"\[\[|\bfunction\b|<<<|\$'|\blocal\b", script.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("name", ["test", "demo", "check", "bench"])
+@pytest.mark.parametrize("name", ["test", "quick", "demo", "check", "bench", "mutate"])
 def test_a_script_can_be_run(name: str) -> None:
     script = ROOT / "scripts" / name
 

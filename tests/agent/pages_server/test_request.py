@@ -13,6 +13,7 @@ from rulegen.agent.pages_server.reply import Reply
 from rulegen.agent.pages_server.request import HEAD_BYTES, Request, RequestRefusal, head_length, parse
 from rulegen.agent.pages_server.server import PageServer
 from tests.agent.asking import ask
+from tests.sizes import examples
 
 
 @pytest.mark.parametrize(
@@ -94,7 +95,7 @@ def server():
     found.stop()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     start=st.sampled_from([b"", b"\r\n\r\n", b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.0\r\n", b"HEAD /", b"\x16\x03\x01"]),
     rest=st.lists(st.one_of(st.binary(max_size=200), st.sampled_from([b"\r\n", b"Host: x\r\n", b"\r\n\r\n"]))),

@@ -17,6 +17,7 @@ from rulegen.model.ingress.reasons import Verdict
 from rulegen.model.ingress.resolve import resolve_ingress
 from rulegen.model.ingress.values.classes import Selection
 from rulegen.net import Family
+from tests.sizes import examples
 
 PREFIX = "nginx.ingress.kubernetes.io"
 
@@ -96,7 +97,7 @@ def test_a_hundred_thousand_endpoints_are_some_of_each_port_in_upstreams():
     assert any("30000 endpoints" in one.message for one in found.reasons)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     st.lists(st.lists(st.sampled_from("abcdef"), min_size=1, max_size=3, unique=True), max_size=5), st.integers(4, 40)
 )

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from rulegen.model.ingress.values import regex
 from tests.pcre import MATCH_LIMIT, Pattern
+from tests.sizes import examples
 
 USUAL = (
     "/",
@@ -189,7 +190,7 @@ def test_what_takes_time_without_bound_is_refused(text):
     assert not is_accepted(text)
 
 
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=examples(800), deadline=None)
 @given(st.one_of(made_up, nested))
 def test_whatever_is_accepted_compiles(text):
     for written in (text, f"^{text}", f"(?i)^{text}"):
@@ -201,7 +202,7 @@ def test_whatever_is_accepted_compiles(text):
 SUBJECTS = ("a" * 199 + "!", "ab" * 99 + "!", "/" * 199 + "!", "a/" * 99 + "!", "/" + "b" * 198 + "\n")
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=examples(250), deadline=None)
 @given(st.one_of(nested, made_up).filter(lambda text: len(text) <= 40))
 def test_whatever_is_accepted_comes_to_an_end(text):
     if not is_accepted(text) or text.count("*") + text.count("+") + text.count(",}") > 3:
@@ -211,7 +212,7 @@ def test_whatever_is_accepted_comes_to_an_end(text):
             assert pattern.match(subject, 10_000_000) != MATCH_LIMIT  # three times `*` take 1.3 million steps here
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.text(alphabet=st.characters(exclude_categories=("Cs",)), max_size=20))
 def test_an_escaped_text_matches_itself_and_nothing_longer(text):
     with Pattern(f"^{regex.escape(text)}\\z") as pattern:
