@@ -13,7 +13,8 @@ from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.selector import parse_selector
 from rulegen.model.ingress.ir import FixedResponse
 from rulegen.model.ingress.reasons import Verdict
-from rulegen.model.ingress.values.annotations import RULES
+from rulegen.model.ingress.values.annotations.annotation import CLOSE
+from rulegen.model.ingress.values.annotations.table import ANNOTATIONS
 from rulegen.model.ingress.values.classes import Selection
 from tests.ingress_strategies import (
     API,
@@ -270,7 +271,7 @@ def test_what_protects_and_cannot_be_read_lets_nobody_in(annotations):
 
 
 def test_every_annotation_that_protects_is_broken_above():
-    closing = {name for name, found in RULES.items() if found.onset.name == "CLOSE"}
+    closing = {name for name, annotation in ANNOTATIONS.items() if annotation.invalid is CLOSE}
     tried = {name for annotations in BROKEN for name in annotations}
     assert closing - tried <= {
         "auth-signin-redirect-param",

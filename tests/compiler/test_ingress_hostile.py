@@ -22,7 +22,8 @@ from rulegen.languages.nginx.parser import parse
 from rulegen.languages.nginx.tree import Directive, Node
 from rulegen.model.ingress.ir import FixedResponse, Location
 from rulegen.model.ingress.reasons import Reason, Verdict
-from rulegen.model.ingress.values.annotations import RULES, UNSUPPORTED
+from rulegen.model.ingress.values.annotations.table import ANNOTATIONS
+from rulegen.model.ingress.values.annotations.unsupported import UNSUPPORTED
 from rulegen.model.ingress.values.settings import FAIL_CLOSED, READERS, REFERENCES, TEXTS
 from tests.ingress_strategies import (
     API,
@@ -119,7 +120,7 @@ def values(name: str) -> list[str]:
     found = []
     for number, value in enumerate(text for text in NASTY if "\ud800" not in text):
         try:
-            RULES[name].read(value.strip(" \t"))
+            ANNOTATIONS[name].read(value.strip(" \t"))
         except (ValueError, KeyError):
             if (number + len(name)) % 10:
                 continue
@@ -141,7 +142,7 @@ def crowd(name: str) -> list[k.Ingress]:
     return found
 
 
-@pytest.mark.parametrize("name", sorted({*RULES, *UNSUPPORTED}))
+@pytest.mark.parametrize("name", sorted({*ANNOTATIONS, *UNSUPPORTED}))
 def test_no_value_of_an_annotation_harms_another_host_or_goes_without_a_word(name):
     crowded = crowd(name)
     found = compiled(*GROUND, *crowded)
@@ -162,7 +163,7 @@ def test_no_value_of_an_annotation_harms_another_host_or_goes_without_a_word(nam
 
 def is_readable(name: str, value: str) -> bool:
     try:
-        RULES[name].read(value.strip(" \t"))
+        ANNOTATIONS[name].read(value.strip(" \t"))
     except (ValueError, KeyError):
         return False
     return True
@@ -173,13 +174,13 @@ def locations(found: NginxSite) -> Iterator[Location]:
         yield from server.locations
 
 
-@pytest.mark.parametrize("name", sorted(RULES)[::8])
+@pytest.mark.parametrize("name", sorted(ANNOTATIONS)[::8])
 def test_an_independent_parser_reads_what_was_meant(name):
     assert_means_what_was_meant(compiled(*GROUND, *crowd(name)))
 
 
 def test_an_annotation_that_cannot_be_read_is_named_with_a_printable_reason():
-    for name in RULES:
+    for name in ANNOTATIONS:
         found = compiled(*GROUND, site(**{name: "\x00\u202e;} location"}))
         reasons = [reason for reason in told(found) if name in reason.path]
         assert reasons, name
@@ -394,7 +395,7 @@ def test_a_setting_that_keeps_somebody_out_is_read_or_stops_everything(text):
 def test_nginx_takes_every_value_that_is_taken(tmp_path):
     found = [
         one
-        for name in sorted(RULES)
+        for name in sorted(ANNOTATIONS)
         for one in crowd(name)
         if (
             not one.metadata.name.endswith("-alone")

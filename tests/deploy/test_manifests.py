@@ -13,7 +13,7 @@ import yaml
 from rulegen import __version__
 from rulegen.cli.options.ingress import NGINX_DIR
 from rulegen.kube.proxyconfig.reading import read_config
-from rulegen.model.ingress.values.annotations import DEFAULT_PREFIX
+from rulegen.model.ingress.values.annotations.reading import DEFAULT_PREFIX
 from rulegen.model.ingress.values.classes import CLASS_NAME, CONTROLLER
 from tests.deploy.kustomize import CLUSTER_WIDE, Manifest, build, name
 from tests.deploy.places import COMPONENTS, DEPLOY, KUSTOMIZE, OVERLAYS, unknown

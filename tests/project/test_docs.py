@@ -18,7 +18,8 @@ from rulegen.errors import Fault, Rejected
 from rulegen.kube.objects.names import ObjectName
 from rulegen.model.ingress.reasons import Reason, Verdict
 from rulegen.model.ingress.values import settings
-from rulegen.model.ingress.values.annotations import MUST_CLOSE, RULES, UNSUPPORTED
+from rulegen.model.ingress.values.annotations.table import ANNOTATIONS, SECTIONS, declared_in
+from rulegen.model.ingress.values.annotations.unsupported import UNSUPPORTED
 from rulegen.model.services.ir import ResolvedService
 from rulegen.plan import show
 from rulegen.plan.items import Action, Item, Line
@@ -184,10 +185,16 @@ def rows(heading: str) -> dict[str, list[str]]:
 def test_every_annotation_is_told_with_what_follows_from_a_wrong_one() -> None:
     told = rows("Annotations")
 
-    assert list(told) == [*RULES, *UNSUPPORTED]
-    assert {name: told[name][1] for name in RULES} == {name: rule.onset.name.lower() for name, rule in RULES.items()}
-    assert {name: told[name][0].split("; **")[0] for name in UNSUPPORTED} == UNSUPPORTED
-    assert {name for name in UNSUPPORTED if "protects nothing" in told[name][0]} == MUST_CLOSE
+    assert {*told} == {*ANNOTATIONS, *UNSUPPORTED}
+    assert {name: told[name][1] for name in ANNOTATIONS} == {
+        name: annotation.invalid.name.lower() for name, annotation in ANNOTATIONS.items()
+    }
+    assert {name: told[name][0].split("; **")[0] for name in UNSUPPORTED} == {
+        name: row.reason for name, row in UNSUPPORTED.items()
+    }
+    assert {name for name in UNSUPPORTED if "protects nothing" in told[name][0]} == {
+        name for name, row in UNSUPPORTED.items() if row.protects
+    }
 
 
 def test_every_setting_is_told_with_its_default() -> None:
@@ -214,9 +221,14 @@ def test_what_has_no_effect_is_told() -> None:
     """A name that nothing in the model or the backend asks for is checked only."""
     places = [ROOT / "rulegen/model/ingress", ROOT / "rulegen/backends/nginx"]
     texts = {path: path.read_text(encoding="utf-8") for place in places for path in place.rglob("*.py")}
-    annotations = "".join(text for path, text in texts.items() if path.name != "annotations.py")
+    users = "".join(text for path, text in texts.items() if path.parent.name != "annotations")
     others = "".join(text for path, text in texts.items() if path.name != "settings.py")
-    idle = {name for name in RULES if f'"{name}"' not in annotations and f"'{name}'" not in annotations}
+    idle = {
+        annotation.name
+        for module in SECTIONS.values()
+        for constant, annotation in declared_in(module).items()
+        if not re.search(rf"\b{constant}\b", users)
+    }
     idle |= {
         field.name.replace("_", "-")
         for field in fields(settings.Settings)

@@ -15,7 +15,7 @@ from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.selector import Selector, parse_selector
 from rulegen.kube.syntax import is_label, is_subdomain
 from rulegen.model.ingress.limits import HOSTS
-from rulegen.model.ingress.values.annotations import DEFAULT_PREFIX
+from rulegen.model.ingress.values.annotations.reading import DEFAULT_PREFIX
 from rulegen.model.ingress.values.classes import CLASS_NAME, CONTROLLER, Selection
 from rulegen.net import Network, parse_address, parse_network
 from rulegen.text import quoted

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from rulegen.kube.objects.names import ObjectName
+from rulegen.model.ingress.values.annotations.routing import SERVER_ALIAS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +25,6 @@ SECRETS_PER_HOST: Final = 16_384
 UPSTREAM_SERVERS: Final = 10_000
 """Endpoints of one Service in upstreams, all its ports together."""
 OPTION: Final = "--max-namespace-hosts"
-_ALIASES: Final = "server-alias"
 
 
 @dataclass(slots=True)
@@ -60,14 +60,14 @@ class NamespaceLimits:
             for name, value in ingress.metadata.annotations.items()
             if name.startswith(self._prefix)
         }
-        hosts = {rule.host or "" for rule in spec.rules} | set(annotations.get(_ALIASES, "").split(","))
+        hosts = {rule.host or "" for rule in spec.rules} | set(annotations.get(SERVER_ALIAS.name, "").split(","))
         hosts -= {""}
         paths = sum(max(1, len(rule.http.paths) if rule.http else 0) for rule in spec.rules) or 1
         text = paths * sum(len(name) + len(value) for name, value in annotations.items())
         secrets = {
-            one.secret_name: self._size(namespace, one.secret_name)
-            for one in spec.tls
-            if one.secret_name and one.secret_name not in used.secrets
+            tls.secret_name: self._size(namespace, tls.secret_name)
+            for tls in spec.tls
+            if tls.secret_name and tls.secret_name not in used.secrets
         }
         secret_bytes = used.secret_bytes + sum(secrets.values())
         for what, has, most in (

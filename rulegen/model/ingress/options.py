@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rulegen.model.forbidden import NOTHING, Forbidden
 from rulegen.model.ingress.limits import HOSTS
-from rulegen.model.ingress.values.annotations import DEFAULT_PREFIX
+from rulegen.model.ingress.values.annotations.reading import DEFAULT_PREFIX
 from rulegen.model.ingress.values.classes import Selection
 from rulegen.model.ingress.values.settings import Settings
 

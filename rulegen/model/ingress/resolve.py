@@ -20,6 +20,8 @@ from rulegen.model.ingress.routing.routes import Routing
 from rulegen.model.ingress.unread import missing, recalled
 from rulegen.model.ingress.upstreams.referenced_objects import Referred
 from rulegen.model.ingress.upstreams.services import NOT_FOUND, Targets
+from rulegen.model.ingress.values.annotations.routing import APP_ROOT
+from rulegen.model.ingress.values.annotations.tls import SSL_CIPHERS, SSL_PREFER_SERVER_CIPHERS
 from rulegen.model.ingress.values.configmap import settings_of
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from rulegen.model.ingress.ir import Target
     from rulegen.model.ingress.options import IngressOptions
 
-_WHOLE_HOST: Final = ("app-root", "ssl-ciphers", "ssl-prefer-server-ciphers")
+_WHOLE_HOST: Final = (APP_ROOT, SSL_CIPHERS, SSL_PREFER_SERVER_CIPHERS)
 
 
 def resolve_ingress(world: ClusterSnapshot, options: IngressOptions) -> IngressModel:
@@ -162,8 +164,8 @@ def _servers(
             responder_port=tls.responder_port if routing.targets.resolves else 0,
             client_auth=next((one.client_auth for one in own if one.client_auth is not None), None),
             app_root=next((one.policy.app_root for one in own if one.policy.app_root), ""),
-            ciphers=oldest(own, "ssl-ciphers") or "",
-            prefer_server_ciphers=oldest(own, "ssl-prefer-server-ciphers"),
+            ciphers=oldest(own, SSL_CIPHERS) or "",
+            prefer_server_ciphers=oldest(own, SSL_PREFER_SERVER_CIPHERS),
             ingresses=tuple(one.name for one in owners),
             is_regex=paths.is_regex,
         )
@@ -200,10 +202,10 @@ def _at_home(routing: Routing, host: str, owners: Iterable[ResolvedIngress]) -> 
         if not routing.is_guest(one, host):
             found.append(one)
             continue
-        for name in _WHOLE_HOST:
-            if name in one.annotations.found:
+        for annotation in _WHOLE_HOST:
+            if annotation in one.annotations.values:
                 message = f"it is about a whole host, and {host or 'every other'} is another namespace's"
-                one.annotations.tell(Verdict.LOST, name, message)
+                one.annotations.report(Verdict.LOST, annotation, message)
     return found
 
 

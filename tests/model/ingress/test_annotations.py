@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 
 from rulegen.model.ingress.reasons import Verdict
-from rulegen.model.ingress.values.annotations import RULES, UNSUPPORTED, Onset, read_annotations
+from rulegen.model.ingress.values.annotations.annotation import CLOSE, IGNORE, REJECT
+from rulegen.model.ingress.values.annotations.reading import read_annotations
+from rulegen.model.ingress.values.annotations.table import ANNOTATIONS
+from rulegen.model.ingress.values.annotations.unsupported import UNSUPPORTED
 from rulegen.model.ingress.values.settings import READERS
 from tests.ingress_strategies import NAMED, PREFIX, WEB, compiled, endpoints, ingress, rule, service, site, text_of
 
@@ -87,52 +90,47 @@ REFUSED = {
 
 @pytest.mark.parametrize(("name", "text", "value"), TAKEN)
 def test_what_is_taken(name, text, value):
-    found = read_annotations("default/x", {f"{PREFIX}/{name}": text}, PREFIX)
-    assert found.found == {name: value}
-    assert found.reasons == []
+    read = read_annotations("default/x", {f"{PREFIX}/{name}": text}, PREFIX)
+    assert read.values == {ANNOTATIONS[name]: value}
+    assert read.reasons == []
 
 
 @pytest.mark.parametrize(("name", "text"), [(name, text) for name, texts in REFUSED.items() for text in texts])
 def test_what_is_refused(name, text):
     if text == "1 ":
         return  # blanks around a value mean nothing
-    found = read_annotations("default/x", {f"{PREFIX}/{name}": text}, PREFIX)
-    assert found.found == {}
-    assert found.failed == {name}
-    assert found.onset is RULES[name].onset
-    (reason,) = found.reasons
+    annotation = ANNOTATIONS[name]
+    read = read_annotations("default/x", {f"{PREFIX}/{name}": text}, PREFIX)
+    assert read.values == {}
+    assert read.failed == {annotation}
+    assert read.outcome is annotation.invalid
+    (reason,) = read.reasons
     assert name in reason.path
     assert str(reason).isprintable()
 
 
 def test_the_gravest_fault_decides():
-    told = {"use-regex": "x", "auth-type": "x", "rewrite-target": "x"}
-    for names, onset in (
-        (["use-regex"], Onset.IGNORE),
-        (["use-regex", "auth-type"], Onset.CLOSE),
-        (list(told), Onset.REJECT),
-    ):
-        found = read_annotations("default/x", {f"{PREFIX}/{name}": told[name] for name in names}, PREFIX)
-        assert found.onset is onset
+    names = ["use-regex", "auth-type", "rewrite-target"]
+    for number, outcome in ((1, IGNORE), (2, CLOSE), (3, REJECT)):
+        texts = {f"{PREFIX}/{name}": "x" for name in names[:number]}
+        assert read_annotations("default/x", texts, PREFIX).outcome is outcome
 
 
 @pytest.mark.parametrize("name", sorted(UNSUPPORTED))
 def test_what_is_known_and_not_done_is_told(name):
-    found = read_annotations("default/x", {f"{PREFIX}/{name}": "anything\n{"}, PREFIX)
-    assert [reason.verdict for reason in found.reasons] == [Verdict.UNSUPPORTED]
+    read = read_annotations("default/x", {f"{PREFIX}/{name}": "anything\n{"}, PREFIX)
+    assert [reason.verdict for reason in read.reasons] == [Verdict.UNSUPPORTED]
 
 
 def test_an_unknown_name_is_told_with_the_one_that_was_meant():
-    found = read_annotations(
-        "default/x", {f"{PREFIX}/proxy-read-timout": "5", "other.example.com/use-regex": "x"}, PREFIX
-    )
-    (reason,) = found.reasons
+    texts = {f"{PREFIX}/proxy-read-timout": "5", "other.example.com/use-regex": "x"}
+    (reason,) = read_annotations("default/x", texts, PREFIX).reasons
     assert "proxy-read-timeout" in reason.message
 
 
 def test_a_prefix_of_ones_own():
-    found = read_annotations("default/x", {"a.test/use-regex": "true", f"{PREFIX}/use-regex": "false"}, "a.test")
-    assert found.found == {"use-regex": True}
+    read = read_annotations("default/x", {"a.test/use-regex": "true", f"{PREFIX}/use-regex": "false"}, "a.test")
+    assert read.values == {ANNOTATIONS["use-regex"]: True}
 
 
 @pytest.mark.parametrize(
@@ -169,17 +167,17 @@ def test_what_is_written_for_it(annotations, written):
     ],
 )
 def test_how_a_server_is_picked(annotations, written):
-    found = compiled(*WEB, ingress("site", rule("site.test"), annotations=annotations))
-    (text,) = [text for path, text in found.configuration.files.items() if path.startswith("upstreams/")]
+    made = compiled(*WEB, ingress("site", rule("site.test"), annotations=annotations))
+    (text,) = [text for path, text in made.configuration.files.items() if path.startswith("upstreams/")]
     assert written in text
     assert (" backup" in text) is (not annotations or annotations.get("load-balance") == "least_conn")
     assert ("10.244." in text) is ("service-upstream" not in annotations)
 
 
 def test_a_headless_service_has_nobody_to_stand_in():
-    found = compiled(service("web", cluster_ip="None"), endpoints("web"), *NAMED, site(service_upstream="true"))
-    assert " backup" not in "".join(found.configuration.files.values())
-    assert "10.244.1.5:8080" in "".join(found.configuration.files.values())
+    made = compiled(service("web", cluster_ip="None"), endpoints("web"), *NAMED, site(service_upstream="true"))
+    assert " backup" not in "".join(made.configuration.files.values())
+    assert "10.244.1.5:8080" in "".join(made.configuration.files.values())
 
 
 @pytest.mark.parametrize(
@@ -209,11 +207,11 @@ def test_settings(key, good, bad):
 
 
 def test_of_thousands_that_nobody_knows_only_some_are_told():
-    told = {f"{PREFIX}/made-up-{n}": "" for n in range(5000)} | {f"{PREFIX}/use-regex": "true"}
-    found = read_annotations("default/x", told, PREFIX)
-    assert len(found.reasons) == 51
-    assert "4949 more" in found.reasons[-1].message
-    assert found.found == {"use-regex": True}
+    texts = {f"{PREFIX}/made-up-{n}": "" for n in range(5000)} | {f"{PREFIX}/use-regex": "true"}
+    read = read_annotations("default/x", texts, PREFIX)
+    assert len(read.reasons) == 51
+    assert "4949 more" in read.reasons[-1].message
+    assert read.values == {ANNOTATIONS["use-regex"]: True}
 
 
 @pytest.mark.parametrize(
@@ -234,5 +232,5 @@ def test_an_annotation_under_our_prefix_that_no_ingress_is_read_by_is_named(key,
 
 
 def test_an_annotation_of_ours_and_those_of_others_are_not_named():
-    told = {"rulegen.io/proxy-read-timeout": "5", "example.com/a": "b", "rulegen.io.example.com/a": "b"}
-    assert read_annotations("demo/web", told, "rulegen.io").reasons == []
+    texts = {"rulegen.io/proxy-read-timeout": "5", "example.com/a": "b", "rulegen.io.example.com/a": "b"}
+    assert read_annotations("demo/web", texts, "rulegen.io").reasons == []

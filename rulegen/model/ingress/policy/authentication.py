@@ -10,84 +10,86 @@ from rulegen.model.ingress.unread import UnreadError
 from rulegen.model.ingress.upstreams.certificates import UnusableSecretError, read_authorities, read_passwords
 from rulegen.model.ingress.upstreams.services import UpstreamOptions
 from rulegen.model.ingress.values import readers
-from rulegen.model.ingress.values.annotations import RULES
+from rulegen.model.ingress.values.annotations import access, tls
 
 if TYPE_CHECKING:
     from rulegen.model.ingress.upstreams.referenced_objects import Referred
     from rulegen.model.ingress.upstreams.services import Targets
-    from rulegen.model.ingress.values.annotations import Annotations
+    from rulegen.model.ingress.values.annotations.reading import Annotations
     from rulegen.model.ingress.values.readers import Url
     from rulegen.model.ingress.values.settings import Settings
 
 
-def client_auth_of(namespace: str, told: Annotations, referred: Referred) -> ClientAuth | None:
+def client_auth_of(namespace: str, annotations: Annotations, referred: Referred) -> ClientAuth | None:
     """Return how clients must show a certificate; one without a CA lets nobody in."""
-    found = told.found
-    if "auth-tls-secret" not in found and not told.failed & {"auth-tls-secret"}:
+    values = annotations.values
+    reference = values[tls.AUTH_TLS_SECRET]
+    if reference is None and tls.AUTH_TLS_SECRET not in annotations.failed:
         return None
     ca = ""
-    if "auth-tls-secret" in found:
+    if reference is not None:
         try:
-            path, content = read_authorities(referred.secret(referred.own(namespace, found["auth-tls-secret"])))
+            path, content = read_authorities(referred.secret(referred.own(namespace, reference)))
             ca = referred.keep(path, content)
         except UnreadError as error:
-            told.close("auth-tls-secret", error)
+            annotations.close(tls.AUTH_TLS_SECRET, error)
         except ValueError as error:
-            told.close("auth-tls-secret", f"{error}: nobody is let in")
+            annotations.close(tls.AUTH_TLS_SECRET, f"{error}: nobody is let in")
     return ClientAuth(
         ca=ca,
-        verify=found.get("auth-tls-verify-client", "on"),
-        depth=found.get("auth-tls-verify-depth", 1),
-        match=found.get("auth-tls-match-cn", ""),
-        error_page=found.get("auth-tls-error-page", ""),
-        pass_certificate=found.get("auth-tls-pass-certificate-to-upstream", False),
+        verify=values[tls.AUTH_TLS_VERIFY_CLIENT],
+        depth=values[tls.AUTH_TLS_VERIFY_DEPTH],
+        match=values[tls.AUTH_TLS_MATCH_CN],
+        error_page=values[tls.AUTH_TLS_ERROR_PAGE],
+        pass_certificate=values[tls.AUTH_TLS_PASS_CERTIFICATE_TO_UPSTREAM],
     )
 
 
-def basic_auth(namespace: str, told: Annotations, referred: Referred) -> BasicAuth | None:
+def basic_auth(namespace: str, annotations: Annotations, referred: Referred) -> BasicAuth | None:
     """Return whether a password is asked for; without the file that it needs, nobody may."""
-    found = told.found
-    if "auth-type" not in found:
+    values = annotations.values
+    if values[access.AUTH_TYPE] is None:
         return None
-    if "auth-secret" not in found:
-        told.close("auth-type", "there is no auth-secret beside it")
+    reference = values[access.AUTH_SECRET]
+    if reference is None:
+        annotations.close(access.AUTH_TYPE, "there is no auth-secret beside it")
         return None
     try:
-        secret = referred.secret(referred.own(namespace, found["auth-secret"]))
-        path, content = read_passwords(secret, found.get("auth-secret-type", "auth-file"))
+        secret = referred.secret(referred.own(namespace, reference))
+        path, content = read_passwords(secret, values[access.AUTH_SECRET_TYPE])
     except UnusableSecretError as error:
-        told.close("auth-secret", f"Secret {namespace}/{found['auth-secret'][1]} cannot be used: {error}")
+        annotations.close(access.AUTH_SECRET, f"Secret {namespace}/{reference[1]} cannot be used: {error}")
         return None
     except ValueError as error:
-        told.close("auth-secret", error)
+        annotations.close(access.AUTH_SECRET, error)
         return None
-    return BasicAuth(realm=found.get("auth-realm", ""), file=referred.keep(path, content, for_workers=True))
+    return BasicAuth(realm=values[access.AUTH_REALM], file=referred.keep(path, content, for_workers=True))
 
 
-def external_auth(namespace: str, told: Annotations, referred: Referred) -> ExternalAuth | None:
+def external_auth(namespace: str, annotations: Annotations, referred: Referred) -> ExternalAuth | None:
     """Return the server that is asked about each request of an Ingress."""
-    found = told.found
-    if "auth-url" not in found:
+    values = annotations.values
+    url = values[access.AUTH_URL]
+    if url is None:
         return None
-    url: Url = found["auth-url"]
     try:
         target = auth_target(url, referred.targets)
         headers: tuple[tuple[str, str], ...] = ()
-        if "auth-proxy-set-headers" in found:
-            headers = referred.headers(referred.own(namespace, found["auth-proxy-set-headers"]))
+        if (reference := values[access.AUTH_PROXY_SET_HEADERS]) is not None:
+            headers = referred.headers(referred.own(namespace, reference))
     except ValueError as error:
-        told.close("auth-url", error)
+        annotations.close(access.AUTH_URL, error)
         return None
-    signin: Url | None = found.get("auth-signin")
+    signin = values[access.AUTH_SIGNIN]
     return ExternalAuth(
         url=url,
         target=target,
-        method=found.get("auth-method", ""),
-        signin=signin.text if signin else "",
-        redirect_param=found.get("auth-signin-redirect-param", "rd"),
-        response_headers=found.get("auth-response-headers", ()),
-        request_redirect=found.get("auth-request-redirect", ""),
-        always_set_cookie=found.get("auth-always-set-cookie", False),
+        method=values[access.AUTH_METHOD],
+        signin=signin.text if signin is not None else "",
+        redirect_param=values[access.AUTH_SIGNIN_REDIRECT_PARAM],
+        response_headers=values[access.AUTH_RESPONSE_HEADERS],
+        request_redirect=values[access.AUTH_REQUEST_REDIRECT],
+        always_set_cookie=values[access.AUTH_ALWAYS_SET_COOKIE],
         set_headers=headers,
     )
 
@@ -101,8 +103,8 @@ def global_auth(settings: Settings, targets: Targets) -> ExternalAuth | None:
     if not settings.global_auth_url:
         return None
     try:
-        url = RULES["auth-url"].read(settings.global_auth_url)
-        signin = RULES["auth-signin"].read(settings.global_auth_signin) if settings.global_auth_signin else None
+        url = access.auth_url(settings.global_auth_url)
+        signin = access.auth_url(settings.global_auth_signin) if settings.global_auth_signin else None
         if url.host.startswith("$"):
             raise ConfigError("global-auth-url: the request's host would let any client choose who is asked")
         redirect = settings.global_auth_request_redirect
@@ -113,7 +115,7 @@ def global_auth(settings: Settings, targets: Targets) -> ExternalAuth | None:
             signin=signin.text if signin else "",
             redirect_param=readers.header_name(settings.global_auth_signin_redirect_param),
             response_headers=readers.settable_headers(settings.global_auth_response_headers),
-            request_redirect=RULES["auth-request-redirect"].read(redirect) if redirect else "",
+            request_redirect=access.AUTH_REQUEST_REDIRECT.read(redirect) if redirect else "",
             always_set_cookie=settings.global_auth_always_set_cookie,
         )
     except ValueError as error:

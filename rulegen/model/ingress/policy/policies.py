@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
 from rulegen.model.ingress.ir import Cors, ErrorPages, Limits, LocationPolicy, Sticky
 from rulegen.model.ingress.policy.authentication import basic_auth, external_auth
@@ -11,185 +11,178 @@ from rulegen.model.ingress.reasons import Verdict
 from rulegen.model.ingress.unread import AbsentError
 from rulegen.model.ingress.upstreams.referenced_objects import MAX_HEADERS
 from rulegen.model.ingress.values import readers
+from rulegen.model.ingress.values.annotations import access, backend, balancing, headers, logs, routing, tls
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from rulegen.kube.objects.structs import ServiceBackendPort
     from rulegen.model.ingress.ir import Target
     from rulegen.model.ingress.upstreams.referenced_objects import Referred
-    from rulegen.model.ingress.values.annotations import Annotations
+    from rulegen.model.ingress.values.annotations.annotation import AnnotationValues
+    from rulegen.model.ingress.values.annotations.reading import Annotations
     from rulegen.model.ingress.values.settings import Settings
-
-CORS_METHODS: Final = "GET, PUT, POST, DELETE, PATCH, OPTIONS"
-CORS_HEADERS: Final = (
-    "DNT,Keep-Alive,User-Agent,X-Requested-With,If-Modified-Since,Cache-Control,Content-Type,Range,Authorization"
-)
-CORS_MAX_AGE_S: Final = 1728000
+    from rulegen.net import Network
 
 
-def policy_of(namespace: str, told: Annotations, referred: Referred) -> LocationPolicy:
-    """Return the policy that the annotations of an Ingress make; what cannot be had is noted in `told`."""
-    found, settings = told.found, referred.settings
-    redirect = _redirect(found)
-    protocol = _protocol(told)
-    _tell_idle(told)
+def policy_of(namespace: str, annotations: Annotations, referred: Referred) -> LocationPolicy:
+    """Return the policy that the annotations of an Ingress make; what cannot be used is reported in `annotations`."""
+    values, settings = annotations.values, referred.settings
+    _report_idle(annotations)
+    rewrite_target = values[routing.REWRITE_TARGET]
     return LocationPolicy(
-        ssl_redirect=found.get("ssl-redirect", settings.ssl_redirect),
-        force_ssl_redirect=found.get("force-ssl-redirect", settings.force_ssl_redirect),
-        preserve_trailing_slash=found.get("preserve-trailing-slash", settings.preserve_trailing_slash),
-        redirect=redirect,
-        relative_redirects=found.get("relative-redirects", False),
-        rewrite_target=found.get("rewrite-target", ""),
-        use_regex=found.get("use-regex", False) or bool(found.get("rewrite-target")),
-        app_root=found.get("app-root", ""),
-        basic_auth=basic_auth(namespace, told, referred),
-        external_auth=external_auth(namespace, told, referred),
-        global_auth=found.get("enable-global-auth", True),
-        satisfy_any=found.get("satisfy") == "any",
-        allow=found.get("allowlist-source-range", found.get("whitelist-source-range", ())),
-        deny=found.get("denylist-source-range", ()),
-        limits=_limits(told, settings),
-        cors=_cors(told),
-        headers=_custom_headers(namespace, told, referred),
-        upstream_vhost=found.get("upstream-vhost", ""),
-        forwarded_prefix=_forwarded_prefix(told),
-        connection_header=found.get("connection-proxy-header", ""),
-        protocol=protocol,
-        proxy=tuning(found, settings),
-        body_size=found.get("proxy-body-size"),
-        body_buffer_size=found.get("client-body-buffer-size"),
-        proxy_ssl=backend_tls(namespace, told, referred),
-        cookie_domain=found.get("proxy-cookie-domain"),
-        cookie_path=found.get("proxy-cookie-path"),
-        redirect_rewrite=_redirect_rewrite(found),
-        scripts=_scripts(namespace, told, referred),
-        script_index=found.get("fastcgi-index", ""),
-        access_log=found.get("enable-access-log", True),
-        rewrite_log=found.get("enable-rewrite-log", False),
-        sticky=_sticky(told),
+        ssl_redirect=values.value_or(tls.SSL_REDIRECT, settings.ssl_redirect),
+        force_ssl_redirect=values.value_or(tls.FORCE_SSL_REDIRECT, settings.force_ssl_redirect),
+        preserve_trailing_slash=values.value_or(tls.PRESERVE_TRAILING_SLASH, settings.preserve_trailing_slash),
+        redirect=_redirect(values),
+        relative_redirects=values[routing.RELATIVE_REDIRECTS],
+        rewrite_target=rewrite_target,
+        use_regex=values[routing.USE_REGEX] or bool(rewrite_target),
+        app_root=values[routing.APP_ROOT],
+        basic_auth=basic_auth(namespace, annotations, referred),
+        external_auth=external_auth(namespace, annotations, referred),
+        global_auth=values[access.ENABLE_GLOBAL_AUTH],
+        satisfy_any=values[access.SATISFY] == "any",
+        allow=_either(values[access.ALLOWLIST_SOURCE_RANGE], values[access.WHITELIST_SOURCE_RANGE]),
+        deny=values[access.DENYLIST_SOURCE_RANGE],
+        limits=_limits(annotations, settings),
+        cors=_cors(annotations),
+        headers=_custom_headers(namespace, annotations, referred),
+        upstream_vhost=values[headers.UPSTREAM_VHOST],
+        forwarded_prefix=_forwarded_prefix(annotations),
+        connection_header=values[headers.CONNECTION_PROXY_HEADER],
+        protocol=values[backend.BACKEND_PROTOCOL],
+        proxy=tuning(values, settings),
+        body_size=values[backend.PROXY_BODY_SIZE],
+        body_buffer_size=values[backend.CLIENT_BODY_BUFFER_SIZE],
+        proxy_ssl=backend_tls(namespace, annotations, referred),
+        cookie_domain=values[backend.PROXY_COOKIE_DOMAIN],
+        cookie_path=values[backend.PROXY_COOKIE_PATH],
+        redirect_rewrite=_redirect_rewrite(values),
+        scripts=_scripts(namespace, annotations, referred),
+        script_index=values[backend.FASTCGI_INDEX],
+        access_log=values[logs.ENABLE_ACCESS_LOG],
+        rewrite_log=values[logs.ENABLE_REWRITE_LOG],
+        sticky=_sticky(annotations),
     )
 
 
-def errors_of(told: Annotations, settings: Settings, target: Target, service: str, port: str) -> ErrorPages | None:
+def errors_of(
+    annotations: Annotations, settings: Settings, target: Target, service: str, port: str
+) -> ErrorPages | None:
     """Return which answers are replaced by those of the default backend that `target` is."""
-    codes = told.found.get("custom-http-errors", settings.custom_http_errors)
-    if not codes or told.found.get("disable-proxy-intercept-errors", False):
+    values = annotations.values
+    codes = values.value_or(routing.CUSTOM_HTTP_ERRORS, settings.custom_http_errors)
+    if not codes or values[routing.DISABLE_PROXY_INTERCEPT_ERRORS]:
         return None
-    return ErrorPages(codes=tuple(codes), target=target, service=service, port=port)
+    return ErrorPages(codes=codes, target=target, service=service, port=port)
 
 
-def _redirect(found: Mapping[str, Any]) -> tuple[int, str] | None:
-    if url := found.get("temporal-redirect"):
-        return found.get("temporal-redirect-code", 302), url
-    if url := found.get("permanent-redirect"):
-        return found.get("permanent-redirect-code", 301), url
+def _either(networks: tuple[Network, ...] | None, other: tuple[Network, ...] | None) -> tuple[Network, ...]:
+    """Return the value of the first of two names of one annotation that an Ingress has."""
+    return networks if networks is not None else other or ()
+
+
+def _redirect(values: AnnotationValues) -> tuple[int, str] | None:
+    if url := values[routing.TEMPORAL_REDIRECT]:
+        return values[routing.TEMPORAL_REDIRECT_CODE], url
+    if url := values[routing.PERMANENT_REDIRECT]:
+        return values[routing.PERMANENT_REDIRECT_CODE], url
     return None
 
 
-def _protocol(told: Annotations) -> str:
-    protocol: str = told.found.get("backend-protocol", "HTTP")
-    return protocol
+def _report_idle(annotations: Annotations) -> None:
+    """Report annotations without effect, above all where a user may think that they protect."""
+    values = annotations.values
+    for annotation in values:
+        if annotation.needs and not any(other in values for other in annotation.needs):
+            *names, last = (other.name for other in annotation.needs)
+            needed = f"{', '.join(names)} or {last}" if names else last
+            message = f"it does nothing (and protects nothing) without {needed}"
+            annotations.report(Verdict.IGNORED, annotation, message)
+    if access.AUTH_CACHE_KEY in values:
+        message = "the auth server is asked each time: its answers are not kept"
+        annotations.report(Verdict.UNSUPPORTED, access.AUTH_CACHE_KEY, message)
 
 
-_LEANS_ON: Final = {
-    "auth-secret": "auth-type",
-    "auth-realm": "auth-type",
-    "auth-signin": "auth-url",
-    "auth-response-headers": "auth-url",
-    "auth-tls-verify-client": "auth-tls-secret",
-    "auth-tls-match-cn": "auth-tls-secret",
-    "auth-tls-error-page": "auth-tls-secret",
-    "satisfy": "auth-type, auth-url or whitelist-source-range",
-}
-"""Annotations that do nothing, and so protect nothing, without another beside them."""
-
-
-def _tell_idle(told: Annotations) -> None:
-    """Tell of annotations that have no effect, above all where a user may think that they protect."""
-    for name, needed in _LEANS_ON.items():
-        if name in told.found and not any(other in told.found for other in needed.replace(" or", ",").split(", ")):
-            told.tell(Verdict.IGNORED, name, f"it does nothing (and protects nothing) without {needed}")
-    if "auth-cache-key" in told.found:
-        told.tell(Verdict.UNSUPPORTED, "auth-cache-key", "the auth server is asked each time: its answers are not kept")
-
-
-def _limits(told: Annotations, settings: Settings) -> Limits:
-    found = told.found
-    if found.get("limit-rate") and found.get("proxy-buffering", settings.proxy_buffering) == "off":
-        told.tell(Verdict.NOTE, "limit-rate", "slows nothing down without proxy-buffering: set that to on")
+def _limits(annotations: Annotations, settings: Settings) -> Limits:
+    values = annotations.values
+    rate = values[access.LIMIT_RATE]
+    if rate and values.value_or(backend.PROXY_BUFFERING, settings.proxy_buffering) == "off":
+        message = "slows nothing down without proxy-buffering: set that to on"
+        annotations.report(Verdict.NOTE, access.LIMIT_RATE, message)
     return Limits(
-        rps=found.get("limit-rps", 0),
-        rpm=found.get("limit-rpm", 0),
-        connections=found.get("limit-connections", 0),
-        rate=found.get("limit-rate", 0),
-        rate_after=found.get("limit-rate-after", 0),
-        burst_multiplier=found.get("limit-burst-multiplier", 5),
-        exempt=found.get("limit-allowlist", found.get("limit-whitelist", ())),
+        rps=values[access.LIMIT_RPS],
+        rpm=values[access.LIMIT_RPM],
+        connections=values[access.LIMIT_CONNECTIONS],
+        rate=rate,
+        rate_after=values[access.LIMIT_RATE_AFTER],
+        burst_multiplier=values[access.LIMIT_BURST_MULTIPLIER],
+        exempt=_either(values[access.LIMIT_ALLOWLIST], values[access.LIMIT_WHITELIST]),
     )
 
 
-def _cors(told: Annotations) -> Cors | None:
-    found = told.found
-    if not found.get("enable-cors", False) or "cors-allow-origin" in told.failed:
+def _cors(annotations: Annotations) -> Cors | None:
+    values = annotations.values
+    if not values[headers.ENABLE_CORS] or headers.CORS_ALLOW_ORIGIN in annotations.failed:
         return None
-    origins = found.get("cors-allow-origin", ("*",))
+    origins = values[headers.CORS_ALLOW_ORIGIN]
     return Cors(
         origins=tuple(origin for origin in origins if origin != "*"),
         any_origin="*" in origins,
-        methods=found.get("cors-allow-methods", CORS_METHODS),
-        headers=found.get("cors-allow-headers", CORS_HEADERS),
-        credentials=found.get("cors-allow-credentials", True),
-        max_age_s=found.get("cors-max-age", CORS_MAX_AGE_S),
-        expose=found.get("cors-expose-headers", ""),
+        methods=values[headers.CORS_ALLOW_METHODS],
+        headers=values[headers.CORS_ALLOW_HEADERS],
+        credentials=values[headers.CORS_ALLOW_CREDENTIALS],
+        max_age_s=values[headers.CORS_MAX_AGE],
+        expose=values[headers.CORS_EXPOSE_HEADERS],
     )
 
 
-def _custom_headers(namespace: str, told: Annotations, referred: Referred) -> tuple[tuple[str, str], ...]:
-    if "custom-headers" not in told.found:
+def _custom_headers(namespace: str, annotations: Annotations, referred: Referred) -> tuple[tuple[str, str], ...]:
+    reference = annotations.values[headers.CUSTOM_HEADERS]
+    if reference is None:
         return ()
     try:
-        headers = referred.headers(referred.own(namespace, told.found["custom-headers"]))
+        pairs = referred.headers(referred.own(namespace, reference))
     except AbsentError as error:  # they may be what keeps a browser from doing harm
-        told.close("custom-headers", error)
+        annotations.close(headers.CUSTOM_HEADERS, error)
         return ()
     except ValueError as error:
-        told.tell(Verdict.IGNORED, "custom-headers", str(error))
+        annotations.report(Verdict.IGNORED, headers.CUSTOM_HEADERS, str(error))
         return ()
     allowed = {name.lower() for name in referred.settings.global_allowed_response_headers}
-    refused = [name for name, _ in headers if name.lower() not in allowed]
+    refused = [name for name, _ in pairs if name.lower() not in allowed]
     if refused:
-        shown = ", ".join(refused[:5])
-        told.tell(Verdict.IGNORED, "custom-headers", f"not in global-allowed-response-headers: {shown}")
+        message = f"not in global-allowed-response-headers: {', '.join(refused[:5])}"
+        annotations.report(Verdict.IGNORED, headers.CUSTOM_HEADERS, message)
         return ()
-    return headers
+    return pairs
 
 
-def _forwarded_prefix(told: Annotations) -> str:
-    prefix: str = told.found.get("x-forwarded-prefix", "")
-    if prefix and "rewrite-target" not in told.found:
-        told.tell(Verdict.IGNORED, "x-forwarded-prefix", "means something only beside rewrite-target")
+def _forwarded_prefix(annotations: Annotations) -> str:
+    prefix = annotations.values[headers.X_FORWARDED_PREFIX]
+    if prefix and routing.REWRITE_TARGET not in annotations.values:
+        message = "means something only beside rewrite-target"
+        annotations.report(Verdict.IGNORED, headers.X_FORWARDED_PREFIX, message)
         return ""
     return prefix
 
 
-def _redirect_rewrite(found: Mapping[str, Any]) -> tuple[str, str] | None:
-    before, after = found.get("proxy-redirect-from"), found.get("proxy-redirect-to")
+def _redirect_rewrite(values: AnnotationValues) -> tuple[str, str] | None:
+    before, after = values[backend.PROXY_REDIRECT_FROM], values[backend.PROXY_REDIRECT_TO]
     # nginx's default would put back the path for the address of the upstream, which no backend knows.
     if before in (None, "off", "default"):
         return None
     return (before, after) if after and after not in ("off", "default") else None
 
 
-def _scripts(namespace: str, told: Annotations, referred: Referred) -> dict[str, str]:
-    if "fastcgi-params-configmap" not in told.found:
+def _scripts(namespace: str, annotations: Annotations, referred: Referred) -> dict[str, str]:
+    reference = annotations.values[backend.FASTCGI_PARAMS_CONFIGMAP]
+    if reference is None:
         return {}
     try:
-        name = referred.own(namespace, told.found["fastcgi-params-configmap"])
-        told_parameters = sorted(referred.config_map(name).data.items())[:MAX_HEADERS]
-        return {_parameter(key): _parameter_text(text) for key, text in told_parameters}
+        parameters = sorted(referred.config_map(referred.own(namespace, reference)).data.items())[:MAX_HEADERS]
+        return {_parameter(key): _parameter_text(text) for key, text in parameters}
     except ValueError as error:
-        told.close("fastcgi-params-configmap", error)
+        annotations.close(backend.FASTCGI_PARAMS_CONFIGMAP, error)
         return {}
 
 
@@ -204,27 +197,27 @@ def _parameter_text(text: str) -> str:
     return readers.header_text(text)
 
 
-def _sticky(told: Annotations) -> Sticky | None:
-    found = told.found
-    if found.get("affinity") != "cookie":
+def _sticky(annotations: Annotations) -> Sticky | None:
+    values = annotations.values
+    if values[balancing.AFFINITY] != "cookie":
         return None
-    if found.get("session-cookie-change-on-failure"):
-        told.tell(Verdict.NOTE, "session-cookie-change-on-failure", "the cookie stays, another server answers")
+    if values[balancing.SESSION_COOKIE_CHANGE_ON_FAILURE]:
+        message = "the cookie stays, another server answers"
+        annotations.report(Verdict.NOTE, balancing.SESSION_COOKIE_CHANGE_ON_FAILURE, message)
     attributes = []
-    if domain := found.get("session-cookie-domain"):
+    if domain := values[balancing.SESSION_COOKIE_DOMAIN]:
         attributes.append(f"Domain={domain}")
-    age = found.get("session-cookie-max-age") or found.get("session-cookie-expires")
-    if age:
-        attributes.append(f"Max-Age={age}")
+    if age_s := values[balancing.SESSION_COOKIE_MAX_AGE] or values[balancing.SESSION_COOKIE_EXPIRES]:
+        attributes.append(f"Max-Age={age_s}")
     attributes.append("HttpOnly")
-    if site := found.get("session-cookie-samesite"):
+    if site := values[balancing.SESSION_COOKIE_SAMESITE]:
         attributes.append(f"SameSite={site}")
     return Sticky(
-        cookie=found.get("session-cookie-name", "INGRESSCOOKIE"),
+        cookie=values[balancing.SESSION_COOKIE_NAME],
         attributes="; ".join(attributes),
-        path=found.get("session-cookie-path", ""),
-        is_secure=found.get("session-cookie-secure"),
-        is_persistent=found.get("affinity-mode") == "persistent",
+        path=values[balancing.SESSION_COOKIE_PATH],
+        is_secure=values[balancing.SESSION_COOKIE_SECURE],
+        is_persistent=values[balancing.AFFINITY_MODE] == "persistent",
     )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rulegen.model.ingress.reasons import Verdict
 from rulegen.model.ingress.routing.ingresses import age
+from rulegen.model.ingress.values.annotations.routing import FROM_TO_WWW_REDIRECT, SERVER_ALIAS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -34,31 +35,31 @@ def with_other_names(
         if len(one.ingress.spec.rules) < 2:
             _tell_nameless(one)
     for one, host in ordered:
-        for alias in one.annotations.found.get("server-alias", ()):
+        for alias in one.annotations.values[SERVER_ALIAS]:
             if alias not in taken:
                 taken[alias] = host
                 found[host] = replace(found[host], aliases=(*found[host].aliases, alias))
             elif taken[alias] != host:
-                one.annotations.tell(Verdict.LOST, "server-alias", f"{alias} is a host or alias of another")
+                one.annotations.report(Verdict.LOST, SERVER_ALIAS, f"{alias} is a host or alias of another")
     for one, host in ordered:
-        if not one.annotations.found.get("from-to-www-redirect"):
+        if not one.annotations.values[FROM_TO_WWW_REDIRECT]:
             continue
         if host.startswith("*"):
             message = f"{host} is no single name, with or without www."
-            one.annotations.tell(Verdict.IGNORED, "from-to-www-redirect", message)
+            one.annotations.report(Verdict.IGNORED, FROM_TO_WWW_REDIRECT, message)
             continue
         other = host.removeprefix("www.") if host.startswith("www.") else f"www.{host}"
         if other not in taken:
             taken[other] = host
             found[host] = replace(found[host], redirects_from=other)
         elif taken[other] != host:
-            one.annotations.tell(Verdict.IGNORED, "from-to-www-redirect", f"{other} has an Ingress of its own")
+            one.annotations.report(Verdict.IGNORED, FROM_TO_WWW_REDIRECT, f"{other} has an Ingress of its own")
     return found
 
 
 def _tell_nameless(one: ResolvedIngress) -> None:
     """Tell what an Ingress asks for in vain, as it has no host."""
-    if "server-alias" in one.annotations.found:
-        one.annotations.tell(Verdict.IGNORED, "server-alias", "a rule without a host has every name already")
-    if one.annotations.found.get("from-to-www-redirect"):
-        one.annotations.tell(Verdict.IGNORED, "from-to-www-redirect", "a rule without a host has no other name")
+    if SERVER_ALIAS in one.annotations.values:
+        one.annotations.report(Verdict.IGNORED, SERVER_ALIAS, "a rule without a host has every name already")
+    if one.annotations.values[FROM_TO_WWW_REDIRECT]:
+        one.annotations.report(Verdict.IGNORED, FROM_TO_WWW_REDIRECT, "a rule without a host has no other name")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from rulegen.kube.objects.names import ObjectName
 from rulegen.model.ingress.ir import LocationPolicy
@@ -11,7 +11,9 @@ from rulegen.model.ingress.policy.authentication import client_auth_of
 from rulegen.model.ingress.policy.policies import policy_of
 from rulegen.model.ingress.reasons import Reason, Verdict
 from rulegen.model.ingress.values import readers, regex
-from rulegen.model.ingress.values.annotations import Annotations, Onset, read_annotations
+from rulegen.model.ingress.values.annotations.annotation import InvalidValue
+from rulegen.model.ingress.values.annotations.reading import Annotations, read_annotations
+from rulegen.model.ingress.values.annotations.routing import CANARY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from rulegen.kube.objects.structs import Ingress
     from rulegen.model.ingress.ir import ClientAuth, ExternalAuth
     from rulegen.model.ingress.upstreams.referenced_objects import Referred
+    from rulegen.model.ingress.values.annotations.annotation import Annotation
+
+T = TypeVar("T")
 
 YOUNGEST: Final = "~"
 """Sorts behind every time: an Ingress without one is not there yet, as the API server gives each its time."""
@@ -50,7 +55,7 @@ class ResolvedIngress:
     @property
     def is_closed(self) -> bool:
         """Whether nothing of it may be passed on."""
-        return self.annotations.onset is not Onset.IGNORE
+        return self.annotations.outcome is not InvalidValue.IGNORE
 
     def reason(self, verdict: Verdict, path: str, message: str) -> Reason:
         """Return something to tell about it."""
@@ -82,16 +87,16 @@ def read_owner(
         Reason(str(name), Verdict.REJECTED, path, message)
         for path, message in _faults(ingress, is_regex=policy.use_regex)
     ]
-    if faults or annotations.onset is Onset.REJECT:
+    if faults or annotations.outcome is InvalidValue.REJECT:
         return None, [*faults, *annotations.reasons]
-    if annotations.onset is Onset.CLOSE:
+    if annotations.outcome is InvalidValue.CLOSE:
         policy = LocationPolicy(is_closed=True, ssl_redirect=policy.ssl_redirect, global_auth=False)
-    return ResolvedIngress(name, ingress, annotations, policy, bool(annotations.found.get("canary")), client_auth), []
+    return ResolvedIngress(name, ingress, annotations, policy, annotations.values[CANARY], client_auth), []
 
 
-def oldest(owners: Sequence[ResolvedIngress], annotation: str) -> Any:
+def oldest(owners: Sequence[ResolvedIngress], annotation: Annotation[T | None]) -> T | None:
     """Return an annotation that holds for a whole host: of the oldest Ingress that has it; None for none."""
-    return next((one.annotations.found[annotation] for one in owners if annotation in one.annotations.found), None)
+    return next((one.annotations.values[annotation] for one in owners if annotation in one.annotations.values), None)
 
 
 def _faults(ingress: Ingress, *, is_regex: bool) -> Iterable[tuple[str, str]]:

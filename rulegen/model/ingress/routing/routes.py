@@ -13,6 +13,7 @@ from rulegen.model.ingress.reasons import Reason, Verdict
 from rulegen.model.ingress.routing.paths import Paths, Route
 from rulegen.model.ingress.upstreams.services import NOT_FOUND, UNAVAILABLE, Targets, UpstreamOptions, transport_of
 from rulegen.model.ingress.values import readers
+from rulegen.model.ingress.values.annotations import access, balancing, routing, tls
 
 if TYPE_CHECKING:
     from rulegen.kube.objects.structs import HTTPIngressPath, IngressBackend
@@ -118,19 +119,19 @@ class Routing:
         self, owner: ResolvedIngress, backend: IngressBackend, host: str, where: str
     ) -> tuple[Target, LocationPolicy]:
         """Return where a path's requests go, and the policy that they have there."""
-        policy, found = owner.policy, owner.annotations.found
+        policy, values = owner.policy, owner.annotations.values
         if owner.is_closed:
             return UNAVAILABLE, policy
         if owner.client_auth is not None and self.is_guest(owner, host):
             message = (
                 f"clients are asked for certificates of a whole host: {host or 'every other'} is not this namespace's"
             )
-            owner.annotations.tell(Verdict.CLOSED, "auth-tls-secret", message)
+            owner.annotations.report(Verdict.CLOSED, tls.AUTH_TLS_SECRET, message)
             return UNAVAILABLE, LocationPolicy(is_closed=True)
         auth = policy.external_auth
         if auth is not None and auth.url.host.startswith("$") and (not host or readers.may_be_address(host)):
             message = f"{host} ends in a number: the request's host may be an address" if host else _ANY_HOST
-            owner.annotations.close("auth-url", message)
+            owner.annotations.close(access.AUTH_URL, message)
             return UNAVAILABLE, LocationPolicy(is_closed=True)
         if backend.service is None:
             kind = backend.resource.kind if backend.resource else "nothing"
@@ -139,10 +140,10 @@ class Routing:
             return NOT_FOUND, policy
         name = ObjectName(owner.name.namespace, backend.service.name)
         wish = UpstreamOptions(
-            balance=found.get("load-balance", ""),
-            hash_key=found.get("upstream-hash-by", ""),
+            balance=values[balancing.LOAD_BALANCE],
+            hash_key=values[balancing.UPSTREAM_HASH_BY],
             sticky=policy.sticky,
-            service_upstream=found.get("service-upstream", False),
+            service_upstream=values[routing.SERVICE_UPSTREAM],
             transport=transport_of(policy),
             host=host if policy.sticky else None,
         )
@@ -169,18 +170,20 @@ class Routing:
         if errors is None:
             return owner.policy
         if isinstance(errors.target, FixedResponse):
-            owner.annotations.tell(Verdict.IGNORED, "custom-http-errors", "there is no default backend to answer them")
+            owner.annotations.report(
+                Verdict.IGNORED, routing.CUSTOM_HTTP_ERRORS, "there is no default backend to answer them"
+            )
             return owner.policy
         return replace(owner.policy, errors=errors)
 
     def _stand_in(self, owner: ResolvedIngress) -> Target | None:
         """Return the target of the annotation default-backend."""
-        name = owner.annotations.found.get("default-backend")
+        name = owner.annotations.values[routing.DEFAULT_BACKEND]
         if not name:
             return None
         target, why = self.of_first_port(ObjectName(owner.name.namespace, name))
         if why:
-            owner.annotations.tell(Verdict.IGNORED, "default-backend", why)
+            owner.annotations.report(Verdict.IGNORED, routing.DEFAULT_BACKEND, why)
             return None
         return target
 
@@ -207,15 +210,15 @@ class Routing:
 
 
 def _canary(owner: ResolvedIngress, target: ToUpstream) -> Canary:
-    found = owner.annotations.found
-    value, pattern = found.get("canary-by-header-value", ""), found.get("canary-by-header-pattern", "")
+    values = owner.annotations.values
+    value, pattern = values[routing.CANARY_BY_HEADER_VALUE], values[routing.CANARY_BY_HEADER_PATTERN]
     return Canary(
         target=target.upstream,
         ingress=owner.name,
-        header=found.get("canary-by-header", ""),
+        header=values[routing.CANARY_BY_HEADER],
         header_value=value,
         header_pattern="" if value else pattern,
-        is_header_unreadable=not value and "canary-by-header-pattern" in owner.annotations.failed,
-        cookie=found.get("canary-by-cookie", ""),
-        share=min(100.0, 100.0 * found.get("canary-weight", 0) / found.get("canary-weight-total", 100)),
+        is_header_unreadable=not value and routing.CANARY_BY_HEADER_PATTERN in owner.annotations.failed,
+        cookie=values[routing.CANARY_BY_COOKIE],
+        share=min(100.0, 100.0 * values[routing.CANARY_WEIGHT] / values[routing.CANARY_WEIGHT_TOTAL]),
     )

@@ -42,6 +42,7 @@ _SECONDS: Final = re.compile(r"([0-9]{1,7})(s|m|h|)\Z")
 _HEADER_NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,78}[A-Za-z0-9])?\Z")
 _HEADER_TEXT: Final = re.compile(r"[\x20-\x7e]{0,2000}\Z")
 _COOKIE_NAME: Final = re.compile(r"[A-Za-z0-9!#&'*+.^_`|~-]{1,100}\Z")
+_COOKIE_PATH: Final = re.compile(r"/[A-Za-z0-9._~!&'()*+,=:@%/-]{0,500}\Z")
 _PATH: Final = re.compile(r"/[A-Za-z0-9._~!&'()*+,;=:@%/-]{0,1000}\Z")
 _URL_TEXT: Final = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!&'()*+,;=%$-]{1,2000}\Z")
 # $request_uri begins with a slash, always: it may stand right behind the host, as many write it.
@@ -52,6 +53,21 @@ _AUTHORITY: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+|\$host)(?::(
 _VARIABLE: Final = re.compile(r"\$(?:\{([A-Za-z0-9_]+)\}|([A-Za-z0-9_]+))")
 _CIPHERS: Final = re.compile(r"[A-Za-z0-9:+!@=_-]{1,1500}\Z")
 
+PROTOCOLS: Final = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
+NEXT_UPSTREAM: Final = (
+    "error",
+    "timeout",
+    "invalid_header",
+    "http_500",
+    "http_502",
+    "http_503",
+    "http_504",
+    "http_403",
+    "http_404",
+    "http_429",
+    "non_idempotent",
+    "off",
+)
 _UNITS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
@@ -185,6 +201,11 @@ def network(text: str) -> Network:
         raise ValueError(f"{quoted(text)} is not a network such as 10.0.0.0/8 or fd00::/64") from None
 
 
+def next_upstream(text: str) -> tuple[str, ...]:
+    """Return the failures after which a request goes on to another server, in nginx's words."""
+    return words(*NEXT_UPSTREAM)(text)
+
+
 def header_name(text: str) -> str:
     """Return the name of a header that nginx passes on: letters, digits, `-` and `_`."""
     if not _HEADER_NAME.match(text):
@@ -230,6 +251,18 @@ def cookie_name(text: str) -> str:
     if not _COOKIE_NAME.match(text):
         raise ValueError(f"{quoted(text)} is not the name of a cookie")
     return text
+
+
+def cookie_path(text: str) -> str:
+    """Return the path of a cookie."""
+    if not _COOKIE_PATH.match(text):
+        raise ValueError(f"{quoted(text)} is not a path such as /app")
+    return text
+
+
+def cookie_domain(text: str) -> str:
+    """Return the domain of a cookie in lower case; a dot may stand before it."""
+    return host(text.removeprefix("."))
 
 
 def host(text: str) -> str:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rulegen.kube.objects.names import ObjectName
 from rulegen.model.ingress.values import readers
+from rulegen.model.ingress.values.annotations import access
+from rulegen.model.ingress.values.annotations.table import ANNOTATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -14,8 +16,8 @@ if TYPE_CHECKING:
     from rulegen.kube.snapshot.world import ClusterSnapshot
     from rulegen.model.ingress.values.classes import Selection
 
-SECRETS: Final = ("auth-secret", "auth-tls-secret", "proxy-ssl-secret")
-CONFIG_MAPS: Final = ("auth-proxy-set-headers", "custom-headers", "fastcgi-params-configmap")
+SECRETS: Final = tuple(name for name, known in ANNOTATIONS.items() if known.refers_to == "Secret")
+CONFIG_MAPS: Final = tuple(name for name, known in ANNOTATIONS.items() if known.refers_to == "ConfigMap")
 
 
 class References(NamedTuple):
@@ -32,11 +34,11 @@ def references(ingresses: Iterable[Ingress], prefix: str) -> References:
     for ingress in ingresses:
         namespace = ingress.metadata.namespace
         secrets |= {ObjectName(namespace, tls.secret_name) for tls in ingress.spec.tls if tls.secret_name}
-        for names, found in ((SECRETS, secrets), (CONFIG_MAPS, config_maps)):
+        for names, objects in ((SECRETS, secrets), (CONFIG_MAPS, config_maps)):
             for name in names:
-                told = ingress.metadata.annotations.get(f"{prefix}/{name}")
-                if told is not None and (named := _named(namespace, told)) is not None:
-                    found.add(named)
+                text = ingress.metadata.annotations.get(f"{prefix}/{name}")
+                if text is not None and (named := _named(namespace, text)) is not None:
+                    objects.add(named)
     return References(frozenset(secrets), frozenset(config_maps))
 
 
@@ -59,7 +61,7 @@ def references_of(
         config_map: With settings.
         default_certificate: Secret of the certificate for hosts without one.
     """
-    ours = [one for one in world.ingresses.values() if not selection.refusal(one, world)]
+    ours = [ingress for ingress in world.ingresses.values() if not selection.refusal(ingress, world)]
     secrets, config_maps = references(ours, prefix)
     if default_certificate is not None:
         secrets |= {default_certificate}
@@ -73,26 +75,26 @@ def references_of(
 def header_maps(config_map: ConfigMap) -> frozenset[ObjectName]:
     """Return the ConfigMaps that the settings' ConfigMap names."""
     names = (config_map.data.get(key) for key in ("add-headers", "proxy-set-headers"))
-    found = (_named(config_map.metadata.namespace, text, any_namespace=True) for text in names if text)
-    return frozenset(name for name in found if name is not None)
+    maps = (_named(config_map.metadata.namespace, text, any_namespace=True) for text in names if text)
+    return frozenset(name for name in maps if name is not None)
 
 
 def map_secrets(ingresses: Iterable[Ingress], prefix: str) -> frozenset[ObjectName]:
     """Return the Secrets of passwords that have a key for each user."""
-    found = set()
+    names = set()
     for ingress in ingresses:
         annotations = ingress.metadata.annotations
-        told = annotations.get(f"{prefix}/auth-secret")
-        if told is not None and annotations.get(f"{prefix}/auth-secret-type", "").strip() == "auth-map":
-            found.add(_named(ingress.metadata.namespace, told))
-    return frozenset(name for name in found if name is not None)
+        text = annotations.get(f"{prefix}/{access.AUTH_SECRET.name}")
+        if text is not None and annotations.get(f"{prefix}/{access.AUTH_SECRET_TYPE.name}", "").strip() == "auth-map":
+            names.add(_named(ingress.metadata.namespace, text))
+    return frozenset(name for name in names if name is not None)
 
 
 def _named(namespace: str, text: str, *, any_namespace: bool = False) -> ObjectName | None:
     try:
-        told, name = readers.reference(text.strip())
+        given, name = readers.reference(text.strip())
     except ValueError:
         return None
-    if told in ("", namespace):
+    if given in ("", namespace):
         return ObjectName(namespace, name)
-    return ObjectName(told, name) if any_namespace else None
+    return ObjectName(given, name) if any_namespace else None

@@ -34,21 +34,6 @@ _LOG_VARIABLES: Final = (
     " upstream_response_time upstream_status uri"
 )
 LOG_VARIABLES: Final = frozenset(_LOG_VARIABLES.split())
-NEXT_UPSTREAM: Final = (
-    "error",
-    "timeout",
-    "invalid_header",
-    "http_500",
-    "http_502",
-    "http_503",
-    "http_504",
-    "http_403",
-    "http_404",
-    "http_429",
-    "non_idempotent",
-    "off",
-)
-PROTOCOLS: Final = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
 CIPHERS: Final = (
     "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:"
     "ECDHE-RSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305:"
@@ -244,10 +229,10 @@ def _paths(text: str) -> tuple[str, ...]:
 
 
 def _protocols(text: str) -> tuple[str, ...]:
-    found = {choice("SSLv2", "SSLv3", *PROTOCOLS)(word) for word in text.split()} - {"SSLv2", "SSLv3"}
+    found = {choice("SSLv2", "SSLv3", *readers.PROTOCOLS)(word) for word in text.split()} - {"SSLv2", "SSLv3"}
     if not found:
         raise ValueError(f"{readers.quoted(text)} names no protocol that is fit for use")
-    return tuple(protocol for protocol in PROTOCOLS if protocol in found)
+    return tuple(protocol for protocol in readers.PROTOCOLS if protocol in found)
 
 
 def _patterns(text: str) -> tuple[str, ...]:
@@ -328,7 +313,7 @@ READERS: Final[Mapping[str, Callable[[str], Any]]] = MappingProxyType(
         "proxy-buffers-number": integer(2, 1024),
         "proxy-busy-buffers-size": size(64 << 20),
         "proxy-max-temp-file-size": size(),
-        "proxy-next-upstream": readers.words(*NEXT_UPSTREAM),
+        "proxy-next-upstream": readers.next_upstream,
         "proxy-next-upstream-tries": integer(0, 100),
         "proxy-next-upstream-timeout": seconds,
         "retry-non-idempotent": boolean,

@@ -1,0 +1,1 @@
+"""The annotations of an Ingress: one declaration for each, and their reading."""

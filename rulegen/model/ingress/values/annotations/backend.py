@@ -1,0 +1,70 @@
+"""How requests are passed on to a backend: protocol, times, sizes, cookies."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from rulegen.model.ingress.values import readers
+from rulegen.model.ingress.values.annotations.annotation import CLOSE, Annotation
+from rulegen.model.ingress.values.readers import choice, integer, quoted, seconds, size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def _pair(reader: Callable[[str], str]) -> Callable[[str], tuple[str, str] | None]:
+    def read(text: str) -> tuple[str, str] | None:
+        if text in {"off", "default"}:
+            return None
+        parts = text.split()
+        if len(parts) != 2:
+            raise ValueError(f'{quoted(text)} is neither "off" nor two words: what is replaced, and by what')
+        return reader(parts[0]), reader(parts[1])
+
+    return read
+
+
+def _redirect_part(text: str) -> str:
+    if text in {"off", "default"}:
+        return text
+    return readers.cookie_path(text) if text.startswith("/") else readers.url()(text).text
+
+
+def _protocol(text: str) -> str:
+    return choice("HTTP", "HTTPS", "AUTO_HTTP", "GRPC", "GRPCS", "FCGI")(text.upper())
+
+
+def _script(text: str) -> str:
+    return readers.cookie_path(f"/{text}")[1:]
+
+
+BACKEND_PROTOCOL: Final = Annotation(
+    "backend-protocol", _protocol, "`HTTP`, `HTTPS`, `AUTO_HTTP`, `GRPC`, `GRPCS`, `FCGI`", default="HTTP"
+)
+PROXY_CONNECT_TIMEOUT: Final = Annotation("proxy-connect-timeout", seconds, "seconds, or with `s`, `m`, `h`")
+PROXY_SEND_TIMEOUT: Final = Annotation("proxy-send-timeout", seconds, "seconds, or with `s`, `m`, `h`")
+PROXY_READ_TIMEOUT: Final = Annotation("proxy-read-timeout", seconds, "seconds, or with `s`, `m`, `h`")
+PROXY_BODY_SIZE: Final = Annotation("proxy-body-size", size(), "size; 0 for any")
+CLIENT_BODY_BUFFER_SIZE: Final = Annotation("client-body-buffer-size", size(64 << 20), "size up to 64m")
+PROXY_BUFFERING: Final = Annotation("proxy-buffering", choice("on", "off"), "`on`, `off`")
+PROXY_REQUEST_BUFFERING: Final = Annotation("proxy-request-buffering", choice("on", "off"), "`on`, `off`")
+PROXY_BUFFER_SIZE: Final = Annotation("proxy-buffer-size", size(16 << 20), "size up to 16m")
+PROXY_BUFFERS_NUMBER: Final = Annotation("proxy-buffers-number", integer(2, 1024), "2–1024")
+PROXY_BUSY_BUFFERS_SIZE: Final = Annotation(
+    "proxy-busy-buffers-size", size(64 << 20), "size up to 64m; fitted to the other two", default=0
+)
+PROXY_MAX_TEMP_FILE_SIZE: Final = Annotation("proxy-max-temp-file-size", size(), "size")
+PROXY_NEXT_UPSTREAM: Final = Annotation("proxy-next-upstream", readers.next_upstream, "nginx's words")
+PROXY_NEXT_UPSTREAM_TRIES: Final = Annotation("proxy-next-upstream-tries", integer(0, 100), "0–100")
+PROXY_NEXT_UPSTREAM_TIMEOUT: Final = Annotation(
+    "proxy-next-upstream-timeout", seconds, "seconds, or with `s`, `m`, `h`; 0: the read timeout"
+)
+PROXY_HTTP_VERSION: Final = Annotation("proxy-http-version", choice("1.0", "1.1"), "`1.0`, `1.1`")
+PROXY_REDIRECT_FROM: Final = Annotation("proxy-redirect-from", _redirect_part, "`off`, `default`, path, URL")
+PROXY_REDIRECT_TO: Final = Annotation("proxy-redirect-to", _redirect_part, "`off`, `default`, path, URL")
+PROXY_COOKIE_DOMAIN: Final = Annotation("proxy-cookie-domain", _pair(readers.cookie_domain), "`off`, or two domains")
+PROXY_COOKIE_PATH: Final = Annotation("proxy-cookie-path", _pair(readers.cookie_path), "`off`, or two paths")
+FASTCGI_INDEX: Final = Annotation("fastcgi-index", _script, "file name", default="")
+FASTCGI_PARAMS_CONFIGMAP: Final = Annotation(
+    "fastcgi-params-configmap", readers.reference, "ConfigMap of the namespace", CLOSE, refers_to="ConfigMap"
+)

@@ -1,0 +1,77 @@
+"""Which server of a Service answers a request, and for which clients it stays the same."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from rulegen.model.ingress.values import readers
+from rulegen.model.ingress.values.annotations.annotation import Annotation
+from rulegen.model.ingress.values.readers import boolean, choice, integer, quoted, seconds
+
+HASH_VARIABLES: Final = (
+    "arg_",
+    "args",
+    "binary_remote_addr",
+    "cookie_",
+    "host",
+    "http_",
+    "query_string",
+    "remote_addr",
+    "remote_port",
+    "request_uri",
+    "scheme",
+    "server_name",
+    "uri",
+)
+
+
+def _own_path(text: str) -> str:
+    """Return the path of a cookie of our own; a semicolon in it would begin another attribute (RFC 6265)."""
+    if ";" in text:
+        raise ValueError(f"{quoted(text)} is not a path such as /app")
+    return readers.cookie_path(text)
+
+
+def _hash_key(text: str) -> str:
+    readers.check_variables(text, HASH_VARIABLES)
+    if not readers.re.match(r"[A-Za-z0-9_${}:|.,-]{1,200}\Z", text) or "$" not in text:
+        raise ValueError(f"{quoted(text)} is not a key such as $request_uri or $http_x_user")
+    return text
+
+
+LOAD_BALANCE: Final = Annotation(
+    "load-balance",
+    choice("round_robin", "ewma", "least_conn", "ip_hash"),
+    "`round_robin`, `ewma` (served as the better of two at random), `least_conn`, `ip_hash`",
+    default="",
+)
+UPSTREAM_HASH_BY: Final = Annotation(
+    "upstream-hash-by", _hash_key, "text with variables of the request; a consistent hash", default=""
+)
+AFFINITY: Final = Annotation("affinity", choice("cookie"), "`cookie`", default="")
+AFFINITY_MODE: Final = Annotation(
+    "affinity-mode",
+    choice("balanced", "persistent"),
+    "`balanced` (a consistent hash of the cookie) or `persistent` (the cookie names the endpoint)",
+    default="balanced",
+)
+SESSION_COOKIE_NAME: Final = Annotation(
+    "session-cookie-name", readers.cookie_name, "`INGRESSCOOKIE` unless given", default="INGRESSCOOKIE"
+)
+SESSION_COOKIE_PATH: Final = Annotation(
+    "session-cookie-path", _own_path, "the path of the Ingress unless given", default=""
+)
+SESSION_COOKIE_DOMAIN: Final = Annotation("session-cookie-domain", readers.cookie_domain, "domain", default="")
+SESSION_COOKIE_EXPIRES: Final = Annotation("session-cookie-expires", seconds, "seconds; becomes Max-Age", default=0)
+SESSION_COOKIE_MAX_AGE: Final = Annotation(
+    "session-cookie-max-age", integer(0, 2_147_483_647), "seconds; goes before expires", default=0
+)
+SESSION_COOKIE_SAMESITE: Final = Annotation(
+    "session-cookie-samesite", choice("None", "Lax", "Strict"), "`None`, `Lax`, `Strict`", default=""
+)
+SESSION_COOKIE_CHANGE_ON_FAILURE: Final = Annotation(
+    "session-cookie-change-on-failure", boolean, "`true`, `false`; the cookie stays, with a note", default=False
+)
+SESSION_COOKIE_SECURE: Final = Annotation(
+    "session-cookie-secure", boolean, "`true`, `false`; where it was set over HTTPS unless given"
+)

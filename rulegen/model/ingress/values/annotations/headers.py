@@ -1,0 +1,71 @@
+"""Headers of requests and responses, CORS among them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from rulegen.model.ingress.values import readers
+from rulegen.model.ingress.values.annotations.annotation import Annotation
+from rulegen.model.ingress.values.readers import boolean, choice, integer, quoted
+
+_ANY_ORIGIN: Final[tuple[str, ...]] = ("*",)
+CORS_METHODS: Final = "GET, PUT, POST, DELETE, PATCH, OPTIONS"
+CORS_HEADERS: Final = (
+    "DNT,Keep-Alive,User-Agent,X-Requested-With,If-Modified-Since,Cache-Control,Content-Type,Range,Authorization"
+)
+CORS_MAX_AGE_S: Final = 1728000
+
+
+def _header_list(text: str) -> str:
+    return readers.writable(", ".join(readers.header_names(text))) if text != "*" else text
+
+
+def _methods(text: str) -> str:
+    known = choice("*", "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE")
+    return ", ".join(dict.fromkeys(known(part) for part in readers.items(text)))
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    origins = tuple(dict.fromkeys(_origin(part) for part in readers.items(text)))
+    if not 1 <= len(origins) <= 100:
+        raise ValueError(f"{quoted(text)} is not a list of 1 to 100 origins")
+    return origins
+
+
+def _origin(text: str) -> str:
+    known = readers.re.match(r"(?:([a-z][a-z0-9+.-]{0,20})://)?(\*\.)?([A-Za-z0-9.-]{1,253})(?::([0-9]{1,5}))?\Z", text)
+    if text in {"*", "null"} or (known and readers.is_host(known[3]) and int(known[4] or 1) in range(1, 65536)):
+        return text
+    raise ValueError(f"{quoted(text)} is not an origin such as https://app.example.com:8080 or https://*.example.com")
+
+
+ENABLE_CORS: Final = Annotation("enable-cors", boolean, "`true`, `false`", default=False)
+CORS_ALLOW_ORIGIN: Final = Annotation(
+    "cors-allow-origin",
+    _origins,
+    "origins, also `https://*.name`; one that cannot be read means no CORS",
+    default=_ANY_ORIGIN,
+)
+CORS_ALLOW_METHODS: Final = Annotation("cors-allow-methods", _methods, "methods", default=CORS_METHODS)
+CORS_ALLOW_HEADERS: Final = Annotation("cors-allow-headers", _header_list, "headers", default=CORS_HEADERS)
+CORS_EXPOSE_HEADERS: Final = Annotation("cors-expose-headers", _header_list, "headers", default="")
+CORS_ALLOW_CREDENTIALS: Final = Annotation("cors-allow-credentials", boolean, "`true`, `false`", default=True)
+CORS_MAX_AGE: Final = Annotation("cors-max-age", integer(0, 2_147_483_647), "seconds", default=CORS_MAX_AGE_S)
+CUSTOM_HEADERS: Final = Annotation(
+    "custom-headers",
+    readers.reference,
+    "ConfigMap, without which the Ingress is closed; only headers of `global-allowed-response-headers`",
+    refers_to="ConfigMap",
+)
+UPSTREAM_VHOST: Final = Annotation(
+    "upstream-vhost", readers.host_and_port, "the Host that the backend gets", default=""
+)
+X_FORWARDED_PREFIX: Final = Annotation(
+    "x-forwarded-prefix", readers.path, "path; beside `rewrite-target` only", default=""
+)
+CONNECTION_PROXY_HEADER: Final = Annotation(
+    "connection-proxy-header",
+    choice("keep-alive", "close", "upgrade", "Upgrade"),
+    "`keep-alive`, `close`, `upgrade`",
+    default="",
+)

@@ -1,0 +1,112 @@
+"""The annotations of one Ingress: their values, and what is wrong with them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, Final
+
+from rulegen.model.ingress.reasons import Reason, Verdict
+from rulegen.model.ingress.unread import UnreadError
+from rulegen.model.ingress.values import readers
+from rulegen.model.ingress.values.annotations.annotation import Annotation, AnnotationValues, InvalidValue, gravest
+from rulegen.model.ingress.values.annotations.table import ANNOTATIONS
+from rulegen.model.ingress.values.annotations.unsupported import UNSUPPORTED
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DEFAULT_PREFIX: Final = "nginx.ingress.kubernetes.io"
+SERVICE_PREFIX: Final = "rulegen.io/"
+MAX_UNKNOWN: Final = 50
+"""How many unknown annotations of one Ingress are reported one by one."""
+
+
+@dataclass(slots=True)
+class Annotations:
+    """The annotations of one Ingress.
+
+    Attributes:
+        ingress: `namespace/name`.
+        values: Those that could be read.
+        failed: Those that could not.
+        outcome: The gravest policy that follows from invalid values and from objects that cannot be used.
+        reasons: What could not be read or has no effect.
+    """
+
+    ingress: str
+    prefix: str = DEFAULT_PREFIX
+    values: AnnotationValues = field(default_factory=AnnotationValues)
+    failed: set[Annotation[Any]] = field(default_factory=set)
+    outcome: InvalidValue = InvalidValue.IGNORE
+    reasons: list[Reason] = field(default_factory=list)
+
+    def report(self, verdict: Verdict, annotation: Annotation[Any], message: str) -> None:
+        """Add a reason about one annotation."""
+        self.report_name(verdict, annotation.name, message)
+
+    def report_name(self, verdict: Verdict, name: str, message: str) -> None:
+        """Add a reason about an annotation that may be unknown."""
+        path = f'metadata.annotations["{self.prefix}/{readers.printable(name)}"]'
+        self.reasons.append(Reason(self.ingress, verdict, path, message))
+
+    def close(self, annotation: Annotation[Any], why: str | ValueError) -> None:
+        """Close the Ingress because of one annotation, or of the object that it names."""
+        self.report(Verdict.WAITING if isinstance(why, UnreadError) else Verdict.CLOSED, annotation, str(why))
+        self.outcome = gravest(self.outcome, InvalidValue.CLOSE)
+
+
+def read_annotations(ingress: str, texts: Mapping[str, str], prefix: str) -> Annotations:
+    """Return the annotations of an Ingress; those with another prefix are ignored."""
+    result = Annotations(ingress, prefix)
+    start = f"{prefix}/"
+    unknown = []
+    for key in sorted(texts):
+        if not key.startswith(start):
+            continue
+        name = key.removeprefix(start)
+        if (annotation := ANNOTATIONS.get(name)) is not None:
+            _read(annotation, texts[key], result)
+        elif (without_effect := UNSUPPORTED.get(name)) is not None:
+            warning = " (it protects nothing here!)" if without_effect.protects else ""
+            result.report_name(Verdict.UNSUPPORTED, name, without_effect.reason + warning)
+        else:
+            unknown.append(name)
+    _report_unknown(unknown, result)
+    if start != SERVICE_PREFIX:
+        _report_strays(texts, result)
+    return result
+
+
+def _read(annotation: Annotation[Any], text: str, result: Annotations) -> None:
+    try:
+        if len(text.encode("utf-8", "replace")) > readers.MAX_VALUE:
+            raise ValueError(f"longer than {readers.MAX_VALUE} bytes")  # noqa: TRY301 - reported like any other
+        result.values[annotation] = annotation.read(text.strip(" \t"))
+    except ValueError as error:
+        result.failed.add(annotation)
+        result.report(annotation.invalid.value, annotation, str(error))
+        result.outcome = gravest(result.outcome, annotation.invalid)
+
+
+def _report_unknown(names: list[str], result: Annotations) -> None:
+    for name in names[:MAX_UNKNOWN]:
+        near = get_close_matches(name[:100], [*ANNOTATIONS, *UNSUPPORTED], 1)
+        meant = f'; is "{near[0]}" meant?' if near else ""
+        result.report_name(Verdict.UNSUPPORTED, name, f"no such annotation is known{meant}")
+    if len(names) > MAX_UNKNOWN:
+        more = len(names) - MAX_UNKNOWN
+        result.report_name(
+            Verdict.UNSUPPORTED, names[MAX_UNKNOWN], f"this one and {more - 1} more are not known either"
+        )
+
+
+def _report_strays(texts: Mapping[str, str], result: Annotations) -> None:
+    """Report annotations with the prefix that rulegen's own annotations of a Service have: an Ingress has none."""
+    strays = [key for key in sorted(texts) if key[: len(SERVICE_PREFIX)].lower() == SERVICE_PREFIX]
+    for key in strays[:MAX_UNKNOWN]:
+        near = get_close_matches(key[len(SERVICE_PREFIX) :][:100], ANNOTATIONS, 1)
+        meant = f'; is "{result.prefix}/{near[0]}" meant?' if near else ""
+        path = f'metadata.annotations["{readers.printable(key)}"]'
+        message = f"annotations of an Ingress begin with {result.prefix}/ here{meant}"
+        result.reasons.append(Reason(result.ingress, Verdict.UNSUPPORTED, path, message))

@@ -1,0 +1,100 @@
+"""Where requests go: rewriting, redirects, names of a host, canaries."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from rulegen.model.ingress.values import readers, regex
+from rulegen.model.ingress.values.annotations.annotation import NO_NAMES, REJECT, Annotation
+from rulegen.model.ingress.values.annotations.redirects import redirect
+from rulegen.model.ingress.values.readers import boolean, integer, quoted
+
+
+def _rewrite(text: str) -> str:
+    if not readers.re.match(r"(?:/|\$[1-9])[A-Za-z0-9._~!&()*+,=:@%/?$-]{0,1000}\Z", text) or text.startswith("//"):
+        raise ValueError(f"{quoted(text)} is not a path such as /app/$1")
+    rest = readers.re.sub(r"\$[1-9](?![0-9A-Za-z_])", "", text)
+    if "$" in rest:
+        raise ValueError(f"{quoted(text)}: of variables only the captures $1 to $9 may be used")
+    return text
+
+
+def _matched_text(text: str) -> str:
+    """Return a text that becomes an expression, in which each character may take four."""
+    if len(text) > 800:
+        raise ValueError(f"{quoted(text)} is longer than 800 characters")
+    return readers.header_text(text)
+
+
+USE_REGEX: Final = Annotation("use-regex", boolean, "`true`, `false`; the whole host, see below", default=False)
+REWRITE_TARGET: Final = Annotation(
+    "rewrite-target", _rewrite, "path, with captures `$1`–`$9`; means use-regex", REJECT, default=""
+)
+APP_ROOT: Final = Annotation("app-root", readers.path, "path; `/` is sent there with 302", REJECT, default="")
+PERMANENT_REDIRECT: Final = Annotation(
+    "permanent-redirect", redirect, "path or URL; variables of the request's URL", REJECT
+)
+PERMANENT_REDIRECT_CODE: Final = Annotation(
+    "permanent-redirect-code",
+    readers.choice_number(301, 302, 303, 307, 308),
+    "301 (default), 302, 303, 307, 308",
+    default=301,
+)
+TEMPORAL_REDIRECT: Final = Annotation(
+    "temporal-redirect", redirect, "path or URL; variables of the request's URL", REJECT
+)
+TEMPORAL_REDIRECT_CODE: Final = Annotation(
+    "temporal-redirect-code",
+    readers.choice_number(301, 302, 303, 307, 308),
+    "302 (default), 301, 303, 307, 308",
+    default=302,
+)
+RELATIVE_REDIRECTS: Final = Annotation("relative-redirects", boolean, "`true`, `false`", default=False)
+SERVER_ALIAS: Final = Annotation(
+    "server-alias",
+    readers.hosts,
+    "names, also `*.name`; no expressions; never one that is a host itself",
+    default=NO_NAMES,
+)
+FROM_TO_WWW_REDIRECT: Final = Annotation("from-to-www-redirect", boolean, "`true`, `false`", default=False)
+DEFAULT_BACKEND: Final = Annotation(
+    "default-backend",
+    readers.name,
+    "a Service of the namespace: answers where there are no endpoints, and the error codes below",
+    default="",
+)
+CUSTOM_HTTP_ERRORS: Final = Annotation(
+    "custom-http-errors", readers.error_codes, "codes 400–599, but 499; needs a default backend"
+)
+DISABLE_PROXY_INTERCEPT_ERRORS: Final = Annotation(
+    "disable-proxy-intercept-errors", boolean, "`true`, `false`", default=False
+)
+SERVICE_UPSTREAM: Final = Annotation(
+    "service-upstream", boolean, "`true`, `false`; the ClusterIP instead of the pods", default=False
+)
+CANARY: Final = Annotation("canary", boolean, "`true`, `false`", REJECT, default=False)
+CANARY_BY_HEADER: Final = Annotation(
+    "canary-by-header", readers.header_name, "header; `always` and `never` decide", REJECT, default=""
+)
+CANARY_BY_HEADER_VALUE: Final = Annotation(
+    "canary-by-header-value", _matched_text, "the one value that means the canary", REJECT, default=""
+)
+CANARY_BY_HEADER_PATTERN: Final = Annotation(
+    "canary-by-header-pattern",
+    regex.check,
+    "regular expression; with one that cannot be read, who sends the header stays with the main Ingress",
+    default="",
+)
+CANARY_BY_COOKIE: Final = Annotation(
+    "canary-by-cookie", readers.cookie_name, "cookie; `always` and `never` decide", REJECT, default=""
+)
+CANARY_WEIGHT: Final = Annotation(
+    "canary-weight",
+    integer(0, 1_000_000),
+    "share of the total, in hundredths of a percent: at least one where it is not 0",
+    REJECT,
+    default=0,
+)
+CANARY_WEIGHT_TOTAL: Final = Annotation(
+    "canary-weight-total", integer(1, 1_000_000), "100 unless given", REJECT, default=100
+)

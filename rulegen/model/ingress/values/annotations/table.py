@@ -1,0 +1,37 @@
+"""All annotations of an Ingress, collected from the modules that declare them."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+from rulegen.model.ingress.values.annotations import access, backend, balancing, headers, logs, routing, tls
+from rulegen.model.ingress.values.annotations.annotation import Annotation
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import ModuleType
+
+SECTIONS: Final[Mapping[str, ModuleType]] = MappingProxyType(
+    {
+        "Where requests go": routing,
+        "TLS": tls,
+        "Who may, and how much": access,
+        "Headers": headers,
+        "The backend": backend,
+        "Which server": balancing,
+        "Logs": logs,
+    }
+)
+"""The headings of docs/ingress.md, each with the module that declares its annotations."""
+
+
+def declared_in(module: ModuleType) -> dict[str, Annotation[Any]]:
+    """Return the annotations that a module declares, in order, by the names of their constants."""
+    return {name: value for name, value in vars(module).items() if isinstance(value, Annotation)}
+
+
+ANNOTATIONS: Final[Mapping[str, Annotation[Any]]] = MappingProxyType(
+    {annotation.name: annotation for module in SECTIONS.values() for annotation in declared_in(module).values()}
+)
+"""Every annotation that has an effect, by its name without the prefix."""

@@ -1,0 +1,59 @@
+"""Annotations that are known and have no effect here, each with the reason."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+
+class Unsupported(NamedTuple):
+    """One annotation without effect.
+
+    Attributes:
+        reason: Why it has none.
+        protects: Whether it protects where it has an effect: its user must be warned more clearly.
+    """
+
+    name: str
+    reason: str
+    protects: bool = False
+
+
+_SNIPPET: Final = "raw configuration is never taken from an Ingress: what it does must be said by other annotations"
+_MODULE: Final = "needs a module that a stock nginx does not have"
+_MIRROR: Final = "requests are not mirrored"
+_KEEPALIVE: Final = "the auth server is asked over a connection of its own each time"
+_SUBSET: Final = "the hash goes over all servers"
+
+_ROWS: Final = (
+    Unsupported("configuration-snippet", _SNIPPET),
+    Unsupported("server-snippet", _SNIPPET),
+    Unsupported("stream-snippet", _SNIPPET),
+    Unsupported("auth-snippet", _SNIPPET, protects=True),
+    Unsupported("modsecurity-snippet", _SNIPPET),
+    Unsupported("enable-modsecurity", _MODULE, protects=True),
+    Unsupported("enable-owasp-core-rules", _MODULE, protects=True),
+    Unsupported("modsecurity-transaction-id", _MODULE),
+    Unsupported("enable-opentelemetry", _MODULE),
+    Unsupported("opentelemetry-trust-incoming-span", _MODULE),
+    Unsupported("opentelemetry-operation-name", _MODULE),
+    Unsupported("enable-opentracing", _MODULE),
+    Unsupported("ssl-passthrough", _MODULE),
+    Unsupported("mirror-target", _MIRROR),
+    Unsupported("mirror-host", _MIRROR),
+    Unsupported("mirror-request-body", _MIRROR),
+    Unsupported("auth-cache-duration", "answers of the auth server are not cached: it is asked each time"),
+    Unsupported("auth-keepalive", _KEEPALIVE),
+    Unsupported("auth-keepalive-share-vars", _KEEPALIVE),
+    Unsupported("auth-keepalive-requests", _KEEPALIVE),
+    Unsupported("auth-keepalive-timeout", _KEEPALIVE),
+    Unsupported("upstream-hash-by-subset", _SUBSET),
+    Unsupported("upstream-hash-by-subset-size", _SUBSET),
+    Unsupported("http2-push-preload", "browsers have dropped HTTP/2 push"),
+    Unsupported("auth-tls-crl", "revocation lists are not read", protects=True),
+    Unsupported("influxdb", _MODULE),
+    Unsupported("affinity-canary-behavior", "a client with a balanced cookie stays with the canary, or without it"),
+    Unsupported("session-cookie-conditional-samesite-none", "no browser of today needs it"),
+)
+
+UNSUPPORTED: Final = {row.name: row for row in _ROWS}
+"""By name."""
