@@ -20,6 +20,7 @@ from rulegen.agent.services.conntrack_sysctls import tune
 from rulegen.agent.services.dataplane import IdleWriter, KernelWriter
 from rulegen.agent.services.sync import Loop, SyncIntervals, Wake
 from rulegen.agent.status.setup import Publishing, publishers_of
+from rulegen.agent.telemetry.counts import RuleCounts
 from rulegen.agent.telemetry.events import EventRequest, Recorder
 from rulegen.agent.telemetry.metrics import exposition
 from rulegen.agent.telemetry.state import AgentState
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from rulegen.agent.cluster import SharedCluster
     from rulegen.agent.status.publisher import Publisher
     from rulegen.agent.telemetry.log import AgentLog
+    from rulegen.agent.telemetry.metric import Metric
     from rulegen.apiserver.watching.outage import OutageNotice as ServerNotice
     from rulegen.host.nginx.deployment import NginxDeployment
     from rulegen.kube.objects.structs import Node
@@ -348,7 +350,7 @@ class Agent:
 
         def foreign(notice: NftCommit | None) -> None:
             if notice is not None:
-                loop.state.count("foreign_commits")
+                loop.state.metrics.foreign_commits.add()
             loop.signals.put(Wake("check"))
 
         if self.services and variant is Variant.NFT:
@@ -378,25 +380,23 @@ class Agent:
 
     def _serve(self, loop: Loop, state: AgentState, watch: Watch, site: IngressSync | None) -> None:
         """Tell health and metrics; an address that is taken is told, and is no reason not to keep the rules."""
-        http_loop = HttpLoop(lambda reason: state.count("clients_cut", reason))
+        http_loop = HttpLoop(state.metrics.clients_cut.add)
         if self.mends and self.services:  # else another proxy has these ports
             names = partial(self._names, loop)
             loop.health = ServiceHealth(state, self.journal, tell=loop.tell, names=names, http_loop=http_loop)
             self._cleanup.callback(loop.health.stop)
+        rules = RuleCounts(state)
         told = {"/healthz": lambda: healthz(state), "/livez": lambda: livez(state)}
 
         def metrics() -> Reply:
-            if self.services:
-                loop.measure()
             counts = watch.counts()
             reasons = Counter[str]()
             for (_, reason), number in counts.errors.items():
                 reasons[reason] += number
-            for reason, number in reasons.items():
-                state.total("watch_errors", number, reason)
-            for kind, number in counts.lists.items():
-                state.total("relists", number, kind)
-            return Reply(200, exposition(state), "text/plain; version=0.0.4; charset=utf-8")
+            now: dict[Metric, Mapping[str, float]] = dict(rules.of(loop.compiled()) if self.services else {})
+            now |= {state.metrics.watch_errors: reasons, state.metrics.lists: counts.lists}
+            text = exposition(state.metrics, now)
+            return Reply(200, text, "text/plain; version=0.0.4; charset=utf-8")
 
         shown = {
             "/metrics": metrics,

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from rulegen.agent.pages import PATHS, views
 from rulegen.agent.services.sync import Wake
+from rulegen.agent.telemetry.counts import RuleCounts
 from rulegen.agent.telemetry.events import EventRequest
 from rulegen.errors import Fault, Rejected
 from rulegen.kube.objects import structs as k
@@ -94,7 +95,7 @@ class TestEvents:
         stage.at(70, changed(service("shop", 2)))
         stage.run(100)
         assert 0 < counts[0] == counts[1] < len(told)
-        assert stage.state.gauges["drift_unmended", ""] > 0
+        assert stage.state.metrics.drift_unmended.value > 0
 
     def test_an_object_with_faults_is_told_once_about_itself(self, stage, told):
         stage.at(5, Changed(k.Service, FAULTY, WEB), changed(service("other", 2)))
@@ -135,7 +136,7 @@ class TestEvents:
         stage.run(60)
         assert set(told.reasons()) == {"FailedToSync"}
         assert stage.is_right()
-        assert stage.state.counters["restore_failures", ""] == 2
+        assert stage.state.metrics.restore_failures.value == 2
 
     def test_a_parameter_that_may_not_be_set_is_told(self, stage, told):
         stage.at(5, lambda: stage.loop.tell_refused("net.ipv4.x", "sysctl net.ipv4.x = 1: read-only"))
@@ -165,8 +166,8 @@ class TestCounts:
         stage.at(5, changed(service("b", 2)), changed(endpoints("b", 2)), changed(endpoints("b", 3)))
         stage.at(6, changed(endpoints("b", 3)))  # the same again is no change
         stage.run(20)
-        assert stage.state.counters["service_changes", ""] == 2
-        assert stage.state.counters["endpoint_changes", ""] == 3
+        assert stage.state.metrics.service_changes.value == 2
+        assert stage.state.metrics.endpoint_changes.value == 3
         assert not stage.state.pending
 
     @pytest.mark.parametrize("text", ["2999-01-01T00:00:00.123456789Z", "2999-01-01T00:00:00Z"])
@@ -187,7 +188,7 @@ class TestCounts:
             ),
         )
         stage.run(20)
-        assert stage.state.network_programming.counts[-1] == 1
+        assert stage.state.metrics.network_programming.counts[-1] == 1
 
     @pytest.mark.parametrize("text", ["", "yesterday", "9" * 500, "2026-13-45T99:99:99Z", "\u0662026-01-01T00:00:00Z"])
     def test_what_is_no_time_is_none(self, stage, text):
@@ -199,22 +200,21 @@ class TestCounts:
         )
         stage.at(5, changed(k.EndpointSlice(metadata=metadata, address_type="IPv4")))
         stage.run(20)
-        assert not stage.state.network_programming.counts
+        assert stage.state.metrics.network_programming.counts[-1] == 0
 
     def test_rules_and_ports_without_an_endpoint_here_are_counted_for_who_asks(self, stage):
         away = service("away", 2, internal_traffic_policy="Local")
         stage.at(5, changed(away), changed(endpoints("away", 9, node="elsewhere")))
         stage.run(20)
-        stage.loop.measure()
+        counts = RuleCounts(stage.state).of(stage.loop.compiled())
         ours = [
             rule
             for kernel in stage.writer.kernels.values()
             for rules in kernel.tables["nat"].values()
             for rule in rules
         ]
-        assert stage.state.gauges["rules", "nat"] == len(ours)
-        assert stage.state.gauges["no_local", "internal"] == 1
-        assert stage.state.gauges["no_local", "external"] == 0
+        assert counts[stage.state.metrics.rules]["nat"] == len(ours)
+        assert counts[stage.state.metrics.no_local] == {"internal": 1, "external": 0}
 
 
 class TestConnections:
@@ -282,5 +282,5 @@ def test_a_service_over_a_limit_is_told_once_and_counted(stage, told):
     assert [(one.about.name, one.is_shared) for one in events] == [("web", True)]
     assert "8 endpoints" in events[0].note
     assert "--max-service-endpoints" in events[0].note
-    assert stage.state.gauges["over_limit", "endpoints"] == 1
-    assert stage.state.gauges["over_limit", "frontends"] == 0
+    assert stage.state.metrics.over_limit["endpoints"] == 1
+    assert stage.state.metrics.over_limit["frontends"] == 0

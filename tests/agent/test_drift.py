@@ -38,7 +38,7 @@ def test_a_fresh_node_is_no_drift(mends):
     stage.at(0, *WEB)
     stage.run(60)
     assert lines(stage) == []
-    assert stage.state.counters["drift", "rule"] == 0
+    assert stage.state.metrics.drift["rule"] == 0
     assert stage.is_right() is mends
 
 
@@ -115,7 +115,7 @@ def test_the_same_thing_five_times_is_one_line_with_a_number(capsys):
     state = AgentState(lambda: 0.0)
     tell(damage([item] * 5, ()), state, Journal(), said.append, mended=True)
     assert said[0] == "rule nat X [IPv4] `-j Y` was taken away (5 times)"
-    assert state.counters["drift", "rule"] == 5
+    assert state.metrics.drift["rule"] == 5
 
 
 def test_a_rule_of_others_reaches_no_terminal_and_is_cut():

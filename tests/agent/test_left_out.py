@@ -103,7 +103,7 @@ class TestFirst:
         assert [(one.about.kind, one.about.name, one.reason) for one in stage.events] == [
             ("Service", "shop", "LeftOut")
         ]
-        assert stage.state.gauges["left_out", ""] == 1
+        assert stage.state.metrics.left_out.value == 1
         assert "Service demo/shop is left out" in stage.plan
         assert "No changes" in stage.plan
 
@@ -151,7 +151,7 @@ class TestFirst:
         stage.run(0.5)
         assert len(stage.tools.scripts) == 1
         assert len(stage.failed) == 1
-        assert stage.state.gauges.get(("left_out", ""), 0) == 0
+        assert stage.state.metrics.left_out.value == 0
 
     def test_what_the_node_itself_needs_is_refused_as_a_whole(self, stage):
         stage.tools.refuses = lambda line: "MASQUERADE" in line
@@ -215,7 +215,7 @@ class TestLater:
         stage.at(5, changed(service("shop", 9)))
         stage.run(6)
         assert stage.ends() == ["10.244.1.1:8080", "10.244.1.2:8080", "10.244.1.9:8080"]
-        assert stage.state.gauges["left_out", ""] == 0
+        assert stage.state.metrics.left_out.value == 0
         assert [line for line in stage.log if "no longer left out" in line]
 
     def test_it_is_tried_again_after_five_minutes_and_served_if_the_kernel_can_by_then(self, stage):
@@ -239,7 +239,7 @@ class TestLater:
         stage.run(20)
         assert stage.ends() == ["10.244.1.1:8080", "10.244.1.2:8080"]
         assert "10.96.0.9" not in stage.dispatch()
-        assert stage.state.gauges["left_out", ""] == 0
+        assert stage.state.metrics.left_out.value == 0
 
     def test_a_restart_keeps_the_old_rules_of_what_is_refused(self, stage):
         stage.at(0, *three(shop={}))
@@ -345,7 +345,7 @@ class TestMany:
         stage.at(0, *self.events(sticky))
         stage.run(20)
         assert len(stage.ends()) == self.COUNT - sticky
-        assert stage.state.gauges["left_out", ""] == sticky
+        assert stage.state.metrics.left_out.value == sticky
         assert stage.tools.refusals <= 8
         assert stage.failed == []
 
@@ -357,7 +357,7 @@ class TestMany:
         stage.at(7, changed(endpoints("web-1", 222)))
         stage.run(20)
         assert stage.tools.refusals == refusals[0]
-        assert stage.state.gauges["left_out", ""] == 31
+        assert stage.state.metrics.left_out.value == 31
         assert "10.244.1.222:8080" in stage.ends()
 
     def test_all_that_need_what_the_kernel_lacks_are_tried_again_though_telling_of_them_takes_time(self, stage):
@@ -377,7 +377,7 @@ class TestMany:
         stage.run(60)
         assert len(stage.ends()) == self.COUNT - 3
         assert {one.about.name for one in stage.events} == {"web-6", "web-22", "web-54"}
-        assert stage.state.gauges["left_out", ""] == 3
+        assert stage.state.metrics.left_out.value == 3
 
     @pytest.mark.parametrize("values", [("10.96.0.7/32",), ("10.96.0.7/32", "10.96.0.23/32", "10.96.0.55/32")])
     def test_services_that_are_refused_for_a_value_alone_are_found_one_by_one(self, stage, values):

@@ -358,5 +358,5 @@ def test_a_fault_of_ours_does_not_end_who_serves_ingresses(monkeypatch):
         assert served.wait(10)
     finally:
         site.stop()
-    assert state.counters["site_failures", ""] == 2
+    assert state.metrics.site_failures.value == 2
     assert "KeyError: 'a fault of ours'" in log.getvalue()

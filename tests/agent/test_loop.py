@@ -172,7 +172,7 @@ class TestChanges:
         stage.at(0, *WEB)
         stage.at(2, changed(service("web", age="2026-01-02T00:00:00Z")))
         stage.run(3)
-        assert stage.state.counters["writes", ""] == 2
+        assert stage.state.metrics.writes.value == 2
         assert stage.state.applied == stage.state.desired == 4
 
     def test_another_zone_of_the_node_decides_all_services_anew(self):
@@ -205,7 +205,7 @@ class TestFailures:
         assert max(pauses) == LONGEST_PAUSE_S
         assert stage.destinations() == ["10.244.1.3:8080", "10.244.1.4:8080"]
         assert stage.is_right()
-        assert stage.state.counters["sync_failures", ""] == 10
+        assert stage.state.metrics.sync_failures.value == 10
         assert sum("not written" in line for line in stage.log) == 10
         assert stage.state.last_error == ""
 
@@ -289,7 +289,7 @@ class TestFailures:
             stage.at(seconds, lambda: found.append((round(stage.state.age_s), stage.state.is_alive)))
         stage.run(500)
         assert found == [(0, True), (1, True), (48, True), (61, False), (0, True)]
-        assert stage.state.programming.last[-1] > 60
+        assert stage.state.metrics.programming.last[-1] > 60
 
 
 class TestOthers:
@@ -300,7 +300,7 @@ class TestOthers:
         stage.run(6)
         assert stage.is_right()
         assert stage.written[-1] == pytest.approx(5.2)
-        assert stage.state.counters["drift", "rule"] + stage.state.counters["drift", "chain"] > 0
+        assert stage.state.metrics.drift["rule"] + stage.state.metrics.drift["chain"] > 0
         told = [line for line in stage.log if "changed by others" in line]
         assert told
         assert "mended=True" in told[0]
@@ -390,7 +390,7 @@ class TestOthers:
         assert is_flushed(stage)
         assert stage.destinations() == ["10.244.1.1:8080", "10.244.1.2:8080"]
         assert stage.written == []
-        assert stage.state.gauges["drift_unmended", ""] > 0
+        assert stage.state.metrics.drift_unmended.value > 0
         assert any("mended=False" in line for line in stage.log)
 
     def test_who_only_reports_is_content_once_another_has_written_what_is_wanted(self):
@@ -398,13 +398,13 @@ class TestOthers:
         other = Stage(kernels=stage.writer.kernels)
         for one in (stage, other):
             one.at(0, *WEB)
-        stage.at(0.5, lambda: told.append(stage.state.gauges["drift_unmended", ""]))
+        stage.at(0.5, lambda: told.append(stage.state.metrics.drift_unmended.value))
         stage.at(1, other.run)
         stage.at(10, Wake("check"))
         told = []
         stage.run(100)
         assert told[0] > 0
-        assert stage.state.gauges["drift_unmended", ""] == 0
+        assert stage.state.metrics.drift_unmended.value == 0
         assert stage.written == []
 
     def test_what_a_change_asks_for_is_not_told_as_damage(self):

@@ -408,7 +408,7 @@ class TestTrouble:
             place.api.go_away()
             node.start()
             assert soon(lambda: notices)
-            assert soon(lambda: node.state.counters["publish_failures", ""] >= 1)
+            assert soon(lambda: node.state.metrics.publish_failures.value >= 1)
             place.api.come_back()
             assert soon(lambda: place.published("ingresses", "web") == [A])  # long before its period
             assert soon(lambda: [one.is_well for one in notices] == [False, True]), notices

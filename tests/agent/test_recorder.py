@@ -102,7 +102,7 @@ class TestSending:
         recorder.tell(drift())
         assert soon(lambda: len(events(place)) == 1)
         recorder.stop()
-        assert recorder.state.counters["events", "failed"] == 1
+        assert recorder.state.metrics.events["failed"] == 1
 
     def test_what_every_node_finds_out_is_told_once_for_all(self, place):
         for node in ("node1", "node2", "node3"):
@@ -122,7 +122,7 @@ class TestSending:
             place.clock.now += 1
             assert len(events(place)) == len(notes)
             outcomes = {"counted": 20} if start else {"sent": 20}
-            assert {what: number for (_, what), number in recorder.state.counters.items()} == outcomes
+            assert recorder.state.metrics.events.values() == outcomes
         last = "2026-01-02T03:04:07.678901Z"
         assert sorted(one["note"] for one in events(place)) == sorted(notes)
         assert [one["series"] for one in events(place)] == [{"count": 3, "lastObservedTime": last}] * len(notes)
@@ -179,7 +179,7 @@ class TestSending:
         recorder.send(rejected())
         (told,) = events(place)
         assert ("series" in told) == is_there
-        assert recorder.state.counters["events", "failed"] == 0
+        assert recorder.state.metrics.events["failed"] == 0
 
     def test_of_one_object_there_are_a_few_events_at_once_and_then_one_now_and_then(self, place):
         recorder = place.recorder()
@@ -188,7 +188,7 @@ class TestSending:
         other = ObjectReference("v1", "Service", "shop", "other", "uid-3")
         recorder.send(rejected(about=other))
         assert len(events(place)) == module.BURST + 1
-        assert recorder.state.counters["events", "dropped"] == 100 - module.BURST
+        assert recorder.state.metrics.events["dropped"] == 100 - module.BURST
         place.clock.now += module.REFILL_S
         recorder.send(rejected("one more"))
         recorder.send(rejected("and another"))
@@ -260,7 +260,7 @@ class TestTrouble:
     def test_a_namespace_that_is_going_away_harms_nobody(self, place, recorder):
         place.api.fail("events", Fault.status(404, 'namespaces "shop" not found'))
         recorder.send(rejected())
-        assert recorder.state.counters["events", "failed"] == 1
+        assert recorder.state.metrics.events["failed"] == 1
 
 
 class TestThread:
@@ -274,7 +274,7 @@ class TestThread:
             for number in range(module.WAITING + 100):
                 recorder.tell(rejected(f"fault {number}"))
             assert time.monotonic() - began < 2
-            assert recorder.state.counters["events", "dropped"] >= 99
+            assert recorder.state.metrics.events["dropped"] >= 99
         finally:
             released.set()
             place.api.go_away()
@@ -302,4 +302,4 @@ class TestThread:
         assert soon(lambda: "connection" in recorder.journal.out.getvalue() or recorder._waiting.empty())
         recorder.stop()
         place.api.come_back()
-        assert recorder.state.counters["events", "failed"] == 1
+        assert recorder.state.metrics.events["failed"] == 1

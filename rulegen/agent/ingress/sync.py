@@ -211,7 +211,7 @@ class IngressSync:
     def _tell_failure(self, error: Exception, pause_s: float) -> None:
         """Tell that nothing new is served, and why; at /healthz too, and users once."""
         told = fault(error)
-        self.state.count("site_failures")
+        self.state.metrics.site_failures.add()
         self.journal.error("not served", again_in_s=pause_s, **told)
         message = told["error"]
         self.state.waits_for_site(message, is_down=self.is_alone and not self._serves())
@@ -246,7 +246,7 @@ class IngressSync:
         observed = self.live.observed()
         site = self._decided(observed)
         plan = self.live.plan(site, observed)
-        self.state.gauge("site_changes", len(plan.items))
+        self.state.metrics.site_changes.set(len(plan.items))
         was_served = self._served == site.configuration.digest
         if not self.mends or was_served:  # so nobody but others has changed anything
             self._tell_damage(plan.items, site.configuration.digest)
@@ -266,7 +266,7 @@ class IngressSync:
         if was_served and not plan.items:
             found = [ForeignChange("file", "a file of nginx was changed just now")]
             tell(found, self.state, self.journal, self.announce, mended=True)
-        self.state.count("reloads", outcome.action.value)
+        self.state.metrics.reloads.add(outcome.action.value)
         self.journal.info(
             f"nginx {outcome.action.value}", digest=outcome.digest, changes=len(plan.items), seconds=outcome.seconds
         )
@@ -428,8 +428,8 @@ class IngressSync:
         self._tell_waiting(now)
         self._told = now
         refused = sum(reason.verdict is Verdict.QUARANTINED for reason in now)
-        self.state.gauge("quarantined", refused)
-        self.state.gauge("over_limit", sum(one.verdict is Verdict.OVER_LIMIT for one in now), "ingresses")
+        self.state.metrics.quarantined.set(refused)
+        self.state.metrics.over_limit.set("ingresses", sum(one.verdict is Verdict.OVER_LIMIT for one in now))
 
     def _tell_waiting(self, now: frozenset[Reason]) -> None:
         """Tell in one line of all that could not be read, however much it is; and when all of it was."""
@@ -441,7 +441,7 @@ class IngressSync:
             self.journal.warning("waits for what could not be read", reasons=f"{shown}{more}", count=len(waiting))
         elif before and not waiting:
             self.journal.info("no longer waits: all was read")
-        self.state.gauge("unread", len(waiting))
+        self.state.metrics.unread.set(len(waiting))
 
     def _tell_user(self, reason: Reason, world: ClusterSnapshot) -> None:
         if not reason.ingress and reason.verdict is Verdict.NOTE and self.about is not None:

@@ -27,14 +27,14 @@ EVERYWHERE: Final = {Family.IPV4: "0.0.0.0", Family.IPV6: "::"}  # noqa: S104 - 
 def healthz(state: AgentState) -> Reply:
     """Answer whether load balancers may use this node: changes reach the kernel, and the node is to stay."""
     reply = _answer(state, is_well=state.is_eligible, node_eligible=state.is_eligible or not state.is_alive)
-    state.count("healthz", str(reply.status))
+    state.metrics.healthz.add(str(reply.status))
     return reply
 
 
 def livez(state: AgentState) -> Reply:
     """Answer whether the agent works, though its node may be on its way out: it is not to be restarted for that."""
     reply = _answer(state, is_well=state.is_working)
-    state.count("livez", str(reply.status))
+    state.metrics.livez.add(str(reply.status))
     return reply
 
 

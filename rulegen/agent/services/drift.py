@@ -107,7 +107,7 @@ def tell(
     """Count damage, log it and announce it to users: a line for each kind, with the first few things of it."""
     for kind, of_kind in groupby(sorted(found, key=lambda one: one.kind), key=lambda one: one.kind):
         texts = [one.text for one in of_kind]
-        state.count("drift", kind, by=len(texts))
+        state.metrics.drift.add(kind, len(texts))
         times = Counter(texts)
         shown = "; ".join(text if n == 1 else f"{text} ({n} times)" for text, n in list(times.items())[:SHOWN])
         journal.warning("changed by others", kind=kind, count=len(texts), what=shown, mended=mended)

@@ -120,4 +120,4 @@ class LeftOut:
         return self._refusals[name].reason == NOT_TRIED
 
     def _count(self) -> None:
-        self.state.gauge("left_out", len(self._refusals))
+        self.state.metrics.left_out.set(len(self._refusals))

@@ -45,7 +45,7 @@ class KnownProblems:
 
     def rejected(self, rejected: list[Rejected], tell: Callable[[EventRequest], None]) -> None:
         """Log what is new of objects that are skipped and what is no longer so; `tell` tells their users by events."""
-        self.state.gauge("rejected", len(rejected))
+        self.state.metrics.rejected.set(len(rejected))
         now = frozenset(rejected)
         for one in rejected:
             if one not in self._rejected:
@@ -84,7 +84,7 @@ class KnownProblems:
                 note = f"served in part: {one.text} ({one.kind.option})"
                 tell(EventRequest(about, "OverLimit", "Serve", note, is_shared=True))
         for kind in LimitKind:
-            self.state.gauge("over_limit", len({name for name, one in now if one.kind is kind}), kind.value)
+            self.state.metrics.over_limit.set(kind.value, len({name for name, one in now if one.kind is kind}))
         self._over = frozenset((name, one.kind, one.family) for name, one in now)
 
     def conflicts(

@@ -20,7 +20,7 @@ from rulegen.agent.services.drift import certain, damage, tell, written_keys
 from rulegen.agent.services.left_out import LeftOut
 from rulegen.agent.services.problems import KnownProblems
 from rulegen.agent.services.turns import Turns
-from rulegen.agent.telemetry.counts import count_change, count_rules
+from rulegen.agent.telemetry.counts import count_change
 from rulegen.agent.telemetry.events import EventRequest, ObjectReference, to_nobody
 from rulegen.agent.telemetry.log import fault
 from rulegen.compiler.services.attribution import Belongings
@@ -177,7 +177,6 @@ class Loop:
     _breath_s: float = 0.0
     _warned: int = -1
     _left: frozenset[Item] = frozenset()
-    _counted: int = -1
     _waits: bool = False
     _other_name: str = ""
     _attempted: set[Hashable] = field(default_factory=set)
@@ -414,8 +413,8 @@ class Loop:
         except HostError as error:
             self._dirty.services |= names
             self._attempted |= keys
-            self.state.count("restore_failures")
-            self.state.count("partial_restore_failures")
+            self.state.metrics.restore_failures.add()
+            self.state.metrics.partial_restore_failures.add()
             if not is_refusal(error):
                 raise
             self._must_check, self._check_at = True, self.clock()
@@ -434,13 +433,13 @@ class Loop:
             self.state.wrote(generation, oldest=self._turns.oldest(self.clock()))
         else:
             self.state.wrote(self.state.desired)
-        self.state.syncs.add(self.clock() - began)
-        self.state.partial_syncs.add(self.clock() - began)
+        self.state.metrics.syncs.add(self.clock() - began)
+        self.state.metrics.partial_syncs.add(self.clock() - began)
         self._sync_at = self.clock() + self.timing.min_sync_s
         if not self.mends:  # whoever writes the rules here is given time for it, and then looked at
             self._must_check, self._check_at = True, self.clock() + OTHERS_S
         if calls:
-            self.state.count("writes", by=calls)
+            self.state.metrics.writes.add(calls)
             self.journal.debug("synced", services=len(update.services), calls=calls)
 
     def _beside(self, rules: ServiceRules, large: Update) -> Callable[[], None]:
@@ -548,8 +547,8 @@ class Loop:
         on_ready, self.on_ready = self.on_ready, _nothing
         on_ready()
         took = self.clock() - began
-        self.state.syncs.add(took)
-        self.state.full_syncs.add(took)
+        self.state.metrics.syncs.add(took)
+        self.state.metrics.full_syncs.add(took)
         self._check_at = self.clock() + self.timing.sync_s
         # Who writes rules of their own without pause is not looked at without pause.
         self._breath_s = BREATHS * took if plan.is_empty else 0.0
@@ -579,14 +578,6 @@ class Loop:
             self._concerns.connections(error)
         else:
             self._concerns.connections(None)
-
-    def measure(self) -> None:
-        """Count what is only counted for who asks: rules by table, and ports without an endpoint here."""
-        generation, compiled = self.state.applied, self.compiled()
-        if compiled is None or generation == self._counted:
-            return
-        self._counted = generation
-        count_rules(self.state, compiled)
 
     def compiled_services(self) -> Collection[ResolvedService]:
         """Return the Services as they are in the kernel."""
@@ -620,7 +611,7 @@ class Loop:
                 self.health.take(rules.services, self.cluster.uid_of, rules.left_out)
             else:
                 self.health.change(changed, self.cluster.uid_of)
-        self.state.gauge("services", len(rules.services))
+        self.state.metrics.services.set(len(rules.services))
         self._concerns.rejected(self.cluster.rejected(), self.tell)
 
     def reference(self) -> ObjectReference:
@@ -654,7 +645,7 @@ class Loop:
             note = f"{others} differences from what the objects ask for; nothing is written"
             self.tell(EventRequest(self.reference(), "DifferenceFound", "Report", note))
         self._left = frozenset() if self.mends else frozenset(plan.items)
-        self.state.gauge("drift_unmended", len(self._left))
+        self.state.metrics.drift_unmended.set(len(self._left))
 
     def _write(self, rules: ServiceRules, plan: Plan, found: KernelReadout) -> Plan:
         """Write a plan of the whole; Services that are refused are left out, and the rest is written.
@@ -670,7 +661,7 @@ class Loop:
             try:
                 self._write_whole(plan)
             except HostError as error:
-                self.state.count("restore_failures")
+                self.state.metrics.restore_failures.add()
                 if not is_refusal(error):
                     raise
                 self._leave_out_refused(rules, plan, first, error)
@@ -685,8 +676,8 @@ class Loop:
         if plan.is_empty or not self.mends:
             return
         calls = self.writer.write(plan)
-        self.state.count("writes", by=calls)
-        self.state.count("forgotten_flows", by=len(plan.flows))
+        self.state.metrics.writes.add(calls)
+        self.state.metrics.deleted_flows.add(len(plan.flows))
         self.journal.info("written", changes=len(plan.items), calls=calls)
 
     def _leave_out_refused(self, rules: ServiceRules, plan: Plan, first: KernelReadout, error: HostError) -> None:
@@ -753,7 +744,7 @@ class Loop:
         """Tell that a kernel parameter may not be set here: somebody else has to."""
         self._parameters.add(name)
         self.journal.warning("kernel parameter not set", name=name, error=error)
-        self.state.gauge("parameters_refused", len(self.writer.refused))
+        self.state.metrics.parameters_refused.set(len(self.writer.refused))
         self.tell(EventRequest(self.reference(), "ParameterNotSet", "SetParameter", error))
 
     def _guarded(self, work: Callable[[], None]) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import threading
+from collections import Counter
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
@@ -269,10 +270,10 @@ class Publisher:
             if not self.failed(error) and error.message != self._trouble:
                 self._trouble = error.message
                 self.journal.warning("addresses are not published", error=error.message, hint=error.hint)
-            self.state.count("publish_failures")
+            self.state.metrics.publish_failures.add()
         except Exception as error:  # noqa: BLE001 - whatever it is, the Lease is to be renewed with the next turn
             self.journal.error("addresses are not published", **fault(error))
-            self.state.count("publish_failures")
+            self.state.metrics.publish_failures.add()
         else:
             self._trouble = ""
             self.went_well()
@@ -287,12 +288,12 @@ class Publisher:
         self.members.node_uid = self.node_uid()
         if addresses is None:
             self.members.leave()
-            self.state.gauge("publishing", 0)
+            self.state.metrics.publishing.set(0)
             return
         self.members.join(addresses)
         self._took_part = True
         leads = self.members.lead()
-        self.state.gauge("publishing", int(leads))
+        self.state.metrics.publishing.set(int(leads))
         if leads:
             self._write(self.members.alive())
 
@@ -310,35 +311,38 @@ class Publisher:
         self.members.resign()
 
     def _write(self, live: Mapping[str, Entries], *, until: float | None = None) -> None:
-        trouble: ApiError | None = None
-        before = self.state.counted()
+        written = Counter[str]()
         try:
-            trouble = self._write_all(live, until)
+            refusal = self._write_all(live, until, written)
         finally:
-            for (name, noun), number in self.state.counted().items():
-                if name == "published" and (written := number - before.get((name, noun), 0)):
-                    addresses = ",".join(union(live)) or "none"
-                    self.journal.info("published", resource=noun, objects=written, addresses=addresses)
-        if trouble is not None:
-            raise trouble
+            for noun, count in written.items():
+                addresses = ",".join(union(live)) or "none"
+                self.journal.info("published", resource=noun, objects=count, addresses=addresses)
+        if refusal is not None:
+            raise refusal
 
-    def _write_all(self, live: Mapping[str, Entries], until: float | None) -> ApiError | None:
-        """Write what is not as it should be; return the trouble with one object that keeps no other from it."""
-        trouble: ApiError | None = None
+    def _write_all(self, live: Mapping[str, Entries], until: float | None, written: Counter[str]) -> ApiError | None:
+        """Write every status that differs, and count in `written` those that were, by resource.
+
+        Returns:
+            Why the server refused one object, or the last of several; the others are written. None where it took all.
+        """
+        refusal: ApiError | None = None
         for publication in self.publications:
             for change in publication.changes(live):
                 if until is None and (self._ended or not self.members.lead()):
-                    return trouble
+                    return refusal
                 if until is not None and self.clock() > until:
                     raise ApiError("there was no time to take out all addresses", "timeout")
                 try:
                     if self._wrote(change):
+                        written[change.resource.noun] += 1
                         publication.wrote(change)
                 except ApiError as error:
                     if error.status in {0, 401, 403, 429} or error.status >= 500:
                         raise
-                    trouble = error  # it is about this object: the others are written all the same
-        return trouble
+                    refusal = error  # it is about this object: the others are written all the same
+        return refusal
 
     def _wrote(self, change: StatusChange) -> bool:
         """Write a status; return whether the server has it. It has not if the object is gone, or is another one now."""
@@ -353,11 +357,11 @@ class Publisher:
                 if error.status != 409:
                     raise
                 if not remaining:  # with the next turn it is looked at anew
-                    self.state.count("publish_failures")
+                    self.state.metrics.publish_failures.add()
                     self.journal.debug("not published", object=str(change.name), error=error.message)
                     return False
             else:
-                self.state.count("published", change.resource.noun)
+                self.state.metrics.published.add(change.resource.noun)
                 self.journal.debug("published", object=str(change.name), addresses=",".join(change.entries))
                 return True
         raise AssertionError  # the last turn of the loop returns or raises

@@ -1,4 +1,4 @@
-"""What metrics tell of the cluster: changes that come, and what comes of them."""
+"""What metrics say about the cluster: changes that arrive, and the rules that follow from them."""
 
 from __future__ import annotations
 
@@ -12,28 +12,51 @@ from rulegen.kube.objects.structs import EndpointSlice, Service
 from rulegen.model.services.ir import Delivery
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rulegen.agent.telemetry.metric import Metric
     from rulegen.agent.telemetry.state import AgentState
     from rulegen.compiler.services.compile import Compiled
     from rulegen.kube.objects.events import Event
     from rulegen.kube.snapshot.cluster import Touched
 
 TRIGGERED: Final = "endpoints.kubernetes.io/last-change-trigger-time"
-"""Annotation of an EndpointSlice: when that happened for which it was changed."""
+"""Annotation of an EndpointSlice: the time of what caused its change."""
 
 
 def count_change(state: AgentState, event: Event, touched: Touched) -> None:
-    """Count what came as kube-proxy does; a list is as many changes as it touches Services."""
+    """Count an event as kube-proxy does; a list is as many changes as it touches Services."""
     if event.kind not in {Service, EndpointSlice}:
         return
     triggered = None
     if isinstance(event, Changed) and not isinstance(event.one, Rejected):
         triggered = _time_of(event.one.object.metadata.annotations.get(TRIGGERED, ""))
     count = 1 if isinstance(event, Changed | Gone) else len(touched.services)
-    state.came("service" if event.kind is Service else "endpoint", count, triggered=triggered)
+    if event.kind is Service:
+        state.services_changed(count)
+    else:
+        state.endpoints_changed(count, triggered=triggered)
 
 
-def count_rules(state: AgentState, compiled: Compiled) -> None:
-    """Count rules by table, and ports without an endpoint here."""
+class RuleCounts:
+    """Counts rules by table, and ports without an endpoint on this node; again only when another write was done."""
+
+    def __init__(self, state: AgentState) -> None:
+        """Have counted nothing yet."""
+        self._state = state
+        self._counted = -1
+        self._counts: Mapping[Metric, Mapping[str, float]] = {}
+
+    def of(self, compiled: Compiled | None) -> Mapping[Metric, Mapping[str, float]]:
+        """Return the counts for what the node is to have; before anything is known there are none."""
+        generation = self._state.applied
+        if compiled is not None and generation != self._counted:
+            self._counts = _rule_counts(self._state, compiled)
+            self._counted = generation
+        return self._counts
+
+
+def _rule_counts(state: AgentState, compiled: Compiled) -> Mapping[Metric, Mapping[str, float]]:
     tables = Counter[str]()
     for family in compiled.fragments:
         for fragment in compiled.rules(family):
@@ -41,13 +64,10 @@ def count_rules(state: AgentState, compiled: Compiled) -> None:
                 tables[name.table] += len(chain)
             for block in fragment.blocks:
                 tables[block.name.table] += len(block.rules)
-    for table, count in tables.items():
-        state.gauge("rules", count, table)
     ports = [port for service in compiled.model.services.values() for port in service.ports]
     internal = sum(port.internal is Delivery.DROP for port in ports)
     external = sum(port.is_external and port.external is Delivery.DROP for port in ports)
-    state.gauge("no_local", internal, "internal")
-    state.gauge("no_local", external, "external")
+    return {state.metrics.rules: tables, state.metrics.no_local: {"internal": internal, "external": external}}
 
 
 def _time_of(text: str) -> float | None:

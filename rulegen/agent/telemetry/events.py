@@ -193,7 +193,7 @@ class Recorder:
         try:
             self._waiting.put_nowait((announcement, self.now()))
         except queue.Full:
-            self.state.count("events", "dropped")
+            self.state.metrics.events.add("dropped")
 
     def _run(self) -> None:
         until: float | None = None
@@ -216,7 +216,7 @@ class Recorder:
         try:
             work()
         except Exception as error:  # noqa: BLE001 - whatever it is, this thread must go on
-            self.state.count("events", "failed")
+            self.state.metrics.events.add("failed")
             self.journal.error("event not sent", **fault(error))
 
     def send(self, announcement: EventRequest, when: dt.datetime | None = None) -> None:
@@ -246,7 +246,7 @@ class Recorder:
                     self._patch(key, known)
             return
         if not self._may_tell(announcement.about, at):
-            self.state.count("events", "dropped")
+            self.state.metrics.events.add("dropped")
             return
         self._create(key, announcement, note, when or self.now())
 
@@ -279,14 +279,14 @@ class Recorder:
         for _ in range(TRIES):
             status = self._try(lambda: self.objects.create(EVENTS, namespace, document), key[1], expected={409})
             if not status:
-                self.state.count("events", "sent")
+                self.state.metrics.events.add("sent")
             elif status == 409:
                 status = self._count_in(document, when)
             if status not in {404, 409}:  # else it went meanwhile, or somebody else counted at the same time
                 break
         if status:
             if status in {404, 409}:
-                self.state.count("events", "failed")
+                self.state.metrics.events.add("failed")
             return
         self._series[key] = _Series(namespace, name, when, self.clock())
         self._series.move_to_end(key)
@@ -334,7 +334,7 @@ class Recorder:
         if is_ours and kept.get("eventTime") == document["eventTime"]:
             return 0  # it is this one: it came to be, and the answer was lost
         if not is_ours and when - last < dt.timedelta(seconds=PATCH_S):
-            self.state.count("events", "shared")  # just now, by another node: not each of a thousand is to count it
+            self.state.metrics.events.add("shared")  # just now, by another node: not each of a thousand is to count it
             return 0
         count = series.get("count")
         change = {
@@ -348,7 +348,7 @@ class Recorder:
             lambda: self.objects.patch(EVENTS, namespace, name, change), document["reason"], expected={404, 409}
         )
         if not status:
-            self.state.count("events", "counted")
+            self.state.metrics.events.add("counted")
         return status
 
     def _patch(self, key: _Key, one: _Series) -> None:
@@ -361,7 +361,7 @@ class Recorder:
 
         if not self._try(send, key[1]):
             one.told = one.count
-            self.state.count("events", "counted")
+            self.state.metrics.events.add("counted")
         else:
             self._series.pop(key, None)
 
@@ -398,7 +398,7 @@ class Recorder:
                 pause = min(2 * pause, LONGEST_PAUSE_S)
             else:
                 return 0
-        self.state.count("events", "failed")
+        self.state.metrics.events.add("failed")
         return -1
 
 

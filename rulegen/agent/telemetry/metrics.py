@@ -1,144 +1,247 @@
-"""Metrics in Prometheus' text format (version 0.0.4): kube-proxy's names where the meaning is the same, and ours."""
+"""The metrics of an agent, each declared once: kube-proxy's names where the meaning is the same, and ours.
+
+Whoever counts holds the object (`state.metrics.drift.add("chain")`), so that a name that is not declared is a type
+error. /metrics and the table in docs/run.md are written from the same declarations (`scripts/metrics-table`).
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
+from rulegen.agent.telemetry.metric import (
+    PROGRAMMING_BOUNDS,
+    CounterMetric,
+    GaugeMetric,
+    HistogramMetric,
+    LabelledCounterMetric,
+    LabelledGaugeMetric,
+    Metric,
+)
 from rulegen.text import harmless
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from rulegen.agent.telemetry.state import AgentState, Durations
+    from collections.abc import Iterator, Mapping
 
 _SYNC: Final = "kubeproxy_sync_proxy_rules"
-_COUNTERS: Final = {
-    "restore_failures": (f"{_SYNC}_iptables_restore_failures_total", "", "Writes of rules that failed."),
-    "partial_restore_failures": (
-        f"{_SYNC}_iptables_partial_restore_failures_total",
-        "",
-        "Those of them that would have written only what changed; all rules are read and compared after one.",
-    ),
-    "service_changes": (f"{_SYNC}_service_changes_total", "", "Changes of Services that came."),
-    "endpoint_changes": (f"{_SYNC}_endpoint_changes_total", "", "Changes of endpoints that came."),
-    "healthz": ("kubeproxy_proxy_healthz_total", "code", "Answers of /healthz."),
-    "livez": ("kubeproxy_proxy_livez_total", "code", "Answers of /livez."),
-    "clients_cut": (
-        "rulegen_http_clients_cut_total",
-        "reason",
-        "Clients of the agent's ports that were cut: crowded, late, outdated.",
-    ),
-    "forgotten_flows": (
-        "kubeproxy_conntrack_reconciler_deleted_entries_total",
-        "",
-        "UDP connections that were forgotten, as nobody serves them any more.",
-    ),
-    "sync_failures": (
-        "rulegen_sync_failures_total",
-        "",
-        "Syncs that failed, by reading or writing; each is tried again.",
-    ),
-    "writes": ("rulegen_writes_total", "", "Calls that wrote to the kernel."),
-    "foreign_commits": ("rulegen_foreign_commits_total", "", "Commits to nf_tables that others made."),
-    "drift": ("rulegen_drift_total", "kind", "Things of ours that others have changed."),
-    "site_failures": (
-        "rulegen_nginx_failures_total",
-        "",
-        "Times that nginx could not be made to serve what it should.",
-    ),
-    "reloads": ("rulegen_nginx_reloads_total", "action", "Reloads of nginx that its new workers confirmed."),
-    "watch_errors": ("rulegen_watch_errors_total", "reason", "Lists and watches that failed."),
-    "relists": ("rulegen_lists_total", "kind", "Lists that were read whole."),
-    "events": ("rulegen_events_total", "outcome", "Events: sent, counted in a series, dropped as too many, failed."),
-    "published": ("rulegen_published_total", "resource", "Statuses that were written with addresses of nodes."),
-    "publish_failures": ("rulegen_publish_failures_total", "", "Turns of publishing addresses that failed."),
-}
-_GAUGES: Final = {
-    "rules": (f"{_SYNC}_iptables_total", "table", "Rules of ours."),
-    "no_local": (
-        f"{_SYNC}_no_local_endpoints_total",
-        "traffic_policy",
-        "Ports of Services whose policy is Local and that have no endpoint here, though elsewhere.",
-    ),
-    "services": ("rulegen_services", "", "Services that are served."),
-    "rejected": ("rulegen_rejected_objects", "", "Objects with faults, which are skipped."),
-    "left_out": ("rulegen_left_out_services", "", "Services that the kernel refuses, which are left out."),
-    "over_limit": (
-        "rulegen_over_limit",
-        "kind",
-        "Services of which a part is served, and Ingresses of which nothing is, as they are over a limit.",
-    ),
-    "quarantined": ("rulegen_quarantined_ingresses", "", "Ingresses that nginx does not take."),
-    "unread": ("rulegen_waiting_references", "", "What Ingresses name and the API server has not told of."),
-    "site_changes": ("rulegen_nginx_changes", "", "Files of nginx that were not as wanted at the last look."),
-    "drift_unmended": (
-        "rulegen_drift_unmended",
-        "",
-        "Things that are not as wanted and stay so, as nothing is written.",
-    ),
-    "parameters_refused": ("rulegen_parameters_refused", "", "Kernel parameters that may not be set here."),
-    "publishing": ("rulegen_publishing", "", "Whether this node writes the addresses of all into statuses."),
-}
 
 
-def exposition(state: AgentState) -> str:
-    """Return all metrics."""
-    return "".join(f"{line}\n" for line in _lines(state))
+class SyncProgress(Protocol):
+    """What an agent knows of its own progress, and tells in metrics at the time of asking."""
+
+    @property
+    def last_applied(self) -> float:
+        """When the kernel last had all that was asked for, in seconds since 1970."""
+
+    @property
+    def last_queued(self) -> float:
+        """When a change last arrived, likewise."""
+
+    @property
+    def pending(self) -> Mapping[str, int]:
+        """Changes of `service` and `endpoint` that are not written yet."""
+
+    @property
+    def desired(self) -> int:
+        """How many changes have arrived."""
+
+    @property
+    def applied(self) -> int:
+        """How many of them are in the kernel."""
+
+    @property
+    def age_s(self) -> float:
+        """How long the oldest of the others has waited."""
+
+    @property
+    def started(self) -> float:
+        """When the agent started, in seconds since 1970."""
 
 
-def _lines(state: AgentState) -> Iterator[str]:
-    for name, text, durations in (
-        (f"{_SYNC}_duration_seconds", "How long a sync took.", state.syncs),
-        ("kubeproxy_sync_full_proxy_rules_duration_seconds", "How long one with all rules took.", state.full_syncs),
-        ("kubeproxy_sync_partial_proxy_rules_duration_seconds", "How long one of changes took.", state.partial_syncs),
-        (
+class Metrics:
+    """All metrics of one agent."""
+
+    def __init__(self, progress: SyncProgress) -> None:
+        """Start all at zero; `progress` is asked when /metrics is."""
+        self.syncs = HistogramMetric(f"{_SYNC}_duration_seconds", "Duration of all syncs.")
+        self.full_syncs = HistogramMetric(
+            "kubeproxy_sync_full_proxy_rules_duration_seconds",
+            "Duration of syncs that read and compared all rules.",
+        )
+        self.partial_syncs = HistogramMetric(
+            "kubeproxy_sync_partial_proxy_rules_duration_seconds", "Duration of syncs that wrote changes only."
+        )
+        self.network_programming = HistogramMetric(
             "kubeproxy_network_programming_duration_seconds",
-            "From what changed endpoints (their last-change-trigger-time) to the kernel having it.",
-            state.network_programming,
-        ),
-        ("kubeproxy_conntrack_reconciler_sync_duration_seconds", "How long a look at it took.", state.reconciles),
-        (
-            "rulegen_change_to_kernel_seconds",
-            "From a change's arrival here to the kernel having it.",
-            state.programming,
-        ),
-    ):
-        yield from _histogram(name, text, durations)
-    for name, text, value in (
-        (f"{_SYNC}_last_timestamp_seconds", "When all was last as wanted.", state.last_applied),
-        (f"{_SYNC}_last_queued_timestamp_seconds", "When a change last came.", state.last_queued),
-        (f"{_SYNC}_service_changes_pending", "Changes of Services to be written.", state.pending["service"]),
-        (f"{_SYNC}_endpoint_changes_pending", "Changes of endpoints to be written.", state.pending["endpoint"]),
-        ("rulegen_desired_generation", "How many changes have come.", state.desired),
-        ("rulegen_applied_generation", "Up to which they are applied.", state.applied),
-        ("rulegen_oldest_unapplied_seconds", "How long the oldest of the others waits.", state.age_s),
-        ("process_start_time_seconds", "When this began.", state.started),
-    ):
-        yield from _metric(name, "gauge", text, [("", value)])
-    for table, kind, told in ((_COUNTERS, "counter", state.counted()), (_GAUGES, "gauge", state.gauged())):
-        for key, (name, label, text) in table.items():
-            values = [
-                (f'{{{label}="{_escaped(value)}"}}' if label else "", number)
-                for (known, value), number in sorted(told.items())
-                if known == key
-            ]
-            yield from _metric(name, kind, text, values or ([] if label else [("", 0)]))
+            "Time from a change of endpoints (endpoints.kubernetes.io/last-change-trigger-time) to the kernel.",
+            PROGRAMMING_BOUNDS,
+        )
+        self.reconciles = HistogramMetric(
+            "kubeproxy_conntrack_reconciler_sync_duration_seconds",
+            "Duration of searches for stale UDP connections.",
+        )
+        self.programming = HistogramMetric(
+            "rulegen_change_to_kernel_seconds", "Time from the arrival of a change here to the kernel."
+        )
+        self._declare_progress(progress)
+        self._declare_counters()
+        self._declare_gauges()
+
+    def _declare_progress(self, progress: SyncProgress) -> None:
+        self.last_applied = GaugeMetric(
+            f"{_SYNC}_last_timestamp_seconds", "Time of the last complete sync.", lambda: progress.last_applied
+        )
+        self.last_queued = GaugeMetric(
+            f"{_SYNC}_last_queued_timestamp_seconds", "Time when a change last arrived.", lambda: progress.last_queued
+        )
+        self.service_changes_pending = GaugeMetric(
+            f"{_SYNC}_service_changes_pending",
+            "Changes of Services that are not written yet.",
+            lambda: progress.pending["service"],
+        )
+        self.endpoint_changes_pending = GaugeMetric(
+            f"{_SYNC}_endpoint_changes_pending",
+            "Changes of endpoints that are not written yet.",
+            lambda: progress.pending["endpoint"],
+        )
+        self.desired = GaugeMetric(
+            "rulegen_desired_generation", "Number of changes that have arrived.", lambda: progress.desired
+        )
+        self.applied = GaugeMetric(
+            "rulegen_applied_generation", "Number of changes that the kernel has.", lambda: progress.applied
+        )
+        self.oldest_unapplied = GaugeMetric(
+            "rulegen_oldest_unapplied_seconds",
+            "Age of the oldest change that the kernel does not have.",
+            lambda: progress.age_s,
+        )
+        self.started = GaugeMetric("process_start_time_seconds", "Start of the agent.", lambda: progress.started)
+
+    def _declare_counters(self) -> None:
+        self.restore_failures = CounterMetric(f"{_SYNC}_iptables_restore_failures_total", "Failed writes of rules.")
+        self.partial_restore_failures = CounterMetric(
+            f"{_SYNC}_iptables_partial_restore_failures_total",
+            "Failed writes of changes only. All rules are read and compared after one.",
+        )
+        self.service_changes = CounterMetric(f"{_SYNC}_service_changes_total", "Changes of Services.")
+        self.endpoint_changes = CounterMetric(f"{_SYNC}_endpoint_changes_total", "Changes of endpoints.")
+        self.healthz = LabelledCounterMetric("kubeproxy_proxy_healthz_total", "code", "Answers of /healthz.")
+        self.livez = LabelledCounterMetric("kubeproxy_proxy_livez_total", "code", "Answers of /livez.")
+        self.clients_cut = LabelledCounterMetric(
+            "rulegen_http_clients_cut_total",
+            "reason",
+            "HTTP clients of the agent that were disconnected: crowded (for another client), late, outdated (they still"
+            " read a page of which two newer ones were made).",
+        )
+        self.deleted_flows = CounterMetric(
+            "kubeproxy_conntrack_reconciler_deleted_entries_total",
+            "UDP connections deleted from conntrack, since no Service serves them.",
+        )
+        self.sync_failures = CounterMetric(
+            "rulegen_sync_failures_total", "Failed syncs, by reading or writing. Each is tried again."
+        )
+        self.writes = CounterMetric("rulegen_writes_total", "Calls that wrote to the kernel.")
+        self.foreign_commits = CounterMetric("rulegen_foreign_commits_total", "Commits to nf_tables by other programs.")
+        self.drift = LabelledCounterMetric(
+            "rulegen_drift_total", "kind", "Objects of ours that something else changed or deleted."
+        )
+        self.site_failures = CounterMetric("rulegen_nginx_failures_total", "Failed nginx updates.")
+        self.reloads = LabelledCounterMetric(
+            "rulegen_nginx_reloads_total", "action", "Reloads of nginx that its new workers confirmed."
+        )
+        self.watch_errors = LabelledCounterMetric(
+            "rulegen_watch_errors_total", "reason", "Failed lists and watches of the API server."
+        )
+        self.lists = LabelledCounterMetric(
+            "rulegen_lists_total", "kind", "Complete lists that the API server has sent."
+        )
+        self.events = LabelledCounterMetric(
+            "rulegen_events_total",
+            "outcome",
+            "Events: sent, counted (in a series), shared (another node sent it), dropped (too many), failed.",
+        )
+        self.published = LabelledCounterMetric(
+            "rulegen_published_total", "resource", "Statuses written with addresses of nodes."
+        )
+        self.publish_failures = CounterMetric("rulegen_publish_failures_total", "Failed attempts to publish addresses.")
+
+    def _declare_gauges(self) -> None:
+        self.rules = LabelledGaugeMetric(f"{_SYNC}_iptables_total", "table", "Rules of ours.")
+        self.no_local = LabelledGaugeMetric(
+            f"{_SYNC}_no_local_endpoints_total",
+            "traffic_policy",
+            "Ports of Services whose policy is Local and that have endpoints, but none on this node.",
+        )
+        self.services = GaugeMetric("rulegen_services", "Services that are served.")
+        self.rejected = GaugeMetric("rulegen_rejected_objects", "Invalid objects, which are skipped.")
+        self.left_out = GaugeMetric(
+            "rulegen_left_out_services", "Services that the kernel refuses, which are left out."
+        )
+        self.over_limit = LabelledGaugeMetric(
+            "rulegen_over_limit",
+            "kind",
+            "Services that are served in part, since they are over a limit (endpoints, frontends, source_ranges), and"
+            " Ingresses that are not served for that reason (ingresses).",
+        )
+        self.quarantined = GaugeMetric("rulegen_quarantined_ingresses", "Ingresses that nginx refuses.")
+        self.unread = GaugeMetric(
+            "rulegen_waiting_references",
+            "Objects that Ingresses refer to and that the API server has not sent.",
+        )
+        self.site_changes = GaugeMetric(
+            "rulegen_nginx_changes", "Files of nginx that differed from the wanted ones at the last check."
+        )
+        self.drift_unmended = GaugeMetric(
+            "rulegen_drift_unmended", "Differences that stay, since nothing is written (--drift report)."
+        )
+        self.parameters_refused = GaugeMetric(
+            "rulegen_parameters_refused", "Kernel parameters that cannot be set on this host."
+        )
+        self.publishing = GaugeMetric(
+            "rulegen_publishing", "1 while this node writes the addresses of all nodes into statuses."
+        )
+
+    def declared(self) -> tuple[Metric, ...]:
+        """Return all, in the order of their declaration."""
+        return tuple(vars(self).values())
 
 
-def _metric(name: str, kind: str, text: str, values: list[tuple[str, float]]) -> Iterator[str]:
-    yield f"# HELP {name} {text}"
-    yield f"# TYPE {name} {kind}"
-    yield from (f"{name}{labels} {value:.15g}" for labels, value in values)
+def exposition(metrics: Metrics, now: Mapping[Metric, Mapping[str, float]]) -> str:
+    """Return all metrics in Prometheus' text format, version 0.0.4.
+
+    Args:
+        metrics: What was counted.
+        now: Values that are known elsewhere and are not kept, by metric and value of its label.
+    """
+    lines = (line for metric in metrics.declared() for line in _lines(metric, now.get(metric)))
+    return "".join(f"{line}\n" for line in lines)
 
 
-def _histogram(name: str, text: str, durations: Durations) -> Iterator[str]:
-    yield f"# HELP {name} {text}"
-    yield f"# TYPE {name} histogram"
-    counts = durations.counts or [0] * (len(durations.bounds) + 1)
-    for bound, count in zip(durations.bounds, counts, strict=False):
+def metrics_table(metrics: Metrics) -> str:
+    """Return the table of docs/run.md, a row for each metric."""
+    rows = (
+        f"| `{metric.name}{f'{{{metric.label}}}' if metric.label else ''}` | {metric.kind} | {metric.text} |"
+        for metric in sorted(metrics.declared(), key=lambda metric: metric.name)
+    )
+    return "\n".join(("| metric | type | |", "|---|---|---|", *rows, ""))
+
+
+def _lines(metric: Metric, now: Mapping[str, float] | None) -> Iterator[str]:
+    yield f"# HELP {metric.name} {metric.text}"
+    yield f"# TYPE {metric.name} {metric.kind}"
+    if isinstance(metric, HistogramMetric):
+        yield from _samples(metric)
+        return
+    for value, number in sorted((metric.values() if now is None else now).items()):
+        labels = f'{{{metric.label}="{_escaped(value)}"}}' if metric.label else ""
+        yield f"{metric.name}{labels} {number:.15g}"
+
+
+def _samples(metric: HistogramMetric) -> Iterator[str]:
+    name, counts = metric.name, list(metric.counts)
+    for bound, count in zip(metric.bounds, counts, strict=False):
         yield f'{name}_bucket{{le="{bound:g}"}} {count}'
     yield f'{name}_bucket{{le="+Inf"}} {counts[-1]}'
-    yield f"{name}_sum {durations.total:.15g}"
+    yield f"{name}_sum {metric.total:.15g}"
     yield f"{name}_count {counts[-1]}"
 
 

@@ -4,51 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
+
+from rulegen.agent.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-KEPT: Final = 1000
-"""How many durations are kept to tell quantiles of."""
 MOST_TRIGGERS: Final = 100_000
 """Changes of endpoints whose time is kept until they are applied."""
-SYNC_BOUNDS: Final = tuple(0.001 * 2**power for power in range(15))
-"""kube-proxy's buckets: from a millisecond to 16 seconds."""
-PROGRAMMING_BOUNDS: Final = (
-    *(0.25, 0.5),
-    *(float(seconds) for seconds in range(1, 60)),
-    *(float(seconds) for seconds in range(60, 120, 5)),
-    *(float(seconds) for seconds in range(120, 301, 30)),
-)
-"""kube-proxy's buckets for the way from a change of endpoints to the rules: to five minutes."""
-
-
-@dataclass(slots=True)
-class Durations:
-    """How long something took, as a histogram of Prometheus and as the last few values.
-
-    Attributes:
-        bounds: Upper bounds of the buckets, in seconds.
-        counts: How many were at most that, by bound; the last is for all.
-    """
-
-    bounds: tuple[float, ...] = SYNC_BOUNDS
-    counts: list[int] = field(default_factory=list)
-    total: float = 0.0
-    last: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT))
-
-    def add(self, seconds: float) -> None:
-        """Count one."""
-        if not self.counts:
-            self.counts = [0] * (len(self.bounds) + 1)
-        for index, bound in enumerate(self.bounds):
-            self.counts[index] += seconds <= bound
-        self.counts[-1] += 1
-        self.total += seconds
-        self.last.append(seconds)
 
 
 @dataclass(slots=True)
@@ -59,6 +25,7 @@ class AgentState:
         clock: Seconds that only grow.
         timeout_s: How old an unapplied change may be before the node counts as unhealthy.
         wall: The time of day, in seconds since 1970.
+        metrics: What is counted and measured, for /metrics.
         started: When this began, likewise.
         last_queued, last_applied: When a change last came, and when all was last as wanted; 0 for never.
         pending: Changes that came since, by kind.
@@ -69,14 +36,7 @@ class AgentState:
     clock: Callable[[], float]
     timeout_s: float = 60.0
     wall: Callable[[], float] = time.time
-    syncs: Durations = field(default_factory=Durations)
-    full_syncs: Durations = field(default_factory=Durations)
-    partial_syncs: Durations = field(default_factory=Durations)
-    programming: Durations = field(default_factory=Durations)
-    network_programming: Durations = field(default_factory=lambda: Durations(PROGRAMMING_BOUNDS))
-    reconciles: Durations = field(default_factory=Durations)
-    counters: Counter[tuple[str, str]] = field(default_factory=Counter)
-    gauges: dict[tuple[str, str], float] = field(default_factory=dict)
+    metrics: Metrics = field(init=False)
     desired: int = 0
     applied: int = 0
     last_error: str = ""
@@ -97,18 +57,25 @@ class AgentState:
 
     def __post_init__(self) -> None:
         self.started = self.wall()
+        self.metrics = Metrics(self)
 
-    def came(self, kind: str, count: int = 1, *, triggered: float | None = None) -> None:
-        """Note of which kind changes are that are to be applied.
+    def services_changed(self, count: int = 1) -> None:
+        """Count changes of Services that are to be applied."""
+        self.metrics.service_changes.add(count)
+        with self._lock:
+            self.pending["service"] += count
+
+    def endpoints_changed(self, count: int = 1, *, triggered: float | None = None) -> None:
+        """Count changes of endpoints that are to be applied.
 
         Args:
-            kind: `service` or `endpoint`.
             count: How many.
-            triggered: When what they tell of happened, where they say so; before this began it tells nothing.
+            triggered: When their cause happened, in seconds since 1970, if known. A time before the agent started is
+                ignored.
         """
+        self.metrics.endpoint_changes.add(count)
         with self._lock:
-            self.pending[kind] += count
-            self.counters[f"{kind}_changes", ""] += count
+            self.pending["endpoint"] += count
             if triggered is not None and triggered >= self.started and len(self._triggers) < MOST_TRIGGERS:
                 self._triggers.append(triggered)
 
@@ -140,7 +107,7 @@ class AgentState:
         """
         with self._lock:
             if self._oldest is not None:
-                self.programming.add(self.clock() - self._oldest)
+                self.metrics.programming.add(self.clock() - self._oldest)
             self.applied = generation
             self._oldest = oldest if self.desired > generation else None
             self._synced = True
@@ -151,49 +118,23 @@ class AgentState:
             triggers, self._triggers = self._triggers, []
             self.pending.clear()
         for triggered in triggers:  # may be very many: whoever asks for health does not wait for them
-            self.network_programming.add(max(self.last_applied - triggered, 0.0))
+            self.metrics.network_programming.add(max(self.last_applied - triggered, 0.0))
 
     def failed(self, message: str) -> None:
         """Note that a write failed; it is tried again."""
         with self._lock:
             self.last_error = message
-            self.counters["sync_failures", ""] += 1
+        self.metrics.sync_failures.add()
 
     def waits(self, reason: str) -> None:
         """Note why nothing is written yet, for whoever asks for health."""
         with self._lock:
             self.last_error = reason
 
-    def count(self, name: str, label: str = "", by: int = 1) -> None:
-        """Count something."""
-        with self._lock:
-            self.counters[name, label] += by
-
-    def reconciled(self, seconds: float, forgotten: int) -> None:
-        """Note a look at connections: how long it took, and how many were forgotten."""
-        with self._lock:
-            self.reconciles.add(seconds)
-            self.counters["forgotten_flows", ""] += forgotten
-
-    def total(self, name: str, value: int, label: str = "") -> None:
-        """Note how often something was counted by somebody else."""
-        with self._lock:
-            self.counters[name, label] = value
-
-    def gauge(self, name: str, value: float, label: str = "") -> None:
-        """Note how much there is of something."""
-        with self._lock:
-            self.gauges[name, label] = value
-
-    def counted(self) -> dict[tuple[str, str], float]:
-        """Return what was counted, by name and label."""
-        with self._lock:
-            return dict(self.counters)
-
-    def gauged(self) -> dict[tuple[str, str], float]:
-        """Return how much there is of what, by name and label."""
-        with self._lock:
-            return dict(self.gauges)
+    def reconciled(self, seconds: float, deleted: int) -> None:
+        """Note a search for stale UDP connections: how long it took, and how many were deleted."""
+        self.metrics.reconciles.add(seconds)
+        self.metrics.deleted_flows.add(deleted)
 
     def waits_for_site(self, message: str, *, is_down: bool) -> None:
         """Note that nothing new can be served for Ingresses, and why; and whether load balancers must know that."""
