@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rulegen.errors import Rejected
     from rulegen.kube.objects.names import ObjectKey, ObjectName
     from rulegen.kube.objects.structs import ConfigMap, EndpointSlice, Ingress, IngressClass, Node, Secret, Service
+    from rulegen.kube.snapshot.addresses import ServiceAddresses
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +38,7 @@ class ClusterSnapshot:
 
     Attributes:
         services: By name, in order of name.
+        addresses: Which Services have which virtual addresses, where that is known already; else it follows from them.
         nodes: By name.
         ingresses: By name, in order of name; those of older API versions as v1.
         ingress_classes: By name.
@@ -53,6 +55,7 @@ class ClusterSnapshot:
     """
 
     services: Mapping[ObjectName, ServiceInput] = field(default_factory=lambda: MappingProxyType({}))
+    addresses: ServiceAddresses | None = None
     nodes: Mapping[str, Node] = field(default_factory=lambda: MappingProxyType({}))
     ingresses: Mapping[ObjectName, Ingress] = field(default_factory=lambda: MappingProxyType({}))
     ingress_classes: Mapping[str, IngressClass] = field(default_factory=lambda: MappingProxyType({}))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import re
-from contextlib import suppress
 from dataclasses import astuple, dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rulegen.kube.objects.names import ObjectName
+from rulegen.kube.snapshot.addresses import ServiceAddresses
 from rulegen.kube.syntax import is_subdomain
 from rulegen.model.forbidden import NOTHING, Forbidden
 from rulegen.model.ingress.ir import Balance, FixedResponse, Target, ToName, ToUpstream, Upstream
@@ -59,7 +58,6 @@ class UpstreamOptions:
 
 
 _SHOWN: Final = 3
-_LEADING_ZERO: Final = re.compile(r"(?:^|\.)0[0-9]")
 _EVERYWHERE: Final = (parse_network("0.0.0.0/0"), parse_network("::/0"))
 PLAIN: Final = UpstreamOptions()
 _CLOSING: Final = "CLOSING"
@@ -89,6 +87,8 @@ class Targets:
         resolves: Whether there is a name server to resolve names with.
         forbidden: What nginx connects to for no Ingress.
         refused: Fields with addresses that nothing is passed on to, each with the reason.
+        addresses: Which Services have which addresses; follows from `services` where it is not given.
+        endpoints: Of each Service that was asked for; may be shared with others that decide by the same.
     """
 
     services: Mapping[ObjectName, ServiceInput]
@@ -99,8 +99,9 @@ class Targets:
     forbidden: Forbidden = NOTHING
     upstreams: dict[str, Upstream] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
+    addresses: ServiceAddresses | None = None
+    endpoints: dict[ObjectName, UsableEndpoints] = field(default_factory=dict)
     _known: dict[tuple[ObjectName, str, int, UpstreamOptions], tuple[Target, str]] = field(default_factory=dict)
-    _servers: dict[ObjectName, _Endpoints] = field(default_factory=dict)
 
     def of_service(
         self, name: ObjectName, port: ServiceBackendPort, wish: UpstreamOptions = PLAIN
@@ -249,36 +250,44 @@ class Targets:
         self.upstreams.setdefault(upstream.name, upstream)
         return ToUpstream(upstream.name)
 
-    def _endpoints(self, name: ObjectName, told: ServiceInput) -> _Endpoints:
+    def _endpoints(self, name: ObjectName, told: ServiceInput) -> UsableEndpoints:
         """Return the endpoints of a Service by port's name, without those that only this node can mean."""
-        known = self._servers.get(name)
-        if known is not None:
-            return known
+        known = self.endpoints.get(name)
+        if known is None:
+            known = self.endpoints[name] = self._usable(name, told)
+        self.refused.update(known.notes)
+        return known
+
+    def _usable(self, name: ObjectName, told: ServiceInput) -> UsableEndpoints:
         ignored: list[str] = []
+        notes: dict[str, str] = {}
         by_port = counts(told.slices)
         each = share_of_each([(count, 1) for count in by_port.values()], UPSTREAM_SERVERS)
         if each is not None:
-            self.refused[f"Service {name}"] = (
+            notes[f"Service {name}"] = (
                 f"{by_port.total()} endpoints of all its ports are more than {UPSTREAM_SERVERS}: requests are passed on"
                 f" to {each} of each port"
             )
         most = dict.fromkeys(by_port, each)
-        found = candidates(told.slices, "", ignored.append, origin=told.endpoints_from, most=most)
+        endpoints = candidates(told.slices, "", ignored.append, origin=told.endpoints_from, most=most)
         if ignored:  # each node's own rules ignore them too; here the Ingress's user reads why
-            self._tell_private(told)
+            notes.update(_private(told))
         ready: dict[str, list[str]] = {}
         refused: dict[str, dict[str, str]] = {}
-        for (family, port, protocol), candidates_ in found.items():
-            for one in candidates_ if protocol == Protocol.TCP else ():
-                endpoint = one.endpoint
-                if why := self._refusal(name, endpoint.address, endpoint.port):
+        judged: set[str] = set()
+        for (family, port, protocol), candidates_ in endpoints.items():
+            for candidate in candidates_ if protocol == Protocol.TCP else ():
+                endpoint = candidate.endpoint
+                text = str(endpoint.address)
+                judged.add(text)
+                if why := self._refusal(name, endpoint.address, text, endpoint.port):
                     refused.setdefault(port, {})[endpoint.text] = why
-                elif family in self.families and one.ready and not one.terminating:
+                elif family in self.families and candidate.ready and not candidate.terminating:
                     ready.setdefault(port, []).append(endpoint.text)
-        known = self._servers[name] = _Endpoints({port: tuple(sorted(texts)) for port, texts in ready.items()}, refused)
-        return known
+        by_name = {port: tuple(sorted(texts)) for port, texts in ready.items()}
+        return UsableEndpoints(told, by_name, refused, notes, frozenset(judged))
 
-    def _refusal(self, name: ObjectName, address: Address, port: int) -> str:
+    def _refusal(self, name: ObjectName, address: Address, text: str, port: int) -> str:
         """Return why an endpoint of a Service is not used.
 
         A virtual address leads on to endpoints that nobody has looked at here, so it is none of its own (the API says
@@ -286,15 +295,7 @@ class Targets:
         IPs are what anybody writes, the addresses of Pods and nodes of others too: so they count in their own
         namespace alone, at the Service's ports.
         """
-        text = str(address)
-        owner = self._cluster_ips.get(text) or next(
-            (
-                holder
-                for holder in self._external_ips.get((name.namespace, text), ())
-                if any(one.port == port for one in self.services[holder].service.spec.ports)
-            ),
-            None,
-        )
+        owner = self._addresses.owner(name.namespace, text, port)
         if owner is not None:
             return f"{address} is an address of Service {owner}"
         why = self.forbidden.refusal(address, AddressUse.UPSTREAM, port)
@@ -304,42 +305,39 @@ class Targets:
         return f"{why} (see --ingress-allow-endpoint)" if may_be_allowed else why
 
     @cached_property
-    def _cluster_ips(self) -> Mapping[str, ObjectName]:
-        """The Services by their ClusterIPs."""
-        found: dict[str, ObjectName] = {}
-        for name, told in self.services.items():
-            spec = told.service.spec
-            for text in spec.cluster_ips or (spec.cluster_ip,):
-                for address in _as_parsed(text):
-                    found.setdefault(address, name)
-        return found
-
-    @cached_property
-    def _external_ips(self) -> Mapping[tuple[str, str], list[ObjectName]]:
-        """The Services by their namespaces and external IPs."""
-        found: dict[tuple[str, str], list[ObjectName]] = {}
-        for name, told in self.services.items():
-            for text in told.service.spec.external_ips:
-                for address in _as_parsed(text):
-                    found.setdefault((name.namespace, address), []).append(name)
-        return found
-
-    def _tell_private(self, told: ServiceInput) -> None:
-        """Note addresses that only this node can mean: whoever writes endpoints must not reach what listens there."""
-        for one in told.slices:
-            where = f"{told.endpoints_from or 'EndpointSlice'} {one.metadata.namespace}/{one.metadata.name}"
-            for index, endpoint in enumerate(one.endpoints):
-                if endpoint.addresses and is_private_to_node(endpoint.addresses[0]):
-                    address = printable(endpoint.addresses[0])
-                    path = f"{where}: endpoints[{index}].addresses[0]"
-                    self.refused[path] = f"{address} is the node itself or its link: nothing is passed on to it"
+    def _addresses(self) -> ServiceAddresses:
+        if self.addresses is not None:
+            return self.addresses
+        return ServiceAddresses.of_services((name, known.service) for name, known in self.services.items())
 
 
-class _Endpoints(NamedTuple):
-    """The endpoints of a Service by port's name: `address:port` of the ready ones, and the reason of each not used."""
+class UsableEndpoints(NamedTuple):
+    """The endpoints of a Service, as they were judged.
 
+    Attributes:
+        told: The Service and its slices, of which they are.
+        ready: `address:port` of the ready ones, by port's name.
+        refused: The reason of each that is not used, by port's name and `address:port`.
+        notes: What is to be said of the Service's fields.
+        addresses: All addresses that were looked up: whether another Service has them decides, too.
+    """
+
+    told: ServiceInput
     ready: dict[str, tuple[str, ...]]
     refused: dict[str, dict[str, str]]
+    notes: dict[str, str]
+    addresses: frozenset[str]
+
+
+def _private(told: ServiceInput) -> Iterator[tuple[str, str]]:
+    """Yield addresses that only this node can mean: whoever writes endpoints must not reach what listens there."""
+    for known in told.slices:
+        where = f"{told.endpoints_from or 'EndpointSlice'} {known.metadata.namespace}/{known.metadata.name}"
+        for index, endpoint in enumerate(known.endpoints):
+            if endpoint.addresses and is_private_to_node(endpoint.addresses[0]):
+                address = printable(endpoint.addresses[0])
+                path = f"{where}: endpoints[{index}].addresses[0]"
+                yield path, f"{address} is the node itself or its link: nothing is passed on to it"
 
 
 def _not_used(refused: Mapping[str, str]) -> str:
@@ -348,15 +346,6 @@ def _not_used(refused: Mapping[str, str]) -> str:
         return ""
     shown = [f"{endpoint} is not used: {why}" for endpoint, why in sorted(refused.items())[:_SHOWN]]
     return "; ".join([*shown, *[f"and {len(refused) - _SHOWN} more"] * (len(refused) > _SHOWN)])
-
-
-def _as_parsed(text: str) -> Iterator[str]:
-    """Yield a text's address as `parse_address` spells it; nothing where it has none, or nobody serves it."""
-    if ":" in text or _LEADING_ZERO.search(text):
-        with suppress(ValueError):
-            yield str(parse_address(text))
-    elif text:
-        yield text
 
 
 def _mark(*texts: str) -> str:

@@ -1,0 +1,129 @@
+"""Which Services have which virtual addresses, as an index that follows single changes."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from rulegen.kube.validation.service import HEADLESS
+from rulegen.net import parse_address
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from rulegen.kube.objects.names import ObjectName
+    from rulegen.kube.objects.structs import Service
+
+_LEADING_ZERO: Final = re.compile(r"(?:^|\.)0[0-9]")
+
+
+class _Holder(NamedTuple):
+    """A Service that has an external IP, and its ports."""
+
+    service: ObjectName
+    ports: frozenset[int]
+
+
+@dataclass(slots=True)
+class ServiceAddresses:
+    """Services by ClusterIP, which counts everywhere, and by external IP, which counts in its own namespace.
+
+    Addresses are texts as `parse_address` spells them. Of several Services with one address, the first in order of
+    name has it.
+    """
+
+    _by_cluster_ip: dict[str, tuple[ObjectName, ...]] = field(default_factory=dict)
+    _by_external_ip: dict[tuple[str, str], tuple[_Holder, ...]] = field(default_factory=dict)
+
+    @classmethod
+    def of_services(cls, services: Iterable[tuple[ObjectName, Service]]) -> ServiceAddresses:
+        """Return the index of Services, each with its name."""
+        addresses = cls()
+        for name, service in services:
+            addresses.change(name, None, service)
+        return addresses
+
+    def owner(self, namespace: str, address: str, port: int) -> ObjectName | None:
+        """Return the Service that an address and port belong to, for an endpoint of a namespace; None for none."""
+        names = self._by_cluster_ip.get(address)
+        if names is not None:
+            return min(names)
+        holders = self._by_external_ip.get((namespace, address), ())
+        return min((holder.service for holder in holders if port in holder.ports), default=None)
+
+    def change(self, name: ObjectName, before: Service | None, after: Service | None) -> frozenset[str]:
+        """Take a change of one Service; return the addresses of which the owner, or its ports, may be another now.
+
+        Args:
+            name: Its name.
+            before: As it was taken last; None where it was not there.
+            after: As it is now; None where it is gone.
+        """
+        gone, come = _held(before), _held(after)
+        if gone == come:
+            return frozenset()
+        if before is not None:
+            self._remove(name, before)
+        if after is not None:
+            self._add(name, after)
+        return frozenset(address for address, _ in gone ^ come)
+
+    def copy(self) -> ServiceAddresses:
+        """Return an index that does not follow further changes of this one."""
+        return ServiceAddresses(self._by_cluster_ip.copy(), self._by_external_ip.copy())
+
+    def _add(self, name: ObjectName, service: Service) -> None:
+        for address in _cluster_ips(service):
+            self._by_cluster_ip[address] = (*self._by_cluster_ip.get(address, ()), name)
+        for address in _external_ips(service):
+            key = (name.namespace, address)
+            self._by_external_ip[key] = (*self._by_external_ip.get(key, ()), _Holder(name, _ports(service)))
+
+    def _remove(self, name: ObjectName, service: Service) -> None:
+        for address in _cluster_ips(service):
+            if left := tuple(known for known in self._by_cluster_ip[address] if known != name):
+                self._by_cluster_ip[address] = left
+            else:
+                del self._by_cluster_ip[address]
+        for address in _external_ips(service):
+            key = (name.namespace, address)
+            if others := tuple(holder for holder in self._by_external_ip[key] if holder.service != name):
+                self._by_external_ip[key] = others
+            else:
+                del self._by_external_ip[key]
+
+
+def _held(service: Service | None) -> frozenset[tuple[str, frozenset[int] | None]]:
+    """Return the addresses of a Service: a ClusterIP with None, an external IP with the ports that it goes with."""
+    if service is None:
+        return frozenset()
+    held: set[tuple[str, frozenset[int] | None]] = {(address, None) for address in _cluster_ips(service)}
+    if service.spec.external_ips:
+        ports = _ports(service)
+        held.update((address, ports) for address in _external_ips(service))
+    return frozenset(held)
+
+
+def _cluster_ips(service: Service) -> frozenset[str]:
+    spec = service.spec
+    return frozenset(_parsed(spec.cluster_ips or (spec.cluster_ip,)))
+
+
+def _external_ips(service: Service) -> frozenset[str]:
+    return frozenset(_parsed(service.spec.external_ips))
+
+
+def _ports(service: Service) -> frozenset[int]:
+    return frozenset(port.port for port in service.spec.ports)
+
+
+def _parsed(texts: Iterable[str]) -> Iterator[str]:
+    """Yield addresses as `parse_address` spells them; a text that is none, or that nobody serves, is ignored."""
+    for text in texts:
+        if ":" in text or _LEADING_ZERO.search(text):
+            with suppress(ValueError):
+                yield str(parse_address(text))
+        elif text and text != HEADLESS:
+            yield text
