@@ -366,7 +366,7 @@ def text_of(found: NginxSite, host: str = "site.test") -> str:
 
 
 def told(found: NginxSite, name: str = "default/site") -> list[Reason]:
-    return [reason for reason in found.model.reasons if reason.ingress == name]
+    return [reason for reason in found.model.reasons if (str(reason.about.name) if reason.about else "") == name]
 
 
 def verdicts(found: NginxSite, name: str = "default/site") -> set[Verdict]:

@@ -159,7 +159,7 @@ def json_document(plan: Plan, report: Report) -> dict[str, Any]:
             "reload": plan.site.reload,
             "reasons": [
                 {
-                    "ingress": reason.ingress or None,
+                    "ingress": str(reason.about.name) if reason.about else None,
                     "verdict": reason.verdict.value,
                     "path": reason.path or None,
                     "message": reason.message,

@@ -149,7 +149,7 @@ def test_no_value_of_an_annotation_harms_another_host_or_goes_without_a_word(nam
     assert found.configuration.files[file_of("control.test")] == CONTROL_FILE
     reasons: dict[str, list[Reason]] = {}
     for reason in found.model.reasons:
-        reasons.setdefault(reason.ingress, []).append(reason)
+        reasons.setdefault(str(reason.about.name) if reason.about else "", []).append(reason)
     for one in crowded:
         owner = f"default/{one.metadata.name}"
         told = reasons.get(owner, [])

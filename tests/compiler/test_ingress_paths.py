@@ -286,7 +286,7 @@ def test_expressions_of_another_namespace_take_nothing_that_an_older_ingress_nam
     there = (service("s3", namespace="other"), endpoints("s3", namespace="other"))
     site = compiled(*GROUND, *there, home, guest)
     assert answer(site, "h.test", uri) == who
-    assert not [reason for reason in site.model.reasons if reason.ingress == "default/home"]
+    assert not [reason for reason in site.model.reasons if str(reason.about) == "Ingress default/home"]
 
 
 def test_a_younger_exact_path_of_another_namespace_does_not_take_a_prefix_where_both_are_expressions():
@@ -325,4 +325,5 @@ def test_regex_mode_takes_the_longest_pattern_first_whatever_its_case():
     site = compiled(*GROUND, regex, plain)
     for uri, who in (("/A/z", "s0"), ("/a/b.c/d", "s2"), ("/a/bxc", "s0"), ("/xyz", "s3"), ("/q", "s1")):
         assert answer(site, "h.test", uri) == who
-    assert any("expressions" in reason.message for reason in site.model.reasons if reason.ingress == "default/j")
+    about_j = [reason for reason in site.model.reasons if str(reason.about) == "Ingress default/j"]
+    assert any("expressions" in reason.message for reason in about_j)

@@ -15,7 +15,7 @@ import pytest
 
 from rulegen.cli.main import cli
 from rulegen.errors import Fault, Rejected
-from rulegen.kube.objects.names import ObjectName
+from rulegen.kube.objects.names import ObjectKey, ObjectName
 from rulegen.model.ingress.reasons import Reason, Verdict
 from rulegen.model.ingress.values import settings
 from rulegen.model.ingress.values.annotations.table import ANNOTATIONS, SECTIONS, declared_in
@@ -150,7 +150,7 @@ def test_the_shape_of_the_json_is_as_documented() -> None:
         unknown_kinds={"Deployment": 1},
         warnings=("careful",),
         site="a folder",
-        reasons=(Reason("shop/web", Verdict.LOST, "spec", "an older one has it"),),
+        reasons=(Reason(ObjectKey("Ingress", ObjectName("shop", "web")), Verdict.LOST, "spec", "an older one has it"),),
         services={
             str(name): ResolvedService(
                 name=name, type="NodePort", ports=(), endpoints_from="Pods", assigned=("nodePort 1",)

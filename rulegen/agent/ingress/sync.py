@@ -409,8 +409,9 @@ class IngressSync:
         self._damage = frozenset() if self.mends else frozenset(items)
 
     def _note_served(self, reasons: tuple[Reason, ...]) -> None:
-        refused = {reason.ingress for reason in reasons if reason.verdict in _NOT_SERVED}
-        served = {ObjectName(*name.split("/", 1)): name not in refused for name in self._ours}
+        refused = {reason.about for reason in reasons if reason.verdict in _NOT_SERVED}
+        names = [ObjectName(*name.split("/", 1)) for name in self._ours]
+        served = {name: ObjectKey("Ingress", name) not in refused for name in names}
         if served != self.served:
             self.served = served
             self.on_served()
@@ -444,18 +445,18 @@ class IngressSync:
         self.state.metrics.unread.set(len(waiting))
 
     def _tell_user(self, reason: Reason, world: ClusterSnapshot) -> None:
-        if not reason.ingress and reason.verdict is Verdict.NOTE and self.about is not None:
+        if reason.about is None and reason.verdict is Verdict.NOTE and self.about is not None:
             if any(reason.path == str(key) for key in world.recalled):
                 self.tell(EventRequest(self.about(), "ServedAsBefore", "Serve", str(reason)))
             return
         if reason.verdict is Verdict.WAITING and REFUSED not in reason.message:
             return  # whoever is silent takes no event either
         told = _TOLD.get(reason.verdict)
-        if told is None or "/" not in reason.ingress:
+        if told is None or reason.about is None:
             return
-        name = ObjectName(*reason.ingress.split("/", 1))
+        kind, name = reason.about
         ingress = world.ingresses.get(name)
         uid = ingress.metadata.uid if ingress is not None else ""
         note = f"{reason.path}: {reason.message}" if reason.path else reason.message
-        about = ObjectReference("networking.k8s.io/v1", "Ingress", *name, uid)
+        about = ObjectReference("networking.k8s.io/v1", kind, *name, uid)
         self.tell(EventRequest(about, told, "Serve", note, is_shared=True))

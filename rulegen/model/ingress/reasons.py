@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from functools import total_ordering
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rulegen.kube.objects.names import ObjectKey
 
 
 class Verdict(enum.StrEnum):
@@ -37,21 +42,30 @@ class Verdict(enum.StrEnum):
     """Served as written, but not as many would think."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@total_ordering
+@dataclass(frozen=True, slots=True)
 class Reason:
-    """One thing that a user must be told about an Ingress.
+    """Why an object that asks for routes is not served as it was written; sorted by the object's name.
 
     Attributes:
-        ingress: `namespace/name`; empty where it is about all Ingresses, or about what they refer to.
-        path: The field, as `spec.rules[0].host`; empty for the Ingress as a whole.
+        about: The object; None where the reason is about all of them, or about what they refer to.
+        path: The field, as `spec.rules[0].host`; empty for the object as a whole.
     """
 
-    ingress: str
+    about: ObjectKey | None
     verdict: Verdict
     path: str
     message: str
 
     def __str__(self) -> str:
         where = f"{self.path}: " if self.path else ""
-        who = f"Ingress {self.ingress} ({self.verdict}): " if self.ingress else ""
+        who = f"{self.about} ({self.verdict}): " if self.about else ""
         return f"{who}{where}{self.message}"
+
+    def __lt__(self, other: Reason) -> bool:
+        return self._rank < other._rank
+
+    @property
+    def _rank(self) -> tuple[str, ...]:
+        kind, name = (self.about.kind, str(self.about.name)) if self.about else ("", "")
+        return name, self.verdict, self.path, self.message, kind

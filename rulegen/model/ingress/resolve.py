@@ -6,7 +6,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from rulegen.kube.objects.names import ObjectName
+from rulegen.kube.objects.names import ObjectKey, ObjectName
 from rulegen.model.forbidden import KUBERNETES
 from rulegen.model.ingress.ir import IngressModel, Location, MatchKind, Server, ToName, ToUpstream
 from rulegen.model.ingress.limits import NamespaceLimits
@@ -14,7 +14,7 @@ from rulegen.model.ingress.policy.authentication import global_auth
 from rulegen.model.ingress.reasons import Reason, Verdict
 from rulegen.model.ingress.routing.aliases import with_other_names
 from rulegen.model.ingress.routing.certificates import Certificates
-from rulegen.model.ingress.routing.ingresses import ResolvedIngress, in_order, oldest, read_owner
+from rulegen.model.ingress.routing.ingresses import INGRESS, ResolvedIngress, in_order, oldest, read_owner
 from rulegen.model.ingress.routing.paths import BARE
 from rulegen.model.ingress.routing.routes import Routing
 from rulegen.model.ingress.unread import missing, recalled
@@ -82,7 +82,7 @@ def resolve_ingress(world: ClusterSnapshot, options: IngressOptions) -> IngressM
     reasons += routing.reasons + certificates.reasons
     reasons += [reason for paths in routing.paths.values() for reason in paths.reasons]
     reasons += [reason for owner in owners for reason in owner.annotations.reasons]
-    reasons += [Reason("", Verdict.NOTE, where, message) for where, message in targets.refused.items()]
+    reasons += [Reason(None, Verdict.NOTE, where, message) for where, message in targets.refused.items()]
     used = _used(servers.values(), default)
     return IngressModel(
         settings=settings,
@@ -118,13 +118,14 @@ def _owners(
     limits = NamespaceLimits(options.most_hosts, options.prefix, world.secrets)
     for ingress in in_order(world.ingresses.values()):
         name = ObjectName(ingress.metadata.namespace, ingress.metadata.name)
+        key = ObjectKey(INGRESS, name)
         refusal = options.selection.refusal(ingress, world)
         if refusal:
-            reasons.append(Reason(str(name), Verdict.SKIPPED, "spec.ingressClassName", refusal))
+            reasons.append(Reason(key, Verdict.SKIPPED, "spec.ingressClassName", refusal))
         elif name in options.without:
-            reasons.append(Reason(str(name), Verdict.QUARANTINED, "", options.without[name]))
+            reasons.append(Reason(key, Verdict.QUARANTINED, "", options.without[name]))
         elif refusal := limits.refusal(ingress):
-            reasons.append(Reason(str(name), Verdict.OVER_LIMIT, "", refusal))
+            reasons.append(Reason(key, Verdict.OVER_LIMIT, "", refusal))
         else:
             owner, why = read_owner(ingress, options.prefix, referred, everywhere)
             reasons += why
@@ -138,7 +139,7 @@ def _default_backend(routing: Routing, options: IngressOptions, reasons: list[Re
     target, why = routing.of_first_port(options.default_backend)
     if why:
         where = f"default backend {options.default_backend}"
-        reasons.append(Reason("", Verdict.NOTE, where, f"{why}: {'503' if target else '404'} is answered instead"))
+        reasons.append(Reason(None, Verdict.NOTE, where, f"{why}: {'503' if target else '404'} is answered instead"))
     return target
 
 

@@ -61,7 +61,7 @@ def recalled(world: ClusterSnapshot) -> Iterator[Reason]:
     """Yield what holds on as it was last read, one reason for each object."""
     for key, why in world.recalled.items():
         if key.kind == "Ingress":
-            yield Reason(str(key.name), Verdict.WAITING, "", why)
+            yield Reason(key, Verdict.WAITING, "", why)
         else:
             verdict = Verdict.NOTE if why in {GONE, UNUSABLE} else Verdict.WAITING
-            yield Reason("", verdict, str(key), f"{why}: what it said last holds on")
+            yield Reason(None, verdict, str(key), f"{why}: what it said last holds on")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from rulegen.kube.objects.names import ObjectKey, ObjectName
 from rulegen.model.ingress.reasons import Verdict
 from rulegen.model.ingress.values.annotations.annotation import CLOSE, IGNORE, REJECT
 from rulegen.model.ingress.values.annotations.reading import read_annotations
@@ -11,6 +12,8 @@ from rulegen.model.ingress.values.annotations.table import ANNOTATIONS
 from rulegen.model.ingress.values.annotations.unsupported import UNSUPPORTED
 from rulegen.model.ingress.values.settings import READERS
 from tests.ingress_strategies import NAMED, PREFIX, WEB, compiled, endpoints, ingress, rule, service, site, text_of
+
+ABOUT = ObjectKey("Ingress", ObjectName("demo", "web"))
 
 TAKEN = [
     ("use-regex", "true", True),
@@ -90,7 +93,7 @@ REFUSED = {
 
 @pytest.mark.parametrize(("name", "text", "value"), TAKEN)
 def test_what_is_taken(name, text, value):
-    read = read_annotations("default/x", {f"{PREFIX}/{name}": text}, PREFIX)
+    read = read_annotations(ABOUT, {f"{PREFIX}/{name}": text}, PREFIX)
     assert read.values == {ANNOTATIONS[name]: value}
     assert read.reasons == []
 
@@ -100,7 +103,7 @@ def test_what_is_refused(name, text):
     if text == "1 ":
         return  # blanks around a value mean nothing
     annotation = ANNOTATIONS[name]
-    read = read_annotations("default/x", {f"{PREFIX}/{name}": text}, PREFIX)
+    read = read_annotations(ABOUT, {f"{PREFIX}/{name}": text}, PREFIX)
     assert read.values == {}
     assert read.failed == {annotation}
     assert read.outcome is annotation.invalid
@@ -113,23 +116,23 @@ def test_the_gravest_fault_decides():
     names = ["use-regex", "auth-type", "rewrite-target"]
     for number, outcome in ((1, IGNORE), (2, CLOSE), (3, REJECT)):
         texts = {f"{PREFIX}/{name}": "x" for name in names[:number]}
-        assert read_annotations("default/x", texts, PREFIX).outcome is outcome
+        assert read_annotations(ABOUT, texts, PREFIX).outcome is outcome
 
 
 @pytest.mark.parametrize("name", sorted(UNSUPPORTED))
 def test_what_is_known_and_not_done_is_told(name):
-    read = read_annotations("default/x", {f"{PREFIX}/{name}": "anything\n{"}, PREFIX)
+    read = read_annotations(ABOUT, {f"{PREFIX}/{name}": "anything\n{"}, PREFIX)
     assert [reason.verdict for reason in read.reasons] == [Verdict.UNSUPPORTED]
 
 
 def test_an_unknown_name_is_told_with_the_one_that_was_meant():
     texts = {f"{PREFIX}/proxy-read-timout": "5", "other.example.com/use-regex": "x"}
-    (reason,) = read_annotations("default/x", texts, PREFIX).reasons
+    (reason,) = read_annotations(ABOUT, texts, PREFIX).reasons
     assert "proxy-read-timeout" in reason.message
 
 
 def test_a_prefix_of_ones_own():
-    read = read_annotations("default/x", {"a.test/use-regex": "true", f"{PREFIX}/use-regex": "false"}, "a.test")
+    read = read_annotations(ABOUT, {"a.test/use-regex": "true", f"{PREFIX}/use-regex": "false"}, "a.test")
     assert read.values == {ANNOTATIONS["use-regex"]: True}
 
 
@@ -208,7 +211,7 @@ def test_settings(key, good, bad):
 
 def test_of_thousands_that_nobody_knows_only_some_are_told():
     texts = {f"{PREFIX}/made-up-{n}": "" for n in range(5000)} | {f"{PREFIX}/use-regex": "true"}
-    read = read_annotations("default/x", texts, PREFIX)
+    read = read_annotations(ABOUT, texts, PREFIX)
     assert len(read.reasons) == 51
     assert "4949 more" in read.reasons[-1].message
     assert read.values == {ANNOTATIONS["use-regex"]: True}
@@ -224,7 +227,7 @@ def test_of_thousands_that_nobody_knows_only_some_are_told():
     ],
 )
 def test_an_annotation_under_our_prefix_that_no_ingress_is_read_by_is_named(key, prefix, near):
-    (reason,) = read_annotations("demo/web", {key: "5"}, prefix).reasons
+    (reason,) = read_annotations(ABOUT, {key: "5"}, prefix).reasons
     assert reason.verdict is Verdict.UNSUPPORTED
     assert key in reason.path
     assert ("meant?" in reason.message) is bool(near)
@@ -233,4 +236,4 @@ def test_an_annotation_under_our_prefix_that_no_ingress_is_read_by_is_named(key,
 
 def test_an_annotation_of_ours_and_those_of_others_are_not_named():
     texts = {"rulegen.io/proxy-read-timeout": "5", "example.com/a": "b", "rulegen.io.example.com/a": "b"}
-    assert read_annotations("demo/web", texts, "rulegen.io").reasons == []
+    assert read_annotations(ABOUT, texts, "rulegen.io").reasons == []

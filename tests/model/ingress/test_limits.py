@@ -50,7 +50,7 @@ def model(*ingresses: k.Ingress, most: int = 3, **told: object) -> IngressModel:
 
 
 def over(found: IngressModel) -> dict[str, str]:
-    return {one.ingress: one.message for one in found.reasons if one.verdict is Verdict.OVER_LIMIT}
+    return {str(one.about.name): one.message for one in found.reasons if one.verdict is Verdict.OVER_LIMIT}
 
 
 def test_the_oldest_ingresses_with_as_many_hosts_are_served():

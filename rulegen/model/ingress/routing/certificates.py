@@ -133,7 +133,7 @@ class Certificates:
             if isinstance(found, Certificate):
                 return self.referred.keep(found.path, found.content)
             message = f"{found}: a made-up one is used"
-            self.reasons.append(Reason("", Verdict.NOTE, f"default certificate {name}", message))
+            self.reasons.append(Reason(None, Verdict.NOTE, f"default certificate {name}", message))
         if options.made_up_certificate is not None:
             self.referred.files[DEFAULT_CERTIFICATE] = options.made_up_certificate
         return DEFAULT_CERTIFICATE

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from rulegen.kube.objects.names import ObjectName
+from rulegen.kube.objects.names import ObjectKey, ObjectName
 from rulegen.model.ingress.ir import LocationPolicy
 from rulegen.model.ingress.policy.authentication import client_auth_of
 from rulegen.model.ingress.policy.policies import policy_of
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from rulegen.model.ingress.values.annotations.annotation import Annotation
 
 T = TypeVar("T")
+
+INGRESS: Final = "Ingress"
 
 YOUNGEST: Final = "~"
 """Sorts behind every time: an Ingress without one is not there yet, as the API server gives each its time."""
@@ -59,7 +61,7 @@ class ResolvedIngress:
 
     def reason(self, verdict: Verdict, path: str, message: str) -> Reason:
         """Return something to tell about it."""
-        return Reason(str(self.name), verdict, path, message)
+        return Reason(self.annotations.about, verdict, path, message)
 
 
 def age(ingress: Ingress) -> tuple[str, str, str]:
@@ -78,14 +80,14 @@ def read_owner(
 ) -> tuple[ResolvedIngress | None, list[Reason]]:
     """Return what an Ingress comes to; None, and why, where nothing of it may be served."""
     name = ObjectName(ingress.metadata.namespace, ingress.metadata.name)
-    annotations = read_annotations(str(name), ingress.metadata.annotations, prefix)
+    key = ObjectKey(INGRESS, name)
+    annotations = read_annotations(key, ingress.metadata.annotations, prefix)
     policy = policy_of(name.namespace, annotations, referred)
     if policy.global_auth and policy.external_auth is None and global_auth is not None:
         policy = replace(policy, external_auth=global_auth)
     client_auth = client_auth_of(name.namespace, annotations, referred)
     faults = [
-        Reason(str(name), Verdict.REJECTED, path, message)
-        for path, message in _faults(ingress, is_regex=policy.use_regex)
+        Reason(key, Verdict.REJECTED, path, message) for path, message in _faults(ingress, is_regex=policy.use_regex)
     ]
     if faults or annotations.outcome is InvalidValue.REJECT:
         return None, [*faults, *annotations.reasons]

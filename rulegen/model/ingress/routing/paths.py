@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
+from rulegen.kube.objects.names import ObjectKey, ObjectName
 from rulegen.model.ingress.ir import Location, LocationPolicy, MatchKind
 from rulegen.model.ingress.reasons import Reason, Verdict
 from rulegen.model.ingress.values import regex
@@ -17,7 +18,6 @@ from rulegen.model.ingress.values import regex
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rulegen.kube.objects.names import ObjectName
     from rulegen.model.ingress.ir import Canary, Target
 
 MAX_COMPARED: Final = 1000
@@ -132,7 +132,7 @@ class Paths:
             if kept is not route:
                 self.reasons.append(
                     Reason(
-                        str(route.ingress),
+                        ObjectKey("Ingress", route.ingress),
                         Verdict.LOST,
                         f"{route.rule}.path",
                         f"{route.path!a} and {kept.path!a} are the same prefix: the longer one has all requests",
@@ -189,7 +189,7 @@ class Paths:
         message = f"host {self.host or '(every)'}, {what} to the older Ingress {kept.ingress}"
         if kept.ingress == route.ingress:
             message = f"host {self.host or '(every)'}, path {route.path!a} is there twice: the first counts"
-        self.reasons.append(Reason(str(route.ingress), Verdict.LOST, f"{route.rule}.path", message))
+        self.reasons.append(Reason(ObjectKey("Ingress", route.ingress), Verdict.LOST, f"{route.rule}.path", message))
 
 
 def _pattern(route: Route, *, ignores_case: bool) -> Pattern:

@@ -37,7 +37,7 @@ def settings_of(world: ClusterSnapshot, name: ObjectName | None, base: Settings)
     where = f"ConfigMap {name}"
 
     def tell(message: str) -> None:
-        reasons.append(Reason("", Verdict.NOTE, where, message))
+        reasons.append(Reason(None, Verdict.NOTE, where, message))
 
     found = world.config_maps.get(name)
     if found is None:

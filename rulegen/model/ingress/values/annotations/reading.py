@@ -16,6 +16,8 @@ from rulegen.model.ingress.values.annotations.unsupported import UNSUPPORTED
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from rulegen.kube.objects.names import ObjectKey
+
 DEFAULT_PREFIX: Final = "nginx.ingress.kubernetes.io"
 SERVICE_PREFIX: Final = "rulegen.io/"
 MAX_UNKNOWN: Final = 50
@@ -27,14 +29,14 @@ class Annotations:
     """The annotations of one Ingress.
 
     Attributes:
-        ingress: `namespace/name`.
+        about: The Ingress.
         values: Those that could be read.
         failed: Those that could not.
         outcome: The gravest policy that follows from invalid values and from objects that cannot be used.
         reasons: What could not be read or has no effect.
     """
 
-    ingress: str
+    about: ObjectKey
     prefix: str = DEFAULT_PREFIX
     values: AnnotationValues = field(default_factory=AnnotationValues)
     failed: set[Annotation[Any]] = field(default_factory=set)
@@ -48,7 +50,7 @@ class Annotations:
     def report_name(self, verdict: Verdict, name: str, message: str) -> None:
         """Add a reason about an annotation that may be unknown."""
         path = f'metadata.annotations["{self.prefix}/{readers.printable(name)}"]'
-        self.reasons.append(Reason(self.ingress, verdict, path, message))
+        self.reasons.append(Reason(self.about, verdict, path, message))
 
     def close(self, annotation: Annotation[Any], why: str | ValueError) -> None:
         """Close the Ingress because of one annotation, or of the object that it names."""
@@ -56,9 +58,9 @@ class Annotations:
         self.outcome = gravest(self.outcome, InvalidValue.CLOSE)
 
 
-def read_annotations(ingress: str, texts: Mapping[str, str], prefix: str) -> Annotations:
+def read_annotations(about: ObjectKey, texts: Mapping[str, str], prefix: str) -> Annotations:
     """Return the annotations of an Ingress; those with another prefix are ignored."""
-    result = Annotations(ingress, prefix)
+    result = Annotations(about, prefix)
     start = f"{prefix}/"
     unknown = []
     for key in sorted(texts):
@@ -109,4 +111,4 @@ def _report_strays(texts: Mapping[str, str], result: Annotations) -> None:
         meant = f'; is "{result.prefix}/{near[0]}" meant?' if near else ""
         path = f'metadata.annotations["{readers.printable(key)}"]'
         message = f"annotations of an Ingress begin with {result.prefix}/ here{meant}"
-        result.reasons.append(Reason(result.ingress, Verdict.UNSUPPORTED, path, message))
+        result.reasons.append(Reason(result.about, Verdict.UNSUPPORTED, path, message))
