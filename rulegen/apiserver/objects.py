@@ -68,7 +68,7 @@ class ApiObjects:
         """Return an object; None where there is none.
 
         Raises:
-            TroubleError: It cannot be read.
+            ApiError: It cannot be read.
         """
         try:
             return _decoded(self._link.fetch(resource.path(namespace, name), doing=f"get {resource.noun}"))
@@ -81,7 +81,7 @@ class ApiObjects:
         """Return the objects of a namespace that a label selector selects: a few hundred at the most.
 
         Raises:
-            TroubleError: They cannot be read.
+            ApiError: They cannot be read.
         """
         parameters = {"labelSelector": labels}
         raw = self._link.fetch(resource.path(namespace), parameters, doing=f"list {resource.noun}")
@@ -92,7 +92,7 @@ class ApiObjects:
         """Create an object, and return it as the server keeps it.
 
         Raises:
-            TroubleError: It was not created; 409 where there is one of its name.
+            ApiError: It was not created; 409 where there is one of its name.
         """
         path, doing = resource.path(namespace), f"create {resource.noun}"
         return _decoded(self._link.send("POST", path, document, kind=JSON, doing=doing))
@@ -101,7 +101,7 @@ class ApiObjects:
         """Put an object in the place of the one whose resourceVersion it has, and return it as the server keeps it.
 
         Raises:
-            TroubleError: It was not updated; 409 where somebody else did meanwhile.
+            ApiError: It was not updated; 409 where somebody else did meanwhile.
         """
         path, doing = resource.path(namespace, name), f"update {resource.noun}"
         return _decoded(self._link.send("PUT", path, document, kind=JSON, doing=doing))
@@ -112,7 +112,7 @@ class ApiObjects:
         """Change some fields of an object, or of a subresource of it, and return it as the server keeps it.
 
         Raises:
-            TroubleError: It was not changed.
+            ApiError: It was not changed.
         """
         noun = f"{resource.noun}/{sub}" if sub else resource.noun
         path = resource.path(namespace, name, sub)
@@ -131,7 +131,7 @@ def _decoded(raw: bytearray) -> dict[str, Any]:
     """Return what an answer holds.
 
     Raises:
-        TroubleError: It is no object, or one of more values than a few hundred objects have.
+        ApiError: It is no object, or one of more values than a few hundred objects have.
     """
     if value_count(raw) > MAX_PLAIN_VALUES:
         raise ApiError(f"the API server's answer has more than {MAX_PLAIN_VALUES} values", "too large")

@@ -162,7 +162,7 @@ class ApiServer:
             until: When it is too late for it, by `time.monotonic`.
 
         Raises:
-            RefusedError: The server answered with an error.
+            ApiRefusedError: The server answered with an error.
             TooLargeError: The answer has more bytes than it may.
             HostError: It cannot be reached, or not as it should be, or takes too long.
         """

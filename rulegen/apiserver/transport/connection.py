@@ -20,7 +20,7 @@ from rulegen.apiserver.budget import Account
 from rulegen.apiserver.limits import ANSWER_S, LIMIT_HINT, ApiTerms
 from rulegen.apiserver.transport.client import MAX_STATUS_BODY, ApiServer, asked_pause
 from rulegen.apiserver.transport.failures import failure_kind, refusal, unreachable
-from rulegen.apiserver.transport.metering import Meter, MeteredResponse, metered, pieces, pools_of
+from rulegen.apiserver.transport.metering import STALL_S, Meter, MeteredResponse, metered, pieces, pools_of
 from rulegen.apiserver.transport.tls import SharedTls
 from rulegen.errors import HostError
 
@@ -87,7 +87,14 @@ class ApiConnection:
         self.cautions = self._server.cautions()
 
     def ask(
-        self, path: str, parameters: Mapping[str, str | int], *, doing: str, silence_s: float, whole_s: float = ANSWER_S
+        self,
+        path: str,
+        parameters: Mapping[str, str | int],
+        *,
+        doing: str,
+        silence_s: float,
+        whole_s: float = ANSWER_S,
+        accept: str = "",
     ) -> Response:
         """Send a GET and return the answer, once its head is there. It is to be closed.
 
@@ -97,12 +104,14 @@ class ApiConnection:
             doing: What for, as `list services`, for messages.
             silence_s: How long the server may say nothing, before its head and in its body.
             whole_s: How long the answer may take, from here to its end.
+            accept: The media types that are wanted; JSON by default.
 
         Raises:
-            TroubleError: There is no answer, or another than 200.
+            ApiError: There is no answer, or another than 200.
         """
         target = f"{path}?{urlencode(parameters)}"
-        return self._request("GET", target, None, {}, doing=doing, silence_s=silence_s, whole_s=whole_s)
+        more = {"Accept": accept} if accept else {}
+        return self._request("GET", target, None, more, doing=doing, silence_s=silence_s, whole_s=whole_s)
 
     def send(self, method: str, path: str, document: object, *, kind: str, doing: str) -> bytearray:
         """Send a document and return what the server answers to it.
@@ -115,7 +124,7 @@ class ApiConnection:
             doing: What for, for messages.
 
         Raises:
-            TroubleError: There is no answer, or an error; a conflict has the status 409.
+            ApiError: There is no answer, or an error; a conflict has the status 409.
         """
         content = json.dumps(document).encode()
         headers = {"Content-Type": kind}
@@ -126,7 +135,7 @@ class ApiConnection:
         """Return the body of the answer to a GET of something small.
 
         Raises:
-            TroubleError: There is no answer, or another than 200.
+            ApiError: There is no answer, or another than 200.
         """
         return self.ask(path, parameters or {}, doing=doing, silence_s=WRITE_TIMEOUT_S).small()
 
@@ -197,7 +206,7 @@ class ApiConnection:
         """Read the configuration anew, as its credentials are refused; once for all threads that noticed.
 
         Raises:
-            TroubleError: It cannot be read; the one there was stays.
+            ApiError: It cannot be read; the one there was stays.
         """
         with self._lock:
             if generation != self.generation:
@@ -260,27 +269,32 @@ class Response:
         self._meter = meter
         self._account = account
         self._held = 0
+        self._begun = bytearray()
+        self._pieces: Iterator[bytes] | None = None
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the body, piece by piece, each as soon as it is there.
 
         Raises:
-            TroubleError: It breaks off, or is not what may come.
+            ApiError: It breaks off, or is not what may come.
         """
         from urllib3.exceptions import HTTPError  # noqa: PLC0415 - comes with the client
 
         try:
             yield from pieces(self._response)
         except (HTTPError, OSError, ValueError, AttributeError) as error:  # the latter two: cut by another thread
-            told = unreachable(self._url, error)
-            reason = failure_kind(error)
-            raise ApiError(told.message, "cut" if reason == "connection" else reason, hint=told.hint) from error
+            raise self._broken(error) from error
+
+    def _broken(self, error: Exception) -> ApiError:
+        failure = unreachable(self._url, error)
+        reason = failure_kind(error)
+        return ApiError(failure.message, "cut" if reason == "connection" else reason, hint=failure.hint)
 
     def body(self, limit: int) -> bytearray:
         """Return the whole body. It counts as held until the answer is closed.
 
         Raises:
-            TroubleError: It breaks off, or is longer than `limit` bytes.
+            ApiError: It breaks off, or is longer than `limit` bytes.
         """
         self._meter.allow(limit)
         whole = bytearray()
@@ -295,7 +309,7 @@ class Response:
         """Return the whole body of an answer about a few objects, and close it.
 
         Raises:
-            TroubleError: It breaks off, or is longer than such an answer may be.
+            ApiError: It breaks off, or is longer than such an answer may be.
         """
         try:
             return self.body(MAX_WRITTEN)
@@ -306,29 +320,63 @@ class Response:
         """Yield the lines of the body, each as soon as it is whole; what follows the last line feed is no line.
 
         Raises:
-            TroubleError: It breaks off, or a line is longer than `limit` bytes.
+            ApiError: It breaks off, or a line is longer than `limit` bytes.
         """
         self._meter.allow(limit)
-        begun = bytearray()
         for piece in self.chunks():
-            first, *more = piece.split(b"\n")
-            self._hold(len(first))
-            begun += first
-            if len(begun) > limit:
-                raise ApiError(f"{self._url}: an event of more than {limit} bytes", "too large")
-            if not more:
-                continue
-            yield begun
-            yield from more[:-1]
-            self._hold(len(more[-1]) - self._held)
-            begun = bytearray(more[-1])
+            yield from self._lines_of(piece, limit)
+
+    def ready_lines(self, limit: int) -> Iterator[bytes | bytearray] | None:
+        """Return the lines that are there now, without waiting for further ones; None at the end of the body.
+
+        The same lines as those of `lines`, for a thread that reads many answers: it waits until `fileno` is readable,
+        and calls this until nothing comes.
+
+        Raises:
+            ApiError: It breaks off, a line is longer than `limit` bytes, or a part of it has not come in time.
+        """
+        if self._pieces is None:
+            self._meter.silence_s = STALL_S
             self._meter.allow(limit)
+            self._pieces = self.chunks()
+        lines: list[bytes | bytearray] = []
+        while not lines and self._is_ready():
+            piece = next(self._pieces, None)
+            if piece is None:
+                return None
+            lines += self._lines_of(piece, limit)
+        return iter(lines)
+
+    def fileno(self) -> int:
+        """Return the descriptor that becomes readable when more of the answer comes; -1 for none."""
+        return self._meter.fileno()
+
+    def _is_ready(self) -> bool:
+        try:
+            return self._meter.is_ready()
+        except (OSError, ValueError) as error:  # the latter: cut by another thread
+            raise self._broken(error) from error
+
+    def _lines_of(self, piece: bytes, limit: int) -> Iterator[bytes | bytearray]:
+        """Yield the lines that end within the next piece of the body, and keep what follows them."""
+        first, *more = piece.split(b"\n")
+        self._hold(len(first))
+        self._begun += first
+        if len(self._begun) > limit:
+            raise ApiError(f"{self._url}: an event of more than {limit} bytes", "too large")
+        if not more:
+            return
+        yield self._begun
+        yield from more[:-1]
+        self._hold(len(more[-1]) - self._held)
+        self._begun = bytearray(more[-1])
+        self._meter.allow(limit)
 
     def _hold(self, count: int) -> None:
         """Count bytes that are kept until the answer is closed.
 
         Raises:
-            TroubleError: All answers that are being read have too many.
+            ApiError: All answers that are being read have too many.
         """
         if not self._account.take(count):
             words = f"all answers that are being read have more than {self._account.most} bytes together"

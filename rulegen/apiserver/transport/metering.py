@@ -7,6 +7,7 @@ an extension of 64 KiB to each chunk of one byte, a byte every few seconds. So e
 from __future__ import annotations
 
 import io
+import ssl
 import time
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 CHUNK: Final = 1 << 16
+STALL_S: Final = 5.0
+"""How long the rest of a chunk may take, where one thread reads many answers: a server sends an event at once."""
 _IDENTITY: Final = frozenset({"", "identity"})
 
 
@@ -40,7 +43,11 @@ class WireError(OSError):
 
 
 class Meter:
-    """Bytes and seconds that are left for one answer. An answer is at its head first."""
+    """Bytes and seconds that are left for one answer. An answer is at its head first.
+
+    Attributes:
+        silence_s: How long the server may say nothing; None where that is what the connection has.
+    """
 
     def __init__(self, seconds: float, words: str = "", *, clock: Callable[[], float] = time.monotonic) -> None:
         """Begin to count.
@@ -53,6 +60,8 @@ class Meter:
         self._too_late = words or f"the answer was not whole after {seconds:g} s"
         self._clock = clock
         self._until = clock() + seconds
+        self.silence_s: float | None = None
+        self._stream: tuple[io.BufferedReader, _MeteredSocket] | None = None
         self._left = HEAD_BYTES
         self._what = f"a head of more than {HEAD_BYTES >> 10} KiB"
 
@@ -83,6 +92,23 @@ class Meter:
             raise WireError("too large", self._what, "is that the address of an API server?")
 
 
+    def attach(self, buffer: io.BufferedReader, raw: _MeteredSocket) -> None:
+        """Note what the answer is read from."""
+        self._stream = buffer, raw
+
+    def fileno(self) -> int:
+        """Return the descriptor that becomes readable when more of the answer comes; -1 for none."""
+        return self._stream[1].descriptor() if self._stream is not None else -1
+
+    def is_ready(self) -> bool:
+        """Return whether more of the answer can be read now: bytes, or its end; waits for nothing.
+
+        Raises:
+            OSError: The connection broke.
+        """
+        return self._stream is not None and self._stream[1].has_more(self._stream[0])
+
+
 _meter: ContextVar[Meter | None] = ContextVar("meter", default=None)
 
 
@@ -104,7 +130,9 @@ class MeteredResponse(HTTPResponse):
         super().__init__(sock, *arguments, **named)
         meter = _meter.get()
         if meter is not None:
-            self.fp = io.BufferedReader(_MeteredSocket(self.fp.detach(), sock, meter))
+            raw = _MeteredSocket(self.fp.detach(), sock, meter)
+            self.fp = io.BufferedReader(raw)
+            meter.attach(self.fp, raw)
 
 
 class _MeteredSocket(io.RawIOBase):
@@ -114,13 +142,27 @@ class _MeteredSocket(io.RawIOBase):
         self._meter = meter
         self._silence = sock.gettimeout()
         self._timeout = self._silence
+        self._waits = True
+        self._is_at_end = False
+
+    def descriptor(self) -> int:
+        return self._sock.fileno()
+
+    def has_more(self, buffer: io.BufferedReader) -> bool:
+        """Return whether the buffer has bytes, also after looking for more of them once, or the end was reached."""
+        self._waits = False
+        try:
+            return bool(buffer.peek(1)) or self._is_at_end
+        finally:
+            self._waits = True
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, into: Any) -> int | None:
         left = self._meter.seconds()
-        wanted = left if self._silence is None else min(left, self._silence)
+        bounds = [one for one in (self._silence, self._meter.silence_s) if one is not None]
+        wanted = min(left, *bounds) if self._waits else 0.0
         if wanted != self._timeout:
             self._sock.settimeout(wanted)
             self._timeout = wanted
@@ -129,7 +171,11 @@ class _MeteredSocket(io.RawIOBase):
         except TimeoutError:
             self._meter.seconds()  # was it that of the whole answer?
             raise
-        self._meter.count(received or 0)
+        except (ssl.SSLWantReadError, BlockingIOError):
+            return None
+        if received is not None:
+            self._is_at_end = not received
+            self._meter.count(received)
         return received
 
     def close(self) -> None:

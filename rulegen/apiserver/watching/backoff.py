@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from rulegen.apiserver.transport.connection import ApiError
 
+PATIENCE: Final = 3
+"""Refusals in a row that are believed: a server that just started does not know all its roles for a moment."""
 UNANSWERED: Final = 3
 """After so many timeouts in a row (504) the resourceVersion itself may be at fault: so a server says that it is of the
 future, as after a restore from a backup. Other failures are those of a server that is starting: no reason for a list.
@@ -51,6 +53,7 @@ class ApiTiming:
         notice: How long trouble with the server lasts before it is said.
         overdue: How long an answer may take before that is trouble.
         wake_spread: Who is woken asks within so long, drawn.
+        poll: How often an object is read that cannot be watched, at the most: many take turns.
         clock: Seconds that only grow.
         draw: A number between two.
         sleep: Waits for so many seconds, or until the event.
@@ -72,6 +75,7 @@ class ApiTiming:
     notice: float = 2.0
     overdue: float = 5.0
     wake_spread: float = 1.0
+    poll: float = 10.0
     clock: Callable[[], float] = time.monotonic
     draw: Callable[[float, float], float] = random.uniform
     sleep: Callable[[threading.Event, float], None] = _wait

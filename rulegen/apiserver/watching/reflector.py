@@ -211,7 +211,7 @@ class Reflector:
         """Tell all that is there, and return where a watch goes on.
 
         Raises:
-            TroubleError: It could not be read to its end; nothing was told.
+            ApiError: It could not be read to its end; nothing was told.
         """
         for _ in range(LIST_TRIES):
             try:
@@ -256,7 +256,7 @@ class Reflector:
         """Return all objects, the resourceVersion of the first page (no change after that can be missed), and weights.
 
         Raises:
-            TroubleError: It could not be read to its end, or is more than may be.
+            ApiError: It could not be read to its end, or is more than may be.
         """
         found: list[Decoded | Rejected] = []
         version = token = ""
@@ -308,7 +308,7 @@ class Reflector:
         """Return the revision that the server has now, by a list of one.
 
         Raises:
-            TroubleError: It could not be read.
+            ApiError: It could not be read.
         """
         silence_s = min(self._timing.list_silence, NEWEST_SILENCE_S)
         return self._page("", limit=1, silence_s=silence_s).resource_version
@@ -368,7 +368,7 @@ class Reflector:
         """Tell what changes, until the watch ends as it should.
 
         Raises:
-            TroubleError: It did not begin, or ended otherwise.
+            ApiError: It did not begin, or ended otherwise.
         """
         timing = self._timing
         if self._broke_at is not None and not self._revisions.is_whole(
@@ -442,7 +442,7 @@ class Reflector:
         """Note from where a watch goes on, after what was just told.
 
         Raises:
-            TroubleError: It is from before what was told already: whether the server was set back is to be looked at.
+            ApiError: It is from before what was told already: whether the server was set back is to be looked at.
         """
         before, after = number(self._version), number(version)
         if before is not None and after is not None and after < before:

@@ -101,7 +101,7 @@ class Revisions:
             since: When this watcher last heard of the server.
 
         Raises:
-            TroubleError: It could not be asked.
+            ApiError: It could not be asked.
         """
         if number(version) is None:
             return False  # nothing can be compared

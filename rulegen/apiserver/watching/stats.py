@@ -21,7 +21,7 @@ class Counts:
         lists: Complete lists, by kind.
         watches: Watches that the server began, by kind.
         events: Changes, by kind and type (`changed`, `gone`), and bookmarks (`bookmark`).
-        errors: By kind and reason, as `TroubleError` has it.
+        errors: By kind and reason, as `ApiError` has it.
         contact_age_s: Seconds since something came from the server, by kind; of the collection that waits longest.
         troubles: What is in the way now, by kind, in words for people; empty where all is well.
     """
