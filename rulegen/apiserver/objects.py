@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from rulegen.apiserver.transport.connection import ApiError
+from rulegen.apiserver.transport.failures import ApiError
 from rulegen.kube.reading.json_text import MAX_PLAIN_VALUES, value_count
 from rulegen.safe_files import read_regular
 

@@ -10,7 +10,7 @@ import pytest
 
 from rulegen.agent.status.publisher import PUBLISHED, IngressPublication, node_addresses
 from rulegen.apiserver.objects import ApiObjects
-from rulegen.apiserver.transport.connection import ApiError
+from rulegen.apiserver.transport.failures import ApiError
 from rulegen.apiserver.watching.outage import OutageNotice
 from rulegen.apiserver.watching.watch import Watch
 from rulegen.kube.objects import structs as k

@@ -16,8 +16,9 @@ from rulegen.apiserver.budget import Budget, Kept, Weights, weight
 from rulegen.apiserver.limits import ApiTerms
 from rulegen.apiserver.lists import read_cluster
 from rulegen.apiserver.objects import SERVICES, ApiObjects
-from rulegen.apiserver.transport import client, connection
-from rulegen.apiserver.transport.connection import ApiConnection, ApiError
+from rulegen.apiserver.transport import client, response
+from rulegen.apiserver.transport.connection import ApiConnection
+from rulegen.apiserver.transport.failures import ApiError
 from rulegen.apiserver.watching import reflector
 from rulegen.apiserver.watching import watch as apiwatch
 from rulegen.apiserver.watching.watch import Watch
@@ -91,7 +92,7 @@ class TestOneAnswer:
         if who == "command":
             message = read(feed, tmp_path).message
         else:
-            monkeypatch.setattr(connection, "MAX_WRITTEN", SMALL.page)
+            monkeypatch.setattr(response, "MAX_WRITTEN", SMALL.page)
             with hostile(feed) as url:
                 link = ApiConnection(kubeconfig_of(url, tmp_path), terms=SMALL)
                 with pytest.raises(ApiError) as caught:

@@ -12,7 +12,8 @@ import pytest
 from rulegen.apiserver.lists import read_cluster
 from rulegen.apiserver.transport import client
 from rulegen.apiserver.transport import connection as apilink
-from rulegen.apiserver.transport.connection import ApiConnection, ApiError
+from rulegen.apiserver.transport.connection import ApiConnection
+from rulegen.apiserver.transport.failures import ApiError
 from rulegen.errors import HostError
 from tests.fakeapi import FakeApi, make_certificate
 

@@ -11,7 +11,8 @@ import pytest
 
 from rulegen.apiserver.lists import read_cluster, read_named
 from rulegen.apiserver.transport import client
-from rulegen.apiserver.transport.connection import ApiConnection, ApiError
+from rulegen.apiserver.transport.connection import ApiConnection
+from rulegen.apiserver.transport.failures import ApiError
 from rulegen.errors import HostError, Rejected, Warnings
 from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.objects.structs import Secret

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from rulegen.apiserver.transport.connection import ApiError
+from rulegen.apiserver.transport.failures import ApiError
 from rulegen.apiserver.watching.outage import Outage, OutageNotice
 from tests.apiserver.watching import fast
 

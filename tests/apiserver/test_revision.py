@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rulegen.apiserver.transport.connection import ApiError
+from rulegen.apiserver.transport.failures import ApiError
 from rulegen.apiserver.watching.revision import Revisions, number
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from rulegen.agent.telemetry.events import micro_time
 from rulegen.apiserver.objects import LEASES
-from rulegen.apiserver.transport.connection import ApiError
+from rulegen.apiserver.transport.failures import ApiError
 from rulegen.kube.syntax import is_label_value, is_subdomain
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from rulegen.agent.telemetry.log import fault
 from rulegen.apiserver.objects import INGRESSES, MERGE_PATCH, SERVICES, STRATEGIC_PATCH, Resource
-from rulegen.apiserver.transport.connection import ApiError
+from rulegen.apiserver.transport.failures import ApiError
 from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.syntax import is_subdomain
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from rulegen.agent.telemetry.log import fault
 from rulegen.apiserver.objects import EVENTS
-from rulegen.apiserver.transport.connection import ApiError
+from rulegen.apiserver.transport.failures import ApiError
 from rulegen.kube.syntax import is_label, is_subdomain
 from rulegen.text import printable
 

@@ -27,6 +27,23 @@ _NUMBER: Final = re.compile(r"\[Errno -?[0-9]+\] ")
 _SOURCE: Final = re.compile(r" ?[(]_ssl[.]c:[0-9]+[)]")
 
 
+class ApiError(HostError):
+    """Something was in the way between us and the API server, and may pass.
+
+    Attributes:
+        reason: Of which sort, for counters: `connection`, `timeout`, `tls`, `credentials`, `cut`, `too large`,
+            `garbage`, `expired`, or the HTTP status.
+        status: The HTTP status, 0 if there was none.
+        retry_after: Seconds for which the server wants to be left alone.
+    """
+
+    def __init__(self, message: str, reason: str, *, status: int = 0, retry_after: float = 0.0, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.reason = reason
+        self.status = status
+        self.retry_after = retry_after
+
+
 class ApiRefusedError(HostError):
     """The API server answered, but not with what was asked for.
 

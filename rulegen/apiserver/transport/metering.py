@@ -91,7 +91,6 @@ class Meter:
         if self._left < 0:
             raise WireError("too large", self._what, "is that the address of an API server?")
 
-
     def attach(self, buffer: io.BufferedReader, raw: _MeteredSocket) -> None:
         """Note what the answer is read from."""
         self._stream = buffer, raw

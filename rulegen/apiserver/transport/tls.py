@@ -26,13 +26,15 @@ _Stamp = tuple[int, int, int, int]
 class SharedTls:
     """Makes the context when it is first needed; for any thread."""
 
-    def __init__(self, settings: MutableMapping[str, Any]) -> None:
+    def __init__(self, settings: MutableMapping[str, Any], sockets: type[ssl.SSLSocket] = ssl.SSLSocket) -> None:
         """Take over, out of the settings of a pool of connections, what a context is made of.
 
         Args:
             settings: `connection_pool_kw` of a urllib3 `PoolManager`; what each connection would read for itself is
                 taken out of it.
+            sockets: The kind of sockets that connections have.
         """
+        self._sockets = sockets
         self._settings = {name: settings.pop(name, None) for name in _READ_FROM}
         self._cert_reqs = settings.get("cert_reqs", ssl.CERT_REQUIRED)
         self._files = [Path(path) for name in _READ_FROM if name != "ca_cert_data" and (path := self._settings[name])]
@@ -56,6 +58,7 @@ class SharedTls:
         from urllib3.util.ssl_ import create_urllib3_context  # noqa: PLC0415 - comes with the client
 
         context = create_urllib3_context(cert_reqs=self._cert_reqs)
+        context.sslsocket_class = self._sockets
         authorities, text = self._settings["ca_certs"], self._settings["ca_cert_data"]
         if authorities:
             with checked_name(authorities, MAX_BYTES) as name:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
 
-    from rulegen.apiserver.transport.connection import ApiError
+    from rulegen.apiserver.transport.failures import ApiError
 
 PATIENCE: Final = 3
 """Refusals in a row that are believed: a server that just started does not know all its roles for a moment."""

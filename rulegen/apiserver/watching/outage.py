@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rulegen.apiserver.transport.connection import ApiError
+    from rulegen.apiserver.transport.failures import ApiError
     from rulegen.apiserver.watching.backoff import ApiTiming
 
 _LOOK_S: Final = 1.0

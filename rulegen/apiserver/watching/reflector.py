@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 from rulegen.apiserver.budget import Weights
 from rulegen.apiserver.limits import LIMIT_HINT, MAX_OBJECT, MAX_PAGES, TooLargeError
 from rulegen.apiserver.lists import check_token, read_page
-from rulegen.apiserver.transport.connection import ApiError
+from rulegen.apiserver.transport.failures import ApiError
 from rulegen.apiserver.watching.backoff import Pace
 from rulegen.apiserver.watching.outage import is_of_server
 from rulegen.apiserver.watching.revision import number
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     from rulegen.apiserver.budget import Kept, Untaken
     from rulegen.apiserver.lists import Collection
-    from rulegen.apiserver.transport.connection import ApiConnection, Response
+    from rulegen.apiserver.transport.connection import ApiConnection
+    from rulegen.apiserver.transport.response import Response
     from rulegen.apiserver.watching.backoff import ApiTiming
     from rulegen.apiserver.watching.outage import Outage
     from rulegen.apiserver.watching.revision import Revisions

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from rulegen.apiserver.limits import ApiTerms
-    from rulegen.apiserver.transport.connection import ApiError
+    from rulegen.apiserver.transport.failures import ApiError
     from rulegen.kube.objects.events import Event
     from rulegen.kube.objects.names import ObjectName
     from rulegen.kube.objects.structs import KubeObject
