@@ -24,12 +24,12 @@ ERROR, INTERRUPTED = 1, 130
 
 _COMMANDS = {
     "plan": "Show what would change on a node.",
-    "apply": "Make a node's rules so.",
-    "run": "Keep a node so, as the cluster changes.",
-    "export": "Write the desired state to files.",
-    "cleanup": "Remove what is ours from a node.",
-    "doctor": "Tell what this host offers, and what is wrong with it.",
-    "demo": "Show all of it, in network namespaces of its own.",
+    "apply": "Write the rules this node needs.",
+    "run": "Watch the cluster and keep this node's rules up to date.",
+    "export": "Write a node's rules and nginx configuration to files.",
+    "cleanup": "Remove the rules of rulegen and kube-proxy from this node.",
+    "doctor": "Check this host and suggest fixes.",
+    "demo": "Show rulegen at work on a demo node in network namespaces.",
 }
 
 
@@ -63,12 +63,12 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="rulegen", message="%(prog)s %(version)s")
 def cli() -> None:
-    """Compile Kubernetes Services into what one node needs: see it, write it, keep it.
+    """Turn Kubernetes Services and Ingresses into one node's iptables rules, IPVS servers and nginx configuration.
 
     \b
-    rulegen plan -f manifests/ --observed none      what would be written, from files, for nobody's node
-    rulegen plan                                    the cluster's Services against this node's kernel
-    rulegen apply                                   make this node so
+    rulegen plan -f manifests/ --observed none      preview manifests: what they would write to an empty node
+    rulegen plan                                    show how this node's rules differ from what the cluster needs
+    rulegen apply                                   write these changes to this node
     """
 
 

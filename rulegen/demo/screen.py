@@ -18,7 +18,7 @@ _POD_COLOURS = ("\033[36m", "\033[35m", "\033[34m", "\033[33m")
 
 _ITEM = re.compile(r"  [-+~] \w+ ")
 _SIGNED = re.compile(r" *([-+~]) ")
-_FOLDED = re.compile(r"  [-+~] (?:chain nat KUBE-(?:SEP|EXT)-|host every other host|file |secret )")
+_FOLDED = re.compile(r"  [-+~] (?:chain nat KUBE-(?:SEP|EXT)-|host default server|file |secret )")
 """What is counted, not shown: chains of one endpoint, alike but for the address, and what all hosts share."""
 _LISTEN = re.compile(r" *[-+]  (listen [^;]*;)$")
 _COUNTED = re.compile(r" *[-+] \((\d+) lines\)")
@@ -66,7 +66,7 @@ def condense(output: str, *, brief: bool = False) -> Iterator[str]:
         if heading.startswith(("Plan: ", "No changes")):
             yield from () if lines and brief else (heading,)
             yield from ["; ".join(line.rstrip(".") for line in lines) + "."] if lines else ()
-        elif heading == "The node itself" and not brief:
+        elif heading == "Node-wide rules and parameters" and not brief:
             count = sum(_ITEM.match(line) is not None for line in lines)
             yield f"{heading}: {count} changes, for what all Services share"
         elif heading.startswith(("Service ", "Left over", "Ingress: ")) and not brief:

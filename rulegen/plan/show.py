@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from rulegen.plan.items import Action, Drift
-from rulegen.plan.nginx import LANGUAGE
+from rulegen.plan.nginx import EVERY_OTHER, LANGUAGE
 from rulegen.plan.objects import draining_text
 
 if TYPE_CHECKING:
@@ -21,14 +21,20 @@ if TYPE_CHECKING:
     from rulegen.plan.plan import Plan
 
 SCHEMA_VERSION = 1
+NO_MODE = "no"
+"""The mode of a report on a plan that has no rules for Services."""
+NO_SITE = "against nothing"
+"""What a report names as the site of nginx where the plan was made as if none were there."""
 NO_CHANGES = "No changes. The node matches the objects."
-NO_CHANGES_SEEN = "No changes in what was observed. A part of the node is unknown, as the warnings say."
+NO_CHANGES_SEEN = "No changes in what was observed. Part of the node's state is unknown: see the warnings."
 
 _COLOURS = {"+": "\033[32m", "-": "\033[31m", "~": "\033[33m", "#": "\033[2m", "*": "\033[1m"}
 _NAMES_ALL = {"entry", "address"}
 """Kinds whose name is all there is to say."""
-_TOLD_BY_NAME = {*_NAMES_ALL, "set", "device", "virtual server", "real server"}
-"""Kinds that are told on one line, unless they change."""
+_ON_ONE_LINE = {*_NAMES_ALL, "set", "device", "virtual server", "real server"}
+"""Kinds that take one line, unless they change."""
+DEFAULT_SERVER = "default server"
+"""The name of the host that answers for all names without one of their own."""
 _RESET = "\033[0m"
 
 
@@ -40,11 +46,12 @@ class Report:
         observed: What the plan was made against, as `iptables-nft on this host`.
         rejected: Objects that were skipped.
         unknown_kinds: Kinds that mean nothing here, with how many were seen.
-        warnings: What a user must be told although work goes on.
+        warnings: What a user must know although the command goes on.
         services: By name as text: where endpoints came from, what was assigned for a preview.
         reasons: What became of Ingresses that are not served as they were written.
         site: Against what nginx's configuration was compared; empty where it was not.
         is_partial: Whether a part of what the mode needs was not observed.
+        cleanup: Whether the plan removes rules for Services.
     """
 
     node: str
@@ -57,6 +64,7 @@ class Report:
     reasons: tuple[Reason, ...] = ()
     site: str = ""
     is_partial: bool = False
+    cleanup: bool = False
 
 
 def summary(plan: Plan, report: Report) -> str:
@@ -73,7 +81,7 @@ def text(plan: Plan, report: Report, *, colour: bool) -> Iterator[str]:
     Nothing from an object or a kernel reaches a terminal but printable characters.
     """
     paint = _painter(colour=colour)
-    yield _printable(f"Node {report.node or '(unnamed)'}, {report.mode} mode, against {report.observed}")
+    yield _printable(f"Node {report.node or '(unnamed)'}: {_subject(report)}")
     node_items = [item for item in plan.items if item.language != LANGUAGE]
     for (is_leftover, owner), items in groupby(node_items, key=lambda item: (item.is_leftover, item.owner)):
         yield ""
@@ -82,38 +90,52 @@ def text(plan: Plan, report: Report, *, colour: bool) -> Iterator[str]:
             yield from _item_lines(item, paint)
     if plan.site is not None:
         yield ""
-        yield paint("*", f"Ingress: nginx {_site_verb(plan.site)} ({_printable(report.site)})")
+        yield paint("*", f"Ingress: nginx {_site_verb(plan.site)} ({_printable(_site_text(report))})")
         for item in plan.site.items:
             yield from _item_lines(item, paint)
     if plan.draining:
         yield ""
-        yield f"On their way out, {_count(len(plan.draining), 'real server')} with connections that have not ended:"
+        have = "has" if len(plan.draining) == 1 else "have"
+        yield f"Draining: {_count(len(plan.draining), 'real server')} still {have} connections:"
         yield from (f"  {draining_text(key)}" for key in plan.draining)
     yield from notes(report)
     yield ""
     drifted = sum(item.drift is not None for item in plan.items)
     if drifted:
-        yield f"Drift: {drifted} of these were not caused by a change of objects or options."
+        yield f"Drift: {drifted} of these changes repair what something else changed on the node."
     yield paint("*", summary(plan, report))
+
+
+def _subject(report: Report) -> str:
+    """Return what the plan is about: the Services of a mode, or what else, and with what it was compared."""
+    if report.cleanup:
+        return f"cleanup of {report.observed}"
+    if report.mode == NO_MODE:
+        return "Services not managed"
+    return f"{report.mode} mode; compared with {report.observed}"
+
+
+def _site_text(report: Report) -> str:
+    return "compared with an empty host" if report.site == NO_SITE else report.site
 
 
 def _site_verb(site: NginxPlan) -> str:
     if site.ends:
-        return "is to be ended" if site.runs else "does not run"
+        return "will be stopped" if site.runs else "is not running"
     if not site.reload:
-        return "need not reload"
-    return "must reload" if site.runs else "is to be started"
+        return "does not need a reload"
+    return "will be reloaded" if site.runs else "will be started"
 
 
 def notes(report: Report) -> Iterator[str]:
-    """Yield what a user must be told beside the changes, each on one line, under a heading each."""
+    """Yield what a user must know besides the changes: under each heading, one line each."""
     if report.rejected:
         yield ""
-        yield f"Skipped, {_count(len(report.rejected), 'object')} with faults:"
+        yield f"Skipped {_count(len(report.rejected), 'invalid object')}:"
         yield from (f"  {_printable(line)}" for rejected in report.rejected for line in rejected.lines())
     if report.reasons:
         yield ""
-        yield "Ingresses that are not served as they were written, and why:"
+        yield "Ingresses that are not served as written:"
         yield from (f"  {_printable(str(reason))}" for reason in report.reasons)
     if report.warnings:
         yield ""
@@ -122,7 +144,7 @@ def notes(report: Report) -> Iterator[str]:
     if report.unknown_kinds:
         yield ""
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(report.unknown_kinds.items()))
-        yield f"Not looked at: {_printable(kinds)}"
+        yield f"Ignored kinds: {_printable(kinds)}"
 
 
 def json_document(plan: Plan, report: Report) -> dict[str, Any]:
@@ -174,39 +196,39 @@ def json_document(plan: Plan, report: Report) -> dict[str, Any]:
 
 def _heading(owner: str, report: Report, *, is_leftover: bool) -> str:
     if is_leftover:
-        return (
-            f"Service {owner}, which is not served here (any more)" if owner else "Left over, of no Service known here"
-        )
+        return f"Service {owner}, no longer served here" if owner else "Left over from Services that no longer exist"
     if not owner:
-        return "The node itself"
+        return "Node-wide rules and parameters"
     service = report.services.get(owner)
     if service is None:
         return f"Service {owner}"
-    told = [service.type]
-    told += [f"endpoints from {service.endpoints_from}"] if service.endpoints_from else ["no endpoints"]
-    told += [f"assigned for preview: {', '.join(service.assigned)}"] if service.assigned else []
-    return f"Service {owner} ({'; '.join(told)})"
+    about = [service.type]
+    about += [f"endpoints from {service.endpoints_from}"] if service.endpoints_from else ["no endpoints"]
+    about += [f"assigned for preview: {', '.join(service.assigned)}"] if service.assigned else []
+    return f"Service {owner} ({'; '.join(about)})"
 
 
 def _item_lines(item: Item, paint: Callable[[str, str], str]) -> Iterator[str]:
     sign = item.action.value
     places = " ".join(filter(None, (item.family, item.variant)))
     family = f" [{places}]" if places else ""
-    foreign = "not ours" if item.action is Action.DELETE else "changed by hand"
-    drift = {None: "", Drift.FOREIGN: f"  drift: {foreign}", Drift.MISSING: "  drift: was taken away"}[item.drift]
-    if item.kind in _TOLD_BY_NAME and item.action is not Action.CHANGE:
+    foreign = "not written by rulegen or kube-proxy" if item.action is Action.DELETE else "changed by something else"
+    drifts = {None: "", Drift.FOREIGN: f"  drift: {foreign}", Drift.MISSING: "  drift: deleted by something else"}
+    drift = drifts[item.drift]
+    name = _printable(DEFAULT_SERVER if item.name == EVERY_OTHER else item.name)
+    if item.kind in _ON_ONE_LINE and item.action is not Action.CHANGE:
         words = "" if item.kind in _NAMES_ALL else "  " + "; ".join(_printable(line.text) for line in item.lines)
-        yield paint(sign, f"  {sign} {item.kind} {_printable(item.name)}{family}{words}{drift}")
+        yield paint(sign, f"  {sign} {item.kind} {name}{family}{words}{drift}")
         return
     if len(item.lines) == 1 and item.kind in {"rule", "jump", "flow"}:
         line = item.lines[0]
         if item.kind == "flow":
             yield paint(sign, f"  {sign} {item.language} {_printable(line.text)}") + _why(line, paint)
             return
-        yield paint(sign, f"  {sign} {item.kind} {_printable(item.name)}{family}{drift}")
+        yield paint(sign, f"  {sign} {item.kind} {name}{family}{drift}")
         yield paint(sign, f"      {_printable(line.text)}") + _why(line, paint)
         return
-    yield paint(sign, f"  {sign} {item.kind} {_printable(item.name)}{family}{drift}")
+    yield paint(sign, f"  {sign} {item.kind} {name}{family}{drift}")
     for line in item.lines:
         yield paint(line.sign, f"      {line.sign} {_printable(line.text)}") + _why(line, paint)
 

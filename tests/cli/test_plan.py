@@ -67,7 +67,7 @@ def test_a_plan_against_nothing_shows_each_rule_with_its_service_and_reason(run)
     assert "Service demo/blog (NodePort; endpoints from EndpointSlice)" in out
     assert "-d 10.96.0.10/32 -p tcp -m tcp --dport 8080 -j KUBE-SVC-" in out
     assert "# demo/blog:http to 10.244.1.2:80" in out
-    assert "Not looked at: 1 apps/v1 Deployment" in out
+    assert "Ignored kinds: 1 apps/v1 Deployment" in out
     assert out.splitlines()[-1].startswith("Plan: ")
     assert out.splitlines()[-1].endswith(" to add, 0 to change, 0 to delete.")
 

@@ -21,9 +21,9 @@ from tests.project.places import ROOT, rulegen, run
 
 MARK = "RULEGEN_TEST_MARK"
 PLAN = """\
-Node web-1, iptables mode, against nothing
+Node web-1: iptables mode; compared with nothing
 
-The node itself
+Node-wide rules and parameters
   + jump filter FORWARD [IPv4]
       -j KUBE-FORWARD  # kubernetes forwarding
   + chain nat KUBE-SERVICES [IPv4]
@@ -45,7 +45,7 @@ Applied: 5 changes in 2 steps.
 
 def test_a_plan_is_cut_to_what_concerns_the_service() -> None:
     assert list(condense(PLAN)) == [
-        "The node itself: 2 changes, for what all Services share",
+        "Node-wide rules and parameters: 2 changes, for what all Services share",
         "Service default/my-blog (NodePort; endpoints from Pods)",
         "  + chain nat KUBE-SEP-EBMJ7VH4SFA5BXCJ, 2 rules",
         "  + rule nat KUBE-SERVICES",
@@ -59,7 +59,7 @@ def test_a_plan_is_cut_to_what_concerns_the_service() -> None:
 
 
 SITE = """\
-Node web-1, iptables mode, against iptables-nft
+Node web-1: iptables mode; compared with iptables-nft
 
 Ingress: nginx must reload (/tmp/x, which serves nothing yet)
   + host blog.holdno.com
@@ -68,7 +68,7 @@ Ingress: nginx must reload (/tmp/x, which serves nothing yet)
       +  listen 443;
       +  server_name blog.holdno.com;
       + }
-  + host every other host
+  + host default server
       + server {
       + }
   ~ upstream default/my-blog
@@ -93,7 +93,7 @@ def test_a_plan_of_ingresses_is_cut_to_the_host_and_its_upstream() -> None:
         "      +  listen 80; listen 443;",
         "      +  server_name blog.holdno.com;",
         "      + }",
-        "  + host every other host, 2 lines",
+        "  + host default server, 2 lines",
         "  ~ upstream default/my-blog",
         "      -  server 10.244.1.11:80;",
         "  + file nginx.conf, 247 lines",
@@ -104,7 +104,7 @@ def test_a_plan_of_ingresses_is_cut_to_the_host_and_its_upstream() -> None:
 
 
 def test_an_ingress_that_is_not_served_as_written_is_not_cut_out() -> None:
-    told = "Ingresses that are not served as they were written, and why:\n  Ingress default/my-blog (ignored): why"
+    told = "Ingresses that are not served as written:\n  Ingress default/my-blog (ignored): why"
 
     assert list(condense(told, brief=True)) == told.split("\n")
 

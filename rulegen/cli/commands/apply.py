@@ -40,7 +40,9 @@ class ServicesRefusedError(RulegenError):
 @ingress_options()
 @no_services_option
 @click.option(
-    "--allow-empty", is_flag=True, help="Also where the objects hold no Service at all, and the node has some."
+    "--allow-empty",
+    is_flag=True,
+    help="Apply even if the input has no Service or no Ingress. This removes all that the node serves.",
 )
 @ALLOW_UNKNOWN_NODE
 @YES
@@ -55,17 +57,18 @@ def command(
     yes: bool,
     **chosen: Any,
 ) -> None:
-    """Show the plan for this node, then make it so: make before break, only what changed.
+    """Show the plan for this node, ask, then write the changes. New rules are added before old ones are removed.
 
-    With --ingress, nginx is started, or has its new configuration tried in a sandbox, is reloaded, and must answer
-    with it; an Ingress that nginx refuses is left out and told. It goes on running when the command has ended.
+    With --ingress, nginx is started or reloaded. Its configuration is tested in a sandbox first. An Ingress that
+    nginx rejects is left out and reported. nginx keeps running after the command ends.
 
-    A Service that the kernel refuses is left out: its old rules stay, all others are written, and the exit code is 1.
+    If the kernel rejects the rules of a Service, that Service keeps its old rules. All others are written, and the
+    exit code is 1.
 
     \b
-    rulegen apply                            what the cluster wants, on this node
-    rulegen apply -f blog.yaml --node web-1  what a file says, as the node web-1
-    rulegen apply --ingress                  Ingresses too, on ports 80 and 443 of this host
+    rulegen apply                            Services from the cluster
+    rulegen apply -f blog.yaml --node web-1  Services from a file, for the node web-1
+    rulegen apply --ingress                  also Ingresses, on ports 80 and 443 of this host
     """
     told = ChosenIngress.of(chosen)
     told.refuse_nothing(no_services=no_services, verb="apply")

@@ -17,7 +17,7 @@ from rulegen.host.commands.runner import run
 from rulegen.host.nginx.service import NginxService
 from rulegen.plan.nginx import NginxPlan, plan_ending
 from rulegen.plan.plan import Plan, with_site
-from rulegen.plan.show import Report
+from rulegen.plan.show import NO_MODE, Report
 
 if TYPE_CHECKING:
     from rulegen.host.netfilter.variant import Variant
@@ -31,22 +31,23 @@ DRAIN_S = 300.0
 @LOCK_WAIT
 @YES
 @OUTPUT
-@click.option("--ingress", is_flag=True, help="End nginx too, once it has answered what it was asked, and its folder.")
+@click.option("--ingress", is_flag=True, help="Also stop nginx after its current requests, and remove its folder.")
 @FOLDER
 @BINARY
 @no_services_option
 def command(output: str, wait_s: int, *, yes: bool, no_services: bool, **chosen: Any) -> None:
-    """Remove what is ours from this host, of whatever mode, and nothing else; what kube-proxy wrote counts as ours.
+    """Remove from this host what rulegen and kube-proxy wrote, in all modes, and nothing else.
 
-    That is our chains and jumps, our ipsets, the device kube-ipvs0, and virtual servers that our sets or that device
-    tell to be ours. Virtual servers of others stay.
+    This removes their chains and jumps, their ipsets, the device kube-ipvs0, and the IPVS virtual servers
+    whose addresses are in these ipsets or on that device. Other virtual servers stay.
 
-    Services stop working through this node. Where a kubelet is at work, the chain that it shares with us stays.
+    Services then no longer work through this node. If a kubelet runs here, the chain that it shares with kube-proxy
+    stays.
 
     \b
     rulegen cleanup
     rulegen cleanup --variant legacy
-    rulegen cleanup --ingress --no-services      nginx alone
+    rulegen cleanup --ingress --no-services      only nginx
     """
     ingress = ChosenIngress.of(chosen)
     ingress.refuse_nothing(no_services=no_services, verb="remove")
@@ -57,7 +58,7 @@ def command(output: str, wait_s: int, *, yes: bool, no_services: bool, **chosen:
         site = _planned_end(service) if service is not None else None
         if no_services:
             plan = Plan()
-            report = Report(node=inputs.facts.hostname, mode="no", observed="nothing, as rules are left alone")
+            report = Report(node=inputs.facts.hostname, mode=NO_MODE, observed="nothing, as rules are left alone")
         else:
             plan, report, variant = _planned_rules(inputs)
     if site is not None and service is not None:
@@ -85,7 +86,11 @@ def _planned_rules(inputs: Inputs) -> tuple[Plan, Report, Variant]:
         seen = f"iptables-{choice.variant} ({choice.reason}), and iptables-{other}, where chains are ours too"
     left = "" if takes_both else beside_warning(observed, choice.variant)
     warnings = (*inputs.warnings, *filter(None, [left]), *plan.notes)
-    return plan, Report(node=inputs.facts.hostname, mode="no", observed=seen, warnings=warnings), choice.variant
+    return (
+        plan,
+        Report(node=inputs.facts.hostname, mode=NO_MODE, cleanup=True, observed=seen, warnings=warnings),
+        choice.variant,
+    )
 
 
 def _planned_end(service: NginxService) -> NginxPlan:

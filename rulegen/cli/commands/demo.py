@@ -17,17 +17,17 @@ from rulegen.errors import HostError
     type=click.Choice(["iptables", "ipvs"]),
     default="iptables",
     show_default=True,
-    help="How Services are made to work on the node.",
+    help="How Services are implemented on the demo node.",
 )
 def command(mode: str) -> None:
-    """Show all of it: plan, apply, a roll-over under load, an Ingress, a plan that is empty.
+    """Show rulegen at work: a plan, apply, a rolling update under load, an Ingress, and an empty plan at the end.
 
-    A node, the pods of a blog and a client outside are made in network namespaces of their own and are gone when the
-    demo ends. The rules of this machine are not touched. Needs root.
+    The demo creates a node, the Pods of a blog and an outside client in network namespaces, and removes them at the
+    end. The rules of this machine are not touched. Needs root.
 
     \b
     rulegen demo
-    rulegen demo --mode ipvs      where the kernel has IPVS
+    rulegen demo --mode ipvs      needs a kernel with IPVS
     """
     from rulegen.demo.screen import Paint  # noqa: PLC0415 - so that help is quick
     from rulegen.demo.story import play  # noqa: PLC0415 - the same

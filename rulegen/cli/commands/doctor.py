@@ -20,11 +20,11 @@ from rulegen.host.doctor.findings import as_document, as_text
 @node_port_range_option
 @OUTPUT
 def command(output: str, **chosen: Any) -> int:
-    """Tell what this host offers, what is wrong with it, and what to do about it. Changes nothing.
+    """Check this host and suggest fixes. Changes nothing.
 
-    Looks at tools, the variant of iptables and rules of both, leftovers of older proxies, kernel parameters, whether
-    traffic of this node's pods can be recognised with this configuration, and ports in use; and tries samples of our
-    rules in a network namespace of its own. Exits with 1 where something must be mended.
+    Checks tools, the iptables variant, rules of both variants, leftovers of older proxies, kernel parameters, ports
+    in use, and whether traffic from this node's Pods can be recognised with this configuration. Loads sample rules in
+    a temporary network namespace. Exits with 1 if something must be fixed.
 
     \b
     rulegen doctor --config kube-proxy.yaml

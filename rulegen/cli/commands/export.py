@@ -36,32 +36,31 @@ NAMES = {Family.IPV4: "iptables.save", Family.IPV6: "ip6tables.save"}
 
 @click.command("export")
 @input_options
+@click.option("-o", "--output", "folder", metavar="DIR", help="Folder for the files for Services. Created if missing.")
 @click.option(
-    "-o", "--output", "folder", metavar="DIR", help="Where the files for Services go; made if it is not there."
+    "--nginx", "site", metavar="DIR", help="Folder for nginx's configuration for Ingresses. Created if missing."
 )
-@click.option(
-    "--nginx", "site", metavar="DIR", help="Where nginx's configuration for Ingresses goes; made if it is not there."
-)
-@click.option("--with-secrets", is_flag=True, help="Real certificates and password files; else placeholders.")
+@click.option("--with-secrets", is_flag=True, help="Write real certificates and password files. Default: placeholders.")
 @ingress_options(switch=False)
 def command(folder: str | None, site: str | None, *, with_secrets: bool, **chosen: Any) -> None:
-    """Write the desired state of a node to files that the standard tools load, and the model that it comes from.
+    """Write the desired state of a node to files for the standard tools.
 
-    An earlier export is written over. A file of these names that no export wrote is an error, and nothing is written.
-
-    \b
-    iptables.save, ip6tables.save   for iptables-restore and ip6tables-restore, into an empty kernel
-    ipset.save                      in ipvs mode: for ipset restore, before the rules
-    ipvsadm.save                    in ipvs mode: for ipvsadm -R
-    kube-ipvs0.addr                 in ipvs mode: as ip -br addr prints it
-    kube-ipvs0.batch                in ipvs mode: for ip -batch, last
-    nfacct.sh                       with --nfacct on: makes the counters that the rules name, before the rules
-    sysctl.conf                     for sysctl -p, behind the rules
-    model.json                      every decision that was taken
+    An earlier export is overwritten. If another file has one of these names, the command fails and writes nothing.
 
     \b
-    nginx.conf, hosts/, upstreams/  with --nginx: for nginx -t -p DIR -c nginx.conf
-    provenance.json                 with --nginx: which Ingress and rule each location comes from
+    iptables.save, ip6tables.save   load with iptables-restore and ip6tables-restore, into an empty kernel
+    ipset.save                      ipvs mode: load with ipset restore, before the rules
+    ipvsadm.save                    ipvs mode: load with ipvsadm -R
+    kube-ipvs0.addr                 ipvs mode: the addresses, in the format of ip -br addr
+    kube-ipvs0.batch                ipvs mode: load last, with ip -batch
+    nfacct.sh                       --nfacct on: creates the counters that the rules use; run it before loading the
+    rules
+    sysctl.conf                     load with sysctl -p, after the rules
+    model.json                      the decisions behind the rules, Service by Service
+
+    \b
+    nginx.conf, hosts/, upstreams/  --nginx: the site; test it with nginx -t -p DIR -c nginx.conf
+    provenance.json                 --nginx: the Ingress and rule behind each location
 
     \b
     rulegen export -f shop/ --host host.yaml --node web-1 -o out/

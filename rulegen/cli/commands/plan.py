@@ -25,26 +25,26 @@ CHANGES = 2
     "--observed",
     multiple=True,
     metavar="PATH|none",
-    help="Compare with saved dumps (iptables-save, ip6tables-save; for ipvs mode also ipset save, ipvsadm -Sn and"
-    " ip -br addr; files or a folder, told apart by content), or with a node that has nothing; may be repeated. Without"
-    " it, with this host's kernel.",
+    help="Compare with saved dumps, or with an empty node (none). Give files or a folder with the output of"
+    " iptables-save, ip6tables-save and, in ipvs mode, ipset save, ipvsadm -Sn and ip -br addr. Repeatable."
+    " Default: this host's kernel.",
 )
 @ingress_options()
 @no_services_option
-@click.option("--detailed-exitcode", is_flag=True, help="Exit with 0 for no changes, 2 for changes, 1 for an error.")
+@click.option("--detailed-exitcode", is_flag=True, help="Exit code 0: no changes, 2: changes, 1: error.")
 @OUTPUT
 def command(
     output: str, observed: tuple[str, ...], *, detailed_exitcode: bool, no_services: bool, **chosen: Any
 ) -> int:
-    """Show what would change on a node, and change nothing.
+    """Show what would change on a node. Changes nothing.
 
     \b
-    rulegen plan                                          this node: the cluster's objects against its kernel
-    rulegen plan -f shop/ --observed none                 manifests from git, against an empty node
+    rulegen plan                                          compare this node's kernel with the cluster
+    rulegen plan -f shop/ --observed none                 preview manifests from git on an empty node
     rulegen plan -f objects.yaml --host host.yaml --observed iptables.save --observed ip6tables.save
-                                                          another node, from files alone
-    rulegen plan --ingress                                Ingresses too: which hosts change, must nginx reload
-    rulegen plan --detailed-exitcode -o json              for scripts: drift gives exit code 2
+                                                          plan for another node, from files only
+    rulegen plan --ingress                                also show which hosts of nginx change
+    rulegen plan --detailed-exitcode -o json              for scripts: exit code 2 if anything would change
     """
     ingress = ChosenIngress.of(chosen)
     ingress.refuse_nothing(no_services=no_services, verb="compare")

@@ -39,78 +39,81 @@ if TYPE_CHECKING:
 @ingress_options()
 @no_services_option
 @click.option(
-    "--health-address", metavar="ADDRESS:PORT", help="Where /healthz and /livez are told.  [default: 0.0.0.0:10256]"
+    "--health-address", metavar="ADDRESS:PORT", help="Address of /healthz and /livez.  [default: 0.0.0.0:10256]"
 )
 @click.option(
-    "--metrics-address", metavar="ADDRESS:PORT", help="Where metrics and views are told.  [default: 127.0.0.1:10249]"
+    "--metrics-address",
+    metavar="ADDRESS:PORT",
+    help="Address of /metrics and the status pages.  [default: 127.0.0.1:10249]",
 )
 @click.option(
     "--metrics-host",
     "metrics_hosts",
     multiple=True,
     metavar="NAME",
-    help="Answer also requests whose Host is this name; may be repeated. Addresses, localhost and the node's names are"
-    " always answered.",
+    help="Also answer requests with this name as Host. Repeatable. Addresses, localhost and the node's names are"
+    " always accepted.",
 )
 @click.option(
     "--drift",
     type=click.Choice(["mend", "report"]),
     default="mend",
     show_default=True,
-    help="Mend what others change in our rules; or write nothing at all, and report what is not as wanted.",
+    help="mend: restore rules that other programs change. report: write nothing, only report differences.",
 )
 @click.option(
     "--keep-serving",
     is_flag=True,
-    help="Have nginx serve on when this ends; else it answers what it was asked, and ends.",
+    help="Leave nginx running when this command ends. Default: nginx finishes its requests and stops.",
 )
-@click.option("--no-events", is_flag=True, help="Write no Events about what users must know; logs and metrics have it.")
+@click.option("--no-events", is_flag=True, help="Write no Kubernetes Events. Logs and metrics still report everything.")
 @click.option(
     "--update-status/--no-update-status",
     default=True,
     show_default=True,
-    help="With --ingress: publish the addresses of the nodes that serve in the status of Ingresses.",
+    help="With --ingress: publish the addresses of the serving nodes in the status of Ingresses.",
 )
 @click.option(
     "--update-status-on-shutdown/--no-update-status-on-shutdown",
     default=True,
     show_default=True,
-    help="Take this node's addresses out again when it ends.",
+    help="Remove this node's addresses from the status when the command ends.",
 )
 @click.option(
     "--publish-status-address",
     multiple=True,
     metavar="ADDRESS[,…]",
-    help="Publish these addresses or names instead of the node's own; may be repeated.",
+    help="Publish these addresses or names instead of the node's own. Repeatable.",
 )
 @click.option(
     "--report-node-internal-ip-address",
     is_flag=True,
-    help="Publish the node's InternalIP though it has an ExternalIP.",
+    help="Publish the node's InternalIP even if it has an ExternalIP.",
 )
 @click.option(
     "--publish-service-status",
     is_flag=True,
-    help="Publish nodes' addresses for Services of type LoadBalancer without a class that nobody else serves.",
+    help="Publish node addresses for Services of type LoadBalancer that have no loadBalancerClass and no other"
+    " controller.",
 )
 @click.option(
     "--lease-namespace",
     metavar="NAME",
-    help="Where nodes agree, by Leases, on what is published.  [default: the Pod's own, else rulegen]",
+    help="Namespace of the Leases by which nodes agree on what to publish.  [default: the Pod's, else rulegen]",
 )
 @ALLOW_UNKNOWN_NODE
-@click.option("--once", is_flag=True, help="End when all is written once.")
+@click.option("--once", is_flag=True, help="Exit after everything was written once.")
 @click.option(
     "--timeout",
     metavar="DURATION",
-    help="With --once: give up after so long, as 90 or 1m30s, if the API server did not answer.  [default: 60s]",
+    help="With --once: fail if the API server does not answer within this time, such as 90 or 1m30s.  [default: 60s]",
 )
 @click.option(
     "--log-format",
     type=click.Choice(["text", "json"]),
     default="text",
     show_default=True,
-    help="For people or machines.",
+    help="Format of log lines.",
 )
 @click.option("-v", "--verbose", is_flag=True, help="Log every sync.")
 def command(
@@ -127,17 +130,17 @@ def command(
     metrics_hosts: tuple[str, ...],
     **chosen: Any,
 ) -> None:
-    """Watch the cluster and keep this node's rules so, until it is told to end.
+    """Watch the cluster and keep this node's rules up to date, until SIGTERM.
 
-    Nothing is written before every list has come once. Rules that others take away or put in are told, and mended.
-    SIGTERM ends it: rules stay as they are, nginx answers what it was asked and ends, too. SIGHUP has it read the
-    configuration anew, and so has a change of the file itself.
+    Nothing is written before every list was received once. If another program deletes or adds rules, that is reported
+    and repaired. On SIGTERM, rules stay and nginx stops after its current requests. On SIGHUP, or when a
+    configuration file changes, the configuration is reloaded.
 
     \b
     rulegen run                                      in a Pod, or with your kubeconfig
     rulegen run --config kube-proxy.yaml --node web-1
-    rulegen run --ingress                            Ingresses too, served by nginx on this host
-    rulegen run --drift report                       tell what others change, and mend nothing of it
+    rulegen run --ingress                            also Ingresses, served by nginx on this host
+    rulegen run --drift report                       report changes of other programs, write nothing
     """
     from rulegen.agent.agent import Agent  # noqa: PLC0415 - loads the client and netlink
     from rulegen.agent.telemetry.log import AgentLog  # noqa: PLC0415 - the same

@@ -157,7 +157,7 @@ _NODE_PORT_RANGE = click.option(
     type=_PortRangeType(),
     default="30000-32767",
     show_default=True,
-    help="The cluster's node ports; a preview takes those that manifests lack from there.",
+    help="The cluster's node port range. A preview assigns missing node ports from it.",
 )
 
 _OBJECTS = (
@@ -167,48 +167,58 @@ _OBJECTS = (
         "files",
         multiple=True,
         metavar="PATH",
-        help="Manifests: a file, a folder, a 'glob*', or - for standard input; may be repeated. Without it, the"
-        " cluster's API server is asked.",
+        help="Manifests: a file, a folder, a 'glob*', or - for standard input. Repeatable. Default: read from the"
+        " API server.",
     ),
     click.option(
         "--kubeconfig",
         metavar="FILE",
-        help="How to reach the API server; else $KUBECONFIG, ~/.kube/config, or the pod's own.",
+        help="Kubeconfig for the API server.  [default: $KUBECONFIG, ~/.kube/config, or the Pod's ServiceAccount]",
     ),
-    click.option("--context", metavar="NAME", help="Which context of the kubeconfig."),
-    click.option("--no-exec", is_flag=True, help="Refuse a kubeconfig that has a program run for its credentials."),
+    click.option("--context", metavar="NAME", help="Context of the kubeconfig to use."),
+    click.option("--no-exec", is_flag=True, help="Reject a kubeconfig that runs a program to get credentials."),
     click.option(
         "--api-limit",
         type=click.IntRange(16, MOST_MEBIBYTES),
         default=DEFAULT_MEBIBYTES,
         show_default=True,
         metavar="MIB",
-        help="MiB of the API server's lists, and of memory for their objects; more is an error.",
+        help="Limit in MiB for the API server's lists, and for the memory that their objects need. More is an error.",
     ),
-    click.option("--strict", is_flag=True, help="An object with faults is an error; else it is skipped and told."),
+    click.option("--strict", is_flag=True, help="Fail on an invalid object. Default: skip it and report it."),
     click.option(
         "--service-cidr",
         "service_cidrs",
         type=_NetworkType(),
         multiple=True,
-        help="Where a preview takes ClusterIPs from that manifests lack; one for each family.  [default: the"
+        help="Range for ClusterIPs. A preview assigns missing ones from it. Once for each IP family.  [default: the"
         " ServiceCIDR objects, else 10.96.0.0/12 and fd00:10:96::/112]",
     ),
     _NODE_PORT_RANGE,
 )
 
 _CONFIG = click.option(
-    "--config", metavar="FILE", help="A KubeProxyConfiguration, as kube-proxy reads it; flags go over it."
+    "--config", metavar="FILE", help="KubeProxyConfiguration file, as for kube-proxy. Flags override its fields."
 )
 
 _LOCAL_TRAFFIC = (
-    click.option("--cluster-cidr", metavar="CIDR[,CIDR]", help="Where pods' addresses come from, cluster-wide."),
+    click.option("--cluster-cidr", metavar="CIDR[,CIDR]", help="The cluster's Pod networks."),
     click.option(
-        "--detect-local-mode", type=click.Choice(DETECT_LOCAL_MODES), help="How this node's pods' traffic is told."
+        "--detect-local-mode",
+        type=click.Choice(DETECT_LOCAL_MODES),
+        help="How to recognise traffic from this node's Pods.",
     ),
-    click.option("--pod-bridge-interface", "bridge_interface", metavar="NAME", help="For BridgeInterface."),
     click.option(
-        "--pod-interface-name-prefix", "interface_name_prefix", metavar="PREFIX", help="For InterfaceNamePrefix."
+        "--pod-bridge-interface",
+        "bridge_interface",
+        metavar="NAME",
+        help="Bridge of this node's Pods, for BridgeInterface.",
+    ),
+    click.option(
+        "--pod-interface-name-prefix",
+        "interface_name_prefix",
+        metavar="PREFIX",
+        help="Prefix of the Pods' interface names, for InterfaceNamePrefix.",
     ),
 )
 
@@ -218,73 +228,77 @@ _NODE = (
         "--node",
         "--hostname-override",
         type=_NodeNameType(),
-        help="Which node this is.  [default: the host's name]",
+        help="Name of this node's Node object.  [default: the host name]",
     ),
-    click.option("--host", metavar="FILE", help="The host's interfaces and more from a YAML file, instead of looking."),
-    click.option("--mode", type=click.Choice(MODES), help="How Services are made to work.  [default: iptables]"),
+    click.option(
+        "--host",
+        metavar="FILE",
+        help="YAML file with facts of the host, such as its interfaces. Default: read them from this host.",
+    ),
+    click.option("--mode", type=click.Choice(MODES), help="How Services are implemented.  [default: iptables]"),
     *_LOCAL_TRAFFIC,
     click.option("--masquerade-all/--no-masquerade-all", default=None, help="Masquerade all traffic to ClusterIPs."),
     click.option(
         "--iptables-masquerade-bit",
         "masquerade_bit",
         type=click.IntRange(0, 31),
-        help="Bit of the packet mark.  [default: 14]",
+        help="Bit of the packet mark that requests masquerading.  [default: 14]",
     ),
     click.option(
         "--nodeport-addresses",
         "node_port_addresses",
         metavar="CIDR[,CIDR]",
-        help="Where node ports listen: CIDRs, or 'primary'.",
+        help="Node addresses that accept connections to node ports: CIDRs, or 'primary'.",
     ),
     click.option(
         "--iptables-localhost-nodeports/--no-iptables-localhost-nodeports",
         "localhost_node_ports",
         default=None,
-        help="Whether node ports answer on 127.0.0.1.",
+        help="Accept connections to node ports on 127.0.0.1.",
     ),
-    click.option(
-        "--bind-address", metavar="IP", help="The node's own address, where the Node object does not tell it."
-    ),
-    click.option("--ipvs-scheduler", metavar="NAME", help="How IPVS spreads connections.  [default: rr]"),
+    click.option("--bind-address", metavar="IP", help="The node's own address, if the Node object has none."),
+    click.option("--ipvs-scheduler", metavar="NAME", help="IPVS scheduler, such as rr, lc or sh.  [default: rr]"),
     click.option(
         "--ipvs-exclude-cidrs",
         metavar="CIDR[,CIDR]",
-        help="Where virtual servers are somebody else's, whatever they look like.",
+        help="Never change IPVS virtual servers in these networks.",
     ),
     click.option(
         "--ipvs-strict-arp/--no-ipvs-strict-arp",
         default=None,
-        help="Answer ARP only for addresses of the interface that asks, as MetalLB wants it.",
+        help="Answer ARP requests only on the interface that has the address. MetalLB needs this.",
     ),
-    click.option("--ipvs-tcp-timeout", metavar="DURATION", help="How long IPVS remembers an idle TCP connection."),
-    click.option("--ipvs-tcpfin-timeout", metavar="DURATION", help="The same after a FIN."),
-    click.option("--ipvs-udp-timeout", metavar="DURATION", help="The same for UDP."),
+    click.option("--ipvs-tcp-timeout", metavar="DURATION", help="IPVS timeout for idle TCP connections."),
+    click.option("--ipvs-tcpfin-timeout", metavar="DURATION", help="IPVS timeout for TCP connections after a FIN."),
+    click.option("--ipvs-udp-timeout", metavar="DURATION", help="IPVS timeout for UDP."),
     click.option(
         "--ipvs-semantics",
         type=click.Choice([semantics.value for semantics in Semantics]),
         default="kube-proxy",
         show_default=True,
-        help="What ipvs mode makes of policies: as kube-proxy's ipvs mode has it, or what Kubernetes promises.",
+        help="Traffic policies in ipvs mode. kube-proxy: as kube-proxy's ipvs mode applies them; strict: as"
+        " Kubernetes defines them.",
     ),
     click.option(
         "--external-ip-semantics",
         type=click.Choice([semantics.value for semantics in Semantics]),
         default="kube-proxy",
         show_default=True,
-        help="Which external addresses a Service may have: any, as with kube-proxy, with a warning; or none of the"
-        " node's, of its network's, or of others.",
+        help="External addresses of Services. kube-proxy: accept all, and warn about doubtful ones; strict: ignore"
+        " those that belong to a node, a gateway, an API server or another Service.",
     ),
     click.option(
         "--ignore-external-ips",
         is_flag=True,
-        help="Serve no Service at its spec.externalIPs; load balancers' addresses are served.",
+        help="Ignore spec.externalIPs of all Services. Load balancer addresses are still served.",
     ),
     click.option(
         "--claims",
         type=click.Choice(["oldest", "all"]),
         default="oldest",
         show_default=True,
-        help="Of two Services that claim one address and port: the oldest gets it, or, as with kube-proxy, both do.",
+        help="If two Services claim the same address and port: oldest: only the older one gets it; all: rules for"
+        " both, as kube-proxy writes them.",
     ),
     click.option(
         "--max-service-endpoints",
@@ -292,7 +306,8 @@ _NODE = (
         default=ENDPOINTS,
         show_default=True,
         metavar="N",
-        help="The most endpoints of one Service, all its ports together, in each family; a part of more is served.",
+        help="Maximum number of endpoints of one Service in each IP family, all ports together. Of more, only a part"
+        " is used.",
     ),
     click.option(
         "--max-service-frontends",
@@ -300,21 +315,23 @@ _NODE = (
         default=FRONTENDS,
         show_default=True,
         metavar="N",
-        help="The most ports times addresses of one Service in each family; the first of more are served.",
+        help="Maximum number of frontends (ports x addresses) of one Service in each IP family. Of more, only the"
+        " first are served.",
     ),
     click.option(
         "--stale-udp",
         type=click.Choice([forgetting.value for forgetting in StaleUdpPolicy]),
         default="all",
         show_default=True,
-        help="Which stale UDP connections are forgotten; kube-proxy leaves those of Services without endpoints.",
+        help="Which stale UDP connections are deleted from conntrack. kube-proxy: all but those of Services without"
+        " endpoints.",
     ),
     click.option(
         "--nfacct",
         type=click.Choice(["auto", "on", "off"]),
         default="auto",
         show_default=True,
-        help="Rules that count; auto: where the kernel can, or as a dump has it.",
+        help="Add nfacct counters to rules. auto: if the kernel supports it, or the dump has counters.",
     ),
 )
 
@@ -323,7 +340,7 @@ _VARIANT = click.option(
     type=click.Choice(["auto", "nft", "legacy"]),
     default="auto",
     show_default=True,
-    help="Which iptables; auto: where the kubelet or a proxy has left its chains, else nft.",
+    help="iptables variant. auto: the one with chains of the kubelet or of a Service proxy, else nft.",
 )
 
 OUTPUT = click.option(
@@ -332,7 +349,7 @@ OUTPUT = click.option(
     type=click.Choice(["text", "json"]),
     default="text",
     show_default=True,
-    help="For people or machines.",
+    help="Output format.",
 )
 
 LOCK_WAIT = click.option(
@@ -343,15 +360,15 @@ LOCK_WAIT = click.option(
     default=5,
     show_default=True,
     metavar="SECONDS",
-    help="How long to wait for the xtables lock; 0 waits for ever.",
+    help="Time to wait for the xtables lock. 0: no limit.",
 )
 
-YES = click.option("-y", "--yes", is_flag=True, help="Write without asking. Else a yes must be typed on a terminal.")
+YES = click.option("-y", "--yes", is_flag=True, help="Write without asking. Default: ask on the terminal.")
 
 ALLOW_UNKNOWN_NODE = click.option(
     "--allow-unknown-node",
     is_flag=True,
-    help="Write also for a node of which there is no Node object: its zone, addresses and pod CIDRs are unknown then.",
+    help="Continue without a Node object for this node. Its zone, addresses and Pod CIDRs are then unknown.",
 )
 
 
@@ -382,5 +399,7 @@ def node_port_range_option(function: F) -> F:
 def no_services_option(function: F) -> F:
     """Add --no-services."""
     return click.option(
-        "--no-services", is_flag=True, help="Leave the rules for Services alone; somebody else keeps them."
+        "--no-services",
+        is_flag=True,
+        help="Leave the rules for Services alone, for example because kube-proxy writes them.",
     )(function)

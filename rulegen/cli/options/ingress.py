@@ -169,79 +169,91 @@ FOLDER = click.option(
     default=NGINX_DIR,
     show_default=True,
     metavar="DIR",
-    help="The folder that nginx runs from; all that rulegen writes for it is in there.",
+    help="Folder for all that rulegen writes for nginx. nginx runs from it.",
 )
-BINARY = click.option("--nginx-binary", default="nginx", show_default=True, metavar="PATH", help="Which nginx to run.")
+BINARY = click.option("--nginx-binary", default="nginx", show_default=True, metavar="PATH", help="nginx executable.")
 NAMES = click.option(
     "--names-port",
     type=_PORT,
     default=NAMES_PORT,
     show_default=True,
-    help="Where nginx asks for names, over UDP on 127.0.0.1 and 127.0.0.2.",
+    help="UDP port, on 127.0.0.1 and 127.0.0.2, of the DNS resolver that rulegen runs for nginx.",
 )
-SWITCH = click.option("--ingress", is_flag=True, help="Also Ingresses, served by nginx in the host's network.")
+SWITCH = click.option("--ingress", is_flag=True, help="Also serve Ingresses, with an nginx in the host's network.")
 
 _OPTIONS = (
     click.option(
-        "--nginx-templates", metavar="DIR", help="Your copy of nginx_templates/, instead of the one that comes along."
+        "--nginx-templates",
+        metavar="DIR",
+        help="Your changed copy of nginx_templates/. Default: the templates of this package.",
     ),
     click.option(
         "--nginx-user",
         default="",
         metavar="USER",
-        help="Who nginx's workers run as.  [default: rulegen-nginx, or www-data]",
+        help="User of nginx's workers.  [default: rulegen-nginx, or www-data]",
     ),
-    click.option("--http-port", type=_PORT, default=80, show_default=True, help="Where nginx listens for HTTP."),
-    click.option("--https-port", type=_PORT, default=443, show_default=True, help="Where nginx listens for HTTPS."),
+    click.option("--http-port", type=_PORT, default=80, show_default=True, help="nginx's port for HTTP."),
+    click.option("--https-port", type=_PORT, default=443, show_default=True, help="nginx's port for HTTPS."),
     click.option(
         "--controller-class",
         type=_CONTROLLER,
         default=CONTROLLER,
         show_default=True,
-        help="spec.controller of the IngressClasses that are served; k8s.io/ingress-nginx to take over.",
+        help="Serve IngressClasses with this spec.controller. To take over from ingress-nginx: k8s.io/ingress-nginx.",
     ),
     click.option(
         "--ingress-class",
         type=_CLASS,
         default=CLASS_NAME,
         show_default=True,
-        help="What the annotation kubernetes.io/ingress.class must say.",
-    ),
-    click.option("--ingress-class-by-name", is_flag=True, help="Serve that class whatever its controller is."),
-    click.option(
-        "--watch-ingress-without-class", is_flag=True, help="Serve Ingresses too that name no class in any way."
+        help="Name of the class in the annotation kubernetes.io/ingress.class.",
     ),
     click.option(
-        "--watch-namespace", type=_NAMESPACE, multiple=True, help="Only Ingresses of this namespace; may be repeated."
+        "--ingress-class-by-name",
+        is_flag=True,
+        help="Serve the IngressClass of that name, whatever its spec.controller.",
+    ),
+    click.option("--watch-ingress-without-class", is_flag=True, help="Also serve Ingresses that name no class."),
+    click.option(
+        "--watch-namespace", type=_NAMESPACE, multiple=True, help="Serve only Ingresses in this namespace. Repeatable."
     ),
     click.option(
         "--watch-namespace-selector",
         type=_SelectorType(),
-        help="Only Ingresses of namespaces with such labels, as team=shop,!legacy.",
+        help="Serve only Ingresses in namespaces with these labels, such as team=shop,!legacy.",
     ),
     click.option(
         "--annotations-prefix",
         type=_PREFIX,
         default=DEFAULT_PREFIX,
         show_default=True,
-        help="What annotations begin with.",
+        help="Prefix of annotations of Ingresses.",
     ),
-    click.option("--configmap", type=_ObjectNameType(), help="Settings for all hosts, with ingress-nginx's keys."),
+    click.option(
+        "--configmap",
+        type=_ObjectNameType(),
+        help="ConfigMap with settings for all hosts. Its keys are those of ingress-nginx.",
+    ),
     click.option(
         "--default-ssl-certificate",
         type=_ObjectNameType(),
-        help="Secret with the certificate of hosts that have none.  [default: a self-signed one]",
+        help="Secret with the certificate for hosts without one.  [default: a self-signed certificate]",
     ),
     click.option(
-        "--default-backend-service", type=_ObjectNameType(), help="Who answers what nobody asked for.  [default: 404]"
+        "--default-backend-service",
+        type=_ObjectNameType(),
+        help="Service for requests that match no Ingress.  [default: answer 404]",
     ),
-    click.option("--disable-svc-external-name", is_flag=True, help="Pass nothing on to Services of type ExternalName."),
+    click.option(
+        "--disable-svc-external-name", is_flag=True, help="Do not forward requests to Services of type ExternalName."
+    ),
     click.option(
         "--ingress-allow-endpoint",
         type=_EndpointNetworkType(),
         multiple=True,
-        help="Pass requests on to these addresses although they are the node's, a gateway's, an API server's or a"
-        " metadata server's; may be repeated.",
+        help="Forward requests to these addresses, even if they belong to the node, a gateway, an API server or a"
+        " metadata server. Repeatable.",
     ),
     click.option(
         "--max-namespace-hosts",
@@ -249,7 +261,7 @@ _OPTIONS = (
         default=HOSTS,
         show_default=True,
         metavar="N",
-        help="The most hosts that the Ingresses of one namespace have; of more, the oldest Ingresses are served.",
+        help="Maximum number of hosts in one namespace. Of more, those of the oldest Ingresses are served.",
     ),
 )
 

@@ -224,7 +224,7 @@ class IngressInputs:
     def told(self) -> str:
         """Against what the plan is made."""
         if not self.is_live:
-            return "against nothing"
+            return show.NO_SITE
         return f"{self.chosen.folder}, {'which serves nothing yet' if self.observed is None else 'as it is served'}"
 
     def apply(self) -> list[str]:

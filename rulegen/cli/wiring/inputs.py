@@ -36,7 +36,7 @@ from rulegen.model.services.node.context import BE_LIBERAL
 from rulegen.model.services.options import Options
 from rulegen.model.services.resolve import resolve
 from rulegen.model.services.stale_flows import StaleUdpPolicy
-from rulegen.plan.show import Report
+from rulegen.plan.show import NO_MODE, Report
 from rulegen.text import listed
 
 if TYPE_CHECKING:
@@ -350,7 +350,7 @@ def report_without_services(inputs: Inputs) -> Report:
     world = inputs.world
     return Report(
         node=inputs.node_name,
-        mode="no",
+        mode=NO_MODE,
         observed="nothing, as rules for Services are left alone",
         rejected=world.rejected,
         unknown_kinds=world.unknown_kinds,
