@@ -26,6 +26,7 @@ from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.snapshot.build import build_world
 from rulegen.kube.snapshot.world import ClusterSnapshot
 from rulegen.languages.nginx.configuration import Configuration
+from rulegen.model.ingress.defaults import HttpHost
 from rulegen.model.ingress.ir import SecretFile
 from rulegen.model.ingress.options import IngressOptions
 from rulegen.model.ingress.reasons import Reason, Verdict
@@ -327,7 +328,8 @@ NAMED = (
 # -- compiling ---------------------------------------------------------------------------------------------------------
 
 OPTIONS = IngressOptions(
-    settings=Settings(user="www-data", http_port=8080, https_port=8443, worker_processes="1"),
+    settings=Settings(worker_processes="1"),
+    host=HttpHost(user="www-data", http_port=8080, https_port=8443),
     made_up_certificate=MADE_UP,
     resolvers=("192.0.2.53",),
     families=(Family.IPV4, Family.IPV6),

@@ -25,10 +25,10 @@ from rulegen.kube.reading.documents import Source
 from rulegen.kube.snapshot.build import read_world
 from rulegen.kube.snapshot.world import ClusterSnapshot
 from rulegen.languages.nginx.configuration import Configuration
+from rulegen.model.ingress.defaults import HttpHost
 from rulegen.model.ingress.ir import SecretFile
 from rulegen.model.ingress.options import IngressOptions
 from rulegen.model.ingress.resolve import resolve_ingress
-from rulegen.model.ingress.values.settings import Settings
 from rulegen.net import Family
 
 T = TypeVar("T")
@@ -86,7 +86,7 @@ class Bench:
         self.templates = read_templates()
         facts = gather_nginx(run)
         self.options = IngressOptions(
-            settings=Settings(user=f"{facts.user} {facts.group}" if facts.user else ""),
+            host=HttpHost(user=f"{facts.user} {facts.group}" if facts.user else ""),
             made_up_certificate=SecretFile(content=default_certificate.make()),
             families=(Family.IPV4,),
         )
@@ -103,7 +103,7 @@ class Bench:
     def configured(self, prefix: str, world: ClusterSnapshot, before: NginxSite | None = None) -> NginxSite:
         """Return the site of a World, as a command or, with the one before, as the agent makes it; stages timed."""
         model = self.timed(f"{prefix}resolve", lambda: resolve_ingress(world, self.options))
-        known = before.still_right(model.settings) if before else {}
+        known = before.still_right(model.defaults) if before else {}
         fragments = self.timed(f"{prefix}compile", lambda: nginx.compile_site(model, known))
         texts = before.configuration.files if before else {}
         kept = {one.path: texts[one.path] for one in fragments if known.get(one.path) is one}

@@ -174,8 +174,7 @@ def test_a_host_that_changes_is_served_as_it_is_now(stage, is_noticed):
     stage.loop.serve()
     assert listens()
     for has_ipv6 in (False, True):
-        off = not has_ipv6
-        stage.live.look = lambda o, off=off: replace(o, settings=replace(o.settings, disable_ipv6=off))
+        stage.live.look = lambda o, has=has_ipv6: replace(o, host=replace(o.host, ipv6=has))
         if is_noticed:
             stage.loop.look_at_host()
         assert stage.loop.serve()

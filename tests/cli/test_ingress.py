@@ -358,7 +358,7 @@ def test_a_live_nginx_listens_on_ipv6_only_where_the_facts_and_this_kernel_have_
     inputs.__dict__["facts"] = HostFacts(ipv6=of_facts)  # in place of this machine's
     live = wiring.IngressInputs(told, inputs, is_live=True)
     live.__dict__["facts"] = wiring.PLACEHOLDER_NGINX
-    assert live.options.settings.disable_ipv6 is not listens
+    assert live.options.host.ipv6 is listens
 
 
 @pytest.mark.parametrize(("user", "is_told"), [("nobody", True), ("rulegen-nginx", False)])
@@ -386,10 +386,10 @@ def test_name_servers_and_ipv6_of_a_running_nginx_are_those_that_the_host_has_no
     site.__dict__["facts"] = wiring.PLACEHOLDER_NGINX
     live = site.live
     live.refresh()
-    assert (live.options.resolvers, live.options.settings.disable_ipv6) == (("192.0.2.53",), False)
+    assert (live.options.resolvers, live.options.host.ipv6) == (("192.0.2.53",), True)
     now |= {"ipv6": False, "resolvers": ()}
     assert live.refresh()
-    assert (live.options.resolvers, live.options.settings.disable_ipv6) == (("192.0.2.53",), True)
+    assert (live.options.resolvers, live.options.host.ipv6) == (("192.0.2.53",), False)
     assert (Family.IPV6 in live.options.families) is is_given
     now["resolvers"] = ("198.51.100.53",)
     assert live.refresh()

@@ -22,9 +22,9 @@ from rulegen.languages.nginx.parser import parse
 from rulegen.languages.nginx.tree import Directive, Node
 from rulegen.model.ingress.ir import FixedResponse, Location
 from rulegen.model.ingress.reasons import Reason, Verdict
+from rulegen.model.ingress.values import settings as declared
 from rulegen.model.ingress.values.annotations.table import ANNOTATIONS
 from rulegen.model.ingress.values.annotations.unsupported import UNSUPPORTED
-from rulegen.model.ingress.values.settings import FAIL_CLOSED, READERS, REFERENCES, TEXTS
 from tests.ingress_strategies import (
     API,
     FORBIDDEN,
@@ -324,27 +324,32 @@ def settings_of(data: Mapping[str, str]) -> NginxSite:
 
 def is_setting(key: str, value: str) -> bool:
     try:
-        READERS[key](value.strip())
+        declared.SETTINGS[key].read(value.strip())
     except ValueError:
         return False
     return True
 
 
+TEXTS = [key for key, known in declared.SETTINGS.items() if known.read is str.strip]
+"""Keys that are read where they are used."""
+REFERENCES = [key for key, known in declared.SETTINGS.items() if known.refers_to_headers]
+CLOSING = {key for key, known in declared.SETTINGS.items() if known.closes}
+TYPED = {*declared.SETTINGS}.difference(TEXTS, REFERENCES)
 WRITABLE = [text for text in NASTY if "\ud800" not in text]
 
 
 @pytest.mark.parametrize("value", WRITABLE, ids=map(str, range(len(WRITABLE))))
 def test_a_setting_is_obeyed_or_told_and_never_breaks(value, tmp_path):
-    data = dict.fromkeys(sorted({*READERS, "no-such-key"} - FAIL_CLOSED), value)
+    data = dict.fromkeys(sorted({*TYPED, "no-such-key"} - CLOSING), value)
     found = settings_of(data)
     for key in data:
-        if key not in READERS or not is_setting(key, value):
+        if key not in TYPED or not is_setting(key, value):
             assert any(key in reason.message for reason in found.model.reasons), key
     assert all(str(reason).isprintable() for reason in found.model.reasons)
     assert file_of("control.test") in found.configuration.files
 
 
-@pytest.mark.parametrize("key", sorted(REFERENCES))
+@pytest.mark.parametrize("key", REFERENCES)
 def test_a_setting_that_names_another_object_is_reported_or_stops_everything(key):
     """A ConfigMap of headers that is not there may hold what keeps somebody out."""
     for value in WRITABLE:
@@ -371,7 +376,7 @@ def test_a_setting_of_an_auth_server_is_read_or_stops_everything(key):
 @needs_nginx
 def test_nginx_takes_every_setting_that_is_taken(tmp_path):
     # Of each key another value each time; most keys have few.
-    taken = {key: [value for value in WRITABLE if is_setting(key, value)] for key in sorted({*READERS} - FAIL_CLOSED)}
+    taken = {key: [value for value in WRITABLE if is_setting(key, value)] for key in sorted(TYPED - CLOSING)}
     for number in range(0, max(map(len, taken.values())), 4):
         data = {key: found[number % len(found)] for key, found in taken.items() if found}
         assert refusal(settings_of(data).configuration, tmp_path / str(number)) == ""
@@ -381,13 +386,13 @@ def test_nginx_takes_every_setting_that_is_taken(tmp_path):
 @given(hostile)
 @settings(max_examples=examples(40), deadline=None)
 def test_a_setting_that_keeps_somebody_out_is_read_or_stops_everything(text):
-    for key in sorted(FAIL_CLOSED):
+    for key in sorted(CLOSING):
         try:
             found = compiled(*GROUND, config_map(SETTINGS.name, {key: text}, SETTINGS.namespace))
         except ConfigError:
             continue
-        assert getattr(found.model.settings, key.replace("-", "_")) != getattr(
-            ALONE.model.settings, key.replace("-", "_")
+        assert getattr(found.model.defaults.settings, key.replace("-", "_")) != getattr(
+            ALONE.model.defaults.settings, key.replace("-", "_")
         ) or not text.strip(" ,\t\r\n\x1c\x1d\x1e\x1f\x0b\x0c\x85\xa0\u2028")
 
 

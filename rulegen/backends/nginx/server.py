@@ -16,43 +16,43 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from rulegen.languages.nginx.tree import Node, Word
+    from rulegen.model.ingress.defaults import HttpDefaults
     from rulegen.model.ingress.ir import ClientAuth, Server, Upstream
-    from rulegen.model.ingress.values.settings import Settings
 
 OTHER_HOSTS: Final = "_"
 """What nginx's users call the server of every other name; no host can be called so."""
 
 
-def host_nodes(server: Server, settings: Settings, upstreams: Iterable[Upstream]) -> tuple[Node, ...]:
+def host_nodes(server: Server, defaults: HttpDefaults, upstreams: Iterable[Upstream]) -> tuple[Node, ...]:
     """Return all that a host's file holds.
 
     Args:
         server: The host.
-        settings: What holds for all.
+        defaults: What holds for all.
         upstreams: Those that this host alone uses.
     """
     sticky = {one.name: one for one in upstreams if one.sticky is not None}
-    texts = [LocationText(location, server, settings, sticky) for location in server.locations]
+    texts = [LocationText(location, server, defaults, sticky) for location in server.locations]
     maps: list[Node] = [node for text in texts for node in text.maps()]
     for one in upstreams:
-        maps.append(upstream(one, settings))
+        maps.append(upstream(one, defaults.settings))
         if one.sticky is not None:
             maps += sticky_maps(one, one.sticky)
-            maps += server_upstreams(one, settings) if one.sticky.is_persistent else ()
-    nodes = [*dict.fromkeys(maps), _server(server, settings, texts)]
+            maps += server_upstreams(one, defaults.settings) if one.sticky.is_persistent else ()
+    nodes = [*dict.fromkeys(maps), _server(server, defaults, texts)]
     if server.redirects_from:
-        nodes.append(_redirecting(server, settings))
+        nodes.append(_redirecting(server, defaults))
     return tuple(nodes)
 
 
-def _server(server: Server, settings: Settings, texts: Sequence[LocationText]) -> Directive:
-    block: list[Node] = list(_listens(settings, is_default=not server.host))
+def _server(server: Server, defaults: HttpDefaults, texts: Sequence[LocationText]) -> Directive:
+    block: list[Node] = list(_listens(defaults, is_default=not server.host))
     names = [_name(host) for host in (server.host, *server.aliases)]
     block.append(Directive("server_name", tuple(names)))
-    block += _tls(server, settings)
-    if settings.logs_ingress and len(server.ingresses) == 1:
+    block += _tls(server, defaults)
+    if defaults.settings.logs_ingress and len(server.ingresses) == 1:
         block.append(Directive("set", ("$ingress", str(server.ingresses[0]))))
-    block += _guards(server, settings)
+    block += _guards(server, defaults)
     if server.app_root:
         answer = Directive("return", ("302", template("$pass_access_scheme://$http_host%s", server.app_root)))
         block.append(Directive("if", ("(", "$uri", "=", "/", ")"), (answer,)))
@@ -67,15 +67,16 @@ def _server(server: Server, settings: Settings, texts: Sequence[LocationText]) -
     return Directive("server", (), tuple(block))
 
 
-def _listens(settings: Settings, *, is_default: bool) -> Iterator[Node]:
+def _listens(defaults: HttpDefaults, *, is_default: bool) -> Iterator[Node]:
     """Yield the addresses; options stand once, with the default server, and hold for all."""
-    for address in addresses(settings):
-        for port, is_tls in ((settings.http_port, False), (settings.https_port, True)):
+    settings, host = defaults.settings, defaults.host
+    for address in addresses(defaults):
+        for port, is_tls in ((host.http_port, False), (host.https_port, True)):
             options: list[str] = []
             if is_default:
                 options.append("default_server")
                 options += ["ssl"] * is_tls + ["http2"] * (
-                    is_tls and settings.use_http2 and not settings.http2_is_directive
+                    is_tls and settings.use_http2 and not host.http2_is_directive
                 )
                 options += ["proxy_protocol"] * settings.use_proxy_protocol
                 options += ["reuseport"] * settings.reuse_port + ["backlog=4096"]
@@ -84,12 +85,12 @@ def _listens(settings: Settings, *, is_default: bool) -> Iterator[Node]:
             yield Directive("listen", (where, *options))
 
 
-def addresses(settings: Settings) -> list[str]:
+def addresses(defaults: HttpDefaults) -> list[str]:
     """Return the addresses to listen on, an IPv6 one in brackets; an empty one is every IPv4 address."""
-    if settings.bind_address:
-        found = [f"[{address}]" if ":" in address else address for address in settings.bind_address]
-        return [address for address in found if not (settings.disable_ipv6 and address.startswith("["))]
-    return [""] if settings.disable_ipv6 else ["", "[::]"]
+    if bound := defaults.settings.bind_address:
+        texts = [f"[{address}]" if ":" in address else address for address in bound]
+        return [text for text in texts if defaults.has_ipv6 or not text.startswith("[")]
+    return ["", "[::]"] if defaults.has_ipv6 else [""]
 
 
 def _name(host: str) -> str:
@@ -101,26 +102,26 @@ def _name(host: str) -> str:
     return host
 
 
-def _tls(server: Server, settings: Settings) -> Iterator[Node]:
+def _tls(server: Server, defaults: HttpDefaults) -> Iterator[Node]:
     """Yield what this host's TLS has of its own; one without a certificate has that of the default server."""
     if server.rejects_tls:
         yield Directive("ssl_reject_handshake", ("on",))
         return
     certificate = server.certificate
     if not server.host and not certificate:
-        certificate = settings.default_certificate
-        if settings.ssl_reject_handshake:
+        certificate = defaults.default_certificate
+        if defaults.settings.ssl_reject_handshake:
             yield Directive("ssl_reject_handshake", ("on",))
             return
     client = server.client_auth
-    if not certificate and (client is not None or server.ciphers or settings.names_certificates):
-        certificate = settings.default_certificate
+    if not certificate and (client is not None or server.ciphers or defaults.names_certificates):
+        certificate = defaults.default_certificate
     yield from _certificate(certificate)
     if server.certificate:
         yield Directive("set", ("$has_certificate", "1"))
         if server.responder_port:
             yield Directive("ssl_stapling", ("on",))
-            yield from resolver_of(settings, server.responder_port)
+            yield from resolver_of(defaults, server.responder_port)
     if server.ciphers:
         yield Directive("ssl_ciphers", (server.ciphers,))
     if server.prefer_server_ciphers is not None:
@@ -143,7 +144,7 @@ def _client_certificate(client: ClientAuth) -> Iterator[Node]:
         yield Directive("error_page", ("495", "496", "=", interpolated(client.error_page)))
 
 
-def _guards(server: Server, settings: Settings) -> Iterator[Node]:
+def _guards(server: Server, defaults: HttpDefaults) -> Iterator[Node]:
     """Yield who is turned away from the whole host."""
     yield loop_guard()
     client = server.client_auth
@@ -152,22 +153,24 @@ def _guards(server: Server, settings: Settings) -> Iterator[Node]:
     elif client is not None and client.match:
         refused = Directive("return", ("403",))
         yield Directive("if", ("(", "$ssl_client_s_dn", "!~", bounded(client.match), ")"), (refused,))
+    settings = defaults.settings
     for setting, name in ((settings.block_user_agents, "blocked_agent"), (settings.block_referers, "blocked_referer")):
         if setting:
             yield Directive("if", ("(", f"${name}", ")"), (Directive("return", ("403",)),))
 
 
-def _redirecting(server: Server, settings: Settings) -> Directive:
+def _redirecting(server: Server, defaults: HttpDefaults) -> Directive:
     """Return the server of the name with or without `www.`, which sends all to this one."""
-    block: list[Node] = list(_listens(settings, is_default=False))
+    block: list[Node] = list(_listens(defaults, is_default=False))
     block.append(Directive("server_name", (server.redirects_from,)))
     if server.rejects_tls:
         block.append(Directive("ssl_reject_handshake", ("on",)))
     else:
-        default = settings.default_certificate if settings.names_certificates else ""
+        default = defaults.default_certificate if defaults.names_certificates else ""
         block += _certificate(server.certificate or default)
-    code = str(settings.http_redirect_code)
-    ports = [(settings.http_port, 80, "http"), (settings.https_port, 443, "https")]
+    code = str(defaults.settings.http_redirect_code)
+    host = defaults.host
+    ports = [(host.http_port, 80, "http"), (host.https_port, 443, "https")]
     if all(port == usual for port, usual, _ in ports):
         target = template("$pass_access_scheme://%s$request_uri", server.host)
         block.append(Directive("return", (code, target)))

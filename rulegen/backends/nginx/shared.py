@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rulegen.languages.nginx.tree import Node, Word
+    from rulegen.model.ingress.defaults import HttpDefaults
     from rulegen.model.ingress.ir import IngressModel
     from rulegen.model.ingress.values.settings import Settings
 
@@ -33,11 +34,12 @@ _NGINX_STREAMS: Final = 128
 """What nginx has unless told otherwise."""
 
 
-def main_nodes(settings: Settings) -> list[Node]:
+def main_nodes(defaults: HttpDefaults) -> list[Node]:
     """Return the directives outside of all blocks."""
     found: list[Node] = []
-    if settings.user:
-        found.append(Directive("user", tuple(settings.user.split())))
+    settings = defaults.settings
+    if defaults.host.user:
+        found.append(Directive("user", tuple(defaults.host.user.split())))
     found += [
         Directive("worker_processes", (settings.worker_processes,)),
         Directive("worker_rlimit_nofile", (str(settings.max_worker_open_files or _UNLIMITED),)),
@@ -58,9 +60,9 @@ def events_nodes(settings: Settings) -> list[Node]:
 
 def http_nodes(model: IngressModel) -> list[Node]:
     """Return what the block `http` holds beside the skeleton's own."""
-    settings = model.settings
+    settings = model.defaults.settings
     return [
-        *_clients(settings),
+        *_clients(model.defaults),
         *_trust(settings),
         *_proxy(settings),
         *_headers(settings),
@@ -113,7 +115,8 @@ def size_nodes(model: IngressModel) -> list[Node]:
     return [Directive(name, (str(size),)) for name, size in sizes.items()]
 
 
-def _clients(settings: Settings) -> Iterator[Node]:
+def _clients(defaults: HttpDefaults) -> Iterator[Node]:
+    settings = defaults.settings
     number, size = settings.large_client_header_buffers
     yield Directive("server_tokens", ("on" if settings.server_tokens else "off",))
     yield Directive("keepalive_timeout", (f"{settings.keep_alive}s",))
@@ -127,7 +130,7 @@ def _clients(settings: Settings) -> Iterator[Node]:
     yield Directive("port_in_redirect", (_on(settings.use_port_in_redirects),))
     yield Directive("ignore_invalid_headers", (_on(settings.ignore_invalid_headers),))
     yield Directive("underscores_in_headers", (_on(settings.enable_underscores_in_headers),))
-    if settings.use_http2 and settings.http2_is_directive:
+    if settings.use_http2 and defaults.host.http2_is_directive:
         yield Directive("http2", ("on",))
     if settings.http2_max_concurrent_streams != _NGINX_STREAMS:
         yield Directive("http2_max_concurrent_streams", (str(settings.http2_max_concurrent_streams),))
@@ -286,11 +289,12 @@ def _log(settings: Settings) -> Iterator[Node]:
 
 
 def _resolver(model: IngressModel) -> Iterator[Node]:
-    if model.settings.names_port:
-        yield resolver(model.settings, f"{NAMES_OF_OWN_PORTS}:{model.settings.names_port}")
+    defaults = model.defaults
+    if defaults.names_port:
+        yield resolver(defaults, f"{NAMES_OF_OWN_PORTS}:{defaults.names_port}")
         yield Directive("resolver_timeout", ("5s",))
     elif model.resolvers:
-        yield resolver(model.settings, *(f"[{address}]" if ":" in address else address for address in model.resolvers))
+        yield resolver(defaults, *(f"[{address}]" if ":" in address else address for address in model.resolvers))
         yield Directive("resolver_timeout", ("5s",))
 
 

@@ -26,10 +26,10 @@ from rulegen.host.node.gateways import gateways
 from rulegen.host.node.interfaces import interfaces
 from rulegen.languages.nginx.facts import NginxFacts
 from rulegen.model.forbidden import of_host
+from rulegen.model.ingress.defaults import HttpHost
 from rulegen.model.ingress.ir import SecretFile
 from rulegen.model.ingress.last_read import CompletedSnapshot, completed, renewed
 from rulegen.model.ingress.options import IngressOptions
-from rulegen.model.ingress.values.settings import Settings
 from rulegen.plan import show
 from rulegen.plan.nginx import NginxPlan, plan_site
 from rulegen.plan.plan import Plan, with_site
@@ -112,18 +112,18 @@ class IngressInputs:
         user = chosen.nginx_user or facts.user
         if (stranger := self._stranger) is not None:
             self.notes.append(control.taken_by(chosen.names_port, stranger))
-        settings = Settings(
+        host = HttpHost(
             http_port=chosen.http_port,
             https_port=chosen.https_port,
             names_port=chosen.names_port if self.is_live else 0,
             user=f"{user} {facts.group}" if user and facts.group else user,
-            disable_ipv6=not self.inputs.facts.ipv6 or (self.is_live and not speaks_ipv6()),
+            ipv6=self.inputs.facts.ipv6 and not (self.is_live and not speaks_ipv6()),
             http2_is_directive=facts.version >= HTTP2_DIRECTIVE,
         )
         return IngressOptions(
             selection=chosen.selection,
             prefix=chosen.annotations_prefix,
-            settings=settings,
+            host=host,
             config_map=chosen.configmap,
             default_certificate=chosen.default_ssl_certificate,
             made_up_certificate=SecretFile(content=self.default_certificate),
@@ -173,7 +173,7 @@ class IngressInputs:
             facts = replace(facts, ipv6=speaks, interfaces=interfaces(), gateways=gateways())
         return replace(
             options,
-            settings=replace(options.settings, disable_ipv6=not (facts.ipv6 and speaks)),
+            host=replace(options.host, ipv6=facts.ipv6 and speaks),
             resolvers=self._resolvers(resolvers()) or self._resolvers(options.resolvers),
             families=tuple(facts.families),
             forbidden=self._forbidden(facts),

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from rulegen.backends.nginx.configuration import ConfigFragment
     from rulegen.kube.snapshot.world import ClusterSnapshot
     from rulegen.languages.nginx.templates import Templates
+    from rulegen.model.ingress.defaults import HttpDefaults
     from rulegen.model.ingress.ir import IngressModel
     from rulegen.model.ingress.options import IngressOptions
-    from rulegen.model.ingress.values.settings import Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,9 +48,9 @@ class NginxSite:
             for fragment in self.fragments
         }
 
-    def still_right(self, settings: Settings) -> Mapping[str, ConfigFragment]:
+    def still_right(self, defaults: HttpDefaults) -> Mapping[str, ConfigFragment]:
         """Return the fragments, by path, that need no second look where the same is decided for their owners."""
-        return {one.path: one for one in self.fragments} if self.model.settings == settings else {}
+        return {one.path: one for one in self.fragments} if self.model.defaults == defaults else {}
 
 
 def compile_ingress(
@@ -77,7 +77,7 @@ def compile_ingress(
         MismatchError: What was written is not what was meant; nothing of it may be served.
     """
     model = resolve_ingress(world, options)
-    known = before.still_right(model.settings) if before is not None else {}
+    known = before.still_right(model.defaults) if before is not None else {}
     fragments = nginx.compile_site(model, known)
     kept = [one.path for one in fragments if known.get(one.path) is one]
     written = {path: before.configuration.files[path] for path in kept} if before is not None else {}

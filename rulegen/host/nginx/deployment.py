@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def _naming(model: IngressModel) -> Naming | None:
     """Return what the process for names must know; None where nginx does not ask it."""
-    port = model.settings.names_port
+    port = model.defaults.names_port
     return Naming.of(port, model.resolvers, model.forbidden) if port else None
 
 
@@ -108,8 +108,8 @@ class NginxDeployment:
 
     def taken_ports(self, site: NginxSite) -> tuple[str, ...]:
         """Return who else holds a port that nginx is to listen on, in words."""
-        settings = site.model.settings
-        return tuple(map(str, self.service.taken_ports((settings.http_port, settings.https_port))))
+        host = site.model.defaults.host
+        return tuple(map(str, self.service.taken_ports((host.http_port, host.https_port))))
 
     def apply(self, site: NginxSite) -> Outcome:
         """Serve a site that was settled.
@@ -121,8 +121,8 @@ class NginxDeployment:
         if made_up is not None and default_certificate.load(self.service.folder) is None:
             self.service.releases.prepare()
             default_certificate.store(self.service.folder, made_up.content)
-        settings = site.model.settings
-        listens = (settings.http_port, settings.https_port)
+        host = site.model.defaults.host
+        listens = (host.http_port, host.https_port)
         return self.service.apply(site.configuration, listens=listens, tested=True, naming=_naming(site.model))
 
     def _note(self, text: str) -> None:

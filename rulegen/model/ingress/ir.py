@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from rulegen.kube.objects.names import ObjectName
+    from rulegen.model.ingress.defaults import HttpDefaults
     from rulegen.model.ingress.reasons import Reason
     from rulegen.model.ingress.values.readers import Url
-    from rulegen.model.ingress.values.settings import Settings
     from rulegen.net import Network
 
 
@@ -373,7 +373,7 @@ class IngressModel:
     """All decisions about HTTP on one node.
 
     Attributes:
-        settings: What holds for all hosts.
+        defaults: What holds for all hosts.
         servers: By host, in order of name; the one for every other name always there, under the empty name.
         upstreams: By name.
         secrets: Files by path, as the fields above name them.
@@ -382,7 +382,7 @@ class IngressModel:
         forbidden: What nginx connects to for no Ingress, and what no such name may lead to.
     """
 
-    settings: Settings
+    defaults: HttpDefaults
     servers: Mapping[str, Server]
     upstreams: Mapping[str, Upstream]
     secrets: Mapping[str, SecretFile] = field(default_factory=lambda: MappingProxyType({}))

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from rulegen.model.forbidden import NOTHING, Forbidden
+from rulegen.model.ingress.defaults import HttpHost
 from rulegen.model.ingress.limits import HOSTS
 from rulegen.model.ingress.values.annotations.reading import DEFAULT_PREFIX
 from rulegen.model.ingress.values.classes import Selection
@@ -26,7 +27,8 @@ class IngressOptions:
     """What is wanted of the ingress of this node.
 
     Attributes:
-        settings: Before the ConfigMap has its say.
+        settings: What holds where the ConfigMap says nothing.
+        host: What the host and the command line say about HTTP.
         config_map: The ConfigMap with settings; None for none.
         default_certificate: Secret of the certificate for hosts that have none; None for one that is made up.
         made_up_certificate: Path and content of that one.
@@ -44,6 +46,7 @@ class IngressOptions:
     selection: Selection = field(default_factory=Selection)
     prefix: str = DEFAULT_PREFIX
     settings: Settings = field(default_factory=Settings)
+    host: HttpHost = field(default_factory=HttpHost)
     config_map: ObjectName | None = None
     default_certificate: ObjectName | None = None
     made_up_certificate: SecretFile | None = None

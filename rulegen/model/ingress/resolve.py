@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from rulegen.kube.objects.names import ObjectKey, ObjectName
 from rulegen.model.forbidden import KUBERNETES
+from rulegen.model.ingress.defaults import HttpDefaults
 from rulegen.model.ingress.ir import IngressModel, Location, MatchKind, Server, ToName, ToUpstream
 from rulegen.model.ingress.limits import NamespaceLimits
 from rulegen.model.ingress.policy.authentication import global_auth
@@ -41,7 +41,7 @@ def resolve_ingress(world: ClusterSnapshot, options: IngressOptions) -> IngressM
         MissingError: An object that the options or the settings name is not there.
         ConfigError: A setting that keeps somebody out cannot be read.
     """
-    settings, reasons = settings_of(world, options.config_map, options.settings)
+    settings, reasons = settings_of(world, options.config_map, options.settings, has_ipv6=options.host.ipv6)
     if options.default_certificate is not None and options.default_certificate not in world.secrets:
         raise missing(world, "Secret", options.default_certificate, named_by="--default-ssl-certificate")
     reasons += recalled(world)
@@ -73,9 +73,10 @@ def resolve_ingress(world: ClusterSnapshot, options: IngressOptions) -> IngressM
             routing.add_canary(owner)
     certificates = Certificates(referred, options.now)
     servers = _servers(routing, certificates, default, reasons)
-    settings = replace(
-        settings,
-        names_port=settings.names_port if options.resolvers and _asks_names(servers, default) else 0,
+    defaults = HttpDefaults(
+        settings=settings,
+        host=options.host,
+        names_port=options.host.names_port if options.resolvers and _asks_names(servers, default) else 0,
         default_certificate=certificates.default(options),
         names_certificates=settings.ssl_reject_handshake or _has_own_tls(servers[""]),
     )
@@ -85,7 +86,7 @@ def resolve_ingress(world: ClusterSnapshot, options: IngressOptions) -> IngressM
     reasons += [Reason(None, Verdict.NOTE, where, message) for where, message in targets.refused.items()]
     used = _used(servers.values(), default)
     return IngressModel(
-        settings=settings,
+        defaults=defaults,
         servers=MappingProxyType(servers),
         upstreams=MappingProxyType({name: one for name, one in sorted(targets.upstreams.items()) if name in used}),
         secrets=MappingProxyType(dict(sorted(referred.files.items()))),

@@ -15,6 +15,7 @@ import pytest
 from rulegen.backends.nginx.locations.headers import MAX_HOPS
 from rulegen.kube.objects import structs as k
 from rulegen.model.forbidden import NOTHING, Forbidden
+from rulegen.model.ingress.defaults import HttpHost
 from rulegen.model.ingress.values.settings import Settings
 from tests.ingress_strategies import compiled, endpoints, service, settings_map, site, write
 from tests.rights import needs_nginx, needs_root
@@ -22,14 +23,15 @@ from tests.rights import needs_nginx, needs_root
 pytestmark = [needs_root, needs_nginx, pytest.mark.usefixtures("namespace")]
 
 HERE, THERE, PORT = "192.0.2.7", "192.0.2.8", 8080
-SETTINGS = Settings(user="", http_port=PORT, https_port=8443, worker_processes="1", disable_ipv6=True)
+SETTINGS = Settings(worker_processes="1")
+HOST = HttpHost(user="", http_port=PORT, https_port=8443, ipv6=False)
 
 
 def serve(folder: Path, *objects: k.KubeObject, inside: tuple[str, ...] = (), forbidden: Forbidden = NOTHING,
           settings: Settings = SETTINGS) -> Iterator[None]:  # fmt: skip
     """Have a nginx serve objects, in the namespace of the test or in another, until the generator is closed."""
     folder.mkdir()
-    found = compiled(*objects, forbidden=forbidden, settings=settings, resolvers=())
+    found = compiled(*objects, forbidden=forbidden, settings=settings, host=HOST, resolvers=())
     write(found.configuration, folder)
     argv = (*inside, "nginx", "-p", f"{folder}/", "-c", "nginx.conf", "-g", "daemon off;")
     process = subprocess.Popen(argv, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -27,6 +27,7 @@ from rulegen.host.nginx.resolver.settings import Naming
 from rulegen.host.nginx.service import NginxService
 from rulegen.kube.objects import structs as k
 from rulegen.model.forbidden import Forbidden
+from rulegen.model.ingress.defaults import HttpHost
 from rulegen.model.ingress.values.settings import Settings
 from rulegen.net import Address
 from tests.ingress_strategies import WEB, compiled, ingress, path, rule, service, site
@@ -447,7 +448,10 @@ def test_a_silent_name_server_is_passed_over_and_the_process_is_nobody_s(server)
 # -- nginx -------------------------------------------------------------------------------------------------------------
 
 HTTP, PRIVATE = 8080, 10249
-SETTINGS = Settings(http_port=HTTP, https_port=8443, worker_processes="1", disable_ipv6=True, names_port=PORT)
+OWN = {
+    "settings": Settings(worker_processes="1"),
+    "host": HttpHost(http_port=HTTP, https_port=8443, names_port=PORT, ipv6=False),
+}
 
 
 class Page:
@@ -506,12 +510,12 @@ def test_nginx_reaches_nothing_of_the_node_by_a_name(
         found = compiled(
             *external("evil.test", PRIVATE),
             served=True,
-            settings=SETTINGS,
+            **OWN,
             resolvers=("127.0.0.53",),
             forbidden=Forbidden(own=frozenset({ip_address("192.0.2.7")}), ports=(HTTP, 8443)),
         )
         model = found.model
-        naming = Naming.of(model.settings.names_port, model.resolvers, model.forbidden)
+        naming = Naming.of(model.defaults.names_port, model.resolvers, model.forbidden)
         outcome = service.apply(found.configuration, naming=naming)
         assert not [note for note in outcome.notes if "names" in note]
         assert get() == (200, b"secret")
@@ -520,7 +524,7 @@ def test_nginx_reaches_nothing_of_the_node_by_a_name(
             name_of = f"{address.replace('.', '-').replace(':', 'x')}.evil.test"
             server.table[name_of] = [address]
             other = compiled(
-                *external(name_of, PRIVATE), served=True, settings=SETTINGS, resolvers=("127.0.0.53",),
+                *external(name_of, PRIVATE), served=True, **OWN, resolvers=("127.0.0.53",),
                 forbidden=model.forbidden,
             )  # fmt: skip
             service.apply(other.configuration, naming=naming)
@@ -534,7 +538,7 @@ def test_nginx_reaches_nothing_of_the_node_by_a_name(
         pid = int(keeper_log.split("process ")[1].split(" ")[0])
         subprocess.run(["kill", "-9", str(pid)], check=True)
         eventually(lambda: control.answers(PORT), 30)
-        service.apply(compiled(*WEB, site(), served=True, settings=SETTINGS, resolvers=()).configuration)
+        service.apply(compiled(*WEB, site(), served=True, **OWN, resolvers=()).configuration)
         eventually(lambda: not control.answers(PORT), 30)
     finally:
         page.close()
@@ -543,12 +547,12 @@ def test_nginx_reaches_nothing_of_the_node_by_a_name(
 
 def test_the_configuration_asks_the_process_and_more_strictly_for_other_ports():
     for port, is_strict in ((PRIVATE, True), (HTTP, False)):
-        found = compiled(*external("out.test", port), settings=SETTINGS, resolvers=("192.0.2.53",))
+        found = compiled(*external("out.test", port), **OWN, resolvers=("192.0.2.53",))
         main = found.configuration.files["nginx.conf"]
         assert f"resolver 127.0.0.1:{PORT} valid=30s ipv6=off;" in main
         texts = "".join(found.configuration.files.values())
         assert (f"resolver 127.0.0.2:{PORT}" in texts) is is_strict
-    found = compiled(*WEB, site(auth_url="http://auth.test:9000/"), settings=SETTINGS, resolvers=("192.0.2.53",))
+    found = compiled(*WEB, site(auth_url="http://auth.test:9000/"), **OWN, resolvers=("192.0.2.53",))
     assert f"resolver 127.0.0.2:{PORT}" in "".join(found.configuration.files.values())
-    found = compiled(*WEB, site(), settings=SETTINGS, resolvers=("192.0.2.53",))
-    assert found.model.settings.names_port == 0
+    found = compiled(*WEB, site(), **OWN, resolvers=("192.0.2.53",))
+    assert found.model.defaults.names_port == 0

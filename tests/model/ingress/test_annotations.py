@@ -10,7 +10,7 @@ from rulegen.model.ingress.values.annotations.annotation import CLOSE, IGNORE, R
 from rulegen.model.ingress.values.annotations.reading import read_annotations
 from rulegen.model.ingress.values.annotations.table import ANNOTATIONS
 from rulegen.model.ingress.values.annotations.unsupported import UNSUPPORTED
-from rulegen.model.ingress.values.settings import READERS
+from rulegen.model.ingress.values.settings import SETTINGS
 from tests.ingress_strategies import NAMED, PREFIX, WEB, compiled, endpoints, ingress, rule, service, site, text_of
 
 ABOUT = ObjectKey("Ingress", ObjectName("demo", "web"))
@@ -204,9 +204,9 @@ def test_a_headless_service_has_nobody_to_stand_in():
     ],
 )
 def test_settings(key, good, bad):
-    READERS[key](good)
+    SETTINGS[key].read(good)
     with pytest.raises(ValueError, match=r"."):
-        READERS[key](bad)
+        SETTINGS[key].read(bad)
 
 
 def test_of_thousands_that_nobody_knows_only_some_are_told():
@@ -237,3 +237,11 @@ def test_an_annotation_under_our_prefix_that_no_ingress_is_read_by_is_named(key,
 def test_an_annotation_of_ours_and_those_of_others_are_not_named():
     texts = {"rulegen.io/proxy-read-timeout": "5", "example.com/a": "b", "rulegen.io.example.com/a": "b"}
     assert read_annotations(ABOUT, texts, "rulegen.io").reasons == []
+
+
+@pytest.mark.parametrize("beside", ["auth-type", "auth-url", "whitelist-source-range", "allowlist-source-range", ""])
+def test_satisfy_is_reported_only_where_nothing_is_to_be_satisfied(beside):
+    value = {"auth-type": "basic", "auth-url": "http://web.default.svc/"}.get(beside, "10.0.0.0/8")
+    annotations = {"satisfy": "any", "auth-secret": "users"} | ({beside: value} if beside else {})
+    reasons = compiled(*WEB, *NAMED, ingress("site", rule("site.test"), annotations=annotations)).model.reasons
+    assert any("/satisfy" in reason.path for reason in reasons) is not bool(beside)

@@ -9,8 +9,8 @@ import pytest
 from rulegen.errors import ConfigError
 from rulegen.kube.objects import structs as k
 from rulegen.model.forbidden import Forbidden
+from rulegen.model.ingress.defaults import HttpHost
 from rulegen.model.ingress.reasons import Verdict
-from rulegen.model.ingress.values.settings import Settings
 from rulegen.net import parse_network
 from tests.ingress_strategies import (
     WEB,
@@ -256,8 +256,8 @@ def test_a_responder_that_nginx_might_read_otherwise_is_not_asked(url):
 
 
 def test_a_responder_by_name_is_asked_by_way_of_the_process_for_names():
-    settings = Settings(user="", names_port=10353, disable_ipv6=True)
-    found = compiled(*with_responder("http://ocsp.test:8080/x"), forbidden=FORBIDDEN, settings=settings)
+    host = HttpHost(user="", names_port=10353, ipv6=False)
+    found = compiled(*with_responder("http://ocsp.test:8080/x"), forbidden=FORBIDDEN, host=host)
     assert "ssl_stapling on;" in text_of(found)
     assert "resolver 127.0.0.2:10353 valid=30s ipv6=off;" in text_of(found)
     assert "ssl_stapling" not in text_of(compiled(*with_responder("http://ocsp.test/x"), resolvers=()))

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rulegen.model.ingress.values.settings import ALIASES, READERS, REFERENCES, TEXTS, Settings, read_settings
+from rulegen.model.ingress.values.configmap import read_settings
+from rulegen.model.ingress.values.settings import OTHER_NAMES, SETTINGS, Settings
 
-KEYS = sorted({*READERS, *TEXTS, *REFERENCES, *ALIASES})
+KEYS = sorted({*SETTINGS, *OTHER_NAMES})
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from rulegen.languages.nginx.tree import Node, Word
+    from rulegen.model.ingress.defaults import HttpDefaults
     from rulegen.model.ingress.ir import ExternalAuth, LocationPolicy, Server
-    from rulegen.model.ingress.values.settings import Settings
 
 
 _BUFFERS: Final = frozenset({"buffer_size", "buffers", "busy_buffers_size"})
@@ -36,7 +36,7 @@ def signin_name(auth: ExternalAuth, host: str) -> str:
     return f"@signin_{mark(host, auth)}"
 
 
-def auth_location(auth: ExternalAuth, server: Server, buffers: Mapping[str, str], settings: Settings) -> Directive:
+def auth_location(auth: ExternalAuth, server: Server, buffers: Mapping[str, str], defaults: HttpDefaults) -> Directive:
     """Return the hidden location that asks. It replaces no answer by an error page: what it gets is the verdict."""
     url = auth.url
     block: list[Node] = [
@@ -75,11 +75,11 @@ def auth_location(auth: ExternalAuth, server: Server, buffers: Mapping[str, str]
     headers = [pair for pair in headers if pair[0].lower() not in own] + list(auth.set_headers)
     headers = [*(pair for pair in headers if pair[0].lower() != HOPS[0].lower()), HOPS]
     block += [Directive("proxy_set_header", pair) for pair in headers]
-    block += _pass(auth, settings)
+    block += _pass(auth, defaults)
     return Directive("location", ("=", auth_path(auth, server.host, buffers)), tuple(block))
 
 
-def _pass(auth: ExternalAuth, settings: Settings) -> Iterator[Node]:
+def _pass(auth: ExternalAuth, defaults: HttpDefaults) -> Iterator[Node]:
     url = auth.url
     rest: Word = interpolated(url.rest.partition("#")[0] or "/")
     if auth.target:
@@ -91,7 +91,7 @@ def _pass(auth: ExternalAuth, settings: Settings) -> Iterator[Node]:
     # A variable makes nginx resolve the name when it is asked for, and start although the name is not there.
     port = url.port or (443 if url.scheme == "https" else 80)
     yield Directive("set", ("$auth_server", interpolated(f"{url.host}:{port}")))
-    yield from resolver_of(settings, port)
+    yield from resolver_of(defaults, port)
     yield Directive("proxy_pass", (template("%s://$auth_server%s", url.scheme, rest),))
 
 

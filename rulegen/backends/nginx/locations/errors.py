@@ -13,8 +13,8 @@ from rulegen.model.ingress.ir import ToName, ToUpstream
 if TYPE_CHECKING:
     from rulegen.kube.objects.names import ObjectName
     from rulegen.languages.nginx.tree import Node, Word
+    from rulegen.model.ingress.defaults import HttpDefaults
     from rulegen.model.ingress.ir import ErrorPages
-    from rulegen.model.ingress.values.settings import Settings
 
 
 def error_name(errors: ErrorPages, ingress: ObjectName | None, code: int) -> str:
@@ -22,7 +22,7 @@ def error_name(errors: ErrorPages, ingress: ObjectName | None, code: int) -> str
     return f"@e{code}_{mark(ingress, errors.target, errors.service, errors.port)}"
 
 
-def error_location(errors: ErrorPages, ingress: ObjectName | None, code: int, settings: Settings) -> Directive:
+def error_location(errors: ErrorPages, ingress: ObjectName | None, code: int, defaults: HttpDefaults) -> Directive:
     """Return that location: it asks the default backend, and tells it what went wrong."""
     headers: list[tuple[str, Word]] = [
         ("X-Code", str(code)),
@@ -37,12 +37,12 @@ def error_location(errors: ErrorPages, ingress: ObjectName | None, code: int, se
     address: Word
     if isinstance(errors.target, ToName):
         block.append(Directive("set", ("$external", f"{errors.target.host}:{errors.target.port}")))
-        block += resolver_of(settings, errors.target.port)
+        block += resolver_of(defaults, errors.target.port)
         address = template("http://$external")
     else:
         address = f"http://{errors.target.upstream if isinstance(errors.target, ToUpstream) else ''}"
     block.append(Directive("rewrite", ("^", "/", "break")))
-    block += proxy_headers(settings, headers)
+    block += proxy_headers(defaults.settings, headers)
     block += [Directive("proxy_method", ("GET",)), Directive("proxy_pass_request_body", ("off",))]
     block.append(Directive("proxy_set_header", ("Content-Length", "")))
     block.append(Directive("proxy_pass", (address,)))

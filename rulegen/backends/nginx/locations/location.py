@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from rulegen.languages.nginx.tree import Node, Word
+    from rulegen.model.ingress.defaults import HttpDefaults
     from rulegen.model.ingress.ir import Location, Server, Target, Upstream
-    from rulegen.model.ingress.values.settings import Settings
     from rulegen.net import Network
 
 _COOKIE_PATH: Final = re.compile(r"/[A-Za-z0-9._~!&'()*+=:@%/-]+\Z")
@@ -47,9 +47,12 @@ _COOKIE_PATH: Final = re.compile(r"/[A-Za-z0-9._~!&'()*+=:@%/-]+\Z")
 class LocationText:
     """The directives of one location, and what it needs beside it in its server and its host's file."""
 
-    def __init__(self, location: Location, server: Server, settings: Settings, sticky: Mapping[str, Upstream]) -> None:
+    def __init__(
+        self, location: Location, server: Server, defaults: HttpDefaults, sticky: Mapping[str, Upstream]
+    ) -> None:
         """Take a location, its server, what holds for all, and the host's own upstreams by name."""
-        self._location, self._server, self._settings = location, server, settings
+        self._location, self._server, self._defaults = location, server, defaults
+        self._settings = defaults.settings
         target = location.target
         self._sticky = sticky.get(target.upstream) if isinstance(target, ToUpstream) else None
         self._policy = location.policy
@@ -71,12 +74,12 @@ class LocationText:
         policy = self._policy
         is_answer = isinstance(self._location.target, FixedResponse)
         if policy.external_auth is not None and not is_answer:
-            yield auth_location(policy.external_auth, self._server, auth_buffers(policy), self._settings)
+            yield auth_location(policy.external_auth, self._server, auth_buffers(policy), self._defaults)
             if policy.external_auth.signin:
                 yield signin_location(policy.external_auth, self._server)
         if policy.errors is not None:
             for code in self._replaced():
-                yield error_location(policy.errors, self._location.ingress, code, self._settings)
+                yield error_location(policy.errors, self._location.ingress, code, self._defaults)
 
     # -- itself --------------------------------------------------------------------------------------------------------
 
@@ -114,7 +117,7 @@ class LocationText:
         exempt = self._location.source.startswith(settings.no_tls_redirect_locations)
         if redirects and not exempt:
             path = "request_uri" if policy.preserve_trailing_slash else "redirect_uri"
-            port = f":{settings.https_port}" if settings.use_port_in_redirects else ""
+            port = f":{self._defaults.host.https_port}" if settings.use_port_in_redirects else ""
             target = template(f"https://$redirect_host{port}${path}")
             answer = Directive("return", (str(settings.http_redirect_code), target))
             yield _if(("$pass_access_scheme", "=", "http"), answer)
@@ -227,7 +230,7 @@ class LocationText:
             yield from backend_tls(policy.proxy_ssl, module)
         if isinstance(target, ToName):
             yield _set("external", f"{target.host}:{target.port}")
-            yield from resolver_of(self._settings, target.port)
+            yield from resolver_of(self._defaults, target.port)
             if module != "fastcgi" and policy.protocol in {"HTTPS", "GRPCS", "AUTO_HTTP"} and policy.proxy_ssl is None:
                 yield Directive(f"{module}_ssl_server_name", ("on",))
         if module == "fastcgi":

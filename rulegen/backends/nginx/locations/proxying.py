@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from rulegen.languages.nginx.tree import Node
+    from rulegen.model.ingress.defaults import HttpDefaults
     from rulegen.model.ingress.ir import LocationPolicy, ProxySSL
-    from rulegen.model.ingress.values.settings import Settings
 
 SCHEMES: Final = {"HTTP": "http", "HTTPS": "https", "AUTO_HTTP": "$scheme", "GRPC": "grpc", "GRPCS": "grpcs"}
 """What stands before an address, by protocol; FCGI has none."""
@@ -27,15 +27,15 @@ NAMES_OF_OWN_PORTS, NAMES_OF_OTHER_PORTS = "127.0.0.1", "127.0.0.2"
 """Where the process for names listens: a name may lead to this node at the ports of nginx alone, where loops end."""
 
 
-def resolver(settings: Settings, *servers: str) -> Directive:
+def resolver(defaults: HttpDefaults, *servers: str) -> Directive:
     """Return who is asked for names."""
-    return Directive("resolver", (*servers, "valid=30s", *(("ipv6=off",) if settings.disable_ipv6 else ())))
+    return Directive("resolver", (*servers, "valid=30s", *(() if defaults.has_ipv6 else ("ipv6=off",))))
 
 
-def resolver_of(settings: Settings, port: int) -> Iterator[Node]:
+def resolver_of(defaults: HttpDefaults, port: int) -> Iterator[Node]:
     """Yield who is asked for a name that requests are passed to, where it is not the same as for all."""
-    if settings.names_port and port not in {settings.http_port, settings.https_port}:
-        yield resolver(settings, f"{NAMES_OF_OTHER_PORTS}:{settings.names_port}")
+    if defaults.names_port and port not in {defaults.host.http_port, defaults.host.https_port}:
+        yield resolver(defaults, f"{NAMES_OF_OTHER_PORTS}:{defaults.names_port}")
 
 
 def module_of(protocol: str) -> str:

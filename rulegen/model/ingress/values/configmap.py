@@ -2,30 +2,86 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
 
 from rulegen.errors import ConfigError
 from rulegen.kube.objects.names import ObjectName
 from rulegen.model.ingress.reasons import Reason, Verdict
 from rulegen.model.ingress.unread import missing
 from rulegen.model.ingress.values import readers
-from rulegen.model.ingress.values.settings import read_settings
+from rulegen.model.ingress.values.settings import OTHER_NAMES, SETTINGS, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from rulegen.kube.snapshot.world import ClusterSnapshot
-    from rulegen.model.ingress.values.settings import Settings
 
 
-def settings_of(world: ClusterSnapshot, name: ObjectName | None, base: Settings) -> tuple[Settings, list[Reason]]:
-    """Return the settings that a ConfigMap makes of `base`, and what of it is not obeyed.
+@dataclass(frozen=True, slots=True)
+class SettingsRead:
+    """Settings, and what is wrong with their source.
+
+    Attributes:
+        warnings: One line for each key that has no effect.
+        errors: One line for each key that keeps somebody out and cannot be read.
+        references: Namespace and name of the ConfigMaps that keys name; the namespace is empty where none was given.
+    """
+
+    settings: Settings
+    warnings: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
+    references: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+
+def read_settings(texts: Mapping[str, str], base: Settings) -> SettingsRead:
+    """Return the settings that the keys of a ConfigMap make of `base`."""
+    values: dict[str, Any] = {}  # each made by the reader of its field, whose type is checked where it is declared
+    warnings: list[str] = []
+    errors: list[str] = []
+    references: dict[str, tuple[str, str]] = {}
+    for given, text in sorted(texts.items()):
+        key = OTHER_NAMES.get(given, given)
+        known = SETTINGS.get(key)
+        if known is None:
+            warnings.append(f"data.{readers.printable(given)}: not supported; it is ignored{_meant(given)}")
+            continue
+        try:
+            value = known.read(text.strip())
+        except ValueError as error:
+            if known.closes:
+                errors.append(f"data.{given}: {error}")
+            else:
+                warnings.append(f"data.{given}: {error}; it is ignored")
+            continue
+        if known.refers_to_headers:
+            references[key] = value
+        else:
+            values[_field(key)] = value
+    return SettingsRead(replace(base, **values), tuple(warnings), tuple(errors), references)
+
+
+def _field(key: str) -> str:
+    return key.replace("-", "_")
+
+
+def _meant(key: str) -> str:
+    """Return the question whether the nearest key was meant; empty where none is near."""
+    near = get_close_matches(key[:100].lower().replace("_", "-"), [*SETTINGS, *OTHER_NAMES], 1)
+    return f'; is "{near[0]}" meant?' if near else ""
+
+
+def settings_of(
+    world: ClusterSnapshot, name: ObjectName | None, base: Settings, *, has_ipv6: bool = True
+) -> tuple[Settings, list[Reason]]:
+    """Return the settings that a ConfigMap makes of `base`, and what of it has no effect.
 
     Args:
         world: With all ConfigMaps there are.
         name: The one with the settings; None for none.
         base: What holds where it says nothing.
+        has_ipv6: Whether the host speaks IPv6.
 
     Raises:
         MissingError: It is not there, or a ConfigMap that it names.
@@ -36,45 +92,52 @@ def settings_of(world: ClusterSnapshot, name: ObjectName | None, base: Settings)
         return base, reasons
     where = f"ConfigMap {name}"
 
-    def tell(message: str) -> None:
+    def warn(message: str) -> None:
         reasons.append(Reason(None, Verdict.NOTE, where, message))
 
-    found = world.config_maps.get(name)
-    if found is None:
+    config_map = world.config_maps.get(name)
+    if config_map is None:
         raise missing(world, "ConfigMap", name, named_by="--configmap")
-    read = read_settings(found.data, base)
+    read = read_settings(config_map.data, base)
     if read.errors:
         raise ConfigError(f"{where}: {'; '.join(read.errors)}", hint="mend the ConfigMap: it keeps somebody out")
     for warning in read.warnings:
-        tell(warning)
-    settings = read.settings
-    if settings.disable_ipv6 and settings.bind_address and all(":" in one for one in settings.bind_address):
-        raise ConfigError(f"{where}: data.bind-address names IPv6 addresses alone, and data.disable-ipv6 is true")
-    for key, (namespace, other) in read.references.items():
-        headers = _headers(world, ObjectName(namespace or name.namespace, other), key, where, tell)
-        if key == "add-headers":
-            settings = replace(settings, add_headers=headers)
-        else:
-            settings = replace(settings, proxy_set_headers=headers)
+        warn(warning)
+    headers: dict[str, Any] = {
+        _field(key): _headers(world, ObjectName(namespace or name.namespace, other), key, where, warn)
+        for key, (namespace, other) in read.references.items()
+    }
+    settings = replace(read.settings, **headers)
+    _check_addresses(settings, where, has_ipv6=has_ipv6)
     trusts = settings.use_forwarded_headers or settings.enable_real_ip or settings.use_proxy_protocol
     if trusts and any(network.prefixlen == 0 for network in settings.proxy_real_ip_cidr):
-        tell(
+        warn(
             "data.proxy-real-ip-cidr: everybody's word is taken for the client's address; name the networks of your"
             " load balancers"
         )
     return settings, reasons
 
 
+def _check_addresses(settings: Settings, where: str, *, has_ipv6: bool) -> None:
+    if not settings.bind_address or not all(":" in address for address in settings.bind_address):
+        return
+    message = f"{where}: data.bind-address names IPv6 addresses alone"
+    if settings.disable_ipv6:
+        raise ConfigError(f"{message}, and data.disable-ipv6 is true")
+    if not has_ipv6:
+        raise ConfigError(f"{message}, and this host has no IPv6")
+
+
 def _headers(
-    world: ClusterSnapshot, name: ObjectName, key: str, where: str, tell: Callable[[str], None]
+    world: ClusterSnapshot, name: ObjectName, key: str, where: str, warn: Callable[[str], None]
 ) -> tuple[tuple[str, str], ...]:
-    found = world.config_maps.get(name)
-    if found is None:
+    config_map = world.config_maps.get(name)
+    if config_map is None:
         raise missing(world, "ConfigMap", name, named_by=f"{key} in {where}")
     pairs = []
-    for header, text in sorted(found.data.items()):
+    for header, text in sorted(config_map.data.items()):
         try:
             pairs.append((readers.settable_header(header), readers.header_text(text)))
         except ValueError as error:
-            tell(f"data.{key}: ConfigMap {name}: {error}; it is ignored")
+            warn(f"data.{key}: ConfigMap {name}: {error}; it is ignored")
     return tuple(pairs)

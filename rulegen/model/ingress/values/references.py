@@ -8,6 +8,7 @@ from rulegen.kube.objects.names import ObjectName
 from rulegen.model.ingress.values import readers
 from rulegen.model.ingress.values.annotations import access
 from rulegen.model.ingress.values.annotations.table import ANNOTATIONS
+from rulegen.model.ingress.values.settings import SETTINGS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 SECRETS: Final = tuple(name for name, known in ANNOTATIONS.items() if known.refers_to == "Secret")
 CONFIG_MAPS: Final = tuple(name for name, known in ANNOTATIONS.items() if known.refers_to == "ConfigMap")
+HEADER_KEYS: Final = tuple(key for key, known in SETTINGS.items() if known.refers_to_headers)
 
 
 class References(NamedTuple):
@@ -74,7 +76,7 @@ def references_of(
 
 def header_maps(config_map: ConfigMap) -> frozenset[ObjectName]:
     """Return the ConfigMaps that the settings' ConfigMap names."""
-    names = (config_map.data.get(key) for key in ("add-headers", "proxy-set-headers"))
+    names = (config_map.data.get(key) for key in HEADER_KEYS)
     maps = (_named(config_map.metadata.namespace, text, any_namespace=True) for text in names if text)
     return frozenset(name for name in maps if name is not None)
 

@@ -96,7 +96,7 @@ SATISFY: Final = Annotation(
     "`all` (default), `any`",
     CLOSE,
     default="all",
-    needs=(AUTH_TYPE, AUTH_URL, WHITELIST_SOURCE_RANGE),
+    needs=(AUTH_TYPE, AUTH_URL, WHITELIST_SOURCE_RANGE, ALLOWLIST_SOURCE_RANGE),
 )
 LIMIT_RPS: Final = Annotation("limit-rps", _LIMIT, "requests a second", default=0)
 LIMIT_RPM: Final = Annotation("limit-rpm", _LIMIT, "requests a minute", default=0)

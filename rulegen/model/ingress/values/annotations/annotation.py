@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 V = TypeVar("V")
 
-Referred: TypeAlias = Literal["", "Secret", "ConfigMap"]
+ReferencedKind: TypeAlias = Literal["", "Secret", "ConfigMap"]
 
 
 class InvalidValue(enum.Enum):
@@ -67,7 +67,7 @@ class Annotation(Generic[T]):
     invalid: InvalidValue
     default: T
     needs: tuple[Annotation[Any], ...]
-    refers_to: Referred
+    refers_to: ReferencedKind
 
     @overload
     def __init__(
@@ -78,7 +78,7 @@ class Annotation(Generic[T]):
         invalid: InvalidValue = ...,
         *,
         needs: tuple[Annotation[Any], ...] = ...,
-        refers_to: Referred = ...,
+        refers_to: ReferencedKind = ...,
     ) -> None: ...
 
     @overload
@@ -91,7 +91,7 @@ class Annotation(Generic[T]):
         *,
         default: V,
         needs: tuple[Annotation[Any], ...] = ...,
-        refers_to: Referred = ...,
+        refers_to: ReferencedKind = ...,
     ) -> None: ...
 
     def __init__(
@@ -103,7 +103,7 @@ class Annotation(Generic[T]):
         *,
         default: Any = None,
         needs: tuple[Annotation[Any], ...] = (),
-        refers_to: Referred = "",
+        refers_to: ReferencedKind = "",
     ) -> None:
         """Declare an annotation; without a default, the value of an absent one is None."""
         self.name, self.read, self.documentation, self.invalid = name, read, documentation, invalid

@@ -1,0 +1,100 @@
+"""Readers of values that only settings for all hosts have; see `rulegen.model.ingress.values.readers`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from rulegen.model.ingress.values import readers, regex
+from rulegen.model.ingress.values.readers import choice, integer, items, size
+from rulegen.net import parse_address
+
+_LOG_VARIABLES: Final = (
+    "args arg_ binary_remote_addr body_bytes_sent bytes_sent connection connection_requests content_length"
+    " content_type cookie_ gzip_ratio host hostname http_ https ingress_name is_args msec namespace pipe"
+    " proxy_add_x_forwarded_for proxy_alternative_upstream_name proxy_host proxy_port proxy_protocol_addr"
+    " proxy_upstream_name query_string realip_remote_addr realip_remote_port remote_addr remote_port remote_user"
+    " req_id request request_completion request_id request_length request_method request_time request_uri scheme"
+    " sent_http_ server_addr server_name server_port server_protocol service_name service_port ssl_cipher"
+    " ssl_client_s_dn ssl_client_verify ssl_protocol ssl_server_name ssl_session_reused status the_real_ip"
+    " time_iso8601 time_local tcpinfo_rtt upstream_addr upstream_bytes_received upstream_bytes_sent"
+    " upstream_cache_status upstream_connect_time upstream_header_time upstream_http_ upstream_response_length"
+    " upstream_response_time upstream_status uri"
+)
+LOG_VARIABLES: Final = frozenset(_LOG_VARIABLES.split())
+CURVES: Final = frozenset(
+    {"X25519", "X448", "P-256", "P-384", "P-521", "prime256v1", "secp384r1", "secp521r1", "ffdhe2048", "ffdhe3072"}
+)
+
+
+def header_buffers(text: str) -> tuple[int, int]:
+    """Return number and size of buffers."""
+    parts = text.split()
+    if len(parts) != 2:
+        raise ValueError(f"{readers.quoted(text)} is not a number and a size such as 4 8k")
+    return integer(1, 64)(parts[0]), size(1 << 20, 1 << 10)(parts[1])
+
+
+def workers(text: str) -> str:
+    """Return how many processes: a number or auto."""
+    return text if text == "auto" else str(integer(1, 512)(text))
+
+
+def addresses(text: str) -> tuple[str, ...]:
+    """Return the addresses of a list, each once."""
+    return tuple(dict.fromkeys(str(parse_address(part)) for part in items(text)))
+
+
+def paths(text: str) -> tuple[str, ...]:
+    """Return the paths of a list."""
+    return tuple(readers.path(part) for part in items(text))
+
+
+def protocols(text: str) -> tuple[str, ...]:
+    """Return the versions of TLS that are fit for use, oldest first."""
+    versions = {choice("SSLv2", "SSLv3", *readers.PROTOCOLS)(word) for word in text.split()} - {"SSLv2", "SSLv3"}
+    if not versions:
+        raise ValueError(f"{readers.quoted(text)} names no protocol that is fit for use")
+    return tuple(protocol for protocol in readers.PROTOCOLS if protocol in versions)
+
+
+def patterns(text: str) -> tuple[str, ...]:
+    """Return the expressions of a list."""
+    return tuple(_pattern(part) for part in items(text))
+
+
+def _pattern(text: str) -> str:
+    """Return an expression: a text stands for itself, one after `~` or `~*` is an expression."""
+    if text.startswith("~"):
+        return "~*" * text.startswith("~*") + regex.check(text.removeprefix("~*").removeprefix("~"))
+    if len(text) > 800:
+        raise ValueError(f"{readers.quoted(text)} is longer than 800 characters")
+    return f"^{regex.escape(readers.header_text(text))}$"
+
+
+def log_format(text: str) -> str:
+    """Return a log format of one line, with variables that may be logged."""
+    if not text.isprintable() or len(text.encode(errors="replace")) > 2000:
+        raise ValueError(f"{readers.quoted(text)} is not a log format: one line of at most 2000 bytes")
+    readers.check_variables(text, LOG_VARIABLES)
+    return text
+
+
+def mime_types(text: str) -> tuple[str, ...]:
+    """Return MIME types without text/html, which is compressed in any case."""
+    words = tuple(dict.fromkeys(text.split()))
+    for word in words:
+        if word != "*" and not readers.re.match(r"[a-z0-9.+-]{1,60}/[a-z0-9.+-]{1,60}\Z", word):
+            raise ValueError(f"{readers.quoted(word)} is not a MIME type")
+    return tuple(word for word in words if word != "text/html")
+
+
+def curves(text: str) -> str:
+    """Return a list of elliptic curves, or auto."""
+    if text != "auto" and not set(text.split(":")) <= CURVES:
+        raise ValueError(f"{readers.quoted(text)} is neither auto nor a list of curves such as X25519:P-256")
+    return text
+
+
+def connections(text: str) -> int:
+    """Return how many connections a worker has; 0 is ingress-nginx's word for its default."""
+    return 16384 if text == "0" else integer(64, 1_000_000)(text)

@@ -1,0 +1,76 @@
+"""Writes the tables of annotations and settings in docs/ from their declarations, between markers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from rulegen.model.ingress.values.annotations.table import SECTIONS, declared_in
+from rulegen.model.ingress.values.annotations.unsupported import UNSUPPORTED
+from rulegen.model.ingress.values.settings import OTHER_NAMES, SETTINGS
+from tests.project.places import ROOT
+
+_MARKED: Final = re.compile(
+    r"<!-- table: (?P<name>[\w -]+?) -->\n\n(?P<text>(?:\|.*\n|\*\*.*\*\*\n|\n)*)<!-- end -->\n"
+)
+
+
+def _rows(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    lines += [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def annotations() -> Iterator[tuple[str, str]]:
+    """Yield the tables of an Ingress's annotations, by the words after the marker's name."""
+    for heading, module in SECTIONS.items():
+        rows = (
+            (f"`{known.name}`", known.documentation, known.invalid.name.lower())
+            for known in declared_in(module).values()
+        )
+        yield (
+            f"annotations {module.__name__.rpartition('.')[2]}",
+            f"**{heading}**\n\n" + _rows(("annotation", "value", "if invalid"), rows),
+        )
+    rows_ = (
+        (f"`{row.name}`", row.reason + "; **it protects nothing here**" * row.protects) for row in UNSUPPORTED.values()
+    )
+    yield "annotations without effect", _rows(("annotation", "why not"), rows_)
+
+
+def settings() -> str:
+    """Return the table of the keys of the ConfigMap."""
+
+    def rows() -> Iterator[tuple[str, ...]]:
+        for key, known in SETTINGS.items():
+            closing = ["**an error where it cannot be read**"] * known.closes
+            yield f"`{key}`", known.default, "; ".join([*[known.documentation] * bool(known.documentation), *closing])
+        for name, key in OTHER_NAMES.items():
+            yield f"`{name}`", "", f"another name of `{key}`"
+
+    return _rows(("key", "default", ""), rows())
+
+
+def tables() -> Mapping[str, str]:
+    """Return each table by the name in its marker."""
+    return {**dict(annotations()), "settings": settings()}
+
+
+def with_tables(page: str) -> str:
+    """Return a page with its marked tables as the declarations have them."""
+    known = tables()
+    return _MARKED.sub(lambda m: f"<!-- table: {m['name']} -->\n\n{known[m['name']]}\n<!-- end -->\n", page)
+
+
+def marked(page: str) -> list[str]:
+    """Return the names of a page's marked tables, in order."""
+    return [match["name"] for match in _MARKED.finditer(page)]
+
+
+PAGES: Final[tuple[Path, ...]] = (ROOT / "docs/ingress.md", ROOT / "docs/ipvs.md")
+
+if __name__ == "__main__":
+    for path in PAGES:
+        path.write_text(with_tables(path.read_text(encoding="utf-8")), encoding="utf-8")
