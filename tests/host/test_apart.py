@@ -24,8 +24,8 @@ from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.snapshot.world import ClusterSnapshot, ServiceInput
 from rulegen.languages.ipvs.state import VirtualServer, VirtualServerKey
 from rulegen.model.host.facts import HostFacts
+from rulegen.model.services.annotations.scheduler import SCHEDULER
 from rulegen.model.services.resolve import resolve
-from rulegen.model.services.weights import SCHEDULER
 from rulegen.plan.plan import Plan
 from tests.agent.stage import OPTIONS, endpoints, service
 from tests.nodekernel import NodeKernel
@@ -123,7 +123,7 @@ def test_apply_serves_a_service_whose_scheduler_the_kernel_lacks_with_the_nodes_
     told = world("api", "shop", protocol="TCP")
     (name,) = (name for name in told.services if name.name == "shop")
     one = told.services[name].service
-    annotated = structs.replace(one, metadata=structs.replace(one.metadata, annotations={SCHEDULER: "sh"}))
+    annotated = structs.replace(one, metadata=structs.replace(one.metadata, annotations={SCHEDULER.name: "sh"}))
     told = ClusterSnapshot(services={**told.services, name: replace(told.services[name], service=annotated)})
     inputs = SimpleNamespace(world=told, options=MODE, facts=HostFacts(), progress=lambda _: None)
     wants = compile_model(resolve(told, MODE, HostFacts()), "ipvs", counts=False)

@@ -15,12 +15,16 @@ from rulegen.kube.snapshot.world import ClusterSnapshot, ServiceInput
 from rulegen.languages.iptables.rules import at_odds
 from rulegen.languages.ipvs.state import RealServer, VirtualServer
 from rulegen.model.host.facts import HostFacts
+from rulegen.model.services.annotations.annotation import PREFIX
+from rulegen.model.services.annotations.scheduler import SCHEDULER as SCHEDULER_ANNOTATION
+from rulegen.model.services.annotations.table import ANNOTATIONS
+from rulegen.model.services.annotations.weights import WEIGHTS as WEIGHTS_ANNOTATION
 from rulegen.model.services.options import Options
 from rulegen.model.services.resolve import resolve
-from rulegen.model.services.weights import SCHEDULER, WEIGHTS
 from rulegen.net import Family
 
 NAME = ObjectName("demo", "web")
+SCHEDULER, WEIGHTS = SCHEDULER_ANNOTATION.name, WEIGHTS_ANNOTATION.name
 ENDPOINTS = (("pod-a", "node1", "zone-a"), ("pod-b", "node2", "zone-b"), ("pod-c", "node3", "zone-b"))
 
 
@@ -42,14 +46,14 @@ def world(**annotations: str) -> ClusterSnapshot:
         )
         for number, (pod, node, zone) in enumerate(ENDPOINTS)
     )
-    told = k.EndpointSlice(
+    endpoint_slice = k.EndpointSlice(
         metadata=k.ObjectMeta(name="web-1", namespace="demo", labels={"kubernetes.io/service-name": "web"}),
         address_type="IPv4",
         endpoints=endpoints,
         ports=(k.SlicePort(name="http", port=8080),),
     )
     return ClusterSnapshot(
-        services={NAME: ServiceInput(service=service, slices=(told,))},
+        services={NAME: ServiceInput(service=service, slices=(endpoint_slice,))},
         nodes={"node1": k.Node(metadata=k.ObjectMeta(name="node1"))},
     )
 
@@ -72,7 +76,7 @@ def odds(**annotations: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("told", "expected"),
+    ("entries", "expected"),
     [
         ({}, [1, 1, 1]),
         ({"pod-a": 3}, [3, 1, 1]),
@@ -81,8 +85,8 @@ def odds(**annotations: str) -> list[str]:
         ({"node:topology.kubernetes.io/zone=zone-b": 2, "pod-b": 7}, [1, 7, 2]),
     ],
 )
-def test_endpoints_get_their_weights_and_the_others_one(told, expected):
-    assert weights(**{WEIGHTS: json.dumps(told)}) == expected
+def test_endpoints_get_their_weights_and_the_others_one(entries, expected):
+    assert weights(**{WEIGHTS: json.dumps(entries)}) == expected
 
 
 def test_rules_give_each_endpoint_its_share_of_what_is_left():
@@ -95,7 +99,7 @@ def test_weights_that_are_all_alike_change_nothing():
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "problem"),
     [
         ("{", "not JSON"),
         ("[]", "expected an object"),
@@ -109,11 +113,11 @@ def test_weights_that_are_all_alike_change_nothing():
         ('{"x\\u001b[31m": 3}', "x\\\\x1b[31m"),
     ],
 )
-def test_an_annotation_with_a_fault_is_told_and_not_followed(text, told):
+def test_an_annotation_with_a_fault_is_warned_of_and_has_no_effect(text, problem):
     model = resolve(world(**{WEIGHTS: text}), Options(node_name="node1"), HostFacts(), [Family.IPV4])
     (warning,) = [w for w in model.warnings if WEIGHTS in w]
     assert warning.startswith(f'Service demo/web: metadata.annotations["{WEIGHTS}"]')
-    assert told in warning or told.replace("\\\\", "\\") in warning
+    assert problem in warning or problem.replace("\\\\", "\\") in warning
     assert warning.isprintable()
     assert weights(**{WEIGHTS: text}) == [1, 1, 1]
 
@@ -137,14 +141,14 @@ def test_a_service_may_choose_its_scheduler():
 @pytest.mark.parametrize(
     ("facts", "name"), [(HostFacts(), "bogus"), (HostFacts(), ""), (HostFacts(schedulers=frozenset({"rr"})), "lc")]
 )
-def test_a_scheduler_that_is_not_offered_is_told_and_the_nodes_own_is_used(facts, name):
+def test_for_a_scheduler_that_is_not_offered_the_nodes_own_is_used(facts, name):
     assert schedulers(facts, **{SCHEDULER: name}) == [("rr", 0)]
     model = resolve(world(**{SCHEDULER: name}), Options(mode="ipvs", node_name="node1"), facts, [Family.IPV4])
     assert any(SCHEDULER in warning and name in warning for warning in model.warnings)
 
 
 @pytest.mark.parametrize(
-    ("mode", "annotations", "is_told"),
+    ("mode", "annotations", "is_warned_of"),
     [
         ("ipvs", {WEIGHTS: '{"pod-a": 3}'}, True),
         ("ipvs", {WEIGHTS: '{"pod-a": 3}', SCHEDULER: "lc"}, True),
@@ -153,9 +157,9 @@ def test_a_scheduler_that_is_not_offered_is_told_and_the_nodes_own_is_used(facts
         ("iptables", {WEIGHTS: '{"pod-a": 3}'}, False),
     ],
 )
-def test_weights_that_a_scheduler_does_not_look_at_are_told(mode, annotations, is_told):
+def test_weights_that_a_scheduler_ignores_are_warned_of(mode, annotations, is_warned_of):
     warnings = compiled(mode, **annotations).model.warnings
-    assert any("looks at no weight" in warning for warning in warnings) is is_told
+    assert any("looks at no weight" in warning for warning in warnings) is is_warned_of
 
 
 UNKNOWN = [
@@ -173,30 +177,45 @@ UNKNOWN = [
 
 @pytest.mark.parametrize("mode", ["iptables", "ipvs"])
 @pytest.mark.parametrize(("key", "near"), UNKNOWN)
-def test_an_unknown_annotation_under_our_prefix_is_named_with_the_nearest_one(mode, key, near):
-    without, found = compiled(mode), compiled(mode, **{key: '{"pod-a": 3}'})
-    assert found.rules(Family.IPV4) == without.rules(Family.IPV4)
-    (warning,) = [text for text in found.model.warnings if "no such annotation" in text]
+def test_an_unknown_annotation_is_named_with_the_nearest_one(mode, key, near):
+    without, beside = compiled(mode), compiled(mode, **{key: '{"pod-a": 3}'})
+    assert beside.rules(Family.IPV4) == without.rules(Family.IPV4)
+    (warning,) = [text for text in beside.model.warnings if "no such annotation" in text]
     assert warning.startswith("Service demo/web: metadata.annotations[")
     assert warning.isprintable()
     assert (f'is "{near}" meant?' if near else f"expected one of {SCHEDULER}, {WEIGHTS}") in warning
 
 
 @pytest.mark.parametrize("key", [WEIGHTS, "example.com/rulegen.io", "rulegen.io.example.com/weights", "weights"])
-def test_annotations_that_we_know_and_those_of_others_are_not_called_unknown(key):
+def test_known_annotations_and_those_of_others_are_not_warned_of(key):
     assert not [text for text in compiled("iptables", **{key: "{}"}).model.warnings if "no such annotation" in text]
 
 
+@given(st.text(min_size=1, max_size=60))
+def test_no_annotation_of_anybody_else_is_ever_warned_of(key):
+    """Whatever other tools write on a Service: no user hears of it."""
+    warnings = compiled("iptables", **{key: "x"}).model.warnings
+    assert key.lower().startswith(PREFIX) or not [text for text in warnings if "annotation" in text]
+
+
+@pytest.mark.parametrize("name", sorted(ANNOTATIONS))
+def test_an_annotation_is_ours_and_documented(name):
+    annotation = ANNOTATIONS[name]
+    assert name.startswith(PREFIX)
+    assert annotation.documentation
+    assert annotation.otherwise
+    assert annotation.name in annotation.path
+
+
 def test_a_flood_of_unknown_annotations_is_counted():
-    told = compiled("iptables", **{f"rulegen.io/x{number}": "" for number in range(500)}).model.warnings
-    assert len([text for text in told if "annotations" in text]) < 20
-    assert any("490 more" in text for text in told)
+    warnings = compiled("iptables", **{f"rulegen.io/x{number}": "" for number in range(500)}).model.warnings
+    assert len([text for text in warnings if "annotations" in text]) < 20
+    assert any("490 more" in text for text in warnings)
 
 
-def test_a_service_that_no_proxy_serves_has_its_annotations_checked_too():
+def test_a_headless_service_has_its_annotations_checked_too():
     metadata = k.ObjectMeta(name="web", namespace="demo", annotations={"rulegen.io/wieghts": "{}"})
     headless = k.Service(metadata=metadata, spec=k.ServiceSpec(cluster_ip="None", ports=(k.ServicePort(port=80),)))
-    found = resolve(
-        ClusterSnapshot(services={NAME: ServiceInput(service=headless)}), Options(node_name="node1"), HostFacts()
-    )
-    assert any("rulegen.io/wieghts" in text for text in found.warnings)
+    only = ClusterSnapshot(services={NAME: ServiceInput(service=headless)})
+    warnings = resolve(only, Options(node_name="node1"), HostFacts()).warnings
+    assert any("rulegen.io/wieghts" in text for text in warnings)

@@ -10,6 +10,7 @@ from typing import Final
 from rulegen.model.ingress.values.annotations.table import SECTIONS, declared_in
 from rulegen.model.ingress.values.annotations.unsupported import UNSUPPORTED
 from rulegen.model.ingress.values.settings import OTHER_NAMES, SETTINGS
+from rulegen.model.services.annotations.table import ANNOTATIONS as SERVICE_ANNOTATIONS
 from tests.project.places import ROOT
 
 _MARKED: Final = re.compile(
@@ -53,9 +54,18 @@ def settings() -> str:
     return _rows(("key", "default", ""), rows())
 
 
+def of_services() -> str:
+    """Return the table of a Service's annotations."""
+    rows = (
+        (f"`{name}`", ", ".join(known.modes) or "all", known.documentation)
+        for name, known in sorted(SERVICE_ANNOTATIONS.items())
+    )
+    return _rows(("annotation", "modes", ""), rows)
+
+
 def tables() -> Mapping[str, str]:
     """Return each table by the name in its marker."""
-    return {**dict(annotations()), "settings": settings()}
+    return {**dict(annotations()), "settings": settings(), "annotations of Services": of_services()}
 
 
 def with_tables(page: str) -> str:

@@ -17,9 +17,9 @@ from rulegen.host.netfilter import conntrack, nfacct, nft_commits, variant
 from rulegen.host.netfilter.variant import VariantChoice
 from rulegen.host.node import sysctl
 from rulegen.host.node.facts import refreshed
+from rulegen.kube.proxyconfig.validation import SCHEDULERS
 from rulegen.model.services.node.context import BE_LIBERAL
 from rulegen.model.services.stale_flows import FlowFrontend, StaleUdpPolicy, answering, frontends_of, stale_flows
-from rulegen.model.services.weights import SCHEDULERS
 from rulegen.net import AddressKind, Family, Protocol, kind_of_address
 from rulegen.plan.plan import Plan
 

@@ -15,9 +15,9 @@ from rulegen.host.dataplane.apply import perform, steps
 from rulegen.host.dataplane.apply_in_parts import Apart
 from rulegen.host.dataplane.refused_services import is_refusal
 from rulegen.host.ipvs.servers import SchedulerError
+from rulegen.kube.proxyconfig.validation import SCHEDULERS
 from rulegen.model.services.resolve import resolve
 from rulegen.model.services.stale_flows import StaleUdpPolicy
-from rulegen.model.services.weights import SCHEDULERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

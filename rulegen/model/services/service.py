@@ -6,6 +6,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from rulegen.kube.validation.findings import family_of_text
+from rulegen.model.services.annotations.scheduler import scheduler_of, warn_of_ignored_weights
+from rulegen.model.services.annotations.table import warn_of_unknown
+from rulegen.model.services.annotations.weights import WEIGHTS
 from rulegen.model.services.endpoints import Pools, candidates, counts, pools
 from rulegen.model.services.ir import Delivery, LimitKind, OverLimit, ResolvedPort, ResolvedService, TrafficPolicy
 from rulegen.model.services.limits import (
@@ -15,7 +18,6 @@ from rulegen.model.services.limits import (
     limited_frontends,
     share_of_each,
 )
-from rulegen.model.services.weights import scheduler, tell_weightless, warn_of_unknown, weights
 from rulegen.net import Address, AddressUse, Family, Network, Protocol, family_of, parse_address, parse_network, refusal
 from rulegen.text import printable, quoted
 
@@ -70,7 +72,8 @@ def resolve_service(
     warn_of_unknown(told.service, f"Service {name}", warn)
     if is_served(told.service):
         slices = [s for s in told.slices if HEADLESS_LABEL not in s.metadata.labels]
-        weigh = weights(told.service, f"Service {name}", warn)
+        weights = WEIGHTS.of(told.service, f"Service {name}", warn)
+        weigh = weights.of if weights is not None else None
         _warn_of_port_names(told.service.spec, slices, told.endpoints_from, f"Service {name}", warn)
         served: list[_Shared] = []
         for family in families:
@@ -173,9 +176,9 @@ class _Shared:
         self._external_local = is_reachable and spec.external_traffic_policy == "Local"
         self._internal_local = spec.internal_traffic_policy == "Local"
         self._affinity_s = _affinity(spec)
-        self._scheduler = scheduler(service, site.schedulers, where, warn)
+        self._scheduler = scheduler_of(service, site.schedulers, where, warn)
         if site.scheduler:
-            tell_weightless(service, self._scheduler or site.scheduler, where, warn)
+            warn_of_ignored_weights(service, self._scheduler or site.scheduler, where, warn)
         needs_health_check = spec.type == "LoadBalancer" and self._external_local
         self._health_check_node_port = spec.health_check_node_port if needs_health_check else 0
 

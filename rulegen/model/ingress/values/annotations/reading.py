@@ -12,6 +12,7 @@ from rulegen.model.ingress.values import readers
 from rulegen.model.ingress.values.annotations.annotation import Annotation, AnnotationValues, InvalidValue, gravest
 from rulegen.model.ingress.values.annotations.table import ANNOTATIONS
 from rulegen.model.ingress.values.annotations.unsupported import UNSUPPORTED
+from rulegen.model.services.annotations.annotation import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from rulegen.kube.objects.names import ObjectKey
 
 DEFAULT_PREFIX: Final = "nginx.ingress.kubernetes.io"
-SERVICE_PREFIX: Final = "rulegen.io/"
 MAX_UNKNOWN: Final = 50
 """How many unknown annotations of one Ingress are reported one by one."""
 
@@ -75,7 +75,7 @@ def read_annotations(about: ObjectKey, texts: Mapping[str, str], prefix: str) ->
         else:
             unknown.append(name)
     _report_unknown(unknown, result)
-    if start != SERVICE_PREFIX:
+    if start != PREFIX:
         _report_strays(texts, result)
     return result
 
@@ -105,9 +105,9 @@ def _report_unknown(names: list[str], result: Annotations) -> None:
 
 def _report_strays(texts: Mapping[str, str], result: Annotations) -> None:
     """Report annotations with the prefix that rulegen's own annotations of a Service have: an Ingress has none."""
-    strays = [key for key in sorted(texts) if key[: len(SERVICE_PREFIX)].lower() == SERVICE_PREFIX]
+    strays = [key for key in sorted(texts) if key[: len(PREFIX)].lower() == PREFIX]
     for key in strays[:MAX_UNKNOWN]:
-        near = get_close_matches(key[len(SERVICE_PREFIX) :][:100], ANNOTATIONS, 1)
+        near = get_close_matches(key[len(PREFIX) :][:100], ANNOTATIONS, 1)
         meant = f'; is "{result.prefix}/{near[0]}" meant?' if near else ""
         path = f'metadata.annotations["{readers.printable(key)}"]'
         message = f"annotations of an Ingress begin with {result.prefix}/ here{meant}"

@@ -1,0 +1,55 @@
+"""`rulegen.io/ipvs-scheduler`: the IPVS scheduler of one Service. Source: ipvsadm(8)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from rulegen.kube.proxyconfig.validation import SCHEDULERS
+from rulegen.model.services.annotations.annotation import ServiceAnnotation
+from rulegen.model.services.annotations.weights import WEIGHTS
+from rulegen.text import quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from rulegen.kube.objects.structs import Service
+
+_WEIGHTED: Final = {"rr": "wrr", "lc": "wlc", "dh": "sh"}
+"""Schedulers that ignore weights, each with its like that does not. Source: ipvsadm(8)."""
+
+SCHEDULER: Final = ServiceAnnotation[str | None](
+    "ipvs-scheduler",
+    str,
+    None,
+    "the scheduler of this Service; for a name that the kernel does not offer, the node's own is used",
+    otherwise="the node's own is used",
+    modes=("ipvs",),
+)
+
+
+def scheduler_of(service: Service, known: Collection[str] | None, where: str, warn: Callable[[str], None]) -> str:
+    """Return the scheduler that a Service asks for; empty for none, or for one that cannot be used.
+
+    Args:
+        service: The Service.
+        known: What this node's kernel offers; None where nobody knows: then any of Linux will do.
+        where: The Service, for messages.
+        warn: Receives a warning about a name that the kernel does not offer.
+    """
+    name = SCHEDULER.of(service, where, warn)
+    offered = SCHEDULERS if known is None else known
+    if name is None or name in offered:
+        return name or ""
+    expected = ", ".join(sorted(offered)) or "none here"
+    warn(
+        f"{where}: {SCHEDULER.path}: {quoted(name)} is no scheduler that this kernel offers"
+        f" (expected one of {expected}); {SCHEDULER.otherwise}"
+    )
+    return ""
+
+
+def warn_of_ignored_weights(service: Service, scheduler: str, where: str, warn: Callable[[str], None]) -> None:
+    """Warn where a Service asks for weights that its scheduler ignores; an empty one is not that of IPVS."""
+    if scheduler in _WEIGHTED and service.metadata.annotations.get(WEIGHTS.name):
+        other = f'{SCHEDULER.name}: "{_WEIGHTED[scheduler]}"'
+        warn(f"{where}: {WEIGHTS.path}: the scheduler {scheduler} looks at no weight; one that does is {other}")

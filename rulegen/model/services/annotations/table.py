@@ -1,0 +1,42 @@
+"""All annotations of a Service, and the warnings about names under our prefix that are none of them."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+from rulegen.model.services.annotations.annotation import PREFIX, ServiceAnnotation
+from rulegen.model.services.annotations.scheduler import SCHEDULER
+from rulegen.model.services.annotations.weights import WEIGHTS
+from rulegen.text import quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from rulegen.kube.objects.structs import Service
+
+_DECLARED: Final[tuple[ServiceAnnotation[Any], ...]] = (SCHEDULER, WEIGHTS)
+ANNOTATIONS: Final[Mapping[str, ServiceAnnotation[Any]]] = MappingProxyType(
+    {annotation.name: annotation for annotation in _DECLARED}
+)
+"""By name, with the prefix."""
+
+_NAMES: Final = tuple(name.removeprefix(PREFIX) for name in ANNOTATIONS)
+_MOST_UNKNOWN: Final = 10
+
+
+def warn_of_unknown(service: Service, where: str, warn: Callable[[str], None]) -> None:
+    """Warn of each annotation under our prefix that is unknown, with the nearest one that is known."""
+    keys = service.metadata.annotations
+    unknown = [key for key in sorted(keys) if key not in ANNOTATIONS and _is_ours(key)]
+    for key in unknown[:_MOST_UNKNOWN]:
+        near = get_close_matches(key[len(PREFIX) :][:100].lower(), _NAMES, 1)
+        meant = f'is "{PREFIX}{near[0]}" meant?' if near else f"expected one of {', '.join(ANNOTATIONS)}"
+        warn(f"{where}: metadata.annotations[{quoted(key)}]: no such annotation of a Service is known; {meant}")
+    if len(unknown) > _MOST_UNKNOWN:
+        warn(f"{where}: metadata.annotations: {len(unknown) - _MOST_UNKNOWN} more under {PREFIX} are not known either")
+
+
+def _is_ours(key: str) -> bool:
+    return key[: len(PREFIX)].lower() == PREFIX

@@ -1,0 +1,97 @@
+"""`rulegen.io/weights`: the weights of the endpoints of a Service.
+
+The value is a JSON object: who, and the weight from 1 to 65535. Who is the name of a Pod, or `node:LABEL=VALUE` for all
+endpoints on nodes with that label, where LABEL is one of the two that EndpointSlices have:
+`topology.kubernetes.io/zone` and `kubernetes.io/hostname`. A Pod's name goes before a label, and of labels the first
+that fits counts. All other endpoints have weight 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from rulegen.errors import Fault
+from rulegen.kube.reading.json_text import plain_json
+from rulegen.kube.syntax import is_label_value, is_subdomain
+from rulegen.model.services.annotations.annotation import InvalidAnnotationError, ServiceAnnotation
+from rulegen.text import described, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rulegen.kube.objects.structs import SliceEndpoint
+
+WEIGHT_MAX: Final = 65535
+_MOST: Final = 1000
+_NODE: Final = "node:"
+_ZONE_LABEL: Final = "topology.kubernetes.io/zone"
+_HOST_LABEL: Final = "kubernetes.io/hostname"
+_EXPECTED: Final = 'expected an object such as {"pod-a": 3}'
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The weights of a Service's endpoints.
+
+    Attributes:
+        pods: By the name of a Pod.
+        nodes: Label of a node, its value and the weight, in order.
+    """
+
+    pods: Mapping[str, int]
+    nodes: tuple[tuple[str, str, int], ...]
+
+    def of(self, endpoint: SliceEndpoint) -> int:
+        """Return the weight of an endpoint; 1 where nothing names it."""
+        target = endpoint.target_ref
+        if target is not None and target.kind == "Pod" and target.name in self.pods:
+            return self.pods[target.name]
+        labels = {_ZONE_LABEL: endpoint.zone, _HOST_LABEL: endpoint.node_name}
+        return next((weight for label, value, weight in self.nodes if value and labels[label] == value), 1)
+
+
+def read_weights(text: str) -> Weights | None:
+    """Return the weights of a text; None where it names nobody.
+
+    Raises:
+        InvalidAnnotationError: With every fault; an annotation with one has no effect at all.
+    """
+    try:
+        entries: Any = plain_json(text.encode())
+    except ValueError as error:
+        raise InvalidAnnotationError([Fault("", f": {error}; {_EXPECTED}")]) from None
+    if not isinstance(entries, dict):
+        raise InvalidAnnotationError([Fault("", f": {_EXPECTED}, not {described(entries)}")])
+    if len(entries) > _MOST:
+        raise InvalidAnnotationError([Fault("", f": {len(entries)} entries are more than {_MOST}")])
+    pods: dict[str, int] = {}
+    nodes: list[tuple[str, str, int]] = []
+    faults: list[Fault] = []
+    for who, weight in entries.items():
+        label, equals, value = who.removeprefix(_NODE).partition("=")
+        if isinstance(weight, bool) or not isinstance(weight, int) or not 1 <= weight <= WEIGHT_MAX:
+            problem = f"{described(weight)} is no weight (1–{WEIGHT_MAX})"
+        elif not who.startswith(_NODE):
+            problem = "" if is_subdomain(who) else "expected the name of a Pod, or node:LABEL=VALUE"
+            pods[who] = weight
+        elif label not in {_ZONE_LABEL, _HOST_LABEL}:
+            problem = f"expected node:{_ZONE_LABEL}=VALUE or node:{_HOST_LABEL}=VALUE"
+        else:
+            has_value = equals and value and (is_label_value(value) or is_subdomain(value))
+            problem = "" if has_value else "expected the value of a label behind ="
+            nodes.append((label, value, weight))
+        if problem:
+            faults.append(Fault(f'["{printable(who)}"]', problem))
+    if faults:
+        raise InvalidAnnotationError(faults)
+    return Weights(pods, tuple(nodes)) if entries else None
+
+
+WEIGHTS: Final = ServiceAnnotation(
+    "weights",
+    read_weights,
+    None,
+    "weights of endpoints, see [below](#weights); with an invalid one, all endpoints have the same weight",
+    otherwise="all endpoints have the same weight",
+)
