@@ -96,7 +96,7 @@ def test_without_an_api_server_from_the_start_nothing_is_written(node: Node) -> 
     node.api.go_away()
     try:
         process = node.start()
-        until(lambda: bool(node.lines("begins")), 30, "it runs")
+        until(lambda: bool(node.lines("started")), 30, "it runs")
         time.sleep(1)
         assert not node.is_well
         assert process.poll() is None
@@ -311,7 +311,7 @@ def test_sighup_has_it_read_its_configuration_anew(node: Node) -> None:
         assert SYSCTL.read_text() == "1\n"
         node.configure(iptables={"minSyncPeriod": "0s", "syncPeriod": "1s"})
         process.send_signal(signal.SIGHUP)
-        until(lambda: bool(node.lines("begins anew")), 10, "SIGHUP")
+        until(lambda: bool(node.lines("configuration reloaded")), 10, "SIGHUP")
         until(lambda: node.is_well, 10, "a sync")
         SYSCTL.write_text("0")
         until(lambda: SYSCTL.read_text() == "1\n", 3, "the parameter")
@@ -362,11 +362,11 @@ def test_what_cannot_begin_anew_goes_on_and_says_why(node: Node) -> None:
             process.send_signal(signal.SIGHUP)
             until(lambda: bool(node.lines("goes on as before")), 10, "told")
             assert node.is_well
-            assert not node.lines("ends")
+            assert not node.lines("stopped")
             node.serve(ONE, TWO)
             until(lambda: node.rules.sends_to(ONE, "pod-a", "pod-x"), 5, "a change")
         finally:
             kubeconfig.write_text(good)
         process.send_signal(signal.SIGHUP)
-        until(lambda: bool(node.lines("begins anew")), 10, "it can again")
+        until(lambda: bool(node.lines("configuration reloaded")), 10, "it can again")
         until(lambda: node.is_well, 10, "a sync")

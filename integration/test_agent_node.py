@@ -171,9 +171,9 @@ def test_a_changed_configuration_is_obeyed_and_a_broken_one_is_not(node: Node) -
         until(lambda: bool(node.lines("the changed configuration is not used")), 10, "the fault is told")
         node.config.write_text(good)
         time.sleep(2.5)
-        assert not node.lines("begins anew")
+        assert not node.lines("configuration reloaded")
         node.configure(iptables={"minSyncPeriod": "0s", "syncPeriod": "1s"})
-        until(lambda: bool(node.lines("begins anew")), 10, "the change")
+        until(lambda: bool(node.lines("configuration reloaded")), 10, "the change")
         until(lambda: node.is_well, 10, "a sync")
         SYSCTL.write_text("0")
         until(lambda: SYSCTL.read_text() == "1\n", 3, "the parameter, within the new period")
@@ -314,7 +314,7 @@ class TestIngress:
             site.api.go_away()
             try:
                 process.send_signal(signal.SIGHUP)
-                until(lambda: bool(site.lines("begins anew")), 10, "begun anew")
+                until(lambda: bool(site.lines("configuration reloaded")), 10, "begun anew")
                 until(lambda: site.is_well, 5, "it is well")
                 until(lambda: "ingressesNotServed" not in site.health()[1], 20, "decided without an answer")
                 assert shown_certificate("web.example") == wanted

@@ -1,34 +1,34 @@
-"""The agent, put together: watch, loop, notices, servers; started and ended in the right order."""
+"""The agent, put together: each part is built once, after those that it depends on, and stopped before them."""
 
 from __future__ import annotations
 
-from collections import Counter
+import threading
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from rulegen.agent.cluster import SharedCluster
+from rulegen.agent.following import ApiAccess, CachedCluster, FollowedCluster
+from rulegen.agent.inbox import Inbox
 from rulegen.agent.ingress.sync import IngressSync
-from rulegen.agent.pages import PATHS, views
-from rulegen.agent.pages_server.health import ServiceHealth, healthz, livez
+from rulegen.agent.pages_server.health import ServiceHealth
 from rulegen.agent.pages_server.http_loop import HttpLoop
-from rulegen.agent.pages_server.reply import Reply
-from rulegen.agent.pages_server.server import PageServer, RetryingServer
+from rulegen.agent.runtime.conntrack_sysctls import set_conntrack_parameters
 from rulegen.agent.runtime.memory import enable_gc, limit_arenas
 from rulegen.agent.runtime.systemd import Watchdog, tell_systemd
-from rulegen.agent.services.conntrack_sysctls import tune
+from rulegen.agent.servers import AgentServers
 from rulegen.agent.services.dataplane import IdleWriter, KernelWriter
-from rulegen.agent.services.sync import Loop, SyncIntervals, Wake
+from rulegen.agent.services.desired import DesiredServices
+from rulegen.agent.services.reports import SyncReports
+from rulegen.agent.services.schedule import Schedule, SyncIntervals
+from rulegen.agent.services.sync import Once, ServiceSync
 from rulegen.agent.status.setup import Publishing, publishers_of
-from rulegen.agent.telemetry.counts import RuleCounts
-from rulegen.agent.telemetry.events import EventRequest, Recorder
-from rulegen.agent.telemetry.metrics import exposition
+from rulegen.agent.telemetry.events import EventRequest, Recorder, to_nobody
 from rulegen.agent.telemetry.state import AgentState
+from rulegen.agent.this_node import ThisNode
 from rulegen.apiserver.limits import ApiTerms
-from rulegen.apiserver.lists import read_nodes
 from rulegen.apiserver.objects import ApiObjects
 from rulegen.apiserver.transport import account_token
-from rulegen.apiserver.watching.watch import Watch
 from rulegen.compiler.services.compile import backend_of
 from rulegen.errors import HostError
 from rulegen.host.commands.prestarted import Standby
@@ -39,44 +39,32 @@ from rulegen.host.netfilter.iptables import asks_late
 from rulegen.host.netfilter.nft_commits import NftCommit, NftCommits, Writers
 from rulegen.host.netfilter.variant import Variant
 from rulegen.host.nginx.disk.last_read import KnownObjects
-from rulegen.host.node.facts import hostname
+from rulegen.host.node.facts import hostname, refreshed
 from rulegen.host.node.interfaces import AddressNotices
-from rulegen.kube.proxyconfig.validation import host_and_port
 from rulegen.kube.snapshot.build import build_world
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
-    from rulegen.agent.cluster import SharedCluster
     from rulegen.agent.status.publisher import Publisher
     from rulegen.agent.telemetry.log import AgentLog
-    from rulegen.agent.telemetry.metric import Metric
-    from rulegen.apiserver.watching.outage import OutageNotice as ServerNotice
     from rulegen.host.nginx.deployment import NginxDeployment
-    from rulegen.kube.objects.structs import Node
     from rulegen.model.host.facts import HostFacts
     from rulegen.model.services.options import Options
     from rulegen.model.services.stale_flows import StaleUdpPolicy
 
 
-SHOWN = 5
-"""So many of what was not read are named."""
 DRAIN_S = 250.0
 """How long nginx may take to end: its workers give up after worker-shutdown-timeout, 240 s by default."""
 
 
-class CachedCluster(NamedTuple):
-    """The cluster as an agent knew it when it ended; the one after it goes on from there until it has asked itself.
+class _Parts(NamedTuple):
+    """What a run consists of."""
 
-    Attributes:
-        followed: What was asked for, of which server: by it is told whether another one would have asked for the same.
-        cluster: All objects.
-        node: The Node object that rules were decided with, which may be gone from the cluster.
-    """
-
-    followed: tuple[object, ...]
-    cluster: SharedCluster
-    node: Node | None
+    followed: FollowedCluster
+    sync: ServiceSync
+    site: IngressSync | None
+    publishers: list[Publisher]
 
 
 @dataclass(slots=True)
@@ -84,22 +72,24 @@ class Agent:
     """Keeps one node as its cluster wants it.
 
     Attributes:
-        variant: Which iptables was demanded; None leaves it to what is found.
+        variant: Which iptables was asked for; None to choose.
         counts: Whether rules count with nfacct; None for wherever the kernel can.
-        mends: Whether rules are written; else nothing is, and what is not as wanted is told.
+        mends: Whether rules are written; else nothing is, and differences are only reported.
         once: Whether to end when all is written once.
         timeout_s: With `once`, how long to wait for what does not come.
         services: Whether the rules for Services are kept, too.
         allow_unknown_node: Whether rules are written also while the cluster does not know this node.
         site: Where nginx serves Ingresses; None where they are left alone.
-        drains: Whether nginx ends with it, once it has answered what it was asked; else it serves on.
+        drains: Whether nginx ends with it, once it has answered all requests; else it serves on.
         events: Whether users are told by events.
         publishing: What is published of this node.
-        known: What the one before it has left; at the end, what it leaves to the next. None for nothing.
-        can_reload: Asked before it ends for another one to begin, which may not be able to.
+        known: What the predecessor knew; at the end, what this one leaves to its successor. None for nothing.
+        can_reload: Asked before it ends for a successor, which may not be able to start.
         follows_host: Whether changes of the host are followed; not where a file says what the host is.
         terms: What the API server's answers may cost, and the kubeconfig may do.
         metrics_hosts: By which names, beside the node's own, metrics may be asked for.
+        state: What it knows of itself.
+        inbox: What arrives for the thread that runs it.
     """
 
     options: Options
@@ -125,163 +115,282 @@ class Agent:
     can_reload: Callable[[], bool] = lambda: True
     follows_host: bool = True
     metrics_hosts: tuple[str, ...] = ()
-    _loop: Loop | None = None
-    _early: str = ""
-    _cleanup: ExitStack = field(default_factory=ExitStack)
+    state: AgentState = field(init=False)
+    inbox: Inbox = field(init=False)
 
-    def wake(self, why: str) -> None:
-        """Have it end, or begin anew; called from signal handlers, so it only leaves word."""
-        if self._early != "stop":
-            self._early = why
-        if self._loop is not None:
-            self._loop.signals.put(Wake(why))
+    def __post_init__(self) -> None:
+        self.state = AgentState(self.clock, timeout_s=2 * self.options.sync_s)
+        self.inbox = Inbox(self.state)
 
-    def rouse(self) -> None:
-        """Have its wait end, so that its thread takes a signal that came; for any thread."""
-        if self._loop is not None:
-            self._loop.signals.put(Wake(""))
+    def wake_up(self, why: str = "") -> None:
+        """End the wait for events.
+
+        Args:
+            why: `stop` or `reload` to end; empty for nothing else, so that the thread takes a signal that came.
+        """
+        self.inbox.wake_up(why)
 
     def run(self) -> str:
-        """Keep the node so until a wake ends it; return why it ended.
+        """Keep the node so until a wake-up ends it.
+
+        Returns:
+            Why it ended: `stop`, `reload` or `once`.
 
         Raises:
-            HostError: It cannot even begin.
+            HostError: It cannot start, or gave up with `once`.
         """
         limit_arenas()
         enable_gc()
-        with self._cleanup:
-            why = self._run()
-        if self._loop is not None and self.known is not None:
-            self._loop.take_rest()
+        with ExitStack() as cleanup:
+            parts = self._built(cleanup)
+            why = self._run(parts, cleanup)
+        if self.known is not None:
+            parts.sync.apply_rest()
         return why
 
-    def _run(self) -> str:
+    def _run(self, parts: _Parts, cleanup: ExitStack) -> str:
+        """Start all parts, and run until a wake-up.
+
+        Raises:
+            HostError: It gave up.
+        """
+        followed, sync = parts.followed, parts.sync
+        self._log_start(sync, followed)
+        followed.watch.start()
+        watchdog = Watchdog(lambda: self.state.is_working)
+        cleanup.callback(watchdog.stop)
+        watchdog.start()
+        while (why := sync.run()) == "reload" and not self.can_reload():
+            pass
+        desired = sync.desired
+        self.known = CachedCluster(followed.followed, desired.cluster, desired.known) if followed.has_synced() else None
+        if why == "late":
+            raise HostError(
+                f"gave up after {self.timeout_s:g} s: {followed.lacking(self.state)}",
+                hint="--timeout has it wait for longer",
+            )
+        tell_systemd("STOPPING=1" if why != "reload" else "RELOADING=1")
+        self.journal.info("stopped", why=why)
+        if why == "stop":
+            self._leave(parts.publishers, parts.site)
+        return why
+
+    def _built(self, cleanup: ExitStack) -> _Parts:
+        """Build all parts, and have `cleanup` stop them in the opposite order.
+
+        Raises:
+            HostError: One cannot be built.
+        """
+        writers, writer = self._writer(cleanup)
+        followed = self._followed()
+        cleanup.callback(followed.watch.stop)
+        cached = followed.cached
+        cluster = cached.cluster if cached is not None else SharedCluster()
+        node = self._this_node(cluster, followed)
+        counts = bool(nfacct.supported()) if self.counts is None else self.counts
+        desired = DesiredServices(self.options, counts, cluster, cached.node if cached is not None else None)
+        send_event = self._send_event(node, followed, cleanup)
+        http_loop = HttpLoop(self.state.metrics.clients_cut.add)
+        reports = self._reports(node, desired, send_event, http_loop)
+        served = threading.Event()
+        site = self._site(self.site, reports, followed, served) if self.site is not None else None
+        if site is not None:
+            cleanup.callback(site.stop)
+        publishers: list[Publisher] = []
+        if self.mends and not self.once:
+            publishers = publishers_of(self.publishing, followed.watch, reports, self.clock, site, served)
+        for publisher in publishers:
+            cleanup.callback(publisher.stop, for_good=False)  # for good: see `_leave`
+        sync = self._sync(followed, desired, writer, reports, site, publishers)
+        if reports.health is not None:
+            cleanup.callback(reports.health.stop)
+        answered = AgentServers(
+            options=self.options,
+            http_loop=http_loop,
+            names=lambda: self._names(desired),
+            sync=sync,
+            site=site,
+            watch=followed.watch,
+            counts_rules=self.services,
+        )
+        for server in answered.start():
+            cleanup.callback(server.stop)
+        self._listen(writers, writer.choice.variant, site, cleanup)
+        return _Parts(followed, sync, site, publishers)
+
+    def _writer(self, cleanup: ExitStack) -> tuple[Writers, KernelWriter]:
+        """Return the programs that write for us, and what reads and writes the kernel by them.
+
+        Raises:
+            HostError: There is no iptables, or no IPVS where that is asked for.
+        """
         if self.services and self.mends and backend_of(self.options.mode).devices:
             servers.load(run, (self.options.ipvs_scheduler,))
         standby = Standby(asks_late)
-        self._cleanup.callback(standby.stop)
+        cleanup.callback(standby.stop)
         writers = Writers(standby.run_noting)
-        writer = self._writer(writers)
-        state = AgentState(self.clock, timeout_s=2 * self.options.sync_s)
-        writer.on_forgotten = state.reconciled
-        node = self.options.node_name or self.facts.hostname
-        ready: list[Watch] = []
-        known: CachedCluster | None = None
-        loop = self._loop = Loop(
-            options=self.options,
-            writer=writer,
-            state=state,
-            journal=self.journal,
-            timing=SyncIntervals(self.options.min_sync_s, self.options.sync_s),
-            counts=bool(nfacct.supported()) if self.counts is None else self.counts,
-            clock=self.clock,
-            has_synced=lambda: known is not None or (bool(ready) and ready[0].has_synced),
-            mends=self.mends,
-            once=self.once,
-            needs_node=self.services and not self.allow_unknown_node,
-            node_names=self._node_names,
+        if not self.services:
+            return writers, IdleWriter(self.facts)
+        writer = KernelWriter.of_host(
+            writers,
+            self.facts,
+            self.variant,
+            self.forgetting,
+            self.options,
+            on_forgotten=self.state.reconciled,
+            look=refreshed if self.follows_host else lambda facts: facts,
+        )
+        return writers, writer
+
+    def _followed(self) -> FollowedCluster:
+        """Return the cluster as it is followed.
+
+        Raises:
+            HostError: There is no configuration, or none that can be used.
+        """
+        late = f"; gives up after {self.timeout_s:g} s" if self.once else ""
+        kept = "this node is kept as it was last known" if self.mends else "this node is compared with what was known"
+        return FollowedCluster(
+            ApiAccess(self.kubeconfig, self.context, self.terms),
+            self.inbox,
+            self.journal,
+            node=self.options.node_name or self.facts.hostname,
+            ingress=self.site is not None,
+            namespaces=self.site is not None and self.site.options.selection.namespace_selector is not None,
+            cached=self.known,
+            during_outage=(f"nothing is written before every list has come{late}", kept),
+        )
+
+    def _this_node(self, cluster: SharedCluster, followed: FollowedCluster) -> ThisNode:
+        is_known = followed.cached is not None and followed.cached.node is not None
+        return ThisNode(
+            self.options.node_name or self.facts.hostname,
+            cluster,
+            self.state,
+            self.journal,
+            must_exist=self.services and not self.allow_unknown_node and not is_known,
+            node_names=followed.node_names,
             host_name=hostname if self.follows_host and not self.options.node_name else str,
         )
-        namespaces = self.site is not None and self.site.options.selection.namespace_selector is not None
-        watch = self._watch(loop, node, namespaces=namespaces)
-        followed = (watch.url, node, self.site is not None, namespaces)
-        if self.known is not None and self.known.followed == followed:
-            known = self.known
-            loop.cluster, loop.known = known.cluster, known.node
-            loop.needs_node &= known.node is None
-        ready.append(watch)
-        self._cleanup.callback(watch.stop)
-        objects = ApiObjects(watch.link)
-        if self.events:
-            recorder = Recorder(objects, node, state, self.journal, self.clock)
-            self._cleanup.callback(recorder.stop)
-            recorder.start()
-            loop.tell = recorder.tell
-        site = self._serve_site(self.site, loop, watch) if self.site is not None else None
-        publishers = publishers_of(self.publishing, watch, loop, site) if self.mends and not self.once else []
-        for one in publishers:
-            self._cleanup.callback(one.stop, for_good=False)  # for good: see `_leave`
-        self._serve(loop, state, watch, site)
-        self._listen(loop, writers, writer.choice.variant, site)
-        self._tell_beginning(node, watch, writer)
-        watch.start()
-        loop.on_ready = lambda: self._on_ready(loop, publishers)
-        watchdog = Watchdog(lambda: state.is_working)
-        self._cleanup.callback(watchdog.stop)
-        watchdog.start()
-        while (why := self._early or loop.run()) == "reload" and not self.can_reload():
-            self._early = ""  # an end that comes just now is among the loop's signals, too
-        self.known = CachedCluster(followed, loop.cluster, loop.known) if loop.has_synced() else None
-        if why == "late":
-            raise HostError(
-                f"gave up after {self.timeout_s:g} s: {_lacking(watch, state)}", hint="--timeout has it wait for longer"
+
+    def _send_event(
+        self, node: ThisNode, followed: FollowedCluster, cleanup: ExitStack
+    ) -> Callable[[EventRequest], None]:
+        """Return what sends events to users."""
+        if not self.events:
+            return to_nobody
+        recorder = Recorder(ApiObjects(followed.watch.link), node.name, self.state, self.journal, self.clock)
+        cleanup.callback(recorder.stop)
+        recorder.start()
+        return recorder.send_event
+
+    def _reports(
+        self,
+        node: ThisNode,
+        desired: DesiredServices,
+        send_event: Callable[[EventRequest], None],
+        http_loop: HttpLoop,
+    ) -> SyncReports:
+        health = None
+        if self.mends and self.services:  # else another proxy has these ports
+            health = ServiceHealth(
+                self.state,
+                self.journal,
+                send_event=send_event,
+                names=lambda: self._names(desired),
+                http_loop=http_loop,
             )
-        tell_systemd("STOPPING=1" if why != "reload" else "RELOADING=1")
-        self.journal.info("ends", why=why)
-        if why == "stop":
-            self._leave(state, publishers, site)
-        return why
+        return SyncReports(node, self.state, self.journal, self.mends, send_event, health)
 
-    def _watch(self, loop: Loop, node: str, *, namespaces: bool) -> Watch:
-        """Return what follows the cluster for a loop."""
-        watch = Watch(
-            loop.hear,
-            kubeconfig=self.kubeconfig,
-            context=self.context,
-            terms=self.terms,
-            waiting=loop.signals.qsize,
-            node=node,
-            ingress=self.site is not None,
-            namespaces=namespaces,
-            warn=self.journal.warning,
-            notice=self._note,
-            meanwhile=lambda: self._meanwhile(loop),
+    def _site(
+        self, live: NginxDeployment, reports: SyncReports, followed: FollowedCluster, served: threading.Event
+    ) -> IngressSync:
+        """Return what serves Ingresses, from a thread of its own."""
+        cluster = reports.node.cluster
+        return IngressSync(
+            live=live,
+            snapshot=lambda: build_world(cluster.snapshot()),
+            watch=followed.watch,
+            state=self.state,
+            journal=self.journal,
+            clock=self.clock,
+            cluster=cluster,
+            known=KnownObjects(live.service.folder, writes=self.mends),
+            mends=self.mends,
+            period_s=self.options.sync_s,
+            announce=reports.drift_event,
+            tell=reports.send_event,
+            forget=self.inbox.on_event,
+            about=reports.node.reference,
+            is_alone=not self.services,
+            on_served=served.set,
         )
-        loop.lacks = lambda: _lacking(watch, loop.state)
-        loop.give_up_at = self.clock() + self.timeout_s
-        return watch
 
-    def _note(self, notice: ServerNotice) -> None:
-        """Log what a person must know of the API server."""
-        log = self.journal.info if notice.is_well else self.journal.warning
-        log(notice.message, **notice.fields)
+    def _sync(
+        self,
+        followed: FollowedCluster,
+        desired: DesiredServices,
+        writer: KernelWriter,
+        reports: SyncReports,
+        site: IngressSync | None,
+        publishers: list[Publisher],
+    ) -> ServiceSync:
+        def nothing() -> None: ...
 
-    def _meanwhile(self, loop: Loop) -> str:
-        """Return what goes on while the API server is away."""
-        if not loop.has_synced():
-            late = f"; gives up after {self.timeout_s:g} s" if self.once else ""
-            return f"nothing is written before every list has come{late}"
-        return "this node is kept as it was last known" if self.mends else "this node is compared with what was known"
+        def on_ready() -> None:
+            self._on_ready(desired, writer, reports, publishers)
 
-    def _node_names(self) -> list[str]:
-        """Return the names of the Nodes that there are; none where they cannot be listed."""
-        try:
-            return read_nodes(self.kubeconfig, self.context, self.terms)
-        except HostError as error:
-            self.journal.warning("the Nodes cannot be listed", error=error.message)
-            return []
+        once = Once(
+            give_up_at=self.clock() + self.timeout_s,
+            lacks=lambda: followed.lacking(self.state),
+            is_done=lambda: site is None or (site.site is not None and (site.served is not None or not self.mends)),
+        )
+        return ServiceSync(
+            inbox=self.inbox,
+            node=reports.node,
+            desired=desired,
+            writer=writer,
+            schedule=Schedule(self.clock, SyncIntervals(self.options.min_sync_s, self.options.sync_s)),
+            reports=reports,
+            state=self.state,
+            journal=self.journal,
+            clock=self.clock,
+            has_synced=followed.has_synced,
+            mends=self.mends,
+            once=once if self.once else None,
+            on_site=site.touch if site is not None else nothing,
+            on_synced=site.start if site is not None else nothing,
+            on_ready=on_ready,
+        )
 
-    def _writer(self, writers: Writers) -> KernelWriter:
-        """Return what reads and writes the kernel."""
-        if not self.services:
-            return IdleWriter(self.facts)
-        writer = KernelWriter.of_host(writers, self.facts, self.variant, self.forgetting, self.options)
-        if not self.follows_host:
-            writer.look = lambda facts: facts
-        return writer
+    def _on_ready(
+        self, desired: DesiredServices, writer: KernelWriter, reports: SyncReports, publishers: list[Publisher]
+    ) -> None:
+        """Tell that it works, and begin to do what only a node may that has all rules."""
+        tell_systemd("READY=1")
+        what = f"rules for {len(desired.services())} Services" if self.services else "no rules for Services"
+        kept = "writes" if self.once else "keeps" if self.mends else "watches"
+        note = f"rulegen {kept} {what} on this node"
+        reports.send_event(EventRequest(reports.node.reference(), "Starting", "Start", note, is_warning=False))
+        if self.mends and self.services:
+            writer.refused |= set_conntrack_parameters(self.options, self.journal)
+            reports.refused_parameters(writer.refused)
+        for publisher in publishers:
+            publisher.start()
 
-    def _tell_beginning(self, node: str, watch: Watch, writer: KernelWriter) -> None:
+    def _log_start(self, sync: ServiceSync, followed: FollowedCluster) -> None:
+        writer = sync.writer
         self.journal.info(
-            "begins",
-            node=node,
-            server=watch.url,
+            "started",
+            node=sync.node.name,
+            server=followed.watch.url,
             variant=str(writer.choice.variant),
             why=writer.choice.reason,
             drift="mend" if self.mends else "report",
         )
         missing = writer.without_ipv6
         if missing is not None:
-            self.journal.warning("IPv6 is left alone until it begins anew", error=missing.message, hint=missing.hint)
+            self.journal.warning("IPv6 is left alone until a restart", error=missing.message, hint=missing.hint)
         exposed = account_token.exposure() if self.site is not None else ""
         if exposed:
             self.journal.warning(exposed)
@@ -291,11 +400,11 @@ class Agent:
             if caution:
                 self.journal.warning(caution)
 
-    def _leave(self, state: AgentState, publishers: list[Publisher], site: IngressSync | None) -> None:
-        """Have clients go elsewhere, and then nginx finish what it has begun; health is told meanwhile."""
-        state.ends()
-        for one in publishers:
-            one.stop(for_good=True)
+    def _leave(self, publishers: list[Publisher], site: IngressSync | None) -> None:
+        """Have clients go elsewhere, and then nginx finish its requests; health is answered meanwhile."""
+        self.state.ends()
+        for publisher in publishers:
+            publisher.stop(for_good=True)
         if site is None or self.site is None or not (self.mends and self.drains):
             return
         site.stop()
@@ -307,135 +416,34 @@ class Agent:
         else:
             self.journal.info("nginx drained", seconds=round(self.clock() - began, 3), in_time=in_time)
 
-    def _on_ready(self, loop: Loop, publishers: list[Publisher]) -> None:
-        """Tell that it works, and begin to do what only a node may that has all rules."""
-        tell_systemd("READY=1")
-        what = f"rules for {len(loop.compiled_services())} Services" if self.services else "no rules for Services"
-        kept = "writes" if self.once else "keeps" if self.mends else "watches"
-        loop.tell(
-            EventRequest(loop.reference(), "Starting", "Start", f"rulegen {kept} {what} on this node", is_warning=False)
-        )
-        if self.mends and self.services:
-            tune(loop)
-        for one in publishers:
-            one.start()
-
-    def _serve_site(self, live: NginxDeployment, loop: Loop, watch: Watch) -> IngressSync:
-        """Serve Ingresses, as soon as the cluster is known, from a thread of their own."""
-        site = IngressSync(
-            live=live,
-            snapshot=lambda: build_world(loop.cluster.snapshot()),
-            watch=watch,
-            state=loop.state,
-            journal=self.journal,
-            clock=self.clock,
-            cluster=loop.cluster,
-            known=KnownObjects(live.service.folder, writes=self.mends),
-            mends=self.mends,
-            period_s=self.options.sync_s,
-            announce=loop.announce_damage,
-            tell=loop.tell,
-            forget=loop.hear,
-            about=loop.reference,
-            is_alone=not self.services,
-        )
-        loop.is_done = lambda: site.site is not None and (site.served is not None or not self.mends)
-        loop.on_site = site.touch
-        self._cleanup.callback(site.stop)
-        loop.on_synced = site.start
-        return site
-
-    def _listen(self, loop: Loop, writers: Writers, variant: Variant, site: IngressSync | None) -> None:
+    def _listen(self, writers: Writers, variant: Variant, site: IngressSync | None, cleanup: ExitStack) -> None:
         """Have the kernel say when others change rules, and when addresses come and go; else each period finds it."""
 
         def foreign(notice: NftCommit | None) -> None:
             if notice is not None:
-                loop.state.metrics.foreign_commits.add()
-            loop.signals.put(Wake("check"))
+                self.state.metrics.foreign_commits.add()
+            self.inbox.wake_up("check")
 
         if self.services and variant is Variant.NFT:
             try:
-                self._cleanup.callback(NftCommits(writers.has, foreign).stop)
+                cleanup.callback(NftCommits(writers.has, foreign).stop)
             except HostError as error:
                 self.journal.warning("foreign changes are noticed late", error=error.message)
 
         def changed() -> None:
             if self.services:
-                loop.signals.put(Wake("host"))
+                self.inbox.wake_up("host")
             if site is not None:
                 site.look_at_host()
 
         if self.follows_host and (self.services or site is not None):
             try:
-                self._cleanup.callback(AddressNotices(changed).stop)
+                cleanup.callback(AddressNotices(changed).stop)
             except HostError as error:
                 self.journal.warning("changes of addresses are noticed late", error=error.message)
 
-    def _names(self, loop: Loop) -> frozenset[str]:
+    def _names(self, desired: DesiredServices) -> frozenset[str]:
         """Return the names of this node, in lower case: its own, the host's, those in its status, and chosen ones."""
-        node = loop.known
-        published = node.status.addresses if node is not None else ()
+        published = desired.known.status.addresses if desired.known is not None else ()
         names = {self.options.node_name, self.facts.hostname, *(address.address for address in published)}
         return frozenset(name.lower() for name in (*names, *self.metrics_hosts) if name)
-
-    def _serve(self, loop: Loop, state: AgentState, watch: Watch, site: IngressSync | None) -> None:
-        """Tell health and metrics; an address that is taken is told, and is no reason not to keep the rules."""
-        http_loop = HttpLoop(state.metrics.clients_cut.add)
-        if self.mends and self.services:  # else another proxy has these ports
-            names = partial(self._names, loop)
-            loop.health = ServiceHealth(state, self.journal, tell=loop.tell, names=names, http_loop=http_loop)
-            self._cleanup.callback(loop.health.stop)
-        rules = RuleCounts(state)
-        told = {"/healthz": lambda: healthz(state), "/livez": lambda: livez(state)}
-
-        def metrics() -> Reply:
-            counts = watch.counts()
-            reasons = Counter[str]()
-            for (_, reason), number in counts.errors.items():
-                reasons[reason] += number
-            now: dict[Metric, Mapping[str, float]] = dict(rules.of(loop.compiled()) if self.services else {})
-            now |= {state.metrics.watch_errors: reasons, state.metrics.lists: counts.lists}
-            text = exposition(state.metrics, now)
-            return Reply(200, text, "text/plain; version=0.0.4; charset=utf-8")
-
-        shown = {
-            "/metrics": metrics,
-            "/proxyMode": lambda: Reply(200, self.options.mode),
-            "/healthz": lambda: Reply(200, "ok"),
-            **views(loop, site),
-        }
-        for address, pages, reason, probes in (
-            (self.options.healthz_address, told, "FailedToStartProxierHealthcheck", True),
-            (self.options.metrics_address, shown, "FailedToStartMetricServer", False),
-        ):
-            if not address:
-                continue
-            host, port = host_and_port(address)
-
-            def serve(
-                host: str = host,
-                port: int = port,
-                pages: Mapping[str, Callable[[], Reply]] = pages,
-                *,
-                probes: bool = probes,
-            ) -> PageServer:
-                names = partial(self._names, loop)
-                return PageServer(host, port, pages, private=PATHS, probes=probes, names=names, loop=http_loop)
-
-            def taken(error: str, address: str = address, reason: str = reason) -> None:
-                if self.options.bind_hard_fail:
-                    raise HostError(error, hint="bindAddressHardFail asks for an end then")
-                self.journal.warning("not told yet", address=address, error=error)
-                loop.tell(EventRequest(loop.reference(), reason, "Start", f"{error}; it is tried again"))
-
-            self._cleanup.callback(RetryingServer(serve, taken).stop)
-
-
-def _lacking(watch: Watch, state: AgentState) -> str:
-    """Return what an agent waits for that comes from elsewhere, for people; empty for nothing."""
-    unanswered = watch.unanswered()
-    if not unanswered:
-        return state.last_error
-    trouble = next(iter(watch.counts().troubles.values()), f"{watch.url}: no answer in time")
-    more = f" and {len(unanswered) - SHOWN} more" if len(unanswered) > SHOWN else ""
-    return f"{trouble}; not read: {', '.join(unanswered[:SHOWN])}{more}"

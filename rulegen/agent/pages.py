@@ -27,28 +27,28 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from rulegen.agent.ingress.sync import IngressSync
-    from rulegen.agent.services.sync import Loop
+    from rulegen.agent.services.sync import ServiceSync
     from rulegen.compiler.services.compile import Compiled
     from rulegen.model.services.ir import ResolvedPort
 
 PATHS: Final = ("/plan", "/model", "/rules")
 
 
-def views(loop: Loop, site: IngressSync | None = None) -> Mapping[str, Callable[[], Reply]]:
+def views(sync: ServiceSync, site: IngressSync | None = None) -> Mapping[str, Callable[[], Reply]]:
     """Return the pages, by path."""
     return {
-        "/plan": lambda: _viewed(loop, lambda compiled: _text_of_plan(*_plan(loop, compiled, site))),
-        f"/plan{AS_JSON}": lambda: _viewed(loop, lambda compiled: show.json_document(*_plan(loop, compiled, site))),
-        "/model": lambda: _viewed(loop, lambda compiled: "\n".join(_model_lines(compiled)) + "\n"),
-        f"/model{AS_JSON}": lambda: _viewed(loop, lambda compiled: model_document(compiled.model)),
-        "/rules": lambda: _viewed(loop, _text_of_rules),
-        f"/rules{AS_JSON}": lambda: _viewed(loop, _rules_document),
+        "/plan": lambda: _viewed(sync, lambda compiled: _text_of_plan(*_plan(sync, compiled, site))),
+        f"/plan{AS_JSON}": lambda: _viewed(sync, lambda compiled: show.json_document(*_plan(sync, compiled, site))),
+        "/model": lambda: _viewed(sync, lambda compiled: "\n".join(_model_lines(compiled)) + "\n"),
+        f"/model{AS_JSON}": lambda: _viewed(sync, lambda compiled: model_document(compiled.model)),
+        "/rules": lambda: _viewed(sync, _text_of_rules),
+        f"/rules{AS_JSON}": lambda: _viewed(sync, _rules_document),
     }
 
 
-def _plan(loop: Loop, compiled: Compiled, site: IngressSync | None) -> tuple[Plan, show.Report]:
+def _plan(sync: ServiceSync, compiled: Compiled, site: IngressSync | None) -> tuple[Plan, show.Report]:
     """Return what would be written now, and what goes with it."""
-    plan, report = loop.writer.plan(compiled), _report(loop, compiled)
+    plan, report = sync.writer.plan(compiled), _report(sync, compiled)
     decided = site.site if site is not None else None
     if site is None or decided is None:
         return plan, report
@@ -63,13 +63,13 @@ def _text_of_plan(plan: Plan, report: show.Report) -> str:
     return "\n".join(show.text(plan, report, colour=False)) + "\n"
 
 
-def _report(loop: Loop, compiled: Compiled) -> show.Report:
+def _report(sync: ServiceSync, compiled: Compiled) -> show.Report:
     return show.Report(
         node=compiled.model.node_name,
-        mode=loop.options.mode,
-        observed=f"iptables-{loop.writer.choice.variant} of this host",
-        rejected=tuple(loop.cluster.rejected()),
-        warnings=(*compiled.model.warnings, *loop.left_out()),
+        mode=sync.desired.options.mode,
+        observed=f"iptables-{sync.writer.choice.variant} of this host",
+        rejected=tuple(sync.desired.cluster.rejected()),
+        warnings=(*compiled.model.warnings, *sync.left_out.texts()),
         services={str(name): service for name, service in compiled.model.services.items()},
     )
 
@@ -124,14 +124,14 @@ def _rules_document(compiled: Compiled) -> dict[str, Any]:
     return {"schemaVersion": show.SCHEMA_VERSION, "kind": "Rules", "node": compiled.model.node_name, "rules": families}
 
 
-def _viewed(loop: Loop, view: Callable[[Compiled], str | dict[str, Any]]) -> Reply:
-    compiled = loop.compiled()
+def _viewed(sync: ServiceSync, view: Callable[[Compiled], str | dict[str, Any]]) -> Reply:
+    compiled = sync.desired.compiled()
     if compiled is None:
         return Reply(503, "not all lists have come yet\n")
     try:
-        found = view(compiled)
+        shown = view(compiled)
     except HostError as error:
         return Reply(500, f"{error.message}\n")
-    if isinstance(found, str):
-        return Reply(200, found)
-    return Reply(200, msgspec.json.format(msgspec.json.encode(found), indent=2).decode() + "\n", "application/json")
+    if isinstance(shown, str):
+        return Reply(200, shown)
+    return Reply(200, msgspec.json.format(msgspec.json.encode(shown), indent=2).decode() + "\n", "application/json")

@@ -13,7 +13,7 @@ from tests.fakeapi import FakeApi, make_certificate
 
 @pytest.fixture(autouse=True)
 def _keep_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rulegen.agent.services.sync.trim", lambda: None)
+    monkeypatch.setattr("rulegen.agent.services.checks.trim", lambda: None)
 
 
 @pytest.fixture(scope="session")

@@ -14,10 +14,18 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import count
 
+from rulegen.agent.cluster import SharedCluster
+from rulegen.agent.inbox import Inbox, Wake
+from rulegen.agent.pages_server.health import ServiceHealth
 from rulegen.agent.services.dataplane import KernelReadout, KernelRevision
-from rulegen.agent.services.sync import Loop, SyncIntervals, Wake
+from rulegen.agent.services.desired import DesiredServices
+from rulegen.agent.services.reports import SyncReports
+from rulegen.agent.services.schedule import Schedule, SyncIntervals
+from rulegen.agent.services.sync import Once, ServiceSync
+from rulegen.agent.telemetry.events import EventRequest, to_nobody
 from rulegen.agent.telemetry.log import AgentLog
 from rulegen.agent.telemetry.state import AgentState
+from rulegen.agent.this_node import ThisNode
 from rulegen.compiler.services.compile import Compiled, Observed, compile_model, plan_node
 from rulegen.compiler.services.incremental import Update
 from rulegen.errors import ApplyError, HostError
@@ -252,33 +260,57 @@ class Stage:
         has_synced: bool = True,
         mode: str = "iptables",
         options: Options = OPTIONS,
-        **settings,
+        mends: bool = True,
+        once: bool = False,
+        writer: object = None,
+        send_event: Callable[[EventRequest], None] = to_nobody,
+        has_health: bool = False,
+        needs_node: bool = False,
+        node_names: Callable[[], list[str]] = list,
+        host_name: Callable[[], str] = str,
+        min_sync_s: float = 0.0,
+        sync_s: float = 30.0,
     ) -> None:
         self.clock = Clock()
         self.signals = Signals(self.clock)
         self.options = dataclasses.replace(options, mode=mode)
-        self.writer = MemoryWriter(self.clock) if mode == "iptables" else WholeWriter(self.clock)
+        self.writer = writer or (MemoryWriter(self.clock) if mode == "iptables" else WholeWriter(self.clock))
         if kernels is not None:
             self.writer.kernels = kernels
         self.state = AgentState(self.clock)
         self.text = io.StringIO()
         self.has_synced = has_synced
         self.ready: list[float] = []
-        timing = SyncIntervals(
-            min_sync_s=settings.pop("min_sync_s", 0.0), sync_s=settings.pop("sync_s", 30.0), quiet_s=0.2
+        self.journal = AgentLog(out=self.text)
+        self.inbox = Inbox(self.state, self.signals)
+        self.cluster = SharedCluster()
+        self.node = ThisNode(
+            self.options.node_name,
+            self.cluster,
+            self.state,
+            self.journal,
+            must_exist=needs_node,
+            node_names=node_names,
+            host_name=host_name,
         )
-        self.loop = Loop(
-            options=self.options,
+        self.health = ServiceHealth(self.state, self.journal) if has_health else None
+        self.desired = DesiredServices(self.options, counts=False, cluster=self.cluster)
+        self.reports = SyncReports(self.node, self.state, self.journal, mends, send_event, self.health)
+        self.schedule = Schedule(self.clock, SyncIntervals(min_sync_s, sync_s, quiet_s=0.2))
+        self.loop = ServiceSync(
+            inbox=self.inbox,
+            node=self.node,
+            desired=self.desired,
             writer=self.writer,
+            schedule=self.schedule,
+            reports=self.reports,
             state=self.state,
-            journal=AgentLog(out=self.text),
-            timing=timing,
-            counts=False,
+            journal=self.journal,
             clock=self.clock,
             has_synced=lambda: self.has_synced,
-            signals=self.signals,
+            mends=mends,
+            once=Once() if once else None,
             on_ready=lambda: self.ready.append(self.clock.now),
-            **settings,
         )
 
     def at(self, seconds: float, *signals: Event | Wake | Callable[[], object]) -> None:
@@ -306,7 +338,7 @@ class Stage:
     def is_right(self) -> bool:
         """Whether the kernel is as the whole, decided and compiled from nothing, wants it."""
         wants = compile_model(
-            resolve(self.loop.cluster.objects.world(), self.options, FACTS), self.options.mode, counts=False
+            resolve(self.cluster.objects.world(), self.options, FACTS), self.options.mode, counts=False
         )
         return self.writer.look(wants).is_empty
 

@@ -8,8 +8,8 @@ import json
 import pytest
 from msgspec.structs import replace
 
+from rulegen.agent.inbox import Wake
 from rulegen.agent.pages import PATHS, views
-from rulegen.agent.services.sync import Wake
 from rulegen.agent.telemetry.counts import RuleCounts
 from rulegen.agent.telemetry.events import EventRequest
 from rulegen.errors import Fault, Rejected
@@ -39,7 +39,7 @@ def told() -> Told:
 
 @pytest.fixture
 def stage(told) -> Stage:
-    found = Stage(tell=told.append)
+    found = Stage(send_event=told.append)
     found.at(0, listed(k.Node, node()), listed(k.Service, service("web")), listed(k.EndpointSlice, endpoints("web", 1)))
     return found
 
@@ -72,20 +72,20 @@ class TestEvents:
         assert any("was taken away" in one.note for one in told)
 
     def test_drift_that_is_only_reported_is_told_too(self, told):
-        stage = written(tell=told.append, mends=False)
+        stage = written(send_event=told.append, mends=False)
         stage.at(5, lambda: flush(stage), Wake("check"))
         stage.run(10)
         assert set(told.reasons()) == {"DriftFound"}
 
     def test_what_nobody_has_written_yet_is_a_difference_and_no_drift(self, told):
-        stage = Stage(tell=told.append, mends=False)
+        stage = Stage(send_event=told.append, mends=False)
         stage.at(0, listed(k.Node, node()), listed(k.Service, service("web")))
         stage.run(10)
         assert told.reasons() == ["DifferenceFound"]
         assert not [line for line in stage.log if "changed by others" in line]
 
     def test_what_stays_so_is_told_once_however_often_it_is_looked_at(self, told):
-        stage = written(tell=told.append, mends=False)
+        stage = written(send_event=told.append, mends=False)
         stage.at(4, lambda: flush(stage), Wake("check"))
         counts = []
         stage.at(5, lambda: counts.append(len(told)))
@@ -139,18 +139,18 @@ class TestEvents:
         assert stage.state.metrics.restore_failures.value == 2
 
     def test_a_parameter_that_may_not_be_set_is_told(self, stage, told):
-        stage.at(5, lambda: stage.loop.tell_refused("net.ipv4.x", "sysctl net.ipv4.x = 1: read-only"))
+        stage.at(5, lambda: stage.reports.refused_parameters({"net.ipv4.x": "sysctl net.ipv4.x = 1: read-only"}))
         stage.run(10)
         assert told.reasons() == ["ParameterNotSet"]
 
     def test_a_node_is_known_by_its_uid_or_else_by_its_name(self, stage):
         stage.run(1)
-        assert stage.loop.reference().uid == NODE
+        assert stage.node.reference().uid == NODE
         metadata = k.ObjectMeta(name=NODE, uid="uid-9")
-        stage.loop.take(changed(k.Node(metadata=metadata)))
-        assert stage.loop.reference().uid == "uid-9"
-        stage.loop.take(Gone(k.Node, ObjectName("", NODE)))
-        assert stage.loop.reference().uid == NODE
+        stage.loop.apply_event(changed(k.Node(metadata=metadata)))
+        assert stage.node.reference().uid == "uid-9"
+        stage.loop.apply_event(Gone(k.Node, ObjectName("", NODE)))
+        assert stage.node.reference().uid == NODE
 
 
 def test_it_is_ready_once_however_often_it_begins_anew(stage):
@@ -206,7 +206,7 @@ class TestCounts:
         away = service("away", 2, internal_traffic_policy="Local")
         stage.at(5, changed(away), changed(endpoints("away", 9, node="elsewhere")))
         stage.run(20)
-        counts = RuleCounts(stage.state).of(stage.loop.compiled())
+        counts = RuleCounts(stage.state).of(stage.desired.compiled())
         ours = [
             rule
             for kernel in stage.writer.kernels.values()
@@ -274,7 +274,7 @@ class TestViews:
 
 
 def test_a_service_over_a_limit_is_told_once_and_counted(stage, told):
-    stage.loop.options = dataclasses.replace(stage.loop.options, limits=ServiceLimits(endpoints=25))
+    stage.desired.options = dataclasses.replace(stage.desired.options, limits=ServiceLimits(endpoints=25))
     stage.at(5, changed(service("web")), changed(endpoints("web", *range(1, 9))), changed(service("other", 2)))
     stage.at(40, changed(endpoints("web", *range(1, 10))))  # as many as it has by now is no news
     stage.run(100)

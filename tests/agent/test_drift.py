@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 
+from rulegen.agent.inbox import Wake
 from rulegen.agent.services.drift import damage, tell
-from rulegen.agent.services.sync import Wake
 from rulegen.agent.telemetry.state import AgentState
 from rulegen.kube.objects import structs as k
 from rulegen.net import Family

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
+from rulegen.agent.inbox import Wake
 from rulegen.agent.pages_server import health
-from rulegen.agent.pages_server.health import EVERYWHERE, ServiceHealth
-from rulegen.agent.services.sync import Wake
+from rulegen.agent.pages_server.health import EVERYWHERE
 from rulegen.compiler.services.incremental import ServiceRules
 from rulegen.errors import Fault, HostError, Rejected
 from rulegen.kube.objects import structs as k
@@ -111,12 +111,11 @@ def _listening(monkeypatch) -> set[tuple[str, int]]:
 
 
 def staged(mode: str, options: Options, facts: HostFacts = HOST) -> Stage:
-    stage = Stage(mode=mode, min_sync_s=1.0)
-    stage.options = stage.loop.options = dataclasses.replace(
+    stage = Stage(mode=mode, min_sync_s=1.0, has_health=True)
+    stage.options = stage.desired.options = dataclasses.replace(
         options, mode=mode, node_name=NODE, cluster_cidrs=(parse_network("10.244.0.0/16"),)
     )
     stage.writer.facts = stage.writer.host = facts
-    stage.loop.health = ServiceHealth(stage.state, stage.loop.journal)
     return stage
 
 
@@ -130,12 +129,12 @@ def differences(stage: Stage, listening: set[tuple[str, int]]) -> list[object]:
     """Return in what the node differs from what a new process would make of it, after looking at everything."""
     writer = stage.writer
     ever = writer.facts.former | {one for family in Family for one in writer.facts.addresses(family)}
-    new = ServiceRules(stage.loop.cluster.objects, stage.options, writer.host, counts=False)
+    new = ServiceRules(stage.cluster.objects, stage.options, writer.host, counts=False)
     saved, writer.facts = writer.facts, dataclasses.replace(writer.host, former=ever)
     plan = writer.look(new.compiled())
     writer.facts = saved
     found: list[object] = list(plan.items)
-    has = stage.loop.compiled()
+    has = stage.desired.compiled()
     found += [] if has.model.sysctls == new.sysctls else [(has.model.sysctls, new.sysctls)]
     places = {
         (address, HEALTH_PORT)
@@ -327,7 +326,7 @@ def test_a_health_port_that_could_not_be_listened_on_is_tried_again_when_the_hos
 
 def state(stage: Stage, listening: set[tuple[str, int]]) -> tuple[object, ...]:
     """Return all of the node that a packet or a client could notice."""
-    compiled = stage.loop.compiled()
+    compiled = stage.desired.compiled()
     kernels = (
         stage.writer.node.dump()
         if isinstance(stage.writer, WholeWriter)
@@ -392,7 +391,7 @@ def test_before_the_first_node_tells_an_address_primary_opens_nothing(mode, even
     stage = staged(mode, PRIMARY)
     stage.at(0, *events, *services())
     seen: list[object] = []
-    stage.at(5, lambda: seen.append((set(listening), stage.loop.compiled().model.sysctls.get(ROUTE_LOCALNET))))
+    stage.at(5, lambda: seen.append((set(listening), stage.desired.compiled().model.sysctls.get(ROUTE_LOCALNET))))
     stage.at(5, lambda: seen.append(_serves_node_ports(stage)))
     stage.at(6, changed(THERE))
     stage.at(8, lambda: seen.extend(differences(stage, listening)))
@@ -447,7 +446,7 @@ def test_whatever_is_taken_away_opens_nothing(mode, options, losses):
 
 def _openness(stage: Stage, listening: set[tuple[str, int]]) -> tuple[frozenset[object], object]:
     """Return where the node answers more than its ClusterIPs, and what keeps strangers from passing for its pods."""
-    model = stage.loop.compiled().model
+    model = stage.desired.compiled().model
     open_: set[object] = set(listening)
     for family, one in model.nodes.items():
         open_ |= {(family, None)} if one.node_port_addresses is None else {(family, a) for a in one.node_port_addresses}
@@ -465,7 +464,7 @@ def test_what_becomes_the_nodes_or_its_gateways_is_served_no_more_in_strict_sema
     found: list[set[str]] = []
 
     def note() -> None:
-        (outer,) = (one for one in stage.loop.compiled_services() if one.name.name == "outer")
+        (outer,) = (one for one in stage.desired.services() if one.name.name == "outer")
         found.append({str(address) for port in outer.ports for address in port.external_ips})
 
     stage.at(5, note)

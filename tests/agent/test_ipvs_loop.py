@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rulegen.agent.services.sync import Wake
+from rulegen.agent.inbox import Wake
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.events import Gone
 from rulegen.kube.objects.names import ObjectName

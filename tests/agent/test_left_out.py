@@ -10,11 +10,12 @@ from urllib.request import urlopen
 import pytest
 from msgspec import structs
 
+from rulegen.agent.inbox import Wake
 from rulegen.agent.pages import views
 from rulegen.agent.pages_server.health import ServiceHealth
 from rulegen.agent.services.dataplane import KernelRevision, KernelWriter
 from rulegen.agent.services.left_out import RETRY_S
-from rulegen.agent.services.sync import Wake
+from rulegen.agent.telemetry.events import EventRequest
 from rulegen.host.commands.runner import Completed
 from rulegen.host.dataplane import refused_services
 from rulegen.host.netfilter.variant import Variant, VariantChoice
@@ -51,12 +52,17 @@ class StandIn(KernelWriter):
 
 
 class Node(Stage):
-    def __init__(self, variant: Variant, **settings) -> None:
-        super().__init__(**settings)
+    def __init__(self, variant: Variant, kind: type[StandIn] = StandIn, **settings) -> None:
         self.tools = Tools(variant, refuses=lambda line: "-m recent" in line)
-        self.loop.writer = StandIn(self.tools, VariantChoice(variant, "for a test"), FACTS)
         self.events = []
-        self.loop.tell = self.events.append
+        self.event_s = 0.0
+        writer = kind(self.tools, VariantChoice(variant, "for a test"), FACTS)
+        super().__init__(writer=writer, send_event=self.sent, **settings)
+
+    def sent(self, event: EventRequest) -> None:
+        """Take an event, and some time."""
+        self.events.append(event)
+        self.clock.now += self.event_s
 
     def ends(self, family: Family = Family.IPV4) -> list[str]:
         nat = self.tools.kernels[family].tables["nat"]
@@ -120,7 +126,7 @@ class TestFirst:
                 self.refused["net.ipv4.x"] = "sysctl net.ipv4.x = 1: read-only"
                 return super().write(plan)
 
-        stage.loop.writer = InContainer(stage.tools, stage.loop.writer.choice, FACTS)
+        stage = Node(stage.tools.variant, InContainer)
         stage.at(0, *three())
         stage.at(5, Wake("check"))
         stage.run(20)
@@ -244,7 +250,7 @@ class TestLater:
     def test_a_restart_keeps_the_old_rules_of_what_is_refused(self, stage):
         stage.at(0, *three(shop={}))
         stage.run(5)
-        again = Node(stage.loop.writer.choice.variant)
+        again = Node(stage.tools.variant)
         again.tools.kernels = stage.tools.kernels
         again.at(0, *three(), changed(endpoints("shop", 10)))
         again.run(20)
@@ -299,7 +305,7 @@ class TestLater:
         }
         with closing(socket.create_server(("127.0.0.1", 0))) as free:
             local["health_check_node_port"] = free.getsockname()[1]
-        health = stage.loop.health = ServiceHealth(stage.state, stage.loop.journal)
+        health = stage.reports.health = ServiceHealth(stage.state, stage.journal)
         answers: list[int] = []
 
         def ask() -> None:
@@ -361,10 +367,7 @@ class TestMany:
         assert "10.244.1.222:8080" in stage.ends()
 
     def test_all_that_need_what_the_kernel_lacks_are_tried_again_though_telling_of_them_takes_time(self, stage):
-        def tell(_: object) -> None:
-            stage.clock.now += 0.01
-
-        stage.loop.tell = tell
+        stage.event_s = 0.01
         stage.at(0, *self.events(30))
         stage.at(100, lambda: setattr(stage.tools, "refuses", lambda line: False))
         stage.run(RETRY_S + 20)

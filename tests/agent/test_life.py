@@ -18,10 +18,10 @@ from click.testing import CliRunner
 from rulegen.agent.agent import Agent
 from rulegen.agent.ingress.sync import IngressSync
 from rulegen.agent.runtime.memory import YOUNG, enable_gc
+from rulegen.agent.runtime.signals import Signals
 from rulegen.agent.runtime.systemd import Watchdog, tell_systemd
 from rulegen.agent.telemetry.log import AgentLog
 from rulegen.agent.telemetry.state import AgentState
-from rulegen.cli.commands.run import _Signals
 from rulegen.cli.main import cli
 from rulegen.errors import HostError
 from rulegen.host.files.watch import FileChanges
@@ -82,24 +82,21 @@ class TestWatchdog:
 
 
 class Ear:
-    """Stands in for an agent: it hears."""
+    """Stands in for an agent: it is woken up."""
 
     def __init__(self) -> None:
         self.heard: list[str] = []
         self.signals: queue.SimpleQueue[str] = queue.SimpleQueue()
 
-    def wake(self, why: str) -> None:
-        self.heard.append(why)
+    def wake_up(self, why: str = "") -> None:
+        self.heard += [why] if why else []
         self.signals.put(why)
-
-    def rouse(self) -> None:
-        self.signals.put("")
 
 
 class TestSignals:
     def test_an_end_that_comes_while_an_agent_ends_to_begin_anew_is_for_the_next(self):
         first, second = Ear(), Ear()
-        with _Signals() as signals:
+        with Signals() as signals:
             signals.hand_to(first)
             signal.raise_signal(signal.SIGHUP)
             signal.raise_signal(signal.SIGTERM)
@@ -109,7 +106,7 @@ class TestSignals:
 
     def test_one_that_comes_between_two_ends_nobody_and_is_for_the_next(self):
         first, second = Ear(), Ear()
-        with _Signals() as signals:
+        with Signals() as signals:
             signal.raise_signal(signal.SIGHUP)
             signals.hand_to(first)
             signals.hand_to(second)
@@ -128,7 +125,7 @@ class TestSignals:
         thread = threading.Thread(target=be_given)
         thread.start()
         try:
-            with _Signals() as signals:
+            with Signals() as signals:
                 signals.hand_to(ear)
                 waits.set()
                 while ear.signals.get(timeout=10) != "stop":
@@ -140,7 +137,7 @@ class TestSignals:
     def test_nothing_of_it_is_left(self):
         before = threading.active_count(), signal.getsignal(signal.SIGTERM), signal.set_wakeup_fd(-1)
         signal.set_wakeup_fd(before[2])
-        with _Signals():
+        with Signals():
             pass
         after = threading.active_count(), signal.getsignal(signal.SIGTERM), signal.set_wakeup_fd(-1)
         signal.set_wakeup_fd(after[2])

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from rulegen.agent.inbox import Wake
 from rulegen.agent.pages_server.health import healthz, livez
-from rulegen.agent.services.sync import LONGEST_PAUSE_S, Wake
+from rulegen.agent.services.schedule import LONGEST_PAUSE_S
 from rulegen.errors import InputError
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.events import Changed, Gone
@@ -257,7 +258,7 @@ class TestFailures:
 
         def hang() -> None:
             """As a tool that reads the rules: meanwhile a change comes, and nobody takes it."""
-            stage.loop.hear(changed(endpoints("web", 7)))
+            stage.inbox.on_event(changed(endpoints("web", 7)))
             stage.clock.now += 61
             ages.append((stage.state.age_s, stage.state.is_working))
 
@@ -559,12 +560,12 @@ def test_others_may_look_at_all_while_it_is_being_changed():
     def look() -> None:
         while not is_over.is_set():
             try:
-                compiled = stage.loop.compiled()
+                compiled = stage.desired.compiled()
                 if compiled is not None:
                     assert compiled.model.services.keys()
                     assert compiled.model.warnings is not None
-                stage.loop.cluster.uid_of(ObjectName("demo", "web-1"))
-                stage.loop.reference()
+                stage.cluster.uid_of(ObjectName("demo", "web-1"))
+                stage.node.reference()
             except Exception as error:  # noqa: BLE001 - whatever it is, it is told below
                 failures.append(repr(error))
                 return
@@ -592,7 +593,7 @@ class TestUnknownNode:
         stage.run(400)
         assert stage.written == [pytest.approx(300, abs=0.1)]
         assert stage.is_right()
-        waiting = [line for line in stage.log if "waits for the Node" in line]
+        waiting = [line for line in stage.log if "waiting for the Node" in line]
         assert len(waiting) == 1
         assert "there is no Node node1; did you mean node2?" in waiting[0]
         assert health == [(503, 200)]  # no traffic comes here, and no restart would help

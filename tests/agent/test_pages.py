@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 from msgspec import structs
 
+from rulegen.agent.inbox import Wake
 from rulegen.agent.pages import views
-from rulegen.agent.services.sync import Wake
 from rulegen.errors import HostError
 from rulegen.host.commands.runner import Command, Completed
 from rulegen.host.netfilter.variant import Variant, VariantChoice
@@ -73,9 +73,8 @@ class Node(Stage):
     """A node with Services of both protocols, and a folder of nginx whose release is damaged."""
 
     def __init__(self, tools: Tools, folder) -> None:
-        super().__init__()
+        super().__init__(writer=StandIn(tools, VariantChoice(Variant.NFT, "for a test"), FACTS))
         self.state.wall, self.state.started = self.clock, self.clock()
-        self.loop.writer = StandIn(tools, VariantChoice(Variant.NFT, "for a test"), FACTS)
         releases = SimpleNamespace(current=self.damaged)
         deployed = SimpleNamespace(folder=folder, releases=releases, status=lambda: SimpleNamespace(digest=""))
         self.live = NginxDeployment(deployed, None, None)

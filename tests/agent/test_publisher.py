@@ -400,8 +400,7 @@ class TestTrouble:
         watch = Watch(lambda _: None, kubeconfig=place.kubeconfig, notice=notices.append, timing=timing)
         node = place.node("a", A)
         node.members.objects = ApiObjects(watch.link)
-        node.failed = lambda error: watch.failed(node, error, node.touch)
-        node.went_well = lambda: watch.went_well(node)
+        node.server = watch
         node.period_s = 60.0
         with watch:
             assert soon(lambda: watch.has_synced)

@@ -98,8 +98,8 @@ class TestSending:
 
         monkeypatch.setattr(recorder.objects, "create", create_or_fail)
         recorder.start()
-        recorder.tell(rejected())
-        recorder.tell(drift())
+        recorder.send_event(rejected())
+        recorder.send_event(drift())
         assert soon(lambda: len(events(place)) == 1)
         recorder.stop()
         assert recorder.state.metrics.events["failed"] == 1
@@ -231,7 +231,7 @@ class TestTrouble:
         place.api.go_away()
         recorder.start()
         for number in range(5):
-            recorder.tell(rejected(f"fault {number}"))
+            recorder.send_event(rejected(f"fault {number}"))
         assert soon(lambda: recorder._waiting.qsize() == 4)
         time.sleep(0.3)  # longer than it is tried where a server answers with an error
         place.clock.now += 120
@@ -272,7 +272,7 @@ class TestThread:
         try:
             began = time.monotonic()
             for number in range(module.WAITING + 100):
-                recorder.tell(rejected(f"fault {number}"))
+                recorder.send_event(rejected(f"fault {number}"))
             assert time.monotonic() - began < 2
             assert recorder.state.metrics.events["dropped"] >= 99
         finally:
@@ -286,8 +286,8 @@ class TestThread:
         recorder = place.recorder()
         recorder.start()
         for _ in range(4):
-            recorder.tell(drift())
-        recorder.tell(rejected())
+            recorder.send_event(drift())
+        recorder.send_event(rejected())
         recorder.stop()
         assert soon(lambda: {one["reason"] for one in events(place)} == {"DriftMended", "Rejected"})
         (told,) = (one for one in events(place) if one["reason"] == "DriftMended")
@@ -298,7 +298,7 @@ class TestThread:
         recorder = place.recorder()
         place.api.go_away()
         recorder.start()
-        recorder.tell(drift())
+        recorder.send_event(drift())
         assert soon(lambda: "connection" in recorder.journal.out.getvalue() or recorder._waiting.empty())
         recorder.stop()
         place.api.come_back()

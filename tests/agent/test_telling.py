@@ -279,20 +279,20 @@ class TestServiceHealth:
         state = AgentState(clock)
         state.wrote(0)
         found = ServiceHealth(
-            state, AgentLog(out=io.StringIO()), addresses={Family.IPV4: ("127.0.0.1",)}, tell=told.append
+            state, AgentLog(out=io.StringIO()), addresses={Family.IPV4: ("127.0.0.1",)}, send_event=told.append
         )
         yield found
         found.stop()
 
     def test_load_balancers_are_told_how_many_endpoints_are_here(self, health):
         port = free_port()
-        health.take(services(2, port))
+        health.serve(services(2, port))
         status, body, headers = ask(port, "/healthz")
         assert status == 200
         assert json.loads(body)["localEndpoints"] == 2
         assert json.loads(body)["service"] == {"namespace": "demo", "name": "web"}
         assert headers["X-Load-Balancing-Endpoint-Weight"] == "2"
-        health.take(services(0, port))
+        health.serve(services(0, port))
         status, body, headers = ask(port)
         assert (status, json.loads(body)["localEndpoints"]) == (503, 0)
         assert headers["X-Load-Balancing-Endpoint-Weight"] == "0"
@@ -301,7 +301,7 @@ class TestServiceHealth:
         port = free_port()
         (told,) = services(2, port, terminating=True)
         assert len(told.ports[0].local) == 2
-        health.take([told])
+        health.serve([told])
         status, body, _ = ask(port)
         assert (status, json.loads(body)["localEndpoints"]) == (503, 0)
 
@@ -325,15 +325,15 @@ class TestServiceHealth:
                     told[ObjectName("demo", name)] = ServiceInput(service=aged, slices=slices)
             return resolve(ClusterSnapshot(services=told, nodes={NODE: node()}), OPTIONS, HostFacts()).services.values()
 
-        health.take(claimed("new", "old"))
+        health.serve(claimed("new", "old"))
         assert json.loads(ask(port)[1])["service"]["name"] == "old"
-        health.take(claimed("new"))
+        health.serve(claimed("new"))
         assert json.loads(ask(port)[1])["service"]["name"] == "new"
 
     def test_each_family_tells_its_own_endpoints(self, health):
         health.addresses = {Family.IPV4: ("127.0.0.1",), Family.IPV6: ("::1",)}
         port = free_port()
-        health.take(services(2, port))
+        health.serve(services(2, port))
         assert json.loads(ask(port)[1])["localEndpoints"] == 2
         status, body, _ = ask(port, host="::1")
         assert (status, json.loads(body)["localEndpoints"]) == (503, 0)
@@ -345,18 +345,18 @@ class TestServiceHealth:
             interfaces=(Interface("lo", ((parse_address("127.0.0.1"), 8), (parse_address("127.0.0.7"), 8))),)
         )
         health.serve_on(resolve(ClusterSnapshot(nodes={NODE: node()}), options, facts).nodes)
-        health.take(services(1, port))
+        health.serve(services(1, port))
         assert ask(port, host="127.0.0.7")[0] == ask(port)[0] == 200
         with pytest.raises(ConnectionRefusedError):
             ask(port, host="127.0.0.9")
         health.addresses = {Family.IPV4: ("127.0.0.7",)}
-        health.take(services(1, port))
+        health.serve(services(1, port))
         with pytest.raises(ConnectionRefusedError):
             ask(port)
 
     def test_a_node_that_lags_behind_gets_no_traffic(self, health):
         port = free_port()
-        health.take(services(1, port))
+        health.serve(services(1, port))
         health.state.changed()
         health.state.clock.now += 100
         status, body, _ = ask(port)
@@ -364,20 +364,20 @@ class TestServiceHealth:
 
     def test_the_port_is_free_at_once_when_the_service_goes(self, health):
         port = free_port()
-        health.take(services(1, port))
+        health.serve(services(1, port))
         began = time.monotonic()
-        health.take([])
+        health.serve([])
         assert time.monotonic() - began < 0.45
         with pytest.raises(ConnectionRefusedError):
             ask(port)
-        health.take(services(1, port))
+        health.serve(services(1, port))
         assert ask(port)[0] == 200
 
     def test_a_change_of_one_service_leaves_the_others_as_they_are(self, health):
         ports = free_port(), free_port()
         (web,) = services(1, ports[0])
         other = replace(services(1, ports[1])[0], name=ObjectName("demo", "other"))
-        health.take([web, other])
+        health.serve([web, other])
         health.change({web.name: services(2, ports[0])[0]}, lambda _: "")
         assert [json.loads(ask(port)[1])["localEndpoints"] for port in ports] == [2, 1]
         health.change({other.name: None}, lambda _: "")
@@ -393,14 +393,14 @@ class TestServiceHealth:
             other.listen()
             port = other.getsockname()[1]
             for _ in range(3):
-                health.take(services(1, port), lambda name: f"uid of {name}")
+                health.serve(services(1, port), lambda name: f"uid of {name}")
             assert health.journal.out.getvalue().count("no health check") == 1
             (event,) = told
             assert (event.reason, event.about[1:]) == (
                 "FailedToStartServiceHealthcheck",
                 ("Service", "demo", "web", "uid of demo/web"),
             )
-        health.take(services(1, port))
+        health.serve(services(1, port))
         assert ask(port)[0] == 200
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rulegen.agent.services.sync import Wake
+from rulegen.agent.inbox import Wake
 from rulegen.agent.services.turns import LONGEST_S, Turns
 from rulegen.kube.objects.names import ObjectName
 from tests.agent.stage import Stage, changed, endpoints, service
@@ -31,7 +31,7 @@ def test_others_are_written_while_a_large_service_is_written(stage):
 
     def on_call() -> None:
         if not seen:
-            stage.loop.hear(changed(endpoints("small", 1, 2)))
+            stage.inbox.on_event(changed(endpoints("small", 1, 2)))
         seen.append("10.244.1.2:8080" in stage.destinations())
 
     stage.writer.on_call = on_call
@@ -59,7 +59,7 @@ def test_what_shares_an_address_with_a_large_service_waits_for_it(stage):
 
     def on_call() -> None:
         if not seen:
-            stage.loop.hear(changed(service("small", 2, age="2020-01-01T00:00:00Z", **shared)))
+            stage.inbox.on_event(changed(service("small", 2, age="2020-01-01T00:00:00Z", **shared)))
         seen.append("10.244.1.1:8080" in stage.destinations())
 
     stage.writer.on_call = on_call
@@ -118,7 +118,7 @@ def test_a_large_service_is_written_while_others_have_all_read_without_pause(sta
     late = []
     for tenth in range(20, 400):
         stage.at(tenth / 10, Wake("check"))
-    stage.at(5, lambda: setattr(stage.loop, "_breath_s", 20.0))
+    stage.at(5, lambda: setattr(stage.schedule, "_check_pause_s", 20.0))
     stage.at(5.05, Wake("check"))
     stage.at(5.06, *large(30))
     stage.at(9, lambda: late.append(stage.state.desired - stage.state.applied))
@@ -155,7 +155,7 @@ def test_a_failed_call_of_a_small_change_has_both_written_again(stage):
 
     def on_call() -> None:
         if not seen:
-            stage.loop.hear(changed(endpoints("small", 1, 2)))
+            stage.inbox.on_event(changed(endpoints("small", 1, 2)))
             stage.writer.failures.append("lost")
         seen.append(1)
 
@@ -167,7 +167,7 @@ def test_a_failed_call_of_a_small_change_has_both_written_again(stage):
 
 
 def test_what_ends_the_loop_comes_through_while_a_large_service_is_written(stage):
-    stage.writer.on_call = lambda: stage.loop.signals.put(Wake("stop"))
+    stage.writer.on_call = lambda: stage.signals.put(Wake("stop"))
     stage.at(5, *large(30))
     assert stage.run(3000) == "stop"
     assert stage.clock.now < 200

@@ -179,7 +179,7 @@ def test_a_scheduler_that_cannot_be_loaded_harms_only_the_service_that_asks_for_
             raise SchedulerError("fo")
 
     def used() -> dict[str, str]:
-        rules = ServiceRules(stage.loop.cluster.objects, stage.options, writer.facts, counts=False)
+        rules = ServiceRules(stage.cluster.objects, stage.options, writer.facts, counts=False)
         wants = rules.compiled()
         with suppress(ApplyError):
             writer.write(plan_node(wants, NodeKernel().observed(), writer.facts))
@@ -201,7 +201,7 @@ def test_a_scheduler_that_cannot_be_loaded_harms_only_the_service_that_asks_for_
 
 def test_node_ports_leave_an_address_that_the_node_has_lost(tools):
     def addresses() -> set[str]:
-        rules = ServiceRules(stage.loop.cluster.objects, stage.options, writer.facts, counts=False)
+        rules = ServiceRules(stage.cluster.objects, stage.options, writer.facts, counts=False)
         node.write(plan_node(rules.compiled(), node.observed(), writer.facts))
         return {str(key.frontend.address) for key in node.servers if key.frontend.family is Family.IPV4}
 

@@ -128,7 +128,7 @@ def test_the_agent_logs_it_as_a_warning_of_its_own():
     before.at(0, *objects)
     before.run()
     stage = Stage(kernels=before.writer.kernels)
-    stage.loop.options = Options(node_name="node1")
+    stage.desired.options = Options(node_name="node1")
     stage.at(0, *objects)
     stage.run()
     warnings = [line for line in stage.log if "WARNING" in line]

@@ -37,7 +37,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def run(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     """Call rulegen where it has no kernel to look at; what it logs is in its errors, too."""
-    monkeypatch.setattr(KernelWriter, "of_host", lambda *_: IdleWriter(HostFacts()))
+    monkeypatch.setattr(KernelWriter, "of_host", lambda *_, **_more: IdleWriter(HostFacts()))
 
     def call(*arguments: str) -> tuple[int, str]:
         with pytest.raises(SystemExit) as stop:
@@ -156,7 +156,7 @@ def test_an_outage_is_one_warning_within_seconds_and_one_line_when_it_is_over(fo
             api.come_back()
             assert soon(lambda: "answers again" in log.getvalue()), log.getvalue()
         finally:
-            agent.wake("stop")
+            agent.wake_up("stop")
             thread.join(10)
     away, back = [line for line in log.getvalue().splitlines() if "API server" in line]
     assert re.search(r"WARNING +the API server does not answer", away)

@@ -79,7 +79,7 @@ class ServiceHealth:
 
     Attributes:
         addresses: Where to listen, by family; changed by `serve_on`.
-        tell: Is told of a port that cannot be listened on.
+        send_event: Sends users an event about a port that cannot be listened on.
         names: Returns the names of this node, in lower case.
         http_loop: Serves the clients of all ports.
     """
@@ -89,17 +89,17 @@ class ServiceHealth:
     addresses: Mapping[Family, tuple[str, ...]] = field(
         default_factory=lambda: {family: (address,) for family, address in EVERYWHERE.items()}
     )
-    tell: Callable[[EventRequest], None] = to_nobody
+    send_event: Callable[[EventRequest], None] = to_nobody
     names: Callable[[], Collection[str]] = frozenset
     http_loop: HttpLoop = field(default_factory=HttpLoop)
     _servers: dict[_HealthAddress, PageServer] = field(default_factory=dict)
-    _told: dict[ObjectName, list[tuple[Family, int, int]]] = field(default_factory=dict)
+    _ports: dict[ObjectName, list[tuple[Family, int, int]]] = field(default_factory=dict)
     _counts: dict[tuple[Family, int], tuple[ObjectName, int]] = field(default_factory=dict)
     _failed: dict[_HealthAddress, str] = field(default_factory=dict)
     _has_moved: bool = False
 
     def serve_on(self, nodes: Mapping[Family, ResolvedNode]) -> None:
-        """Listen, from the next `take` on, where node ports are: on every address, or on those that were chosen."""
+        """Listen, from the next `serve` on, where node ports are: on every address, or on those that were chosen."""
         addresses = {
             family: (EVERYWHERE[family],)
             if node.node_port_addresses is None
@@ -109,7 +109,7 @@ class ServiceHealth:
         self._has_moved |= addresses != self.addresses
         self.addresses = addresses
 
-    def take(
+    def serve(
         self,
         services: Iterable[ResolvedService],
         uid: Callable[[ObjectName], str] = lambda _: "",
@@ -122,8 +122,8 @@ class ServiceHealth:
             uid: Returns the UID of a Service, for events.
             left_out: Services whose old rules stay, and so does what load balancers are told of them.
         """
-        stays = {name: ports for name, ports in self._told.items() if name in left_out}
-        self._told = stays | {service.name: ports for service in services if (ports := _local_endpoints(service))}
+        stays = {name: ports for name, ports in self._ports.items() if name in left_out}
+        self._ports = stays | {service.name: ports for service in services if (ports := _local_endpoints(service))}
         self._settle(uid)
 
     def change(self, services: Mapping[ObjectName, ResolvedService | None], uid: Callable[[ObjectName], str]) -> None:
@@ -131,16 +131,16 @@ class ServiceHealth:
         is_other = bool(self._failed) or self._has_moved
         for name, service in services.items():
             ports = _local_endpoints(service) if service is not None else []
-            is_other |= self._told.pop(name, []) != ports
+            is_other |= self._ports.pop(name, []) != ports
             if ports:
-                self._told[name] = ports
+                self._ports[name] = ports
         if is_other:
             self._settle(uid)
 
     def _settle(self, uid: Callable[[ObjectName], str]) -> None:
         self._has_moved = False
         self._counts = {
-            (family, port): (name, count) for name, ports in self._told.items() for family, port, count in ports
+            (family, port): (name, count) for name, ports in self._ports.items() for family, port, count in ports
         }
         wanted = {
             _HealthAddress(family, address, port)
@@ -155,7 +155,7 @@ class ServiceHealth:
 
     def stop(self) -> None:
         """Listen no longer."""
-        self.take(())
+        self.serve(())
 
     def _listen(self, place: _HealthAddress, uid: Callable[[ObjectName], str]) -> None:
         try:
@@ -171,7 +171,7 @@ class ServiceHealth:
             self.journal.warning("no health check", service=name, error=error.message)
             about = ObjectReference("v1", "Service", *name, uid(name))
             note = f"node port for health checks: {error.message}"
-            self.tell(EventRequest(about, "FailedToStartServiceHealthcheck", "StartHealthcheck", note))
+            self.send_event(EventRequest(about, "FailedToStartServiceHealthcheck", "StartHealthcheck", note))
         else:
             self._failed.pop(place, None)
 
@@ -192,8 +192,8 @@ class ServiceHealth:
 
 def _local_endpoints(service: ResolvedService) -> list[tuple[Family, int, int]]:
     """Return family and number of each health-check node port, and how many ready addresses are behind it here."""
-    found: dict[tuple[Family, int], set[Address]] = {}
+    addresses: dict[tuple[Family, int], set[Address]] = {}
     for port in service.ports:
         if port.health_check_node_port:
-            found.setdefault((port.family, port.health_check_node_port), set()).update(port.ready_here)
-    return [(*key, len(addresses)) for key, addresses in found.items()]
+            addresses.setdefault((port.family, port.health_check_node_port), set()).update(port.ready_here)
+    return [(*port, len(ready)) for port, ready in addresses.items()]

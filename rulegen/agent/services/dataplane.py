@@ -105,7 +105,15 @@ class KernelWriter:
 
     @classmethod
     def of_host(
-        cls, run: Runner, facts: HostFacts, forced: variant.Variant | None, forgetting: StaleUdpPolicy, options: Options
+        cls,
+        run: Runner,
+        facts: HostFacts,
+        forced: variant.Variant | None,
+        forgetting: StaleUdpPolicy,
+        options: Options,
+        *,
+        on_forgotten: Callable[[float, int], None] = lambda _seconds, _count: None,
+        look: Callable[[HostFacts], HostFacts] = refreshed,
     ) -> KernelWriter:
         """Return the writer for this host's variant and what the options ask for.
 
@@ -125,6 +133,8 @@ class KernelWriter:
             has_objects=has_objects,
             without_ipv6=missing,
             beside=_beside(run, choice.variant, facts),
+            on_forgotten=on_forgotten,
+            look=look,
         )
 
     def read(self) -> KernelReadout:

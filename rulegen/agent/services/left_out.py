@@ -1,4 +1,4 @@
-"""Services that the kernel refused: left out, told once, and tried again when they change or after some minutes."""
+"""Services that the kernel refused: left out, reported once, and tried again when they change or after some minutes."""
 
 from __future__ import annotations
 
@@ -37,24 +37,24 @@ class LeftOut:
     """The Services that are left out.
 
     Attributes:
-        tell: Tells users by events.
+        send_event: Sends users an event.
         uid_of: Returns the UID of a Service, as far as it is known.
     """
 
     journal: AgentLog
     state: AgentState
-    tell: Callable[[EventRequest], None]
+    send_event: Callable[[EventRequest], None]
     uid_of: Callable[[ObjectName], str]
     _refusals: dict[ObjectName, RefusedService] = field(default_factory=dict)
     _lacking: dict[frozenset[Shape], RefusedService] = field(default_factory=dict)
 
-    def take(self, reasons: Mapping[ObjectName, str], now: float, untried: Collection[ObjectName] = ()) -> None:
-        """Note which Services were refused, and tell of those of which it is new.
+    def add(self, reasons: Mapping[ObjectName, str], now: float, untried: Collection[ObjectName] = ()) -> None:
+        """Note which Services were refused, and report those of which it is new.
 
         Args:
             reasons: Why, by Service.
             now: The time.
-            untried: Those that there was no time to try: they are tried again soon, and users are not told.
+            untried: Those that there was no time to try: they are tried again soon, without an event.
         """
         by_reason: defaultdict[str, list[ObjectName]] = defaultdict(list)
         for name, reason in sorted(reasons.items()):
@@ -62,7 +62,7 @@ class LeftOut:
                 by_reason[reason].append(name)
                 if name not in untried:
                     about = ObjectReference("v1", "Service", name.namespace, name.name, self.uid_of(name))
-                    self.tell(EventRequest(about, "LeftOut", "Serve", f"not served as it is now: {reason}"))
+                    self.send_event(EventRequest(about, "LeftOut", "Serve", f"not served as it is now: {reason}"))
             self._refusals[name] = RefusedService(reason, now + (UNTRIED_S if name in untried else RETRY_S))
         for reason, names in by_reason.items():
             shown = ", ".join(map(str, names[:SHOWN])) + (f" and {len(names) - SHOWN} more" if names[SHOWN:] else "")
@@ -70,14 +70,14 @@ class LeftOut:
             self.journal.warning("left out", services=shown, reason=reason, again_in_s=again_s)
         self._count()
 
-    def lack(self, lacking: Iterable[frozenset[Shape]], now: float) -> None:
+    def add_lacking(self, lacking: Iterable[frozenset[Shape]], now: float) -> None:
         """Note what the kernel refuses to every Service that needs it: such a Service is not tried for some time."""
         for needs in lacking:
             self._lacking[needs] = RefusedService("", now + RETRY_S)
 
     def refused(self, belongings: Belongings, now: float, text: Callable[[frozenset[Shape]], str]) -> dict[str, str]:
         """Return the Services that need what the kernel was seen to lack, `namespace/name`, with the reason."""
-        self._lacking = {needs: told for needs, told in self._lacking.items() if told.until > now}
+        self._lacking = {needs: refusal for needs, refusal in self._lacking.items() if refusal.until > now}
         if not self._lacking:
             return {}
         return {
@@ -88,7 +88,7 @@ class LeftOut:
         }
 
     def settle(self, left_out: Collection[ObjectName]) -> None:
-        """Note which Services are still left out; tell of those that are served again."""
+        """Note which Services are still left out; report those that are served again."""
         for name in sorted(self._refusals.keys() - set(left_out)):
             del self._refusals[name]
             self.journal.info("no longer left out", service=str(name))

@@ -1,4 +1,4 @@
-"""What is not as it should be and may stay so: told when it is new, and once more when it is over."""
+"""Problems that may last: each is reported when it is new, and once more when it is over."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rulegen.net import Family
 
 SHOWN: Final = 5
-"""Of the faults of an object, so many are told one by one."""
+"""Of the faults of an object, so many are reported one by one."""
 _API_VERSIONS: Final = {
     "Service": "v1",
     "Node": "v1",
@@ -32,10 +32,17 @@ _API_VERSIONS: Final = {
 
 @dataclass(slots=True)
 class KnownProblems:
-    """What was told of what stays so, so that each is told once."""
+    """The problems that are reported already, so that each is reported once.
+
+    Attributes:
+        send_event: Sends users an event.
+        uid_of: Returns the UID of a Service, as far as it is known.
+    """
 
     journal: AgentLog
     state: AgentState
+    send_event: Callable[[EventRequest], None]
+    uid_of: Callable[[ObjectName], str]
     _rejected: frozenset[Rejected] = frozenset()
     _warnings: frozenset[str] = frozenset()
     _conflicts: frozenset[Conflict] = frozenset()
@@ -43,71 +50,57 @@ class KnownProblems:
     _kept: tuple[str, ...] = ()
     _over: frozenset[tuple[ObjectName, LimitKind, Family]] = frozenset()
 
-    def rejected(self, rejected: list[Rejected], tell: Callable[[EventRequest], None]) -> None:
-        """Log what is new of objects that are skipped and what is no longer so; `tell` tells their users by events."""
+    def rejected(self, rejected: list[Rejected]) -> None:
+        """Report what is new of objects that are skipped, and what is no longer so."""
         self.state.metrics.rejected.set(len(rejected))
         now = frozenset(rejected)
-        for one in rejected:
-            if one not in self._rejected:
-                faults = "; ".join(map(str, one.faults[:SHOWN]))
-                self.journal.warning("skipped", object=one.object, faults=faults)
-                if (about := _referred(one)) is not None:
-                    tell(EventRequest(about, "Rejected", "Serve", f"not served: {faults}", is_shared=True))
-        for one in sorted(self._rejected - now, key=lambda one: one.object):
-            self.journal.info("no longer skipped", object=one.object)
+        for fresh in rejected:
+            if fresh not in self._rejected:
+                faults = "; ".join(map(str, fresh.faults[:SHOWN]))
+                self.journal.warning("skipped", object=fresh.object, faults=faults)
+                if (about := _referred(fresh)) is not None:
+                    note = f"not served: {faults}"
+                    self.send_event(EventRequest(about, "Rejected", "Serve", note, is_shared=True))
+        for name in sorted(rejection.object for rejection in self._rejected - now):
+            self.journal.info("no longer skipped", object=name)
         self._rejected = now
 
     def warnings(self, texts: Iterable[str]) -> None:
-        """Log what is new of what a user must be told although work goes on."""
+        """Log what is new of what users must know although work goes on."""
         now = frozenset(texts)
         for text in sorted(now - self._warnings):
             self.journal.warning(text)
         self._warnings = now
 
-    def over_limits(
-        self,
-        services: Iterable[ResolvedService],
-        tell: Callable[[EventRequest], None],
-        uid_of: Callable[[ObjectName], str],
-    ) -> None:
-        """Count the Services of which a part is served, and tell users of them by events; `warnings` logs it.
+    def over_limits(self, services: Iterable[ResolvedService]) -> None:
+        """Count the Services that are served in part, and send events about them; `warnings` logs it.
 
         Args:
             services: All that are served.
-            tell: Receives the events.
-            uid_of: Returns the UID of a Service, as far as it is known.
         """
-        now = {(service.name, one): None for service in services for one in service.over}
-        for name, one in now:
-            if (name, one.kind, one.family) not in self._over:  # how many it has now may change all the time
-                about = ObjectReference("v1", "Service", name.namespace, name.name, uid_of(name))
-                note = f"served in part: {one.text} ({one.kind.option})"
-                tell(EventRequest(about, "OverLimit", "Serve", note, is_shared=True))
+        now = {(service.name, excess): None for service in services for excess in service.over}
+        for name, excess in now:
+            if (name, excess.kind, excess.family) not in self._over:  # how many it has now may change all the time
+                note = f"served in part: {excess.text} ({excess.kind.option})"
+                self.send_event(EventRequest(self._service(name), "OverLimit", "Serve", note, is_shared=True))
         for kind in LimitKind:
-            self.state.metrics.over_limit.set(kind.value, len({name for name, one in now if one.kind is kind}))
-        self._over = frozenset((name, one.kind, one.family) for name, one in now)
+            self.state.metrics.over_limit.set(kind.value, len({name for name, excess in now if excess.kind is kind}))
+        self._over = frozenset((name, excess.kind, excess.family) for name, excess in now)
 
-    def conflicts(
-        self,
-        conflicts: Iterable[Conflict],
-        tell: Callable[[EventRequest], None],
-        uid_of: Callable[[ObjectName], str],
-    ) -> None:
-        """Tell users by events of what is new of addresses and ports that two have; `warnings` logs it.
+    def conflicts(self, conflicts: Iterable[Conflict]) -> None:
+        """Send events about new conflicts over addresses and ports; `warnings` logs them.
 
         Args:
-            conflicts: All that there are now; each is told about both Services.
-            tell: Receives the events.
-            uid_of: Returns the UID of a Service, as far as it is known.
+            conflicts: All that there are now; each is reported about both Services.
         """
         now = dict.fromkeys(conflicts)
-        for one in now:
-            if one in self._conflicts:
+        for conflict in now:
+            if conflict in self._conflicts:
                 continue
-            for name in (one.service, one.owner):
+            for name in (conflict.service, conflict.owner):
                 if name is not None:
-                    about = ObjectReference("v1", "Service", name.namespace, name.name, uid_of(name))
-                    tell(EventRequest(about, "AddressConflict", "Serve", one.text, is_shared=True))
+                    about = self._service(name)
+                    self.send_event(EventRequest(about, "AddressConflict", "Serve", conflict.text, is_shared=True))
         self._conflicts = frozenset(now)
 
     def node(self, kept: tuple[str, ...]) -> None:
@@ -117,10 +110,13 @@ class KnownProblems:
         self._kept = kept
 
     def connections(self, error: HostError | None) -> None:
-        """Log why stale connections are not forgotten; None where they are."""
+        """Log why stale connections are not deleted from conntrack; None where they are."""
         if error is not None and error.message != self._connections:
             self.journal.warning("stale connections are not looked for", error=error.message, hint=error.hint)
         self._connections = error.message if error is not None else ""
+
+    def _service(self, name: ObjectName) -> ObjectReference:
+        return ObjectReference("v1", "Service", name.namespace, name.name, self.uid_of(name))
 
 
 def _referred(rejected: Rejected) -> ObjectReference | None:

@@ -70,6 +70,33 @@ class StatusSource(Protocol):
         """Take note that the server has a change."""
 
 
+class ServerReports(Protocol):
+    """Reports troubles of the API server, each once for all who talk to it."""
+
+    def failed(self, who: object, error: ApiError, wake: Callable[[], None]) -> bool:
+        """Note what kept somebody from the server, and return whether that is reported here.
+
+        Args:
+            who: Who asked.
+            error: What was in the way.
+            wake: Called when the server answers again.
+        """
+
+    def went_well(self, who: object) -> None:
+        """Note that the server did what somebody asked for."""
+
+
+class _NoReports:
+    """Reports nothing."""
+
+    def failed(self, _who: object, _error: ApiError, _wake: Callable[[], None]) -> bool:
+        """Leave it to the caller to report an error."""
+        return False
+
+    def went_well(self, _who: object) -> None:
+        """Do nothing."""
+
+
 @dataclass(slots=True)
 class IngressPublication:
     """The status of Ingresses.
@@ -203,8 +230,8 @@ class Publisher:
     Attributes:
         addresses: Returns what this node can be reached by; None while it serves nothing that could be reached.
         withdraws: Whether addresses are taken out at the end.
-        failed: Is given each trouble, and returns whether it says it: what is about the API server is said once.
-        went_well: Called after each turn that went well.
+        server: Reports troubles of the API server, each once for all who talk to it.
+        changed: Set to look soon: something was served, or is no longer.
     """
 
     members: LeaseGroup
@@ -215,10 +242,9 @@ class Publisher:
     state: AgentState
     clock: Callable[[], float]
     withdraws: bool = True
-    failed: Callable[[ApiError], bool] = lambda _: False
-    went_well: Callable[[], None] = lambda: None
+    server: ServerReports = field(default_factory=_NoReports)
+    changed: threading.Event = field(default_factory=threading.Event)
     period_s: float = PERIOD_S
-    _changed: threading.Event = field(default_factory=threading.Event)
     _ended: bool = False
     _took_part: bool = False
     _trouble: str = ""
@@ -230,10 +256,6 @@ class Publisher:
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
         self._thread.start()
 
-    def touch(self) -> None:
-        """Look soon: something was served, or is no longer."""
-        self._changed.set()
-
     def stop(self, *, for_good: bool) -> None:
         """End.
 
@@ -243,7 +265,7 @@ class Publisher:
         if self._ended:
             return
         self._ended = True
-        self._changed.set()
+        self.changed.set()
         if self._thread is not None:
             self._thread.join(END_S)
         if for_good and self.withdraws and self._took_part and (self._thread is None or not self._thread.is_alive()):
@@ -255,8 +277,8 @@ class Publisher:
     def _run(self) -> None:
         while not self._ended:
             self.guarded_turn()
-            self._changed.wait(self.period_s)
-            self._changed.clear()
+            self.changed.wait(self.period_s)
+            self.changed.clear()
 
     def guarded_turn(self) -> None:
         """Take a turn; where that fails, say so once, and try again with the next one."""
@@ -267,7 +289,7 @@ class Publisher:
         except ApiError as error:
             if error.status == 403:
                 self._silent_until = self.clock() + SILENCE_S
-            if not self.failed(error) and error.message != self._trouble:
+            if not self.server.failed(self, error, self.changed.set) and error.message != self._trouble:
                 self._trouble = error.message
                 self.journal.warning("addresses are not published", error=error.message, hint=error.hint)
             self.state.metrics.publish_failures.add()
@@ -276,7 +298,7 @@ class Publisher:
             self.state.metrics.publish_failures.add()
         else:
             self._trouble = ""
-            self.went_well()
+            self.server.went_well(self)
 
     def turn(self) -> None:
         """Tell whether this node serves; and if it leads, write what is not as it should be.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -15,10 +16,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from rulegen.agent.ingress.sync import IngressSync
-    from rulegen.agent.services.sync import Loop
+    from rulegen.agent.services.reports import SyncReports
+    from rulegen.agent.status.leases import Port
     from rulegen.agent.status.publisher import StatusSource
     from rulegen.apiserver.watching.watch import Watch
     from rulegen.kube.objects.names import ObjectName
+    from rulegen.kube.objects.structs import Node
 
 LEASE_NAMESPACE: Final = "rulegen"
 """Where Leases are if nobody says where, and outside of a Pod."""
@@ -47,61 +50,85 @@ class Publishing:
     namespace: str = ""
 
 
-def publishers_of(told: Publishing, watch: Watch, loop: Loop, site: IngressSync | None) -> list[Publisher]:
-    """Return what publishes this node's addresses; none has begun yet."""
+def publishers_of(
+    settings: Publishing,
+    watch: Watch,
+    reports: SyncReports,
+    clock: Callable[[], float],
+    site: IngressSync | None,
+    site_served: threading.Event,
+) -> list[Publisher]:
+    """Return what publishes this node's addresses; none is started yet.
+
+    Args:
+        settings: What is published.
+        watch: The connection to the API server.
+        reports: Of this node.
+        clock: Seconds that only grow.
+        site: What serves Ingresses; None where they are left alone.
+        site_served: Is set when other Ingresses are served than before.
+    """
     objects = ApiObjects(watch.link)
-    namespace = told.namespace or pod_namespace() or LEASE_NAMESPACE
-    found: list[Publisher] = []
+    namespace = settings.namespace or pod_namespace() or LEASE_NAMESPACE
+    node, state, journal = reports.node, reports.state, reports.journal
 
-    def members(group: str) -> LeaseGroup:
-        return LeaseGroup(objects, namespace, group, loop.node_name, loop.clock, now=objects.now)
+    def members(group: str, ports: Callable[[], frozenset[Port]] = frozenset) -> LeaseGroup:
+        return LeaseGroup(objects, namespace, group, node.name, clock, ports=ports, now=objects.now)
 
-    def add(who: LeaseGroup, publication: StatusSource, serves: Callable[[], bool]) -> Publisher:
+    def publisher(
+        group: LeaseGroup, source: StatusSource, serves: Callable[[], bool], changed: threading.Event
+    ) -> Publisher:
         def addresses() -> tuple[str, ...] | None:
-            if not serves() or not loop.state.is_eligible:
+            if not serves() or not state.is_eligible:
                 return None
-            return told.addresses or node_addresses(loop.node(), internal=told.internal) or None
+            return settings.addresses or node_addresses(node.node(), internal=settings.internal) or None
 
-        one = Publisher(
-            members=who,
-            publications=(publication,),
+        return Publisher(
+            members=group,
+            publications=(source,),
             addresses=addresses,
-            node_uid=lambda: node.metadata.uid if (node := loop.node()) is not None else "",
-            journal=loop.journal,
-            state=loop.state,
-            clock=loop.clock,
-            withdraws=told.withdraws,
+            node_uid=lambda: _uid_of(node.node()),
+            journal=journal,
+            state=state,
+            clock=clock,
+            withdraws=settings.withdraws,
+            server=watch,
+            changed=changed,
         )
-        one.failed = lambda error: watch.failed(one, error, one.touch)
-        one.went_well = lambda: watch.went_well(one)
-        found.append(one)
-        return one
 
-    if site is not None and told.ingresses:
-        ingresses = IngressPublication(loop.cluster.ingresses, lambda: site.served)
-        who = members(f"ingress-{told.group}")
-        site.on_served = add(who, ingresses, lambda: site.served is not None).touch
-    if told.services:
-        everybody = members("services")
-        everybody.ports = listening_ports
-        services = ServicePublication(loop.cluster.services, lambda: everybody.taken, _Refusals(loop).tell)
-        add(everybody, services, lambda: (node := loop.node()) is not None and EXCLUDED not in node.metadata.labels)
-    return found
+    publishers: list[Publisher] = []
+    if site is not None and settings.ingresses:
+        ingresses = IngressPublication(node.cluster.ingresses, lambda: site.served)
+        group = members(f"ingress-{settings.group}")
+        publishers.append(publisher(group, ingresses, lambda: site.served is not None, site_served))
+    if settings.services:
+        everybody = members("services", listening_ports)
+        services = ServicePublication(node.cluster.services, lambda: everybody.taken, _Refusals(reports).report)
+        publishers.append(publisher(everybody, services, lambda: _may_serve(node.node()), threading.Event()))
+    return publishers
+
+
+def _uid_of(node: Node | None) -> str:
+    return node.metadata.uid if node is not None else ""
+
+
+def _may_serve(node: Node | None) -> bool:
+    return node is not None and EXCLUDED not in node.metadata.labels
 
 
 @dataclass(slots=True)
 class _Refusals:
-    """Tells of Services that are not published, each once."""
+    """Reports Services that are not published, each once."""
 
-    loop: Loop
-    _told: dict[ObjectName, str] = field(default_factory=dict)
+    reports: SyncReports
+    _reported: dict[ObjectName, str] = field(default_factory=dict)
 
-    def tell(self, refused: Mapping[ObjectName, str]) -> None:
-        """Tell what is new."""
+    def report(self, refused: Mapping[ObjectName, str]) -> None:
+        """Report what is new."""
         for name, why in refused.items():
-            if self._told.get(name) != why:
-                self.loop.journal.warning("no addresses are published", service=name, why=why)
-                uid = self.loop.cluster.uid_of(name)
-                about = ObjectReference("v1", "Service", *name, uid)
-                self.loop.tell(EventRequest(about, "NotPublished", "Publish", f"no addresses are published: {why}"))
-        self._told = dict(refused)
+            if self._reported.get(name) != why:
+                self.reports.journal.warning("no addresses are published", service=name, why=why)
+                about = ObjectReference("v1", "Service", *name, self.reports.node.cluster.uid_of(name))
+                note = f"no addresses are published: {why}"
+                self.reports.send_event(EventRequest(about, "NotPublished", "Publish", note))
+        self._reported = dict(refused)

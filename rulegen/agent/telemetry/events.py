@@ -188,7 +188,7 @@ class Recorder:
         if self._thread is not None:
             self._thread.join(2 * END_S)
 
-    def tell(self, announcement: EventRequest) -> None:
+    def send_event(self, announcement: EventRequest) -> None:
         """Have an event sent, some time; never waits, never fails."""
         try:
             self._waiting.put_nowait((announcement, self.now()))

@@ -1,13 +1,11 @@
-"""`rulegen run`: keep a node as the cluster wants it."""
+"""`rulegen run`: watch the cluster and keep a node's rules up to date."""
 
 from __future__ import annotations
 
-import signal
-import socket
-import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -25,12 +23,14 @@ from rulegen.model.services.stale_flows import StaleUdpPolicy
 from rulegen.net import parse_address
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from rulegen.agent.agent import Agent
+    from rulegen.agent.following import CachedCluster
     from rulegen.agent.status.setup import Publishing
     from rulegen.agent.telemetry.log import AgentLog
     from rulegen.host.nginx.deployment import NginxDeployment
+
+
+NOT_RELOADED: Final = "configuration not reloaded: it goes on as before"
 
 
 @click.command("run")
@@ -142,9 +142,7 @@ def command(
     rulegen run --ingress                            also Ingresses, served by nginx on this host
     rulegen run --drift report                       report changes of other programs, write nothing
     """
-    from rulegen.agent.agent import Agent  # noqa: PLC0415 - loads the client and netlink
-    from rulegen.agent.telemetry.log import AgentLog  # noqa: PLC0415 - the same
-    from rulegen.host.files.watch import FileChanges  # noqa: PLC0415 - the same
+    from rulegen.agent.telemetry.log import AgentLog  # noqa: PLC0415 - loads the client and netlink
 
     if chosen.get("files"):
         raise ConfigError("run watches an API server, not files", hint="use `rulegen apply -f` for files")
@@ -154,87 +152,152 @@ def command(
         if not is_subdomain(name.lower()):
             raise ConfigError(f"--metrics-host: {name!r} is not a DNS name", hint="give a name without port")
     timeout_s = _seconds(timeout or "60s")
-    journal = AgentLog(is_json=log_format == "json", least="debug" if verbose else "info")
-    told = ChosenIngress.of(chosen)
-    publishing = _publishing(chosen, told)
+    ingress = ChosenIngress.of(chosen)
+    publishing = _publishing(chosen, ingress)
     if publishing.services and no_services:
         raise ConfigError(
             "--publish-service-status and --no-services exclude each other",
             hint="who publishes addresses for Services must also have rules for them",
         )
-    told.refuse_nothing(no_services=no_services, verb="keep")
-    settings = CliOptions(**chosen)
-    inputs, site = _read(settings, told)
-    known = None
-    with _Signals() as signals:
-        while True:
-            agent = Agent(
-                options=inputs.options,
-                facts=inputs.facts,
-                variant=settings.forced_variant,
-                forgetting=StaleUdpPolicy(settings.stale_udp),
-                counts={"on": True, "off": False}.get(settings.nfacct),
-                kubeconfig=settings.kubeconfig,
-                context=settings.context,
-                terms=settings.api_terms,
-                journal=journal,
-                mends=drift == "mend",
-                once=once,
-                timeout_s=timeout_s,
-                services=not no_services,
-                clock=time.monotonic,
-                allow_unknown_node=allow_unknown_node,
-                site=site,
-                drains=not keep_serving,
-                events=not no_events,
-                publishing=publishing,
-                known=known,
-                follows_host=not settings.host,
-                metrics_hosts=metrics_hosts,
-            )
-            reloading = _Reloading(agent, inputs, settings, told, journal)
-            agent.can_reload = reloading.is_possible
-            for warning in (*inputs.configuration[1], *(() if no_services else inputs.cautions)):
-                journal.warning(warning)
-            changes = FileChanges(_files(settings, told), reloading.look)
-            signals.hand_to(agent)
-            changes.start()
-            try:
-                why = agent.run()
-            finally:
-                changes.stop()
-                signals.hand_to(None)
-            if why != "reload":
-                return
-            known = agent.known
-            before = inputs.options
-            try:
-                inputs, site = _read(settings, told)
-                journal.info("begins anew, as it was told to")
-                for opening in openings(before, inputs.options):
-                    journal.warning("the changed configuration opens what was closed", what=opening)
-            except RulegenError as error:
-                # A node that works is not given up for a slip in a file.
-                journal.error("the configuration is not read anew: it goes on as before", error=error.message)
+    ingress.refuse_nothing(no_services=no_services, verb="keep")
+    fixed: dict[str, Any] = {
+        "mends": drift == "mend",
+        "once": once,
+        "timeout_s": timeout_s,
+        "services": not no_services,
+        "allow_unknown_node": allow_unknown_node,
+        "drains": not keep_serving,
+        "events": not no_events,
+        "publishing": publishing,
+        "metrics_hosts": metrics_hosts,
+    }
+    journal = AgentLog(is_json=log_format == "json", least="debug" if verbose else "info")
+    _Runs(CliOptions(**chosen), ingress, journal, fixed).run()
 
 
-def _read(settings: CliOptions, told: ChosenIngress) -> tuple[Inputs, NginxDeployment | None]:
+@dataclass(frozen=True, slots=True)
+class _Runs:
+    """One agent after the other, each with the configuration as it is when it starts.
+
+    Attributes:
+        settings: What the command line says.
+        ingress: What it says of Ingresses.
+        fixed: What it says of the agent alone.
+    """
+
+    settings: CliOptions
+    ingress: ChosenIngress
+    journal: AgentLog
+    fixed: dict[str, Any]
+
+    def run(self) -> None:
+        """Run agents until a signal ends one, or it has written all once.
+
+        Raises:
+            RulegenError: The first one cannot start, or one has given up.
+        """
+        from rulegen.agent.runtime.signals import Signals  # noqa: PLC0415 - loads the client and netlink
+        from rulegen.host.files.watch import FileChanges  # noqa: PLC0415 - the same
+
+        inputs, site = _read(self.settings, self.ingress)
+        known = None
+        with Signals() as signals:
+            while True:
+                agent = self._agent(inputs, site, known)
+                for warning in (*inputs.configuration[1], *(inputs.cautions if self.fixed["services"] else ())):
+                    self.journal.warning(warning)
+                changes = FileChanges(_files(self.settings, self.ingress), partial(self._look, agent, inputs))
+                signals.hand_to(agent)
+                changes.start()
+                try:
+                    why = agent.run()
+                finally:
+                    changes.stop()
+                    signals.hand_to(None)
+                if why != "reload":
+                    return
+                known = agent.known
+                inputs, site = self._reloaded(inputs, site)
+
+    def _agent(self, inputs: Inputs, site: NginxDeployment | None, known: CachedCluster | None) -> Agent:
+        from rulegen.agent.agent import Agent  # noqa: PLC0415 - loads the client and netlink
+
+        settings = self.settings
+        return Agent(
+            options=inputs.options,
+            facts=inputs.facts,
+            variant=settings.forced_variant,
+            forgetting=StaleUdpPolicy(settings.stale_udp),
+            counts={"on": True, "off": False}.get(settings.nfacct),
+            kubeconfig=settings.kubeconfig,
+            context=settings.context,
+            terms=settings.api_terms,
+            journal=self.journal,
+            clock=time.monotonic,
+            site=site,
+            known=known,
+            can_reload=self._can_reload,
+            follows_host=not settings.host,
+            **self.fixed,
+        )
+
+    def _reloaded(self, inputs: Inputs, site: NginxDeployment | None) -> tuple[Inputs, NginxDeployment | None]:
+        """Return the configuration as it is now; as before where it cannot be used."""
+        try:
+            fresh = _read(self.settings, self.ingress)
+            opened = openings(inputs.options, fresh[0].options)
+        except RulegenError as error:
+            # A node that works is not given up for a slip in a file.
+            self.journal.error(NOT_RELOADED, error=error.message)
+            return inputs, site
+        self.journal.info("configuration reloaded")
+        for opening in opened:
+            self.journal.warning("the changed configuration opens what was closed", what=opening)
+        return fresh
+
+    def _look(self, agent: Agent, inputs: Inputs) -> None:
+        """Reload if a changed file comes to other options."""
+        try:
+            fresh, _ = _read(self.settings, self.ingress)
+        except RulegenError as error:
+            self.journal.error("the changed configuration is not used", error=error.message, hint=error.hint)
+            return
+        has_other_facts = bool(self.settings.host) and fresh.facts != inputs.facts
+        if fresh.options != inputs.options or has_other_facts or self.ingress.nginx_templates:
+            self.journal.info("the configuration has changed")
+            agent.wake_up("reload")
+
+    def _can_reload(self) -> bool:
+        """Return whether another agent could start now; if not, log what it lacks, and the present one goes on."""
+        from rulegen.apiserver.transport.client import ApiServer  # noqa: PLC0415 - loads the client
+
+        settings = self.settings
+        try:
+            _read(settings, self.ingress)
+            ApiServer(settings.kubeconfig, settings.context, terms=settings.api_terms).close()
+        except RulegenError as error:
+            self.journal.error(NOT_RELOADED, error=error.message, hint=error.hint)
+            return False
+        return True
+
+
+def _read(settings: CliOptions, ingress: ChosenIngress) -> tuple[Inputs, NginxDeployment | None]:
     """Return what the options and the configuration come to, read now, and where nginx serves Ingresses if it does.
 
     Raises:
         RulegenError: The configuration cannot be used.
     """
-    inputs = Inputs(settings, ingress=told if told.ingress else None)
+    inputs = Inputs(settings, ingress=ingress if ingress.ingress else None)
     inputs.options  # noqa: B018 - a fault is to be known now
     inputs.facts  # noqa: B018 - the same
     inputs.node_name  # noqa: B018 - the same
     backend_of(inputs.options.mode)
-    if told.ingress:
-        _refuse_shared_ports(inputs, told)
-    return inputs, IngressInputs(told, inputs, tries_aside=False).live if told.ingress else None
+    if ingress.ingress:
+        _refuse_shared_ports(inputs, ingress)
+    return inputs, IngressInputs(ingress, inputs, tries_aside=False).live if ingress.ingress else None
 
 
-def _refuse_shared_ports(inputs: Inputs, told: ChosenIngress) -> None:
+def _refuse_shared_ports(inputs: Inputs, ingress: ChosenIngress) -> None:
     """Refuse a port of nginx on which the agent itself is to answer.
 
     Raises:
@@ -244,12 +307,12 @@ def _refuse_shared_ports(inputs: Inputs, told: ChosenIngress) -> None:
         ("--health-address", inputs.options.healthz_address),
         ("--metrics-address", inputs.options.metrics_address),
     ):
-        for option, port in (("--http-port", told.http_port), ("--https-port", told.https_port)):
+        for option, port in (("--http-port", ingress.http_port), ("--https-port", ingress.https_port)):
             if host_and_port(address)[1] == port:
                 raise ConfigError(f"{option} {port} is the port of {name} ({address})", hint="give one of them another")
 
 
-def _publishing(chosen: dict[str, Any], told: ChosenIngress) -> Publishing:
+def _publishing(chosen: dict[str, Any], ingress: ChosenIngress) -> Publishing:
     """Return what of a command's options is about publishing; it is taken out of them.
 
     Raises:
@@ -257,17 +320,19 @@ def _publishing(chosen: dict[str, Any], told: ChosenIngress) -> Publishing:
     """
     from rulegen.agent.status.setup import Publishing  # noqa: PLC0415 - loads the client and netlink
 
-    addresses = tuple(one.strip() for given in chosen.pop("publish_status_address") for one in given.split(","))
-    for one in addresses:
-        if not _is_address(one) and not is_subdomain(one):
-            raise ConfigError(f"--publish-status-address: {one!r} is neither an address nor a name such as lb.example")
+    addresses = tuple(text.strip() for given in chosen.pop("publish_status_address") for text in given.split(","))
+    for address in addresses:
+        if not _is_address(address) and not is_subdomain(address):
+            raise ConfigError(
+                f"--publish-status-address: {address!r} is neither an address nor a name such as lb.example"
+            )
     namespace = chosen.pop("lease_namespace") or ""
     if namespace and not is_label(namespace):
         raise ConfigError(f"--lease-namespace: {namespace!r} is not the name of a namespace")
     return Publishing(
         ingresses=chosen.pop("update_status"),
         services=chosen.pop("publish_service_status"),
-        group=told.ingress_class,
+        group=ingress.ingress_class,
         addresses=addresses,
         internal=chosen.pop("report_node_internal_ip_address"),
         withdraws=chosen.pop("update_status_on_shutdown"),
@@ -298,98 +363,6 @@ def _is_address(text: str) -> bool:
     return True
 
 
-def _files(settings: CliOptions, told: ChosenIngress) -> list[str]:
+def _files(settings: CliOptions, ingress: ChosenIngress) -> list[str]:
     """Return the files and folders that the options name, and a change of which is obeyed."""
-    return [path for path in (settings.config, settings.host, told.ingress and told.nginx_templates) if path]
-
-
-@dataclass(frozen=True, slots=True)
-class _Reloading:
-    """Has an agent begin anew when its configuration has changed, and can be used."""
-
-    agent: Agent
-    inputs: Inputs
-    settings: CliOptions
-    told: ChosenIngress
-    journal: AgentLog
-
-    def look(self) -> None:
-        """Look what a changed file comes to."""
-        try:
-            fresh, _ = _read(self.settings, self.told)
-        except RulegenError as error:
-            self.journal.error("the changed configuration is not used", error=error.message, hint=error.hint)
-            return
-        has_other_facts = bool(self.settings.host) and fresh.facts != self.inputs.facts
-        if fresh.options != self.inputs.options or has_other_facts or self.told.nginx_templates:
-            self.journal.info("the configuration has changed")
-            self.agent.wake("reload")
-
-    def is_possible(self) -> bool:
-        """Tell whether another agent could begin now; what it lacks is told, and the one there is goes on."""
-        from rulegen.apiserver.transport.client import ApiServer  # noqa: PLC0415 - loads the client
-
-        try:
-            settings = self.settings
-            _read(settings, self.told)
-            ApiServer(settings.kubeconfig, settings.context, terms=settings.api_terms).close()
-        except RulegenError as error:
-            self.journal.error(
-                "the configuration is not read anew: it goes on as before", error=error.message, hint=error.hint
-            )
-            return False
-        return True
-
-
-class _Signals:
-    """Hands signals to the agent that there is. One that comes between two is for the next; an end always is.
-
-    The kernel gives the second of two signals to any thread, and the main one, which is to take it, would sleep on
-    until something else happens. So another thread hears of each (by `set_wakeup_fd`), and has the agent's wait end.
-    """
-
-    def __init__(self) -> None:
-        self._agent: Agent | None = None
-        self._why = ""
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> Self:
-        self._ear, self._mouth = socket.socketpair()
-        self._mouth.settimeout(0)
-        self._other_mouth = signal.set_wakeup_fd(self._mouth.fileno(), warn_on_full_buffer=False)
-        self._thread = threading.Thread(target=self._listen, name="signals", daemon=True)
-        self._thread.start()
-        for number, why in ((signal.SIGTERM, "stop"), (signal.SIGINT, "stop"), (signal.SIGHUP, "reload")):
-            self._before[number] = signal.signal(number, self._taker(why))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, taker in self._before.items():
-            signal.signal(number, taker)
-        signal.set_wakeup_fd(self._other_mouth)
-        self._mouth.close()
-        self._thread.join()
-        self._ear.close()
-
-    def _listen(self) -> None:
-        while self._ear.recv(64):
-            agent = self._agent
-            if agent is not None:
-                agent.rouse()
-
-    def hand_to(self, agent: Agent | None) -> None:
-        """Hand signals to this agent from now on, and what came while there was none."""
-        self._agent = agent
-        if agent is not None and self._why:
-            agent.wake(self._why)
-            self._why = self._why if self._why == "stop" else ""
-
-    def _taker(self, why: str) -> Any:
-        def take(_number: int, _frame: FrameType | None) -> None:
-            # An end also where there is an agent: it may just end to begin anew, and listen no longer.
-            if why == "stop" or (self._agent is None and not self._why):
-                self._why = why
-            if self._agent is not None:
-                self._agent.wake(why)
-
-        return take
+    return [path for path in (settings.config, settings.host, ingress.ingress and ingress.nginx_templates) if path]

@@ -1,0 +1,75 @@
+"""Signals of this process, handed to the agent that runs."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+
+class Wakeable(Protocol):
+    """Waits for events, until it is woken up."""
+
+    def wake_up(self, why: str = "") -> None:
+        """End the wait: for `stop`, for `reload`, or to take a signal that came."""
+
+
+class Signals:
+    """Hands signals to the agent that runs: SIGTERM and SIGINT stop it, SIGHUP has it reload.
+
+    A signal between two agents is for the next one; one that stops is always handed on to the next, too.
+
+    The kernel delivers the second of two signals to any thread, and Python runs handlers in the main thread only, which
+    would sleep until something else happens. So a thread reads each signal's number (`set_wakeup_fd`), and wakes up the
+    agent.
+    """
+
+    def __init__(self) -> None:
+        self._agent: Wakeable | None = None
+        self._why = ""
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        self._receiver, self._sender = socket.socketpair()
+        self._sender.settimeout(0)
+        self._former_fd = signal.set_wakeup_fd(self._sender.fileno(), warn_on_full_buffer=False)
+        self._thread = threading.Thread(target=self._listen, name="signals", daemon=True)
+        self._thread.start()
+        for number, why in ((signal.SIGTERM, "stop"), (signal.SIGINT, "stop"), (signal.SIGHUP, "reload")):
+            self._before[number] = signal.signal(number, self._taker(why))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, taker in self._before.items():
+            signal.signal(number, taker)
+        signal.set_wakeup_fd(self._former_fd)
+        self._sender.close()
+        self._thread.join()
+        self._receiver.close()
+
+    def _listen(self) -> None:
+        while self._receiver.recv(64):
+            agent = self._agent
+            if agent is not None:
+                agent.wake_up()
+
+    def hand_to(self, agent: Wakeable | None) -> None:
+        """Hand signals to this agent from now on, and what came while there was none."""
+        self._agent = agent
+        if agent is not None and self._why:
+            agent.wake_up(self._why)
+            self._why = self._why if self._why == "stop" else ""
+
+    def _taker(self, why: str) -> Any:
+        def take(_number: int, _frame: FrameType | None) -> None:
+            # A stop also where there is an agent: it may just end for a reload, and read its inbox no longer.
+            if why == "stop" or (self._agent is None and not self._why):
+                self._why = why
+            if self._agent is not None:
+                self._agent.wake_up(why)
+
+        return take

@@ -1,0 +1,99 @@
+"""The HTTP servers of an agent: health for load balancers and the kubelet, metrics and pages for its own host."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from rulegen.agent.pages import PATHS, views
+from rulegen.agent.pages_server.health import healthz, livez
+from rulegen.agent.pages_server.reply import Reply
+from rulegen.agent.pages_server.server import PageServer, RetryingServer
+from rulegen.agent.telemetry.counts import RuleCounts
+from rulegen.agent.telemetry.events import EventRequest
+from rulegen.agent.telemetry.metrics import exposition
+from rulegen.errors import HostError
+from rulegen.kube.proxyconfig.validation import host_and_port
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Mapping
+
+    from rulegen.agent.ingress.sync import IngressSync
+    from rulegen.agent.pages_server.http_loop import HttpLoop
+    from rulegen.agent.services.sync import ServiceSync
+    from rulegen.agent.telemetry.metric import Metric
+    from rulegen.apiserver.watching.watch import Watch
+    from rulegen.model.services.options import Options
+
+Pages = dict[str, "Callable[[], Reply]"]
+
+
+@dataclass(frozen=True, slots=True)
+class AgentServers:
+    """What is answered, and on which addresses.
+
+    Attributes:
+        http_loop: Serves the clients of all ports.
+        names: Returns the names of this node, in lower case.
+        counts_rules: Whether metrics tell of rules.
+    """
+
+    options: Options
+    http_loop: HttpLoop
+    names: Callable[[], Collection[str]]
+    sync: ServiceSync
+    site: IngressSync | None
+    watch: Watch
+    counts_rules: bool
+
+    def start(self) -> Iterator[RetryingServer]:
+        """Listen; yield each server. One whose address is taken tries again, which is no reason not to keep rules.
+
+        Raises:
+            HostError: An address is taken, and bindAddressHardFail asks for an end then.
+        """
+        state = self.sync.state
+        health: Pages = {"/healthz": partial(healthz, state), "/livez": partial(livez, state)}
+        if self.options.healthz_address:
+            yield self._server(self.options.healthz_address, health, "FailedToStartProxierHealthcheck", probes=True)
+        if self.options.metrics_address:
+            yield self._server(self.options.metrics_address, self._pages(), "FailedToStartMetricServer", probes=False)
+
+    def _server(self, address: str, pages: Pages, reason: str, *, probes: bool) -> RetryingServer:
+        """Return a server of an address; an event of a reason tells that the address is taken."""
+        host, port = host_and_port(address)
+
+        def serve() -> PageServer:
+            return PageServer(host, port, pages, private=PATHS, probes=probes, names=self.names, loop=self.http_loop)
+
+        def taken(error: str) -> None:
+            if self.options.bind_hard_fail:
+                raise HostError(error, hint="bindAddressHardFail asks for an end then")
+            reports = self.sync.reports
+            reports.journal.warning("not listening yet", address=address, error=error)
+            about = reports.node.reference()
+            reports.send_event(EventRequest(about, reason, "Start", f"{error}; it is tried again"))
+
+        return RetryingServer(serve, taken)
+
+    def _pages(self) -> Pages:
+        counts = RuleCounts(self.sync.state)
+        return {
+            "/metrics": lambda: self._metrics(counts),
+            "/proxyMode": lambda: Reply(200, self.options.mode),
+            "/healthz": lambda: Reply(200, "ok"),
+            **views(self.sync, self.site),
+        }
+
+    def _metrics(self, rules: RuleCounts) -> Reply:
+        watched = self.watch.counts()
+        reasons = Counter[str]()
+        for (_, reason), number in watched.errors.items():
+            reasons[reason] += number
+        metrics = self.sync.state.metrics
+        now: dict[Metric, Mapping[str, float]] = {metrics.watch_errors: reasons, metrics.lists: watched.lists}
+        if self.counts_rules:
+            now |= rules.of(self.sync.desired.compiled())
+        return Reply(200, exposition(metrics, now), "text/plain; version=0.0.4; charset=utf-8")

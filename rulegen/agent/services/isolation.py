@@ -1,0 +1,106 @@
+"""A write without the Services that the kernel refuses: they are found, and left out until they are tried again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rulegen.compiler.services.attribution import Belongings
+from rulegen.compiler.services.pinned import held
+from rulegen.host.dataplane.apply_in_parts import Apart
+from rulegen.host.dataplane.refused_services import lacking_text
+from rulegen.kube.objects.names import ObjectName
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from rulegen.agent.services.dataplane import KernelReadout, KernelWriter
+    from rulegen.agent.services.desired import DesiredServices
+    from rulegen.agent.services.left_out import LeftOut
+    from rulegen.agent.services.record import KernelRecord
+    from rulegen.agent.telemetry.log import AgentLog
+    from rulegen.compiler.services.compile import Compiled
+    from rulegen.compiler.services.incremental import ServiceRules, Update
+    from rulegen.errors import HostError
+    from rulegen.plan.fragments import OwnedObjects
+    from rulegen.plan.plan import Plan
+
+
+def name_of(owner: str) -> ObjectName:
+    """Return the name of a Service that is written as `namespace/name`."""
+    namespace, _, name = owner.partition("/")
+    return ObjectName(namespace, name)
+
+
+@dataclass(frozen=True, slots=True)
+class Isolation:
+    """Keeps Services that the kernel refuses from stopping all others.
+
+    Attributes:
+        left_out: Those that are left out now.
+    """
+
+    desired: DesiredServices
+    writer: KernelWriter
+    left_out: LeftOut
+    record: KernelRecord
+    journal: AgentLog
+    clock: Callable[[], float]
+
+    def update(self, rules: ServiceRules, names: Collection[ObjectName]) -> Update:
+        """Decide about Services; those are left out that need what the kernel was just seen to refuse to all."""
+        update = self.desired.update(rules, names)
+        refused = self.refused(update)
+        if not refused:
+            return update
+        reasons = {name_of(owner): reason for owner, reason in refused.items()}
+        self.left_out.add(reasons, self.clock())
+        return self.desired.update_without(rules, reasons)
+
+    def refused(self, update: Update) -> dict[str, str]:
+        """Return the Services of an update that need what the kernel was just seen to refuse, with the reasons."""
+        belongings = Belongings(fragment for fragment in update.fragments.values() if fragment is not None)
+        return self.left_out.refused(belongings, self.clock(), lacking_text)
+
+    def write_without_refused(self, rules: ServiceRules, plan: Plan, first: KernelReadout, error: HostError) -> None:
+        """Find the Services that are refused, write the others, and leave these out as they were at first.
+
+        Args:
+            rules: What was decided.
+            plan: What was refused.
+            first: What the kernel had before anything was written.
+            error: Why it was refused.
+
+        Raises:
+            HostError: It is not by a Service.
+        """
+        compiled = rules.compiled()
+        verdict = Apart(compiled, plan, self.writer.write, lambda: self.writer.plan(compiled)).search(error)
+        if not verdict.refused:
+            raise error
+        reasons = {name_of(owner): reason for owner, reason in verdict.refused.items()}
+        self.desired.leave_out(rules, reasons, self._there(compiled, first, verdict.refused))
+        now = self.clock()  # of both: when the Services are tried again, what the kernel lacked must be forgotten
+        self.left_out.add(reasons, now, {name_of(owner) for owner in verdict.untried})
+        self.left_out.add_lacking(verdict.lacking, now)
+        self.journal.info("written in parts", tries=verdict.tries, left_out=len(reasons))
+
+    def leave_out_again(self, rules: ServiceRules, readout: KernelReadout, touched: set[ObjectName]) -> None:
+        """Leave those out that were refused before all was decided again, unless they have changed since."""
+        names = {name for name in self.left_out.names - touched if rules.before(name) is not None}
+        if names:
+            there = self._there(rules.compiled(), readout, {str(name) for name in names})
+            self.desired.leave_out(rules, names, there)
+
+    def settle(self, rules: ServiceRules) -> None:
+        """Note, after a write, which Services are still left out, and what the node has of them."""
+        self.left_out.settle(rules.left_out)
+        self.record.held = rules.held
+
+    def _there(self, compiled: Compiled, readout: KernelReadout, owners: Collection[str]) -> list[OwnedObjects]:
+        """Return what the node has of some Services: as is known since they were left out, else as is recognised.
+
+        By its new form alone a Service's old rules are not all recognised, as where its protocol is another one.
+        """
+        known = [objects for objects in self.record.held if objects.owner in owners]
+        return [*held(compiled, self.writer.observed(compiled, readout), owners), *known]

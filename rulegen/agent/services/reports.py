@@ -1,0 +1,120 @@
+"""What users are told of the sync of Services: by the log, by events, by metrics and by health checks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rulegen.agent.services.drift import certain, damage, tell
+from rulegen.agent.services.problems import KnownProblems
+from rulegen.agent.telemetry.events import EventRequest, to_nobody
+from rulegen.plan.objects import draining_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Mapping
+
+    from rulegen.agent.pages_server.health import ServiceHealth
+    from rulegen.agent.telemetry.log import AgentLog
+    from rulegen.agent.telemetry.state import AgentState
+    from rulegen.agent.this_node import ThisNode
+    from rulegen.compiler.services.incremental import ServiceRules
+    from rulegen.kube.objects.names import ObjectName
+    from rulegen.model.services.ir import ResolvedService
+    from rulegen.plan.items import Item
+    from rulegen.plan.plan import Plan
+
+
+@dataclass(slots=True)
+class SyncReports:
+    """Reports what the sync does and finds, each thing once.
+
+    Attributes:
+        node: This node.
+        mends: Whether differences are written; else they are only reported.
+        send_event: Sends users an event.
+        health: Answers load balancers; None where another proxy does.
+    """
+
+    node: ThisNode
+    state: AgentState
+    journal: AgentLog
+    mends: bool = True
+    send_event: Callable[[EventRequest], None] = to_nobody
+    health: ServiceHealth | None = None
+    problems: KnownProblems = field(init=False)
+    _left: frozenset[Item] = frozenset()
+    _parameters: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.problems = KnownProblems(self.journal, self.state, self.send_event, self.node.cluster.uid_of)
+
+    def warnings(self, rules: ServiceRules, notes: tuple[str, ...]) -> None:
+        """Report what is new of what users must know although work goes on."""
+        self.problems.warnings((*rules.warnings, *notes))
+        self.problems.conflicts(rules.conflicts)
+        self.problems.over_limits(rules.services)
+
+    def status(self, rules: ServiceRules, changed: Mapping[ObjectName, ResolvedService | None] | None = None) -> None:
+        """Report how the node is now, to load balancers too.
+
+        Args:
+            rules: What was decided.
+            changed: The Services that have changed; None where all may have.
+        """
+        self.state.node_is_deleted(deleted=self.node.is_leaving())
+        self.problems.node(rules.kept)
+        if self.health is not None:
+            self.health.serve_on(rules.nodes)
+            if changed is None:
+                self.health.serve(rules.services, self.node.cluster.uid_of, rules.left_out)
+            else:
+                self.health.change(changed, self.node.cluster.uid_of)
+        self.state.metrics.services.set(len(rules.services))
+        self.problems.rejected(self.node.cluster.rejected())
+
+    def drift_event(self, note: str) -> None:
+        """Tell users, by an event on the node, what something else has changed."""
+        reason, action = ("DriftMended", "Mend") if self.mends else ("DriftFound", "Report")
+        self.send_event(EventRequest(self.node.reference(), reason, action, note))
+
+    def drift(self, plan: Plan, changed: set[ObjectName], attempted: set[Hashable], *, is_first: bool) -> None:
+        """Report what something else has changed; where nothing is written, what else differs, apart from it.
+
+        Args:
+            plan: What differs.
+            changed: Services that have changed since the last check.
+            attempted: Objects that differ by writes of ours.
+            is_first: Whether nobody knows what the node had before: then only what is certain counts as drift.
+        """
+        fresh = [item for item in plan.items if item not in self._left]  # what stays so is reported once
+        ended = {draining_text(key) for part in plan.objects.values() for key in part.ended}
+        if is_first:
+            changes = damage(() if self.mends else certain(fresh), (), ended)
+        else:
+            changes = damage(fresh, changed if self.mends else (), ended, attempted)
+        tell(changes, self.state, self.journal, self.drift_event, mended=self.mends)
+        others = len(fresh) - len(changes)
+        if others and not self.mends:
+            self.journal.info("not as wanted", differences=others, written=False)
+            note = f"{others} differences from what the objects ask for; nothing is written"
+            self.send_event(EventRequest(self.node.reference(), "DifferenceFound", "Report", note))
+        self._left = frozenset() if self.mends else frozenset(plan.items)
+        self.state.metrics.drift_unmended.set(len(self._left))
+
+    def refused_parameters(self, refused: Mapping[str, str]) -> None:
+        """Report the kernel parameters that cannot be set on this host: somebody else has to.
+
+        Args:
+            refused: All of them, each with the reason.
+        """
+        self.state.metrics.parameters_refused.set(len(refused))
+        for name in sorted(refused.keys() - self._parameters):
+            self._parameters.add(name)
+            self.journal.warning("kernel parameter not set", name=name, error=refused[name])
+            self.send_event(EventRequest(self.node.reference(), "ParameterNotSet", "SetParameter", refused[name]))
+
+    def failure(self, fields: Mapping[str, str], pause_s: float) -> None:
+        """Report what failed, and when it is tried again."""
+        self.state.failed(fields["error"])
+        self.journal.error("not written", again_in_s=pause_s, **fields)
+        self.send_event(EventRequest(self.node.reference(), "FailedToSync", "Sync", fields["error"]))
