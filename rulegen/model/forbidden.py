@@ -179,12 +179,12 @@ def _pod_networks(node: structs.Node | None) -> Iterator[Network]:
 
 def api_servers(kubernetes: ServiceInput | None) -> Iterator[tuple[Address, int]]:
     """Yield address and port of each API server, as the Service `KUBERNETES` tells them."""
-    for one in kubernetes.slices if kubernetes is not None else ():
-        for endpoint in one.endpoints:
+    for endpoint_slice in kubernetes.slices if kubernetes is not None else ():
+        for endpoint in endpoint_slice.endpoints:
             for text in endpoint.addresses[:1]:
                 with suppress(ValueError):  # it is no endpoint then, and whoever reads endpoints warns of it
                     address = parse_address(text)
-                    yield from ((address, port.port) for port in one.ports if port.port)
+                    yield from ((address, port.port) for port in endpoint_slice.ports if port.port)
 
 
 def _translated(address: Address) -> IPv4Address | None:

@@ -67,8 +67,8 @@ def knows_random_fully(version: str) -> bool | None:
     >>> knows_random_fully("iptables v1.8.9 (nf_tables)"), knows_random_fully("1.6.1"), knows_random_fully("new")
     (True, False, None)
     """
-    found = _VERSION.search(version)
-    return tuple(int(part) for part in found["version"].split(".")) >= _RANDOM_FULLY_SINCE if found else None
+    match = _VERSION.search(version)
+    return tuple(int(part) for part in match["version"].split(".")) >= _RANDOM_FULLY_SINCE if match else None
 
 
 def _facts(document: object, path: str, faults: list[Fault]) -> HostFacts:
@@ -122,8 +122,8 @@ def _interfaces(value: object, path: str, faults: list[Fault]) -> Iterator[Inter
         known = listed.get(name, Interface(name))
         if name != "lo" and name in listed:
             faults.append(Fault(f"{here}.name", f"{quoted(name)} is listed twice"))
-        found = _addresses(entry.get("addresses"), f"{here}.addresses", faults)
-        merged = dict.fromkeys((*known.addresses, *found))
+        addresses = _addresses(entry.get("addresses"), f"{here}.addresses", faults)
+        merged = dict.fromkeys((*known.addresses, *addresses))
         listed[name] = Interface(name, tuple(merged))
     yield from listed.values()
 
@@ -150,14 +150,14 @@ def _root_ports(value: object, path: str, faults: list[Fault]) -> frozenset[tupl
     """Return ports with their protocols; None where none are listed, as then they are not known."""
     if value is None:
         return None
-    found = set()
+    ports = set()
     for index, text in enumerate(_list(value, path, faults)):
         matched = _PORT.fullmatch(text) if isinstance(text, str) else None
         if matched and 0 < int(matched["port"]) <= 65535:
-            found.add((matched["protocol"], int(matched["port"])))
+            ports.add((matched["protocol"], int(matched["port"])))
         else:
             faults.append(Fault(f"{path}[{index}]", f"{described(text)} is not a protocol and port, as TCP/10250"))
-    return frozenset(found)
+    return frozenset(ports)
 
 
 def _address(text: object) -> tuple[Address, int]:

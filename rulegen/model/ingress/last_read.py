@@ -77,11 +77,11 @@ def completed(
 def _with_classes(world: ClusterSnapshot, options: IngressOptions, before: Recollection) -> ClusterSnapshot:
     """Return a world with the IngressClasses that are gone and that Ingresses name, and namespaces likewise."""
     classes, namespaces, recalled = dict(world.ingress_classes), dict(world.namespaces), dict(world.recalled)
-    for key, one in before.items():
-        if isinstance(one, IngressClass) and key.name.name not in classes and _matters(one, options):
-            classes[key.name.name], recalled[key] = one, GONE
-        elif isinstance(one, Namespace) and key.name.name not in namespaces and options.selection.namespace_selector:
-            namespaces[key.name.name], recalled[key] = one.metadata.labels, GONE
+    for key, known in before.items():
+        if isinstance(known, IngressClass) and key.name.name not in classes and _matters(known, options):
+            classes[key.name.name], recalled[key] = known, GONE
+        elif isinstance(known, Namespace) and key.name.name not in namespaces and options.selection.namespace_selector:
+            namespaces[key.name.name], recalled[key] = known.metadata.labels, GONE
     needed = _around(world.ingresses.values(), options)
     recalled = {key: why for key, why in recalled.items() if key in needed or key in world.recalled}
     return replace(world, ingress_classes=classes, namespaces=namespaces, recalled=recalled)
@@ -95,13 +95,13 @@ def _matters(ingress_class: IngressClass, options: IngressOptions) -> bool:
 
 def _around(ingresses: Iterable[Ingress], options: IngressOptions) -> set[ObjectKey]:
     """Return the IngressClasses and namespaces that decide whose Ingresses are."""
-    found = set()
-    for one in ingresses:
-        if one.spec.ingress_class_name:
-            found.add(ObjectKey("IngressClass", ObjectName("", one.spec.ingress_class_name)))
+    keys = set()
+    for ingress in ingresses:
+        if ingress.spec.ingress_class_name:
+            keys.add(ObjectKey("IngressClass", ObjectName("", ingress.spec.ingress_class_name)))
         if options.selection.namespace_selector is not None:
-            found.add(ObjectKey("Namespace", ObjectName("", one.metadata.namespace)))
-    return found
+            keys.add(ObjectKey("Namespace", ObjectName("", ingress.metadata.namespace)))
+    return keys
 
 
 def _with_named(
@@ -113,7 +113,7 @@ def _with_named(
 ) -> ClusterSnapshot:
     secrets, config_maps = dict(world.secrets), dict(world.config_maps)
     unknown, recalled = dict(world.unread), dict(world.recalled)
-    rejected = {one.object for one in world.rejected}
+    rejected = {rejection.object for rejection in world.rejected}
     keys = [ObjectKey("Secret", name) for name in sorted(wanted.secrets)]
     keys += [ObjectKey("ConfigMap", name) for name in sorted(wanted.config_maps)]
     for key in keys:
@@ -124,11 +124,11 @@ def _with_named(
             unknown[key] = why
         elif key in restricting:
             why = UNUSABLE if str(key) in rejected else GONE
-        one = before.get(key) if why else None
-        if isinstance(one, Secret):
-            secrets[key.name] = one
-        elif isinstance(one, ConfigMap):
-            config_maps[key.name] = one
+        known = before.get(key) if why else None
+        if isinstance(known, Secret):
+            secrets[key.name] = known
+        elif isinstance(known, ConfigMap):
+            config_maps[key.name] = known
         else:
             continue
         unknown.pop(key, None)
@@ -138,33 +138,33 @@ def _with_named(
 
 def _restricting(world: ClusterSnapshot, options: IngressOptions) -> set[ObjectKey]:
     """Return the objects without which more would be open than with them, or for other names than before."""
-    found = set()
+    keys = set()
     if options.default_certificate is not None:
-        found.add(ObjectKey("Secret", options.default_certificate))
+        keys.add(ObjectKey("Secret", options.default_certificate))
     if options.config_map is not None:
-        found.add(ObjectKey("ConfigMap", options.config_map))
+        keys.add(ObjectKey("ConfigMap", options.config_map))
         settings = world.config_maps.get(options.config_map)
-        found |= {ObjectKey("ConfigMap", name) for name in (header_maps(settings) if settings is not None else ())}
-    return found
+        keys |= {ObjectKey("ConfigMap", name) for name in (header_maps(settings) if settings is not None else ())}
+    return keys
 
 
 def renewed(world: ClusterSnapshot, wanted: References, options: IngressOptions) -> Recollection:
     """Return what is to be known of a world that was completed: what it refers to, and nothing else."""
     whole = map_secrets(world.ingresses.values(), options.prefix)
-    found: dict[ObjectKey, KnownObject] = {}
+    kept: dict[ObjectKey, KnownObject] = {}
     for name in wanted.secrets & world.secrets.keys():
-        one = world.secrets[name]
-        found[ObjectKey("Secret", name)] = one if name in whole else _used(one)
+        secret = world.secrets[name]
+        kept[ObjectKey("Secret", name)] = secret if name in whole else _used(secret)
     for name in wanted.config_maps & world.config_maps.keys():
-        found[ObjectKey("ConfigMap", name)] = world.config_maps[name]
+        kept[ObjectKey("ConfigMap", name)] = world.config_maps[name]
     for key in _around(world.ingresses.values(), options):
         if key.kind == "IngressClass" and key.name.name in world.ingress_classes:
             if _matters(ingress_class := world.ingress_classes[key.name.name], options):
-                found[key] = ingress_class
+                kept[key] = ingress_class
         elif key.kind == "Namespace" and key.name.name in world.namespaces:
             labels = dict(world.namespaces[key.name.name])
-            found[key] = Namespace(metadata=ObjectMeta(name=key.name.name, labels=labels))
-    return found
+            kept[key] = Namespace(metadata=ObjectMeta(name=key.name.name, labels=labels))
+    return kept
 
 
 def held(

@@ -48,7 +48,7 @@ def missing(world: ClusterSnapshot, kind: str, name: ObjectName, *, named_by: st
     why = world.unread.get(key)
     if why:
         return MissingError(f"{key}, which {named_by} names: {why}", hint=f"kubectl auth can-i get {kind.lower()}s")
-    unusable = next((one for one in world.rejected if one.object == str(key)), None)
+    unusable = next((rejected for rejected in world.rejected if rejected.object == str(key)), None)
     if unusable is not None:
         return MissingError(f"{key}, which {named_by} names, cannot be used: {'; '.join(unusable.lines())}")
     looking = f"kubectl get {kind.lower()}s -n {name.namespace}"

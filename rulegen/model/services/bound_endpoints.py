@@ -64,5 +64,5 @@ def bound_endpoints(
 
 def _taker(takers: Mapping[tuple[str, int], ObjectName], slice_: EndpointSlice) -> ObjectName | None:
     """Return the Service that has the port of an endpoint as one of its own."""
-    found = (takers.get((port.protocol, port.port)) for port in slice_.ports if port.port)
-    return next((taker for taker in found if taker is not None), None)
+    owners = (takers.get((port.protocol, port.port)) for port in slice_.ports if port.port)
+    return next((taker for taker in owners if taker is not None), None)

@@ -240,7 +240,7 @@ class Claims:
     def _forget(self, claim: Claim) -> None:
         """Note that a Service has a claim no more, which another may have."""
         left = (self._services[rank.name] for rank in self._claimants.get(claim, ()))
-        if (there := self._here.get(claim.on_node)) and not any(claim in _externals_of(one) for one in left):
+        if (there := self._here.get(claim.on_node)) and not any(claim in _externals_of(other) for other in left):
             there.discard(claim)
             if not there:
                 del self._here[claim.on_node]
@@ -261,14 +261,14 @@ class Claims:
 
     def _around(self) -> dict[Claim, tuple[object, ...]]:
         """Return of each claim that the ground decides about what it is decided by."""
-        found: dict[Claim, tuple[object, ...]] = {
+        around: dict[Claim, tuple[object, ...]] = {
             claim: (claim.address in self._answering, (claim.protocol, claim.port) in self._programs)
             for claim in self._claimants
             if claim.address in self._addresses
         }
         for claim, externals in self._here.items():
-            found[claim] = tuple(sorted(externals))
-        return found
+            around[claim] = tuple(sorted(externals))
+        return around
 
 
 def _conflict(name: ObjectName, claim: Claim, use: str, owner: ObjectName, theirs: str) -> str:

@@ -69,12 +69,12 @@ PortKey = tuple[Family, str, str]
 
 def counts(slices: Iterable[EndpointSlice]) -> Counter[PortKey]:
     """Return how many endpoints slices have of each port, those that stand in several slices counted in each."""
-    found: Counter[PortKey] = Counter()
+    numbers: Counter[PortKey] = Counter()
     for slice_ in slices:
         if (family := _family(slice_)) is not None:
             for name, _, protocol in _ports(slice_):
-                found[family, name, protocol] += len(slice_.endpoints)
-    return found
+                numbers[family, name, protocol] += len(slice_.endpoints)
+    return numbers
 
 
 def candidates(
@@ -103,19 +103,19 @@ def candidates(
             for which. Without it, all of all ports.
         zone: Where this node is.
     """
-    found: dict[PortKey, dict[str, Candidate]] = {}
+    by_port: dict[PortKey, dict[str, Candidate]] = {}
     limited: dict[PortKey, list[tuple[list[_Ordered], int]]] = {}
     for slice_ in slices:
         family, ports = _family(slice_), _ports(slice_)
         if family is None or not ports:
             continue
         usable: list[tuple[SliceEndpoint, Address, int]] = []
-        for told in slice_.endpoints:
-            address, fault = _address(told, family, refused)
+        for endpoint in slice_.endpoints:
+            address, fault = _address(endpoint, family, refused)
             if fault:
-                warn(f"{_source_of(told, slice_, origin)}: {fault}; the endpoint is ignored")
+                warn(f"{_source_of(endpoint, slice_, origin)}: {fault}; the endpoint is ignored")
             if address is not None:
-                usable.append((told, address, weigh(told) if weigh is not None else 1))
+                usable.append((endpoint, address, weigh(endpoint) if weigh is not None else 1))
         ordered: list[_Ordered] | None = None
         for name, number, protocol in ports:
             key = (family, name, protocol)
@@ -126,20 +126,20 @@ def candidates(
                     ordered = sorted((_Ordered(_order(t, a, node, zone), t, a, w) for t, a, w in usable), key=_BY_ORDER)
                 limited.setdefault(key, []).append((ordered, number))
                 continue
-            chosen = found.setdefault(key, {})
-            for told, address, weight in usable:
-                _take(chosen, _candidate(told, Endpoint.of(address, number, weight), node))
+            chosen = by_port.setdefault(key, {})
+            for endpoint, address, weight in usable:
+                _take(chosen, _candidate(endpoint, Endpoint.of(address, number, weight), node))
     for key, parts in limited.items():
         assert most is not None  # noqa: S101 - for the type checker: only then is anything limited
-        found[key] = _first(parts, most[key] or 1, node)
-    return {key: [chosen[text] for text in sorted(chosen)] for key, chosen in found.items()}
+        by_port[key] = _first(parts, most[key] or 1, node)
+    return {key: [chosen[text] for text in sorted(chosen)] for key, chosen in by_port.items()}
 
 
 class _Ordered(NamedTuple):
     """An endpoint of a slice and its place among all of a port, where not all are served."""
 
     order: tuple[int, bool, bool, bytes]
-    told: SliceEndpoint
+    source: SliceEndpoint
     address: Address
     weight: int
 
@@ -147,19 +147,19 @@ class _Ordered(NamedTuple):
 _BY_ORDER = itemgetter(0)
 
 
-def _order(told: SliceEndpoint, address: Address, node: str, zone: str) -> tuple[int, bool, bool, bytes]:
+def _order(endpoint: SliceEndpoint, address: Address, node: str, zone: str) -> tuple[int, bool, bool, bytes]:
     """Return what endpoints are ordered by where not all are served: those that can be used, are here, are near.
 
     Behind that, a digest of the address decides: it spreads the choice over the nodes and zones, all nodes make the
     same one, and when an endpoint comes or goes at most one other goes or comes.
     """
-    conditions = told.conditions
+    conditions = endpoint.conditions
     serving, terminating = conditions.serving is not False, conditions.terminating is True
     use = 0 if conditions.ready is not False else 1 if serving and terminating else 2
-    is_near = any(one.name == node for one in told.hints.for_nodes) or any(
-        bool(zone) and one.name == zone for one in told.hints.for_zones
+    is_near = any(hint.name == node for hint in endpoint.hints.for_nodes) or any(
+        bool(zone) and hint.name == zone for hint in endpoint.hints.for_zones
     )
-    is_here = bool(node) and told.node_name == node
+    is_here = bool(node) and endpoint.node_name == node
     return use, not is_here, not is_near, hashlib.blake2b(address.packed, digest_size=8).digest()
 
 
@@ -171,15 +171,15 @@ def _first(parts: Sequence[tuple[list[_Ordered], int]], most: int, node: str) ->
     chosen: dict[str, Candidate] = {}
 
     def numbered(ordered: list[_Ordered], number: int) -> Iterator[tuple[_Ordered, int]]:
-        return ((one, number) for one in ordered)
+        return ((nearest, number) for nearest in ordered)
 
-    for one, number in heapq.merge(*(numbered(*part) for part in parts), key=lambda pair: pair[0].order):
-        endpoint = Endpoint.of(one.address, number, one.weight)
+    for nearest, number in heapq.merge(*(numbered(*part) for part in parts), key=lambda pair: pair[0].order):
+        endpoint = Endpoint.of(nearest.address, number, nearest.weight)
         if endpoint.text in chosen:
             continue
         if len(chosen) >= most:
             break
-        chosen[endpoint.text] = _candidate(one.told, endpoint, node)
+        chosen[endpoint.text] = _candidate(nearest.source, endpoint, node)
     return chosen
 
 
@@ -249,25 +249,25 @@ def _rank(candidate: Candidate) -> tuple[bool, bool, bool, bool]:
     return (not candidate.terminating, candidate.ready, candidate.serving, candidate.is_local)
 
 
-def _candidate(told: SliceEndpoint, endpoint: Endpoint, node: str) -> Candidate:
-    conditions, hints = told.conditions, told.hints
+def _candidate(source: SliceEndpoint, endpoint: Endpoint, node: str) -> Candidate:
+    conditions, hints = source.conditions, source.hints
     return Candidate(
         endpoint=endpoint,
         ready=conditions.ready is not False,
         serving=conditions.serving is not False,
         terminating=conditions.terminating is True,
-        is_local=bool(node) and told.node_name == node,
+        is_local=bool(node) and source.node_name == node,
         zones=frozenset([zone.name for zone in hints.for_zones]) if hints.for_zones else _NONE,
         nodes=frozenset([node_hint.name for node_hint in hints.for_nodes]) if hints.for_nodes else _NONE,
     )
 
 
-def _address(told: SliceEndpoint, family: Family, refused: Collection[Address]) -> tuple[Address | None, str]:
+def _address(endpoint: SliceEndpoint, family: Family, refused: Collection[Address]) -> tuple[Address | None, str]:
     """Return the address that counts, the first; or None, and why it is not used, where there is one."""
-    if not told.addresses:
+    if not endpoint.addresses:
         return None, ""
     try:
-        address = parse_address(told.addresses[0])
+        address = parse_address(endpoint.addresses[0])
     except ValueError as error:
         return None, str(error)
     if family_of(address) is not family:
@@ -278,11 +278,11 @@ def _address(told: SliceEndpoint, family: Family, refused: Collection[Address]) 
     return (None, fault) if fault else (address, "")
 
 
-def _source_of(told: SliceEndpoint, slice_: EndpointSlice, origin: str) -> str:
+def _source_of(endpoint: SliceEndpoint, slice_: EndpointSlice, origin: str) -> str:
     """Return which object names an endpoint."""
     namespace, name = slice_.metadata.namespace, slice_.metadata.name
     if origin == "Endpoints":
         return f"Endpoints {namespace}/{slice_.metadata.labels.get(SERVICE_NAME_LABEL, name)}"
-    if origin == "Pods" and told.target_ref is not None:
-        return f"Pod {namespace}/{told.target_ref.name}"
+    if origin == "Pods" and endpoint.target_ref is not None:
+        return f"Pod {namespace}/{endpoint.target_ref.name}"
     return f"EndpointSlice {namespace}/{name}"

@@ -57,16 +57,16 @@ class ExternalAddresses:
             return set()
         return set(self._named)
 
-    def put(self, name: ObjectName, told: ServiceInput | None) -> set[ObjectName]:
+    def put(self, name: ObjectName, given: ServiceInput | None) -> set[ObjectName]:
         """Take a Service, or that it is gone; return the others of which an address may be judged otherwise now."""
-        service = told.service if told is not None else None
+        service = given.service if given is not None else None
         before, named = self._named.pop(name, frozenset()), _addresses(_external_texts(service, self._site))
         if named:
             self._named[name] = named
         _index(self._namers, name, before, named)
         moved = self._hold(name, service)
         if name == KUBERNETES:
-            servers = frozenset(_api_servers(told))
+            servers = frozenset(_api_servers(given))
             moved |= {address for address, _ in servers ^ self._forbidden.api_servers}
             self._forbidden = replace(self._forbidden, api_servers=servers)
         return {namer for address in moved for namer in self._namers.get(address, ())} - {name}
@@ -150,7 +150,10 @@ class ExternalAddresses:
                 ("the API servers", bool(known.api_servers)),
                 ("the ports that programs of this node listen on, beside the kubelet's", knows_programs),
                 *(
-                    (f"the Pod network in {family}", any(family_of(one) is family for one in known.pod_networks))
+                    (
+                        f"the Pod network in {family}",
+                        any(family_of(network) is family for network in known.pod_networks),
+                    )
                     for family in families
                     if family in named
                 ),
@@ -177,16 +180,16 @@ def _index(
 def _external_texts(service: structs.Service | None, site: NodeContext) -> Iterator[str]:
     if service is not None:
         yield from service.spec.external_ips if site.external_ips else ()
-        yield from (one.ip for one in service.status.load_balancer.ingress)
+        yield from (ingress.ip for ingress in service.status.load_balancer.ingress)
 
 
 def _addresses(texts: Iterable[str]) -> frozenset[Address]:
     """Return the addresses among texts: None stands for no ClusterIP, and of others there is a warning elsewhere."""
-    found = set()
+    addresses = set()
     for text in texts:
         with suppress(ValueError):
-            found.add(parse_address(text))
-    return frozenset(found)
+            addresses.add(parse_address(text))
+    return frozenset(addresses)
 
 
 def _api_servers(kubernetes: ServiceInput | None) -> Iterator[tuple[Address, int]]:
@@ -194,5 +197,9 @@ def _api_servers(kubernetes: ServiceInput | None) -> Iterator[tuple[Address, int
     if kubernetes is None:
         return
     is_sliced = kubernetes.endpoints_from == "EndpointSlice"
-    slices = (one for one in kubernetes.slices if not is_sliced or one.metadata.name == KUBERNETES.name)
+    slices = (
+        endpoint_slice
+        for endpoint_slice in kubernetes.slices
+        if not is_sliced or endpoint_slice.metadata.name == KUBERNETES.name
+    )
     yield from api_servers(replace(kubernetes, slices=tuple(slices)))

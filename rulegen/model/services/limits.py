@@ -140,11 +140,11 @@ def share_of_each(sizes: Collection[tuple[int, int]], most: int) -> int | None:
     return low
 
 
-def is_large(told: ServiceInput | None, service: ResolvedService | None) -> bool:
+def is_large(given: ServiceInput | None, service: ResolvedService | None) -> bool:
     """Whether a Service costs so much, as it is now or as it was served, that others are written before it.
 
     Args:
-        told: Its objects; None where it is gone.
+        given: Its objects; None where it is gone.
         service: How it was served; None where it was not.
     """
     size = 0
@@ -152,9 +152,11 @@ def is_large(told: ServiceInput | None, service: ResolvedService | None) -> bool
         size = sum(
             len(port.endpoints) + 1 + len(port.external_ips) + len(port.load_balancer_ips) for port in service.ports
         )
-    if told is not None:
-        spec = told.service.spec
-        addresses = 1 + len(spec.external_ips) + len(told.service.status.load_balancer.ingress)
-        asked = len(spec.ports) * addresses + sum(len(one.ports) * len(one.endpoints) for one in told.slices)
+    if given is not None:
+        spec = given.service.spec
+        addresses = 1 + len(spec.external_ips) + len(given.service.status.load_balancer.ingress)
+        asked = len(spec.ports) * addresses + sum(
+            len(endpoint_slice.ports) * len(endpoint_slice.endpoints) for endpoint_slice in given.slices
+        )
         size = max(size, asked)
     return size > LARGE

@@ -51,7 +51,7 @@ def is_served(service: structs.Service) -> bool:
 
 def resolve_service(
     name: ObjectName,
-    told: ServiceInput,
+    given: ServiceInput,
     site: NodeContext,
     families: Iterable[Family],
     warn: Callable[[str], None],
@@ -61,7 +61,7 @@ def resolve_service(
 
     Args:
         name: Its name.
-        told: The Service and its endpoints.
+        given: The Service and its endpoints.
         site: Where and what the node is.
         families: The families to serve.
         warn: Receives what its owner must know although work goes on.
@@ -69,38 +69,38 @@ def resolve_service(
     """
     ports: list[ResolvedPort] = []
     over: list[OverLimit] = []
-    warn_of_unknown(told.service, f"Service {name}", warn)
-    if is_served(told.service):
-        slices = [s for s in told.slices if HEADLESS_LABEL not in s.metadata.labels]
-        weights = WEIGHTS.of(told.service, f"Service {name}", warn)
+    warn_of_unknown(given.service, f"Service {name}", warn)
+    if is_served(given.service):
+        slices = [s for s in given.slices if HEADLESS_LABEL not in s.metadata.labels]
+        weights = WEIGHTS.of(given.service, f"Service {name}", warn)
         weigh = weights.of if weights is not None else None
-        _warn_of_port_names(told.service.spec, slices, told.endpoints_from, f"Service {name}", warn)
+        _warn_of_port_names(given.service.spec, slices, given.endpoints_from, f"Service {name}", warn)
         served: list[_Shared] = []
         for family in families:
-            cluster_ip = _cluster_ip(told.service.spec, family)
+            cluster_ip = _cluster_ip(given.service.spec, family)
             if cluster_ip is None:
                 continue
             if fault := refusal(cluster_ip, AddressUse.CLUSTER_IP):
                 warn(f"Service {name}: spec.clusterIPs: {fault}; the Service is not served in {family}")
                 continue
-            served.append(_Shared(name, told.service, family, cluster_ip, site, warn, allows))
+            served.append(_Shared(name, given.service, family, cluster_ip, site, warn, allows))
         most, over = _limited_endpoints(served, slices, site)
         known = candidates(
-            slices, site.place.node, warn, weigh, site.broadcasts, told.endpoints_from, most, site.place.zone
+            slices, site.place.node, warn, weigh, site.broadcasts, given.endpoints_from, most, site.place.zone
         )
         ports += (shared.port(port, known) for shared in served for port in shared.ports)
-        over = [*(one for shared in served for one in shared.over), *over]
-        for one in over:
-            warn(f"Service {name}: {one.text} ({one.kind.option})")
-        if told.service.spec.external_ips or told.service.status.load_balancer.ingress:
-            own = {family for family in Family if _cluster_ip(told.service.spec, family) is not None}
-            _warn_of_other_family(told.service, site, own, f"Service {name}", warn)
+        over = [*(limit for shared in served for limit in shared.over), *over]
+        for limit in over:
+            warn(f"Service {name}: {limit.text} ({limit.kind.option})")
+        if given.service.spec.external_ips or given.service.status.load_balancer.ingress:
+            own = {family for family in Family if _cluster_ip(given.service.spec, family) is not None}
+            _warn_of_other_family(given.service, site, own, f"Service {name}", warn)
     return ResolvedService(
         name=name,
-        type=told.service.spec.type,
+        type=given.service.spec.type,
         ports=tuple(ports),
-        endpoints_from=told.endpoints_from,
-        assigned=told.assigned,
+        endpoints_from=given.endpoints_from,
+        assigned=given.assigned,
         over=tuple(over),
     )
 
@@ -113,7 +113,7 @@ def _limited_endpoints(
     A port has its endpoints once in iptables mode; in ipvs mode each of its frontends has them.
     """
     copies = max((shared.frontends_of(port) for shared in served for port in shared.ports), default=1)
-    all_ = sum(len(one.ports) * len(one.endpoints) for one in slices)
+    all_ = sum(len(endpoint_slice.ports) * len(endpoint_slice.endpoints) for endpoint_slice in slices)
     if all_ * PORTS_OF_LIMIT <= site.limits.endpoints and all_ * copies <= site.limits.endpoints:
         return {shared.key(port): None for shared in served for port in shared.ports}, []  # as with nearly all Services
     known = counts(slices)
@@ -228,9 +228,9 @@ class _Shared:
         external_ips = self._allowed(self._external_ips, AddressUse.EXTERNAL_IP, port.port)
         vips = self._allowed(self._vips, AddressUse.LOAD_BALANCER_IP, port.port)
         is_external = bool(port.node_port or vips or external_ips)
-        told = known.get(self.key(port), ())
+        usable = known.get(self.key(port), ())
         chosen = pools(
-            told,
+            usable,
             self._site.place,
             uses_cluster=not self._internal_local or is_external,
             uses_local=self._internal_local or (self._external_local and is_external),
@@ -250,8 +250,8 @@ class _Shared:
             cluster=chosen.cluster,
             local=chosen.local,
             endpoints=chosen.endpoints,
-            here=tuple(c.endpoint for c in told if c.is_local),
-            serving=frozenset(c.endpoint.text for c in told if c.serving) if port.protocol == "UDP" else frozenset(),
+            here=tuple(c.endpoint for c in usable if c.is_local),
+            serving=frozenset(c.endpoint.text for c in usable if c.serving) if port.protocol == "UDP" else frozenset(),
             external_ips=external_ips,
             load_balancer_ips=vips,
             node_port=port.node_port,
@@ -260,7 +260,7 @@ class _Shared:
             affinity_s=self._affinity_s,
             health_check_node_port=self._health_check_node_port,
             scheduler=self._scheduler,
-            ready_here=frozenset(c.endpoint.address for c in told if c.is_local and c.ready)
+            ready_here=frozenset(c.endpoint.address for c in usable if c.is_local and c.ready)
             if self._health_check_node_port
             else frozenset(),
         )
@@ -276,11 +276,11 @@ def _delivery(chosen: Pools, *, is_local: bool) -> Delivery:
 
 def _cluster_ip(spec: structs.ServiceSpec, family: Family) -> Address | None:
     """Return the ClusterIP of one family; None makes the Service invisible in it."""
-    told = spec.cluster_ips or (spec.cluster_ip,)
+    texts = spec.cluster_ips or (spec.cluster_ip,)
     if not spec.ip_families:
         address = parse_address(spec.cluster_ip)
         return address if family_of(address) is family else None
-    for name, text in zip(spec.ip_families, told, strict=False):
+    for name, text in zip(spec.ip_families, texts, strict=False):
         if name == family:
             return parse_address(text)
     return None
@@ -290,15 +290,15 @@ def _affinity(spec: structs.ServiceSpec) -> int | None:
     if spec.session_affinity != "ClientIP":
         return None
     config = spec.session_affinity_config
-    told = config.client_ip.timeout_seconds if config and config.client_ip else None
-    return DEFAULT_AFFINITY_S if told is None else told
+    timeout_s = config.client_ip.timeout_seconds if config and config.client_ip else None
+    return DEFAULT_AFFINITY_S if timeout_s is None else timeout_s
 
 
 def _addresses(
     texts: Iterable[str], family: Family, use: AddressUse, where: str, warn: Callable[[str], None]
 ) -> tuple[Address, ...]:
     """Return the addresses of one family; an entry that cannot be used is ignored with a warning."""
-    found = []
+    addresses = []
     for text in texts:
         try:
             address = parse_address(text)
@@ -308,8 +308,8 @@ def _addresses(
         if fault := refusal(address, use):
             warn(f"{where}: {fault}; the entry is ignored")
         elif family_of(address) is family:
-            found.append(address)
-    return tuple(found)
+            addresses.append(address)
+    return tuple(addresses)
 
 
 def _warn_of_open(texts: Sequence[str], family: Family, where: str, warn: Callable[[str], None]) -> None:
@@ -350,10 +350,16 @@ def _warn_of_port_names(
     warn: Callable[[str], None],
 ) -> None:
     """Warn of each port that no slice has, though slices have others: name and protocol join the two."""
-    offered = {(port.name or "", port.protocol) for one in slices if one.endpoints for port in one.ports if port.port}
+    offered = {
+        (port.name or "", port.protocol)
+        for endpoint_slice in slices
+        if endpoint_slice.endpoints
+        for port in endpoint_slice.ports
+        if port.port
+    }
     kind = "Endpoints" if origin == "Endpoints" else "EndpointSlices"
     if not offered:
-        if origin != "Pods" and spec.ports and any(one.endpoints for one in slices):
+        if origin != "Pods" and spec.ports and any(endpoint_slice.endpoints for endpoint_slice in slices):
             warn(f"{where}: has no endpoints: its {kind} have addresses, but no port with a number")
         return
     for port in spec.ports:
@@ -377,7 +383,7 @@ def _source_ranges(
     texts: Iterable[str], family: Family, where: str, warn: Callable[[str], None]
 ) -> tuple[Network, ...]:
     """Return the source ranges of one family; a range of everything makes all of them pointless."""
-    found = []
+    ranges = []
     for text in texts:
         try:
             network = parse_network(text.strip())
@@ -385,5 +391,5 @@ def _source_ranges(
             warn(f"{where}: spec.loadBalancerSourceRanges: {error}; the entry is skipped")
             continue
         if family_of(network) is family:
-            found.append(network)
-    return () if any(network.prefixlen == 0 for network in found) else tuple(found)
+            ranges.append(network)
+    return () if any(network.prefixlen == 0 for network in ranges) else tuple(ranges)

@@ -69,17 +69,17 @@ class ServiceTable:
         touched = self._externals.move(site)
         return self._again(touched) | self._claims.move(ground)
 
-    def put(self, name: ObjectName, told: ServiceInput | None) -> set[ObjectName]:
+    def put(self, name: ObjectName, given: ServiceInput | None) -> set[ObjectName]:
         """Take a Service, or that it is gone; return the names of all Services that may be served otherwise now."""
         self._settled = None
-        touched = self._externals.put(name, told)
-        if told is None:
+        touched = self._externals.put(name, given)
+        if given is None:
             self._told.pop(name, None)
             self._judged.pop(name, None)
             self._inputs.pop(name, None)
             return self._claims.put(name, None) | {name} | self._again(touched)
-        self._inputs[name] = told
-        return self._decide(name, told) | self._again(touched)
+        self._inputs[name] = given
+        return self._decide(name, given) | self._again(touched)
 
     def _again(self, names: Iterable[ObjectName]) -> set[ObjectName]:
         """Decide again about Services of which only the surroundings changed; return who may be served otherwise.
@@ -91,12 +91,12 @@ class ServiceTable:
             touched |= self._decide(name, self._inputs[name])
         return touched if self._site.guards else set()
 
-    def _decide(self, name: ObjectName, told: ServiceInput) -> set[ObjectName]:
+    def _decide(self, name: ObjectName, given: ServiceInput) -> set[ObjectName]:
         warnings, judged = Warnings(), dict[Conflict, None]()
         allows = partial(self._externals.allows, name, tell=judged.setdefault)
-        service = resolve_service(name, told, self._site, self._families, warnings.add, allows)
+        service = resolve_service(name, given, self._site, self._families, warnings.add, allows)
         self._told[name], self._judged[name] = warnings.texts(), tuple(judged)
-        return self._claims.put(name, service, told.service.metadata.creation_timestamp or "") | {name}
+        return self._claims.put(name, service, given.service.metadata.creation_timestamp or "") | {name}
 
     def service(self, name: ObjectName) -> ResolvedService | None:
         """Return a Service as it is served now; None where it is not there."""
@@ -121,7 +121,7 @@ class ServiceTable:
 
     def _all(self) -> _Settled:
         if self._settled is None:
-            conflicts = [conflict for found in self._judged.values() for conflict in found]
+            conflicts = [conflict for judged in self._judged.values() for conflict in judged]
             services = {name: self._claims.settled(name, conflicts.append) for name in sorted(self._told)}
             self._settled = _Settled(services, tuple(conflicts))
         return self._settled
@@ -129,7 +129,7 @@ class ServiceTable:
     def _ignored(self) -> Iterator[str]:
         """Yield of how many Services external IPs are ignored because it was asked for."""
         if not self._site.external_ips:
-            count = sum(1 for told in self._inputs.values() if told.service.spec.external_ips)
+            count = sum(1 for given in self._inputs.values() if given.service.spec.external_ips)
             if count:
                 of = "1 Service" if count == 1 else f"{count:,} Services"
                 yield f"spec.externalIPs of {of} are ignored, as it is asked for"

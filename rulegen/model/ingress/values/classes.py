@@ -52,12 +52,12 @@ class Selection:
         named = ingress.spec.ingress_class_name
         if named:
             return self._by_field(named, classes)
-        told = ingress.metadata.annotations.get(LEGACY_ANNOTATION)
-        if told is None:
+        class_name = ingress.metadata.annotations.get(LEGACY_ANNOTATION)
+        if class_name is None:
             return "" if self.without_class else "names no class (spec.ingressClassName)"
-        if told == self.class_name:
+        if class_name == self.class_name:
             return ""
-        return f"annotation {LEGACY_ANNOTATION} names class {quoted(told)}, not {quoted(self.class_name)}"
+        return f"annotation {LEGACY_ANNOTATION} names class {quoted(class_name)}, not {quoted(self.class_name)}"
 
     def _by_field(self, named: str, classes: Mapping[str, IngressClass]) -> str:
         if self.by_name and named == self.class_name:

@@ -126,8 +126,8 @@ def number(text: str) -> float:
 
 def seconds(text: str) -> int:
     """Return a time in seconds; a unit (`s`, `m`, `h`) is allowed, as users write it although it was never needed."""
-    found = _SECONDS.match(text)
-    value = int(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]] if found else -1
+    match = _SECONDS.match(text)
+    value = int(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else -1
     if not 0 <= value <= MAX_TIME_S:
         raise ValueError(f"{quoted(text)} is not a time in seconds, up to {MAX_TIME_S}")
     return value
@@ -139,8 +139,8 @@ def size(most: int = 1 << 40, least: int = 0) -> Callable[[str], int]:
 
 
 def _size(least: int, most: int, text: str) -> int:
-    found = _SIZE.match(text)
-    value = int(found[1]) * _UNITS[found[2].lower()] if found else -1
+    match = _SIZE.match(text)
+    value = int(match[1]) * _UNITS[match[2].lower()] if match else -1
     if not least <= value <= most:
         bounds = f"from {spell_size(least)} to {spell_size(most)}" if least else f"up to {spell_size(most)}"
         raise ValueError(f"{quoted(text)} is not a size such as 8k or 1m, {bounds}")
@@ -184,10 +184,10 @@ def items(text: str) -> list[str]:
 
 def networks(text: str) -> tuple[Network, ...]:
     """Return networks and addresses of a list; an address is the network of itself, host bits are cut off."""
-    found = dict.fromkeys(network(part) for part in items(text))
-    if not found or len(found) > MAX_NETWORKS:
+    unique = dict.fromkeys(network(part) for part in items(text))
+    if not unique or len(unique) > MAX_NETWORKS:
         raise ValueError(f"{quoted(text)} is not a list of 1 to {MAX_NETWORKS} networks such as 10.0.0.0/8, fd00::/64")
-    return tuple(found)
+    return tuple(unique)
 
 
 def network(text: str) -> Network:
@@ -275,11 +275,11 @@ def host(text: str) -> str:
 
 def hosts(text: str) -> tuple[str, ...]:
     """Return the names of a list, each once; none that requests could have in the form of an address."""
-    found = tuple(dict.fromkeys(host(part) for part in items(text)))
-    for one in found:
-        if may_be_address(one):
-            raise ValueError(f"{quoted(one)} ends in a number, as an address does")
-    return found
+    names = tuple(dict.fromkeys(host(part) for part in items(text)))
+    for name in names:
+        if may_be_address(name):
+            raise ValueError(f"{quoted(name)} ends in a number, as an address does")
+    return names
 
 
 def may_be_address(host: str) -> bool:
@@ -300,8 +300,8 @@ def plain_host(text: str) -> str:
 
 def host_and_port(text: str) -> str:
     """Return what a Host header may hold: a name or an address, with a port or without."""
-    found = _AUTHORITY.match(text)
-    if not found or text.startswith("$") or int(found[2] or 1) not in range(1, 65536):
+    match = _AUTHORITY.match(text)
+    if not match or text.startswith("$") or int(match[2] or 1) not in range(1, 65536):
         raise ValueError(f"{quoted(text)} is not the name of a host")
     return text
 
@@ -319,37 +319,37 @@ def url(*variables: str) -> Callable[[str], Url]:
 
 
 def _url(variables: frozenset[str], text: str) -> Url:
-    found = _URL.match(text)
-    if not found or not _URL_TEXT.match(text):
+    match = _URL.match(text)
+    if not match or not _URL_TEXT.match(text):
         raise ValueError(f"{quoted(text)} is not a URL such as https://example.com/path")
-    check_variables(found[3] or "", variables)
-    authority = _AUTHORITY.match(found[2])
+    check_variables(match[3] or "", variables)
+    authority = _AUTHORITY.match(match[2])
     if not authority or not (is_host(authority[1]) or authority[1][1:] in variables):
-        raise ValueError(f"{quoted(text)}: {quoted(found[2])} is not a host")
+        raise ValueError(f"{quoted(text)}: {quoted(match[2])} is not a host")
     port = int(authority[2] or 0)
     if port > 65535:
         raise ValueError(f"{quoted(text)}: {port} is not a port")
-    return Url(found[1], authority[1].lower(), port, found[3] or "")
+    return Url(match[1], authority[1].lower(), port, match[3] or "")
 
 
 def check_variables(text: str, allowed: Collection[str]) -> None:
     """Check that every dollar sign begins a variable that is allowed; a name ending in `_` allows all that begin so."""
     rest = _VARIABLE.sub("", text)
-    names = [found[1] or found[2] for found in _VARIABLE.finditer(text)]
+    names = [match[1] or match[2] for match in _VARIABLE.finditer(text)]
     families = tuple(name for name in allowed if name.endswith("_"))
     wrong = [name for name in names if name not in allowed and not (families and name.startswith(families))]
     wrong += [name for name in names if len(name) > MAX_NAME]
     if "$" in rest or wrong:
-        told = ", ".join(f"${name}" for name in sorted(allowed)) or "none"
-        raise ValueError(f"{quoted(text)}: of variables only these may be used: {told}")
+        usable = ", ".join(f"${name}" for name in sorted(allowed)) or "none"
+        raise ValueError(f"{quoted(text)}: of variables only these may be used: {usable}")
 
 
 def split_variables(text: str) -> list[tuple[str, str]]:
     """Return the literal pieces of a checked text, each with the variable behind it, empty for none."""
     pieces, end = [], 0
-    for found in _VARIABLE.finditer(text):
-        pieces.append((text[end : found.start()], found[1] or found[2]))
-        end = found.end()
+    for match in _VARIABLE.finditer(text):
+        pieces.append((text[end : match.start()], match[1] or match[2]))
+        end = match.end()
     return [*pieces, (text[end:], "")]
 
 
@@ -389,20 +389,20 @@ def name(text: str) -> str:
 def error_codes(text: str) -> tuple[int, ...]:
     """Return the HTTP status codes of a list that an answer can be replaced for; 499 is nginx's own word for none."""
     read = integer(400, 599)
-    found = tuple(dict.fromkeys(read(part) for part in items(text)))
-    if 499 in found:
+    codes = tuple(dict.fromkeys(read(part) for part in items(text)))
+    if 499 in codes:
         raise ValueError(f"{quoted(text)}: 499 stands for a client that has gone: nobody is there to answer")
-    return found
+    return codes
 
 
 def words(*known: str) -> Callable[[str], tuple[str, ...]]:
     """Return the reader of words of a list, separated by white space."""
 
     def read(text: str) -> tuple[str, ...]:
-        found = tuple(dict.fromkeys(text.split()))
-        if not found:
+        unique = tuple(dict.fromkeys(text.split()))
+        if not unique:
             raise ValueError("empty: expected words of " + ", ".join(known))
-        return tuple(_choice(known, word) for word in found)
+        return tuple(_choice(known, word) for word in unique)
 
     return read
 

@@ -152,11 +152,11 @@ class _Reader:
         while self.at < len(self.pattern) and self.pattern[self.at] not in "|)":
             start = self.at
             part = self._atom(depth)
-            found = _QUANTIFIER.match(self.pattern, self.at)
-            if found is not None:
+            quantifier = _QUANTIFIER.match(self.pattern, self.at)
+            if quantifier is not None:
                 if self.pattern[start : self.at] in _EMPTY:
                     self.fail("a quantifier that repeats nothing")
-                part = self._repeated(part, found, is_group=self.pattern[start] == "(")
+                part = self._repeated(part, quantifier, is_group=self.pattern[start] == "(")
             ways, size = ways * part.ways, size + part.size
             if size > MAX_SIZE or MAX_WAYS < ways < math.inf:
                 self.fail("repetitions that come to too much")
@@ -168,8 +168,8 @@ class _Reader:
                 is_whole = False
         return _Part(ways, size, least, tuple(heads), is_whole)
 
-    def _repeated(self, part: _Part, found: re.Match[str], *, is_group: bool) -> _Part:
-        least, most = self._quantifier(found)
+    def _repeated(self, part: _Part, quantifier: re.Match[str], *, is_group: bool) -> _Part:
+        least, most = self._quantifier(quantifier)
         if most == math.inf:
             self.unbounded += 1
             if self.unbounded > MAX_UNBOUNDED:
@@ -184,15 +184,15 @@ class _Reader:
         heads = part.heads if least else ("",)
         return _Part(ways * (most - least + 1), part.size * copies + 16, part.least * least, heads)
 
-    def _quantifier(self, found: re.Match[str]) -> tuple[int, float]:
+    def _quantifier(self, quantifier: re.Match[str]) -> tuple[int, float]:
         """Return how often a quantifier repeats: at least, at most."""
-        told, comma, limit, _ = found.groups()
-        sign = self.pattern[found.start()]
-        least = int(told) if told is not None else int(sign == "+")
+        lower, comma, limit, _ = quantifier.groups()
+        sign = self.pattern[quantifier.start()]
+        least = int(lower) if lower is not None else int(sign == "+")
         most = math.inf
         if sign == "?":
             most = 1
-        elif told is not None and not (comma and not limit):
+        elif lower is not None and not (comma and not limit):
             most = int(limit) if limit else least
         if least > MAX_REPEAT or MAX_REPEAT < most < math.inf:
             self.fail(f"more than {MAX_REPEAT} repetitions")
@@ -200,7 +200,7 @@ class _Reader:
             self.fail("a repetition whose bounds are turned round")
         if not most:
             self.fail("what is repeated no time")  # it would hide how an alternative begins
-        self.at = found.end()
+        self.at = quantifier.end()
         if _QUANTIFIER.match(self.pattern, self.at):
             self.fail("a quantifier that repeats nothing")
         return least, most
@@ -256,8 +256,8 @@ class _Reader:
 
     def _member(self, last: str) -> str:
         """Read one member of a class; `last` is the character that a range could begin with."""
-        if found := _POSIX.match(self.pattern, self.at):
-            self.at = found.end()
+        if match := _POSIX.match(self.pattern, self.at):
+            self.at = match.end()
             self._no_range()
             return ""
         if self.pattern.startswith(("[:", "[.", "[="), self.at):

@@ -50,7 +50,7 @@ def known_node(name: str, before: Node | None, now: Node | None) -> KnownNode:
         old = tuple(_addresses(before, family))
         if old and not any(_addresses(now, family)):
             addresses += old
-            what = ", ".join(one.address for one in old)
+            what = ", ".join(address.address for address in old)
             kept.append(f"the Node {name!r} has no {family} address any more: {what} stays in use")
         old_cidrs = tuple(_pod_cidrs(before, family))
         if old_cidrs and not any(_pod_cidrs(now, family)):
@@ -64,14 +64,14 @@ def known_node(name: str, before: Node | None, now: Node | None) -> KnownNode:
 
 
 def _addresses(node: Node, family: Family) -> Iterator[NodeAddress]:
-    for one in node.status.addresses:
-        if one.type in {"InternalIP", "ExternalIP"}:
+    for entry in node.status.addresses:
+        if entry.type in {"InternalIP", "ExternalIP"}:
             try:
-                address = parse_address(one.address)
+                address = parse_address(entry.address)
             except ValueError:
                 continue  # the decoder has already warned of it
             if family_of(address) is family:
-                yield one
+                yield entry
 
 
 def _pod_cidrs(node: Node, family: Family) -> Iterator[str]:

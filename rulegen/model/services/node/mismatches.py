@@ -54,7 +54,7 @@ def family_warnings(nodes: Mapping[Family, ResolvedNode], node: structs.Node | N
     if (
         _all_of(ports, primary)
         and primary_addresses(node, options)[other] is None
-        and any(len({family_of(one) for one in group}) > 1 for group in dual)
+        and any(len({family_of(network) for network in group}) > 1 for group in dual)
     ):
         yield (
             f"the cluster has both families, but nodePortAddresses has no {other} network:"
