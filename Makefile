@@ -1,5 +1,5 @@
 # Short names for scripts/, which do all the work and say what they need.
-.PHONY: help quick test demo check bench soak mutate
+.PHONY: help quick test demo docs check bench soak mutate
 
 help: ## Show this.
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -12,6 +12,9 @@ test: ## All tests; installs what is missing. ARGS go to pytest: make test ARGS=
 
 demo: ## A blog behind a Service, in network namespaces of its own. Needs root.
 	@scripts/demo
+
+docs: ## Write the tables in docs/ anew from the declarations.
+	@scripts/docs
 
 check: ## Style, format, types, layers.
 	@scripts/check

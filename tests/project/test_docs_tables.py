@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from rulegen.model.ingress.values.annotations.annotation import Annotation
+from rulegen.kube.objects.names import ObjectKey, ObjectName
+from rulegen.model.ingress.values.annotations import reading, table
+from rulegen.model.ingress.values.annotations.annotation import CLOSE, Annotation
 from rulegen.model.ingress.values.annotations.table import ANNOTATIONS, SECTIONS, declared_in
 from rulegen.model.ingress.values.annotations.unsupported import UNSUPPORTED
+from rulegen.model.ingress.values.readers import integer
 from rulegen.model.ingress.values.settings import OTHER_NAMES, SETTINGS
 from tests.project.docs_tables import PAGES, marked, tables, with_tables
 from tests.project.places import ROOT
@@ -46,7 +50,26 @@ def test_a_constant_is_called_as_its_annotation() -> None:
             assert constant == known.name.upper().replace("-", "_")
 
 
-def test_a_new_declaration_is_all_that_the_table_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = SECTIONS["Logs"]
-    monkeypatch.setattr(module, "LOG_COLOUR", Annotation("log-colour", str, "a colour"), raising=False)
-    assert "| `log-colour` | a colour | ignore |" in tables()["annotations logs"]
+def test_a_declaration_is_all_that_a_new_annotation_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As CONTRIBUTING says: it is read, an invalid value is reported, a mistyped name is recognised, docs have it."""
+    about, colour = (
+        ObjectKey("Ingress", ObjectName("shop", "web")),
+        Annotation("log-colour", integer(0, 9), "0-9", CLOSE),
+    )
+    monkeypatch.setattr(SECTIONS["Logs"], "LOG_COLOUR", colour, raising=False)
+    monkeypatch.setattr(reading, "ANNOTATIONS", table.collected())
+    known = reading.read_annotations(about, {"a.test/log-colour": "7"}, "a.test")
+    assert (known.values[colour], known.reasons) == (7, [])
+    wrong = reading.read_annotations(about, {"a.test/log-colour": "red"}, "a.test")
+    assert (wrong.values[colour], wrong.outcome) == (None, CLOSE)
+    mistyped = reading.read_annotations(about, {"a.test/log-color": "7"}, "a.test")
+    assert [reason.message for reason in mistyped.reasons if '"log-colour" meant?' in reason.message]
+    assert "| `log-colour` | 0-9 | close |" in tables()["annotations logs"]
+
+
+def test_what_contributing_says_of_annotations_is_there() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    section = page.partition("## Add an annotation\n")[2].partition("\n## ")[0]
+    paths = re.findall(r"`((?:rulegen|tests|scripts|docs)/[\w./]*)`", section)
+    assert len(paths) > 8
+    assert [path for path in paths if not (ROOT / path).exists()] == []

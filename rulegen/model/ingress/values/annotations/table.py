@@ -31,7 +31,11 @@ def declared_in(module: ModuleType) -> dict[str, Annotation[Any]]:
     return {name: value for name, value in vars(module).items() if isinstance(value, Annotation)}
 
 
-ANNOTATIONS: Final[Mapping[str, Annotation[Any]]] = MappingProxyType(
-    {annotation.name: annotation for module in SECTIONS.values() for annotation in declared_in(module).values()}
-)
+def collected() -> Mapping[str, Annotation[Any]]:
+    """Return what the modules declare, by name without the prefix."""
+    declared = (annotation for module in SECTIONS.values() for annotation in declared_in(module).values())
+    return MappingProxyType({annotation.name: annotation for annotation in declared})
+
+
+ANNOTATIONS: Final = collected()
 """Every annotation that has an effect, by its name without the prefix."""
