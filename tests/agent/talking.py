@@ -10,8 +10,11 @@ from pathlib import Path
 
 import msgspec
 
+from rulegen.agent.status.changes import StatusSource
+from rulegen.agent.status.ingresses import IngressPublication
 from rulegen.agent.status.leases import LeaseGroup
-from rulegen.agent.status.publisher import IngressPublication, Publisher, ServicePublication, StatusSource
+from rulegen.agent.status.publisher import Publisher
+from rulegen.agent.status.services import ServicePublication
 from rulegen.agent.telemetry.events import Recorder
 from rulegen.agent.telemetry.log import AgentLog
 from rulegen.agent.telemetry.state import AgentState

@@ -8,7 +8,9 @@ from collections import Counter
 
 import pytest
 
-from rulegen.agent.status.publisher import PUBLISHED, IngressPublication, node_addresses
+from rulegen.agent.status.addresses import node_addresses
+from rulegen.agent.status.ingresses import IngressPublication
+from rulegen.agent.status.services import PUBLISHED
 from rulegen.apiserver.objects import ApiObjects
 from rulegen.apiserver.transport.failures import ApiError
 from rulegen.apiserver.watching.outage import OutageNotice

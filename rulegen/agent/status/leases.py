@@ -31,12 +31,12 @@ GROUP: Final = "rulegen.io/publishes"
 """Label of a node's Lease: what it serves."""
 PORTS: Final = "rulegen.io/ports"
 """Annotation of a node's Lease: the ports that its own programs listen on, as `TCP/22,UDP/53`."""
-MOST_PORTS: Final = 1000
-"""Of one node that are told."""
+MAX_PORTS: Final = 1000
+"""Of one node that are written."""
 LONGEST_LEASE_S: Final = 3600
 SKEW_S: Final = 2.0
 """By how much times that are written may differ, though all of them are the API server's: it tells whole seconds."""
-MOST_ADDRESSES: Final = 32
+MAX_ADDRESSES: Final = 32
 """Of one node; more are not believed."""
 LONGEST_NAME: Final = 180
 
@@ -90,7 +90,7 @@ class LeaseGroup:
         node: This node's name.
         node_uid: Its UID, once known.
         ports: Returns the ports that programs of this node listen on, where those matter.
-        taken: Those of all nodes, as they were last told.
+        taken: Those of all nodes, as their Leases last said.
         now: The API server's time.
     """
 
@@ -105,12 +105,12 @@ class LeaseGroup:
     rhythm: LeaseTiming = field(default_factory=LeaseTiming)
     now: Callable[[], dt.datetime] = _now
     _seen: dict[str, _Seen] = field(default_factory=dict)
-    _told: tuple[str, ...] | None = None
-    _told_at: float = 0.0
+    _joined: tuple[str, ...] | None = None
+    _joined_at: float = 0.0
     _leads_until: float = 0.0
     _look_at: float = -math.inf
     _own: dict[str, Any] | None = None
-    _heard_at: float = math.inf
+    _answered_at: float = math.inf
     _is_away: bool = False
     _absence: tuple[float, float] = (-math.inf, -math.inf)
 
@@ -130,46 +130,46 @@ class LeaseGroup:
         return self.clock() < self._leads_until
 
     def join(self, addresses: tuple[str, ...]) -> None:
-        """Tell that this node serves, and by which addresses; again when it is time to.
+        """Renew the Lease by which this node serves, and its addresses, when it is time to.
 
         Raises:
-            TroubleError: It cannot be told.
+            ApiError: The API server does not take it.
         """
         at = self.clock()
-        if self._told == addresses and at - self._told_at < self.rhythm.renew_s:
+        if self._joined == addresses and at - self._joined_at < self.rhythm.renew_s:
             return
         self._heartbeat(self.node, addresses, round(self.rhythm.lease_s))
-        self._told, self._told_at = addresses, at
+        self._joined, self._joined_at = addresses, at
 
     def leave(self) -> None:
-        """Tell that this node serves no longer.
+        """Give up the Lease by which this node serves.
 
         Raises:
-            TroubleError: It cannot be told; it is believed when the Lease is over.
+            ApiError: The API server does not take it; the others find out when the Lease expires.
         """
-        if self._told is not None:
+        if self._joined is not None:
             self._heartbeat("", (), 1)
-            self._told = None
+            self._joined = None
 
     def alive(self) -> dict[str, tuple[str, ...]]:
         """Return the addresses of all nodes that serve, by the nodes' names.
 
         Raises:
-            TroubleError: They cannot be read.
+            ApiError: They cannot be read.
         """
         labels = f"{GROUP}={_part(self.group)}"
         leases = self._asked(lambda: self.objects.list(LEASES, self.namespace, labels))
-        found, names, taken = {}, set(), set(self.ports())
+        alive, names, taken = {}, set(), set(self.ports())
         for lease in leases:
             name, holder = _text(lease, "metadata", "name"), _text(lease, "spec", "holderIdentity")
             names.add(name)
             if self._is_alive(lease) and is_subdomain(holder):
-                told = _text(lease, "metadata", "annotations", ADDRESSES).split(",")
-                found[holder] = tuple(one for one in told if one)[:MOST_ADDRESSES]
+                addresses = _text(lease, "metadata", "annotations", ADDRESSES).split(",")
+                alive[holder] = tuple(filter(None, addresses))[:MAX_ADDRESSES]
                 taken.update(_ports(_text(lease, "metadata", "annotations", PORTS)))
         self.taken = frozenset(taken)
         self._seen = {name: seen for name, seen in self._seen.items() if name in names or name == self.leader_lease}
-        return dict(sorted(found.items()))
+        return dict(sorted(alive.items()))
 
     def _asked(self, ask: Callable[[], _Answer]) -> _Answer:
         """Return an answer of the API server; where it gave none for long, nobody could renew a Lease either.
@@ -181,19 +181,19 @@ class LeaseGroup:
         except ApiError as error:
             self._is_away |= error.status == 0 or error.status >= 500
             raise
-        at, before = self.clock(), self._heard_at
+        at, before = self.clock(), self._answered_at
         if self._is_away and at - before > 2 * self.rhythm.renew_s:
             self._absence = before, at
             for seen in self._seen.values():
                 seen.at = max(seen.at, at - self.rhythm.renew_s)
-        self._heard_at, self._is_away = at, False
+        self._answered_at, self._is_away = at, False
         return answer
 
     def lead(self) -> bool:
         """Try to lead, or to go on leading; return whether this node does.
 
         Raises:
-            TroubleError: Nobody can tell; who leads already does so until its Lease is over.
+            ApiError: Nobody can tell; who leads already does so until its Lease is over.
         """
         at = self.clock()
         if at < self._look_at:
@@ -225,7 +225,7 @@ class LeaseGroup:
         """Lead no longer, so that another can at once.
 
         Raises:
-            TroubleError: It cannot be told.
+            ApiError: The API server does not take it.
         """
         if not self._leads_until:
             return
@@ -236,7 +236,7 @@ class LeaseGroup:
 
     def _heartbeat(self, holder: str, addresses: tuple[str, ...], lease_s: int) -> None:
         more: dict[str, Any] = {"annotations": {ADDRESSES: ",".join(addresses)}}
-        if ports := sorted(self.ports())[:MOST_PORTS]:
+        if ports := sorted(self.ports())[:MAX_PORTS]:
             more["annotations"][PORTS] = ",".join(f"{protocol}/{number}" for protocol, number in ports)
         more["labels"] = {"app.kubernetes.io/name": "rulegen", GROUP: _part(self.group)}
         if self.node_uid:
@@ -314,17 +314,18 @@ class LeaseGroup:
         return age
 
 
-def _text(one: Any, *path: str) -> str:
+def _text(document: Any, *path: str) -> str:
     """Return a text of a document; empty where there is none."""
+    value = document
     for key in path:
-        one = one.get(key) if isinstance(one, dict) else None
-    return one if isinstance(one, str) else ""
+        value = value.get(key) if isinstance(value, dict) else None
+    return value if isinstance(value, str) else ""
 
 
 def _ports(text: str) -> Iterator[Port]:
-    for one in text.split(",")[:MOST_PORTS]:
-        if (told := _PORT.match(one)) is not None:
-            yield told[1], int(told[2])
+    for port in text.split(",")[:MAX_PORTS]:
+        if (match := _PORT.match(port)) is not None:
+            yield match[1], int(match[2])
 
 
 def _part(text: str) -> str:

@@ -1,33 +1,29 @@
-"""Addresses, published in the status of what is served: one node writes, for all that serve.
+"""Publishes addresses in the status of what is served: one node writes for all that serve.
 
-Each node that serves says so by a Lease (`rulegen.agent.status.leases`); the one that leads writes the addresses of all
-of them to the status of each Ingress, and if it is told to of each Service of type LoadBalancer that nobody else
-serves. Whoever ends takes its own addresses out, the last one all.
+Each node that serves renews a Lease (`rulegen.agent.status.leases`). The leader writes the addresses of all of them to
+the status of each Ingress, and with --publish-service-status of each Service of type LoadBalancer that nobody else
+serves. A node that ends takes its own addresses out, the last one all.
 """
 
 from __future__ import annotations
 
-import datetime as dt
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
-from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
+from rulegen.agent.status.addresses import union
 from rulegen.agent.telemetry.log import fault
-from rulegen.apiserver.objects import INGRESSES, MERGE_PATCH, SERVICES, STRATEGIC_PATCH, Resource
 from rulegen.apiserver.transport.failures import ApiError
-from rulegen.kube.objects.names import ObjectName
-from rulegen.kube.syntax import is_subdomain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
+    from rulegen.agent.status.addresses import Entries
+    from rulegen.agent.status.changes import StatusChange, StatusSource
     from rulegen.agent.status.leases import LeaseGroup
     from rulegen.agent.telemetry.log import AgentLog
     from rulegen.agent.telemetry.state import AgentState
-    from rulegen.kube.objects.structs import Ingress, LoadBalancerIngress, Node, Service
-    from rulegen.kube.snapshot.world import ServiceInput
 
 PERIOD_S: Final = 5.0
 TRIES: Final = 3
@@ -36,38 +32,6 @@ SILENCE_S: Final = 300.0
 """How long nothing is written after it was forbidden."""
 END_S: Final = 10.0
 """How long taking the addresses out may take at the end."""
-PUBLISHED: Final = "rulegen.io/PublishedByNodes"
-"""Type of the condition of a Service whose addresses are ours; its message is those addresses."""
-EXCLUDED: Final = "node.kubernetes.io/exclude-from-external-load-balancers"
-"""Label of a Node to which no load balancer shall send."""
-
-Entries = tuple[str, ...]
-"""Addresses and names of hosts, in order, each once."""
-
-
-class StatusChange(NamedTuple):
-    """A status to write.
-
-    Attributes:
-        kind: Content type of the patch.
-        entries: What it publishes.
-    """
-
-    resource: Resource
-    name: ObjectName
-    kind: str
-    document: dict[str, Any]
-    entries: Entries
-
-
-class StatusSource(Protocol):
-    """A kind of object whose status tells addresses."""
-
-    def changes(self, live: Mapping[str, Entries]) -> Iterator[StatusChange]:
-        """Yield what is not as it should be, for the nodes that serve and their addresses."""
-
-    def wrote(self, change: StatusChange) -> None:
-        """Take note that the server has a change."""
 
 
 class ServerReports(Protocol):
@@ -95,132 +59,6 @@ class _NoReports:
 
     def went_well(self, _who: object) -> None:
         """Do nothing."""
-
-
-@dataclass(slots=True)
-class IngressPublication:
-    """The status of Ingresses.
-
-    Attributes:
-        ingresses: Returns those of the cluster, as they are now.
-        served: Returns the names of those that are ours, each with whether it is served; None before that is known.
-    """
-
-    ingresses: Callable[[], Mapping[ObjectName, Ingress]]
-    served: Callable[[], Mapping[ObjectName, bool] | None]
-    _written: dict[ObjectName, Entries] = field(default_factory=dict)
-
-    def changes(self, live: Mapping[str, Entries]) -> Iterator[StatusChange]:
-        """Yield what is not as it should be; of an Ingress that was ours, what we have published for it."""
-        served = self.served()
-        if served is None:
-            return
-        wanted = union(live)
-        for name, ingress in self.ingresses().items():
-            now = entries_of(ingress.status.load_balancer.ingress)
-            if name in served:
-                target = wanted if served[name] else ()
-            elif self._written.get(name) == now and now:
-                target = ()
-            else:
-                self._written.pop(name, None)
-                continue
-            if now != target:
-                patch = {"loadBalancer": {"ingress": documents(target) or None}}
-                document = {"metadata": {"uid": ingress.metadata.uid}, "status": patch}
-                yield StatusChange(INGRESSES, name, MERGE_PATCH, document, target)
-
-    def wrote(self, change: StatusChange) -> None:
-        """Remember what was published, to take it out again when the Ingress is no longer ours."""
-        if change.entries:
-            self._written[change.name] = change.entries
-        else:
-            self._written.pop(change.name, None)
-
-
-@dataclass(slots=True)
-class ServicePublication:
-    """The status of Services of type LoadBalancer that nobody else serves.
-
-    What is ours is told by a condition of the Service, so that no restart forgets it, and a status that somebody else
-    wrote is never touched.
-
-    Attributes:
-        services: Returns those of the cluster with their endpoints, as they are now.
-        taken: Returns the ports that programs of the nodes listen on, such as the API server's: none is published.
-        refused: Is told each Service that is not published, and why.
-    """
-
-    services: Callable[[], Mapping[ObjectName, ServiceInput]]
-    taken: Callable[[], frozenset[tuple[str, int]]]
-    refused: Callable[[Mapping[ObjectName, str]], None] = lambda _: None
-    now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC)
-
-    def changes(self, live: Mapping[str, Entries]) -> Iterator[StatusChange]:
-        """Yield what is not as it should be; of two Services with one port the older one is published."""
-        here, ports = self.taken(), dict[tuple[str, int], ObjectName]()
-        refused: dict[ObjectName, str] = {}
-        oldest_first = sorted(
-            self.services().items(), key=lambda item: (item[1].service.metadata.creation_timestamp or "", item[0])
-        )
-        for name, given in oldest_first:
-            service = given.service
-            is_ours = is_published(service)
-            if not is_ours and not _may_publish(service):
-                continue
-            # What a program listens on now is not taken from it; but no program takes a port from a Service, either.
-            taken = frozenset() if is_ours else here
-            target = self._target(name, given, live, ports, taken, refused) if is_candidate(service) else ()
-            if entries_of(service.status.load_balancer.ingress) != target or bool(target) != is_ours:
-                yield self._change(name, service, target)
-        self.refused(refused)
-
-    def wrote(self, change: StatusChange) -> None:
-        """Remember nothing: the Service itself tells."""
-
-    @staticmethod
-    def _target(
-        name: ObjectName,
-        given: ServiceInput,
-        live: Mapping[str, Entries],
-        ports: dict[tuple[str, int], ObjectName],
-        taken: frozenset[tuple[str, int]],
-        refused: dict[ObjectName, str],
-    ) -> Entries:
-        service = given.service
-        wanted = [(port.protocol, port.port) for port in service.spec.ports]
-        clash = next((key for key in wanted if key in ports or key in taken), None)
-        if clash is not None:
-            who = f"Service {ports[clash]}" if clash in ports else "a program of the node"
-            refused[name] = f"port {clash[1]}/{clash[0]} belongs to {who}"
-            return ()
-        ports.update(dict.fromkeys(wanted, name))
-        if service.spec.external_traffic_policy == "Local":
-            nodes = {
-                one.node_name
-                for each in given.slices
-                for one in each.endpoints
-                if one.conditions.ready is not False and one.node_name
-            }
-            live = {node: addresses for node, addresses in live.items() if node in nodes}
-        families = set(service.spec.ip_families) or {"IPv4", "IPv6"}
-        return tuple(one for one in union(live) if _family(one) in families)
-
-    def _change(self, name: ObjectName, service: Service, target: Entries) -> StatusChange:
-        time = self.now().strftime("%Y-%m-%dT%H:%M:%SZ")
-        condition: dict[str, Any] = {
-            "type": PUBLISHED,
-            "status": "True",
-            "reason": "NodeAddresses",
-            "message": ",".join(target),
-            "lastTransitionTime": time,
-        }
-        if not target:
-            condition = {"type": PUBLISHED, "$patch": "delete"}
-        entries: list[dict[str, str]] | None = [{**one, "ipMode": "VIP"} for one in documents(target)] or None
-        status = {"loadBalancer": {"ingress": entries}, "conditions": [condition]}
-        document = {"metadata": {"uid": service.metadata.uid}, "status": status}
-        return StatusChange(SERVICES, name, STRATEGIC_PATCH, document, target)
 
 
 @dataclass(slots=True, eq=False)
@@ -304,7 +142,7 @@ class Publisher:
         """Tell whether this node serves; and if it leads, write what is not as it should be.
 
         Raises:
-            TroubleError: The API server does not do it.
+            ApiError: The API server does not do it.
         """
         addresses = self.addresses()
         self.members.node_uid = self.node_uid()
@@ -323,7 +161,7 @@ class Publisher:
         """Take this node's addresses out: all, if it is the last; and let another one lead.
 
         Raises:
-            TroubleError: The API server does not do it.
+            ApiError: The API server does not do it.
         """
         self.members.leave()
         others = self.members.alive()
@@ -387,69 +225,3 @@ class Publisher:
                 self.journal.debug("published", object=str(change.name), addresses=",".join(change.entries))
                 return True
         raise AssertionError  # the last turn of the loop returns or raises
-
-
-def union(live: Mapping[str, Entries]) -> Entries:
-    """Return all addresses, in order, each once; what is none is left out."""
-    return _in_order(one for addresses in live.values() for one in addresses if _family(one) or _is_host(one))
-
-
-def entries_of(ingress: tuple[LoadBalancerIngress, ...]) -> Entries:
-    """Return what a status publishes."""
-    return _in_order(one.ip or one.hostname for one in ingress)
-
-
-def documents(entries: Entries) -> list[dict[str, str]]:
-    """Return entries as a status has them."""
-    return [{"ip": one} if _family(one) else {"hostname": one} for one in entries]
-
-
-def is_candidate(service: Service) -> bool:
-    """Whether a Service asks for a load balancer of no particular kind."""
-    spec = service.spec
-    is_whole = service.metadata.deletion_timestamp is None and spec.cluster_ip not in {"", "None"}
-    return spec.type == "LoadBalancer" and spec.load_balancer_class is None and is_whole
-
-
-def is_published(service: Service) -> bool:
-    """Whether what a Service's status publishes is what we put there."""
-    told = next((one for one in service.status.conditions if one.type == PUBLISHED and one.status == "True"), None)
-    if told is None:
-        return False
-    now = entries_of(service.status.load_balancer.ingress)
-    return not now or now == _in_order(one for one in told.message.split(",") if one)
-
-
-def node_addresses(node: Node | None, *, internal: bool) -> Entries:
-    """Return what a node can be reached by from outside: its external addresses, else its internal ones.
-
-    Args:
-        node: Its Node object, if there is one.
-        internal: Whether only the internal ones are meant.
-    """
-    told: dict[str, list[str]] = {"ExternalIP": [], "InternalIP": []}
-    for one in node.status.addresses if node else ():
-        if one.type in told and _family(one.address):
-            told[one.type].append(str(ip_address(one.address)))
-    return tuple(dict.fromkeys((not internal and told["ExternalIP"]) or told["InternalIP"]))
-
-
-def _may_publish(service: Service) -> bool:
-    return is_candidate(service) and not service.status.load_balancer.ingress
-
-
-def _in_order(entries: Iterable[str]) -> Entries:
-    return tuple(sorted(set(entries)))
-
-
-def _is_host(text: str) -> bool:
-    """Whether a text can be the name of a host, and looks like no address."""
-    return is_subdomain(text) and not text.rpartition(".")[2].isdigit()
-
-
-def _family(text: str) -> str:
-    """Return `IPv4` or `IPv6`; empty where a text is no address."""
-    try:
-        return f"IPv{ip_address(text).version}"
-    except ValueError:
-        return ""

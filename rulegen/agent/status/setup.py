@@ -6,8 +6,11 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from rulegen.agent.status.addresses import EXCLUDED, node_addresses
+from rulegen.agent.status.ingresses import IngressPublication
 from rulegen.agent.status.leases import LeaseGroup
-from rulegen.agent.status.publisher import EXCLUDED, IngressPublication, Publisher, ServicePublication, node_addresses
+from rulegen.agent.status.publisher import Publisher
+from rulegen.agent.status.services import ServicePublication
 from rulegen.agent.telemetry.events import EventRequest, ObjectReference
 from rulegen.apiserver.objects import ApiObjects, pod_namespace
 from rulegen.host.node.listening_ports import listening_ports
@@ -17,8 +20,8 @@ if TYPE_CHECKING:
 
     from rulegen.agent.ingress.sync import IngressSync
     from rulegen.agent.services.reports import SyncReports
+    from rulegen.agent.status.changes import StatusSource
     from rulegen.agent.status.leases import Port
-    from rulegen.agent.status.publisher import StatusSource
     from rulegen.apiserver.watching.watch import Watch
     from rulegen.kube.objects.names import ObjectName
     from rulegen.kube.objects.structs import Node

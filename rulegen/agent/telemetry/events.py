@@ -1,9 +1,9 @@
-"""Events: what a user must know, told about the object that it concerns (events.k8s.io/v1), where kubectl shows it.
+"""Events: what users must know, attached to the object that it concerns (events.k8s.io/v1), where kubectl shows it.
 
-Telling costs the caller nothing and never fails: events are sent by a thread of its own. The same again within some
-minutes is counted in the event that is there (a series), an object gets a few at once and then one every five minutes,
-and what cannot be sent is dropped and counted. What every node finds out has one name, so that the first that tells it
-has told it for all; where an event of that name is there from before, this one is counted in it.
+Sending never blocks the caller and never fails: a thread of its own does it. The same event within some minutes is
+counted in the existing one (a series). An object gets a few at once and then one every five minutes; what cannot be
+sent is dropped and counted. An event that every node would send has the same name on all of them, so that only the
+first node creates it; where an event of that name exists already, this one is counted in it.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class EventRequest:
 
 
 def to_nobody(_: EventRequest) -> None:
-    """Tell nobody."""
+    """Send no event."""
 
 
 def _now() -> dt.datetime:
@@ -120,7 +120,7 @@ def micro_time(when: dt.datetime) -> str:
 
 
 def _instant(text: object) -> dt.datetime:
-    """Return the time that a MicroTime tells; long ago where it tells none."""
+    """Return the time of a MicroTime; long ago where it is none."""
     try:
         when = dt.datetime.fromisoformat(text if isinstance(text, str) else "")
     except ValueError:
@@ -141,7 +141,7 @@ class _Series:
     last_at: float
     patched_at: float = 0.0
     count: int = 1
-    told: int = 1
+    sent: int = 1
 
 
 @dataclass(slots=True)
@@ -157,7 +157,7 @@ class Recorder:
     """Sends events, from a thread of its own.
 
     Attributes:
-        instance: Who tells: the node.
+        instance: Who sends them: the node.
         rate_s: The time between two requests.
     """
 
@@ -188,10 +188,10 @@ class Recorder:
         if self._thread is not None:
             self._thread.join(2 * END_S)
 
-    def send_event(self, announcement: EventRequest) -> None:
-        """Have an event sent, some time; never waits, never fails."""
+    def send_event(self, event: EventRequest) -> None:
+        """Queue an event to be sent; never blocks, never fails."""
         try:
-            self._waiting.put_nowait((announcement, self.now()))
+            self._waiting.put_nowait((event, self.now()))
         except queue.Full:
             self.state.metrics.events.add("dropped")
 
@@ -212,55 +212,55 @@ class Recorder:
         self._guarded(lambda: self.settle(at_end=True))
 
     def _guarded(self, work: Callable[[], None]) -> None:
-        """Do some work; a fault of ours is told, and what is told next is still sent."""
+        """Do some work; a fault of ours is logged, and later events are still sent."""
         try:
             work()
         except Exception as error:  # noqa: BLE001 - whatever it is, this thread must go on
             self.state.metrics.events.add("failed")
             self.journal.error("event not sent", **fault(error))
 
-    def send(self, announcement: EventRequest, when: dt.datetime | None = None) -> None:
+    def send(self, event: EventRequest, when: dt.datetime | None = None) -> None:
         """Send one event, or count it in the series that it belongs to.
 
         Args:
-            announcement: What it tells.
-            when: When it was told; now by default.
+            event: The event.
+            when: When it happened; now by default.
         """
-        if not announcement.about.is_sound:
+        if not event.about.is_sound:
             return
-        note = _note(announcement.note)
+        note = _note(event.note)
         key = (
-            announcement.about,
-            announcement.reason,
-            announcement.action,
-            announcement.is_warning,
-            note if announcement.is_shared else "",
+            event.about,
+            event.reason,
+            event.action,
+            event.is_warning,
+            note if event.is_shared else "",
         )
         at = self.clock()
         known = self._series.get(key)
         if known is not None and at - known.last_at < SERIES_S:
-            if not announcement.is_shared:
+            if not event.is_shared:
                 known.count += 1
                 known.last, known.last_at = self.now(), at
-                if known.told == 1 or at - known.patched_at >= PATCH_S:
+                if known.sent == 1 or at - known.patched_at >= PATCH_S:
                     self._patch(key, known)
             return
-        if not self._may_tell(announcement.about, at):
+        if not self._may_send(event.about, at):
             self.state.metrics.events.add("dropped")
             return
-        self._create(key, announcement, note, when or self.now())
+        self._create(key, event, note, when or self.now())
 
     def settle(self, *, at_end: bool = False) -> None:
-        """Tell the last counts of series that are over."""
+        """Send the last counts of series that are over."""
         at = self.clock()
-        for key, one in list(self._series.items()):
-            is_over = at_end or at - one.last_at >= SERIES_S
-            if one.count > one.told and (is_over or at - one.patched_at >= PATCH_S):
-                self._patch(key, one)
+        for key, series in list(self._series.items()):
+            is_over = at_end or at - series.last_at >= SERIES_S
+            if series.count > series.sent and (is_over or at - series.patched_at >= PATCH_S):
+                self._patch(key, series)
             if is_over:
                 self._series.pop(key, None)
 
-    def _may_tell(self, about: ObjectReference, at: float) -> bool:
+    def _may_send(self, about: ObjectReference, at: float) -> bool:
         """Take a token of an object's bucket, if there is one."""
         bucket = self._buckets.pop(about, None) or _Bucket(BURST, at)
         bucket.tokens = min(bucket.tokens + (at - bucket.at) / REFILL_S, BURST)
@@ -273,8 +273,8 @@ class Recorder:
         bucket.tokens -= 1
         return True
 
-    def _create(self, key: _Key, announcement: EventRequest, note: str, when: dt.datetime) -> None:
-        document = self._document(announcement, note, when)
+    def _create(self, key: _Key, event: EventRequest, note: str, when: dt.datetime) -> None:
+        document = self._document(event, note, when)
         namespace, name = document["metadata"]["namespace"], document["metadata"]["name"]
         for _ in range(TRIES):
             status = self._try(lambda: self.objects.create(EVENTS, namespace, document), key[1], expected={409})
@@ -293,12 +293,12 @@ class Recorder:
         while len(self._series) > KEPT:
             self._series.popitem(last=False)
 
-    def _document(self, announcement: EventRequest, note: str, when: dt.datetime) -> dict[str, Any]:
-        about = announcement.about
+    def _document(self, event: EventRequest, note: str, when: dt.datetime) -> dict[str, Any]:
+        about = event.about
         regarding = {"apiVersion": about.api_version, "kind": about.kind, "name": about.name}
         regarding |= {"namespace": about.namespace} if about.namespace else {}
         regarding |= {"uid": about.uid} if about.uid else {}
-        name = _event_name(announcement, note, when)
+        name = _event_name(event, note, when)
         return {
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
@@ -306,11 +306,11 @@ class Recorder:
             "eventTime": micro_time(when),
             "reportingController": CONTROLLER,
             "reportingInstance": self.instance[:LONGEST_INSTANCE],
-            "action": announcement.action,
-            "reason": announcement.reason,
+            "action": event.action,
+            "reason": event.reason,
             "regarding": regarding,
             "note": note,
-            "type": "Warning" if announcement.is_warning else "Normal",
+            "type": "Warning" if event.is_warning else "Normal",
         }
 
     def _count_in(self, document: dict[str, Any], when: dt.datetime) -> int:
@@ -351,16 +351,16 @@ class Recorder:
             self.state.metrics.events.add("counted")
         return status
 
-    def _patch(self, key: _Key, one: _Series) -> None:
-        """Tell how often the same came by now; where the event is there no longer, the next one is a new one."""
-        series = {"count": one.count, "lastObservedTime": micro_time(one.last)}
-        one.patched_at = self.clock()
+    def _patch(self, key: _Key, known: _Series) -> None:
+        """Send how often the same came by now; if the event no longer exists, the next one is a new one."""
+        series = {"count": known.count, "lastObservedTime": micro_time(known.last)}
+        known.patched_at = self.clock()
 
         def send() -> None:
-            self.objects.patch(EVENTS, one.namespace, one.name, {"series": series})
+            self.objects.patch(EVENTS, known.namespace, known.name, {"series": series})
 
         if not self._try(send, key[1]):
-            one.told = one.count
+            known.sent = known.count
             self.state.metrics.events.add("counted")
         else:
             self._series.pop(key, None)
@@ -410,11 +410,11 @@ def _note(text: str) -> str:
     return encoded[: LONGEST_NOTE - 3].decode("utf-8", "ignore") + "…"
 
 
-def _event_name(announcement: EventRequest, note: str, when: dt.datetime) -> str:
+def _event_name(event: EventRequest, note: str, when: dt.datetime) -> str:
     """Return a name of its own for each event; for what all nodes find out, the same one on each of them."""
-    if announcement.is_shared:
-        told = f"{announcement.about.uid}\0{announcement.reason}\0{announcement.action}\0{note}"
-        end = hashlib.sha256(told.encode()).hexdigest()[:16]
+    if event.is_shared:
+        identity = f"{event.about.uid}\0{event.reason}\0{event.action}\0{note}"
+        end = hashlib.sha256(identity.encode()).hexdigest()[:16]
     else:
-        end = f"{int(when.timestamp() * 1e6):x}{hashlib.sha256(announcement.reason.encode()).hexdigest()[:4]}"
-    return f"{announcement.about.name[:LONGEST_NAME].rstrip('.-')}.{end}"
+        end = f"{int(when.timestamp() * 1e6):x}{hashlib.sha256(event.reason.encode()).hexdigest()[:4]}"
+    return f"{event.about.name[:LONGEST_NAME].rstrip('.-')}.{end}"

@@ -25,7 +25,7 @@ def _now() -> dt.datetime:
 
 
 def fault(error: Exception) -> dict[str, str]:
-    """Return fields that tell of an error; of a fault of ours where in the code it is, too."""
+    """Return the fields of an error for the log; for a fault of ours with its place in the code."""
     if isinstance(error, RulegenError):
         return {"error": error.message, "hint": error.hint}
     frames = traceback.extract_tb(error.__traceback__)
@@ -41,7 +41,7 @@ class AgentLog:
         is_json: As JSON, for machines.
         least: The least level that is written.
 
-    A line that cannot be written, as on a full disk, is no reason to end: how many there were is told with the next.
+    A line that cannot be written, as on a full disk, is no reason to end: the next one says how many were lost.
     """
 
     is_json: bool = False
@@ -70,11 +70,11 @@ class AgentLog:
         if LEVELS.index(level) < LEVELS.index(self.least):
             return
         time = self.now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        told = {key: value for key, value in fields.items() if value not in ("", None)}
+        shown = {key: value for key, value in fields.items() if value not in ("", None)}
         if self.is_json:
-            line = harmless_json(json.dumps({"time": time, "level": level, "message": message, **told}, default=str))
+            line = harmless_json(json.dumps({"time": time, "level": level, "message": message, **shown}, default=str))
         else:
-            pairs = "".join(f" {key}={self._spelled(value)}" for key, value in told.items())
+            pairs = "".join(f" {key}={self._spelled(value)}" for key, value in shown.items())
             line = f"{time} {level.upper():7} {printable(message, LONGEST)}{pairs}"
         try:
             self.out.write(f"{line}\n")

@@ -1,0 +1,66 @@
+"""Addresses in a status: those of nodes, in order, as an API object has them."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Final
+
+from rulegen.kube.syntax import is_subdomain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from rulegen.kube.objects.structs import LoadBalancerIngress, Node
+
+EXCLUDED: Final = "node.kubernetes.io/exclude-from-external-load-balancers"
+"""Label of a Node to which no load balancer shall send."""
+
+Entries = tuple[str, ...]
+"""Addresses and names of hosts, in order, each once."""
+
+
+def union(live: Mapping[str, Entries]) -> Entries:
+    """Return the addresses and names of all nodes; what is neither is left out."""
+    return in_order(entry for entries in live.values() for entry in entries if family_of(entry) or _is_host(entry))
+
+
+def entries_of(ingress: tuple[LoadBalancerIngress, ...]) -> Entries:
+    """Return what a status publishes."""
+    return in_order(entry.ip or entry.hostname for entry in ingress)
+
+
+def documents(entries: Entries) -> list[dict[str, str]]:
+    """Return entries as a status has them."""
+    return [{"ip": entry} if family_of(entry) else {"hostname": entry} for entry in entries]
+
+
+def node_addresses(node: Node | None, *, internal: bool) -> Entries:
+    """Return what a node can be reached by from outside: its external addresses, else its internal ones.
+
+    Args:
+        node: Its Node object, if there is one.
+        internal: Whether only the internal ones are meant.
+    """
+    by_type: dict[str, list[str]] = {"ExternalIP": [], "InternalIP": []}
+    for address in node.status.addresses if node else ():
+        if address.type in by_type and family_of(address.address):
+            by_type[address.type].append(str(ip_address(address.address)))
+    return tuple(dict.fromkeys((not internal and by_type["ExternalIP"]) or by_type["InternalIP"]))
+
+
+def in_order(entries: Iterable[str]) -> Entries:
+    """Return entries in order, each once."""
+    return tuple(sorted(set(entries)))
+
+
+def family_of(text: str) -> str:
+    """Return `IPv4` or `IPv6`; empty where a text is no address."""
+    try:
+        return f"IPv{ip_address(text).version}"
+    except ValueError:
+        return ""
+
+
+def _is_host(text: str) -> bool:
+    """Whether a text can be the name of a host, and looks like no address."""
+    return is_subdomain(text) and not text.rpartition(".")[2].isdigit()
