@@ -1,1 +1,1 @@
-"""The node agent: watches the cluster, writes what changes, mends what others break, and tells how it fares."""
+"""The node agent: watches the cluster, writes changes, repairs what others change, reports its state."""

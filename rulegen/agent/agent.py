@@ -15,7 +15,7 @@ from rulegen.agent.pages_server.health import ServiceHealth
 from rulegen.agent.pages_server.http_loop import HttpLoop
 from rulegen.agent.runtime.conntrack_sysctls import set_conntrack_parameters
 from rulegen.agent.runtime.memory import enable_gc, limit_arenas
-from rulegen.agent.runtime.systemd import Watchdog, tell_systemd
+from rulegen.agent.runtime.systemd import Watchdog, notify_systemd
 from rulegen.agent.servers import AgentServers
 from rulegen.agent.services.dataplane import IdleWriter, KernelWriter
 from rulegen.agent.services.desired import DesiredServices
@@ -81,7 +81,7 @@ class Agent:
         allow_unknown_node: Whether rules are written also while the cluster does not know this node.
         site: Where nginx serves Ingresses; None where they are left alone.
         drains: Whether nginx ends with it, once it has answered all requests; else it serves on.
-        events: Whether users are told by events.
+        events: Whether Kubernetes Events are sent.
         publishing: What is published of this node.
         known: What the predecessor knew; at the end, what this one leaves to its successor. None for nothing.
         can_reload: Asked before it ends for a successor, which may not be able to start.
@@ -169,7 +169,7 @@ class Agent:
                 f"gave up after {self.timeout_s:g} s: {followed.lacking(self.state)}",
                 hint="--timeout has it wait for longer",
             )
-        tell_systemd("STOPPING=1" if why != "reload" else "RELOADING=1")
+        notify_systemd("STOPPING=1" if why != "reload" else "RELOADING=1")
         self.journal.info("stopped", why=why)
         if why == "stop":
             self._leave(parts.publishers, parts.site)
@@ -366,8 +366,8 @@ class Agent:
     def _on_ready(
         self, desired: DesiredServices, writer: KernelWriter, reports: SyncReports, publishers: list[Publisher]
     ) -> None:
-        """Tell that it works, and begin to do what only a node may that has all rules."""
-        tell_systemd("READY=1")
+        """Report that all rules are written, and start what needs that."""
+        notify_systemd("READY=1")
         what = f"rules for {len(desired.services())} Services" if self.services else "no rules for Services"
         kept = "writes" if self.once else "keeps" if self.mends else "watches"
         note = f"rulegen {kept} {what} on this node"
@@ -401,7 +401,7 @@ class Agent:
                 self.journal.warning(caution)
 
     def _leave(self, publishers: list[Publisher], site: IngressSync | None) -> None:
-        """Have clients go elsewhere, and then nginx finish its requests; health is answered meanwhile."""
+        """Withdraw from load balancers, then let nginx finish its requests; health is answered meanwhile."""
         self.state.ends()
         for publisher in publishers:
             publisher.stop(for_good=True)
@@ -417,7 +417,7 @@ class Agent:
             self.journal.info("nginx drained", seconds=round(self.clock() - began, 3), in_time=in_time)
 
     def _listen(self, writers: Writers, variant: Variant, site: IngressSync | None, cleanup: ExitStack) -> None:
-        """Have the kernel say when others change rules, and when addresses come and go; else each period finds it."""
+        """Listen to the kernel for changes of rules by others and of addresses; without, each period finds them."""
 
         def foreign(notice: NftCommit | None) -> None:
             if notice is not None:

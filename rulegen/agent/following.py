@@ -1,4 +1,4 @@
-"""The cluster as an agent follows it: what is asked for, whether all has come, and what to say during an outage."""
+"""The cluster as an agent follows it: what is asked for, and whether all has come."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class FollowedCluster:
         Args:
             access: How the API server is reached.
             inbox: Is given each event.
-            journal: Is told of outages.
+            journal: Gets a line when an outage begins and ends.
             node: Name of this node.
             ingress: Whether Ingresses are served.
             namespaces: Whether labels of namespaces decide about Ingresses.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -28,17 +29,25 @@ class Inbox:
     """A queue of events and wake-ups; any thread may put something in.
 
     Attributes:
-        state: Is told that something arrived.
+        state: Notes that something arrived.
         signals: The queue.
     """
 
     state: AgentState
     signals: queue.SimpleQueue[Event | Wake] = field(default_factory=queue.SimpleQueue)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def on_event(self, event: Event) -> None:
         """Put in an event."""
-        self.state.arrived()  # first: else it may be taken before it is noted, and then seem to wait
-        self.signals.put(event)
+        with self._lock:
+            self.state.arrived()
+            self.signals.put(event)
+
+    def looked(self) -> None:
+        """Note that all was taken; not if something has arrived since, which may have to wait for a tool that hangs."""
+        with self._lock:
+            if self.signals.empty():
+                self.state.looked()
 
     def wake_up(self, why: str) -> None:
         """Put in a wake-up; signal handlers may call this, too."""

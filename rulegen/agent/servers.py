@@ -37,7 +37,7 @@ class AgentServers:
     Attributes:
         http_loop: Serves the clients of all ports.
         names: Returns the names of this node, in lower case.
-        counts_rules: Whether metrics tell of rules.
+        counts_rules: Whether metrics count rules.
     """
 
     options: Options
@@ -62,7 +62,7 @@ class AgentServers:
             yield self._server(self.options.metrics_address, self._pages(), "FailedToStartMetricServer", probes=False)
 
     def _server(self, address: str, pages: Pages, reason: str, *, probes: bool) -> RetryingServer:
-        """Return a server of an address; an event of a reason tells that the address is taken."""
+        """Return a server of an address; if that is taken, an event of this reason reports it."""
         host, port = host_and_port(address)
 
         def serve() -> PageServer:

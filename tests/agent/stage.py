@@ -92,6 +92,9 @@ class Signals:
     def get_nowait(self) -> Event | Wake:
         return self.get(0)
 
+    def empty(self) -> bool:
+        return not self.due or self.due[0][0] > self.clock.now
+
 
 @dataclass
 class MemoryWriter:

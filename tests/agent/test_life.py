@@ -19,7 +19,7 @@ from rulegen.agent.agent import Agent
 from rulegen.agent.ingress.sync import IngressSync
 from rulegen.agent.runtime.memory import YOUNG, enable_gc
 from rulegen.agent.runtime.signals import Signals
-from rulegen.agent.runtime.systemd import Watchdog, tell_systemd
+from rulegen.agent.runtime.systemd import Watchdog, notify_systemd
 from rulegen.agent.telemetry.log import AgentLog
 from rulegen.agent.telemetry.state import AgentState
 from rulegen.cli.main import cli
@@ -77,7 +77,7 @@ class TestWatchdog:
             ear.bind(f"\0rulegen-test-{os.getpid()}")
             ear.settimeout(5)
             monkeypatch.setenv("NOTIFY_SOCKET", f"@rulegen-test-{os.getpid()}")
-            tell_systemd("READY=1")
+            notify_systemd("READY=1")
             assert ear.recv(100) == b"READY=1"
 
 

@@ -15,6 +15,7 @@ from dataclasses import replace
 import pytest
 from msgspec import structs
 
+from rulegen.agent.inbox import Inbox
 from rulegen.agent.pages_server.health import ServiceHealth, healthz, livez
 from rulegen.agent.telemetry.events import EventRequest
 from rulegen.agent.telemetry.log import AgentLog
@@ -27,7 +28,7 @@ from rulegen.model.host.facts import HostFacts, Interface
 from rulegen.model.services.resolve import resolve
 from rulegen.net import Family, parse_address, parse_network
 from tests.agent.asking import ask, free_port
-from tests.agent.stage import NODE, OPTIONS, Clock, endpoints, node, service
+from tests.agent.stage import NODE, OPTIONS, Clock, changed, endpoints, node, service
 from tests.project.metrics_table import PAGE, with_table
 from tests.project.places import ROOT
 
@@ -69,6 +70,18 @@ class TestState:
         state.wrote(2)
         assert state.age_s == 0
         assert list(state.metrics.programming.last) == [15, 5]
+
+    def test_an_event_that_comes_while_all_was_taken_counts_as_waiting(self):
+        clock = Clock()
+        state = AgentState(clock)
+        inbox = Inbox(state)
+        inbox.on_event(changed(node()))
+        clock.now += 10
+        inbox.looked()  # the loop had found nothing more, just before it came
+        assert state.age_s == 10
+        inbox.signals.get_nowait()
+        inbox.looked()
+        assert state.age_s == 0
 
     def test_what_cannot_be_applied_yet_is_no_reason_for_a_restart(self):
         clock = Clock()

@@ -78,17 +78,17 @@ def field_of_proxy(names: Iterable[str]) -> str | None:
 
 def source_of(address: str) -> str:
     """Return by what clients are counted: the address; the loopback as one; of IPv6 the /64, as hosts choose theirs."""
-    found = ip_address(address.partition("%")[0])
-    if found.is_loopback:
+    client = ip_address(address.partition("%")[0])
+    if client.is_loopback:
         return LOCALHOST
-    if isinstance(found, IPv6Address):
-        return f"{IPv6Address(int(found) >> 64 << 64)}/64"
-    return str(found)
+    if isinstance(client, IPv6Address):
+        return f"{IPv6Address(int(client) >> 64 << 64)}/64"
+    return str(client)
 
 
 def _is_address(text: str, *, of_ipv6: bool = False) -> bool:
     try:
-        found = ip_address(text)
+        parsed = ip_address(text)
     except ValueError:
         return False
-    return found.version == 6 or not of_ipv6
+    return parsed.version == 6 or not of_ipv6

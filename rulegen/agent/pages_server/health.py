@@ -64,7 +64,7 @@ def _time(when: float) -> str | None:
 
 
 class _HealthAddress(NamedTuple):
-    """Where a Service's health is told."""
+    """Where a Service's health is answered."""
 
     family: Family
     address: str
@@ -75,7 +75,7 @@ class _HealthAddress(NamedTuple):
 class ServiceHealth:
     """The health-check node ports of this node (Services of type LoadBalancer whose traffic stays on the node).
 
-    Each family has a server of its own on each of its node port addresses, and tells the endpoints of that family.
+    Each family has a server of its own on each of its node port addresses, for the endpoints of that family.
 
     Attributes:
         addresses: Where to listen, by family; changed by `serve_on`.
@@ -120,7 +120,7 @@ class ServiceHealth:
         Args:
             services: All that are served.
             uid: Returns the UID of a Service, for events.
-            left_out: Services whose old rules stay, and so does what load balancers are told of them.
+            left_out: Services whose old rules stay, and so does the answer to load balancers.
         """
         stays = {name: ports for name, ports in self._ports.items() if name in left_out}
         self._ports = stays | {service.name: ports for service in services if (ports := _local_endpoints(service))}

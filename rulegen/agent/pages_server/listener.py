@@ -53,19 +53,19 @@ def opened(address: str, port: int) -> socket.socket:
         HostError: It cannot be.
     """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    found: socket.socket | None = None
+    opening: socket.socket | None = None
     try:
-        found = socket.socket(family, socket.SOCK_STREAM)
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
+        opening = socket.socket(family, socket.SOCK_STREAM)
+        opening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
+        opening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
         if family == socket.AF_INET6:
-            found.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        found.bind((address, port))
-        found.listen(BACKLOG)
-        found.settimeout(0)
+            opening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        opening.bind((address, port))
+        opening.listen(BACKLOG)
+        opening.settimeout(0)
     except OSError as error:
-        if found is not None:
-            found.close()
+        if opening is not None:
+            opening.close()
         raise HostError(f"cannot listen on {address} port {port}: {error.strerror}") from None
-    return found
+    return opening

@@ -40,7 +40,7 @@ class Made(Generic[C]):
     Attributes:
         clients: Those that may see it.
         answer: The page; None where nobody may.
-        refused: The others, and what they are told.
+        refused: The others, with the answer that each gets.
         number: Counts the pages that were made.
         seconds: How long it took.
     """

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 HEAD_BYTES: Final = 16 * 1024
 """The longest head that is read: request line and all header fields together."""
 PROBING: Final = "OPTIONS"
-"""What HAProxy asks with, unless it is told otherwise: where probes are answered, it is answered as GET."""
+"""Default method of HAProxy's checks; answered as GET where probes are answered."""
 METHODS: Final = ("GET", "HEAD", PROBING)
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -107,10 +107,10 @@ def parse(head: bytes) -> Request | RequestRefusal:
 
 def _fields(lines: list[str]) -> dict[str, list[str]] | None:
     """Return values by name in lower case; None where a line is no field, or goes on with the one before."""
-    found: dict[str, list[str]] = {}
+    fields: dict[str, list[str]] = {}
     for line in lines:
         name, colon, value = line.partition(":")
         if not colon or not _TOKEN.fullmatch(name):
             return None
-        found.setdefault(name.lower(), []).append(value.strip(" \t"))
-    return found
+        fields.setdefault(name.lower(), []).append(value.strip(" \t"))
+    return fields

@@ -104,7 +104,7 @@ class RetryingServer:
 
         Args:
             serve: Returns a server, or fails with a `HostError`.
-            taken: Is told, once, why not yet.
+            taken: Called once, with the reason, if the address is taken.
         """
         self._serve = serve
         self._ended = threading.Event()

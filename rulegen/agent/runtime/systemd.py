@@ -1,4 +1,4 @@
-"""systemd, where it started us: that we are ready, that we end, and that we live (sd_notify(3))."""
+"""Notices for systemd, if it started this process: ready, stopping, alive (sd_notify(3))."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PINGS: Final = 3
-"""How often it is told that we live, in the time in which it wants to hear so once."""
+"""Watchdog notices per watchdog period."""
 
 
-def tell_systemd(state: str) -> None:
-    """Tell systemd how we are, where it has asked."""
+def notify_systemd(state: str) -> None:
+    """Send systemd a state, if it gave this process a socket for that."""
     path = os.environ.get("NOTIFY_SOCKET", "")
     if not path:
         return
@@ -23,15 +23,15 @@ def tell_systemd(state: str) -> None:
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notify:
             notify.sendto(state.encode(), address)
-    except OSError:  # systemd went on without us, or there is no descriptor left: it is told again soon
+    except OSError:  # systemd has restarted, or there is no descriptor left: the next notice is soon
         return
 
 
 class Watchdog:
-    """Tells systemd that we live for as long as changes get through: else a restart may help."""
+    """Notifies systemd while changes reach the kernel; if they do not, its watchdog restarts the agent."""
 
     def __init__(self, is_working: Callable[[], bool]) -> None:
-        """Take what tells whether changes get through, as /livez does."""
+        """Take what returns whether changes reach the kernel, as /livez does."""
         self._is_working = is_working
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
@@ -54,4 +54,4 @@ class Watchdog:
     def _run(self, every_s: float) -> None:
         while not self._ended.wait(every_s):
             if self._is_working():
-                tell_systemd("WATCHDOG=1")
+                notify_systemd("WATCHDOG=1")

@@ -17,7 +17,7 @@ class KernelRecord:
     """What is known of the kernel.
 
     Attributes:
-        revision: By which it is told whether anybody else has written since; None where nothing tells.
+        revision: Shows whether anything else has written since; None where nothing shows that.
         attempted: Objects that a write may have left half done, or that another proxy is given time to write.
         held: What the node has of the Services that are left out.
         notes: What users must know of the last plan of the whole: what stays, and why.

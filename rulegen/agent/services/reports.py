@@ -1,4 +1,4 @@
-"""What users are told of the sync of Services: by the log, by events, by metrics and by health checks."""
+"""Reports of the sync of Services: in the log, by Kubernetes Events, in metrics and to load balancers."""
 
 from __future__ import annotations
 

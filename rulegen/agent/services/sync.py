@@ -40,7 +40,7 @@ RENAMED_S: Final = 5.0
 NODE_S: Final = 60.0
 """How long to wait for an event while there is no Node object of this node, before that is looked at again."""
 UNSYNCED_S: Final = 0.05
-"""How often to look whether what others do is done, as no event tells."""
+"""How often to ask whether other threads are done, of which no event comes."""
 
 
 def _nothing() -> None:
@@ -71,7 +71,7 @@ class ServiceSync:
         node: This node.
         desired: What the cluster asks for.
         writer: Reads and writes the kernel.
-        reports: Tells users.
+        reports: Reports to users.
         has_synced: Returns whether every list has come once; before that nothing is written.
         mends: Whether rules are written; else nothing is, and differences are only reported.
         once: Ends when all is written once; None for never.
@@ -181,7 +181,7 @@ class ServiceSync:
             schedule.succeeded()
 
     def _check_all(self) -> None:
-        """Check, and tell the first time that all was written.
+        """Check; after the first time, call `on_ready`.
 
         Raises:
             HostError: The kernel cannot be read or written.
@@ -249,7 +249,7 @@ class ServiceSync:
                 ended = why if why and ended != "stop" else ended  # an end is not put off by what comes behind it
                 signal = self.inbox.signals.get_nowait()
         except queue.Empty:
-            self.state.looked()
+            self.inbox.looked()
             return ended
 
     def _take_waiting(self) -> None:
@@ -260,7 +260,7 @@ class ServiceSync:
                 signal = self.inbox.signals.get_nowait()
                 if self._taken(signal):
                     ends.append(signal)
-        self.state.looked()
+        self.inbox.looked()
         for signal in ends:
             self.inbox.signals.put(signal)
 

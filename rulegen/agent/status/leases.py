@@ -35,7 +35,7 @@ MAX_PORTS: Final = 1000
 """Of one node that are written."""
 LONGEST_LEASE_S: Final = 3600
 SKEW_S: Final = 2.0
-"""By how much times that are written may differ, though all of them are the API server's: it tells whole seconds."""
+"""By how much written times may differ, though all are the API server's: its Date header has whole seconds."""
 MAX_ADDRESSES: Final = 32
 """Of one node; more are not believed."""
 LONGEST_NAME: Final = 180
@@ -193,7 +193,7 @@ class LeaseGroup:
         """Try to lead, or to go on leading; return whether this node does.
 
         Raises:
-            ApiError: Nobody can tell; who leads already does so until its Lease is over.
+            ApiError: The API server does not answer. Who leads already does so until its Lease expires.
         """
         at = self.clock()
         if at < self._look_at:
@@ -291,14 +291,14 @@ class LeaseGroup:
         seen = self._seen.get(name)
         if seen is None or seen.version != version:
             renewed_at = at - self._age(_text(lease, "spec", "renewTime"))
-            if seen is not None:  # it was renewed since then, whatever time it tells
+            if seen is not None:  # it was renewed since then, whatever time it says
                 renewed_at = max(renewed_at, seen.looked_at)
             seen = self._seen[name] = _Seen(version, renewed_at, at)
         seen.looked_at = at
         return seen.at + min(max(duration, 1), LONGEST_LEASE_S)
 
     def _age(self, renewed: str) -> float:
-        """Return how many seconds ago a Lease was renewed by the time that it tells.
+        """Return how many seconds ago a Lease was renewed by the time that it says.
 
         What passed while the API server did not answer does not count.
         """

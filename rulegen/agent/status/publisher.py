@@ -216,7 +216,7 @@ class Publisher:
                     return False
                 if error.status != 409:
                     raise
-                if not remaining:  # with the next turn it is looked at anew
+                if not remaining:  # the next turn compares again
                     self.state.metrics.publish_failures.add()
                     self.journal.debug("not published", object=str(change.name), error=error.message)
                     return False

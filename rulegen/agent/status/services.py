@@ -61,7 +61,7 @@ class ServicePublication:
         self.refused(refused)
 
     def wrote(self, change: StatusChange) -> None:
-        """Remember nothing: the condition of the Service tells."""
+        """Remember nothing: the condition of the Service says it."""
 
     @staticmethod
     def _target(

@@ -1,4 +1,4 @@
-"""What is published of this node: from what was asked for to publishers, each with its own Leases."""
+"""What is published of this node: publishers, each with its own Leases."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Publishing:
     Attributes:
         ingresses: Whether addresses are published in the status of Ingresses.
         services: Whether in that of Services of type LoadBalancer that nobody else serves.
-        group: What tells those who serve the same Ingresses from others: the class.
+        group: The class of Ingresses: nodes that serve the same one publish together.
         addresses: Instead of the node's own; empty for those.
         internal: Whether the node's internal addresses are meant though it has external ones.
         withdraws: Whether they are taken out at the end.

@@ -317,7 +317,7 @@ class Recorder:
         """Count an event in the one of its name that is there: its count, and when it was last seen.
 
         Returns:
-            0 where that is done, or need not be; else a status: of 404 or 409, it is to be tried anew.
+            0 where that is done, or need not be; else a status: of 404 or 409, it is to be tried again.
         """
         namespace, name = document["metadata"]["namespace"], document["metadata"]["name"]
         kept: dict[str, Any] = {}

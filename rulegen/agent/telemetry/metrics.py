@@ -26,7 +26,7 @@ _SYNC: Final = "kubeproxy_sync_proxy_rules"
 
 
 class SyncProgress(Protocol):
-    """What an agent knows of its own progress, and tells in metrics at the time of asking."""
+    """The progress of an agent, read when /metrics is asked for."""
 
     @property
     def last_applied(self) -> float:

@@ -1,4 +1,4 @@
-"""What the agent knows of itself: what it tells at /healthz, in metrics and to people."""
+"""The state of the agent: what /healthz and /livez answer, and metrics and logs report."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rulegen.agent.telemetry.metrics import Metrics
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-MOST_TRIGGERS: Final = 100_000
+MAX_TRIGGERS: Final = 100_000
 """Changes of endpoints whose time is kept until they are applied."""
 
 
@@ -76,17 +76,17 @@ class AgentState:
         self.metrics.endpoint_changes.add(count)
         with self._lock:
             self.pending["endpoint"] += count
-            if triggered is not None and triggered >= self.started and len(self._triggers) < MOST_TRIGGERS:
+            if triggered is not None and triggered >= self.started and len(self._triggers) < MAX_TRIGGERS:
                 self._triggers.append(triggered)
 
     def arrived(self) -> None:
-        """Note that something came that nobody has looked at yet: whoever is to may be kept by a tool that hangs."""
+        """Note that something arrived and waits to be looked at: a tool that hangs may delay that."""
         with self._lock:
             if self._arrived_at is None:
                 self._arrived_at = self.clock()
 
     def looked(self) -> None:
-        """Note that all that came was looked at."""
+        """Note that all that arrived was looked at."""
         with self._lock:
             self._arrived_at = None
 
