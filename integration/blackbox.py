@@ -53,6 +53,10 @@ class Rulegen:
             given.append("-y")
         return self._command(verb, *given)
 
+    def _run(self, argv: list[str]) -> Completed:
+        """Run a command to its end, in a fork, where all is imported already; `start` begins a whole interpreter."""
+        return self.lab.node.fork(argv).wait(120)
+
     def _command(self, verb: Verb, *given: str) -> list[str]:
         mode = ("--mode", "ipvs") if self.variant == "ipvs" and verb != "cleanup" else ()
         tables = "legacy" if self.variant == "ipvs" else self.variant
@@ -72,7 +76,7 @@ class Rulegen:
         """Make the node serve a world; it must succeed."""
         self.served = None
         self.write(world, config)
-        return self.lab.node.run(self.argv("apply"), timeout_s=120).check()
+        return self._run(self.argv("apply")).check()
 
     def plan(self) -> Completed:
         """Plan on the files last written; the exit code tells whether there are changes."""
@@ -84,14 +88,14 @@ class Rulegen:
         return self._planned(self._command("plan", "--detailed-exitcode", *given))
 
     def _planned(self, argv: list[str]) -> Completed:
-        done = self.lab.node.run(argv, timeout_s=120)
+        done = self._run(argv)
         assert done.code in {NO_CHANGES, CHANGES}, f"plan: exit {done.code}\n{done.stdout}{done.stderr}"
         return done
 
     def cleanup(self) -> Completed:
         """Take all away."""
         self.served = None
-        return self.lab.node.run(self.argv("cleanup"), timeout_s=120).check()
+        return self._run(self.argv("cleanup")).check()
 
     def serve(self, apps: Iterable[App], config: str | None = None, *options: str) -> None:
         """Make the node serve Apps, unless it does; forget all connections made so far."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -78,6 +79,14 @@ def test_hand_written_rules_send_a_pod_to_another_and_to_itself(bare: Lab, famil
 def test_a_program_runs_inside_with_input_and_ends_with_its_code(bare: Lab) -> None:
     done = bare.node.run(["sh", "-c", "cat; echo no >&2; exit 3"], stdin="yes\n")
     assert (done.code, done.stdout, done.stderr) == (3, "yes\n", "no\n")
+
+
+def test_a_forked_program_is_as_a_started_one(bare: Lab) -> None:
+    """The same code and output for the same arguments, one after the other."""
+    program = [sys.executable, "-W", "error", "-m", "rulegen"]
+    for words in (["--version"], ["plan"], ["plan", "-f", "/nowhere", "--observed", "none"]):
+        started, forked = bare.node.run([*program, *words]), bare.node.fork([*program, *words]).wait()
+        assert (forked.code, forked.stdout, forked.stderr) == (started.code, started.stdout, started.stderr)
 
 
 def test_a_program_can_be_killed_with_all_that_it_started(bare: Lab) -> None:

@@ -121,6 +121,9 @@ class Host(Protocol):
     def popen(self, argv: Sequence[str], stdin: str = "", env: Mapping[str, str] | None = None) -> Running:
         """Start a program inside."""
 
+    def fork(self, argv: Sequence[str], env: Mapping[str, str] | None = None) -> Running:
+        """Start `python FLAGS -m MODULE ...` inside, in a fork of a process that has imported the module."""
+
     def listen(self, protocol: Transport, family: Family, port: int, address: str = "") -> None:
         """Answer on a port from now on, for as long as the lab stands."""
 

@@ -109,7 +109,7 @@ def _start(driver: Driver, folder: Path, stack: ExitStack) -> dict[str, PeerHost
         "XTABLES_LOCKFILE": str(_lockfile(folder)),
         "PYTHONPATH": str(ROOT),
         # What runs here is compiled once, whatever the tree has or may keep of it; in a container it is read-only.
-        "PYTHONPYCACHEPREFIX": str(folder / "bytecode"),
+        "PYTHONPYCACHEPREFIX": sys.pycache_prefix or str(folder / "bytecode"),
         "NO_COLOR": "1",
     }
     path = folder / "peers.sock"

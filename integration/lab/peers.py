@@ -101,6 +101,10 @@ class PeerHost:
         pid = self.wire("start", within_s=10, argv=list(argv), stdin=stdin, env=dict(env or {}))
         return _RunningPeer(self.wire, pid, tuple(argv))
 
+    def fork(self, argv: Sequence[str], env: Mapping[str, str] | None = None) -> Running:
+        pid = self.wire("fork", within_s=60, argv=list(argv), env=dict(env or {}))
+        return _RunningPeer(self.wire, pid, tuple(argv))
+
     def listen(self, protocol: Transport, family: Family, port: int, address: str = "") -> None:
         self.wire("listen", within_s=5, protocol=protocol, family=family, address=address, port=port)
 

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -74,7 +75,8 @@ class Machine:
             "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "HOME": "/root",
             "LANG": "C.UTF-8",
-            "PYTHONDONTWRITEBYTECODE": "1",
+            # What is compiled outside is read, and what is compiled inside stays there.
+            "PYTHONPYCACHEPREFIX": sys.pycache_prefix or "/run/bytecode",
             INSIDE: "1",
             **(environment or {}),
         }

@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 
 import talk
+from templates import Forked, Templates
 
 
 class Peer:
@@ -27,7 +28,8 @@ class Peer:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._children: dict[int, tuple[subprocess.Popen[bytes], Path]] = {}
+        self._children: dict[int, tuple[subprocess.Popen[bytes] | Forked, Path]] = {}
+        self._templates = Templates()
         self._repetitions: dict[int, talk.Repetition] = {}
 
     def listen(self, protocol: str, family: int, address: str, port: int) -> None:
@@ -64,6 +66,15 @@ class Peer:
             except OSError:
                 _remove(folder)
                 raise
+        self._children[child.pid] = (child, folder)
+        return child.pid
+
+    def fork(self, argv: list[str], env: dict[str, str]) -> int:
+        """Start `python FLAGS -m MODULE ...` as `start` does, in a fork of a process that has imported the module."""
+        folder = Path(tempfile.mkdtemp(prefix="run-"))
+        for stream in ("stdin", "stdout", "stderr"):
+            (folder / stream).touch()
+        child = self._templates.fork(argv, dict(os.environ | env), folder)
         self._children[child.pid] = (child, folder)
         return child.pid
 

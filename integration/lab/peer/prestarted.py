@@ -1,0 +1,114 @@
+"""`python prestarted.py SOCKET MODULE`: a program that is imported once, and each time run in a fork.
+
+A fresh interpreter that imports a large program costs most of what a short run of it costs, and under user-mode Linux
+some seconds. What runs in a fork has arguments, an environment, streams and a session of its own, and ends as it would
+by itself.
+
+Lines of JSON arrive at a socket whose descriptor is SOCKET: `{"argv": [...], "env": {...}, "folder": PATH}`, with files
+`stdin`, `stdout` and `stderr` in PATH. Each is answered by `{"pid": N}` and, at its end, by `{"ended": N, "code": C}`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import sys
+
+
+def load(module: str, argv: list[str]) -> None:
+    """Import a program and the command that is called, which it imports itself only then."""
+    importlib.import_module(f"{module}.__main__")
+    del sys.modules[f"{module}.__main__"]  # it runs in each fork
+    if argv and argv[0].isalpha():
+        importlib.import_module(f"{module}.cli.commands.{argv[0]}")
+
+
+class Template:
+    """The process that forks; `serve` returns in each fork, and in this process when nobody asks any more."""
+
+    def __init__(self, descriptor: int, module: str) -> None:
+        self._module = module
+        self._socket = socket.socket(fileno=descriptor)
+        self._ended, ends = os.pipe()
+        self._pipe = (self._ended, ends)
+        for end in self._pipe:
+            os.set_blocking(end, False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(ends)
+        self._buffer = b""
+
+    def serve(self) -> list[str] | None:
+        """Return the arguments of a program that is to run here; None at the end."""
+        while True:
+            ready, _, _ = select.select([self._socket, self._ended], [], [])
+            if self._ended in ready:
+                os.read(self._ended, 4096)
+                self._report()
+            if self._socket in ready:
+                arrived = self._received()
+                if not arrived:
+                    self._socket.close()
+                    return None
+                self._buffer += arrived
+                while b"\n" in self._buffer:
+                    line, _, self._buffer = self._buffer.partition(b"\n")
+                    asked = json.loads(line)
+                    load(self._module, asked["argv"])
+                    if not self._fork(asked):
+                        return list(asked["argv"])
+
+    def _received(self) -> bytes:
+        try:
+            return self._socket.recv(65536)
+        except ConnectionResetError:  # it ended before it read all
+            return b""
+
+    def _fork(self, asked: dict[str, object]) -> int:
+        pid = os.fork()
+        if pid:
+            self._send(pid=pid)
+        else:
+            self._become(dict(asked["env"]), str(asked["folder"]))  # type: ignore[call-overload]
+        return pid
+
+    def _become(self, env: dict[str, str], folder: str) -> None:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self._socket.close()
+        for end in self._pipe:
+            os.close(end)
+        os.setsid()
+        for number, name in enumerate(("stdin", "stdout", "stderr")):
+            opened = os.open(f"{folder}/{name}", os.O_WRONLY if number else os.O_RDONLY)
+            os.dup2(opened, number)
+            os.close(opened)
+        os.environ.clear()
+        os.environ.update(env)
+
+    def _report(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            self._send(ended=pid, code=os.waitstatus_to_exitcode(status))
+
+    def _send(self, **message: int) -> None:
+        self._socket.sendall(json.dumps(message).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    program = sys.argv[2]
+    sys.path.pop(0)  # the folder of this file
+    template = Template(int(sys.argv[1]), program)
+    arguments = template.serve()
+    if arguments is not None:
+        sys.argv = [program, *arguments]
+        runpy.run_module(program, run_name="__main__", alter_sys=True)
