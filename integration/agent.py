@@ -73,18 +73,18 @@ class Rules:
 
     def everything(self) -> list[str]:
         """Return all chains and rules of ours, without the counters of chains."""
-        found = (line for family in TOOLS for table in ("nat", "filter") for line in self.lines(table, family))
-        return [re.sub(r"\[\d+:\d+\]", "", line) for line in found]
+        results = (line for family in TOOLS for table in ("nat", "filter") for line in self.lines(table, family))
+        return [re.sub(r"\[\d+:\d+\]", "", line) for line in results]
 
     def chain_of(self, word: str, kind: str = "KUBE-SVC-") -> str:
         """Return the first chain of a kind that a rule with a word in it goes to or is in."""
-        found = (re.search(rf"{kind}[A-Z2-7]{{16}}", line) for line in self.lines() if word in line)
-        return next(one[0] for one in found if one)
+        results = (re.search(rf"{kind}[A-Z2-7]{{16}}", line) for line in self.lines() if word in line)
+        return next(entry[0] for entry in results if entry)
 
     def spec(self, table: str, chain: str, pattern: str) -> tuple[int, str]:
         """Return number and text of the first rule of a chain that a pattern is found in."""
-        found = [line for line in self.change("-t", table, "-S", chain).splitlines() if line.startswith("-A")]
-        return next((number, line) for number, line in enumerate(found, 1) if re.search(pattern, line))
+        results = [line for line in self.change("-t", table, "-S", chain).splitlines() if line.startswith("-A")]
+        return next((number, line) for number, line in enumerate(results, 1) if re.search(pattern, line))
 
     def delete_first(self, table: str, chain: str, pattern: str) -> None:
         """Delete the first rule of a chain that a pattern is found in."""
@@ -92,12 +92,12 @@ class Rules:
 
     def sends_to(self, app: App, *hosts: str) -> bool:
         """Whether the rules of an App send TCP to just these hosts."""
-        found = set()
+        results = set()
         for line in self.lines():
             match = re.search(rf' -p tcp .*"?lab/{app.name}:tcp.*--to-destination (\S+):', line)
             if match:
-                found.add(match[1])
-        return found == {str(topology.address(host, 4)) for host in hosts}
+                results.add(match[1])
+        return results == {str(topology.address(host, 4)) for host in hosts}
 
 
 class Node:
@@ -133,8 +133,8 @@ class Node:
         """Have the cluster consist of these Apps."""
         documents = [document for app in apps for document in app.documents()]
         for collection in ("services", "endpointslices"):
-            new = [one for one in documents if COLLECTIONS[one["kind"]] == collection]
-            names = {one["metadata"]["name"] for one in new}
+            new = [entry for entry in documents if COLLECTIONS[entry["kind"]] == collection]
+            names = {entry["metadata"]["name"] for entry in new}
             for namespace, name in set(self.api.kept(collection)):
                 if name not in names:
                     self.api.delete(collection, namespace, name)
@@ -169,8 +169,8 @@ class Node:
     @property
     def is_well(self) -> bool:
         """Whether it says that all that came is written."""
-        _, told = self.health()
-        return bool(told) and told["healthy"] and told["appliedGeneration"] == told["desiredGeneration"]
+        _, health = self.health()
+        return bool(health) and health["healthy"] and health["appliedGeneration"] == health["desiredGeneration"]
 
     @staticmethod
     def health(page: str = "healthz") -> tuple[int, Mapping[str, Any]]:

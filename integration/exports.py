@@ -63,8 +63,8 @@ def _cases(out: Path) -> Iterator[Job]:
 
 def _objects(case: dict[str, Any]) -> list[Any]:
     parts = ("objects", "ingresses", "services", "endpoints", "extra_objects")
-    found = [one for part in parts for one in case.get(part) or ()]
-    return [*found, *([] if any(one["kind"] == "IngressClass" for one in found) else [CLASS])]
+    results = [entry for part in parts for entry in case.get(part) or ()]
+    return [*results, *([] if any(entry["kind"] == "IngressClass" for entry in results) else [CLASS])]
 
 
 def _certificates() -> Any:
@@ -109,8 +109,10 @@ def differences(old: Path, new: Path) -> Iterator[str]:
 
 
 def _with_sorted_lists(value: dict[str, Any]) -> dict[str, Any]:
-    is_text = {key: isinstance(one, list) and all(isinstance(each, str) for each in one) for key, one in value.items()}
-    return {key: sorted(one) if is_text[key] else one for key, one in value.items()}
+    is_text = {
+        key: isinstance(entry, list) and all(isinstance(each, str) for each in entry) for key, entry in value.items()
+    }
+    return {key: sorted(entry) if is_text[key] else entry for key, entry in value.items()}
 
 
 def _plain(path: Path) -> object:
@@ -122,7 +124,7 @@ def _plain(path: Path) -> object:
 
 if __name__ == "__main__":
     if sys.argv[1] == "--compare":
-        found = list(differences(Path(sys.argv[2]), Path(sys.argv[3])))
-        print(*found, f"{len(found)} differences", sep="\n")
-        sys.exit(bool(found))
+        results = list(differences(Path(sys.argv[2]), Path(sys.argv[3])))
+        print(*results, f"{len(results)} differences", sep="\n")
+        sys.exit(bool(results))
     main(Path(sys.argv[1]))

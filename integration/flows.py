@@ -131,8 +131,8 @@ def check(lab: Lab, flow: Flow, family: Family) -> None:
 
 def _check_source(lab: Lab, asker: Host, answer: Answer, flow: Flow, family: Family, asked: str) -> None:
     assert isinstance(flow.expect, Served)
-    own = {flow.source} if flow.source else {str(one) for one in asker.addresses(family)}
-    nodes = {str(one) for one in lab.node.addresses(family)}
+    own = {flow.source} if flow.source else {str(address) for address in asker.addresses(family)}
+    nodes = {str(address) for address in lab.node.addresses(family)}
     expected = own if flow.expect.kept else {asked} if flow.expect.via else nodes
     assert str(answer.source) in expected, f"{answer.name} saw {answer.source}"
 

@@ -88,15 +88,15 @@ def spoil(node: Host, random: Random, share: float) -> None:
 
 def weights(node: Host) -> dict[tuple[str, str], tuple[int, int]]:
     """Return weight and number of connections of each real server, by its virtual server's address and its own."""
-    found = {}
+    collected = {}
     virtual = ""
     for line in node.run(["ipvsadm", "-Ln"]).check().stdout.splitlines():
         words = line.split()
         if words and words[0] in {"TCP", "UDP", "SCTP"}:
             virtual = words[1]
         elif words and words[0] == "->" and words[1][0].isalnum() and words[3].isdigit():
-            found[virtual, words[1]] = int(words[3]), int(words[4]) + int(words[5])
-    return found
+            collected[virtual, words[1]] = int(words[3]), int(words[4]) + int(words[5])
+    return collected
 
 
 def _servers(node: Host) -> Iterable[str]:

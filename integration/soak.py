@@ -105,15 +105,15 @@ class Report:
 
     def wrongs(self) -> list[str]:
         """Return what broke a promise."""
-        found = [f"{who}: {count} requests failed" for who, count in self.failed.items() if count]
-        found += [f"the plan is not empty: {self.converged}"] if self.converged else []
-        found += self.troubles
+        results = [f"{who}: {count} requests failed" for who, count in self.failed.items() if count]
+        results += [f"the plan is not empty: {self.converged}"] if self.converged else []
+        results += self.troubles
         if self.begun and self.ended:
             if self.ended.memory_mb > self.begun.memory_mb + GROWN_MB:
-                found.append(f"memory grew from {self.begun.memory_mb:.1f} to {self.ended.memory_mb:.1f} MB")
+                results.append(f"memory grew from {self.begun.memory_mb:.1f} to {self.ended.memory_mb:.1f} MB")
             if self.ended.files > self.begun.files + GROWN or self.ended.threads > self.begun.threads + GROWN:
-                found.append(f"it holds more in the end: {self.begun} to {self.ended}")
-        return found
+                results.append(f"it holds more in the end: {self.begun} to {self.ended}")
+        return results
 
 
 class Soak:
@@ -264,7 +264,7 @@ class Soak:
         }
         began = time.monotonic()
         while (now := time.monotonic() - began) < seconds:
-            deed = min(due, key=lambda one: due[one])
+            deed = min(due, key=lambda entry: due[entry])
             if due[deed] > now:
                 time.sleep(min(due[deed] - now, 0.2))
                 continue
@@ -288,11 +288,11 @@ class Soak:
     def end(self) -> Report:
         """Let the clients end, see that all is as it should be, and return what came of it all."""
         self.await_well()
-        for who, one in self._asking.items():
-            told = one.stop()
-            self.report.answered[who] = sum(told.answered.values())
-            self.report.failed[who] = told.failures - self._excused[who]
-            self.report.first_failures += told.first_failures if self.report.failed[who] else []
+        for who, asker in self._asking.items():
+            reported = asker.stop()
+            self.report.answered[who] = sum(reported.answered.values())
+            self.report.failed[who] = reported.failures - self._excused[who]
+            self.report.first_failures += reported.first_failures if self.report.failed[who] else []
         try:
             self.node.check_converged()
             self.report.converged = ""
@@ -328,7 +328,7 @@ class Soak:
         return Size.of(self._agent.pid)
 
     def _answers(self) -> dict[str, Answers]:
-        return {who: one.report() for who, one in self._asking.items()}
+        return {who: asker.report() for who, asker in self._asking.items()}
 
     def _keep_log(self) -> None:
         text = self.node.log.read_text()
@@ -346,9 +346,9 @@ def soaked(seed: int) -> Iterator[Soak]:
         api.put("nodes", *manifests.nodes())
         # A connection that found no rule is remembered so, and the next from the same port finds none either.
         SYN_SENT.write_text("1")
-        one = Soak(lab, Node(lab.folder, api), seed)
-        stack.callback(one.stop)
-        yield one
+        entry = Soak(lab, Node(lab.folder, api), seed)
+        stack.callback(entry.stop)
+        yield entry
 
 
 def soak(seconds: float, life_s: float, *, kill_every_s: float, flush_every_s: float, seed: int) -> Report:
@@ -361,14 +361,14 @@ def soak(seconds: float, life_s: float, *, kill_every_s: float, flush_every_s: f
         flush_every_s: Between two flushes of all rules.
         seed: Of the dice.
     """
-    with soaked(seed) as one:
-        one.kill()
-        one.await_well()
-        one.ask()
-        one.run(seconds, kill_every_s=kill_every_s, flush_every_s=flush_every_s)
-        one.await_well()
-        one.live(life_s, min(30.0, life_s), flush_every_s)
-        return one.end()
+    with soaked(seed) as entry:
+        entry.kill()
+        entry.await_well()
+        entry.ask()
+        entry.run(seconds, kill_every_s=kill_every_s, flush_every_s=flush_every_s)
+        entry.await_well()
+        entry.live(life_s, min(30.0, life_s), flush_every_s)
+        return entry.end()
 
 
 def main() -> int:

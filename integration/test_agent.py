@@ -48,7 +48,7 @@ def test_changes_of_the_cluster_reach_the_kernel(node: Node) -> None:
     assert not node.lines("changed by others")
 
 
-def test_the_end_leaves_the_rules_and_a_new_beginning_writes_nothing(node: Node) -> None:
+def test_a_stop_leaves_the_rules_and_a_start_writes_nothing(node: Node) -> None:
     node.serve(ONE, TWO)
     with node.running():
         before, at = node.rules.everything(), generation()
@@ -69,7 +69,7 @@ def test_once_ends_by_itself_when_all_is_written(node: Node) -> None:
     assert node.rules.sends_to(TWO, "pod-a", "pod-b")
 
 
-def test_without_an_api_server_the_node_stays_as_it_was_and_what_is_broken_is_mended(node: Node) -> None:
+def test_without_an_api_server_rules_stay_and_drift_is_mended(node: Node) -> None:
     node.serve(ONE, TWO)
     with node.running():
         node.api.go_away()
@@ -107,7 +107,7 @@ def test_without_an_api_server_from_the_start_nothing_is_written(node: Node) -> 
     assert (node.rules.everything(), generation()) == (before, at)
 
 
-def test_killed_in_the_middle_of_a_load_the_next_one_completes_it(node: Node) -> None:
+def test_what_a_killed_agent_began_is_completed_by_the_next(node: Node) -> None:
     many = [
         App(name=f"app-{number}", number=number, ready=("pod-a", "pod-b"), protocols=("TCP",), families=(4,))
         for number in range(1001, 1201)
@@ -206,11 +206,11 @@ class TestDamage:
 
     @pytest.mark.parametrize("kind", NFT_DAMAGE)
     def test_what_others_break_is_mended_and_told(self, mending: Node, kind: str) -> None:
-        before, told, counted = mending.rules.everything(), len(mending.lines(TOLD)), mending.drift()
+        before, reported, counted = mending.rules.everything(), len(mending.lines(TOLD)), mending.drift()
         NFT_DAMAGE[kind](mending.rules)
         elapsed = until(lambda: sorted(mending.rules.everything()) == sorted(before), 10, kind)
         assert elapsed < MENDED_S
-        until(lambda: len(mending.lines(TOLD)) > told, 2, "told")
+        until(lambda: len(mending.lines(TOLD)) > reported, 2, "told")
         assert mending.lines(TOLD)[-1].endswith("mended=True")
         assert mending.drift() > counted
 
@@ -221,11 +221,11 @@ class TestDamage:
         assert (generation(), mending.drift()) == (at, counted)
 
     def test_rules_of_others_are_no_damage(self, mending: Node) -> None:
-        told = len(mending.lines(TOLD))
+        count = len(mending.lines(TOLD))
         mending.rules.change("-t", "nat", "-N", "OTHERS")
         mending.rules.change("-t", "nat", "-A", "OTHERS", "-j", "RETURN")
         time.sleep(1)
-        assert len(mending.lines(TOLD)) == told
+        assert len(mending.lines(TOLD)) == count
         assert "-A OTHERS -j RETURN" in mending.rules.lines()
 
 
@@ -246,17 +246,17 @@ class TestPolledDamage:
 
     @pytest.mark.parametrize("kind", DAMAGE)
     def test_of_legacy_rules_it_is_mended_and_told(self, polling: Node, kind: str) -> None:
-        before, told, counted = polling.rules.everything(), len(polling.lines(TOLD)), polling.drift()
+        before, reported, counted = polling.rules.everything(), len(polling.lines(TOLD)), polling.drift()
         DAMAGE[kind](polling.rules)
         until(lambda: sorted(polling.rules.everything()) == sorted(before), 10, kind)
-        until(lambda: len(polling.lines(TOLD)) > told, 2, "told")
+        until(lambda: len(polling.lines(TOLD)) > reported, 2, "told")
         assert polling.drift() > counted
 
     def test_of_a_kernel_parameter_it_is_mended_and_told(self, polling: Node) -> None:
-        told = len(polling.lines("route_localnet"))
+        count = len(polling.lines("route_localnet"))
         drop_parameter()
         until(lambda: SYSCTL.read_text() == "1\n", 10, "the parameter")
-        until(lambda: len(polling.lines("route_localnet")) > told, 2, "told")
+        until(lambda: len(polling.lines("route_localnet")) > count, 2, "told")
 
     def test_nothing_is_written_where_nobody_broke_anything(self, polling: Node) -> None:
         polling.check_converged()
@@ -269,10 +269,10 @@ def check_told_and_left(node: Node, damage: Mapping[str, Callable[[Rules], objec
     """Do all sorts of damage to a node whose agent only reports: each is told, none mended."""
     saved = {family: node.rules.save(family=family) for family in (4, 6)}
     for kind, break_it in damage.items():
-        told = len(node.lines("mended=False"))
+        count = len(node.lines("mended=False"))
         break_it(node.rules)
         broken = node.rules.everything()
-        until(lambda told=told: len(node.lines("mended=False")) > told, 10, f"{kind}: told")
+        until(lambda count=count: len(node.lines("mended=False")) > count, 10, f"{kind}: told")
         assert node.rules.everything() == broken, kind
         for family, text in saved.items():
             node.rules.restore(text, family)
@@ -329,7 +329,7 @@ def test_told_to_begin_anew_and_to_end_at_once_it_ends(node: Node) -> None:
             until(lambda: process.poll() is not None, 10, "the end")
 
 
-def test_begun_anew_without_an_api_server_it_goes_on_with_what_it_knew(node: Node) -> None:
+def test_restarted_without_an_api_server_it_keeps_what_it_knew(node: Node) -> None:
     node.serve(TWO)
     node.configure()
     with node.running() as process:

@@ -87,23 +87,23 @@ def own_tools(node: Node) -> Iterator[Path]:
     yield tools
 
 
-def test_without_a_tool_it_says_so_and_catches_up_once_it_is_there(node: Node) -> None:
+def test_a_missing_tool_is_reported_and_its_work_done_later(node: Node) -> None:
     with own_tools(node) as tools, node.running():
         (tools / "iptables-nft-restore").rename(tools / "hidden")
         node.serve(ONE, OTHER)
         until(lambda: len(node.lines("not written")) > 1, 20, "told, and tried again")
         assert "iptables-nft-restore is not installed" in node.lines("not written")[0]
         assert "again_in_s=" in node.lines("not written")[0]
-        _, told = node.health()
-        assert told["lastError"] == "iptables-nft-restore is not installed"
-        assert told["appliedGeneration"] < told["desiredGeneration"]
+        _, health = node.health()
+        assert health["lastError"] == "iptables-nft-restore is not installed"
+        assert health["appliedGeneration"] < health["desiredGeneration"]
         assert node.rules.sends_to(BOTH, "pod-a", "pod-b")
         (tools / "hidden").rename(tools / "iptables-nft-restore")
         check_caught_up(node)
         assert not node.lines("changed by others")
 
 
-def test_without_the_tool_for_connections_rules_are_written_all_the_same(node: Node) -> None:
+def test_rules_are_written_without_the_conntrack_tool(node: Node) -> None:
     with own_tools(node) as tools:
         (tools / "conntrack").unlink()
         with node.running():
@@ -114,7 +114,7 @@ def test_without_the_tool_for_connections_rules_are_written_all_the_same(node: N
             assert not node.lines("not written")
 
 
-def test_stopped_with_a_change_unwritten_it_counts_the_time_that_it_was_stopped(tmp_path: Path) -> None:
+def test_time_stopped_counts_for_an_unwritten_change(tmp_path: Path) -> None:
     with node_of(tmp_path, period=f"{PERIOD_S:g}s") as node, own_tools(node) as tools, node.running() as process:
         (tools / "iptables-nft-restore").rename(tools / "hidden")
         node.serve(ONE, OTHER)
@@ -122,18 +122,18 @@ def test_stopped_with_a_change_unwritten_it_counts_the_time_that_it_was_stopped(
         os.kill(process.pid, signal.SIGSTOP)
         time.sleep(STOPPED_S)
         os.kill(process.pid, signal.SIGCONT)
-        status, told = node.health()
+        status, health = node.health()
         assert status == 503
-        assert not told["healthy"]
-        assert told["oldestUnappliedSeconds"] > STOPPED_S
-        assert told["appliedGeneration"] < told["desiredGeneration"]
+        assert not health["healthy"]
+        assert health["oldestUnappliedSeconds"] > STOPPED_S
+        assert health["appliedGeneration"] < health["desiredGeneration"]
         assert node.health("livez")[0] == 503
         (tools / "hidden").rename(tools / "iptables-nft-restore")
         check_caught_up(node)
         assert node.health()[0] == node.health("livez")[0] == 200
 
 
-def test_while_another_holds_the_lock_it_waits_says_who_and_loses_nothing(tmp_path: Path) -> None:
+def test_a_held_lock_is_waited_for_and_its_holder_named(tmp_path: Path) -> None:
     with node_of(tmp_path, "legacy", period="2s") as node, node.running():
         lock = Path(node.environment["XTABLES_LOCKFILE"])
         with subprocess.Popen(["flock", "--close", str(lock), "sleep", "60"]) as holder:
@@ -153,7 +153,7 @@ def test_while_another_holds_the_lock_it_waits_says_who_and_loses_nothing(tmp_pa
         assert not node.lines("changed by others")
 
 
-def test_without_any_tool_for_ipv6_the_rest_is_kept_and_that_is_told(node: Node) -> None:
+def test_missing_tools_for_ipv6_are_reported_and_the_rest_kept(node: Node) -> None:
     with own_tools(node) as tools:
         for tool in tools.glob("ip6tables*"):
             tool.unlink()
@@ -161,8 +161,8 @@ def test_without_any_tool_for_ipv6_the_rest_is_kept_and_that_is_told(node: Node)
             assert node.rules.sends_to(BOTH, "pod-a", "pod-b")
             node.serve(ONE, OTHER)
             until(lambda: node.rules.sends_to(ONE, "pod-b"), 10, "a change")
-            (told,) = node.lines("IPv6 is left alone")
-            assert "ip6tables-nft-save is not installed" in told
+            (reported,) = node.lines("IPv6 is left alone")
+            assert "ip6tables-nft-save is not installed" in reported
             assert not node.lines("not written")
 
 

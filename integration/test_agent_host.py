@@ -102,7 +102,7 @@ def test_node_ports_and_health_checks_follow_the_nodes_address(node: Node) -> No
         node.check_converged()
 
 
-def test_a_node_that_is_deleted_and_made_anew_opens_nothing_meanwhile(node: Node) -> None:
+def test_a_node_deleted_and_created_again_opens_nothing_between(node: Node) -> None:
     registers(node, FIRST)
     node.serve(balanced())
     before = SYSCTL.read_text()
@@ -121,7 +121,7 @@ def test_a_node_that_is_deleted_and_made_anew_opens_nothing_meanwhile(node: Node
         assert SYSCTL.read_text() == before
 
 
-def test_flows_to_an_address_that_came_later_are_deleted_with_their_endpoint(node: Node) -> None:
+def test_flows_to_a_later_address_end_with_their_endpoint(node: Node) -> None:
     registers(node, FIRST)
     node.configure()
     node.serve(game("pod-a"))
@@ -136,7 +136,7 @@ def test_flows_to_an_address_that_came_later_are_deleted_with_their_endpoint(nod
         until(lambda: "dst=192.168.50.99" not in tool("conntrack", "-L", "-p", "udp"), WITHIN_S, "the flow is deleted")
 
 
-def test_ipv6_that_is_switched_off_and_on_again_is_left_alone_meanwhile(node: Node) -> None:
+def test_ipv6_is_left_alone_while_it_is_switched_off(node: Node) -> None:
     first, second = balanced(), App(name="more", number=813, ready=("pod-a",), protocols=("TCP",))
     node.configure()
     node.serve(first)

@@ -54,12 +54,12 @@ def get(url: str, **headers: str) -> tuple[int, str, dict[str, str]]:
 
 
 def events(node: Node, reason: str) -> list[dict[str, Any]]:
-    return [one for one in node.api.kept("events").values() if one["reason"] == reason]
+    return [entry for entry in node.api.kept("events").values() if entry["reason"] == reason]
 
 
 def published(node: Node, collection: str, name: str) -> list[str]:
     status = node.api.kept(collection)["lab", name].get("status", {})
-    return sorted(one["ip"] for one in status.get("loadBalancer", {}).get("ingress", []))
+    return sorted(ingress["ip"] for ingress in status.get("loadBalancer", {}).get("ingress", []))
 
 
 def test_users_are_told_of_damage_and_of_objects_with_faults(node: Node) -> None:
@@ -81,8 +81,8 @@ def test_users_are_told_of_damage_and_of_objects_with_faults(node: Node) -> None
     }  # fmt: skip
     assert "spec.ports" in rejected["note"]
     drifted = events(node, "DriftMended")
-    assert {one["metadata"]["namespace"] for one in drifted} == {"default"}
-    assert {one["regarding"]["name"] for one in drifted} == {topology.NODE}
+    assert {event["metadata"]["namespace"] for event in drifted} == {"default"}
+    assert {event["regarding"]["name"] for event in drifted} == {topology.NODE}
 
 
 def test_told_to_write_no_events_it_writes_none(node: Node) -> None:
@@ -94,7 +94,7 @@ def test_told_to_write_no_events_it_writes_none(node: Node) -> None:
     assert {done[0] for done in node.api.done[before:]} <= {"get", "list", "watch"}
 
 
-def test_load_balancers_are_told_by_family_how_many_endpoints_are_here(node: Node) -> None:
+def test_health_checks_count_local_endpoints_by_family(node: Node) -> None:
     asked = App(
         name="one",
         number=801,
@@ -126,8 +126,8 @@ def test_what_is_wanted_is_shown(node: Node) -> None:
         assert "No changes." in get("http://127.0.0.1:10249/plan")[1]
         assert json.loads(get("http://127.0.0.1:10249/plan", Accept="application/json")[1])["changes"] == []
         assert "lab/two" in get("http://127.0.0.1:10249/model")[1]
-        told = json.loads(get("http://127.0.0.1:10249/rules?output=json")[1])
-        assert "KUBE-SERVICES" in told["rules"]["IPv4"]["nat"]
+        answer = json.loads(get("http://127.0.0.1:10249/rules?output=json")[1])
+        assert "KUBE-SERVICES" in answer["rules"]["IPv4"]["nat"]
         metrics = get("http://127.0.0.1:10249/metrics")[1]
         assert 'kubeproxy_sync_proxy_rules_iptables_total{table="nat"}' in metrics
         for host, status in (("rebound.example", 421), (f"{topology.NODE}:10249", 200), ("metrics.example", 200)):
@@ -143,7 +143,7 @@ def balanced() -> App:
     return App(name="lb", number=803, ready=("pod-a", "pod-x"), type="LoadBalancer", protocols=("TCP",))
 
 
-def test_services_that_nobody_serves_are_reached_by_the_nodes_own_addresses(node: Node) -> None:
+def test_node_addresses_reach_services_without_endpoints(node: Node) -> None:
     service, *slices = balanced().documents()
     node.serve(TWO)
     metadata = {**service["metadata"], "uid": "u-lb"}
@@ -162,7 +162,7 @@ def test_services_that_nobody_serves_are_reached_by_the_nodes_own_addresses(node
         node.api.delete("services", "lab", "lb")
 
 
-def test_a_changed_configuration_is_obeyed_and_a_broken_one_is_not(node: Node) -> None:
+def test_a_changed_configuration_counts_and_a_broken_does_not(node: Node) -> None:
     node.serve(TWO)
     node.configure()
     with node.running() as process:
@@ -204,12 +204,12 @@ def test_a_node_of_kube_proxy_is_taken_over_without_a_write(node: Node, name: st
     with FakeApi() as api:
         for document in read_yaml((folder / "objects.yaml").read_bytes()):
             items = document.value["items"] if document.value["kind"] == "List" else [document.value]
-            for one in items:
+            for item in items:
                 collection = {"Service": "services", "EndpointSlice": "endpointslices", "Node": "nodes"}.get(
-                    one["kind"]
+                    item["kind"]
                 )
                 if collection:
-                    api.put(collection, one)
+                    api.put(collection, item)
         there = Node(tmp_path, api)
         there.config.write_text((folder / "config.yaml").read_text())
         argv = there.argv("run", "--host", str(folder / "world.yaml"))
@@ -267,7 +267,7 @@ class TestIngress:
             assert get("http://127.0.0.1:8080/", Host="nobody.example")[0] == 404
             assert "Ingress: nginx need not reload" in get("http://127.0.0.1:10249/plan")[1]
             until(lambda: bool(events(site, "Ignored")), 5, "what means nothing is told")
-            assert {one["regarding"]["kind"] for one in events(site, "Ignored")} == {"Ingress"}
+            assert {event["regarding"]["kind"] for event in events(site, "Ignored")} == {"Ingress"}
             reloads = get("http://127.0.0.1:10249/metrics")[1].count("rulegen_nginx_reloads_total{")
             time.sleep(1)  # a status that was written is no reason to reload
             assert get("http://127.0.0.1:10249/metrics")[1].count("rulegen_nginx_reloads_total{") == reloads
@@ -296,10 +296,8 @@ class TestIngress:
             assert not site.lines("nginx started")
         assert site.lines("nginx drained")
 
-    def test_begun_anew_without_an_api_server_it_serves_on_with_the_certificates_that_it_had(
-        self, site: Node, folder: Path
-    ) -> None:
-        certificate, key = (one.read_text() for one in make_certificate(folder, "DNS:web.example"))
+    def test_restarted_without_a_server_it_keeps_its_certificates(self, site: Node, folder: Path) -> None:
+        certificate, key = (entry.read_text() for entry in make_certificate(folder, "DNS:web.example"))
         content = {"tls.crt": certificate, "tls.key": key}
         data = {name: base64.b64encode(text.encode()).decode() for name, text in content.items()}
         kind = "kubernetes.io/tls"

@@ -32,8 +32,8 @@ MORE_KIB = 24 * 1024
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     with network_namespace(), FakeApi() as api:
         api.put("nodes", *manifests.nodes())
-        found = Node(tmp_path_factory.mktemp("agent"), api)
-        found.serve(
+        results = Node(tmp_path_factory.mktemp("agent"), api)
+        results.serve(
             *(
                 App(
                     name=f"one{number}",
@@ -46,7 +46,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
                 for number in range(SERVICES)
             )
         )
-        yield found
+        yield results
 
 
 def test_endless_heads_on_every_port_cost_some_mib_and_no_probe(node: Node) -> None:
@@ -66,7 +66,7 @@ def test_endless_heads_on_every_port_cost_some_mib_and_no_probe(node: Node) -> N
         assert node.is_well
 
 
-def test_all_who_ask_at_once_are_answered_also_beside_those_that_never_read(node: Node) -> None:
+def test_all_clients_are_answered_beside_those_that_never_read(node: Node) -> None:
     with node.running() as process, ExitStack() as stack:
         assert get("http://127.0.0.1:10249/rules")[0] == 200
         before = memory_kib(process.pid, "VmHWM")

@@ -74,8 +74,8 @@ class Site:
         keeper = supervision.keeper_pid(self.folder)
         if keeper:  # 0 would be all of us
             os.kill(keeper, signal.SIGKILL)
-        for one in process_list.find(self.folder):
-            process_list.send(one, signal.SIGKILL)
+        for process in process_list.find(self.folder):
+            process_list.send(process, signal.SIGKILL)
         until(lambda: not process_list.find(self.folder), 10, "nginx is gone")
 
 
@@ -121,9 +121,9 @@ class TestDamage:
     @pytest.mark.parametrize("kind", DAMAGE)
     def test_what_others_spoil_is_mended_and_told(self, site: Site, kind: str) -> None:
         until(lambda: site.plan() == 0, 20, "nothing to do")
-        before, told, counted = site.files(), len(site.node.lines(TOLD)), site.node.drift()
+        before, reported, counted = site.files(), len(site.node.lines(TOLD)), site.node.drift()
         DAMAGE[kind](site)
-        until(lambda: len(site.node.lines(TOLD)) > told, 20, f"{kind}: told")
+        until(lambda: len(site.node.lines(TOLD)) > reported, 20, f"{kind}: told")
         until(lambda: site.plan() == 0, 20, f"{kind}: mended")
         assert site.files() == before
         assert site.answers()
@@ -132,13 +132,13 @@ class TestDamage:
 
     def test_a_change_of_an_ingress_is_no_damage(self, site: Site) -> None:
         until(lambda: site.plan() == 0, 20, "nothing to do")
-        told = len(site.node.lines(TOLD))
+        count = len(site.node.lines(TOLD))
         site.node.api.put("ingresses", objects.ingress("more", "more.test"))
         until(lambda: any("more.test" in text for text in site.files().values()), 20, "the new host")
         until(lambda: site.plan() == 0, 20, "nothing to do")
         site.node.api.delete("ingresses", "default", "more")
         until(lambda: not any("more.test" in text for text in site.files().values()), 20, "gone")
-        assert len(site.node.lines(TOLD)) == told
+        assert len(site.node.lines(TOLD)) == count
 
 
 def test_asked_only_to_report_it_tells_and_leaves_all() -> None:
@@ -149,15 +149,15 @@ def test_asked_only_to_report_it_tells_and_leaves_all() -> None:
             # What a first look finds may be older than the agent, and is nobody's damage for certain.
             until(lambda: "ingressesNotServed" not in site.node.health()[1], 20, "a first look")
             for kind in ("add a file", "change a file", "remove a file", "remove the link"):
-                told = len(site.node.lines("mended=False"))
+                count = len(site.node.lines("mended=False"))
                 DAMAGE[kind](site)
                 broken = site.files()
-                until(lambda told=told: len(site.node.lines("mended=False")) > told, 20, f"{kind}: told")
+                until(lambda count=count: len(site.node.lines("mended=False")) > count, 20, f"{kind}: told")
                 assert site.files() == broken
         assert not site.node.lines("nginx reloaded")
 
 
-def test_on_a_full_disk_it_says_so_and_serves_what_came_once_there_is_room() -> None:
+def test_a_full_disk_is_reported_and_changes_wait_for_room() -> None:
     with served() as site:
         mount = f'mkdir {site.folder} && mount -t tmpfs -o size=1m,mode=755 none {site.folder} && exec "$@"'
         site.node.wrapper = ("unshare", "--mount", "sh", "-c", mount, "sh")

@@ -91,20 +91,20 @@ class Asking:
 
     def _run(self) -> None:
         while not self._ended.wait(0.02):
-            for host, found in self.certificates.items():
-                found.add(shown(host))
+            for host, certificate in self.certificates.items():
+                certificate.add(shown(host))
             for host, answers in self.statuses.items():
                 answers.add(status(host))
 
 
 @pytest.fixture
 def site() -> Iterator[Site]:
-    with served() as found:
-        found.options = (*found.options, *OPTIONS)
-        api = found.node.api
-        found.right = {}
+    with served() as results:
+        results.options = (*results.options, *OPTIONS)
+        api = results.node.api
+        results.right = {}
         for host in HOSTS:
-            document, found.right[host] = tls_secret(host)
+            document, results.right[host] = tls_secret(host)
             api.put("secrets", document)
             api.put("ingresses", objects.ingress(name_of(host), host, secret=name_of(host)))
         api.put("secrets", objects.secret("users", "Opaque", {"auth": certificates.htpasswd({"u": "p"})}))
@@ -114,7 +114,7 @@ def site() -> Iterator[Site]:
             "ingresses", objects.ingress("shut", "shut.test", annotations=shut), objects.ingress("plain", "plain.test")
         )
         api.put("configmaps", RESTRICTED)
-        yield found
+        yield results
 
 
 @contextmanager
@@ -145,13 +145,13 @@ def test_a_first_start_begins_when_all_is_answered(site: Site) -> None:
         api.speak()
         until(lambda: all_right(site), 20, "all certificates")
         until(lambda: site.node.health()[0] == 200, 5, "is well")
-    assert all(found <= {"", site.right[host]} for host, found in asking.certificates.items())
+    assert all(certificate <= {"", site.right[host]} for host, certificate in asking.certificates.items())
     assert asking.statuses["shut.test"] <= {0, 401}
     assert asking.statuses["plain.test"] <= {0, 403}
     assert not site.node.lines("is not there")
 
 
-def test_an_agent_that_begins_anew_beside_a_silent_server_changes_nothing_and_serves_what_comes(site: Site) -> None:
+def test_a_restart_beside_a_silent_server_changes_nothing(site: Site) -> None:
     api, asking = site.node.api, Asking()
     with site.node.running(*site.options):
         until(lambda: all_right(site) and status("shut.test") == 401, 30, "all is served")
@@ -170,7 +170,7 @@ def test_an_agent_that_begins_anew_beside_a_silent_server_changes_nothing_and_se
         assert time.monotonic() - began < 3.0  # nominally one, on a busy machine
         until(lambda: site.node.lines("all was read"), 10, "says so")
     assert asking.certificates.pop(HOSTS[0]) == {site.right[HOSTS[0]], fingerprint}
-    assert all(found == {site.right[host]} for host, found in asking.certificates.items())
+    assert all(certificate == {site.right[host]} for host, certificate in asking.certificates.items())
     assert asking.statuses == {"shut.test": {401}, "plain.test": {403}}
     assert len(site.node.lines("waits for what could not be read")) == 1
     assert not site.node.lines("is not there")
@@ -193,7 +193,7 @@ def test_what_keeps_others_out_and_is_deleted_keeps_them_out(site: Site) -> None
     assert asking.statuses["shut.test"] <= {401, 503}
 
 
-def test_secrets_that_may_not_be_read_keep_nobody_else_from_being_served(site: Site) -> None:
+def test_forbidden_secrets_keep_no_other_host_from_being_served(site: Site) -> None:
     api = site.node.api
     api.allows = lambda verb: verb[2] != "secrets"
     with site.node.running(*site.options):

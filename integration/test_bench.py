@@ -31,26 +31,26 @@ def test_plans(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 @needs_root
 def test_writes(world: Path, variant: str) -> None:
-    found = bench.measured("kernel", str(world), variant, "all", namespace=True)
-    assert found["bytes written"] < 5000
+    results = bench.measured("kernel", str(world), variant, "all", namespace=True)
+    assert results["bytes written"] < 5000
     assert bench.measured("kernel", str(world), variant, "unsorted", namespace=True)["one unsorted restore"] > 0
 
 
 @needs_root
 @pytest.mark.usefixtures("world")
 def test_the_agent() -> None:
-    found = bench.measured("agent", str(SERVICES), "3", "1", "0", namespace=True)
-    assert found["commits where nothing changed"] == 0
-    assert 0 < found["change, median"] <= found["change, slowest"]
-    assert found["memory"] > 10
+    results = bench.measured("agent", str(SERVICES), "3", "1", "0", namespace=True)
+    assert results["commits where nothing changed"] == 0
+    assert 0 < results["change, median"] <= results["change, slowest"]
+    assert results["memory"] > 10
 
 
 @needs_root
 @pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed")
 def test_ingresses() -> None:
-    found = bench.measured("ingress", "5", "tls", namespace=True, processes=True)
-    assert (found["one host: rendered"], found["one host: files"]) == (1, 2)
-    assert found["one host: serve"] > 0
+    results = bench.measured("ingress", "5", "tls", namespace=True, processes=True)
+    assert (results["one host: rendered"], results["one host: files"]) == (1, 2)
+    assert results["one host: serve"] > 0
 
 
 @needs_root
@@ -59,15 +59,15 @@ def test_ingresses() -> None:
 @pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed")
 @pytest.mark.parametrize(("kind", "one_of"), [("services", "rulegen"), ("ingresses", "nginx master")])
 def test_memory(kind: str, one_of: str) -> None:
-    found: dict[str, Any] = dict(bench.measured("memory", kind, "3", namespace=True))
-    assert found["after the start"][one_of][0] > 0
-    assert found["after SIGHUP"]["peak of all"] > 10
+    collected: dict[str, Any] = dict(bench.measured("memory", kind, "3", namespace=True))
+    assert collected["after the start"][one_of][0] > 0
+    assert collected["after SIGHUP"]["peak of all"] > 10
 
 
 def test_servers() -> None:
     try:
-        found = bench.measured_inside(SERVICES)
+        results = bench.measured_inside(SERVICES)
     except Unavailable as reason:
         pytest.skip(str(reason))
-    assert (found["its messages"], found["its processes"]) == (1, 0)
-    assert found["ipvsadm -R"] > 0
+    assert (results["its messages"], results["its processes"]) == (1, 0)
+    assert results["ipvsadm -R"] > 0

@@ -50,7 +50,7 @@ def test_fifty_changes_of_endpoints_lose_no_connection(lab: Lab, rulegen: Rulege
             after = tuple(sorted(random.sample(HOSTS, random.randint(1, 3))))
         rulegen.apply(world([BYSTANDER, changing(after)]))
         before = after
-    reports = {who: one.stop() for who, one in asking.items()}
+    reports = {who: asker.stop() for who, asker in asking.items()}
     assert {who: report.first_failures for who, report in reports.items() if report.failures} == {}
     for who, report in reports.items():
         assert sum(report.answered.values()) > CHANGES, who
@@ -79,7 +79,7 @@ def test_changes_of_policy_and_kind_lose_no_connection(lab: Lab, rulegen: Rulege
     }
     for more in [*kinds, {}]:
         rulegen.apply(world([BYSTANDER, changing(("pod-a", "pod-x"), **more)]))
-    reports = {who: one.stop() for who, one in asking.items()}
+    reports = {who: asker.stop() for who, asker in asking.items()}
     assert {who: report.first_failures for who, report in reports.items() if report.failures} == {}
 
 
@@ -93,6 +93,6 @@ def test_services_that_come_and_go_disturb_no_other(lab: Lab, rulegen: Rulegen) 
     for round_ in range(8):
         others = [App(name=f"other-{n}", number=810 + n, ready=("pod-a",)) for n in range(round_ % 4)]
         rulegen.apply(world([BYSTANDER, *others]))
-    reports = [one.stop() for one in asking]
+    reports = [asker.stop() for asker in asking]
     assert [report.first_failures for report in reports if report.failures] == []
     assert [set(report.answered) for report in reports] == [{"pod-b"}] * 3

@@ -24,9 +24,9 @@ def test_an_export_of_ipvs_mode_loads_as_it_is(
     tmp_path: Path, semantics: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     servers.load(run)
-    told = inputs(tmp_path, "ipvs", "--ipvs-semantics", semantics)
+    reported = inputs(tmp_path, "ipvs", "--ipvs-semantics", semantics)
     out = tmp_path / "out"
-    assert rulegen("export", *told, "-o", str(out)) == 0
+    assert rulegen("export", *reported, "-o", str(out)) == 0
     shell("ipset restore < ipset.save", out)
     shell("iptables-legacy-restore < iptables.save; ip6tables-legacy-restore < ip6tables.save", out)
     shell("sysctl -q -p sysctl.conf; ipvsadm -R < ipvsadm.save; ip -batch kube-ipvs0.batch", out)
@@ -40,5 +40,5 @@ def test_an_export_of_ipvs_mode_loads_as_it_is(
     }
     for name, tool in tools.items():
         (saved / name).write_text(shell(tool, out))
-    assert_empty(capsys, *told, "--observed", str(saved))
-    assert_empty(capsys, *told, "--observed", str(out))
+    assert_empty(capsys, *reported, "--observed", str(saved))
+    assert_empty(capsys, *reported, "--observed", str(out))

@@ -49,9 +49,9 @@ def documents(app: App, created: str, **fields: Any) -> list[dict[str, Any]]:
     return [service, *slices]
 
 
-def apply(rulegen: Rulegen, *told: list[dict[str, Any]], options: tuple[str, ...] = ()) -> str:
+def apply(rulegen: Rulegen, *reported: list[dict[str, Any]], options: tuple[str, ...] = ()) -> str:
     """Make the node serve what is told; return what the command says."""
-    items = [*nodes(), *(document for part in told for document in part)]
+    items = [*nodes(), *(document for part in reported for document in part)]
     rulegen.options = options
     done = rulegen.apply(json.dumps({"apiVersion": "v1", "kind": "List", "items": items}))
     rulegen.check_converged()
@@ -69,37 +69,37 @@ def own(lab: Lab, at: int = 0) -> list[str]:
     return [str(lab.node.addresses(family)[at]) for family in FAMILIES]
 
 
-def test_an_older_node_port_keeps_its_connections_with_strict_semantics(lab: Lab, rulegen: Rulegen) -> None:
+def test_strict_semantics_keep_an_older_node_ports_connections(lab: Lab, rulegen: Rulegen) -> None:
     """A younger Service has the node's address at that port; with kube-proxy's semantics it gets the connections."""
     port = VICTIM.node_port
-    told = documents(VICTIM, OLD), documents(TAKER, NEW, port=port, vips=own(lab))
+    reported = documents(VICTIM, OLD), documents(TAKER, NEW, port=port, vips=own(lab))
     for options, expected in ((STRICT, {"pod-a"}), ((), None)):
-        said = apply(rulegen, *told, options=options)
+        said = apply(rulegen, *reported, options=options)
         assert "lab/victim" in said
         assert "lab/taker" in said
         for family in FAMILIES:
-            found = who(lab.client, lab.node.addresses(family)[0], port)
-            assert found == expected if expected else "pod-b" in found
+            results = who(lab.client, lab.node.addresses(family)[0], port)
+            assert results == expected if expected else "pod-b" in results
 
 
-def test_a_younger_node_port_leaves_an_older_services_address_alone(lab: Lab, rulegen: Rulegen) -> None:
+def test_a_younger_node_port_leaves_an_older_address_alone(lab: Lab, rulegen: Rulegen) -> None:
     """It answers on the node's second address, where nobody else has its number."""
     port = VICTIM.node_port
-    told = documents(VICTIM, NEW), documents(TAKER, OLD, port=port, vips=own(lab))
-    apply(rulegen, *told, options=STRICT)
+    reported = documents(VICTIM, NEW), documents(TAKER, OLD, port=port, vips=own(lab))
+    apply(rulegen, *reported, options=STRICT)
     for family in FAMILIES:
         first, second = lab.node.addresses(family)[:2]
         assert who(lab.client, first, port) == {"pod-b"}
         assert who(lab.client, second, port) == {"pod-a"}
 
 
-def test_a_program_of_the_node_keeps_its_port_with_strict_semantics(lab: Lab, rulegen: Rulegen) -> None:
+def test_strict_semantics_keep_the_port_of_a_nodes_program(lab: Lab, rulegen: Rulegen) -> None:
     """As the kubelet does; with kube-proxy's semantics the Service gets the connections."""
     for family in FAMILIES:
         lab.node.listen("TCP", family, PROGRAM_PORT)
-    told = documents(TAKER, NEW, port=PROGRAM_PORT, vips=own(lab))
+    reported = documents(TAKER, NEW, port=PROGRAM_PORT, vips=own(lab))
     for options, expected in ((STRICT, topology.NODE), ((), "pod-b")):
-        said = apply(rulegen, told, options=options)
+        said = apply(rulegen, reported, options=options)
         assert "a program of this node listens there" in said
         for family in FAMILIES:
             assert who(lab.client, lab.node.addresses(family)[0], PROGRAM_PORT) == {expected}
@@ -108,18 +108,18 @@ def test_a_program_of_the_node_keeps_its_port_with_strict_semantics(lab: Lab, ru
 def test_the_gateway_stays_in_reach_with_strict_semantics(lab: Lab, rulegen: Rulegen, family: Family) -> None:
     """In ipvs mode it would be bound to this node; in others, the Service's port there is taken."""
     gateway = lab["node2"].addresses(family)[0]
-    told = documents(TAKER, NEW, port=topology.PORTS[0], external=[str(gateway)])
-    said = apply(rulegen, told, options=STRICT)
+    reported = documents(TAKER, NEW, port=topology.PORTS[0], external=[str(gateway)])
+    said = apply(rulegen, reported, options=STRICT)
     assert f"{gateway} is the gateway of this node; the entry is ignored" in said
     assert who(lab["pod-a"], gateway, topology.PORTS[0]) == {"node2"}
-    said = apply(rulegen, told)
+    said = apply(rulegen, reported)
     assert f"{gateway} is the gateway of this node: " in said
 
 
 def test_no_external_ip_answers_if_asked(lab: Lab, rulegen: Rulegen, family: Family) -> None:
     """It is said with the number of Services; the balancer's address answers."""
-    told = documents(TAKER, NEW, external=[str(TAKER.outer_ip(one)) for one in FAMILIES])
-    said = apply(rulegen, told, options=("--ignore-external-ips",))
+    reported = documents(TAKER, NEW, external=[str(TAKER.outer_ip(entry)) for entry in FAMILIES])
+    said = apply(rulegen, reported, options=("--ignore-external-ips",))
     assert "spec.externalIPs of 1 Service are ignored" in said
     assert who(lab.client, TAKER.lb_ip(family), 80) == {"pod-b"}
     assert lab.client.request("TCP", TAKER.outer_ip(family), 80, timeout_s=0.4).outcome != "answered"

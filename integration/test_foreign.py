@@ -111,9 +111,9 @@ def test_rules_that_others_add_later_keep_their_place(lab: Lab, crowded: Rulegen
 def test_others_counters_are_not_set_back(lab: Lab, crowded: Rulegen, variant: str) -> None:
     def count() -> int:
         text = lab.node.run([f"iptables-{variant}-save", "-c", "-t", "filter"]).check().stdout
-        found = re.search(r"^\[(\d+):\d+\] -A INPUT .*counts", text, re.MULTILINE)
-        assert found
-        return int(found[1])
+        results = re.search(r"^\[(\d+):\d+\] -A INPUT .*counts", text, re.MULTILINE)
+        assert results
+        return int(results[1])
 
     lab.client.requests(3, "TCP", lab.node.addresses(4)[0], 5)
     assert count() == 3
@@ -135,7 +135,7 @@ def test_tables_that_are_not_of_iptables_stay(lab: Lab, crowded: Rulegen, varian
         lab.node.run(["nft", "delete", "table", "inet", "mine"]).check()
 
 
-def test_cleanup_of_an_own_node_leaves_nothing_and_then_does_nothing(lab: Lab, rulegen: Rulegen, variant: str) -> None:
+def test_cleanup_leaves_nothing_and_then_does_nothing(lab: Lab, rulegen: Rulegen, variant: str) -> None:
     saves.wipe(lab.node, variant)
     rulegen.apply(FIRST)
     rulegen.cleanup()

@@ -33,47 +33,47 @@ class Attack:
 
     Attributes:
         host: Which is asked; empty for none.
-        told: What the plan must say beside the name; empty where there is nothing to say.
+        reported: What the plan must say beside the name; empty where there is nothing to say.
     """
 
     name: str
     documents: tuple[Document, ...]
     end: End
-    told: str = ""
+    reported: str = ""
     host: str = ""
 
 
-def by_annotation(name: str, annotations: Mapping[str, Any], end: End, told: str = "", *more: Document) -> Attack:
+def by_annotation(name: str, annotations: Mapping[str, Any], end: End, reported: str = "", *more: Document) -> Attack:
     """Return an attack of one Ingress, by its annotations."""
     host = f"{name}.evil.test"
-    told = told or f"/{list(annotations)[-1]}"
-    return Attack(name, (objects.ingress(name, host, annotations=annotations), *more), end, told, host)
+    reported = reported or f"/{list(annotations)[-1]}"
+    return Attack(name, (objects.ingress(name, host, annotations=annotations), *more), end, reported, host)
 
 
-def by_change(name: str, end: End, told: str, *steps: str | int, to: Any) -> Attack:
+def by_change(name: str, end: End, reported: str, *steps: str | int, to: Any) -> Attack:
     """Return an attack of one Ingress, in which one field is another."""
     host = f"{name}.evil.test"
-    one: Any = objects.ingress(name, host)
-    place = one
+    entry: Any = objects.ingress(name, host)
+    place = entry
     for step in steps[:-1]:
         place = place[step]
     place[steps[-1]] = to
-    return Attack(name, (one,), end, told, host)
+    return Attack(name, (entry,), end, reported, host)
 
 
-def by_path(name: str, path: str, kind: str, *, use_regex: bool = False, told: str = "paths[0].path") -> Attack:
+def by_path(name: str, path: str, kind: str, *, use_regex: bool = False, reported: str = "paths[0].path") -> Attack:
     """Return an attack by a path; one that is nothing but itself is served as that, and there is nothing to tell."""
     host = f"{name}.evil.test"
-    one = objects.ingress(name, host, annotations={"use-regex": "true"} if use_regex else None)
-    one["spec"]["rules"][0]["http"]["paths"][0] |= {"path": path, "pathType": kind}
-    return Attack(name, (one,), "nothing", told, host)
+    entry = objects.ingress(name, host, annotations={"use-regex": "true"} if use_regex else None)
+    entry["spec"]["rules"][0]["http"]["paths"][0] |= {"path": path, "pathType": kind}
+    return Attack(name, (entry,), "nothing", reported, host)
 
 
 def by_guest(name: str, annotations: Mapping[str, str], *more: Document, **other: Any) -> Attack:
     """Return an attack of another namespace on the host of the victim."""
     rest = {"paths": [f"/{name}"], "created": LATER} | other
-    one = objects.ingress(name, "victim.test", namespace="evil", annotations=annotations, **rest)
-    return Attack(name, (one, *more), "plain", f"evil/{name}")
+    entry = objects.ingress(name, "victim.test", namespace="evil", annotations=annotations, **rest)
+    return Attack(name, (entry, *more), "plain", f"evil/{name}")
 
 
 def by_secret(name: str, kind: str, data: Mapping[str, bytes], annotations: Mapping[str, str], end: End) -> Attack:
@@ -92,17 +92,17 @@ def by_certificate(name: str, chain: bytes, key: bytes) -> Attack:
     host = f"{name}.evil.test"
     annotations = {"ssl-redirect": "false"}
     made = objects.secret(name, "kubernetes.io/tls", {"tls.crt": chain, "tls.key": key})
-    one = objects.ingress(name, host, secret=name, annotations=annotations)
-    return Attack(name, (one, made), "plain", f"/{name}", host)
+    entry = objects.ingress(name, host, secret=name, annotations=annotations)
+    return Attack(name, (entry, made), "plain", f"/{name}", host)
 
 
 def by_service(name: str, *more: Document, address: str = "", **spec: Any) -> Attack:
     """Return an attack by a Service, or by its endpoints."""
     host = f"{name}.evil.test"
-    one = objects.service(name, "10.96.100.9")
-    one["spec"] |= spec
+    entry = objects.service(name, "10.96.100.9")
+    entry["spec"] |= spec
     parts = [objects.endpoint_slice(name, [address])] if address else []
-    return Attack(name, (objects.ingress(name, host, name), one, *parts, *more), "nothing", f"/{name}", host)
+    return Attack(name, (objects.ingress(name, host, name), entry, *parts, *more), "nothing", f"/{name}", host)
 
 
 def by_url(name: str, url: str) -> Attack:
@@ -135,7 +135,7 @@ ATTACKS = (
     by_change("service-of-dots", "nothing", "service", *_PATH, "backend", "service", "name", to="../victim"),
     by_change("service-of-namespace", "nothing", "service", *_PATH, "backend", "service", "name", to="victim/victim"),
     # paths
-    by_path("path-of-surrogate", "/\ud800", "Prefix", told=""),
+    by_path("path-of-surrogate", "/\ud800", "Prefix", reported=""),
     by_path("path-of-dots", "/a/../x", "Prefix"),
     by_path("path-without-slash", "x", "Exact"),
     by_path("path-of-location", "= /x", "ImplementationSpecific"),
@@ -145,7 +145,7 @@ ATTACKS = (
     by_path("regex-of-many-digits", "/(a{1,99999}){1,99999}", "ImplementationSpecific", use_regex=True),
     by_path("regex-of-recursion", "/(?R)", "ImplementationSpecific", use_regex=True),
     by_path("regex-of-limits", "(*LIMIT_MATCH=1)/", "ImplementationSpecific", use_regex=True),
-    by_path("regex-of-brace", '/x{1}" {return 418;}', "ImplementationSpecific", use_regex=True, told=""),
+    by_path("regex-of-brace", '/x{1}" {return 418;}', "ImplementationSpecific", use_regex=True, reported=""),
     # annotations
     by_annotation("rewrite-to-url", {"rewrite-target": "http://victim.test/$1"}, "nothing"),
     by_annotation("rewrite-of-separator", {"rewrite-target": "/\u2028$1"}, "nothing"),
@@ -257,8 +257,8 @@ def _world(attacks: tuple[Attack, ...]) -> list[Document]:
 
 def _wrongs(lab: IngressLab, attack: Attack, planned: Any) -> Iterator[str]:
     """Yield what of an attack does not end as it must."""
-    if attack.told and not reports.about(planned, attack.name, attack.told):
-        yield f"the plan does not tell {attack.told}"
+    if attack.reported and not reports.about(planned, attack.name, attack.reported):
+        yield f"the plan does not tell {attack.reported}"
     for target in TARGETS if attack.host else ():
         for name in (None, attack.host):
             headers = basic_auth("x", "x") | {"X-Custom": "always", "Cookie": "a=always"}
@@ -292,7 +292,7 @@ def test_attacks_end_as_their_kind_must(ingress_lab: IngressLab) -> None:
     world = _world(ATTACKS)
     done = node.apply(world)
     planned = node.planned()
-    wrong = [f"{attack.name}: {told}" for attack in ATTACKS for told in _wrongs(ingress_lab, attack, planned)]
+    wrong = [f"{attack.name}: {entry}" for attack in ATTACKS for entry in _wrongs(ingress_lab, attack, planned)]
     wrong += _asked(ingress_lab, "ok.test", "10.244.100.1")
     wrong += _asked(ingress_lab, "victim.test", "10.244.100.2")
     said = done.stdout + done.stderr

@@ -43,9 +43,9 @@ def test_case(ingress_lab: IngressLab, ingress_node: Node, case: dict[str, Any] 
     done = ingress_node.apply(documents, case.get("flags"))
     facts = ingress_lab.facts(documents)
     wrong = [
-        f"{ {key: value for key, value in request.items() if key != 'expect'} }\n      {told}"
+        f"{ {key: value for key, value in request.items() if key != 'expect'} }\n      {entry}"
         for request in case["requests"]
-        for told in ingress_lab.judge(request, facts)
+        for entry in ingress_lab.judge(request, facts)
     ]
     wrong += _events(ingress_node, case)
     # `expect_ingress_status` is about what an agent writes back to the cluster; a command that is given files does not.

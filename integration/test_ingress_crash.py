@@ -133,12 +133,12 @@ def test_a_killed_worker_is_replaced(ingress_lab: IngressLab, node: Node) -> Non
 
 def keeper(node: Node) -> int:
     """Return the process id of the keeper."""
-    found = [pid for pid in node.processes("nginx.processes.supervisor") if pid not in node.processes("ps -ww")]
-    assert len(found) == 1, found
-    return found[0]
+    results = [pid for pid in node.processes("nginx.processes.supervisor") if pid not in node.processes("ps -ww")]
+    assert len(results) == 1, results
+    return results[0]
 
 
-def test_nginx_outlives_its_keeper_and_the_next_apply_brings_another(ingress_lab: IngressLab, node: Node) -> None:
+def test_nginx_outlives_its_supervisor_until_the_next_apply(ingress_lab: IngressLab, node: Node) -> None:
     killed, masters = keeper(node), node.masters()
     with watched(ingress_lab) as watch:
         node.kill(killed)
@@ -178,7 +178,7 @@ MOMENTS = [
 
 
 @pytest.mark.parametrize(("event", "later_s", "group"), MOMENTS)
-def test_an_apply_that_is_killed_costs_nothing_and_the_next_completes_it(
+def test_a_killed_apply_costs_nothing_and_the_next_completes_it(
     ingress_lab: IngressLab, node: Node, event: str, later_s: float, *, group: bool
 ) -> None:
     releases, current = node.outside() / "releases", node.outside() / "current"
@@ -227,7 +227,7 @@ def test_a_full_disk_stops_a_change_not_the_service(ingress_lab: IngressLab) -> 
         assert watch.failed == []
 
 
-def test_a_disk_that_fills_up_before_the_first_start_leaves_nothing_half_done(ingress_lab: IngressLab) -> None:
+def test_a_disk_full_before_the_first_start_leaves_nothing(ingress_lab: IngressLab) -> None:
     with ingress_lab.served_apart("full-first") as node:
         mount(node, "-t", "tmpfs", "-o", "size=8k,mode=755", "small")
         node.write(world())
@@ -239,7 +239,7 @@ def test_a_disk_that_fills_up_before_the_first_start_leaves_nothing_half_done(in
         check_completes(ingress_lab, node, "first.test")
 
 
-def test_a_folder_that_cannot_be_written_stops_a_change_not_the_service(ingress_lab: IngressLab) -> None:
+def test_an_unwritable_folder_stops_a_change_not_the_service(ingress_lab: IngressLab) -> None:
     with ingress_lab.served_apart("read-only") as node:
         mount(node, "-t", "tmpfs", "-o", "size=3m,mode=755", "small")
         node.apply(world())
@@ -291,7 +291,7 @@ def test_a_folder_that_was_tampered_with_is_made_whole(ingress_lab: IngressLab, 
         assert node.is_converged()
 
 
-def test_a_master_killed_beside_a_spoilt_release_is_back_with_the_next_apply(ingress_lab: IngressLab) -> None:
+def test_a_killed_master_is_back_with_the_next_apply(ingress_lab: IngressLab) -> None:
     """The live release does not load any more: nobody can start it, but the next apply mends it."""
     with ingress_lab.served_apart("spoilt") as node:
         node.apply(world())

@@ -38,14 +38,14 @@ def stage(ingress_lab: IngressLab) -> Iterator[Stage]:
 @pytest.mark.parametrize("scenario", list(_parameters()))
 def test_feature(stage: Stage, scenario: Scenario) -> None:
     stage.serve(scenario.world, _BY_WORLD[scenario.world.name])
-    wrong = [told for ask in scenario.asks for told in stage.judge(ask)]
-    if scenario.then is not None and (told := scenario.then(stage)):
-        wrong.append(str(told))
+    wrong = [entry for ask in scenario.asks for entry in stage.judge(ask)]
+    if scenario.then is not None and (reported := scenario.then(stage)):
+        wrong.append(str(reported))
     if wrong:
-        hosts = {one["metadata"]["name"] for one in scenario.documents if one["kind"] == "Ingress"}
+        hosts = {document["metadata"]["name"] for document in scenario.documents if document["kind"] == "Ingress"}
         rendered = stage.lab.node.rendered()
         shown = [f"--- {path}\n{text}" for path, text in rendered.items() if any(host in text for host in hosts)]
-        reasons = [line for line in stage.told.splitlines() if any(host in line for host in hosts)]
+        reasons = [line for line in stage.output.splitlines() if any(host in line for host in hosts)]
         reasons += [line for line in stage.errors()[-50:] if any(host in line for host in hosts)]
         pytest.fail("\n  * ".join([scenario.name, *wrong]) + "\n" + "\n".join([*reasons, *shown]), pytrace=False)
 

@@ -139,54 +139,54 @@ def host(number: int) -> str:
 
 def of_annotations() -> list[Document]:
     """Return an Ingress for each annotation with each payload, each with a host of its own."""
-    found = []
+    results = []
     for number, (name, value) in enumerate(product(ANNOTATIONS, PAYLOADS)):
         around = next((more for prefix, more in COMPANIONS.items() if name.startswith(prefix)), {})
-        found.append(objects.ingress(f"a{number}", host(number), annotations={**around, name: value}))
-    return found
+        results.append(objects.ingress(f"a{number}", host(number), annotations={**around, name: value}))
+    return results
 
 
 def of_fields() -> list[Document]:
     """Return Ingresses with each payload in each field of their spec and metadata."""
-    found = []
+    results = []
     for number, value in enumerate(PAYLOADS):
         for place, change in enumerate(_CHANGES):
-            one = objects.ingress(f"f{number}-{place}", host(number * 100 + place))
-            change(one, value)
-            found.append(one)
-    return found
+            entry = objects.ingress(f"f{number}-{place}", host(number * 100 + place))
+            change(entry, value)
+            results.append(entry)
+    return results
 
 
-def _path(one: Document) -> dict[str, Any]:
-    path: dict[str, Any] = one["spec"]["rules"][0]["http"]["paths"][0]
+def _path(entry: Document) -> dict[str, Any]:
+    path: dict[str, Any] = entry["spec"]["rules"][0]["http"]["paths"][0]
     return path
 
 
 _CHANGES = (
-    lambda one, value: _path(one).update(path=value, pathType="Prefix"),
-    lambda one, value: _path(one).update(path="/" + value, pathType="Exact"),
-    lambda one, value: _path(one).update(path="/" + value, pathType="ImplementationSpecific"),
-    lambda one, value: (
-        _path(one).update(path="/" + value, pathType="ImplementationSpecific"),
-        one["metadata"].update(annotations={f"{objects.PREFIX}/use-regex": "true"}),
+    lambda entry, value: _path(entry).update(path=value, pathType="Prefix"),
+    lambda entry, value: _path(entry).update(path="/" + value, pathType="Exact"),
+    lambda entry, value: _path(entry).update(path="/" + value, pathType="ImplementationSpecific"),
+    lambda entry, value: (
+        _path(entry).update(path="/" + value, pathType="ImplementationSpecific"),
+        entry["metadata"].update(annotations={f"{objects.PREFIX}/use-regex": "true"}),
     ),
-    lambda one, value: _path(one).update(pathType=value),
-    lambda one, value: _path(one)["backend"]["service"].update(name=value),
-    lambda one, value: _path(one)["backend"]["service"].update(port={"name": value}),
-    lambda one, value: _path(one).update(backend={"resource": {"kind": value, "name": value, "apiGroup": value}}),
-    lambda one, value: one["spec"]["rules"][0].update(host=value),
-    lambda one, value: one["spec"]["rules"][0].update(host="*." + value),
-    lambda one, value: one["spec"].update(ingressClassName=value),
-    lambda one, value: one["spec"].update(tls=[{"hosts": [value], "secretName": "x"}]),
-    lambda one, value: one["spec"].update(tls=[{"hosts": ["a.evil.test"], "secretName": value}]),
-    lambda one, value: one["spec"].update(defaultBackend={"service": {"name": value, "port": {"name": value}}}),
-    lambda one, value: one["metadata"].update(name=value),
-    lambda one, value: one["metadata"].update(namespace=value),
-    lambda one, value: one["metadata"].update(uid=value),
-    lambda one, value: one["metadata"].update(creationTimestamp=value),
-    lambda one, value: one["metadata"].update(labels={value: value}),
-    lambda one, value: one["metadata"].update(annotations={f"{objects.PREFIX}/{value}": value}),
-    lambda one, value: one["metadata"].update(annotations={"kubernetes.io/ingress.class": value}),
+    lambda entry, value: _path(entry).update(pathType=value),
+    lambda entry, value: _path(entry)["backend"]["service"].update(name=value),
+    lambda entry, value: _path(entry)["backend"]["service"].update(port={"name": value}),
+    lambda entry, value: _path(entry).update(backend={"resource": {"kind": value, "name": value, "apiGroup": value}}),
+    lambda entry, value: entry["spec"]["rules"][0].update(host=value),
+    lambda entry, value: entry["spec"]["rules"][0].update(host="*." + value),
+    lambda entry, value: entry["spec"].update(ingressClassName=value),
+    lambda entry, value: entry["spec"].update(tls=[{"hosts": [value], "secretName": "x"}]),
+    lambda entry, value: entry["spec"].update(tls=[{"hosts": ["a.evil.test"], "secretName": value}]),
+    lambda entry, value: entry["spec"].update(defaultBackend={"service": {"name": value, "port": {"name": value}}}),
+    lambda entry, value: entry["metadata"].update(name=value),
+    lambda entry, value: entry["metadata"].update(namespace=value),
+    lambda entry, value: entry["metadata"].update(uid=value),
+    lambda entry, value: entry["metadata"].update(creationTimestamp=value),
+    lambda entry, value: entry["metadata"].update(labels={value: value}),
+    lambda entry, value: entry["metadata"].update(annotations={f"{objects.PREFIX}/{value}": value}),
+    lambda entry, value: entry["metadata"].update(annotations={"kubernetes.io/ingress.class": value}),
 )
 
 
@@ -269,9 +269,9 @@ def _odd(reply: Reply, what: str, lab: IngressLab) -> list[str]:
 def test_no_annotation_says_more_than_it_may(ingress_lab: IngressLab, share: int) -> None:
     documents = of_annotations()[share::SHARES]
     _, wrong = _served(ingress_lab, documents, ingress_lab.folder / f"hostile-{share}")
-    for one in documents:
-        name = one["spec"]["rules"][0]["host"]
-        (annotation, value) = list(one["metadata"]["annotations"].items())[-1]
+    for document in documents:
+        name = document["spec"]["rules"][0]["host"]
+        (annotation, value) = list(document["metadata"]["annotations"].items())[-1]
         for target in ("/", "/pwn"):
             reply = ingress_lab.client.ask(Request(host=name, target=target))
             wrong += _odd(reply, f"{annotation}={value[:60]!r} {target}", ingress_lab)
@@ -281,13 +281,13 @@ def test_no_annotation_says_more_than_it_may(ingress_lab: IngressLab, share: int
 def test_no_field_says_more_than_it_may(ingress_lab: IngressLab) -> None:
     documents = of_fields()
     _, wrong = _served(ingress_lab, documents, ingress_lab.folder / "hostile-fields")
-    for one in documents:
-        name = one["spec"]["rules"][0]["host"]
+    for document in documents:
+        name = document["spec"]["rules"][0]["host"]
         if not re.fullmatch(r"[a-z0-9.]+", name):
             continue
         for target in ("/", "/pwn", "/x", "/bla"):
             reply = ingress_lab.client.ask(Request(host=name, target=target))
-            wrong += _odd(reply, f"{one['metadata']['name'][:40]!r} {target}", ingress_lab)
+            wrong += _odd(reply, f"{document['metadata']['name'][:40]!r} {target}", ingress_lab)
     assert not wrong, "\n".join(wrong[:40])
 
 

@@ -97,14 +97,14 @@ def loaded(lab: IngressLab, hosts: Iterable[str]) -> Iterator[dict[str, Any]]:
     """Ask all the time; what came of it is in the dictionary afterwards."""
     stop = lab.folder / "stop-load"
     stop.unlink(missing_ok=True)
-    found: dict[str, Any] = {}
+    collected: dict[str, Any] = {}
     running = lab.hosts["client"].popen([*PYTHON, str(PROGRAMS / "load.py"), str(stop), spaces.NODE, *hosts])
     try:
-        yield found
+        yield collected
     finally:
         stop.touch()
         done = running.wait(30)
-    found |= json.loads(done.check().stdout)
+    collected |= json.loads(done.check().stdout)
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_no_change_costs_a_request(ingress_lab: IngressLab, node: Node, record_p
         changes.insert(n * (every + 1), ("ingresses", n))
     websocket = open_websocket(ingress_lab, World.host(0))
     applied_s = []
-    with loaded(ingress_lab, world.hosts()) as found:
+    with loaded(ingress_lab, world.hosts()) as results:
         time.sleep(0.5)
         start = time.monotonic()
         for done, (what, number) in enumerate(changes, 1):
@@ -141,20 +141,20 @@ def test_no_change_costs_a_request(ingress_lab: IngressLab, node: Node, record_p
             assert is_open(websocket), (what, number)
             time.sleep(max(0, start + done * SECONDS / len(changes) - time.monotonic()))
         time.sleep(0.5)
-    told = {
+    given = {
         "changes": len(changes),
         "reloads": _reloads(node) - before,
-        "counts": found["counts"],
-        "slowest_s": round(found["slowest_s"], 3),
-        "elapsed_s": round(found["elapsed_s"], 1),
+        "counts": results["counts"],
+        "slowest_s": round(results["slowest_s"], 3),
+        "elapsed_s": round(results["elapsed_s"], 1),
         "apply_s": [round(min(applied_s), 2), round(sum(applied_s) / len(applied_s), 2), round(max(applied_s), 2)],
         "workers": len(node.workers()),
     }
-    print(f"under load: {told}")
-    record_property("load", told)
-    assert found["failures"] == [], told
-    assert min(found["counts"][kind] for kind in ("kept", "new", "tls")) > 20 * SECONDS
-    assert told["reloads"] <= len(changes)
+    print(f"under load: {given}")
+    record_property("load", given)
+    assert results["failures"] == [], given
+    assert min(results["counts"][kind] for kind in ("kept", "new", "tls")) > 20 * SECONDS
+    assert given["reloads"] <= len(changes)
     assert is_open(websocket)
     websocket.close()
 
@@ -201,9 +201,9 @@ def test_what_changes_no_byte_reloads_nothing(ingress_lab: IngressLab, node: Nod
     node.apply(world)
     masters, workers, reloads = node.masters(), node.workers(), _reloads(node)
     labelled = json.loads(json.dumps(world))
-    for one in labelled:
-        one["metadata"]["labels"] = one["metadata"].get("labels", {}) | {"noise": "1"}
-        one["metadata"].setdefault("annotations", {})["example.com/noise"] = "1"
-        one["metadata"]["resourceVersion"] = "7"
+    for document in labelled:
+        document["metadata"]["labels"] = document["metadata"].get("labels", {}) | {"noise": "1"}
+        document["metadata"].setdefault("annotations", {})["example.com/noise"] = "1"
+        document["metadata"]["resourceVersion"] = "7"
     node.apply(labelled)
     assert (node.masters(), node.workers(), _reloads(node)) == (masters, workers, reloads)

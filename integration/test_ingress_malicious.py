@@ -66,7 +66,7 @@ def _world(entry: dict[str, Any]) -> list[Document]:
             world.append(objects.described_secret({"name": name, "kind": "tls-mismatched", "cn": "evil.test"}))
         else:
             world.append(objects.secret(name, "Opaque", {entry["value"]: certificates.password_hash("x").encode()}))
-    world += [objects.config_map(one["name"], one["data"]) for one in entry.get("configmaps", ())]
+    world += [objects.config_map(configmap["name"], configmap["data"]) for configmap in entry.get("configmaps", ())]
     if entry.get("victim"):
         world += [
             objects.ingress("owner", "victim.test", "victim", namespace="victim", created="2020-01-01T00:00:00Z"),
@@ -146,8 +146,8 @@ def _ends_as_it_must(lab: IngressLab, entry: dict[str, Any], world: list[Documen
             default = lab.default_certificate()
             wrong += [f"{what}: its certificate" for what, reply in asked if reply.certificate not in {b"", default}]
         case "literal":
-            hosts = {rule["host"] for one in entry["objects"] for rule in one["spec"]["rules"]}
-            replies = [one for host in hosts for one in _asked(lab, host, ("/", "/x"))]
+            hosts = {rule["host"] for document in entry["objects"] for rule in document["spec"]["rules"]}
+            replies = [element for host in hosts for element in _asked(lab, host, ("/", "/x"))]
             wrong += [what for what, reply in replies if not _is_from(lab, world, reply)]
         case "reported":
             wrong += [what for what, reply in asked if not _is_from(lab, world, reply)]
@@ -169,7 +169,12 @@ def _asked_with_passwords(lab: IngressLab) -> list[tuple[str, Reply]]:
 
 
 def _paths(entry: dict[str, Any]) -> list[str]:
-    rules = [rule for one in entry["objects"] if one["kind"] == "Ingress" for rule in one["spec"].get("rules", ())]
+    rules = [
+        rule
+        for document in entry["objects"]
+        if document["kind"] == "Ingress"
+        for rule in document["spec"].get("rules", ())
+    ]
     return [path["path"][:4000] for rule in rules for path in rule.get("http", {}).get("paths", ()) if "path" in path]
 
 
@@ -204,14 +209,18 @@ def _told(entry: dict[str, Any], planned: dict[str, Any], lab: IngressLab) -> li
         if served or entry["must"] == "literal":
             return []
     name, field = _named(entry)
-    found = reports.about(planned, name, field)
-    wrong = [] if found else [f"plan does not tell {field} of {name}"]
-    return wrong + [f"plan tells {len(told)} characters: {told[:200]!r}" for told in found if len(told) > 3000]
+    results = reports.about(planned, name, field)
+    wrong = [] if results else [f"plan does not tell {field} of {name}"]
+    return wrong + [
+        f"plan tells {len(element)} characters: {element[:200]!r}" for element in results if len(element) > 3000
+    ]
 
 
 def _named(entry: dict[str, Any]) -> tuple[str, str]:
     """Return the name of the object at fault and the field, as a plan must tell them."""
-    metadata = next(one for one in entry["objects"] if one["kind"] in {"Ingress", "ConfigMap"})["metadata"]
+    metadata = next(document for document in entry["objects"] if document["kind"] in {"Ingress", "ConfigMap"})[
+        "metadata"
+    ]
     name = metadata["name"].encode("unicode_escape").decode()
     field = entry["field"].partition(" (")[0]
     if annotation := re.fullmatch(r'metadata\.annotations\["(.+)"\]', field):
@@ -239,21 +248,21 @@ def _named(entry: dict[str, Any]) -> tuple[str, str]:
 
 def _name_of(entry: dict[str, Any], kind: str) -> str:
     """Return the name of an entry's first object of a kind."""
-    names = (one["metadata"]["name"] for one in entry["objects"] if one["kind"] == kind)
+    names = (document["metadata"]["name"] for document in entry["objects"] if document["kind"] == kind)
     return str(next(names))
 
 
 def _secrets(entry: dict[str, Any]) -> list[str]:
     """Return the names of the Secrets in `default` that an entry about a Secret refers to."""
-    found = []
-    for one in entry["objects"]:
-        found += [tls["secretName"] for tls in one.get("spec", {}).get("tls", ())]
-        found += [
+    results = []
+    for document in entry["objects"]:
+        results += [tls["secretName"] for tls in document.get("spec", {}).get("tls", ())]
+        results += [
             value.removeprefix("default/")
-            for key, value in one["metadata"].get("annotations", {}).items()
+            for key, value in document["metadata"].get("annotations", {}).items()
             if key == f"{objects.PREFIX}/auth-secret"
         ]
-    return found if entry["class"] == "secret" else []
+    return results if entry["class"] == "secret" else []
 
 
 def _exported(lab: IngressLab, entry: dict[str, Any]) -> list[str]:
@@ -267,7 +276,7 @@ def _exported(lab: IngressLab, entry: dict[str, Any]) -> list[str]:
     parsed = crossplane.parse(str(folder / "nginx.conf"))
     wrong += [f"crossplane: {error}" for error in parsed["errors"]]
     for file in parsed["config"]:
-        wrong += [f"{told} in {Path(file['file']).name}" for told in _forbidden(file["parsed"], entry)]
+        wrong += [f"{element} in {Path(file['file']).name}" for element in _forbidden(file["parsed"], entry)]
     return wrong
 
 
@@ -295,13 +304,15 @@ def _forbidden(block: list[dict[str, Any]], entry: dict[str, Any]) -> Iterator[s
 def _names(lab: IngressLab) -> list[str]:
     """Check that files of the configuration are named by nothing that comes from an object."""
     current = lab.node.outside() / "current"
-    found = [path.relative_to(current) for path in current.rglob("*") if path.is_file()]
-    odd = [path for path in found if path.name not in KNOWN_NAMES and not PLAIN_NAME.fullmatch(path.name)]
+    results = [path.relative_to(current) for path in current.rglob("*") if path.is_file()]
+    odd = [path for path in results if path.name not in KNOWN_NAMES and not PLAIN_NAME.fullmatch(path.name)]
     return [f"a file is named {path}" for path in odd]
 
 
 def _listing(lab: IngressLab) -> set[str]:
     """Return what there is in the lab's folder, outside of the folders that are rulegen's."""
     ours = ("nginx", "export", "bytecode", "objects.json")
-    found = (path.relative_to(lab.folder) for path in lab.folder.rglob("*"))
-    return {str(path) for path in found if path.parts[0] not in ours and not path.parts[0].startswith(("run-", "tmp"))}
+    results = (path.relative_to(lab.folder) for path in lab.folder.rglob("*"))
+    return {
+        str(path) for path in results if path.parts[0] not in ours and not path.parts[0].startswith(("run-", "tmp"))
+    }

@@ -91,8 +91,8 @@ class TestConvergence:
     @staticmethod
     def counted(lab: Lab) -> int:
         """Return how many connections a virtual server has counted; the kernel adds them up every two seconds."""
-        told = lab.node.run(["ipvsadm", "-Ln", "--stats", "-t", f"{ONE.cluster_ip(4)}:{PORT}"]).check().stdout
-        return int(next(line for line in told.splitlines() if line.startswith("TCP")).split()[2])
+        output = lab.node.run(["ipvsadm", "-Ln", "--stats", "-t", f"{ONE.cluster_ip(4)}:{PORT}"]).check().stdout
+        return int(next(line for line in output.splitlines() if line.startswith("TCP")).split()[2])
 
     HARMS = (
         # what is done, and what the plan then says
@@ -137,7 +137,7 @@ class TestOthers:
         ip addr add 10.96.9.9/32 dev dummy7
     """
 
-    def test_what_others_serve_stays_through_apply_change_and_cleanup(self, lab: Lab, rulegen: Rulegen) -> None:
+    def test_foreign_servers_stay_through_apply_change_and_cleanup(self, lab: Lab, rulegen: Rulegen) -> None:
         """Virtual servers on addresses and ports that are not of Services, sets and devices of other names."""
         servers.wipe(lab.node)
         lab.node.run(["sh", "-ec", self.FOREIGN]).check()
@@ -159,7 +159,7 @@ class TestOthers:
             lab.node.run(["ip", "link", "del", "dummy7"]).check()
             servers.wipe(lab.node)
 
-    def test_an_unknown_scheduler_is_refused_before_anything_is_written(self, lab: Lab, rulegen: Rulegen) -> None:
+    def test_an_unknown_scheduler_is_refused_before_any_write(self, lab: Lab, rulegen: Rulegen) -> None:
         servers.wipe(lab.node)
         before = servers.observe(lab.node)
         rulegen.write(WORLD)
@@ -295,9 +295,9 @@ class TestTermination:
             address = str(lab[pod].addresses(4)[0])
             until(lab, lambda a=address: lab.node.request("TCP", a, 9000, timeout_s=0.2).outcome != "refused", pod)
         yield
-        for one in running:
-            one.kill(group=True)
-            one.wait()
+        for program in running:
+            program.kill(group=True)
+            program.wait()
 
     @pytest.mark.usefixtures("echoes")
     def test_an_endpoint_that_goes_ends_its_connections_first(self, lab: Lab, rulegen: Rulegen) -> None:
@@ -361,7 +361,7 @@ class TestContinuity:
         ]
         for ready, more in changes:
             rulegen.apply(world([ONE, changing(ready, **more)]))
-        reports = {who: one.stop() for who, one in asking.items()}
+        reports = {who: asker.stop() for who, asker in asking.items()}
         assert {who: report.first_failures for who, report in reports.items() if report.failures} == {}
         assert all(sum(report.answered.values()) > 20 for report in reports.values())
 
@@ -400,7 +400,7 @@ class TestSwitch:
             assert "kube-ipvs0" not in lab.node.run(["ip", "-o", "link"]).check().stdout
         finally:
             rulegen.variant = "ipvs"
-            reports = {who: one.stop() for who, one in asking.items()}
+            reports = {who: asker.stop() for who, asker in asking.items()}
             servers.wipe(lab.node)
         # A connection of the node itself has the ClusterIP as its source while that is bound: one that is open at the
         # moment in which it is unbound ends. A client that opens one after the other can lose one so.

@@ -53,7 +53,7 @@ def weights(app: App, protocol: str = "tcp") -> dict[str, int]:
     lines = tool("ipvsadm", "-Sn").splitlines()
     prefix = f"-a -{protocol[0]} {app.cluster_ip(4)}:{PORT} -r "
     words = [line.removeprefix(prefix).split() for line in lines if line.startswith(prefix)]
-    return {named[one[0].split(":")[0]]: int(one[-1]) for one in words}
+    return {named[fields[0].split(":")[0]]: int(fields[-1]) for fields in words}
 
 
 def begin(app: App, count: int) -> None:
@@ -64,7 +64,7 @@ def begin(app: App, count: int) -> None:
             client.connect_ex((str(app.cluster_ip(4)), PORT))
 
 
-def test_changes_reach_the_kernel_and_what_others_break_is_mended(node: Node) -> None:
+def test_changes_reach_the_kernel_and_drift_is_mended(node: Node) -> None:
     node.serve(ONE)
     with node.running():
         node.check_converged()

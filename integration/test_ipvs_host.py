@@ -91,8 +91,8 @@ def servers(seed: int, count: int) -> Objects:
 
 
 def become(before: Objects, after: Objects) -> None:
-    told = script(diff(before, after))
-    ipvs.write((*told.grow, *told.settle, *told.shrink))
+    reported = script(diff(before, after))
+    ipvs.write((*reported.grow, *reported.settle, *reported.shrink))
 
 
 def printed(objects: Objects) -> Objects:
@@ -181,9 +181,9 @@ class TestServers:
 
 class TestSchedulers:
     def test_all_of_them_can_be_had(self) -> None:
-        told = ipvs.schedulers()
-        assert told is not None
-        assert told >= set(SCHEDULERS)
+        reported = ipvs.schedulers()
+        assert reported is not None
+        assert reported >= set(SCHEDULERS)
         ipvs.load(run, SCHEDULERS)
         assert ipvs.observe() == {}
 
@@ -195,7 +195,7 @@ class TestSchedulers:
         assert refused.value.hint == "load the module ip_vs_best, or choose another"
         assert ipvs.observe() == {}
 
-    def test_parameters_start_as_they_are_told_before_the_module_is_there(self) -> None:
+    def test_parameters_set_before_the_module_loads_are_kept(self) -> None:
         """A plan is made before anything is loaded."""
         assert sysctl.read_all(ipvs.PARAMETERS) == ipvs.PARAMETERS
         assert ipvs.PARAMETERS.items() <= facts.gather(run).sysctls.items()
@@ -241,8 +241,8 @@ class TestSets:
                 wanted[ipset_state.EntryKey(key.name, entry)] = ipset_state.PLAIN
         ipset.restore(run, ipset_script.script(diff({}, wanted)).grow)
         assert ipset.observe(run) == wanted
-        told = ipset_script.script(diff(wanted, {}))
-        ipset.restore(run, told.grow + told.late + told.shrink)
+        reported = ipset_script.script(diff(wanted, {}))
+        ipset.restore(run, reported.grow + reported.late + reported.shrink)
         assert ipset.observe(run) == {}
 
     def test_a_refused_line_is_shown(self) -> None:
@@ -267,15 +267,15 @@ class TestLinks:
     def test_a_device_that_stays_down_and_its_addresses(self) -> None:
         assert links.observe(self.DEVICE) == Links()
         create = links_script.AddressCommand(links_script.AddressVerb.CREATE, self.DEVICE)
-        told = ("10.96.0.1", "fd00:96::1", *(str(ip_address("10.97.0.0") + number) for number in range(450)))
-        links.write([create, *self.commands(links_script.AddressVerb.BIND, *told)])
-        bound = {AddressKey.whole(self.DEVICE, ip_address(text)): BOUND for text in told}
+        reported = ("10.96.0.1", "fd00:96::1", *(str(ip_address("10.97.0.0") + number) for number in range(450)))
+        links.write([create, *self.commands(links_script.AddressVerb.BIND, *reported)])
+        bound = {AddressKey.whole(self.DEVICE, ip_address(text)): BOUND for text in reported}
         assert links.observe(self.DEVICE) == Links({self.DEVICE: "dummy"}, bound)
         assert " state DOWN " in run(Call(("ip", "link", "show", self.DEVICE))).stdout
         # Once more is as good as once.
-        links.write([create, *self.commands(links_script.AddressVerb.BIND, *told[:3])])
+        links.write([create, *self.commands(links_script.AddressVerb.BIND, *reported[:3])])
         for _ in range(2):
-            links.write(self.commands(links_script.AddressVerb.UNBIND, *told[1:]))
+            links.write(self.commands(links_script.AddressVerb.UNBIND, *reported[1:]))
         assert list(links.observe(self.DEVICE).addresses) == [AddressKey.whole(self.DEVICE, ip_address("10.96.0.1"))]
         for _ in range(2):
             links.write([links_script.AddressCommand(links_script.AddressVerb.DELETE, self.DEVICE)])

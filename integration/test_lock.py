@@ -53,7 +53,7 @@ def test_two_applies_at_once_both_succeed(lab: Lab, rulegen: Rulegen) -> None:
     rulegen.apply(FIRST)
     rulegen.write(SECOND)
     both = [rulegen.start("apply"), rulegen.start("apply")]
-    ends = [one.wait() for one in both]
+    ends = [program.wait() for program in both]
     # A restore that another writer overtook is refused by the kernel as a whole; another apply then goes on.
     assert any(end.code == 0 for end in ends), [end.stderr for end in ends]
     assert not any("Traceback" in end.stderr for end in ends)

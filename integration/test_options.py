@@ -137,7 +137,7 @@ def test_the_health_check_port_is_open_where_input_is_closed(
 
 
 @pytest.mark.ipvs
-def test_masqueraded_packets_are_forwarded_where_forwarding_is_closed(
+def test_masqueraded_packets_pass_a_closed_forward_chain(
     lab: Lab, rulegen: Rulegen, family: Family, variant: str
 ) -> None:
     """Node ports work although the node forwards nothing of its own accord; plain forwarding stays closed."""

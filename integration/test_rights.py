@@ -78,8 +78,8 @@ os.execvp(sys.argv[1], sys.argv[1:])
 def granted(what: str) -> list[str]:
     """Return the capabilities that the manifests name."""
     (container,) = agents(build(KUSTOMIZE / "overlays/with-ingress"))[what]["containers"]
-    found: list[str] = container["securityContext"]["capabilities"]["add"]
-    return found
+    results: list[str] = container["securityContext"]["capabilities"]["add"]
+    return results
 
 
 def confined(node: Node, writable: Path, capabilities: list[str]) -> None:
@@ -89,7 +89,7 @@ def confined(node: Node, writable: Path, capabilities: list[str]) -> None:
     node.environment |= {
         "WRITABLE": str(writable),
         "TMPDIR": str(writable / "tmp"),
-        "CAPABILITIES": ",".join(["-all", *(f"+{one.lower()}" for one in capabilities)]),
+        "CAPABILITIES": ",".join(["-all", *(f"+{capability.lower()}" for capability in capabilities)]),
     }
 
 
@@ -201,13 +201,13 @@ def seen_by_agent(node: Node, path: Path) -> Iterator[Path]:
 
 def fresh(folder: Path, old: tuple[processes.NginxProcess, ...]) -> bool:
     """Whether another master serves with workers of its own, and of the old processes none is left."""
-    found = processes.find(folder)
-    return bool(processes.master(found)) and bool(processes.workers(found)) and not left(found, old)
+    results = processes.find(folder)
+    return bool(processes.master(results)) and bool(processes.workers(results)) and not left(results, old)
 
 
-def left(found: tuple[processes.NginxProcess, ...], old: tuple[processes.NginxProcess, ...]) -> set[tuple[int, int]]:
+def left(results: tuple[processes.NginxProcess, ...], old: tuple[processes.NginxProcess, ...]) -> set[tuple[int, int]]:
     """Return which of the old processes are still there; they may have another parent now."""
-    return {(one.pid, one.started) for one in found} & {(one.pid, one.started) for one in old}
+    return {(entry.pid, entry.started) for entry in results} & {(entry.pid, entry.started) for entry in old}
 
 
 def written(folder: Path) -> bool:
@@ -226,7 +226,7 @@ def test_ingresses_are_kept_with_the_rights_of_their_pod() -> None:
 
 
 def without(what: str, capability: str) -> list[str]:
-    return [one for one in granted(what) if one != capability]
+    return [entry for entry in granted(what) if entry != capability]
 
 
 LATER = {"KILL", "DAC_OVERRIDE"}
@@ -234,14 +234,14 @@ LATER = {"KILL", "DAC_OVERRIDE"}
 
 
 @with_nginx
-@pytest.mark.parametrize("capability", [one for one in granted("ingress") if one not in LATER])
+@pytest.mark.parametrize("capability", [entry for entry in granted("ingress") if entry not in LATER])
 def test_without_one_capability_no_ingress_is_served(capability: str) -> None:
     with a_node(without("ingress", capability)) as (node, root), serving(node, root / "nginx"):
         until(lambda: node.lines("not served") != [], 60, "it says that it cannot serve")
 
 
 @with_nginx
-def test_without_dac_override_a_log_that_was_set_aside_stops_changes() -> None:
+def test_without_dac_override_a_rotated_log_stops_changes() -> None:
     """Nginx gives a new log to its workers' user, and opens all logs anew with the next configuration."""
     with a_node(without("ingress", "DAC_OVERRIDE")) as (node, root), serving(node, root / "nginx"):
         folder = root / "nginx"
@@ -271,7 +271,7 @@ WITHOUT_SANDBOX = "tried without a sandbox"
 
 
 @with_nginx
-def test_with_the_capabilities_of_the_unit_configurations_are_tried_in_the_sandbox() -> None:
+def test_the_units_capabilities_are_enough_for_the_sandbox() -> None:
     with a_node(sorted(capabilities(INGRESS_UNIT))) as (node, root), serving(node, root / "nginx"):
         until(lambda: is_served("shop.test"), 40, "nginx serves")
         assert node.lines(WITHOUT_SANDBOX) == []
@@ -341,6 +341,6 @@ def serving(node: Node, folder: Path) -> Iterator[None]:
         keeper = supervision.keeper_pid(folder)
         if keeper:  # 0 would be all of us
             os.kill(keeper, signal.SIGKILL)
-        for one in processes.find(folder):
-            processes.send(one, signal.SIGKILL)
+        for process in processes.find(folder):
+            processes.send(process, signal.SIGKILL)
         until(lambda: not processes.find(folder), 10, "nginx is gone")

@@ -85,7 +85,7 @@ def test_affinity_is_renewed_by_each_connection(lab: Lab, rulegen: Rulegen) -> N
         assert {family: _chosen(lab, STICKY, family, "UDP") for family in FAMILIES} == first
 
 
-def test_clients_of_an_endpoint_that_went_move_and_the_others_stay(lab: Lab, rulegen: Rulegen, family: Family) -> None:
+def test_only_clients_of_a_removed_endpoint_move(lab: Lab, rulegen: Rulegen, family: Family) -> None:
     app = App(name="moving", number=204, ready=THREE, type="LoadBalancer", affinity_s=10800)
     rulegen.serve((app,))
     first = _chosen(lab, app, family)

@@ -39,10 +39,10 @@ def _worlds() -> list[str]:
         for name, both in saves_of.items()
         if all(save.exists() for save in both)
     }
-    found = [
+    results = [
         next((name for name, both in texts.items() if all(word in text for text in both)), "") for word in _FEATURES
     ]
-    return list(dict.fromkeys(name for name in (*found, *list(texts)[-1:]) if name))
+    return list(dict.fromkeys(name for name in (*results, *list(texts)[-1:]) if name))
 
 
 WORLDS = _worlds()
@@ -68,7 +68,7 @@ def test_there_is_nothing_to_change_on_a_node_of_kube_proxy(lab: Lab, rulegen: R
 
 def test_a_rule_that_is_missing_there_is_seen(lab: Lab, rulegen: Rulegen) -> None:
     folders = (PARITY / name for name in WORLDS)
-    folder = next((one for one in folders if _DNAT in (one / "iptables.save").read_text()), None)
+    folder = next((entry for entry in folders if _DNAT in (entry / "iptables.save").read_text()), None)
     if folder is None:
         pytest.skip(f"no world in {PARITY} that forwards to an endpoint")
     texts = _load(lab, rulegen, folder)

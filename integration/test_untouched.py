@@ -47,15 +47,15 @@ def a_node() -> Iterator[tuple[Node, Path]]:
 
 def parameters() -> dict[str, str]:
     """Return all parameters of this network namespace that can be read."""
-    found = {}
+    collected = {}
     for path in Path("/proc/sys/net").rglob("*"):
         name = str(path.relative_to("/proc/sys"))
         if path.is_file() and not COUNTING.search(name):
             try:
-                found[name] = path.read_text()
+                collected[name] = path.read_text()
             except OSError:
                 continue
-    return found
+    return collected
 
 
 def network() -> dict[str, str]:
@@ -75,16 +75,16 @@ def kernel() -> dict[str, str]:
 
 def sockets(kind: str) -> set[tuple[str, str]]:
     """Return program and address of each socket of a kind that is listened on."""
-    found = set()
+    results = set()
     for line in tool("ss", f"-Hlnp{kind}").splitlines():
         words = line.split()
         program = re.search(r'\(\("([^"]+)"', line)
         address = next((word for word in words if re.match(r"\S+:\w+$|@|[^\s(]*/", word)), "")  # a pair has none
-        found.add((program[1] if program else "", address))
-    return found
+        results.add((program[1] if program else "", address))
+    return results
 
 
-def test_the_agent_changes_nothing_of_the_network_but_what_is_documented() -> None:
+def test_the_agent_changes_only_what_is_documented() -> None:
     with a_node() as (node, _):
         before, settings = network(), parameters()
         with node.running():

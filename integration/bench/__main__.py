@@ -34,8 +34,8 @@ def measured(module: str, *arguments: str, namespace: bool = False, processes: b
     )
     if ended.returncode:
         raise SystemExit(f"{' '.join(argv)}: {ended.stderr.strip() or ended.returncode}")
-    found: dict[str, float] = json.loads(ended.stdout)
-    return found
+    results: dict[str, float] = json.loads(ended.stdout)
+    return results
 
 
 def verdict(*, holds: bool) -> str:
@@ -62,59 +62,61 @@ def plans(file: Path, size: int) -> None:
 
 def writes(file: Path, size: int) -> dict[str, float]:
     """Print what writing to the kernel costs."""
-    found = measured("kernel", str(file), "nft", "all", namespace=True)
+    results = measured("kernel", str(file), "nft", "all", namespace=True)
     print(f"\niptables-nft, {size:,} Services x {worlds.ENDPOINTS}")
     base = measured("kernel", str(file), "nft", "unsorted", namespace=True)["one unsorted restore"]
     line("one unsorted iptables-nft-restore", f"{base:.2f} s")
-    ratio = found["first apply"] / base
+    ratio = results["first apply"] / base
     promise = "at most 1/8 of that at 10,000" if size >= 10_000 else ""
-    line(f"first apply, {found['calls']:.0f} calls", f"{found['first apply']:.2f} s", promise)
+    line(f"first apply, {results['calls']:.0f} calls", f"{results['first apply']:.2f} s", promise)
     line("  as a part of it", f"1/{1 / ratio:.1f}", holds=ratio <= 1 / 8 if size >= 10_000 else None)
-    line("iptables-nft-save; reading it; plan", f"{found['save']:.2f}, {found['read']:.2f}, {found['plan']:.2f} s")
-    line("an iptables-nft-restore that commits nothing", f"{found['empty restore'] * 1000:.1f} ms")
-    line("one that commits one rule nothing refers to", f"{found['one-rule restore'] * 1000:.1f} ms")
-    changed = found["one endpoint changed"]
+    line(
+        "iptables-nft-save; reading it; plan", f"{results['save']:.2f}, {results['read']:.2f}, {results['plan']:.2f} s"
+    )
+    line("an iptables-nft-restore that commits nothing", f"{results['empty restore'] * 1000:.1f} ms")
+    line("one that commits one rule nothing refers to", f"{results['one-rule restore'] * 1000:.1f} ms")
+    changed = results["one endpoint changed"]
     line("one endpoint changed, slice to kernel", f"{changed * 1000:.1f} ms")
     for what, floor in (("nothing", "empty restore"), ("one rule", "one-rule restore")):
         line(
             f"  as a multiple of a commit of {what}",
-            f"{changed / found[floor]:.1f}",
+            f"{changed / results[floor]:.1f}",
             "at most 3",
-            holds=changed <= 3 * found[floor],
+            holds=changed <= 3 * results[floor],
         )
-    line("  bytes written", f"{found['bytes written']:.0f}")
+    line("  bytes written", f"{results['bytes written']:.0f}")
     legacy = measured("kernel", str(file), "legacy", "all", namespace=True)
     print(f"\niptables-legacy, {size:,} Services x {worlds.ENDPOINTS}")
     line("first apply", f"{legacy['first apply']:.2f} s")
     line("an empty iptables-legacy-restore", f"{legacy['empty restore'] * 1000:.1f} ms")
     line("one endpoint changed, slice to kernel", f"{legacy['one endpoint changed'] * 1000:.1f} ms")
-    return found
+    return results
 
 
 def agents(size: int) -> None:
     """Print what the agent costs: its start, a change, nothing at all, and its memory."""
-    found = measured("agent", str(size), namespace=True)
+    results = measured("agent", str(size), namespace=True)
     large = size >= 10_000
     print(f"\nrulegen run, {size:,} Services x {worlds.ENDPOINTS}, iptables-nft, minSyncPeriod 0")
-    start, again = found["start on an empty kernel"], found["start where nothing changed"]
+    start, again = results["start on an empty kernel"], results["start where nothing changed"]
     line("start until all is written, empty kernel", f"{start:.2f} s", "at most 15 s at 10,000", holds=start <= 15)
-    line("  processor time of that", f"{found['start, processor']:.2f} s")
+    line("  processor time of that", f"{results['start, processor']:.2f} s")
     line("start where nothing changed", f"{again:.2f} s", "at most 5 s at 10,000", holds=again <= 5)
-    line("  processor time of that", f"{found['start again, processor']:.2f} s")
-    commits = found["commits where nothing changed"]
+    line("  processor time of that", f"{results['start again, processor']:.2f} s")
+    commits = results["commits where nothing changed"]
     line("  commits of that", f"{commits:.0f}", "0", holds=commits == 0)
     for what, promise in (("median", 60), ("p99", 250)):
-        took = found[f"change, {what}"] * 1000
+        took = results[f"change, {what}"] * 1000
         holds = took <= promise if large else None
         line(f"one endpoint changed, event to kernel, {what}", f"{took:.1f} ms", f"at most {promise} ms", holds=holds)
-    line("  the least commit there is", f"{found['least commit'] * 1000:.1f} ms")
-    line("  of that in the kernel", f"{found['least commit, kernel'] * 1000:.1f} ms")
-    line("  processor time of a change, all in all", f"{found['change, processor'] * 1000:.1f} ms")
-    line("  of that the agent's own", f"{found['change, own'] * 1000:.1f} ms")
+    line("  the least commit there is", f"{results['least commit'] * 1000:.1f} ms")
+    line("  of that in the kernel", f"{results['least commit, kernel'] * 1000:.1f} ms")
+    line("  processor time of a change, all in all", f"{results['change, processor'] * 1000:.1f} ms")
+    line("  of that the agent's own", f"{results['change, own'] * 1000:.1f} ms")
     for what in ("memory", "memory after changes", "memory where nothing changed"):
-        line(what, f"{found[what]:.0f} MB", "at most 230 MB", holds=found[what] <= 230)
-    line("most memory, at the start", f"{found['peak']:.0f}, {found['peak where nothing changed']:.0f} MB")
-    line("processor while nothing happens", f"{found['idle'] * 100:.2f} %", "near 0", holds=found["idle"] < 0.01)
+        line(what, f"{results[what]:.0f} MB", "at most 230 MB", holds=results[what] <= 230)
+    line("most memory, at the start", f"{results['peak']:.0f}, {results['peak where nothing changed']:.0f} MB")
+    line("processor while nothing happens", f"{results['idle'] * 100:.2f} %", "near 0", holds=results["idle"] < 0.01)
 
 
 def measured_inside(size: int) -> dict[str, float]:
@@ -129,53 +131,53 @@ def measured_inside(size: int) -> dict[str, float]:
         line = machine.listen(INSIDE_S + 30)
         if not line:
             raise SystemExit(f"{' '.join(argv)}: {machine.console()}")
-        found: dict[str, float] = json.loads(line)
+        results: dict[str, float] = json.loads(line)
     finally:
         machine.close()
-    return found
+    return results
 
 
 def servers(size: int) -> dict[str, float]:
     """Print what IPVS mode costs, beside the tools' own formats for the same state."""
-    found = measured_inside(size)
+    results = measured_inside(size)
     print(f"\nIPVS, {size:,} Services x {worlds.ENDPOINTS}, in a user-mode Linux: read ratios")
-    tools = found["ipvsadm -R"] + found["ipset restore"] + found["ip -batch"]
-    line("first sync", f"{found['first sync']:.2f} s")
-    line("  messages, processes", f"{found['messages']:.0f}, {found['processes']:.0f}")
-    parts = ", ".join(f"{found[tool]:.2f}" for tool in ("ipvsadm -R", "ipset restore", "ip -batch"))
+    tools = results["ipvsadm -R"] + results["ipset restore"] + results["ip -batch"]
+    line("first sync", f"{results['first sync']:.2f} s")
+    line("  messages, processes", f"{results['messages']:.0f}, {results['processes']:.0f}")
+    parts = ", ".join(f"{results[tool]:.2f}" for tool in ("ipvsadm -R", "ipset restore", "ip -batch"))
     line("ipvsadm -R, ipset restore, ip -batch", f"{parts} s")
-    line("  first sync as a multiple of their sum", f"{found['first sync'] / tools:.1f}")
-    line("read back", f"{found['read back']:.2f} s")
-    line("one endpoint changed, slice to kernel", f"{found['one endpoint changed'] * 1000:.1f} ms")
-    line("  messages, processes", f"{found['its messages']:.0f}, {found['its processes']:.0f}")
-    return found
+    line("  first sync as a multiple of their sum", f"{results['first sync'] / tools:.1f}")
+    line("read back", f"{results['read back']:.2f} s")
+    line("one endpoint changed, slice to kernel", f"{results['one endpoint changed'] * 1000:.1f} ms")
+    line("  messages, processes", f"{results['its messages']:.0f}, {results['its processes']:.0f}")
+    return results
 
 
 def ingresses(size: int, kind: str) -> None:
     """Print what Ingresses cost, from objects to new workers that answer."""
-    found = measured("ingress", str(size), kind, namespace=True, processes=True)
+    results = measured("ingress", str(size), kind, namespace=True, processes=True)
     large = size >= 5_000 and kind == "plain"
     print(f"\n{size:,} Ingresses x 3 paths, {'with TLS' if kind == 'tls' else 'without TLS'}")
-    made = sum(found[stage] for stage in ("resolve", "compile", "render"))
+    made = sum(results[stage] for stage in ("resolve", "compile", "render"))
     line("resolve, compile and render", f"{made:.2f} s", "at most 2 s at 5,000", holds=made <= 2 if large else None)
-    line("check by the own parser", f"{found['check']:.2f} s")
-    megabytes = found["bytes"] / 1e6
+    line("check by the own parser", f"{results['check']:.2f} s")
+    megabytes = results["bytes"] / 1e6
     line("rendered", f"{megabytes:.2f} MB", "at most 3 MB at 5,000", holds=megabytes <= 3 if large else None)
-    line("written to disk", f"{found['write']:.2f} s")
-    line("nginx -t in the sandbox", f"{found['try']:.2f} s")
-    line("first start, until workers answer", f"{found['serve']:.2f} s")
-    changed = sum(found[f"one host: {stage}"] for stage in ("resolve", "compile", "render", "check"))
+    line("written to disk", f"{results['write']:.2f} s")
+    line("nginx -t in the sandbox", f"{results['try']:.2f} s")
+    line("first start, until workers answer", f"{results['serve']:.2f} s")
+    changed = sum(results[f"one host: {stage}"] for stage in ("resolve", "compile", "render", "check"))
     line("one host changed: from objects to text", f"{changed:.2f} s")
-    rendered = found["one host: rendered"]
+    rendered = results["one host: rendered"]
     line("  files that are compiled and rendered anew", f"{rendered:.0f}", "1", holds=rendered == 1)
-    line("  compiled and rendered in", f"{found['one host: compile'] + found['one host: render']:.3f} s")
+    line("  compiled and rendered in", f"{results['one host: compile'] + results['one host: render']:.3f} s")
     # The main file holds the digest that new workers answer with, so it changes each time.
-    files = found["one host: files"] - 1
+    files = results["one host: files"] - 1
     line("  files that change, beside nginx.conf", f"{files:.0f}", "1", holds=files == 1)
-    line("  bytes of all of them", f"{found['one host: bytes']:.0f}")
-    line("  written to disk", f"{found['one host: write']:.2f} s")
-    line("  nginx -t in the sandbox", f"{found['one host: try']:.2f} s")
-    line("  reload, until new workers answer", f"{found['one host: serve']:.2f} s")
+    line("  bytes of all of them", f"{results['one host: bytes']:.0f}")
+    line("  written to disk", f"{results['one host: write']:.2f} s")
+    line("  nginx -t in the sandbox", f"{results['one host: try']:.2f} s")
+    line("  reload, until new workers answer", f"{results['one host: serve']:.2f} s")
 
 
 def main(sizes: tuple[int, ...]) -> None:
@@ -199,8 +201,13 @@ def main(sizes: tuple[int, ...]) -> None:
     except Unavailable as reason:
         print(f"\nIPVS is not measured: {reason}")
     for what in ("its messages", "its processes") if counted else ():
-        told = [found[what] for found in counted]
-        line(f"{what}, at all sizes", ", ".join(f"{n:.0f}" for n in told), "does not grow", holds=len(set(told)) == 1)
+        reported = [entry[what] for entry in counted]
+        line(
+            f"{what}, at all sizes",
+            ", ".join(f"{n:.0f}" for n in reported),
+            "does not grow",
+            holds=len(set(reported)) == 1,
+        )
     for kind in ("plain", "tls"):
         for size in INGRESSES if sizes == SIZES else sizes:
             ingresses(size, kind)

@@ -95,10 +95,10 @@ class Subject:
     def _is_well() -> bool:
         try:
             with urllib.request.urlopen("http://127.0.0.1:10256/healthz", timeout=5) as answer:
-                told = json.load(answer)
+                reply = json.load(answer)
         except (urllib.error.URLError, ConnectionError):
             return False
-        return bool(told["healthy"]) and told["appliedGeneration"] == told["desiredGeneration"]
+        return bool(reply["healthy"]) and reply["appliedGeneration"] == reply["desiredGeneration"]
 
 
 @contextmanager
@@ -113,25 +113,25 @@ def running(folder: Path, kubeconfig: str) -> Iterator[Subject]:
 
 def serve(api: FakeApi, services: int) -> None:
     """Have the cluster consist of so many Services."""
-    for one in worlds.objects(services):
-        api.put(COLLECTIONS[one["kind"]], one)
+    for document in worlds.objects(services):
+        api.put(COLLECTIONS[document["kind"]], document)
 
 
 def beginnings(folder: Path, kubeconfig: str, settled_s: float) -> Iterator[tuple[Subject, dict[str, float]]]:
     """Start the agent on an empty kernel, and once more where nothing is to be done; give it, and what it took."""
     with running(folder, kubeconfig) as subject:
-        found = {"start on an empty kernel": subject.wait_until_well(), "start, processor": subject.cpu_s}
+        collected = {"start on an empty kernel": subject.wait_until_well(), "start, processor": subject.cpu_s}
         time.sleep(settled_s)
-        found["peak"] = subject.peak_mb
-        yield subject, {**found, "memory": subject.rss_mb}
+        collected["peak"] = subject.peak_mb
+        yield subject, {**collected, "memory": subject.rss_mb}
     before = generation()
     with running(folder, kubeconfig) as subject:
-        found = {"start where nothing changed": subject.wait_until_well(), "start again, processor": subject.cpu_s}
+        collected = {"start where nothing changed": subject.wait_until_well(), "start again, processor": subject.cpu_s}
         time.sleep(settled_s)
-        found["peak where nothing changed"] = subject.peak_mb
-        found["memory where nothing changed"] = subject.rss_mb
-        found["commits where nothing changed"] = (generation() or 0) - (before or 0)
-        yield subject, found
+        collected["peak where nothing changed"] = subject.peak_mb
+        collected["memory where nothing changed"] = subject.rss_mb
+        collected["commits where nothing changed"] = (generation() or 0) - (before or 0)
+        yield subject, collected
 
 
 def changes(api: FakeApi, services: int, count: int) -> dict[str, float]:
@@ -184,20 +184,20 @@ def main(services: int, count: int = CHANGES, idle_s: float = IDLE_S, settled_s:
         folder = Path(name)
         serve(api, services)
         kubeconfig = api.kubeconfig(folder)
-        found: dict[str, float] = {}
+        collected: dict[str, float] = {}
         first = True
         for subject, figures in beginnings(folder, kubeconfig, settled_s):
-            found |= figures
+            collected |= figures
             if first:
                 first = False
                 before, own = subject.cpu_s, subject.own_s
-                found |= changes(api, services, count)
-                found["change, processor"] = (subject.cpu_s - before) / count
-                found["change, own"] = (subject.own_s - own) / count
-                found["memory after changes"] = subject.rss_mb
+                collected |= changes(api, services, count)
+                collected["change, processor"] = (subject.cpu_s - before) / count
+                collected["change, own"] = (subject.own_s - own) / count
+                collected["memory after changes"] = subject.rss_mb
             else:
-                found["idle"] = idle(subject, idle_s)
-        return found | floor()
+                collected["idle"] = idle(subject, idle_s)
+        return collected | floor()
 
 
 if __name__ == "__main__":

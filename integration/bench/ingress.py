@@ -82,7 +82,7 @@ class Bench:
     """What is measured, by name: seconds, bytes and counts."""
 
     def __init__(self, folder: Path) -> None:
-        self.found: dict[str, float] = {}
+        self.figures: dict[str, float] = {}
         self.templates = read_templates()
         facts = gather_nginx(run)
         self.options = IngressOptions(
@@ -97,7 +97,7 @@ class Bench:
         gc.collect()
         start = time.perf_counter()
         result = work()
-        self.found[what] = time.perf_counter() - start
+        self.figures[what] = time.perf_counter() - start
         return result
 
     def configured(self, prefix: str, world: ClusterSnapshot, before: NginxSite | None = None) -> NginxSite:
@@ -106,7 +106,7 @@ class Bench:
         known = before.still_right(model.defaults) if before else {}
         fragments = self.timed(f"{prefix}compile", lambda: nginx.compile_site(model, known))
         texts = before.configuration.files if before else {}
-        kept = {one.path: texts[one.path] for one in fragments if known.get(one.path) is one}
+        kept = {fragment.path: texts[fragment.path] for fragment in fragments if known.get(fragment.path) is fragment}
         made = self.timed(
             f"{prefix}render",
             lambda: nginx.render(model, fragments, self.templates, served=True, written=kept),
@@ -117,9 +117,9 @@ class Bench:
         )
         if before:
             changed = [path for path, text in made.files.items() if texts.get(path) != text]
-            self.found[f"{prefix}rendered"] = len(fragments) - len(kept)
-            self.found[f"{prefix}files"] = len(changed)
-            self.found[f"{prefix}bytes"] = sum(len(made.files[path]) for path in changed)
+            self.figures[f"{prefix}rendered"] = len(fragments) - len(kept)
+            self.figures[f"{prefix}files"] = len(changed)
+            self.figures[f"{prefix}bytes"] = sum(len(made.files[path]) for path in changed)
         return NginxSite(model=model, fragments=fragments, configuration=made)
 
     def served(self, prefix: str, configuration: Configuration) -> None:
@@ -144,7 +144,7 @@ def main(ingresses: int, *, tls: bool) -> dict[str, float]:
         bench = Bench(Path(name) / "nginx")
         world = bench.timed("read", lambda: read(documents))
         first = bench.configured("", world)
-        bench.found["bytes"] = sum(len(text) for text in first.configuration.files.values())
+        bench.figures["bytes"] = sum(len(text) for text in first.configuration.files.values())
         try:
             bench.served("", first.configuration)
             documents[-1] = ingress(ingresses - 1, tls=tls, paths=(*PATHS, "/new"))
@@ -152,7 +152,7 @@ def main(ingresses: int, *, tls: bool) -> dict[str, float]:
             bench.served("one host: ", changed.configuration)
         finally:
             bench.service.drain(5)
-    return bench.found
+    return bench.figures
 
 
 if __name__ == "__main__":

@@ -81,20 +81,20 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def decoded(told: object, kind: type[KubeObject]) -> Decoded:
+def decoded(reported: object, kind: type[KubeObject]) -> Decoded:
     """Return an object as the API server tells it."""
-    found = decode_object(msgspec.json.encode(told), kind)
-    if isinstance(found, Rejected):
-        raise SystemExit(str(found.faults))
-    return found
+    results = decode_object(msgspec.json.encode(reported), kind)
+    if isinstance(results, Rejected):
+        raise SystemExit(str(results.faults))
+    return results
 
 
 def cluster_of(services: int) -> Cluster:
     """Return a cluster of so many Services with three endpoints each."""
     cluster = Cluster()
     for kind in (k.Node, k.Service, k.EndpointSlice):
-        told = (decoded(one, kind) for one in objects(services) if one["kind"] == kind.__name__)
-        cluster.take(Listed(kind, tuple(told)))
+        reported = (decoded(document, kind) for document in objects(services) if document["kind"] == kind.__name__)
+        cluster.take(Listed(kind, tuple(reported)))
     return cluster
 
 
@@ -109,19 +109,19 @@ def first_sync(rules: ServiceRules, calls: Calls) -> dict[str, float]:
     plan = plan_node(rules.compiled(), observed, FACTS)
     work = steps(replace(plan, sysctls=()), calls.run, VARIANT, wait_s=60)
     calls.taken()
-    found = {"first sync": seconds(lambda: perform(work))}
-    found["messages"], found["processes"] = calls.taken()
+    collected = {"first sync": seconds(lambda: perform(work))}
+    collected["messages"], collected["processes"] = calls.taken()
     rules.remember_kernel_state(plan)
-    return found
+    return collected
 
 
 def changes(cluster: Cluster, rules: ServiceRules, calls: Calls) -> dict[str, float]:
     """Take an endpoint of a Service away, from the slice to the kernel."""
     times, messages, processes = [], set(), set()
     for number in range(TRIES):
-        told = endpoint_slice(number, 2)
-        name = ObjectName(told["metadata"]["namespace"], told["metadata"]["name"])
-        event = Changed(k.EndpointSlice, decoded(told, k.EndpointSlice), name)
+        reported = endpoint_slice(number, 2)
+        name = ObjectName(reported["metadata"]["namespace"], reported["metadata"]["name"])
+        event = Changed(k.EndpointSlice, decoded(reported, k.EndpointSlice), name)
         calls.taken()
         start = time.perf_counter()
         update = rules.update(cluster.take(event).services)
@@ -174,10 +174,10 @@ def main(services: int) -> dict[str, float]:
     # Not switched off: a process in there has no more than 65,530 pages, a limit of the machine outside.
     gc.collect()
     gc.freeze()
-    found = first_sync(rules, calls)
-    found["read back"] = seconds(seen)
-    found |= changes(cluster, rules, calls)
-    return found | dict(by_tools(rules))
+    results = first_sync(rules, calls)
+    results["read back"] = seconds(seen)
+    results |= changes(cluster, rules, calls)
+    return results | dict(by_tools(rules))
 
 
 if __name__ == "__main__":

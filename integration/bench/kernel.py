@@ -103,8 +103,8 @@ def single_changes(world: ClusterSnapshot, wants: Compiled, variant: Variant) ->
 
 def _one_endpoint_less(world: ClusterSnapshot, fragments: dict[str, RulesFragment], number: int) -> str:
     name = ObjectName("bench", f"svc-{number}")
-    told = msgspec.convert(endpoint_slice(number, 2), EndpointSlice)
-    changed = ClusterSnapshot(services={name: replace(world.services[name], slices=(told,))}, nodes=world.nodes)
+    reported = msgspec.convert(endpoint_slice(number, 2), EndpointSlice)
+    changed = ClusterSnapshot(services={name: replace(world.services[name], slices=(reported,))}, nodes=world.nodes)
     after = compiled(changed).rules(Family.IPV4)[1]
     (restore,) = script(step(fragments[str(name)], after))
     return restore.text
@@ -134,9 +134,9 @@ def main(path: str, variant: Variant, what: str) -> dict[str, float]:
     if what == "unsorted":
         text = unsorted_restore(wants)
         return {"one unsorted restore": seconds(lambda: iptables.restore(run, variant, Family.IPV4, text))}
-    found = first_apply(wants, variant)
-    found |= read_back(wants, variant)
-    return found | single_changes(world, wants, variant)
+    results = first_apply(wants, variant)
+    results |= read_back(wants, variant)
+    return results | single_changes(world, wants, variant)
 
 
 if __name__ == "__main__":

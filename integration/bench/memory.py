@@ -62,12 +62,12 @@ class Memory:
 
     def peak(self) -> float:
         """Return the most since this was last asked."""
-        found, self._peak = self._peak, 0.0
-        return found
+        results, self._peak = self._peak, 0.0
+        return results
 
     def now(self) -> dict[str, list[float]]:
         """Return the share of each process, by the name of its program; the agent's is `rulegen`."""
-        found: dict[str, list[float]] = {}
+        collected: dict[str, list[float]] = {}
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit() and int(entry.name) != os.getpid():
                 with suppress(OSError):
@@ -76,12 +76,12 @@ class Memory:
                         words = (entry / "cmdline").read_bytes()
                         name = "rulegen" if b"rulegen\0run" in words else (entry / "comm").read_text().strip()
                         name = "nginx master" if words.startswith(b"nginx: master") else name
-                        found.setdefault(name, []).append(int(share[1]) / 1024 if share else 0.0)
-        return found
+                        collected.setdefault(name, []).append(int(share[1]) / 1024 if share else 0.0)
+        return collected
 
     def of_one_worker(self) -> float:
         """Return what a further worker of nginx would take: the pages that one has for itself."""
-        found = []
+        results = []
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
                 with suppress(OSError):
@@ -90,12 +90,12 @@ class Memory:
                         private = re.findall(
                             r"^Private_\w+: +(\d+)", (entry / "smaps_rollup").read_text(), re.MULTILINE
                         )
-                        found.append(sum(map(int, private)) / 1024)
-        return max(found, default=0.0)
+                        results.append(sum(map(int, private)) / 1024)
+        return max(results, default=0.0)
 
     def _look(self) -> None:
         while not self._ends.wait(0.1):
-            files = sum(one.stat().st_size for one in self._temporary.rglob("*") if one.is_file()) / 2**20
+            files = sum(file.stat().st_size for file in self._temporary.rglob("*") if file.is_file()) / 2**20
             self._peak = max(self._peak, files + sum(map(sum, self.now().values())))
 
 
@@ -109,10 +109,10 @@ def of_the_kernel() -> dict[str, float]:
 def is_well(port: int) -> bool:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=30) as answer:
-            told = json.load(answer)
+            reply = json.load(answer)
     except (urllib.error.URLError, ConnectionError, TimeoutError):
         return False
-    return bool(told["healthy"]) and told["appliedGeneration"] == told["desiredGeneration"]
+    return bool(reply["healthy"]) and reply["appliedGeneration"] == reply["desiredGeneration"]
 
 
 def wait(log: Path, process: subprocess.Popen[bytes]) -> None:
@@ -167,25 +167,25 @@ def main(kind: str, size: int) -> dict[str, object]:
         folder = Path(name)
         folder.chmod(0o755)  # nginx's workers are another user
         (folder / "tmp").mkdir()
-        api.put("nodes", *(one for one in worlds.objects(0)))
+        api.put("nodes", *(document for document in worlds.objects(0)))
         objects = ingress.objects(size, tls=True) if kind == "ingresses" else worlds.objects(size)
-        for one in objects:
-            api.put(COLLECTIONS[one["kind"]], one)
+        for element in objects:
+            api.put(COLLECTIONS[element["kind"]], element)
         config, log = folder / "config.json", folder / "log"
         config.write_text(manifests.configuration(iptables={"minSyncPeriod": "1s", "syncPeriod": "30s"}))
         given = ["--kubeconfig", api.kubeconfig(folder), "--config", str(config), "--node", "node1", "--variant", "nft"]
         if kind == "ingresses":
             given += ["--ingress", "--no-services", "--nginx-dir", str(folder / "nginx")]
         memory = Memory(folder / "tmp")
-        found: dict[str, object] = {}
+        collected: dict[str, object] = {}
 
         def note(what: str) -> None:
-            found[what] = {
+            collected[what] = {
                 "peak of all": round(memory.peak()),
                 "one worker": round(memory.of_one_worker()),
-                **{one: [round(share) for share in shares] for one, shares in memory.now().items()},
+                **{entry: [round(share) for share in shares] for entry, shares in memory.now().items()},
             }
-            print(what, found[what], file=sys.stderr, flush=True)
+            print(what, collected[what], file=sys.stderr, flush=True)
 
         with log.open("w") as file:
             argv = [sys.executable, "-m", "rulegen", "run", *given]
@@ -209,9 +209,9 @@ def main(kind: str, size: int) -> dict[str, object]:
             subprocess.run(["nft", "flush", "ruleset"], check=True)
             time.sleep(SETTLED_S / 2)
             without = of_the_kernel()
-            found["rules in the kernel"] = {name: round(size - without[name]) for name, size in with_rules.items()}
-            print("rules in the kernel", found["rules in the kernel"], file=sys.stderr)
-        return found
+            collected["rules in the kernel"] = {name: round(size - without[name]) for name, size in with_rules.items()}
+            print("rules in the kernel", collected["rules in the kernel"], file=sys.stderr)
+        return collected
 
 
 if __name__ == "__main__":

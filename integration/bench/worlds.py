@@ -72,11 +72,11 @@ def endpoint_slice(number: int, endpoints: int = ENDPOINTS) -> dict[str, Any]:
 
 def write(folder: Path, services: int) -> tuple[Path, Path]:
     """Write a world as YAML and as JSON, and return the two files."""
-    told = list(objects(services))
+    reported = list(objects(services))
     as_yaml, as_json = folder / f"{services}.yaml", folder / f"{services}.json"
     with as_yaml.open("w") as file:
-        yaml.dump_all(told, file, Dumper=yaml.CSafeDumper)
-    as_json.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": told}))
+        yaml.dump_all(reported, file, Dumper=yaml.CSafeDumper)
+    as_json.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": reported}))
     return as_yaml, as_json
 
 

@@ -69,10 +69,10 @@ class Reply:
     def seen(self) -> dict[str, Any]:
         """What the pod that answered tells of the request; empty where no pod did."""
         try:
-            told = json.loads(self.body)
+            answer = json.loads(self.body)
         except ValueError:
             return {}
-        return told if isinstance(told, dict) and "address" in told else {}
+        return answer if isinstance(answer, dict) and "address" in answer else {}
 
     def seen_headers(self, name: str) -> list[str]:
         """Return the headers of a name that the pod received."""

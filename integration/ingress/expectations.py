@@ -47,7 +47,7 @@ def matches(expected: str, got: str) -> bool:
 
 def _each(wrong: Callable[[Any, Reply], object]) -> Check:
     def check(expected: Any, replies: list[Reply], facts: Facts, whole: Mapping[str, Any]) -> object:
-        return next((told for told in (wrong(expected, reply) for reply in replies) if told), None)
+        return next((entry for entry in (wrong(expected, reply) for reply in replies) if entry), None)
 
     return check
 
@@ -75,7 +75,7 @@ def _headers(expected: dict[str, str], reply: Reply) -> object:
 
 
 def _has(expected: str, got: list[str]) -> bool:
-    return any(matches(expected, one) for one in got)
+    return any(matches(expected, entry) for entry in got)
 
 
 def _headers_absent(expected: list[str], reply: Reply) -> object:
@@ -223,4 +223,4 @@ def wrongs(expected: Mapping[str, Any], replies: list[Reply], facts: Facts) -> l
     if unknown:
         raise UnknownForm(f"expectations: {sorted(unknown)}")
     checked = ((key, _CHECKS[key](value, replies, facts, expected)) for key, value in expected.items())
-    return [f"{key}: expected {expected[key]!r}, got: {told}" for key, told in checked if told]
+    return [f"{key}: expected {expected[key]!r}, got: {entry}" for key, entry in checked if entry]

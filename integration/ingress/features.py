@@ -67,7 +67,7 @@ class Pair:
     @property
     def whole(self) -> bytes:
         """All, in one file."""
-        more = b"".join(one.public_bytes(serialization.Encoding.PEM) for one in self.chain)
+        more = b"".join(certificate.public_bytes(serialization.Encoding.PEM) for certificate in self.chain)
         return self.pem + more + self.key_pem
 
 
@@ -88,7 +88,7 @@ def pair(name: str, issuer: Pair | None = None, *, names: tuple[str, ...] = (), 
         .add_extension(x509.BasicConstraints(ca=name.startswith("ca"), path_length=None), critical=True)
     )
     if names:
-        builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(one) for one in names]), False)
+        builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(entry) for entry in names]), False)
     made = builder.sign(issuer.key if issuer else key, hashes.SHA256())
     if issuer is None or issuer.certificate.issuer == issuer.certificate.subject:
         return Pair(made, key)
@@ -105,7 +105,7 @@ def tls_secret(name: str, made: Pair, authority: Pair | None = None) -> Document
 
 def authority_secret(name: str, *made: Pair) -> Document:
     """Return a Secret with CAs alone."""
-    return objects.secret(name, "Opaque", {"ca.crt": b"".join(one.pem for one in made)})
+    return objects.secret(name, "Opaque", {"ca.crt": b"".join(certificate.pem for certificate in made)})
 
 
 def site_secret(host: str) -> Document:
@@ -159,11 +159,11 @@ _CAST: Mapping[str, tuple[tuple[int, tuple[str, ...]], ...]] = {
 
 def cast() -> list[Document]:
     """Return the Services that all scenarios may use."""
-    found: list[Document] = [objects.ingress_class()]
+    results: list[Document] = [objects.ingress_class()]
     for number, (name, slices) in enumerate(_CAST.items(), 1):
-        found.append(objects.service(name, f"10.96.7.{number}"))
-        found += [slice_of(name, index, port, *addresses) for index, (port, addresses) in enumerate(slices)]
-    return found
+        results.append(objects.service(name, f"10.96.7.{number}"))
+        results += [slice_of(name, index, port, *addresses) for index, (port, addresses) in enumerate(slices)]
+    return results
 
 
 def cluster_ip(service: str) -> str:
@@ -277,7 +277,7 @@ class Client(Asker):
     def _resumed(self, first: Ask, second: Ask) -> tuple[Told, bool]:
         context = self._context(first)
         session: ssl.SSLSession | None = None
-        told = Told(0, (), b"", 0)
+        reported = Told(0, (), b"", 0)
         reused = False
         for ask in (first, second):
             name = ask.host if ask.name is None else ask.name
@@ -291,9 +291,9 @@ class Client(Asker):
                 connection.sendall(ask.wire())
                 with http.client.HTTPResponse(connection) as response:
                     response.begin()
-                    told = Told(response.status, response.getheaders(), response.read(), 0)
+                    reported = Told(response.status, response.getheaders(), response.read(), 0)
                 session, reused = connection.session, bool(connection.session_reused)
-        return told, reused
+        return reported, reused
 
     def _try(self, ask: Ask) -> Told:
         start = time.monotonic()
@@ -380,7 +380,7 @@ class Stage:
 
     lab: IngressLab
     client: Client
-    told: str = ""
+    output: str = ""
     _serving: tuple[str, str] = ("", "")
     facts: Facts | None = None
 
@@ -390,11 +390,15 @@ class Stage:
         current = node.outside() / "current"
         if self._serving == (world.name, str(current.readlink()) if current.is_symlink() else ""):
             return
-        documents = [*cast(), *world.documents, *(one for told in scenarios for one in told.documents)]
+        documents = [
+            *cast(),
+            *world.documents,
+            *(document for scenario in scenarios for document in scenario.documents),
+        ]
         namespace, name = objects.CONTROLLER_CONFIG.split("/")
         documents.append(objects.config_map(name, world.config, namespace))
         done = node.apply(documents, world.flags)
-        self.told = done.stdout + done.stderr
+        self.output = done.stdout + done.stderr
         self._serving = (world.name, str(current.readlink()))
         self.facts = self.lab.facts(documents)
 
@@ -410,20 +414,24 @@ class Stage:
         first = replies[0]
         checks: dict[str, Callable[[Any], object]] = {
             "fails": lambda _: first.status != 0,
-            "json": lambda told: [key for key, value in told.items() if not matches(value, str(first.json.get(key)))],
-            "judge_sees": lambda told: _not_seen(told, first),
-            "body_has": lambda told: told.encode() not in first.body,
-            "size": lambda told: len(first.body) != told,
-            "seconds": lambda told: not told[0] <= first.elapsed_s <= told[1],
-            "tls": lambda told: not all(part in got for part, got in zip(told, first.tls, strict=True)),
-            "certificate": lambda told: first.certificate != told.der,
-            "statuses": lambda told: {reply.status for reply in replies} != set(told),
-            "cookie": lambda told: [reply for reply in replies if not matches(told, "|".join(reply.all("Set-Cookie")))],
+            "json": lambda reported: [
+                key for key, value in reported.items() if not matches(value, str(first.json.get(key)))
+            ],
+            "judge_sees": lambda reported: _not_seen(reported, first),
+            "body_has": lambda reported: reported.encode() not in first.body,
+            "size": lambda reported: len(first.body) != reported,
+            "seconds": lambda reported: not reported[0] <= first.elapsed_s <= reported[1],
+            "tls": lambda reported: not all(part in got for part, got in zip(reported, first.tls, strict=True)),
+            "certificate": lambda reported: first.certificate != reported.der,
+            "statuses": lambda reported: {reply.status for reply in replies} != set(reported),
+            "cookie": lambda reported: [
+                reply for reply in replies if not matches(reported, "|".join(reply.all("Set-Cookie")))
+            ],
         }
         assert self.facts is not None
         wrong = [f"{key}: expected {want[key]!r}" for key, check in checks.items() if key in want and check(want[key])]
         wrong += wrongs({key: value for key, value in want.items() if key not in checks}, list(replies), self.facts)
-        return [f"{one}\n      {_shown(ask, replies)}" for one in wrong]
+        return [f"{fault}\n      {_shown(ask, replies)}" for fault in wrong]
 
     def log(self, last: str) -> list[str]:
         """Return the lines of the access log up to one with a text, which may come a little after the answer."""
@@ -442,18 +450,20 @@ class Stage:
         return path.read_text(errors="replace").splitlines() if path.exists() else []
 
 
-def _not_seen(told: Mapping[str, Any], reply: Told) -> list[str]:
+def _not_seen(reported: Mapping[str, Any], reply: Told) -> list[str]:
     """Return what the auth server did not see as told; it tells by a header that the backend gets."""
     shown = reply.seen_headers("X-Seen")
     if len(shown) != 1:
         return [f"X-Seen: {shown}"]
     seen = json.loads(shown[0])
     headers = {key.lower(): value for key, value in seen["headers"]}
-    wrong = [f"{key} {seen[key]}" for key in ("method", "path") if key in told and not matches(told[key], seen[key])]
-    for key, value in told.get("headers", {}).items():
+    wrong = [
+        f"{key} {seen[key]}" for key in ("method", "path") if key in reported and not matches(reported[key], seen[key])
+    ]
+    for key, value in reported.get("headers", {}).items():
         if not matches(value, headers.get(key.lower(), "(none)")):
             wrong.append(f"{key}: {headers.get(key.lower())}")
-    return wrong + [key for key in told.get("absent", ()) if key.lower() in headers]
+    return wrong + [key for key in reported.get("absent", ()) if key.lower() in headers]
 
 
 def _shown(ask: Ask, replies: list[Told]) -> str:

@@ -127,9 +127,9 @@ class IngressLab:
         if unknown:
             raise UnknownForm(f"keys of a request: {sorted(unknown)}")
         replies: list[Reply] = []
-        for one in _requests(request):
+        for entry in _requests(request):
             ask_many = self.client.burst if request.get("burst") else self.client.repeat
-            replies += ask_many(one, int(request.get("repeat", 1)))
+            replies += ask_many(entry, int(request.get("repeat", 1)))
         return replies
 
     def facts(self, documents: list[Document]) -> Facts:

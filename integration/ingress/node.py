@@ -51,7 +51,7 @@ class Node:
         """Write the objects, and note the flags, that the next commands are about."""
         documents = list(documents)
         self._objects.write_text(objects.write(documents))
-        has_settings = any(objects.is_controller_config(one) for one in documents)
+        has_settings = any(objects.is_controller_config(document) for document in documents)
         self._flags = ["--configmap", objects.CONTROLLER_CONFIG] if has_settings else []
         for name, value in (flags or {}).items():
             self._flags += [f"--{name}"] if value is True else [f"--{name}", str(value)]
@@ -80,8 +80,8 @@ class Node:
         """Return what `plan` says of the objects last written."""
         done = self.run("plan", "-o", "json")
         assert done.code in {0, 2}, f"plan: exit {done.code}\n{done.stdout}{done.stderr}"
-        found: dict[str, Any] = json.loads(done.stdout)
-        return found
+        results: dict[str, Any] = json.loads(done.stdout)
+        return results
 
     def is_converged(self) -> bool:
         """Tell whether a plan on the objects last written is empty."""
@@ -105,8 +105,8 @@ class Node:
     def processes(self, pattern: str) -> list[int]:
         """Return the process ids, as the node has them, of programs whose command line has a text in it."""
         lines = self.host.run(["ps", "-ww", "-eo", "pid=,args="]).stdout.splitlines()
-        found = (line.strip().partition(" ") for line in lines)
-        return [int(pid) for pid, _, args in found if pattern in args]
+        results = (line.strip().partition(" ") for line in lines)
+        return [int(pid) for pid, _, args in results if pattern in args]
 
     def masters(self) -> list[int]:
         """Return the master processes of its nginx."""

@@ -127,8 +127,8 @@ def of_case(case: Mapping[str, Any]) -> list[Document]:
     """Return all objects of a case."""
     extra = list(case.get("extra_objects", ()))
     documents = [*case["ingresses"], *case["services"], *case["endpoints"], *extra]
-    documents += [described_secret(one) for one in case.get("secrets", ())]
-    if not any(one["kind"] == "IngressClass" for one in extra):
+    documents += [described_secret(entry) for entry in case.get("secrets", ())]
+    if not any(document["kind"] == "IngressClass" for document in extra):
         documents.append(ingress_class())
     if "config" in case:
         namespace, name = CONTROLLER_CONFIG.split("/")
@@ -139,9 +139,11 @@ def of_case(case: Mapping[str, Any]) -> list[Document]:
 def certificate_of(documents: Iterable[Document], name: str) -> list[bytes]:
     """Return the certificates, as sent over the wire, of the TLS Secrets of a name."""
     return [
-        certificates.der(base64.b64decode(one["data"]["tls.crt"]))
-        for one in documents
-        if one["kind"] == "Secret" and one["metadata"]["name"] == name and one["type"] == "kubernetes.io/tls"
+        certificates.der(base64.b64decode(document["data"]["tls.crt"]))
+        for document in documents
+        if document["kind"] == "Secret"
+        and document["metadata"]["name"] == name
+        and document["type"] == "kubernetes.io/tls"
     ]
 
 
@@ -150,28 +152,30 @@ def owners(documents: Iterable[Document]) -> dict[tuple[str, int], tuple[str, st
 
     Endpoints that are not ready are there too, and so are ClusterIPs: who answers wrongly is told by name.
     """
-    found: dict[tuple[str, int], tuple[str, str]] = {}
-    for one in documents:
-        namespace = one["metadata"].get("namespace", "default")
-        match one["kind"]:
+    collected: dict[tuple[str, int], tuple[str, str]] = {}
+    for document in documents:
+        namespace = document["metadata"].get("namespace", "default")
+        match document["kind"]:
             case "EndpointSlice":
-                name = one["metadata"]["labels"]["kubernetes.io/service-name"]
-                pairs = [(a, p["port"]) for e in one["endpoints"] for a in e["addresses"] for p in one["ports"]]
+                name = document["metadata"]["labels"]["kubernetes.io/service-name"]
+                pairs = [
+                    (a, p["port"]) for e in document["endpoints"] for a in e["addresses"] for p in document["ports"]
+                ]
             case "Endpoints":
-                name = one["metadata"]["name"]
+                name = document["metadata"]["name"]
                 pairs = [
                     (a["ip"], p["port"])
-                    for subset in one.get("subsets", ())
+                    for subset in document.get("subsets", ())
                     for a in (*subset.get("addresses", ()), *subset.get("notReadyAddresses", ()))
                     for p in subset["ports"]
                 ]
-            case "Service" if one["spec"].get("clusterIP", "None") != "None":
-                name = one["metadata"]["name"]
-                pairs = [(one["spec"]["clusterIP"], p["port"]) for p in one["spec"].get("ports", ())]
+            case "Service" if document["spec"].get("clusterIP", "None") != "None":
+                name = document["metadata"]["name"]
+                pairs = [(document["spec"]["clusterIP"], p["port"]) for p in document["spec"].get("ports", ())]
             case _:
                 continue
-        found |= dict.fromkeys(pairs, (namespace, name))
-    return found
+        collected |= dict.fromkeys(pairs, (namespace, name))
+    return collected
 
 
 def ports(documents: Iterable[Document]) -> set[int]:

@@ -13,22 +13,22 @@ def statements(document: Any) -> Iterator[str]:
     That is a string in a list, or a mapping without what is inside of it; with each string of a list of it, if any.
     """
     if isinstance(document, list):
-        for one in document:
-            if isinstance(one, str):
-                yield one
+        for element in document:
+            if isinstance(element, str):
+                yield element
             else:
-                yield from statements(one)
+                yield from statements(element)
     elif isinstance(document, dict):
-        own = "\n".join(str(one) for one in document.values() if not isinstance(one, list | dict))
+        own = "\n".join(str(entry) for entry in document.values() if not isinstance(entry, list | dict))
         yield own
-        for one in document.values():
-            if isinstance(one, list | dict):
-                yield from (f"{own}\n{told}" for told in statements(one))
+        for element in document.values():
+            if isinstance(element, list | dict):
+                yield from (f"{own}\n{statement}" for statement in statements(element))
 
 
 def about(document: Any, *texts: str) -> list[str]:
     """Return the statements of a plan that hold all texts."""
-    return [told for told in statements(document) if all(text in told for text in texts)]
+    return [statement for statement in statements(document) if all(text in statement for text in texts)]
 
 
 def shown(document: Any) -> str:

@@ -119,7 +119,7 @@ def _start(driver: Driver, folder: Path, stack: ExitStack) -> dict[str, PeerHost
         door.settimeout(_START_S)
         for name in topology.HOSTS:
             driver.start(name, [sys.executable, "-S", "-E", str(_PEER), name, str(path)], env)
-        wires = {one.name: one for one in (_report(door, stack) for _ in topology.HOSTS)}
+        wires = {entry.name: entry for entry in (_report(door, stack) for _ in topology.HOSTS)}
     return {name: PeerHost(name, wires[name], topology.addresses(name)) for name in topology.HOSTS}
 
 

@@ -132,8 +132,10 @@ class PeerHost:
         timeout_s: float = 5,
     ) -> list[Answer]:
         question = _question(protocol, address, port, source=source, timeout_s=timeout_s)
-        told: Iterable[Mapping[str, Any]] = self.wire("ask", within_s=count * timeout_s, question=question, count=count)
-        return [Answer.read(one) for one in told]
+        reported: Iterable[Mapping[str, Any]] = self.wire(
+            "ask", within_s=count * timeout_s, question=question, count=count
+        )
+        return [Answer.read(entry) for entry in reported]
 
     def repeat(
         self, protocol: Transport, address: Address | str, port: int, *, pause_s: float = 0, timeout_s: float = 5

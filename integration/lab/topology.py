@@ -85,7 +85,7 @@ def addresses(host: str) -> tuple[Address, ...]:
 
 def address(host: str, family: Family) -> Address:
     """Return the main address of a host in a family."""
-    return next(one for one in addresses(host) if one.version == family)
+    return next(entry for entry in addresses(host) if entry.version == family)
 
 
 _EVERYWHERE = {

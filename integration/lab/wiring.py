@@ -62,10 +62,10 @@ def _inside(pid: int) -> Iterator[Any]:
 
 
 def _index(link: Any, name: str) -> int:
-    found = link.link_lookup(ifname=name)
-    if not found:
+    results = link.link_lookup(ifname=name)
+    if not results:
         raise LabError(f"no interface {name}")
-    return int(found[0])
+    return int(results[0])
 
 
 def _mac(kind: int, number: int) -> str:

@@ -60,12 +60,12 @@ class Inside:
         after = _name(following) if following is not None and is_for_uml(following) else None
         machine.tell(json.dumps({"run": _name(item), "next": after}))
         deadline = time.monotonic() + _TEST_S + 20
-        while "done" not in (told := self._heard(machine, deadline - time.monotonic())):
+        while "done" not in (reported := self._heard(machine, deadline - time.monotonic())):
             hook = self._session.config.hook
-            report: Report = hook.pytest_report_from_serializable(config=self._session.config, data=told["report"])
+            report: Report = hook.pytest_report_from_serializable(config=self._session.config, data=reported["report"])
             report.nodeid = item.nodeid
             yield report
-        if not told["known"]:
+        if not reported["known"]:
             yield _failed(item, "the pytest inside has not found this test")
 
     def _boot(self) -> Machine:
@@ -84,9 +84,9 @@ class Inside:
         )
         self._boots += 1  # a machine that cannot be had at all is none that ended
         self._machine = machine
-        told = self._heard(machine, _BOOT_S)
-        if "broken" in told:
-            self._refusal = str(told["broken"])
+        reported = self._heard(machine, _BOOT_S)
+        if "broken" in reported:
+            self._refusal = str(reported["broken"])
             raise MachineError(self._refusal)
         return machine
 
@@ -95,8 +95,8 @@ class Inside:
         line = machine.listen(within_s)
         if line is None:
             raise MachineError(f"it has ended\n{machine.console()}")
-        told: dict[str, Any] = json.loads(line)
-        return told
+        answer: dict[str, Any] = json.loads(line)
+        return answer
 
     def close(self) -> None:
         """End the machine."""

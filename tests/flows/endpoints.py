@@ -23,17 +23,17 @@ class Usable(NamedTuple):
     port: int
     ready: bool
     is_local: bool
-    told: SliceEndpoint
+    given: SliceEndpoint
 
 
-def endpoints_of(told: ServiceInput, port: ServicePort, family: Family, node: str) -> list[Usable]:
+def endpoints_of(reported: ServiceInput, port: ServicePort, family: Family, node: str) -> list[Usable]:
     """Return the usable endpoints of a Service's port, wherever they are, each address and port once.
 
     Slices may tell one address twice, as pods' addresses are given away again: one that does not terminate counts
     before one that does, then one that is ready, one that serves, one that is here; then the one told first.
     """
-    found: dict[tuple[Address, int], list[tuple[bool, bool, bool, bool, SliceEndpoint]]] = {}
-    for slice_ in told.slices:
+    collected: dict[tuple[Address, int], list[tuple[bool, bool, bool, bool, SliceEndpoint]]] = {}
+    for slice_ in reported.slices:
         if slice_.address_type != family or "service.kubernetes.io/headless" in slice_.metadata.labels:
             continue
         numbers = [p.port for p in slice_.ports if (p.name, p.protocol) == (port.name, port.protocol) and p.port]
@@ -41,9 +41,9 @@ def endpoints_of(told: ServiceInput, port: ServicePort, family: Family, node: st
             given = endpoint.conditions
             rank = (given.terminating is True, given.ready is False, given.serving is False, endpoint.node_name != node)
             for number in numbers:
-                found.setdefault((_address(endpoint.addresses[0]), number), []).append((*rank, endpoint))
+                collected.setdefault((_address(endpoint.addresses[0]), number), []).append((*rank, endpoint))
     counted = []
-    for (address, number), rivals in found.items():
+    for (address, number), rivals in collected.items():
         terminating, unready, unserving, is_elsewhere, endpoint = min(rivals, key=lambda rival: rival[:4])
         if not unready or (terminating and not unserving):
             counted.append(Usable(address, number, not unready, not is_elsewhere, endpoint))
@@ -63,8 +63,8 @@ def meant_for(usable: Sequence[Usable], node: str, zone: str) -> list[Usable]:
     """
     ready = [e for e in usable if e.ready]
     for here, hints in (
-        (node, [{hint.name for hint in e.told.hints.for_nodes} for e in ready]),
-        (zone, [{hint.name for hint in e.told.hints.for_zones} for e in ready]),
+        (node, [{hint.name for hint in e.given.hints.for_nodes} for e in ready]),
+        (zone, [{hint.name for hint in e.given.hints.for_zones} for e in ready]),
     ):
         if here and all(hints) and any(here in hint for hint in hints):
             return [e for e, hint in zip(ready, hints, strict=True) if here in hint]
@@ -72,5 +72,5 @@ def meant_for(usable: Sequence[Usable], node: str, zone: str) -> list[Usable]:
 
 
 def _drains(endpoint: Usable) -> bool:
-    conditions = endpoint.told.conditions
+    conditions = endpoint.given.conditions
     return conditions.serving is not False and conditions.terminating is True

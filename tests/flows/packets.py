@@ -296,6 +296,6 @@ def outcome(ways: Iterable[Way]) -> Outcome:
     return dict(odds)
 
 
-def agree(one: Outcome, other: Outcome, within: float = 1e-8) -> bool:
+def agree(first: Outcome, other: Outcome, within: float = 1e-8) -> bool:
     """Whether two outcomes are the same, odds up to the 31 bits that the kernel draws."""
-    return one.keys() == other.keys() and all(abs(one[end] - other[end]) <= within for end in one)
+    return first.keys() == other.keys() and all(abs(first[end] - other[end]) <= within for end in first)

@@ -127,13 +127,13 @@ def read_rule(line: str) -> Rule:
         words = shlex.split(line)[2:]
     except ValueError as error:
         raise UnknownRuleError(f"{line}: {error}") from None
-    target, value, told = "", None, []
+    target, value, reported = "", None, []
     for negated, word, arguments, module in _said(line, words):
         if word == "-j":
             target, value = arguments
         elif word != "-m":
-            told.append((module, negated, word, arguments))
-    return Rule(line, tuple(_matches(line, told)), target, value)
+            reported.append((module, negated, word, arguments))
+    return Rule(line, tuple(_matches(line, reported)), target, value)
 
 
 def _said(line: str, words: list[str]) -> Iterator[tuple[bool, str, list, str]]:
@@ -179,10 +179,10 @@ def _target_value(line: str, target: str, words: list[str]) -> object:
     return None
 
 
-def _matches(line: str, told: list[tuple[str, bool, str, list]]) -> Iterator[Match]:
+def _matches(line: str, reported: list[tuple[str, bool, str, list]]) -> Iterator[Match]:
     """Turn words into conditions; all words of `recent` are one."""
     recent: dict[str, list] = {}
-    for module, negated, word, arguments in told:
+    for module, negated, word, arguments in reported:
         if module == "recent":
             recent |= {word: arguments, "negated": [negated or recent.get("negated", [False])[0]]}
         elif word not in {"--comment", "--mode"}:

@@ -59,8 +59,8 @@ def options_of(site: Site) -> Options:
 def facts_of(site: Site) -> HostFacts:
     """Return the facts of a host with the site's addresses."""
     lengths = {4: 24, 6: 64}
-    told = tuple((address, lengths[address.version]) for address in sorted(site.local, key=str))
-    return HostFacts(hostname=site.node, interfaces=(Interface("eth0", told),))
+    reported = tuple((address, lengths[address.version]) for address in sorted(site.local, key=str))
+    return HostFacts(hostname=site.node, interfaces=(Interface("eth0", reported),))
 
 
 def texts(world: ClusterSnapshot, site: Site, *, counts: bool = False) -> dict[Family, str]:
@@ -113,8 +113,8 @@ def known_connections(site: Site) -> Iterator[Packet]:
 
 
 def _endpoints(world: ClusterSnapshot) -> Iterator[Address]:
-    for told in world.services.values():
-        for endpoint in itertools.chain.from_iterable(slice_.endpoints for slice_ in told.slices):
+    for service in world.services.values():
+        for endpoint in itertools.chain.from_iterable(slice_.endpoints for slice_ in service.slices):
             yield parse_address(endpoint.addresses[0])
 
 
@@ -125,19 +125,19 @@ def _own_addresses(site: Site, target: Address) -> list[Address]:
 
 
 def _targets(world: ClusterSnapshot, site: Site) -> set[tuple[Address, int, str]]:
-    found = {(parse_address(address), 1, "tcp") for address in NOBODY}
-    for told in world.services.values():
-        spec = told.service.spec
-        own = {*spec.cluster_ips, *spec.external_ips, *(i.ip for i in told.service.status.load_balancer.ingress)}
+    results = {(parse_address(address), 1, "tcp") for address in NOBODY}
+    for service in world.services.values():
+        spec = service.service.spec
+        own = {*spec.cluster_ips, *spec.external_ips, *(i.ip for i in service.service.status.load_balancer.ingress)}
         addresses = {parse_address(text) for text in own if text not in {"", "None"}}
         for port in spec.ports:
-            found |= {(address, port.port, port.protocol.lower()) for address in addresses}
+            results |= {(address, port.port, port.protocol.lower()) for address in addresses}
             if port.node_port:
-                found |= {(address, port.node_port, port.protocol.lower()) for address in site.local}
+                results |= {(address, port.node_port, port.protocol.lower()) for address in site.local}
         if spec.health_check_node_port:
-            found |= {(address, spec.health_check_node_port, "tcp") for address in site.local}
-        found |= {(address, 9, "tcp") for address in addresses}
-    return found
+            results |= {(address, spec.health_check_node_port, "tcp") for address in site.local}
+        results |= {(address, 9, "tcp") for address in addresses}
+    return results
 
 
 # -- strategies --------------------------------------------------------------------------------------------------------
@@ -167,22 +167,22 @@ def sites(draw: st.DrawFn) -> Site:
 def rich_worlds(draw: st.DrawFn) -> ClusterSnapshot:
     """Return worlds with what is rare: ipMode Proxy, other proxies, hints for nodes, endpoints on the node itself."""
     world = draw(worlds())
-    services = {name: _edited(draw, _served(draw, told)) for name, told in world.services.items()}
+    services = {name: _edited(draw, _served(draw, service)) for name, service in world.services.items()}
     return ClusterSnapshot(services=services, nodes=world.nodes)
 
 
-def _served(draw: st.DrawFn, told: ServiceInput) -> ServiceInput:
+def _served(draw: st.DrawFn, reported: ServiceInput) -> ServiceInput:
     """Give a Service some endpoints that are there for sure, if they are usable."""
-    extra = draw(slices(told.service.metadata.name, 9, told.service.spec.ports))
+    extra = draw(slices(reported.service.metadata.name, 9, reported.service.spec.ports))
     numbers = draw(st.lists(st.integers(1, 4), min_size=1, max_size=3, unique=True))
     nodes = st.sampled_from((NODE, "node2"))
     given = st.sampled_from(draw(st.sampled_from(((READY,), (READY,), (DRAINING, STOPPED)))))
     ends = tuple(
         k.SliceEndpoint(addresses=(f"10.244.1.{n}",), node_name=draw(nodes), conditions=draw(given)) for n in numbers
     )
-    kept = told.slices if draw(st.booleans()) else ()
+    kept = reported.slices if draw(st.booleans()) else ()
     extra = replace(extra, address_type="IPv4", endpoints=ends)
-    return ServiceInput(service=told.service, slices=(*kept, extra), endpoints_from="EndpointSlice")
+    return ServiceInput(service=reported.service, slices=(*kept, extra), endpoints_from="EndpointSlice")
 
 
 EDITS = (
@@ -205,8 +205,8 @@ ADMITTED = {
 }
 
 
-def _edited(draw: st.DrawFn, told: ServiceInput) -> ServiceInput:
-    service, parts = told.service, told.slices
+def _edited(draw: st.DrawFn, reported: ServiceInput) -> ServiceInput:
+    service, parts = reported.service, reported.slices
     ingress = service.status.load_balancer.ingress
     edit = draw(st.sampled_from(EDITS))
     match edit:
@@ -227,7 +227,7 @@ def _edited(draw: st.DrawFn, told: ServiceInput) -> ServiceInput:
             parts = tuple(_on_host(part) for part in parts)
         case "headless":
             parts = (*map(_headless, parts[:1]), *parts[1:])
-    return ServiceInput(service=service, slices=parts, endpoints_from=told.endpoints_from)
+    return ServiceInput(service=service, slices=parts, endpoints_from=reported.endpoints_from)
 
 
 def _balanced(ingress: tuple[k.LoadBalancerIngress, ...]) -> k.ServiceStatus:
@@ -239,8 +239,10 @@ def _hinted(draw: st.DrawFn, slice_: k.EndpointSlice) -> k.EndpointSlice:
     by_node = draw(st.booleans())
     places = st.sampled_from((NODE, "node2") if by_node else ZONES)
     hints = [(k.ForZone(name=draw(places)),) for _ in slice_.endpoints]
-    told = [k.EndpointHints(for_nodes=h) if by_node else k.EndpointHints(for_zones=h) for h in hints]
-    return replace(slice_, endpoints=tuple(replace(e, hints=h) for e, h in zip(slice_.endpoints, told, strict=True)))
+    reported = [k.EndpointHints(for_nodes=h) if by_node else k.EndpointHints(for_zones=h) for h in hints]
+    return replace(
+        slice_, endpoints=tuple(replace(e, hints=h) for e, h in zip(slice_.endpoints, reported, strict=True))
+    )
 
 
 def _on_host(slice_: k.EndpointSlice) -> k.EndpointSlice:

@@ -67,13 +67,13 @@ class Way(enum.Enum):
 class Frontend(NamedTuple):
     """A frontend that a packet is sent to."""
 
-    told: ServiceInput
+    given: ServiceInput
     port: ServicePort
     way: Way
 
     @property
     def service(self) -> Service:
-        return self.told.service
+        return self.given.service
 
 
 def expected(world: ClusterSnapshot, site: Site, packet: Packet) -> Outcome:
@@ -82,7 +82,7 @@ def expected(world: ClusterSnapshot, site: Site, packet: Packet) -> Outcome:
     frontend = node.frontend(packet) if packet.state == "NEW" else None
     if frontend is None:
         return node.to_nobody(packet)
-    usable = endpoints_of(frontend.told, frontend.port, family_of(packet.destination), site.node)
+    usable = endpoints_of(frontend.given, frontend.port, family_of(packet.destination), site.node)
     if not usable:
         return node.refused(packet, frontend, REJECT)
     if frontend.way is Way.LOAD_BALANCER and not node.is_admitted(packet, frontend):
@@ -108,7 +108,7 @@ def counted(world: ClusterSnapshot, site: Site, packet: Packet) -> set[str]:
     node = _Node(world, site)
     frontend = node.frontend(packet) if packet.state == "NEW" else None
     if frontend is not None:
-        usable = endpoints_of(frontend.told, frontend.port, family_of(packet.destination), site.node)
+        usable = endpoints_of(frontend.given, frontend.port, family_of(packet.destination), site.node)
         is_served = frontend.way is Way.NODE_PORT and bool(usable)
         asks_loopback = packet.destination in Family.IPV4.loopback and node.listens_on(packet.destination)
         return {"localhost_nps_accepted_pkts"} if is_served and asks_loopback else set()
@@ -131,30 +131,30 @@ class _Node:
         ranges of the latter do not guard an address that is both.
         """
         for accepted in (Way.CLUSTER_IP, Way.EXTERNAL_IP, Way.LOAD_BALANCER), (Way.NODE_PORT,):
-            for told in sorted(self.world.services.values(), key=_age):
-                for found in self._frontends(told, packet.destination):
-                    number = found.port.node_port if found.way is Way.NODE_PORT else found.port.port
+            for service in sorted(self.world.services.values(), key=_age):
+                for frontend in self._frontends(service, packet.destination):
+                    number = frontend.port.node_port if frontend.way is Way.NODE_PORT else frontend.port.port
                     asked = (packet.port, packet.protocol.upper())
-                    if found.way in accepted and (number, found.port.protocol) == asked:
-                        return found
+                    if frontend.way in accepted and (number, frontend.port.protocol) == asked:
+                        return frontend
         return None
 
-    def _frontends(self, told: ServiceInput, address: Address) -> Iterator[Frontend]:
+    def _frontends(self, reported: ServiceInput, address: Address) -> Iterator[Frontend]:
         """Yield the frontends that a Service has on an address."""
-        cluster_ip = _cluster_ip(told.service, family_of(address))
+        cluster_ip = _cluster_ip(reported.service, family_of(address))
         if cluster_ip is None:
             return
-        externals = told.service.spec.external_ips if self.site.external_ips else ()
+        externals = reported.service.spec.external_ips if self.site.external_ips else ()
         ways = (
             (Way.CLUSTER_IP, cluster_ip == address),
             (Way.EXTERNAL_IP, address in {_address(text) for text in externals}),
-            (Way.LOAD_BALANCER, address in _load_balancer_ips(told.service)),
+            (Way.LOAD_BALANCER, address in _load_balancer_ips(reported.service)),
             (Way.NODE_PORT, address in self.site.local),
         )
-        for port in told.service.spec.ports:
+        for port in reported.service.spec.ports:
             for way, has_it in ways:
                 if has_it and (way is not Way.NODE_PORT or port.node_port):
-                    yield Frontend(told, port, way)
+                    yield Frontend(reported, port, way)
 
     def listens_on(self, address: Address) -> bool:
         """Whether node ports answer on an address of this node."""
@@ -200,11 +200,11 @@ class _Node:
         protocol = frontend.port.protocol.lower()
         asked = Packet(protocol=protocol, source=None, destination=address, port=frontend.port.port)
         owner = self.frontend(asked)
-        return owner is not None and owner.told is frontend.told
+        return owner is not None and owner.given is frontend.given
 
     def _primary(self, family: Family) -> Address:
-        told = self.world.nodes[self.site.node].status.addresses if self.site.node in self.world.nodes else ()
-        inside = [_address(address.address) for address in told if address.type == "InternalIP"]
+        reported = self.world.nodes[self.site.node].status.addresses if self.site.node in self.world.nodes else ()
+        inside = [_address(address.address) for address in reported if address.type == "InternalIP"]
         return next((ip for ip in inside if family_of(ip) is family), next(iter(family.loopback)))
 
     # -- what the policies allow ---------------------------------------------------------------------------------------
@@ -282,13 +282,13 @@ class _Node:
 
     def _asks_for_health(self, packet: Packet) -> bool:
         family = family_of(packet.destination)
-        services = [told.service for told in self.world.services.values() if _cluster_ip(told.service, family)]
+        services = [service.service for service in self.world.services.values() if _cluster_ip(service.service, family)]
         asking = [s for s in services if s.spec.type == "LoadBalancer" and _external_is_local(s)]
         return packet.protocol == "tcp" and packet.port in {s.spec.health_check_node_port for s in asking}
 
 
-def _age(told: ServiceInput) -> tuple[bool, str, str, str]:
-    metadata = told.service.metadata
+def _age(reported: ServiceInput) -> tuple[bool, str, str, str]:
+    metadata = reported.service.metadata
     created = metadata.creation_timestamp
     return created is None, created or "", metadata.namespace, metadata.name
 
@@ -299,20 +299,20 @@ def _cluster_ip(service: Service, family: Family) -> Address | None:
     foreign = "service.kubernetes.io/service-proxy-name" in service.metadata.labels
     if foreign or spec.type == "ExternalName" or spec.cluster_ip in {"", "None"}:
         return None
-    told = [_address(text) for text in spec.cluster_ips or (spec.cluster_ip,)]
-    return next((address for address in told if family_of(address) is family), None)
+    reported = [_address(text) for text in spec.cluster_ips or (spec.cluster_ip,)]
+    return next((address for address in reported if family_of(address) is family), None)
 
 
 def _load_balancer_ips(service: Service) -> list[Address]:
     """Return the load balancer's addresses whose packets come here with that address still on them."""
     ingress = service.status.load_balancer.ingress
-    return [_address(one.ip) for one in ingress if one.ip and one.ip_mode != "Proxy"]
+    return [_address(entry.ip) for entry in ingress if entry.ip and entry.ip_mode != "Proxy"]
 
 
 def _source_ranges(frontend: Frontend, family: Family) -> list[Network]:
     """Return who is let in to a load balancer's addresses; nothing means everybody, as does a range of everything."""
-    told = [_network(text.strip()) for text in frontend.service.spec.load_balancer_source_ranges]
-    ranges = [network for network in told if family_of(network) is family]
+    reported = [_network(text.strip()) for text in frontend.service.spec.load_balancer_source_ranges]
+    ranges = [network for network in reported if family_of(network) is family]
     return [] if any(network.prefixlen == 0 for network in ranges) else ranges
 
 

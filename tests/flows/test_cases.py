@@ -44,30 +44,30 @@ DIFFERENT: Mapping[tuple[str, str], str] = {
 class Case(NamedTuple):
     """One case of the file: objects, the configuration they meet, and packets."""
 
-    told: dict[str, Any]
+    given: dict[str, Any]
 
     @property
     def family(self) -> Family:
-        return Family(self.told["config"]["ipFamily"])
+        return Family(self.given["config"]["ipFamily"])
 
     @property
     def world(self) -> ClusterSnapshot:
-        documents = (Document(self.told["id"], o["apiVersion"], o["kind"], o) for o in self.told["objects"])
+        documents = (Document(self.given["id"], o["apiVersion"], o["kind"], o) for o in self.given["objects"])
         return build_world(decode(document) for document in documents)
 
     @property
     def local(self) -> frozenset[Any]:
-        return frozenset(map(parse_address, (*self.told["config"]["localIPs"], "127.0.0.1", "::1")))
+        return frozenset(map(parse_address, (*self.given["config"]["localIPs"], "127.0.0.1", "::1")))
 
     @property
     def pod_networks(self) -> tuple[Any, ...]:
-        told = self.told["config"]["detectLocal"]
-        assert told["mode"] in {"ClusterCIDR", "none"}
-        return (parse_network(told["clusterCIDR"]),) if told["mode"] == "ClusterCIDR" else ()
+        reported = self.given["config"]["detectLocal"]
+        assert reported["mode"] in {"ClusterCIDR", "none"}
+        return (parse_network(reported["clusterCIDR"]),) if reported["mode"] == "ClusterCIDR" else ()
 
     @property
     def options(self) -> Options:
-        config = self.told["config"]
+        config = self.given["config"]
         return Options(
             node_name=config["nodeName"],
             bind_address=parse_address(config["nodeIP"]),
@@ -82,8 +82,8 @@ class Case(NamedTuple):
 
     @property
     def facts(self) -> HostFacts:
-        told = (address.split("/") for address in self.told["config"]["interfaceAddrs"])
-        return HostFacts(interfaces=(Interface("eth0", tuple((parse_address(a), int(bits)) for a, bits in told)),))
+        reported = (address.split("/") for address in self.given["config"]["interfaceAddrs"])
+        return HostFacts(interfaces=(Interface("eth0", tuple((parse_address(a), int(bits)) for a, bits in reported)),))
 
     @property
     def site(self) -> Site:
@@ -113,11 +113,11 @@ def document() -> dict[str, Any]:
 
 def cases() -> list[Case]:
     """Return all cases for parametrising; none where the file is absent, which one test says."""
-    return [Case(told) for told in document()["cases"]] if (SHARED / "flows/iptables.yaml").exists() else []
+    return [Case(case) for case in document()["cases"]] if (SHARED / "flows/iptables.yaml").exists() else []
 
 
 def name_of(case: Case) -> str:
-    return case.told["id"].removeprefix("iptables/")
+    return case.given["id"].removeprefix("iptables/")
 
 
 def packet_of(flow: dict[str, Any], local: frozenset[Any]) -> Packet:
@@ -151,15 +151,15 @@ def told_path(simulator: Simulator, packet: Packet) -> Outcome:
     return outcome(ways)
 
 
-def mismatches(case: Case, found: Mapping[str, Outcome]) -> Iterator[str]:
-    for flow in case.told["flows"]:
-        if not agree(found[flow["name"]], wanted(flow)) and (case.told["id"], flow["name"]) not in DIFFERENT:
-            yield f"{flow['name']}\n  found: {found[flow['name']]}\n  expected: {wanted(flow)}"
+def mismatches(case: Case, results: Mapping[str, Outcome]) -> Iterator[str]:
+    for flow in case.given["flows"]:
+        if not agree(results[flow["name"]], wanted(flow)) and (case.given["id"], flow["name"]) not in DIFFERENT:
+            yield f"{flow['name']}\n  found: {results[flow['name']]}\n  expected: {wanted(flow)}"
 
 
 def test_the_file_has_all_its_cases():
     meta = document()["meta"]
-    flows = [(case.told["id"], flow["name"]) for case in cases() for flow in case.told["flows"]]
+    flows = [(case.given["id"], flow["name"]) for case in cases() for flow in case.given["flows"]]
     assert (len(cases()), len(flows)) == (meta["cases"], meta["flows"])
     assert len(set(flows)) == len(flows)
     assert not DIFFERENT.keys() - set(flows)
@@ -168,38 +168,38 @@ def test_the_file_has_all_its_cases():
 @pytest.mark.parametrize("case", each(cases(), "case in flows/iptables.yaml"), ids=name_of)
 def test_objects_of_the_case_are_all_taken(case: Case):
     world = case.world
-    kinds = [o["kind"] for o in case.told["objects"]]
+    kinds = [o["kind"] for o in case.given["objects"]]
     assert (world.rejected, dict(world.unknown_kinds)) == ((), {})
-    assert not any(told.assigned for told in world.services.values())
+    assert not any(service.assigned for service in world.services.values())
     assert len(world.services) == kinds.count("Service")
-    assert sum(len(told.slices) for told in world.services.values()) == kinds.count("EndpointSlice")
+    assert sum(len(service.slices) for service in world.services.values()) == kinds.count("EndpointSlice")
 
 
 @pytest.mark.parametrize("counts", [False, True], ids=["plain", "counting"])
 @pytest.mark.parametrize("case", each(cases(), "case in flows/iptables.yaml"), ids=name_of)
 def test_packets_end_where_the_file_says(case: Case, counts: bool):
     rules = case.simulator(counts=counts)
-    found = {flow["name"]: told_path(rules, packet_of(flow, case.local)) for flow in case.told["flows"]}
-    assert not list(mismatches(case, found))
+    results = {flow["name"]: told_path(rules, packet_of(flow, case.local)) for flow in case.given["flows"]}
+    assert not list(mismatches(case, results))
 
 
 @pytest.mark.parametrize("case", each(cases(), "case in flows/iptables.yaml"), ids=name_of)
 def test_so_they_do_on_the_whole_path_of_a_packet(case: Case):
     rules = case.simulator(counts=False)
-    found = {flow["name"]: rules.outcome(packet_of(flow, case.local)) for flow in case.told["flows"]}
-    assert not list(mismatches(case, found))
+    results = {flow["name"]: rules.outcome(packet_of(flow, case.local)) for flow in case.given["flows"]}
+    assert not list(mismatches(case, results))
 
 
 @pytest.mark.parametrize("case", each(cases(), "case in flows/iptables.yaml"), ids=name_of)
 def test_the_specification_says_the_same(case: Case):
     world, site = case.world, case.site
-    found = {flow["name"]: expected(world, site, packet_of(flow, case.local)) for flow in case.told["flows"]}
-    assert not list(mismatches(case, found))
+    results = {flow["name"]: expected(world, site, packet_of(flow, case.local)) for flow in case.given["flows"]}
+    assert not list(mismatches(case, results))
 
 
 def test_flows_that_end_elsewhere_on_purpose_really_do():
     for case in cases():
         rules = case.simulator(counts=False)
-        for flow in case.told["flows"]:
-            if (case.told["id"], flow["name"]) in DIFFERENT:
+        for flow in case.given["flows"]:
+            if (case.given["id"], flow["name"]) in DIFFERENT:
                 assert not agree(told_path(rules, packet_of(flow, case.local)), wanted(flow))

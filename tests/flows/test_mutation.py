@@ -151,12 +151,12 @@ def mutate(saved: Saved, mutant: Mutant) -> Saved:
 def nodes(saved: Saved) -> dict[bool, Simulator]:
     """Return the node that forwards what nobody speaks of, and the one that does not."""
     policies = {True: saved.policies, False: {**saved.policies, ("filter", "FORWARD"): "DROP"}}
-    return {forwards: Simulator(Saved(saved.rules, told), LOCAL) for forwards, told in policies.items()}
+    return {forwards: Simulator(Saved(saved.rules, policy), LOCAL) for forwards, policy in policies.items()}
 
 
 def flows(site: Site, saved: Saved, family: Family) -> list[Flow]:
     """Return all flows in one family, shuffled, so that those which meet a mutant do so early."""
-    found = []
+    results = []
     for packet in (*packets(rich_world(), site), *known_connections(site)):
         if family_of(packet.destination) is not family:
             continue
@@ -168,9 +168,9 @@ def flows(site: Site, saved: Saved, family: Family) -> list[Flow]:
             end = expected(rich_world(), replace(site, forwards=forwards), packet)
             flow = Flow(forwards, packet, end, names, stays, frozenset(), words)
             assert not is_astray(nodes(Saved(watched, saved.policies)), flow), flow
-            found.append(flow._replace(looked=frozenset(watched.looked)))
-    random.Random(1).shuffle(found)
-    return found
+            results.append(flow._replace(looked=frozenset(watched.looked)))
+    random.Random(1).shuffle(results)
+    return results
 
 
 def is_astray(by_policy: Mapping[bool, Simulator], flow: Flow) -> bool:

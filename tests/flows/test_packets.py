@@ -55,8 +55,8 @@ def table(name: str, *rules: str, policy: str = "ACCEPT") -> str:
 
 def packet(to: str = "10.96.0.10:80", source: str = "192.0.2.7", **more) -> Packet:
     address, _, port = to.rpartition(":")
-    told = {"protocol": "tcp", "interface": "eth0"} | more
-    return Packet(source=ip_address(source), destination=ip_address(address.strip("[]")), port=int(port), **told)
+    given = {"protocol": "tcp", "interface": "eth0"} | more
+    return Packet(source=ip_address(source), destination=ip_address(address.strip("[]")), port=int(port), **given)
 
 
 def outcome(text: str, sent: Packet):
@@ -84,18 +84,18 @@ def thirds(*masqueraded: bool) -> dict[Disposition, Fraction]:
         (packet(state="ESTABLISHED"), NONE),
     ],
 )
-def test_endpoints_get_the_same_odds_and_the_source_is_rewritten_where_the_mark_says(sent, wanted):
+def test_endpoints_have_equal_odds_and_marks_rewrite_the_source(sent, wanted):
     assert agree(outcome(BALANCED, sent), wanted)
 
 
 def test_odds_are_exact_and_add_up():
-    found = outcome(BALANCED, packet())
-    assert sum(found.values()) == 1
-    assert found[Disposition("DNAT", "10.244.1.1:8080", True)] == Fraction(715827883, 2**31)
+    results = outcome(BALANCED, packet())
+    assert sum(results.values()) == 1
+    assert results[Disposition("DNAT", "10.244.1.1:8080", True)] == Fraction(715827883, 2**31)
     assert not agree(outcome(BALANCED.replace("0.33333333349", "0.33333000000"), packet()), thirds(True, True, True))
 
 
-def test_a_packet_leaves_without_the_mark_and_is_from_somebody_else_then():
+def test_a_packet_leaves_without_the_mark_with_another_source():
     for way in Simulator(read(BALANCED), LOCAL).ways(packet()):
         assert (way.packet.mark, way.packet.masqueraded, way.packet.source) == (0, True, None)
 
@@ -169,7 +169,7 @@ SIX = {"to": "[fd00:10:96::1]:80", "source": "fd00:50::10"}
         ),
     ],
 )
-def test_a_condition_holds_or_fails_and_its_negation_the_other_way_round(condition, holds, fails):
+def test_a_condition_and_its_negation_are_opposites(condition, holds, fails):
     for negation, kept, dropped in (("", fails, holds), ("! ", holds, fails)):
         text = table("mangle", f"PREROUTING {condition.replace('?', negation)} -j DROP")
         assert outcome(text, packet(**dropped)) == DROP

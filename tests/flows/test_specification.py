@@ -27,8 +27,8 @@ def test_every_packet_ends_where_kubernetes_says(world, site, counts):
     rules = simulators(world, site, counts=counts)
     for packet in (*packets(world, site), *known_connections(site)):
         ways = rules[family_of(packet.destination)].ways(packet)
-        found, wanted = outcome(ways), expected(world, site, packet)
-        assert agree(found, wanted), f"{packet}\n  rules: {found}\n  specification: {wanted}"
+        results, wanted = outcome(ways), expected(world, site, packet)
+        assert agree(results, wanted), f"{packet}\n  rules: {results}\n  specification: {wanted}"
         names = counted(world, site, packet) if counts else set()
         for way in ways:
             assert way.packet.counted == names, packet
@@ -37,7 +37,7 @@ def test_every_packet_ends_where_kubernetes_says(world, site, counts):
 
 @settings(max_examples=examples(30), deadline=None, suppress_health_check=HEALTH)
 @given(rich_worlds(), sites())
-def test_clients_stay_with_their_endpoint_until_they_have_been_away_too_long(world, site):
+def test_clients_keep_their_endpoint_until_the_timeout(world, site):
     rules = simulators(world, site)
     for packet in packets(world, site):
         simulator, seconds = rules[family_of(packet.destination)], stays_s(world, site, packet)

@@ -139,7 +139,7 @@ def test_bytes(name: str) -> None:
     content, line = CASES[name]
     world = read_world([Source("bad", content), Source("good.yaml", SERVICE.replace(b"web", b"good"))])
     assert [str(service) for service in world.services] == ["default/good"]
-    assert [told for rejected in world.rejected for told in rejected.lines()][:1] == ([line] if line else [])
+    assert [entry for rejected in world.rejected for entry in rejected.lines()][:1] == ([line] if line else [])
     with pytest.raises(InputError, match="no usable Kubernetes object in it"):
         read_world([Source("bad", content)])
 
@@ -201,14 +201,14 @@ def test_a_product_of_selectors_and_pods_is_bounded(monkeypatch: pytest.MonkeyPa
 def test_too_many_values(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(yaml_text, "MAX_VALUES", 1000)
     monkeypatch.setattr(documents, "MAX_JSON_COMMAS", 1000)
-    found = list(read_yaml(b"a: [" + b"[x]," * 1000 + b"]\n---\n" + SERVICE))
-    assert found == [YamlFault(1, "more than 1000 values in one file: the rest was not read")]
-    with pytest.raises(InputError) as told:
+    results = list(read_yaml(b"a: [" + b"[x]," * 1000 + b"]\n---\n" + SERVICE))
+    assert results == [YamlFault(1, "more than 1000 values in one file: the rest was not read")]
+    with pytest.raises(InputError) as raised:
         read_world([Source("bad", b'{"a":[' + b"1," * 1001 + b"1]}")])
-    assert told.value.hint == "bad: more than 1000 values in one file: not read"
+    assert raised.value.hint == "bad: more than 1000 values in one file: not read"
 
 
 def test_broken_documents_are_given_up_after_some() -> None:
-    found = list(read_yaml("# für\n".encode() + b"---\n[\n" * HUGE))
-    assert len(found) == yaml_text.MAX_FAULTS + 1
-    assert found[-1].message == "more than 20 faults in this file: the rest was not read"
+    results = list(read_yaml("# für\n".encode() + b"---\n[\n" * HUGE))
+    assert len(results) == yaml_text.MAX_FAULTS + 1
+    assert results[-1].message == "more than 20 faults in this file: the rest was not read"

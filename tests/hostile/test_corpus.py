@@ -28,8 +28,8 @@ def web(case: dict[str, Any]) -> dict[str, Any]:
     if "object" in case:
         return case["object"]
     spec = {**WEB_SPEC, **case.get("spec", {})}
-    found = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "shop"}}
-    return {**found, "spec": {k: v for k, v in spec.items() if v is not None}, "status": case.get("status", {})}
+    collected = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "shop"}}
+    return {**collected, "spec": {k: v for k, v in spec.items() if v is not None}, "status": case.get("status", {})}
 
 
 def read_beside_good(name: str, content: bytes) -> ClusterSnapshot:

@@ -202,14 +202,14 @@ KINDS_AND_VERSIONS = st.sampled_from(
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    found = [path]
+    results = [path]
     if isinstance(value, dict):
         for key, inner in value.items():
-            found += places(inner, (*path, key))
+            results += places(inner, (*path, key))
     elif isinstance(value, list):
         for index, inner in enumerate(value):
-            found += places(inner, (*path, index))
-    return found
+            results += places(inner, (*path, index))
+    return results
 
 
 @st.composite
@@ -228,9 +228,9 @@ def mutated(draw: Any) -> list[dict[str, Any]]:
     return objects
 
 
-def assert_told_well(found: Rejected) -> None:
-    assert found.faults
-    for line in found.lines():
+def assert_told_well(rejected: Rejected) -> None:
+    assert rejected.faults
+    for line in rejected.lines():
         assert line.isprintable()
         assert len(line) < 600
         assert not [word for word in HIDDEN if word in line]
@@ -239,10 +239,10 @@ def assert_told_well(found: Rejected) -> None:
 def assert_sound(content: bytes, name: str = "fuzz") -> None:
     """Every document is one of the four things; the World that comes of it is the same each time."""
     for document in read_documents(Source(name, content)):
-        found = document if isinstance(document, Rejected) else decode(document)
-        match found:
+        results = document if isinstance(document, Rejected) else decode(document)
+        match results:
             case Rejected():
-                assert_told_well(found)
+                assert_told_well(results)
             case Unknown(kind):
                 assert kind.isprintable()
             case Decoded(value, source, warnings):
@@ -251,15 +251,15 @@ def assert_sound(content: bytes, name: str = "fuzz") -> None:
                 assert again.object == value  # what was accepted is accepted again, and complete
                 assert msgspec.convert(msgspec.to_builtins(value), type(value)) == value
                 assert all(warning.isprintable() for warning in warnings)
-                assert not isinstance(value, Secret) or not [word for word in HIDDEN if word in repr(found)]
+                assert not isinstance(value, Secret) or not [word for word in HIDDEN if word in repr(results)]
     try:
         world = read_world([Source(name, content)])
     except InputError as error:
         first = str(error), error.hint
-        with pytest.raises(InputError) as told:
+        with pytest.raises(InputError) as raised:
             read_world([Source(name, content)])
         assert first[0].isprintable()
-        assert (str(told.value), told.value.hint) == first
+        assert (str(raised.value), raised.value.hint) == first
     else:
         assert world == read_world([Source(name, content)])
         for rejected in world.rejected:
@@ -302,12 +302,12 @@ def test_json_and_yaml_say_the_same(objects: list[Any]) -> None:
     """The fast way and the slow way reach one verdict; only places and spellings of the sources differ."""
 
     def verdicts(content: bytes) -> list[Any]:
-        found = (d if isinstance(d, Rejected) else decode(d) for d in read_documents(Source("x", content)))
-        return [(f.object, f.faults) if isinstance(f, Rejected) else getattr(f, "object", "unknown") for f in found]
+        results = (d if isinstance(d, Rejected) else decode(d) for d in read_documents(Source("x", content)))
+        return [(f.object, f.faults) if isinstance(f, Rejected) else getattr(f, "object", "unknown") for f in results]
 
-    texts = [yaml.safe_dump(one, sort_keys=False).encode() for one in objects if isinstance(one, dict)]
-    for one, text in zip([one for one in objects if isinstance(one, dict)], texts, strict=True):
-        slow, fast = verdicts(text), verdicts(json.dumps(one).encode())
+    texts = [yaml.safe_dump(document, sort_keys=False).encode() for document in objects if isinstance(document, dict)]
+    for entry, text in zip([document for document in objects if isinstance(document, dict)], texts, strict=True):
+        slow, fast = verdicts(text), verdicts(json.dumps(entry).encode())
         if all(isinstance(v, tuple) and v[0].startswith("x") for v in slow + fast):
             continue  # refused before it had a kind: the place is part of the name
         assert slow == fast
@@ -320,8 +320,8 @@ def test_pages_of_an_api_server(objects: list[Any], kind: Any) -> None:
     page = decode_list(json.dumps({"metadata": {"resourceVersion": "7"}, "items": objects}).encode(), kind)
     assert page.resource_version == "7"
     assert len(page.objects) + len(page.rejected) == len(objects)
-    for one in objects:
-        raw = msgspec.Raw(json.dumps(one).encode())
+    for document in objects:
+        raw = msgspec.Raw(json.dumps(document).encode())
         api_version = next(version for version, name in KINDS if name == kind.__name__)
         alone = decode(Document("API server", api_version, kind.__name__, raw))
         assert alone in (page.rejected if isinstance(alone, Rejected) else page.objects)

@@ -165,9 +165,9 @@ def judge(words: Sequence[str]) -> int:
 
 
 def parameters(command: str) -> list[click.Option]:
-    found = cli.get_command(click.Context(cli), command)
-    assert found is not None
-    return [one for one in found.params if isinstance(one, click.Option)]
+    results = cli.get_command(click.Context(cli), command)
+    assert results is not None
+    return [parameter for parameter in results.params if isinstance(parameter, click.Option)]
 
 
 def given_options(command: str) -> st.SearchStrategy[list[str]]:
@@ -181,11 +181,11 @@ def given_options(command: str) -> st.SearchStrategy[list[str]]:
         values = st.one_of(st.sampled_from(offered), WORDS) if offered else WORDS
         return st.tuples(names, values).map(list)
 
-    one = st.one_of([words(option) for option in parameters(command)])
-    return st.lists(one, min_size=1, max_size=4).map(lambda lists: [word for words in lists for word in words])
+    entry = st.one_of([words(option) for option in parameters(command)])
+    return st.lists(entry, min_size=1, max_size=4).map(lambda lists: [word for words in lists for word in words])
 
 
-ALONE = [(name, one) for name in BASES for one in parameters(name) if not one.is_flag]
+ALONE = [(name, parameter) for name in BASES for parameter in parameters(name) if not parameter.is_flag]
 
 
 class TestOptions:

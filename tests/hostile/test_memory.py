@@ -239,7 +239,7 @@ class TestBounds:
         monkeypatch.setattr(yaml_text, "MAX_DOCUMENT_VALUES", 100)
         large = f"x: [{'a,' * 100}]\n"
         read = [*yaml_text.read_yaml((large + "---\na: b\n" * 50).encode())]
-        assert [one.message for one in read if isinstance(one, yaml_text.YamlFault)] == [
+        assert [document.message for document in read if isinstance(document, yaml_text.YamlFault)] == [
             "more than 100 values in one document"
         ]
         assert len(read) == 51

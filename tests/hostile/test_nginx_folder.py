@@ -156,11 +156,11 @@ def make_outside(outside: Path) -> None:
 
 def picture(top: Path) -> dict[str, tuple[object, ...]]:
     """Return all that is below a folder, when it was written to, and what it says."""
-    found = {}
+    collected = {}
     for path in sorted((top, *top.rglob("*"))):
         status_ = path.lstat()
         said = path.read_bytes() if path.is_file() else b""
-        found[str(path)] = (
+        collected[str(path)] = (
             status_.st_mode,
             status_.st_uid,
             status_.st_nlink,
@@ -168,13 +168,13 @@ def picture(top: Path) -> dict[str, tuple[object, ...]]:
             status_.st_ctime_ns,
             said,
         )
-    return found  # fmt: skip
+    return collected  # fmt: skip
 
 
 def planted() -> st.SearchStrategy[list[tuple[str, Callable[[Path, Path], None], int, bool]]]:
     modes = st.sampled_from([0o700, 0o600, 0o755, 0o777, 0o000])
-    one = st.tuples(st.sampled_from(PLACES), st.sampled_from(KINDS), modes, st.booleans())
-    return st.lists(one, min_size=1, max_size=4)
+    entry = st.tuples(st.sampled_from(PLACES), st.sampled_from(KINDS), modes, st.booleans())
+    return st.lists(entry, min_size=1, max_size=4)
 
 
 @settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

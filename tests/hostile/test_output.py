@@ -191,7 +191,7 @@ def in_an_object(text: str) -> Sequence[Sequence[str]]:
         "spec": {"ingressClassName": text, "rules": [{"host": text, "http": {"paths": [{"path": text}]}}]},
     }
     objects = [service, named, ingress, {"apiVersion": text, "kind": text}, {text: text}, text]
-    Path("objects.json").write_text("\n".join(json.dumps(one) for one in objects))
+    Path("objects.json").write_text("\n".join(json.dumps(document) for document in objects))
     with Path("objects.yaml").open("w") as file:
         yaml.safe_dump_all(objects, file)
     Path("broken.yaml").write_text(f"kind: {text}\na: !{text} {text}\n*{text}: &{text}\n", errors="surrogateescape")
@@ -454,7 +454,9 @@ def test_what_libraries_log_is_not_printed(tmp_path, capfd, monkeypatch):
     with FakeApi() as api:
         run("plan", "--kubeconfig", api.kubeconfig(tmp_path), "--observed", "none", "--host", "host")
     root = logging.getLogger()
-    monkeypatch.setattr(root, "handlers", [one for one in root.handlers if type(one) is logging.NullHandler])
+    monkeypatch.setattr(
+        root, "handlers", [handler for handler in root.handlers if type(handler) is logging.NullHandler]
+    )
     assert logging.getLogger().handlers
     logging.getLogger("urllib3.connectionpool").warning("%s", WORST)
     assert capfd.readouterr().err == ""
@@ -472,5 +474,5 @@ def test_a_plan_shows_no_text_but_through_them():
 def test_nothing_but_the_console_writes_to_the_streams():
     writes = re.compile(r"sys\.std(?:out|err)\.write|click\.(?:echo|secho)|\bprint\(")
     cli = Path(console.__file__).parents[1]
-    found = [path.name for path in sorted(cli.rglob("*.py")) if writes.search(path.read_text())]
-    assert found == ["console.py"]
+    results = [path.name for path in sorted(cli.rglob("*.py")) if writes.search(path.read_text())]
+    assert results == ["console.py"]

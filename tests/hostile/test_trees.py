@@ -131,7 +131,7 @@ PLANTS = st.lists(
     ),
     min_size=1,
     max_size=5,
-    unique_by=lambda one: one.place,
+    unique_by=lambda entry: entry.place,
 )
 
 DRIVER = """
@@ -192,25 +192,25 @@ def make_outside(outside: Path) -> None:
 
 def seen(outside: Path) -> dict[str, tuple[object, ...]]:
     """Return what there is to see outside without looking into a file."""
-    found: dict[str, tuple[object, ...]] = {}
+    collected: dict[str, tuple[object, ...]] = {}
     for path in (outside, *outside.rglob("*")):
         status = path.lstat()
         is_file = stat.S_ISREG(status.st_mode)
-        found[str(path)] = (
+        collected[str(path)] = (
             *(status.st_mode, status.st_uid, status.st_gid, status.st_size if is_file else 0),
             *((status.st_atime_ns, status.st_mtime_ns) if is_file else ()),
         )
-    return found
+    return collected
 
 
-def plant(top: Path, outside: Path, one: Planted) -> None:
+def plant(top: Path, outside: Path, entry: Planted) -> None:
     """Put something in a place, instead of what is there; nothing where its folder is none, or leads out already."""
     release = next((path for path in (top / "nginx" / "releases").glob("?" * 32) if path.is_dir()), None)
-    path = top / one.place
-    if one.place.startswith("RELEASE/"):
+    path = top / entry.place
+    if entry.place.startswith("RELEASE/"):
         if release is None:
             return
-        path = release / one.place.removeprefix("RELEASE/")
+        path = release / entry.place.removeprefix("RELEASE/")
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -222,12 +222,12 @@ def plant(top: Path, outside: Path, one: Planted) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     path.unlink(missing_ok=True)
-    make(path, outside, one.kind if one.place not in NAMED or "link" not in one.kind else "loop")
-    if one.kind == "hard-link" or path.is_symlink():
+    make(path, outside, entry.kind if entry.place not in NAMED or "link" not in entry.kind else "loop")
+    if entry.kind == "hard-link" or path.is_symlink():
         return
     if IS_ROOT:
-        os.chown(path, one.owner, -1)
-    path.chmod(one.mode)
+        os.chown(path, entry.owner, -1)
+    path.chmod(entry.mode)
 
 
 def make(path: Path, outside: Path, kind: str) -> None:
@@ -258,8 +258,8 @@ def make(path: Path, outside: Path, kind: str) -> None:
         here = Path.cwd()
         os.chdir(path.parent)  # a socket's path is short
         try:
-            with socket.socket(socket.AF_UNIX) as one:
-                one.bind(path.name)
+            with socket.socket(socket.AF_UNIX) as entry:
+                entry.bind(path.name)
         finally:
             os.chdir(here)
     elif kind == "endless":
@@ -320,8 +320,8 @@ def judge(
     try:
         shutil.copytree(base, top, symlinks=True)
         make_outside(outside)
-        for one in plants:
-            plant(top, outside, one)
+        for entry in plants:
+            plant(top, outside, entry)
         before = seen(outside)
         code, said = run(top, commands, alone=alone)
         assert code == 0, f"{'it did not end: ' if code == 124 else ''}{said[-3000:]}"
@@ -329,9 +329,9 @@ def judge(
         assert "a fault of rulegen itself" not in said, said[-3000:]
         after = seen(outside)
         if any(
-            one.kind == "hard-link" for one in plants
+            planted.kind == "hard-link" for planted in plants
         ):  # it is a file of the folder as well: may be read, not changed
-            before, after = ({k: v[:4] + v[5:] for k, v in found.items()} for found in (before, after))
+            before, after = ({k: v[:4] + v[5:] for k, v in entry.items()} for entry in (before, after))
         else:
             assert CANARY not in said, said[-3000:]
         assert after == before

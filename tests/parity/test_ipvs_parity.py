@@ -26,8 +26,8 @@ from tests.shared import each, worlds
 
 def told_of(world: Path) -> dict[str, Any]:
     """Return what a world's file tells beside the host."""
-    told: dict[str, Any] = yaml.safe_load((world / "world.yaml").read_text(encoding="utf-8"))
-    return told
+    reported: dict[str, Any] = yaml.safe_load((world / "world.yaml").read_text(encoding="utf-8"))
+    return reported
 
 
 def before(world: Path) -> list[Address]:

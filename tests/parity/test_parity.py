@@ -46,13 +46,13 @@ def arguments(world: Path, *dumps: Path) -> list[str]:
 @pytest.mark.parametrize("world", each(WORLDS, "world of iptables mode"), ids=name_of)
 def test_a_node_that_kube_proxy_has_programmed_needs_no_changes(world: Path, capsys: pytest.CaptureFixture[str]):
     variants = sorted(world.glob("variants/iptables.save*"))  # where kube-proxy left it to chance
-    told = []
+    reported = []
     for ipv4 in (world / "iptables.save", *variants):
-        told.append(run(capsys, *arguments(world, ipv4, world / "ip6tables.save")))
-        if told[-1][0] == 0:
+        reported.append(run(capsys, *arguments(world, ipv4, world / "ip6tables.save")))
+        if reported[-1][0] == 0:
             break
-    code, text = told[-1]
-    assert (code, text.splitlines()[-1]) == (0, "No changes. The node matches the objects."), told[0][1]
+    code, text = reported[-1]
+    assert (code, text.splitlines()[-1]) == (0, "No changes. The node matches the objects."), reported[0][1]
 
 
 @pytest.mark.parametrize("world", each(LEGACY, "world with dumps of iptables-legacy"), ids=name_of)
@@ -89,8 +89,8 @@ def shown(world: Path, family: Family, lines: list[str]) -> list[str]:
 
 
 def rule_lines(lines: list[str]) -> list[int]:
-    found = [number for number, line in enumerate(lines) if line.startswith("-A ")]
-    return found if len(found) <= MOST_MUTATIONS else sorted(random.Random(1).sample(found, MOST_MUTATIONS))
+    results = [number for number, line in enumerate(lines) if line.startswith("-A ")]
+    return results if len(results) <= MOST_MUTATIONS else sorted(random.Random(1).sample(results, MOST_MUTATIONS))
 
 
 def normal(line: str) -> str:

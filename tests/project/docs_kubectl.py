@@ -55,7 +55,7 @@ def get(url: str, words: list[str], named: dict[str, str]) -> str:
             single = ask(url, f"{parent}/namespaces/{named.get('-n', 'default')}/{noun}/{names[0]}")
             continue
         listed = ask(url, path)["items"]
-        items += [{"apiVersion": api_version, "kind": api_kind, **one} for one in listed]
+        items += [{"apiVersion": api_version, "kind": api_kind, **item} for item in listed]
     document = single if names else {"apiVersion": "v1", "kind": "List", "items": items}
     style = named.get("-o", "")
     if style.startswith("jsonpath="):
@@ -78,8 +78,8 @@ def main(url: str, verb: str, *words: str) -> None:
     elif verb == "kustomize":
         sys.stdout.write(yaml.safe_dump_all(kustomize.build(Path(plain[0]))))
     elif verb == "apply":
-        for one in kustomize.build(Path(named["-k"])):
-            print(f"{one['kind'].lower()}/{one['metadata']['name']} created")
+        for entry in kustomize.build(Path(named["-k"])):
+            print(f"{entry['kind'].lower()}/{entry['metadata']['name']} created")
     else:
         raise SystemExit(f"kubectl stand-in: {verb} is unknown here")
 

@@ -42,7 +42,7 @@ KINDS = {
 def documents(*folders: str) -> list[dict[str, Any]]:
     """Return the objects of some examples."""
     paths = sorted(path for folder in folders for path in (EXAMPLES / folder).glob("*.yaml"))
-    return [one for path in paths for one in yaml.safe_load_all(path.read_text(encoding="utf-8")) if one]
+    return [entry for path in paths for entry in yaml.safe_load_all(path.read_text(encoding="utf-8")) if entry]
 
 
 def slice_of(pods: list[dict[str, Any]]) -> dict[str, Any]:
@@ -64,11 +64,11 @@ def slice_of(pods: list[dict[str, Any]]) -> dict[str, Any]:
 def fill(api: FakeApi) -> None:
     """Have the API server hold a cluster with one node, one Service, and Ingresses of both classes."""
     objects = documents("my-blog", "my-blog-ingress-http")
-    for one in objects:
-        if one["kind"] in KINDS:
-            api.put(KINDS[one["kind"]], one)
-    api.put("endpointslices", slice_of([one for one in objects if one["kind"] == "Pod"]))
-    rule = next(one for one in objects if one["kind"] == "Ingress")["spec"]["rules"][0]
+    for entry in objects:
+        if entry["kind"] in KINDS:
+            api.put(KINDS[entry["kind"]], entry)
+    api.put("endpointslices", slice_of([document for document in objects if document["kind"] == "Pod"]))
+    rule = next(document for document in objects if document["kind"] == "Ingress")["spec"]["rules"][0]
     api.put(
         "ingresses",
         {

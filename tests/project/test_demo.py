@@ -104,9 +104,9 @@ def test_a_plan_of_ingresses_is_cut_to_the_host_and_its_upstream() -> None:
 
 
 def test_an_ingress_that_is_not_served_as_written_is_not_cut_out() -> None:
-    told = "Ingresses that are not served as written:\n  Ingress default/my-blog (ignored): why"
+    reported = "Ingresses that are not served as written:\n  Ingress default/my-blog (ignored): why"
 
-    assert list(condense(told, brief=True)) == told.split("\n")
+    assert list(condense(reported, brief=True)) == reported.split("\n")
 
 
 @pytest.mark.parametrize(
@@ -169,22 +169,22 @@ def mark(tmp_path: Path) -> Iterator[str]:
 
 def left_behind(mark: str, place: Path) -> list[str]:
     """Return what runs and bears the mark; nginx and its keeper have an environment of their own, and the folder."""
-    found = []
+    results = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             command = (process / "cmdline").read_text().replace("\0", " ")
             if f"{MARK}={mark}".encode() in (process / "environ").read_bytes() or f"{place}/" in command:
-                found.append(command)
+                results.append(command)
         except OSError:
             continue  # it has ended since
-    return found
+    return results
 
 
 def of_the_machine() -> str:
     """Return what the demo must not touch: the machine's rules, interfaces and named namespaces."""
     commands = (("iptables-save",), ("ip6tables-save",), ("ip", "-o", "link"), ("ip", "netns"))
-    told = "".join(run(*command).stdout for command in commands)
-    return re.sub(r"\[\d+:\d+\]|^#.*$|^\d+: veth.*$", "", told, flags=re.MULTILINE)
+    output = "".join(run(*command).stdout for command in commands)
+    return re.sub(r"\[\d+:\d+\]|^#.*$|^\d+: veth.*$", "", output, flags=re.MULTILINE)
 
 
 @pytest.mark.kernel

@@ -173,12 +173,12 @@ def rows(heading: str) -> dict[str, list[str]]:
     page = (ROOT / "docs" / "ingress.md").read_text(encoding="utf-8")
     section = re.search(rf"^## {heading}\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
     assert section
-    found: dict[str, list[str]] = {}
+    collected: dict[str, list[str]] = {}
     for line in re.findall(r"^\| `(?:.*) \|$", section[1], re.MULTILINE):
         name, *cells = (cell.strip() for cell in line.strip("|").split("|"))
-        assert name.strip("`") not in found, name
-        found[name.strip("`")] = cells
-    return found
+        assert name.strip("`") not in collected, name
+        collected[name.strip("`")] = cells
+    return collected
 
 
 def test_what_has_no_effect_is_told() -> None:
@@ -198,9 +198,9 @@ def test_what_has_no_effect_is_told() -> None:
         for field in fields(settings.Settings)
         if not re.search(rf"\.{field.name}\b", everything)
     }
-    told = {**rows("Annotations"), **rows("Settings for all hosts")}
+    given = {**rows("Annotations"), **rows("Settings for all hosts")}
 
-    assert {name for name, cells in told.items() if any("without effect" in cell for cell in cells)} == idle - {
+    assert {name for name, cells in given.items() if any("without effect" in cell for cell in cells)} == idle - {
         "proxy-cookie-domain",
         "proxy-cookie-path",
     }
@@ -212,7 +212,7 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert (page.parent / target).exists(), target
 
 
-def test_the_page_on_testing_names_files_and_tests_that_are_there() -> None:
+def test_the_page_on_testing_names_tests_that_exist() -> None:
     page = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
     for path, _, name in re.findall(r"`((?:tests|integration)/[\w./*]*)(::([\w.]+))?`", page):
         places = list(ROOT.glob(path))

@@ -44,17 +44,17 @@ CODES = {
 
 def commands(page: Path) -> list[str]:
     """Return the commands of a page, in order; a block that is one command of several lines stays whole."""
-    found: list[str] = []
+    results: list[str] = []
     text = page.read_text(encoding="utf-8")
     for match in re.finditer(r"^```(sh|console)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
         block = match[2].replace("\\\n", " ")
         if match[1] == "console":
-            found += [line[2:] for line in block.splitlines() if line.startswith("$ ")]
+            results += [line[2:] for line in block.splitlines() if line.startswith("$ ")]
         elif all(parses(line) for line in block.splitlines()):
-            found += [line for line in block.splitlines() if line.strip()]
+            results += [line for line in block.splitlines() if line.strip()]
         else:
-            found.append(block)
-    return found
+            results.append(block)
+    return results
 
 
 def parses(text: str) -> bool:
@@ -100,12 +100,12 @@ def test_a_page_is_run_as_it_is_written(page: Path, tmp_path: Path) -> None:
         timeout=550,
     )
     results = [json.loads(line) for line in ended.stdout.splitlines() if line.startswith('{"command"')]
-    failed = [one for one in results if one["code"] not in allowed(one["command"])]
+    failed = [result for result in results if result["code"] not in allowed(result["command"])]
 
     if failed:
-        shown = "\n\n".join(f"$ {one['command']}\n[exit code {one['code']}]\n{one['shown']}" for one in failed)
+        shown = "\n\n".join(f"$ {entry['command']}\n[exit code {entry['code']}]\n{entry['shown']}" for entry in failed)
         pytest.fail(shown, pytrace=False)
-    if [one["command"] for one in results] != wanted:
+    if [result["command"] for result in results] != wanted:
         pytest.fail(f"the session ended early:\n{ended.stderr}", pytrace=False)
 
 

@@ -68,7 +68,7 @@ def test_every_layer_below_the_edges_is_a_pure_one() -> None:
 def test_no_folder_holds_many_files_and_no_init_holds_code() -> None:
     for init in PACKAGE.rglob("__init__.py"):
         body = ast.parse(init.read_text(encoding="utf-8")).body
-        assert all(isinstance(one, ast.Expr) for one in body) or init.parent == PACKAGE, init
+        assert all(isinstance(statement, ast.Expr) for statement in body) or init.parent == PACKAGE, init
         assert len(list(init.parent.glob("*.py"))) <= MOST_FILES, init.parent
 
 
@@ -79,10 +79,10 @@ def test_no_module_is_named_like_one_of_the_standard_library() -> None:
 
 
 def test_pure_layers_open_print_and_ask_nothing() -> None:
-    found = [
+    results = [
         f"{path.relative_to(PACKAGE)}:{line}: {name}()"
         for path in modules()
         for line, name in calls(path.read_text(encoding="utf-8"))
     ]
 
-    assert found == []
+    assert results == []

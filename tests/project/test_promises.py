@@ -16,15 +16,15 @@ TEST = re.compile(r"`((?:tests|integration)/[\w./]+)(?:::(\w+))?`")
 
 def rows(page: Path) -> list[tuple[str, str, str]]:
     """Return heading, promise and tests of each row of the tables whose last column says what holds them."""
-    found, heading, inside = [], "", False
+    results, heading, inside = [], "", False
     for line in page.read_text(encoding="utf-8").splitlines():
         if line.startswith("## "):
             heading = line[3:]
         inside = line.startswith("|") and (inside or line.rstrip().endswith("| held by |"))
         if inside and not line.startswith("|---") and not line.rstrip().endswith("| held by |"):
             promise, _, tests = line.strip("| ").rpartition(" | ")
-            found.append((heading, promise, tests))
-    return found
+            results.append((heading, promise, tests))
+    return results
 
 
 def plain(text: str) -> str:
@@ -74,7 +74,7 @@ def test_an_item_about_safety_is_held(page: str, item: str) -> None:
     assert any(words in item for words in held), item
 
 
-def test_every_kind_of_attacker_is_promised_something_and_what_is_not_promised_is_said() -> None:
+def test_every_kind_of_attacker_has_promises_and_limits() -> None:
     text = SECURITY.read_text(encoding="utf-8")
 
     assert len({heading for _, heading, *_ in ALL if heading.startswith("Promises ")}) >= 5

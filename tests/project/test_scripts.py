@@ -47,7 +47,7 @@ def prepare(tmp_path: Path, needs: str, **environment: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-def test_missing_packages_are_named_where_they_cannot_be_installed(tmp_path: Path) -> None:
+def test_packages_that_cannot_be_installed_are_named(tmp_path: Path) -> None:
     code, said = prepare(tmp_path, "no-such-tool:one-package no-other-tool:two-package", RULEGEN_PYTHON="")
 
     assert code == 1
@@ -79,7 +79,7 @@ def test_constraints_are_pins_and_nothing_else() -> None:
         assert re.fullmatch(r"#.*|[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+( ; .*)?", line), line
 
 
-def test_everything_that_is_installed_is_pinned_within_its_bounds() -> None:
+def test_every_installed_package_is_pinned_within_its_bounds() -> None:
     """Follow the requirements of the project and its extras, all the way down."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     pinned, seen = pins(), set()

@@ -49,7 +49,7 @@ def python(installed: Path, *arguments: str) -> subprocess.CompletedProcess[str]
     return run(sys.executable, "-W", "error", *arguments, cwd=installed, PYTHONPATH=str(installed))
 
 
-def test_the_wheel_holds_the_package_the_templates_and_the_manifests(wheel: Path) -> None:
+def test_the_wheel_holds_package_templates_and_manifests(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         license_text = archive.read(f"rulegen-{__version__}.dist-info/licenses/LICENSE")

@@ -51,12 +51,12 @@ class Load:
                     try:
                         fresh = streams is None
                         streams = streams or await self._open(host, kind)
-                        told = await asyncio.wait_for(self._ask(streams, host, kind, fresh=fresh), _TIMEOUT_S)
+                        reported = await asyncio.wait_for(self._ask(streams, host, kind, fresh=fresh), _TIMEOUT_S)
                         break
                     except Stale:
                         self.counts["sent again"] += 1
                         streams = await self._close(streams)
-                self._check(told, prefix)
+                self._check(reported, prefix)
                 self.counts[kind] += 1
                 used += 1
             except (OSError, ValueError, asyncio.IncompleteReadError) as error:
@@ -69,9 +69,9 @@ class Load:
             await asyncio.sleep(_PAUSE_S)
         await self._close(streams)
 
-    def _check(self, told: str, prefix: str) -> None:
-        if not told.startswith(prefix):
-            raise ValueError(f"answered by {told}")
+    def _check(self, reported: str, prefix: str) -> None:
+        if not reported.startswith(prefix):
+            raise ValueError(f"answered by {reported}")
 
     async def _open(self, host: str, kind: str) -> Streams:
         if kind == "tls":
@@ -111,13 +111,13 @@ async def main(stop_file: str, address: str, hosts: list[str]) -> None:
     start = time.monotonic()
     pairs = [host.split("=") for host in hosts]
     await asyncio.gather(*(load.client(*pair, kind) for pair in pairs for kind in ("kept", "new", "tls")))
-    told = {
+    given = {
         "counts": load.counts,
         "failures": load.failures[:50],
         "slowest_s": load.slowest_s,
         "elapsed_s": time.monotonic() - start,
     }
-    print(json.dumps(told))
+    print(json.dumps(given))
 
 
 if __name__ == "__main__":

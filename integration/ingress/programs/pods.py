@@ -84,7 +84,7 @@ async def echo(question: Question, reader: asyncio.StreamReader, writer: asyncio
 def response(question: Question, writer: asyncio.StreamWriter) -> bytes:
     """Return the bytes of an answer."""
     address, port = writer.get_extra_info("sockname")[:2]
-    told = {
+    given = {
         "address": address,
         "port": port,
         "method": question.method,
@@ -92,7 +92,7 @@ def response(question: Question, writer: asyncio.StreamWriter) -> bytes:
         "headers": question.headers,
         "tls": writer.get_extra_info("ssl_object") is not None,
     }
-    body = json.dumps(told).encode()
+    body = json.dumps(given).encode()
     more = json.loads(question.header("X-Lab-Respond") or "{}")
     status = int(question.path.split("/")[2]) if question.path.startswith("/status/") else 200
     keep = "close" if question.header("Connection").lower() == "close" else "keep-alive"

@@ -93,7 +93,7 @@ async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 def read_parameters(text: bytes) -> dict[str, str]:
     """Return names and values of parameters."""
-    found: dict[str, str] = {}
+    collected: dict[str, str] = {}
     at = 0
     while at < len(text):
         sizes = []
@@ -106,9 +106,9 @@ def read_parameters(text: bytes) -> dict[str, str]:
                 at += 4
         name = text[at : at + sizes[0]]
         value = text[at + sizes[0] : at + sum(sizes)]
-        found[name.decode("latin-1")] = value.decode("latin-1")
+        collected[name.decode("latin-1")] = value.decode("latin-1")
         at += sum(sizes)
-    return found
+    return collected
 
 
 def frame(kind: int, flags: int, stream: int, content: bytes = b"") -> bytes:

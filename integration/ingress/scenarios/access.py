@@ -18,8 +18,8 @@ _SEEN = {"auth-response-headers": "X-Auth-User, X-Seen"}
 
 
 def _certified(host: str, annotations: dict[str, str] | None = None, *, secret: str = "ca") -> list[Document]:
-    told = {"auth-tls-secret": f"default/{secret}-{host}", "ssl-redirect": "false", **(annotations or {})}
-    made = [site(host, told, secret=host), site_secret(host)]
+    given = {"auth-tls-secret": f"default/{secret}-{host}", "ssl-redirect": "false", **(annotations or {})}
+    made = [site(host, given, secret=host), site_secret(host)]
     return [*made, authority_secret(f"ca-{host}", _CA)] if secret == "ca" else made
 
 
@@ -36,18 +36,18 @@ def _resumed(stage: Stage) -> object:
     wrong = []
     for newest in ("TLSv1_2", "TLSv1_3"):
         own = Ask(host="mtls.test", tls=True, identity=_ALICE, newest=newest)
-        told, reused = stage.client.resumed(own, own)
-        if told.status != 200 or not reused:
-            wrong.append(f"{newest}: own session {told.status}, resumed: {reused}")
+        reported, reused = stage.client.resumed(own, own)
+        if reported.status != 200 or not reused:
+            wrong.append(f"{newest}: own session {reported.status}, resumed: {reused}")
         for host, identity in (
             ("mtls-off.test", None),
             ("mtls-any.test", _STRANGER),
             ("mtls-strangers.test", _STRANGER),
         ):
             begun = Ask(host=host, tls=True, identity=identity, newest=newest)
-            told, reused = stage.client.resumed(begun, Ask(host="mtls.test", tls=True))
-            if told.status not in {400, 421} and "access denied" not in told.failure:
-                wrong.append(f"{newest}: begun with {host}: {told.status}, resumed: {reused}")
+            reported, reused = stage.client.resumed(begun, Ask(host="mtls.test", tls=True))
+            if reported.status not in {400, 421} and "access denied" not in reported.failure:
+                wrong.append(f"{newest}: begun with {host}: {reported.status}, resumed: {reused}")
     return wrong
 
 

@@ -21,7 +21,7 @@ def _sticks(host: str, name: str = "INGRESSCOOKIE") -> Callable[[Stage], object]
             again = stage.client.ask_all(Ask(host=host, headers={"Cookie": f"a=b; {cookie}"}, times=3))
             places.add(first.seen["address"])
             if {reply.seen["address"] for reply in again} != {first.seen["address"]}:
-                return f"{cookie} first {first.seen['address']} then {[one.seen['address'] for one in again]}"
+                return f"{cookie} first {first.seen['address']} then {[reply.seen['address'] for reply in again]}"
             if any(reply.all("Set-Cookie") for reply in again):
                 return "the cookie is set again"
             if not cookie.startswith(f"{name}="):
@@ -121,8 +121,10 @@ def _stays_with_canary(stage: Stage) -> object:
         cookie = reply.all("Set-Cookie")[0].partition(";")[0]
         again = stage.client.ask_all(Ask(host="sticky-canary.test", headers={"Cookie": cookie}, times=4))
         first.add(reply.seen["address"] == "10.244.2.1")
-        if {(one.seen["address"] == "10.244.2.1") for one in again} != {reply.seen["address"] == "10.244.2.1"}:
-            return f"{reply.seen['address']}, then {[one.seen['address'] for one in again]}"
+        if {(later_reply.seen["address"] == "10.244.2.1") for later_reply in again} != {
+            reply.seen["address"] == "10.244.2.1"
+        }:
+            return f"{reply.seen['address']}, then {[later_reply.seen['address'] for later_reply in again]}"
     return first != {True, False} and f"canary: {first}"
 
 
@@ -265,12 +267,12 @@ def _stays_on_both_paths(stage: Stage, host: str) -> object:
     seen: dict[str, set[str]] = {"/a": set(), "/b": set()}
     for _ in range(6):
         for path, addresses in seen.items():
-            sent = [pair for told, pair in jar.items() if path.startswith(told.partition(" ")[2])]
+            sent = [pair for entry, pair in jar.items() if path.startswith(entry.partition(" ")[2])]
             reply = stage.client.ask_one(Ask(host=host, path=path, headers={"Cookie": "; ".join(sent)}))
             addresses.add(reply.seen["address"])
-            for told in reply.all("Set-Cookie"):
-                pair, *attributes = told.split("; ")
-                where = next(one[5:] for one in attributes if one.startswith("Path="))
+            for element in reply.all("Set-Cookie"):
+                pair, *attributes = element.split("; ")
+                where = next(attribute[5:] for attribute in attributes if attribute.startswith("Path="))
                 jar[f"{pair.partition('=')[0]} {where}"] = pair
     return any(len(addresses) != 1 for addresses in seen.values()) and str(seen)
 

@@ -186,9 +186,9 @@ def _call(stage: Stage, host: str) -> str:
 
 def _calls(stage: Stage) -> object:
     for host in ("calls.test", "safe-calls.test"):
-        told = _call(stage, host)
-        if not all(text in told for text in ("HTTP/2 200", "hello", "grpc-status: 0", "x-said: well")):
-            return f"{host}: {told}"
+        reported = _call(stage, host)
+        if not all(text in reported for text in ("HTTP/2 200", "hello", "grpc-status: 0", "x-said: well")):
+            return f"{host}: {reported}"
     return None
 
 
@@ -248,8 +248,8 @@ def _coalesced(stage: Stage) -> object:
     """Over one connection of HTTP/2, a host that asks for a certificate is not reached by the name of another."""
     command = ["curl", "-sk", "--http2", "-o", "/dev/null", "-w", "%{http_code} %{http_version}"]
     command += ["--resolve", "mtls-any.test:443:192.168.50.10", "https://mtls-any.test/", "-H", "Host: mtls.test"]
-    told = stage.lab.hosts["client"].run(command).stdout
-    return told != "421 2" and told
+    output = stage.lab.hosts["client"].run(command).stdout
+    return output != "421 2" and output
 
 
 def _have_the_default_certificate(stage: Stage) -> object:
@@ -258,7 +258,7 @@ def _have_the_default_certificate(stage: Stage) -> object:
     shown = {
         name: stage.client.ask_one(Ask(host=name, tls=True)) for name in ("foreign.test", "missing.test", "broken.test")
     }
-    return [name for name, told in shown.items() if told.certificate != ssl.PEM_cert_to_DER_cert(made_up)]
+    return [name for name, entry in shown.items() if entry.certificate != ssl.PEM_cert_to_DER_cert(made_up)]
 
 
 _CLIENTS = [
@@ -331,11 +331,11 @@ _CLIENTS = [
         then=lambda stage: (
             "HTTP/2 200"
             not in (
-                told := stage.lab.hosts["client"]
+                output := stage.lab.hosts["client"]
                 .run(["curl", "-ski", "--http2", "--resolve", "h2.test:443:192.168.50.10", "https://h2.test/"])
                 .stdout
             )
-            and told
+            and output
         ),
     ),
     plain(
@@ -415,23 +415,24 @@ _EVERYTHING = {
 
 def _everything(protocol: str, service: str) -> Scenario:
     host = f"all-{protocol.lower().replace('_', '-')}.test"
-    told = {**_EVERYTHING, "backend-protocol": protocol}
+    given = {**_EVERYTHING, "backend-protocol": protocol}
     canary = {"canary": "true", "canary-by-header": "X-Try", "canary-weight": "1"}
     documents = [
-        site(host, told, service),
-        site(f"canary-{host}", told, service),
+        site(host, given, service),
+        site(f"canary-{host}", given, service),
         site(f"canary-{host}", canary, service, name=f"second-{host}"),
         site(
-            f"re-{host}", {**told, "rewrite-target": "/$1"}, service, path="/(.*)", path_type="ImplementationSpecific"
+            f"re-{host}", {**given, "rewrite-target": "/$1"}, service, path="/(.*)", path_type="ImplementationSpecific"
         ),
     ]
 
     def served(stage: Stage) -> object:
-        return [line for line in stage.told.splitlines() if host in line and ("quarantine" in line or "reject" in line)]
+        lines = [line for line in stage.output.splitlines() if host in line]
+        return [line for line in lines if "quarantine" in line or "reject" in line]
 
     asks = [
-        Ask(host=one, path="/x", want={"status": 200, "headers": {"X-All": "all"}})
-        for one in (host, f"canary-{host}", f"re-{host}")
+        Ask(host=entry, path="/x", want={"status": 200, "headers": {"X-All": "all"}})
+        for entry in (host, f"canary-{host}", f"re-{host}")
     ]
     return plain(f"everything-at-once-{protocol.lower()}", documents, *asks, then=served)
 

@@ -146,8 +146,8 @@ _REDIRECTS = [
 
 
 def _canary(host: str, service: str, annotations: dict[str, str], number: int = 1) -> Document:
-    told = {"canary": "true", **annotations}
-    return site(host, told, service, name=f"{host}-canary-{number}", created=f"2025-02-0{number}T00:00:00Z")
+    given = {"canary": "true", **annotations}
+    return site(host, given, service, name=f"{host}-canary-{number}", created=f"2025-02-0{number}T00:00:00Z")
 
 
 def _gets(host: str, backend: str, headers: dict[str, str] | None = None, *, times: int = 1, tls: bool = False) -> Ask:
@@ -240,8 +240,10 @@ _CANARIES = [
 
 def _status(stage: Stage) -> object:
     """What a default backend answers is what the client gets, its status too."""
-    told = stage.client.ask_one(Ask(host="replaced.test", path="/status/503/?a=b", headers={"Accept": "text/plain"}))
-    seen = {key.lower(): value for key, value in told.seen.get("headers", ())}
+    reported = stage.client.ask_one(
+        Ask(host="replaced.test", path="/status/503/?a=b", headers={"Accept": "text/plain"})
+    )
+    seen = {key.lower(): value for key, value in reported.seen.get("headers", ())}
     wanted = {
         "x-code": "503",
         "x-format": "text/plain",
@@ -253,7 +255,7 @@ def _status(stage: Stage) -> object:
     }
     wrong = {key: seen.get(key) for key, value in wanted.items() if seen.get(key) != value}
     request_id = seen.get("x-request-id", "")
-    return (wrong or len(request_id) != 32) and (told.status, wrong, request_id, told.body)
+    return (wrong or len(request_id) != 32) and (reported.status, wrong, request_id, reported.body)
 
 
 _DEFAULTS = [

@@ -272,8 +272,8 @@ _FLAGS = [
 
 def _of_every_name() -> Document:
     """Return an Ingress whose rule has no host, with TLS that is not everybody's."""
-    told = {"ssl-redirect": "false", "affinity": "cookie", "ssl-ciphers": "ECDHE-ECDSA-AES256-GCM-SHA384"}
-    made = site("", told, "crowd", name="every-name")
+    given = {"ssl-redirect": "false", "affinity": "cookie", "ssl-ciphers": "ECDHE-ECDSA-AES256-GCM-SHA384"}
+    made = site("", given, "crowd", name="every-name")
     made["spec"]["tls"] = [{"secretName": "of-every-name"}]
     return made
 
