@@ -80,6 +80,11 @@ def number(value: float) -> str:
     return str(value) if math.isfinite(value) else "a number without bounds"
 
 
+def counted_noun(number: int, noun: str) -> str:
+    """Return a number with its noun, as `1 change` or `2 changes`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def described_type(value: Any) -> str:
     """Return what sort of value this is, for documents whose values must not be shown: `a text`, `a number`."""
     match value:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rulegen.plan.items import Action, Drift
 from rulegen.plan.nginx import EVERY_OTHER, LANGUAGE
 from rulegen.plan.objects import draining_text
+from rulegen.text import counted_noun
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -96,7 +97,7 @@ def text(plan: Plan, report: Report, *, colour: bool) -> Iterator[str]:
     if plan.draining:
         yield ""
         have = "has" if len(plan.draining) == 1 else "have"
-        yield f"Draining: {_count(len(plan.draining), 'real server')} still {have} connections:"
+        yield f"Draining: {counted_noun(len(plan.draining), 'real server')} still {have} connections:"
         yield from (f"  {draining_text(key)}" for key in plan.draining)
     yield from notes(report)
     yield ""
@@ -131,7 +132,7 @@ def notes(report: Report) -> Iterator[str]:
     """Yield what a user must know besides the changes: under each heading, one line each."""
     if report.rejected:
         yield ""
-        yield f"Skipped {_count(len(report.rejected), 'invalid object')}:"
+        yield f"Skipped {counted_noun(len(report.rejected), 'invalid object')}:"
         yield from (f"  {_printable(line)}" for rejected in report.rejected for line in rejected.lines())
     if report.reasons:
         yield ""
@@ -261,7 +262,3 @@ def _painter(*, colour: bool) -> Callable[[str, str], str]:
 def _printable(content: str) -> str:
     """Return the text with everything that could move a cursor or fake a line made visible."""
     return content if content.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in content)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

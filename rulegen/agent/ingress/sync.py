@@ -15,6 +15,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from rulegen.agent.retry import RetryPause
 from rulegen.agent.services.drift import ForeignChange, certain, damage, tell
 from rulegen.agent.telemetry.events import EventRequest, ObjectReference, to_nobody
 from rulegen.agent.telemetry.log import fault
@@ -189,9 +190,9 @@ class IngressSync:
             self.touch()
 
     def _run(self) -> None:
-        pause_s, next_at = 0.0, 0.0
+        pause, next_at = RetryPause(BREATH_S, LONGEST_PAUSE_S), 0.0
         while not self._ended.is_set():
-            self._changed.wait(pause_s or self.period_s)
+            self._changed.wait(pause.now_s or self.period_s)
             self._gather(next_at)
             if self._ended.is_set():
                 return
@@ -201,10 +202,10 @@ class IngressSync:
             except _EndedError:
                 return
             except Exception as error:  # noqa: BLE001 - whatever it is, Ingresses are to be served by this thread
-                pause_s = min(max(2 * pause_s, BREATH_S), LONGEST_PAUSE_S)
-                self._tell_failure(error, pause_s)
+                self._tell_failure(error, pause.failed())
                 continue
-            pause_s, self._failure = 0.0, ""
+            pause.succeeded()
+            self._failure = ""
             self.state.served_site()
             next_at = self.clock() + (max(BREATH_S, BREATHS * self._reload_s) if reloaded else 0.0)
 

@@ -9,6 +9,8 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from rulegen.agent.retry import RetryPause
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -52,7 +54,7 @@ class Schedule:
     must_check: bool = True
     _host_read_at: float = -math.inf
     _check_pause_s: float = 0.0
-    _pause_s: float = 0.0
+    _pause: RetryPause = field(default_factory=lambda: RetryPause(FIRST_PAUSE_S, LONGEST_PAUSE_S))
     _again_at: float = 0.0
 
     @property
@@ -105,11 +107,11 @@ class Schedule:
 
     def failed(self) -> float:
         """Try again after a pause, twice as long as the last one; return its seconds."""
-        self._pause_s = min(max(self._pause_s * 2, FIRST_PAUSE_S), LONGEST_PAUSE_S)
+        pause_s = self._pause.failed()
         self.must_check = True
-        self._again_at = self.check_at = self.sync_at = self.clock() + self._pause_s
-        return self._pause_s
+        self._again_at = self.check_at = self.sync_at = self.clock() + pause_s
+        return pause_s
 
     def succeeded(self) -> None:
         """Note that what was due was done: the next failure has a short pause again."""
-        self._pause_s = 0.0
+        self._pause.succeeded()

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from rulegen.agent.retry import RetryPause
 from rulegen.agent.telemetry.log import fault
 from rulegen.apiserver.objects import EVENTS
 from rulegen.apiserver.transport.failures import ApiError
@@ -376,7 +377,8 @@ class Recorder:
         Returns:
             0 where the server has done it, else such an answer, or -1: it failed, and was counted so.
         """
-        pause, remaining, until = FIRST_PAUSE_S, TRIES - 1, self.clock() + UNREACHED_S
+        pause = RetryPause(FIRST_PAUSE_S, LONGEST_PAUSE_S)
+        remaining, until = TRIES - 1, self.clock() + UNREACHED_S
         while self.clock() >= self._silent_until:
             self._ended.wait(self.rate_s)
             try:
@@ -394,8 +396,7 @@ class Recorder:
                     self.journal.debug("event not sent", reason=reason, error=error.message)
                     break
                 remaining -= is_answer
-                self._ended.wait(max(pause, min(error.retry_after, LONGEST_PAUSE_S)))
-                pause = min(2 * pause, LONGEST_PAUSE_S)
+                self._ended.wait(max(pause.failed(), min(error.retry_after, LONGEST_PAUSE_S)))
             else:
                 return 0
         self.state.metrics.events.add("failed")

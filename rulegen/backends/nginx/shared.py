@@ -15,6 +15,7 @@ from rulegen.backends.nginx.locations.headers import (
 from rulegen.backends.nginx.locations.location import spell_network
 from rulegen.backends.nginx.locations.proxying import NAMES_OF_OWN_PORTS, next_upstream_words, resolver
 from rulegen.backends.nginx.upstream import interpolated
+from rulegen.languages.nginx.configuration import STATUS_SOCKET
 from rulegen.languages.nginx.tree import Directive, Entry, KeyKind, template, variable
 from rulegen.model.ingress.policy.proxying import buffers
 from rulegen.model.ingress.values import readers, regex
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from rulegen.model.ingress.ir import IngressModel
     from rulegen.model.ingress.values.settings import Settings
 
-STATUS_SOCKET: Final = "unix:run/status.sock"
 _UNLIMITED: Final = 1048576
 _NGINX_STREAMS: Final = 128
 """What nginx has unless told otherwise."""
@@ -80,7 +80,7 @@ def status_server(digest: str) -> Directive:
         "server",
         (),
         (
-            Directive("listen", (STATUS_SOCKET,)),
+            Directive("listen", (f"unix:{STATUS_SOCKET}",)),
             Directive("access_log", ("off",)),
             Directive("location", ("=", "/digest"), (Directive("return", ("200", digest)),)),
             Directive("location", ("=", "/stub_status"), (Directive("stub_status"),)),

@@ -25,11 +25,6 @@ def has_colour() -> bool:
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def count(number: int, noun: str) -> str:
-    """Return a number with its noun, as `1 change` or `2 changes`."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
 def print_lines(lines: Iterable[str], *, colour: bool = False) -> None:
     """Print lines to standard output, with control and format characters in them escaped.
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rulegen.cli.terminal.consent import require_consent
-from rulegen.cli.terminal.console import Progress, count, has_colour, note, print_json, print_lines
+from rulegen.cli.terminal.console import Progress, has_colour, note, print_json, print_lines
 from rulegen.cli.wiring.apply_in_parts import LeftOutError
 from rulegen.errors import ApplyError, HostError
 from rulegen.host.commands.runner import run
 from rulegen.host.dataplane.apply import perform, steps
 from rulegen.plan import show
+from rulegen.text import counted_noun
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -84,8 +85,8 @@ def write(
         print_json({**document, "leftOut": left_out} if left_out else document)
     elif not plan.is_empty:
         writes_nginx = plan.site is not None and plan.site.changes_nginx
-        number = count(len(titles) + writes_nginx, "step")
-        told = "Applied without what is refused" if left_out else f"Applied: {count(len(plan.items), 'change')}"
+        number = counted_noun(len(titles) + writes_nginx, "step")
+        told = "Applied without what is refused" if left_out else f"Applied: {counted_noun(len(plan.items), 'change')}"
         print_lines([f"{told} in {number}.", *done])
     else:
         print_lines(done)

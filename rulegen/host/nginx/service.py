@@ -28,6 +28,7 @@ from rulegen.host.nginx.processes.confirmation import Complaints, ReleaseRefused
 from rulegen.host.nginx.processes.status import ask
 from rulegen.host.nginx.resolver import control
 from rulegen.host.nginx.sandbox import trial
+from rulegen.languages.nginx.configuration import STATUS_SOCKET
 from rulegen.safe_files import read_regular, write_at
 
 if TYPE_CHECKING:
@@ -43,7 +44,6 @@ CONFIRM_S: Final = 30.0
 GENERATIONS: Final = 4
 """Generations of old workers, with connections that do not end, which may live beside the new ones."""
 
-STATUS_SOCKET: Final = "run/status.sock"
 _PER_FILE_S: Final = 0.01
 _ENDED_S: Final = 5.0
 _NAMES_S, _KNOWN_NAMES_S = 10.0, 1.0

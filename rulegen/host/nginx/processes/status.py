@@ -10,10 +10,12 @@ import stat
 import time
 from typing import TYPE_CHECKING, Final
 
+from rulegen.languages.nginx.configuration import STATUS_SOCKET
+
 if TYPE_CHECKING:
     from pathlib import Path
 
-NAME: Final = "status.sock"
+NAME: Final = STATUS_SOCKET.rpartition("/")[2]
 _TIMEOUT_S: Final = 2.0
 _LONGEST: Final = 65536
 
