@@ -45,7 +45,7 @@ def test_changes_of_the_cluster_reach_the_kernel(node: Node) -> None:
         until(lambda: node.rules.sends_to(TWO, "pod-a", "pod-b"), 5, "one endpoint more")
         until(lambda: node.is_well, 5, "all written")
         node.check_converged()
-    assert not node.lines("changed by others")
+    assert not node.lines("changed by another program")
 
 
 def test_a_stop_leaves_the_rules_and_a_start_writes_nothing(node: Node) -> None:
@@ -187,7 +187,7 @@ NFT_DAMAGE: dict[str, Callable[[Rules], object]] = {
     "delete a table": lambda _: tool("nft", "delete", "table", "ip", "nat"),
     "flush everything": lambda _: tool("nft", "flush", "ruleset"),
 }
-TOLD = "changed by others"
+TOLD = "changed by another program"
 
 
 def drop_parameter() -> None:
@@ -360,7 +360,7 @@ def test_what_cannot_begin_anew_goes_on_and_says_why(node: Node) -> None:
         kubeconfig.write_text("{")
         try:
             process.send_signal(signal.SIGHUP)
-            until(lambda: bool(node.lines("goes on as before")), 10, "told")
+            until(lambda: bool(node.lines("was not reloaded")), 10, "told")
             assert node.is_well
             assert not node.lines("stopped")
             node.serve(ONE, TWO)

@@ -72,7 +72,7 @@ def test_stopped_for_long_it_tells_the_truth_afterwards(tmp_path: Path) -> None:
         told_well = until(lambda: node.is_well and node.rules.sends_to(ONE, "pod-b"), 20, "what came meanwhile")
         check_caught_up(node)
         assert told_well < 10
-        assert not node.lines("changed by others")
+        assert not node.lines("changed by another program")
 
 
 @contextmanager
@@ -100,7 +100,7 @@ def test_a_missing_tool_is_reported_and_its_work_done_later(node: Node) -> None:
         assert node.rules.sends_to(BOTH, "pod-a", "pod-b")
         (tools / "hidden").rename(tools / "iptables-nft-restore")
         check_caught_up(node)
-        assert not node.lines("changed by others")
+        assert not node.lines("changed by another program")
 
 
 def test_rules_are_written_without_the_conntrack_tool(node: Node) -> None:
@@ -110,7 +110,7 @@ def test_rules_are_written_without_the_conntrack_tool(node: Node) -> None:
             node.serve(ONE, OTHER)
             check_caught_up(node)
             assert node.rules.sends_to(ONE, "pod-b")
-            assert len(node.lines("stale connections are not looked for")) == 1
+            assert len(node.lines("cannot search for stale connections")) == 1
             assert not node.lines("not written")
 
 
@@ -150,7 +150,7 @@ def test_a_held_lock_is_waited_for_and_its_holder_named(tmp_path: Path) -> None:
             finally:
                 holder.kill()
         check_caught_up(node)
-        assert not node.lines("changed by others")
+        assert not node.lines("changed by another program")
 
 
 def test_missing_tools_for_ipv6_are_reported_and_the_rest_kept(node: Node) -> None:

@@ -90,7 +90,7 @@ def test_told_to_write_no_events_it_writes_none(node: Node) -> None:
     before = len(node.api.done)
     with node.running("--no-events"):
         tool("iptables-nft", "-t", "nat", "-F", "KUBE-SERVICES")
-        until(lambda: bool(node.lines("changed by others")), 5, "damage is logged")
+        until(lambda: bool(node.lines("changed by another program")), 5, "damage is logged")
     assert {done[0] for done in node.api.done[before:]} <= {"get", "list", "watch"}
 
 
@@ -168,7 +168,7 @@ def test_a_changed_configuration_counts_and_a_broken_does_not(node: Node) -> Non
     with node.running() as process:
         good = node.config.read_text()
         node.config.write_text('{"kind": "KubeProxyConfig')
-        until(lambda: bool(node.lines("the changed configuration is not used")), 10, "the fault is told")
+        until(lambda: bool(node.lines("the changed configuration is invalid and not used")), 10, "the fault is told")
         node.config.write_text(good)
         time.sleep(2.5)
         assert not node.lines("configuration reloaded")
@@ -219,7 +219,7 @@ def test_a_node_of_kube_proxy_is_taken_over_without_a_write(node: Node, name: st
         with there.running():
             time.sleep(1)
             assert (there.rules.everything(), generation()) == (before, at)
-        assert not there.lines("changed by others") + there.lines(" written")
+        assert not there.lines("changed by another program") + there.lines(" written")
 
 
 class TestIngress:

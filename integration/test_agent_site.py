@@ -27,7 +27,7 @@ pytestmark = [
 ]
 
 HOST = "shop.test"
-TOLD = "changed by others"
+TOLD = "changed by another program"
 
 
 class Site:

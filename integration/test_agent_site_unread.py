@@ -160,7 +160,7 @@ def test_a_restart_beside_a_silent_server_changes_nothing(site: Site) -> None:
     with asking.going_on(), site.node.running(*site.options):
         api.put("ingresses", objects.ingress("more", "more.test"))  # what is known is served meanwhile
         until(lambda: any("more.test" in text for text in site.files().values()), 30, "a new host")
-        assert site.node.lines("waits for what could not be read")
+        assert site.node.lines("waiting for objects that could not be read")
         assert site.node.health()[0] == 200
         renewed, fingerprint = tls_secret(HOSTS[0])
         api.put("secrets", renewed)
@@ -168,11 +168,11 @@ def test_a_restart_beside_a_silent_server_changes_nothing(site: Site) -> None:
         began = time.monotonic()
         until(lambda: shown(HOSTS[0]) == fingerprint, 20, "what came")
         assert time.monotonic() - began < 3.0  # nominally one, on a busy machine
-        until(lambda: site.node.lines("all was read"), 10, "says so")
+        until(lambda: site.node.lines("all objects were read"), 10, "says so")
     assert asking.certificates.pop(HOSTS[0]) == {site.right[HOSTS[0]], fingerprint}
     assert all(certificate == {site.right[host]} for host, certificate in asking.certificates.items())
     assert asking.statuses == {"shut.test": {401}, "plain.test": {403}}
-    assert len(site.node.lines("waits for what could not be read")) == 1
+    assert len(site.node.lines("waiting for objects that could not be read")) == 1
     assert not site.node.lines("is not there")
 
 
@@ -200,5 +200,5 @@ def test_forbidden_secrets_keep_no_other_host_from_being_served(site: Site) -> N
         until(lambda: status("plain.test") == 403, 30, "all others are served")
         assert status("shut.test") == 503
         assert {shown(host) for host in HOSTS} == {""}
-        assert len(site.node.lines("waits for what could not be read")) == 1
+        assert len(site.node.lines("waiting for objects that could not be read")) == 1
         assert not site.node.lines("is not there")

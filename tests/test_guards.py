@@ -270,7 +270,7 @@ def test_export_has_the_rule_or_the_parameter_and_says_which_comes_first(tmp_pat
     assert (f"{BE_LIBERAL} = 1" in lines) is is_liberal
     if mode == "iptables":
         assert f"{ROUTE_LOCALNET} = 1" in lines
-        assert lines[0].startswith("# Load this behind the rules: ")
+        assert lines[0].startswith("# Load this after the rules: ")
         assert ended("plan", *given, "--observed", "out", "--detailed-exitcode") == 0
 
 

@@ -412,7 +412,7 @@ class Agent:
         try:
             in_time = self.site.service.drain(DRAIN_S)
         except HostError as error:
-            self.journal.error("nginx was not drained", error=error.message)
+            self.journal.error("nginx did not finish its requests in time", error=error.message)
         else:
             self.journal.info("nginx drained", seconds=round(self.clock() - began, 3), in_time=in_time)
 
@@ -428,7 +428,7 @@ class Agent:
             try:
                 cleanup.callback(NftCommits(writers.has, foreign).stop)
             except HostError as error:
-                self.journal.warning("foreign changes are noticed late", error=error.message)
+                self.journal.warning("changes by other programs are noticed late", error=error.message)
 
         def changed() -> None:
             if self.services:
@@ -440,7 +440,7 @@ class Agent:
             try:
                 cleanup.callback(AddressNotices(changed).stop)
             except HostError as error:
-                self.journal.warning("changes of addresses are noticed late", error=error.message)
+                self.journal.warning("changes of node addresses are noticed late", error=error.message)
 
     def _names(self, desired: DesiredServices) -> frozenset[str]:
         """Return the names of this node, in lower case: its own, the host's, those in its status, and chosen ones."""

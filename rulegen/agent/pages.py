@@ -127,7 +127,7 @@ def _rules_document(compiled: Compiled) -> dict[str, Any]:
 def _viewed(sync: ServiceSync, view: Callable[[Compiled], str | dict[str, Any]]) -> Reply:
     compiled = sync.desired.compiled()
     if compiled is None:
-        return Reply(503, "not all lists have come yet\n")
+        return Reply(503, "not all lists were received yet\n")
     try:
         shown = view(compiled)
     except HostError as error:

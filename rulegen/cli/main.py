@@ -99,8 +99,8 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:
         if os.environ.get("RULEGEN_DEBUG"):
             raise
-        _complain(f"a fault of rulegen itself: {type(error).__name__}: {error}")
-        complain("Next: set RULEGEN_DEBUG=1 to see where, and report it\n")
+        _complain(f"internal error of rulegen: {type(error).__name__}: {error}")
+        complain("Next: set RULEGEN_DEBUG=1 for a traceback, and report it\n")
         code = ERROR
     sys.exit(code if isinstance(code, int) else 0)
 

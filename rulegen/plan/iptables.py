@@ -136,7 +136,7 @@ def _users(objects: Objects) -> Mapping[ChainName, list[ChainName]]:
 def _lines(change: Change[Key, Value]) -> Iterator[Line]:
     old, new = rules_of(change.before), rules_of(change.after)
     if isinstance(change.after, BlockValue) and change.before == BlockValue(change.after.copies, ChainPosition.ASTRAY):
-        yield Line(" ", new[0].spec, "moved: it must come last")
+        yield Line(" ", new[0].spec, "moved: it must be last")
         return
     if not old or not new:
         yield from (Line("-" if old else "+", rule.spec, rule.comment) for rule in old or new)

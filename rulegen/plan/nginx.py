@@ -62,7 +62,7 @@ def plan_ending(folder: str, *, exists: bool, runs: bool) -> NginxPlan:
         family="",
         kind="process",
         name="nginx",
-        lines=(Line("-", f"runs in {folder}; it answers what it was asked, then ends"),),
+        lines=(Line("-", f"runs in {folder}; it finishes its requests, then stops"),),
     )
     place = Item(
         action=Action.DELETE, language=LANGUAGE, family="", kind="folder", name=folder, lines=(Line("-", folder),)

@@ -69,7 +69,7 @@ class TestEvents:
         stage.run(80)
         assert set(told.reasons()) == {"DriftMended"}
         assert {(one.about.kind, one.about.name) for one in told} == {("Node", NODE)}
-        assert any("was taken away" in one.note for one in told)
+        assert any("deleted" in one.note for one in told)
 
     def test_drift_that_is_only_reported_is_told_too(self, told):
         stage = written(send_event=told.append, mends=False)
@@ -82,7 +82,7 @@ class TestEvents:
         stage.at(0, listed(k.Node, node()), listed(k.Service, service("web")))
         stage.run(10)
         assert told.reasons() == ["DifferenceFound"]
-        assert not [line for line in stage.log if "changed by others" in line]
+        assert not [line for line in stage.log if "changed by another program" in line]
 
     def test_what_stays_so_is_told_once_however_often_it_is_looked_at(self, told):
         stage = written(send_event=told.append, mends=False)

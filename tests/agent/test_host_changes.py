@@ -288,7 +288,7 @@ def test_other_addresses_are_one_small_write_and_no_look_at_all_rules(mode, opti
     assert found == []
     assert stage.checked == [0.0]
     assert stage.state.applied == stage.state.desired
-    assert not [line for line in stage.log if "changed by others" in line]
+    assert not [line for line in stage.log if "changed by another program" in line]
 
 
 def test_flows_are_looked_for_when_an_address_comes_back():
@@ -366,7 +366,7 @@ def test_what_a_node_restricts_stays_restricted_while_it_is_gone_and_the_log_say
     assert states == [states[0]] * 3
     kept = [line for line in stage.log if "in use" in line]
     assert len(kept) == len(set(kept)) > 0
-    assert len([line for line in stage.log if "the Node is complete again" in line]) == 1
+    assert len([line for line in stage.log if "the Node object is complete again" in line]) == 1
 
 
 @pytest.mark.parametrize("mode", MODES)

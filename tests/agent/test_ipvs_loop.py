@@ -71,7 +71,7 @@ def test_a_removed_endpoint_keeps_its_connections_until_they_have_ended():
     stage.at(0, lambda: connections(stage, 0))
     stage.run(200)
     assert weights(stage) == {"10.244.1.1": 1}
-    assert [line for line in stage.log if "changed by others" in line] == []
+    assert [line for line in stage.log if "changed by another program" in line] == []
 
 
 def test_who_begins_anew_finds_what_is_on_its_way_out_in_the_kernel():
@@ -103,7 +103,7 @@ def test_what_others_change_is_mended_and_told():
     stage.at(5, spoil)
     stage.run(60)
     assert stage.is_right()
-    told = "\n".join(line for line in stage.log if "changed by others" in line)
+    told = "\n".join(line for line in stage.log if "changed by another program" in line)
     assert "kind=address" in told
     assert "kind=entry" in told
     assert "10.96.0.1" in told
@@ -128,4 +128,4 @@ def test_what_goes_with_a_virtual_server_while_all_is_looked_at_is_no_work_of_ot
     stage.at(6.2, changed(service("web", ports=(k.ServicePort(name="http", port=81),))))
     stage.run(10)
     assert stage.is_right()
-    assert [line for line in stage.log if "changed by others" in line] == []
+    assert [line for line in stage.log if "changed by another program" in line] == []

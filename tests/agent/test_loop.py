@@ -278,7 +278,7 @@ class TestFailures:
         stage.run(5)
         assert stage.destinations() == []
         assert stage.is_right()
-        assert not [line for line in stage.log if "changed by others" in line]
+        assert not [line for line in stage.log if "changed by another program" in line]
 
     def test_age_and_generation_tell_the_truth_while_it_fails(self):
         stage = Stage()
@@ -302,10 +302,10 @@ class TestOthers:
         assert stage.is_right()
         assert stage.written[-1] == pytest.approx(5.2)
         assert stage.state.metrics.drift["rule"] + stage.state.metrics.drift["chain"] > 0
-        told = [line for line in stage.log if "changed by others" in line]
+        told = [line for line in stage.log if "changed by another program" in line]
         assert told
         assert "mended=True" in told[0]
-        assert "was taken away" in told[0]
+        assert "deleted" in told[0]
 
     def test_many_foreign_writes_are_looked_at_together(self):
         stage = Stage()
@@ -420,7 +420,7 @@ class TestOthers:
         stage.run(10)
         assert 2.3 in stage.checked
         assert stage.is_right()
-        assert not [line for line in stage.log if "changed by others" in line]
+        assert not [line for line in stage.log if "changed by another program" in line]
 
     @pytest.mark.parametrize("failure", [None, "half", "lost"])
     def test_a_service_that_goes_is_no_damage_though_no_comment_says_whose_chains_these_were(
@@ -437,7 +437,7 @@ class TestOthers:
         stage.run(10)
         assert stage.destinations() == []
         assert stage.is_right()
-        assert not [line for line in stage.log if "changed by others" in line]
+        assert not [line for line in stage.log if "changed by another program" in line]
 
     def test_what_a_failed_write_of_ours_left_is_no_damage_though_the_change_was_taken_back(self, monkeypatch):
         monkeypatch.setattr(script, "LARGE", 0)
@@ -450,7 +450,7 @@ class TestOthers:
         stage.run(10)
         assert stage.destinations() == ["10.244.1.1:8080", "10.244.1.2:8080"]
         assert stage.is_right()
-        assert not [line for line in stage.log if "changed by others" in line]
+        assert not [line for line in stage.log if "changed by another program" in line]
 
     def test_a_size_that_has_crossed_a_threshold_is_settled_at_the_next_period_without_reading(self, monkeypatch):
         monkeypatch.setattr(script, "LARGE", 0)
@@ -489,7 +489,7 @@ class TestOthers:
         stage.at(4.5, lambda: flush(stage, chain="KUBE-MARK-MASQ"), changed(endpoints("shop", 7)), Wake("check"))
         stage.run(5)
         assert stage.is_right()
-        told = [line for line in stage.log if "changed by others" in line]
+        told = [line for line in stage.log if "changed by another program" in line]
         assert len(told) == 1
         assert "KUBE-MARK-MASQ" in told[0]
         assert "shop" not in told[0]
@@ -654,5 +654,5 @@ class TestUnknownNode:
         stage.at(0, *WEB)
         stage.at(30, lambda: names.update(host="web-1"))
         assert stage.run(200) == "stop"
-        assert len([line for line in stage.log if "the node's name stays" in line]) == 1
+        assert len([line for line in stage.log if "the node name stays" in line]) == 1
         assert stage.is_right()

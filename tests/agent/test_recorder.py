@@ -245,7 +245,7 @@ class TestTrouble:
         for number in range(20):
             recorder.send(rejected(f"fault {number}"))
         assert len(place.api.requests) == 1
-        assert recorder.journal.out.getvalue().count("events may not be written") == 1
+        assert recorder.journal.out.getvalue().count("not allowed to write events") == 1
         place.api.allows = None
         place.clock.now += module.SILENCE_S
         recorder.send(rejected("later"))

@@ -105,7 +105,7 @@ def test_who_only_reports_tells_no_first_look_and_no_change_as_work_of_others_bu
 
     def told() -> list[str]:
         stage.loop.serve()
-        return [line for line in log.getvalue().splitlines() if "changed by others" in line]
+        return [line for line in log.getvalue().splitlines() if "changed by another program" in line]
 
     assert told() == []
     stage.change(site("a.test", proxy_read_timeout="7"), site("b.test"))

@@ -254,7 +254,7 @@ class TestFirstStart:
         stage.turn()
         assert "ssl_certificate secrets/" in stage.text("tls.test")
         assert stage.is_open("shut.test")
-        assert stage.log.getvalue().count("all was read") == 1
+        assert stage.log.getvalue().count("all objects were read") == 1
 
     def test_what_is_forbidden_is_not_waited_for(self):
         stage = Stage(WITH_TLS, SHUT, PLAIN, forbidden=secrets(CERT, USERS)).turn()

@@ -201,7 +201,7 @@ def test_nginx_and_its_folder_stay_where_nobody_typed_a_yes(run, folder):
     assert "no nginx ran in" in agreed.out
     nothing = run(*ending)
     assert nothing.code == 0
-    assert "where none was ever started" in nothing.out
+    assert "where nginx was never started" in nothing.out
     assert not made.parent.exists()
 
 

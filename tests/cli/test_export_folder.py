@@ -146,6 +146,6 @@ def test_a_second_document_is_an_error_and_not_passed_over(run, option):
     code, out = run("plan", "-f", "blog.yaml", "--host", "host", "--observed", "none", option, "two")
     assert code == 1
     assert "two: line " in out
-    assert "a second document, and only one is expected" in out
+    assert "a second document, but only one is expected" in out
     Path("two").write_text(f"---\n{document}---\n# nothing more\n")
     assert run("plan", "-f", "blog.yaml", "--host", "host", "--observed", "none", option, "two")[0] == 0

@@ -85,7 +85,7 @@ def test_the_rest_is_written_and_the_one_is_named_with_the_reason(cluster):
     code, out, err = cluster.apply(service("web", 1), service("shop", 9, sticky=True), service("zoo", 3))
     assert code == 1
     assert cluster.ends() == ["10.244.1.1:8080", "10.244.1.3:8080"]
-    assert "Applied without what is refused" in out
+    assert "Applied all but the rejected Services" in out
     assert "Service demo/shop: " in err
     assert "recent" in err
     assert "demo/web" not in err

@@ -95,7 +95,7 @@ def test_a_plan_that_takes_the_guard_away_says_so_on_a_line_of_its_own(run, mode
     assert LOST not in run("plan", *FILES, "--mode", mode, *before, "--observed", "out")[1]
     _, out = run("plan", *FILES, "--mode", mode, "--observed", "out")
     [line] = [line for line in out.splitlines() if LOST in line]
-    assert "without clusterCIDR (or what detectLocalMode needs) they are not wanted" in line
+    assert "the configuration has no clusterCIDR (or what detectLocalMode needs)" in line
 
 
 def test_a_service_that_goes_takes_its_own_rules_without_a_word(run, folder):

@@ -94,7 +94,7 @@ def test_a_timeout_that_is_none(run, text):
 def test_a_timeout_is_for_once(run):
     code, err = run(*RUN, "--timeout", "5s")
     assert code != 0
-    assert "--timeout is for --once" in err
+    assert "--timeout needs --once" in err
 
 
 @pytest.mark.parametrize("command", [("plan", "--observed", "none"), ("export",), ("apply", "--yes")])
@@ -161,6 +161,6 @@ def test_an_outage_is_one_warning_within_seconds_and_one_line_when_it_is_over(fo
     away, back = [line for line in log.getvalue().splitlines() if "API server" in line]
     assert re.search(r"WARNING +the API server does not answer", away)
     assert "Connection refused" in away
-    assert "nothing is written before every list has come" in away
+    assert "nothing is written before all lists were received" in away
     assert re.search(r"since=\d{4}-\d\d-\d\dT", away)
     assert re.search(r"INFO +the API server answers again server=http://\S+ after_s=\d+", back)

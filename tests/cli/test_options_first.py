@@ -50,7 +50,7 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
         (("--http-port", "443", "--https-port", "443"), "--http-port and --https-port are both 443"),
         (("--https-port", "80"), "--http-port and --https-port are both 80"),
         (("--http-port", "0"), "0 is not in the range 1<=x<=65535"),
-        (("--nginx-dir", ""), "'' is no folder"),
+        (("--nginx-dir", ""), "'' is not a folder"),
         (("--node", "a_b"), "cannot be the name of a Node"),
         (("--ipvs-tcp-timeout", "soon"), '"soon" is not a duration'),
     ],
@@ -94,7 +94,7 @@ def test_the_modes_that_are_offered_are_those_there_are():
 def test_neither_services_nor_ingresses_leaves_nothing_to_do(run, words, verb):
     code, out, err = run(*words, "--no-services")
     assert (code, out) == (1, "")
-    assert f"--no-services without --ingress: there is nothing to {verb}" in err
+    assert f"--no-services without --ingress: then there is nothing to {verb}" in err
     assert "Next: add --ingress" in err
 
 

@@ -180,7 +180,7 @@ def test_a_flag_that_cannot_be_used_is_no_fault_of_the_file(run, folder):
 
 def test_who_names_files_and_an_api_server_is_told_which_of_them_counts(run):
     _, out, _ = run("plan", "-f", "blog.yaml", *OFFLINE, "--observed", "none", "--context", "prod")
-    assert "no API server is asked" in out
+    assert "not from an API server" in out
 
 
 def test_a_family_that_was_not_observed_is_told_and_not_planned(run):
@@ -280,7 +280,7 @@ def test_a_dump_may_come_on_standard_input_but_not_with_the_objects(run, folder,
     run("export", "-f", "blog.yaml", *OFFLINE, "-o", "out")
     for arguments, code, text in (
         (("-f", "blog.yaml"), 0, "No changes"),
-        (("-f", "-"), 1, "standard input holds objects or a dump, not both"),
+        (("-f", "-"), 1, "standard input can hold objects or a dump, not both"),
     ):
         with (folder / "out" / "iptables.save").open() as stdin:
             monkeypatch.setattr("sys.stdin", stdin)

@@ -121,7 +121,7 @@ def test_so_it_is_in_a_configuration(run, folder, name):
 
 
 @pytest.mark.parametrize(
-    ("host", "message"), [("{}", "which node this is, is not known"), ("hostname: my_host", '"my_host" cannot be')]
+    ("host", "message"), [("{}", "this node's name is unknown"), ("hostname: my_host", '"my_host" cannot be')]
 )
 @pytest.mark.parametrize("more", [("--observed", "none"), ("--observed", "none", "--no-services", "--ingress")])
 def test_a_host_whose_name_no_node_can_have_needs_another_one(run, folder, host, message, more):

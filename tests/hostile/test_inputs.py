@@ -156,7 +156,7 @@ def judge(words: Sequence[str]) -> int:
     err.seek(0)
     said = err.read()
     code = stop.value.code
-    assert "a fault of rulegen itself" not in said, said
+    assert "internal error of rulegen" not in said, said
     assert "Traceback" not in said, said
     assert code in CODES, said
     if code == 1 and words[:1] != ["doctor"]:

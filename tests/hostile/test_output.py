@@ -355,7 +355,7 @@ class TestOfTools:
 
         monkeypatch.setattr("rulegen.cli.commands.plan.plan_live", fail)
         said = run(*PLAN)
-        assert "a fault of rulegen itself" in said.err
+        assert "internal error of rulegen" in said.err
         judge(said)
 
     @pytest.mark.parametrize("output", ["text", "json"])

@@ -326,7 +326,7 @@ def judge(
         code, said = run(top, commands, alone=alone)
         assert code == 0, f"{'it did not end: ' if code == 124 else ''}{said[-3000:]}"
         assert "Traceback" not in said, said[-3000:]
-        assert "a fault of rulegen itself" not in said, said[-3000:]
+        assert "internal error of rulegen" not in said, said[-3000:]
         after = seen(outside)
         if any(
             planted.kind == "hard-link" for planted in plants

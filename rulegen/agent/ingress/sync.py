@@ -163,7 +163,7 @@ class IngressSync:
 
     def start(self) -> None:
         """Begin; nothing is served before the cluster is known."""
-        self.state.waits_for_site("nothing was decided yet", is_down=self.is_alone and not self._serves())
+        self.state.waits_for_site("nothing was resolved yet", is_down=self.is_alone and not self._serves())
         self.touch()
         self._thread = threading.Thread(target=self._run, name="ingress", daemon=True)
         self._thread.start()
@@ -265,7 +265,7 @@ class IngressSync:
         if outcome.action is NginxAction.NOTHING:
             return False
         if was_served and not plan.items:
-            found = [ForeignChange("file", "a file of nginx was changed just now")]
+            found = [ForeignChange("file", "a file of nginx was just changed")]
             tell(found, self.state, self.journal, self.announce, mended=True)
         self.state.metrics.reloads.add(outcome.action.value)
         self.journal.info(
@@ -313,7 +313,7 @@ class IngressSync:
                 serves = self._serves()
                 if serves and not self.known.objects:
                     until = math.inf  # nobody remembers what these hosts are served with, so they are left alone
-                message = f"waits for the API server to tell of {len(fresh)} Secrets and ConfigMaps"
+                message = f"waiting for {len(fresh)} Secrets and ConfigMaps from the API server"
                 self.state.waits_for_site(message, is_down=self.is_alone and not serves)
             left = self._await(fresh, until=until)
             if len(left) < len(fresh) and is_first:
@@ -388,7 +388,7 @@ class IngressSync:
         try:
             self.known.keep(renewed(world, wanted, options))
         except HostError as error:
-            self.journal.warning("not kept on disk", error=error.message)
+            self.journal.warning("not saved to disk", error=error.message)
 
     def _tell_damage(self, items: Collection[Item], digest: str) -> None:
         """Tell and count what others have changed, once for as long as it stays so.
@@ -405,7 +405,7 @@ class IngressSync:
         found = damage(certain(fresh) if is_asked_for else fresh, ())
         tell(found, self.state, self.journal, self.announce, mended=self.mends)
         if is_asked_for and len(fresh) > len(found):
-            self.journal.info("not as wanted", differences=len(fresh) - len(found), written=False)
+            self.journal.info("differs from the objects", differences=len(fresh) - len(found), written=False)
         self._compared = digest
         self._damage = frozenset() if self.mends else frozenset(items)
 
@@ -440,9 +440,11 @@ class IngressSync:
         if new := sorted(waiting - before):
             shown = "; ".join(str(reason) for reason in new[:SHOWN])
             more = f"; and {len(new) - SHOWN} more" if len(new) > SHOWN else ""
-            self.journal.warning("waits for what could not be read", reasons=f"{shown}{more}", count=len(waiting))
+            self.journal.warning(
+                "waiting for objects that could not be read", reasons=f"{shown}{more}", count=len(waiting)
+            )
         elif before and not waiting:
-            self.journal.info("no longer waits: all was read")
+            self.journal.info("no longer waiting: all objects were read")
         self.state.metrics.unread.set(len(waiting))
 
     def _tell_user(self, reason: Reason, world: ClusterSnapshot) -> None:

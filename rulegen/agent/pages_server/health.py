@@ -178,7 +178,7 @@ class ServiceHealth:
     def _reply(self, place: _HealthAddress) -> Reply:
         known = self._counts.get((place.family, place.port))
         if known is None:
-            return Reply(404, "no Service has this port any more\n")
+            return Reply(404, "no Service has this port\n")
         name, count = known
         is_well = self.state.is_alive
         document = {

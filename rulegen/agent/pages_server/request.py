@@ -56,8 +56,8 @@ class RequestRefusal:
     reason: str
 
 
-NOT_ANSWERED: Final = RequestRefusal(501, "only GET and HEAD are answered here")
-TOO_LONG: Final = RequestRefusal(431, f"the head of a request may have {HEAD_BYTES} bytes")
+NOT_ANSWERED: Final = RequestRefusal(501, "only GET and HEAD are supported")
+TOO_LONG: Final = RequestRefusal(431, f"the request head is limited to {HEAD_BYTES} bytes")
 
 
 def head_length(received: bytes | bytearray, start: int = 0) -> int:
@@ -78,29 +78,29 @@ def parse(head: bytes) -> Request | RequestRefusal:
         return TOO_LONG
     lines = [line.removesuffix("\r") for line in head.decode("latin-1").rstrip("\r\n").split("\n")]
     if any(_CONTROL.search(line) for line in lines):
-        return RequestRefusal(400, "control characters in the head")
+        return RequestRefusal(400, "the request head contains control characters")
     words = lines[0].split(" ")
     if len(words) != 3 or not _TOKEN.fullmatch(words[0]) or not (version := _VERSION.fullmatch(words[2])):
-        return RequestRefusal(400, "the first line is no request line of HTTP/1.0 or HTTP/1.1")
+        return RequestRefusal(400, "the first line is not an HTTP/1.0 or HTTP/1.1 request line")
     method, target = words[0], words[1]
     if version[1] != "1":
-        return RequestRefusal(505, "only HTTP/1.0 and HTTP/1.1 are spoken here")
+        return RequestRefusal(505, "only HTTP/1.0 and HTTP/1.1 are supported")
     if method not in METHODS:
         return NOT_ANSWERED
     fields = _fields(lines[1:])
     if fields is None:
-        return RequestRefusal(400, "a line of the head is no header field")
+        return RequestRefusal(400, "a line of the head is not a header field")
     hosts = fields.get("host", [])
     if len(hosts) > 1 or (not hosts and version[2] != "0"):
-        return RequestRefusal(400, "the head must have one field Host")
+        return RequestRefusal(400, "the request must have exactly one Host header")
     host = hosts[0] if hosts else None
     if absolute := _ABSOLUTE.fullmatch(target):
         if host is not None and host.lower() != absolute[1].lower():
-            return RequestRefusal(400, "the target of the request and the field Host name two hosts")
+            return RequestRefusal(400, "the request target and the Host header name different hosts")
         host, target = absolute[1], absolute[2]
         target = target if target.startswith("/") else f"/{target}"
     if not target.startswith("/"):
-        return RequestRefusal(400, "the target of the request is no path")
+        return RequestRefusal(400, "the request target is not a path")
     path, _, query = target.partition("?")
     return Request(method, path, query, host, {name: ", ".join(values) for name, values in fields.items()})
 

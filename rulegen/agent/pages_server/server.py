@@ -79,7 +79,7 @@ class PageServer:
             return encoded(refusal)
         names_us = is_ours(request.host, self._names())
         if not names_us and not self._probes:
-            return encoded(Reply(421, "this is no name of this node: ask by address, or see --metrics-host\n"))
+            return encoded(Reply(421, "this is not a name of this node: use its address, or see --metrics-host\n"))
         page = self._page(request)
         if page is None:
             return encoded(Reply(404, "not found\n"))
@@ -137,11 +137,13 @@ class RetryingServer:
 def _refusal_of_stranger(request: Request, connection: Connection) -> Reply | None:
     """Return why a request for a private page did not come straight from this host; None where it may have."""
     if not (is_loopback(connection.client[0]) and is_loopback(connection.server[0])):
-        return Reply(403, "this page is for programs of this host only: ask a loopback address\n")
+        return Reply(403, "this page is for programs on this host only: use a loopback address\n")
     if not is_loopback_name(request.host):
-        return Reply(403, "this page is for programs of this host only: name localhost or a loopback address\n")
+        return Reply(403, "this page is for programs on this host only: use localhost or a loopback address as Host\n")
     if (name := field_of_proxy(request.headers)) is not None:
-        return Reply(403, f"this page is for programs of this host only: a proxy has passed this on (field {name})\n")
+        return Reply(
+            403, f"this page is for programs on this host only: this request came through a proxy (header {name})\n"
+        )
     return None
 
 
@@ -150,7 +152,7 @@ def _refusal_of_user(connection: Connection) -> Reply | None:
     try:
         owner = owner_of(connection.client, connection.server)
     except OSError as error:
-        return Reply(403, f"the kernel does not say whose connection this is: {error.strerror}\n")
+        return Reply(403, f"the kernel does not report the owner of this connection: {error.strerror}\n")
     if owner not in (0, os.geteuid()):
         return Reply(403, "this page is for root only\n")
     return None

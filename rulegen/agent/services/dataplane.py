@@ -347,7 +347,7 @@ class IdleWriter(KernelWriter):
 
     def __init__(self, facts: HostFacts) -> None:
         """Take what the host is."""
-        super().__init__(run, VariantChoice(variant.Variant.NFT, "rules for Services are left alone"), facts)
+        super().__init__(run, VariantChoice(variant.Variant.NFT, "rules for Services are not managed"), facts)
 
     def refresh(self) -> frozenset[Address]:
         """Gain nothing: nothing depends on the host."""
@@ -388,7 +388,7 @@ def _beside(run: Runner, choice: variant.Variant, facts: HostFacts) -> str:
     try:
         beside = rules_beside(run, choice, facts.families)
     except HostError as error:
-        return f"{error.message}: whether a proxy has rules there is not known"
+        return f"{error.message}: it is unknown whether a proxy has rules there"
     return beside_warning(Observed(rulesets={}, beside=beside), choice)
 
 

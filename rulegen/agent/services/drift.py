@@ -88,7 +88,7 @@ def certain(items: Iterable[Item]) -> list[Item]:
 
 def _text(item: Item) -> str:
     """Return what others did, with the rule where the item's name is only that of its chain."""
-    done = {"add": "was taken away", "change": "was changed", "delete": "was put there"}[item.action.word]
+    done = {"add": "deleted", "change": "was changed", "delete": "added"}[item.action.word]
     family = f" [{item.family}]" if item.family else ""
     lines = [line.text for line in item.lines if line.sign != " "] if item.language == "iptables" else []
     shown = ", ".join(f"`{line}`" for line in lines[:LINES]) + (" …" if len(lines) > LINES else "")
@@ -110,5 +110,5 @@ def tell(
         state.metrics.drift.add(kind, len(texts))
         times = Counter(texts)
         shown = "; ".join(text if n == 1 else f"{text} ({n} times)" for text, n in list(times.items())[:SHOWN])
-        journal.warning("changed by others", kind=kind, count=len(texts), what=shown, mended=mended)
-        announce(f"{len(texts)} of kind {kind} changed by others, {'mended' if mended else 'left'}: {shown}")
+        journal.warning("changed by another program", kind=kind, count=len(texts), what=shown, mended=mended)
+        announce(f"{len(texts)} of kind {kind} changed by another program, {'mended' if mended else 'left'}: {shown}")

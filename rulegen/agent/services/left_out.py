@@ -114,7 +114,7 @@ class LeftOut:
     def texts(self) -> Iterator[str]:
         """Yield for people what is left out and why."""
         for name, refusal in sorted(self._refusals.items()):
-            yield f"Service {name} is left out, and what was there of it stays: {refusal.reason}"
+            yield f"Service {name} is left out, and its old rules stay: {refusal.reason}"
 
     def _untried(self, name: ObjectName) -> bool:
         return self._refusals[name].reason == NOT_TRIED

@@ -106,13 +106,13 @@ class KnownProblems:
     def node(self, kept: tuple[str, ...]) -> None:
         """Log that nothing is kept any more of what an earlier Node object said; `warnings` logs what is kept."""
         if self._kept and not kept:
-            self.journal.info("the Node is complete again: it alone decides")
+            self.journal.info("the Node object is complete again and is used")
         self._kept = kept
 
     def connections(self, error: HostError | None) -> None:
         """Log why stale connections are not deleted from conntrack; None where they are."""
         if error is not None and error.message != self._connections:
-            self.journal.warning("stale connections are not looked for", error=error.message, hint=error.hint)
+            self.journal.warning("cannot search for stale connections", error=error.message, hint=error.hint)
         self._connections = error.message if error is not None else ""
 
     def _service(self, name: ObjectName) -> ObjectReference:

@@ -110,7 +110,7 @@ class Publisher:
             try:
                 self.withdraw()
             except Exception as error:  # noqa: BLE001 - whatever it is, the rest of the end is not to be left out
-                self.journal.warning("addresses of this node stay published", **fault(error))
+                self.journal.warning("this node's addresses stay published", **fault(error))
 
     def _run(self) -> None:
         while not self._ended:
@@ -193,7 +193,7 @@ class Publisher:
                 if until is None and (self._ended or not self.members.lead()):
                     return refusal
                 if until is not None and self.clock() > until:
-                    raise ApiError("there was no time to take out all addresses", "timeout")
+                    raise ApiError("there was no time to remove all addresses", "timeout")
                 try:
                     if self._wrote(change):
                         written[change.resource.noun] += 1

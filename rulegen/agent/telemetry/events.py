@@ -388,7 +388,7 @@ class Recorder:
                     return error.status
                 if error.status == 403 and TERMINATING not in error.message:
                     self._silent_until = self.clock() + SILENCE_S
-                    self.journal.warning("events may not be written", error=error.message, hint=error.hint)
+                    self.journal.warning("not allowed to write events", error=error.message, hint=error.hint)
                     break
                 is_answer = error.status != 0
                 passes = error.status in {401, 429} or error.status >= 500 if is_answer else self.clock() < until

@@ -30,7 +30,7 @@ def fault(error: Exception) -> dict[str, str]:
         return {"error": error.message, "hint": error.hint}
     frames = traceback.extract_tb(error.__traceback__)
     where = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
-    return {"error": f"a fault of rulegen itself: {type(error).__name__}: {error}", "where": where}
+    return {"error": f"internal error of rulegen: {type(error).__name__}: {error}", "where": where}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class AgentLog:
         lost = sorted(self._lost.items())
         self._lost.clear()
         for reason, count in lost:
-            self.warning("lines of the log could not be written", error=reason, count=count)
+            self.warning("log lines could not be written", error=reason, count=count)
 
     @staticmethod
     def _spelled(value: Any) -> str:

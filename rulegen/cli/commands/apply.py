@@ -111,10 +111,12 @@ def _refuse_unknown_node(inputs: Inputs) -> None:
         return
     faults = [line for r in world.rejected if r.object == f"Node {name}" for line in r.lines()]
     if faults:
-        raise ServicesRefusedError("this node's own object cannot be used:\n" + "\n".join(faults), hint="mend it")
+        raise ServicesRefusedError(
+            "this node's Node object is invalid:\n" + "\n".join(faults), hint="correct the Node object"
+        )
     raise ServicesRefusedError(
-        f"{unknown_node(name, world.nodes)}: nothing is written for a node that the cluster does not know",
-        hint="name this node with --node, and with -f give its Node object too; or say --allow-unknown-node",
+        f"{unknown_node(name, world.nodes)}: nothing is written for a node without a Node object",
+        hint="give this node's name with --node, and its Node object if you use -f; or add --allow-unknown-node",
     )
 
 
@@ -125,8 +127,8 @@ def _refuse_empty(inputs: Inputs, plan: Plan, *, allow_empty: bool) -> None:
     gone = (item for item in plan.items if item.is_leftover and item.action is Action.DELETE)
     if any(item.owner or item.kind == "virtual server" for item in gone):
         raise ServicesRefusedError(
-            "the objects hold no Service, but this node serves some: this would take all of them away",
-            hint="look at the input again, or say --allow-empty",
+            "the input has no Service, but this node serves some: apply would remove all of them",
+            hint="check the input, or add --allow-empty",
         )
 
 
@@ -136,8 +138,8 @@ def _refuse_no_host(ingress: IngressInputs, *, allow_empty: bool) -> None:
         return
     if sum(path.startswith("hosts/") for path in ingress.observed.files) > 1:
         raise ServicesRefusedError(
-            "the objects hold no Ingress that is ours, but nginx serves some: this would take all of them away",
-            hint="look at the input again, or say --allow-empty",
+            "the input has no Ingress for rulegen, but nginx serves some: apply would remove all of them",
+            hint="check the input, or add --allow-empty",
         )
 
 
@@ -146,7 +148,7 @@ def _refuse_taken_ports(ingress: IngressInputs) -> None:
     if ingress.taken_ports:
         raise ServicesRefusedError(
             "; ".join(ingress.taken_ports),
-            hint="end it, or listen elsewhere: --http-port and --https-port choose other ports",
+            hint="stop it, or choose other ports with --http-port and --https-port",
         )
 
 
@@ -155,8 +157,8 @@ def _refuse_unread(inputs: Inputs) -> None:
     unread = [line for r in inputs.world.rejected if r.object.startswith(r.source) for line in r.lines()]
     if unread:
         raise ServicesRefusedError(
-            "a part of the input could not be read, and what is not in the input is taken away:\n" + "\n".join(unread),
-            hint="mend it; `rulegen plan` shows what the rest comes to",
+            "part of the input could not be read, and apply removes what is not in the input:\n" + "\n".join(unread),
+            hint="correct it; `rulegen plan` shows the plan for the rest",
         )
 
 
@@ -166,6 +168,6 @@ def _refuse_previews(inputs: Inputs) -> None:
     if assigned:
         raise InputError(
             ", ".join(inputs.chosen.files),
-            "not to be applied, as these were assigned for a preview only:\n" + "\n".join(assigned),
-            hint="write clusterIP and nodePort into the manifests, or apply what the API server has",
+            "cannot be applied, because these values were assigned for a preview only:\n" + "\n".join(assigned),
+            hint="set clusterIP and nodePort in the manifests, or apply the objects of the API server",
         )

@@ -63,7 +63,7 @@ def command(output: str, wait_s: int, *, yes: bool, no_services: bool, **chosen:
             plan, report, variant = _planned_rules(inputs)
     if site is not None and service is not None:
         plan = with_site(plan, site)
-        report = replace(report, site=f"{service.folder}{'' if site.items else ', where none was ever started'}")
+        report = replace(report, site=f"{service.folder}{'' if site.items else ', where nginx was never started'}")
     ends = partial(_end, service, site) if service is not None and site is not None and site.items else None
     write(plan, report, variant, output=output, wait_s=wait_s, yes=yes, nginx_before=ends)
 
@@ -104,4 +104,4 @@ def _end(service: NginxService, site: NginxPlan) -> list[str]:
     in_time = service.drain(DRAIN_S, remove=True)
     if not site.runs:
         return [f"no nginx ran in {service.folder}; the folder was removed"]
-    return [f"nginx in {service.folder} has ended" + ("" if in_time else "; connections that lasted were cut")]
+    return [f"nginx in {service.folder} has stopped" + ("" if in_time else "; its remaining connections were closed")]

@@ -71,7 +71,7 @@ def command(folder: str | None, site: str | None, *, with_secrets: bool, **chose
         CliOptions(**chosen), is_of_this_host=False, ingress=ingress if site else None, ingress_flag="--nginx DIR"
     )
     if not folder and not site:
-        raise click.UsageError("say where to: -o DIR for Services, --nginx DIR for Ingresses, or both")
+        raise click.UsageError("give a folder: -o DIR for Services, --nginx DIR for Ingresses, or both")
     if site:
         export_site(IngressInputs(ingress, inputs, is_live=False), site, with_secrets=with_secrets)
     if folder:
@@ -111,7 +111,7 @@ def _parameters(model: Model) -> str:
     lines = [f"{name} = {value}" for name, value in sorted(values.items())]
     if ROUTE_LOCALNET in values:
         lines = [
-            "# Load this behind the rules: without that of KUBE-FIREWALL neighbours reach 127.0.0.0/8 of this host.",
+            "# Load this after the rules: without KUBE-FIREWALL's rule, neighbours can reach 127.0.0.0/8 of this host.",
             f"# Before the rules are removed: sysctl -w {ROUTE_LOCALNET}=0",
             *lines,
         ]
@@ -122,7 +122,7 @@ def _counters_script(names: Iterable[str]) -> str:
     """Return a script that makes the counters; those that are there keep their counts."""
     lines = [f"nfacct get {name} >/dev/null 2>&1 || nfacct add {name}" for name in names]
     return "\n".join(
-        ["#!/bin/sh", "# Makes the counters that the rules name: run it before iptables-restore.", *lines, ""]
+        ["#!/bin/sh", "# Creates the counters that the rules use: run it before iptables-restore.", *lines, ""]
     )
 
 

@@ -147,7 +147,7 @@ def command(
     if chosen.get("files"):
         raise ConfigError("run watches an API server, not files", hint="use `rulegen apply -f` for files")
     if timeout is not None and not once:
-        raise ConfigError("--timeout is for --once: without it, run waits for as long as it takes")
+        raise ConfigError("--timeout needs --once: without --once, run waits without limit")
     for name in metrics_hosts:
         if not is_subdomain(name.lower()):
             raise ConfigError(f"--metrics-host: {name!r} is not a DNS name", hint="give a name without port")
@@ -157,7 +157,7 @@ def command(
     if publishing.services and no_services:
         raise ConfigError(
             "--publish-service-status and --no-services exclude each other",
-            hint="who publishes addresses for Services must also have rules for them",
+            hint="a node that publishes addresses for Services must also have their rules",
         )
     ingress.refuse_nothing(no_services=no_services, verb="keep")
     fixed: dict[str, Any] = {
@@ -309,7 +309,9 @@ def _refuse_shared_ports(inputs: Inputs, ingress: ChosenIngress) -> None:
     ):
         for option, port in (("--http-port", ingress.http_port), ("--https-port", ingress.https_port)):
             if host_and_port(address)[1] == port:
-                raise ConfigError(f"{option} {port} is the port of {name} ({address})", hint="give one of them another")
+                raise ConfigError(
+                    f"{option} {port} is the port of {name} ({address})", hint="choose another port for one of them"
+                )
 
 
 def _publishing(chosen: dict[str, Any], ingress: ChosenIngress) -> Publishing:

@@ -123,7 +123,7 @@ class ChosenIngress:
                 f"--http-port and --https-port are both {asked.http_port}", hint="give two ports, such as 80 and 443"
             )
         if not asked.nginx_dir:
-            raise ConfigError("--nginx-dir: '' is no folder", hint=f"leave it out for {NGINX_DIR}")
+            raise ConfigError("--nginx-dir: '' is not a folder", hint=f"omit it to use {NGINX_DIR}")
         return asked
 
     def refuse_nothing(self, *, no_services: bool, verb: str) -> None:
@@ -134,8 +134,8 @@ class ChosenIngress:
         """
         if no_services and not self.ingress:
             raise ConfigError(
-                f"--no-services without --ingress: there is nothing to {verb}",
-                hint="add --ingress for Ingresses, or leave --no-services out",
+                f"--no-services without --ingress: then there is nothing to {verb}",
+                hint="add --ingress, or omit --no-services",
             )
 
     @property

@@ -86,6 +86,6 @@ def _opened_for_both(number: int) -> int:
 
 def _no_consent(why: str) -> NoConsentError:
     return NoConsentError(
-        f"there are changes to write, and nobody to ask: {why}; nothing was written",
-        hint="look at the changes, then run the same command with --yes",
+        f"confirmation is needed, but {why}; nothing was written",
+        hint="check the changes, then run the same command with --yes",
     )

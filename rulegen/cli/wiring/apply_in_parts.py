@@ -36,9 +36,9 @@ class LeftOutError(RulegenError):
     def __init__(self, left_out: Mapping[str, str]) -> None:
         lines = [f"Service {owner}: {reason}" for owner, reason in sorted(left_out.items())]
         super().__init__(
-            "the kernel refuses these Services; what was there of them stays, and all others are written:\n"
+            "the kernel rejects the rules of these Services; their old rules stay, and all others are written:\n"
             + "\n".join(lines),
-            hint="load what the kernel lacks, or change these Services; then apply again",
+            hint="load the missing kernel modules, or change these Services; then apply again",
         )
 
 
@@ -74,7 +74,7 @@ class ApartWriter:
         left_out: dict[str, str] = {}
         compiled, plan = self.live.compiled, self.live.plan
         for turn in range(MOST_ROUNDS):
-            self.inputs.progress("looking for the Services that are refused …")
+            self.inputs.progress("searching for the Services that the kernel rejects …")
             apart = Apart(compiled, plan, self._put, self._look_for(compiled))
             verdict = apart.search(error)
             if not verdict.refused:
@@ -101,7 +101,7 @@ class ApartWriter:
         known = SCHEDULERS if inputs.facts.schedulers is None else inputs.facts.schedulers
         facts = replace(inputs.facts, schedulers=frozenset(known) - {error.scheduler})
         model = resolve(inputs.world, inputs.options, facts, facts.families)
-        note(f"{error.message}: Services are served without it")
+        note(f"{error.message}: Services work without it")
         self._put(self._look_for(compile_model(model, inputs.options.mode, counts=counts))())
         return {}
 

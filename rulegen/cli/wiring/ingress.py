@@ -83,8 +83,8 @@ class IngressInputs:
         facts = gather_nginx(run, self.chosen.nginx_binary, user=self.chosen.nginx_user)
         if facts.user == SHARED_USER:
             self.notes.append(
-                f"nginx's workers run as {SHARED_USER}, as other programs do, which can read keys in their memory: "
-                "make a user for them, and name it by --nginx-user"
+                f"nginx's workers run as {SHARED_USER}. Other programs of that user can read TLS keys in their"
+                " memory: create a user for nginx and give it with --nginx-user"
             )
         return facts
 
@@ -96,7 +96,7 @@ class IngressInputs:
         try:
             group = grp.getgrnam(self.facts.group).gr_gid if self.facts.group else None
         except KeyError:
-            raise HostError(f"there is no group {self.facts.group}, which nginx's workers are to have") from None
+            raise HostError(f"the group {self.facts.group} for nginx's workers does not exist") from None
         return NginxService(self.chosen.folder, run, binary=self.chosen.nginx_binary, worker_group=group)
 
     @cached_property
@@ -203,7 +203,7 @@ class IngressInputs:
     def site(self) -> NginxSite:
         """The configuration, without the Ingresses that nginx does not take."""
         world = self.completed.world
-        self.inputs.progress(f"deciding about {len(world.ingresses):,} Ingresses …")
+        self.inputs.progress(f"resolving {len(world.ingresses):,} Ingresses …")
         if not self.is_live:
             return compile_ingress(world, self.options, self.templates, served=False)
         return self.live.settled(world, self.observed)
@@ -247,7 +247,7 @@ def plan_ingress(ingress: IngressInputs, plan: Plan, report: Report) -> tuple[Pl
     """Return a plan and its report with what Ingresses add to them."""
     site_plan = ingress.plan
     model = ingress.site.model
-    taken = (f"{line}: nginx cannot listen there, and apply refuses" for line in ingress.taken_ports)
+    taken = (f"{line}: nginx cannot listen there, so apply fails" for line in ingress.taken_ports)
     warnings = (*report.warnings, *ingress.notes, *taken)
     return with_site(plan, site_plan), replace(report, reasons=model.reasons, site=ingress.told, warnings=warnings)
 
@@ -271,7 +271,7 @@ def export_site(ingress: IngressInputs, folder: str, *, with_secrets: bool) -> N
     report = replace(ingress.inputs.report("nothing"), reasons=site.model.reasons)
     for line in show.notes(report):
         note(line)
-    hint = "" if with_secrets else "; certificates are placeholders, --with-secrets writes the real ones"
+    hint = "" if with_secrets else "; certificates are placeholders (--with-secrets writes the real ones)"
     print_lines([f"{folder}: {len(configuration.files)} files, for nginx -t -p {folder} -c nginx.conf{hint}"])
 
 

@@ -107,7 +107,7 @@ class Inputs:
         )
         self._check_scheduler(options)
         source = self._source
-        return options, tuple(f"{source}: {path} is no field of a {KIND}; it is ignored" for path in unknown)
+        return options, tuple(f"{source}: {path} is not a field of a {KIND}; it is ignored" for path in unknown)
 
     @property
     def cautions(self) -> tuple[str, ...]:
@@ -150,7 +150,7 @@ class Inputs:
             return  # a module that is not part of Linux
         raise ConfigError(
             f"{COMMAND_LINE if is_option else self._source}: ipvs.scheduler:"
-            f" there is no scheduler {options.ipvs_scheduler!r}",
+            f" unknown scheduler {options.ipvs_scheduler!r}",
             hint=f"use one of: {', '.join(sorted(SCHEDULERS))}",
         )
 
@@ -172,7 +172,7 @@ class Inputs:
             return read_node_name(self.facts.hostname)
         except ValueError as error:
             raise ConfigError(
-                f"the host's name: {error}" if self.facts.hostname else "which node this is, is not known",
+                f"the host's name: {error}" if self.facts.hostname else "this node's name is unknown",
                 hint="name the Node with --node",
             ) from None
 
@@ -201,9 +201,7 @@ class Inputs:
         cidrs, ports = chosen.service_cidrs, chosen.node_port_range
         if chosen.files:
             if chosen.kubeconfig or chosen.context:
-                self.warn(
-                    "the objects are those of -f: no API server is asked, --kubeconfig and --context mean nothing"
-                )
+                self.warn("objects are read from -f, not from an API server: --kubeconfig and --context have no effect")
             sources = read_sources(chosen.files, warn=self.warn)
             world = read_world(sources, service_cidrs=cidrs, node_port_range=ports)
             self._warn_of_ingresses(world)
@@ -225,7 +223,7 @@ class Inputs:
             world = replace(world, unread=dict.fromkeys(sorted(refused), REFUSED))
         if chosen.strict and world.rejected:
             lines = [line for rejected in world.rejected for line in rejected.lines()]
-            raise StrictError("\n".join(lines), hint="mend the objects, or leave --strict out to go on without them")
+            raise StrictError("\n".join(lines), hint="correct the objects, or omit --strict to skip them")
         return world
 
     @cached_property
@@ -240,7 +238,7 @@ class Inputs:
         if self.ingress is None and world.ingresses:
             names = [str(name) for name in world.ingresses]
             count = f"{len(names)} Ingress is" if len(names) == 1 else f"{len(names)} Ingresses are"
-            self.warn(f"{count} ignored: {listed(names)}; {self.ingress_flag} takes Ingresses in too")
+            self.warn(f"{count} ignored: {listed(names)}; add {self.ingress_flag} to include Ingresses")
 
     def _with_referred(self, cluster: list[Decoded | Rejected]) -> tuple[list[Decoded | Rejected], set[ObjectKey]]:
         """Return objects and the Secrets and ConfigMaps that Ingresses name, and the names of what may not be read."""
@@ -293,7 +291,7 @@ class Inputs:
         backend_of(self.options.mode)
         self.node_name  # noqa: B018 - a fault of it comes before those of objects
         world = self.world
-        self.progress(f"deciding about {len(world.services):,} Services …")
+        self.progress(f"resolving {len(world.services):,} Services …")
         return resolve(world, self.options, self.facts, self.facts.families)
 
     def compiled(self, rulesets: dict[Family, Ruleset] | None, *, is_live: bool) -> Compiled:
@@ -381,7 +379,7 @@ def observe_live(inputs: Inputs, *, flows: bool = True) -> tuple[VariantChoice, 
     try:
         beside = rules_beside(run, choice.variant, inputs.facts.families)
     except HostError as error:
-        inputs.warn(f"{error.message}: rules of a proxy there, if any, are left alone")
+        inputs.warn(f"{error.message}: if a proxy has rules there, they stay")
         return choice, observed
     return choice, replace(observed, beside=beside)
 
@@ -415,26 +413,28 @@ def plan_saved(inputs: Inputs, paths: tuple[str, ...]) -> tuple[Plan, Report]:
     facts = inputs.facts
     if NOTHING in paths:
         if len(paths) > 1:
-            raise ConfigError("--observed none stands alone", hint="give either dumps or none")
+            raise ConfigError("--observed none cannot be combined with other dumps", hint="give either dumps or none")
         rulesets = {family: Ruleset(family) for family in facts.families}
         compiled = inputs.compiled(None, is_live=False)
         told = inputs.report("a node without any rules")
         observed = Observed(rulesets=rulesets, sets={}, servers={}, links=Links())
     else:
         if STDIN in paths and STDIN in inputs.chosen.files:
-            raise ConfigError("standard input holds objects or a dump, not both", hint="give one of them as a file")
+            raise ConfigError(
+                "standard input can hold objects or a dump, not both", hint="give one of them as a file instead"
+            )
         dumps = read_dumps(paths)
         rulesets = dumps.rulesets
         inputs.model  # noqa: B018 - faults of the input come before those of a comparison
         missing = [family for family in inputs.facts.families if family not in rulesets]
-        warnings = [f"{family} was not observed, so it is not planned" for family in missing]
+        warnings = [f"{family} was not observed, so it is not in the plan" for family in missing]
         warnings += (*_unseen(inputs, dumps), *unreadable(rulesets))
         is_partial = bool(warnings) or any(ruleset.unknown for ruleset in rulesets.values())
         warnings += dumps.warnings
         if BE_LIBERAL in inputs.model.sysctls and dumps.sysctls is None:
             warnings.append(
-                f"{BE_LIBERAL} must be 1, as the rule that drops INVALID packets is left out for it; kernel parameters"
-                " were not observed (sysctl -a)"
+                f"{BE_LIBERAL} must be 1, because the plan omits the rule that drops INVALID packets; kernel"
+                " parameters were not observed (sysctl -a)"
             )
         rulesets = {family: ruleset for family, ruleset in rulesets.items() if family in inputs.model.nodes}
         compiled = inputs.compiled(rulesets, is_live=False)
@@ -474,7 +474,7 @@ def _unseen(inputs: Inputs, dumps: Dumps) -> Iterator[str]:
         ("addresses (ip -br addr show kube-ipvs0)", dumps.links),
     ):
         if told is None:
-            yield f"{name} were not observed, so they are not planned"
+            yield f"{name} were not observed, so they are not in the plan"
 
 
 def _udp_flows(inputs: Inputs) -> list[Flow]:
@@ -484,7 +484,7 @@ def _udp_flows(inputs: Inputs) -> list[Flow]:
     try:
         return [flow for family in inputs.facts.families for flow in conntrack.list_flows(run, family)]
     except HostError as error:
-        inputs.warn(f"stale UDP connections are not looked at: {error.message}")
+        inputs.warn(f"stale UDP connections are not in the plan: {error.message}")
         return []
 
 
@@ -511,9 +511,9 @@ def _document(path: str) -> Any:
         if len(values) > 1:
             raise InputError(
                 path,
-                f"line {document.line}: a second document, and only one is expected",
-                hint="give a file that holds what is meant, and nothing else",
+                f"line {document.line}: a second document, but only one is expected",
+                hint="give a file with that document only",
             )
     if not values:
-        raise InputError(path, "nothing in there")
+        raise InputError(path, "it is empty")
     return values[0]

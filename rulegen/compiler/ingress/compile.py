@@ -144,7 +144,7 @@ class CandidateSite:
         known = self._sites.get(frozenset())
         if not quarantined and known is not None:
             return known
-        return self._site({name: f"nginx refuses it: {reason}" for name, reason in quarantined.items()})
+        return self._site({name: f"nginx rejects it: {reason}" for name, reason in quarantined.items()})
 
     def _site(self, left_out: Mapping[str, str]) -> NginxSite:
         names = {ObjectName(*name.split("/", 1)): reason for name, reason in left_out.items()}

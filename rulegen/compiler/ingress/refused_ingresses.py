@@ -23,7 +23,7 @@ MOST_TESTS: Final = 400
 """After so many tests no more culprits are looked for: what was not seen to pass is dropped."""
 
 _HINTS: Final = 2
-_NOT_TRIED: Final = "not tried: too many others were refused"
+_NOT_TRIED: Final = "not tested: too many others were rejected"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ def settle(
     search = _Search(names, compile_without, test)
     message = search.refusal(len(search.left))
     if message is not None and (base := search.refusal(0)) is not None:
-        raise HostError(f"nginx refuses its configuration even without any Ingress: {base}")
+        raise HostError(f"nginx rejects its configuration even without any Ingress: {base}")
     while message is not None:
         reason = _narrow(search, message, suspects, most_tests)
         search.drop_next(reason)

@@ -319,8 +319,8 @@ def beside_warning(observed: Observed, variant: str) -> str:
         return ""
     other = "legacy" if variant == "nft" else "nft"
     return (
-        f"iptables-{other} holds {rules} rules of a Service proxy beside those of iptables-{variant}, and the kernel"
-        f" obeys both: end that proxy, then remove them with `rulegen cleanup --variant {other}`"
+        f"iptables-{other} has {rules} rules of a Service proxy besides those in iptables-{variant}, and the kernel"
+        f" applies both: stop that proxy, then remove its rules with `rulegen cleanup --variant {other}`"
     )
 
 

@@ -89,16 +89,16 @@ def decide(facts: HostFacts, *, is_wanted: bool, goes: bool, stays: bool, guarde
     value = facts.sysctls.get(ROUTE_LOCALNET, "0")
     if is_wanted or value == "0" or not (goes or stays):
         return LoopbackDecision()
-    whole = f"{ROUTE_LOCALNET} = {value} and the rule of {FIREWALL.chain} that guards it stay"
+    whole = f"{ROUTE_LOCALNET} = {value} and the rule of {FIREWALL.chain} that protects it stay"
     if stays:
-        return LoopbackDecision(note=f"{whole}: a kubelet is at work here, which shares them")
+        return LoopbackDecision(note=f"{whole}: a kubelet on this host shares them")
     if guarded_beside:
         return LoopbackDecision(
-            note=f"{ROUTE_LOCALNET} = {value} stays: a proxy's rules in the other variant of iptables guard it"
+            note=f"{ROUTE_LOCALNET} = {value} stays: a proxy's rules in the other iptables variant protect it"
         )
     if ROUTE_LOCALNET in facts.fixed_sysctls:
         return LoopbackDecision(
             keeps_guard=True,
-            note=f"{whole}: the parameter cannot be set to 0 here, and without the rule neighbours reach 127.0.0.1",
+            note=f"{whole}: the parameter cannot be set to 0 here, and without the rule neighbours can reach 127.0.0.1",
         )
     return LoopbackDecision(closing=Change(ROUTE_LOCALNET, value, "0"))

@@ -38,8 +38,8 @@ def lost_masquerade(compiled: Compiled, plan: Plan) -> Iterator[str]:
         )
         if lost:
             yield (
-                f"this removes rules that masquerade connections to ClusterIPs ({family}): they are on this node now,"
-                " and without clusterCIDR (or what detectLocalMode needs) they are not wanted"
+                f"this removes rules that masquerade connections to ClusterIPs ({family}). This node has them now,"
+                " but the configuration has no clusterCIDR (or what detectLocalMode needs)"
             )
 
 

@@ -187,10 +187,10 @@ def held(
         key, why = next(iter(waits.items()))
         earlier = before.get(name)
         if earlier is not None:
-            ingresses[name], meanwhile = earlier, "it is served as it was before"
+            ingresses[name], meanwhile = earlier, "its previous version is served"
         else:
             del ingresses[name]
-            meanwhile = "it is not served until then"
+            meanwhile = "it is not served until it can be read"
         recalled[ObjectKey("Ingress", name)] = f"{key}: {why}: {meanwhile}"
     return replace(world, ingresses=ingresses, recalled=recalled)
 

@@ -87,7 +87,7 @@ def test_cleanup_says_what_there_was_to_end(run, folder):
     code, out, err = run("cleanup")
     assert (code, err) == (0, "")
     assert "nginx does not run" in out
-    assert "none was ever started" in out
+    assert "nginx was never started" in out
     assert "has ended" not in out
     assert not folder.exists()
     (folder / "releases").mkdir(parents=True)

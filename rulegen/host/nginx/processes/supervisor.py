@@ -261,7 +261,7 @@ class Keeper:
                     os.unlink(".current.new", dir_fd=home)
                 os.symlink(good, ".current.new", dir_fd=home)
                 os.replace(".current.new", "current", src_dir_fd=home, dst_dir_fd=home)
-                self._journal.write(f"nginx refuses {current}: back to {good}")
+                self._journal.write(f"nginx rejects {current}: reverting to {good}")
 
     def _relieved(self, pid: int, orphans: tuple[processes.NginxProcess, ...]) -> bool:
         """Let orphans go as soon as workers of this master take connections; return whether they do.
