@@ -14,7 +14,7 @@ from rulegen.errors import HostError
 DEFAULT_MEBIBYTES: Final = 256
 """Enough for 20,000 Services with an EndpointSlice of five endpoints each, measured with what a real server adds."""
 MOST_MEBIBYTES: Final = 16_384
-LIMIT_HINT: Final = "if the cluster is as large as that: --api-limit"
+LIMIT_HINT: Final = "if the cluster really is that large, raise --api-limit"
 
 HEAD_BYTES: Final = 64 << 10
 """Bytes of an answer before its body: status line, headers, interim answers (1xx). A server's are about 500 bytes."""

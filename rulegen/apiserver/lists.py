@@ -241,7 +241,9 @@ def list_all(server: ApiServer, collection: Collection, page_size: int = PAGE_SI
             return found
         check_token(server.url, doing, token, parameters.get("continue"))
         parameters["continue"] = token
-    raise HostError(f"{server.url}: {doing}: more than {MAX_PAGES} pages", hint="is that the address of an API server?")
+    raise HostError(
+        f"{server.url}: {doing}: more than {MAX_PAGES} pages", hint="check that this is the address of an API server"
+    )
 
 
 def check_token(url: str, doing: str, token: str, before: str | int | None) -> None:
@@ -251,7 +253,7 @@ def check_token(url: str, doing: str, token: str, before: str | int | None) -> N
         HostError: It asks for the same one again, or is longer than a URL may be.
     """
     if token == before:
-        raise HostError(f"{url}: {doing}: the same page over and over")
+        raise HostError(f"{url}: {doing}: the server sends the same page again and again")
     if len(token) > MAX_TOKEN:
         raise HostError(f"{url}: {doing}: a continue token of more than {MAX_TOKEN} characters")
 
@@ -282,7 +284,7 @@ def read_page(
     expected = f"{kind.__name__}List"
     if len(raw) > MAX_PAGE_VALUES and value_count(raw) > MAX_PAGE_VALUES:
         words = f"a page of a {expected} with more than {MAX_PAGE_VALUES} values"
-        raise TooLargeError(f"{url}: {words}", hint="is that the address of an API server?")
+        raise TooLargeError(f"{url}: {words}", hint="check that this is the address of an API server")
     try:
         head = msgspec.json.decode(raw, type=_ListHead)
         if head.kind != expected:
@@ -290,7 +292,7 @@ def read_page(
         return decode_list(raw, kind, source=url, keep=keep)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InputError) as error:
         said = error.message if isinstance(error, InputError) else f"{url}: no {expected}: {error}"
-        raise HostError(said, hint="is that the address of an API server?") from error
+        raise HostError(said, hint="check that this is the address of an API server") from error
 
 
 def _owned(slices: list[Decoded | Rejected], services: list[Decoded | Rejected]) -> list[Decoded | Rejected]:
@@ -374,7 +376,7 @@ def _named(server: ApiServer, kind: type[KubeObject], name: ObjectName, raw: byt
         head = msgspec.json.decode(raw, type=_ListHead)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise HostError(
-            f"{server.url}: no {kind.__name__}: {error}", hint="is that the address of an API server?"
+            f"{server.url}: no {kind.__name__}: {error}", hint="check that this is the address of an API server"
         ) from error
     if head.kind != kind.__name__:
         raise HostError(f"{server.url}: got {head.kind[:40]!r}, expected a {kind.__name__}")

@@ -64,7 +64,7 @@ def _inside(host: Host, work: Callable[[Any], object]) -> None:
         try:
             thread.submit(enter_and_work).result()
         except (NetlinkError, OSError) as error:
-            raise HostError(f"the network of {host.name} cannot be laid: {error}") from error
+            raise HostError(f"the network of {host.name} cannot be set up: {error}") from error
 
 
 def _cable(node: Host, name: str, other: Host) -> None:

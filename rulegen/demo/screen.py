@@ -68,7 +68,7 @@ def condense(output: str, *, brief: bool = False) -> Iterator[str]:
             yield from ["; ".join(line.rstrip(".") for line in lines) + "."] if lines else ()
         elif heading == "Node-wide rules and parameters" and not brief:
             count = sum(_ITEM.match(line) is not None for line in lines)
-            yield f"{heading}: {count} changes, for what all Services share"
+            yield f"{heading}: {count} changes, shared by all Services"
         elif heading.startswith(("Service ", "Left over", "Ingress: ")) and not brief:
             yield heading.partition(" (/")[0]
             yield from (_fit(line) for line in _folded(lines))

@@ -132,8 +132,8 @@ class Stage:
         outside = self.client.ask(Place(NODE_ADDRESS, NODE_PORT), QUESTIONS)
         self.show(
             {
-                f"{pod.name} asks {CLUSTER_IP}:{PORT}": inside,
-                f"client asks {NODE_ADDRESS}:{NODE_PORT}": outside,
+                f"{pod.name} to {CLUSTER_IP}:{PORT}": inside,
+                f"client to {NODE_ADDRESS}:{NODE_PORT}": outside,
             }
         )
 
@@ -167,7 +167,7 @@ def play(say: Callable[[str], None], paint: Paint, mode: str = "iptables") -> No
     """
     if find("nginx") is None:
         raise MissingToolError("nginx")
-    say(paint.bold("A blog of three pods, on a node and for a client that exist for this demo only"))
+    say(paint.bold("A blog with three Pods, on a node and with a client that exist for this demo only"))
     for left, fill, branch, pod in _PICTURE:
         say(f"  {left:{fill}<{_PICTURE_WIDTH}}{branch}── {pod} {PODS[pod]}:{TARGET_PORT}")
     with _stage(say, paint, mode) as stage:
@@ -177,17 +177,17 @@ def play(say: Callable[[str], None], paint: Paint, mode: str = "iptables") -> No
         _redirect_no_more(stage)
         _scale_down(stage)
         say("")
-        say(paint.bold("7  Once more: what is as it should be is not written again"))
+        say(paint.bold("7  Apply again: nothing has changed, so nothing is written"))
         stage.rulegen_ingress("plan", (*_CLUSTER, "my-blog-scaled-down", *_BOTH_WAYS))
 
 
 def _serve(stage: Stage) -> None:
     say, paint = stage.say, stage.paint
     say("")
-    say(paint.bold("1  The plan: what the manifests come to, on this node"))
+    say(paint.bold("1  Plan: what the manifests would change on this node"))
     stage.rulegen("plan", ("my-blog",))
     say("")
-    say(paint.bold("2  Apply it, and ask"))
+    say(paint.bold("2  Apply, then send requests"))
     stage.rulegen("apply", ("my-blog",), "--yes", brief=True)
     stage.ask_both_ways()
 
@@ -195,7 +195,7 @@ def _serve(stage: Stage) -> None:
 def _roll_over(stage: Stage) -> None:
     say, paint = stage.say, stage.paint
     say("")
-    say(paint.bold("3  Roll over: my-blog-d takes the place of my-blog-c, while the client keeps asking"))
+    say(paint.bold("3  Rolling update: my-blog-d replaces my-blog-c while the client sends requests"))
     door = Place(NODE_ADDRESS, NODE_PORT)
     stage.client.start_asking(door)
     stage.start_pod("my-blog-d")
@@ -204,8 +204,8 @@ def _roll_over(stage: Stage) -> None:
     after = stage.client.ask(door, QUESTIONS)
     leaving.end()
     meanwhile = stage.client.stop_asking()
-    stage.show({f"meanwhile: {meanwhile.asked} questions": meanwhile, "afterwards": after})
-    say(f"  {meanwhile.asked + after.asked} questions, each got its answer.")
+    stage.show({f"meanwhile: {meanwhile.asked} requests": meanwhile, "afterwards": after})
+    say(f"  {meanwhile.asked + after.asked} requests, all answered.")
 
 
 def _name(stage: Stage) -> None:
@@ -215,7 +215,7 @@ def _name(stage: Stage) -> None:
     (stage.place / "tls.yaml").write_text(secret_manifest(SECRET, certificate, key))
     files = (*_CLUSTER, "my-blog-rolled-over", *_INGRESS)
     say("")
-    say(paint.bold(f"4  An Ingress: {BLOG}, by nginx on the node; its key was made just now"))
+    say(paint.bold(f"4  An Ingress: nginx on the node serves {BLOG} over HTTPS, with a new key"))
     stage.rulegen_ingress("plan", files)
     stage.rulegen_ingress("apply", files, "--yes", brief=True)
     stage.look({"http": (308, f"https://{BLOG}"), "https": (200, "")})
@@ -224,7 +224,7 @@ def _name(stage: Stage) -> None:
 def _redirect_no_more(stage: Stage) -> None:
     say, paint = stage.say, stage.paint
     say("")
-    say(paint.bold("5  ssl-redirect off: it answers over HTTP too"))
+    say(paint.bold("5  ssl-redirect off: nginx answers over HTTP too"))
     stage.rulegen_ingress("apply", (*_CLUSTER, "my-blog-rolled-over", *_BOTH_WAYS), "--yes")
     stage.look({"http": (200, ""), "https": (200, "")})
 
@@ -232,14 +232,14 @@ def _redirect_no_more(stage: Stage) -> None:
 def _scale_down(stage: Stage) -> None:
     say, paint = stage.say, stage.paint
     say("")
-    say(paint.bold("6  Scale down: my-blog-a goes, while the client keeps asking over HTTPS"))
+    say(paint.bold("6  Scale down: my-blog-a is removed while the client sends requests over HTTPS"))
     stage.client.start_asking(stage.page("https"))
     stage.rulegen_ingress("apply", (*_CLUSTER, "my-blog-scaled-down", *_BOTH_WAYS), "--yes")
     stage.pods.pop("my-blog-a").end()
     after = stage.client.ask(stage.page("https"), QUESTIONS)
     meanwhile = stage.client.stop_asking()
-    stage.show({f"meanwhile: {meanwhile.asked} questions": meanwhile, "afterwards": after})
-    say(f"  {meanwhile.asked + after.asked} questions, each got its answer.")
+    stage.show({f"meanwhile: {meanwhile.asked} requests": meanwhile, "afterwards": after})
+    say(f"  {meanwhile.asked + after.asked} requests, all answered.")
 
 
 @contextmanager

@@ -376,7 +376,7 @@ class TestNamed:
                 assert not watch.refused()
         # On a busy machine a wait of 50 ms for an answer may be said, too.
         [line] = [one for one in said if one.startswith("Ingresses name")]
-        assert line.startswith("Ingresses name more Secrets and ConfigMaps than can be followed; limit: 10; ")
+        assert line.startswith("Ingresses refer to more Secrets and ConfigMaps than can be watched; limit: 10; ")
         assert line.endswith("not_read: 30: greedy/s0010, greedy/s0011, greedy/s0012, …")
 
     def test_descriptors_are_left_for_all_else(self, tmp_path, monkeypatch):

@@ -88,11 +88,15 @@ def said(kubeconfig: str) -> tuple[str, str]:
     ("answer", "by_http", "by_tls"),
     [
         (None, "no answer in time: it was silent for 0.3 s", "no answer in time: it was silent for 0.3 s"),
-        (b"", "it closed the connection without an answer", "the connection broke off"),
+        (b"", "it closed the connection without an answer", "the connection was closed early"),
         (RESET, "Connection reset by peer", "Connection reset by peer"),
-        (b"SSH-2.0-OpenSSH" + CRLF, "what answers there does not speak HTTP", "TLS: .*does not speak TLS"),
-        (OK + b"Content-Length: 50" + CRLF * 2 + b"abc", "the connection broke off within the answer", "TLS: "),
-        (OK + b"Transfer-Encoding: chunked" + CRLF * 2 + b"zz", "the connection broke off within the answer", "TLS: "),
+        (b"SSH-2.0-OpenSSH" + CRLF, "the server does not speak HTTP", "TLS: .*does not speak TLS"),
+        (OK + b"Content-Length: 50" + CRLF * 2 + b"abc", "the connection was closed early during the answer", "TLS: "),
+        (
+            OK + b"Transfer-Encoding: chunked" + CRLF * 2 + b"zz",
+            "the connection was closed early during the answer",
+            "TLS: ",
+        ),
         (
             OK + b"Content-Encoding: gzip" + CRLF + b"Content-Length: 5" + CRLF * 2 + b"zzzzz",
             "the answer is encoded as 'gzip', which was not asked for",

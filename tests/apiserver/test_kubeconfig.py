@@ -124,10 +124,10 @@ class TestForbidden:
         config = api.kubeconfig(tmp_path, user=user)
         if by_environment:
             monkeypatch.setenv("KUBECONFIG", f"{tmp_path}/none:{config}")
-        with pytest.raises(HostError, match="--no-exec forbids it") as caught:
+        with pytest.raises(HostError, match="--no-exec forbids this") as caught:
             read_cluster(None if by_environment else config, budget=Budget(NO_EXEC))
         assert "token" in caught.value.hint
-        with pytest.raises(HostError, match="--no-exec forbids it"):
+        with pytest.raises(HostError, match="--no-exec forbids this"):
             ApiConnection(None if by_environment else config, terms=NO_EXEC)
         assert not (tmp_path / "ran").exists()
         assert api.requests == []
@@ -139,7 +139,7 @@ class TestForbidden:
         document["contexts"].append({"name": "other", "context": {"cluster": "test", "user": "other"}})
         path.write_text(json.dumps(document))
         assert read_cluster(str(path), budget=Budget(NO_EXEC)) == []
-        with pytest.raises(HostError, match="--no-exec forbids it"):
+        with pytest.raises(HostError, match="--no-exec forbids this"):
             read_cluster(str(path), "other", budget=Budget(NO_EXEC))
 
 

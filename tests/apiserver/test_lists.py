@@ -167,8 +167,8 @@ def test_passing_trouble_is_sat_out(api, tmp_path, fault):
     ("faults", "expected"),
     [
         ([Fault.status(500, "etcd is gone")] * 4, "the API server failed to list services (500: etcd is gone)"),
-        ([Fault.status(429, retry_after=0)] * 4, "the API server is too busy for us (429)"),
-        ([Fault.status(401, "Unauthorized")], "the API server does not accept our credentials (401: Unauthorized)"),
+        ([Fault.status(429, retry_after=0)] * 4, "the API server is overloaded (429)"),
+        ([Fault.status(401, "Unauthorized")], "the API server rejects the credentials (401: Unauthorized)"),
         ([Fault.status(403, "user x cannot")], "not allowed to list services (403: user x cannot)"),
         ([Fault.status(404)], "cannot list services (404)"),
         ([Fault.status(302)], "cannot list services (302)"),
@@ -179,8 +179,8 @@ def test_passing_trouble_is_sat_out(api, tmp_path, fault):
         ([Fault.body(b'{"kind":"ServiceList","items":{}}')], "no list of Service objects"),
         ([Fault.body(b"\xff\xfe")], "no ServiceList"),
         ([Fault.body(b"[" * 100_000)], "no ServiceList"),
-        ([Fault.body(b"{", length=9)] * 4, "list services: the connection broke off"),
-        ([Fault.hang_up()] * 4, "list services: the connection broke off"),
+        ([Fault.body(b"{", length=9)] * 4, "list services: the connection was closed early"),
+        ([Fault.hang_up()] * 4, "list services: the connection was closed early"),
     ],
 )
 def test_lasting_trouble_is_one_clear_line_and_never_an_empty_list(api, tmp_path, faults, expected):
@@ -206,7 +206,7 @@ def test_the_same_page_again_and_again_ends(api, tmp_path):
     page = Fault.body(b'{"kind":"ServiceList","metadata":{"continue":"again"},"items":[]}')
     api.fail("services", page, page)
 
-    with pytest.raises(HostError, match="the same page over and over"):
+    with pytest.raises(HostError, match="the server sends the same page again and again"):
         read_cluster(api.kubeconfig(tmp_path))
 
 
@@ -333,12 +333,12 @@ class TestNamed:
         ("faults", "expected"),
         [
             ([Fault.status(500, "etcd is gone")] * 4, r"failed to get secrets \(500: etcd is gone\)"),
-            ([Fault.status(401)], "does not accept our credentials"),
+            ([Fault.status(401)], "rejects the credentials"),
             ([Fault.body(b"<html>")], "no Secret: JSON is malformed"),
             ([Fault.body(b"{}")], "got '', expected a Secret"),
             ([Fault.body(b'{"kind":"ConfigMap"}')], "got 'ConfigMap', expected a Secret"),
             ([Fault.body(b'{"kind":"Secret","metadata":{"name":"x","namespace":"shop"}}')], "got another one"),
-            ([Fault.hang_up()] * 4, "the connection broke off"),
+            ([Fault.hang_up()] * 4, "the connection was closed early"),
         ],
     )
     def test_other_trouble_is_one_clear_line(self, api, tmp_path, faults, expected):
@@ -382,7 +382,7 @@ class TestCredentials:
         assert "hush" not in told.value.message + told.value.hint
 
     def test_a_wrong_token_is_told(self, api, tmp_path):
-        with pytest.raises(HostError, match="does not accept our credentials") as caught:
+        with pytest.raises(HostError, match="rejects the credentials") as caught:
             read_cluster(api.kubeconfig(tmp_path, user={"token": "wrong"}))
         assert "wrong" not in caught.value.message
 

@@ -735,7 +735,7 @@ class TestSaying:
         assert soon(lambda: notices)
         (away,) = notices
         assert away.fields["error"] == f"{api.url}: cannot be reached: Connection refused"
-        assert away.fields["meanwhile"] == "nothing is told before every list has come"
+        assert away.fields["meanwhile"] == "nothing is passed on before all lists were received"
         api.come_back()
         assert soon(lambda: [one.is_well for one in notices] == [False, True])
 
@@ -753,8 +753,8 @@ class TestSaying:
     @pytest.mark.parametrize(
         ("fault", "message", "hint"),
         [
-            (Fault.status(401, "Unauthorized"), "the API server does not let us in", "renew the token"),
-            (Fault.status(503, "starting"), "the API server answers with errors", "look at its log"),
+            (Fault.status(401, "Unauthorized"), "the API server denies access", "renew the token"),
+            (Fault.status(503, "starting"), "the API server answers with errors", "check its log"),
             (Fault.status(429, retry_after=0), "the API server answers with errors", "try again"),
         ],
         ids=["401", "503", "429"],

@@ -37,7 +37,7 @@ ROWS: list[tuple[dict, str, str]] = [
         for field in ("tcpTimeout", "tcpFinTimeout", "udpTimeout")
     ),
     ({"mode": "ipvs", "ipvs": {"tcpTimeout": "0s"}}, ACCEPTED, "tcpTimeout"),
-    ({"mode": "ipvs", "ipvs": {"tcpTimeout": "999999h"}}, REFUSED, "which no kernel takes"),
+    ({"mode": "ipvs", "ipvs": {"tcpTimeout": "999999h"}}, REFUSED, "the kernel's limit"),
     ({"mode": "ipvs", "ipvs": {"excludeCIDRs": ["10.0.0.0"]}}, REFUSED, "ipvs.excludeCIDRs[0]: '10.0.0.0' is not"),
     ({"ipvs": {"excludeCIDRs": ["10.0.0.0"]}}, WARNED, "it counts for nothing in iptables mode"),
     *(

@@ -51,7 +51,7 @@ def run(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
     ("fault", "expected"),
     [
         (None, "cannot be reached: Connection refused"),
-        (Fault.status(401, "Unauthorized"), "does not accept our credentials (401: Unauthorized)"),
+        (Fault.status(401, "Unauthorized"), "rejects the credentials (401: Unauthorized)"),
         (Fault.status(403, "no"), "not allowed to list"),
         (Fault.status(503, "starting"), "failed to list"),
         (Fault.mute(threading.Event()), "no answer in time"),
@@ -68,8 +68,8 @@ def test_once_gives_up_with_one_clear_line(run, folder, fault, expected):
         took_s = time.monotonic() - began
     assert code == 1
     assert took_s < 30
-    error = next(line for line in err.splitlines() if "gave up" in line)
-    assert "gave up after 2 s: http://" in error
+    error = next(line for line in err.splitlines() if "timed out" in line)
+    assert "timed out after 2 s: http://" in error
     assert expected in error
     assert re.search(r"not read: (services|endpointslices|nodes)", error)
     assert "--timeout" in err
@@ -101,11 +101,11 @@ def test_a_timeout_is_for_once(run):
 @pytest.mark.parametrize(
     ("fault", "expected", "hint"),
     [
-        (None, "cannot be reached: Connection refused", "does it run?"),
-        (Fault.status(401, "Unauthorized"), "does not accept our credentials (401", "renew the token"),
+        (None, "cannot be reached: Connection refused", "that the server runs"),
+        (Fault.status(401, "Unauthorized"), "rejects the credentials (401", "renew the token"),
         (Fault.status(403, "no"), "not allowed to list services (403", "grant it to this user"),
-        (Fault.status(503, "starting"), "failed to list services (503", "look at its log"),
-        (Fault.mute(threading.Event()), "no answer in time", "is a firewall between?"),
+        (Fault.status(503, "starting"), "failed to list services (503", "check its log"),
+        (Fault.mute(threading.Event()), "no answer in time", "firewalls in between"),
     ],
     ids=["away", "401", "403", "503", "silent"],
 )

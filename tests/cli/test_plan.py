@@ -140,7 +140,7 @@ def test_a_preview_assigns_what_manifests_lack_and_says_so(run, folder):
         (("-f", "blog.yaml", "--config", "nowhere"), "nowhere"),
         (("-f", "blog.yaml", "--observed", "host"), "not a dump"),
         (("-f", "blog.yaml", "--observed", "nowhere"), "nowhere"),
-        (("-f", "blog.yaml", "--observed", "none", "--observed", "host"), "stands alone"),
+        (("-f", "blog.yaml", "--observed", "none", "--observed", "host"), "cannot be combined"),
         (("-f", "blog.yaml", "--service-cidr", "x"), "'x' is not a CIDR"),
         (("-f", "blog.yaml", "--node-port-range", "9-1"), "'9-1' is not a range"),
     ],
@@ -161,8 +161,8 @@ def test_flags_go_over_the_configuration_and_unknown_fields_are_named(run, folde
     _, out, _ = run("plan", "-f", "blog.yaml", *OFFLINE, "--observed", "none", "--config", "config")
     assert "! -s 10.0.0.0/8" in out
     assert "0x8/0x8" in out
-    assert "config: iptables.colour is no field of a KubeProxyConfiguration" in out
-    assert "config: smell is no field" in out
+    assert "config: iptables.colour is not a field of a KubeProxyConfiguration" in out
+    assert "config: smell is not a field" in out
     _, out, _ = run(
         *("plan", "-f", "blog.yaml", *OFFLINE, "--observed", "none", "--config", "config"),
         *("--cluster-cidr", "10.244.0.0/16", "--iptables-masquerade-bit", "4"),
@@ -187,7 +187,7 @@ def test_a_family_that_was_not_observed_is_told_and_not_planned(run):
     run("export", "-f", "blog.yaml", *OFFLINE, "-o", "out")
     code, out, _ = run("plan", "-f", "blog.yaml", *OFFLINE, "--observed", "out/iptables.save", "--detailed-exitcode")
     assert code == 0
-    assert "IPv6 was not observed, so it is not planned" in out
+    assert "IPv6 was not observed, so it is not in the plan" in out
 
 
 def test_hostile_text_reaches_no_terminal(run, folder):
@@ -233,7 +233,7 @@ def test_ingresses_in_files_that_nobody_asked_for_are_counted_and_named_with_the
     flag = "--nginx DIR" if command == "export" else "--ingress"
     listed = ", ".join(f"demo/{name}" for name in sorted(names))
     assert code == 0
-    assert f"{len(names)} Ingress{'es are' if len(names) > 1 else ' is'} ignored: {listed}; {flag} " in out + err
+    assert f"{len(names)} Ingress{'es are' if len(names) > 1 else ' is'} ignored: {listed}; add {flag} " in out + err
 
 
 def test_ingresses_that_were_asked_for_are_not_called_ignored(run, folder):

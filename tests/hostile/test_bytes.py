@@ -21,7 +21,7 @@ HUGE = 100_000
 SELECTS_ALL = "{clusterIP: 10.0.0.1, selector: {a: b}, ports: [{port: 1, name: a}, {port: 2, name: b}]}"
 LABEL = "labels: {a: b}"
 STATUS = "{podIP: 10.1.1.1}"
-NO_LABEL = 'is no name: a-z, 0-9 and "-" inside, at most 63 characters'
+NO_LABEL = 'is not a valid name: a-z, 0-9 and "-" inside, at most 63 characters'
 
 CASES = {
     "utf-16-le": (
@@ -54,7 +54,7 @@ CASES = {
     "elf": (b"\x7fELF\x02\x01\x01\x00" * 10, "bad:1: not YAML: control characters are not allowed"),
     "nul": (b"kind: \0\n", "bad:1: not YAML: control characters are not allowed"),
     "nuls": (b"\0" * HUGE, "bad:1: not YAML: control characters are not allowed"),
-    "nul-escaped": (b'apiVersion: v1\nkind: "Service\\0"\n', r'bad:1: kind: "Service\x00" names no kind of object'),
+    "nul-escaped": (b'apiVersion: v1\nkind: "Service\\0"\n', r'bad:1: kind: "Service\x00" is not the name of a kind'),
     "deep-flow-list": (b"a: " + b"[" * HUGE, "bad:1: more than 100 levels deep"),
     "deep-flow-mapping": (b"{a: " * HUGE, "bad:1: more than 100 levels deep"),
     "deep-block-list": (b"- " * HUGE, "bad:1: more than 100 levels deep"),
@@ -68,7 +68,7 @@ CASES = {
     "bomb-of-lists": (
         b"a: &a [x,x,x,x,x,x,x,x,x]\n"
         + b"".join(b"%c: &%c [%s]\n" % (c + 1, c + 1, b",".join([b"*%c" % c] * 9)) for c in range(97, 118)),
-        "bad:6: aliases unfold to more than 100000 values",
+        "bad:6: aliases expand to more than 100000 values",
     ),
     "bomb-of-mappings": (
         b"a: &a {x: y}\n"
@@ -76,14 +76,14 @@ CASES = {
             b"%c: &%c {%s}\n" % (c + 1, c + 1, b",".join(b"k%d: *%c" % (i, c) for i in range(9)))
             for c in range(97, 118)
         ),
-        "bad:6: aliases unfold to more than 100000 values",
+        "bad:6: aliases expand to more than 100000 values",
     ),
     "bomb-of-merges": (
         b"a: &a {%s}\n" % b",".join(b"k%d: v" % i for i in range(1000))
         + b"".join(b"m%d: {<<: *a}\n" % i for i in range(1000)),
-        "bad:51: aliases unfold to more than 100000 values",
+        "bad:51: aliases expand to more than 100000 values",
     ),
-    "bomb-of-one-alias": (b"a: [&a x" + b",*a" * 200_000 + b"]", "bad:1: aliases unfold to more than 100000 values"),
+    "bomb-of-one-alias": (b"a: [&a x" + b",*a" * 200_000 + b"]", "bad:1: aliases expand to more than 100000 values"),
     "bomb-in-a-label": (
         b"apiVersion: v1\nkind: Service\nmetadata: {name: web, labels: {a: &a [x, x], b: &b [*a, *a], c: [*b]}}\n",
         "Service default/web: metadata.labels.a: expected a text, got a list",
@@ -120,7 +120,7 @@ CASES = {
         SERVICE.replace(b"10.96.0.1", b"1" * HUGE + b".0.0.1"),
         f'Service default/web: spec.clusterIP: "{"1" * 80}…" is not an IP address',
     ),
-    "long-kind": (b"apiVersion: v1\nkind: " + b"K" * HUGE, f'bad:1: kind: "{"K" * 80}…" names no kind of object'),
+    "long-kind": (b"apiVersion: v1\nkind: " + b"K" * HUGE, f'bad:1: kind: "{"K" * 80}…" is not the name of a kind'),
     "unclosed-quote-of-many-lines": (
         b"a: 'x" + b"\n" * HUGE,
         f"bad:{HUGE + 1}: not YAML: while scanning a quoted scalar, found unexpected end of stream",

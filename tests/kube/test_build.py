@@ -273,7 +273,7 @@ def test_what_means_nothing_alone_is_no_world_which_would_empty_a_node() -> None
     with pytest.raises(InputError, match="no usable Kubernetes object in it") as told:
         world(stored("Secret", "a"), stored("ConfigMap", "a"), stored("ConfigMap", "b"))
     assert told.value.hint == (
-        "2 of kind ConfigMap, which means nothing alone; 1 of kind Secret, which means nothing alone"
+        "2 of kind ConfigMap, which has no effect alone; 1 of kind Secret, which has no effect alone"
     )
 
 

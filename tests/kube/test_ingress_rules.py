@@ -147,7 +147,7 @@ def test_no_control_character_gets_into_a_path(path_type: str, code: int) -> Non
 @pytest.mark.parametrize("path_type", PATH_TYPES)
 def test_half_a_surrogate_pair_is_no_path(path_type: str) -> None:
     assert faults(typed("/\ud800", path_type)) == [
-        r'spec.rules[0].http.paths[0].path: "/\ud800" is no text in Unicode',
+        r'spec.rules[0].http.paths[0].path: "/\ud800" is not Unicode text',
     ]
 
 
@@ -194,7 +194,7 @@ def test_annotations_may_say_anything_up_to_a_size() -> None:
     assert found.faults[0].message == "262145 bytes in all, more than 262144"
     half = check(Ingress(metadata=ObjectMeta(name="a", annotations={key: "\udfff"}), spec=typed("/").spec), "x")
     assert isinstance(half, Rejected)
-    assert half.lines() == (f"Ingress default/a: metadata.annotations.{key}: is no text in Unicode",)
+    assert half.lines() == (f"Ingress default/a: metadata.annotations.{key}: is not Unicode text",)
 
 
 @pytest.mark.parametrize(

@@ -72,17 +72,17 @@ def test_what_it_is_in_v1(version: str, old: dict[str, Any], new: dict[str, Any]
 
 
 BAD = [
-    ({"backend": {}}, "spec.backend: missing: the Service that answers"),
+    ({"backend": {}}, "spec.backend: missing: a backend needs a Service"),
     ({"backend": {"serviceName": "web"}}, "spec.backend.servicePort: missing: the name or the number of a port"),
     ({"backend": {"servicePort": 80}}, "spec.backend.serviceName: missing"),
     (
         {"backend": {**OLD, "serviceName": "A"}},
-        'spec.backend.serviceName: "A" is no name: a-z, 0-9 and "-" inside, at most 63 characters',
+        'spec.backend.serviceName: "A" is not a valid name: a-z, 0-9 and "-" inside, at most 63 characters',
     ),
-    ({"backend": {**OLD, "servicePort": "a b"}}, 'spec.backend.servicePort: "a b" is no port\'s name'),
+    ({"backend": {**OLD, "servicePort": "a b"}}, 'spec.backend.servicePort: "a b" is not the name of a port'),
     ({"backend": {**OLD, "servicePort": -1}}, "spec.backend.servicePort: -1 is not a port (1\N{EN DASH}65535)"),
     ({"backend": {**OLD, "servicePort": []}}, "spec.backend.servicePort: expected an integer or a text, got a list"),
-    ({"backend": NEW}, "spec.backend: missing: the Service that answers"),
+    ({"backend": NEW}, "spec.backend: missing: a backend needs a Service"),
     ({"defaultBackend": OLD}, "spec: neither rules nor a default backend"),
     (
         paths({"path": "/", "backend": {"serviceName": "a"}}),

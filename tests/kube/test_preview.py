@@ -153,7 +153,7 @@ def test_a_small_network_is_used_to_its_last_address() -> None:
     found = assigned(*(service(f"s{i}") for i in range(7)), cidrs=["10.0.0.0/29"])
     assert sorted(s.service.spec.cluster_ip for s in found.services.values()) == [f"10.0.0.{i}" for i in range(1, 7)]
     assert [r.lines()[0] for r in found.rejected] == [
-        "Service shop/s6: spec.clusterIP: no address of 10.0.0.0/29 is left for a preview"
+        "Service shop/s6: spec.clusterIP: no free address of 10.0.0.0/29 is left for a preview"
     ]
 
 

@@ -130,7 +130,7 @@ def test_half_a_surrogate_pair_is_no_text() -> None:
     ):
         found = check(one, "x")
         assert isinstance(found, Rejected)
-        assert "is no text in Unicode (the value is not shown)" in found.lines()[0]
+        assert "is not Unicode text (the value is not shown)" in found.lines()[0]
 
 
 # -- values are seen nowhere -------------------------------------------------------------------------------------------

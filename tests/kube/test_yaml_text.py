@@ -150,7 +150,7 @@ def test_a_fault_harms_only_its_document(filler: str) -> None:
     assert [one for one in found if not isinstance(one, YamlFault)] == [{"a": 1}, {"c": 3}, {"e": 6}]
     assert [one.message for one in found if isinstance(one, YamlFault)] == [
         "not YAML: while parsing a flow node, did not find expected node content",
-        'the key "d" stands twice in one mapping',
+        'the key "d" appears twice in one mapping',
     ]
 
 

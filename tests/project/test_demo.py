@@ -223,7 +223,7 @@ def test_the_demo_tells_its_story(mark: str, tmp_path: Path) -> None:
 @pytest.mark.kernel
 @needs_namespaces
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("line", ["A blog", "3  Roll over", "4  An Ingress", "5  ssl-redirect"])
+@pytest.mark.parametrize("line", ["A blog", "3  Rolling update", "4  An Ingress", "5  ssl-redirect"])
 def test_an_interrupted_demo_leaves_nothing_behind(
     mark: str, tmp_path: Path, number: signal.Signals, line: str
 ) -> None:
@@ -253,7 +253,7 @@ def test_an_interrupted_demo_leaves_nothing_behind(
 
 @pytest.mark.kernel
 @needs_namespaces
-@pytest.mark.parametrize("line", ["3  Roll over", "5  ssl-redirect"])
+@pytest.mark.parametrize("line", ["3  Rolling update", "5  ssl-redirect"])
 def test_a_killed_demo_leaves_no_process_behind(mark: str, tmp_path: Path, line: str) -> None:
     demo = subprocess.Popen(
         [sys.executable, "-m", "rulegen", "demo"],

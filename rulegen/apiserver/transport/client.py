@@ -119,7 +119,7 @@ class ApiServer:
         if not self.is_verified:
             told.append(f"{self.url}: TLS certificates are not verified, as the kubeconfig demands")
         if self.url.startswith("http://"):
-            why = "nobody vouches for the answers: the kubeconfig names http:// and not https://"
+            why = "answers are not authenticated: the kubeconfig uses http://, not https://"
             if self._has_login():
                 told.append(f"{self.url}: credentials go over the network in clear text, and {why}")
             elif self._has_certificate:
@@ -181,7 +181,9 @@ class ApiServer:
                 raise unreachable(self.url, error) from error
             except _BrokenAnswerError as error:
                 if not remaining:
-                    raise HostError(f"{self.url}: {doing}: {error.message}", hint="what is between?") from error
+                    raise HostError(
+                        f"{self.url}: {doing}: {error.message}", hint="check proxies and firewalls in between"
+                    ) from error
                 time.sleep(pause)
             else:
                 if status == 200:
@@ -228,7 +230,7 @@ class ApiServer:
                 self.budget.receive(len(piece), self.url)
         except (HTTPError, OSError, ValueError) as error:
             if isinstance(error, ProtocolError) and failure_kind(error) == "connection":
-                raise _BrokenAnswerError(f"the connection broke off: {network_words(error)}") from error
+                raise _BrokenAnswerError(f"the connection was closed early: {network_words(error)}") from error
             raise unreachable(self.url, error) from error
         finally:
             if answer is not None:
@@ -249,14 +251,14 @@ class ApiServer:
         except HostError:
             raise
         except Exception as error:  # the client's own reading of a file may fail in any way
-            raise HostError(f"{self.url}: our credentials cannot be read: {one_line(error)}") from error
+            raise HostError(f"{self.url}: the credentials cannot be read: {one_line(error)}") from error
         told = {one["key"]: one["value"] for one in settings.values() if one["in"] == "header" and one["value"]}
         login = {
             key: value.strip(" \t\r\n") for key, value in told.items()
         }  # files end with a line feed, as editors have it
         if not all(value.isascii() and value.isprintable() for value in login.values()):
             # Said here, as whatever sends it would say it with the whole value.
-            raise HostError(f"{self.url}: our credentials hold characters that no header may hold", hint=RENEW)
+            raise HostError(f"{self.url}: the credentials contain characters that HTTP headers cannot have", hint=RENEW)
         return {"Accept": "application/json", "User-Agent": "rulegen", **login}
 
 
@@ -313,7 +315,7 @@ def _load(configuration: Any, kubeconfig: str | None, context: str | None, terms
         if value is not None and not isinstance(value, str):
             raise HostError(
                 f"kubeconfig {file}: {field} is {one_line(value)!r}, and no text",
-                hint="put it in quotes, or take it out",
+                hint="put it in quotes, or remove it",
             )
     for attribute in ("ssl_ca_cert", "cert_file", "key_file"):
         path = getattr(configuration, attribute, None)
@@ -407,13 +409,13 @@ def _complaints_of_plugins() -> Iterator[None]:
     if said:
         raise HostError(
             f"credentials of the kubeconfig: {one_line(said[0])}",
-            hint="run the plugin that the kubeconfig names under users[].user.exec by hand",
+            hint="run the command from users[].user.exec of the kubeconfig by hand",
         )
 
 
 def too_large(url: str, doing: str, limit: int) -> TooLargeError:
     """Return the error that an answer of more bytes than it may have is."""
-    hint = "is that the address of an API server?" if limit == MAX_OBJECT else limits.LIMIT_HINT
+    hint = "check that this is the address of an API server" if limit == MAX_OBJECT else limits.LIMIT_HINT
     return TooLargeError(f"{url}: {doing}: an answer of more than {limit} bytes", hint=hint)
 
 

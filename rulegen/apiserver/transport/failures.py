@@ -62,13 +62,13 @@ def refusal(url: str, doing: str, status: int, body: bytes | bytearray) -> ApiRe
     tail = f": {message}" if message else ""
     match status:
         case 401:
-            words, hint = "the API server does not accept our credentials", RENEW
+            words, hint = "the API server rejects the credentials", RENEW
         case 403:
             words, hint = f"not allowed to {doing}", f"grant it to this user: {doing}, in all namespaces"
         case 429:
-            words, hint = "the API server is too busy for us", "try again later"
+            words, hint = "the API server is overloaded", "try again later"
         case _ if status >= 500:
-            words, hint = f"the API server failed to {doing}", "look at its log; or try again later"
+            words, hint = f"the API server failed to {doing}", "check its log, or try again later"
         case _:
             words, hint = f"cannot {doing}", ""
     return ApiRefusedError(f"{url}: {words} ({status}{tail})", status, hint=hint)
@@ -81,17 +81,15 @@ def unreachable(url: str, error: Exception) -> HostError:
         return HostError(f"{url}: {words}", hint=bound.hint)
     match failure_kind(error):
         case "tls":
-            return HostError(
-                f"{url}: TLS: {words}", hint="is it the right server, and certificate-authority its right authority?"
-            )
+            return HostError(f"{url}: TLS: {words}", hint="check the server's address and certificate-authority")
         case "timeout":
-            return HostError(
-                f"{url}: no answer in time: {words}", hint="is it the right address, and is a firewall between?"
-            )
+            return HostError(f"{url}: no answer in time: {words}", hint="check the address, and firewalls in between")
         case _ if any(isinstance(each, http.client.HTTPException) for each in _causes(error)):
-            return HostError(f"{url}: {words}", hint="is it the right address, and what is between?")
+            return HostError(
+                f"{url}: {words}", hint="is it the right address, and check proxies and firewalls in between"
+            )
         case _:
-            return HostError(f"{url}: cannot be reached: {words}", hint="is it the right address, and does it run?")
+            return HostError(f"{url}: cannot be reached: {words}", hint="check the address, and that the server runs")
 
 
 def failure_kind(error: Exception) -> str:
@@ -118,7 +116,7 @@ def network_words(error: Exception) -> str:
     for each in causes:
         if words := _words(each):
             return through + one_line(words)
-    return through + "the connection broke off"
+    return through + "the connection was closed early"
 
 
 def _words(error: BaseException) -> str:
@@ -129,23 +127,23 @@ def _words(error: BaseException) -> str:
         case ssl.SSLCertVerificationError():
             return f"certificate verify failed: {error.verify_message.rstrip('.')}"
         case ssl.SSLEOFError() | ssl.SSLZeroReturnError():
-            return "the connection broke off"
+            return "the connection was closed early"
         case ssl.SSLError(reason="WRONG_VERSION_NUMBER"):
-            return "what answers there does not speak TLS"
+            return "the server does not speak TLS"
         case ssl.SSLError():
             return _SOURCE.sub("", error.reason.replace("_", " ").lower() if error.reason else str(error.args[-1]))
         case exceptions.NameResolutionError():
             return _NUMBER.sub("", str(error).partition(": ")[2])
         case exceptions.ReadTimeoutError():
-            return f"it was silent for {_seconds(error)}"
+            return f"no data for {_seconds(error)}"
         case exceptions.ConnectTimeoutError() if not isinstance(error, exceptions.NewConnectionError):
             return f"no connection within {_seconds(error)}"
         case http.client.RemoteDisconnected():
             return "it closed the connection without an answer"
         case http.client.IncompleteRead():  # that of a chunk, and urllib3's, too
-            return "the connection broke off within the answer"
+            return "the connection was closed early during the answer"
         case http.client.HTTPException():
-            return "what answers there does not speak HTTP"
+            return "the server does not speak HTTP"
         case WireError():
             return error.message
         case OSError() if not isinstance(error, TimeoutError | socket.gaierror):
@@ -170,7 +168,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 def _seconds(error: Exception) -> str:
     told = _SECONDS.search(str(error))
-    return f"{float(told[1]):g} s" if told else "the time that it has"
+    return f"{float(told[1]):g} s" if told else "the time limit"
 
 
 def _status_message(body: bytes | bytearray) -> str:

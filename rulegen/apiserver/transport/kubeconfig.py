@@ -60,8 +60,8 @@ def check(files: str, context: str | None, terms: ApiTerms) -> bool:
     program = next((field for field in _PROGRAMS if user.get(field)), "")
     if program and not terms.exec_plugins:
         raise HostError(
-            f"kubeconfig {path}: users[].user.{program} has a program provide credentials: --no-exec forbids it",
-            hint="use a token or a client certificate, or leave --no-exec out",
+            f"kubeconfig {path}: users[].user.{program} runs a program to get credentials, and --no-exec forbids this",
+            hint="use a token or a client certificate, or omit --no-exec",
         )
     return any(user.get(field) for field in ("client-certificate", "client-certificate-data"))
 

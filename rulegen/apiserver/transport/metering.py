@@ -78,7 +78,7 @@ class Meter:
         """
         left = self._until - self._clock()
         if left <= 0:
-            raise WireError("timeout", self._too_late, "is what is between too slow, or the server overloaded?")
+            raise WireError("timeout", self._too_late, "check the network in between, and the load of the server")
         return left
 
     def count(self, received: int) -> None:
@@ -89,7 +89,7 @@ class Meter:
         """
         self._left -= received
         if self._left < 0:
-            raise WireError("too large", self._what, "is that the address of an API server?")
+            raise WireError("too large", self._what, "check that this is the address of an API server")
 
     def attach(self, buffer: io.BufferedReader, raw: _MeteredSocket) -> None:
         """Note what the answer is read from."""
@@ -218,7 +218,7 @@ def pieces(response: Any) -> Iterator[bytes]:
     encoding = str(response.headers.get("Content-Encoding", "")).strip().lower()
     if encoding not in _IDENTITY:
         words = f"the answer is encoded as {encoding[:40]!r}, which was not asked for"
-        raise WireError("encoded", words, "is there a proxy between that compresses answers?")
+        raise WireError("encoded", words, "check for a proxy in between that compresses answers")
     if response.chunked and response.supports_chunked_reads():
         yield from response.read_chunked(CHUNK, decode_content=False)
     else:

@@ -21,7 +21,7 @@ _LOOK_S: Final = 1.0
 _WORDS: Final = {
     "away": "the API server does not answer",
     "tls": "the TLS handshake with the API server fails",
-    "login": "the API server does not let us in",
+    "login": "the API server denies access",
     "failing": "the API server answers with errors",
 }
 

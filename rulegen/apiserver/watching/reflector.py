@@ -220,7 +220,7 @@ class Reflector:
                 objects, version, weights = self._pages()
                 era = self._revisions.listed(version, mark)
                 if era is None:
-                    raise ApiError(f"{self._link.url}: the API server was set back", "set back")  # noqa: TRY301
+                    raise ApiError(f"{self._link.url}: the API server went back to an older state", "set back")  # noqa: TRY301
             except ApiError as error:
                 if error.reason == "expired":  # it took longer than the server remembers: in fewer pages it takes less
                     self._page_size = min(self._page_size * 4, MAX_PAGE_SIZE)

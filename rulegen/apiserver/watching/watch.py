@@ -239,15 +239,16 @@ class Watch:
     def _begin_era(self, revision: int, before: int) -> None:
         """Have all listed anew: the server was set back."""
         fields = {"server": self.url, "revision": str(revision), "before": str(before)}
-        fields["meanwhile"] = "all is listed anew"
-        self._say(OutageNotice("the API server was set back, as by a restore from a backup", fields))
+        fields["meanwhile"] = "all objects are listed again"
+        self._say(OutageNotice("the API server went back to an older state, as after a restore from a backup", fields))
         with self._lock:
             followers = [*self._followers, *self._named.values()]
         for one in followers:
             one.begin_era()
 
     def _meanwhile(self) -> str:
-        return "what it last told is kept" if self.has_synced else "nothing is told before every list has come"
+        waits = "nothing is passed on before all lists were received"
+        return "the last known objects are kept" if self.has_synced else waits
 
     def _follower(self, collection: Collection, only: ObjectName | None = None) -> Reflector:
         return Reflector(
@@ -271,7 +272,7 @@ def _too_many(most: int, beyond: list[ObjectName]) -> OutageNotice:
         "not_read": f"{len(beyond)}: {shown}{', …' if len(beyond) > SHOWN_NAMES else ''}",
         "hint": "raise the limit of open files (LimitNOFILE)" if most < MAX_NAMED else "",
     }
-    return OutageNotice("Ingresses name more Secrets and ConfigMaps than can be followed", fields)
+    return OutageNotice("Ingresses refer to more Secrets and ConfigMaps than can be watched", fields)
 
 
 def _one_object(kind: type[KubeObject], name: ObjectName) -> Collection:

@@ -60,7 +60,7 @@ def check_bindings(patient: HostProbe) -> Iterator[Finding]:
         # trying rules loads all legacy tables, which stay: so not in the host's own namespace
         refused = in_throwaway_namespace(lambda: _ask(patient.run, "samples"))["refused"]
     except HostError as error:
-        yield Finding(Level.INFO, _TOPIC, f"cannot try rules: {error.message}", error.hint)
+        yield Finding(Level.INFO, _TOPIC, f"cannot test rules: {error.message}", error.hint)
     else:
         yield _judged(refused, _version(patient.run))
     yield from _counters(patient)
@@ -73,12 +73,12 @@ def _judged(lost: list[str], version: str) -> Finding:
     such rules is tried with the tools themselves (topic `kernel`).
     """
     if not lost:
-        return Finding(Level.OK, _TOPIC, f"takes all {len(SAMPLES)} sample rules")
+        return Finding(Level.OK, _TOPIC, f"accepts all {len(SAMPLES)} sample rules")
     return Finding(
         Level.INFO,
         _TOPIC,
-        f"this python-iptables cannot judge iptables {version}: it loses {', '.join(lost)}",
-        "ignore it; the findings about the kernel come from iptables itself",
+        f"this python-iptables does not support iptables {version}: it loses {', '.join(lost)}",
+        "ignore this; the checks of the kernel use iptables itself",
     )
 
 
@@ -98,10 +98,10 @@ def _counters(patient: HostProbe) -> Iterator[Finding]:
     except FileNotFoundError:
         tables = []
     except OSError as error:
-        yield Finding(Level.INFO, _TOPIC, f"whether legacy tables are live cannot be told: {error.strerror}")
+        yield Finding(Level.INFO, _TOPIC, f"cannot find out whether legacy tables are in use: {error.strerror}")
         return
     if "nat" not in tables:  # asking would load it
-        yield Finding(Level.INFO, _TOPIC, "no legacy table nat is live, so there are no counters to read")
+        yield Finding(Level.INFO, _TOPIC, "the legacy table nat is not in use, so there are no counters")
         return
     try:
         told = _ask(patient.run, "counters")
@@ -110,10 +110,10 @@ def _counters(patient: HostProbe) -> Iterator[Finding]:
         return
     rules = told["counters"]
     if rules is None:
-        yield Finding(Level.INFO, _TOPIC, f"no legacy chain {CHAIN}, so there are no counters to read")
+        yield Finding(Level.INFO, _TOPIC, f"there is no legacy chain {CHAIN}, so there are no counters")
         return
     counted = ", ".join(str(packets) for packets, _ in rules) or "it is empty"
-    yield Finding(Level.INFO, _TOPIC, f"legacy chain {CHAIN}, packets that its rules met: {counted}")
+    yield Finding(Level.INFO, _TOPIC, f"legacy chain {CHAIN}, packets that matched its rules: {counted}")
 
 
 def _ask(run: Runner, question: str) -> Any:

@@ -71,7 +71,7 @@ def _made(topic: str, check: Callable[[HostProbe], Iterator[Finding]], patient: 
     try:
         yield from check(patient)
     except HostError as error:
-        yield Finding(Level.WARN, topic, f"this could not be looked at: {error.message}", error.hint)
+        yield Finding(Level.WARN, topic, f"could not be checked: {error.message}", error.hint)
     except Exception as error:  # noqa: BLE001 - the host is sick, that is why we look: tell it, and go on
         words = printable(" ".join(str(error).split()), 300)
-        yield Finding(Level.WARN, topic, f"this could not be looked at: {type(error).__name__}: {words}")
+        yield Finding(Level.WARN, topic, f"could not be checked: {type(error).__name__}: {words}")

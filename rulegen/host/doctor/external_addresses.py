@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 TOPIC: Final = "addresses"
 _REMEDY: Final = (
-    "find the Service with this external address; apply and run leave it out: --external-ip-semantics strict"
+    "find the Service with this external address; with --external-ip-semantics strict, apply and run ignore it"
 )
 _EXTERNAL: Final = re.compile(
     r'-A KUBE-SERVICES -d (?P<address>[0-9a-f.:]+)/[0-9]+ .*?--comment "?(?P<port>[^" ]+).* -j KUBE-EXT-'
@@ -43,8 +43,8 @@ def check_external_addresses(patient: HostProbe) -> Iterator[Finding]:
     for text in patient.rules.values():
         for rule in map(_EXTERNAL.match, text.splitlines() if not isinstance(text, HostError) else ()):
             if rule and (address := str(ip_address(rule["address"]))) in theirs:
-                taken.setdefault(address, f"is taken by rules for {printable(rule['port'])}")
+                taken.setdefault(address, f"has rules for {printable(rule['port'])}")
     for address, how in sorted(taken.items()):
         yield Finding(Level.WARN, TOPIC, f"{address}, {theirs[address]}, {how}", _REMEDY)
     if not taken:
-        yield Finding(Level.OK, TOPIC, "no rules for Services take a gateway of this node or a metadata server")
+        yield Finding(Level.OK, TOPIC, "no rule for a Service redirects a gateway of this node or a metadata server")

@@ -51,19 +51,19 @@ def check_features(patient: HostProbe) -> Iterator[Finding]:
     try:
         refusals = in_throwaway_namespace(lambda: _try_all(patient.run))
     except HostError as error:
-        yield Finding(Level.INFO, topic, f"rules could not be tried: {error.message}", error.hint)
+        yield Finding(Level.INFO, topic, f"rules could not be tested: {error.message}", error.hint)
         return
     for (variant, family), refused in refusals.items():
         name = f"iptables-{variant} {family}"
         if set(refused) == set(SAMPLES):
             level = Level.FAIL if patient.forced is variant else Level.WARN
-            yield Finding(level, topic, f"{name} takes no rule at all: {next(iter(refused.values()))}")
+            yield Finding(level, topic, f"{name} accepts no rule at all: {next(iter(refused.values()))}")
             continue
         for sample, reason in refused.items():
             level = Level.WARN if sample in _OPTIONAL else Level.FAIL
-            yield Finding(level, topic, f"{name} takes no rule with {sample}: {reason}", _remedy(sample))
+            yield Finding(level, topic, f"{name} rejects rules with {sample}: {reason}", _remedy(sample))
         if not refused:
-            yield Finding(Level.OK, topic, f"{name} takes every kind of rule that is needed")
+            yield Finding(Level.OK, topic, f"{name} accepts every kind of rule that rulegen uses")
 
 
 def _try_all(run: Runner) -> dict[tuple[Variant, Family], dict[str, str]]:
@@ -115,9 +115,9 @@ def _refused(run: Runner, variant: Variant, family: Family, *, has_counters: boo
 def _remedy(sample: str) -> str:
     match sample:
         case "nfacct":
-            return "load nfnetlink_acct and xt_nfacct, or do without these counts (--nfacct off)"
+            return "load nfnetlink_acct and xt_nfacct, or use --nfacct off"
         case "sctp":
-            return "load xt_sctp, if a Service here speaks SCTP"
+            return "load xt_sctp, if a Service uses SCTP"
         case "MASQUERADE --random-fully":
             return "use iptables 1.6.2 and Linux 3.13, or newer"
         case _:

@@ -81,8 +81,8 @@ def as_document(findings: Sequence[Finding]) -> dict[str, Any]:
 def _summary(findings: Sequence[Finding]) -> str:
     failed, warned = _count(findings, Level.FAIL), _count(findings, Level.WARN)
     if not failed and not warned:
-        return "All is well."
-    return f"{failed} to mend, {warned} to look at."
+        return "Everything is fine."
+    return f"{failed} to fix, {warned} to check."
 
 
 def _count(findings: Iterable[Finding], level: Level) -> int:

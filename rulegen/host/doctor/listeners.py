@@ -40,9 +40,11 @@ def check_ports(patient: HostProbe) -> Iterator[Finding]:
     taken = sorted(port for port in interesting if port not in _PORTS)
     for port in taken[:_SHOWN]:
         who = owners.get(interesting[port], "a process")
-        yield Finding(Level.WARN, "ports", f"{who} listens on {port}: a Service with that node port takes its packets")
+        yield Finding(
+            Level.WARN, "ports", f"{who} listens on {port}: a Service with that node port would get its packets"
+        )
     if taken[_SHOWN:]:
-        yield Finding(Level.WARN, "ports", f"{len(taken) - _SHOWN} more node ports have listeners of their own")
+        yield Finding(Level.WARN, "ports", f"{len(taken) - _SHOWN} more node ports are used by other programs")
     yield from _local_ports(patient)
 
 
@@ -55,10 +57,10 @@ def check_other_proxies(_patient: HostProbe) -> Iterator[Finding]:
             Level.WARN,
             "proxies",
             f"kube-proxy runs here (process {pids}): it and rulegen write the same chains",
-            "stop it before `rulegen apply`; `rulegen plan` does no harm beside it",
+            "stop it before `rulegen apply`; `rulegen plan` can be used meanwhile",
         )
     else:
-        yield Finding(Level.OK, "proxies", "no kube-proxy runs here, as far as can be seen")
+        yield Finding(Level.OK, "proxies", "no kube-proxy process was found")
 
 
 def _local_ports(patient: HostProbe) -> Iterator[Finding]:
@@ -70,12 +72,17 @@ def _local_ports(patient: HostProbe) -> Iterator[Finding]:
     reserved = patient.sysctls.get("net.ipv4.ip_local_reserved_ports", "")
     overlap = (max(low, first), min(high, last))
     if overlap[0] > overlap[1] or _covers(reserved, overlap):
-        yield Finding(Level.OK, "ports", f"outgoing connections ({low}-{high}) take no node ports ({first}-{last})")
+        yield Finding(
+            Level.OK,
+            "ports",
+            f"local ports of outgoing connections ({low}-{high}) do not overlap node ports ({first}-{last})",
+        )
         return
     yield Finding(
         Level.WARN,
         "ports",
-        f"outgoing connections may take {overlap[0]}-{overlap[1]}, which are node ports: replies to them can go astray",
+        f"outgoing connections may use the local ports {overlap[0]}-{overlap[1]}, which are node ports: their"
+        " replies may be lost",
         f"narrow net.ipv4.ip_local_port_range, or reserve them: net.ipv4.ip_local_reserved_ports = {first}-{last}",
     )
 

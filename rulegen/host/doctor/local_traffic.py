@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from rulegen.model.services.options import Options
 
 TOPIC: Final = "local traffic"
-FOLLOWS: Final = "ClusterIPs are not masqueraded, so clients that are no pods may get no answer"
+FOLLOWS: Final = "connections to ClusterIPs are not masqueraded, so clients that are not Pods may get no answer"
 REMEDY: Final = (
-    "give kube-proxy's configuration to plan, apply and run: --config FILE, or --cluster-cidr; README.md says how to"
-    " get it"
+    "give plan, apply and run kube-proxy's configuration (--config FILE) or --cluster-cidr; README.md explains how"
+    " to get it"
 )
 _TO_CLUSTER_IP: Final = re.compile(r"-A KUBE-(SVC|SVL)-|-A KUBE-SERVICES .*--match-set (6-)?KUBE-CLUSTER-IP ")
 _MARKS: Final = re.compile(
@@ -44,7 +44,7 @@ def check_local_traffic(patient: HostProbe) -> Iterator[Finding]:
             yield Finding(
                 Level.WARN,
                 TOPIC,
-                f"{name}: whoever wrote these rules could not recognise local traffic: {FOLLOWS}",
+                f"{name}: the program that wrote these rules could not recognise local traffic: {FOLLOWS}",
                 REMEDY,
             )
 
@@ -56,7 +56,8 @@ def _configured(options: Options) -> Finding:
             return Finding(
                 Level.WARN,
                 TOPIC,
-                f"no clusterCIDR is given: without one, plan, apply and run cannot recognise it, and {FOLLOWS}",
+                "no clusterCIDR is given: without it, plan, apply and run cannot recognise local traffic, and"
+                f" {FOLLOWS}",
                 REMEDY,
             )
         case DetectLocalMode.CLUSTER_CIDR:
@@ -67,4 +68,4 @@ def _configured(options: Options) -> Finding:
             source = f"bridge {options.bridge_interface}"
         case DetectLocalMode.INTERFACE_NAME_PREFIX:
             source = f"interfaces {options.interface_name_prefix}…"
-    return Finding(Level.OK, TOPIC, f"told by {source}")
+    return Finding(Level.OK, TOPIC, f"recognised by {source}")

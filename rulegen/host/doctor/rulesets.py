@@ -47,21 +47,21 @@ def check_both_variants(patient: HostProbe) -> Iterator[Finding]:
         ruled[variant] = sum(chains.values())
         services[variant] = sum(count for (_, _, name), count in chains.items() if _is_of_services(name))
         if chains:
-            words = f"iptables-{variant}: {ruled[variant]} rules (of Services: {services[variant]})"
+            words = f"iptables-{variant}: {ruled[variant]} rules, {services[variant]} of them for Services"
             yield Finding(Level.INFO, topic, words)
     if all(services.values()):
         yield Finding(
             Level.FAIL,
             topic,
-            "both variants hold rules for Services: each packet meets both, and one of them is out of date",
-            "find out which is the right one (see variant), and take the rules of the other away",
+            "both variants have rules for Services: each packet passes both, and one of them is out of date",
+            "find out which is the right one (see variant), and remove the rules of the other",
         )
     elif all(ruled.values()):
         yield Finding(
             Level.WARN,
             topic,
-            "both variants hold rules: each packet meets both, and a look at one does not explain what happens",
-            "move whatever writes to the one to the other",
+            "both variants have rules: each packet passes both, so the rules of one do not show everything",
+            "make all programs use the same variant",
         )
 
 
@@ -88,7 +88,7 @@ def _old_chains(variant: Variant, chains: Iterable[tuple[Family, str, str]]) -> 
     yield from chain_finding(
         [name for name in names if name.startswith("KUBE-XLB-")],
         "chains of kube-proxy before 1.24",
-        "they can make iptables-restore fail long after an upgrade; flush and delete them",
+        "they can make iptables-restore fail long after an upgrade: flush and delete them",
     )
     yield from chain_finding(
         [name for name in names if name == "KUBE-MARK-DROP"],
@@ -103,8 +103,8 @@ def _old_chains(variant: Variant, chains: Iterable[tuple[Family, str, str]]) -> 
     if "KUBE-PROXY-CANARY" in names and "KUBE-SERVICES" not in names:
         yield from chain_finding(
             ["KUBE-PROXY-CANARY"],
-            "the mark of kube-proxy without its rules",
-            "something flushed them, or a cleanup stopped half way",
+            "kube-proxy's marker chain without its rules",
+            "they were flushed, or a cleanup was interrupted",
         )
 
 
@@ -114,14 +114,14 @@ def _nft_tables(patient: HostProbe) -> Iterator[Finding]:
     except MissingToolError:
         return  # told among the tools
     if ended.code != 0:
-        yield Finding(Level.INFO, "leftovers", f"nftables cannot be looked at: {ended.complaint}")
+        yield Finding(Level.INFO, "leftovers", f"nftables rules cannot be read: {ended.complaint}")
         return
     for line in ended.stdout.splitlines():
         if line in {"table ip kube-proxy", "table ip6 kube-proxy"}:
             yield Finding(
                 Level.WARN,
                 "leftovers",
-                f"nftables has {line}, of kube-proxy's nftables mode: it acts beside the rules of iptables",
+                f"nftables has {line} of kube-proxy's nftables mode: it applies besides the iptables rules",
                 f"if that mode is not in use here: nft delete {line}",
             )
 
@@ -147,7 +147,7 @@ def _sets(patient: HostProbe) -> Iterator[Finding]:
     except MissingToolError:
         return  # told among the tools
     if ended.code != 0:
-        yield Finding(Level.INFO, "leftovers", f"ipsets cannot be looked at: {ended.complaint}")
+        yield Finding(Level.INFO, "leftovers", f"ipsets cannot be read: {ended.complaint}")
         return
     found = [name for name in ended.stdout.split() if _SET_NAME.fullmatch(name)]
     if found:

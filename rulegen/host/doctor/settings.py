@@ -47,25 +47,27 @@ def check_modules(patient: HostProbe) -> Iterator[Finding]:
         pass  # told among the tools
     else:
         if ended.code == 0:
-            yield Finding(Level.OK, topic, "ip_set is there, for the IPVS mode")
+            yield Finding(Level.OK, topic, "ip_set is available, for the IPVS mode")
         else:
             yield Finding(Level.INFO, topic, f"ipsets, which the IPVS mode needs, cannot be used: {ended.complaint}")
     try:
         in_throwaway_namespace(lambda: links.write([_A_DEVICE]))
     except HostError as error:
-        yield Finding(Level.INFO, topic, f"no dummy device, which the IPVS mode needs, can be made: {error.message}")
+        yield Finding(
+            Level.INFO, topic, f"dummy devices, which the IPVS mode needs, cannot be created: {error.message}"
+        )
     else:
-        yield Finding(Level.OK, topic, "dummy devices can be made, for the IPVS mode")
+        yield Finding(Level.OK, topic, "dummy devices can be created, for the IPVS mode")
 
 
 def _ip_vs(patient: HostProbe) -> Finding:
     if Path("/proc/thread-self/net/ip_vs").exists():
-        return Finding(Level.OK, "modules", "ip_vs is there, for the IPVS mode")
+        return Finding(Level.OK, "modules", "ip_vs is available, for the IPVS mode")
     try:
         loadable = patient.run(Command(("modprobe", "--dry-run", "--quiet", "ip_vs"))).code == 0
     except MissingToolError:
-        return Finding(Level.INFO, "modules", "whether ip_vs could be loaded cannot be told without modprobe")
-    words = "can be loaded" if loadable else "is not there: the IPVS mode cannot work on this kernel"
+        return Finding(Level.INFO, "modules", "without modprobe, rulegen cannot find out whether ip_vs could be loaded")
+    words = "can be loaded" if loadable else "is missing: the IPVS mode cannot work on this kernel"
     return Finding(Level.INFO, "modules", f"ip_vs {words}")
 
 
@@ -111,7 +113,7 @@ def _bridges(patient: HostProbe) -> Iterator[Finding]:
             yield Finding(
                 Level.WARN,
                 "settings",
-                f"{name} = 0: between Pods on one bridge, replies from a Service do not find their way back",
+                f"{name} = 0: between Pods on one bridge, replies from a Service bypass NAT and are lost",
                 "set it to 1, if Pods here are on a bridge",
             )
         case value:
@@ -123,8 +125,8 @@ def _odd_settings(patient: HostProbe) -> Iterator[Finding]:
         yield Finding(
             Level.WARN,
             "settings",
-            "net.ipv4.conf.all.rp_filter = 1 (strict): packets that come and go by different interfaces are dropped",
-            "set it to 2 (loose) or 0, if node ports fail from some places",
+            "net.ipv4.conf.all.rp_filter = 1 (strict): packets whose replies leave by another interface are dropped",
+            "set it to 2 (loose) or 0, if node ports do not answer some clients",
         )
     if patient.sysctls.get("net.ipv4.conf.all.route_localnet") == "1":
         yield _loopback(patient)
@@ -132,7 +134,7 @@ def _odd_settings(patient: HostProbe) -> Iterator[Finding]:
         yield Finding(
             Level.INFO,
             "settings",
-            "net.netfilter.nf_conntrack_tcp_be_liberal is on: the rule that drops INVALID packets is left out",
+            "net.netfilter.nf_conntrack_tcp_be_liberal is on: the rule that drops INVALID packets is omitted",
         )
 
 
@@ -140,14 +142,16 @@ def _loopback(patient: HostProbe) -> Finding:
     words = "net.ipv4.conf.all.route_localnet = 1: node ports answer on 127.0.0.1"
     guard = (Family.IPV4, "filter", "KUBE-FIREWALL")
     if any(patient.chains(variant).get(guard) for variant in Variant):
-        return Finding(Level.INFO, "settings", f"{words}, and chain KUBE-FIREWALL keeps strangers out")
+        return Finding(Level.INFO, "settings", f"{words}, and the chain KUBE-FIREWALL blocks other hosts")
     if any(isinstance(text, HostError) for text in patient.rules.values()):
-        return Finding(Level.INFO, "settings", f"{words}; whether chain KUBE-FIREWALL keeps strangers out is unseen")
+        return Finding(
+            Level.INFO, "settings", f"{words}; cannot check whether the chain KUBE-FIREWALL blocks other hosts"
+        )
     return Finding(
         Level.WARN,
         "settings",
-        f"{words}, and no chain KUBE-FIREWALL keeps neighbours away from what listens there",
-        "set it to 0, or apply: the chain comes with the rules",
+        f"{words}, and no chain KUBE-FIREWALL blocks neighbours from programs that listen there",
+        "set it to 0, or run `rulegen apply`, which adds the chain",
     )
 
 
@@ -156,13 +160,13 @@ def _connections(patient: HostProbe) -> Iterator[Finding]:
         count = int(patient.sysctls["net.netfilter.nf_conntrack_count"])
         most = int(patient.sysctls["net.netfilter.nf_conntrack_max"])
     except (KeyError, ValueError):
-        yield Finding(Level.INFO, "settings", "the connection table cannot be measured: conntrack is not loaded yet")
+        yield Finding(Level.INFO, "settings", "the size of the conntrack table is unknown: conntrack is not loaded yet")
         return
     used = count / most if most else 0.0
     level = Level.FAIL if used >= _FULL else Level.WARN if used >= _NEARLY_FULL else Level.OK
     hint = (
-        "raise net.netfilter.nf_conntrack_max: new connections are dropped when it is full"
+        "raise net.netfilter.nf_conntrack_max: when the table is full, new connections are dropped"
         if used > _NEARLY_FULL
         else ""
     )
-    yield Finding(level, "settings", f"connection table: {count} of {most} entries ({used:.0%})", hint)
+    yield Finding(level, "settings", f"conntrack table: {count} of {most} entries ({used:.0%})", hint)

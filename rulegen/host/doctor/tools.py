@@ -38,10 +38,10 @@ TOOLS: Final = (
     Tool("ip6tables-nft", "--version", "the same for IPv6", Level.INFO),
     Tool("iptables-legacy", "--version", "rules of the legacy variant", Level.INFO),
     Tool("ip6tables-legacy", "--version", "the same for IPv6", Level.INFO),
-    Tool("conntrack", "--version", "forgetting stale UDP connections", Level.WARN),
-    Tool("nft", "--version", "looking at nftables", Level.INFO),
-    Tool("ipset", "--version", "address sets of the IPVS mode", Level.INFO),
-    Tool("ipvsadm", "--version", "looking at the IPVS mode", Level.INFO),
+    Tool("conntrack", "--version", "deleting stale UDP connections", Level.WARN),
+    Tool("nft", "--version", "reading nftables rules", Level.INFO),
+    Tool("ipset", "--version", "sets of the IPVS mode", Level.INFO),
+    Tool("ipvsadm", "--version", "reading IPVS virtual servers", Level.INFO),
     Tool("nginx", "-v", "ingress", Level.INFO),
     Tool("modprobe", "--version", "loading kernel modules", Level.INFO),
 )
@@ -56,7 +56,8 @@ def check_privileges(_patient: HostProbe) -> Iterator[Finding]:
         yield Finding(
             Level.WARN,
             "privileges",
-            f"user {os.geteuid()} without CAP_NET_ADMIN: rules can be neither read nor written, half of this is unseen",
+            f"user {os.geteuid()} without CAP_NET_ADMIN: rules can be neither read nor written, so many checks are"
+            " incomplete",
             "run as root, or with CAP_NET_ADMIN",
         )
     elif missing:
@@ -85,7 +86,8 @@ def check_tools(patient: HostProbe) -> Iterator[Finding]:
             yield Finding(
                 Level.WARN,
                 "tools",
-                f"{tool.name} {version} knows no --random-fully: source ports of masqueraded packets can collide",
+                f"{tool.name} {version} does not support --random-fully: source ports of masqueraded packets can"
+                " collide",
                 "use iptables 1.6.2 or newer",
             )
         else:
@@ -98,7 +100,7 @@ def check_variant(patient: HostProbe) -> Iterator[Finding]:
         choice = choose(patient.run, patient.forced)
     except HostError as error:
         level = Level.FAIL if isinstance(error, MissingToolError) or not error.hint else Level.WARN
-        yield Finding(level, "variant", f"no variant of iptables can be chosen: {error.message}", error.hint)
+        yield Finding(level, "variant", f"cannot choose an iptables variant: {error.message}", error.hint)
         return
     yield Finding(Level.OK, "variant", f"iptables-{choice.variant}: {choice.reason}")
     missing = missing_tool(patient.run, choice.variant, Family.IPV6) if speaks_ipv6() else None
@@ -106,7 +108,7 @@ def check_variant(patient: HostProbe) -> Iterator[Finding]:
         yield Finding(
             Level.FAIL,
             "variant",
-            f"{missing.message}, and this host has IPv6: plan, apply and cleanup end there",
+            f"{missing.message}, and this host has IPv6: plan, apply and cleanup fail",
             missing.hint,
         )
 

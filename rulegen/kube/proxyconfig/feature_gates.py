@@ -103,6 +103,6 @@ def gate_faults(gates: Mapping[str, bool]) -> Iterator[Fault]:
         if name not in known:
             near = get_close_matches(name, known, 1)
             guess = f"; did you mean {near[0]}?" if near else ""
-            yield Fault(path, f"kube-proxy 1.36 knows no feature gate of this name{guess}")
+            yield Fault(path, f"kube-proxy 1.36 has no feature gate of this name{guess}")
         elif locked.get(name, is_on) is not is_on:
             yield Fault(path, f"this feature gate is locked to {'false' if is_on else 'true'}")

@@ -88,7 +88,7 @@ def cautions(config: KubeProxyConfiguration) -> Iterator[str]:
         return
     for index, cidr in enumerate(config.ipvs.exclude_cidrs):
         for fault in _cidr_fault(f"ipvs.excludeCIDRs[{index}]", cidr):
-            yield f"{fault}; it counts for nothing in {config.mode or 'iptables'} mode"
+            yield f"{fault}; it has no effect in {config.mode or 'iptables'} mode"
 
 
 def host_and_port(text: str) -> tuple[str, int]:
@@ -191,7 +191,7 @@ def _ipvs(config: KubeProxyConfiguration) -> Iterator[Fault]:
         if seconds < 0:
             yield Fault(path, f"{quoted(text)} is less than 0")
         elif path.endswith("Timeout") and seconds > LONGEST_TIMEOUT_S:
-            yield Fault(path, f"{quoted(text)} is more than {LONGEST_TIMEOUT_S} s, which no kernel takes")
+            yield Fault(path, f"{quoted(text)} is more than {LONGEST_TIMEOUT_S} s, the kernel's limit")
     for index, cidr in enumerate(config.ipvs.exclude_cidrs):
         yield from _cidr_fault(f"ipvs.excludeCIDRs[{index}]", cidr)
 
@@ -219,7 +219,7 @@ def _networks(config: KubeProxyConfiguration) -> Iterator[Fault]:
         if cidr != PRIMARY:
             yield from _cidr_fault(path, cidr)
         elif len(config.node_port_addresses) > 1:
-            yield Fault(path, f"'{PRIMARY}' stands alone or not at all")
+            yield Fault(path, f"'{PRIMARY}' cannot be combined with other entries")
 
 
 def _cluster_cidr_faults(text: str) -> Iterator[Fault]:

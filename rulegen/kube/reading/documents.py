@@ -180,7 +180,7 @@ def _unfold(place: _TextPosition, value: Any, item_sources: Sequence[str] = ()) 
     for index, item in enumerate(items or ()):
         inner = _inside(place, kind, api_version, index)
         if inner is None:
-            yield place.refuse(f"Lists in Lists, more than {MAX_NESTED_LISTS} deep")
+            yield place.refuse(f"Lists are nested more than {MAX_NESTED_LISTS} levels deep")
             return
         yield from _unfold(inner._replace(source=sources[index], path="") if sources else inner, item)
 
@@ -189,11 +189,11 @@ def _unnamed(kind: Any, api_version: Any) -> tuple[str, str] | None:
     """Return what is wrong with kind and apiVersion, and the field, if anything is."""
     for name, value in (("apiVersion", api_version), ("kind", kind)):
         if value == "":
-            return "missing: this is no Kubernetes object", name
+            return "missing: this is not a Kubernetes object", name
         if not isinstance(value, str):
             return f"expected a text, got {described(value)}", name
         if len(value) > 253 or not value.isascii() or not value.isprintable() or " " in value:
-            return f"{quoted(value)} names no kind of object", name
+            return f"{quoted(value)} is not the name of a kind", name
     return None
 
 
@@ -262,7 +262,7 @@ def _unfold_raw(place: _TextPosition, raw: msgspec.Raw) -> Iterator[Document | R
     for index, item in enumerate(head.items or ()):
         inner = _inside(place, kind, api_version, index)
         if inner is None:
-            yield place.refuse(f"Lists in Lists, more than {MAX_NESTED_LISTS} deep")
+            yield place.refuse(f"Lists are nested more than {MAX_NESTED_LISTS} levels deep")
             return
         yield from _unfold_raw(inner, item)
 

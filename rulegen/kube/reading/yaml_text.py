@@ -224,7 +224,7 @@ class _Builder:
             try:
                 value = tagged(value, event.tag)
             except ValueError as error:
-                told = "the tag of this value is not allowed, or says wrong what it is" if self._hidden else str(error)
+                told = "the tag of this value is not allowed or does not fit the value" if self._hidden else str(error)
                 raise _Broken(self._line(event), told) from None
         if event.anchor is not None:
             self._anchors[event.anchor] = (value, 1)
@@ -253,7 +253,7 @@ class _Builder:
                 value = self._key_text(value, event)
             if value in container:
                 name = "<<" if value is _MERGE else value
-                raise _Broken(self._line(event), f"the key {quoted(name)} stands twice in one mapping")
+                raise _Broken(self._line(event), f"the key {quoted(name)} appears twice in one mapping")
             self._key = value
         else:
             container[key] = value
@@ -317,7 +317,7 @@ class _Builder:
         value, weight = known
         self._aliased += weight
         if self._aliased > MAX_ALIASED:
-            raise _Broken(self._line(event), f"aliases unfold to more than {MAX_ALIASED} values")
+            raise _Broken(self._line(event), f"aliases expand to more than {MAX_ALIASED} values")
         self._add(value, event)
 
     def _merge(self, mapping: dict[Any, Any], event: Any) -> None:

@@ -172,7 +172,7 @@ class _Gathered:
         told = [line for rejected in self.rejected for line in rejected.lines()]
         told += [f"{count} of the unknown kind {kind}" for kind, count in sorted(self.unknown.items())]
         alone = Counter(kind for kind, _, _ in self.objects)
-        told += [f"{count} of kind {kind}, which means nothing alone" for kind, count in sorted(alone.items())]
+        told += [f"{count} of kind {kind}, which has no effect alone" for kind, count in sorted(alone.items())]
         return InputError(listed(names) or "input", "no usable Kubernetes object in it", hint=listed(told, "; "))
 
     def world(self, given: Sequence[Network], node_ports: tuple[int, int], sources: tuple[str, ...]) -> ClusterSnapshot:

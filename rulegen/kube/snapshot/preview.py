@@ -122,7 +122,7 @@ class Preview:
                     self._addresses.add(address)
                     return address
         told = ", ".join(map(str, cidrs))
-        raise _ExhaustedError("spec.clusterIP", f"no address of {told} is left for a preview")
+        raise _ExhaustedError("spec.clusterIP", f"no free address of {told} is left for a preview")
 
     def _with_node_port(self, service: Service, port: ServicePort, told: list[str]) -> ServicePort:
         if port.node_port:

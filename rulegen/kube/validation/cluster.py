@@ -29,11 +29,11 @@ def check_pod(pod: Pod, findings: Findings) -> Pod:
     _check_containers(spec.init_containers, "spec.initContainers", findings)
     told = status.pod_ips
     if status.pod_ip and family_of_text(status.pod_ip) is None:
-        findings.pass_over("status.podIP", f"{quoted(status.pod_ip)} is not an IP address: passed over")
+        findings.pass_over("status.podIP", f"{quoted(status.pod_ip)} is not an IP address: ignored")
         status = replace(status, pod_ip="")
     for index, entry in enumerate(told):
         if family_of_text(entry.ip) is None:
-            findings.pass_over(f"status.podIPs[{index}].ip", f"{quoted(entry.ip)} is not an IP address: passed over")
+            findings.pass_over(f"status.podIPs[{index}].ip", f"{quoted(entry.ip)} is not an IP address: ignored")
     kept = tuple(entry for entry in told if family_of_text(entry.ip) is not None)
     return replace(pod, status=replace(status, pod_ips=kept))
 
@@ -43,7 +43,7 @@ def _check_containers(containers: tuple[Container, ...], path: str, findings: Fi
         for number, port in enumerate(container.ports):
             here = f"{path}[{index}].ports[{number}]"
             if port.name and not is_port_name(port.name):
-                findings.fault(f"{here}.name", f"{quoted(port.name)} is no port's name")
+                findings.fault(f"{here}.name", f"{quoted(port.name)} is not the name of a port")
             findings.port(f"{here}.containerPort", port.container_port)
             if port.protocol:
                 findings.choice(f"{here}.protocol", port.protocol, PROTOCOLS)
@@ -59,7 +59,7 @@ def check_node(node: Node, findings: Findings) -> Node:
     for index, address in enumerate(node.status.addresses):
         if address.type in _IP_ADDRESSES and family_of_text(address.address) is None:
             path = f"status.addresses[{index}].address"
-            findings.pass_over(path, f"{quoted(address.address)} is not an IP address: passed over")
+            findings.pass_over(path, f"{quoted(address.address)} is not an IP address: ignored")
         else:
             kept.append(address)
     return replace(node, status=replace(node.status, addresses=tuple(kept)))

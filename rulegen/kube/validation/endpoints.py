@@ -44,7 +44,7 @@ def check_slice(found: EndpointSlice, findings: Findings) -> EndpointSlice:
         actual = family_of_text(address)
         if actual is not family:
             wrong = "not an IP address" if actual is None else f"{actual}, the slice is {family}"
-            findings.pass_over(f"endpoints[{index}].addresses[0]", f"{quoted(address)} is {wrong}: passed over")
+            findings.pass_over(f"endpoints[{index}].addresses[0]", f"{quoted(address)} is {wrong}: ignored")
             dropped.add(index)
     if ports is found.ports and not dropped:
         return found
@@ -77,12 +77,12 @@ def _check_place(endpoint: SliceEndpoint, index: int, findings: Findings) -> Non
     if endpoint.node_name and not is_subdomain(endpoint.node_name):
         findings.subdomain(f"endpoints[{index}].nodeName", endpoint.node_name)
     if endpoint.zone and not is_label_value(endpoint.zone):
-        findings.fault(f"endpoints[{index}].zone", f"{quoted(endpoint.zone)} is no zone's name")
+        findings.fault(f"endpoints[{index}].zone", f"{quoted(endpoint.zone)} is not the name of a zone")
     hints = endpoint.hints
     for number, zone in enumerate(hints.for_zones):
         if not is_label_value(zone.name):
             path = f"endpoints[{index}].hints.forZones[{number}].name"
-            findings.fault(path, f"{quoted(zone.name)} is no zone's name")
+            findings.fault(path, f"{quoted(zone.name)} is not the name of a zone")
     for number, node in enumerate(hints.for_nodes):
         if node.name and not is_subdomain(node.name):
             findings.subdomain(f"endpoints[{index}].hints.forNodes[{number}].name", node.name)
@@ -116,7 +116,7 @@ def _readable(addresses: tuple[EndpointAddress, ...], path: str, findings: Findi
         if address.node_name and not is_subdomain(address.node_name):
             findings.subdomain(f"{path}[{index}].nodeName", address.node_name)
         if family_of_text(address.ip) is None:
-            findings.pass_over(f"{path}[{index}].ip", f"{quoted(address.ip)} is not an IP address: passed over")
+            findings.pass_over(f"{path}[{index}].ip", f"{quoted(address.ip)} is not an IP address: ignored")
         else:
             kept.append(address)
     return tuple(kept)

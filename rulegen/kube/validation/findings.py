@@ -51,19 +51,21 @@ class Findings:
     def label(self, path: str, value: str) -> None:
         """Check a name that is a DNS label."""
         if not is_label(value):
-            self.fault(path, f'{quoted(value)} is no name: a-z, 0-9 and "-" inside, at most 63 characters')
+            self.fault(path, f'{quoted(value)} is not a valid name: a-z, 0-9 and "-" inside, at most 63 characters')
 
     def subdomain(self, path: str, value: str) -> None:
         """Check a name that is a DNS subdomain."""
         if not is_subdomain(value):
-            self.fault(path, f'{quoted(value)} is no name: a-z, 0-9, and "-" and "." inside, at most 253 characters')
+            self.fault(
+                path, f'{quoted(value)} is not a valid name: a-z, 0-9, and "-" and "." inside, at most 253 characters'
+            )
 
     def text(self, path: str, value: str, most: int) -> None:
         """Check that a text can be written down at all, in at most so many bytes of UTF-8."""
         try:
             size = len(value) if value.isascii() else len(value.encode())
         except UnicodeEncodeError:  # half of a surrogate pair, which JSON can spell
-            self.fault(path, f"{quoted(value)} is no text in Unicode")
+            self.fault(path, f"{quoted(value)} is not Unicode text")
             return
         if size > most:
             self.fault(path, f"{quoted(value)} has {size} bytes, more than {most}")

@@ -64,7 +64,7 @@ def check_ingress_class(found: IngressClass, findings: Findings) -> IngressClass
     if len(controller) > MAX_CONTROLLER:
         findings.fault("spec.controller", f"{quoted(controller)} has more than {MAX_CONTROLLER} characters")
     elif not slash or not is_subdomain(domain) or not _CONTROLLER_PATH.match(path):
-        findings.fault("spec.controller", f"{quoted(controller)} is no controller such as example.com/ingress")
+        findings.fault("spec.controller", f"{quoted(controller)} is not a controller name such as example.com/ingress")
     return found
 
 
@@ -91,8 +91,8 @@ def _check_host(path: str, host: str, findings: Findings) -> None:
     if family_of_text(host) is not None:
         findings.fault(path, f"{quoted(host)} is an IP address; a host is a DNS name")
     else:
-        expected = 'a-z, 0-9, and "-" and "." inside, at most 253 characters, perhaps behind "*."'
-        findings.fault(path, f"{quoted(host)} is no host: {expected}")
+        expected = 'a-z, 0-9, and "-" and "." inside, at most 253 characters, optionally after "*."'
+        findings.fault(path, f"{quoted(host)} is not a valid host: {expected}")
 
 
 def _checked_rule(rule: IngressRule, path: str, findings: Findings) -> IngressRule:
@@ -138,9 +138,9 @@ def _check_path_text(text: str, path: str, findings: Findings, *, is_free: bool)
 def _check_backend(backend: IngressBackend, path: str, findings: Findings) -> None:
     service, resource = backend.service, backend.resource
     if service is None and resource is None:
-        findings.fault(path, "missing: the Service that answers")
+        findings.fault(path, "missing: a backend needs a Service")
     if service is not None and resource is not None:
-        findings.fault(path, "names both a Service and a resource")
+        findings.fault(path, "has both a Service and a resource")
     if service is not None:
         _check_service(service, f"{path}.service", findings)
     if resource is not None:
@@ -158,7 +158,7 @@ def _check_service(service: IngressServiceBackend, path: str, findings: Findings
     elif not port.name and not port.number:
         findings.fault(f"{path}.port", "missing: the name or the number of a port")
     if port.name and not is_port_name(port.name):
-        findings.fault(f"{path}.port.name", f"{quoted(port.name)} is no port's name")
+        findings.fault(f"{path}.port.name", f"{quoted(port.name)} is not the name of a port")
     if port.number:
         findings.port(f"{path}.port.number", port.number)
 
@@ -169,7 +169,9 @@ def _check_resource(resource: TypedReference, path: str, findings: Findings) -> 
     for field, text in (("kind", resource.kind), ("name", resource.name)):
         if not _SEGMENT.match(text):
             message = (
-                f'{quoted(text)} is no name: no "/" and no "%" in it, at most 253 characters' if text else "missing"
+                f'{quoted(text)} is not a valid name: no "/" and no "%" in it, at most 253 characters'
+                if text
+                else "missing"
             )
             findings.fault(f"{path}.{field}", message)
         else:

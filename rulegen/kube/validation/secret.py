@@ -40,7 +40,7 @@ def check_secret(secret: Secret, findings: Findings) -> Secret:
         try:
             value = text.encode()
         except UnicodeEncodeError:
-            findings.fault(f"stringData.{printable(key)}", "is no text in Unicode (the value is not shown)")
+            findings.fault(f"stringData.{printable(key)}", "is not Unicode text (the value is not shown)")
             continue
         size += len(value)
         data[key] = binascii.b2a_base64(value, newline=False).decode("ascii")
@@ -66,7 +66,7 @@ def check_config_map(found: ConfigMap, findings: Findings) -> ConfigMap:
         try:
             size += len(text) if text.isascii() else len(text.encode())
         except UnicodeEncodeError:
-            findings.fault(f"data.{printable(key)}", "is no text in Unicode (the value is not shown)")
+            findings.fault(f"data.{printable(key)}", "is not Unicode text (the value is not shown)")
     _check_size("data", size, findings)
     return found
 
@@ -86,7 +86,7 @@ def _check_keys(path: str, keys: Iterable[str], findings: Findings) -> None:
     for key in keys:
         if not _KEY.match(key):
             expected = 'letters, digits, "-", "_" and ".", at most 253 characters, not ".." at its start'
-            findings.fault(path, f"{quoted(key)} is no key: {expected}")
+            findings.fault(path, f"{quoted(key)} is not a valid key: {expected}")
 
 
 def _check_size(path: str, size: int, findings: Findings) -> None:

@@ -69,7 +69,7 @@ def _with_external_name(spec: ServiceSpec, findings: Findings) -> ServiceSpec:
     if name:
         findings.subdomain("spec.externalName", name)
     else:
-        findings.fault("spec.externalName", "missing: the DNS name that the Service stands for")
+        findings.fault("spec.externalName", "missing: an ExternalName Service needs a DNS name")
     return spec if name == spec.external_name else replace(spec, external_name=name)
 
 
@@ -112,7 +112,7 @@ def _check_port_among_others(
     """Check what must differ between the ports of a Service; `seen` holds what the ports before this one have."""
     path = f"spec.ports[{index}]"
     if not port.name:
-        findings.fault(f"{path}.name", "missing: each port needs a name where there are several")
+        findings.fault(f"{path}.name", "missing: with several ports, each needs a name")
     keys: list[tuple[str, str | int, str]] = [("name", port.name, ""), ("port", port.port, port.protocol)]
     if port.node_port:
         keys.append(("nodePort", port.node_port, port.protocol))
@@ -137,7 +137,7 @@ def _with_addresses(spec: ServiceSpec, findings: Findings) -> ServiceSpec:
     _check_families(spec.ip_families, findings)
     if HEADLESS in told:
         if len(told) > 1:
-            findings.fault("spec.clusterIPs", 'has addresses beside "None"')
+            findings.fault("spec.clusterIPs", 'has other addresses besides "None"')
         return replace(spec, cluster_ip=HEADLESS, cluster_ips=(HEADLESS,))
     families = [family_of_text(address) for address in told]
     for index, (address, family) in enumerate(zip(told, families, strict=True)):
@@ -170,7 +170,7 @@ def _check_families(families: tuple[str, ...], findings: Findings) -> None:
     for index, family in enumerate(families):
         findings.choice(f"spec.ipFamilies[{index}]", family, _FAMILIES)
         if family in families[:index]:
-            findings.fault(f"spec.ipFamilies[{index}]", f"{quoted(family)} stands twice")
+            findings.fault(f"spec.ipFamilies[{index}]", f"{quoted(family)} appears twice")
             return
 
 
@@ -181,7 +181,7 @@ def _with_readable_entries(spec: ServiceSpec, findings: Findings) -> ServiceSpec
     external_ips = []
     for index, address in enumerate(spec.external_ips):
         if family_of_text(address) is None:
-            findings.pass_over(f"spec.externalIPs[{index}]", f"{quoted(address)} is not an IP address: passed over")
+            findings.pass_over(f"spec.externalIPs[{index}]", f"{quoted(address)} is not an IP address: ignored")
         else:
             external_ips.append(address)
     ranges = []
@@ -191,11 +191,13 @@ def _with_readable_entries(spec: ServiceSpec, findings: Findings) -> ServiceSpec
             parse_network(stripped)
         except ValueError:
             path = f"spec.loadBalancerSourceRanges[{index}]"
-            findings.pass_over(path, f"{quoted(text)} is not a CIDR such as 10.0.0.0/8: passed over")
+            findings.pass_over(path, f"{quoted(text)} is not a CIDR such as 10.0.0.0/8: ignored")
         else:
             ranges.append(stripped)
     if spec.load_balancer_source_ranges and not ranges:
-        findings.pass_over("spec.loadBalancerSourceRanges", "no entry is left: the load balancer is open to everyone")
+        findings.pass_over(
+            "spec.loadBalancerSourceRanges", "no valid entry is left: the load balancer is open to everyone"
+        )
     return replace(spec, external_ips=tuple(external_ips), load_balancer_source_ranges=tuple(ranges))
 
 
@@ -204,9 +206,9 @@ def _with_readable_ingress(status: ServiceStatus, findings: Findings) -> Service
     for index, ingress in enumerate(status.load_balancer.ingress):
         path = f"status.loadBalancer.ingress[{index}]"
         if ingress.ip and family_of_text(ingress.ip) is None:
-            findings.pass_over(f"{path}.ip", f"{quoted(ingress.ip)} is not an IP address: passed over")
+            findings.pass_over(f"{path}.ip", f"{quoted(ingress.ip)} is not an IP address: ignored")
         elif ingress.ip_mode and ingress.ip_mode not in IP_MODES:
-            findings.pass_over(f"{path}.ipMode", f"{quoted(ingress.ip_mode)} is not one of VIP, Proxy: passed over")
+            findings.pass_over(f"{path}.ipMode", f"{quoted(ingress.ip_mode)} is not one of VIP, Proxy: ignored")
         else:
             kept.append(ingress)
     return replace(status, load_balancer=replace(status.load_balancer, ingress=tuple(kept)))

@@ -88,7 +88,7 @@ def bounded(faults: list[Fault]) -> tuple[Fault, ...]:
     """Return the faults, no more than a person would read."""
     if len(faults) <= MAX_FAULTS:
         return tuple(faults)
-    return (*faults[:MAX_FAULTS], Fault("", f"and {len(faults) - MAX_FAULTS} more of that sort"))
+    return (*faults[:MAX_FAULTS], Fault("", f"and {len(faults) - MAX_FAULTS} more faults of this kind"))
 
 
 def _called(found: KubeObject) -> str:
@@ -109,7 +109,7 @@ def _check_metadata(metadata: ObjectMeta, kind: type[KubeObject], findings: Find
         ("metadata.deletionTimestamp", metadata.deletion_timestamp),
     ):
         if time is not None and not _TIME.match(time):
-            findings.fault(path, f"{quoted(time)} is not a time as 2026-01-31T23:59:59Z")
+            findings.fault(path, f"{quoted(time)} is not a time such as 2026-01-31T23:59:59Z")
     if metadata.annotations and kind in _ANNOTATED:
         _check_annotations(metadata.annotations, findings)
     if kind in CLUSTER_SCOPED:
@@ -125,12 +125,12 @@ def _check_annotations(annotations: Mapping[str, str], findings: Findings) -> No
     size = 0
     for key, value in annotations.items():
         if len(key) > MAX_ANNOTATION_KEY or not _is_annotation(key):
-            expected = "a name of at most 63 characters, perhaps behind a DNS name and a slash"
-            findings.fault("metadata.annotations", f"{quoted(key)} is no key: {expected}")
+            expected = "a name of at most 63 characters, optionally after a DNS name and a slash"
+            findings.fault("metadata.annotations", f"{quoted(key)} is not a valid key: {expected}")
         try:
             size += len(key) + (len(value) if value.isascii() else len(value.encode()))
         except UnicodeEncodeError:
-            findings.fault(f"metadata.annotations.{printable(key)}", "is no text in Unicode")
+            findings.fault(f"metadata.annotations.{printable(key)}", "is not Unicode text")
     if size > MAX_ANNOTATIONS_BYTES:
         findings.fault("metadata.annotations", f"{size} bytes in all, more than {MAX_ANNOTATIONS_BYTES}")
 

@@ -80,7 +80,9 @@ def local_traffic_warnings(
             return  # told by family
     follows = ["pods count as clients from outside where externalTrafficPolicy is Local"]
     if not options.masquerade_all:
-        follows.insert(0, "ClusterIPs are not masqueraded, so clients that are no pods may get no answer")
+        follows.insert(
+            0, "connections to ClusterIPs are not masqueraded, so clients that are not Pods may get no answer"
+        )
     yield f"local traffic cannot be recognised, as {why}: {'; '.join(follows)}. {remedy}"
 
 
