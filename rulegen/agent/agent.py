@@ -167,7 +167,7 @@ class Agent:
         if why == "late":
             raise HostError(
                 f"gave up after {self.timeout_s:g} s: {followed.lacking(self.state)}",
-                hint="--timeout has it wait for longer",
+                hint="use --timeout to wait longer",
             )
         notify_systemd("STOPPING=1" if why != "reload" else "RELOADING=1")
         self.journal.info("stopped", why=why)
@@ -248,8 +248,9 @@ class Agent:
         Raises:
             HostError: There is no configuration, or none that can be used.
         """
-        late = f"; gives up after {self.timeout_s:g} s" if self.once else ""
-        kept = "this node is kept as it was last known" if self.mends else "this node is compared with what was known"
+        late = f"; timeout {self.timeout_s:g} s" if self.once else ""
+        known = "the last known objects"
+        kept = f"this node keeps the rules for {known}" if self.mends else f"this node is compared with {known}"
         return FollowedCluster(
             ApiAccess(self.kubeconfig, self.context, self.terms),
             self.inbox,
@@ -258,7 +259,7 @@ class Agent:
             ingress=self.site is not None,
             namespaces=self.site is not None and self.site.options.selection.namespace_selector is not None,
             cached=self.known,
-            during_outage=(f"nothing is written before every list has come{late}", kept),
+            during_outage=(f"nothing is written before all lists were received{late}", kept),
         )
 
     def _this_node(self, cluster: SharedCluster, followed: FollowedCluster) -> ThisNode:

@@ -52,7 +52,7 @@ class AgentServers:
         """Listen; yield each server. One whose address is taken tries again, which is no reason not to keep rules.
 
         Raises:
-            HostError: An address is taken, and bindAddressHardFail asks for an end then.
+            HostError: An address is taken, and bindAddressHardFail is set, so run ends.
         """
         state = self.sync.state
         health: Pages = {"/healthz": partial(healthz, state), "/livez": partial(livez, state)}
@@ -70,11 +70,11 @@ class AgentServers:
 
         def taken(error: str) -> None:
             if self.options.bind_hard_fail:
-                raise HostError(error, hint="bindAddressHardFail asks for an end then")
+                raise HostError(error, hint="bindAddressHardFail is set, so run ends")
             reports = self.sync.reports
             reports.journal.warning("not listening yet", address=address, error=error)
             about = reports.node.reference()
-            reports.send_event(EventRequest(about, reason, "Start", f"{error}; it is tried again"))
+            reports.send_event(EventRequest(about, reason, "Start", f"{error}; retrying"))
 
         return RetryingServer(serve, taken)
 

@@ -71,10 +71,12 @@ class ThisNode:
             return False
         if not self.is_waiting:
             self.is_waiting = True
-            reason = f"{unknown_node(self.name, self.node_names())}; nothing is written until it is there"
+            reason = f"{unknown_node(self.name, self.node_names())}; nothing is written until it exists"
             self.state.waits(reason)
             self.journal.warning(
-                "waiting for the Node", error=reason, hint="name this node with --node, or say --allow-unknown-node"
+                "waiting for the Node",
+                error=reason,
+                hint="give this node's name with --node, or add --allow-unknown-node",
             )
         return True
 

@@ -64,7 +64,7 @@ class KernelCheck:
         self.refresh()
         desired = self.desired
         if desired.rules is not None and desired.rules.is_behind:
-            desired.rules = None  # else what the node's addresses change would be reported as changed by others
+            desired.rules = None  # else what the node's addresses change would be reported as drift
         changed, desired.dirty = desired.dirty, Touched(site=desired.dirty.site)
         try:
             rules, readout, has_changed = self._compare_and_write(changed.services)
@@ -199,7 +199,7 @@ class KernelCheck:
         self.schedule.host_read()
         if name := self.reports.node.new_name():
             self.journal.warning(
-                "the host has another name now: the node's name stays",
+                "the host name has changed; the node name stays the same",
                 name=name,
                 node=self.reports.node.name,
                 hint="restart it to have it keep the rules of a Node of that name, or name the node with --node",

@@ -62,7 +62,7 @@ class LeftOut:
                 by_reason[reason].append(name)
                 if name not in untried:
                     about = ObjectReference("v1", "Service", name.namespace, name.name, self.uid_of(name))
-                    self.send_event(EventRequest(about, "LeftOut", "Serve", f"not served as it is now: {reason}"))
+                    self.send_event(EventRequest(about, "LeftOut", "Serve", f"this version is not served: {reason}"))
             self._refusals[name] = RefusedService(reason, now + (UNTRIED_S if name in untried else RETRY_S))
         for reason, names in by_reason.items():
             shown = ", ".join(map(str, names[:SHOWN])) + (f" and {len(names) - SHOWN} more" if names[SHOWN:] else "")

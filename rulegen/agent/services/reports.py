@@ -95,8 +95,8 @@ class SyncReports:
         tell(changes, self.state, self.journal, self.drift_event, mended=self.mends)
         others = len(fresh) - len(changes)
         if others and not self.mends:
-            self.journal.info("not as wanted", differences=others, written=False)
-            note = f"{others} differences from what the objects ask for; nothing is written"
+            self.journal.info("differs from the objects", differences=others, written=False)
+            note = f"{others} differences from the objects; nothing is written"
             self.send_event(EventRequest(self.node.reference(), "DifferenceFound", "Report", note))
         self._left = frozenset() if self.mends else frozenset(plan.items)
         self.state.metrics.drift_unmended.set(len(self._left))

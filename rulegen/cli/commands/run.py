@@ -252,7 +252,7 @@ class _Runs:
             return inputs, site
         self.journal.info("configuration reloaded")
         for opening in opened:
-            self.journal.warning("the changed configuration opens what was closed", what=opening)
+            self.journal.warning("the changed configuration opens access", what=opening)
         return fresh
 
     def _look(self, agent: Agent, inputs: Inputs) -> None:
@@ -260,7 +260,9 @@ class _Runs:
         try:
             fresh, _ = _read(self.settings, self.ingress)
         except RulegenError as error:
-            self.journal.error("the changed configuration is not used", error=error.message, hint=error.hint)
+            self.journal.error(
+                "the changed configuration is invalid and not used", error=error.message, hint=error.hint
+            )
             return
         has_other_facts = bool(self.settings.host) and fresh.facts != inputs.facts
         if fresh.options != inputs.options or has_other_facts or self.ingress.nginx_templates:
