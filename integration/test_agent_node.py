@@ -265,7 +265,7 @@ class TestIngress:
         with site.running(*self.argv(folder)) as process:
             until(lambda: published(site, "ingresses", "web") == ADDRESSES, 20, "published")
             assert get("http://127.0.0.1:8080/", Host="nobody.example")[0] == 404
-            assert "Ingress: nginx need not reload" in get("http://127.0.0.1:10249/plan")[1]
+            assert "Ingress: nginx does not need a reload" in get("http://127.0.0.1:10249/plan")[1]
             until(lambda: bool(events(site, "Ignored")), 5, "what means nothing is told")
             assert {event["regarding"]["kind"] for event in events(site, "Ignored")} == {"Ingress"}
             reloads = get("http://127.0.0.1:10249/metrics")[1].count("rulegen_nginx_reloads_total{")

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
 
-from rulegen.compiler.ingress.compile import NginxSite, compile_ingress
+from rulegen.compiler.ingress.nginx import NginxSite, compile_ingress
 from rulegen.host.nginx.disk.templates import read_templates
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectName

@@ -15,7 +15,7 @@ from integration.bench import worlds
 from integration.ingress import certificates
 from integration.ingress.objects import secret
 from rulegen.backends.nginx import configuration as nginx
-from rulegen.compiler.ingress.compile import NginxSite
+from rulegen.compiler.ingress.nginx import NginxSite
 from rulegen.host.commands.runner import run
 from rulegen.host.nginx.disk import default_certificate
 from rulegen.host.nginx.disk.templates import read_templates

@@ -38,7 +38,6 @@ from rulegen.host.netfilter import nfacct, xtables_lock
 from rulegen.host.netfilter.iptables import asks_late
 from rulegen.host.netfilter.nft_commits import NftCommit, NftCommits, Writers
 from rulegen.host.netfilter.variant import Variant
-from rulegen.host.nginx.disk.last_read import KnownObjects
 from rulegen.host.node.facts import hostname, refreshed
 from rulegen.host.node.interfaces import AddressNotices
 from rulegen.kube.snapshot.build import build_world
@@ -48,7 +47,7 @@ if TYPE_CHECKING:
 
     from rulegen.agent.status.publisher import Publisher
     from rulegen.agent.telemetry.log import AgentLog
-    from rulegen.host.nginx.deployment import NginxDeployment
+    from rulegen.compiler.ingress.engine import AnyEngine
     from rulegen.model.host.facts import HostFacts
     from rulegen.model.services.options import Options
     from rulegen.model.services.stale_flows import StaleUdpPolicy
@@ -79,8 +78,8 @@ class Agent:
         timeout_s: With `once`, how long to wait for what does not come.
         services: Whether the rules for Services are kept, too.
         allow_unknown_node: Whether rules are written also while the cluster does not know this node.
-        site: Where nginx serves Ingresses; None where they are left alone.
-        drains: Whether nginx ends with it, once it has answered all requests; else it serves on.
+        site: The engine that serves Ingresses; None where they are left alone.
+        drains: Whether the ingress engine ends with it, once it has answered all requests; else it serves on.
         events: Whether Kubernetes Events are sent.
         publishing: What is published of this node.
         known: What the predecessor knew; at the end, what this one leaves to its successor. None for nothing.
@@ -107,7 +106,7 @@ class Agent:
     terms: ApiTerms = field(default_factory=ApiTerms)
     timeout_s: float = 60.0
     allow_unknown_node: bool = False
-    site: NginxDeployment | None = None
+    site: AnyEngine | None = None
     drains: bool = True
     events: bool = True
     publishing: Publishing = field(default_factory=lambda: Publishing(ingresses=False))
@@ -304,7 +303,7 @@ class Agent:
         return SyncReports(node, self.state, self.journal, self.mends, send_event, health)
 
     def _site(
-        self, live: NginxDeployment, reports: SyncReports, followed: FollowedCluster, served: threading.Event
+        self, live: AnyEngine, reports: SyncReports, followed: FollowedCluster, served: threading.Event
     ) -> IngressSync:
         """Return what serves Ingresses, from a thread of its own."""
         cluster = reports.node.cluster
@@ -316,7 +315,7 @@ class Agent:
             journal=self.journal,
             clock=self.clock,
             cluster=cluster,
-            known=KnownObjects(live.service.folder, writes=self.mends),
+            known=live.known_objects(writes=self.mends),
             mends=self.mends,
             period_s=self.options.sync_s,
             announce=reports.drift_event,
@@ -411,11 +410,11 @@ class Agent:
         site.stop()
         began = self.clock()
         try:
-            in_time = self.site.service.drain(DRAIN_S)
+            in_time = self.site.drain(DRAIN_S)
         except HostError as error:
-            self.journal.error("nginx did not finish its requests in time", error=error.message)
+            self.journal.error(f"{self.site.name} did not finish its requests in time", error=error.message)
         else:
-            self.journal.info("nginx drained", seconds=round(self.clock() - began, 3), in_time=in_time)
+            self.journal.info(f"{self.site.name} drained", seconds=round(self.clock() - began, 3), in_time=in_time)
 
     def _listen(self, writers: Writers, variant: Variant, site: IngressSync | None, cleanup: ExitStack) -> None:
         """Listen to the kernel for changes of rules by others and of addresses; without, each period finds them."""

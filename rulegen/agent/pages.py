@@ -52,9 +52,9 @@ def _plan(sync: ServiceSync, compiled: Compiled, site: IngressSync | None) -> tu
     decided = site.site if site is not None else None
     if site is None or decided is None:
         return plan, report
-    live = replace(site.live, notes=[])  # a copy: the notes of the agent's own are for its log
-    observed = live.observed()
-    compared_with = f"{live.service.folder}, {'which serves nothing yet' if observed is None else 'as it is served'}"
+    live = site.live.with_notes([])  # a copy: the notes of the agent's own are for its log
+    observed = live.observe()
+    compared_with = f"{live.location}, {'which serves nothing yet' if observed is None else 'as it is served'}"
     with_reasons = replace(report, reasons=decided.model.reasons, site=compared_with)
     return with_site(plan, live.plan(decided, observed)), with_reasons
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from rulegen.diff import diff
 from rulegen.languages.nginx.configuration import MAIN
+from rulegen.plan.ingress import EVERY_OTHER, IngressPlan
 from rulegen.plan.items import Action, Drift, Item, Line
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from rulegen.languages.nginx.configuration import Configuration
 
 LANGUAGE: Final = "nginx"
-EVERY_OTHER: Final = "every other host"
 CONTEXT: Final = 2
 SHOWN: Final = 120
 """Lines of a new file that a person would read; of a longer one only the number is told."""
@@ -26,29 +25,7 @@ SHOWN: Final = 120
 _DIGEST: Final = re.compile(r"\b[0-9a-f]{32}\b(?=;)")
 
 
-@dataclass(frozen=True, slots=True)
-class NginxPlan:
-    """What changes, and whether nginx must read its configuration anew.
-
-    Attributes:
-        items: One for each file, hosts first; one for nginx itself where it does not serve what its files say.
-        reload: Whether nginx must read its configuration; changes of labels and the like change no byte of it.
-        runs: Whether nginx runs.
-        ends: Whether nginx ends and its folder goes: nothing of Ingresses stays here.
-    """
-
-    items: tuple[Item, ...] = ()
-    reload: bool = False
-    runs: bool = True
-    ends: bool = False
-
-    @property
-    def changes_nginx(self) -> bool:
-        """Whether the nginx that runs is told anything, is started or ended."""
-        return self.reload or (self.ends and bool(self.items))
-
-
-def plan_ending(folder: str, *, exists: bool, runs: bool) -> NginxPlan:
+def plan_ending(folder: str, *, exists: bool, runs: bool) -> IngressPlan:
     """Return what must go for nothing of nginx to be left.
 
     Args:
@@ -67,7 +44,8 @@ def plan_ending(folder: str, *, exists: bool, runs: bool) -> NginxPlan:
     place = Item(
         action=Action.DELETE, language=LANGUAGE, family="", kind="folder", name=folder, lines=(Line("-", folder),)
     )
-    return NginxPlan((*([process] if runs else []), *([place] if exists else [])), runs=runs, ends=True)
+    items = (*([process] if runs else []), *([place] if exists else []))
+    return IngressPlan(LANGUAGE, items, runs=runs, ends=True)
 
 
 def plan_site(
@@ -75,7 +53,7 @@ def plan_site(
     desired: Configuration,
     names: Mapping[str, tuple[str, str]],
     served: str | None = None,
-) -> NginxPlan:
+) -> IngressPlan:
     """Return what must change in the files for nginx to serve what is wanted.
 
     Args:
@@ -94,7 +72,7 @@ def plan_site(
     items.sort(key=lambda item: (order.index(item.kind), item.name))
     if served is not None and served != desired.digest and not items:
         items.append(_process(served))
-    return NginxPlan(tuple(items), reload=bool(items), runs=served != "")
+    return IngressPlan(LANGUAGE, tuple(items), reload=bool(items), runs=served != "")
 
 
 def _process(served: str) -> Item:

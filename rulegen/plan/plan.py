@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from rulegen.model.services.stale_flows import Stale
     from rulegen.net import Family
     from rulegen.plan.fragments import Changes
+    from rulegen.plan.ingress import IngressPlan
     from rulegen.plan.items import Owners
-    from rulegen.plan.nginx import NginxPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class Plan:
         sysctls: Kernel parameters, by dotted name.
         counters: Names of nfacct objects to create.
         flows: Conntrack entries to delete, behind everything else.
-        site: What changes for nginx; None where it is not planned.
+        site: What changes for the ingress engine; None where it is not planned.
         beside: Rules of the other variant of iptables, by family, which go (`cleanup` only).
         notes: What stays although one might expect it to go, and why, for people.
         items: The same, for people and machines, in the order in which it is shown.
@@ -104,7 +104,7 @@ class Plan:
     sysctls: tuple[Change[str, str], ...] = ()
     counters: tuple[str, ...] = ()
     flows: tuple[Stale, ...] = ()
-    site: NginxPlan | None = None
+    site: IngressPlan | None = None
     beside: Mapping[Family, FamilyPlan] = field(default_factory=lambda: MappingProxyType({}))
     notes: tuple[str, ...] = ()
     items: tuple[Item, ...] = ()
@@ -124,8 +124,8 @@ class Plan:
         return sum(item.action is action for item in self.items)
 
 
-def with_site(plan: Plan, site: NginxPlan) -> Plan:
-    """Return the plan with what changes for nginx, which is shown behind the rest."""
+def with_site(plan: Plan, site: IngressPlan) -> Plan:
+    """Return the plan with what changes for the ingress engine, which is shown behind the rest."""
     return replace(plan, site=site, items=(*plan.items, *site.items))
 
 

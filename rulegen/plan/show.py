@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from rulegen.plan.ingress import EVERY_OTHER
 from rulegen.plan.items import Action, Drift
-from rulegen.plan.nginx import EVERY_OTHER, LANGUAGE
 from rulegen.plan.objects import draining_text
 from rulegen.text import counted_noun
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from rulegen.errors import Rejected
     from rulegen.model.ingress.reasons import Reason
     from rulegen.model.services.ir import ResolvedService
+    from rulegen.plan.ingress import IngressPlan
     from rulegen.plan.items import Item, Line
-    from rulegen.plan.nginx import NginxPlan
     from rulegen.plan.plan import Plan
 
 SCHEMA_VERSION = 1
 NO_MODE = "no"
 """The mode of a report on a plan that has no rules for Services."""
 NO_SITE = "against nothing"
-"""What a report names as the site of nginx where the plan was made as if none were there."""
+"""What a report names as the site where the plan was made as if none were there."""
 NO_CHANGES = "No changes. The node matches the objects."
 NO_CHANGES_SEEN = "No changes in what was observed. Part of the node's state is unknown: see the warnings."
 
@@ -50,7 +50,7 @@ class Report:
         warnings: What a user must know although the command goes on.
         services: By name as text: where endpoints came from, what was assigned for a preview.
         reasons: What became of Ingresses that are not served as they were written.
-        site: Against what nginx's configuration was compared; empty where it was not.
+        site: What the engine's configuration was compared with; empty where it was not.
         is_partial: Whether a part of what the mode needs was not observed.
         cleanup: Whether the plan removes rules for Services.
     """
@@ -83,7 +83,8 @@ def text(plan: Plan, report: Report, *, colour: bool) -> Iterator[str]:
     """
     paint = _painter(colour=colour)
     yield _printable(f"Node {report.node or '(unnamed)'}: {_subject(report)}")
-    node_items = [item for item in plan.items if item.language != LANGUAGE]
+    engine = plan.site.engine if plan.site is not None else ""
+    node_items = [item for item in plan.items if item.language != engine]
     for (is_leftover, owner), items in groupby(node_items, key=lambda item: (item.is_leftover, item.owner)):
         yield ""
         yield paint("*", _printable(_heading(owner, report, is_leftover=is_leftover)))
@@ -91,7 +92,7 @@ def text(plan: Plan, report: Report, *, colour: bool) -> Iterator[str]:
             yield from _item_lines(item, paint)
     if plan.site is not None:
         yield ""
-        yield paint("*", f"Ingress: nginx {_site_verb(plan.site)} ({_printable(_site_text(report))})")
+        yield paint("*", f"Ingress: {engine} {_site_verb(plan.site)} ({_printable(_site_text(report))})")
         for item in plan.site.items:
             yield from _item_lines(item, paint)
     if plan.draining:
@@ -120,7 +121,7 @@ def _site_text(report: Report) -> str:
     return "compared with an empty host" if report.site == NO_SITE else report.site
 
 
-def _site_verb(site: NginxPlan) -> str:
+def _site_verb(site: IngressPlan) -> str:
     if site.ends:
         return "will be stopped" if site.runs else "is not running"
     if not site.reload:

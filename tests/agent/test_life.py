@@ -319,7 +319,7 @@ def test_what_cannot_be_is_said_before_anything_is_begun(words, message):
 
 def test_a_node_is_not_given_up_for_templates_that_cannot_be_read(tmp_path, monkeypatch):
     facts = NginxFacts(version=(1, 22, 1), user="", group="")
-    monkeypatch.setattr("rulegen.cli.wiring.ingress.gather_nginx", lambda *_, **__: facts)
+    monkeypatch.setattr("rulegen.cli.engines.nginx.gather_nginx", lambda *_, **__: facts)
     template = tmp_path / "nginx.conf.j2"
     template.write_text("as it was")
     seen = []

@@ -13,7 +13,7 @@ from rulegen.agent.pages import views
 from rulegen.errors import HostError
 from rulegen.host.commands.runner import Command, Completed
 from rulegen.host.netfilter.variant import Variant, VariantChoice
-from rulegen.host.nginx.deployment import NginxDeployment
+from rulegen.host.nginx.engine import NginxEngine
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.events import Gone
 from rulegen.kube.objects.names import ObjectName
@@ -77,7 +77,7 @@ class Node(Stage):
         self.state.wall, self.state.started = self.clock, self.clock()
         releases = SimpleNamespace(current=self.damaged)
         deployed = SimpleNamespace(folder=folder, releases=releases, status=lambda: SimpleNamespace(digest=""))
-        self.live = NginxDeployment(deployed, None, None)
+        self.live = NginxEngine(deployed, None, None)
         model = SimpleNamespace(reasons=(), settings=None)
         decided = SimpleNamespace(model=model, configuration=SimpleNamespace(files={}, secrets={}, digest=""), names={})
         self.site = SimpleNamespace(live=self.live, site=decided)
@@ -99,7 +99,7 @@ class Node(Stage):
 @pytest.fixture(autouse=True)
 def site_plan(monkeypatch):
     """Plan nothing for nginx: what counts here is what is noted on the way."""
-    monkeypatch.setattr(NginxDeployment, "plan", lambda *_: SimpleNamespace(items=(), is_empty=True))
+    monkeypatch.setattr(NginxEngine, "plan", lambda *_: SimpleNamespace(items=(), is_empty=True))
     monkeypatch.setattr("rulegen.agent.pages.with_site", lambda plan, _: plan)
 
 

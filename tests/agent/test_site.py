@@ -11,13 +11,14 @@ import pytest
 from rulegen.agent.ingress.sync import DECIDED_S, IngressSync
 from rulegen.agent.telemetry.log import AgentLog
 from rulegen.agent.telemetry.state import AgentState
-from rulegen.compiler.ingress.compile import NginxSite, compile_ingress
-from rulegen.host.nginx.service import NginxAction, Outcome
+from rulegen.compiler.ingress.engine import DeployAction, DeployOutcome
+from rulegen.compiler.ingress.nginx import NginxSite, compile_ingress
 from rulegen.kube.objects.names import ObjectKey, ObjectName
 from rulegen.kube.snapshot.world import ClusterSnapshot
 from rulegen.languages.nginx.configuration import Configuration
 from rulegen.model.ingress.options import IngressOptions
-from rulegen.plan.nginx import NginxPlan, plan_site
+from rulegen.plan.ingress import IngressPlan
+from rulegen.plan.nginx import plan_site
 from tests.agent.stage import Clock
 from tests.ingress_strategies import OPTIONS, TEMPLATES, WEB, compiled, site, world
 
@@ -32,6 +33,8 @@ class MemorySite:
     look: Callable[[IngressOptions], IngressOptions] = lambda options: options
     decisions: int = 0
 
+    name = "nginx"
+
     @property
     def is_serving(self) -> bool:
         return self.live is not None
@@ -40,20 +43,20 @@ class MemorySite:
         before, self.options = self.options, self.look(self.options)
         return before != self.options
 
-    def observed(self) -> Configuration | None:
+    def observe(self) -> Configuration | None:
         return self.live
 
-    def settled(self, world: ClusterSnapshot, observed: Configuration | None, before: NginxSite | None) -> NginxSite:
+    def check(self, world: ClusterSnapshot, observed: Configuration | None, before: NginxSite | None) -> NginxSite:
         self.decisions += 1
         return compile_ingress(world, self.options, TEMPLATES, served=True, before=before)
 
-    def plan(self, site: NginxSite, observed: Configuration | None) -> NginxPlan:
+    def plan(self, site: NginxSite, observed: Configuration | None) -> IngressPlan:
         return plan_site(observed, site.configuration, site.names, self.live.digest if self.live else "")
 
-    def apply(self, site: NginxSite) -> Outcome:
-        action = NginxAction.NOTHING if site.configuration == self.live else NginxAction.RELOADED
+    def deploy(self, site: NginxSite) -> DeployOutcome:
+        action = DeployAction.NOTHING if site.configuration == self.live else DeployAction.RELOADED
         self.live = site.configuration
-        return Outcome(site.configuration.digest, action)
+        return DeployOutcome(site.configuration.digest, action)
 
 
 class Nothing:
@@ -187,7 +190,7 @@ def test_what_could_not_be_decided_is_tried_again(stage, monkeypatch):
     stage.loop.serve()
     stage.change(site("new.test"))
     with monkeypatch.context() as patch:
-        patch.setattr(stage.live, "settled", lambda *_: 1 / 0)
+        patch.setattr(stage.live, "check", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             stage.loop.serve()
     assert stage.loop.serve()

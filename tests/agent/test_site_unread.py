@@ -19,9 +19,9 @@ from rulegen.agent.pages_server.health import healthz
 from rulegen.agent.telemetry.events import EventRequest, ObjectReference
 from rulegen.agent.telemetry.log import AgentLog
 from rulegen.agent.telemetry.state import AgentState
-from rulegen.compiler.ingress.compile import NginxSite, compile_ingress
-from rulegen.host.nginx.disk.last_read import KnownObjects
-from rulegen.host.nginx.service import NginxAction, Outcome
+from rulegen.compiler.ingress.engine import DeployAction, DeployOutcome
+from rulegen.compiler.ingress.nginx import NginxSite, compile_ingress
+from rulegen.host.nginx.disk.last_read import NginxKnownObjects
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.events import Changed, Gone, scoped
 from rulegen.kube.objects.names import ObjectKey, ObjectName
@@ -33,7 +33,8 @@ from rulegen.languages.nginx.configuration import Configuration
 from rulegen.model.ingress.options import IngressOptions
 from rulegen.model.ingress.unread import MissingError
 from rulegen.model.ingress.values.classes import Selection
-from rulegen.plan.nginx import NginxPlan, plan_site
+from rulegen.plan.ingress import IngressPlan
+from rulegen.plan.nginx import plan_site
 from tests.apiserver.watching import soon
 from tests.ingress_strategies import (
     OPTIONS,
@@ -85,6 +86,8 @@ class MemorySite:
     live: Configuration | None = None
     look: Callable[[IngressOptions], IngressOptions] = lambda options: options
 
+    name = "nginx"
+
     @property
     def is_serving(self) -> bool:
         return self.live is not None
@@ -93,19 +96,19 @@ class MemorySite:
         before, self.options = self.options, self.look(self.options)
         return before != self.options
 
-    def observed(self) -> Configuration | None:
+    def observe(self) -> Configuration | None:
         return self.live
 
-    def settled(self, world: ClusterSnapshot, observed: Configuration | None, before: NginxSite | None) -> NginxSite:
+    def check(self, world: ClusterSnapshot, observed: Configuration | None, before: NginxSite | None) -> NginxSite:
         return compile_ingress(world, self.options, TEMPLATES, served=True, before=before)
 
-    def plan(self, site: NginxSite, observed: Configuration | None) -> NginxPlan:
+    def plan(self, site: NginxSite, observed: Configuration | None) -> IngressPlan:
         return plan_site(observed, site.configuration, site.names, self.live.digest if self.live else "")
 
-    def apply(self, site: NginxSite) -> Outcome:
-        action = NginxAction.NOTHING if site.configuration == self.live else NginxAction.RELOADED
+    def deploy(self, site: NginxSite) -> DeployOutcome:
+        action = DeployAction.NOTHING if site.configuration == self.live else DeployAction.RELOADED
         self.live = site.configuration
-        return Outcome(site.configuration.digest, action)
+        return DeployOutcome(site.configuration.digest, action)
 
 
 @dataclass
@@ -337,10 +340,10 @@ class TestRunning:
         assert again.site.live == stage.site.live
 
     def test_the_same_from_disk(self, tmp_path: Path):
-        stage = self.begun(RESTRICTED, config_map=SETTINGS, known=KnownObjects(tmp_path))
+        stage = self.begun(RESTRICTED, config_map=SETTINGS, known=NginxKnownObjects(tmp_path))
         assert "allow 10.0.0.0/8;" in stage.text("plain.test")
         again = stage.again(silent=[*secrets(CERT, USERS), ObjectKey("ConfigMap", SETTINGS)])
-        again.loop.known = KnownObjects(tmp_path)
+        again.loop.known = NginxKnownObjects(tmp_path)
         again.loop.touch()
         assert not again.loop.serve()
         assert again.site.live == stage.site.live
@@ -348,11 +351,11 @@ class TestRunning:
         assert {oct(one.stat().st_mode & 0o777) for one in (tmp_path / "known").iterdir()} == {"0o600"}
 
     def test_what_is_spoilt_on_disk_is_unknown_and_told(self, tmp_path: Path):
-        stage = self.begun(known=KnownObjects(tmp_path))
+        stage = self.begun(known=NginxKnownObjects(tmp_path))
         spoilt = next(one for one in (tmp_path / "known").iterdir() if b'"users"' in one.read_bytes())
         spoilt.write_bytes(spoilt.read_bytes()[:20])
         again = stage.again(silent=secrets(USERS))
-        again.loop.known = KnownObjects(tmp_path)
+        again.loop.known = NginxKnownObjects(tmp_path)
         again.turn()
         assert not again.is_open("shut.test")
         assert "it holds no object" in again.log.getvalue()
@@ -437,7 +440,7 @@ def test_what_restricts_others_and_is_taken_away_restricts_them_still(name, tmp_
         annotations={"whitelist-source-range": "10.1.0.0/16"} if name in {"class", "namespace"} else {},
     )
     more = [settings_map(add_headers="default/guard")] if name == "headers" else []
-    stage = Stage(shut, guard, *more, known=KnownObjects(tmp_path), **changes).turn()
+    stage = Stage(shut, guard, *more, known=NginxKnownObjects(tmp_path), **changes).turn()
     before = stage.site.live
     everything = "".join(before.files.values())
     assert sign in everything
@@ -450,7 +453,7 @@ def test_what_restricts_others_and_is_taken_away_restricts_them_still(name, tmp_
     assert guard.metadata.name in told[0].note, key
     assert "it is gone: what it said last holds on" in stage.log.getvalue()
     again = stage.again()
-    again.loop.known = KnownObjects(tmp_path)
+    again.loop.known = NginxKnownObjects(tmp_path)
     again.turn()
     assert again.site.live == before
     stage.server.put(guard)

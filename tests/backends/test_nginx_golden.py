@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rulegen.compiler.ingress.compile import NginxSite, compile_ingress
+from rulegen.compiler.ingress.nginx import NginxSite, compile_ingress
 from rulegen.kube.reading.documents import Source
 from rulegen.kube.snapshot.build import read_world
 from tests.ingress_strategies import SETTINGS, TEMPLATES, options, refusal

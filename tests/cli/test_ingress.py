@@ -14,13 +14,15 @@ import pytest
 import yaml
 from msgspec import convert
 
+from rulegen.cli.engines.nginx import PLACEHOLDER_NGINX, ChosenNginx
 from rulegen.cli.main import main
 from rulegen.cli.options.common import CliOptions
 from rulegen.cli.options.ingress import ChosenIngress
 from rulegen.cli.wiring import ingress as wiring
 from rulegen.cli.wiring.inputs import Inputs
 from rulegen.host.nginx.disk import default_certificate
-from rulegen.host.nginx.disk.last_read import KnownObjects
+from rulegen.host.nginx.disk.last_read import NginxKnownObjects
+from rulegen.host.nginx.resolver import control
 from rulegen.kube.objects.names import ObjectKey
 from rulegen.kube.objects.structs import Secret
 from rulegen.kube.snapshot.build import build_world
@@ -357,19 +359,17 @@ def test_a_live_nginx_listens_on_ipv6_only_where_the_facts_and_this_kernel_have_
     inputs = Inputs(CliOptions(), ingress=told)
     inputs.__dict__["facts"] = HostFacts(ipv6=of_facts)  # in place of this machine's
     live = wiring.IngressInputs(told, inputs, is_live=True)
-    live.__dict__["facts"] = wiring.PLACEHOLDER_NGINX
     assert live.options.host.ipv6 is listens
 
 
 @pytest.mark.parametrize(("user", "is_told"), [("nobody", True), ("rulegen-nginx", False)])
 def test_a_user_that_other_programs_have_is_told(user, is_told, monkeypatch):
-    facts = replace(wiring.PLACEHOLDER_NGINX, user=user, group=user)
-    monkeypatch.setattr(wiring, "gather_nginx", lambda *_, **__: facts)
-    told = ChosenIngress(ingress=True)
-    ingress = wiring.IngressInputs(told, Inputs(CliOptions(), ingress=told))
+    facts = replace(PLACEHOLDER_NGINX, user=user, group=user)
+    monkeypatch.setattr("rulegen.cli.engines.nginx.gather_nginx", lambda *_, **__: facts)
+    notes: list[str] = []
 
-    assert ingress.facts == facts
-    assert any("--nginx-user" in note for note in ingress.notes) is is_told
+    assert ChosenNginx().facts(notes) == facts
+    assert any("--nginx-user" in note for note in notes) is is_told
 
 
 @pytest.mark.parametrize("is_given", [False, True], ids=["of-this-host", "from-a-file"])
@@ -379,12 +379,13 @@ def test_name_servers_and_ipv6_of_a_running_nginx_are_those_that_the_host_has_no
     now: dict[str, Any] = {"ipv6": True, "resolvers": ("192.0.2.53",)}
     monkeypatch.setattr(wiring, "speaks_ipv6", lambda: now["ipv6"])
     monkeypatch.setattr(wiring, "resolvers", lambda: tuple(map(parse_address, now["resolvers"])))
-    told = ChosenIngress(ingress=True, nginx_dir=str(tmp_path))
+    told = ChosenIngress(ingress=True, engines={"nginx": ChosenNginx(nginx_dir=str(tmp_path))})
+    facts = replace(PLACEHOLDER_NGINX, group="")
+    monkeypatch.setattr("rulegen.cli.engines.nginx.gather_nginx", lambda *_, **__: facts)
     inputs = Inputs(CliOptions(host=host), ingress=told)
     inputs.__dict__["facts"] = HostFacts()  # in place of this machine's, or of a file's
     site = wiring.IngressInputs(told, inputs)
-    site.__dict__["facts"] = wiring.PLACEHOLDER_NGINX
-    live = site.live
+    live = site.engine
     live.refresh()
     assert (live.options.resolvers, live.options.host.ipv6) == (("192.0.2.53",), True)
     now |= {"ipv6": False, "resolvers": ()}
@@ -396,7 +397,7 @@ def test_name_servers_and_ipv6_of_a_running_nginx_are_those_that_the_host_has_no
     assert live.options.resolvers == ("198.51.100.53",)
     assert not live.refresh()
     with monkeypatch.context() as other:  # another user of the host would be asked
-        other.setattr(wiring.control, "stranger", lambda _port: 1000)
+        other.setattr(control, "stranger", lambda _port: 1000)
         assert live.refresh()
         assert live.options.resolvers == ()
     assert live.refresh()
@@ -417,7 +418,7 @@ def test_what_may_not_be_read_any_more_is_as_it_was_when_it_was_read_last(run, t
         for one in (secret("users", auth=b"u:{PLAIN}p\n"), secret("tls", tls_crt=chain, tls_key=key))
     )
     (tmp_path / "nginx").mkdir(mode=0o755)
-    KnownObjects(tmp_path / "nginx").keep({ObjectKey("Secret", name): one for name, one in before.secrets.items()})
+    NginxKnownObjects(tmp_path / "nginx").keep({ObjectKey("Secret", name): one for name, one in before.secrets.items()})
     with FakeApi() as api:
         for noun, one in zip(("services", "endpointslices", "ingresses", "ingresses"), objects, strict=True):
             api.put(noun, one)

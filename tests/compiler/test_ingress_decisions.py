@@ -45,7 +45,7 @@ from tests.ingress_strategies import (
 from tests.rights import needs_nginx
 
 if TYPE_CHECKING:
-    from rulegen.compiler.ingress.compile import NginxSite
+    from rulegen.compiler.ingress.nginx import NginxSite
 
 GROUND = (*WEB, *API, *NAMED)
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from rulegen.compiler.ingress.compile import NginxSite, compile_ingress
+from rulegen.compiler.ingress.nginx import NginxSite, compile_ingress
 from rulegen.errors import ConfigError
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectName

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rulegen.backends.nginx import configuration as nginx
-from rulegen.compiler.ingress.compile import NginxSite
+from rulegen.compiler.ingress.nginx import NginxSite
 from rulegen.kube.objects import structs as k
 from rulegen.languages.nginx.configuration import MAIN
 from rulegen.languages.nginx.text import format_nodes

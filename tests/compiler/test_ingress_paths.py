@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rulegen.compiler.ingress.compile import NginxSite
+from rulegen.compiler.ingress.nginx import NginxSite
 from rulegen.kube.objects import structs as k
 from rulegen.languages.nginx.parser import Statement, parse
 from tests.ingress_strategies import backend, compiled, endpoints, ingress, path, rule, service

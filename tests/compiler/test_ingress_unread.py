@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from rulegen.compiler.ingress.compile import compile_ingress
+from rulegen.compiler.ingress.nginx import compile_ingress
 from rulegen.kube.objects.names import ObjectKey, ObjectName
 from rulegen.model.ingress.reasons import Verdict
 from rulegen.model.ingress.unread import REFUSED, UNANSWERED, MissingError

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rulegen.errors import HostError
-from rulegen.host.nginx.disk.last_read import KnownObjects
+from rulegen.host.nginx.disk.last_read import NginxKnownObjects
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectKey, ObjectName
 from tests.ingress_strategies import config_map, secret
@@ -28,8 +28,8 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def test_another_process_knows_the_same(tmp_path):
-    KnownObjects(tmp_path).keep(OBJECTS)
-    other = KnownObjects(tmp_path)
+    NginxKnownObjects(tmp_path).keep(OBJECTS)
+    other = NginxKnownObjects(tmp_path)
     assert other.objects == OBJECTS
     assert not other.notes
     assert (tmp_path / "known").stat().st_mode & 0o777 == 0o700
@@ -37,28 +37,28 @@ def test_another_process_knows_the_same(tmp_path):
 
 
 def test_what_is_not_known_any_more_is_not_left_on_disk(tmp_path):
-    known = KnownObjects(tmp_path)
+    known = NginxKnownObjects(tmp_path)
     known.keep(OBJECTS)
     rest = {key: one for key, one in OBJECTS.items() if key != USERS}
     known.keep(rest)
-    assert KnownObjects(tmp_path).objects == rest
+    assert NginxKnownObjects(tmp_path).objects == rest
     assert not any(b"users" in content for content in files(tmp_path).values())
 
 
 def test_where_nothing_may_be_written_it_is_known_to_this_process(tmp_path):
-    known = KnownObjects(tmp_path, writes=False)
+    known = NginxKnownObjects(tmp_path, writes=False)
     known.keep(OBJECTS)
     assert known.objects == OBJECTS
     assert not list(tmp_path.iterdir())
 
 
 def test_what_could_not_be_written_is_written_the_next_time(tmp_path):
-    known = KnownObjects(tmp_path / "nginx")
+    known = NginxKnownObjects(tmp_path / "nginx")
     with pytest.raises(HostError):
         known.keep(OBJECTS)
     (tmp_path / "nginx").mkdir()
     known.keep(OBJECTS)
-    assert KnownObjects(tmp_path / "nginx").objects == OBJECTS
+    assert NginxKnownObjects(tmp_path / "nginx").objects == OBJECTS
 
 
 @pytest.mark.parametrize(
@@ -73,10 +73,10 @@ def test_what_could_not_be_written_is_written_the_next_time(tmp_path):
     ids=["empty", "cut", "another kind", "no name", "another name"],
 )
 def test_a_file_that_is_not_sound_is_told_and_not_believed(tmp_path, spoil):
-    KnownObjects(tmp_path).keep(OBJECTS)
+    NginxKnownObjects(tmp_path).keep(OBJECTS)
     path = next(path for path in (tmp_path / "known").iterdir() if b'"users"' in path.read_bytes())
     spoil(path)
-    known = KnownObjects(tmp_path)
+    known = NginxKnownObjects(tmp_path)
     assert known.objects == {key: one for key, one in OBJECTS.items() if key != USERS}
     assert len(known.notes) == 1
     assert str(path) in known.notes[0]
@@ -86,8 +86,8 @@ def test_a_file_that_is_not_sound_is_told_and_not_believed(tmp_path, spoil):
 
 
 def test_a_folder_that_others_may_write_to_is_not_believed(tmp_path):
-    KnownObjects(tmp_path).keep(OBJECTS)
+    NginxKnownObjects(tmp_path).keep(OBJECTS)
     (tmp_path / "known").chmod(0o777)
-    known = KnownObjects(tmp_path)
+    known = NginxKnownObjects(tmp_path)
     assert known.objects == {}
     assert "may be written to by others" in known.notes[0]

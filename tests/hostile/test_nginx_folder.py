@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from rulegen.errors import RulegenError
 from rulegen.host.commands.runner import run
 from rulegen.host.nginx.disk import default_certificate
-from rulegen.host.nginx.disk.last_read import KnownObjects
+from rulegen.host.nginx.disk.last_read import NginxKnownObjects
 from rulegen.host.nginx.disk.releases import Releases
 from rulegen.host.nginx.processes import status, supervision, supervisor
 from rulegen.host.nginx.service import NginxService
@@ -107,8 +107,8 @@ OPERATIONS: dict[str, Callable[[NginxService], object]] = {
     "held": lambda service: supervisor.Held.of(service.folder).close(),
     "certificate": lambda service: default_certificate.load(service.folder),
     "new certificate": lambda service: default_certificate.store(service.folder, b"made"),
-    "known": lambda service: KnownObjects(service.folder).objects,
-    "keep": lambda service: KnownObjects(service.folder).keep({}),
+    "known": lambda service: NginxKnownObjects(service.folder).objects,
+    "keep": lambda service: NginxKnownObjects(service.folder).keep({}),
     "drain": lambda service: service.drain(0.1),
     "remove": lambda service: service.drain(0.1, remove=True),
 }

@@ -21,8 +21,8 @@ from rulegen.model.ingress.values import settings
 from rulegen.model.ingress.values.annotations.table import SECTIONS, declared_in
 from rulegen.model.services.ir import ResolvedService
 from rulegen.plan import show
+from rulegen.plan.ingress import IngressPlan
 from rulegen.plan.items import Action, Item, Line
-from rulegen.plan.nginx import NginxPlan
 from rulegen.plan.plan import Plan
 from rulegen.plan.show import Report
 from tests.project.places import ROOT, run
@@ -162,7 +162,7 @@ def test_the_shape_of_the_json_is_as_documented() -> None:
     rows = [row.split("|")[1] for row in table[1].splitlines()[2:]]
 
     assert sorted(path for row in rows for path in re.findall(r"`(.+?)`", row)) == sorted(
-        set(paths(show.json_document(Plan(items=(item,), site=NginxPlan()), report)))
+        set(paths(show.json_document(Plan(items=(item,), site=IngressPlan("nginx")), report)))
     )
     assert ", ".join(f"`{verdict}`" for verdict in Verdict).replace(", `note`", " or `note`") in table[1]
     assert f"| `schemaVersion` | integer | {show.SCHEMA_VERSION} |" in text

@@ -13,21 +13,21 @@ from __future__ import annotations
 import math
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rulegen.agent.retry import RetryPause
 from rulegen.agent.services.drift import ForeignChange, certain, damage, tell
 from rulegen.agent.telemetry.events import EventRequest, ObjectReference, to_nobody
 from rulegen.agent.telemetry.log import fault
-from rulegen.compiler.ingress.compile import ours
+from rulegen.compiler.ingress.engine import DeployAction
 from rulegen.errors import HostError, RulegenError
-from rulegen.host.nginx.service import NginxAction
 from rulegen.kube.objects.events import Unfollowed
 from rulegen.kube.objects.names import ObjectKey, ObjectName
 from rulegen.kube.objects.structs import ConfigMap, Secret
 from rulegen.kube.syntax import is_label, is_subdomain
 from rulegen.model.ingress.last_read import CompletedSnapshot, completed, held, renewed, unread_by
 from rulegen.model.ingress.reasons import Verdict
+from rulegen.model.ingress.routing.ingresses import selected
 from rulegen.model.ingress.unread import REFUSED, UNANSWERED
 from rulegen.model.ingress.values.references import References
 
@@ -38,12 +38,9 @@ if TYPE_CHECKING:
     from rulegen.agent.telemetry.log import AgentLog
     from rulegen.agent.telemetry.state import AgentState
     from rulegen.apiserver.watching.watch import Watch
-    from rulegen.compiler.ingress.compile import NginxSite
-    from rulegen.host.nginx.deployment import NginxDeployment
-    from rulegen.host.nginx.disk.last_read import KnownObjects
+    from rulegen.compiler.ingress.engine import AnyEngine, IngressSite, KnownObjects
     from rulegen.kube.objects.structs import Ingress
     from rulegen.kube.snapshot.world import ClusterSnapshot
-    from rulegen.languages.nginx.configuration import Configuration
     from rulegen.model.ingress.last_read import Recollection
     from rulegen.model.ingress.reasons import Reason
     from rulegen.plan.items import Item
@@ -122,14 +119,14 @@ class IngressSync:
         served: The Ingresses that are ours, each with whether it is served; None before nginx serves any of it.
     """
 
-    live: NginxDeployment
+    live: AnyEngine
     snapshot: Callable[[], ClusterSnapshot]
     watch: Watch
     state: AgentState
     journal: AgentLog
     clock: Callable[[], float]
     cluster: SharedCluster | None = None
-    known: KnownObjects | Memory = field(default_factory=Memory)
+    known: KnownObjects = field(default_factory=Memory)
     mends: bool = True
     period_s: float = 30.0
     announce: Callable[[str], None] = lambda _: None
@@ -139,7 +136,7 @@ class IngressSync:
     is_alone: bool = False
     on_served: Callable[[], None] = lambda: None
     served: Mapping[ObjectName, bool] | None = None
-    site: NginxSite | None = None
+    site: IngressSite | None = None
     _changed: threading.Event = field(default_factory=threading.Event)
     _ended: threading.Event = field(default_factory=threading.Event)
     _touched_at: float = 0.0
@@ -147,7 +144,7 @@ class IngressSync:
     _touch: object = field(default_factory=object)
     _decided_for: object = None
     _decided_at: float = 0.0
-    _ours: tuple[str, ...] = ()
+    _ours: tuple[ObjectName, ...] = ()
     _asked: References | None = None
     _ingresses: Mapping[ObjectName, Ingress | None] = field(default_factory=dict)
     _waited: frozenset[ObjectKey] = frozenset()
@@ -244,17 +241,17 @@ class IngressSync:
         Raises:
             RulegenError: It cannot be done; what was served before still is.
         """
-        observed = self.live.observed()
+        observed = self.live.observe()
         site = self._decided(observed)
         plan = self.live.plan(site, observed)
         self.state.metrics.site_changes.set(len(plan.items))
-        was_served = self._served == site.configuration.digest
+        was_served = self._served == site.digest
         if not self.mends or was_served:  # so nobody but others has changed anything
-            self._tell_damage(plan.items, site.configuration.digest)
+            self._tell_damage(plan.items, site.digest)
         if not self.mends:
             return False
         began = self.clock()
-        outcome = self.live.apply(site)
+        outcome = self.live.deploy(site)
         self._reload_s = self.clock() - began
         self._served = outcome.digest
         for note in (*outcome.notes, *self.live.notes, *self.known.notes):
@@ -262,18 +259,21 @@ class IngressSync:
         self.live.notes.clear()
         self.known.notes.clear()
         self._note_served(site.model.reasons)
-        if outcome.action is NginxAction.NOTHING:
+        if outcome.action is DeployAction.NOTHING:
             return False
         if was_served and not plan.items:
-            found = [ForeignChange("file", "a file of nginx was just changed")]
+            found = [ForeignChange("file", f"a file of {self.live.name} was just changed")]
             tell(found, self.state, self.journal, self.announce, mended=True)
         self.state.metrics.reloads.add(outcome.action.value)
         self.journal.info(
-            f"nginx {outcome.action.value}", digest=outcome.digest, changes=len(plan.items), seconds=outcome.seconds
+            f"{self.live.name} {outcome.action.value}",
+            digest=outcome.digest,
+            changes=len(plan.items),
+            seconds=outcome.seconds,
         )
         return True
 
-    def _decided(self, observed: Configuration | None) -> NginxSite:
+    def _decided(self, observed: Any) -> IngressSite:
         """Return what nginx is to serve: as it was decided last, where nothing changed since.
 
         Raises:
@@ -287,8 +287,9 @@ class IngressSync:
         if self.site is not None and is_same and began < self._decided_at + DECIDED_S:
             return self.site
         world, wanted = self._completed()
-        site = self.site = self.live.settled(world, observed, self.site)
-        self._ours = tuple(ours(world, self.live.options))
+        site: IngressSite = self.live.check(world, observed, self.site)
+        self.site = site
+        self._ours = tuple(selected(world, self.live.options))
         self._decided_for, self._decided_at = touch, began
         self._remember(world, wanted)
         self._tell(site.model.reasons, world)
@@ -411,8 +412,7 @@ class IngressSync:
 
     def _note_served(self, reasons: tuple[Reason, ...]) -> None:
         refused = {reason.about for reason in reasons if reason.verdict in _NOT_SERVED}
-        names = [ObjectName(*name.split("/", 1)) for name in self._ours]
-        served = {name: ObjectKey("Ingress", name) not in refused for name in names}
+        served = {name: ObjectKey("Ingress", name) not in refused for name in self._ours}
         if served != self.served:
             self.served = served
             self.on_served()

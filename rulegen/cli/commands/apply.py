@@ -21,10 +21,10 @@ from rulegen.cli.wiring.apply_in_parts import ApartWriter
 from rulegen.cli.wiring.ingress import IngressInputs, plan_ingress
 from rulegen.cli.wiring.inputs import Inputs, plan_live, report_without_services
 from rulegen.cli.wiring.writing import write
-from rulegen.compiler.ingress.compile import ours
 from rulegen.errors import InputError, RulegenError
 from rulegen.host.files.manifests import are_from_stdin
 from rulegen.kube.node_names import unknown_node
+from rulegen.model.ingress.routing.ingresses import selected
 from rulegen.plan.items import Action
 from rulegen.plan.plan import Plan
 
@@ -99,7 +99,7 @@ def command(
         wait_s=wait_s,
         yes=yes,
         stdin_is_input=are_from_stdin((*inputs.chosen.files, inputs.chosen.config, inputs.chosen.host)),
-        nginx_after=ingress.apply if ingress is not None else None,
+        engine_after=ingress.apply if ingress is not None else None,
         apart=apart,
     )
 
@@ -134,17 +134,17 @@ def _refuse_empty(inputs: Inputs, plan: Plan, *, allow_empty: bool) -> None:
 
 def _refuse_no_host(ingress: IngressInputs, *, allow_empty: bool) -> None:
     """Refuse to take all hosts away because no Ingress was told of."""
-    if allow_empty or ours(ingress.completed.world, ingress.options) or ingress.observed is None:
+    if allow_empty or selected(ingress.completed.world, ingress.options) or ingress.observed is None:
         return
-    if sum(path.startswith("hosts/") for path in ingress.observed.files) > 1:
+    if ingress.engine.hosts(ingress.observed):
         raise ServicesRefusedError(
-            "the input has no Ingress for rulegen, but nginx serves some: apply would remove all of them",
+            f"the input has no Ingress for rulegen, but {ingress.name} serves some: apply would remove all of them",
             hint="check the input, or add --allow-empty",
         )
 
 
 def _refuse_taken_ports(ingress: IngressInputs) -> None:
-    """Refuse to write anything where nginx could not listen afterwards."""
+    """Refuse to write anything where the engine could not listen afterwards."""
     if ingress.taken_ports:
         raise ServicesRefusedError(
             "; ".join(ingress.taken_ports),

@@ -9,21 +9,25 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rulegen.cli.options.common import LOCK_WAIT, OUTPUT, YES, CliOptions, no_services_option, variant_option
-from rulegen.cli.options.ingress import BINARY, FOLDER, ChosenIngress
+from rulegen.cli.options.ingress import ChosenIngress, removal_options
 from rulegen.cli.wiring.inputs import Inputs, observe_live
 from rulegen.cli.wiring.writing import write
 from rulegen.compiler.services.compile import beside_warning, plan_cleanup
-from rulegen.host.commands.runner import run
-from rulegen.host.nginx.service import NginxService
-from rulegen.plan.nginx import NginxPlan, plan_ending
 from rulegen.plan.plan import Plan, with_site
 from rulegen.plan.show import NO_MODE, Report
 
 if TYPE_CHECKING:
+    from rulegen.compiler.ingress.engine import EngineRemoval
     from rulegen.host.netfilter.variant import Variant
+    from rulegen.plan.ingress import IngressPlan
 
 DRAIN_S = 300.0
 """Longer than nginx itself gives old connections by default (worker_shutdown_timeout, 240 s)."""
+
+
+SWITCH = click.option(
+    "--ingress", is_flag=True, help="Also stop nginx after its current requests, and remove its folder."
+)
 
 
 @click.command("cleanup")
@@ -31,9 +35,7 @@ DRAIN_S = 300.0
 @LOCK_WAIT
 @YES
 @OUTPUT
-@click.option("--ingress", is_flag=True, help="Also stop nginx after its current requests, and remove its folder.")
-@FOLDER
-@BINARY
+@removal_options(SWITCH)
 @no_services_option
 def command(output: str, wait_s: int, *, yes: bool, no_services: bool, **chosen: Any) -> None:
     """Remove from this host what rulegen and kube-proxy wrote, in all modes, and nothing else.
@@ -52,20 +54,22 @@ def command(output: str, wait_s: int, *, yes: bool, no_services: bool, **chosen:
     ingress = ChosenIngress.of(chosen)
     ingress.refuse_nothing(no_services=no_services, verb="remove")
     inputs = Inputs(CliOptions(**chosen))
-    service = NginxService(ingress.folder, run, binary=ingress.nginx_binary) if ingress.ingress else None
+    removal = ingress.engine.removal() if ingress.ingress else None
     variant = None
     with inputs.progress:
-        site = _planned_end(service) if service is not None else None
+        site = removal.plan() if removal is not None else None
         if no_services:
             plan = Plan()
             report = Report(node=inputs.facts.hostname, mode=NO_MODE, observed="nothing, as rules are left alone")
         else:
             plan, report, variant = _planned_rules(inputs)
-    if site is not None and service is not None:
+    if site is not None and removal is not None:
         plan = with_site(plan, site)
-        report = replace(report, site=f"{service.folder}{'' if site.items else ', where nginx was never started'}")
-    ends = partial(_end, service, site) if service is not None and site is not None and site.items else None
-    write(plan, report, variant, output=output, wait_s=wait_s, yes=yes, nginx_before=ends)
+        report = replace(
+            report, site=removal.location + ("" if site.items else f", where {site.engine} was never started")
+        )
+    ends = partial(_end, removal, site) if removal is not None and site is not None and site.items else None
+    write(plan, report, variant, output=output, wait_s=wait_s, yes=yes, engine_before=ends)
 
 
 def _planned_rules(inputs: Inputs) -> tuple[Plan, Report, Variant]:
@@ -93,15 +97,6 @@ def _planned_rules(inputs: Inputs) -> tuple[Plan, Report, Variant]:
     )
 
 
-def _planned_end(service: NginxService) -> NginxPlan:
-    """Return what must go of nginx and its folder."""
-    exists = service.has_begun()
-    return plan_ending(str(service.folder), exists=exists, runs=exists and service.runs())
-
-
-def _end(service: NginxService, site: NginxPlan) -> list[str]:
-    """End the nginx of a folder and remove the folder; return what was done, in lines."""
-    in_time = service.drain(DRAIN_S, remove=True)
-    if not site.runs:
-        return [f"no nginx ran in {service.folder}; the folder was removed"]
-    return [f"nginx in {service.folder} has stopped" + ("" if in_time else "; its remaining connections were closed")]
+def _end(removal: EngineRemoval, site: IngressPlan) -> list[str]:
+    """Remove an ingress engine; return what was done, in lines."""
+    return list(removal.remove(site, DRAIN_S))

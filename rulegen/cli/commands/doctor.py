@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from rulegen.cli.engines.table import ENGINES
 from rulegen.cli.options.common import OUTPUT, CliOptions, local_traffic_options, node_port_range_option, variant_option
 from rulegen.cli.terminal.console import has_colour, print_json, print_lines
 from rulegen.cli.wiring.inputs import Inputs
@@ -32,7 +33,13 @@ def command(output: str, **chosen: Any) -> int:
     """
     asked = CliOptions(**chosen)
     options = Inputs(asked).options
-    findings = examine(run, forced=asked.forced_variant, node_ports=asked.node_port_range, options=options)
+    findings = examine(
+        run,
+        forced=asked.forced_variant,
+        node_ports=asked.node_port_range,
+        options=options,
+        engine_tools=tuple(tool for row in ENGINES.values() for tool in row.tools),
+    )
     if output == "json":
         print_json(as_document(findings))
     else:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
+from rulegen.cli.engines.table import ENGINES
 from rulegen.cli.options.common import CliOptions, input_options
-from rulegen.cli.options.ingress import ChosenIngress, ingress_options
+from rulegen.cli.options.ingress import ChosenIngress, export_options, ingress_options
 from rulegen.cli.terminal.console import note, print_lines
 from rulegen.cli.wiring.ingress import IngressInputs, export_site
 from rulegen.cli.wiring.inputs import Inputs
@@ -37,12 +39,10 @@ NAMES = {Family.IPV4: "iptables.save", Family.IPV6: "ip6tables.save"}
 @click.command("export")
 @input_options
 @click.option("-o", "--output", "folder", metavar="DIR", help="Folder for the files for Services. Created if missing.")
-@click.option(
-    "--nginx", "site", metavar="DIR", help="Folder for nginx's configuration for Ingresses. Created if missing."
-)
+@export_options()
 @click.option("--with-secrets", is_flag=True, help="Write real certificates and password files. Default: placeholders.")
 @ingress_options(switch=False)
-def command(folder: str | None, site: str | None, *, with_secrets: bool, **chosen: Any) -> None:
+def command(folder: str | None, *, with_secrets: bool, **chosen: Any) -> None:
     """Write the desired state of a node to files for the standard tools.
 
     An earlier export is overwritten. If another file has one of these names, the command fails and writes nothing.
@@ -66,14 +66,15 @@ def command(folder: str | None, site: str | None, *, with_secrets: bool, **chose
     rulegen export -f shop/ --host host.yaml --node web-1 -o out/
     rulegen export -f shop/ --nginx site/
     """
+    sites = {name: site for name in ENGINES if (site := chosen.pop(f"export_{name}"))}
     ingress = ChosenIngress.of(chosen)
-    inputs = Inputs(
-        CliOptions(**chosen), is_of_this_host=False, ingress=ingress if site else None, ingress_flag="--nginx DIR"
-    )
-    if not folder and not site:
-        raise click.UsageError("give a folder: -o DIR for Services, --nginx DIR for Ingresses, or both")
-    if site:
-        export_site(IngressInputs(ingress, inputs, is_live=False), site, with_secrets=with_secrets)
+    flag = " or ".join(f"--{name} DIR" for name in ENGINES)
+    inputs = Inputs(CliOptions(**chosen), is_of_this_host=False, ingress=ingress if sites else None, ingress_flag=flag)
+    if not folder and not sites:
+        raise click.UsageError(f"give a folder: -o DIR for Services, {flag} for Ingresses, or both")
+    for name, site in sites.items():
+        engine = replace(ingress, ingress_engine=name)
+        export_site(IngressInputs(engine, inputs, is_live=False), site, with_secrets=with_secrets)
     if folder:
         _export_rules(inputs, folder)
 

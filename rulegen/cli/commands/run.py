@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rulegen.agent.following import CachedCluster
     from rulegen.agent.status.setup import Publishing
     from rulegen.agent.telemetry.log import AgentLog
-    from rulegen.host.nginx.deployment import NginxDeployment
+    from rulegen.compiler.ingress.engine import AnyEngine
 
 
 NOT_RELOADED: Final = "configuration not reloaded: it goes on as before"
@@ -219,7 +219,7 @@ class _Runs:
                 known = agent.known
                 inputs, site = self._reloaded(inputs, site)
 
-    def _agent(self, inputs: Inputs, site: NginxDeployment | None, known: CachedCluster | None) -> Agent:
+    def _agent(self, inputs: Inputs, site: AnyEngine | None, known: CachedCluster | None) -> Agent:
         from rulegen.agent.agent import Agent  # noqa: PLC0415 - loads the client and netlink
 
         settings = self.settings
@@ -241,7 +241,7 @@ class _Runs:
             **self.fixed,
         )
 
-    def _reloaded(self, inputs: Inputs, site: NginxDeployment | None) -> tuple[Inputs, NginxDeployment | None]:
+    def _reloaded(self, inputs: Inputs, site: AnyEngine | None) -> tuple[Inputs, AnyEngine | None]:
         """Return the configuration as it is now; as before where it cannot be used."""
         try:
             fresh = _read(self.settings, self.ingress)
@@ -265,7 +265,7 @@ class _Runs:
             )
             return
         has_other_facts = bool(self.settings.host) and fresh.facts != inputs.facts
-        if fresh.options != inputs.options or has_other_facts or self.ingress.nginx_templates:
+        if fresh.options != inputs.options or has_other_facts or self.ingress.engine.files:
             self.journal.info("the configuration has changed")
             agent.wake_up("reload")
 
@@ -283,8 +283,8 @@ class _Runs:
         return True
 
 
-def _read(settings: CliOptions, ingress: ChosenIngress) -> tuple[Inputs, NginxDeployment | None]:
-    """Return what the options and the configuration come to, read now, and where nginx serves Ingresses if it does.
+def _read(settings: CliOptions, ingress: ChosenIngress) -> tuple[Inputs, AnyEngine | None]:
+    """Read options and configuration now, and return them with the engine that serves Ingresses, if one does.
 
     Raises:
         RulegenError: The configuration cannot be used.
@@ -296,11 +296,11 @@ def _read(settings: CliOptions, ingress: ChosenIngress) -> tuple[Inputs, NginxDe
     backend_of(inputs.options.mode)
     if ingress.ingress:
         _refuse_shared_ports(inputs, ingress)
-    return inputs, IngressInputs(ingress, inputs, tries_aside=False).live if ingress.ingress else None
+    return inputs, IngressInputs(ingress, inputs, tries_aside=False).engine if ingress.ingress else None
 
 
 def _refuse_shared_ports(inputs: Inputs, ingress: ChosenIngress) -> None:
-    """Refuse a port of nginx on which the agent itself is to answer.
+    """Refuse a port of the ingress engine on which the agent itself is to answer.
 
     Raises:
         ConfigError: There is such a port.
@@ -369,4 +369,5 @@ def _is_address(text: str) -> bool:
 
 def _files(settings: CliOptions, ingress: ChosenIngress) -> list[str]:
     """Return the files and folders that the options name, and a change of which is obeyed."""
-    return [path for path in (settings.config, settings.host, ingress.ingress and ingress.nginx_templates) if path]
+    own = ingress.engine.files if ingress.ingress else ()
+    return [path for path in (settings.config, settings.host, *own) if path]

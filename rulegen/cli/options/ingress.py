@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from ipaddress import IPv4Network, IPv6Network
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from rulegen.cli.engines.table import DEFAULT, ENGINES
 from rulegen.errors import ConfigError
 from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.selector import Selector, parse_selector
@@ -21,12 +21,11 @@ from rulegen.net import Network, parse_address, parse_network
 from rulegen.text import quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
+
+    from rulegen.cli.engines.row import ChosenEngine
 
 F = TypeVar("F", bound="Callable[..., Any]")
-
-NGINX_DIR = "/var/lib/rulegen/nginx"
-NAMES_PORT = 10353
 
 
 class _ObjectNameType(click.ParamType[ObjectName]):
@@ -86,16 +85,19 @@ class _SelectorType(click.ParamType[Selector]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChosenIngress:
-    """What the command line says about Ingresses; see the options' help texts for the meaning of each."""
+    """What the command line says about Ingresses; see the options' help texts for the meaning of each.
+
+    Attributes:
+        engines: Every engine with its own options, by name.
+    """
 
     ingress: bool = False
-    nginx_dir: str = NGINX_DIR
-    nginx_templates: str | None = None
-    nginx_user: str = ""
-    nginx_binary: str = "nginx"
+    ingress_engine: str = DEFAULT
+    engines: Mapping[str, ChosenEngine] = field(
+        default_factory=lambda: {row.name: row.choice() for row in ENGINES.values()}
+    )
     http_port: int = 80
     https_port: int = 443
-    names_port: int = NAMES_PORT
     controller_class: str = CONTROLLER
     ingress_class: str = CLASS_NAME
     ingress_class_by_name: bool = False
@@ -117,13 +119,13 @@ class ChosenIngress:
         Raises:
             ConfigError: Two of them do not go together.
         """
-        asked = cls(**{field.name: chosen.pop(field.name) for field in fields(cls) if field.name in chosen})
+        engines = {row.name: row.take(chosen) for row in ENGINES.values()}
+        own = {field.name: chosen.pop(field.name) for field in fields(cls) if field.name in chosen}
+        asked = cls(**own, engines=engines)
         if asked.http_port == asked.https_port:
             raise ConfigError(
                 f"--http-port and --https-port are both {asked.http_port}", hint="give two ports, such as 80 and 443"
             )
-        if not asked.nginx_dir:
-            raise ConfigError("--nginx-dir: '' is not a folder", hint=f"omit it to use {NGINX_DIR}")
         return asked
 
     def refuse_nothing(self, *, no_services: bool, verb: str) -> None:
@@ -139,9 +141,9 @@ class ChosenIngress:
             )
 
     @property
-    def folder(self) -> Path:
-        """The folder of nginx on this node."""
-        return Path(self.nginx_dir)
+    def engine(self) -> ChosenEngine:
+        """The engine that serves them, with its options."""
+        return self.engines[self.ingress_engine]
 
     @property
     def selection(self) -> Selection:
@@ -164,35 +166,18 @@ _CONTROLLER = _NameType(
 )
 _PREFIX = _NameType("PREFIX", is_subdomain, f"a prefix of annotations, such as {DEFAULT_PREFIX} (without a slash)")
 
-FOLDER = click.option(
-    "--nginx-dir",
-    default=NGINX_DIR,
-    show_default=True,
-    metavar="DIR",
-    help="Folder for all that rulegen writes for nginx. nginx runs from it.",
-)
-BINARY = click.option("--nginx-binary", default="nginx", show_default=True, metavar="PATH", help="nginx executable.")
-NAMES = click.option(
-    "--names-port",
-    type=_PORT,
-    default=NAMES_PORT,
-    show_default=True,
-    help="UDP port, on 127.0.0.1 and 127.0.0.2, of the DNS resolver that rulegen runs for nginx.",
-)
 SWITCH = click.option("--ingress", is_flag=True, help="Also serve Ingresses, with an nginx in the host's network.")
 
+ENGINE = click.option(
+    "--ingress-engine",
+    type=click.Choice(list(ENGINES)),
+    default=DEFAULT,
+    show_default=True,
+    hidden=len(ENGINES) == 1,
+    help="What serves Ingresses.",
+)
+
 _OPTIONS = (
-    click.option(
-        "--nginx-templates",
-        metavar="DIR",
-        help="Your changed copy of nginx_templates/. Default: the templates of this package.",
-    ),
-    click.option(
-        "--nginx-user",
-        default="",
-        metavar="USER",
-        help="User of nginx's workers.  [default: rulegen-nginx, or www-data]",
-    ),
     click.option("--http-port", type=_PORT, default=80, show_default=True, help="nginx's port for HTTP."),
     click.option("--https-port", type=_PORT, default=443, show_default=True, help="nginx's port for HTTPS."),
     click.option(
@@ -270,11 +255,32 @@ def ingress_options(*, switch: bool = True) -> Callable[[F], F]:
     """Return what adds the options about Ingresses; the command gets them as `ChosenIngress` fields.
 
     Args:
-        switch: Whether there is --ingress, and a folder that nginx runs from.
+        switch: Whether there is --ingress, and options that say where an engine runs.
     """
+    rows = ENGINES.values()
+    form = [option for row in rows for option in row.form]
+    live = [option for row in rows for option in (*row.place, *row.live)]
+    options = (SWITCH, ENGINE, *live, *form, *_OPTIONS) if switch else (*form, *_OPTIONS)
+    return _added(options)
 
+
+def removal_options(switch: Callable[[Any], Any]) -> Callable[[F], F]:
+    """Return what adds the options of a command that removes an engine, its --ingress among them."""
+    return _added((switch, ENGINE, *(option for row in ENGINES.values() for option in row.place)))
+
+
+def export_options() -> Callable[[F], F]:
+    """Return what adds, for each engine, the option that names the folder for its configuration: `export_NAME`."""
+    return _added(
+        tuple(
+            click.option(f"--{row.name}", f"export_{row.name}", metavar="DIR", help=row.export_help)
+            for row in ENGINES.values()
+        )
+    )
+
+
+def _added(options: Sequence[Callable[[Any], Any]]) -> Callable[[F], F]:
     def add(function: F) -> F:
-        options = (SWITCH, FOLDER, BINARY, NAMES, *_OPTIONS) if switch else _OPTIONS
         for option in reversed(options):
             function = option(function)
         return function

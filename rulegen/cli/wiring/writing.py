@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from rulegen.plan.plan import Plan
     from rulegen.plan.show import Report
 
-    NginxWork = Callable[[], list[str]]
-    """Does what a plan says of nginx; returns what was done, in lines."""
+    EngineWork = Callable[[], list[str]]
+    """Does what a plan says of the ingress engine; returns what was done, in lines."""
 
 
 def write(
@@ -34,8 +34,8 @@ def write(
     wait_s: int,
     yes: bool,
     stdin_is_input: bool = False,
-    nginx_before: NginxWork | None = None,
-    nginx_after: NginxWork | None = None,
+    engine_before: EngineWork | None = None,
+    engine_after: EngineWork | None = None,
     apart: ApartWriter | None = None,
 ) -> None:
     """Show a plan, ask whether to write it, and write it. Where it is empty, nobody is asked and nothing is written.
@@ -48,9 +48,8 @@ def write(
         wait_s: How long to wait for the xtables lock.
         yes: Whether not to ask.
         stdin_is_input: Whether objects were read from standard input.
-        nginx_before: What is done to nginx before the rules for Services are written, as ending it.
-        nginx_after: What is done behind them, as starting it: it then finds the addresses of Services working.
-
+        engine_before: What is done to the ingress engine before the rules for Services are written, as ending it.
+        engine_after: What is done behind them, as starting it: it then finds the addresses of Services working.
         apart: What writes the rest where the kernel refuses some Services; None where the whole then fails.
 
     Raises:
@@ -66,12 +65,13 @@ def write(
             for line in show.text(plan, report, colour=False):
                 note(line)
         require_consent(yes=yes, stdin_is_input=stdin_is_input)
+    name = plan.site.engine if plan.site is not None else ""
     done: list[str] = []
     titles = [step.title for step in work]
     left_out: dict[str, str] = {}
     with Progress() as progress:
         if not plan.is_empty or yes:
-            done += _nginx(nginx_before, [], titles, progress)
+            done += _engine(engine_before, name, [], titles, progress)
             try:
                 perform(work, lambda number, step: progress(f"{number + 1}/{len(work)} {step.title}"))
             except HostError as error:
@@ -79,13 +79,13 @@ def write(
                     raise
                 left_out = apart.write(error)
                 titles = apart.titles
-            done += _nginx(nginx_after, titles, [], progress)
+            done += _engine(engine_after, name, titles, [], progress)
     if output == "json":
         document = {**show.json_document(plan, report), "applied": titles + done}
         print_json({**document, "leftOut": left_out} if left_out else document)
     elif not plan.is_empty:
-        writes_nginx = plan.site is not None and plan.site.changes_nginx
-        number = counted_noun(len(titles) + writes_nginx, "step")
+        writes_engine = plan.site is not None and plan.site.changes_program
+        number = counted_noun(len(titles) + writes_engine, "step")
         told = "Applied without what is refused" if left_out else f"Applied: {counted_noun(len(plan.items), 'change')}"
         print_lines([f"{told} in {number}.", *done])
     else:
@@ -94,15 +94,17 @@ def write(
         raise LeftOutError(left_out)
 
 
-def _nginx(work: NginxWork | None, written: Sequence[str], pending: Sequence[str], progress: Progress) -> list[str]:
-    """Do what is to be done to nginx; an error says what of the rules was written and what was not."""
+def _engine(
+    work: EngineWork | None, name: str, written: Sequence[str], pending: Sequence[str], progress: Progress
+) -> list[str]:
+    """Change the ingress engine; an error says what of the rules was written and what was not."""
     if work is None:
         return []
-    progress("nginx …")
+    progress(f"{name} …")
     try:
         return work()
     except HostError as error:
-        applied, unwritten = (error.applied, error.pending) if isinstance(error, ApplyError) else ((), ("nginx",))
+        applied, unwritten = (error.applied, error.pending) if isinstance(error, ApplyError) else ((), (name,))
         raise ApplyError(
             error.message,
             applied=(*written, *applied),

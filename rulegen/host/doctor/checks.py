@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from rulegen.host.commands.runner import Runner
+    from rulegen.host.doctor.tool import Tool
     from rulegen.host.netfilter.variant import Variant
 
 __all__ = ["Finding", "Level", "as_document", "as_text", "examine"]
@@ -54,6 +55,7 @@ def examine(
     forced: Variant | None = None,
     node_ports: tuple[int, int] = (30000, 32767),
     options: Options | None = None,
+    engine_tools: tuple[Tool, ...] = (),
 ) -> tuple[Finding, ...]:
     """Return all findings about this host, in the order of the checks. Never raises; needs no privilege to run.
 
@@ -62,8 +64,9 @@ def examine(
         forced: The variant of iptables that was demanded, if one was.
         node_ports: First and last node port of the cluster.
         options: What plan, apply and run would be given; None for nothing.
+        engine_tools: The tools that ingress engines need.
     """
-    patient = HostProbe(run, forced, node_ports, options or Options())
+    patient = HostProbe(run, forced, node_ports, options or Options(), engine_tools)
     return tuple(finding for topic, check in CHECKS for finding in _made(topic, check, patient))
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from rulegen.host.commands.runner import Runner
+    from rulegen.host.doctor.tool import Tool
     from rulegen.model.host.facts import Interface
 
 
@@ -30,12 +31,14 @@ class HostProbe:
         forced: The variant that was demanded, if one was.
         node_ports: First and last node port.
         options: What plan, apply and run would be given.
+        engine_tools: The tools that ingress engines need.
     """
 
     run: Runner
     forced: Variant | None = None
     node_ports: tuple[int, int] = (30000, 32767)
     options: Options = field(default_factory=Options)
+    engine_tools: tuple[Tool, ...] = ()
 
     @cached_property
     def sysctls(self) -> Mapping[str, str]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import HostError
 from rulegen.host.commands.runner import Command, MissingToolError, package_of
 from rulegen.host.doctor.findings import Finding, Level
+from rulegen.host.doctor.tool import Tool
 from rulegen.host.netfilter.variant import choose, missing_tool, variant_of
 from rulegen.host.node.facts import speaks_ipv6
 from rulegen.model.host.document import knows_random_fully
@@ -24,15 +25,6 @@ _CAPABILITIES: Final = {12: "CAP_NET_ADMIN", 13: "CAP_NET_RAW", 21: "CAP_SYS_ADM
 _VERSION: Final = re.compile(r"v?(?P<version>[0-9]+(\.[0-9]+)+|(?<=version )[0-9]+)")
 
 
-class Tool(NamedTuple):
-    """A tool, how it tells its version, and what it is for."""
-
-    name: str
-    question: str
-    purpose: str
-    missing: Level
-
-
 TOOLS: Final = (
     Tool("iptables-nft", "--version", "rules of the nft variant", Level.INFO),
     Tool("ip6tables-nft", "--version", "the same for IPv6", Level.INFO),
@@ -42,7 +34,6 @@ TOOLS: Final = (
     Tool("nft", "--version", "reading nftables rules", Level.INFO),
     Tool("ipset", "--version", "sets of the IPVS mode", Level.INFO),
     Tool("ipvsadm", "--version", "reading IPVS virtual servers", Level.INFO),
-    Tool("nginx", "-v", "ingress", Level.INFO),
     Tool("modprobe", "--version", "loading kernel modules", Level.INFO),
 )
 
@@ -68,7 +59,7 @@ def check_privileges(_patient: HostProbe) -> Iterator[Finding]:
 
 def check_tools(patient: HostProbe) -> Iterator[Finding]:
     """Tell which tools are there, and their versions."""
-    for tool in TOOLS:
+    for tool in (*TOOLS, *patient.engine_tools):
         try:
             ended = patient.run(Command((tool.name, tool.question), timeout_s=10.0))
         except MissingToolError:

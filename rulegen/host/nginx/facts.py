@@ -5,7 +5,6 @@ from __future__ import annotations
 import grp
 import pwd
 import re
-from ipaddress import ip_address
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
@@ -13,11 +12,9 @@ from typing import TYPE_CHECKING, Final
 from rulegen.errors import HostError
 from rulegen.host.commands.runner import Command, MissingToolError
 from rulegen.languages.nginx.facts import NginxFacts
-from rulegen.safe_files import read_regular
 
 if TYPE_CHECKING:
     from rulegen.host.commands.runner import Runner
-    from rulegen.net import Address
 
 WORKER_USERS: Final = ("rulegen-nginx", "www-data", "nginx", "nobody")
 """Who workers run as, where nobody else is named. The first runs nothing else: the image and deploy/systemd make it.
@@ -31,16 +28,13 @@ _MODULES_PATH: Final = re.compile(r"--modules-path=(\S+)")
 _PREFIX: Final = re.compile(r"--prefix=(\S+)")
 
 
-def gather_nginx(
-    run: Runner, binary: str = "nginx", *, user: str = "", resolv_conf: Path = Path("/etc/resolv.conf")
-) -> NginxFacts:
+def gather_nginx(run: Runner, binary: str = "nginx", *, user: str = "") -> NginxFacts:
     """Return what the installed nginx is.
 
     Args:
         run: What runs the tools.
         binary: Name or path of nginx.
         user: Who its workers are to run as; empty takes the first of `WORKER_USERS` that this node knows.
-        resolv_conf: Where the node's name servers are listed (resolv.conf(5)).
 
     Raises:
         HostError: There is no nginx, it does not answer as nginx does, or `user` is not known here.
@@ -63,31 +57,7 @@ def gather_nginx(
         openssl=openssl[-1] if openssl else "",
         user=name,
         group=group,
-        resolvers=resolvers(resolv_conf),
     )
-
-
-_MOST_RESOLVERS = 1 << 20
-
-
-def resolvers(path: Path = Path("/etc/resolv.conf")) -> tuple[Address, ...]:
-    """Return the name servers that resolv.conf(5) lists, in order, each once; none where there is no such file."""
-    try:
-        lines = read_regular(path, _MOST_RESOLVERS, follow=True).decode("utf-8", "replace").splitlines()
-    except OSError:
-        return ()
-    found: dict[Address, None] = {}
-    for line in lines:
-        words = line.split()
-        if len(words) < 2 or words[0] != "nameserver":
-            continue
-        try:
-            address = ip_address(words[1])
-        except ValueError:
-            continue
-        if not getattr(address, "scope_id", None):  # nginx takes no address with a zone
-            found.setdefault(address)
-    return tuple(found)
 
 
 def _modules(configured: str) -> dict[str, str]:

@@ -8,7 +8,6 @@ Whatever kills us in between, `current` is a whole release, old or new, and the 
 
 from __future__ import annotations
 
-import enum
 import os
 import shutil
 import signal
@@ -19,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from rulegen.compiler.ingress.engine import DeployAction, DeployOutcome
 from rulegen.errors import ApplyError, HostError
 from rulegen.host.nginx.disk import trust, writing
 from rulegen.host.nginx.disk.releases import Releases
@@ -49,31 +49,6 @@ _ENDED_S: Final = 5.0
 _NAMES_S, _KNOWN_NAMES_S = 10.0, 1.0
 """How long the process for names may take to answer: one that has just been started, one that runs already."""
 _RENEWED: Final = "the keeper ran other code, as before an upgrade, and was replaced"
-
-
-class NginxAction(enum.Enum):
-    """What an apply did."""
-
-    NOTHING = "nothing"
-    STARTED = "started"
-    RELOADED = "reloaded"
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How an apply ended: nginx serves `digest`.
-
-    Attributes:
-        digest: What is served now.
-        action: What was done for it.
-        seconds: From the start, or the reload, to the proof.
-        notes: What a user should be told.
-    """
-
-    digest: str
-    action: NginxAction
-    seconds: float = 0.0
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +141,7 @@ class NginxService:
         listens: Collection[int] = (),
         tested: bool = False,
         naming: Naming | None = None,
-    ) -> Outcome:
+    ) -> DeployOutcome:
         """Serve a configuration, and return once all new connections are served with it.
 
         Args:
@@ -279,13 +254,13 @@ class NginxService:
         except OSError as error:
             raise HostError(f"{self.folder} cannot be removed: {error.strerror}") from None
 
-    def _nothing_to_do(self, digest: str, naming: Naming | None, notes: list[str]) -> Outcome:
+    def _nothing_to_do(self, digest: str, naming: Naming | None, notes: list[str]) -> DeployOutcome:
         if supervision.ensure(self.folder, self._binary):
             notes = [*notes, "the keeper was gone and was started again"]
         if self.releases.good() != digest:
             self.releases.confirm(digest)
         patience_s = _NAMES_S if notes else _KNOWN_NAMES_S
-        return Outcome(digest, NginxAction.NOTHING, notes=(*notes, *self._await_names(naming, patience_s)))
+        return DeployOutcome(digest, DeployAction.NOTHING, notes=(*notes, *self._await_names(naming, patience_s)))
 
     def _name(self, naming: Naming | None) -> None:
         """Have the process for names know something; nothing ends it.
@@ -347,7 +322,7 @@ class NginxService:
             return []
         return [f"{len(cut)} old workers were ended with their connections: more than {GENERATIONS} generations lived"]
 
-    def _bring_up(self, configuration: Configuration, before: str, notes: tuple[str, ...]) -> Outcome:
+    def _bring_up(self, configuration: Configuration, before: str, notes: tuple[str, ...]) -> DeployOutcome:
         """Start or reload nginx and prove it, or go back."""
         began = time.monotonic()
         digest = configuration.digest
@@ -356,10 +331,10 @@ class NginxService:
         except (ReleaseRefusedError, HostError) as error:
             said = error.message
         else:
-            return Outcome(digest, action, time.monotonic() - began, notes)
+            return DeployOutcome(digest, action, time.monotonic() - began, notes)
         raise self._gone_back(configuration, before, said)
 
-    def _serve(self, digest: str, patience_s: float) -> NginxAction:
+    def _serve(self, digest: str, patience_s: float) -> DeployAction:
         """Have nginx serve the live release.
 
         Raises:
@@ -372,18 +347,18 @@ class NginxService:
             if not supervision.ensure(self.folder, self._binary):
                 supervision.tell(self.folder, signal.SIGHUP)
             wait_for(self.folder, digest, (), complaints, patience_s)
-            return NginxAction.STARTED
+            return DeployAction.STARTED
         if not (self.folder / STATUS_SOCKET).exists():
             # Somebody has deleted it, and a reload keeps the one that nobody can reach. A killed master is replaced by
             # one that takes over the other sockets, so that no connection is lost.
             supervision.ensure(self.folder, self._binary)
             processes.send(master, signal.SIGKILL)
             wait_for(self.folder, digest, (), complaints, patience_s)
-            return NginxAction.STARTED
+            return DeployAction.STARTED
         processes.send(master, signal.SIGHUP)
         supervision.ensure(self.folder, self._binary)
         wait_for(self.folder, digest, processes.workers(found), complaints, patience_s)
-        return NginxAction.RELOADED
+        return DeployAction.RELOADED
 
     def _gone_back(self, configuration: Configuration, before: str, reason: str) -> ApplyError:
         """Return to the release that served before, and return the error that tells so."""

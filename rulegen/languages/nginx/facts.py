@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from rulegen.net import Address
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NginxFacts:
@@ -23,7 +21,6 @@ class NginxFacts:
         openssl: Version of the OpenSSL that it runs with; empty where it has none.
         user: Who its workers run as; empty where there is nobody to be.
         group: Their group.
-        resolvers: Addresses of the node's name servers, in order.
     """
 
     version: tuple[int, int, int]
@@ -32,4 +29,3 @@ class NginxFacts:
     openssl: str = ""
     user: str = ""
     group: str = ""
-    resolvers: tuple[Address, ...] = ()

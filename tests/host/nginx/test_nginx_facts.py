@@ -16,9 +16,10 @@ import pytest
 from rulegen.errors import HostError
 from rulegen.host.commands.runner import Command, Completed, MissingToolError, find, run
 from rulegen.host.nginx.disk.log_rotation import RotatedLog, rotate
-from rulegen.host.nginx.facts import gather_nginx, resolvers
+from rulegen.host.nginx.facts import gather_nginx
 from rulegen.host.nginx.processes import ports
 from rulegen.host.nginx.processes import process_list as processes
+from rulegen.host.node.name_servers import resolvers
 from rulegen.safe_files import folder_at
 
 SAYS = """\
@@ -40,14 +41,13 @@ def test_what_nginx_says_becomes_facts(tmp_path):
         "# x\nsearch a b\nnameserver 10.0.0.2\nnameserver fd00::2\nnameserver 10.0.0.2\n"
     )
 
-    facts = gather_nginx(saying(SAYS.format(modules=tmp_path)), user="root", resolv_conf=tmp_path / "resolv.conf")
+    facts = gather_nginx(saying(SAYS.format(modules=tmp_path)), user="root")
 
     assert facts.version == (1, 22, 1)
     assert facts.openssl == "3.0.19"
     assert facts.built_in == {"compat", "http_ssl_module", "http_v2_module", "threads"}
     assert dict(facts.modules) == {"ngx_stream_module": str(tmp_path / "ngx_stream_module.so")}
     assert (facts.user, facts.group) == ("root", "root")
-    assert facts.resolvers == (ip_address("10.0.0.2"), ip_address("fd00::2"))
 
 
 def test_the_installed_nginx():

@@ -57,7 +57,7 @@ def test_a_plan_writes_nothing_whether_nginx_ever_ran_or_not(run, folder, tmp_pa
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     code, out, _ = run("plan", "--detailed-exitcode")
     assert (code, folder.exists()) == (2, False)
-    assert "nginx is to be started" in out
+    assert "nginx will be started" in out
     assert run("apply")[0] == 1
     assert not folder.exists()
     assert run("apply", "--yes")[0] == 0
@@ -86,7 +86,7 @@ def test_a_port_that_somebody_else_holds_is_seen_before_anything_is_written(run,
 def test_cleanup_says_what_there_was_to_end(run, folder):
     code, out, err = run("cleanup")
     assert (code, err) == (0, "")
-    assert "nginx does not run" in out
+    assert "nginx is not running" in out
     assert "nginx was never started" in out
     assert "has ended" not in out
     assert not folder.exists()

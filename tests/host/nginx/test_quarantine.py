@@ -37,7 +37,7 @@ class Nginx:
         return None
 
     def settle(self, **options):
-        return settle(self.names, self.compile, self.test, **options)
+        return settle(self.names, self.compile, self.test, program="nginx", **options)
 
 
 def told(message: str) -> list[str]:

@@ -14,13 +14,14 @@ from pathlib import Path
 
 import pytest
 
+from rulegen.compiler.ingress.engine import DeployAction
 from rulegen.compiler.ingress.refused_ingresses import settle
 from rulegen.errors import ApplyError, HostError
 from rulegen.host.commands.runner import find
 from rulegen.host.nginx.processes import process_list as processes
 from rulegen.host.nginx.processes import supervision
 from rulegen.host.nginx.processes.status import ask
-from rulegen.host.nginx.service import GENERATIONS, NginxAction
+from rulegen.host.nginx.service import GENERATIONS
 from tests.host.nginx.examples import configuration, name, server
 
 FIRST = configuration({"a.test": server("a.test", body="first")})
@@ -48,7 +49,7 @@ def slow(bytes_per_s: int) -> str:
 def test_the_first_apply_starts_nginx(service):
     outcome = service.apply(FIRST, listens=[8080])
 
-    assert (outcome.action, outcome.digest, get()) == (NginxAction.STARTED, FIRST.digest, "first")
+    assert (outcome.action, outcome.digest, get()) == (DeployAction.STARTED, FIRST.digest, "first")
     status = service.status()
     assert status.master
     assert status.keeper
@@ -61,7 +62,7 @@ def test_a_change_is_served_to_every_new_connection_when_apply_returns(service):
 
     outcome = service.apply(SECOND)
 
-    assert outcome.action is NginxAction.RELOADED
+    assert outcome.action is DeployAction.RELOADED
     assert {get() for _ in range(30)} == {"second"}
     assert service.status().master == master
 
@@ -75,7 +76,7 @@ def test_the_same_again_does_nothing(service):
     service.apply(FIRST)
     before = processes.find(service.folder)
 
-    assert service.apply(FIRST).action is NginxAction.NOTHING
+    assert service.apply(FIRST).action is DeployAction.NOTHING
     assert pids(before) <= pids(processes.find(service.folder))  # a worker may just have begun
 
 
@@ -84,7 +85,7 @@ def test_what_somebody_edited_is_mended(service):
     (service.folder / "current" / name("a.test")).write_text(server("a.test", body="edited"))
     processes.send(processes.master(processes.find(service.folder)), signal.SIGHUP)
 
-    assert service.apply(FIRST).action is NginxAction.RELOADED
+    assert service.apply(FIRST).action is DeployAction.RELOADED
     assert {get() for _ in range(10)} == {"first"}
 
 
@@ -99,7 +100,7 @@ def test_a_configuration_that_nginx_refuses_changes_nothing(service, tested):
     assert get() == "first"
     assert pids(before) <= pids(processes.find(service.folder))  # a worker may just have begun
     assert service.releases.live() == FIRST.digest
-    assert service.apply(SECOND).action is NginxAction.RELOADED
+    assert service.apply(SECOND).action is DeployAction.RELOADED
 
 
 def test_a_first_configuration_that_nginx_refuses_leaves_nothing_running(service):
@@ -108,7 +109,7 @@ def test_a_first_configuration_that_nginx_refuses_leaves_nothing_running(service
 
     assert processes.find(service.folder) == ()
     assert not service.status().keeper
-    assert service.apply(FIRST).action is NginxAction.STARTED
+    assert service.apply(FIRST).action is DeployAction.STARTED
 
 
 def test_one_that_never_answers_its_digest_is_taken_back(service):
@@ -160,7 +161,7 @@ def test_a_killed_master_is_replaced_without_a_refused_connection(service, event
     answers += [answer() for _ in range(20)]
     assert set(answers) == {"first"}
     assert ask(service.folder) == FIRST.digest
-    assert service.apply(SECOND).action is NginxAction.RELOADED
+    assert service.apply(SECOND).action is DeployAction.RELOADED
 
 
 KEEPER_THAT_LOSES = """
@@ -226,7 +227,7 @@ def test_nginx_outlives_its_keeper_and_the_next_one_watches_it(service, eventual
 
     outcome = service.apply(FIRST)
 
-    assert outcome.action is NginxAction.NOTHING
+    assert outcome.action is DeployAction.NOTHING
     assert outcome.notes == ("the keeper was gone and was started again",)
     assert service.status().master == status.master
     os.kill(status.master, signal.SIGKILL)
@@ -326,6 +327,7 @@ def test_one_bad_host_of_many_is_quarantined(service):
         lambda without: configuration({host: text for host, text in hosts.items() if host not in without}),
         lambda candidate: service.test(candidate).message,
         suspects,
+        program="nginx",
     )
     service.apply(settled.configuration, tested=True)
 

@@ -39,7 +39,7 @@ class _RecordHead(msgspec.Struct):
 
 
 @dataclass(slots=True)
-class KnownObjects:
+class NginxKnownObjects:
     """The objects that are known from before, of the nginx in one folder.
 
     Attributes:

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from rulegen.kube.objects.structs import Ingress
+    from rulegen.kube.snapshot.world import ClusterSnapshot
     from rulegen.model.ingress.ir import ClientAuth, ExternalAuth
+    from rulegen.model.ingress.options import IngressOptions
     from rulegen.model.ingress.upstreams.referenced_objects import Referred
     from rulegen.model.ingress.values.annotations.annotation import Annotation
 
@@ -73,6 +75,16 @@ def age(ingress: Ingress) -> tuple[str, str, str]:
 def in_order(ingresses: Iterable[Ingress]) -> list[Ingress]:
     """Return Ingresses oldest first."""
     return sorted(ingresses, key=age)
+
+
+def selected(world: ClusterSnapshot, options: IngressOptions) -> list[ObjectName]:
+    """Return the names of the Ingresses that are served here, oldest first."""
+    refusal = options.selection.refusal
+    return [
+        ObjectName(ingress.metadata.namespace, ingress.metadata.name)
+        for ingress in in_order(world.ingresses.values())
+        if not refusal(ingress, world)
+    ]
 
 
 def read_owner(

@@ -1,0 +1,188 @@
+"""nginx as a row of the table of ingress engines: its options, and what they make."""
+
+from __future__ import annotations
+
+import grp
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from rulegen.cli.engines.row import EngineRow
+from rulegen.errors import ConfigError, HostError
+from rulegen.host.commands.runner import run
+from rulegen.host.doctor.findings import Level
+from rulegen.host.doctor.tool import Tool
+from rulegen.host.nginx.disk import default_certificate
+from rulegen.host.nginx.disk.templates import read_templates
+from rulegen.host.nginx.engine import NginxCompiler, NginxEngine, NginxRemoval
+from rulegen.host.nginx.facts import gather_nginx
+from rulegen.host.nginx.resolver import control
+from rulegen.host.nginx.service import NginxService
+from rulegen.languages.nginx.facts import NginxFacts
+from rulegen.model.ingress.ir import SecretFile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rulegen.model.ingress.options import IngressOptions
+
+NGINX_DIR: Final = "/var/lib/rulegen/nginx"
+NAMES_PORT: Final = 10353
+HTTP2_DIRECTIVE: Final = (1, 25, 1)
+"""The nginx since which HTTP/2 is switched on by a directive of its own."""
+SHARED_USER: Final = "nobody"
+"""The user of programs that have none of their own."""
+PLACEHOLDER_NGINX: Final = NginxFacts(version=(1, 22, 1), user="www-data", group="www-data")
+"""What is assumed of a nginx that is not on this host."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChosenNginx:
+    """nginx, with what a command line says about it; see `ChosenEngine` and the options' help texts."""
+
+    nginx_dir: str = NGINX_DIR
+    nginx_binary: str = "nginx"
+    names_port: int = NAMES_PORT
+    nginx_templates: str | None = None
+    nginx_user: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be.
+
+        Raises:
+            ConfigError: The folder has no name.
+        """
+        if not self.nginx_dir:
+            raise ConfigError("--nginx-dir: '' is not a folder", hint=f"omit it to use {NGINX_DIR}")
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The folder of templates, where the user has named one."""
+        return (self.nginx_templates,) if self.nginx_templates else ()
+
+    @property
+    def folder(self) -> Path:
+        """The folder that nginx runs from on this node."""
+        return Path(self.nginx_dir)
+
+    def compiler(self, options: IngressOptions, notes: list[str]) -> NginxCompiler:
+        """Return what compiles for an nginx of Debian 12."""
+        options = self._completed(options, PLACEHOLDER_NGINX, names_port=0)
+        made_up = SecretFile(content=default_certificate.make())
+        templates = read_templates(self.nginx_templates)
+        return NginxCompiler(templates, replace(options, made_up_certificate=made_up), notes)
+
+    def engine(
+        self,
+        options: IngressOptions,
+        notes: list[str],
+        *,
+        look: Callable[[IngressOptions], IngressOptions],
+        tries_aside: bool,
+    ) -> NginxEngine:
+        """Return the nginx of this host."""
+        templates = read_templates(self.nginx_templates)
+        facts = self.facts(notes)
+        known = default_certificate.load(self.folder)
+        options = replace(options, made_up_certificate=SecretFile(content=known or default_certificate.make()))
+        if (stranger := control.stranger(self.names_port)) is not None:
+            notes.append(control.taken_by(self.names_port, stranger))
+
+        def completed(options: IngressOptions) -> IngressOptions:
+            return self._asking_us(self._completed(options, facts, names_port=self.names_port))
+
+        return NginxEngine(
+            NginxService(self.folder, run, binary=self.nginx_binary, worker_group=_group(facts)),
+            templates,
+            completed(options),
+            notes,
+            tries_aside=tries_aside,
+            look=lambda options: completed(look(options)),
+        )
+
+    def removal(self) -> NginxRemoval:
+        """Return what removes the nginx of this host."""
+        return NginxRemoval(NginxService(self.folder, run, binary=self.nginx_binary))
+
+    def facts(self, notes: list[str]) -> NginxFacts:
+        """Return what the nginx of this host is, and note where other programs run as its workers' user.
+
+        Raises:
+            HostError: It is not installed, or its workers have no user.
+        """
+        facts = gather_nginx(run, self.nginx_binary, user=self.nginx_user)
+        if facts.user == SHARED_USER:
+            notes.append(
+                f"nginx's workers run as {SHARED_USER}. Other programs of that user can read TLS keys in their"
+                " memory: create a user for nginx and give it with --nginx-user"
+            )
+        return facts
+
+    def _completed(self, options: IngressOptions, facts: NginxFacts, *, names_port: int) -> IngressOptions:
+        """Return options with what only nginx needs."""
+        user = self.nginx_user or facts.user
+        host = replace(
+            options.host,
+            names_port=names_port,
+            user=f"{user} {facts.group}" if user and facts.group else user,
+            http2_is_directive=facts.version >= HTTP2_DIRECTIVE,
+        )
+        return replace(options, host=host)
+
+    def _asking_us(self, options: IngressOptions) -> IngressOptions:
+        """Return options without name servers where nginx would ask another user of the host instead of rulegen."""
+        return options if control.stranger(self.names_port) is None else replace(options, resolvers=())
+
+
+def _group(facts: NginxFacts) -> int | None:
+    """Return the id of the workers' group.
+
+    Raises:
+        HostError: There is no such group.
+    """
+    try:
+        return grp.getgrnam(facts.group).gr_gid if facts.group else None
+    except KeyError:
+        raise HostError(f"the group {facts.group} for nginx's workers does not exist") from None
+
+
+NGINX: Final = EngineRow(
+    name="nginx",
+    choice=ChosenNginx,
+    place=(
+        click.option(
+            "--nginx-dir",
+            default=NGINX_DIR,
+            show_default=True,
+            metavar="DIR",
+            help="Folder for all that rulegen writes for nginx. nginx runs from it.",
+        ),
+        click.option("--nginx-binary", default="nginx", show_default=True, metavar="PATH", help="nginx executable."),
+    ),
+    live=(
+        click.option(
+            "--names-port",
+            type=click.IntRange(1, 65535),
+            default=NAMES_PORT,
+            show_default=True,
+            help="UDP port, on 127.0.0.1 and 127.0.0.2, of the DNS resolver that rulegen runs for nginx.",
+        ),
+    ),
+    form=(
+        click.option(
+            "--nginx-templates",
+            metavar="DIR",
+            help="Your changed copy of nginx_templates/. Default: the templates of this package.",
+        ),
+        click.option(
+            "--nginx-user",
+            default="",
+            metavar="USER",
+            help="User of nginx's workers.  [default: rulegen-nginx, or www-data]",
+        ),
+    ),
+    export_help="Folder for nginx's configuration for Ingresses. Created if missing.",
+    tools=(Tool("nginx", "-v", "ingress", Level.INFO),),
+)

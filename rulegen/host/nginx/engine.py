@@ -1,0 +1,224 @@
+"""nginx as an ingress engine: Ingresses compiled, tried by nginx, those that it refuses left out, the rest served."""
+
+from __future__ import annotations
+
+import datetime as dt
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final, Self
+
+import msgspec
+
+from rulegen.compiler.ingress.candidates import Candidates, NotCompiledError
+from rulegen.compiler.ingress.nginx import NginxSite, compile_ingress, suspects
+from rulegen.errors import HostError
+from rulegen.host.files.output import write_site
+from rulegen.host.nginx.disk import default_certificate
+from rulegen.host.nginx.disk.last_read import NginxKnownObjects
+from rulegen.host.nginx.resolver.settings import Naming
+from rulegen.languages.nginx.check import MismatchError
+from rulegen.languages.nginx.text import UnquotableError
+from rulegen.model.ingress.routing.ingresses import selected
+from rulegen.plan.nginx import LANGUAGE, plan_ending, plan_site
+from rulegen.plan.show import SCHEMA_VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rulegen.compiler.ingress.engine import DeployOutcome
+    from rulegen.host.nginx.service import NginxService
+    from rulegen.kube.snapshot.world import ClusterSnapshot
+    from rulegen.languages.nginx.configuration import Configuration
+    from rulegen.languages.nginx.templates import Templates
+    from rulegen.model.ingress.ir import IngressModel
+    from rulegen.model.ingress.options import IngressOptions
+    from rulegen.plan.ingress import IngressPlan
+
+_NO_PASSWORD: Final = b"nobody:!\n"
+"""A password file that lets nobody in."""
+
+
+def _naming(model: IngressModel) -> Naming | None:
+    """Return what the process for names must know; None where nginx does not ask it."""
+    port = model.defaults.names_port
+    return Naming.of(port, model.resolvers, model.forbidden) if port else None
+
+
+@dataclass(slots=True)
+class NginxCompiler:
+    """Compiles for a nginx that need not be on this host; see `IngressCompiler`."""
+
+    templates: Templates
+    options: IngressOptions
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """Nginx."""
+        return LANGUAGE
+
+    def compile(self, world: ClusterSnapshot) -> NginxSite:
+        """Return a configuration that plain nginx takes."""
+        return compile_ingress(world, self.options, self.templates, served=False)
+
+    def plan_all(self, site: NginxSite) -> IngressPlan:
+        """Return the plan for a host where nginx serves nothing."""
+        return plan_site(None, site.configuration, site.names)
+
+    def export(self, site: NginxSite, folder: str, *, with_secrets: bool) -> list[str]:
+        """Write a configuration for reading, and where each location of it comes from."""
+        configuration, made_up = site.configuration, self.options.made_up_certificate
+        secrets = {path: secret.content for path, secret in configuration.secrets.items()}
+        if not with_secrets:
+            certificate = made_up.content if made_up is not None else default_certificate.make()
+            secrets = {path: _NO_PASSWORD if path.endswith(".htpasswd") else certificate for path in secrets}
+        document = {
+            "schemaVersion": SCHEMA_VERSION,
+            "kind": "Provenance",
+            "locations": site.provenance,
+            "reasons": [str(reason) for reason in site.model.reasons],
+        }
+        text = msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
+        write_site(folder, {**configuration.files, "provenance.json": f"{text}\n"}, secrets)
+        hint = "" if with_secrets else "; certificates are placeholders (--with-secrets writes the real ones)"
+        return [f"{folder}: {len(configuration.files)} files, for nginx -t -p {folder} -c nginx.conf{hint}"]
+
+
+@dataclass(slots=True)
+class NginxEngine:
+    """What nginx of one folder serves, and is to serve; see `IngressEngine`.
+
+    Attributes:
+        look: Returns options with the present state of the host.
+        tries_aside: Whether a configuration is tried in a folder that is deleted afterwards, so that nothing is written
+            until it is deployed. Else it is tried in nginx's own folder, where `deploy` then needs to write nothing.
+    """
+
+    service: NginxService
+    templates: Templates
+    options: IngressOptions
+    notes: list[str] = field(default_factory=list)
+    tries_aside: bool = False
+    look: Callable[[IngressOptions], IngressOptions] = lambda options: options
+
+    @property
+    def name(self) -> str:
+        """Nginx."""
+        return LANGUAGE
+
+    @property
+    def location(self) -> str:
+        """The folder that nginx runs from."""
+        return str(self.service.folder)
+
+    def with_notes(self, notes: list[str]) -> Self:
+        """Return the same engine with another list for notes."""
+        return replace(self, notes=notes)
+
+    def known_objects(self, *, writes: bool = True) -> NginxKnownObjects:
+        """Return the objects that are known from before, of nginx's folder."""
+        return NginxKnownObjects(self.service.folder, writes=writes)
+
+    def refresh(self) -> bool:
+        """Update the options to the present state of the host; return whether another configuration may follow."""
+        before, self.options = self.options, self.look(self.options)
+        return self.options != before
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether nginx runs from the folder, and answers what it serves."""
+        return self.service.folder.is_dir() and bool(self.service.status().digest)
+
+    def observe(self) -> Configuration | None:
+        """Return what is served from the folder; None where nothing is, or it cannot be read."""
+        if not self.service.folder.is_dir():
+            return None
+        try:
+            return self.service.releases.current()
+        except HostError as error:
+            self._note(f"{error.message}: it is planned as if nothing were served, and written anew")
+            return None
+
+    def hosts(self, observed: Configuration) -> int:
+        """Return how many hosts are served, the default server not counted."""
+        return sum(path.startswith("hosts/") for path in observed.files) - 1
+
+    def check(
+        self, world: ClusterSnapshot, observed: Configuration | None, before: NginxSite | None = None
+    ) -> NginxSite:
+        """Return the site for a cluster, without the Ingresses that nginx refuses."""
+        live = dict(observed.files) if observed else {}
+        digest = observed.digest if observed else ""
+
+        def compile_site(options: IngressOptions, before: NginxSite | None) -> NginxSite:
+            try:
+                return compile_ingress(world, options, self.templates, served=True, live=live, before=before)
+            except (MismatchError, UnquotableError) as error:
+                raise NotCompiledError(error.message) from error
+
+        options = replace(self.options, now=dt.datetime.now(dt.UTC))
+        candidates = Candidates(LANGUAGE, compile_site, options, before=before)
+        with self.service.aside() if self.tries_aside else nullcontext(self.service) as tester:
+
+            def tested(site: NginxSite) -> str | None:
+                if site.digest == digest:
+                    return None
+                verdict = tester.test(site.configuration)
+                self._note(verdict.note)
+                return verdict.message
+
+            return candidates.settled(selected(world, self.options), tested, suspects)
+
+    def plan(self, site: NginxSite, observed: Configuration | None) -> IngressPlan:
+        """Return what changes for nginx."""
+        served = self.service.status().digest if self.service.folder.is_dir() else ""
+        return plan_site(observed, site.configuration, site.names, served)
+
+    def taken_ports(self, site: NginxSite) -> tuple[str, ...]:
+        """Return one line for each port of a site that another program listens on."""
+        host = site.model.defaults.host
+        return tuple(map(str, self.service.taken_ports((host.http_port, host.https_port))))
+
+    def deploy(self, site: NginxSite) -> DeployOutcome:
+        """Serve a site that `check` has returned."""
+        made_up = self.options.made_up_certificate
+        if made_up is not None and default_certificate.load(self.service.folder) is None:
+            self.service.releases.prepare()
+            default_certificate.store(self.service.folder, made_up.content)
+        host = site.model.defaults.host
+        listens = (host.http_port, host.https_port)
+        return self.service.apply(site.configuration, listens=listens, tested=True, naming=_naming(site.model))
+
+    def drain(self, timeout_s: float) -> bool:
+        """End nginx when its requests are answered; return whether all were within `timeout_s`."""
+        return self.service.drain(timeout_s)
+
+    def _note(self, text: str) -> None:
+        if text and text not in self.notes:
+            self.notes.append(text)
+
+
+@dataclass(frozen=True, slots=True)
+class NginxRemoval:
+    """Removes nginx and its folder; see `EngineRemoval`."""
+
+    service: NginxService
+
+    @property
+    def location(self) -> str:
+        """The folder that nginx runs from."""
+        return str(self.service.folder)
+
+    def plan(self) -> IngressPlan:
+        """Return what must go of nginx and its folder."""
+        exists = self.service.has_begun()
+        return plan_ending(self.location, exists=exists, runs=exists and self.service.runs())
+
+    def remove(self, plan: IngressPlan, timeout_s: float) -> list[str]:
+        """End nginx and delete its folder; return what was done, in lines."""
+        in_time = self.service.drain(timeout_s, remove=True)
+        if not plan.runs:
+            return [f"no nginx ran in {self.location}; the folder was removed"]
+        return [
+            f"nginx in {self.location} has stopped" + ("" if in_time else "; its remaining connections were closed")
+        ]
