@@ -75,7 +75,7 @@ def test_a_port_that_somebody_else_holds_is_seen_before_anything_is_written(run,
         code, out, _ = run("plan")
         assert code == 0
         warning = next(line for line in out.splitlines() if f"port {port} is held by process {os.getpid()} (" in line)
-        assert "apply refuses" in warning
+        assert "apply fails" in warning
         code, _, err = run("apply", "--yes")
         assert (code, folder.exists()) == (1, False)
         assert f"port {port} is held by process {os.getpid()}" in err
@@ -88,7 +88,7 @@ def test_cleanup_says_what_there_was_to_end(run, folder):
     assert (code, err) == (0, "")
     assert "nginx is not running" in out
     assert "nginx was never started" in out
-    assert "has ended" not in out
+    assert "has stopped" not in out
     assert not folder.exists()
     (folder / "releases").mkdir(parents=True)
     assert run("cleanup")[0] == 1
@@ -100,5 +100,5 @@ def test_cleanup_says_what_there_was_to_end(run, folder):
     code, out, _ = run("cleanup", "--yes", "-o", "json")
     document = json.loads(out)
     assert (code, process_list.find(folder), folder.exists()) == (0, (), False)
-    assert document["applied"] == [f"nginx in {folder} has ended"]
+    assert document["applied"] == [f"nginx in {folder} has stopped"]
     assert {change["kind"] for change in document["changes"]} == {"process", "folder"}
