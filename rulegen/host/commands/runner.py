@@ -34,7 +34,6 @@ PACKAGES = MappingProxyType(
         "lsmod": "kmod",
         "modprobe": "kmod",
         "nft": "nftables",
-        "nginx": "nginx",
     }
 )
 """Tool to the Debian package that brings it; all names that hold `tables` come from `iptables`."""
