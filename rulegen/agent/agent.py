@@ -40,7 +40,6 @@ from rulegen.host.netfilter.nft_commits import NftCommit, NftCommits, Writers
 from rulegen.host.netfilter.variant import Variant
 from rulegen.host.node.facts import hostname, refreshed
 from rulegen.host.node.interfaces import AddressNotices
-from rulegen.kube.snapshot.build import build_world
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -165,7 +164,7 @@ class Agent:
         self.known = CachedCluster(followed.followed, desired.cluster, desired.known) if followed.has_synced() else None
         if why == "late":
             raise HostError(
-                f"timed out after {self.timeout_s:g} s: {followed.lacking(self.state)}",
+                f"gave up after {self.timeout_s:g} s: {followed.lacking(self.state)}",
                 hint="use --timeout to wait longer",
             )
         notify_systemd("STOPPING=1" if why != "reload" else "RELOADING=1")
@@ -309,7 +308,7 @@ class Agent:
         cluster = reports.node.cluster
         return IngressSync(
             live=live,
-            snapshot=lambda: build_world(cluster.snapshot()),
+            snapshot=cluster.for_ingresses,
             watch=followed.watch,
             state=self.state,
             journal=self.journal,
@@ -358,7 +357,7 @@ class Agent:
             has_synced=followed.has_synced,
             mends=self.mends,
             once=once if self.once else None,
-            on_site=site.touch if site is not None else nothing,
+            on_site=site.on_change if site is not None else lambda _: None,
             on_synced=site.start if site is not None else nothing,
             on_ready=on_ready,
         )

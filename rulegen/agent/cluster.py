@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rulegen.kube.objects.names import Decoded, ObjectKey, ObjectName
     from rulegen.kube.objects.structs import Node
     from rulegen.kube.snapshot.cluster import Touched
-    from rulegen.kube.snapshot.world import ServiceInput
+    from rulegen.kube.snapshot.world import ClusterSnapshot, ServiceInput
 
 
 class SharedCluster:
@@ -62,6 +62,11 @@ class SharedCluster:
         """Return all objects."""
         with self._lock:
             return self.objects.snapshot()
+
+    def for_ingresses(self) -> ClusterSnapshot:
+        """Return all that Ingresses are made of; what did not change since the last time is the same object."""
+        with self._lock:
+            return self.objects.for_ingresses()
 
     def gone(self) -> frozenset[ObjectKey]:
         """Return the Secrets and ConfigMaps of which it was told that they are not there."""

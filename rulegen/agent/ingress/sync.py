@@ -15,6 +15,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from rulegen.agent.ingress.index import ReferenceIndex
 from rulegen.agent.retry import RetryPause
 from rulegen.agent.services.drift import ForeignChange, certain, damage, tell
 from rulegen.agent.telemetry.events import EventRequest, ObjectReference, to_nobody
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from rulegen.apiserver.watching.watch import Watch
     from rulegen.compiler.ingress.engine import AnyEngine, IngressSite, KnownObjects
     from rulegen.kube.objects.structs import Ingress
+    from rulegen.kube.snapshot.cluster import Touched
     from rulegen.kube.snapshot.world import ClusterSnapshot
     from rulegen.model.ingress.last_read import Recollection
     from rulegen.model.ingress.reasons import Reason
@@ -116,6 +118,7 @@ class IngressSync:
         is_alone: Whether nothing but Ingresses is kept, so that the node's health is that of its nginx.
         on_served: Called when nginx serves what it should.
         site: What nginx is to serve, as it was last decided.
+        index: Which Services that was decided from.
         served: The Ingresses that are ours, each with whether it is served; None before nginx serves any of it.
     """
 
@@ -137,6 +140,7 @@ class IngressSync:
     on_served: Callable[[], None] = lambda: None
     served: Mapping[ObjectName, bool] | None = None
     site: IngressSite | None = None
+    index: ReferenceIndex = field(default_factory=ReferenceIndex)
     _changed: threading.Event = field(default_factory=threading.Event)
     _ended: threading.Event = field(default_factory=threading.Event)
     _touched_at: float = 0.0
@@ -181,6 +185,18 @@ class IngressSync:
         self._touched_at = now
         self._changed.set()
 
+    @property
+    def is_woken(self) -> bool:
+        """Whether anything changed that is not served yet."""
+        return self._changed.is_set()
+
+    def on_change(self, touched: Touched) -> None:
+        """Take note of a change of the cluster: one that Ingresses do not depend on wakes nobody."""
+        is_touched = self.index.is_touched(touched)
+        self.state.metrics.ingress_changes.add("decided" if is_touched else "ignored")
+        if is_touched:
+            self.touch()
+
     def look_at_host(self) -> None:
         """Have nginx's configuration decided anew where the host has changed so that another one follows."""
         if self.live.refresh():
@@ -190,10 +206,9 @@ class IngressSync:
         pause, next_at = RetryPause(BREATH_S, LONGEST_PAUSE_S), 0.0
         while not self._ended.is_set():
             self._changed.wait(pause.now_s or self.period_s)
-            self._gather(next_at)
+            self.gather(next_at)
             if self._ended.is_set():
                 return
-            self._changed.clear()
             try:
                 reloaded = self.serve()
             except _EndedError:
@@ -224,7 +239,7 @@ class IngressSync:
         except RulegenError:
             return False
 
-    def _gather(self, not_before: float) -> None:
+    def gather(self, not_before: float) -> None:
         """Wait until it is quiet, or the first change has waited for long, and the last reload is some time ago."""
         while not self._ended.is_set():
             now = self.clock()
@@ -241,6 +256,7 @@ class IngressSync:
         Raises:
             RulegenError: It cannot be done; what was served before still is.
         """
+        self._changed.clear()
         observed = self.live.observe()
         site = self._decided(observed)
         plan = self.live.plan(site, observed)
@@ -286,9 +302,16 @@ class IngressSync:
         is_same = self._decided_for is touch and self._unread == self._reasons(self._unread)
         if self.site is not None and is_same and began < self._decided_at + DECIDED_S:
             return self.site
-        world, wanted = self._completed()
-        site: IngressSite = self.live.check(world, observed, self.site)
+        self.index.begin()
+        try:
+            world, wanted = self._completed()
+            site: IngressSite = self.live.check(world, observed, self.site)
+        except BaseException:
+            self.index.end(None)
+            raise
         self.site = site
+        if self.index.end(site.reads):
+            self.touch()
         self._ours = tuple(selected(world, self.live.options))
         self._decided_for, self._decided_at = touch, began
         self._remember(world, wanted)

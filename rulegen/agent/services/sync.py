@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from rulegen.agent.telemetry.state import AgentState
     from rulegen.agent.this_node import ThisNode
     from rulegen.kube.objects.events import Event
+    from rulegen.kube.snapshot.cluster import Touched
 
 RENAMED_S: Final = 5.0
 """How long to wait for an event while there is no Node object of this node, and the host may get another name."""
@@ -75,7 +76,7 @@ class ServiceSync:
         has_synced: Returns whether every list has come once; before that nothing is written.
         mends: Whether rules are written; else nothing is, and differences are only reported.
         once: Ends when all is written once; None for never.
-        on_site: Called when anything changed that Ingresses are made of.
+        on_site: Called with each change of the cluster, for what Ingresses are made of.
         on_synced: Called once, when every list has come.
         on_ready: Called when all was written for the first time.
     """
@@ -92,7 +93,7 @@ class ServiceSync:
     has_synced: Callable[[], bool]
     mends: bool = True
     once: Once | None = None
-    on_site: Callable[[], None] = _nothing
+    on_site: Callable[[Touched], None] = lambda _: None
     on_synced: Callable[[], None] = _nothing
     on_ready: Callable[[], None] = _nothing
     left_out: LeftOut = field(init=False)
@@ -229,8 +230,8 @@ class ServiceSync:
         if touched.services or touched.nodes:
             self.state.changed()
             count_change(self.state, event, touched)
-        if touched.site:
-            self.on_site()
+        if touched:
+            self.on_site(touched)
         self.desired.dirty.add(touched)
 
     def apply_rest(self) -> None:

@@ -145,6 +145,11 @@ class Metrics:
             "rulegen_drift_total", "kind", "Objects of ours that something else changed or deleted."
         )
         self.site_failures = CounterMetric("rulegen_nginx_failures_total", "Failed nginx updates.")
+        self.ingress_changes = LabelledCounterMetric(
+            "rulegen_ingress_changes_total",
+            "outcome",
+            "Changes of objects: decided, where Ingresses depend on them; ignored, where they do not.",
+        )
         self.reloads = LabelledCounterMetric(
             "rulegen_nginx_reloads_total", "action", "Reloads of nginx that its new workers confirmed."
         )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rulegen.model.ingress.ir import IngressModel
     from rulegen.model.ingress.last_read import KnownObject
     from rulegen.model.ingress.options import IngressOptions
+    from rulegen.model.ingress.reads import ServiceReads
     from rulegen.plan.ingress import IngressPlan
 
 
@@ -58,6 +59,10 @@ class IngressSite(Protocol):
     @property
     def digest(self) -> str:
         """Names it: equal for equal configurations."""
+
+    @property
+    def reads(self) -> ServiceReads | None:
+        """The Services and addresses by which another site may follow; None where any may matter."""
 
 
 class KnownObjects(Protocol):

@@ -5,14 +5,15 @@ World ─ resolve ─► L7 model ─ compile, per host ─► Fragments ─ ren
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rulegen.backends.nginx import configuration as nginx
-from rulegen.model.ingress.resolve import resolve_ingress
+from rulegen.model.ingress.reads import ServiceReads
+from rulegen.model.ingress.resolve import decide_ingress
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from rulegen.backends.nginx.configuration import ConfigFragment
     from rulegen.kube.objects.names import ObjectName
@@ -22,15 +23,23 @@ if TYPE_CHECKING:
     from rulegen.model.ingress.defaults import HttpDefaults
     from rulegen.model.ingress.ir import IngressModel
     from rulegen.model.ingress.options import IngressOptions
+    from rulegen.model.ingress.resolve import IngressDecisions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NginxSite:
-    """All that nginx is to serve, as a model, as directives and as files."""
+    """All that nginx is to serve, as a model, as directives and as files.
+
+    Attributes:
+        decisions: With them the next model is decided; None where they are not known.
+        reads: The Services and addresses by which another site may follow; None where any may matter.
+    """
 
     model: IngressModel
     fragments: Sequence[ConfigFragment]
     configuration: Configuration
+    decisions: IngressDecisions | None = field(default=None, compare=False, repr=False)
+    reads: ServiceReads | None = field(default=None, compare=False, repr=False)
 
     @property
     def provenance(self) -> list[dict[str, Any]]:
@@ -72,13 +81,15 @@ def compile_ingress(
         templates: With the main file's template.
         served: Whether it is for a nginx that rulegen runs, and not for reading.
         live: Files that are served already: what is among them, byte for byte, needs no second look.
-        before: The site as it was: files of hosts and Services for which the same is decided are taken from it.
+        before: The site as it was: what still holds of its decisions is taken from it, and so are files of hosts and
+            Services for which the same is decided.
 
     Raises:
         ConfigError: A setting or a template cannot be used.
         MismatchError, UnquotableError: What was written is not what was meant; nothing of it may be served.
     """
-    model = resolve_ingress(world, options)
+    decisions = decide_ingress(world, options, before.decisions if before is not None else None)
+    model = decisions.model
     known = before.still_right(model.defaults) if before is not None else {}
     fragments = nginx.compile_site(model, known)
     kept = [one.path for one in fragments if known.get(one.path) is one]
@@ -86,10 +97,22 @@ def compile_ingress(
     configuration = nginx.render(model, fragments, templates, served=served, written=written)
     unchanged = {path for path, text in (live or {}).items() if configuration.files.get(path) == text} | written.keys()
     nginx.check(configuration, model, fragments, templates, unchanged=unchanged, served=served)
-    return NginxSite(model=model, fragments=fragments, configuration=configuration)
+    return NginxSite(
+        model=model, fragments=fragments, configuration=configuration, decisions=decisions, reads=decisions.reads
+    )
 
 
 def suspects(site: NginxSite, message: str) -> list[ObjectName]:
     """Return the Ingresses that a message of nginx points to, by the file that it names."""
     files = nginx.ingresses_by_file(site.model)
     return list(dict.fromkeys(name for path, names in files.items() if path in message for name in names))
+
+
+def all_reads(sites: Iterable[NginxSite]) -> ServiceReads | None:
+    """Return the Services and addresses that any of these sites was decided from; None where one may need any."""
+    reads = ServiceReads()
+    for site in sites:
+        if site.reads is None:
+            return None
+        reads = reads.with_others(site.reads)
+    return reads

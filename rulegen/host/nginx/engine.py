@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Self
 import msgspec
 
 from rulegen.compiler.ingress.candidates import Candidates, NotCompiledError
-from rulegen.compiler.ingress.nginx import NginxSite, compile_ingress, suspects
+from rulegen.compiler.ingress.nginx import NginxSite, all_reads, compile_ingress, suspects
 from rulegen.errors import HostError
 from rulegen.host.files.output import write_site
 from rulegen.host.nginx.disk import default_certificate
@@ -149,12 +149,16 @@ class NginxEngine:
         """Return the site for a cluster, without the Ingresses that nginx refuses."""
         live = dict(observed.files) if observed else {}
         digest = observed.digest if observed else ""
+        whole: list[NginxSite] = []
 
         def compile_site(options: IngressOptions, before: NginxSite | None) -> NginxSite:
             try:
-                return compile_ingress(world, options, self.templates, served=True, live=live, before=before)
+                site = compile_ingress(world, options, self.templates, served=True, live=live, before=before)
             except (MismatchError, UnquotableError) as error:
                 raise NotCompiledError(error.message) from error
+            if not options.without:
+                whole.append(site)
+            return site
 
         options = replace(self.options, now=dt.datetime.now(dt.UTC))
         candidates = Candidates(LANGUAGE, compile_site, options, before=before)
@@ -167,7 +171,9 @@ class NginxEngine:
                 self._note(verdict.note)
                 return verdict.message
 
-            return candidates.settled(selected(world, self.options), tested, suspects)
+            site = candidates.settled(selected(world, self.options), tested, suspects)
+        # nginx may take an Ingress that it refuses now once a Service of that one has changed.
+        return replace(site, reads=all_reads([*whole, site]) if whole else None)
 
     def plan(self, site: NginxSite, observed: Configuration | None) -> IngressPlan:
         """Return what changes for nginx."""

@@ -53,6 +53,10 @@ class ServiceAddresses:
         holders = self._by_external_ip.get((namespace, address), ())
         return min((holder.service for holder in holders if port in holder.ports), default=None)
 
+    def holders(self, namespace: str, address: str) -> tuple[object, object]:
+        """Return what `owner` decides by for an address in a namespace, to be compared with that of another index."""
+        return self._by_cluster_ip.get(address), self._by_external_ip.get((namespace, address))
+
     def change(self, name: ObjectName, before: Service | None, after: Service | None) -> frozenset[str]:
         """Take a change of one Service; return the addresses of which the owner, or its ports, may be another now.
 

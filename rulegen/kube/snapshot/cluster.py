@@ -7,17 +7,27 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from msgspec.structs import replace
 
 from rulegen.errors import Rejected
 from rulegen.kube.objects.events import Changed, Gone, Listed, Unfollowed, called
 from rulegen.kube.objects.names import ObjectKey, ObjectName
-from rulegen.kube.objects.structs import ConfigMap, EndpointSlice, Ingress, Node, Secret, Service
+from rulegen.kube.objects.structs import (
+    ConfigMap,
+    EndpointSlice,
+    Ingress,
+    IngressClass,
+    Namespace,
+    Node,
+    Secret,
+    Service,
+)
+from rulegen.kube.snapshot.addresses import ServiceAddresses
 from rulegen.kube.snapshot.build import build_world
 from rulegen.kube.snapshot.endpoints import SERVICE_NAME_LABEL
-from rulegen.kube.snapshot.world import ServiceInput
+from rulegen.kube.snapshot.world import ClusterSnapshot, ServiceInput
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,7 +35,6 @@ if TYPE_CHECKING:
     from rulegen.kube.objects.events import Event
     from rulegen.kube.objects.names import Decoded
     from rulegen.kube.objects.structs import KubeObject
-    from rulegen.kube.snapshot.world import ClusterSnapshot
 
 
 @dataclass(slots=True)
@@ -34,16 +43,19 @@ class Touched:
 
     Attributes:
         services: Services of which an object, or an endpoint, came, changed or went.
+        addresses: Virtual addresses of Services that came or went; known once the cluster was asked for its objects
+            by `for_ingresses`.
         nodes: Whether a Node did.
-        site: Whether anything that Ingresses are made of did.
+        site: Whether anything else did that Ingresses are made of: any object but a Service, EndpointSlice or Node.
     """
 
     services: set[ObjectName] = field(default_factory=set)
+    addresses: set[str] = field(default_factory=set)
     nodes: bool = False
     site: bool = False
 
     def add(self, other: Touched) -> None:
-        """Take what another is about, too."""
+        """Take what another is about, too, but for addresses: whoever needs them looks at each change."""
         self.services |= other.services
         self.nodes |= other.nodes
         self.site |= other.site
@@ -55,7 +67,28 @@ class Touched:
 _BY_NAME: Final = (Secret, ConfigMap)
 """Kinds whose objects are asked for one by one: of each it is told that it is there, or that it is not."""
 
-AnyObject = TypeVar("AnyObject", Service, Ingress, Node, Secret, ConfigMap)
+AnyObject = TypeVar("AnyObject", Service, Ingress, IngressClass, Namespace, Node, Secret, ConfigMap)
+
+
+@dataclass(slots=True)
+class _IngressView:
+    """What snapshots for Ingresses are made of, kept from one to the next, so that each costs what changed.
+
+    Attributes:
+        inputs: Services with their endpoints; those in `stale` are as they were.
+        addresses: Follows each change.
+        shared: The copy of `addresses` that was handed out last; None once they have changed.
+        kinds: All other objects, by kind and name. One that changed only in what nobody decides by stays the same
+            object.
+        copies: Of `kinds`, as handed out last; a kind that changed since is missing.
+    """
+
+    inputs: dict[ObjectName, ServiceInput] = field(default_factory=dict)
+    stale: set[ObjectName] = field(default_factory=set)
+    addresses: ServiceAddresses = field(default_factory=ServiceAddresses)
+    shared: ServiceAddresses | None = None
+    kinds: dict[type[KubeObject], dict[ObjectName, Any]] = field(default_factory=dict)
+    copies: dict[type[KubeObject], dict[ObjectName, Any]] = field(default_factory=dict)
 
 
 class Cluster:
@@ -68,6 +101,7 @@ class Cluster:
         self._rejected: dict[tuple[type[KubeObject], str], Rejected] = {}
         self._gone: set[ObjectKey] = set()
         self._warned: dict[tuple[type[KubeObject], ObjectName], tuple[str, ...]] = {}
+        self._view: _IngressView | None = None
 
     def take(self, event: Event) -> Touched:
         """Take an event, and return what it touches: nothing where it changes no field that anybody reads."""
@@ -140,6 +174,46 @@ class Cluster:
         """Return all of it as a World."""
         return build_world(self.snapshot())
 
+    def for_ingresses(self) -> ClusterSnapshot:
+        """Return all that Ingresses are made of; what did not change since the last time is the same object.
+
+        The first call builds an index of all Services, and each change is followed from then on. Nothing is assigned
+        to a Service: the API server has assigned it.
+        """
+        if self._view is None:
+            self._view = _IngressView(stale=set(self._objects[Service]))
+            for name, service in self.of_kind(Service).items():
+                self._view.addresses.change(name, None, service)
+        view = self._view
+        for name in view.stale:
+            known = self.service(name)
+            if known is None:
+                view.inputs.pop(name, None)
+            else:
+                view.inputs[name] = known
+        view.stale.clear()
+        if view.shared is None:
+            view.shared = view.addresses.copy()
+        return ClusterSnapshot(
+            services=view.inputs.copy(),
+            addresses=view.shared,
+            nodes={name.name: one for name, one in self._copied(view, Node).items()},
+            ingresses=self._copied(view, Ingress),
+            ingress_classes={name.name: one for name, one in self._copied(view, IngressClass).items()},
+            namespaces={name.name: one.metadata.labels for name, one in self._copied(view, Namespace).items()},
+            secrets=self._copied(view, Secret),
+            config_maps=self._copied(view, ConfigMap),
+            rejected=tuple(self.rejected),
+        )
+
+    def _copied(self, view: _IngressView, kind: type[AnyObject]) -> dict[ObjectName, AnyObject]:
+        """Return all objects of a kind, by name: the same mapping until one of them changes."""
+        if kind not in view.kinds:
+            view.kinds[kind] = self.of_kind(kind)
+        if kind not in view.copies:
+            view.copies[kind] = view.kinds[kind].copy()
+        return view.copies[kind]
+
     def _replace(self, kind: type[KubeObject], objects: Iterable[Decoded | Rejected], touched: Touched) -> None:
         gone = set(self._objects[kind])
         self._rejected = {key: one for key, one in self._rejected.items() if key[0] is not kind}
@@ -185,6 +259,7 @@ class Cluster:
         self._objects[kind][name] = one
         self._link(one.object)
         self._touch(one.object, touched)
+        self._follow(kind, name, before.object if before is not None else None, one.object, touched)
 
     def _drop(self, kind: type[KubeObject], name: ObjectName, touched: Touched) -> None:
         self._rejected.pop((kind, called(kind, name)), None)
@@ -193,6 +268,33 @@ class Cluster:
         if before is not None:
             self._unlink(before.object)
             self._touch(before.object, touched)
+            self._follow(kind, name, before.object, None, touched)
+
+    def _follow(
+        self,
+        kind: type[KubeObject],
+        name: ObjectName,
+        before: KubeObject | None,
+        after: KubeObject | None,
+        touched: Touched,
+    ) -> None:
+        """Have the next snapshot for Ingresses hold a change."""
+        view = self._view
+        if view is None:
+            return
+        if kind in view.kinds:
+            view.copies.pop(kind, None)
+            if after is None:
+                view.kinds[kind].pop(name, None)
+            else:
+                view.kinds[kind][name] = after
+        view.stale.update(owner for one in (before, after) if one is not None and (owner := _service_of(one)))
+        if kind is Service:
+            was = before if isinstance(before, Service) else None
+            changed = view.addresses.change(name, was, after if isinstance(after, Service) else None)
+            if changed:
+                view.shared = None
+                touched.addresses |= changed
 
     def _link(self, one: KubeObject) -> None:
         if isinstance(one, EndpointSlice) and (owner := _owner(one)):
@@ -209,13 +311,11 @@ class Cluster:
         match one:
             case Service():
                 touched.services.add(_name(one))
-                touched.site = True
             case EndpointSlice():
                 if owner := _owner(one):
                     touched.services.add(owner)
-                    touched.site = True
             case Node():
-                touched.nodes = touched.site = True
+                touched.nodes = True
             case _:
                 touched.site = True
 
@@ -237,6 +337,13 @@ def _are_served_alike(before: KubeObject, after: KubeObject) -> bool:
 
 def _name(one: KubeObject) -> ObjectName:
     return ObjectName(one.metadata.namespace, one.metadata.name)
+
+
+def _service_of(one: KubeObject) -> ObjectName | None:
+    """Return the Service that an object is, or has endpoints of."""
+    if isinstance(one, EndpointSlice):
+        return _owner(one)
+    return _name(one) if isinstance(one, Service) else None
 
 
 def _owner(one: EndpointSlice) -> ObjectName | None:

@@ -63,9 +63,10 @@ class Reason:
         return f"{who}{where}{self.message}"
 
     def __lt__(self, other: Reason) -> bool:
-        return self._rank < other._rank
+        return self.rank < other.rank
 
     @property
-    def _rank(self) -> tuple[str, ...]:
+    def rank(self) -> tuple[str, ...]:
+        """What reasons are sorted by."""
         kind, name = (self.about.kind, str(self.about.name)) if self.about else ("", "")
         return name, self.verdict, self.path, self.message, kind

@@ -1,41 +1,93 @@
-"""Ingresses to the L7 model: every decision about HTTP, taken once."""
+"""Ingresses to the L7 model: every decision about HTTP, taken once, and only where what it was taken from has changed.
+
+Hosts that have Ingresses in common are decided together (`rulegen.model.ingress.host_groups`); here is what holds for
+all of them: which Ingresses are served, settings, names, and the whole.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from operator import attrgetter
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, NamedTuple
 
-from rulegen.kube.objects.names import ObjectKey, ObjectName
+from rulegen.kube.objects.names import ObjectKey
+from rulegen.kube.snapshot.addresses import ServiceAddresses
 from rulegen.model.forbidden import KUBERNETES
 from rulegen.model.ingress.defaults import HttpDefaults
-from rulegen.model.ingress.ir import IngressModel, Location, MatchKind, Server, ToName, ToUpstream
+from rulegen.model.ingress.host_groups import CommonDecisions, Lookups, decide_group, grouped, name_of, refusals
+from rulegen.model.ingress.ir import IngressModel, ToName, ToUpstream
 from rulegen.model.ingress.limits import NamespaceLimits
 from rulegen.model.ingress.policy.authentication import global_auth
+from rulegen.model.ingress.reads import RecordedMapping, ServiceReads
 from rulegen.model.ingress.reasons import Reason, Verdict
 from rulegen.model.ingress.routing.aliases import with_other_names
 from rulegen.model.ingress.routing.certificates import Certificates
-from rulegen.model.ingress.routing.ingresses import INGRESS, ResolvedIngress, in_order, oldest, read_owner
-from rulegen.model.ingress.routing.paths import BARE
+from rulegen.model.ingress.routing.ingresses import INGRESS, in_order
 from rulegen.model.ingress.routing.routes import Routing
 from rulegen.model.ingress.unread import missing, recalled
 from rulegen.model.ingress.upstreams.referenced_objects import Referred
-from rulegen.model.ingress.upstreams.services import NOT_FOUND, Targets
-from rulegen.model.ingress.values.annotations.routing import APP_ROOT
-from rulegen.model.ingress.values.annotations.tls import SSL_CIPHERS, SSL_PREFER_SERVER_CIPHERS
 from rulegen.model.ingress.values.configmap import settings_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from rulegen.kube.snapshot.world import ClusterSnapshot
-    from rulegen.model.ingress.ir import Target
+    from rulegen.kube.objects.names import ObjectName
+    from rulegen.kube.objects.structs import Ingress, Secret
+    from rulegen.kube.snapshot.world import ClusterSnapshot, ServiceInput
+    from rulegen.model.ingress.host_groups import GroupDecisions, HostGroup
+    from rulegen.model.ingress.ir import SecretFile, Server, Target, Upstream
     from rulegen.model.ingress.options import IngressOptions
+    from rulegen.model.ingress.routing.ingresses import ResolvedIngress
+    from rulegen.model.ingress.upstreams.services import Targets
 
-_WHOLE_HOST: Final = (APP_ROOT, SSL_CIPHERS, SSL_PREFER_SERVER_CIPHERS)
+
+class _Admission(NamedTuple):
+    """Which Ingresses are served, and what that was decided from.
+
+    Attributes:
+        secrets: Those whose sizes count.
+        groups: The Ingresses that are served, see `grouped`.
+    """
+
+    ingresses: Mapping[ObjectName, Ingress]
+    decided_by: tuple[object, ...]
+    secrets: tuple[tuple[ObjectName, Secret | None], ...]
+    groups: tuple[HostGroup, ...]
+    reasons: tuple[Reason, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngressDecisions:
+    """The L7 model, and what is needed to decide the next one only where something changed.
+
+    Attributes:
+        reads: The Services and addresses that it was made of.
+        groups: By the name of the oldest Ingress; the group without any under None.
+    """
+
+    model: IngressModel
+    reads: ServiceReads
+    common: CommonDecisions
+    admission: _Admission
+    groups: Mapping[ObjectName | None, GroupDecisions]
+    lookups: Lookups
 
 
 def resolve_ingress(world: ClusterSnapshot, options: IngressOptions) -> IngressModel:
+    """Return the L7 model of one node; see `decide_ingress`."""
+    return decide_ingress(world, options).model
+
+
+def decide_ingress(
+    world: ClusterSnapshot, options: IngressOptions, before: IngressDecisions | None = None
+) -> IngressDecisions:
     """Return the L7 model of one node.
+
+    Args:
+        world: The objects.
+        options: What is wanted.
+        before: What was decided last, of any world: what still holds of it is taken over.
 
     Raises:
         MissingError: An object that the options or the settings name is not there.
@@ -45,93 +97,66 @@ def resolve_ingress(world: ClusterSnapshot, options: IngressOptions) -> IngressM
     if options.default_certificate is not None and options.default_certificate not in world.secrets:
         raise missing(world, "Secret", options.default_certificate, named_by="--default-ssl-certificate")
     reasons += recalled(world)
-    forbidden = options.forbidden.with_objects(world.nodes.get(options.node), world.services.get(KUBERNETES))
-    targets = Targets(
-        services=world.services,
-        forbidden=forbidden,
+    services = RecordedMapping(world.services)
+    lookups = Lookups(world, _addresses(world), options.now)
+    common = CommonDecisions(
         settings=settings,
-        families=options.families,
+        forbidden=options.forbidden.with_objects(world.nodes.get(options.node), services.get(KUBERNETES)),
+        families=tuple(options.families),
         refuses_names=options.refuses_names,
         resolves=bool(options.resolvers),
+        prefix=options.prefix,
+        default_backend=None,
+        global_auth=None,
+        judges_times=options.now is not None,
     )
-    referred = Referred(
-        secrets=world.secrets,
-        config_maps=world.config_maps,
-        targets=targets,
-        settings=settings,
-        unread=world.unread,
+    if before is not None:
+        _take_over(lookups, before, is_same=_judges_alike(common, before.common))
+    targets = lookups.targets(common, services)
+    common = replace(
+        common,
+        default_backend=_default_backend(Routing(targets, settings), options, reasons),
+        global_auth=global_auth(settings, targets),
     )
-    routing = Routing(targets, settings)
-    default = _default_backend(routing, options, reasons)
-    routing.default_backend = default
-    owners = list(_owners(world, options, referred, reasons))
-    for owner in owners:
-        if not owner.is_canary:
-            routing.add(owner)
-    for owner in owners:
-        if owner.is_canary:
-            routing.add_canary(owner)
-    certificates = Certificates(referred, options.now)
-    servers = _servers(routing, certificates, default, reasons)
-    defaults = HttpDefaults(
-        settings=settings,
-        host=options.host,
-        names_port=options.host.names_port if options.resolvers and _asks_names(servers, default) else 0,
-        default_certificate=certificates.default(options),
-        names_certificates=settings.ssl_reject_handshake or _has_own_tls(servers[""]),
-    )
-    reasons += routing.reasons + certificates.reasons
-    reasons += [reason for paths in routing.paths.values() for reason in paths.reasons]
-    reasons += [reason for owner in owners for reason in owner.annotations.reasons]
-    reasons += [Reason(None, Verdict.NOTE, where, message) for where, message in targets.refused.items()]
-    used = _used(servers.values(), default)
-    return IngressModel(
-        defaults=defaults,
-        servers=MappingProxyType(servers),
-        upstreams=MappingProxyType({name: one for name, one in sorted(targets.upstreams.items()) if name in used}),
-        secrets=MappingProxyType(dict(sorted(referred.files.items()))),
-        reasons=tuple(sorted(set(reasons))),
-        resolvers=options.resolvers,
-        forbidden=forbidden,
+    admission = _admission(world, options, before.admission if before is not None else None)
+    groups = _decided_groups(admission.groups, common, lookups, before)
+    reasons += [*admission.reasons, *refusals(targets)]
+    model = _whole(list(groups.values()), common, lookups, targets, options, reasons)
+    return IngressDecisions(
+        model=model,
+        reads=_reads(groups.values(), services, lookups),
+        common=common,
+        admission=admission,
+        groups=groups,
+        lookups=lookups,
     )
 
 
-def _asks_names(servers: Mapping[str, Server], default: Target | None) -> bool:
-    """Whether nginx resolves any name while it serves."""
-    if isinstance(default, ToName):
-        return True
-    for server in servers.values():
-        if server.responder_port:
-            return True
-        for location in server.locations:
-            auth, errors = location.policy.external_auth, location.policy.errors
-            targets = (location.target, errors.target if errors is not None else None)
-            if any(isinstance(one, ToName) for one in targets) or (auth is not None and not auth.target):
-                return True
-    return False
+def _addresses(world: ClusterSnapshot) -> ServiceAddresses:
+    if world.addresses is not None:
+        return world.addresses
+    return ServiceAddresses.of_services((name, known.service) for name, known in world.services.items())
 
 
-def _owners(
-    world: ClusterSnapshot, options: IngressOptions, referred: Referred, reasons: list[Reason]
-) -> Iterator[ResolvedIngress]:
-    """Yield the Ingresses of which something is served, oldest first."""
-    everywhere = global_auth(referred.settings, referred.targets)
-    limits = NamespaceLimits(options.most_hosts, options.prefix, world.secrets)
-    for ingress in in_order(world.ingresses.values()):
-        name = ObjectName(ingress.metadata.namespace, ingress.metadata.name)
-        key = ObjectKey(INGRESS, name)
-        refusal = options.selection.refusal(ingress, world)
-        if refusal:
-            reasons.append(Reason(key, Verdict.SKIPPED, "spec.ingressClassName", refusal))
-        elif name in options.without:
-            reasons.append(Reason(key, Verdict.QUARANTINED, "", options.without[name]))
-        elif refusal := limits.refusal(ingress):
-            reasons.append(Reason(key, Verdict.OVER_LIMIT, "", refusal))
-        else:
-            owner, why = read_owner(ingress, options.prefix, referred, everywhere)
-            reasons += why
-            if owner is not None:
-                yield owner
+def _judges_alike(common: CommonDecisions, before: CommonDecisions) -> bool:
+    """Whether endpoints are judged as before."""
+    return (common.forbidden, common.families) == (before.forbidden, before.families)
+
+
+def _take_over(lookups: Lookups, before: IngressDecisions, *, is_same: bool) -> None:
+    """Take over the endpoints and certificates that would be read the same."""
+    services, secrets, addresses = lookups.world.services, lookups.world.secrets, lookups.addresses
+    then = before.lookups
+    lookups.certificates = {name: known for name, known in then.certificates.items() if secrets.get(name) is known[0]}
+    if not is_same:
+        return
+    lookups.endpoints = {name: known for name, known in then.endpoints.items() if services.get(name) is known.told}
+    if addresses is then.addresses:
+        return
+    for name, known in [*lookups.endpoints.items()]:
+        key = name.namespace
+        if any(addresses.holders(key, text) != then.addresses.holders(key, text) for text in known.addresses):
+            del lookups.endpoints[name]
 
 
 def _default_backend(routing: Routing, options: IngressOptions, reasons: list[Reason]) -> Target | None:
@@ -144,34 +169,133 @@ def _default_backend(routing: Routing, options: IngressOptions, reasons: list[Re
     return target
 
 
-def _servers(
-    routing: Routing, certificates: Certificates, default: Target | None, reasons: list[Reason]
+def _admission(world: ClusterSnapshot, options: IngressOptions, before: _Admission | None) -> _Admission:
+    """Return which Ingresses are served, oldest first, and why the others are not."""
+    decided_by = (
+        world.ingress_classes,
+        world.namespaces if options.selection.namespace_selector is not None else {},
+        options.selection,
+        options.prefix,
+        options.most_hosts,
+        options.without,
+    )
+    if (
+        before is not None
+        and before.decided_by == decided_by
+        and before.ingresses == world.ingresses
+        and all(world.secrets.get(name) is known for name, known in before.secrets)
+    ):
+        return before
+    reasons: list[Reason] = []
+    served: list[Ingress] = []
+    secrets = RecordedMapping(world.secrets)
+    limits = NamespaceLimits(options.most_hosts, options.prefix, secrets)
+    for ingress in in_order(world.ingresses.values()):
+        name = name_of(ingress)
+        key = ObjectKey(INGRESS, name)
+        refusal = options.selection.refusal(ingress, world)
+        if refusal:
+            reasons.append(Reason(key, Verdict.SKIPPED, "spec.ingressClassName", refusal))
+        elif name in options.without:
+            reasons.append(Reason(key, Verdict.QUARANTINED, "", options.without[name]))
+        elif refusal := limits.refusal(ingress):
+            reasons.append(Reason(key, Verdict.OVER_LIMIT, "", refusal))
+        else:
+            served.append(ingress)
+    return _Admission(world.ingresses, decided_by, tuple(secrets.answers.items()), grouped(served), tuple(reasons))
+
+
+def _decided_groups(
+    groups: Iterable[HostGroup],
+    common: CommonDecisions,
+    lookups: Lookups,
+    before: IngressDecisions | None,
+) -> dict[ObjectName | None, GroupDecisions]:
+    """Return all groups: as they were decided before, where the same would be decided again."""
+    known = before.groups if before is not None and before.common == common else {}
+    decided: dict[ObjectName | None, GroupDecisions] = {}
+    for group in groups:
+        key = name_of(group.ingresses[0]) if group.ingresses else None
+        earlier = known.get(key)
+        is_same = earlier is not None and earlier.inputs.are(group.ingresses, lookups)
+        decided[key] = earlier if earlier is not None and is_same else decide_group(group, common, lookups)
+    return decided
+
+
+def _whole(
+    groups: Sequence[GroupDecisions],
+    common: CommonDecisions,
+    lookups: Lookups,
+    targets: Targets,
+    options: IngressOptions,
+    reasons: list[Reason],
+) -> IngressModel:
+    """Return the model that groups make together."""
+    all_reasons = set(reasons)
+    for group in groups:
+        all_reasons.update(group.reasons)
+    servers = {server.host: server for group in groups for server in group.servers}
+    servers = _with_other_names(dict(sorted(servers.items())), groups, all_reasons)
+    files = dict(file for group in groups for file in group.files)
+    certificate = _default_certificate(common, lookups, options, files, all_reasons)
+    asks_names = isinstance(common.default_backend, ToName) or any(group.asks_names for group in groups)
+    defaults = HttpDefaults(
+        settings=common.settings,
+        host=options.host,
+        names_port=options.host.names_port if options.resolvers and asks_names else 0,
+        default_certificate=certificate,
+        names_certificates=common.settings.ssl_reject_handshake or _has_own_tls(servers[""]),
+    )
+    return IngressModel(
+        defaults=defaults,
+        servers=MappingProxyType(servers),
+        upstreams=MappingProxyType(_upstreams(groups, common, targets)),
+        secrets=MappingProxyType(dict(sorted(files.items()))),
+        reasons=tuple(sorted(all_reasons, key=attrgetter("rank"))),
+        resolvers=options.resolvers,
+        forbidden=common.forbidden,
+    )
+
+
+def _with_other_names(
+    servers: dict[str, Server], groups: Iterable[GroupDecisions], reasons: set[Reason]
 ) -> dict[str, Server]:
-    """Return the servers by host, the one of every other name among them."""
-    nobody = Location(kind=MatchKind.PREFIX, path="/", target=default or NOT_FOUND, policy=BARE)
-    routing.host("")
-    servers: dict[str, Server] = {}
-    for host in sorted(routing.paths):
-        paths, owners = routing.paths[host], list(routing.owners.get(host, {}).values())
-        if paths.is_regex:
-            reasons += _of_expressions(host, owners)
-        tls = certificates.of_host(host, owners)
-        own = _at_home(routing, host, owners)
-        servers[host] = Server(
-            host=host,
-            locations=paths.locations(routing.fallbacks.get(host, nobody)),
-            certificate=tls.certificate,
-            has_tls=tls.is_wanted,
-            rejects_tls=tls.is_unread,
-            responder_port=tls.responder_port if routing.targets.resolves else 0,
-            client_auth=next((one.client_auth for one in own if one.client_auth is not None), None),
-            app_root=next((one.policy.app_root for one in own if one.policy.app_root), ""),
-            ciphers=oldest(own, SSL_CIPHERS) or "",
-            prefer_server_ciphers=oldest(own, SSL_PREFER_SERVER_CIPHERS),
-            ingresses=tuple(one.name for one in owners),
-            is_regex=paths.is_regex,
-        )
-    return with_other_names(servers, {host: owners.values() for host, owners in routing.owners.items()})
+    """Return the servers with their other names; adds why an Ingress does not get the name that it asks for."""
+    owners: dict[str, list[ResolvedIngress]] = {}
+    for group in groups:
+        for host, seeker in group.seekers:
+            # What is said of it in view of all hosts is no part of what was decided about its own.
+            owners.setdefault(host, []).append(replace(seeker, annotations=replace(seeker.annotations, reasons=[])))
+    if not owners:
+        return servers
+    named = with_other_names(servers, owners)
+    for seekers in owners.values():
+        for seeker in seekers:
+            reasons.update(seeker.annotations.reasons)
+    return named
+
+
+def _default_certificate(
+    common: CommonDecisions,
+    lookups: Lookups,
+    options: IngressOptions,
+    files: dict[str, SecretFile],
+    reasons: set[Reason],
+) -> str:
+    """Return the path of the certificate for hosts that have none; adds its file."""
+    world = lookups.world
+    referred = Referred(
+        secrets=world.secrets,
+        config_maps=world.config_maps,
+        targets=lookups.targets(common, world.services),
+        settings=common.settings,
+        unread=world.unread,
+    )
+    certificates = Certificates(referred, options.now, parsed=lookups.certificates)
+    path = certificates.default(options)
+    files.update(referred.files)
+    reasons.update(certificates.reasons)
+    return path
 
 
 def _has_own_tls(server: Server) -> bool:
@@ -185,43 +309,26 @@ def _has_own_tls(server: Server) -> bool:
     )
 
 
-def _of_expressions(host: str, owners: Sequence[ResolvedIngress]) -> Iterator[Reason]:
-    """Yield for each Ingress that its paths are expressions, and because of whom: some of its own namespace."""
-    causes: dict[str, list[str]] = {}
-    for one in owners:
-        if one.policy.use_regex:
-            causes.setdefault(one.name.namespace, []).append(str(one.name))
-    for one in owners:
-        if whose := causes.get(one.name.namespace):
-            message = f"all paths of host {host or '(every)'} are expressions that ignore case, because of "
-            yield one.reason(Verdict.NOTE, "", message + ", ".join(whose))
+def _upstreams(groups: Iterable[GroupDecisions], common: CommonDecisions, targets: Targets) -> dict[str, Upstream]:
+    """Return the upstreams that anything refers to, in order of name."""
+    made, used = dict(targets.upstreams), set[str]()
+    if isinstance(common.default_backend, ToUpstream):
+        used.add(common.default_backend.upstream)
+    for group in groups:
+        used |= group.used
+        for upstream in group.upstreams:
+            made.setdefault(upstream.name, upstream)
+    return {name: made[name] for name in sorted(used)}
 
 
-def _at_home(routing: Routing, host: str, owners: Iterable[ResolvedIngress]) -> list[ResolvedIngress]:
-    """Return the Ingresses that have a say about a whole host: those of the namespace that had it first."""
-    found = []
-    for one in owners:
-        if not routing.is_guest(one, host):
-            found.append(one)
-            continue
-        for annotation in _WHOLE_HOST:
-            if annotation in one.annotations.values:
-                message = f"it is about a whole host, and {host or 'every other'} is another namespace's"
-                one.annotations.report(Verdict.LOST, annotation, message)
-    return found
-
-
-def _used(servers: Iterable[Server], default: Target | None) -> set[str]:
-    """Return the names of the upstreams that anything refers to."""
-    used = {default.upstream} if isinstance(default, ToUpstream) else set()
-    for server in servers:
-        for location in server.locations:
-            if isinstance(location.target, ToUpstream):
-                used.add(location.target.upstream)
-            used.update(canary.target for canary in location.canaries)
-            auth, errors = location.policy.external_auth, location.policy.errors
-            if auth is not None and auth.target:
-                used.add(auth.target)
-            if errors is not None and isinstance(errors.target, ToUpstream):
-                used.add(errors.target.upstream)
-    return used
+def _reads(
+    groups: Iterable[GroupDecisions], services: RecordedMapping[ObjectName, ServiceInput], lookups: Lookups
+) -> ServiceReads:
+    names = set(services.answers)
+    for group in groups:
+        names.update(name for name, _ in group.inputs.services)
+    lookups.endpoints = {name: known for name, known in lookups.endpoints.items() if name in names}
+    addresses: set[str] = set()
+    for known in lookups.endpoints.values():
+        addresses |= known.addresses
+    return ServiceReads(frozenset(names), frozenset(addresses))

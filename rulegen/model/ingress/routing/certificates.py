@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Mapping, Sequence
 
-    from rulegen.kube.objects.structs import IngressTLS
+    from rulegen.kube.objects.structs import IngressTLS, Secret
     from rulegen.model.ingress.options import IngressOptions
     from rulegen.model.ingress.routing.ingresses import ResolvedIngress
     from rulegen.model.ingress.upstreams.referenced_objects import Referred
@@ -45,11 +45,13 @@ class Certificates:
 
     Attributes:
         now: When they are judged; None where their times are not looked at.
+        parsed: Certificates of Secrets, or why there is none, each with the Secret that it was read of; may be shared.
         reasons: What is to be told of those that cannot be used, or that clients will refuse.
     """
 
     referred: Referred
     now: dt.datetime | None = None
+    parsed: dict[ObjectName, tuple[Secret, Certificate | str]] = field(default_factory=dict)
     reasons: list[Reason] = field(default_factory=list)
     _known: dict[ObjectName, Certificate | str] = field(default_factory=dict)
     _listed: dict[ObjectName, dict[str, list[tuple[int, IngressTLS]]]] = field(default_factory=dict)
@@ -143,10 +145,28 @@ class Certificates:
         known = self._known.get(name)
         if known is None:
             try:
-                known = read_certificate(self.referred.secret(name))
-            except UnusableSecretError as error:
-                known = f"Secret {name} cannot be used: {error}"
+                known = self._parsed(name, self.referred.secret(name))
             except ValueError as error:
                 known = str(error)
             self._known[name] = known
         return known
+
+    def _parsed(self, name: ObjectName, secret: Secret) -> Certificate | str:
+        earlier, known = self.parsed.get(name, (None, ""))
+        if earlier is secret:
+            return known
+        try:
+            known = read_certificate(secret)
+        except UnusableSecretError as error:
+            known = f"Secret {name} cannot be used: {error}"
+        except ValueError as error:
+            known = str(error)
+        self.parsed[name] = secret, known
+        return known
+
+    def lapses(self) -> tuple[tuple[Certificate, str], ...]:
+        """Return the certificates that were looked at, each with why clients refuse it now; empty where they do not."""
+        if self.now is None:
+            return ()
+        looked_at = (known for known in self._known.values() if isinstance(known, Certificate))
+        return tuple((certificate, certificate.lapse(self.now)) for certificate in looked_at)

@@ -1,0 +1,340 @@
+"""Decisions about hosts that have Ingresses in common: each group is decided by itself, from what it looks up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from rulegen.kube.objects.names import ObjectKey, ObjectName
+from rulegen.model.ingress.ir import Location, MatchKind, Server, ToName, ToUpstream
+from rulegen.model.ingress.reads import RecordedMapping
+from rulegen.model.ingress.reasons import Reason, Verdict
+from rulegen.model.ingress.routing.certificates import Certificates
+from rulegen.model.ingress.routing.ingresses import ResolvedIngress, oldest, read_owner
+from rulegen.model.ingress.routing.paths import BARE
+from rulegen.model.ingress.routing.routes import Routing
+from rulegen.model.ingress.upstreams.referenced_objects import Referred
+from rulegen.model.ingress.upstreams.services import NOT_FOUND, Targets
+from rulegen.model.ingress.values.annotations.routing import APP_ROOT, FROM_TO_WWW_REDIRECT, SERVER_ALIAS
+from rulegen.model.ingress.values.annotations.tls import SSL_CIPHERS, SSL_PREFER_SERVER_CIPHERS
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from rulegen.kube.objects.structs import ConfigMap, Ingress, KubeObject, Secret
+    from rulegen.kube.snapshot.addresses import ServiceAddresses
+    from rulegen.kube.snapshot.world import ClusterSnapshot, ServiceInput
+    from rulegen.model.forbidden import Forbidden
+    from rulegen.model.ingress.ir import ExternalAuth, SecretFile, Target, Upstream
+    from rulegen.model.ingress.upstreams.certificates import Certificate
+    from rulegen.model.ingress.upstreams.services import UsableEndpoints
+    from rulegen.model.ingress.values.settings import Settings
+    from rulegen.net import Family
+
+_WHOLE_HOST: Final = (APP_ROOT, SSL_CIPHERS, SSL_PREFER_SERVER_CIPHERS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommonDecisions:
+    """What the decisions about every host depend on; with another value all of them are taken anew.
+
+    Attributes:
+        resolves: Whether there is a name server.
+        prefix: Of the annotations that mean something.
+        default_backend: Who answers what nobody asked for; None for 404.
+        global_auth: Who is asked about requests of all Ingresses that do not opt out.
+        judges_times: Whether it is looked at when certificates begin and end.
+    """
+
+    settings: Settings
+    forbidden: Forbidden
+    families: tuple[Family, ...]
+    refuses_names: bool
+    resolves: bool
+    prefix: str
+    default_backend: Target | None
+    global_auth: ExternalAuth | None
+    judges_times: bool
+
+
+@dataclass(slots=True)
+class Lookups:
+    """What groups look up.
+
+    Attributes:
+        addresses: Which Services have which addresses.
+        now: When certificates are judged.
+        endpoints: Of Services, as they were judged; each once for all groups.
+        certificates: Of Secrets, with the Secret as it was read; each once.
+    """
+
+    world: ClusterSnapshot
+    addresses: ServiceAddresses
+    now: dt.datetime | None
+    endpoints: dict[ObjectName, UsableEndpoints] = field(default_factory=dict)
+    certificates: dict[ObjectName, tuple[Secret, Certificate | str]] = field(default_factory=dict)
+
+    def targets(self, common: CommonDecisions, services: Mapping[ObjectName, ServiceInput]) -> Targets:
+        """Return what makes upstreams of Services that are looked up in `services`."""
+        return Targets(
+            services=services,
+            forbidden=common.forbidden,
+            settings=common.settings,
+            families=common.families,
+            refuses_names=common.refuses_names,
+            resolves=common.resolves,
+            addresses=self.addresses,
+            endpoints=self.endpoints,
+        )
+
+
+class HostGroup(NamedTuple):
+    """Ingresses that have hosts in common, and those of which no host is another's.
+
+    Attributes:
+        ingresses: Oldest first.
+        has_other_hosts: Whether the host of every other name is one of theirs.
+    """
+
+    ingresses: tuple[Ingress, ...]
+    has_other_hosts: bool
+
+
+class GroupInputs(NamedTuple):
+    """What a group was decided from, beside what is common to all; None for what was not there.
+
+    Attributes:
+        ingresses: Its Ingresses, oldest first.
+        endpoints: Of the Services, as they were judged: by the addresses of other Services, too.
+        unread: Secrets and ConfigMaps of which it was looked up why nobody can say whether they are there.
+        lapses: Certificates, and why clients refuse them now.
+    """
+
+    ingresses: tuple[Ingress, ...]
+    services: tuple[tuple[ObjectName, ServiceInput | None], ...]
+    endpoints: tuple[UsableEndpoints, ...]
+    secrets: tuple[tuple[ObjectName, Secret | None], ...]
+    config_maps: tuple[tuple[ObjectName, ConfigMap | None], ...]
+    unread: tuple[tuple[ObjectKey, str | None], ...]
+    lapses: tuple[tuple[Certificate, str], ...]
+
+    def are(self, ingresses: tuple[Ingress, ...], lookups: Lookups) -> bool:
+        """Return whether the same would be found now. Objects that did not change are the same objects."""
+        world, endpoints, now = lookups.world, lookups.endpoints, lookups.now
+        services, secrets, config_maps, unread = world.services, world.secrets, world.config_maps, world.unread
+        return (
+            self.ingresses == ingresses
+            and all(services.get(name) is known for name, known in self.services)
+            and all(secrets.get(name) is known for name, known in self.secrets)
+            and all(config_maps.get(name) is known for name, known in self.config_maps)
+            and all(unread.get(key) == why for key, why in self.unread)
+            and all(endpoints.get(name_of(known.told.service)) is known for known in self.endpoints)
+            and (now is None or all(known.lapse(now) == why for known, why in self.lapses))
+        )
+
+
+class GroupDecisions(NamedTuple):
+    """What was decided about the hosts of one group.
+
+    Attributes:
+        servers: In order of host, without their other names.
+        upstreams: Those that were made.
+        used: Names of the upstreams that anything of the group refers to.
+        files: Secret files by path.
+        asks_names: Whether nginx resolves any name for it.
+        seekers: Ingresses that ask for other names, each with a host; given in view of all hosts.
+    """
+
+    inputs: GroupInputs
+    servers: tuple[Server, ...]
+    reasons: tuple[Reason, ...]
+    upstreams: tuple[Upstream, ...]
+    used: frozenset[str]
+    files: tuple[tuple[str, SecretFile], ...]
+    asks_names: bool
+    seekers: tuple[tuple[str, ResolvedIngress], ...]
+
+
+def grouped(ingresses: Sequence[Ingress]) -> tuple[HostGroup, ...]:
+    """Return Ingresses in groups such that no host is in two of them; order stays.
+
+    The host of every other name is in one of them, which has no Ingress where none asks for it.
+    """
+    parents = list(range(len(ingresses)))
+    first_of: dict[str, int] = {}
+
+    def root(index: int) -> int:
+        while parents[index] != index:
+            parents[index] = index = parents[parents[index]]
+        return index
+
+    for index, ingress in enumerate(ingresses):
+        for host in _hosts(ingress):
+            first = first_of.setdefault(host, index)
+            if first != index:
+                first, here = root(first), root(index)
+                parents[max(first, here)] = min(first, here)
+    groups: dict[int, list[Ingress]] = {}
+    for index, ingress in enumerate(ingresses):
+        groups.setdefault(root(index), []).append(ingress)
+    other = root(first_of[""]) if "" in first_of else None
+    made = tuple(HostGroup(tuple(members), first == other) for first, members in groups.items())
+    return made if other is not None else (*made, HostGroup((), has_other_hosts=True))
+
+
+def _hosts(ingress: Ingress) -> set[str]:
+    spec = ingress.spec
+    hosts = {rule.host for rule in spec.rules}
+    return hosts or ({""} if spec.default_backend is not None else set())
+
+
+def decide_group(group: HostGroup, common: CommonDecisions, lookups: Lookups) -> GroupDecisions:
+    """Return what is decided about one group; see `grouped`."""
+    world = lookups.world
+    services = RecordedMapping(world.services)
+    secrets, config_maps = RecordedMapping(world.secrets), RecordedMapping(world.config_maps)
+    unread = RecordedMapping(world.unread)
+    targets = lookups.targets(common, services)
+    referred = Referred(
+        secrets=secrets, config_maps=config_maps, targets=targets, settings=common.settings, unread=unread
+    )
+    reasons: list[Reason] = []
+    owners: list[ResolvedIngress] = []
+    for ingress in group.ingresses:
+        owner, why = read_owner(ingress, common.prefix, referred, common.global_auth)
+        reasons += why
+        if owner is not None:
+            owners.append(owner)
+    routing = _routed(owners, common, targets)
+    if group.has_other_hosts:
+        routing.host("")
+    certificates = Certificates(referred, lookups.now, parsed=lookups.certificates)
+    servers = tuple(_servers(routing, certificates, common, reasons))
+    reasons += routing.reasons + certificates.reasons
+    reasons += [reason for paths in routing.paths.values() for reason in paths.reasons]
+    reasons += [reason for owner in owners for reason in owner.annotations.reasons]
+    reasons += refusals(targets)
+    inputs = GroupInputs(
+        ingresses=group.ingresses,
+        services=tuple(services.answers.items()),
+        endpoints=tuple(known for name in services.answers if (known := lookups.endpoints.get(name)) is not None),
+        secrets=tuple(secrets.answers.items()),
+        config_maps=tuple(config_maps.answers.items()),
+        unread=tuple(unread.answers.items()),
+        lapses=certificates.lapses(),
+    )
+    used, asks_names = _named_by(servers)
+    return GroupDecisions(
+        inputs=inputs,
+        servers=servers,
+        reasons=tuple(reasons),
+        upstreams=tuple(targets.upstreams.values()),
+        used=used,
+        files=tuple(referred.files.items()),
+        asks_names=asks_names,
+        seekers=tuple(_seekers(routing)),
+    )
+
+
+def refusals(targets: Targets) -> list[Reason]:
+    """Return what is to be said of fields of Services, which nobody asks nginx to connect to."""
+    return [Reason(None, Verdict.NOTE, where, message) for where, message in targets.refused.items()]
+
+
+def name_of(known: KubeObject) -> ObjectName:
+    """Return the name of an object."""
+    return ObjectName(known.metadata.namespace, known.metadata.name)
+
+
+def _routed(owners: Sequence[ResolvedIngress], common: CommonDecisions, targets: Targets) -> Routing:
+    routing = Routing(targets, common.settings)
+    routing.default_backend = common.default_backend
+    for owner in owners:
+        if not owner.is_canary:
+            routing.add(owner)
+    for owner in owners:
+        if owner.is_canary:
+            routing.add_canary(owner)
+    return routing
+
+
+def _servers(
+    routing: Routing, certificates: Certificates, common: CommonDecisions, reasons: list[Reason]
+) -> Iterator[Server]:
+    """Yield the servers in order of host."""
+    nobody = Location(kind=MatchKind.PREFIX, path="/", target=common.default_backend or NOT_FOUND, policy=BARE)
+    for host in sorted(routing.paths):
+        paths, owners = routing.paths[host], list(routing.owners.get(host, {}).values())
+        if paths.is_regex:
+            reasons += _of_expressions(host, owners)
+        tls = certificates.of_host(host, owners)
+        own = _at_home(routing, host, owners)
+        yield Server(
+            host=host,
+            locations=paths.locations(routing.fallbacks.get(host, nobody)),
+            certificate=tls.certificate,
+            has_tls=tls.is_wanted,
+            rejects_tls=tls.is_unread,
+            responder_port=tls.responder_port if routing.targets.resolves else 0,
+            client_auth=next((owner.client_auth for owner in own if owner.client_auth is not None), None),
+            app_root=next((owner.policy.app_root for owner in own if owner.policy.app_root), ""),
+            ciphers=oldest(own, SSL_CIPHERS) or "",
+            prefer_server_ciphers=oldest(own, SSL_PREFER_SERVER_CIPHERS),
+            ingresses=tuple(owner.name for owner in owners),
+            is_regex=paths.is_regex,
+        )
+
+
+def _of_expressions(host: str, owners: Sequence[ResolvedIngress]) -> Iterator[Reason]:
+    """Yield for each Ingress that its paths are expressions, and because of whom: some of its own namespace."""
+    causes: dict[str, list[str]] = {}
+    for owner in owners:
+        if owner.policy.use_regex:
+            causes.setdefault(owner.name.namespace, []).append(str(owner.name))
+    for owner in owners:
+        if whose := causes.get(owner.name.namespace):
+            message = f"all paths of host {host or '(every)'} are expressions that ignore case, because of "
+            yield owner.reason(Verdict.NOTE, "", message + ", ".join(whose))
+
+
+def _at_home(routing: Routing, host: str, owners: Iterable[ResolvedIngress]) -> list[ResolvedIngress]:
+    """Return the Ingresses that have a say about a whole host: those of the namespace that had it first."""
+    own = []
+    for owner in owners:
+        if not routing.is_guest(owner, host):
+            own.append(owner)
+            continue
+        for annotation in _WHOLE_HOST:
+            if annotation in owner.annotations.values:
+                message = f"it is about a whole host, and {host or 'every other'} is another namespace's"
+                owner.annotations.report(Verdict.LOST, annotation, message)
+    return own
+
+
+def _named_by(servers: Iterable[Server]) -> tuple[frozenset[str], bool]:
+    """Return the upstreams that any location refers to, and whether nginx resolves any name for one."""
+    used: set[str] = set()
+    asks_names = False
+    for server in servers:
+        asks_names |= bool(server.responder_port)
+        for location in server.locations:
+            policy = location.policy
+            targets = (location.target,) if policy.errors is None else (location.target, policy.errors.target)
+            for target in targets:
+                if isinstance(target, ToUpstream):
+                    used.add(target.upstream)
+                asks_names |= isinstance(target, ToName)
+            used.update(canary.target for canary in location.canaries)
+            if (auth := policy.external_auth) is not None:
+                used.update((auth.target,) if auth.target else ())
+                asks_names |= not auth.target
+    return frozenset(used), asks_names
+
+
+def _seekers(routing: Routing) -> Iterator[tuple[str, ResolvedIngress]]:
+    for host, owners in routing.owners.items():
+        for owner in owners.values():
+            values = owner.annotations.values
+            if SERVER_ALIAS in values or FROM_TO_WWW_REDIRECT in values:
+                yield host, owner
