@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.agent.hosts import listening_ports
 from tests.agent.talking import Place
 from tests.fakeapi import FakeApi, make_certificate
 
@@ -28,3 +29,9 @@ def place(tmp_path: Path, certificate: tuple[Path, Path]) -> Iterator[Place]:
         found = Place.of(api, tmp_path, certificate)
         yield found
         found.cut()
+
+
+@pytest.fixture
+def listening(monkeypatch: pytest.MonkeyPatch) -> set[tuple[str, int]]:
+    """Return where servers listen: one that asks for an address that the host has not is refused."""
+    return listening_ports(monkeypatch)

@@ -77,14 +77,16 @@ class TestEvents:
         stage.run(10)
         assert set(told.reasons()) == {"DriftFound"}
 
-    def test_what_nobody_has_written_yet_is_a_difference_and_no_drift(self, told):
+    def test_what_is_not_written_yet_is_a_difference_and_no_drift(self, told):
+        """What nobody has written yet is a difference and no drift."""
         stage = Stage(send_event=told.append, mends=False)
         stage.at(0, listed(k.Node, node()), listed(k.Service, service("web")))
         stage.run(10)
         assert told.reasons() == ["DifferenceFound"]
         assert not [line for line in stage.log if "changed by another program" in line]
 
-    def test_what_stays_so_is_told_once_however_often_it_is_looked_at(self, told):
+    def test_what_stays_so_is_reported_once(self, told):
+        """What stays so is told once however often it is looked at."""
         stage = written(send_event=told.append, mends=False)
         stage.at(4, lambda: flush(stage), Wake("check"))
         counts = []
@@ -202,7 +204,8 @@ class TestCounts:
         stage.run(20)
         assert stage.state.metrics.network_programming.counts[-1] == 0
 
-    def test_rules_and_ports_without_an_endpoint_here_are_counted_for_who_asks(self, stage):
+    def test_rules_and_ports_without_endpoint_here_are_counted(self, stage):
+        """Rules and ports without an endpoint here are counted for who asks."""
         away = service("away", 2, internal_traffic_policy="Local")
         stage.at(5, changed(away), changed(endpoints("away", 9, node="elsewhere")))
         stage.run(20)

@@ -58,7 +58,8 @@ def test_an_agent_that_begins_with_another_option_finds_no_drift(mends, option):
     assert lines(stage) == []
 
 
-def test_two_tampered_places_are_two_each_with_its_rule_and_service():
+def test_each_foreign_change_has_its_rule_and_service():
+    """Two tampered places are two each with its rule and service."""
     stage = Stage()
     stage.at(0, *WEB)
     stage.at(
@@ -87,7 +88,8 @@ def test_what_one_who_only_reports_saw_is_not_said_again():
     assert len(lines(stage)) == 1
 
 
-def test_a_change_that_nobody_has_written_yet_is_no_work_of_others():
+def test_a_change_that_is_not_written_yet_is_no_drift():
+    """A change that nobody has written yet is no work of others."""
     before = Stage()
     stage = Stage(kernels=before.writer.kernels, mends=False)
     for one in (before, stage):

@@ -49,7 +49,8 @@ def test_services_are_served_and_gone_ones_leave_nothing():
     assert (kernel_of(stage).node.servers, kernel_of(stage).node.addresses) == ({}, {})
 
 
-def test_one_endpoint_costs_one_write_however_many_services_there_are():
+def test_one_endpoint_costs_one_write():
+    """One endpoint costs one write however many services there are."""
     for count in (1, 60):
         stage = ipvs_stage()
         stage.at(0, changed(node()))
@@ -61,7 +62,8 @@ def test_one_endpoint_costs_one_write_however_many_services_there_are():
         assert stage.is_right()
 
 
-def test_a_removed_endpoint_keeps_its_connections_until_they_have_ended():
+def test_a_removed_endpoint_keeps_its_connections():
+    """A removed endpoint keeps its connections until they have ended."""
     stage = ipvs_stage()
     stage.at(0, *WEB)
     stage.at(2, lambda: connections(stage, 3))
@@ -74,7 +76,8 @@ def test_a_removed_endpoint_keeps_its_connections_until_they_have_ended():
     assert [line for line in stage.log if "changed by another program" in line] == []
 
 
-def test_who_begins_anew_finds_what_is_on_its_way_out_in_the_kernel():
+def test_a_restart_reads_what_drains_from_the_kernel():
+    """Who begins anew finds what is on its way out in the kernel."""
     before = ipvs_stage()
     before.at(0, *WEB)
     before.at(2, lambda: connections(before, 3))
@@ -119,7 +122,8 @@ def test_a_write_that_breaks_off_anywhere_is_taken_up():
     assert len({key.frontend.family for key in kernel_of(stage).node.servers}) == len(Family)
 
 
-def test_what_goes_with_a_virtual_server_while_all_is_looked_at_is_no_work_of_others():
+def test_what_goes_with_a_virtual_server_is_no_drift():
+    """What goes with a virtual server while all is looked at is no work of others."""
     stage = ipvs_stage()
     stage.at(0, *WEB)
     stage.at(2, lambda: connections(stage, 3))

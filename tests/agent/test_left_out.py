@@ -120,7 +120,9 @@ class TestFirst:
         assert "-m recent" in stage.events[0].note
         assert "RULE_APPEND failed (No such file or directory)" in stage.events[0].note
 
-    def test_a_kernel_parameter_that_cannot_be_set_is_told_though_the_write_behind_it_is_refused(self, stage):
+    def test_a_refused_parameter_is_reported_beside_a_refused_write(self, stage):
+        """A kernel parameter that cannot be set is told though the write behind it is refused."""
+
         class InContainer(StandIn):
             def write(self, plan):
                 self.refused["net.ipv4.x"] = "sysctl net.ipv4.x = 1: read-only"
@@ -166,7 +168,8 @@ class TestFirst:
         assert len(stage.failed) == 1
         assert stage.ends() == []
 
-    def test_a_service_of_which_one_family_is_refused_is_left_out_in_both(self, stage):
+    def test_one_refused_family_leaves_the_service_out_in_both(self, stage):
+        """A service of which one family is refused is left out in both."""
         stage.tools.refuses = lambda line: "fd00:10:96::9" in line
         v6 = k.EndpointSlice(
             metadata=k.ObjectMeta(name="shop-6", namespace="demo", labels={"kubernetes.io/service-name": "shop"}),
@@ -192,7 +195,8 @@ class TestLater:
         assert stage.failed == []
         assert "No changes" in stage.plan
 
-    def test_the_old_rules_stay_though_the_new_form_has_another_address_and_protocol(self, stage):
+    def test_old_rules_stay_under_another_address_and_protocol(self, stage):
+        """The old rules stay though the new form has another address and protocol."""
         new = service("shop", 19, ports=(k.ServicePort(name="http", port=81, protocol="UDP"),), **STICKY)
         slices = endpoints("shop", 10)
         ports = (k.SlicePort(name="http", port=8080, protocol="UDP"),)
@@ -204,7 +208,8 @@ class TestLater:
         assert "10.96.0.19/32" not in stage.dispatch()
         assert stage.failed == []
 
-    def test_others_are_written_while_one_is_left_out_and_nothing_is_tried_for_it(self, stage):
+    def test_others_are_written_while_a_service_is_left_out(self, stage):
+        """Others are written while one is left out and nothing is tried for it."""
         stage.at(0, *three())
         before = []
         stage.at(4, lambda: before.append(stage.tools.refusals))
@@ -216,7 +221,8 @@ class TestLater:
         assert stage.tools.refusals == before[0]
         assert stage.failed == []
 
-    def test_it_is_served_once_its_object_asks_for_nothing_that_is_refused(self, stage):
+    def test_it_is_served_once_its_object_is_accepted(self, stage):
+        """It is served once its object asks for nothing that is refused."""
         stage.at(0, *three())
         stage.at(5, changed(service("shop", 9)))
         stage.run(6)
@@ -224,7 +230,8 @@ class TestLater:
         assert stage.state.metrics.left_out.value == 0
         assert [line for line in stage.log if "no longer left out" in line]
 
-    def test_it_is_tried_again_after_five_minutes_and_served_if_the_kernel_can_by_then(self, stage):
+    def test_it_is_tried_again_after_five_minutes(self, stage):
+        """It is tried again after five minutes and served if the kernel can by then."""
         stage.at(0, *three())
         stage.at(100, lambda: setattr(stage.tools, "refuses", lambda line: False))
         stage.at(RETRY_S - 1, lambda: stage.events.append(stage.ends()))
@@ -258,7 +265,8 @@ class TestLater:
         assert "10.96.0.9" in again.dispatch()
         assert again.failed == []
 
-    def test_what_changes_the_node_decides_all_anew_but_not_what_is_left_out(self, stage):
+    def test_a_change_of_the_node_keeps_out_what_is_left_out(self, stage):
+        """What changes the node decides all anew but not what is left out."""
         stage.at(0, *three(shop={}))
         stage.at(5, changed(service("shop", 9, **STICKY)))
         refusals = []
@@ -269,7 +277,8 @@ class TestLater:
         assert stage.tools.refusals == refusals[0]
 
     @pytest.mark.parametrize("fails", [False, True], ids=["node", "node, and a lock is held"])
-    def test_the_old_rules_stay_too_where_nothing_of_the_new_form_leads_to_them(self, stage, fails):
+    def test_old_rules_stay_though_nothing_new_leads_to_them(self, stage, fails):
+        """The old rules stay too where nothing of the new form leads to them."""
         new = service("shop", 19, ports=(k.ServicePort(name="http", port=81, protocol="UDP"),), **STICKY)
         ports = (k.SlicePort(name="http", port=8080, protocol="UDP"),)
         stage.at(0, *three(shop={}))
@@ -281,7 +290,9 @@ class TestLater:
         assert stage.ends() == ["10.244.1.1:8080", "10.244.1.3:8080", "10.244.1.9:8080"]
         assert "10.96.0.9/32" in stage.dispatch()
 
-    def test_old_rules_that_are_refused_too_once_others_took_them_away_stop_nobody(self, stage):
+    def test_refused_old_rules_stop_nobody(self, stage):
+        """Old rules that are refused too once others took them away stop nobody."""
+
         def flush() -> None:
             stage.tools.refuses = lambda line: "-m recent" in line or "10.96.0.9/32" in line
             stage.tools.kernels[Family.IPV4] = Kernel()
@@ -296,7 +307,8 @@ class TestLater:
         assert stage.state.is_alive
         assert len(stage.failed) <= 1
 
-    def test_load_balancers_are_told_of_the_old_rules_while_they_stay(self, stage):
+    def test_health_checks_answer_for_old_rules_while_they_stay(self, stage):
+        """Load balancers are told of the old rules while they stay."""
         local = {
             "type": "LoadBalancer",
             "external_traffic_policy": "Local",
@@ -347,7 +359,8 @@ class TestMany:
         return told
 
     @pytest.mark.parametrize("sticky", [1, 3, 30])
-    def test_all_that_need_what_the_kernel_lacks_are_left_out_after_a_few_tries(self, stage, sticky):
+    def test_what_the_kernel_lacks_is_found_in_a_few_tries(self, stage, sticky):
+        """All that need what the kernel lacks are left out after a few tries."""
         stage.at(0, *self.events(sticky))
         stage.run(20)
         assert len(stage.ends()) == self.COUNT - sticky
@@ -355,7 +368,8 @@ class TestMany:
         assert stage.tools.refusals <= 8
         assert stage.failed == []
 
-    def test_a_new_service_that_needs_what_the_kernel_lacks_is_not_tried(self, stage):
+    def test_a_new_service_that_needs_what_lacks_is_not_tried(self, stage):
+        """A new service that needs what the kernel lacks is not tried."""
         stage.at(0, *self.events(30))
         refusals = []
         stage.at(5, lambda: refusals.append(stage.tools.refusals))
@@ -366,14 +380,16 @@ class TestMany:
         assert stage.state.metrics.left_out.value == 31
         assert "10.244.1.222:8080" in stage.ends()
 
-    def test_all_that_need_what_the_kernel_lacks_are_tried_again_though_telling_of_them_takes_time(self, stage):
+    def test_all_are_tried_again_though_events_take_time(self, stage):
+        """All that need what the kernel lacks are tried again though telling of them takes time."""
         stage.event_s = 0.01
         stage.at(0, *self.events(30))
         stage.at(100, lambda: setattr(stage.tools, "refuses", lambda line: False))
         stage.run(RETRY_S + 20)
         assert len(stage.ends()) == self.COUNT
 
-    def test_who_there_was_no_time_for_is_served_soon_behind_other_changes(self, monkeypatch, stage):
+    def test_what_there_was_no_time_for_is_served_soon(self, monkeypatch, stage):
+        """Who there was no time for is served soon behind other changes."""
         monkeypatch.setattr(refused_services, "MOST_TRIES", 6)
         stage.tools.refuses = lambda line: any(f"-d 10.96.0.{n}/32" in line for n in (7, 23, 55))
         stage.at(0, *self.events(1))
@@ -383,7 +399,8 @@ class TestMany:
         assert stage.state.metrics.left_out.value == 3
 
     @pytest.mark.parametrize("values", [("10.96.0.7/32",), ("10.96.0.7/32", "10.96.0.23/32", "10.96.0.55/32")])
-    def test_services_that_are_refused_for_a_value_alone_are_found_one_by_one(self, stage, values):
+    def test_services_refused_for_a_value_are_found_one_by_one(self, stage, values):
+        """Services that are refused for a value alone are found one by one."""
         stage.tools.refuses = lambda line: any(f"-d {value}" in line for value in values)
         stage.at(0, *self.events(1))
         stage.run(20)

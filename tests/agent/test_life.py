@@ -47,7 +47,8 @@ def systemd(tmp_path, monkeypatch):
 
 
 class TestWatchdog:
-    def test_systemd_hears_that_we_live_as_long_as_changes_get_through(self, systemd, monkeypatch):
+    def test_systemd_is_notified_while_changes_get_through(self, systemd, monkeypatch):
+        """Systemd hears that we live as long as changes get through."""
         monkeypatch.setenv("WATCHDOG_USEC", "60000")
         works = threading.Event()
         watchdog = Watchdog(works.is_set)
@@ -94,7 +95,8 @@ class Ear:
 
 
 class TestSignals:
-    def test_an_end_that_comes_while_an_agent_ends_to_begin_anew_is_for_the_next(self):
+    def test_a_stop_during_a_reload_is_for_the_next_agent(self):
+        """An end that comes while an agent ends to begin anew is for the next."""
         first, second = Ear(), Ear()
         with Signals() as signals:
             signals.hand_to(first)
@@ -104,7 +106,8 @@ class TestSignals:
             signals.hand_to(second)
         assert (first.heard, second.heard) == (["reload", "stop"], ["stop"])
 
-    def test_one_that_comes_between_two_ends_nobody_and_is_for_the_next(self):
+    def test_a_signal_between_two_agents_is_for_the_next(self):
+        """One that comes between two ends nobody and is for the next."""
         first, second = Ear(), Ear()
         with Signals() as signals:
             signal.raise_signal(signal.SIGHUP)
@@ -220,13 +223,13 @@ class TestFileChanges:
         """Without its last lines, a configuration is one that can be read and restricts less."""
         file, read = tmp_path / "config", queue.SimpleQueue()
         file.write_text("mode: iptables\nnodePortAddresses: [primary]\n")
-        changes = FileChanges([str(file)], lambda: read.put(file.read_text()), period_s=0.02, settled_s=0.3)
+        changes = FileChanges([str(file)], lambda: read.put(file.read_text()), period_s=0.02, settled_s=1.0)
         changes.start()
         try:
             for length in range(1, 8):
                 file.write_text("mode: ipvs\nnodePortAddresses: [primary]\n"[: 6 * length])
                 time.sleep(0.03)
-            assert read.get(timeout=5) == "mode: ipvs\nnodePortAddresses: [primary]\n"
+            assert read.get(timeout=30) == "mode: ipvs\nnodePortAddresses: [primary]\n"
             assert read.empty()
         finally:
             changes.stop()
@@ -317,7 +320,8 @@ def test_what_cannot_be_is_said_before_anything_is_begun(words, message):
     assert message in str(done.exception) + done.output
 
 
-def test_a_node_is_not_given_up_for_templates_that_cannot_be_read(tmp_path, monkeypatch):
+def test_unreadable_templates_stop_no_agent(tmp_path, monkeypatch):
+    """A node is not given up for templates that cannot be read."""
     facts = NginxFacts(version=(1, 22, 1), user="", group="")
     monkeypatch.setattr("rulegen.cli.engines.nginx.gather_nginx", lambda *_, **__: facts)
     template = tmp_path / "nginx.conf.j2"

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import re
-import threading
 from itertools import pairwise
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from rulegen.agent.inbox import Wake
-from rulegen.agent.pages_server.health import healthz, livez
 from rulegen.agent.services.schedule import LONGEST_PAUSE_S
 from rulegen.errors import InputError
 from rulegen.kube.objects import structs as k
-from rulegen.kube.objects.events import Changed, Gone
-from rulegen.kube.objects.names import Decoded, ObjectName
-from rulegen.languages.iptables import script
+from rulegen.kube.objects.events import Gone
+from rulegen.kube.objects.names import ObjectName
 from rulegen.net import Family
 from tests.agent.stage import Stage, changed, endpoints, listed, node, service
-from tests.sizes import examples
 
 WEB = [changed(node()), changed(service("web")), changed(endpoints("web", 1, 2))]
 NAT = "nat"
@@ -46,7 +40,8 @@ class TestBeginning:
         assert stage.ready == [pytest.approx(105, abs=0.1)]
         assert stage.is_right()
 
-    def test_a_list_that_comes_at_the_last_moment_is_part_of_what_is_written_first(self):
+    def test_a_list_at_the_last_moment_is_part_of_the_first_write(self):
+        """A list that comes at the last moment is part of what is written first."""
         stage = Stage()
         stage.at(0, *WEB[:2])
         asked = []
@@ -64,7 +59,8 @@ class TestBeginning:
         stage.run(3)
         assert seen == [["10.244.1.1:8080", "10.244.1.2:8080"]]
 
-    def test_an_api_server_that_has_nothing_to_say_yet_never_empties_a_node(self):
+    def test_a_silent_api_server_never_empties_a_node(self):
+        """An API server that has nothing to say yet never empties a node."""
         before = Stage()
         before.at(0, *WEB)
         before.run()
@@ -89,7 +85,8 @@ class TestBeginning:
         assert stage.log == []
 
     @pytest.mark.parametrize("comment", ["", '-m comment --comment "by another proxy" '])
-    def test_rules_that_another_proxy_has_written_are_taken_over_and_go_with_their_service(self, comment):
+    def test_rules_of_another_proxy_are_taken_over(self, comment):
+        """Rules that another proxy has written are taken over and go with their service."""
         before = Stage()
         before.at(0, *WEB)
         before.run()
@@ -168,7 +165,8 @@ class TestChanges:
         assert stage.written[-5:] == [2, 3, 4, 5, 6]
         assert stage.checked == [0]
 
-    def test_a_change_that_changes_no_rule_writes_nothing_and_is_applied(self):
+    def test_a_change_without_other_rules_writes_nothing(self):
+        """A change that changes no rule writes nothing and is applied."""
         stage = Stage()
         stage.at(0, *WEB)
         stage.at(2, changed(service("web", age="2026-01-02T00:00:00Z")))
@@ -193,7 +191,8 @@ class TestChanges:
 
 
 class TestFailures:
-    def test_what_fails_is_tried_again_after_ever_longer_pauses_and_nothing_is_lost(self):
+    def test_failures_are_tried_again_after_ever_longer_pauses(self):
+        """What fails is tried again after ever longer pauses and nothing is lost."""
         stage = Stage()
         stage.at(0, *WEB)
         stage.at(2, lambda: stage.writer.failures.extend(["lost"] * 10))
@@ -291,368 +290,3 @@ class TestFailures:
         stage.run(500)
         assert found == [(0, True), (1, True), (48, True), (61, False), (0, True)]
         assert stage.state.metrics.programming.last[-1] > 60
-
-
-class TestOthers:
-    def test_what_others_break_is_mended_and_told(self):
-        stage = Stage()
-        stage.at(0, *WEB)
-        stage.at(5, lambda: flush(stage), Wake("check"))
-        stage.run(6)
-        assert stage.is_right()
-        assert stage.written[-1] == pytest.approx(5.2)
-        assert stage.state.metrics.drift["rule"] + stage.state.metrics.drift["chain"] > 0
-        told = [line for line in stage.log if "changed by another program" in line]
-        assert told
-        assert "mended=True" in told[0]
-        assert "deleted" in told[0]
-
-    def test_many_foreign_writes_are_looked_at_together(self):
-        stage = Stage()
-        stage.at(0, *WEB)
-        for number in range(15):
-            stage.at(5 + number * 0.01, Wake("check"))
-        stage.run(6)
-        assert stage.checked == [0, 5.2]
-
-    def test_what_others_break_while_it_looks_is_seen_the_next_time_though_nobody_tells(self):
-        stage = Stage(sync_s=30)
-        stage.at(0, *WEB)
-        plan = stage.writer.plan
-
-        def planned(compiled, reading=None):
-            found = plan(compiled, reading)
-            if len(stage.writer.plans) == 2:
-                flush(stage)
-            return found
-
-        stage.writer.plan = planned
-        stage.at(5, Wake("check"))
-        stage.at(30, lambda: seen.append(is_flushed(stage)))
-        seen = []
-        stage.run(60)
-        assert seen == [True]
-        assert stage.checked == [0, 5.2, 35.2]
-        assert stage.is_right()
-
-    def test_others_who_write_rules_of_their_own_without_pause_are_not_looked_at_without_pause(self):
-        stage = Stage(sync_s=1000)
-        stage.at(0, *WEB)
-        read = stage.writer.read
-
-        def slow():
-            stage.clock.now += 2
-            return read()
-
-        stage.writer.read = slow
-        for number in range(600):
-            stage.at(10 + number * 0.1, Wake("check"))
-        stage.at(40, lambda: flush(stage))
-        stage.run(70)
-        later = [time for time in stage.checked if time > 10]
-        assert 5 <= len(later) <= 9
-        assert stage.is_right()
-
-    def test_without_a_word_from_the_kernel_it_looks_by_itself(self):
-        stage = Stage(sync_s=30)
-        stage.at(0, *WEB)
-        stage.at(5, lambda: flush(stage))
-        stage.run(31)
-        assert stage.checked == [0, 30]
-        assert stage.is_right()
-
-    def test_what_others_break_before_a_change_is_seen_though_only_the_change_was_told(self):
-        stage = Stage(sync_s=30)
-        stage.at(0, *WEB)
-        stage.at(5, lambda: flush(stage, chain="KUBE-MARK-MASQ"))
-        stage.at(6, changed(endpoints("web", 3)))
-        stage.run(61)
-        assert stage.is_right()
-
-    def test_where_nobody_wrote_nothing_is_read(self):
-        stage = Stage(sync_s=30)
-        stage.at(0, *WEB)
-        stage.at(6, changed(endpoints("web", 3)))
-        stage.run(200)
-        assert stage.checked == [0]
-        assert stage.is_right()
-
-    def test_if_asked_only_to_report_nothing_is_written_whatever_comes(self):
-        before = Stage()
-        before.at(0, *WEB)
-        before.run()
-        stage = Stage(kernels=before.writer.kernels, mends=False)
-        stage.at(0, *WEB)
-        stage.at(5, lambda: flush(stage), Wake("check"))
-        stage.at(8, changed(endpoints("web", 3)))
-        stage.at(9, changed(node("zone-b")))
-        stage.at(20, Gone(k.Service, ObjectName("demo", "web")))
-        stage.run(100)
-        assert is_flushed(stage)
-        assert stage.destinations() == ["10.244.1.1:8080", "10.244.1.2:8080"]
-        assert stage.written == []
-        assert stage.state.metrics.drift_unmended.value > 0
-        assert any("mended=False" in line for line in stage.log)
-
-    def test_who_only_reports_is_content_once_another_has_written_what_is_wanted(self):
-        stage = Stage(mends=False)
-        other = Stage(kernels=stage.writer.kernels)
-        for one in (stage, other):
-            one.at(0, *WEB)
-        stage.at(0.5, lambda: told.append(stage.state.metrics.drift_unmended.value))
-        stage.at(1, other.run)
-        stage.at(10, Wake("check"))
-        told = []
-        stage.run(100)
-        assert told[0] > 0
-        assert stage.state.metrics.drift_unmended.value == 0
-        assert stage.written == []
-
-    def test_what_a_change_asks_for_is_not_told_as_damage(self):
-        """Nor what it comes to for another Service, which gets an address back that it had to leave to the older."""
-        shared = ("198.51.100.7",)
-        stage = Stage(min_sync_s=3)
-        stage.at(0, *WEB, changed(endpoints("shop", 5)))
-        stage.at(0, changed(service("web", external_ips=shared)))
-        stage.at(0, changed(service("shop", 2, age="2026-02-01T00:00:00Z", external_ips=shared)))
-        stage.at(2, changed(endpoints("web", 7)))
-        stage.at(2.1, Gone(k.Service, ObjectName("demo", "web")), Wake("check"))
-        stage.run(10)
-        assert 2.3 in stage.checked
-        assert stage.is_right()
-        assert not [line for line in stage.log if "changed by another program" in line]
-
-    @pytest.mark.parametrize("failure", [None, "half", "lost"])
-    def test_a_service_that_goes_is_no_damage_though_no_comment_says_whose_chains_these_were(
-        self, monkeypatch, failure
-    ):
-        monkeypatch.setattr(script, "LARGE", 0)
-        monkeypatch.setattr(script, "VERY_LARGE", 0)
-        stage = Stage(min_sync_s=3)
-        stage.at(0, *WEB, changed(service("shop", 2)), changed(endpoints("shop", 5)))
-        if failure:
-            stage.at(4, lambda: stage.writer.failures.append(failure))
-        stage.at(4, Gone(k.Service, ObjectName("demo", "shop")))
-        stage.at(4.5, Gone(k.Service, ObjectName("demo", "web")), Wake("check"))
-        stage.run(10)
-        assert stage.destinations() == []
-        assert stage.is_right()
-        assert not [line for line in stage.log if "changed by another program" in line]
-
-    def test_what_a_failed_write_of_ours_left_is_no_damage_though_the_change_was_taken_back(self, monkeypatch):
-        monkeypatch.setattr(script, "LARGE", 0)
-        monkeypatch.setattr(script, "VERY_LARGE", 0)
-        stage = Stage()
-        stage.at(0, *WEB)
-        stage.at(4, lambda: stage.writer.failures.append("half"))
-        stage.at(4, changed(service("shop", 2)), changed(endpoints("shop", 5)))
-        stage.at(4.5, Gone(k.Service, ObjectName("demo", "shop")))
-        stage.run(10)
-        assert stage.destinations() == ["10.244.1.1:8080", "10.244.1.2:8080"]
-        assert stage.is_right()
-        assert not [line for line in stage.log if "changed by another program" in line]
-
-    def test_a_size_that_has_crossed_a_threshold_is_settled_at_the_next_period_without_reading(self, monkeypatch):
-        monkeypatch.setattr(script, "LARGE", 0)
-        stage = Stage()
-        stage.at(0, *WEB)
-        stage.at(2, lambda: monkeypatch.setattr(script, "VERY_LARGE", 0))
-        stage.at(3, Gone(k.Service, ObjectName("demo", "web")))
-        stage.at(40, *WEB)
-        stage.at(70, Gone(k.Service, ObjectName("demo", "web")))
-        stage.run(100)
-        assert stage.checked == [0]
-        assert stage.is_right()
-        assert "not written" not in stage.text.getvalue()
-
-    def test_an_entry_of_an_object_that_is_ignored_is_told_once(self):
-        stage = Stage()
-        warning = "Service demo/web: spec.loadBalancerSourceRanges[0]: not a CIDR"
-        name = ObjectName("demo", "web")
-        stage.at(1, Changed(k.Service, Decoded(service("web"), "test", (warning,)), name))
-        stage.run(120)
-        assert sum(warning in line for line in stage.log) == 1
-
-    def test_a_warning_that_comes_with_a_change_is_told_though_nothing_is_read(self):
-        shared = ("198.51.100.7",)
-        stage = Stage()
-        stage.at(0, *WEB, changed(endpoints("shop", 5)), changed(service("web", external_ips=shared)))
-        stage.at(40, changed(service("shop", 2, age="2026-02-01T00:00:00Z", external_ips=shared)))
-        stage.run(100)
-        assert stage.checked == [0]
-        assert len([line for line in stage.log if "198.51.100.7" in line]) == 1
-
-    def test_damage_is_told_though_a_change_comes_with_it(self):
-        stage = Stage(min_sync_s=3)
-        stage.at(0, *WEB, changed(service("shop", 2)), changed(endpoints("shop", 5)))
-        stage.at(4, changed(endpoints("shop", 6)))
-        stage.at(4.5, lambda: flush(stage, chain="KUBE-MARK-MASQ"), changed(endpoints("shop", 7)), Wake("check"))
-        stage.run(5)
-        assert stage.is_right()
-        told = [line for line in stage.log if "changed by another program" in line]
-        assert len(told) == 1
-        assert "KUBE-MARK-MASQ" in told[0]
-        assert "shop" not in told[0]
-
-    def test_a_change_on_top_of_damage_that_the_kernel_refuses_is_made_by_mending_all(self):
-        stage = Stage()
-        stage.at(0, *WEB)
-        stage.at(5, lambda: [chain.clear() for chain in stage.writer.kernels[Family.IPV4].tables[NAT].values()])
-        stage.at(5, Gone(k.Service, ObjectName("demo", "web")))
-        stage.run(8)
-        assert stage.is_right()
-
-
-NAMES = ("web", "shop")
-happenings = st.lists(
-    st.one_of(
-        st.builds(lambda n, at: changed(service(n, at)), st.sampled_from(NAMES), st.integers(1, 3)),
-        st.builds(
-            lambda n, *at: changed(endpoints(n, *at)), st.sampled_from(NAMES), st.integers(1, 2), st.integers(3, 4)
-        ),
-        st.builds(lambda n: Gone(k.Service, ObjectName("demo", n)), st.sampled_from(NAMES)),
-        st.builds(lambda z: changed(node(z)), st.sampled_from(("zone-a", "zone-b"))),
-        st.sampled_from(("lost", "half", "unread", "damage", "check")),
-    ),
-    max_size=12,
-)
-
-
-@settings(
-    max_examples=examples(50),
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
-)
-@given(happenings, st.sampled_from((0.0, 1.0)), st.sampled_from((0.05, 0.7)), st.randoms(use_true_random=False))
-def test_whatever_happens_in_the_end_all_is_right(happenings, min_sync_s, pace_s, chance):
-    stage = Stage(min_sync_s=min_sync_s, sync_s=200.0)
-    stage.at(0, *WEB)
-
-    def damage() -> None:
-        nat = stage.writer.kernels[chance.choice(list(Family))].tables[NAT]
-        nat[chance.choice(sorted(chain for chain in nat if chain.startswith("KUBE-") or not nat[chain]))].clear()
-
-    for number, happening in enumerate(happenings):
-        match happening:
-            case "lost" | "half" | "unread":
-                stage.at(1 + number * pace_s, lambda what=happening: stage.writer.failures.append(what))
-            case "damage":
-                stage.at(1 + number * pace_s, damage)
-            case "check":
-                stage.at(1 + number * pace_s, Wake("check"))
-            case _:
-                stage.at(1 + number * pace_s, happening)
-    stage.run(1000)
-    assert stage.is_right()
-    assert stage.state.applied == stage.state.desired
-    assert stage.state.age_s == 0
-
-
-def test_others_may_look_at_all_while_it_is_being_changed():
-    stage = Stage()
-    for number in range(1, 60):
-        stage.at(0, changed(service(f"web-{number}", number)), changed(endpoints(f"web-{number}", 1)))
-    for number in range(1, 150):
-        at = 1 + number % 59
-        stage.at(1 + number * 0.01, changed(service(f"new-{number}", at, age="2026-03-01T00:00:00Z")))
-    failures, is_over = [], threading.Event()
-
-    def look() -> None:
-        while not is_over.is_set():
-            try:
-                compiled = stage.desired.compiled()
-                if compiled is not None:
-                    assert compiled.model.services.keys()
-                    assert compiled.model.warnings is not None
-                stage.cluster.uid_of(ObjectName("demo", "web-1"))
-                stage.node.reference()
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is told below
-                failures.append(repr(error))
-                return
-
-    looking = threading.Thread(target=look)
-    looking.start()
-    try:
-        stage.run(6)
-    finally:
-        is_over.set()
-        looking.join()
-    assert failures == []
-
-
-class TestUnknownNode:
-    """The cluster does not know this node: all endpoints would count as those of others."""
-
-    def test_nothing_is_written_before_the_node_is_there_and_that_is_told_once(self):
-        stage = Stage(needs_node=True, node_names=lambda: ["node2", "db-1"])
-        stage.at(0, *WEB[1:])
-        stage.at(20, changed(service("shop", 2)))
-        stage.at(200, lambda: health.append((healthz(stage.state).status, livez(stage.state).status)))
-        stage.at(300, changed(node()))
-        health = []
-        stage.run(400)
-        assert stage.written == [pytest.approx(300, abs=0.1)]
-        assert stage.is_right()
-        waiting = [line for line in stage.log if "waiting for the Node" in line]
-        assert len(waiting) == 1
-        assert "there is no Node node1; did you mean node2?" in waiting[0]
-        assert health == [(503, 200)]  # no traffic comes here, and no restart would help
-
-    def test_what_it_waits_for_stands_in_health(self):
-        stage = Stage(needs_node=True)
-        stage.at(0, *WEB[1:])
-        stage.run(5)
-        assert (stage.checked, stage.written, stage.ready) == ([], [], [])
-        assert "there is no Node node1" in stage.state.last_error
-        stage.at(6, changed(node()))
-        stage.run(8)
-        assert stage.state.last_error == ""
-
-    def test_the_rules_that_are_there_stay_meanwhile(self):
-        before = Stage()
-        before.at(0, *WEB)
-        before.run()
-        stage = Stage(kernels=before.writer.kernels, needs_node=True)
-        stage.at(0, Wake("check"))
-        stage.run(600)
-        assert stage.destinations() == ["10.244.1.1:8080", "10.244.1.2:8080"]
-        assert stage.written == []
-
-    def test_a_node_that_goes_later_does_not_stop_it(self):
-        stage = Stage(needs_node=True)
-        stage.at(0, *WEB)
-        stage.at(5, Gone(k.Node, ObjectName("", "node1")))
-        stage.at(10, changed(service("shop", 2)), changed(endpoints("shop", 3)))
-        stage.run(20)
-        assert "10.244.1.3:8080" in stage.destinations()
-
-    def test_who_wants_it_need_not_wait(self):
-        stage = Stage(needs_node=False)
-        stage.at(0, *WEB[1:])
-        stage.run(5)
-        assert stage.destinations() == ["10.244.1.1:8080", "10.244.1.2:8080"]
-
-    def test_a_host_that_gets_its_name_late_begins_anew_as_that_node(self):
-        """Many hosts are called localhost until their network is up."""
-        names = {"host": "node1"}
-        stage = Stage(needs_node=True, host_name=lambda: names["host"])
-        stage.at(0, *WEB[1:])
-        stage.at(30, lambda: names.update(host="web-1"))
-        assert stage.run(60) == "reload"
-        assert 30 <= stage.clock.now - 100 <= 40
-        assert stage.written == []
-
-    def test_where_nothing_can_begin_under_a_new_name_that_is_tried_once(self):
-        stage = Stage(needs_node=True, host_name=lambda: "web_1")
-        stage.at(0, *WEB[1:])
-        assert stage.run(60) == "reload"
-        assert stage.loop.run() == "stop"
-
-    def test_a_known_node_keeps_its_name_and_says_so_once(self):
-        names = {"host": "node1"}
-        stage = Stage(needs_node=True, host_name=lambda: names["host"])
-        stage.at(0, *WEB)
-        stage.at(30, lambda: names.update(host="web-1"))
-        assert stage.run(200) == "stop"
-        assert len([line for line in stage.log if "the node name stays" in line]) == 1
-        assert stage.is_right()

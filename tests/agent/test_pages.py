@@ -114,7 +114,9 @@ def test_pages_change_nothing_that_is_known(tmp_path):
     assert stage.image == before
 
 
-def test_pages_beside_changes_leave_the_agent_as_it_is_without_them(tmp_path):
+def test_pages_beside_changes_leave_the_agent_as_without_them(tmp_path):
+    """Pages beside changes leave the agent as it is without them."""
+
     def run(*, asked: bool) -> tuple[object, list[str]]:
         stage = Node(OnlyForTheAgent(Variant.NFT), tmp_path)
         ended, served = threading.Event(), threading.Semaphore(0)

@@ -8,16 +8,13 @@ from collections import Counter
 
 import pytest
 
-from rulegen.agent.status.addresses import node_addresses
 from rulegen.agent.status.ingresses import IngressPublication
-from rulegen.agent.status.services import PUBLISHED
 from rulegen.apiserver.objects import ApiObjects
 from rulegen.apiserver.transport.failures import ApiError
 from rulegen.apiserver.watching.outage import OutageNotice
 from rulegen.apiserver.watching.watch import Watch
-from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectName
-from tests.agent.talking import NAMESPACE, Place, balanced, ingress, slice_on
+from tests.agent.talking import NAMESPACE, Place, ingress
 from tests.apiserver.watching import fast, soon
 from tests.fakeapi import Fault
 
@@ -58,7 +55,8 @@ class TestIngresses:
         assert after["metadata"]["uid"] == before["metadata"]["uid"]
         assert {resource for verb, _, resource in place.api.done if verb == "patch"} == {"ingresses/status"}
 
-    def test_whoever_ends_takes_its_addresses_out_and_the_last_one_all(self, place):
+    def test_a_node_that_ends_takes_its_addresses_out(self, place):
+        """Whoever ends takes its addresses out and the last one all."""
         place.api.put("ingresses", ingress("web"))
         first, second = place.node("a", A), place.node("b", B)
         for node in (first, second, first):
@@ -101,7 +99,8 @@ class TestIngresses:
         place.node("b", B).stop(for_good=True)
         assert place.published("ingresses", "web") == [A]
 
-    def test_a_leader_that_dies_is_followed_by_another_which_takes_it_out(self, place):
+    def test_a_dead_leader_is_followed_and_taken_out(self, place):
+        """A leader that dies is followed by another which takes it out."""
         place.api.put("ingresses", ingress("web"))
         first, second = place.node("a", A), place.node("b", B)
         for node in (first, second, first):
@@ -147,7 +146,8 @@ class TestIngresses:
         pass_time(60)
         assert place.published("ingresses", "web") == living
 
-    def test_a_leader_takes_nobody_out_whom_it_did_not_look_at_for_long(self, place):
+    def test_a_leader_takes_out_nobody_it_has_not_looked_at(self, place):
+        """A leader takes nobody out whom it did not look at for long."""
         place.api.put("ingresses", ingress("web"))
         first, second = place.node("a", A), place.node("b", B)
         for node in (first, second, first):
@@ -162,7 +162,8 @@ class TestIngresses:
             place.clock.now += 5
         assert place.published("ingresses", "web") == [A, B]
 
-    def test_who_serves_again_after_a_long_time_does_not_bring_back_the_dead(self, place):
+    def test_a_node_that_returns_does_not_bring_back_the_dead(self, place):
+        """Who serves again after a long time does not bring back the dead."""
         place.api.put("ingresses", ingress("web"))
         here = place.node("b", B)
         here.turn()
@@ -266,7 +267,8 @@ class TestIngresses:
         node.turn()
         assert place.published("ingresses", "web") == [A]
 
-    def test_an_ingress_made_anew_meanwhile_is_not_confused_with_the_old_one(self, place):
+    def test_a_recreated_ingress_is_not_taken_for_the_old_one(self, place):
+        """An ingress made anew meanwhile is not confused with the old one."""
         place.api.put("ingresses", ingress("web", uid="old"))
         stale = place.ingresses()
         place.api.put("ingresses", ingress("web", uid="new"))
@@ -375,7 +377,8 @@ class TestTrouble:
         place.node("a", A).turn()
         assert place.published("ingresses", "web") == [A]
 
-    def test_an_object_that_a_server_refuses_keeps_no_other_from_being_written(self, place):
+    def test_a_refused_object_keeps_no_other_from_being_written(self, place):
+        """An object that a server refuses keeps no other from being written."""
         place.api.put("ingresses", ingress("a"), ingress("b"))
         place.api.fail("ingresses", Fault.status(422, "no"))
         node = place.node("a", A)
@@ -395,7 +398,8 @@ class TestTrouble:
         assert node.journal.out.getvalue().count("not published") == 1
         assert len(place.api.requests) == 1
 
-    def test_what_is_about_the_server_is_said_once_for_all_and_it_is_back_with_the_others(self, place):
+    def test_an_outage_is_reported_once_for_all(self, place):
+        """What is about the server is said once for all and it is back with the others."""
         place.api.put("ingresses", ingress("web"))
         notices: list[OutageNotice] = []
         timing = fast(list_silence=20.0, watch_silence=60.0)
@@ -432,135 +436,3 @@ class TestTrouble:
             place.clock.now += 5
         assert {tuple(place.published("ingresses", f"i{number}")) for number in range(5)} == {(C, A, B)}
         assert sum(node.members.is_leading for node in nodes) == 1
-
-
-class TestServices:
-    @pytest.fixture
-    def nodes(self, place):
-        publications = [place.service_publication(("TCP", 22)) for _ in range(2)]
-        return [
-            place.node(name, *addresses, publication=one, group="services")
-            for (name, *addresses), one in zip((("a", A, C), ("b", B)), publications, strict=True)
-        ]
-
-    def turn(self, nodes) -> None:
-        for node in [*nodes, *nodes]:
-            node.turn()
-
-    def test_services_that_nobody_serves_get_the_nodes_addresses(self, place, nodes):
-        both = {"ipFamilies": ["IPv4", "IPv6"], "clusterIPs": ["10.96.0.2", "fd00:10:96::2"]}
-        place.api.put("services", balanced("web", 80), balanced("both", 81, number=2, **both))
-        self.turn(nodes)
-        assert place.published("services", "web") == [A, B]
-        assert place.published("services", "both") == [C, A, B]
-        status = place.api.kept("services")["shop", "web"]["status"]
-        assert {one["ipMode"] for one in status["loadBalancer"]["ingress"]} == {"VIP"}
-        assert status["conditions"][0]["type"] == PUBLISHED
-
-    def test_what_is_somebody_elses_stays(self, place, nodes):
-        other = {"loadBalancer": {"ingress": [{"ip": "198.51.100.1"}]}}
-        place.api.put(
-            "services",
-            {**balanced("served", 80), "status": other},
-            balanced("classy", 81, number=2, loadBalancerClass="example.com/lb"),
-            balanced("internal", 82, number=3, type="ClusterIP"),
-        )
-        before = place.api.kept("services")
-        self.turn(nodes)
-        for node in nodes:
-            node.stop(for_good=True)
-        assert place.api.kept("services") == before
-
-    def test_the_last_one_takes_all_out_and_leaves_no_trace(self, place, nodes):
-        foreign = {
-            "type": "example.com/Ready",
-            "status": "True",
-            "reason": "R",
-            "lastTransitionTime": "2026-01-01T00:00:00Z",
-        }
-        place.api.put("services", {**balanced("web", 80), "status": {"loadBalancer": {}, "conditions": [foreign]}})
-        self.turn(nodes)
-        assert place.published("services", "web") == [A, B]
-        for node in nodes:
-            node.stop(for_good=True)
-        status = place.api.kept("services")["shop", "web"]["status"]
-        assert status == {"loadBalancer": {}, "conditions": [foreign]}
-
-    def test_once_somebody_else_serves_it_it_is_theirs(self, place, nodes):
-        place.api.put("services", balanced("web", 80))
-        self.turn(nodes)
-        kept = place.api.kept("services")["shop", "web"]
-        theirs = {**kept["status"], "loadBalancer": {"ingress": [{"ip": "198.51.100.1"}]}}
-        place.api.put("services", {**kept, "status": theirs})
-        self.turn(nodes)
-        for node in nodes:
-            node.stop(for_good=True)
-        assert place.published("services", "web") == ["198.51.100.1"]
-
-    def test_a_restart_knows_what_is_ours(self, place, nodes):
-        place.api.put("services", balanced("web", 80))
-        self.turn(nodes)
-        again = place.node("a", A, publication=place.service_publication(), group="services")
-        place.clock.now += 60
-        for _ in range(10):
-            again.turn()
-            place.clock.now += 5
-        assert place.published("services", "web") == [A]
-
-    def test_local_traffic_goes_to_nodes_that_have_endpoints(self, place, nodes):
-        place.api.put("services", balanced("web", 80, externalTrafficPolicy="Local"))
-        place.api.put("endpointslices", slice_on("web", "b", "elsewhere"))
-        self.turn(nodes)
-        assert place.published("services", "web") == [B]
-        place.api.put("endpointslices", slice_on("web", "a"))
-        self.turn(nodes)
-        assert place.published("services", "web") == [A]
-        place.api.delete("endpointslices", "shop", "web-1")
-        self.turn(nodes)
-        assert place.published("services", "web") == []
-
-    def test_of_two_with_one_port_the_older_is_published(self, place, nodes):
-        place.api.put("services", balanced("young", 80, created="2026-02-01T00:00:00Z"), balanced("old", 80, number=2))
-        self.turn(nodes)
-        assert (place.published("services", "old"), place.published("services", "young")) == ([A, B], [])
-        assert list(place.refused.values()) == [] or "shop/old" in str(place.refused)
-
-    def test_a_port_that_the_node_itself_listens_on_is_not_taken(self, place, nodes):
-        place.api.put("services", balanced("ssh", 22), balanced("web", 80, number=2))
-        self.turn(nodes)
-        assert (place.published("services", "ssh"), place.published("services", "web")) == ([], [A, B])
-
-    def test_nor_one_that_another_node_listens_on(self, place):
-        node, api_node = (
-            place.node(name, address, publication=place.service_publication(), group="services")
-            for name, address in (("a", A), ("b", B))
-        )
-        node.publications[0].taken = lambda: node.members.taken
-        api_node.members.ports = lambda: frozenset({("TCP", 6443), ("UDP", 53)})
-        place.api.put("services", balanced("api", 6443), balanced("dns", 53, number=2))
-        for one in (api_node, node, api_node):
-            one.members.join(one.addresses())
-        node.turn()
-        assert (place.published("services", "api"), place.published("services", "dns")) == ([], [A, B])
-        lease = place.api.kept("leases")[NAMESPACE, "rulegen-services.node.b"]
-        assert lease["metadata"]["annotations"]["rulegen.io/ports"] == "TCP/6443,UDP/53"
-
-    def test_a_service_of_another_type_now_is_let_go_of(self, place, nodes):
-        place.api.put("services", balanced("web", 80))
-        self.turn(nodes)
-        kept = place.api.kept("services")["shop", "web"]
-        place.api.put("services", {**kept, "spec": {**kept["spec"], "type": "NodePort"}})
-        self.turn(nodes)
-        assert place.published("services", "web") == []
-
-
-def test_a_node_is_reached_by_its_external_addresses_else_by_its_internal_ones():
-    def node(*pairs: tuple[str, str]) -> k.Node:
-        told = tuple(k.NodeAddress(type=kind, address=address) for kind, address in pairs)
-        return k.Node(metadata=k.ObjectMeta(name="n"), status=k.NodeStatus(addresses=told))
-
-    both = node(("InternalIP", "10.0.0.1"), ("ExternalIP", A), ("ExternalIP", C), ("Hostname", "n"))
-    assert node_addresses(both, internal=False) == (A, C)
-    assert node_addresses(both, internal=True) == ("10.0.0.1",)
-    assert node_addresses(node(("InternalIP", "10.0.0.1"), ("InternalIP", "x")), internal=False) == ("10.0.0.1",)
-    assert node_addresses(None, internal=False) == ()

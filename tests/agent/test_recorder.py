@@ -112,7 +112,7 @@ class TestSending:
             recorder.send(rejected("another fault"))
         assert sorted(one["note"] for one in events(place)) == ["another fault", "not served: spec.ports: none"]
 
-    def test_an_agent_that_starts_again_counts_in_the_events_of_before(self, place):
+    def test_a_restarted_agent_counts_in_earlier_events(self, place):
         """They are there for an hour; `create` is answered with 409."""
         notes = [f"fault {number}" for number in range(20)]
         for start in range(3):
@@ -181,7 +181,8 @@ class TestSending:
         assert ("series" in told) == is_there
         assert recorder.state.metrics.events["failed"] == 0
 
-    def test_of_one_object_there_are_a_few_events_at_once_and_then_one_now_and_then(self, place):
+    def test_events_of_an_object_are_limited(self, place):
+        """Of one object there are a few events at once and then one now and then."""
         recorder = place.recorder()
         for number in range(100):
             recorder.send(rejected(f"fault {number}"))

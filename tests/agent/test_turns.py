@@ -53,7 +53,8 @@ def test_small_changes_come_first(stage):
     assert stage.is_right()
 
 
-def test_what_shares_an_address_with_a_large_service_waits_for_it(stage):
+def test_what_shares_an_address_with_a_large_service_waits(stage):
+    """What shares an address with a large service waits for it."""
     shared = {"external_ips": ("198.51.100.1",)}
     seen: list[bool] = []
 
@@ -79,7 +80,8 @@ def slow(stage, seconds: float, calls: list[float]) -> None:
     stage.writer.on_call = on_call
 
 
-def test_a_large_service_that_is_slow_leaves_most_of_the_time_to_others(stage):
+def test_a_slow_large_service_leaves_most_time_to_others(stage):
+    """A large service that is slow leaves most of the time to others."""
     for second in range(5, 305):
         stage.at(second, *large(30 + second % 7), changed(endpoints("small", second % 2 + 1)))
     calls: list[float] = []
@@ -102,7 +104,8 @@ def test_a_large_service_that_is_written_quickly_does_not_wait(stage):
     assert stage.is_right()
 
 
-def test_a_slow_large_service_does_not_wait_where_nothing_else_changes(stage):
+def test_a_slow_large_service_alone_does_not_wait(stage):
+    """A slow large service does not wait where nothing else changes."""
     late = []
     stage.at(40, *large(30))
     for second in range(50, 200, 10):
@@ -113,7 +116,7 @@ def test_a_slow_large_service_does_not_wait_where_nothing_else_changes(stage):
     assert set(late) == {0}
 
 
-def test_a_large_service_is_written_while_others_have_all_read_without_pause(stage):
+def test_a_large_service_is_written_between_foreign_changes(stage):
     """As on a node where somebody commits rules of their own all the time; the loop neither spins nor waits."""
     late = []
     for tenth in range(20, 400):
@@ -139,7 +142,8 @@ def test_two_slow_large_services_share_the_time(stage):
     assert stage.state.applied == stage.state.desired
 
 
-def test_a_node_stays_well_while_a_large_service_waits_for_its_turn(stage):
+def test_a_node_stays_healthy_while_a_large_service_waits(stage):
+    """A node stays well while a large service waits for its turn."""
     well = []
     for second in range(5, 405):
         stage.at(second, *large(30 + second % 7), changed(endpoints("small", second % 2 + 1)))
@@ -166,7 +170,8 @@ def test_a_failed_call_of_a_small_change_has_both_written_again(stage):
     assert stage.state.applied == stage.state.desired
 
 
-def test_what_ends_the_loop_comes_through_while_a_large_service_is_written(stage):
+def test_a_stop_comes_through_a_large_write(stage):
+    """What ends the loop comes through while a large service is written."""
     stage.writer.on_call = lambda: stage.signals.put(Wake("stop"))
     stage.at(5, *large(30))
     assert stage.run(3000) == "stop"

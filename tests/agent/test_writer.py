@@ -134,7 +134,9 @@ class TestNft:
         assert writer.is_untouched(mark)
 
 
-def test_addresses_are_followed_and_those_that_were_gained_are_named(tools):
+def test_gained_addresses_are_returned(tools):
+    """Addresses are followed and those that were gained are named."""
+
     def on(*addresses: str) -> HostFacts:
         return HostFacts(interfaces=(Interface("eth0", tuple((parse_address(one), 24) for one in addresses)),))
 
@@ -160,7 +162,9 @@ def test_facts_that_cannot_be_read_stay_as_they_were(tools):
 
 
 @pytest.mark.parametrize("is_missing", [False, True])
-def test_ipv6_that_comes_later_is_kept_where_there_is_a_tool_for_it(is_missing, tools):
+def test_ipv6_that_comes_later_needs_its_tool(is_missing, tools):
+    """IPv6 that comes later is kept where there is a tool for it."""
+
     def run(command: Command) -> Completed:
         if is_missing and command.argv[0].startswith("ip6tables"):
             raise MissingToolError(command.argv[0])
@@ -173,7 +177,9 @@ def test_ipv6_that_comes_later_is_kept_where_there_is_a_tool_for_it(is_missing, 
     assert (writer.without_ipv6 is not None) is is_missing
 
 
-def test_a_scheduler_that_cannot_be_loaded_harms_only_the_service_that_asks_for_it(tools, monkeypatch):
+def test_a_missing_scheduler_harms_only_its_service(tools, monkeypatch):
+    """A scheduler that cannot be loaded harms only the service that asks for it."""
+
     def load(_run, names) -> None:
         if "fo" in names:
             raise SchedulerError("fo")
@@ -229,7 +235,8 @@ def replace_annotations(one: k.Service, annotations: dict[str, str]) -> k.Servic
 @pytest.mark.parametrize(
     ("networks", "forgotten"), [((), ["192.168.50.10", "10.77.0.10"]), (("192.168.50.0/24",), ["192.168.50.10"])]
 )
-def test_a_program_on_an_address_without_node_ports_keeps_its_udp_flows(monkeypatch, networks, forgotten):
+def test_a_program_beside_node_ports_keeps_its_udp_flows(monkeypatch, networks, forgotten):
+    """A program on an address without node ports keeps its UDP flows."""
     own = [parse_address(address) for address in ("192.168.50.10", "10.77.0.10")]
     facts = HostFacts(interfaces=(Interface("eth0", tuple((address, 24) for address in own)),))
     client = parse_address("10.77.0.99")

@@ -114,7 +114,8 @@ class TestForeignNames:
         assert "secret" not in body
         assert "--metrics-host" in body
 
-    def test_a_load_balancer_that_names_another_host_learns_the_status_alone(self):
+    def test_another_host_name_gets_the_status_alone(self):
+        """A load balancer that names another host learns the status alone."""
         status, body, headers = self.asked("evil.example", probes=True)
         assert (status, body) == (200, "")
         assert headers["X-Load-Balancing-Endpoint-Weight"] == "2"

@@ -72,7 +72,8 @@ def whole(client: socket.socket) -> bytes:
 
 class TestHead:
     @pytest.mark.parametrize("line", [b"", b"X: y\r\n"])
-    def test_one_that_is_too_long_is_refused_and_no_more_of_it_is_read(self, serve, line):
+    def test_a_head_that_is_too_long_is_refused_and_not_read_on(self, serve, line):
+        """One that is too long is refused and no more of it is read."""
         port = serve(probes=True)
         with connected(port) as client:
             with contextlib.suppress(ConnectionError):
@@ -154,7 +155,8 @@ class TestNumber:
             for client in added:
                 client.connection.close()
 
-    def test_where_the_process_may_open_no_more_files_the_oldest_goes(self, serve, cut, monkeypatch):
+    def test_without_free_descriptors_the_oldest_client_goes(self, serve, cut, monkeypatch):
+        """Where the process may open no more files the oldest goes."""
         port = serve(probes=True)
         with connected(port) as old:
             old.sendall(b"GET")
@@ -172,7 +174,8 @@ class TestNumber:
             assert whole(old) == b""
         assert cut == {"crowded": 1}
 
-    def test_where_the_kernel_watches_no_more_sockets_the_rest_is_served(self, serve, loop, monkeypatch):
+    def test_a_socket_that_cannot_be_watched_harms_no_other(self, serve, loop, monkeypatch):
+        """Where the kernel watches no more sockets the rest is served."""
         port = serve(probes=True)
         real, refused = loop._selector.register, iter([True])
 
@@ -186,7 +189,8 @@ class TestNumber:
             assert whole(client) == b""
         assert ask(port)[0] == 200
 
-    def test_a_port_that_the_kernel_cannot_watch_is_an_error_and_the_others_are_served(self, serve, loop, monkeypatch):
+    def test_a_port_that_cannot_be_watched_is_an_error_of_its_own(self, serve, loop, monkeypatch):
+        """A port that the kernel cannot watch is an error and the others are served."""
         port = serve(probes=True)
 
         def register(*_: object):
@@ -200,7 +204,8 @@ class TestNumber:
 
 
 class TestAnswer:
-    def test_whoever_does_not_read_is_cut_and_costs_the_kernel_little(self, serve, cut, monkeypatch):
+    def test_a_client_that_does_not_read_is_cut(self, serve, cut, monkeypatch):
+        """Whoever does not read is cut and costs the kernel little."""
         monkeypatch.setattr(http_loop, "CLIENT_S", 1.0)
         body = "x" * 8_000_000
         port = serve({"/big": lambda: Reply(200, body)})
@@ -322,7 +327,8 @@ def process():
 
 
 @pytest.mark.slow
-def test_headers_without_end_on_every_port_cost_some_mib_and_no_probe(process):
+def test_endless_headers_cost_some_mib_and_no_probe(process):
+    """Headers without end on every port cost some MiB and no probe."""
     pid, (*ports, _) = process
     before = memory_kib(pid, "VmRSS")
     attack = EndlessHeads(ports)

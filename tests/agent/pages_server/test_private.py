@@ -102,7 +102,9 @@ def test_another_user_of_this_host_is_refused(server, user, status):
     assert int(found.stdout) == status
 
 
-def test_where_the_kernel_does_not_say_whose_a_connection_is_nobody_is_shown_them(server, monkeypatch):
+def test_a_connection_without_owner_is_refused(server, monkeypatch):
+    """Where the kernel does not say whose a connection is nobody is shown them."""
+
     def unknown(*_: object) -> int:
         raise PermissionError(1, "not for you")
 
@@ -115,7 +117,7 @@ def test_where_the_kernel_does_not_say_whose_a_connection_is_nobody_is_shown_the
 
 @needs_root
 @needs_nginx
-def test_a_proxy_that_names_localhost_and_adds_nothing_is_refused(server, tmp_path: Path):
+def test_a_proxy_that_names_localhost_is_refused(server, tmp_path: Path):
     """As nginx does for an Ingress whose ExternalName resolves to 127.0.0.1 and whose upstream-vhost is localhost."""
     port = free_port()
     (tmp_path / "nginx.conf").write_text(

@@ -57,7 +57,8 @@ def test_a_page_is_for_all_who_asked_before_it_was_begun(stage):
     assert stage.next().clients == ("second", "third")
 
 
-def test_whoever_is_refused_is_so_and_the_page_is_made_for_the_others_alone(stage):
+def test_the_page_is_made_for_those_who_may_see_it_alone(stage):
+    """Whoever is refused is so and the page is made for the others alone."""
     stage.may_end.release()
     stage.rendering.ask("first", Slow(stage.page, "lane"))
     stage.rendering.ask("stranger", Slow(stage.page, "lane", lambda: Reply(403, "")))

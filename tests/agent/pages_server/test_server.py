@@ -115,7 +115,8 @@ class TestServer:
 
 
 class TestPatientServer:
-    def test_an_address_that_is_taken_is_told_once_and_used_when_it_is_free(self, monkeypatch):
+    def test_a_taken_address_is_reported_once_and_used_when_free(self, monkeypatch):
+        """An address that is taken is told once and used when it is free."""
         monkeypatch.setattr(servers, "AGAIN_S", 0.02)
         told: list[str] = []
         first = PageServer("127.0.0.1", 0, {"*": lambda: Reply(200, "first")})
