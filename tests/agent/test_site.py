@@ -159,9 +159,9 @@ def test_a_change_that_comes_while_one_is_decided_is_decided_next(stage):
         stage.change(site("new.test"))
         return found
 
-    stage.loop.snapshot = snapshot
+    stage.loop.objects.snapshot = snapshot
     stage.loop.serve()
-    stage.loop.snapshot = stage.snapshot
+    stage.loop.objects.snapshot = stage.snapshot
     assert not stage.is_right()
     assert stage.loop.serve()
     assert stage.is_right()

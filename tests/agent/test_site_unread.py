@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rulegen.agent.cluster import SharedCluster
-from rulegen.agent.ingress import sync as site_module
-from rulegen.agent.ingress.sync import FIRST_S, SILENCE_S, IngressSync, Memory
+from rulegen.agent.ingress import references, sync
+from rulegen.agent.ingress.references import FIRST_S, SILENCE_S, Memory
+from rulegen.agent.ingress.sync import IngressSync
 from rulegen.agent.pages_server.health import healthz
 from rulegen.agent.telemetry.events import EventRequest, ObjectReference
 from rulegen.agent.telemetry.log import AgentLog
@@ -26,7 +27,6 @@ from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.events import Changed, Gone, scoped
 from rulegen.kube.objects.names import ObjectKey, ObjectName
 from rulegen.kube.selector import parse_selector
-from rulegen.kube.snapshot.build import build_world
 from rulegen.kube.snapshot.world import ClusterSnapshot
 from rulegen.kube.validation.validate import check
 from rulegen.languages.nginx.configuration import Configuration
@@ -181,7 +181,7 @@ class Stage:
         """Return a loop that knows what the cluster was told."""
         return IngressSync(
             self.site,
-            lambda: build_world(self.server.cluster.snapshot()),
+            self.server.cluster.for_ingresses,
             self.server,
             AgentState(self.clock),
             AgentLog(out=self.log),
@@ -212,7 +212,7 @@ class Stage:
 
     def again(self, *, silent=()) -> Stage:
         """Return the loop of an agent that begins beside the nginx of this one."""
-        found = Stage(silent=silent, known=self.loop.known, live=self.site.live)
+        found = Stage(silent=silent, known=self.loop.objects.known, live=self.site.live)
         found.site.options = self.site.options
         found.server.put(*self.server.there.values())
         return found
@@ -220,7 +220,7 @@ class Stage:
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(site_module, "LOOK_S", 0.0)
+    monkeypatch.setattr(references, "LOOK_S", 0.0)
 
 
 def secrets(*names: ObjectName) -> list[ObjectKey]:
@@ -278,8 +278,8 @@ class TestFirstStart:
         stage = Stage(PLAIN, *there, config_map=SETTINGS, **faults)
         with pytest.raises(MissingError) as caught:
             stage.turn()
-        stage.loop._tell_failure(caught.value, 1.0)
-        stage.loop._tell_failure(caught.value, 2.0)
+        stage.loop.reports.failure(caught.value, 1.0, is_down=True)
+        stage.loop.reports.failure(caught.value, 2.0, is_down=True)
         assert stage.site.live is None
         assert [one.reason for one in stage.events] == ["IngressesNotServed"]
         reply = healthz(stage.loop.state)
@@ -294,10 +294,15 @@ class TestFirstStart:
 
 def test_after_a_wait_for_answers_the_next_change_is_not_put_off(monkeypatch):
     """The pause before the next reload goes by what a reload costs, not by what the API server makes us wait."""
-    for name, seconds in {"SILENCE_S": 1.0, "BREATH_S": 0.01, "QUIET_S": 0.01, "LOOK_S": 0.01}.items():
-        monkeypatch.setattr(site_module, name, seconds)
+    for module, name, seconds in (
+        (references, "SILENCE_S", 1.0),
+        (references, "LOOK_S", 0.01),
+        (sync, "BREATH_S", 0.01),
+        (sync, "QUIET_S", 0.01),
+    ):
+        monkeypatch.setattr(module, name, seconds)
     stage = Stage(WITH_TLS, PLAIN, CERTIFICATE, silent=secrets(CERT))
-    stage.loop.clock = time.monotonic
+    stage.loop.clock = stage.loop.objects.clock = time.monotonic
     stage.loop.start()
     try:
         assert soon(lambda: stage.site.live and stage.is_open("plain.test"))
@@ -332,7 +337,7 @@ class TestRunning:
     def test_beside_an_nginx_of_which_nothing_is_known_it_waits_for_all_answers(self):
         stage = self.begun()
         again = stage.again(silent=secrets(CERT, USERS))
-        again.loop.known = Memory()
+        again.loop.objects.known = Memory()
         again.server.looks = 8000
         again.loop.touch()
         assert not again.loop.serve()
@@ -343,7 +348,7 @@ class TestRunning:
         stage = self.begun(RESTRICTED, config_map=SETTINGS, known=NginxKnownObjects(tmp_path))
         assert "allow 10.0.0.0/8;" in stage.text("plain.test")
         again = stage.again(silent=[*secrets(CERT, USERS), ObjectKey("ConfigMap", SETTINGS)])
-        again.loop.known = NginxKnownObjects(tmp_path)
+        again.loop.objects.known = NginxKnownObjects(tmp_path)
         again.loop.touch()
         assert not again.loop.serve()
         assert again.site.live == stage.site.live
@@ -355,7 +360,7 @@ class TestRunning:
         spoilt = next(one for one in (tmp_path / "known").iterdir() if b'"users"' in one.read_bytes())
         spoilt.write_bytes(spoilt.read_bytes()[:20])
         again = stage.again(silent=secrets(USERS))
-        again.loop.known = NginxKnownObjects(tmp_path)
+        again.loop.objects.known = NginxKnownObjects(tmp_path)
         again.turn()
         assert not again.is_open("shut.test")
         assert "it holds no object" in again.log.getvalue()
@@ -453,7 +458,7 @@ def test_what_restricts_others_and_is_taken_away_restricts_them_still(name, tmp_
     assert guard.metadata.name in told[0].note, key
     assert "it is gone: what it said last holds on" in stage.log.getvalue()
     again = stage.again()
-    again.loop.known = NginxKnownObjects(tmp_path)
+    again.loop.objects.known = NginxKnownObjects(tmp_path)
     again.turn()
     assert again.site.live == before
     stage.server.put(guard)
@@ -486,7 +491,7 @@ STEPS = st.lists(
 def test_whatever_the_api_server_says_or_not_nothing_that_is_shut_opens(steps):
     """And once it answers, all is as if it had always answered."""
     objects = [CERTIFICATE, PASSWORDS, RESTRICTED]
-    site_module.LOOK_S = 0.0
+    references.LOOK_S = 0.0
     stage = Stage(WITH_TLS, SHUT, PLAIN, *objects, config_map=SETTINGS).turn()
     for what, number in steps:
         key, one = KEYS[number], objects[number]
