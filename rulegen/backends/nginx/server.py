@@ -10,6 +10,7 @@ from rulegen.backends.nginx.locations.location import LocationText
 from rulegen.backends.nginx.locations.proxying import resolver_of
 from rulegen.backends.nginx.upstream import interpolated, server_upstreams, sticky_maps, upstream
 from rulegen.languages.nginx.tree import Directive, template
+from rulegen.model.ingress.ir import ClientCertificate
 from rulegen.model.ingress.values import regex
 
 if TYPE_CHECKING:
@@ -136,9 +137,17 @@ def _certificate(path: str) -> Iterator[Node]:
         yield Directive("ssl_certificate_key", (path,))
 
 
+_VERIFY: Final = {
+    ClientCertificate.REQUIRED: "on",
+    ClientCertificate.OPTIONAL: "optional",
+    ClientCertificate.UNVERIFIED: "optional_no_ca",
+    ClientCertificate.NONE: "off",
+}
+
+
 def _client_certificate(client: ClientAuth) -> Iterator[Node]:
     yield Directive("ssl_client_certificate", (client.ca,))
-    yield Directive("ssl_verify_client", (client.verify,))
+    yield Directive("ssl_verify_client", (_VERIFY[client.certificate],))
     yield Directive("ssl_verify_depth", (str(client.depth),))
     if client.error_page:
         yield Directive("error_page", ("495", "496", "=", interpolated(client.error_page)))

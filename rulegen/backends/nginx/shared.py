@@ -13,12 +13,17 @@ from rulegen.backends.nginx.locations.headers import (
     proxy_headers,
 )
 from rulegen.backends.nginx.locations.location import spell_network
-from rulegen.backends.nginx.locations.proxying import NAMES_OF_OWN_PORTS, next_upstream_words, resolver
+from rulegen.backends.nginx.locations.proxying import (
+    NAMES_OF_OWN_PORTS,
+    fitted_buffers,
+    next_upstream_words,
+    resolver,
+    temporary_file_size,
+)
 from rulegen.backends.nginx.upstream import interpolated
 from rulegen.languages.nginx.configuration import STATUS_SOCKET
 from rulegen.languages.nginx.tree import Directive, Entry, KeyKind, template, variable
-from rulegen.model.ingress.policy.proxying import buffers
-from rulegen.model.ingress.values import readers, regex
+from rulegen.model.ingress.values import regex
 from rulegen.model.ingress.values.readers import spell_size
 
 if TYPE_CHECKING:
@@ -188,12 +193,12 @@ def _trust(settings: Settings) -> Iterator[Node]:
 
 
 def _proxy(settings: Settings) -> Iterator[Node]:
-    one, many, busy = buffers(
+    size, number, busy = fitted_buffers(
         settings.proxy_buffer_size, settings.proxy_buffers_number, settings.proxy_busy_buffers_size
     )
     next_upstream = [*settings.proxy_next_upstream, *["non_idempotent"] * settings.retry_non_idempotent]
     limit = settings.proxy_next_upstream_timeout or settings.proxy_read_timeout
-    largest = readers.temporary_file_size(settings.proxy_max_temp_file_size, one)
+    largest = temporary_file_size(settings.proxy_max_temp_file_size, size)
     for module in ("proxy", "grpc", "fastcgi"):
         yield Directive(f"{module}_connect_timeout", (f"{settings.proxy_connect_timeout}s",))
         yield Directive(f"{module}_send_timeout", (f"{settings.proxy_send_timeout}s",))
@@ -203,12 +208,12 @@ def _proxy(settings: Settings) -> Iterator[Node]:
         yield Directive(f"{module}_next_upstream_tries", (str(settings.proxy_next_upstream_tries),))
         # A request that has waited as long as a backend may take is not sent to the next one.
         yield Directive(f"{module}_next_upstream_timeout", (f"{limit}s",))
-        yield Directive(f"{module}_buffer_size", (spell_size(one),))
+        yield Directive(f"{module}_buffer_size", (spell_size(size),))
         if module == "grpc":
             continue
         yield Directive(f"{module}_buffering", (settings.proxy_buffering,))
         yield Directive(f"{module}_request_buffering", (settings.proxy_request_buffering,))
-        yield Directive(f"{module}_buffers", (str(many), spell_size(one)))
+        yield Directive(f"{module}_buffers", (str(number), spell_size(size)))
         yield Directive(f"{module}_busy_buffers_size", (spell_size(busy),))
         yield Directive(f"{module}_max_temp_file_size", (spell_size(largest),))
     yield Directive("proxy_http_version", (settings.proxy_http_version,))

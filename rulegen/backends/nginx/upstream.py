@@ -42,11 +42,11 @@ def upstream(told: Upstream, settings: Settings) -> Directive:
         case Balance.HASH:
             key = variable(sticky_key(told.sticky)) if told.sticky else interpolated(told.hash_key)
             block.append(Directive("hash", (key, "consistent")))
-        case Balance.LEAST_CONN:
+        case Balance.LEAST_CONNECTIONS:
             block.append(Directive("least_conn"))
-        case Balance.RANDOM_TWO:
+        case Balance.BETTER_OF_TWO:
             block.append(Directive("random", ("two", "least_conn")))
-        case Balance.IP_HASH:
+        case Balance.CLIENT_ADDRESS:
             block.append(Directive("ip_hash"))
         case Balance.ROUND_ROBIN:
             pass

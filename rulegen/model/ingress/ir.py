@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 class Balance(enum.StrEnum):
     """How an upstream picks a server."""
 
-    ROUND_ROBIN = "round_robin"
-    LEAST_CONN = "least_conn"
-    RANDOM_TWO = "random two least_conn"
-    IP_HASH = "ip_hash"
-    HASH = "hash"
+    ROUND_ROBIN = "round robin"
+    LEAST_CONNECTIONS = "least connections"
+    BETTER_OF_TWO = "the less busy of two chosen at random"
+    CLIENT_ADDRESS = "hash of the client's address"
+    HASH = "consistent hash of a key"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,10 +106,10 @@ Target = ToUpstream | ToName | FixedResponse
 class MatchKind(enum.Enum):
     """How a path of a location is compared."""
 
-    EXACT = "="
-    PREFIX = ""
-    REGEX = "~*"
-    REGEX_CASED = "~"
+    EXACT = "exact"
+    PREFIX = "prefix"
+    REGEX = "expression that ignores case"
+    REGEX_CASED = "expression"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,14 +239,45 @@ class ProxySSL:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Proxying:
+    """How requests are passed on to a backend; None where what holds for all does.
+
+    Attributes:
+        connect_timeout_s, send_timeout_s, read_timeout_s: For a connection, between two writes, between two reads.
+        buffers_answers, buffers_requests: Whether an answer, or the body of a request, is read before it is passed on.
+        http_version: `1.0` or `1.1`.
+        buffer_size, busy_buffers_size: Bytes; `buffers_number` of the first hold an answer, the second bounds those
+            that are being sent to the client.
+        temporary_file_size: Bytes of an answer that are kept on disk at most; 0 for none.
+        retry_on: Failures after which another server is asked, as the annotation proxy-next-upstream names them.
+        retry_tries: How many servers are asked at most; 0 for no limit.
+        retry_timeout_s: For how long others are asked; 0 for as long as one may take to answer.
+    """
+
+    connect_timeout_s: int | None = None
+    send_timeout_s: int | None = None
+    read_timeout_s: int | None = None
+    buffers_answers: bool | None = None
+    buffers_requests: bool | None = None
+    http_version: str | None = None
+    buffer_size: int | None = None
+    buffers_number: int | None = None
+    busy_buffers_size: int | None = None
+    temporary_file_size: int | None = None
+    retry_on: tuple[str, ...] | None = None
+    retry_tries: int | None = None
+    retry_timeout_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LocationPolicy:
-    """All that an Ingress says about its requests beside where they go. Fields are as nginx's directives.
+    """All that an Ingress says about its requests beside where they go.
 
     A field with None leaves it to what holds for all.
 
     Attributes:
         is_closed: Nothing is passed on: 503.
-        proxy: Directives of the proxy modules with one value each, by name without the module (`read_timeout`).
+        proxying: How requests are passed on.
         scripts: For FCGI: parameters by name.
         headers: Response headers to set.
     """
@@ -273,7 +304,7 @@ class LocationPolicy:
     forwarded_prefix: str = ""
     connection_header: str = ""
     protocol: str = "HTTP"
-    proxy: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    proxying: Proxying = Proxying()
     body_size: int | None = None
     body_buffer_size: int | None = None
     proxy_ssl: ProxySSL | None = None
@@ -309,18 +340,29 @@ class Location:
     canaries: tuple[Canary, ...] = ()
 
 
+class ClientCertificate(enum.Enum):
+    """Whether clients must show a certificate, and what it must be."""
+
+    REQUIRED = "required"
+    OPTIONAL = "optional"
+    """One that is shown must be of the CA."""
+    UNVERIFIED = "unverified"
+    """One may be shown, of any CA; the backend judges it."""
+    NONE = "none"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientAuth:
     """Clients show a certificate (mTLS).
 
     Attributes:
         ca: Path of the CA's file in the configuration; empty where there is none that can be used: then all is refused.
-        verify: nginx's word: on, off, optional, optional_no_ca.
+        certificate: Whether one must be shown.
         match: Regular expression for the subject; empty for any.
     """
 
     ca: str
-    verify: str = "on"
+    certificate: ClientCertificate = ClientCertificate.REQUIRED
     depth: int = 1
     match: str = ""
     error_page: str = ""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from rulegen.backends.nginx.locations.headers import HOPS
-from rulegen.backends.nginx.locations.proxying import resolver_of
+from rulegen.backends.nginx.locations.proxying import buffers_of, resolver_of
 from rulegen.backends.nginx.names import INTERNAL, mark
 from rulegen.backends.nginx.upstream import interpolated
 from rulegen.languages.nginx.tree import Directive, template, variable
@@ -16,9 +16,7 @@ if TYPE_CHECKING:
     from rulegen.languages.nginx.tree import Node, Word
     from rulegen.model.ingress.defaults import HttpDefaults
     from rulegen.model.ingress.ir import ExternalAuth, LocationPolicy, Server
-
-
-_BUFFERS: Final = frozenset({"buffer_size", "buffers", "busy_buffers_size"})
+    from rulegen.model.ingress.values.settings import Settings
 
 
 def auth_path(auth: ExternalAuth, host: str, buffers: Mapping[str, str]) -> str:
@@ -26,9 +24,9 @@ def auth_path(auth: ExternalAuth, host: str, buffers: Mapping[str, str]) -> str:
     return f"{INTERNAL}auth/{mark(host, auth, *buffers.items())}"
 
 
-def auth_buffers(policy: LocationPolicy) -> Mapping[str, str]:
+def auth_buffers(policy: LocationPolicy, settings: Settings) -> Mapping[str, str]:
     """Return the sizes that hold for the answers of an auth server too: its headers are often the largest."""
-    return {name: text for name, text in policy.proxy.items() if name in _BUFFERS}
+    return buffers_of(policy.proxying, settings)
 
 
 def signin_name(auth: ExternalAuth, host: str) -> str:

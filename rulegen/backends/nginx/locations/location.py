@@ -30,7 +30,7 @@ from rulegen.backends.nginx.locations.proxying import SCHEMES, backend_tls, modu
 from rulegen.backends.nginx.names import mark
 from rulegen.backends.nginx.upstream import interpolated, sticky_key, sticky_name, sticky_set
 from rulegen.languages.nginx.tree import Directive, template, variable
-from rulegen.model.ingress.ir import FixedResponse, MatchKind, ToName, ToUpstream
+from rulegen.model.ingress.ir import ClientCertificate, FixedResponse, MatchKind, ToName, ToUpstream
 from rulegen.model.ingress.values.readers import spell_size
 
 if TYPE_CHECKING:
@@ -74,7 +74,9 @@ class LocationText:
         policy = self._policy
         is_answer = isinstance(self._location.target, FixedResponse)
         if policy.external_auth is not None and not is_answer:
-            yield auth_location(policy.external_auth, self._server, auth_buffers(policy), self._defaults)
+            yield auth_location(
+                policy.external_auth, self._server, auth_buffers(policy, self._settings), self._defaults
+            )
             if policy.external_auth.signin:
                 yield signin_location(policy.external_auth, self._server)
         if policy.errors is not None:
@@ -121,7 +123,7 @@ class LocationText:
             target = template(f"https://$redirect_host{port}${path}")
             answer = Directive("return", (str(settings.http_redirect_code), target))
             yield _if(("$pass_access_scheme", "=", "http"), answer)
-        if server.client_auth is not None and server.client_auth.verify == "on":
+        if server.client_auth is not None and server.client_auth.certificate is ClientCertificate.REQUIRED:
             yield _if(("$scheme", "=", "http"), Directive("return", ("403",)))
 
     def _variables(self) -> Iterator[Node]:
@@ -164,7 +166,7 @@ class LocationText:
             yield Directive("auth_basic_user_file", (policy.basic_auth.file,))
         auth = policy.external_auth
         if auth is not None and self._asks:
-            yield Directive("auth_request", (auth_path(auth, self._server.host, auth_buffers(policy)),))
+            yield Directive("auth_request", (auth_path(auth, self._server.host, auth_buffers(policy, self._settings)),))
             yield from auth_answer(auth)
             if auth.signin:
                 yield Directive("error_page", ("401", "=", signin_name(auth, self._server.host)))
@@ -222,7 +224,7 @@ class LocationText:
     def _backend(self) -> Iterator[Node]:
         policy, target = self._policy, self._location.target
         module = module_of(policy.protocol)
-        yield from tuning(policy, module)
+        yield from tuning(policy, module, self._settings)
         if policy.errors is not None:
             yield Directive(f"{module}_intercept_errors", ("on",))
             yield from self._error_pages()
@@ -306,9 +308,15 @@ class LocationText:
 def matching(location: Location) -> tuple[str, ...]:
     """Return what stands behind the word location."""
     kind, path = location.kind, location.path
-    if kind is MatchKind.PREFIX:
-        return (path,)
-    return kind.value, path if kind is MatchKind.EXACT else bounded(path)
+    match kind:
+        case MatchKind.PREFIX:
+            return (path,)
+        case MatchKind.EXACT:
+            return "=", path
+        case MatchKind.REGEX:
+            return "~*", bounded(path)
+        case MatchKind.REGEX_CASED:
+            return "~", bounded(path)
 
 
 def _auth_variable(name: str) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import ConfigError
-from rulegen.model.ingress.ir import BasicAuth, ClientAuth, ExternalAuth, ToUpstream
+from rulegen.model.ingress.ir import BasicAuth, ClientAuth, ClientCertificate, ExternalAuth, ToUpstream
 from rulegen.model.ingress.unread import UnreadError
 from rulegen.model.ingress.upstreams.certificates import UnusableSecretError, read_authorities, read_passwords
 from rulegen.model.ingress.upstreams.services import UpstreamOptions
@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     from rulegen.model.ingress.values.annotations.reading import Annotations
     from rulegen.model.ingress.values.readers import Url
     from rulegen.model.ingress.values.settings import Settings
+
+_CERTIFICATES: Final = {
+    "on": ClientCertificate.REQUIRED,
+    "optional": ClientCertificate.OPTIONAL,
+    "optional_no_ca": ClientCertificate.UNVERIFIED,
+    "off": ClientCertificate.NONE,
+}
+"""What the words of auth-tls-verify-client mean."""
 
 
 def client_auth_of(namespace: str, annotations: Annotations, referred: Referred) -> ClientAuth | None:
@@ -37,7 +45,7 @@ def client_auth_of(namespace: str, annotations: Annotations, referred: Referred)
             annotations.close(tls.AUTH_TLS_SECRET, f"{error}: nobody is let in")
     return ClientAuth(
         ca=ca,
-        verify=values[tls.AUTH_TLS_VERIFY_CLIENT],
+        certificate=_CERTIFICATES[values[tls.AUTH_TLS_VERIFY_CLIENT]],
         depth=values[tls.AUTH_TLS_VERIFY_DEPTH],
         match=values[tls.AUTH_TLS_MATCH_CN],
         error_page=values[tls.AUTH_TLS_ERROR_PAGE],

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rulegen.model.ingress.ir import Cors, ErrorPages, Limits, LocationPolicy, Sticky
 from rulegen.model.ingress.policy.authentication import basic_auth, external_auth
-from rulegen.model.ingress.policy.proxying import backend_tls, tuning
+from rulegen.model.ingress.policy.proxying import backend_tls, proxying
 from rulegen.model.ingress.reasons import Verdict
 from rulegen.model.ingress.unread import AbsentError
 from rulegen.model.ingress.upstreams.referenced_objects import MAX_HEADERS
@@ -50,7 +50,7 @@ def policy_of(namespace: str, annotations: Annotations, referred: Referred) -> L
         forwarded_prefix=_forwarded_prefix(annotations),
         connection_header=values[headers.CONNECTION_PROXY_HEADER],
         protocol=values[backend.BACKEND_PROTOCOL],
-        proxy=tuning(values, settings),
+        proxying=proxying(values),
         body_size=values[backend.PROXY_BODY_SIZE],
         body_buffer_size=values[backend.CLIENT_BODY_BUFFER_SIZE],
         proxy_ssl=backend_tls(namespace, annotations, referred),

@@ -33,9 +33,9 @@ NOT_FOUND: Final = FixedResponse(404)
 
 _BALANCES: Final = {
     "round_robin": Balance.ROUND_ROBIN,
-    "least_conn": Balance.LEAST_CONN,
-    "ewma": Balance.RANDOM_TWO,
-    "ip_hash": Balance.IP_HASH,
+    "least_conn": Balance.LEAST_CONNECTIONS,
+    "ewma": Balance.BETTER_OF_TWO,
+    "ip_hash": Balance.CLIENT_ADDRESS,
 }
 
 
@@ -72,7 +72,7 @@ def transport_of(policy: LocationPolicy) -> str:
     """Return what two locations must have in common to share connections to a backend; empty for plain HTTP."""
     spoken = f"{policy.protocol} {policy.proxy_ssl}" if policy.proxy_ssl else policy.protocol
     is_http = policy.protocol in {"HTTP", "HTTPS", "AUTO_HTTP"}
-    if is_http and (policy.connection_header == "close" or policy.proxy.get("http_version") == "1.0"):
+    if is_http and (policy.connection_header == "close" or policy.proxying.http_version == "1.0"):
         return f"{_CLOSING} {spoken}"
     return "" if policy.protocol == "HTTP" else spoken
 
@@ -237,8 +237,10 @@ class Targets:
         balance = _BALANCES[wish.balance or self.settings.load_balance]
         if balance is Balance.ROUND_ROBIN:
             return upstream
-        suffix = {Balance.LEAST_CONN: "least", Balance.RANDOM_TWO: "two", Balance.IP_HASH: "ip"}[balance]
-        has_backup = balance is Balance.LEAST_CONN
+        suffix = {Balance.LEAST_CONNECTIONS: "least", Balance.BETTER_OF_TWO: "two", Balance.CLIENT_ADDRESS: "ip"}[
+            balance
+        ]
+        has_backup = balance is Balance.LEAST_CONNECTIONS
         return replace(
             upstream,
             name=f"{upstream.name}.{suffix}",

@@ -155,11 +155,6 @@ def spell_size(value: int) -> str:
     return str(value)
 
 
-def temporary_file_size(most: int, buffer: int) -> int:
-    """Return how large a temporary file may be: 0 for none, else nginx wants it to hold a buffer."""
-    return max(most, buffer) if most else 0
-
-
 def choice(*words: str) -> Callable[[str], str]:
     """Return the reader of one word of a list."""
     return partial(_choice, words)
