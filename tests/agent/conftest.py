@@ -26,9 +26,9 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def place(tmp_path: Path, certificate: tuple[Path, Path]) -> Iterator[Place]:
     """An API server that speaks TLS, and nothing in it."""
     with FakeApi(certificate=certificate, token="t", is_prompt=True) as api:
-        found = Place.of(api, tmp_path, certificate)
-        yield found
-        found.cut()
+        made = Place.of(api, tmp_path, certificate)
+        yield made
+        made.cut()
 
 
 @pytest.fixture

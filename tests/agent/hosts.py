@@ -40,17 +40,17 @@ MODES = ("iptables", "ipvs")
 
 def host(*addresses: str, **fields) -> HostFacts:
     """Return a host with these addresses beside its loopback ones, and a pod's interface."""
-    given_ = tuple((parse_address(one), 24 if "." in one else 64) for one in addresses)
+    given_ = tuple((parse_address(address), 24 if "." in address else 64) for address in addresses)
     loopback = Interface("lo", ((parse_address("127.0.0.1"), 8), (parse_address("::1"), 128)))
     return HostFacts(interfaces=(loopback, Interface("eth0", given_)), **fields)
 
 
 def node(*addresses: str, cidrs=("10.244.1.0/24", "fd00:10:244:1::/64"), zone="zone-a", uid="u1") -> k.Node:
-    told = tuple(k.NodeAddress(type="InternalIP", address=one) for one in addresses)
+    published = tuple(k.NodeAddress(type="InternalIP", address=address) for address in addresses)
     return k.Node(
         metadata=k.ObjectMeta(name=NODE, uid=uid, labels={"topology.kubernetes.io/zone": zone}),
         spec=k.NodeSpec(pod_cidrs=tuple(cidrs)),
-        status=k.NodeStatus(addresses=told),
+        status=k.NodeStatus(addresses=published),
     )
 
 
@@ -116,20 +116,22 @@ def becomes(stage: Stage, facts: HostFacts) -> None:
 def differences(stage: Stage, listening: set[tuple[str, int]]) -> list[object]:
     """Return in what the node differs from what a new process would make of it, after looking at everything."""
     writer = stage.writer
-    ever = writer.facts.former | {one for family in Family for one in writer.facts.addresses(family)}
+    ever = writer.facts.former | {address for family in Family for address in writer.facts.addresses(family)}
     new = ServiceRules(stage.cluster.objects, stage.options, writer.host, counts=False)
     saved, writer.facts = writer.facts, dataclasses.replace(writer.host, former=ever)
     plan = writer.look(new.compiled())
     writer.facts = saved
-    found: list[object] = list(plan.items)
+    differing: list[object] = list(plan.items)
     has = stage.desired.compiled()
-    found += [] if has.model.sysctls == new.sysctls else [(has.model.sysctls, new.sysctls)]
+    differing += [] if has.model.sysctls == new.sysctls else [(has.model.sysctls, new.sysctls)]
     places = {
         (address, HEALTH_PORT)
-        for family, one in new.nodes.items()
-        for address in ([EVERYWHERE[family]] if one.node_port_addresses is None else map(str, one.node_port_addresses))
+        for family, here in new.nodes.items()
+        for address in (
+            [EVERYWHERE[family]] if here.node_port_addresses is None else map(str, here.node_port_addresses)
+        )
     }
-    found += [] if listening == places else [(listening, places)]
+    differing += [] if listening == places else [(listening, places)]
     if isinstance(writer, WholeWriter):
         ours = {
             key
@@ -137,8 +139,8 @@ def differences(stage: Stage, listening: set[tuple[str, int]]) -> list[object]:
             if isinstance(key, VirtualServerKey) and key.frontend.family in new.nodes  # the other one is left alone
         }
         wanted = {key for union in new.compiled().unions.values() for key in union.objects("ipvs")}
-        found += sorted(map(str, ours ^ {key for key in wanted if isinstance(key, VirtualServerKey)}))
-    return found
+        differing += sorted(map(str, ours ^ {key for key in wanted if isinstance(key, VirtualServerKey)}))
+    return differing
 
 
 def happening(stage: Stage, change: object) -> object:

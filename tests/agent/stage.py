@@ -161,7 +161,7 @@ class MemoryWriter:
         }
         if between is None:
             return self._restore(texts)
-        calls = [(family, text) for family, told in texts.items() for text in told]
+        calls = [(family, text) for family, scripts in texts.items() for text in scripts]
         for family, text in calls:
             self.on_call()
             between()
@@ -169,7 +169,7 @@ class MemoryWriter:
         return len(calls)
 
     def refresh(self) -> frozenset[Address]:
-        had, has = ({one for f in Family for one in facts.addresses(f)} for facts in (self.facts, self.host))
+        had, has = ({address for f in Family for address in facts.addresses(f)} for facts in (self.facts, self.host))
         self.facts = dataclasses.replace(self.host, former=self.facts.former | had)
         return frozenset(has - had)
 
@@ -352,12 +352,16 @@ class Stage:
         return sorted(rule.rpartition(" ")[2] for rule in rules if "-j DNAT" in rule)
 
 
-def changed(one: k.KubeObject) -> Changed:
-    return Changed(type(one), Decoded(one, "test"), ObjectName(one.metadata.namespace, one.metadata.name))
+def changed(value: k.KubeObject) -> Changed:
+    return Changed(
+        type(value),
+        Decoded(value, "test"),
+        ObjectName(value.metadata.namespace, value.metadata.name),
+    )
 
 
 def listed(kind: type[k.KubeObject], *objects: k.KubeObject) -> Listed:
-    return Listed(kind, tuple(Decoded(one, "test") for one in objects))
+    return Listed(kind, tuple(Decoded(value, "test") for value in objects))
 
 
 def service(name: str, number: int = 1, *, age: str = "2026-01-01T00:00:00Z", **spec) -> k.Service:

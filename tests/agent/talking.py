@@ -64,13 +64,13 @@ class Place:
 
     def cluster(self) -> Cluster:
         """Return the cluster as a node that watches has it now."""
-        found = Cluster()
+        cluster = Cluster()
         for noun, kind in (("services", Service), ("endpointslices", EndpointSlice), ("ingresses", Ingress)):
-            for name, one in self.api.kept(noun).items():
-                decoded = decode_object(_json(one), kind)
+            for name, document in self.api.kept(noun).items():
+                decoded = decode_object(_json(document), kind)
                 assert isinstance(decoded, Decoded), decoded
-                found.take(Changed(kind, decoded, ObjectName(*name)))
-        return found
+                cluster.take(Changed(kind, decoded, ObjectName(*name)))
+        return cluster
 
     def ingresses(self) -> dict[ObjectName, Ingress]:
         return self.cluster().of_kind(Ingress)
@@ -107,19 +107,19 @@ class Place:
     def service_publication(self, *taken: tuple[str, int]) -> ServicePublication:
         self.refused: dict[ObjectName, str] = {}
 
-        def refused(told: dict[ObjectName, str]) -> None:
-            self.refused = dict(told)
+        def refused(services: dict[ObjectName, str]) -> None:
+            self.refused = dict(services)
 
         return ServicePublication(self.services, lambda: frozenset(taken), refused, self.now)
 
     def published(self, collection: str, name: str) -> list[str]:
         """Return the addresses in the status of an object, as they stand there."""
         status = self.api.kept(collection)["shop", name].get("status", {})
-        return [one.get("ip") or one["hostname"] for one in status.get("loadBalancer", {}).get("ingress", [])]
+        return [entry.get("ip") or entry["hostname"] for entry in status.get("loadBalancer", {}).get("ingress", [])]
 
 
-def _json(one: dict) -> bytes:
-    return msgspec.json.encode(one)
+def _json(document: dict) -> bytes:
+    return msgspec.json.encode(document)
 
 
 def ingress(name: str, *, uid: str = "") -> dict:

@@ -29,19 +29,19 @@ PAIR = (service("web"), service("other", 2))
 
 class Told(list[EventRequest]):
     def reasons(self) -> list[str]:
-        return [one.reason for one in self]
+        return [event.reason for event in self]
 
 
 @pytest.fixture
-def told() -> Told:
+def sent() -> Told:
     return Told()
 
 
 @pytest.fixture
-def stage(told) -> Stage:
-    found = Stage(send_event=told.append)
-    found.at(0, listed(k.Node, node()), listed(k.Service, service("web")), listed(k.EndpointSlice, endpoints("web", 1)))
-    return found
+def stage(sent) -> Stage:
+    made = Stage(send_event=sent.append)
+    made.at(0, listed(k.Node, node()), listed(k.Service, service("web")), listed(k.EndpointSlice, endpoints("web", 1)))
+    return made
 
 
 def flush(stage: Stage) -> None:
@@ -53,97 +53,97 @@ def written(**more) -> Stage:
     """Return an agent on a node where another has written what is wanted."""
     before = Stage()
     stage = Stage(kernels=before.writer.kernels, **more)
-    for one in (before, stage):
-        one.at(0, listed(k.Node, node()), listed(k.Service, service("web")))
+    for agent in (before, stage):
+        agent.at(0, listed(k.Node, node()), listed(k.Service, service("web")))
     before.run(3)
     return stage
 
 
 class TestEvents:
-    def test_all_is_well_and_nobody_is_told_anything(self, stage, told):
+    def test_all_is_well_and_nobody_is_told_anything(self, stage, sent):
         stage.run(200)
-        assert told == []
+        assert sent == []
 
-    def test_drift_is_told_about_the_node_with_what_was_changed(self, stage, told):
+    def test_drift_is_told_about_the_node_with_what_was_changed(self, stage, sent):
         stage.at(40, lambda: flush(stage))
         stage.run(80)
-        assert set(told.reasons()) == {"DriftMended"}
-        assert {(one.about.kind, one.about.name) for one in told} == {("Node", NODE)}
-        assert any("deleted" in one.note for one in told)
+        assert set(sent.reasons()) == {"DriftMended"}
+        assert {(event.about.kind, event.about.name) for event in sent} == {("Node", NODE)}
+        assert any("deleted" in event.note for event in sent)
 
-    def test_drift_that_is_only_reported_is_told_too(self, told):
-        stage = written(send_event=told.append, mends=False)
+    def test_drift_that_is_only_reported_is_told_too(self, sent):
+        stage = written(send_event=sent.append, mends=False)
         stage.at(5, lambda: flush(stage), Wake("check"))
         stage.run(10)
-        assert set(told.reasons()) == {"DriftFound"}
+        assert set(sent.reasons()) == {"DriftFound"}
 
-    def test_what_is_not_written_yet_is_a_difference_and_no_drift(self, told):
+    def test_what_is_not_written_yet_is_a_difference_and_no_drift(self, sent):
         """What nobody has written yet is a difference and no drift."""
-        stage = Stage(send_event=told.append, mends=False)
+        stage = Stage(send_event=sent.append, mends=False)
         stage.at(0, listed(k.Node, node()), listed(k.Service, service("web")))
         stage.run(10)
-        assert told.reasons() == ["DifferenceFound"]
+        assert sent.reasons() == ["DifferenceFound"]
         assert not [line for line in stage.log if "changed by another program" in line]
 
-    def test_what_stays_so_is_reported_once(self, told):
+    def test_what_stays_so_is_reported_once(self, sent):
         """What stays so is told once however often it is looked at."""
-        stage = written(send_event=told.append, mends=False)
+        stage = written(send_event=sent.append, mends=False)
         stage.at(4, lambda: flush(stage), Wake("check"))
         counts = []
-        stage.at(5, lambda: counts.append(len(told)))
+        stage.at(5, lambda: counts.append(len(sent)))
         for seconds in range(6, 60, 3):
             stage.at(seconds, Wake("check"))
-        stage.at(65, lambda: counts.append(len(told)))
+        stage.at(65, lambda: counts.append(len(sent)))
         stage.at(70, changed(service("shop", 2)))
         stage.run(100)
-        assert 0 < counts[0] == counts[1] < len(told)
+        assert 0 < counts[0] == counts[1] < len(sent)
         assert stage.state.metrics.drift_unmended.value > 0
 
-    def test_an_object_with_faults_is_told_once_about_itself(self, stage, told):
+    def test_an_object_with_faults_is_told_once_about_itself(self, stage, sent):
         stage.at(5, Changed(k.Service, FAULTY, WEB), changed(service("other", 2)))
         stage.at(50, Changed(k.Service, FAULTY, WEB))
         stage.run(100)
-        (one,) = told
-        assert one.about == ("v1", "Service", "demo", "web", "uid-1")
-        assert (one.reason, one.is_shared, one.note) == ("Rejected", True, "not served: spec.ports: none")
+        (event,) = sent
+        assert event.about == ("v1", "Service", "demo", "web", "uid-1")
+        assert (event.reason, event.is_shared, event.note) == ("Rejected", True, "not served: spec.ports: none")
         assert [line for line in stage.log if "skipped" in line] != []
 
-    def test_one_that_was_mended_and_breaks_again_is_told_again(self, stage, told):
+    def test_one_that_was_mended_and_breaks_again_is_told_again(self, stage, sent):
         stage.at(5, Changed(k.Service, FAULTY, WEB))
         stage.at(50, changed(service("web")))
         stage.at(100, Changed(k.Service, FAULTY, WEB))
         stage.run(150)
-        assert told.reasons() == ["Rejected", "Rejected"]
+        assert sent.reasons() == ["Rejected", "Rejected"]
         assert any("no longer skipped" in line for line in stage.log)
 
-    def test_one_in_a_list_is_told_as_well(self, stage, told):
+    def test_one_in_a_list_is_told_as_well(self, stage, sent):
         stage.at(5, Listed(k.Service, (FAULTY,)))
         stage.run(50)
-        assert told.reasons() == ["Rejected"]
+        assert sent.reasons() == ["Rejected"]
 
-    def test_two_services_that_have_one_address_are_both_told_once(self, stage, told):
-        taken, other = (replace(one, spec=replace(one.spec, external_ips=("203.0.113.1",))) for one in PAIR)
+    def test_two_services_that_have_one_address_are_both_told_once(self, stage, sent):
+        taken, other = (replace(plain, spec=replace(plain.spec, external_ips=("203.0.113.1",))) for plain in PAIR)
         stage.at(5, changed(taken), changed(other))
         stage.at(100, changed(endpoints("web", 2)))
         stage.at(150, changed(PAIR[1]))
         stage.at(200, changed(other))
         stage.run(250)
-        assert [(one.about.name, one.reason) for one in told] == [
+        assert [(event.about.name, event.reason) for event in sent] == [
             (name, "AddressConflict") for name in ("web", "other", "web", "other")
         ]
-        assert all("demo/web" in one.note and "demo/other" in one.note for one in told)
+        assert all("demo/web" in event.note and "demo/other" in event.note for event in sent)
 
-    def test_syncs_that_fail_are_told(self, stage, told):
+    def test_syncs_that_fail_are_told(self, stage, sent):
         stage.writer.failures.extend(["lost", "half"])
         stage.run(60)
-        assert set(told.reasons()) == {"FailedToSync"}
+        assert set(sent.reasons()) == {"FailedToSync"}
         assert stage.is_right()
         assert stage.state.metrics.restore_failures.value == 2
 
-    def test_a_parameter_that_may_not_be_set_is_told(self, stage, told):
+    def test_a_parameter_that_may_not_be_set_is_told(self, stage, sent):
         stage.at(5, lambda: stage.reports.refused_parameters({"net.ipv4.x": "sysctl net.ipv4.x = 1: read-only"}))
         stage.run(10)
-        assert told.reasons() == ["ParameterNotSet"]
+        assert sent.reasons() == ["ParameterNotSet"]
 
     def test_a_node_is_known_by_its_uid_or_else_by_its_name(self, stage):
         stage.run(1)
@@ -174,18 +174,18 @@ class TestCounts:
 
     @pytest.mark.parametrize("text", ["2999-01-01T00:00:00.123456789Z", "2999-01-01T00:00:00Z"])
     def test_the_time_of_a_change_is_read(self, stage, text):
-        told = endpoints("web", 7)
+        changing = endpoints("web", 7)
         metadata = k.ObjectMeta(
-            name=told.metadata.name,
+            name=changing.metadata.name,
             namespace="demo",
-            labels=told.metadata.labels,
+            labels=changing.metadata.labels,
             annotations={"endpoints.kubernetes.io/last-change-trigger-time": text},
         )
         stage.at(
             5,
             changed(
                 k.EndpointSlice(
-                    metadata=metadata, **{f: getattr(told, f) for f in ("address_type", "endpoints", "ports")}
+                    metadata=metadata, **{f: getattr(changing, f) for f in ("address_type", "endpoints", "ports")}
                 )
             ),
         )
@@ -253,9 +253,9 @@ class TestViews:
         assert "Service demo/web: spec.ports: none" in pages["/plan"]().body
         flush(stage)
         assert "Plan: " in pages["/plan"]().body
-        told = json.loads(pages["/plan?output=json"]().body)
-        assert told["summary"]["add"] > 3
-        assert told["rejected"][0]["object"] == "Service demo/web"
+        document = json.loads(pages["/plan?output=json"]().body)
+        assert document["summary"]["add"] > 3
+        assert document["rejected"][0]["object"] == "Service demo/web"
 
     def test_the_model_is_what_was_decided(self, pages):
         text = pages["/model"]().body
@@ -266,9 +266,9 @@ class TestViews:
         assert ports[0]["cluster_ip"] == "10.96.0.1"
 
     def test_the_rules_are_those_of_the_kernel(self, stage, pages):
-        told = json.loads(pages["/rules?output=json"]().body)["rules"]["IPv4"]["nat"]
-        assert "KUBE-SERVICES" in told
-        assert any("10.244.1.1:8080" in rule for rules in told.values() for rule in rules)
+        document = json.loads(pages["/rules?output=json"]().body)["rules"]["IPv4"]["nat"]
+        assert "KUBE-SERVICES" in document
+        assert any("10.244.1.1:8080" in rule for rules in document.values() for rule in rules)
         assert "-A KUBE-SERVICES" in pages["/rules"]().body
 
     def test_before_anything_is_known_that_is_said(self):
@@ -276,13 +276,13 @@ class TestViews:
             assert page().status == 503
 
 
-def test_a_service_over_a_limit_is_told_once_and_counted(stage, told):
+def test_a_service_over_a_limit_is_told_once_and_counted(stage, sent):
     stage.desired.options = dataclasses.replace(stage.desired.options, limits=ServiceLimits(endpoints=25))
     stage.at(5, changed(service("web")), changed(endpoints("web", *range(1, 9))), changed(service("other", 2)))
     stage.at(40, changed(endpoints("web", *range(1, 10))))  # as many as it has by now is no news
     stage.run(100)
-    events = [one for one in told if one.reason == "OverLimit"]
-    assert [(one.about.name, one.is_shared) for one in events] == [("web", True)]
+    events = [event for event in sent if event.reason == "OverLimit"]
+    assert [(event.about.name, event.is_shared) for event in events] == [("web", True)]
     assert "8 endpoints" in events[0].note
     assert "--max-service-endpoints" in events[0].note
     assert stage.state.metrics.over_limit["endpoints"] == 1

@@ -51,8 +51,8 @@ def test_a_fresh_node_is_no_drift(mends):
 def test_an_agent_that_begins_with_another_option_finds_no_drift(mends, option):
     before = Stage()
     stage = Stage(kernels=before.writer.kernels, mends=mends, options=dataclasses.replace(OPTIONS, **option))
-    for one in (before, stage):
-        one.at(0, *WEB)
+    for agent in (before, stage):
+        agent.at(0, *WEB)
     before.run(3)
     stage.run(60)
     assert lines(stage) == []
@@ -71,15 +71,15 @@ def test_each_foreign_change_has_its_rule_and_service():
     assert "count=2" in line
     for address, owner in (("10.96.0.1", "demo/web"), ("10.96.0.2", "demo/shop")):
         assert f"-d {address}/32 -p tcp" in line
-        assert f"of Service {owner} was taken away" in line
+        assert f"of Service {owner} deleted" in line
     assert stage.is_right()
 
 
 def test_what_one_who_only_reports_saw_is_not_said_again():
     before = Stage()
     stage = Stage(kernels=before.writer.kernels, mends=False)
-    for one in (before, stage):
-        one.at(0, *WEB)
+    for agent in (before, stage):
+        agent.at(0, *WEB)
     stage.at(5, lambda: drop(stage, "KUBE-SERVICES", "10.96.0.1/32"))
     for seconds in range(5, 50, 3):
         stage.at(seconds, Wake("check"))
@@ -92,8 +92,8 @@ def test_a_change_that_is_not_written_yet_is_no_drift():
     """A change that nobody has written yet is no work of others."""
     before = Stage()
     stage = Stage(kernels=before.writer.kernels, mends=False)
-    for one in (before, stage):
-        one.at(0, *WEB)
+    for agent in (before, stage):
+        agent.at(0, *WEB)
     stage.at(5, changed(endpoints("web", 1, 2, 3)))
     stage.at(20, lambda: drop(stage, "KUBE-SERVICES", "10.96.0.2/32"), Wake("check"))
     before.run(3)
@@ -116,7 +116,7 @@ def test_the_same_thing_five_times_is_one_line_with_a_number(capsys):
 
     state = AgentState(lambda: 0.0)
     tell(damage([item] * 5, ()), state, Journal(), said.append, mended=True)
-    assert said[0] == "rule nat X [IPv4] `-j Y` was taken away (5 times)"
+    assert said[0] == "rule nat X [IPv4] `-j Y` deleted (5 times)"
     assert state.metrics.drift["rule"] == 5
 
 
@@ -125,6 +125,6 @@ def test_a_rule_of_others_reaches_no_terminal_and_is_cut():
     item = Item(
         action=Action.DELETE, language="iptables", family="IPv4", kind="rule", name="nat X", lines=(Line("-", text),)
     )
-    ((_, told),) = damage([item], ())
-    assert told.isprintable()
-    assert len(told) < 1000
+    ((_, shown),) = damage([item], ())
+    assert shown.isprintable()
+    assert len(shown) < 1000

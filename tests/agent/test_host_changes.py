@@ -79,10 +79,10 @@ def test_after_any_changes_all_is_as_a_new_process_has_it(mode, options, changes
             at = 3 + number * pace
             stage.at(at, happening(stage, change))
         end = 3 + len(changes) * pace + 2  # minSyncPeriod, and a second
-        found: list[object] = []
-        stage.at(end, lambda: found.extend(differences(stage, listening)))
+        differing: list[object] = []
+        stage.at(end, lambda: differing.extend(differences(stage, listening)))
         stage.run(end + 0.1)
-    assert found == []
+    assert differing == []
     assert [line for line in stage.log if "error" in line.lower()] == []
 
 
@@ -93,10 +93,10 @@ def test_addresses_that_could_not_be_written_are_tried_again(mode, failure, list
     stage.at(0, changed(THERE), *services())
     stage.at(5, lambda: stage.writer.failures.append(failure))
     stage.at(5, lambda: becomes(stage, host("192.168.50.77", "10.77.0.10", "fd00:50::10")))
-    found: list[object] = []
-    stage.at(9, lambda: found.extend(differences(stage, listening)))
+    differing: list[object] = []
+    stage.at(9, lambda: differing.extend(differences(stage, listening)))
     stage.run(9.1)
-    assert (found, list(stage.writer.failures)) == ([], [])
+    assert (differing, list(stage.writer.failures)) == ([], [])
     assert len([line for line in stage.log if "not written" in line]) == 1
 
 
@@ -112,10 +112,10 @@ def test_a_new_address_has_node_ports_within_a_second(mode, first, listening):
     ]
     for number, step in enumerate(steps if first == "host" else reversed(steps)):
         stage.at(10 + number * 0.1, step)
-    found: list[object] = []
-    stage.at(11.2, lambda: found.append((differences(stage, listening), set(listening))))
+    differing: list[object] = []
+    stage.at(11.2, lambda: differing.append((differences(stage, listening), set(listening))))
     stage.run(12)
-    assert found == [([], {("192.168.50.77", HEALTH_PORT), ("fd00:50::10", HEALTH_PORT)})]
+    assert differing == [([], {("192.168.50.77", HEALTH_PORT), ("fd00:50::10", HEALTH_PORT)})]
 
 
 def test_an_address_without_notice_is_seen_at_the_next_period():
@@ -135,10 +135,10 @@ def test_a_parameter_that_others_set_is_followed(listening):
     stage.at(0, changed(THERE), *services())
     liberal = host(*POOL[:1], sysctls={"net.netfilter.nf_conntrack_tcp_be_liberal": "1"})
     stage.at(5, lambda: setattr(stage.writer, "host", liberal))
-    found: list[object] = []
-    stage.at(40, lambda: found.extend(differences(stage, listening)))
+    differing: list[object] = []
+    stage.at(40, lambda: differing.extend(differences(stage, listening)))
     stage.run(41)
-    assert found == []
+    assert differing == []
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -163,10 +163,10 @@ def test_other_addresses_are_one_small_write(mode, options, listening):
     stage.at(0, changed(THERE), *services(), changed(service("other", 3)))
     stage.at(5, lambda: becomes(stage, host("192.168.50.77", "10.77.0.10", "fd00:50::10")))
     stage.at(5, changed(node("192.168.50.77", "fd00:50::10")))
-    found: list[object] = []
-    stage.at(7, lambda: found.extend(differences(stage, listening)))
+    differing: list[object] = []
+    stage.at(7, lambda: differing.extend(differences(stage, listening)))
     stage.run(8)
-    assert found == []
+    assert differing == []
     assert stage.checked == [0.0]
     assert stage.state.applied == stage.state.desired
     assert not [line for line in stage.log if "changed by another program" in line]
@@ -211,11 +211,11 @@ def test_an_address_that_becomes_the_nodes_is_served_no_more(mode):
     stage = staged(mode, OPTIONS["strict"])
     external = changed(service("outer", 3, external_ips=("203.0.113.1", "192.168.50.77")))
     stage.at(0, changed(THERE), *services(), external)
-    found: list[set[str]] = []
+    seen: list[set[str]] = []
 
     def note() -> None:
-        (outer,) = (one for one in stage.desired.services() if one.name.name == "outer")
-        found.append({str(address) for port in outer.ports for address in port.external_ips})
+        (outer,) = (resolved for resolved in stage.desired.services() if resolved.name.name == "outer")
+        seen.append({str(address) for port in outer.ports for address in port.external_ips})
 
     stage.at(5, note)
     stage.at(6, lambda: becomes(stage, dataclasses.replace(HOST, gateways=frozenset({parse_address("203.0.113.1")}))))
@@ -226,6 +226,6 @@ def test_an_address_that_becomes_the_nodes_is_served_no_more(mode):
     stage.at(35, note)
     stage.run(40)
     both = {"203.0.113.1", "192.168.50.77"}
-    assert found == [both, {"192.168.50.77"}, {"203.0.113.1"}, both]
+    assert seen == [both, {"192.168.50.77"}, {"203.0.113.1"}, both]
     assert any("203.0.113.1 is the gateway of this node" in line for line in stage.log)
     assert any("192.168.50.77 is an address of this node" in line for line in stage.log)

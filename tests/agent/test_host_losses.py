@@ -35,7 +35,7 @@ def state(stage: Stage, listening: set[tuple[str, int]]) -> tuple[object, ...]:
     kernels = (
         stage.writer.node.dump()
         if isinstance(stage.writer, WholeWriter)
-        else [one.save() for one in stage.writer.kernels.values()]
+        else [kernel.save() for kernel in stage.writer.kernels.values()]
     )
     return kernels, dict(compiled.model.sysctls), set(listening)
 
@@ -83,10 +83,10 @@ def test_a_node_that_comes_back_with_other_values_is_followed(mode, bare, listen
     if bare:
         stage.at(6, changed(node(cidrs=(), uid="u2")))
     stage.at(7, changed(other))
-    found: list[object] = []
-    stage.at(9, lambda: found.extend(differences(stage, listening)))
+    differing: list[object] = []
+    stage.at(9, lambda: differing.extend(differences(stage, listening)))
     stage.run(9.1)
-    assert found == []
+    assert differing == []
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -137,8 +137,8 @@ def test_whatever_is_taken_away_opens_nothing(mode, options, losses):
         before: list[tuple[frozenset[object], object]] = []
         stage.at(2, lambda: before.append(_openness(stage, listening)))
         for number, loss in enumerate(losses):
-            if all(isinstance(one, str) for one in loss):
-                left = [one for one in ("192.168.50.10", "10.77.0.10", "fd00:50::10") if one not in loss]
+            if all(isinstance(part, str) for part in loss):
+                left = [address for address in ("192.168.50.10", "10.77.0.10", "fd00:50::10") if address not in loss]
                 stage.at(3 + number, lambda left=left: becomes(stage, host(*left)))
             else:
                 stage.at(3 + number, *loss)
@@ -153,8 +153,10 @@ def _openness(stage: Stage, listening: set[tuple[str, int]]) -> tuple[frozenset[
     """Return where the node answers more than its ClusterIPs, and what keeps strangers from passing for its pods."""
     model = stage.desired.compiled().model
     open_: set[object] = set(listening)
-    for family, one in model.nodes.items():
-        open_ |= {(family, None)} if one.node_port_addresses is None else {(family, a) for a in one.node_port_addresses}
-        open_ |= {"loopback"} if one.localhost_node_ports else set()
+    for family, here in model.nodes.items():
+        open_ |= (
+            {(family, None)} if here.node_port_addresses is None else {(family, a) for a in here.node_port_addresses}
+        )
+        open_ |= {"loopback"} if here.localhost_node_ports else set()
     open_ |= set(model.sysctls.items())
-    return frozenset(open_), {family: (one.pods, one.masquerade_cluster_ip) for family, one in model.nodes.items()}
+    return frozenset(open_), {family: (here.pods, here.masquerade_cluster_ip) for family, here in model.nodes.items()}

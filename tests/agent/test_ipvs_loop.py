@@ -106,10 +106,10 @@ def test_what_others_change_is_mended_and_told():
     stage.at(5, spoil)
     stage.run(60)
     assert stage.is_right()
-    told = "\n".join(line for line in stage.log if "changed by another program" in line)
-    assert "kind=address" in told
-    assert "kind=entry" in told
-    assert "10.96.0.1" in told
+    lines = "\n".join(line for line in stage.log if "changed by another program" in line)
+    assert "kind=address" in lines
+    assert "kind=entry" in lines
+    assert "10.96.0.1" in lines
 
 
 def test_a_write_that_breaks_off_anywhere_is_taken_up():

@@ -104,9 +104,9 @@ class TestFirst:
         assert "10.96.0.9" not in stage.dispatch()
         assert stage.failed == []
         assert stage.state.is_alive
-        (told,) = (line for line in stage.log if "left out" in line and "services=" in line)
-        assert "demo/shop" in told
-        assert [(one.about.kind, one.about.name, one.reason) for one in stage.events] == [
+        (line,) = (line for line in stage.log if "left out" in line and "services=" in line)
+        assert "demo/shop" in line
+        assert [(event.about.kind, event.about.name, event.reason) for event in stage.events] == [
             ("Service", "shop", "LeftOut")
         ]
         assert stage.state.metrics.left_out.value == 1
@@ -349,14 +349,14 @@ class TestMany:
     COUNT = 60
 
     def events(self, sticky: int) -> list:
-        told: list = [changed(node())]
+        changes: list = [changed(node())]
         for number in range(self.COUNT):
             extra = STICKY if number % (self.COUNT // sticky) == 0 else {}
-            told += [
+            changes += [
                 changed(service(f"web-{number}", number + 1, **extra)),
                 changed(endpoints(f"web-{number}", number)),
             ]
-        return told
+        return changes
 
     @pytest.mark.parametrize("sticky", [1, 3, 30])
     def test_what_the_kernel_lacks_is_found_in_a_few_tries(self, stage, sticky):
@@ -395,7 +395,7 @@ class TestMany:
         stage.at(0, *self.events(1))
         stage.run(60)
         assert len(stage.ends()) == self.COUNT - 3
-        assert {one.about.name for one in stage.events} == {"web-6", "web-22", "web-54"}
+        assert {event.about.name for event in stage.events} == {"web-6", "web-22", "web-54"}
         assert stage.state.metrics.left_out.value == 3
 
     @pytest.mark.parametrize("values", [("10.96.0.7/32",), ("10.96.0.7/32", "10.96.0.23/32", "10.96.0.55/32")])

@@ -180,8 +180,8 @@ class TestFileChanges:
             return changes
 
         yield begin
-        for one in made:
-            one.stop()
+        for notice in made:
+            notice.stop()
 
     def test_a_file_that_is_written_in_place(self, tmp_path, look, seen):
         file = tmp_path / "config"
@@ -241,7 +241,7 @@ class TestFileChanges:
         changes.start()
         file.write_text("b")
         assert seen.wait(5)
-        assert soon(lambda: not [one for one in threading.enumerate() if one.name == "files"])
+        assert soon(lambda: not [thread for thread in threading.enumerate() if thread.name == "files"])
 
 
 LEAVE = {"maxPerCore": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"}
@@ -265,8 +265,8 @@ LEAVE = {"maxPerCore": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": 
 )
 def test_connection_tracking_is_set_up_as_kube_proxy_does(conntrack, cpus, expected):
     config, _ = read_config({"apiVersion": API_VERSION, "kind": KIND, "conntrack": conntrack}, "test")
-    found = conntrack_parameters(Options.of(config).conntrack, cpus)
-    assert found == {f"net.netfilter.nf_conntrack_{name}": value for name, value in expected.items()}
+    parameters = conntrack_parameters(Options.of(config).conntrack, cpus)
+    assert parameters == {f"net.netfilter.nf_conntrack_{name}": value for name, value in expected.items()}
 
 
 def test_ports_that_others_can_be_reached_at_are_known():
@@ -275,9 +275,9 @@ def test_ports_that_others_can_be_reached_at_are_known():
         socket.create_server(("127.0.0.1", 0)) as loopback,
         socket.create_server(("::1", 0), family=socket.AF_INET6) as loopback_6,
     ):
-        found = listening_ports()
-        assert ("TCP", everywhere.getsockname()[1]) in found
-        assert not {("TCP", one.getsockname()[1]) for one in (loopback, loopback_6)} & found
+        ports = listening_ports()
+        assert ("TCP", everywhere.getsockname()[1]) in ports
+        assert not {("TCP", listening.getsockname()[1]) for listening in (loopback, loopback_6)} & ports
 
 
 class TestModuleParameter:

@@ -181,11 +181,11 @@ class TestChanges:
             stage.at(0, changed(service(name, number)))
             slices = endpoints(name, number * 10, number * 10 + 1, zones=("zone-a", "zone-b"), node="node2")
             stage.at(0, changed(slices))
-        stage.at(1.5, lambda: found.append(stage.destinations()))
+        stage.at(1.5, lambda: seen.append(stage.destinations()))
         stage.at(2, changed(node("zone-b")))
-        found = []
+        seen = []
         stage.run(3)
-        assert found == [["10.244.1.10:8080", "10.244.1.20:8080"]]
+        assert seen == [["10.244.1.10:8080", "10.244.1.20:8080"]]
         assert stage.destinations() == ["10.244.1.11:8080", "10.244.1.21:8080"]
         assert stage.is_right()
 
@@ -284,9 +284,9 @@ class TestFailures:
         stage.at(0, *WEB)
         stage.at(2, lambda: stage.writer.failures.extend(["lost"] * 9))
         stage.at(2, changed(endpoints("web", 3)))
-        found = []
+        seen = []
         for seconds in (1, 3, 50, 63, 400):
-            stage.at(seconds, lambda: found.append((round(stage.state.age_s), stage.state.is_alive)))
+            stage.at(seconds, lambda: seen.append((round(stage.state.age_s), stage.state.is_alive)))
         stage.run(500)
-        assert found == [(0, True), (1, True), (48, True), (61, False), (0, True)]
+        assert seen == [(0, True), (1, True), (48, True), (61, False), (0, True)]
         assert stage.state.metrics.programming.last[-1] > 60

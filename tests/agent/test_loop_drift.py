@@ -28,10 +28,10 @@ class TestOthers:
         assert stage.is_right()
         assert stage.written[-1] == pytest.approx(5.2)
         assert stage.state.metrics.drift["rule"] + stage.state.metrics.drift["chain"] > 0
-        told = [line for line in stage.log if "changed by another program" in line]
-        assert told
-        assert "mended=True" in told[0]
-        assert "deleted" in told[0]
+        lines = [line for line in stage.log if "changed by another program" in line]
+        assert lines
+        assert "mended=True" in lines[0]
+        assert "deleted" in lines[0]
 
     def test_many_foreign_writes_are_looked_at_together(self):
         stage = Stage()
@@ -48,10 +48,10 @@ class TestOthers:
         plan = stage.writer.plan
 
         def planned(compiled, reading=None):
-            found = plan(compiled, reading)
+            wanted = plan(compiled, reading)
             if len(stage.writer.plans) == 2:
                 flush(stage)
-            return found
+            return wanted
 
         stage.writer.plan = planned
         stage.at(5, Wake("check"))
@@ -128,14 +128,14 @@ class TestOthers:
         """Who only reports is content once another has written what is wanted."""
         stage = Stage(mends=False)
         other = Stage(kernels=stage.writer.kernels)
-        for one in (stage, other):
-            one.at(0, *WEB)
-        stage.at(0.5, lambda: told.append(stage.state.metrics.drift_unmended.value))
+        for agent in (stage, other):
+            agent.at(0, *WEB)
+        stage.at(0.5, lambda: counts.append(stage.state.metrics.drift_unmended.value))
         stage.at(1, other.run)
         stage.at(10, Wake("check"))
-        told = []
+        counts = []
         stage.run(100)
-        assert told[0] > 0
+        assert counts[0] > 0
         assert stage.state.metrics.drift_unmended.value == 0
         assert stage.written == []
 
@@ -222,10 +222,10 @@ class TestOthers:
         stage.at(4.5, lambda: flush(stage, chain="KUBE-MARK-MASQ"), changed(endpoints("shop", 7)), Wake("check"))
         stage.run(5)
         assert stage.is_right()
-        told = [line for line in stage.log if "changed by another program" in line]
-        assert len(told) == 1
-        assert "KUBE-MARK-MASQ" in told[0]
-        assert "shop" not in told[0]
+        lines = [line for line in stage.log if "changed by another program" in line]
+        assert len(lines) == 1
+        assert "KUBE-MARK-MASQ" in lines[0]
+        assert "shop" not in lines[0]
 
     def test_a_refused_change_on_top_of_drift_mends_all(self):
         """A change on top of damage that the kernel refuses is made by mending all."""

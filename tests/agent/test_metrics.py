@@ -23,7 +23,7 @@ def parse(text: str) -> dict[str, dict[str, float]]:
     """Return values by metric and labels; fail where it is not the text format 0.0.4."""
     assert text.endswith("\n")
     kinds: dict[str, str] = {}
-    found: dict[str, dict[str, float]] = defaultdict(dict)
+    values: dict[str, dict[str, float]] = defaultdict(dict)
     closed, current = set(), ""
     for line in text.splitlines():
         if line.startswith("# HELP "):
@@ -42,24 +42,24 @@ def parse(text: str) -> dict[str, dict[str, float]]:
             name, labels, value = match.groups()
             base = re.sub(r"_(bucket|sum|count)\Z", "", name) if kinds[current] == "histogram" else name
             assert base == current, f"{name} among {current}"
-            assert (labels or "") not in found[name], f"{line} comes twice"
-            found[name][labels or ""] = float(value)
+            assert (labels or "") not in values[name], f"{line} comes twice"
+            values[name][labels or ""] = float(value)
     for name, kind in kinds.items():
         if kind == "histogram":
-            buckets = list(found[f"{name}_bucket"].values())
+            buckets = list(values[f"{name}_bucket"].values())
             assert buckets == sorted(buckets)
-            assert list(found[f"{name}_bucket"])[-1] == 'le="+Inf"'
-            assert buckets[-1] == found[f"{name}_count"][""]
+            assert list(values[f"{name}_bucket"])[-1] == 'le="+Inf"'
+            assert buckets[-1] == values[f"{name}_count"][""]
         if kind == "counter":
             assert name.endswith("_total")
-    return found
+    return values
 
 
 class TestMetrics:
     def test_an_agent_that_has_done_nothing_yet_tells_all_names(self):
-        found = parse(exposition(AgentState(Clock()).metrics, {}))
-        assert found["kubeproxy_sync_proxy_rules_duration_seconds_count"] == {"": 0}
-        assert found["rulegen_writes_total"] == {"": 0}
+        values = parse(exposition(AgentState(Clock()).metrics, {}))
+        assert values["kubeproxy_sync_proxy_rules_duration_seconds_count"] == {"": 0}
+        assert values["rulegen_writes_total"] == {"": 0}
 
     def test_values_are_exact_however_large(self):
         state = AgentState(Clock())
@@ -69,16 +69,16 @@ class TestMetrics:
         for seconds in (0.0004, 0.02, 0.3, 45):
             state.metrics.syncs.add(seconds)
         state.metrics.foreign_commits.add(3)
-        found = parse(exposition(state.metrics, {}))
-        assert found["rulegen_desired_generation"] == {"": 12_345_678}
-        assert found["rulegen_writes_total"] == {"": 1_234_567}
-        assert found["rulegen_services"] == {"": 10_000_001}
-        assert found["rulegen_foreign_commits_total"] == {"": 3}
+        values = parse(exposition(state.metrics, {}))
+        assert values["rulegen_desired_generation"] == {"": 12_345_678}
+        assert values["rulegen_writes_total"] == {"": 1_234_567}
+        assert values["rulegen_services"] == {"": 10_000_001}
+        assert values["rulegen_foreign_commits_total"] == {"": 3}
         sync = "kubeproxy_sync_proxy_rules_duration_seconds"
-        assert found[f"{sync}_bucket"]['le="0.001"'] == 1
-        assert found[f"{sync}_bucket"]['le="0.032"'] == 2
-        assert found[f"{sync}_bucket"]['le="16.384"'] == 3
-        assert (found[f"{sync}_count"][""], found[f"{sync}_sum"][""]) == (4, pytest.approx(45.3204))
+        assert values[f"{sync}_bucket"]['le="0.001"'] == 1
+        assert values[f"{sync}_bucket"]['le="0.032"'] == 2
+        assert values[f"{sync}_bucket"]['le="16.384"'] == 3
+        assert (values[f"{sync}_count"][""], values[f"{sync}_sum"][""]) == (4, pytest.approx(45.3204))
 
     def test_network_programming_is_measured_as_kube_proxy_does(self):
         """The way from a change of endpoints to the kernel is measured as kube-proxy does."""
@@ -89,18 +89,18 @@ class TestMetrics:
         state.services_changed(3)
         state.changed()
         wall.now += 5
-        found = parse(exposition(state.metrics, {}))
-        assert found["kubeproxy_sync_proxy_rules_endpoint_changes_pending"] == {"": 2}
-        assert found["kubeproxy_sync_proxy_rules_service_changes_pending"] == {"": 3}
-        assert found["kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds"] == {"": 1_000_000}
+        values = parse(exposition(state.metrics, {}))
+        assert values["kubeproxy_sync_proxy_rules_endpoint_changes_pending"] == {"": 2}
+        assert values["kubeproxy_sync_proxy_rules_service_changes_pending"] == {"": 3}
+        assert values["kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds"] == {"": 1_000_000}
         state.wrote(1)
-        found = parse(exposition(state.metrics, {}))
+        values = parse(exposition(state.metrics, {}))
         programming = "kubeproxy_network_programming_duration_seconds"
-        assert (found[f"{programming}_count"][""], found[f"{programming}_sum"][""]) == (1, 4)
-        assert (found[f"{programming}_bucket"]['le="3"'], found[f"{programming}_bucket"]['le="4"']) == (0, 1)
-        assert found["kubeproxy_sync_proxy_rules_endpoint_changes_pending"] == {"": 0}
-        assert found["kubeproxy_sync_proxy_rules_endpoint_changes_total"] == {"": 2}
-        assert found["kubeproxy_sync_proxy_rules_last_timestamp_seconds"] == {"": 1_000_005}
+        assert (values[f"{programming}_count"][""], values[f"{programming}_sum"][""]) == (1, 4)
+        assert (values[f"{programming}_bucket"]['le="3"'], values[f"{programming}_bucket"]['le="4"']) == (0, 1)
+        assert values["kubeproxy_sync_proxy_rules_endpoint_changes_pending"] == {"": 0}
+        assert values["kubeproxy_sync_proxy_rules_endpoint_changes_total"] == {"": 2}
+        assert values["kubeproxy_sync_proxy_rules_last_timestamp_seconds"] == {"": 1_000_005}
 
     def test_who_asks_for_health_is_counted_by_the_answer(self):
         state = AgentState(Clock())
@@ -108,9 +108,9 @@ class TestMetrics:
         livez(state)
         state.wrote(0)
         healthz(state)
-        found = parse(exposition(state.metrics, {}))
-        assert found["kubeproxy_proxy_healthz_total"] == {'code="200"': 1, 'code="503"': 1}
-        assert found["kubeproxy_proxy_livez_total"] == {'code="200"': 1}
+        values = parse(exposition(state.metrics, {}))
+        assert values["kubeproxy_proxy_healthz_total"] == {'code="200"': 1, 'code="503"': 1}
+        assert values["kubeproxy_proxy_livez_total"] == {'code="200"': 1}
 
     def test_every_metric_that_is_declared_is_set_somewhere(self):
         code = "".join(file.read_text() for file in (ROOT / "rulegen").rglob("*.py") if file.name != "metrics.py")
@@ -125,8 +125,8 @@ class TestMetrics:
 
     def test_a_value_that_is_known_elsewhere_is_written_and_not_kept(self):
         metrics = AgentState(Clock()).metrics
-        found = parse(exposition(metrics, {metrics.lists: {"services": 2, "nodes": 1}}))
-        assert found["rulegen_lists_total"] == {'kind="services"': 2, 'kind="nodes"': 1}
+        values = parse(exposition(metrics, {metrics.lists: {"services": 2, "nodes": 1}}))
+        assert values["rulegen_lists_total"] == {'kind="services"': 2, 'kind="nodes"': 1}
         assert parse(exposition(metrics, {}))["rulegen_lists_total"] == {}
 
     def test_counts_of_many_threads_are_not_lost(self):

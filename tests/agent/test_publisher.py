@@ -33,7 +33,7 @@ class TestIngresses:
         for node in nodes + nodes:
             node.turn()
         assert place.published("ingresses", "web") == place.published("ingresses", "blog") == [C, A, B]
-        assert [one.members.is_leading for one in nodes] == [True, False, False]
+        assert [publisher.members.is_leading for publisher in nodes] == [True, False, False]
 
     def test_what_is_published_already_is_not_written_again(self, place):
         place.api.put("ingresses", ingress("web"))
@@ -416,7 +416,7 @@ class TestTrouble:
             assert soon(lambda: node.state.metrics.publish_failures.value >= 1)
             place.api.come_back()
             assert soon(lambda: place.published("ingresses", "web") == [A])  # long before its period
-            assert soon(lambda: [one.is_well for one in notices] == [False, True]), notices
+            assert soon(lambda: [notice.is_well for notice in notices] == [False, True]), notices
             node.stop(for_good=False)
         assert "not published" not in node.journal.out.getvalue()
 

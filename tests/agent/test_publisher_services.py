@@ -17,8 +17,8 @@ class TestServices:
     def nodes(self, place):
         publications = [place.service_publication(("TCP", 22)) for _ in range(2)]
         return [
-            place.node(name, *addresses, publication=one, group="services")
-            for (name, *addresses), one in zip((("a", A, C), ("b", B)), publications, strict=True)
+            place.node(name, *addresses, publication=publication, group="services")
+            for (name, *addresses), publication in zip((("a", A, C), ("b", B)), publications, strict=True)
         ]
 
     def turn(self, nodes) -> None:
@@ -32,7 +32,7 @@ class TestServices:
         assert place.published("services", "web") == [A, B]
         assert place.published("services", "both") == [C, A, B]
         status = place.api.kept("services")["shop", "web"]["status"]
-        assert {one["ipMode"] for one in status["loadBalancer"]["ingress"]} == {"VIP"}
+        assert {entry["ipMode"] for entry in status["loadBalancer"]["ingress"]} == {"VIP"}
         assert status["conditions"][0]["type"] == PUBLISHED
 
     def test_what_is_somebody_elses_stays(self, place, nodes):
@@ -116,8 +116,8 @@ class TestServices:
         node.publications[0].taken = lambda: node.members.taken
         api_node.members.ports = lambda: frozenset({("TCP", 6443), ("UDP", 53)})
         place.api.put("services", balanced("api", 6443), balanced("dns", 53, number=2))
-        for one in (api_node, node, api_node):
-            one.members.join(one.addresses())
+        for publisher in (api_node, node, api_node):
+            publisher.members.join(publisher.addresses())
         node.turn()
         assert (place.published("services", "api"), place.published("services", "dns")) == ([], [A, B])
         lease = place.api.kept("leases")[NAMESPACE, "rulegen-services.node.b"]
@@ -136,8 +136,8 @@ def test_external_addresses_of_a_node_come_before_internal_ones():
     """A node is reached by its external addresses else by its internal ones."""
 
     def node(*pairs: tuple[str, str]) -> k.Node:
-        told = tuple(k.NodeAddress(type=kind, address=address) for kind, address in pairs)
-        return k.Node(metadata=k.ObjectMeta(name="n"), status=k.NodeStatus(addresses=told))
+        published = tuple(k.NodeAddress(type=kind, address=address) for kind, address in pairs)
+        return k.Node(metadata=k.ObjectMeta(name="n"), status=k.NodeStatus(addresses=published))
 
     both = node(("InternalIP", "10.0.0.1"), ("ExternalIP", A), ("ExternalIP", C), ("Hostname", "n"))
     assert node_addresses(both, internal=False) == (A, C)

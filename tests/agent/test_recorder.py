@@ -18,7 +18,7 @@ WEB = ObjectReference("v1", "Service", "shop", "web", "uid-1")
 NODE = ObjectReference("v1", "Node", "", "node1", "uid-2")
 
 
-def drift(note: str = "rule a was taken away") -> EventRequest:
+def drift(note: str = "rule a deleted") -> EventRequest:
     return EventRequest(NODE, "DriftMended", "Mend", note)
 
 
@@ -33,36 +33,36 @@ def events(place: Place) -> list[dict]:
 class TestSending:
     def test_an_event_is_one_that_a_server_takes_and_kubectl_finds(self, place):
         place.recorder().send(rejected())
-        (told,) = events(place)
-        assert told["regarding"] == {
+        (event,) = events(place)
+        assert event["regarding"] == {
             "apiVersion": "v1",
             "kind": "Service",
             "namespace": "shop",
             "name": "web",
             "uid": "uid-1",
         }
-        assert (told["type"], told["reason"], told["action"]) == ("Warning", "Rejected", "Serve")
-        assert (told["reportingController"], told["reportingInstance"]) == ("rulegen.io/agent", "node1")
-        assert told["eventTime"] == "2026-01-02T03:04:05.678901Z"
-        assert told["metadata"]["namespace"] == "shop"
+        assert (event["type"], event["reason"], event["action"]) == ("Warning", "Rejected", "Serve")
+        assert (event["reportingController"], event["reportingInstance"]) == ("rulegen.io/agent", "node1")
+        assert event["eventTime"] == "2026-01-02T03:04:05.678901Z"
+        assert event["metadata"]["namespace"] == "shop"
 
     def test_events_about_a_node_are_where_kubectl_looks_for_them(self, place):
         place.recorder().send(drift())
-        (told,) = events(place)
-        assert told["metadata"]["namespace"] == "default"
-        assert "namespace" not in told["regarding"]
+        (event,) = events(place)
+        assert event["metadata"]["namespace"] == "default"
+        assert "namespace" not in event["regarding"]
 
     def test_the_same_again_is_counted_in_the_event_that_is_there(self, place):
         recorder = place.recorder()
         for _ in range(5):
             recorder.send(drift())
             place.clock.now += 1
-        (told,) = events(place)
-        assert told["series"] == {"count": 2, "lastObservedTime": "2026-01-02T03:04:06.678901Z"}
+        (event,) = events(place)
+        assert event["series"] == {"count": 2, "lastObservedTime": "2026-01-02T03:04:06.678901Z"}
         place.clock.now += module.PATCH_S
         recorder.settle()
-        (told,) = events(place)
-        assert told["series"]["count"] == 5
+        (event,) = events(place)
+        assert event["series"]["count"] == 5
         place.clock.now += module.SERIES_S
         recorder.send(drift())
         assert len(events(place)) == 2
@@ -84,7 +84,7 @@ class TestSending:
         place.api.fail("events", Fault.status(403, f"{words} because it is being terminated"))
         recorder.send(rejected())
         recorder.send(drift())
-        assert [one["metadata"]["namespace"] for one in events(place)] == ["default"]
+        assert [event["metadata"]["namespace"] for event in events(place)] == ["default"]
 
     def test_a_fault_of_ours_keeps_nothing_else_from_being_sent(self, place, monkeypatch):
         recorder = place.recorder()
@@ -110,7 +110,7 @@ class TestSending:
             recorder.send(rejected())
             recorder.send(rejected())
             recorder.send(rejected("another fault"))
-        assert sorted(one["note"] for one in events(place)) == ["another fault", "not served: spec.ports: none"]
+        assert sorted(event["note"] for event in events(place)) == ["another fault", "not served: spec.ports: none"]
 
     def test_a_restarted_agent_counts_in_earlier_events(self, place):
         """They are there for an hour; `create` is answered with 409."""
@@ -124,8 +124,8 @@ class TestSending:
             outcomes = {"counted": 20} if start else {"sent": 20}
             assert recorder.state.metrics.events.values() == outcomes
         last = "2026-01-02T03:04:07.678901Z"
-        assert sorted(one["note"] for one in events(place)) == sorted(notes)
-        assert [one["series"] for one in events(place)] == [{"count": 3, "lastObservedTime": last}] * len(notes)
+        assert sorted(event["note"] for event in events(place)) == sorted(notes)
+        assert [event["series"] for event in events(place)] == [{"count": 3, "lastObservedTime": last}] * len(notes)
         assert "get" not in {verb for verb, _, _ in place.api.done}  # the role has no such right
 
     def test_what_stays_so_is_told_again_after_a_while(self, place):
@@ -133,8 +133,8 @@ class TestSending:
         recorder.send(rejected())
         place.clock.now += module.SERIES_S
         recorder.send(rejected())
-        (told,) = events(place)
-        assert told["series"]["count"] == 2
+        (event,) = events(place)
+        assert event["series"]["count"] == 2
 
     def test_of_many_nodes_that_start_at_once_one_counts(self, place):
         for node in ("node1", "node2", "node3"):
@@ -155,8 +155,8 @@ class TestSending:
 
         place.api.fail("events", Fault(without_answer))
         place.recorder().send(rejected())
-        (told,) = events(place)
-        assert "series" not in told
+        (event,) = events(place)
+        assert "series" not in event
 
     @pytest.mark.parametrize(
         ("is_there", "faults"),
@@ -177,8 +177,8 @@ class TestSending:
         place.api.fail("events", *faults)
         recorder = place.recorder()
         recorder.send(rejected())
-        (told,) = events(place)
-        assert ("series" in told) == is_there
+        (event,) = events(place)
+        assert ("series" in event) == is_there
         assert recorder.state.metrics.events["failed"] == 0
 
     def test_events_of_an_object_are_limited(self, place):
@@ -200,9 +200,9 @@ class TestSending:
     )
     def test_whatever_a_note_holds_a_server_takes_it(self, place, note):
         place.recorder().send(rejected(note))
-        (told,) = events(place)
-        assert told["note"].isprintable()
-        assert len(told["note"].encode()) <= 1024
+        (event,) = events(place)
+        assert event["note"].isprintable()
+        assert len(event["note"].encode()) <= 1024
 
     @pytest.mark.parametrize("name", ["../../secrets/a", "a/b", "", "A" * 300, "a%2fb", "(no name)"])
     def test_what_can_be_no_name_is_not_asked_for(self, place, name):
@@ -239,7 +239,7 @@ class TestTrouble:
         place.api.come_back()
         assert soon(lambda: len(events(place)) == 5)
         recorder.stop()
-        assert {one["eventTime"] for one in events(place)} == {"2026-01-02T03:04:05.678901Z"}  # when they were told
+        assert {event["eventTime"] for event in events(place)} == {"2026-01-02T03:04:05.678901Z"}  # when they were told
 
     def test_who_may_not_write_events_asks_once_and_says_so(self, place, recorder):
         place.api.allows = lambda _: False
@@ -256,7 +256,7 @@ class TestTrouble:
         place.api.fail("events", Fault.status(422, "no"))
         recorder.send(drift())
         recorder.send(rejected())
-        assert [one["reason"] for one in events(place)] == ["Rejected"]
+        assert [event["reason"] for event in events(place)] == ["Rejected"]
 
     def test_a_namespace_that_is_going_away_harms_nobody(self, place, recorder):
         place.api.fail("events", Fault.status(404, 'namespaces "shop" not found'))
@@ -290,10 +290,10 @@ class TestThread:
             recorder.send_event(drift())
         recorder.send_event(rejected())
         recorder.stop()
-        assert soon(lambda: {one["reason"] for one in events(place)} == {"DriftMended", "Rejected"})
-        (told,) = (one for one in events(place) if one["reason"] == "DriftMended")
-        assert told["series"]["count"] == 4
-        assert not [one for one in threading.enumerate() if one.name == "events"]
+        assert soon(lambda: {event["reason"] for event in events(place)} == {"DriftMended", "Rejected"})
+        (counted,) = (event for event in events(place) if event["reason"] == "DriftMended")
+        assert counted["series"]["count"] == 4
+        assert not [thread for thread in threading.enumerate() if thread.name == "events"]
 
     def test_no_server_at_all_fails_nothing(self, place):
         recorder = place.recorder()

@@ -45,9 +45,9 @@ def test_a_log_on_a_full_disk_ends_nobody():
         journal.info("something happened")
     lines = disk.getvalue().splitlines()
     assert [line.partition("  ")[2].strip() for line in lines if "INFO" in line] == ["something happened"] * 3
-    told = [line for line in lines if "could not be written" in line]
-    assert len(told) == 1
-    assert told[0].endswith('error="No space left on device" count=2')
+    lost = [line for line in lines if "could not be written" in line]
+    assert len(lost) == 1
+    assert lost[0].endswith('error="No space left on device" count=2')
 
 
 class TestState:
@@ -107,10 +107,14 @@ class TestState:
         clock.now += 59
         assert page(state).status == 200
         clock.now += 2
-        told = json.loads(page(state).body)
+        document = json.loads(page(state).body)
         assert page(state).status == 503
-        assert (told["healthy"], told["oldestUnappliedSeconds"], told["desiredGeneration"]) == (False, 61, 1)
-        assert (told["appliedGeneration"], told["lastError"]) == (0, 'no "luck"\nat all')
+        assert (document["healthy"], document["oldestUnappliedSeconds"], document["desiredGeneration"]) == (
+            False,
+            61,
+            1,
+        )
+        assert (document["appliedGeneration"], document["lastError"]) == (0, 'no "luck"\nat all')
         state.wrote(1)
         assert page(state).status == 200
         assert "lastError" not in json.loads(page(state).body)
@@ -122,7 +126,7 @@ class TestState:
 
 def services(count: int, port: int, *, terminating: bool = False):
     """Return a Service whose load balancers ask on a port, with so many endpoints on this node, and one elsewhere."""
-    told = service(
+    web = service(
         "web",
         type="LoadBalancer",
         external_traffic_policy="Local",
@@ -135,25 +139,25 @@ def services(count: int, port: int, *, terminating: bool = False):
         here = structs.replace(here, endpoints=tuple(structs.replace(e, conditions=leaving) for e in here.endpoints))
     slices = (here,) if count else (endpoints("web", 9, node="node2"),)
     name = ObjectName("demo", "web")
-    world = ClusterSnapshot(services={name: ServiceInput(service=told, slices=slices)}, nodes={NODE: node()})
+    world = ClusterSnapshot(services={name: ServiceInput(service=web, slices=slices)}, nodes={NODE: node()})
     return list(resolve(world, OPTIONS, HostFacts()).services.values())
 
 
 class TestServiceHealth:
     @pytest.fixture
-    def told(self) -> list[EventRequest]:
+    def sent(self) -> list[EventRequest]:
         return []
 
     @pytest.fixture
-    def health(self, told):
+    def health(self, sent):
         clock = Clock()
         state = AgentState(clock)
         state.wrote(0)
-        found = ServiceHealth(
-            state, AgentLog(out=io.StringIO()), addresses={Family.IPV4: ("127.0.0.1",)}, send_event=told.append
+        made = ServiceHealth(
+            state, AgentLog(out=io.StringIO()), addresses={Family.IPV4: ("127.0.0.1",)}, send_event=sent.append
         )
-        yield found
-        found.stop()
+        yield made
+        made.stop()
 
     def test_load_balancers_are_told_how_many_endpoints_are_here(self, health):
         port = free_port()
@@ -171,9 +175,9 @@ class TestServiceHealth:
     def test_terminating_endpoints_get_nothing_new(self, health):
         """Endpoints that terminate are still served but get nothing new."""
         port = free_port()
-        (told,) = services(2, port, terminating=True)
-        assert len(told.ports[0].local) == 2
-        health.serve([told])
+        (web,) = services(2, port, terminating=True)
+        assert len(web.ports[0].local) == 2
+        health.serve([web])
         status, body, _ = ask(port)
         assert (status, json.loads(body)["localEndpoints"]) == (503, 0)
 
@@ -182,21 +186,23 @@ class TestServiceHealth:
         port = free_port()
 
         def claimed(*names):
-            told = {}
+            inputs = {}
             for name, (age, count) in {"old": ("2026-01-01", 2), "new": ("2026-02-01", 1)}.items():
                 if name in names:
-                    one = service(
+                    web = service(
                         name,
                         type="LoadBalancer",
                         cluster_ip=f"10.96.0.{count}",
                         external_traffic_policy="Local",
                         health_check_node_port=port,
                     )
-                    metadata = structs.replace(one.metadata, creation_timestamp=f"{age}T00:00:00Z")
+                    metadata = structs.replace(web.metadata, creation_timestamp=f"{age}T00:00:00Z")
                     slices = (endpoints(name, *range(1, count + 1), node=NODE),)
-                    aged = structs.replace(one, metadata=metadata)
-                    told[ObjectName("demo", name)] = ServiceInput(service=aged, slices=slices)
-            return resolve(ClusterSnapshot(services=told, nodes={NODE: node()}), OPTIONS, HostFacts()).services.values()
+                    aged = structs.replace(web, metadata=metadata)
+                    inputs[ObjectName("demo", name)] = ServiceInput(service=aged, slices=slices)
+            return resolve(
+                ClusterSnapshot(services=inputs, nodes={NODE: node()}), OPTIONS, HostFacts()
+            ).services.values()
 
         health.serve(claimed("new", "old"))
         assert json.loads(ask(port)[1])["service"]["name"] == "old"
@@ -260,7 +266,7 @@ class TestServiceHealth:
         health.change({other.name: other}, lambda _: "")
         assert json.loads(ask(ports[1])[1])["service"]["name"] == "other"
 
-    def test_a_port_that_is_taken_is_told_and_tried_again(self, health, told):
+    def test_a_port_that_is_taken_is_told_and_tried_again(self, health, sent):
         with socket.socket() as other:
             other.bind(("127.0.0.1", 0))
             other.listen()
@@ -268,7 +274,7 @@ class TestServiceHealth:
             for _ in range(3):
                 health.serve(services(1, port), lambda name: f"uid of {name}")
             assert health.journal.out.getvalue().count("no health check") == 1
-            (event,) = told
+            (event,) = sent
             assert (event.reason, event.about[1:]) == (
                 "FailedToStartServiceHealthcheck",
                 ("Service", "demo", "web", "uid of demo/web"),
@@ -296,9 +302,9 @@ class TestJournal:
         assert len(lines) == 1
         assert lines[0].isprintable()
         if is_json:
-            told = json.loads(lines[0])
-            assert (told["level"], told["message"], told["count"]) == ("warning", "changed", 3)
-            assert told.get("name", "") == value
+            document = json.loads(lines[0])
+            assert (document["level"], document["message"], document["count"]) == ("warning", "changed", 3)
+            assert document.get("name", "") == value
         else:
             assert lines[0].startswith("2026-01-02T03:04:05.000Z WARNING changed ")
             assert lines[0].endswith(" count=3")

@@ -66,13 +66,13 @@ class Tools:
 def update() -> Update:
     """Return what a new Service comes to."""
     stage = Stage()
-    found = []
+    seen = []
     write = stage.writer.write_update
-    stage.writer.write_update = lambda change, *rest: (found.append(change), write(change, *rest))[1]
+    stage.writer.write_update = lambda change, *rest: (seen.append(change), write(change, *rest))[1]
     stage.at(0, changed(service("web")))
     stage.at(1, changed(service("shop", 2)), changed(endpoints("shop", 1)))
     stage.run(2)
-    return found[0]
+    return seen[0]
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_gained_addresses_are_returned(tools):
     """Addresses are followed and those that were gained are named."""
 
     def on(*addresses: str) -> HostFacts:
-        return HostFacts(interfaces=(Interface("eth0", tuple((parse_address(one), 24) for one in addresses)),))
+        return HostFacts(interfaces=(Interface("eth0", tuple((parse_address(address), 24) for address in addresses)),))
 
     writer = KernelWriter.of_host(tools, on("192.168.1.1"), Variant.NFT, StaleUdpPolicy.ALL, Options())
     host = iter([on("192.168.1.1"), on("192.168.1.2", "fe80::1"), on("192.168.1.1")])
@@ -228,8 +228,8 @@ def test_node_ports_leave_an_address_that_the_node_has_lost(tools):
     assert addresses() == {"10.96.0.1", "192.168.50.77", "192.0.2.1"}
 
 
-def replace_annotations(one: k.Service, annotations: dict[str, str]) -> k.Service:
-    return msgspec.structs.replace(one, metadata=msgspec.structs.replace(one.metadata, annotations=annotations))
+def replace_annotations(web: k.Service, annotations: dict[str, str]) -> k.Service:
+    return msgspec.structs.replace(web, metadata=msgspec.structs.replace(web.metadata, annotations=annotations))
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_a_program_beside_node_ports_keeps_its_udp_flows(monkeypatch, networks, 
     }
     left = set(table)
     monkeypatch.setattr(conntrack, "list_flows", lambda _run, family: [f for f in left if f.family is family])
-    monkeypatch.setattr(conntrack, "delete", lambda flows: [left.remove(one) for one in flows])
+    monkeypatch.setattr(conntrack, "delete", lambda flows: [left.remove(flow) for flow in flows])
     port = k.ServicePort(name="game", port=80, node_port=30500, protocol="UDP")
     cluster = Cluster()
     cluster.take(changed(service("game", type="NodePort", ports=(port,))))
@@ -264,9 +264,9 @@ def test_a_program_beside_node_ports_keeps_its_udp_flows(monkeypatch, networks, 
     rules = ServiceRules(cluster, options, facts, counts=False)
     writer = KernelWriter(Tools(), VariantChoice(Variant.LEGACY, "for a test"), facts)
     writer.reconcile(rules.services, rules.nodes)
-    assert {str(one.orig_dst) for one in table - left} == set(forgotten)
+    assert {str(flow.orig_dst) for flow in table - left} == set(forgotten)
     observed = Observed(rulesets={}, flows=tuple(table))
-    assert {str(one.flow.orig_dst) for one in plan_node(rules.compiled(), observed, facts).flows} == set(forgotten)
+    assert {str(entry.flow.orig_dst) for entry in plan_node(rules.compiled(), observed, facts).flows} == set(forgotten)
 
 
 class TestParametersThatRulesFollow:

@@ -36,7 +36,7 @@ class Turns:
     def next_at(self, name: ObjectName) -> float:
         """Return when a large Service may be written again."""
         ended, pause = self._wrote.get(name, (0.0, 0.0))
-        others = max((at for one, (at, _) in self._wrote.items() if one != name), default=self._others_at)
+        others = max((at for other, (at, _) in self._wrote.items() if other != name), default=self._others_at)
         is_alone = max(others, self._others_at) < ended - QUIET_S
         return ended if is_alone else ended + pause
 
@@ -51,7 +51,9 @@ class Turns:
     def wrote(self, name: ObjectName, took: float, now: float) -> None:
         """Note that a large Service was written, and how long that took without what was written in between."""
         self._since.pop(name, None)
-        self._wrote = {one: (at, pause) for one, (at, pause) in self._wrote.items() if at > now - QUIET_S - LONGEST_S}
+        self._wrote = {
+            other: (at, pause) for other, (at, pause) in self._wrote.items() if at > now - QUIET_S - LONGEST_S
+        }
         self._wrote[name] = now, min(SHARE * max(took - QUICK_S, 0.0), LONGEST_S)
 
     def wrote_others(self, now: float) -> None:

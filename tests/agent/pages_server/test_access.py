@@ -78,7 +78,7 @@ def test_fields_of_proxies_are_known(name, shows):
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "same"),
+    ("client", "other", "same"),
     [
         ("10.0.0.1", "10.0.0.2", False),
         ("2001:db8::1", "2001:db8::ffff:1", True),
@@ -88,8 +88,8 @@ def test_fields_of_proxies_are_known(name, shows):
         ("127.0.0.1", "::1", True),
     ],
 )
-def test_clients_are_counted_by_what_one_host_can_choose(one, other, same):
-    assert (source_of(one) == source_of(other)) is same
+def test_clients_are_counted_by_what_one_host_can_choose(client, other, same):
+    assert (source_of(client) == source_of(other)) is same
 
 
 class TestForeignNames:

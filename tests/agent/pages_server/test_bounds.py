@@ -141,16 +141,16 @@ class TestNumber:
 
     def test_the_oldest_of_the_source_that_has_most_goes_first(self):
         """A probe of another host stays, though it is the oldest."""
-        found = Clients()
+        crowd = Clients()
         sources = ["10.0.0.1", *["10.0.0.2"] * (CLIENTS - 1)]
         added = [Client(socket.socket(), None, source, 0.0) for source in sources]
         try:
             for client in added:
-                assert found.first_to_go() is None
-                found.add(client)
-            assert found.first_to_go() is added[1]
-            found.remove(added[1])
-            assert found.first_to_go() is None
+                assert crowd.first_to_go() is None
+                crowd.add(client)
+            assert crowd.first_to_go() is added[1]
+            crowd.remove(added[1])
+            assert crowd.first_to_go() is None
         finally:
             for client in added:
                 client.connection.close()
@@ -319,11 +319,11 @@ ROUNDS = 3
 def process():
     """A process that does nothing but to serve, and its ports; that of a large page is the last."""
     words = [sys.executable, "-c", SERVES, str(PORTS)]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as found:
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
-            yield found.pid, [int(word) for word in found.stdout.readline().split()]
+            yield process.pid, [int(word) for word in process.stdout.readline().split()]
         finally:
-            found.kill()
+            process.kill()
 
 
 @pytest.mark.slow

@@ -27,13 +27,13 @@ SECRET = "all rules of this node\n"
 @pytest.fixture
 def server():
     pages = {path: lambda: Reply(200, SECRET) for name in PATHS for path in (name, name + AS_JSON)}
-    found = PageServer("0.0.0.0", 0, {**pages, "/metrics": lambda: Reply(200, "m")}, private=PATHS)
-    yield found
-    found.stop()
+    serving = PageServer("0.0.0.0", 0, {**pages, "/metrics": lambda: Reply(200, "m")}, private=PATHS)
+    yield serving
+    serving.stop()
 
 
 def _outside() -> str:
-    own = (str(address) for one in interfaces() for address, _ in one.addresses if address.version == 4)
+    own = (str(address) for interface in interfaces() for address, _ in interface.addresses if address.version == 4)
     return next((address for address in own if not address.startswith("127.")), "")
 
 
@@ -96,10 +96,10 @@ print(connection.getresponse().status)
 @needs_root
 @pytest.mark.parametrize(("user", "status"), [(0, 200), (NOBODY, 403)])
 def test_another_user_of_this_host_is_refused(server, user, status):
-    found = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", ASKS, str(server.port), str(user)], check=True, capture_output=True, text=True
     )
-    assert int(found.stdout) == status
+    assert int(done.stdout) == status
 
 
 def test_a_connection_without_owner_is_refused(server, monkeypatch):

@@ -79,20 +79,20 @@ def test_the_end_of_a_head_is_found_however_it_arrives(parts, step):
     whole = b"".join(parts)
     at_once = head_length(whole)
     received = bytearray()
-    found = 0
+    length = 0
     for at in range(0, len(whole), step):
         before = len(received)
         received += whole[at : at + step]
-        if found := head_length(received, before):
+        if length := head_length(received, before):
             break
-    assert found == at_once
+    assert length == at_once
 
 
 @pytest.fixture(scope="module")
 def server():
-    found = PageServer("127.0.0.1", 0, {"*": lambda: Reply(200, "well\n")}, probes=True)
-    yield found
-    found.stop()
+    serving = PageServer("127.0.0.1", 0, {"*": lambda: Reply(200, "well\n")}, probes=True)
+    yield serving
+    serving.stop()
 
 
 @settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.too_slow])

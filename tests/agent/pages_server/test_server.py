@@ -28,9 +28,9 @@ class TestServer:
             "/bytes": lambda: Reply(200, "a rule that others wrote: \udcff\n"),
             "/bad": bad,
         }
-        found = PageServer("127.0.0.1", 0, pages)
-        yield found
-        found.stop()
+        serving = PageServer("127.0.0.1", 0, pages)
+        yield serving
+        serving.stop()
 
     def test_pages(self, server):
         assert ask(server.port, "/ok?x=1")[:2] == (200, "well\n")
@@ -66,12 +66,12 @@ class TestServer:
         idle = [socket.create_connection(("127.0.0.1", server.port), timeout=5) for _ in range(2 * CLIENTS)]
         try:
             assert ask(server.port, "/ok")[0] == 200
-            assert [one.recv(1) for one in idle[:CLIENTS]] == [b""] * CLIENTS
+            assert [client.recv(1) for client in idle[:CLIENTS]] == [b""] * CLIENTS
             idle[-1].sendall(b"GET /ok HTTP/1.0\r\n\r\n")
             assert idle[-1].recv(64).startswith(b"HTTP/1.1 200")
         finally:
-            for one in idle:
-                one.close()
+            for client in idle:
+                client.close()
 
     def test_bytes_that_are_no_text_are_told_nevertheless(self, server):
         assert ask(server.port, "/bytes")[:2] == (200, "a rule that others wrote: \\udcff\n")
@@ -98,8 +98,8 @@ class TestServer:
             slow[0].sendall(b"GET /ok HT")
             assert ask(server.port, "/ok")[0] == 200
         finally:
-            for one in slow:
-                one.close()
+            for client in slow:
+                client.close()
 
     def test_it_ends_at_once_though_clients_are_connected(self):
         server = PageServer("127.0.0.1", 0, {})
@@ -107,7 +107,7 @@ class TestServer:
             began = time.monotonic()
             server.stop()
             assert time.monotonic() - began < 0.45
-        assert not [one for one in threading.enumerate() if one.name == f"http {server.port}"]
+        assert not [thread for thread in threading.enumerate() if thread.name == f"http {server.port}"]
 
     def test_an_address_that_is_taken_is_one_clear_line(self, server):
         with pytest.raises(HostError, match=f"cannot listen on 127.0.0.1 port {server.port}: Address already in use"):
@@ -118,14 +118,14 @@ class TestPatientServer:
     def test_a_taken_address_is_reported_once_and_used_when_free(self, monkeypatch):
         """An address that is taken is told once and used when it is free."""
         monkeypatch.setattr(servers, "AGAIN_S", 0.02)
-        told: list[str] = []
+        reasons: list[str] = []
         first = PageServer("127.0.0.1", 0, {"*": lambda: Reply(200, "first")})
         patient = RetryingServer(
-            lambda: PageServer("127.0.0.1", first.port, {"*": lambda: Reply(200, "second")}), told.append
+            lambda: PageServer("127.0.0.1", first.port, {"*": lambda: Reply(200, "second")}), reasons.append
         )
         try:
             time.sleep(0.1)
-            assert len(told) == 1
+            assert len(reasons) == 1
             assert ask(first.port)[1] == "first"
             first.stop()
             assert soon(lambda: answers(first.port) == "second")
