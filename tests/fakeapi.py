@@ -162,6 +162,8 @@ class FakeApi:
         has_chunks: Whether watches come in chunks, or else until the connection ends, as behind an old proxy.
         has_null_items: Whether an empty list has `items: null`, as Go prints one now and then.
         allows: What may be done, by verb, API group and resource; None lets all be done.
+        allows_at: What may be done, by path and query, as a role for a namespace or for single names has it.
+        knows_metadata: Whether it sends metadata alone to whoever wants no more; old servers send whole objects.
         ahead_s: By how much its clock is ahead.
         is_prompt: Whether it sends each piece at once, as a real one does, and not when the last one was confirmed.
         requests: Path and query of all requests, in order.
@@ -176,6 +178,8 @@ class FakeApi:
     has_chunks: bool = True
     has_null_items: bool = False
     allows: Callable[[tuple[str, str, str]], bool] | None = None
+    allows_at: Callable[[str, Mapping[str, str]], bool] | None = None
+    knows_metadata: bool = True
     is_prompt: bool = False
     ahead_s: float = 0.0
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
@@ -416,7 +420,8 @@ class FakeApi:
             Fault.status(401, "Unauthorized").answer(handler)
             return
         verb = verb_of(handler)
-        if self.allows is not None and not self.allows(verb):
+        asked = {key: values[0] for key, values in query.items()}
+        if (self.allows is not None and not self.allows(verb)) or not (self.allows_at or _anything)(path, asked):
             Fault.status(403, f"cannot {verb[0]} resource {verb[2]}").answer(handler)
             return
         if handler.command != "GET":
@@ -492,8 +497,8 @@ class FakeApi:
         with self._changed:
             if token is None:
                 selects = selector(handler.path)
-                found = [one for _, one in sorted(self._objects[collection].items()) if selects(one)]
-                rest = [{key: one[key] for key in one if key not in {"kind", "apiVersion"}} for one in found]
+                matching = [each for _, each in self._candidates(collection, handler.path) if selects(each)]
+                rest = [{key: each[key] for key in each if key not in {"kind", "apiVersion"}} for each in matching]
                 version = self._version
             elif token in self._lists:
                 rest, version = self._lists.pop(token)
@@ -509,7 +514,27 @@ class FakeApi:
             metadata["remainingItemCount"] = len(rest) - limit
             self._lists[metadata["continue"]] = rest[limit:], version
         items = None if self.has_null_items and not rest else rest[:limit]
+        if items is not None and self._wants_metadata(handler):
+            kind, api_version = "PartialObjectMetadata", "meta.k8s.io/v1"
+            items = [{"kind": kind, "apiVersion": api_version, "metadata": each["metadata"]} for each in items]
         reply(handler, 200, {"kind": f"{kind}List", "apiVersion": api_version, "metadata": metadata, "items": items})
+
+    def _candidates(self, collection: str, path: str) -> list[tuple[tuple[str, str], dict[str, Any]]]:
+        """Return the objects that a path and a selector of a name leave, in order; quick for one name of many."""
+        url = urlsplit(path)
+        inside = re.search(r"/namespaces/([^/]+)/[^/]+$", url.path)
+        named = re.fullmatch("metadata.name=(.+)", parse_qs(url.query).get("fieldSelector", [""])[0])
+        objects = self._objects[collection]
+        if inside and named:
+            key = inside[1], named[1]
+            return [(key, objects[key])] if key in objects else []
+        return sorted(
+            ((key, each) for key, each in objects.items() if not inside or key[0] == inside[1]),
+            key=lambda each: each[0],
+        )
+
+    def _wants_metadata(self, handler: BaseHTTPRequestHandler) -> bool:
+        return self.knows_metadata and "as=PartialObjectMetadata" in handler.headers.get("Accept", "")
 
     def _watch(self, handler: BaseHTTPRequestHandler, collection: str, query: dict[str, str]) -> None:
         version = int(query["resourceVersion"])
@@ -531,6 +556,9 @@ class FakeApi:
         now = time.monotonic()
         end, bookmark = now + int(query["timeoutSeconds"][0]), now + self.bookmark_every
         _, api_version, kind = COLLECTIONS[collection]
+        is_partial = self._wants_metadata(stream.handler)
+        if is_partial:
+            kind, api_version = "PartialObjectMetadata", "meta.k8s.io/v1"
         while not self._closing.is_set() and time.monotonic() < end and not stream.is_left():
             with self._changed:
                 disturbance = self._disturbances[collection].popleft() if self._disturbances[collection] else None
@@ -540,6 +568,8 @@ class FakeApi:
             for one in fresh:
                 version = one.version
                 event = one.seen_through(selects)
+                if event and is_partial:
+                    event["object"] = {"kind": kind, "apiVersion": api_version, "metadata": event["object"]["metadata"]}
                 if event:
                     stream.event(event["type"], event["object"])
             if disturbance:
@@ -559,6 +589,10 @@ class FakeApi:
 
     def _since(self, version: int) -> list[Change]:
         return self._changes[bisect_right(self._changes, version, key=lambda one: one.version) :]
+
+
+def _anything(_path: str, _query: Mapping[str, str]) -> bool:
+    return True
 
 
 def selector(path: str) -> Callable[[dict[str, Any]], bool]:

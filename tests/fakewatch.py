@@ -47,7 +47,7 @@ class Stream:
     """The body of one watch, chunk by chunk; or without chunks, as some proxies make of it."""
 
     def __init__(self, handler: BaseHTTPRequestHandler, closing: threading.Event, *, has_chunks: bool) -> None:
-        self._handler = handler
+        self.handler = handler
         self._has_chunks = has_chunks
         self.closing = closing
         self.pause = 0.0
@@ -61,10 +61,10 @@ class Stream:
         """Send one chunk; byte by byte if the stream was made slow."""
         framed = f"{len(content):x}\r\n".encode() + content + b"\r\n" if self._has_chunks else content
         if not self.pause:
-            self._handler.wfile.write(framed)
+            self.handler.wfile.write(framed)
             return
         for start in range(0, len(framed), 40):
-            self._handler.wfile.write(framed[start : start + 40])
+            self.handler.wfile.write(framed[start : start + 40])
             time.sleep(self.pause)
 
     def event(self, kind: str, content: Object) -> None:
@@ -72,18 +72,18 @@ class Stream:
 
     def is_left(self) -> bool:
         """Tell whether the client went: it has nothing to say while it watches."""
-        return bool(select.select([self._handler.connection], [], [], 0)[0])
+        return bool(select.select([self.handler.connection], [], [], 0)[0])
 
     def finish(self) -> None:
         """End as HTTP wants it."""
         if self._has_chunks:
-            self._handler.wfile.write(b"0\r\n\r\n")
+            self.handler.wfile.write(b"0\r\n\r\n")
 
     def drop(self) -> None:
         """End without a word."""
-        self._handler.close_connection = True
+        self.handler.close_connection = True
         with suppress(OSError):
-            self._handler.connection.shutdown(socket.SHUT_RDWR)
+            self.handler.connection.shutdown(socket.SHUT_RDWR)
         raise StreamEndError
 
 
@@ -104,7 +104,7 @@ def _half_line(stream: Stream) -> None:
 
 
 def _half_chunk(stream: Stream) -> None:
-    stream._handler.wfile.write(b'ff\r\n{"type":"ADD')
+    stream.handler.wfile.write(b'ff\r\n{"type":"ADD')
     stream.drop()
 
 

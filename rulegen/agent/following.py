@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rulegen.apiserver.lists import read_nodes
-from rulegen.apiserver.watching.watch import Watch
+from rulegen.apiserver.watch import Watch
 from rulegen.errors import HostError
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rulegen.agent.pages_server.http_loop import HttpLoop
     from rulegen.agent.services.sync import ServiceSync
     from rulegen.agent.telemetry.metric import Metric
-    from rulegen.apiserver.watching.watch import Watch
+    from rulegen.apiserver.watch import Watch
     from rulegen.model.services.options import Options
 
 Pages = dict[str, "Callable[[], Reply]"]

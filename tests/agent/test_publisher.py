@@ -11,8 +11,8 @@ import pytest
 from rulegen.agent.status.ingresses import IngressPublication
 from rulegen.apiserver.objects import ApiObjects
 from rulegen.apiserver.transport.failures import ApiError
+from rulegen.apiserver.watch import Watch
 from rulegen.apiserver.watching.outage import OutageNotice
-from rulegen.apiserver.watching.watch import Watch
 from rulegen.kube.objects.names import ObjectName
 from tests.agent.talking import NAMESPACE, Place, ingress
 from tests.apiserver.watching import fast, soon

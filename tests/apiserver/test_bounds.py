@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rulegen.apiserver import limits, lists
+from rulegen.apiserver import watch as apiwatch
 from rulegen.apiserver.budget import Budget, Kept, Weights, weight
 from rulegen.apiserver.limits import ApiTerms
 from rulegen.apiserver.lists import read_cluster
@@ -19,9 +20,8 @@ from rulegen.apiserver.objects import SERVICES, ApiObjects
 from rulegen.apiserver.transport import client, response
 from rulegen.apiserver.transport.connection import ApiConnection
 from rulegen.apiserver.transport.failures import ApiError
+from rulegen.apiserver.watch import Watch
 from rulegen.apiserver.watching import reflector
-from rulegen.apiserver.watching import watch as apiwatch
-from rulegen.apiserver.watching.watch import Watch
 from rulegen.errors import HostError, Rejected
 from rulegen.kube.objects.events import Changed, Gone
 from rulegen.kube.objects.names import ObjectName
@@ -371,7 +371,7 @@ class TestNamed:
                 assert soon(lambda: {"a", "b"} <= set(seen.names("Secret")))
                 beyond = {key.name for key in watch.refused()}
                 assert beyond == set(self.NAMES[13:])
-                assert threading.active_count() - others < 40
+                assert threading.active_count() - others < 40  # with those of the server
                 watch.refer_to(secrets=self.OTHERS)
                 assert not watch.refused()
         # On a busy machine a wait of 50 ms for an answer may be said, too.
@@ -379,25 +379,13 @@ class TestNamed:
         assert line.startswith("Ingresses refer to more Secrets and ConfigMaps than can be watched; limit: 10; ")
         assert line.endswith("not_read: 30: greedy/s0010, greedy/s0011, greedy/s0012, …")
 
-    def test_descriptors_are_left_for_all_else(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(apiwatch.resource, "getrlimit", lambda _: (apiwatch.FREE_DESCRIPTORS + 5, 4096))
-        said, seen = [], Consumer()
-        with (
-            FakeApi() as api,
-            Watch(seen, kubeconfig=api.kubeconfig(tmp_path), warn=said.append, timing=fast()) as watch,
-        ):
-            watch.refer_to(secrets=self.NAMES)
-            assert len(watch.refused()) == len(self.NAMES) - 5
-            assert soon(lambda: not any("Secret" in one for one in watch.unanswered()))
-        assert any("LimitNOFILE" in one for one in said)
-
 
 _READS = """
 import resource, sys, time
 from pathlib import Path
 from rulegen.errors import HostError
 from rulegen.apiserver.lists import read_cluster
-from rulegen.apiserver.watching.watch import Watch
+from rulegen.apiserver.watch import Watch
 
 def command(kubeconfig):
     try:

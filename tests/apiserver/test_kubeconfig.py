@@ -16,7 +16,7 @@ from rulegen.apiserver.limits import ApiTerms
 from rulegen.apiserver.lists import read_cluster
 from rulegen.apiserver.transport import kubeconfig
 from rulegen.apiserver.transport.connection import ApiConnection
-from rulegen.apiserver.watching.watch import Watch
+from rulegen.apiserver.watch import Watch
 from rulegen.errors import HostError, Warnings
 from tests.fakeapi import FakeApi, make_certificate
 

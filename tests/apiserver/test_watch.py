@@ -7,6 +7,7 @@ import gc
 import json
 import re
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -18,9 +19,9 @@ import pytest
 from rulegen.apiserver.limits import ApiTerms
 from rulegen.apiserver.objects import LEASES, ApiObjects
 from rulegen.apiserver.transport import connection
+from rulegen.apiserver.watch import Watch
 from rulegen.apiserver.watching import reflector
 from rulegen.apiserver.watching.outage import OutageNotice
-from rulegen.apiserver.watching.watch import Watch
 from rulegen.errors import HostError, Rejected
 from rulegen.kube.objects.events import Changed, Gone, Listed
 from rulegen.kube.objects.names import Decoded, ObjectKey, ObjectName
@@ -569,17 +570,18 @@ class TestRestore:
         api.put("services", service("a"))
         watcher = watch(notice=notices.append, ingress=True, timing={"watch_silence": 60.0, "list_silence": 60.0})
         watcher.refer_to(secrets=[ObjectName("shop", f"tls-{number}") for number in range(20)])
-        assert is_watching(watcher, "Secret", 20)
+        assert is_watching(watcher, "Secret")
+        assert soon(lambda: not watcher.unanswered())
         lists = dict(watcher.counts().lists)
         del api.requests[:]
         api.go_away()
         api.put("services", service("b"))
         api.come_back()
         assert soon(lambda: seen.names("Service") == ["a", "b"])
-        assert is_watching(watcher, "Secret", 40)
+        assert is_watching(watcher, "Secret", 2)
         assert watcher.counts().lists == lists
         asked_for_one = [query for _, query in list(api.requests) if query.get("limit") == "1"]
-        assert 1 <= len(asked_for_one) <= 6  # of 24
+        assert 1 <= len(asked_for_one) <= 3  # of 5
         assert not self.set_back(notices)
 
     def test_after_a_long_absence_all_is_listed_anew_though_nobody_asked_in_between(self, api, watch, seen):
@@ -651,16 +653,17 @@ class TestWaking:
     def test_all_are_back_soon_after_the_first(self, api, watch, seen):
         watcher = watch(timing=self.LONG, ingress=True)
         watcher.refer_to(secrets=[ObjectName("shop", f"tls-{number}") for number in range(10)])
-        assert is_watching(watcher, "Secret", 10)
+        assert is_watching(watcher, "Secret")
+        assert soon(lambda: not watcher.unanswered())
         api.go_away()
-        assert self.are_in_trouble(watcher, 14)
+        assert self.are_in_trouble(watcher, 5)
         api.come_back()
         time.sleep(0.1)
-        assert watcher.counts().watches["Secret"] == 10  # nobody has noticed yet
+        assert watcher.counts().watches["Secret"] == 1  # nobody has noticed yet
 
         watcher.refer_to(secrets=[TLS, *(ObjectName("shop", f"tls-{number}") for number in range(10))])
         began = time.monotonic()
-        assert is_watching(watcher, "Secret", 21)
+        assert is_watching(watcher, "Secret", 2)
         assert all(is_watching(watcher, kind, 2) for kind in ("Service", "EndpointSlice", "Ingress", "IngressClass"))
         assert time.monotonic() - began < 2.0
 
@@ -713,7 +716,7 @@ class TestSaying:
     def test_a_server_that_goes_and_comes_back(self, api, watch, seen, notices):
         watcher = watch(notice=notices.append, ingress=True, timing=self.PATIENT)
         watcher.refer_to(secrets=[ObjectName("shop", f"tls-{number}") for number in range(10)])
-        assert is_watching(watcher, "Secret", 10)
+        assert is_watching(watcher, "Secret")
         api.go_away()
         assert soon(lambda: notices)
         time.sleep(0.3)
@@ -801,8 +804,9 @@ class TestNamed:
         api.delete("secrets", "shop", "tls")
 
         assert soon(lambda: seen.of("Secret", Gone) == [Gone(Secret, TLS)])
-        assert {path for path, _ in api.requests if "secret" in path} == {"/api/v1/namespaces/shop/secrets"}
-        assert all(query["fieldSelector"] == "metadata.name=tls" for query in asked(api, "secrets", watched=True))
+        inside = [query for path, query in api.requests if path == "/api/v1/namespaces/shop/secrets"]
+        assert inside
+        assert all(query["fieldSelector"] == "metadata.name=tls" for query in inside)
 
     def test_one_that_is_not_there_is_gone_and_may_come(self, api, watch, seen):
         watcher = watch()
@@ -829,14 +833,14 @@ class TestNamed:
         watcher = watch()
         other = ObjectName("shop", "other")
         watcher.refer_to(secrets=[TLS, other])
-        assert is_watching(watcher, "Secret", 2)
+        assert is_watching(watcher, "Secret")
+        assert soon(lambda: len(seen.names("Secret")) == 2)
         watcher.refer_to(secrets=[other])
         told = len(seen.of("Secret"))
         api.put("secrets", secret(value="Yg=="), secret("other", "Yg=="))
 
         assert soon(lambda: seen.state("Secret")[0].get(other) == "Yg==")
         assert len(seen.of("Secret")) == told + 1
-        assert soon(lambda: sum("secrets" in one.name for one in threading.enumerate()) == 1)
 
         watcher.refer_to(secrets=[TLS, other])
         assert soon(lambda: seen.state("Secret")[0] == {TLS: "Yg==", other: "Yg=="})
@@ -896,7 +900,8 @@ class TestNamed:
         watcher = watch(timing={"outage": 600.0})
         watcher.refer_to(secrets=[TLS])
         assert is_watching(watcher, "Secret")
-        api.fail("secrets", *[Fault.status(404, "the server is starting")] * 4)
+        assert soon(lambda: not watcher.unanswered())
+        api.fail("secrets", *[Fault.status(404, "the server is starting")] * 30)
         api.disturb("secrets", DROP)
         assert soon(lambda: seen.of("Secret", Gone) == [Gone(Secret, TLS)])
         assert soon(lambda: seen.names("Secret") == ["tls"])
@@ -1006,8 +1011,8 @@ class TestTls:
     def test_connections_share_one_context_which_follows_its_files(self, tmp_path, seen):
         """Reading a system's authorities takes 30 ms of CPU and 1 MB, for each of some hundred connections."""
 
-        def contexts(watcher: Watch) -> set[int]:
-            return {id(one.sock.context) for one in list(watcher._link._open) if one.sock is not None}
+        def contexts(watcher: Watch) -> set[ssl.SSLContext]:
+            return {each.context for each in list(watcher._link._open) if isinstance(each, ssl.SSLSocket)}
 
         for name in ("old", "new"):
             (tmp_path / name).mkdir()
@@ -1018,7 +1023,7 @@ class TestTls:
             kubeconfig = api.kubeconfig(tmp_path, **{"certificate-authority": str(authority)})
             with Watch(seen, kubeconfig=kubeconfig, timing=fast(watch_silence=60.0)) as watcher:
                 watcher.refer_to(secrets=[ObjectName("shop", f"tls-{number}") for number in range(10)])
-                assert is_watching(watcher, "Secret", 10)
+                assert is_watching(watcher, "Secret")
                 assert is_watching(watcher)
                 (before,) = contexts(watcher)
 
@@ -1026,10 +1031,9 @@ class TestTls:
                 (tmp_path / "next").rename(authority)
                 api.show_certificate(new)
                 api.break_connections()
-                assert is_watching(watcher, "Secret", 20)
+                assert is_watching(watcher, "Secret", 2)
                 assert is_watching(watcher, times=2)
-                (after,) = contexts(watcher)
-                assert after != before
+                (_,) = contexts(watcher) - {before}
                 assert "tls" not in {reason for _, reason in watcher.counts().errors}
                 assert watcher._link.generation == 1
 

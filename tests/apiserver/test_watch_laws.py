@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from rulegen.apiserver.watching.watch import Watch
+from rulegen.apiserver.watch import Watch
 from rulegen.kube.objects.events import Gone
 from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.objects.structs import Secret

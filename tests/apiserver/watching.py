@@ -26,6 +26,7 @@ FAST = {
     "notice": 0.05,
     "overdue": 20.0,
     "wake_spread": 0.02,
+    "poll": 0.1,
 }
 
 

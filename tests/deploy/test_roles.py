@@ -13,8 +13,7 @@ import pytest
 
 from rulegen.agent.telemetry.events import EventRequest, ObjectReference
 from rulegen.apiserver.lists import INGRESS_CLASSES, INGRESSES, NODES, SERVICES, SLICES
-from rulegen.apiserver.watching import watch
-from rulegen.kube.objects.names import ObjectName
+from rulegen.apiserver.referred.reading import path_of
 from rulegen.kube.objects.structs import ConfigMap, Secret
 from tests.agent.talking import Place, balanced, ingress
 from tests.deploy.kustomize import Manifest, build, read
@@ -40,7 +39,7 @@ def following(*paths: str) -> set[Right]:
 
 SERVICES_AND_NODE = following(SERVICES.path, SLICES.path, NODES) | {("", "nodes", "get")}
 INGRESSES_TOO = SERVICES_AND_NODE | following(INGRESSES.path, INGRESS_CLASSES.path)
-BY_NAME = {one for kind in (Secret, ConfigMap) for one in following(watch._one_object(kind, ObjectName("a", "b")).path)}
+BY_NAME = {one for kind in (Secret, ConfigMap) for one in following(path_of(kind, "a"))}
 
 
 EVENTS = {("events.k8s.io", "events", verb) for verb in ("create", "patch")}

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from rulegen.agent.cluster import SharedCluster
     from rulegen.agent.telemetry.log import AgentLog
     from rulegen.agent.telemetry.state import AgentState
-    from rulegen.apiserver.watching.watch import Watch
+    from rulegen.apiserver.watch import Watch
     from rulegen.compiler.ingress.engine import AnyEngine, IngressSite, KnownObjects
     from rulegen.kube.objects.events import Unfollowed
     from rulegen.kube.snapshot.cluster import Touched

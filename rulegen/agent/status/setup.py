@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rulegen.agent.services.reports import SyncReports
     from rulegen.agent.status.changes import StatusSource
     from rulegen.agent.status.leases import Port
-    from rulegen.apiserver.watching.watch import Watch
+    from rulegen.apiserver.watch import Watch
     from rulegen.kube.objects.names import ObjectName
     from rulegen.kube.objects.structs import Node
 

@@ -95,9 +95,12 @@ class Outage:
         """Begin to look whether an answer is overdue."""
         self._thread.start()
 
-    def stop(self, seconds: float) -> None:
+    def end(self) -> None:
         """Say nothing any more."""
         self._ended.set()
+
+    def join(self, seconds: float) -> None:
+        """Wait for the end of the thread, for at most that long."""
         if self._thread.is_alive():
             self._thread.join(max(seconds, 0.0))
 

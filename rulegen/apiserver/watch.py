@@ -6,7 +6,6 @@ and ConfigMaps one by one by their names, which come and go. Nothing is kept her
 
 from __future__ import annotations
 
-import resource
 import threading
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Final, Self
@@ -23,6 +22,8 @@ from rulegen.apiserver.lists import (
     SLICES,
     Collection,
 )
+from rulegen.apiserver.referred.follower import ReferredObjects
+from rulegen.apiserver.referred.order import Key
 from rulegen.apiserver.transport.connection import ApiConnection
 from rulegen.apiserver.watching.backoff import ApiTiming
 from rulegen.apiserver.watching.outage import Outage, OutageNotice, is_of_server
@@ -41,12 +42,9 @@ if TYPE_CHECKING:
     from rulegen.apiserver.transport.failures import ApiError
     from rulegen.kube.objects.events import Event
     from rulegen.kube.objects.names import ObjectName
-    from rulegen.kube.objects.structs import KubeObject
 
-MAX_NAMED: Final = 5000
-"""Secrets and ConfigMaps that are followed at the same time: each has a thread, a connection, and some 50 KB."""
-FREE_DESCRIPTORS: Final = 256
-"""Of those that the process may have: for all else that it does. Each name that is followed takes one."""
+MAX_NAMED: Final = 20_000
+"""Secrets and ConfigMaps that are followed at the same time: as many as the hosts that are served at most."""
 END_S: Final = 1.0
 """How long the end may take."""
 
@@ -129,8 +127,9 @@ class Watch:
         self._lock = threading.Lock()
         self._is_over = False
         self._followers = [self._follower(one) for one in wanted]
-        self._named: dict[tuple[type[KubeObject], ObjectName], Reflector] = {}
-        self._beyond: set[tuple[type[KubeObject], ObjectName]] = set()
+        self._referred = ReferredObjects(self._link, emit, self._shared, self._timing)
+        self._named: set[Key] = set()
+        self._beyond: set[Key] = set()
 
     def __enter__(self) -> Self:
         self.start()
@@ -153,16 +152,15 @@ class Watch:
         """
         with self._lock:
             self._is_over = True
-            all_of_them = [*self._followers, *self._named.values()]
-        for one in all_of_them:
-            one.end()
+        threads: list[Reflector | ReferredObjects | Outage] = [*self._followers, self._referred, self._outage]
+        for each in threads:
+            each.end()
         self._link.cut()
         until = self._timing.clock() + END_S
-        for one in all_of_them:
-            one.join(until - self._timing.clock())
-        self._outage.stop(until - self._timing.clock())
+        for each in threads:
+            each.join(until - self._timing.clock())
         self._link.cut()  # what one of them began meanwhile
-        return not self._outage.is_alive() and not any(one.is_alive() for one in all_of_them)
+        return not any(each.is_alive() for each in threads)
 
     def refer_to(self, *, secrets: Iterable[ObjectName] = (), config_maps: Iterable[ObjectName] = ()) -> None:
         """Follow just these Secrets and ConfigMaps from now on.
@@ -173,30 +171,19 @@ class Watch:
         Where there are more than can be followed, those that are followed stay, and of the others each namespace has as
         many as any other; the rest counts as what we may not read, and a line says so.
         """
-        wanted: set[tuple[type[KubeObject], ObjectName]] = {(Secret, name) for name in secrets}
-        wanted |= {(ConfigMap, name) for name in config_maps}
-        wanted = {(kind, name) for kind, name in wanted if is_label(name.namespace) and is_subdomain(name.name)}
+        wanted = {Key(Secret, name) for name in secrets} | {Key(ConfigMap, name) for name in config_maps}
+        wanted = {key for key in wanted if is_label(key.name.namespace) and is_subdomain(key.name.name)}
         with self._lock:
             if self._is_over:
                 return
-            superfluous = [self._named.pop(one) for one in [*self._named] if one not in wanted]
-            most = min(MAX_NAMED, max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - FREE_DESCRIPTORS))
-            new = _in_turn(wanted - self._named.keys())
-            room = max(0, most - len(self._named))
+            self._named &= wanted
+            new = _in_turn(wanted - self._named)
+            room = max(0, MAX_NAMED - len(self._named))
             had_room, self._beyond = not self._beyond, set(new[room:])
-            for kind, name in new[:room]:
-                follower = self._follower(_one_object(kind, name), name)
-                try:
-                    follower.start()
-                except RuntimeError:  # there may be no further thread
-                    self._beyond.add((kind, name))
-                    follower.end()
-                else:
-                    self._named[kind, name] = follower
-        for one in superfluous:
-            one.end()
+            self._named |= set(new[:room])
+            self._referred.refer_to(self._named)
         if had_room and self._beyond:
-            self._say(_too_many(most, sorted(name for _, name in self._beyond)))
+            self._say(_too_many(sorted(key.name for key in self._beyond)))
 
     def failed(self, who: object, error: ApiError, wake: Callable[[], None]) -> bool:
         """Note what kept somebody who writes to the server from it, and tell whether that is said here.
@@ -222,15 +209,14 @@ class Watch:
 
     def unanswered(self) -> tuple[str, ...]:
         """Return what was not told yet even once, as `services`, `Secret shop/tls`."""
-        with self._lock:
-            named = [title(kind.__name__, *name) for (kind, name), one in self._named.items() if not one.is_listed]
+        named = [title(key.kind.__name__, *key.name) for key in self._referred.unanswered()]
         return (*(one.collection.noun for one in self._followers if not one.is_listed), *named)
 
     def refused(self) -> frozenset[ObjectKey]:
         """Return the Secrets and ConfigMaps that the server lets us not read, or that are beyond the limit."""
+        kept_out = self._referred.refused()
         with self._lock:
-            kept_out = [key for key, one in self._named.items() if one.is_refused]
-            return frozenset(ObjectKey(kind.__name__, name) for kind, name in (*kept_out, *self._beyond))
+            return frozenset(ObjectKey(key.kind.__name__, key.name) for key in (*kept_out, *self._beyond))
 
     def counts(self) -> Counts:
         """Return what was counted up to now, for metrics."""
@@ -241,45 +227,34 @@ class Watch:
         fields = {"server": self.url, "revision": str(revision), "before": str(before)}
         fields["meanwhile"] = "all objects are listed again"
         self._say(OutageNotice("the API server went back to an older state, as after a restore from a backup", fields))
-        with self._lock:
-            followers = [*self._followers, *self._named.values()]
-        for one in followers:
-            one.begin_era()
+        for follower in self._followers:
+            follower.begin_era()
+        self._referred.begin_era()
 
     def _meanwhile(self) -> str:
         waits = "nothing is passed on before all lists were received"
         return "the last known objects are kept" if self.has_synced else waits
 
-    def _follower(self, collection: Collection, only: ObjectName | None = None) -> Reflector:
-        return Reflector(
-            self._link, collection, self._emit, self._shared, self._timing, page_size=self._page_size, only=only
-        )
+    def _follower(self, collection: Collection) -> Reflector:
+        return Reflector(self._link, collection, self._emit, self._shared, self._timing, page_size=self._page_size)
 
 
-def _in_turn(names: Iterable[tuple[type[KubeObject], ObjectName]]) -> list[tuple[type[KubeObject], ObjectName]]:
-    """Return names in an order that takes one of each namespace, then a second of each, and so on."""
-    of_namespace: dict[str, list[tuple[type[KubeObject], ObjectName]]] = {}
-    for one in sorted(names, key=lambda one: (one[0].__name__, one[1])):
-        of_namespace.setdefault(one[1].namespace, []).append(one)
+def _in_turn(keys: Iterable[Key]) -> list[Key]:
+    """Return objects in an order that takes one of each namespace, then a second of each, and so on."""
+    of_namespace: dict[str, list[Key]] = {}
+    for key in sorted(keys, key=lambda key: (key.kind.__name__, key.name)):
+        of_namespace.setdefault(key.name.namespace, []).append(key)
     turns = zip_longest(*(of_namespace[namespace] for namespace in sorted(of_namespace)))
-    return [one for turn in turns for one in turn if one is not None]
+    return [key for turn in turns for key in turn if key is not None]
 
 
-def _too_many(most: int, beyond: list[ObjectName]) -> OutageNotice:
+def _too_many(beyond: list[ObjectName]) -> OutageNotice:
     shown = ", ".join(str(name) for name in beyond[:SHOWN_NAMES])
     fields = {
-        "limit": str(most),
+        "limit": str(MAX_NAMED),
         "not_read": f"{len(beyond)}: {shown}{', …' if len(beyond) > SHOWN_NAMES else ''}",
-        "hint": "raise the limit of open files (LimitNOFILE)" if most < MAX_NAMED else "",
     }
     return OutageNotice("Ingresses refer to more Secrets and ConfigMaps than can be watched", fields)
-
-
-def _one_object(kind: type[KubeObject], name: ObjectName) -> Collection:
-    noun = f"{kind.__name__.lower()}s"
-    return Collection(
-        kind, f"/api/v1/namespaces/{name.namespace}/{noun}", noun, fields=f"metadata.name={_literal(name.name)}"
-    )
 
 
 def _literal(value: str) -> str:

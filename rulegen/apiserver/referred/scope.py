@@ -1,0 +1,297 @@
+"""One namespace, or all of them, whose Secrets or ConfigMaps are watched: only by their names and versions.
+
+What changes there is a reason to read an object again; nothing is known from here alone. So a watch that breaks off, a
+server that forgets, a role that is taken away cost nothing but time: the objects are then read one by one.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+from rulegen.apiserver.limits import MAX_OBJECT
+from rulegen.apiserver.referred.reading import path_of, plural
+from rulegen.apiserver.referred.selection import METADATA_WATCH, ObjectHead, read_changed
+from rulegen.apiserver.transport.failures import ApiError
+from rulegen.apiserver.watching.backoff import PATIENCE, Pace
+from rulegen.apiserver.watching.outage import is_of_server
+from rulegen.apiserver.watching.revision import number
+
+if TYPE_CHECKING:
+    from rulegen.apiserver.referred.reading import ObjectReader
+    from rulegen.apiserver.transport.connection import ApiConnection
+    from rulegen.apiserver.transport.response import Response
+    from rulegen.apiserver.watching.backoff import ApiTiming
+    from rulegen.apiserver.watching.outage import Outage
+    from rulegen.apiserver.watching.revision import Revisions
+    from rulegen.apiserver.watching.stats import WatchStats
+    from rulegen.kube.objects.names import ObjectName
+    from rulegen.kube.objects.structs import KubeObject
+
+NAMESPACE_PAUSES: Final = 5.0
+"""By how much longer the pause is before asking again for a namespace that we may not list: there may be many."""
+MAX_ROUNDS: Final = 50
+"""Pieces of one watch that are read before the other watches have their turn."""
+
+
+class ScopeOwner(Protocol):
+    """Who knows which objects are wanted; any thread may call."""
+
+    def wants(self, kind: type[KubeObject], name: ObjectName) -> bool:
+        """Return whether an object is wanted."""
+
+    def take_heads(self, scope: Scope, heads: list[ObjectHead]) -> None:
+        """Take the wanted objects that are there; those of the scope that are not among them are not."""
+
+    def take_change(self, kind: type[KubeObject], name: ObjectName, version: str, *, is_gone: bool) -> None:
+        """Take the change of a wanted object."""
+
+    def may_watch(self) -> bool:
+        """Return whether there may be one more watch."""
+
+    def scan_pause(self) -> float:
+        """Return how many seconds pass between two lists of a namespace that is not watched."""
+
+    def on_state(self) -> None:
+        """Note that a scope can be followed now, or cannot."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeTools:
+    """What all scopes of a server use."""
+
+    link: ApiConnection
+    reader: ObjectReader
+    tally: WatchStats
+    outage: Outage
+    revisions: Revisions
+    timing: ApiTiming
+
+
+class Scope:
+    """Follows the names and versions of the objects of one kind, in one namespace or in all.
+
+    One thread at a time calls `advance`, `take_ready` and `end_watch`.
+
+    Attributes:
+        kind: Of the objects.
+        namespace: Where; empty for all namespaces.
+        is_current: Whether changes are noticed here.
+        is_refused: Whether the server keeps saying that we may not list it (403).
+        due: When `advance` is to be called; infinity while the watch goes on.
+        answer: The watch that goes on; None without one.
+        is_busy: Whether a thread is in `advance`.
+        is_over: Whether nobody needs this any more.
+    """
+
+    def __init__(self, kind: type[KubeObject], namespace: str, owner: ScopeOwner, tools: ScopeTools) -> None:
+        self.kind = kind
+        self.namespace = namespace
+        self.is_current = self.is_refused = self.is_busy = self.is_over = False
+        self.due = 0.0
+        self.answer: Response | None = None
+        self._owner = owner
+        self._link, self._reader, self._tally = tools.link, tools.reader, tools.tally
+        self._outage, self._revisions, self._timing = tools.outage, tools.revisions, tools.timing
+        self._pace = Pace(tools.timing)
+        self._version = ""
+        self._era = self._revisions.era
+        self._broke_at: float | None = None
+        self._whole_at = self._heard_at = self._began = 0.0
+        self._seconds = 0
+        self._refusals = 0
+
+    def covers(self, kind: type[KubeObject], name: ObjectName) -> bool:
+        """Return whether an object is followed here."""
+        return self.is_current and kind is self.kind and self.namespace in {"", name.namespace}
+
+    def advance(self) -> None:
+        """List what is there, if that is to be done, and begin to watch, if that may be."""
+        try:
+            self._list_if_due()
+            if self._owner.may_watch():
+                self._open()
+            else:
+                self._version = ""
+                self.due = self._timing.clock() + self._timing.draw(0.5, 1.5) * self._owner.scan_pause()
+        except ApiError as error:
+            self._fail(error)
+        except Exception as error:  # noqa: BLE001 - a fault of ours is said, and all is read anew: the thread must go on
+            self._version = ""
+            self._fail(ApiError(f"{plural(self.kind)}: {type(error).__name__}: {error}", "internal"))
+
+    def take_ready(self) -> bool:
+        """Take the lines of the watch that have come; return whether there may be more of them already.
+
+        Raises:
+            ApiError: The watch broke off; `end_watch` is to be called.
+        """
+        answer = self.answer
+        if answer is None:
+            raise ApiError("the end", "cut")
+        for _ in range(MAX_ROUNDS):
+            lines = answer.ready_lines(MAX_OBJECT)
+            if lines is None:
+                raise EndedError
+            count = 0
+            for line in lines:
+                count += 1
+                self._take(line)
+            if not count:
+                return False
+        return True
+
+    def is_silent(self) -> bool:
+        """Return whether nothing came for so long that the watch is to be given up."""
+        return self._timing.clock() - self._heard_at > self._timing.watch_silence
+
+    def end_watch(self, error: ApiError | None) -> None:
+        """Note that the watch ended, and decide when to go on."""
+        answer, self.answer = self.answer, None
+        if answer is not None:
+            answer.close()
+        now = self._timing.clock()
+        lasted = now - self._began
+        if lasted < self._seconds - 1:  # the server ended it, or somebody between: it may be another one by now
+            self._broke_at = now
+        if lasted >= self._timing.short_watch:
+            self._pace.good()
+        elif error is None:
+            error = ApiError(f"{self._link.url}: a watch of {plural(self.kind)} ended at once", "short")
+        if self._era != self._revisions.era:  # it was cut off to be listed anew
+            self._version = ""
+            self.due = now + self._timing.draw(0.0, self._timing.wake_spread)
+        elif error is None or error.reason == "timeout":
+            self.due = now
+        else:
+            self._fail(error)
+
+    def wake_up(self) -> None:
+        """Go on soon: the server answers again."""
+        if self.answer is None:
+            self._pace.woken()
+            self.due = self._timing.clock() + self._timing.draw(0.0, self._timing.wake_spread)
+            self._owner.on_state()
+
+    def end(self) -> None:
+        """Note that nobody needs this any more; what was counted stays."""
+        self.is_over, self.is_current = True, False
+        self.cut()
+        self._tally.end(self)
+        self._outage.forget(self)
+
+    def cut(self) -> None:
+        """Have the watch end, if there is one, and go on from the beginning; any thread may call."""
+        answer = self.answer
+        if answer is not None:
+            answer.shut()
+        else:
+            self.due = 0.0
+
+    def _list_if_due(self) -> None:
+        is_due = self._timing.clock() > self._whole_at or self._pace.was_away() or self._era != self._revisions.era
+        doing = f"list {plural(self.kind)}"
+        self._outage.asks(self, doing)
+        if is_due or not self._is_whole():
+            self._version = ""
+        if not self._version:
+            heads, version, era = self._reader.heads(
+                self.kind, self.namespace, lambda name: self._owner.wants(self.kind, name)
+            )
+            self._version, self._era, self._broke_at = version, era, None
+            self._tally.listed(self.kind.__name__)
+            self._pace.listed()
+            self._whole_at = self._timing.clock() + self._timing.draw(self._timing.whole / 2, self._timing.whole * 1.5)
+            self._owner.take_heads(self, heads)
+        self._note_good()
+
+    def _is_whole(self) -> bool:
+        if not self._version or self._broke_at is None:
+            return True
+        newest = self._reader.newest
+        return self._revisions.is_whole(self._version, lambda: newest(self.kind, self.namespace), since=self._broke_at)
+
+    def _open(self) -> None:
+        timing = self._timing
+        self._seconds = round(timing.draw(timing.watch_least, timing.watch_most)) or 1
+        parameters: dict[str, str | int] = {
+            "watch": "1",
+            "resourceVersion": self._version,
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": self._seconds,
+        }
+        doing = f"watch {plural(self.kind)}"
+        self._outage.asks(self, doing)
+        self._began = timing.clock()
+        self.answer = self._link.ask(
+            path_of(self.kind, self.namespace),
+            parameters,
+            doing=doing,
+            silence_s=timing.watch_silence,
+            whole_s=self._seconds + timing.watch_silence,
+            accept=METADATA_WATCH,
+        )
+        self._heard_at = timing.clock()
+        self._broke_at = None
+        self.due = math.inf
+        if self.is_over or self._era != self._revisions.era:
+            self.answer.shut()  # `cut` came before there was an answer
+        self._tally.watched(self.kind.__name__)
+        self._note_good()
+
+    def _note_good(self) -> None:
+        self._refusals = 0
+        self._tally.heard(self.kind)
+        self._tally.well(self)
+        self._outage.good(self)
+        if self.is_refused or not self.is_current:
+            self.is_refused, self.is_current = False, True
+            self._owner.on_state()
+
+    def _take(self, line: bytes | bytearray) -> None:
+        if not line.strip():
+            return
+        self._heard_at = self._timing.clock()
+        self._tally.heard(self.kind)
+        change = read_changed(self._link.url, self.kind, line)
+        before, after = number(self._version), number(change.version)
+        if before is not None and after is not None and after < before:
+            words = f"{self._link.url}: watch {plural(self.kind)}: revision {change.version} after {self._version}"
+            raise ApiError(words, "set back")
+        if change.name is None:
+            self._tally.told(self.kind.__name__, "bookmark")
+        elif self._owner.wants(self.kind, change.name):
+            self._tally.told(self.kind.__name__, "gone" if change.is_gone else "changed")
+            self._owner.take_change(self.kind, change.name, change.version, is_gone=change.is_gone)
+        self._version = change.version or self._version
+        self._revisions.heard(self._version, self._era)
+
+    def _fail(self, error: ApiError) -> None:
+        """Note what was in the way, and when to ask again."""
+        if self.is_over:
+            return
+        self._pace.fail()
+        self._broke_at = self._timing.clock()
+        is_slow = False
+        if error.status == 403:  # a role may allow less than this: that is no trouble
+            self._refusals += 1
+            self.is_refused = is_slow = self._refusals >= PATIENCE
+            self._outage.forget(self)
+        else:
+            self._tally.failed(self.kind.__name__, error.reason)
+            self._outage.failed(self, error, self.wake_up)
+            if error.reason == "internal" or self._pace.failures > 1:
+                is_own = not is_of_server(error)
+                self._tally.trouble(self, self.kind.__name__, error.message, hint=error.hint, is_own=is_own)
+        if error.reason in {"expired", "garbage", "too large", "set back"} or self._pace.is_outage(error):
+            self._version = ""
+        pause = self._pace.pause(error, is_slow=is_slow) * (NAMESPACE_PAUSES if is_slow and self.namespace else 1.0)
+        self.due = self._timing.clock() + pause
+        if self.is_current and (is_slow or self._pace.failures > 1):
+            self.is_current = False
+        self._owner.on_state()
+
+
+class EndedError(Exception):
+    """A watch ended as it should."""

@@ -1,0 +1,211 @@
+"""Lists and watches of which only chosen objects are decoded, and of which often nothing but names is asked for.
+
+A Secret that nobody refers to is none of our business. So where a whole namespace, or all of them, is listed or
+watched, the API server is asked for metadata alone; and where whole objects come, only those that are wanted are
+decoded. The text of the others is dropped with the page that it came in.
+
+Source: Kubernetes API concepts, "Receiving resources as Tables" and "PartialObjectMetadata" (KEP-2334).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+
+import msgspec
+
+from rulegen.apiserver.lists import MAX_PAGE_VALUES
+from rulegen.apiserver.transport.failures import ApiError
+from rulegen.kube.objects.events import scoped
+from rulegen.kube.reading.decode import decode_object
+from rulegen.kube.reading.json_text import value_count
+from rulegen.kube.reading.watch_line import GONE
+from rulegen.text import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rulegen.errors import Rejected
+    from rulegen.kube.objects.names import Decoded, ObjectName
+    from rulegen.kube.objects.structs import KubeObject
+
+METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
+"""Media types of a list of metadata. A server that does not know the first sends whole objects, which is read, too."""
+METADATA_WATCH: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
+_BOOKMARK: Final = "BOOKMARK"
+_TYPES: Final = frozenset({"ADDED", "MODIFIED", "DELETED", _BOOKMARK, "ERROR"})
+
+
+class ObjectHead(NamedTuple):
+    """An object without what it holds.
+
+    Attributes:
+        version: Its resourceVersion.
+    """
+
+    name: ObjectName
+    version: str
+
+
+class SelectedObject(NamedTuple):
+    """An object that is wanted."""
+
+    head: ObjectHead
+    state: Decoded | Rejected
+
+
+class ListHead(NamedTuple):
+    """What a page of a list says of the list.
+
+    Attributes:
+        version: Where a watch goes on.
+        continue_token: Asks for the next page; empty on the last one.
+    """
+
+    version: str
+    continue_token: str
+
+
+class ChangedHead(NamedTuple):
+    """A line of a watch.
+
+    Attributes:
+        version: The revision up to which the watch has come.
+        name: The object that changed or was deleted; None for a bookmark.
+        is_gone: Whether it was deleted.
+    """
+
+    version: str
+    name: ObjectName | None
+    is_gone: bool
+
+
+class _Metadata(msgspec.Struct, rename="camel"):
+    name: str = ""
+    namespace: str = ""
+    resource_version: str = ""
+
+
+class _Item(msgspec.Struct):
+    metadata: _Metadata = msgspec.field(default_factory=_Metadata)
+
+
+class _PageMetadata(msgspec.Struct):
+    resource_version: str = msgspec.field(default="", name="resourceVersion")
+    continue_token: str = msgspec.field(default="", name="continue")
+
+
+class _HeadPage(msgspec.Struct):
+    """A page of which nothing but the metadata of its items is kept; Go prints an empty list as null now and then."""
+
+    kind: str = ""
+    metadata: _PageMetadata = msgspec.field(default_factory=_PageMetadata)
+    items: list[_Item] | None = None
+
+
+class _ObjectPage(msgspec.Struct):
+    """A page with the text of its items, of which each may be decoded or not."""
+
+    kind: str = ""
+    metadata: _PageMetadata = msgspec.field(default_factory=_PageMetadata)
+    items: tuple[msgspec.Raw, ...] | None = None
+
+
+class _EventObject(msgspec.Struct, rename="camel"):
+    kind: str = ""
+    metadata: _Metadata = msgspec.field(default_factory=_Metadata)
+    code: int = 0
+    message: str = ""
+
+
+class _Event(msgspec.Struct):
+    type: str
+    object: _EventObject
+
+
+def read_heads(
+    url: str, kind: type[KubeObject], raw: bytes | bytearray, wants: Callable[[ObjectName], bool]
+) -> tuple[ListHead, list[ObjectHead]]:
+    """Return what a page of a list says of the objects that are wanted, and of the list.
+
+    Args:
+        url: Of the server, for messages.
+        kind: Of the objects; a list of their metadata will do.
+        raw: The body of the answer.
+        wants: Whether an object is wanted.
+
+    Raises:
+        ApiError: It is no such page; with the reason `too large`: it has too many values.
+    """
+    page = _page(url, kind, raw, _HeadPage)
+    heads = (_head(kind, item.metadata) for item in page.items or ())
+    return _list_head(page.metadata), [head for head in heads if wants(head.name)]
+
+
+def read_selected(
+    url: str, kind: type[KubeObject], raw: bytes | bytearray, wants: Callable[[ObjectName], bool]
+) -> tuple[ListHead, list[SelectedObject]]:
+    """Return the objects of a page that are wanted; the others are not decoded.
+
+    Raises:
+        ApiError: As for `read_heads`.
+    """
+    page = _page(url, kind, raw, _ObjectPage)
+    selected = []
+    for item in page.items or ():
+        try:
+            head = _head(kind, msgspec.json.decode(item, type=_Item).metadata)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            continue  # without a name: nobody refers to it
+        if wants(head.name):
+            selected.append(SelectedObject(head, decode_object(item, kind, source=url)))
+    return _list_head(page.metadata), selected
+
+
+def read_changed(url: str, kind: type[KubeObject], line: bytes | bytearray) -> ChangedHead:
+    """Return which object a line of a watch is about.
+
+    Raises:
+        ApiError: It is no such line, or the server ends the watch with an error (`expired`, `error event`).
+    """
+    try:
+        event = msgspec.json.decode(line, type=_Event)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ApiError(f"{url}: no event of a {kind.__name__}: {printable(str(error).lower())}", "garbage") from None
+    told, metadata = event.object, event.object.metadata
+    if event.type not in _TYPES:
+        raise ApiError(f"{url}: an event of the unknown type {printable(event.type)!r}", "garbage")
+    if event.type == "ERROR":
+        reason = "expired" if told.code == GONE else "error event"
+        raise ApiError(f"{url}: watch {kind.__name__}: {printable(told.message, 300)} ({told.code})", reason)
+    if event.type == _BOOKMARK:
+        return ChangedHead(metadata.resource_version, None, is_gone=False)
+    if told.kind not in {"", kind.__name__, "PartialObjectMetadata"} or not metadata.name:
+        raise ApiError(f"{url}: an event of no {kind.__name__}", "garbage")
+    name = scoped(kind, metadata.namespace, metadata.name)
+    return ChangedHead(metadata.resource_version, name, is_gone=event.type == "DELETED")
+
+
+_Page = TypeVar("_Page", _HeadPage, _ObjectPage)
+
+
+def _page(url: str, kind: type[KubeObject], raw: bytes | bytearray, form: type[_Page]) -> _Page:
+    expected = {f"{kind.__name__}List", "PartialObjectMetadataList"}
+    if len(raw) > MAX_PAGE_VALUES and value_count(raw) > MAX_PAGE_VALUES:
+        raise ApiError(f"{url}: a page of a {kind.__name__}List with more than {MAX_PAGE_VALUES} values", "too large")
+    try:
+        page = msgspec.json.decode(raw, type=form)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        words = f"{url}: no {kind.__name__}List: {printable(str(error).lower(), 300)}"
+        raise ApiError(words, "garbage", hint="is that the address of an API server?") from None
+    if page.kind not in expected or not page.metadata.resource_version:
+        words = f"{url}: got {printable(page.kind, 40)!r}, expected a {kind.__name__}List with a resourceVersion"
+        raise ApiError(words, "garbage", hint="is that the address of an API server?")
+    return page
+
+
+def _list_head(metadata: _PageMetadata) -> ListHead:
+    return ListHead(metadata.resource_version, metadata.continue_token)
+
+
+def _head(kind: type[KubeObject], metadata: _Metadata) -> ObjectHead:
+    return ObjectHead(scoped(kind, metadata.namespace, metadata.name), metadata.resource_version)

@@ -1,0 +1,116 @@
+"""One thread that reads all watches of Secrets and ConfigMaps, however many there are."""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from rulegen.apiserver.referred.scope import EndedError
+from rulegen.apiserver.transport.failures import ApiError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rulegen.apiserver.referred.scope import Scope
+
+LOOK_S: Final = 0.25
+"""How often to look whether a watch is silent for too long."""
+
+
+class WatchStreams:
+    """Reads what comes over watches that go on."""
+
+    def __init__(self, on_end: Callable[[], None]) -> None:
+        """Begin with none.
+
+        Args:
+            on_end: Called when a watch ended, so that its scope goes on.
+        """
+        self._on_end = on_end
+        self._lock = threading.Lock()
+        self._new: list[Scope] = []
+        self._watched: dict[Scope, int] = {}
+        self._ready: set[Scope] = set()
+        self._is_over = False
+        self._wake: socket.socket | None = None
+        self.thread = threading.Thread(target=self._run, name="watch secrets", daemon=True)
+
+    def start(self) -> None:
+        """Begin to read."""
+        self.thread.start()
+
+    def add(self, scope: Scope) -> None:
+        """Read the watch of a scope from now on, until it ends."""
+        with self._lock:
+            self._new.append(scope)
+        self._wake_up()
+
+    def stop(self) -> None:
+        """End the thread, soon."""
+        self._is_over = True
+        self._wake_up()
+
+    def _wake_up(self) -> None:
+        wake = self._wake
+        if wake is not None:
+            with suppress(OSError):  # it is full, or closed: the thread is awake, or gone
+                wake.send(b"x")
+
+    def _run(self) -> None:
+        wakes, self._wake = socket.socketpair()
+        with wakes, self._wake as wake, selectors.DefaultSelector() as selector:
+            for each in (wakes, wake):
+                each.setblocking(False)  # noqa: FBT003 - the signature of the library
+            selector.register(wakes, selectors.EVENT_READ, None)
+            while not self._is_over:
+                for key, _ in selector.select(0 if self._ready else LOOK_S):
+                    if key.data is None:
+                        with suppress(OSError):
+                            wakes.recv(4096)
+                    else:
+                        self._ready.add(key.data)
+                self._begin_new(selector)
+                for scope in list(self._ready):
+                    self._read(selector, scope)
+                for scope in [each for each in self._watched if each.is_silent()]:
+                    self._end(selector, scope, ApiError("silent", "timeout"))
+            self._begin_new(selector)
+            for scope in list(self._watched):
+                self._end(selector, scope, None)
+
+    def _begin_new(self, selector: selectors.BaseSelector) -> None:
+        with self._lock:
+            new, self._new = self._new, []
+        for scope in new:
+            descriptor = scope.answer.fileno() if scope.answer is not None else -1
+            self._watched[scope] = descriptor
+            try:
+                selector.register(descriptor, selectors.EVENT_READ, scope)
+            except (ValueError, OSError, KeyError):  # cut by another thread meanwhile
+                self._end(selector, scope, ApiError("the connection broke off", "cut"))
+            else:
+                self._ready.add(scope)  # what came together with the head is read already
+
+    def _read(self, selector: selectors.BaseSelector, scope: Scope) -> None:
+        self._ready.discard(scope)
+        try:
+            if scope.take_ready():
+                self._ready.add(scope)
+        except EndedError:
+            self._end(selector, scope, None)
+        except ApiError as error:
+            self._end(selector, scope, error)
+        except Exception as error:  # noqa: BLE001 - a fault of ours ends one watch, and not the thread
+            self._end(selector, scope, ApiError(f"a watch: {type(error).__name__}: {error}", "internal"))
+
+    def _end(self, selector: selectors.BaseSelector, scope: Scope, error: ApiError | None) -> None:
+        self._ready.discard(scope)
+        descriptor = self._watched.pop(scope, None)
+        if descriptor is not None:
+            with suppress(ValueError, OSError, KeyError):
+                selector.unregister(descriptor)
+        scope.end_watch(error)
+        self._on_end()

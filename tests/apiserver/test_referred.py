@@ -1,0 +1,410 @@
+"""Secrets and ConfigMaps that Ingresses refer to: any number of them, any role, with few threads and connections."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from rulegen.apiserver.referred import follower, scopes, selection
+from rulegen.apiserver.referred.order import BULK, Batch, Group, Key, ReadingOrder
+from rulegen.apiserver.transport.failures import ApiError
+from rulegen.apiserver.watch import Watch
+from rulegen.kube.objects.events import Changed, Gone
+from rulegen.kube.objects.names import ObjectKey, ObjectName
+from rulegen.kube.objects.structs import ConfigMap, Secret
+from tests.apiserver.watching import Consumer, fast, soon
+from tests.fakeapi import FakeApi, Fault, make_certificate
+from tests.fakewatch import DROP, FINISH, GARBAGE, HALF_CHUNK, HALF_LINE, SLOW, error_event
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+ALL = "all"
+NAMESPACE = "namespace"
+NAMES = "names"
+ROLES = (ALL, NAMESPACE, NAMES)
+TIMES = {"watch_silence": 30.0, "list_silence": 10.0}
+
+
+def allowed_to(role: str, path: str, query: Mapping[str, str]) -> bool:
+    """Return whether a role allows a request for Secrets or ConfigMaps; all else is allowed."""
+    if not re.search(r"/(secrets|configmaps)$", path) or role == ALL:
+        return True
+    return "/namespaces/" in path and (role == NAMESPACE or "metadata.name=" in query.get("fieldSelector", ""))
+
+
+class Place:
+    """A server with a role that can change, and a watcher of it."""
+
+    def __init__(self, api: FakeApi, folder: Path) -> None:
+        self.api = api
+        self.role = ALL
+        self.seen = Consumer()
+        self.said: list[str] = []
+        api.allows_at = lambda path, query: allowed_to(self.role, path, query)
+        cluster = {"certificate-authority": str(api.certificate[0])} if api.certificate else {}
+        kubeconfig = api.kubeconfig(folder, **cluster)
+        self.watch = Watch(self.seen, kubeconfig=kubeconfig, warn=self.said.append, timing=fast(**TIMES))
+
+    def put(self, names: list[ObjectName], value: str = "YQ==", noun: str = "secrets") -> None:
+        for name in names:
+            metadata = {"namespace": name.namespace, "name": name.name, "uid": value}
+            self.api.put(noun, {"metadata": metadata, "data": {"key": value}})
+
+    def has(self, names: list[ObjectName], value: str = "YQ==", kind: str = "Secret") -> bool:
+        return soon(lambda: self.seen.state(kind)[0] == dict.fromkeys((tuple(name) for name in names), value))
+
+    def asked(self, noun: str = "secrets") -> list[tuple[str, dict[str, str]]]:
+        return [(path, query) for path, query in [*self.api.requests] if path.endswith(noun)]
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("KUBECONFIG", "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT", "HTTPS_PROXY", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+@pytest.fixture
+def place(tmp_path) -> Iterator[Place]:
+    with FakeApi() as api:
+        made = Place(api, tmp_path)
+        with made.watch:
+            yield made
+
+
+@pytest.fixture
+def tls_place(tmp_path) -> Iterator[Place]:
+    with FakeApi(certificate=make_certificate(tmp_path), is_prompt=True) as api:
+        made = Place(api, tmp_path)
+        with made.watch:
+            yield made
+
+
+def names_of(count: int, namespaces: int = 1) -> list[ObjectName]:
+    return [ObjectName(f"team-{number % namespaces}", f"tls-{number}") for number in range(count)]
+
+
+class TestRoles:
+    @pytest.mark.parametrize("role", ROLES)
+    def test_each_object_is_told_changes_goes_and_comes(self, place, role):
+        place.role = role
+        names = names_of(30, 3)
+        place.put(names[1:])
+        place.watch.refer_to(secrets=names)
+        assert place.has(names[1:])
+        assert soon(lambda: place.seen.of("Secret", Gone) == [Gone(Secret, names[0])])
+        assert not place.watch.unanswered()[2:]
+        place.put(names, "Yg==")
+        assert place.has(names, "Yg==")
+        place.api.delete("secrets", *names[7])
+        assert soon(lambda: place.seen.of("Secret", Gone)[-1] == Gone(Secret, names[7]))
+        assert not place.watch.refused()
+        assert not [line for line in place.said if "not allowed" in line]
+
+    @pytest.mark.parametrize("role", ROLES)
+    def test_the_number_of_threads_and_connections_has_a_bound(self, tls_place, monkeypatch, role):
+        """Few threads and connections, over TLS, for 600 Secrets and 600 ConfigMaps in 40 namespaces."""
+        monkeypatch.setattr(follower, "POLLS_PER_S", 200.0)
+        tls_place.role = role
+        names = names_of(600, 40)
+        tls_place.put(names)
+        tls_place.put(names, noun="configmaps")
+        tls_place.watch.refer_to(secrets=names, config_maps=names)
+        assert tls_place.has(names)
+        assert tls_place.has(names, kind="ConfigMap")
+        assert sum(thread.name.startswith("watch ") for thread in threading.enumerate()) <= 12
+        assert len(tls_place.api._connections) <= 32
+        tls_place.put(names[:5], "Yg==")
+        assert soon(lambda: list(tls_place.seen.state("Secret")[0].values()).count("Yg==") == 5, 60.0)
+        assert len(tls_place.api._connections) <= 32
+
+    def test_one_watch_does_where_all_namespaces_are_allowed(self, place):
+        names = names_of(40, 20)
+        place.put(names)
+        place.watch.refer_to(secrets=names)
+        assert place.has(names)
+        assert soon(lambda: place.watch.counts().watches.get("Secret"))
+        assert {path for path, query in place.asked() if "watch" in query} == {"/api/v1/secrets"}
+        time.sleep(0.5)
+        del place.api.requests[:]
+        time.sleep(0.5)
+        assert place.asked() == []  # nothing is asked for again and again
+
+    def test_each_namespace_is_watched_where_only_that_is_allowed(self, place):
+        place.role = NAMESPACE
+        names = names_of(6, 3)
+        place.put(names)
+        place.watch.refer_to(secrets=names)
+        assert place.has(names)
+        assert soon(lambda: place.watch.counts().watches.get("Secret") == 3)
+        watched = {path for path, query in place.asked() if "watch" in query}
+        assert watched == {f"/api/v1/namespaces/team-{number}/secrets" for number in range(3)}
+
+    def test_namespaces_beyond_the_bound_are_followed_too(self, place, monkeypatch):
+        monkeypatch.setattr(scopes, "MAX_WATCHES", 2)
+        place.role = NAMESPACE
+        names = names_of(18, 6)
+        place.put(names)
+        place.watch.refer_to(secrets=names)
+        assert place.has(names)
+        place.put(names, "Yg==")
+        assert place.has(names, "Yg==")
+        watched = {path for path, query in place.asked() if "watch" in query}
+        assert len(watched) == 2
+
+    @pytest.mark.parametrize("before", ROLES)
+    @pytest.mark.parametrize("after", ROLES)
+    def test_a_role_that_changes_is_noticed(self, place, before, after):
+        place.role = before
+        names = names_of(4, 2)
+        place.put(names)
+        place.watch.refer_to(secrets=names)
+        assert place.has(names)
+        place.role = after
+        place.api.disturb("secrets", *[DROP] * 4)
+        place.put(names, "Yg==")
+        assert place.has(names, "Yg==")
+        if after == ALL:
+            assert soon(lambda: [path for path, query in place.asked() if "watch" in query][-1] == "/api/v1/secrets")
+        place.api.calm_down()
+        place.put(names, "Yw==")
+        assert place.has(names, "Yw==")
+
+    def test_a_role_without_any_right_refuses_until_it_is_granted(self, place):
+        place.api.allows_at = lambda path, _: "secrets" not in path
+        names = names_of(3)
+        place.put(names)
+        place.watch.refer_to(secrets=names)
+        assert soon(lambda: place.watch.refused() == {ObjectKey("Secret", name) for name in names})
+        assert not place.seen.of("Secret")
+        assert [line for line in place.said if "get, list and watch secrets named" in line]
+        place.api.allows_at = None
+        assert place.has(names)
+        assert not place.watch.refused()
+
+
+class TestWhatIsRead:
+    @pytest.mark.parametrize("knows_metadata", [True, False])
+    def test_what_nobody_refers_to_is_not_decoded(self, place, monkeypatch, knows_metadata):
+        """Neither from lists nor from watches, also of a server that sends whole objects."""
+        decoded: list[bytes] = []
+        decode = selection.decode_object
+
+        def noting(raw: Any, *arguments: Any, **named: Any) -> Any:
+            decoded.append(bytes(raw))
+            return decode(raw, *arguments, **named)
+
+        monkeypatch.setattr(selection, "decode_object", noting)
+        place.api.knows_metadata = knows_metadata
+        wanted = names_of(BULK + 2)
+        others = [ObjectName(name.namespace, f"x{name.name}") for name in wanted[:5]]
+        place.put(wanted)
+        place.put(others, "c2VjcmV0")
+        place.watch.refer_to(secrets=wanted)
+        assert place.has(wanted)
+        assert soon(lambda: place.watch.counts().watches.get("Secret"))
+        place.put(others, "c2VjcmV0Cg==")
+        place.put(wanted, "Yg==")
+        assert place.has(wanted, "Yg==")
+        assert not [text for text in decoded if b"c2VjcmV0" in text]
+
+    def test_many_of_a_namespace_are_read_by_a_list(self, place):
+        names = names_of(100, 4)
+        place.put(names)
+        place.watch.refer_to(secrets=names)
+        assert place.has(names)
+        assert len(place.asked()) <= 12
+
+    def test_a_namespace_with_many_others_is_not_read_whole(self, place):
+        wanted = names_of(BULK)
+        place.put([ObjectName("team-0", f"a{number}") for number in range(500)])
+        place.put(wanted)
+        place.watch.refer_to(secrets=wanted)
+        assert place.has(wanted)
+        pages = [query for path, query in place.asked() if "/namespaces/" in path and "fieldSelector" not in query]
+        assert 1 <= len(pages) <= 2
+        assert all(int(query["limit"]) <= 2 * BULK for query in pages)
+
+    @pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 503])
+    def test_a_list_that_fails_takes_nothing_away(self, place, status):
+        """Lists and watches of whole namespaces always fail; each object is read by its name all the same."""
+        names = names_of(BULK + 5)
+        place.put(names)
+        fault = Fault.status(status, "no")
+        whole = re.compile(r"fieldSelector=metadata.name")
+
+        def serve(handler: Any) -> None:
+            if whole.search(handler.path):
+                place.api._serve(handler)
+            else:
+                fault.answer(handler)
+
+        place.api.fail("secrets", *[Fault(serve)] * 3000)
+        place.watch.refer_to(secrets=names)
+        assert place.has(names)
+        place.put(names[:3], "Yg==")
+        assert soon(lambda: list(place.seen.state("Secret")[0].values()).count("Yg==") == 3)
+        assert not place.seen.of("Secret", Gone)
+
+    def test_an_object_that_always_fails_harms_only_itself(self, place):
+        names = names_of(BULK + 5)
+        place.put(names)
+
+        def serve(handler: Any) -> None:
+            if "tls-3" in handler.path or "fieldSelector" not in handler.path:
+                Fault.status(500, "it cannot be decrypted").answer(handler)
+            else:
+                place.api._serve(handler)
+
+        place.api.fail("secrets", *[Fault(serve)] * 3000)
+        place.watch.refer_to(secrets=names)
+        assert place.has([name for name in names if name.name != "tls-3"])
+        assert place.watch.unanswered()[-1] == "Secret team-0/tls-3"
+        place.api.calm_down()
+        assert place.has(names)
+
+    def test_of_silent_objects_nothing_is_told_and_others_are(self, place):
+        names = names_of(8)
+        place.put(names)
+        place.api.hush("secrets", "tls-1", "tls-5")
+        place.watch.refer_to(secrets=names, config_maps=[ObjectName("team-0", "headers")])
+        left = [name for name in names if name.name not in {"tls-1", "tls-5"}]
+        assert place.has(left)
+        assert soon(lambda: place.seen.of("ConfigMap", Gone))
+        assert [title for title in place.watch.unanswered() if "Secret" in title] == [
+            "Secret team-0/tls-1",
+            "Secret team-0/tls-5",
+        ]
+        place.api.speak()
+        assert place.has(names)
+
+
+class TestDisturbances:
+    @pytest.mark.parametrize(
+        "disturbance",
+        [DROP, FINISH, HALF_CHUNK, HALF_LINE, SLOW, *GARBAGE, error_event(410), error_event(500)],
+        ids=repr,
+    )
+    def test_no_change_is_missed(self, place, disturbance):
+        names = names_of(3)
+        place.put(names)
+        place.watch.refer_to(secrets=names)
+        assert place.has(names)
+        assert soon(lambda: place.watch.counts().watches.get("Secret"))
+        place.api.disturb("secrets", disturbance)
+        place.put(names[:2], "Yg==")
+        place.api.delete("secrets", *names[2])
+        assert place.has(names[:2], "Yg==")
+
+    def test_an_object_in_the_backup_with_the_same_version_is_told_again(self, place):
+        """Versions are given once more after a restore: the same one may be of another object."""
+        names = names_of(2)
+        place.put(names)
+        place.watch.refer_to(secrets=names)
+        assert place.has(names)
+        backup = place.api.backup()
+        place.put(names, "Yg==")
+        assert place.has(names, "Yg==")
+        place.api.restore(backup)
+        place.put(names[:1], "Yw==")
+        assert soon(lambda: place.seen.state("Secret")[0] == {tuple(names[0]): "Yw==", tuple(names[1]): "YQ=="})
+
+    def test_objects_that_are_no_longer_referred_to_end_the_watch(self, place):
+        names = names_of(3)
+        place.put(names)
+        place.watch.refer_to(secrets=names, config_maps=names)
+        assert place.has(names)
+        assert soon(lambda: len(place.watch.counts().watches) >= 4)
+        place.watch.refer_to()
+        assert soon(lambda: len(place.api._connections) <= 3 + 6)
+        told = len(place.seen.events)
+        place.put(names, "Yg==")
+        time.sleep(0.3)
+        assert len([event for event in place.seen.events[told:] if event.kind in (Secret, ConfigMap)]) == 0
+        place.watch.refer_to(secrets=names)
+        assert place.has(names, "Yg==")
+
+
+class TestOrder:
+    A, B = (Key(Secret, ObjectName("team", name)) for name in "ab")
+
+    def test_an_object_is_never_read_twice_at_a_time(self):
+        order = ReadingOrder()
+        order.add(self.A)
+        batch = order.take(0.0)
+        order.add(self.A)
+        assert order.take(0.0) is None
+        order.done(batch)
+        assert order.take(0.0) == batch
+
+    def test_namespaces_take_turns(self):
+        order = ReadingOrder()
+        many = [Key(Secret, ObjectName("greedy", f"s{number}")) for number in range(BULK - 1)]
+        for key in (*many, self.A):
+            order.add(key)
+        assert [order.take(0.0).group.namespace for _ in range(3)] == ["greedy", "team", "greedy"]
+
+    def test_a_pause_ends_by_its_time_or_by_a_change(self):
+        order = ReadingOrder()
+        order.put_off(self.A, 5.0)
+        order.put_off(self.B, 7.0)
+        assert order.take(4.9) is None
+        assert order.next_at() == 5.0
+        order.add(self.B)
+        assert order.take(0.0) == Batch(Group(Secret, "team"), frozenset({self.B.name}), is_bulk=False)
+        assert order.take(5.0) == Batch(Group(Secret, "team"), frozenset({self.A.name}), is_bulk=False)
+        assert order.next_at() == float("inf")
+
+    def test_a_namespace_that_may_not_be_listed_is_read_singly(self):
+        order = ReadingOrder()
+        keys = [Key(Secret, ObjectName("team", f"s{number}")) for number in range(BULK)]
+        for key in keys:
+            order.add(key)
+        order.read_singly(keys[0].group, 10.0)
+        assert len(order.take(9.0).names) == 1
+        order.add(keys[0])
+        order.add(Key(Secret, ObjectName("team", "more")))
+        assert order.take(10.0).is_bulk
+
+
+class TestSelection:
+    @pytest.mark.parametrize(
+        "text",
+        [
+            b"",
+            b"{}",
+            b"null",
+            b"[]",
+            b'{"kind":"PodList","metadata":{"resourceVersion":"7"}}',
+            b'{"kind":"SecretList"}',
+        ],
+    )
+    @pytest.mark.parametrize("read", [selection.read_heads, selection.read_selected])
+    def test_what_is_no_list_is_not_an_empty_one(self, read, text):
+        with pytest.raises(ApiError, match="https://server"):
+            read("https://server", Secret, text, lambda _: True)
+
+    def test_a_page_of_too_many_values_is_refused(self):
+        items = ",".join(["{}"] * 1_600_000)
+        text = f'{{"kind":"SecretList","metadata":{{"resourceVersion":"7"}},"items":[{items}]}}'.encode()
+        with pytest.raises(ApiError, match="more than 1500000 values") as caught:
+            selection.read_heads("https://server", Secret, text, lambda _: True)
+        assert caught.value.reason == "too large"
+
+    def test_only_what_is_wanted_is_returned(self):
+        items = [{"metadata": {"namespace": "team", "name": name, "resourceVersion": "5"}} for name in "abc"]
+        page = {"kind": "SecretList", "metadata": {"resourceVersion": "7", "continue": "more"}, "items": items}
+        raw = json.dumps(page).encode()
+        wanted = ObjectName("team", "b")
+        head, heads = selection.read_heads("https://server", Secret, raw, wanted.__eq__)
+        assert (head, heads) == (("7", "more"), [(wanted, "5")])
+        _, (selected,) = selection.read_selected("https://server", Secret, raw, wanted.__eq__)
+        assert selected.head.name == wanted
+        assert Changed(Secret, selected.state, wanted).one.object.metadata.name == "b"
