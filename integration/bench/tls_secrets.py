@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -73,6 +74,7 @@ def objects(ingresses: int, namespaces: int) -> Iterator[dict[str, Any]]:
                 "name": f"app-{number}",
                 "namespace": namespace_of(number, namespaces),
                 "creationTimestamp": "2026-01-01T00:00:00Z",
+                "uid": f"uid-{number}",
             },
             "spec": {
                 "ingressClassName": "rulegen",
@@ -205,12 +207,19 @@ def main(ingresses: int, namespaces: int, role: str) -> dict[str, object]:
                 found["changes served after s"] = round(time.monotonic() - began, 1)
                 settle(process, SETTLED_S)
                 found["after changes"] = process.figures()
-                found["requests"] = len(api.requests)
+                found["requests"] = dict(Counter(sort_of(path, query) for path, query in [*api.requests]))
             finally:
                 running.terminate()
                 running.wait(60)
                 print(log.read_text()[-1500:], file=sys.stderr)
         return found
+
+
+def sort_of(path: str, query: dict[str, str]) -> str:
+    """Return what a request is for, in a few words."""
+    noun = re.sub(r".*/namespaces/[^/]+/", "", path).partition("/")[0] if "/namespaces/" in path else path
+    where = "single " if "fieldSelector" in query else "namespace's " if "/namespaces/" in path else "all "
+    return f"{'watch' if 'watch' in query else 'read'} {where}{noun.rpartition('/')[2]}"
 
 
 def pem_of(one: dict[str, Any]) -> bytes:

@@ -499,7 +499,7 @@ class TestRestore:
 
     @staticmethod
     def set_back(notices: list[OutageNotice]) -> list[OutageNotice]:
-        return [one for one in notices if "set back" in one.message]
+        return [each for each in notices if "went back to an older state" in each.message]
 
     @pytest.mark.parametrize("bookmarks", [0.0, 0.02])
     def test_all_is_listed_anew_and_it_is_said(self, api, watch, seen, notices, bookmarks):
