@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from rulegen.agent.cluster import SharedCluster
-    from rulegen.apiserver.watching.watch import Watch
+    from rulegen.apiserver.watch import Watch
     from rulegen.compiler.ingress.engine import KnownObjects
     from rulegen.kube.objects.names import ObjectKey, ObjectName
     from rulegen.kube.objects.structs import Ingress
