@@ -138,7 +138,7 @@ def test_a_first_start_begins_when_all_is_answered(site: Site) -> None:
     for collection, name in (("secrets", name_of(HOSTS[0])), ("secrets", "users"), ("configmaps", SETTINGS[1])):
         api.hush(collection, name)
     with starting(site), asking.going_on():
-        until(lambda: "waits for the API server" in str(site.node.health()[1]), 20, "says that it waits")
+        until(lambda: "from the API server" in str(site.node.health()[1]), 20, "says that it waits")
         assert site.node.health()[0] == 503
         time.sleep(1.0)
         assert not (site.folder / "current").exists()
