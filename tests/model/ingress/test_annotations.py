@@ -11,7 +11,19 @@ from rulegen.model.ingress.values.annotations.reading import read_annotations
 from rulegen.model.ingress.values.annotations.table import ANNOTATIONS
 from rulegen.model.ingress.values.annotations.unsupported import UNSUPPORTED
 from rulegen.model.ingress.values.settings import SETTINGS
-from tests.ingress_strategies import NAMED, PREFIX, WEB, compiled, endpoints, ingress, rule, service, site, text_of
+from tests.ingress_strategies import (
+    NAMED,
+    PREFIX,
+    WEB,
+    compiled,
+    endpoints,
+    ingress,
+    rule,
+    service,
+    settings_map,
+    site,
+    text_of,
+)
 
 ABOUT = ObjectKey("Ingress", ObjectName("demo", "web"))
 
@@ -226,7 +238,7 @@ def test_of_thousands_that_nobody_knows_only_some_are_told():
         ("rulegen.io/zzzzzz", "nginx.ingress.kubernetes.io", ""),
     ],
 )
-def test_an_annotation_under_our_prefix_that_no_ingress_is_read_by_is_named(key, prefix, near):
+def test_an_annotation_of_services_on_an_ingress_is_named(key, prefix, near):
     (reason,) = read_annotations(ABOUT, {key: "5"}, prefix).reasons
     assert reason.verdict is Verdict.UNSUPPORTED
     assert key in reason.path
@@ -240,8 +252,20 @@ def test_an_annotation_of_ours_and_those_of_others_are_not_named():
 
 
 @pytest.mark.parametrize("beside", ["auth-type", "auth-url", "whitelist-source-range", "allowlist-source-range", ""])
-def test_satisfy_is_reported_only_where_nothing_is_to_be_satisfied(beside):
+def test_satisfy_is_reported_only_where_it_has_no_effect(beside):
     value = {"auth-type": "basic", "auth-url": "http://web.default.svc/"}.get(beside, "10.0.0.0/8")
     annotations = {"satisfy": "any", "auth-secret": "users"} | ({beside: value} if beside else {})
     reasons = compiled(*WEB, *NAMED, ingress("site", rule("site.test"), annotations=annotations)).model.reasons
     assert any("/satisfy" in reason.path for reason in reasons) is not bool(beside)
+
+
+@pytest.mark.parametrize("data", [{}, {"ssl_redirect": "false", "force_ssl_redirect": "true"}])
+def test_an_ingress_without_annotations_has_the_policy_of_the_defaults(data):
+    """It is not put together from each annotation's default: both ways come to the same."""
+    plain, annotated = (
+        compiled(*WEB, settings_map(**data), ingress("site", rule("site.test"), annotations=annotations)).model
+        for annotations in ({}, {"enable-access-log": "true"})
+    )
+    policies = [model.servers["site.test"].locations[0].policy for model in (plain, annotated)]
+    assert policies[0] == policies[1]
+    assert policies[0].ssl_redirect is not bool(data)

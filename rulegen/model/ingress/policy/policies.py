@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rulegen.model.ingress.ir import Cors, ErrorPages, Limits, LocationPolicy, Sticky
 from rulegen.model.ingress.policy.authentication import basic_auth, external_auth
@@ -12,6 +12,7 @@ from rulegen.model.ingress.unread import AbsentError
 from rulegen.model.ingress.upstreams.referenced_objects import MAX_HEADERS
 from rulegen.model.ingress.values import readers
 from rulegen.model.ingress.values.annotations import access, backend, balancing, headers, logs, routing, tls
+from rulegen.model.ingress.values.annotations.table import declared_in
 
 if TYPE_CHECKING:
     from rulegen.kube.objects.structs import ServiceBackendPort
@@ -23,9 +24,17 @@ if TYPE_CHECKING:
     from rulegen.net import Network
 
 
+_LIMITS: Final = frozenset(
+    annotation for annotation in declared_in(access).values() if annotation.name.startswith("limit-")
+)
+_UNLIMITED: Final = Limits()
+
+
 def policy_of(namespace: str, annotations: Annotations, referred: Referred) -> LocationPolicy:
     """Return the policy that the annotations of an Ingress make; what cannot be used is reported in `annotations`."""
     values, settings = annotations.values, referred.settings
+    if not values:  # most Ingresses have none
+        return unannotated(settings)
     _report_idle(annotations)
     rewrite_target = values[routing.REWRITE_TARGET]
     return LocationPolicy(
@@ -62,6 +71,15 @@ def policy_of(namespace: str, annotations: Annotations, referred: Referred) -> L
         access_log=values[logs.ENABLE_ACCESS_LOG],
         rewrite_log=values[logs.ENABLE_REWRITE_LOG],
         sticky=_sticky(annotations),
+    )
+
+
+def unannotated(settings: Settings) -> LocationPolicy:
+    """Return the policy of an Ingress without annotations: what the settings say, and the defaults."""
+    return LocationPolicy(
+        ssl_redirect=settings.ssl_redirect,
+        force_ssl_redirect=settings.force_ssl_redirect,
+        preserve_trailing_slash=settings.preserve_trailing_slash,
     )
 
 
@@ -105,6 +123,8 @@ def _report_idle(annotations: Annotations) -> None:
 
 def _limits(annotations: Annotations, settings: Settings) -> Limits:
     values = annotations.values
+    if _LIMITS.isdisjoint(values):
+        return _UNLIMITED
     rate = values[access.LIMIT_RATE]
     if rate and values.value_or(backend.PROXY_BUFFERING, settings.proxy_buffering) == "off":
         message = "slows nothing down without proxy-buffering: set that to on"

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from rulegen.model.ingress.values.annotations.annotation import Annotation, AnnotationValues
     from rulegen.model.ingress.values.annotations.reading import Annotations
 
+_PROXYING: Final = frozenset(known for known in declared_in(backend).values() if known.name.startswith("proxy-"))
+_AS_FOR_ALL: Final = Proxying()
 _BACKEND_TLS: Final = frozenset(
     annotation for annotation in declared_in(tls).values() if annotation.name.startswith("proxy-ssl-")
 )
@@ -26,20 +28,22 @@ _BACKEND_TLS: Final = frozenset(
 
 def proxying(values: AnnotationValues) -> Proxying:
     """Return how requests are passed on, where annotations say so."""
+    if _PROXYING.isdisjoint(values):
+        return _AS_FOR_ALL
     return Proxying(
-        connect_timeout_s=values.get(backend.PROXY_CONNECT_TIMEOUT),
-        send_timeout_s=values.get(backend.PROXY_SEND_TIMEOUT),
-        read_timeout_s=values.get(backend.PROXY_READ_TIMEOUT),
+        connect_timeout_s=values[backend.PROXY_CONNECT_TIMEOUT],
+        send_timeout_s=values[backend.PROXY_SEND_TIMEOUT],
+        read_timeout_s=values[backend.PROXY_READ_TIMEOUT],
         buffers_answers=_switch(values, backend.PROXY_BUFFERING),
         buffers_requests=_switch(values, backend.PROXY_REQUEST_BUFFERING),
-        http_version=values.get(backend.PROXY_HTTP_VERSION),
-        buffer_size=values.get(backend.PROXY_BUFFER_SIZE),
-        buffers_number=values.get(backend.PROXY_BUFFERS_NUMBER),
-        busy_buffers_size=values.get(backend.PROXY_BUSY_BUFFERS_SIZE),
-        temporary_file_size=values.get(backend.PROXY_MAX_TEMP_FILE_SIZE),
-        retry_on=values.get(backend.PROXY_NEXT_UPSTREAM),
-        retry_tries=values.get(backend.PROXY_NEXT_UPSTREAM_TRIES),
-        retry_timeout_s=values.get(backend.PROXY_NEXT_UPSTREAM_TIMEOUT),
+        http_version=values[backend.PROXY_HTTP_VERSION],
+        buffer_size=values[backend.PROXY_BUFFER_SIZE],
+        buffers_number=values[backend.PROXY_BUFFERS_NUMBER],
+        busy_buffers_size=values[backend.PROXY_BUSY_BUFFERS_SIZE],
+        temporary_file_size=values[backend.PROXY_MAX_TEMP_FILE_SIZE],
+        retry_on=values[backend.PROXY_NEXT_UPSTREAM],
+        retry_tries=values[backend.PROXY_NEXT_UPSTREAM_TRIES],
+        retry_timeout_s=values[backend.PROXY_NEXT_UPSTREAM_TIMEOUT],
     )
 
 
