@@ -148,7 +148,7 @@ def test_a_first_start_begins_when_all_is_answered(site: Site) -> None:
     assert all(certificate <= {"", site.right[host]} for host, certificate in asking.certificates.items())
     assert asking.statuses["shut.test"] <= {0, 401}
     assert asking.statuses["plain.test"] <= {0, 403}
-    assert not site.node.lines("is not there")
+    assert not site.node.lines("does not exist")
 
 
 def test_a_restart_beside_a_silent_server_changes_nothing(site: Site) -> None:
@@ -173,7 +173,7 @@ def test_a_restart_beside_a_silent_server_changes_nothing(site: Site) -> None:
     assert all(certificate == {site.right[host]} for host, certificate in asking.certificates.items())
     assert asking.statuses == {"shut.test": {401}, "plain.test": {403}}
     assert len(site.node.lines("waiting for objects that could not be read")) == 1
-    assert not site.node.lines("is not there")
+    assert not site.node.lines("does not exist")
 
 
 def test_what_keeps_others_out_and_is_deleted_keeps_them_out(site: Site) -> None:
@@ -182,12 +182,12 @@ def test_what_keeps_others_out_and_is_deleted_keeps_them_out(site: Site) -> None
         until(lambda: status("plain.test") == 403 and status("shut.test") == 401, 30, "all is served")
         with asking.going_on():
             api.delete("configmaps", *SETTINGS)
-            until(lambda: site.node.lines("it is gone: what it said last holds on"), 10, "says so")
+            until(lambda: site.node.lines("it is gone: its last known content stays in use"), 10, "says so")
             api.delete("ingressclasses", "", "rulegen")
             api.delete("secrets", "default", "users")
             until(lambda: status("shut.test") == 503, 10, "closed")
     with site.node.running(*site.options):
-        until(lambda: site.node.lines("it is gone: what it said last holds on"), 20, "says so again")
+        until(lambda: site.node.lines("it is gone: its last known content stays in use"), 20, "says so again")
         assert (status("plain.test"), status("shut.test")) == (403, 503)
     assert asking.statuses["plain.test"] == {403}
     assert asking.statuses["shut.test"] <= {401, 503}
@@ -201,4 +201,4 @@ def test_forbidden_secrets_keep_no_other_host_from_being_served(site: Site) -> N
         assert status("shut.test") == 503
         assert {shown(host) for host in HOSTS} == {""}
         assert len(site.node.lines("waiting for objects that could not be read")) == 1
-        assert not site.node.lines("is not there")
+        assert not site.node.lines("does not exist")

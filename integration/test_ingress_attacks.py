@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.xdist_group("ingress-0"), pytest.mark.usefixtures("ingress_node")]
 
 End = Literal["nothing", "closed", "plain"]
-"""Nothing of the host is served; nobody is let in; it is served as if the value were not there."""
+"""Nothing of the host is served; all requests are refused; it is served as if the value were not there."""
 
 TARGETS = ("/", "/x", "/pwn", "/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa!")
 LATER = "2026-02-01T00:00:00Z"

@@ -267,7 +267,7 @@ def test_without_kill_workers_of_a_killed_nginx_stay() -> None:
         assert left(processes.find(folder), old) != set()
 
 
-WITHOUT_SANDBOX = "tried without a sandbox"
+WITHOUT_SANDBOX = "tested without a sandbox"
 
 
 @with_nginx

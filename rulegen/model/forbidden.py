@@ -97,7 +97,7 @@ class Forbidden:
             return fault
         if use is AddressUse.UPSTREAM and any(_is_in(address, network) for network in self.allowed):
             is_loop = address in self.own and port in self.ports
-            return f"{address} is an address of this node, and {port} a port of nginx" if is_loop else ""
+            return f"{address} is an address of this node, and nginx listens on port {port}" if is_loop else ""
         if what := self._what(address, use, port):
             return f"{address} is {what}"
         arrives = _translated(address)

@@ -250,7 +250,7 @@ class TestFirstStart:
         lines = [line for line in stage.log.getvalue().splitlines() if "not answered" in line]
         assert len(lines) == 1
         assert "count=22" in lines[0]
-        assert "is not there" not in stage.log.getvalue()
+        assert "does not exist" not in stage.log.getvalue()
         assert not stage.events
         stage.server.silent.clear()
         stage.server.put(CERTIFICATE, PASSWORDS, *(tls_secret(f"c{n}", f"m{n}.test") for n in range(20)))
@@ -456,7 +456,7 @@ def test_what_restricts_others_and_is_taken_away_restricts_them_still(name, tmp_
     told = [one for one in stage.events if one.reason == "ServedAsBefore"]
     assert len(told) == 1
     assert guard.metadata.name in told[0].note, key
-    assert "it is gone: what it said last holds on" in stage.log.getvalue()
+    assert "it is gone: its last known content stays in use" in stage.log.getvalue()
     again = stage.again()
     again.loop.objects.known = NginxKnownObjects(tmp_path)
     again.turn()

@@ -47,7 +47,7 @@ def test_a_dump_of_the_node_is_not_written_over(run, name, earlier):
     before = contents("node")
     code, out = run("export", *GIVEN, "--cluster-cidr", "10.244.0.0/16", "-o", "node")
     assert (code, contents("node")) == (1, before)
-    assert f"node/{name} is there, and no export of rulegen wrote it: nothing was written" in out
+    assert f"node/{name} exists and was not written by an export of rulegen: nothing was written" in out
     assert "Next: " in out
 
 

@@ -102,7 +102,7 @@ def test_with_strict_semantics_what_is_anothers_is_not_served(plan, mode):
 
 def test_external_ips_are_ignored_if_asked(plan):
     warnings, text = plan("--ignore-external-ips")
-    assert "spec.externalIPs of 1 Service are ignored, as it is asked for" in warnings
+    assert "spec.externalIPs of 1 Service are ignored, because of --ignore-external-ips" in warnings
     assert "203.0.113.7" not in text
 
 

@@ -128,7 +128,7 @@ def test_a_plan_shows_each_host_and_what_is_not_served_as_written(run):
     assert "+ host blog.example.com" in out
     assert "proxy_pass http://demo.blog.8080;" in out
     assert "Ingress demo/shut (closed): " in out
-    assert "Secret demo/none is not there" in out
+    assert "Secret demo/none does not exist" in out
     assert 'Ingress demo/odd (ignored): metadata.annotations["nginx.ingress.kubernetes.io/proxy-read-timeout"]' in out
 
 
@@ -273,8 +273,8 @@ class TestWhatIsNamedAndNotThere:
     @pytest.mark.parametrize(
         ("option", "message"),
         [
-            ("--configmap", "ConfigMap demo/setings, which --configmap names, is not there"),
-            ("--default-ssl-certificate", "Secret demo/setings, which --default-ssl-certificate names, is not there"),
+            ("--configmap", "ConfigMap demo/setings, which --configmap refers to, does not exist"),
+            ("--default-ssl-certificate", "Secret demo/setings, which --default-ssl-certificate refers to, does not exist"),
         ],
     )
     @pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed")
@@ -289,7 +289,7 @@ class TestWhatIsNamedAndNotThere:
         objects = world(ingress("blog", "b.test"), SETTINGS)
         code, _, err = run("export", "--nginx", "site", "--host", "host", "--configmap", "demo/no", objects=objects)
         assert code == 1
-        assert "ConfigMap demo/no, which --configmap names, is not there" in err
+        assert "ConfigMap demo/no, which --configmap refers to, does not exist" in err
         assert not Path("site").exists()
 
     def test_one_that_has_a_fault_is_an_error_that_tells_it(self, run):
@@ -298,11 +298,11 @@ class TestWhatIsNamedAndNotThere:
         code, _, err = run(*PLAN, "--configmap", "demo/settings", objects=objects)
         assert code == 1
         assert "ConfigMap demo/settings" in err
-        assert "is not there" not in err
+        assert "does not exist" not in err
 
     @pytest.mark.parametrize(
         ("fault", "message"),
-        [(None, "is not there"), (Fault.status(403, "no"), "the API server does not let it be read")],
+        [(None, "does not exist"), (Fault.status(403, "no"), "the API server denies access to it")],
         ids=["absent", "forbidden"],
     )
     def test_of_an_api_server_too(self, run, tmp_path, fault, message):
@@ -317,7 +317,7 @@ class TestWhatIsNamedAndNotThere:
             config = api.kubeconfig(tmp_path)
             code, out, err = run(*PLAN, "--kubeconfig", config, "--configmap", "demo/settings")
         assert (code, out) == (1, "")
-        assert f"ConfigMap demo/settings, which --configmap names{':' if fault else ','} {message}" in err
+        assert f"ConfigMap demo/settings, which --configmap refers to{':' if fault else ','} {message}" in err
 
     def test_a_secret_that_may_not_be_read_is_not_said_to_be_absent_and_opens_nothing(self, run, tmp_path):
         users = ingress("blog", "b.test", auth_type="basic", auth_secret="users")
@@ -328,9 +328,9 @@ class TestWhatIsNamedAndNotThere:
             api.fail("secrets", *[Fault.status(403, "no")] * 2)
             code, out, _ = run(*PLAN, "--kubeconfig", api.kubeconfig(tmp_path))
         assert code == 0
-        assert "is not there" not in out
+        assert "does not exist" not in out
         assert "default certificate" not in out
-        assert out.count("the API server does not let it be read") == 2
+        assert out.count("the API server denies access to it") == 2
         assert "return 503" in out
         assert "ssl_reject_handshake on;" in out
 
@@ -429,4 +429,4 @@ def test_what_may_not_be_read_any_more_is_as_it_was_when_it_was_read_last(run, t
     assert "auth_basic_user_file secrets/" in out
     assert "ssl_certificate secrets/" in out
     assert "ssl_reject_handshake" not in out
-    assert out.count("the API server does not let it be read: what it said last holds on") == 2
+    assert out.count("the API server denies access to it: its last known content stays in use") == 2

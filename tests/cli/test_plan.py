@@ -259,7 +259,7 @@ def test_of_a_dump_of_one_table_the_rest_is_said_to_be_unknown(run, folder):
     (folder / "nat").write_text("*nat\n" + text.partition("*nat\n")[2].partition("COMMIT\n")[0] + "COMMIT\n")
     code, out, _ = run("plan", "-f", "blog.yaml", *OFFLINE, "--observed", "nat", "--detailed-exitcode")
     assert code == 0
-    assert "nat has no table filter and mangle: what the node has there is unknown, and not planned" in out
+    assert "nat has no table filter and mangle: the node's state there is unknown and not in the plan" in out
     assert "No changes in what was observed." in out
     assert "The node matches the objects" not in out
 

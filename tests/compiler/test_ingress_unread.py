@@ -49,18 +49,18 @@ def key(kind, name, namespace="default"):
 class TestNamedByTheOptions:
     def test_a_config_map_of_settings_that_is_not_there_decides_nothing(self):
         with pytest.raises(
-            MissingError, match="ConfigMap ingress-nginx/settings, which --configmap names, is not there"
+            MissingError, match="ConfigMap ingress-nginx/settings, which --configmap refers to, does not exist"
         ):
             compile_ingress(world(*WEB, site()), options(config_map=SETTINGS), TEMPLATES, served=True)
 
     @pytest.mark.parametrize("name", ["add-headers", "proxy-set-headers"])
     def test_nor_does_one_of_headers_that_the_settings_name(self, name):
         settings = config_map(SETTINGS.name, {name: "default/headers"}, SETTINGS.namespace)
-        with pytest.raises(MissingError, match=f"ConfigMap default/headers, which {name} in ConfigMap .* is not there"):
+        with pytest.raises(MissingError, match=f"ConfigMap default/headers, which {name} in ConfigMap .* does not exist"):
             compile_ingress(world(*WEB, site(), settings), options(config_map=SETTINGS), TEMPLATES, served=True)
 
     def test_nor_a_secret_of_the_default_certificate(self):
-        with pytest.raises(MissingError, match="Secret default/cert, which --default-ssl-certificate names, is not"):
+        with pytest.raises(MissingError, match="Secret default/cert, which --default-ssl-certificate refers to, is not"):
             compile_ingress(
                 world(*WEB, site()),
                 options(default_certificate=ObjectName("default", "cert")),
@@ -73,7 +73,7 @@ class TestNamedByTheOptions:
         with pytest.raises(MissingError) as caught:
             unread(site(), keys=[ObjectKey("ConfigMap", SETTINGS)], why=why, config_map=SETTINGS)
         assert why in caught.value.message
-        assert "is not there" not in caught.value.message
+        assert "does not exist" not in caught.value.message
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_an_ingress_is_closed_without_what_it_names(annotations, missing, is_abs
     assert "proxy_pass" not in text_of(found)
     assert "return 503" in text_of(found)
     assert verdicts(found) == {Verdict.CLOSED if is_absent else Verdict.WAITING}
-    assert any("is not there" in str(one) for one in found.model.reasons) is is_absent
+    assert any("does not exist" in str(one) for one in found.model.reasons) is is_absent
 
 
 def test_without_the_ca_nobody_is_let_in_to_the_whole_host():

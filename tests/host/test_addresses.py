@@ -98,7 +98,7 @@ def test_a_kernel_that_does_not_say_is_an_error(monkeypatch):
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
     monkeypatch.setattr(messages, "connect", refused)
-    with pytest.raises(HostError, match="the kernel does not say when addresses change: Operation not permitted"):
+    with pytest.raises(HostError, match="the kernel does not report changes of addresses: Operation not permitted"):
         AddressNotices(lambda: None)
     with pytest.raises(HostError, match="reading the network interfaces: Operation not permitted"):
         interfaces()

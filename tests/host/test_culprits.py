@@ -124,7 +124,7 @@ def test_the_search_ends_though_every_second_service_is_refused_for_a_value():
     assert kernel.tries <= MOST_TRIES + ENOUGH + 1
     assert kernel.bad & set(kernel.written) == set()
     assert set(refused) == set(kinds) - set(kernel.written)
-    assert "not tried yet: too many others were refused" in refused.values()
+    assert "not tested yet: too many others were rejected" in refused.values()
 
 
 def test_what_the_node_needs_is_refused_whoever_is_left_out():

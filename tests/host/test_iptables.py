@@ -79,8 +79,8 @@ REFUSED = [  # what comes behind HEAD, the line that is at fault in nft and in l
     ("-X KUBE-B", 5, 5, "busy", "in use"),
     ("-X KUBE-GONE", 5, 5, "No chain", "no such chain"),
     (":KUBE-A-NAME-THAT-IS-TOO-LONG-FOR-ANY - [0:0]", 5, 5, "too long", "max"),
-    ("-A KUBE-A -m nfacct --nfacct-name gone -j RETURN", 5, 6, "No such file", "told no line"),
-    ("-A KUBE-B -j KUBE-A\n-A OUTPUT -j KUBE-A", 6, 7, "Too many links", "told no line"),
+    ("-A KUBE-A -m nfacct --nfacct-name gone -j RETURN", 5, 6, "No such file", "without naming a line"),
+    ("-A KUBE-B -j KUBE-A\n-A OUTPUT -j KUBE-A", 6, 7, "Too many links", "without naming a line"),
     ("hello", 5, 5, "Bad argument", "Bad argument"),
 ]
 

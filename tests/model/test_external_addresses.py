@@ -133,7 +133,7 @@ def test_ipvs_mode_binds_no_such_address_in_strict_semantics_and_warns_before_it
     told = naming(like, "Service shop/web", f"{address} is {whose}")
     assert len(told) == is_refused
     if "gateway" in whose or "API server" in whose:
-        assert all("ipvs mode binds it to this node, which cannot reach its owner" in text for text in told)
+        assert all("ipvs mode binds it to this node, so the node cannot reach its owner" in text for text in told)
 
 
 @pytest.mark.parametrize("mode", ["iptables", "ipvs"])
@@ -204,16 +204,16 @@ def test_what_is_not_known_is_said_where_it_would_decide():
         chosen = options(semantics=semantics, cluster_cidrs=PODS[1:])
         found = resolve(ClusterSnapshot(services=services, nodes={}), chosen, unknown)
         parts = ("this node's addresses", "gateway of this node", "API servers", "listen on", "Pod network in IPv4")
-        assert bool(naming(found, "nothing is refused", *parts)) is is_said
-        assert not naming(found, "nothing is refused", "Pod network in IPv6")
+        assert bool(naming(found, "no address is rejected", *parts)) is is_said
+        assert not naming(found, "no address is rejected", "Pod network in IPv6")
     # A cluster of one family has no Pod network in the other.
     of_one = {WEB: service(WEB, at=2, external=tuple(one for one in NOBODYS if ":" not in one))}
     found = resolve(
         ClusterSnapshot(services=of_one, nodes={}), options(semantics="strict", cluster_cidrs=PODS[:1]), unknown
     )
-    assert naming(found, "nothing is refused", "the gateway of this node")
-    assert not naming(found, "nothing is refused", "Pod network")
-    assert not naming(decided(external[WEB]), "nothing is refused")
+    assert naming(found, "no address is rejected", "the gateway of this node")
+    assert not naming(found, "no address is rejected", "Pod network")
+    assert not naming(decided(external[WEB]), "no address is rejected")
 
 
 @pytest.mark.parametrize("mode", ["iptables", "ipvs"])
@@ -223,7 +223,7 @@ def test_no_external_ip_is_served_if_asked_and_it_is_said_once_with_the_number(m
     found = decided(*told, mode=mode, semantics="kube-proxy", external_ips=False)
     assert [served(found, name) for name in names] == [{"203.0.113.9"} if not at else set() for at in range(3)]
     assert naming(found, "spec.externalIPs") == [
-        "spec.externalIPs of 3 Services are ignored, as it is asked for",
+        "spec.externalIPs of 3 Services are ignored, because of --ignore-external-ips",
     ]
 
 

@@ -159,7 +159,7 @@ def test_for_a_scheduler_that_is_not_offered_the_nodes_own_is_used(facts, name):
 )
 def test_weights_that_a_scheduler_ignores_are_warned_of(mode, annotations, is_warned_of):
     warnings = compiled(mode, **annotations).model.warnings
-    assert any("looks at no weight" in warning for warning in warnings) is is_warned_of
+    assert any("ignores weights" in warning for warning in warnings) is is_warned_of
 
 
 UNKNOWN = [
@@ -180,7 +180,7 @@ UNKNOWN = [
 def test_an_unknown_annotation_is_named_with_the_nearest_one(mode, key, near):
     without, beside = compiled(mode), compiled(mode, **{key: '{"pod-a": 3}'})
     assert beside.rules(Family.IPV4) == without.rules(Family.IPV4)
-    (warning,) = [text for text in beside.model.warnings if "no such annotation" in text]
+    (warning,) = [text for text in beside.model.warnings if "unknown annotation" in text]
     assert warning.startswith("Service demo/web: metadata.annotations[")
     assert warning.isprintable()
     assert (f'is "{near}" meant?' if near else f"expected one of {SCHEDULER}, {WEIGHTS}") in warning
@@ -188,7 +188,7 @@ def test_an_unknown_annotation_is_named_with_the_nearest_one(mode, key, near):
 
 @pytest.mark.parametrize("key", [WEIGHTS, "example.com/rulegen.io", "rulegen.io.example.com/weights", "weights"])
 def test_known_annotations_and_those_of_others_are_not_warned_of(key):
-    assert not [text for text in compiled("iptables", **{key: "{}"}).model.warnings if "no such annotation" in text]
+    assert not [text for text in compiled("iptables", **{key: "{}"}).model.warnings if "unknown annotation" in text]
 
 
 @given(st.text(min_size=1, max_size=60))

@@ -49,6 +49,6 @@ def _leave() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(_CLONE_NEWNET) != 0:
         raise HostError(
-            f"no network namespace to try it in: {os.strerror(ctypes.get_errno())}",
+            f"cannot create a network namespace for a test: {os.strerror(ctypes.get_errno())}",
             hint="run as root, or with CAP_SYS_ADMIN",
         )

@@ -87,7 +87,7 @@ class Completed:
         """Its complaints in one line, for people; the exit code where it said nothing."""
         lines = [_SIGNATURE.sub("", line.strip()) for line in self.stderr.splitlines()]
         said = "; ".join(line for line in lines if line and not line.startswith("Try `"))
-        return printable(said, _LONGEST_COMPLAINT) or f"exit code {self.code} and no word"
+        return printable(said, _LONGEST_COMPLAINT) or f"exit code {self.code} without a message"
 
 
 class Runner(Protocol):

@@ -102,7 +102,7 @@ def perform(steps: tuple[Step, ...], on_step: Callable[[int, Step], None] | None
                 message,
                 applied=tuple(done),
                 pending=tuple(pending),
-                hint=error.hint or "mend the cause and apply again: it goes on from what is there",
+                hint=error.hint or "fix the cause and apply again: apply continues from the current state",
             ) from error
 
 

@@ -39,7 +39,7 @@ ENOUGH: Final = 2
 
 _MOMENTARY: Final = {errno.EPERM, errno.EACCES, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN, errno.EINTR, errno.EBUSY}
 _MOMENTARY_WORDS: Final = ("allocate memory", "Cannot open session", "not permitted", "denied", "in use")
-NOT_TRIED: Final = "not tried yet: too many others were refused"
+NOT_TRIED: Final = "not tested yet: too many others were rejected"
 
 
 class Culprit(NamedTuple):
@@ -315,7 +315,7 @@ class Search:
 
 def lacking_text(needs: frozenset[Shape]) -> str:
     """Return for people why a Service is left out that needs what the kernel refuses to all."""
-    return f"the kernel refuses every rule of its kind: {', '.join(sorted(_words(needs))) or 'as others were refused'}"
+    return f"the kernel rejects all rules of this kind: {', '.join(sorted(_words(needs))) or 'as others were rejected'}"
 
 
 def _words(shapes: Collection[Shape]) -> set[str]:

@@ -46,7 +46,7 @@ _MATCH_SET: Final = re.compile(r"--match-set (\S+)")
 _SAVE: Final = "save it with iptables-save or ip6tables-save"
 _LOOKALIKES: Final = (
     (re.compile(r"-[PN] \S+"), "a print of `iptables -S`, which is one table without its name", _SAVE),
-    (re.compile(r"Chain \S+ \("), "a print of `iptables -L`, which leaves out what tells rules apart", _SAVE),
+    (re.compile(r"Chain \S+ \("), "a print of `iptables -L`, which omits parts of the rules", _SAVE),
     (re.compile(r"(?:table (?:ip|ip6|inet|arp|bridge|netdev) \S+|add table) ?"), "a print of `nft list`", _SAVE),
     (re.compile(r'\{"nftables"'), "a print of `nft -j list`", _SAVE),
     (re.compile(r"IP Virtual Server version"), "a print of `ipvsadm -L`", "save it with ipvsadm -Sn"),
@@ -115,7 +115,7 @@ def read_dumps(paths: Sequence[str]) -> Dumps:
         elif is_named:
             raise _no_dump(_shown(file), text or "")
         else:
-            warnings.append(f"{file} is no dump of a kind known here; it was not looked at{_lookalike(text or '')}")
+            warnings.append(f"{file} is not a dump of a known kind and was ignored{_lookalike(text or '')}")
     families = _families(rulesets)
     warnings += _take_empty(dumps, empty, families)
     if not families:
@@ -175,7 +175,7 @@ def _ruleset(rules: _DumpedRules, file: str, family: Family, warnings: list[str]
     if ruleset.unknown:
         names = " and ".join(sorted(ruleset.unknown))
         warnings.append(
-            f"{file} has no table {names}: what the node has there is unknown, and not planned"
+            f"{file} has no table {names}: the node's state there is unknown and not in the plan"
             " (iptables-save without -t saves all tables)"
         )
     return ruleset
@@ -196,7 +196,7 @@ def _refuse_missing_sets(dumps: Dumps) -> None:
             if told and told[1] not in names:
                 raise InputError(
                     "the dump of sets",
-                    f"the set {told[1]} is missing, which a rule of {ruleset.family} looks into",
+                    f"the set {told[1]} is missing, which a rule of {ruleset.family} refers to",
                     hint="save all sets with `ipset save`, at the same time as the rules",
                 )
 
@@ -205,7 +205,7 @@ def _no_rules(paths: Sequence[str], empty: Sequence[str]) -> InputError:
     if empty:
         return InputError(
             ", ".join(empty),
-            "is empty, and no other dump is there",
+            "is empty, and there is no other dump",
             hint="a node without any rule prints nothing: compare with --observed none; else save again, as root",
         )
     return InputError(
@@ -218,7 +218,7 @@ def _no_rules(paths: Sequence[str], empty: Sequence[str]) -> InputError:
 def _no_dump(file: str, text: str) -> InputError:
     for begin, what, hint in _LOOKALIKES:
         if begin.match(text.lstrip()):
-            return InputError(file, f"this is {what}, no dump", hint=hint)
+            return InputError(file, f"this is {what}, not a dump", hint=hint)
     return InputError(
         file,
         "not a dump of iptables-save or ip6tables-save, nor of ipvsadm -Sn, ipset save or ip -br addr",
@@ -282,7 +282,7 @@ def _refuse_cut(file: str, text: str) -> None:
         InputError: It has none.
     """
     if not text.endswith("\n"):
-        raise InputError(file, "breaks off in the middle of its last line", hint="copy or save the whole file again")
+        raise InputError(file, "ends in the middle of its last line", hint="copy or save the complete file again")
 
 
 def _take_empty(dumps: Dumps, empty: dict[str, bool], families: dict[Family, str]) -> Iterator[str]:
@@ -312,11 +312,11 @@ def _take_empty(dumps: Dumps, empty: dict[str, bool], families: dict[Family, str
         elif is_named and not has_rules:
             continue
         elif is_named:
-            raise InputError(file, "is empty, and stands for nothing: dumps of both families are there")
+            raise InputError(file, "is empty and has no meaning: there are dumps of both families")
         else:
-            yield f"{file} is empty; it was not looked at"
+            yield f"{file} is empty and was ignored"
             continue
-        yield f"{file} is empty: it is taken for a node without {what}, as the tools print nothing then"
+        yield f"{file} is empty: this means a node without {what}, because the tools print nothing then"
 
 
 def _only(known: T | None, new: T, file: str) -> T:

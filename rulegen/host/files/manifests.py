@@ -162,7 +162,7 @@ def _files(path: str) -> Iterator[_File]:
         return
     if not glob.has_magic(path):
         raise InputError(
-            _shown(path), "no such file or folder", hint="is the path right, seen from the current folder?"
+            _shown(path), "no such file or folder", hint="check the path: it is relative to the current folder"
         )
     matches = sorted(glob.glob(path, recursive=True))  # noqa: PTH207 - it takes absolute patterns, pathlib does not
     if not matches:
@@ -266,10 +266,12 @@ def _unpacked(content: bytes, name: str, max_bytes: int) -> bytes:
         try:
             parts.append(member.decompress(content, left))
         except zlib.error as error:
-            raise InputError(name, f"cannot be unpacked: {error}", hint="is the whole gzip file there?") from None
+            raise InputError(
+                name, f"cannot be unpacked: {error}", hint="check that the gzip file is complete"
+            ) from None
         left -= len(parts[-1])
         if not member.eof and left > 0:
-            raise InputError(name, "the gzip file breaks off", hint="copy the whole file again")
+            raise InputError(name, "the gzip file is incomplete", hint="copy the whole file again")
         content = member.unused_data.lstrip(b"\0")
     if left <= 0:
         raise InputError(name, f"is larger than {size_text(max_bytes)} unpacked")

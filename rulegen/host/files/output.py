@@ -48,7 +48,7 @@ _OURS: Final = re.compile(r"[0-9a-f]{16,32}\.(?:conf|pem|htpasswd)\Z")
 _SECRETS: Final = "secrets"
 _FOLDERS: Final = ("hosts", "upstreams", _SECRETS, "run", "logs")
 """What a configuration of nginx has beside its main file; nginx itself writes to the last two."""
-_ELSEWHERE: Final = "name another folder, or move that file away"
+_ELSEWHERE: Final = "choose another folder, or move that file"
 
 
 def write_folder(folder: str, files: Mapping[str, str]) -> None:
@@ -153,7 +153,8 @@ def _refuse_foreign(held: int, folder: str, names: Iterable[str], mark: str) -> 
             raise HostError(f"{folder}/{name} is {kind_text(mode)}, not a file: nothing was written", hint=_ELSEWHERE)
         if mode and not (_begins(held, name, _RULES) if name in RULES else is_exports):
             raise HostError(
-                f"{folder}/{name} is there, and no export of rulegen wrote it: nothing was written", hint=_ELSEWHERE
+                f"{folder}/{name} exists and was not written by an export of rulegen: nothing was written",
+                hint=_ELSEWHERE,
             )
 
 

@@ -129,7 +129,7 @@ def _perform_addresses(commands: Sequence[AddressCommand], start: int, end: int)
         if all(command.verb is AddressVerb.UNBIND for command in commands[start:end]):
             return  # gone with its addresses
         raise HostError(
-            f"there is no device {name}: `ip {commands[start]}` and what comes behind was not done"
+            f"there is no device {name}: `ip {commands[start]}` and the following commands were not executed"
         ) from None
     messages = [_encoded(command, indexes[command.device], at) for at, command in enumerate(commands[start:end])]
     try:

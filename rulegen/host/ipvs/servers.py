@@ -227,7 +227,7 @@ def load(run: Runner, names: Iterable[str] = ()) -> None:
     if not is_loaded():
         try:
             ended = run(ToolCommand(("modprobe", _MODULE)))
-            said = ended.complaint if ended.code else "modprobe found nothing to load"
+            said = ended.complaint if ended.code else "modprobe found no module"
         except MissingToolError as missing:
             said = missing.message
         if not is_loaded():

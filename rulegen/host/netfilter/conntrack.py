@@ -72,11 +72,11 @@ def delete(flows: Iterable[Flow]) -> int:
     try:
         answers = nfnetlink.send_all(messages)
     except OSError as error:
-        raise HostError(f"forgetting connections: {error}", hint=privilege_hint(str(error))) from error
+        raise HostError(f"deleting conntrack entries: {error}", hint=privilege_hint(str(error))) from error
     for number in answers:
         if number not in {0, errno.ENOENT}:
             words = os.strerror(number)
-            raise HostError(f"forgetting connections: {words}", hint=privilege_hint(words))
+            raise HostError(f"deleting conntrack entries: {words}", hint=privilege_hint(words))
     return answers.count(0)
 
 

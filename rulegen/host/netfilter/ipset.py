@@ -57,8 +57,8 @@ def observe(run: Runner) -> state.Objects:
     lost = [name for name in before if state.SetKey(name) not in objects]
     if is_cut or (lost and set(lost) & set(names(run))):  # else somebody has destroyed them meanwhile
         raise HostError(
-            "reading the ipsets: `ipset save` ended with success, but what it printed breaks off",
-            hint="look what `ipset` is on this host, and whether `ipset save` prints all sets",
+            "reading the ipsets: `ipset save` succeeded, but its output is incomplete",
+            hint="check which `ipset` this host has, and that `ipset save` prints all sets",
         )
     return objects
 
@@ -98,5 +98,5 @@ def _hint(complaint: str) -> str:
     if "Cannot open session to kernel" in complaint or "Invalid argument" in complaint:
         return privilege_hint(complaint) or "load the module ip_set (`modprobe ip_set`)"
     if "set with the same name already exists" in complaint:
-        return "a set of that name has another type: apply again, it is made anew"
+        return "a set of that name has another type: apply again, which creates it again"
     return privilege_hint(complaint)

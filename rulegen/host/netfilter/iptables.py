@@ -38,7 +38,7 @@ class LockError(HostError):
         who = f": held by {holder}" if holder is not None else ""
         super().__init__(
             f"the xtables lock was not free within {wait_s} s{who}",
-            hint="wait for longer, or find out why the other does not finish",
+            hint="wait longer, or find out why the other program does not finish",
         )
         self.holder = holder
 
@@ -64,8 +64,8 @@ def observe(run: Runner, variant: Variant, family: Family, *, counters: bool = F
             raise HostError(f"{doing}: {unprintable(table)}", hint=unprintable_hint(table, family))
     if not _is_whole(ended.stdout):
         raise HostError(
-            f"{doing}: the tool ended with success, but what it printed breaks off",
-            hint=f"look what `iptables-{variant}-save` is on this host, and whether its output is complete",
+            f"{doing}: the tool succeeded, but its output is incomplete",
+            hint=f"check which `iptables-{variant}-save` this host has, and that its output is complete",
         )
     if variant is Variant.LEGACY and "*" not in ended.stdout:
         _refuse_blindness(family)

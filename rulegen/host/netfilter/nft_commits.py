@@ -100,7 +100,7 @@ class NftCommits:
         try:
             self._socket = _listening()
         except OSError as error:
-            raise HostError(f"the kernel does not tell of changes to rules: {error.strerror or error}") from None
+            raise HostError(f"the kernel does not report changes of rules: {error.strerror or error}") from None
         self._wake, self._woken = socket.socketpair()
         self._thread = threading.Thread(target=self._listen, name="nft notices", daemon=True)
         self._thread.start()

@@ -120,10 +120,10 @@ def _complaint(stderr: str, text: str, code: int) -> str:
     if kept:
         return _shown("; ".join(kept))
     if text == "COMMIT":
-        return "the kernel refused the table and told no line"
+        return "the kernel rejected the table without naming a line"
     if text.startswith(("-D", "-X", "-A", "-I", "-F")):
         return "no such chain or rule, or the chain is in use"
-    return f"exit code {code} and no word"
+    return f"exit code {code} without a message"
 
 
 def _excerpt(lines: list[str], line: int | None) -> str:

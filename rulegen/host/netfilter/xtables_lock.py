@@ -71,11 +71,11 @@ def close_to_others(*, make: bool = True) -> str:
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            return f"the xtables lock {path} is not a file: others may keep iptables waiting"
+            return f"the xtables lock {path} is not a file: other users could block iptables"
         if status.st_uid != os.geteuid():
-            return f"the xtables lock {path} belongs to user {status.st_uid}, who can keep iptables waiting"
+            return f"the xtables lock {path} belongs to user {status.st_uid}, who could block iptables"
         if stat.S_IMODE(status.st_mode) & ~_MODE and status.st_size:  # XTABLES_LOCKFILE may name any file
-            return f"the xtables lock {path} may be locked by any user: it is not empty, so its mode is left alone"
+            return f"the xtables lock {path} may be locked by any user: it is not empty, so its mode is not changed"
         if stat.S_IMODE(status.st_mode) != _MODE:
             os.fchmod(descriptor, _MODE)
     except OSError as error:

@@ -136,7 +136,7 @@ class NginxEngine:
         try:
             return self.service.releases.current()
         except HostError as error:
-            self._note(f"{error.message}: it is planned as if nothing were served, and written anew")
+            self._note(f"{error.message}: the plan assumes that nothing is served, and writes everything again")
             return None
 
     def hosts(self, observed: Configuration) -> int:

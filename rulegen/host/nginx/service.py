@@ -48,7 +48,7 @@ _PER_FILE_S: Final = 0.01
 _ENDED_S: Final = 5.0
 _NAMES_S, _KNOWN_NAMES_S = 10.0, 1.0
 """How long the process for names may take to answer: one that has just been started, one that runs already."""
-_RENEWED: Final = "the keeper ran other code, as before an upgrade, and was replaced"
+_RENEWED: Final = "the supervisor ran other code, as before an upgrade, and was replaced"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +111,10 @@ class NginxService:
             os.close(trust.open_folder(Path(scratch).absolute()))
         except trust.UntrustedError as error:
             where = f"{error.filename} {error.strerror}"
-            raise HostError(f"no folder to try nginx's configuration in: {where}", hint="say TMPDIR=/tmp") from None
+            raise HostError(f"no folder to test nginx's configuration in: {where}", hint="say TMPDIR=/tmp") from None
         except OSError as error:
             said = writing.reason(error)
-            raise HostError(f"no folder to try nginx's configuration in: {said}", hint=writing.hint(error)) from None
+            raise HostError(f"no folder to test nginx's configuration in: {said}", hint=writing.hint(error)) from None
         try:
             yield NginxService(Path(scratch), self._run, binary=self._binary)  # no worker ever enters it
         finally:
@@ -235,7 +235,7 @@ class NginxService:
         with self.releases.locked():
             in_time = self._ended(signal.SIGQUIT, timeout_s)
             if not in_time and not self._ended(signal.SIGTERM, _ENDED_S) and not self._ended(signal.SIGKILL, _ENDED_S):
-                raise HostError(f"nginx in {self.folder} does not end", hint="see which processes last: ps -ef")
+                raise HostError(f"nginx in {self.folder} does not stop", hint="find the remaining processes: ps -ef")
             if remove:
                 self._remove()
         return in_time
@@ -256,7 +256,7 @@ class NginxService:
 
     def _nothing_to_do(self, digest: str, naming: Naming | None, notes: list[str]) -> DeployOutcome:
         if supervision.ensure(self.folder, self._binary):
-            notes = [*notes, "the keeper was gone and was started again"]
+            notes = [*notes, "the supervisor had ended and was started again"]
         if self.releases.good() != digest:
             self.releases.confirm(digest)
         patience_s = _NAMES_S if notes else _KNOWN_NAMES_S
@@ -310,7 +310,7 @@ class NginxService:
         taken = self.taken_ports(listens)
         if taken:
             numbers = "--http-port and --https-port choose other ports"
-            raise HostError("; ".join(map(str, taken)), hint=f"end it, or listen elsewhere: {numbers}")
+            raise HostError("; ".join(map(str, taken)), hint=f"stop it, or use another port: {numbers}")
 
     def _cap_generations(self) -> list[str]:
         """End the oldest workers where one more reload would leave too many generations."""
@@ -363,7 +363,7 @@ class NginxService:
     def _gone_back(self, configuration: Configuration, before: str, reason: str) -> ApplyError:
         """Return to the release that served before, and return the error that tells so."""
         if before == configuration.digest:
-            return self._refused(configuration, reason, "it worked before, and is tried again and again")
+            return self._refused(configuration, reason, "it worked before; rulegen keeps trying")
         if not before:
             self._ended(signal.SIGTERM, _ENDED_S)
             self.releases.forget()
@@ -375,7 +375,7 @@ class NginxService:
             try:
                 self._serve(before, self._patience(configuration))
             except (ReleaseRefusedError, HostError) as error:
-                state = f"and going back to release {before} failed too: {error.message}"
+                state = f"and reverting to release {before} failed too: {error.message}"
         self.releases.discard(configuration.digest)
         return self._refused(configuration, reason, state)
 
@@ -384,7 +384,7 @@ class NginxService:
             live = self.releases.live()
             state = f"release {live} is served as before" if live else "nothing was served before"
         return ApplyError(
-            f"nginx does not take the new configuration: {self._explained(reason)}; {state}",
+            f"nginx does not accept the new configuration: {self._explained(reason)}; {state}",
             applied=(),
             pending=(f"release {configuration.digest}",),
         )

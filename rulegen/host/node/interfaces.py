@@ -92,7 +92,7 @@ class AddressNotices:
         try:
             self._socket = messages.connect(messages.ROUTE, groups=_GROUPS)
         except OSError as error:
-            raise HostError(f"the kernel does not say when addresses change: {error.strerror or error}") from None
+            raise HostError(f"the kernel does not report changes of addresses: {error.strerror or error}") from None
         self._socket.settimeout(None)
         self._service_device = _index_of(SERVICE_DEVICE)  # behind the socket: a later one is told
         self._wake, self._woken = socket.socketpair()

@@ -49,7 +49,7 @@ class MismatchError(RulegenError):
         self.path, self.line, self.found, self.intended = path, line, _shown(found), _shown(intended)
         super().__init__(
             f"{path}:{line}: the file says {self.found}, intended was {self.intended}",
-            hint="nothing of this file goes live; this is a fault of rulegen or of its templates",
+            hint="this file is not served; this is a bug of rulegen or of its templates",
         )
 
 

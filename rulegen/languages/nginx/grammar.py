@@ -212,11 +212,11 @@ def refusal(context: str, name: str, args: Sequence[str], *, block: bool) -> str
     if block is not ((context, name) in BLOCKS):
         return f"{name} in {context} takes {'no' if block else 'a'} block"
     if name in _FILES and not (args and _is_our_file(name, args[0])):
-        return f"{name} names a file that is none of ours"
+        return f"{name} refers to a file that is not part of this configuration"
     if name in _PEERS and args and _SOCKET_FILE.match(args[0]):
         return f"{name} names a socket of this host"
     if name == "auth_basic" and args and args[0] == "off":
-        return "a realm called off would let everybody in"
+        return "a realm called off would switch authentication off"
     if name == "location" and not _is_location(args):
         return (
             f"a location is a path that begins with /, of at most {MAX_LOCATION} bytes, @ and a name, or ~ and a regex"

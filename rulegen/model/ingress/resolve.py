@@ -165,7 +165,7 @@ def _default_backend(routing: Routing, options: IngressOptions, reasons: list[Re
     target, why = routing.of_first_port(options.default_backend)
     if why:
         where = f"default backend {options.default_backend}"
-        reasons.append(Reason(None, Verdict.NOTE, where, f"{why}: {'503' if target else '404'} is answered instead"))
+        reasons.append(Reason(None, Verdict.NOTE, where, f"{why}: {'503' if target else '404'} is the answer instead"))
     return target
 
 

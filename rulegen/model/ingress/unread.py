@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from rulegen.kube.snapshot.world import ClusterSnapshot
 
 UNANSWERED: Final = "the API server has not answered yet"
-REFUSED: Final = "the API server does not let it be read"
-GONE: Final = "it is gone"
-UNUSABLE: Final = "it cannot be used as it is now"
+REFUSED: Final = "the API server denies access to it"
+GONE: Final = "it was deleted"
+UNUSABLE: Final = "it is invalid now"
 
 
 class AbsentError(ValueError):
@@ -47,13 +47,13 @@ def missing(world: ClusterSnapshot, kind: str, name: ObjectName, *, named_by: st
     key = ObjectKey(kind, name)
     why = world.unread.get(key)
     if why:
-        return MissingError(f"{key}, which {named_by} names: {why}", hint=f"kubectl auth can-i get {kind.lower()}s")
+        return MissingError(f"{key}, which {named_by} refers to: {why}", hint=f"kubectl auth can-i get {kind.lower()}s")
     unusable = next((rejected for rejected in world.rejected if rejected.object == str(key)), None)
     if unusable is not None:
-        return MissingError(f"{key}, which {named_by} names, cannot be used: {'; '.join(unusable.lines())}")
+        return MissingError(f"{key}, which {named_by} refers to, cannot be used: {'; '.join(unusable.lines())}")
     looking = f"kubectl get {kind.lower()}s -n {name.namespace}"
     return MissingError(
-        f"{key}, which {named_by} names, is not there", hint=f"look at its name ({looking}), or create it"
+        f"{key}, which {named_by} refers to, does not exist", hint=f"check its name ({looking}), or create it"
     )
 
 
@@ -64,4 +64,4 @@ def recalled(world: ClusterSnapshot) -> Iterator[Reason]:
             yield Reason(key, Verdict.WAITING, "", why)
         else:
             verdict = Verdict.NOTE if why in {GONE, UNUSABLE} else Verdict.WAITING
-            yield Reason(None, verdict, str(key), f"{why}: what it said last holds on")
+            yield Reason(None, verdict, str(key), f"{why}: its last known content stays in use")

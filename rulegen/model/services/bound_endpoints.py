@@ -51,14 +51,14 @@ def bound_endpoints(
                 if site.binds and endpoint.node_name != site.place.node:
                     named.add(text)
                     yield (
-                        f"Service {next(iter(binders[text].values()))}: {text} is an endpoint of Service {name}: ipvs"
-                        " mode binds it to this node, which cannot reach that endpoint any more"
+                        f"Service {next(iter(binders[text].values()))}: {text} is an endpoint of Service {name}:"
+                        " ipvs mode binds this address to the node, so the node cannot reach that endpoint any more"
                     )
                 elif (taker := _taker(binders[text], slice_)) not in {None, name}:
                     named.add(text)
                     yield (
                         f"Service {taker}: {text} is an endpoint of Service {name}:"
-                        f" what this node sends there reaches {taker}"
+                        f" connections of this node to it reach {taker}"
                     )
 
 

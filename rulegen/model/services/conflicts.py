@@ -165,7 +165,7 @@ class Claims:
         doubled = {claim for claim, own in uses.items() if len(own) > 1} - lost
         for claim in sorted(doubled):
             kept = "the node port keeps it" if self._oldest_wins else "both are written"
-            text = f"Service {name}: {HEALTH_PORT} {claim.port}/{claim.protocol} is its own node port too: {kept}"
+            text = f"Service {name}: {HEALTH_PORT} {claim.port}/{claim.protocol} is also its own node port: {kept}"
             tell(Conflict(name, None, text))
         given_up: set[Claim] = set()
         excepted: set[Claim] = set()

@@ -108,7 +108,7 @@ class ExternalAddresses:
             tell(Conflict(name, owner, f"{where}; the entry is ignored"))
             return False
         then = (
-            "ipvs mode binds it to this node, which cannot reach its owner by it any more"
+            "ipvs mode binds it to this node, so the node cannot reach its owner at it any more"
             if self._site.binds and address not in self._forbidden.own and owner is None
             else "connections to it at the Service's ports reach the Service"
         )
@@ -161,7 +161,8 @@ class ExternalAddresses:
             if not is_known
         ]
         if missing:
-            yield f"external addresses: nothing is refused for these, which are not known: {'; '.join(missing)}"
+            unknown = "; ".join(missing)
+            yield f"external addresses: these are unknown, so no address is rejected because of them: {unknown}"
 
 
 def _index(

@@ -100,7 +100,7 @@ def limited_frontends(all_: Frontends, family: Family, limits: ServiceLimits) ->
                 LimitKind.SOURCE_RANGES,
                 family,
                 f"{len(all_.ranges)} source ranges for {len(ports)} ports and {len(vips)} load balancer addresses in"
-                f" {family} are more than {most}: the first {len(ranges)} are admitted, all others are refused",
+                f" {family} are more than {most}: the first {len(ranges)} are allowed, all others are rejected",
             )
         )
     return Frontends(ports, vips, external_ips, ranges, tuple(over))

@@ -40,7 +40,7 @@ def resolve(
     site = resolve_site(told, name, options, facts, world.nodes.values())
     if options.mode == "ipvs" and facts.schedulers is not None and options.ipvs_scheduler not in facts.schedulers:
         offered = ", ".join(sorted(facts.schedulers)) or "none"
-        warnings.add(f"this kernel does not offer the IPVS scheduler {options.ipvs_scheduler!r}, but {offered}")
+        warnings.add(f"this kernel does not have the IPVS scheduler {options.ipvs_scheduler!r}, but {offered}")
     nodes = {f: resolve_node(f, site, told, options, facts, warnings.add) for f in families}
     for warning in node_warnings(nodes, told, options):
         warnings.add(warning)

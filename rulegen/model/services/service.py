@@ -213,8 +213,8 @@ class _Shared:
             elif self._site.binds_others:
                 kept.append(address)
                 warn(
-                    f"{where}: {address} is an address of Node {owner}: ipvs mode binds it to this node, which cannot"
-                    f" reach {owner} by it any more; --ipvs-semantics strict leaves it out"
+                    f"{where}: {address} is an address of Node {owner}: ipvs mode binds it to this node, so the node"
+                    f" cannot reach {owner} at it any more; --ipvs-semantics strict leaves it out"
                 )
             else:
                 warn(f"{where}: {address} is an address of Node {owner}; the entry is ignored")

@@ -115,7 +115,7 @@ def stale_flows(
         elif not forgets_all:
             continue
         elif sent_to in removed:
-            yield Stale(flow, "", "its Service is gone")
+            yield Stale(flow, "", "its Service was deleted")
         elif flow.reply_src != flow.orig_dst and any(
             flow.orig_dst in network for network in service_networks if network.version == flow.orig_dst.version
         ):

@@ -132,7 +132,7 @@ class ServiceTable:
             count = sum(1 for given in self._inputs.values() if given.service.spec.external_ips)
             if count:
                 of = "1 Service" if count == 1 else f"{count:,} Services"
-                yield f"spec.externalIPs of {of} are ignored, as it is asked for"
+                yield f"spec.externalIPs of {of} are ignored, because of --ignore-external-ips"
 
 
 def _ignore(_: object) -> None:

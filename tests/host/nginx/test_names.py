@@ -186,7 +186,7 @@ def test_forbidden_addresses_are_kept_back_in_both_families():
     }
     assert left == PASSED
     assert len(told) == len(RESOLVED) - len(PASSED)
-    assert "evil.test: 192.0.2.7 is an address of this node: nginx is not told of it" in told
+    assert "evil.test: 192.0.2.7 is an address of this node: nginx does not get this address" in told
 
 
 @pytest.mark.parametrize("kind", [12, 15, 16, 33, 255])
@@ -359,7 +359,7 @@ def test_another_user_who_has_the_port_is_known(namespace, address, tmp_path):
         assert control.stranger(PORT + 1) is None
         service = NginxService(tmp_path, run)
         (note,) = service._await_names(Naming.of(PORT, (), FORBIDDEN))
-        assert note.startswith("names cannot be resolved: user 54321 has port 10353/UDP; end that program")
+        assert note.startswith("names cannot be resolved: user 54321 has port 10353/UDP; stop that program")
         other.stdin.close()
 
 
@@ -533,7 +533,7 @@ def test_nginx_reaches_nothing_of_the_node_by_a_name(
             assert name_of in server.asked
         assert page.visits == []
         log = (service.folder / "logs" / control.LOG).read_text()
-        assert "127-0-0-1.evil.test: 127.0.0.1 is a loopback address: nginx is not told of it" in log
+        assert "127-0-0-1.evil.test: 127.0.0.1 is a loopback address: nginx does not get this address" in log
         keeper_log = (service.folder / "logs" / "keeper.log").read_text()
         pid = int(keeper_log.split("process ")[1].split(" ")[0])
         subprocess.run(["kill", "-9", str(pid)], check=True)

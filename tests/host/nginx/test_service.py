@@ -228,7 +228,7 @@ def test_nginx_outlives_its_keeper_and_the_next_one_watches_it(service, eventual
     outcome = service.apply(FIRST)
 
     assert outcome.action is DeployAction.NOTHING
-    assert outcome.notes == ("the keeper was gone and was started again",)
+    assert outcome.notes == ("the supervisor had ended and was started again",)
     assert service.status().master == status.master
     os.kill(status.master, signal.SIGKILL)
     eventually(lambda: service.status().master not in {0, status.master} and answer() == "first")
@@ -243,7 +243,7 @@ def test_after_an_upgrade_a_keeper_of_the_new_code_takes_the_place_of_the_old(se
     outcome = service.apply(FIRST)
 
     new = service.status()
-    assert outcome.notes == ("the keeper ran other code, as before an upgrade, and was replaced",)
+    assert outcome.notes == ("the supervisor ran other code, as before an upgrade, and was replaced",)
     assert new.keeper not in {0, old.keeper}
     assert new.master == old.master
     assert get() == "first"

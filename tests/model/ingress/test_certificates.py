@@ -82,7 +82,7 @@ CASES: dict[str, tuple[bytes, bytes, str]] = {
     "key for certificate": (key_pem(), key_pem(), "PEM"),
     "certificate for key": (certificate("site.test"), certificate("site.test"), "tls.key"),
     "long chain": (certificate("site.test") * 21, key_pem(), "more than"),
-    "dsa": (certificate("site.test", key=DSA), key_pem(DSA), "sort that is not used"),
+    "dsa": (certificate("site.test", key=DSA), key_pem(DSA), "type is not used"),
     "rsa that is not consistent": (certificate("site.test", key=RSA), key_pem(_bent(dmp1=3)), "not the key"),
     "rsa of another exponent": (certificate("site.test", key=RSA), key_pem(_bent(d=65539)), "not the key"),
     "many certificates": (certificate("site.test") + b"#" * (64 << 10), key_pem(), "64 KiB"),

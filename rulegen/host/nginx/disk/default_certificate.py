@@ -41,7 +41,8 @@ def load(folder: Path) -> bytes | None:
         raise HostError(f"the folder of nginx cannot be used: {reason(error)}", hint=hint(error)) from None
     except OSError as error:
         raise HostError(
-            f"{folder / NAME} cannot be read: {error.strerror}", hint=f"move {folder / NAME} away: a new one is made"
+            f"{folder / NAME} cannot be read: {error.strerror}",
+            hint=f"move {folder / NAME} away: rulegen then creates a new one",
         ) from None
     return content if left.days > RENEW_DAYS else None
 

@@ -64,7 +64,7 @@ class NginxKnownObjects:
                     key, one = _read(path)
                 except (HostError, OSError) as error:
                     message = error.message if isinstance(error, HostError) else reason(error)
-                    self.notes.append(f"{path}: {printable(message)}: what it held is not known")
+                    self.notes.append(f"{path}: {printable(message)}: its content is unknown")
                 else:
                     self._known[key] = one
         return self._known
@@ -104,7 +104,7 @@ class NginxKnownObjects:
         except FileNotFoundError:
             return []
         except OSError as error:
-            self.notes.append(f"{reason(error)}: what it held is not known")
+            self.notes.append(f"{reason(error)}: its content is unknown")
             return []
 
     @staticmethod

@@ -91,7 +91,7 @@ def _open(path: Path | str, *, dir_fd: int | None = None, make: bool = True) -> 
 
 def _check_kind(status: os.stat_result, path: Path | str) -> None:
     if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EINVAL, "is no file that can be locked", str(path))
+        raise OSError(errno.EINVAL, "is not a file that can be locked", str(path))
     if status.st_nlink > 1:  # its mode would be changed elsewhere, too
         raise OSError(errno.EINVAL, "is a hard link: the file has another name, too", str(path))
 

@@ -27,7 +27,7 @@ def read_templates(folder: str | None = None) -> Templates:
         names = sorted(path.name for path in place.glob("*.j2"))
         if len(names) > MAX_FILES:
             raise ConfigError(
-                f"more than {MAX_FILES} templates in {place}", hint="name a folder of the templates alone"
+                f"more than {MAX_FILES} templates in {place}", hint="give a folder that has only the templates"
             )
         sources = {name: read_within(place, place / name, MAX_BYTES).decode() for name in names}
     except UnsuitableFileError as error:

@@ -159,8 +159,8 @@ def check_written(descriptor: int, path: Path) -> None:
                 what = "a hard link to another file" if has_two_names else kind_text(mode)
                 raise UntrustedError(
                     path / name,
-                    f"is {what}: what nginx writes there would go elsewhere",
-                    f"take it away: rm {path / name}",
+                    f"is {what}: nginx would write somewhere else",
+                    f"remove it: rm {path / name}",
                 )
 
 
@@ -203,7 +203,7 @@ def check_ours(path: Path, status: os.stat_result | None = None) -> None:
     if problem:
         raise UntrustedError(
             path,
-            f"{problem}: nginx is not run from it",
+            f"{problem}, so nginx is not run from it",
             f"choose another folder, or: chown {os.geteuid()} {path} && chmod go-w {path}",
         )
 
@@ -255,7 +255,7 @@ def _untrusted(path: Path, place: Path, problem: str, mend: str = "") -> Untrust
     mend = mend or f"chown {os.geteuid()} {place} && chmod go-w {place}"
     return UntrustedError(
         place,
-        f"{problem}: others could put another folder in the place of {path}, so nginx is not run from there",
+        f"{problem}: other users could replace {path}, so nginx is not run from there",
         f"choose a folder below {own} (--nginx-dir), or: {mend}",
     )
 

@@ -140,7 +140,7 @@ def hint(error: OSError) -> str:
     if isinstance(error, UntrustedError):
         return error.hint
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return "make room on that disk and apply again"
+        return "free space on that disk and apply again"
     if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
         return "run as root, with a folder that can be written to (--nginx-dir)"
     return ""

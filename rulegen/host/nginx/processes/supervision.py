@@ -68,11 +68,11 @@ def ensure(folder: Path, binary: str) -> bool:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise HostError(f"the keeper of nginx cannot be started: {error}") from error
+        raise HostError(f"the supervisor of nginx cannot be started: {error}") from error
     if ended.returncode != 0:
         said = ended.stderr.decode("utf-8", "replace").strip().splitlines()
         raise HostError(
-            f"the keeper of nginx cannot be started: {printable(said[-1] if said else '', 300)}",
+            f"the supervisor of nginx cannot be started: {printable(said[-1] if said else '', 300)}",
             hint=f"see {folder}/logs/keeper.err",
         )
     return True

@@ -132,7 +132,7 @@ class Keeper:
         if self._asked:
             self._drain()
         self._names.end()
-        self._journal.write("the keeper ends" + (" and leaves nginx alone" if self._leave else ""))
+        self._journal.write("the supervisor ends" + (" and leaves nginx alone" if self._leave else ""))
 
     def forget_pid(self) -> None:
         """Take away the file with the keeper's id."""
@@ -143,7 +143,7 @@ class Keeper:
         master = processes.master(found)
         if master is None:
             return 0
-        self._journal.write(f"nginx {master.pid} runs already: watching it")
+        self._journal.write(f"nginx {master.pid} is already running: supervising it")
         return master.pid
 
     def _start(self) -> int:
@@ -282,7 +282,7 @@ class Keeper:
             if process.role is not processes.Role.LEAVING and processes.send(process, signal.SIGQUIT)
         }
         for pid, _ in sorted(told):
-            self._journal.write(f"worker {pid} lost its master: it finishes what it began")
+            self._journal.write(f"worker {pid} lost its master: it finishes its requests")
         until = time.monotonic() + _ORPHANS_S
         while told and time.monotonic() < until:
             left = processes.workers(processes.find(self._folder))

@@ -76,7 +76,7 @@ def stranger(port: int, tables: Iterable[Path] = _TABLES) -> int | None:
 
 def taken_by(port: int, user: int) -> str:
     """Return in words that another user has the port."""
-    return f"names cannot be resolved: user {user} has port {port}/UDP; end that program, or see --names-port"
+    return f"names cannot be resolved: user {user} has port {port}/UDP; stop that program, or see --names-port"
 
 
 class NamesProcess:
@@ -112,7 +112,7 @@ class NamesProcess:
             self._write(f"run/{FILE} cannot be read: {error.strerror}")
             return
         if self._pid and os.waitpid(self._pid, os.WNOHANG)[0]:
-            self._write(f"the process for names, {self._pid}, ended: see logs/{LOG}")
+            self._write(f"the DNS resolver for nginx, process {self._pid}, ended: see logs/{LOG}")
             self._forget()
         now = time.monotonic()
         if not self._pid and now >= self._not_before:
@@ -144,7 +144,7 @@ class NamesProcess:
         try:
             log = os.open(LOG, flags, 0o600, dir_fd=logs)
         except OSError as error:
-            self._write(f"the process for names is not started: logs/{LOG}: {error.strerror}")
+            self._write(f"the DNS resolver for nginx was not started: logs/{LOG}: {error.strerror}")
             return
         heard, tell = os.pipe2(os.O_CLOEXEC)
         argv = [sys.executable, "-P", "-s", "-m", "rulegen.host.nginx.resolver.process"]
@@ -153,12 +153,12 @@ class NamesProcess:
         try:
             self._pid = os.posix_spawn(argv[0], argv, os.environ, file_actions=actions, setsigdef=defaults)
         except OSError as error:
-            self._write(f"the process for names is not started: {error.strerror}")
+            self._write(f"the DNS resolver for nginx was not started: {error.strerror}")
             os.close(tell)
         else:
             os.set_blocking(tell, False)
             self._pipe = tell
-            self._write(f"process {self._pid} answers for names")
+            self._write(f"process {self._pid} is the DNS resolver for nginx")
         finally:
             os.close(heard)
             os.close(log)

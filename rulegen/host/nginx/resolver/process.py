@@ -72,7 +72,7 @@ class Resolver:
     def _may(self, question: dns.Question, address: Address) -> bool:
         why = self.forbidden.refusal(address, AddressUse.UPSTREAM)
         if why:
-            self.tell(f"{question.name}: {why}: nginx is not told of it")
+            self.tell(f"{question.name}: {why}: nginx does not get this address")
         return not why
 
     async def _ask(self, question: dns.Question) -> dns.DnsAnswer | None:
@@ -210,9 +210,9 @@ def _give_up_rights(tell: Callable[[str], None]) -> None:
             os.setresgid(number, number, number)
             os.setresuid(number, number, number)
         except HostError as error:
-            tell(f"runs on as root: {error.message}")
+            tell(f"keeps running as root: {error.message}")
         except PermissionError as error:
-            tell(f"runs on as root: {error.strerror}")
+            tell(f"keeps running as root: {error.strerror}")
 
 
 async def _main() -> None:

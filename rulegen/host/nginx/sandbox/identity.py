@@ -52,7 +52,7 @@ def unused() -> int:
         if number not in taken:
             return number
         _drawn.cache_clear()
-    raise HostError("no user id is free for the sandbox of nginx", hint="is /proc of this node what it should be?")
+    raise HostError("no user id is free for the sandbox of nginx", hint="check /proc of this node")
 
 
 def usable(users: tuple[Range, ...], groups: tuple[Range, ...]) -> tuple[Range, ...]:

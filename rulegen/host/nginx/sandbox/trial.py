@@ -74,7 +74,7 @@ def try_release(
     if program is None:
         raise MissingToolError(binary)
     if os.geteuid() != 0:
-        return _bare(release, run, program, timeout_s, "not run as root: nginx is tried as the same user")
+        return _bare(release, run, program, timeout_s, "not run as root: nginx is tested as the same user")
     if find("unshare") is None:
         raise HostError("unshare is not installed", hint="install the package util-linux")
     refused = run(Command(("unshare", *_NAMESPACES, "true")))
@@ -124,12 +124,12 @@ def _bare(release: Path, run: Runner, program: str, timeout_s: float, note: str)
                 "argv": argv,
             }
             ended = _limited(run, (sys.executable, "-I", "-S", str(_CELL)), order, timeout_s)
-            return TrialResult(_judge(ended, scratch / "conf"), f"{note}: tried without a sandbox")
+            return TrialResult(_judge(ended, scratch / "conf"), f"{note}: tested without a sandbox")
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     except OSError as error:
         raise HostError(
-            f"nginx's configuration cannot be copied to be tried: {writing.reason(error)}",
+            f"nginx's configuration cannot be copied for a test: {writing.reason(error)}",
             hint=_MISSING if is_root and isinstance(error, PermissionError) else writing.hint(error),
         ) from None
 

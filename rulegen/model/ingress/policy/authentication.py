@@ -42,7 +42,7 @@ def client_auth_of(namespace: str, annotations: Annotations, referred: Referred)
         except UnreadError as error:
             annotations.close(tls.AUTH_TLS_SECRET, error)
         except ValueError as error:
-            annotations.close(tls.AUTH_TLS_SECRET, f"{error}: nobody is let in")
+            annotations.close(tls.AUTH_TLS_SECRET, f"{error}: all requests are refused")
     return ClientAuth(
         ca=ca,
         certificate=_CERTIFICATES[values[tls.AUTH_TLS_VERIFY_CLIENT]],
@@ -60,7 +60,7 @@ def basic_auth(namespace: str, annotations: Annotations, referred: Referred) -> 
         return None
     reference = values[access.AUTH_SECRET]
     if reference is None:
-        annotations.close(access.AUTH_TYPE, "there is no auth-secret beside it")
+        annotations.close(access.AUTH_TYPE, "it needs auth-secret")
         return None
     try:
         secret = referred.secret(referred.own(namespace, reference))
@@ -114,7 +114,7 @@ def global_auth(settings: Settings, targets: Targets) -> ExternalAuth | None:
         url = access.auth_url(settings.global_auth_url)
         signin = access.auth_url(settings.global_auth_signin) if settings.global_auth_signin else None
         if url.host.startswith("$"):
-            raise ConfigError("global-auth-url: the request's host would let any client choose who is asked")
+            raise ConfigError("global-auth-url: with the request's host in it, a client could choose the auth server")
         redirect = settings.global_auth_request_redirect
         return ExternalAuth(
             url=url,
@@ -137,11 +137,11 @@ def auth_target(url: Url, targets: Targets) -> str:
         ValueError: No Ingress may name the host, or nothing can resolve it.
     """
     if readers.is_private_to_node(url.host):
-        raise ValueError(f"{readers.quoted(url.host)} is the node itself: an auth server is never there")
+        raise ValueError(f"{readers.quoted(url.host)} is the node itself, which cannot be an auth server")
     is_tls = url.scheme == "https"
     port = url.port or (443 if is_tls else 80)
     if why := targets.refusal_of_host(url.host, port):
-        raise ValueError(f"{why}: an auth server is never there")
+        raise ValueError(f"{why}, which cannot be an auth server")
     # The name is part of how TLS is spoken: a connection that was made with another must not serve.
     wish = UpstreamOptions(transport=f"HTTPS {url.host}" if is_tls else "")
     inside = targets.of_host(url.host, port, wish)
@@ -151,5 +151,5 @@ def auth_target(url: Url, targets: Targets) -> str:
             return target.upstream
         raise ValueError(why)
     if not targets.resolves and not readers.re.match(r"[0-9.]+\Z|\[", url.host):
-        raise ValueError(f"there is no name server to resolve {readers.quoted(url.host)} with")
+        raise ValueError(f"no DNS server is configured to resolve {readers.quoted(url.host)}")
     return ""

@@ -114,10 +114,10 @@ def _report_idle(annotations: Annotations) -> None:
         if annotation.needs and not any(other in values for other in annotation.needs):
             *names, last = (other.name for other in annotation.needs)
             needed = f"{', '.join(names)} or {last}" if names else last
-            message = f"it does nothing (and protects nothing) without {needed}"
+            message = f"without {needed} it has no effect and protects nothing"
             annotations.report(Verdict.IGNORED, annotation, message)
     if access.AUTH_CACHE_KEY in values:
-        message = "the auth server is asked each time: its answers are not kept"
+        message = "answers of the auth server are not cached: each request asks it"
         annotations.report(Verdict.UNSUPPORTED, access.AUTH_CACHE_KEY, message)
 
 
@@ -127,7 +127,7 @@ def _limits(annotations: Annotations, settings: Settings) -> Limits:
         return _UNLIMITED
     rate = values[access.LIMIT_RATE]
     if rate and values.value_or(backend.PROXY_BUFFERING, settings.proxy_buffering) == "off":
-        message = "slows nothing down without proxy-buffering: set that to on"
+        message = "it has no effect without proxy-buffering: set that to on"
         annotations.report(Verdict.NOTE, access.LIMIT_RATE, message)
     return Limits(
         rps=values[access.LIMIT_RPS],
@@ -180,7 +180,7 @@ def _custom_headers(namespace: str, annotations: Annotations, referred: Referred
 def _forwarded_prefix(annotations: Annotations) -> str:
     prefix = annotations.values[headers.X_FORWARDED_PREFIX]
     if prefix and routing.REWRITE_TARGET not in annotations.values:
-        message = "means something only beside rewrite-target"
+        message = "it has no effect without rewrite-target"
         annotations.report(Verdict.IGNORED, headers.X_FORWARDED_PREFIX, message)
         return ""
     return prefix
@@ -222,7 +222,7 @@ def _sticky(annotations: Annotations) -> Sticky | None:
     if values[balancing.AFFINITY] != "cookie":
         return None
     if values[balancing.SESSION_COOKIE_CHANGE_ON_FAILURE]:
-        message = "the cookie stays, another server answers"
+        message = "the cookie keeps its value, but another server may answer"
         annotations.report(Verdict.NOTE, balancing.SESSION_COOKIE_CHANGE_ON_FAILURE, message)
     attributes = []
     if domain := values[balancing.SESSION_COOKIE_DOMAIN]:

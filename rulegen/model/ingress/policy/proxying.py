@@ -71,7 +71,7 @@ def backend_tls(namespace: str, annotations: Annotations, referred: Referred) ->
             return None
     verify = values[tls.PROXY_SSL_VERIFY] == "on"
     if verify and not ca:
-        annotations.close(tls.PROXY_SSL_VERIFY, "there is no proxy-ssl-secret with the CA to verify with")
+        annotations.close(tls.PROXY_SSL_VERIFY, "it needs proxy-ssl-secret with the CA certificate")
         return None
     return ProxySSL(
         certificate=certificate,

@@ -40,7 +40,7 @@ def with_other_names(
                 taken[alias] = host
                 found[host] = replace(found[host], aliases=(*found[host].aliases, alias))
             elif taken[alias] != host:
-                one.annotations.report(Verdict.LOST, SERVER_ALIAS, f"{alias} is a host or alias of another")
+                one.annotations.report(Verdict.LOST, SERVER_ALIAS, f"another Ingress has the host or alias {alias}")
     for one, host in ordered:
         if not one.annotations.values[FROM_TO_WWW_REDIRECT]:
             continue
@@ -60,6 +60,6 @@ def with_other_names(
 def _tell_nameless(one: ResolvedIngress) -> None:
     """Tell what an Ingress asks for in vain, as it has no host."""
     if SERVER_ALIAS in one.annotations.values:
-        one.annotations.report(Verdict.IGNORED, SERVER_ALIAS, "a rule without a host has every name already")
+        one.annotations.report(Verdict.IGNORED, SERVER_ALIAS, "a rule without a host matches all names already")
     if one.annotations.values[FROM_TO_WWW_REDIRECT]:
         one.annotations.report(Verdict.IGNORED, FROM_TO_WWW_REDIRECT, "a rule without a host has no other name")

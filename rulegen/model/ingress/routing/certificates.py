@@ -75,21 +75,22 @@ class Certificates:
                 found = self.of_secret(name)
                 if isinstance(found, Certificate) and (not host or found.covers(host)):
                     if self.now is not None and (lapse := found.lapse(self.now)):
-                        message = f"the certificate in Secret {name} {lapse}: clients will refuse it"
+                        message = f"the certificate in Secret {name} {lapse}: clients will reject it"
                         self.reasons.append(one.reason(Verdict.NOTE, f"spec.tls[{index}]", message))
                     port = 0
                     if self.referred.settings.enable_ocsp and found.responder:
                         port, fault = self._responder_port(found.responder)
                         if fault:
                             message = (
-                                f"the certificate in Secret {name} names an OCSP responder that is not asked: {fault}"
+                                f"the certificate in Secret {name} names an OCSP responder that rulegen does not"
+                                f" use: {fault}"
                             )
                             self.reasons.append(one.reason(Verdict.REFUSED, f"spec.tls[{index}]", message))
                     kept = self.referred.keep(found.path, found.content)
                     return HostTLS(kept, is_wanted=True, responder_port=port)
                 if (why := self.referred.unread.get(ObjectKey("Secret", name))) and name not in self.referred.secrets:
                     is_unread = True
-                    message = f"Secret {name}: {why}: {host or 'every other host'} speaks no TLS until then"
+                    message = f"Secret {name}: {why}: {host or 'every other host'} has no TLS until then"
                     missing.append(one.reason(Verdict.WAITING, f"spec.tls[{index}]", message))
                     continue
                 if listed or not entry.hosts:
@@ -134,7 +135,7 @@ class Certificates:
             found = self.of_secret(name)
             if isinstance(found, Certificate):
                 return self.referred.keep(found.path, found.content)
-            message = f"{found}: a made-up one is used"
+            message = f"{found}: a self-signed one is used"
             self.reasons.append(Reason(None, Verdict.NOTE, f"default certificate {name}", message))
         if options.made_up_certificate is not None:
             self.referred.files[DEFAULT_CERTIFICATE] = options.made_up_certificate

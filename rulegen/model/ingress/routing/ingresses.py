@@ -130,4 +130,4 @@ def _faults(ingress: Ingress, *, is_regex: bool) -> Iterable[tuple[str, str]]:
             elif len(path.path.encode()) > MAX_PATH:
                 yield where, f"{readers.quoted(path.path)} is longer than {MAX_PATH} bytes, which nginx compares"
             elif "//" in path.path:
-                yield where, f"{readers.quoted(path.path)}: nginx makes one slash of two, so no request can match"
+                yield where, f"{readers.quoted(path.path)}: nginx merges double slashes, so no request can match"

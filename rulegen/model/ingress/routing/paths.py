@@ -135,7 +135,7 @@ class Paths:
                         ObjectKey("Ingress", route.ingress),
                         Verdict.LOST,
                         f"{route.rule}.path",
-                        f"{route.path!a} and {kept.path!a} are the same prefix: the longer one has all requests",
+                        f"{route.path!a} and {kept.path!a} are the same prefix: the longer one gets all requests",
                     )
                 )
         return found
@@ -188,7 +188,7 @@ class Paths:
         what = what or f"path {route.path!a} belongs"
         message = f"host {self.host or '(every)'}, {what} to the older Ingress {kept.ingress}"
         if kept.ingress == route.ingress:
-            message = f"host {self.host or '(every)'}, path {route.path!a} is there twice: the first counts"
+            message = f"host {self.host or '(every)'}, path {route.path!a} appears twice: the first one is used"
         self.reasons.append(Reason(ObjectKey("Ingress", route.ingress), Verdict.LOST, f"{route.rule}.path", message))
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rulegen.model.ingress.values.settings import Settings
 
 
-_ANY_HOST: Final = "with the request's host, any client could choose who is asked"
+_ANY_HOST: Final = "with the request's host, a client could choose the server"
 
 
 @dataclass(slots=True)
@@ -63,7 +63,8 @@ class Routing:
         if default is None or spec.rules:
             return
         if "" in self.fallbacks:
-            message = f"every other host has the default backend of the older Ingress {self.fallbacks[''].ingress}"
+            older = self.fallbacks[""].ingress
+            message = f"requests for other hosts go to the default backend of the older Ingress {older}"
             self.reasons.append(owner.reason(Verdict.LOST, "spec.defaultBackend", message))
             return
         self.host("")
@@ -87,7 +88,7 @@ class Routing:
         """Return where requests to a Service's first port go; None, or an answer of our own, and why."""
         told = self.targets.services.get(name)
         if told is None or not told.service.spec.ports:
-            return None, f"Service {name} is not there"
+            return None, f"Service {name} does not exist"
         port = told.service.spec.ports[0]
         return self.targets.of_service(name, ServiceBackendPort(name=port.name, number=port.port))
 
@@ -171,7 +172,7 @@ class Routing:
             return owner.policy
         if isinstance(errors.target, FixedResponse):
             owner.annotations.report(
-                Verdict.IGNORED, routing.CUSTOM_HTTP_ERRORS, "there is no default backend to answer them"
+                Verdict.IGNORED, routing.CUSTOM_HTTP_ERRORS, "there is no default backend for them"
             )
             return owner.policy
         return replace(owner.policy, errors=errors)
@@ -202,9 +203,9 @@ class Routing:
         wish = UpstreamOptions(transport=transport_of(main.policy))
         target, why = self.targets.of_service(name, path.backend.service.port, wish)
         if why or not isinstance(target, ToUpstream):
-            return f"{why or 'the canary is no Service with endpoints'}: all requests go to the main Ingress"
+            return f"{why or 'the canary is not a Service with endpoints'}: all requests go to the main Ingress"
         if not isinstance(main.target, ToUpstream):
-            return f"the main Ingress {main.ingress} has nothing to share requests with"
+            return f"the main Ingress {main.ingress} cannot share its requests"
         paths.replace(replace(main, canaries=(*main.canaries, _canary(owner, target))))
         return ""
 

@@ -70,7 +70,7 @@ class Certificate:
     responder: str = ""
 
     def lapse(self, now: dt.datetime) -> str:
-        """Return why clients will refuse it at a time; empty where they will not."""
+        """Return why clients will reject it at a time; empty where they will not."""
         if now > self.not_after:
             return f"ended on {self.not_after:%Y-%m-%d}"
         return f"begins on {self.not_before:%Y-%m-%d}" if now < self.not_before else ""
@@ -129,7 +129,7 @@ def certificate_of(chain: bytes, key: bytes) -> Certificate:
     except UnusableSecretError:
         raise
     except (ValueError, TypeError, AttributeError, ArithmeticError, UnsupportedAlgorithm):
-        raise UnusableSecretError("its key is of a sort that is not used for TLS") from None
+        raise UnusableSecretError("its key type is not used for TLS") from None
     if not fits:
         raise UnusableSecretError("tls.key is not the key of tls.crt")
     try:
@@ -190,7 +190,7 @@ def _fits(private: PrivateKeyTypes, leaf: x509.Certificate) -> bool:
         ):
             told.verify(private.sign(proof), proof)
         else:
-            raise UnusableSecretError("its key is of a sort that is not used for TLS")
+            raise UnusableSecretError("its key type is not used for TLS")
     except InvalidSignature:
         return False
     return True
@@ -264,9 +264,9 @@ def read_passwords(secret: Secret, kind: str) -> tuple[str, bytes]:
             raise UnusableSecretError('its key "auth" is no password file') from None
         lines = [line for line in lines if line.strip() and not line.startswith("#")]
     if not lines or not all(_PASSWORD.match(line) for line in lines):
-        raise UnusableSecretError("it holds no lines of user:hash, or others too")
+        raise UnusableSecretError("it must have only lines of the form user:hash")
     if not all(_is_quick(line.partition(":")[2]) for line in lines):
-        raise UnusableSecretError("it holds a hash that is not known, or that takes too long to compute")
+        raise UnusableSecretError("it has a hash of an unknown kind, or one that takes too long to compute")
     content = "".join(f"{line}\n" for line in lines).encode()
     return path_of(content, "htpasswd"), content
 
@@ -282,7 +282,7 @@ def _line(user: str, value: bytes) -> str:
     except UnicodeDecodeError:
         text = ""
     if not _USER.match(user):
-        raise UnusableSecretError("a key of it is no user name")
+        raise UnusableSecretError("one of its keys is not a user name")
     return f"{user}:{text}"
 
 
@@ -317,6 +317,6 @@ def _check_strength(certificate: x509.Certificate, what: str) -> None:
     try:
         algorithm = certificate.signature_hash_algorithm
     except UnsupportedAlgorithm:
-        raise UnusableSecretError(f"{what} is signed in a way that is not known") from None
+        raise UnusableSecretError(f"{what} has a signature of an unknown kind") from None
     if algorithm is not None and algorithm.name in _WEAK_HASHES:
-        raise UnusableSecretError(f"{what} is signed with {algorithm.name.upper()}, which clients refuse")
+        raise UnusableSecretError(f"{what} is signed with {algorithm.name.upper()}, which clients reject")

@@ -72,7 +72,7 @@ class Referred:
 
     def _missing(self, key: ObjectKey) -> AbsentError:
         why = self.unread.get(key)
-        return UnreadError(f"{key}: {why}") if why else AbsentError(f"{key} is not there")
+        return UnreadError(f"{key}: {why}") if why else AbsentError(f"{key} does not exist")
 
     def headers(self, name: ObjectName) -> tuple[tuple[str, str], ...]:
         """Return the headers that a ConfigMap holds, in order of name.

@@ -149,7 +149,7 @@ class Targets:
     def _resolve(self, name: ObjectName, port: ServiceBackendPort, wish: UpstreamOptions) -> tuple[Target, str]:
         told = self.services.get(name)
         if told is None:
-            return UNAVAILABLE, f"Service {name} is not there"
+            return UNAVAILABLE, f"Service {name} does not exist"
         wanted = quoted(port.name) if port.name else str(port.number)
         spec = told.service.spec
         found = self._port(told, port)
@@ -165,18 +165,18 @@ class Targets:
     def _external(self, name: ObjectName, host: str, port: int, wish: UpstreamOptions) -> tuple[Target, str]:
         lowered = host.rstrip(".").lower()
         if self.refuses_names:
-            return UNAVAILABLE, f"Service {name} is an ExternalName, which is switched off"
+            return UNAVAILABLE, f"Service {name} is an ExternalName, and --disable-svc-external-name is set"
         if not port:
-            return UNAVAILABLE, f"Service {name} is an ExternalName without that port: say it by number"
+            return UNAVAILABLE, f"Service {name} is an ExternalName without that port: use a port number"
         if not is_subdomain(lowered) or is_private_to_node(lowered):
-            return UNAVAILABLE, f"Service {name}: {quoted(host)} is not a name that requests may be passed to"
+            return UNAVAILABLE, f"Service {name}: {quoted(host)} is not a name that requests may be forwarded to"
         if why := self.refusal_of_host(lowered, port):
-            return UNAVAILABLE, f"Service {name}: {why}: no requests are passed to it"
+            return UNAVAILABLE, f"Service {name}: {why}: no requests are forwarded to it"
         inside = self.of_host(lowered, port, wish)
         if inside is not None:
             return inside
         if not self.resolves:
-            return UNAVAILABLE, f"Service {name}: there is no name server to resolve {printable(lowered)} with"
+            return UNAVAILABLE, f"Service {name}: no DNS server is configured to resolve {printable(lowered)}"
         return ToName(lowered, port, f"{name.namespace}.{name.name}.{port}"), ""
 
     def _upstream(
@@ -214,7 +214,7 @@ class Targets:
         address = parse_address(cluster_ip)
         if is_private_address(address):
             self.refused[f"Service {name}: spec.clusterIP"] = (
-                f"{address} is the node itself or its link: nothing is passed on to it"
+                f"{address} is the node itself or link-local: no requests are forwarded to it"
             )
             return ""
         return join_host_port(address, port)
@@ -267,8 +267,8 @@ class Targets:
         each = share_of_each([(count, 1) for count in by_port.values()], UPSTREAM_SERVERS)
         if each is not None:
             notes[f"Service {name}"] = (
-                f"{by_port.total()} endpoints of all its ports are more than {UPSTREAM_SERVERS}: requests are passed on"
-                f" to {each} of each port"
+                f"{by_port.total()} endpoints of all its ports are more than {UPSTREAM_SERVERS}: {each} of each port"
+                " get requests"
             )
         most = dict.fromkeys(by_port, each)
         endpoints = candidates(told.slices, "", ignored.append, origin=told.endpoints_from, most=most)
@@ -339,7 +339,7 @@ def _private(told: ServiceInput) -> Iterator[tuple[str, str]]:
             if endpoint.addresses and is_private_to_node(endpoint.addresses[0]):
                 address = printable(endpoint.addresses[0])
                 path = f"{where}: endpoints[{index}].addresses[0]"
-                yield path, f"{address} is the node itself or its link: nothing is passed on to it"
+                yield path, f"{address} is the node itself or link-local: no requests are forwarded to it"
 
 
 def _not_used(refused: Mapping[str, str]) -> str:

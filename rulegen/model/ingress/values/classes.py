@@ -46,7 +46,7 @@ class Selection:
             return f"namespace {namespace} is not watched"
         selector = self.namespace_selector
         if selector is not None and namespace not in world.namespaces:
-            return f"namespace {namespace} is not known, so nobody can tell whether {quoted(selector.text)} selects it"
+            return f"the labels of namespace {namespace} are unknown, so {quoted(selector.text)} cannot be checked"
         if selector is not None and not selector.selects(world.namespaces[namespace]):
             return f"namespace {namespace} is not selected by {quoted(selector.text)}"
         named = ingress.spec.ingress_class_name
@@ -66,7 +66,7 @@ class Selection:
         if known is None and named == self.class_name:
             return ""  # manifests from git seldom come with their class
         if known is None:
-            return f"no IngressClass {quoted(named)} is there"
+            return f"there is no IngressClass {quoted(named)}"
         if known.spec.controller == self.controller:
             return ""
         return f"class {quoted(named)} is of controller {quoted(known.spec.controller)}, not {quoted(self.controller)}"

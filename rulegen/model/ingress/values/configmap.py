@@ -69,7 +69,7 @@ def _field(key: str) -> str:
 def _meant(key: str) -> str:
     """Return the question whether the nearest key was meant; empty where none is near."""
     near = get_close_matches(key[:100].lower().replace("_", "-"), [*SETTINGS, *OTHER_NAMES], 1)
-    return f'; is "{near[0]}" meant?' if near else ""
+    return f'; did you mean "{near[0]}"?' if near else ""
 
 
 def settings_of(
@@ -100,7 +100,9 @@ def settings_of(
         raise missing(world, "ConfigMap", name, named_by="--configmap")
     read = read_settings(config_map.data, base)
     if read.errors:
-        raise ConfigError(f"{where}: {'; '.join(read.errors)}", hint="mend the ConfigMap: it keeps somebody out")
+        raise ConfigError(
+            f"{where}: {'; '.join(read.errors)}", hint="correct the ConfigMap: this setting restricts access"
+        )
     for warning in read.warnings:
         warn(warning)
     headers: dict[str, Any] = {
@@ -111,10 +113,7 @@ def settings_of(
     _check_addresses(settings, where, has_ipv6=has_ipv6)
     trusts = settings.use_forwarded_headers or settings.enable_real_ip or settings.use_proxy_protocol
     if trusts and any(network.prefixlen == 0 for network in settings.proxy_real_ip_cidr):
-        warn(
-            "data.proxy-real-ip-cidr: everybody's word is taken for the client's address; name the networks of your"
-            " load balancers"
-        )
+        warn("data.proxy-real-ip-cidr: any client can fake its address; give the networks of your load balancers")
     return settings, reasons
 
 

@@ -221,9 +221,9 @@ def settable_headers(text: str) -> tuple[str, ...]:
 def settable_header(text: str) -> str:
     """Return the name of a header that may be set by hand."""
     if text.lower() in HOP_BY_HOP:
-        raise ValueError(f"{quoted(text)} is not to be set: it frames the message")
+        raise ValueError(f"{quoted(text)} cannot be set: it defines the length of the message")
     if text.lower().replace("_", "-") == HOPS_HEADER.lower():
-        raise ValueError(f"{quoted(text)} is not to be set: it ends loops")
+        raise ValueError(f"{quoted(text)} cannot be set: rulegen uses it to detect loops")
     return header_name(text)
 
 
@@ -336,7 +336,7 @@ def check_variables(text: str, allowed: Collection[str]) -> None:
     wrong += [name for name in names if len(name) > MAX_NAME]
     if "$" in rest or wrong:
         usable = ", ".join(f"${name}" for name in sorted(allowed)) or "none"
-        raise ValueError(f"{quoted(text)}: of variables only these may be used: {usable}")
+        raise ValueError(f"{quoted(text)}: only these variables may be used: {usable}")
 
 
 def split_variables(text: str) -> list[tuple[str, str]]:
@@ -386,7 +386,7 @@ def error_codes(text: str) -> tuple[int, ...]:
     read = integer(400, 599)
     codes = tuple(dict.fromkeys(read(part) for part in items(text)))
     if 499 in codes:
-        raise ValueError(f"{quoted(text)}: 499 stands for a client that has gone: nobody is there to answer")
+        raise ValueError(f"{quoted(text)}: 499 means that the client has gone, so there is nobody to answer")
     return codes
 
 
@@ -396,7 +396,7 @@ def words(*known: str) -> Callable[[str], tuple[str, ...]]:
     def read(text: str) -> tuple[str, ...]:
         unique = tuple(dict.fromkeys(text.split()))
         if not unique:
-            raise ValueError("empty: expected words of " + ", ".join(known))
+            raise ValueError("empty: expected some of " + ", ".join(known))
         return tuple(_choice(known, word) for word in unique)
 
     return read

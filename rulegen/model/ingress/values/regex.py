@@ -51,7 +51,7 @@ def check(pattern: str) -> str:
     if len(pattern.encode(errors="replace")) > MAX_LENGTH:
         raise ValueError(f"{quoted(pattern)} is longer than {MAX_LENGTH} bytes")
     if not pattern.isprintable():
-        raise ValueError(f"{quoted(pattern)} has characters that do not print")
+        raise ValueError(f"{quoted(pattern)} has non-printable characters")
     reader = _Reader(pattern)
     reader.alternatives(0)
     if reader.at < len(pattern):
@@ -128,7 +128,7 @@ class _Reader:
 
     def alternatives(self, depth: int) -> _Part:
         if depth > MAX_DEPTH:
-            self.fail("groups too deep in each other")
+            self.fail("groups that are nested too deeply")
         begins = [self.at]
         parts = [self._sequence(depth)]
         while self._takes("|"):
@@ -159,7 +159,7 @@ class _Reader:
                 part = self._repeated(part, quantifier, is_group=self.pattern[start] == "(")
             ways, size = ways * part.ways, size + part.size
             if size > MAX_SIZE or MAX_WAYS < ways < math.inf:
-                self.fail("repetitions that come to too much")
+                self.fail("too many repetitions in total")
             least += part.least
             if is_whole and len(heads) * len(part.heads) <= MAX_HEADS:
                 heads = [head + more for head in heads for more in part.heads]
@@ -173,13 +173,13 @@ class _Reader:
         if most == math.inf:
             self.unbounded += 1
             if self.unbounded > MAX_UNBOUNDED:
-                self.fail(f"more than {MAX_UNBOUNDED} repetitions without bound")
+                self.fail(f"more than {MAX_UNBOUNDED} unlimited repetitions")
         if most > 1 and part.ways > 1 and math.inf in (most, part.ways):
-            self.fail("a repeated group that repeats inside takes time without bound")
+            self.fail("a repetition inside a repeated group can take unlimited time")
         copies = int(max(least, 1 if most == math.inf else most)) if is_group else 1
         log = most * math.log(part.ways) if part.ways > 1 and most < math.inf else 0
         if log > math.log(MAX_WAYS) and part.ways < math.inf:
-            self.fail("repetitions that come to too much")
+            self.fail("too many repetitions in total")
         ways = part.ways if math.inf in {part.ways, most} else part.ways**most
         heads = part.heads if least else ("",)
         return _Part(ways * (most - least + 1), part.size * copies + 16, part.least * least, heads)
@@ -197,9 +197,9 @@ class _Reader:
         if least > MAX_REPEAT or MAX_REPEAT < most < math.inf:
             self.fail(f"more than {MAX_REPEAT} repetitions")
         if most < least:
-            self.fail("a repetition whose bounds are turned round")
+            self.fail("a repetition with its bounds in the wrong order")
         if not most:
-            self.fail("what is repeated no time")  # it would hide how an alternative begins
+            self.fail("something that is repeated zero times")  # it would hide how an alternative begins
         self.at = quantifier.end()
         if _QUANTIFIER.match(self.pattern, self.at):
             self.fail("a quantifier that repeats nothing")
@@ -222,7 +222,7 @@ class _Reader:
         if character in "*+?" or _QUANTIFIER.match(self.pattern, self.at):
             self.fail("a quantifier that repeats nothing")
         elif _LOOKS_REPEATED.match(self.pattern, self.at):
-            self.fail("a repetition that not every PCRE2 reads alike")
+            self.fail("a repetition that PCRE2 versions read differently")
         self.at += 1
         return _Part(heads=(character,), is_whole=True)
 
@@ -233,7 +233,7 @@ class _Reader:
             if start == 0 and self._takes("i)"):
                 return _Part(least=0, is_whole=True)
             if not (self._takes(":") or self._takes("=") or self._takes("!")):
-                self.fail("a sort of group that is not allowed")
+                self.fail("a kind of group that is not allowed")
         looks_ahead = self.pattern[self.at - 1] in "=!" and self.pattern[self.at - 2] == "?"
         part = self.alternatives(depth + 1)
         if not self._takes(")"):
@@ -278,14 +278,14 @@ class _Reader:
             else:
                 self.at += 1
             if upper < last:
-                self.fail("a range that is turned round")
+                self.fail("a range in the wrong order")
             return ""
         return character
 
     def _no_range(self) -> None:
         r"""Refuse a range that begins with a class, as `[\d-z]`."""
         if self.pattern.startswith("-", self.at) and self.pattern[self.at + 1 : self.at + 2] != "]":
-            self.fail("a range without a begin")
+            self.fail("a range without a start")
 
     def _escape(self, letters: frozenset[str]) -> str:
         """Read an escape; return the character that it stands for, empty for one of the letters."""

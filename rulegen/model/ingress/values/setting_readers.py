@@ -53,7 +53,7 @@ def protocols(text: str) -> tuple[str, ...]:
     """Return the versions of TLS that are fit for use, oldest first."""
     versions = {choice("SSLv2", "SSLv3", *readers.PROTOCOLS)(word) for word in text.split()} - {"SSLv2", "SSLv3"}
     if not versions:
-        raise ValueError(f"{readers.quoted(text)} names no protocol that is fit for use")
+        raise ValueError(f"{readers.quoted(text)} has no protocol that is still secure")
     return tuple(protocol for protocol in readers.PROTOCOLS if protocol in versions)
 
 

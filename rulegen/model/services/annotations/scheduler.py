@@ -52,4 +52,4 @@ def warn_of_ignored_weights(service: Service, scheduler: str, where: str, warn: 
     """Warn where a Service asks for weights that its scheduler ignores; an empty one is not that of IPVS."""
     if scheduler in _WEIGHTED and service.metadata.annotations.get(WEIGHTS.name):
         other = f'{SCHEDULER.name}: "{_WEIGHTED[scheduler]}"'
-        warn(f"{where}: {WEIGHTS.path}: the scheduler {scheduler} looks at no weight; one that does is {other}")
+        warn(f"{where}: {WEIGHTS.path}: the scheduler {scheduler} ignores weights; use one that does not: {other}")

@@ -33,9 +33,9 @@ def warn_of_unknown(service: Service, where: str, warn: Callable[[str], None]) -
     for key in unknown[:_MOST_UNKNOWN]:
         near = get_close_matches(key[len(PREFIX) :][:100].lower(), _NAMES, 1)
         meant = f'is "{PREFIX}{near[0]}" meant?' if near else f"expected one of {', '.join(ANNOTATIONS)}"
-        warn(f"{where}: metadata.annotations[{quoted(key)}]: no such annotation of a Service is known; {meant}")
+        warn(f"{where}: metadata.annotations[{quoted(key)}]: unknown annotation of a Service; {meant}")
     if len(unknown) > _MOST_UNKNOWN:
-        warn(f"{where}: metadata.annotations: {len(unknown) - _MOST_UNKNOWN} more under {PREFIX} are not known either")
+        warn(f"{where}: metadata.annotations: {len(unknown) - _MOST_UNKNOWN} more under {PREFIX} are unknown too")
 
 
 def _is_ours(key: str) -> bool:

@@ -144,7 +144,10 @@ def resolve_node(
     pods = _pod_traffic(family, node, options)
     networks = _node_port_networks(family, site, node, options)
     if networks == ():
-        warn(f"nodePortAddresses primary, but no address of the Node {site.place.node!r}: node ports listen nowhere")
+        warn(
+            f"nodePortAddresses primary, but no address of the Node {site.place.node!r}: node ports accept no"
+            " connections"
+        )
     told = _node_port_addresses(family, options, networks, facts)
     own = tuple(facts.addresses(family))
     is_liberal = _sets_liberal(options, facts) or facts.sysctls.get(BE_LIBERAL, "0") != "0"

@@ -44,11 +44,11 @@ def family_warnings(nodes: Mapping[Family, ResolvedNode], node: structs.Node | N
     ):
         if not _all_of(networks, other):
             continue
-        text = f"the node speaks {kind}, but {name} holds {other} prefixes only"
+        text = f"the node uses {kind}, but {name} holds {other} prefixes only"
         if options.detect_local_mode is not mode:
             yield text
         elif not is_dual:
-            raise ConfigError(text, hint=f"give an {primary} prefix, or have the node speak {other}")
+            raise ConfigError(text, hint=f"give an {primary} prefix, or enable {other} on the node")
     ports = options.node_port_networks
     dual = [options.cluster_cidrs, options.ipvs_excluded, pods]
     if (
@@ -109,14 +109,14 @@ def _is_same(text: str, address: object) -> bool:
 
 def _single_stack_warnings(options: Options, primary: Family, other: Family) -> Iterator[str]:
     if _all_of(options.ipvs_excluded, other):
-        yield f"the node speaks {primary} only, but ipvs.excludeCIDRs holds {other} prefixes only"
+        yield f"the node uses {primary} only, but ipvs.excludeCIDRs holds {other} prefixes only"
     for name, text in (
         ("healthzBindAddress", options.healthz_address),
         ("metricsBindAddress", options.metrics_address),
     ):
         host = parse_address(host_and_port(text)[0])
         if family_of(host) is other and not host.is_unspecified:
-            yield f"the node speaks {primary} only, but {name} is {text}"
+            yield f"the node uses {primary} only, but {name} is {text}"
 
 
 def _pod_cidrs(node: structs.Node | None) -> Collection[Network]:

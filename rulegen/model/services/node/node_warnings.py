@@ -46,8 +46,8 @@ def node_warnings(nodes: Mapping[Family, ResolvedNode], node: structs.Node | Non
         for family in families:
             if primary[family] is not None and nodes[family].node_port_addresses == ():
                 yield (
-                    f"nodePortAddresses primary: {primary[family]} is on no interface of this node:"
-                    f" node ports answer nowhere in {family}"
+                    f"nodePortAddresses primary: {primary[family]} is on no interface of this node: node ports do"
+                    f" not answer in {family}"
                 )
     elif options.node_port_networks:
         yield from _node_ports(families, nodes, options.node_port_networks)
@@ -86,6 +86,6 @@ def _node_ports(
             yield f"nodePortAddresses has no {family} network: node ports answer on every {family} address of this node"
         elif nodes[family].node_port_addresses == ():
             yield (
-                f"nodePortAddresses {', '.join(ours)}: no interface of this node has such an address:"
-                f" node ports answer nowhere in {family}"
+                f"nodePortAddresses {', '.join(ours)}: no interface of this node has such an address: node ports do"
+                f" not answer in {family}"
             )

@@ -24,7 +24,7 @@ def _cache_key(text: str) -> str:
 
 def _realm(text: str) -> str:
     if text == "off":
-        raise ValueError('"off" would let everybody in: nginx takes it for a switch')
+        raise ValueError('"off" is not allowed: nginx would switch authentication off')
     if len(text) > 400:
         raise ValueError(f"{quoted(text)} is longer than 400 characters")
     return readers.header_text(text)

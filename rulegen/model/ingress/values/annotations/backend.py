@@ -18,7 +18,7 @@ def _pair(reader: Callable[[str], str]) -> Callable[[str], tuple[str, str] | Non
             return None
         parts = text.split()
         if len(parts) != 2:
-            raise ValueError(f'{quoted(text)} is neither "off" nor two words: what is replaced, and by what')
+            raise ValueError(f'{quoted(text)} is neither "off" nor two words (text and its replacement)')
         return reader(parts[0]), reader(parts[1])
 
     return read

@@ -94,13 +94,11 @@ def _read(annotation: Annotation[Any], text: str, result: Annotations) -> None:
 def _report_unknown(names: list[str], result: Annotations) -> None:
     for name in names[:MAX_UNKNOWN]:
         near = get_close_matches(name[:100], [*ANNOTATIONS, *UNSUPPORTED], 1)
-        meant = f'; is "{near[0]}" meant?' if near else ""
-        result.report_name(Verdict.UNSUPPORTED, name, f"no such annotation is known{meant}")
+        meant = f'; did you mean "{near[0]}"?' if near else ""
+        result.report_name(Verdict.UNSUPPORTED, name, f"unknown annotation{meant}")
     if len(names) > MAX_UNKNOWN:
         more = len(names) - MAX_UNKNOWN
-        result.report_name(
-            Verdict.UNSUPPORTED, names[MAX_UNKNOWN], f"this one and {more - 1} more are not known either"
-        )
+        result.report_name(Verdict.UNSUPPORTED, names[MAX_UNKNOWN], f"this one and {more - 1} more are unknown too")
 
 
 def _report_strays(texts: Mapping[str, str], result: Annotations) -> None:

@@ -15,7 +15,7 @@ def _rewrite(text: str) -> str:
         raise ValueError(f"{quoted(text)} is not a path such as /app/$1")
     rest = readers.re.sub(r"\$[1-9](?![0-9A-Za-z_])", "", text)
     if "$" in rest:
-        raise ValueError(f"{quoted(text)}: of variables only the captures $1 to $9 may be used")
+        raise ValueError(f"{quoted(text)}: only the captures $1 to $9 may be used as variables")
     return text
 
 

@@ -18,10 +18,10 @@ class Unsupported(NamedTuple):
     protects: bool = False
 
 
-_SNIPPET: Final = "raw configuration is never taken from an Ingress: what it does must be said by other annotations"
-_MODULE: Final = "needs a module that a stock nginx does not have"
+_SNIPPET: Final = "raw configuration is never accepted from an Ingress: use other annotations"
+_MODULE: Final = "needs a module that standard nginx packages do not have"
 _MIRROR: Final = "requests are not mirrored"
-_KEEPALIVE: Final = "the auth server is asked over a connection of its own each time"
+_KEEPALIVE: Final = "each request to the auth server uses a new connection"
 _SUBSET: Final = "the hash goes over all servers"
 
 _ROWS: Final = (
@@ -41,18 +41,18 @@ _ROWS: Final = (
     Unsupported("mirror-target", _MIRROR),
     Unsupported("mirror-host", _MIRROR),
     Unsupported("mirror-request-body", _MIRROR),
-    Unsupported("auth-cache-duration", "answers of the auth server are not cached: it is asked each time"),
+    Unsupported("auth-cache-duration", "answers of the auth server are not cached: each request asks it"),
     Unsupported("auth-keepalive", _KEEPALIVE),
     Unsupported("auth-keepalive-share-vars", _KEEPALIVE),
     Unsupported("auth-keepalive-requests", _KEEPALIVE),
     Unsupported("auth-keepalive-timeout", _KEEPALIVE),
     Unsupported("upstream-hash-by-subset", _SUBSET),
     Unsupported("upstream-hash-by-subset-size", _SUBSET),
-    Unsupported("http2-push-preload", "browsers have dropped HTTP/2 push"),
+    Unsupported("http2-push-preload", "browsers do not support HTTP/2 push any more"),
     Unsupported("auth-tls-crl", "revocation lists are not read", protects=True),
     Unsupported("influxdb", _MODULE),
     Unsupported("affinity-canary-behavior", "a client with a balanced cookie stays with the canary, or without it"),
-    Unsupported("session-cookie-conditional-samesite-none", "no browser of today needs it"),
+    Unsupported("session-cookie-conditional-samesite-none", "current browsers do not need it"),
 )
 
 UNSUPPORTED: Final = {row.name: row for row in _ROWS}
