@@ -274,7 +274,10 @@ class TestWhatIsNamedAndNotThere:
         ("option", "message"),
         [
             ("--configmap", "ConfigMap demo/setings, which --configmap refers to, does not exist"),
-            ("--default-ssl-certificate", "Secret demo/setings, which --default-ssl-certificate refers to, does not exist"),
+            (
+                "--default-ssl-certificate",
+                "Secret demo/setings, which --default-ssl-certificate refers to, does not exist",
+            ),
         ],
     )
     @pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed")
@@ -282,7 +285,7 @@ class TestWhatIsNamedAndNotThere:
         code, out, err = run(*command, option, "demo/setings", objects=world(ingress("blog", "b.test"), SETTINGS))
         assert (code, out) == (1, "")
         assert message in err
-        assert "Next: look at its name" in err
+        assert "Next: check its name" in err
         assert not Path("nginx", "current").exists()
 
     def test_nothing_is_exported_either(self, run):

@@ -56,11 +56,15 @@ class TestNamedByTheOptions:
     @pytest.mark.parametrize("name", ["add-headers", "proxy-set-headers"])
     def test_nor_does_one_of_headers_that_the_settings_name(self, name):
         settings = config_map(SETTINGS.name, {name: "default/headers"}, SETTINGS.namespace)
-        with pytest.raises(MissingError, match=f"ConfigMap default/headers, which {name} in ConfigMap .* does not exist"):
+        with pytest.raises(
+            MissingError, match=f"ConfigMap default/headers, which {name} in ConfigMap .* does not exist"
+        ):
             compile_ingress(world(*WEB, site(), settings), options(config_map=SETTINGS), TEMPLATES, served=True)
 
     def test_nor_a_secret_of_the_default_certificate(self):
-        with pytest.raises(MissingError, match="Secret default/cert, which --default-ssl-certificate refers to, is not"):
+        with pytest.raises(
+            MissingError, match="Secret default/cert, which --default-ssl-certificate refers to, does not"
+        ):
             compile_ingress(
                 world(*WEB, site()),
                 options(default_certificate=ObjectName("default", "cert")),

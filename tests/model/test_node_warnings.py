@@ -27,8 +27,8 @@ FACTS = HostFacts(
 )
 OPEN_V4 = "node ports answer on every IPv4 address"
 OPEN_V6 = "node ports answer on every IPv6 address"
-CLOSED_V4 = "node ports answer nowhere in IPv4"
-CLOSED_V6 = "node ports answer nowhere in IPv6"
+CLOSED_V4 = "node ports do not answer in IPv4"
+CLOSED_V6 = "node ports do not answer in IPv6"
 NO_PODS_V4 = "this node's pods cannot be recognised in IPv4"
 NO_PODS_V6 = "this node's pods cannot be recognised in IPv6"
 NODE_CIDR = {"detectLocalMode": "NodeCIDR"}

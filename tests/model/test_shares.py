@@ -183,7 +183,7 @@ def test_an_unknown_annotation_is_named_with_the_nearest_one(mode, key, near):
     (warning,) = [text for text in beside.model.warnings if "unknown annotation" in text]
     assert warning.startswith("Service demo/web: metadata.annotations[")
     assert warning.isprintable()
-    assert (f'is "{near}" meant?' if near else f"expected one of {SCHEDULER}, {WEIGHTS}") in warning
+    assert (f'did you mean "{near}"?' if near else f"expected one of {SCHEDULER}, {WEIGHTS}") in warning
 
 
 @pytest.mark.parametrize("key", [WEIGHTS, "example.com/rulegen.io", "rulegen.io.example.com/weights", "weights"])

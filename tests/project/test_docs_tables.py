@@ -63,7 +63,7 @@ def test_a_declaration_is_all_that_a_new_annotation_needs(monkeypatch: pytest.Mo
     wrong = reading.read_annotations(about, {"a.test/log-colour": "red"}, "a.test")
     assert (wrong.values[colour], wrong.outcome) == (None, CLOSE)
     mistyped = reading.read_annotations(about, {"a.test/log-color": "7"}, "a.test")
-    assert [reason.message for reason in mistyped.reasons if '"log-colour" meant?' in reason.message]
+    assert [reason.message for reason in mistyped.reasons if 'did you mean "log-colour"' in reason.message]
     assert "| `log-colour` | 0-9 | close |" in tables()["annotations logs"]
 
 

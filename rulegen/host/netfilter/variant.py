@@ -47,8 +47,8 @@ def choose(run: Runner, forced: Variant | None = None) -> VariantChoice:
     """Return the variant that this host uses.
 
     A forced variant is taken as it is, if its tools are there. Otherwise, the first that fits: a hint chain of the
-    kubelet in nft; one in legacy; chains of a Service proxy in one variant only; nft. The third is ours: without it, a
-    node without kubelet whose rules live in legacy would get all of them a second time in nft.
+    kubelet in nft; one in legacy; chains of a Service proxy in one variant only; nft. The third is ours: without it,
+    a node without kubelet and with rules in legacy would get all rules a second time in nft.
 
     Raises:
         MissingToolError: No iptables is installed, or not the forced one.

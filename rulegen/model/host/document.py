@@ -9,11 +9,11 @@ nothing here), or it is the facts themselves:
       addresses: [192.168.50.10/24, "fd00:50::10/64"]
     sysctls: {net.ipv4.ip_forward: 1}
     iptables: 1.8.9                          # the version
-    nfacct: true                             # whether the kernel counts with nfacct
-    ipv6: true                               # whether it speaks IPv6
+    nfacct: true                             # whether the kernel supports nfacct
+    ipv6: true                               # whether the host has IPv6
     kernel: 6.1.0                            # its release
     gateways: [192.168.50.1]                 # next hops of its default routes
-    root_ports: [TCP/10250]                  # what programs of root listen on, beyond the loopback
+    root_ports: [TCP/10250]                  # ports of root's programs, except on loopback addresses
 """
 
 from __future__ import annotations

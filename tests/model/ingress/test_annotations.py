@@ -242,7 +242,7 @@ def test_an_annotation_of_services_on_an_ingress_is_named(key, prefix, near):
     (reason,) = read_annotations(ABOUT, {key: "5"}, prefix).reasons
     assert reason.verdict is Verdict.UNSUPPORTED
     assert key in reason.path
-    assert ("meant?" in reason.message) is bool(near)
+    assert ("did you mean" in reason.message) is bool(near)
     assert near in reason.message
 
 

@@ -26,7 +26,7 @@ KEYS = sorted({*SETTINGS, *OTHER_NAMES})
 def test_a_mistyped_key_is_named_with_the_nearest(key: str, meant: str) -> None:
     read = read_settings({key: "1"}, Settings())
     assert read.settings == Settings()
-    assert read.warnings == (f'data.{key}: not supported; it is ignored; is "{meant}" meant?',)
+    assert read.warnings == (f'data.{key}: not supported; it is ignored; did you mean "{meant}"?',)
 
 
 def test_a_key_that_is_near_to_none_is_named_alone() -> None:
@@ -38,4 +38,4 @@ def test_a_key_without_one_of_its_letters_gets_a_question(key: str, data: st.Dat
     at = data.draw(st.integers(0, len(key) - 1))
     mistyped = key[:at] + key[at + 1 :]
     if mistyped not in KEYS:
-        assert "meant?" in read_settings({mistyped: "1"}, Settings()).warnings[0]
+        assert "did you mean" in read_settings({mistyped: "1"}, Settings()).warnings[0]

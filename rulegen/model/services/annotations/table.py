@@ -32,7 +32,7 @@ def warn_of_unknown(service: Service, where: str, warn: Callable[[str], None]) -
     unknown = [key for key in sorted(keys) if key not in ANNOTATIONS and _is_ours(key)]
     for key in unknown[:_MOST_UNKNOWN]:
         near = get_close_matches(key[len(PREFIX) :][:100].lower(), _NAMES, 1)
-        meant = f'is "{PREFIX}{near[0]}" meant?' if near else f"expected one of {', '.join(ANNOTATIONS)}"
+        meant = f'did you mean "{PREFIX}{near[0]}"?' if near else f"expected one of {', '.join(ANNOTATIONS)}"
         warn(f"{where}: metadata.annotations[{quoted(key)}]: unknown annotation of a Service; {meant}")
     if len(unknown) > _MOST_UNKNOWN:
         warn(f"{where}: metadata.annotations: {len(unknown) - _MOST_UNKNOWN} more under {PREFIX} are unknown too")

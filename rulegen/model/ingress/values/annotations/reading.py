@@ -106,7 +106,7 @@ def _report_strays(texts: Mapping[str, str], result: Annotations) -> None:
     strays = [key for key in sorted(texts) if key[: len(PREFIX)].lower() == PREFIX]
     for key in strays[:MAX_UNKNOWN]:
         near = get_close_matches(key[len(PREFIX) :][:100], ANNOTATIONS, 1)
-        meant = f'; is "{result.prefix}/{near[0]}" meant?' if near else ""
+        meant = f'; did you mean "{result.prefix}/{near[0]}"?' if near else ""
         path = f'metadata.annotations["{readers.printable(key)}"]'
         message = f"annotations of an Ingress begin with {result.prefix}/ here{meant}"
         result.reasons.append(Reason(result.about, Verdict.UNSUPPORTED, path, message))
