@@ -1,4 +1,4 @@
-"""Who may see a page: which names of hosts are this node's, and what shows that a proxy passed a request on."""
+"""Access to pages: which host names are this node's, and which header fields reveal a proxy."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _OF_PROXIES: Final = (
     "cf-",
     "proxy-",
 )
-"""How header fields begin that proxies add: RFC 7239, RFC 9110, and what nginx, Envoy and others write."""
+"""Prefixes of header fields that proxies add: RFC 7239, RFC 9110, and those of nginx, Envoy and others."""
 
 
 def name_of(host: str) -> str | None:
-    """Return the name or address in a field Host, without port and brackets, in lower case; None where it is none."""
+    """Return the name or address of a Host field in lower case, without port and brackets; None if it is malformed."""
     name, colon, port = host.rpartition(":")
     if not colon or port.endswith("]") or _is_address(host):
         name = host
@@ -72,12 +72,12 @@ def is_loopback(text: str) -> bool:
 
 
 def field_of_proxy(names: Iterable[str]) -> str | None:
-    """Return the first of these names of header fields, in lower case, that a proxy adds; None where there is none."""
+    """Return the first header field that only proxies add, in lower case; None if there is none."""
     return next((name for name in names if name.startswith(_OF_PROXIES)), None)
 
 
 def source_of(address: str) -> str:
-    """Return by what clients are counted: the address; the loopback as one; of IPv6 the /64, as hosts choose theirs."""
+    """Return what a client is counted by: its address; for IPv6 the /64, since a host may use all of it."""
     client = ip_address(address.partition("%")[0])
     if client.is_loopback:
         return LOCALHOST

@@ -1,4 +1,4 @@
-"""The clients of all servers together: how many there may be, for how long, and who has to go first."""
+"""The clients of all servers: how many are accepted, for how long, and which one is disconnected first."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ CLIENT_S: Final = 10.0
 WAIT_S: Final = 60.0
 """How long a client waits for a page that takes time."""
 CLOSE_S: Final = 1.0
-"""How long a client that has its answer may take to close, so that what it still sends does not cost it the answer."""
+"""How long an answered client may take to close: closing earlier would discard the answer if it still sends."""
 
 DISCARDED_BYTES: Final = 256 * 1024
-"""How much it may send meanwhile."""
+"""How many bytes it may send meanwhile."""
 
 
 class Phase(Enum):
-    """What a client is about."""
+    """What a client is doing."""
 
     ASKS = auto()
     WAITS = auto()
@@ -43,7 +43,7 @@ class Client:
     Attributes:
         listener: Which port it came to.
         source: By what it is counted, see `access.source_of`.
-        deadline: When it has to go, by the clock of the loop.
+        deadline: When it is disconnected, by the clock of the loop.
         left_s: While it waits for a page: how long it has for the rest afterwards.
         received: What it sent so far, until the head is there.
         unsent: What it has not taken yet.
@@ -66,10 +66,10 @@ class Client:
 
 
 class Clients:
-    """All that are connected, the oldest first."""
+    """All connected clients, the oldest first."""
 
     def __init__(self) -> None:
-        """Begin with nobody."""
+        """Start without clients."""
         self._connected: dict[Client, None] = {}
         self._of_source = Counter[str]()
 
@@ -93,7 +93,7 @@ class Clients:
             del self._of_source[client.source]
 
     def first_to_go(self) -> Client | None:
-        """Return who makes room for one more, None while there is room: the oldest of the source that has most.
+        """Return the client to disconnect for a new one: the oldest of the source with most; None if there is room.
 
         A probe is answered at once: who stays for long wants to keep others out. One host that connects again and
         again pushes out itself.
@@ -101,12 +101,12 @@ class Clients:
         return self.oldest() if len(self._connected) >= CLIENTS else None
 
     def oldest(self) -> Client | None:
-        """Return the oldest client of the source that has most, None where there is no client."""
+        """Return the oldest client of the source with most clients; None without clients."""
         if not self._connected:
             return None
         most = max(self._of_source.values())
         return next(client for client in self._connected if self._of_source[client.source] == most)
 
     def next_deadline(self) -> float | None:
-        """Return when the next one has to go."""
+        """Return the next deadline of a client."""
         return min((client.deadline for client in self._connected), default=None)

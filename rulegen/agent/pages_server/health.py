@@ -1,4 +1,4 @@
-"""Health: of the agent itself, and of each Service that a load balancer asks for by a port of its own."""
+"""Health of the agent, and of each Service with a health-check node port."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ EVERYWHERE: Final = {Family.IPV4: "0.0.0.0", Family.IPV6: "::"}  # noqa: S104 - 
 
 
 def healthz(state: AgentState) -> Reply:
-    """Answer whether load balancers may use this node: changes reach the kernel, and the node is to stay."""
+    """Answer 200 if load balancers may use this node: changes reach the kernel, and the node is not being removed."""
     reply = _answer(state, is_well=state.is_eligible, node_eligible=state.is_eligible or not state.is_alive)
     state.metrics.healthz.add(str(reply.status))
     return reply
 
 
 def livez(state: AgentState) -> Reply:
-    """Answer whether the agent works, though its node may be on its way out: it is not to be restarted for that."""
+    """Answer 200 if changes reach the kernel, even if the node is being removed: that is no reason for a restart."""
     reply = _answer(state, is_well=state.is_working)
     state.metrics.livez.add(str(reply.status))
     return reply
@@ -99,7 +99,7 @@ class ServiceHealth:
     _has_moved: bool = False
 
     def serve_on(self, nodes: Mapping[Family, ResolvedNode]) -> None:
-        """Listen, from the next `serve` on, where node ports are: on every address, or on those that were chosen."""
+        """Listen on the addresses of node ports from the next `serve` on: all addresses, or nodePortAddresses."""
         addresses = {
             family: (EVERYWHERE[family],)
             if node.node_port_addresses is None
@@ -115,7 +115,7 @@ class ServiceHealth:
         uid: Callable[[ObjectName], str] = lambda _: "",
         left_out: Collection[ObjectName] = (),
     ) -> None:
-        """Listen for these Services, and for no others; what cannot be listened on is tried again the next time.
+        """Listen on the ports of these Services only; a port that cannot be opened is tried again the next time.
 
         Args:
             services: All that are served.
@@ -127,7 +127,7 @@ class ServiceHealth:
         self._settle(uid)
 
     def change(self, services: Mapping[ObjectName, ResolvedService | None], uid: Callable[[ObjectName], str]) -> None:
-        """Do the same where these alone have changed, or are gone: what it costs does not grow with all the others."""
+        """Do the same for Services that have changed or are gone; the cost does not grow with all others."""
         is_other = bool(self._failed) or self._has_moved
         for name, service in services.items():
             ports = _local_endpoints(service) if service is not None else []
@@ -191,7 +191,7 @@ class ServiceHealth:
 
 
 def _local_endpoints(service: ResolvedService) -> list[tuple[Family, int, int]]:
-    """Return family and number of each health-check node port, and how many ready addresses are behind it here."""
+    """Return family and number of each health-check node port, with its number of ready addresses on this node."""
     addresses: dict[tuple[Family, int], set[Address]] = {}
     for port in service.ports:
         if port.health_check_node_port:

@@ -1,4 +1,4 @@
-"""One thread that serves the clients of all ports: so what all of them cost together has a bound."""
+"""One thread that serves the clients of all ports, so that their total cost is bounded."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _BATCH: Final = 16
-"""So many clients of one port are taken before others have their turn."""
+"""Clients of one port that are accepted before other ports have their turn."""
 _PIECES: Final = 16
-"""So many times one client is sent something before others have their turn."""
+"""Writes to one client before other clients have their turn."""
 _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _REST_S: Final = 0.05
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 
 class HttpLoop:
-    """Takes clients of any number of ports, reads a request of each and sends one answer.
+    """Accepts clients of any number of ports, reads one request of each and sends one answer.
 
-    The thread runs while there are ports. Pages that take time are made by others, see `Rendering`.
+    The thread runs while there are ports. Slow pages are made by other threads, see `Rendering`.
     """
 
     def __init__(self, on_cut: Callable[[str], None] = lambda _reason: None) -> None:
@@ -71,12 +71,12 @@ class HttpLoop:
             raise HostError(f"cannot listen: {error.strerror}") from None
 
     def remove(self, listener: Listener) -> None:
-        """Serve a port no longer: when this returns it is free, and its clients are gone."""
+        """Stop serving a port: when this returns it is closed, and its clients are disconnected."""
         self._call_and_wait(lambda: self._close_listener(listener))
         self._end_without_ports()
 
     def _end_without_ports(self) -> None:
-        """Count one port less; end the thread after the last one."""
+        """Count one port less; stop the thread after the last one."""
         with self._lock:
             self._ports -= 1
             if not self._ports and self._thread is not None and self._wake is not None:
@@ -85,7 +85,7 @@ class HttpLoop:
                 self._thread = self._wake = None
 
     def _call_and_wait(self, function: Callable[[], None]) -> None:
-        """Have the thread of the loop do something, and wait until it has.
+        """Run a function in the thread of the loop, and wait for its end.
 
         Raises:
             OSError: As the function does.
@@ -107,7 +107,7 @@ class HttpLoop:
             raise errors[0]
 
     def _call(self, function: Callable[[], None]) -> None:
-        """Have the thread of the loop do something, soon."""
+        """Run a function in the thread of the loop soon."""
         self._calls.append(function)
         if threading.current_thread() is self._thread:
             return  # it looks at all of them in each turn
@@ -135,7 +135,7 @@ class HttpLoop:
                 self._rendering.begin()
 
     def _timeout_s(self) -> float | None:
-        """Return for how long there is nothing to do if nothing happens."""
+        """Return the seconds until the next deadline."""
         times = [at for at in (self._clients.next_deadline(), self._rendering.next_begin()) if at is not None]
         return max(min(times) - time.monotonic(), 0.0) if times else None
 
@@ -176,7 +176,7 @@ class HttpLoop:
             )  # a probe has mostly sent its request by now: it is answered before anybody pushes it out
 
     def _registered(self, client: Client, events: int) -> bool:
-        """Have the kernel say what comes from a client; return whether it can (epoll_ctl(2): ENOMEM, ENOSPC)."""
+        """Register a client with epoll; return False if the kernel cannot (epoll_ctl(2): ENOMEM, ENOSPC)."""
         try:
             self._selector.register(client.connection, events, client)
         except OSError:
@@ -184,7 +184,7 @@ class HttpLoop:
         return True
 
     def _serve(self, client: Client) -> None:
-        """Go on with a client; a fault of ours costs that client, and nobody else."""
+        """Continue with a client; a fault of ours disconnects that client only."""
         if client not in self._clients:
             return
         try:
@@ -205,7 +205,7 @@ class HttpLoop:
             self._fail(client, error)
 
     def _fail(self, client: Client, error: Exception) -> None:
-        """Tell a client that it met a fault of ours, if it has not begun to read something else."""
+        """Answer a client with status 500 after a fault of ours, unless it already receives something else."""
         try:
             if client.phase is not Phase.ASKS:
                 self._close(client)

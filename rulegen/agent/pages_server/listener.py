@@ -1,4 +1,4 @@
-"""A port that is listened on, and what it answers."""
+"""A listening port, and what it answers."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from rulegen.agent.pages_server.request import Request
 
 BACKLOG: Final = 512
-"""How many connections of one port the kernel keeps until they are taken."""
+"""Connections of one port that the kernel queues until they are accepted."""
 RECEIVE_BYTES: Final = 16 * 1024
 SEND_BYTES: Final = 64 * 1024
-"""What the kernel may keep for one client that sends much, or reads nothing; it takes twice that."""
+"""Socket buffer of a client, in bytes; the kernel doubles it (socket(7))."""
 
 
 class Connection(NamedTuple):
-    """Who is connected with which address of this host: address and port of both ends."""
+    """Address and port of both ends of a connection."""
 
     client: tuple[str, int]
     server: tuple[str, int]
@@ -35,7 +35,7 @@ class Listener:
 
     Attributes:
         opened: The socket, which does not block.
-        answer: Answers a request at once, or says which page it is that takes time.
+        answer: Answers a request at once, or returns the slow page that is asked for.
     """
 
     opened: socket.socket
@@ -50,7 +50,7 @@ def opened(address: str, port: int) -> socket.socket:
         port: 0 for any that is free.
 
     Raises:
-        HostError: It cannot be.
+        HostError: The address is taken, or is not one of this host.
     """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     opening: socket.socket | None = None

@@ -1,4 +1,4 @@
-"""Slow pages, each made by one thread at a time, once for all who asked for it before it was begun."""
+"""Slow pages: each is made by one thread at a time, once for all clients that asked before it was started."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 C = TypeVar("C", bound="Hashable")
 
 LONGEST_REST_S: Final = 1.0
-"""After a page its lane rests for as long as the page took, up to this: who asks without pause takes half a CPU."""
+"""After a page its lane rests for as long as the page took, up to this: asking without pause costs half a CPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Slow:
     Attributes:
         page: Makes it, in a thread of its own.
         lane: Pages of one lane are made one after the other.
-        refuse: Returns why a client may not see it, before it is made; None where the client may. In the same thread.
+        refuse: Returns why a client may not see it, before it is made; None if it may. Runs in the same thread.
     """
 
     page: Callable[[], Reply]
@@ -63,11 +63,11 @@ class _Lane(Generic[C]):
 class Rendering(Generic[C]):
     """Decides when which page is made. All methods are for one thread.
 
-    Who asks for a page while it is made gets the next one: an answer never shows a state from before its question.
+    A client that asks for a page while it is made gets the next one, so that no answer is older than its request.
     """
 
     def __init__(self, deliver: Callable[[Made[C]], None]) -> None:
-        """Take what each page is given to, in the thread that made it; `finished` must be called with it afterwards."""
+        """Take what gets each page in the thread that made it; `finished` must be called with it afterwards."""
         self._deliver = deliver
         self._lanes: dict[str, _Lane[C]] = {}
         self._begun = 0
@@ -87,19 +87,19 @@ class Rendering(Generic[C]):
                     del lane.waiting[page]
 
     def finished(self, made: Made[C]) -> None:
-        """Go on with the next page of the lane."""
+        """Start the next page of the lane."""
         lane = self._lanes[made.slow.lane]
         lane.is_busy = False
         lane.rests_until = time.monotonic() + min(made.seconds, LONGEST_REST_S)
         self._begin(lane)
 
     def next_begin(self) -> float | None:
-        """Return when `begin` has something to do."""
+        """Return when `begin` has work."""
         lanes = self._lanes.values()
         return min((lane.rests_until for lane in lanes if lane.waiting and not lane.is_busy), default=None)
 
     def begin(self) -> None:
-        """Go on with lanes that have rested."""
+        """Start pages of lanes whose rest is over."""
         for lane in self._lanes.values():
             self._begin(lane)
 
@@ -129,7 +129,7 @@ class Rendering(Generic[C]):
 
 
 def _refusal(slow: Slow) -> Encoded | None:
-    """Return why a client may not see a page; a check that fails lets nobody see it."""
+    """Return why a client may not see a page; a check that fails refuses it."""
     try:
         refusal = slow.refuse()
     except Exception as error:  # noqa: BLE001 - as `answer_of`

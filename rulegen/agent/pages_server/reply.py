@@ -33,7 +33,7 @@ class Reply:
         return cls(status, json.dumps(document) + "\n", "application/json", headers)
 
     def encoded(self) -> bytes:
-        """Return the body as it is sent: what others wrote commands no terminal that shows it."""
+        """Return the body as it is sent, without control characters of others that a terminal would obey."""
         shown = harmless_json(self.body) if self.kind == "application/json" else harmless(self.body)
         return shown.encode()
 
@@ -47,7 +47,7 @@ class Encoded:
 
 
 def encoded(reply: Reply) -> Encoded:
-    """Return the bytes of an answer after which the connection is closed."""
+    """Return the bytes of an answer with Connection: close."""
     body = reply.encoded()
     fields = {
         "Server": "rulegen",
@@ -63,7 +63,7 @@ def encoded(reply: Reply) -> Encoded:
 
 
 def answer_of(page: Callable[[], Reply]) -> Encoded:
-    """Return the bytes of what a page says; a page that fails is an answer with status 500."""
+    """Return the bytes of a page; a page that fails is an answer with status 500."""
     try:
         return encoded(page())
     except Exception as error:  # noqa: BLE001 - whatever it is, the client learns of it, and others are answered

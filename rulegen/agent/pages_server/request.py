@@ -1,4 +1,4 @@
-"""The head of an HTTP request: parsed, or refused with the status that says why (RFC 9112).
+"""The head of an HTTP request: parsed, or refused with a status (RFC 9112).
 
 Only what GET, HEAD and OPTIONS need: a body is never read, and each connection carries one request.
 """
@@ -45,7 +45,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class RequestRefusal:
-    """Why a head is no request that can be answered.
+    """Why a request is refused.
 
     Attributes:
         status: The HTTP status.
@@ -61,11 +61,11 @@ TOO_LONG: Final = RequestRefusal(431, f"the request head is limited to {HEAD_BYT
 
 
 def head_length(received: bytes | bytearray, start: int = 0) -> int:
-    """Return the length of a head that was received whole, with the empty line that ends it; 0 while it is not.
+    """Return the length of a complete head with the empty line that ends it; 0 while it is incomplete.
 
     Args:
         received: All bytes so far, without empty lines in front.
-        start: Up to here there is no end.
+        start: The head does not end before this offset.
     """
     start = max(start - 2, 0)
     ends = [(at, len(end)) for end in (b"\n\r\n", b"\n\n") if (at := received.find(end, start)) >= 0]
@@ -73,7 +73,7 @@ def head_length(received: bytes | bytearray, start: int = 0) -> int:
 
 
 def parse(head: bytes) -> Request | RequestRefusal:
-    """Return the request that a whole head holds. Lines may end with LF alone (RFC 9112, section 2.2)."""
+    """Return the request of a complete head. Lines may end with LF alone (RFC 9112, section 2.2)."""
     if len(head) > HEAD_BYTES:
         return TOO_LONG
     lines = [line.removesuffix("\r") for line in head.decode("latin-1").rstrip("\r\n").split("\n")]
@@ -106,7 +106,7 @@ def parse(head: bytes) -> Request | RequestRefusal:
 
 
 def _fields(lines: list[str]) -> dict[str, list[str]] | None:
-    """Return values by name in lower case; None where a line is no field, or goes on with the one before."""
+    """Return values by name in lower case; None if a line is no field, or continues the one before."""
     fields: dict[str, list[str]] = {}
     for line in lines:
         name, colon, value = line.partition(":")

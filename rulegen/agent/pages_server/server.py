@@ -1,4 +1,4 @@
-"""The agent's HTTP servers: which pages there are on a port, and who may see them."""
+"""HTTP servers of the agent: the pages of a port, and who may see them."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from rulegen.agent.pages_server.request import Request
 
 AS_JSON: Final = "?output=json"
-"""Behind the path of a page: the same for who asks for JSON, by this query or by the header Accept."""
+"""Suffix of a page in JSON, which clients ask for by this query or by the Accept header."""
 AGAIN_S: Final = 5.0
-"""How often an address that was taken is tried again."""
+"""Seconds between attempts to open a taken address."""
 
 
 class PageServer:
-    """Answers GET and HEAD on one address; OPTIONS, too, where probes are answered."""
+    """Answers GET and HEAD on one address; also OPTIONS where probes are answered."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class PageServer:
         self._loop.add(self._listener)
 
     def stop(self) -> None:
-        """Listen no longer."""
+        """Stop listening."""
         self._loop.remove(self._listener)
 
     def _answer(self, request: Request, connection: Connection) -> Encoded | Slow:
@@ -97,10 +97,10 @@ class PageServer:
 
 
 class RetryingServer:
-    """Answers as `PageServer` does, as soon as its address is free: a kube-proxy of before may still have it."""
+    """A `PageServer` that starts as soon as its address is free: an earlier kube-proxy may still hold it."""
 
     def __init__(self, serve: Callable[[], PageServer], taken: Callable[[str], None]) -> None:
-        """Listen now, or else try again every few seconds.
+        """Listen now; if the address is taken, try again every few seconds.
 
         Args:
             serve: Returns a server, or fails with a `HostError`.
@@ -118,7 +118,7 @@ class RetryingServer:
             self._thread.start()
 
     def stop(self) -> None:
-        """Listen no longer."""
+        """Stop listening."""
         self._ended.set()
         if self._thread is not None:
             self._thread.join()
@@ -135,7 +135,7 @@ class RetryingServer:
 
 
 def _refusal_of_stranger(request: Request, connection: Connection) -> Reply | None:
-    """Return why a request for a private page did not come straight from this host; None where it may have."""
+    """Return why a request for a private page is refused: it did not come directly from this host. None if it did."""
     if not (is_loopback(connection.client[0]) and is_loopback(connection.server[0])):
         return Reply(403, "this page is for programs on this host only: use a loopback address\n")
     if not is_loopback_name(request.host):
@@ -148,7 +148,7 @@ def _refusal_of_stranger(request: Request, connection: Connection) -> Reply | No
 
 
 def _refusal_of_user(connection: Connection) -> Reply | None:
-    """Return why the user who asks may not see a private page; None for root, and for whom the agent runs as."""
+    """Return why the user of a connection may not see private pages; None for root and for the user of the agent."""
     try:
         owner = owner_of(connection.client, connection.server)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Services that the kernel refused: left out, reported once, and tried again when they change or after some minutes."""
+"""Services that the kernel refused: left out, reported once, tried again when they change and after some minutes."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from rulegen.kube.objects.names import ObjectName
 
 RETRY_S: Final = 300.0
-"""A Service that was left out is tried again after so long, though it has not changed."""
+"""Seconds until a Service that has not changed is tried again."""
 UNTRIED_S: Final = 1.0
-"""And so soon where there was no time to try it: others wait for their turn meanwhile."""
+"""The same for a Service that there was no time to try."""
 SHOWN: Final = 5
-"""Of Services that are left out for one reason, so many are named in the log."""
+"""Services with one reason that the log names."""
 
 
 class RefusedService(NamedTuple):
@@ -49,7 +49,7 @@ class LeftOut:
     _lacking: dict[frozenset[Shape], RefusedService] = field(default_factory=dict)
 
     def add(self, reasons: Mapping[ObjectName, str], now: float, untried: Collection[ObjectName] = ()) -> None:
-        """Note which Services were refused, and report those of which it is new.
+        """Note which Services were refused, and report the new ones.
 
         Args:
             reasons: Why, by Service.
@@ -95,7 +95,7 @@ class LeftOut:
         self._count()
 
     def due(self, now: float) -> set[ObjectName]:
-        """Return the Services that are to be tried again; they are not due another time for as long."""
+        """Return the Services that are due to be tried again, and put off their next attempt."""
         due = {name for name, refusal in self._refusals.items() if refusal.until <= now}
         for name in due:
             self._refusals[name] = self._refusals[name]._replace(until=now + RETRY_S)
@@ -103,16 +103,16 @@ class LeftOut:
 
     @property
     def names(self) -> frozenset[ObjectName]:
-        """Which they are."""
+        """The names of all Services that are left out."""
         return frozenset(self._refusals)
 
     @property
     def next_at(self) -> float | None:
-        """When the next is to be tried again; None where there is none."""
+        """When the next one is due to be tried again; None if none is left out."""
         return min((refusal.until for refusal in self._refusals.values()), default=None)
 
     def texts(self) -> Iterator[str]:
-        """Yield for people what is left out and why."""
+        """Yield a line for people for each Service that is left out."""
         for name, refusal in sorted(self._refusals.items()):
             yield f"Service {name} is left out, and its old rules stay: {refusal.reason}"
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rulegen.net import Family
 
 SHOWN: Final = 5
-"""Of the faults of an object, so many are reported one by one."""
+"""Faults of an object that are reported one by one."""
 _API_VERSIONS: Final = {
     "Service": "v1",
     "Node": "v1",
@@ -51,7 +51,7 @@ class KnownProblems:
     _over: frozenset[tuple[ObjectName, LimitKind, Family]] = frozenset()
 
     def rejected(self, rejected: list[Rejected]) -> None:
-        """Report what is new of objects that are skipped, and what is no longer so."""
+        """Report objects that are skipped since the last call, and those that no longer are."""
         self.state.metrics.rejected.set(len(rejected))
         now = frozenset(rejected)
         for fresh in rejected:
@@ -66,7 +66,7 @@ class KnownProblems:
         self._rejected = now
 
     def warnings(self, texts: Iterable[str]) -> None:
-        """Log what is new of what users must know although work goes on."""
+        """Log warnings that are new."""
         now = frozenset(texts)
         for text in sorted(now - self._warnings):
             self.journal.warning(text)
@@ -104,7 +104,7 @@ class KnownProblems:
         self._conflicts = frozenset(now)
 
     def node(self, kept: tuple[str, ...]) -> None:
-        """Log that nothing is kept any more of what an earlier Node object said; `warnings` logs what is kept."""
+        """Log when nothing of an earlier Node object is in use any more; `warnings` logs what is."""
         if self._kept and not kept:
             self.journal.info("the Node object is complete again and is used")
         self._kept = kept
@@ -120,7 +120,7 @@ class KnownProblems:
 
 
 def _referred(rejected: Rejected) -> ObjectReference | None:
-    """Return what an event about a rejected object is about; None for kinds of which nobody looks at events."""
+    """Return the reference of a rejected object for an event; None for kinds whose events nobody reads."""
     kind, _, name = rejected.object.partition(" ")
     version = _API_VERSIONS.get(kind)
     namespace, slash, short = name.partition("/")

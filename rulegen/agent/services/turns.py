@@ -1,4 +1,4 @@
-"""Whose turn it is: large Services are written behind all others, and those that are slow not too often."""
+"""Turns of large Services: they are written after all others, and slow ones not too often."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ if TYPE_CHECKING:
     from rulegen.kube.objects.names import ObjectName
 
 QUICK_S: Final = 0.5
-"""A write that takes no longer keeps others no longer than they are used to: its Service need not wait."""
+"""A write of at most this time delays others no more than usual: its Service need not wait."""
 SHARE: Final = 4
-"""Behind a slower one, its Service waits so many times what is beyond that: of a long time it takes a fifth."""
+"""After a slower write its Service waits this many times the excess, so that it takes a fifth of the time."""
 LONGEST_S: Final = 20.0
-"""But no longer than this: traffic goes to endpoints that are gone meanwhile."""
+"""The longest wait: meanwhile traffic still goes to endpoints that are gone."""
 QUIET_S: Final = 30.0
-"""Where nothing else was written for so long before a write, and since, the Service does not wait: for nobody."""
+"""If nothing else was written for this long before a write and since, the Service does not wait."""
 
 
 @dataclass(slots=True)
 class Turns:
-    """When large Services may be written again, and since when they wait, by the clock of the loop."""
+    """When large Services may be written again, and since when they wait."""
 
     _wrote: dict[ObjectName, tuple[float, float]] = field(default_factory=dict)
     _since: dict[ObjectName, float] = field(default_factory=dict)
     _others_at: float = -QUIET_S
 
     def chosen(self, large: Iterable[ObjectName], now: float) -> ObjectName | None:
-        """Return the large Service that is to be written now: of those that may be, the one that waits longest."""
+        """Return the large Service to write now: among those whose turn it is, the one that waits longest."""
         due = [name for name in large if self.next_at(name) <= now]
         return min(due, key=lambda name: (self._since.get(name, now), name), default=None)
 
@@ -45,11 +45,11 @@ class Turns:
         self._since = {name: self._since.get(name, now) for name in names}
 
     def oldest(self, now: float) -> float:
-        """Return since when the large Service waits that waits longest, not for its turn; now where none does."""
+        """Return since when a large Service has been due without being written; now if none is."""
         return min((min(max(since, self.next_at(name)), now) for name, since in self._since.items()), default=now)
 
     def wrote(self, name: ObjectName, took: float, now: float) -> None:
-        """Note that a large Service was written, and how long that took without what was written in between."""
+        """Note that a large Service was written, and how long that took without other writes in between."""
         self._since.pop(name, None)
         self._wrote = {
             other: (at, pause) for other, (at, pause) in self._wrote.items() if at > now - QUIET_S - LONGEST_S

@@ -1,4 +1,4 @@
-"""Addresses in a status: those of nodes, in order, as an API object has them."""
+"""Addresses of nodes in the status of API objects."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rulegen.kube.objects.structs import LoadBalancerIngress, Node
 
 EXCLUDED: Final = "node.kubernetes.io/exclude-from-external-load-balancers"
-"""Label of a Node to which no load balancer shall send."""
+"""Label of a Node that load balancers must not use."""
 
 Entries = tuple[str, ...]
 """Addresses and names of hosts, in order, each once."""
@@ -35,11 +35,11 @@ def documents(entries: Entries) -> list[dict[str, str]]:
 
 
 def node_addresses(node: Node | None, *, internal: bool) -> Entries:
-    """Return what a node can be reached by from outside: its external addresses, else its internal ones.
+    """Return the external addresses of a node; if it has none, the internal ones.
 
     Args:
         node: Its Node object, if there is one.
-        internal: Whether only the internal ones are meant.
+        internal: Whether to return the internal ones in any case.
     """
     by_type: dict[str, list[str]] = {"ExternalIP": [], "InternalIP": []}
     for address in node.status.addresses if node else ():
@@ -62,5 +62,5 @@ def family_of(text: str) -> str:
 
 
 def _is_host(text: str) -> bool:
-    """Whether a text can be the name of a host, and looks like no address."""
+    """Whether a text is a host name that does not look like an address."""
     return is_subdomain(text) and not text.rpartition(".")[2].isdigit()

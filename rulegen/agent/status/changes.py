@@ -1,4 +1,4 @@
-"""Changes of a status: what the publisher is given to write."""
+"""Changes of a status, for the publisher to write."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class StatusSource(Protocol):
     """A kind of object whose status publishes addresses."""
 
     def changes(self, live: Mapping[str, Entries]) -> Iterator[StatusChange]:
-        """Yield what is not as it should be, for the nodes that serve and their addresses."""
+        """Yield the statuses that differ from the addresses of the nodes that serve."""
 
     def wrote(self, change: StatusChange) -> None:
-        """Take note that the server has a change."""
+        """Note that the API server has a change."""

@@ -31,7 +31,7 @@ class IngressPublication:
     _written: dict[ObjectName, Entries] = field(default_factory=dict)
 
     def changes(self, live: Mapping[str, Entries]) -> Iterator[StatusChange]:
-        """Yield what is not as it should be; of an Ingress that was ours, what we have published for it."""
+        """Yield the statuses that differ; for an Ingress that is no longer ours, remove what we published."""
         served = self.served()
         if served is None:
             return
@@ -51,7 +51,7 @@ class IngressPublication:
                 yield StatusChange(INGRESSES, name, MERGE_PATCH, document, target)
 
     def wrote(self, change: StatusChange) -> None:
-        """Remember what was published, to take it out again when the Ingress is no longer ours."""
+        """Remember what was published, to remove it when the Ingress is no longer ours."""
         if change.entries:
             self._written[change.name] = change.entries
         else:

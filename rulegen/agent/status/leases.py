@@ -1,4 +1,4 @@
-"""The nodes that serve the same, each known by a Lease that it renews, and the one among them that writes for all.
+"""The nodes that serve the same, each with a Lease that it renews, and their leader, which writes for all.
 
 A Lease (coordination.k8s.io/v1) is a heartbeat: whoever has not renewed its own for as long as it said is gone. That is
 measured by our own clock, from when it was renewed: some time between the last two looks at it, and when exactly the
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
     from rulegen.apiserver.objects import ApiObjects
 
 ADDRESSES: Final = "rulegen.io/addresses"
-"""Annotation of a node's Lease: what it can be reached by, with commas between."""
+"""Annotation of a node's Lease: its addresses, separated by commas."""
 GROUP: Final = "rulegen.io/publishes"
 """Label of a node's Lease: what it serves."""
 PORTS: Final = "rulegen.io/ports"
 """Annotation of a node's Lease: the ports that its own programs listen on, as `TCP/22,UDP/53`."""
 MAX_PORTS: Final = 1000
-"""Of one node that are written."""
+"""Ports of one node that are written."""
 LONGEST_LEASE_S: Final = 3600
 SKEW_S: Final = 2.0
 """By how much written times may differ, though all are the API server's: its Date header has whole seconds."""
 MAX_ADDRESSES: Final = 32
-"""Of one node; more are not believed."""
+"""Addresses of one node that are used; more are ignored."""
 LONGEST_NAME: Final = 180
 
 _Answer = TypeVar("_Answer")
@@ -64,11 +64,11 @@ class LeaseTiming:
 
 @dataclass(slots=True)
 class _Seen:
-    """A Lease of somebody else, as it was when we last looked.
+    """A Lease of another node, as last read.
 
     Attributes:
         at: When it was renewed, by our clock.
-        looked_at: When we looked.
+        looked_at: When it was read.
     """
 
     version: str
@@ -82,7 +82,7 @@ def _now() -> dt.datetime:
 
 @dataclass(slots=True)
 class LeaseGroup:
-    """Who serves what this node serves, and who leads.
+    """The nodes that serve what this node serves, and their leader.
 
     Attributes:
         namespace: Where the Leases are.
@@ -116,7 +116,7 @@ class LeaseGroup:
 
     @property
     def leader_lease(self) -> str:
-        """The name of the Lease that its holder leads by."""
+        """Name of the Lease whose holder leads."""
         return f"rulegen-{_part(self.group)}.leader"
 
     @property
@@ -126,7 +126,7 @@ class LeaseGroup:
 
     @property
     def is_leading(self) -> bool:
-        """Whether nobody else may lead now."""
+        """Whether this node leads."""
         return self.clock() < self._leads_until
 
     def join(self, addresses: tuple[str, ...]) -> None:
@@ -216,13 +216,13 @@ class LeaseGroup:
         return True
 
     def _follow(self, until: float) -> None:
-        """Leave it to another node to lead, and look again then: when its Lease would be over, if not sooner."""
+        """Follow another leader until then: when its Lease expires, or sooner."""
         self._look_at, self._leads_until = until, 0.0
         # Whoever does not lead does not look at the others' Leases: what it saw of them grows old.
         self._seen = {name: seen for name, seen in self._seen.items() if name == self.leader_lease}
 
     def resign(self) -> None:
-        """Lead no longer, so that another can at once.
+        """Give up the lead, so that another node can take it at once.
 
         Raises:
             ApiError: The API server does not take it.
@@ -329,6 +329,6 @@ def _ports(text: str) -> Iterator[Port]:
 
 
 def _part(text: str) -> str:
-    """Return a text as a part of a name and the value of a label: as it is, or a digest where it cannot be."""
+    """Return a text for use in names and labels: as it is, or its digest if it is not valid there."""
     is_fine = is_subdomain(text) and is_label_value(text)
     return text if is_fine and len(text) <= LONGEST_NAME else hashlib.sha256(text.encode()).hexdigest()[:20]

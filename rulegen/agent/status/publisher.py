@@ -27,27 +27,27 @@ if TYPE_CHECKING:
 
 PERIOD_S: Final = 5.0
 TRIES: Final = 3
-"""Of one write, where somebody else writes the same object."""
+"""Attempts of one write, if another client writes the same object."""
 SILENCE_S: Final = 300.0
-"""How long nothing is written after it was forbidden."""
+"""Pause after a write was forbidden, in seconds."""
 END_S: Final = 10.0
-"""How long taking the addresses out may take at the end."""
+"""Time for removing the addresses at the end, in seconds."""
 
 
 class ServerReports(Protocol):
     """Reports troubles of the API server, each once for all who talk to it."""
 
     def failed(self, who: object, error: ApiError, wake: Callable[[], None]) -> bool:
-        """Note what kept somebody from the server, and return whether that is reported here.
+        """Note a failed request, and return whether it is reported here.
 
         Args:
-            who: Who asked.
-            error: What was in the way.
+            who: The caller.
+            error: Why the request failed.
             wake: Called when the server answers again.
         """
 
     def went_well(self, who: object) -> None:
-        """Note that the server did what somebody asked for."""
+        """Note a request that succeeded."""
 
 
 class _NoReports:
@@ -66,10 +66,10 @@ class Publisher:
     """Publishes, from a thread of its own.
 
     Attributes:
-        addresses: Returns what this node can be reached by; None while it serves nothing that could be reached.
-        withdraws: Whether addresses are taken out at the end.
+        addresses: Returns the addresses to publish for this node; None while it serves nothing.
+        withdraws: Whether addresses are removed at the end.
         server: Reports troubles of the API server, each once for all who talk to it.
-        changed: Set to look soon: something was served, or is no longer.
+        changed: Set for a turn at once: other objects are served than before.
     """
 
     members: LeaseGroup
@@ -98,7 +98,7 @@ class Publisher:
         """End.
 
         Args:
-            for_good: Whether this node serves no longer; else another run goes on with it.
+            for_good: Whether this node stops serving; else another run continues.
         """
         if self._ended:
             return
@@ -119,7 +119,7 @@ class Publisher:
             self.changed.clear()
 
     def guarded_turn(self) -> None:
-        """Take a turn; where that fails, say so once, and try again with the next one."""
+        """Take a turn; a failure is reported once, and the next turn tries again."""
         if self.clock() < self._silent_until:
             return
         try:
@@ -139,7 +139,7 @@ class Publisher:
             self.server.went_well(self)
 
     def turn(self) -> None:
-        """Tell whether this node serves; and if it leads, write what is not as it should be.
+        """Renew the Lease if this node serves; if it leads, write the statuses that differ.
 
         Raises:
             ApiError: The API server does not do it.
@@ -158,7 +158,7 @@ class Publisher:
             self._write(self.members.alive())
 
     def withdraw(self) -> None:
-        """Take this node's addresses out: all, if it is the last; and let another one lead.
+        """Remove this node's addresses, all if it is the last node, and let another one lead.
 
         Raises:
             ApiError: The API server does not do it.
@@ -205,7 +205,7 @@ class Publisher:
         return refusal
 
     def _wrote(self, change: StatusChange) -> bool:
-        """Write a status; return whether the server has it. It has not if the object is gone, or is another one now."""
+        """Write a status; return False if the object is gone, or was replaced by another one."""
         for remaining in range(TRIES - 1, -1, -1):
             try:
                 self.members.objects.patch(

@@ -41,7 +41,7 @@ class ServicePublication:
     now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC)
 
     def changes(self, live: Mapping[str, Entries]) -> Iterator[StatusChange]:
-        """Yield what is not as it should be; of two Services with one port the older one is published."""
+        """Yield the statuses that differ; of two Services with one port the older one is published."""
         here = self.taken()
         ports: dict[tuple[str, int], ObjectName] = {}
         refused: dict[ObjectName, str] = {}
@@ -109,14 +109,14 @@ class ServicePublication:
 
 
 def is_candidate(service: Service) -> bool:
-    """Whether a Service asks for a load balancer of no particular kind."""
+    """Whether a Service asks for a load balancer without a class."""
     spec = service.spec
     is_whole = service.metadata.deletion_timestamp is None and spec.cluster_ip not in {"", "None"}
     return spec.type == "LoadBalancer" and spec.load_balancer_class is None and is_whole
 
 
 def is_published(service: Service) -> bool:
-    """Whether what a Service's status publishes is what we put there."""
+    """Whether the addresses in a Service's status are ours."""
     ours = next((entry for entry in service.status.conditions if entry.type == PUBLISHED), None)
     if ours is None or ours.status != "True":
         return False

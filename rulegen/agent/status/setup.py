@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from rulegen.kube.objects.structs import Node
 
 LEASE_NAMESPACE: Final = "rulegen"
-"""Where Leases are if nobody says where, and outside of a Pod."""
+"""Default namespace of Leases outside of a Pod."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Publishing:
-    """What is published of this node, and how.
+    """Which addresses are published, and how.
 
     Attributes:
         ingresses: Whether addresses are published in the status of Ingresses.
@@ -61,7 +61,7 @@ def publishers_of(
     site: IngressSync | None,
     site_served: threading.Event,
 ) -> list[Publisher]:
-    """Return what publishes this node's addresses; none is started yet.
+    """Return the publishers of this node's addresses, not started yet.
 
     Args:
         settings: What is published.
@@ -69,7 +69,7 @@ def publishers_of(
         reports: Of this node.
         clock: Seconds that only grow.
         site: What serves Ingresses; None where they are left alone.
-        site_served: Is set when other Ingresses are served than before.
+        site_served: Set when other Ingresses are served than before.
     """
     objects = ApiObjects(watch.link)
     namespace = settings.namespace or pod_namespace() or LEASE_NAMESPACE
@@ -127,7 +127,7 @@ class _Refusals:
     _reported: dict[ObjectName, str] = field(default_factory=dict)
 
     def report(self, refused: Mapping[ObjectName, str]) -> None:
-        """Report what is new."""
+        """Report Services that are new, or have another reason."""
         for name, why in refused.items():
             if self._reported.get(name) != why:
                 self.reports.journal.warning("no addresses are published", service=name, why=why)
