@@ -268,7 +268,7 @@ class Soak:
             if due[deed] > now:
                 time.sleep(min(due[deed] - now, 0.2))
                 continue
-            with suppress(subprocess.CalledProcessError):  # the chain was taken away meanwhile
+            with suppress(subprocess.CalledProcessError):  # the chain was deleted meanwhile
                 deed()
             due[deed] = time.monotonic() - began + pauses[deed] * self.random.uniform(0.7, 1.3)
             if self._agent is not None and self._agent.poll() is not None:

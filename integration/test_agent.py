@@ -360,7 +360,7 @@ def test_what_cannot_begin_anew_goes_on_and_says_why(node: Node) -> None:
         kubeconfig.write_text("{")
         try:
             process.send_signal(signal.SIGHUP)
-            until(lambda: bool(node.lines("was not reloaded")), 10, "told")
+            until(lambda: bool(node.lines("not reloaded")), 10, "told")
             assert node.is_well
             assert not node.lines("stopped")
             node.serve(ONE, TWO)

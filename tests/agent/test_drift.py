@@ -71,7 +71,7 @@ def test_each_foreign_change_has_its_rule_and_service():
     assert "count=2" in line
     for address, owner in (("10.96.0.1", "demo/web"), ("10.96.0.2", "demo/shop")):
         assert f"-d {address}/32 -p tcp" in line
-        assert f"of Service {owner} deleted" in line
+        assert f"of Service {owner} was deleted" in line
     assert stage.is_right()
 
 
@@ -116,7 +116,7 @@ def test_the_same_thing_five_times_is_one_line_with_a_number(capsys):
 
     state = AgentState(lambda: 0.0)
     tell(damage([item] * 5, ()), state, Journal(), said.append, mended=True)
-    assert said[0] == "rule nat X [IPv4] `-j Y` deleted (5 times)"
+    assert said[0] == "rule nat X [IPv4] `-j Y` was deleted (5 times)"
     assert state.metrics.drift["rule"] == 5
 
 

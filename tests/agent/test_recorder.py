@@ -18,7 +18,7 @@ WEB = ObjectReference("v1", "Service", "shop", "web", "uid-1")
 NODE = ObjectReference("v1", "Node", "", "node1", "uid-2")
 
 
-def drift(note: str = "rule a deleted") -> EventRequest:
+def drift(note: str = "rule a was deleted") -> EventRequest:
     return EventRequest(NODE, "DriftMended", "Mend", note)
 
 

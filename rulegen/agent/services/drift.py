@@ -88,7 +88,7 @@ def certain(items: Iterable[Item]) -> list[Item]:
 
 def _text(item: Item) -> str:
     """Return what others did, with the rule where the item's name is only that of its chain."""
-    done = {"add": "deleted", "change": "was changed", "delete": "added"}[item.action.word]
+    done = {"add": "was deleted", "change": "was changed", "delete": "was added"}[item.action.word]
     family = f" [{item.family}]" if item.family else ""
     lines = [line.text for line in item.lines if line.sign != " "] if item.language == "iptables" else []
     shown = ", ".join(f"`{line}`" for line in lines[:LINES]) + (" …" if len(lines) > LINES else "")

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rulegen.compiler.ingress.engine import AnyEngine
 
 
-NOT_RELOADED: Final = "configuration not reloaded: it goes on as before"
+NOT_RELOADED: Final = "configuration not reloaded: the old one stays in use"
 
 
 @click.command("run")
