@@ -164,7 +164,7 @@ class Agent:
         self.known = CachedCluster(followed.followed, desired.cluster, desired.known) if followed.has_synced() else None
         if why == "late":
             raise HostError(
-                f"gave up after {self.timeout_s:g} s: {followed.lacking(self.state)}",
+                f"timed out after {self.timeout_s:g} s: {followed.lacking(self.state)}",
                 hint="use --timeout to wait longer",
             )
         notify_systemd("STOPPING=1" if why != "reload" else "RELOADING=1")

@@ -86,8 +86,9 @@ def write(
     elif not plan.is_empty:
         writes_engine = plan.site is not None and plan.site.changes_program
         number = counted_noun(len(titles) + writes_engine, "step")
-        told = "Applied without what is refused" if left_out else f"Applied: {counted_noun(len(plan.items), 'change')}"
-        print_lines([f"{told} in {number}.", *done])
+        changes = f"Applied: {counted_noun(len(plan.items), 'change')}"
+        written = "Applied all but the rejected Services" if left_out else changes
+        print_lines([f"{written} in {number}.", *done])
     else:
         print_lines(done)
     if left_out:
