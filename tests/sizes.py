@@ -7,6 +7,7 @@ night: more examples, longer loads, the waits that a node may really see).
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from enum import Enum
 from typing import TypeVar
 
@@ -40,6 +41,11 @@ SIZE = read_size(os.environ.get("RULEGEN_TEST_SIZE", "usual"))
 def examples(usual: int, *, least: int = 3) -> int:
     """Return how many examples a property test tries where it usually tries so many; at least `least`."""
     return max(round(usual * SIZE.value), min(usual, least))
+
+
+def sampled(values: Sequence[Amount]) -> Sequence[Amount]:
+    """Return all of the values of a table, or every tenth for a quick look."""
+    return values[::10] if SIZE is Size.QUICK else values
 
 
 def sized(*, quick: Amount, usual: Amount, full: Amount) -> Amount:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from fractions import Fraction
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +26,7 @@ from tests.flows.packets import Outcome, Packet, Simulator, agree, outcome
 from tests.flows.saved import Rule, Saved, UnknownRuleError
 from tests.flows.scenes import NODE_ADDRESSES, POD_NETWORKS, known_connections, packets, simulators
 from tests.flows.specification import Site, counted, expected, stays_s
+from tests.sizes import sampled
 from tests.strategies import NODE
 
 HERE = Path(__file__).parent
@@ -204,8 +206,7 @@ def likely_first(mutant: Mutant, tried: Iterable[Flow]) -> list[Flow]:
     return sorted(met, key=lambda flow: -sum(word in text for word in flow.words))
 
 
-@pytest.mark.parametrize("family", BOTH)
-@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize(("site", "family"), sampled(list(product(SITES, BOTH))))
 def test_no_rule_can_go_unnoticed(site: str, family: Family):
     saved = simulators(rich_world(), SITES[site], counts=True)[family].saved
     tried = flows(SITES[site], saved, family)

@@ -22,6 +22,7 @@ from rulegen.net import Address, Protocol, parse_address, parse_network
 from rulegen.plan.plan import Plan
 from tests.parity.test_parity import name_of, run
 from tests.shared import each, worlds
+from tests.sizes import sized
 
 
 def told_of(world: Path) -> dict[str, Any]:
@@ -43,7 +44,7 @@ WORLDS = [
     for world in worlds(*(f"ipvs/{name}" for name in FILES), "objects.yaml")
     if told_of(world).get("kind") != "ambiguous"
 ]
-MOST = 12
+MOST = sized(quick=1, usual=12, full=100)
 NODE_PORTS = "KUBE-NODE-PORT-TCP"
 
 

@@ -17,12 +17,13 @@ from rulegen.languages.iptables.ruleset import read
 from rulegen.net import Family
 from rulegen.plan.items import Action
 from tests.shared import each, worlds
+from tests.sizes import sampled, sized
 
 DUMPS = {Family.IPV4: "iptables.save", Family.IPV6: "ip6tables.save"}
 WORLDS = worlds(*DUMPS.values(), "objects.yaml")
 LEGACY = worlds(*(f"legacy/{name}" for name in DUMPS.values()), "objects.yaml")
 DEFINITE = [world for world in WORLDS if not (world / "variants").exists()]
-MOST_MUTATIONS = 25
+MOST_MUTATIONS = sized(quick=2, usual=25, full=250)
 
 
 def name_of(world: Path) -> str:
@@ -118,7 +119,7 @@ def test_any_one_rule_removed_or_added_is_found_and_shown(world: Path, family: F
             assert any(chain in line and "192.0.2.77" in line for line in added), f"added before: {lines[number]}"
 
 
-@pytest.mark.parametrize("world", each(DEFINITE[:20], "world of iptables mode with a single right answer"), ids=name_of)
+@pytest.mark.parametrize("world", each(sampled(DEFINITE[:20]), "definite world of iptables mode"), ids=name_of)
 def test_any_one_chain_removed_is_found(world: Path):
     lines = (world / DUMPS[Family.IPV4]).read_text().splitlines()
     table = ""
