@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Leave what was collected out of garbage collection: some ten thousand tests, none of which goes before the end."""
+    """Leave what was collected out of garbage collection: ten thousand tests, which all stay to the end."""
     gc.collect()
     gc.freeze()
 
