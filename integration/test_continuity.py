@@ -6,12 +6,13 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from integration.manifests import PORT, App, world
+from tests.sizes import sized
 
 if TYPE_CHECKING:
     from integration.blackbox import Rulegen
     from integration.lab.lab import Lab
 
-CHANGES = 50
+CHANGES = sized(quick=3, usual=10, full=50)
 PAUSE_S = 0.02
 """Between the questions of all clients but one: they need not fill the machine to meet every change many times."""
 HOSTS: tuple[str, ...] = ("pod-a", "pod-b", "pod-x")
@@ -30,7 +31,7 @@ def changing(ready: tuple[str, ...], **more: Any) -> App:
     )
 
 
-def test_fifty_changes_of_endpoints_lose_no_connection(lab: Lab, rulegen: Rulegen) -> None:
+def test_changes_of_endpoints_lose_no_connection(lab: Lab, rulegen: Rulegen) -> None:
     """An endpoint that leaves listens on, so whatever fails is ours. One that serves throughout is not needed."""
     random = Random(3)
     rulegen.serve((BYSTANDER, changing(HOSTS)))

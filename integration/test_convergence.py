@@ -67,7 +67,7 @@ def _as_sets(texts: dict[Family, str]) -> dict[Family, Counter[tuple[str, str]]]
 
 @pytest.mark.parametrize("start", ["half", "edited", "other"])
 @settings(
-    max_examples=examples(4),
+    max_examples=examples(2),
     deadline=None,
     database=None,
     phases=[Phase.explicit, Phase.generate],

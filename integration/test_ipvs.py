@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.variants, pytest.mark.ipvs, pytest.mark.xdist_group("u
 COUNTED_S = 20
 
 FEW = settings(
-    max_examples=examples(2),
+    max_examples=examples(1),
     deadline=None,
     database=None,
     phases=[Phase.explicit, Phase.generate],

@@ -29,7 +29,7 @@ from tests.rights import needs_nginx, needs_sandbox
 from tests.sizes import examples
 
 FEW = settings(
-    max_examples=examples(10),
+    max_examples=examples(4),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

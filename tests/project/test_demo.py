@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
@@ -18,6 +19,7 @@ import pytest
 from rulegen.demo.hosts import CallTally, Page
 from rulegen.demo.screen import Paint, answers, bars, condense
 from tests.project.places import ROOT, rulegen, run
+from tests.sizes import sized
 
 MARK = "RULEGEN_TEST_MARK"
 PLAN = """\
@@ -152,6 +154,13 @@ def can_play() -> bool:
     return os.geteuid() == 0 and tools and run("unshare", "--net", "--pid", "--fork", "true").returncode == 0
 
 
+LINES = ("A blog", "3  Rolling update", "4  An Ingress", "5  ssl-redirect")
+ALTERNATING = tuple(zip(LINES, (signal.SIGTERM, signal.SIGINT) * 2, strict=True))
+INTERRUPTS = sized(
+    quick=ALTERNATING, usual=ALTERNATING, full=tuple(itertools.product(LINES, (signal.SIGTERM, signal.SIGINT)))
+)
+"""Which line a signal follows: each line and each signal, or each of each."""
+
 needs_namespaces = pytest.mark.skipif(not can_play(), reason="needs root, namespaces, iptables and nginx")
 
 
@@ -222,10 +231,9 @@ def test_the_demo_tells_its_story(mark: str, tmp_path: Path) -> None:
 
 @pytest.mark.kernel
 @needs_namespaces
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("line", ["A blog", "3  Rolling update", "4  An Ingress", "5  ssl-redirect"])
+@pytest.mark.parametrize(("line", "number"), INTERRUPTS)
 def test_an_interrupted_demo_leaves_nothing_behind(
-    mark: str, tmp_path: Path, number: signal.Signals, line: str
+    mark: str, tmp_path: Path, line: str, number: signal.Signals
 ) -> None:
     demo = subprocess.Popen(
         [sys.executable, "-m", "rulegen", "demo"],
