@@ -164,8 +164,8 @@ def main(services: int, ingresses: int, changes: int = CHANGES) -> dict[str, flo
     with tempfile.TemporaryDirectory() as name, FakeApi() as api:
         folder = Path(name)
         folder.chmod(0o755)  # nginx's workers are another user
-        for one in objects(ingresses, tls=False):
-            api.put(KINDS[one["kind"]], one)
+        for document in objects(ingresses, tls=False):
+            api.put(KINDS[document["kind"]], document)
         for number in range(ingresses, services):
             api.put("services", worlds.service(number))
             api.put("endpointslices", worlds.endpoint_slice(number))

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from rulegen import __version__
-from rulegen.cli.options.ingress import NGINX_DIR
+from rulegen.cli.engines.nginx import NGINX_DIR
 from rulegen.kube.proxyconfig.reading import read_config
 from rulegen.model.ingress.values.annotations.reading import DEFAULT_PREFIX
 from rulegen.model.ingress.values.classes import CLASS_NAME, CONTROLLER
