@@ -10,6 +10,7 @@ from rulegen.model.ingress.ir import LocationPolicy
 from rulegen.model.ingress.policy.authentication import client_auth_of
 from rulegen.model.ingress.policy.policies import policy_of
 from rulegen.model.ingress.reasons import Reason, Verdict
+from rulegen.model.ingress.routing.from_ingress import routes_of
 from rulegen.model.ingress.values import readers, regex
 from rulegen.model.ingress.values.annotations.annotation import InvalidValue
 from rulegen.model.ingress.values.annotations.reading import Annotations, read_annotations
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from rulegen.kube.snapshot.world import ClusterSnapshot
     from rulegen.model.ingress.ir import ClientAuth, ExternalAuth
     from rulegen.model.ingress.options import IngressOptions
+    from rulegen.model.ingress.routing.route import Route
     from rulegen.model.ingress.upstreams.referenced_objects import Referred
     from rulegen.model.ingress.values.annotations.annotation import Annotation
 
@@ -60,6 +62,11 @@ class ResolvedIngress:
     def is_closed(self) -> bool:
         """Whether nothing of it may be passed on."""
         return self.annotations.outcome is not InvalidValue.IGNORE
+
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        """The routes that it asks for."""
+        return tuple(routes_of(self.ingress, self.annotations.about, self.policy))
 
     def reason(self, verdict: Verdict, path: str, message: str) -> Reason:
         """Return something to tell about it."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
-from rulegen.kube.objects.names import ObjectKey, ObjectName
 from rulegen.model.ingress.ir import Location, LocationPolicy, MatchKind
 from rulegen.model.ingress.reasons import Reason, Verdict
 from rulegen.model.ingress.values import regex
@@ -18,6 +17,7 @@ from rulegen.model.ingress.values import regex
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from rulegen.kube.objects.names import ObjectKey
     from rulegen.model.ingress.ir import Canary, Target
 
 MAX_COMPARED: Final = 1000
@@ -26,24 +26,30 @@ BARE: Final = LocationPolicy(ssl_redirect=False, global_auth=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
-    """One path of an Ingress for one host.
+class HostPath:
+    """One path of a route for one host, and where its requests go.
 
     Attributes:
         path: As written; `/` where none was.
         is_exact: Whether the whole path is compared.
         is_regex: Whether the path is an expression.
-        rule: Where in the Ingress.
+        source: The object that asks for it.
+        field: Where in the source.
     """
 
-    ingress: ObjectName
+    source: ObjectKey
     path: str
     is_exact: bool
     is_regex: bool
     target: Target
     policy: LocationPolicy
-    rule: str
+    field: str
     canaries: tuple[Canary, ...] = ()
+
+    @property
+    def namespace(self) -> str:
+        """Whose it is."""
+        return self.source.name.namespace
 
     @property
     def key(self) -> tuple[str, bool]:
@@ -62,7 +68,7 @@ class Pattern:
         outline: What it may match.
     """
 
-    route: Route
+    route: HostPath
     kind: MatchKind
     text: str
     key: tuple[int, bool, str]
@@ -80,19 +86,19 @@ class Paths:
 
     host: str
     reasons: list[Reason] = field(default_factory=list)
-    _routes: dict[tuple[str, bool], Route] = field(default_factory=dict)
+    _routes: dict[tuple[str, bool], HostPath] = field(default_factory=dict)
 
-    def add(self, route: Route) -> None:
+    def add(self, route: HostPath) -> None:
         """Add a path, unless an older Ingress has the same."""
         kept = self._routes.setdefault(route.key, route)
         if kept is not route:
             self._lose(route, kept)
 
-    def find(self, path: str, *, is_exact: bool) -> Route | None:
+    def find(self, path: str, *, is_exact: bool) -> HostPath | None:
         """Return the route with just this path."""
         return self._routes.get((path, is_exact))
 
-    def replace(self, route: Route) -> None:
+    def replace(self, route: HostPath) -> None:
         """Put a route in place of the one with the same path."""
         self._routes[route.key] = route
 
@@ -123,18 +129,18 @@ class Paths:
             if path.endswith("/") and without and without not in exact and without not in prefixes:
                 yield _companion(without, prefixes, rest)
 
-    def _prefixes(self) -> dict[str, Route]:
+    def _prefixes(self) -> dict[str, HostPath]:
         """Return the prefixes without the slash at their end; of `/foo` and `/foo/` the longer wins (types.go)."""
-        found: dict[str, Route] = {}
+        found: dict[str, HostPath] = {}
         ordered = sorted((r for r in self._routes.values() if not r.is_exact), key=lambda r: -len(r.path))
         for route in ordered:
             kept = found.setdefault(route.path.rstrip("/"), route)
             if kept is not route:
                 self.reasons.append(
                     Reason(
-                        ObjectKey("Ingress", route.ingress),
+                        route.source,
                         Verdict.LOST,
-                        f"{route.rule}.path",
+                        f"{route.field}.path",
                         f"{route.path!a} and {kept.path!a} are the same prefix: the longer one gets all requests",
                     )
                 )
@@ -142,14 +148,14 @@ class Paths:
 
     def _regex_locations(self) -> Iterator[Location]:
         routes = list(self._routes.values())
-        using = {route.ingress.namespace for route in routes if route.is_regex}
+        using = {route.namespace for route in routes if route.is_regex}
         patterns: dict[tuple[MatchKind, str], Pattern] = {}
         for route in routes:
-            made = _pattern(route, ignores_case=route.ingress.namespace in using)
+            made = _pattern(route, ignores_case=route.namespace in using)
             kept = patterns.setdefault((made.kind, made.text), made)
             if kept is not made:
                 # An exact path comes before a prefix, as ever; both are prefixes that ignore case here.
-                is_own = route.ingress.namespace == kept.route.ingress.namespace
+                is_own = route.namespace == kept.route.namespace
                 is_first = is_own and route.is_exact and not kept.route.is_exact
                 winner, loser = (made, kept) if is_first else (kept, made)
                 patterns[made.kind, made.text] = winner
@@ -165,17 +171,17 @@ class Paths:
         """
         ages: dict[str, int] = {}
         for one in patterns:
-            ages.setdefault(one.route.ingress.namespace, len(ages))
+            ages.setdefault(one.route.namespace, len(ages))
         if len(ages) < 2:
             return sorted(patterns, key=lambda one: one.key)
         if len(patterns) > MAX_COMPARED:  # each with each would take too long
-            return sorted(patterns, key=lambda one: (ages[one.route.ingress.namespace], one.key))
+            return sorted(patterns, key=lambda one: (ages[one.route.namespace], one.key))
         found: list[Pattern] = []
         for one in patterns:
-            namespace = one.route.ingress.namespace
+            namespace = one.route.namespace
             least = 0
             for at in range(len(found) - 1, -1, -1):
-                if found[at].route.ingress.namespace != namespace and one.may_take(found[at]):
+                if found[at].route.namespace != namespace and one.may_take(found[at]):
                     least = at + 1
                     break
             place = next((at for at in range(least, len(found)) if found[at].key > one.key), len(found))
@@ -184,15 +190,15 @@ class Paths:
             found.insert(place, one)
         return found
 
-    def _lose(self, route: Route, kept: Route, what: str = "") -> None:
+    def _lose(self, route: HostPath, kept: HostPath, what: str = "") -> None:
         what = what or f"path {route.path!a} belongs"
-        message = f"host {self.host or '(every)'}, {what} to the older Ingress {kept.ingress}"
-        if kept.ingress == route.ingress:
+        message = f"host {self.host or '(every)'}, {what} to the older {kept.source}"
+        if kept.source == route.source:
             message = f"host {self.host or '(every)'}, path {route.path!a} appears twice: the first one is used"
-        self.reasons.append(Reason(ObjectKey("Ingress", route.ingress), Verdict.LOST, f"{route.rule}.path", message))
+        self.reasons.append(Reason(route.source, Verdict.LOST, f"{route.field}.path", message))
 
 
-def _pattern(route: Route, *, ignores_case: bool) -> Pattern:
+def _pattern(route: HostPath, *, ignores_case: bool) -> Pattern:
     """Return a path as an expression.
 
     With `ignores_case`, as ingress-nginx has it: a beginning, in any case. Where only other namespaces use expressions,
@@ -216,7 +222,7 @@ def _pattern(route: Route, *, ignores_case: bool) -> Pattern:
     )
 
 
-def _companion(path: str, prefixes: dict[str, Route], rest: Location) -> Location:
+def _companion(path: str, prefixes: dict[str, HostPath], rest: Location) -> Location:
     """Return the location for `/foo` beside an exact `/foo/`: else nginx would send requests there by 301."""
     above = path
     while above:
@@ -226,14 +232,14 @@ def _companion(path: str, prefixes: dict[str, Route], rest: Location) -> Locatio
     return replace(rest, kind=MatchKind.EXACT, path=path)
 
 
-def _location(kind: MatchKind, path: str, route: Route) -> Location:
+def _location(kind: MatchKind, path: str, route: HostPath) -> Location:
     return Location(
         kind=kind,
         path=path,
         target=route.target,
         policy=route.policy,
-        ingress=route.ingress,
-        rule=route.rule,
+        ingress=route.source.name,
+        rule=route.field,
         source=route.path,
         canaries=route.canaries,
     )

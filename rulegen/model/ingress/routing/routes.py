@@ -1,4 +1,4 @@
-"""Rules of Ingresses to routes of hosts: where each path's requests go, and which share of them to a canary."""
+"""Routes to paths of hosts: where each path's requests go, and which share of them to a canary."""
 
 from __future__ import annotations
 
@@ -10,18 +10,23 @@ from rulegen.kube.objects.structs import ServiceBackendPort
 from rulegen.model.ingress.ir import Canary, FixedResponse, Location, LocationPolicy, MatchKind, ToUpstream
 from rulegen.model.ingress.policy.policies import errors_of, port_of
 from rulegen.model.ingress.reasons import Reason, Verdict
-from rulegen.model.ingress.routing.paths import Paths, Route
+from rulegen.model.ingress.routing.paths import HostPath, Paths
+from rulegen.model.ingress.routing.route import PathKind
 from rulegen.model.ingress.upstreams.services import NOT_FOUND, UNAVAILABLE, Targets, UpstreamOptions, transport_of
 from rulegen.model.ingress.values import readers
 from rulegen.model.ingress.values.annotations import access, balancing, routing, tls
 
 if TYPE_CHECKING:
-    from rulegen.kube.objects.structs import HTTPIngressPath, IngressBackend
+    from collections.abc import Iterator
+
     from rulegen.model.ingress.ir import Target
     from rulegen.model.ingress.routing.ingresses import ResolvedIngress
+    from rulegen.model.ingress.routing.route import PathMatch, Route, WeightedBackend
     from rulegen.model.ingress.values.settings import Settings
 
 
+_EXACT: Final = frozenset({PathKind.EXACT, PathKind.EXACT_EXPRESSION})
+_MORE_THAN_PATH: Final = "matches by method, header or query are not supported: this route is left out"
 _ANY_HOST: Final = "with the request's host, a client could choose the server"
 
 
@@ -50,35 +55,31 @@ class Routing:
         return self.paths.setdefault(host, Paths(host))
 
     def add(self, owner: ResolvedIngress) -> None:
-        """Add the rules of an Ingress."""
-        spec = owner.ingress.spec
-        default = spec.default_backend
-        for index, rule in enumerate(spec.rules):
-            paths = self.host(rule.host)
-            self.owners.setdefault(rule.host, {}).setdefault(owner.name, owner)
-            for number, path in enumerate(rule.http.paths if rule.http else ()):
-                paths.add(self._route(owner, path, rule.host, f"spec.rules[{index}].http.paths[{number}]"))
-            if default is not None and rule.host not in self.fallbacks:
-                self.fallbacks[rule.host] = self._fallback(owner, default, rule.host)
-        if default is None or spec.rules:
-            return
-        if "" in self.fallbacks:
-            older = self.fallbacks[""].ingress
-            message = f"requests for other hosts go to the default backend of the older Ingress {older}"
-            self.reasons.append(owner.reason(Verdict.LOST, "spec.defaultBackend", message))
-            return
-        self.host("")
-        self.owners.setdefault("", {}).setdefault(owner.name, owner)
-        self.fallbacks[""] = self._fallback(owner, default, "")
+        """Add the routes of an object."""
+        for route in owner.routes:
+            for host in route.hosts or ("",):
+                if not route.hosts and "" in self.fallbacks:
+                    older = self.fallbacks[""].ingress
+                    message = f"requests for other hosts go to the default backend of the older Ingress {older}"
+                    self.reasons.append(owner.reason(Verdict.LOST, route.field, message))
+                    continue
+                paths = self.host(host)
+                self.owners.setdefault(host, {}).setdefault(owner.name, owner)
+                for match in route.matches:
+                    if match.is_path_alone:
+                        paths.add(self._path(owner, route, match.path, host))
+                    else:
+                        self.reasons.append(owner.reason(Verdict.UNSUPPORTED, route.field, _MORE_THAN_PATH))
+                if not route.matches and route.backends and host not in self.fallbacks:
+                    self.fallbacks[host] = self._fallback(owner, route, host)
 
     def add_canary(self, owner: ResolvedIngress) -> None:
         """Give the paths of a canary their share of those of the main Ingress."""
-        for index, rule in enumerate(owner.ingress.spec.rules):
-            for number, path in enumerate(rule.http.paths if rule.http else ()):
-                message = self._attach(owner, rule.host, path)
-                if message:
-                    where = f"spec.rules[{index}].http.paths[{number}]"
-                    self.reasons.append(owner.reason(Verdict.IGNORED, where, message))
+        for route in owner.routes:
+            for host in route.hosts:
+                for match in route.matches:
+                    if message := self._attach(owner, host, match.path, route.backends[0]):
+                        self.reasons.append(owner.reason(Verdict.IGNORED, route.field, message))
 
     def is_guest(self, owner: ResolvedIngress, host: str) -> bool:
         """Whether a host was another namespace's first, so that this Ingress has no say about the whole of it."""
@@ -92,33 +93,49 @@ class Routing:
         port = told.service.spec.ports[0]
         return self.targets.of_service(name, ServiceBackendPort(name=port.name, number=port.port))
 
-    def _route(self, owner: ResolvedIngress, path: HTTPIngressPath, host: str, where: str) -> Route:
-        target, policy = self._target(owner, path.backend, host, f"{where}.backend")
-        return Route(
-            ingress=owner.name,
-            path=path.path or "/",
-            is_exact=path.path_type == "Exact",
-            is_regex=owner.policy.use_regex,
+    def _path(self, owner: ResolvedIngress, route: Route, path: PathMatch, host: str) -> HostPath:
+        target, policy = self._target(owner, route.backends[0], host)
+        return HostPath(
+            source=route.source,
+            path=path.value,
+            is_exact=path.kind in _EXACT,
+            is_regex=path.kind in {PathKind.EXPRESSION, PathKind.EXACT_EXPRESSION},
             target=target,
             policy=policy,
-            rule=where,
+            field=route.field,
+            canaries=tuple(self._shares(owner, route, target, policy)),
         )
 
-    def _fallback(self, owner: ResolvedIngress, backend: IngressBackend, host: str) -> Location:
-        target, policy = self._target(owner, backend, host, "spec.defaultBackend")
+    def _shares(self, owner: ResolvedIngress, route: Route, main: Target, policy: LocationPolicy) -> Iterator[Canary]:
+        """Yield the shares of the backends behind the first; each is asked for its part of what those before left."""
+        left = sum(backend.weight for backend in route.backends)
+        for backend in route.backends[1:]:
+            target: Target = UNAVAILABLE
+            why = f"a backend of kind {readers.quoted(backend.kind)} is not supported"
+            if backend.service is not None and backend.port is not None:
+                wish = UpstreamOptions(transport=transport_of(policy))
+                target, why = self.targets.of_service(backend.service, backend.port, wish)
+            if isinstance(target, ToUpstream) and isinstance(main, ToUpstream):
+                if backend.weight:
+                    yield Canary(target=target.upstream, ingress=owner.name, share=100.0 * backend.weight / left)
+                left -= backend.weight
+            else:
+                message = f"{why or 'it is no Service with endpoints'}: the other backends have its requests"
+                self.reasons.append(owner.reason(Verdict.UNAVAILABLE, backend.field, message))
+
+    def _fallback(self, owner: ResolvedIngress, route: Route, host: str) -> Location:
+        target, policy = self._target(owner, route.backends[0], host)
         return Location(
             kind=MatchKind.PREFIX,
             path="/",
             target=target,
             policy=replace(policy, rewrite_target=""),
             ingress=owner.name,
-            rule="spec.defaultBackend",
+            rule=route.field,
             source="/",
         )
 
-    def _target(
-        self, owner: ResolvedIngress, backend: IngressBackend, host: str, where: str
-    ) -> tuple[Target, LocationPolicy]:
+    def _target(self, owner: ResolvedIngress, backend: WeightedBackend, host: str) -> tuple[Target, LocationPolicy]:
         """Return where a path's requests go, and the policy that they have there."""
         policy, values = owner.policy, owner.annotations.values
         if owner.is_closed:
@@ -134,12 +151,11 @@ class Routing:
             message = f"{host} ends in a number: the request's host may be an address" if host else _ANY_HOST
             owner.annotations.close(access.AUTH_URL, message)
             return UNAVAILABLE, LocationPolicy(is_closed=True)
-        if backend.service is None:
-            kind = backend.resource.kind if backend.resource else "nothing"
-            message = f"a backend of kind {readers.quoted(kind)} is not supported: 404"
-            self.reasons.append(owner.reason(Verdict.UNAVAILABLE, where, message))
+        if backend.service is None or backend.port is None:
+            message = f"a backend of kind {readers.quoted(backend.kind)} is not supported: 404"
+            self.reasons.append(owner.reason(Verdict.UNAVAILABLE, backend.field, message))
             return NOT_FOUND, policy
-        name = ObjectName(owner.name.namespace, backend.service.name)
+        name = backend.service
         wish = UpstreamOptions(
             balance=values[balancing.LOAD_BALANCE],
             hash_key=values[balancing.UPSTREAM_HASH_BY],
@@ -148,9 +164,9 @@ class Routing:
             transport=transport_of(policy),
             host=host if policy.sticky else None,
         )
-        target, why = self.targets.of_service(name, backend.service.port, wish)
-        if refused := self.targets.refused_endpoints(name, backend.service.port):
-            self.reasons.append(owner.reason(Verdict.REFUSED, where, f"Service {name}: {refused}"))
+        target, why = self.targets.of_service(name, backend.port, wish)
+        if refused := self.targets.refused_endpoints(name, backend.port):
+            self.reasons.append(owner.reason(Verdict.REFUSED, backend.field, f"Service {name}: {refused}"))
         stand_in = self._stand_in(owner)
         if why:
             target = stand_in or target
@@ -159,10 +175,10 @@ class Routing:
                 if isinstance(target, FixedResponse)
                 else "another answers"
             )
-            self.reasons.append(owner.reason(Verdict.UNAVAILABLE, where, f"{why}: {answer}"))
+            self.reasons.append(owner.reason(Verdict.UNAVAILABLE, backend.field, f"{why}: {answer}"))
         elif isinstance(target, FixedResponse) or policy.redirect is not None:
             return target, policy
-        return target, self._with_errors(owner, stand_in, name.name, port_of(backend.service.port))
+        return target, self._with_errors(owner, stand_in, name.name, port_of(backend.port))
 
     def _with_errors(self, owner: ResolvedIngress, stand_in: Target | None, service: str, port: str) -> LocationPolicy:
         """Return the policy with the answers that are replaced by those of the default backend."""
@@ -188,24 +204,23 @@ class Routing:
             return None
         return target
 
-    def _attach(self, owner: ResolvedIngress, host: str, path: HTTPIngressPath) -> str:
+    def _attach(self, owner: ResolvedIngress, host: str, path: PathMatch, backend: WeightedBackend) -> str:
         """Give a path its canary; return why it cannot have it."""
         paths = self.paths.get(host)
-        main = paths.find(path.path or "/", is_exact=path.path_type == "Exact") if paths else None
+        main = paths.find(path.value, is_exact=path.kind in _EXACT) if paths else None
         if paths is None or main is None:
             return "a canary of no other Ingress: none has this host, path and type"
-        if main.ingress.namespace != owner.name.namespace:
-            return f"the main Ingress {main.ingress} is of another namespace: its requests are not to be had"
-        if owner.is_closed or path.backend.service is None:
+        if main.namespace != owner.name.namespace:
+            return f"the main {main.source} is of another namespace: its requests are not to be had"
+        if owner.is_closed or backend.service is None or backend.port is None:
             return "the canary cannot be served"
-        name = ObjectName(owner.name.namespace, path.backend.service.name)
         # The main location speaks to the canary as it does to its own backend.
         wish = UpstreamOptions(transport=transport_of(main.policy))
-        target, why = self.targets.of_service(name, path.backend.service.port, wish)
+        target, why = self.targets.of_service(backend.service, backend.port, wish)
         if why or not isinstance(target, ToUpstream):
             return f"{why or 'the canary is not a Service with endpoints'}: all requests go to the main Ingress"
         if not isinstance(main.target, ToUpstream):
-            return f"the main Ingress {main.ingress} cannot share its requests"
+            return f"the main {main.source} cannot share its requests"
         paths.replace(replace(main, canaries=(*main.canaries, _canary(owner, target))))
         return ""
 

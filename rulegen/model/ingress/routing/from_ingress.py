@@ -1,0 +1,61 @@
+"""An Ingress to routes: its rules, and its default backend, which answers what no path of its hosts matches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rulegen.kube.objects.names import ObjectName
+from rulegen.model.ingress.routing.route import PathKind, PathMatch, Route, RouteMatch, WeightedBackend
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rulegen.kube.objects.names import ObjectKey
+    from rulegen.kube.objects.structs import HTTPIngressPath, Ingress, IngressBackend
+    from rulegen.model.ingress.ir import LocationPolicy
+
+DEFAULT_BACKEND = "spec.defaultBackend"
+
+
+def routes_of(ingress: Ingress, source: ObjectKey, filters: LocationPolicy) -> Iterator[Route]:
+    """Yield the routes of an Ingress, in the order of its rules.
+
+    Args:
+        ingress: The Ingress.
+        source: Its name.
+        filters: What its annotations make of its requests.
+    """
+    spec, namespace = ingress.spec, source.name.namespace
+    default: tuple[WeightedBackend, ...] = ()
+    if spec.default_backend is not None:
+        default = (_backend(spec.default_backend, namespace, DEFAULT_BACKEND),)
+    for index, rule in enumerate(spec.rules):
+        hosts = (rule.host,)
+        for number, path in enumerate(rule.http.paths if rule.http else ()):
+            field = f"spec.rules[{index}].http.paths[{number}]"
+            yield Route(
+                hosts=hosts,
+                matches=(RouteMatch(_path(path, is_expression=filters.use_regex)),),
+                filters=filters,
+                backends=(_backend(path.backend, namespace, f"{field}.backend"),),
+                source=source,
+                field=field,
+            )
+        yield Route(hosts=hosts, matches=(), filters=filters, backends=default, source=source, field=DEFAULT_BACKEND)
+    if default and not spec.rules:
+        yield Route(hosts=(), matches=(), filters=filters, backends=default, source=source, field=DEFAULT_BACKEND)
+
+
+def _path(path: HTTPIngressPath, *, is_expression: bool) -> PathMatch:
+    if path.path_type == "Exact":
+        kind = PathKind.EXACT_EXPRESSION if is_expression else PathKind.EXACT
+    else:
+        kind = PathKind.EXPRESSION if is_expression else PathKind.PREFIX
+    return PathMatch(kind, path.path or "/")
+
+
+def _backend(backend: IngressBackend, namespace: str, field: str) -> WeightedBackend:
+    if backend.service is None:
+        kind = backend.resource.kind if backend.resource else "nothing"
+        return WeightedBackend(None, None, field, kind=kind)
+    return WeightedBackend(ObjectName(namespace, backend.service.name), backend.service.port, field)
