@@ -77,7 +77,7 @@ def plan_site(
 
 def _process(served: str) -> Item:
     """Return the item for a nginx that does not serve what its files say."""
-    told = f"serves {served}" if served else "does not run"
+    state = f"serves {served}" if served else "does not run"
     return Item(
         action=Action.CHANGE if served else Action.ADD,
         language=LANGUAGE,
@@ -85,7 +85,7 @@ def _process(served: str) -> Item:
         kind="process",
         name="nginx",
         drift=Drift.MISSING,
-        lines=(Line("-", told), Line("+", "serves what its files say")),
+        lines=(Line("-", state), Line("+", "serves what its files say")),
     )
 
 
@@ -134,10 +134,10 @@ def _lines(before: list[str], after: list[str]) -> Iterator[Line]:
 def _named(path: str, text: str) -> tuple[str, str]:
     """Return what a file was for that is not wanted any more, by what it says."""
     if path.startswith("hosts/"):
-        found = re.search(r"^ *server_name (\S+?)(?: .*)?;$", text, re.MULTILINE)
-        name = found[1] if found else path
+        match = re.search(r"^ *server_name (\S+?)(?: .*)?;$", text, re.MULTILINE)
+        name = match[1] if match else path
         return "host", "" if name == "_" else name
     if path.startswith("upstreams/"):
-        found = re.search(r"^upstream ([^.\s]+\.[^.\s]+)", text, re.MULTILINE)
-        return "upstream", found[1].replace(".", "/", 1) if found else path
+        match = re.search(r"^upstream ([^.\s]+\.[^.\s]+)", text, re.MULTILINE)
+        return "upstream", match[1].replace(".", "/", 1) if match else path
     return "file", path

@@ -73,7 +73,7 @@ def compile_service(
     if known is not None and known.decisions == decisions:
         return known
     return ConfigFragment(
-        upstream_file(service), str(service), tuple(upstream(one, settings) for one in decisions), decisions
+        upstream_file(service), str(service), tuple(upstream(member, settings) for member in decisions), decisions
     )
 
 
@@ -89,11 +89,11 @@ def compile_site(model: IngressModel, known: Mapping[str, ConfigFragment] | None
     defaults = model.defaults
     own: defaultdict[str, list[Upstream]] = defaultdict(list)
     shared: defaultdict[ObjectName, list[Upstream]] = defaultdict(list)
-    for one in model.upstreams.values():
-        if one.host is not None:
-            own[one.host].append(one)
+    for member in model.upstreams.values():
+        if member.host is not None:
+            own[member.host].append(member)
         else:
-            shared[one.service].append(one)
+            shared[member.service].append(member)
     hosts = [
         compile_host(server, defaults, own.get(host, ()), known=known.get(host_file(host)))
         for host, server in model.servers.items()
@@ -126,7 +126,7 @@ def render(
         UnquotableError: A value that no text of a configuration can mean.
     """
     written = written or {}
-    files = {one.path: written.get(one.path) or str(format_nodes(one.nodes)) for one in fragments}
+    files = {fragment.path: written.get(fragment.path) or str(format_nodes(fragment.nodes)) for fragment in fragments}
     secrets = {path: SecretContent(file.content, for_workers=file.for_workers) for path, file in model.secrets.items()}
     blank = templates.render(TEMPLATE, main_values(model, ""))
     digest = digest_of({**files, MAIN: blank}, secrets)

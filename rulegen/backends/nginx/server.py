@@ -32,14 +32,14 @@ def host_nodes(server: Server, defaults: HttpDefaults, upstreams: Iterable[Upstr
         defaults: What holds for all.
         upstreams: Those that this host alone uses.
     """
-    sticky = {one.name: one for one in upstreams if one.sticky is not None}
+    sticky = {member.name: member for member in upstreams if member.sticky is not None}
     texts = [LocationText(location, server, defaults, sticky) for location in server.locations]
     maps: list[Node] = [node for text in texts for node in text.maps()]
-    for one in upstreams:
-        maps.append(upstream(one, defaults.settings))
-        if one.sticky is not None:
-            maps += sticky_maps(one, one.sticky)
-            maps += server_upstreams(one, defaults.settings) if one.sticky.is_persistent else ()
+    for member in upstreams:
+        maps.append(upstream(member, defaults.settings))
+        if member.sticky is not None:
+            maps += sticky_maps(member, member.sticky)
+            maps += server_upstreams(member, defaults.settings) if member.sticky.is_persistent else ()
     nodes = [*dict.fromkeys(maps), _server(server, defaults, texts)]
     if server.redirects_from:
         nodes.append(_redirecting(server, defaults))

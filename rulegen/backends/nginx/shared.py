@@ -41,18 +41,18 @@ _NGINX_STREAMS: Final = 128
 
 def main_nodes(defaults: HttpDefaults) -> list[Node]:
     """Return the directives outside of all blocks."""
-    found: list[Node] = []
+    nodes: list[Node] = []
     settings = defaults.settings
     if defaults.host.user:
-        found.append(Directive("user", tuple(defaults.host.user.split())))
-    found += [
+        nodes.append(Directive("user", tuple(defaults.host.user.split())))
+    nodes += [
         Directive("worker_processes", (settings.worker_processes,)),
         Directive("worker_rlimit_nofile", (str(settings.max_worker_open_files or _UNLIMITED),)),
         Directive("worker_shutdown_timeout", (f"{settings.worker_shutdown_timeout}s",)),
         Directive("pid", ("run/nginx.pid",)),
         Directive("error_log", ("logs/error.log", settings.error_log_level)),
     ]
-    return found
+    return nodes
 
 
 def events_nodes(settings: Settings) -> list[Node]:
@@ -182,10 +182,10 @@ def _trust(settings: Settings) -> Iterator[Node]:
         yield _fallback(name, variable(header_of[name]), value) if trusts else _constant(name, value)
     if settings.compute_full_forwarded_for:
         # Who is added is the neighbour, whoever the client was found to be; with PROXY, that is whom it speaks for.
-        told = variable(f"http_{settings.forwarded_for_header.lower().replace('-', '_')}")
+        header_value = variable(f"http_{settings.forwarded_for_header.lower().replace('-', '_')}")
         neighbour = variable("remote_addr" if settings.use_proxy_protocol else "realip_remote_addr")
-        entries = (Entry("default", template("%s, %s", told, neighbour), KeyKind.FIXED), Entry("", neighbour))
-        yield Directive("map", (told, "$forwarded_for"), entries)
+        entries = (Entry("default", template("%s, %s", header_value, neighbour), KeyKind.FIXED), Entry("", neighbour))
+        yield Directive("map", (header_value, "$forwarded_for"), entries)
     else:
         yield _constant("forwarded_for", variable("remote_addr"))
     request_id = variable("request_id") if settings.generate_request_id else ""

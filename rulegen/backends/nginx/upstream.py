@@ -35,12 +35,12 @@ _KEEPALIVE: Final = {"requests": "1000", "time": "3600s", "timeout": "60s"}
 """What nginx does with idle connections unless it is told otherwise."""
 
 
-def upstream(told: Upstream, settings: Settings) -> Directive:
+def upstream(decided: Upstream, settings: Settings) -> Directive:
     """Return the block of an upstream."""
     block: list[Node] = []
-    match told.balance:
+    match decided.balance:
         case Balance.HASH:
-            key = variable(sticky_key(told.sticky)) if told.sticky else interpolated(told.hash_key)
+            key = variable(sticky_key(decided.sticky)) if decided.sticky else interpolated(decided.hash_key)
             block.append(Directive("hash", (key, "consistent")))
         case Balance.LEAST_CONNECTIONS:
             block.append(Directive("least_conn"))
@@ -52,19 +52,19 @@ def upstream(told: Upstream, settings: Settings) -> Directive:
             pass
     # nginx tells a failed server from a live one by itself; where there is a backup, it asks that meanwhile. Else it
     # answers 502 to all once each server has failed: one request that none can answer would do that for everybody.
-    trust = () if told.backup or len(told.servers) == 1 else (UNJUDGED,)
-    block += [Directive("server", (server, *trust)) for server in told.servers]
-    if told.backup:
+    trust = () if decided.backup or len(decided.servers) == 1 else (UNJUDGED,)
+    block += [Directive("server", (server, *trust)) for server in decided.servers]
+    if decided.backup:
         # Behind the Service's own address are all servers: what one request meets there says nothing about the next.
-        block.append(Directive("server", (told.backup, "backup", UNJUDGED)))
-    block += _keepalive(told, settings)
-    return Directive("upstream", (told.name,), tuple(block))
+        block.append(Directive("server", (decided.backup, "backup", UNJUDGED)))
+    block += _keepalive(decided, settings)
+    return Directive("upstream", (decided.name,), tuple(block))
 
 
-def _keepalive(told: Upstream, settings: Settings) -> Iterator[Node]:
-    if not told.keepalive:
+def _keepalive(decided: Upstream, settings: Settings) -> Iterator[Node]:
+    if not decided.keepalive:
         return
-    yield Directive("keepalive", (str(told.keepalive),))
+    yield Directive("keepalive", (str(decided.keepalive),))
     wanted = {
         "requests": str(settings.upstream_keepalive_requests),
         "time": f"{settings.upstream_keepalive_time}s",
@@ -75,19 +75,19 @@ def _keepalive(told: Upstream, settings: Settings) -> Iterator[Node]:
             yield Directive(f"keepalive_{name}", (value,))
 
 
-def server_upstreams(told: Upstream, settings: Settings) -> Iterator[Directive]:
+def server_upstreams(decided: Upstream, settings: Settings) -> Iterator[Directive]:
     """Yield an upstream for each server of one whose clients stay with theirs; the others stand in for it."""
-    for server in told.servers:
-        others = (told.backup,) if told.backup else tuple(other for other in told.servers if other != server)
+    for server in decided.servers:
+        others = (decided.backup,) if decided.backup else tuple(other for other in decided.servers if other != server)
         block: list[Node] = [Directive("server", (server,))]
         block += [Directive("server", (other, "backup", UNJUDGED)) for other in others]
-        block += _keepalive(told, settings)
-        yield Directive("upstream", (f"{told.name}.{mark(server)}",), tuple(block))
+        block += _keepalive(decided, settings)
+        yield Directive("upstream", (f"{decided.name}.{mark(server)}",), tuple(block))
 
 
-def sticky_name(told: Upstream) -> str:
+def sticky_name(decided: Upstream) -> str:
     """Return what the variables of a cookie that names servers begin with."""
-    return f"sticky_{mark(told.name)}"
+    return f"sticky_{mark(decided.name)}"
 
 
 def sticky_key(sticky: Sticky) -> str:
@@ -95,21 +95,21 @@ def sticky_key(sticky: Sticky) -> str:
     return f"key_{mark(sticky.cookie)}"
 
 
-def sticky_set(told: Upstream, sticky: Sticky) -> str:
+def sticky_set(decided: Upstream, sticky: Sticky) -> str:
     """Return the variable that holds the cookie to set, if any."""
     if sticky.is_persistent:
-        return f"{sticky_name(told)}_set"
+        return f"{sticky_name(decided)}_set"
     return f"set_{mark(sticky.cookie, sticky.attributes, sticky.path, sticky.is_secure)}"
 
 
-def sticky_maps(told: Upstream, sticky: Sticky) -> Iterator[Node]:
+def sticky_maps(decided: Upstream, sticky: Sticky) -> Iterator[Node]:
     """Yield the maps for a cookie that keeps a client with its server.
 
     Balanced: the key to choose by is the cookie's value; a client without one gets this request's id for a key, and as
     its cookie. Persistent: `…_to` is the upstream that the cookie names, or that of all servers; in the latter case the
     cookie is set to name the server that has answered.
     """
-    name = sticky_name(told)
+    name = sticky_name(decided)
     cookie = variable(cookie_value(sticky.cookie))
     yield cookie_map(sticky.cookie)
     if not sticky.is_persistent:
@@ -119,19 +119,21 @@ def sticky_maps(told: Upstream, sticky: Sticky) -> Iterator[Node]:
             Entry("default", "", KeyKind.FIXED),
             Entry("", _fresh(sticky, variable("request_id"))),
         )
-        yield Directive("map", (cookie, f"${sticky_set(told, sticky)}"), news)
+        yield Directive("map", (cookie, f"${sticky_set(decided, sticky)}"), news)
         return
-    chosen: list[Node] = [Entry("default", told.name, KeyKind.FIXED)]
-    chosen += [Entry(mark(server), f"{told.name}.{mark(server)}") for server in told.servers]
+    chosen: list[Node] = [Entry("default", decided.name, KeyKind.FIXED)]
+    chosen += [Entry(mark(server), f"{decided.name}.{mark(server)}") for server in decided.servers]
     yield Directive("map", (cookie, f"${name}_to"), tuple(chosen))
     answered: list[Node] = [Entry("default", "", KeyKind.FIXED)]
-    answered += [Entry(f"(?:^|[ ,:]){regex.escape(server)}$", mark(server), KeyKind.REGEX) for server in told.servers]
+    answered += [
+        Entry(f"(?:^|[ ,:]){regex.escape(server)}$", mark(server), KeyKind.REGEX) for server in decided.servers
+    ]
     yield Directive("map", (variable("upstream_addr"), f"${name}_by"), tuple(answered))
     fresh = _fresh(sticky, variable(f"{name}_by"))
     news = (
         Entry("default", fresh, KeyKind.FIXED),
-        Entry(f"{told.name} ", ""),
-        Entry(f"^{regex.escape(told.name)}\\.", "", KeyKind.REGEX),
+        Entry(f"{decided.name} ", ""),
+        Entry(f"^{regex.escape(decided.name)}\\.", "", KeyKind.REGEX),
     )
     yield Directive("map", (template("%s %s", variable(f"{name}_to"), variable(f"{name}_by")), f"${name}_set"), news)
 

@@ -61,7 +61,7 @@ class NginxSite:
 
     def still_right(self, defaults: HttpDefaults) -> Mapping[str, ConfigFragment]:
         """Return the fragments, by path, that need no second look where the same is decided for their owners."""
-        return {one.path: one for one in self.fragments} if self.model.defaults == defaults else {}
+        return {fragment.path: fragment for fragment in self.fragments} if self.model.defaults == defaults else {}
 
 
 def compile_ingress(
@@ -92,7 +92,7 @@ def compile_ingress(
     model = decisions.model
     known = before.still_right(model.defaults) if before is not None else {}
     fragments = nginx.compile_site(model, known)
-    kept = [one.path for one in fragments if known.get(one.path) is one]
+    kept = [fragment.path for fragment in fragments if known.get(fragment.path) is fragment]
     written = {path: before.configuration.files[path] for path in kept} if before is not None else {}
     configuration = nginx.render(model, fragments, templates, served=served, written=written)
     unchanged = {path for path, text in (live or {}).items() if configuration.files.get(path) == text} | written.keys()

@@ -52,7 +52,7 @@ def gather_nginx(run: Runner, binary: str = "nginx", *, user: str = "") -> Nginx
     name, group = _worker(user)
     return NginxFacts(
         version=(int(version[1]), int(version[2]), int(version[3])),
-        built_in=frozenset(found[1] for found in _WITH.finditer(configured) if not found[2]),
+        built_in=frozenset(match[1] for match in _WITH.finditer(configured) if not match[2]),
         modules=MappingProxyType(_modules(configured)),
         openssl=openssl[-1] if openssl else "",
         user=name,

@@ -182,9 +182,9 @@ class NginxService:
 
     def status(self) -> Status:
         """Return what runs."""
-        found = processes.find(self.folder)
-        master = processes.master(found)
-        current, old = len(processes.workers(found)), len(processes.leaving(found))
+        running = processes.find(self.folder)
+        master = processes.master(running)
+        current, old = len(processes.workers(running)), len(processes.leaving(running))
         return Status(
             master=master.pid if master else 0,
             keeper=supervision.keeper_pid(self.folder),
@@ -314,8 +314,8 @@ class NginxService:
 
     def _cap_generations(self) -> list[str]:
         """End the oldest workers where one more reload would leave too many generations."""
-        found = processes.find(self.folder)
-        current, old = len(processes.workers(found)), processes.leaving(found)
+        running = processes.find(self.folder)
+        current, old = len(processes.workers(running)), processes.leaving(running)
         too_many = len(old) - (GENERATIONS - 1) * max(current, 1)
         cut = [process for process in old[: max(too_many, 0)] if processes.send(process, signal.SIGTERM)]
         if not cut:
@@ -340,8 +340,8 @@ class NginxService:
         Raises:
             RefusedError: It does not.
         """
-        found = processes.find(self.folder)
-        master = processes.master(found)
+        running = processes.find(self.folder)
+        master = processes.master(running)
         complaints = Complaints(self.folder)
         if master is None:
             if not supervision.ensure(self.folder, self._binary):
@@ -357,7 +357,7 @@ class NginxService:
             return DeployAction.STARTED
         processes.send(master, signal.SIGHUP)
         supervision.ensure(self.folder, self._binary)
-        wait_for(self.folder, digest, processes.workers(found), complaints, patience_s)
+        wait_for(self.folder, digest, processes.workers(running), complaints, patience_s)
         return DeployAction.RELOADED
 
     def _gone_back(self, configuration: Configuration, before: str, reason: str) -> ApplyError:
@@ -402,10 +402,12 @@ class NginxService:
     def _ended(self, number: signal.Signals, timeout_s: float) -> bool:
         """Signal keeper and nginx, and wait until all of it is gone; return whether it is."""
         if not supervision.tell(self.folder, number) or number == signal.SIGKILL:
-            found = processes.find(self.folder)
-            master = processes.master(found)
-            told = found if number == signal.SIGKILL else ((master,) if master else ()) + processes.orphans(found)
-            for process in told:
+            running = processes.find(self.folder)
+            master = processes.master(running)
+            signalled = (
+                running if number == signal.SIGKILL else ((master,) if master else ()) + processes.orphans(running)
+            )
+            for process in signalled:
                 processes.send(process, number)
         until = time.monotonic() + timeout_s
         while processes.find(self.folder) or supervision.keeper_pid(self.folder):

@@ -45,10 +45,10 @@ class MismatchError(RulegenError):
         intended: What should stand there, likewise.
     """
 
-    def __init__(self, path: str, line: int, found: str, intended: str) -> None:
-        self.path, self.line, self.found, self.intended = path, line, _shown(found), _shown(intended)
+    def __init__(self, path: str, line: int, read: str, intended: str) -> None:
+        self.path, self.line, self.read, self.intended = path, line, _shown(read), _shown(intended)
         super().__init__(
-            f"{path}:{line}: the file says {self.found}, intended was {self.intended}",
+            f"{path}:{line}: the file says {self.read}, intended was {self.intended}",
             hint="this file is not served; this is a bug of rulegen or of its templates",
         )
 
@@ -61,8 +61,8 @@ def _shown(text: str) -> str:
 class _Fault(Exception):  # noqa: N818 (never leaves this module)
     """A mismatch whose file is not known yet."""
 
-    def __init__(self, line: int, found: str, intended: str) -> None:
-        super().__init__(line, found, intended)
+    def __init__(self, line: int, read: str, intended: str) -> None:
+        super().__init__(line, read, intended)
 
 
 def check_nodes(path: str, text: str, intended: Sequence[Node], *, context: str = "http") -> None:
@@ -157,9 +157,9 @@ class _Marks:
 
 
 def _check_filled(
-    found: Sequence[Statement], skeleton: Sequence[Statement], marks: _Marks, context: str, line: int
+    read: Sequence[Statement], skeleton: Sequence[Statement], marks: _Marks, context: str, line: int
 ) -> None:
-    rest = iter(found)
+    rest = iter(read)
     for own in skeleton:
         nodes = marks.directives(own)
         if nodes is not None:
@@ -190,18 +190,18 @@ def _check_own(statement: Statement, own: Statement, marks: _Marks) -> None:
             raise _Fault(line, f"{name} ... {arg}", f"{name} ... {wanted or 'another kind of value'}")
 
 
-def _check_block(found: Sequence[Statement], intended: Sequence[Node], context: str, line: int) -> None:
-    for statement, node in zip(found, intended, strict=False):
+def _check_block(read: Sequence[Statement], intended: Sequence[Node], context: str, line: int) -> None:
+    for statement, node in zip(read, intended, strict=False):
         line = statement.line
         if isinstance(node, Entry):
             _check_entry(statement, node, context)
         else:
             _check_directive(statement, node, context)
-    if len(found) > len(intended):
-        extra = found[len(intended)]
+    if len(read) > len(intended):
+        extra = read[len(intended)]
         raise _Fault(extra.line, _told(extra), _NOTHING)
-    if len(found) < len(intended):
-        missing = intended[len(found)]
+    if len(read) < len(intended):
+        missing = intended[len(read)]
         raise _Fault(line, _NOTHING, missing.key if isinstance(missing, Entry) else missing.name)
 
 
@@ -242,8 +242,8 @@ def _braced(arg: str, args: Sequence[Word], position: int, name: str) -> str:
     return _REFERENCE.sub(_with_braces, arg) if reading(name, args, position) is Reading.TEXT else arg
 
 
-def _with_braces(found: re.Match[str]) -> str:
-    name = found[1]
+def _with_braces(match: re.Match[str]) -> str:
+    name = match[1]
     return f"${name}" if name in _CAPTURES else f"${{{name}}}"
 
 

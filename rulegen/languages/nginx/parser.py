@@ -66,15 +66,15 @@ def parse(text: str) -> tuple[Statement, ...]:
     block: list[Statement] = []
     words: list[str] = []
     line = begun = 1
-    for found in _TOKEN.finditer(text):
-        kind = found.lastindex
-        gap = found[_GAP]
+    for match in _TOKEN.finditer(text):
+        kind = match.lastindex
+        gap = match[_GAP]
         if gap:
             line += gap.count("\n")
             if len(gap) > BUFFER // 8:
                 _check_comments(gap, line)
         if kind == _PUNCTUATION:
-            mark = found[_PUNCTUATION]
+            mark = match[_PUNCTUATION]
             if mark == "}":
                 if words or not stack:
                     raise SyntaxFault(line, 'unexpected "}"')
@@ -94,11 +94,11 @@ def parse(text: str) -> tuple[Statement, ...]:
         elif kind == _END:
             break
         elif kind == _FAULT:
-            raise _fault(text, found.start(_FAULT), line)
+            raise _fault(text, match.start(_FAULT), line)
         else:
             if not words:
                 begun = line
-            word = found[kind or 0]
+            word = match[kind or 0]
             words.append(_ESCAPE.sub(_meaning, word) if "\\" in word else word)
             if len(word) > BUFFER // 8:
                 _check_length(word, line)

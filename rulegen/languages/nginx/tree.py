@@ -96,10 +96,10 @@ def template(text: str, *values: Word) -> Interpolated:
 
 def _parts(text: str) -> Iterable[str | Variable]:
     end = 0
-    for found in _VARIABLE.finditer(text):
-        yield _literal(text[end : found.start()])
-        yield Variable(found[1] or found[2])
-        end = found.end()
+    for match in _VARIABLE.finditer(text):
+        yield _literal(text[end : match.start()])
+        yield Variable(match[1] or match[2])
+        end = match.end()
     yield _literal(text[end:])
 
 

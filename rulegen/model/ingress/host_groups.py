@@ -129,7 +129,7 @@ class GroupInputs(NamedTuple):
             and all(secrets.get(name) is known for name, known in self.secrets)
             and all(config_maps.get(name) is known for name, known in self.config_maps)
             and all(unread.get(key) == why for key, why in self.unread)
-            and all(endpoints.get(name_of(known.told.service)) is known for known in self.endpoints)
+            and all(endpoints.get(name_of(known.source.service)) is known for known in self.endpoints)
             and (now is None or all(known.lapse(now) == why for known, why in self.lapses))
         )
 

@@ -150,7 +150,7 @@ def _take_over(lookups: Lookups, before: IngressDecisions, *, is_same: bool) -> 
     lookups.certificates = {name: known for name, known in then.certificates.items() if secrets.get(name) is known[0]}
     if not is_same:
         return
-    lookups.endpoints = {name: known for name, known in then.endpoints.items() if services.get(name) is known.told}
+    lookups.endpoints = {name: known for name, known in then.endpoints.items() if services.get(name) is known.source}
     if addresses is then.addresses:
         return
     for name, known in [*lookups.endpoints.items()]:

@@ -31,7 +31,7 @@ def cors_directives(name: str, cors: Cors) -> Iterator[Node]:
         name: The variable of `origins_map`.
         cors: What is allowed.
     """
-    told: dict[str, Word] = {
+    headers: dict[str, Word] = {
         "cors_origin": "*" if cors.any_origin else variable(name),
         "cors_methods": cors.methods,
         "cors_headers": cors.headers,
@@ -39,5 +39,5 @@ def cors_directives(name: str, cors: Cors) -> Iterator[Node]:
         "cors_credentials": "true" if cors.credentials else "",
         "cors_expose": cors.expose,
     }
-    yield from (Directive("set", (f"${key}", value)) for key, value in told.items() if value)
+    yield from (Directive("set", (f"${key}", value)) for key, value in headers.items() if value)
     yield Directive("if", ("(", "$cors_preflight", ")"), (Directive("return", ("204",)),))

@@ -56,11 +56,11 @@ def hop_maps() -> list[Node]:
     A client that sends marks of its own has its own request refused, and no other. It cannot hide any: what it sends is
     added to, and its header is replaced by the longer one.
     """
-    told = variable(f"http_{HOPS_HEADER.lower().replace('-', '_')}")
-    entries = (Entry("default", template("%s 1", told), KeyKind.FIXED), Entry("", "1"))
+    passed = variable(f"http_{HOPS_HEADER.lower().replace('-', '_')}")
+    entries = (Entry("default", template("%s 1", passed), KeyKind.FIXED), Entry("", "1"))
     too_many = Entry(f"(?:1[^1]*){{{MAX_HOPS + 1}}}", "1", KeyKind.REGEX)
     return [
-        Directive("map", (told, "$hops"), entries),
+        Directive("map", (passed, "$hops"), entries),
         Directive("map", (variable("hops"), "$is_loop"), (Entry("default", "0", KeyKind.FIXED), too_many)),
     ]
 
@@ -72,11 +72,11 @@ def loop_guard() -> Directive:
 
 def request_headers(settings: Settings, extra: Iterable[tuple[str, Word]] = ()) -> list[tuple[str, Word]]:
     """Return the headers that a backend is sent, those of `extra` instead of others of the same name."""
-    found: list[tuple[str, Word]] = [(name, variable(value)) for name, value in _REQUEST]
+    headers: list[tuple[str, Word]] = [(name, variable(value)) for name, value in _REQUEST]
     if settings.proxy_add_original_uri_header:
-        found.append(("X-Original-URI", variable("request_uri")))
-    found += [("Proxy", ""), HOPS]
-    return _instead(_instead(found, settings.proxy_set_headers), extra)
+        headers.append(("X-Original-URI", variable("request_uri")))
+    headers += [("Proxy", ""), HOPS]
+    return _instead(_instead(headers, settings.proxy_set_headers), extra)
 
 
 def proxy_headers(settings: Settings, extra: Iterable[tuple[str, Word]] = ()) -> list[Node]:
@@ -96,10 +96,10 @@ def grpc_headers(settings: Settings, extra: Iterable[tuple[str, Word]] = ()) -> 
 
 def answer_headers(settings: Settings, extra: Iterable[tuple[str, Word]] = ()) -> list[Node]:
     """Return the directives for headers that are added to answers."""
-    found: list[Node] = [Directive("add_header", (name, variable(value), "always")) for name, value in _ANSWER]
-    found.append(Directive("add_header", ("Set-Cookie", variable("auth_cookie"))))
+    nodes: list[Node] = [Directive("add_header", (name, variable(value), "always")) for name, value in _ANSWER]
+    nodes.append(Directive("add_header", ("Set-Cookie", variable("auth_cookie"))))
     pairs = [*settings.add_headers, *extra]
-    return found + [Directive("add_header", (name, value, "always")) for name, value in pairs]
+    return nodes + [Directive("add_header", (name, value, "always")) for name, value in pairs]
 
 
 def hidden_headers(
@@ -110,12 +110,12 @@ def hidden_headers(
     names = ["Strict-Transport-Security", *settings.hide_headers]
     names += [name for name, _ in settings.add_headers]
     names += extra
-    found: list[Node] = []
+    nodes: list[Node] = []
     for name in dict.fromkeys(names):
-        found += [Directive(f"{module}_hide_header", (name,)) for module in modules]
+        nodes += [Directive(f"{module}_hide_header", (name,)) for module in modules]
     if settings.allow_backend_server_header:
-        found.append(Directive("proxy_pass_header", ("Server",)))
-    return found
+        nodes.append(Directive("proxy_pass_header", ("Server",)))
+    return nodes
 
 
 def _instead(pairs: Iterable[tuple[str, Word]], extra: Iterable[tuple[str, Word]]) -> list[tuple[str, Word]]:

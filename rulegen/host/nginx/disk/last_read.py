@@ -61,12 +61,12 @@ class NginxKnownObjects:
             self._known = {}
             for path in self._files():
                 try:
-                    key, one = _read(path)
+                    key, known = _read(path)
                 except (HostError, OSError) as error:
                     message = error.message if isinstance(error, HostError) else reason(error)
                     self.notes.append(f"{path}: {printable(message)}: its content is unknown")
                 else:
-                    self._known[key] = one
+                    self._known[key] = known
         return self._known
 
     def keep(self, objects: Mapping[ObjectKey, KnownObject]) -> None:
@@ -85,9 +85,9 @@ class NginxKnownObjects:
                 folder.mkdir(mode=0o700)
             if folder.is_dir():
                 check_ours(folder)
-            for key, one in objects.items():
-                if written.get(key) != one:
-                    self._write(folder / _name(key), one)
+            for key, known in objects.items():
+                if written.get(key) != known:
+                    self._write(folder / _name(key), known)
             names = {_name(key) for key in objects}
             for path in folder.iterdir() if folder.is_dir() else ():
                 if path.name not in names:
@@ -108,10 +108,10 @@ class NginxKnownObjects:
             return []
 
     @staticmethod
-    def _write(path: Path, one: KnownObject) -> None:
+    def _write(path: Path, known: KnownObject) -> None:
         partial = path.with_suffix(".partial")
         partial.unlink(missing_ok=True)
-        write_new(partial, msgspec.json.encode({"kind": type(one).__name__, "object": one}), 0o600, os.getegid())
+        write_new(partial, msgspec.json.encode({"kind": type(known).__name__, "object": known}), 0o600, os.getegid())
         partial.rename(path)
 
 
@@ -126,16 +126,16 @@ def _read(path: Path) -> tuple[ObjectKey, KnownObject]:
         body = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])["object"]
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError):
         raise HostError("it holds no object") from None
-    found = decode_object(body, kind, source=str(path))
-    if isinstance(found, Rejected):
-        raise HostError("; ".join(found.lines()))
-    one = found.object
-    if not isinstance(one, ConfigMap | IngressClass | Namespace | Secret):
+    decoded = decode_object(body, kind, source=str(path))
+    if isinstance(decoded, Rejected):
+        raise HostError("; ".join(decoded.lines()))
+    known = decoded.object
+    if not isinstance(known, ConfigMap | IngressClass | Namespace | Secret):
         raise HostError("it holds no object")
-    metadata = one.metadata
+    metadata = known.metadata
     key = ObjectKey(
         kind.__name__, ObjectName("" if kind in {IngressClass, Namespace} else metadata.namespace, metadata.name)
     )
     if path.name != _name(key):
         raise HostError(f"it holds {key}, whose file has another name")
-    return key, one
+    return key, known

@@ -57,8 +57,8 @@ def holds(name: str, content: bytes, mode: int, group: int, *, dir_fd: int) -> b
 
 
 def _is_as(status: os.stat_result, size: int, mode: int, group: int) -> bool:
-    found = (status.st_size, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
-    return stat.S_ISREG(status.st_mode) and found == (size, mode, os.geteuid(), group)
+    attributes = (status.st_size, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
+    return stat.S_ISREG(status.st_mode) and attributes == (size, mode, os.geteuid(), group)
 
 
 def remove(name: str, *, dir_fd: int) -> None:
@@ -89,16 +89,16 @@ def linked(source: Path, target: Path) -> bool:
     return True
 
 
-def exchange(one: Path, other: Path) -> None:
+def exchange(first: Path, other: Path) -> None:
     """Have two folders change their names, at once (renameat2(2)).
 
     Raises:
         OSError: They cannot.
     """
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) != 0:
+    if libc.renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) != 0:
         number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), str(one))
+        raise OSError(number, os.strerror(number), str(first))
 
 
 def synchronize(folder: Path, new: Sequence[Path]) -> None:

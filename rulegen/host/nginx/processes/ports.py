@@ -48,13 +48,13 @@ def holders(ports: Collection[int], *, ours: Collection[int] = ()) -> tuple[Port
     """
     inodes = {inode: port for inode, port in _listening().items() if port in ports}
     owners = _owners(set(inodes)) if inodes else {}
-    found: dict[int, PortHolder] = {}
+    by_port: dict[int, PortHolder] = {}
     for inode, port in sorted(inodes.items(), key=lambda item: item[1]):
         pids = owners.get(inode, [])
         if not any(pid in ours for pid in pids):
             pid = pids[0] if pids else 0
-            found.setdefault(port, PortHolder(port, pid, _command(pid)))
-    return tuple(found.values())
+            by_port.setdefault(port, PortHolder(port, pid, _command(pid)))
+    return tuple(by_port.values())
 
 
 def refused_bind(message: str) -> int:
@@ -63,30 +63,30 @@ def refused_bind(message: str) -> int:
     >>> refused_bind("bind() to 0.0.0.0:80 failed (98: Address already in use)")
     80
     """
-    found = _REFUSED.search(message)
-    return int(found["port"]) if found else 0
+    match = _REFUSED.search(message)
+    return int(match["port"]) if match else 0
 
 
 def _listening() -> dict[str, int]:
     """Return the sockets that listen in this network namespace: inode to port."""
-    found: dict[str, int] = {}
+    by_inode: dict[str, int] = {}
     for name in ("tcp", "tcp6"):
         path = Path("/proc/thread-self/net") / name
         if path.exists():
             lines = (line.split() for line in read_kernel_text(path).splitlines()[1:])
-            found |= {words[9]: int(words[1].rpartition(":")[2], 16) for words in lines if words[3] == _LISTENING}
-    return found
+            by_inode |= {words[9]: int(words[1].rpartition(":")[2], 16) for words in lines if words[3] == _LISTENING}
+    return by_inode
 
 
 def _owners(inodes: set[str]) -> dict[str, list[int]]:
     """Return who holds sockets, by inode, of the processes that we may look into; the oldest first."""
-    found: dict[str, list[int]] = {}
+    by_inode: dict[str, list[int]] = {}
     for pid in sorted(int(entry.name) for entry in os.scandir("/proc") if entry.name.isdigit()):
         for target in _open_files(pid):
             socket = _SOCKET.match(target)
             if socket and socket["inode"] in inodes:
-                found.setdefault(socket["inode"], []).append(pid)
-    return found
+                by_inode.setdefault(socket["inode"], []).append(pid)
+    return by_inode
 
 
 def _open_files(pid: int) -> Iterator[str]:

@@ -53,8 +53,8 @@ def find(folder: Path) -> tuple[NginxProcess, ...]:
     except OSError:
         return ()
     pids = (int(name) for name in os.listdir("/proc") if name.isdigit())  # noqa: PTH208 - light, and of 1,000s
-    found = [process for pid in pids if (process := _look(pid, (home.st_dev, home.st_ino)))]
-    return tuple(sorted(found, key=lambda process: (process.started, process.pid)))
+    ours = [process for pid in pids if (process := _look(pid, (home.st_dev, home.st_ino)))]
+    return tuple(sorted(ours, key=lambda process: (process.started, process.pid)))
 
 
 def master(processes: tuple[NginxProcess, ...]) -> NginxProcess | None:

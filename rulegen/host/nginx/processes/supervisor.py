@@ -115,10 +115,10 @@ class Keeper:
         while not self._asked and not self._leave:
             began = time.monotonic()
             self._tend_names()
-            found = processes.find(self._folder)
-            pid = self._adopt(found) or self._start()
+            running = processes.find(self._folder)
+            pid = self._adopt(running) or self._start()
             if pid:
-                self._watch(pid, processes.orphans(found))
+                self._watch(pid, processes.orphans(running))
             if self._asked or self._leave:
                 break
             lived = time.monotonic() - began
@@ -139,8 +139,8 @@ class Keeper:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(PID_FILE, dir_fd=self._held.run)
 
-    def _adopt(self, found: tuple[processes.NginxProcess, ...]) -> int:
-        master = processes.master(found)
+    def _adopt(self, running: tuple[processes.NginxProcess, ...]) -> int:
+        master = processes.master(running)
         if master is None:
             return 0
         self._journal.write(f"nginx {master.pid} is already running: supervising it")
@@ -215,7 +215,7 @@ class Keeper:
         try:
             while not self._asked and not self._leave:
                 round_s = _NAMES_ROUND_S if self._names.is_wanted else _ROUND_S
-                ready = [found for found, _ in poll.poll(1000 * (round_s if relieved else _SOON_S))]
+                ready = [readable for readable, _ in poll.poll(1000 * (round_s if relieved else _SOON_S))]
                 if descriptor in ready:
                     return
                 self._forget_wakes()
@@ -243,8 +243,8 @@ class Keeper:
         except OSError:
             said = ""
         self._refused = code == 1 and "[emerg]" in said and " bind() " not in said
-        told = ascii(" / ".join(line for line in said[-400:].split("\n") if line))
-        return f" by signal {-code}" if code < 0 else f" with code {code}, saying {told}"
+        lines = ascii(" / ".join(line for line in said[-400:].split("\n") if line))
+        return f" by signal {-code}" if code < 0 else f" with code {code}, saying {lines}"
 
     def _fall_back(self) -> None:
         """Make the last release that proved itself the live one, where nginx does not even start with this one.
@@ -276,17 +276,17 @@ class Keeper:
 
     def _end(self, orphans: tuple[processes.NginxProcess, ...]) -> None:
         """Ask workers whose master is gone to finish, and wait until they let go of the ports."""
-        told = {
+        signalled = {
             (process.pid, process.started)
             for process in orphans
             if process.role is not processes.Role.LEAVING and processes.send(process, signal.SIGQUIT)
         }
-        for pid, _ in sorted(told):
+        for pid, _ in sorted(signalled):
             self._journal.write(f"worker {pid} lost its master: it finishes its requests")
         until = time.monotonic() + _ORPHANS_S
-        while told and time.monotonic() < until:
+        while signalled and time.monotonic() < until:
             left = processes.workers(processes.find(self._folder))
-            if not any((worker.pid, worker.started) in told for worker in left):
+            if not any((worker.pid, worker.started) in signalled for worker in left):
                 return
             time.sleep(0.01)
 
@@ -301,23 +301,23 @@ class Keeper:
         self._now = False
 
     def _drain(self) -> None:
-        told = 0
+        sent = 0
         while True:
-            found = processes.find(self._folder)
-            if not found and not self._alive():
+            running = processes.find(self._folder)
+            if not running and not self._alive():
                 return
-            if told < self._asked:
-                told = self._asked
-                number = signal.SIGQUIT if told == 1 else signal.SIGTERM
-                self._journal.write("nginx is to end" + (" when it is done" if told == 1 else " at once"))
-                self._tell_all(found, number)
+            if sent < self._asked:
+                sent = self._asked
+                number = signal.SIGQUIT if sent == 1 else signal.SIGTERM
+                self._journal.write("nginx is to end" + (" when it is done" if sent == 1 else " at once"))
+                self._tell_all(running, number)
             select.select([self._wake], [], [], 0.1)
             self._forget_wakes()
 
-    def _tell_all(self, found: tuple[processes.NginxProcess, ...], number: signal.Signals) -> None:
+    def _tell_all(self, running: tuple[processes.NginxProcess, ...], number: signal.Signals) -> None:
         """Signal the master, and the workers that have none; one that just begins is our child."""
-        master = processes.master(found)
-        for process in (*((master,) if master else ()), *processes.orphans(found)):
+        master = processes.master(running)
+        for process in (*((master,) if master else ()), *processes.orphans(running)):
             processes.send(process, number)
         if master is None and self._alive():
             os.kill(self._child, number)  # a child that was not waited for: its number is not given to another
@@ -333,9 +333,9 @@ class Keeper:
 
     def _rotate(self) -> None:
         if rotate(self._held.logs, keep_open=(self._journal.name,)):
-            found = processes.master(processes.find(self._folder))
-            if found is not None:
-                processes.send(found, signal.SIGUSR1)
+            master = processes.master(processes.find(self._folder))
+            if master is not None:
+                processes.send(master, signal.SIGUSR1)
 
     def _signalled(self, number: int, _frame: object) -> None:
         if number == signal.SIGHUP:

@@ -104,7 +104,7 @@ class NamesProcess:
             logs: The folder of its log, a descriptor.
         """
         try:
-            told = read_regular(FILE, LARGEST, dir_fd=run)
+            settings = read_regular(FILE, LARGEST, dir_fd=run)
         except FileNotFoundError:
             self.end()
             return
@@ -118,8 +118,8 @@ class NamesProcess:
         if not self._pid and now >= self._not_before:
             self._start(logs)
             self._not_before = now + _AGAIN_S
-        if self._pid and not self._rest and told != self._sent:
-            self._rest = self._sent = told
+        if self._pid and not self._rest and settings != self._sent:
+            self._rest = self._sent = settings
         if self._rest:
             with contextlib.suppress(BrokenPipeError, BlockingIOError):  # it ends, and is started again; or it is slow
                 self._rest = self._rest[os.write(self._pipe, self._rest) :]  # a pipe takes some 64 KiB at once

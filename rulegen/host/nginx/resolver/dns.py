@@ -102,7 +102,7 @@ def read_answer(message: bytes, question: Question, number: int) -> DnsAnswer | 
         return None
     if flags & _TRUNCATED:
         return DnsAnswer(NO_ERROR, is_truncated=True)
-    found: list[tuple[Address, int]] = []
+    addresses: list[tuple[Address, int]] = []
     at = end
     for _ in range(answers):
         at = _behind_name(message, at)
@@ -113,8 +113,8 @@ def read_answer(message: bytes, question: Question, number: int) -> DnsAnswer | 
         content = message[at : at + size]
         at += size
         if (kind, family) == (question.kind, IN) and size == len(content) == _SIZES[kind]:
-            found.append((IPv4Address(content) if kind == A else IPv6Address(content), lasts_s))
-    return DnsAnswer(flags & _CODE, tuple(found))
+            addresses.append((IPv4Address(content) if kind == A else IPv6Address(content), lasts_s))
+    return DnsAnswer(flags & _CODE, tuple(addresses))
 
 
 def write_answer(question: Question, code: int, addresses: Iterable[tuple[Address, int]] = ()) -> bytes:

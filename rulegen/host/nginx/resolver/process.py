@@ -63,11 +63,11 @@ class Resolver:
         """Return the message that answers a question."""
         if not question.is_for_addresses:
             return dns.write_answer(question, dns.NOT_IMPLEMENTED)
-        found = await self._ask(question)
-        if found is None:
+        answer = await self._ask(question)
+        if answer is None:
             return dns.write_answer(question, dns.SERVER_FAILURE)
-        kept = [(address, lasts_s) for address, lasts_s in found.addresses if self._may(question, address)]
-        return dns.write_answer(question, found.code, kept)
+        kept = [(address, lasts_s) for address, lasts_s in answer.addresses if self._may(question, address)]
+        return dns.write_answer(question, answer.code, kept)
 
     def _may(self, question: dns.Question, address: Address) -> bool:
         why = self.forbidden.refusal(address, AddressUse.UPSTREAM)
@@ -83,13 +83,13 @@ class Resolver:
                 number = secrets.randbelow(1 << 16)
                 with suppress(OSError, TimeoutError):
                     async with asyncio.timeout(_UDP_S):
-                        found = await _ask_by_datagram(server, question, number)
-                    if found.is_truncated:
+                        answer = await _ask_by_datagram(server, question, number)
+                    if answer.is_truncated:
                         async with asyncio.timeout(_TCP_S):
-                            found = await _ask_by_stream(server, question, number)
-                    if found.code not in dns.ASK_ANOTHER:
-                        return found
-                    failed = found
+                            answer = await _ask_by_stream(server, question, number)
+                    if answer.code not in dns.ASK_ANOTHER:
+                        return answer
+                    failed = answer
             if failed is not None:
                 break
         return failed
@@ -103,9 +103,9 @@ async def _ask_by_datagram(server: tuple[str, int], question: dns.Question, numb
         link.connect(server)
         await loop.sock_sendall(link, dns.write_question(question, number))
         while True:
-            found = dns.read_answer(await loop.sock_recv(link, 65535), question, number)
-            if found is not None:
-                return found
+            answer = dns.read_answer(await loop.sock_recv(link, 65535), question, number)
+            if answer is not None:
+                return answer
 
 
 async def _ask_by_stream(server: tuple[str, int], question: dns.Question, number: int) -> dns.DnsAnswer:
@@ -115,9 +115,9 @@ async def _ask_by_stream(server: tuple[str, int], question: dns.Question, number
         writer.write(len(message).to_bytes(2, "big") + message)
         with suppress(asyncio.IncompleteReadError):
             size = int.from_bytes(await reader.readexactly(2), "big")
-            found = dns.read_answer(await reader.readexactly(size), question, number)
-            if found is not None and not found.is_truncated:
-                return found
+            answer = dns.read_answer(await reader.readexactly(size), question, number)
+            if answer is not None and not answer.is_truncated:
+                return answer
     finally:
         writer.close()
     raise ConnectionError

@@ -28,7 +28,7 @@ class Naming(msgspec.Struct, frozen=True):
     @classmethod
     def of(cls, port: int, servers: tuple[str, ...], forbidden: Forbidden) -> Naming:
         """Return what follows from what nginx connects to for no Ingress."""
-        own, gateways = (tuple(sorted(map(str, found))) for found in (forbidden.own, forbidden.gateways))
+        own, gateways = (tuple(sorted(map(str, addresses))) for addresses in (forbidden.own, forbidden.gateways))
         return cls(port, servers, own, gateways, tuple(map(str, forbidden.allowed)))
 
     @property

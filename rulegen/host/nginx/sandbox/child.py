@@ -170,13 +170,13 @@ def read_release(release: Path) -> dict[str, bytes]:
     Raises:
         OSError: It cannot be read.
     """
-    found: dict[str, bytes] = {}
+    contents: dict[str, bytes] = {}
     for folder in ("", "hosts", "upstreams", "secrets"):
         with contextlib.suppress(FileNotFoundError):
             for entry in os.scandir(release / folder):
                 if entry.is_file(follow_symlinks=False):
-                    found[f"{folder}/{entry.name}".lstrip("/")] = _content(entry.path)
-    return found
+                    contents[f"{folder}/{entry.name}".lstrip("/")] = _content(entry.path)
+    return contents
 
 
 def write_release(place: Path, contents: dict[str, bytes], group: int) -> None:

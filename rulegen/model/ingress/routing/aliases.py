@@ -25,41 +25,41 @@ def with_other_names(
         servers: By host.
         owners: The Ingresses of each host.
     """
-    found = dict(servers)
+    named = dict(servers)
     taken = dict.fromkeys(servers, "")
     ordered = sorted(
-        ((one, host) for host, asking in owners.items() for one in asking if host),
+        ((owner, host) for host, asking in owners.items() for owner in asking if host),
         key=lambda pair: (age(pair[0].ingress), pair[1]),
     )
-    for one in owners.get("", ()):
-        if len(one.ingress.spec.rules) < 2:
-            _tell_nameless(one)
-    for one, host in ordered:
-        for alias in one.annotations.values[SERVER_ALIAS]:
+    for owner in owners.get("", ()):
+        if len(owner.ingress.spec.rules) < 2:
+            _tell_nameless(owner)
+    for owner, host in ordered:
+        for alias in owner.annotations.values[SERVER_ALIAS]:
             if alias not in taken:
                 taken[alias] = host
-                found[host] = replace(found[host], aliases=(*found[host].aliases, alias))
+                named[host] = replace(named[host], aliases=(*named[host].aliases, alias))
             elif taken[alias] != host:
-                one.annotations.report(Verdict.LOST, SERVER_ALIAS, f"another Ingress has the host or alias {alias}")
-    for one, host in ordered:
-        if not one.annotations.values[FROM_TO_WWW_REDIRECT]:
+                owner.annotations.report(Verdict.LOST, SERVER_ALIAS, f"another Ingress has the host or alias {alias}")
+    for owner, host in ordered:
+        if not owner.annotations.values[FROM_TO_WWW_REDIRECT]:
             continue
         if host.startswith("*"):
             message = f"{host} is no single name, with or without www."
-            one.annotations.report(Verdict.IGNORED, FROM_TO_WWW_REDIRECT, message)
+            owner.annotations.report(Verdict.IGNORED, FROM_TO_WWW_REDIRECT, message)
             continue
         other = host.removeprefix("www.") if host.startswith("www.") else f"www.{host}"
         if other not in taken:
             taken[other] = host
-            found[host] = replace(found[host], redirects_from=other)
+            named[host] = replace(named[host], redirects_from=other)
         elif taken[other] != host:
-            one.annotations.report(Verdict.IGNORED, FROM_TO_WWW_REDIRECT, f"{other} has an Ingress of its own")
-    return found
+            owner.annotations.report(Verdict.IGNORED, FROM_TO_WWW_REDIRECT, f"{other} has an Ingress of its own")
+    return named
 
 
-def _tell_nameless(one: ResolvedIngress) -> None:
+def _tell_nameless(owner: ResolvedIngress) -> None:
     """Tell what an Ingress asks for in vain, as it has no host."""
-    if SERVER_ALIAS in one.annotations.values:
-        one.annotations.report(Verdict.IGNORED, SERVER_ALIAS, "a rule without a host matches all names already")
-    if one.annotations.values[FROM_TO_WWW_REDIRECT]:
-        one.annotations.report(Verdict.IGNORED, FROM_TO_WWW_REDIRECT, "a rule without a host has no other name")
+    if SERVER_ALIAS in owner.annotations.values:
+        owner.annotations.report(Verdict.IGNORED, SERVER_ALIAS, "a rule without a host matches all names already")
+    if owner.annotations.values[FROM_TO_WWW_REDIRECT]:
+        owner.annotations.report(Verdict.IGNORED, FROM_TO_WWW_REDIRECT, "a rule without a host has no other name")

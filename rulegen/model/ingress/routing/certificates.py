@@ -62,42 +62,46 @@ class Certificates:
         The oldest Ingress with `tls` decides: by the entry that lists the host, else by the first one whose
         certificate is for it.
         """
-        for one in owners:
-            entries = one.ingress.spec.tls
+        for owner in owners:
+            entries = owner.ingress.spec.tls
             if not entries:
                 continue
-            listed = self._entries(one).get(host, ())
+            listed = self._entries(owner).get(host, ())
             missing, is_unread = [], False
             for index, entry in listed or enumerate(entries):
                 if not entry.secret_name:
                     continue
-                name = ObjectName(one.name.namespace, entry.secret_name)
-                found = self.of_secret(name)
-                if isinstance(found, Certificate) and (not host or found.covers(host)):
-                    if self.now is not None and (lapse := found.lapse(self.now)):
+                name = ObjectName(owner.name.namespace, entry.secret_name)
+                certificate = self.of_secret(name)
+                if isinstance(certificate, Certificate) and (not host or certificate.covers(host)):
+                    if self.now is not None and (lapse := certificate.lapse(self.now)):
                         message = f"the certificate in Secret {name} {lapse}: clients will reject it"
-                        self.reasons.append(one.reason(Verdict.NOTE, f"spec.tls[{index}]", message))
+                        self.reasons.append(owner.reason(Verdict.NOTE, f"spec.tls[{index}]", message))
                     port = 0
-                    if self.referred.settings.enable_ocsp and found.responder:
-                        port, fault = self._responder_port(found.responder)
+                    if self.referred.settings.enable_ocsp and certificate.responder:
+                        port, fault = self._responder_port(certificate.responder)
                         if fault:
                             message = (
                                 f"the certificate in Secret {name} names an OCSP responder that rulegen does not"
                                 f" use: {fault}"
                             )
-                            self.reasons.append(one.reason(Verdict.REFUSED, f"spec.tls[{index}]", message))
-                    kept = self.referred.keep(found.path, found.content)
+                            self.reasons.append(owner.reason(Verdict.REFUSED, f"spec.tls[{index}]", message))
+                    kept = self.referred.keep(certificate.path, certificate.content)
                     return HostTLS(kept, is_wanted=True, responder_port=port)
                 if (why := self.referred.unread.get(ObjectKey("Secret", name))) and name not in self.referred.secrets:
                     is_unread = True
                     message = f"Secret {name}: {why}: {host or 'every other host'} has no TLS until then"
-                    missing.append(one.reason(Verdict.WAITING, f"spec.tls[{index}]", message))
+                    missing.append(owner.reason(Verdict.WAITING, f"spec.tls[{index}]", message))
                     continue
                 if listed or not entry.hosts:
-                    why = found if isinstance(found, str) else f"the certificate in Secret {name} is not for this name"
+                    why = (
+                        certificate
+                        if isinstance(certificate, str)
+                        else f"the certificate in Secret {name} is not for this name"
+                    )
                     message = f"{why}: {host or 'every other host'} is served with the default certificate"
                     path = f"spec.tls[{index}]"
-                    missing.append(one.reason(Verdict.DEFAULT_CERTIFICATE, path, message))
+                    missing.append(owner.reason(Verdict.DEFAULT_CERTIFICATE, path, message))
                 if listed:
                     break
             self.reasons += missing
@@ -107,15 +111,15 @@ class Certificates:
     def _responder_port(self, url: str) -> tuple[int, str]:
         """Return the port of an OCSP responder; 0, and why it is not asked, where it is none that may be."""
         try:
-            told = readers.url()(url)
+            responder = readers.url()(url)
         except ValueError as error:
             return 0, str(error)
-        port = told.port or 80
-        if told.scheme != "http":
+        port = responder.port or 80
+        if responder.scheme != "http":
             return 0, f"{readers.quoted(url)} does not begin with http://"
-        if readers.is_private_to_node(told.host):
-            return 0, f"{readers.quoted(told.host)} is the node itself"
-        why = self.referred.targets.refusal_of_host(told.host, port)
+        if readers.is_private_to_node(responder.host):
+            return 0, f"{readers.quoted(responder.host)} is the node itself"
+        why = self.referred.targets.refusal_of_host(responder.host, port)
         return (0, why) if why else (port, "")
 
     def _entries(self, owner: ResolvedIngress) -> Mapping[str, list[tuple[int, IngressTLS]]]:
@@ -132,10 +136,10 @@ class Certificates:
         """Return the path of the certificate for hosts without one."""
         name = options.default_certificate
         if name is not None:
-            found = self.of_secret(name)
-            if isinstance(found, Certificate):
-                return self.referred.keep(found.path, found.content)
-            message = f"{found}: a self-signed one is used"
+            certificate = self.of_secret(name)
+            if isinstance(certificate, Certificate):
+                return self.referred.keep(certificate.path, certificate.content)
+            message = f"{certificate}: a self-signed one is used"
             self.reasons.append(Reason(None, Verdict.NOTE, f"default certificate {name}", message))
         if options.made_up_certificate is not None:
             self.referred.files[DEFAULT_CERTIFICATE] = options.made_up_certificate

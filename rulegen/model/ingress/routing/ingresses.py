@@ -117,7 +117,9 @@ def read_owner(
 
 def oldest(owners: Sequence[ResolvedIngress], annotation: Annotation[T | None]) -> T | None:
     """Return an annotation that holds for a whole host: of the oldest Ingress that has it; None for none."""
-    return next((one.annotations.values[annotation] for one in owners if annotation in one.annotations.values), None)
+    return next(
+        (owner.annotations.values[annotation] for owner in owners if annotation in owner.annotations.values), None
+    )
 
 
 def _faults(ingress: Ingress, *, is_regex: bool) -> Iterable[tuple[str, str]]:

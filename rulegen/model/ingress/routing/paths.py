@@ -109,10 +109,10 @@ class Paths:
 
     def locations(self, rest: Location) -> tuple[Location, ...]:
         """Return the locations; `rest` takes every path that nobody asked for."""
-        found = list(self._regex_locations() if self.is_regex else self._literal_locations(rest))
-        if not any(location.kind is MatchKind.PREFIX and location.path == "/" for location in found):
-            found.append(rest)
-        return tuple(found)
+        locations = list(self._regex_locations() if self.is_regex else self._literal_locations(rest))
+        if not any(location.kind is MatchKind.PREFIX and location.path == "/" for location in locations):
+            locations.append(rest)
+        return tuple(locations)
 
     def _literal_locations(self, rest: Location) -> Iterator[Location]:
         exact = {route.path: route for route in self._routes.values() if route.is_exact}
@@ -131,10 +131,10 @@ class Paths:
 
     def _prefixes(self) -> dict[str, HostPath]:
         """Return the prefixes without the slash at their end; of `/foo` and `/foo/` the longer wins (types.go)."""
-        found: dict[str, HostPath] = {}
+        prefixes: dict[str, HostPath] = {}
         ordered = sorted((r for r in self._routes.values() if not r.is_exact), key=lambda r: -len(r.path))
         for route in ordered:
-            kept = found.setdefault(route.path.rstrip("/"), route)
+            kept = prefixes.setdefault(route.path.rstrip("/"), route)
             if kept is not route:
                 self.reasons.append(
                     Reason(
@@ -144,7 +144,7 @@ class Paths:
                         f"{route.path!a} and {kept.path!a} are the same prefix: the longer one gets all requests",
                     )
                 )
-        return found
+        return prefixes
 
     def _regex_locations(self) -> Iterator[Location]:
         routes = list(self._routes.values())
@@ -160,8 +160,8 @@ class Paths:
                 winner, loser = (made, kept) if is_first else (kept, made)
                 patterns[made.kind, made.text] = winner
                 self._lose(loser.route, winner.route)
-        for one in self._in_order(list(patterns.values())):
-            yield _location(one.kind, one.text, one.route)
+        for pattern in self._in_order(list(patterns.values())):
+            yield _location(pattern.kind, pattern.text, pattern.route)
 
     def _in_order(self, patterns: list[Pattern]) -> list[Pattern]:
         """Return patterns, oldest first, in the order in which they are tried: the longest first.
@@ -170,25 +170,27 @@ class Paths:
         write a long expression would have all requests of a host.
         """
         ages: dict[str, int] = {}
-        for one in patterns:
-            ages.setdefault(one.route.namespace, len(ages))
+        for pattern in patterns:
+            ages.setdefault(pattern.route.namespace, len(ages))
         if len(ages) < 2:
-            return sorted(patterns, key=lambda one: one.key)
+            return sorted(patterns, key=lambda pattern: pattern.key)
         if len(patterns) > MAX_COMPARED:  # each with each would take too long
-            return sorted(patterns, key=lambda one: (ages[one.route.namespace], one.key))
-        found: list[Pattern] = []
-        for one in patterns:
-            namespace = one.route.namespace
+            return sorted(patterns, key=lambda pattern: (ages[pattern.route.namespace], pattern.key))
+        ordered: list[Pattern] = []
+        for pattern in patterns:
+            namespace = pattern.route.namespace
             least = 0
-            for at in range(len(found) - 1, -1, -1):
-                if found[at].route.namespace != namespace and one.may_take(found[at]):
+            for at in range(len(ordered) - 1, -1, -1):
+                if ordered[at].route.namespace != namespace and pattern.may_take(ordered[at]):
                     least = at + 1
                     break
-            place = next((at for at in range(least, len(found)) if found[at].key > one.key), len(found))
-            if least and found[least - 1].key > one.key:
-                self._lose(one.route, found[least - 1].route, f"requests for {found[least - 1].route.path!a} belong")
-            found.insert(place, one)
-        return found
+            place = next((at for at in range(least, len(ordered)) if ordered[at].key > pattern.key), len(ordered))
+            if least and ordered[least - 1].key > pattern.key:
+                self._lose(
+                    pattern.route, ordered[least - 1].route, f"requests for {ordered[least - 1].route.path!a} belong"
+                )
+            ordered.insert(place, pattern)
+        return ordered
 
     def _lose(self, route: HostPath, kept: HostPath, what: str = "") -> None:
         what = what or f"path {route.path!a} belongs"

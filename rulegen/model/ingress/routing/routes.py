@@ -87,10 +87,10 @@ class Routing:
 
     def of_first_port(self, name: ObjectName) -> tuple[Target | None, str]:
         """Return where requests to a Service's first port go; None, or an answer of our own, and why."""
-        told = self.targets.services.get(name)
-        if told is None or not told.service.spec.ports:
+        service = self.targets.services.get(name)
+        if service is None or not service.service.spec.ports:
             return None, f"Service {name} does not exist"
-        port = told.service.spec.ports[0]
+        port = service.service.spec.ports[0]
         return self.targets.of_service(name, ServiceBackendPort(name=port.name, number=port.port))
 
     def _path(self, owner: ResolvedIngress, route: Route, path: PathMatch, host: str) -> HostPath:

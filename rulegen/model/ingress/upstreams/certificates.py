@@ -88,8 +88,8 @@ def path_of(content: bytes, suffix: str) -> str:
 
 def holds_certificate(secret: Secret) -> bool:
     """Whether a Secret has a certificate or a key, that can be read or not."""
-    told = secret_values(secret)
-    return bool(told.get("tls.crt") or told.get("tls.key"))
+    values = secret_values(secret)
+    return bool(values.get("tls.crt") or values.get("tls.key"))
 
 
 def holds_authorities(secret: Secret) -> bool:
@@ -103,10 +103,10 @@ def read_certificate(secret: Secret) -> Certificate:
     Raises:
         UnusableSecretError: There is none, it cannot be read, is too weak for OpenSSL, or its key is another's.
     """
-    told = secret_values(secret)
-    if not told.get("tls.crt") or not told.get("tls.key"):
+    values = secret_values(secret)
+    if not values.get("tls.crt") or not values.get("tls.key"):
         raise UnusableSecretError("it has no tls.crt and tls.key")
-    return certificate_of(told["tls.crt"], told["tls.key"])
+    return certificate_of(values["tls.crt"], values["tls.key"])
 
 
 def certificate_of(chain: bytes, key: bytes) -> Certificate:
@@ -156,10 +156,10 @@ def _responder(leaf: x509.Certificate) -> str:
     except x509.ExtensionNotFound:
         return ""
     urls = (
-        str(one.access_location.value)
-        for one in access
-        if one.access_method == AuthorityInformationAccessOID.OCSP
-        and isinstance(one.access_location, x509.UniformResourceIdentifier)
+        str(description.access_location.value)
+        for description in access
+        if description.access_method == AuthorityInformationAccessOID.OCSP
+        and isinstance(description.access_location, x509.UniformResourceIdentifier)
     )
     return next(urls, "")
 
@@ -170,25 +170,25 @@ def _fits(private: PrivateKeyTypes, leaf: x509.Certificate) -> bool:
     from cryptography.hazmat.primitives import hashes, serialization  # noqa: PLC0415
     from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa  # noqa: PLC0415
 
-    told = leaf.public_key()
+    public = leaf.public_key()
     form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    if private.public_key().public_bytes(*form) != told.public_bytes(*form):
+    if private.public_key().public_bytes(*form) != public.public_bytes(*form):
         return False
     proof = b"proof of possession"
     try:
-        if isinstance(private, rsa.RSAPrivateKey) and isinstance(told, rsa.RSAPublicKey):
+        if isinstance(private, rsa.RSAPrivateKey) and isinstance(public, rsa.RSAPublicKey):
             if private.key_size > MAX_RSA_BITS:
                 raise UnusableSecretError(f"its RSA key has {private.key_size} bits: at most {MAX_RSA_BITS}")
             if not _is_consistent(private):
                 return False
             signature = private.sign(proof, padding.PKCS1v15(), hashes.SHA256())
-            told.verify(signature, proof, padding.PKCS1v15(), hashes.SHA256())
-        elif isinstance(private, ec.EllipticCurvePrivateKey) and isinstance(told, ec.EllipticCurvePublicKey):
-            told.verify(private.sign(proof, ec.ECDSA(hashes.SHA256())), proof, ec.ECDSA(hashes.SHA256()))
+            public.verify(signature, proof, padding.PKCS1v15(), hashes.SHA256())
+        elif isinstance(private, ec.EllipticCurvePrivateKey) and isinstance(public, ec.EllipticCurvePublicKey):
+            public.verify(private.sign(proof, ec.ECDSA(hashes.SHA256())), proof, ec.ECDSA(hashes.SHA256()))
         elif isinstance(private, ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey) and isinstance(
-            told, ed25519.Ed25519PublicKey | ed448.Ed448PublicKey
+            public, ed25519.Ed25519PublicKey | ed448.Ed448PublicKey
         ):
-            told.verify(private.sign(proof), proof)
+            public.verify(private.sign(proof), proof)
         else:
             raise UnusableSecretError("its key type is not used for TLS")
     except InvalidSignature:
@@ -201,13 +201,13 @@ def _is_consistent(private: RSAPrivateKey) -> bool:
 
     Whether its factors are prime shows when it signs.
     """
-    told = private.private_numbers()
-    p, q, d, e = told.p, told.q, told.d, told.public_numbers.e
-    if min(p, q) < 3 or p % 2 == 0 or q % 2 == 0 or p * q != told.public_numbers.n or not 0 < d < p * q:
+    numbers = private.private_numbers()
+    p, q, d, e = numbers.p, numbers.q, numbers.d, numbers.public_numbers.e
+    if min(p, q) < 3 or p % 2 == 0 or q % 2 == 0 or p * q != numbers.public_numbers.n or not 0 < d < p * q:
         return False
     if min(p.bit_length(), q.bit_length()) < private.key_size // 4:
         return False
-    if (told.dmp1, told.dmq1) != (d % (p - 1), d % (q - 1)) or told.iqmp * q % p != 1:
+    if (numbers.dmp1, numbers.dmq1) != (d % (p - 1), d % (q - 1)) or numbers.iqmp * q % p != 1:
         return False
     return e > 2 and e * d % (p - 1) == 1 and e * d % (q - 1) == 1
 
@@ -233,12 +233,10 @@ def read_authorities(secret: Secret) -> tuple[str, bytes]:
     """
     from cryptography.hazmat.primitives.serialization import Encoding  # noqa: PLC0415
 
-    told = secret_values(secret).get("ca.crt")
-    if not told:
+    pem = secret_values(secret).get("ca.crt")
+    if not pem:
         raise UnusableSecretError("it has no ca.crt")
-    content = b"".join(
-        certificate.public_bytes(Encoding.PEM) for certificate in _chain(told, "ca.crt", MAX_AUTHORITIES)
-    )
+    content = b"".join(certificate.public_bytes(Encoding.PEM) for certificate in _chain(pem, "ca.crt", MAX_AUTHORITIES))
     return path_of(content, "pem"), content
 
 
@@ -252,14 +250,14 @@ def read_passwords(secret: Secret, kind: str) -> tuple[str, bytes]:
     Raises:
         UnusableSecretError: It has none, or a line that is none.
     """
-    told = secret_values(secret)
+    values = secret_values(secret)
     if kind == "auth-map":
-        lines = [_line(user, value) for user, value in sorted(told.items())]
+        lines = [_line(user, value) for user, value in sorted(values.items())]
     else:
-        if "auth" not in told:
+        if "auth" not in values:
             raise UnusableSecretError('it has no key "auth"')
         try:
-            lines = told["auth"].decode("ascii").replace("\r\n", "\n").split("\n")
+            lines = values["auth"].decode("ascii").replace("\r\n", "\n").split("\n")
         except UnicodeDecodeError:
             raise UnusableSecretError('its key "auth" is no password file') from None
         lines = [line for line in lines if line.strip() and not line.startswith("#")]
@@ -271,9 +269,9 @@ def read_passwords(secret: Secret, kind: str) -> tuple[str, bytes]:
     return path_of(content, "htpasswd"), content
 
 
-def _is_quick(told: str) -> bool:
-    found = _HASH.match(told)
-    return found is not None and int(found["rounds"] or 0) <= MAX_ROUNDS
+def _is_quick(text: str) -> bool:
+    match = _HASH.match(text)
+    return match is not None and int(match["rounds"] or 0) <= MAX_ROUNDS
 
 
 def _line(user: str, value: bytes) -> str:
@@ -292,12 +290,12 @@ def _chain(pem: bytes, key: str, most: tuple[int, int] = MAX_CHAIN) -> list[x509
     if len(pem) > most[1]:
         raise UnusableSecretError(f"{key} holds more than {most[1] >> 10} KiB")
     try:
-        found = x509.load_pem_x509_certificates(pem)
+        certificates = x509.load_pem_x509_certificates(pem)
     except (x509.InvalidVersion, *_UNREADABLE):
         raise UnusableSecretError(f"{key} holds no certificate in PEM that can be read") from None
-    if len(found) > most[0]:
+    if len(certificates) > most[0]:
         raise UnusableSecretError(f"{key} holds more than {most[0]} certificates")
-    return found
+    return certificates
 
 
 def _check_strength(certificate: x509.Certificate, what: str) -> None:

@@ -119,11 +119,11 @@ class Targets:
         if len(labels) < 3 or labels[2] != "svc":
             return None
         name = ObjectName(labels[1], labels[0])
-        told = self.services.get(name)
-        if told is None or told.service.spec.type == "ExternalName":
+        asked = self.services.get(name)
+        if asked is None or asked.service.spec.type == "ExternalName":
             return None
-        ports = [known for known in told.service.spec.ports if known.port == port]
-        return self._upstream(name, told, ports[0], wish) if ports else None
+        ports = [known for known in asked.service.spec.ports if known.port == port]
+        return self._upstream(name, asked, ports[0], wish) if ports else None
 
     def refusal_of_host(self, host: str, port: int) -> str:
         """Return why nginx does not connect to a host that is an address; empty for a name, or where it may."""
@@ -135,32 +135,39 @@ class Targets:
 
     def refused_endpoints(self, name: ObjectName, port: ServiceBackendPort) -> str:
         """Return which endpoints of a Service's port are not used, and why; empty where all are."""
-        told = self.services.get(name)
-        found = self._port(told, port) if told is not None else None
-        if told is None or found is None or told.service.spec.type == "ExternalName":
+        asked = self.services.get(name)
+        service_port = self._port(asked, port) if asked is not None else None
+        if asked is None or service_port is None or asked.service.spec.type == "ExternalName":
             return ""
-        return _not_used(self._endpoints(name, told).refused.get(found.name, {}))
+        return _not_used(self._endpoints(name, asked).refused.get(service_port.name, {}))
 
     @staticmethod
-    def _port(told: ServiceInput, port: ServiceBackendPort) -> ServicePort | None:
-        ports = told.service.spec.ports
-        return next((one for one in ports if (one.name == port.name if port.name else one.port == port.number)), None)
+    def _port(asked: ServiceInput, port: ServiceBackendPort) -> ServicePort | None:
+        ports = asked.service.spec.ports
+        return next(
+            (
+                candidate
+                for candidate in ports
+                if (candidate.name == port.name if port.name else candidate.port == port.number)
+            ),
+            None,
+        )
 
     def _resolve(self, name: ObjectName, port: ServiceBackendPort, wish: UpstreamOptions) -> tuple[Target, str]:
-        told = self.services.get(name)
-        if told is None:
+        asked = self.services.get(name)
+        if asked is None:
             return UNAVAILABLE, f"Service {name} does not exist"
         wanted = quoted(port.name) if port.name else str(port.number)
-        spec = told.service.spec
-        found = self._port(told, port)
+        spec = asked.service.spec
+        service_port = self._port(asked, port)
         if spec.type == "ExternalName":
-            number = found.port if found else port.number
+            number = service_port.port if service_port else port.number
             return self._external(name, spec.external_name, number, wish)
-        if found is None:
+        if service_port is None:
             return UNAVAILABLE, f"Service {name} has no port {wanted}"
-        if found.protocol != Protocol.TCP:
-            return UNAVAILABLE, f"port {wanted} of Service {name} is {found.protocol}, not TCP"
-        return self._upstream(name, told, found, wish)
+        if service_port.protocol != Protocol.TCP:
+            return UNAVAILABLE, f"port {wanted} of Service {name} is {service_port.protocol}, not TCP"
+        return self._upstream(name, asked, service_port, wish)
 
     def _external(self, name: ObjectName, host: str, port: int, wish: UpstreamOptions) -> tuple[Target, str]:
         lowered = host.rstrip(".").lower()
@@ -180,10 +187,10 @@ class Targets:
         return ToName(lowered, port, f"{name.namespace}.{name.name}.{port}"), ""
 
     def _upstream(
-        self, name: ObjectName, told: ServiceInput, port: ServicePort, wish: UpstreamOptions
+        self, name: ObjectName, asked: ServiceInput, port: ServicePort, wish: UpstreamOptions
     ) -> tuple[Target, str]:
-        spec = told.service.spec
-        known = self._endpoints(name, told)
+        spec = asked.service.spec
+        known = self._endpoints(name, asked)
         endpoints, refused = known.ready.get(port.name, ()), known.refused.get(port.name)
         if refused:
             self.refused[f"Service {name}: port {port.name or port.port}"] = _not_used(refused)
@@ -252,18 +259,18 @@ class Targets:
         self.upstreams.setdefault(upstream.name, upstream)
         return ToUpstream(upstream.name)
 
-    def _endpoints(self, name: ObjectName, told: ServiceInput) -> UsableEndpoints:
+    def _endpoints(self, name: ObjectName, asked: ServiceInput) -> UsableEndpoints:
         """Return the endpoints of a Service by port's name, without those that only this node can mean."""
         known = self.endpoints.get(name)
         if known is None:
-            known = self.endpoints[name] = self._usable(name, told)
+            known = self.endpoints[name] = self._usable(name, asked)
         self.refused.update(known.notes)
         return known
 
-    def _usable(self, name: ObjectName, told: ServiceInput) -> UsableEndpoints:
+    def _usable(self, name: ObjectName, asked: ServiceInput) -> UsableEndpoints:
         ignored: list[str] = []
         notes: dict[str, str] = {}
-        by_port = counts(told.slices)
+        by_port = counts(asked.slices)
         each = share_of_each([(count, 1) for count in by_port.values()], UPSTREAM_SERVERS)
         if each is not None:
             notes[f"Service {name}"] = (
@@ -271,9 +278,9 @@ class Targets:
                 " get requests"
             )
         most = dict.fromkeys(by_port, each)
-        endpoints = candidates(told.slices, "", ignored.append, origin=told.endpoints_from, most=most)
+        endpoints = candidates(asked.slices, "", ignored.append, origin=asked.endpoints_from, most=most)
         if ignored:  # each node's own rules ignore them too; here the Ingress's user reads why
-            notes.update(_private(told))
+            notes.update(_private(asked))
         ready: dict[str, list[str]] = {}
         refused: dict[str, dict[str, str]] = {}
         judged: set[str] = set()
@@ -287,7 +294,7 @@ class Targets:
                 elif family in self.families and candidate.ready and not candidate.terminating:
                     ready.setdefault(port, []).append(endpoint.text)
         by_name = {port: tuple(sorted(texts)) for port, texts in ready.items()}
-        return UsableEndpoints(told, by_name, refused, notes, frozenset(judged))
+        return UsableEndpoints(asked, by_name, refused, notes, frozenset(judged))
 
     def _refusal(self, name: ObjectName, address: Address, text: str, port: int) -> str:
         """Return why an endpoint of a Service is not used.
@@ -317,24 +324,24 @@ class UsableEndpoints(NamedTuple):
     """The endpoints of a Service, as they were judged.
 
     Attributes:
-        told: The Service and its slices, of which they are.
+        source: The Service and its slices, of which they are.
         ready: `address:port` of the ready ones, by port's name.
         refused: The reason of each that is not used, by port's name and `address:port`.
         notes: What is to be said of the Service's fields.
         addresses: All addresses that were looked up: whether another Service has them decides, too.
     """
 
-    told: ServiceInput
+    source: ServiceInput
     ready: dict[str, tuple[str, ...]]
     refused: dict[str, dict[str, str]]
     notes: dict[str, str]
     addresses: frozenset[str]
 
 
-def _private(told: ServiceInput) -> Iterator[tuple[str, str]]:
+def _private(asked: ServiceInput) -> Iterator[tuple[str, str]]:
     """Yield addresses that only this node can mean: whoever writes endpoints must not reach what listens there."""
-    for known in told.slices:
-        where = f"{told.endpoints_from or 'EndpointSlice'} {known.metadata.namespace}/{known.metadata.name}"
+    for known in asked.slices:
+        where = f"{asked.endpoints_from or 'EndpointSlice'} {known.metadata.namespace}/{known.metadata.name}"
         for index, endpoint in enumerate(known.endpoints):
             if endpoint.addresses and is_private_to_node(endpoint.addresses[0]):
                 address = printable(endpoint.addresses[0])
