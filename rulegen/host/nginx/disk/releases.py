@@ -19,14 +19,25 @@ import os
 import re
 import stat
 from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import ApplyError, HostError
 from rulegen.host.nginx.disk import trust
 from rulegen.host.nginx.disk.locks import locked
-from rulegen.host.nginx.disk.writing import exchange, hint, holds, linked, reason, remove, synchronize, write_new
+from rulegen.host.nginx.disk.release_files import (
+    MOST_BYTES,
+    WantedFile,
+    bytes_of,
+    close_files,
+    holds_file,
+    included,
+    is_file,
+    is_folder,
+    text_of,
+)
+from rulegen.host.nginx.disk.writing import exchange, hint, linked, reason, remove, synchronize, write_new
 from rulegen.languages.nginx.configuration import SECRETS, Configuration, SecretContent
-from rulegen.safe_files import UnsuitableFileError, read_regular
+from rulegen.safe_files import read_regular
 from rulegen.text import printable
 
 if TYPE_CHECKING:
@@ -51,16 +62,6 @@ _PRIVATE_FOLDER: Final = 0o700
 _PASSED_FOLDER: Final = 0o710
 _PRIVATE_MODE: Final = 0o600
 _WORKERS_MODE: Final = 0o640
-_MOST_BYTES: Final = 64 << 20
-"""Of one file of a release."""
-
-
-class _Wanted(NamedTuple):
-    """A file of a release: its bytes, who may read it, and the group of those."""
-
-    content: bytes
-    mode: int
-    group: int
 
 
 class Releases:
@@ -102,7 +103,7 @@ class Releases:
                         if name != "releases":
                             trust.check_written(inner, self.folder / name)
                         if name == "logs":
-                            _close_files(inner)
+                            close_files(inner)
         except OSError as error:
             raise HostError(f"the folder of nginx cannot be used: {reason(error)}", hint=hint(error)) from None
 
@@ -219,14 +220,14 @@ class Releases:
         place = self.path(digest)
         try:
             with self._opened(digest) as folders:
-                listed = json.loads(read_regular(_MANIFEST, _MOST_BYTES, dir_fd=folders[""]))
-                names = {*(name for name in listed["files"] if _NAME.match(name)), *_included(folders)}
-                files = {name: text for name in sorted(names) if (text := _text_of(name, folders)) is not None}
+                listed = json.loads(read_regular(_MANIFEST, MOST_BYTES, dir_fd=folders[""]))
+                names = {*(name for name in listed["files"] if _NAME.match(name)), *included(folders)}
+                files = {name: text for name in sorted(names) if (text := text_of(name, folders)) is not None}
                 secrets = {name: bool(workers) for name, workers in listed["secrets"].items() if _NAME.match(name)}
                 kept = {
                     n: SecretContent(c, workers)
                     for n, workers in secrets.items()
-                    if (c := _bytes_of(n, folders)) is not None
+                    if (c := bytes_of(n, folders)) is not None
                 }
         except OSError as error:
             raise HostError(f"release {digest} of nginx cannot be read: {reason(error)}", hint=hint(error)) from None
@@ -281,14 +282,14 @@ class Releases:
                     with suppress(OSError):
                         remove(name, dir_fd=releases)
 
-    def _wanted(self, configuration: Configuration) -> dict[str, _Wanted]:
+    def _wanted(self, configuration: Configuration) -> dict[str, WantedFile]:
         wanted = {
-            name: _Wanted(text.encode("utf-8", "surrogateescape"), _PRIVATE_MODE, os.getegid())
+            name: WantedFile(text.encode("utf-8", "surrogateescape"), _PRIVATE_MODE, os.getegid())
             for name, text in configuration.files.items()
         }
         for name, secret in configuration.secrets.items():
             readers = (self._workers_mode, self._group) if secret.for_workers else (_PRIVATE_MODE, os.getegid())
-            wanted[name] = _Wanted(secret.content, *readers)
+            wanted[name] = WantedFile(secret.content, *readers)
         wrong = next((name for name in wanted if not _NAME.match(name)), None)
         if wrong is None:
             wrong = next((name for name in configuration.files if name.startswith(SECRETS)), None)
@@ -298,7 +299,7 @@ class Releases:
             raise HostError(f"{printable(wrong)!r} is no file of a release")
         return wanted
 
-    def _is_whole(self, place: Path, wanted: Mapping[str, _Wanted]) -> bool:
+    def _is_whole(self, place: Path, wanted: Mapping[str, WantedFile]) -> bool:
         try:
             with self._opened(place.name) as folders:
                 if not all(self._is_closed(folders[name], name) for name in folders):
@@ -307,7 +308,7 @@ class Releases:
                     return False
                 # one more file would be read where the main file includes `hosts/*.conf`
                 there = {f"{name}/{inner}" for name in ("hosts", "upstreams") for inner in os.listdir(folders[name])}  # noqa: PTH208
-                return there <= wanted.keys() and all(_holds(folders, name, file) for name, file in wanted.items())
+                return there <= wanted.keys() and all(holds_file(folders, name, file) for name, file in wanted.items())
         except OSError:
             return False
 
@@ -320,7 +321,7 @@ class Releases:
         """Return the mode and the group of a folder of a release."""
         return (self._folder_mode, self._group) if name in _FOR_WORKERS else (_PRIVATE_FOLDER, os.getegid())
 
-    def _build(self, partial: Path, configuration: Configuration, wanted: Mapping[str, _Wanted]) -> None:
+    def _build(self, partial: Path, configuration: Configuration, wanted: Mapping[str, WantedFile]) -> None:
         for place, name in ((partial, ""), *((partial / name, name) for name in _FOLDERS)):
             place.mkdir(_PRIVATE_FOLDER)
             descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -336,7 +337,7 @@ class Releases:
                 with suppress(OSError):  # a damaged one: its files are written anew
                     sources.append((source, stack.enter_context(self._opened(source.name))))
             for name, file in wanted.items():
-                same = next((source for source, folders in sources if _holds(folders, name, file)), None)
+                same = next((source for source, folders in sources if holds_file(folders, name, file)), None)
                 if same is None or not linked(same / name, partial / name):
                     write_new(partial / name, *file)
                     new.append(partial / name)
@@ -348,16 +349,16 @@ class Releases:
         # before it gets its name, and so before it can be live: a power cut must not leave empty files
         synchronize(partial, new)
 
-    def _keep_for_old_workers(self, before: Path, partial: Path, wanted: Mapping[str, _Wanted]) -> None:
+    def _keep_for_old_workers(self, before: Path, partial: Path, wanted: Mapping[str, WantedFile]) -> None:
         """Link password files which are no longer wanted: old workers open them by `current` at each request."""
         try:
             with self._opened(before.name) as folders:
-                listed = json.loads(read_regular(_MANIFEST, _MOST_BYTES, dir_fd=folders[""]))["secrets"]
+                listed = json.loads(read_regular(_MANIFEST, MOST_BYTES, dir_fd=folders[""]))["secrets"]
                 kept = [
                     name
                     for name, for_workers in listed.items()
                     if for_workers and name not in wanted and _NAME.match(name) and name.startswith(SECRETS)
-                    if _is_file(name, folders)
+                    if is_file(name, folders)
                 ]
         except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
             return  # a damaged release: those few requests are answered with an error
@@ -369,7 +370,7 @@ class Releases:
         temporary = f".{name}.new"
         try:
             with trust.folder(self.folder) as home, trust.inner(home, "releases", target.parent) as releases:
-                if not _is_folder(digest, releases):
+                if not is_folder(digest, releases):
                     raise FileNotFoundError(errno.ENOENT, "no such release", str(target))
                 remove(temporary, dir_fd=home)
                 os.symlink(f"releases/{digest}", temporary, dir_fd=home)
@@ -401,72 +402,6 @@ class Releases:
             pending=(f"release {configuration.digest}",),
             hint=hint(error),
         )
-
-
-def _included(folders: Mapping[str, int]) -> list[str]:
-    """Return what nginx reads of a release beside its main file: the main file names folders, not files."""
-    return sorted(
-        f"{name}/{inner}"
-        for name in ("hosts", "upstreams")
-        for inner in os.listdir(folders[name])  # noqa: PTH208 - a descriptor's
-        if inner.endswith(".conf")
-    )
-
-
-def _within(name: str, folders: Mapping[str, int]) -> tuple[str, int]:
-    """Return a file's name in its folder, and that folder's descriptor."""
-    folder, _, base = name.rpartition("/")
-    return base, folders[folder]
-
-
-def _holds(folders: Mapping[str, int], name: str, file: _Wanted) -> bool:
-    base, folder = _within(name, folders)
-    return holds(base, *file, dir_fd=folder)
-
-
-def _close_files(folder: int) -> None:
-    """Take the rights of others from the files of a folder: logs of an nginx that was started without our umask."""
-    for name in os.listdir(folder):
-        with suppress(OSError):  # it was set aside, or is not ours; the folder itself is closed to others
-            status = os.stat(name, dir_fd=folder, follow_symlinks=False)
-            mode = status.st_mode
-            if stat.S_ISREG(mode) and mode & 0o007 and status.st_nlink == 1:
-                descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
-                try:
-                    os.fchmod(descriptor, stat.S_IMODE(mode) & ~0o007)
-                finally:
-                    os.close(descriptor)
-
-
-def _is_folder(name: str, dir_fd: int) -> bool:
-    try:
-        return stat.S_ISDIR(os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode)
-    except FileNotFoundError:
-        return False
-
-
-def _is_file(name: str, folders: Mapping[str, int]) -> bool:
-    base, folder = _within(name, folders)
-    try:
-        return stat.S_ISREG(os.stat(base, dir_fd=folder, follow_symlinks=False).st_mode)
-    except FileNotFoundError:
-        return False
-
-
-def _bytes_of(name: str, folders: Mapping[str, int]) -> bytes | None:
-    """Return what a file holds; None where it is gone, nothing for a link and what else is no file."""
-    base, folder = _within(name, folders)
-    try:
-        return read_regular(base, _MOST_BYTES, dir_fd=folder)
-    except FileNotFoundError:
-        return None
-    except UnsuitableFileError:
-        return b""
-
-
-def _text_of(name: str, folders: Mapping[str, int]) -> str | None:
-    content = _bytes_of(name, folders)
-    return None if content is None else content.decode("utf-8", "surrogateescape")
 
 
 def _written_at(entry: os.DirEntry[str]) -> int:
