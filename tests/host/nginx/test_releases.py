@@ -225,7 +225,7 @@ try:
 except ApplyError as error:
     print("No space left on device" if "No space left on device" in error.message else error.message)
     print("live is the first" if f"release {first.digest} is served as before" in error.message else error.message)
-    assert "make room" in error.hint
+    assert "free space" in error.hint
 left = [path.name for path in (releases.folder / "releases").iterdir()]
 print("no half is left" if left == [first.digest] else left)
 small = configuration({"b.test": server("b.test")})
