@@ -147,7 +147,7 @@ class TestMetrics:
 
     def test_the_table_in_the_docs_is_that_of_the_declarations(self):
         page = PAGE.read_text(encoding="utf-8")
-        assert page == with_table(page), "write it anew: scripts/metrics-table"
+        assert page == with_table(page), "write it anew: scripts/docs"
 
     def test_hostile_labels_stay_labels(self):
         state = AgentState(Clock())

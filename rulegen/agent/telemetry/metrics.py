@@ -1,7 +1,7 @@
 """The metrics of an agent, each declared once: kube-proxy's names where the meaning is the same, and ours.
 
 Whoever counts holds the object (`state.metrics.drift.add("chain")`), so that a name that is not declared is a type
-error. /metrics and the table in docs/run.md are written from the same declarations (`scripts/metrics-table`).
+error. /metrics and the table in docs/run.md are written from the same declarations (`scripts/docs`).
 """
 
 from __future__ import annotations
