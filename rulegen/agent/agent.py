@@ -56,7 +56,7 @@ DRAIN_S = 250.0
 """How long nginx may take to end: its workers give up after worker-shutdown-timeout, 240 s by default."""
 
 
-class _Parts(NamedTuple):
+class _AgentParts(NamedTuple):
     """What a run consists of."""
 
     followed: FollowedCluster
@@ -146,7 +146,7 @@ class Agent:
             parts.sync.apply_rest()
         return why
 
-    def _run(self, parts: _Parts, cleanup: ExitStack) -> str:
+    def _run(self, parts: _AgentParts, cleanup: ExitStack) -> str:
         """Start all parts, and run until a wake-up.
 
         Raises:
@@ -173,7 +173,7 @@ class Agent:
             self._leave(parts.publishers, parts.site)
         return why
 
-    def _built(self, cleanup: ExitStack) -> _Parts:
+    def _built(self, cleanup: ExitStack) -> _AgentParts:
         """Build all parts, and have `cleanup` stop them in the opposite order.
 
         Raises:
@@ -214,7 +214,7 @@ class Agent:
         for server in answered.start():
             cleanup.callback(server.stop)
         self._listen(writers, writer.choice.variant, site, cleanup)
-        return _Parts(followed, sync, site, publishers)
+        return _AgentParts(followed, sync, site, publishers)
 
     def _writer(self, cleanup: ExitStack) -> tuple[Writers, KernelWriter]:
         """Return the programs that write for us, and what reads and writes the kernel by them.

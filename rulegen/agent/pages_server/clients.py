@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterator
 
-    from rulegen.agent.pages_server.listener import Listener
+    from rulegen.agent.pages_server.listener import ListeningPort
     from rulegen.agent.pages_server.reply import Reply
 
 CLIENTS: Final = 256
@@ -53,7 +53,7 @@ class Client:
     """
 
     connection: socket.socket
-    listener: Listener
+    listener: ListeningPort
     source: str
     deadline: float
     left_s: float = 0.0

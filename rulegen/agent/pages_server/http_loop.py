@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from rulegen.agent.pages_server.access import source_of
 from rulegen.agent.pages_server.clients import CLIENT_S, CLOSE_S, DISCARDED_BYTES, WAIT_S, Client, Clients, Phase
-from rulegen.agent.pages_server.listener import Connection, Listener
+from rulegen.agent.pages_server.listener import Connection, ListeningPort
 from rulegen.agent.pages_server.rendering import Made, Rendering, Slow
 from rulegen.agent.pages_server.reply import Encoded, Reply, encoded, failure
 from rulegen.agent.pages_server.request import HEAD_BYTES, TOO_LONG, RequestRefusal, head_length, parse
@@ -49,7 +49,7 @@ class HttpLoop:
         self._rendering = Rendering[Client](self._deliver)
         self._selector: selectors.BaseSelector = selectors.DefaultSelector()
 
-    def add(self, listener: Listener) -> None:
+    def add(self, listener: ListeningPort) -> None:
         """Serve a port from now on; its socket is the loop's.
 
         Raises:
@@ -70,7 +70,7 @@ class HttpLoop:
             self._end_without_ports()
             raise HostError(f"cannot listen: {error.strerror}") from None
 
-    def remove(self, listener: Listener) -> None:
+    def remove(self, listener: ListeningPort) -> None:
         """Stop serving a port: when this returns it is closed, and its clients are disconnected."""
         self._call_and_wait(lambda: self._close_listener(listener))
         self._end_without_ports()
@@ -125,7 +125,7 @@ class HttpLoop:
                     if isinstance(key.data, Client):
                         self._serve(key.data)
                 for key, _ in events:
-                    if isinstance(key.data, Listener):
+                    if isinstance(key.data, ListeningPort):
                         self._accept(key.data)
                     elif key.data is None and not woken.recv(4096):
                         return
@@ -139,17 +139,17 @@ class HttpLoop:
         times = [at for at in (self._clients.next_deadline(), self._rendering.next_begin()) if at is not None]
         return max(min(times) - time.monotonic(), 0.0) if times else None
 
-    def _listen(self, listener: Listener) -> None:
+    def _listen(self, listener: ListeningPort) -> None:
         self._selector.register(listener.opened, _READ, listener)
 
-    def _close_listener(self, listener: Listener) -> None:
+    def _close_listener(self, listener: ListeningPort) -> None:
         self._selector.unregister(listener.opened)
         listener.opened.close()
         for client in self._clients:
             if client.listener is listener:
                 self._close(client)
 
-    def _accept(self, listener: Listener) -> None:
+    def _accept(self, listener: ListeningPort) -> None:
         for _ in range(_BATCH):
             try:
                 connection, address = listener.opened.accept()

@@ -30,7 +30,7 @@ class Connection(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Listener:
+class ListeningPort:
     """A port.
 
     Attributes:

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs
 
 from rulegen.agent.pages_server.access import field_of_proxy, is_loopback, is_loopback_name, is_ours
 from rulegen.agent.pages_server.http_loop import HttpLoop
-from rulegen.agent.pages_server.listener import Connection, Listener, opened
+from rulegen.agent.pages_server.listener import Connection, ListeningPort, opened
 from rulegen.agent.pages_server.rendering import Slow
 from rulegen.agent.pages_server.reply import Encoded, Reply, answer_of, encoded
 from rulegen.agent.pages_server.request import NOT_ANSWERED, PROBING
@@ -63,7 +63,7 @@ class PageServer:
         self._probes = probes
         self._names = names
         self._loop = loop or HttpLoop()
-        self._listener = Listener(opened(address, port), self._answer)
+        self._listener = ListeningPort(opened(address, port), self._answer)
         self.port: int = self._listener.opened.getsockname()[1]
         self._loop.add(self._listener)
 
