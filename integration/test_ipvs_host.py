@@ -12,7 +12,7 @@ import pytest
 from pyroute2 import IPVS, IPVSService
 from pyroute2.netlink.exceptions import NetlinkError
 
-from rulegen.diff import diff
+from rulegen.diff.changes import diff
 from rulegen.errors import HostError
 from rulegen.host.commands.runner import Command as Call
 from rulegen.host.commands.runner import run

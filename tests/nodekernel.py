@@ -10,26 +10,23 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from rulegen.compiler.services.compile import Observed
-from rulegen.compiler.services.ordering import (
-    ChangeAddresses,
-    ChangeVirtualServers,
-    Parameter,
-    RestoreIpsets,
-    RestoreRules,
-    Work,
-    tasks,
-)
+from rulegen.compiler.services.observed import Observed
+from rulegen.compiler.services.ordering import Parameter, tasks
 from rulegen.languages.addresses import script as links_script
 from rulegen.languages.addresses import state as links
+from rulegen.languages.addresses.language import ChangeAddresses
 from rulegen.languages.ipset import state as ipset
+from rulegen.languages.ipset.language import RestoreIpsets
+from rulegen.languages.iptables.language import RestoreRules
 from rulegen.languages.iptables.ruleset import read
 from rulegen.languages.ipvs import state as ipvs
 from rulegen.languages.ipvs import text as ipvs_text
+from rulegen.languages.ipvs.language import ChangeVirtualServers
 from rulegen.languages.ipvs.script import IpvsCommand, IpvsVerb
 from rulegen.net import Family
 from rulegen.plan.plan import Plan
 from tests.kernel import Kernel, RefusedError, commits
+from tests.observed import observing
 
 
 @dataclass
@@ -63,7 +60,7 @@ class NodeKernel:
         for task in tasks(plan, chains_per_commit=chains_per_commit):
             yield from self._pieces(task.work)
 
-    def _pieces(self, work: Work) -> Iterator[Callable[[], None]]:
+    def _pieces(self, work: object) -> Iterator[Callable[[], None]]:
         match work:
             case RestoreRules(family, text, False):
                 yield from (partial(self._commit, family, commit) for commit in commits(text))
@@ -90,7 +87,7 @@ class NodeKernel:
         for key, value in told.items():
             if isinstance(key, ipvs.RealServerKey) and isinstance(value, ipvs.RealServer):
                 told[key] = replace(value, connections=self.connections.get(key))
-        return Observed(
+        return observing(
             rulesets={f: read(self.kernels[f].save(), "kernel", f) for f in families or tuple(Family)},
             sets=ipset.read(ipset.format_sets(objects), "kernel"),
             servers=told,

@@ -12,7 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rulegen.cli.main import main
-from rulegen.compiler.services.compile import Compiled, beside_warning, compile_model, plan_cleanup, plan_node
+from rulegen.compiler.services.compile import Compiled, compile_model
+from rulegen.compiler.services.other_variant import beside_warning
+from rulegen.compiler.services.plan import plan_cleanup, plan_node
 from rulegen.kube.snapshot.world import ClusterSnapshot
 from rulegen.model.host.facts import HostFacts
 from rulegen.model.services.options import Options
@@ -175,7 +177,7 @@ def test_where_the_parameter_cannot_be_set_the_guard_alone_stays(mode):
     chains = {name for chains in node.kernels[Family.IPV4].tables.values() for name in chains if "KUBE" in name}
     assert mode == "ipvs" or chains == {"KUBE-FIREWALL"}
     again = cleaned(node) if mode == "cleanup" else planned(node, ClusterSnapshot(), mode)
-    assert again.iptables[Family.IPV4].changes == ()
+    assert again.of("iptables")[Family.IPV4].changes == ()
 
 
 def test_a_guard_that_others_rules_lead_to_is_emptied_only_once_the_prefix_is_closed():
@@ -218,13 +220,13 @@ def test_sets_that_the_other_variant_looks_into_go_behind_its_rules_and_stay_wit
 
 def test_rules_of_a_proxy_in_the_other_variant_are_warned_of():
     node = a_node()
-    assert beside_warning(node.observed(), "nft") == ""
+    assert beside_warning(node.observed().beside, "nft") == ""
     add_kubelet(node.beside[Family.IPV4])
-    assert beside_warning(node.observed(), "nft") == ""  # a kubelet is no proxy
+    assert beside_warning(node.observed().beside, "nft") == ""  # a kubelet is no proxy
     node.kernels, node.beside = node.beside, node.kernels
     node.write(planned(node, ClusterSnapshot()))
     node.kernels, node.beside = node.beside, node.kernels
-    warning = beside_warning(node.observed(), "nft")
+    warning = beside_warning(node.observed().beside, "nft")
     assert warning.startswith("iptables-legacy holds ")
     assert "rulegen cleanup --variant legacy" in warning
 

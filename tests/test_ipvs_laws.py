@@ -9,7 +9,8 @@ from dataclasses import replace
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rulegen.compiler.services.compile import Compiled, compile_model, plan_cleanup, plan_node
+from rulegen.compiler.services.compile import Compiled, compile_model
+from rulegen.compiler.services.plan import plan_cleanup, plan_node
 from rulegen.kube.snapshot.world import ClusterSnapshot
 from rulegen.languages.addresses.state import BOUND, AddressKey
 from rulegen.languages.ipset.script import TEMPORARY

@@ -8,8 +8,11 @@ from collections.abc import Iterator
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rulegen.compiler.services.compile import Compiled, Observed, compile_model, plan_cleanup, plan_node, step
+from rulegen.backends.iptables import node as iptables_node
+from rulegen.compiler.services.compile import Compiled, compile_model
+from rulegen.compiler.services.plan import plan_cleanup, plan_node
 from rulegen.kube.snapshot.world import ClusterSnapshot
+from rulegen.languages.iptables.language import step
 from rulegen.languages.iptables.ruleset import read, read_rule, target
 from rulegen.languages.iptables.script import script
 from rulegen.languages.iptables.state import found, wanted
@@ -18,6 +21,7 @@ from rulegen.model.services.options import Options
 from rulegen.model.services.resolve import resolve
 from rulegen.net import Family, parse_network
 from tests.kernel import Kernel, commits
+from tests.observed import observing
 from tests.sizes import examples
 from tests.strategies import NODE, worlds
 
@@ -62,9 +66,9 @@ def foreign_part(kernel: Kernel) -> list[str]:
 
 
 def scripts(kernel: Kernel, wants: Compiled, family: Family, chunk: int | None) -> Iterator[str]:
-    part = plan_node(wants, Observed(rulesets={family: read(kernel.save(), "kernel", family)}), HostFacts()).iptables[
-        family
-    ]
+    part = plan_node(wants, observing(rulesets={family: read(kernel.save(), "kernel", family)}), HostFacts()).of(
+        "iptables"
+    )[family]
     return (restore.text for restore in script(part.changes, part.desired, chains_per_commit=chunk))
 
 
@@ -74,7 +78,7 @@ def apply(kernel: Kernel, wants: Compiled, family: Family, chunk: int | None = N
 
 
 def is_converged(kernel: Kernel, wants: Compiled, family: Family) -> bool:
-    return plan_node(wants, Observed(rulesets={family: read(kernel.save(), "kernel", family)}), HostFacts()).is_empty
+    return plan_node(wants, observing(rulesets={family: read(kernel.save(), "kernel", family)}), HostFacts()).is_empty
 
 
 @quick
@@ -176,9 +180,9 @@ def test_the_order_of_the_input_means_nothing(world, chance):
     other = ClusterSnapshot(services=dict(shuffled), nodes=world.nodes)
     for family in Family:
         texts = [
-            "".join(r.text for r in script(p.iptables[family].changes, p.iptables[family].desired))
+            "".join(r.text for r in script(p.of("iptables")[family].changes, p.of("iptables")[family].desired))
             for p in (
-                plan_node(compiled(w), Observed(rulesets={family: read("", "", family)}), HostFacts())
+                plan_node(compiled(w), observing(rulesets={family: read("", "", family)}), HostFacts())
                 for w in (world, other)
             )
         ]
@@ -209,8 +213,8 @@ def test_cleanup_leaves_nothing_of_ours_and_all_of_others(world, family, chunk):
     clean = kernel.save()
     apply(kernel, compiled(world), family)
     for _ in range(2):
-        observed = Observed(rulesets={family: read(kernel.save(), "kernel", family)})
-        part = plan_cleanup("iptables", observed).iptables[family]
+        observed = observing(rulesets={family: read(kernel.save(), "kernel", family)})
+        part = plan_cleanup("iptables", observed).of("iptables")[family]
         for restore in script(part.changes, part.desired, chains_per_commit=chunk):
             kernel.restore(restore.text)
     assert kernel.save() == clean != before
@@ -223,5 +227,5 @@ def test_a_kernel_that_took_our_rules_prints_what_we_wrote(world):
     for family in Family:
         kernel = Kernel()
         apply(kernel, wants, family)
-        layout = wants.backend.layout(wants.model.nodes[family], read("", "", family))
+        layout = iptables_node.layout(wants.model.nodes[family], read("", "", family))
         assert found(read(kernel.save(), "kernel", family), layout) == wanted(wants.rules(family)).objects

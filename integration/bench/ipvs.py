@@ -20,13 +20,17 @@ import msgspec
 from integration.bench.stages import OPTIONS
 from integration.bench.worlds import endpoint_slice, objects
 from integration.uml.machine import is_inside
-from rulegen.compiler.services.compile import Observed, plan_node
+from rulegen.backends.table import BACKENDS
 from rulegen.compiler.services.incremental import ServiceRules
-from rulegen.diff import diff
+from rulegen.compiler.services.observed import Observed
+from rulegen.compiler.services.plan import plan_node
+from rulegen.diff.changes import diff
 from rulegen.errors import Rejected
 from rulegen.host.commands.runner import Command, Completed, run
 from rulegen.host.dataplane.apply import perform, steps
-from rulegen.host.dataplane.observe import observe, print_rules
+from rulegen.host.dataplane.driver import ReadContext, WriteContext
+from rulegen.host.dataplane.drivers import DRIVERS
+from rulegen.host.dataplane.observe import observed, read_kernel
 from rulegen.host.ipvs import addresses
 from rulegen.host.ipvs import servers as ipvs
 from rulegen.host.netfilter import ipset
@@ -100,14 +104,17 @@ def cluster_of(services: int) -> Cluster:
 
 def seen() -> Observed:
     """Return what the kernel has."""
-    return observe(run, VARIANT, print_rules(run, VARIANT, [Family.IPV4]), needs_sets=True)
+    context = ReadContext(
+        run=run, variant=VARIANT, families=(Family.IPV4,), needed=frozenset(BACKENDS["ipvs"].languages)
+    )
+    return observed(DRIVERS, read_kernel(DRIVERS, context), context)
 
 
 def first_sync(rules: ServiceRules, calls: Calls) -> dict[str, float]:
     """Write everything into a kernel that has nothing."""
     observed = seen()
     plan = plan_node(rules.compiled(), observed, FACTS)
-    work = steps(replace(plan, sysctls=()), calls.run, VARIANT, wait_s=60)
+    work = steps(replace(plan, sysctls=()), WriteContext(run=calls.run, variant=VARIANT, wait_s=60))
     calls.taken()
     collected = {"first sync": seconds(lambda: perform(work))}
     collected["messages"], collected["processes"] = calls.taken()
@@ -125,7 +132,7 @@ def changes(cluster: Cluster, rules: ServiceRules, calls: Calls) -> dict[str, fl
         calls.taken()
         start = time.perf_counter()
         update = rules.update(cluster.take(event).services)
-        perform(steps(update.plan, calls.run, VARIANT, wait_s=60))
+        perform(steps(update.plan, WriteContext(run=calls.run, variant=VARIANT, wait_s=60)))
         rules.commit(update)
         times.append(time.perf_counter() - start)
         counted = calls.taken()

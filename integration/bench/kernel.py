@@ -17,9 +17,11 @@ import msgspec
 
 from integration.bench.stages import OPTIONS
 from integration.bench.worlds import endpoint_slice
-from rulegen.compiler.services.compile import Compiled, Observed, compile_model, plan_node, step
+from rulegen.compiler.services.compile import Compiled, compile_model
+from rulegen.compiler.services.plan import plan_node
 from rulegen.host.commands.runner import run
 from rulegen.host.dataplane.apply import perform, steps
+from rulegen.host.dataplane.driver import WriteContext
 from rulegen.host.files.manifests import read_sources
 from rulegen.host.netfilter import iptables
 from rulegen.host.netfilter.variant import Variant
@@ -27,12 +29,14 @@ from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.objects.structs import EndpointSlice
 from rulegen.kube.snapshot.build import read_world
 from rulegen.kube.snapshot.world import ClusterSnapshot
+from rulegen.languages.iptables.language import step
 from rulegen.languages.iptables.ruleset import Ruleset, read
 from rulegen.languages.iptables.script import script
 from rulegen.languages.iptables.state import RulesFragment, ruleset_of
 from rulegen.model.host.facts import HostFacts
 from rulegen.model.services.resolve import resolve
 from rulegen.net import Family
+from tests.observed import observing
 
 TRIES = 7
 OUTSIDE = "RULEGEN_BENCH_OUTSIDE"
@@ -77,9 +81,9 @@ def unsorted_restore(wants: Compiled) -> str:
 
 def first_apply(wants: Compiled, variant: Variant) -> dict[str, float]:
     """Write everything into an empty kernel."""
-    observed = Observed(rulesets={Family.IPV4: Ruleset(Family.IPV4)})
+    observed = observing(rulesets={Family.IPV4: Ruleset(Family.IPV4)})
     plan = plan_node(wants, observed, HostFacts())
-    work = steps(plan, run, variant, wait_s=60)
+    work = steps(plan, WriteContext(run=run, variant=variant, wait_s=60))
     return {"first apply": seconds(lambda: perform(work)), "calls": len(work)}
 
 
@@ -120,7 +124,7 @@ def read_back(wants: Compiled, variant: Variant) -> dict[str, float]:
 
     saved = seconds(save)
     parsed = seconds(lambda: read(text, "kernel", Family.IPV4))
-    observed = Observed(rulesets={Family.IPV4: read(text, "kernel", Family.IPV4)})
+    observed = observing(rulesets={Family.IPV4: read(text, "kernel", Family.IPV4)})
     return {"save": saved, "read": parsed, "plan": seconds(lambda: plan_node(wants, observed, HostFacts()))}
 
 

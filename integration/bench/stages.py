@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from rulegen.compiler.services.compile import Observed, compile_model, plan_node
+from rulegen.compiler.services.compile import compile_model
+from rulegen.compiler.services.plan import plan_node
 from rulegen.host.files.manifests import read_sources
 from rulegen.kube.reading.documents import read_documents
 from rulegen.kube.snapshot.build import read_world
@@ -19,6 +20,7 @@ from rulegen.model.host.facts import HostFacts
 from rulegen.model.services.options import Options
 from rulegen.model.services.resolve import resolve
 from rulegen.net import Family, parse_network
+from tests.observed import observing
 
 T = TypeVar("T")
 
@@ -46,7 +48,7 @@ def main(path: str, *, parses_apart: bool) -> dict[str, float]:
     text = sum(len(source.content) for source in sources)
     model = timed("resolve", lambda: resolve(world, OPTIONS, HostFacts()))
     compiled = timed("compile", lambda: compile_model(model, "iptables", counts=False))
-    observed = Observed(rulesets={family: Ruleset(family) for family in Family})
+    observed = observing(rulesets={family: Ruleset(family) for family in Family})
     timed("diff", lambda: plan_node(compiled, observed, HostFacts()))
     seconds["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - text / 2**20
     return seconds

@@ -17,7 +17,6 @@ from rulegen.agent.runtime.conntrack_sysctls import set_conntrack_parameters
 from rulegen.agent.runtime.memory import enable_gc, limit_arenas
 from rulegen.agent.runtime.systemd import Watchdog, notify_systemd
 from rulegen.agent.servers import AgentServers
-from rulegen.agent.services.dataplane import IdleWriter, KernelWriter
 from rulegen.agent.services.desired import DesiredServices
 from rulegen.agent.services.reports import SyncReports
 from rulegen.agent.services.schedule import Schedule, SyncIntervals
@@ -29,10 +28,13 @@ from rulegen.agent.this_node import ThisNode
 from rulegen.apiserver.limits import ApiTerms
 from rulegen.apiserver.objects import ApiObjects
 from rulegen.apiserver.transport import account_token
-from rulegen.compiler.services.compile import backend_of
+from rulegen.compiler.tables import TABLES, Tables
 from rulegen.errors import HostError
 from rulegen.host.commands.prestarted import Standby
 from rulegen.host.commands.runner import run
+from rulegen.host.dataplane.drivers import DRIVERS
+from rulegen.host.dataplane.idle import IdleDataplane
+from rulegen.host.dataplane.kernel import KernelDataplane
 from rulegen.host.ipvs import servers
 from rulegen.host.netfilter import nfacct, xtables_lock
 from rulegen.host.netfilter.iptables import asks_late
@@ -42,11 +44,13 @@ from rulegen.host.node.facts import hostname, refreshed
 from rulegen.host.node.interfaces import AddressNotices
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from rulegen.agent.status.publisher import Publisher
     from rulegen.agent.telemetry.log import AgentLog
     from rulegen.compiler.ingress.engine import AnyEngine
+    from rulegen.host.dataplane.dataplane import Dataplane
+    from rulegen.host.dataplane.driver import Driver
     from rulegen.model.host.facts import HostFacts
     from rulegen.model.services.options import Options
     from rulegen.model.services.stale_flows import StaleUdpPolicy
@@ -85,6 +89,8 @@ class Agent:
         can_reload: Asked before it ends for a successor, which may not be able to start.
         follows_host: Whether changes of the host are followed; not where a file says what the host is.
         terms: What the API server's answers may cost, and the kubeconfig may do.
+        tables: The languages and backends that there are.
+        drivers: Who reads and writes each language.
         metrics_hosts: By which names, beside the node's own, metrics may be asked for.
         state: What it knows of itself.
         inbox: What arrives for the thread that runs it.
@@ -113,6 +119,8 @@ class Agent:
     can_reload: Callable[[], bool] = lambda: True
     follows_host: bool = True
     metrics_hosts: tuple[str, ...] = ()
+    tables: Tables = TABLES
+    drivers: Mapping[str, Driver] = field(default_factory=lambda: DRIVERS)
     state: AgentState = field(init=False)
     inbox: Inbox = field(init=False)
 
@@ -186,7 +194,9 @@ class Agent:
         cluster = cached.cluster if cached is not None else SharedCluster()
         node = self._this_node(cluster, followed)
         counts = bool(nfacct.supported()) if self.counts is None else self.counts
-        desired = DesiredServices(self.options, counts, cluster, cached.node if cached is not None else None)
+        desired = DesiredServices(
+            self.options, counts, cluster, cached.node if cached is not None else None, self.tables
+        )
         send_event = self._send_event(node, followed, cleanup)
         http_loop = HttpLoop(self.state.metrics.clients_cut.add)
         reports = self._reports(node, desired, send_event, http_loop)
@@ -216,25 +226,27 @@ class Agent:
         self._listen(writers, writer.choice.variant, site, cleanup)
         return _AgentParts(followed, sync, site, publishers)
 
-    def _writer(self, cleanup: ExitStack) -> tuple[Writers, KernelWriter]:
+    def _writer(self, cleanup: ExitStack) -> tuple[Writers, Dataplane]:
         """Return the programs that write for us, and what reads and writes the kernel by them.
 
         Raises:
             HostError: There is no iptables, or no IPVS where that is asked for.
         """
-        if self.services and self.mends and backend_of(self.options.mode).devices:
+        if self.services and self.mends and self.options.needs.has_virtual_servers:
             servers.load(run, (self.options.ipvs_scheduler,))
         standby = Standby(asks_late)
         cleanup.callback(standby.stop)
         writers = Writers(standby.run_noting)
         if not self.services:
-            return writers, IdleWriter(self.facts)
-        writer = KernelWriter.of_host(
+            return writers, IdleDataplane(self.facts)
+        writer = KernelDataplane.of_host(
             writers,
             self.facts,
             self.variant,
             self.forgetting,
             self.options,
+            tables=self.tables,
+            drivers=self.drivers,
             on_forgotten=self.state.reconciled,
             look=refreshed if self.follows_host else lambda facts: facts,
         )
@@ -329,7 +341,7 @@ class Agent:
         self,
         followed: FollowedCluster,
         desired: DesiredServices,
-        writer: KernelWriter,
+        writer: Dataplane,
         reports: SyncReports,
         site: IngressSync | None,
         publishers: list[Publisher],
@@ -363,7 +375,7 @@ class Agent:
         )
 
     def _on_ready(
-        self, desired: DesiredServices, writer: KernelWriter, reports: SyncReports, publishers: list[Publisher]
+        self, desired: DesiredServices, writer: Dataplane, reports: SyncReports, publishers: list[Publisher]
     ) -> None:
         """Report that all rules are written, and start what needs that."""
         notify_systemd("READY=1")

@@ -12,15 +12,11 @@ import msgspec
 
 from rulegen.agent.pages_server.reply import Reply
 from rulegen.agent.pages_server.server import AS_JSON
+from rulegen.compiler.services.compile import printed
 from rulegen.errors import HostError
-from rulegen.languages.addresses.state import format_links
-from rulegen.languages.ipset.state import format_sets
-from rulegen.languages.iptables.ruleset import format_ruleset
 from rulegen.languages.iptables.state import ruleset_of
-from rulegen.languages.ipvs.text import format_servers
 from rulegen.model.services.document import model_document
 from rulegen.plan import show
-from rulegen.plan.fragments import IPSET, IPVS, LINKS
 from rulegen.plan.plan import Plan, with_site
 
 if TYPE_CHECKING:
@@ -103,15 +99,7 @@ def _port_lines(port: ResolvedPort) -> Iterator[str]:
 
 def _text_of_rules(compiled: Compiled) -> str:
     """Return what is wanted as the standard tools load it: rules, and sets and servers where the mode has them."""
-    parts = [(str(f), format_ruleset(ruleset_of(compiled.rules(f)))) for f in compiled.fragments]
-    if compiled.backend.devices:
-        addresses = format_links(compiled.backend.devices, compiled.objects(LINKS))
-        parts += [
-            ("ipset", format_sets(compiled.objects(IPSET))),
-            ("ipvsadm", format_servers(compiled.objects(IPVS))),
-            ("addresses", addresses),
-        ]
-    return "".join(f"# {title}\n{text}" for title, text in parts)
+    return "".join(f"# {each.title}\n{each.text}" for each in printed(compiled) if each.title)
 
 
 def _rules_document(compiled: Compiled) -> dict[str, Any]:

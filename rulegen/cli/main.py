@@ -11,7 +11,7 @@ import io
 import os
 import sys
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,6 +19,9 @@ from rulegen import __version__
 from rulegen.cli.terminal.console import complain
 from rulegen.cli.terminal.streams import ends_with_its_reader, open_streams
 from rulegen.errors import ApplyError, RulegenError
+
+if TYPE_CHECKING:
+    from rulegen.cli.command_tables import CommandTables
 
 ERROR, INTERRUPTED = 1, 130
 
@@ -72,13 +75,18 @@ def cli() -> None:
     """
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run one command and exit; every error is one clear line and a next step."""
+def main(arguments: list[str] | None = None, tables: CommandTables | None = None) -> None:
+    """Run one command and exit; every error is one clear line and a next step.
+
+    Args:
+        arguments: Of the command line; None for those of the process.
+        tables: The languages, modes and drivers to work with; None for rulegen's own.
+    """
     open_streams()
     os.umask(os.umask(0o077) | 0o022)  # nobody else writes to what a command makes, whoever started it
     gc.disable()  # a command ends soon, and its hundred thousands of frozen objects have no cycles
     try:
-        code = cli.main(args=arguments, prog_name="rulegen", standalone_mode=False)
+        code = cli.main(args=arguments, prog_name="rulegen", standalone_mode=False, obj=tables)
         with ends_with_its_reader():
             sys.stdout.flush()
     except click.exceptions.Exit as stop:

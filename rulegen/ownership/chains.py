@@ -87,6 +87,9 @@ OF_IPVS = frozenset(
 STRICT_IPVS = frozenset({filter_(IPVS_POLICY)})
 """What strict ipvs mode has besides."""
 
+GUARDING = frozenset({filter_(IPVS_FILTER)})
+"""The chains that protect addresses which other languages bind: there before the first, gone with the last."""
+
 _KUBELET_MARK_DROP = "-m mark --mark 0x8000/0x8000 -j DROP"
 """What kubelets before 1.28 put into KUBE-FIREWALL."""
 

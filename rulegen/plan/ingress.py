@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from rulegen.plan.items import Item
+    from rulegen.diff.items import Item
 
 
 EVERY_OTHER: Final = "every other host"

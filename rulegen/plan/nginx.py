@@ -7,10 +7,10 @@ import re
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from rulegen.diff import diff
+from rulegen.diff.changes import diff
+from rulegen.diff.items import Action, Drift, Item, Line
 from rulegen.languages.nginx.configuration import MAIN
 from rulegen.plan.ingress import EVERY_OTHER, IngressPlan
-from rulegen.plan.items import Action, Drift, Item, Line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -6,19 +6,18 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from rulegen.diff.items import Action, Drift
 from rulegen.plan.ingress import EVERY_OTHER
-from rulegen.plan.items import Action, Drift
-from rulegen.plan.objects import draining_text
 from rulegen.text import counted_noun
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from rulegen.diff.items import Item, Line
     from rulegen.errors import Rejected
     from rulegen.model.ingress.reasons import Reason
     from rulegen.model.services.ir import ResolvedService
     from rulegen.plan.ingress import IngressPlan
-    from rulegen.plan.items import Item, Line
     from rulegen.plan.plan import Plan
 
 SCHEMA_VERSION = 1
@@ -99,7 +98,7 @@ def text(plan: Plan, report: Report, *, colour: bool) -> Iterator[str]:
         yield ""
         have = "has" if len(plan.draining) == 1 else "have"
         yield f"Draining: {counted_noun(len(plan.draining), 'real server')} still {have} connections:"
-        yield from (f"  {draining_text(key)}" for key in plan.draining)
+        yield from (f"  {key!s}" for key in plan.draining)
     yield from notes(report)
     yield ""
     drifted = sum(item.drift is not None for item in plan.items)
@@ -159,7 +158,7 @@ def json_document(plan: Plan, report: Report) -> dict[str, Any]:
         "observed": report.observed,
         "summary": {action.word: plan.count(action) for action in Action},
         "changes": [_item_document(item) for item in plan.items],
-        "draining": [draining_text(key) for key in plan.draining],
+        "draining": [str(key) for key in plan.draining],
         "services": {
             name: {
                 "type": service.type,

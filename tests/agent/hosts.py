@@ -138,7 +138,7 @@ def differences(stage: Stage, listening: set[tuple[str, int]]) -> list[object]:
             for key in writer.node.servers
             if isinstance(key, VirtualServerKey) and key.frontend.family in new.nodes  # the other one is left alone
         }
-        wanted = {key for union in new.compiled().unions.values() for key in union.objects("ipvs")}
+        wanted = {key for unions in new.compiled().unions.values() for key in unions["ipvs"].objects()}
         differing += sorted(map(str, ours ^ {key for key in wanted if isinstance(key, VirtualServerKey)}))
     return differing
 

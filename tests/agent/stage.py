@@ -17,7 +17,6 @@ from itertools import count
 from rulegen.agent.cluster import SharedCluster
 from rulegen.agent.inbox import Inbox, Wake
 from rulegen.agent.pages_server.health import ServiceHealth
-from rulegen.agent.services.dataplane import KernelReadout, KernelRevision
 from rulegen.agent.services.desired import DesiredServices
 from rulegen.agent.services.reports import SyncReports
 from rulegen.agent.services.schedule import Schedule, SyncIntervals
@@ -26,9 +25,11 @@ from rulegen.agent.telemetry.events import EventRequest, to_nobody
 from rulegen.agent.telemetry.log import AgentLog
 from rulegen.agent.telemetry.state import AgentState
 from rulegen.agent.this_node import ThisNode
-from rulegen.compiler.services.compile import Compiled, Observed, compile_model, plan_node
+from rulegen.compiler.services.compile import Compiled, compile_model
 from rulegen.compiler.services.incremental import Update
+from rulegen.compiler.services.plan import plan_node
 from rulegen.errors import ApplyError, HostError
+from rulegen.host.dataplane.dataplane import KernelReadout, KernelRevision
 from rulegen.host.netfilter.variant import Variant, VariantChoice
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.events import Changed, Event, Listed
@@ -44,6 +45,7 @@ from rulegen.net import Address, Family, parse_network
 from rulegen.plan.plan import Plan
 from tests.kernel import Kernel, RefusedError
 from tests.nodekernel import NodeKernel
+from tests.observed import observing
 
 NODE = "node1"
 OPTIONS = Options(node_name=NODE, cluster_cidrs=(parse_network("10.244.0.0/16"),))
@@ -138,13 +140,13 @@ class MemoryWriter:
 
     def look(self, compiled: Compiled) -> Plan:
         rulesets = {family: read(self.kernels[family].save(), "kernel", family) for family in self.facts.families}
-        return plan_node(compiled, Observed(rulesets=rulesets), self.facts)
+        return plan_node(compiled, observing(rulesets), self.facts)
 
     def write(self, plan: Plan) -> int:
         return self._restore(
             {
                 f: [r.text for r in script(part.changes, part.desired, comments=part.comments)]
-                for f, part in plan.iptables.items()
+                for f, part in plan.of("iptables").items()
             }
         )
 
@@ -157,7 +159,7 @@ class MemoryWriter:
         assert before.keys() == update.services.keys()
         texts = {
             f: [r.text for r in script(part.changes, comments=part.comments, chains_per_commit=self.chains_per_commit)]
-            for f, part in update.plan.iptables.items()
+            for f, part in update.plan.of("iptables").items()
         }
         if between is None:
             return self._restore(texts)

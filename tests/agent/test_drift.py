@@ -9,9 +9,9 @@ import pytest
 from rulegen.agent.inbox import Wake
 from rulegen.agent.services.drift import damage, tell
 from rulegen.agent.telemetry.state import AgentState
+from rulegen.diff.items import Action, Item, Line
 from rulegen.kube.objects import structs as k
 from rulegen.net import Family
-from rulegen.plan.items import Action, Item, Line
 from tests.agent.stage import OPTIONS, Stage, changed, endpoints, listed, node, service
 
 WEB = (

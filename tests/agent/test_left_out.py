@@ -13,11 +13,12 @@ from msgspec import structs
 from rulegen.agent.inbox import Wake
 from rulegen.agent.pages import views
 from rulegen.agent.pages_server.health import ServiceHealth
-from rulegen.agent.services.dataplane import KernelRevision, KernelWriter
 from rulegen.agent.services.left_out import RETRY_S
 from rulegen.agent.telemetry.events import EventRequest
 from rulegen.host.commands.runner import Completed
 from rulegen.host.dataplane import refused_services
+from rulegen.host.dataplane.dataplane import KernelRevision
+from rulegen.host.dataplane.kernel import KernelDataplane
 from rulegen.host.netfilter.variant import Variant, VariantChoice
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.events import Gone
@@ -34,7 +35,7 @@ STICKY = {
 
 
 @dataclass
-class StandIn(KernelWriter):
+class StandIn(KernelDataplane):
     """Writes as on a host, by tools that stand in."""
 
     def _generation(self) -> int | None:

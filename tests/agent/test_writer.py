@@ -8,11 +8,12 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from rulegen.agent.services.dataplane import KernelWriter
-from rulegen.compiler.services.compile import Observed, compile_model, plan_node
+from rulegen.compiler.services.compile import compile_model
 from rulegen.compiler.services.incremental import ServiceRules, Update
+from rulegen.compiler.services.plan import plan_node
 from rulegen.errors import ApplyError, HostError
 from rulegen.host.commands.runner import Command, Completed, MissingToolError
+from rulegen.host.dataplane.kernel import KernelDataplane
 from rulegen.host.ipvs import addresses as links
 from rulegen.host.ipvs import servers as ipvs
 from rulegen.host.ipvs.servers import SchedulerError
@@ -34,6 +35,7 @@ from rulegen.plan.plan import Plan
 from tests.agent.stage import Stage, changed, endpoints, service
 from tests.kernel import Kernel
 from tests.nodekernel import NodeKernel
+from tests.observed import observing
 
 
 def same(facts: HostFacts) -> HostFacts:
@@ -82,8 +84,8 @@ def tools() -> Tools:
 
 class TestLegacy:
     @pytest.fixture
-    def writer(self, tools: Tools) -> KernelWriter:
-        return KernelWriter(tools, VariantChoice(Variant.LEGACY, "for a test"), HostFacts())
+    def writer(self, tools: Tools) -> KernelDataplane:
+        return KernelDataplane(tools, VariantChoice(Variant.LEGACY, "for a test"), HostFacts())
 
     def test_time_and_counters_are_no_change(self, tools, writer):
         mark = writer.read().mark
@@ -110,8 +112,8 @@ class TestNft:
         return now
 
     @pytest.fixture
-    def writer(self, tools: Tools) -> KernelWriter:
-        return KernelWriter(tools, VariantChoice(Variant.NFT, "for a test"), HostFacts())
+    def writer(self, tools: Tools) -> KernelDataplane:
+        return KernelDataplane(tools, VariantChoice(Variant.NFT, "for a test"), HostFacts())
 
     def test_our_own_commits_are_known_one_by_one(self, tools, writer, kernel):
         mark = writer.read().mark
@@ -119,7 +121,7 @@ class TestNft:
         change = update()
         writer.write_update(change, {})
         commits = sum(text.count("COMMIT\n") for text in tools.written)
-        assert commits >= len(change.changes) == len(Family)
+        assert commits >= len(change.plan.of("iptables")) == len(Family)
         assert not writer.is_untouched(mark)
         kernel[0] += commits
         assert writer.is_untouched(mark)
@@ -140,7 +142,7 @@ def test_gained_addresses_are_returned(tools):
     def on(*addresses: str) -> HostFacts:
         return HostFacts(interfaces=(Interface("eth0", tuple((parse_address(address), 24) for address in addresses)),))
 
-    writer = KernelWriter.of_host(tools, on("192.168.1.1"), Variant.NFT, StaleUdpPolicy.ALL, Options())
+    writer = KernelDataplane.of_host(tools, on("192.168.1.1"), Variant.NFT, StaleUdpPolicy.ALL, Options())
     host = iter([on("192.168.1.1"), on("192.168.1.2", "fe80::1"), on("192.168.1.1")])
     writer.look = lambda _: next(host)
     assert writer.refresh() == frozenset()
@@ -155,7 +157,7 @@ def test_facts_that_cannot_be_read_stay_as_they_were(tools):
         raise HostError("reading the network interfaces: no")
 
     facts = HostFacts(interfaces=(Interface("eth0", ((parse_address("192.168.50.10"), 24),)),))
-    writer = KernelWriter(tools, VariantChoice(Variant.NFT, "for a test"), facts, look=unreadable)
+    writer = KernelDataplane(tools, VariantChoice(Variant.NFT, "for a test"), facts, look=unreadable)
     with pytest.raises(HostError, match="interfaces"):
         writer.refresh()
     assert writer.facts == facts
@@ -170,7 +172,7 @@ def test_ipv6_that_comes_later_needs_its_tool(is_missing, tools):
             raise MissingToolError(command.argv[0])
         return tools(command)
 
-    writer = KernelWriter(run, VariantChoice(Variant.NFT, "for a test"), HostFacts(ipv6=False))
+    writer = KernelDataplane(run, VariantChoice(Variant.NFT, "for a test"), HostFacts(ipv6=False))
     writer.look = lambda facts: replace(facts, ipv6=True)
     writer.refresh()
     assert writer.facts.ipv6 is not is_missing
@@ -189,7 +191,7 @@ def test_a_missing_scheduler_harms_only_its_service(tools, monkeypatch):
         wants = rules.compiled()
         with suppress(ApplyError):
             writer.write(plan_node(wants, NodeKernel().observed(), writer.facts))
-        servers = wants.unions[Family.IPV4].objects("ipvs").items()
+        servers = wants.unions[Family.IPV4]["ipvs"].objects().items()
         return {str(key.frontend.address): v.scheduler for key, v in servers if isinstance(v, VirtualServer)}
 
     for module in (ipvs, links):
@@ -199,7 +201,13 @@ def test_a_missing_scheduler_harms_only_its_service(tools, monkeypatch):
     stage = Stage(mode="ipvs")
     stage.at(0, changed(service("web")), changed(replace_annotations(odd, {"rulegen.io/ipvs-scheduler": "fo"})))
     stage.run(1)
-    writer = KernelWriter(tools, VariantChoice(Variant.NFT, "for a test"), HostFacts(), has_objects=True, look=same)
+    writer = KernelDataplane(
+        tools,
+        VariantChoice(Variant.NFT, "for a test"),
+        HostFacts(),
+        languages=("iptables", "ipset", "ipvs", "links"),
+        look=same,
+    )
     assert used() == {"10.96.0.1": "rr", "10.96.0.2": "fo"}
     writer.refresh()
     assert used() == {"10.96.0.1": "rr", "10.96.0.2": "rr"}
@@ -221,7 +229,13 @@ def test_node_ports_leave_an_address_that_the_node_has_lost(tools):
     stage.at(0, changed(service("web", type="NodePort", ports=(port,))))
     stage.run(1)
     facts = HostFacts(interfaces=having("192.168.50.10"))
-    writer = KernelWriter(tools, VariantChoice(Variant.NFT, "for a test"), facts, has_objects=True, look=same)
+    writer = KernelDataplane(
+        tools,
+        VariantChoice(Variant.NFT, "for a test"),
+        facts,
+        languages=("iptables", "ipset", "ipvs", "links"),
+        look=same,
+    )
     assert addresses() == {"10.96.0.1", "192.168.50.10", "192.0.2.1"}
     writer.look = lambda facts: replace(facts, interfaces=having("192.168.50.77"))
     writer.refresh()
@@ -262,10 +276,10 @@ def test_a_program_beside_node_ports_keeps_its_udp_flows(monkeypatch, networks, 
     cluster.take(changed(service("game", type="NodePort", ports=(port,))))
     options = Options(node_name="node1", node_port_networks=tuple(map(parse_network, networks)))
     rules = ServiceRules(cluster, options, facts, counts=False)
-    writer = KernelWriter(Tools(), VariantChoice(Variant.LEGACY, "for a test"), facts)
+    writer = KernelDataplane(Tools(), VariantChoice(Variant.LEGACY, "for a test"), facts)
     writer.reconcile(rules.services, rules.nodes)
     assert {str(flow.orig_dst) for flow in table - left} == set(forgotten)
-    observed = Observed(rulesets={}, flows=tuple(table))
+    observed = observing(rulesets={}, flows=tuple(table))
     assert {str(entry.flow.orig_dst) for entry in plan_node(rules.compiled(), observed, facts).flows} == set(forgotten)
 
 
@@ -283,13 +297,13 @@ class TestParametersThatRulesFollow:
         monkeypatch.setattr(sysctl, "write", refuse)
         monkeypatch.setattr(sysctl, "read", lambda _name: "0")
 
-    def writer(self, tools: Tools, **sysctls: str) -> KernelWriter:
-        return KernelWriter(tools, VariantChoice(Variant.NFT, "for a test"), HostFacts(sysctls=sysctls, ipv6=False))
+    def writer(self, tools: Tools, **sysctls: str) -> KernelDataplane:
+        return KernelDataplane(tools, VariantChoice(Variant.NFT, "for a test"), HostFacts(sysctls=sysctls, ipv6=False))
 
-    def plan(self, writer: KernelWriter, kernel: Kernel, mode: str = "iptables", **options: object) -> Plan:
+    def plan(self, writer: KernelDataplane, kernel: Kernel, mode: str = "iptables", **options: object) -> Plan:
         chosen = Options(mode=mode, node_name="node1", **options)
         model = resolve(ClusterSnapshot(), chosen, writer.facts, (Family.IPV4,))
-        observed = Observed(rulesets={Family.IPV4: read(kernel.save(), "kernel", Family.IPV4)})
+        observed = observing(rulesets={Family.IPV4: read(kernel.save(), "kernel", Family.IPV4)})
         return plan_node(compile_model(model, mode, counts=False), observed, writer.facts)
 
     @pytest.mark.usefixtures("refusing")
@@ -304,14 +318,14 @@ class TestParametersThatRulesFollow:
     @pytest.mark.usefixtures("refusing")
     def test_the_loopback_prefix(self, tools):
         writer, kernel = self.writer(tools, **{self.LOCALNET: "1"}), Kernel()
-        for part in self.plan(writer, kernel).iptables.values():
+        for part in self.plan(writer, kernel).of("iptables").values():
             for restore in script(part.changes, part.desired):
                 kernel.restore(restore.text)
         with pytest.raises(ApplyError):
             writer.write(self.plan(writer, kernel, "ipvs"))
         assert tools.written == []
         again = self.plan(writer, kernel, "ipvs")
-        for part in again.iptables.values():
+        for part in again.of("iptables").values():
             for restore in script(part.changes, part.desired):
                 kernel.restore(restore.text)
         assert any("-j DROP" in rule for rule in kernel.tables["filter"]["KUBE-FIREWALL"])

@@ -6,13 +6,16 @@ from dataclasses import replace
 
 import pytest
 
-from rulegen.compiler.services.compile import Compiled, Observed, compile_model, plan_node
-from rulegen.compiler.services.ordering import Parameter, RestoreRules, tasks
+from rulegen.compiler.services.compile import Compiled, compile_model
+from rulegen.compiler.services.ordering import Parameter, tasks
+from rulegen.compiler.services.plan import plan_node
+from rulegen.compiler.tables import LANGUAGES
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.snapshot.world import ClusterSnapshot, ServiceInput
 from rulegen.languages.addresses.state import Links
 from rulegen.languages.ipset.state import EntryKey
+from rulegen.languages.iptables.language import RestoreRules
 from rulegen.languages.iptables.ruleset import ChainName
 from rulegen.languages.ipvs.state import RealServerKey, Timeouts, VirtualServerKey
 from rulegen.model.host.facts import HostFacts, Interface
@@ -20,8 +23,8 @@ from rulegen.model.services.ir import Semantics
 from rulegen.model.services.options import DetectLocalMode, Options
 from rulegen.model.services.resolve import resolve
 from rulegen.net import Family, parse_address, parse_network
-from rulegen.plan.fragments import LANGUAGES
 from tests.nodekernel import NodeKernel
+from tests.observed import observing
 
 FACTS = HostFacts(interfaces=(Interface("eth0", ((parse_address("192.168.50.10"), 24),)),), ipv6=False)
 OPTIONS = {"node_name": "node1", "cluster_cidrs": (parse_network("10.244.0.0/16"),)}
@@ -136,12 +139,12 @@ def test_connections_are_not_put_off_by_kernels_that_would(kernel, expected):
 def test_timeouts_that_are_not_asked_for_stay():
     options = Options(mode="ipvs", ipvs_timeouts=(700, 0, 200), **OPTIONS)
     wants = compile_model(resolve(ClusterSnapshot(), options, FACTS, FACTS.families), "ipvs", counts=False)
-    observed = Observed(rulesets={}, sets={}, servers={}, links=Links(), timeouts=Timeouts(900, 120, 300))
+    observed = observing(rulesets={}, sets={}, servers={}, links=Links(), timeouts=Timeouts(900, 120, 300))
     plan = plan_node(wants, observed, FACTS)
-    assert plan.timeouts is not None
-    assert plan.timeouts.after == (700, 120, 200)
-    again = Observed(rulesets={}, timeouts=Timeouts(700, 120, 200))
-    assert plan_node(wants, again, FACTS).timeouts is None
+    (change,) = plan.changes("ipvs", None)
+    assert change.after == (700, 120, 200)
+    again = observing(rulesets={}, timeouts=Timeouts(700, 120, 200))
+    assert plan_node(wants, again, FACTS).changes("ipvs", None) == ()
 
 
 @pytest.mark.parametrize("mode", ["ipvs", "iptables"])

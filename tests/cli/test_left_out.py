@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rulegen.cli.main import main
-from rulegen.cli.wiring import apply_in_parts, inputs, writing
+from rulegen.cli.wiring import inputs, planning
 from rulegen.host.commands.runner import Completed
 from rulegen.host.netfilter.variant import Variant
 from rulegen.net import Family
@@ -76,7 +76,7 @@ class Cluster:
 def cluster(request, tmp_path, capsys, monkeypatch) -> Cluster:
     monkeypatch.chdir(tmp_path)
     made = Cluster(tmp_path, request.param, capsys)
-    for module in (inputs, writing, apply_in_parts):
+    for module in (inputs, planning):
         monkeypatch.setattr(module, "run", made.tools)
     return made
 

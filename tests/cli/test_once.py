@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from rulegen.agent.agent import Agent
-from rulegen.agent.services.dataplane import IdleWriter, KernelWriter
 from rulegen.agent.telemetry.log import AgentLog
 from rulegen.cli.main import main
+from rulegen.host.dataplane.idle import IdleDataplane
+from rulegen.host.dataplane.kernel import KernelDataplane
 from rulegen.model.host.facts import HostFacts
 from rulegen.model.services.options import Options
 from rulegen.model.services.stale_flows import StaleUdpPolicy
@@ -37,7 +38,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def run(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     """Call rulegen where it has no kernel to look at; what it logs is in its errors, too."""
-    monkeypatch.setattr(KernelWriter, "of_host", lambda *_, **_more: IdleWriter(HostFacts()))
+    monkeypatch.setattr(KernelDataplane, "of_host", lambda *_, **_more: IdleDataplane(HostFacts()))
 
     def call(*arguments: str) -> tuple[int, str]:
         with pytest.raises(SystemExit) as stop:

@@ -9,7 +9,8 @@ import pytest
 from rulegen.backends.table import BACKENDS
 from rulegen.cli.main import main
 from rulegen.kube.proxyconfig.configuration import API_VERSION, KIND
-from rulegen.kube.proxyconfig.validation import MODES, SCHEDULERS
+from rulegen.kube.proxyconfig.modes import MODES
+from rulegen.kube.proxyconfig.validation import SCHEDULERS
 from tests.cli.test_plan import BLOG, HOST
 
 UNREAD = ("-f", "nowhere.yaml", "--host", "nowhere")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from rulegen.agent.services.dataplane import KernelWriter
 from rulegen.cli.main import main
 from rulegen.host.commands import runner
+from rulegen.host.dataplane.kernel import KernelDataplane
 from rulegen.host.netfilter.variant import Variant
 from rulegen.model.host.facts import HostFacts
 from rulegen.model.services.options import Options
@@ -67,11 +67,11 @@ def test_plan_apply_and_run_warn_of_rules_in_the_other_variant(run, variant, oth
         assert code == 0
         assert f"iptables-{variant} holds " in out
         assert advice in out
-    writer = KernelWriter.of_host(runner.run, HostFacts(), other, StaleUdpPolicy.NONE, Options())
+    writer = KernelDataplane.of_host(runner.run, HostFacts(), other, StaleUdpPolicy.NONE, Options())
     assert advice in writer.beside
     assert run("cleanup", "--variant", variant, "--yes")[0] == 0
     assert advice not in run("plan", *GIVEN, "--variant", other)[1]
-    assert KernelWriter.of_host(runner.run, HostFacts(), other, StaleUdpPolicy.NONE, Options()).beside == ""
+    assert KernelDataplane.of_host(runner.run, HostFacts(), other, StaleUdpPolicy.NONE, Options()).beside == ""
 
 
 def test_cleanup_takes_both_in_one_plan_and_with_a_variant_that_one_alone(run, variant, other):

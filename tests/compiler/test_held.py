@@ -8,15 +8,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rulegen.compiler.services.attribution import Belongings, Parts
-from rulegen.compiler.services.compile import Compiled, compile_model, plan_node, with_held
+from rulegen.compiler.services.attribution import Belongings, ServiceParts
+from rulegen.compiler.services.compile import Compiled, compile_model, with_held
 from rulegen.compiler.services.pinned import held
+from rulegen.compiler.services.plan import plan_node
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.snapshot.world import ClusterSnapshot, ServiceInput
+from rulegen.languages.iptables.ruleset import ChainName
 from rulegen.model.host.facts import HostFacts
 from rulegen.model.services.resolve import resolve
 from rulegen.net import Family
+from rulegen.plan.fragments import OwnedObjects
 from tests.nodekernel import NodeKernel
 from tests.sizes import examples
 from tests.strategies import worlds
@@ -62,6 +65,11 @@ def jumps_to(kernel: NodeKernel, family: Family, table: str, chain: str) -> list
     return jumps_in(state_of(kernel), family, table, chain)
 
 
+def chains_in(fragment: OwnedObjects) -> set[ChainName]:
+    rules = fragment.objects.get("iptables")
+    return set(rules.exact) if rules is not None else set()
+
+
 @quick
 @given(worlds(), worlds(), MODES, st.data())
 def test_who_was_served_goes_on_as_before_while_a_new_form_is_refused(before, after, mode, data):
@@ -73,23 +81,22 @@ def test_who_was_served_goes_on_as_before_while_a_new_form_is_refused(before, af
     left &= {str(name) for name in after.services}
     others = compiled(without(after, left), mode)
     there = held(wants, observed, left, others)
-    old = Belongings(f for part in compiled(before, mode).fragments.values() for f in part)
+    was = compiled(before, mode)
+    old = Belongings((f for part in was.fragments.values() for f in part), was.tables.languages)
     had = state_of(kernel)
     kept = with_held(others, there)
     kernel.write(plan_node(kept, kernel.observed(), HostFacts()))
     assert plan_node(kept, kernel.observed(), HostFacts()).is_empty
     for fragment in there:
         assert fragment.owner in left
-        for name, rules in fragment.rules.exact.items():
+        for name, rules in fragment.objects["iptables"].exact.items() if "iptables" in fragment.objects else ():
             key = (fragment.family, name.table, name.chain)
             assert state_of(kernel)[key] == had[key]
             assert jumps_to(kernel, *key) == jumps_in(had, *key)
             assert old.of_line(fragment.family, name.table, f":{name.chain} -") in {fragment.owner, ""}
             assert rules
     again = held(wants, kernel.observed(), left, others)
-    assert [(f.owner, f.family, set(f.rules.exact)) for f in again] == [
-        (f.owner, f.family, set(f.rules.exact)) for f in there
-    ]
+    assert [(f.owner, f.family, chains_in(f)) for f in again] == [(f.owner, f.family, chains_in(f)) for f in there]
 
 
 @quick
@@ -101,7 +108,7 @@ def test_whoever_is_left_out_of_a_fresh_node_leaves_nothing_there_and_harms_nobo
     wants = compiled(after, mode)
     assert held(wants, kernel.observed(), left) == []
     kernel.write(plan_node(compiled(without(after, left), mode), kernel.observed(), HostFacts()))
-    parts = Parts(plan_node(compiled(without(after, left), mode), other.observed(), HostFacts()))
+    parts = ServiceParts(plan_node(compiled(without(after, left), mode), other.observed(), HostFacts()))
     other.write(parts.of((), with_node=True))
     for owner in parts.owners:
         other.write(parts.of({owner}, with_node=False))
@@ -116,7 +123,7 @@ def test_a_plan_that_is_written_in_parts_ends_where_the_whole_ends(before, after
     kernel = NodeKernel()
     kernel.write(plan_node(compiled(before, "iptables"), kernel.observed(), HostFacts()))
     wants = compiled(after, "iptables")
-    parts = Parts(plan_node(wants, kernel.observed(), HostFacts()))
+    parts = ServiceParts(plan_node(wants, kernel.observed(), HostFacts()))
     owners = data.draw(st.permutations(parts.owners))
     cut = data.draw(st.integers(0, len(owners)))
     kernel.write(parts.of(owners[:cut], with_node=True))

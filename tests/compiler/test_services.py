@@ -9,8 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from rulegen.compiler.services.compile import Compiled, compile_model, plan_node
+from rulegen.compiler.services.compile import Compiled, compile_model
 from rulegen.compiler.services.incremental import ServiceRules, Update
+from rulegen.compiler.services.plan import plan_node
+from rulegen.compiler.tables import LANGUAGES
 from rulegen.errors import Fault, Rejected
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.events import Changed, Event, Gone
@@ -23,7 +25,6 @@ from rulegen.model.services.ir import Semantics
 from rulegen.model.services.options import Options
 from rulegen.model.services.resolve import resolve
 from rulegen.net import Family, parse_address, parse_network
-from rulegen.plan.fragments import LANGUAGES
 from tests.nodekernel import NodeKernel
 from tests.sizes import examples
 from tests.strategies import NODE, SERVICES, services
@@ -312,8 +313,7 @@ def test_what_one_endpoint_changes_does_not_depend_on_how_many_services_there_ar
         node.take([changed(endpoints(0, 3))])
         update = node.sync()
         assert update is not None
-        told = [c for changes in update.changes.values() for c in changes]
-        told += [c for part in update.plan.objects.values() for changes in part.changes.values() for c in changes]
+        told = [c for part in update.plan.parts.values() for c in part.changes]
         found.append([(str(c.key), c.before is None, c.after is None) for c in told])
         assert list(update.services) == [ObjectName("demo", "web-0")]
         assert node.written == 1
@@ -337,7 +337,7 @@ def test_an_event_that_changes_nothing_writes_nothing():
     node.take([changed(service(1)), changed(endpoints(1, 2)), Gone(k.Service, ObjectName("demo", "other"))])
     assert not node.dirty.services
     update = node.rules.update([ObjectName("demo", "web-1")])
-    assert update.changes == {}
+    assert update.plan.parts == {}
 
 
 OLD, YOUNG = "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"

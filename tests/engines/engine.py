@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from rulegen.compiler.ingress.candidates import Candidates
 from rulegen.compiler.ingress.engine import DeployAction, DeployOutcome
+from rulegen.diff import items
 from rulegen.model.ingress.last_read import Recollection
 from rulegen.model.ingress.options import IngressOptions
 from rulegen.model.ingress.resolve import resolve_ingress
 from rulegen.model.ingress.routing.ingresses import selected
-from rulegen.plan import items
 from rulegen.plan.ingress import IngressPlan
 from tests.engines.text import Line, compile_model, digest, format_lines, parse
 

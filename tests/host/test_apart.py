@@ -11,9 +11,11 @@ import pytest
 from msgspec import structs
 
 from rulegen.cli.wiring.apply_in_parts import ApartWriter
-from rulegen.compiler.services.compile import Compiled, compile_model, plan_node, with_held
-from rulegen.compiler.services.ordering import ChangeAddresses, ChangeVirtualServers, RestoreIpsets, tasks
+from rulegen.compiler.services.compile import Compiled, compile_model, with_held
+from rulegen.compiler.services.ordering import tasks
 from rulegen.compiler.services.pinned import held
+from rulegen.compiler.services.plan import plan_node
+from rulegen.compiler.tables import TABLES
 from rulegen.errors import ApplyError, HostError
 from rulegen.host.dataplane.apply_in_parts import Apart
 from rulegen.host.ipvs.addresses import AddressesError
@@ -22,6 +24,9 @@ from rulegen.host.netfilter.ipset import SetError
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.snapshot.world import ClusterSnapshot, ServiceInput
+from rulegen.languages.addresses.language import ChangeAddresses
+from rulegen.languages.ipset.language import RestoreIpsets
+from rulegen.languages.ipvs.language import ChangeVirtualServers
 from rulegen.languages.ipvs.state import VirtualServer, VirtualServerKey
 from rulegen.model.host.facts import HostFacts
 from rulegen.model.services.annotations.scheduler import SCHEDULER
@@ -125,7 +130,7 @@ def test_apply_serves_a_service_whose_scheduler_the_kernel_lacks_with_the_nodes_
     one = told.services[name].service
     annotated = structs.replace(one, metadata=structs.replace(one.metadata, annotations={SCHEDULER.name: "sh"}))
     told = ClusterSnapshot(services={**told.services, name: replace(told.services[name], service=annotated)})
-    inputs = SimpleNamespace(world=told, options=MODE, facts=HostFacts(), progress=lambda _: None)
+    inputs = SimpleNamespace(world=told, options=MODE, facts=HostFacts(), progress=lambda _: None, tables=TABLES)
     wants = compile_model(resolve(told, MODE, HostFacts()), "ipvs", counts=False)
     schedulers = {value.scheduler for value in wants.objects("ipvs").values() if isinstance(value, VirtualServer)}
     assert schedulers == {"rr", "sh"}
@@ -140,6 +145,6 @@ def test_apply_serves_a_service_whose_scheduler_the_kernel_lacks_with_the_nodes_
 
     error = ApplyError("no sh", applied=(), pending=())
     error.__cause__ = SchedulerError("sh")
-    assert Writer(inputs, SimpleNamespace(compiled=wants), wait_s=5).write(error) == {}
+    assert Writer(inputs, SimpleNamespace(compiled=wants)).write(error) == {}
     assert {value.scheduler for value in kernel.servers.values() if isinstance(value, VirtualServer)} == {"rr"}
     assert len({str(key.frontend.address) for key in kernel.servers if key.frontend.address.version == 4}) == 2

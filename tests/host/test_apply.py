@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from rulegen.compiler.services.compile import Observed, compile_model, plan_node
+from rulegen.compiler.services.compile import compile_model
+from rulegen.compiler.services.plan import plan_node
 from rulegen.errors import ApplyError
 from rulegen.host.commands.runner import Command, Completed
 from rulegen.host.dataplane.apply import perform, steps
+from rulegen.host.dataplane.driver import WriteContext
 from rulegen.host.netfilter.variant import Variant
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectName
@@ -18,6 +20,7 @@ from rulegen.model.services.options import Options
 from rulegen.model.services.resolve import resolve
 from rulegen.net import Family
 from tests.kernel import Kernel, RefusedError, commits
+from tests.observed import observing
 
 
 class Tools:
@@ -60,23 +63,23 @@ def wants(services: int):
 
 
 def plan_for(compiled, kernel: Kernel):
-    observed = Observed(rulesets={Family.IPV4: read(kernel.save(), "kernel", Family.IPV4)})
+    observed = observing(rulesets={Family.IPV4: read(kernel.save(), "kernel", Family.IPV4)})
     return plan_node(compiled, observed, HostFacts())
 
 
 def test_a_plan_of_nothing_calls_nothing():
     tools = Tools()
     compiled = wants(2)
-    perform(steps(plan_for(compiled, tools.kernel), tools, Variant.NFT, wait_s=5))
+    perform(steps(plan_for(compiled, tools.kernel), WriteContext(run=tools, variant=Variant.NFT, wait_s=5)))
     calls = tools.calls
-    perform(steps(plan_for(compiled, tools.kernel), tools, Variant.NFT, wait_s=5))
+    perform(steps(plan_for(compiled, tools.kernel), WriteContext(run=tools, variant=Variant.NFT, wait_s=5)))
     assert tools.calls == calls > 0
 
 
 def test_steps_are_told_before_they_start_and_end_where_they_should():
     tools, told = Tools(), []
     compiled = wants(3)
-    work = steps(plan_for(compiled, tools.kernel), tools, Variant.NFT, wait_s=5)
+    work = steps(plan_for(compiled, tools.kernel), WriteContext(run=tools, variant=Variant.NFT, wait_s=5))
     perform(work, lambda number, step: told.append((number, step.title)))
     assert told == list(enumerate(step.title for step in work))
     assert plan_for(compiled, tools.kernel).is_empty
@@ -86,7 +89,7 @@ def test_steps_are_told_before_they_start_and_end_where_they_should():
 def test_a_refused_write_says_what_was_written_and_the_next_apply_goes_on_from_there(fails_at):
     compiled = wants(250)  # more chains than one commit takes
     tools = Tools(refuses=fails_at)
-    work = steps(plan_for(compiled, tools.kernel), tools, Variant.NFT, wait_s=5)
+    work = steps(plan_for(compiled, tools.kernel), WriteContext(run=tools, variant=Variant.NFT, wait_s=5))
     assert len(work) >= 3
     with pytest.raises(ApplyError) as failed:
         perform(work)
@@ -97,11 +100,11 @@ def test_a_refused_write_says_what_was_written_and_the_next_apply_goes_on_from_t
     assert error.applied[: fails_at - 1] == tuple(step.title for step in work[: fails_at - 1])
     assert error.hint
     tools.refuses = None
-    perform(steps(plan_for(compiled, tools.kernel), tools, Variant.NFT, wait_s=5))
+    perform(steps(plan_for(compiled, tools.kernel), WriteContext(run=tools, variant=Variant.NFT, wait_s=5)))
     assert plan_for(compiled, tools.kernel).is_empty
 
 
 def test_legacy_writes_a_table_once_as_each_write_costs_the_whole_table():
     plan = plan_for(wants(250), Kernel())
-    assert len(steps(plan, Tools(), Variant.LEGACY, wait_s=5)) == 1
-    assert len(steps(plan, Tools(), Variant.NFT, wait_s=5)) > 1
+    assert len(steps(plan, WriteContext(run=Tools(), variant=Variant.LEGACY, wait_s=5))) == 1
+    assert len(steps(plan, WriteContext(run=Tools(), variant=Variant.NFT, wait_s=5))) > 1

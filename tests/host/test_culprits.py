@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rulegen.compiler.services.attribution import Belongings
+from rulegen.compiler.tables import LANGUAGES
 from rulegen.errors import ApplyError, HostError
 from rulegen.host.commands.runner import MissingToolError
 from rulegen.host.dataplane.refused_services import ENOUGH, MOST_TRIES, Search, is_refusal
@@ -46,7 +47,11 @@ class Kernel:
         self.written: list[str] = []
         self.tries = 0
         self.fragments = [
-            OwnedObjects(owner, Family.IPV4, RuleFragment(owner, Family.IPV4, {self.chain(owner): self.rules(owner)}))
+            OwnedObjects(
+                owner,
+                Family.IPV4,
+                {"iptables": RuleFragment(owner, Family.IPV4, {self.chain(owner): self.rules(owner)})},
+            )
             for owner in kinds
         ]
 
@@ -81,7 +86,7 @@ class Kernel:
         error = self.write(self.kinds)
         if error is None:
             return {}
-        return Search(self.write, Belongings(self.fragments)).run(sorted(self.kinds), error).refused
+        return Search(self.write, Belongings(self.fragments, LANGUAGES)).run(sorted(self.kinds), error).refused
 
 
 services = st.integers(1, 60).flatmap(
@@ -137,7 +142,7 @@ def test_what_the_node_needs_is_refused_whoever_is_left_out():
         return no
 
     with pytest.raises(RestoreError):
-        Search(refuse, Belongings(kernel.fragments)).run(["a", "b"], no)
+        Search(refuse, Belongings(kernel.fragments, LANGUAGES)).run(["a", "b"], no)
     assert tried == [([], True)]
 
 
@@ -149,7 +154,7 @@ def test_a_failure_of_another_kind_in_the_middle_ends_the_search():
         raise LockError(5, None)
 
     with pytest.raises(LockError):
-        Search(fail, Belongings(kernel.fragments)).run(["a", "b"], error)
+        Search(fail, Belongings(kernel.fragments, LANGUAGES)).run(["a", "b"], error)
 
 
 NFT = "iptables-nft-restore v1.8.9 (nf_tables): \n"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rulegen.diff import Change, diff
+from rulegen.diff.changes import Change, diff
 from rulegen.errors import InputError
 from rulegen.languages.addresses import state as links
 from rulegen.languages.addresses.script import script as link_script

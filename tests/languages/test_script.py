@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rulegen.diff import diff
+from rulegen.diff.changes import diff
 from rulegen.languages.iptables.rules import Rule
 from rulegen.languages.iptables.ruleset import ChainName
 from rulegen.languages.iptables.script import Comments, script

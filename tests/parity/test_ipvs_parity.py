@@ -13,13 +13,14 @@ import yaml
 
 from rulegen.cli.options.common import CliOptions
 from rulegen.cli.wiring.inputs import Inputs
-from rulegen.compiler.services.compile import Observed, plan_node
+from rulegen.compiler.services.plan import plan_node
 from rulegen.host.files.dumps import Dumps, read_dumps
 from rulegen.languages.addresses.state import BOUND, AddressKey, Links
 from rulegen.languages.ipset import state as ipset
 from rulegen.languages.ipvs import state as ipvs
 from rulegen.net import Address, Protocol, parse_address, parse_network
 from rulegen.plan.plan import Plan
+from tests.observed import observing
 from tests.parity.test_parity import name_of, run
 from tests.shared import each, worlds
 from tests.sizes import sized
@@ -83,7 +84,7 @@ def planned(world: Path, dumps: Dumps) -> Plan:
         mode="ipvs",
     )
     inputs = Inputs(chosen)
-    observed = Observed(rulesets=dumps.rulesets, sets=dumps.sets, servers=dumps.servers, links=dumps.links)
+    observed = observing(rulesets=dumps.rulesets, sets=dumps.sets, servers=dumps.servers, links=dumps.links)
     return plan_node(inputs.compiled(dumps.rulesets, is_live=False), observed, inputs.facts)
 
 

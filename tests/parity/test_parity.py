@@ -11,11 +11,13 @@ import pytest
 from rulegen.cli.main import main
 from rulegen.cli.options.common import CliOptions
 from rulegen.cli.wiring.inputs import Inputs
-from rulegen.compiler.services.compile import Compiled, Observed, plan_node
+from rulegen.compiler.services.compile import Compiled
+from rulegen.compiler.services.plan import plan_node
+from rulegen.diff.items import Action
 from rulegen.host.files.dumps import read_dumps
 from rulegen.languages.iptables.ruleset import read
 from rulegen.net import Family
-from rulegen.plan.items import Action
+from tests.observed import observing
 from tests.shared import each, worlds
 from tests.sizes import sampled, sized
 
@@ -80,7 +82,7 @@ def compiled_of(world: Path) -> Compiled:
 def shown(world: Path, family: Family, lines: list[str]) -> list[str]:
     """Return the lines of the plan against an edited dump of one family."""
     ruleset = read("\n".join(lines), "edited", family)
-    plan = plan_node(compiled_of(world), Observed(rulesets={family: ruleset}), inputs_of(world).facts)
+    plan = plan_node(compiled_of(world), observing(rulesets={family: ruleset}), inputs_of(world).facts)
     return [
         f"{item.action} {item.name} {line.text}".rstrip()
         for item in plan.items
@@ -133,5 +135,5 @@ def test_any_one_chain_removed_is_found(world: Path):
                 if at != number and not (other.startswith(f"-A {chain} ") or other == f"-A {chain}")
             ]
             ruleset = read("\n".join(kept), "edited", Family.IPV4)
-            plan = plan_node(compiled_of(world), Observed(rulesets={Family.IPV4: ruleset}), inputs_of(world).facts)
+            plan = plan_node(compiled_of(world), observing(rulesets={Family.IPV4: ruleset}), inputs_of(world).facts)
             assert any(chain in item.name for item in plan.items), f"{table} {chain}"

@@ -9,7 +9,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from rulegen.compiler.services.compile import Compiled, compile_model, plan_node
+from rulegen.compiler.services.compile import Compiled, compile_model
+from rulegen.compiler.services.plan import plan_node
+from rulegen.compiler.tables import LANGUAGES
+from rulegen.diff.items import Action
 from rulegen.kube.reading.documents import Source
 from rulegen.kube.snapshot.build import read_world
 from rulegen.kube.snapshot.world import ClusterSnapshot
@@ -24,8 +27,6 @@ from rulegen.model.services.resolve import resolve
 from rulegen.model.services.stale_flows import frontends_of
 from rulegen.net import Family, parse_network
 from rulegen.plan import show
-from rulegen.plan.fragments import LANGUAGES
-from rulegen.plan.items import Action
 from rulegen.plan.plan import Plan
 from tests.nodekernel import NodeKernel
 from tests.sizes import examples
@@ -151,9 +152,12 @@ def owners(wants: Compiled, key: object, family: str) -> set[str]:
         for fragment in wants.fragments[Family(family)]
         if fragment.owner
         and (
-            (isinstance(key, ChainKey) and key.name in fragment.rules.exact)
-            or (isinstance(key, BlockKey) and any(key == block_key(block) for block in fragment.rules.blocks))
-            or any(key in fragment.objects.get(language, {}) for language in LANGUAGES)
+            (isinstance(key, ChainKey) and key.name in fragment.objects["iptables"].exact)
+            or (
+                isinstance(key, BlockKey)
+                and any(key == block_key(block) for block in fragment.objects["iptables"].blocks)
+            )
+            or any(key in fragment.objects.get(language, {}) for language in LANGUAGES if language != "iptables")
         )
     }
 
@@ -186,7 +190,9 @@ def is_nameless(key: object, was: Compiled, *, comments: bool) -> bool:
     if isinstance(key, EntryKey):
         return "LOOP-BACK" in key.name or "HEALTH-CHECK" in key.name
     if isinstance(key, ChainKey) and not comments:
-        return not any(is_led_to(key, fragment.rules) for part in was.fragments.values() for fragment in part)
+        return not any(
+            is_led_to(key, fragment.objects["iptables"]) for part in was.fragments.values() for fragment in part
+        )
     return not comments and isinstance(key, BlockKey) and str(key.name) == "filter KUBE-NODEPORTS"
 
 

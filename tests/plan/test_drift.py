@@ -7,7 +7,9 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from rulegen.compiler.services.compile import Observed, compile_model, plan_cleanup, plan_node
+from rulegen.compiler.services.compile import compile_model
+from rulegen.compiler.services.plan import plan_cleanup, plan_node
+from rulegen.diff.items import Action, Drift
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.snapshot.world import ClusterSnapshot, ServiceInput
@@ -17,8 +19,8 @@ from rulegen.model.host.facts import HostFacts
 from rulegen.model.services.options import Options
 from rulegen.model.services.resolve import resolve
 from rulegen.net import Family
-from rulegen.plan.items import Action, Drift
 from tests.kernel import Kernel
+from tests.observed import observing
 
 BLOG = ObjectName("demo", "blog")
 
@@ -43,7 +45,7 @@ def wants(told: ClusterSnapshot):
 
 
 def plan(told: ClusterSnapshot, kernel: Kernel):
-    observed = Observed(rulesets={Family.IPV4: read(kernel.save(), "kernel", Family.IPV4)})
+    observed = observing(rulesets={Family.IPV4: read(kernel.save(), "kernel", Family.IPV4)})
     return plan_node(wants(told), observed, HostFacts())
 
 
@@ -53,7 +55,7 @@ TWO = world("10.244.1.1", "10.244.1.2")
 @pytest.fixture
 def kernel() -> Kernel:
     made = Kernel()
-    part = plan(TWO, made).iptables[Family.IPV4]
+    part = plan(TWO, made).of("iptables")[Family.IPV4]
     for restore in script(part.changes, part.desired):
         made.restore(restore.text)
     return made
@@ -145,7 +147,7 @@ def test_what_the_kubelet_puts_into_the_chain_it_shares_with_us_is_no_drift(kern
 def test_a_chain_that_others_refer_to_is_emptied_and_kept(kernel):
     name = chain(kernel, "KUBE-SVC-")
     kernel.tables["nat"]["MINE"] = [f"-d 192.0.2.1/32 -j {name}"]
-    part = plan(ClusterSnapshot(), kernel).iptables[Family.IPV4]
+    part = plan(ClusterSnapshot(), kernel).of("iptables")[Family.IPV4]
     for restore in script(part.changes, part.desired):
         kernel.restore(restore.text)
     assert kernel.tables["nat"][name] == []
@@ -156,10 +158,10 @@ def test_a_chain_that_others_refer_to_is_emptied_and_kept(kernel):
 def test_cleanup_keeps_the_shared_chain_only_where_a_kubelet_is_at_work(kernel, has_kubelet):
     if has_kubelet:
         kernel.tables["mangle"]["KUBE-KUBELET-CANARY"] = []
-    observed = Observed(rulesets={Family.IPV4: read(kernel.save(), "kernel", Family.IPV4)})
+    observed = observing(rulesets={Family.IPV4: read(kernel.save(), "kernel", Family.IPV4)})
     cleanup = plan_cleanup("iptables", observed)
     assert {item.drift for item in cleanup.items} == {None}
-    part = cleanup.iptables[Family.IPV4]
+    part = cleanup.of("iptables")[Family.IPV4]
     for restore in script(part.changes, part.desired):
         kernel.restore(restore.text)
     assert ("KUBE-FIREWALL" in kernel.tables["filter"]) is has_kubelet
@@ -176,7 +178,7 @@ def test_an_age_alone_changes_nothing(kernel):
 
 def test_whose_leftovers_are_is_told_by_the_dispatch_where_chains_have_no_comments():
     bare = Kernel()
-    part = plan(TWO, bare).iptables[Family.IPV4]
+    part = plan(TWO, bare).of("iptables")[Family.IPV4]
     for restore in script(part.changes, part.desired, comments=Comments.DISPATCH):
         bare.restore(restore.text)
     assert plan(TWO, bare).is_empty

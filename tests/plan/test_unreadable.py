@@ -8,14 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rulegen.compiler.services.compile import Observed, plan_node
+from rulegen.compiler.services.plan import plan_node
+from rulegen.diff.items import Action
 from rulegen.languages.iptables.rules import Rule
 from rulegen.languages.iptables.ruleset import UNREADABLE, is_unreadable, may_be, read, unreadable_rules
 from rulegen.languages.iptables.script import script
 from rulegen.model.host.facts import HostFacts
 from rulegen.net import Family
-from rulegen.plan.items import Action
 from tests.kernel import Kernel
+from tests.observed import observing
 from tests.plan.test_drift import TWO, plan, wants, world
 from tests.sizes import examples
 
@@ -34,14 +35,14 @@ def blurred(text: str, extension: str, which: re.Pattern[str] | None = None) -> 
 
 def loaded() -> Kernel:
     kernel = Kernel()
-    part = plan(TWO, kernel).iptables[Family.IPV4]
+    part = plan(TWO, kernel).of("iptables")[Family.IPV4]
     for restore in script(part.changes, part.desired):
         kernel.restore(restore.text)
     return kernel
 
 
 def planned(told, text: str):
-    return plan_node(wants(told), Observed(rulesets={Family.IPV4: read(text, "dump", Family.IPV4)}), HostFacts())
+    return plan_node(wants(told), observing(rulesets={Family.IPV4: read(text, "dump", Family.IPV4)}), HostFacts())
 
 
 @pytest.mark.parametrize("extension", EXTENSIONS)
@@ -79,7 +80,7 @@ def test_a_rule_of_others_that_cannot_be_read_is_not_said_to_be_by_hand():
 def test_it_goes_with_its_chain_written_anew_since_nobody_knows_its_text():
     kernel = loaded()
     kernel.tables["nat"]["KUBE-SERVICES"].insert(0, f"-m owner {UNREADABLE} -j ACCEPT")
-    part = plan(TWO, kernel).iptables[Family.IPV4]
+    part = plan(TWO, kernel).of("iptables")[Family.IPV4]
     texts = [restore.text for restore in script(part.changes, part.desired)]
     assert not any(f"-D KUBE-SERVICES -m owner {UNREADABLE}" in text for text in texts)
     for text in texts:

@@ -14,6 +14,7 @@ import click
 import pytest
 
 from rulegen.cli.main import cli
+from rulegen.diff.items import Action, Item, Line
 from rulegen.errors import Fault, Rejected
 from rulegen.kube.objects.names import ObjectKey, ObjectName
 from rulegen.model.ingress.reasons import Reason, Verdict
@@ -22,7 +23,6 @@ from rulegen.model.ingress.values.annotations.table import SECTIONS, declared_in
 from rulegen.model.services.ir import ResolvedService
 from rulegen.plan import show
 from rulegen.plan.ingress import IngressPlan
-from rulegen.plan.items import Action, Item, Line
 from rulegen.plan.plan import Plan
 from rulegen.plan.show import Report
 from tests.project.places import ROOT, run

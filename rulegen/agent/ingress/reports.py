@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from rulegen.agent.services.drift import ForeignChange
     from rulegen.agent.telemetry.log import AgentLog
     from rulegen.agent.telemetry.state import AgentState
+    from rulegen.diff.items import Item
     from rulegen.kube.snapshot.world import ClusterSnapshot
     from rulegen.model.ingress.reasons import Reason
-    from rulegen.plan.items import Item
 
 SHOWN: Final = 5
 _EVENT_REASONS: Final = {

@@ -12,12 +12,10 @@ from rulegen.compiler.services.guards import lost_masquerade
 from rulegen.errors import HostError
 from rulegen.host.dataplane.refused_services import is_refusal
 from rulegen.kube.snapshot.cluster import Touched
-from rulegen.plan.fragments import IPVS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rulegen.agent.services.dataplane import KernelReadout, KernelWriter
     from rulegen.agent.services.desired import DesiredServices
     from rulegen.agent.services.isolation import Isolation
     from rulegen.agent.services.record import KernelRecord
@@ -26,6 +24,7 @@ if TYPE_CHECKING:
     from rulegen.agent.telemetry.log import AgentLog
     from rulegen.agent.telemetry.state import AgentState
     from rulegen.compiler.services.incremental import ServiceRules
+    from rulegen.host.dataplane.dataplane import Dataplane, KernelReadout
     from rulegen.kube.objects.names import ObjectName
     from rulegen.net import Address
     from rulegen.plan.plan import Plan
@@ -43,7 +42,7 @@ class KernelCheck:
     """
 
     desired: DesiredServices
-    writer: KernelWriter
+    writer: Dataplane
     isolation: Isolation
     record: KernelRecord
     schedule: Schedule
@@ -122,7 +121,7 @@ class KernelCheck:
 
     def _decide_touched(self, rules: ServiceRules, touched: set[ObjectName]) -> set[ObjectName]:
         """Decide about Services that this check writes, too; return them and those that share a claim with them."""
-        leaving = {(IPVS, key.frontend.family.value, key) for key in rules.leaving}  # go with their virtual server
+        leaving = set(rules.leaving)  # go with their virtual server
         update = self.isolation.update(rules, touched)
         self.desired.commit(rules, update, is_written=False)
         self.record.attempted |= written_keys(update.plan) | leaving

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rulegen.agent.cluster import SharedCluster
 from rulegen.agent.services.turns import Turns
 from rulegen.compiler.services.incremental import ServiceRules
+from rulegen.compiler.tables import TABLES, Tables
 from rulegen.kube.snapshot.cluster import Touched
 from rulegen.model.services.limits import is_large
 
@@ -33,6 +34,7 @@ class DesiredServices:
         counts: Whether rules count with nfacct.
         cluster: All objects.
         known: The Node object that was last decided with; what it says holds while a newer one says nothing.
+        tables: The languages and backends that there are.
         rules: What was decided; None before that, and when all is to be decided again.
         dirty: What has changed since.
         turns: When large Services may be written.
@@ -42,6 +44,7 @@ class DesiredServices:
     counts: bool
     cluster: SharedCluster = field(default_factory=SharedCluster)
     known: Node | None = None
+    tables: Tables = TABLES
     rules: ServiceRules | None = None
     dirty: Touched = field(default_factory=Touched)
     turns: Turns = field(default_factory=Turns)
@@ -58,7 +61,9 @@ class DesiredServices:
 
     def decide(self, facts: HostFacts) -> ServiceRules:
         """Decide about all Services."""
-        self.rules = ServiceRules(self.cluster.objects, self.options, facts, counts=self.counts, known=self.known)
+        self.rules = ServiceRules(
+            self.cluster.objects, self.options, facts, counts=self.counts, known=self.known, tables=self.tables
+        )
         self.known = self.rules.known
         return self.rules
 

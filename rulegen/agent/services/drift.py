@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from rulegen.agent.telemetry.log import AgentLog
     from rulegen.agent.telemetry.state import AgentState
+    from rulegen.diff.items import Item
     from rulegen.kube.objects.names import ObjectName
-    from rulegen.plan.items import Item
     from rulegen.plan.plan import Plan
 
 SHOWN: Final = 5
@@ -25,6 +25,10 @@ LINES: Final = 2
 
 LONGEST: Final = 400
 """Characters that one thing may take in the log."""
+
+
+_SHOWN_WITH_RULES: Final = {"chain", "rule", "jump"}
+"""Kinds whose name is that of a chain: what was done to it, its rules tell."""
 
 
 class ForeignChange(NamedTuple):
@@ -41,17 +45,10 @@ class ForeignChange(NamedTuple):
 
 def written_keys(plan: Plan) -> set[Hashable]:
     """Return which objects a plan writes: language, family and key of each."""
-    rules = {
-        ("iptables", family.value, change.key)
-        for family, part in plan.iptables.items()
-        for changes in (part.changes, *(part.bridge or ()))
-        for change in changes
-    }
-    return rules | {
-        (language, family.value, change.key)
-        for family, part in plan.objects.items()
-        for language, changes in part.changes.items()
-        for change in changes
+    return {
+        (key.language, key.family.value if key.family is not None else "", change.key)
+        for key, part in plan.parts.items()
+        for change in part.all_changes
     }
 
 
@@ -90,7 +87,7 @@ def _text(item: Item) -> str:
     """Return what others did, with the rule where the item's name is only that of its chain."""
     done = {"add": "was deleted", "change": "was changed", "delete": "was added"}[item.action.word]
     family = f" [{item.family}]" if item.family else ""
-    lines = [line.text for line in item.lines if line.sign != " "] if item.language == "iptables" else []
+    lines = [line.text for line in item.lines if line.sign != " "] if item.kind in _SHOWN_WITH_RULES else []
     shown = ", ".join(f"`{line}`" for line in lines[:LINES]) + (" …" if len(lines) > LINES else "")
     owner = f" of Service {item.owner}" if item.owner else ""
     return printable(f"{item.kind} {item.name}{family}{f' {shown}' if shown else ''}{owner} {done}", LONGEST)

@@ -14,7 +14,6 @@ from rulegen.kube.objects.names import ObjectName
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from rulegen.agent.services.dataplane import KernelReadout, KernelWriter
     from rulegen.agent.services.desired import DesiredServices
     from rulegen.agent.services.left_out import LeftOut
     from rulegen.agent.services.record import KernelRecord
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from rulegen.compiler.services.compile import Compiled
     from rulegen.compiler.services.incremental import ServiceRules, Update
     from rulegen.errors import HostError
+    from rulegen.host.dataplane.dataplane import Dataplane, KernelReadout
     from rulegen.plan.fragments import OwnedObjects
     from rulegen.plan.plan import Plan
 
@@ -41,7 +41,7 @@ class Isolation:
     """
 
     desired: DesiredServices
-    writer: KernelWriter
+    writer: Dataplane
     left_out: LeftOut
     record: KernelRecord
     journal: AgentLog
@@ -59,7 +59,8 @@ class Isolation:
 
     def refused(self, update: Update) -> dict[str, str]:
         """Return the Services of an update that need what the kernel was just seen to refuse, with the reasons."""
-        belongings = Belongings(fragment for fragment in update.fragments.values() if fragment is not None)
+        fragments = (fragment for fragment in update.fragments.values() if fragment is not None)
+        belongings = Belongings(fragments, self.desired.tables.languages)
         return self.left_out.refused(belongings, self.clock(), lacking_text)
 
     def write_without_refused(self, rules: ServiceRules, plan: Plan, first: KernelReadout, error: HostError) -> None:

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
     from rulegen.agent.telemetry.log import AgentLog
     from rulegen.agent.telemetry.state import AgentState
-    from rulegen.compiler.services.attribution import Belongings, Shape
+    from rulegen.compiler.services.attribution import Belongings
     from rulegen.kube.objects.names import ObjectName
+    from rulegen.languages.language import Shape
 
 RETRY_S: Final = 300.0
 """Seconds until a Service that has not changed is tried again."""

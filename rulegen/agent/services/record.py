@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-    from rulegen.agent.services.dataplane import KernelRevision
+    from rulegen.host.dataplane.dataplane import KernelRevision
     from rulegen.plan.fragments import OwnedObjects
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from rulegen.agent.services.drift import certain, damage, tell
 from rulegen.agent.services.problems import KnownProblems
 from rulegen.agent.telemetry.events import EventRequest, to_nobody
-from rulegen.plan.objects import draining_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
@@ -18,9 +17,9 @@ if TYPE_CHECKING:
     from rulegen.agent.telemetry.state import AgentState
     from rulegen.agent.this_node import ThisNode
     from rulegen.compiler.services.incremental import ServiceRules
+    from rulegen.diff.items import Item
     from rulegen.kube.objects.names import ObjectName
     from rulegen.model.services.ir import ResolvedService
-    from rulegen.plan.items import Item
     from rulegen.plan.plan import Plan
 
 
@@ -87,7 +86,7 @@ class SyncReports:
             is_first: Whether nobody knows what the node had before: then only what is certain counts as drift.
         """
         fresh = [item for item in plan.items if item not in self._left]  # what stays so is reported once
-        ended = {draining_text(key) for part in plan.objects.values() for key in part.ended}
+        ended = {str(key) for part in plan.parts.values() for key in part.ended}
         if is_first:
             changes = damage(() if self.mends else certain(fresh), (), ended)
         else:

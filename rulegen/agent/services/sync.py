@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rulegen.agent.inbox import Inbox
-    from rulegen.agent.services.dataplane import KernelWriter
     from rulegen.agent.services.desired import DesiredServices
     from rulegen.agent.services.reports import SyncReports
     from rulegen.agent.services.schedule import Schedule
     from rulegen.agent.telemetry.log import AgentLog
     from rulegen.agent.telemetry.state import AgentState
     from rulegen.agent.this_node import ThisNode
+    from rulegen.host.dataplane.dataplane import Dataplane
     from rulegen.kube.objects.events import Event
     from rulegen.kube.snapshot.cluster import Touched
 
@@ -84,7 +84,7 @@ class ServiceSync:
     inbox: Inbox
     node: ThisNode
     desired: DesiredServices
-    writer: KernelWriter
+    writer: Dataplane
     schedule: Schedule
     reports: SyncReports
     state: AgentState

@@ -12,7 +12,6 @@ from rulegen.host.dataplane.refused_services import is_refusal
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
-    from rulegen.agent.services.dataplane import KernelWriter
     from rulegen.agent.services.desired import DesiredServices
     from rulegen.agent.services.isolation import Isolation
     from rulegen.agent.services.record import KernelRecord
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from rulegen.agent.services.schedule import Schedule
     from rulegen.agent.telemetry.state import AgentState
     from rulegen.compiler.services.incremental import ServiceRules, Update
+    from rulegen.host.dataplane.dataplane import Dataplane
     from rulegen.kube.objects.names import ObjectName
 
 OTHERS_S: Final = 5.0
@@ -36,7 +36,7 @@ class UpdateWriter:
     """
 
     desired: DesiredServices
-    writer: KernelWriter
+    writer: Dataplane
     isolation: Isolation
     record: KernelRecord
     schedule: Schedule

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from rulegen.languages.iptables import rules as r
 from rulegen.languages.iptables import state as iptables
+from rulegen.languages.iptables.language import NAME as IPTABLES
 from rulegen.languages.iptables.state import Block, ChainPosition, Kind, Layout
 from rulegen.ownership import chains
 from rulegen.plan.fragments import OwnedObjects
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from rulegen.languages.iptables.rules import Rule
     from rulegen.languages.iptables.ruleset import ChainName, Ruleset
     from rulegen.model.services.ir import ResolvedNode
+    from rulegen.ownership.table import OwnershipContext
 
 INVALID_COUNTER = "ct_state_invalid_dropped_pkts"
 LOCALHOST_COUNTER = "localhost_nps_accepted_pkts"
@@ -86,6 +88,12 @@ def layout(node: ResolvedNode, ruleset: Ruleset) -> Layout:  # noqa: ARG001 - ot
     return _layout({chains.filter_(chains.FIREWALL): kubelets})
 
 
+def ownership(context: OwnershipContext) -> Layout:
+    """Return how our chains are told from others' in one family, where the mode rules or where all of ours goes."""
+    whole = cleanup_layout(context.state) if context.node is None else layout(context.node, context.state)
+    return whole.without(chains.filter_(chains.FIREWALL)) if context.keeps_guard else whole
+
+
 def cleanup_layout(ruleset: Ruleset) -> Layout:
     """Return how our chains are told where all of them go.
 
@@ -127,7 +135,7 @@ def compile_node(node: ResolvedNode, *, counts: bool, filled: Collection[str]) -
             *(Block(chains.nat(chains.SERVICES), (rule,), ChainPosition.TAIL) for rule in _to_node_ports(node)),
         ),
     )
-    return OwnedObjects("", node.family, rules)
+    return OwnedObjects("", node.family, {IPTABLES: rules})
 
 
 def _forward(node: ResolvedNode, *, counts: bool) -> Iterator[Rule]:

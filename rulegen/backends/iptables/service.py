@@ -14,6 +14,7 @@ from rulegen.backends.iptables import names
 from rulegen.backends.iptables.node import LOCALHOST_COUNTER
 from rulegen.languages.iptables import rules as r
 from rulegen.languages.iptables import state as iptables
+from rulegen.languages.iptables.language import NAME as IPTABLES
 from rulegen.languages.iptables.state import Block
 from rulegen.model.services.ir import Delivery, Masquerade, PodNetwork, TrafficPolicy
 from rulegen.ownership import chains
@@ -44,7 +45,8 @@ def compile_service(service: ResolvedService, node: ResolvedNode, *, counts: boo
             exact.update(own.exact())
             blocks += own.blocks()
     owner = str(service.name)
-    return OwnedObjects(owner, node.family, iptables.RulesFragment(owner, node.family, exact, blocks=tuple(blocks)))
+    fragment = iptables.RulesFragment(owner, node.family, exact, blocks=tuple(blocks))
+    return OwnedObjects(owner, node.family, {IPTABLES: fragment})
 
 
 class _PortChains:

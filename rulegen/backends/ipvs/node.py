@@ -10,26 +10,37 @@ A rule that looks into a set is left out while the set is empty, so the rules fo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
+from rulegen.languages.addresses.language import NAME as LINKS
+from rulegen.languages.addresses.state import DeviceKey
+from rulegen.languages.ipset import state as ipset
+from rulegen.languages.ipset.language import NAME as IPSET
+from rulegen.languages.ipset.language import SetsUnion
+from rulegen.languages.ipset.script import replaced
 from rulegen.languages.iptables import rules as r
 from rulegen.languages.iptables import state as iptables
+from rulegen.languages.iptables.language import NAME as IPTABLES
 from rulegen.languages.iptables.state import Kind
+from rulegen.languages.ipvs.language import NAME as IPVS
+from rulegen.languages.ipvs.state import Timeouts, TimeoutsKey
 from rulegen.model.services.ir import Masquerade, Semantics
 from rulegen.net import Protocol
 from rulegen.ownership import chains, ipsets, virtual_servers
-from rulegen.plan.fragments import IPSET, OwnedObjects
+from rulegen.plan.fragments import OwnedObjects
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Mapping
 
     from rulegen.languages.iptables.rules import Rule
     from rulegen.languages.iptables.ruleset import ChainName, Ruleset
     from rulegen.languages.iptables.state import Layout
-    from rulegen.model.services.ir import ResolvedNode
+    from rulegen.languages.language import Changes, Union
+    from rulegen.model.services.ir import Model, ResolvedNode
+    from rulegen.ownership.table import OwnershipContext
 
-DEVICES = (virtual_servers.DEVICE,)
-"""Dummy devices that must be there."""
+_KIND_OF_DEVICE = "dummy"
 
 _JUMPS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     # table, built-in chain, our chain, states; top to bottom
@@ -75,6 +86,12 @@ def layout(node: ResolvedNode, ruleset: Ruleset) -> Layout:
     return _without_kubelets(chains.own_layout(_strict_kinds() if is_strict else _KINDS), ruleset)
 
 
+def ownership(context: OwnershipContext) -> Layout:
+    """Return how our chains are told from others' in one family, where the mode rules or where all of ours goes."""
+    whole = cleanup_layout(context.state) if context.node is None else layout(context.node, context.state)
+    return whole.without(chains.filter_(chains.FIREWALL)) if context.keeps_guard else whole
+
+
 def cleanup_layout(ruleset: Ruleset) -> Layout:
     """Return how our chains are told where all of them go."""
     return _without_kubelets(chains.own_layout(_KINDS), ruleset)
@@ -102,26 +119,77 @@ def compile_node(node: ResolvedNode, *, counts: bool, filled: Collection[str]) -
     return OwnedObjects(
         owner="",
         family=node.family,
-        rules=iptables.RulesFragment(
-            owner="",
-            family=node.family,
-            exact={
-                chains.nat(chains.SERVICES): tuple(rules.services()),
-                chains.nat(chains.LOAD_BALANCER): tuple(rules.load_balancer()),
-                chains.nat(chains.NODE_PORT): tuple(rules.node_port()),
-                chains.nat(chains.POSTROUTING): tuple(rules.postrouting()),
-                chains.nat(chains.MARK_MASQ): chains.mark_masquerade(node),
-                chains.filter_(chains.FORWARD): tuple(chains.accept_forwarded(node)),
-                chains.filter_(chains.NODE_PORT): tuple(rules.health_check()),
-                chains.filter_(chains.PROXY_FIREWALL): tuple(rules.proxy_firewall()),
-                chains.filter_(chains.SOURCE_RANGES_FIREWALL): tuple(rules.source_ranges()),
-                chains.filter_(chains.IPVS_FILTER): tuple(rules.ipvs_filter()),
-            },
-            dispatch=dispatch,
-            blocks=tuple(chains.jumps((*_JUMPS, *(_STRICT_JUMPS if is_strict else ())), _PURPOSE)),
-        ),
-        objects={IPSET: ipsets.all_sets(node.family)},
+        objects={
+            IPTABLES: iptables.RulesFragment(
+                owner="",
+                family=node.family,
+                exact={
+                    chains.nat(chains.SERVICES): tuple(rules.services()),
+                    chains.nat(chains.LOAD_BALANCER): tuple(rules.load_balancer()),
+                    chains.nat(chains.NODE_PORT): tuple(rules.node_port()),
+                    chains.nat(chains.POSTROUTING): tuple(rules.postrouting()),
+                    chains.nat(chains.MARK_MASQ): chains.mark_masquerade(node),
+                    chains.filter_(chains.FORWARD): tuple(chains.accept_forwarded(node)),
+                    chains.filter_(chains.NODE_PORT): tuple(rules.health_check()),
+                    chains.filter_(chains.PROXY_FIREWALL): tuple(rules.proxy_firewall()),
+                    chains.filter_(chains.SOURCE_RANGES_FIREWALL): tuple(rules.source_ranges()),
+                    chains.filter_(chains.IPVS_FILTER): tuple(rules.ipvs_filter()),
+                },
+                dispatch=dispatch,
+                blocks=tuple(chains.jumps((*_JUMPS, *(_STRICT_JUMPS if is_strict else ())), _PURPOSE)),
+            ),
+            IPSET: ipsets.all_sets(node.family),
+        },
     )
+
+
+def compile_host(model: Model) -> Mapping[str, Mapping[Any, Any]]:
+    """Return what belongs to no family: the device, and the timeouts of connections where any is asked for."""
+    timeouts = Timeouts(*model.timeouts)
+    return {
+        LINKS: {DeviceKey(virtual_servers.DEVICE): _KIND_OF_DEVICE},
+        IPVS: {TimeoutsKey(): timeouts} if any(timeouts) else {},
+    }
+
+
+def filled_sets(unions: Mapping[str, Union], changes: Mapping[str, Changes]) -> frozenset[str]:
+    """Return the names of the sets that have entries once changes are made: rules look into these alone."""
+    union = unions[IPSET]
+    return union.filled_after(changes.get(IPSET, ())) if isinstance(union, SetsUnion) else frozenset()
+
+
+def compile_between(
+    node: ResolvedNode,
+    *,
+    counts: bool,
+    unions: Mapping[str, Union],
+    ours: Mapping[str, Mapping[Any, Any]],
+    changes: Mapping[str, Changes],
+) -> OwnedObjects | None:
+    """Return the node's rules that are right while sets change; None where its rules are right all along.
+
+    They look into sets that are filled before or after, and into none that is made anew.
+    """
+    if IPSET not in ours:
+        return None
+    filled = filled_sets(unions, {})
+    either = filled | ipset.filled(ours[IPSET])
+    anew = replaced(changes.get(IPSET, ()))
+    if either == filled and not anew:
+        return None
+    fragment = compile_node(node, counts=counts, filled=either).objects[IPTABLES]
+    return OwnedObjects("", node.family, {IPTABLES: _without_sets(fragment, anew) if anew else fragment})
+
+
+def _without_sets(fragment: iptables.RulesFragment, names: Collection[str]) -> iptables.RulesFragment:
+    """Return a fragment without the rules that look into one of the sets named."""
+    looks = [f"--match-set {name} " for name in names]
+
+    def keeps(spec: str) -> bool:
+        return not any(text in spec for text in looks)
+
+    exact = {name: tuple(rule for rule in rules if keeps(rule.spec)) for name, rules in fragment.exact.items()}
+    return replace(fragment, exact=exact)
 
 
 class _Rules:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rulegen.languages.addresses.language import NAME as LINKS
 from rulegen.languages.addresses.state import BOUND, AddressKey
 from rulegen.languages.ipset import state as ipset
+from rulegen.languages.ipset.language import NAME as IPSET
 from rulegen.languages.iptables import rules as r
 from rulegen.languages.iptables import state as iptables
+from rulegen.languages.iptables.language import NAME as IPTABLES
 from rulegen.languages.iptables.state import Block
 from rulegen.languages.ipvs import state as ipvs
+from rulegen.languages.ipvs.language import NAME as IPVS
 from rulegen.model.services.ir import Delivery, Semantics, TrafficPolicy
 from rulegen.net import Protocol
 from rulegen.ownership import chains, ipsets, virtual_servers
-from rulegen.plan.fragments import IPSET, IPVS, LINKS, OwnedObjects
+from rulegen.plan.fragments import OwnedObjects
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,8 +48,12 @@ def compile_service(service: ResolvedService, node: ResolvedNode, *, counts: boo
     return OwnedObjects(
         owner=owner,
         family=node.family,
-        rules=iptables.RulesFragment(owner, node.family, blocks=tuple(work.blocks)),
-        objects={IPSET: work.entries, IPVS: work.servers, LINKS: work.addresses},
+        objects={
+            IPTABLES: iptables.RulesFragment(owner, node.family, blocks=tuple(work.blocks)),
+            IPSET: work.entries,
+            IPVS: work.servers,
+            LINKS: work.addresses,
+        },
     )
 
 

@@ -19,13 +19,14 @@ from rulegen.cli.options.common import (
 from rulegen.cli.options.ingress import ChosenIngress, ingress_options
 from rulegen.cli.wiring.apply_in_parts import ApartWriter
 from rulegen.cli.wiring.ingress import IngressInputs, plan_ingress
-from rulegen.cli.wiring.inputs import Inputs, plan_live, report_without_services
+from rulegen.cli.wiring.inputs import Inputs
+from rulegen.cli.wiring.planning import plan_live, report_without_services
 from rulegen.cli.wiring.writing import write
+from rulegen.diff.items import Action
 from rulegen.errors import InputError, RulegenError
 from rulegen.host.files.manifests import are_from_stdin
 from rulegen.kube.node_names import unknown_node
 from rulegen.model.ingress.routing.ingresses import selected
-from rulegen.plan.items import Action
 from rulegen.plan.plan import Plan
 
 
@@ -74,7 +75,7 @@ def command(
     told.refuse_nothing(no_services=no_services, verb="apply")
     inputs = Inputs(CliOptions(**chosen), ingress=told if told.ingress else None)
     ingress = IngressInputs(told, inputs) if told.ingress else None
-    variant = apart = None
+    dataplane = apart = None
     with inputs.progress:
         _refuse_unread(inputs)
         if no_services:
@@ -84,8 +85,9 @@ def command(
                 _refuse_unknown_node(inputs)
             _refuse_previews(inputs)
             live = plan_live(inputs)
-            plan, report, variant = live.plan, live.report, live.choice.variant
-            apart = ApartWriter(inputs, live, wait_s)
+            plan, report, dataplane = live.plan, live.report, live.dataplane
+            dataplane.lock_wait_s = wait_s
+            apart = ApartWriter(inputs, live)
             _refuse_empty(inputs, plan, allow_empty=allow_empty)
         if ingress is not None:
             _refuse_no_host(ingress, allow_empty=allow_empty)
@@ -94,9 +96,8 @@ def command(
     write(
         plan,
         report,
-        variant,
+        dataplane,
         output=output,
-        wait_s=wait_s,
         yes=yes,
         stdin_is_input=are_from_stdin((*inputs.chosen.files, inputs.chosen.config, inputs.chosen.host)),
         engine_after=ingress.apply if ingress is not None else None,

@@ -10,15 +10,17 @@ import click
 
 from rulegen.cli.options.common import LOCK_WAIT, OUTPUT, YES, CliOptions, no_services_option, variant_option
 from rulegen.cli.options.ingress import ChosenIngress, removal_options
-from rulegen.cli.wiring.inputs import Inputs, observe_live
+from rulegen.cli.wiring.inputs import Inputs
+from rulegen.cli.wiring.planning import observe_live
 from rulegen.cli.wiring.writing import write
-from rulegen.compiler.services.compile import beside_warning, plan_cleanup
+from rulegen.compiler.services.other_variant import beside_warning
+from rulegen.compiler.services.plan import plan_cleanup
 from rulegen.plan.plan import Plan, with_site
 from rulegen.plan.show import NO_MODE, Report
 
 if TYPE_CHECKING:
     from rulegen.compiler.ingress.engine import EngineRemoval
-    from rulegen.host.netfilter.variant import Variant
+    from rulegen.host.dataplane.kernel import KernelDataplane
     from rulegen.plan.ingress import IngressPlan
 
 DRAIN_S = 300.0
@@ -55,26 +57,28 @@ def command(output: str, wait_s: int, *, yes: bool, no_services: bool, **chosen:
     ingress.refuse_nothing(no_services=no_services, verb="remove")
     inputs = Inputs(CliOptions(**chosen))
     removal = ingress.engine.removal() if ingress.ingress else None
-    variant = None
+    dataplane = None
     with inputs.progress:
         site = removal.plan() if removal is not None else None
         if no_services:
             plan = Plan()
             report = Report(node=inputs.facts.hostname, mode=NO_MODE, observed="nothing, as rules are left alone")
         else:
-            plan, report, variant = _planned_rules(inputs)
+            plan, report, dataplane = _planned_rules(inputs)
+            dataplane.lock_wait_s = wait_s
     if site is not None and removal is not None:
         plan = with_site(plan, site)
         report = replace(
             report, site=removal.location + ("" if site.items else f", where {site.engine} was never started")
         )
     ends = partial(_end, removal, site) if removal is not None and site is not None and site.items else None
-    write(plan, report, variant, output=output, wait_s=wait_s, yes=yes, engine_before=ends)
+    write(plan, report, dataplane, output=output, yes=yes, engine_before=ends)
 
 
-def _planned_rules(inputs: Inputs) -> tuple[Plan, Report, Variant]:
+def _planned_rules(inputs: Inputs) -> tuple[Plan, Report, KernelDataplane]:
     """Return what must go of rules and what belongs to them, in both variants of iptables unless one is demanded."""
-    choice, observed = observe_live(inputs, flows=False)
+    dataplane, observed = observe_live(inputs, flows=False)
+    choice = dataplane.choice
     other = choice.variant.other
     plan = plan_cleanup(
         inputs.options.mode,
@@ -83,17 +87,18 @@ def _planned_rules(inputs: Inputs) -> tuple[Plan, Report, Variant]:
         inputs.options.ipvs_excluded,
         facts=inputs.facts,
         beside=str(other) if inputs.chosen.forced_variant is None else "",
+        tables=inputs.tables,
     )
     takes_both = any(item.variant for item in plan.items)
     seen = f"iptables-{choice.variant} ({choice.reason})"
     if takes_both:
         seen = f"iptables-{choice.variant} ({choice.reason}), and iptables-{other}, where chains are ours too"
-    left = "" if takes_both else beside_warning(observed, choice.variant)
+    left = "" if takes_both else beside_warning(observed.beside, choice.variant)
     warnings = (*inputs.warnings, *filter(None, [left]), *plan.notes)
     return (
         plan,
         Report(node=inputs.facts.hostname, mode=NO_MODE, cleanup=True, observed=seen, warnings=warnings),
-        choice.variant,
+        dataplane,
     )
 
 

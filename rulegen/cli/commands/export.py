@@ -14,26 +14,16 @@ from rulegen.cli.options.ingress import ChosenIngress, export_options, ingress_o
 from rulegen.cli.terminal.console import note, print_lines
 from rulegen.cli.wiring.ingress import IngressInputs, export_site
 from rulegen.cli.wiring.inputs import Inputs
+from rulegen.compiler.services.compile import printed
 from rulegen.host.files.output import write_folder
-from rulegen.languages.addresses.script import AddressCommand, AddressVerb
-from rulegen.languages.addresses.state import format_links
-from rulegen.languages.ipset.state import format_sets
-from rulegen.languages.iptables.ruleset import format_ruleset
-from rulegen.languages.iptables.state import ruleset_of
-from rulegen.languages.ipvs.text import format_servers
 from rulegen.model.services.document import model_document
 from rulegen.model.services.node.context import BE_LIBERAL, ROUTE_LOCALNET
-from rulegen.net import Family
 from rulegen.plan import show
-from rulegen.plan.fragments import IPSET, IPVS, LINKS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from rulegen.compiler.services.compile import Compiled
     from rulegen.model.services.ir import Model
-
-NAMES = {Family.IPV4: "iptables.save", Family.IPV6: "ip6tables.save"}
 
 
 @click.command("export")
@@ -83,13 +73,7 @@ def _export_rules(inputs: Inputs, folder: str) -> None:
     """Write the rules, the kernel parameters and the model."""
     with inputs.progress:
         compiled = inputs.exported()
-    files = {}
-    for family in compiled.fragments:
-        ruleset = ruleset_of(compiled.rules(family))
-        tables = " ".join(sorted({name.table for name in ruleset.chains}))
-        head = f"# rulegen: node {inputs.model.node_name!a}, {family}, tables {tables}\n"
-        files[NAMES[family]] = head + format_ruleset(ruleset)
-    files |= _objects(compiled)
+    files = {each.file: each.head + each.text for each in printed(compiled)}
     if compiled.counts:
         files["nfacct.sh"] = _counters_script(compiled.backend.counters)
     files["sysctl.conf"] = _parameters(inputs.model)
@@ -125,21 +109,3 @@ def _counters_script(names: Iterable[str]) -> str:
     return "\n".join(
         ["#!/bin/sh", "# Creates the counters that the rules use: run it before iptables-restore.", *lines, ""]
     )
-
-
-def _objects(compiled: Compiled) -> dict[str, str]:
-    """Return the files of what is beside the rules; none for a mode that has nothing there."""
-    devices = compiled.backend.devices
-    if not devices:
-        return {}
-    addresses = sorted(compiled.objects(LINKS))
-    commands = [
-        *(AddressCommand(AddressVerb.CREATE, device) for device in devices),
-        *(AddressCommand(AddressVerb.BIND, key.device, key) for key in addresses),
-    ]
-    return {
-        "ipset.save": format_sets(compiled.objects(IPSET)),
-        "ipvsadm.save": format_servers(compiled.objects(IPVS)),
-        "kube-ipvs0.addr": format_links(devices, addresses),
-        "kube-ipvs0.batch": "".join(f"{command}\n" for command in commands),
-    }

@@ -10,7 +10,8 @@ from rulegen.cli.options.common import OUTPUT, CliOptions, input_options, no_ser
 from rulegen.cli.options.ingress import ChosenIngress, ingress_options
 from rulegen.cli.terminal.console import has_colour, print_json, print_lines
 from rulegen.cli.wiring.ingress import IngressInputs, plan_ingress
-from rulegen.cli.wiring.inputs import Inputs, plan_live, plan_saved, report_without_services
+from rulegen.cli.wiring.inputs import Inputs
+from rulegen.cli.wiring.planning import plan_live, plan_saved, report_without_services
 from rulegen.plan import show
 from rulegen.plan.plan import Plan
 

@@ -13,7 +13,6 @@ from rulegen.cli.options.common import ALLOW_UNKNOWN_NODE, CliOptions, input_opt
 from rulegen.cli.options.ingress import ChosenIngress, ingress_options
 from rulegen.cli.wiring.ingress import IngressInputs
 from rulegen.cli.wiring.inputs import Inputs
-from rulegen.compiler.services.compile import backend_of
 from rulegen.errors import ConfigError, RulegenError
 from rulegen.kube.proxyconfig.durations import parse_duration
 from rulegen.kube.proxyconfig.validation import host_and_port
@@ -238,6 +237,8 @@ class _Runs:
             known=known,
             can_reload=self._can_reload,
             follows_host=not settings.host,
+            tables=inputs.tables,
+            drivers=inputs.command_tables.drivers,
             **self.fixed,
         )
 
@@ -293,7 +294,7 @@ def _read(settings: CliOptions, ingress: ChosenIngress) -> tuple[Inputs, AnyEngi
     inputs.options  # noqa: B018 - a fault is to be known now
     inputs.facts  # noqa: B018 - the same
     inputs.node_name  # noqa: B018 - the same
-    backend_of(inputs.options.mode)
+    inputs.tables.backend(inputs.options.mode)
     if ingress.ingress:
         _refuse_shared_ports(inputs, ingress)
     return inputs, IngressInputs(ingress, inputs, tries_aside=False).engine if ingress.ingress else None

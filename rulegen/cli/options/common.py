@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from rulegen.apiserver.limits import DEFAULT_MEBIBYTES, MOST_MEBIBYTES, ApiTerms
+from rulegen.cli.command_tables import command_tables
 from rulegen.host.netfilter.variant import Variant
 from rulegen.kube.node_names import read_node_name
-from rulegen.kube.proxyconfig.validation import DETECT_LOCAL_MODES, MODES
+from rulegen.kube.proxyconfig.modes import MODES
+from rulegen.kube.proxyconfig.validation import DETECT_LOCAL_MODES
 from rulegen.model.services.ir import Semantics
 from rulegen.model.services.limits import ENDPOINTS, FRONTENDS
 from rulegen.model.services.stale_flows import StaleUdpPolicy
@@ -59,6 +61,19 @@ class _NodeNameType(click.ParamType[str]):
             return read_node_name(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+class Mode(click.Choice[str]):
+    """The name of a mode that the command has."""
+
+    def __init__(self) -> None:
+        """Take rulegen's own modes, for help texts."""
+        super().__init__(tuple(MODES))
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the mode; one that a program has passed with its tables is a mode, too."""
+        modes = command_tables().tables.modes
+        return str(value) if value in modes else super().convert(value, param, ctx)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,7 +250,7 @@ _NODE = (
         metavar="FILE",
         help="YAML file with facts of the host, such as its interfaces. Default: read them from this host.",
     ),
-    click.option("--mode", type=click.Choice(MODES), help="How Services are implemented.  [default: iptables]"),
+    click.option("--mode", type=Mode(), help="How Services are implemented.  [default: iptables]"),
     *_LOCAL_TRAFFIC,
     click.option("--masquerade-all/--no-masquerade-all", default=None, help="Masquerade all traffic to ClusterIPs."),
     click.option(

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from rulegen.cli.terminal.console import note
-from rulegen.cli.wiring.inputs import observe_live
-from rulegen.compiler.services.compile import compile_model, plan_node, with_held
+from rulegen.cli.wiring.planning import observe_live
+from rulegen.compiler.services.compile import compile_model, with_held
 from rulegen.compiler.services.pinned import held
+from rulegen.compiler.services.plan import plan_node
 from rulegen.errors import HostError, RulegenError
-from rulegen.host.commands.runner import run
-from rulegen.host.dataplane.apply import perform, steps
+from rulegen.host.dataplane.apply import perform
 from rulegen.host.dataplane.apply_in_parts import Apart
 from rulegen.host.dataplane.refused_services import is_refusal
 from rulegen.host.ipvs.servers import SchedulerError
@@ -22,7 +22,8 @@ from rulegen.model.services.stale_flows import StaleUdpPolicy
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from rulegen.cli.wiring.inputs import Inputs, LivePlan
+    from rulegen.cli.wiring.inputs import Inputs
+    from rulegen.cli.wiring.planning import LivePlan
     from rulegen.compiler.services.compile import Compiled
     from rulegen.plan.plan import Plan
 
@@ -49,13 +50,11 @@ class ApartWriter:
     Attributes:
         inputs: What is wanted.
         live: What was planned, and what the kernel had then.
-        wait_s: How long to wait for the xtables lock.
         titles: What was written, for people.
     """
 
     inputs: Inputs
     live: LivePlan
-    wait_s: int
     titles: list[str] = field(default_factory=list)
 
     def write(self, error: HostError) -> dict[str, str]:
@@ -69,13 +68,13 @@ class ApartWriter:
         """
         if isinstance(error.__cause__, SchedulerError):
             return self._write_with_fewer(error.__cause__)
-        if not is_refusal(error):
+        if not is_refusal(error, self.live.dataplane.drivers):
             raise error
         left_out: dict[str, str] = {}
         compiled, plan = self.live.compiled, self.live.plan
         for turn in range(MOST_ROUNDS):
             self.inputs.progress("searching for the Services that the kernel rejects …")
-            apart = Apart(compiled, plan, self._put, self._look_for(compiled))
+            apart = Apart(compiled, plan, self._put, self._look_for(compiled), self.live.dataplane.drivers)
             verdict = apart.search(error)
             if not verdict.refused:
                 raise error
@@ -88,7 +87,7 @@ class ApartWriter:
             try:
                 self._put(plan)
             except HostError as again:
-                if not is_refusal(again):
+                if not is_refusal(again, self.live.dataplane.drivers):
                     raise
                 error = again
             else:
@@ -102,7 +101,7 @@ class ApartWriter:
         facts = replace(inputs.facts, schedulers=frozenset(known) - {error.scheduler})
         model = resolve(inputs.world, inputs.options, facts, facts.families)
         note(f"{error.message}: Services work without it")
-        self._put(self._look_for(compile_model(model, inputs.options.mode, counts=counts))())
+        self._put(self._look_for(compile_model(model, inputs.options.mode, counts=counts, tables=inputs.tables))())
         return {}
 
     def _without(self, left_out: Mapping[str, str]) -> Compiled:
@@ -110,7 +109,7 @@ class ApartWriter:
         inputs, live = self.inputs, self.live
         services = {name: told for name, told in inputs.world.services.items() if str(name) not in left_out}
         model = resolve(replace(inputs.world, services=services), inputs.options, inputs.facts, inputs.facts.families)
-        compiled = compile_model(model, inputs.options.mode, counts=live.compiled.counts)
+        compiled = compile_model(model, inputs.options.mode, counts=live.compiled.counts, tables=inputs.tables)
         return with_held(compiled, held(live.compiled, live.observed, left_out, compiled))
 
     def _look_for(self, compiled: Compiled) -> Callable[[], Plan]:
@@ -123,6 +122,6 @@ class ApartWriter:
         return look
 
     def _put(self, plan: Plan) -> None:
-        work = steps(plan, run, self.live.choice.variant, wait_s=self.wait_s, on_wait=note)
+        work = self.live.dataplane.steps(plan)
         perform(work, lambda _, step: self.inputs.progress(step.title))
         self.titles += (step.title for step in work)

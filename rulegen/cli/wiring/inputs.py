@@ -4,58 +4,42 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
+from rulegen.cli.command_tables import CommandTables, command_tables
 from rulegen.cli.terminal.console import Progress
-from rulegen.compiler.services.compile import (
-    Compiled,
-    Observed,
-    backend_of,
-    beside_warning,
-    compile_model,
-    counts_in,
-    plan_node,
-)
-from rulegen.compiler.services.guards import lost_masquerade
-from rulegen.errors import ConfigError, HostError, InputError, RulegenError, Warnings
+from rulegen.compiler.services.compile import Compiled, compile_model
+from rulegen.compiler.services.observed import Observed, counts_in
+from rulegen.errors import ConfigError, InputError, RulegenError, Warnings
 from rulegen.host.commands.runner import run
-from rulegen.host.files.manifests import STDIN, read_sources, read_text
+from rulegen.host.files.manifests import read_sources, read_text
 from rulegen.kube.node_names import read_node_name
 from rulegen.kube.proxyconfig.configuration import API_VERSION, KIND
+from rulegen.kube.proxyconfig.modes import DEFAULT_MODE
 from rulegen.kube.proxyconfig.reading import read_config
 from rulegen.kube.proxyconfig.validation import SCHEDULERS, cautions
 from rulegen.kube.reading.yaml_text import YamlFault, read_yaml
 from rulegen.kube.snapshot.build import build_world, read_world
-from rulegen.languages.addresses.state import Links
-from rulegen.languages.iptables.ruleset import UNREADABLE, Ruleset, unreadable_rules
 from rulegen.model.host.document import facts_from_document
 from rulegen.model.ingress.unread import REFUSED
 from rulegen.model.services.ir import Semantics
 from rulegen.model.services.limits import ServiceLimits
-from rulegen.model.services.node.context import BE_LIBERAL
 from rulegen.model.services.options import Options
 from rulegen.model.services.resolve import resolve
-from rulegen.model.services.stale_flows import StaleUdpPolicy
-from rulegen.plan.show import NO_MODE, Report
+from rulegen.plan.show import Report
 from rulegen.text import listed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
     from rulegen.apiserver.budget import Budget
     from rulegen.cli.options.common import CliOptions
     from rulegen.cli.options.ingress import ChosenIngress
+    from rulegen.compiler.tables import Tables
     from rulegen.errors import Rejected
-    from rulegen.host.files.dumps import Dumps
-    from rulegen.host.netfilter.variant import VariantChoice
     from rulegen.kube.objects.names import Decoded, ObjectKey, ObjectName
     from rulegen.kube.proxyconfig.configuration import KubeProxyConfiguration
     from rulegen.kube.snapshot.world import ClusterSnapshot
     from rulegen.model.host.facts import HostFacts
     from rulegen.model.services.ir import Model
-    from rulegen.model.services.stale_flows import Flow
-    from rulegen.net import Family
-    from rulegen.plan.plan import Plan
 
 COMMAND_LINE = "command line"
 NOTHING = "none"
@@ -84,7 +68,13 @@ class Inputs:
     ingress: ChosenIngress | None = None
     ingress_flag: str = "--ingress"
     progress: Progress = field(default_factory=Progress)
+    command_tables: CommandTables = field(default_factory=command_tables)
     _warnings: Warnings = field(default_factory=Warnings)
+
+    @property
+    def tables(self) -> Tables:
+        """The languages and backends that there are."""
+        return self.command_tables.tables
 
     @cached_property
     def configuration(self) -> tuple[Options, tuple[str, ...]]:
@@ -94,7 +84,9 @@ class Inputs:
             ConfigError: kube-proxy would refuse it, or rulegen does.
         """
         config, unknown = self._configuration
-        configured = Options.of(config)
+        modes, tables = self.tables.modes, self.tables
+        backend = tables.backends.get(config.mode or DEFAULT_MODE)
+        configured = Options.of(config, modes, backend.needs if backend is not None else None)
         options = replace(
             configured,
             oldest_claim_wins=self.chosen.claims == "oldest",
@@ -112,7 +104,7 @@ class Inputs:
     @property
     def cautions(self) -> tuple[str, ...]:
         """What kube-proxy would warn of in the configuration; none of it matters where Services are left alone."""
-        return tuple(f"{self._source}: {caution}" for caution in cautions(self._configuration[0]))
+        return tuple(f"{self._source}: {caution}" for caution in cautions(self._configuration[0], self.tables.modes))
 
     @property
     def _source(self) -> str:
@@ -123,19 +115,24 @@ class Inputs:
         """The configuration, flags over the file, and the paths of unknown fields."""
         bare = {"apiVersion": API_VERSION, "kind": KIND}
         # The flags alone come first: a fault of theirs is none of the file's, and no file need be read to see it.
-        alone = read_config(self.chosen.over(bare), COMMAND_LINE, is_whole=not self.chosen.config)
+        alone = self._read(self.chosen.over(bare), COMMAND_LINE, is_whole=not self.chosen.config)
         return self._configured(self.chosen.config) if self.chosen.config else alone
+
+    def _read(
+        self, document: object, source: str, *, is_whole: bool = True
+    ) -> tuple[KubeProxyConfiguration, tuple[str, ...]]:
+        return read_config(document, source, is_whole=is_whole, modes=self.tables.modes)
 
     def _configured(self, source: str) -> tuple[KubeProxyConfiguration, tuple[str, ...]]:
         """Return the configuration of a file with the flags over it, and its unknown fields."""
         document = _document(source)
         if not isinstance(document, dict):
-            return read_config(document, source)
+            return self._read(document, source)
         try:
-            return read_config(self.chosen.over(document), source)
+            return self._read(self.chosen.over(document), source)
         except ConfigError:
-            read_config(document, source)  # where the file alone has no fault, the flags do not go with it
-            return read_config(self.chosen.over(document), f"{COMMAND_LINE}, over {source}")
+            self._read(document, source)  # where the file alone has no fault, the flags do not go with it
+            return self._read(self.chosen.over(document), f"{COMMAND_LINE}, over {source}")
 
     def _check_scheduler(self, options: Options) -> None:
         """Refuse a scheduler that neither Linux nor this host has: one of an option always, else in ipvs mode.
@@ -144,7 +141,7 @@ class Inputs:
             ConfigError: There is no such scheduler; the message lists those of Linux.
         """
         is_option = self.chosen.ipvs_scheduler is not None
-        if options.ipvs_scheduler in SCHEDULERS or (options.mode != "ipvs" and not is_option):
+        if options.ipvs_scheduler in SCHEDULERS or not (options.needs.has_virtual_servers or is_option):
             return
         if self.is_of_this_host and not self.chosen.host and options.ipvs_scheduler in (self.facts.schedulers or ()):
             return  # a module that is not part of Linux
@@ -288,32 +285,32 @@ class Inputs:
     @cached_property
     def model(self) -> Model:
         """Every decision taken."""
-        backend_of(self.options.mode)
+        self.tables.backend(self.options.mode)
         self.node_name  # noqa: B018 - a fault of it comes before those of objects
         world = self.world
         self.progress(f"resolving {len(world.services):,} Services …")
         return resolve(world, self.options, self.facts, self.facts.families)
 
-    def compiled(self, rulesets: dict[Family, Ruleset] | None, *, is_live: bool) -> Compiled:
+    def compiled(self, observed: Observed | None, *, is_live: bool) -> Compiled:
         """Return the model in its backend's words.
 
         Args:
-            rulesets: What was observed; None for nothing at all.
+            observed: What is there; None for nothing at all.
             is_live: Whether that is the kernel's, and not a dump.
         """
         match self.chosen.nfacct:
             case "on" | "off":
                 counts = self.chosen.nfacct == "on"
-            case _ if is_live or not rulesets:
-                counts = bool(_can_count() if is_live and self.facts.nfacct is None else self.facts.nfacct)
+            case _ if is_live or observed is None:
+                counts = bool(can_count() if is_live and self.facts.nfacct is None else self.facts.nfacct)
             case _:
-                counts = counts_in(rulesets.values())
+                counts = counts_in(observed)
         return self._compiled(counts=counts)
 
     def _compiled(self, *, counts: bool) -> Compiled:
         model = self.model
         self.progress(f"compiling {len(model.services):,} Services …")
-        return compile_model(model, self.options.mode, counts=counts)
+        return compile_model(model, self.options.mode, counts=counts, tables=self.tables)
 
     def exported(self) -> Compiled:
         """Return the model in its backend's words, for files that load anywhere: rules count only if asked to.
@@ -343,158 +340,6 @@ class Inputs:
         )
 
 
-def report_without_services(inputs: Inputs) -> Report:
-    """Return what goes with a plan that leaves the rules for Services alone."""
-    world = inputs.world
-    return Report(
-        node=inputs.node_name,
-        mode=NO_MODE,
-        observed="nothing, as rules for Services are left alone",
-        rejected=world.rejected,
-        unknown_kinds=world.unknown_kinds,
-        warnings=(*inputs.configuration[1], *inputs.warnings, *world.warnings),
-    )
-
-
-def observe_live(inputs: Inputs, *, flows: bool = True) -> tuple[VariantChoice, Observed]:
-    """Return the variant of iptables that this host uses, and what its kernel has now.
-
-    Args:
-        inputs: Tell which variant, if one was demanded.
-        flows: Whether to look at conntrack too.
-    """
-    from rulegen.host.dataplane.observe import observe, print_rules, rules_beside  # noqa: PLC0415 - the same
-    from rulegen.host.netfilter import nfacct, variant  # noqa: PLC0415 - only a live plan needs them
-
-    choice = variant.choose(run, inputs.chosen.forced_variant)
-    inputs.progress(f"reading the rules of iptables-{choice.variant} …")
-    observed = observe(
-        run,
-        choice.variant,
-        print_rules(run, choice.variant, inputs.facts.families),
-        needs_sets=bool(backend_of(inputs.options.mode).devices),
-        flows=_udp_flows(inputs) if flows else [],
-        counters=tuple(nfacct.counters()) if _can_count() else None,
-    )
-    try:
-        beside = rules_beside(run, choice.variant, inputs.facts.families)
-    except HostError as error:
-        inputs.warn(f"{error.message}: if a proxy has rules there, they stay")
-        return choice, observed
-    return choice, replace(observed, beside=beside)
-
-
-class LivePlan(NamedTuple):
-    """A plan against the kernel, and what it was made of."""
-
-    plan: Plan
-    report: Report
-    choice: VariantChoice
-    compiled: Compiled
-    observed: Observed
-
-
-def plan_live(inputs: Inputs) -> LivePlan:
-    """Return the plan against the kernel."""
-    choice, observed = observe_live(inputs)
-    inputs.warn(beside_warning(observed, choice.variant))
-    compiled = inputs.compiled(dict(observed.rulesets), is_live=True)
-    forgetting = StaleUdpPolicy(inputs.chosen.stale_udp)
-    plan = plan_node(compiled, observed, inputs.facts, inputs.world.service_cidrs, forgetting)
-    seen = f"iptables-{choice.variant} of this host ({choice.reason})"
-    warnings = (*unreadable(observed.rulesets), *lost_masquerade(compiled, plan), *plan.notes)
-    return LivePlan(plan, inputs.report(seen, *warnings), choice, compiled, observed)
-
-
-def plan_saved(inputs: Inputs, paths: tuple[str, ...]) -> tuple[Plan, Report]:
-    """Return the plan against saved dumps, or against nothing."""
-    from rulegen.host.files.dumps import read_dumps  # noqa: PLC0415 - only a plan against dumps needs it
-
-    facts = inputs.facts
-    if NOTHING in paths:
-        if len(paths) > 1:
-            raise ConfigError("--observed none cannot be combined with other dumps", hint="give either dumps or none")
-        rulesets = {family: Ruleset(family) for family in facts.families}
-        compiled = inputs.compiled(None, is_live=False)
-        told = inputs.report("a node without any rules")
-        observed = Observed(rulesets=rulesets, sets={}, servers={}, links=Links())
-    else:
-        if STDIN in paths and STDIN in inputs.chosen.files:
-            raise ConfigError(
-                "standard input can hold objects or a dump, not both", hint="give one of them as a file instead"
-            )
-        dumps = read_dumps(paths)
-        rulesets = dumps.rulesets
-        inputs.model  # noqa: B018 - faults of the input come before those of a comparison
-        missing = [family for family in inputs.facts.families if family not in rulesets]
-        warnings = [f"{family} was not observed, so it is not in the plan" for family in missing]
-        warnings += (*_unseen(inputs, dumps), *unreadable(rulesets))
-        is_partial = bool(warnings) or any(ruleset.unknown for ruleset in rulesets.values())
-        warnings += dumps.warnings
-        if BE_LIBERAL in inputs.model.sysctls and dumps.sysctls is None:
-            warnings.append(
-                f"{BE_LIBERAL} must be 1, because the plan omits the rule that drops INVALID packets; kernel"
-                " parameters were not observed (sysctl -a)"
-            )
-        rulesets = {family: ruleset for family, ruleset in rulesets.items() if family in inputs.model.nodes}
-        compiled = inputs.compiled(rulesets, is_live=False)
-        told = replace(inputs.report(", ".join(paths), *warnings), is_partial=is_partial)
-        observed = Observed(
-            rulesets=rulesets,
-            sets=dumps.sets,
-            servers=dumps.servers,
-            links=dumps.links,
-            timeouts=dumps.timeouts,
-        )
-        if dumps.sysctls is not None:
-            facts = replace(facts, sysctls=dumps.sysctls)
-    plan = plan_node(compiled, observed, facts, inputs.world.service_cidrs)
-    return plan, replace(told, warnings=(*told.warnings, *lost_masquerade(compiled, plan)))
-
-
-def unreadable(rulesets: Mapping[Family, Ruleset]) -> Iterator[str]:
-    """Yield a warning for each family with rules of which the tool could not print every option."""
-    for family, ruleset in rulesets.items():
-        count = unreadable_rules(ruleset)
-        if count:
-            yield (
-                f"{family}: the iptables that printed the rules is older than the one that wrote them: {count} of them"
-                f" have options that it shows as {UNREADABLE}. The rest of these rules is compared; read them with the"
-                " newer iptables to compare all"
-            )
-
-
-def _unseen(inputs: Inputs, dumps: Dumps) -> Iterator[str]:
-    """Yield what a backend needs and no dump tells."""
-    if not backend_of(inputs.options.mode).devices:
-        return
-    for name, told in (
-        ("virtual servers (ipvsadm -Sn)", dumps.servers),
-        ("sets (ipset save)", dumps.sets),
-        ("addresses (ip -br addr show kube-ipvs0)", dumps.links),
-    ):
-        if told is None:
-            yield f"{name} were not observed, so they are not in the plan"
-
-
-def _udp_flows(inputs: Inputs) -> list[Flow]:
-    """Return what conntrack remembers; rules can be planned without, so a host that cannot tell is only warned of."""
-    from rulegen.host.netfilter import conntrack  # noqa: PLC0415 - only a live plan needs it
-
-    try:
-        return [flow for family in inputs.facts.families for flow in conntrack.list_flows(run, family)]
-    except HostError as error:
-        inputs.warn(f"stale UDP connections are not in the plan: {error.message}")
-        return []
-
-
-def _can_count() -> bool:
-    """Whether this host's kernel counts with nfacct, whatever a file says of it."""
-    from rulegen.host.netfilter import nfacct  # noqa: PLC0415 - only a live plan needs it
-
-    return bool(nfacct.supported())
-
-
 def _document(path: str) -> Any:
     """Return the one document in a file of YAML or JSON: a configuration, or facts of a host.
 
@@ -517,3 +362,10 @@ def _document(path: str) -> Any:
     if not values:
         raise InputError(path, "it is empty")
     return values[0]
+
+
+def can_count() -> bool:
+    """Whether this host's kernel counts with nfacct, whatever a file says of it."""
+    from rulegen.host.netfilter import nfacct  # noqa: PLC0415 - only a live plan needs it
+
+    return bool(nfacct.supported())

@@ -8,8 +8,7 @@ from rulegen.cli.terminal.consent import require_consent
 from rulegen.cli.terminal.console import Progress, has_colour, note, print_json, print_lines
 from rulegen.cli.wiring.apply_in_parts import LeftOutError
 from rulegen.errors import ApplyError, HostError
-from rulegen.host.commands.runner import run
-from rulegen.host.dataplane.apply import perform, steps
+from rulegen.host.dataplane.apply import perform
 from rulegen.plan import show
 from rulegen.text import counted_noun
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from rulegen.cli.wiring.apply_in_parts import ApartWriter
-    from rulegen.host.netfilter.variant import Variant
+    from rulegen.host.dataplane.kernel import KernelDataplane
     from rulegen.plan.plan import Plan
     from rulegen.plan.show import Report
 
@@ -28,10 +27,9 @@ if TYPE_CHECKING:
 def write(
     plan: Plan,
     report: Report,
-    variant: Variant | None,
+    dataplane: KernelDataplane | None,
     *,
     output: str,
-    wait_s: int,
     yes: bool,
     stdin_is_input: bool = False,
     engine_before: EngineWork | None = None,
@@ -43,9 +41,8 @@ def write(
     Args:
         plan: What changes.
         report: What goes with it.
-        variant: Whose iptables; None where no rule is planned.
+        dataplane: What it is written to; None where nothing of Services is planned.
         output: `text` or `json`.
-        wait_s: How long to wait for the xtables lock.
         yes: Whether not to ask.
         stdin_is_input: Whether objects were read from standard input.
         engine_before: What is done to the ingress engine before the rules for Services are written, as ending it.
@@ -59,7 +56,7 @@ def write(
     """
     if output == "text":
         print_lines(show.text(plan, report, colour=has_colour()), colour=has_colour())
-    work = steps(plan, run, variant, wait_s=wait_s, on_wait=note) if variant is not None else ()
+    work = dataplane.steps(plan) if dataplane is not None else ()
     if not plan.is_empty:
         if output == "json" and not yes:  # nobody can agree to what was not shown
             for line in show.text(plan, report, colour=False):

@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from rulegen.diff import Change
+from rulegen.diff.changes import Change
 from rulegen.languages.iptables.ruleset import ChainName, target
-from rulegen.languages.iptables.state import BlockValue, ChainKey, ChainValue
+from rulegen.languages.iptables.state import BlockKey, BlockValue, ChainKey, ChainValue
 from rulegen.model.services.node.context import ROUTE_LOCALNET
 from rulegen.net import Family
 from rulegen.ownership import chains
@@ -59,7 +59,7 @@ def takes_guard(changes: Iterable[Change[Key, Value]]) -> bool:
 
 def _takes(change: Change[Key, Value]) -> bool:
     key, before, after = change
-    if before is None:
+    if before is None or not isinstance(key, ChainKey | BlockKey):
         return False
     if isinstance(key, ChainKey):
         if key.name != FIREWALL:

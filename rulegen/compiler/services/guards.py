@@ -25,7 +25,7 @@ def lost_masquerade(compiled: Compiled, plan: Plan) -> Iterator[str]:
 
     They go where traffic of pods cannot be recognised any more. Where no Service has a ClusterIP left, nothing is lost.
     """
-    for family, part in plan.iptables.items():
+    for family in compiled.model.nodes:
         ports = (port for service in compiled.model.services.values() for port in service.ports)
         if compiled.model.nodes[family].masquerade_cluster_ip is not Masquerade.NEVER:
             continue
@@ -33,6 +33,8 @@ def lost_masquerade(compiled: Compiled, plan: Plan) -> Iterator[str]:
             continue
         lost = sum(
             any(_masquerades(change.key, rule, family) for rule in change.before.rules)
+            for key, part in plan.parts.items()
+            if key.family is family and not key.variant
             for change in part.changes
             if isinstance(change.key, ChainKey) and isinstance(change.before, ChainValue)
         )

@@ -5,35 +5,33 @@ The same functions as for the whole, and the same fragments; only what a change 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from rulegen.compiler.services.compile import Compiled, backend_of, step
+from rulegen.compiler.services.compile import Compiled, merge, put
 from rulegen.compiler.services.node_decisions import decide_node
-from rulegen.compiler.services.rule_text import adopted, carried, copies_of, written
-from rulegen.diff import Change
-from rulegen.languages.iptables.script import Comments, comments_of
-from rulegen.languages.ipvs.script import as_drains
-from rulegen.languages.ipvs.state import DRAINING, RealServer, RealServerKey
+from rulegen.compiler.tables import TABLES, Tables
+from rulegen.languages.language import NodeSteps
 from rulegen.model.services.ir import Model
 from rulegen.model.services.table import ServiceTable
-from rulegen.plan.fragments import IPSET, IPVS, Union
-from rulegen.plan.plan import FamilyPlan, ObjectPlan, Plan
+from rulegen.plan.plan import PartKey, Plan
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
+    from rulegen.compiler.services.compile import Unions
     from rulegen.kube.objects import structs
     from rulegen.kube.objects.names import ObjectName
     from rulegen.kube.snapshot.cluster import Cluster
-    from rulegen.languages.iptables import state as iptables
-    from rulegen.languages.iptables.state import Key, Value
+    from rulegen.languages.language import Memory
     from rulegen.model.host.facts import HostFacts
     from rulegen.model.services.conflicts import Conflict
     from rulegen.model.services.ir import ResolvedNode, ResolvedService
     from rulegen.model.services.options import Options
     from rulegen.net import Family
     from rulegen.plan.fragments import OwnedObjects
+    from rulegen.plan.plan import Parts
 
 NODE = None
 """What the node's own fragment is kept under."""
@@ -55,11 +53,6 @@ class Update:
     services: Mapping[ObjectName, ResolvedService | None]
     nodes: Mapping[Family, ResolvedNode]
 
-    @property
-    def changes(self) -> Mapping[Family, tuple[Change[Key, Value], ...]]:
-        """Changes of rules by family; a family without any is not in it."""
-        return {family: part.changes for family, part in self.plan.iptables.items() if part.changes}
-
 
 class ServiceRules:
     """What all Services want of this node, as it was last compiled.
@@ -76,6 +69,7 @@ class ServiceRules:
         *,
         counts: bool,
         known: structs.Node | None = None,
+        tables: Tables = TABLES,
     ) -> None:
         """Decide about all Services of a cluster.
 
@@ -85,13 +79,15 @@ class ServiceRules:
             facts: What the host is.
             counts: Whether rules count with nfacct.
             known: The Node object that held until now; see `rulegen.model.services.node.known_node`.
+            tables: The languages and backends that there are.
 
         Raises:
             ConfigError: There is no backend for the mode.
         """
         self._cluster = cluster
         self._options = options
-        self._backend = backend_of(options.mode)
+        self._tables = tables
+        self._backend = tables.backend(options.mode)
         self._counts = counts
         self._node = decide_node(cluster, options, facts, known)
         nodes = self._node.nodes
@@ -111,41 +107,52 @@ class ServiceRules:
         self._left_out: set[ObjectName] = set()
         self._former: dict[tuple[Family, ObjectName | None], OwnedObjects | None] = {}
         self._fragments: dict[tuple[Family, ObjectName | None], OwnedObjects] = {}
-        self._unions: dict[Family, Union] = {}
-        self._leaving: dict[RealServerKey, RealServer] = {}
-        self._timeouts = options.ipvs_timeouts if options.mode == "ipvs" else (0, 0, 0)
-        for family, node in nodes.items():
-            union = self._unions[family] = Union()
-            for service, found in self._services.items():
-                fragment = self._backend.compile_service(found, node, counts=counts)
-                self._fragments[family, service] = fragment
-                union.replace(None, fragment)
-            first = self._backend.compile_node(node, counts=counts, filled=union.filled)
-            self._fragments[family, NODE] = first
-            union.replace(None, first)
-        self._chains = dict.fromkeys(nodes, 0)
-        for (family, _), one in self._fragments.items():
-            self._chains[family] += len(one.rules.exact)
-        self._comments: dict[Family, Comments] = {f: comments_of(count) for f, count in self._chains.items()}
+        self._unions: dict[Family, Unions] = {}
+        self._memories: dict[Family, dict[str, Memory]] = {
+            family: {name: language.memory() for name, language in tables.languages.items()} for family in nodes
+        }
+        for family in nodes:
+            self._compile_family(family)
+
+    def _compile_family(self, family: Family) -> None:
+        """Compile what all Services and the node want in a family."""
+        node, unions = self._node.nodes[family], merge((), self._tables)
+        self._unions[family] = unions
+        for service, resolved in self._services.items():
+            self._replace(family, service, self._backend.compile_service(resolved, node, counts=self._counts))
+        first = self._backend.compile_node(node, counts=self._counts, filled=self._backend.filled(unions, {}))
+        self._replace(family, NODE, first)
+        for memory in self._memories[family].values():
+            memory.renew({})
 
     @property
     def has_outgrown(self) -> bool:
-        """Whether there are so many chains more, or fewer, that a plan of the whole would write other comments."""
-        return any(comments_of(count) is not self._comments[family] for family, count in self._chains.items())
+        """Whether a plan of the whole would now write the same objects otherwise, as with other comments."""
+        return any(memory.is_outdated for memories in self._memories.values() for memory in memories.values())
 
     def settle_comments(self) -> None:
-        """Write from now on the comments that a plan of the whole would, and keep in mind which are there.
+        """Write from now on as a plan of the whole would, and keep in mind what is there.
 
-        Not while an update is being written: what it writes has the comments of before.
+        Not while an update is being written: what it writes is as before.
         """
-        for family, count in self._chains.items():
-            before, after = self._comments[family], comments_of(count)
-            self._comments[family] = after
-            if before is after or Comments.NOWHERE not in {before, after}:  # rules of shared chains are written alike
-                continue
-            for key in [key for key in self._fragments if key[0] is family]:
-                fragment = self._fragments[key]
-                self._fragments[key] = replace(fragment, rules=written(fragment.rules, before))
+        for family, memories in self._memories.items():
+            for name, memory in memories.items():
+                self._adopt(family, name, memory.renew(self._contents(family, name)))
+
+    def _contents(self, family: Family, language: str) -> dict[tuple[Family, ObjectName | None], Any]:
+        """Return what each owner wants of one language in one family."""
+        return {
+            key: fragment.objects[language]
+            for key, fragment in self._fragments.items()
+            if key[0] is family and language in fragment.objects
+        }
+
+    def _adopt(self, family: Family, language: str, contents: Mapping[tuple[Family, ObjectName | None], Any]) -> None:
+        """Have fragments hold objects as the kernel has them."""
+        for key, content in contents.items():
+            fragment = self._fragments[key]
+            self._fragments[key] = replace(fragment, objects={**fragment.objects, language: content})
+            self._unions[family][language].replace(fragment.owner, fragment.objects[language], content)
 
     def follow(self, facts: HostFacts) -> frozenset[ObjectName] | None:
         """Take the host and the Node as they are now; where only addresses differ, the next update writes what follows.
@@ -153,7 +160,7 @@ class ServiceRules:
         Returns:
             The Services that must be part of that update; None where all must be decided anew.
         """
-        before, binds = self._node, bool(self._backend.devices)
+        before, binds = self._node, self._options.needs.has_virtual_servers
         decided = decide_node(self._cluster, self._options, facts, before.known)
         if decided.decides_as(before, binds=binds):
             self._node = decided
@@ -182,7 +189,7 @@ class ServiceRules:
             nodes=self._node.nodes,
             services=dict(sorted(self._services.items())),
             sysctls=self._node.sysctls,
-            timeouts=self._timeouts,
+            timeouts=self._options.ipvs_timeouts if self._options.needs.has_virtual_servers else (0, 0, 0),
             warnings=self.warnings,
         )
 
@@ -200,8 +207,12 @@ class ServiceRules:
             model=self.model,
             backend=self._backend,
             fragments=fragments,
-            unions={family: union.copy() for family, union in self._unions.items()},
+            unions={
+                family: {name: union.copy() for name, union in unions.items()}
+                for family, unions in self._unions.items()
+            },
             counts=self._counts,
+            tables=self._tables,
         )
 
     def update(self, names: Iterable[ObjectName]) -> Update:
@@ -242,19 +253,18 @@ class ServiceRules:
         """Return what Services come to that may be served otherwise now."""
         services = {name: self._table.service(name) for name in sorted(set(names) - self._left_out)}
         fragments: dict[tuple[Family, ObjectName | None], OwnedObjects | None] = {}
-        rules: dict[Family, FamilyPlan] = {}
-        objects: dict[Family, ObjectPlan] = {}
+        parts: Parts = {}
         for family, node in self._node.nodes.items():
             for name, service in services.items():
                 before = self._fragments.get((family, name))
                 after = self._backend.compile_service(service, node, counts=self._counts) if service else None
-                fragments[family, name] = after and _carried(before, after)
+                fragments[family, name] = after and self._carried(before, after)
             pairs = [(self._fragments.get((family, name)), fragments[family, name]) for name in services]
-            rules[family], objects[family], first = self._family_update(family, pairs)
+            of_family, first = self._family_update(family, pairs)
+            parts.update(of_family)
             if first is not None:
                 fragments[family, NODE] = first
-        plan = Plan(iptables=rules, objects=objects)
-        return Update(plan=plan, fragments=fragments, services=services, nodes=self._node.nodes)
+        return Update(plan=Plan(parts=parts), fragments=fragments, services=services, nodes=self._node.nodes)
 
     @property
     def left_out(self) -> frozenset[ObjectName]:
@@ -262,9 +272,14 @@ class ServiceRules:
         return frozenset(self._left_out)
 
     @property
-    def leaving(self) -> Collection[RealServerKey]:
-        """The real servers on their way out, as far as it is known: nothing wants them."""
-        return self._leaving.keys()
+    def leaving(self) -> Collection[tuple[str, str, Any]]:
+        """The real servers on their way out, as far as it is known: language, family and key of each."""
+        return [
+            (name, family.value, key)
+            for family, memories in self._memories.items()
+            for name, memory in memories.items()
+            for key in memory.leaving
+        ]
 
     @property
     def held(self) -> tuple[OwnedObjects, ...]:
@@ -293,82 +308,74 @@ class ServiceRules:
             for name in left:
                 self._replace(family, name, self._former.get((family, name), has.get((family, str(name)))))
             node = self._node.nodes[family]
-            first = self._backend.compile_node(node, counts=self._counts, filled=self._unions[family].filled)
-            self._replace(family, NODE, first)
+            filled = self._backend.filled(self._unions[family], {})
+            self._replace(family, NODE, self._backend.compile_node(node, counts=self._counts, filled=filled))
 
     def _replace(self, family: Family, name: ObjectName | None, after: OwnedObjects | None) -> None:
         """Have an owner want something else, as what the kernel has."""
         before = self._fragments.pop((family, name), None)
-        self._unions[family].replace(before, after)
-        self._chains[family] -= len(before.rules.exact) if before else 0
+        put(self._unions[family], before, after)
+        for language, memory in self._memories[family].items():
+            memory.replaced(_content(before, language), _content(after, language))
         if after is not None:
             self._fragments[family, name] = after
-            self._chains[family] += len(after.rules.exact)
+
+    def _carried(self, before: OwnedObjects | None, after: OwnedObjects) -> OwnedObjects:
+        """Return what an owner wants now, with what stays as its fragment of before has it."""
+        if before is None:
+            return after
+        memories = self._memories[after.family]
+        objects = {
+            name: memories[name].carried(_content(before, name), content) for name, content in after.objects.items()
+        }
+        return replace(after, objects=objects)
 
     def _family_update(
         self, family: Family, pairs: Sequence[tuple[OwnedObjects | None, OwnedObjects | None]]
-    ) -> tuple[FamilyPlan, ObjectPlan, OwnedObjects | None]:
+    ) -> tuple[Parts, OwnedObjects | None]:
         """Return what fragments in place of others come to, and the node's own fragment where it changes with them."""
-        union, comments = self._unions[family], self._comments[family]
-        rules = [change for before, after in pairs for change in step(_rules(before), _rules(after))]
-        changes = union.changes(pairs)
-        if IPVS in changes:
-            known = (self._with_leaving(change) for change in changes[IPVS])
-            changes[IPVS] = tuple(as_drains(known))
-        had, has = union.filled, union.filled_after(changes.get(IPSET, ()))
-        if had == has and not self._is_behind:
-            return FamilyPlan(tuple(rules), {}, comments=comments), ObjectPlan(changes), None
-        old = self._fragments[family, NODE]
-        middle, first = (
-            self._backend.compile_node(self._node.nodes[family], counts=self._counts, filled=filled)
-            for filled in (had | has, has)
-        )
-        middle = _carried(old, middle)
-        first = _carried(middle, first)
-        there, on = step(old.rules, middle.rules), step(middle.rules, first.rules)
-        bridge = ((*there, *rules), on) if on else None
-        part = FamilyPlan((*step(old.rules, first.rules), *rules), {}, bridge, comments=comments)
-        return part, ObjectPlan(changes), first
-
-    def _with_leaving(self, change: Change[Any, Any]) -> Change[Any, Any]:
-        """Return a change, told that its real server is still there where it is on its way out."""
-        if change.before is None and change.key in self._leaving:
-            return Change(change.key, self._leaving[change.key], change.after)
-        return change
+        unions, memories = self._unions[family], self._memories[family]
+        wants = {name: list(_contents_of(name, pairs)) for name in self._backend.languages}
+        changes = {name: unions[name].changes(wants[name]) for name in self._backend.depends_on}
+        had, has = self._backend.filled(unions, {}), self._backend.filled(unions, changes)
+        steps: dict[str, NodeSteps] = {}
+        first = None
+        if had != has or self._is_behind:
+            old = self._fragments[family, NODE]
+            middle, first = (
+                self._backend.compile_node(self._node.nodes[family], counts=self._counts, filled=filled)
+                for filled in (had | has, has)
+            )
+            middle = self._carried(old, middle)
+            first = self._carried(middle, first)
+            steps = {
+                name: NodeSteps(_content(old, name), _content(middle, name), _content(first, name)) for name in wants
+            }
+        parts: Parts = {}
+        for name, wanted in wants.items():
+            part = memories[name].part(unions[name], wanted, steps.get(name))
+            if part.all_changes:
+                parts[PartKey(family, name)] = part
+        return parts, first
 
     def remember_kernel_state(self, plan: Plan) -> None:
-        """Keep in mind what a plan of the whole tells of the kernel, and nothing that was kept before.
+        """Keep in mind what a plan of the whole shows of the kernel, and nothing that was kept before.
 
         Which real servers are on their way out; and which rules have other comments than ours, as those of kube-proxy
         do: a rule is deleted by its whole text.
         """
         self._former.clear()
-        for family, part in plan.iptables.items():
-            self._comments[family] = part.comments
-            there = copies_of(part.printed)
-            for key in [key for key in self._fragments if key[0] is family] if there else ():
-                fragment = self._fragments[key]
-                self._fragments[key] = replace(fragment, rules=adopted(fragment.rules, there))
-        self._leaving = {key: RealServer(DRAINING) for key in plan.draining}
-        self._drain_of(plan)
+        for family, memories in self._memories.items():
+            for name, memory in memories.items():
+                part = plan.parts.get(PartKey(family, name))
+                self._adopt(family, name, memory.remember(part, self._contents(family, name)))
+        self._note_written(plan)
 
-    def _drain_of(self, plan: Plan) -> None:
-        """Keep in mind which real servers a plan that was written puts on their way out, or brings back."""
-        for part in plan.objects.values():
-            for change in part.changes.get(IPVS, ()):
-                self._drain(change)
-
-    def _drain(self, change: Change[Any, Any]) -> None:
-        key, _, after = change
-        if not isinstance(key, RealServerKey):
-            if after is None:
-                self._leaving = {k: v for k, v in self._leaving.items() if k.frontend != key.frontend}
-            return
-        union = self._unions[key.frontend.family]
-        if isinstance(after, RealServer) and after.weight == DRAINING and not union.wants(IPVS, key):
-            self._leaving[key] = after
-        else:
-            self._leaving.pop(key, None)
+    def _note_written(self, plan: Plan) -> None:
+        """Keep in mind what a plan that was written leaves in the kernel."""
+        for key, part in plan.parts.items():
+            if key.family is not None and key.family in self._memories and not key.variant:
+                self._memories[key.family][key.language].written(part, self._unions[key.family][key.language])
 
     def commit(self, update: Update, *, is_written: bool = True) -> None:
         """Take an update for written; one that is not keeps what was there before, until `remember_kernel_state`."""
@@ -384,7 +391,7 @@ class ServiceRules:
                 self._services.pop(name, None)
             else:
                 self._services[name] = service
-        self._drain_of(update.plan)
+        self._note_written(update.plan)
 
     @property
     def node_name(self) -> str:
@@ -431,25 +438,33 @@ class ServiceRules:
         return self._services.get(name)
 
 
-def _carried(before: OwnedObjects | None, after: OwnedObjects) -> OwnedObjects:
-    """Return what an owner wants now, with the rules that stay as its fragment of before has them."""
-    return after if before is None else replace(after, rules=carried(before.rules, after.rules))
+def _content(fragment: OwnedObjects | None, language: str) -> Any:
+    """Return what a fragment wants of one language; None for nothing."""
+    return fragment.objects.get(language) if fragment is not None else None
+
+
+def _contents_of(
+    language: str, pairs: Iterable[tuple[OwnedObjects | None, OwnedObjects | None]]
+) -> Iterator[tuple[str, Any, Any]]:
+    """Yield what owners wanted and want of one language."""
+    for before, after in pairs:
+        owner = after.owner if after is not None else before.owner if before is not None else ""
+        yield owner, _content(before, language), _content(after, language)
 
 
 def _meets(one: Update, other: Update) -> bool:
-    """Whether an object of the kernel goes by one update that the other wants."""
+    """Whether an object of the kernel goes by one update that the other wants; rules are counted, so they never do."""
     goes = {
-        (language, change.key)
-        for part in one.plan.objects.values()
-        for language, changes in part.changes.items()
-        for change in changes
+        (key.language, change.key)
+        for key, part in one.plan.parts.items()
+        for change in part.changes
         if change.after is None
     }
     wanted = (fragment.objects for fragment in other.fragments.values() if fragment is not None)
     return bool(goes) and any(
-        (language, key) in goes for objects in wanted for language, found in objects.items() for key in found
+        (language, key) in goes
+        for objects in wanted
+        for language, content in objects.items()
+        if isinstance(content, Mapping)
+        for key in content
     )
-
-
-def _rules(fragment: OwnedObjects | None) -> iptables.RulesFragment | None:
-    return fragment.rules if fragment is not None else None

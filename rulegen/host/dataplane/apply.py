@@ -1,46 +1,39 @@
-"""Making a plan so, step by step, and saying at any failure what was written and what was not.
+"""Writing a plan, step by step, and saying at any failure what was written and what was not.
 
-The order is that of `rulegen.compiler.services.ordering`; before all, schedulers that virtual servers are to have are
-tried.
+The order is that of `rulegen.compiler.services.ordering`; before all, each driver prepares what its work needs.
 """
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rulegen.compiler.services import ordering
+from rulegen.compiler.tables import TABLES, Tables
 from rulegen.errors import ApplyError, HostError
 from rulegen.host.commands.runner import Command, MissingToolError
-from rulegen.host.ipvs import addresses, servers
-from rulegen.host.netfilter import conntrack, ipset, iptables, nfacct
+from rulegen.host.dataplane.drivers import DRIVERS
+from rulegen.host.netfilter import conntrack, nfacct
 from rulegen.host.netfilter.restore_error import RestoreError
 from rulegen.host.netfilter.variant import Variant
 from rulegen.host.node import sysctl
 from rulegen.languages.iptables.script import CHAINS_PER_COMMIT
-from rulegen.languages.ipvs.state import RealServer, VirtualServer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Mapping
 
-    from rulegen.compiler.services.ordering import Work
     from rulegen.host.commands.runner import Runner
-    from rulegen.languages.ipvs.state import Frontend
+    from rulegen.host.dataplane.driver import Driver, WriteContext
     from rulegen.plan.plan import Plan
 
-
-LEAVE_S = 10.0
-"""How long connections of virtual servers may go on that another mode takes over from."""
-LOOK_S = 0.3
 _OF_CONNTRACK = "net.netfilter.nf_conntrack_"
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One write to the host; `title` tells people what it writes."""
+    """One write to the host; `title` says what it writes, for people."""
 
     title: str
     write: Callable[[], None]
@@ -48,32 +41,34 @@ class Step:
 
 def steps(
     plan: Plan,
-    run: Runner,
-    variant: Variant,
+    context: WriteContext,
     *,
-    wait_s: int,
-    on_wait: Callable[[str], None] | None = None,
+    tables: Tables = TABLES,
+    drivers: Mapping[str, Driver] = DRIVERS,
     on_refused: Callable[[ordering.Parameter, HostError], None] | None = None,
 ) -> tuple[Step, ...]:
-    """Return the writes that make a plan so, in order; none for an empty plan.
+    """Return the writes of a plan, in order; none for an empty plan.
 
     Args:
         plan: What must change.
-        run: What runs the tools.
-        variant: Where the rules live.
-        wait_s: How long to wait for the xtables lock, in seconds; 0 waits for ever.
-        on_wait: Told who holds the lock, once we wait.
-        on_refused: Told of a kernel parameter that may not be written, and raises where the rest must not be done
-            without it; None where each is an error.
+        context: With what it is written.
+        tables: The languages and backends that there are.
+        drivers: Who does the work of each language.
+        on_refused: Called with a kernel parameter that may not be written; raises where the rest must not be done
+            without it. None where each is an error.
     """
-    writer = _Writer(run, variant, wait_s, on_wait, on_refused)
-    chains_per_commit = CHAINS_PER_COMMIT if variant is Variant.NFT else None
-    tasks = ordering.tasks(plan, chains_per_commit=chains_per_commit)
-    work = [Step(task.title, partial(writer.do, task.work)) for task in tasks]
-    if any(_is_for_ipvs(task.work) for task in tasks):  # before anything is written
-        schedulers = sorted({name for task in tasks for name in _schedulers(task.work)})
-        work.insert(0, Step(" ".join(("IPVS", *schedulers)), partial(servers.load, run, schedulers)))
-    return tuple(work)
+    writes: dict[type, Callable[[Any, WriteContext], None]] = {
+        ordering.EnsureCounters: lambda work, _: _ensure(work),
+        ordering.Parameter: partial(_set, on_refused=on_refused),
+        ordering.DeleteConntrackEntries: lambda work, _: _delete(work),
+    }
+    for driver in drivers.values():
+        writes.update(driver.writes())
+    chains_per_commit = CHAINS_PER_COMMIT if context.variant is Variant.NFT else None
+    tasks = ordering.tasks(plan, chains_per_commit=chains_per_commit, tables=tables)
+    work = [Step(task.title, partial(writes[type(task.work)], task.work, context)) for task in tasks]
+    first = (driver.preparation(tasks, context.run) for driver in drivers.values())
+    return (*(Step(each.title, each.prepare) for each in first if each is not None), *work)
 
 
 def perform(steps: tuple[Step, ...], on_step: Callable[[int, Step], None] | None = None) -> None:
@@ -106,89 +101,32 @@ def perform(steps: tuple[Step, ...], on_step: Callable[[int, Step], None] | None
             ) from error
 
 
-def _is_for_ipvs(work: Work) -> bool:
-    """Whether it can only be done where IPVS is loaded."""
-    return isinstance(work, (ordering.ChangeVirtualServers, ordering.SetIpvsTimeouts)) or (
-        isinstance(work, ordering.Parameter) and work.name in servers.PARAMETERS
-    )
+def _ensure(work: ordering.EnsureCounters) -> None:
+    nfacct.ensure(work.names)
 
 
-def _schedulers(work: Work) -> Iterator[str]:
-    """Yield the schedulers that it has virtual servers begin to use."""
-    if isinstance(work, ordering.ChangeVirtualServers):
-        yield from (c.value.scheduler for c in work.commands if isinstance(c.value, VirtualServer))
+def _delete(work: ordering.DeleteConntrackEntries) -> None:
+    conntrack.delete(work.flows)
 
 
-class _Writer:
-    """Does each kind of work."""
-
-    def __init__(
-        self,
-        run: Runner,
-        variant: Variant,
-        wait_s: int,
-        on_wait: Callable[[str], None] | None,
-        on_refused: Callable[[ordering.Parameter, HostError], None] | None,
-    ) -> None:
-        self._run, self._variant, self._wait_s = run, variant, wait_s
-        self._on_wait, self._on_refused = on_wait, on_refused
-
-    def do(self, work: Work) -> None:
-        """Do it.
-
-        Raises:
-            HostError: It was refused.
-        """
-        match work:
-            case ordering.EnsureCounters(names):
-                nfacct.ensure(names)
-            case ordering.RestoreRules(family, text, beside):
-                variant = self._variant.other if beside else self._variant
-                iptables.restore(self._run, variant, family, text, self._on_wait, wait_s=self._wait_s)
-            case ordering.RestoreIpsets(text):
-                ipset.restore(self._run, text)
-            case ordering.ChangeVirtualServers(commands):
-                servers.write(commands)
-            case ordering.WaitForDrain(frontends):
-                _await(frontends)
-            case ordering.ChangeAddresses(commands):
-                addresses.write(commands)
-            case ordering.SetIpvsTimeouts(timeouts):
-                servers.set_timeouts(timeouts)
-            case ordering.Parameter():
-                self._set(work)
-            case ordering.DeleteConntrackEntries(flows):
-                conntrack.delete(flows)
-
-    def _set(self, parameter: ordering.Parameter) -> None:
-        name, value = parameter.name, parameter.value
-        try:
-            if name.startswith(_OF_CONNTRACK) and sysctl.read(name) is None:
-                load_conntrack(self._run)  # its parameters appear with the module
-            sysctl.write(name, value)
-        except HostError as error:
-            if self._on_refused is None:
-                raise
-            self._on_refused(parameter, error)
+def _set(
+    parameter: ordering.Parameter,
+    context: WriteContext,
+    *,
+    on_refused: Callable[[ordering.Parameter, HostError], None] | None,
+) -> None:
+    name, value = parameter.name, parameter.value
+    try:
+        if name.startswith(_OF_CONNTRACK) and sysctl.read(name) is None:
+            load_conntrack(context.run)  # its parameters appear with the module
+        sysctl.write(name, value)
+    except HostError as error:
+        if on_refused is None:
+            raise
+        on_refused(parameter, error)
 
 
 def load_conntrack(run: Runner) -> None:
     """Load connection tracking, if the kernel has it as a module; whether it is there then, its parameters tell."""
     with suppress(MissingToolError):
         run(Command(("modprobe", "nf_conntrack")))
-
-
-def _await(frontends: Collection[Frontend]) -> None:
-    """Wait until virtual servers have no established connection, for a while at most.
-
-    Raises:
-        HostError: They cannot be read.
-    """
-    until = time.monotonic() + LEAVE_S
-    while time.monotonic() < until:
-        time.sleep(LOOK_S)  # also before the first look: a handshake is no connection yet
-        there = servers.observe().items()
-        if not any(
-            key.frontend in frontends and isinstance(value, RealServer) and value.active for key, value in there
-        ):
-            return

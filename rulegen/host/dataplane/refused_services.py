@@ -11,24 +11,21 @@ What is not by a Service is never searched for: a lock that is held, a tool that
 
 from __future__ import annotations
 
-import errno
 import time
 from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
-from rulegen.compiler.services.attribution import shape_of_line
 from rulegen.errors import ApplyError, HostError
-from rulegen.host.ipvs.addresses import AddressesError
-from rulegen.host.ipvs.servers import ServersError, reason
-from rulegen.host.netfilter.ipset import SetError
+from rulegen.host.dataplane.drivers import DRIVERS
 from rulegen.host.netfilter.restore_error import RestoreError
-from rulegen.plan.fragments import IPVS, LINKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-    from rulegen.compiler.services.attribution import Belongings, Shape
+    from rulegen.compiler.services.attribution import Belongings
+    from rulegen.host.dataplane.driver import Culprit, Driver
+    from rulegen.languages.language import Shape
 
 MOST_TRIES: Final = 60
 """After so many tries no more culprits are searched for: what was not seen to pass is left as it is."""
@@ -37,21 +34,7 @@ MOST_S: Final = 45.0
 ENOUGH: Final = 2
 """So many refused Services that need the same make it worth a try whether all of their kind are refused."""
 
-_MOMENTARY: Final = {errno.EPERM, errno.EACCES, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN, errno.EINTR, errno.EBUSY}
-_MOMENTARY_WORDS: Final = ("allocate memory", "Cannot open session", "not permitted", "denied", "in use")
 NOT_TRIED: Final = "not tested yet: too many others were rejected"
-
-
-class Culprit(NamedTuple):
-    """A Service that an error names.
-
-    Attributes:
-        reason: What was refused, and what was said of it.
-        needs: What the refused rule or object needs of the kernel; None where that is not known.
-    """
-
-    reason: str
-    needs: Shape | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,42 +54,20 @@ class RefusalVerdict:
     tries: int
 
 
-def is_refusal(error: HostError) -> bool:
+def is_refusal(error: HostError, drivers: Mapping[str, Driver] = DRIVERS) -> bool:
     """Whether a write failed by what was to be written, so that another part of it may well be taken."""
     cause = error.__cause__ if isinstance(error, ApplyError) else error
-    match cause:
-        case RestoreError():
-            removes = cause.text.startswith(("-D", "-X", "-F"))  # the kernel is not as we thought: it must be read
-            return not (cause.is_momentary or removes)
-        case SetError():
-            return not any(word in cause.complaint for word in _MOMENTARY_WORDS)
-        case ServersError() | AddressesError():
-            return not any(number in _MOMENTARY for _, number in cause.refused)
-        case _:
-            return False
+    return any(driver.is_refusal(cause) for driver in drivers.values())
 
 
-def culprits(error: HostError, belongings: Belongings) -> dict[str, Culprit]:
+def culprits(error: HostError, belongings: Belongings, drivers: Mapping[str, Driver] = DRIVERS) -> dict[str, Culprit]:
     """Return the Services that an error names; empty where it names none."""
     cause = error.__cause__ if isinstance(error, ApplyError) else error
-    told: dict[str, Culprit] = {}
-    match cause:
-        case RestoreError():
-            for line in cause.named:
-                owner = belongings.of_line(cause.family, line.table, line.text)
-                told.setdefault(owner, Culprit(f"`{line.text}`: {line.complaint}", shape_of_line(line.text)))
-        case SetError():
-            told[belongings.of_set_line(cause.text)] = Culprit(f"`{cause.text}`: {cause.complaint}")
-        case ServersError():
-            for server, number in cause.refused:
-                owner = belongings.of_object(IPVS, server.key)
-                told.setdefault(owner, Culprit(f"IPVS refused `{server}`: {reason(server, number)}"))
-        case AddressesError():
-            for link, number in cause.refused:
-                owner = belongings.of_object(LINKS, link.address)
-                told.setdefault(owner, Culprit(f"`ip {link}`: {errno.errorcode.get(number, number)}"))
-    told.pop("", None)
-    return told
+    named: dict[str, Culprit] = {}
+    for driver in drivers.values():
+        named.update(driver.culprits(cause, belongings))
+    named.pop("", None)
+    return named
 
 
 class Attempt(Protocol):
@@ -148,12 +109,14 @@ class Search:
         belongings: Tells whose a line is, and what a Service needs.
         most_s: After so many seconds no more is searched for.
         clock: Seconds that only grow.
+        drivers: By language, whose errors are read.
     """
 
     attempt: Attempt
     belongings: Belongings
     most_s: float = MOST_S
     clock: Callable[[], float] = time.monotonic
+    drivers: Mapping[str, Driver] = field(default_factory=lambda: DRIVERS)
     _tries: int = 0
     _until: float = 0.0
     _has_node: bool = False
@@ -211,7 +174,7 @@ class Search:
 
     def _split(self, group: list[str], error: HostError) -> None:
         """Take out whom an error names, or cut a group that is refused in two."""
-        told = culprits(error, self.belongings)
+        told = culprits(error, self.belongings, self.drivers)
         named = [owner for owner in group if owner in told]
         if not named and not self._has_node and (of_node := self._tried(())) is not None:
             raise of_node

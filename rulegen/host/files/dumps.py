@@ -12,15 +12,21 @@ import re
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from rulegen.compiler.tables import LANGUAGES
 from rulegen.errors import InputError
 from rulegen.host.files.manifests import MAX_TOTAL_BYTES, STDIN, NoTextError, read_text
 from rulegen.host.files.output import COMPANIONS, TABLES_OF
 from rulegen.languages.addresses import state as links
+from rulegen.languages.addresses.language import NAME as LINKS
 from rulegen.languages.ipset import state as ipset
+from rulegen.languages.ipset.language import NAME as IPSET
+from rulegen.languages.iptables.language import NAME as IPTABLES
 from rulegen.languages.iptables.ruleset import TABLES, Ruleset, family_in, is_dump, read
 from rulegen.languages.ipvs import text as ipvs_text
+from rulegen.languages.ipvs.language import NAME as IPVS
+from rulegen.languages.ipvs.state import IpvsState
 from rulegen.net import Family
 from rulegen.ownership.virtual_servers import DEVICE
 from rulegen.safe_files import read_begin, size_text
@@ -29,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from rulegen.languages.ipvs import state as ipvs
+    from rulegen.languages.language import Language, StateKey
 
 T = TypeVar("T")
 
@@ -67,6 +74,7 @@ class Dumps:
         sets, servers: All ipsets and virtual servers, ours and others'.
         links: Our dummy device, and what is bound to it.
         timeouts: How long IPVS remembers connections.
+        others: What other languages than these have, by language.
         sysctls: Kernel parameters by name.
         warnings: What a user must know about the files: those that hold nothing of the kind, and empty ones.
     """
@@ -76,11 +84,24 @@ class Dumps:
     servers: ipvs.Objects | None = None
     links: links.Links | None = None
     timeouts: ipvs.Timeouts | None = None
+    others: dict[str, Any] = field(default_factory=dict)
     sysctls: dict[str, str] | None = None
     warnings: tuple[str, ...] = ()
 
+    @property
+    def states(self) -> dict[StateKey, Any]:
+        """What was observed, by language."""
+        states: dict[StateKey, Any] = {(IPTABLES, family): ruleset for family, ruleset in self.rulesets.items()}
+        if self.sets is not None:
+            states[IPSET, None] = self.sets
+        if self.servers is not None or self.timeouts is not None:
+            states[IPVS, None] = IpvsState(self.servers, self.timeouts)
+        if self.links is not None:
+            states[LINKS, None] = self.links
+        return states | {(name, None): state for name, state in self.others.items()}
 
-def read_dumps(paths: Sequence[str]) -> Dumps:
+
+def read_dumps(paths: Sequence[str], languages: Mapping[str, Language] = LANGUAGES) -> Dumps:
     """Return what dumps hold: of iptables-save and ip6tables-save at least, of the tools for IPVS perhaps.
 
     A dump of iptables whose content tells no family (it has no address in it) is judged by its name, then taken for the
@@ -89,6 +110,7 @@ def read_dumps(paths: Sequence[str]) -> Dumps:
     Args:
         paths: Files, packed by gzip or not; folders whose files are looked at (subfolders are not); `-` for standard
             input.
+        languages: The languages that there are.
 
     Raises:
         InputError: A file cannot be read, breaks off, or holds a table that the tool could not print; a named file is
@@ -110,7 +132,7 @@ def read_dumps(paths: Sequence[str]) -> Dumps:
         elif text is not None and not text.strip():
             if not is_companion:
                 empty[_shown(file)] = is_named
-        elif (text is not None and _take(dumps, _shown(file), text)) or is_companion:
+        elif (text is not None and _take(dumps, _shown(file), text, languages)) or is_companion:
             continue
         elif is_named:
             raise _no_dump(_shown(file), text or "")
@@ -232,7 +254,7 @@ def _lookalike(text: str) -> str:
     return next((f" (it is {what}: {hint})" for what, hint in told), "")
 
 
-def _take(dumps: Dumps, file: str, text: str) -> bool:
+def _take(dumps: Dumps, file: str, text: str, languages: Mapping[str, Language]) -> bool:
     """Take a file's text where it is a dump of IPVS and its kin; return whether it is one.
 
     Raises:
@@ -255,8 +277,19 @@ def _take(dumps: Dumps, file: str, text: str) -> bool:
         _refuse_cut(file, text)
         dumps.sysctls = _only(dumps.sysctls, _sysctls(text, file), file)
     else:
-        return False
+        return _take_other(dumps, file, text, languages)
     return True
+
+
+def _take_other(dumps: Dumps, file: str, text: str, languages: Mapping[str, Language]) -> bool:
+    """Take a file's text where it is a dump of another language than those above; return whether it is one."""
+    for name, language in languages.items():
+        state = language.read_dump(text, file)
+        if state is not None:
+            _refuse_cut(file, text)
+            dumps.others[name] = _only(dumps.others.get(name), state, file)
+            return True
+    return False
 
 
 def _sysctls(text: str, file: str) -> dict[str, str]:

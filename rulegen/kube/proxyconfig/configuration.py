@@ -105,3 +105,17 @@ class KubeProxyConfiguration(Object, frozen=True):
     config_sync_period: str = ""
     port_range: str = ""
     windows_run_as_service: bool = False
+
+    def marks(self, section: str) -> Iptables | Nftables:
+        """Return the section that has a mode's packet mark."""
+        sections: dict[str, Iptables | Nftables] = {"iptables": self.iptables, "nftables": self.nftables}
+        return sections[section]
+
+    def periods(self, section: str) -> Iptables | Ipvs | Nftables:
+        """Return the section that has a mode's sync periods."""
+        sections: dict[str, Iptables | Ipvs | Nftables] = {
+            "iptables": self.iptables,
+            "ipvs": self.ipvs,
+            "nftables": self.nftables,
+        }
+        return sections[section]

@@ -9,15 +9,18 @@ import msgspec
 from rulegen.errors import ConfigError
 from rulegen.kube.objects.structs import Object
 from rulegen.kube.proxyconfig.configuration import API_VERSION, KIND, KubeProxyConfiguration
+from rulegen.kube.proxyconfig.modes import MODES
 from rulegen.kube.proxyconfig.validation import joint_refusals, refusals
 from rulegen.text import described, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from rulegen.kube.proxyconfig.modes import ModeSections
+
 
 def read_config(
-    document: object, source: str, *, is_whole: bool = True
+    document: object, source: str, *, is_whole: bool = True, modes: Mapping[str, ModeSections] = MODES
 ) -> tuple[KubeProxyConfiguration, tuple[str, ...]]:
     """Return the configuration that a parsed document holds, and the paths of the fields that nobody knows.
 
@@ -25,6 +28,7 @@ def read_config(
         document: Mappings, lists and scalars.
         source: Its file, for messages.
         is_whole: Whether nothing else is put over it: then fields must fit together, too.
+        modes: The modes that there are, and which sections each reads.
 
     Raises:
         ConfigError: It is none, or kube-proxy would refuse it; the message names all faults.
@@ -47,7 +51,7 @@ def read_config(
         config = msgspec.convert(_without_nulls(document), KubeProxyConfiguration)
     except (msgspec.ValidationError, RecursionError) as error:
         raise ConfigError(f"{source}: {_told(error)}") from None
-    faults = [*refusals(config), *(joint_refusals(config) if is_whole else ())]
+    faults = [*refusals(config, modes), *(joint_refusals(config, modes) if is_whole else ())]
     if faults:
         raise ConfigError("; ".join(f"{source}: {fault}" for fault in faults))
     return config, tuple(_unknown(document, KubeProxyConfiguration, ""))

@@ -10,17 +10,17 @@ from rulegen.kube.node_names import read_node_name
 from rulegen.kube.proxyconfig.durations import parse_duration
 from rulegen.kube.proxyconfig.feature_gates import gate_faults
 from rulegen.kube.proxyconfig.logging_options import logging_faults
+from rulegen.kube.proxyconfig.modes import DEFAULT_MODE, MODES, sections_of
 from rulegen.net import family_of, parse_address, parse_network
 from rulegen.text import number, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from rulegen.kube.proxyconfig.configuration import KubeProxyConfiguration
+    from rulegen.kube.proxyconfig.modes import ModeSections
 
 DETECT_LOCAL_MODES: Final = ("ClusterCIDR", "NodeCIDR", "BridgeInterface", "InterfaceNamePrefix")
-MODES: Final = ("iptables", "ipvs")
-"""The modes that rulegen has; kube-proxy's nftables mode is none of them."""
 SCHEDULERS: Final = (
     *("rr", "wrr", "lc", "wlc", "fo", "ovf", "lblc"),
     *("lblcr", "dh", "sh", "mh", "sed", "nq", "twos"),
@@ -39,13 +39,13 @@ _INT32: Final = range(-(2**31), 2**31)
 _INTERFACE: Final = re.compile(r"[A-Za-z0-9_.:@-]{1,15}\Z")
 
 
-def refusals(config: KubeProxyConfiguration) -> Iterator[Fault]:
+def refusals(config: KubeProxyConfiguration, modes: Mapping[str, ModeSections] = MODES) -> Iterator[Fault]:
     """Yield every value that cannot be, whatever stands in other fields."""
     yield from gate_faults(config.feature_gates)
     yield from logging_faults(config.logging, config.feature_gates)
-    yield from _names(config)
-    yield from _numbers(config)
-    yield from _durations(config)
+    yield from _names(config, modes)
+    yield from _numbers(config, sections_of(config.mode, modes))
+    yield from _durations(config, sections_of(config.mode, modes))
     yield from _listeners(config)
     yield from _networks(config)
     shown = config.show_hidden_metrics_for_version
@@ -53,7 +53,7 @@ def refusals(config: KubeProxyConfiguration) -> Iterator[Fault]:
         yield Fault("showHiddenMetricsForVersion", f"{quoted(shown)} is not {_HIDDEN_METRICS}, the version before")
 
 
-def joint_refusals(config: KubeProxyConfiguration) -> Iterator[Fault]:
+def joint_refusals(config: KubeProxyConfiguration, modes: Mapping[str, ModeSections] = MODES) -> Iterator[Fault]:
     """Yield what cannot be as other fields stand; values that are read in one mode only count in that mode."""
     mode = config.detect_local_mode or DETECT_LOCAL_MODES[0]
     named = (
@@ -65,30 +65,32 @@ def joint_refusals(config: KubeProxyConfiguration) -> Iterator[Fault]:
             yield Fault(f"detectLocal.{field}", f"must not be empty where detectLocalMode is {needed}")
     if mode == "ClusterCIDR":
         yield from _cluster_cidr_faults(config.cluster_cidr)
-    periods = config.ipvs if config.mode == "ipvs" else config.iptables
+    sections = sections_of(config.mode, modes)
+    periods, section = config.periods(sections.periods), sections.periods
     least, most = _period(periods.min_sync_period), _period(periods.sync_period) or 30.0
     if least is None:
-        least = 0.0 if config.mode == "ipvs" else 1.0
+        least = sections.min_sync_s
     if least > most > 0:
-        section = "ipvs" if config.mode == "ipvs" else "iptables"
         yield Fault(f"{section}.minSyncPeriod", f"{least:g} s is more than {section}.syncPeriod, {most:g} s")
-    if config.mode == "ipvs":
+    if sections.has_virtual_servers:
         yield from _ipvs(config)
 
 
-def cautions(config: KubeProxyConfiguration) -> Iterator[str]:
+def cautions(config: KubeProxyConfiguration, modes: Mapping[str, ModeSections] = MODES) -> Iterator[str]:
     """Yield what a user should know of a configuration that can be used."""
     if not config.node_port_addresses:
         yield (
             "nodePortAddresses is unset: node ports are open on all local addresses;"
             " 'primary' opens them on the node's own ones only"
         )
-    if config.mode == "ipvs":
-        yield "kube-proxy's ipvs mode is deprecated and will be removed from kube-proxy; rulegen keeps its own"
+    sections = sections_of(config.mode, modes)
+    if sections.caution:
+        yield sections.caution
+    if sections.has_virtual_servers:
         return
     for index, cidr in enumerate(config.ipvs.exclude_cidrs):
         for fault in _cidr_fault(f"ipvs.excludeCIDRs[{index}]", cidr):
-            yield f"{fault}; it has no effect in {config.mode or 'iptables'} mode"
+            yield f"{fault}; it has no effect in {config.mode or DEFAULT_MODE} mode"
 
 
 def host_and_port(text: str) -> tuple[str, int]:
@@ -107,14 +109,14 @@ def host_and_port(text: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def _names(config: KubeProxyConfiguration) -> Iterator[Fault]:
+def _names(config: KubeProxyConfiguration, modes: Mapping[str, ModeSections]) -> Iterator[Fault]:
     if config.hostname_override:
         try:
             read_node_name(config.hostname_override)
         except ValueError as error:
             yield Fault("hostnameOverride", str(error))
-    if config.mode not in ("", *MODES):
-        yield Fault("mode", f"{quoted(config.mode)} is not one of {', '.join(MODES)}")
+    if config.mode not in ("", *modes):
+        yield Fault("mode", f"{quoted(config.mode)} is not one of {', '.join(modes)}")
     if config.detect_local_mode not in ("", *DETECT_LOCAL_MODES):
         listed = ", ".join(DETECT_LOCAL_MODES)
         yield Fault("detectLocalMode", f"{quoted(config.detect_local_mode)} is not one of {listed}")
@@ -126,10 +128,13 @@ def _names(config: KubeProxyConfiguration) -> Iterator[Fault]:
             yield Fault(path, f"{quoted(name)} is not the name of an interface (at most 15 letters, digits, _.:@-)")
 
 
-def _numbers(config: KubeProxyConfiguration) -> Iterator[Fault]:
+def _numbers(config: KubeProxyConfiguration, sections: ModeSections) -> Iterator[Fault]:
     for path, bit in (
         ("iptables.masqueradeBit", config.iptables.masquerade_bit),
-        ("nftables.masqueradeBit", config.nftables.masquerade_bit if config.mode == "nftables" else None),
+        (
+            "nftables.masqueradeBit",
+            config.nftables.masquerade_bit if config.marks(sections.marks) is config.nftables else None,
+        ),
     ):
         if bit is not None and not 0 <= bit <= 31:
             yield Fault(path, f"{number(bit)} is not a bit (0 to 31)")
@@ -143,9 +148,9 @@ def _numbers(config: KubeProxyConfiguration) -> Iterator[Fault]:
             yield Fault(path, f"{number(value)} is not {words}")
 
 
-def _durations(config: KubeProxyConfiguration) -> Iterator[Fault]:
+def _durations(config: KubeProxyConfiguration, sections: ModeSections) -> Iterator[Fault]:
     """Yield what is no duration, and what is less than 0 and is read whatever the mode is."""
-    is_ipvs = config.mode == "ipvs"
+    is_ipvs = sections.has_virtual_servers
     conntrack = config.conntrack
     for path, text, may_be_negative in (
         ("configSyncPeriod", config.config_sync_period, False),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from rulegen.diff import Change
+    from rulegen.diff.changes import Change
     from rulegen.languages.addresses.state import AddressKey, Bound
 
 

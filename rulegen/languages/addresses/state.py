@@ -36,6 +36,12 @@ class AddressKey(NamedTuple):
         return f"{self.address}/{self.length}"
 
 
+class DeviceKey(NamedTuple):
+    """Key of a device; its value is its kind, `dummy`."""
+
+    name: str
+
+
 @dataclass(frozen=True, slots=True)
 class Bound:
     """That an address is bound; nothing else of it matters."""

@@ -16,7 +16,7 @@ from rulegen.languages.ipset.state import EntryKey, EntryValue, SetKey, SetValue
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from rulegen.diff import Change
+    from rulegen.diff.changes import Change
     from rulegen.languages.ipset.state import Key, Value
 
 TEMPORARY = "KUBE-RULEGEN-TMP"
@@ -73,7 +73,7 @@ def script(
     """Return the texts that make the changes of one family.
 
     Args:
-        changes: As `rulegen.diff.diff` has them.
+        changes: As `rulegen.diff.changes.diff` has them.
         desired: All that is wanted; needed only where a set changes its type.
         order: In which order sets are filled.
     """

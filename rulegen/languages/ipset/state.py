@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
-from rulegen.diff import Change
+from rulegen.diff.changes import Change
 from rulegen.errors import InputError
 from rulegen.net import parse_address
 

@@ -168,6 +168,11 @@ def counted(name: str) -> str:
     return f"-m nfacct --nfacct-name {name}"
 
 
+def is_counted(rule: Rule) -> bool:
+    """Return whether a rule counts under a name."""
+    return "--nfacct-name" in rule.spec
+
+
 def at_odds(of: int, share: int = 1) -> str:
     """Match `share` packets in `of`, at random.
 

@@ -20,7 +20,7 @@ from rulegen.languages.iptables.state import BlockKey, BlockValue, ChainKey, Cha
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from rulegen.diff import Change
+    from rulegen.diff.changes import Change
     from rulegen.languages.iptables.rules import Rule
     from rulegen.languages.iptables.state import Key, Objects, Value
 
@@ -48,10 +48,12 @@ class Restore:
     Attributes:
         title: What it writes, for people, as `nat: 400 chains`.
         text: What the tool reads.
+        commits: How many commits that makes; none of them is without a change.
     """
 
     title: str
     text: str
+    commits: int = 1
 
 
 class Comments(enum.IntEnum):
@@ -85,7 +87,7 @@ def script(
     """Return the calls that make the changes of one family, in order; none for no changes.
 
     Args:
-        changes: As `rulegen.diff.diff` has them.
+        changes: As `rulegen.diff.changes.diff` has them.
         desired: All desired objects, where they are known: a dispatch chain that changes much is then written anew.
         chains_per_commit: How many chains a commit of a large script holds; None for one commit, however large.
         comments: Which rules have their comments, see `comments_of`; those that are there must have been written so.
@@ -351,4 +353,4 @@ def _restores(groups: Iterable[Sequence[_Commit]]) -> Iterator[Restore]:
         commits = [commit for commit in group if commit.lines]
         if commits:
             text = "".join(f"*{c.table}\n{chr(10).join(c.lines)}\nCOMMIT\n" for c in commits)
-            yield Restore(", ".join(f"{c.table}: {c.title}" for c in commits), text)
+            yield Restore(", ".join(f"{c.table}: {c.title}" for c in commits), text, len(commits))

@@ -147,6 +147,10 @@ class Layout:
     shapes: Mapping[ChainName, re.Pattern[str]] = field(default_factory=dict)
     lasting: Mapping[ChainName, tuple[str, ...]] = field(default_factory=dict)
 
+    def ours(self, state: Ruleset) -> Objects:
+        """Return our objects as they are."""
+        return found(state, self)
+
     def shape(self, name: ChainName) -> re.Pattern[str] | None:
         """Return what rules without a jump to a chain of ours look like in a chain; None for any."""
         known = self.shapes.get(name)

@@ -11,7 +11,7 @@ import enum
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from rulegen.diff import Change
+from rulegen.diff.changes import Change
 from rulegen.languages.ipvs.state import DRAINING, RealServer, RealServerKey, VirtualServer, VirtualServerKey
 from rulegen.languages.ipvs.text import real_server_words, virtual_server_words
 from rulegen.net import Protocol

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from rulegen.net import Address, Family, Protocol, family_of, join_host_port
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 PERSISTENT = 0x1
 ONE_PACKET = 0x4
@@ -51,6 +54,9 @@ class RealServerKey(NamedTuple):
 
     def __lt__(self, other: object) -> bool:
         return _rank(self) < _rank(other)
+
+    def __str__(self) -> str:
+        return f"{join_host_port(self.address, self.port)} of {self.frontend}"
 
 
 def _rank(key: object) -> tuple[object, ...]:
@@ -135,9 +141,32 @@ Value = VirtualServer | RealServer
 Objects = dict[Key, Value]
 
 
+class TimeoutsKey(NamedTuple):
+    """Key of the timeouts: there is one object of the kind, for both families."""
+
+    name: str = "IPVS"
+
+
 class Timeouts(NamedTuple):
     """How long connections are remembered, in seconds; 0 says nothing about one."""
 
     tcp: int = 0
     tcp_fin: int = 0
     udp: int = 0
+
+    def over(self, other: Timeouts) -> Timeouts:
+        """Return these timeouts, and of the other those about which these say nothing."""
+        return Timeouts(*(mine or theirs for mine, theirs in zip(self, other, strict=True)))
+
+
+@dataclass(frozen=True, slots=True)
+class IpvsState:
+    """All that IPVS has.
+
+    Attributes:
+        servers: Virtual and real servers, ours and others'; None where nobody looked.
+        timeouts: How long connections are remembered; None where nobody looked.
+    """
+
+    servers: Mapping[Key, Value] | None = None
+    timeouts: Timeouts | None = None

@@ -8,15 +8,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rulegen.kube.proxyconfig.durations import seconds_of
+from rulegen.kube.proxyconfig.modes import DEFAULT_MODE, MODES, sections_of
 from rulegen.model.host.conntrack_limits import ConntrackLimits
 from rulegen.model.services.ir import Semantics
 from rulegen.model.services.limits import ServiceLimits
+from rulegen.model.services.modes import NEEDS, ModeNeeds
 from rulegen.net import Address, Network, parse_address, parse_network
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from rulegen.kube.proxyconfig.configuration import KubeProxyConfiguration
+    from rulegen.kube.proxyconfig.modes import ModeSections
 
 
 LONGEST_WAIT_S = 31_536_000.0
@@ -37,7 +40,8 @@ class Options:
     """What is wanted of the node as a whole.
 
     Attributes:
-        mode: `iptables`, `ipvs` or `nftables`.
+        mode: By which backend Services are served.
+        needs_of_mode: What decisions depend on, of a mode that `NEEDS` does not have; None for one that it has.
         node_name: The node's name; empty for the host's name.
         bind_address: The node's address, where one was given; else the Node object tells.
         masquerade_bit: Which bit of the packet mark asks for masquerading (0–31).
@@ -61,7 +65,8 @@ class Options:
         limits: How much of one Service is served.
     """
 
-    mode: str = "iptables"
+    mode: str = DEFAULT_MODE
+    needs_of_mode: ModeNeeds | None = None
     node_name: str = ""
     bind_address: Address | None = None
     masquerade_bit: int = 14
@@ -90,16 +95,33 @@ class Options:
     conntrack: ConntrackLimits = field(default_factory=ConntrackLimits)
     limits: ServiceLimits = field(default_factory=ServiceLimits)
 
+    @property
+    def needs(self) -> ModeNeeds:
+        """What decisions depend on, of the mode."""
+        return self.needs_of_mode or NEEDS.get(self.mode, ModeNeeds())
+
     @classmethod
-    def of(cls, config: KubeProxyConfiguration) -> Options:
-        """Return the options that a configuration (already checked by `read_config`) asks for, defaults filled in."""
-        mode = config.mode or "iptables"
-        marks = config.nftables if mode == "nftables" else config.iptables
-        periods = config.ipvs if mode == "ipvs" else config.iptables
+    def of(
+        cls,
+        config: KubeProxyConfiguration,
+        modes: Mapping[str, ModeSections] = MODES,
+        needs_of_mode: ModeNeeds | None = None,
+    ) -> Options:
+        """Return the options that a configuration (already checked by `read_config`) asks for, defaults filled in.
+
+        Args:
+            config: The configuration.
+            modes: Which sections each mode reads.
+            needs_of_mode: What decisions depend on, of a mode that `NEEDS` does not have.
+        """
+        mode = config.mode or DEFAULT_MODE
+        sections = sections_of(mode, modes)
+        marks, periods = config.marks(sections.marks), config.periods(sections.periods)
         primary = config.node_port_addresses == ("primary",)
         localhost = config.iptables.localhost_node_ports
         return cls(
             mode=mode,
+            needs_of_mode=needs_of_mode,
             node_name=config.hostname_override.strip().lower(),
             bind_address=_bind_address(config.bind_address),
             masquerade_bit=14 if marks.masquerade_bit is None else marks.masquerade_bit,
@@ -112,7 +134,7 @@ class Options:
             cluster_cidrs=_networks(config.cluster_cidr.split(",")),
             node_port_primary=primary,
             node_port_networks=() if primary else tuple(parse_network(c) for c in config.node_port_addresses),
-            min_sync_s=min(seconds_of(periods.min_sync_period, 0.0 if mode == "ipvs" else 1.0), LONGEST_WAIT_S),
+            min_sync_s=min(seconds_of(periods.min_sync_period, sections.min_sync_s), LONGEST_WAIT_S),
             sync_s=min(seconds_of(periods.sync_period, 30.0) or 30.0, LONGEST_WAIT_S),
             ipvs_scheduler=config.ipvs.scheduler or "rr",
             ipvs_excluded=_networks(config.ipvs.exclude_cidrs),

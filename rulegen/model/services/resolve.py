@@ -38,7 +38,11 @@ def resolve(
     if told is None:
         warnings.add(f"{unknown_node(name, world.nodes)}; zone, addresses and pod CIDRs of this node are unknown")
     site = resolve_site(told, name, options, facts, world.nodes.values())
-    if options.mode == "ipvs" and facts.schedulers is not None and options.ipvs_scheduler not in facts.schedulers:
+    if (
+        options.needs.has_virtual_servers
+        and facts.schedulers is not None
+        and options.ipvs_scheduler not in facts.schedulers
+    ):
         offered = ", ".join(sorted(facts.schedulers)) or "none"
         warnings.add(f"this kernel does not have the IPVS scheduler {options.ipvs_scheduler!r}, but {offered}")
     nodes = {f: resolve_node(f, site, told, options, facts, warnings.add) for f in families}
@@ -59,6 +63,6 @@ def resolve(
         nodes=nodes,
         services=table.services(),
         sysctls=resolve_sysctls(nodes.values(), options, facts),
-        timeouts=options.ipvs_timeouts if options.mode == "ipvs" else (0, 0, 0),
+        timeouts=options.ipvs_timeouts if options.needs.has_virtual_servers else (0, 0, 0),
         warnings=warnings.texts(),
     )

@@ -90,11 +90,11 @@ def resolve_site(
         addresses=addresses,
         external_ips=options.external_ips,
         schedulers=schedulers,
-        scheduler=options.ipvs_scheduler if options.mode == "ipvs" else "",
-        broadcasts=_broadcasts(facts) if facts is not None and options.mode == "ipvs" else frozenset(),
+        scheduler=options.ipvs_scheduler if options.needs.has_virtual_servers else "",
+        broadcasts=_broadcasts(facts) if facts is not None and options.needs.has_virtual_servers else frozenset(),
         others=_others(known, name),
         binds_others=options.ipvs_semantics is not Semantics.STRICT,
-        binds=options.mode == "ipvs",
+        binds=options.needs.has_virtual_servers,
         limits=options.limits,
         forbidden=forbidden(facts or HostFacts(), node, pod_networks=_pod_networks(options, known)),
         guards=options.external_ip_semantics is Semantics.STRICT,
@@ -161,12 +161,12 @@ def resolve_node(
         ),
         pods=pods,
         node_port_addresses=told,
-        localhost_node_ports=options.mode != "ipvs" and _localhost_node_ports(family, options, networks),
+        localhost_node_ports=options.needs.opens_loopback and _localhost_node_ports(family, options, networks),
         drop_invalid=not is_liberal,
         random_fully=facts.random_fully,
         addresses=frozenset(a for a in own if not (a.version == 6 and a.is_link_local)),
         listening=tuple(a for a in (own if told is None else told) if not _is_passed_over(a, chosen=told)),
-        link_local_node_ports=options.mode != "ipvs" or told is not None,
+        link_local_node_ports=not options.needs.has_virtual_servers or told is not None,
         ipvs=IpvsOptions(
             scheduler=options.ipvs_scheduler,
             excluded=tuple(n for n in options.ipvs_excluded if family_of(n) is family),
@@ -178,7 +178,7 @@ def resolve_node(
 def resolve_sysctls(nodes: Iterable[ResolvedNode], options: Options, facts: HostFacts) -> dict[str, str]:
     """Return the kernel parameters that must have a value for these decisions to work."""
     liberal = {BE_LIBERAL: "1"} if _sets_liberal(options, facts) else {}
-    if options.mode == "ipvs":
+    if options.needs.has_virtual_servers:
         return {**_ipvs_sysctls(options, facts), **liberal}
     return {**({ROUTE_LOCALNET: "1"} if any(node.localhost_node_ports for node in nodes) else {}), **liberal}
 

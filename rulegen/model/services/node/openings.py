@@ -32,7 +32,7 @@ def openings(before: Options, after: Options) -> Iterator[str]:
     ):
         if _is_everywhere(new) and not _is_everywhere(old):
             yield f"{field} is {new} instead of {old or 'off'}: {page} answers on every address of this node"
-    if before.mode == after.mode == "ipvs":
+    if before.needs.has_virtual_servers and after.needs.has_virtual_servers:
         yield from _ipvs(before, after)
     if before.node_name != after.node_name:
         names = [one.node_name or "the host's name" for one in (before, after)]
@@ -56,7 +56,7 @@ def _restricts(options: Options, family: Family) -> bool:
 
 
 def _on_loopback(options: Options) -> bool:
-    if options.mode == "ipvs" or not options.localhost_node_ports:
+    if not (options.needs.opens_loopback and options.localhost_node_ports):
         return False
     loopback = Family.IPV4.loopback
     return not _restricts(options, Family.IPV4) or any(loopback.overlaps(one) for one in options.node_port_networks)

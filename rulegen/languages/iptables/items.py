@@ -1,4 +1,4 @@
-"""Changes of iptables objects, told as items of a plan: for which Service, why, and whether it is drift."""
+"""Changes of iptables objects, described as items of a plan: for which Service, why, and whether it is drift."""
 
 from __future__ import annotations
 
@@ -6,52 +6,42 @@ from difflib import SequenceMatcher
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from rulegen.diff.items import Action, Item, Line
+from rulegen.languages.iptables.drift import RuleDrift, rules_of
 from rulegen.languages.iptables.ruleset import ChainName, target
 from rulegen.languages.iptables.state import BlockKey, BlockValue, ChainKey, ChainPosition
-from rulegen.plan.drift import RuleDrift, rules_of
-from rulegen.plan.items import Action, Item, Line
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from rulegen.diff import Change
+    from rulegen.diff.changes import Change
     from rulegen.languages.iptables.rules import Rule
     from rulegen.languages.iptables.state import Key, Layout, Objects, Value, Wanted
+    from rulegen.languages.language import Scene, Surroundings
     from rulegen.net import Family
-    from rulegen.plan.items import Owners
 
 _CONTEXT = 2
 
 
-def items(
-    family: Family,
-    changes: Sequence[Change[Key, Value]],
-    observed: Objects,
-    desired: Wanted,
-    layout: Layout,
-    *,
-    owners: Owners,
-    filled: Collection[str],
-) -> Iterator[Item]:
+def items(changes: Sequence[Change[Key, Value]], observed: Objects, desired: Wanted, scene: Scene) -> Iterator[Item]:
     """Yield an item for each change of one family, in the order of the changes.
 
     Args:
-        family: Which family.
         changes: What changes.
         observed: Our objects as they are.
         desired: Our objects as they should be.
-        layout: What of the rules is ours.
-        owners: Tells whose a rule is that nobody wants.
-        filled: The sets that have entries now.
+        scene: Where: the family, what of the rules is ours, and what else is on the node.
     """
-    drift = RuleDrift(changes, observed, desired.objects, layout, filled)
-    teller = _Teller(family, observed, desired, layout, owners, drift)
-    return (teller.item(change) for change in changes)
+    layout = scene.ownership
+    drift = RuleDrift(changes, observed, desired.objects, layout, scene.around.filled)
+    assert scene.family is not None  # noqa: S101 - for the type checker: rules are of a family
+    items = _Items(scene.family, observed, desired, layout, scene.around, drift)
+    return (items.item(change) for change in changes)
 
 
-class _Teller:
+class _Items:
     def __init__(
-        self, family: Family, observed: Objects, desired: Wanted, layout: Layout, owners: Owners, drift: RuleDrift
+        self, family: Family, observed: Objects, desired: Wanted, layout: Layout, owners: Surroundings, drift: RuleDrift
     ) -> None:
         self._family, self._observed, self._desired, self._layout = family, observed, desired, layout
         self._owners, self._drift = owners, drift
@@ -93,13 +83,13 @@ class _Teller:
             return "", False
         if isinstance(change.key, BlockKey) and all(self._drift.is_foreign(change.key, rule) for rule in rules):
             return "", False
-        told = ""
+        owned_by = ""
         if isinstance(change.key, ChainKey):
             chains = (change.key.name, *self._chains_near(change.key, ()))
-            told = next((self._led_to[chain] for chain in chains if chain in self._led_to), "")
+            owned_by = next((self._led_to[chain] for chain in chains if chain in self._led_to), "")
         for rule in rules:
-            told = told or self._owners.rule_owner(change.key.name, rule, self._family)
-        return told, told not in self._owners.names
+            owned_by = owned_by or self._owners.rule_owner(change.key.name, rule, self._family)
+        return owned_by, owned_by not in self._owners.names
 
     @cached_property
     def _led_to(self) -> Mapping[ChainName, str]:

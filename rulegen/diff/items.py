@@ -1,18 +1,13 @@
-"""A plan's items: one for each object that changes, told for people and machines, whatever its language."""
+"""A plan's items: one for each object that changes, described for people and machines, whatever its language."""
 
 from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Hashable
-
-    from rulegen.languages.iptables.rules import Rule
-    from rulegen.languages.iptables.ruleset import ChainName
-    from rulegen.languages.ipvs.state import RealServerKey
-    from rulegen.net import Family
+    from collections.abc import Hashable
 
 
 class Action(enum.StrEnum):
@@ -34,24 +29,7 @@ class Drift(enum.StrEnum):
     FOREIGN = "foreign"
     """Something in our place that we would never put there."""
     MISSING = "missing"
-    """Something of ours was taken away, while what belongs to it is still there."""
-
-
-class Owners(Protocol):
-    """Tells whose an object is that nobody wants: by what the Services are reached by that this node serves."""
-
-    @property
-    def names(self) -> Collection[str]:
-        """`namespace/name` of each Service that this node serves."""
-
-    def rule_owner(self, chain: ChainName, rule: Rule, family: Family) -> str:
-        """Return whose a rule is; empty for nobody known. It may be a Service that is not served."""
-
-    def key_owner(self, key: Any, family: Family) -> str:
-        """Return whose an entry of a set, a virtual or real server, or an address is; empty for nobody known."""
-
-    def server_owner(self, key: RealServerKey) -> str:
-        """Return which Service has the endpoint that a real server is; empty for none, and for several."""
+    """Something of ours was deleted by something else, while what belongs to it is still there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +38,7 @@ class Line:
 
     Attributes:
         sign: `+`, `-`, or a space for one that stays.
-        why: What it is for; empty where nobody said.
+        why: What it is for; empty where that is not known.
     """
 
     sign: str

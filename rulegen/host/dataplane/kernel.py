@@ -1,78 +1,55 @@
-"""The kernel's side of the agent: reading all of it, and writing the difference or one change."""
+"""The dataplane that is this host's kernel: reading all of it, and writing the difference or one change."""
 
 from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from rulegen.compiler.services.compile import Observed, backend_of, beside_warning, plan_node
+from rulegen.compiler.services.other_variant import beside_warning
+from rulegen.compiler.services.plan import plan_node
+from rulegen.compiler.tables import TABLES, Tables
 from rulegen.errors import ApplyError, HostError
-from rulegen.host.commands.runner import run
 from rulegen.host.dataplane.apply import perform, steps
-from rulegen.host.dataplane.observe import observe, print_rules, rules_beside
+from rulegen.host.dataplane.dataplane import KernelReadout, KernelRevision
+from rulegen.host.dataplane.driver import ReadContext, WriteContext
+from rulegen.host.dataplane.drivers import DRIVERS
+from rulegen.host.dataplane.observe import observed, read_kernel, rules_beside
 from rulegen.host.ipvs.servers import SchedulerError
 from rulegen.host.netfilter import conntrack, nfacct, nft_commits, variant
-from rulegen.host.netfilter.variant import VariantChoice
 from rulegen.host.node import sysctl
 from rulegen.host.node.facts import refreshed
 from rulegen.kube.proxyconfig.validation import SCHEDULERS
 from rulegen.model.services.node.context import BE_LIBERAL
 from rulegen.model.services.stale_flows import FlowFrontend, StaleUdpPolicy, answering, frontends_of, stale_flows
 from rulegen.net import AddressKind, Family, Protocol, kind_of_address
-from rulegen.plan.plan import Plan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from rulegen.compiler.services.compile import Compiled
     from rulegen.compiler.services.incremental import Update
+    from rulegen.compiler.services.observed import Observed
     from rulegen.compiler.services.ordering import Parameter
-    from rulegen.host.commands.runner import Command, Completed, Runner
+    from rulegen.host.commands.runner import Runner
     from rulegen.host.dataplane.apply import Step
+    from rulegen.host.dataplane.driver import Driver
+    from rulegen.host.netfilter.variant import VariantChoice
     from rulegen.kube.objects.names import ObjectName
     from rulegen.model.host.facts import HostFacts
     from rulegen.model.services.ir import ResolvedNode, ResolvedService
     from rulegen.model.services.options import Options
     from rulegen.model.services.stale_flows import Flow
     from rulegen.net import Address
+    from rulegen.plan.plan import Plan
 
 LOCK_WAIT_S = 10
 
 
-class KernelRevision(NamedTuple):
-    """A moment in the kernel's life, by which is told later whether others have written since.
-
-    Attributes:
-        generation: Of nf_tables, which grows by one with each commit; None where the rules are not there.
-        commits: How many we had made by then.
-        digest: Of the rules' text, where there is no generation.
-    """
-
-    generation: int | None
-    commits: int
-    digest: str = ""
-
-
-class KernelReadout(NamedTuple):
-    """What was read of the kernel.
-
-    Attributes:
-        texts: Rules by family, as the tools print them.
-        flows: What conntrack remembers of UDP.
-        mark: A moment before anything was read; None where nothing can tell whether others write.
-        conntrack_error: Why no connections could be listed; None where they were.
-    """
-
-    texts: Mapping[Family, str]
-    flows: tuple[Flow, ...]
-    mark: KernelRevision | None
-    conntrack_error: HostError | None = None
-
-
 @dataclass(slots=True)
-class KernelWriter:
+class KernelDataplane:
     """Reads and writes the rules of this host.
 
     `read`, `plan` and `observed` change nothing here, so that any thread may call them.
@@ -84,7 +61,11 @@ class KernelWriter:
         forgetting: Which stale UDP flows are forgotten.
         refused: Kernel parameters that may not be written here, each with the reason.
         commits: How many commits of rules we have made.
-        has_objects: Whether the mode keeps sets and virtual servers.
+        languages: The languages that the mode writes.
+        tables: The languages and backends that there are.
+        drivers: Who reads and writes each language.
+        lock_wait_s: How long to wait for the xtables lock, in seconds; 0 waits for ever.
+        on_wait: Called with who holds the lock, once we wait.
         without_ipv6: Which tool is missing for IPv6, whose rules are then left alone; None where all are there.
         beside: What users must know of a proxy's rules in the other variant of iptables, when this began; else empty.
         on_forgotten: Is told of each look at connections: how long it took, and how many were forgotten.
@@ -97,11 +78,15 @@ class KernelWriter:
     forgetting: StaleUdpPolicy = StaleUdpPolicy.ALL
     refused: dict[str, str] = field(default_factory=dict)
     commits: int = 0
-    has_objects: bool = False
+    languages: tuple[str, ...] = ()
+    tables: Tables = TABLES
+    drivers: Mapping[str, Driver] = field(default_factory=lambda: DRIVERS)
+    lock_wait_s: int = LOCK_WAIT_S
+    on_wait: Callable[[str], None] | None = None
     without_ipv6: HostError | None = None
     beside: str = ""
-    on_forgotten: Callable[[float, int], None] = lambda _seconds, _count: None
-    look: Callable[[HostFacts], HostFacts] = refreshed
+    on_forgotten: Callable[[float, int], None] = field(default=lambda _seconds, _count: None)
+    look: Callable[[HostFacts], HostFacts] = field(default=refreshed)
 
     @classmethod
     def of_host(
@@ -112,17 +97,18 @@ class KernelWriter:
         forgetting: StaleUdpPolicy,
         options: Options,
         *,
+        tables: Tables = TABLES,
+        drivers: Mapping[str, Driver] = DRIVERS,
         on_forgotten: Callable[[float, int], None] = lambda _seconds, _count: None,
         look: Callable[[HostFacts], HostFacts] = refreshed,
-    ) -> KernelWriter:
-        """Return the writer for this host's variant and what the options ask for.
+    ) -> KernelDataplane:
+        """Return the dataplane for this host's variant and what the options ask for.
 
         Where there is no ip6tables at all, Services of IPv4 are kept all the same, as kube-proxy does.
 
         Raises:
             HostError: There is no iptables.
         """
-        has_objects = bool(backend_of(options.mode).devices)
         choice = variant.choose(run, forced)
         missing = variant.missing_tool(run, choice.variant, Family.IPV6) if facts.ipv6 else None
         return cls(
@@ -130,11 +116,13 @@ class KernelWriter:
             choice,
             facts if missing is None else replace(facts, ipv6=False),
             forgetting,
-            has_objects=has_objects,
+            languages=tables.backend(options.mode).languages,
+            tables=tables,
+            drivers=drivers,
             without_ipv6=missing,
-            beside=_beside(run, choice.variant, facts),
             on_forgotten=on_forgotten,
             look=look,
+            beside=_beside(run, choice.variant, facts),
         )
 
     def read(self) -> KernelReadout:
@@ -144,13 +132,14 @@ class KernelWriter:
             HostError: It cannot be read.
         """
         generation, commits, digest = self._generation(), self.commits, ""
-        texts = self._texts()
+        raw = read_kernel(self._watched, self.read_context(self.facts.families))
         if generation is None:
-            digest = _digest(texts)
+            digest = _digest(raw)
         flows, error = self._flows()
-        # Of virtual servers and sets nothing tells.
-        mark = None if self.has_objects else KernelRevision(generation, commits, digest)
-        return KernelReadout(texts, tuple(flows), mark, error)
+        can_tell = all(self.drivers[name].tells_of_writes for name in self.languages)
+        return KernelReadout(
+            raw, tuple(flows), KernelRevision(generation, commits, digest) if can_tell else None, error
+        )
 
     def plan(self, compiled: Compiled, reading: KernelReadout | None = None) -> Plan:
         """Return what must change for the kernel to be as compiled.
@@ -169,18 +158,26 @@ class KernelWriter:
         facts = replace(self.facts, sysctls=sysctl.read_all(sorted(names)))
         return plan_node(compiled, observed, facts, (), self.forgetting)
 
+    def read_context(self, families: tuple[Family, ...]) -> ReadContext:
+        """Return what is read, and with what."""
+        return ReadContext(
+            run=self.run, variant=self.choice.variant, families=families, needed=frozenset(self.languages)
+        )
+
     def observed(self, compiled: Compiled, reading: KernelReadout) -> Observed:
-        """Return what the kernel has, for a plan of what is compiled.
+        """Return what the kernel has, for a plan of what is compiled; what is quick to read is read now.
 
         Raises:
             HostError: Sets, servers or counters cannot be read.
         """
-        return observe(
-            self.run,
-            self.choice.variant,
-            # What is asked for by another thread may have been compiled before IPv6 came or went.
-            {family: text for family, text in reading.texts.items() if family in compiled.model.nodes},
-            needs_sets=bool(compiled.backend.devices),
+        # What is asked for by another thread may have been compiled before IPv6 came or went.
+        families = tuple(family for family in self.facts.families if family in compiled.model.nodes)
+        context = self.read_context(families)
+        others = {name: driver for name, driver in self.drivers.items() if name not in reading.raw}
+        return observed(
+            self.drivers,
+            {**reading.raw, **read_kernel(others, context)},
+            context,
             flows=reading.flows,
             counters=tuple(nfacct.counters()) if compiled.counts else None,
         )
@@ -217,12 +214,24 @@ class KernelWriter:
         """
         if mark.generation is not None:
             return self._generation() == mark.generation + self.commits - mark.commits
-        return mark.commits == self.commits and mark.digest == _digest(self._texts())
+        context = self.read_context(self.facts.families)
+        return mark.commits == self.commits and mark.digest == _digest(read_kernel(self._watched, context))
 
     def has_parameters(self, wanted: Mapping[str, str]) -> bool:
         """Whether kernel parameters are as wanted, those apart that may not be written."""
         mine = {name: value for name, value in wanted.items() if name not in self.refused}
         return sysctl.read_all(mine) == mine
+
+    def steps(self, plan: Plan, on_refused: Callable[[Parameter, HostError], None] | None = None) -> tuple[Step, ...]:
+        """Return the writes of a plan, in order; see `rulegen.host.dataplane.apply.steps`."""
+        context = WriteContext(
+            run=self.run,
+            variant=self.choice.variant,
+            wait_s=self.lock_wait_s,
+            on_wait=self.on_wait,
+            on_commits=self._count,
+        )
+        return steps(plan, context, tables=self.tables, drivers=self.drivers, on_refused=on_refused)
 
     def write(self, plan: Plan) -> int:
         """Make a plan so; return how many writes it took.
@@ -230,7 +239,7 @@ class KernelWriter:
         Raises:
             ApplyError: A write failed; says what was written.
         """
-        work = steps(plan, self._run, self.choice.variant, wait_s=LOCK_WAIT_S, on_refused=self._refuse)
+        work = self.steps(plan, on_refused=self._refuse)
         self._perform(work)
         return len(work)
 
@@ -276,7 +285,7 @@ class KernelWriter:
         Raises:
             HostError: A write failed: what is in the kernel must be read anew.
         """
-        work = steps(update.plan, self._run, self.choice.variant, wait_s=LOCK_WAIT_S)
+        work = self.steps(update.plan)
         self._perform(work, between)
         calls = len(work)
         touched = [name for name, service in update.services.items() if _has_udp(service) or _has_udp(before.get(name))]
@@ -284,17 +293,16 @@ class KernelWriter:
         deletes, _ = self._delete_stale_flows(had, has, update.nodes)  # why none were listed: each check asks anew
         return calls + deletes
 
-    def _run(self, command: Command) -> Completed:
-        """Run a command as `run` does, and count the commits that it makes: none of ours is without a change."""
-        done = self.run(command)
-        self.commits += command.stdin.count("\nCOMMIT\n") if done.code == 0 else 0
-        return done
+    def _count(self, commits: int) -> None:
+        self.commits += commits
+
+    @property
+    def _watched(self) -> Mapping[str, Driver]:
+        """The languages of which it can be told whether somebody else has written."""
+        return {name: driver for name, driver in self.drivers.items() if driver.tells_of_writes}
 
     def _generation(self) -> int | None:
         return nft_commits.generation() if self.choice.variant is variant.Variant.NFT else None
-
-    def _texts(self) -> dict[Family, str]:
-        return print_rules(self.run, self.choice.variant, self.facts.families)
 
     def _flows(self) -> tuple[list[Flow], HostError | None]:
         """Return the UDP flows of conntrack; none, and the reason, where they cannot be listed: no rule needs them."""
@@ -342,62 +350,25 @@ class KernelWriter:
         return calls
 
 
-class IdleWriter(KernelWriter):
-    """Leaves the rules of this host alone: somebody else keeps them."""
-
-    def __init__(self, facts: HostFacts) -> None:
-        """Take what the host is."""
-        super().__init__(run, VariantChoice(variant.Variant.NFT, "rules for Services are not managed"), facts)
-
-    def refresh(self) -> frozenset[Address]:
-        """Gain nothing: nothing depends on the host."""
-        return frozenset()
-
-    def read(self) -> KernelReadout:
-        """Return nothing: nothing is looked at."""
-        return KernelReadout({}, (), KernelRevision(0, 0))
-
-    def plan(self, compiled: Compiled, reading: KernelReadout | None = None) -> Plan:  # noqa: ARG002 - as the one that writes
-        """Return that nothing must change."""
-        return Plan()
-
-    def is_untouched(self, mark: KernelRevision) -> bool:  # noqa: ARG002 - as the one that writes
-        """Return that nobody has written: nothing is looked at."""
-        return True
-
-    def has_parameters(self, wanted: Mapping[str, str]) -> bool:  # noqa: ARG002 - as the one that writes
-        """Whether kernel parameters are as wanted: whoever keeps the rules sees to that."""
-        return True
-
-    def reconcile(self, services: Iterable[ResolvedService], nodes: Mapping[Family, ResolvedNode]) -> int:  # noqa: ARG002 - as above
-        """Forget nothing."""
-        return 0
-
-    def write_update(
-        self,
-        update: Update,  # noqa: ARG002 - as above
-        before: dict[ObjectName, ResolvedService | None],  # noqa: ARG002
-        between: Callable[[], None] | None = None,  # noqa: ARG002
-    ) -> int:
-        """Write nothing."""
-        return 0
-
-
 def _beside(run: Runner, choice: variant.Variant, facts: HostFacts) -> str:
     """Return what users must know of a proxy's rules in the other variant; empty where it has none."""
     try:
         beside = rules_beside(run, choice, facts.families)
     except HostError as error:
         return f"{error.message}: it is unknown whether a proxy has rules there"
-    return beside_warning(Observed(rulesets={}, beside=beside), choice)
+    return beside_warning(beside, choice)
 
 
-def _digest(texts: Mapping[Family, str]) -> str:
+def _digest(raw: Mapping[str, Any]) -> str:
     """Return a digest of rules; what the tools print of the time of day and of counters is no part of it."""
     digest = hashlib.sha256()
-    for text in texts.values():
-        lines = (line.partition(" [")[0] if line[:1] == ":" else line for line in text.splitlines() if line[:1] != "#")
-        digest.update("\n".join(lines).encode("utf-8", "surrogateescape"))
+    texts = (text for of_language in raw.values() if isinstance(of_language, Mapping) for text in of_language.values())
+    for text in texts:
+        if isinstance(text, str):
+            lines = (
+                line.partition(" [")[0] if line[:1] == ":" else line for line in text.splitlines() if line[:1] != "#"
+            )
+            digest.update("\n".join(lines).encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 

@@ -13,14 +13,14 @@ from collections import defaultdict
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
+from rulegen.diff.items import Drift
 from rulegen.languages.iptables.ruleset import ChainName, is_unreadable, target
 from rulegen.languages.iptables.state import BlockKey, BlockValue, ChainKey, ChainPosition, ChainValue
-from rulegen.plan.items import Drift
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from rulegen.diff import Change
+    from rulegen.diff.changes import Change
     from rulegen.languages.iptables.rules import Rule
     from rulegen.languages.iptables.state import Key, Layout, Objects, Value
 

@@ -1,0 +1,177 @@
+"""From options to a plan: against this host's kernel, saved dumps, or nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from rulegen.cli.terminal.console import note
+from rulegen.cli.wiring.inputs import NOTHING, can_count
+from rulegen.compiler.services.guards import lost_masquerade
+from rulegen.compiler.services.observed import Observed
+from rulegen.compiler.services.other_variant import beside_warning
+from rulegen.compiler.services.plan import plan_node
+from rulegen.errors import ConfigError, HostError
+from rulegen.host.commands.runner import run
+from rulegen.host.files.manifests import STDIN
+from rulegen.languages.iptables.ruleset import UNREADABLE, Ruleset, unreadable_rules
+from rulegen.model.services.node.context import BE_LIBERAL
+from rulegen.model.services.stale_flows import StaleUdpPolicy
+from rulegen.plan.show import NO_MODE, Report
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from rulegen.cli.wiring.inputs import Inputs
+    from rulegen.compiler.services.compile import Compiled
+    from rulegen.host.dataplane.kernel import KernelDataplane
+    from rulegen.host.files.dumps import Dumps
+    from rulegen.model.services.stale_flows import Flow
+    from rulegen.net import Family
+    from rulegen.plan.plan import Plan
+
+
+def report_without_services(inputs: Inputs) -> Report:
+    """Return what goes with a plan that leaves the rules for Services alone."""
+    world = inputs.world
+    return Report(
+        node=inputs.node_name,
+        mode=NO_MODE,
+        observed="nothing, as rules for Services are left alone",
+        rejected=world.rejected,
+        unknown_kinds=world.unknown_kinds,
+        warnings=(*inputs.configuration[1], *inputs.warnings, *world.warnings),
+    )
+
+
+def observe_live(inputs: Inputs, *, flows: bool = True) -> tuple[KernelDataplane, Observed]:
+    """Return this host's dataplane, and what it has now.
+
+    Args:
+        inputs: Tell which variant, if one was demanded.
+        flows: Whether to look at conntrack too.
+    """
+    from rulegen.host.dataplane.kernel import KernelDataplane  # noqa: PLC0415 - only a live plan needs them
+    from rulegen.host.dataplane.observe import observed, read_kernel, rules_beside  # noqa: PLC0415 - the same
+    from rulegen.host.netfilter import nfacct, variant  # noqa: PLC0415 - the same
+
+    tables, facts = inputs.command_tables, inputs.facts
+    dataplane = KernelDataplane(
+        run,
+        variant.choose(run, inputs.chosen.forced_variant),
+        facts,
+        languages=tables.tables.backend(inputs.options.mode).languages,
+        tables=tables.tables,
+        drivers=tables.drivers,
+        on_wait=note,
+    )
+    choice = dataplane.choice
+    inputs.progress(f"reading the rules of iptables-{choice.variant} …")
+    context = dataplane.read_context(facts.families)
+    there = observed(
+        tables.drivers,
+        read_kernel(tables.drivers, context),
+        context,
+        flows=_udp_flows(inputs) if flows else [],
+        counters=tuple(nfacct.counters()) if can_count() else None,
+    )
+    try:
+        beside = rules_beside(run, choice.variant, facts.families)
+    except HostError as error:
+        inputs.warn(f"{error.message}: if a proxy has rules there, they stay")
+        return dataplane, there
+    return dataplane, replace(there, beside=beside)
+
+
+class LivePlan(NamedTuple):
+    """A plan against the kernel, and what it was made of."""
+
+    plan: Plan
+    report: Report
+    dataplane: KernelDataplane
+    compiled: Compiled
+    observed: Observed
+
+
+def plan_live(inputs: Inputs) -> LivePlan:
+    """Return the plan against the kernel."""
+    dataplane, observed = observe_live(inputs)
+    choice = dataplane.choice
+    inputs.warn(beside_warning(observed.beside, choice.variant))
+    compiled = inputs.compiled(observed, is_live=True)
+    forgetting = StaleUdpPolicy(inputs.chosen.stale_udp)
+    plan = plan_node(compiled, observed, inputs.facts, inputs.world.service_cidrs, forgetting)
+    seen = f"iptables-{choice.variant} of this host ({choice.reason})"
+    warnings = (*unreadable(observed.rulesets()), *lost_masquerade(compiled, plan), *plan.notes)
+    return LivePlan(plan, inputs.report(seen, *warnings), dataplane, compiled, observed)
+
+
+def plan_saved(inputs: Inputs, paths: tuple[str, ...]) -> tuple[Plan, Report]:
+    """Return the plan against saved dumps, or against nothing."""
+    from rulegen.host.files.dumps import read_dumps  # noqa: PLC0415 - only a plan against dumps needs it
+
+    facts = inputs.facts
+    if NOTHING in paths:
+        if len(paths) > 1:
+            raise ConfigError("--observed none cannot be combined with other dumps", hint="give either dumps or none")
+        compiled = inputs.compiled(None, is_live=False)
+        report = inputs.report("a node without any rules")
+        languages = inputs.tables.languages.values()
+        states = {key: state for language in languages for key, state in language.empty(facts.families).items()}
+        observed = Observed(families=facts.families, states=states)
+    else:
+        if STDIN in paths and STDIN in inputs.chosen.files:
+            raise ConfigError(
+                "standard input can hold objects or a dump, not both", hint="give one of them as a file instead"
+            )
+        dumps = read_dumps(paths, inputs.tables.languages)
+        inputs.model  # noqa: B018 - faults of the input come before those of a comparison
+        missing = [family for family in inputs.facts.families if family not in dumps.rulesets]
+        warnings = [f"{family} was not observed, so it is not in the plan" for family in missing]
+        warnings += (*_unseen(inputs, dumps), *unreadable(dumps.rulesets))
+        is_partial = bool(warnings) or any(ruleset.unknown for ruleset in dumps.rulesets.values())
+        warnings += dumps.warnings
+        if BE_LIBERAL in inputs.model.sysctls and dumps.sysctls is None:
+            warnings.append(
+                f"{BE_LIBERAL} must be 1, because the plan omits the rule that drops INVALID packets; kernel"
+                " parameters were not observed (sysctl -a)"
+            )
+        families = tuple(family for family in dumps.rulesets if family in inputs.model.nodes)
+        observed = Observed(families=families, states=dumps.states)
+        compiled = inputs.compiled(observed, is_live=False)
+        report = replace(inputs.report(", ".join(paths), *warnings), is_partial=is_partial)
+        if dumps.sysctls is not None:
+            facts = replace(facts, sysctls=dumps.sysctls)
+    plan = plan_node(compiled, observed, facts, inputs.world.service_cidrs)
+    return plan, replace(report, warnings=(*report.warnings, *lost_masquerade(compiled, plan)))
+
+
+def unreadable(rulesets: Mapping[Family, Ruleset]) -> Iterator[str]:
+    """Yield a warning for each family with rules of which the tool could not print every option."""
+    for family, ruleset in rulesets.items():
+        count = unreadable_rules(ruleset)
+        if count:
+            yield (
+                f"{family}: the iptables that printed the rules is older than the one that wrote them: {count} of them"
+                f" have options that it shows as {UNREADABLE}. The rest of these rules is compared; read them with the"
+                " newer iptables to compare all"
+            )
+
+
+def _unseen(inputs: Inputs, dumps: Dumps) -> Iterator[str]:
+    """Yield what a backend needs and no dump tells."""
+    for name in inputs.tables.backend(inputs.options.mode).languages:
+        unseen = inputs.tables.languages[name].unseen(dumps.states.get((name, None)))
+        if unseen:
+            yield f"{unseen} were not observed, so they are not in the plan"
+
+
+def _udp_flows(inputs: Inputs) -> list[Flow]:
+    """Return what conntrack remembers; rules can be planned without, so a host that cannot tell is only warned of."""
+    from rulegen.host.netfilter import conntrack  # noqa: PLC0415 - only a live plan needs it
+
+    try:
+        return [flow for family in inputs.facts.families for flow in conntrack.list_flows(run, family)]
+    except HostError as error:
+        inputs.warn(f"stale UDP connections are not in the plan: {error.message}")
+        return []

@@ -1,0 +1,371 @@
+"""From what is wanted and what is there to a plan, for `plan`, `apply` and the agent; nothing here touches the host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from rulegen.compiler.services import guarded_parameters
+from rulegen.compiler.services.compile import merge
+from rulegen.compiler.tables import TABLES, Tables
+from rulegen.languages.iptables.ruleset import Ruleset
+from rulegen.languages.iptables.state import ChainKey, Layout
+from rulegen.languages.language import References, Scene
+from rulegen.model.services.node.context import BE_LIBERAL, ROUTE_LOCALNET
+from rulegen.model.services.stale_flows import FlowFrontend, StaleUdpPolicy, answering, stale_flows
+from rulegen.net import Family, Protocol, parse_network
+from rulegen.ownership import chains
+from rulegen.ownership.served import Served
+from rulegen.ownership.surroundings import NodeSurroundings
+from rulegen.ownership.table import OwnershipContext
+from rulegen.plan.plan import PartKey, make_plan, plan_sysctls
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
+    from rulegen.backends.backend import Backend
+    from rulegen.compiler.services.compile import Compiled, Unions
+    from rulegen.compiler.services.observed import Observed
+    from rulegen.diff.items import Item
+    from rulegen.languages.language import Changes, Objects, Part
+    from rulegen.model.host.facts import HostFacts
+    from rulegen.model.services.ir import ResolvedNode
+    from rulegen.net import Address, Network
+    from rulegen.plan.plan import Plan
+
+Planned = dict[PartKey, "tuple[Part, list[Item]]"]
+"""The parts of a plan, each with its items."""
+
+
+def plan_node(
+    compiled: Compiled,
+    observed: Observed,
+    facts: HostFacts,
+    service_cidrs: Iterable[str] = (),
+    forgetting: StaleUdpPolicy = StaleUdpPolicy.ALL,
+) -> Plan:
+    """Return all that must change for the node to be as the model has it.
+
+    Args:
+        compiled: What is wanted.
+        observed: What is there.
+        facts: What the host is: its addresses tell flows to node ports, its parameters are compared.
+        service_cidrs: Where ClusterIPs come from, if known.
+        forgetting: Which stale UDP flows are deleted from conntrack.
+    """
+    model, backend = compiled.model, compiled.backend
+    planner = _Planner(
+        tables=compiled.tables,
+        backend=backend,
+        observed=observed,
+        served=Served(model.services.values()),
+        nodes=model.nodes,
+        unions=compiled.unions,
+        host_objects=backend.compile_host(model),
+        addresses={family: {*facts.addresses(family), *facts.former} for family in model.nodes},
+        excluded={family: node.ipvs.excluded for family, node in model.nodes.items()},
+        counts=compiled.counts,
+    )
+    parts = planner.plan()
+    decision = _loopback_of(parts, observed, facts, is_wanted=ROUTE_LOCALNET in model.sysctls)
+    if decision.keeps_guard:
+        planner.keeps_guard = True
+        parts = planner.plan()
+    missing = [name for name in backend.counters if observed.counters is not None and name not in observed.counters]
+    return make_plan(
+        parts,
+        sysctls=(
+            *plan_sysctls(facts.sysctls, model.sysctls, always={BE_LIBERAL} if _writes_forward(parts) else ()),
+            *filter(None, [decision.closing]),
+        ),
+        notes=filter(None, [decision.note]),
+        counters=tuple(missing) if compiled.counts else (),
+        flows=stale_flows(
+            observed.flows,
+            model.services.values(),
+            node_addresses=answering(
+                model.nodes, [address for family in model.nodes for address in facts.addresses(family)]
+            ),
+            gone=set(_frontends_removed(parts, compiled.tables)),
+            service_networks=[parse_network(cidr) for cidr in service_cidrs],
+            forgetting=forgetting,
+        ),
+    )
+
+
+def plan_cleanup(
+    mode: str,
+    observed: Observed,
+    addresses: Collection[Address] = (),
+    excluded: Sequence[Network] = (),
+    *,
+    facts: HostFacts | None = None,
+    beside: str = "",
+    tables: Tables = TABLES,
+) -> Plan:
+    """Return all that must go for nothing of ours to be left on the node, of any mode; what others share with us stays.
+
+    Args:
+        mode: Of which backend.
+        observed: What is there.
+        addresses: The node's own.
+        excluded: Prefixes with virtual servers that are not ours.
+        facts: The kernel's parameters; None where nobody looked, and none is changed.
+        beside: The name of the other variant of iptables, whose rules go too; empty where they stay.
+        tables: The languages and backends that there are.
+    """
+    planner = _Planner(
+        tables=tables,
+        backend=tables.backend(mode),
+        observed=observed,
+        served=Served(),
+        nodes={},
+        unions={family: merge((), tables) for family in observed.families},
+        host_objects={},
+        addresses=dict.fromkeys(observed.families, addresses),
+        excluded=dict.fromkeys(observed.families, excluded),
+        counts=False,
+        beside=beside,
+    )
+    parts = planner.plan()
+    decision = _loopback_left(parts, observed, facts, beside)
+    if decision.keeps_guard:
+        planner.keeps_guard = True
+        parts = planner.plan()
+    return make_plan(
+        parts,
+        sysctls=tuple(filter(None, [decision.closing])),
+        notes=filter(None, [decision.note]),
+    )
+
+
+@dataclass(kw_only=True)
+class _Planner:
+    """Compares what is wanted with what is there, family by family.
+
+    Attributes:
+        nodes: What holds for all Services, by family; empty where all that is ours goes.
+        addresses: The node's own, now and before, by family.
+        beside: The name of the other variant of iptables, whose rules go too; empty where they stay.
+        keeps_guard: Whether the rule that guards the loopback prefix stays, whoever wants it.
+    """
+
+    tables: Tables
+    backend: Backend
+    observed: Observed
+    served: Served
+    nodes: Mapping[Family, ResolvedNode]
+    unions: Mapping[Family, Unions]
+    host_objects: Mapping[str, Mapping[Any, Any]]
+    addresses: Mapping[Family, Collection[Address]]
+    excluded: Mapping[Family, Sequence[Network]]
+    counts: bool
+    beside: str = ""
+    keeps_guard: bool = False
+
+    def plan(self) -> Planned:
+        """Return all parts, in the order in which people read them: by language, then by family."""
+        parts: Planned = {}
+        for family in self.observed.families:
+            parts.update(_OfFamily(self, family).plan())
+        parts.update(_OfFamily(self, None).plan())
+        ranks = {name: rank for rank, name in enumerate(self.tables.languages)}
+        families = {family: rank for rank, family in enumerate((None, *self.observed.families))}
+        order = sorted(parts, key=lambda key: (ranks[key.language], key.variant, families[key.family]))
+        return {key: parts[key] for key in order}
+
+
+@dataclass
+class _OfFamily:
+    """What is compared in one family, or of what belongs to none."""
+
+    all: _Planner
+    family: Family | None
+    ours: dict[str, Objects] = field(default_factory=dict)
+    desired: dict[str, Objects] = field(default_factory=dict)
+    ownership: dict[str, Any] = field(default_factory=dict)
+
+    def plan(self) -> Planned:
+        """Return the parts of the family, in no order that means anything."""
+        self._observe()
+        references = self._references()
+        for name, objects in self.ours.items():
+            self.desired[name] = self.all.tables.languages[name].pinned(self.desired[name], objects, references)
+        unions = self._unions
+        owners = {name: unions[name].owners() for name in self.ours} if self.family is not None else {}
+        around = NodeSurroundings(self.ours, self.desired, owners, self.all.served)
+        parts: Planned = {}
+        changes: dict[str, Changes] = {}
+        for name in self.ours:
+            language = self.all.tables.languages[name]
+            scene = Scene(
+                family=self.family,
+                state=self.all.observed.state(name, self.family),
+                ours=self.ours,
+                desired=self.desired,
+                owners=owners,
+                ownership=self.ownership[name],
+                between=self._between(name, changes),
+                around=around,
+                is_cleanup=self._is_cleanup,
+            )
+            part = language.compare(scene)
+            changes[name] = part.changes
+            items = list(language.items(part, scene))
+            if self._is_cleanup:
+                items = [replace(item, drift=None) for item in items]
+            if self.family is not None or part.changes:
+                parts[PartKey(self.family, name)] = part, items
+        return {**parts, **self._beside(around)}
+
+    @property
+    def _unions(self) -> Unions:
+        return self.all.unions[self.family] if self.family is not None else {}
+
+    @property
+    def _is_cleanup(self) -> bool:
+        return not self.all.nodes
+
+    def _context(self, state: Any) -> OwnershipContext:
+        families = self.all.observed.families
+        return OwnershipContext(
+            family=self.family,
+            is_first=bool(families) and self.family is families[0],
+            node=self.all.nodes.get(self.family) if self.family is not None else None,
+            state=state,
+            ours=self.ours,
+            desired=self.desired,
+            node_addresses=self.all.addresses[self.family] if self.family is not None else (),
+            excluded=self.all.excluded[self.family] if self.family is not None else (),
+            keeps_guard=self.all.keeps_guard and self.family is Family.IPV4,
+        )
+
+    def _observe(self) -> None:
+        """Find what is ours, and what is wanted, of all languages that somebody looked at."""
+        unions = self._unions
+        names = [name for name in self.all.backend.ownership if name in self.all.tables.languages]
+        self.desired = {
+            name: unions[name].objects() if self.family is not None else dict(self.all.host_objects.get(name, {}))
+            for name in names
+        }
+        for name in names:
+            state = self.all.observed.state(name, self.family)
+            if state is None:
+                continue
+            ownership = self.all.backend.ownership[name](self._context(state))
+            ours = self.all.tables.languages[name].ours(state, ownership, self.desired[name])
+            if ours is not None:
+                self.ownership[name], self.ours[name] = ownership, ours
+
+    def _references(self) -> References:
+        """Return what others' objects name, in both variants of iptables: it cannot go."""
+        references = References()
+        for name, ownership in self.ownership.items():
+            language, state = self.all.tables.languages[name], self.all.observed.state(name, self.family)
+            references = references.merged_with(language.references(state, ownership))
+            beside = self._state_beside(name)
+            if beside is not None:
+                other = self.all.backend.ownership[name](self._context(beside)) if self.all.beside else _NOTHING_OURS
+                references = references.merged_with(language.references(beside, other))
+        return references
+
+    def _state_beside(self, name: str) -> Any:
+        """Return the rules of the other variant, where they are of this language and all of ours goes."""
+        if not self._is_cleanup or self.family is None or (name, self.family) not in self.all.observed.states:
+            return None
+        return self.all.observed.beside.get(self.family)
+
+    def _between(self, name: str, changes: Mapping[str, Changes]) -> Objects | None:
+        """Return what is wanted of a language while those that were compared before it change."""
+        compile_between, family = self.all.backend.compile_between, self.family
+        if compile_between is None or family is None or family not in self.all.nodes or name != list(self.ours)[-1]:
+            return None
+        node, unions = self.all.nodes[family], self._unions
+        middle = compile_between(node, counts=self.all.counts, unions=unions, ours=self.ours, changes=changes)
+        if middle is None or name not in middle.objects:
+            return None
+        union = unions[name].copy()
+        union.replace(middle.owner, None, middle.objects[name])
+        return union.objects()
+
+    def _beside(self, around: NodeSurroundings) -> Planned:
+        """Return what goes of the other variant of iptables."""
+        parts: Planned = {}
+        for name in self.ours if self.all.beside else ():
+            state = self._state_beside(name)
+            if state is None:
+                continue
+            language = self.all.tables.languages[name]
+            ownership = self.all.backend.ownership[name](self._context(state))
+            scene = Scene(
+                family=self.family,
+                state=state,
+                ours={name: language.ours(state, ownership, {}) or {}},
+                desired={name: {}},
+                owners={},
+                ownership=ownership,
+                around=around,
+                is_cleanup=True,
+            )
+            part = language.compare(scene)
+            items = [replace(item, drift=None, variant=self.all.beside) for item in language.items(part, scene)]
+            parts[PartKey(self.family, name, self.all.beside)] = part, items
+        return parts
+
+
+_NOTHING_OURS = Layout(chains={}, prefixes={})
+
+
+def _changes_of(parts: Planned, family: Family, *, beside: bool = False) -> Iterator[Any]:
+    """Yield all changes of one family, of the plan's own variant or of the other."""
+    for key, (part, _) in parts.items():
+        if key.family is family and bool(key.variant) is beside:
+            yield from part.changes
+
+
+def _loopback_of(
+    parts: Planned, observed: Observed, facts: HostFacts, *, is_wanted: bool
+) -> guarded_parameters.LoopbackDecision:
+    """Return what becomes of the loopback prefix where a mode that needs it open has left it so."""
+    if Family.IPV4 not in observed.families:
+        return guarded_parameters.LoopbackDecision()
+    goes = guarded_parameters.takes_guard(_changes_of(parts, Family.IPV4))
+    switches = any(part.takes_over for key, (part, _) in parts.items() if key.family is Family.IPV4)
+    return guarded_parameters.decide(
+        facts,
+        is_wanted=is_wanted,
+        goes=goes,
+        stays=switches and not goes and guarded_parameters.is_guarded(observed.of(Ruleset, Family.IPV4)),
+        guarded_beside=guarded_parameters.is_guarded(observed.beside.get(Family.IPV4)),
+    )
+
+
+def _loopback_left(
+    parts: Planned, observed: Observed, facts: HostFacts | None, beside: str
+) -> guarded_parameters.LoopbackDecision:
+    """Return what becomes of the loopback prefix where nothing of ours is to be left."""
+    if facts is None or Family.IPV4 not in observed.families:
+        return guarded_parameters.LoopbackDecision()
+    goes = guarded_parameters.takes_guard(_changes_of(parts, Family.IPV4))
+    goes_beside = bool(beside) and guarded_parameters.takes_guard(_changes_of(parts, Family.IPV4, beside=True))
+    return guarded_parameters.decide(
+        facts,
+        is_wanted=False,
+        goes=goes or goes_beside,
+        stays=not goes and guarded_parameters.is_guarded(observed.of(Ruleset, Family.IPV4)),
+        guarded_beside=not goes_beside and guarded_parameters.is_guarded(observed.beside.get(Family.IPV4)),
+    )
+
+
+def _writes_forward(parts: Planned) -> bool:
+    """Whether the chain that may hold the rule for INVALID packets is written: then it matters what makes up for it."""
+    key = ChainKey(chains.filter_(chains.FORWARD))
+    return any(change.key == key for part, _ in parts.values() for change in part.changes)
+
+
+def _frontends_removed(parts: Planned, tables: Tables) -> Iterator[FlowFrontend]:
+    """Yield the UDP frontends that the plan takes away without putting others in their place."""
+    for key, (part, _) in parts.items():
+        for frontend in tables.languages[key.language].frontends_removed(part):
+            if frontend.protocol is Protocol.UDP:
+                yield FlowFrontend(frontend.address, frontend.port)

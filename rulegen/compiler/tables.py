@@ -1,0 +1,65 @@
+"""The languages and backends that there are: passed to whatever compiles, plans, writes or shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from rulegen.backends.table import BACKENDS
+from rulegen.errors import ConfigError
+from rulegen.languages.addresses.language import Addresses
+from rulegen.languages.ipset.language import Ipsets
+from rulegen.languages.iptables.language import Iptables
+from rulegen.languages.ipvs.language import Ipvs
+from rulegen.ownership import chains, ipsets, virtual_servers
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rulegen.backends.backend import Backend
+    from rulegen.kube.proxyconfig.modes import ModeSections
+    from rulegen.languages.language import Language
+
+LANGUAGES: Mapping[str, Language] = MappingProxyType(
+    {
+        row.name: row
+        for row in (Iptables(chains.GUARDING), Addresses(virtual_servers.DEVICE), Ipsets(ipsets.order), Ipvs())
+    }
+)
+"""One row for each language, by name, in the order in which people read what changes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tables:
+    """The languages and backends that there are.
+
+    Attributes:
+        languages: By name, in the order in which people read what changes.
+        backends: By mode.
+    """
+
+    languages: Mapping[str, Language] = field(default_factory=lambda: LANGUAGES)
+    backends: Mapping[str, Backend] = field(default_factory=lambda: BACKENDS)
+
+    @property
+    def modes(self) -> Mapping[str, ModeSections]:
+        """Which sections of a configuration each mode reads."""
+        return {mode: backend.sections for mode, backend in self.backends.items()}
+
+    def backend(self, mode: str) -> Backend:
+        """Return the backend of a mode.
+
+        Raises:
+            ConfigError: There is none.
+        """
+        backend = self.backends.get(mode)
+        if backend is None:
+            raise ConfigError(
+                f"mode {mode!r} is not supported", hint=f"use --mode with one of: {', '.join(sorted(self.backends))}"
+            )
+        return backend
+
+
+TABLES = Tables()
+"""Those of rulegen itself."""

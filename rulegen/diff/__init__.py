@@ -1,0 +1,1 @@
+"""The difference of two states: changed objects, and how a change is shown."""

@@ -1,0 +1,74 @@
+"""The dataplane of a node whose rules for Services somebody else keeps: nothing is read, nothing is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rulegen.compiler.services.observed import Observed
+from rulegen.host.dataplane.dataplane import KernelReadout, KernelRevision
+from rulegen.host.netfilter.variant import Variant, VariantChoice
+from rulegen.plan.plan import Plan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from rulegen.compiler.services.compile import Compiled
+    from rulegen.compiler.services.incremental import Update
+    from rulegen.errors import HostError
+    from rulegen.kube.objects.names import ObjectName
+    from rulegen.model.host.facts import HostFacts
+    from rulegen.model.services.ir import ResolvedNode, ResolvedService
+    from rulegen.net import Address, Family
+
+
+@dataclass(slots=True)
+class IdleDataplane:
+    """Leaves the rules of this host alone; see `rulegen.host.dataplane.dataplane.Dataplane`."""
+
+    facts: HostFacts
+    choice: VariantChoice = VariantChoice(Variant.NFT, "rules for Services are not managed")  # noqa: RUF009 - frozen
+    refused: dict[str, str] = field(default_factory=dict)
+    without_ipv6: HostError | None = None
+    beside: str = ""
+
+    def read(self) -> KernelReadout:
+        """Return nothing."""
+        return KernelReadout({}, (), KernelRevision(0, 0))
+
+    def plan(self, compiled: Compiled, reading: KernelReadout | None = None) -> Plan:  # noqa: ARG002 - as the protocol has it
+        """Return that nothing must change."""
+        return Plan()
+
+    def observed(self, compiled: Compiled, reading: KernelReadout) -> Observed:  # noqa: ARG002 - as above
+        """Return that nothing was looked at."""
+        return Observed(families=(), states={})
+
+    def write(self, plan: Plan) -> int:  # noqa: ARG002 - as above
+        """Write nothing."""
+        return 0
+
+    def write_update(
+        self,
+        update: Update,  # noqa: ARG002 - as above
+        before: dict[ObjectName, ResolvedService | None],  # noqa: ARG002
+        between: Callable[[], None] | None = None,  # noqa: ARG002
+    ) -> int:
+        """Write nothing."""
+        return 0
+
+    def refresh(self) -> frozenset[Address]:
+        """Gain nothing: nothing depends on the host."""
+        return frozenset()
+
+    def is_untouched(self, mark: KernelRevision) -> bool:  # noqa: ARG002 - as above
+        """Return that nobody has written: nothing is looked at."""
+        return True
+
+    def has_parameters(self, wanted: Mapping[str, str]) -> bool:  # noqa: ARG002 - as above
+        """Whether kernel parameters are as wanted: whoever keeps the rules sees to that."""
+        return True
+
+    def reconcile(self, services: Iterable[ResolvedService], nodes: Mapping[Family, ResolvedNode]) -> int:  # noqa: ARG002 - as above
+        """Delete nothing."""
+        return 0
