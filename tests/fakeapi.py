@@ -269,9 +269,9 @@ class FakeApi:
 
     def break_connections(self) -> None:
         """Break all connections without a word."""
-        for one in list(self._connections):
+        for each in list(self._connections):
             with suppress(OSError):
-                socket.socket.shutdown(one, socket.SHUT_RDWR)
+                socket.socket.shutdown(each, socket.SHUT_RDWR)
 
     def show_certificate(self, certificate: tuple[Path, Path]) -> None:
         """Show another certificate from the next handshake on."""
@@ -301,11 +301,11 @@ class FakeApi:
     def put(self, collection: str, *objects: dict[str, Any]) -> None:
         """Keep objects; one of the same name replaces the older."""
         _, api_version, kind = COLLECTIONS[collection]
-        for one in objects:
+        for each in objects:
             with self._changed:
                 self._version += 1
-                metadata = {**one.get("metadata", {}), "resourceVersion": str(self._version)}
-                kept = {"apiVersion": api_version, "kind": kind, **one, "metadata": metadata}
+                metadata = {**each.get("metadata", {}), "resourceVersion": str(self._version)}
+                kept = {"apiVersion": api_version, "kind": kind, **each, "metadata": metadata}
                 key = metadata.get("namespace", ""), metadata["name"]
                 self._change(collection, self._objects[collection].get(key), kept)
                 self._objects[collection][key] = kept
@@ -355,7 +355,7 @@ class FakeApi:
         with self._changed:
             self._version = backup.version
             self._objects = defaultdict(dict, {key: dict(kept) for key, kept in backup.objects.items()})
-            self._changes = [one for one in self._changes if one.version <= backup.version]
+            self._changes = [each for each in self._changes if each.version <= backup.version]
             self._oldest = min(self._oldest, backup.version)
             self._lists.clear()
         self.come_back()
@@ -389,7 +389,7 @@ class FakeApi:
 
     def _is_hushed(self, collection: str, query: Mapping[str, str], name: str) -> bool:
         asked = query.get("fieldSelector", "").removeprefix("metadata.name=") or name
-        return any(of == collection and asked in ("", one) for of, one in self._hushed)
+        return any(of == collection and asked in ("", each) for of, each in self._hushed)
 
     def forget_pages(self) -> None:
         """Forget all continue tokens that are out, as a real server does after five minutes."""
@@ -432,8 +432,8 @@ class FakeApi:
             Fault.status(404, "the server could not find the requested resource").answer(handler)
         elif name is None:
             self._serve_collection(handler, collection, {key: values[0] for key, values in query.items()})
-        elif one := self._objects[collection].get(name):
-            reply(handler, 200, one)
+        elif each := self._objects[collection].get(name):
+            reply(handler, 200, each)
         else:
             Fault.status(404, f'{collection} "{name[1]}" not found').answer(handler)
 
@@ -562,12 +562,12 @@ class FakeApi:
         while not self._closing.is_set() and time.monotonic() < end and not stream.is_left():
             with self._changed:
                 disturbance = self._disturbances[collection].popleft() if self._disturbances[collection] else None
-                fresh = [one for one in self._since(version) if one.collection == collection]
+                fresh = [each for each in self._since(version) if each.collection == collection]
                 if not fresh and disturbance is None:
                     self._changed.wait(0.02)
-            for one in fresh:
-                version = one.version
-                event = one.seen_through(selects)
+            for each in fresh:
+                version = each.version
+                event = each.seen_through(selects)
                 if event and is_partial:
                     event["object"] = {"kind": kind, "apiVersion": api_version, "metadata": event["object"]["metadata"]}
                 if event:
@@ -583,12 +583,12 @@ class FakeApi:
     def _settled(self, collection: str, version: int) -> int:
         """Return the latest version up to which a watch that is at `version` has told all."""
         with self._changed:
-            if any(one.collection == collection for one in self._since(version)):
+            if any(each.collection == collection for each in self._since(version)):
                 return version
             return self._version
 
     def _since(self, version: int) -> list[Change]:
-        return self._changes[bisect_right(self._changes, version, key=lambda one: one.version) :]
+        return self._changes[bisect_right(self._changes, version, key=lambda each: each.version) :]
 
 
 def _anything(_path: str, _query: Mapping[str, str]) -> bool:
@@ -605,12 +605,12 @@ def selector(path: str) -> Callable[[dict[str, Any]], bool]:
     fields = query.get("fieldSelector", "")
     inside = re.search(r"/namespaces/([^/]+)/[^/]+$", url.path)
 
-    def selects(one: dict[str, Any]) -> bool:
-        metadata = one["metadata"]
+    def selects(each: dict[str, Any]) -> bool:
+        metadata = each["metadata"]
         return (
             not any(label in metadata.get("labels", {}) for label in absent)
             and all(metadata.get("labels", {}).get(label) == value for label, value in equal)
-            and not ("spec.clusterIP!=None" in fields and one["spec"].get("clusterIP") == "None")
+            and not ("spec.clusterIP!=None" in fields and each["spec"].get("clusterIP") == "None")
             and (not fields.startswith("metadata.name=") or metadata["name"] == fields.partition("=")[2])
             and (not inside or metadata.get("namespace") == inside[1])
         )

@@ -56,20 +56,20 @@ def hostile(feed: Feed) -> Iterator[str]:
     try:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
-        for one in (listener, *taken):
+        for each in (listener, *taken):
             with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
 
 
 def _head(connection: socket.socket) -> bytes:
-    found = b""
-    while b"\r\n\r\n" not in found:
+    head = b""
+    while b"\r\n\r\n" not in head:
         more = connection.recv(65_536)
         if not more:
             return b""
-        found += more
-    return found
+        head += more
+    return head
 
 
 def kubeconfig_of(url: str, folder: Path) -> str:
@@ -157,7 +157,7 @@ def pages_of(item: Callable[[int], str], *, token: Callable[[int], str] = str, s
         if "watch=1" in path:
             yield from _silence()
         number = next(numbers)
-        yield page(path, ",".join(item(number * size + one) for one in range(size)), token(number))
+        yield page(path, ",".join(item(number * size + each) for each in range(size)), token(number))
 
     return feed
 
@@ -185,7 +185,7 @@ def _silence() -> Iterator[bytes]:
 
 def service(number: int, labels: int = 0) -> str:
     """Return a small Service with many small values."""
-    one: dict[str, Any] = {
+    each: dict[str, Any] = {
         "metadata": {
             "name": f"s{number}",
             "namespace": "shop",
@@ -197,14 +197,14 @@ def service(number: int, labels: int = 0) -> str:
             "ports": [{"port": 80, "protocol": "TCP"}],
         },
     }
-    return json.dumps(one, separators=(",", ":"))
+    return json.dumps(each, separators=(",", ":"))
 
 
 def slice_of(number: int, endpoints: int = 200) -> str:
     """Return an EndpointSlice with as many small endpoints as bytes allow."""
-    one = {
+    item = {
         "metadata": {"name": f"s{number}", "namespace": "shop", "labels": {"kubernetes.io/service-name": "s"}},
         "addressType": "IPv4",
         "endpoints": [{"addresses": [f"10.0.{each >> 8}.{each & 255}"]} for each in range(1, endpoints + 1)],
     }
-    return json.dumps(one, separators=(",", ":"))
+    return json.dumps(item, separators=(",", ":"))

@@ -63,8 +63,8 @@ def objects(ingresses: int, namespaces: int) -> Iterator[dict[str, Any]]:
     """Yield the class, a Service for each namespace, and for each Ingress its Secret."""
     yield {"kind": "IngressClass", "metadata": {"name": "rulegen"}, "spec": {"controller": "rulegen.io/ingress"}}
     for number in range(namespaces):
-        for entry in (worlds.service(number), worlds.endpoint_slice(number)):
-            yield {**entry, "metadata": {**entry["metadata"], "namespace": namespace_of(number, namespaces)}}
+        for each in (worlds.service(number), worlds.endpoint_slice(number)):
+            yield {**each, "metadata": {**each["metadata"], "namespace": namespace_of(number, namespaces)}}
     for number in range(ingresses):
         backend = {"service": {"name": f"svc-{number % namespaces}", "port": {"number": 80}}}
         path = {"path": "/", "pathType": "Prefix", "backend": backend}
@@ -112,7 +112,7 @@ class Process:
             "most descriptors": self.most_descriptors,
             "MB": round(int((self._folder / "statm").read_text().split()[1]) * PAGE_MB),
             "most MB": round(int(re.findall(r"VmHWM:\s+(\d+)", status)[0]) / 1024),
-            "own processor s": round(sum(int(field) for field in fields[11:13]) / TICKS, 1),
+            "own processor s": round(sum(int(each) for each in fields[11:13]) / TICKS, 1),
         }
 
 
@@ -175,8 +175,8 @@ def main(ingresses: int, namespaces: int, role: str) -> dict[str, object]:
         with FakeApi(certificate=own, bookmark_every=60.0, is_prompt=True, **allowed(role)) as api:
             expected: dict[int, bytes] = {}
             api.put("nodes", *worlds.objects(0))
-            for document in objects(ingresses, namespaces):
-                api.put(COLLECTIONS[document["kind"]], document)
+            for each in objects(ingresses, namespaces):
+                api.put(COLLECTIONS[each["kind"]], each)
             for number in range(ingresses):
                 kept = (
                     api.kept("secrets")[namespace_of(number, namespaces), f"tls-{number}"] if number % 97 == 0 else None
@@ -190,11 +190,11 @@ def main(ingresses: int, namespaces: int, role: str) -> dict[str, object]:
             with log.open("w") as file:
                 running = subprocess.Popen([sys.executable, "-m", "rulegen", "run", *given], stderr=file)
             process = Process(running.pid)
-            collected: dict[str, object] = {}
+            figures: dict[str, object] = {}
             try:
-                collected["served after s"] = round(until_shown(process, list(expected), expected), 1)
+                figures["served after s"] = round(until_shown(process, list(expected), expected), 1)
                 settle(process, SETTLED_S)
-                collected["after the start"] = process.figures()
+                figures["after the start"] = process.figures()
                 began = time.monotonic()
                 for start in range(0, CHANGES, BATCH):
                     for number in range(start, start + BATCH):
@@ -204,15 +204,15 @@ def main(ingresses: int, namespaces: int, role: str) -> dict[str, object]:
                     settle(process, 1.0)
                 last = list(range(min(CHANGES, ingresses)))[-BATCH:]
                 until_shown(process, last, expected)
-                collected["changes served after s"] = round(time.monotonic() - began, 1)
+                figures["changes served after s"] = round(time.monotonic() - began, 1)
                 settle(process, SETTLED_S)
-                collected["after changes"] = process.figures()
-                collected["requests"] = dict(Counter(sort_of(path, query) for path, query in [*api.requests]))
+                figures["after changes"] = process.figures()
+                figures["requests"] = dict(Counter(sort_of(path, query) for path, query in [*api.requests]))
             finally:
                 running.terminate()
                 running.wait(60)
                 print(log.read_text()[-1500:], file=sys.stderr)
-        return collected
+        return figures
 
 
 def sort_of(path: str, query: dict[str, str]) -> str:
@@ -222,8 +222,8 @@ def sort_of(path: str, query: dict[str, str]) -> str:
     return f"{'watch' if 'watch' in query else 'read'} {where}{noun.rpartition('/')[2]}"
 
 
-def pem_of(entry: dict[str, Any]) -> bytes:
-    return base64.b64decode(entry["data"]["tls.crt"])
+def pem_of(each: dict[str, Any]) -> bytes:
+    return base64.b64decode(each["data"]["tls.crt"])
 
 
 def settle(process: Process, seconds: float) -> None:

@@ -131,14 +131,14 @@ def weight(objects: Sequence[Decoded | Rejected]) -> int:
     JSON of many small values takes up to thirty times its own size as objects. So what is kept is counted, and not the
     text that it came from.
     """
-    usable = [one for one in objects if not isinstance(one, Rejected)]
-    text = _ENCODER.encode([one.object for one in usable])
+    usable = [each for each in objects if not isinstance(each, Rejected)]
+    text = _ENCODER.encode([each.object for each in usable])
     sum_of_all = 1024 * len(usable) + len(text) + 64 * (text.count(b",") + text.count(b'":"'))
-    for one in objects:
-        if isinstance(one, Rejected):
-            sum_of_all += 512 + sum(256 + len(fault.path) + len(fault.message) for fault in one.faults)
-        elif one.warnings:
-            sum_of_all += sum(128 + len(text) for text in one.warnings)
+    for each in objects:
+        if isinstance(each, Rejected):
+            sum_of_all += 512 + sum(256 + len(fault.path) + len(fault.message) for fault in each.faults)
+        elif each.warnings:
+            sum_of_all += sum(128 + len(text) for text in each.warnings)
     return sum_of_all
 
 
@@ -167,15 +167,15 @@ class Weights:
             return self.add(event.one)
         return 0
 
-    def add(self, one: Decoded | Rejected) -> int:
+    def add(self, each: Decoded | Rejected) -> int:
         """Note one object as it is now, and return its weight."""
-        heavy = weight([one])
+        heavy = weight([each])
         self.total += heavy
-        if isinstance(one, Rejected):
-            self.total -= self._rejected.pop(one.object, 0)
-            self._rejected[one.object] = heavy
+        if isinstance(each, Rejected):
+            self.total -= self._rejected.pop(each.object, 0)
+            self._rejected[each.object] = heavy
         else:
-            name = name_of(one)
+            name = name_of(each)
             self.total -= self._usable.pop(name, 0)
             self._usable[name] = heavy
         return heavy

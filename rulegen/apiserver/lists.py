@@ -124,16 +124,16 @@ def read_cluster(
                 warnings.add(text)
         wanted = [SERVICES, SLICES]
         if ingress:
-            wanted = [one._replace(labels="", fields="") for one in wanted]
-        services, slices = (list_all(server, one, page_size) for one in wanted)
-        found = services + _owned(slices, services)
+            wanted = [each._replace(labels="", fields="") for each in wanted]
+        services, slices = (list_all(server, each, page_size) for each in wanted)
+        objects = services + _owned(slices, services)
         if ingress:
-            found += list_all(server, INGRESSES, page_size) + list_all(server, INGRESS_CLASSES, page_size)
+            objects += list_all(server, INGRESSES, page_size) + list_all(server, INGRESS_CLASSES, page_size)
         if namespaces:
-            found += list_all(server, NAMESPACES, page_size)
+            objects += list_all(server, NAMESPACES, page_size)
         if node:
-            found += _node(server, node)
-    return found
+            objects += _node(server, node)
+    return objects
 
 
 def read_nodes(kubeconfig: str | None = None, context: str | None = None, terms: ApiTerms | None = None) -> list[str]:
@@ -148,7 +148,7 @@ def read_nodes(kubeconfig: str | None = None, context: str | None = None, terms:
         HostError: They cannot be read.
     """
     with ApiServer(kubeconfig, context, terms=terms) as server:
-        return [one.object.metadata.name for one in _some_nodes(server) if not isinstance(one, Rejected)]
+        return [each.object.metadata.name for each in _some_nodes(server) if not isinstance(each, Rejected)]
 
 
 def read_named(
@@ -184,15 +184,15 @@ def read_named(
     if not any(names for _, names in wanted):
         return []
     with ApiServer(kubeconfig, context, budget=budget) as server:
-        found: list[Decoded | Rejected] = []
+        objects: list[Decoded | Rejected] = []
         for kind, names in wanted:
             read, forbidden = _all_named(server, kind, names)
-            found += read
+            objects += read
             if forbidden and refused is not None:
                 refused.update(ObjectKey(kind.__name__, name) for name in forbidden)
             if forbidden and warnings is not None:
                 warnings.add(_forbidden(server, kind, forbidden))
-        return found
+        return objects
 
 
 def list_all(server: ApiServer, collection: Collection, page_size: int = PAGE_SIZE) -> list[Decoded | Rejected]:
@@ -210,7 +210,7 @@ def list_all(server: ApiServer, collection: Collection, page_size: int = PAGE_SI
         parameters["labelSelector"] = collection.labels
     if collection.fields:
         parameters["fieldSelector"] = collection.fields
-    found: list[Decoded | Rejected] = []
+    objects: list[Decoded | Rejected] = []
     limit, until = server.budget.terms.page, time.monotonic() + limits.LIST_S
     for _ in range(MAX_PAGES):
         try:
@@ -222,7 +222,7 @@ def list_all(server: ApiServer, collection: Collection, page_size: int = PAGE_SI
                 raise
             parameters.pop("continue", None)
             parameters["limit"] = page_size = max(1, page_size // 8)
-            found.clear()
+            objects.clear()
             continue
         except ApiRefusedError as error:
             if error.status == 410 and "continue" in parameters:  # in fewer pages it takes less time
@@ -232,13 +232,13 @@ def list_all(server: ApiServer, collection: Collection, page_size: int = PAGE_SI
                 del parameters["fieldSelector"]
             else:
                 raise
-            found.clear()
+            objects.clear()
             continue
-        found += page.objects
-        found += page.rejected
+        objects += page.objects
+        objects += page.rejected
         token = page.continue_token
         if not token:
-            return found
+            return objects
         check_token(server.url, doing, token, parameters.get("continue"))
         parameters["continue"] = token
     raise HostError(
@@ -297,16 +297,16 @@ def read_page(
 
 def _owned(slices: list[Decoded | Rejected], services: list[Decoded | Rejected]) -> list[Decoded | Rejected]:
     """Return the slices but those of Services that were not asked for, or came to be after we asked."""
-    known = {_name(one) for one in services if not isinstance(one, Rejected)}
-    return [one for one in slices if isinstance(one, Rejected) or _owner(one) in known]
+    known = {_name(each) for each in services if not isinstance(each, Rejected)}
+    return [each for each in slices if isinstance(each, Rejected) or _owner(each) in known]
 
 
-def _name(one: Decoded) -> tuple[str, str]:
-    return one.object.metadata.namespace, one.object.metadata.name
+def _name(each: Decoded) -> tuple[str, str]:
+    return each.object.metadata.namespace, each.object.metadata.name
 
 
-def _owner(one: Decoded) -> tuple[str, str]:
-    metadata = one.object.metadata
+def _owner(each: Decoded) -> tuple[str, str]:
+    metadata = each.object.metadata
     return metadata.namespace, metadata.labels.get(SERVICE_NAME, "")
 
 
@@ -337,7 +337,7 @@ def _all_named(
 ) -> tuple[list[Decoded | Rejected], list[ObjectName]]:
     """Get objects by name; return those that are there, and the names of those that we may not read."""
     noun = f"{kind.__name__.lower()}s"
-    found: list[Decoded | Rejected] = []
+    objects: list[Decoded | Rejected] = []
     forbidden: list[ObjectName] = []
     until = time.monotonic() + limits.LIST_S
     for name in names:
@@ -350,10 +350,10 @@ def _all_named(
             elif error.status != 404:
                 raise
         else:
-            one = _named(server, kind, name, raw)
-            server.budget.keep([one], server.url)
-            found.append(one)
-    return found, forbidden
+            each = _named(server, kind, name, raw)
+            server.budget.keep([each], server.url)
+            objects.append(each)
+    return objects, forbidden
 
 
 def _forbidden(server: ApiServer, kind: type[KubeObject], names: list[ObjectName]) -> str:
@@ -380,7 +380,7 @@ def _named(server: ApiServer, kind: type[KubeObject], name: ObjectName, raw: byt
         ) from error
     if head.kind != kind.__name__:
         raise HostError(f"{server.url}: got {head.kind[:40]!r}, expected a {kind.__name__}")
-    found = decode_object(raw, kind, source=server.url)
-    if not isinstance(found, Rejected) and _name(found) != tuple(name):
+    decoded = decode_object(raw, kind, source=server.url)
+    if not isinstance(decoded, Rejected) and _name(decoded) != tuple(name):
         raise HostError(f"{server.url}: asked for {kind.__name__} {name} and got another one")
-    return found
+    return decoded

@@ -86,7 +86,7 @@ class ApiObjects:
         parameters = {"labelSelector": labels}
         raw = self._link.fetch(resource.path(namespace), parameters, doing=f"list {resource.noun}")
         items = _decoded(raw).get("items") or []  # Go prints an empty list as null now and then
-        return [one for one in items if isinstance(one, dict)] if isinstance(items, list) else []
+        return [each for each in items if isinstance(each, dict)] if isinstance(items, list) else []
 
     def create(self, resource: Resource, namespace: str, document: object) -> dict[str, Any]:
         """Create an object, and return it as the server keeps it.
@@ -136,9 +136,9 @@ def _decoded(raw: bytearray) -> dict[str, Any]:
     if value_count(raw) > MAX_PLAIN_VALUES:
         raise ApiError(f"the API server's answer has more than {MAX_PLAIN_VALUES} values", "too large")
     try:
-        found = msgspec.json.decode(raw)
+        document = msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ApiError(f"the API server's answer is no JSON: {error}", "garbage") from error
-    if not isinstance(found, dict):
+    if not isinstance(document, dict):
         raise ApiError("the API server's answer is no object", "garbage")
-    return found
+    return document

@@ -102,10 +102,8 @@ class Watch:
         Raises:
             HostError: There is no configuration, or none that can be used.
         """
-        self._emit = emit
         self._timing = timing or ApiTiming()
-        self._page_size = page_size
-        self._say = notice or (lambda one: None if one.is_well else warn(str(one)))
+        self._say = notice or (lambda item: None if item.is_well else warn(str(item)))
         self._tally = WatchStats(self._timing.clock, self._say)
         self.link = self._link = ApiConnection(kubeconfig, context, terms=terms)
         self.url = self._link.url
@@ -117,16 +115,12 @@ class Watch:
         self._shared = Shared(self._tally, self._outage, revisions, Kept(self._link.terms), untaken)
         for text in self._link.cautions:
             warn(text)
-        wanted = [SERVICES, SLICES]
-        if ingress:
-            wanted = [*(one._replace(labels="", fields="") for one in wanted), INGRESSES, INGRESS_CLASSES]
-        if namespaces:
-            wanted.append(NAMESPACES)
-        if node:
-            wanted.append(Collection(Node, NODES, "nodes", fields=f"metadata.name={_literal(node)}"))
         self._lock = threading.Lock()
         self._is_over = False
-        self._followers = [self._follower(one) for one in wanted]
+        self._followers = [
+            Reflector(self._link, each, emit, self._shared, self._timing, page_size=page_size)
+            for each in _collections(node, ingress=ingress, namespaces=namespaces)
+        ]
         self._referred = ReferredObjects(self._link, emit, self._shared, self._timing)
         self._named: set[Key] = set()
         self._beyond: set[Key] = set()
@@ -141,8 +135,8 @@ class Watch:
     def start(self) -> None:
         """Begin to follow."""
         self._outage.start()
-        for one in self._followers:
-            one.start()
+        for each in self._followers:
+            each.start()
 
     def stop(self) -> bool:
         """End all threads; no event is told after this returns.
@@ -205,12 +199,12 @@ class Watch:
     @property
     def has_synced(self) -> bool:
         """Whether each collection was told once as a whole; those that are followed by name do not count."""
-        return all(one.is_listed for one in self._followers)
+        return all(each.is_listed for each in self._followers)
 
     def unanswered(self) -> tuple[str, ...]:
         """Return what was not told yet even once, as `services`, `Secret shop/tls`."""
         named = [title(key.kind.__name__, *key.name) for key in self._referred.unanswered()]
-        return (*(one.collection.noun for one in self._followers if not one.is_listed), *named)
+        return (*(each.collection.noun for each in self._followers if not each.is_listed), *named)
 
     def refused(self) -> frozenset[ObjectKey]:
         """Return the Secrets and ConfigMaps that the server lets us not read, or that are beyond the limit."""
@@ -235,8 +229,17 @@ class Watch:
         waits = "nothing is passed on before all lists were received"
         return "the last known objects are kept" if self.has_synced else waits
 
-    def _follower(self, collection: Collection) -> Reflector:
-        return Reflector(self._link, collection, self._emit, self._shared, self._timing, page_size=self._page_size)
+
+def _collections(node: str | None, *, ingress: bool, namespaces: bool) -> list[Collection]:
+    """Return what is listed and watched as a whole."""
+    wanted = [SERVICES, SLICES]
+    if ingress:
+        wanted = [*(each._replace(labels="", fields="") for each in wanted), INGRESSES, INGRESS_CLASSES]
+    if namespaces:
+        wanted.append(NAMESPACES)
+    if node:
+        wanted.append(Collection(Node, NODES, "nodes", fields=f"metadata.name={_literal(node)}"))
+    return wanted
 
 
 def _in_turn(keys: Iterable[Key]) -> list[Key]:

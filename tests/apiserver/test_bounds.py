@@ -81,7 +81,7 @@ class TestOneAnswer:
             pytest.param(HEADERS, "does not speak HTTP|a head of more than 64 KiB", id="headers"),
             pytest.param(EXTENSIONS, "chunks with more around them than in them", id="chunk extensions"),
             pytest.param(TRAILERS, "chunks with more around them than in them", id="trailers"),
-            pytest.param(CHUNK_SIZE, "exceeded|broke off", id="chunk size"),
+            pytest.param(CHUNK_SIZE, "exceeded|closed early", id="chunk size"),
             pytest.param(SPACES, "an answer of more than 1048576 bytes", id="spaces"),
             pytest.param(TINY_CHUNKS, "chunks with more around|an answer of more than", id="tiny chunks"),
             pytest.param(bomb, "the answer is encoded as 'gzip', which was not asked for", id="bomb"),
@@ -121,7 +121,7 @@ class TestOneAnswer:
                 ApiObjects(link).patch(SERVICES, "shop", "web", {})
             link.cut()
 
-    def test_an_answer_of_many_values_to_what_we_write_is_not_decoded(self, tmp_path):
+    def test_an_answer_of_many_values_to_a_write_is_not_decoded(self, tmp_path):
         text = b'{"a":[' + b"{}," * 1_000_000 + b"{}]}"
         with hostile(lambda _: iter([OK + b"Content-Length: %d\r\n\r\n" % len(text) + text])) as url:
             link = ApiConnection(kubeconfig_of(url, tmp_path))
@@ -187,9 +187,9 @@ class TestLists:
             yield page(path, ",".join(items))
 
         with hostile(feed) as url:
-            found = read_cluster(kubeconfig_of(url, tmp_path), budget=Budget(SMALL))
+            objects = read_cluster(kubeconfig_of(url, tmp_path), budget=Budget(SMALL))
         assert [path.partition("limit=")[2].partition("&")[0] for path in asked if "/services" in path] == ["500", "62"]
-        assert len(found) == 62
+        assert len(objects) == 62
 
     def test_a_page_of_too_many_values_is_not_decoded(self, tmp_path):
         error = read(full_of(b"0", 4 << 20), tmp_path, ApiTerms(mebibytes=64))
@@ -199,10 +199,10 @@ class TestLists:
 class TestObjects:
     def test_an_object_of_too_many_values_harms_only_itself(self):
         raw = b'{"metadata":{"name":"web","namespace":"shop"},"spec":{"ports":[' + b"{}," * MAX_PLAIN_VALUES + b"{}]}}"
-        found = decode_object(raw, Service)
-        assert isinstance(found, Rejected)
-        assert found.object == "Service shop/web"
-        assert found.lines() == (f"Service shop/web: more than {MAX_PLAIN_VALUES} values",)
+        objects = decode_object(raw, Service)
+        assert isinstance(objects, Rejected)
+        assert objects.object == "Service shop/web"
+        assert objects.lines() == (f"Service shop/web: more than {MAX_PLAIN_VALUES} values",)
 
     @pytest.mark.parametrize(
         ("kind", "text"),
@@ -219,7 +219,7 @@ class TestObjects:
         texts = [text(number).encode() for number in range(300)]
         tracemalloc.start()
         before, _ = tracemalloc.get_traced_memory()
-        kept = [decode_object(one, kind) for one in texts]
+        kept = [decode_object(each, kind) for each in texts]
         taken = tracemalloc.get_traced_memory()[0] - before
         tracemalloc.stop()
         assert taken <= 1.5 * weight(kept)
@@ -227,16 +227,16 @@ class TestObjects:
 
     def test_weights_follow_events(self):
         weights = Weights(Service)
-        one = decode_object(service(1).encode(), Service)
+        each = decode_object(service(1).encode(), Service)
         bad = decode_object(b'{"metadata":{"name":"s1","namespace":"shop"},"spec":1}', Service)
         name = ObjectName("shop", "s1")
-        weights.changed(Changed(Service, one, name))
-        assert weights.total == weight([one])
+        weights.changed(Changed(Service, each, name))
+        assert weights.total == weight([each])
         weights.changed(Changed(Service, bad, name))
         assert weights.total == weight([bad])
-        weights.changed(Changed(Service, one, name))
-        weights.changed(Changed(Service, one, name))
-        assert weights.total == weight([one])
+        weights.changed(Changed(Service, each, name))
+        weights.changed(Changed(Service, each, name))
+        assert weights.total == weight([each])
         weights.changed(Gone(Service, name))
         assert weights.total == 0
 
@@ -257,16 +257,16 @@ class TestWatches:
         seen, said = Consumer(), []
 
         def begin(url: str, terms: ApiTerms = SMALL, **timing: float) -> tuple[Consumer, list[str], Watch]:
-            one = Watch(
+            each = Watch(
                 seen, kubeconfig=kubeconfig_of(url, tmp_path), warn=said.append, timing=fast(**timing), terms=terms
             )
-            begun.append(one)
-            one.start()
-            return seen, said, one
+            begun.append(each)
+            each.start()
+            return seen, said, each
 
         yield begin
-        for one in begun:
-            one.stop()
+        for each in begun:
+            each.stop()
 
     def test_objects_for_ever_end_and_what_was_told_stays(self, follow):
         """What there is, is then read as a whole; when that fits, all goes on."""
@@ -281,28 +281,28 @@ class TestWatches:
     def test_a_consumer_that_is_busy_is_waited_for(self, tmp_path):
         """The same object again and again: what is kept of it is little, and what waits would be without end."""
         event = '{{"type":"MODIFIED","object":{}}}\n'.format
-        told: list[object] = []
+        events: list[object] = []
         is_busy = threading.Event()
         is_busy.set()
 
         def waiting() -> int:
-            return len(told) if is_busy.is_set() else 0
+            return len(events) if is_busy.is_set() else 0
 
         def line(number: int) -> bytes:
-            one = service(number, labels=200).replace(f'"name":"s{number}"', '"name":"same"')
-            return event(one).encode()
+            each = service(number, labels=200).replace(f'"name":"s{number}"', '"name":"same"')
+            return event(each).encode()
 
         with hostile(watch_of(line)) as url:
             config = kubeconfig_of(url, tmp_path)
-            watch = Watch(told.append, kubeconfig=config, timing=fast(), terms=SMALL, waiting=waiting)
+            watch = Watch(events.append, kubeconfig=config, timing=fast(), terms=SMALL, waiting=waiting)
             watch.start()
-            assert soon(lambda: len(told) > 20)
+            assert soon(lambda: len(events) > 20)
             threading.Event().wait(1.0)
-            before = len(told)
+            before = len(events)
             threading.Event().wait(0.5)
-            assert len(told) == before < 500
+            assert len(events) == before < 500
             is_busy.clear()
-            assert soon(lambda: len(told) > before + 100)
+            assert soon(lambda: len(events) > before + 100)
             is_busy.set()
             assert watch.stop()
 
@@ -363,7 +363,7 @@ class TestNamed:
         others = threading.active_count()  # of the tests before
         with FakeApi() as api:
             names = [*self.NAMES, *self.OTHERS]
-            api.put("secrets", *({"metadata": {"namespace": one.namespace, "name": one.name}} for one in names))
+            api.put("secrets", *({"metadata": {"namespace": item.namespace, "name": item.name}} for item in names))
             with Watch(seen, kubeconfig=api.kubeconfig(tmp_path), warn=said.append, timing=fast()) as watch:
                 watch.refer_to(secrets=self.NAMES)
                 assert soon(lambda: len(seen.names("Secret")) == 10)
@@ -375,7 +375,7 @@ class TestNamed:
                 watch.refer_to(secrets=self.OTHERS)
                 assert not watch.refused()
         # On a busy machine a wait of 50 ms for an answer may be said, too.
-        [line] = [one for one in said if one.startswith("Ingresses name")]
+        [line] = [each for each in said if each.startswith("Ingresses refer to")]
         assert line.startswith("Ingresses refer to more Secrets and ConfigMaps than can be watched; limit: 10; ")
         assert line.endswith("not_read: 30: greedy/s0010, greedy/s0011, greedy/s0012, …")
 

@@ -49,16 +49,16 @@ def serve() -> Iterator[Callable[[bytes | None], int]]:
                 else:
                     connection.sendall(answer)
                 connection.close()
-            for one in open_ones:
-                one.close()
+            for each in open_ones:
+                each.close()
 
         threading.Thread(target=run, daemon=True).start()
         return server.getsockname()[1]
 
     yield begin
-    for one in listening:
-        one.shutdown(socket.SHUT_RDWR)
-        one.close()
+    for each in listening:
+        each.shutdown(socket.SHUT_RDWR)
+        each.close()
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +87,7 @@ def said(kubeconfig: str) -> tuple[str, str]:
 @pytest.mark.parametrize(
     ("answer", "by_http", "by_tls"),
     [
-        (None, "no answer in time: it was silent for 0.3 s", "no answer in time: it was silent for 0.3 s"),
+        (None, "no answer in time: no data for 0.3 s", "no answer in time: no data for 0.3 s"),
         (b"", "it closed the connection without an answer", "the connection was closed early"),
         (RESET, "Connection reset by peer", "Connection reset by peer"),
         (b"SSH-2.0-OpenSSH" + CRLF, "the server does not speak HTTP", "TLS: .*does not speak TLS"),

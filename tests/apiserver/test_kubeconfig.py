@@ -75,23 +75,23 @@ class TestPlugins:
         )
         with pytest.raises(HostError, match="did not end within 2 s and was killed"):
             read_cluster(api.kubeconfig(tmp_path, user=user))
-        found = [int(line) for line in pids.read_text().split()]
+        problem = [int(line) for line in pids.read_text().split()]
         until = time.monotonic() + 30
-        while not all(map(has_ended, found)) and time.monotonic() < until:
+        while not all(map(has_ended, problem)) and time.monotonic() < until:
             time.sleep(0.05)
-        assert found
-        assert all(map(has_ended, found))
+        assert problem
+        assert all(map(has_ended, problem))
 
     def test_one_that_leaves_a_child_behind_is_taken_at_its_word(self, api, tmp_path):
         """The child keeps neither the pipe open for us, nor lives on."""
         api.token = "secret"
-        told = {
+        line = {
             "apiVersion": "client.authentication.k8s.io/v1",
             "kind": "ExecCredential",
             "status": {"token": "secret"},
         }
         leaves = "import os, time\nif os.fork() == 0:\n  os.close(1); os.close(2); time.sleep(600)\n"
-        text = f"{leaves}print({json.dumps(told)!r})"
+        text = f"{leaves}print({json.dumps(line)!r})"
         assert read_cluster(api.kubeconfig(tmp_path, user=plugin(text))) == []
 
     def test_its_complaint_is_told_and_no_more_than_a_line_of_it(self, api, tmp_path):

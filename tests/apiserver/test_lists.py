@@ -59,8 +59,8 @@ def endpoint_slice(name: str, owner: str, *, labels: dict[str, str] | None = Non
     }
 
 
-def names(found: list) -> list[str]:
-    return [one.object.metadata.name for one in found]
+def names(objects: list) -> list[str]:
+    return [each.object.metadata.name for each in objects]
 
 
 def test_reads_services_slices_and_the_node(api, tmp_path):
@@ -68,10 +68,10 @@ def test_reads_services_slices_and_the_node(api, tmp_path):
     api.put("endpointslices", endpoint_slice("web-x", "web"))
     api.put("nodes", {"metadata": {"name": "worker1"}}, {"metadata": {"name": "worker2"}})
 
-    found = read_cluster(api.kubeconfig(tmp_path), node="worker1")
+    objects = read_cluster(api.kubeconfig(tmp_path), node="worker1")
 
-    assert names(found) == ["web", "web-x", "worker1"]
-    assert {one.source for one in found} == {api.url}
+    assert names(objects) == ["web", "web-x", "worker1"]
+    assert {each.source for each in objects} == {api.url}
 
 
 def test_asks_as_kube_proxy_does(api, tmp_path):
@@ -111,7 +111,7 @@ def test_a_list_whose_token_expires_is_read_anew_and_whole(api, tmp_path):
 def test_one_bad_object_harms_only_itself(api, tmp_path):
     api.put("services", service("bad", port=70000), service("good"))
 
-    rejected, good = sorted(read_cluster(api.kubeconfig(tmp_path)), key=lambda one: not isinstance(one, Rejected))
+    rejected, good = sorted(read_cluster(api.kubeconfig(tmp_path)), key=lambda each: not isinstance(each, Rejected))
 
     assert rejected.object == "Service shop/bad"
     assert "spec.ports[0].port" in rejected.lines()[0]
@@ -125,7 +125,7 @@ def test_instead_of_a_missing_node_come_those_that_there_are(api, tmp_path):
     assert names(read_cluster(api.kubeconfig(tmp_path), node="worker2")) == ["worker2"]
 
 
-def test_whoever_may_not_list_nodes_learns_only_that_one_is_missing(api, tmp_path):
+def test_without_the_right_to_list_nodes_one_is_just_missing(api, tmp_path):
     api.put("nodes", {"metadata": {"name": "worker2"}})
     api.fail("nodes", None, Fault.status(403, "forbidden"))
 
@@ -183,7 +183,7 @@ def test_passing_trouble_is_sat_out(api, tmp_path, fault):
         ([Fault.hang_up()] * 4, "list services: the connection was closed early"),
     ],
 )
-def test_lasting_trouble_is_one_clear_line_and_never_an_empty_list(api, tmp_path, faults, expected):
+def test_lasting_trouble_is_one_line_and_never_an_empty_list(api, tmp_path, faults, expected):
     api.put("services", service("web"))
     api.fail("services", *faults)
 
@@ -248,15 +248,15 @@ class TestIngress:
         api.put("ingressclasses", {"metadata": {"name": "rulegen"}, "spec": {"controller": "rulegen.io/ingress"}})
 
     def test_ingresses_and_all_services_that_they_may_name_are_read(self, api, tmp_path):
-        found = read_cluster(api.kubeconfig(tmp_path), ingress=True)
+        objects = read_cluster(api.kubeconfig(tmp_path), ingress=True)
 
-        assert names(found) == ["headless", "other", "web", "h-x", "shop", "rulegen"]
+        assert names(objects) == ["headless", "other", "web", "h-x", "shop", "rulegen"]
 
     def test_namespaces_are_read_where_their_labels_decide(self, api, tmp_path):
         api.put("namespaces", {"metadata": {"name": "shop", "labels": {"team": "a"}}})
-        found = read_cluster(api.kubeconfig(tmp_path), ingress=True, namespaces=True)
+        objects = read_cluster(api.kubeconfig(tmp_path), ingress=True, namespaces=True)
 
-        assert names(found)[-1] == "shop"
+        assert names(objects)[-1] == "shop"
 
     def test_without_them_nothing_more_is_asked_for_than_before(self, api, tmp_path):
         assert names(read_cluster(api.kubeconfig(tmp_path))) == ["web"]
@@ -272,9 +272,11 @@ class TestIngress:
     def test_a_bad_ingress_harms_only_itself(self, api, tmp_path):
         api.put("ingresses", {"metadata": {"namespace": "shop", "name": "bad"}, "spec": {"rules": [{"host": "*"}]}})
 
-        (rejected,) = (one for one in read_cluster(api.kubeconfig(tmp_path), ingress=True) if isinstance(one, Rejected))
+        (rejected,) = (
+            each for each in read_cluster(api.kubeconfig(tmp_path), ingress=True) if isinstance(each, Rejected)
+        )
 
-        assert rejected.lines()[0].startswith('Ingress shop/bad: spec.rules[0].host: "*" is no host')
+        assert rejected.lines()[0].startswith('Ingress shop/bad: spec.rules[0].host: "*" is not a valid host')
 
 
 SHOP = ObjectName("shop", "tls")
@@ -290,11 +292,13 @@ class TestNamed:
         api.put("configmaps", {"metadata": {"namespace": "shop", "name": "headers"}, "data": {"X-A": "b"}})
 
     def test_only_what_is_named_is_asked_for(self, api, tmp_path):
-        found = read_named(api.kubeconfig(tmp_path), secrets=[SHOP, SHOP], config_maps=[ObjectName("shop", "headers")])
+        objects = read_named(
+            api.kubeconfig(tmp_path), secrets=[SHOP, SHOP], config_maps=[ObjectName("shop", "headers")]
+        )
 
-        assert names(found) == ["tls", "headers"]
-        assert isinstance(found[0].object, Secret)
-        assert secret_values(found[0].object) == {"tls.key": b"supersecret"}
+        assert names(objects) == ["tls", "headers"]
+        assert isinstance(objects[0].object, Secret)
+        assert secret_values(objects[0].object) == {"tls.key": b"supersecret"}
         assert [path for path, _ in api.requests] == [
             "/api/v1/namespaces/shop/secrets/tls",
             "/api/v1/namespaces/shop/configmaps/headers",
@@ -322,12 +326,12 @@ class TestNamed:
         wanted = [ObjectName("other", name) for name in ("a", "b", "c", "d")]
         api.fail("secrets", *[Fault.status(403, "no")] * 4)
 
-        found = read_named(api.kubeconfig(tmp_path), secrets=[*wanted, SHOP], warnings=warnings)
+        objects = read_named(api.kubeconfig(tmp_path), secrets=[*wanted, SHOP], warnings=warnings)
 
-        assert names(found) == ["tls"]
-        (told,) = warnings.texts()
-        assert told.startswith(f"{api.url}: not allowed to get secrets in other: other/a, other/b, other/c and 1 more")
-        assert 'a role that lets this user "get" "secrets" is missing' in told
+        assert names(objects) == ["tls"]
+        (lines,) = warnings.texts()
+        assert lines.startswith(f"{api.url}: not allowed to get secrets in other: other/a, other/b, other/c and 1 more")
+        assert 'a role that lets this user "get" "secrets" is missing' in lines
 
     @pytest.mark.parametrize(
         ("faults", "expected"),
@@ -376,10 +380,10 @@ class TestCredentials:
     @pytest.mark.parametrize("token", ["hush\nhush", "hush\u2028", "hush\u00e9", "hush\0"])
     def test_a_token_that_cannot_be_one_is_told_without_it(self, api, tmp_path, token):
         link = ApiConnection(api.kubeconfig(tmp_path, user={"token": token}))
-        with pytest.raises(ApiError) as told:
+        with pytest.raises(ApiError) as lines:
             link.fetch("/api/v1/services", doing="list services")
-        assert told.value.reason == "credentials"
-        assert "hush" not in told.value.message + told.value.hint
+        assert lines.value.reason == "credentials"
+        assert "hush" not in lines.value.message + lines.value.hint
 
     def test_a_wrong_token_is_told(self, api, tmp_path):
         with pytest.raises(HostError, match="rejects the credentials") as caught:
@@ -459,13 +463,13 @@ class TestTls:
 
 class TestProxy:
     @pytest.mark.parametrize(("login", "told"), [("", ""), ("node:a b@c", "node:a%20b%40c@")])
-    def test_one_that_the_kubeconfig_names_with_its_login(self, tmp_path, certificate, login, told):
+    def test_one_that_the_kubeconfig_names_with_its_login(self, tmp_path, certificate, login, lines):
         with FakeApi(certificate=certificate) as api, ForwardProxy(login) as proxy:
             api.put("services", service("web"))
-            cluster = {"certificate-authority": str(certificate[0]), "proxy-url": f"http://{told}{proxy.address}"}
+            cluster = {"certificate-authority": str(certificate[0]), "proxy-url": f"http://{lines}{proxy.address}"}
             assert names(read_cluster(api.kubeconfig(tmp_path, **cluster))) == ["web"]
             assert proxy.asked
-            assert {f"https://{one}" for one in proxy.asked} == {api.url}
+            assert {f"https://{each}" for each in proxy.asked} == {api.url}
 
     def test_one_that_the_environment_names_and_hosts_that_need_none(self, tmp_path, certificate, monkeypatch):
         kubeconfig = {"certificate-authority": str(certificate[0])}

@@ -9,7 +9,7 @@ from rulegen.apiserver.watching.outage import Outage, OutageNotice
 from tests.apiserver.watching import fast
 
 
-def test_trouble_is_said_before_its_end_however_slow_whoever_says_it():
+def test_trouble_is_logged_before_its_end_by_a_slow_log_too():
     said: list[bool] = []
     begun, released = threading.Event(), threading.Event()
 

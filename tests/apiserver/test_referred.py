@@ -303,7 +303,7 @@ class TestDisturbances:
         place.api.delete("secrets", *names[2])
         assert place.has(names[:2], "Yg==")
 
-    def test_an_object_in_the_backup_with_the_same_version_is_told_again(self, place):
+    def test_a_version_that_is_given_twice_is_passed_on_twice(self, place):
         """Versions are given once more after a restore: the same one may be of another object."""
         names = names_of(2)
         place.put(names)
@@ -324,10 +324,10 @@ class TestDisturbances:
         assert soon(lambda: len(place.watch.counts().watches) >= 4)
         place.watch.refer_to()
         assert soon(lambda: len(place.api._connections) <= 3 + 6)
-        told = len(place.seen.events)
+        before = len(place.seen.events)
         place.put(names, "Yg==")
         time.sleep(0.3)
-        assert len([event for event in place.seen.events[told:] if event.kind in (Secret, ConfigMap)]) == 0
+        assert len([event for event in place.seen.events[before:] if event.kind in (Secret, ConfigMap)]) == 0
         place.watch.refer_to(secrets=names)
         assert place.has(names, "Yg==")
 

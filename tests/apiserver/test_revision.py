@@ -27,7 +27,7 @@ class Server:
     set_back: list[tuple[int, int]] = field(default_factory=list)
 
     def revisions(self) -> Revisions:
-        return Revisions(lambda: self.now, lambda *told: self.set_back.append(told))
+        return Revisions(lambda: self.now, lambda *reported: self.set_back.append(reported))
 
     def ask(self) -> str:
         self.asked += 1
@@ -37,7 +37,7 @@ class Server:
 
 
 @pytest.mark.parametrize(
-    ("told", "answer", "goes_on", "set_back"),
+    ("reported", "answer", "goes_on", "set_back"),
     [
         ("100", "100", True, []),
         ("100", "101", True, []),
@@ -54,11 +54,11 @@ class Server:
         ("100", "9" * 40, False, []),
     ],
 )
-def test_whether_a_watch_may_go_on(told, answer, goes_on, set_back):
+def test_whether_a_watch_may_go_on(reported, answer, goes_on, set_back):
     server = Server(answer)
     revisions = server.revisions()
-    revisions.heard(told, revisions.era)
-    assert revisions.is_whole(told, server.ask, since=100.0) == goes_on
+    revisions.heard(reported, revisions.era)
+    assert revisions.is_whole(reported, server.ask, since=100.0) == goes_on
     assert server.set_back == set_back
     assert revisions.era == len(set_back)
 
@@ -80,7 +80,7 @@ def test_what_is_told_while_the_server_is_asked_is_no_sign():
     assert revisions.listed("150", mark) == 0
 
 
-def test_a_list_that_began_before_the_server_was_found_to_be_set_back_does_not_hold():
+def test_a_list_begun_before_a_restore_was_noticed_is_dropped():
     revisions = Server().revisions()
     revisions.heard("200", 0)
     mark = revisions.mark()
@@ -98,7 +98,7 @@ def test_what_a_watch_from_before_still_tells_counts_no_longer():
     assert revisions.is_whole("150", server.ask, since=100.0)
 
 
-def test_the_server_is_asked_once_for_all_that_come_back_at_the_same_time_and_again_for_the_next():
+def test_one_question_serves_all_that_come_back_at_the_same_time():
     server = Server("100")
     revisions = server.revisions()
     for _ in range(300):
@@ -112,7 +112,7 @@ def test_the_server_is_asked_once_for_all_that_come_back_at_the_same_time_and_ag
     assert server.asked == 3
 
 
-def test_who_waited_for_an_answer_that_never_came_does_not_wait_once_more():
+def test_nobody_waits_twice_for_an_answer_that_never_came():
     server = Server(error=ApiError("silent", "timeout"))
     revisions = server.revisions()
     for _ in range(300):
@@ -131,7 +131,7 @@ def test_what_one_may_not_read_keeps_no_other_from_asking():
 
 
 @given(st.lists(st.tuples(st.sampled_from(["heard", "listed", "set back"]), st.integers(1, 50)), max_size=40))
-def test_no_list_of_a_server_that_was_never_set_back_begins_an_era_and_every_other_does(steps):
+def test_only_a_server_that_was_set_back_begins_an_era(steps):
     server = Server()
     revisions = server.revisions()
     now, highest, eras = 100, 0, 0

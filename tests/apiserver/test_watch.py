@@ -85,7 +85,7 @@ def watch(api, tmp_path, seen, warnings) -> Iterator[Callable[..., Watch]]:
         return begun[-1]
 
     yield begin
-    ends = [one.stop() for one in begun]
+    ends = [each.stop() for each in begun]
     assert all(ends)
 
 
@@ -118,7 +118,7 @@ class TestEvents:
         api.delete("services", "shop", "a")
 
         assert soon(lambda: seen.names("Service") == ["b", "c"])
-        assert [type(one) for one in seen.of("Service")] == [Listed, Changed, Gone]
+        assert [type(each) for each in seen.of("Service")] == [Listed, Changed, Gone]
 
     def test_all_kinds_that_a_node_needs(self, api, watch, seen):
         api.put("nodes", {"metadata": {"name": "worker1"}}, {"metadata": {"name": "worker2"}})
@@ -126,7 +126,7 @@ class TestEvents:
         api.put("nodes", {"metadata": {"name": "worker3"}}, {"metadata": {"name": "worker1", "uid": "new"}})
 
         assert soon(lambda: seen.state("Node") == ({("", "worker1"): "new"}, set()))
-        assert {one.kind.__name__ for one in seen.events} == {"Service", "EndpointSlice", "Node"}
+        assert {each.kind.__name__ for each in seen.events} == {"Service", "EndpointSlice", "Node"}
 
     def test_ingresses_and_all_services_that_they_may_name(self, api, watch, seen):
         api.put("services", service("headless", cluster_ip="None"))
@@ -168,7 +168,7 @@ class TestEvents:
     def test_an_empty_list_that_is_null(self, api, watch, seen):
         api.has_null_items = True
         watch()
-        assert [one.objects for one in seen.of("Service")] == [()]
+        assert [each.objects for each in seen.of("Service")] == [()]
 
 
 class TestLists:
@@ -201,9 +201,9 @@ class TestLists:
         api.fail("services", *[None, Fault.status(410, "too old")] * times)
         watch(page_size=2)
 
-        told = seen.of("Service")  # the last 410 may be for the watch, and then there is one more list
-        assert told
-        assert all(sorted(one.object.metadata.name for one in listed.objects) == expected for listed in told)
+        before = seen.of("Service")  # the last 410 may be for the watch, and then there is one more list
+        assert before
+        assert all(sorted(each.object.metadata.name for each in listed.objects) == expected for listed in before)
 
     def test_a_page_that_is_too_large_is_asked_for_in_parts(self, api, watch, seen, monkeypatch):
         monkeypatch.setattr(ApiTerms, "page", 2000)
@@ -237,7 +237,7 @@ class TestLists:
         api.fail("services", fault, fault)
         watcher = watch()
 
-        assert [len(one.objects) for one in seen.of("Service")] == [1]
+        assert [len(each.objects) for each in seen.of("Service")] == [1]
         assert sum(watcher.counts().errors.values()) >= 2
 
     def test_a_page_that_a_proxy_has_packed_is_not_unpacked(self, api, watch, seen):
@@ -305,7 +305,7 @@ class TestStreams:
             api.disturb("services", FINISH)
 
         assert soon(lambda: seen.names("Service") == ["b"])
-        assert [type(one) for one in seen.of("Service")] == [Listed, Listed]
+        assert [type(each) for each in seen.of("Service")] == [Listed, Listed]
         assert set(pauses) == {0.0}
 
     def test_a_break_needs_no_new_list(self, api, watch, seen):
@@ -400,30 +400,30 @@ class TestTrouble:
         watch(timing={**timing, "sleep": lambda _, seconds: pauses.append(seconds)})
         assert pauses[:8] == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
 
-    def test_a_server_that_ends_each_watch_at_once_is_not_asked_without_pause(self, api, watch):
+    def test_watches_that_end_at_once_are_begun_with_pauses(self, api, watch):
         watch(timing={"first_pause": 0.2, "draw": lambda _, most: most, "longest_pause": 10.0, "short_watch": 1.0})
         api.disturb("services", *[FINISH] * 50)
         time.sleep(0.5)
         assert len(asked(api, "services", watched=True)) <= 4
 
-    def test_a_server_that_forgets_at_once_is_not_asked_without_pause(self, api, watch):
+    def test_a_server_that_forgets_at_once_is_asked_with_pauses(self, api, watch):
         watch(timing={"first_pause": 0.2, "draw": lambda _, most: most, "longest_pause": 10.0, "short_watch": 1.0})
         api.disturb("services", *[error_event(410)] * 50)
         time.sleep(0.5)
         assert len(asked(api, "services", watched=False)) <= 5
 
-    def test_what_may_not_be_listed_is_told_once_and_asked_for_slowly(self, api, watch, seen, warnings):
+    def test_what_may_not_be_listed_is_logged_once_and_asked_slowly(self, api, watch, seen, warnings):
         pauses: list[float] = []
         api.put("services", service("web"))
         api.fail("services", *[Fault.status(403, "user x cannot list")] * 5)
         watch(timing={"slow_pause": 60.0, "sleep": lambda _, seconds: pauses.append(seconds)})
 
-        (told,) = warnings
+        (before,) = warnings
         hint = "grant it to this user: list services, in all namespaces"
-        assert told == f"{api.url}: not allowed to list services (403: user x cannot list); hint: {hint}"
+        assert before == f"{api.url}: not allowed to list services (403: user x cannot list); hint: {hint}"
         assert len([seconds for seconds in pauses if 30 <= seconds <= 60]) == 3
         assert len([seconds for seconds in pauses if seconds < 1]) == 2  # it may only not know its roles yet
-        assert [len(one.objects) for one in seen.of("Service")] == [1]
+        assert [len(each.objects) for each in seen.of("Service")] == [1]
 
     def test_what_was_listed_stays_when_the_right_is_taken(self, api, watch, seen, warnings):
         api.put("services", service("web"))
@@ -514,19 +514,19 @@ class TestRestore:
         api.delete("services", "shop", "b")
         api.put("secrets", secret(value="Yg=="))
         assert soon(lambda: len(seen.names("Service")) == 21 and seen.state("Secret")[0] == {TLS: "Yg=="})
-        told = api._version
+        before = api._version
 
         api.restore(backup)
         assert soon(lambda: seen.names("Service") == ["a", "b"])
         assert soon(lambda: seen.state("Secret")[0] == {TLS: "YQ=="})
         (notice,) = self.set_back(notices)
-        assert (notice.fields["revision"], notice.fields["before"]) == (str(backup.version), str(told))
+        assert (notice.fields["revision"], notice.fields["before"]) == (str(backup.version), str(before))
         api.put("services", service("c"))
         api.delete("services", "shop", "a")
         assert soon(lambda: seen.names("Service") == ["b", "c"])
         assert watcher.counts().lists["Service"] == 2
 
-    def test_who_notices_has_the_others_list_anew_though_they_heard_nothing(self, api, watch, seen, notices):
+    def test_a_restore_that_one_watch_notices_has_all_list_again(self, api, watch, seen, notices):
         """The revisions of one kind may have passed again what was told of it, when those of all have not."""
         api.put("services", service("a"))
         backup = api.backup()
@@ -544,7 +544,7 @@ class TestRestore:
         assert soon(lambda: seen.names("Service") == ["a"] and seen.names("IngressClass") == [])
         assert len(self.set_back(notices)) == 1
 
-    def test_one_that_has_passed_our_revisions_before_anybody_looked_is_found_by_a_whole_list(self, api, watch, seen):
+    def test_a_restored_server_with_new_revisions_is_found_by_lists(self, api, watch, seen):
         api.put("services", service("a"))
         backup = api.backup()
         watcher = watch(timing={"whole": 0.4, "watch_least": 1.0, "watch_most": 1.0})
@@ -566,7 +566,7 @@ class TestRestore:
         assert not any(cluster.take(event) for event in later)
         assert not watcher.counts().errors
 
-    def test_a_server_that_only_began_anew_is_asked_for_its_revision_once_for_all(self, api, watch, seen, notices):
+    def test_after_a_restart_the_revision_is_asked_for_once_for_all(self, api, watch, seen, notices):
         api.put("services", service("a"))
         watcher = watch(notice=notices.append, ingress=True, timing={"watch_silence": 60.0, "list_silence": 60.0})
         watcher.refer_to(secrets=[ObjectName("shop", f"tls-{number}") for number in range(20)])
@@ -584,7 +584,7 @@ class TestRestore:
         assert 1 <= len(asked_for_one) <= 3  # of 5
         assert not self.set_back(notices)
 
-    def test_after_a_long_absence_all_is_listed_anew_though_nobody_asked_in_between(self, api, watch, seen):
+    def test_after_a_long_absence_all_is_listed_again(self, api, watch, seen):
         """It has passed our revisions when we are back, and our pause was longer than the rest of its absence."""
         api.put("services", service("a"))
         backup = api.backup()
@@ -689,7 +689,7 @@ class TestWaking:
         time.sleep(0.3)
         assert watcher.counts().watches["Service"] == 1
 
-    def test_what_fails_for_one_alone_is_not_asked_for_more_often_because_others_are_well(self, api, watch, seen):
+    def test_a_failing_collection_is_not_asked_more_for_others_sake(self, api, watch, seen):
         watcher = watch(timing=self.LONG)
         assert is_watching(watcher)
         api.fail("services", *[Fault.status(500)] * 50)
@@ -740,7 +740,7 @@ class TestSaying:
         assert away.fields["error"] == f"{api.url}: cannot be reached: Connection refused"
         assert away.fields["meanwhile"] == "nothing is passed on before all lists were received"
         api.come_back()
-        assert soon(lambda: [one.is_well for one in notices] == [False, True])
+        assert soon(lambda: [each.is_well for each in notices] == [False, True])
 
     @pytest.mark.parametrize("sort", ["mute", "stall"])
     def test_one_that_takes_a_request_and_says_nothing(self, api, watch, notices, sort):
@@ -751,7 +751,7 @@ class TestSaying:
         (away,) = notices
         assert re.search(r"list services: no answer for \d+ s", away.fields["error"])
         released.set()
-        assert soon(lambda: [one.is_well for one in notices] == [False, True])
+        assert soon(lambda: [each.is_well for each in notices] == [False, True])
 
     @pytest.mark.parametrize(
         ("fault", "message", "hint"),
@@ -773,7 +773,7 @@ class TestSaying:
         assert said.message == message
         assert hint in said.fields["hint"]
         api.calm_down()
-        assert soon(lambda: [one.is_well for one in notices] == [False, True])
+        assert soon(lambda: [each.is_well for each in notices] == [False, True])
 
     def test_a_break_that_is_over_at_once_is_not_said(self, api, watch, notices):
         watcher = watch(notice=notices.append, timing={**self.PATIENT, "notice": 2.0})
@@ -783,7 +783,7 @@ class TestSaying:
         assert is_watching(watcher, times=4)
         assert not notices
 
-    def test_what_may_not_be_read_is_said_with_what_to_do_and_when_it_may(self, api, watch, notices):
+    def test_a_missing_right_is_logged_with_a_hint_and_when_granted(self, api, watch, notices):
         watcher = watch(notice=notices.append, timing=self.PATIENT)
         api.fail("secrets", *[Fault.status(403, "no")] * 3)
         watcher.refer_to(secrets=[TLS])
@@ -836,11 +836,11 @@ class TestNamed:
         assert is_watching(watcher, "Secret")
         assert soon(lambda: len(seen.names("Secret")) == 2)
         watcher.refer_to(secrets=[other])
-        told = len(seen.of("Secret"))
+        before = len(seen.of("Secret"))
         api.put("secrets", secret(value="Yg=="), secret("other", "Yg=="))
 
         assert soon(lambda: seen.state("Secret")[0].get(other) == "Yg==")
-        assert len(seen.of("Secret")) == told + 1
+        assert len(seen.of("Secret")) == before + 1
 
         watcher.refer_to(secrets=[TLS, other])
         assert soon(lambda: seen.state("Secret")[0] == {TLS: "Yg==", other: "Yg=="})
@@ -866,7 +866,7 @@ class TestNamed:
         assert watcher.unanswered()[-1] == "Secret shop/tls"
         assert soon(lambda: seen.names("Secret") == ["tls"])
         assert not seen.of("Secret", Gone)
-        assert len([one for one in warnings if "not allowed to list secrets" in one]) == (status == 403)
+        assert len([each for each in warnings if "not allowed to list secrets" in each]) == (status == 403)
 
     def test_one_that_may_not_be_read_is_refused_until_it_may(self, api, watch, seen):
         api.put("secrets", secret())
@@ -881,7 +881,7 @@ class TestNamed:
         assert not watcher.refused()
         assert not watcher.unanswered()
 
-    def test_a_server_that_does_not_know_its_roles_for_a_moment_takes_none_away(self, api, watch, seen):
+    def test_roles_unknown_for_a_moment_take_nothing_away(self, api, watch, seen):
         api.put("secrets", secret())
         watcher = watch()
         watcher.refer_to(secrets=[TLS])
@@ -895,7 +895,7 @@ class TestNamed:
         api.put("secrets", secret(value="Yg=="))
         assert soon(lambda: seen.state("Secret")[0] == {TLS: "Yg=="})
 
-    def test_one_that_is_there_again_is_told_again_though_it_did_not_change(self, api, watch, seen):
+    def test_an_object_that_comes_back_unchanged_is_passed_on_again(self, api, watch, seen):
         api.put("secrets", secret())
         watcher = watch(timing={"outage": 600.0})
         watcher.refer_to(secrets=[TLS])
@@ -910,9 +910,9 @@ class TestNamed:
         api.put("secrets", secret(value="super secret!"))
         watch().refer_to(secrets=[TLS])
         assert soon(lambda: seen.state("Secret")[1] == {"Secret shop/tls"})
-        (told,) = seen.of("Secret", Changed)
-        assert isinstance(told.one, Rejected)
-        assert "super" not in repr(told)
+        (before,) = seen.of("Secret", Changed)
+        assert isinstance(before.one, Rejected)
+        assert "super" not in repr(before)
 
     @pytest.mark.parametrize("name", [("..", "tls"), ("shop", ".."), ("shop", "a/b"), ("shop", "a,b=c"), ("", "a")])
     def test_what_can_be_no_name_leads_nowhere(self, api, watch, name):
@@ -947,7 +947,7 @@ class TestCredentials:
         (tmp_path / "kubeconfig").unlink()
         api.break_connections()
         api.put("services", service("a"))
-        assert soon(lambda: [one for one in warnings if "kubeconfig" in one])
+        assert soon(lambda: [each for each in warnings if "kubeconfig" in each])
         assert seen.names("Service") == []
         api.kubeconfig(tmp_path)
 
@@ -1002,7 +1002,7 @@ class TestTls:
                 api.show_certificate(new)
                 api.break_connections()
                 api.put("services", service("a"))
-                assert soon(lambda: [one for one in warnings if "certificate verify failed" in one])
+                assert soon(lambda: [each for each in warnings if "certificate verify failed" in each])
                 assert seen.names("Service") == []
                 authority.write_bytes(new[0].read_bytes())
                 assert soon(lambda: seen.names("Service") == ["a"])
@@ -1057,8 +1057,8 @@ class TestEnd:
     def ends(self, watcher: Watch, seen: Consumer) -> bool:
         before = time.monotonic()
         is_over = watcher.stop()
-        told = len(seen.events)
-        return is_over and time.monotonic() - before < 1.0 and len(seen.events) == told
+        events = len(seen.events)
+        return is_over and time.monotonic() - before < 1.0 and len(seen.events) == events
 
     def test_within_a_watch(self, api, watch, seen):
         watcher = watch(timing={"watch_silence": 60.0})
@@ -1113,9 +1113,9 @@ class TestEnd:
         with socket.socket() as full, socket.socket() as first, socket.socket() as second, FakeApi() as api:
             full.bind(("127.0.0.1", 0))
             full.listen(0)
-            for one in (first, second):  # a third one gets no answer
-                one.setblocking(False)
-                one.connect_ex(full.getsockname())
+            for each in (first, second):  # a third one gets no answer
+                each.setblocking(False)
+                each.connect_ex(full.getsockname())
             kubeconfig = api.kubeconfig(tmp_path, server=f"http://127.0.0.1:{full.getsockname()[1]}")
             watcher = Watch(seen, kubeconfig=kubeconfig, timing=fast())
             watcher.start()
@@ -1123,7 +1123,7 @@ class TestEnd:
             before = time.monotonic()
             assert not watcher.stop()
             assert time.monotonic() - before < 1.2
-            assert soon(lambda: not any(one.name.startswith("watch ") for one in threading.enumerate()))
+            assert soon(lambda: not any(each.name.startswith("watch ") for each in threading.enumerate()))
 
     def test_within_a_pause(self, api, watch, seen):
         api.go_away()
@@ -1162,12 +1162,14 @@ class TestEnd:
 
 def test_no_object_is_kept(api, tmp_path):
     api.put("services", *(service(f"web-{number}") for number in range(20)))
-    told: list[type] = []
-    with Watch(lambda event: told.append(type(event)), kubeconfig=api.kubeconfig(tmp_path), timing=fast()) as watcher:
+    before: list[type] = []
+    with Watch(lambda event: before.append(type(event)), kubeconfig=api.kubeconfig(tmp_path), timing=fast()) as watcher:
         assert is_watching(watcher)
         api.put("services", service("new"))
-        assert soon(lambda: Changed in told)
-        assert soon(lambda: not [one for one in gc.get_objects() if isinstance(one, Decoded) and one.source == api.url])
+        assert soon(lambda: Changed in before)
+        assert soon(
+            lambda: not [each for each in gc.get_objects() if isinstance(each, Decoded) and each.source == api.url]
+        )
 
 
 def test_the_labels_of_counts_are_plain(api, watch):

@@ -198,14 +198,14 @@ class Play:
         }.get(noun, "")
         selects = selector("/x" + ("" if self.ingress and noun != "nodes" else path.replace("!=", "%21%3D")))
         usable, rejected = {}, set()
-        for (namespace, name), one in self.api.kept(noun).items():
-            if not selects(one) or (noun == "secrets" and name not in self.referred):
+        for (namespace, name), each in self.api.kept(noun).items():
+            if not selects(each) or (noun == "secrets" and name not in self.referred):
                 continue
             bad = content(noun, "bad")
-            if all(one.get(key) == value for key, value in bad.items()):
+            if all(each.get(key) == value for key, value in bad.items()):
                 rejected.add(f"{KINDS[noun]} {namespace}/{name}" if namespace else f"{KINDS[noun]} {name}")
             else:
-                usable[namespace, name] = one["metadata"]["uid"]
+                usable[namespace, name] = each["metadata"]["uid"]
         return usable, rejected
 
     def is_settled(self) -> bool:
@@ -251,7 +251,7 @@ def test_in_the_end_the_consumer_has_what_the_server_has(tmp_path, certificate, 
                 play.put(noun, "a", "plain")
             assert soon(play.is_settled), (watcher.counts(), watcher.unanswered())
     # Nobody waits for the thread of what is no longer referred to: it ends by itself, soon.
-    assert soon(lambda: not [one for one in threading.enumerate() if one.name.startswith("watch ")])
+    assert soon(lambda: not [each for each in threading.enumerate() if each.name.startswith("watch ")])
 
 
 @settings(

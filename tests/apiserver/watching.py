@@ -49,15 +49,15 @@ class Consumer:
             kind = event.kind.__name__
             match event:
                 case Listed(objects=objects):
-                    usable = [one for one in objects if isinstance(one, Decoded)]
-                    self.usable[kind] = {tuple(name_of(one)): one.object.metadata.uid for one in usable}
-                    self.rejected[kind] = {one.object for one in objects if isinstance(one, Rejected)}
-                case Changed(one=one, name=name):
+                    usable = [each for each in objects if isinstance(each, Decoded)]
+                    self.usable[kind] = {tuple(name_of(each)): each.object.metadata.uid for each in usable}
+                    self.rejected[kind] = {each.object for each in objects if isinstance(each, Rejected)}
+                case Changed(one=each, name=name):
                     self._forget(event.kind, name)
-                    if isinstance(one, Decoded):
-                        self.usable[kind][tuple(name)] = one.object.metadata.uid
+                    if isinstance(each, Decoded):
+                        self.usable[kind][tuple(name)] = each.object.metadata.uid
                     else:
-                        self.rejected[kind].add(one.object)
+                        self.rejected[kind].add(each.object)
                 case Gone(name=name):
                     self._forget(event.kind, name)
 
@@ -74,7 +74,7 @@ class Consumer:
 
     def of(self, kind: str, *types: type) -> list[Event]:
         with self._lock:
-            return [one for one in self.events if one.kind.__name__ == kind and isinstance(one, types or object)]
+            return [each for each in self.events if each.kind.__name__ == kind and isinstance(each, types or object)]
 
 
 def soon(condition: Callable[[], object], seconds: float = 30.0) -> bool:

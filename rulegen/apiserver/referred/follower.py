@@ -410,7 +410,8 @@ class ReferredObjects:
         """Read soon what could not be read: the server answers again."""
         with self._changed:
             self._pace.woken()
-            self._not_before = self._timing.clock() + self._timing.draw(0.0, self._timing.wake_spread)
+            woken_at = self._timing.clock() + self._timing.draw(0.0, self._timing.wake_spread)
+            self._not_before = min(self._not_before, woken_at)
             for key in self._order.paused():
                 record = self._records.get(key)
                 if record is not None and not record.refusals:

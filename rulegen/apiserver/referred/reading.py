@@ -82,7 +82,7 @@ class ObjectReader:
         objects, is_whole, _ = self._pages(
             kind, path, parameters, decoded, "", silence_s, BULK_PAGES if batch.is_bulk else MAX_PAGES
         )
-        missing = wanted - {one.head.name for one in objects}
+        missing = wanted - {each.head.name for each in objects}
         return ObjectAnswers(objects, missing if is_whole else frozenset(), frozenset() if is_whole else missing)
 
     def heads(

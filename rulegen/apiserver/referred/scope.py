@@ -171,7 +171,8 @@ class Scope:
         """Go on soon: the server answers again."""
         if self.answer is None:
             self._pace.woken()
-            self.due = self._timing.clock() + self._timing.draw(0.0, self._timing.wake_spread)
+            # Who is woken again and again goes on all the same.
+            self.due = min(self.due, self._timing.clock() + self._timing.draw(0.0, self._timing.wake_spread))
             self._owner.on_state()
 
     def end(self) -> None:

@@ -52,8 +52,8 @@ class Scopes:
         )
 
     def may_watch(self) -> bool:
-        """Return whether there may be one more watch."""
-        return sum(scope.answer is not None for scope in self._by_place.values()) < MAX_WATCHES
+        """Return whether the scope that goes on now may be watched; others that go on now may begin to be."""
+        return sum(scope.answer is not None or scope.is_busy for scope in self._by_place.values()) <= MAX_WATCHES
 
     def unwatched(self) -> int:
         """Return how many scopes can be followed, and are not watched."""

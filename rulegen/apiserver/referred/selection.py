@@ -171,15 +171,15 @@ def read_changed(url: str, kind: type[KubeObject], line: bytes | bytearray) -> C
         event = msgspec.json.decode(line, type=_Event)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ApiError(f"{url}: no event of a {kind.__name__}: {printable(str(error).lower())}", "garbage") from None
-    told, metadata = event.object, event.object.metadata
+    content, metadata = event.object, event.object.metadata
     if event.type not in _TYPES:
         raise ApiError(f"{url}: an event of the unknown type {printable(event.type)!r}", "garbage")
     if event.type == "ERROR":
-        reason = "expired" if told.code == GONE else "error event"
-        raise ApiError(f"{url}: watch {kind.__name__}: {printable(told.message, 300)} ({told.code})", reason)
+        reason = "expired" if content.code == GONE else "error event"
+        raise ApiError(f"{url}: watch {kind.__name__}: {printable(content.message, 300)} ({content.code})", reason)
     if event.type == _BOOKMARK:
         return ChangedHead(metadata.resource_version, None, is_gone=False)
-    if told.kind not in {"", kind.__name__, "PartialObjectMetadata"} or not metadata.name:
+    if content.kind not in {"", kind.__name__, "PartialObjectMetadata"} or not metadata.name:
         raise ApiError(f"{url}: an event of no {kind.__name__}", "garbage")
     name = scoped(kind, metadata.namespace, metadata.name)
     return ChangedHead(metadata.resource_version, name, is_gone=event.type == "DELETED")

@@ -115,16 +115,16 @@ class ApiServer:
 
     def cautions(self) -> tuple[str, ...]:
         """Return what a person must know of this connection, one line each."""
-        told = []
+        lines = []
         if not self.is_verified:
-            told.append(f"{self.url}: TLS certificates are not verified, as the kubeconfig demands")
+            lines.append(f"{self.url}: TLS certificates are not verified, as the kubeconfig demands")
         if self.url.startswith("http://"):
             why = "answers are not authenticated: the kubeconfig uses http://, not https://"
             if self._has_login():
-                told.append(f"{self.url}: credentials go over the network in clear text, and {why}")
+                lines.append(f"{self.url}: credentials go over the network in clear text, and {why}")
             elif self._has_certificate:
-                told.append(f"{self.url}: the client certificate is shown to nobody, and {why}")
-        return tuple(told)
+                lines.append(f"{self.url}: the client certificate is shown to nobody, and {why}")
+        return tuple(lines)
 
     def _has_login(self) -> bool:
         configuration = self._configuration
@@ -133,9 +133,9 @@ class ApiServer:
     def close(self) -> None:
         """Close idle connections now, and those in use as soon as they are not."""
         pools = self.pool.pools
-        for one in [pools.get(key) for key in pools.keys()]:  # noqa: SIM118 - it cannot be iterated over
-            if one is not None:
-                one.close()
+        for each in [pools.get(key) for key in pools.keys()]:  # noqa: SIM118 - it cannot be iterated over
+            if each is not None:
+                each.close()
         self.pool.clear()
 
     @property
@@ -252,9 +252,9 @@ class ApiServer:
             raise
         except Exception as error:  # the client's own reading of a file may fail in any way
             raise HostError(f"{self.url}: the credentials cannot be read: {one_line(error)}") from error
-        told = {one["key"]: one["value"] for one in settings.values() if one["in"] == "header" and one["value"]}
+        values = {each["key"]: each["value"] for each in settings.values() if each["in"] == "header" and each["value"]}
         login = {
-            key: value.strip(" \t\r\n") for key, value in told.items()
+            key: value.strip(" \t\r\n") for key, value in values.items()
         }  # files end with a line feed, as editors have it
         if not all(value.isascii() and value.isprintable() for value in login.values()):
             # Said here, as whatever sends it would say it with the whole value.
@@ -267,27 +267,16 @@ class _BrokenAnswerError(HostError):
 
 
 def _load(configuration: Any, kubeconfig: str | None, context: str | None, terms: ApiTerms) -> bool:
-    """Fill in the configuration, and tell whether it names a client certificate."""
-    from kubernetes import config  # noqa: PLC0415 - takes 0.5 s; only live work needs it
-    from yaml import YAMLError  # noqa: PLC0415 - only for the client's sake
+    """Fill in the configuration, and tell whether it names a client certificate.
 
+    Raises:
+        HostError: There is none, or none that can be used.
+    """
     logging.getLogger().addHandler(_UNHEARD)  # else Python prints warnings of libraries to standard error as they are
-    loaders: Any = config  # its types are half there
     named = kubeconfig or os.environ.get("KUBECONFIG") or ""
     default = _default_kubeconfig()
     if not named and not context and not os.path.exists(default):  # noqa: PTH110 - pathlib raises for a long name
-        if not os.environ.get("KUBERNETES_SERVICE_HOST"):
-            raise HostError(
-                f"no cluster to read from: neither {_DEFAULT_KUBECONFIG}, nor KUBECONFIG, nor a Pod's service account",
-                hint="name a file with --kubeconfig, or read manifests with -f",
-            )
-        try:
-            for name, most in _OF_ACCOUNT.items():
-                with suppress(FileNotFoundError):  # which the client tells
-                    read_regular(_ACCOUNT / name, most, follow=True)
-            loaders.load_incluster_config(client_configuration=configuration)
-        except (config.ConfigException, OSError, ValueError) as error:
-            raise HostError(f"the service account of this Pod: {one_line(error)}") from error
+        _load_account(configuration)
         return False
     file = named or str(default)
     if kubeconfig and not os.path.exists(kubeconfig):  # noqa: PTH110 - as above
@@ -295,6 +284,36 @@ def _load(configuration: Any, kubeconfig: str | None, context: str | None, terms
     _refuse_unsuitable(file)
     has_certificate = check_kubeconfig(file, context, terms)
     bound_plugins()
+    _load_file(configuration, file, context)
+    _check_values(configuration, file)
+    return has_certificate
+
+
+def _load_account(configuration: Any) -> None:
+    """Fill in the configuration from the account of the Pod that this runs in."""
+    from kubernetes import config  # noqa: PLC0415 - takes 0.5 s; only live work needs it
+
+    loaders: Any = config  # its types are half there
+    if not os.environ.get("KUBERNETES_SERVICE_HOST"):
+        raise HostError(
+            f"no cluster to read from: neither {_DEFAULT_KUBECONFIG}, nor KUBECONFIG, nor a Pod's service account",
+            hint="name a file with --kubeconfig, or read manifests with -f",
+        )
+    try:
+        for name, most in _OF_ACCOUNT.items():
+            with suppress(FileNotFoundError):  # which the client tells
+                read_regular(_ACCOUNT / name, most, follow=True)
+        loaders.load_incluster_config(client_configuration=configuration)
+    except (config.ConfigException, OSError, ValueError) as error:
+        raise HostError(f"the service account of this Pod: {one_line(error)}") from error
+
+
+def _load_file(configuration: Any, file: str, context: str | None) -> None:
+    """Fill in the configuration from a kubeconfig."""
+    from kubernetes import config  # noqa: PLC0415 - takes 0.5 s; only live work needs it
+    from yaml import YAMLError  # noqa: PLC0415 - only for the client's sake
+
+    loaders: Any = config
     try:
         with _complaints_of_plugins():
             loaders.load_kube_config(file, context, client_configuration=configuration, persist_config=False)
@@ -306,6 +325,10 @@ def _load(configuration: Any, kubeconfig: str | None, context: str | None, terms
         raise HostError(
             f"kubeconfig {file} is none: {one_line(error)}", hint="`kubectl config view` shows it"
         ) from error
+
+
+def _check_values(configuration: Any, file: str) -> None:
+    """Refuse what the official client takes as it is, and fails with later."""
     if not str(configuration.host).startswith(("https://", "http://")):
         raise HostError(
             f"kubeconfig {file}: server {one_line(configuration.host)!r} is no URL such as https://10.0.0.1:6443"
@@ -326,7 +349,6 @@ def _load(configuration: Any, kubeconfig: str | None, context: str | None, terms
                 pass
         except OSError as error:
             raise HostError(f"kubeconfig {file}: {path}: {error.strerror or error}") from None
-    return has_certificate
 
 
 def _refuse_unsuitable(named: str) -> None:
@@ -335,16 +357,16 @@ def _refuse_unsuitable(named: str) -> None:
     Raises:
         HostError: One of those that KUBECONFIG lists is no file, or too large.
     """
-    for one in filter(None, named.split(os.pathsep)):
-        path = os.path.expanduser(one)  # noqa: PTH111 - as the client does it, which keeps the path where there is no home
+    for each in filter(None, named.split(os.pathsep)):
+        path = os.path.expanduser(each)  # noqa: PTH111 - as the client does it, which keeps the path where there is no home
         try:
             read_regular(path, MAX_KUBECONFIG, follow=True)
         except FileNotFoundError:
             continue  # of several, those that are there count
         except OSError as error:
-            raise HostError(f"kubeconfig {one}: {error.strerror or error}") from None
+            raise HostError(f"kubeconfig {each}: {error.strerror or error}") from None
         except ValueError:  # a NUL in the name
-            raise HostError(f"kubeconfig {one_line(one)}: is no file name") from None
+            raise HostError(f"kubeconfig {one_line(each)}: is no file name") from None
 
 
 def _default_kubeconfig() -> Path:
@@ -377,10 +399,10 @@ def _proxy_login(url: str) -> dict[str, str] | None:
     """Return the header for the login that a proxy's URL holds, which the client sends to nobody; None for none."""
     from urllib3 import make_headers  # noqa: PLC0415 - comes with the client
 
-    told = urlsplit(url)
-    if told.username is None:
+    parts = urlsplit(url)
+    if parts.username is None:
         return None
-    login = f"{unquote(told.username)}:{unquote(told.password or '')}"
+    login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
     return dict(make_headers(proxy_basic_auth=login))
 
 
@@ -394,18 +416,18 @@ def _complaints_of_plugins() -> Iterator[None]:
     said: list[str] = []
     thread = threading.get_ident()
 
-    class Listener(logging.Handler):
+    class PluginErrors(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             if record.thread == thread:
                 said.append(record.getMessage())
 
-    listener = Listener(logging.ERROR)
+    handler = PluginErrors(logging.ERROR)
     root = logging.getLogger()
-    root.addHandler(listener)
+    root.addHandler(handler)
     try:
         yield
     finally:
-        root.removeHandler(listener)
+        root.removeHandler(handler)
     if said:
         raise HostError(
             f"credentials of the kubeconfig: {one_line(said[0])}",

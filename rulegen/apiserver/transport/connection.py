@@ -158,10 +158,10 @@ class ApiConnection:
                     timeout=Timeout(connect=CONNECT_TIMEOUT_S, read=silence_s),
                 )
         except (HTTPError, OSError, ValueError) as error:
-            told, reason = unreachable(server.url, error), failure_kind(error)
+            failure, reason = unreachable(server.url, error), failure_kind(error)
             if reason == "tls":
                 self._renew(generation)  # the authority that the kubeconfig names may be another one by now
-            raise ApiError(told.message, reason, hint=told.hint) from error
+            raise ApiError(failure.message, reason, hint=failure.hint) from error
         self._note_time(response.headers.get("Date"))
         answer = Response(server.url, response, meter, self._account)
         if response.status in _WELL:
@@ -179,11 +179,11 @@ class ApiConnection:
     def _note_time(self, date: str | None) -> None:
         """Note what an answer's Date (RFC 9110) tells of the server's clock."""
         try:
-            told = parsedate_to_datetime(date or "")
+            time = parsedate_to_datetime(date or "")
         except ValueError:
             return  # a proxy left it out, or spoilt it
-        if told.tzinfo is not None:
-            self._ahead = told - dt.datetime.now(dt.UTC)
+        if time.tzinfo is not None:
+            self._ahead = time - dt.datetime.now(dt.UTC)
 
     def _renew(self, generation: int) -> None:
         """Read the configuration anew, as its credentials are refused; once for all threads that noticed.

@@ -167,8 +167,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _seconds(error: Exception) -> str:
-    told = _SECONDS.search(str(error))
-    return f"{float(told[1]):g} s" if told else "the time limit"
+    match = _SECONDS.search(str(error))
+    return f"{float(match[1]):g} s" if match else "the time limit"
 
 
 def _status_message(body: bytes | bytearray) -> str:

@@ -51,8 +51,8 @@ def check(files: str, context: str | None, terms: ApiTerms) -> bool:
     Raises:
         HostError: A file of a token is no regular file or too large; or it wants a program run that may not be.
     """
-    documents = [(path, found) for path in _paths(files) if isinstance(found := _read(path), dict)]
-    current = next((one for _, found in documents if (one := found.get("current-context"))), None)
+    documents = [(path, document) for path in _paths(files) if isinstance(document := _read(path), dict)]
+    current = next((each for _, document in documents if (each := document.get("current-context"))), None)
     _, chosen = _named(documents, "context", context or current)
     path, user = _named(documents, "user", chosen.get("user"))
     if isinstance(named := user.get("tokenFile"), str) and named:
@@ -87,8 +87,8 @@ def _read(path: Path) -> Any:
 
 def _named(documents: list[tuple[Path, Any]], part: str, name: object) -> tuple[Path, dict[str, Any]]:
     """Return a context, cluster or user of that name, and which file has it: the first one that does."""
-    for path, found in documents:
-        entries = found.get(f"{part}s")
+    for path, document in documents:
+        entries = document.get(f"{part}s")
         for entry in entries if isinstance(entries, list) else ():
             if isinstance(entry, dict) and entry.get("name") == name and isinstance(entry.get(part), dict):
                 return path, entry[part]
@@ -149,15 +149,15 @@ def _status(output: bytes, version: str) -> Any:
         HostError: It printed something else.
     """
     try:
-        found = json.loads(output)
+        credential = json.loads(output)
     except (ValueError, RecursionError) as error:
         raise HostError(f"exec: failed to decode process output: {one_line(error)}") from None
     for key in ("apiVersion", "kind", "status"):
-        if not isinstance(found, dict) or key not in found:
+        if not isinstance(credential, dict) or key not in credential:
             raise HostError(f"exec: malformed response. missing key {key!r}")
-    if found["apiVersion"] != version:
-        raise HostError(f"exec: plugin api version {one_line(found['apiVersion'])} does not match {version}")
-    return found["status"]
+    if credential["apiVersion"] != version:
+        raise HostError(f"exec: plugin api version {one_line(credential['apiVersion'])} does not match {version}")
+    return credential["status"]
 
 
 def _output(args: list[str], env: dict[str, str], cwd: str | None, *, is_interactive: bool) -> bytes:

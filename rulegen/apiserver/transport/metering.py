@@ -160,7 +160,7 @@ class _MeteredSocket(io.RawIOBase):
 
     def readinto(self, into: Any) -> int | None:
         left = self._meter.seconds()
-        bounds = [one for one in (self._silence, self._meter.silence_s) if one is not None]
+        bounds = [each for each in (self._silence, self._meter.silence_s) if each is not None]
         wanted = min(left, *bounds) if self._waits else 0.0
         if wanted != self._timeout:
             self._sock.settimeout(wanted)

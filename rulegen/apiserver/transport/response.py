@@ -158,20 +158,20 @@ class Response:
     def refused(self, doing: str) -> ApiError:
         """Return the error that this answer is, and close it."""
         self._meter.allow(MAX_STATUS_BODY)
-        found = bytearray()
+        content = bytearray()
         try:
             for piece in self.chunks():
-                found += piece
-                if len(found) > MAX_STATUS_BODY:
+                content += piece
+                if len(content) > MAX_STATUS_BODY:
                     break
         except ApiError:
-            found.clear()  # the status tells enough
+            content.clear()  # the status tells enough
         self.close()
         status = int(self._response.status)
-        told = refusal(self._url, doing, status, found)
+        error = refusal(self._url, doing, status, content)
         reason = "expired" if status == 410 else str(status)
         pause = asked_pause(self._response.headers.get("Retry-After"))
-        return ApiError(told.message, reason, status=status, retry_after=pause, hint=told.hint)
+        return ApiError(error.message, reason, status=status, retry_after=pause, hint=error.hint)
 
     def shut(self) -> None:
         """End the reading of another thread."""

@@ -137,10 +137,10 @@ class Outage:
         with self._lock:
             self._asking.pop(who, None)
             own = self._troubles.pop(who, None)
-            waiting = [one for one in self._troubles.values() if _helps(own, one)]
-        for one in waiting:
-            if one.wake is not None:
-                one.wake()
+            waiting = [each for each in self._troubles.values() if _helps(own, each)]
+        for each in waiting:
+            if each.wake is not None:
+                each.wake()
         self._settle()
 
     def forget(self, who: object) -> None:
@@ -166,24 +166,25 @@ class Outage:
                 for at, doing in self._asking.values()
                 if now - at >= timing.overdue
             ]
-            troubles = [one for one in [*self._troubles.values(), *overdue] if one.sort]
+            troubles = [each for each in [*self._troubles.values(), *overdue] if each.sort]
             # Once something is said, another sort is said if it stays: a moment of it is part of the same trouble.
             news = {
-                one.sort: one
-                for one in troubles
-                if one.sort not in self._said and now - (one.sort_since if self._said else one.since) >= timing.notice
+                each.sort: each
+                for each in troubles
+                if each.sort not in self._said
+                and now - (each.sort_since if self._said else each.since) >= timing.notice
             }
             if news and not self._said:
-                self._since = min(one.since for one in troubles)
+                self._since = min(each.since for each in troubles)
             self._said |= news.keys()
             began = self._since
-        for sort, one in news.items():
-            since = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=now - min(began, one.since))
+        for sort, each in news.items():
+            since = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=now - min(began, each.since))
             fields = {
-                "error": one.error,
+                "error": each.error,
                 "since": since.isoformat(timespec="seconds").replace("+00:00", "Z"),
                 "meanwhile": self.meanwhile(),
-                "hint": one.hint,
+                "hint": each.hint,
             }
             self._tell(OutageNotice(_WORDS[sort], fields))
 
@@ -196,7 +197,7 @@ class Outage:
         now = self._timing.clock()
         with self._lock:
             is_overdue = any(now - at >= self._timing.overdue for at, _ in self._asking.values())
-            if not self._said or is_overdue or any(one.sort for one in self._troubles.values()):
+            if not self._said or is_overdue or any(each.sort for each in self._troubles.values()):
                 return
             self._said.clear()
             lasted = now - self._since

@@ -16,11 +16,11 @@ from rulegen.apiserver.budget import Weights
 from rulegen.apiserver.limits import LIMIT_HINT, MAX_OBJECT, MAX_PAGES, TooLargeError
 from rulegen.apiserver.lists import check_token, read_page
 from rulegen.apiserver.transport.failures import ApiError
-from rulegen.apiserver.watching.backoff import Pace
+from rulegen.apiserver.watching.backoff import PATIENCE, Pace
 from rulegen.apiserver.watching.outage import is_of_server
 from rulegen.apiserver.watching.revision import number
 from rulegen.errors import HostError, InputError, Rejected
-from rulegen.kube.objects.events import Changed, Gone, Listed, called, name_of
+from rulegen.kube.objects.events import Changed, Listed
 from rulegen.kube.reading.watch_line import GONE, Bookmark, WatchRefusal, read_line
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from rulegen.apiserver.watching.revision import Revisions
     from rulegen.apiserver.watching.stats import WatchStats
     from rulegen.kube.objects.events import Event
-    from rulegen.kube.objects.names import Decoded, ObjectName
+    from rulegen.kube.objects.names import Decoded
     from rulegen.kube.reading.decode import ListPage
 
 MAX_PAGE_SIZE: Final = 1 << 20
@@ -48,8 +48,6 @@ CONSUMER_PAUSE_S: Final = 0.02
 MAX_CAUSES: Final = 20
 LIST_TRIES: Final = 3
 """How often a list is begun anew, asked for otherwise, before there is a pause."""
-PATIENCE: Final = 3
-"""Refusals in a row that are believed: a server that just started does not know all its roles for a moment."""
 
 
 class Shared(NamedTuple):
@@ -67,9 +65,7 @@ class Reflector:
 
     Attributes:
         collection: What is followed.
-        only: The one object, or None for all. It is told as `Changed` and `Gone`, never as a list.
-        is_listed: Whether it was told once what is there.
-        is_refused: Whether the server keeps saying that we may not read it (403): that tells nothing of what is there.
+        is_listed: Whether it was passed on once what is there.
     """
 
     def __init__(
@@ -81,12 +77,9 @@ class Reflector:
         timing: ApiTiming,
         *,
         page_size: int,
-        only: ObjectName | None = None,
     ) -> None:
         self.collection = collection
-        self.only = only
         self.is_listed = False
-        self.is_refused = False
         self._link = link
         self._emit = emit
         self._tally, self._outage, self._revisions, self._kept, self._untaken = shared
@@ -103,9 +96,8 @@ class Reflector:
         self._gate = threading.RLock()
         self._answer: Response | None = None
         self._version = ""
-        self._knows_object = False
         self._refusals = 0
-        self._thread = threading.Thread(target=self._run, name=f"watch {collection.noun} {only or ''}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"watch {collection.noun}", daemon=True)
 
     def start(self) -> None:
         """Begin."""
@@ -176,7 +168,7 @@ class Reflector:
         self._outage.failed(self, error, self._stir.set)
         is_own = not is_of_server(error)
         if not is_own or error.status == 403 or error.reason == "internal" or self._pace.failures > 1:
-            self._tally.trouble(self, self._kind, error.message, hint=self._hint(error), is_own=is_own)
+            self._tally.trouble(self, self._kind, error.message, hint=error.hint, is_own=is_own)
         if error.reason in {"expired", "garbage", "too large"} or error.status == 400 or self._pace.is_outage(error):
             self._version = ""
         self._timing.sleep(self._stir, self._pace.pause(error, is_slow=self._is_kept_out(error)))
@@ -188,22 +180,11 @@ class Reflector:
         """Wait a moment: not all that are woken at the same time are to ask at the same time."""
         self._timing.sleep(self._ended, self._timing.draw(0.0, self._timing.wake_spread))
 
-    def _hint(self, error: ApiError) -> str:
-        if error.status != 403 or self.only is None or not self.only.namespace:
-            return error.hint
-        name, noun = self.only, self.collection.noun
-        return f"grant it to this user: get, list and watch {noun} named {name.name} in namespace {name.namespace}"
-
     def _is_kept_out(self, error: ApiError) -> bool:
-        """Tell whether we may not read what we ask for, or it cannot be there, and we should not ask often."""
-        if error.status != 403 and not (error.status == 404 and self.only is not None):
+        """Tell whether we may not read what we ask for, and should not ask often."""
+        if error.status != 403:
             return False
         self._refusals += 1
-        if error.status == 403:
-            self.is_refused = self._refusals >= PATIENCE
-        elif self._refusals >= PATIENCE or not self._knows_object:
-            self._tell_object(None)
-            self._version = ""  # once it is there it is told again: no watch tells what did not change
         return self._refusals >= PATIENCE
 
     # -- the list ------------------------------------------------------------------------------------------------------
@@ -226,7 +207,7 @@ class Reflector:
                     self._page_size = min(self._page_size * 4, MAX_PAGE_SIZE)
                 elif error.reason == "too large":
                     self._page_size = max(1, self._page_size // 8)
-                elif error.status == 400 and self._can_ask_for_more():
+                elif error.status == 400 and _has_optional_fields(self.collection):
                     self.collection = self.collection._replace(fields="")
                 elif error.reason != "set back":
                     raise
@@ -242,16 +223,9 @@ class Reflector:
         self._whole_at = self._timing.clock() + self._timing.draw(self._timing.whole / 2, self._timing.whole * 1.5)
         self._weights = weights
         self._settle_weight()
-        if self.only is not None:
-            self._tell_object(next((one for one in objects if self._is_only(one)), None))
-        else:
-            self._tell(Listed(self.collection.kind, tuple(objects)))
-            self.is_listed = True
+        self._tell(Listed(self.collection.kind, tuple(objects)))
+        self.is_listed = True
         return version
-
-    def _can_ask_for_more(self) -> bool:
-        """Tell whether a field selector, which older servers do not know, is there only to spare us some objects."""
-        return bool(self.collection.fields) and not self.collection.fields.startswith("metadata.name=")
 
     def _pages(self) -> tuple[list[Decoded | Rejected], str, Weights]:
         """Return all objects, the resourceVersion of the first page (no change after that can be missed), and weights.
@@ -259,14 +233,14 @@ class Reflector:
         Raises:
             ApiError: It could not be read to its end, or is more than may be.
         """
-        found: list[Decoded | Rejected] = []
+        listed: list[Decoded | Rejected] = []
         version = token = ""
         until = self._timing.clock() + self._timing.list_whole
         weights = Weights(self.collection.kind)
 
         def keep(objects: Sequence[Decoded | Rejected]) -> None:
-            for one in objects:
-                weights.add(one)
+            for each in objects:
+                weights.add(each)
             if self._ended.is_set():
                 raise ApiError("the end", "cut")
             if not self._kept.note(self, max(weights.total, self._weights.total)):
@@ -277,8 +251,8 @@ class Reflector:
                 words = f"{self._link.url}: {self.collection.noun}: not listed in {self._timing.list_whole:g} s"
                 raise ApiError(words, "timeout")
             page = self._page(token, keep=keep)
-            found += page.objects
-            found += page.rejected
+            listed += page.objects
+            listed += page.rejected
             version = version or page.resource_version
             if not page.continue_token:
                 break
@@ -291,7 +265,7 @@ class Reflector:
             raise ApiError(f"{self._link.url}: {self.collection.noun}: more than {MAX_PAGES} pages", "garbage")
         if not version:
             raise ApiError(f"{self._link.url}: {self.collection.noun}: a list without resourceVersion", "garbage")
-        return found, version, weights
+        return listed, version, weights
 
     def _settle_weight(self) -> None:
         """Note what the objects weigh that were told."""
@@ -353,7 +327,6 @@ class Reflector:
         answer = self._link.ask(collection.path, parameters, doing=doing, silence_s=silence_s, whole_s=whole_s)
         self._answer = answer
         self._refusals = 0
-        self.is_refused = False
         try:
             if not self._ended.is_set() and (verb == "list" or self._era == self._revisions.era):
                 yield answer  # else nobody would shut it
@@ -422,13 +395,12 @@ class Reflector:
             raise ApiError(words, reason, retry_after=said.retry_after)
         if isinstance(said, Bookmark):
             self._tally.told(self._kind, "bookmark")
-        elif self.only is None or said.event.name == self.only:
+        else:
             heavy = self._weights.changed(said.event)
             if not self._kept.note(self, self._weights.total):
                 self._version = ""  # what is there is to be known as a whole
                 raise self._too_many()
             self._tally.told(self._kind, "changed" if isinstance(said.event, Changed) else "gone")
-            self._knows_object = isinstance(said.event, Changed)
             self._await_consumer(heavy)
             self._tell(said.event)
         self._go_on_from(said.version)
@@ -454,29 +426,15 @@ class Reflector:
 
     # -- telling -------------------------------------------------------------------------------------------------------
 
-    def _tell_object(self, one: Decoded | Rejected | None) -> None:
-        """Tell of the only object; once if it is not there."""
-        if self.only is None:
-            return
-        kind = self.collection.kind
-        if one is not None:
-            self._tell(Changed(kind, one, self.only))
-        elif self._knows_object or not self.is_listed:
-            self._tell(Gone(kind, self.only))
-        self._knows_object = one is not None
-        self.is_listed = True
-
-    def _is_only(self, one: Decoded | Rejected) -> bool:
-        if self.only is None:
-            return False
-        if isinstance(one, Rejected):
-            return one.object == called(self.collection.kind, self.only)
-        return name_of(one) == self.only
-
     def _tell(self, event: Event) -> None:
         with self._gate:
             if not self._ended.is_set():
                 self._emit(event)
+
+
+def _has_optional_fields(collection: Collection) -> bool:
+    """Tell whether a field selector, which older servers do not know, is there only to spare us some objects."""
+    return bool(collection.fields) and not collection.fields.startswith("metadata.name=")
 
 
 _Error = TypeVar("_Error", bound=Exception)

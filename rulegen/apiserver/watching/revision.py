@@ -56,6 +56,7 @@ class Revisions:
         self._highest = 0
         self._asked_at = float("-inf")
         self._error: ApiError | None = None
+        self._failed_at = float("-inf")
 
     def mark(self) -> RevisionMark:
         """Return what is known now; to be taken before a list is asked for."""
@@ -105,16 +106,17 @@ class Revisions:
         """
         if number(version) is None:
             return False  # nothing can be compared
-        era = self.era
+        era, began = self.era, self._clock()
         with self._asking:
-            if self._asked_at < since or self._clock() - self._asked_at > FRESH_S:
+            is_old = self._asked_at < since or self._clock() - self._asked_at > FRESH_S
+            if is_old or (self._error is not None and self._failed_at < began):
                 mark, self._asked_at, self._error = self.mark(), self._clock(), None
                 try:
                     answer = ask()
                 except ApiError as error:
                     if error.status:  # it may be about what this one asked for
                         self._asked_at = float("-inf")
-                    self._error = error
+                    self._error, self._failed_at = error, self._clock()
                     raise
                 if number(answer) is None:
                     return False
