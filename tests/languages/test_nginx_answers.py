@@ -59,14 +59,20 @@ def nginx(nodes: tuple[Node, ...]) -> Iterator[Path]:
         # nginx takes the path of a unix socket as it is: from the folder that it runs in, not from its prefix.
         served = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            deadline = time.monotonic() + 10
-            while not (folder / "socket").exists():
+            deadline = time.monotonic() + 30
+            while not listens(folder / "socket"):
                 assert time.monotonic() < deadline
                 time.sleep(0.02)
             yield folder / "socket"
         finally:
             served.terminate()
             served.wait(timeout=10)
+
+
+def listens(path: Path) -> bool:
+    """Whether a connection is taken; nginx binds a socket a moment before it listens."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        return connection.connect_ex(str(path)) == 0
 
 
 def ask(path: Path, target: bytes, headers: bytes = b"") -> tuple[int, dict[bytes, bytes], bytes]:
