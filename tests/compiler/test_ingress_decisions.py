@@ -152,7 +152,7 @@ def _on_the_same_host(namespace: str, **annotations: str) -> NginxSite:
 
 
 @pytest.mark.parametrize("annotations", [{"app_root": "/guest"}, {"ssl_ciphers": "AES128-SHA"}])
-def test_only_who_had_a_host_first_has_a_say_about_the_whole_of_it(annotations):
+def test_only_the_first_namespace_of_a_host_decides_for_it_all(annotations):
     own, foreign = (_on_the_same_host(namespace, **annotations) for namespace in ("default", "other"))
     written = next(iter(annotations.values()))
     assert written in (own.model.servers["site.test"].app_root, own.model.servers["site.test"].ciphers)
@@ -292,7 +292,7 @@ def test_every_annotation_that_protects_is_broken_above():
         ("ca", {"proxy-ssl-verify": "on"}, ("proxy_ssl_trusted_certificate ", "proxy_ssl_verify on")),
     ],
 )
-def test_a_secret_for_backends_may_hold_a_certificate_alone_or_a_ca_alone(name, annotations, written):
+def test_a_secret_for_backends_may_hold_only_one_of_the_two(name, annotations, written):
     found = compiled(
         *GROUND,
         secret("pair", tls_crt=certificate("site.test"), tls_key=key_pem()),
@@ -351,7 +351,7 @@ def test_who_may_of_one_and_of_all(own, everywhere, expected):
     assert re.findall(r"(?:allow|deny) [^;]+", text_of(found)) == expected
 
 
-def test_a_setting_that_keeps_out_and_cannot_be_read_stops_everything():
+def test_an_unreadable_setting_that_keeps_out_stops_everything():
     with pytest.raises(ConfigError, match="whitelist-source-range"):
         compiled(*GROUND, config_map(SETTINGS.name, {"whitelist-source-range": "10.0.0.300"}, SETTINGS.namespace))
 
@@ -385,7 +385,7 @@ def test_shares_of_canaries(annotations, share, tmp_path):
 @pytest.mark.parametrize(
     ("weight", "share"), [("1", "0.01%"), ("60", "0.01%"), ("123456", "12.35%"), ("999999", "99.99%")]
 )
-def test_a_share_that_is_hardly_any_is_not_none_and_nearly_all_is_not_all(weight, share):
+def test_a_share_near_none_is_not_none_and_near_all_not_all(weight, share):
     told = {"canary": "true", "canary-weight": weight, "canary-weight-total": "1000000"}
     found = compiled(*GROUND, site(), ingress("canary", rule("site.test", path(to="api")), annotations=told))
     assert re.findall(r"\d+\.\d+%", text_of(found)) == [share]
@@ -437,7 +437,7 @@ def test_where_requests_go(objects, port, expected):
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "169.254.169.254", "::1", "fe80::1", "0.0.0.0"])
 @pytest.mark.parametrize("annotations", [{}, {"service-upstream": "true"}])
-def test_a_service_that_has_an_address_of_the_node_itself_is_not_asked_there(address, annotations):
+def test_a_service_address_of_the_node_itself_is_not_used(address, annotations):
     own = service("x", cluster_ip=address)
     found = compiled(own, endpoints("x"), ingress("site", rule("site.test", path(to="x")), annotations=annotations))
     (upstream,) = found.model.upstreams.values()
@@ -513,7 +513,7 @@ def test_clients_of_all_other_names_stay_with_their_server_too(mode, tmp_path):
 
 @needs_nginx
 @pytest.mark.parametrize("secret_name", ["", "cert"])
-def test_names_that_only_redirect_have_a_certificate_where_unknown_ones_are_turned_away(secret_name, tmp_path):
+def test_names_that_only_redirect_have_a_certificate(secret_name, tmp_path):
     one = ingress(
         "site",
         rule("site.test"),
@@ -570,7 +570,7 @@ def test_nginx_takes_what_comes_together(objects, tmp_path):
     assert refusal(compiled(*GROUND, *NAMED, *objects, served=True).configuration, tmp_path / "nginx") == ""
 
 
-def test_an_auth_server_over_tls_is_called_by_its_name_on_connections_of_its_own():
+def test_an_auth_server_over_tls_has_connections_of_its_own():
     found = compiled(
         *GROUND,
         site(auth_url="https://api.default.svc.cluster.local:80/check"),
@@ -580,7 +580,7 @@ def test_an_auth_server_over_tls_is_called_by_its_name_on_connections_of_its_own
     assert len([name for name in found.model.upstreams if name.startswith("default.api.80.")]) == 2
 
 
-def test_what_may_be_asked_twice_everywhere_may_be_where_other_failures_count():
+def test_retries_of_all_hosts_hold_where_other_failures_count():
     found = compiled(*GROUND, site(proxy_next_upstream="error http_502"), settings_map(retry_non_idempotent="true"))
     assert "proxy_next_upstream error http_502 non_idempotent;" in text_of(found)
 

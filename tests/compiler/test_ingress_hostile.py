@@ -144,7 +144,7 @@ def crowd(name: str) -> list[k.Ingress]:
 
 
 @pytest.mark.parametrize("name", sorted({*ANNOTATIONS, *UNSUPPORTED}))
-def test_no_value_of_an_annotation_harms_another_host_or_goes_without_a_word(name):
+def test_no_annotation_harms_another_host_or_is_not_reported(name):
     crowded = crowd(name)
     found = compiled(*GROUND, *crowded)
     assert found.configuration.files[file_of("control.test")] == CONTROL_FILE
@@ -180,7 +180,7 @@ def test_an_independent_parser_reads_what_was_meant(name):
     assert_means_what_was_meant(compiled(*GROUND, *crowd(name)))
 
 
-def test_an_annotation_that_cannot_be_read_is_named_with_a_printable_reason():
+def test_an_unreadable_annotation_has_a_printable_reason():
     for name in ANNOTATIONS:
         found = compiled(*GROUND, site(**{name: "\x00\u202e;} location"}))
         reasons = [reason for reason in told(found) if name in reason.path]
@@ -355,7 +355,7 @@ def test_a_setting_is_obeyed_or_told_and_never_breaks(value, tmp_path):
 
 
 @pytest.mark.parametrize("key", REFERENCES)
-def test_a_setting_that_names_another_object_is_reported_or_stops_everything(key):
+def test_a_setting_naming_an_object_is_reported_or_stops_all(key):
     """A ConfigMap of headers that is not there may hold what keeps somebody out."""
     for value in WRITABLE:
         try:
@@ -390,7 +390,7 @@ def test_nginx_takes_every_setting_that_is_taken(tmp_path):
 @example("0.0.0.0/0;")
 @given(hostile)
 @settings(max_examples=examples(40), deadline=None)
-def test_a_setting_that_keeps_somebody_out_is_read_or_stops_everything(text):
+def test_a_setting_that_keeps_out_is_read_or_stops_everything(text):
     for key in sorted(CLOSING):
         try:
             found = compiled(*GROUND, config_map(SETTINGS.name, {key: text}, SETTINGS.namespace))

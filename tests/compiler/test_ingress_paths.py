@@ -265,7 +265,7 @@ GUESTS = [
 
 
 @pytest.mark.parametrize(("paths", "uri", "who"), GUESTS)
-def test_expressions_of_another_namespace_take_nothing_that_an_older_ingress_names(paths, uri, who):
+def test_expressions_of_others_take_nothing_an_older_one_names(paths, uri, who):
     home = ingress(
         "home",
         rule(
@@ -289,7 +289,7 @@ def test_expressions_of_another_namespace_take_nothing_that_an_older_ingress_nam
     assert not [reason for reason in site.model.reasons if str(reason.about) == "Ingress default/home"]
 
 
-def test_a_younger_exact_path_of_another_namespace_does_not_take_a_prefix_where_both_are_expressions():
+def test_a_younger_exact_expression_takes_no_older_prefix():
     told = {"use-regex": "true"}
     home = ingress("home", rule("h.test", path("/foo", to="s0")), annotations=told)
     guest = ingress(
@@ -304,7 +304,7 @@ def test_a_younger_exact_path_of_another_namespace_does_not_take_a_prefix_where_
 
 
 @pytest.mark.parametrize("count", [10, 2000])
-def test_long_expressions_of_another_namespace_come_behind_however_many_there_are(count):
+def test_long_expressions_of_others_come_behind_however_many(count):
     home = ingress("home", rule("h.test", path("/", to="s0")))
     paths = [path(f"/.*|{n:x<99}", "ImplementationSpecific", "s3") for n in range(count)]
     guest = ingress(
@@ -318,7 +318,7 @@ def test_long_expressions_of_another_namespace_come_behind_however_many_there_ar
     assert answer(compiled(*GROUND, *there, home, guest), "h.test", "/x") == "s0"
 
 
-def test_regex_mode_takes_the_longest_pattern_first_whatever_its_case():
+def test_regex_mode_takes_the_longest_pattern_first():
     regex = ingress("i", rule("h.test", path("/a/.*", "ImplementationSpecific", "s0"), path("/", "Prefix", "s1")),
                     annotations={"use-regex": "true"})  # fmt: skip
     plain = ingress("j", rule("h.test", path("/a/b.c", "Prefix", "s2"), path("/x", "Exact", "s3")))

@@ -61,7 +61,7 @@ def test_no_comment_holds_text_of_an_object():
         assert {line.strip() for line in COMMENT.findall(text)} <= (ours if name == "nginx.conf" else set())
 
 
-def test_of_a_secret_only_what_was_read_and_written_anew_reaches_nginx():
+def test_of_a_secret_only_what_was_parsed_reaches_nginx():
     found = compiled(*everything()).configuration
 
     for name, file in found.secrets.items():

@@ -47,7 +47,7 @@ def key(kind, name, namespace="default"):
 
 
 class TestNamedByTheOptions:
-    def test_a_config_map_of_settings_that_is_not_there_decides_nothing(self):
+    def test_a_missing_config_map_of_settings_decides_nothing(self):
         with pytest.raises(
             MissingError, match="ConfigMap ingress-nginx/settings, which --configmap refers to, does not exist"
         ):
@@ -108,7 +108,7 @@ def test_without_the_ca_nobody_is_let_in_to_the_whole_host():
 
 
 @needs_nginx
-def test_a_host_whose_certificate_nobody_has_told_of_speaks_no_tls(tmp_path):
+def test_a_host_whose_certificate_is_unread_speaks_no_tls(tmp_path):
     plain = site("plain.test")
     found = unread(WITH_TLS, plain, keys=[key("Secret", "cert")])
     assert "ssl_reject_handshake on;" in text_of(found)

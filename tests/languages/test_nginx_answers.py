@@ -132,7 +132,7 @@ def test_paths_are_matched_literally():
             assert ask(socket_path, b"/prefix" + target)[::2] == (200, b"%d" % number), path
 
 
-def test_keys_of_maps_are_compared_literally_and_captures_are_put_in():
+def test_keys_of_maps_are_literal_and_captures_are_put_in():
     keys = list({text.lower(): text for text in LITERALS if text == text.strip() and text.isascii()}.values())
     entries = (
         *(Entry(text, template("%s", f"is {text}")) for text in keys),

@@ -129,7 +129,7 @@ def test_any_tree_of_the_grammar_is_read_back_by_both_parsers(tree: tuple[Node, 
 
 @slow(300)
 @given(trees, st.data())
-def test_a_changed_file_is_noticed_exactly_when_its_meaning_changed(tree: tuple[Node, ...], data: st.DataObject):
+def test_a_file_is_refused_exactly_when_its_meaning_changed(tree: tuple[Node, ...], data: st.DataObject):
     rendered = format_nodes(tree)
     assume(rendered)
     start = data.draw(st.integers(0, len(rendered)))
@@ -217,7 +217,7 @@ def test_what_is_told_is_escaped_and_short():
     assert len(str(told.value)) < 400
 
 
-def test_directives_of_the_main_file_are_checked_in_their_context():
+def test_main_directives_are_checked_in_their_context():
     nodes = (Directive("events", (), (Directive("worker_connections", ("100",)),)),)
     check_nodes("nginx.conf", format_nodes(nodes), nodes, context="main")
     with pytest.raises(MismatchError, match="not allowed in http"):

@@ -48,7 +48,7 @@ def test_what_runs_code_or_serves_files_is_allowed_nowhere(name: str):
         assert refusal(context, name, ("x",), block=block)
 
 
-def test_blocks_are_allowed_where_they_stand_and_lead_to_known_contexts():
+def test_blocks_are_allowed_in_place_and_lead_to_known_contexts():
     assert set(BLOCKS) <= ALLOWED
     contexts = {context for context, _ in ALLOWED} | ENTRY_BLOCKS | {"types"}
     assert set(BLOCKS.values()) <= contexts

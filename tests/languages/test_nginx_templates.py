@@ -121,7 +121,7 @@ def test_nothing_else_is_printed(source: str):
         "{% for one in number %}{% endfor %}",
     ],
 )
-def test_what_could_reach_further_is_an_error_with_template_and_line(source: str):
+def test_what_could_reach_further_is_an_error_with_its_line(source: str):
     with pytest.raises(ConfigError, match=r"^x:2: "):
         render(f"\n{source}", other="")
 

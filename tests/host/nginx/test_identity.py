@@ -27,7 +27,7 @@ def ranges() -> st.SearchStrategy[tuple[Range, ...]]:
 
 
 @given(ranges(), ranges())
-def test_a_number_is_drawn_only_where_there_is_such_a_user_and_such_a_group(users, groups):
+def test_an_id_is_drawn_only_where_user_and_group_exist(users, groups):
     for first, last in usable(users, groups):
         assert first <= last
         assert any(one.first <= first <= last <= one.last for one in users)

@@ -403,7 +403,7 @@ def ask(address: str, text: str, kind: int = dns.A) -> set[str]:
 
 
 @needs_root
-def test_the_process_keeps_back_the_node_only_where_no_loop_would_end(server):
+def test_the_node_is_kept_back_only_where_no_loop_would_end(server):
     server.table["a.test"] = ["192.0.2.7", "10.0.0.9", "127.0.0.1"]
     own, other = control.ADDRESSES
     with process(Naming.of(PORT, ("127.0.0.53",), FORBIDDEN)):
@@ -431,7 +431,7 @@ def test_the_process_takes_what_changes_and_long_answers(server):
 
 
 @needs_root
-def test_a_silent_name_server_is_passed_over_and_the_process_is_nobody_s(server):
+def test_a_silent_name_server_is_skipped_by_an_unprivileged_user(server):
     server.table["a.test"] = ["10.0.0.9"]
     with (
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent,
@@ -545,7 +545,7 @@ def test_nginx_reaches_nothing_of_the_node_by_a_name(
         outside.close()
 
 
-def test_the_configuration_asks_the_process_and_more_strictly_for_other_ports():
+def test_other_ports_ask_the_process_more_strictly():
     for port, is_strict in ((PRIVATE, True), (HTTP, False)):
         found = compiled(*external("out.test", port), **OWN, resolvers=("192.0.2.53",))
         main = found.configuration.files["nginx.conf"]

@@ -118,7 +118,7 @@ def test_a_program_that_only_calls_itself_nginx_is_not_ours(tmp_path):
         process.wait()
 
 
-def test_a_number_that_was_given_to_another_process_is_not_signalled():
+def test_a_process_id_that_was_given_away_is_not_signalled():
     process = subprocess.Popen(["sleep", "60"])
     try:
         other = processes.NginxProcess(process.pid, processes.started(process.pid) - 1, 1, processes.Role.WORKER)

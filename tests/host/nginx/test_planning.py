@@ -70,7 +70,7 @@ def test_a_plan_writes_nothing_whether_nginx_ever_ran_or_not(run, folder, tmp_pa
 
 
 @pytest.mark.parametrize("port", [8081, 8444])
-def test_a_port_that_somebody_else_holds_is_seen_before_anything_is_written(run, folder, port):
+def test_a_taken_port_is_reported_before_anything_is_written(run, folder, port):
     with socket.create_server(("0.0.0.0", port)):
         code, out, _ = run("plan")
         assert code == 0

@@ -70,7 +70,7 @@ def test_a_wrong_suspect_costs_tests_and_harms_nobody():
     assert settled.quarantined == {"i123": "bad i123"}
 
 
-def test_of_a_pair_the_younger_goes_even_where_the_message_points_to_the_older():
+def test_of_a_pair_the_younger_is_left_out_whatever_is_named():
     settled = Nginx(NAMES, pairs=[("i010", "i150")]).settle(suspects=told)
 
     assert settled.quarantined == {"i150": "clash i010"}
@@ -81,7 +81,7 @@ def test_what_fails_without_any_part_is_an_error():
         Nginx(NAMES, broken=True).settle()
 
 
-def test_the_number_of_tests_has_a_limit_and_what_is_live_then_passes():
+def test_the_number_of_tries_is_bounded_and_the_result_passes():
     nginx = Nginx(NAMES, NAMES[1::2])
 
     settled = nginx.settle(most_tests=50)

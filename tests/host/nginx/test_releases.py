@@ -100,7 +100,7 @@ def test_without_hard_links_files_are_copied(releases, monkeypatch):
     assert releases.current() == SECOND
 
 
-def test_password_files_stay_in_reach_of_old_workers_for_one_release(releases):
+def test_password_files_stay_for_old_workers_for_one_release(releases):
     releases.write(FIRST)
     releases.switch(FIRST.digest)
     second = releases.write(SECOND)
@@ -165,7 +165,7 @@ def test_a_planted_link_is_not_followed(releases, tmp_path):
     assert list((tmp_path / "victim").iterdir()) == []
 
 
-def test_old_releases_and_halves_go_and_the_live_and_the_proved_one_stay(releases):
+def test_of_releases_the_live_and_the_confirmed_one_stay(releases):
     all_of_them = [configuration({"a.test": server("a.test", body=str(i))}) for i in range(6)]
     for one in all_of_them:
         releases.write(one)
@@ -274,7 +274,7 @@ print("same" if releases.current() == first else "changed")
 """
 
 
-def test_switching_to_a_release_that_is_not_there_changes_nothing(releases):
+def test_switching_to_a_missing_release_changes_nothing(releases):
     releases.write(FIRST)
     releases.switch(FIRST.digest)
 

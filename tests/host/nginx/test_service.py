@@ -56,7 +56,7 @@ def test_the_first_apply_starts_nginx(service):
     assert (status.digest, status.workers, status.generations) == (FIRST.digest, 2, 1)
 
 
-def test_a_change_is_served_to_every_new_connection_when_apply_returns(service):
+def test_all_new_connections_have_a_change_when_apply_returns(service):
     service.apply(FIRST)
     master = service.status().master
 
@@ -103,7 +103,7 @@ def test_a_configuration_that_nginx_refuses_changes_nothing(service, tested):
     assert service.apply(SECOND).action is DeployAction.RELOADED
 
 
-def test_a_first_configuration_that_nginx_refuses_leaves_nothing_running(service):
+def test_a_refused_first_configuration_leaves_nothing_running(service):
     with pytest.raises(ApplyError, match=r"bogus.*nothing is served"):
         service.apply(BROKEN, tested=True)
 
@@ -124,7 +124,7 @@ def test_one_that_never_answers_its_digest_is_taken_back(service):
     assert (get(), ask(service.folder)) == ("first", FIRST.digest)
 
 
-def test_a_taken_port_is_told_with_its_holder_before_anything_is_done(service):
+def test_a_taken_port_is_reported_first_with_its_holder(service):
     with socket.create_server(("127.0.0.1", 8080)):
         with pytest.raises(HostError, match=rf"port 8080 is held by process {os.getpid()} \(.*python") as caught:
             service.apply(FIRST, listens=[8080])
@@ -145,7 +145,7 @@ def test_a_reload_that_finds_a_port_taken_goes_back(service):
     assert get() == "first"
 
 
-def test_a_killed_master_is_replaced_without_a_refused_connection(service, eventually):
+def test_a_killed_master_is_replaced_and_no_connection_refused(service, eventually):
     service.apply(FIRST)
     old = {process.pid for process in processes.find(service.folder)}
     answers = []
@@ -187,7 +187,7 @@ KEEPER_THAT_LOSES = """
 """
 
 
-def test_a_master_that_dies_while_its_keeper_looks_is_replaced_as_smoothly(service, eventually):
+def test_a_master_that_dies_while_it_is_looked_at_is_replaced(service, eventually):
     service.apply(FIRST)
     supervision.tell(service.folder, signal.SIGUSR2)
     eventually(lambda: not service.status().keeper)
@@ -234,7 +234,7 @@ def test_nginx_outlives_its_keeper_and_the_next_one_watches_it(service, eventual
     eventually(lambda: service.status().master not in {0, status.master} and answer() == "first")
 
 
-def test_after_an_upgrade_a_keeper_of_the_new_code_takes_the_place_of_the_old(service, eventually, monkeypatch):
+def test_after_an_upgrade_the_supervisor_runs_the_new_code(service, eventually, monkeypatch):
     monkeypatch.setattr(supervision, "code", lambda: "")  # as before there were marks
     service.apply(FIRST)
     old = service.status()
@@ -265,7 +265,7 @@ def test_all_killed_at_once(service, eventually):
     assert {get() for _ in range(10)} == {"second"}
 
 
-def test_a_node_that_went_down_between_switch_and_proof_comes_up_with_what_worked(service, eventually):
+def test_a_node_down_before_the_proof_comes_up_with_what_worked(service, eventually):
     service.apply(FIRST)
     service.drain(5)
     service.releases.write(BROKEN)
@@ -365,7 +365,7 @@ KILLED = textwrap.dedent(
 )
 
 
-def test_killed_at_any_moment_of_a_switch_the_old_or_the_new_is_there_and_the_next_apply_completes_it(service):
+def test_killed_at_any_moment_a_switch_is_whole_and_completed(service):
     for moment in range(0, 60, 3):
         service.apply(FIRST)
         service.releases.discard(SECOND.digest)
@@ -431,7 +431,7 @@ FULL = textwrap.dedent(
 )
 
 
-def test_a_full_disk_keeps_serving_and_goes_on_once_there_is_room(tmp_path):
+def test_a_full_disk_serves_on_and_recovers_with_free_space(tmp_path):
     if os.geteuid() != 0:
         pytest.skip("needs root")
     argv = ["unshare", "--mount", "--net", sys.executable, "-c", FULL, str(tmp_path)]
