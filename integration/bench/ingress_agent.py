@@ -98,6 +98,11 @@ class Subject:
                 raise SystemExit(f"the agent does not serve: {self._errors.read_text()[-2000:]}")
             time.sleep(0.02)
 
+    def wait_until_idle(self, seconds: float) -> None:
+        """Wait until it has served nothing for so long."""
+        while (ended := self.moments("served")[-1][0]) > time.monotonic() - seconds:
+            time.sleep(min(1.0, ended + seconds - time.monotonic()) + 0.01)
+
     @property
     def cpu_s(self) -> float:
         """Return the processor time that it has used itself."""
@@ -147,7 +152,7 @@ def referred(api: FakeApi, subject: Subject, count: int) -> dict[str, float]:
         cpus.append(tested[1] - quiet[1])
         while not (served := [at for at, _ in subject.moments("served") if at > tested[0]]):
             time.sleep(0.1)
-        time.sleep(pause_s(served[0] - tested[0]))
+        subject.wait_until_idle(pause_s(served[0] - tested[0]))
     return {
         "quiet to test, median": statistics.median(times),
         "quiet to test, slowest": max(times),
@@ -176,7 +181,7 @@ def main(services: int, ingresses: int, changes: int = CHANGES) -> dict[str, flo
             subject.wait_for("served", 1)
             served, tested = subject.moments("served")[0][0], subject.moments("test")[0][0]
             figures = {"start until served": served - began, "memory": subject.rss_mb}
-            time.sleep(pause_s(served - tested))
+            subject.wait_until_idle(pause_s(served - tested))
             if services > ingresses:
                 figures |= others(api, subject, ingresses, OTHERS)
             figures |= referred(api, subject, changes)

@@ -32,6 +32,7 @@ class MemorySite:
     live: Configuration | None = None
     look: Callable[[IngressOptions], IngressOptions] = lambda options: options
     decisions: int = 0
+    order: list[str] = field(default_factory=list)
 
     name = "nginx"
 
@@ -44,10 +45,12 @@ class MemorySite:
         return before != self.options
 
     def observe(self) -> Configuration | None:
+        self.order.append("observe")
         return self.live
 
     def check(self, world: ClusterSnapshot, observed: Configuration | None, before: NginxSite | None) -> NginxSite:
         self.decisions += 1
+        self.order.append("check")
         return compile_ingress(world, self.options, TEMPLATES, served=True, before=before)
 
     def plan(self, site: NginxSite, observed: Configuration | None) -> IngressPlan:
@@ -137,6 +140,16 @@ def test_what_changes_is_served(stage):
     assert stage.loop.serve()
     assert stage.is_right()
     assert stage.loop.served == {ObjectName("default", "a"): True}
+
+
+def test_what_it_has_served_itself_is_read_after_the_check(stage):
+    """Then the program is asked sooner; what is on disk is compared before anything is deployed all the same."""
+    stage.loop.serve()
+    assert stage.live.order == ["observe", "check", "observe"]
+    stage.live.order.clear()
+    stage.change(site("a.test", proxy_read_timeout="7"))
+    assert stage.loop.serve()
+    assert stage.live.order == ["check", "observe"]
 
 
 def test_what_others_take_away_is_served_again_though_nothing_is_decided(stage):

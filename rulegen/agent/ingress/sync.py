@@ -206,8 +206,11 @@ class IngressSync:
             RulegenError: It cannot be done; what was served before still is.
         """
         self._changed.clear()
-        observed = self.live.observe()
+        is_own = self.site is not None and self._served == self.site.digest
+        # Reading all that is served takes longer than to decide, so what this process has served is read afterwards.
+        observed = None if is_own else self.live.observe()
         site = self._decided(observed)
+        observed = observed if observed is not None else self.live.observe()
         plan = self.live.plan(site, observed)
         self.state.metrics.site_changes.set(len(plan.items))
         was_served = self._served == site.digest

@@ -168,7 +168,7 @@ class IngressEngine(Protocol[SiteT, ObservedT]):
 
         Args:
             world: The objects.
-            observed: What is served; it need not be tried again.
+            observed: What is served; it need not be tried again. None where nothing is, or what `deploy` served last.
             before: The site of the last decision: what is decided alike need not be compiled again.
 
         Raises:

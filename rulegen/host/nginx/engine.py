@@ -92,6 +92,7 @@ class NginxEngine:
         look: Returns options with the present state of the host.
         tries_aside: Whether a configuration is tried in a folder that is deleted afterwards, so that nothing is written
             until it is deployed. Else it is tried in nginx's own folder, where `deploy` then needs to write nothing.
+        deployed: Digest of what this process has served last.
     """
 
     service: NginxService
@@ -100,6 +101,7 @@ class NginxEngine:
     notes: list[str] = field(default_factory=list)
     tries_aside: bool = False
     look: Callable[[IngressOptions], IngressOptions] = lambda options: options
+    deployed: str = ""
 
     @property
     def name(self) -> str:
@@ -147,6 +149,8 @@ class NginxEngine:
         self, world: ClusterSnapshot, observed: Configuration | None, before: NginxSite | None = None
     ) -> NginxSite:
         """Return the site for a cluster, without the Ingresses that nginx refuses."""
+        if observed is None and before is not None and before.digest == self.deployed:
+            observed = before.configuration
         live = dict(observed.files) if observed else {}
         digest = observed.digest if observed else ""
         whole: list[NginxSite] = []
@@ -193,7 +197,10 @@ class NginxEngine:
             default_certificate.store(self.service.folder, made_up.content)
         host = site.model.defaults.host
         listens = (host.http_port, host.https_port)
-        return self.service.apply(site.configuration, listens=listens, tested=True, naming=_naming(site.model))
+        naming = _naming(site.model)
+        outcome = self.service.apply(site.configuration, listens=listens, tested=True, naming=naming)
+        self.deployed = outcome.digest
+        return outcome
 
     def drain(self, timeout_s: float) -> bool:
         """End nginx when its requests are answered; return whether all were within `timeout_s`."""

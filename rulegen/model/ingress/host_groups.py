@@ -121,17 +121,28 @@ class GroupInputs(NamedTuple):
 
     def are(self, ingresses: tuple[Ingress, ...], lookups: Lookups) -> bool:
         """Return whether the same would be found now. Objects that did not change are the same objects."""
-        world, endpoints, now = lookups.world, lookups.endpoints, lookups.now
-        services, secrets, config_maps, unread = world.services, world.secrets, world.config_maps, world.unread
-        return (
-            self.ingresses == ingresses
-            and all(services.get(name) is known for name, known in self.services)
-            and all(secrets.get(name) is known for name, known in self.secrets)
-            and all(config_maps.get(name) is known for name, known in self.config_maps)
-            and all(unread.get(key) == why for key, why in self.unread)
-            and all(endpoints.get(name_of(known.source.service)) is known for known in self.endpoints)
-            and (now is None or all(known.lapse(now) == why for known, why in self.lapses))
-        )
+        world, now = lookups.world, lookups.now
+        if self.ingresses != ingresses or not (
+            _hold(self.services, world.services)
+            and _hold(self.secrets, world.secrets)
+            and _hold(self.config_maps, world.config_maps)
+        ):
+            return False
+        for known in self.endpoints:
+            if lookups.endpoints.get(name_of(known.source.service)) is not known:
+                return False
+        for key, why in self.unread:
+            if world.unread.get(key) != why:
+                return False
+        return now is None or all(known.lapse(now) == why for known, why in self.lapses)
+
+
+def _hold(answers: tuple[tuple[ObjectName, object], ...], known: Mapping[ObjectName, object]) -> bool:
+    """Return whether the answers of a mapping are the same objects still. A loop, as it runs for each host."""
+    for name, answer in answers:  # noqa: SIM110
+        if known.get(name) is not answer:
+            return False
+    return True
 
 
 class GroupDecisions(NamedTuple):

@@ -7,7 +7,6 @@ import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from rulegen.host.nginx.disk.writing import holds
 from rulegen.safe_files import UnsuitableFileError, read_regular
 
 if TYPE_CHECKING:
@@ -39,12 +38,6 @@ def within(name: str, folders: Mapping[str, int]) -> tuple[str, int]:
     """Return a file's name in its folder, and that folder's descriptor."""
     folder, _, base = name.rpartition("/")
     return base, folders[folder]
-
-
-def holds_file(folders: Mapping[str, int], name: str, file: WantedFile) -> bool:
-    """Whether a file is as it is wanted: bytes, rights and owner."""
-    base, folder = within(name, folders)
-    return holds(base, *file, dir_fd=folder)
 
 
 def close_files(folder: int) -> None:

@@ -29,12 +29,13 @@ from rulegen.host.nginx.disk.release_files import (
     WantedFile,
     bytes_of,
     close_files,
-    holds_file,
     included,
     is_file,
     is_folder,
     text_of,
+    within,
 )
+from rulegen.host.nginx.disk.verified_files import VerifiedFiles
 from rulegen.host.nginx.disk.writing import exchange, hint, linked, reason, remove, synchronize, write_new
 from rulegen.languages.nginx.configuration import SECRETS, Configuration, SecretContent
 from rulegen.safe_files import read_regular
@@ -84,6 +85,7 @@ class Releases:
         self._group = worker_group if worker_group is not None and shares else os.getegid()
         self._folder_mode = _PASSED_FOLDER if shares else _PRIVATE_FOLDER
         self._workers_mode = _WORKERS_MODE if shares else _PRIVATE_MODE
+        self._verified = VerifiedFiles()
         self._latest: Path | None = None  # what is tried shares its files with what was tried before, too
 
     def prepare(self) -> None:
@@ -308,7 +310,9 @@ class Releases:
                     return False
                 # one more file would be read where the main file includes `hosts/*.conf`
                 there = {f"{name}/{inner}" for name in ("hosts", "upstreams") for inner in os.listdir(folders[name])}  # noqa: PTH208
-                return there <= wanted.keys() and all(holds_file(folders, name, file) for name, file in wanted.items())
+                return there <= wanted.keys() and all(
+                    self._verified.reads(name, file, folders) for name, file in wanted.items()
+                )
         except OSError:
             return False
 
@@ -322,25 +326,23 @@ class Releases:
         return (self._folder_mode, self._group) if name in _FOR_WORKERS else (_PRIVATE_FOLDER, os.getegid())
 
     def _build(self, partial: Path, configuration: Configuration, wanted: Mapping[str, WantedFile]) -> None:
-        for place, name in ((partial, ""), *((partial / name, name) for name in _FOLDERS)):
-            place.mkdir(_PRIVATE_FOLDER)
-            descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                trust.give(descriptor, *self._entrants(name))
-            finally:
-                os.close(descriptor)
         live = self.path(self.live()) if self.live() else None
         new = [partial / _MANIFEST]
         with ExitStack() as stack:
-            sources: list[tuple[Path, dict[str, int]]] = []
+            targets: dict[str, int] = {}
+            for name in ("", *_FOLDERS):
+                targets[name] = stack.enter_context(self._new_folder(partial / name, name))
+            sources: list[dict[str, int]] = []
             for source in filter(None, (live, self._latest)):
                 with suppress(OSError):  # a damaged one: its files are written anew
-                    sources.append((source, stack.enter_context(self._opened(source.name))))
+                    sources.append(stack.enter_context(self._opened(source.name)))
             for name, file in wanted.items():
-                same = next((source for source, folders in sources if holds_file(folders, name, file)), None)
-                if same is None or not linked(same / name, partial / name):
+                same = next((folders for folders in sources if self._verified.holds(name, file, folders)), None)
+                base, target = within(name, targets)
+                if same is None or not linked(base, within(name, same)[1], target):
                     write_new(partial / name, *file)
                     new.append(partial / name)
+        self._verified.keep(wanted)
         if live is not None:
             self._keep_for_old_workers(live, partial, wanted)
         secrets = {name: secret.for_workers for name, secret in configuration.secrets.items()}
@@ -348,6 +350,17 @@ class Releases:
         write_new(partial / _MANIFEST, listed, _PRIVATE_MODE, os.getegid())
         # before it gets its name, and so before it can be live: a power cut must not leave empty files
         synchronize(partial, new)
+
+    @contextmanager
+    def _new_folder(self, place: Path, name: str) -> Iterator[int]:
+        """Make a folder of a release, with the rights that it must have; yield a descriptor of it."""
+        place.mkdir(_PRIVATE_FOLDER)
+        descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            trust.give(descriptor, *self._entrants(name))
+            yield descriptor
+        finally:
+            os.close(descriptor)
 
     def _keep_for_old_workers(self, before: Path, partial: Path, wanted: Mapping[str, WantedFile]) -> None:
         """Link password files which are no longer wanted: old workers open them by `current` at each request."""

@@ -39,19 +39,19 @@ def write_new(path: Path, content: bytes, mode: int, group: int) -> None:
         os.close(descriptor)
 
 
-def holds(name: str, content: bytes, mode: int, group: int, *, dir_fd: int) -> bool:
-    """Tell whether a file of a folder is ours, with just these bytes, for just these readers."""
+def holds(name: str, content: bytes, mode: int, group: int, *, dir_fd: int) -> os.stat_result | None:
+    """Return the status of a file that is ours, with just these bytes, for just these readers; None for any other."""
     try:
         status = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
         if not _is_as(status, len(content), mode, group):  # before it is opened: it may be a FIFO or a device
-            return False
+            return None
         descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
     except OSError:
-        return False
+        return None
     try:
-        return _is_as(os.fstat(descriptor), len(content), mode, group) and (
-            os.read(descriptor, len(content) + 1) == content
-        )
+        status = os.fstat(descriptor)
+        is_same = _is_as(status, len(content), mode, group) and os.read(descriptor, len(content) + 1) == content
+        return status if is_same else None
     finally:
         os.close(descriptor)
 
@@ -74,14 +74,14 @@ def remove(name: str, *, dir_fd: int) -> None:
             os.unlink(name, dir_fd=dir_fd)
 
 
-def linked(source: Path, target: Path) -> bool:
-    """Make `target` another name of `source`; return whether the file system could.
+def linked(name: str, source_fd: int, target_fd: int) -> bool:
+    """Give a file of one folder the same name in another one; return whether the file system could.
 
     Raises:
         OSError: Another reason than that it has no such links, or they would span two: as a full disk.
     """
     try:
-        os.link(source, target, follow_symlinks=False)
+        os.link(name, name, src_dir_fd=source_fd, dst_dir_fd=target_fd, follow_symlinks=False)
     except OSError as error:
         if error.errno in {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP}:
             return False
