@@ -456,7 +456,7 @@ def test_what_restricts_others_and_is_taken_away_restricts_them_still(name, tmp_
     told = [one for one in stage.events if one.reason == "ServedAsBefore"]
     assert len(told) == 1
     assert guard.metadata.name in told[0].note, key
-    assert "it is gone: its last known content stays in use" in stage.log.getvalue()
+    assert "it was deleted: its last known content stays in use" in stage.log.getvalue()
     again = stage.again()
     again.loop.objects.known = NginxKnownObjects(tmp_path)
     again.turn()
