@@ -77,18 +77,18 @@ def world(place, family, address):
         endpoints.append(address)
     objects = [service]
     if place == "Endpoints":
-        subset = {"addresses": [{"ip": one} for one in endpoints], "ports": [{"port": 80}]}
+        subset = {"addresses": [{"ip": text} for text in endpoints], "ports": [{"port": 80}]}
         objects.append({"apiVersion": "v1", "kind": "Endpoints", "metadata": metadata, "subsets": [subset]})
     elif place == "Pod":
-        for index, one in enumerate(endpoints):
+        for index, text in enumerate(endpoints):
             pod = {"name": f"web-{index}", "namespace": "shop", "labels": {"app": "web"}}
-            status = {"podIPs": [{"ip": one}], "conditions": [{"type": "Ready", "status": "True"}]}
+            status = {"podIPs": [{"ip": text}], "conditions": [{"type": "Ready", "status": "True"}]}
             objects.append({"apiVersion": "v1", "kind": "Pod", "metadata": pod, "status": status})
     else:
         labelled = {**metadata, "labels": {"kubernetes.io/service-name": "web"}}
         body = {
             "addressType": family.value,
-            "endpoints": [{"addresses": [one]} for one in endpoints],
+            "endpoints": [{"addresses": [text]} for text in endpoints],
             "ports": [{"name": "", "port": 80}],
         }
         kind = {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice"}
@@ -98,22 +98,22 @@ def world(place, family, address):
 
 
 def decided(place, family, address, mode):
-    told = world(place, family, address)
-    model = resolve(told, Options(node_name="node1", mode=mode), HostFacts())
+    snapshot = world(place, family, address)
+    model = resolve(snapshot, Options(node_name="node1", mode=mode), HostFacts())
     (service,) = model.services.values()
     (port,) = service.ports
-    return told, model, port
+    return snapshot, model, port
 
 
 @pytest.mark.parametrize(("place", "mode", "family", "address", "word"), CASES)
-def test_a_special_address_is_ignored_with_a_warning_and_the_rest_is_served(place, mode, family, address, word):
-    told, model, port = decided(place, family, address, mode)
+def test_a_special_address_is_ignored_with_a_warning(place, mode, family, address, word):
+    snapshot, model, port = decided(place, family, address, mode)
     assert [str(endpoint.address) for endpoint in port.endpoints] == [GOOD[family]]
     assert port.external_ips == port.load_balancer_ips == ()
     without = resolve(world("EndpointSlice", family, GOOD[family]), Options(node_name="node1", mode=mode), HostFacts())
     ours, theirs = compile_model(model, mode, counts=False), compile_model(without, mode, counts=False)
     assert {f: ours.rules(f) for f in Family} == {f: theirs.rules(f) for f in Family}
-    (warning,) = [text for text in (*told.warnings, *model.warnings) if "ignored" in text or "passed over" in text]
+    (warning,) = [text for text in (*snapshot.warnings, *model.warnings) if "ignored" in text or "passed over" in text]
     assert "shop/web" in warning
     assert place in warning
     assert word in warning
@@ -123,10 +123,10 @@ def test_a_special_address_is_ignored_with_a_warning_and_the_rest_is_served(plac
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize(("family", "address"), [(f, a) for f, addresses in USABLE.items() for a in addresses])
 def test_any_other_address_is_served_without_a_word(place, family, address):
-    told, model, port = decided(place, family, address, "iptables")
+    snapshot, model, port = decided(place, family, address, "iptables")
     served = (*(endpoint.address for endpoint in port.endpoints), *port.external_ips, *port.load_balancer_ips)
     assert parse_address(address) in served
-    assert not [text for text in (*told.warnings, *model.warnings) if "ignored" in text]
+    assert not [text for text in (*snapshot.warnings, *model.warnings) if "ignored" in text]
 
 
 @pytest.mark.parametrize(
@@ -142,11 +142,11 @@ def test_any_other_address_is_served_without_a_word(place, family, address):
         ("fe80::9", True),
     ],
 )
-def test_a_cluster_ip_that_no_kernel_binds_or_that_is_the_nodes_own_serves_nothing(address, is_served):
+def test_a_special_cluster_ip_serves_nothing(address, is_served):
     spec = {"clusterIP": address, "ports": [{"port": 80}]}
     service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": spec}
-    told = read_world([Source("x", msgspec.json.encode(service))])
-    model = resolve(told, Options(node_name="node1"), HostFacts())
+    snapshot = read_world([Source("x", msgspec.json.encode(service))])
+    model = resolve(snapshot, Options(node_name="node1"), HostFacts())
     assert bool(next(iter(model.services.values())).ports) is is_served
     refused = [text for text in model.warnings if "spec.clusterIPs" in text and "not served" in text]
     assert bool(refused) is not is_served
@@ -165,7 +165,7 @@ def nearest_ipv6(address):
 
 
 @given(st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)), st.sampled_from(AddressUse))
-def test_both_families_are_judged_alike_and_as_the_standard_library_names_the_ranges(address, use):
+def test_ranges_are_those_of_the_standard_library(address, use):
     kind = kind_of_address(address)
     if family_of(address) is Family.IPV4:
         assert kind_of_address(IPv6Address(f"::ffff:{address}")) is kind

@@ -40,7 +40,7 @@ def frontends(model, name):
     return str(port.cluster_ip), [str(a) for a in port.external_ips], port.node_port
 
 
-def test_the_older_service_keeps_what_both_claim_and_the_rest_stays():
+def test_the_older_service_keeps_what_both_claim():
     old = service("zeta", ip="10.96.0.1", created="2026-01-01T00:00:00Z", external=("203.0.113.1",), node_port=30080)
     new = service(
         "alpha",
@@ -49,38 +49,38 @@ def test_the_older_service_keeps_what_both_claim_and_the_rest_stays():
         external=("203.0.113.1", "203.0.113.2"),
         node_port=30080,
     )
-    found = model(old, new)
-    assert frontends(found, "zeta") == ("10.96.0.1", ["203.0.113.1"], 30080)
-    assert frontends(found, "alpha") == ("10.96.0.2", ["203.0.113.2"], 0)
-    told = [warning for warning in found.warnings if "claimed" in warning]
-    assert len(told) == 2
-    assert all("shop/alpha" in warning and "shop/zeta" in warning for warning in told)
+    decisions = model(old, new)
+    assert frontends(decisions, "zeta") == ("10.96.0.1", ["203.0.113.1"], 30080)
+    assert frontends(decisions, "alpha") == ("10.96.0.2", ["203.0.113.2"], 0)
+    warnings = [warning for warning in decisions.warnings if "claimed" in warning]
+    assert len(warnings) == 2
+    assert all("shop/alpha" in warning and "shop/zeta" in warning for warning in warnings)
 
 
-def test_a_service_without_age_is_the_youngest_and_names_decide_between_equals():
-    found = model(
+def test_without_age_is_youngest_and_names_decide_between_equals():
+    decisions = model(
         service("b", ip="10.96.0.1", created=None),
         service("a", ip="10.96.0.1", created=None),
         service("c", ip="10.96.0.1", created="2026-01-01T00:00:00Z"),
     )
-    assert [frontends(found, name)[0] for name in "abc"] == ["None", "None", "10.96.0.1"]
+    assert [frontends(decisions, name)[0] for name in "abc"] == ["None", "None", "10.96.0.1"]
 
 
 def test_another_port_or_protocol_is_no_conflict():
-    found = model(
+    decisions = model(
         service("a", ip="10.96.0.1", created=None, external=("203.0.113.1",), port=80),
         service("b", ip="10.96.0.2", created=None, external=("203.0.113.1",), port=81),
     )
-    assert not [warning for warning in found.warnings if "claimed" in warning]
+    assert not [warning for warning in decisions.warnings if "claimed" in warning]
 
 
-def test_both_keep_what_they_claim_if_asked_as_with_kube_proxy_but_both_are_told():
+def test_both_keep_what_they_claim_if_asked_with_a_warning():
     services = dict([service("a", ip="10.96.0.1", created=None), service("b", ip="10.96.0.1", created=None)])
-    found = resolve(
+    decisions = resolve(
         ClusterSnapshot(services=services), Options(node_name="node1", oldest_claim_wins=False), HostFacts()
     )
-    assert [frontends(found, name)[0] for name in "ab"] == ["10.96.0.1", "10.96.0.1"]
-    assert [warning for warning in found.warnings if "claimed" in warning]
+    assert [frontends(decisions, name)[0] for name in "ab"] == ["10.96.0.1", "10.96.0.1"]
+    assert [warning for warning in decisions.warnings if "claimed" in warning]
 
 
 def balanced(name, *, at, created, health, node_port, protocol="TCP", dual=False):
@@ -124,48 +124,50 @@ def test_a_health_check_port_is_claimed_as_a_node_port_is(mode, old, new, kept_b
             balanced("alpha", at=2, created=NEW, health=new[0], node_port=new[1]),
         ]
     )
-    found = resolve(ClusterSnapshot(services=services), Options(node_name="node1", mode=mode), HostFacts())
+    decisions = resolve(ClusterSnapshot(services=services), Options(node_name="node1", mode=mode), HostFacts())
     for name, kept in (("zeta", kept_by_old), ("alpha", kept_by_new)):
-        port = found.services[ObjectName("shop", name)].ports[0]
+        port = decisions.services[ObjectName("shop", name)].ports[0]
         assert (port.health_check_node_port, port.node_port) == kept
-    told = [warning for warning in found.warnings if "claimed" in warning]
-    assert len(told) == sum(before != after for before, after in zip(new, kept_by_new, strict=True))
-    assert all("shop/alpha" in warning and "shop/zeta" in warning for warning in told)
-    assert all(("healthCheckNodePort" in warning) for warning in told)
+    warnings = [warning for warning in decisions.warnings if "claimed" in warning]
+    assert len(warnings) == sum(before != after for before, after in zip(new, kept_by_new, strict=True))
+    assert all("shop/alpha" in warning and "shop/zeta" in warning for warning in warnings)
+    assert all(("healthCheckNodePort" in warning) for warning in warnings)
 
 
 @pytest.mark.parametrize("mode", ["iptables", "ipvs"])
-def test_a_health_check_port_that_is_the_services_own_node_port_gives_way_to_it(mode):
+def test_a_health_check_gives_way_to_its_services_own_node_port(mode):
     services = dict([balanced("web", at=1, created=OLD, health=30500, node_port=30500, dual=True)])
-    found = resolve(ClusterSnapshot(services=services), Options(node_name="node1", mode=mode), HostFacts())
-    for port in found.services[ObjectName("shop", "web")].ports:
+    decisions = resolve(ClusterSnapshot(services=services), Options(node_name="node1", mode=mode), HostFacts())
+    for port in decisions.services[ObjectName("shop", "web")].ports:
         assert (port.health_check_node_port, port.node_port) == (0, 30500)
-    assert [w for w in found.warnings if "shop/web" in w and "30500/TCP" in w and "its own node port" in w]
+    assert [w for w in decisions.warnings if "shop/web" in w and "30500/TCP" in w and "its own node port" in w]
 
 
-def test_a_health_check_is_tcp_so_a_node_port_of_udp_is_no_conflict():
+def test_a_health_check_is_no_conflict_with_a_node_port_of_udp():
     services = dict([balanced("web", at=1, created=OLD, health=30500, node_port=30500, protocol="UDP")])
-    found = resolve(ClusterSnapshot(services=services), OPTIONS, HostFacts())
-    port = found.services[ObjectName("shop", "web")].ports[0]
+    decisions = resolve(ClusterSnapshot(services=services), OPTIONS, HostFacts())
+    port = decisions.services[ObjectName("shop", "web")].ports[0]
     assert (port.health_check_node_port, port.node_port) == (30500, 30500)
-    assert not [warning for warning in found.warnings if "30500" in warning]
+    assert not [warning for warning in decisions.warnings if "30500" in warning]
 
 
-def test_all_keep_their_health_check_ports_if_asked_as_with_kube_proxy_but_all_conflicts_are_told():
+def test_all_keep_their_health_check_ports_if_asked():
     services = dict(
         [
             balanced("a", at=1, created=OLD, health=30500, node_port=30500),
             balanced("b", at=2, created=NEW, health=30500, node_port=30501),
         ]
     )
-    found = resolve(
+    decisions = resolve(
         ClusterSnapshot(services=services), Options(node_name="node1", oldest_claim_wins=False), HostFacts()
     )
-    assert [found.services[ObjectName("shop", name)].ports[0].health_check_node_port for name in "ab"] == [30500] * 2
-    assert sum("30500/TCP" in warning for warning in found.warnings) == 2
+    assert [decisions.services[ObjectName("shop", name)].ports[0].health_check_node_port for name in "ab"] == [
+        30500
+    ] * 2
+    assert sum("30500/TCP" in warning for warning in decisions.warnings) == 2
 
 
-def test_a_service_whose_older_rival_goes_gets_its_health_check_back():
+def test_a_health_check_is_back_when_the_older_rival_goes():
     claims = Claims()
     services = dict(
         [
@@ -236,32 +238,32 @@ MEETINGS = [
 
 @BOTH
 @pytest.mark.parametrize(("protocol", "port", "older"), [case[1:] for case in MEETINGS])
-def test_an_older_service_keeps_its_node_port_on_the_nodes_addresses_in_strict_semantics(mode, protocol, port, older):
+def test_an_older_node_port_keeps_the_nodes_addresses_if_strict(mode, protocol, port, older):
     old = exposed("old", at=1, created=OLD, **older)
     new = exposed("new", at=2, created=NEW, port=port, protocol=protocol, vips=(NODE, NODE6, "203.0.113.1"))
-    strict, like = (decided(old, new, mode=mode, semantics=one) for one in ("strict", "kube-proxy"))
+    strict, like = (decided(old, new, mode=mode, semantics=each) for each in ("strict", "kube-proxy"))
     assert external(strict, "new") == {"203.0.113.1"}
     assert external(like, "new") == {"203.0.113.1", NODE, NODE6}
-    for found, then in ((strict, "the older keeps it"), (like, "shop/new may get its connections")):
+    for decisions, then in ((strict, "the older keeps it"), (like, "shop/new may get its connections")):
         for address in (NODE, NODE6):
-            (warning,) = naming(found, "shop/old", "shop/new", f"{address} port {port}/{protocol}")
+            (warning,) = naming(decisions, "shop/old", "shop/new", f"{address} port {port}/{protocol}")
             assert then in warning
     assert strict.services[ObjectName("shop", "old")] == like.services[ObjectName("shop", "old")]
 
 
 @BOTH
-def test_a_younger_node_port_does_not_answer_where_an_older_service_has_its_external_address(mode):
+def test_a_younger_node_port_leaves_an_older_external_address(mode):
     old = exposed("old", at=1, created=OLD, port=30080, vips=(NODE,))
     new = exposed("new", at=2, created=NEW, node_port=30080)
-    strict, like = (decided(old, new, mode=mode, semantics=one) for one in ("strict", "kube-proxy"))
-    for found, but in ((strict, {parse_address(NODE)}), (like, set())):
-        assert external(found, "old") == {NODE}
-        excepted = [port.node_port_except for port in found.services[ObjectName("shop", "new")].ports]
+    strict, like = (decided(old, new, mode=mode, semantics=each) for each in ("strict", "kube-proxy"))
+    for decisions, but in ((strict, {parse_address(NODE)}), (like, set())):
+        assert external(decisions, "old") == {NODE}
+        excepted = [port.node_port_except for port in decisions.services[ObjectName("shop", "new")].ports]
         assert excepted == [but, set()]
-        written = next(one for one in model_document(found)["services"] if one["name"] == "shop/new")
+        written = next(each for each in model_document(decisions)["services"] if each["name"] == "shop/new")
         assert [port["node_port_except"] for port in written["ports"]] == [[*map(str, but)], []]
-        assert all(port.node_port == 30080 for port in found.services[ObjectName("shop", "new")].ports)
-        assert len(naming(found, "shop/old", "shop/new", NODE)) == 1
+        assert all(port.node_port == 30080 for port in decisions.services[ObjectName("shop", "new")].ports)
+        assert len(naming(decisions, "shop/old", "shop/new", NODE)) == 1
 
 
 @BOTH
@@ -273,21 +275,21 @@ def test_a_younger_node_port_does_not_answer_where_an_older_service_has_its_exte
         ("203.0.113.1", 30080, "TCP"),
     ],
 )
-def test_another_port_or_protocol_or_an_address_of_nobody_meets_no_node_port(mode, vip, port, protocol):
+def test_another_port_protocol_or_address_meets_no_node_port(mode, vip, port, protocol):
     old = exposed("old", at=1, created=OLD, node_port=30080)
     new = exposed("new", at=2, created=NEW, port=port, protocol=protocol, vips=(vip,))
-    found = decided(old, new, mode=mode)
-    assert external(found, "new") == {vip}
-    assert not naming(found, "shop/new", "shop/old")
+    decisions = decided(old, new, mode=mode)
+    assert external(decisions, "new") == {vip}
+    assert not naming(decisions, "shop/new", "shop/old")
 
 
 @BOTH
 def test_no_node_port_is_met_on_an_address_where_none_answers(mode):
     old = exposed("old", at=1, created=OLD, node_port=30080)
     new = exposed("new", at=2, created=NEW, port=30080, vips=(NODE,))
-    found = decided(old, new, mode=mode, node_port_networks=(parse_network("10.0.0.0/8"),))
-    assert external(found, "new") == {NODE}
-    assert not naming(found, "shop/new", "shop/old")
+    decisions = decided(old, new, mode=mode, node_port_networks=(parse_network("10.0.0.0/8"),))
+    assert external(decisions, "new") == {NODE}
+    assert not naming(decisions, "shop/new", "shop/old")
 
 
 @BOTH
@@ -295,39 +297,39 @@ def test_no_node_port_is_met_on_an_address_where_none_answers(mode):
     ("port", "protocol", "who"),
     [(10250, "TCP", "the kubelet"), (443, "TCP", "a program"), (53, "UDP", "a program")],
 )
-def test_what_programs_of_the_node_listen_on_stays_theirs_in_strict_semantics(mode, port, protocol, who):
+def test_what_programs_listen_on_stays_theirs_if_strict(mode, port, protocol, who):
     new = exposed("new", at=2, created=NEW, port=port, protocol=protocol, vips=(NODE, NODE6, "203.0.113.1"))
-    strict, like = (decided(new, mode=mode, semantics=one) for one in ("strict", "kube-proxy"))
+    strict, like = (decided(new, mode=mode, semantics=each) for each in ("strict", "kube-proxy"))
     assert external(strict, "new") == {"203.0.113.1"}
     assert external(like, "new") == {"203.0.113.1", NODE, NODE6}
-    for found in (strict, like):
-        assert len(naming(found, "shop/new", f"port {port}/{protocol}", f"{who} of this node listens there")) == 2
+    for decisions in (strict, like):
+        assert len(naming(decisions, "shop/new", f"port {port}/{protocol}", f"{who} of this node listens there")) == 2
 
 
-def test_a_health_check_that_somebody_listens_for_is_told_by_age_and_not_as_a_program():
+def test_our_own_health_check_is_no_program_of_the_node():
     facts = dataclasses.replace(FACTS, root_ports=frozenset({("TCP", 30900)}))
     old = exposed("old", at=1, created=OLD, port=30900, vips=(NODE,))
     new = exposed("new", at=2, created=NEW, node_port=30080, health=30900)
-    found = decided(old, new, facts=facts)
-    assert external(found, "old") == {NODE}
-    assert not naming(found, "listens")
+    decisions = decided(old, new, facts=facts)
+    assert external(decisions, "old") == {NODE}
+    assert not naming(decisions, "listens")
 
 
-def test_a_cluster_ip_that_a_program_of_the_node_answers_at_stays_what_it_is():
+def test_a_cluster_ip_stays_although_a_program_answers_there():
     """As with NodeLocal DNSCache, which has the ClusterIP of DNS on an interface of its own and listens there."""
     cache = Interface("nodelocaldns", ((parse_address("10.96.0.1"), 32),))
     facts = dataclasses.replace(FACTS, interfaces=(*FACTS.interfaces, cache))
-    found = decided(exposed("dns", at=1, created=OLD, port=53, protocol="UDP", node_port=30053), facts=facts)
-    assert [str(port.cluster_ip) for port in found.services[ObjectName("shop", "dns")].ports] == [
+    decisions = decided(exposed("dns", at=1, created=OLD, port=53, protocol="UDP", node_port=30053), facts=facts)
+    assert [str(port.cluster_ip) for port in decisions.services[ObjectName("shop", "dns")].ports] == [
         "10.96.0.1",
         "fd00:10:96::1",
     ]
-    assert not naming(found, "shop/dns")
+    assert not naming(decisions, "shop/dns")
 
 
-def test_many_services_that_claim_one_address_cost_no_square_of_their_number():
+def test_many_claims_of_one_address_cost_no_square_of_them():
     claims, looks = Claims(guards_node=True), 0
-    one = decided(exposed("one", at=1, created=OLD, vips=("203.0.113.1",))).services[ObjectName("shop", "one")]
+    service = decided(exposed("one", at=1, created=OLD, vips=("203.0.113.1",))).services[ObjectName("shop", "one")]
     for number in range(2000):
-        looks += len(claims.put(ObjectName("shop", f"s{number}"), one, OLD))
+        looks += len(claims.put(ObjectName("shop", f"s{number}"), service, OLD))
     assert looks <= 2 * 2000

@@ -30,9 +30,9 @@ def model(*endpoints):
         ports=(k.SlicePort(name="dns", port=5353, protocol="UDP"),),
     )
     service = k.Service(metadata=k.ObjectMeta(name="dns", namespace="kube-system"), spec=spec)
-    told = ServiceInput(service=service, slices=(slice_,))
+    given = ServiceInput(service=service, slices=(slice_,))
     return resolve(
-        ClusterSnapshot(services={ObjectName("kube-system", "dns"): told}), Options(node_name="node1"), HostFacts()
+        ClusterSnapshot(services={ObjectName("kube-system", "dns"): given}), Options(node_name="node1"), HostFacts()
     )
 
 
@@ -83,28 +83,28 @@ CASES = [
 
 
 @pytest.mark.parametrize(
-    ("endpoints", "told", "is_stale"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
+    ("endpoints", "seen", "is_stale"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
 )
-def test_flows_of_a_service(endpoints, told, is_stale):
-    found = list(stale_flows([told], model(*endpoints).services.values(), node_addresses=[NODE]))
-    assert [stale.flow for stale in found] == ([told] if is_stale else [])
-    assert all(stale.owner == "kube-system/dns" and stale.why for stale in found)
+def test_flows_of_a_service(endpoints, seen, is_stale):
+    stale_ = list(stale_flows([seen], model(*endpoints).services.values(), node_addresses=[NODE]))
+    assert [stale.flow for stale in stale_] == ([seen] if is_stale else [])
+    assert all(stale.owner == "kube-system/dns" and stale.why for stale in stale_)
 
 
 def test_flows_of_a_service_that_this_plan_takes_away():
-    told = flow("10.96.0.77", 53, "10.244.2.9")
+    seen = flow("10.96.0.77", 53, "10.244.2.9")
     node_port = flow("192.168.50.10", 30077, "10.244.2.9")
     gone = {FlowFrontend(parse_address("10.96.0.77"), 53), FlowFrontend(None, 30077)}
-    assert [s.flow for s in stale_flows([told, node_port], (), node_addresses=[NODE], gone=gone)] == [told, node_port]
-    assert not list(stale_flows([told, node_port], (), node_addresses=[NODE]))
+    assert [s.flow for s in stale_flows([seen, node_port], (), node_addresses=[NODE], gone=gone)] == [seen, node_port]
+    assert not list(stale_flows([seen, node_port], (), node_addresses=[NODE]))
 
 
-def test_flows_to_a_cluster_ip_that_nobody_has_if_it_is_known_where_those_come_from():
-    told = flow("10.96.0.77", 53, "10.244.2.9")
+def test_flows_to_a_cluster_ip_that_nobody_has_any_more():
+    seen = flow("10.96.0.77", 53, "10.244.2.9")
     unanswered = flow("10.96.0.78", 53, "10.96.0.78", 53)
     networks = [parse_network("10.96.0.0/12")]
-    assert [s.flow for s in stale_flows([told, unanswered], (), node_addresses=[NODE], service_networks=networks)] == [
-        told
+    assert [s.flow for s in stale_flows([seen, unanswered], (), node_addresses=[NODE], service_networks=networks)] == [
+        seen
     ]
 
 
@@ -117,12 +117,12 @@ def test_flows_to_a_cluster_ip_that_nobody_has_if_it_is_known_where_those_come_f
     ],
 )
 def test_how_much_is_forgotten_can_be_chosen(forgetting, of_gone_endpoint, of_no_endpoints, of_gone_service):
-    told = flow("10.96.0.10", 53, "10.244.2.9")
+    seen = flow("10.96.0.10", 53, "10.244.2.9")
     for endpoints, expected in (([SERVED], of_gone_endpoint), ([], of_no_endpoints)):
         services = model(*endpoints).services.values()
-        assert bool(list(stale_flows([told], services, node_addresses=[], forgetting=forgetting))) is expected
+        assert bool(list(stale_flows([seen], services, node_addresses=[], forgetting=forgetting))) is expected
     gone = {FlowFrontend(parse_address("10.96.0.10"), 53)}
-    assert bool(list(stale_flows([told], (), node_addresses=[], gone=gone, forgetting=forgetting))) is of_gone_service
+    assert bool(list(stale_flows([seen], (), node_addresses=[], gone=gone, forgetting=forgetting))) is of_gone_service
 
 
 OWN = (("192.168.50.10", 24), ("10.77.0.10", 24), ("fe80::10", 64), ("fd00:50::10", 64), ("127.0.0.1", 8), ("::1", 128))
@@ -141,7 +141,7 @@ WHERE_NODE_PORTS_ANSWER = [
 
 @pytest.mark.parametrize("gone", [False, True], ids=["served", "service-gone"])
 @pytest.mark.parametrize(("mode", "networks", "answers"), WHERE_NODE_PORTS_ANSWER)
-def test_a_flow_to_the_number_of_a_node_port_is_ours_only_where_node_ports_answer(mode, networks, answers, gone):
+def test_a_flow_to_a_node_port_is_ours_only_where_those_answer(mode, networks, answers, gone):
     """On any other address of the node it is some program's own: its flows must stay, and a plan must end empty."""
     facts = HostFacts(interfaces=(Interface("eth0", tuple((parse_address(a), n) for a, n in OWN)),))
     options = Options(node_name="node1", mode=mode, node_port_networks=tuple(map(parse_network, networks)))
@@ -154,14 +154,14 @@ def test_a_flow_to_the_number_of_a_node_port_is_ours_only_where_node_ports_answe
         ports=(port,),
     )
     service = k.Service(metadata=k.ObjectMeta(name="dns", namespace="kube-system"), spec=spec)
-    told = {} if gone else {ObjectName("kube-system", "dns"): ServiceInput(service=service)}
-    found = resolve(ClusterSnapshot(services=told), options, facts)
-    own = [address for family in found.nodes for address in facts.addresses(family)]
+    services = {} if gone else {ObjectName("kube-system", "dns"): ServiceInput(service=service)}
+    decisions = resolve(ClusterSnapshot(services=services), options, facts)
+    own = [address for family in decisions.nodes for address in facts.addresses(family)]
     flows = [flow(address, 30053, address, 30053) for address, _ in OWN]
     stale = stale_flows(
         flows,
-        found.services.values(),
-        node_addresses=answering(found.nodes, own),
+        decisions.services.values(),
+        node_addresses=answering(decisions.nodes, own),
         gone={FlowFrontend(None, 30053)} if gone else (),
     )
-    assert {str(one.flow.orig_dst) for one in stale} == set(answers)
+    assert {str(each.flow.orig_dst) for each in stale} == set(answers)

@@ -33,10 +33,10 @@ def slice_of(*endpoints, name="s", family="IPv4", ports=(("http", 80),)):
 
 def chosen(*endpoints, uses_local=True, place=HERE):
     known = candidates([slice_of(*endpoints)], place.node, pytest.fail)
-    found = pools(known.get((Family.IPV4, "http", "TCP"), ()), place, uses_cluster=True, uses_local=uses_local)
+    usable = pools(known.get((Family.IPV4, "http", "TCP"), ()), place, uses_cluster=True, uses_local=uses_local)
     return [
         [e.text.split(":")[0].rpartition(".")[2] for e in pool]
-        for pool in (found.cluster, found.local, found.endpoints)
+        for pool in (usable.cluster, usable.local, usable.endpoints)
     ]
 
 
@@ -65,10 +65,10 @@ READY = [
 
 
 @pytest.mark.parametrize(
-    ("told", "cluster", "local", "union"), [case[1:] for case in READY], ids=[case[0] for case in READY]
+    ("endpoints", "cluster", "local", "union"), [case[1:] for case in READY], ids=[case[0] for case in READY]
 )
-def test_readiness_and_termination(told, cluster, local, union):
-    assert chosen(*told) == [cluster, local, union]
+def test_readiness_and_termination(endpoints, cluster, local, union):
+    assert chosen(*endpoints) == [cluster, local, union]
 
 
 A, B = ("zone-a",), ("zone-b",)
@@ -99,9 +99,11 @@ HINTS = [
 ]
 
 
-@pytest.mark.parametrize(("told", "place", "cluster"), [case[1:] for case in HINTS], ids=[case[0] for case in HINTS])
-def test_topology_hints(told, place, cluster):
-    assert chosen(*told, uses_local=False, place=place)[0] == cluster
+@pytest.mark.parametrize(
+    ("endpoints", "place", "cluster"), [case[1:] for case in HINTS], ids=[case[0] for case in HINTS]
+)
+def test_topology_hints(endpoints, place, cluster):
+    assert chosen(*endpoints, uses_local=False, place=place)[0] == cluster
 
 
 def test_the_local_pool_ignores_hints():
@@ -110,30 +112,30 @@ def test_the_local_pool_ignores_hints():
 
 @pytest.mark.parametrize("order", [1, -1])
 @pytest.mark.parametrize(
-    ("one", "other", "is_there"),
+    ("first", "other", "is_there"),
     [
         (endpoint(1), endpoint(1, ready=False), True),
         (endpoint(1), endpoint(1, ready=False, terminating=True), True),
         (endpoint(1, ready=False), endpoint(1, ready=False, serving=True, terminating=True), False),
     ],
 )
-def test_where_slices_disagree_the_better_one_wins_whatever_their_order(one, other, is_there, order):
-    told = [slice_of(one, name="a"), slice_of(other, name="b")][::order]
-    known = candidates(told, "node1", pytest.fail)[Family.IPV4, "http", "TCP"]
+def test_where_slices_disagree_the_better_endpoint_wins(first, other, is_there, order):
+    slices = [slice_of(first, name="a"), slice_of(other, name="b")][::order]
+    known = candidates(slices, "node1", pytest.fail)[Family.IPV4, "http", "TCP"]
     assert len(known) == 1
     assert bool(pools(known, HERE, uses_cluster=True, uses_local=False).cluster) is is_there
 
 
 def test_what_is_no_address_is_told_and_skipped():
-    told: list[str] = []
+    warnings: list[str] = []
     broken = slice_of(
         endpoint(1), k.SliceEndpoint(addresses=("nope",)), k.SliceEndpoint(addresses=("fd00::1",)), k.SliceEndpoint()
     )
-    known = candidates([broken], "node1", told.append)
+    known = candidates([broken], "node1", warnings.append)
     assert [c.endpoint.text for c in known[Family.IPV4, "http", "TCP"]] == ["10.0.0.1:80"]
-    assert ["nope" in told[0], "fd00::1" in told[1], len(told)] == [True, True, 2]
+    assert ["nope" in warnings[0], "fd00::1" in warnings[1], len(warnings)] == [True, True, 2]
 
 
-def test_ports_without_name_or_number_and_other_address_types_are_no_ports():
+def test_ports_without_number_and_other_types_are_ignored():
     assert candidates([slice_of(endpoint(1), ports=((None, 80), ("x", None)))], "node1", pytest.fail) == {}
     assert candidates([slice_of(endpoint(1), family="FQDN")], "node1", pytest.fail) == {}

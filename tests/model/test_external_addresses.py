@@ -32,9 +32,9 @@ PODS = (parse_network("10.244.0.0/16"), parse_network("fd00:10:244::/56"))
 
 
 def node(name, *addresses, pods=()):
-    told = tuple(k.NodeAddress(type="InternalIP", address=address) for address in addresses)
+    addresses_ = tuple(k.NodeAddress(type="InternalIP", address=address) for address in addresses)
     spec = k.NodeSpec(pod_cidrs=tuple(pods))
-    return k.Node(metadata=k.ObjectMeta(name=name), spec=spec, status=k.NodeStatus(addresses=told))
+    return k.Node(metadata=k.ObjectMeta(name=name), spec=spec, status=k.NodeStatus(addresses=addresses_))
 
 
 NODES = {"here": node("here", "192.0.2.10", "2001:db8::10"), "there": node("there", "192.0.2.11", pods=["10.9.1.0/24"])}
@@ -62,8 +62,8 @@ def api_servers(*addresses, name="kubernetes", port=6443):
         endpoints=tuple(k.SliceEndpoint(addresses=(address,)) for address in addresses),
         ports=(k.SlicePort(name="https", port=port),),
     )
-    told = service(KUBERNETES, at=1, port=443)
-    return dataclasses.replace(told, slices=(slice_,), endpoints_from="EndpointSlice")
+    kubernetes = service(KUBERNETES, at=1, port=443)
+    return dataclasses.replace(kubernetes, slices=(slice_,), endpoints_from="EndpointSlice")
 
 
 def options(mode="iptables", semantics="strict", **fields):
@@ -71,8 +71,8 @@ def options(mode="iptables", semantics="strict", **fields):
     return Options(node_name="here", mode=mode, external_ip_semantics=Semantics(semantics), **fields)
 
 
-def decided(*told, mode="iptables", semantics="strict", facts=FACTS, nodes=NODES, api=("192.0.2.20",), **fields):
-    services = {ObjectName(one.service.metadata.namespace, one.service.metadata.name): one for one in told}
+def decided(*services_, mode="iptables", semantics="strict", facts=FACTS, nodes=NODES, api=("192.0.2.20",), **fields):
+    services = {ObjectName(given.service.metadata.namespace, given.service.metadata.name): given for given in services_}
     services = {DNS: service(DNS, at=10, created=None), KUBERNETES: api_servers(*api), **services}
     return resolve(ClusterSnapshot(services=services, nodes=nodes), options(mode, semantics, **fields), facts)
 
@@ -108,88 +108,86 @@ WHOSE = [
 
 @pytest.mark.parametrize(("address", "whose", "is_shared"), WHOSE)
 @pytest.mark.parametrize("place", ["external", "vips"])
-def test_strict_semantics_serve_no_address_of_the_node_its_network_or_the_cluster(address, whose, is_shared, place):
+def test_strict_semantics_serve_no_address_of_node_or_cluster(address, whose, is_shared, place):
     web = service(WEB, at=2, **{place: (address, *NOBODYS)})
-    strict, like = (decided(web, semantics=one) for one in ("strict", "kube-proxy"))
+    strict, like = (decided(web, semantics=each) for each in ("strict", "kube-proxy"))
     is_refused = place == "external" or not is_shared
     assert served(strict) == {*NOBODYS} | (set() if is_refused else {address})
     assert served(like) == {*NOBODYS, address}
-    for found, then in ((strict, "the entry is ignored"), (like, "--external-ip-semantics strict leaves it out")):
-        told = naming(found, "Service shop/web", f"{address} is {whose}", then)
-        assert len(told) == is_refused
-    assert not [text for model in (strict, like) for one in NOBODYS for text in naming(model, f"{one} is")]
+    for decisions, then in ((strict, "the entry is ignored"), (like, "--external-ip-semantics strict leaves it out")):
+        warnings = naming(decisions, "Service shop/web", f"{address} is {whose}", then)
+        assert len(warnings) == is_refused
+    assert not [text for model in (strict, like) for each in NOBODYS for text in naming(model, f"{each} is")]
 
 
 @pytest.mark.parametrize(("address", "whose", "is_shared"), [case for case in WHOSE if "Node there" not in case[1]])
 @pytest.mark.parametrize("place", ["external", "vips"])
-def test_ipvs_mode_binds_no_such_address_in_strict_semantics_and_warns_before_it_does_in_others(
-    address, whose, is_shared, place
-):
+def test_ipvs_mode_binds_no_such_address_if_strict_else_warns(address, whose, is_shared, place):
     web = service(WEB, at=2, **{place: (address, *NOBODYS)})
-    strict, like = (decided(web, mode="ipvs", semantics=one) for one in ("strict", "kube-proxy"))
+    strict, like = (decided(web, mode="ipvs", semantics=each) for each in ("strict", "kube-proxy"))
     is_refused = place == "external" or not is_shared or "API server" in whose
     assert served(strict) == {*NOBODYS} | (set() if is_refused else {address})
     assert served(like) == {*NOBODYS, address}
-    told = naming(like, "Service shop/web", f"{address} is {whose}")
-    assert len(told) == is_refused
+    warnings = naming(like, "Service shop/web", f"{address} is {whose}")
+    assert len(warnings) == is_refused
     if "gateway" in whose or "API server" in whose:
-        assert all("ipvs mode binds it to this node, so the node cannot reach its owner" in text for text in told)
+        assert all("ipvs mode binds it to this node, so the node cannot reach its owner" in text for text in warnings)
 
 
 @pytest.mark.parametrize("mode", ["iptables", "ipvs"])
-def test_a_load_balancer_that_runs_on_the_nodes_may_publish_all_of_their_addresses_without_a_word(mode):
+def test_a_load_balancer_on_nodes_may_publish_their_addresses(mode):
     """As those of k3s do, and `run --publish-services`: the API server's node is one of them, its port is not free."""
     web = service(WEB, at=2, vips=("192.0.2.10",))
     for semantics in ("strict", "kube-proxy"):
-        found = decided(web, mode=mode, semantics=semantics, api=("192.0.2.10",))
-        assert served(found) == {"192.0.2.10"}
-        assert not naming(found, "shop/web")
+        decisions = decided(web, mode=mode, semantics=semantics, api=("192.0.2.10",))
+        assert served(decisions) == {"192.0.2.10"}
+        assert not naming(decisions, "shop/web")
     taken = decided(service(WEB, at=2, vips=("192.0.2.10",), port=6443), mode=mode, api=("192.0.2.10",))
     assert served(taken) == set()
     assert len(naming(taken, "shop/web", "an address of the API server")) == 1
 
 
 @pytest.mark.parametrize("mode", ["iptables", "ipvs"])
-def test_another_nodes_address_is_no_external_ip_whatever_the_mode_makes_of_policies(mode):
-    found = decided(service(WEB, at=2, external=("192.0.2.11", *NOBODYS)), mode=mode)
-    assert served(found) == {*NOBODYS}
-    (warning,) = naming(found, "192.0.2.11")
+def test_another_nodes_address_is_no_external_ip_in_any_mode(mode):
+    decisions = decided(service(WEB, at=2, external=("192.0.2.11", *NOBODYS)), mode=mode)
+    assert served(decisions) == {*NOBODYS}
+    (warning,) = naming(decisions, "192.0.2.11")
     assert warning.endswith("192.0.2.11 is an address of Node there; the entry is ignored")
 
 
-def test_a_cluster_ip_goes_before_an_older_services_external_ip_in_strict_semantics():
+def test_a_cluster_ip_goes_before_an_older_external_ip_if_strict():
     """Else whoever guesses which address comes next would have it."""
     web = service(WEB, at=2, external=("10.96.0.10",), created="2020-01-01T00:00:00Z")
-    found = decided(web)
-    assert [str(port.cluster_ip) for port in found.services[DNS].ports] == ["10.96.0.10", "fd00:10:96::10"]
-    assert served(found) == set()
+    decisions = decided(web)
+    assert [str(port.cluster_ip) for port in decisions.services[DNS].ports] == ["10.96.0.10", "fd00:10:96::10"]
+    assert served(decisions) == set()
 
 
 def test_a_services_own_cluster_ip_is_its_own():
-    found = decided(service(WEB, at=2, external=("10.96.0.2",)))
-    assert served(found) == {"10.96.0.2"}
-    assert not naming(found, "shop/web")
+    decisions = decided(service(WEB, at=2, external=("10.96.0.2",)))
+    assert served(decisions) == {"10.96.0.2"}
+    assert not naming(decisions, "shop/web")
 
 
 @pytest.mark.parametrize("mode", ["iptables", "ipvs"])
-def test_endpoints_take_no_service_its_address_as_anybody_may_write_one(mode):
+def test_endpoints_take_no_address_from_a_service(mode):
     """Neither a slice that only claims to be of the API servers, nor one of a Service in another namespace."""
     forged = dataclasses.replace(api_servers(NOBODYS[0], name="forged"))
     other = ObjectName("evil", "other")
     named = dataclasses.replace(service(other, at=3), slices=api_servers(NOBODYS[0], port=80).slices)
     services = {WEB: service(WEB, at=2, external=NOBODYS), KUBERNETES: forged, other: named}
-    found = resolve(ClusterSnapshot(services=services, nodes=NODES), options(mode), FACTS)
-    assert served(found) == {*NOBODYS}
-    assert len(naming(found, "shop/web", f"{NOBODYS[0]} is an endpoint of Service")) == 1
+    decisions = resolve(ClusterSnapshot(services=services, nodes=NODES), options(mode), FACTS)
+    assert served(decisions) == {*NOBODYS}
+    assert len(naming(decisions, "shop/web", f"{NOBODYS[0]} is an endpoint of Service")) == 1
 
 
-def test_an_endpoint_whose_port_a_service_takes_by_its_address_is_named_in_iptables_mode():
+def test_an_endpoint_that_a_service_shadows_is_named():
     behind = ObjectName("shop", "behind")
     for port, is_told in ((80, True), (8080, False)):
         slices = api_servers("203.0.113.7", port=port).slices
         backend = dataclasses.replace(service(behind, at=3), slices=slices)
-        found = decided(service(WEB, at=2, external=("203.0.113.7",)), backend)
-        assert len(naming(found, "shop/web", "203.0.113.7 is an endpoint of Service shop/behind")) == is_told
+        decisions = decided(service(WEB, at=2, external=("203.0.113.7",)), backend)
+        assert len(naming(decisions, "shop/web", "203.0.113.7 is an endpoint of Service shop/behind")) == is_told
 
 
 def test_what_is_not_known_is_said_where_it_would_decide():
@@ -202,27 +200,27 @@ def test_what_is_not_known_is_said_where_it_would_decide():
     )
     for services, semantics, is_said in cases:
         chosen = options(semantics=semantics, cluster_cidrs=PODS[1:])
-        found = resolve(ClusterSnapshot(services=services, nodes={}), chosen, unknown)
+        decisions = resolve(ClusterSnapshot(services=services, nodes={}), chosen, unknown)
         parts = ("this node's addresses", "gateway of this node", "API servers", "listen on", "Pod network in IPv4")
-        assert bool(naming(found, "no address is rejected", *parts)) is is_said
-        assert not naming(found, "no address is rejected", "Pod network in IPv6")
+        assert bool(naming(decisions, "no address is rejected", *parts)) is is_said
+        assert not naming(decisions, "no address is rejected", "Pod network in IPv6")
     # A cluster of one family has no Pod network in the other.
-    of_one = {WEB: service(WEB, at=2, external=tuple(one for one in NOBODYS if ":" not in one))}
-    found = resolve(
+    of_one = {WEB: service(WEB, at=2, external=tuple(each for each in NOBODYS if ":" not in each))}
+    decisions = resolve(
         ClusterSnapshot(services=of_one, nodes={}), options(semantics="strict", cluster_cidrs=PODS[:1]), unknown
     )
-    assert naming(found, "no address is rejected", "the gateway of this node")
-    assert not naming(found, "no address is rejected", "Pod network")
+    assert naming(decisions, "no address is rejected", "the gateway of this node")
+    assert not naming(decisions, "no address is rejected", "Pod network")
     assert not naming(decided(external[WEB]), "no address is rejected")
 
 
 @pytest.mark.parametrize("mode", ["iptables", "ipvs"])
-def test_no_external_ip_is_served_if_asked_and_it_is_said_once_with_the_number(mode):
+def test_no_external_ip_is_served_if_asked_with_one_warning(mode):
     names = [ObjectName("shop", f"s{number}") for number in range(3)]
-    told = [service(one, at=20 + at, external=NOBODYS, vips=("203.0.113.9",)) for at, one in enumerate(names)]
-    found = decided(*told, mode=mode, semantics="kube-proxy", external_ips=False)
-    assert [served(found, name) for name in names] == [{"203.0.113.9"} if not at else set() for at in range(3)]
-    assert naming(found, "spec.externalIPs") == [
+    warnings = [service(each, at=20 + at, external=NOBODYS, vips=("203.0.113.9",)) for at, each in enumerate(names)]
+    decisions = decided(*warnings, mode=mode, semantics="kube-proxy", external_ips=False)
+    assert [served(decisions, name) for name in names] == [{"203.0.113.9"} if not at else set() for at in range(3)]
+    assert naming(decisions, "spec.externalIPs") == [
         "spec.externalIPs of 3 Services are ignored, because of --ignore-external-ips",
     ]
 

@@ -47,7 +47,7 @@ API = [
 
 @pytest.fixture(scope="module")
 def judge() -> Forbidden:
-    world = read_world([Source("x", b"\n---\n".join(msgspec.json.encode(one) for one in (NODE, *API)))])
+    world = read_world([Source("x", b"\n---\n".join(msgspec.json.encode(each) for each in (NODE, *API)))])
     return forbidden(
         FACTS,
         world.nodes["node1"],
@@ -101,13 +101,13 @@ def test_a_mapped_address_is_judged_as_the_ipv4_address_in_it(address, use, judg
     assert judge.refusal(mapped, use) == judge.refusal(IPv4Address(address), use)
 
 
-def test_an_api_server_is_refused_at_its_port_alone_where_the_port_is_known(judge):
+def test_an_api_server_is_refused_at_its_known_port_alone(judge):
     address = parse_address("192.0.2.100")
     assert judge.refusal(address, U, 6443)
     assert not judge.refusal(address, U, 8080)
 
 
-def test_a_prefix_that_the_owner_allows_opens_all_but_ranges_and_the_ports_of_nginx():
+def test_an_allowed_prefix_opens_no_ranges_and_no_ports_of_nginx():
     own = parse_address("192.0.2.7")
     judge = Forbidden(own=frozenset({own}), allowed=(parse_network("0.0.0.0/0"),), ports=(80, 443))
     assert not judge.refusal(own, U, 9100)
@@ -119,7 +119,7 @@ def test_a_prefix_that_the_owner_allows_opens_all_but_ranges_and_the_ports_of_ng
 
 
 @given(st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)), st.sampled_from(AddressUse), st.integers(0, 65535))
-def test_what_a_range_refuses_is_refused_and_nothing_known_refuses_least(address, use, port):
+def test_what_a_range_refuses_is_refused_with_any_knowledge(address, use, port):
     by_range = refusal(address, use)
     assert bool(NOTHING.refusal(address, use, port)) >= bool(by_range)
     everything = Forbidden(allowed=(parse_network("0.0.0.0/0"), parse_network("::/0")))

@@ -26,7 +26,7 @@ SMALL = ServiceLimits(endpoints=12, frontends=6)
 
 
 def slices(ports: int, endpoints: int, *, here: int = 0, each: int = 1000) -> tuple[k.EndpointSlice, ...]:
-    told = [
+    endpoints_ = [
         k.SliceEndpoint(
             addresses=(f"10.{i >> 16}.{i >> 8 & 255}.{i & 255}",),
             node_name=NODE if i > endpoints - here else "elsewhere",
@@ -37,7 +37,7 @@ def slices(ports: int, endpoints: int, *, here: int = 0, each: int = 1000) -> tu
         k.EndpointSlice(
             metadata=k.ObjectMeta(name=f"wide-{start}", namespace=NAME.namespace),
             address_type="IPv4",
-            endpoints=tuple(told[start : start + each]),
+            endpoints=tuple(endpoints_[start : start + each]),
             ports=tuple(k.SlicePort(name=f"p{port}", port=port) for port in range(1, ports + 1)),
         )
         for start in range(0, endpoints, each)
@@ -47,7 +47,7 @@ def slices(ports: int, endpoints: int, *, here: int = 0, each: int = 1000) -> tu
 def wide(
     ports: int, endpoints: int = 1, externals: int = 0, vips: int = 0, ranges: int = 0, here: int = 0
 ) -> ServiceInput:
-    told = k.ServiceSpec(
+    spec = k.ServiceSpec(
         type="LoadBalancer",
         cluster_ip="10.96.9.9",
         cluster_ips=("10.96.9.9",),
@@ -59,15 +59,15 @@ def wide(
     ingress = tuple(k.LoadBalancerIngress(ip=f"203.0.113.{i}") for i in range(1, vips + 1))
     service = k.Service(
         metadata=k.ObjectMeta(name=NAME.name, namespace=NAME.namespace),
-        spec=told,
+        spec=spec,
         status=k.ServiceStatus(load_balancer=k.LoadBalancerStatus(ingress=ingress)),
     )
     return ServiceInput(service=service, slices=slices(ports, endpoints, here=here), endpoints_from="EndpointSlice")
 
 
-def served(told: ServiceInput, limits: ServiceLimits | None = None, mode: str = "iptables") -> ResolvedService:
+def served(given: ServiceInput, limits: ServiceLimits | None = None, mode: str = "iptables") -> ResolvedService:
     options = Options(node_name=NODE, mode=mode, limits=limits or ServiceLimits())
-    return resolve(ClusterSnapshot(services={NAME: told}), options, HostFacts(), (Family.IPV4,)).services[NAME]
+    return resolve(ClusterSnapshot(services={NAME: given}), options, HostFacts(), (Family.IPV4,)).services[NAME]
 
 
 def frontends(service: ResolvedService) -> int:
@@ -97,7 +97,7 @@ def test_one_port_has_a_fifth_of_all_endpoints_at_most():
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["iptables", "ipvs"])
 @pytest.mark.parametrize(
-    ("told", "kinds"),
+    ("given", "kinds"),
     [
         (wide(100, 1000), {LimitKind.ENDPOINTS}),
         (wide(20_000, externals=50), {LimitKind.FRONTENDS}),
@@ -106,9 +106,9 @@ def test_one_port_has_a_fifth_of_all_endpoints_at_most():
     ],
     ids=["ports x endpoints", "ports x addresses", "both", "source ranges"],
 )
-def test_a_service_over_a_limit_is_served_in_part(told, kinds, mode):
-    service = served(told, mode=mode)
-    assert {one.kind for one in service.over} == kinds
+def test_a_service_over_a_limit_is_served_in_part(given, kinds, mode):
+    service = served(given, mode=mode)
+    assert {each.kind for each in service.over} == kinds
     assert endpoints(service) <= 50_000
     assert frontends(service) <= 10_000
     assert all(len(p.source_ranges) * len(p.load_balancer_ips) * len(service.ports) <= 10_000 for p in service.ports)
@@ -117,9 +117,9 @@ def test_a_service_over_a_limit_is_served_in_part(told, kinds, mode):
 
 @pytest.mark.slow
 def test_in_ipvs_mode_the_endpoints_of_all_frontends_count():
-    told = wide(1, 1000, externals=1000)
-    assert real_servers(served(told, mode="ipvs")) <= 250_000
-    assert endpoints(served(told)) == 1000
+    given = wide(1, 1000, externals=1000)
+    assert real_servers(served(given, mode="ipvs")) <= 250_000
+    assert endpoints(served(given)) == 1000
 
 
 def test_the_first_ports_and_addresses_are_served():
@@ -135,17 +135,17 @@ def test_the_first_ports_and_addresses_are_served():
 @given(st.integers(1, 9), st.integers(0, 9), st.integers(1, 40), st.integers(1, 8))
 def test_too_many_source_ranges_admit_some_and_never_everyone(ports, vips, ranges, most):
     service = served(wide(ports, vips=vips, ranges=ranges), ServiceLimits(frontends=most))
-    told = [f"172.0.{i}.0/24" for i in range(1, ranges + 1)]
+    texts = [f"172.0.{i}.0/24" for i in range(1, ranges + 1)]
     for port in service.ports:
         kept = [str(network) for network in port.source_ranges]
         assert kept
-        assert kept == told[: len(kept)]
+        assert kept == texts[: len(kept)]
 
 
-def test_each_port_keeps_the_same_pods_and_those_of_this_node_first():
+def test_each_port_keeps_the_same_pods_this_nodes_first():
     service = served(wide(7, 100, here=2), ServiceLimits(endpoints=24))
     pods = [{e.address for e in port.cluster} for port in service.ports]
-    assert [len(one) for one in pods] == [3] * 7
+    assert [len(each) for each in pods] == [3] * 7
     assert pods == pods[:1] * 7
     assert pods[0] > {e.address for e in service.ports[0].here}
     assert len(service.ports[0].here) == 2
@@ -155,12 +155,12 @@ def test_each_port_keeps_the_same_pods_and_those_of_this_node_first():
 @given(st.sets(st.integers(1, 200), min_size=20, max_size=60), st.integers(1, 200), st.integers(1, 3))
 def test_an_endpoint_that_comes_or_goes_moves_at_most_one_other(numbers, other, ports):
     def pods(chosen: set[int]) -> set[str]:
-        told = wide(ports)
+        given = wide(ports)
         parts = tuple(
             replace_endpoints(slices(ports, 1)[0], name, [i for i in sorted(chosen) if i % 2 == name])
             for name in (0, 1)
         )
-        return {e.text for e in served(replace(told, slices=parts), SMALL).ports[0].cluster}
+        return {e.text for e in served(replace(given, slices=parts), SMALL).ports[0].cluster}
 
     before, after = pods(numbers), pods(numbers ^ {other})
     assert len(before - after) <= 1
@@ -168,11 +168,11 @@ def test_an_endpoint_that_comes_or_goes_moves_at_most_one_other(numbers, other, 
 
 
 def replace_endpoints(slice_: k.EndpointSlice, name: int, numbers: list[int]) -> k.EndpointSlice:
-    told = tuple(k.SliceEndpoint(addresses=(f"10.0.0.{number}",)) for number in numbers)
+    endpoints_ = tuple(k.SliceEndpoint(addresses=(f"10.0.0.{number}",)) for number in numbers)
     return k.EndpointSlice(
         metadata=k.ObjectMeta(name=f"s{name}", namespace=NAME.namespace),
         address_type="IPv4",
-        endpoints=told,
+        endpoints=endpoints_,
         ports=slice_.ports,
     )
 
@@ -182,13 +182,13 @@ def test_endpoints_that_cannot_be_used_take_no_place():
     unready = tuple(
         k.SliceEndpoint(addresses=(f"10.9.9.{i}",), conditions=k.EndpointConditions(ready=False)) for i in range(1, 30)
     )
-    told = k.EndpointSlice(
+    unusable = k.EndpointSlice(
         metadata=k.ObjectMeta(name="unready", namespace=NAME.namespace),
         address_type="IPv4",
         endpoints=unready,
         ports=fit.ports,
     )
-    service = served(replace(wide(4), slices=(told, fit)), SMALL)
+    service = served(replace(wide(4), slices=(unusable, fit)), SMALL)
     assert [len(port.cluster) for port in service.ports] == [1, 1, 1, 1]
 
 
@@ -212,11 +212,14 @@ def test_one_service_over_a_limit_changes_no_rule_of_another(world, ports, count
     options = Options(node_name=NODE, mode=mode, limits=SMALL)
 
     def fragments(world: ClusterSnapshot) -> dict[tuple[Family, str], object]:
-        found = compile_model(resolve(world, options, HostFacts()), mode, counts=False)
+        compiled = compile_model(resolve(world, options, HostFacts()), mode, counts=False)
         return {
-            (family, one.owner): one for family, all_ in found.fragments.items() for one in all_ if "/" in one.owner
+            (family, each.owner): each
+            for family, all_ in compiled.fragments.items()
+            for each in all_
+            if "/" in each.owner
         }
 
     before = fragments(world)
     after = fragments(replace(world, services={**world.services, NAME: wide(ports, count, externals)}))
-    assert {key: one for key, one in after.items() if key[1] != str(NAME)} == before
+    assert {key: each for key, each in after.items() if key[1] != str(NAME)} == before

@@ -66,11 +66,11 @@ ALL = (OPEN_V4, OPEN_V6, CLOSED_V4, CLOSED_V6, NO_PODS_V4, NO_PODS_V6)
 
 
 def node(addresses, cidrs=(), name="node-a"):
-    told = tuple(k.NodeAddress(type="InternalIP", address=address) for address in addresses)
+    addresses_ = tuple(k.NodeAddress(type="InternalIP", address=address) for address in addresses)
     return k.Node(
         metadata=k.ObjectMeta(name=name),
         spec=k.NodeSpec(pod_cidrs=tuple(cidrs)),
-        status=k.NodeStatus(addresses=told),
+        status=k.NodeStatus(addresses=addresses_),
     )
 
 
@@ -82,18 +82,18 @@ def options(**fields):
 
 def cluster_of(*objects):
     cluster = Cluster()
-    for one in objects:
-        name = ObjectName(one.metadata.namespace, one.metadata.name)
-        cluster.take(Changed(type(one), Decoded(one, ""), name))
+    for each in objects:
+        name = ObjectName(each.metadata.namespace, each.metadata.name)
+        cluster.take(Changed(type(each), Decoded(each, ""), name))
     return cluster
 
 
 @pytest.mark.parametrize("mode", ["iptables", "ipvs"])
 @pytest.mark.parametrize(("addresses", "cidrs", "fields", "expected"), CASES)
 def test_each_gap_is_a_warning_for_a_plan_and_for_the_agent(mode, addresses, cidrs, fields, expected):
-    told, chosen = node(addresses, cidrs), options(mode=mode, **fields)
-    planned = resolve(ClusterSnapshot(nodes={"node-a": told}), chosen, FACTS).warnings
-    kept = ServiceRules(cluster_of(told), chosen, FACTS, counts=False).warnings
+    node_, chosen = node(addresses, cidrs), options(mode=mode, **fields)
+    planned = resolve(ClusterSnapshot(nodes={"node-a": node_}), chosen, FACTS).warnings
+    kept = ServiceRules(cluster_of(node_), chosen, FACTS, counts=False).warnings
     for warnings in (planned, kept):
         assert [text for text in ALL if any(text in warning for warning in warnings)] == sorted(expected, key=ALL.index)
 
@@ -110,7 +110,7 @@ def test_each_gap_is_a_warning_for_a_plan_and_for_the_agent(mode, addresses, cid
         ((), ("203.0.113.1", "2001:db8:9::1"), []),
     ],
 )
-def test_source_ranges_of_the_other_family_alone_leave_a_load_balancer_open_and_it_is_said(ranges, vips, is_open):
+def test_source_ranges_of_the_other_family_alone_are_warned_of(ranges, vips, is_open):
     spec = k.ServiceSpec(
         type="LoadBalancer",
         cluster_ip="10.96.0.1",
@@ -125,13 +125,13 @@ def test_source_ranges_of_the_other_family_alone_leave_a_load_balancer_open_and_
         spec=spec,
         status=k.ServiceStatus(load_balancer=k.LoadBalancerStatus(ingress=ingress)),
     )
-    found = resolve(
+    decisions = resolve(
         ClusterSnapshot(services={ObjectName("shop", "web"): ServiceInput(service=service)}), options(), FACTS
     )
-    told = [warning for warning in found.warnings if "open to everyone" in warning]
-    assert [family for family in Family if any(family in warning for warning in told)] == is_open
-    assert all(warning.startswith("Service shop/web: spec.loadBalancerSourceRanges") for warning in told)
-    for port in found.services[ObjectName("shop", "web")].ports:
+    warnings_ = [warning for warning in decisions.warnings if "open to everyone" in warning]
+    assert [family for family in Family if any(family in warning for warning in warnings_)] == is_open
+    assert all(warning.startswith("Service shop/web: spec.loadBalancerSourceRanges") for warning in warnings_)
+    for port in decisions.services[ObjectName("shop", "web")].ports:
         if port.family in is_open:
             assert port.source_ranges == ()
 
@@ -154,13 +154,13 @@ def exposed(externals=(), vips=(), families=("IPv4", "IPv6")):
 
 
 @pytest.mark.parametrize("place", ["externals", "vips"])
-def test_an_external_address_in_a_family_that_a_service_does_not_have_is_named(place):
+def test_an_external_address_of_another_family_is_named(place):
     service = exposed(**{place: ("203.0.113.1", "2001:db8:9::1")}, families=("IPv4",))
-    found = resolve(
+    decisions = resolve(
         ClusterSnapshot(services={ObjectName("shop", "web"): ServiceInput(service=service)}), options(), FACTS
     )
-    assert [warning for warning in found.warnings if "2001:db8:9::1 is IPv6, and the Service is not" in warning]
-    assert not [warning for warning in found.warnings if "203.0.113.1" in warning]
+    assert [warning for warning in decisions.warnings if "2001:db8:9::1 is IPv6, and the Service is not" in warning]
+    assert not [warning for warning in decisions.warnings if "203.0.113.1" in warning]
 
 
 OTHERS = {"node-a": node([V4, V6]), "node-b": node(["192.0.2.11", "2001:db8::11"], name="node-b")}
@@ -178,9 +178,7 @@ OTHERS = {"node-a": node([V4, V6]), "node-b": node(["192.0.2.11", "2001:db8::11"
         ("iptables", "strict", ("192.0.2.11", "2001:db8::11"), True, None),
     ],
 )
-def test_ipvs_mode_names_another_nodes_address_that_it_would_bind_and_strict_leaves_it_out(
-    place, mode, semantics, addresses, is_bound, is_told
-):
+def test_ipvs_mode_names_another_nodes_address_that_it_binds(place, mode, semantics, addresses, is_bound, is_told):
     """What is bound here is this node's own to its kernel: the other node could not be reached any more.
 
     Other modes tell it of external IPs alone: load balancers that run on the nodes publish the addresses of all.
@@ -193,9 +191,9 @@ def test_ipvs_mode_names_another_nodes_address_that_it_would_bind_and_strict_lea
     for model in (planned, rules.model):
         bound = {str(a) for port in model.services[name].ports for a in (*port.external_ips, *port.load_balancer_ips)}
         assert bound == (set(addresses) if is_bound else set())
-        told = [warning for warning in model.warnings if "Node node-b" in warning]
-        assert len(told) == (2 if is_told or (is_told is None and place == "externals") else 0)
-        assert all("Service shop/web" in w and any(address in w for address in addresses) for w in told)
+        warnings_ = [warning for warning in model.warnings if "Node node-b" in warning]
+        assert len(warnings_) == (2 if is_told or (is_told is None and place == "externals") else 0)
+        assert all("Service shop/web" in w and any(address in w for address in addresses) for w in warnings_)
 
 
 def endpoints_of(name, address, node_name=None):
@@ -218,7 +216,7 @@ def endpoints_of(name, address, node_name=None):
         ("iptables", "192.0.2.50", None, False),
     ],
 )
-def test_ipvs_mode_names_an_external_address_that_is_an_endpoint_elsewhere(place, mode, address, on_node, is_told):
+def test_ipvs_mode_names_an_external_address_that_is_an_endpoint(place, mode, address, on_node, is_told):
     """Known live too, where no other Node is: an API server's address, or that of a Pod of its host's network."""
     web, api = exposed(**{place: ("203.0.113.1", address)}), ObjectName("shop", "api")
     behind = k.Service(
@@ -233,6 +231,6 @@ def test_ipvs_mode_names_an_external_address_that_is_an_endpoint_elsewhere(place
     planned = resolve(ClusterSnapshot(services=services, nodes=nodes), chosen, FACTS).warnings
     rules = ServiceRules(cluster_of(web, behind, slice_, *nodes.values()), chosen, FACTS, counts=False)
     for warnings in (planned, rules.warnings):
-        told = [text for text in warnings if "endpoint of Service shop/api" in text]
-        assert len(told) == is_told
-        assert all(text.startswith(f"Service shop/web: {address}") for text in told)
+        warnings_ = [text for text in warnings if "endpoint of Service shop/api" in text]
+        assert len(warnings_) == is_told
+        assert all(text.startswith(f"Service shop/web: {address}") for text in warnings_)

@@ -45,7 +45,7 @@ def resolved(family=Family.IPV4, facts=FACTS, node=NODE, **fields):
 
 
 @pytest.mark.parametrize(
-    ("told", "ipv4", "ipv6", "on_localhost"),
+    ("given", "ipv4", "ipv6", "on_localhost"),
     [
         ([], None, None, True),
         (["0.0.0.0/0", "::/0"], None, None, True),
@@ -57,16 +57,16 @@ def resolved(family=Family.IPV4, facts=FACTS, node=NODE, **fields):
         (["primary"], ["192.168.50.10"], None, False),
     ],
 )
-def test_where_node_ports_listen(told, ipv4, ipv6, on_localhost):
+def test_where_node_ports_listen(given, ipv4, ipv6, on_localhost):
     for family, expected in ((Family.IPV4, ipv4), (Family.IPV6, ipv6)):
-        found = resolved(family, nodePortAddresses=told).node_port_addresses
-        assert (None if found is None else [str(address) for address in found]) == expected
-    assert resolved(nodePortAddresses=told).localhost_node_ports is on_localhost
-    assert resolved(Family.IPV6, nodePortAddresses=told).localhost_node_ports is False
+        resolved_ = resolved(family, nodePortAddresses=given).node_port_addresses
+        assert (None if resolved_ is None else [str(address) for address in resolved_]) == expected
+    assert resolved(nodePortAddresses=given).localhost_node_ports is on_localhost
+    assert resolved(Family.IPV6, nodePortAddresses=given).localhost_node_ports is False
 
 
 @pytest.mark.parametrize(
-    ("told", "ipv4", "ipv6", "on_localhost"),
+    ("given", "ipv4", "ipv6", "on_localhost"),
     [
         ([], [], [], False),
         ([("InternalIP", "fd00:50::10")], None, ["fd00:50::10"], True),
@@ -75,32 +75,32 @@ def test_where_node_ports_listen(told, ipv4, ipv6, on_localhost):
     ],
     ids=["node-without-address", "ipv6-only", "dual-stack", "address-on-no-interface"],
 )
-def test_primary_addresses_restrict_node_ports_as_networks_of_one_address_do(told, ipv4, ipv6, on_localhost):
-    status = k.NodeStatus(addresses=tuple(k.NodeAddress(type=kind, address=address) for kind, address in told))
+def test_primary_addresses_restrict_node_ports(given, ipv4, ipv6, on_localhost):
+    status = k.NodeStatus(addresses=tuple(k.NodeAddress(type=kind, address=address) for kind, address in given))
     node = k.Node(metadata=k.ObjectMeta(name="node1"), status=status)
     for family, expected in ((Family.IPV4, ipv4), (Family.IPV6, ipv6)):
-        found = resolved(family, node=node, nodePortAddresses=["primary"]).node_port_addresses
-        assert (None if found is None else [str(address) for address in found]) == expected
+        resolved_ = resolved(family, node=node, nodePortAddresses=["primary"]).node_port_addresses
+        assert (None if resolved_ is None else [str(address) for address in resolved_]) == expected
     assert resolved(node=node, nodePortAddresses=["primary"]).localhost_node_ports is on_localhost
 
 
 @pytest.mark.parametrize(
-    ("told", "ipv4", "ipv6"),
+    ("given", "ipv4", "ipv6"),
     [
         ([], ["192.168.50.10", "169.254.20.10"], ["fd00:50::10"]),
         (["169.254.0.0/16"], ["169.254.20.10"], ["fd00:50::10"]),
         (["fe80::/10", "127.0.0.0/8"], [], ["fe80::1"]),
     ],
 )
-def test_ipvs_listens_on_link_local_addresses_of_ipv4_and_on_those_of_ipv6_that_are_chosen(told, ipv4, ipv6):
+def test_ipvs_listens_on_link_local_ipv6_only_where_chosen(given, ipv4, ipv6):
     addresses = (("192.168.50.10", 24), ("fd00:50::10", 64), ("169.254.20.10", 32), ("fe80::1", 64), ("127.0.0.1", 8))
     facts = HostFacts(interfaces=(Interface("eth0", tuple((parse_address(a), n) for a, n in addresses)),))
     for family, expected in ((Family.IPV4, ipv4), (Family.IPV6, ipv6)):
-        found = resolved(family, facts, nodePortAddresses=told).listening
-        assert [str(address) for address in found] == expected
+        resolved_ = resolved(family, facts, nodePortAddresses=given).listening
+        assert [str(address) for address in resolved_] == expected
 
 
-def test_localhost_node_ports_can_be_off_and_need_a_kernel_parameter_if_on():
+def test_localhost_node_ports_need_a_kernel_parameter():
     on, off = resolved(), resolved(iptables={"localhostNodePorts": False})
     assert resolve_sysctls([on], options(), HostFacts()) == {"net.ipv4.conf.all.route_localnet": "1"}
     assert resolve_sysctls([off], options(), HostFacts()) == {}
@@ -120,10 +120,10 @@ def test_localhost_node_ports_can_be_off_and_need_a_kernel_parameter_if_on():
         ),
     ],
 )
-def test_how_pods_traffic_is_told_and_what_follows_for_cluster_ips(fields, pods):
-    found = resolved(**fields)
-    assert found.pods == pods
-    assert found.masquerade_cluster_ip is (Masquerade.OFF_CLUSTER if pods else Masquerade.NEVER)
+def test_how_pods_traffic_is_recognised(fields, pods):
+    resolved_ = resolved(**fields)
+    assert resolved_.pods == pods
+    assert resolved_.masquerade_cluster_ip is (Masquerade.OFF_CLUSTER if pods else Masquerade.NEVER)
     assert resolved(**fields, iptables={"masqueradeAll": True}).masquerade_cluster_ip is Masquerade.ALWAYS
 
 

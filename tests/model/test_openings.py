@@ -27,7 +27,7 @@ NODE = k.Node(
     metadata=k.ObjectMeta(name="node1"),
     spec=k.NodeSpec(pod_cidrs=("10.244.1.0/24", "fd00:10:244:1::/64")),
     status=k.NodeStatus(
-        addresses=tuple(k.NodeAddress(type="InternalIP", address=one) for one in ("192.168.50.10", "fd00:50::10"))
+        addresses=tuple(k.NodeAddress(type="InternalIP", address=each) for each in ("192.168.50.10", "fd00:50::10"))
     ),
 )
 
@@ -83,9 +83,9 @@ BOTH = ["IPv4", "IPv6"]
     ],
 )
 def test_what_opens_is_named(before, after, named):
-    found = list(openings(options(**{**CLOSED, **before}), options(**{**CLOSED, **after})))
-    assert len(found) == len(named), found
-    assert all(word in sentence for word, sentence in zip(named, found, strict=True)), found
+    sentences = list(openings(options(**{**CLOSED, **before}), options(**{**CLOSED, **after})))
+    assert len(sentences) == len(named), sentences
+    assert all(word in sentence for word, sentence in zip(named, sentences, strict=True)), sentences
 
 
 fields = st.fixed_dictionaries(
@@ -117,13 +117,13 @@ fields = st.fixed_dictionaries(
 @given(before=fields, after=fields, mode=st.sampled_from(["iptables", "ipvs"]))
 def test_nothing_opens_without_a_word(before, after, mode):
     try:
-        old, new = (options(**{**one, "mode": mode}) for one in (before, after))
+        old, new = (options(**{**each, "mode": mode}) for each in (before, after))
     except RulegenError:
         reject()  # what is refused opens nothing
     said = " ".join(openings(old, new))
     for family in Family:
         was, now = (
-            resolve_node(family, resolve_site(NODE, "node1", one), NODE, one, FACTS, [].append) for one in (old, new)
+            resolve_node(family, resolve_site(NODE, "node1", each), NODE, each, FACTS, [].append) for each in (old, new)
         )
         if now.node_port_addresses is None and was.node_port_addresses is not None:
             assert f"restricts {family}:" in said

@@ -113,7 +113,7 @@ def test_weights_that_are_all_alike_change_nothing():
         ('{"x\\u001b[31m": 3}', "x\\\\x1b[31m"),
     ],
 )
-def test_an_annotation_with_a_fault_is_warned_of_and_has_no_effect(text, problem):
+def test_an_annotation_with_a_fault_has_no_effect_but_warnings(text, problem):
     model = resolve(world(**{WEIGHTS: text}), Options(node_name="node1"), HostFacts(), [Family.IPV4])
     (warning,) = [w for w in model.warnings if WEIGHTS in w]
     assert warning.startswith(f'Service demo/web: metadata.annotations["{WEIGHTS}"]')
@@ -141,7 +141,7 @@ def test_a_service_may_choose_its_scheduler():
 @pytest.mark.parametrize(
     ("facts", "name"), [(HostFacts(), "bogus"), (HostFacts(), ""), (HostFacts(schedulers=frozenset({"rr"})), "lc")]
 )
-def test_for_a_scheduler_that_is_not_offered_the_nodes_own_is_used(facts, name):
+def test_instead_of_an_unknown_scheduler_the_nodes_own_is_used(facts, name):
     assert schedulers(facts, **{SCHEDULER: name}) == [("rr", 0)]
     model = resolve(world(**{SCHEDULER: name}), Options(mode="ipvs", node_name="node1"), facts, [Family.IPV4])
     assert any(SCHEDULER in warning and name in warning for warning in model.warnings)

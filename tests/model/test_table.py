@@ -69,11 +69,11 @@ moves = st.lists(
 
 @settings(max_examples=examples(300), deadline=None)
 @given(moves, st.booleans(), st.booleans())
-def test_one_by_one_comes_to_what_all_come_to_and_tells_who_is_served_otherwise(moves, oldest_wins, guards):
+def test_one_change_after_another_comes_to_what_all_come_to(moves, oldest_wins, guards):
     """Also where external addresses are the node's own, which has addresses and programs that come and go."""
     moving, last, on = table(oldest_wins=oldest_wins, guards=guards), {}, GROUNDS[0]
     for move in moves:
-        before = {one: moving.service(one) for one in NAMES}
+        before = {name_: moving.service(name_) for name_ in NAMES}
         if isinstance(move, PortsInUse):
             on = move
             touched = moving.move(site_of(guards=guards), on)
@@ -82,24 +82,24 @@ def test_one_by_one_comes_to_what_all_come_to_and_tells_who_is_served_otherwise(
             last[name] = None if given_ is None else told(name, *given_)
             touched = moving.put(name, last[name])
             assert name in touched
-        for one in NAMES:
-            assert one in touched or moving.service(one) == before[one]
+        for name_ in NAMES:
+            assert name_ in touched or moving.service(name_) == before[name_]
     fresh = table(oldest_wins=oldest_wins, guards=guards, on=on)
     for name in sorted(last, reverse=True):
         fresh.put(name, last[name])
-    assert [moving.service(one) for one in NAMES] == [fresh.service(one) for one in NAMES]
+    assert [moving.service(name_) for name_ in NAMES] == [fresh.service(name_) for name_ in NAMES]
     assert sorted(moving.warnings()) == sorted(fresh.warnings())
     assert sorted(moving.conflicts(), key=str) == sorted(fresh.conflicts(), key=str)
 
 
 @settings(max_examples=examples(200), deadline=None)
 @given(puts, st.sampled_from(GROUNDS))
-def test_nobody_gets_an_address_and_port_of_the_node_that_an_older_one_or_a_program_has(puts, on):
+def test_nobody_gets_the_nodes_address_and_port_of_another(puts, on):
     strict, last = table(guards=True, on=on), {}
     for name, given_ in puts:
         last[name] = given_ and told(name, *given_)
         strict.put(name, last[name])
-    ports = [port for one in NAMES if (service := strict.service(one)) for port in service.ports]
+    ports = [port for name_ in NAMES if (service := strict.service(name_)) for port in service.ports]
     ages = {name: (given_.service.metadata.creation_timestamp or "x", name) for name, given_ in last.items() if given_}
     for port in ports:
         for address in port.external_ips:
@@ -119,8 +119,8 @@ def test_a_claim_is_never_given_twice_and_never_lost(puts):
         moving.put(name, None if given_ is None else told(name, *given_))
     claims = [
         claim
-        for one in NAMES
-        if (service := moving.service(one)) is not None
+        for name_ in NAMES
+        if (service := moving.service(name_)) is not None
         for port in service.ports
         for claim in (*((str(a), port.port) for a in port.external_ips), *([port.node_port] if port.node_port else []))
     ]
@@ -135,7 +135,7 @@ def test_a_claim_is_never_given_twice_and_never_lost(puts):
 
 
 def test_what_never_came_can_go():
-    one = table()
-    assert one.put(NAMES[0], None) == {NAMES[0]}
-    assert one.service(NAMES[0]) is None
-    assert list(one.warnings()) == []
+    empty = table()
+    assert empty.put(NAMES[0], None) == {NAMES[0]}
+    assert empty.service(NAMES[0]) is None
+    assert list(empty.warnings()) == []

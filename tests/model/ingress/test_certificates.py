@@ -48,10 +48,10 @@ DSA = dsa.generate_private_key(2048)
 
 def _bent(**changes: int) -> rsa.RSAPrivateKey:
     """Return the RSA key with some of its numbers replaced."""
-    told = RSA.private_numbers()
+    numbers_ = RSA.private_numbers()
     names = ("p", "q", "d", "dmp1", "dmq1", "iqmp")
-    numbers = {name: getattr(told, name) for name in names} | changes
-    made = rsa.RSAPrivateNumbers(**numbers, public_numbers=told.public_numbers)
+    numbers = {name: getattr(numbers_, name) for name in names} | changes
+    made = rsa.RSAPrivateNumbers(**numbers, public_numbers=numbers_.public_numbers)
     return made.private_key(unsafe_skip_rsa_key_validation=True)
 
 
@@ -93,22 +93,22 @@ CASES: dict[str, tuple[bytes, bytes, str]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_which_certificate_a_host_has(name):
     chain, key, message = CASES[name]
-    found = compiled(
+    made = compiled(
         *WEB,
         secret("cert", tls_crt=chain, tls_key=key),
         ingress("site", rule("site.test"), tls=[tls("cert", "site.test")]),
     )
-    assert ("ssl_certificate " in text_of(found)) is not message
+    assert ("ssl_certificate " in text_of(made)) is not message
     if message:
-        assert "ssl_certificate" not in text_of(found)
-        (reason,) = told(found)
+        assert "ssl_certificate" not in text_of(made)
+        (reason,) = told(made)
         assert reason.verdict is Verdict.DEFAULT_CERTIFICATE
         assert message in reason.message
         assert "Secret default/cert" in reason.message
     else:
-        assert "ssl_certificate secrets/" in text_of(found)
-        assert not told(found)
-    assert "return 308" in text_of(found)
+        assert "ssl_certificate secrets/" in text_of(made)
+        assert not told(made)
+    assert "return 308" in text_of(made)
 
 
 @needs_nginx
@@ -121,12 +121,12 @@ def test_nginx_takes_what_is_taken(tmp_path):
         objects.append(
             ingress(f"i{number}", rule("site.test"), tls=[tls(f"cert{number}", "site.test")], namespace="default")
         )
-        found = compiled(*objects)
+        made = compiled(*objects)
         objects.pop()
-        assert refusal(found.configuration, tmp_path / str(number)) == "", name
+        assert refusal(made.configuration, tmp_path / str(number)) == "", name
 
 
-def test_a_damaged_certificate_or_key_is_refused_and_nothing_worse():
+def test_a_damaged_certificate_or_key_is_refused():
     chance = random.Random(5)
     raw = ssl.PEM_cert_to_DER_cert(certificate("site.test", "*.site.test", is_ca=True).decode())
     refused = 0
@@ -157,32 +157,32 @@ def test_curves(curve):
 
 def test_a_listed_entry_goes_before_one_that_covers():
     listed, other = certificate("site.test"), certificate("site.test", "x.test")
-    found = compiled(
+    made = compiled(
         *WEB,
         secret("a", tls_crt=other, tls_key=key_pem()),
         secret("b", tls_crt=listed, tls_key=key_pem()),
         ingress("site", rule("site.test"), tls=[tls("a", "x.test"), tls("b", "site.test")]),
     )
-    (path,) = found.configuration.secrets.keys() - {"secrets/00000000000000000000000000000000.pem"}
-    assert found.configuration.secrets[path].content.startswith(listed)
+    (path,) = made.configuration.secrets.keys() - {"secrets/00000000000000000000000000000000.pem"}
+    assert made.configuration.secrets[path].content.startswith(listed)
 
 
 def test_one_that_covers_is_taken_where_none_is_listed():
-    found = compiled(
+    made = compiled(
         *WEB,
         secret("a", tls_crt=certificate("*.test"), tls_key=key_pem()),
         ingress("site", rule("site.test"), tls=[tls("gone"), tls("a")]),
     )
-    assert "ssl_certificate secrets/" in text_of(found)
+    assert "ssl_certificate secrets/" in text_of(made)
 
 
 def test_a_secret_of_another_namespace_is_not_used():
-    found = compiled(
+    made = compiled(
         *WEB,
         secret("cert", "other", tls_crt=certificate("site.test"), tls_key=key_pem()),
         ingress("site", rule("site.test"), tls=[tls("cert", "site.test")]),
     )
-    assert verdicts(found) == {Verdict.DEFAULT_CERTIFICATE}
+    assert verdicts(made) == {Verdict.DEFAULT_CERTIFICATE}
 
 
 @pytest.mark.parametrize(
@@ -239,10 +239,10 @@ def test_a_bundle_of_authorities_may_be_that_of_a_browser(count, is_used):
             read_authorities(bundle)
 
 
-def test_an_entry_without_hosts_is_for_all_and_is_told_where_it_cannot_be_used():
-    found = compiled(*WEB, ingress("site", rule("site.test"), rule("b.test"), tls=[tls("gone")]))
-    assert [reason.verdict for reason in told(found)] == [Verdict.DEFAULT_CERTIFICATE] * 2
-    assert "return 308" in text_of(found)
+def test_an_entry_without_hosts_is_for_all_hosts():
+    made = compiled(*WEB, ingress("site", rule("site.test"), rule("b.test"), tls=[tls("gone")]))
+    assert [reason.verdict for reason in told(made)] == [Verdict.DEFAULT_CERTIFICATE] * 2
+    assert "return 308" in text_of(made)
     used = compiled(
         *WEB,
         secret("cert", tls_crt=certificate("*.test"), tls_key=key_pem()),
@@ -253,11 +253,11 @@ def test_an_entry_without_hosts_is_for_all_and_is_told_where_it_cannot_be_used()
 
 @pytest.mark.parametrize(("year", "message"), [(2019, "begins on"), (2026, ""), (2028, "ended on")])
 def test_a_certificate_that_clients_refuse_is_served_and_told(year, message):
-    found = compiled(
+    made = compiled(
         *WEB,
         secret("cert", tls_crt=certificate("site.test"), tls_key=key_pem()),
         ingress("site", rule("site.test"), tls=[tls("cert", "site.test")]),
         now=dt.datetime(year, 6, 1, tzinfo=dt.UTC),
     )
-    assert "ssl_certificate secrets/" in text_of(found)
-    assert [reason.message.count(message) for reason in told(found)] == ([1] if message else [])
+    assert "ssl_certificate secrets/" in text_of(made)
+    assert [reason.message.count(message) for reason in told(made)] == ([1] if message else [])

@@ -113,11 +113,11 @@ PLACES = [
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("address", SPELLINGS)
 def test_no_spelling_in_no_place_makes_nginx_connect(address, place):
-    found = compiled(*place(address), forbidden=FORBIDDEN)
-    assert "503" in text_of(found)
-    assert "_pass" not in "".join(text_of(found).split())
-    assert not [name for name in found.configuration.files if name.startswith("upstreams/")]
-    assert verdicts(found) & {Verdict.UNAVAILABLE, Verdict.CLOSED, Verdict.REJECTED, Verdict.REFUSED}
+    made = compiled(*place(address), forbidden=FORBIDDEN)
+    assert "503" in text_of(made)
+    assert "_pass" not in "".join(text_of(made).split())
+    assert not [name for name in made.configuration.files if name.startswith("upstreams/")]
+    assert verdicts(made) & {Verdict.UNAVAILABLE, Verdict.CLOSED, Verdict.REJECTED, Verdict.REFUSED}
 
 
 @pytest.mark.parametrize("address", SPELLINGS)
@@ -137,14 +137,14 @@ def test_addresses_of_other_nodes_are_served(address, place):
     assert "return 503" not in text
 
 
-def test_the_rest_of_the_endpoints_serve_and_the_service_s_own_address_does_not_stand_in():
+def test_beside_a_refused_endpoint_the_others_serve_alone():
     """Behind the ClusterIP, the kernel would send requests to the endpoint that is refused here."""
-    found = compiled(service("web"), endpoints("web", ("10.244.1.5", "192.0.2.7")), site(), forbidden=FORBIDDEN)
-    (upstreams,) = (text for name, text in found.configuration.files.items() if name.startswith("upstreams/"))
+    made = compiled(service("web"), endpoints("web", ("10.244.1.5", "192.0.2.7")), site(), forbidden=FORBIDDEN)
+    (upstreams,) = (text for name, text in made.configuration.files.items() if name.startswith("upstreams/"))
     assert "10.244.1.5:8080" in upstreams
     assert "192.0.2.7" not in upstreams
     assert "backup" not in upstreams
-    (reason,) = (reason for reason in told(found) if reason.verdict is Verdict.REFUSED)
+    (reason,) = (reason for reason in told(made) if reason.verdict is Verdict.REFUSED)
     assert "192.0.2.7:8080 is not used: 192.0.2.7 is an address of this node (see --ingress-allow-endpoint)" in (
         reason.message
     )
@@ -152,8 +152,8 @@ def test_the_rest_of_the_endpoints_serve_and_the_service_s_own_address_does_not_
 
 def test_service_upstream_leads_to_no_refused_endpoint():
     objects = service("web"), endpoints("web", ("10.244.1.5", "192.0.2.7")), site(service_upstream="true")
-    found = compiled(*objects, forbidden=FORBIDDEN)
-    (upstreams,) = (text for name, text in found.configuration.files.items() if name.startswith("upstreams/"))
+    made = compiled(*objects, forbidden=FORBIDDEN)
+    (upstreams,) = (text for name, text in made.configuration.files.items() if name.startswith("upstreams/"))
     assert "10.244.1.5:8080" in upstreams
     assert "10.96." not in upstreams
 
@@ -163,16 +163,16 @@ def test_an_address_of_another_service_is_no_endpoint(spec):
     """It leads on to endpoints that nobody looks at here: those of a Service that are the node."""
     other = service("other", **spec)
     address = spec.get("cluster_ip") or spec["external_ips"][0]
-    found = compiled(service("web"), endpoints("web", (address,)), other, site(), forbidden=FORBIDDEN)
-    assert "_pass" not in text_of(found)
-    assert any("is an address of Service default/other" in str(reason) for reason in told(found))
+    made = compiled(service("web"), endpoints("web", (address,)), other, site(), forbidden=FORBIDDEN)
+    assert "_pass" not in text_of(made)
+    assert any("is an address of Service default/other" in str(reason) for reason in told(made))
 
 
 @pytest.mark.parametrize("text", ["198.051.100.009", "::ffff:198.51.100.9"])
 def test_no_spelling_of_an_external_ip_makes_it_an_endpoint(text):
     other = service("other", external_ips=(text,))
-    found = compiled(service("web"), endpoints("web", ("198.51.100.9",)), other, site(), forbidden=FORBIDDEN)
-    assert "_pass" not in text_of(found)
+    made = compiled(service("web"), endpoints("web", ("198.51.100.9",)), other, site(), forbidden=FORBIDDEN)
+    assert "_pass" not in text_of(made)
 
 
 @pytest.mark.parametrize("other", [
@@ -180,11 +180,11 @@ def test_no_spelling_of_an_external_ip_makes_it_an_endpoint(text):
     service("other", ports=(k.ServicePort(name="http", port=81),), external_ips=("10.244.1.5", "192.0.2.8")),
 ])  # fmt: skip
 @pytest.mark.parametrize("address", ["10.244.1.5", "192.0.2.8"])
-def test_nobody_takes_an_endpoint_from_others_by_naming_it_as_an_external_ip(address, other):
+def test_an_external_ip_takes_no_endpoint_from_others(address, other):
     """Anybody may write any address there: that of a Pod, or of a node, whose Pods of the host's network have it."""
-    found = compiled(service("web"), endpoints("web", (address,)), other, site(), forbidden=FORBIDDEN)
-    assert any(f"server {address}:8080" in text for text in found.configuration.files.values())
-    assert not told(found)
+    made = compiled(service("web"), endpoints("web", (address,)), other, site(), forbidden=FORBIDDEN)
+    assert any(f"server {address}:8080" in text for text in made.configuration.files.values())
+    assert not told(made)
 
 
 def test_an_api_server_is_refused_at_its_port_alone():
@@ -193,7 +193,7 @@ def test_an_api_server_is_refused_at_its_port_alone():
         assert ("_pass" not in text_of(compiled(*objects, forbidden=FORBIDDEN))) is is_refused
 
 
-def test_the_owner_of_the_cluster_may_allow_the_node_but_not_the_ports_of_nginx():
+def test_the_node_may_be_allowed_but_never_the_ports_of_nginx():
     allowed = Forbidden(own=FORBIDDEN.own, allowed=(parse_network("192.0.2.0/24"),), ports=(80, 443))
     for port, is_refused in ((9100, False), (80, True), (443, True)):
         objects = service("web"), endpoints("web", ("192.0.2.7",), ports=(("http", port),)), site()
@@ -217,8 +217,8 @@ def test_a_canary_passes_nothing_to_the_node():
         rule("site.test", path("/", to="own")),
         annotations={"canary": "true", "canary-weight": "100"},
     )
-    found = compiled(*WEB, service("own"), endpoints("own", ("192.0.2.7",)), site(), canary, forbidden=FORBIDDEN)
-    assert not any("192.0.2.7" in text for text in found.configuration.files.values())
+    made = compiled(*WEB, service("own"), endpoints("own", ("192.0.2.7",)), site(), canary, forbidden=FORBIDDEN)
+    assert not any("192.0.2.7" in text for text in made.configuration.files.values())
 
 
 @pytest.mark.parametrize("host", ["*.0.0.1", "127.000.000.001", "x.1"])
@@ -228,51 +228,51 @@ def test_a_host_that_may_be_an_address_is_not_asked_who_may(host):
     files = compiled(*WEB, rules, forbidden=FORBIDDEN).configuration.files
     assert not any("_pass " in text for name, text in files.items() if name.startswith("hosts/"))
     good = ingress("site", rule("site.test"), annotations={"auth-url": "http://$host/", "server-alias": host})
-    found = compiled(*WEB, good, forbidden=FORBIDDEN)
-    assert host.lstrip("*") not in text_of(found)
-    assert verdicts(found) == {Verdict.IGNORED}
+    made = compiled(*WEB, good, forbidden=FORBIDDEN)
+    assert host.lstrip("*") not in text_of(made)
+    assert verdicts(made) == {Verdict.IGNORED}
 
 
 def with_responder(url: str) -> tuple[k.KubeObject, ...]:
     """Return an Ingress with TLS whose certificate names an OCSP responder, where nginx asks such."""
     pair = secret("own", tls_crt=certificate("site.test", responder=url), tls_key=key_pem())
-    one = ingress("site", rule("site.test"), tls=[tls("own", "site.test")])
-    return *WEB, pair, one, settings_map(enable_ocsp="true")
+    site_ = ingress("site", rule("site.test"), tls=[tls("own", "site.test")])
+    return *WEB, pair, site_, settings_map(enable_ocsp="true")
 
 
 @pytest.mark.parametrize("address", SPELLINGS)
-def test_no_spelling_in_a_certificate_s_ocsp_responder_makes_nginx_connect(address):
+def test_no_spelling_of_an_ocsp_responder_makes_nginx_connect(address):
     """A tenant writes the certificate, and nginx asks the server that it names whether it was revoked."""
-    found = compiled(*with_responder(f"http://{bracketed(address)}:10249/"), forbidden=FORBIDDEN)
-    assert "ssl_stapling" not in text_of(found)
-    assert Verdict.REFUSED in verdicts(found)
+    made = compiled(*with_responder(f"http://{bracketed(address)}:10249/"), forbidden=FORBIDDEN)
+    assert "ssl_stapling" not in text_of(made)
+    assert Verdict.REFUSED in verdicts(made)
 
 
 @pytest.mark.parametrize(
     "url", ["https://ocsp.test/", "http://user@ocsp.test/", "ftp://ocsp.test/", "http://[fe80::1%25eth0]/"]
 )
-def test_a_responder_that_nginx_might_read_otherwise_is_not_asked(url):
+def test_a_responder_that_nginx_may_read_otherwise_is_not_asked(url):
     assert "ssl_stapling" not in text_of(compiled(*with_responder(url), forbidden=FORBIDDEN))
 
 
-def test_a_responder_by_name_is_asked_by_way_of_the_process_for_names():
+def test_a_responder_by_name_is_resolved_by_our_own_process():
     host = HttpHost(user="", names_port=10353, ipv6=False)
-    found = compiled(*with_responder("http://ocsp.test:8080/x"), forbidden=FORBIDDEN, host=host)
-    assert "ssl_stapling on;" in text_of(found)
-    assert "resolver 127.0.0.2:10353 valid=30s ipv6=off;" in text_of(found)
+    made = compiled(*with_responder("http://ocsp.test:8080/x"), forbidden=FORBIDDEN, host=host)
+    assert "ssl_stapling on;" in text_of(made)
+    assert "resolver 127.0.0.2:10353 valid=30s ipv6=off;" in text_of(made)
     assert "ssl_stapling" not in text_of(compiled(*with_responder("http://ocsp.test/x"), resolvers=()))
 
 
 @pytest.mark.parametrize("header", ["X-Rulegen-Hops", "x-rulegen-hops", "X_Rulegen_Hops"])
 def test_nobody_sets_the_header_that_ends_loops(header):
     headers = config_map("own", {header: "0"})
-    found = compiled(*WEB, headers, site(auth_url="http://auth.test/", auth_proxy_set_headers="own"))
-    assert verdicts(found) == {Verdict.CLOSED}
-    found = compiled(*WEB, site(auth_url="http://auth.test/", auth_response_headers=header))
-    assert verdicts(found) == {Verdict.CLOSED}
+    made = compiled(*WEB, headers, site(auth_url="http://auth.test/", auth_proxy_set_headers="own"))
+    assert verdicts(made) == {Verdict.CLOSED}
+    made = compiled(*WEB, site(auth_url="http://auth.test/", auth_response_headers=header))
+    assert verdicts(made) == {Verdict.CLOSED}
 
 
-def test_each_question_and_each_request_that_is_passed_on_carries_the_mark():
+def test_each_question_and_each_request_carries_the_mark():
     replaced = site(auth_url="http://auth.test/", auth_response_headers="X-User", custom_http_errors="404",
                     default_backend="web")  # fmt: skip
     text = text_of(compiled(*WEB, replaced))

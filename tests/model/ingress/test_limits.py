@@ -26,7 +26,7 @@ def ingress(
     name: str, *hosts: str, namespace: str = "tenant", paths: int = 1, secret: str = "", **annotations: str
 ) -> k.Ingress:
     backend = k.IngressBackend(service=k.IngressServiceBackend(name="web", port=k.ServiceBackendPort(number=80)))
-    told = tuple(k.HTTPIngressPath(path=f"/{i}", path_type="Prefix", backend=backend) for i in range(paths))
+    paths_ = tuple(k.HTTPIngressPath(path=f"/{i}", path_type="Prefix", backend=backend) for i in range(paths))
     return k.Ingress(
         metadata=k.ObjectMeta(
             name=name,
@@ -35,34 +35,36 @@ def ingress(
             annotations={f"{PREFIX}/{key.replace('_', '-')}": value for key, value in annotations.items()},
         ),
         spec=k.IngressSpec(
-            rules=tuple(k.IngressRule(host=host, http=k.HTTPIngressRuleValue(paths=told)) for host in hosts),
+            rules=tuple(k.IngressRule(host=host, http=k.HTTPIngressRuleValue(paths=paths_)) for host in hosts),
             tls=(k.IngressTLS(hosts=hosts, secret_name=secret),) if secret else (),
         ),
     )
 
 
-def model(*ingresses: k.Ingress, most: int = 3, **told: object) -> IngressModel:
+def model(*ingresses: k.Ingress, most: int = 3, **given: object) -> IngressModel:
     world = ClusterSnapshot(
-        ingresses={ObjectName(one.metadata.namespace, one.metadata.name): one for one in ingresses}, **told
+        ingresses={ObjectName(each.metadata.namespace, each.metadata.name): each for each in ingresses}, **given
     )
     selection = Selection(without_class=True)
     return resolve_ingress(world, IngressOptions(most_hosts=most, selection=selection, families=tuple(Family)))
 
 
-def over(found: IngressModel) -> dict[str, str]:
-    return {str(one.about.name): one.message for one in found.reasons if one.verdict is Verdict.OVER_LIMIT}
+def over(decisions: IngressModel) -> dict[str, str]:
+    return {
+        str(reason.about.name): reason.message for reason in decisions.reasons if reason.verdict is Verdict.OVER_LIMIT
+    }
 
 
 def test_the_oldest_ingresses_with_as_many_hosts_are_served():
-    found = model(
+    decisions = model(
         ingress("a-01", "a.test", "b.test"),
         ingress("b-02", "c.test", "d.test"),
         ingress("c-03", "e.test", "b.test"),
         ingress("d-04", "z.test", namespace="other"),
     )
-    assert list(over(found)) == ["tenant/b-02"]
-    assert "tenant has 4 hosts, and 3 are served (--max-namespace-hosts)" in over(found)["tenant/b-02"]
-    assert set(found.servers) == {"", "a.test", "b.test", "e.test", "z.test"}
+    assert list(over(decisions)) == ["tenant/b-02"]
+    assert "tenant has 4 hosts, and 3 are served (--max-namespace-hosts)" in over(decisions)["tenant/b-02"]
+    assert set(decisions.servers) == {"", "a.test", "b.test", "e.test", "z.test"}
 
 
 def test_paths_text_certificates_and_aliases_count():
@@ -75,7 +77,7 @@ def test_paths_text_certificates_and_aliases_count():
     assert not over(model(ingress("a-01", "a.test", secret="s"), secrets=secrets, most=4))
 
 
-def test_a_hundred_thousand_endpoints_are_some_of_each_port_in_upstreams():
+def test_of_too_many_endpoints_each_port_has_some_in_upstreams():
     slices = tuple(
         k.EndpointSlice(
             metadata=k.ObjectMeta(name=f"s{part}", namespace="tenant"),
@@ -91,21 +93,21 @@ def test_a_hundred_thousand_endpoints_are_some_of_each_port_in_upstreams():
         spec=k.ServiceSpec(cluster_ip="10.96.0.1", cluster_ips=("10.96.0.1",), ip_families=("IPv4",), ports=ports),
     )
     services = {ObjectName("tenant", "web"): ServiceInput(service=service, slices=slices)}
-    found = model(ingress("a-01", "a.test"), services=services)
-    (upstream,) = found.upstreams.values()
+    decisions = model(ingress("a-01", "a.test"), services=services)
+    (upstream,) = decisions.upstreams.values()
     assert len(upstream.servers) == UPSTREAM_SERVERS // 10
-    assert any("30000 endpoints" in one.message for one in found.reasons)
+    assert any("30000 endpoints" in reason.message for reason in decisions.reasons)
 
 
 @settings(max_examples=examples(60), deadline=None)
 @given(
     st.lists(st.lists(st.sampled_from("abcdef"), min_size=1, max_size=3, unique=True), max_size=5), st.integers(4, 40)
 )
-def test_one_namespace_over_its_limit_changes_no_server_of_another(others, count):
+def test_a_namespace_over_its_limit_changes_no_server_of_another(others, count):
     mine = [ingress(f"o-{i:02}", *(f"{h}.test" for h in hosts), namespace="other") for i, hosts in enumerate(others)]
     flood = [ingress(f"f-{i:02}", f"{i}.flood", f"{i}.more") for i in range(count)]
     alone, beside = model(*mine, most=6), model(*mine, *flood, most=6)
-    assert {host: replace(one) for host, one in beside.servers.items() if "test" in host} == {
-        host: one for host, one in alone.servers.items() if "test" in host
+    assert {host: replace(server) for host, server in beside.servers.items() if "test" in host} == {
+        host: server for host, server in alone.servers.items() if "test" in host
     }
     assert sum("flood" in host or "more" in host for host in beside.servers) <= 6
