@@ -1,8 +1,9 @@
 """What objects said when they were last read: it holds on while nobody can say what they say now.
 
 Not answered yet is not absent, and what is absent is not unrestricted. So a world is completed with what is known from
-before: everything of which the API server has not told, and of what is gone those objects that restrict others, as the
-ConfigMap with the settings. All else that is gone is gone: an Ingress whose Secret of passwords is deleted is closed.
+before: everything that the API server has not answered about, and of what is gone those objects that restrict others,
+as the ConfigMap with the settings. All else that is gone is gone: an Ingress whose Secret of passwords is deleted is
+closed.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def completed(
         world: The objects that were read.
         options: Which others are named, and whose Ingresses are served.
         before: What is known from before.
-        unread: Returns why nobody can say whether an object is there; empty where it was told.
+        unread: Returns why nobody can say whether an object is there; empty where the server has answered.
         may_be_gone: Whether what the options or the settings name holds on when it is gone; else that is an error.
     """
     world = _with_classes(world, options, before)
@@ -170,7 +171,7 @@ def renewed(world: ClusterSnapshot, wanted: References, options: IngressOptions)
 def held(
     world: ClusterSnapshot, options: IngressOptions, before: Mapping[ObjectName, Ingress | None]
 ) -> ClusterSnapshot:
-    """Return a world where Ingresses that name what nobody has told of are as they were before.
+    """Return a world where Ingresses that name objects not read yet are as they were before.
 
     One that was not there before is left out; one that waited already is left as it is, and so it is closed.
 

@@ -38,7 +38,7 @@ class IngressOptions:
         families: Which endpoints can be reached.
         node: The name of this node.
         forbidden: What of this host nginx connects to for no Ingress; objects add to it.
-        now: When this is, to tell of certificates that have ended; None to pass over that.
+        now: The time, to report certificates that have ended; None to report none.
         most_hosts: How many hosts the Ingresses of one namespace have at most, see `rulegen.model.ingress.limits`.
         without: Ingresses that are in quarantine, each with the reason.
     """

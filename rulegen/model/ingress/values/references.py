@@ -30,7 +30,7 @@ class References(NamedTuple):
 
 
 def references(ingresses: Iterable[Ingress], prefix: str) -> References:
-    """Return what Ingresses name, of their own namespaces alone; a name that is none is left to the model to tell."""
+    """Return what Ingresses name, of their own namespaces only; what is no name is reported by the model."""
     secrets: set[ObjectName] = set()
     config_maps: set[ObjectName] = set()
     for ingress in ingresses:
@@ -54,7 +54,7 @@ def references_of(
 ) -> References:
     """Return what a site is made of beside Ingresses and Services.
 
-    What the settings name can be told once their ConfigMap is in the world.
+    What the settings name is known once their ConfigMap is in the snapshot.
 
     Args:
         world: With Ingresses, their classes and, where labels decide, namespaces.

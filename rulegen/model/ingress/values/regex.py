@@ -20,7 +20,7 @@ MAX_DEPTH: Final = 20
 MAX_REPEAT: Final = 1000
 MAX_UNBOUNDED: Final = 4
 MAX_HEADS: Final = 64
-"""Beginnings of texts that are told apart."""
+"""How many different beginnings of texts are kept apart."""
 MAX_WAYS: Final = 1_000_000
 """Ways in which repetitions with bounds can match; trying more takes too long."""
 MAX_SIZE: Final = 30_000
@@ -60,7 +60,7 @@ def check(pattern: str) -> str:
 
 
 class Outline(NamedTuple):
-    """What can be told of the texts that an expression matches, without matching any.
+    """What is known of the texts that an expression matches, without matching any.
 
     Attributes:
         heads: Each of them begins with one of these, which are in lower case, in any case.

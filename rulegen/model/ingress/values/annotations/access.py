@@ -80,7 +80,7 @@ AUTH_REQUEST_REDIRECT: Final = Annotation(
 )
 AUTH_ALWAYS_SET_COOKIE: Final = Annotation("auth-always-set-cookie", boolean, "`true`, `false`", CLOSE, default=False)
 AUTH_CACHE_KEY: Final = Annotation(
-    "auth-cache-key", _cache_key, "checked; answers are not kept, and that is told", CLOSE
+    "auth-cache-key", _cache_key, "checked; answers are not cached, which is reported", CLOSE
 )
 ENABLE_GLOBAL_AUTH: Final = Annotation("enable-global-auth", boolean, "`true`, `false`", CLOSE, default=True)
 WHITELIST_SOURCE_RANGE: Final = Annotation("whitelist-source-range", readers.networks, "networks", CLOSE)
