@@ -63,7 +63,7 @@ def condense(output: str, *, brief: bool = False) -> Iterator[str]:
     """
     for block in output.strip("\n").split("\n\n"):
         heading, *lines = block.split("\n")
-        if heading.startswith(("Plan: ", "No changes")):
+        if heading.startswith(("Plan: ", "No changes", "Nothing to remove")):
             yield from () if lines and brief else (heading,)
             yield from ["; ".join(line.rstrip(".") for line in lines) + "."] if lines else ()
         elif heading == "Node-wide rules and parameters" and not brief:
@@ -94,7 +94,7 @@ def answers(url: str, page: Page, paint: Paint) -> Iterator[str]:
     """Yield what a client got that asked for a page once."""
     got = f"sent to {page.location}" if page.location else page.text
     trusted = paint.dim("   with the certificate of the Secret") if url.startswith("https:") and page.status else ""
-    yield f"  client asks {url:<26}{page.status or '':<5}{got}{trusted}"
+    yield f"  client requests {url:<26}{page.status or '':<5}{got}{trusted}"
 
 
 def _folded(lines: Sequence[str]) -> Iterator[str]:

@@ -25,6 +25,7 @@ NO_MODE = "no"
 """The mode of a report on a plan that has no rules for Services."""
 NO_SITE = "against nothing"
 """What a report names as the site where the plan was made as if none were there."""
+NOTHING_TO_REMOVE = "Nothing to remove."
 NO_CHANGES = "No changes. The node matches the objects."
 NO_CHANGES_SEEN = "No changes in what was observed. Part of the node's state is unknown: see the warnings."
 
@@ -69,6 +70,8 @@ class Report:
 
 def summary(plan: Plan, report: Report) -> str:
     """Return the last line: what the plan comes to."""
+    if plan.is_empty and report.cleanup:
+        return NOTHING_TO_REMOVE
     if plan.is_empty:
         return NO_CHANGES_SEEN if report.is_partial else NO_CHANGES
     add, change, delete = (plan.count(action) for action in (Action.ADD, Action.CHANGE, Action.DELETE))

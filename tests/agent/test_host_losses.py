@@ -102,7 +102,7 @@ def test_primary_opens_nothing_before_the_first_node_object(mode, events, listen
     stage.at(8, lambda: seen.extend(differences(stage, listening)))
     stage.run(9)
     assert seen == [(set(), None), False]
-    assert len([line for line in stage.log if "node ports listen nowhere" in line]) == 1
+    assert len([line for line in stage.log if "node ports accept no connections" in line]) == 1
 
 
 def _serves_node_ports(stage: Stage) -> bool:

@@ -266,7 +266,7 @@ class TestFirstStart:
         assert "ssl_reject_handshake on;" in stage.text("tls.test")
         assert not stage.is_open("shut.test")
         assert {one.about.name for one in stage.events} == {"tls", "shut"}
-        assert all("does not let it be read" in one.note for one in stage.events)
+        assert all("denies access to it" in one.note for one in stage.events)
         stage.turn()
         assert len(stage.events) == 2
 

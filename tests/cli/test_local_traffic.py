@@ -59,7 +59,7 @@ def test_a_plan_says_that_pods_cannot_be_recognised_and_what_follows(run, mode, 
     code, out = run("plan", *FILES, "--observed", "none", "--mode", mode, *more)
     assert code == 0
     assert SAID in out
-    assert "Give a configuration of kube-proxy that has one (--config), or the pods' prefix (--cluster-cidr)" in out
+    assert "Give kube-proxy's configuration (--config) or the Pod network (--cluster-cidr)" in out
     assert LOST not in out  # nothing is there that could be lost
 
 

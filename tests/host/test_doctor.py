@@ -65,7 +65,7 @@ class TestHost:
 
     def test_rules_of_both_variants(self):
         shell("iptables-nft -t nat -N X", "iptables-nft -t nat -A X -j RETURN")
-        assert found("rules") == ["iptables-nft: 1 rules (of Services: 0)"]
+        assert found("rules") == ["iptables-nft: 1 rules, 0 of them for Services"]
 
         shell("iptables-legacy -t nat -N X", "iptables-legacy -t nat -A X -j RETURN")
         assert any(one.startswith("both variants have rules: ") for one in found("rules", Level.WARN))
@@ -157,8 +157,8 @@ class TestHost:
         assert found("addresses", Level.WARN) == []
         shell(f"{add} 192.0.2.1 {rule}", f"{add} 100.100.100.200 {rule}")
         assert found("addresses", Level.WARN) == [
-            "100.100.100.200, the metadata server of Alibaba Cloud, is taken by rules for shop/web:http",
-            "192.0.2.1, the gateway of this node, is taken by rules for shop/web:http",
+            "100.100.100.200, the metadata server of Alibaba Cloud, has rules for shop/web:http",
+            "192.0.2.1, the gateway of this node, has rules for shop/web:http",
         ]
 
     def test_a_gateway_that_ipvs_has_bound_is_named(self):
@@ -169,15 +169,15 @@ class TestHost:
 
     def test_outgoing_ports_that_are_node_ports(self):
         sysctl.write("net.ipv4.ip_local_port_range", "31000 60999")
-        assert any("may take 31000-32767" in one for one in found("ports", Level.WARN))
+        assert any("local ports 31000-32767" in one for one in found("ports", Level.WARN))
         sysctl.write("net.ipv4.ip_local_reserved_ports", "30000-32767")
         assert not found("ports", Level.WARN)
 
     @pytest.mark.skipif(find_spec("iptc") is None, reason="python-iptables is optional")
     def test_python_iptables(self):
-        assert f"takes all {len(bindings.SAMPLES)} sample rules" in found("python-iptables", Level.OK)
+        assert f"accepts all {len(bindings.SAMPLES)} sample rules" in found("python-iptables", Level.OK)
         shell("iptables-legacy -t nat -N KUBE-POSTROUTING", "iptables-legacy -t nat -A KUBE-POSTROUTING -j RETURN")
-        assert "legacy chain KUBE-POSTROUTING, packets that its rules met: 0" in found("python-iptables")
+        assert "legacy chain KUBE-POSTROUTING, packets that matched its rules: 0" in found("python-iptables")
 
     def test_each_sample_is_a_rule_that_this_kernel_takes(self):
         lines = found("kernel")
@@ -188,7 +188,7 @@ class TestHost:
         monkeypatch.setitem(SAMPLES, "nonsense", "*nat\n-A OUTPUT -m nonsense -j ACCEPT\nCOMMIT\n")
         lines = found("kernel", Level.FAIL)
         assert len(lines) == 4, lines
-        assert all("takes no rule with nonsense: " in line for line in lines), lines
+        assert all("rejects rules with nonsense: " in line for line in lines), lines
 
     def test_without_privilege_it_tells_what_is_unseen(self):
         code = (
@@ -263,7 +263,7 @@ class TestSickHosts:
         findings = [one for one in checks.examine(newer) if one.topic == "python-iptables" and "judge" in one.message]
 
         assert [one.level for one in findings] == [Level.INFO]
-        assert "cannot judge iptables 1.8.11: it loses recent rcheck, addrtype dst-type" in findings[0].message
+        assert "does not support iptables 1.8.11: it loses recent rcheck, addrtype dst-type" in findings[0].message
 
     @pytest.mark.parametrize(
         ("version", "level"), [("iptables v1.6.1", Level.WARN), ("iptables v1.8.9 (nf_tables)", Level.OK)]
@@ -293,7 +293,7 @@ class TestShowing:
             "  ✗ net.ipv4.ip_forward = 0\n"
             "      → set it to 1\n"
             "\n"
-            "1 to mend, 1 to look at.\n"
+            "1 to fix, 1 to check.\n"
         )
 
     def test_all_well(self):

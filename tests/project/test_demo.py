@@ -117,14 +117,14 @@ def test_an_ingress_that_is_not_served_as_written_is_not_cut_out() -> None:
         (
             "http://a.b/",
             Page(308, "https://a.b", "<html>"),
-            "  client asks http://a.b/               308  sent to https://a.b",
+            "  client requests http://a.b/               308  sent to https://a.b",
         ),
-        ("http://a.b/", Page(200, "", "pod"), "  client asks http://a.b/               200  pod"),
-        ("https://a.b/", Page(0, "", "timed out"), "  client asks https://a.b/                   timed out"),
+        ("http://a.b/", Page(200, "", "pod"), "  client requests http://a.b/               200  pod"),
+        ("https://a.b/", Page(0, "", "timed out"), "  client requests https://a.b/                   timed out"),
         (
             "https://a.b/",
             Page(200, "", "pod"),
-            "  client asks https://a.b/              200  pod   with the certificate of the Secret",
+            "  client requests https://a.b/              200  pod   with the certificate of the Secret",
         ),
     ],
 )
@@ -216,7 +216,7 @@ def test_the_demo_tells_its_story(mark: str, tmp_path: Path) -> None:
         assert int(meanwhile) + int(afterwards) > 0, pod
     assert re.search(r"^  my-blog-c  █+ +\d+ +0$", done.stdout, re.MULTILINE), "the pod that left answers no more"
     assert len(re.findall(r"^  \d+ questions, each got its answer\.$", done.stdout, re.MULTILINE)) == 2
-    asked = re.findall(r"^  client asks (https?)://blog\.holdno\.com/ +(\d+)  (\S+)", done.stdout, re.MULTILINE)
+    asked = re.findall(r"^  client requests (https?)://blog\.holdno\.com/ +(\d+)  (\S+)", done.stdout, re.MULTILINE)
     assert [(scheme, status) for scheme, status, _ in asked] == [
         ("http", "308"),
         ("https", "200"),

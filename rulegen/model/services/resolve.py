@@ -36,7 +36,7 @@ def resolve(
     name = options.node_name or facts.hostname
     told = world.nodes.get(name)
     if told is None:
-        warnings.add(f"{unknown_node(name, world.nodes)}; zone, addresses and pod CIDRs of this node are unknown")
+        warnings.add(f"{unknown_node(name, world.nodes)}. This node's zone, addresses and Pod CIDRs are unknown")
     site = resolve_site(told, name, options, facts, world.nodes.values())
     if (
         options.needs.has_virtual_servers

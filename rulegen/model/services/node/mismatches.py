@@ -75,15 +75,15 @@ def local_traffic_warnings(
             why, remedy = "there is no Node object that holds podCIDRs", "Give the Node object too"
         case DetectLocalMode.CLUSTER_CIDR if not options.cluster_cidrs:
             why = "there is no clusterCIDR"
-            remedy = "Give a configuration of kube-proxy that has one (--config), or the pods' prefix (--cluster-cidr)"
+            remedy = "Give kube-proxy's configuration (--config) or the Pod network (--cluster-cidr)"
         case _:
             return  # told by family
-    follows = ["pods count as clients from outside where externalTrafficPolicy is Local"]
+    follows = ["for externalTrafficPolicy Local, Pods count as outside clients"]
     if not options.masquerade_all:
         follows.insert(
             0, "connections to ClusterIPs are not masqueraded, so clients that are not Pods may get no answer"
         )
-    yield f"local traffic cannot be recognised, as {why}: {'; '.join(follows)}. {remedy}"
+    yield f"local traffic cannot be recognised, because {why}: {'; '.join(follows)}. {remedy}"
 
 
 def primary_family(node: structs.Node | None, options: Options) -> Family:
