@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import Final
 
 INTERNAL: Final = "//rulegen/"
 """Paths of hidden locations begin so: nginx makes one slash of two in every request, so none can ask for them."""
+
+_MOST_NAMES: Final = 10_000
+"""So many paths of each kind are kept: an agent asks for those of all hosts at each change."""
 
 
 def mark(*texts: object) -> str:
@@ -14,11 +18,13 @@ def mark(*texts: object) -> str:
     return hashlib.sha256("\0".join(map(str, texts)).encode()).hexdigest()[:16]
 
 
+@lru_cache(maxsize=_MOST_NAMES)
 def host_file(host: str) -> str:
     """Return the path of a host's file in a configuration."""
     return f"hosts/{hashlib.sha256(host.encode()).hexdigest()[:16]}.conf"
 
 
+@lru_cache(maxsize=_MOST_NAMES)
 def upstream_file(service: object) -> str:
     """Return the path of the file with a Service's upstreams."""
     return f"upstreams/{hashlib.sha256(str(service).encode()).hexdigest()[:16]}.conf"

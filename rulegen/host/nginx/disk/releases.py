@@ -42,7 +42,7 @@ from rulegen.safe_files import read_regular
 from rulegen.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
 KEEP: Final = 3
@@ -285,12 +285,13 @@ class Releases:
                         remove(name, dir_fd=releases)
 
     def _wanted(self, configuration: Configuration) -> dict[str, WantedFile]:
+        group = os.getegid()
         wanted = {
-            name: WantedFile(text.encode("utf-8", "surrogateescape"), _PRIVATE_MODE, os.getegid())
+            name: WantedFile(text.encode("utf-8", "surrogateescape"), _PRIVATE_MODE, group)
             for name, text in configuration.files.items()
         }
         for name, secret in configuration.secrets.items():
-            readers = (self._workers_mode, self._group) if secret.for_workers else (_PRIVATE_MODE, os.getegid())
+            readers = (self._workers_mode, self._group) if secret.for_workers else (_PRIVATE_MODE, group)
             wanted[name] = WantedFile(secret.content, *readers)
         wrong = next((name for name in wanted if not _NAME.match(name)), None)
         if wrong is None:
@@ -337,9 +338,7 @@ class Releases:
                 with suppress(OSError):  # a damaged one: its files are written anew
                     sources.append(stack.enter_context(self._opened(source.name)))
             for name, file in wanted.items():
-                same = next((folders for folders in sources if self._verified.holds(name, file, folders)), None)
-                base, target = within(name, targets)
-                if same is None or not linked(base, within(name, same)[1], target):
+                if not self._linked(name, file, sources, targets):
                     write_new(partial / name, *file)
                     new.append(partial / name)
         self._verified.keep(wanted)
@@ -350,6 +349,16 @@ class Releases:
         write_new(partial / _MANIFEST, listed, _PRIVATE_MODE, os.getegid())
         # before it gets its name, and so before it can be live: a power cut must not leave empty files
         synchronize(partial, new)
+
+    def _linked(
+        self, name: str, file: WantedFile, sources: Iterable[Mapping[str, int]], targets: Mapping[str, int]
+    ) -> bool:
+        """Link a file of another release that holds what is wanted; return whether there is one."""
+        base, target = within(name, targets)
+        for folders in sources:
+            if self._verified.holds(name, file, folders):
+                return linked(base, within(name, folders)[1], target)
+        return False
 
     @contextmanager
     def _new_folder(self, place: Path, name: str) -> Iterator[int]:
