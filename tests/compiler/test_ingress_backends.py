@@ -1,0 +1,230 @@
+"""Where requests of Ingresses go: Services, names, answers of rulegen's own, and how backends are spoken with."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from rulegen.kube.objects import structs as k
+from rulegen.model.ingress.reasons import Verdict
+from tests.ingress_strategies import (
+    API,
+    NAMED,
+    WEB,
+    backend,
+    compiled,
+    endpoints,
+    ingress,
+    path,
+    refusal,
+    rule,
+    service,
+    settings_map,
+    site,
+    text_of,
+    tls,
+    told,
+    verdicts,
+)
+from tests.rights import needs_nginx
+
+GROUND = (*WEB, *API, *NAMED)
+
+
+@pytest.mark.parametrize(
+    ("objects", "port", "expected"),
+    [
+        ((), 80, "503"),
+        ((service("x"),), 80, "503"),
+        ((service("x"), endpoints("x", ready=False)), 80, "503"),
+        ((service("x"), endpoints("x", ready=True, terminating=True)), 80, "503"),
+        ((service("x"), endpoints("x")), 81, "503"),
+        ((service("x"), endpoints("x")), "nope", "503"),
+        ((service("x"), endpoints("x", ("127.0.0.1",))), 80, "503"),
+        ((service("x"), endpoints("x", ("169.254.169.254",))), 80, "503"),
+        ((service("x"), endpoints("x")), "other", ["10.244.1.5:9090", "10.244.2.6:9090"]),
+        ((service("x"), endpoints("x")), 8080, ["10.244.1.5:9090", "10.244.2.6:9090"]),
+        (
+            (service("x"), endpoints("x", ("10.244.1.5",)), endpoints("x", ("fd00::5",))),
+            80,
+            ["10.244.1.5:8080", "[fd00::5]:8080"],
+        ),
+        ((service("x", cluster_ip="None"), endpoints("x")), 80, ["10.244.1.5:8080", "10.244.2.6:8080"]),
+    ],
+)
+def test_where_requests_go(objects, port, expected):
+    found = compiled(*objects, *API, ingress("site", rule("site.test", path(to="x", port=port))))
+    if isinstance(expected, str):
+        assert f"return {expected};" in text_of(found)
+        assert verdicts(found) == {Verdict.UNAVAILABLE}
+        return
+    (upstream,) = [one for one in found.model.upstreams.values() if one.service.name == "x"]
+    assert list(upstream.servers) == expected
+    own = next(one.spec.cluster_ip for one in objects if isinstance(one, k.Service))
+    assert bool(upstream.backup) is (own != "None")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "169.254.169.254", "::1", "fe80::1", "0.0.0.0"])
+@pytest.mark.parametrize("annotations", [{}, {"service-upstream": "true"}])
+def test_a_service_address_of_the_node_itself_is_not_used(address, annotations):
+    own = service("x", cluster_ip=address)
+    found = compiled(own, endpoints("x"), ingress("site", rule("site.test", path(to="x")), annotations=annotations))
+    (upstream,) = found.model.upstreams.values()
+    assert (upstream.servers, upstream.backup) == (("10.244.1.5:8080", "10.244.2.6:8080"), "")
+    assert any("spec.clusterIP" in reason.path for reason in told(found, ""))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("example.com", '"external" "example.com:80"'),
+        ("web.default.svc.cluster.local", "default.web.80"),
+        ("localhost", "503"),
+        ("127.0.0.1", "503"),
+    ],
+)
+def test_external_names(name, expected):
+    external = service("x", type="ExternalName", cluster_ip="", external_name=name, ports=())
+    found = compiled(*GROUND, external, ingress("site", rule("site.test", path(to="x"))))
+    text = text_of(found)
+    if expected == "503":
+        assert "return 503;" in text
+    elif name == "example.com":
+        assert "set $external example.com:80;" in text
+        assert "proxy_pass http://${external};" in text.replace('"', "") or "$external" in text
+    else:
+        assert expected in text
+
+
+def test_a_backend_that_is_no_service_is_404():
+    resource = k.IngressBackend(resource=k.TypedReference(kind="Bucket", name="b"))
+    one = k.HTTPIngressPath(path="/", path_type="Prefix", backend=resource)
+    found = compiled(*GROUND, ingress("site", rule("site.test", one)))
+    assert "return 404;" in text_of(found)
+    assert verdicts(found) == {Verdict.UNAVAILABLE}
+
+
+def test_a_default_backend_of_rules_serves_their_hosts_alone():
+    found = compiled(*GROUND, ingress("site", rule("site.test", path("/a")), default=backend("api")))
+    assert "default.api.80" in text_of(found)
+    assert "default.api.80" not in text_of(found, "")
+
+
+@needs_nginx
+def test_all_sizes_of_buffers_are_fitted_to_each_other(tmp_path):
+    found = []
+    for one in ("", "0", "1", "1k", "4k", "64k", "16m"):
+        for many in ("", "2", "3", "1024"):
+            for busy in ("", "0", "1k", "8k", "64m"):
+                for temporary in ("", "0", "1", "1g"):
+                    told = {
+                        "proxy-buffer-size": one,
+                        "proxy-buffers-number": many,
+                        "proxy-busy-buffers-size": busy,
+                        "proxy-max-temp-file-size": temporary,
+                    }
+                    name = f"n{len(found)}"
+                    told = {key: text for key, text in told.items() if text}
+                    if len(found) % 3 == 0:
+                        told["backend-protocol"] = "FCGI"
+                    found.append(ingress(name, rule(f"{name}.test"), annotations=told))
+    assert refusal(compiled(*WEB, *found).configuration, tmp_path / "nginx") == ""
+
+
+@needs_nginx
+@pytest.mark.parametrize("mode", ["balanced", "persistent"])
+def test_clients_of_all_other_names_stay_with_their_server_too(mode, tmp_path):
+    cookie = {"affinity": "cookie", "affinity-mode": mode, "session-cookie-name": "stay"}
+    found = compiled(*GROUND, ingress("site", rule(""), annotations=cookie))
+    assert "$http_cookie" in text_of(found, "")
+    assert refusal(found.configuration, tmp_path / "nginx") == ""
+
+
+@needs_nginx
+@pytest.mark.parametrize("secret_name", ["", "cert"])
+def test_names_that_only_redirect_have_a_certificate(secret_name, tmp_path):
+    one = ingress(
+        "site",
+        rule("site.test"),
+        annotations={"from-to-www-redirect": "true"},
+        tls=[tls(secret_name, "site.test")] if secret_name else (),
+    )
+    found = compiled(*GROUND, one, settings_map(ssl_reject_handshake="true"))
+    assert refusal(found.configuration, tmp_path / "nginx") == ""
+
+
+@pytest.mark.parametrize(
+    ("host", "annotation"),
+    [("", "server-alias"), ("", "from-to-www-redirect"), ("*.site.test", "from-to-www-redirect")],
+)
+def test_other_names_that_cannot_be_are_told(host, annotation):
+    value = "true" if annotation == "from-to-www-redirect" else "alias.test"
+    found = compiled(*GROUND, ingress("site", rule(host), annotations={annotation: value}))
+    assert [(one.verdict, annotation in one.path) for one in found.model.reasons] == [(Verdict.IGNORED, True)]
+    assert list(found.model.servers) == list(dict.fromkeys(("", host)))
+
+
+REJECTING = settings_map(ssl_reject_handshake="true")
+TELLING = {"auth-url": "http://api.default.svc/check", "auth-response-headers": "X-User"}
+
+
+@pytest.mark.parametrize("host", ["a.test", "www.a.test"])
+def test_from_to_www(host):
+    other = host.removeprefix("www.") if host.startswith("www.") else f"www.{host}"
+    found = compiled(*GROUND, ingress("site", rule(host), annotations={"from-to-www-redirect": "true"}))
+    assert found.model.servers[host].redirects_from == other
+    taken = compiled(
+        *GROUND, ingress("site", rule(host), annotations={"from-to-www-redirect": "true"}), ingress("own", rule(other))
+    )
+    assert taken.model.servers[host].redirects_from == ""
+    assert Verdict.IGNORED in verdicts(taken)
+
+
+@needs_nginx
+@pytest.mark.parametrize(
+    "objects",
+    [
+        [ingress("site", rule(""), annotations={"affinity": "cookie"})],
+        [ingress("site", default=backend(), annotations={"affinity": "cookie", "affinity-mode": "persistent"})],
+        [ingress("site", rule("a.test"), annotations={"from-to-www-redirect": "true"}), REJECTING],
+        [ingress("site", rule("a.test", path("/.well-known/acme-challenge/x")), annotations=TELLING)],
+        [
+            ingress("site", rule(""), tls=[tls("cert")], annotations={"auth-tls-secret": "ca"}),
+            ingress("www", rule("www.a.test"), annotations={"from-to-www-redirect": "true"}),
+        ],
+    ],
+    ids=["cookie-without-host", "cookie-of-a-default-backend", "www-and-no-handshake", "nobody-asked", "tls-of-others"],
+)
+def test_nginx_takes_what_comes_together(objects, tmp_path):
+    assert refusal(compiled(*GROUND, *NAMED, *objects, served=True).configuration, tmp_path / "nginx") == ""
+
+
+def test_an_auth_server_over_tls_has_connections_of_its_own():
+    found = compiled(
+        *GROUND,
+        site(auth_url="https://api.default.svc.cluster.local:80/check"),
+        ingress("api", rule("api.test", path(to="api")), annotations={"backend-protocol": "HTTPS"}),
+    )
+    assert "proxy_ssl_name api.default.svc.cluster.local;" in text_of(found)
+    assert len([name for name in found.model.upstreams if name.startswith("default.api.80.")]) == 2
+
+
+def test_retries_of_all_hosts_hold_where_other_failures_count():
+    found = compiled(*GROUND, site(proxy_next_upstream="error http_502"), settings_map(retry_non_idempotent="true"))
+    assert "proxy_next_upstream error http_502 non_idempotent;" in text_of(found)
+
+
+def test_hosts_that_say_the_same_share_the_variables_it_takes():
+    told = {
+        "affinity": "cookie",
+        "limit-rps": "5",
+        "limit-whitelist": "10.0.0.0/8",
+        "enable-cors": "true",
+        "cors-allow-origin": "https://app.test",
+    }
+    hosts = [f"h{number}.test" for number in range(2)]
+    found = compiled(*GROUND, *(ingress(host[:2], rule(host), annotations=told) for host in hosts))
+    one, other = (set(re.findall(r"(?m)^(?:map|geo) \S+ (\$\w+)", text_of(found, host))) for host in hosts)
+    assert len(one) == 6
+    assert one == other
