@@ -7,7 +7,6 @@ import contextlib
 import http.client
 import os
 import socket
-import struct
 import subprocess
 import sys
 import threading
@@ -17,8 +16,6 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from rulegen.host.commands.runner import run
 from rulegen.host.nginx.resolver import control, dns
@@ -30,79 +27,11 @@ from rulegen.model.forbidden import Forbidden
 from rulegen.model.ingress.defaults import HttpHost
 from rulegen.model.ingress.values.settings import Settings
 from rulegen.net import Address
+from tests.host.nginx.name_server import NameServer, question
 from tests.ingress_strategies import WEB, compiled, ingress, path, rule, service, site
 from tests.rights import needs_nginx, needs_root, needs_sandbox
 
 PORT = 10353
-
-
-def name(text: str) -> bytes:
-    return b"".join(bytes([len(label)]) + label.encode() for label in text.split(".")) + b"\0"
-
-
-def question(text: str, kind: int = dns.A, number: int = 7) -> bytes:
-    return dns.HEADER.pack(number, 0x0100, 1, 0, 0, 0) + name(text) + struct.pack("!HH", kind, dns.IN)
-
-
-def record(owner: bytes, kind: int, content: bytes) -> bytes:
-    return owner + struct.pack("!HHIH", kind, dns.IN, 60, len(content)) + content
-
-
-class NameServer:
-    """A name server of this process, over UDP and TCP, whose answers are a table that may change at any time.
-
-    Attributes:
-        table: The addresses of each name, of both families.
-        is_short: Whether an answer over UDP has no room for any address.
-    """
-
-    def __init__(self, address: str = "127.0.0.53", port: int = 53) -> None:
-        self.table: dict[str, list[str]] = {}
-        self.asked: list[str] = []
-        self.is_short = False
-        self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._udp.bind((address, port))
-        self._tcp = socket.create_server((address, port))
-        self._threads = [threading.Thread(target=one, daemon=True) for one in (self._datagrams, self._streams)]
-        for thread in self._threads:
-            thread.start()
-
-    def close(self) -> None:
-        for link in (self._udp, self._tcp):
-            with contextlib.suppress(OSError):
-                link.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join(10)
-        self._udp.close()
-        self._tcp.close()
-
-    def _answer(self, message: bytes, *, is_short: bool) -> bytes:
-        asked = dns.read_question(message)
-        assert asked is not None
-        self.asked.append(asked.name)
-        found = [ip_address(text) for text in self.table.get(asked.name, ())]
-        wanted = [one for one in found if one.version == (4 if asked.kind == dns.A else 6)]
-        flags = 0x8180 | (0x0200 if is_short else 0) | (0 if asked.name in self.table else 3)
-        kept = [] if is_short else wanted
-        alias = record(b"\xc0\x0c", 5, name("alias.test"))
-        records = b"".join(record(name("alias.test"), asked.kind, one.packed) for one in kept)
-        return dns.HEADER.pack(asked.number, flags, 1, 1 + len(kept), 0, 0) + asked.wire + alias + records
-
-    def _datagrams(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                message, sender = self._udp.recvfrom(4096)
-                if not message:
-                    return
-                self._udp.sendto(self._answer(message, is_short=self.is_short), sender)
-
-    def _streams(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                link, _ = self._tcp.accept()
-                with link:
-                    said = self._answer(link.recv(4096)[2:], is_short=False)
-                    link.sendall(len(said).to_bytes(2, "big") + said)
 
 
 @pytest.fixture
@@ -110,45 +39,6 @@ def server(namespace: None) -> Iterator[NameServer]:
     made = NameServer()
     yield made
     made.close()
-
-
-# -- messages ----------------------------------------------------------------------------------------------------------
-
-
-@given(st.binary(max_size=600))
-def test_no_bytes_break_the_readers(message):
-    dns.read_question(message)
-    asked = dns.read_question(question("a.test"))
-    assert asked is not None
-    dns.read_answer(message, asked, 7)
-    dns.read_answer(question("a.test")[:2] + b"\x81\x80" + question("a.test")[4:] + message, asked, 7)
-
-
-@given(st.lists(st.ip_addresses(v=4), max_size=200), st.integers(0, 15))
-def test_an_answer_is_read_back_as_it_was_written(addresses, code):
-    asked = dns.read_question(question("a.b.test"))
-    assert asked is not None
-    written = dns.write_answer(asked, code, [(one, 30) for one in addresses])
-    assert len(written) <= 4096
-    assert dns.read_answer(written, asked, 7) == dns.DnsAnswer(
-        code, tuple((one, 30) for one in addresses[: dns.MOST_ADDRESSES])
-    )
-
-
-@pytest.mark.parametrize(
-    "message",
-    [
-        question("b.test"),  # of another name
-        question("a.test", dns.AAAA),  # of another type
-        question("a.test", number=8),  # of another message
-    ],
-)
-def test_an_answer_to_something_else_is_none(message):
-    asked = dns.read_question(question("a.test"))
-    assert asked is not None
-    said = message[:2] + b"\x81\x80" + message[4:]
-    assert dns.read_answer(said, asked, 7) is None
-    assert dns.read_answer(question("a.test"), asked, 7) is None  # a question is no answer
 
 
 # -- the process -------------------------------------------------------------------------------------------------------
