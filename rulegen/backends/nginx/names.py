@@ -11,6 +11,8 @@ INTERNAL: Final = "//rulegen/"
 
 _MOST_NAMES: Final = 10_000
 """So many paths of each kind are kept: an agent asks for those of all hosts at each change."""
+HTTP2_IS_DIRECTIVE: Final = "http2 is a directive"
+"""The trait of an nginx (1.25.1 and later) that switches HTTP/2 on by a directive, not for each address."""
 
 
 def mark(*texts: object) -> str:

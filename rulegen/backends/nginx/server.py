@@ -8,6 +8,7 @@ from rulegen.backends.nginx.locations.expressions import bounded
 from rulegen.backends.nginx.locations.headers import loop_guard
 from rulegen.backends.nginx.locations.location import LocationText
 from rulegen.backends.nginx.locations.proxying import resolver_of
+from rulegen.backends.nginx.names import HTTP2_IS_DIRECTIVE
 from rulegen.backends.nginx.upstream import interpolated, server_upstreams, sticky_maps, upstream
 from rulegen.languages.nginx.tree import Directive, template
 from rulegen.model.ingress.ir import ClientCertificate
@@ -77,7 +78,7 @@ def _listens(defaults: HttpDefaults, *, is_default: bool) -> Iterator[Node]:
             if is_default:
                 options.append("default_server")
                 options += ["ssl"] * is_tls + ["http2"] * (
-                    is_tls and settings.use_http2 and not host.http2_is_directive
+                    is_tls and settings.use_http2 and HTTP2_IS_DIRECTIVE not in host.traits
                 )
                 options += ["proxy_protocol"] * settings.use_proxy_protocol
                 options += ["reuseport"] * settings.reuse_port + ["backlog=4096"]

@@ -20,6 +20,7 @@ from rulegen.backends.nginx.locations.proxying import (
     resolver,
     temporary_file_size,
 )
+from rulegen.backends.nginx.names import HTTP2_IS_DIRECTIVE
 from rulegen.backends.nginx.upstream import interpolated
 from rulegen.languages.nginx.configuration import STATUS_SOCKET
 from rulegen.languages.nginx.tree import Directive, Entry, KeyKind, template, variable
@@ -135,7 +136,7 @@ def _clients(defaults: HttpDefaults) -> Iterator[Node]:
     yield Directive("port_in_redirect", (_on(settings.use_port_in_redirects),))
     yield Directive("ignore_invalid_headers", (_on(settings.ignore_invalid_headers),))
     yield Directive("underscores_in_headers", (_on(settings.enable_underscores_in_headers),))
-    if settings.use_http2 and defaults.host.http2_is_directive:
+    if settings.use_http2 and HTTP2_IS_DIRECTIVE in defaults.host.traits:
         yield Directive("http2", ("on",))
     if settings.http2_max_concurrent_streams != _NGINX_STREAMS:
         yield Directive("http2_max_concurrent_streams", (str(settings.http2_max_concurrent_streams),))

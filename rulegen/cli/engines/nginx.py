@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from rulegen.backends.nginx.names import HTTP2_IS_DIRECTIVE
 from rulegen.cli.engines.row import EngineRow
 from rulegen.errors import ConfigError, HostError
 from rulegen.host.commands.runner import run
@@ -127,7 +128,7 @@ class ChosenNginx:
             options.host,
             names_port=names_port,
             user=f"{user} {facts.group}" if user and facts.group else user,
-            http2_is_directive=facts.version >= HTTP2_DIRECTIVE,
+            traits=frozenset({HTTP2_IS_DIRECTIVE}) if facts.version >= HTTP2_DIRECTIVE else frozenset(),
         )
         return replace(options, host=host)
 

@@ -17,7 +17,7 @@ class HttpHost:
             where the HTTP server asks the name servers itself.
         user: User, and group behind a space, of the workers; empty for that of the master.
         ipv6: Whether the host speaks IPv6.
-        http2_is_directive: Whether nginx (1.25.1 and later) switches HTTP/2 on by a directive, not for each address.
+        traits: What an engine must know of its installed program, in words of its own; nothing else reads them.
     """
 
     http_port: int = 80
@@ -25,7 +25,7 @@ class HttpHost:
     names_port: int = 0
     user: str = "www-data"
     ipv6: bool = True
-    http2_is_directive: bool = False
+    traits: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
