@@ -154,11 +154,11 @@ class Options:
 
 def _networks(cidrs: Iterable[str]) -> tuple[Network, ...]:
     """Return the prefixes that are some: others were refused before, unless nobody reads them in this mode."""
-    found = []
+    networks = []
     for cidr in cidrs:
         with suppress(ValueError):
-            found.append(parse_network(cidr))
-    return tuple(found)
+            networks.append(parse_network(cidr))
+    return tuple(networks)
 
 
 def _bind_address(text: str) -> Address | None:

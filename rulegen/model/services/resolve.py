@@ -34,10 +34,10 @@ def resolve(
     """
     warnings = Warnings()
     name = options.node_name or facts.hostname
-    told = world.nodes.get(name)
-    if told is None:
+    node = world.nodes.get(name)
+    if node is None:
         warnings.add(f"{unknown_node(name, world.nodes)}. This node's zone, addresses and Pod CIDRs are unknown")
-    site = resolve_site(told, name, options, facts, world.nodes.values())
+    site = resolve_site(node, name, options, facts, world.nodes.values())
     if (
         options.needs.has_virtual_servers
         and facts.schedulers is not None
@@ -45,8 +45,8 @@ def resolve(
     ):
         offered = ", ".join(sorted(facts.schedulers)) or "none"
         warnings.add(f"this kernel does not have the IPVS scheduler {options.ipvs_scheduler!r}, but {offered}")
-    nodes = {f: resolve_node(f, site, told, options, facts, warnings.add) for f in families}
-    for warning in node_warnings(nodes, told, options):
+    nodes = {f: resolve_node(f, site, node, options, facts, warnings.add) for f in families}
+    for warning in node_warnings(nodes, node, options):
         warnings.add(warning)
     table = ServiceTable(
         site,

@@ -51,8 +51,8 @@ def route(*backends: WeightedBackend, hosts: tuple[str, ...] = ("h.test",), matc
 
 def routed(*routes: Route) -> Routing:
     """Return the routing of some routes of one object."""
-    found = world(*SERVICES)
-    routing = Routing(Targets(services=found.services, settings=Settings(), families=(Family.IPV4,)), Settings())
+    snapshot = world(*SERVICES)
+    routing = Routing(Targets(services=snapshot.services, settings=Settings(), families=(Family.IPV4,)), Settings())
     annotations = read_annotations(SOURCE, {}, PREFIX)
     routing.add(Asker(SOURCE.name, ingress("split"), annotations, LocationPolicy(), False, asked=routes))
     return routing
@@ -72,9 +72,9 @@ def shares(routing: Routing, host: str = "h.test") -> dict[str, float]:
 @pytest.mark.parametrize("weights", [(1,), (9, 1), (1, 1, 2), (0, 1, 3), (5, 0, 5)])
 def test_backends_have_requests_in_proportion_to_their_weights(weights):
     routing = routed(route(*(backend(name, weight) for name, weight in zip(NAMES, weights, strict=False))))
-    found = shares(routing)
+    parts = shares(routing)
     wanted = {f"default.{name}.80": weight / sum(weights) for name, weight in zip(NAMES, weights, strict=False)}
-    assert {name: found.get(name, 0.0) for name in wanted} == pytest.approx(wanted)
+    assert {name: parts.get(name, 0.0) for name in wanted} == pytest.approx(wanted)
     assert routing.reasons == []
 
 
@@ -124,6 +124,6 @@ def test_a_rule_of_an_ingress_is_a_route(path_type, use_regex, kind):
     policy = LocationPolicy(use_regex=use_regex)
     first, rest = ResolvedIngress(ObjectName("default", "web"), asked, annotations, policy, False).routes
     assert (first.hosts, first.matches) == (("h.test",), (RouteMatch(PathMatch(kind, "/x")),))
-    assert [(one.service, one.weight) for one in first.backends] == [(ObjectName("default", "a"), 1)]
+    assert [(each.service, each.weight) for each in first.backends] == [(ObjectName("default", "a"), 1)]
     assert (first.source, first.field) == (annotations.about, "spec.rules[0].http.paths[0]")
     assert (rest.hosts, rest.matches, rest.backends) == (("h.test",), (), ())

@@ -36,15 +36,15 @@ class Referred:
     unread: Mapping[ObjectKey, str] = field(default_factory=dict)
     files: dict[str, SecretFile] = field(default_factory=dict)
 
-    def own(self, namespace: str, told: tuple[str, str]) -> ObjectName:
+    def own(self, namespace: str, reference: tuple[str, str]) -> ObjectName:
         """Return the name of an object that an Ingress of a namespace may use.
 
         Raises:
             ValueError: It is of another namespace.
         """
-        if told[0] not in ("", namespace):
-            raise ValueError(f"{told[0]}/{told[1]} is not of this namespace")
-        return ObjectName(namespace, told[1])
+        if reference[0] not in ("", namespace):
+            raise ValueError(f"{reference[0]}/{reference[1]} is not of this namespace")
+        return ObjectName(namespace, reference[1])
 
     def secret(self, name: ObjectName) -> Secret:
         """Return a Secret.
@@ -53,10 +53,10 @@ class Referred:
             UnreadError: Nobody can say whether it is there.
             AbsentError: It is not there.
         """
-        found = self.secrets.get(name)
-        if found is None:
+        secret = self.secrets.get(name)
+        if secret is None:
             raise self._missing(ObjectKey("Secret", name))
-        return found
+        return secret
 
     def config_map(self, name: ObjectName) -> ConfigMap:
         """Return a ConfigMap.
@@ -65,10 +65,10 @@ class Referred:
             UnreadError: Nobody can say whether it is there.
             AbsentError: It is not there.
         """
-        found = self.config_maps.get(name)
-        if found is None:
+        config_map = self.config_maps.get(name)
+        if config_map is None:
             raise self._missing(ObjectKey("ConfigMap", name))
-        return found
+        return config_map
 
     def _missing(self, key: ObjectKey) -> AbsentError:
         why = self.unread.get(key)
@@ -82,12 +82,13 @@ class Referred:
             AbsentError: It is not there.
             ValueError: One of them is none.
         """
-        found = self.config_map(name)
-        if len(found.data) > MAX_HEADERS:
+        config_map = self.config_map(name)
+        if len(config_map.data) > MAX_HEADERS:
             raise ValueError(f"ConfigMap {name} holds more than {MAX_HEADERS} headers")
         try:
             return tuple(
-                (readers.settable_header(key), readers.header_text(text)) for key, text in sorted(found.data.items())
+                (readers.settable_header(key), readers.header_text(text))
+                for key, text in sorted(config_map.data.items())
             )
         except ValueError as error:
             raise ValueError(f"ConfigMap {name}: {error}") from None

@@ -80,9 +80,9 @@ def resolve_site(
 ) -> NodeContext:
     """Return where and what the node is, from its Node object, if there is one; `nodes` are all that are known."""
     zone = node.metadata.labels.get(ZONE_LABEL, "") if node else ""
-    told = primary_addresses(node, options)
+    primary = primary_addresses(node, options)
     loopback = {Family.IPV4: parse_address("127.0.0.1"), Family.IPV6: parse_address("::1")}
-    addresses = {family: told[family] or loopback[family] for family in Family}
+    addresses = {family: primary[family] or loopback[family] for family in Family}
     schedulers = facts.schedulers if facts is not None else None
     known = tuple(nodes)
     return NodeContext(
@@ -148,7 +148,7 @@ def resolve_node(
             f"nodePortAddresses primary, but no address of the Node {site.place.node!r}: node ports accept no"
             " connections"
         )
-    told = _node_port_addresses(family, options, networks, facts)
+    chosen_addresses = _node_port_addresses(family, options, networks, facts)
     own = tuple(facts.addresses(family))
     is_liberal = _sets_liberal(options, facts) or facts.sysctls.get(BE_LIBERAL, "0") != "0"
     if options.conntrack_be_liberal and not is_liberal:
@@ -160,13 +160,17 @@ def resolve_node(
             Masquerade.ALWAYS if options.masquerade_all else Masquerade.OFF_CLUSTER if pods else Masquerade.NEVER
         ),
         pods=pods,
-        node_port_addresses=told,
+        node_port_addresses=chosen_addresses,
         localhost_node_ports=options.needs.opens_loopback and _localhost_node_ports(family, options, networks),
         drop_invalid=not is_liberal,
         random_fully=facts.random_fully,
         addresses=frozenset(a for a in own if not (a.version == 6 and a.is_link_local)),
-        listening=tuple(a for a in (own if told is None else told) if not _is_passed_over(a, chosen=told)),
-        link_local_node_ports=not options.needs.has_virtual_servers or told is not None,
+        listening=tuple(
+            a
+            for a in (own if chosen_addresses is None else chosen_addresses)
+            if not _is_passed_over(a, chosen=chosen_addresses)
+        ),
+        link_local_node_ports=not options.needs.has_virtual_servers or chosen_addresses is not None,
         ipvs=IpvsOptions(
             scheduler=options.ipvs_scheduler,
             excluded=tuple(n for n in options.ipvs_excluded if family_of(n) is family),
@@ -229,10 +233,10 @@ def _broadcasts(facts: HostFacts) -> frozenset[Address]:
 def _node_address(node: structs.Node | None, family: Family) -> Address | None:
     """Return the first InternalIP of the family, else the first ExternalIP."""
     for kind in ("InternalIP", "ExternalIP"):
-        for told in node.status.addresses if node else ():
-            if told.type == kind:
+        for entry in node.status.addresses if node else ():
+            if entry.type == kind:
                 try:
-                    address = parse_address(told.address)
+                    address = parse_address(entry.address)
                 except ValueError:
                     continue  # the decoder has already warned of it
                 if family_of(address) is family:
@@ -273,7 +277,7 @@ def _node_port_networks(
     if not primary.is_loopback:
         return (parse_network(f"{primary}/{primary.max_prefixlen}"),)
     is_bound = options.bind_address is not None and family_of(options.bind_address) is family
-    has_addresses = any(_node_address(node, one) is not None for one in Family)
+    has_addresses = any(_node_address(node, each) is not None for each in Family)
     return None if is_bound or has_addresses else ()
 
 

@@ -35,7 +35,7 @@ def openings(before: Options, after: Options) -> Iterator[str]:
     if before.needs.has_virtual_servers and after.needs.has_virtual_servers:
         yield from _ipvs(before, after)
     if before.node_name != after.node_name:
-        names = [one.node_name or "the host's name" for one in (before, after)]
+        names = [each.node_name or "the host's name" for each in (before, after)]
         yield f"hostnameOverride changes from {names[0]} to {names[1]}: this is another node now, with other endpoints"
 
 
@@ -59,7 +59,9 @@ def _on_loopback(options: Options) -> bool:
     if not (options.needs.opens_loopback and options.localhost_node_ports):
         return False
     loopback = Family.IPV4.loopback
-    return not _restricts(options, Family.IPV4) or any(loopback.overlaps(one) for one in options.node_port_networks)
+    return not _restricts(options, Family.IPV4) or any(
+        loopback.overlaps(network) for network in options.node_port_networks
+    )
 
 
 def _masquerading(before: Options, after: Options) -> Iterator[str]:
@@ -93,7 +95,7 @@ def _is_everywhere(address: str) -> bool:
 
 def _ipvs(before: Options, after: Options) -> Iterator[str]:
     lost = [
-        network for network in before.ipvs_excluded if not any(_covers(one, network) for one in after.ipvs_excluded)
+        network for network in before.ipvs_excluded if not any(_covers(other, network) for other in after.ipvs_excluded)
     ]
     if lost:
         networks = ", ".join(map(str, lost))
