@@ -103,7 +103,7 @@ class Agent:
     counts: bool | None
     kubeconfig: str | None
     context: str | None
-    journal: AgentLog
+    log: AgentLog
     mends: bool
     once: bool
     services: bool
@@ -176,7 +176,7 @@ class Agent:
                 hint="use --timeout to wait longer",
             )
         notify_systemd("STOPPING=1" if why != "reload" else "RELOADING=1")
-        self.journal.info("stopped", why=why)
+        self.log.info("stopped", why=why)
         if why == "stop":
             self._leave(parts.publishers, parts.site)
         return why
@@ -264,7 +264,7 @@ class Agent:
         return FollowedCluster(
             ApiAccess(self.kubeconfig, self.context, self.terms),
             self.inbox,
-            self.journal,
+            self.log,
             node=self.options.node_name or self.facts.hostname,
             ingress=self.site is not None,
             namespaces=self.site is not None and self.site.options.selection.namespace_selector is not None,
@@ -278,7 +278,7 @@ class Agent:
             self.options.node_name or self.facts.hostname,
             cluster,
             self.state,
-            self.journal,
+            self.log,
             must_exist=self.services and not self.allow_unknown_node and not is_known,
             node_names=followed.node_names,
             host_name=hostname if self.follows_host and not self.options.node_name else str,
@@ -290,7 +290,7 @@ class Agent:
         """Return what sends events to users."""
         if not self.events:
             return to_nobody
-        recorder = Recorder(ApiObjects(followed.watch.link), node.name, self.state, self.journal, self.clock)
+        recorder = Recorder(ApiObjects(followed.watch.link), node.name, self.state, self.log, self.clock)
         cleanup.callback(recorder.stop)
         recorder.start()
         return recorder.send_event
@@ -306,12 +306,12 @@ class Agent:
         if self.mends and self.services:  # else another proxy has these ports
             health = ServiceHealth(
                 self.state,
-                self.journal,
+                self.log,
                 send_event=send_event,
                 names=lambda: self._names(desired),
                 http_loop=http_loop,
             )
-        return SyncReports(node, self.state, self.journal, self.mends, send_event, health)
+        return SyncReports(node, self.state, self.log, self.mends, send_event, health)
 
     def _site(
         self, live: AnyEngine, reports: SyncReports, followed: FollowedCluster, served: threading.Event
@@ -323,7 +323,7 @@ class Agent:
             snapshot=cluster.for_ingresses,
             watch=followed.watch,
             state=self.state,
-            journal=self.journal,
+            log=self.log,
             clock=self.clock,
             cluster=cluster,
             known=live.known_objects(writes=self.mends),
@@ -364,7 +364,7 @@ class Agent:
             schedule=Schedule(self.clock, SyncIntervals(self.options.min_sync_s, self.options.sync_s)),
             reports=reports,
             state=self.state,
-            journal=self.journal,
+            log=self.log,
             clock=self.clock,
             has_synced=followed.has_synced,
             mends=self.mends,
@@ -384,14 +384,14 @@ class Agent:
         note = f"rulegen {kept} {what} on this node"
         reports.send_event(EventRequest(reports.node.reference(), "Starting", "Start", note, is_warning=False))
         if self.mends and self.services:
-            writer.refused |= set_conntrack_parameters(self.options, self.journal)
+            writer.refused |= set_conntrack_parameters(self.options, self.log)
             reports.refused_parameters(writer.refused)
         for publisher in publishers:
             publisher.start()
 
     def _log_start(self, sync: ServiceSync, followed: FollowedCluster) -> None:
         writer = sync.writer
-        self.journal.info(
+        self.log.info(
             "started",
             node=sync.node.name,
             server=followed.watch.url,
@@ -401,15 +401,15 @@ class Agent:
         )
         missing = writer.without_ipv6
         if missing is not None:
-            self.journal.warning("IPv6 is left alone until a restart", error=missing.message, hint=missing.hint)
+            self.log.warning("IPv6 is left alone until a restart", error=missing.message, hint=missing.hint)
         exposed = account_token.exposure() if self.site is not None else ""
         if exposed:
-            self.journal.warning(exposed)
+            self.log.warning(exposed)
         if self.mends and self.services:
             # Also where we write to nf_tables: the kubelet and others may write legacy rules.
             caution = xtables_lock.close_to_others(make=writer.choice.variant is Variant.LEGACY)
             if caution:
-                self.journal.warning(caution)
+                self.log.warning(caution)
 
     def _leave(self, publishers: list[Publisher], site: IngressSync | None) -> None:
         """Withdraw from load balancers, then let nginx finish its requests; health is answered meanwhile."""
@@ -423,9 +423,9 @@ class Agent:
         try:
             in_time = self.site.drain(DRAIN_S)
         except HostError as error:
-            self.journal.error(f"{self.site.name} did not finish its requests in time", error=error.message)
+            self.log.error(f"{self.site.name} did not finish its requests in time", error=error.message)
         else:
-            self.journal.info(f"{self.site.name} drained", seconds=round(self.clock() - began, 3), in_time=in_time)
+            self.log.info(f"{self.site.name} drained", seconds=round(self.clock() - began, 3), in_time=in_time)
 
     def _listen(self, writers: Writers, variant: Variant, site: IngressSync | None, cleanup: ExitStack) -> None:
         """Listen to the kernel for changes of rules by others and of addresses; without, each period finds them."""
@@ -439,7 +439,7 @@ class Agent:
             try:
                 cleanup.callback(NftCommits(writers.has, foreign).stop)
             except HostError as error:
-                self.journal.warning("changes by other programs are noticed late", error=error.message)
+                self.log.warning("changes by other programs are noticed late", error=error.message)
 
         def changed() -> None:
             if self.services:
@@ -451,7 +451,7 @@ class Agent:
             try:
                 cleanup.callback(AddressNotices(changed).stop)
             except HostError as error:
-                self.journal.warning("changes of node addresses are noticed late", error=error.message)
+                self.log.warning("changes of node addresses are noticed late", error=error.message)
 
     def _names(self, desired: DesiredServices) -> frozenset[str]:
         """Return the names of this node, in lower case: its own, the host's, those in its status, and chosen ones."""

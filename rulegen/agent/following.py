@@ -62,7 +62,7 @@ class FollowedCluster:
         self,
         access: ApiAccess,
         inbox: Inbox,
-        journal: AgentLog,
+        log: AgentLog,
         *,
         node: str,
         ingress: bool,
@@ -75,7 +75,7 @@ class FollowedCluster:
         Args:
             access: How the API server is reached.
             inbox: Is given each event.
-            journal: Gets a line when an outage begins and ends.
+            log: Gets a line when an outage begins and ends.
             node: Name of this node.
             ingress: Whether Ingresses are served.
             namespaces: Whether labels of namespaces decide about Ingresses.
@@ -86,7 +86,7 @@ class FollowedCluster:
             HostError: There is no configuration, or none that can be used.
         """
         self._access = access
-        self._journal = journal
+        self._log = log
         self._during_outage = during_outage
         self.watch = Watch(
             inbox.on_event,
@@ -97,8 +97,8 @@ class FollowedCluster:
             node=node,
             ingress=ingress,
             namespaces=namespaces,
-            warn=journal.warning,
-            notice=self._log,
+            warn=log.warning,
+            notice=self._on_outage,
             meanwhile=self._meanwhile,
         )
         self.followed: tuple[object, ...] = (self.watch.url, node, ingress, namespaces)
@@ -122,13 +122,13 @@ class FollowedCluster:
         try:
             return read_nodes(*self._access)
         except HostError as error:
-            self._journal.warning("the Nodes cannot be listed", error=error.message)
+            self._log.warning("the Nodes cannot be listed", error=error.message)
             return []
 
-    def _log(self, notice: OutageNotice) -> None:
+    def _on_outage(self, notice: OutageNotice) -> None:
         """Log what a person must know of the API server."""
-        log = self._journal.info if notice.is_well else self._journal.warning
-        log(notice.message, **notice.fields)
+        write = self._log.info if notice.is_well else self._log.warning
+        write(notice.message, **notice.fields)
 
     def _meanwhile(self) -> str:
         before, after = self._during_outage

@@ -72,7 +72,7 @@ class AgentServers:
             if self.options.bind_hard_fail:
                 raise HostError(error, hint="bindAddressHardFail is set, so run ends")
             reports = self.sync.reports
-            reports.journal.warning("not listening yet", address=address, error=error)
+            reports.log.warning("not listening yet", address=address, error=error)
             about = reports.node.reference()
             reports.send_event(EventRequest(about, reason, "Start", f"{error}; retrying"))
 

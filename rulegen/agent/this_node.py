@@ -36,7 +36,7 @@ class ThisNode:
     name: str
     cluster: SharedCluster
     state: AgentState
-    journal: AgentLog
+    log: AgentLog
     must_exist: bool = False
     node_names: Callable[[], Collection[str]] = tuple
     host_name: Callable[[], str] = str
@@ -66,14 +66,14 @@ class ThisNode:
         if self.node() is not None:
             self.must_exist = False  # a Node that is deleted later does not stop the agent
             if self.is_waiting:
-                self.journal.info("the Node exists now", node=self.name)
+                self.log.info("the Node exists now", node=self.name)
             self.is_waiting = False
             return False
         if not self.is_waiting:
             self.is_waiting = True
             reason = f"{unknown_node(self.name, self.node_names())}; nothing is written until it exists"
             self.state.waits(reason)
-            self.journal.warning(
+            self.log.warning(
                 "waiting for the Node",
                 error=reason,
                 hint="give this node's name with --node, or add --allow-unknown-node",

@@ -286,21 +286,21 @@ class Stage:
         self.text = io.StringIO()
         self.has_synced = has_synced
         self.ready: list[float] = []
-        self.journal = AgentLog(out=self.text)
+        self.agent_log = AgentLog(out=self.text)
         self.inbox = Inbox(self.state, self.signals)
         self.cluster = SharedCluster()
         self.node = ThisNode(
             self.options.node_name,
             self.cluster,
             self.state,
-            self.journal,
+            self.agent_log,
             must_exist=needs_node,
             node_names=node_names,
             host_name=host_name,
         )
-        self.health = ServiceHealth(self.state, self.journal) if has_health else None
+        self.health = ServiceHealth(self.state, self.agent_log) if has_health else None
         self.desired = DesiredServices(self.options, counts=False, cluster=self.cluster)
-        self.reports = SyncReports(self.node, self.state, self.journal, mends, send_event, self.health)
+        self.reports = SyncReports(self.node, self.state, self.agent_log, mends, send_event, self.health)
         self.schedule = Schedule(self.clock, SyncIntervals(min_sync_s, sync_s, quiet_s=0.2))
         self.loop = ServiceSync(
             inbox=self.inbox,
@@ -310,7 +310,7 @@ class Stage:
             schedule=self.schedule,
             reports=self.reports,
             state=self.state,
-            journal=self.journal,
+            log=self.agent_log,
             clock=self.clock,
             has_synced=lambda: self.has_synced,
             mends=mends,

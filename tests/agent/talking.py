@@ -98,7 +98,7 @@ class Place:
             publications=(publication or IngressPublication(self.ingresses, served or all_served),),
             addresses=lambda: addresses or None,
             node_uid=lambda: f"uid-of-{name}",
-            journal=AgentLog(out=io.StringIO()),
+            log=AgentLog(out=io.StringIO()),
             state=AgentState(self.clock),
             clock=self.clock,
             **settings,

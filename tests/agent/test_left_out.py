@@ -318,7 +318,7 @@ class TestLater:
         }
         with closing(socket.create_server(("127.0.0.1", 0))) as free:
             local["health_check_node_port"] = free.getsockname()[1]
-        health = stage.reports.health = ServiceHealth(stage.state, stage.journal)
+        health = stage.reports.health = ServiceHealth(stage.state, stage.agent_log)
         answers: list[int] = []
 
         def ask() -> None:

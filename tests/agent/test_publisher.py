@@ -395,7 +395,7 @@ class TestTrouble:
         for _ in range(20):
             node.guarded_turn()
             place.clock.now += 5
-        assert node.journal.out.getvalue().count("not published") == 1
+        assert node.log.out.getvalue().count("not published") == 1
         assert len(place.api.requests) == 1
 
     def test_an_outage_is_reported_once_for_all(self, place):
@@ -418,7 +418,7 @@ class TestTrouble:
             assert soon(lambda: place.published("ingresses", "web") == [A])  # long before its period
             assert soon(lambda: [notice.is_well for notice in notices] == [False, True]), notices
             node.stop(for_good=False)
-        assert "not published" not in node.journal.out.getvalue()
+        assert "not published" not in node.log.out.getvalue()
 
     def test_whatever_goes_wrong_in_the_end_it_is_as_it_should_be(self, place):
         chance = random.Random(7)

@@ -246,7 +246,7 @@ class TestTrouble:
         for number in range(20):
             recorder.send(rejected(f"fault {number}"))
         assert len(place.api.requests) == 1
-        assert recorder.journal.out.getvalue().count("not allowed to write events") == 1
+        assert recorder.log.out.getvalue().count("not allowed to write events") == 1
         place.api.allows = None
         place.clock.now += module.SILENCE_S
         recorder.send(rejected("later"))
@@ -300,7 +300,7 @@ class TestThread:
         place.api.go_away()
         recorder.start()
         recorder.send_event(drift())
-        assert soon(lambda: "connection" in recorder.journal.out.getvalue() or recorder._waiting.empty())
+        assert soon(lambda: "connection" in recorder.log.out.getvalue() or recorder._waiting.empty())
         recorder.stop()
         place.api.come_back()
         assert recorder.state.metrics.events["failed"] == 1

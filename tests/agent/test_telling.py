@@ -40,9 +40,9 @@ def test_a_log_on_a_full_disk_ends_nobody():
             return super().write(text)
 
     disk = Disk()
-    journal = AgentLog(out=disk)
+    log = AgentLog(out=disk)
     for disk.is_full in (False, True, True, False, False):
-        journal.info("something happened")
+        log.info("something happened")
     lines = disk.getvalue().splitlines()
     assert [line.partition("  ")[2].strip() for line in lines if "INFO" in line] == ["something happened"] * 3
     lost = [line for line in lines if "could not be written" in line]
@@ -273,7 +273,7 @@ class TestServiceHealth:
             port = other.getsockname()[1]
             for _ in range(3):
                 health.serve(services(1, port), lambda name: f"uid of {name}")
-            assert health.journal.out.getvalue().count("no health check") == 1
+            assert health.log.out.getvalue().count("no health check") == 1
             (event,) = sent
             assert (event.reason, event.about[1:]) == (
                 "FailedToStartServiceHealthcheck",
@@ -290,8 +290,8 @@ class TestJournal:
     @staticmethod
     def lines(*, is_json: bool, **fields) -> list[str]:
         out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
-        journal = AgentLog(is_json=is_json, out=out, now=lambda: dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC))
-        journal.warning("changed", **fields)
+        log = AgentLog(is_json=is_json, out=out, now=lambda: dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC))
+        log.warning("changed", **fields)
         out.seek(0)
         return out.read().splitlines()
 
@@ -324,9 +324,9 @@ class TestJournal:
 
     def test_levels(self):
         out = io.StringIO()
-        journal = AgentLog(out=out, least="warning")
-        journal.debug("1")
-        journal.info("2")
-        journal.warning("3")
-        journal.error("4")
+        log = AgentLog(out=out, least="warning")
+        log.debug("1")
+        log.info("2")
+        log.warning("3")
+        log.error("4")
         assert [line.split()[1] for line in out.getvalue().splitlines()] == ["WARNING", "ERROR"]

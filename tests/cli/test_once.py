@@ -143,7 +143,7 @@ def test_an_outage_is_one_warning_within_seconds_and_one_line_when_it_is_over(fo
             counts=False,
             kubeconfig=kubeconfig,
             context=None,
-            journal=AgentLog(out=log),
+            log=AgentLog(out=log),
             mends=True,
             once=False,
             services=False,

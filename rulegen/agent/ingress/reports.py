@@ -49,7 +49,7 @@ class IngressReports:
     """
 
     state: AgentState
-    journal: AgentLog
+    log: AgentLog
     mends: bool
     drift_event: Callable[[str], None]
     send_event: Callable[[EventRequest], None]
@@ -63,7 +63,7 @@ class IngressReports:
         """Report that nothing new is served, and why; at /healthz too, and by an event once."""
         fields = fault(error)
         self.state.metrics.site_failures.add()
-        self.journal.error("not served", again_in_s=pause_s, **fields)
+        self.log.error("not served", again_in_s=pause_s, **fields)
         message = fields["error"]
         self.state.waits_for_site(message, is_down=is_down)
         if message != self._failure and self.node is not None:
@@ -77,7 +77,7 @@ class IngressReports:
 
     def foreign(self, changes: list[ForeignChange]) -> None:
         """Report what others have changed, and count it."""
-        tell(changes, self.state, self.journal, self.drift_event, mended=self.mends)
+        tell(changes, self.state, self.log, self.drift_event, mended=self.mends)
 
     def drift(self, items: Collection[Item], digest: str) -> None:
         """Report what others have changed.
@@ -94,7 +94,7 @@ class IngressReports:
         changes = damage(certain(fresh) if is_asked_for else fresh, ())
         self.foreign(changes)
         if is_asked_for and len(fresh) > len(changes):
-            self.journal.info("differs from the objects", differences=len(fresh) - len(changes), written=False)
+            self.log.info("differs from the objects", differences=len(fresh) - len(changes), written=False)
         self._compared = digest
         self._damage = frozenset() if self.mends else frozenset(items)
 
@@ -103,11 +103,11 @@ class IngressReports:
         now = frozenset(reasons)
         for reason in sorted(now - self._reasons):
             if reason.verdict is not Verdict.WAITING:
-                self.journal.warning(str(reason))
+                self.log.warning(str(reason))
             self._event(reason, world)
         for reason in sorted(self._reasons - now):
             if reason.verdict is not Verdict.WAITING:
-                self.journal.info(f"no longer: {reason}")
+                self.log.info(f"no longer: {reason}")
         self._report_waiting(now)
         self._reasons = now
         refused = sum(reason.verdict is Verdict.QUARANTINED for reason in now)
@@ -121,11 +121,9 @@ class IngressReports:
         if new := sorted(waiting - before):
             shown = "; ".join(str(reason) for reason in new[:SHOWN])
             more = f"; and {len(new) - SHOWN} more" if len(new) > SHOWN else ""
-            self.journal.warning(
-                "waiting for objects that could not be read", reasons=f"{shown}{more}", count=len(waiting)
-            )
+            self.log.warning("waiting for objects that could not be read", reasons=f"{shown}{more}", count=len(waiting))
         elif before and not waiting:
-            self.journal.info("no longer waiting: all objects were read")
+            self.log.info("no longer waiting: all objects were read")
         self.state.metrics.unread.set(len(waiting))
 
     def _event(self, reason: Reason, world: ClusterSnapshot) -> None:

@@ -77,7 +77,7 @@ class IngressSync:
     snapshot: Callable[[], ClusterSnapshot]
     watch: Watch
     state: AgentState
-    journal: AgentLog
+    log: AgentLog
     clock: Callable[[], float]
     cluster: SharedCluster | None = None
     known: KnownObjects = field(default_factory=Memory)
@@ -120,7 +120,7 @@ class IngressSync:
             report_wait=self._report_wait,
         )
         self.reports = IngressReports(
-            self.state, self.journal, self.mends, drift_event=self.announce, send_event=self.tell, node=self.about
+            self.state, self.log, self.mends, drift_event=self.announce, send_event=self.tell, node=self.about
         )
 
     def start(self) -> None:
@@ -223,7 +223,7 @@ class IngressSync:
         self._reload_s = self.clock() - began
         self._served = outcome.digest
         for note in (*outcome.notes, *self.live.notes, *self.objects.known.notes):
-            self.journal.warning(note)
+            self.log.warning(note)
         self.live.notes.clear()
         self.objects.known.notes.clear()
         self._note_served(site.model.reasons)
@@ -232,7 +232,7 @@ class IngressSync:
         if was_served and not plan.items:
             self.reports.foreign([ForeignChange("file", f"a file of {self.live.name} was just changed")])
         self.state.metrics.reloads.add(outcome.action.value)
-        self.journal.info(
+        self.log.info(
             f"{self.live.name} {outcome.action.value}",
             digest=outcome.digest,
             changes=len(plan.items),
@@ -268,7 +268,7 @@ class IngressSync:
         try:
             self.objects.remember(world, wanted, self.live.options)
         except HostError as error:
-            self.journal.warning("not saved to disk", error=error.message)
+            self.log.warning("not saved to disk", error=error.message)
         self.reports.decisions(site.model.reasons, world)
         return site
 

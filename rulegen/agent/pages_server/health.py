@@ -85,7 +85,7 @@ class ServiceHealth:
     """
 
     state: AgentState
-    journal: AgentLog
+    log: AgentLog
     addresses: Mapping[Family, tuple[str, ...]] = field(
         default_factory=lambda: {family: (address,) for family, address in EVERYWHERE.items()}
     )
@@ -168,7 +168,7 @@ class ServiceHealth:
                 return
             self._failed[place] = error.message
             name, _ = self._counts[place.family, place.port]
-            self.journal.warning("no health check", service=name, error=error.message)
+            self.log.warning("no health check", service=name, error=error.message)
             about = ObjectReference("v1", "Service", *name, uid(name))
             note = f"node port for health checks: {error.message}"
             self.send_event(EventRequest(about, "FailedToStartServiceHealthcheck", "StartHealthcheck", note))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rulegen.model.services.options import Options
 
 
-def set_conntrack_parameters(options: Options, journal: AgentLog) -> dict[str, str]:
+def set_conntrack_parameters(options: Options, log: AgentLog) -> dict[str, str]:
     """Set what the configuration asks for and the kernel does not have.
 
     Returns:
@@ -28,18 +28,18 @@ def set_conntrack_parameters(options: Options, journal: AgentLog) -> dict[str, s
     wanted = conntrack_parameters(options.conntrack, os.cpu_count() or 1)
     for name, value in wanted.items():
         if name != BE_LIBERAL:  # written with the rules, see `rulegen.model.services.node.context.resolve_sysctls`
-            _try(name, partial(_set, name, value, journal), refused)
+            _try(name, partial(_set, name, value, log), refused)
     if CONNTRACK_MAX in wanted:  # as many buckets as the size of the table asks for
         least = int(wanted[CONNTRACK_MAX]) // 4
         _try(HASH_SIZE, partial(sysctl.raise_module_parameter, HASH_SIZE, least), refused)
     return refused
 
 
-def _set(name: str, value: str, journal: AgentLog) -> None:
+def _set(name: str, value: str, log: AgentLog) -> None:
     known = sysctl.read(name)
     if known is not None and known != value:
         sysctl.write(name, value)
-        journal.info("kernel parameter set", name=name, value=value, before=known)
+        log.info("kernel parameter set", name=name, value=value, before=known)
 
 
 def _try(name: str, work: Callable[[], object], refused: dict[str, str]) -> None:

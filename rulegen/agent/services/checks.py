@@ -48,7 +48,7 @@ class KernelCheck:
     schedule: Schedule
     reports: SyncReports
     state: AgentState
-    journal: AgentLog
+    log: AgentLog
     clock: Callable[[], float]
     mends: bool
     _warned: int = -1
@@ -109,7 +109,7 @@ class KernelCheck:
         compiled = rules.compiled()
         plan = self.writer.plan(compiled, readout)
         for warning in lost_masquerade(compiled, plan):
-            self.journal.warning(warning)
+            self.log.warning(warning)
         self.reports.drift(plan, touched, self.record.attempted, is_first=is_first)
         plan = self._write(rules, plan, readout)
         self.record.notes = plan.notes
@@ -157,7 +157,7 @@ class KernelCheck:
         calls = self.writer.write(plan)
         self.state.metrics.writes.add(calls)
         self.state.metrics.deleted_flows.add(len(plan.flows))
-        self.journal.info("written", changes=len(plan.items), calls=calls)
+        self.log.info("written", changes=len(plan.items), calls=calls)
 
     def is_untouched(self) -> bool:
         """Return whether nobody can have changed anything since we wrote: then not all of it need be read."""
@@ -197,7 +197,7 @@ class KernelCheck:
         """
         self.schedule.host_read()
         if name := self.reports.node.new_name():
-            self.journal.warning(
+            self.log.warning(
                 "the host name has changed; the node name stays the same",
                 name=name,
                 node=self.reports.node.name,

@@ -96,7 +96,7 @@ def _text(item: Item) -> str:
 def tell(
     found: Iterable[ForeignChange],
     state: AgentState,
-    journal: AgentLog,
+    log: AgentLog,
     announce: Callable[[str], None],
     *,
     mended: bool,
@@ -107,5 +107,5 @@ def tell(
         state.metrics.drift.add(kind, len(texts))
         times = Counter(texts)
         shown = "; ".join(text if n == 1 else f"{text} ({n} times)" for text, n in list(times.items())[:SHOWN])
-        journal.warning("changed by another program", kind=kind, count=len(texts), what=shown, mended=mended)
+        log.warning("changed by another program", kind=kind, count=len(texts), what=shown, mended=mended)
         announce(f"{len(texts)} of kind {kind} changed by another program, {'mended' if mended else 'left'}: {shown}")

@@ -44,7 +44,7 @@ class Isolation:
     writer: Dataplane
     left_out: LeftOut
     record: KernelRecord
-    journal: AgentLog
+    log: AgentLog
     clock: Callable[[], float]
 
     def update(self, rules: ServiceRules, names: Collection[ObjectName]) -> Update:
@@ -84,7 +84,7 @@ class Isolation:
         now = self.clock()  # of both: when the Services are tried again, what the kernel lacked must be forgotten
         self.left_out.add(reasons, now, {name_of(owner) for owner in verdict.untried})
         self.left_out.add_lacking(verdict.lacking, now)
-        self.journal.info("written in parts", tries=verdict.tries, left_out=len(reasons))
+        self.log.info("written in parts", tries=verdict.tries, left_out=len(reasons))
 
     def leave_out_again(self, rules: ServiceRules, readout: KernelReadout, touched: set[ObjectName]) -> None:
         """Leave those out that were refused before all was decided again, unless they have changed since."""

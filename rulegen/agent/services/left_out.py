@@ -42,7 +42,7 @@ class LeftOut:
         uid_of: Returns the UID of a Service, as far as it is known.
     """
 
-    journal: AgentLog
+    log: AgentLog
     state: AgentState
     send_event: Callable[[EventRequest], None]
     uid_of: Callable[[ObjectName], str]
@@ -68,7 +68,7 @@ class LeftOut:
         for reason, names in by_reason.items():
             shown = ", ".join(map(str, names[:SHOWN])) + (f" and {len(names) - SHOWN} more" if names[SHOWN:] else "")
             again_s = UNTRIED_S if names[0] in untried else RETRY_S
-            self.journal.warning("left out", services=shown, reason=reason, again_in_s=again_s)
+            self.log.warning("left out", services=shown, reason=reason, again_in_s=again_s)
         self._count()
 
     def add_lacking(self, lacking: Iterable[frozenset[Shape]], now: float) -> None:
@@ -92,7 +92,7 @@ class LeftOut:
         """Note which Services are still left out; report those that are served again."""
         for name in sorted(self._refusals.keys() - set(left_out)):
             del self._refusals[name]
-            self.journal.info("no longer left out", service=str(name))
+            self.log.info("no longer left out", service=str(name))
         self._count()
 
     def due(self, now: float) -> set[ObjectName]:

@@ -39,7 +39,7 @@ class KnownProblems:
         uid_of: Returns the UID of a Service, as far as it is known.
     """
 
-    journal: AgentLog
+    log: AgentLog
     state: AgentState
     send_event: Callable[[EventRequest], None]
     uid_of: Callable[[ObjectName], str]
@@ -57,19 +57,19 @@ class KnownProblems:
         for fresh in rejected:
             if fresh not in self._rejected:
                 faults = "; ".join(map(str, fresh.faults[:SHOWN]))
-                self.journal.warning("skipped", object=fresh.object, faults=faults)
+                self.log.warning("skipped", object=fresh.object, faults=faults)
                 if (about := _referred(fresh)) is not None:
                     note = f"not served: {faults}"
                     self.send_event(EventRequest(about, "Rejected", "Serve", note, is_shared=True))
         for name in sorted(rejection.object for rejection in self._rejected - now):
-            self.journal.info("no longer skipped", object=name)
+            self.log.info("no longer skipped", object=name)
         self._rejected = now
 
     def warnings(self, texts: Iterable[str]) -> None:
         """Log warnings that are new."""
         now = frozenset(texts)
         for text in sorted(now - self._warnings):
-            self.journal.warning(text)
+            self.log.warning(text)
         self._warnings = now
 
     def over_limits(self, services: Iterable[ResolvedService]) -> None:
@@ -106,13 +106,13 @@ class KnownProblems:
     def node(self, kept: tuple[str, ...]) -> None:
         """Log when nothing of an earlier Node object is in use any more; `warnings` logs what is."""
         if self._kept and not kept:
-            self.journal.info("the Node object is complete again and is used")
+            self.log.info("the Node object is complete again and is used")
         self._kept = kept
 
     def connections(self, error: HostError | None) -> None:
         """Log why stale connections are not deleted from conntrack; None where they are."""
         if error is not None and error.message != self._connections:
-            self.journal.warning("cannot search for stale connections", error=error.message, hint=error.hint)
+            self.log.warning("cannot search for stale connections", error=error.message, hint=error.hint)
         self._connections = error.message if error is not None else ""
 
     def _service(self, name: ObjectName) -> ObjectReference:

@@ -36,7 +36,7 @@ class SyncReports:
 
     node: ThisNode
     state: AgentState
-    journal: AgentLog
+    log: AgentLog
     mends: bool = True
     send_event: Callable[[EventRequest], None] = to_nobody
     health: ServiceHealth | None = None
@@ -45,7 +45,7 @@ class SyncReports:
     _parameters: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.problems = KnownProblems(self.journal, self.state, self.send_event, self.node.cluster.uid_of)
+        self.problems = KnownProblems(self.log, self.state, self.send_event, self.node.cluster.uid_of)
 
     def warnings(self, rules: ServiceRules, notes: tuple[str, ...]) -> None:
         """Report what is new of what users must know although work goes on."""
@@ -91,10 +91,10 @@ class SyncReports:
             changes = damage(() if self.mends else certain(fresh), (), ended)
         else:
             changes = damage(fresh, changed if self.mends else (), ended, attempted)
-        tell(changes, self.state, self.journal, self.drift_event, mended=self.mends)
+        tell(changes, self.state, self.log, self.drift_event, mended=self.mends)
         others = len(fresh) - len(changes)
         if others and not self.mends:
-            self.journal.info("differs from the objects", differences=others, written=False)
+            self.log.info("differs from the objects", differences=others, written=False)
             note = f"{others} differences from the objects; nothing is written"
             self.send_event(EventRequest(self.node.reference(), "DifferenceFound", "Report", note))
         self._left = frozenset() if self.mends else frozenset(plan.items)
@@ -109,11 +109,11 @@ class SyncReports:
         self.state.metrics.parameters_refused.set(len(refused))
         for name in sorted(refused.keys() - self._parameters):
             self._parameters.add(name)
-            self.journal.warning("kernel parameter not set", name=name, error=refused[name])
+            self.log.warning("kernel parameter not set", name=name, error=refused[name])
             self.send_event(EventRequest(self.node.reference(), "ParameterNotSet", "SetParameter", refused[name]))
 
     def failure(self, fields: Mapping[str, str], pause_s: float) -> None:
         """Report what failed, and when it is tried again."""
         self.state.failed(fields["error"])
-        self.journal.error("not written", again_in_s=pause_s, **fields)
+        self.log.error("not written", again_in_s=pause_s, **fields)
         self.send_event(EventRequest(self.node.reference(), "FailedToSync", "Sync", fields["error"]))

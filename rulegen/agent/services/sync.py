@@ -88,7 +88,7 @@ class ServiceSync:
     schedule: Schedule
     reports: SyncReports
     state: AgentState
-    journal: AgentLog
+    log: AgentLog
     clock: Callable[[], float]
     has_synced: Callable[[], bool]
     mends: bool = True
@@ -104,8 +104,8 @@ class ServiceSync:
 
     def __post_init__(self) -> None:
         record = KernelRecord()
-        self.left_out = LeftOut(self.journal, self.state, self.reports.send_event, self.node.cluster.uid_of)
-        isolation = Isolation(self.desired, self.writer, self.left_out, record, self.journal, self.clock)
+        self.left_out = LeftOut(self.log, self.state, self.reports.send_event, self.node.cluster.uid_of)
+        isolation = Isolation(self.desired, self.writer, self.left_out, record, self.log, self.clock)
         self._check = KernelCheck(
             desired=self.desired,
             writer=self.writer,
@@ -114,7 +114,7 @@ class ServiceSync:
             schedule=self.schedule,
             reports=self.reports,
             state=self.state,
-            journal=self.journal,
+            log=self.log,
             clock=self.clock,
             mends=self.mends,
         )
@@ -146,7 +146,7 @@ class ServiceSync:
                 return "late"
             if is_complete and self.node.must_wait():
                 if name := self.node.new_name():
-                    self.journal.info("the host has another name now: restarting as that node", name=name)
+                    self.log.info("the host has another name now: restarting as that node", name=name)
                     return "reload"
             elif is_complete:
                 self._begin_once()

@@ -115,7 +115,7 @@ class UpdateWriter:
             self.schedule.check_in(OTHERS_S)
         if calls:
             state.metrics.writes.add(calls)
-            self.reports.journal.debug("synced", services=len(update.services), calls=calls)
+            self.reports.log.debug("synced", services=len(update.services), calls=calls)
 
     def _beside(self, rules: ServiceRules, large: Update) -> Callable[[], None]:
         """Return what applies events and writes small changes between two calls of the write of a large one."""

@@ -76,7 +76,7 @@ class Publisher:
     publications: tuple[StatusSource, ...]
     addresses: Callable[[], Entries | None]
     node_uid: Callable[[], str]
-    journal: AgentLog
+    log: AgentLog
     state: AgentState
     clock: Callable[[], float]
     withdraws: bool = True
@@ -110,7 +110,7 @@ class Publisher:
             try:
                 self.withdraw()
             except Exception as error:  # noqa: BLE001 - whatever it is, the rest of the end is not to be left out
-                self.journal.warning("this node's addresses stay published", **fault(error))
+                self.log.warning("this node's addresses stay published", **fault(error))
 
     def _run(self) -> None:
         while not self._ended:
@@ -129,10 +129,10 @@ class Publisher:
                 self._silent_until = self.clock() + SILENCE_S
             if not self.server.failed(self, error, self.changed.set) and error.message != self._trouble:
                 self._trouble = error.message
-                self.journal.warning("addresses are not published", error=error.message, hint=error.hint)
+                self.log.warning("addresses are not published", error=error.message, hint=error.hint)
             self.state.metrics.publish_failures.add()
         except Exception as error:  # noqa: BLE001 - whatever it is, the Lease is to be renewed with the next turn
-            self.journal.error("addresses are not published", **fault(error))
+            self.log.error("addresses are not published", **fault(error))
             self.state.metrics.publish_failures.add()
         else:
             self._trouble = ""
@@ -177,7 +177,7 @@ class Publisher:
         finally:
             for noun, count in written.items():
                 addresses = ",".join(union(live)) or "none"
-                self.journal.info("published", resource=noun, objects=count, addresses=addresses)
+                self.log.info("published", resource=noun, objects=count, addresses=addresses)
         if refusal is not None:
             raise refusal
 
@@ -218,10 +218,10 @@ class Publisher:
                     raise
                 if not remaining:  # the next turn compares again
                     self.state.metrics.publish_failures.add()
-                    self.journal.debug("not published", object=str(change.name), error=error.message)
+                    self.log.debug("not published", object=str(change.name), error=error.message)
                     return False
             else:
                 self.state.metrics.published.add(change.resource.noun)
-                self.journal.debug("published", object=str(change.name), addresses=",".join(change.entries))
+                self.log.debug("published", object=str(change.name), addresses=",".join(change.entries))
                 return True
         raise AssertionError  # the last turn of the loop returns or raises

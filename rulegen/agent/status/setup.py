@@ -73,7 +73,7 @@ def publishers_of(
     """
     objects = ApiObjects(watch.link)
     namespace = settings.namespace or pod_namespace() or LEASE_NAMESPACE
-    node, state, journal = reports.node, reports.state, reports.journal
+    node, state, log = reports.node, reports.state, reports.log
 
     def members(group: str, ports: Callable[[], frozenset[Port]] = frozenset) -> LeaseGroup:
         return LeaseGroup(objects, namespace, group, node.name, clock, ports=ports, now=objects.now)
@@ -91,7 +91,7 @@ def publishers_of(
             publications=(source,),
             addresses=addresses,
             node_uid=lambda: _uid_of(node.node()),
-            journal=journal,
+            log=log,
             state=state,
             clock=clock,
             withdraws=settings.withdraws,
@@ -130,7 +130,7 @@ class _Refusals:
         """Report Services that are new, or have another reason."""
         for name, why in refused.items():
             if self._reported.get(name) != why:
-                self.reports.journal.warning("no addresses are published", service=name, why=why)
+                self.reports.log.warning("no addresses are published", service=name, why=why)
                 about = ObjectReference("v1", "Service", *name, self.reports.node.cluster.uid_of(name))
                 note = f"no addresses are published: {why}"
                 self.reports.send_event(EventRequest(about, "NotPublished", "Publish", note))

@@ -165,7 +165,7 @@ class Recorder:
     objects: ApiObjects
     instance: str
     state: AgentState
-    journal: AgentLog
+    log: AgentLog
     clock: Callable[[], float]
     now: Callable[[], dt.datetime] = _now
     rate_s: float = RATE_S
@@ -218,7 +218,7 @@ class Recorder:
             work()
         except Exception as error:  # noqa: BLE001 - whatever it is, this thread must go on
             self.state.metrics.events.add("failed")
-            self.journal.error("event not sent", **fault(error))
+            self.log.error("event not sent", **fault(error))
 
     def send(self, event: EventRequest, when: dt.datetime | None = None) -> None:
         """Send one event, or count it in the series that it belongs to.
@@ -388,12 +388,12 @@ class Recorder:
                     return error.status
                 if error.status == 403 and TERMINATING not in error.message:
                     self._silent_until = self.clock() + SILENCE_S
-                    self.journal.warning("not allowed to write events", error=error.message, hint=error.hint)
+                    self.log.warning("not allowed to write events", error=error.message, hint=error.hint)
                     break
                 is_answer = error.status != 0
                 passes = error.status in {401, 429} or error.status >= 500 if is_answer else self.clock() < until
                 if not passes or not remaining or self._ended.is_set():
-                    self.journal.debug("event not sent", reason=reason, error=error.message)
+                    self.log.debug("event not sent", reason=reason, error=error.message)
                     break
                 remaining -= is_answer
                 self._ended.wait(max(pause.failed(), min(error.retry_after, LONGEST_PAUSE_S)))

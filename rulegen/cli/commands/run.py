@@ -170,8 +170,8 @@ def command(
         "publishing": publishing,
         "metrics_hosts": metrics_hosts,
     }
-    journal = AgentLog(is_json=log_format == "json", least="debug" if verbose else "info")
-    _Runs(CliOptions(**chosen), ingress, journal, fixed).run()
+    log = AgentLog(is_json=log_format == "json", least="debug" if verbose else "info")
+    _Runs(CliOptions(**chosen), ingress, log, fixed).run()
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +186,7 @@ class _Runs:
 
     settings: CliOptions
     ingress: ChosenIngress
-    journal: AgentLog
+    log: AgentLog
     fixed: dict[str, Any]
 
     def run(self) -> None:
@@ -204,7 +204,7 @@ class _Runs:
             while True:
                 agent = self._agent(inputs, site, known)
                 for warning in (*inputs.configuration[1], *(inputs.cautions if self.fixed["services"] else ())):
-                    self.journal.warning(warning)
+                    self.log.warning(warning)
                 changes = FileChanges(_files(self.settings, self.ingress), partial(self._look, agent, inputs))
                 signals.hand_to(agent)
                 changes.start()
@@ -231,7 +231,7 @@ class _Runs:
             kubeconfig=settings.kubeconfig,
             context=settings.context,
             terms=settings.api_terms,
-            journal=self.journal,
+            log=self.log,
             clock=time.monotonic,
             site=site,
             known=known,
@@ -249,11 +249,11 @@ class _Runs:
             opened = openings(inputs.options, fresh[0].options)
         except RulegenError as error:
             # A node that works is not given up for a slip in a file.
-            self.journal.error(NOT_RELOADED, error=error.message)
+            self.log.error(NOT_RELOADED, error=error.message)
             return inputs, site
-        self.journal.info("configuration reloaded")
+        self.log.info("configuration reloaded")
         for opening in opened:
-            self.journal.warning("the changed configuration opens access", what=opening)
+            self.log.warning("the changed configuration opens access", what=opening)
         return fresh
 
     def _look(self, agent: Agent, inputs: Inputs) -> None:
@@ -261,13 +261,11 @@ class _Runs:
         try:
             fresh, _ = _read(self.settings, self.ingress)
         except RulegenError as error:
-            self.journal.error(
-                "the changed configuration is invalid and not used", error=error.message, hint=error.hint
-            )
+            self.log.error("the changed configuration is invalid and not used", error=error.message, hint=error.hint)
             return
         has_other_facts = bool(self.settings.host) and fresh.facts != inputs.facts
         if fresh.options != inputs.options or has_other_facts or self.ingress.engine.files:
-            self.journal.info("the configuration has changed")
+            self.log.info("the configuration has changed")
             agent.wake_up("reload")
 
     def _can_reload(self) -> bool:
@@ -279,7 +277,7 @@ class _Runs:
             _read(settings, self.ingress)
             ApiServer(settings.kubeconfig, settings.context, terms=settings.api_terms).close()
         except RulegenError as error:
-            self.journal.error(NOT_RELOADED, error=error.message, hint=error.hint)
+            self.log.error(NOT_RELOADED, error=error.message, hint=error.hint)
             return False
         return True
 
