@@ -182,12 +182,12 @@ def test_what_keeps_others_out_and_is_deleted_keeps_them_out(site: Site) -> None
         until(lambda: status("plain.test") == 403 and status("shut.test") == 401, 30, "all is served")
         with asking.going_on():
             api.delete("configmaps", *SETTINGS)
-            until(lambda: site.node.lines("it is gone: its last known content stays in use"), 10, "says so")
+            until(lambda: site.node.lines("it was deleted: its last known content stays in use"), 10, "says so")
             api.delete("ingressclasses", "", "rulegen")
             api.delete("secrets", "default", "users")
             until(lambda: status("shut.test") == 503, 10, "closed")
     with site.node.running(*site.options):
-        until(lambda: site.node.lines("it is gone: its last known content stays in use"), 20, "says so again")
+        until(lambda: site.node.lines("it was deleted: its last known content stays in use"), 20, "says so again")
         assert (status("plain.test"), status("shut.test")) == (403, 503)
     assert asking.statuses["plain.test"] == {403}
     assert asking.statuses["shut.test"] <= {401, 503}
