@@ -131,8 +131,8 @@ def _counted(heading: str, lines: Sequence[str]) -> str:
     """Return how much is not shown; of a secret not even that."""
     if " secret " in heading:
         return ""
-    told = _COUNTED.fullmatch(lines[0])
-    return f", {told[1] if told else len(lines)} {'rules' if ' chain ' in heading else 'lines'}"
+    counted = _COUNTED.fullmatch(lines[0])
+    return f", {counted[1] if counted else len(lines)} {'rules' if ' chain ' in heading else 'lines'}"
 
 
 def _fit(line: str) -> str:

@@ -89,8 +89,8 @@ class Stage:
         switch = ["--ingress"] if "--ingress" in options else []
         shown = " ".join(("rulegen", command, *switch, *(f"-f {name}" for name in named)))
         self.say(self.paint.dim(f"  $ {shown}"))
-        found = [self.place / name if (self.place / name).exists() else where / name for name in files]
-        given = [argument for path in found for argument in ("-f", str(path))]
+        paths = [self.place / name if (self.place / name).exists() else where / name for name in files]
+        given = [argument for path in paths for argument in ("-f", str(path))]
         mode = () if self.mode == "iptables" else ("--mode", self.mode)
         argv = ("-m", "rulegen", command, *given, "--config", str(where / "config.yaml"), *mode, *options)
         done = self.node.run(sys.executable, *argv, environment={"XTABLES_LOCKFILE": str(self.place / "xtables.lock")})

@@ -150,7 +150,7 @@ def test_any_other_answer_is_a_no(run, answer):
 
 
 @pytest.mark.parametrize("answer", ["y\n", " YES \n"])
-def test_a_yes_on_the_terminal_writes_though_standard_output_is_piped(run, answer):
+def test_a_yes_on_the_terminal_writes_also_with_piped_stdout(run, answer):
     ended = run(*APPLY, typed=answer)
     assert (ended.code, ended.terminal, ended.err) == (0, QUESTION, "")
     assert rules() > 10
@@ -159,7 +159,7 @@ def test_a_yes_on_the_terminal_writes_though_standard_output_is_piped(run, answe
     assert (again.code, again.terminal, rules()) == (0, QUESTION, 0)
 
 
-def test_objects_on_standard_input_leave_the_question_to_the_controlling_terminal(run):
+def test_with_objects_on_stdin_the_terminal_is_asked(run):
     from_stdin = ("apply", "-f", "-", *APPLY[3:])
     nobody = run(*from_stdin, stdin=BLOG)
     assert (nobody.code, rules()) == (1, 0)
@@ -171,7 +171,7 @@ def test_objects_on_standard_input_leave_the_question_to_the_controlling_termina
     assert rules() > 10
 
 
-def test_json_is_one_document_and_the_plan_is_shown_before_the_question(run):
+def test_json_is_one_document_and_the_plan_comes_first(run):
     ended = run(*APPLY, "-o", "json", typed="y\n")
     document = json.loads(ended.out)
     assert (ended.code, bool(document["applied"])) == (0, True)

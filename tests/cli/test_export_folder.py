@@ -67,7 +67,7 @@ def test_what_others_wrote_is_not_written_over(run, option, name, text):
     assert (code, contents("out")) == (1, {f"out/{name}": text}), out
 
 
-def test_an_export_is_written_over_by_the_next_and_its_neighbours_stay(run):
+def test_the_next_export_overwrites_and_other_files_stay(run):
     Path("out").mkdir()
     Path("out", "notes").write_text("mine\n")
     assert run("export", *GIVEN, "-o", "out", "--nginx", "out/site")[0] == 0
@@ -120,7 +120,7 @@ def test_nothing_is_written_through_what_others_planted(run, option, name, kind,
 
 @needs_root
 @pytest.mark.parametrize("name", [".", "secrets", "hosts", "run"])
-def test_a_configuration_of_nginx_goes_into_no_folder_of_another_user(run, name):
+def test_nginx_export_goes_into_no_folder_of_another_user(run, name):
     Path("out").mkdir()
     Path("out", name).mkdir(exist_ok=True)
     os.chown(Path("out", name), 4321, -1)

@@ -71,7 +71,7 @@ def plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
 
 
 @pytest.mark.parametrize("mode", ["iptables", "ipvs"])
-def test_as_with_kube_proxy_all_is_served_and_a_warning_says_whose_it_is(plan, mode):
+def test_by_default_all_is_served_and_a_warning_names_the_owner(plan, mode):
     warnings, text = plan("--mode", mode)
     assert all(address in text for address in ("192.168.50.1", "192.168.50.10", "203.0.113.7"))
     for words in (

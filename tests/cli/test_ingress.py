@@ -117,7 +117,7 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
 PLAN = ("plan", "--ingress", "--observed", "none", "--host", "host")
 
 
-def test_a_plan_shows_each_host_and_what_is_not_served_as_written(run):
+def test_a_plan_shows_hosts_and_what_is_not_served_as_written(run):
     objects = world(
         ingress("blog", "blog.example.com"),
         ingress("shut", "shut.example.com", auth_type="basic", auth_secret="none"),
@@ -202,7 +202,7 @@ def test_an_export_tells_where_each_location_comes_from(run):
     assert f"server_name {found['server']};" in Path("site", found["file"]).read_text()
 
 
-def test_an_export_again_takes_away_hosts_that_are_gone_and_nothing_else(run):
+def test_the_next_export_removes_only_hosts_that_are_gone(run):
     run("export", "--nginx", "site", "--host", "host", objects=world(ingress("a", "a.test"), ingress("b", "b.test")))
     Path("site/hosts/notes.txt").write_text("mine")
     before = {file.name for file in Path("site/hosts").iterdir()}
@@ -212,7 +212,7 @@ def test_an_export_again_takes_away_hosts_that_are_gone_and_nothing_else(run):
     assert "notes.txt" in after
 
 
-def test_templates_of_the_user_are_taken_and_a_broken_one_is_one_clear_line(run, tmp_path: Path):
+def test_user_templates_are_used_and_a_broken_one_is_one_line(run, tmp_path: Path):
     shutil.copytree(Path(__file__).parents[2] / "nginx_templates", tmp_path / "own")
     template = tmp_path / "own" / "nginx.conf.j2"
     template.write_text(template.read_text().replace("tcp_nodelay on;", "tcp_nodelay off;"))
@@ -226,7 +226,7 @@ def test_templates_of_the_user_are_taken_and_a_broken_one_is_one_clear_line(run,
     assert err.startswith("Error: nginx.conf.j2:1: ")
 
 
-def test_a_setting_that_keeps_somebody_out_and_cannot_be_read_is_an_error(run):
+def test_an_unreadable_setting_that_restricts_is_an_error(run):
     settings = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -242,7 +242,7 @@ def test_a_setting_that_keeps_somebody_out_and_cannot_be_read_is_an_error(run):
     assert "data.gzip-level" in out
 
 
-def test_of_an_api_server_only_the_secrets_that_ingresses_name_are_asked_for(run, tmp_path: Path):
+def test_only_secrets_that_ingresses_name_are_requested(run, tmp_path: Path):
     chain, key = pem("blog.example.com")
     objects = world(ingress("blog", "blog.example.com", "tls"))
     with FakeApi() as api:
@@ -322,7 +322,7 @@ class TestWhatIsNamedAndNotThere:
         assert (code, out) == (1, "")
         assert f"ConfigMap demo/settings, which --configmap refers to{':' if fault else ','} {message}" in err
 
-    def test_a_secret_that_may_not_be_read_is_not_said_to_be_absent_and_opens_nothing(self, run, tmp_path):
+    def test_a_denied_secret_is_not_called_absent_and_opens_nothing(self, run, tmp_path):
         users = ingress("blog", "b.test", auth_type="basic", auth_secret="users")
         with FakeApi() as api:
             objects = world(users, ingress("cert", "c.test", "tls"))
@@ -353,9 +353,7 @@ def test_nginx_listens_on_ipv6_only_where_the_host_has_it(run, command, ipv6, li
 @pytest.mark.parametrize(
     ("of_facts", "of_this_kernel", "listens"), [(True, True, True), (False, True, False), (True, False, False)]
 )
-def test_a_live_nginx_listens_on_ipv6_only_where_the_facts_and_this_kernel_have_it(
-    monkeypatch, of_facts, of_this_kernel, listens
-):
+def test_nginx_listens_on_ipv6_only_if_facts_and_kernel_have_it(monkeypatch, of_facts, of_this_kernel, listens):
     """`apply --ingress` and `run --ingress` take their settings from here."""
     monkeypatch.setattr(wiring, "speaks_ipv6", lambda: of_this_kernel)
     told = ChosenIngress(ingress=True)
@@ -376,7 +374,7 @@ def test_a_user_that_other_programs_have_is_told(user, is_told, monkeypatch):
 
 
 @pytest.mark.parametrize("is_given", [False, True], ids=["of-this-host", "from-a-file"])
-def test_name_servers_and_ipv6_of_a_running_nginx_are_those_that_the_host_has_now(is_given, tmp_path, monkeypatch):
+def test_a_running_nginx_gets_the_present_dns_servers_and_ipv6(is_given, tmp_path, monkeypatch):
     """What a file says of the host holds; name servers that are gone for a moment stay."""
     host = str(tmp_path / "host.yaml") if is_given else None
     now: dict[str, Any] = {"ipv6": True, "resolvers": ("192.0.2.53",)}
@@ -412,7 +410,7 @@ def test_name_servers_and_ipv6_of_a_running_nginx_are_those_that_the_host_has_no
 
 
 @needs_sandbox
-def test_what_may_not_be_read_any_more_is_as_it_was_when_it_was_read_last(run, tmp_path):
+def test_an_object_that_is_denied_now_keeps_its_last_content(run, tmp_path):
     """Known from the agent, or the command, that served it."""
     chain, key = pem("c.test")
     objects = world(ingress("blog", "b.test", auth_type="basic", auth_secret="users"), ingress("cert", "c.test", "tls"))

@@ -96,6 +96,6 @@ def test_what_a_service_that_is_gone_leaves_is_a_leftover(gone):
     assert gone([SERVICE, slice_of("game", "10.244.1.5"), *rest], rest) == {(None, True)}
 
 
-def test_endpoints_that_two_services_share_do_not_tell_whose_it_was(gone):
+def test_shared_endpoints_do_not_show_the_former_owner(gone):
     rest = [slice_of("game", "10.244.1.5"), OTHER, slice_of("other", "10.244.1.5")]
     assert gone([SERVICE, *rest], [changed(externalIPs=[]), *rest]) == {(None, True)}

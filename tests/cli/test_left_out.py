@@ -81,7 +81,7 @@ def cluster(request, tmp_path, capsys, monkeypatch) -> Cluster:
     return made
 
 
-def test_the_rest_is_written_and_the_one_is_named_with_the_reason(cluster):
+def test_the_rest_is_written_and_the_rejected_one_is_named(cluster):
     code, out, err = cluster.apply(service("web", 1), service("shop", 9, sticky=True), service("zoo", 3))
     assert code == 1
     assert cluster.ends() == ["10.244.1.1:8080", "10.244.1.3:8080"]
@@ -92,7 +92,7 @@ def test_the_rest_is_written_and_the_one_is_named_with_the_reason(cluster):
     assert "fault of rulegen" not in err
 
 
-def test_its_old_rules_stay_whole_and_a_second_apply_changes_nothing(cluster):
+def test_its_old_rules_stay_and_a_second_apply_changes_nothing(cluster):
     assert cluster.apply(service("web", 1), service("shop", 9))[0] == 0
     code, _, _ = cluster.apply(service("web", 2), service("shop", 9, sticky=True, ends=(10, 11)))
     assert code == 1

@@ -55,7 +55,7 @@ def run(folder: Path, capsys: pytest.CaptureFixture[str]):
 
 @pytest.mark.parametrize("mode", ["iptables", "ipvs"])
 @pytest.mark.parametrize("more", [(), ("--config", "config", "--cluster-cidr", ""), ("--config", "without")])
-def test_a_plan_says_that_pods_cannot_be_recognised_and_what_follows(run, mode, more):
+def test_a_plan_warns_that_pods_cannot_be_recognised(run, mode, more):
     code, out = run("plan", *FILES, "--observed", "none", "--mode", mode, *more)
     assert code == 0
     assert SAID in out
@@ -76,7 +76,7 @@ def test_so_does_an_export(run):
         (("--masquerade-all",), "as there is no clusterCIDR: pods count as clients from outside"),
     ],
 )
-def test_only_who_has_said_nothing_is_warned_and_only_of_what_follows(run, more, said):
+def test_only_a_missing_configuration_causes_the_warning(run, more, said):
     _, out = run("plan", *FILES, "--observed", "none", *more)
     assert ("local traffic cannot be recognised" in out, said in out) == (bool(said), True)
 
@@ -90,7 +90,7 @@ def test_only_who_has_said_nothing_is_warned_and_only_of_what_follows(run, more,
         ("--detect-local-mode", "InterfaceNamePrefix", "--pod-interface-name-prefix", "veth"),
     ],
 )
-def test_a_plan_that_takes_the_guard_away_says_so_on_a_line_of_its_own(run, mode, before):
+def test_a_plan_that_removes_masquerading_says_so(run, mode, before):
     run("export", *FILES, "--mode", mode, *before, "-o", "out")
     assert LOST not in run("plan", *FILES, "--mode", mode, *before, "--observed", "out")[1]
     _, out = run("plan", *FILES, "--mode", mode, "--observed", "out")
@@ -106,7 +106,7 @@ def test_a_service_that_goes_takes_its_own_rules_without_a_word(run, folder):
 
 @pytest.mark.kernel
 @pytest.mark.parametrize("variant", ["nft", "legacy"])
-def test_apply_says_so_before_it_removes_the_guard_from_a_live_node(folder, variant):
+def test_apply_says_so_before_it_removes_masquerading(folder, variant):
     if os.geteuid() != 0 or not shutil.which(f"iptables-{variant}"):
         pytest.skip("needs root, network namespaces and iptables")
     apply = f"{sys.executable} -m rulegen apply {' '.join(FILES)} --yes --variant {variant}"
@@ -166,7 +166,7 @@ def test_doctor_looks_at_the_rules(rules, level):
     assert [one.level for one in findings] == [Level.OK, level]
 
 
-def test_doctor_without_rules_and_configuration_tells_what_would_follow():
+def test_doctor_without_rules_and_configuration_warns():
     [finding] = checks.check_local_traffic(checks.HostProbe(printed("")))
     assert (finding.level, "no clusterCIDR is given" in finding.message) == (Level.WARN, True)
     assert "--config FILE" in finding.hint

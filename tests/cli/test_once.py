@@ -129,7 +129,7 @@ def test_a_command_says_it_in_one_line_and_with_what_to_do(run, folder, monkeypa
     assert not (folder / "out").exists()
 
 
-def test_an_outage_is_one_warning_within_seconds_and_one_line_when_it_is_over(folder):
+def test_an_outage_is_one_warning_and_one_line_at_its_end(folder):
     log = io.StringIO()
     with FakeApi() as api:
         api.put("nodes", {"metadata": {"name": "node1"}})

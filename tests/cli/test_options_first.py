@@ -56,7 +56,7 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
         (("--ipvs-tcp-timeout", "soon"), '"soon" is not a duration'),
     ],
 )
-def test_an_option_that_cannot_be_is_said_before_anything_is_read(run, command, words, said):
+def test_an_invalid_option_is_reported_before_reading(run, command, words, said):
     of_ingress = {"--http-port", "--https-port", "--nginx-dir"}
     if command == "export" and words[0] in of_ingress:
         pytest.skip("export has no such option" if words[0] == "--nginx-dir" else "the same option")

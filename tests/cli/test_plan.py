@@ -61,7 +61,7 @@ def run(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
 OFFLINE = ("--host", "host")
 
 
-def test_a_plan_against_nothing_shows_each_rule_with_its_service_and_reason(run):
+def test_a_plan_for_an_empty_node_shows_each_rule_with_reason(run):
     code, out, err = run("plan", "-f", "blog.yaml", *OFFLINE, "--observed", "none")
     assert (code, err) == (0, "")
     assert "Service demo/blog (NodePort; endpoints from EndpointSlice)" in out
@@ -80,7 +80,7 @@ def test_exit_codes_tell_changes_from_none_and_from_errors(run):
     assert run("plan", "--no-such-option")[0] == 1
 
 
-def test_what_was_exported_needs_no_changes_and_is_the_same_bytes_again(run, folder):
+def test_an_export_needs_no_changes_and_has_the_same_bytes(run, folder):
     run("export", "-f", "blog.yaml", *OFFLINE, "-o", "one")
     run("export", "-f", "blog.yaml", *OFFLINE, "-o", "two")
     names = sorted(path.name for path in (folder / "one").iterdir())
@@ -100,7 +100,7 @@ def test_json_is_for_machines(run):
     assert {change["service"] for change in document["changes"]} == {None, "demo/blog"}
 
 
-def test_a_bad_object_is_told_with_every_fault_and_the_rest_is_served(run, folder):
+def test_an_invalid_object_is_reported_and_the_rest_served(run, folder):
     bad = (
         BLOG.replace("name: blog, namespace", "name: bad, namespace")
         .replace("port: 8080", "port: 70000")
@@ -153,7 +153,7 @@ def test_errors_are_one_clear_line(run, arguments, error):
     assert "Traceback" not in err
 
 
-def test_flags_go_over_the_configuration_and_unknown_fields_are_named(run, folder):
+def test_flags_override_fields_and_unknown_fields_are_named(run, folder):
     (folder / "config").write_text(
         "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nclusterCIDR: 10.0.0.0/8\n"
         "iptables: {masqueradeBit: 3, colour: red}\nsmell: good\n"
@@ -178,7 +178,7 @@ def test_a_flag_that_cannot_be_used_is_no_fault_of_the_file(run, folder):
     assert "config" not in err
 
 
-def test_who_names_files_and_an_api_server_is_told_which_of_them_counts(run):
+def test_files_and_an_api_server_together_cause_a_warning(run):
     _, out, _ = run("plan", "-f", "blog.yaml", *OFFLINE, "--observed", "none", "--context", "prod")
     assert "not from an API server" in out
 
@@ -222,7 +222,7 @@ spec:
 
 @pytest.mark.parametrize("command", ["plan", "export", "plan-json"])
 @pytest.mark.parametrize("names", [("site",), ("site", "shop")])
-def test_ingresses_in_files_that_nobody_asked_for_are_counted_and_named_with_the_flag(run, folder, command, names):
+def test_ignored_ingresses_in_files_are_named_with_the_flag(run, folder, command, names):
     (folder / "ingress.yaml").write_text("---\n".join(INGRESS.replace("NAME", name) for name in names))
     arguments = {
         "plan": ["plan", "--observed", "none"],
@@ -242,7 +242,7 @@ def test_ingresses_that_were_asked_for_are_not_called_ignored(run, folder):
     assert "ignored:" not in run("plan", "--ingress", "--observed", "none", *files)[1]
 
 
-def test_a_kustomized_folder_is_planned_with_a_warning_that_names_the_command(run, folder):
+def test_a_kustomization_is_planned_with_a_warning(run, folder):
     (folder / "app").mkdir()
     (folder / "app" / "kustomization.yaml").write_text("resources: [blog.yaml]\n")
     (folder / "blog.yaml").rename(folder / "app" / "blog.yaml")
@@ -265,7 +265,7 @@ def test_of_a_dump_of_one_table_the_rest_is_said_to_be_unknown(run, folder):
 
 
 @pytest.mark.parametrize("told", ["options", "nothing"])
-def test_options_that_the_tool_could_not_print_are_said_to_be_those_of_a_newer_one(run, folder, told):
+def test_unprintable_options_are_reported_as_those_of_a_newer_tool(run, folder, told):
     run("export", "-f", "blog.yaml", *OFFLINE, "-o", "out")
     path = folder / "out" / "iptables.save"
     if told == "options":
@@ -276,7 +276,7 @@ def test_options_that_the_tool_could_not_print_are_said_to_be_those_of_a_newer_o
     assert "drift" not in out.lower()
 
 
-def test_a_dump_may_come_on_standard_input_but_not_with_the_objects(run, folder, monkeypatch):
+def test_a_dump_may_come_on_stdin_but_not_with_the_objects(run, folder, monkeypatch):
     run("export", "-f", "blog.yaml", *OFFLINE, "-o", "out")
     for arguments, code, text in (
         (("-f", "blog.yaml"), 0, "No changes"),

@@ -78,7 +78,7 @@ def folder_in_place(config: Path) -> None:
         ),
     ],
 )
-def test_a_configuration_that_cannot_be_used_leaves_all_as_it_was(change, tmp_path):
+def test_an_invalid_configuration_changes_nothing(change, tmp_path):
     seen, is_fit, log = reloaded(tmp_path, change)
     assert not is_fit
     assert seen[0] == seen[1]
@@ -94,7 +94,7 @@ def test_a_configuration_that_cannot_be_used_leaves_all_as_it_was(change, tmp_pa
         ("clusterCIDR", "connections to ClusterIPs are not masqueraded in IPv4"),
     ],
 )
-def test_a_field_that_is_removed_is_obeyed_and_the_log_names_what_opens(lost, named, tmp_path):
+def test_a_removed_field_takes_effect_and_the_log_names_it(lost, named, tmp_path):
     left = {name: value for name, value in CLOSED.items() if name != lost}
     seen, is_fit, log = reloaded(tmp_path, lambda config: config.write_text(json.dumps(left)))
     assert is_fit

@@ -74,7 +74,7 @@ def test_a_locale_that_lacks_signs_gets_others(locale, words):
         assert json.loads(done.stdout)["kind"] == "Findings"
 
 
-def test_the_name_of_a_file_that_is_no_text_is_shown_all_the_same(tmp_path):
+def test_a_file_name_that_is_not_text_is_shown(tmp_path):
     name = os.fsdecode(b"\xff.yaml")
     (tmp_path / name).write_text((EXAMPLES / "my-blog" / "node.yaml").read_text())
     for more in ((), ("-o", "json")):

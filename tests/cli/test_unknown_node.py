@@ -62,7 +62,7 @@ def run(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("mode", ["iptables", "ipvs"])
-def test_apply_refuses_a_node_that_is_not_among_the_files_and_names_those_that_are(run, mode):
+def test_apply_rejects_an_unknown_node_and_names_the_known_ones(run, mode):
     code, out, err = run(
         *("apply", "-f", "blog.yaml", "-f", "nodes.yaml", "--host", "host", "--node", "wbe-1"),
         *("--mode", mode, "--yes"),
@@ -79,7 +79,7 @@ def test_files_without_any_node_are_refused_alike(run):
     assert "there is no Node web-1, nor any other Node" in err
 
 
-def test_a_node_of_which_the_object_is_refused_is_told_by_its_faults(run, folder):
+def test_an_invalid_node_object_is_reported_with_its_faults(run, folder):
     (folder / "bad.yaml").write_text("{apiVersion: v1, kind: Node, metadata: {name: web-1}, spec: {podCIDR: [1]}}")
     code, _, err = run("apply", "-f", "blog.yaml", "-f", "bad.yaml", "--host", "host", "--node", "web-1", "--yes")
     assert code == 1
@@ -145,7 +145,7 @@ NAMES = st.text("abc019", min_size=1, max_size=6)
 
 
 @given(st.lists(NAMES, unique=True, max_size=2 * SHOWN), NAMES)
-def test_every_node_is_listed_or_counted_and_the_nearest_comes_first(names, asked):
+def test_each_node_is_listed_or_counted_the_nearest_first(names, asked):
     text = unknown_node(asked, names)
     assert "\n" not in text
     listed = text.partition("The Nodes are ")[2].partition(" and ")[0].split(", ") if names else []
@@ -180,7 +180,7 @@ def isolated() -> list[str]:
     ("more", "code", "writes"),
     [(("wbe-1",), 1, False), (("wbe-1", "--allow-unknown-node"), 0, True), (("web-1",), 0, True)],
 )
-def test_a_kernel_is_written_to_only_for_a_known_node_unless_asked_for(folder, isolated, more, code, writes):
+def test_a_kernel_is_written_only_for_a_known_node_by_default(folder, isolated, more, code, writes):
     files = ("-f", str(folder / "blog.yaml"), "-f", str(folder / "nodes.yaml"), "--host", str(folder / "host"))
     command = (sys.executable, "-m", "rulegen", "apply", *files, "--yes", "--variant", "nft", "--node", *more)
     environment = {**os.environ, "XTABLES_LOCKFILE": str(folder / "lock")}

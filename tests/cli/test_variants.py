@@ -74,7 +74,7 @@ def test_plan_apply_and_run_warn_of_rules_in_the_other_variant(run, variant, oth
     assert KernelDataplane.of_host(runner.run, HostFacts(), other, StaleUdpPolicy.NONE, Options()).beside == ""
 
 
-def test_cleanup_takes_both_in_one_plan_and_with_a_variant_that_one_alone(run, variant, other):
+def test_cleanup_removes_both_variants_or_the_given_one(run, variant, other):
     run("apply", *GIVEN, "--variant", other, "--yes")
     before = rules(variant)
     code, out = run("cleanup", "--variant", other, "--yes")
@@ -89,7 +89,7 @@ def test_cleanup_takes_both_in_one_plan_and_with_a_variant_that_one_alone(run, v
     assert run("cleanup")[0] == 0  # nothing is left, so nobody is asked
 
 
-def test_cleanup_takes_what_an_earlier_cleanup_left_for_a_kubelet_that_has_gone_in_either_variant(run, variant, other):
+def test_cleanup_removes_what_was_left_for_a_former_kubelet(run, variant, other):
     canary = ("-t", "mangle", "-w", "5")
     subprocess.run([f"iptables-{variant}", *canary, "-N", "KUBE-KUBELET-CANARY"], check=True)
     assert run("cleanup", "--yes")[0] == 0
@@ -99,7 +99,7 @@ def test_cleanup_takes_what_an_earlier_cleanup_left_for_a_kubelet_that_has_gone_
     assert (code, rules(variant), rules(other)) == (0, 0, 0), out
 
 
-def test_cleanup_leaves_a_kubelet_of_the_other_variant_its_chains(run, variant, other):
+def test_cleanup_keeps_chains_of_a_kubelet_in_the_other_variant(run, variant, other):
     subprocess.run([f"iptables-{other}", "-t", "mangle", "-w", "5", "-N", "KUBE-KUBELET-CANARY"], check=True)
     subprocess.run([f"iptables-{other}", "-w", "5", "-N", "KUBE-FIREWALL"], check=True)
     assert run("cleanup", "--yes")[0] == 0

@@ -71,10 +71,10 @@ def command(
     rulegen apply -f blog.yaml --node web-1  Services from a file, for the node web-1
     rulegen apply --ingress                  also Ingresses, on ports 80 and 443 of this host
     """
-    told = ChosenIngress.of(chosen)
-    told.refuse_nothing(no_services=no_services, verb="apply")
-    inputs = Inputs(CliOptions(**chosen), ingress=told if told.ingress else None)
-    ingress = IngressInputs(told, inputs) if told.ingress else None
+    chosen_ingress = ChosenIngress.of(chosen)
+    chosen_ingress.refuse_nothing(no_services=no_services, verb="apply")
+    inputs = Inputs(CliOptions(**chosen), ingress=chosen_ingress if chosen_ingress.ingress else None)
+    ingress = IngressInputs(chosen_ingress, inputs) if chosen_ingress.ingress else None
     dataplane = apart = None
     with inputs.progress:
         _refuse_unread(inputs)

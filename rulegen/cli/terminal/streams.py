@@ -62,7 +62,7 @@ def _spell_out(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = error.object[error.start : error.end]
-    return "".join(_PLAIN.get(one) or _escaped(one) for one in text), error.end
+    return "".join(_PLAIN.get(character) or _escaped(character) for character in text), error.end
 
 
 def _escaped(character: str) -> str:

@@ -88,8 +88,8 @@ def _version(run: Runner) -> str:
         said = run(Command(("iptables-legacy", "--version"), timeout_s=10.0)).stdout
     except HostError:
         return "of this host"
-    found = re.search(r"v([0-9.]+)", said)
-    return found[1] if found else "of this host"
+    version = re.search(r"v([0-9.]+)", said)
+    return version[1] if version else "of this host"
 
 
 def _counters(patient: HostProbe) -> Iterator[Finding]:
@@ -104,11 +104,11 @@ def _counters(patient: HostProbe) -> Iterator[Finding]:
         yield Finding(Level.INFO, _TOPIC, "the legacy table nat is not in use, so there are no counters")
         return
     try:
-        told = _ask(patient.run, "counters")
+        answer = _ask(patient.run, "counters")
     except HostError as error:
         yield Finding(Level.INFO, _TOPIC, f"counters of chain {CHAIN} cannot be read: {error.message}", error.hint)
         return
-    rules = told["counters"]
+    rules = answer["counters"]
     if rules is None:
         yield Finding(Level.INFO, _TOPIC, f"there is no legacy chain {CHAIN}, so there are no counters")
         return

@@ -72,8 +72,13 @@ def as_document(findings: Sequence[Finding]) -> dict[str, Any]:
         "kind": "Findings",
         "summary": {level.value: _count(findings, level) for level in Level},
         "findings": [
-            {"level": one.level.value, "topic": one.topic, "message": one.message, "hint": one.hint or None}
-            for one in findings
+            {
+                "level": finding.level.value,
+                "topic": finding.topic,
+                "message": finding.message,
+                "hint": finding.hint or None,
+            }
+            for finding in findings
         ],
     }
 

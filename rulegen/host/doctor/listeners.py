@@ -50,9 +50,9 @@ def check_ports(patient: HostProbe) -> Iterator[Finding]:
 
 def check_other_proxies(_patient: HostProbe) -> Iterator[Finding]:
     """Tell whether a kube-proxy is at work here: it and we would undo each other's changes."""
-    found = [pid for pid in _processes() if _name(pid) == "kube-proxy"]
-    if found:
-        pids = ", ".join(map(str, found))
+    running = [pid for pid in _processes() if _name(pid) == "kube-proxy"]
+    if running:
+        pids = ", ".join(map(str, running))
         yield Finding(
             Level.WARN,
             "proxies",
@@ -98,7 +98,7 @@ def _covers(reserved: str, overlap: tuple[int, int]) -> bool:
 
 def _listening() -> dict[int, str]:
     """Return the TCP ports that are listened on in this network namespace, with the inode of one socket each."""
-    found: dict[int, str] = {}
+    sockets: dict[int, str] = {}
     for name in ("tcp", "tcp6"):
         path = Path("/proc/thread-self/net") / name
         if not path.exists():
@@ -106,22 +106,22 @@ def _listening() -> dict[int, str]:
         for line in read_kernel_text(path).splitlines()[1:]:
             fields = line.split()
             if fields[3] == _LISTENING:
-                found.setdefault(int(fields[1].rpartition(":")[2], 16), fields[9])
-    return found
+                sockets.setdefault(int(fields[1].rpartition(":")[2], 16), fields[9])
+    return sockets
 
 
 def _owners(inodes: set[str]) -> dict[str, str]:
     """Return who holds sockets, by inode, of the processes that we may look into."""
-    found: dict[str, str] = {}
+    owners: dict[str, str] = {}
     for pid in _processes():
         try:
             for entry in Path(f"/proc/{pid}/fd").iterdir():
                 target = _SOCKET.match(str(entry.readlink()))
                 if target and target["inode"] in inodes:
-                    found.setdefault(target["inode"], f"{_name(pid)} (process {pid})")
+                    owners.setdefault(target["inode"], f"{_name(pid)} (process {pid})")
         except OSError:
             continue  # it ended, or is another's
-    return found
+    return owners
 
 
 def _processes() -> list[int]:

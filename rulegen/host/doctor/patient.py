@@ -57,14 +57,14 @@ class HostProbe:
     @cached_property
     def rules(self) -> Mapping[tuple[Variant, Family], str | HostError]:
         """The live rules of each variant and family, or why they cannot be read."""
-        found: dict[tuple[Variant, Family], str | HostError] = {}
+        rulesets: dict[tuple[Variant, Family], str | HostError] = {}
         for variant in Variant:
             for family in Family:
                 try:
-                    found[variant, family] = iptables.observe(self.run, variant, family)
+                    rulesets[variant, family] = iptables.observe(self.run, variant, family)
                 except HostError as error:
-                    found[variant, family] = error
-        return found
+                    rulesets[variant, family] = error
+        return rulesets
 
     def chains(self, variant: Variant) -> dict[tuple[Family, str, str], int]:
         """Return the chains of a variant by family, table and name, with their number of rules; none if unreadable."""

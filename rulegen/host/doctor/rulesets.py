@@ -80,9 +80,9 @@ def _is_of_services(chain: str) -> bool:
 
 
 def _old_chains(variant: Variant, chains: Iterable[tuple[Family, str, str]]) -> Iterator[Finding]:
-    def chain_finding(found: list[str], what: str, hint: str) -> Iterator[Finding]:
-        if found:
-            yield Finding(Level.WARN, "leftovers", f"iptables-{variant}: {what}: {_some(found)}", hint)
+    def chain_finding(chains: list[str], what: str, hint: str) -> Iterator[Finding]:
+        if chains:
+            yield Finding(Level.WARN, "leftovers", f"iptables-{variant}: {what}: {_some(chains)}", hint)
 
     names = sorted({name for _, _, name in chains})
     yield from chain_finding(
@@ -149,12 +149,12 @@ def _sets(patient: HostProbe) -> Iterator[Finding]:
     if ended.code != 0:
         yield Finding(Level.INFO, "leftovers", f"ipsets cannot be read: {ended.complaint}")
         return
-    found = [name for name in ended.stdout.split() if _SET_NAME.fullmatch(name)]
-    if found:
+    names = [name for name in ended.stdout.split() if _SET_NAME.fullmatch(name)]
+    if names:
         yield Finding(
             Level.WARN,
             "leftovers",
-            f"{len(found)} ipsets of the IPVS mode: {_some(found)}",
+            f"{len(names)} ipsets of the IPVS mode: {_some(names)}",
             "if that mode is not in use here, run `kube-proxy --cleanup`",
         )
 

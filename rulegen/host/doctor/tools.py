@@ -71,8 +71,8 @@ def check_tools(patient: HostProbe) -> Iterator[Finding]:
             yield Finding(tool.missing, "tools", f"{tool.name} is not installed ({tool.purpose})", hint)
             continue
         said = ended.stdout or ended.stderr  # nginx answers on stderr
-        found = _VERSION.search(said) if ended.code == 0 else None  # ipvsadm tells nothing where there is no ip_vs
-        version = found["version"] if found else "version unknown"
+        match = _VERSION.search(said) if ended.code == 0 else None  # ipvsadm tells nothing where there is no ip_vs
+        version = match["version"] if match else "version unknown"
         if "tables" in tool.name and knows_random_fully(said) is False:
             yield Finding(
                 Level.WARN,
