@@ -1,9 +1,9 @@
-"""Finding what makes a program refuse a configuration, so that it harms only itself.
+"""Finding the Ingress that makes an engine's program reject a configuration, so that all others are served.
 
-The parts are put in a row, oldest first. A row that begins with nothing passes and that ends with everything fails, so
-somewhere one more part turns a pass into a failure: that part is the culprit, found by halving the row. Of two that
-fail only together, the younger is found so, whatever the message points to: nobody can throw out an older part by
-colliding with it. What the program's message points to is only tried first, which mostly saves the halving.
+The parts are sorted, oldest first. The program accepts a configuration of no part and rejects that of all parts, so one
+part turns an accepted configuration into a rejected one: a binary search finds it. Of two parts that are rejected only
+together it finds the younger, whatever the program's message says: nobody can push out an older part by colliding with
+it. The parts that the message names are tried first, which mostly saves the search.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NameT = TypeVar("NameT", bound="Hashable")
 ConfigurationT = TypeVar("ConfigurationT")
 
 MOST_TESTS: Final = 400
-"""After so many tests no more culprits are looked for: what was not seen to pass is dropped."""
+"""After so many tests the search ends: parts that no accepted configuration contained are left out."""
 
 _HINTS: Final = 2
 _NOT_TRIED: Final = "not tested: too many others were rejected"
@@ -29,11 +29,11 @@ _NOT_TRIED: Final = "not tested: too many others were rejected"
 
 @dataclass(frozen=True, slots=True)
 class Settled(Generic[NameT, ConfigurationT]):
-    """What goes live.
+    """The configuration to serve.
 
     Attributes:
-        configuration: What passes.
-        quarantined: What was left out of it, name to reason, in the order in which it was found.
+        configuration: The one that the program accepts.
+        quarantined: What was left out of it, name to reason, in the order in which it was rejected.
     """
 
     configuration: ConfigurationT
@@ -41,7 +41,7 @@ class Settled(Generic[NameT, ConfigurationT]):
 
 
 class _Search(Generic[NameT, ConfigurationT]):
-    """The parts that are left, and the longest row of them that is known to pass."""
+    """The parts that are left, and how many of them, from the oldest on, are known to be accepted together."""
 
     def __init__(
         self,
@@ -61,12 +61,12 @@ class _Search(Generic[NameT, ConfigurationT]):
         return self._compile(self._names - frozenset(self.left[:length]))
 
     def refusal(self, length: int) -> str | None:
-        """Return why the row of the first parts that are left is refused; None where it passes."""
+        """Return why the first parts that are left are rejected together; None where they are accepted."""
         self.tests += 1
         return self._test(self.compiled(length))
 
     def drop_next(self, reason: str) -> None:
-        """Leave out the part behind the row that passes."""
+        """Leave out the part behind those that are accepted."""
         self.dropped[self.left.pop(self.passing)] = reason
 
 
@@ -79,7 +79,7 @@ def settle(
     program: str,
     most_tests: int = MOST_TESTS,
 ) -> Settled[NameT, ConfigurationT]:
-    """Return the largest part of a configuration that passes when parts are added oldest first.
+    """Return the largest configuration that is accepted when parts are added oldest first.
 
     Takes 1 test where all is well, and at most 1 + c * (log2 n + 6) for c culprits among n parts.
 
@@ -112,7 +112,7 @@ def settle(
 def _narrow(
     search: _Search[NameT, ConfigurationT], message: str, suspects: Callable[[str], Sequence[NameT]], most_tests: int
 ) -> str:
-    """Lengthen the row that passes until one more part makes it fail; return why that does."""
+    """Search until the next part is the one that is rejected; return why it is."""
     failing, reason = len(search.left), message
     hints = _places(search, suspects(message))
     while failing - search.passing > 1 and search.tests < most_tests:
@@ -128,7 +128,7 @@ def _narrow(
 
 
 def _places(search: _Search[NameT, ConfigurationT], named: Sequence[NameT]) -> list[int]:
-    """Return the lengths of rows to try first: up to each suspect and just before it; the last is tried first."""
+    """Return how many parts to try first: up to each suspect and just before it; the last is tried first."""
     indexes = {name: index for index, name in enumerate(search.left)}
     lengths = sorted({indexes[name] for name in named if name in indexes}, reverse=True)[:_HINTS]
     return [length for index in reversed(lengths) for length in (index, index + 1)]

@@ -1,8 +1,8 @@
-"""The L7 model (IR): what nginx answers for every host and path, every decision taken; nothing left to ask.
+"""The L7 model (IR): what is answered for every host and path, with every decision taken.
 
-The words are nginx's: a *server* is what answers to the names of a host, a *location* a set of paths of it, an
-*upstream* the servers that a location passes requests to. A backend of rulegen reads this and writes it down; it never
-looks at an Ingress, an annotation or a Secret.
+A *server* answers to the names of a host, a *location* is a set of its paths, an *upstream* the servers that a location
+passes requests to. The backend of each ingress engine reads this and writes it in the engine's words; it never looks at
+an Ingress, an annotation or a Secret.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class ToUpstream(NamedTuple):
 
 
 class ToName(NamedTuple):
-    """Requests are passed to a name that nginx resolves while it serves; `key` names Service and port, for logs."""
+    """Requests go to a name that the engine resolves while it serves; `key` names Service and port, for logs."""
 
     host: str
     port: int
@@ -95,7 +95,7 @@ class ToName(NamedTuple):
 
 
 class FixedResponse(NamedTuple):
-    """Requests are answered by nginx itself."""
+    """The engine itself answers requests."""
 
     status: int
 
@@ -151,7 +151,7 @@ class ExternalAuth:
 
     Attributes:
         url: Where; may hold variables that were allowed.
-        target: The upstream that answers, where the URL names a Service of the cluster; else nginx resolves the name.
+        target: The upstream that answers, where the URL names a Service; else the engine resolves the name.
         method: Of the question; empty for that of the request.
         signin: Where a client is sent that may not pass; empty for nowhere.
         redirect_param: The parameter of `signin` that takes the URL that was asked for.
@@ -376,11 +376,11 @@ class Server:
     Attributes:
         host: The name, `*.name` for every name one label longer, or empty for every name that nobody else has.
         aliases: Other names.
-        locations: In the order in which nginx must see them.
+        locations: In the order in which they are tried, where they are expressions.
         certificate: Path of certificate and key in the configuration; empty for the default one.
         has_tls: Whether an Ingress asks for TLS for this host, though its certificate may be missing.
         rejects_tls: Whether no TLS is spoken, since its certificate could not be read yet.
-        responder_port: The port of the OCSP responder that nginx asks about its certificate; 0 for none.
+        responder_port: The port of the OCSP responder that the engine asks about its certificate; 0 for none.
         redirects_from: Another name whose requests are sent to this one.
         ingresses: All Ingresses that it is made of, oldest first.
         is_regex: Whether paths are expressions, which one Ingress makes of all.
@@ -420,8 +420,8 @@ class IngressModel:
         upstreams: By name.
         secrets: Files by path, as the fields above name them.
         reasons: What users must be told, in order.
-        resolvers: Name servers for names that are resolved while nginx serves.
-        forbidden: What nginx connects to for no Ingress, and what no such name may lead to.
+        resolvers: Name servers for names that are resolved while the engine serves.
+        forbidden: What the engine connects to for no Ingress, and what no such name may lead to.
     """
 
     defaults: HttpDefaults

@@ -45,7 +45,7 @@ class UpstreamOptions:
 
     Attributes:
         host: The host that asks, where a cookie makes the upstream its own; None where none does.
-        transport: What is spoken, of `transport_of`: nginx keeps connections by address alone, and one that was made
+        transport: What is spoken, of `transport_of`: engines keep connections by address alone, and one that was made
             without TLS, or to a server that nobody verified, must not serve where that is asked for.
     """
 
@@ -85,7 +85,7 @@ class Targets:
         upstreams: Those that were asked for, by name.
         refuses_names: Whether ExternalName Services are refused.
         resolves: Whether there is a name server to resolve names with.
-        forbidden: What nginx connects to for no Ingress.
+        forbidden: What the engine connects to for no Ingress.
         refused: Fields with addresses that nothing is passed on to, each with the reason.
         addresses: Which Services have which addresses; follows from `services` where it is not given.
         endpoints: Of each Service that was asked for; may be shared with others that decide by the same.
@@ -126,7 +126,7 @@ class Targets:
         return self._upstream(name, asked, ports[0], wish) if ports else None
 
     def refusal_of_host(self, host: str, port: int) -> str:
-        """Return why nginx does not connect to a host that is an address; empty for a name, or where it may."""
+        """Return why the engine does not connect to a host that is an address; empty for a name, or where it may."""
         try:
             address = parse_address(host.strip("[]"))
         except ValueError:
