@@ -260,7 +260,7 @@ def test_satisfy_is_reported_only_where_it_has_no_effect(beside):
 
 
 @pytest.mark.parametrize("data", [{}, {"ssl_redirect": "false", "force_ssl_redirect": "true"}])
-def test_an_ingress_without_annotations_has_the_policy_of_the_defaults(data):
+def test_without_annotations_the_policy_is_that_of_the_defaults(data):
     """It is not put together from each annotation's default: both ways come to the same."""
     plain, annotated = (
         compiled(*WEB, settings_map(**data), ingress("site", rule("site.test"), annotations=annotations)).model

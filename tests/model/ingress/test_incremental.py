@@ -339,7 +339,7 @@ def test_a_service_that_was_missing_is_referred_to():
     assert stage.before.reads.is_touched(touched.services, touched.addresses)
 
 
-def test_an_ingress_that_changes_its_status_alone_is_decided_as_before():
+def test_an_ingress_whose_status_changes_is_decided_as_before():
     stage = two_hosts()
     before, known = stage.before.model, ingress("a", rule("a.test", path()))
     stage.change(known, "status")

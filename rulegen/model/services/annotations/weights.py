@@ -31,7 +31,7 @@ _EXPECTED: Final = 'expected an object such as {"pod-a": 3}'
 
 
 @dataclass(frozen=True, slots=True)
-class Weights:
+class EndpointWeights:
     """The weights of a Service's endpoints.
 
     Attributes:
@@ -51,7 +51,7 @@ class Weights:
         return next((weight for label, value, weight in self.nodes if value and labels[label] == value), 1)
 
 
-def read_weights(text: str) -> Weights | None:
+def read_weights(text: str) -> EndpointWeights | None:
     """Return the weights of a text; None where it names nobody.
 
     Raises:
@@ -85,7 +85,7 @@ def read_weights(text: str) -> Weights | None:
             faults.append(Fault(f'["{printable(who)}"]', problem))
     if faults:
         raise InvalidAnnotationError(faults)
-    return Weights(pods, tuple(nodes)) if entries else None
+    return EndpointWeights(pods, tuple(nodes)) if entries else None
 
 
 WEIGHTS: Final = ServiceAnnotation(
