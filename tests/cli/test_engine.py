@@ -96,8 +96,8 @@ def test_an_engine_of_the_tests_is_exported_and_has_its_options(run, tmp_path):
 def test_the_agent_serves_through_an_engine_of_the_tests(tmp_path, environment):
     """It starts the engine, follows a change without a reload, and ends it at SIGTERM."""
     with FakeApi() as api:
-        for one in world(ingress("web", "shop.test")):
-            api.put(NOUNS[one["kind"]], one)
+        for item in world(ingress("web", "shop.test")):
+            api.put(NOUNS[item["kind"]], item)
         kubeconfig = api.kubeconfig(tmp_path)
         (tmp_path / "host").write_text(HOST)
         arguments = ("run", *ENGINE, "--kubeconfig", kubeconfig, "--host", "host", "--no-events", "--no-update-status")

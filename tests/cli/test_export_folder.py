@@ -92,8 +92,8 @@ def planted(kind: str, path: Path) -> None:
     if kind == "fifo":
         os.mkfifo(path)
     elif kind == "socket":
-        with socket.socket(socket.AF_UNIX) as one:
-            one.bind(str(path))
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(path))
     else:
         path.symlink_to({"link": Path("elsewhere").absolute(), "dangling": Path("nowhere").absolute()}[kind])
 
@@ -109,9 +109,9 @@ def test_nothing_is_written_through_what_others_planted(run, option, name, kind,
         assert run("export", *GIVEN, option, "out")[0] == 0
     planted(kind, Path("out", name))
     code, out = run("export", *GIVEN, option, "out")
-    told = {"fifo": "a FIFO", "socket": "a socket"}.get(kind, "a symbolic link")
+    shown = {"fifo": "a FIFO", "socket": "a socket"}.get(kind, "a symbolic link")
     assert code == 1
-    assert f"Error: out/{name} is {told}, not a f" in out
+    assert f"Error: out/{name} is {shown}, not a f" in out
     assert "nothing was written" in out
     assert {path.name for path in Path("elsewhere").iterdir()} == {f"{'a' * 32}.pem"}
     assert not Path("nowhere").exists()

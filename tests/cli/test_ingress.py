@@ -108,8 +108,8 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
             given = ["-f", "objects.yaml"]
         with pytest.raises(SystemExit) as stop:
             main([*arguments, *given])
-        told = capsys.readouterr()
-        return stop.value.code or 0, told.out, told.err
+        printed = capsys.readouterr()
+        return stop.value.code or 0, printed.out, printed.err
 
     return call
 
@@ -193,13 +193,13 @@ def test_plain_nginx_takes_an_export(run, tmp_path: Path, flags: tuple[str, ...]
 def test_an_export_tells_where_each_location_comes_from(run):
     run("export", "--nginx", "site", "--host", "host", objects=world(ingress("blog", "blog.example.com")))
     document = json.loads(Path("site/provenance.json").read_text())
-    (found,) = [one for one in document["locations"] if one["ingress"]]
-    assert (found["server"], found["ingress"], found["rule"]) == (
+    (location,) = [entry for entry in document["locations"] if entry["ingress"]]
+    assert (location["server"], location["ingress"], location["rule"]) == (
         "blog.example.com",
         "demo/blog",
         "spec.rules[0].http.paths[0]",
     )
-    assert f"server_name {found['server']};" in Path("site", found["file"]).read_text()
+    assert f"server_name {location['server']};" in Path("site", location["file"]).read_text()
 
 
 def test_the_next_export_removes_only_hosts_that_are_gone(run):
@@ -310,10 +310,10 @@ class TestWhatIsNamedAndNotThere:
     )
     def test_of_an_api_server_too(self, run, tmp_path, fault, message):
         with FakeApi() as api:
-            for noun, one in zip(
+            for noun, item in zip(
                 ("services", "endpointslices", "ingresses"), world(ingress("blog", "b.test")), strict=True
             ):
-                api.put(noun, one)
+                api.put(noun, item)
             if fault is not None:
                 api.put("configmaps", SETTINGS)
                 api.fail("configmaps", *[fault] * 3)
@@ -326,8 +326,8 @@ class TestWhatIsNamedAndNotThere:
         users = ingress("blog", "b.test", auth_type="basic", auth_secret="users")
         with FakeApi() as api:
             objects = world(users, ingress("cert", "c.test", "tls"))
-            for noun, one in zip(("services", "endpointslices", "ingresses", "ingresses"), objects, strict=True):
-                api.put(noun, one)
+            for noun, item in zip(("services", "endpointslices", "ingresses", "ingresses"), objects, strict=True):
+                api.put(noun, item)
             api.fail("secrets", *[Fault.status(403, "no")] * 2)
             code, out, _ = run(*PLAN, "--kubeconfig", api.kubeconfig(tmp_path))
         assert code == 0
@@ -356,10 +356,10 @@ def test_nginx_listens_on_ipv6_only_where_the_host_has_it(run, command, ipv6, li
 def test_nginx_listens_on_ipv6_only_if_facts_and_kernel_have_it(monkeypatch, of_facts, of_this_kernel, listens):
     """`apply --ingress` and `run --ingress` take their settings from here."""
     monkeypatch.setattr(wiring, "speaks_ipv6", lambda: of_this_kernel)
-    told = ChosenIngress(ingress=True)
-    inputs = Inputs(CliOptions(), ingress=told)
+    chosen = ChosenIngress(ingress=True)
+    inputs = Inputs(CliOptions(), ingress=chosen)
     inputs.__dict__["facts"] = HostFacts(ipv6=of_facts)  # in place of this machine's
-    live = wiring.IngressInputs(told, inputs, is_live=True)
+    live = wiring.IngressInputs(chosen, inputs, is_live=True)
     assert live.options.host.ipv6 is listens
 
 
@@ -380,12 +380,12 @@ def test_a_running_nginx_gets_the_present_dns_servers_and_ipv6(is_given, tmp_pat
     now: dict[str, Any] = {"ipv6": True, "resolvers": ("192.0.2.53",)}
     monkeypatch.setattr(wiring, "speaks_ipv6", lambda: now["ipv6"])
     monkeypatch.setattr(wiring, "resolvers", lambda: tuple(map(parse_address, now["resolvers"])))
-    told = ChosenIngress(ingress=True, engines={"nginx": ChosenNginx(nginx_dir=str(tmp_path))})
+    chosen = ChosenIngress(ingress=True, engines={"nginx": ChosenNginx(nginx_dir=str(tmp_path))})
     facts = replace(PLACEHOLDER_NGINX, group="")
     monkeypatch.setattr("rulegen.cli.engines.nginx.gather_nginx", lambda *_, **__: facts)
-    inputs = Inputs(CliOptions(host=host), ingress=told)
+    inputs = Inputs(CliOptions(host=host), ingress=chosen)
     inputs.__dict__["facts"] = HostFacts()  # in place of this machine's, or of a file's
-    site = wiring.IngressInputs(told, inputs)
+    site = wiring.IngressInputs(chosen, inputs)
     live = site.engine
     live.refresh()
     assert (live.options.resolvers, live.options.host.ipv6) == (("192.0.2.53",), True)
@@ -415,14 +415,16 @@ def test_an_object_that_is_denied_now_keeps_its_last_content(run, tmp_path):
     chain, key = pem("c.test")
     objects = world(ingress("blog", "b.test", auth_type="basic", auth_secret="users"), ingress("cert", "c.test", "tls"))
     before = build_world(
-        check(convert(one, Secret), "")
-        for one in (secret("users", auth=b"u:{PLAIN}p\n"), secret("tls", tls_crt=chain, tls_key=key))
+        check(convert(item, Secret), "")
+        for item in (secret("users", auth=b"u:{PLAIN}p\n"), secret("tls", tls_crt=chain, tls_key=key))
     )
     (tmp_path / "nginx").mkdir(mode=0o755)
-    NginxKnownObjects(tmp_path / "nginx").keep({ObjectKey("Secret", name): one for name, one in before.secrets.items()})
+    NginxKnownObjects(tmp_path / "nginx").keep(
+        {ObjectKey("Secret", name): item for name, item in before.secrets.items()}
+    )
     with FakeApi() as api:
-        for noun, one in zip(("services", "endpointslices", "ingresses", "ingresses"), objects, strict=True):
-            api.put(noun, one)
+        for noun, item in zip(("services", "endpointslices", "ingresses", "ingresses"), objects, strict=True):
+            api.put(noun, item)
         api.fail("secrets", *[Fault.status(403, "no")] * 2)
         live = ("plan", "--ingress", "--no-services", "--nginx-dir", "nginx", "--host", "host")
         code, out, err = run(*live, "--kubeconfig", api.kubeconfig(tmp_path))

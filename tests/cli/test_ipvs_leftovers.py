@@ -54,16 +54,20 @@ def gone(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
         Path("objects").write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
         with pytest.raises(SystemExit) as stop:
             main([verb, "-f", "objects", "--host", "host", "--mode", "ipvs", *words])
-        told = capsys.readouterr()
-        assert not stop.value.code, told.err
-        return told.out
+        printed = capsys.readouterr()
+        assert not stop.value.code, printed.err
+        return printed.out
 
     def plan(before: list[dict], after: list[dict]) -> set[tuple[str | None, bool]]:
         run("export", before, "-o", "before")
         changes = json.loads(run("plan", after, "--observed", "before", "-o", "json"))["changes"]
-        found = [one for one in changes if one["action"] == "delete" and one["language"] in {"ipvs", "ipset", "links"}]
-        assert found
-        return {(one["service"], one["leftover"]) for one in found}
+        deleted = [
+            change
+            for change in changes
+            if change["action"] == "delete" and change["language"] in {"ipvs", "ipset", "links"}
+        ]
+        assert deleted
+        return {(change["service"], change["leftover"]) for change in deleted}
 
     return plan
 

@@ -248,7 +248,7 @@ def planned(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
             "kind": "Node",
             "metadata": {"name": "node1"},
             "spec": {"podCIDRs": pods} if pods else {},
-            "status": {"addresses": [{"type": "InternalIP", "address": one} for one in addresses]},
+            "status": {"addresses": [{"type": "InternalIP", "address": address} for address in addresses]},
         }
         Path("objects").write_text(f"{BLOG}---\n{yaml.safe_dump(node)}")
         words = ("plan", "-f", "objects", "--config", "config", "--host", "host", "--observed", "none", "-o", "json")

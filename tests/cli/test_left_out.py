@@ -64,8 +64,8 @@ class Cluster:
         files = ("-f", "all.yaml", "--host", "host", "--variant", str(self.variant), "--nfacct", "off")
         with pytest.raises(SystemExit) as stop:
             main(["apply", *files, "--yes", *options])
-        told = self.capsys.readouterr()
-        return stop.value.code or 0, told.out, told.err
+        printed = self.capsys.readouterr()
+        return stop.value.code or 0, printed.out, printed.err
 
     def ends(self) -> list[str]:
         nat = self.tools.kernels[Family.IPV4].tables["nat"]

@@ -47,8 +47,8 @@ def run(folder: Path, capsys: pytest.CaptureFixture[str]):
     def call(*arguments: str) -> tuple[int, str]:
         with pytest.raises(SystemExit) as stop:
             main(list(arguments))
-        told = capsys.readouterr()
-        return stop.value.code or 0, told.out + told.err
+        printed = capsys.readouterr()
+        return stop.value.code or 0, printed.out + printed.err
 
     return call
 
@@ -163,7 +163,7 @@ MASQUERADES_NOT = (
 def test_doctor_looks_at_the_rules(rules, level):
     patient = checks.HostProbe(printed(rules), options=Options(cluster_cidrs=(parse_network("10.244.0.0/16"),)))
     findings = list(checks.check_local_traffic(patient))
-    assert [one.level for one in findings] == [Level.OK, level]
+    assert [finding.level for finding in findings] == [Level.OK, level]
 
 
 def test_doctor_without_rules_and_configuration_warns():

@@ -25,8 +25,8 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
     def call(*arguments: str) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as stop:
             main(list(arguments))
-        told = capsys.readouterr()
-        return stop.value.code or 0, told.out, told.err
+        printed = capsys.readouterr()
+        return stop.value.code or 0, printed.out, printed.err
 
     return call
 

@@ -52,8 +52,8 @@ def run(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
     def call(*arguments: str) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as stop:
             main(list(arguments))
-        told = capsys.readouterr()
-        return stop.value.code or 0, told.out, told.err
+        printed = capsys.readouterr()
+        return stop.value.code or 0, printed.out, printed.err
 
     return call
 
@@ -121,13 +121,13 @@ def test_an_invalid_object_is_reported_and_the_rest_served(run, folder):
 def test_a_preview_assigns_what_manifests_lack_and_says_so(run, folder):
     bare = BLOG.replace("  clusterIP: 10.96.0.10\n  clusterIPs: [10.96.0.10]\n", "").replace(", nodePort: 32388", "")
     (folder / "bare.yaml").write_text(bare)
-    told = [
+    outputs = [
         run("plan", "-f", "bare.yaml", *OFFLINE, "--observed", "none", "--service-cidr", "10.200.0.0/16")
         for _ in range(2)
     ]
-    assert told[0] == told[1]
-    assert "assigned for preview: " in told[0][1]
-    assert "-d 10.200." in told[0][1]
+    assert outputs[0] == outputs[1]
+    assert "assigned for preview: " in outputs[0][1]
+    assert "-d 10.200." in outputs[0][1]
 
 
 @pytest.mark.parametrize(
@@ -264,15 +264,15 @@ def test_of_a_dump_of_one_table_the_rest_is_said_to_be_unknown(run, folder):
     assert "The node matches the objects" not in out
 
 
-@pytest.mark.parametrize("told", ["options", "nothing"])
-def test_unprintable_options_are_reported_as_those_of_a_newer_tool(run, folder, told):
+@pytest.mark.parametrize("printed", ["options", "nothing"])
+def test_unprintable_options_are_reported_as_of_a_newer_tool(run, folder, printed):
     run("export", "-f", "blog.yaml", *OFFLINE, "-o", "out")
     path = folder / "out" / "iptables.save"
-    if told == "options":
+    if printed == "options":
         path.write_text(path.read_text().replace("--dst-type LOCAL", "[unsupported revision]"))
     code, out, _ = run("plan", "-f", "blog.yaml", *OFFLINE, "--observed", "out", "--detailed-exitcode")
     assert code == 0
-    assert ("older than the one that wrote them" in out) is (told == "options")
+    assert ("older than the one that wrote them" in out) is (printed == "options")
     assert "drift" not in out.lower()
 
 

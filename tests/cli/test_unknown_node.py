@@ -55,8 +55,8 @@ def run(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
     def call(*arguments: str) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as stop:
             main(list(arguments))
-        told = capsys.readouterr()
-        return stop.value.code or 0, told.out, told.err
+        printed = capsys.readouterr()
+        return stop.value.code or 0, printed.out, printed.err
 
     return call
 
@@ -111,7 +111,7 @@ def test_a_name_that_no_node_can_have_is_an_error(run, command, name):
     assert "cannot be the name of a Node" in err
 
 
-@pytest.mark.parametrize("name", [one for one in BAD_NAMES if one])
+@pytest.mark.parametrize("name", [name for name in BAD_NAMES if name])
 def test_so_it_is_in_a_configuration(run, folder, name):
     (folder / "config").write_text(CONFIG % f'"{name.encode("unicode_escape").decode()}"')
     code, out, err = run("plan", "-f", "blog.yaml", "--config", "config", "--host", "host", "--observed", "none")

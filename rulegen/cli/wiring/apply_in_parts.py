@@ -107,7 +107,7 @@ class ApartWriter:
     def _without(self, left_out: Mapping[str, str]) -> Compiled:
         """Return what is wanted without some Services, and what the kernel had of them."""
         inputs, live = self.inputs, self.live
-        services = {name: told for name, told in inputs.world.services.items() if str(name) not in left_out}
+        services = {name: service for name, service in inputs.world.services.items() if str(name) not in left_out}
         model = resolve(replace(inputs.world, services=services), inputs.options, inputs.facts, inputs.facts.families)
         compiled = compile_model(model, inputs.options.mode, counts=live.compiled.counts, tables=inputs.tables)
         return with_held(compiled, held(live.compiled, live.observed, left_out, compiled))

@@ -264,12 +264,12 @@ class Inputs:
                 default_certificate=chosen.default_ssl_certificate,
             )
             new = wanted.config_maps - asked
-            found = ask(secrets=sorted(wanted.secrets) if not asked else (), config_maps=sorted(new))
-            cluster = cluster + found
+            answer = ask(secrets=sorted(wanted.secrets) if not asked else (), config_maps=sorted(new))
+            cluster = cluster + answer
             if not new:
                 return cluster, refused
             # The settings may name others.
-            world = replace(world, config_maps={**world.config_maps, **build_world(found).config_maps})
+            world = replace(world, config_maps={**world.config_maps, **build_world(answer).config_maps})
             asked |= new
 
     def warn(self, text: str) -> None:
