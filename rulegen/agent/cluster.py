@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rulegen.kube.objects.structs import ConfigMap, Ingress, Secret
 from rulegen.kube.snapshot.cluster import Cluster
-from rulegen.model.ingress.values.references import ReferencedObjects
+from rulegen.model.ingress.values.references import ReferencedNames
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,12 +73,12 @@ class SharedCluster:
         with self._lock:
             return self.objects.gone
 
-    def named(self) -> ReferencedObjects:
+    def named(self) -> ReferencedNames:
         """Return the Secrets and ConfigMaps of which it was told by their names: that they are there, or are not."""
         with self._lock:
             secrets, config_maps = self.objects.of_kind(Secret), self.objects.of_kind(ConfigMap)
             gone = self.objects.gone
-        return ReferencedObjects(
+        return ReferencedNames(
             frozenset(secrets.keys() | {key.name for key in gone if key.kind == "Secret"}),
             frozenset(config_maps.keys() | {key.name for key in gone if key.kind == "ConfigMap"}),
         )

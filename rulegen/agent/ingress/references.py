@@ -15,7 +15,7 @@ from rulegen.kube.objects.structs import ConfigMap, Secret
 from rulegen.kube.syntax import is_label, is_subdomain
 from rulegen.model.ingress.last_read import CompletedSnapshot, completed, held, renewed, unread_by
 from rulegen.model.ingress.unread import REFUSED, UNANSWERED
-from rulegen.model.ingress.values.references import ReferencedObjects
+from rulegen.model.ingress.values.references import ReferencedNames
 
 if TYPE_CHECKING:
     import threading
@@ -38,7 +38,7 @@ FIRST_S: Final = 60.0
 """How long the first start waits for all answers."""
 LOOK_S: Final = 0.05
 """How often to look for answers."""
-NOTHING: Final = ReferencedObjects(frozenset(), frozenset())
+NOTHING: Final = ReferencedNames(frozenset(), frozenset())
 
 
 class EndedError(Exception):
@@ -79,7 +79,7 @@ class ReferencedObjects:
     clock: Callable[[], float]
     ended: threading.Event
     report_wait: Callable[[int], None]
-    _asked: ReferencedObjects | None = None
+    _asked: ReferencedNames | None = None
     _ingresses: Mapping[ObjectName, Ingress | None] = field(default_factory=dict)
     _waited: frozenset[ObjectKey] = frozenset()
     _unanswered: frozenset[ObjectKey] = frozenset()
@@ -143,7 +143,7 @@ class ReferencedObjects:
             return CompletedSnapshot(world, wanted)
         earlier, also = completed(held(world, options, self._ingresses), options, self.known.objects, unread)
         return CompletedSnapshot(
-            earlier, ReferencedObjects(wanted.secrets | also.secrets, wanted.config_maps | also.config_maps)
+            earlier, ReferencedNames(wanted.secrets | also.secrets, wanted.config_maps | also.config_maps)
         )
 
     def _reasons(self, keys: Iterable[ObjectKey]) -> Mapping[ObjectKey, str]:
@@ -163,7 +163,7 @@ class ReferencedObjects:
         """Whether nothing was answered, nor refused, since the site was decided last."""
         return self._unread == self._reasons(self._unread)
 
-    def _refer(self, wanted: ReferencedObjects) -> None:
+    def _refer(self, wanted: ReferencedNames) -> None:
         """Have the API server asked for these objects, and forget those that are not asked for any more."""
         if wanted == self._asked:
             return
@@ -179,7 +179,7 @@ class ReferencedObjects:
                 self.forget(Unfollowed(kind, name))
         self._asked = wanted
 
-    def remember(self, world: ClusterSnapshot, wanted: ReferencedObjects, options: IngressOptions) -> None:
+    def remember(self, world: ClusterSnapshot, wanted: ReferencedNames, options: IngressOptions) -> None:
         """Know what was decided from, for the next time and for the next process.
 
         Raises:

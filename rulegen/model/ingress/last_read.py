@@ -16,13 +16,7 @@ import msgspec
 from rulegen.kube.objects.names import ObjectKey, ObjectName
 from rulegen.kube.objects.structs import ConfigMap, IngressClass, Namespace, ObjectMeta, Secret
 from rulegen.model.ingress.unread import GONE, UNUSABLE
-from rulegen.model.ingress.values.references import (
-    ReferencedObjects,
-    header_maps,
-    map_secrets,
-    references,
-    references_of,
-)
+from rulegen.model.ingress.values.references import ReferencedNames, header_maps, map_secrets, references, references_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -43,7 +37,7 @@ class CompletedSnapshot(NamedTuple):
     """A world with what is known from before, and the Secrets and ConfigMaps that it refers to."""
 
     world: ClusterSnapshot
-    wanted: ReferencedObjects
+    wanted: ReferencedNames
 
 
 def completed(
@@ -78,7 +72,7 @@ def completed(
         headers = header_maps(settings) if settings is not None else frozenset()
         if headers <= wanted.config_maps:
             return CompletedSnapshot(world, wanted)
-        wanted = ReferencedObjects(wanted.secrets, wanted.config_maps | headers)  # known once the settings are
+        wanted = ReferencedNames(wanted.secrets, wanted.config_maps | headers)  # known once the settings are
 
 
 def _with_classes(world: ClusterSnapshot, options: IngressOptions, before: Recollection) -> ClusterSnapshot:
@@ -116,7 +110,7 @@ def _with_named(
     restricting: set[ObjectKey],
     before: Recollection,
     unread: Callable[[ObjectKey], str],
-    wanted: ReferencedObjects,
+    wanted: ReferencedNames,
 ) -> ClusterSnapshot:
     secrets, config_maps = dict(world.secrets), dict(world.config_maps)
     unknown, recalled = dict(world.unread), dict(world.recalled)
@@ -155,7 +149,7 @@ def _restricting(world: ClusterSnapshot, options: IngressOptions) -> set[ObjectK
     return keys
 
 
-def renewed(world: ClusterSnapshot, wanted: ReferencedObjects, options: IngressOptions) -> Recollection:
+def renewed(world: ClusterSnapshot, wanted: ReferencedNames, options: IngressOptions) -> Recollection:
     """Return what is to be known of a world that was completed: what it refers to, and nothing else."""
     whole = map_secrets(world.ingresses.values(), options.prefix)
     kept: dict[ObjectKey, KnownObject] = {}

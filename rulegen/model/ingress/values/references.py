@@ -22,14 +22,14 @@ CONFIG_MAPS: Final = tuple(name for name, known in ANNOTATIONS.items() if known.
 HEADER_KEYS: Final = tuple(key for key, known in SETTINGS.items() if known.refers_to_headers)
 
 
-class ReferencedObjects(NamedTuple):
+class ReferencedNames(NamedTuple):
     """Names of objects, by kind."""
 
     secrets: frozenset[ObjectName]
     config_maps: frozenset[ObjectName]
 
 
-def references(ingresses: Iterable[Ingress], prefix: str) -> ReferencedObjects:
+def references(ingresses: Iterable[Ingress], prefix: str) -> ReferencedNames:
     """Return what Ingresses name, of their own namespaces only; what is no name is reported by the model."""
     secrets: set[ObjectName] = set()
     config_maps: set[ObjectName] = set()
@@ -41,7 +41,7 @@ def references(ingresses: Iterable[Ingress], prefix: str) -> ReferencedObjects:
                 text = ingress.metadata.annotations.get(f"{prefix}/{name}")
                 if text is not None and (named := _named(namespace, text)) is not None:
                     objects.add(named)
-    return ReferencedObjects(frozenset(secrets), frozenset(config_maps))
+    return ReferencedNames(frozenset(secrets), frozenset(config_maps))
 
 
 def references_of(
@@ -51,7 +51,7 @@ def references_of(
     *,
     config_map: ObjectName | None = None,
     default_certificate: ObjectName | None = None,
-) -> ReferencedObjects:
+) -> ReferencedNames:
     """Return what a site is made of beside Ingresses and Services.
 
     What the settings name is known once their ConfigMap is in the snapshot.
@@ -71,7 +71,7 @@ def references_of(
         config_maps |= {config_map}
         settings = world.config_maps.get(config_map)
         config_maps |= header_maps(settings) if settings is not None else frozenset()
-    return ReferencedObjects(secrets, config_maps)
+    return ReferencedNames(secrets, config_maps)
 
 
 def header_maps(config_map: ConfigMap) -> frozenset[ObjectName]:
