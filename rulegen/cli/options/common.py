@@ -206,7 +206,7 @@ _OBJECTS = (
         "service_cidrs",
         type=_NetworkType(),
         multiple=True,
-        help="Range for ClusterIPs. A preview assigns missing ones from it. Once for each IP family.  [default: the"
+        help="Range for ClusterIPs. A preview assigns missing ones from it. Give it once per IP family.  [default: the"
         " ServiceCIDR objects, else 10.96.0.0/12 and fd00:10:96::/112]",
     ),
     _NODE_PORT_RANGE,
@@ -276,7 +276,7 @@ _NODE = (
     click.option(
         "--ipvs-exclude-cidrs",
         metavar="CIDR[,CIDR]",
-        help="Never change IPVS virtual servers in these networks.",
+        help="Never delete IPVS virtual servers in these networks.",
     ),
     click.option(
         "--ipvs-strict-arp/--no-ipvs-strict-arp",
@@ -312,8 +312,8 @@ _NODE = (
         type=click.Choice(["oldest", "all"]),
         default="oldest",
         show_default=True,
-        help="If two Services claim the same address and port: oldest: only the older one gets it; all: rules for"
-        " both, as kube-proxy writes them.",
+        help="Conflict of two Services about an address and port. oldest: only the older one gets it; all: rules for"
+        " both are written, as by kube-proxy.",
     ),
     click.option(
         "--max-service-endpoints",
@@ -321,8 +321,8 @@ _NODE = (
         default=ENDPOINTS,
         show_default=True,
         metavar="N",
-        help="Maximum number of endpoints of one Service in each IP family, all ports together. Of more, only a part"
-        " is used.",
+        help="Maximum number of endpoints of one Service in each IP family, all ports together. Excess endpoints are"
+        " ignored.",
     ),
     click.option(
         "--max-service-frontends",
@@ -330,8 +330,8 @@ _NODE = (
         default=FRONTENDS,
         show_default=True,
         metavar="N",
-        help="Maximum number of frontends (ports x addresses) of one Service in each IP family. Of more, only the"
-        " first are served.",
+        help="Maximum number of frontends (ports x addresses) of one Service in each IP family. Excess frontends are"
+        " ignored.",
     ),
     click.option(
         "--stale-udp",

@@ -166,7 +166,7 @@ _CONTROLLER = _NameType(
 )
 _PREFIX = _NameType("PREFIX", is_subdomain, f"a prefix of annotations, such as {DEFAULT_PREFIX} (without a slash)")
 
-SWITCH = click.option("--ingress", is_flag=True, help="Also serve Ingresses, with an nginx in the host's network.")
+SWITCH = click.option("--ingress", is_flag=True, help="Include Ingresses. An nginx in the host's network serves them.")
 
 ENGINE = click.option(
     "--ingress-engine",
@@ -178,8 +178,8 @@ ENGINE = click.option(
 )
 
 _OPTIONS = (
-    click.option("--http-port", type=_PORT, default=80, show_default=True, help="nginx's port for HTTP."),
-    click.option("--https-port", type=_PORT, default=443, show_default=True, help="nginx's port for HTTPS."),
+    click.option("--http-port", type=_PORT, default=80, show_default=True, help="Port of nginx for HTTP."),
+    click.option("--https-port", type=_PORT, default=443, show_default=True, help="Port of nginx for HTTPS."),
     click.option(
         "--controller-class",
         type=_CONTROLLER,
@@ -197,7 +197,7 @@ _OPTIONS = (
     click.option(
         "--ingress-class-by-name",
         is_flag=True,
-        help="Serve the IngressClass of that name, whatever its spec.controller.",
+        help="Serve the IngressClass named by --ingress-class, whatever its spec.controller.",
     ),
     click.option("--watch-ingress-without-class", is_flag=True, help="Also serve Ingresses that name no class."),
     click.option(
@@ -246,7 +246,8 @@ _OPTIONS = (
         default=HOSTS,
         show_default=True,
         metavar="N",
-        help="Maximum number of hosts in one namespace. Of more, those of the oldest Ingresses are served.",
+        help="Maximum number of hosts in one namespace. If there are more, only those of the oldest Ingresses are"
+        " served.",
     ),
 )
 
