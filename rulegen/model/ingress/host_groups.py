@@ -347,5 +347,5 @@ def _seekers(routing: Routing) -> Iterator[tuple[str, ResolvedIngress]]:
     for host, owners in routing.owners.items():
         for owner in owners.values():
             values = owner.annotations.values
-            if SERVER_ALIAS in values or FROM_TO_WWW_REDIRECT in values:
+            if values and (SERVER_ALIAS in values or FROM_TO_WWW_REDIRECT in values):
                 yield host, owner

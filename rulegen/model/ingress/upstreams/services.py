@@ -135,6 +135,9 @@ class Targets:
 
     def refused_endpoints(self, name: ObjectName, port: ServiceBackendPort) -> str:
         """Return which endpoints of a Service's port are not used, and why; empty where all are."""
+        known = self.endpoints.get(name)
+        if known is not None and not known.refused and not known.notes:
+            return ""  # the usual case, for each path
         asked = self.services.get(name)
         service_port = self._port(asked, port) if asked is not None else None
         if asked is None or service_port is None or asked.service.spec.type == "ExternalName":
