@@ -62,7 +62,10 @@ class Node:
 
     def run(self, verb: Verb, *more: str, timeout_s: float = 60) -> Completed:
         """Run a command on the objects last written; its exit code is the caller's to judge."""
-        return self.host.run(self.argv(verb, *more), timeout_s=timeout_s)
+        argv = self.argv(verb, *more)
+        if verb in {"plan", "export"}:  # what starts nothing that lives on runs in a fork, where all is imported
+            return self.host.fork(argv).wait(timeout_s)
+        return self.host.run(argv, timeout_s=timeout_s)
 
     def apply(self, documents: Iterable[Document], flags: Flags | None = None) -> Completed:
         """Make the node serve objects; it must succeed."""

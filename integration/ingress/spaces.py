@@ -70,7 +70,7 @@ def start(folder: Path, stack: ExitStack) -> dict[str, PeerHost]:
         "LANG": "C.UTF-8",
         "XTABLES_LOCKFILE": str(folder / "xtables.lock"),
         "PYTHONPATH": str(ROOT),
-        "PYTHONPYCACHEPREFIX": str(folder / "bytecode"),
+        "PYTHONPYCACHEPREFIX": sys.pycache_prefix or str(folder / "bytecode"),
         "NO_COLOR": "1",
     }
     (folder / "resolv.conf").write_text(f"nameserver {NAME_SERVER}\n")
