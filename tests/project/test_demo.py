@@ -47,7 +47,7 @@ Applied: 5 changes in 2 steps.
 
 def test_a_plan_is_cut_to_what_concerns_the_service() -> None:
     assert list(condense(PLAN)) == [
-        "Node-wide rules and parameters: 2 changes, for what all Services share",
+        "Node-wide rules and parameters: 2 changes, shared by all Services",
         "Service default/my-blog (NodePort; endpoints from Pods)",
         "  + chain nat KUBE-SEP-EBMJ7VH4SFA5BXCJ, 2 rules",
         "  + rule nat KUBE-SERVICES",

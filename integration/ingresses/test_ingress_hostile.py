@@ -15,7 +15,7 @@ import pytest
 
 from integration.ingress import objects
 from integration.ingress.asking import Reply, Request
-from integration.test_ingress_malicious import FORBIDDEN
+from integration.ingresses.test_ingress_malicious import FORBIDDEN
 
 if TYPE_CHECKING:
     from pathlib import Path

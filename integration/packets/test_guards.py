@@ -9,7 +9,7 @@ import pytest
 
 from integration import manifests, saves
 from integration.manifests import App
-from integration.test_options import sends_to_loopback_of_node
+from integration.packets.test_options import sends_to_loopback_of_node
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,8 +11,8 @@ import pytest
 
 from integration import manifests
 from integration.agent import Node, network_namespace
+from integration.agents.test_agent_node import get
 from integration.manifests import App
-from integration.test_agent_node import get
 from tests.agent.attackers import EndlessHeads, memory_kib
 from tests.fakeapi import FakeApi
 

@@ -15,8 +15,8 @@ from contextlib import contextmanager
 import pytest
 
 from integration.agent import until
+from integration.agents.test_agent_site import Site, served
 from integration.ingress import certificates, objects
-from integration.test_agent_site import Site, served
 
 pytestmark = [
     pytest.mark.xdist_group("agent"),

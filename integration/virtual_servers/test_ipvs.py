@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from integration import saves, servers
 from integration.blackbox import CHANGES
+from integration.changes.test_continuity import changing
+from integration.changes.test_convergence import worlds
 from integration.lab.hosts import TRANSPORTS
 from integration.manifests import PORT, App, configuration, world
-from integration.test_continuity import changing
-from integration.test_convergence import worlds
 from tests.sizes import examples
 
 if TYPE_CHECKING:

@@ -19,10 +19,10 @@ import pytest
 
 from integration import manifests
 from integration.agent import SYSCTL, Node, network_namespace, tool, until
+from integration.agents.test_agent import ONE, TWO
+from integration.changes.test_takeover import PARITY, WORLDS
 from integration.lab import topology
 from integration.manifests import App
-from integration.test_agent import ONE, TWO
-from integration.test_takeover import PARITY, WORLDS
 from rulegen.host.netfilter.nft_commits import generation
 from rulegen.kube.reading.yaml_text import read_yaml
 from tests.fakeapi import FakeApi, make_certificate

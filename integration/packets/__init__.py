@@ -1,0 +1,1 @@
+"""Packets end where they must: every way in, every option, on every variant."""

@@ -1,0 +1,1 @@
+"""What is IPVS mode's own, in a kernel that has IPVS."""
