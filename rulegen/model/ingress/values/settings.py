@@ -91,7 +91,7 @@ class Settings:
     ignore_invalid_headers: bool = setting(boolean, "true")
     enable_underscores_in_headers: bool = setting(boolean, "false")
     server_tokens: bool = setting(boolean, "false")
-    use_proxy_protocol: bool = setting(boolean, "false", "on all ports; who came to port 443 came over HTTPS")
+    use_proxy_protocol: bool = setting(boolean, "false", "on all ports; connections to port 443 count as HTTPS")
     use_http2: bool = setting(boolean, "true")
     http2_max_concurrent_streams: int = setting(integer(1, 10_000), "128")
     # who the client is
@@ -158,7 +158,7 @@ class Settings:
     ssl_session_tickets: bool = setting(boolean, "false")
     ssl_session_timeout: int = setting(seconds, "600")
     ssl_buffer_size: int = setting(size(1 << 20), "4k")
-    ssl_reject_handshake: bool = setting(boolean, "false", "for names that nobody has")
+    ssl_reject_handshake: bool = setting(boolean, "false", "for server names that no Ingress has")
     enable_ocsp: bool = setting(
         boolean,
         "false",
@@ -200,7 +200,9 @@ class Settings:
     global_auth_request_redirect: str = setting_of(str.strip, "", _AS_ANNOTATION)
     global_auth_method: str = setting_of(_METHOD, "")
     global_auth_always_set_cookie: bool = setting(boolean, "false")
-    no_auth_locations: tuple[str, ...] = setting(paths, "/.well-known/acme-challenge", "paths nobody is asked about")
+    no_auth_locations: tuple[str, ...] = setting(
+        paths, "/.well-known/acme-challenge", "paths without a request to the auth server"
+    )
     # logs
     disable_access_log: bool = setting(boolean, "false")
     log_format_upstream: str = setting(log_format, LOG_FORMAT, "ingress-nginx's; one line, with variables from a list")
