@@ -85,7 +85,7 @@ def planned(world: Path, dumps: Dumps) -> Plan:
     )
     inputs = Inputs(chosen)
     observed = observing(rulesets=dumps.rulesets, sets=dumps.sets, servers=dumps.servers, links=dumps.links)
-    return plan_node(inputs.compiled(dumps.rulesets, is_live=False), observed, inputs.facts)
+    return plan_node(inputs.compiled(observed, is_live=False), observed, inputs.facts)
 
 
 def shown(plan: Plan) -> list[str]:

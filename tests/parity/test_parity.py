@@ -76,7 +76,7 @@ def inputs_of(world: Path) -> Inputs:
 def compiled_of(world: Path) -> Compiled:
     """Return the model in its backend's words, counting as kube-proxy did there."""
     dumps = read_dumps([str(world / name) for name in DUMPS.values()]).rulesets
-    return inputs_of(world).compiled(dumps, is_live=False)
+    return inputs_of(world).compiled(observing(dumps), is_live=False)
 
 
 def shown(world: Path, family: Family, lines: list[str]) -> list[str]:
