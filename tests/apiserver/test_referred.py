@@ -17,26 +17,15 @@ from rulegen.apiserver.watch import Watch
 from rulegen.kube.objects.events import Changed, Gone
 from rulegen.kube.objects.names import ObjectKey, ObjectName
 from rulegen.kube.objects.structs import ConfigMap, Secret
-from tests.apiserver.watching import Consumer, fast, soon
+from tests.apiserver.watching import ALL, NAMESPACE, ROLES, Consumer, allowed_to, fast, soon
 from tests.fakeapi import FakeApi, Fault, make_certificate
 from tests.fakewatch import DROP, FINISH, GARBAGE, HALF_CHUNK, HALF_LINE, SLOW, error_event
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
 
-ALL = "all"
-NAMESPACE = "namespace"
-NAMES = "names"
-ROLES = (ALL, NAMESPACE, NAMES)
 TIMES = {"watch_silence": 30.0, "list_silence": 10.0}
-
-
-def allowed_to(role: str, path: str, query: Mapping[str, str]) -> bool:
-    """Return whether a role allows a request for Secrets or ConfigMaps; all else is allowed."""
-    if not re.search(r"/(secrets|configmaps)$", path) or role == ALL:
-        return True
-    return "/namespaces/" in path and (role == NAMESPACE or "metadata.name=" in query.get("fieldSelector", ""))
 
 
 class Place:

@@ -21,7 +21,7 @@ from rulegen.apiserver.watch import Watch
 from rulegen.kube.objects.events import Gone
 from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.objects.structs import Secret
-from tests.apiserver.watching import Consumer, fast, soon
+from tests.apiserver.watching import ALL, ROLES, Consumer, allowed_to, fast, soon
 from tests.fakeapi import FakeApi, Fault, make_certificate, selector
 from tests.fakewatch import (
     DROP,
@@ -85,6 +85,7 @@ steps = st.one_of(
     st.tuples(st.sampled_from(["compact", "forget_pages", "break_connections", "restart", "login", "refer", "wait"])),
     st.tuples(st.just("away"), nouns, names),
     st.tuples(st.sampled_from(["backup", "restore"])),
+    st.tuples(st.just("role"), st.sampled_from(ROLES)),
 )
 
 
@@ -137,6 +138,8 @@ class Play:
         self.referred = set(NAMED)
         self.tokens = count()
         self.backup = api.backup()
+        self.role = ALL
+        api.allows_at = lambda path, query: allowed_to(self.role, path, query)
         options = {"kubeconfig": self.write_login(), "node": "a", "ingress": ingress, "page_size": 2}
         self.watch = Watch(self.seen, timing=fast(outage=0.3, **timing), **options)
 
@@ -159,6 +162,8 @@ class Play:
                 self.put(noun, name, "plain")
                 api.delete(noun, space(noun), "a" if name == "b" else "b")
                 api.come_back()
+            case "role", role:
+                self.role = role
             case ("backup",):
                 self.backup = api.backup()
             case ("restore",):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import defaultdict
@@ -13,7 +14,13 @@ from rulegen.kube.objects.events import Changed, Event, Gone, Listed, called, na
 from rulegen.kube.objects.names import Decoded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+
+ALL = "all"
+NAMESPACE = "namespace"
+NAMES = "names"
+ROLES = (ALL, NAMESPACE, NAMES)
+"""What a role allows of Secrets and ConfigMaps: those of all namespaces, of each namespace, single names."""
 
 FAST = {
     "first_pause": 0.02,
@@ -28,6 +35,13 @@ FAST = {
     "wake_spread": 0.02,
     "poll": 0.1,
 }
+
+
+def allowed_to(role: str, path: str, query: Mapping[str, str]) -> bool:
+    """Return whether a role allows a request for Secrets or ConfigMaps; all else is allowed."""
+    if not re.search(r"/(secrets|configmaps)$", path) or role == ALL:
+        return True
+    return "/namespaces/" in path and (role == NAMESPACE or "metadata.name=" in query.get("fieldSelector", ""))
 
 
 def fast(**other: Any) -> ApiTiming:
