@@ -367,12 +367,12 @@ def text_of(found: NginxSite, host: str = "site.test") -> str:
     return found.configuration.files[file_of(host)]
 
 
-def told(found: NginxSite, name: str = "default/site") -> list[Reason]:
+def reported(found: NginxSite, name: str = "default/site") -> list[Reason]:
     return [reason for reason in found.model.reasons if (str(reason.about.name) if reason.about else "") == name]
 
 
 def verdicts(found: NginxSite, name: str = "default/site") -> set[Verdict]:
-    return {reason.verdict for reason in told(found, name)}
+    return {reason.verdict for reason in reported(found, name)}
 
 
 # -- a real nginx ------------------------------------------------------------------------------------------------------

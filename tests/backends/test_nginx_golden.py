@@ -30,16 +30,16 @@ def site(name: str) -> NginxSite:
     return compile_ingress(world, options(config_map=config_map), TEMPLATES, served=True)
 
 
-def shown(name: str, found: NginxSite) -> dict[str, str]:
+def shown(name: str, result: NginxSite) -> dict[str, str]:
     """Return the files by names that say what they are for."""
     texts = {}
-    for path, text in found.configuration.files.items():
-        kind, owner = found.names.get(path, ("", path))
+    for path, text in result.configuration.files.items():
+        kind, owner = result.names.get(path, ("", path))
         if kind or name in WITH_MAIN:
             readable = (owner or "every other host").replace("/", " ").replace("*", "any")
             # The digest covers the made-up certificate, which is another each time.
             texts[f"{kind} {readable}.conf" if kind else path] = re.sub(r"\b[0-9a-f]{32}(?=;)", "(digest)", text)
-    texts["reasons.txt"] = "".join(f"{reason}\n" for reason in found.model.reasons)
+    texts["reasons.txt"] = "".join(f"{reason}\n" for reason in result.model.reasons)
     return texts
 
 

@@ -18,13 +18,13 @@ from tests.ingress_strategies import (
     ingress,
     path,
     refusal,
+    reported,
     rule,
     service,
     settings_map,
     site,
     text_of,
     tls,
-    told,
     verdicts,
 )
 from tests.rights import needs_nginx
@@ -54,14 +54,14 @@ GROUND = (*WEB, *API, *NAMED)
     ],
 )
 def test_where_requests_go(objects, port, expected):
-    found = compiled(*objects, *API, ingress("site", rule("site.test", path(to="x", port=port))))
+    result = compiled(*objects, *API, ingress("site", rule("site.test", path(to="x", port=port))))
     if isinstance(expected, str):
-        assert f"return {expected};" in text_of(found)
-        assert verdicts(found) == {Verdict.UNAVAILABLE}
+        assert f"return {expected};" in text_of(result)
+        assert verdicts(result) == {Verdict.UNAVAILABLE}
         return
-    (upstream,) = [one for one in found.model.upstreams.values() if one.service.name == "x"]
+    (upstream,) = [each for each in result.model.upstreams.values() if each.service.name == "x"]
     assert list(upstream.servers) == expected
-    own = next(one.spec.cluster_ip for one in objects if isinstance(one, k.Service))
+    own = next(each.spec.cluster_ip for each in objects if isinstance(each, k.Service))
     assert bool(upstream.backup) is (own != "None")
 
 
@@ -69,10 +69,10 @@ def test_where_requests_go(objects, port, expected):
 @pytest.mark.parametrize("annotations", [{}, {"service-upstream": "true"}])
 def test_a_service_address_of_the_node_itself_is_not_used(address, annotations):
     own = service("x", cluster_ip=address)
-    found = compiled(own, endpoints("x"), ingress("site", rule("site.test", path(to="x")), annotations=annotations))
-    (upstream,) = found.model.upstreams.values()
+    result = compiled(own, endpoints("x"), ingress("site", rule("site.test", path(to="x")), annotations=annotations))
+    (upstream,) = result.model.upstreams.values()
     assert (upstream.servers, upstream.backup) == (("10.244.1.5:8080", "10.244.2.6:8080"), "")
-    assert any("spec.clusterIP" in reason.path for reason in told(found, ""))
+    assert any("spec.clusterIP" in reason.path for reason in reported(result, ""))
 
 
 @pytest.mark.parametrize(
@@ -86,8 +86,8 @@ def test_a_service_address_of_the_node_itself_is_not_used(address, annotations):
 )
 def test_external_names(name, expected):
     external = service("x", type="ExternalName", cluster_ip="", external_name=name, ports=())
-    found = compiled(*GROUND, external, ingress("site", rule("site.test", path(to="x"))))
-    text = text_of(found)
+    result = compiled(*GROUND, external, ingress("site", rule("site.test", path(to="x"))))
+    text = text_of(result)
     if expected == "503":
         assert "return 503;" in text
     elif name == "example.com":
@@ -99,59 +99,59 @@ def test_external_names(name, expected):
 
 def test_a_backend_that_is_no_service_is_404():
     resource = k.IngressBackend(resource=k.TypedReference(kind="Bucket", name="b"))
-    one = k.HTTPIngressPath(path="/", path_type="Prefix", backend=resource)
-    found = compiled(*GROUND, ingress("site", rule("site.test", one)))
-    assert "return 404;" in text_of(found)
-    assert verdicts(found) == {Verdict.UNAVAILABLE}
+    each = k.HTTPIngressPath(path="/", path_type="Prefix", backend=resource)
+    result = compiled(*GROUND, ingress("site", rule("site.test", each)))
+    assert "return 404;" in text_of(result)
+    assert verdicts(result) == {Verdict.UNAVAILABLE}
 
 
 def test_a_default_backend_of_rules_serves_their_hosts_alone():
-    found = compiled(*GROUND, ingress("site", rule("site.test", path("/a")), default=backend("api")))
-    assert "default.api.80" in text_of(found)
-    assert "default.api.80" not in text_of(found, "")
+    result = compiled(*GROUND, ingress("site", rule("site.test", path("/a")), default=backend("api")))
+    assert "default.api.80" in text_of(result)
+    assert "default.api.80" not in text_of(result, "")
 
 
 @needs_nginx
 def test_all_sizes_of_buffers_are_fitted_to_each_other(tmp_path):
-    found = []
-    for one in ("", "0", "1", "1k", "4k", "64k", "16m"):
+    result = []
+    for each in ("", "0", "1", "1k", "4k", "64k", "16m"):
         for many in ("", "2", "3", "1024"):
             for busy in ("", "0", "1k", "8k", "64m"):
                 for temporary in ("", "0", "1", "1g"):
-                    told = {
-                        "proxy-buffer-size": one,
+                    reported = {
+                        "proxy-buffer-size": each,
                         "proxy-buffers-number": many,
                         "proxy-busy-buffers-size": busy,
                         "proxy-max-temp-file-size": temporary,
                     }
-                    name = f"n{len(found)}"
-                    told = {key: text for key, text in told.items() if text}
-                    if len(found) % 3 == 0:
-                        told["backend-protocol"] = "FCGI"
-                    found.append(ingress(name, rule(f"{name}.test"), annotations=told))
-    assert refusal(compiled(*WEB, *found).configuration, tmp_path / "nginx") == ""
+                    name = f"n{len(result)}"
+                    reported = {key: text for key, text in reported.items() if text}
+                    if len(result) % 3 == 0:
+                        reported["backend-protocol"] = "FCGI"
+                    result.append(ingress(name, rule(f"{name}.test"), annotations=reported))
+    assert refusal(compiled(*WEB, *result).configuration, tmp_path / "nginx") == ""
 
 
 @needs_nginx
 @pytest.mark.parametrize("mode", ["balanced", "persistent"])
 def test_clients_of_all_other_names_stay_with_their_server_too(mode, tmp_path):
     cookie = {"affinity": "cookie", "affinity-mode": mode, "session-cookie-name": "stay"}
-    found = compiled(*GROUND, ingress("site", rule(""), annotations=cookie))
-    assert "$http_cookie" in text_of(found, "")
-    assert refusal(found.configuration, tmp_path / "nginx") == ""
+    result = compiled(*GROUND, ingress("site", rule(""), annotations=cookie))
+    assert "$http_cookie" in text_of(result, "")
+    assert refusal(result.configuration, tmp_path / "nginx") == ""
 
 
 @needs_nginx
 @pytest.mark.parametrize("secret_name", ["", "cert"])
 def test_names_that_only_redirect_have_a_certificate(secret_name, tmp_path):
-    one = ingress(
+    each = ingress(
         "site",
         rule("site.test"),
         annotations={"from-to-www-redirect": "true"},
         tls=[tls(secret_name, "site.test")] if secret_name else (),
     )
-    found = compiled(*GROUND, one, settings_map(ssl_reject_handshake="true"))
-    assert refusal(found.configuration, tmp_path / "nginx") == ""
+    result = compiled(*GROUND, each, settings_map(ssl_reject_handshake="true"))
+    assert refusal(result.configuration, tmp_path / "nginx") == ""
 
 
 @pytest.mark.parametrize(
@@ -160,9 +160,9 @@ def test_names_that_only_redirect_have_a_certificate(secret_name, tmp_path):
 )
 def test_other_names_that_cannot_be_are_told(host, annotation):
     value = "true" if annotation == "from-to-www-redirect" else "alias.test"
-    found = compiled(*GROUND, ingress("site", rule(host), annotations={annotation: value}))
-    assert [(one.verdict, annotation in one.path) for one in found.model.reasons] == [(Verdict.IGNORED, True)]
-    assert list(found.model.servers) == list(dict.fromkeys(("", host)))
+    result = compiled(*GROUND, ingress("site", rule(host), annotations={annotation: value}))
+    assert [(each.verdict, annotation in each.path) for each in result.model.reasons] == [(Verdict.IGNORED, True)]
+    assert list(result.model.servers) == list(dict.fromkeys(("", host)))
 
 
 REJECTING = settings_map(ssl_reject_handshake="true")
@@ -172,8 +172,8 @@ TELLING = {"auth-url": "http://api.default.svc/check", "auth-response-headers": 
 @pytest.mark.parametrize("host", ["a.test", "www.a.test"])
 def test_from_to_www(host):
     other = host.removeprefix("www.") if host.startswith("www.") else f"www.{host}"
-    found = compiled(*GROUND, ingress("site", rule(host), annotations={"from-to-www-redirect": "true"}))
-    assert found.model.servers[host].redirects_from == other
+    result = compiled(*GROUND, ingress("site", rule(host), annotations={"from-to-www-redirect": "true"}))
+    assert result.model.servers[host].redirects_from == other
     taken = compiled(
         *GROUND, ingress("site", rule(host), annotations={"from-to-www-redirect": "true"}), ingress("own", rule(other))
     )
@@ -201,22 +201,22 @@ def test_nginx_takes_what_comes_together(objects, tmp_path):
 
 
 def test_an_auth_server_over_tls_has_connections_of_its_own():
-    found = compiled(
+    result = compiled(
         *GROUND,
         site(auth_url="https://api.default.svc.cluster.local:80/check"),
         ingress("api", rule("api.test", path(to="api")), annotations={"backend-protocol": "HTTPS"}),
     )
-    assert "proxy_ssl_name api.default.svc.cluster.local;" in text_of(found)
-    assert len([name for name in found.model.upstreams if name.startswith("default.api.80.")]) == 2
+    assert "proxy_ssl_name api.default.svc.cluster.local;" in text_of(result)
+    assert len([name for name in result.model.upstreams if name.startswith("default.api.80.")]) == 2
 
 
 def test_retries_of_all_hosts_hold_where_other_failures_count():
-    found = compiled(*GROUND, site(proxy_next_upstream="error http_502"), settings_map(retry_non_idempotent="true"))
-    assert "proxy_next_upstream error http_502 non_idempotent;" in text_of(found)
+    result = compiled(*GROUND, site(proxy_next_upstream="error http_502"), settings_map(retry_non_idempotent="true"))
+    assert "proxy_next_upstream error http_502 non_idempotent;" in text_of(result)
 
 
 def test_hosts_that_say_the_same_share_the_variables_it_takes():
-    told = {
+    reported = {
         "affinity": "cookie",
         "limit-rps": "5",
         "limit-whitelist": "10.0.0.0/8",
@@ -224,7 +224,7 @@ def test_hosts_that_say_the_same_share_the_variables_it_takes():
         "cors-allow-origin": "https://app.test",
     }
     hosts = [f"h{number}.test" for number in range(2)]
-    found = compiled(*GROUND, *(ingress(host[:2], rule(host), annotations=told) for host in hosts))
-    one, other = (set(re.findall(r"(?m)^(?:map|geo) \S+ (\$\w+)", text_of(found, host))) for host in hosts)
-    assert len(one) == 6
-    assert one == other
+    result = compiled(*GROUND, *(ingress(host[:2], rule(host), annotations=reported) for host in hosts))
+    each, other = (set(re.findall(r"(?m)^(?:map|geo) \S+ (\$\w+)", text_of(result, host))) for host in hosts)
+    assert len(each) == 6
+    assert each == other

@@ -152,7 +152,9 @@ GROUND: Final = (
 def drawn(chance: random.Random, number: int) -> k.Ingress:
     """Return an Ingress that asks for things of a few families, on hosts that others ask for too."""
     families = chance.sample(FAMILIES, chance.choice((0, 1, 2, 4)))
-    found = {name: chance.choice(texts) for told in families for name, texts in told.items() if chance.random() < 0.7}
+    result = {
+        name: chance.choice(texts) for reported in families for name, texts in reported.items() if chance.random() < 0.7
+    }
     rules = [
         rule(
             chance.choice(HOSTS),
@@ -166,7 +168,7 @@ def drawn(chance: random.Random, number: int) -> k.Ingress:
     return ingress(
         f"i{number}",
         *rules,
-        annotations=found,
+        annotations=result,
         namespace=chance.choice(("default", "default", "other")),
         created=f"2026-01-{1 + number:02}T00:00:00Z",
         tls=[tls(chance.choice(("cert", "gone")), *chance.sample(HOSTS[1:5], 2))] if chance.random() < 0.3 else (),
@@ -182,5 +184,5 @@ def test_valid_ingresses_in_company_are_all_taken(seed: int, tmp_path: Path):
     settings = {
         name: chance.choice(SETTINGS[name]) for name in chance.sample(sorted(SETTINGS), chance.choice((0, 2, 6)))
     }
-    found = compiled(*GROUND, *crowd, settings_map(**settings))
-    assert refusal(found.configuration, tmp_path / "nginx") == ""
+    result = compiled(*GROUND, *crowd, settings_map(**settings))
+    assert refusal(result.configuration, tmp_path / "nginx") == ""

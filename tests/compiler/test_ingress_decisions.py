@@ -31,12 +31,12 @@ from tests.ingress_strategies import (
     key_pem,
     path,
     refusal,
+    reported,
     rule,
     secret,
     service,
     site,
     text_of,
-    told,
     verdicts,
 )
 from tests.rights import needs_nginx
@@ -48,8 +48,8 @@ GROUND = (*WEB, *API, *NAMED)
 
 
 def classed(name: str | None = None, legacy: str | None = None, namespace: str = "default") -> k.Ingress:
-    told = {} if legacy is None else {"kubernetes.io/ingress.class": legacy}
-    return ingress("site", rule("site.test"), class_name=name, annotations=told, namespace=namespace)
+    reported = {} if legacy is None else {"kubernetes.io/ingress.class": legacy}
+    return ingress("site", rule("site.test"), class_name=name, annotations=reported, namespace=namespace)
 
 
 def class_of(name: str, controller: str) -> k.IngressClass:
@@ -60,7 +60,7 @@ OURS, OTHERS = class_of("ours", "rulegen.io/ingress"), class_of("others", "examp
 
 
 @pytest.mark.parametrize(
-    ("one", "selection", "is_ours"),
+    ("each", "selection", "is_ours"),
     [
         (classed("ours"), Selection(), True),
         (classed("others"), Selection(), False),
@@ -84,11 +84,11 @@ OURS, OTHERS = class_of("ours", "rulegen.io/ingress"), class_of("others", "examp
         (classed("ours", namespace="unknown"), Selection(namespace_selector=parse_selector("!team")), False),
     ],
 )
-def test_whose_an_ingress_is(one, selection, is_ours):
+def test_whose_an_ingress_is(each, selection, is_ours):
     team = k.Namespace(metadata=k.ObjectMeta(name="default", labels={"team": "shop"}))
-    found = compiled(*GROUND, OURS, OTHERS, team, one, selection=selection)
-    assert (file_of("site.test") in found.configuration.files) is is_ours
-    assert (verdicts(found, f"{one.metadata.namespace}/site") == {Verdict.SKIPPED}) is not is_ours
+    result = compiled(*GROUND, OURS, OTHERS, team, each, selection=selection)
+    assert (file_of("site.test") in result.configuration.files) is is_ours
+    assert (verdicts(result, f"{each.metadata.namespace}/site") == {Verdict.SKIPPED}) is not is_ours
 
 
 # -- conflicts ---------------------------------------------------------------------------------------------------------
@@ -105,43 +105,43 @@ def test_whose_an_ingress_is(one, selection, is_ours):
     ],
 )
 def test_the_oldest_wins_and_the_other_is_told(first, second, winner):
-    found = compiled(
+    result = compiled(
         *GROUND,
         *(ingress(name, rule("site.test", path(to="web")), created=created) for name, created in (first, second)),
     )
     loser = ({"a", "b"} - {winner}).pop()
-    owners = {location.ingress.name for location in found.model.servers["site.test"].locations if location.ingress}
+    owners = {location.ingress.name for location in result.model.servers["site.test"].locations if location.ingress}
     assert owners == {winner}
-    (reason,) = told(found, f"default/{loser}")
+    (reason,) = reported(result, f"default/{loser}")
     assert reason.verdict is Verdict.LOST
     assert f"default/{winner}" in reason.message
 
 
 def test_paths_of_several_ingresses_come_together():
-    found = compiled(
+    result = compiled(
         *GROUND,
         ingress("a", rule("site.test", path("/a"))),
         ingress("b", rule("site.test", path("/b", to="api")), namespace="default"),
     )
-    paths = {location.path: location.ingress for location in found.model.servers["site.test"].locations}
+    paths = {location.path: location.ingress for location in result.model.servers["site.test"].locations}
     assert paths["/a/"].name == "a"
     assert paths["/b/"].name == "b"
 
 
 def test_an_alias_never_takes_a_host_of_another():
-    found = compiled(*GROUND, site("victim.test"), site(server_alias="victim.test, free.test"))
-    assert found.model.servers["site.test"].aliases == ("free.test",)
-    assert Verdict.LOST in verdicts(found)
+    result = compiled(*GROUND, site("victim.test"), site(server_alias="victim.test, free.test"))
+    assert result.model.servers["site.test"].aliases == ("free.test",)
+    assert Verdict.LOST in verdicts(result)
 
 
 def _on_the_same_host(namespace: str, **annotations: str) -> NginxSite:
     """Return a site, and a younger Ingress with another path of its host."""
-    told = {key.replace("_", "-"): text for key, text in annotations.items()}
+    reported = {key.replace("_", "-"): text for key, text in annotations.items()}
     there = (service("web", namespace=namespace), endpoints("web", namespace=namespace))
     guest = ingress(
         "guest",
         rule("site.test", path("/guest")),
-        annotations=told,
+        annotations=reported,
         namespace=namespace,
         created="2026-01-02T00:00:00Z",
     )
@@ -160,21 +160,21 @@ def test_only_the_first_namespace_of_a_host_decides_for_it_all(annotations):
 
 @pytest.mark.parametrize("secret_name", ["gone", "ca"])
 def test_a_guest_closes_nothing_but_its_own_paths(secret_name):
-    found = _on_the_same_host("other", auth_tls_secret=secret_name)
-    server = found.model.servers["site.test"]
+    result = _on_the_same_host("other", auth_tls_secret=secret_name)
+    server = result.model.servers["site.test"]
     assert server.client_auth is None
     closed = {location.path for location in server.locations if location.target == FixedResponse(503)}
     assert closed == {"/guest", "/guest/"}
-    assert Verdict.CLOSED in verdicts(found, "other/guest")
-    assert not told(found)
+    assert Verdict.CLOSED in verdicts(result, "other/guest")
+    assert not reported(result)
     own = _on_the_same_host("default", auth_tls_secret=secret_name)
     assert own.model.servers["site.test"].client_auth is not None
 
 
 def test_one_ingress_is_not_let_fill_the_memory_of_every_node():
-    found = compiled(*GROUND, site("b.test"), ingress("site", *(rule(f"h{n}.test") for n in range(2501))))
-    assert verdicts(found) == {Verdict.REJECTED}
-    assert set(found.model.servers) == {"", "b.test"}
+    result = compiled(*GROUND, site("b.test"), ingress("site", *(rule(f"h{n}.test") for n in range(2501))))
+    assert verdicts(result) == {Verdict.REJECTED}
+    assert set(result.model.servers) == {"", "b.test"}
 
 
 # -- protection --------------------------------------------------------------------------------------------------------
@@ -243,10 +243,10 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(
-    "annotations", BROKEN, ids=lambda told: " ".join(f"{key}={text}" for key, text in told.items())
+    "annotations", BROKEN, ids=lambda reported: " ".join(f"{key}={text}" for key, text in reported.items())
 )
 def test_what_protects_and_cannot_be_read_lets_nobody_in(annotations):
-    found = compiled(
+    result = compiled(
         *GROUND,
         service("empty"),
         secret("broken", auth=b"no password file"),
@@ -258,13 +258,13 @@ def test_what_protects_and_cannot_be_read_lets_nobody_in(annotations):
         ingress("site", rule("site.test", path(), path("/x", "Exact")), rule("b.test"), annotations=annotations),
     )
     for host in ("site.test", "b.test"):
-        assert not re.search(r"_pass \S", text_of(found, host))
+        assert not re.search(r"_pass \S", text_of(result, host))
         assert all(
             location.target == FixedResponse(503)
-            for location in found.model.servers[host].locations
+            for location in result.model.servers[host].locations
             if location.ingress
         )
-    assert any(reason.verdict is Verdict.CLOSED for reason in told(found))
+    assert any(reason.verdict is Verdict.CLOSED for reason in reported(result))
 
 
 def test_every_annotation_that_protects_is_broken_above():
@@ -290,14 +290,14 @@ def test_every_annotation_that_protects_is_broken_above():
     ],
 )
 def test_a_secret_for_backends_may_hold_only_one_of_the_two(name, annotations, written):
-    found = compiled(
+    result = compiled(
         *GROUND,
         secret("pair", tls_crt=certificate("site.test"), tls_key=key_pem()),
         ingress("site", rule("site.test"), annotations={"proxy-ssl-secret": name, **annotations}),
     )
-    assert not told(found)
-    assert all(text in text_of(found) for text in written)
-    assert ("proxy_ssl_certificate" in text_of(found)) is (name == "pair")
+    assert not reported(result)
+    assert all(text in text_of(result) for text in written)
+    assert ("proxy_ssl_certificate" in text_of(result)) is (name == "pair")
 
 
 @pytest.mark.parametrize(
@@ -312,10 +312,10 @@ def test_a_secret_for_backends_may_hold_only_one_of_the_two(name, annotations, w
     ],
 )
 def test_what_protects_and_can_be_read_stands_with_every_path(annotations, written):
-    found = compiled(
+    result = compiled(
         *GROUND, ingress("site", rule("site.test", path("/a"), path("/b", "Exact")), annotations=annotations)
     )
-    text = text_of(found)
+    text = text_of(result)
     assert written in text
     if not written.startswith("ssl_"):
         assert text.count(written) >= sum("default.web" in line for line in text.splitlines() if "proxy_pass" in line)
@@ -340,12 +340,12 @@ def test_what_protects_and_can_be_read_stands_with_every_path(annotations, writt
     ],
 )
 def test_who_may_of_one_and_of_all(own, everywhere, expected):
-    found = compiled(
+    result = compiled(
         *GROUND,
         ingress("site", rule("site.test"), annotations=own),
         config_map(SETTINGS.name, everywhere, SETTINGS.namespace),
     )
-    assert re.findall(r"(?:allow|deny) [^;]+", text_of(found)) == expected
+    assert re.findall(r"(?:allow|deny) [^;]+", text_of(result)) == expected
 
 
 def test_an_unreadable_setting_that_keeps_out_stops_everything():
@@ -372,25 +372,25 @@ def test_an_unreadable_setting_that_keeps_out_stops_everything():
 @needs_nginx
 def test_shares_of_canaries(annotations, share, tmp_path):
     canary = ingress("canary", rule("site.test", path(to="api")), annotations={"canary": "true", **annotations})
-    found = compiled(*GROUND, site(), canary)
-    (location,) = [one for one in found.model.servers["site.test"].locations if one.ingress]
+    result = compiled(*GROUND, site(), canary)
+    (location,) = [each for each in result.model.servers["site.test"].locations if each.ingress]
     assert location.canaries[0].share == pytest.approx(share, abs=0.01)
     assert location.ingress == ObjectName("default", "site")
-    assert refusal(found.configuration, tmp_path / "nginx") == ""
+    assert refusal(result.configuration, tmp_path / "nginx") == ""
 
 
 @pytest.mark.parametrize(
     ("weight", "share"), [("1", "0.01%"), ("60", "0.01%"), ("123456", "12.35%"), ("999999", "99.99%")]
 )
 def test_a_share_near_none_is_not_none_and_near_all_not_all(weight, share):
-    told = {"canary": "true", "canary-weight": weight, "canary-weight-total": "1000000"}
-    found = compiled(*GROUND, site(), ingress("canary", rule("site.test", path(to="api")), annotations=told))
-    assert re.findall(r"\d+\.\d+%", text_of(found)) == [share]
+    reported = {"canary": "true", "canary-weight": weight, "canary-weight-total": "1000000"}
+    result = compiled(*GROUND, site(), ingress("canary", rule("site.test", path(to="api")), annotations=reported))
+    assert re.findall(r"\d+\.\d+%", text_of(result)) == [share]
 
 
 @pytest.mark.parametrize("weight", ["12.345", "-1", "1e2", "", "2000000"])
 def test_a_weight_that_is_none_rejects_the_canary_alone(weight):
     canary = ingress("canary", rule("site.test"), annotations={"canary": "true", "canary-weight": weight})
-    found = compiled(*GROUND, site(), canary)
-    assert text_of(found) == text_of(compiled(*GROUND, site()))
-    assert verdicts(found, "default/canary") == {Verdict.REJECTED}
+    result = compiled(*GROUND, site(), canary)
+    assert text_of(result) == text_of(compiled(*GROUND, site()))
+    assert verdicts(result, "default/canary") == {Verdict.REJECTED}

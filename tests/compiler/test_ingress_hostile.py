@@ -42,11 +42,11 @@ from tests.ingress_strategies import (
     options,
     path,
     refusal,
+    reported,
     rule,
     site,
     text_of,
     tls,
-    told,
     world,
 )
 from tests.languages.test_nginx_check import meaning, meaning_to_crossplane, without_parentheses
@@ -104,12 +104,12 @@ def directives(statements: list[Any]) -> Iterator[str]:
         yield from directives(block or []) if name not in {"map", "geo", "split_clients"} else ()
 
 
-def assert_means_what_was_meant(found: NginxSite, *paths: str) -> None:
+def assert_means_what_was_meant(outcome: NginxSite, *paths: str) -> None:
     """An independent parser reads just the directives of the intended tree, and none that does harm."""
-    for fragment in found.fragments:
+    for fragment in outcome.fragments:
         if paths and fragment.path not in paths:
             continue
-        text = found.configuration.files[fragment.path]
+        text = outcome.configuration.files[fragment.path]
         read = meaning_to_crossplane(text)
         assert names_read(read) == names(fragment.nodes)
         assert read == without_parentheses(meaning(parse(text)))
@@ -118,47 +118,49 @@ def assert_means_what_was_meant(found: NginxSite, *paths: str) -> None:
 
 def values(name: str) -> list[str]:
     """Return nasty values of an annotation: all that it takes, and some that it does not, others for each name."""
-    found = []
+    outcome = []
     for number, value in enumerate(text for text in NASTY if "\ud800" not in text):
         try:
             ANNOTATIONS[name].read(value.strip(" \t"))
         except (ValueError, KeyError):
             if (number + len(name)) % 10:
                 continue
-        found.append(value)
-    return found
+        outcome.append(value)
+    return outcome
 
 
 def crowd(name: str) -> list[k.Ingress]:
     """Return Ingresses with nasty values of an annotation, each for a host of its own, in changing company."""
-    found = []
+    outcome = []
     companies = list(COMPANY)
     for number, value in enumerate(values(name)):
         company = COMPANY[companies[(number + len(name)) % len(companies)]]
         owner = f"{name}-{number}"
         if "canary" in company or name.startswith("canary"):
-            found.append(ingress(f"{owner}-main", rule(f"{owner}.test"), created="2025-06-01T00:00:00Z"))
-        found.append(ingress(owner, rule(f"{owner}.test"), annotations={**company, name: value}))
-        found.append(ingress(f"{owner}-alone", rule(f"{owner}-alone.test"), annotations={name: value}))
-    return found
+            outcome.append(ingress(f"{owner}-main", rule(f"{owner}.test"), created="2025-06-01T00:00:00Z"))
+        outcome.append(ingress(owner, rule(f"{owner}.test"), annotations={**company, name: value}))
+        outcome.append(ingress(f"{owner}-alone", rule(f"{owner}-alone.test"), annotations={name: value}))
+    return outcome
 
 
 @pytest.mark.parametrize("name", sorted({*ANNOTATIONS, *UNSUPPORTED}))
 def test_no_annotation_harms_another_host_or_is_not_reported(name):
     crowded = crowd(name)
-    found = compiled(*GROUND, *crowded)
-    assert found.configuration.files[file_of("control.test")] == CONTROL_FILE
+    outcome = compiled(*GROUND, *crowded)
+    assert outcome.configuration.files[file_of("control.test")] == CONTROL_FILE
     reasons: dict[str, list[Reason]] = {}
-    for reason in found.model.reasons:
+    for reason in outcome.model.reasons:
         reasons.setdefault(str(reason.about.name) if reason.about else "", []).append(reason)
-    for one in crowded:
-        owner = f"default/{one.metadata.name}"
-        told = reasons.get(owner, [])
-        if one.metadata.name.endswith("-alone"):
-            value = one.metadata.annotations[f"{PREFIX}/{name}"]
-            assert is_readable(name, value) or any(name in reason.path for reason in told), value
-        if any(reason.verdict is Verdict.CLOSED for reason in told):
-            served = [location for location in locations(found) if location.ingress == (ObjectName(*owner.split("/")))]
+    for each in crowded:
+        owner = f"default/{each.metadata.name}"
+        reported = reasons.get(owner, [])
+        if each.metadata.name.endswith("-alone"):
+            value = each.metadata.annotations[f"{PREFIX}/{name}"]
+            assert is_readable(name, value) or any(name in reason.path for reason in reported), value
+        if any(reason.verdict is Verdict.CLOSED for reason in reported):
+            served = [
+                location for location in locations(outcome) if location.ingress == (ObjectName(*owner.split("/")))
+            ]
             assert all(isinstance(location.target, FixedResponse) for location in served)
 
 
@@ -170,8 +172,8 @@ def is_readable(name: str, value: str) -> bool:
     return True
 
 
-def locations(found: NginxSite) -> Iterator[Location]:
-    for server in found.model.servers.values():
+def locations(outcome: NginxSite) -> Iterator[Location]:
+    for server in outcome.model.servers.values():
         yield from server.locations
 
 
@@ -182,8 +184,8 @@ def test_an_independent_parser_reads_what_was_meant(name):
 
 def test_an_unreadable_annotation_has_a_printable_reason():
     for name in ANNOTATIONS:
-        found = compiled(*GROUND, site(**{name: "\x00\u202e;} location"}))
-        reasons = [reason for reason in told(found) if name in reason.path]
+        outcome = compiled(*GROUND, site(**{name: "\x00\u202e;} location"}))
+        reasons = [reason for reason in reported(outcome) if name in reason.path]
         assert reasons, name
         assert all(str(reason).isprintable() and len(str(reason)) < 500 for reason in reasons)
 
@@ -215,11 +217,11 @@ API_VERSIONS = {
 def documents() -> list[dict[str, Any]]:
     return [
         {
-            "apiVersion": API_VERSIONS[type(one)],
-            "kind": type(one).__name__,
-            **_without_nothing(msgspec.to_builtins(one)),
+            "apiVersion": API_VERSIONS[type(each)],
+            "kind": type(each).__name__,
+            **_without_nothing(msgspec.to_builtins(each)),
         }
-        for one in OBJECTS
+        for each in OBJECTS
     ]
 
 
@@ -252,8 +254,8 @@ PLACES = [
 
 
 def changed(index: int, place: tuple[Any, ...], text: str) -> ClusterSnapshot:
-    found = documents()
-    inner: Any = found[index]
+    outcome = documents()
+    inner: Any = outcome[index]
     *way, last = place[:-1] if place[-1] == "key" else place
     for step in way:
         inner = inner[step]
@@ -261,7 +263,7 @@ def changed(index: int, place: tuple[Any, ...], text: str) -> ClusterSnapshot:
         inner[text] = inner.pop(last)
     else:
         inner[last] = text
-    return read_world([Source("x", msgspec.json.encode({"apiVersion": "v1", "kind": "List", "items": found}))])
+    return read_world([Source("x", msgspec.json.encode({"apiVersion": "v1", "kind": "List", "items": outcome}))])
 
 
 hostile = st.one_of(
@@ -272,9 +274,9 @@ hostile = st.one_of(
 )
 
 
-def assert_harmless(found: ClusterSnapshot) -> NginxSite | None:
+def assert_harmless(outcome: ClusterSnapshot) -> NginxSite | None:
     try:
-        result = compile_ingress(found, options(config_map=SETTINGS), TEMPLATES, served=True)
+        result = compile_ingress(outcome, options(config_map=SETTINGS), TEMPLATES, served=True)
     except ConfigError as error:
         message = str(error)
         assert message.isprintable()
@@ -346,12 +348,12 @@ WRITABLE = [text for text in NASTY if "\ud800" not in text]
 @pytest.mark.parametrize("value", WRITABLE, ids=map(str, range(len(WRITABLE))))
 def test_a_setting_is_obeyed_or_told_and_never_breaks(value, tmp_path):
     data = dict.fromkeys(sorted({*TYPED, "no-such-key"} - CLOSING), value)
-    found = settings_of(data)
+    outcome = settings_of(data)
     for key in data:
         if key not in TYPED or not is_setting(key, value):
-            assert any(key in reason.message for reason in found.model.reasons), key
-    assert all(str(reason).isprintable() for reason in found.model.reasons)
-    assert file_of("control.test") in found.configuration.files
+            assert any(key in reason.message for reason in outcome.model.reasons), key
+    assert all(str(reason).isprintable() for reason in outcome.model.reasons)
+    assert file_of("control.test") in outcome.configuration.files
 
 
 @pytest.mark.parametrize("key", REFERENCES)
@@ -359,8 +361,8 @@ def test_a_setting_naming_an_object_is_reported_or_stops_all(key):
     """A ConfigMap of headers that is not there may hold what keeps somebody out."""
     for value in WRITABLE:
         try:
-            found = settings_of({key: value})
-            words = [reason.message for reason in found.model.reasons]
+            outcome = settings_of({key: value})
+            words = [reason.message for reason in outcome.model.reasons]
         except ConfigError as error:
             words = [str(error)]
         assert not value.strip() or any(key in text for text in words), value
@@ -373,9 +375,9 @@ def test_a_setting_of_an_auth_server_is_read_or_stops_everything(key):
         try:
             settings_of({"global-auth-url": "http://web.default.svc/", key: value})
         except ConfigError as error:
-            told = str(error)
-            assert "global-auth" in told
-            assert told.isprintable()
+            reported = str(error)
+            assert "global-auth" in reported
+            assert reported.isprintable()
 
 
 @needs_nginx
@@ -383,7 +385,7 @@ def test_nginx_takes_every_setting_that_is_taken(tmp_path):
     # Of each key another value each time; most keys have few.
     taken = {key: [value for value in WRITABLE if is_setting(key, value)] for key in sorted(TYPED - CLOSING)}
     for number in range(0, max(map(len, taken.values())), 4):
-        data = {key: found[number % len(found)] for key, found in taken.items() if found}
+        data = {key: outcome[number % len(outcome)] for key, outcome in taken.items() if outcome}
         assert refusal(settings_of(data).configuration, tmp_path / str(number)) == ""
 
 
@@ -393,25 +395,25 @@ def test_nginx_takes_every_setting_that_is_taken(tmp_path):
 def test_a_setting_that_keeps_out_is_read_or_stops_everything(text):
     for key in sorted(CLOSING):
         try:
-            found = compiled(*GROUND, config_map(SETTINGS.name, {key: text}, SETTINGS.namespace))
+            outcome = compiled(*GROUND, config_map(SETTINGS.name, {key: text}, SETTINGS.namespace))
         except ConfigError:
             continue
-        assert getattr(found.model.defaults.settings, key.replace("-", "_")) != getattr(
+        assert getattr(outcome.model.defaults.settings, key.replace("-", "_")) != getattr(
             ALONE.model.defaults.settings, key.replace("-", "_")
         ) or not text.strip(" ,\t\r\n\x1c\x1d\x1e\x1f\x0b\x0c\x85\xa0\u2028")
 
 
 @needs_nginx
 def test_nginx_takes_every_value_that_is_taken(tmp_path):
-    found = [
-        one
+    outcome = [
+        each
         for name in sorted(ANNOTATIONS)
-        for one in crowd(name)
+        for each in crowd(name)
         if (
-            not one.metadata.name.endswith("-alone")
-            and is_readable(name, one.metadata.annotations.get(f"{PREFIX}/{name}", ""))
+            not each.metadata.name.endswith("-alone")
+            and is_readable(name, each.metadata.annotations.get(f"{PREFIX}/{name}", ""))
         )
-        or one.metadata.name.endswith("-main")
+        or each.metadata.name.endswith("-main")
     ]
-    said = refusal(compiled(*GROUND, *found).configuration, tmp_path / "nginx")
+    said = refusal(compiled(*GROUND, *outcome).configuration, tmp_path / "nginx")
     assert [line for line in said.splitlines() if "duplicate network" not in line] == []

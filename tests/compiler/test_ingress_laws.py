@@ -70,14 +70,14 @@ hosts = st.sampled_from(("a.test", "b.test", "c.test", "*.a.test", ""))
 
 @st.composite
 def ingresses(draw: st.DrawFn) -> list[k.Ingress]:
-    found = []
+    result = []
     for number in range(draw(st.integers(1, 6))):
         host = draw(hosts)
         paths = [
             path(draw(st.sampled_from(("/", "/a", "/a/b"))), draw(st.sampled_from(("Prefix", "Exact"))), to)
             for to in draw(st.lists(st.sampled_from(("web", "api", "empty", "gone")), min_size=1, max_size=3))
         ]
-        found.append(
+        result.append(
             ingress(
                 f"i{number}",
                 rule(host, *paths),
@@ -87,7 +87,7 @@ def ingresses(draw: st.DrawFn) -> list[k.Ingress]:
                 default=backend("api") if draw(st.booleans()) else None,
             )
         )
-    return found
+    return result
 
 
 laws = settings(max_examples=examples(45), deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -98,9 +98,9 @@ DEFAULT = "secrets/00000000000000000000000000000000.pem"
 
 @laws
 @given(ingresses(), st.randoms(use_true_random=False))
-def test_the_order_of_objects_means_nothing(found, chance):
-    first = compiled(*GROUND, *found, served=True)
-    shuffled = [*GROUND, *found]
+def test_the_order_of_objects_means_nothing(result, chance):
+    first = compiled(*GROUND, *result, served=True)
+    shuffled = [*GROUND, *result]
     chance.shuffle(shuffled)
     second = compiled(*shuffled, served=True)
     assert first.configuration == second.configuration
@@ -109,9 +109,9 @@ def test_the_order_of_objects_means_nothing(found, chance):
 
 @laws
 @given(ingresses())
-def test_what_is_served_already_compiles_to_itself(found):
-    first = compiled(*GROUND, *found, served=True)
-    second = compiled(*GROUND, *found, served=True, live=first.configuration.files)
+def test_what_is_served_already_compiles_to_itself(result):
+    first = compiled(*GROUND, *result, served=True)
+    second = compiled(*GROUND, *result, served=True, live=first.configuration.files)
     assert second.configuration == first.configuration
     assert not plan_site(first.configuration, second.configuration, second.names).reload
 
@@ -120,28 +120,30 @@ def test_what_is_served_already_compiles_to_itself(found):
 @given(st.lists(st.tuples(ingresses(), st.sampled_from(POD_IPS), st.sampled_from(SETTINGS)), min_size=2, max_size=4))
 def test_whatever_was_before_a_world_compiles_to_the_same(worlds):
     before = None
-    for found, addresses, told in worlds:
-        objects = (*BARE, endpoints("web", addresses), *found, told)
+    for result, addresses, reported in worlds:
+        objects = (*BARE, endpoints("web", addresses), *result, reported)
         after = compiled(*objects, served=True, before=before)
         alone = compiled(*objects, served=True)
         assert after == alone
-        assert [one.decisions for one in after.fragments] == [one.decisions for one in alone.fragments]
+        assert [each.decisions for each in after.fragments] == [each.decisions for each in alone.fragments]
         before = after
 
 
 @laws
 @given(ingresses(), st.data())
-def test_an_ingress_that_goes_changes_its_own_hosts_alone(found, data):
-    gone = data.draw(st.sampled_from(found))
-    before = compiled(*GROUND, *found, served=True)
-    after = compiled(*GROUND, *(one for one in found if one is not gone), served=True)
-    own = {file_of(one.host) for one in gone.spec.rules} | {file_of("")}
+def test_an_ingress_that_goes_changes_its_own_hosts_alone(result, data):
+    gone = data.draw(st.sampled_from(result))
+    before = compiled(*GROUND, *result, served=True)
+    after = compiled(*GROUND, *(each for each in result if each is not gone), served=True)
+    own = {file_of(each.host) for each in gone.spec.rules} | {file_of("")}
     # Where a rule without host asks clients for certificates, all others name the default certificate themselves.
-    names_default = any(not one.host for one in gone.spec.rules)
+    names_default = any(not each.host for each in gone.spec.rules)
 
     def of(site, name):
         lines = site.configuration.files.get(name, "").splitlines()
-        return [one for one in lines if not (names_default and one.startswith(" ssl_certificate") and DEFAULT in one)]
+        return [
+            each for each in lines if not (names_default and each.startswith(" ssl_certificate") and DEFAULT in each)
+        ]
 
     for name in before.configuration.files.keys() | after.configuration.files.keys():
         if of(before, name) != of(after, name):
@@ -150,26 +152,26 @@ def test_an_ingress_that_goes_changes_its_own_hosts_alone(found, data):
 
 @laws
 @given(ingresses())
-def test_what_nobody_decides_by_changes_no_byte(found):
+def test_what_nobody_decides_by_changes_no_byte(result):
     noisy = [
         msgspec.structs.replace(
-            one,
+            each,
             metadata=msgspec.structs.replace(
-                one.metadata,
+                each.metadata,
                 uid="8d7c",
                 labels={"app": "x"},
-                annotations={**one.metadata.annotations, "kubectl.kubernetes.io/x": "y"},
+                annotations={**each.metadata.annotations, "kubectl.kubernetes.io/x": "y"},
             ),
         )
-        for one in found
+        for each in result
     ]
-    assert compiled(*GROUND, *found, served=True).configuration == compiled(*GROUND, *noisy, served=True).configuration
+    assert compiled(*GROUND, *result, served=True).configuration == compiled(*GROUND, *noisy, served=True).configuration
 
 
 @laws
 @given(ingresses())
-def test_files_refer_to_what_is_there_and_secrets_show_nowhere(found):
-    done = compiled(*GROUND, *found, served=True)
+def test_files_refer_to_what_is_there_and_secrets_show_nowhere(result):
+    done = compiled(*GROUND, *result, served=True)
     texts = "".join(done.configuration.files.values())
     assert set(re.findall(r"secrets/[0-9a-f]+\.[a-z]+", texts)) <= set(done.configuration.secrets)
     passed = set(re.findall(r"(?:proxy|grpc|fastcgi)_pass (?:\w+://)?(default\.[^\s/;]+)", texts))
@@ -216,12 +218,12 @@ SECRET = "Pa55word-Canary"
     ],
 )
 def test_a_broken_secret_is_told_without_a_byte_of_it(broken):
-    ground = [one for one in GROUND if one.metadata.name != broken.metadata.name or not isinstance(one, k.Secret)]
-    told = {"auth-type": "basic", "auth-secret": "users", "auth-tls-secret": "ca", "proxy-ssl-secret": "upstream"}
+    ground = [each for each in GROUND if each.metadata.name != broken.metadata.name or not isinstance(each, k.Secret)]
+    reported = {"auth-type": "basic", "auth-secret": "users", "auth-tls-secret": "ca", "proxy-ssl-secret": "upstream"}
     done = compiled(
         *ground,
         broken,
-        ingress("site", rule("site.test"), annotations=told, tls=[tls("cert", "site.test")]),
+        ingress("site", rule("site.test"), annotations=reported, tls=[tls("cert", "site.test")]),
         served=True,
     )
     assert verdicts(done)
@@ -270,8 +272,8 @@ def test_of_one_change_one_file_is_compiled_and_rendered(change, monkeypatch):
     rendered = []
     monkeypatch.setattr(nginx, "format_nodes", lambda nodes: rendered.append(nodes) or format_nodes(nodes))
     after = compiled(*BARE, *others, *change, served=True, before=before)
-    known = {id(one) for one in before.fragments}
-    (anew,) = (one for one in after.fragments if id(one) not in known)
+    known = {id(each) for each in before.fragments}
+    (anew,) = (each for each in after.fragments if id(each) not in known)
     assert rendered == [anew.nodes]
     texts = before.configuration.files
     assert {name for name, text in after.configuration.files.items() if texts[name] != text} == {anew.path, MAIN}
@@ -279,7 +281,9 @@ def test_of_one_change_one_file_is_compiled_and_rendered(change, monkeypatch):
 
 def test_new_endpoints_change_the_file_of_their_service_alone():
     first = compiled(*GROUND, site(), served=True).configuration
-    moved = [one for one in GROUND if not isinstance(one, k.EndpointSlice) or not one.metadata.name.startswith("web")]
+    moved = [
+        each for each in GROUND if not isinstance(each, k.EndpointSlice) or not each.metadata.name.startswith("web")
+    ]
     second = compiled(*moved, endpoints("web", ("10.244.9.9",)), site(), served=True).configuration
     changed = {name for name in first.files if first.files[name] != second.files[name]}
     assert MAIN in changed
@@ -298,9 +302,9 @@ def text_of_main(configuration: object) -> str:
 
 
 def test_another_certificate_changes_nothing_but_where_it_lies():
-    one = ingress("site", rule("site.test"), tls=[tls("own", "site.test")])
-    first = compiled(*GROUND, one, tls_secret("own", "site.test"))
-    second = compiled(*GROUND, one, tls_secret("own", "site.test", "other.test"))
-    before, after = (re.sub(r"secrets/[0-9a-f]{32}", "", text_of(found)) for found in (first, second))
+    each = ingress("site", rule("site.test"), tls=[tls("own", "site.test")])
+    first = compiled(*GROUND, each, tls_secret("own", "site.test"))
+    second = compiled(*GROUND, each, tls_secret("own", "site.test", "other.test"))
+    before, after = (re.sub(r"secrets/[0-9a-f]{32}", "", text_of(result)) for result in (first, second))
     assert before == after
     assert set(first.configuration.secrets) != set(second.configuration.secrets)

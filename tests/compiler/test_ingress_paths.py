@@ -15,7 +15,7 @@ from tests.ingress_strategies import backend, compiled, endpoints, ingress, path
 from tests.sizes import examples
 
 SERVICES = ("s0", "s1", "s2", "s3", "s4", "s5")
-GROUND = tuple(one for name in SERVICES for one in (service(name), endpoints(name)))
+GROUND = tuple(each for name in SERVICES for each in (service(name), endpoints(name)))
 
 
 # -- nginx, by its documentation (ngx_http_core_module: location, server_name) -----------------------------------------
@@ -31,33 +31,39 @@ def servers(site: NginxSite) -> list[Statement]:
     ]
 
 
-def server_of(found: list[Statement], host: str) -> Statement:
+def server_of(result: list[Statement], host: str) -> Statement:
     """Return the server: by its exact name, then by a regular expression, then the default one."""
-    named = {name: one for one in found for told in one.block if told.name == "server_name" for name in told.args}
+    named = {
+        name: each
+        for each in result
+        for reported in each.block
+        if reported.name == "server_name"
+        for name in reported.args
+    }
     if host in named:
         return named[host]
-    matching = [one for name, one in named.items() if name.startswith("~") and re.search(name[1:], host)]
+    matching = [each for name, each in named.items() if name.startswith("~") and re.search(name[1:], host)]
     assert len(matching) < 2
     if matching:
         return matching[0]
-    (default,) = (one for one in found if any("default_server" in told.args for told in one.block))
+    (default,) = (each for each in result if any("default_server" in reported.args for reported in each.block))
     return default
 
 
 def location_of(server: Statement, uri: str) -> Statement:
     """Return the location: exact, else the first regular expression, else the longest prefix."""
-    found = [one for one in server.block if one.name == "location" and not one.args[0].startswith("@")]
-    for one in found:
-        if one.args[0] == "=" and one.args[1] == uri:
-            return one
-    for one in found:
-        case = re.IGNORECASE if one.args[0] == "~*" else 0
-        pattern = re.sub(r"^\(\*LIMIT_MATCH=[0-9]+\)", "", one.args[-1]).replace(r"\z", r"\Z")
-        if one.args[0] in {"~", "~*"} and re.search(pattern, uri, case):
-            return one
-    fitting = [one for one in found if len(one.args) == 1 and uri.startswith(one.args[0])]
-    assert len({one.args for one in found}) == len(found), "nginx refuses a location that is there twice"
-    return max(fitting, key=lambda one: len(one.args[0]))
+    result = [each for each in server.block if each.name == "location" and not each.args[0].startswith("@")]
+    for each in result:
+        if each.args[0] == "=" and each.args[1] == uri:
+            return each
+    for each in result:
+        case = re.IGNORECASE if each.args[0] == "~*" else 0
+        pattern = re.sub(r"^\(\*LIMIT_MATCH=[0-9]+\)", "", each.args[-1]).replace(r"\z", r"\Z")
+        if each.args[0] in {"~", "~*"} and re.search(pattern, uri, case):
+            return each
+    fitting = [each for each in result if len(each.args) == 1 and uri.startswith(each.args[0])]
+    assert len({each.args for each in result}) == len(result), "nginx refuses a location that is there twice"
+    return max(fitting, key=lambda each: len(each.args[0]))
 
 
 def answer(site: NginxSite, host: str, uri: str) -> str:
@@ -66,16 +72,16 @@ def answer(site: NginxSite, host: str, uri: str) -> str:
 
 def answer_of(server: Statement, uri: str) -> str:
     """Return the Service that answers, or a status."""
-    found = location_of(server, uri)
-    told = {one.name: one.args for one in found.block}
-    if "return" in told:
-        return told["return"][0]
+    result = location_of(server, uri)
+    reported = {each.name: each.args for each in result.block}
+    if "return" in reported:
+        return reported["return"][0]
     # nginx sends a request for /foo to /foo/ where only that is a location that passes requests on.
-    if not any(one.args in {("=", uri), (uri,)} for one in server.block if one.name == "location"):
-        for one in server.block:
-            sent_on = one.name == "location" and one.args[-1] == f"{uri}/" and one.args[0] != "~*"
-            assert not (sent_on and any(inner.name == "proxy_pass" for inner in one.block)), "301"
-    return told["proxy_pass"][0].removeprefix("http://").split(".")[1]
+    if not any(each.args in {("=", uri), (uri,)} for each in server.block if each.name == "location"):
+        for each in server.block:
+            sent_on = each.name == "location" and each.args[-1] == f"{uri}/" and each.args[0] != "~*"
+            assert not (sent_on and any(inner.name == "proxy_pass" for inner in each.block)), "301"
+    return reported["proxy_pass"][0].removeprefix("http://").split(".")[1]
 
 
 # -- the Ingress API, by its documentation -----------------------------------------------------------------------------
@@ -87,22 +93,22 @@ def elements(text: str) -> list[str]:
 
 def expected(ingresses: list[k.Ingress], host: str, uri: str) -> str:
     """Return who must answer. Ingresses come oldest first; each has rules for hosts, of which some match."""
-    hosts = {rule.host for one in ingresses for rule in one.spec.rules}
+    hosts = {rule.host for each in ingresses for rule in each.spec.rules}
     wildcard = "*." + host.partition(".")[2]
     chosen = host if host in hosts else wildcard if wildcard in hosts else ""
     paths: dict[tuple[str, bool], str] = {}
     default = ""
-    for one in ingresses:
-        for told in one.spec.rules:
-            if told.host != chosen:
+    for each in ingresses:
+        for reported in each.spec.rules:
+            if reported.host != chosen:
                 continue
-            for one_path in told.http.paths:
+            for one_path in reported.http.paths:
                 key = one_path.path, one_path.path_type == "Exact"
                 paths.setdefault(key, one_path.backend.service.name)
-            if one.spec.default_backend:
-                default = default or one.spec.default_backend.service.name
-        if not chosen and not one.spec.rules:
-            default = default or one.spec.default_backend.service.name
+            if each.spec.default_backend:
+                default = default or each.spec.default_backend.service.name
+        if not chosen and not each.spec.rules:
+            default = default or each.spec.default_backend.service.name
     if not chosen and uri == "/healthz":
         return "200"  # who watches the node asks for it by address; an Ingress may take the path by naming it
     if (uri, True) in paths:
@@ -157,19 +163,19 @@ asked = ("x.test", "y.x.test", "z.x.test", "w.z.x.test", "w.y.x.test", "other.te
 
 @st.composite
 def lists(draw: st.DrawFn) -> list[k.Ingress]:
-    found = []
+    result = []
     for number in range(draw(st.integers(1, 4))):
-        told = draw(st.lists(rules, max_size=2))
-        default = draw(st.one_of(st.none(), names)) or (None if told else "s0")
-        found.append(
+        reported = draw(st.lists(rules, max_size=2))
+        default = draw(st.one_of(st.none(), names)) or (None if reported else "s0")
+        result.append(
             ingress(
                 f"i{number}",
-                *told,
+                *reported,
                 created=f"2026-01-0{number + 1}T00:00:00Z",
                 default=backend(default) if default else None,
             )
         )
-    return found
+    return result
 
 
 @settings(max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -177,9 +183,9 @@ def lists(draw: st.DrawFn) -> list[k.Ingress]:
 def test_the_same_backend_answers_as_the_api_says(ingresses, chance):
     shuffled = list(ingresses)
     chance.shuffle(shuffled)
-    found = servers(compiled(*GROUND, *shuffled))
+    result = servers(compiled(*GROUND, *shuffled))
     for host in asked:
-        server = server_of(found, host)
+        server = server_of(result, host)
         for uri in requests:
             assert answer_of(server, uri) == expected(ingresses, host, uri), (host, uri)
 
@@ -222,11 +228,11 @@ TABLE = [
 
 @pytest.mark.parametrize(("paths", "uri", "who"), TABLE)
 def test_documented_examples(paths, uri, who):
-    told = [path(text, kind, SERVICES[number]) for number, (text, kind) in enumerate(paths)]
+    reported = [path(text, kind, SERVICES[number]) for number, (text, kind) in enumerate(paths)]
     names = {"": "404"}
     for number, (text, kind) in enumerate(paths):
         names.setdefault(text if who != f"{text} Exact" or kind != "Exact" else who, SERVICES[number])
-    for order in (told, told[::-1]):
+    for order in (reported, reported[::-1]):
         site = compiled(*GROUND, ingress("i", rule("h.test", *order)))
         assert answer(site, "h.test", uri) == names[who]
 
@@ -290,12 +296,12 @@ def test_expressions_of_others_take_nothing_an_older_one_names(paths, uri, who):
 
 
 def test_a_younger_exact_expression_takes_no_older_prefix():
-    told = {"use-regex": "true"}
-    home = ingress("home", rule("h.test", path("/foo", to="s0")), annotations=told)
+    reported = {"use-regex": "true"}
+    home = ingress("home", rule("h.test", path("/foo", to="s0")), annotations=reported)
     guest = ingress(
         "guest",
         rule("h.test", path("/foo", "Exact", "s3")),
-        annotations=told,
+        annotations=reported,
         namespace="other",
         created="2026-02-01T00:00:00Z",
     )

@@ -41,29 +41,29 @@ def everything() -> tuple:
 
 
 def test_no_name_of_a_file_holds_text_of_an_object():
-    found = compiled(*everything()).configuration
+    result = compiled(*everything()).configuration
 
-    assert len(found.files) > 3
-    assert len(found.secrets) > 1
-    assert [one for one in found.files if not NAME.fullmatch(one)] == []
-    assert [one for one in found.secrets if not SECRET_NAME.fullmatch(one)] == []
+    assert len(result.files) > 3
+    assert len(result.secrets) > 1
+    assert [each for each in result.files if not NAME.fullmatch(each)] == []
+    assert [each for each in result.secrets if not SECRET_NAME.fullmatch(each)] == []
 
 
 def test_no_comment_holds_text_of_an_object():
     """The only comments are those of the template."""
-    found = compiled(*everything()).configuration
+    result = compiled(*everything()).configuration
     ours = {
         line.strip() for line in COMMENT.findall((ROOT / "nginx_templates/nginx.conf.j2").read_text(encoding="utf-8"))
     }
 
-    assert any(MARK in text for text in found.files.values())
-    for name, text in found.files.items():
+    assert any(MARK in text for text in result.files.values())
+    for name, text in result.files.items():
         assert {line.strip() for line in COMMENT.findall(text)} <= (ours if name == "nginx.conf" else set())
 
 
 def test_of_a_secret_only_what_was_parsed_reaches_nginx():
-    found = compiled(*everything()).configuration
+    result = compiled(*everything()).configuration
 
-    for name, file in found.secrets.items():
+    for name, file in result.secrets.items():
         assert MARK.encode() not in file.content
         assert PEM.fullmatch(file.content) if name.endswith(".pem") else file.content.count(b"\n") == 1

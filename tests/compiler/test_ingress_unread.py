@@ -38,8 +38,8 @@ WITH_TLS = ingress("site", rule("site.test", path()), tls=[tls("cert", "site.tes
 
 def unread(*objects, keys, why=UNANSWERED, **changes):
     """Return what objects come to while the API server has not told of some others."""
-    found = replace(world(*WEB, *objects), unread=dict.fromkeys(keys, why))
-    return compile_ingress(found, options(**changes), TEMPLATES, served=True)
+    result = replace(world(*WEB, *objects), unread=dict.fromkeys(keys, why))
+    return compile_ingress(result, options(**changes), TEMPLATES, served=True)
 
 
 def key(kind, name, namespace="default"):
@@ -89,15 +89,15 @@ class TestNamedByTheOptions:
         ({"custom_headers": "headers"}, key("ConfigMap", "headers")),
         ({"fastcgi_params_configmap": "headers"}, key("ConfigMap", "headers")),
     ],
-    ids=lambda one: "-".join(one) if isinstance(one, dict) else "",
+    ids=lambda each: "-".join(each) if isinstance(each, dict) else "",
 )
 @pytest.mark.parametrize("is_absent", [True, False], ids=["absent", "unanswered"])
 def test_an_ingress_is_closed_without_what_it_names(annotations, missing, is_absent):
-    found = unread(site("site.test", **annotations), keys=[] if is_absent else [missing])
-    assert "proxy_pass" not in text_of(found)
-    assert "return 503" in text_of(found)
-    assert verdicts(found) == {Verdict.CLOSED if is_absent else Verdict.WAITING}
-    assert any("does not exist" in str(one) for one in found.model.reasons) is is_absent
+    result = unread(site("site.test", **annotations), keys=[] if is_absent else [missing])
+    assert "proxy_pass" not in text_of(result)
+    assert "return 503" in text_of(result)
+    assert verdicts(result) == {Verdict.CLOSED if is_absent else Verdict.WAITING}
+    assert any("does not exist" in str(each) for each in result.model.reasons) is is_absent
 
 
 def test_without_the_ca_nobody_is_let_in_to_the_whole_host():
@@ -110,20 +110,20 @@ def test_without_the_ca_nobody_is_let_in_to_the_whole_host():
 @needs_nginx
 def test_a_host_whose_certificate_is_unread_speaks_no_tls(tmp_path):
     plain = site("plain.test")
-    found = unread(WITH_TLS, plain, keys=[key("Secret", "cert")])
-    assert "ssl_reject_handshake on;" in text_of(found)
-    assert "ssl_certificate" not in text_of(found)
-    assert "ssl_reject_handshake" not in text_of(found, "plain.test")
-    assert verdicts(found) == {Verdict.WAITING}
-    assert refusal(found.configuration, tmp_path) == ""
+    result = unread(WITH_TLS, plain, keys=[key("Secret", "cert")])
+    assert "ssl_reject_handshake on;" in text_of(result)
+    assert "ssl_certificate" not in text_of(result)
+    assert "ssl_reject_handshake" not in text_of(result, "plain.test")
+    assert verdicts(result) == {Verdict.WAITING}
+    assert refusal(result.configuration, tmp_path) == ""
 
 
 @needs_nginx
 def test_the_same_for_every_other_host(tmp_path):
     everywhere = ingress("site", rule("", path()), tls=[tls("cert")])
-    found = unread(everywhere, site("b.test"), keys=[key("Secret", "cert")])
-    assert refusal(found.configuration, tmp_path) == ""
-    assert "ssl_reject_handshake" not in text_of(found, "b.test")
+    result = unread(everywhere, site("b.test"), keys=[key("Secret", "cert")])
+    assert refusal(result.configuration, tmp_path) == ""
+    assert "ssl_reject_handshake" not in text_of(result, "b.test")
 
 
 def test_what_comes_is_served_as_if_it_had_always_been_there():

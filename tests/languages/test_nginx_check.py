@@ -149,18 +149,18 @@ def test_a_file_is_refused_exactly_when_its_meaning_changed(tree: tuple[Node, ..
 
 @slow(100)
 @given(trees, trees)
-def test_one_tree_is_not_taken_for_another(one: tuple[Node, ...], other: tuple[Node, ...]):
-    assume(meaning(parse(format_nodes(one))) != meaning(parse(format_nodes(other))))
+def test_one_tree_is_not_taken_for_another(each: tuple[Node, ...], other: tuple[Node, ...]):
+    assume(meaning(parse(format_nodes(each))) != meaning(parse(format_nodes(other))))
     with pytest.raises(MismatchError):
-        check_nodes("x.conf", format_nodes(one), other)
+        check_nodes("x.conf", format_nodes(each), other)
 
 
 @given(writable, writable)
-def test_literal_texts_that_differ_are_told_apart(one: str, other: str):
-    assume(one != other)
+def test_literal_texts_that_differ_are_told_apart(each: str, other: str):
+    assume(each != other)
     for place in PLACES.values():
         with pytest.raises(MismatchError):
-            check_nodes("x.conf", format_nodes(place(one)), place(other))
+            check_nodes("x.conf", format_nodes(place(each)), place(other))
 
 
 @pytest.mark.parametrize(
@@ -201,20 +201,20 @@ def test_a_mismatch_tells_file_line_and_both_sides(text: str, nodes: tuple[Node,
     if not line:
         check_nodes("hosts/x.conf", text, nodes)
         return
-    with pytest.raises(MismatchError) as told:
+    with pytest.raises(MismatchError) as caught:
         check_nodes("hosts/x.conf", text, nodes)
-    assert (told.value.path, told.value.line) == ("hosts/x.conf", line)
-    assert str(told.value).startswith(f"hosts/x.conf:{line}: the file says ")
-    assert says in str(told.value)
+    assert (caught.value.path, caught.value.line) == ("hosts/x.conf", line)
+    assert str(caught.value).startswith(f"hosts/x.conf:{line}: the file says ")
+    assert says in str(caught.value)
 
 
 def test_what_is_told_is_escaped_and_short():
-    with pytest.raises(MismatchError) as told:
+    with pytest.raises(MismatchError) as caught:
         check_nodes(
             "x.conf", f'server {{ return 200 "\x1b\n{"é" * 1000}"; }}', server(Directive("return", ("200", "x")))
         )
-    assert str(told.value).isprintable()
-    assert len(str(told.value)) < 400
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 400
 
 
 def test_main_directives_are_checked_in_their_context():

@@ -92,20 +92,20 @@ def test_text_is_read_as_nginx_reads_it(text: str, expected: list):
     ],
 )
 def test_what_nginx_refuses_is_refused_with_its_line(text: str, line: int, says: str):
-    with pytest.raises(SyntaxFault, match="line") as told:
+    with pytest.raises(SyntaxFault, match="line") as reported:
         parse(text)
-    assert (told.value.line, says in told.value.message) == (line, True), told.value.message
+    assert (reported.value.line, says in reported.value.message) == (line, True), reported.value.message
 
 
 def test_statements_know_the_line_they_begin_in():
-    found = parse('a;\n# c\nb "x\ny"\n z {\n\n c; }\nd;')
-    assert [(s.name, s.line) for s in found] == [("a", 1), ("b", 3), ("d", 8)]
-    assert found[1].block == (Statement("c", (), 7),)
+    result = parse('a;\n# c\nb "x\ny"\n z {\n\n c; }\nd;')
+    assert [(s.name, s.line) for s in result] == [("a", 1), ("b", 3), ("d", 8)]
+    assert result[1].block == (Statement("c", (), 7),)
 
 
 def letter_by_letter(text: str) -> list[list[str]]:  # noqa: PLR0915
     """Return the tokens of each statement, with the mark that ends it; an oracle that walks as nginx does."""
-    told: list[list[str]] = []
+    reported: list[list[str]] = []
     words: list[str] = []
     raw, quote, comment, escaped, dollar, state = "", "", False, False, False, "blank"
     for c in text:
@@ -120,7 +120,7 @@ def letter_by_letter(text: str) -> list[list[str]]:  # noqa: PLR0915
                 state = "blank"
                 continue
             if c in ";{":
-                told.append([*words, c])
+                reported.append([*words, c])
                 words, state = [], "blank"
                 continue
             if c != ")":
@@ -132,7 +132,7 @@ def letter_by_letter(text: str) -> list[list[str]]:  # noqa: PLR0915
             if c in ";{}":
                 if bool(words) is (c == "}"):
                     raise ValueError(c)
-                told.append([*words, c])
+                reported.append([*words, c])
                 words = []
             elif c == "#":
                 comment = True
@@ -151,13 +151,13 @@ def letter_by_letter(text: str) -> list[list[str]]:  # noqa: PLR0915
             words.append(unescaped(raw))
             state = "closed" if quote else "blank"
             if not quote and c in ";{":
-                told.append([*words, c])
+                reported.append([*words, c])
                 words = []
             continue
         raw += c
     if words or state != "blank":
         raise ValueError("end")
-    return told
+    return reported
 
 
 def unescaped(raw: str) -> str:
@@ -169,13 +169,13 @@ def unescaped(raw: str) -> str:
 
 
 def flat(statements: tuple[Statement, ...]) -> list[list[str]]:
-    told = []
+    reported = []
     for statement in statements:
         if statement.block is None:
-            told.append([statement.name, *statement.args, ";"])
+            reported.append([statement.name, *statement.args, ";"])
         else:
-            told += [[statement.name, *statement.args, "{"], *flat(statement.block), ["}"]]
-    return told
+            reported += [[statement.name, *statement.args, "{"], *flat(statement.block), ["}"]]
+    return reported
 
 
 @settings(max_examples=examples(1500), deadline=None)
@@ -208,6 +208,6 @@ def test_it_shares_no_code_with_what_it_judges():
     allowed = {"parser.py": {"rulegen.errors"}, "grammar.py": set()}
     for name, modules in allowed.items():
         module = ast.parse((Path(parser.__file__).with_name(name)).read_text(encoding="utf-8"))
-        found = {node.module or "" for node in ast.walk(module) if isinstance(node, ast.ImportFrom)}
-        found |= {one.name for node in ast.walk(module) if isinstance(node, ast.Import) for one in node.names}
-        assert {one for one in found if one.startswith("rulegen")} <= modules
+        result = {node.module or "" for node in ast.walk(module) if isinstance(node, ast.ImportFrom)}
+        result |= {each.name for node in ast.walk(module) if isinstance(node, ast.Import) for each in node.names}
+        assert {each for each in result if each.startswith("rulegen")} <= modules

@@ -22,7 +22,7 @@ from rulegen.backends.nginx.locations.proxying import (
 )
 from rulegen.backends.nginx.names import HTTP2_IS_DIRECTIVE
 from rulegen.backends.nginx.upstream import interpolated
-from rulegen.languages.nginx.configuration import STATUS_SOCKET
+from rulegen.languages.nginx.sockets import STATUS_SOCKET
 from rulegen.languages.nginx.tree import Directive, Entry, KeyKind, template, variable
 from rulegen.model.ingress.values import regex
 from rulegen.model.ingress.values.readers import spell_size

@@ -28,7 +28,7 @@ from rulegen.host.nginx.processes.confirmation import Complaints, ReleaseRefused
 from rulegen.host.nginx.processes.status import ask
 from rulegen.host.nginx.resolver import control
 from rulegen.host.nginx.sandbox import trial
-from rulegen.languages.nginx.configuration import STATUS_SOCKET
+from rulegen.languages.nginx.sockets import STATUS_SOCKET
 from rulegen.safe_files import read_regular, write_at
 
 if TYPE_CHECKING:

@@ -17,10 +17,6 @@ SECRETS: Final = "secrets/"
 """Where certificates, keys and password files lie: paths that begin so are never shown and never world-readable."""
 
 
-STATUS_SOCKET: Final = "run/status.sock"
-"""Where the workers answer which configuration they serve with, in nginx's folder."""
-
-
 @dataclass(frozen=True, slots=True)
 class SecretContent:
     """A file that nobody is shown.

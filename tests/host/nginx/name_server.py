@@ -38,7 +38,7 @@ class NameServer:
         self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._udp.bind((address, port))
         self._tcp = socket.create_server((address, port))
-        self._threads = [threading.Thread(target=one, daemon=True) for one in (self._datagrams, self._streams)]
+        self._threads = [threading.Thread(target=each, daemon=True) for each in (self._datagrams, self._streams)]
         for thread in self._threads:
             thread.start()
 
@@ -55,12 +55,12 @@ class NameServer:
         asked = dns.read_question(message)
         assert asked is not None
         self.asked.append(asked.name)
-        found = [ip_address(text) for text in self.table.get(asked.name, ())]
-        wanted = [one for one in found if one.version == (4 if asked.kind == dns.A else 6)]
+        result = [ip_address(text) for text in self.table.get(asked.name, ())]
+        wanted = [each for each in result if each.version == (4 if asked.kind == dns.A else 6)]
         flags = 0x8180 | (0x0200 if is_short else 0) | (0 if asked.name in self.table else 3)
         kept = [] if is_short else wanted
         alias = record(b"\xc0\x0c", 5, name("alias.test"))
-        records = b"".join(record(name("alias.test"), asked.kind, one.packed) for one in kept)
+        records = b"".join(record(name("alias.test"), asked.kind, each.packed) for each in kept)
         return dns.HEADER.pack(asked.number, flags, 1, 1 + len(kept), 0, 0) + asked.wire + alias + records
 
     def _datagrams(self) -> None:

@@ -23,10 +23,10 @@ def test_no_bytes_break_the_readers(message):
 def test_an_answer_is_read_back_as_it_was_written(addresses, code):
     asked = dns.read_question(question("a.b.test"))
     assert asked is not None
-    written = dns.write_answer(asked, code, [(one, 30) for one in addresses])
+    written = dns.write_answer(asked, code, [(each, 30) for each in addresses])
     assert len(written) <= 4096
     assert dns.read_answer(written, asked, 7) == dns.DnsAnswer(
-        code, tuple((one, 30) for one in addresses[: dns.MOST_ADDRESSES])
+        code, tuple((each, 30) for each in addresses[: dns.MOST_ADDRESSES])
     )
 
 

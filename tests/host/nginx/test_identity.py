@@ -30,9 +30,9 @@ def ranges() -> st.SearchStrategy[tuple[Range, ...]]:
 def test_an_id_is_drawn_only_where_user_and_group_exist(users, groups):
     for first, last in usable(users, groups):
         assert first <= last
-        assert any(one.first <= first <= last <= one.last for one in users)
-        assert any(one.first <= first <= last <= one.last for one in groups)
-        assert any(one.first <= first <= last <= one.last for one in (PREFERRED, IN_CONTAINERS))
+        assert any(each.first <= first <= last <= each.last for each in users)
+        assert any(each.first <= first <= last <= each.last for each in groups)
+        assert any(each.first <= first <= last <= each.last for each in (PREFERRED, IN_CONTAINERS))
 
 
 def test_a_number_is_nobodys():

@@ -31,8 +31,8 @@ def serve(folder: Path, *objects: k.KubeObject, inside: tuple[str, ...] = (), fo
           settings: Settings = SETTINGS) -> Iterator[None]:  # fmt: skip
     """Have a nginx serve objects, in the namespace of the test or in another, until the generator is closed."""
     folder.mkdir()
-    found = compiled(*objects, forbidden=forbidden, settings=settings, host=HOST, resolvers=())
-    write(found.configuration, folder)
+    result = compiled(*objects, forbidden=forbidden, settings=settings, host=HOST, resolvers=())
+    write(result.configuration, folder)
     argv = (*inside, "nginx", "-p", f"{folder}/", "-c", "nginx.conf", "-g", "daemon off;")
     process = subprocess.Popen(argv, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
@@ -75,8 +75,8 @@ def node(tmp_path: Path) -> Iterator[tuple[str, ...]]:
 def opened(inside: tuple[str, ...] = ()) -> int:
     """Return how many connections were opened in a namespace so far."""
     argv = (*inside, "cat", "/proc/thread-self/net/snmp" if not inside else "/proc/self/net/snmp")
-    told = Path(argv[-1]).read_text() if not inside else subprocess.check_output(argv, text=True)
-    names, values = (line.split() for line in told.splitlines() if line.startswith("Tcp:"))
+    reported = Path(argv[-1]).read_text() if not inside else subprocess.check_output(argv, text=True)
+    names, values = (line.split() for line in reported.splitlines() if line.startswith("Tcp:"))
     return int(values[names.index("ActiveOpens")])
 
 

@@ -52,31 +52,33 @@ RESOLVED = [
 PASSED = {"10.0.0.9", "203.0.113.5", "2001:db8::9"}
 
 
-def resolve(asked: bytes, table: list[str], forbidden: Forbidden, told: list[str]) -> set[str]:
+def resolve(asked: bytes, table: list[str], forbidden: Forbidden, reported: list[str]) -> set[str]:
     """Return the addresses that are left of a table's."""
-    found = dns.read_question(asked)
-    assert found is not None
+    result = dns.read_question(asked)
+    assert result is not None
 
     class Known(Resolver):
         async def _ask(self, question: dns.Question) -> dns.DnsAnswer | None:
             addresses: list[Address] = [ip_address(text) for text in table]
-            wanted = [one for one in addresses if one.version == (4 if question.kind == dns.A else 6)]
-            return dns.DnsAnswer(0, tuple((one, 60) for one in wanted))
+            wanted = [each for each in addresses if each.version == (4 if question.kind == dns.A else 6)]
+            return dns.DnsAnswer(0, tuple((each, 60) for each in wanted))
 
-    said = asyncio.run(Known((), forbidden, told.append).answer(found))
-    answer = dns.read_answer(said, found, found.number)
+    said = asyncio.run(Known((), forbidden, reported.append).answer(result))
+    answer = dns.read_answer(said, result, result.number)
     assert answer is not None
-    return {str(one) for one, _ in answer.addresses}
+    return {str(each) for each, _ in answer.addresses}
 
 
 def test_forbidden_addresses_are_kept_back_in_both_families():
-    told: list[str] = []
+    reported: list[str] = []
     left = {
-        one for kind in (dns.A, dns.AAAA) for one in resolve(question("evil.test", kind), RESOLVED, FORBIDDEN, told)
+        each
+        for kind in (dns.A, dns.AAAA)
+        for each in resolve(question("evil.test", kind), RESOLVED, FORBIDDEN, reported)
     }
     assert left == PASSED
-    assert len(told) == len(RESOLVED) - len(PASSED)
-    assert "evil.test: 192.0.2.7 is an address of this node: nginx does not get this address" in told
+    assert len(reported) == len(RESOLVED) - len(PASSED)
+    assert "evil.test: 192.0.2.7 is an address of this node: nginx does not get this address" in reported
 
 
 @pytest.mark.parametrize("kind", [12, 15, 16, 33, 255])
@@ -100,8 +102,8 @@ class Saying:
         """Answer until the loop ends; return where."""
         loop = asyncio.get_running_loop()
         transport, _ = await loop.create_datagram_endpoint(lambda: self, local_addr=("127.0.0.1", 0))  # type: ignore[arg-type, return-value]
-        found: tuple[str, int] = transport.get_extra_info("sockname")
-        return found
+        result: tuple[str, int] = transport.get_extra_info("sockname")
+        return result
 
     def connection_made(self, transport: asyncio.DatagramTransport) -> None:
         self._transport = transport
@@ -134,18 +136,18 @@ def test_a_server_that_knows_no_answer_is_followed_by_the_next(first, then):
 
     async def answered() -> tuple[bytes, int, int]:
         servers = Saying(first), Saying(then, *["203.0.113.5"] * (then == 0))
-        resolver = Resolver(tuple([await one.listening() for one in servers]), FORBIDDEN, [].append)
+        resolver = Resolver(tuple([await each.listening() for each in servers]), FORBIDDEN, [].append)
         said = await resolver.answer(asked)
-        for one in servers:
-            one.close()
+        for each in servers:
+            each.close()
         return said, servers[0].asked, servers[1].asked
 
     said, *counts = asyncio.run(answered())
     goes_on = first in dns.ASK_ANOTHER
     assert (said[3] & 0xF, counts) == (then, [1, int(goes_on)])
-    found = dns.read_answer(said, asked, 7)
-    assert found is not None
-    assert [str(address) for address, _ in found.addresses] == ["203.0.113.5"] * goes_on
+    result = dns.read_answer(said, asked, 7)
+    assert result is not None
+    assert [str(address) for address, _ in result.addresses] == ["203.0.113.5"] * goes_on
 
 
 def test_servers_that_all_fail_are_asked_once():
@@ -154,11 +156,11 @@ def test_servers_that_all_fail_are_asked_once():
 
     async def answered() -> tuple[bytes, list[int]]:
         servers = Saying(2), Saying(5)
-        resolver = Resolver(tuple([await one.listening() for one in servers]), FORBIDDEN, [].append)
+        resolver = Resolver(tuple([await each.listening() for each in servers]), FORBIDDEN, [].append)
         said = await resolver.answer(asked)
-        for one in servers:
-            one.close()
-        return said, [one.asked for one in servers]
+        for each in servers:
+            each.close()
+        return said, [each.asked for each in servers]
 
     said, counts = asyncio.run(answered())
     assert (said[3] & 0xF, counts) == (5, [1, 1])
@@ -254,11 +256,11 @@ def test_another_user_who_has_the_port_is_known(namespace, address, tmp_path):
 
 
 def test_the_same_line_is_told_once(capsys):
-    told = ResolverInput()
+    reported = ResolverInput()
     for _ in range(3):
-        told("a")
+        reported("a")
     for number in range(5000):
-        told(str(number))
+        reported(str(number))
     assert len(capsys.readouterr().err.splitlines()) == 1000
 
 
@@ -289,7 +291,7 @@ def ask(address: str, text: str, kind: int = dns.A) -> set[str]:
         link.send(question(text, kind))
         answer = dns.read_answer(link.recv(4096), asked, 7)
     assert answer is not None
-    return {str(one) for one, _ in answer.addresses}
+    return {str(each) for each, _ in answer.addresses}
 
 
 @needs_root
@@ -380,9 +382,11 @@ def get(where: str = "/", host: str = "site.test") -> tuple[int, bytes]:
 
 def external(target: str, port: int) -> tuple[k.KubeObject, ...]:
     """Return an Ingress that has requests passed to a name, as if they were for this host."""
-    told = service("web", type="ExternalName", external_name=target, cluster_ip="", ports=(k.ServicePort(port=port),))
+    reported = service(
+        "web", type="ExternalName", external_name=target, cluster_ip="", ports=(k.ServicePort(port=port),)
+    )
     rules = rule("site.test", path("/", port=port))
-    return told, ingress("site", rules, annotations={"upstream-vhost": "localhost"})
+    return reported, ingress("site", rules, annotations={"upstream-vhost": "localhost"})
 
 
 @needs_nginx
@@ -397,16 +401,16 @@ def test_nginx_reaches_nothing_of_the_node_by_a_name(
     page, outside = Page("127.0.0.1", "192.0.2.7"), Page("198.51.100.9")
     try:
         server.table["evil.test"] = ["198.51.100.9"]
-        found = compiled(
+        result = compiled(
             *external("evil.test", PRIVATE),
             served=True,
             **OWN,
             resolvers=("127.0.0.53",),
             forbidden=Forbidden(own=frozenset({ip_address("192.0.2.7")}), ports=(HTTP, 8443)),
         )
-        model = found.model
+        model = result.model
         naming = Naming.of(model.defaults.names_port, model.resolvers, model.forbidden)
-        outcome = service.apply(found.configuration, naming=naming)
+        outcome = service.apply(result.configuration, naming=naming)
         assert not [note for note in outcome.notes if "names" in note]
         assert get() == (200, b"secret")
         assert outside.visits
@@ -437,12 +441,12 @@ def test_nginx_reaches_nothing_of_the_node_by_a_name(
 
 def test_other_ports_ask_the_process_more_strictly():
     for port, is_strict in ((PRIVATE, True), (HTTP, False)):
-        found = compiled(*external("out.test", port), **OWN, resolvers=("192.0.2.53",))
-        main = found.configuration.files["nginx.conf"]
+        result = compiled(*external("out.test", port), **OWN, resolvers=("192.0.2.53",))
+        main = result.configuration.files["nginx.conf"]
         assert f"resolver 127.0.0.1:{PORT} valid=30s ipv6=off;" in main
-        texts = "".join(found.configuration.files.values())
+        texts = "".join(result.configuration.files.values())
         assert (f"resolver 127.0.0.2:{PORT}" in texts) is is_strict
-    found = compiled(*WEB, site(auth_url="http://auth.test:9000/"), **OWN, resolvers=("192.0.2.53",))
-    assert f"resolver 127.0.0.2:{PORT}" in "".join(found.configuration.files.values())
-    found = compiled(*WEB, site(), **OWN, resolvers=("192.0.2.53",))
-    assert found.model.defaults.names_port == 0
+    result = compiled(*WEB, site(auth_url="http://auth.test:9000/"), **OWN, resolvers=("192.0.2.53",))
+    assert f"resolver 127.0.0.2:{PORT}" in "".join(result.configuration.files.values())
+    result = compiled(*WEB, site(), **OWN, resolvers=("192.0.2.53",))
+    assert result.model.defaults.names_port == 0

@@ -99,8 +99,8 @@ def test_no_list_of_name_servers(tmp_path):
 
 def test_who_holds_a_port(namespace):
     with socket.create_server(("127.0.0.1", 81)), socket.create_server(("::1", 82), family=socket.AF_INET6):
-        found = ports.holders([80, 81, 82])
-        assert [(one.port, one.pid) for one in found] == [(81, os.getpid()), (82, os.getpid())]
+        result = ports.holders([80, 81, 82])
+        assert [(each.port, each.pid) for each in result] == [(81, os.getpid()), (82, os.getpid())]
         assert ports.holders([80, 81, 82], ours=[os.getpid()]) == ()
     assert ports.holders([81, 82]) == ()
 

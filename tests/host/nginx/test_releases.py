@@ -167,8 +167,8 @@ def test_a_planted_link_is_not_followed(releases, tmp_path):
 
 def test_of_releases_the_live_and_the_confirmed_one_stay(releases):
     all_of_them = [configuration({"a.test": server("a.test", body=str(i))}) for i in range(6)]
-    for one in all_of_them:
-        releases.write(one)
+    for each in all_of_them:
+        releases.write(each)
     releases.switch(all_of_them[1].digest)
     releases.confirm(all_of_them[0].digest)
     (releases.folder / "releases" / f"{'0' * 32}.partial").mkdir()

@@ -35,42 +35,42 @@ def runner(request):
     return without_namespaces
 
 
-def verdict(folder: Path, one: Configuration, runner=run, **options) -> trial.TrialResult:
-    place = Releases(folder).write(one)
+def verdict(folder: Path, each: Configuration, runner=run, **options) -> trial.TrialResult:
+    place = Releases(folder).write(each)
     return trial.try_release(place, folder, runner, **options)
 
 
 def test_what_is_right_passes(folder, namespace, runner):
-    found = verdict(folder, configuration({"a.test": server("a.test", port=80)}), runner)
+    result = verdict(folder, configuration({"a.test": server("a.test", port=80)}), runner)
 
-    assert found.message is None
-    assert bool(found.note) == (runner is not run)
+    assert result.message is None
+    assert bool(result.note) == (runner is not run)
 
 
 def test_what_is_wrong_is_told_with_the_place_in_the_release(folder, namespace, runner):
-    found = verdict(folder, configuration({"a.test": server("a.test", extra="bogus on;")}), runner)
+    result = verdict(folder, configuration({"a.test": server("a.test", extra="bogus on;")}), runner)
 
-    assert found.message is not None
-    assert found.message.startswith('unknown directive "bogus" in hosts/')
-    assert found.message.endswith(".conf:4")
+    assert result.message is not None
+    assert result.message.startswith('unknown directive "bogus" in hosts/')
+    assert result.message.endswith(".conf:4")
 
 
 @pytest.mark.parametrize("umask", [0o077, 0o777])
 def test_what_is_right_passes_whatever_the_umask_is(folder, namespace, runner, umask):
     before = os.umask(umask)
     try:
-        found = verdict(folder, configuration({"a.test": server("a.test", port=80)}), runner)
+        result = verdict(folder, configuration({"a.test": server("a.test", port=80)}), runner)
     finally:
         os.umask(before)
 
-    assert found.message is None
+    assert result.message is None
 
 
 def test_zones_that_nobody_fills_yet_take_no_memory(folder, namespace, runner):
     zones = "".join(f"limit_req_zone $binary_remote_addr zone=z{n}:90m rate=1r/s;\n" for n in range(100))
-    one = configuration({"a.test": zones + server("a.test", port=80)})
+    each = configuration({"a.test": zones + server("a.test", port=80)})
 
-    assert verdict(folder, one, runner).message is None
+    assert verdict(folder, each, runner).message is None
 
 
 @pytest.mark.parametrize("listen", ["80", "192.0.2.77:80", "[2001:db8::7]:443"])
@@ -87,45 +87,45 @@ def test_what_runs_is_not_disturbed(folder, namespace):
 
 def test_keys_can_be_read_there_though_only_we_may_here(folder, runner, namespace):
     including = server("a.test", extra=f"include {KEY};")
-    found = verdict(folder, configuration({"a.test": including}, secrets={KEY: SecretContent(b"# fine\n")}), runner)
+    result = verdict(folder, configuration({"a.test": including}, secrets={KEY: SecretContent(b"# fine\n")}), runner)
 
-    assert found.message is None
+    assert result.message is None
 
 
 @pytest.mark.parametrize("path", ["/etc/shadow", "/home/key", "/proc/1/environ", "/proc/self/environ", "/var/log/x"])
 def test_nothing_of_the_node_can_be_read(folder, path):
-    found = verdict(folder, configuration({"a.test": server("a.test", extra=f"include {path};")}))
+    result = verdict(folder, configuration({"a.test": server("a.test", extra=f"include {path};")}))
 
-    assert found.message is not None
-    assert "Permission denied" in found.message or "No such file" in found.message
+    assert result.message is not None
+    assert "Permission denied" in result.message or "No such file" in result.message
 
 
 def test_not_even_what_everybody_can_read_beside_programs(folder, tmp_path):
     (tmp_path / "open").write_text("# readable\n")
     tmp_path.chmod(0o755)
 
-    found = verdict(folder, configuration({"a.test": server("a.test", extra=f"include {tmp_path}/open;")}))
+    result = verdict(folder, configuration({"a.test": server("a.test", extra=f"include {tmp_path}/open;")}))
 
-    assert found.message is not None
-    assert "No such file" in found.message
+    assert result.message is not None
+    assert "No such file" in result.message
 
 
 @pytest.mark.parametrize("place", ["/tmp", "/dev/shm", "/var/tmp", "/usr", "/etc"])
 def test_nothing_of_the_node_can_be_written(folder, place):
     path = f"{place}/rulegen-was-here-{os.getpid()}"
-    found = verdict(folder, configuration(top=f"error_log {path};"))
+    result = verdict(folder, configuration(top=f"error_log {path};"))
 
-    assert found.message is not None
+    assert result.message is not None
     assert not Path(path).exists()
 
 
 def test_a_name_is_not_looked_up_in_any_network(folder):
     upstream = server("a.test", extra="location /x { proxy_pass http://example.com; }")
 
-    found = verdict(folder, configuration({"a.test": upstream}))
+    result = verdict(folder, configuration({"a.test": upstream}))
 
-    assert found.message is not None
-    assert "host not found" in found.message
+    assert result.message is not None
+    assert "host not found" in result.message
 
 
 def test_what_keeps_nginx_busy_is_refused(folder, tmp_path):
@@ -134,9 +134,9 @@ def test_what_keeps_nginx_busy_is_refused(folder, tmp_path):
     busy.chmod(0o755)
     tmp_path.chmod(0o755)
 
-    found = verdict(folder, configuration(), binary=str(busy), timeout_s=0.3)
+    result = verdict(folder, configuration(), binary=str(busy), timeout_s=0.3)
 
-    assert found.message == "nginx -t was ended by signal 9 (Killed)"
+    assert result.message == "nginx -t was ended by signal 9 (Killed)"
 
 
 def test_it_runs_as_a_user_of_its_own_with_nothing(folder, tmp_path):
@@ -149,10 +149,10 @@ def test_it_runs_as_a_user_of_its_own_with_nothing(folder, tmp_path):
         "exit 1\n"
     )
     spy.chmod(0o755)
-    found = verdict(folder, configuration(), binary=str(spy))
+    result = verdict(folder, configuration(), binary=str(spy))
 
-    assert found.message is not None
-    who, root = found.message.split("\n")
+    assert result.message is not None
+    who, root = result.message.split("\n")
     user, group = (int(word) for word in who.split()[:2])
     assert user == group
     assert identity.PREFERRED.first <= user <= identity.PREFERRED.last

@@ -45,14 +45,14 @@ def without_namespaces(command: Command) -> Completed:
 
 def tried_processes(own: int) -> list[int]:
     """Return the processes of nginx that a sandbox of ours runs: not those that started it."""
-    found = []
+    result = []
     for process in (path for path in Path("/proc").iterdir() if path.name.isdigit()):
         with suppress(OSError):
             words = (process / "cmdline").read_bytes().split(b"\0")
             is_nginx = b"-t" in words and re.search(rb"/nginx(-to-try)?$", words[0])
             if is_nginx and f"\nUid:\t{own}\t" in (process / "status").read_text():
-                found.append(int(process.name))
-    return found
+                result.append(int(process.name))
+    return result
 
 
 @contextmanager
@@ -60,22 +60,22 @@ def stopped_nginx(folder: Path, runner, own: int) -> Iterator[int]:
     """Yield nginx as it tries a release, held in the middle of it; afterwards it goes on, and must pass."""
     hosts = {f"h{number}.test": server(f"h{number}.test", port=80) for number in range(HOSTS)}
     hosts["a.test"] = server("a.test", port=80, extra=f"include {KEY};")
-    one = configuration(hosts, secrets={KEY: SecretContent(MARK), USERS: SecretContent(MARK, for_workers=True)})
-    place = Releases(folder, worker_group=33).write(one)
+    each = configuration(hosts, secrets={KEY: SecretContent(MARK), USERS: SecretContent(MARK, for_workers=True)})
+    place = Releases(folder, worker_group=33).write(each)
     verdicts: list[sandbox.TrialResult] = []
     trial = threading.Thread(target=lambda: verdicts.append(sandbox.try_release(place, folder, runner)))
     trial.start()
     try:
-        found: list[int] = []
-        while not found and trial.is_alive():
-            found = tried_processes(own)
-        assert found, verdicts
-        os.kill(found[0], signal.SIGSTOP)
+        result: list[int] = []
+        while not result and trial.is_alive():
+            result = tried_processes(own)
+        assert result, verdicts
+        os.kill(result[0], signal.SIGSTOP)
         try:
-            assert Path(f"/proc/{found[0]}/comm").read_text().startswith("nginx")
-            yield found[0]
+            assert Path(f"/proc/{result[0]}/comm").read_text().startswith("nginx")
+            yield result[0]
         finally:
-            os.kill(found[0], signal.SIGCONT)
+            os.kill(result[0], signal.SIGCONT)
     finally:
         trial.join()
     assert [verdict.message for verdict in verdicts] == [None]
@@ -105,14 +105,14 @@ def looks(pid: int) -> list[str]:
 
 def finds(pid: int, places: list[str]) -> list[str]:
     """Return the files with the key that can be read below some places, or in the root of a process."""
-    found = []
+    result = []
     for top in (*places, *(f"/proc/{pid}/root{place}" for place in places)):
         for parent, _, names in os.walk(top):
             for name in names:
                 with suppress(OSError), Path(parent, name).open("rb") as file:
                     if MARK in file.read(1 << 16):
-                        found.append(f"{parent}/{name}")
-    return found
+                        result.append(f"{parent}/{name}")
+    return result
 
 
 @pytest.fixture

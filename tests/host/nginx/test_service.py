@@ -67,9 +67,9 @@ def test_all_new_connections_have_a_change_when_apply_returns(service):
     assert service.status().master == master
 
 
-def pids(found: tuple[processes.NginxProcess, ...]) -> set[int]:
+def pids(result: tuple[processes.NginxProcess, ...]) -> set[int]:
     """Without the roles: a worker that has just begun is named like its master for a moment."""
-    return {process.pid for process in found}
+    return {process.pid for process in result}
 
 
 def test_the_same_again_does_nothing(service):
@@ -214,7 +214,7 @@ def test_a_killed_worker_is_replaced(service, eventually):
 
     processes.send(worker, signal.SIGKILL)
 
-    eventually(lambda: worker not in (found := processes.find(service.folder)) and len(processes.workers(found)) == 2)
+    eventually(lambda: worker not in (result := processes.find(service.folder)) and len(processes.workers(result)) == 2)
     assert get() == "first"
 
 
@@ -306,9 +306,9 @@ def test_generations_of_old_workers_are_capped(service):
     lasting = [configuration({"a.test": f"# {i}\n" + server("a.test", extra=slow(500))}, workers=1) for i in range(7)]
     service.apply(lasting[0])
     open_connections, notes = [], []
-    for one in lasting[1:]:
+    for each in lasting[1:]:
         open_connections.append(urllib.request.urlopen("http://127.0.0.1:8080/slow"))
-        notes += service.apply(one).notes
+        notes += service.apply(each).notes
 
     assert service.status().generations <= GENERATIONS + 1
     assert any("old workers were ended" in note for note in notes)

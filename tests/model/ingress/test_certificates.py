@@ -25,11 +25,11 @@ from tests.ingress_strategies import (
     ingress,
     key_pem,
     refusal,
+    reported,
     rule,
     secret,
     text_of,
     tls,
-    told,
     verdicts,
 )
 from tests.rights import needs_nginx
@@ -101,13 +101,13 @@ def test_which_certificate_a_host_has(name):
     assert ("ssl_certificate " in text_of(made)) is not message
     if message:
         assert "ssl_certificate" not in text_of(made)
-        (reason,) = told(made)
+        (reason,) = reported(made)
         assert reason.verdict is Verdict.DEFAULT_CERTIFICATE
         assert message in reason.message
         assert "Secret default/cert" in reason.message
     else:
         assert "ssl_certificate secrets/" in text_of(made)
-        assert not told(made)
+        assert not reported(made)
     assert "return 308" in text_of(made)
 
 
@@ -241,14 +241,14 @@ def test_a_bundle_of_authorities_may_be_that_of_a_browser(count, is_used):
 
 def test_an_entry_without_hosts_is_for_all_hosts():
     made = compiled(*WEB, ingress("site", rule("site.test"), rule("b.test"), tls=[tls("gone")]))
-    assert [reason.verdict for reason in told(made)] == [Verdict.DEFAULT_CERTIFICATE] * 2
+    assert [reason.verdict for reason in reported(made)] == [Verdict.DEFAULT_CERTIFICATE] * 2
     assert "return 308" in text_of(made)
     used = compiled(
         *WEB,
         secret("cert", tls_crt=certificate("*.test"), tls_key=key_pem()),
         ingress("site", rule("site.test"), tls=[tls("gone"), tls("cert")]),
     )
-    assert told(used) == []
+    assert reported(used) == []
 
 
 @pytest.mark.parametrize(("year", "message"), [(2019, "begins on"), (2026, ""), (2028, "ended on")])
@@ -260,4 +260,4 @@ def test_a_certificate_that_clients_refuse_is_served_and_told(year, message):
         now=dt.datetime(year, 6, 1, tzinfo=dt.UTC),
     )
     assert "ssl_certificate secrets/" in text_of(made)
-    assert [reason.message.count(message) for reason in told(made)] == ([1] if message else [])
+    assert [reason.message.count(message) for reason in reported(made)] == ([1] if message else [])

@@ -21,6 +21,7 @@ from tests.ingress_strategies import (
     ingress,
     key_pem,
     path,
+    reported,
     rule,
     secret,
     service,
@@ -28,7 +29,6 @@ from tests.ingress_strategies import (
     site,
     text_of,
     tls,
-    told,
     verdicts,
 )
 
@@ -144,7 +144,7 @@ def test_beside_a_refused_endpoint_the_others_serve_alone():
     assert "10.244.1.5:8080" in upstreams
     assert "192.0.2.7" not in upstreams
     assert "backup" not in upstreams
-    (reason,) = (reason for reason in told(made) if reason.verdict is Verdict.REFUSED)
+    (reason,) = (reason for reason in reported(made) if reason.verdict is Verdict.REFUSED)
     assert "192.0.2.7:8080 is not used: 192.0.2.7 is an address of this node (see --ingress-allow-endpoint)" in (
         reason.message
     )
@@ -165,7 +165,7 @@ def test_an_address_of_another_service_is_no_endpoint(spec):
     address = spec.get("cluster_ip") or spec["external_ips"][0]
     made = compiled(service("web"), endpoints("web", (address,)), other, site(), forbidden=FORBIDDEN)
     assert "_pass" not in text_of(made)
-    assert any("is an address of Service default/other" in str(reason) for reason in told(made))
+    assert any("is an address of Service default/other" in str(reason) for reason in reported(made))
 
 
 @pytest.mark.parametrize("text", ["198.051.100.009", "::ffff:198.51.100.9"])
@@ -184,7 +184,7 @@ def test_an_external_ip_takes_no_endpoint_from_others(address, other):
     """Anybody may write any address there: that of a Pod, or of a node, whose Pods of the host's network have it."""
     made = compiled(service("web"), endpoints("web", (address,)), other, site(), forbidden=FORBIDDEN)
     assert any(f"server {address}:8080" in text for text in made.configuration.files.values())
-    assert not told(made)
+    assert not reported(made)
 
 
 def test_an_api_server_is_refused_at_its_port_alone():

@@ -10,7 +10,7 @@ import stat
 import time
 from typing import TYPE_CHECKING, Final
 
-from rulegen.languages.nginx.configuration import STATUS_SOCKET
+from rulegen.languages.nginx.sockets import STATUS_SOCKET
 
 if TYPE_CHECKING:
     from pathlib import Path
