@@ -462,7 +462,7 @@ class TestTls:
 
 
 class TestProxy:
-    @pytest.mark.parametrize(("login", "told"), [("", ""), ("node:a b@c", "node:a%20b%40c@")])
+    @pytest.mark.parametrize(("login", "lines"), [("", ""), ("node:a b@c", "node:a%20b%40c@")])
     def test_one_that_the_kubeconfig_names_with_its_login(self, tmp_path, certificate, login, lines):
         with FakeApi(certificate=certificate) as api, ForwardProxy(login) as proxy:
             api.put("services", service("web"))

@@ -215,7 +215,7 @@ def test_the_demo_tells_its_story(mark: str, tmp_path: Path) -> None:
     ):
         assert int(meanwhile) + int(afterwards) > 0, pod
     assert re.search(r"^  my-blog-c  █+ +\d+ +0$", done.stdout, re.MULTILINE), "the pod that left answers no more"
-    assert len(re.findall(r"^  \d+ questions, each got its answer\.$", done.stdout, re.MULTILINE)) == 2
+    assert len(re.findall(r"^  \d+ requests, all answered\.$", done.stdout, re.MULTILINE)) == 2
     asked = re.findall(r"^  client requests (https?)://blog\.holdno\.com/ +(\d+)  (\S+)", done.stdout, re.MULTILINE)
     assert [(scheme, status) for scheme, status, _ in asked] == [
         ("http", "308"),
