@@ -86,7 +86,7 @@ def _judged(root: Path, mutant: Mutant, limit: float) -> Verdict:
 def _run(root: Path, paths: list[str], limit: float | None) -> subprocess.CompletedProcess[str]:
     """Run tests in a copy until one fails; what an editable installation would import is not used."""
     environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", SELECTED]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-n", "0", "-m", SELECTED]
     return subprocess.run(
         [*command, *paths],
         cwd=root,
