@@ -11,6 +11,7 @@ from rulegen.agent.cluster import SharedCluster
 from rulegen.agent.following import ApiAccess, CachedCluster, FollowedCluster
 from rulegen.agent.inbox import Inbox
 from rulegen.agent.ingress.sync import IngressSync
+from rulegen.agent.notices import KernelNotices
 from rulegen.agent.pages_server.health import ServiceHealth
 from rulegen.agent.pages_server.http_loop import HttpLoop
 from rulegen.agent.runtime.conntrack_sysctls import set_conntrack_parameters
@@ -38,10 +39,9 @@ from rulegen.host.dataplane.kernel import KernelDataplane
 from rulegen.host.ipvs import servers
 from rulegen.host.netfilter import nfacct, xtables_lock
 from rulegen.host.netfilter.iptables import asks_late
-from rulegen.host.netfilter.nft_commits import NftCommit, NftCommits, Writers
+from rulegen.host.netfilter.nft_commits import Writers
 from rulegen.host.netfilter.variant import Variant
 from rulegen.host.node.facts import hostname, refreshed
-from rulegen.host.node.interfaces import AddressNotices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -223,7 +223,11 @@ class Agent:
         )
         for server in answered.start():
             cleanup.callback(server.stop)
-        self._listen(writers, writer.choice.variant, site, cleanup)
+        notices = KernelNotices(self.inbox, self.state, self.log, site if site is None else site.look_at_host)
+        if self.services and writer.choice.variant is Variant.NFT:
+            cleanup.callback(notices.follow_commits(writers))
+        if self.follows_host and (self.services or site is not None):
+            cleanup.callback(notices.follow_addresses(wakes_sync=self.services))
         return _AgentParts(followed, sync, site, publishers)
 
     def _writer(self, cleanup: ExitStack) -> tuple[Writers, Dataplane]:
@@ -426,32 +430,6 @@ class Agent:
             self.log.error(f"{self.site.name} did not finish its requests in time", error=error.message)
         else:
             self.log.info(f"{self.site.name} drained", seconds=round(self.clock() - began, 3), in_time=in_time)
-
-    def _listen(self, writers: Writers, variant: Variant, site: IngressSync | None, cleanup: ExitStack) -> None:
-        """Listen to the kernel for changes of rules by others and of addresses; without, each period finds them."""
-
-        def foreign(notice: NftCommit | None) -> None:
-            if notice is not None:
-                self.state.metrics.foreign_commits.add()
-            self.inbox.wake_up("check")
-
-        if self.services and variant is Variant.NFT:
-            try:
-                cleanup.callback(NftCommits(writers.has, foreign).stop)
-            except HostError as error:
-                self.log.warning("changes by other programs are noticed late", error=error.message)
-
-        def changed() -> None:
-            if self.services:
-                self.inbox.wake_up("host")
-            if site is not None:
-                site.look_at_host()
-
-        if self.follows_host and (self.services or site is not None):
-            try:
-                cleanup.callback(AddressNotices(changed).stop)
-            except HostError as error:
-                self.log.warning("changes of node addresses are noticed late", error=error.message)
 
     def _names(self, desired: DesiredServices) -> frozenset[str]:
         """Return the names of this node, in lower case: its own, the host's, those in its status, and chosen ones."""

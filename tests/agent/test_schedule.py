@@ -47,7 +47,7 @@ def test_foreign_changes_are_checked_once_it_is_quiet(schedule):
     assert (schedule.must_check, schedule.due_in(math.inf)) == (True, pytest.approx(0.2))
 
 
-def test_after_a_long_check_without_findings_foreign_changes_wait(schedule):
+def test_after_a_long_check_foreign_changes_wait(schedule):
     """Who writes rules of their own without pause costs at most a quarter of the time."""
     schedule.checked(2.0, has_changed=False)
     schedule.rules_changed()
@@ -61,7 +61,7 @@ def test_the_host_is_read_at_most_once_in_the_least_time(schedule, clock):
     assert schedule.due_in(math.inf) == pytest.approx(0.9)
 
 
-def test_pauses_double_up_to_a_minute_and_begin_anew_after_success(schedule, clock):
+def test_pauses_double_up_to_a_minute_until_a_success(schedule, clock):
     pauses = []
     for _ in range(8):
         pauses.append(schedule.failed())

@@ -1,0 +1,76 @@
+"""What the kernel reports while an agent runs: rules that others change, and addresses that come and go.
+
+Without these notices, the checks of each period find the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rulegen.errors import HostError
+from rulegen.host.netfilter.nft_commits import NftCommit, NftCommits
+from rulegen.host.node.interfaces import AddressNotices
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rulegen.agent.inbox import Inbox
+    from rulegen.agent.telemetry.log import AgentLog
+    from rulegen.agent.telemetry.state import AgentState
+    from rulegen.host.netfilter.nft_commits import Writers
+
+
+def _nothing() -> None:
+    """Stop nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class KernelNotices:
+    """Wakes up what a change concerns.
+
+    Attributes:
+        inbox: Of the sync of Services.
+        look_at_host: Has the Ingress engine look at the host again; None where Ingresses are left alone.
+    """
+
+    inbox: Inbox
+    state: AgentState
+    log: AgentLog
+    look_at_host: Callable[[], None] | None
+
+    def follow_commits(self, writers: Writers) -> Callable[[], object]:
+        """Follow commits to nf_tables by other programs; return what stops that.
+
+        Args:
+            writers: Knows the programs that write for us.
+        """
+        try:
+            return NftCommits(writers.has, self._on_foreign_commit).stop
+        except HostError as error:
+            self.log.warning("changes by other programs are noticed late", error=error.message)
+            return _nothing
+
+    def follow_addresses(self, *, wakes_sync: bool) -> Callable[[], object]:
+        """Follow addresses of this host; return what stops that.
+
+        Args:
+            wakes_sync: Whether the sync of Services depends on them, too.
+        """
+
+        def on_change() -> None:
+            if wakes_sync:
+                self.inbox.wake_up("host")
+            if self.look_at_host is not None:
+                self.look_at_host()
+
+        try:
+            return AddressNotices(on_change).stop
+        except HostError as error:
+            self.log.warning("changes of node addresses are noticed late", error=error.message)
+            return _nothing
+
+    def _on_foreign_commit(self, notice: NftCommit | None) -> None:
+        if notice is not None:
+            self.state.metrics.foreign_commits.add()
+        self.inbox.wake_up("check")
