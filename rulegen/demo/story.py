@@ -21,6 +21,7 @@ from rulegen.demo.screen import answers, bars, condense
 from rulegen.demo.secret import make_certificate, secret_manifest
 from rulegen.errors import HostError
 from rulegen.host.commands.runner import MissingToolError, find
+from rulegen.kube.proxyconfig.modes import DEFAULT_MODE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -91,7 +92,7 @@ class Stage:
         self.say(self.paint.dim(f"  $ {shown}"))
         paths = [self.place / name if (self.place / name).exists() else where / name for name in files]
         given = [argument for path in paths for argument in ("-f", str(path))]
-        mode = () if self.mode == "iptables" else ("--mode", self.mode)
+        mode = () if self.mode == DEFAULT_MODE else ("--mode", self.mode)
         argv = ("-m", "rulegen", command, *given, "--config", str(where / "config.yaml"), *mode, *options)
         done = self.node.run(sys.executable, *argv, environment={"XTABLES_LOCKFILE": str(self.place / "xtables.lock")})
         if done.code != 0:
@@ -154,7 +155,7 @@ class Stage:
                 raise DemoError(f"{way}: {', '.join(silent)} never answered")
 
 
-def play(say: Callable[[str], None], paint: Paint, mode: str = "iptables") -> None:
+def play(say: Callable[[str], None], paint: Paint, mode: str = DEFAULT_MODE) -> None:
     """Tell the story from the first plan to the last, empty one; nothing of it is left behind.
 
     Args:

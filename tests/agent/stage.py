@@ -28,6 +28,7 @@ from rulegen.agent.this_node import ThisNode
 from rulegen.compiler.services.compile import Compiled, compile_model
 from rulegen.compiler.services.incremental import Update
 from rulegen.compiler.services.plan import plan_node
+from rulegen.compiler.tables import TABLES, Tables
 from rulegen.errors import ApplyError, HostError
 from rulegen.host.dataplane.dataplane import KernelReadout, KernelRevision
 from rulegen.host.netfilter.variant import Variant, VariantChoice
@@ -275,6 +276,7 @@ class Stage:
         host_name: Callable[[], str] = str,
         min_sync_s: float = 0.0,
         sync_s: float = 30.0,
+        tables: Tables = TABLES,
     ) -> None:
         self.clock = Clock()
         self.signals = Signals(self.clock)
@@ -299,7 +301,7 @@ class Stage:
             host_name=host_name,
         )
         self.health = ServiceHealth(self.state, self.agent_log) if has_health else None
-        self.desired = DesiredServices(self.options, counts=False, cluster=self.cluster)
+        self.desired = DesiredServices(self.options, counts=False, cluster=self.cluster, tables=tables)
         self.reports = SyncReports(self.node, self.state, self.agent_log, mends, send_event, self.health)
         self.schedule = Schedule(self.clock, SyncIntervals(min_sync_s, sync_s, quiet_s=0.2))
         self.loop = ServiceSync(

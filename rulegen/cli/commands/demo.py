@@ -9,13 +9,15 @@ import click
 
 from rulegen.cli.terminal.console import has_colour, print_lines
 from rulegen.errors import HostError
+from rulegen.kube.proxyconfig.modes import DEFAULT_MODE
+from rulegen.model.services.modes import NEEDS
 
 
 @click.command("demo")
 @click.option(
     "--mode",
-    type=click.Choice(["iptables", "ipvs"]),
-    default="iptables",
+    type=click.Choice(tuple(NEEDS)),
+    default=DEFAULT_MODE,
     show_default=True,
     help="How Services are implemented on the demo node.",
 )
@@ -36,7 +38,7 @@ def command(mode: str) -> None:
 
     if os.geteuid() != 0:
         raise HostError("network namespaces need root", hint="run it as root: sudo rulegen demo")
-    if mode == "ipvs":
+    if NEEDS[mode].has_virtual_servers:
         servers.load(run, ("rr",))
     # Whoever ends it, by Ctrl-C or otherwise, nothing may be left behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

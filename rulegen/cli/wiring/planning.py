@@ -56,11 +56,12 @@ def observe_live(inputs: Inputs, *, flows: bool = True) -> tuple[KernelDataplane
     from rulegen.host.netfilter import nfacct, variant  # noqa: PLC0415 - the same
 
     tables, facts = inputs.command_tables, inputs.facts
+    backend = tables.tables.backends.get(inputs.options.mode)
     dataplane = KernelDataplane(
         run,
         variant.choose(run, inputs.chosen.forced_variant),
         facts,
-        languages=tables.tables.backend(inputs.options.mode).languages,
+        languages=backend.languages if backend is not None else (),
         tables=tables.tables,
         drivers=tables.drivers,
         on_wait=note,
@@ -95,6 +96,7 @@ class LivePlan(NamedTuple):
 
 def plan_live(inputs: Inputs) -> LivePlan:
     """Return the plan against the kernel."""
+    inputs.tables.backend(inputs.options.mode)  # an unknown mode is reported before anything is read
     dataplane, observed = observe_live(inputs)
     choice = dataplane.choice
     inputs.warn(beside_warning(observed.beside, choice.variant))

@@ -106,7 +106,7 @@ def plan_cleanup(
     """Return all that must go for nothing of ours to be left on the node, of any mode; what others share with us stays.
 
     Args:
-        mode: Of which backend.
+        mode: Whose ownership counts first; that of all other modes, for languages that it does not name.
         observed: What is there.
         addresses: The node's own.
         excluded: Prefixes with virtual servers that are not ours.
@@ -116,7 +116,7 @@ def plan_cleanup(
     """
     planner = _Planner(
         tables=tables,
-        backend=tables.backend(mode),
+        backend=_all_that_is_ours(mode, tables),
         observed=observed,
         served=Served(),
         nodes={},
@@ -137,6 +137,13 @@ def plan_cleanup(
         sysctls=tuple(filter(None, [decision.closing])),
         notes=filter(None, [decision.note]),
     )
+
+
+def _all_that_is_ours(mode: str, tables: Tables) -> Backend:
+    """Return a backend that knows the objects of all modes."""
+    backend = tables.backends.get(mode) or next(iter(tables.backends.values()))
+    ownership = {name: of for other in tables.backends.values() for name, of in other.ownership.items()}
+    return replace(backend, ownership={**ownership, **backend.ownership})
 
 
 @dataclass(kw_only=True)
