@@ -40,8 +40,8 @@ class SharedCluster:
     def services(self) -> Mapping[ObjectName, ServiceInput]:
         """Return all Services with their endpoints."""
         with self._lock:
-            found = {name: self.objects.service(name) for name in self.objects.names()}
-        return {name: one for name, one in found.items() if one is not None}
+            inputs = {name: self.objects.service(name) for name in self.objects.names()}
+        return {name: service_input for name, service_input in inputs.items() if service_input is not None}
 
     def ingresses(self) -> Mapping[ObjectName, Ingress]:
         """Return all Ingresses."""
@@ -91,5 +91,5 @@ class SharedCluster:
     def uid_of(self, service: ObjectName) -> str:
         """Return the UID of a Service; empty where it is not there."""
         with self._lock:
-            found = self.objects.service(service)
-        return found.service.metadata.uid if found is not None else ""
+            known = self.objects.service(service)
+        return known.service.metadata.uid if known is not None else ""

@@ -67,8 +67,8 @@ def build_world(
         sources: Where the objects came from, for people.
     """
     gathered = _Gathered()
-    for one in inputs:
-        gathered.take(one)
+    for entry in inputs:
+        gathered.take(entry)
     return gathered.world(service_cidrs, node_port_range, tuple(sources))
 
 
@@ -121,33 +121,33 @@ class _Gathered:
     workloads: Workloads = field(default_factory=Workloads)
     warnings: Warnings = field(default_factory=Warnings)
 
-    def take(self, one: Decoded | Rejected | Unknown | KubeObject) -> None:
+    def take(self, entry: Decoded | Rejected | Unknown | KubeObject) -> None:
         """Sort one input in. The same object twice is one object; two that differ are a fault of the later one."""
-        match one:
+        match entry:
             case Decoded():
-                self._keep(one)
+                self._keep(entry)
             case Rejected():
-                self._reject(one)
+                self._reject(entry)
             case Unknown():
-                known = one.kind in self.unknown or len(self.unknown) < MAX_UNKNOWN
-                self.unknown[one.kind if known else "other kinds"] += 1
-                if one.workload is not None:
-                    self.workloads.add(one.workload)
+                known = entry.kind in self.unknown or len(self.unknown) < MAX_UNKNOWN
+                self.unknown[entry.kind if known else "other kinds"] += 1
+                if entry.workload is not None:
+                    self.workloads.add(entry.workload)
             case _:
-                self.take(check(one, ""))
+                self.take(check(entry, ""))
 
-    def _keep(self, one: Decoded) -> None:
-        metadata = one.object.metadata
-        kept = self.objects.setdefault((kind_of(one.object), metadata.namespace, metadata.name), one)
-        if kept is not one and kept.object != one.object:
+    def _keep(self, entry: Decoded) -> None:
+        metadata = entry.object.metadata
+        kept = self.objects.setdefault((kind_of(entry.object), metadata.namespace, metadata.name), entry)
+        if kept is not entry and kept.object != entry.object:
             origin = f"in {kept.source}" if kept.source else "before"
             message = f"differs from the one of the same name {origin}: that one is kept"
-            self._reject(Rejected(title_of(one.object), one.source, (Fault("", message),)))
+            self._reject(Rejected(title_of(entry.object), entry.source, (Fault("", message),)))
 
-    def _reject(self, one: Rejected) -> None:
+    def _reject(self, entry: Rejected) -> None:
         """Keep a rejection; of a flood of them only as many as leave memory for the rest."""
         if len(self.rejected) < MAX_REJECTED:
-            self.rejected.append(one)
+            self.rejected.append(entry)
         else:
             self.more_rejected += 1
 
@@ -169,11 +169,11 @@ class _Gathered:
 
     def nothing(self, names: Sequence[str]) -> InputError:
         """Return the error that tells why there is nothing to build a World of."""
-        told = [line for rejected in self.rejected for line in rejected.lines()]
-        told += [f"{count} of the unknown kind {kind}" for kind, count in sorted(self.unknown.items())]
+        lines = [line for rejected in self.rejected for line in rejected.lines()]
+        lines += [f"{count} of the unknown kind {kind}" for kind, count in sorted(self.unknown.items())]
         alone = Counter(kind for kind, _, _ in self.objects)
-        told += [f"{count} of kind {kind}, which has no effect alone" for kind, count in sorted(alone.items())]
-        return InputError(listed(names) or "input", "no usable Kubernetes object in it", hint=listed(told, "; "))
+        lines += [f"{count} of kind {kind}, which has no effect alone" for kind, count in sorted(alone.items())]
+        return InputError(listed(names) or "input", "no usable Kubernetes object in it", hint=listed(lines, "; "))
 
     def world(self, given: Sequence[Network], node_ports: tuple[int, int], sources: tuple[str, ...]) -> ClusterSnapshot:
         """Join what was gathered."""
@@ -224,7 +224,7 @@ class _Gathered:
 
     def _tell_orphans(self, parts: _Parts) -> None:
         """Tell of slices whose Service is not there, unless it was, and was refused."""
-        refused = {one.object for one in self.rejected}
+        refused = {entry.object for entry in self.rejected}
         orphans = [str(name) for name in sorted(parts.slices) if ("Service", *name) not in self.objects]
         orphans = [name for name in orphans if f"Service {name}" not in refused]
         if orphans:
@@ -252,36 +252,36 @@ class _Parts:
     config_maps: dict[ObjectName, ConfigMap] = field(default_factory=dict)
     _index: PodIndex | None = None
 
-    def add(self, one: KubeObject) -> None:
+    def add(self, entry: KubeObject) -> None:
         """Put an object where it belongs."""
-        match one:
+        match entry:
             case Service():
-                self.services.append(one)
+                self.services.append(entry)
             case EndpointSlice():
-                if owner := one.metadata.labels.get(SERVICE_NAME_LABEL):
-                    self.slices[ObjectName(one.metadata.namespace, owner)].append(one)
+                if owner := entry.metadata.labels.get(SERVICE_NAME_LABEL):
+                    self.slices[ObjectName(entry.metadata.namespace, owner)].append(entry)
                 else:
-                    self.unowned.append(_name_of(one))
+                    self.unowned.append(_name_of(entry))
             case Endpoints():
-                self.endpoints[_name_of(one)] = one
+                self.endpoints[_name_of(entry)] = entry
             case Pod():
-                self.pods.append(one)
+                self.pods.append(entry)
             case Node():
-                self.nodes[one.metadata.name] = one
+                self.nodes[entry.metadata.name] = entry
             case ServiceCIDR():
                 # The first family of the cluster's own one is that of Services which name none.
-                start = 0 if one.metadata.name == DEFAULT_SERVICE_CIDR else len(self.cidrs)
-                self.cidrs[start:start] = one.spec.cidrs
+                start = 0 if entry.metadata.name == DEFAULT_SERVICE_CIDR else len(self.cidrs)
+                self.cidrs[start:start] = entry.spec.cidrs
             case Ingress():
-                self.ingresses[_name_of(one)] = one
+                self.ingresses[_name_of(entry)] = entry
             case IngressClass():
-                self.ingress_classes[one.metadata.name] = one
+                self.ingress_classes[entry.metadata.name] = entry
             case Namespace():
-                self.namespaces[one.metadata.name] = one.metadata.labels
+                self.namespaces[entry.metadata.name] = entry.metadata.labels
             case Secret():
-                self.secrets[_name_of(one)] = one
+                self.secrets[_name_of(entry)] = entry
             case ConfigMap():
-                self.config_maps[_name_of(one)] = one
+                self.config_maps[_name_of(entry)] = entry
 
     def slices_for(self, service: Service, name: ObjectName) -> tuple[tuple[EndpointSlice, ...], str]:
         """Return the slices of a Service from the first source that knows it, and the kind of that source.
@@ -302,5 +302,5 @@ class _Parts:
         return slices, origin if slices else ""
 
 
-def _name_of(one: KubeObject) -> ObjectName:
-    return ObjectName(one.metadata.namespace, one.metadata.name)
+def _name_of(entry: KubeObject) -> ObjectName:
+    return ObjectName(entry.metadata.namespace, entry.metadata.name)

@@ -109,8 +109,8 @@ class Cluster:
         match event:
             case Listed(kind, objects):
                 self._replace(kind, objects, touched)
-            case Changed(kind, one, name):
-                self._put(kind, one, name, touched)
+            case Changed(kind, entry, name):
+                self._put(kind, entry, name, touched)
             case Gone(kind, name):
                 self._note_answer(kind, name, touched)
                 self._drop(kind, name, touched)
@@ -123,12 +123,12 @@ class Cluster:
 
     def service(self, name: ObjectName) -> ServiceInput | None:
         """Return a Service with its endpoints; None where it is not there."""
-        found = self._objects[Service].get(name)
-        if found is None or not isinstance(found.object, Service):
+        decoded = self._objects[Service].get(name)
+        if decoded is None or not isinstance(decoded.object, Service):
             return None
         slices = self._slices.get(name, {})
         return ServiceInput(
-            service=found.object,
+            service=decoded.object,
             slices=tuple(slices[key] for key in sorted(slices)),
             endpoints_from="EndpointSlice" if slices else "",
         )
@@ -149,12 +149,12 @@ class Cluster:
 
     def of_kind(self, kind: type[AnyObject]) -> dict[ObjectName, AnyObject]:
         """Return all objects of a kind, by name."""
-        return {name: one.object for name, one in self._objects[kind].items() if isinstance(one.object, kind)}
+        return {name: entry.object for name, entry in self._objects[kind].items() if isinstance(entry.object, kind)}
 
     def node(self, name: str) -> Node | None:
         """Return a Node."""
-        found = self._objects[Node].get(ObjectName("", name))
-        return found.object if found is not None and isinstance(found.object, Node) else None
+        decoded = self._objects[Node].get(ObjectName("", name))
+        return decoded.object if decoded is not None and isinstance(decoded.object, Node) else None
 
     @property
     def warnings(self) -> list[str]:
@@ -168,7 +168,7 @@ class Cluster:
 
     def snapshot(self) -> list[Decoded | Rejected]:
         """Return all objects, for another thread to build a World of."""
-        return [one for kind in [*self._objects.values()] for one in [*kind.values()]] + self.rejected
+        return [entry for kind in [*self._objects.values()] for entry in [*kind.values()]] + self.rejected
 
     def world(self) -> ClusterSnapshot:
         """Return all of it as a World."""
@@ -197,10 +197,10 @@ class Cluster:
         return ClusterSnapshot(
             services=view.inputs.copy(),
             addresses=view.shared,
-            nodes={name.name: one for name, one in self._copied(view, Node).items()},
+            nodes={name.name: entry for name, entry in self._copied(view, Node).items()},
             ingresses=self._copied(view, Ingress),
-            ingress_classes={name.name: one for name, one in self._copied(view, IngressClass).items()},
-            namespaces={name.name: one.metadata.labels for name, one in self._copied(view, Namespace).items()},
+            ingress_classes={name.name: entry for name, entry in self._copied(view, IngressClass).items()},
+            namespaces={name.name: entry.metadata.labels for name, entry in self._copied(view, Namespace).items()},
             secrets=self._copied(view, Secret),
             config_maps=self._copied(view, ConfigMap),
             rejected=tuple(self.rejected),
@@ -216,19 +216,19 @@ class Cluster:
 
     def _replace(self, kind: type[KubeObject], objects: Iterable[Decoded | Rejected], touched: Touched) -> None:
         gone = set(self._objects[kind])
-        self._rejected = {key: one for key, one in self._rejected.items() if key[0] is not kind}
+        self._rejected = {key: entry for key, entry in self._rejected.items() if key[0] is not kind}
         rejected = []
-        for one in objects:
-            if isinstance(one, Rejected):
-                rejected.append(one)
+        for entry in objects:
+            if isinstance(entry, Rejected):
+                rejected.append(entry)
             else:
-                name = _name(one.object)
+                name = _name(entry.object)
                 gone.discard(name)
-                self._put(kind, one, name, touched)
+                self._put(kind, entry, name, touched)
         for name in gone:
             self._drop(kind, name, touched)
         # Behind the drops: what was good before and is bad now is among both.
-        self._rejected.update({(kind, one.object): one for one in rejected})
+        self._rejected.update({(kind, entry.object): entry for entry in rejected})
 
     def _note_answer(self, kind: type[KubeObject], name: ObjectName, touched: Touched) -> None:
         """Note that an object that is asked for by its name is told of: the first time that means something itself."""
@@ -236,30 +236,30 @@ class Cluster:
             touched.site |= not self.is_told(kind, name)
             self._gone.discard(ObjectKey(kind.__name__, name))
 
-    def _put(self, kind: type[KubeObject], one: Decoded | Rejected, name: ObjectName, touched: Touched) -> None:
+    def _put(self, kind: type[KubeObject], entry: Decoded | Rejected, name: ObjectName, touched: Touched) -> None:
         self._note_answer(kind, name, touched)
-        if isinstance(one, Rejected):
+        if isinstance(entry, Rejected):
             # What was served for it before goes: an old version that nobody asks for any more is never kept.
             self._drop(kind, name, touched)
-            self._rejected[kind, called(kind, name)] = one
+            self._rejected[kind, called(kind, name)] = entry
             return
         self._rejected.pop((kind, called(kind, name)), None)
         self._warned.pop((kind, name), None)
-        if one.warnings:
-            self._warned[kind, name] = one.warnings
+        if entry.warnings:
+            self._warned[kind, name] = entry.warnings
         before = self._objects[kind].get(name)
-        if before is not None and before.object == one.object:
+        if before is not None and before.object == entry.object:
             return
-        if before is not None and _are_served_alike(before.object, one.object):
-            self._objects[kind][name] = one
+        if before is not None and _are_served_alike(before.object, entry.object):
+            self._objects[kind][name] = entry
             return
         if before is not None:
             self._touch(before.object, touched)
             self._unlink(before.object)
-        self._objects[kind][name] = one
-        self._link(one.object)
-        self._touch(one.object, touched)
-        self._follow(kind, name, before.object if before is not None else None, one.object, touched)
+        self._objects[kind][name] = entry
+        self._link(entry.object)
+        self._touch(entry.object, touched)
+        self._follow(kind, name, before.object if before is not None else None, entry.object, touched)
 
     def _drop(self, kind: type[KubeObject], name: ObjectName, touched: Touched) -> None:
         self._rejected.pop((kind, called(kind, name)), None)
@@ -288,7 +288,7 @@ class Cluster:
                 view.kinds[kind].pop(name, None)
             else:
                 view.kinds[kind][name] = after
-        view.stale.update(owner for one in (before, after) if one is not None and (owner := _service_of(one)))
+        view.stale.update(owner for entry in (before, after) if entry is not None and (owner := _service_of(entry)))
         if kind is Service:
             was = before if isinstance(before, Service) else None
             changed = view.addresses.change(name, was, after if isinstance(after, Service) else None)
@@ -296,23 +296,23 @@ class Cluster:
                 view.shared = None
                 touched.addresses |= changed
 
-    def _link(self, one: KubeObject) -> None:
-        if isinstance(one, EndpointSlice) and (owner := _owner(one)):
-            self._slices[owner][one.metadata.name] = one
+    def _link(self, entry: KubeObject) -> None:
+        if isinstance(entry, EndpointSlice) and (owner := _owner(entry)):
+            self._slices[owner][entry.metadata.name] = entry
 
-    def _unlink(self, one: KubeObject) -> None:
-        if isinstance(one, EndpointSlice) and (owner := _owner(one)):
-            self._slices[owner].pop(one.metadata.name, None)
+    def _unlink(self, entry: KubeObject) -> None:
+        if isinstance(entry, EndpointSlice) and (owner := _owner(entry)):
+            self._slices[owner].pop(entry.metadata.name, None)
             if not self._slices[owner]:
                 del self._slices[owner]
 
     @staticmethod
-    def _touch(one: KubeObject, touched: Touched) -> None:
-        match one:
+    def _touch(entry: KubeObject, touched: Touched) -> None:
+        match entry:
             case Service():
-                touched.services.add(_name(one))
+                touched.services.add(_name(entry))
             case EndpointSlice():
-                if owner := _owner(one):
+                if owner := _owner(entry):
                     touched.services.add(owner)
             case Node():
                 touched.nodes = True
@@ -335,17 +335,17 @@ def _are_served_alike(before: KubeObject, after: KubeObject) -> bool:
     return False
 
 
-def _name(one: KubeObject) -> ObjectName:
-    return ObjectName(one.metadata.namespace, one.metadata.name)
+def _name(entry: KubeObject) -> ObjectName:
+    return ObjectName(entry.metadata.namespace, entry.metadata.name)
 
 
-def _service_of(one: KubeObject) -> ObjectName | None:
+def _service_of(entry: KubeObject) -> ObjectName | None:
     """Return the Service that an object is, or has endpoints of."""
-    if isinstance(one, EndpointSlice):
-        return _owner(one)
-    return _name(one) if isinstance(one, Service) else None
+    if isinstance(entry, EndpointSlice):
+        return _owner(entry)
+    return _name(entry) if isinstance(entry, Service) else None
 
 
-def _owner(one: EndpointSlice) -> ObjectName | None:
-    owner = one.metadata.labels.get(SERVICE_NAME_LABEL)
-    return ObjectName(one.metadata.namespace, owner) if owner else None
+def _owner(entry: EndpointSlice) -> ObjectName | None:
+    owner = entry.metadata.labels.get(SERVICE_NAME_LABEL)
+    return ObjectName(entry.metadata.namespace, owner) if owner else None

@@ -77,23 +77,23 @@ class Preview:
             self._ports.add(("TCP", spec.health_check_node_port))
 
     def _assigned(self, service: Service) -> Assigned:
-        told: list[str] = []
+        notes: list[str] = []
         try:
             spec = service.spec
             families = self._families(service)
             addresses = tuple(str(self._address(service, family)) for family in families)
-            told += [f"clusterIP {address}" for address in addresses]
+            notes += [f"clusterIP {address}" for address in addresses]
             names = tuple(family.value for family in families)
             spec = replace(spec, cluster_ip=addresses[0], cluster_ips=addresses, ip_families=names)
             if wants_node_ports(service):
-                spec = replace(spec, ports=tuple(self._with_node_port(service, port, told) for port in spec.ports))
+                spec = replace(spec, ports=tuple(self._with_node_port(service, port, notes) for port in spec.ports))
             if wants_health_check(service):
                 number = self._node_port(f"{_identity(service)}/health-check", "TCP")
-                told.append(f"healthCheckNodePort {number}")
+                notes.append(f"healthCheckNodePort {number}")
                 spec = replace(spec, health_check_node_port=number)
         except _ExhaustedError as exhausted:
             return Assigned(service, faults=(Fault(*exhausted.args),))
-        return Assigned(replace(service, spec=spec), tuple(told))
+        return Assigned(replace(service, spec=spec), tuple(notes))
 
     def _families(self, service: Service) -> tuple[Family, ...]:
         """Return the families that a Service would have, the first one first (KEP-563)."""
@@ -121,15 +121,15 @@ class Preview:
                 if address not in self._addresses:
                     self._addresses.add(address)
                     return address
-        told = ", ".join(map(str, cidrs))
-        raise _ExhaustedError("spec.clusterIP", f"no free address of {told} is left for a preview")
+        networks = ", ".join(map(str, cidrs))
+        raise _ExhaustedError("spec.clusterIP", f"no free address of {networks} is left for a preview")
 
-    def _with_node_port(self, service: Service, port: ServicePort, told: list[str]) -> ServicePort:
+    def _with_node_port(self, service: Service, port: ServicePort, notes: list[str]) -> ServicePort:
         if port.node_port:
             return port
         # One number for one port of the Service, whatever the protocol: as DNS has it over UDP and TCP.
         number = self._node_port(f"{_identity(service)}/{port.port}", port.protocol)
-        told.append(f"nodePort {number}" + (f" for {port.name}" if port.name else ""))
+        notes.append(f"nodePort {number}" + (f" for {port.name}" if port.name else ""))
         return replace(port, node_port=number)
 
     def _node_port(self, identity: str, protocol: str) -> int:
@@ -174,6 +174,6 @@ def _offsets(identity: str, size: int, taken: int) -> Iterator[int]:
         yield (offset + step) % size
 
 
-def service_networks(told: Sequence[str], given: Sequence[Network]) -> tuple[Network, ...]:
+def service_networks(cidrs: Sequence[str], given: Sequence[Network]) -> tuple[Network, ...]:
     """Return where ClusterIPs come from: ServiceCIDR objects, else what the user gave, else the usual ones."""
-    return tuple(map(parse_network, told)) or tuple(given) or DEFAULT_CIDRS
+    return tuple(map(parse_network, cidrs)) or tuple(given) or DEFAULT_CIDRS
