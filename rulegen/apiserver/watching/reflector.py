@@ -274,10 +274,8 @@ class Reflector:
                 self._kept.note(self, self._weights.total)
 
     def _too_many(self) -> ApiError:
-        words = (
-            f"{self._link.url}: {self.collection.noun}: objects that need more than {self._kept.terms.mebibytes} MiB"
-        )
-        return ApiError(words, "too many", hint=LIMIT_HINT)
+        words = f"objects that need more than {self._kept.terms.mebibytes} MiB"
+        return ApiError(f"{self._link.url}: {self.collection.noun}: {words}", "too many", hint=LIMIT_HINT)
 
     def _newest(self) -> str:
         """Return the revision that the server has now, by a list of one.
