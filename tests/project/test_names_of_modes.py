@@ -16,8 +16,6 @@ TABLES = {
     "kube/proxyconfig/modes.py": "which sections of a configuration each mode reads",
     "model/services/modes.py": "what decisions depend on, of each mode",
     "kube/proxyconfig/configuration.py": "the sections of a configuration have these names",
-    "cli/options/common.py": "options are put over the sections of a configuration",
-    "model/host/document.py": "a file of facts has a key for the version of iptables",
     "host/commands/runner.py": "packages have the names of their tools",
     "host/files/dumps.py": "a file of a dump has the name of its tool",
 }
