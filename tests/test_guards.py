@@ -198,7 +198,7 @@ def test_the_guard_of_the_other_variant_is_enough_while_it_stays():
     plan = cleaned(node, beside="")
     node.write(plan)
     assert node.parameters[ROUTE_LOCALNET] == "1"
-    assert "other variant" in plan.notes[0]
+    assert "other iptables variant" in plan.notes[0]
     assert not is_open(node)
     both = cleaned(node)
     assert {item.variant for item in both.items if item.language == "iptables"} == {"legacy"}
@@ -227,7 +227,7 @@ def test_rules_of_a_proxy_in_the_other_variant_are_warned_of():
     node.write(planned(node, ClusterSnapshot()))
     node.kernels, node.beside = node.beside, node.kernels
     warning = beside_warning(node.observed().beside, "nft")
-    assert warning.startswith("iptables-legacy holds ")
+    assert warning.startswith("iptables-legacy has ")
     assert "rulegen cleanup --variant legacy" in warning
 
 

@@ -20,7 +20,7 @@ REFUSED, WARNED, ACCEPTED = "refused", "warned", "accepted"
 
 # Each row: what the configuration has over BASE (None takes a field away), what becomes of it, and what is said.
 ROWS: list[tuple[dict, str, str]] = [
-    ({"featureGates": {"NoSuchGate": True}}, REFUSED, "featureGates.NoSuchGate: kube-proxy 1.36 knows no feature gate"),
+    ({"featureGates": {"NoSuchGate": True}}, REFUSED, "featureGates.NoSuchGate: kube-proxy 1.36 has no feature gate"),
     ({"featureGates": {"AllowServiceExternalIp": True}}, REFUSED, "did you mean AllowServiceExternalIPs?"),
     ({"featureGates": {"NFTablesProxyMode": False}}, REFUSED, "locked to true"),
     ({"featureGates": {"AllowServiceLBStatusOnNonLB": True}}, REFUSED, "locked to false"),
@@ -39,7 +39,7 @@ ROWS: list[tuple[dict, str, str]] = [
     ({"mode": "ipvs", "ipvs": {"tcpTimeout": "0s"}}, ACCEPTED, "tcpTimeout"),
     ({"mode": "ipvs", "ipvs": {"tcpTimeout": "999999h"}}, REFUSED, "the kernel's limit"),
     ({"mode": "ipvs", "ipvs": {"excludeCIDRs": ["10.0.0.0"]}}, REFUSED, "ipvs.excludeCIDRs[0]: '10.0.0.0' is not"),
-    ({"ipvs": {"excludeCIDRs": ["10.0.0.0"]}}, WARNED, "it counts for nothing in iptables mode"),
+    ({"ipvs": {"excludeCIDRs": ["10.0.0.0"]}}, WARNED, "it has no effect in iptables mode"),
     *(
         ({"conntrack": {field: value}}, REFUSED, f"conntrack.{field}: ")
         for field, value in (

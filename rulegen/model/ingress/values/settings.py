@@ -98,7 +98,7 @@ class Settings:
     use_forwarded_headers: bool = setting(boolean, "false")
     enable_real_ip: bool = setting(boolean, "false")
     proxy_real_ip_cidr: tuple[Network, ...] = setting(
-        readers.networks, "0.0.0.0/0, ::/0", "whose word is taken for the client's address", closes=True
+        readers.networks, "0.0.0.0/0, ::/0", "networks of proxies that may set the client's address", closes=True
     )
     forwarded_for_header: str = setting(readers.header_name, "X-Forwarded-For")
     compute_full_forwarded_for: bool = setting(boolean, "false")
