@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 
 import pytest
 
 from integration.mutation.concern import concerned_tests, sample
-from integration.mutation.mutants import mutants
+from integration.mutation.mutants import Mutant, mutants
 from tests.project.places import ROOT
+from tests.sizes import sampled
 
 
 @pytest.mark.parametrize(
@@ -36,16 +38,21 @@ def test_edits(source: str, edits: list[str]) -> None:
     assert [mutant.text for mutant in mutants("x.py", source.encode())] == edits
 
 
+@cache
+def chosen() -> list[Mutant]:
+    return sample(ROOT, 100, 1)
+
+
 def test_a_mutant_is_another_program_that_still_parses() -> None:
-    for mutant in sample(ROOT, 60, 1):
+    for mutant in sampled(chosen()):
         source = (ROOT / mutant.path).read_bytes()
         assert ast.dump(ast.parse(mutant.applied(source))) != ast.dump(ast.parse(source)), mutant
 
 
 def test_the_same_seed_gives_the_same_mutants() -> None:
-    assert sample(ROOT, 100, 1) == sample(ROOT, 100, 1)
-    assert len(sample(ROOT, 100, 1)) == 100
+    assert sample(ROOT, 100, 1) == chosen()
+    assert len(chosen()) == 100
 
 
 def test_each_mutant_concerns_some_tests() -> None:
-    assert all(concerned_tests(ROOT, mutant) for mutant in sample(ROOT, 100, 1))
+    assert all(concerned_tests(ROOT, mutant) for mutant in chosen())
