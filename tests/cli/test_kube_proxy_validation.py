@@ -98,8 +98,8 @@ ROWS: list[tuple[dict, str, str]] = [
         for field in ("healthzBindAddress", "metricsBindAddress")
         for value in ("", "0.0.0.0:1", "[::]:65535", "010.0.0.1:10256")
     ),
-    ({"nodePortAddresses": ["primary", "10.0.0.0/8"]}, REFUSED, "nodePortAddresses[0]: 'primary' stands alone"),
-    ({"nodePortAddresses": ["10.0.0.0/8", "primary"]}, REFUSED, "nodePortAddresses[1]: 'primary' stands alone"),
+    ({"nodePortAddresses": ["primary", "10.0.0.0/8"]}, REFUSED, "nodePortAddresses[0]: 'primary' cannot be combined"),
+    ({"nodePortAddresses": ["10.0.0.0/8", "primary"]}, REFUSED, "nodePortAddresses[1]: 'primary' cannot be combined"),
     ({"nodePortAddresses": ["10.0.0.1"]}, REFUSED, "nodePortAddresses[0]: '10.0.0.1' is not a CIDR"),
     ({"nodePortAddresses": [" 10.0.0.0/8"]}, REFUSED, "nodePortAddresses[0]: "),
     ({"nodePortAddresses": ["010.0.0.0/8"]}, ACCEPTED, "nodePortAddresses[0]"),

@@ -69,7 +69,7 @@ def test_apply_rejects_an_unknown_node_and_names_the_known_ones(run, mode):
     )
     assert (code, out) == (1, "")
     assert "there is no Node wbe-1; did you mean web-1? The Nodes are web-1, db-1" in err
-    assert "Next: name this node with --node" in err
+    assert "Next: give this node's name with --node" in err
     assert "--allow-unknown-node" in err
 
 

@@ -65,7 +65,7 @@ def test_plan_apply_and_run_warn_of_rules_in_the_other_variant(run, variant, oth
     for command in (("plan",), ("apply", "--yes")):
         code, out = run(*command, *GIVEN, "--variant", other)
         assert code == 0
-        assert f"iptables-{variant} holds " in out
+        assert f"iptables-{variant} has " in out
         assert advice in out
     writer = KernelDataplane.of_host(runner.run, HostFacts(), other, StaleUdpPolicy.NONE, Options())
     assert advice in writer.beside
@@ -79,7 +79,7 @@ def test_cleanup_removes_both_variants_or_the_given_one(run, variant, other):
     before = rules(variant)
     code, out = run("cleanup", "--variant", other, "--yes")
     assert (code, rules(other), rules(variant)) == (0, 0, before)
-    assert f"iptables-{variant} holds " in out
+    assert f"iptables-{variant} has " in out
     run("apply", *GIVEN, "--variant", other, "--yes")
     code, out = run("cleanup", "--yes", "-o", "json")
     assert (code, rules(Variant.NFT), rules(Variant.LEGACY)) == (0, 0, 0)
