@@ -109,11 +109,11 @@ def test_the_agent_serves_through_an_engine_of_the_tests(tmp_path, environment):
                 stderr=log,
             )
             try:
-                assert soon(lambda: SHOP in served(tmp_path))
+                assert soon(lambda: SHOP in served(tmp_path), 120), (tmp_path / "log").read_text()
                 api.put("ingresses", ingress("blog", "blog.test"))
                 assert soon(lambda: Line("blog.test", *SHOP[1:]) in served(tmp_path))
                 agent.send_signal(signal.SIGTERM)
-                assert agent.wait(30) == 0
+                assert agent.wait(60) == 0
             finally:
                 agent.kill()
                 agent.wait()

@@ -31,6 +31,7 @@ REFUSED = "refused.test"
 class TinySite:
     model: IngressModel
     lines: frozenset[Line]
+    reads: None = None
 
     @property
     def digest(self) -> str:
