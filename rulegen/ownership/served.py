@@ -64,20 +64,20 @@ class Served:
 
     def rule_owner(self, chain: ChainName, rule: Rule, family: Family) -> str:
         """Return whose a rule is: as its comment says, else by its addresses and ports; empty for nobody known."""
-        told = _OWNER.match(rule.comment)
-        if told:
-            return told[1]
+        match = _OWNER.match(rule.comment)
+        if match:
+            return match[1]
         spec = rule.spec
-        if found := _VIRTUAL.search(spec):
-            return self._frontend(family, _NUMBERS.get(found[1]), _address(found[2]), int(found[3]))
-        if found := _DNAT.search(spec):
-            return self._endpoints.get((_NAMES[found[1]], found[2]), "")
-        if not (found := _PORT.search(spec)):
+        if match := _VIRTUAL.search(spec):
+            return self._frontend(family, _NUMBERS.get(match[1]), _address(match[2]), int(match[3]))
+        if match := _DNAT.search(spec):
+            return self._endpoints.get((_NAMES[match[1]], match[2]), "")
+        if not (match := _PORT.search(spec)):
             return ""
         to = _TO.search(spec)
         if chain in _HEALTH_CHAINS and to is None:
-            return self._health_ports.get(int(found[2]), "")
-        return self._frontend(family, _NAMES[found[1]], _address(to[1]) if to else None, int(found[2]))
+            return self._health_ports.get(int(match[2]), "")
+        return self._frontend(family, _NAMES[match[1]], _address(to[1]) if to else None, int(match[2]))
 
     def key_owner(self, key: Any, family: Family) -> str:
         """Return whose an entry of a set, a virtual or real server, or an address is; empty for nobody known."""
@@ -102,15 +102,15 @@ class Served:
                 return self._health_ports.get(int(key.entry), "")
             protocol = _PORT_SETS.get(key.name, (family, None))[1]
             return self._frontend(family, protocol, None, int(key.entry))
-        found = _ENTRY.match(key.entry)
-        if found is None:
+        match = _ENTRY.match(key.entry)
+        if match is None:
             address = _address(key.entry)
             return self._addresses.get(address, "") if address is not None else ""
-        protocol = _NAMES[found[2]]
+        protocol = _NAMES[match[2]]
         if key.name in _ENDPOINT_SETS:
-            host = f"[{found[1]}]" if family is Family.IPV6 else found[1]
-            return self._endpoints.get((protocol, f"{host}:{found[3]}"), "")
-        return self._frontend(family, protocol, _address(found[1]), int(found[3]))
+            host = f"[{match[1]}]" if family is Family.IPV6 else match[1]
+            return self._endpoints.get((protocol, f"{host}:{match[3]}"), "")
+        return self._frontend(family, protocol, _address(match[1]), int(match[3]))
 
     def _frontend(self, family: Family, protocol: Protocol | None, address: Address | None, port: int) -> str:
         """Return whose a frontend is; one on an address of no Service is a node port."""

@@ -1,4 +1,4 @@
-"""Which virtual servers and addresses are ours, told by nothing but what the kernel has.
+"""Which virtual servers and addresses are ours, judged by nothing but what the kernel has.
 
 Everything that ipvs mode serves stands in one of its sets as well, and leaves it last. So a virtual server is ours
 where its address is bound to kube-ipvs0 or was to be, where its address and port is in one of our sets, and where it
@@ -71,14 +71,14 @@ def found(
             and EntryKey(ipsets.name_of(ports, family), str(port)) in entries
         )
 
-    told: dict[Frontend, bool] = {}
+    judged: dict[Frontend, bool] = {}
     objects: ipvs.Objects = {}
     for key, value in servers.items():
         frontend = key.frontend
         if frontend.family is not family:
             continue
-        if frontend not in told:
-            told[frontend] = is_ours(frontend)
-        if told[frontend]:
+        if frontend not in judged:
+            judged[frontend] = is_ours(frontend)
+        if judged[frontend]:
             objects[key] = value
     return objects

@@ -68,14 +68,14 @@ def damage(
             returns them. Of a chain without comments nobody can tell whose it was.
     """
     own = {str(name) for name in changed}
-    found = []
+    damages = []
     for item in items:
         if item.language == "conntrack" or (item.owner and item.owner in own) or item.name in ended:
             continue
         if written and (item.language, item.family, item.key) in written:
             continue
-        found.append(ForeignChange(item.kind, _text(item)))
-    return found
+        damages.append(ForeignChange(item.kind, _text(item)))
+    return damages
 
 
 def certain(items: Iterable[Item]) -> list[Item]:
@@ -94,7 +94,7 @@ def _text(item: Item) -> str:
 
 
 def tell(
-    found: Iterable[ForeignChange],
+    damages: Iterable[ForeignChange],
     state: AgentState,
     log: AgentLog,
     announce: Callable[[str], None],
@@ -102,8 +102,8 @@ def tell(
     mended: bool,
 ) -> None:
     """Count damage, log it and announce it to users: a line for each kind, with the first few things of it."""
-    for kind, of_kind in groupby(sorted(found, key=lambda one: one.kind), key=lambda one: one.kind):
-        texts = [one.text for one in of_kind]
+    for kind, of_kind in groupby(sorted(damages, key=lambda each: each.kind), key=lambda each: each.kind):
+        texts = [each.text for each in of_kind]
         state.metrics.drift.add(kind, len(texts))
         times = Counter(texts)
         shown = "; ".join(text if n == 1 else f"{text} ({n} times)" for text, n in list(times.items())[:SHOWN])

@@ -237,7 +237,7 @@ class ServiceRules:
         if touched or self._is_behind:
             return None
         update = self._updated(mine)
-        shares = any((family, NODE) in one.fragments for one in (update, other) for family in self._families)
+        shares = any((family, NODE) in each.fragments for each in (update, other) for family in self._families)
         return None if shares or _meets(update, other) or _meets(other, update) else update
 
     def _put(self, names: Iterable[ObjectName]) -> set[ObjectName]:
@@ -452,11 +452,11 @@ def _contents_of(
         yield owner, _content(before, language), _content(after, language)
 
 
-def _meets(one: Update, other: Update) -> bool:
+def _meets(update: Update, other: Update) -> bool:
     """Whether an object of the kernel goes by one update that the other wants; rules are counted, so they never do."""
     goes = {
         (key.language, change.key)
-        for key, part in one.plan.parts.items()
+        for key, part in update.plan.parts.items()
         for change in part.changes
         if change.after is None
     }

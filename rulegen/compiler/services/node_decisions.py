@@ -55,8 +55,8 @@ class NodeDecisions:
             binds: Whether the mode has objects for each address of the node; else only chosen addresses count.
         """
         mine, others = (
-            {family: node if binds else _without_own(node) for family, node in one.nodes.items()}
-            for one in (self, other)
+            {family: node if binds else _without_own(node) for family, node in each.nodes.items()}
+            for each in (self, other)
         )
         site = replace(self.site, forbidden=other.site.forbidden)
         return (self.name, site, self.sysctls, mine) == (other.name, other.site, other.sysctls, others)
@@ -64,8 +64,8 @@ class NodeDecisions:
     def differs_in_addresses_only(self, other: NodeDecisions) -> bool:
         """Tell whether all that differs are the node's addresses: its own, and those that node ports listen on."""
         mine, others = (
-            {family: replace(_without_own(node), node_port_addresses=None) for family, node in one.nodes.items()}
-            for one in (self, other)
+            {family: replace(_without_own(node), node_port_addresses=None) for family, node in each.nodes.items()}
+            for each in (self, other)
         )
         site = replace(self.site, addresses=other.site.addresses, forbidden=other.site.forbidden)
         is_same_site = site == other.site

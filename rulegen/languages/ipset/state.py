@@ -157,8 +157,8 @@ def read(text: str, source: str) -> Objects:
 
 def is_dump(text: str) -> bool:
     """Whether the text looks like a print of `ipset save`."""
-    found = _FIRST.search(text)
-    first = found[0] if found else ""
+    match = _FIRST.search(text)
+    first = match[0] if match else ""
     return first.startswith("create ")
 
 
@@ -203,12 +203,12 @@ def _sets(objects: Mapping[Key, Value]) -> Iterator[tuple[SetKey, SetValue]]:
 
 def _set_value(words: list[str]) -> SetValue:
     """Return the set that the words behind `create NAME` tell; words that mean nothing to us are passed over."""
-    told = dict(pairwise(words[1:]))
-    maxelem = told.get("maxelem", "")
+    options = dict(pairwise(words[1:]))
+    maxelem = options.get("maxelem", "")
     return SetValue(
         type=words[0],
-        family=told.get("family", "") if told.get("family") in _FAMILY_OF_NETFILTER else "",
-        range=told.get("range", ""),
+        family=options.get("family", "") if options.get("family") in _FAMILY_OF_NETFILTER else "",
+        range=options.get("range", ""),
         extensions=frozenset(word for word in words[1:] if word in _FLAGS),
         maxelem=int(maxelem) if maxelem.isdigit() else MAXELEM,
     )
@@ -221,4 +221,4 @@ def _canonical(entry: str) -> str:
     """Return an entry with IPv6 addresses that the tools print with dotted octets as RFC 5952 text."""
     if "." not in entry or "::" not in entry:
         return entry
-    return _MIXED.sub(lambda found: str(parse_address(found[0])), entry)
+    return _MIXED.sub(lambda match: str(parse_address(match[0])), entry)

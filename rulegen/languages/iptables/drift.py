@@ -229,7 +229,7 @@ class RuleDrift:
     def _unlisted(self, value: Value) -> list[str]:
         """Return the rules but those of which an object decides in which order and how often they stand there."""
         listed = self._layout.listed_rules
-        return [rule.spec for rule in rules_of(value) if not any(one.fullmatch(rule.spec) for one in listed)]
+        return [rule.spec for rule in rules_of(value) if not any(pattern.fullmatch(rule.spec) for pattern in listed)]
 
     @staticmethod
     def _is_led_otherwise(name: ChainName, change: Change[Key, Value]) -> bool:
@@ -247,5 +247,5 @@ def rules_of(value: Value | None) -> tuple[Rule, ...]:
 
 def _frontend(rule: Rule) -> str:
     """Return what a rule matches of a frontend; empty-handed rules are told by all of their text."""
-    found = _FRONTEND.match(rule.spec)
-    return found[0] if found else rule.spec
+    match = _FRONTEND.match(rule.spec)
+    return match[0] if match else rule.spec

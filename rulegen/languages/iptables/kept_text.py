@@ -42,7 +42,7 @@ def adopted(fragment: RulesFragment, there: Copies) -> RulesFragment:
 
 def written(fragment: RulesFragment, comments: Comments) -> RulesFragment:
     """Return a fragment with the rules of shared chains as they were written while these comments were."""
-    blocks = [replace(one, rules=tuple(settled(rule, comments) for rule in one.rules)) for one in fragment.blocks]
+    blocks = [replace(block, rules=tuple(settled(rule, comments) for rule in block.rules)) for block in fragment.blocks]
     return _with_blocks(fragment, blocks)
 
 

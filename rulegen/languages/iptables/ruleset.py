@@ -118,8 +118,8 @@ def read_rule(text: str) -> Rule:
         if at >= 0 and text[end + 1 : end + 2] in {" ", ""} and "\\" not in text and text.count("--comment ") == 1:
             comment = text[at + len(_QUOTED_COMMENT) : end]  # as nearly all are, and there may be 100,000
             spec = f"{text[:at]}{text[end + 2 :]}".rstrip()
-        elif found := _COMMENT.search(text):
-            comment = _unquote(found.group(1))
+        elif match := _COMMENT.search(text):
+            comment = _unquote(match.group(1))
             spec = _COMMENT.sub("", text).rstrip()
     if "  " in spec:  # the tools print two spaces behind --nfacct-name
         spec = _single_spaced(spec)
@@ -174,9 +174,9 @@ def _refuse_incompatible(line: str, source: str, family: Family) -> None:
     Raises:
         InputError: The line says so.
     """
-    told = _INCOMPATIBLE.match(line)
-    if told and told[1] in TABLES:
-        raise InputError(source, unprintable(told[1]), hint=unprintable_hint(told[1], family))
+    match = _INCOMPATIBLE.match(line)
+    if match and match[1] in TABLES:
+        raise InputError(source, unprintable(match[1]), hint=unprintable_hint(match[1], family))
 
 
 def unprintable(table: str) -> str:
@@ -238,18 +238,18 @@ def _lines(text: str) -> Iterator[str]:
 
 def _read_line(chains: dict[str, Chain], line: str) -> bool:
     if line[0] == ":":
-        found = _CHAIN.match(line)
-        if not found:
+        chain = _CHAIN.match(line)
+        if not chain:
             return False
-        policy = None if found.group(2) == "-" else found.group(2)
-        chains.setdefault(found.group(1), Chain()).policy = policy
+        policy = None if chain.group(2) == "-" else chain.group(2)
+        chains.setdefault(chain.group(1), Chain()).policy = policy
         return True
     if line[0] == "[":
         line = _COUNTERS.sub("", line, count=1)
-    found = _APPEND.match(line)
-    if not found:
+    appended = _APPEND.match(line)
+    if not appended:
         return False
-    name, rule = found.groups()
+    name, rule = appended.groups()
     chain = chains.get(name)
     if chain is None:
         chain = chains[name] = Chain()

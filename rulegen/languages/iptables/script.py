@@ -292,7 +292,7 @@ class _Table:
 
     def _line(self, rule: Rule) -> str:
         """Return a rule of a dispatch or built-in chain."""
-        return _line(rule, told=self.comments is not Comments.NOWHERE)
+        return _line(rule, commented=self.comments is not Comments.NOWHERE)
 
     def _deletions(self) -> Iterator[str]:
         return (f"-X {name.chain}" for name in sorted(self.deleted))
@@ -309,13 +309,13 @@ def _sweep_lines(chains: Sequence[tuple[ChainName, tuple[Rule, ...]]]) -> list[s
 
 
 def _rule_lines(chains: Iterable[tuple[ChainName, tuple[Rule, ...]]], *, comments: Comments) -> Iterator[str]:
-    told = comments is Comments.EVERYWHERE
-    return (f"-A {name.chain} {_line(rule, told=told)}".rstrip() for name, rules in chains for rule in rules)
+    commented = comments is Comments.EVERYWHERE
+    return (f"-A {name.chain} {_line(rule, commented=commented)}".rstrip() for name, rules in chains for rule in rules)
 
 
-def _line(rule: Rule, *, told: bool) -> str:
+def _line(rule: Rule, *, commented: bool) -> str:
     """Return a rule with its comment or without; one that a kernel has printed is as that has it."""
-    return rule.line if told or rule.printed else rule.spec
+    return rule.line if commented or rule.printed else rule.spec
 
 
 def _users_last(chains: Chains, dispatched: Iterable[ChainName] = ()) -> list[tuple[ChainName, tuple[Rule, ...]]]:

@@ -77,15 +77,15 @@ def read(text: str, source: str) -> Objects:
 
 def is_dump(text: str) -> bool:
     """Whether the text looks like a print of `ipvsadm -Sn`."""
-    found = _FIRST.search(text)
-    first = found[0] if found else ""
+    match = _FIRST.search(text)
+    first = match[0] if match else ""
     return bool(re.match(r"-A (?:-[tuf]|--\w+-service|--fwmark-service) ", first))
 
 
 def read_timeouts(text: str) -> Timeouts | None:
     """Return what `ipvsadm -Ln --timeout` printed; None where the text is none of that."""
-    told = _TIMEOUTS.match(text)
-    return Timeouts(*(int(number) for number in told.groups())) if told else None
+    match = _TIMEOUTS.match(text)
+    return Timeouts(*(int(number) for number in match.groups())) if match else None
 
 
 def format_timeouts(timeouts: Timeouts) -> str:
