@@ -12,7 +12,7 @@ from rulegen.backends.iptables import node as iptables_node
 from rulegen.compiler.services.compile import Compiled, compile_model
 from rulegen.compiler.services.plan import plan_cleanup, plan_node
 from rulegen.kube.snapshot.world import ClusterSnapshot
-from rulegen.languages.iptables.language import step
+from rulegen.languages.iptables.merging import step
 from rulegen.languages.iptables.ruleset import read, read_rule, target
 from rulegen.languages.iptables.script import script
 from rulegen.languages.iptables.state import found, wanted

@@ -29,7 +29,7 @@ from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.objects.structs import EndpointSlice
 from rulegen.kube.snapshot.build import read_world
 from rulegen.kube.snapshot.world import ClusterSnapshot
-from rulegen.languages.iptables.language import step
+from rulegen.languages.iptables.merging import step
 from rulegen.languages.iptables.ruleset import Ruleset, read
 from rulegen.languages.iptables.script import script
 from rulegen.languages.iptables.state import RulesFragment, ruleset_of

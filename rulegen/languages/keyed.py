@@ -17,7 +17,7 @@ if TYPE_CHECKING:
         FrontendKey,
         Holder,
         K,
-        Memory,
+        KernelMemory,
         NodeSteps,
         Objects,
         Print,
@@ -158,7 +158,7 @@ class KeyedLanguage:
         """Return an empty union."""
         return SharedUnion()
 
-    def memory(self) -> Memory:
+    def memory(self) -> KernelMemory:
         """Return what is known of a kernel about which nothing is known yet."""
         return SharedMemory()
 

@@ -238,7 +238,7 @@ class NodeSteps:
     after: Any
 
 
-class Memory(Interface):
+class KernelMemory(Interface):
     """What is known of the kernel in one language and family beside what was wanted; kept between updates."""
 
     @property
@@ -330,7 +330,7 @@ class Language(Interface):
     def union(self) -> Union:
         """Return an empty union: how the wants of several owners merge."""
 
-    def memory(self) -> Memory:
+    def memory(self) -> KernelMemory:
         """Return what is known of a kernel about which nothing is known yet."""
 
     def ours(self, state: Any, ownership: Any, desired: Objects) -> Objects | None:

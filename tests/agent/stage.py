@@ -26,8 +26,8 @@ from rulegen.agent.telemetry.log import AgentLog
 from rulegen.agent.telemetry.state import AgentState
 from rulegen.agent.this_node import ThisNode
 from rulegen.compiler.services.compile import Compiled, compile_model
-from rulegen.compiler.services.incremental import Update
 from rulegen.compiler.services.plan import plan_node
+from rulegen.compiler.services.update import Update
 from rulegen.compiler.tables import TABLES, Tables
 from rulegen.errors import ApplyError, HostError
 from rulegen.host.dataplane.dataplane import KernelReadout, KernelRevision

@@ -9,8 +9,9 @@ import msgspec
 import pytest
 
 from rulegen.compiler.services.compile import compile_model
-from rulegen.compiler.services.incremental import ServiceRules, Update
+from rulegen.compiler.services.incremental import ServiceRules
 from rulegen.compiler.services.plan import plan_node
+from rulegen.compiler.services.update import Update
 from rulegen.errors import ApplyError, HostError
 from rulegen.host.commands.runner import Command, Completed, MissingToolError
 from rulegen.host.dataplane.kernel import KernelDataplane

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from rulegen.compiler.services.compile import Compiled, compile_model
-from rulegen.compiler.services.incremental import ServiceRules, Update
+from rulegen.compiler.services.incremental import ServiceRules
 from rulegen.compiler.services.plan import plan_node
+from rulegen.compiler.services.update import Update
 from rulegen.compiler.tables import LANGUAGES
 from rulegen.errors import Fault, Rejected
 from rulegen.kube.objects import structs as k

@@ -41,7 +41,7 @@ LOOK_S: Final = 0.05
 NOTHING: Final = ReferencedNames(frozenset(), frozenset())
 
 
-class EndedError(Exception):
+class SyncEndedError(Exception):
     """The thread is to end, and waits no longer."""
 
 
@@ -126,7 +126,7 @@ class ReferencedObjects:
             if not left or self.clock() >= until:
                 return left
             if self.ended.wait(LOOK_S):
-                raise EndedError
+                raise SyncEndedError
 
     def _looked(self, options: IngressOptions, *, is_first: bool) -> CompletedSnapshot:
         """Return the cluster as it is now, with what is known from before."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from rulegen.agent.ingress.index import ReferenceIndex
-from rulegen.agent.ingress.references import EndedError, Memory, ReferencedObjects
+from rulegen.agent.ingress.references import Memory, ReferencedObjects, SyncEndedError
 from rulegen.agent.ingress.reports import IngressReports
 from rulegen.agent.retry import RetryPause
 from rulegen.agent.services.drift import ForeignChange
@@ -172,7 +172,7 @@ class IngressSync:
                 return
             try:
                 reloaded = self.serve()
-            except EndedError:
+            except SyncEndedError:
                 return
             except Exception as error:  # noqa: BLE001 - whatever it is, Ingresses are to be served by this thread
                 self.reports.failure(error, pause.failed(), is_down=self.is_alone and not self._serves())

@@ -27,7 +27,7 @@ DISCARDED_BYTES: Final = 256 * 1024
 """How many bytes it may send meanwhile."""
 
 
-class Phase(Enum):
+class ClientPhase(Enum):
     """What a client is doing."""
 
     ASKS = auto()
@@ -57,7 +57,7 @@ class Client:
     source: str
     deadline: float
     left_s: float = 0.0
-    phase: Phase = Phase.ASKS
+    phase: ClientPhase = ClientPhase.ASKS
     received: bytearray = field(default_factory=bytearray)
     unsent: list[memoryview] = field(default_factory=list)
     discarded: int = 0

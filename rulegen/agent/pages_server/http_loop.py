@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from rulegen.agent.pages_server.access import source_of
-from rulegen.agent.pages_server.clients import CLIENT_S, CLOSE_S, DISCARDED_BYTES, WAIT_S, Client, Clients, Phase
+from rulegen.agent.pages_server.clients import CLIENT_S, CLOSE_S, DISCARDED_BYTES, WAIT_S, Client, ClientPhase, Clients
 from rulegen.agent.pages_server.listener import Connection, ListeningPort
 from rulegen.agent.pages_server.rendering import Made, Rendering, Slow
 from rulegen.agent.pages_server.reply import Encoded, Reply, encoded, failure
@@ -189,13 +189,13 @@ class HttpLoop:
             return
         try:
             match client.phase:
-                case Phase.ASKS:
+                case ClientPhase.ASKS:
                     self._read(client)
-                case Phase.READS:
+                case ClientPhase.READS:
                     self._write(client)
-                case Phase.CLOSES:
+                case ClientPhase.CLOSES:
                     self._discard(client)
-                case Phase.WAITS:
+                case ClientPhase.WAITS:
                     pass  # it is not listened to
         except (BlockingIOError, InterruptedError):
             pass  # later
@@ -207,7 +207,7 @@ class HttpLoop:
     def _fail(self, client: Client, error: Exception) -> None:
         """Answer a client with status 500 after a fault of ours, unless it already receives something else."""
         try:
-            if client.phase is not Phase.ASKS:
+            if client.phase is not ClientPhase.ASKS:
                 self._close(client)
             else:
                 self._send(client, encoded(failure(error)))
@@ -241,7 +241,7 @@ class HttpLoop:
         if isinstance(answer, Slow):
             self._selector.unregister(client.connection)
             now = time.monotonic()
-            client.phase, client.left_s, client.deadline = Phase.WAITS, client.deadline - now, now + WAIT_S
+            client.phase, client.left_s, client.deadline = ClientPhase.WAITS, client.deadline - now, now + WAIT_S
             self._rendering.ask(client, answer)
         else:
             self._send(client, answer)
@@ -265,7 +265,7 @@ class HttpLoop:
 
     def _send_later(self, client: Client, answer: Encoded) -> None:
         """Send an answer to a client that waited for it."""
-        if client not in self._clients or client.phase is not Phase.WAITS:
+        if client not in self._clients or client.phase is not ClientPhase.WAITS:
             return
         if not self._registered(client, _WRITE):
             self._cut(client, "crowded")  # it still waits
@@ -274,7 +274,7 @@ class HttpLoop:
         self._send(client, answer, is_registered=True)
 
     def _send(self, client: Client, answer: Encoded, *, is_registered: bool = False) -> None:
-        client.phase = Phase.READS
+        client.phase = ClientPhase.READS
         client.unsent = [memoryview(answer.head)] + ([memoryview(answer.body)] if client.with_body else [])
         if not is_registered:
             self._selector.modify(client.connection, _WRITE, client)
@@ -287,7 +287,7 @@ class HttpLoop:
                 sent -= len(client.unsent.pop(0))
             if not client.unsent:
                 client.connection.shutdown(socket.SHUT_WR)
-                client.phase = Phase.CLOSES
+                client.phase = ClientPhase.CLOSES
                 client.page = None
                 client.deadline = min(client.deadline, time.monotonic() + CLOSE_S)
                 self._selector.modify(client.connection, _READ, client)
@@ -305,10 +305,10 @@ class HttpLoop:
         for client in self._clients:
             if client.deadline > now:
                 continue
-            if client.phase is Phase.WAITS:
+            if client.phase is ClientPhase.WAITS:
                 self._rendering.leave(client)
                 self._send_later(client, encoded(Reply(503, "the page is not ready yet\n")))
-            elif client.phase is Phase.CLOSES:
+            elif client.phase is ClientPhase.CLOSES:
                 self._close(client)
             else:
                 self._cut(client, "late")
@@ -321,7 +321,7 @@ class HttpLoop:
         if client not in self._clients:
             return
         self._clients.remove(client)
-        if client.phase is Phase.WAITS:
+        if client.phase is ClientPhase.WAITS:
             self._rendering.leave(client)
         else:
             self._selector.unregister(client.connection)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from rulegen.compiler.services.compile import Compiled
-    from rulegen.compiler.services.incremental import Update
+    from rulegen.compiler.services.update import Update
     from rulegen.kube.objects.names import ObjectName
     from rulegen.kube.objects.structs import Node
     from rulegen.model.host.facts import HostFacts

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from rulegen.agent.services.reports import SyncReports
     from rulegen.agent.services.schedule import Schedule
     from rulegen.agent.telemetry.state import AgentState
-    from rulegen.compiler.services.incremental import ServiceRules, Update
+    from rulegen.compiler.services.incremental import ServiceRules
+from rulegen.compiler.services.update import Update
     from rulegen.host.dataplane.dataplane import Dataplane
     from rulegen.kube.objects.names import ObjectName
 

@@ -54,13 +54,9 @@ def write(
         ApplyError: A write failed; says what was written and what was not.
         LeftOutError: Some Services are refused; all others were written.
     """
-    if output == "text":
-        print_lines(show.text(plan, report, colour=has_colour()), colour=has_colour())
+    _show(plan, report, output=output, yes=yes)
     work = dataplane.steps(plan) if dataplane is not None else ()
     if not plan.is_empty:
-        if output == "json" and not yes:  # nobody can agree to what was not shown
-            for line in show.text(plan, report, colour=False):
-                note(line)
         require_consent(yes=yes, stdin_is_input=stdin_is_input)
     name = plan.site.engine if plan.site is not None else ""
     done: list[str] = []
@@ -90,6 +86,15 @@ def write(
         print_lines(done)
     if left_out:
         raise LeftOutError(left_out)
+
+
+def _show(plan: Plan, report: Report, *, output: str, yes: bool) -> None:
+    """Show the plan as text; beside JSON only where somebody is asked: nobody can agree to what was not shown."""
+    if output == "text":
+        print_lines(show.text(plan, report, colour=has_colour()), colour=has_colour())
+    elif not (plan.is_empty or yes):
+        for line in show.text(plan, report, colour=False):
+            note(line)
 
 
 def _engine(

@@ -5,12 +5,12 @@ The same functions as for the whole, and the same fragments; only what a change 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rulegen.compiler.services.compile import Compiled, merge, put
 from rulegen.compiler.services.node_decisions import decide_node
+from rulegen.compiler.services.update import Update, content, contents_of, meets
 from rulegen.compiler.tables import TABLES, Tables
 from rulegen.languages.language import NodeSteps
 from rulegen.model.services.ir import Model
@@ -18,13 +18,13 @@ from rulegen.model.services.table import ServiceTable
 from rulegen.plan.plan import PartKey, Plan
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from rulegen.compiler.services.compile import Unions
     from rulegen.kube.objects import structs
     from rulegen.kube.objects.names import ObjectName
     from rulegen.kube.snapshot.cluster import Cluster
-    from rulegen.languages.language import Memory
+    from rulegen.languages.language import KernelMemory
     from rulegen.model.host.facts import HostFacts
     from rulegen.model.services.conflicts import Conflict
     from rulegen.model.services.ir import ResolvedNode, ResolvedService
@@ -35,23 +35,6 @@ if TYPE_CHECKING:
 
 NODE = None
 """What the node's own fragment is kept under."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Update:
-    """What changes of some Services come to.
-
-    Attributes:
-        plan: What must be written, without items for people.
-        fragments: What the Services want now, and the node where that changes with them; None where they are gone.
-        services: The Services as they are served now; None where they are gone.
-        nodes: What holds for all Services, by family.
-    """
-
-    plan: Plan
-    fragments: Mapping[tuple[Family, ObjectName | None], OwnedObjects | None]
-    services: Mapping[ObjectName, ResolvedService | None]
-    nodes: Mapping[Family, ResolvedNode]
 
 
 class ServiceRules:
@@ -108,7 +91,7 @@ class ServiceRules:
         self._former: dict[tuple[Family, ObjectName | None], OwnedObjects | None] = {}
         self._fragments: dict[tuple[Family, ObjectName | None], OwnedObjects] = {}
         self._unions: dict[Family, Unions] = {}
-        self._memories: dict[Family, dict[str, Memory]] = {
+        self._memories: dict[Family, dict[str, KernelMemory]] = {
             family: {name: language.memory() for name, language in tables.languages.items()} for family in nodes
         }
         for family in nodes:
@@ -238,7 +221,7 @@ class ServiceRules:
             return None
         update = self._updated(mine)
         shares = any((family, NODE) in each.fragments for each in (update, other) for family in self._families)
-        return None if shares or _meets(update, other) or _meets(other, update) else update
+        return None if shares or meets(update, other) or meets(other, update) else update
 
     def _put(self, names: Iterable[ObjectName]) -> set[ObjectName]:
         """Take Services as the cluster has them now; return all that may be served otherwise then."""
@@ -316,7 +299,7 @@ class ServiceRules:
         before = self._fragments.pop((family, name), None)
         put(self._unions[family], before, after)
         for language, memory in self._memories[family].items():
-            memory.replaced(_content(before, language), _content(after, language))
+            memory.replaced(content(before, language), content(after, language))
         if after is not None:
             self._fragments[family, name] = after
 
@@ -326,7 +309,7 @@ class ServiceRules:
             return after
         memories = self._memories[after.family]
         objects = {
-            name: memories[name].carried(_content(before, name), content) for name, content in after.objects.items()
+            name: memories[name].carried(content(before, name), content) for name, content in after.objects.items()
         }
         return replace(after, objects=objects)
 
@@ -335,7 +318,7 @@ class ServiceRules:
     ) -> tuple[Parts, OwnedObjects | None]:
         """Return what fragments in place of others come to, and the node's own fragment where it changes with them."""
         unions, memories = self._unions[family], self._memories[family]
-        wants = {name: list(_contents_of(name, pairs)) for name in self._backend.languages}
+        wants = {name: list(contents_of(name, pairs)) for name in self._backend.languages}
         changes = {name: unions[name].changes(wants[name]) for name in self._backend.depends_on}
         had, has = self._backend.filled(unions, {}), self._backend.filled(unions, changes)
         steps: dict[str, NodeSteps] = {}
@@ -348,9 +331,7 @@ class ServiceRules:
             )
             middle = self._carried(old, middle)
             first = self._carried(middle, first)
-            steps = {
-                name: NodeSteps(_content(old, name), _content(middle, name), _content(first, name)) for name in wants
-            }
+            steps = {name: NodeSteps(content(old, name), content(middle, name), content(first, name)) for name in wants}
         parts: Parts = {}
         for name, wanted in wants.items():
             part = memories[name].part(unions[name], wanted, steps.get(name))
@@ -436,35 +417,3 @@ class ServiceRules:
     def before(self, name: ObjectName) -> ResolvedService | None:
         """Return a Service as it is in the kernel."""
         return self._services.get(name)
-
-
-def _content(fragment: OwnedObjects | None, language: str) -> Any:
-    """Return what a fragment wants of one language; None for nothing."""
-    return fragment.objects.get(language) if fragment is not None else None
-
-
-def _contents_of(
-    language: str, pairs: Iterable[tuple[OwnedObjects | None, OwnedObjects | None]]
-) -> Iterator[tuple[str, Any, Any]]:
-    """Yield what owners wanted and want of one language."""
-    for before, after in pairs:
-        owner = after.owner if after is not None else before.owner if before is not None else ""
-        yield owner, _content(before, language), _content(after, language)
-
-
-def _meets(update: Update, other: Update) -> bool:
-    """Whether an object of the kernel goes by one update that the other wants; rules are counted, so they never do."""
-    goes = {
-        (key.language, change.key)
-        for key, part in update.plan.parts.items()
-        for change in part.changes
-        if change.after is None
-    }
-    wanted = (fragment.objects for fragment in other.fragments.values() if fragment is not None)
-    return bool(goes) and any(
-        (language, key) in goes
-        for objects in wanted
-        for language, content in objects.items()
-        if isinstance(content, Mapping)
-        for key in content
-    )

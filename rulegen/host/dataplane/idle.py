@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from rulegen.compiler.services.compile import Compiled
-    from rulegen.compiler.services.incremental import Update
+    from rulegen.compiler.services.update import Update
     from rulegen.errors import HostError
     from rulegen.kube.objects.names import ObjectName
     from rulegen.model.host.facts import HostFacts

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from rulegen.compiler.services.compile import Compiled
-    from rulegen.compiler.services.incremental import Update
     from rulegen.compiler.services.observed import Observed
     from rulegen.compiler.services.ordering import Parameter
+    from rulegen.compiler.services.update import Update
     from rulegen.host.commands.runner import Runner
     from rulegen.host.dataplane.apply import Step
     from rulegen.host.dataplane.driver import Driver

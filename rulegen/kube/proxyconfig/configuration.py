@@ -15,7 +15,7 @@ API_VERSION = "kubeproxy.config.k8s.io/v1alpha1"
 KIND = "KubeProxyConfiguration"
 
 
-class Iptables(Object, frozen=True):
+class IptablesSection(Object, frozen=True):
     """iptables{}. An interval that is unset has kube-proxy's default."""
 
     masquerade_bit: int | None = None
@@ -25,7 +25,7 @@ class Iptables(Object, frozen=True):
     min_sync_period: str = ""
 
 
-class Ipvs(Object, frozen=True):
+class IpvsSection(Object, frozen=True):
     """ipvs{}."""
 
     sync_period: str = ""
@@ -38,7 +38,7 @@ class Ipvs(Object, frozen=True):
     udp_timeout: str = ""
 
 
-class Nftables(Object, frozen=True):
+class NftablesSection(Object, frozen=True):
     """nftables{}."""
 
     masquerade_bit: int | None = None
@@ -92,9 +92,9 @@ class KubeProxyConfiguration(Object, frozen=True):
     enable_profiling: bool = False
     show_hidden_metrics_for_version: str = ""
     mode: str = ""
-    iptables: Iptables = Iptables()
-    ipvs: Ipvs = Ipvs()
-    nftables: Nftables = Nftables()
+    iptables: IptablesSection = IptablesSection()
+    ipvs: IpvsSection = IpvsSection()
+    nftables: NftablesSection = NftablesSection()
     winkernel: dict[str, Any] | UnsetType = UNSET
     detect_local_mode: str = ""
     detect_local: DetectLocal = DetectLocal()
@@ -106,14 +106,14 @@ class KubeProxyConfiguration(Object, frozen=True):
     port_range: str = ""
     windows_run_as_service: bool = False
 
-    def marks(self, section: str) -> Iptables | Nftables:
+    def marks(self, section: str) -> IptablesSection | NftablesSection:
         """Return the section that has a mode's packet mark."""
-        sections: dict[str, Iptables | Nftables] = {"iptables": self.iptables, "nftables": self.nftables}
+        sections: dict[str, IptablesSection | NftablesSection] = {"iptables": self.iptables, "nftables": self.nftables}
         return sections[section]
 
-    def periods(self, section: str) -> Iptables | Ipvs | Nftables:
+    def periods(self, section: str) -> IptablesSection | IpvsSection | NftablesSection:
         """Return the section that has a mode's sync periods."""
-        sections: dict[str, Iptables | Ipvs | Nftables] = {
+        sections: dict[str, IptablesSection | IpvsSection | NftablesSection] = {
             "iptables": self.iptables,
             "ipvs": self.ipvs,
             "nftables": self.nftables,

@@ -238,11 +238,11 @@ def _lines(text: str) -> Iterator[str]:
 
 def _read_line(chains: dict[str, Chain], line: str) -> bool:
     if line[0] == ":":
-        chain = _CHAIN.match(line)
-        if not chain:
+        declared = _CHAIN.match(line)
+        if not declared:
             return False
-        policy = None if chain.group(2) == "-" else chain.group(2)
-        chains.setdefault(chain.group(1), Chain()).policy = policy
+        policy = None if declared.group(2) == "-" else declared.group(2)
+        chains.setdefault(declared.group(1), Chain()).policy = policy
         return True
     if line[0] == "[":
         line = _COUNTERS.sub("", line, count=1)

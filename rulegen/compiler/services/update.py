@@ -1,0 +1,65 @@
+"""What changes of some Services come to, and whether two such updates can be written side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from rulegen.kube.objects.names import ObjectName
+    from rulegen.model.services.ir import ResolvedNode, ResolvedService
+    from rulegen.net import Family
+    from rulegen.plan.fragments import OwnedObjects
+    from rulegen.plan.plan import Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Update:
+    """What changes of some Services come to.
+
+    Attributes:
+        plan: What must be written, without items for people.
+        fragments: What the Services want now, and the node where that changes with them; None where they are gone.
+        services: The Services as they are served now; None where they are gone.
+        nodes: What holds for all Services, by family.
+    """
+
+    plan: Plan
+    fragments: Mapping[tuple[Family, ObjectName | None], OwnedObjects | None]
+    services: Mapping[ObjectName, ResolvedService | None]
+    nodes: Mapping[Family, ResolvedNode]
+
+
+def content(fragment: OwnedObjects | None, language: str) -> Any:
+    """Return what a fragment wants of one language; None for nothing."""
+    return fragment.objects.get(language) if fragment is not None else None
+
+
+def contents_of(
+    language: str, pairs: Iterable[tuple[OwnedObjects | None, OwnedObjects | None]]
+) -> Iterator[tuple[str, Any, Any]]:
+    """Yield what owners wanted and want of one language."""
+    for before, after in pairs:
+        owner = after.owner if after is not None else before.owner if before is not None else ""
+        yield owner, content(before, language), content(after, language)
+
+
+def meets(update: Update, other: Update) -> bool:
+    """Whether an object of the kernel goes by one update that the other wants; rules are counted, so they never do."""
+    goes = {
+        (key.language, change.key)
+        for key, part in update.plan.parts.items()
+        for change in part.changes
+        if change.after is None
+    }
+    wanted = (fragment.objects for fragment in other.fragments.values() if fragment is not None)
+    return bool(goes) and any(
+        (language, key) in goes
+        for objects in wanted
+        for language, content in objects.items()
+        if isinstance(content, Mapping)
+        for key in content
+    )
