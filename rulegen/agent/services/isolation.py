@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rulegen.agent.telemetry.log import AgentLog
     from rulegen.compiler.services.compile import Compiled
     from rulegen.compiler.services.incremental import ServiceRules
-from rulegen.compiler.services.update import Update
+    from rulegen.compiler.services.update import Update
     from rulegen.errors import HostError
     from rulegen.host.dataplane.dataplane import Dataplane, KernelReadout
     from rulegen.plan.fragments import OwnedObjects

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rulegen.agent.services.schedule import Schedule
     from rulegen.agent.telemetry.state import AgentState
     from rulegen.compiler.services.incremental import ServiceRules
-from rulegen.compiler.services.update import Update
+    from rulegen.compiler.services.update import Update
     from rulegen.host.dataplane.dataplane import Dataplane
     from rulegen.kube.objects.names import ObjectName
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rulegen.compiler.services.compile import Compiled, merge, put
 from rulegen.compiler.services.node_decisions import decide_node
-from rulegen.compiler.services.update import Update, content, contents_of, meets
+from rulegen.compiler.services.update import Update, content_of, contents_of, meets
 from rulegen.compiler.tables import TABLES, Tables
 from rulegen.languages.language import NodeSteps
 from rulegen.model.services.ir import Model
@@ -299,7 +299,7 @@ class ServiceRules:
         before = self._fragments.pop((family, name), None)
         put(self._unions[family], before, after)
         for language, memory in self._memories[family].items():
-            memory.replaced(content(before, language), content(after, language))
+            memory.replaced(content_of(before, language), content_of(after, language))
         if after is not None:
             self._fragments[family, name] = after
 
@@ -309,7 +309,7 @@ class ServiceRules:
             return after
         memories = self._memories[after.family]
         objects = {
-            name: memories[name].carried(content(before, name), content) for name, content in after.objects.items()
+            name: memories[name].carried(content_of(before, name), content) for name, content in after.objects.items()
         }
         return replace(after, objects=objects)
 
@@ -331,7 +331,10 @@ class ServiceRules:
             )
             middle = self._carried(old, middle)
             first = self._carried(middle, first)
-            steps = {name: NodeSteps(content(old, name), content(middle, name), content(first, name)) for name in wants}
+            steps = {
+                name: NodeSteps(content_of(old, name), content_of(middle, name), content_of(first, name))
+                for name in wants
+            }
         parts: Parts = {}
         for name, wanted in wants.items():
             part = memories[name].part(unions[name], wanted, steps.get(name))

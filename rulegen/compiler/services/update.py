@@ -33,7 +33,7 @@ class Update:
     nodes: Mapping[Family, ResolvedNode]
 
 
-def content(fragment: OwnedObjects | None, language: str) -> Any:
+def content_of(fragment: OwnedObjects | None, language: str) -> Any:
     """Return what a fragment wants of one language; None for nothing."""
     return fragment.objects.get(language) if fragment is not None else None
 
@@ -44,7 +44,7 @@ def contents_of(
     """Yield what owners wanted and want of one language."""
     for before, after in pairs:
         owner = after.owner if after is not None else before.owner if before is not None else ""
-        yield owner, content(before, language), content(after, language)
+        yield owner, content_of(before, language), content_of(after, language)
 
 
 def meets(update: Update, other: Update) -> bool:
