@@ -306,3 +306,21 @@ def test_a_release_that_somebody_changed_is_mended(releases, spoil):
     assert releases.is_whole(FIRST)
     assert releases.current() == FIRST
     assert [path.name for path in place.parent.iterdir()] == [FIRST.digest]
+
+
+def test_bytes_that_changed_under_the_same_time_do_not_go_live(releases):
+    """One file of all releases is edited and its time set back: the next release is read before it goes live."""
+    long_ago = (10**18, 10**18)
+    place = releases.write(FIRST)
+    os.utime(place / name("a.test"), ns=long_ago)
+    releases.switch(FIRST.digest)
+    assert releases.is_whole(FIRST)
+    edited = place / name("a.test")
+    edited.write_bytes(edited.read_bytes().swapcase())
+    os.utime(edited, ns=long_ago)
+
+    assert releases.write(SECOND)
+    assert releases.write(SECOND)
+
+    assert releases.is_whole(SECOND)
+    assert releases.read(SECOND.digest) == SECOND

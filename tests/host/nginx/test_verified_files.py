@@ -80,6 +80,15 @@ def test_a_file_that_somebody_changed_does_not_hold(stage, spoil: Callable[[Path
     assert not stage.holds()
 
 
+def test_a_file_that_was_read_with_other_bytes_is_read_again(stage):
+    """Its status alone says nothing any more: bytes may change without it (`touch -r`, a disk that fails)."""
+    assert stage.holds()
+    stage.path.write_bytes(b"server []")
+    os.utime(stage.path, ns=(LONG_AGO_NS, LONG_AGO_NS))
+    assert not stage.verified.reads(NAME, stage.file, {"hosts": stage.descriptor})
+    assert not stage.holds()
+
+
 def test_another_file_with_the_same_bytes_and_time_is_read(stage):
     assert stage.holds()
     stage.path.rename(stage.path.with_suffix(".old"))

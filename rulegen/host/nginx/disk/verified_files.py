@@ -55,6 +55,8 @@ class VerifiedFiles:
 
     def reads(self, name: str, file: WantedFile, folders: Mapping[str, int]) -> bool:
         """Read a file of a release, and return whether it holds what is wanted."""
+        # What was known holds no longer where other bytes are read now, even with the same status.
+        self._known.pop(name, None)
         base, folder = within(name, folders)
         status = holds(base, *file, dir_fd=folder)
         if status is None:
