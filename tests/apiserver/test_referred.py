@@ -305,6 +305,28 @@ class TestDisturbances:
         place.put(names[:1], "Yw==")
         assert soon(lambda: place.seen.state("Secret")[0] == {tuple(names[0]): "Yw==", tuple(names[1]): "YQ=="})
 
+    def test_after_a_restore_one_404_takes_nothing_away(self, place):
+        """It comes of what stands before an API server that is not there yet; what was told before stays."""
+        names = names_of(1)
+        place.put(names)
+        place.watch.refer_to(secrets=names)
+        assert place.has(names)
+        refused: list[str] = []
+
+        def serve(handler: Any) -> None:
+            if "fieldSelector" in handler.path and len(refused) < 2:
+                refused.append(handler.path)
+                Fault.status(404, "no").answer(handler)
+            else:
+                place.api._serve(handler)
+
+        place.api.fail("secrets", *[Fault(serve)] * 100)
+        place.watch._referred.begin_era()
+        assert soon(lambda: len(refused) == 2)
+        place.put(names, "Yg==")
+        assert place.has(names, "Yg==")
+        assert not place.seen.of("Secret", Gone)
+
     def test_objects_that_are_no_longer_referred_to_end_the_watch(self, place):
         names = names_of(3)
         place.put(names)
@@ -397,3 +419,16 @@ class TestSelection:
         _, (selected,) = selection.read_selected("https://server", Secret, raw, wanted.__eq__)
         assert selected.head.name == wanted
         assert Changed(Secret, selected.state, wanted).one.object.metadata.name == "b"
+
+    @pytest.mark.parametrize("read", [selection.read_heads, selection.read_selected])
+    def test_a_version_that_is_none_is_not_kept(self, read):
+        """It is kept for each object, and counts nowhere."""
+        item = {"metadata": {"namespace": "team", "name": "a", "resourceVersion": "9" * 100_000}}
+        page = {"kind": "SecretList", "metadata": {"resourceVersion": "7"}, "items": [item]}
+        _, [each] = read("https://server", Secret, json.dumps(page).encode(), lambda _: True)
+        assert (each if isinstance(each, selection.ObjectHead) else each.head).version == ""
+        line = json.dumps({"type": "MODIFIED", "object": item}).encode()
+        assert selection.read_changed("https://server", Secret, line).version == ""
+        page["metadata"]["resourceVersion"] = "9" * 100_000
+        with pytest.raises(ApiError, match="expected a SecretList with a resourceVersion"):
+            read("https://server", Secret, json.dumps(page).encode(), lambda _: True)

@@ -386,7 +386,7 @@ class ReferredObjects:
             record.pace = record.pace or Pace(self._timing)
             record.pace.fail()
             is_slow = error.status in {403, 404} and self._records.note_refusal(key, is_forbidden=error.status == 403)
-            is_absent = error.status == 404 and (is_slow or not record.version)
+            is_absent = error.status == 404 and (is_slow or not record.is_answered)
             failures = record.pace.failures
             self._order.put_off(key, self._timing.clock() + record.pace.pause(error, is_slow=is_slow))
         is_own = not is_of_server(error)

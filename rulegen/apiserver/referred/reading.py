@@ -75,15 +75,19 @@ class ObjectReader:
             parameters["fieldSelector"] = f"metadata.name={name.name}"
             silence_s = min(silence_s, NAME_SILENCE_S)
 
-        def decoded(raw: bytearray) -> tuple[ListHead, list[SelectedObject]]:
+        def decoded(raw: bytearray) -> tuple[ListHead, dict[ObjectName, SelectedObject]]:
             with self._kept.decoding:
-                return read_selected(self._link.url, kind, raw, wanted.__contains__)
+                head, objects = read_selected(self._link.url, kind, raw, wanted.__contains__)
+                return head, {each.head.name: each for each in objects}
 
         objects, is_whole, _ = self._pages(
             kind, path, parameters, decoded, "", silence_s, BULK_PAGES if batch.is_bulk else MAX_PAGES
         )
-        missing = wanted - {each.head.name for each in objects}
-        return ObjectAnswers(objects, missing if is_whole else frozenset(), frozenset() if is_whole else missing)
+        missing = wanted - objects.keys()
+        if missing and not is_whole and not batch.is_bulk:
+            raise self._endless(kind)
+        there = [*objects.values()]
+        return ObjectAnswers(there, missing if is_whole else frozenset(), frozenset() if is_whole else missing)
 
     def heads(
         self, kind: type[KubeObject], namespace: str, wants: Callable[[ObjectName], bool]
@@ -99,16 +103,19 @@ class ObjectReader:
             ApiError: As for `read`.
         """
 
-        def decoded(raw: bytearray) -> tuple[ListHead, list[ObjectHead]]:
+        def decoded(raw: bytearray) -> tuple[ListHead, dict[ObjectName, ObjectHead]]:
             with self._kept.decoding:
-                return read_heads(self._link.url, kind, raw, wants)
+                head, objects = read_heads(self._link.url, kind, raw, wants)
+                return head, {each.name: each for each in objects}
 
         path = path_of(kind, namespace)
         silence_s = self._timing.list_silence
-        objects, _, (version, era) = self._pages(
+        objects, is_whole, (version, era) = self._pages(
             kind, path, {"limit": HEADS}, decoded, METADATA_LIST, silence_s, MAX_PAGES
         )
-        return objects, version, era
+        if not is_whole:
+            raise self._endless(kind)
+        return [*objects.values()], version, era
 
     def newest(self, kind: type[KubeObject], namespace: str) -> str:
         """Return the revision that the server has now.
@@ -117,8 +124,8 @@ class ObjectReader:
             ApiError: It could not be asked.
         """
 
-        def decoded(raw: bytearray) -> tuple[ListHead, list[ObjectHead]]:
-            return read_heads(self._link.url, kind, raw, lambda _: False)
+        def decoded(raw: bytearray) -> tuple[ListHead, dict[ObjectName, ObjectHead]]:
+            return read_heads(self._link.url, kind, raw, lambda _: False)[0], {}
 
         path = path_of(kind, namespace)
         return self._page(kind, path, {"limit": 1}, decoded, METADATA_LIST, NAME_SILENCE_S)[0].version
@@ -128,23 +135,25 @@ class ObjectReader:
         kind: type[KubeObject],
         path: str,
         parameters: dict[str, str | int],
-        decoded: Callable[[bytearray], tuple[ListHead, list[_Item]]],
+        decoded: Callable[[bytearray], tuple[ListHead, dict[ObjectName, _Item]]],
         accept: str,
         silence_s: float,
         most: int,
-    ) -> tuple[list[_Item], bool, tuple[str, int]]:
+    ) -> tuple[dict[ObjectName, _Item], bool, tuple[str, int]]:
         """Return the items of at most so many pages, whether these are all, and revision and era of the list.
+
+        An object that comes more than once is kept once: pages cost no more memory than the objects that are wanted.
 
         Raises:
             ApiError: As for `read`.
         """
-        items: list[_Item] = []
+        items: dict[ObjectName, _Item] = {}
         version = token = ""
         mark = self._revisions.mark()
         until = self._timing.clock() + self._timing.list_whole
         for _ in range(most):
             head, new = self._page(kind, path, parameters, decoded, accept, silence_s)
-            items += new
+            items.update(new)
             version = version or head.version
             try:
                 check_token(self._link.url, f"list {plural(kind)}", head.continue_token, token or None)
@@ -162,15 +171,18 @@ class ObjectReader:
             raise ApiError(f"{self._link.url}: the API server was set back", "set back")
         return items, not token, (version, era)
 
+    def _endless(self, kind: type[KubeObject]) -> ApiError:
+        return ApiError(f"{self._link.url}: {plural(kind)}: more than {MAX_PAGES} pages", "garbage")
+
     def _page(
         self,
         kind: type[KubeObject],
         path: str,
         parameters: dict[str, str | int],
-        decoded: Callable[[bytearray], tuple[ListHead, list[_Item]]],
+        decoded: Callable[[bytearray], tuple[ListHead, dict[ObjectName, _Item]]],
         accept: str,
         silence_s: float,
-    ) -> tuple[ListHead, list[_Item]]:
+    ) -> tuple[ListHead, dict[ObjectName, _Item]]:
         doing = f"list {plural(kind)}"
         answer = self._link.ask(
             path, parameters, doing=doing, silence_s=silence_s, whole_s=self._timing.answer, accept=accept

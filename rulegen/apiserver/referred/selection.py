@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 """Media types of a list of metadata. A server that does not know the first sends whole objects, which is read, too."""
 METADATA_WATCH: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
+MAX_VERSION: Final = 1024
+"""Characters of a resourceVersion, which is kept for each object. A server's are about 10."""
 _BOOKMARK: Final = "BOOKMARK"
 _TYPES: Final = frozenset({"ADDED", "MODIFIED", "DELETED", _BOOKMARK, "ERROR"})
 
@@ -39,7 +41,7 @@ class ObjectHead(NamedTuple):
     """An object without what it holds.
 
     Attributes:
-        version: Its resourceVersion.
+        version: Its resourceVersion; empty without one, or where it is too long to be one.
     """
 
     name: ObjectName
@@ -178,11 +180,11 @@ def read_changed(url: str, kind: type[KubeObject], line: bytes | bytearray) -> C
         reason = "expired" if content.code == GONE else "error event"
         raise ApiError(f"{url}: watch {kind.__name__}: {printable(content.message, 300)} ({content.code})", reason)
     if event.type == _BOOKMARK:
-        return ChangedHead(metadata.resource_version, None, is_gone=False)
+        return ChangedHead(_version(metadata), None, is_gone=False)
     if content.kind not in {"", kind.__name__, "PartialObjectMetadata"} or not metadata.name:
         raise ApiError(f"{url}: an event of no {kind.__name__}", "garbage")
     name = scoped(kind, metadata.namespace, metadata.name)
-    return ChangedHead(metadata.resource_version, name, is_gone=event.type == "DELETED")
+    return ChangedHead(_version(metadata), name, is_gone=event.type == "DELETED")
 
 
 _Page = TypeVar("_Page", _HeadPage, _ObjectPage)
@@ -197,15 +199,20 @@ def _page(url: str, kind: type[KubeObject], raw: bytes | bytearray, form: type[_
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         words = f"{url}: no {kind.__name__}List: {printable(str(error).lower(), 300)}"
         raise ApiError(words, "garbage", hint="is that the address of an API server?") from None
-    if page.kind not in expected or not page.metadata.resource_version:
+    if page.kind not in expected or not _version(page.metadata):
         words = f"{url}: got {printable(page.kind, 40)!r}, expected a {kind.__name__}List with a resourceVersion"
         raise ApiError(words, "garbage", hint="is that the address of an API server?")
     return page
 
 
 def _list_head(metadata: _PageMetadata) -> ListHead:
-    return ListHead(metadata.resource_version, metadata.continue_token)
+    return ListHead(_version(metadata), metadata.continue_token)
 
 
 def _head(kind: type[KubeObject], metadata: _Metadata) -> ObjectHead:
-    return ObjectHead(scoped(kind, metadata.namespace, metadata.name), metadata.resource_version)
+    return ObjectHead(scoped(kind, metadata.namespace, metadata.name), _version(metadata))
+
+
+def _version(metadata: _Metadata | _PageMetadata) -> str:
+    version = metadata.resource_version
+    return version if len(version) <= MAX_VERSION else ""
