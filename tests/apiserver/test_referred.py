@@ -126,6 +126,23 @@ class TestRoles:
         time.sleep(0.5)
         assert place.asked() == []  # nothing is asked for again and again
 
+    def test_each_change_that_a_watch_reports_is_read_at_once(self, tmp_path, monkeypatch):
+        """A change wakes a thread that reads, whichever threads wait: no reading in turns is needed for it."""
+        monkeypatch.setitem(TIMES, "poll", 3600.0)
+        names = names_of(1)
+        with FakeApi() as api:
+            place = Place(api, tmp_path)
+            place.put(names)
+            with place.watch:
+                place.watch.refer_to(secrets=names)
+                assert place.has(names)
+                assert soon(lambda: place.watch.counts().watches.get("Secret"))
+                for number in range(40):
+                    place.put(names, f"{number:04}")
+                    assert place.has(names, f"{number:04}")
+                place.api.delete("secrets", *names[0])
+                assert soon(lambda: place.seen.of("Secret", Gone))
+
     def test_each_namespace_is_watched_where_only_that_is_allowed(self, place):
         place.role = NAMESPACE
         names = names_of(6, 3)

@@ -171,7 +171,7 @@ class ReferredObjects:
             record = self._records.get(key)
             if record is not None and record.version != ("" if is_gone else version):
                 self._order.add(key)
-                self._changed.notify()
+                self._changed.notify_all()
 
     def may_watch(self) -> bool:
         """Return whether there may be one more watch."""
@@ -248,7 +248,7 @@ class ReferredObjects:
             finally:
                 with self._changed:
                     self._order.done(batch)
-                    self._changed.notify()
+                    self._changed.notify_all()
 
     def _next(self) -> Batch | None:
         with self._changed:
