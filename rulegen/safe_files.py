@@ -278,9 +278,9 @@ def write_at(name: str, content: bytes, mode: int, *, dir_fd: int) -> None:
 
 def _refuse_unsuitable(mode: int, path: str | Path) -> None:
     if not stat.S_ISREG(mode):
-        told = kind_text(mode)
+        kind = kind_text(mode)
         raise UnsuitableFileError(
             errno.ELOOP if stat.S_ISLNK(mode) else errno.EINVAL,
-            f"is {told}" if stat.S_ISLNK(mode) else f"is {told}, not a file",
+            f"is {kind}" if stat.S_ISLNK(mode) else f"is {kind}, not a file",
             str(path),
         )

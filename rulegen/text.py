@@ -56,12 +56,12 @@ def harmless_json(text: str) -> str:
     return _CONTROLS.sub(_escape_in_json, text)
 
 
-def _escape(found: re.Match[str]) -> str:
-    return found[0].encode("unicode_escape").decode("ascii")
+def _escape(match: re.Match[str]) -> str:
+    return match[0].encode("unicode_escape").decode("ascii")
 
 
-def _escape_in_json(found: re.Match[str]) -> str:
-    code = ord(found[0])
+def _escape_in_json(match: re.Match[str]) -> str:
+    code = ord(match[0])
     if code <= 0xFFFF:
         return f"\\u{code:04x}"
     high, low = divmod(code - 0x10000, 0x400)
@@ -106,8 +106,8 @@ def described(value: Any) -> str:
         case bool():
             return "true" if value else "false"
         case int() | float():
-            told = number(value)
-            return told if told.startswith("a ") else f"the number {told}"
+            shown = number(value)
+            return shown if shown.startswith("a ") else f"the number {shown}"
         case str():
             return f"the text {quoted(value)}"
         case list() | tuple():

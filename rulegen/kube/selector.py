@@ -27,8 +27,8 @@ class Requirement(NamedTuple):
 
     def holds(self, labels: Mapping[str, str]) -> bool:
         """Whether labels are as it asks; who lacks the label is none of its values."""
-        found = labels.get(self.key)
-        is_there = found is not None and (self.values is None or found in self.values)
+        value = labels.get(self.key)
+        is_there = value is not None and (self.values is None or value in self.values)
         return is_there is not self.negated
 
 
@@ -40,7 +40,7 @@ class Selector(NamedTuple):
 
     def selects(self, labels: Mapping[str, str]) -> bool:
         """Whether all terms hold."""
-        return all(one.holds(labels) for one in self.requirements)
+        return all(requirement.holds(labels) for requirement in self.requirements)
 
 
 def parse_selector(text: str) -> Selector:
@@ -52,14 +52,14 @@ def parse_selector(text: str) -> Selector:
     >>> parse_selector("team in (shop, blog), !legacy").selects({"team": "blog"})
     True
     """
-    found, at, is_more = [], 0, bool(text.strip())
+    requirements, at, is_more = [], 0, bool(text.strip())
     while is_more:
         term = _TERM.match(text, at)
         if term is None or (made := _requirement(term)) is None:
             raise ValueError(f"{quoted(text)} is not a label selector such as team=shop,env in (a,b),!legacy")
-        found.append(made)
+        requirements.append(made)
         at, is_more = term.end(), term[0].endswith(",") or term.end() < len(text)
-    return Selector(tuple(found), text)
+    return Selector(tuple(requirements), text)
 
 
 def _requirement(term: re.Match[str]) -> Requirement | None:

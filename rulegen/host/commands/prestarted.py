@@ -32,8 +32,8 @@ class _Tool:
 
     @classmethod
     def of(cls, path: str) -> _Tool:
-        found = Path(path).stat()
-        return cls(path, found.st_dev, found.st_ino, found.st_ctime_ns)
+        status = Path(path).stat()
+        return cls(path, status.st_dev, status.st_ino, status.st_ctime_ns)
 
 
 class Standby:

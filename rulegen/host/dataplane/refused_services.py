@@ -174,12 +174,12 @@ class Search:
 
     def _split(self, group: list[str], error: HostError) -> None:
         """Take out whom an error names, or cut a group that is refused in two."""
-        told = culprits(error, self.belongings, self.drivers)
-        named = [owner for owner in group if owner in told]
+        blamed = culprits(error, self.belongings, self.drivers)
+        named = [owner for owner in group if owner in blamed]
         if not named and not self._has_node and (of_node := self._tried(())) is not None:
             raise of_node
         if named:
-            self._take_out(group, {owner: told[owner] for owner in named})
+            self._take_out(group, {owner: blamed[owner] for owner in named})
         elif len(group) == 1:
             (owner,) = group
             needs = self.belongings.shapes(owner) - self._good
@@ -202,7 +202,7 @@ class Search:
         ]
         if len(halves) > 1:
             self._waiting = deque(group for group in self._waiting if group not in halves)
-            self._waiting.appendleft(_Group([one for half in halves for one in half.owners], is_half=True))
+            self._waiting.appendleft(_Group([member for half in halves for member in half.owners], is_half=True))
 
     def _take_out(self, group: list[str], named: dict[str, Culprit]) -> None:
         """Leave those out that are named; the others of their kind are tried behind the rest."""

@@ -172,8 +172,8 @@ def _rules(text: str, file: str) -> _DumpedRules:
         InputError: The dump is broken.
     """
     family = family_in(text) or (Family.IPV6 if _is_named_ipv6(file) else None)
-    told = TABLES_OF.match(text)
-    return _DumpedRules(read(text, file, family or Family.IPV4), family, frozenset(told[1].split()) if told else None)
+    match = TABLES_OF.match(text)
+    return _DumpedRules(read(text, file, family or Family.IPV4), family, frozenset(match[1].split()) if match else None)
 
 
 def _ruleset(rules: _DumpedRules, file: str, family: Family, warnings: list[str]) -> Ruleset:
@@ -214,11 +214,11 @@ def _refuse_missing_sets(dumps: Dumps) -> None:
     names = {key.name for key in dumps.sets}
     for ruleset in dumps.rulesets.values():
         for _, rule in ruleset.rules():
-            told = _MATCH_SET.search(rule.spec) if "--match-set" in rule.spec else None
-            if told and told[1] not in names:
+            match = _MATCH_SET.search(rule.spec) if "--match-set" in rule.spec else None
+            if match and match[1] not in names:
                 raise InputError(
                     "the dump of sets",
-                    f"the set {told[1]} is missing, which a rule of {ruleset.family} refers to",
+                    f"the set {match[1]} is missing, which a rule of {ruleset.family} refers to",
                     hint="save all sets with `ipset save`, at the same time as the rules",
                 )
 
@@ -250,8 +250,8 @@ def _no_dump(file: str, text: str) -> InputError:
 
 def _lookalike(text: str) -> str:
     """Return what a file of a folder is instead of a dump, and what to do; empty where nothing is known of it."""
-    told = ((what, hint) for begin, what, hint in _LOOKALIKES if begin.match(text.lstrip()))
-    return next((f" (it is {what}: {hint})" for what, hint in told), "")
+    lookalikes = ((what, hint) for begin, what, hint in _LOOKALIKES if begin.match(text.lstrip()))
+    return next((f" (it is {what}: {hint})" for what, hint in lookalikes), "")
 
 
 def _take(dumps: Dumps, file: str, text: str, languages: Mapping[str, Language]) -> bool:
@@ -431,13 +431,13 @@ def _refuse_endless(text: str, file: str) -> None:
 
 def _families(rulesets: Mapping[str, _DumpedRules]) -> dict[Family, str]:
     """Return which file is of which family."""
-    found: dict[Family, str] = {}
+    files: dict[Family, str] = {}
     for file, rules in rulesets.items():
         if rules.family is not None:
-            _claim(found, rules.family, file)
+            _claim(files, rules.family, file)
     for file in (file for file, rules in rulesets.items() if rules.family is None):
-        _claim(found, Family.IPV6 if Family.IPV4 in found and "ip6" not in found[Family.IPV4] else Family.IPV4, file)
-    return found
+        _claim(files, Family.IPV6 if Family.IPV4 in files and "ip6" not in files[Family.IPV4] else Family.IPV4, file)
+    return files
 
 
 def _is_named_ipv6(file: str) -> bool:
@@ -445,7 +445,7 @@ def _is_named_ipv6(file: str) -> bool:
     return any(part in name for part in ("ip6", "ipv6", "v6"))
 
 
-def _claim(found: dict[Family, str], family: Family, file: str) -> None:
-    other = found.setdefault(family, file)
+def _claim(files: dict[Family, str], family: Family, file: str) -> None:
+    other = files.setdefault(family, file)
     if other != file:
         raise InputError(file, f"a second {family} dump beside {other}", hint="give one dump for each family")

@@ -173,25 +173,25 @@ def _files(path: str) -> Iterator[_File]:
 
 def _manifests(folder: str) -> Iterator[_File]:
     """Yield the manifests of a folder and its subfolders, sorted; links to folders are not followed (they may loop)."""
-    found: list[Path] = []
+    manifests: list[Path] = []
     entries = 0
     for parent, folders, files in os.walk(folder, onerror=_raise):
         entries += len(folders) + len(files)
         if entries > MAX_ENTRIES:
             raise InputError(_shown(folder), f"more than {MAX_ENTRIES} files and folders in there", hint=_IN_PARTS)
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [
+        manifests += [
             Path(parent, name)
             for name in files
             if (Path(name).suffix.lower() in MANIFEST_SUFFIXES and not name.startswith(".")) or name in KUSTOMIZATIONS
         ]
-    if not found:
+    if not manifests:
         raise InputError(
             _shown(folder),
             "no *.yaml, *.yml or *.json in this folder",
             hint="name the folder or file that has the manifests",
         )
-    yield from (_File(file, folder) for file in sorted(found))
+    yield from (_File(file, folder) for file in sorted(manifests))
 
 
 def _raise(error: OSError) -> None:
@@ -284,5 +284,5 @@ def _shown(path: str | Path) -> str:
 
 
 def _reason(error: OSError | ValueError) -> str:
-    told = error.strerror if isinstance(error, OSError) else str(error)
-    return (told or "cannot be read").lower()
+    text = error.strerror if isinstance(error, OSError) else str(error)
+    return (text or "cannot be read").lower()

@@ -65,12 +65,12 @@ class FileChanges:
 
     def _run(self) -> None:
         while not self._ended.wait(self._period_s):
-            found = self._digest()
-            if found is None or found == self._known:
+            digest = self._digest()
+            if digest is None or digest == self._known:
                 continue
-            if self._ended.wait(self._settled_s) or self._digest() != found:
+            if self._ended.wait(self._settled_s) or self._digest() != digest:
                 continue
-            self._known = found
+            self._known = digest
             self._changed()
 
     def _digest(self) -> bytes | None:

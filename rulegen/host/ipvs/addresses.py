@@ -59,11 +59,11 @@ def observe(device: str) -> Links:
     addresses = {}
     try:
         with IPRoute() as route:
-            found = route.link_lookup(ifname=device)
-            if not found:
+            indexes = route.link_lookup(ifname=device)
+            if not indexes:
                 return Links()
-            kind = _kind(route.get_links(found[0])[0])
-            for message in route.get_addr(index=found[0]):
+            kind = _kind(route.get_links(indexes[0])[0])
+            for message in route.get_addr(index=indexes[0]):
                 text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
                 if text and message["scope"] != _SCOPE_LINK:
                     address = ip_address(text)
@@ -170,5 +170,5 @@ def _encoded(command: AddressCommand, index: int, seq: int) -> bytes:
 
 
 def _kind(link: Any) -> str:
-    told = link.get_attr("IFLA_LINKINFO")
-    return str(told.get_attr("IFLA_INFO_KIND")) if told else ""
+    info = link.get_attr("IFLA_LINKINFO")
+    return str(info.get_attr("IFLA_INFO_KIND")) if info else ""

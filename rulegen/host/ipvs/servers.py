@@ -139,8 +139,8 @@ def observe() -> Objects:
     with _connected("reading virtual servers") as link:
         if link is None:
             return objects
-        for told in list(link.dump(_GET_SERVICE)):
-            service = attributes_of(told.get(_SERVICE, b""))
+        for entry in list(link.dump(_GET_SERVICE)):
+            service = attributes_of(entry.get(_SERVICE, b""))
             if _ADDRESS not in service:
                 continue
             frontend = _frontend(service)
@@ -164,8 +164,8 @@ def timeouts() -> Timeouts:
     with _connected("reading the timeouts of IPVS") as link:
         if link is None:
             return _FIRST_TIMEOUTS
-        told = link.ask(_GET_CONFIG)
-    return Timeouts(_number(told, _TCP), _number(told, _TCP_FIN), _number(told, _UDP))
+        answer = link.ask(_GET_CONFIG)
+    return Timeouts(_number(answer, _TCP), _number(answer, _TCP_FIN), _number(answer, _UDP))
 
 
 def write(commands: Sequence[IpvsCommand]) -> None:
@@ -267,8 +267,8 @@ def schedulers() -> frozenset[str] | None:
         return None if not folder.is_dir() else frozenset()
     if not listed:
         return None
-    found = {told["name"] for told in _SCHEDULER_FILE.finditer(listed)} | loaded
-    return frozenset(found - _NO_SCHEDULERS)
+    known = {match["name"] for match in _SCHEDULER_FILE.finditer(listed)} | loaded
+    return frozenset(known - _NO_SCHEDULERS)
 
 
 def _probe(name: str) -> None:
@@ -340,12 +340,12 @@ def _connected(doing: str) -> Iterator[_Link | None]:
 def _family_number(link: socket.socket) -> int | None:
     body = _GENERIC.pack(_GET_FAMILY, 1, 0) + attribute(_FAMILY_NAME, _NAME)
     try:
-        told = attributes_of(netlink.ask(link, netlink.message(_CONTROL, 0, 1, body))[4:])
+        answer = attributes_of(netlink.ask(link, netlink.message(_CONTROL, 0, 1, body))[4:])
     except OSError as error:
         if error.errno == errno.ENOENT:
             return None
         raise
-    return int(struct.unpack("=H", told[_FAMILY_ID])[0])
+    return int(struct.unpack("=H", answer[_FAMILY_ID])[0])
 
 
 def _encoder(family: int) -> Callable[[IpvsCommand, int], bytes]:
@@ -397,7 +397,7 @@ def _attributes(command: IpvsCommand) -> list[tuple[str, Any]]:
         ]
         if value.engine:
             service.append(("IPVS_SVC_ATTR_PE_NAME", value.engine))
-    told: list[tuple[str, Any]] = [("IPVS_CMD_ATTR_SERVICE", {"attrs": service})]
+    attributes: list[tuple[str, Any]] = [("IPVS_CMD_ATTR_SERVICE", {"attrs": service})]
     if isinstance(key, RealServerKey):
         destination: list[tuple[str, Any]] = [
             ("IPVS_DEST_ATTR_ADDR_FAMILY", _af(key.address)),
@@ -411,8 +411,8 @@ def _attributes(command: IpvsCommand) -> list[tuple[str, Any]]:
                 ("IPVS_DEST_ATTR_U_THRESH", value.upper),
                 ("IPVS_DEST_ATTR_L_THRESH", value.lower),
             ]
-        told.append(("IPVS_CMD_ATTR_DEST", {"attrs": destination}))
-    return told
+        attributes.append(("IPVS_CMD_ATTR_DEST", {"attrs": destination}))
+    return attributes
 
 
 def _netmask(address: Address, length: int | None) -> str:

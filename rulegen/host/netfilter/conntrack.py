@@ -82,19 +82,19 @@ def delete(flows: Iterable[Flow]) -> int:
 
 def _read(text: str) -> Iterator[Flow]:
     for line in text.splitlines():
-        found = _FLOW.search(line)
-        if found is None or " zone" in line:
+        match = _FLOW.search(line)
+        if match is None or " zone" in line:
             continue
         yield Flow(
             protocol=Protocol.UDP,
-            orig_src=ip_address(found["orig_src"]),
-            orig_dst=ip_address(found["orig_dst"]),
-            orig_sport=int(found["orig_sport"]),
-            orig_dport=int(found["orig_dport"]),
-            reply_src=ip_address(found["reply_src"]),
-            reply_dst=ip_address(found["reply_dst"]),
-            reply_sport=int(found["reply_sport"]),
-            reply_dport=int(found["reply_dport"]),
+            orig_src=ip_address(match["orig_src"]),
+            orig_dst=ip_address(match["orig_dst"]),
+            orig_sport=int(match["orig_sport"]),
+            orig_dport=int(match["orig_dport"]),
+            reply_src=ip_address(match["reply_src"]),
+            reply_dst=ip_address(match["reply_dst"]),
+            reply_sport=int(match["reply_sport"]),
+            reply_dport=int(match["reply_dport"]),
         )
 
 

@@ -31,9 +31,9 @@ class SetError(HostError):
     """
 
     def __init__(self, script: str, complaint: str) -> None:
-        told = _LINE.search(complaint)
+        match = _LINE.search(complaint)
         lines = script.splitlines()
-        self.line = int(told["line"]) if told else None
+        self.line = int(match["line"]) if match else None
         self.text = lines[self.line - 1] if self.line and self.line <= len(lines) else ""
         self.complaint = _LINE.sub("", _SIGNATURE.sub("", complaint))
         where = f" line {self.line} of {len(lines)}, `{printable(self.text, _LONGEST)}`" if self.text else ""

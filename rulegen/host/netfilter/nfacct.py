@@ -53,7 +53,7 @@ def counters() -> dict[str, Counter]:
         answers = nfnetlink.dump(Message(_GET, nfnetlink.DUMP))
     except OSError as error:
         raise _refusal(error.errno or 0, str(error)) from error
-    found = (
+    listed = (
         Counter(
             name=answer.get(_NAME, b"").rstrip(b"\0").decode("utf-8", "replace"),
             packets=int.from_bytes(answer.get(_PACKETS, b""), "big"),
@@ -61,7 +61,7 @@ def counters() -> dict[str, Counter]:
         )
         for answer in answers
     )
-    return {counter.name: counter for counter in found}
+    return {counter.name: counter for counter in listed}
 
 
 def ensure(names: Sequence[str] = NAMES) -> tuple[str, ...]:

@@ -114,8 +114,8 @@ class NftCommits:
 
     def _listen(self) -> None:
         arrivals = select.poll()  # select takes no descriptor beyond 1023, and each Secret has a connection
-        for one in (self._socket, self._woken):
-            arrivals.register(one, select.POLLIN)
+        for source in (self._socket, self._woken):
+            arrivals.register(source, select.POLLIN)
         while True:
             if self._woken.fileno() in dict(arrivals.poll()):
                 return
@@ -162,9 +162,9 @@ def read_notice(packet: bytes) -> NftCommit | None:
     length, kind, _, _, _ = _HEADER.unpack_from(packet)
     if kind != _NEWGEN:
         return None
-    found = attributes_of(packet[_HEADER.size + _NFGENMSG : length])
-    name = found.get(_PROC_NAME, b"").rstrip(b"\0").decode("utf-8", "replace")
-    return NftCommit(_number(found.get(_GEN_ID)), _number(found.get(_PROC_PID)), name)
+    attributes = attributes_of(packet[_HEADER.size + _NFGENMSG : length])
+    name = attributes.get(_PROC_NAME, b"").rstrip(b"\0").decode("utf-8", "replace")
+    return NftCommit(_number(attributes.get(_GEN_ID)), _number(attributes.get(_PROC_PID)), name)
 
 
 def _number(content: bytes | None) -> int:

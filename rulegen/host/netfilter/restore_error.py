@@ -78,8 +78,8 @@ class RestoreError(HostError):
 
 def _offending_line(lines: list[str], stderr: str) -> int | None:
     """Return the number of the line that is at fault, as well as it can be told."""
-    told = [int(found["line"]) for found in _LINE.finditer(stderr)]
-    number = next((line for line in told if 0 < line <= len(lines)), None)
+    numbers = [int(match["line"]) for match in _LINE.finditer(stderr)]
+    number = next((line for line in numbers if 0 < line <= len(lines)), None)
     missing = _MISSING_CHAIN.search(stderr)
     if number is None or missing is None or lines[number - 1] != "COMMIT":
         return number
@@ -99,15 +99,15 @@ def _named(lines: list[str], stderr: str) -> tuple[NamedLine, ...]:
     first = _offending_line(lines, stderr)
     whole = _complaint(stderr, lines[first - 1] if first else "", 0)
     for said in stderr.splitlines():
-        told = _LINE.search(said)
-        number = int(told["line"]) if told else 0
+        match = _LINE.search(said)
+        number = int(match["line"]) if match else 0
         if 0 < number <= len(lines) and lines[number - 1] != "COMMIT":
             complaint = _shown(_WHERE.sub("", _TOOL.sub("", said.strip())))
             is_bare = not complaint or _NOISE.match(complaint) is not None
             named.setdefault(number, NamedLine(number, "", lines[number - 1], whole if is_bare else complaint))
     if not named and first is not None and lines[first - 1] != "COMMIT":
         named[first] = NamedLine(first, "", lines[first - 1], whole)
-    return tuple(one._replace(table=_table_of(lines, one.number)) for one in named.values())
+    return tuple(entry._replace(table=_table_of(lines, entry.number)) for entry in named.values())
 
 
 def _table_of(lines: list[str], number: int) -> str:

@@ -155,7 +155,7 @@ def _chains(run: Runner, variant: Variant) -> frozenset[str] | str:
     Raises:
         HostError: We may not look.
     """
-    found: set[str] = set()
+    chains: set[str] = set()
     for family in Family:
         try:
             ended = call(run, variant, family, "save", ("-t", "mangle") if variant is Variant.NFT else ())
@@ -170,7 +170,7 @@ def _chains(run: Runner, variant: Variant) -> frozenset[str] | str:
             if family is Family.IPV4:
                 return f"iptables-{variant} does not work here: {ended.complaint}"
             continue  # a kernel without IPv6 ends here
-        found.update(line[1:].partition(" ")[0] for line in ended.stdout.splitlines() if line.startswith(":"))
+        chains.update(line[1:].partition(" ")[0] for line in ended.stdout.splitlines() if line.startswith(":"))
         if variant is Variant.NFT and call(run, variant, family, "", ("-t", "nat", "-S", OWN_CHAIN)).code == 0:
-            found.add(OWN_CHAIN)
-    return frozenset(found)
+            chains.add(OWN_CHAIN)
+    return frozenset(chains)

@@ -120,11 +120,11 @@ def watched(on_wait: Callable[[str], None] | None, *, after_s: float = 1.0) -> I
 
     def look() -> None:
         while not done.wait(after_s):
-            found = holder()
-            if found is not None and found not in seen:
-                seen.append(found)
+            lock_holder = holder()
+            if lock_holder is not None and lock_holder not in seen:
+                seen.append(lock_holder)
                 if on_wait is not None:
-                    on_wait(f"waiting for the xtables lock: held by {found}")
+                    on_wait(f"waiting for the xtables lock: held by {lock_holder}")
 
     thread = threading.Thread(target=look, name="xtables-lock-watch", daemon=True)
     thread.start()

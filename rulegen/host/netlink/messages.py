@@ -39,13 +39,13 @@ def attribute(kind: int, content: bytes) -> bytes:
 
 def attributes_of(content: bytes) -> dict[int, bytes]:
     """Return the contents of attributes by kind."""
-    found: dict[int, bytes] = {}
+    contents: dict[int, bytes] = {}
     at = 0
     while at + _ATTRIBUTE.size <= len(content):
         length, kind = _ATTRIBUTE.unpack_from(content, at)
-        found[kind & _KIND_MASK] = content[at + _ATTRIBUTE.size : at + length]
+        contents[kind & _KIND_MASK] = content[at + _ATTRIBUTE.size : at + length]
         at += max((length + 3) & ~3, _ATTRIBUTE.size)
-    return found
+    return contents
 
 
 def message(kind: int, flags: int, seq: int, body: bytes) -> bytes:

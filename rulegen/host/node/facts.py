@@ -76,8 +76,8 @@ def gather(run: Runner) -> HostFacts:
 
 def _settings() -> dict[str, str]:
     """Return the settings of this network namespace; those of IPVS come with its module, and with these values."""
-    found = sysctl.read_all(SYSCTLS)
-    return found if any(name in found for name in servers.PARAMETERS) else {**servers.PARAMETERS, **found}
+    values = sysctl.read_all(SYSCTLS)
+    return values if any(name in values for name in servers.PARAMETERS) else {**servers.PARAMETERS, **values}
 
 
 def hostname() -> str:

@@ -66,9 +66,9 @@ def gateways_of_route(body: bytes) -> Iterator[Address]:
     _, destination_length, _, _, table, *_ = _ROUTE.unpack_from(body)
     if destination_length or table != _MAIN:
         return
-    found = messages.attributes_of(body[_ROUTE.size :])
-    yield from _hop(found)
-    hops, at = found.get(_RTA_MULTIPATH, b""), 0
+    attributes = messages.attributes_of(body[_ROUTE.size :])
+    yield from _hop(attributes)
+    hops, at = attributes.get(_RTA_MULTIPATH, b""), 0
     while at + _HOP.size <= len(hops):
         length = _HOP.unpack_from(hops, at)[0]
         yield from _hop(messages.attributes_of(hops[at + _HOP.size : at + length]))

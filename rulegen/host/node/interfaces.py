@@ -64,13 +64,13 @@ def _interfaces(link: socket.socket) -> tuple[Interface, ...]:
     for body in messages.dump(link, messages.message(_GET_LINK, messages.DUMP, 1, wanted), is_whole=True):
         index, name = _link(body)
         names[index] = name
-    found: dict[int, list[tuple[Address, int]]] = {index: [] for index in names}
+    addresses: dict[int, list[tuple[Address, int]]] = {index: [] for index in names}
     every = _ADDRESS.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
     for body in messages.dump(link, messages.message(_GET_ADDRESS, messages.DUMP, 2, every), is_whole=True):
         index, address, length = _address(body)
-        if index in found and address is not None:  # else it came up between the two questions
-            found[index].append((address, length))
-    return tuple(Interface(names[index], tuple(found[index])) for index in names)
+        if index in addresses and address is not None:  # else it came up between the two questions
+            addresses[index].append((address, length))
+    return tuple(Interface(names[index], tuple(addresses[index])) for index in names)
 
 
 class AddressNotices:
@@ -108,8 +108,8 @@ class AddressNotices:
 
     def _listen(self) -> None:
         arrivals = select.poll()  # select takes no descriptor beyond 1023, and each Secret has a connection
-        for one in (self._socket, self._woken):
-            arrivals.register(one, select.POLLIN)
+        for source in (self._socket, self._woken):
+            arrivals.register(source, select.POLLIN)
         while True:
             if self._woken.fileno() in dict(arrivals.poll()):
                 return
@@ -146,8 +146,8 @@ def _address(body: bytes) -> tuple[int, Address | None, int]:
     On a point-to-point link IFA_ADDRESS is the peer's, IFA_LOCAL ours.
     """
     _, length, _, _, index = _ADDRESS.unpack_from(body)
-    found = messages.attributes_of(body[_ADDRESS.size :])
-    content = found.get(_IFA_LOCAL) or found.get(_IFA_ADDRESS)
+    attributes = messages.attributes_of(body[_ADDRESS.size :])
+    content = attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS)
     return index, ip_address(content) if content else None, length
 
 

@@ -50,16 +50,16 @@ def _asked(near: tuple[str, int], far: tuple[str, int]) -> int | None:
     """Ask the kernel for this one socket."""
     family = socket.AF_INET6 if ":" in near[0] else socket.AF_INET
     ends = struct.pack("!HH", near[1], far[1]) + _packed(near[0]) + _packed(far[0])
-    one = ends + struct.pack("=3I", 0, _ANY_COOKIE, _ANY_COOKIE)
-    body = struct.pack("=4BI", family, socket.IPPROTO_TCP, 0, 0, _ALL_STATES) + one
+    connection = ends + struct.pack("=3I", 0, _ANY_COOKIE, _ANY_COOKIE)
+    body = struct.pack("=4BI", family, socket.IPPROTO_TCP, 0, 0, _ALL_STATES) + connection
     with messages.connect(_SOCK_DIAG) as link:
         try:
             answer = messages.ask(link, messages.message(_SOCK_DIAG_BY_FAMILY, 0, 1, body))
         except FileNotFoundError:
             return None
-    _, _, _, _, found, _, _, _, user, inode = _ANSWER.unpack_from(answer)
+    _, _, _, _, answered_ends, _, _, _, user, inode = _ANSWER.unpack_from(answer)
     # Where there is no such connection, the kernel finds whoever listens on the port.
-    return int(user) if found[:_ENDS_BYTES] == ends and inode else None
+    return int(user) if answered_ends[:_ENDS_BYTES] == ends and inode else None
 
 
 def _listed(near: tuple[str, int], far: tuple[str, int]) -> int | None:

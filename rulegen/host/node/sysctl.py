@@ -32,15 +32,15 @@ def read(name: str) -> str | None:
 
 def read_all(names: Iterable[str]) -> dict[str, str]:
     """Return the values of those settings that are there and readable."""
-    found = {}
+    values = {}
     for name in names:
         try:
             value = read(name)
         except HostError:
             continue  # for some eyes only: as good as absent
         if value is not None:
-            found[name] = value
-    return found
+            values[name] = value
+    return values
 
 
 def read_only(names: Iterable[str]) -> frozenset[str]:

@@ -95,7 +95,7 @@ def called(kind: type[KubeObject], name: ObjectName) -> str:
     return title(kind.__name__, printable(name.namespace), printable(name.name))
 
 
-def name_of(one: Decoded) -> ObjectName:
+def name_of(decoded: Decoded) -> ObjectName:
     """Return the name of a usable object, as events have it."""
-    metadata = one.object.metadata
+    metadata = decoded.object.metadata
     return ObjectName(metadata.namespace, metadata.name)

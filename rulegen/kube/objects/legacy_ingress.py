@@ -107,9 +107,9 @@ def _paths(value: LegacyRuleValue | None) -> HTTPIngressRuleValue | None:
     return HTTPIngressRuleValue(
         paths=tuple(
             HTTPIngressPath(
-                path=one.path, path_type=one.path_type or "ImplementationSpecific", backend=_backend(one.backend)
+                path=path.path, path_type=path.path_type or "ImplementationSpecific", backend=_backend(path.backend)
             )
-            for one in value.paths
+            for path in value.paths
         )
     )
 
@@ -118,8 +118,10 @@ def _backend(old: LegacyBackend) -> IngressBackend:
     if not old.service_name and not old.service_port:
         return IngressBackend(resource=old.resource)
     port = old.service_port
-    told = ServiceBackendPort(name=port) if isinstance(port, str) else ServiceBackendPort(number=port)
-    return IngressBackend(service=IngressServiceBackend(name=old.service_name, port=told), resource=old.resource)
+    backend_port = ServiceBackendPort(name=port) if isinstance(port, str) else ServiceBackendPort(number=port)
+    return IngressBackend(
+        service=IngressServiceBackend(name=old.service_name, port=backend_port), resource=old.resource
+    )
 
 
 def _old_path(path: str) -> str:

@@ -34,8 +34,8 @@ def logging_faults(logging: Mapping[str, Any], gates: Mapping[str, bool]) -> Ite
     elif patterns and form == "json":
         yield Fault("logging.vmodule", "is for the format text only")
     else:
-        for index, one in enumerate(patterns):
-            yield from _pattern(f"logging.vmodule[{index}]", one)
+        for index, pattern in enumerate(patterns):
+            yield from _pattern(f"logging.vmodule[{index}]", pattern)
     if not gates.get("LoggingAlphaOptions", gates.get("AllAlpha", False)):
         yield from _alpha_options(logging.get("options", {}))
 
@@ -45,14 +45,14 @@ def _verbosity(path: str, value: object) -> Iterator[Fault]:
         yield Fault(path, f"{described(value)} is not a number from 0 to {_MOST}")
 
 
-def _pattern(path: str, one: object) -> Iterator[Fault]:
-    pattern = one.get("filePattern") if isinstance(one, dict) else None
-    if not isinstance(one, dict) or not isinstance(pattern, str) or not pattern:
+def _pattern(path: str, entry: object) -> Iterator[Fault]:
+    pattern = entry.get("filePattern") if isinstance(entry, dict) else None
+    if not isinstance(entry, dict) or not isinstance(pattern, str) or not pattern:
         yield Fault(path, "expected a filePattern that is not empty, and a verbosity")
         return
     if "=" in pattern or "," in pattern:
         yield Fault(f"{path}.filePattern", f"{described(pattern)} holds '=' or ','")
-    yield from _verbosity(f"{path}.verbosity", one.get("verbosity", 0))
+    yield from _verbosity(f"{path}.verbosity", entry.get("verbosity", 0))
 
 
 def _alpha_options(options: object) -> Iterator[Fault]:

@@ -51,20 +51,20 @@ def decode(document: Document) -> Decoded | Rejected | Unknown:
     content = document.content
     try:
         if isinstance(content, msgspec.Raw):
-            found: KubeObject | LegacyIngress = msgspec.json.decode(content, type=struct)
+            kube_object: KubeObject | LegacyIngress = msgspec.json.decode(content, type=struct)
         else:
-            found = msgspec.convert(content, struct)
+            kube_object = msgspec.convert(content, struct)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _decode_slowly(document, struct)
-    return _checked(found, document.source)
+    return _checked(kube_object, document.source)
 
 
-def _checked(found: KubeObject | LegacyIngress, source: str) -> Decoded | Rejected:
+def _checked(kube_object: KubeObject | LegacyIngress, source: str) -> Decoded | Rejected:
     """Check an object; one of an older version of the API as what it is today."""
-    if not isinstance(found, LegacyIngress):
-        return check(found, source)
-    told = check(modern(found), source)
-    return in_old_words(told) if isinstance(told, Rejected) else told
+    if not isinstance(kube_object, LegacyIngress):
+        return check(kube_object, source)
+    verdict = check(modern(kube_object), source)
+    return in_old_words(verdict) if isinstance(verdict, Rejected) else verdict
 
 
 def _decode_slowly(document: Document, struct: type[KubeObject | LegacyIngress]) -> Decoded | Rejected:
@@ -150,19 +150,19 @@ def decode_list(
         InputError: The page as a whole is no list.
     """
     try:
-        found = msgspec.json.decode(raw, type=_Page)
+        content = msgspec.json.decode(raw, type=_Page)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(source, f"no list of {kind.__name__} objects: {str(error).lower()}") from None
-    page = ListPage([], [], found.metadata.continue_token, found.metadata.resource_version)
-    items = found.items or ()
+    page = ListPage([], [], content.metadata.continue_token, content.metadata.resource_version)
+    items = content.items or ()
     for start in range(0, len(items), BATCH):
         batch = [decode_object(item, kind, source=source) for item in items[start : start + BATCH]]
         keep(batch)
-        for one in batch:
-            if isinstance(one, Rejected):
-                page.rejected.append(one)
+        for entry in batch:
+            if isinstance(entry, Rejected):
+                page.rejected.append(entry)
             else:
-                page.objects.append(one)
+                page.objects.append(entry)
     return page
 
 
@@ -173,10 +173,10 @@ def decode_object(
     if len(memoryview(raw)) > MAX_PLAIN_VALUES and value_count(memoryview(raw)) > MAX_PLAIN_VALUES:
         return _of_too_many_values(raw, kind, source)
     try:
-        found = msgspec.json.decode(raw, type=kind)
+        kube_object = msgspec.json.decode(raw, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _decode_slowly(Document(source, "", kind.__name__, msgspec.Raw(raw)), kind)
-    return check(found, source)
+    return check(kube_object, source)
 
 
 class _Named(msgspec.Struct):

@@ -101,9 +101,9 @@ def read_documents(source: Source) -> Iterator[Document | Rejected]:
     After `MAX_REFUSED` documents that are no Kubernetes objects the file is given up: it is something else.
     """
     refused = 0
-    for found in _read_all(source):
-        yield found
-        if isinstance(found, Rejected):
+    for document in _read_all(source):
+        yield document
+        if isinstance(document, Rejected):
             refused += 1
             if refused == MAX_REFUSED:
                 yield _TextPosition(printable(source.name, 4096)).refuse(f"{refused} faults: the rest was not read")
@@ -151,13 +151,13 @@ def _line_at(content: bytes, position: int) -> int:
 
 
 def _read_yaml_text(place: _TextPosition, content: bytes) -> Iterator[Document | Rejected]:
-    for found in read_yaml(content):
-        here = place._replace(source=f"{place.source}:{found.line}")
-        if isinstance(found, YamlFault):
+    for document in read_yaml(content):
+        here = place._replace(source=f"{place.source}:{document.line}")
+        if isinstance(document, YamlFault):
             is_template = b"{{" in content
-            yield here.refuse(f"{found.message}{UNRENDERED if is_template else ''}")
-        elif found.value is not None:
-            yield from _unfold(here, found.value, [f"{place.source}:{line}" for line in found.item_lines])
+            yield here.refuse(f"{document.message}{UNRENDERED if is_template else ''}")
+        elif document.value is not None:
+            yield from _unfold(here, document.value, [f"{place.source}:{line}" for line in document.item_lines])
 
 
 def _unfold(place: _TextPosition, value: Any, item_sources: Sequence[str] = ()) -> Iterator[Document | Rejected]:

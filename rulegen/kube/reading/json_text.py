@@ -67,11 +67,11 @@ def with_whole_characters(content: bytes) -> bytes:
     """
     mended = bytearray()
     copied = 0
-    for found in _ESCAPE.finditer(content):  # a substitution would hold a piece for each escape at the same time
-        if found[1]:
-            mended += content[copied : found.start()]
+    for match in _ESCAPE.finditer(content):  # a substitution would hold a piece for each escape at the same time
+        if match[1]:
+            mended += content[copied : match.start()]
             mended += rb"\ufffd"
-            copied = found.end()
+            copied = match.end()
     return bytes(mended + content[copied:]) if copied else content
 
 

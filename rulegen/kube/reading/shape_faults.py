@@ -68,7 +68,7 @@ def _faults(value: Any, shape: inspect.Type, path: str, say: Callable[[Any], str
             for key, item in value.items():
                 yield from _faults(item, shape.value_type, f"{path}.{printable(key)}", say)
         case inspect.UnionType():
-            if not any(_fits(value, one) for one in shape.types):
+            if not any(_fits(value, member) for member in shape.types):
                 yield from _misfit(value, shape, path, say)
         case _ if not _fits(value, shape):
             yield Fault(path, f"expected {_expected(shape)}, got {say(value)}")
@@ -76,7 +76,7 @@ def _faults(value: Any, shape: inspect.Type, path: str, say: Callable[[Any], str
 
 def _misfit(value: Any, shape: inspect.UnionType, path: str, say: Callable[[Any], str]) -> Iterator[Fault]:
     """An optional field has the faults of what it optionally is; any other union has one fault."""
-    real = [one for one in shape.types if not isinstance(one, inspect.NoneType)]
+    real = [member for member in shape.types if not isinstance(member, inspect.NoneType)]
     if len(real) == 1:
         yield from _faults(value, real[0], path, say)
     else:
@@ -95,12 +95,12 @@ def _fits(value: Any, shape: inspect.Type) -> bool:
         case inspect.NoneType():
             return value is None
         case inspect.UnionType():
-            return any(_fits(value, one) for one in shape.types)
+            return any(_fits(value, member) for member in shape.types)
         case _:
             return False
 
 
 def _expected(shape: inspect.Type) -> str:
     if isinstance(shape, inspect.UnionType):
-        return " or ".join(_expected(one) for one in shape.types if not isinstance(one, inspect.NoneType))
+        return " or ".join(_expected(member) for member in shape.types if not isinstance(member, inspect.NoneType))
     return _NAMES.get(type(shape), "something else")

@@ -91,17 +91,17 @@ def read_workload(document: Document) -> Workload | None:
     content = document.content
     try:
         if isinstance(content, msgspec.Raw):
-            found = msgspec.json.decode(content, type=_Workload)
+            decoded = msgspec.json.decode(content, type=_Workload)
         else:
-            found = msgspec.convert(content, _Workload)
+            decoded = msgspec.convert(content, _Workload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # it is counted as an unknown kind all the same
         return None
-    spec = found.spec
+    spec = decoded.spec
     template = spec.template or (spec.job_template.spec.template if spec.job_template else None)
     labels = template.metadata.labels if template is not None else {}
     if not labels or len(labels) > MAX_LABELS:
         return None
-    metadata = found.metadata
+    metadata = decoded.metadata
     namespace = printable(metadata.namespace) or "default"
     return Workload(document.kind, namespace, printable(metadata.name), tuple(sorted(labels.items())))
 
@@ -127,7 +127,7 @@ class Workloads:
             return []
         narrowest = min((self._by_label.get((namespace, *pair), []) for pair in selector.items()), key=len)
         wanted = selector.items()
-        return sorted(one for one in narrowest[:MAX_LOOKED_AT] if wanted <= dict(one.labels).items())
+        return sorted(workload for workload in narrowest[:MAX_LOOKED_AT] if wanted <= dict(workload.labels).items())
 
     def missing_pods(self, service: Service) -> str:
         """Return the warning that a Service has no endpoints since the Pods of its workloads are absent; else empty."""

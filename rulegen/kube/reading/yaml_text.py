@@ -125,8 +125,8 @@ def _next_document(content: bytes, offset: int, index: int) -> int | None:
         start = offset + index
     else:
         start = offset + len(content[offset:].decode("utf-8")[:index].encode("utf-8"))
-    found = _DOCUMENT_START.search(content, start)
-    return found.start() if found else None
+    match = _DOCUMENT_START.search(content, start)
+    return match.start() if match else None
 
 
 @dataclass(slots=True)
@@ -224,8 +224,10 @@ class _Builder:
             try:
                 value = tagged(value, event.tag)
             except ValueError as error:
-                told = "the tag of this value is not allowed or does not fit the value" if self._hidden else str(error)
-                raise _Broken(self._line(event), told) from None
+                message = (
+                    "the tag of this value is not allowed or does not fit the value" if self._hidden else str(error)
+                )
+                raise _Broken(self._line(event), message) from None
         if event.anchor is not None:
             self._anchors[event.anchor] = (value, 1)
         self._add(value, event)

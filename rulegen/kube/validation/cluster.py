@@ -27,14 +27,14 @@ def check_pod(pod: Pod, findings: Findings) -> Pod:
         findings.subdomain("spec.nodeName", spec.node_name)
     _check_containers(spec.containers, "spec.containers", findings)
     _check_containers(spec.init_containers, "spec.initContainers", findings)
-    told = status.pod_ips
+    addresses = status.pod_ips
     if status.pod_ip and family_of_text(status.pod_ip) is None:
         findings.pass_over("status.podIP", f"{quoted(status.pod_ip)} is not an IP address: ignored")
         status = replace(status, pod_ip="")
-    for index, entry in enumerate(told):
+    for index, entry in enumerate(addresses):
         if family_of_text(entry.ip) is None:
             findings.pass_over(f"status.podIPs[{index}].ip", f"{quoted(entry.ip)} is not an IP address: ignored")
-    kept = tuple(entry for entry in told if family_of_text(entry.ip) is not None)
+    kept = tuple(entry for entry in addresses if family_of_text(entry.ip) is not None)
     return replace(pod, status=replace(status, pod_ips=kept))
 
 
@@ -65,14 +65,14 @@ def check_node(node: Node, findings: Findings) -> Node:
     return replace(node, status=replace(node.status, addresses=tuple(kept)))
 
 
-def check_service_cidr(found: ServiceCIDR, findings: Findings) -> ServiceCIDR:
+def check_service_cidr(service_cidr: ServiceCIDR, findings: Findings) -> ServiceCIDR:
     """Return the ServiceCIDR; note all faults."""
-    _check_cidrs(((f"spec.cidrs[{i}]", cidr) for i, cidr in enumerate(found.spec.cidrs)), findings)
-    return found
+    _check_cidrs(((f"spec.cidrs[{i}]", cidr) for i, cidr in enumerate(service_cidr.spec.cidrs)), findings)
+    return service_cidr
 
 
-def _check_cidrs(told: Iterable[tuple[str, str]], findings: Findings) -> None:
-    for path, text in told:
+def _check_cidrs(cidrs: Iterable[tuple[str, str]], findings: Findings) -> None:
+    for path, text in cidrs:
         try:
             parse_network(text)
         except ValueError:

@@ -26,17 +26,17 @@ ADDRESS_TYPES: Final = (*(family.value for family in Family), "FQDN")
 _FAMILIES: Final = {family.value: family for family in Family}
 
 
-def check_slice(found: EndpointSlice, findings: Findings) -> EndpointSlice:
+def check_slice(endpoint_slice: EndpointSlice, findings: Findings) -> EndpointSlice:
     """Return the slice without the endpoints whose address cannot be read; note all faults.
 
     A port without a name has the empty one, and one without a protocol TCP, as the API server fills it in. A port
     without a number is left as it is: it is no port for a proxy, and no fault either.
     """
-    findings.choice("addressType", found.address_type, ADDRESS_TYPES)
-    ports = _checked_ports(found.ports, findings)
-    family = _FAMILIES.get(found.address_type)
+    findings.choice("addressType", endpoint_slice.address_type, ADDRESS_TYPES)
+    ports = _checked_ports(endpoint_slice.ports, findings)
+    family = _FAMILIES.get(endpoint_slice.address_type)
     dropped: set[int] = set()
-    for index, endpoint in enumerate(found.endpoints):
+    for index, endpoint in enumerate(endpoint_slice.endpoints):
         _check_place(endpoint, index, findings)
         if family is None or not endpoint.addresses:
             continue
@@ -46,10 +46,10 @@ def check_slice(found: EndpointSlice, findings: Findings) -> EndpointSlice:
             wrong = "not an IP address" if actual is None else f"{actual}, the slice is {family}"
             findings.pass_over(f"endpoints[{index}].addresses[0]", f"{quoted(address)} is {wrong}: ignored")
             dropped.add(index)
-    if ports is found.ports and not dropped:
-        return found
-    kept = tuple(endpoint for index, endpoint in enumerate(found.endpoints) if index not in dropped)
-    return replace(found, ports=ports, endpoints=kept)
+    if ports is endpoint_slice.ports and not dropped:
+        return endpoint_slice
+    kept = tuple(endpoint for index, endpoint in enumerate(endpoint_slice.endpoints) if index not in dropped)
+    return replace(endpoint_slice, ports=ports, endpoints=kept)
 
 
 def _checked_ports(ports: tuple[SlicePort, ...], findings: Findings) -> tuple[SlicePort, ...]:
@@ -88,10 +88,10 @@ def _check_place(endpoint: SliceEndpoint, index: int, findings: Findings) -> Non
             findings.subdomain(f"endpoints[{index}].hints.forNodes[{number}].name", node.name)
 
 
-def check_endpoints(found: Endpoints, findings: Findings) -> Endpoints:
+def check_endpoints(endpoints: Endpoints, findings: Findings) -> Endpoints:
     """Return the Endpoints without the addresses that cannot be read; note all faults."""
-    subsets = tuple(_checked_subset(subset, f"subsets[{i}]", findings) for i, subset in enumerate(found.subsets))
-    return replace(found, subsets=subsets)
+    subsets = tuple(_checked_subset(subset, f"subsets[{i}]", findings) for i, subset in enumerate(endpoints.subsets))
+    return replace(endpoints, subsets=subsets)
 
 
 def _checked_subset(subset: EndpointSubset, path: str, findings: Findings) -> EndpointSubset:

@@ -57,15 +57,15 @@ def check_ingress(ingress: Ingress, findings: Findings) -> Ingress:
     return replace(ingress, spec=replace(spec, rules=rules))
 
 
-def check_ingress_class(found: IngressClass, findings: Findings) -> IngressClass:
+def check_ingress_class(ingress_class: IngressClass, findings: Findings) -> IngressClass:
     """Return the IngressClass; note all faults."""
-    controller = found.spec.controller
+    controller = ingress_class.spec.controller
     domain, slash, path = controller.partition("/")
     if len(controller) > MAX_CONTROLLER:
         findings.fault("spec.controller", f"{quoted(controller)} has more than {MAX_CONTROLLER} characters")
     elif not slash or not is_subdomain(domain) or not _CONTROLLER_PATH.match(path):
         findings.fault("spec.controller", f"{quoted(controller)} is not a controller name such as example.com/ingress")
-    return found
+    return ingress_class
 
 
 def is_host(text: str) -> bool:
@@ -103,14 +103,16 @@ def _checked_rule(rule: IngressRule, path: str, findings: Findings) -> IngressRu
         return rule
     if not http.paths:
         findings.fault(f"{path}.http.paths", "missing: http has at least one path")
-    paths = tuple(_checked_path(one, f"{path}.http.paths[{i}]", findings) for i, one in enumerate(http.paths))
+    paths = tuple(
+        _checked_path(http_path, f"{path}.http.paths[{i}]", findings) for i, http_path in enumerate(http.paths)
+    )
     if all(new is old for new, old in zip(paths, http.paths, strict=True)):
         return rule
     return replace(rule, http=replace(http, paths=paths))
 
 
-def _checked_path(found: HTTPIngressPath, here: str, findings: Findings) -> HTTPIngressPath:
-    text, kind = found.path, found.path_type
+def _checked_path(http_path: HTTPIngressPath, here: str, findings: Findings) -> HTTPIngressPath:
+    text, kind = http_path.path, http_path.path_type
     if kind is None:
         findings.fault(f"{here}.pathType", f"missing: one of {', '.join(PATH_TYPES)}")
     else:
@@ -118,11 +120,11 @@ def _checked_path(found: HTTPIngressPath, here: str, findings: Findings) -> HTTP
     if text:
         _check_path_text(text, f"{here}.path", findings, is_free=kind == FREE_PATH)
     elif kind == FREE_PATH:
-        found = replace(found, path="/")
+        http_path = replace(http_path, path="/")
     elif kind in PATH_TYPES:
         findings.fault(f"{here}.path", 'missing: a path begins with "/"')
-    _check_backend(found.backend, f"{here}.backend", findings)
-    return found
+    _check_backend(http_path.backend, f"{here}.backend", findings)
+    return http_path
 
 
 def _check_path_text(text: str, path: str, findings: Findings, *, is_free: bool) -> None:

@@ -58,17 +58,17 @@ def secret_values(secret: Secret) -> dict[str, bytes]:
     return values | {key: text.encode() for key, text in secret.string_data.items()}
 
 
-def check_config_map(found: ConfigMap, findings: Findings) -> ConfigMap:
+def check_config_map(config_map: ConfigMap, findings: Findings) -> ConfigMap:
     """Return the ConfigMap; note all faults."""
-    _check_keys("data", found.data, findings)
+    _check_keys("data", config_map.data, findings)
     size = 0
-    for key, text in found.data.items():
+    for key, text in config_map.data.items():
         try:
             size += len(text) if text.isascii() else len(text.encode())
         except UnicodeEncodeError:
             findings.fault(f"data.{printable(key)}", "is not Unicode text (the value is not shown)")
     _check_size("data", size, findings)
-    return found
+    return config_map
 
 
 def _decoded(text: str) -> bytes:

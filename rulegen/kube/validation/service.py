@@ -120,8 +120,8 @@ def _check_port_among_others(
         field, value, protocol = key
         first = seen.setdefault(key, index)
         if first != index and value:
-            told = quoted(value) if isinstance(value, str) else f"{number(value)}/{printable(protocol)}"
-            findings.fault(f"{path}.{field}", f"{told} stands twice: spec.ports[{first}] has it too")
+            shown = quoted(value) if isinstance(value, str) else f"{number(value)}/{printable(protocol)}"
+            findings.fault(f"{path}.{field}", f"{shown} stands twice: spec.ports[{first}] has it too")
 
 
 # -- addresses ---------------------------------------------------------------------------------------------------------
@@ -130,17 +130,17 @@ def _check_port_among_others(
 def _with_addresses(spec: ServiceSpec, findings: Findings) -> ServiceSpec:
     """Check ClusterIPs and families against each other, and let each tell what the other leaves out."""
     single = spec.cluster_ip
-    told = spec.cluster_ips or ((single,) if single else ())
+    addresses = spec.cluster_ips or ((single,) if single else ())
     path = "spec.clusterIPs" if spec.cluster_ips else "spec.clusterIP"
     if single and spec.cluster_ips and not _same_address(single, spec.cluster_ips[0]):
         findings.fault("spec.clusterIP", f"{quoted(single)} is not the first of spec.clusterIPs")
     _check_families(spec.ip_families, findings)
-    if HEADLESS in told:
-        if len(told) > 1:
+    if HEADLESS in addresses:
+        if len(addresses) > 1:
             findings.fault("spec.clusterIPs", 'has other addresses besides "None"')
         return replace(spec, cluster_ip=HEADLESS, cluster_ips=(HEADLESS,))
-    families = [family_of_text(address) for address in told]
-    for index, (address, family) in enumerate(zip(told, families, strict=True)):
+    families = [family_of_text(address) for address in addresses]
+    for index, (address, family) in enumerate(zip(addresses, families, strict=True)):
         here = f"{path}[{index}]" if spec.cluster_ips else path
         if family is None:
             findings.fault(here, f"{quoted(address)} is not an IP address")
@@ -149,21 +149,21 @@ def _with_addresses(spec: ServiceSpec, findings: Findings) -> ServiceSpec:
                 findings.fault(here, f"{address} is {family}, spec.ipFamilies[{index}] is {spec.ip_families[index]}")
         elif spec.ip_families:
             findings.fault(here, "has no family in spec.ipFamilies")
-    if len(told) > 2 or (len(told) == 2 and families[0] == families[1]):
+    if len(addresses) > 2 or (len(addresses) == 2 and families[0] == families[1]):
         findings.fault(path, "at most two addresses, one of each family")
-    if not told:
+    if not addresses:
         return spec
     known = spec.ip_families or tuple(str(family) for family in families)
-    if single == told[0] and spec.cluster_ips and spec.ip_families:
+    if single == addresses[0] and spec.cluster_ips and spec.ip_families:
         return spec
-    return replace(spec, cluster_ip=told[0], cluster_ips=told, ip_families=known)
+    return replace(spec, cluster_ip=addresses[0], cluster_ips=addresses, ip_families=known)
 
 
-def _same_address(one: str, other: str) -> bool:
+def _same_address(address: str, other: str) -> bool:
     """Tell whether two texts spell one address; texts that spell none are told about elsewhere."""
-    if one == other or family_of_text(one) is None or family_of_text(other) is None:
-        return one == other or HEADLESS not in (one, other)
-    return parse_address(one) == parse_address(other)
+    if address == other or family_of_text(address) is None or family_of_text(other) is None:
+        return address == other or HEADLESS not in (address, other)
+    return parse_address(address) == parse_address(other)
 
 
 def _check_families(families: tuple[str, ...], findings: Findings) -> None:

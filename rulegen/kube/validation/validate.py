@@ -65,23 +65,23 @@ _ANNOTATED: Final = frozenset({Ingress, IngressClass, Secret, ConfigMap})
 """Kinds whose annotations decide something, or go with what does."""
 
 
-def check(found: KubeObject, source: str) -> Decoded | Rejected:
+def check(kube_object: KubeObject, source: str) -> Decoded | Rejected:
     """Return the object with its defaults filled in, or all that is wrong with it."""
     findings = Findings()
-    kind = type(found)
-    metadata = _check_metadata(found.metadata, kind, findings)
-    if metadata is not found.metadata:
-        found = replace(found, metadata=metadata)
+    kind = type(kube_object)
+    metadata = _check_metadata(kube_object.metadata, kind, findings)
+    if metadata is not kube_object.metadata:
+        kube_object = replace(kube_object, metadata=metadata)
     rules = _RULES.get(kind)
     if rules is not None:
-        found = rules(found, findings)
+        kube_object = rules(kube_object, findings)
     if not findings.faults and not findings.passed_over:
-        return Decoded(found, source)
-    called = _called(found)
+        return Decoded(kube_object, source)
+    called = _called(kube_object)
     if findings.faults:
-        uid = "" if kind in CONFIDENTIAL else printable(found.metadata.uid)
+        uid = "" if kind in CONFIDENTIAL else printable(kube_object.metadata.uid)
         return Rejected(called, source, bounded(findings.faults), uid)
-    return Decoded(found, source, tuple(f"{called}: {entry}" for entry in bounded(findings.passed_over)))
+    return Decoded(kube_object, source, tuple(f"{called}: {entry}" for entry in bounded(findings.passed_over)))
 
 
 def bounded(faults: list[Fault]) -> tuple[Fault, ...]:
@@ -91,9 +91,9 @@ def bounded(faults: list[Fault]) -> tuple[Fault, ...]:
     return (*faults[:MAX_FAULTS], Fault("", f"and {len(faults) - MAX_FAULTS} more faults of this kind"))
 
 
-def _called(found: KubeObject) -> str:
-    metadata = found.metadata
-    return title(kind_of(found), printable(metadata.namespace), printable(metadata.name) or "(no name)")
+def _called(kube_object: KubeObject) -> str:
+    metadata = kube_object.metadata
+    return title(kind_of(kube_object), printable(metadata.namespace), printable(metadata.name) or "(no name)")
 
 
 def _check_metadata(metadata: ObjectMeta, kind: type[KubeObject], findings: Findings) -> ObjectMeta:
