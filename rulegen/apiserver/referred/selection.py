@@ -81,17 +81,17 @@ class ChangedHead(NamedTuple):
     is_gone: bool
 
 
-class _Metadata(msgspec.Struct, rename="camel"):
+class _HeadMetadata(msgspec.Struct, rename="camel"):
     name: str = ""
     namespace: str = ""
     resource_version: str = ""
 
 
 class _Item(msgspec.Struct):
-    metadata: _Metadata = msgspec.field(default_factory=_Metadata)
+    metadata: _HeadMetadata = msgspec.field(default_factory=_HeadMetadata)
 
 
-class _PageMetadata(msgspec.Struct):
+class _ListMetadata(msgspec.Struct):
     resource_version: str = msgspec.field(default="", name="resourceVersion")
     continue_token: str = msgspec.field(default="", name="continue")
 
@@ -100,7 +100,7 @@ class _HeadPage(msgspec.Struct):
     """A page of which nothing but the metadata of its items is kept; Go prints an empty list as null now and then."""
 
     kind: str = ""
-    metadata: _PageMetadata = msgspec.field(default_factory=_PageMetadata)
+    metadata: _ListMetadata = msgspec.field(default_factory=_ListMetadata)
     items: list[_Item] | None = None
 
 
@@ -108,13 +108,13 @@ class _ObjectPage(msgspec.Struct):
     """A page with the text of its items, of which each may be decoded or not."""
 
     kind: str = ""
-    metadata: _PageMetadata = msgspec.field(default_factory=_PageMetadata)
+    metadata: _ListMetadata = msgspec.field(default_factory=_ListMetadata)
     items: tuple[msgspec.Raw, ...] | None = None
 
 
 class _EventObject(msgspec.Struct, rename="camel"):
     kind: str = ""
-    metadata: _Metadata = msgspec.field(default_factory=_Metadata)
+    metadata: _HeadMetadata = msgspec.field(default_factory=_HeadMetadata)
     code: int = 0
     message: str = ""
 
@@ -205,14 +205,14 @@ def _page(url: str, kind: type[KubeObject], raw: bytes | bytearray, form: type[_
     return page
 
 
-def _list_head(metadata: _PageMetadata) -> ListHead:
+def _list_head(metadata: _ListMetadata) -> ListHead:
     return ListHead(_version(metadata), metadata.continue_token)
 
 
-def _head(kind: type[KubeObject], metadata: _Metadata) -> ObjectHead:
+def _head(kind: type[KubeObject], metadata: _HeadMetadata) -> ObjectHead:
     return ObjectHead(scoped(kind, metadata.namespace, metadata.name), _version(metadata))
 
 
-def _version(metadata: _Metadata | _PageMetadata) -> str:
+def _version(metadata: _HeadMetadata | _ListMetadata) -> str:
     version = metadata.resource_version
     return version if len(version) <= MAX_VERSION else ""

@@ -18,7 +18,7 @@ _TICK_NS: Final = 100_000_000
 """Longer than the clock that file systems use for times stands still."""
 
 
-class _Status(NamedTuple):
+class _FileStatus(NamedTuple):
     """What changes with a file's bytes or rights (inode(7)); links do not change it."""
 
     device: int
@@ -39,7 +39,7 @@ class VerifiedFiles:
 
     def __init__(self) -> None:
         """Know of none."""
-        self._known: dict[str, tuple[WantedFile, _Status]] = {}
+        self._known: dict[str, tuple[WantedFile, _FileStatus]] = {}
 
     def holds(self, name: str, file: WantedFile, folders: Mapping[str, int]) -> bool:
         """Return whether a file of a release holds what is wanted; read it only where that is not known."""
@@ -71,8 +71,8 @@ class VerifiedFiles:
         self._known = {name: known for name, known in self._known.items() if name in names}
 
 
-def _status(status: os.stat_result) -> _Status:
-    return _Status(
+def _status(status: os.stat_result) -> _FileStatus:
+    return _FileStatus(
         status.st_dev,
         status.st_ino,
         status.st_mtime_ns,
