@@ -38,8 +38,8 @@ from rulegen.host.netfilter.variant import Variant
 from rulegen.host.netlink import messages as netlink
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.events import Changed, Listed
+from rulegen.kube.objects.kinds import KubeObject
 from rulegen.kube.objects.names import Decoded, ObjectName
-from rulegen.kube.objects.structs import KubeObject
 from rulegen.kube.reading.decode import decode_object
 from rulegen.kube.snapshot.cluster import Cluster
 from rulegen.languages.addresses.script import script as links_script

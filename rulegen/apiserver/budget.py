@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from rulegen.apiserver.limits import ApiTerms
+    from rulegen.kube.objects.kinds import KubeObject
     from rulegen.kube.objects.names import Decoded, ObjectName
-    from rulegen.kube.objects.structs import KubeObject
 
 
 class Budget:

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from rulegen.apiserver.budget import Budget
     from rulegen.apiserver.limits import ApiTerms
     from rulegen.errors import Warnings
+    from rulegen.kube.objects.kinds import KubeObject
     from rulegen.kube.objects.names import Decoded
-    from rulegen.kube.objects.structs import KubeObject
     from rulegen.kube.reading.decode import ListPage
 
 PAGE_SIZE: Final = 500

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from rulegen.apiserver.watching.reflector import Shared
     from rulegen.errors import Rejected
     from rulegen.kube.objects.events import Event
+    from rulegen.kube.objects.kinds import KubeObject
     from rulegen.kube.objects.names import Decoded, ObjectName
-    from rulegen.kube.objects.structs import KubeObject
 
 READERS: Final = 4
 FOLLOWERS: Final = 2

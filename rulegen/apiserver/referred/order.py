@@ -11,8 +11,8 @@ import math
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
+    from rulegen.kube.objects.kinds import KubeObject
     from rulegen.kube.objects.names import ObjectName
-    from rulegen.kube.objects.structs import KubeObject
 
 BULK: Final = 10
 """So many objects of a namespace, or more, are read by a list of it, where the API server allows that."""

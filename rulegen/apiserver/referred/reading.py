@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from rulegen.apiserver.transport.connection import ApiConnection
     from rulegen.apiserver.watching.backoff import ApiTiming
     from rulegen.apiserver.watching.revision import Revisions
+    from rulegen.kube.objects.kinds import KubeObject
     from rulegen.kube.objects.names import ObjectName
-    from rulegen.kube.objects.structs import KubeObject
 
 NAME_SILENCE_S: Final = 10.0
 """How long the server may say nothing where it is asked for one object."""

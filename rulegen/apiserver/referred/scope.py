@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from rulegen.apiserver.watching.outage import Outage
     from rulegen.apiserver.watching.revision import Revisions
     from rulegen.apiserver.watching.stats import WatchStats
+    from rulegen.kube.objects.kinds import KubeObject
     from rulegen.kube.objects.names import ObjectName
-    from rulegen.kube.objects.structs import KubeObject
 
 NAMESPACE_PAUSES: Final = 5.0
 """By how much longer the pause is before asking again for a namespace that we may not list: there may be many."""

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rulegen.errors import Rejected
+    from rulegen.kube.objects.kinds import KubeObject
     from rulegen.kube.objects.names import Decoded, ObjectName
-    from rulegen.kube.objects.structs import KubeObject
 
 METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 """Media types of a list of metadata. A server that does not know the first sends whole objects, which is read, too."""

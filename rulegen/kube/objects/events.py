@@ -16,8 +16,8 @@ from rulegen.text import printable
 
 if TYPE_CHECKING:
     from rulegen.errors import Rejected
+    from rulegen.kube.objects.kinds import KubeObject
     from rulegen.kube.objects.names import Decoded
-    from rulegen.kube.objects.structs import KubeObject
 
 
 @dataclass(frozen=True, slots=True)

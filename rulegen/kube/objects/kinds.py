@@ -11,7 +11,6 @@ from rulegen.kube.objects.structs import (
     EndpointSlice,
     Ingress,
     IngressClass,
-    KubeObject,
     Namespace,
     Node,
     Pod,
@@ -22,6 +21,21 @@ from rulegen.kube.objects.structs import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+KubeObject = (
+    Service
+    | EndpointSlice
+    | Endpoints
+    | Pod
+    | Node
+    | Namespace
+    | ServiceCIDR
+    | Ingress
+    | IngressClass
+    | Secret
+    | ConfigMap
+)
+"""An object of a kind that means something here."""
 
 KINDS: Final[Mapping[tuple[str, str], type[KubeObject | LegacyIngress]]] = {
     ("v1", "Service"): Service,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from rulegen.kube.objects.structs import KubeObject
+    from rulegen.kube.objects.kinds import KubeObject
 
 
 class ObjectName(NamedTuple):

@@ -437,18 +437,3 @@ class ConfigMap(Object, frozen=True):
 
     metadata: ObjectMeta
     data: Labels = field(default_factory=dict)
-
-
-KubeObject = (
-    Service
-    | EndpointSlice
-    | Endpoints
-    | Pod
-    | Node
-    | Namespace
-    | ServiceCIDR
-    | Ingress
-    | IngressClass
-    | Secret
-    | ConfigMap
-)

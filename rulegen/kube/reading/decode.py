@@ -21,8 +21,8 @@ from rulegen.text import printable
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from rulegen.kube.objects.kinds import KubeObject
     from rulegen.kube.objects.names import Decoded
-    from rulegen.kube.objects.structs import KubeObject
     from rulegen.kube.reading.workloads import Workload
 
 

@@ -16,7 +16,7 @@ from rulegen.kube.reading.decode import decode_object
 from rulegen.text import printable
 
 if TYPE_CHECKING:
-    from rulegen.kube.objects.structs import KubeObject
+    from rulegen.kube.objects.kinds import KubeObject
 
 GONE: Final = 410
 """The HTTP status, also in an ERROR event: the resourceVersion is older than what the server remembers."""

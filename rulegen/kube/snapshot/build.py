@@ -38,7 +38,7 @@ from rulegen.text import listed
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from rulegen.kube.objects.structs import KubeObject
+    from rulegen.kube.objects.kinds import KubeObject
     from rulegen.kube.reading.documents import Source
     from rulegen.net import Network
 

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from rulegen.kube.objects.events import Event
+    from rulegen.kube.objects.kinds import KubeObject
     from rulegen.kube.objects.names import Decoded
-    from rulegen.kube.objects.structs import KubeObject
 
 
 @dataclass(slots=True)

@@ -40,7 +40,8 @@ from rulegen.text import printable, quoted
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from rulegen.kube.objects.structs import KubeObject, ObjectMeta
+    from rulegen.kube.objects.kinds import KubeObject
+    from rulegen.kube.objects.structs import ObjectMeta
 
 MAX_FAULTS: Final = 50
 MAX_ANNOTATIONS_BYTES: Final = 256 << 10

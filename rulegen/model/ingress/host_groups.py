@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from rulegen.kube.objects.structs import ConfigMap, Ingress, KubeObject, Secret
+    from rulegen.kube.objects.kinds import KubeObject
+    from rulegen.kube.objects.structs import ConfigMap, Ingress, Secret
     from rulegen.kube.snapshot.addresses import ServiceAddresses
     from rulegen.kube.snapshot.world import ClusterSnapshot, ServiceInput
     from rulegen.model.forbidden import Forbidden
