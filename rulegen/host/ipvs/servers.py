@@ -10,35 +10,32 @@ from __future__ import annotations
 import errno
 import os
 import re
-import socket
 import struct
-import sys
 from contextlib import contextmanager
-from ipaddress import IPv4Address, IPv4Network, ip_address
+from ipaddress import IPv4Address
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import HostError
 from rulegen.host.commands.namespace import in_throwaway_namespace
 from rulegen.host.commands.runner import Command as ToolCommand
 from rulegen.host.commands.runner import MissingToolError, privilege_hint
+from rulegen.host.ipvs import messages
 from rulegen.host.netlink import messages as netlink
-from rulegen.host.netlink.messages import NESTED, attribute, attributes_of
+from rulegen.host.netlink.messages import attribute, attributes_of
 from rulegen.languages.ipvs.script import IpvsCommand, IpvsVerb
 from rulegen.languages.ipvs.state import (
-    Forwarding,
     Frontend,
-    RealServer,
-    RealServerKey,
     Timeouts,
     VirtualServer,
     VirtualServerKey,
 )
-from rulegen.net import Address, Protocol
+from rulegen.net import Protocol
 from rulegen.safe_files import read_kernel_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    import socket
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from rulegen.host.commands.runner import Runner
     from rulegen.languages.ipvs.state import Objects
@@ -62,17 +59,7 @@ _MODULE: Final = "ip_vs"
 _NAME: Final = b"IPVS\0"
 _CONTROL, _GET_FAMILY, _FAMILY_ID, _FAMILY_NAME = 0x10, 3, 1, 2
 _GET_SERVICE, _GET_DESTINATION, _SET_CONFIG, _GET_CONFIG = 4, 8, 12, 13
-_SERVICE, _DESTINATION, _TCP, _TCP_FIN, _UDP = 1, 2, 4, 5, 6
-_AF, _PROTOCOL, _ADDRESS, _PORT, _SCHEDULER, _FLAGS, _TIMEOUT, _NETMASK, _ENGINE = 1, 2, 3, 4, 6, 7, 8, 9, 11
-_TO_ADDRESS, _TO_PORT, _FORWARDING, _WEIGHT, _UPPER, _LOWER, _ACTIVE, _INACTIVE, _TO_AF = 1, 2, 3, 4, 5, 6, 7, 8, 11
 _GENERIC: Final = struct.Struct("=BBH")
-_NUMBERS: Final = {
-    Protocol.TCP: socket.IPPROTO_TCP,
-    Protocol.UDP: socket.IPPROTO_UDP,
-    Protocol.SCTP: socket.IPPROTO_SCTP,
-}
-_PROTOCOLS: Final = {number: protocol for protocol, number in _NUMBERS.items()}
-_FORWARDING_MASK: Final = 0x7
 _SCHEDULER_FILE: Final = re.compile(rf"\b{_MODULE}_(?P<name>\w+)\.ko")
 _NO_SCHEDULERS: Final = frozenset({"ftp", "pe_sip"})
 _PROVEN: Final[set[str]] = set()
@@ -140,18 +127,15 @@ def observe() -> Objects:
         if link is None:
             return objects
         for entry in list(link.dump(_GET_SERVICE)):
-            service = attributes_of(entry.get(_SERVICE, b""))
-            if _ADDRESS not in service:
-                continue
-            frontend = _frontend(service)
+            service = attributes_of(entry.get(messages.SERVICE, b""))
+            frontend = messages.frontend_of(service)
             if frontend is None:
                 continue
-            objects[VirtualServerKey(frontend)] = _virtual_server(service)
-            for answer in link.dump(_GET_DESTINATION, attribute(_SERVICE | NESTED, _naming(service))):
-                destination = attributes_of(answer.get(_DESTINATION, b""))
-                family = _number(destination, _TO_AF) or _number(service, _AF)
-                to = _address(destination[_TO_ADDRESS], family)
-                objects[RealServerKey(frontend, to, _port(destination[_TO_PORT]))] = _real_server(destination)
+            objects[VirtualServerKey(frontend)] = messages.virtual_server_of(service)
+            for answer in link.dump(_GET_DESTINATION, messages.naming(service)):
+                destination = attributes_of(answer.get(messages.DESTINATION, b""))
+                key = messages.real_server_key_of(frontend, service, destination)
+                objects[key] = messages.real_server_of(destination)
     return objects
 
 
@@ -165,7 +149,7 @@ def timeouts() -> Timeouts:
         if link is None:
             return _FIRST_TIMEOUTS
         answer = link.ask(_GET_CONFIG)
-    return Timeouts(_number(answer, _TCP), _number(answer, _TCP_FIN), _number(answer, _UDP))
+    return messages.timeouts_of(answer)
 
 
 def write(commands: Sequence[IpvsCommand]) -> None:
@@ -200,14 +184,10 @@ def set_timeouts(values: Timeouts) -> None:
     Raises:
         HostError: The kernel has no IPVS, or refused.
     """
-    attributes = b"".join(
-        attribute(kind, struct.pack("=I", seconds))
-        for kind, seconds in ((_TCP, values.tcp), (_TCP_FIN, values.tcp_fin), (_UDP, values.udp))
-    )
     with _connected("setting the timeouts of IPVS") as link:
         if link is None:
             raise HostError(_NO_IPVS, hint=_hint())
-        link.change(_SET_CONFIG, attributes)
+        link.change(_SET_CONFIG, messages.setting(values))
 
 
 def load(run: Runner, names: Iterable[str] = ()) -> None:
@@ -313,7 +293,7 @@ class _Link:
 
     def send(self, commands: Sequence[IpvsCommand]) -> list[int]:
         """Return the kernel's errno for each command; 0 is success."""
-        encode = _encoder(self._family) if commands else None
+        encode = messages.encoder(self._family) if commands else None
         errnos: list[int] = []
         for start in range(0, len(commands), BATCH):
             batch = commands[start : start + BATCH]
@@ -346,136 +326,6 @@ def _family_number(link: socket.socket) -> int | None:
             return None
         raise
     return int(struct.unpack("=H", answer[_FAMILY_ID])[0])
-
-
-def _encoder(family: int) -> Callable[[IpvsCommand, int], bytes]:
-    """Return what encodes commands, with pyroute2's messages.
-
-    Its objects for servers are not taken: their verb "update" is the kernel's DELETE, they forward by routing unless
-    told otherwise, know no netmask of IPv6, and cost more than all the rest.
-    """
-    from pyroute2.netlink.generic import ipvs as messages  # noqa: PLC0415 - takes 0.25 s; only writing needs it
-
-    verbs = {
-        IpvsVerb.ADD_SERVICE: messages.IPVS_CMD_NEW_SERVICE,
-        IpvsVerb.EDIT_SERVICE: messages.IPVS_CMD_SET_SERVICE,
-        IpvsVerb.DELETE_SERVICE: messages.IPVS_CMD_DEL_SERVICE,
-        IpvsVerb.ADD_DESTINATION: messages.IPVS_CMD_NEW_DEST,
-        IpvsVerb.EDIT_DESTINATION: messages.IPVS_CMD_SET_DEST,
-        IpvsVerb.DELETE_DESTINATION: messages.IPVS_CMD_DEL_DEST,
-    }
-
-    def encode(command: IpvsCommand, seq: int) -> bytes:
-        message = messages.ipvsmsg()
-        message["cmd"], message["version"] = verbs[command.verb], messages.GENL_VERSION
-        message["attrs"] = _attributes(command)
-        message["header"]["type"] = family
-        message["header"]["flags"] = netlink.REQUEST | netlink.ACK
-        message["header"]["sequence_number"] = seq
-        message.encode()
-        return bytes(message.data)
-
-    return encode
-
-
-def _attributes(command: IpvsCommand) -> list[tuple[str, Any]]:
-    """Return what a command is about, as attributes that pyroute2 knows by name."""
-    key, value = command.key, command.value
-    frontend = key.frontend
-    service: list[tuple[str, Any]] = [
-        ("IPVS_SVC_ATTR_AF", _af(frontend.address)),
-        ("IPVS_SVC_ATTR_PROTOCOL", _NUMBERS[frontend.protocol]),
-        ("IPVS_SVC_ATTR_ADDR", str(frontend.address)),
-        ("IPVS_SVC_ATTR_PORT", frontend.port),
-    ]
-    if isinstance(value, VirtualServer):
-        service += [
-            ("IPVS_SVC_ATTR_SCHED_NAME", value.scheduler),
-            ("IPVS_SVC_ATTR_FLAGS", {"flags": value.flags, "mask": 0xFFFFFFFF}),
-            ("IPVS_SVC_ATTR_TIMEOUT", value.persistence_s or 0),
-            ("IPVS_SVC_ATTR_NETMASK", _netmask(frontend.address, value.netmask)),
-        ]
-        if value.engine:
-            service.append(("IPVS_SVC_ATTR_PE_NAME", value.engine))
-    attributes: list[tuple[str, Any]] = [("IPVS_CMD_ATTR_SERVICE", {"attrs": service})]
-    if isinstance(key, RealServerKey):
-        destination: list[tuple[str, Any]] = [
-            ("IPVS_DEST_ATTR_ADDR_FAMILY", _af(key.address)),
-            ("IPVS_DEST_ATTR_ADDR", str(key.address)),
-            ("IPVS_DEST_ATTR_PORT", key.port),
-        ]
-        if isinstance(value, RealServer):
-            destination += [
-                ("IPVS_DEST_ATTR_FWD_METHOD", value.forwarding.value),
-                ("IPVS_DEST_ATTR_WEIGHT", value.weight),
-                ("IPVS_DEST_ATTR_U_THRESH", value.upper),
-                ("IPVS_DEST_ATTR_L_THRESH", value.lower),
-            ]
-        attributes.append(("IPVS_CMD_ATTR_DEST", {"attrs": destination}))
-    return attributes
-
-
-def _netmask(address: Address, length: int | None) -> str:
-    """Return a netmask as pyroute2 takes it: as an address of IPv4, although the kernel wants a length for IPv6."""
-    if length is None:
-        length = address.max_prefixlen
-    if address.version == 4:
-        return str(IPv4Network((0, length)).netmask)
-    return str(IPv4Address(length.to_bytes(4, sys.byteorder)))
-
-
-def _frontend(service: Mapping[int, bytes]) -> Frontend | None:
-    """Return what a virtual server answers on; None for a protocol that no Service has."""
-    protocol = _PROTOCOLS.get(_number(service, _PROTOCOL))
-    if protocol is None:
-        return None
-    return Frontend.of(protocol, _address(service[_ADDRESS], _number(service, _AF)), _port(service[_PORT]))
-
-
-def _naming(service: Mapping[int, bytes]) -> bytes:
-    return b"".join(attribute(kind, service[kind]) for kind in (_AF, _PROTOCOL, _ADDRESS, _PORT))
-
-
-def _virtual_server(service: Mapping[int, bytes]) -> VirtualServer:
-    flags, _ = struct.unpack("=II", service[_FLAGS])
-    if _number(service, _AF) == socket.AF_INET:
-        netmask = int.from_bytes(service[_NETMASK], "big").bit_count()
-    else:
-        netmask = _number(service, _NETMASK)
-    return VirtualServer.of_flags(
-        _text(service[_SCHEDULER]), flags, _number(service, _TIMEOUT), netmask, _text(service.get(_ENGINE, b""))
-    )
-
-
-def _real_server(destination: Mapping[int, bytes]) -> RealServer:
-    return RealServer(
-        weight=_number(destination, _WEIGHT),
-        forwarding=Forwarding(_number(destination, _FORWARDING) & _FORWARDING_MASK),
-        upper=_number(destination, _UPPER),
-        lower=_number(destination, _LOWER),
-        connections=_number(destination, _ACTIVE) + _number(destination, _INACTIVE),
-        active=_number(destination, _ACTIVE),
-    )
-
-
-def _number(attributes: Mapping[int, bytes], kind: int) -> int:
-    return int.from_bytes(attributes.get(kind, b""), sys.byteorder)
-
-
-def _port(content: bytes) -> int:
-    return int.from_bytes(content, "big")
-
-
-def _address(content: bytes, family: int) -> Address:
-    return ip_address(content[: 4 if family == socket.AF_INET else 16])
-
-
-def _text(content: bytes) -> str:
-    return content.partition(b"\0")[0].decode("utf-8", "replace")
-
-
-def _af(address: Address) -> int:
-    return socket.AF_INET if address.version == 4 else socket.AF_INET6
 
 
 def reason(command: IpvsCommand, number: int) -> str:
