@@ -176,5 +176,5 @@ def test_in_a_folder_of_others_such_files_are_named(tmp_path, capsys):
         path.write_text(path.read_text().partition("\n")[2])
     capsys.readouterr()
     rulegen("plan", *told, "--observed", str(out))
-    assert "model.json is no dump" in capsys.readouterr().out
+    assert "model.json is not a dump" in capsys.readouterr().out
     assert "model.json" in COMPANIONS

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from rulegen.compiler.tables import LANGUAGES
 from rulegen.errors import InputError
+from rulegen.host.files.lookalikes import ADDRESSES, meaning_in_folder, no_dump
 from rulegen.host.files.manifests import MAX_TOTAL_BYTES, STDIN, NoTextError, read_text
 from rulegen.host.files.output import COMPANIONS, TABLES_OF
 from rulegen.languages.addresses import state as links
@@ -46,23 +47,9 @@ MAX_LINES: Final = 500_000
 MAX_LINE: Final = 16 * 1024
 """The longest line: no tool prints one of 4 KiB, as a comment has at most 255 characters."""
 
-_ADDRESSES: Final = re.compile(r"\S+\s+(?:DOWN|UP|UNKNOWN|DORMANT|LOWERLAYERDOWN|NOTPRESENT|TESTING)\b")
 _DEVICE: Final = re.compile(rf"^{re.escape(DEVICE)}(?:@\S+)?\s.*$", re.MULTILINE)
 _SYSCTLS: Final = re.compile(r"(?:[#;][^\n]*\n)*[a-z][a-z0-9_]*\.\S+ *=")
 _MATCH_SET: Final = re.compile(r"--match-set (\S+)")
-_SAVE: Final = "save it with iptables-save or ip6tables-save"
-_LOOKALIKES: Final = (
-    (re.compile(r"-[PN] \S+"), "a print of `iptables -S`, which is one table without its name", _SAVE),
-    (re.compile(r"Chain \S+ \("), "a print of `iptables -L`, which omits parts of the rules", _SAVE),
-    (re.compile(r"(?:table (?:ip|ip6|inet|arp|bridge|netdev) \S+|add table) ?"), "a print of `nft list`", _SAVE),
-    (re.compile(r'\{"nftables"'), "a print of `nft -j list`", _SAVE),
-    (re.compile(r"IP Virtual Server version"), "a print of `ipvsadm -L`", "save it with ipvsadm -Sn"),
-    (re.compile(r"Name: \S+\s+Type: "), "a print of `ipset list`", "save it with ipset save"),
-    (re.compile(r"\d+: \S+: <"), "a print of `ip addr`", f"save it with ip -br addr show {DEVICE}"),
-    (_ADDRESSES, f"a print of `ip -br addr` without {DEVICE}", f"save it with ip -br addr show {DEVICE}"),
-    (re.compile(r"apiVersion:|kind:|\{\s*\"(?:apiVersion|kind|items)\""), "objects", "objects are named with -f"),
-)
-"""What people save instead of a dump: how it begins, what it is, what to do."""
 
 
 @dataclass(slots=True)
@@ -135,9 +122,9 @@ def read_dumps(paths: Sequence[str], languages: Mapping[str, Language] = LANGUAG
         elif (text is not None and _take(dumps, _shown(file), text, languages)) or is_companion:
             continue
         elif is_named:
-            raise _no_dump(_shown(file), text or "")
+            raise no_dump(_shown(file), text or "")
         else:
-            warnings.append(f"{file} is not a dump of a known kind and was ignored{_lookalike(text or '')}")
+            warnings.append(f"{file} is not a dump of a known kind and was ignored{meaning_in_folder(text or '')}")
     families = _families(rulesets)
     warnings += _take_empty(dumps, empty, families)
     if not families:
@@ -237,23 +224,6 @@ def _no_rules(paths: Sequence[str], empty: Sequence[str]) -> InputError:
     )
 
 
-def _no_dump(file: str, text: str) -> InputError:
-    for begin, what, hint in _LOOKALIKES:
-        if begin.match(text.lstrip()):
-            return InputError(file, f"this is {what}, not a dump", hint=hint)
-    return InputError(
-        file,
-        "not a dump of iptables-save or ip6tables-save, nor of ipvsadm -Sn, ipset save or ip -br addr",
-        hint="on the node, as root: iptables-save > iptables.save; ip6tables-save > ip6tables.save",
-    )
-
-
-def _lookalike(text: str) -> str:
-    """Return what a file of a folder is instead of a dump, and what to do; empty where nothing is known of it."""
-    lookalikes = ((what, hint) for begin, what, hint in _LOOKALIKES if begin.match(text.lstrip()))
-    return next((f" (it is {what}: {hint})" for what, hint in lookalikes), "")
-
-
 def _take(dumps: Dumps, file: str, text: str, languages: Mapping[str, Language]) -> bool:
     """Take a file's text where it is a dump of IPVS and its kin; return whether it is one.
 
@@ -270,7 +240,7 @@ def _take(dumps: Dumps, file: str, text: str, languages: Mapping[str, Language])
     elif ipset.is_dump(text):
         _refuse_cut(file, text)
         dumps.sets = _only(dumps.sets, ipset.read(text, file), file)
-    elif _ADDRESSES.match(text) and (lines := _DEVICE.findall(text)):
+    elif ADDRESSES.match(text) and (lines := _DEVICE.findall(text)):
         _refuse_cut(file, text)
         dumps.links = _only(dumps.links, links.read("\n".join(lines), file), file)
     elif _SYSCTLS.match(text):

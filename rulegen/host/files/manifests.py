@@ -105,10 +105,7 @@ def read_sources(
     for rendering in renderings:
         warn(rendering.warning())
     if renderings and not sources:
-        first = next(iter(renderings))
-        raise InputError(
-            first.folder, f"has no manifest beside {first.marker}", hint=f"{first.command} | rulegen plan -f -"
-        )
+        raise _unrendered(next(iter(renderings)))
     return sources
 
 
@@ -169,6 +166,12 @@ def _files(path: str) -> Iterator[_File]:
         raise InputError(_shown(path), "no file matches", hint="quote the pattern, and try it with ls")
     for match in matches:
         yield from _manifests(match) if os.path.isdir(match) else [_File(Path(match))]  # noqa: PTH112 - as above
+
+
+def _unrendered(renderer: Renderer) -> InputError:
+    return InputError(
+        renderer.folder, f"has no manifest beside {renderer.marker}", hint=f"{renderer.command} | rulegen plan -f -"
+    )
 
 
 def _manifests(folder: str) -> Iterator[_File]:

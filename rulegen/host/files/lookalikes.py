@@ -1,0 +1,44 @@
+"""What people save instead of a dump, and what to do about it."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from rulegen.errors import InputError
+from rulegen.ownership.virtual_servers import DEVICE
+
+ADDRESSES: Final = re.compile(r"\S+\s+(?:DOWN|UP|UNKNOWN|DORMANT|LOWERLAYERDOWN|NOTPRESENT|TESTING)\b")
+"""How a print of `ip -br addr` begins."""
+
+_SAVE: Final = "save it with iptables-save or ip6tables-save"
+_LOOKALIKES: Final = (
+    (re.compile(r"-[PN] \S+"), "a print of `iptables -S`, which is one table without its name", _SAVE),
+    (re.compile(r"Chain \S+ \("), "a print of `iptables -L`, which omits parts of the rules", _SAVE),
+    (re.compile(r"(?:table (?:ip|ip6|inet|arp|bridge|netdev) \S+|add table) ?"), "a print of `nft list`", _SAVE),
+    (re.compile(r'\{"nftables"'), "a print of `nft -j list`", _SAVE),
+    (re.compile(r"IP Virtual Server version"), "a print of `ipvsadm -L`", "save it with ipvsadm -Sn"),
+    (re.compile(r"Name: \S+\s+Type: "), "a print of `ipset list`", "save it with ipset save"),
+    (re.compile(r"\d+: \S+: <"), "a print of `ip addr`", f"save it with ip -br addr show {DEVICE}"),
+    (ADDRESSES, f"a print of `ip -br addr` without {DEVICE}", f"save it with ip -br addr show {DEVICE}"),
+    (re.compile(r"apiVersion:|kind:|\{\s*\"(?:apiVersion|kind|items)\""), "objects", "objects are named with -f"),
+)
+"""What people save instead of a dump: how it begins, what it is, what to do."""
+
+
+def no_dump(file: str, text: str) -> InputError:
+    """Return the error for a file that is no dump: what it is instead, and what to do."""
+    for begin, what, hint in _LOOKALIKES:
+        if begin.match(text.lstrip()):
+            return InputError(file, f"this is {what}, not a dump", hint=hint)
+    return InputError(
+        file,
+        "not a dump of iptables-save or ip6tables-save, nor of ipvsadm -Sn, ipset save or ip -br addr",
+        hint="on the node, as root: iptables-save > iptables.save; ip6tables-save > ip6tables.save",
+    )
+
+
+def meaning_in_folder(text: str) -> str:
+    """Return what a file of a folder is instead of a dump, and what to do; empty where nothing is known of it."""
+    lookalikes = ((what, hint) for begin, what, hint in _LOOKALIKES if begin.match(text.lstrip()))
+    return next((f" (it is {what}: {hint})" for what, hint in lookalikes), "")
