@@ -22,6 +22,7 @@ from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
 from rulegen.compiler.ingress.nginx import NginxSite, compile_ingress
 from rulegen.host.nginx.disk.templates import read_templates
 from rulegen.kube.objects import structs as k
+from rulegen.kube.objects.kinds import KubeObject
 from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.snapshot.build import build_world
 from rulegen.kube.snapshot.world import ClusterSnapshot
@@ -340,12 +341,12 @@ def options(**changes: Any) -> IngressOptions:
     return replace(OPTIONS, **changes)
 
 
-def world(*objects: k.KubeObject) -> ClusterSnapshot:
+def world(*objects: KubeObject) -> ClusterSnapshot:
     return build_world(objects)
 
 
 def compiled(
-    *objects: k.KubeObject,
+    *objects: KubeObject,
     served: bool = False,
     live: Mapping[str, str] | None = None,
     before: NginxSite | None = None,
@@ -396,5 +397,5 @@ def refusal(configuration: Configuration, folder: Path) -> str:
     return "" if tested.returncode == 0 and not tested.stderr else tested.stderr or str(tested.returncode)
 
 
-def encoded(*objects: k.KubeObject) -> bytes:
+def encoded(*objects: KubeObject) -> bytes:
     return msgspec.json.encode(objects)

@@ -34,6 +34,7 @@ from rulegen.host.dataplane.dataplane import KernelReadout, KernelRevision
 from rulegen.host.netfilter.variant import Variant, VariantChoice
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.events import Changed, Event, Listed
+from rulegen.kube.objects.kinds import KubeObject
 from rulegen.kube.objects.names import Decoded, ObjectName
 from rulegen.kube.snapshot.endpoints import SERVICE_NAME_LABEL
 from rulegen.languages.iptables.ruleset import read
@@ -356,7 +357,7 @@ class Stage:
         return sorted(rule.rpartition(" ")[2] for rule in rules if "-j DNAT" in rule)
 
 
-def changed(value: k.KubeObject) -> Changed:
+def changed(value: KubeObject) -> Changed:
     return Changed(
         type(value),
         Decoded(value, "test"),
@@ -364,7 +365,7 @@ def changed(value: k.KubeObject) -> Changed:
     )
 
 
-def listed(kind: type[k.KubeObject], *objects: k.KubeObject) -> Listed:
+def listed(kind: type[KubeObject], *objects: KubeObject) -> Listed:
     return Listed(kind, tuple(Decoded(value, "test") for value in objects))
 
 

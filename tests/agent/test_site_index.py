@@ -16,6 +16,7 @@ from rulegen.agent.telemetry.state import AgentState
 from rulegen.errors import HostError
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.events import Changed, scoped
+from rulegen.kube.objects.kinds import KubeObject
 from rulegen.kube.objects.names import Decoded, ObjectName
 from rulegen.kube.snapshot.cluster import Touched
 from rulegen.model.ingress.reads import ServiceReads
@@ -44,7 +45,7 @@ class Stage:
         self.meanwhile()
         return world
 
-    def change(self, *objects: k.KubeObject) -> None:
+    def change(self, *objects: KubeObject) -> None:
         for known in objects:
             name = scoped(type(known), known.metadata.namespace, known.metadata.name)
             self.loop.on_change(self.cluster.take(Changed(type(known), Decoded(known, "test"), name)))
@@ -55,7 +56,7 @@ class Stage:
             self.woken += 1
             self.loop.serve()
 
-    def wakes(self, *objects: k.KubeObject) -> bool:
+    def wakes(self, *objects: KubeObject) -> bool:
         """Return whether changes wake the thread; all that is served is right afterwards."""
         before = self.woken
         self.change(*objects)

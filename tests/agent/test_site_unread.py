@@ -25,6 +25,7 @@ from rulegen.compiler.ingress.nginx import NginxSite, compile_ingress
 from rulegen.host.nginx.disk.last_read import NginxKnownObjects
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.events import Changed, Gone, scoped
+from rulegen.kube.objects.kinds import KubeObject
 from rulegen.kube.objects.names import ObjectKey, ObjectName
 from rulegen.kube.selector import parse_selector
 from rulegen.kube.snapshot.world import ClusterSnapshot
@@ -119,7 +120,7 @@ class Server:
         looks: After so many looks at what is refused it ends its silence; 0 for never.
     """
 
-    there: dict[ObjectKey, k.KubeObject] = field(default_factory=dict)
+    there: dict[ObjectKey, KubeObject] = field(default_factory=dict)
     silent: set[ObjectKey] = field(default_factory=set)
     forbidden: set[ObjectKey] = field(default_factory=set)
     cluster: SharedCluster = field(default_factory=SharedCluster)
@@ -150,7 +151,7 @@ class Server:
         name = scoped(kind, *key.name)
         return bool(self.cluster.take(Gone(kind, name) if one is None else Changed(kind, check(one, ""), name)).site)
 
-    def put(self, *objects: k.KubeObject) -> None:
+    def put(self, *objects: KubeObject) -> None:
         for one in objects:
             metadata = one.metadata
             self.there[key := ObjectKey(type(one).__name__, ObjectName(metadata.namespace, metadata.name))] = one
@@ -158,7 +159,7 @@ class Server:
                 self.tell(key)
         self.answer()
 
-    def delete(self, one: k.KubeObject) -> None:
+    def delete(self, one: KubeObject) -> None:
         key = ObjectKey(type(one).__name__, ObjectName(one.metadata.namespace, one.metadata.name))
         del self.there[key]
         if key.kind not in {"Secret", "ConfigMap"} or key in self.asked:
@@ -168,7 +169,7 @@ class Server:
 class Stage:
     """A loop that is turned by hand."""
 
-    def __init__(self, *objects: k.KubeObject, silent=(), forbidden=(), known=None, live=None, **changes) -> None:
+    def __init__(self, *objects: KubeObject, silent=(), forbidden=(), known=None, live=None, **changes) -> None:
         self.server = Server(silent=set(silent), forbidden=set(forbidden))
         self.log, self.events = io.StringIO(), list[EventRequest]()
         self.site = MemorySite(replace(OPTIONS, **changes), live=live)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from rulegen.compiler.ingress.nginx import NginxSite, compile_ingress
 from rulegen.errors import ConfigError
 from rulegen.kube.objects import structs as k
+from rulegen.kube.objects.kinds import KubeObject
 from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.reading.documents import Source
 from rulegen.kube.snapshot.build import read_world
@@ -192,7 +193,7 @@ def test_an_unreadable_annotation_has_a_printable_reason():
 
 # -- any text in any field ---------------------------------------------------------------------------------------------
 
-OBJECTS: tuple[k.KubeObject, ...] = (
+OBJECTS: tuple[KubeObject, ...] = (
     *GROUND,
     ingress(
         "site",

@@ -17,6 +17,7 @@ from rulegen.compiler.tables import LANGUAGES
 from rulegen.errors import Fault, Rejected
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.events import Changed, Event, Gone
+from rulegen.kube.objects.kinds import KubeObject
 from rulegen.kube.objects.names import Decoded, ObjectName
 from rulegen.kube.snapshot.cluster import Cluster, Touched
 from rulegen.kube.snapshot.endpoints import SERVICE_NAME_LABEL
@@ -40,7 +41,7 @@ quick = settings(
 )
 
 
-def changed(one: k.KubeObject) -> Changed:
+def changed(one: KubeObject) -> Changed:
     return Changed(type(one), Decoded(one, "test"), ObjectName(one.metadata.namespace, one.metadata.name))
 
 

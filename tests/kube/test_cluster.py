@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from rulegen.errors import Fault, Rejected
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.events import Changed, Gone, Listed, Unfollowed, called, scoped
+from rulegen.kube.objects.kinds import KubeObject
 from rulegen.kube.objects.names import Decoded, ObjectKey, ObjectName
 from rulegen.kube.snapshot.cluster import Cluster, Touched
 from rulegen.kube.snapshot.endpoints import SERVICE_NAME_LABEL
@@ -18,13 +19,13 @@ KINDS = (k.Service, k.EndpointSlice, k.Node)
 NAMES = ("a", "b", "c")
 
 
-def built(kind: type[k.KubeObject], name: str, variant: int) -> Decoded | Rejected:
+def built(kind: type[KubeObject], name: str, variant: int) -> Decoded | Rejected:
     """Return an object in one of a few states; state 0 is one that cannot be used."""
     if variant == 0:
         return Rejected(called(kind, scoped(kind, "demo", name)), "test", (Fault("spec", "is nothing"),))
     namespace = "" if kind is k.Node else "demo"
     metadata = k.ObjectMeta(name=name, namespace=namespace, labels={SERVICE_NAME_LABEL: NAMES[variant % 3]})
-    one: k.KubeObject
+    one: KubeObject
     if kind is k.Service:
         one = k.Service(metadata=metadata, spec=k.ServiceSpec(cluster_ip=f"10.96.0.{variant}"))
     elif kind is k.EndpointSlice:
@@ -39,7 +40,7 @@ states = st.dictionaries(st.sampled_from(NAMES), st.integers(0, 3), max_size=3)
 singles = st.tuples(kinds, st.sampled_from(NAMES), st.one_of(st.none(), st.integers(0, 3)))
 
 
-def tell(cluster: Cluster, kind: type[k.KubeObject], name: str, state: int | None) -> Touched:
+def tell(cluster: Cluster, kind: type[KubeObject], name: str, state: int | None) -> Touched:
     found = scoped(kind, "demo", name)
     return cluster.take(Gone(kind, found) if state is None else Changed(kind, built(kind, name, state), found))
 
@@ -94,7 +95,7 @@ def test_a_service_that_is_not_touched_is_as_it_was(before, later):
 @given(st.lists(singles, max_size=10))
 def test_what_is_told_twice_touches_nothing_the_second_time(events):
     cluster = Cluster()
-    last: dict[tuple[type[k.KubeObject], str], int | None] = {}
+    last: dict[tuple[type[KubeObject], str], int | None] = {}
     for kind, name, state in events:
         tell(cluster, kind, name, state)
         last[kind, name] = state

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from rulegen.backends.nginx.locations.headers import MAX_HOPS
-from rulegen.kube.objects import structs as k
+from rulegen.kube.objects.kinds import KubeObject
 from rulegen.model.forbidden import NOTHING, Forbidden
 from rulegen.model.ingress.defaults import HttpHost
 from rulegen.model.ingress.values.settings import Settings
@@ -27,7 +27,7 @@ SETTINGS = Settings(worker_processes="1")
 HOST = HttpHost(user="", http_port=PORT, https_port=8443, ipv6=False)
 
 
-def serve(folder: Path, *objects: k.KubeObject, inside: tuple[str, ...] = (), forbidden: Forbidden = NOTHING,
+def serve(folder: Path, *objects: KubeObject, inside: tuple[str, ...] = (), forbidden: Forbidden = NOTHING,
           settings: Settings = SETTINGS) -> Iterator[None]:  # fmt: skip
     """Have a nginx serve objects, in the namespace of the test or in another, until the generator is closed."""
     folder.mkdir()
@@ -95,7 +95,7 @@ def ask(where: str = "/", host: str = "site.test", **headers: str) -> int:
                 time.sleep(0.02)
 
 
-def to(address: str, name: str = "web") -> tuple[k.KubeObject, ...]:
+def to(address: str, name: str = "web") -> tuple[KubeObject, ...]:
     return service(name, cluster_ip="None"), endpoints(name, (address,), ports=(("http", PORT),))
 
 

@@ -23,6 +23,7 @@ from rulegen.host.nginx.resolver.process import DnsListener, Resolver, ResolverI
 from rulegen.host.nginx.resolver.settings import Naming
 from rulegen.host.nginx.service import NginxService
 from rulegen.kube.objects import structs as k
+from rulegen.kube.objects.kinds import KubeObject
 from rulegen.model.forbidden import Forbidden
 from rulegen.model.ingress.defaults import HttpHost
 from rulegen.model.ingress.values.settings import Settings
@@ -380,7 +381,7 @@ def get(where: str = "/", host: str = "site.test") -> tuple[int, bytes]:
             return answer.status, answer.read()
 
 
-def external(target: str, port: int) -> tuple[k.KubeObject, ...]:
+def external(target: str, port: int) -> tuple[KubeObject, ...]:
     """Return an Ingress that has requests passed to a name, as if they were for this host."""
     reported = service(
         "web", type="ExternalName", external_name=target, cluster_ip="", ports=(k.ServicePort(port=port),)

@@ -8,6 +8,7 @@ import pytest
 
 from rulegen.errors import ConfigError
 from rulegen.kube.objects import structs as k
+from rulegen.kube.objects.kinds import KubeObject
 from rulegen.model.forbidden import Forbidden
 from rulegen.model.ingress.defaults import HttpHost
 from rulegen.model.ingress.reasons import Verdict
@@ -75,27 +76,27 @@ def bracketed(address: str) -> str:
     return f"[{address}]" if ":" in address else address
 
 
-def by_endpoint(address: str) -> tuple[k.KubeObject, ...]:
+def by_endpoint(address: str) -> tuple[KubeObject, ...]:
     return service("web"), endpoints("web", (address,)), site()
 
 
-def by_auth_url(address: str) -> tuple[k.KubeObject, ...]:
+def by_auth_url(address: str) -> tuple[KubeObject, ...]:
     return *WEB, site(auth_url=f"http://{bracketed(address)}:10250/pods")
 
 
-def by_auth_url_over_tls(address: str) -> tuple[k.KubeObject, ...]:
+def by_auth_url_over_tls(address: str) -> tuple[KubeObject, ...]:
     return *WEB, site(auth_url=f"https://{bracketed(address)}/")
 
 
-def by_external_name(address: str) -> tuple[k.KubeObject, ...]:
+def by_external_name(address: str) -> tuple[KubeObject, ...]:
     return service("web", type="ExternalName", external_name=address, cluster_ip=""), site()
 
 
-def by_default_backend(address: str) -> tuple[k.KubeObject, ...]:
+def by_default_backend(address: str) -> tuple[KubeObject, ...]:
     return service("own"), endpoints("own", (address,)), site(default_backend="own")
 
 
-def by_auth_of_a_service(address: str) -> tuple[k.KubeObject, ...]:
+def by_auth_of_a_service(address: str) -> tuple[KubeObject, ...]:
     own = service("own"), endpoints("own", (address,))
     return *WEB, *own, site(auth_url="http://own.default.svc.cluster.local/")
 
@@ -233,7 +234,7 @@ def test_a_host_that_may_be_an_address_is_not_asked_who_may(host):
     assert verdicts(made) == {Verdict.IGNORED}
 
 
-def with_responder(url: str) -> tuple[k.KubeObject, ...]:
+def with_responder(url: str) -> tuple[KubeObject, ...]:
     """Return an Ingress with TLS whose certificate names an OCSP responder, where nginx asks such."""
     pair = secret("own", tls_crt=certificate("site.test", responder=url), tls_key=key_pem())
     site_ = ingress("site", rule("site.test"), tls=[tls("own", "site.test")])

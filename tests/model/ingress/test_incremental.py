@@ -19,6 +19,7 @@ from rulegen.compiler.ingress.nginx import NginxSite, compile_ingress
 from rulegen.errors import ConfigError
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.events import Changed, Gone, scoped
+from rulegen.kube.objects.kinds import KubeObject
 from rulegen.kube.objects.names import Decoded, ObjectKey, ObjectName
 from rulegen.kube.selector import parse_selector
 from rulegen.kube.snapshot.build import build_world
@@ -180,7 +181,7 @@ class Stage:
         for known in FIRST:
             self.change(known, "put")
 
-    def change(self, known: k.KubeObject, how: str) -> Touched:
+    def change(self, known: KubeObject, how: str) -> Touched:
         kind, name = type(known), scoped(type(known), known.metadata.namespace, known.metadata.name)
         if how == "status" and isinstance(known, k.Ingress):
             known = k.Ingress(known.metadata, known.spec, STATUS)
