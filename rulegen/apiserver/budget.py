@@ -164,7 +164,7 @@ class Weights:
         if self._rejected:
             self.total -= self._rejected.pop(called(self._kind, event.name), 0)
         if isinstance(event, Changed):
-            return self.add(event.one)
+            return self.add(event.state)
         return 0
 
     def add(self, each: Decoded | Rejected) -> int:

@@ -400,7 +400,7 @@ def run(kubeconfig):
         if hasattr(event, "objects"):
             kept[event.kind] = event.objects
         elif hasattr(event, "one"):
-            kept[event.kind, event.name] = event.one
+            kept[event.kind, event.name] = event.state
 
     watch = Watch(emit, kubeconfig=kubeconfig, node="a", ingress=True, warn=said.append)
     watch.start()

@@ -435,7 +435,7 @@ class TestSelection:
         assert (head, heads) == (("7", "more"), [(wanted, "5")])
         _, (selected,) = selection.read_selected("https://server", Secret, raw, wanted.__eq__)
         assert selected.head.name == wanted
-        assert Changed(Secret, selected.state, wanted).one.object.metadata.name == "b"
+        assert Changed(Secret, selected.state, wanted).state.object.metadata.name == "b"
 
     @pytest.mark.parametrize("read", [selection.read_heads, selection.read_selected])
     def test_a_version_that_is_none_is_not_kept(self, read):

@@ -911,7 +911,7 @@ class TestNamed:
         watch().refer_to(secrets=[TLS])
         assert soon(lambda: seen.state("Secret")[1] == {"Secret shop/tls"})
         (before,) = seen.of("Secret", Changed)
-        assert isinstance(before.one, Rejected)
+        assert isinstance(before.state, Rejected)
         assert "super" not in repr(before)
 
     @pytest.mark.parametrize("name", [("..", "tls"), ("shop", ".."), ("shop", "a/b"), ("shop", "a,b=c"), ("", "a")])

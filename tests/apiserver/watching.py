@@ -66,7 +66,7 @@ class Consumer:
                     usable = [each for each in objects if isinstance(each, Decoded)]
                     self.usable[kind] = {tuple(name_of(each)): each.object.metadata.uid for each in usable}
                     self.rejected[kind] = {each.object for each in objects if isinstance(each, Rejected)}
-                case Changed(one=each, name=name):
+                case Changed(state=each, name=name):
                     self._forget(event.kind, name)
                     if isinstance(each, Decoded):
                         self.usable[kind][tuple(name)] = each.object.metadata.uid

@@ -31,8 +31,8 @@ def test_an_object_that_came_or_changed(kind):
     assert isinstance(said, WatchLine)
     assert said.version == "0x7f-opaque"
     assert isinstance(said.event, Changed)
-    assert isinstance(said.event.one, Decoded)
-    assert said.event.name == name_of(said.event.one) == WEB
+    assert isinstance(said.event.state, Decoded)
+    assert said.event.name == name_of(said.event.state) == WEB
 
 
 def test_an_object_that_went():
@@ -44,9 +44,9 @@ def test_an_object_that_cannot_be_used_is_an_event_with_its_name():
 
     assert isinstance(said, WatchLine)
     assert isinstance(said.event, Changed)
-    assert isinstance(said.event.one, Rejected)
+    assert isinstance(said.event.state, Rejected)
     assert said.event.name == WEB
-    assert said.event.one.object == called(Service, WEB)
+    assert said.event.state.object == called(Service, WEB)
 
 
 def test_a_bad_object_can_go():

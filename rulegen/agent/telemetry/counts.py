@@ -29,8 +29,8 @@ def count_change(state: AgentState, event: Event, touched: Touched) -> None:
     if event.kind not in {Service, EndpointSlice}:
         return
     triggered = None
-    if isinstance(event, Changed) and not isinstance(event.one, Rejected):
-        triggered = _time_of(event.one.object.metadata.annotations.get(TRIGGERED, ""))
+    if isinstance(event, Changed) and not isinstance(event.state, Rejected):
+        triggered = _time_of(event.state.object.metadata.annotations.get(TRIGGERED, ""))
     count = 1 if isinstance(event, Changed | Gone) else len(touched.services)
     if event.kind is Service:
         state.services_changed(count)

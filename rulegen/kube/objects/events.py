@@ -39,12 +39,12 @@ class Changed:
 
     Attributes:
         kind: The struct of the object.
-        one: As it is now; if it cannot be used now, an older state of it is not to be used any longer either.
+        state: As it is now; if it cannot be used now, an older state of it is not to be used any longer either.
         name: Its name, which a rejected object cannot tell.
     """
 
     kind: type[KubeObject]
-    one: Decoded | Rejected
+    state: Decoded | Rejected
     name: ObjectName
 
 
