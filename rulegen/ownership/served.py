@@ -28,11 +28,12 @@ if TYPE_CHECKING:
     from rulegen.net import Address
 
 _OWNER: Final = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?)(:|\s|\Z)")
-_PORT: Final = re.compile(r"(?:^|[^!] )-p (tcp|udp|sctp) .*?--dport (\d+)\b")
+_PORT: Final = re.compile(r"(?:^|[^!] )-p (tcp|udp|sctp) .*?--dport ([0-9]{1,5})\b")
 _TO: Final = re.compile(r"(?:^| )-d ([0-9a-f:.]+)/(?:32|128) ")
-_VIRTUAL: Final = re.compile(r"--vproto (\d+) --vaddr (\S+) --vport (\d+)\b")
+_VIRTUAL: Final = re.compile(r"--vproto ([0-9]+) --vaddr (\S+) --vport ([0-9]{1,5})\b")
 _DNAT: Final = re.compile(r"(?:^|[^!] )-p (tcp|udp|sctp) .*-j DNAT --to-destination (\S+)")
-_ENTRY: Final = re.compile(r"([0-9a-f:.]+),(tcp|udp|sctp):(\d+)(?:,\S+)?\Z")
+_ENTRY: Final = re.compile(r"([0-9a-f:.]+),(tcp|udp|sctp):([0-9]{1,5})(?:,\S+)?\Z")
+_PORT_ENTRY: Final = re.compile(r"[0-9]{1,5}\Z")
 _HEALTH_CHAINS: Final = (chains.filter_(chains.NODE_PORTS), chains.filter_(chains.NODE_PORT))
 _NUMBERS: Final = {"6": Protocol.TCP, "17": Protocol.UDP, "132": Protocol.SCTP}
 _NAMES: Final = {protocol.lower(): protocol for protocol in Protocol}
@@ -97,7 +98,7 @@ class Served:
         return self._endpoints.get((key.frontend.protocol, join_host_port(key.address, key.port)), "")
 
     def _entry_owner(self, key: EntryKey, family: Family) -> str:
-        if key.entry.isdigit():
+        if _PORT_ENTRY.match(key.entry):
             if key.name in _HEALTH_SETS:
                 return self._health_ports.get(int(key.entry), "")
             protocol = _PORT_SETS.get(key.name, (family, None))[1]

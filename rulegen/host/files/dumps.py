@@ -8,6 +8,7 @@ nobody saw is never taken for empty.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field
 from itertools import islice
@@ -332,7 +333,7 @@ def _files(paths: Sequence[str]) -> Iterator[tuple[str, bool, bool]]:
     """Yield each file, whether a user named it, and whether it stands in an export of rulegen's own."""
     for path in dict.fromkeys(paths):
         folder = Path(path)
-        if path == STDIN or not folder.is_dir():
+        if path == STDIN or not os.path.isdir(path):  # noqa: PTH112 - of what cannot be looked at, its reader says why
             yield path, True, path != STDIN and _is_export(folder.parent)
             continue
         try:
@@ -344,7 +345,7 @@ def _files(paths: Sequence[str]) -> Iterator[tuple[str, bool, bool]]:
         is_export = _is_export(folder)
         for file in files:
             is_model = is_export and file.endswith(".json")  # which may be larger than any dump
-            if not is_model and not Path(file).is_dir():
+            if not is_model and not os.path.isdir(file):  # noqa: PTH112 - as above
                 yield file, False, is_export
 
 
@@ -370,14 +371,16 @@ def _text(file: str, *, is_named: bool) -> str | None:
     Raises:
         InputError: It cannot be read, or holds more than is read: it may be a dump, so that it is not left out.
     """
-    if not is_named and not Path(file).is_file():
-        return None
     try:
+        if not is_named and not Path(file).is_file():
+            return None
         text = read_text(file, takes_stdin=is_named, folder=None if is_named else str(Path(file).parent))
     except NoTextError:
         if is_named:
             raise
         return None
+    except PermissionError as error:
+        raise InputError(file, error.strerror.lower()) from None
     _refuse_endless(text, _shown(file))
     return text
 

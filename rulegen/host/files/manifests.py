@@ -158,6 +158,12 @@ def _files(path: str) -> Iterator[_File]:
         yield from _manifests(path) if os.path.isdir(path) else [_File(Path(path))]  # noqa: PTH112 - pathlib raises
         return
     if not glob.has_magic(path):
+        try:
+            os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except OSError as error:  # it may be there
+            raise InputError(_shown(path), error.strerror.lower()) from None
         raise InputError(
             _shown(path), "no such file or folder", hint="check the path: it is relative to the current folder"
         )

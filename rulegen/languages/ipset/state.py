@@ -210,10 +210,11 @@ def _set_value(words: list[str]) -> SetValue:
         family=options.get("family", "") if options.get("family") in _FAMILY_OF_NETFILTER else "",
         range=options.get("range", ""),
         extensions=frozenset(word for word in words[1:] if word in _FLAGS),
-        maxelem=int(maxelem) if maxelem.isdigit() else MAXELEM,
+        maxelem=int(maxelem) if _NUMBER.match(maxelem) else MAXELEM,
     )
 
 
+_NUMBER = re.compile(r"[0-9]{1,10}\Z")
 _MIXED = re.compile(r"[0-9a-f:]*::?[0-9a-f:.]*\.[0-9.]+")
 
 
@@ -221,4 +222,11 @@ def _canonical(entry: str) -> str:
     """Return an entry with IPv6 addresses that the tools print with dotted octets as RFC 5952 text."""
     if "." not in entry or "::" not in entry:
         return entry
-    return _MIXED.sub(lambda match: str(parse_address(match[0])), entry)
+    return _MIXED.sub(lambda match: _address(match[0]), entry)
+
+
+def _address(text: str) -> str:
+    try:
+        return str(parse_address(text))
+    except ValueError:  # no address: it stays as it is
+        return text

@@ -10,7 +10,7 @@ from rulegen.net import Protocol, parse_address
 
 _FRONTEND: Final = re.compile(
     r"(?:-d (?P<address>[^\s/]+)/\d+ )?-p (?P<protocol>tcp|udp|sctp) (?:-m addrtype --dst-type LOCAL )?"
-    r"-m (?P=protocol) --dport (?P<port>\d+)(?: |$)"
+    r"-m (?P=protocol) --dport (?P<port>[0-9]{1,5})(?: |$)"
 )
 _PROTOCOLS: Final = {protocol.lower(): protocol for protocol in Protocol}
 
@@ -24,5 +24,8 @@ def frontend_of(spec: str) -> FrontendKey | None:
     match = _FRONTEND.search(spec)
     if match is None:
         return None
-    address = parse_address(match["address"]) if match["address"] else None
+    try:
+        address = parse_address(match["address"]) if match["address"] else None
+    except ValueError:  # a rule of a dump may say anything
+        return None
     return FrontendKey(address, _PROTOCOLS[match["protocol"]], int(match["port"]))

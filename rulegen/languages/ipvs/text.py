@@ -46,7 +46,7 @@ _FLAG_BITS = {
 _NAMED_FLAGS = {"sh": ("sh-fallback", "sh-port", "flag-3"), "mh": ("mh-fallback", "mh-port", "flag-3")}
 _FIRST = re.compile(r"^(?!#)(?=[^\n]*\S)[^\n]*", re.MULTILINE)
 """The first line that says something."""
-_TIMEOUTS = re.compile(r"\s*Timeout \(tcp tcpfin udp\): (\d+) (\d+) (\d+)\s*\Z")
+_TIMEOUTS = re.compile(r"\s*Timeout \(tcp tcpfin udp\): ([0-9]{1,10}) ([0-9]{1,10}) ([0-9]{1,10})\s*\Z")
 
 
 def read(text: str, source: str) -> Objects:
@@ -151,7 +151,10 @@ def _read_line(line: str) -> dict[Key, Value]:
         return {}
     frontend = Frontend.of(_PROTOCOLS[kind], *_host_port(name))
     if verb == "-A":
-        return {VirtualServerKey(frontend): _read_virtual(words)}
+        server = _read_virtual(words)
+        if frontend.address.version == 4 and (server.netmask or 0) > 32:
+            raise ValueError(line)
+        return {VirtualServerKey(frontend): server}
     if next(words) not in {"-r", "--real-server"}:
         raise ValueError(line)
     real = _host_port(next(words))
@@ -208,8 +211,14 @@ def _host_port(text: str) -> tuple[Address, int]:
 
 
 def _netmask_length(text: str) -> int | None:
-    """Return the length that a netmask tells: IPv4 dotted, IPv6 a number; None for all bits."""
+    """Return the length that a netmask tells: IPv4 dotted, IPv6 a number; None for all bits.
+
+    Raises:
+        ValueError: It is none.
+    """
     length = IPv4Network(f"0.0.0.0/{text}").prefixlen if "." in text else int(text)
+    if not 0 <= length <= 128:
+        raise ValueError(text)
     return None if length in {32, 128} else length
 
 
