@@ -380,7 +380,7 @@ def _text(file: str, *, is_named: bool) -> str | None:
             raise
         return None
     except PermissionError as error:
-        raise InputError(file, error.strerror.lower()) from None
+        raise InputError(file, (error.strerror or str(error)).lower()) from None
     _refuse_endless(text, _shown(file))
     return text
 

@@ -163,7 +163,7 @@ def _files(path: str) -> Iterator[_File]:
         except (FileNotFoundError, NotADirectoryError):
             pass
         except OSError as error:  # it may be there
-            raise InputError(_shown(path), error.strerror.lower()) from None
+            raise InputError(_shown(path), (error.strerror or str(error)).lower()) from None
         raise InputError(
             _shown(path), "no such file or folder", hint="check the path: it is relative to the current folder"
         )
