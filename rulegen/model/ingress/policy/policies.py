@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from rulegen.model.ingress.ir import Cors, ErrorPages, Limits, LocationPolicy, Sticky
@@ -76,10 +77,16 @@ def policy_of(namespace: str, annotations: Annotations, referred: Referred) -> L
 
 def unannotated(settings: Settings) -> LocationPolicy:
     """Return the policy of an Ingress without annotations: what the settings say, and the defaults."""
+    return _plain(settings.ssl_redirect, settings.force_ssl_redirect, settings.preserve_trailing_slash)
+
+
+@cache
+def _plain(ssl_redirect: bool, force_ssl_redirect: bool, preserve_trailing_slash: bool) -> LocationPolicy:  # noqa: FBT001 - hashed by position
+    """Return a policy that says nothing but this; most Ingresses share one, as it has many fields."""
     return LocationPolicy(
-        ssl_redirect=settings.ssl_redirect,
-        force_ssl_redirect=settings.force_ssl_redirect,
-        preserve_trailing_slash=settings.preserve_trailing_slash,
+        ssl_redirect=ssl_redirect,
+        force_ssl_redirect=force_ssl_redirect,
+        preserve_trailing_slash=preserve_trailing_slash,
     )
 
 

@@ -8,7 +8,7 @@ is a location; here every such pair is written out, so that a request is answere
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rulegen.model.ingress.ir import Location, LocationPolicy, MatchKind
 from rulegen.model.ingress.reasons import Reason, Verdict
@@ -25,8 +25,7 @@ MAX_COMPARED: Final = 1000
 BARE: Final = LocationPolicy(ssl_redirect=False, global_auth=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostPath:
+class HostPath(NamedTuple):
     """One path of a route for one host, and where its requests go.
 
     Attributes:

@@ -6,7 +6,6 @@ An Ingress compiles to routes (`from_ingress`), and so can any other kind; `rout
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -24,6 +23,16 @@ class PathKind(enum.Enum):
     EXPRESSION = "expression"
     EXACT_EXPRESSION = "exact expression"
     """An expression that comes before others of the same text, as an exact path does."""
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the whole path is compared, or comes first as if it were."""
+        return self is PathKind.EXACT or self is PathKind.EXACT_EXPRESSION
+
+    @property
+    def is_expression(self) -> bool:
+        """Whether the path is an expression."""
+        return self is PathKind.EXPRESSION or self is PathKind.EXACT_EXPRESSION
 
 
 class PathMatch(NamedTuple):
@@ -73,8 +82,7 @@ class WeightedBackend(NamedTuple):
     kind: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
+class Route(NamedTuple):
     """Which requests go where.
 
     Attributes:

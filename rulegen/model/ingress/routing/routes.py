@@ -11,7 +11,6 @@ from rulegen.model.ingress.ir import Canary, FixedResponse, Location, LocationPo
 from rulegen.model.ingress.policy.policies import errors_of, port_of
 from rulegen.model.ingress.reasons import Reason, Verdict
 from rulegen.model.ingress.routing.paths import HostPath, Paths
-from rulegen.model.ingress.routing.route import PathKind
 from rulegen.model.ingress.upstreams.services import NOT_FOUND, UNAVAILABLE, Targets, UpstreamOptions, transport_of
 from rulegen.model.ingress.values import readers
 from rulegen.model.ingress.values.annotations import access, balancing, routing, tls
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from rulegen.model.ingress.values.settings import Settings
 
 
-_EXACT: Final = frozenset({PathKind.EXACT, PathKind.EXACT_EXPRESSION})
 _MORE_THAN_PATH: Final = "matches by method, header or query are not supported: this route is left out"
 _ANY_HOST: Final = "with the request's host, a client could choose the server"
 
@@ -56,6 +54,7 @@ class Routing:
 
     def add(self, owner: ResolvedIngress) -> None:
         """Add the routes of an object."""
+        wish = _wish(owner)
         for route in owner.routes:
             for host in route.hosts or ("",):
                 if not route.hosts and "" in self.fallbacks:
@@ -67,11 +66,11 @@ class Routing:
                 self.owners.setdefault(host, {}).setdefault(owner.name, owner)
                 for match in route.matches:
                     if match.is_path_alone:
-                        paths.add(self._path(owner, route, match.path, host))
+                        paths.add(self._path(owner, wish, route, match.path, host))
                     else:
                         self.reasons.append(owner.reason(Verdict.UNSUPPORTED, route.field, _MORE_THAN_PATH))
                 if not route.matches and route.backends and host not in self.fallbacks:
-                    self.fallbacks[host] = self._fallback(owner, route, host)
+                    self.fallbacks[host] = self._fallback(owner, wish, route, host)
 
     def add_canary(self, owner: ResolvedIngress) -> None:
         """Give the paths of a canary their share of those of the main Ingress."""
@@ -93,17 +92,19 @@ class Routing:
         port = service.service.spec.ports[0]
         return self.targets.of_service(name, ServiceBackendPort(name=port.name, number=port.port))
 
-    def _path(self, owner: ResolvedIngress, route: Route, path: PathMatch, host: str) -> HostPath:
-        target, policy = self._target(owner, route.backends[0], host)
+    def _path(
+        self, owner: ResolvedIngress, wish: UpstreamOptions, route: Route, path: PathMatch, host: str
+    ) -> HostPath:
+        target, policy = self._target(owner, wish, route.backends[0], host)
         return HostPath(
             source=route.source,
             path=path.value,
-            is_exact=path.kind in _EXACT,
-            is_regex=path.kind in {PathKind.EXPRESSION, PathKind.EXACT_EXPRESSION},
+            is_exact=path.kind.is_exact,
+            is_regex=path.kind.is_expression,
             target=target,
             policy=policy,
             field=route.field,
-            canaries=tuple(self._shares(owner, route, target, policy)),
+            canaries=tuple(self._shares(owner, route, target, policy)) if len(route.backends) > 1 else (),
         )
 
     def _shares(self, owner: ResolvedIngress, route: Route, main: Target, policy: LocationPolicy) -> Iterator[Canary]:
@@ -123,8 +124,8 @@ class Routing:
                 message = f"{why or 'it is no Service with endpoints'}: the other backends have its requests"
                 self.reasons.append(owner.reason(Verdict.UNAVAILABLE, backend.field, message))
 
-    def _fallback(self, owner: ResolvedIngress, route: Route, host: str) -> Location:
-        target, policy = self._target(owner, route.backends[0], host)
+    def _fallback(self, owner: ResolvedIngress, wish: UpstreamOptions, route: Route, host: str) -> Location:
+        target, policy = self._target(owner, wish, route.backends[0], host)
         return Location(
             kind=MatchKind.PREFIX,
             path="/",
@@ -135,9 +136,11 @@ class Routing:
             source="/",
         )
 
-    def _target(self, owner: ResolvedIngress, backend: WeightedBackend, host: str) -> tuple[Target, LocationPolicy]:
-        """Return where a path's requests go, and the policy that they have there."""
-        policy, values = owner.policy, owner.annotations.values
+    def _target(
+        self, owner: ResolvedIngress, wish: UpstreamOptions, backend: WeightedBackend, host: str
+    ) -> tuple[Target, LocationPolicy]:
+        """Return where a path's requests go, and the policy that they have there; `wish` is of `_wish`."""
+        policy = owner.policy
         if owner.is_closed:
             return UNAVAILABLE, policy
         if owner.client_auth is not None and self.is_guest(owner, host):
@@ -156,14 +159,8 @@ class Routing:
             self.reasons.append(owner.reason(Verdict.UNAVAILABLE, backend.field, message))
             return NOT_FOUND, policy
         name = backend.service
-        wish = UpstreamOptions(
-            balance=values[balancing.LOAD_BALANCE],
-            hash_key=values[balancing.UPSTREAM_HASH_BY],
-            sticky=policy.sticky,
-            service_upstream=values[routing.SERVICE_UPSTREAM],
-            transport=transport_of(policy),
-            host=host if policy.sticky else None,
-        )
+        if wish.sticky:
+            wish = wish._replace(host=host)
         target, why = self.targets.of_service(name, backend.port, wish)
         if refused := self.targets.refused_endpoints(name, backend.port):
             self.reasons.append(owner.reason(Verdict.REFUSED, backend.field, f"Service {name}: {refused}"))
@@ -207,7 +204,7 @@ class Routing:
     def _attach(self, owner: ResolvedIngress, host: str, path: PathMatch, backend: WeightedBackend) -> str:
         """Give a path its canary; return why it cannot have it."""
         paths = self.paths.get(host)
-        main = paths.find(path.value, is_exact=path.kind in _EXACT) if paths else None
+        main = paths.find(path.value, is_exact=path.kind.is_exact) if paths else None
         if paths is None or main is None:
             return "a canary of no other Ingress: none has this host, path and type"
         if main.namespace != owner.name.namespace:
@@ -221,8 +218,20 @@ class Routing:
             return f"{why or 'the canary is not a Service with endpoints'}: all requests go to the main Ingress"
         if not isinstance(main.target, ToUpstream):
             return f"the main {main.source} cannot share its requests"
-        paths.replace(replace(main, canaries=(*main.canaries, _canary(owner, target))))
+        paths.replace(main._replace(canaries=(*main.canaries, _canary(owner, target))))
         return ""
+
+
+def _wish(owner: ResolvedIngress) -> UpstreamOptions:
+    """Return how an Ingress wants all of its backends; beside a cookie, the host is each path's own."""
+    values, policy = owner.annotations.values, owner.policy
+    return UpstreamOptions(
+        balance=values[balancing.LOAD_BALANCE],
+        hash_key=values[balancing.UPSTREAM_HASH_BY],
+        sticky=policy.sticky,
+        service_upstream=values[routing.SERVICE_UPSTREAM],
+        transport=transport_of(policy),
+    )
 
 
 def _canary(owner: ResolvedIngress, target: ToUpstream) -> Canary:

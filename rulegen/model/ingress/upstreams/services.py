@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import astuple, dataclass, field, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rulegen.kube.objects.names import ObjectName
@@ -39,8 +38,7 @@ _BALANCES: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpstreamOptions:
+class UpstreamOptions(NamedTuple):
     """How an Ingress wants a Service's servers to be picked.
 
     Attributes:
@@ -77,7 +75,7 @@ def transport_of(policy: LocationPolicy) -> str:
     return "" if policy.protocol == "HTTP" else spoken
 
 
-@dataclass
+@dataclass(slots=True)
 class Targets:
     """Makes upstreams out of Services, each once.
 
@@ -307,7 +305,11 @@ class Targets:
         IPs are what anybody writes, the addresses of Pods and nodes of others too: so they count in their own
         namespace alone, at the Service's ports.
         """
-        owner = self._addresses.owner(name.namespace, text, port)
+        if self.addresses is None:
+            self.addresses = ServiceAddresses.of_services(
+                (name, known.service) for name, known in self.services.items()
+            )
+        owner = self.addresses.owner(name.namespace, text, port)
         if owner is not None:
             return f"{address} is an address of Service {owner}"
         why = self.forbidden.refusal(address, AddressUse.UPSTREAM, port)
@@ -315,12 +317,6 @@ class Targets:
             address, AddressUse.UPSTREAM, port
         )
         return f"{why} (see --ingress-allow-endpoint)" if may_be_allowed else why
-
-    @cached_property
-    def _addresses(self) -> ServiceAddresses:
-        if self.addresses is not None:
-            return self.addresses
-        return ServiceAddresses.of_services((name, known.service) for name, known in self.services.items())
 
 
 class UsableEndpoints(NamedTuple):
