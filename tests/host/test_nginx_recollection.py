@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from rulegen.host.nginx.disk.last_read import NginxKnownObjects
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectKey, ObjectName
 from tests.ingress_strategies import config_map, secret
+from tests.otheruser import NOBODY
+from tests.rights import needs_root
 
 CLASS = k.IngressClass(metadata=k.ObjectMeta(name="c"), spec=k.IngressClassSpec(controller="example.com/c"))
 NAMESPACE = k.Namespace(metadata=k.ObjectMeta(name="shop", labels={"team": "shop"}))
@@ -83,6 +86,24 @@ def test_a_file_that_is_not_sound_is_told_and_not_believed(tmp_path, spoil):
     known.keep(dict(known.objects) | {USERS: secret("users", "shop", auth=b"u:y")})
     known.keep({})
     assert not files(tmp_path)
+
+
+@needs_root
+@pytest.mark.parametrize("right", ["owner", "mode"])
+def test_a_file_that_others_may_write_to_is_not_believed(tmp_path, right):
+    """Who owned the folder before may have left it there: a list of passwords, for one."""
+    NginxKnownObjects(tmp_path).keep(OBJECTS)
+    path = next(path for path in (tmp_path / "known").iterdir() if b'"users"' in path.read_bytes())
+    if right == "owner":
+        os.chown(path, NOBODY, -1)
+    else:
+        path.chmod(0o620)
+    known = NginxKnownObjects(tmp_path)
+    assert known.objects == {key: entry for key, entry in OBJECTS.items() if key != USERS}
+    [note] = known.notes
+    assert str(path) in note
+    known.keep(OBJECTS)
+    assert NginxKnownObjects(tmp_path).objects == OBJECTS
 
 
 def test_a_folder_that_others_may_write_to_is_not_believed(tmp_path):

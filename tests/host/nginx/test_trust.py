@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from rulegen.errors import HostError
+from rulegen.host.nginx.disk import default_certificate
 from rulegen.host.nginx.disk.releases import Releases
 from rulegen.host.nginx.disk.trust import UntrustedError, open_folder
 from rulegen.host.nginx.processes import process_list, supervision
 from rulegen.host.nginx.processes.supervisor import Held
 from tests.host.nginx.examples import configuration, server
-from tests.otheruser import as_user, reachable_folder
+from tests.otheruser import NOBODY, as_user, reachable_folder
 from tests.rights import needs_nginx, needs_root
 
 USER = 4321
@@ -172,6 +173,53 @@ def test_nginx_is_not_started_where_it_would_write_elsewhere(tmp_path):
 
     with pytest.raises(HostError, match=r"access\.log is a symbolic link: nginx would write somewhere else"):
         releases.prepare()
+
+
+@needs_root
+@pytest.mark.parametrize("name", ["apply.lock", "keeper.lock", "keeper.pid", "names.json"])
+def test_a_file_of_another_user_in_run_is_refused(tmp_path, name):
+    """Who owned the folder before left it there, and may keep it locked for ever, or name another process in it."""
+    releases = Releases(tmp_path / "nginx")
+    releases.prepare()
+    planted = tmp_path / "nginx" / "run" / name
+    planted.touch(mode=0o600)
+    os.chown(planted, NOBODY, -1)
+
+    with pytest.raises(HostError, match=f"{name} belongs to user {NOBODY}") as caught:
+        releases.prepare()
+    assert caught.value.hint == f"remove it: rm {planted}"
+    with pytest.raises(UntrustedError, match=name):
+        Held.of(tmp_path / "nginx")
+    planted.unlink()
+    releases.prepare()
+
+
+@needs_root
+def test_logs_belong_to_the_user_of_workers(tmp_path):
+    """It is nginx that gives them to that user, when it opens them anew (USR1)."""
+    releases = Releases(tmp_path / "nginx")
+    releases.prepare()
+    log = tmp_path / "nginx" / "logs" / "error.log"
+    log.touch(mode=0o600)
+    os.chown(log, NOBODY, -1)
+    releases.prepare()
+
+
+@needs_root
+@pytest.mark.parametrize("right", ["owner", "mode"])
+def test_a_certificate_of_another_user_is_not_served(tmp_path, right):
+    """Its key may be known."""
+    folder = tmp_path / "nginx"
+    Releases(folder).prepare()
+    default_certificate.store(folder, default_certificate.make())
+    assert default_certificate.load(folder)
+    if right == "owner":
+        os.chown(folder / "default.pem", NOBODY, -1)
+    else:
+        (folder / "default.pem").chmod(0o602)
+    assert default_certificate.load(folder) is None
+    default_certificate.store(folder, default_certificate.make())
+    assert default_certificate.load(folder)
 
 
 def test_what_is_no_folder_is_told(tmp_path):

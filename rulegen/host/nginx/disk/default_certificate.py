@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from rulegen.errors import HostError
 from rulegen.host.nginx.disk import trust
 from rulegen.host.nginx.disk.writing import hint, reason
-from rulegen.safe_files import read_regular, write_at
+from rulegen.safe_files import write_at
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +31,10 @@ def load(folder: Path) -> bytes | None:
 
     try:
         with trust.folder(folder.absolute()) as home:
-            content = read_regular(NAME, MAX_BYTES, dir_fd=home)
+            try:
+                content = trust.read_ours(NAME, MAX_BYTES, dir_fd=home)
+            except trust.UntrustedError:
+                return None  # somebody else may know the key: a new one is made
         left = x509.load_pem_x509_certificate(content).not_valid_after_utc - dt.datetime.now(dt.UTC)
     except FileNotFoundError:
         return None

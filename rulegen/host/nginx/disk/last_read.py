@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from rulegen.errors import HostError, Rejected
-from rulegen.host.nginx.disk.trust import check_ours
+from rulegen.host.nginx.disk.trust import check_ours, read_ours
 from rulegen.host.nginx.disk.writing import hint, reason, write_new
 from rulegen.kube.objects.names import ObjectKey, ObjectName
 from rulegen.kube.objects.structs import ConfigMap, IngressClass, Namespace, Secret
 from rulegen.kube.reading.decode import decode_object
-from rulegen.safe_files import read_regular
 from rulegen.text import printable
 
 if TYPE_CHECKING:
@@ -120,7 +119,7 @@ def _name(key: ObjectKey) -> str:
 
 
 def _read(path: Path) -> tuple[ObjectKey, KnownObject]:
-    raw = read_regular(path, MAX_FILE)
+    raw = read_ours(path, MAX_FILE)
     try:
         kind = _KINDS[msgspec.json.decode(raw, type=_RecordHead).kind]
         body = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])["object"]

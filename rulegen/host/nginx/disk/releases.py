@@ -103,7 +103,7 @@ class Releases:
                     with trust.inner(home, name, self.folder / name, make=True) as inner:
                         trust.give(inner, self._folder_mode, self._group)
                         if name != "releases":
-                            trust.check_written(inner, self.folder / name)
+                            trust.check_written(inner, self.folder / name, all_ours=name == "run")
                         if name == "logs":
                             close_files(inner)
         except OSError as error:

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from rulegen.safe_files import kind_text
+from rulegen.safe_files import kind_text, open_regular, read_descriptor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -139,12 +139,36 @@ def inner(home: int, name: str, path: Path, *, make: bool = False) -> Iterator[i
         os.close(descriptor)
 
 
-def check_written(descriptor: int, path: Path) -> None:
+def read_ours(path: str | Path, max_bytes: int, *, dir_fd: int | None = None) -> bytes:
+    """Return what a file holds that nobody else can have written: its owner writes to it whoever owns the folder now.
+
+    Args:
+        path: The file; relative to `dir_fd` where that is given.
+        max_bytes: The most that it may hold.
+        dir_fd: A folder's descriptor.
+
+    Raises:
+        UntrustedError: It is another's, or may be written to by others.
+        OSError: As `safe_files.read_regular` raises it.
+    """
+    descriptor = open_regular(path, dir_fd=dir_fd)
+    try:
+        problem = _foreign(os.fstat(descriptor))
+        if problem:
+            raise UntrustedError(Path(path), problem, f"remove it: rm {path}")
+        return read_descriptor(descriptor, max_bytes, path)
+    finally:
+        os.close(descriptor)
+
+
+def check_written(descriptor: int, path: Path, *, all_ours: bool = False) -> None:
     """Raise where what nginx writes into a folder would go elsewhere: it opens its files by name, as root.
 
     Args:
         descriptor: The folder's.
         path: Its path, for messages.
+        all_ours: Whether a file of another user is refused too, who could keep a lock or name another process: nginx
+            gives logs to the user of its workers, and nothing else.
 
     Raises:
         UntrustedError: A link, also a hard one, a FIFO or a device is there.
@@ -162,6 +186,8 @@ def check_written(descriptor: int, path: Path) -> None:
                     f"is {what}: nginx would write somewhere else",
                     f"remove it: rm {path / name}",
                 )
+            if all_ours and stat.S_ISREG(mode) and (problem := _foreign(status)):
+                raise UntrustedError(path / name, problem, f"remove it: rm {path / name}")
 
 
 def give(descriptor: int, mode: int, group: int) -> None:
@@ -196,16 +222,23 @@ def check_ours(path: Path, status: os.stat_result | None = None) -> None:
         problem = "is a symbolic link"
     elif not stat.S_ISDIR(status.st_mode):
         problem = "is no folder"
-    elif status.st_uid != os.geteuid():
-        problem = f"belongs to user {status.st_uid} (mode {_mode(status)})"
-    elif status.st_mode & 0o022:
-        problem = f"may be written to by others (user {status.st_uid}, mode {_mode(status)})"
+    else:
+        problem = _foreign(status)
     if problem:
         raise UntrustedError(
             path,
             f"{problem}, so nginx is not run from it",
             f"choose another folder, or: chown {os.geteuid()} {path} && chmod go-w {path}",
         )
+
+
+def _foreign(status: os.stat_result) -> str:
+    """Return why others could write to something; nothing where they cannot."""
+    if status.st_uid != os.geteuid():
+        return f"belongs to user {status.st_uid} (mode {_mode(status)})"
+    if status.st_mode & 0o022:
+        return f"may be written to by others (user {status.st_uid}, mode {_mode(status)})"
+    return ""
 
 
 def _entered(here: int, name: str, make_mode: int | None) -> int:

@@ -76,7 +76,7 @@ class Held(NamedTuple):
             for name in ("run", "logs"):
                 inner.append(trust.open_inner(home, name, folder / name))
                 opened.callback(os.close, inner[-1])
-                trust.check_written(inner[-1], folder / name)
+                trust.check_written(inner[-1], folder / name, all_ours=name == "run")
             opened.pop_all()
         return cls(home, *inner)
 
