@@ -27,7 +27,9 @@ metadata: {name: node1}
 status: {addresses: [{type: InternalIP, address: 192.168.50.10}]}
 """
 CONFIG = "{apiVersion: kubeproxy.config.k8s.io/v1alpha1, kind: KubeProxyConfiguration, clusterCIDR: 10.244.0.0/16}\n"
-SAID = "local traffic cannot be recognised, as there is no clusterCIDR: ClusterIPs are not masqueraded"
+SAID = (
+    "local traffic cannot be recognised, because there is no clusterCIDR: connections to ClusterIPs are not masqueraded"
+)
 LOST = "this removes rules that masquerade connections to ClusterIPs (IPv4)"
 FILES = ("-f", "blog.yaml", "--host", "host")
 
@@ -72,8 +74,11 @@ def test_so_does_an_export(run):
     [
         (("--cluster-cidr", "10.244.0.0/16"), ""),
         (("--detect-local-mode", "BridgeInterface", "--pod-bridge-interface", "cbr0"), ""),
-        (("--detect-local-mode", "NodeCIDR", "--node", "other"), "as there is no Node object that holds podCIDRs"),
-        (("--masquerade-all",), "as there is no clusterCIDR: pods count as clients from outside"),
+        (("--detect-local-mode", "NodeCIDR", "--node", "other"), "because there is no Node object that holds podCIDRs"),
+        (
+            ("--masquerade-all",),
+            "because there is no clusterCIDR: for externalTrafficPolicy Local, Pods count as outside clients",
+        ),
     ],
 )
 def test_only_a_missing_configuration_causes_the_warning(run, more, said):
@@ -173,7 +178,7 @@ def test_doctor_without_rules_and_configuration_warns():
 
 
 def test_doctor_takes_a_configuration_and_refuses_what_is_none(run, folder):
-    assert "told by clusterCIDR 10.244.0.0/16" in run("doctor", "--config", "config")[1]
+    assert "recognised by clusterCIDR 10.244.0.0/16" in run("doctor", "--config", "config")[1]
     code, out = run("doctor", "--cluster-cidr", "bogus")
     assert code == 1
     assert out.startswith("Error: command line: clusterCIDR: 'bogus' is not a CIDR such as ")

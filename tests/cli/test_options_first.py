@@ -37,8 +37,8 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
     [
         (("--mode", "userspace"), "'userspace' is not one of 'iptables', 'ipvs'"),
         (("--mode", "nftables"), "'nftables' is not one of 'iptables', 'ipvs'"),
-        (("--mode", "ipvs", "--ipvs-scheduler", "foo"), "there is no scheduler 'foo'"),
-        (("--ipvs-scheduler", "foo"), "command line: ipvs.scheduler: there is no scheduler 'foo'"),
+        (("--mode", "ipvs", "--ipvs-scheduler", "foo"), "unknown scheduler 'foo'"),
+        (("--ipvs-scheduler", "foo"), "command line: ipvs.scheduler: unknown scheduler 'foo'"),
         (("--annotations-prefix", ""), '"" is not a prefix of annotations, such as nginx.ingress.kubernetes.io'),
         (("--annotations-prefix", "nginx.ingress.kubernetes.io/"), "(without a slash)"),
         (("--annotations-prefix", "a b"), '"a b" is not a prefix of annotations'),

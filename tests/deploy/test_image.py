@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from rulegen import __version__
+from rulegen.cli.engines.table import ENGINES
 from rulegen.host.doctor.tools import TOOLS
 from rulegen.host.nginx.facts import WORKER_USERS
 from rulegen.host.nginx.sandbox.identity import PREFERRED
@@ -134,7 +135,12 @@ def test_the_tools_that_rulegen_runs_are_in_it() -> None:
     needed = {"iptables", "conntrack", "nginx-light", "kmod", "util-linux", "python3"}
 
     assert needed <= installed
-    assert {tool.name for tool in TOOLS} >= {"iptables-nft", "conntrack", "nginx", "modprobe"}  # what they bring
+    assert {tool.name for tool in (*TOOLS, *(tool for row in ENGINES.values() for tool in row.tools))} >= {
+        "iptables-nft",
+        "conntrack",
+        "nginx",
+        "modprobe",
+    }  # what they bring
 
 
 def test_nginx_has_a_user_of_its_own_there() -> None:

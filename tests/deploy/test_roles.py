@@ -75,7 +75,7 @@ def written(place: Place, account: str, manifests: list[Manifest], *publications
         assert place.published(noun, "web") == ["203.0.113.1"]
         node.stop(for_good=True)
         assert place.published(noun, "web") == []
-    assert recorder.journal.out.getvalue() == ""
+    assert recorder.log.out.getvalue() == ""
     return {(group, noun, verb) for verb, group, noun in place.api.done}
 
 

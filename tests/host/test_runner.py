@@ -70,7 +70,7 @@ def test_arguments_that_no_process_takes(argument):
 
 
 def test_a_silent_failure_still_says_something():
-    assert Completed(4).complaint == "exit code 4 and no word"
+    assert Completed(4).complaint == "exit code 4 without a message"
 
 
 def test_complaints_can_be_printed():

@@ -68,7 +68,7 @@ def test_blocks_are_allowed_in_place_and_lead_to_known_contexts():
         ("server", "server", (), True, "not allowed in server"),
         ("server", "proxy_pass", ("http://u",), False, "not allowed in server"),
         ("", "return", ("200",), False, "not allowed"),
-        ("location", "auth_basic", ("off",), False, "everybody"),
+        ("location", "auth_basic", ("off",), False, "would switch authentication off"),
         ("location", "auth_basic", ("Off",), False, ""),
         ("main", "include", ("hosts/*.conf",), False, ""),
         ("http", "include", ("/etc/passwd",), False, "not part of this configuration"),

@@ -29,7 +29,7 @@ pytestmark = [
 ]
 
 ONLY_PARSED = {
-    r"(RULEGEN_\w+=\S+ )?(scripts|integration/fresh)/|make ": "runs tests, demo or benchmarks; CI runs them",
+    r"(sudo )?(RULEGEN_\w+=\S+ )?(scripts|integration/fresh)/|make ": "runs tests, demo or benchmarks; CI runs them",
     r"rulegen demo": "tests/project/test_demo.py runs it",
     r"python3 -m venv /opt|/opt/rulegen/bin/pip|ln -s /opt": "installs packages; scripts/prepare does, on every run",
     r"for world in": "tests/parity compares the same worlds",

@@ -39,7 +39,8 @@ def names_asked_for(tree: ast.AST) -> list[str]:
             case _:
                 continue
     inside = [inner for each in asked if each is not None for inner in ast.walk(each)]
-    return [f"line {one.lineno}: {one.value}" for one in inside if isinstance(one, ast.Constant) and one.value in NAMES]
+    constants = [each for each in inside if isinstance(each, ast.Constant)]
+    return [f"line {each.lineno}: {each.value}" for each in constants if each.value in NAMES]
 
 
 @pytest.mark.parametrize("text", ["mode == 'ipvs'", "{'ipset': 1}", "x['iptables']", "a in ('links', b)"])
