@@ -142,13 +142,13 @@ class Metrics:
         self.writes = CounterMetric("rulegen_writes_total", "Calls that wrote to the kernel.")
         self.foreign_commits = CounterMetric("rulegen_foreign_commits_total", "Commits to nf_tables by other programs.")
         self.drift = LabelledCounterMetric(
-            "rulegen_drift_total", "kind", "Objects of ours that something else changed or deleted."
+            "rulegen_drift_total", "kind", "Objects of rulegen that another program changed or deleted."
         )
         self.site_failures = CounterMetric("rulegen_nginx_failures_total", "Failed nginx updates.")
         self.ingress_changes = LabelledCounterMetric(
             "rulegen_ingress_changes_total",
             "outcome",
-            "Changes of objects: decided, where Ingresses depend on them; ignored, where they do not.",
+            "Changes of objects: decided (Ingresses depend on the object) or ignored (none does).",
         )
         self.reloads = LabelledCounterMetric(
             "rulegen_nginx_reloads_total", "action", "Reloads of nginx that its new workers confirmed."
@@ -170,7 +170,7 @@ class Metrics:
         self.publish_failures = CounterMetric("rulegen_publish_failures_total", "Failed attempts to publish addresses.")
 
     def _declare_gauges(self) -> None:
-        self.rules = LabelledGaugeMetric(f"{_SYNC}_iptables_total", "table", "Rules of ours.")
+        self.rules = LabelledGaugeMetric(f"{_SYNC}_iptables_total", "table", "Rules of rulegen or kube-proxy.")
         self.no_local = LabelledGaugeMetric(
             f"{_SYNC}_no_local_endpoints_total",
             "traffic_policy",
@@ -184,8 +184,8 @@ class Metrics:
         self.over_limit = LabelledGaugeMetric(
             "rulegen_over_limit",
             "kind",
-            "Services that are served in part, since they are over a limit (endpoints, frontends, source_ranges), and"
-            " Ingresses that are not served for that reason (ingresses).",
+            "Services that are served in part, because they are above a limit (endpoints, frontends, source_ranges),"
+            " and Ingresses that are not served for that reason (ingresses).",
         )
         self.quarantined = GaugeMetric("rulegen_quarantined_ingresses", "Ingresses that nginx refuses.")
         self.unread = GaugeMetric(
@@ -193,10 +193,10 @@ class Metrics:
             "Objects that Ingresses refer to and that the API server has not sent.",
         )
         self.site_changes = GaugeMetric(
-            "rulegen_nginx_changes", "Files of nginx that differed from the wanted ones at the last check."
+            "rulegen_nginx_changes", "Files of nginx that differed from the desired ones at the last check."
         )
         self.drift_unmended = GaugeMetric(
-            "rulegen_drift_unmended", "Differences that stay, since nothing is written (--drift report)."
+            "rulegen_drift_unmended", "Differences that stay, because nothing is written (--drift report)."
         )
         self.parameters_refused = GaugeMetric(
             "rulegen_parameters_refused", "Kernel parameters that cannot be set on this host."

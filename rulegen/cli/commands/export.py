@@ -43,8 +43,7 @@ def command(folder: str | None, *, with_secrets: bool, **chosen: Any) -> None:
     ipvsadm.save                    ipvs mode: load with ipvsadm -R
     kube-ipvs0.addr                 ipvs mode: the addresses, in the format of ip -br addr
     kube-ipvs0.batch                ipvs mode: load last, with ip -batch
-    nfacct.sh                       --nfacct on: creates the counters that the rules use; run it before loading the
-    rules
+    nfacct.sh                       --nfacct on: creates the counters; run it before loading the rules
     sysctl.conf                     load with sysctl -p, after the rules
     model.json                      the decisions behind the rules, Service by Service
 

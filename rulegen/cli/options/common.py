@@ -312,8 +312,8 @@ _NODE = (
         type=click.Choice(["oldest", "all"]),
         default="oldest",
         show_default=True,
-        help="Conflict of two Services about an address and port. oldest: only the older one gets it; all: rules for"
-        " both are written, as by kube-proxy.",
+        help="How two Services with the same address and port are served. oldest: only the older one; all: rules"
+        " for both are written, as by kube-proxy.",
     ),
     click.option(
         "--max-service-endpoints",

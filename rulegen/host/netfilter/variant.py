@@ -66,12 +66,12 @@ def choose(run: Runner, forced: Variant | None = None) -> VariantChoice:
     for variant in usable:
         for hint in HINT_CHAINS:
             if hint in chains[variant]:
-                return VariantChoice(variant, f"the kubelet's hint, chain {hint}, is in iptables-{variant}")
+                return VariantChoice(variant, f"chain {hint} of the kubelet is in iptables-{variant}")
     owners = [variant for variant in usable if OWN_CHAIN in chains[variant]]
     if len(owners) == 1:
-        return VariantChoice(owners[0], f"no hint of the kubelet; chain {OWN_CHAIN} is in iptables-{owners[0]} only")
+        return VariantChoice(owners[0], f"no chain of the kubelet; chain {OWN_CHAIN} is in iptables-{owners[0]} only")
     where = "both variants have" if owners else "neither variant has"
-    return VariantChoice(Variant.NFT, f"no hint of the kubelet, and {where} chain {OWN_CHAIN}: nft is the default")
+    return VariantChoice(Variant.NFT, f"no chain of the kubelet, and {where} chain {OWN_CHAIN}: nft is the default")
 
 
 def has_kubernetes_chains(run: Runner, variant: Variant) -> bool:

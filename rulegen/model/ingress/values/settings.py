@@ -124,7 +124,7 @@ class Settings:
     upstream_keepalive_connections: int = setting(
         integer(0, 10_000),
         "32",
-        "idle ones, for each worker and Service; none to FastCGI, nor where a backend is told to close them"
+        "idle connections, for each worker and Service; none to FastCGI, nor to backends that must close them"
         " (`proxy-http-version: 1.0`, `connection-proxy-header: close`)",
         other_name="upstream-keepalive-conns",
     )
@@ -142,7 +142,7 @@ class Settings:
         paths, "/.well-known/acme-challenge", "paths that stay on HTTP"
     )
     use_port_in_redirects: bool = setting(
-        boolean, "false", "name our port in redirects to HTTPS, and in those to a path alone"
+        boolean, "false", "add nginx's port to redirects to HTTPS and to redirects to a path only"
     )
     preserve_trailing_slash: bool = setting(boolean, "false")
     hsts: bool = setting(boolean, "true")
@@ -175,7 +175,7 @@ class Settings:
     proxy_set_headers: tuple[tuple[str, str], ...] = headers_of_map(_HEADERS)
     global_allowed_response_headers: tuple[str, ...] = setting_of(readers.header_names, (), "for `custom-headers`")
     custom_http_errors: tuple[int, ...] = setting_of(readers.error_codes, (), "needs a default backend")
-    limit_rate: int = setting(integer(0, 1 << 21), "0", "KiB a second of one answer; beside `proxy-buffering: on`")
+    limit_rate: int = setting(integer(0, 1 << 21), "0", "KiB a second for each answer; needs `proxy-buffering: on`")
     limit_rate_after: int = setting(integer(0, 1 << 21), "0", "KiB before that begins")
     limit_req_status_code: int = setting(_STATUS, "503")
     limit_conn_status_code: int = setting(_STATUS, "503")
@@ -183,17 +183,17 @@ class Settings:
     whitelist_source_range: tuple[Network, ...] = setting_of(
         readers.networks,
         (),
-        "where an Ingress has no list of its own",
+        "for Ingresses without a list of their own",
         closes=True,
         other_name="allowlist-source-range",
     )
     denylist_source_range: tuple[Network, ...] = setting_of(readers.networks, (), "the same", closes=True)
     block_cidrs: tuple[Network, ...] = setting_of(
-        readers.networks, (), "everywhere, beside the lists of Ingresses", closes=True
+        readers.networks, (), "for all hosts, in addition to the lists of Ingresses", closes=True
     )
     block_user_agents: tuple[str, ...] = setting_of(patterns, (), "texts, or expressions after `~`, `~*`", closes=True)
     block_referers: tuple[str, ...] = setting_of(patterns, (), "the same", closes=True)
-    global_auth_url: str = setting_of(str.strip, "", "**an error where it cannot be read**, like the next four")
+    global_auth_url: str = setting_of(str.strip, "", "**an invalid value is an error**, also of the next four")
     global_auth_signin: str = setting_of(str.strip, "", _AS_ANNOTATION)
     global_auth_signin_redirect_param: str = setting(str.strip, "rd", _AS_ANNOTATION)
     global_auth_response_headers: str = setting_of(str.strip, "", _AS_ANNOTATION)
@@ -207,7 +207,7 @@ class Settings:
     disable_access_log: bool = setting(boolean, "false")
     log_format_upstream: str = setting(log_format, LOG_FORMAT, "ingress-nginx's; one line, with variables from a list")
     log_format_escape_json: bool = setting(boolean, "false", "the log has JSON's escapes")
-    log_format_escape_none: bool = setting(boolean, "false", "the log has no escapes; goes before the other")
+    log_format_escape_none: bool = setting(boolean, "false", "the log has no escapes; has priority over the other")
     skip_access_log_urls: tuple[str, ...] = setting_of(paths, (), "beginnings of paths")
     error_log_level: str = setting(_LEVEL, "notice")
 

@@ -52,7 +52,7 @@ AUTH_REALM: Final = Annotation(
 AUTH_URL: Final = Annotation(
     "auth-url",
     auth_url,
-    "URL of the server that is asked; a Service's DNS name goes to its endpoints",
+    "URL of the auth server; a Service's DNS name leads to its endpoints",
     CLOSE,
 )
 AUTH_METHOD: Final = Annotation("auth-method", _METHOD, "HTTP method", CLOSE, default="")
@@ -63,7 +63,7 @@ AUTH_SIGNIN_REDIRECT_PARAM: Final = Annotation(
 AUTH_RESPONSE_HEADERS: Final = Annotation(
     "auth-response-headers",
     readers.settable_headers,
-    "headers of its answer that the backend gets; none that frame a message",
+    "headers of its answer for the backend; no framing headers",
     CLOSE,
     default=NO_NAMES,
     needs=(AUTH_URL,),
@@ -71,7 +71,7 @@ AUTH_RESPONSE_HEADERS: Final = Annotation(
 AUTH_PROXY_SET_HEADERS: Final = Annotation(
     "auth-proxy-set-headers",
     readers.reference,
-    "ConfigMap of the namespace: headers for the question",
+    "ConfigMap of the namespace with headers for the auth server",
     CLOSE,
     refers_to="ConfigMap",
 )
@@ -85,7 +85,7 @@ AUTH_CACHE_KEY: Final = Annotation(
 ENABLE_GLOBAL_AUTH: Final = Annotation("enable-global-auth", boolean, "`true`, `false`", CLOSE, default=True)
 WHITELIST_SOURCE_RANGE: Final = Annotation("whitelist-source-range", readers.networks, "networks", CLOSE)
 ALLOWLIST_SOURCE_RANGE: Final = Annotation(
-    "allowlist-source-range", readers.networks, "networks; goes before the other name", CLOSE
+    "allowlist-source-range", readers.networks, "networks; has priority over the other name", CLOSE
 )
 DENYLIST_SOURCE_RANGE: Final = Annotation(
     "denylist-source-range", readers.networks, "networks", CLOSE, default=NO_NETWORKS
@@ -101,10 +101,10 @@ SATISFY: Final = Annotation(
 LIMIT_RPS: Final = Annotation("limit-rps", _LIMIT, "requests a second", default=0)
 LIMIT_RPM: Final = Annotation("limit-rpm", _LIMIT, "requests a minute", default=0)
 LIMIT_CONNECTIONS: Final = Annotation("limit-connections", integer(1, 65535), "at a time", default=0)
-LIMIT_BURST_MULTIPLIER: Final = Annotation("limit-burst-multiplier", integer(1, 1000), "5 unless given", default=5)
+LIMIT_BURST_MULTIPLIER: Final = Annotation("limit-burst-multiplier", integer(1, 1000), "default 5", default=5)
 LIMIT_RATE: Final = Annotation(
-    "limit-rate", integer(0, 1 << 21), "KiB a second of one answer; beside `proxy-buffering: on`", default=0
+    "limit-rate", integer(0, 1 << 21), "KiB a second for each answer; needs `proxy-buffering: on`", default=0
 )
 LIMIT_RATE_AFTER: Final = Annotation("limit-rate-after", integer(0, 1 << 21), "KiB before that begins", default=0)
 LIMIT_WHITELIST: Final = Annotation("limit-whitelist", readers.networks, "networks")
-LIMIT_ALLOWLIST: Final = Annotation("limit-allowlist", readers.networks, "networks; goes before the other name")
+LIMIT_ALLOWLIST: Final = Annotation("limit-allowlist", readers.networks, "networks; has priority over the other name")

@@ -51,7 +51,7 @@ PROXY_REQUEST_BUFFERING: Final = Annotation("proxy-request-buffering", choice("o
 PROXY_BUFFER_SIZE: Final = Annotation("proxy-buffer-size", size(16 << 20), "size up to 16m")
 PROXY_BUFFERS_NUMBER: Final = Annotation("proxy-buffers-number", integer(2, 1024), "2–1024")
 PROXY_BUSY_BUFFERS_SIZE: Final = Annotation(
-    "proxy-busy-buffers-size", size(64 << 20), "size up to 64m; fitted to the other two"
+    "proxy-busy-buffers-size", size(64 << 20), "size up to 64m; adjusted to the other two sizes"
 )
 PROXY_MAX_TEMP_FILE_SIZE: Final = Annotation("proxy-max-temp-file-size", size(), "size")
 PROXY_NEXT_UPSTREAM: Final = Annotation("proxy-next-upstream", readers.next_upstream, "nginx's words")

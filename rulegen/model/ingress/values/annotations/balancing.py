@@ -56,15 +56,18 @@ AFFINITY_MODE: Final = Annotation(
     default="balanced",
 )
 SESSION_COOKIE_NAME: Final = Annotation(
-    "session-cookie-name", readers.cookie_name, "`INGRESSCOOKIE` unless given", default="INGRESSCOOKIE"
+    "session-cookie-name", readers.cookie_name, "default `INGRESSCOOKIE`", default="INGRESSCOOKIE"
 )
 SESSION_COOKIE_PATH: Final = Annotation(
-    "session-cookie-path", _own_path, "the path of the Ingress unless given", default=""
+    "session-cookie-path", _own_path, "default: the path of the Ingress", default=""
 )
 SESSION_COOKIE_DOMAIN: Final = Annotation("session-cookie-domain", readers.cookie_domain, "domain", default="")
 SESSION_COOKIE_EXPIRES: Final = Annotation("session-cookie-expires", seconds, "seconds; becomes Max-Age", default=0)
 SESSION_COOKIE_MAX_AGE: Final = Annotation(
-    "session-cookie-max-age", integer(0, 2_147_483_647), "seconds; goes before expires", default=0
+    "session-cookie-max-age",
+    integer(0, 2_147_483_647),
+    "seconds; has priority over `session-cookie-expires`",
+    default=0,
 )
 SESSION_COOKIE_SAMESITE: Final = Annotation(
     "session-cookie-samesite", choice("None", "Lax", "Strict"), "`None`, `Lax`, `Strict`", default=""
@@ -73,5 +76,5 @@ SESSION_COOKIE_CHANGE_ON_FAILURE: Final = Annotation(
     "session-cookie-change-on-failure", boolean, "`true`, `false`; the cookie stays, with a note", default=False
 )
 SESSION_COOKIE_SECURE: Final = Annotation(
-    "session-cookie-secure", boolean, "`true`, `false`; where it was set over HTTPS unless given"
+    "session-cookie-secure", boolean, "`true`, `false`; default: `true` if set over HTTPS"
 )

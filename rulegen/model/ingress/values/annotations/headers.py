@@ -43,7 +43,7 @@ ENABLE_CORS: Final = Annotation("enable-cors", boolean, "`true`, `false`", defau
 CORS_ALLOW_ORIGIN: Final = Annotation(
     "cors-allow-origin",
     _origins,
-    "origins, also `https://*.name`; one that cannot be read means no CORS",
+    "origins, also `https://*.name`; an invalid one disables CORS",
     default=_ANY_ORIGIN,
 )
 CORS_ALLOW_METHODS: Final = Annotation("cors-allow-methods", _methods, "methods", default=CORS_METHODS)
@@ -54,7 +54,7 @@ CORS_MAX_AGE: Final = Annotation("cors-max-age", integer(0, 2_147_483_647), "sec
 CUSTOM_HEADERS: Final = Annotation(
     "custom-headers",
     readers.reference,
-    "ConfigMap, without which the Ingress is closed; only headers of `global-allowed-response-headers`",
+    "ConfigMap; if it is missing, the Ingress is closed; only headers of `global-allowed-response-headers`",
     refers_to="ConfigMap",
 )
 UPSTREAM_VHOST: Final = Annotation(

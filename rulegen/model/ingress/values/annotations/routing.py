@@ -26,11 +26,13 @@ def _matched_text(text: str) -> str:
     return readers.header_text(text)
 
 
-USE_REGEX: Final = Annotation("use-regex", boolean, "`true`, `false`; the whole host, see below", default=False)
+USE_REGEX: Final = Annotation("use-regex", boolean, "`true`, `false`; for the whole host, see above", default=False)
 REWRITE_TARGET: Final = Annotation(
     "rewrite-target", _rewrite, "path, with captures `$1`–`$9`; means use-regex", REJECT, default=""
 )
-APP_ROOT: Final = Annotation("app-root", readers.path, "path; `/` is sent there with 302", REJECT, default="")
+APP_ROOT: Final = Annotation(
+    "app-root", readers.path, "path; requests for `/` are redirected to it with 302", REJECT, default=""
+)
 PERMANENT_REDIRECT: Final = Annotation(
     "permanent-redirect", redirect, "path or URL; variables of the request's URL", REJECT
 )
@@ -53,18 +55,18 @@ RELATIVE_REDIRECTS: Final = Annotation("relative-redirects", boolean, "`true`, `
 SERVER_ALIAS: Final = Annotation(
     "server-alias",
     readers.hosts,
-    "names, also `*.name`; no expressions; never one that is a host itself",
+    "names, also `*.name`; no expressions; no name that is a host itself",
     default=NO_NAMES,
 )
 FROM_TO_WWW_REDIRECT: Final = Annotation("from-to-www-redirect", boolean, "`true`, `false`", default=False)
 DEFAULT_BACKEND: Final = Annotation(
     "default-backend",
     readers.name,
-    "a Service of the namespace: answers where there are no endpoints, and the error codes below",
+    "a Service of the namespace; used without endpoints, and for the error codes below",
     default="",
 )
 CUSTOM_HTTP_ERRORS: Final = Annotation(
-    "custom-http-errors", readers.error_codes, "codes 400–599, but 499; needs a default backend"
+    "custom-http-errors", readers.error_codes, "codes 400–599 except 499; needs a default backend"
 )
 DISABLE_PROXY_INTERCEPT_ERRORS: Final = Annotation(
     "disable-proxy-intercept-errors", boolean, "`true`, `false`", default=False
@@ -77,12 +79,12 @@ CANARY_BY_HEADER: Final = Annotation(
     "canary-by-header", readers.header_name, "header; `always` and `never` decide", REJECT, default=""
 )
 CANARY_BY_HEADER_VALUE: Final = Annotation(
-    "canary-by-header-value", _matched_text, "the one value that means the canary", REJECT, default=""
+    "canary-by-header-value", _matched_text, "the value that selects the canary", REJECT, default=""
 )
 CANARY_BY_HEADER_PATTERN: Final = Annotation(
     "canary-by-header-pattern",
     regex.check,
-    "regular expression; with one that cannot be read, who sends the header stays with the main Ingress",
+    "regular expression; if invalid, requests with the header go to the main Ingress",
     default="",
 )
 CANARY_BY_COOKIE: Final = Annotation(
@@ -91,10 +93,10 @@ CANARY_BY_COOKIE: Final = Annotation(
 CANARY_WEIGHT: Final = Annotation(
     "canary-weight",
     integer(0, 1_000_000),
-    "share of the total, in hundredths of a percent: at least one where it is not 0",
+    "share of the total, in steps of 0.01 %; at least 0.01 % unless it is 0",
     REJECT,
     default=0,
 )
 CANARY_WEIGHT_TOTAL: Final = Annotation(
-    "canary-weight-total", integer(1, 1_000_000), "100 unless given", REJECT, default=100
+    "canary-weight-total", integer(1, 1_000_000), "default 100", REJECT, default=100
 )

@@ -16,10 +16,10 @@ SECTIONS: Final[Mapping[str, ModuleType]] = MappingProxyType(
     {
         "Where requests go": routing,
         "TLS": tls,
-        "Who may, and how much": access,
+        "Access and limits": access,
         "Headers": headers,
         "The backend": backend,
-        "Which server": balancing,
+        "Load balancing and affinity": balancing,
         "Logs": logs,
     }
 )

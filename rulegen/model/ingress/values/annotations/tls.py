@@ -21,13 +21,15 @@ def _client_subject(text: str) -> str:
     return regex.check(text)
 
 
-SSL_REDIRECT: Final = Annotation("ssl-redirect", boolean, "`true`, `false`; holds where there is a `tls` section")
+SSL_REDIRECT: Final = Annotation("ssl-redirect", boolean, "`true`, `false`; applies if there is a `tls` section")
 FORCE_SSL_REDIRECT: Final = Annotation("force-ssl-redirect", boolean, "`true`, `false`")
 PRESERVE_TRAILING_SLASH: Final = Annotation("preserve-trailing-slash", boolean, "`true`, `false`")
-SSL_CIPHERS: Final = Annotation("ssl-ciphers", readers.ciphers, "OpenSSL's list; the whole host")
-SSL_PREFER_SERVER_CIPHERS: Final = Annotation("ssl-prefer-server-ciphers", boolean, "`true`, `false`; the whole host")
+SSL_CIPHERS: Final = Annotation("ssl-ciphers", readers.ciphers, "list as for OpenSSL; for the whole host")
+SSL_PREFER_SERVER_CIPHERS: Final = Annotation(
+    "ssl-prefer-server-ciphers", boolean, "`true`, `false`; for the whole host"
+)
 AUTH_TLS_SECRET: Final = Annotation(
-    "auth-tls-secret", readers.reference, "Secret with `ca.crt`; the whole host", CLOSE, refers_to="Secret"
+    "auth-tls-secret", readers.reference, "Secret with `ca.crt`; for the whole host", CLOSE, refers_to="Secret"
 )
 AUTH_TLS_VERIFY_CLIENT: Final = Annotation(
     "auth-tls-verify-client",
