@@ -63,7 +63,7 @@ def test_a_plan_is_cut_to_what_concerns_the_service() -> None:
 SITE = """\
 Node web-1: iptables mode; compared with iptables-nft
 
-Ingress: nginx must reload (/tmp/x, which serves nothing yet)
+Ingress: nginx will be reloaded (/tmp/x, which serves nothing yet)
   + host blog.holdno.com
       + server {
       +  listen 80;
@@ -89,7 +89,7 @@ nginx started in 0.14 s
 
 def test_a_plan_of_ingresses_is_cut_to_the_host_and_its_upstream() -> None:
     assert list(condense(SITE)) == [
-        "Ingress: nginx must reload",
+        "Ingress: nginx will be reloaded",
         "  + host blog.holdno.com",
         "      + server {",
         "      +  listen 80; listen 443;",
@@ -223,7 +223,7 @@ def test_the_demo_tells_its_story(mark: str, tmp_path: Path) -> None:
         ("http", "200"),
         ("https", "200"),
     ]
-    assert "  Ingress: nginx need not reload" in lines
+    assert "  Ingress: nginx does not need a reload" in lines
     assert "PRIVATE KEY" not in done.stdout
     assert of_the_machine() == before
     assert list(tmp_path.iterdir()) == []
