@@ -13,7 +13,7 @@ from rulegen.plan import show
 from rulegen.text import counted_noun
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from rulegen.cli.wiring.apply_in_parts import ApartWriter
     from rulegen.host.dataplane.kernel import KernelDataplane
@@ -76,16 +76,21 @@ def write(
     if output == "json":
         document = {**show.json_document(plan, report), "applied": titles + done}
         print_json({**document, "leftOut": left_out} if left_out else document)
-    elif not plan.is_empty:
-        writes_engine = plan.site is not None and plan.site.changes_program
-        number = counted_noun(len(titles) + writes_engine, "step")
-        changes = f"Applied: {counted_noun(len(plan.items), 'change')}"
-        written = "Applied all but the rejected Services" if left_out else changes
-        print_lines([f"{written} in {number}.", *done])
     else:
-        print_lines(done)
+        print_lines([*_summary(plan, titles, left_out), *done])
     if left_out:
         raise LeftOutError(left_out)
+
+
+def _summary(plan: Plan, titles: Sequence[str], left_out: Mapping[str, str]) -> list[str]:
+    """Return in one line what was applied; none for an empty plan."""
+    if plan.is_empty:
+        return []
+    writes_engine = plan.site is not None and plan.site.changes_program
+    number = counted_noun(len(titles) + writes_engine, "step")
+    changes = f"Applied: {counted_noun(len(plan.items), 'change')}"
+    written = "Applied all but the rejected Services" if left_out else changes
+    return [f"{written} in {number}."]
 
 
 def _show(plan: Plan, report: Report, *, output: str, yes: bool) -> None:
