@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import socket
@@ -22,24 +23,29 @@ class Wire:
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
-        self._lines = connection.makefile("rw", encoding="utf-8")
+        self._commands = connection.makefile("w", encoding="utf-8")
+        self._lines = connection.makefile("r", encoding="utf-8")
         credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
         # As seen from here, whatever namespace of processes it is in: the way into its network namespace.
         self.pid = int(struct.unpack("3i", credentials)[0])
         self.name = str(json.loads(self._lines.readline())["name"])
+        self._number = 0
 
     def __call__(self, do: str, *, within_s: float, **parameters: object) -> Any:
         """Do one command and return its result; LabError where the peer failed or is silent for longer than it may."""
         self._connection.settimeout(within_s + 30)
+        self._number += 1
+        reply: dict[str, Any] = {}
         try:
-            self._lines.write(json.dumps({"do": do, "with": parameters}) + "\n")
-            self._lines.flush()
-            line = self._lines.readline()
+            self._commands.write(json.dumps({"number": self._number, "do": do, "with": parameters}) + "\n")
+            self._commands.flush()
+            while reply.get("to") != self._number:  # a test that ran out of time did not read all replies
+                line = self._lines.readline()
+                if not line:
+                    raise LabError(f"{self.name}: {do}: its peer process has ended")
+                reply = json.loads(line)
         except OSError as error:
             raise LabError(f"{self.name}: {do}: {error}") from error
-        if not line:
-            raise LabError(f"{self.name}: {do}: its peer process has ended")
-        reply = json.loads(line)
         if "error" in reply:
             raise LabError(f"{self.name}: {do}: {reply['error']}")
         return reply["result"]
@@ -47,6 +53,8 @@ class Wire:
     def close(self) -> None:
         """Close; the peer process ends itself."""
         self._lines.close()
+        with contextlib.suppress(OSError):  # the peer has ended before it read all
+            self._commands.close()
         self._connection.close()
 
 

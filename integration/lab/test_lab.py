@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,11 +16,15 @@ from integration.lab import topology
 from integration.lab.hosts import TRANSPORTS
 from integration.lab.lab import build
 from integration.lab.namespaces import Namespaces
+from integration.lab.peer.templates import Templates
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from integration.conftest import DriverType, LabMaker
     from integration.lab.hosts import Family, Transport
     from integration.lab.lab import Lab
+    from integration.lab.peers import Wire
 
 
 @pytest.fixture
@@ -97,6 +105,41 @@ def test_a_program_can_be_killed_with_all_that_it_started(bare: Lab) -> None:
 
 def test_a_program_that_hangs_is_ended_at_its_timeout(bare: Lab) -> None:
     assert bare.node.run(["sleep", "100"], timeout_s=0.1).code is None
+
+
+def test_a_fork_that_hangs_is_ended_and_the_next_one_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a timeout the exit codes are still read."""
+    (tmp_path / "slow").mkdir()
+    program = "import sys, time\nif __name__ == '__main__':\n    time.sleep(float(sys.argv[1]))\n    sys.exit(3)\n"
+    (tmp_path / "slow" / "__main__.py").write_text(program)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    for stream in ("stdin", "stdout", "stderr"):
+        (tmp_path / stream).touch()
+    made = Templates()
+    hanging, other = (made.fork([sys.executable, "-m", "slow", seconds], {}, tmp_path) for seconds in ("1000", "0.1"))
+    assert hanging.poll() is None
+    with pytest.raises(subprocess.TimeoutExpired):
+        hanging.wait(0.05)
+    os.killpg(hanging.pid, signal.SIGKILL)
+    assert (hanging.wait(30), other.wait(30)) == (-signal.SIGKILL, 3)
+    hanging.template.close()
+
+
+def test_a_reply_that_nobody_read_is_not_taken_for_the_next(bare: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that runs out of time ends between a command and its reply."""
+
+    class OutOfTimeError(BaseException):
+        pass
+
+    def interrupted() -> str:
+        raise OutOfTimeError
+
+    wire: Wire = bare.node.wire  # type: ignore[attr-defined]
+    with monkeypatch.context() as patch:
+        patch.setattr(wire, "_lines", SimpleNamespace(readline=interrupted))
+        with pytest.raises(OutOfTimeError):
+            bare.node.run(["echo", "first"])
+    assert bare.node.run(["echo", "second"]).stdout == "second\n"
 
 
 def test_questions_without_pause_count_what_came_of_them(bare: Lab) -> None:

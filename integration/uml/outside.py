@@ -25,9 +25,9 @@ REQUIRE = "RULEGEN_REQUIRE_UML"
 """Variable: where it is 1, a machine that can run no user-mode Linux is a failure."""
 
 _MEMORY_MB = 1024
-_LIFETIME_S = 1500
+_LIFETIME_S = 3000
 _BOOT_S = 120
-_TEST_S = 150
+_TEST_S = 300
 """Inside; a little less than what the tests have outside."""
 _BOOTS = 3
 

@@ -1,9 +1,9 @@
 """The process that stands for a host of the lab: its namespace lives as long as it does.
 
 Started as `python peer NAME SOCKET`, it connects to the Unix socket SOCKET, says that it is there, and does what
-arrives: one JSON object a line, answered by one JSON object a line. When the socket closes, for whatever reason, it
-ends its children and itself; so nothing of a lab outlives the tests. Only the standard library, so that it starts fast
-and runs wherever a Python is.
+arrives: one JSON object a line, answered by one JSON object a line, which names the number of the command. When the
+socket closes, for whatever reason, it ends its children and itself; so nothing of a lab outlives the tests. Only the
+standard library, so that it starts fast and runs wherever a Python is.
 """
 
 from __future__ import annotations
@@ -119,8 +119,8 @@ def _reply(peer: Peer, request: dict[str, object]) -> dict[str, object]:
     try:
         result = getattr(peer, str(request["do"]))(**request["with"])  # type: ignore[arg-type]
     except Exception as error:  # noqa: BLE001 - whatever went wrong is the test's to see, over the wire
-        return {"error": f"{type(error).__name__}: {error}"}
-    return {"result": result}
+        return {"to": request["number"], "error": f"{type(error).__name__}: {error}"}
+    return {"to": request["number"], "result": result}
 
 
 def main(name: str, path: str) -> None:
@@ -128,15 +128,12 @@ def main(name: str, path: str) -> None:
     peer = Peer(name)
     with socket.socket(socket.AF_UNIX) as wire:
         wire.connect(path)
-        with wire.makefile("rw", encoding="utf-8") as lines:
-            json.dump({"name": name}, lines)
-            lines.write("\n")
-            lines.flush()
+        # Two files: one for both would forget, with each reply, the commands that it has read ahead.
+        with wire.makefile("r", encoding="utf-8") as lines, wire.makefile("w", encoding="utf-8") as replies:
+            print(json.dumps({"name": name}), file=replies, flush=True)
             try:
                 for line in lines:
-                    json.dump(_reply(peer, json.loads(line)), lines)
-                    lines.write("\n")
-                    lines.flush()
+                    print(json.dumps(_reply(peer, json.loads(line))), file=replies, flush=True)
             except OSError:
                 # The tests were killed: their end of the wire is gone, and so is the reason to stay.
                 pass

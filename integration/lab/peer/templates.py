@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import socket
 import subprocess
 import time
@@ -22,7 +23,7 @@ class Template:
             # Outside of the groups of its forks, and in no group that a test ends.
             self._process = subprocess.Popen(argv, pass_fds=[theirs.fileno()], start_new_session=True)
         self._socket = ours
-        self._lines = ours.makefile("rb")
+        self._begun = b""
         self._codes: dict[int, int] = {}
 
     def fork(self, argv: list[str], env: dict[str, str], folder: Path) -> int:
@@ -32,6 +33,7 @@ class Template:
         while True:
             answer = self._read(None)
             if "pid" in answer:
+                self._codes.pop(answer["pid"], None)  # of an earlier process that had this number
                 return answer["pid"]
 
     def code(self, pid: int, timeout_s: float | None) -> int | None:
@@ -43,15 +45,23 @@ class Template:
                 return None
         return self._codes[pid]
 
+    def close(self) -> None:
+        """End the process; its forks go on."""
+        self._socket.close()
+        self._process.wait()
+
     def _read(self, timeout_s: float | None) -> dict[str, int]:
-        """Read one message and return it; nothing at the timeout."""
-        self._socket.settimeout(None if timeout_s is None else max(timeout_s, 0.001))
-        try:
-            line = self._lines.readline()
-        except TimeoutError:
-            return {}
-        if not line:
-            raise OSError(f"{PRESTARTED.name} has ended with {self._process.wait()}")
+        """Read one message and return it; nothing at the timeout, after which reading goes on where it was."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while b"\n" not in self._begun:
+            left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
+            if not select.select([self._socket], [], [], left)[0]:
+                return {}
+            piece = self._socket.recv(65536)
+            if not piece:
+                raise OSError(f"{PRESTARTED.name} has ended with {self._process.wait()}")
+            self._begun += piece
+        line, _, self._begun = self._begun.partition(b"\n")
         message: dict[str, int] = json.loads(line)
         if "ended" in message:
             self._codes[message["ended"]] = message["code"]
