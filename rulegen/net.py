@@ -25,6 +25,8 @@ class Family(enum.StrEnum):
     IPV4 = "IPv4"
     IPV6 = "IPv6"
 
+    __hash__ = str.__hash__  # that of enum is Python code, and a family is looked up for each endpoint
+
     @property
     def bits(self) -> int:
         """Length of an address: 32 or 128."""
@@ -110,6 +112,8 @@ class AddressKind(enum.StrEnum):
     MULTICAST = "a multicast address"
     BROADCAST = "the broadcast address"
 
+    __hash__ = str.__hash__  # as of Family
+
 
 class AddressUse(enum.Enum):
     """What an object names an address for."""
@@ -124,6 +128,8 @@ class AddressUse(enum.Enum):
     """spec.clusterIPs of a Service; the API server takes it from a ServiceCIDR, which may be link-local."""
     UPSTREAM = "upstream of an Ingress"
     """nginx connects to it: an endpoint, auth-url, ExternalName, or what one of their names resolves to."""
+
+    __hash__ = object.__hash__  # as of Family; members are single objects
 
 
 _NOT_BINDABLE: Final = frozenset(

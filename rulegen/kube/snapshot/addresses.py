@@ -50,7 +50,9 @@ class ServiceAddresses:
         names = self._by_cluster_ip.get(address)
         if names is not None:
             return min(names)
-        holders = self._by_external_ip.get((namespace, address), ())
+        holders = self._by_external_ip.get((namespace, address))
+        if holders is None:
+            return None
         return min((holder.service for holder in holders if port in holder.ports), default=None)
 
     def holders(self, namespace: str, address: str) -> tuple[object, object]:

@@ -278,10 +278,12 @@ def _servers(
     nobody = Location(kind=MatchKind.PREFIX, path="/", target=common.default_backend or NOT_FOUND, policy=BARE)
     for host in sorted(routing.paths):
         paths, owners = routing.paths[host], list(routing.owners.get(host, {}).values())
-        if paths.is_regex:
+        is_regex = paths.is_regex
+        if is_regex:
             reasons += _of_expressions(host, owners)
         tls = certificates.of_host(host, owners)
         own = _at_home(routing, host, owners)
+        telling = [owner for owner in own if owner.annotations.values]  # most say nothing about their host
         yield Server(
             host=host,
             locations=paths.locations(routing.fallbacks.get(host, nobody)),
@@ -290,11 +292,11 @@ def _servers(
             rejects_tls=tls.is_unread,
             responder_port=tls.responder_port if routing.targets.resolves else 0,
             client_auth=next((owner.client_auth for owner in own if owner.client_auth is not None), None),
-            app_root=next((owner.policy.app_root for owner in own if owner.policy.app_root), ""),
-            ciphers=oldest(own, SSL_CIPHERS) or "",
-            prefer_server_ciphers=oldest(own, SSL_PREFER_SERVER_CIPHERS),
+            app_root=next((owner.policy.app_root for owner in telling if owner.policy.app_root), ""),
+            ciphers=oldest(telling, SSL_CIPHERS) or "",
+            prefer_server_ciphers=oldest(telling, SSL_PREFER_SERVER_CIPHERS),
             ingresses=tuple(owner.name for owner in owners),
-            is_regex=paths.is_regex,
+            is_regex=is_regex,
         )
 
 

@@ -41,6 +41,8 @@ class Verdict(enum.StrEnum):
     NOTE = "note"
     """Served as written, but not as many would think."""
 
+    __hash__ = str.__hash__  # that of enum is Python code, and each reason is hashed
+
 
 @total_ordering
 @dataclass(frozen=True, slots=True)

@@ -91,6 +91,11 @@ class Endpoint:
         """Return the endpoint with its text, `10.0.0.1:80` or `[fd00::1]:80`."""
         return cls(address, port, join_host_port(address, port), weight)
 
+    @property
+    def host(self) -> str:
+        """The address as text, without the brackets of IPv6."""
+        return self.text.rpartition(":")[0].strip("[]")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedPort:

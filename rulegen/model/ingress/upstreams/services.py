@@ -288,7 +288,7 @@ class Targets:
         for (family, port, protocol), candidates_ in endpoints.items():
             for candidate in candidates_ if protocol == Protocol.TCP else ():
                 endpoint = candidate.endpoint
-                text = str(endpoint.address)
+                text = endpoint.host
                 judged.add(text)
                 if why := self._refusal(name, endpoint.address, text, endpoint.port):
                     refused.setdefault(port, {})[endpoint.text] = why
