@@ -63,20 +63,12 @@ class Pattern:
     Attributes:
         text: The expression.
         key: What patterns are sorted by.
-        names: Beginnings of the paths that it names, in lower case.
-        outline: What it may match.
     """
 
     route: HostPath
     kind: MatchKind
     text: str
     key: tuple[int, bool, str]
-    names: tuple[str, ...]
-    outline: regex.Outline
-
-    def may_take(self, other: Pattern) -> bool:
-        """Whether it may match a path that another one names."""
-        return any(self.outline.may_match(name) for name in other.names)
 
 
 @dataclass(slots=True)
@@ -175,12 +167,15 @@ class Paths:
             return sorted(patterns, key=lambda pattern: pattern.key)
         if len(patterns) > MAX_COMPARED:  # each with each would take too long
             return sorted(patterns, key=lambda pattern: (ages[pattern.route.namespace], pattern.key))
+        # Only here: to read an expression takes longer than all else that is done with its path.
+        outlines = {pattern.route.key: _outline(pattern.route) for pattern in patterns}
         ordered: list[Pattern] = []
         for pattern in patterns:
-            namespace = pattern.route.namespace
+            namespace, may_match = pattern.route.namespace, outlines[pattern.route.key].may_match
             least = 0
             for at in range(len(ordered) - 1, -1, -1):
-                if ordered[at].route.namespace != namespace and pattern.may_take(ordered[at]):
+                older = ordered[at].route
+                if older.namespace != namespace and any(map(may_match, outlines[older.key].heads)):
                     least = at + 1
                     break
             place = next((at for at in range(least, len(ordered)) if ordered[at].key > pattern.key), len(ordered))
@@ -212,15 +207,17 @@ def _pattern(route: HostPath, *, ignores_case: bool) -> Pattern:
         kind = MatchKind.REGEX_CASED
         base = regex.escape(route.path.rstrip("/"))
         text = rf"{begun}\z" if route.is_exact else rf"^{base}(?:/|\z)"
-    outline = regex.outline(path) if route.is_regex else regex.outline_of_text(route.path)
     return Pattern(
         route=route,
         kind=kind,
         text=text,
         key=(-len(begun), ignores_case or not route.is_exact, text),
-        names=outline.heads,
-        outline=outline,
     )
+
+
+def _outline(route: HostPath) -> regex.Outline:
+    """Return what the expression of a path may match."""
+    return regex.outline(route.path) if route.is_regex else regex.outline_of_text(route.path)
 
 
 def _companion(path: str, prefixes: dict[str, HostPath], rest: Location) -> Location:
