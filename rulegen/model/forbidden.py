@@ -95,7 +95,7 @@ class Forbidden:
         fault = refusal(address, use)
         if fault or use in _RANGES_ALONE:
             return fault
-        if use is AddressUse.UPSTREAM and any(_is_in(address, network) for network in self.allowed):
+        if self.allowed and use is AddressUse.UPSTREAM and any(_is_in(address, network) for network in self.allowed):
             is_loop = address in self.own and port in self.ports
             return f"{address} is an address of this node, and nginx listens on port {port}" if is_loop else ""
         if what := self._what(address, use, port):

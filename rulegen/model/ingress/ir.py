@@ -319,8 +319,7 @@ class LocationPolicy:
     sticky: Sticky | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Location:
+class Location(NamedTuple):
     """Paths of a host and what is done with them.
 
     Attributes:

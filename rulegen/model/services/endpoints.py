@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from rulegen.kube.objects.structs import EndpointSlice, SliceEndpoint
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """An endpoint of a port with the conditions that decide about it; unknown conditions resolved."""
 
     endpoint: Endpoint
@@ -73,7 +72,8 @@ def counts(slices: Iterable[EndpointSlice]) -> Counter[PortKey]:
     for slice_ in slices:
         if (family := _family(slice_)) is not None:
             for name, _, protocol in _ports(slice_):
-                numbers[family, name, protocol] += len(slice_.endpoints)
+                key = (family, name, protocol)
+                numbers[key] = numbers.get(key, 0) + len(slice_.endpoints)
     return numbers
 
 

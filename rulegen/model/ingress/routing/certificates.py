@@ -39,6 +39,9 @@ class HostTLS(NamedTuple):
     responder_port: int = 0
 
 
+_NO_TLS: Final = HostTLS()
+
+
 @dataclass(slots=True)
 class Certificates:
     """The certificates of Secrets, each read once.
@@ -106,7 +109,7 @@ class Certificates:
                     break
             self.reasons += missing
             return HostTLS(is_wanted=True, is_unread=is_unread)
-        return HostTLS()
+        return _NO_TLS
 
     def _responder_port(self, url: str) -> tuple[int, str]:
         """Return the port of an OCSP responder; 0, and why it is not asked, where it is none that may be."""

@@ -7,7 +7,7 @@ is a location; here every such pair is written out, so that a request is answere
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rulegen.model.ingress.ir import Location, LocationPolicy, MatchKind
@@ -56,8 +56,7 @@ class HostPath(NamedTuple):
         return self.path, self.is_exact
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pattern:
+class Pattern(NamedTuple):
     """A path as an expression.
 
     Attributes:
@@ -227,7 +226,7 @@ def _companion(path: str, prefixes: dict[str, HostPath], rest: Location) -> Loca
         above = above.rpartition("/")[0]
         if above in prefixes:
             return _location(MatchKind.EXACT, path, prefixes[above])
-    return replace(rest, kind=MatchKind.EXACT, path=path)
+    return rest._replace(kind=MatchKind.EXACT, path=path)
 
 
 def _location(kind: MatchKind, path: str, route: HostPath) -> Location:
