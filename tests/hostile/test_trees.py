@@ -138,9 +138,9 @@ DRIVER = """
 import json, os, sys
 from rulegen.cli.main import main
 from rulegen.cli.commands import apply, cleanup, doctor, export, plan
-from rulegen.host.dataplane import apply, observe
+from rulegen.host.dataplane import apply, kernel, observe
 from rulegen.host.files import dumps
-from rulegen.host.nginx import deployment, service
+from rulegen.host.nginx import engine, service
 for words in json.loads(sys.argv[1]):
     print("$", *words, flush=True)
     child = os.fork()
