@@ -97,7 +97,7 @@ BAD_PATHS = [
     ("", "'': is no file name"),
     ("a\0b", r"a\x00b: is no file name"),
     ("x\n\x1b]2J", r"x\n\x1b]2J: no such file or folder"),
-    ("x" * 300, "x" * 300 + ": no such file or folder"),
+    ("x" * 300, "x" * 300 + ": file name too long"),
     ("empty", "empty: no *.yaml, *.yml or *.json in this folder"),
     ("pipe", "pipe: is a FIFO, not a file"),
     ("socket", "socket: is a socket, not a file"),
