@@ -55,6 +55,7 @@ def _load(lab: Lab, rulegen: Rulegen, folder: Path) -> dict[Family, str]:
     saves.wipe(lab.node, rulegen.variant)
     texts: dict[Family, str] = {4: (folder / "iptables.save").read_text(), 6: (folder / "ip6tables.save").read_text()}
     saves.load(lab.node, rulegen.variant, texts)
+    lab.node.run(["conntrack", "-F"]).check()  # connections of other tests on this node, which no Service has here
     return texts
 
 

@@ -66,7 +66,7 @@ def test_beside_a_kubelet_the_prefix_and_its_guard_stay(lab: Lab, node: Rulegen,
     lab.node.run([f"iptables-{variant}", "-w", "-t", "mangle", "-N", "KUBE-KUBELET-CANARY"]).check()
     done = node.cleanup()
     assert (value(lab), is_open(lab, "TCP"), is_open(lab, "UDP")) == ("1", False, False)
-    assert "route_localnet = 1 and the rule of KUBE-FIREWALL that guards it stay" in done.stdout
+    assert "route_localnet = 1 and the rule of KUBE-FIREWALL that protects it stay" in done.stdout
     lab.node.run([f"iptables-{variant}", "-w", "-t", "mangle", "-X", "KUBE-KUBELET-CANARY"]).check()
     node.cleanup()
     assert (value(lab), is_open(lab, "TCP")) == ("0", False)
