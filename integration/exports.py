@@ -27,6 +27,8 @@ CLASS = {
     "spec": {"controller": "rulegen.io/ingress"},
 }
 HOST = "hostname: node1\ninterfaces: [{name: eth0, addresses: [192.168.50.10/24, 'fd00:50::10/64']}]\n"
+FOR_PEOPLE = {"message", "reasons"}
+"""Keys of JSON documents whose values are sentences."""
 COMMENT = re.compile(rb' -m comment --comment (?:"[^"]*"|\S+)')
 Job = tuple[str, tuple[str, ...]]
 
@@ -112,7 +114,7 @@ def _with_sorted_lists(value: dict[str, Any]) -> dict[str, Any]:
     is_text = {
         key: isinstance(entry, list) and all(isinstance(each, str) for each in entry) for key, entry in value.items()
     }
-    return {key: sorted(entry) if is_text[key] else entry for key, entry in value.items() if key != "message"}
+    return {key: sorted(entry) if is_text[key] else entry for key, entry in value.items() if key not in FOR_PEOPLE}
 
 
 def _plain(path: Path) -> object:
