@@ -197,11 +197,6 @@ def is_proxys(name: ChainName) -> bool:
     return name in _OF_PROXIES or (name.table == "nat" and name.chain.startswith(PREFIXES))
 
 
-def has_proxy(ruleset: Ruleset) -> bool:
-    """Whether a Service proxy, ours or kube-proxy, has left chains."""
-    return any(map(is_proxys, ruleset.chains))
-
-
 def kubelets_rules(family: Family) -> frozenset[str]:
     """Return what kubelets put into KUBE-FIREWALL."""
     return frozenset({_KUBELET_MARK_DROP, martian_drop(family).spec})

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from rulegen.compiler.services.attribution import Belongings
     from rulegen.host.commands.runner import Runner
@@ -106,12 +106,3 @@ class Driver(Protocol):
 
     def culprits(self, cause: BaseException | None, belongings: Belongings) -> Mapping[str, Culprit]:
         """Return the Services that an error of this language names; empty where it names none."""
-
-
-Drivers = "Mapping[str, Driver]"
-"""By language."""
-
-
-def needed_by(languages: Collection[str]) -> frozenset[str]:
-    """Return the languages that a mode writes, for `ReadContext`."""
-    return frozenset(languages)

@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from rulegen.host.dataplane.driver import Driver, ReadContext, WriteContext
     from rulegen.languages.language import StateKey, Task
 
-Writes = "Mapping[type, Callable[[Any, WriteContext], None]]"
-
 DRAIN_S: Final = 10.0
 """How long connections of virtual servers may go on that another mode takes over from."""
 LOOK_S: Final = 0.3
