@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import re
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from socket import AF_INET, inet_pton
+from socket import AF_INET, inet_ntoa, inet_pton
 from typing import Final
 
 Address = IPv4Address | IPv6Address
@@ -215,7 +215,9 @@ def join_host_port(address: Address, port: int) -> str:
     >>> join_host_port(IPv6Address("fd00::1"), 80)
     '[fd00::1]:80'
     """
-    return f"{address!s}:{port}" if address.version == 4 else f"[{address!s}]:{port}"
+    if isinstance(address, IPv4Address):
+        return f"{inet_ntoa(address.packed)}:{port}"  # in half the time of its text by `ipaddress`
+    return f"[{address!s}]:{port}"
 
 
 def _decimal(text: str) -> str:

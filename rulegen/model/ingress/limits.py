@@ -50,20 +50,22 @@ class NamespaceLimits:
             secrets: Those that are known.
         """
         self._most, self._prefix, self._secrets = hosts, f"{prefix}/", secrets
+        self._alias = self._prefix + SERVER_ALIAS.name
         self._used: defaultdict[str, _Usage] = defaultdict(_Usage)
 
     def refusal(self, ingress: Ingress) -> str:
         """Return why an Ingress is not served; empty where it is, and then it counts."""
         namespace, spec, used = ingress.metadata.namespace, ingress.spec, self._used[ingress.metadata.namespace]
-        annotations = {
-            name.removeprefix(self._prefix): value
-            for name, value in ingress.metadata.annotations.items()
-            if name.startswith(self._prefix)
-        }
-        hosts = {rule.host or "" for rule in spec.rules} | set(annotations.get(SERVER_ALIAS.name, "").split(","))
-        hosts -= {""}
-        paths = sum(max(1, len(rule.http.paths) if rule.http else 0) for rule in spec.rules) or 1
-        text = paths * sum(len(name) + len(value) for name, value in annotations.items())
+        hosts = {rule.host for rule in spec.rules}
+        text = 0
+        for name, value in ingress.metadata.annotations.items():
+            if name.startswith(self._prefix):
+                text += len(name) - len(self._prefix) + len(value)
+                if name == self._alias:
+                    hosts.update(value.split(","))
+        hosts.discard("")
+        paths = sum([max(1, len(rule.http.paths) if rule.http else 0) for rule in spec.rules]) or 1
+        text *= paths
         secrets = {
             tls.secret_name: self._size(namespace, tls.secret_name)
             for tls in spec.tls

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from rulegen.model.ingress.reasons import Reason, Verdict
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 DEFAULT_PREFIX: Final = "nginx.ingress.kubernetes.io"
 MAX_UNKNOWN: Final = 50
 """How many unknown annotations of one Ingress are reported one by one."""
+
+_SHORT: Final = 200
+"""Characters of a text whose value is kept for the next Ingress that has the same."""
 
 
 @dataclass(slots=True)
@@ -82,13 +86,22 @@ def read_annotations(about: ObjectKey, texts: Mapping[str, str], prefix: str) ->
 
 def _read(annotation: Annotation[Any], text: str, result: Annotations) -> None:
     try:
-        if len(text.encode("utf-8", "replace")) > readers.MAX_VALUE:
+        if len(text) > _SHORT and len(text.encode("utf-8", "replace")) > readers.MAX_VALUE:
             raise ValueError(f"longer than {readers.MAX_VALUE} bytes")  # noqa: TRY301 - reported like any other
-        result.values[annotation] = annotation.read(text.strip(" \t"))
+        read = _read_before if len(text) <= _SHORT else _value
+        result.values[annotation] = read(annotation, text.strip(" \t"))
     except ValueError as error:
         result.failed.add(annotation)
         result.report(annotation.invalid.value, annotation, str(error))
         result.outcome = gravest(result.outcome, annotation.invalid)
+
+
+def _value(annotation: Annotation[Any], text: str) -> Any:
+    return annotation.read(text)
+
+
+_read_before: Final = lru_cache(4096)(_value)
+"""Many Ingresses of a cluster have the same values. A value cannot change, so one serves all that have its text."""
 
 
 def _report_unknown(names: list[str], result: Annotations) -> None:
