@@ -162,7 +162,7 @@ class GroupDecisions(NamedTuple):
     servers: tuple[Server, ...]
     reasons: tuple[Reason, ...]
     upstreams: tuple[Upstream, ...]
-    used: frozenset[str]
+    used: tuple[str, ...]
     files: tuple[tuple[str, SecretFile], ...]
     asks_names: bool
     seekers: tuple[tuple[str, ResolvedIngress], ...]
@@ -326,7 +326,7 @@ def _at_home(routing: Routing, host: str, owners: Iterable[ResolvedIngress]) -> 
     return own
 
 
-def _named_by(servers: Iterable[Server]) -> tuple[frozenset[str], bool]:
+def _named_by(servers: Iterable[Server]) -> tuple[tuple[str, ...], bool]:
     """Return the upstreams that any location refers to, and whether nginx resolves any name for one."""
     used: set[str] = set()
     asks_names = False
@@ -343,7 +343,7 @@ def _named_by(servers: Iterable[Server]) -> tuple[frozenset[str], bool]:
             if (auth := policy.external_auth) is not None:
                 used.update((auth.target,) if auth.target else ())
                 asks_names |= not auth.target
-    return frozenset(used), asks_names
+    return tuple(sorted(used)), asks_names
 
 
 def _seekers(routing: Routing) -> Iterator[tuple[str, ResolvedIngress]]:

@@ -315,7 +315,7 @@ def _upstreams(groups: Iterable[GroupDecisions], common: CommonDecisions, target
     if isinstance(common.default_backend, ToUpstream):
         used.add(common.default_backend.upstream)
     for group in groups:
-        used |= group.used
+        used.update(group.used)
         for upstream in group.upstreams:
             made.setdefault(upstream.name, upstream)
     return {name: made[name] for name in sorted(used)}
@@ -330,5 +330,5 @@ def _reads(
     lookups.endpoints = {name: known for name, known in lookups.endpoints.items() if name in names}
     addresses: set[str] = set()
     for known in lookups.endpoints.values():
-        addresses |= known.addresses
+        addresses.update(known.addresses)
     return ServiceReads(frozenset(names), frozenset(addresses))

@@ -295,7 +295,7 @@ class Targets:
                 elif family in self.families and candidate.ready and not candidate.terminating:
                     ready.setdefault(port, []).append(endpoint.text)
         by_name = {port: tuple(sorted(texts)) for port, texts in ready.items()}
-        return UsableEndpoints(asked, by_name, refused, notes, frozenset(judged))
+        return UsableEndpoints(asked, by_name, refused, notes, tuple(sorted(judged)))
 
     def _refusal(self, name: ObjectName, address: Address, text: str, port: int) -> str:
         """Return why an endpoint of a Service is not used.
@@ -334,7 +334,7 @@ class UsableEndpoints(NamedTuple):
     ready: dict[str, tuple[str, ...]]
     refused: dict[str, dict[str, str]]
     notes: dict[str, str]
-    addresses: frozenset[str]
+    addresses: tuple[str, ...]
 
 
 def _private(asked: ServiceInput) -> Iterator[tuple[str, str]]:
