@@ -57,11 +57,13 @@ NODE = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node1"}}
 
 
 def world(*objects: dict[str, Any], **arguments: Any) -> ClusterSnapshot:
-    return read_world([Source(f"{i}.json", json.dumps(one).encode()) for i, one in enumerate(objects)], **arguments)
+    return read_world(
+        [Source(f"{i}.json", json.dumps(content).encode()) for i, content in enumerate(objects)], **arguments
+    )
 
 
-def addresses(found: ClusterSnapshot) -> list[str]:
-    return [e.addresses[0] for piece in found.services[WEB].slices for e in piece.endpoints]
+def addresses(snapshot: ClusterSnapshot) -> list[str]:
+    return [e.addresses[0] for piece in snapshot.services[WEB].slices for e in piece.endpoints]
 
 
 ORIGINS = [
@@ -82,34 +84,34 @@ ORIGINS = [
 
 @pytest.mark.parametrize(("objects", "origin", "endpoints"), ORIGINS)
 def test_where_endpoints_come_from(objects: list[dict[str, Any]], origin: str, endpoints: list[str]) -> None:
-    found = world(*objects)
-    assert found.services[WEB].endpoints_from == origin
-    assert addresses(found) == endpoints
+    snapshot = world(*objects)
+    assert snapshot.services[WEB].endpoints_from == origin
+    assert addresses(snapshot) == endpoints
 
 
 def test_slices_stand_in_order_of_name() -> None:
-    found = world(slice_("web-b"), slice_("web-a"), service(), slice_("web-c"))
-    assert [piece.metadata.name for piece in found.services[WEB].slices] == ["web-a", "web-b", "web-c"]
+    snapshot = world(slice_("web-b"), slice_("web-a"), service(), slice_("web-c"))
+    assert [piece.metadata.name for piece in snapshot.services[WEB].slices] == ["web-a", "web-b", "web-c"]
 
 
 def test_what_a_proxy_must_not_see_is_left_to_the_model() -> None:
     hidden = service()
     hidden["metadata"]["labels"] = {"service.kubernetes.io/service-proxy-name": "other"}
-    found = world(hidden, slice_(**{"service.kubernetes.io/headless": ""}))
-    assert "service.kubernetes.io/service-proxy-name" in found.services[WEB].service.metadata.labels
-    assert "service.kubernetes.io/headless" in found.services[WEB].slices[0].metadata.labels
+    snapshot = world(hidden, slice_(**{"service.kubernetes.io/headless": ""}))
+    assert "service.kubernetes.io/service-proxy-name" in snapshot.services[WEB].service.metadata.labels
+    assert "service.kubernetes.io/headless" in snapshot.services[WEB].slices[0].metadata.labels
 
 
 def test_the_same_object_twice_is_one() -> None:
-    found = world(service(), service())
-    assert len(found.services) == 1
-    assert found.rejected == ()
+    snapshot = world(service(), service())
+    assert len(snapshot.services) == 1
+    assert snapshot.rejected == ()
 
 
 def test_of_two_that_differ_the_first_is_kept_and_both_sources_are_named() -> None:
-    found = world(service(), service(clusterIP="10.96.0.11"))
-    assert found.services[WEB].service.spec.cluster_ip == "10.96.0.10"
-    (rejected,) = found.rejected
+    snapshot = world(service(), service(clusterIP="10.96.0.11"))
+    assert snapshot.services[WEB].service.spec.cluster_ip == "10.96.0.10"
+    (rejected,) = snapshot.rejected
     assert rejected.source == "1.json"
     assert rejected.lines() == ("Service shop/web: differs from the one of the same name in 0.json: that one is kept",)
 
@@ -121,28 +123,28 @@ def test_one_name_in_two_namespaces_or_kinds_is_two_objects() -> None:
 
 
 def test_unknown_kinds_are_counted() -> None:
-    found = world(
+    snapshot = world(
         service(), *[{"apiVersion": "apps/v1", "kind": "Deployment"}] * 2, {"apiVersion": "v1", "kind": "Event"}
     )
-    assert dict(found.unknown_kinds) == {"apps/v1 Deployment": 2, "v1 Event": 1}
+    assert dict(snapshot.unknown_kinds) == {"apps/v1 Deployment": 2, "v1 Event": 1}
 
 
 def test_slices_without_their_service_are_told() -> None:
-    found = world(service(), *(slice_(f"x-{i}", f"x{i}") for i in range(7)))
-    assert found.warnings == (
+    snapshot = world(service(), *(slice_(f"x-{i}", f"x{i}") for i in range(7)))
+    assert snapshot.warnings == (
         "EndpointSlices of Services that are not in the input: shop/x0, shop/x1, shop/x2, shop/x3, shop/x4, and 2 more",
     )
 
 
 def test_slices_of_a_service_that_was_refused_are_not_told_on_top() -> None:
-    found = world(service("x"), service(type="x"), slice_())
-    assert len(found.rejected) == 1
-    assert found.warnings == ()
+    snapshot = world(service("x"), service(type="x"), slice_())
+    assert len(snapshot.rejected) == 1
+    assert snapshot.warnings == ()
 
 
 def test_a_node_port_that_nobody_will_assign_is_told() -> None:
-    found = world(service(type="NodePort"))
-    assert found.warnings == ("Service shop/web: has a clusterIP but not all node ports: none is assigned",)
+    snapshot = world(service(type="NodePort"))
+    assert snapshot.warnings == ("Service shop/web: has a clusterIP but not all node ports: none is assigned",)
 
 
 def test_the_service_cidr_of_the_cluster_comes_first() -> None:
@@ -160,13 +162,13 @@ def test_the_service_cidr_of_the_cluster_comes_first() -> None:
 
 def test_nodes_and_service_cidrs() -> None:
     cidr = {"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "b"}}
-    found = world(
+    snapshot = world(
         NODE,
         {**cidr, "spec": {"cidrs": ["10.1.0.0/16"]}},
         {**cidr, "metadata": {"name": "a"}, "spec": {"cidrs": ["fd00::/108"]}},
     )
-    assert list(found.nodes) == ["node1"]
-    assert found.service_cidrs == ("fd00::/108", "10.1.0.0/16")
+    assert list(snapshot.nodes) == ["node1"]
+    assert snapshot.service_cidrs == ("fd00::/108", "10.1.0.0/16")
 
 
 @pytest.mark.parametrize("content", [b"", b"# nothing", b"a: [", b"{apiVersion: apps/v1, kind: X}", b"\xff"])
@@ -181,20 +183,20 @@ def test_no_sources_at_all() -> None:
 
 
 def test_why_there_is_nothing_is_told() -> None:
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as raised:
         read_world([Source("a", b"[1]"), Source("b", b"{apiVersion: apps/v1, kind: X}")])
-    assert told.value.hint == "a: expected a Kubernetes object, got a list; 1 of the unknown kind apps/v1 X"
+    assert raised.value.hint == "a: expected a Kubernetes object, got a list; 1 of the unknown kind apps/v1 X"
 
 
 def test_typed_objects_are_checked_too() -> None:
     decoded = [
-        decode(one)
-        for one in read_documents(Source("x", json.dumps(service()).encode()))
-        if not isinstance(one, Rejected)
+        decode(document)
+        for document in read_documents(Source("x", json.dumps(service()).encode()))
+        if not isinstance(document, Rejected)
     ]
-    (one,) = [d.object for d in decoded if not isinstance(d, Rejected | Unknown)]
-    assert list(build_world([one]).services) == [WEB]
-    bad = type(one)(metadata=one.metadata)
+    (typed,) = [d.object for d in decoded if not isinstance(d, Rejected | Unknown)]
+    assert list(build_world([typed]).services) == [WEB]
+    bad = type(typed)(metadata=typed.metadata)
     assert build_world([bad]).rejected[0].lines() == (
         "Service shop/web: spec.ports: missing: a Service has at least one port",
     )
@@ -210,10 +212,12 @@ def test_an_empty_world_can_be_built_of_nothing() -> None:
     )
 )
 def test_order_means_nothing(objects: list[dict[str, Any]]) -> None:
-    found = [decode(one) for text in objects for one in read_documents(Source("x", json.dumps(text).encode()))]
-    first = build_world(found)
+    objects_read = [
+        decode(document) for text in objects for document in read_documents(Source("x", json.dumps(text).encode()))
+    ]
+    first = build_world(objects_read)
     assert list(first.services) == sorted(first.services)
-    assert first == build_world(sorted(found, key=repr))
+    assert first == build_world(sorted(objects_read, key=repr))
 
 
 @pytest.mark.parametrize("was_on", [True, False])
@@ -254,14 +258,14 @@ def stored(kind: str, name: str, namespace: str = "shop") -> dict[str, Any]:
 def test_ingresses_and_what_they_refer_to_stand_in_order_of_name() -> None:
     objects = [ingress("b"), ingress("c", "a"), ingress("a"), ingress_class("y"), ingress_class("x")]
     objects += [stored(kind, name) for kind in ("Secret", "ConfigMap") for name in ("t", "s")]
-    found = world(*objects)
-    assert [str(name) for name in found.ingresses] == ["a/c", "shop/a", "shop/b"]
-    assert list(found.ingress_classes) == ["x", "y"]
-    assert [str(name) for name in found.secrets] == ["shop/s", "shop/t"]
-    assert [str(name) for name in found.config_maps] == ["shop/s", "shop/t"]
-    assert found.secrets[ObjectName("shop", "s")].data == {"a": "eA=="}
-    assert found == world(*reversed(objects))
-    assert (found.rejected, found.unknown_kinds, found.warnings) == ((), {}, ())
+    snapshot = world(*objects)
+    assert [str(name) for name in snapshot.ingresses] == ["a/c", "shop/a", "shop/b"]
+    assert list(snapshot.ingress_classes) == ["x", "y"]
+    assert [str(name) for name in snapshot.secrets] == ["shop/s", "shop/t"]
+    assert [str(name) for name in snapshot.config_maps] == ["shop/s", "shop/t"]
+    assert snapshot.secrets[ObjectName("shop", "s")].data == {"a": "eA=="}
+    assert snapshot == world(*reversed(objects))
+    assert (snapshot.rejected, snapshot.unknown_kinds, snapshot.warnings) == ((), {}, ())
 
 
 def test_ingresses_alone_are_a_world() -> None:
@@ -270,28 +274,28 @@ def test_ingresses_alone_are_a_world() -> None:
 
 
 def test_what_means_nothing_alone_is_no_world_which_would_empty_a_node() -> None:
-    with pytest.raises(InputError, match="no usable Kubernetes object in it") as told:
+    with pytest.raises(InputError, match="no usable Kubernetes object in it") as raised:
         world(stored("Secret", "a"), stored("ConfigMap", "a"), stored("ConfigMap", "b"))
-    assert told.value.hint == (
+    assert raised.value.hint == (
         "2 of kind ConfigMap, which has no effect alone; 1 of kind Secret, which has no effect alone"
     )
 
 
 def test_of_two_secrets_that_differ_the_first_is_kept_and_nothing_of_them_is_told() -> None:
     other = {**stored("Secret", "a"), "data": {"a": "aHVudGVyMg=="}}
-    found = world(service(), stored("Secret", "a"), other)
-    assert found.secrets[ObjectName("shop", "a")].data == {"a": "eA=="}
-    (rejected,) = found.rejected
+    snapshot = world(service(), stored("Secret", "a"), other)
+    assert snapshot.secrets[ObjectName("shop", "a")].data == {"a": "eA=="}
+    (rejected,) = snapshot.rejected
     assert rejected.lines() == ("Secret shop/a: differs from the one of the same name in 1.json: that one is kept",)
 
 
 def decided(*objects: dict[str, Any]) -> tuple[ClusterSnapshot, Model]:
-    found = world(*objects)
-    return found, resolve(found, Options(node_name="node1"), HostFacts())
+    snapshot = world(*objects)
+    return snapshot, resolve(snapshot, Options(node_name="node1"), HostFacts())
 
 
-def served(found: Model) -> list[str]:
-    return [endpoint.text for port in found.services[WEB].ports for endpoint in port.endpoints]
+def served(model: Model) -> list[str]:
+    return [endpoint.text for port in model.services[WEB].ports for endpoint in port.endpoints]
 
 
 PORT_NAMES = [
@@ -319,17 +323,17 @@ def test_ports_are_joined_by_name_and_protocol_defaults_filled_in_and_a_differen
         return  # core Endpoints have no port without a number
     else:
         source = {**ENDPOINTS, "subsets": [{"addresses": [{"ip": "10.244.0.1"}], "ports": offered}]}
-    found, model = decided(service(ports=wanted), source)
-    assert not found.rejected
+    snapshot, model = decided(service(ports=wanted), source)
+    assert not snapshot.rejected
     assert served(model) == endpoints
-    told = [warning for warning in model.warnings if warning.startswith("Service shop/web: ")]
-    assert len(told) == bool(words)
-    assert all(word in warning for warning in told for word in (*words, kind))
+    warnings = [warning for warning in model.warnings if warning.startswith("Service shop/web: ")]
+    assert len(warnings) == bool(words)
+    assert all(word in warning for warning in warnings for word in (*words, kind))
 
 
 def test_two_ports_without_a_name_are_a_fault_as_for_the_api_server() -> None:
-    found = world(service(), {**slice_(), "ports": [{"port": 80}, {"port": 81}]})
-    (rejected,) = found.rejected
+    snapshot = world(service(), {**slice_(), "ports": [{"port": 80}, {"port": 81}]})
+    (rejected,) = snapshot.rejected
     assert "stands twice" in rejected.lines()[0]
 
 
@@ -361,8 +365,8 @@ WORKLOADS = [
 ]
 
 
-def missing(found: ClusterSnapshot) -> list[str]:
-    return [warning for warning in found.warnings if "are not among the objects" in warning]
+def missing(snapshot: ClusterSnapshot) -> list[str]:
+    return [warning for warning in snapshot.warnings if "are not among the objects" in warning]
 
 
 @pytest.mark.parametrize("as_yaml", [False, True])
@@ -374,10 +378,10 @@ def test_a_service_whose_workload_is_there_without_its_pods_is_named(
     text = (
         yaml.safe_dump_all(objects) if as_yaml else json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
     )
-    found = read_world([Source("x", text.encode())])
-    (warning,) = missing(found)
+    snapshot = read_world([Source("x", text.encode())])
+    (warning,) = missing(snapshot)
     assert f"Service shop/web: the Pods of {kind} web are not among the objects" in warning
-    assert dict(found.unknown_kinds) == {f"{api_version} {kind}": 1}
+    assert dict(snapshot.unknown_kinds) == {f"{api_version} {kind}": 1}
 
 
 @pytest.mark.parametrize(
@@ -400,10 +404,10 @@ def test_nothing_is_said_of_pods_where_none_are_missing(objects: list[Any]) -> N
 
 
 def test_several_workloads_are_named_and_a_namespace_is_default_where_it_is_missing() -> None:
-    one = service()
-    del one["metadata"]["namespace"]
+    without_namespace = service()
+    del without_namespace["metadata"]["namespace"]
     many = [workload("Deployment", "apps/v1", f"web-{n}", None) for n in range(8)]
-    (warning,) = missing(world(one, *many))
+    (warning,) = missing(world(without_namespace, *many))
     assert "Service default/web" in warning
     assert "Deployment web-0" in warning
     assert "and 3 more" in warning
@@ -427,14 +431,14 @@ def test_several_workloads_are_named_and_a_namespace_is_default_where_it_is_miss
     ],
 )
 def test_numbers_that_an_api_server_would_have_assigned_are_named_where_they_are_missing(spec: Any, word: str) -> None:
-    told = [warning for warning in world(service(**spec)).warnings if "none is assigned" in warning]
-    assert len(told) == bool(word)
-    assert all(word in warning for warning in told)
+    warnings = [warning for warning in world(service(**spec)).warnings if "none is assigned" in warning]
+    assert len(warnings) == bool(word)
+    assert all(word in warning for warning in warnings)
 
 
 def test_slices_without_the_label_of_their_service_are_named() -> None:
     unlabelled = {**slice_(), "metadata": {"name": "web-1", "namespace": "shop"}}
-    found = world(service(), unlabelled)
-    assert addresses(found) == []
-    assert any("kubernetes.io/service-name" in text and "shop/web-1" in text for text in found.warnings)
+    snapshot = world(service(), unlabelled)
+    assert addresses(snapshot) == []
+    assert any("kubernetes.io/service-name" in text and "shop/web-1" in text for text in snapshot.warnings)
     assert not any("kubernetes.io/service-name" in text for text in world(service(), slice_()).warnings)

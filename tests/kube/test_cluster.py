@@ -25,14 +25,14 @@ def built(kind: type[KubeObject], name: str, variant: int) -> Decoded | Rejected
         return Rejected(called(kind, scoped(kind, "demo", name)), "test", (Fault("spec", "is nothing"),))
     namespace = "" if kind is k.Node else "demo"
     metadata = k.ObjectMeta(name=name, namespace=namespace, labels={SERVICE_NAME_LABEL: NAMES[variant % 3]})
-    one: KubeObject
+    built_object: KubeObject
     if kind is k.Service:
-        one = k.Service(metadata=metadata, spec=k.ServiceSpec(cluster_ip=f"10.96.0.{variant}"))
+        built_object = k.Service(metadata=metadata, spec=k.ServiceSpec(cluster_ip=f"10.96.0.{variant}"))
     elif kind is k.EndpointSlice:
-        one = k.EndpointSlice(metadata=metadata, address_type="IPv4")
+        built_object = k.EndpointSlice(metadata=metadata, address_type="IPv4")
     else:
-        one = k.Node(metadata=metadata)
-    return Decoded(one, "test")
+        built_object = k.Node(metadata=metadata)
+    return Decoded(built_object, "test")
 
 
 kinds = st.sampled_from(KINDS)
@@ -41,8 +41,8 @@ singles = st.tuples(kinds, st.sampled_from(NAMES), st.one_of(st.none(), st.integ
 
 
 def tell(cluster: Cluster, kind: type[KubeObject], name: str, state: int | None) -> Touched:
-    found = scoped(kind, "demo", name)
-    return cluster.take(Gone(kind, found) if state is None else Changed(kind, built(kind, name, state), found))
+    full_name = scoped(kind, "demo", name)
+    return cluster.take(Gone(kind, full_name) if state is None else Changed(kind, built(kind, name, state), full_name))
 
 
 def known(cluster: Cluster) -> object:
@@ -64,9 +64,9 @@ def known(cluster: Cluster) -> object:
 @given(st.lists(singles, max_size=10), kinds, states)
 def test_a_list_comes_to_what_its_objects_come_to_one_by_one(before, kind, state):
     listed, single = Cluster(), Cluster()
-    for one in before:
-        tell(listed, *one)
-        tell(single, *one)
+    for change in before:
+        tell(listed, *change)
+        tell(single, *change)
     touched = listed.take(Listed(kind, tuple(built(kind, name, at) for name, at in state.items())))
     wanted = Touched()
     for name in NAMES:
@@ -79,13 +79,13 @@ def test_a_list_comes_to_what_its_objects_come_to_one_by_one(before, kind, state
 @given(st.lists(singles, max_size=10), st.lists(singles, max_size=5))
 def test_a_service_that_is_not_touched_is_as_it_was(before, later):
     cluster = Cluster()
-    for one in before:
-        tell(cluster, *one)
+    for change in before:
+        tell(cluster, *change)
     names = [ObjectName("demo", name) for name in NAMES]
     was, node = {name: cluster.service(name) for name in names}, [cluster.node(name) for name in NAMES]
     touched = Touched()
-    for one in later:
-        touched.add(tell(cluster, *one))
+    for change in later:
+        touched.add(tell(cluster, *change))
     for name in names:
         assert name in touched.services or cluster.service(name) == was[name]
     assert touched.nodes or [cluster.node(name) for name in NAMES] == node
@@ -127,9 +127,9 @@ def test_what_others_note_in_the_annotations_of_a_node_touches_nothing():
     for noted, touches in (("1", True), ("2", False)):
         node = k.Node(metadata=k.ObjectMeta(name="a", annotations={"cni.example/seen": noted}))
         assert bool(cluster.take(Changed(k.Node, Decoded(node, "test"), name))) == touches
-    found = cluster.node("a")
-    assert found is not None
-    assert found.metadata.annotations == {"cni.example/seen": "2"}
+    kept = cluster.node("a")
+    assert kept is not None
+    assert kept.metadata.annotations == {"cni.example/seen": "2"}
     other = k.Node(metadata=k.ObjectMeta(name="a", labels={"topology.kubernetes.io/zone": "b"}))
     assert cluster.take(Changed(k.Node, Decoded(other, "test"), name)).nodes
 
@@ -138,9 +138,9 @@ def test_what_others_note_in_the_annotations_of_a_node_touches_nothing():
 def test_of_what_is_asked_for_by_name_it_is_known_whether_it_was_told_of(kind):
     cluster, name = Cluster(), ObjectName("demo", "a")
     key = ObjectKey(kind.__name__, name)
-    one = Decoded(kind(metadata=k.ObjectMeta(name="a", namespace="demo")), "test")
+    present = Decoded(kind(metadata=k.ObjectMeta(name="a", namespace="demo")), "test")
     assert not cluster.is_told(kind, name)
-    for event, is_gone in ((Gone(kind, name), True), (Changed(kind, one, name), False), (Gone(kind, name), True)):
+    for event, is_gone in ((Gone(kind, name), True), (Changed(kind, present, name), False), (Gone(kind, name), True)):
         assert cluster.take(event).site  # that there is none is an answer as well
         assert cluster.is_told(kind, name)
         assert cluster.gone == ({key} if is_gone else set())

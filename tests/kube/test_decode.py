@@ -26,9 +26,9 @@ def decoded(content: Any, kind: str = "Service", api_version: str = "v1") -> Any
 
 
 def test_a_service_is_typed_and_completed() -> None:
-    found = decoded(WEB)
-    assert isinstance(found, Decoded)
-    service = found.object
+    web = decoded(WEB)
+    assert isinstance(web, Decoded)
+    service = web.object
     assert isinstance(service, Service)
     assert service.spec.ports == (ServicePort(port=80),)
     assert (service.spec.type, service.spec.cluster_ips, service.spec.ip_families) == (
@@ -37,7 +37,7 @@ def test_a_service_is_typed_and_completed() -> None:
         ("IPv4",),
     )
     assert service.metadata.namespace == "shop"
-    assert found.warnings == ()
+    assert web.warnings == ()
 
 
 def test_an_object_without_a_namespace_is_in_the_default_one() -> None:
@@ -51,14 +51,14 @@ def test_a_null_is_an_absent_field() -> None:
         "spec": {"clusterIP": "10.96.0.9", "ports": [{"port": 80, "protocol": None, "targetPort": None}], "type": None},
         "status": None,
     }
-    found = decoded(content)
-    assert found.object.spec == decoded(WEB).object.spec
-    assert found.object.metadata.annotations == {}
+    web = decoded(content)
+    assert web.object.spec == decoded(WEB).object.spec
+    assert web.object.metadata.annotations == {}
 
 
 def test_a_null_in_a_list_is_none() -> None:
-    found = decoded({**WEB, "spec": {"ports": [None]}})
-    assert found.faults == (Fault("spec.ports[0]", "expected an object, got nothing (null)"),)
+    rejected = decoded({**WEB, "spec": {"ports": [None]}})
+    assert rejected.faults == (Fault("spec.ports[0]", "expected an object, got nothing (null)"),)
 
 
 @pytest.mark.parametrize(
@@ -85,10 +85,10 @@ def test_fields_that_decide_nothing_may_be_anything() -> None:
 
 
 def test_all_faults_of_all_fields_at_once_in_the_order_of_the_fields() -> None:
-    found = decoded({"metadata": {"name": 5, "labels": {"a": 1}}, "spec": {"ports": [{"port": "x"}, 7], "type": []}})
-    assert isinstance(found, Rejected)
-    assert found.object == "Service default/(no name)"
-    assert found.faults == (
+    rejected = decoded({"metadata": {"name": 5, "labels": {"a": 1}}, "spec": {"ports": [{"port": "x"}, 7], "type": []}})
+    assert isinstance(rejected, Rejected)
+    assert rejected.object == "Service default/(no name)"
+    assert rejected.faults == (
         Fault("metadata.name", "expected a text, got the number 5"),
         Fault("metadata.labels.a", "expected a text, got the number 1"),
         Fault("spec.type", "expected a text, got a list"),
@@ -110,10 +110,10 @@ def page(*items: Any, **metadata: str) -> bytes:
 
 
 def test_a_page_says_where_it_goes_on() -> None:
-    found = decode_list(page(WEB, **{"continue": "abc", "resourceVersion": "17"}), Service)
-    assert [one.object.metadata.name for one in found.objects] == ["web"]
-    assert (found.rejected, found.continue_token, found.resource_version) == ([], "abc", "17")
-    assert found.objects[0].source == "API server"
+    listed = decode_list(page(WEB, **{"continue": "abc", "resourceVersion": "17"}), Service)
+    assert [service.object.metadata.name for service in listed.objects] == ["web"]
+    assert (listed.rejected, listed.continue_token, listed.resource_version) == ([], "abc", "17")
+    assert listed.objects[0].source == "API server"
 
 
 @pytest.mark.parametrize("raw", [b'{"items": null}', b'{"items": []}', b"{}", b'{"metadata": {}, "items": []}'])
@@ -125,14 +125,14 @@ def test_one_bad_object_harms_only_itself() -> None:
     bad_type = {"metadata": {"name": "a"}, "spec": {"ports": [{"port": "http"}]}}
     bad_value = {"metadata": {"name": "b"}, "spec": {"ports": [{"port": 99999}]}}
     nulls = {**WEB, "metadata": {"name": "c", "labels": None}}
-    found = decode_list(page(bad_type, WEB, 7, bad_value, nulls), Service, source="https://cluster")
-    assert [one.object.metadata.name for one in found.objects] == ["web", "c"]
-    assert [line for one in found.rejected for line in one.lines()] == [
+    listed = decode_list(page(bad_type, WEB, 7, bad_value, nulls), Service, source="https://cluster")
+    assert [service.object.metadata.name for service in listed.objects] == ["web", "c"]
+    assert [line for rejected in listed.rejected for line in rejected.lines()] == [
         'Service default/a: spec.ports[0].port: expected an integer, got the text "http"',
         "Service default/(no name): expected an object, got the number 7",
         "Service default/b: spec.ports[0].port: 99999 is not a port (1\N{EN DASH}65535)",
     ]
-    assert {one.source for one in found.rejected} == {"https://cluster"}
+    assert {rejected.source for rejected in listed.rejected} == {"https://cluster"}
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_single_objects() -> None:
     assert decode_object(b'{"metadata": {"name": "n"}}', Node) == Decoded(
         Node(metadata=ObjectMeta(name="n")), "API server"
     )
-    found = decode_object(b'{"metadata": {"name": "n", "labels": null}}', Namespace, source="s")
-    assert isinstance(found, Decoded)
+    namespace = decode_object(b'{"metadata": {"name": "n", "labels": null}}', Namespace, source="s")
+    assert isinstance(namespace, Decoded)
     assert isinstance(decode_object(b'{"metadata": 1}', Node), Rejected)
     assert isinstance(decode_object(b"{", Node), Rejected)

@@ -12,14 +12,18 @@ from rulegen.kube.reading.documents import Document, Source, read_documents
 
 
 def read(text: str, name: str = "x.yaml") -> list[Any]:
-    found = []
-    for one in read_documents(Source(name, text.encode())):
-        if isinstance(one, Rejected):
-            found.append(one.lines()[0])
+    contents = []
+    for document in read_documents(Source(name, text.encode())):
+        if isinstance(document, Rejected):
+            contents.append(document.lines()[0])
         else:
-            content = msgspec.json.decode(one.content) if isinstance(one.content, msgspec.Raw) else one.content
-            found.append((one.source, f"{one.api_version} {one.kind}", content.get("metadata", {}).get("name")))
-    return found
+            content = (
+                msgspec.json.decode(document.content) if isinstance(document.content, msgspec.Raw) else document.content
+            )
+            contents.append(
+                (document.source, f"{document.api_version} {document.kind}", content.get("metadata", {}).get("name"))
+            )
+    return contents
 
 
 A = "{apiVersion: v1, kind: Node, metadata: {name: a}}"
@@ -89,11 +93,11 @@ def test_documents(name: str, text: str, documents: Any) -> None:
 
 
 def test_names_of_files_are_untrusted_too() -> None:
-    (found,) = read("a: [", "x\n\u202e.yaml")
-    assert found.startswith(r"x\n\u202e.yaml:2: not YAML")
+    (fault,) = read("a: [", "x\n\u202e.yaml")
+    assert fault.startswith(r"x\n\u202e.yaml:2: not YAML")
 
 
 def test_json_stays_text_until_it_is_typed() -> None:
-    (found,) = read_documents(Source("x", JSON_A.encode()))
-    assert isinstance(found, Document)
-    assert isinstance(found.content, msgspec.Raw)
+    (document,) = read_documents(Source("x", JSON_A.encode()))
+    assert isinstance(document, Document)
+    assert isinstance(document.content, msgspec.Raw)

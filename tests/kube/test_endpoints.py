@@ -17,18 +17,18 @@ def test_each_subset_and_family_is_a_slice() -> None:
         ),
         EndpointSubset(addresses=(EndpointAddress(ip="10.0.0.3"),), ports=(EndpointPort(name="sql", port=5433),)),
     )
-    found = slices_of(Endpoints(metadata=METADATA, subsets=subsets))
-    told = [
+    slices = slices_of(Endpoints(metadata=METADATA, subsets=subsets))
+    parts = [
         (
             s.metadata.name,
             s.address_type,
             [(e.addresses[0], e.conditions.ready, e.node_name) for e in s.endpoints],
             [(p.name, p.port, p.protocol) for p in s.ports],
         )
-        for s in found
+        for s in slices
     ]
     ports = [("sql", 5432, "TCP"), ("dns", 53, "UDP")]
-    assert told == [
+    assert parts == [
         ("db-ipv4-0", "IPv4", [("10.0.0.1", True, "node1"), ("10.0.0.2", False, None)], ports),
         ("db-ipv6-0", "IPv6", [("fd00::1", True, None)], ports),
         ("db-ipv4-1", "IPv4", [("10.0.0.3", True, None)], [("sql", 5433, "TCP")]),
@@ -36,11 +36,11 @@ def test_each_subset_and_family_is_a_slice() -> None:
 
 
 def test_slices_bear_the_labels_of_the_endpoints_and_name_the_service() -> None:
-    (found,) = slices_of(
+    (derived,) = slices_of(
         Endpoints(metadata=METADATA, subsets=(EndpointSubset(addresses=(EndpointAddress(ip="10.0.0.1"),)),))
     )
-    assert found.metadata.namespace == "shop"
-    assert found.metadata.labels == {
+    assert derived.metadata.namespace == "shop"
+    assert derived.metadata.labels == {
         "a": "b",
         "service.kubernetes.io/headless": "",
         "kubernetes.io/service-name": "db",

@@ -50,9 +50,9 @@ PATHS = [
 
 
 @pytest.mark.usefixtures("here")
-@pytest.mark.parametrize(("paths", "found"), PATHS)
-def test_paths(paths: list[str], found: list[str]) -> None:
-    assert names(*paths) == found
+@pytest.mark.parametrize(("paths", "expected"), PATHS)
+def test_paths(paths: list[str], expected: list[str]) -> None:
+    assert names(*paths) == expected
 
 
 def test_a_file_whose_name_looks_like_a_pattern(here: Path) -> None:
@@ -85,8 +85,8 @@ def test_a_pipe_that_a_shell_has_opened() -> None:
         " print(read_sources(sys.argv[1:])[0].content)"
     )
     command = f"{sys.executable} -c '{script}' <(echo kind: x)"
-    told = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True, timeout=60)
-    assert told.stdout.strip() == str(KIND)
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == str(KIND)
 
 
 BAD_PATHS = [
@@ -123,9 +123,9 @@ def test_bad_paths(here: Path, path: str, line: str) -> None:
     (here / "large.yaml").write_bytes(b"#" * (2**20 + 1))
     with socket.socket(socket.AF_UNIX) as server:
         server.bind("socket")
-        with pytest.raises(InputError) as told:
+        with pytest.raises(InputError) as raised:
             read_sources([path], max_bytes=2**20)
-    assert str(told.value) == line
+    assert str(raised.value) == line
 
 
 def test_unreadable(here: Path) -> None:
@@ -146,8 +146,8 @@ for path in sys.argv[1:]:
         (here / name).chmod(0)
     here.chmod(0o755)
     command = [sys.executable, "-c", script, "b.yaml", "sub", ".", "c.json"]
-    told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    assert told.stdout.splitlines() == [f"{path}: permission denied" for path in ("b.yaml", "sub", "./sub")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines() == [f"{path}: permission denied" for path in ("b.yaml", "sub", "./sub")]
 
 
 def test_names_that_are_no_text(here: Path) -> None:
@@ -209,13 +209,13 @@ def test_a_folder_that_another_tool_renders_is_named_with_its_command(
     for name in files:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(KIND)
-    told: list[str] = []
+    warnings: list[str] = []
     paths = files if "*" in path else [path]
-    assert sorted(os.path.normpath(source.name) for source in read_sources(paths, warn=told.append)) == sorted(read)
-    assert [any(f"use: {command} | rulegen plan -f -" in text for text in told) for command in commands] == [
+    assert sorted(os.path.normpath(source.name) for source in read_sources(paths, warn=warnings.append)) == sorted(read)
+    assert [any(f"use: {command} | rulegen plan -f -" in text for text in warnings) for command in commands] == [
         True
     ] * len(commands)
-    assert len(told) == len(commands)
+    assert len(warnings) == len(commands)
 
 
 @pytest.mark.parametrize(

@@ -35,11 +35,11 @@ WEB = {"service": {"name": "web", "port": {"number": 80}}}
 
 def decoded(content: dict[str, Any], kind: str = "Ingress") -> Any:
     raw = msgspec.Raw(json.dumps({"metadata": NAME, **content}).encode())
-    found = decode(Document("x", "networking.k8s.io/v1", kind, raw))
-    assert isinstance(found, Decoded | Rejected)
-    if isinstance(found, Decoded):
-        assert check(found.object, "x") == found  # complete: nothing is left to fill in
-    return found
+    result = decode(Document("x", "networking.k8s.io/v1", kind, raw))
+    assert isinstance(result, Decoded | Rejected)
+    if isinstance(result, Decoded):
+        assert check(result.object, "x") == result  # complete: nothing is left to fill in
+    return result
 
 
 def typed(path: str, path_type: str = "Exact", host: str = "a.test") -> Ingress:
@@ -76,9 +76,9 @@ FINE = {
 
 @pytest.mark.parametrize("name", FINE)
 def test_what_an_ingress_may_be(name: str) -> None:
-    found = decoded({"spec": FINE[name]})
-    assert isinstance(found, Decoded), found
-    assert found.warnings == ()
+    result = decoded({"spec": FINE[name]})
+    assert isinstance(result, Decoded), result
+    assert result.warnings == ()
 
 
 @pytest.mark.parametrize(
@@ -153,9 +153,9 @@ def test_half_a_surrogate_pair_is_no_path(path_type: str) -> None:
 
 def test_an_empty_path_is_the_root_where_the_type_is_free() -> None:
     path = {"pathType": "ImplementationSpecific", "backend": WEB}
-    found = decoded({"spec": {"rules": [{"http": {"paths": [path, {**path, "path": "/a"}]}}, {"host": "a.test"}]}})
-    assert [one.path for one in found.object.spec.rules[0].http.paths] == ["/", "/a"]
-    assert found.object.spec.rules[1].host == "a.test"
+    result = decoded({"spec": {"rules": [{"http": {"paths": [path, {**path, "path": "/a"}]}}, {"host": "a.test"}]}})
+    assert [http_path.path for http_path in result.object.spec.rules[0].http.paths] == ["/", "/a"]
+    assert result.object.spec.rules[1].host == "a.test"
 
 
 def test_all_faults_at_once_in_the_order_of_the_document() -> None:
@@ -167,9 +167,9 @@ def test_all_faults_at_once_in_the_order_of_the_document() -> None:
             {"host": "D", "http": {"paths": [{"path": "/\n//", "pathType": "Exact", "backend": {}}, {"backend": WEB}]}}
         ],
     }
-    found = decoded({"metadata": {**NAME, "annotations": {"e f": "g"}}, "spec": spec})
-    assert isinstance(found, Rejected)
-    assert [fault.path for fault in found.faults] == [
+    rejected = decoded({"metadata": {**NAME, "annotations": {"e f": "g"}}, "spec": spec})
+    assert isinstance(rejected, Rejected)
+    assert [fault.path for fault in rejected.faults] == [
         "metadata.annotations",
         "spec.ingressClassName",
         "spec.defaultBackend",
@@ -187,11 +187,11 @@ def test_annotations_may_say_anything_up_to_a_size() -> None:
     key = "nginx.ingress.kubernetes.io/auth-snippet"
     values = ["", "a\nb", "\0", '";}', "ä" * 1000, "x" * ((256 << 10) - len(key))]
     for value in values:
-        found = decoded({"metadata": {**NAME, "annotations": {key: value}}, "spec": {"defaultBackend": WEB}})
-        assert found.object.metadata.annotations == {key: value}
+        result = decoded({"metadata": {**NAME, "annotations": {key: value}}, "spec": {"defaultBackend": WEB}})
+        assert result.object.metadata.annotations == {key: value}
     annotations = {key: values[-1] + "x"}
-    found = decoded({"metadata": {**NAME, "annotations": annotations}, "spec": {"defaultBackend": WEB}})
-    assert found.faults[0].message == "262145 bytes in all, more than 262144"
+    result = decoded({"metadata": {**NAME, "annotations": annotations}, "spec": {"defaultBackend": WEB}})
+    assert result.faults[0].message == "262145 bytes in all, more than 262144"
     half = check(Ingress(metadata=ObjectMeta(name="a", annotations={key: "\udfff"}), spec=typed("/").spec), "x")
     assert isinstance(half, Rejected)
     assert half.lines() == (f"Ingress default/a: metadata.annotations.{key}: is not Unicode text",)
@@ -227,27 +227,27 @@ def test_keys_of_annotations(key: str) -> None:
     ],
 )
 def test_no_keys_of_annotations(key: str) -> None:
-    found = decoded({"metadata": {**NAME, "annotations": {key: ""}}, "spec": {"defaultBackend": WEB}})
-    assert [fault.path for fault in found.faults] == ["metadata.annotations"]
+    rejected = decoded({"metadata": {**NAME, "annotations": {key: ""}}, "spec": {"defaultBackend": WEB}})
+    assert [fault.path for fault in rejected.faults] == ["metadata.annotations"]
 
 
 @pytest.mark.parametrize("controller", ["rulegen.io/ingress", "k8s.io/ingress-nginx", "a/b/c", "a.b/~x%20"])
 def test_controllers(controller: str) -> None:
-    found = decoded(
+    ingress_class = decoded(
         {"metadata": {"name": "a", "namespace": "ignored"}, "spec": {"controller": controller}}, "IngressClass"
     )
-    assert found.object.spec.controller == controller
-    assert found.object.metadata.namespace == ""
+    assert ingress_class.object.spec.controller == controller
+    assert ingress_class.object.metadata.namespace == ""
 
 
 @given(st.text() | st.text("/.%2fF a{};\n\\\"'", max_size=12), st.sampled_from(PATH_TYPES))
 def test_a_path_that_passes_is_one_line_of_text(path: str, path_type: str) -> None:
-    found = check(typed(path, path_type), "x")
-    if isinstance(found, Rejected):
-        assert all(line.isprintable() for line in found.lines())
+    result = check(typed(path, path_type), "x")
+    if isinstance(result, Rejected):
+        assert all(line.isprintable() for line in result.lines())
         return
-    assert isinstance(found.object, Ingress)
-    http = found.object.spec.rules[0].http
+    assert isinstance(result.object, Ingress)
+    http = result.object.spec.rules[0].http
     assert http is not None
     kept = http.paths[0].path
     assert kept == (path or "/")

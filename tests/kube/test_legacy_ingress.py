@@ -27,8 +27,8 @@ def decoded(spec: dict[str, Any], version: str) -> Any:
     return as_text
 
 
-def paths(*found: dict[str, Any]) -> dict[str, Any]:
-    return {"rules": [{"host": "a.test", "http": {"paths": list(found)}}]}
+def paths(*entries: dict[str, Any]) -> dict[str, Any]:
+    return {"rules": [{"host": "a.test", "http": {"paths": list(entries)}}]}
 
 
 SAME = [
@@ -66,9 +66,9 @@ SAME = [
 @pytest.mark.parametrize("version", LEGACY_VERSIONS)
 @pytest.mark.parametrize(("old", "new"), SAME)
 def test_what_it_is_in_v1(version: str, old: dict[str, Any], new: dict[str, Any]) -> None:
-    found = decoded(old, version)
-    assert isinstance(found, Decoded)
-    assert found == decoded(new, V1)
+    converted = decoded(old, version)
+    assert isinstance(converted, Decoded)
+    assert converted == decoded(new, V1)
 
 
 BAD = [
@@ -96,9 +96,9 @@ BAD = [
 @pytest.mark.parametrize("version", LEGACY_VERSIONS)
 @pytest.mark.parametrize(("spec", "line"), BAD)
 def test_what_is_wrong_with_it_in_its_own_words(version: str, spec: dict[str, Any], line: str) -> None:
-    found = decoded(spec, version)
-    assert isinstance(found, Rejected)
-    assert found.lines() == (f"Ingress shop/shop: {line}",)
+    rejected = decoded(spec, version)
+    assert isinstance(rejected, Rejected)
+    assert rejected.lines() == (f"Ingress shop/shop: {line}",)
 
 
 def source(name: str, version: str, spec: dict[str, Any], kind: str = "Ingress", **metadata: str) -> Source:
@@ -112,7 +112,7 @@ def test_one_ingress_in_several_versions_is_one() -> None:
     assert list(world.ingresses) == [ObjectName("default", "shop")]
     assert world.rejected == ()
     differs = read_world([*old, source("2.json", V1, {"defaultBackend": NEW}, namespace="default", uid="7")])
-    assert [line for one in differs.rejected for line in one.lines()] == [
+    assert [line for rejected in differs.rejected for line in rejected.lines()] == [
         "Ingress default/shop: differs from the one of the same name in 0.json: that one is kept"
     ]
 

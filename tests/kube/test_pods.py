@@ -21,9 +21,15 @@ def pod(name: str = "web-1", **parts: Any) -> Pod:
 
 
 def service(*ports: dict[str, Any], **spec: Any) -> Service:
-    told = {"clusterIP": "10.96.0.1", "ipFamilies": ["IPv4"], "selector": {"app": "web"}, "ports": list(ports), **spec}
+    fields = {
+        "clusterIP": "10.96.0.1",
+        "ipFamilies": ["IPv4"],
+        "selector": {"app": "web"},
+        "ports": list(ports),
+        **spec,
+    }
     metadata = {"name": "web", "namespace": "shop", "labels": spec.pop("labels", {})}
-    return msgspec.convert({"metadata": metadata, "spec": {k: v for k, v in told.items() if k != "labels"}}, Service)
+    return msgspec.convert({"metadata": metadata, "spec": {k: v for k, v in fields.items() if k != "labels"}}, Service)
 
 
 HTTP = {"name": "http", "port": 80, "targetPort": 8080}
@@ -37,15 +43,15 @@ def derive(owner: Service, *pods: Pod) -> tuple[EndpointSlice, ...]:
     return derive_slices(owner, PodIndex(pods), NODES)
 
 
-def told(slices: tuple[EndpointSlice, ...]) -> list[Any]:
+def by_slice(slices: tuple[EndpointSlice, ...]) -> list[Any]:
     return [
         (s.address_type, [(p.name, p.port) for p in s.ports], [e.addresses[0] for e in s.endpoints]) for s in slices
     ]
 
 
 def container(*ports: tuple[str, int, str], restart: str | None = None) -> dict[str, Any]:
-    told = [{"name": n, "containerPort": c, "protocol": p} for n, c, p in ports]
-    return {"name": "c", "ports": told, "restartPolicy": restart}
+    container_ports = [{"name": n, "containerPort": c, "protocol": p} for n, c, p in ports]
+    return {"name": "c", "ports": container_ports, "restartPolicy": restart}
 
 
 CONDITIONS = [
@@ -74,8 +80,8 @@ CONDITIONS = [
 
 @pytest.mark.parametrize(("parts", "spec", "expected"), [c[1:] for c in CONDITIONS], ids=[c[0] for c in CONDITIONS])
 def test_conditions(parts: dict[str, Any], spec: dict[str, Any], expected: tuple[bool, bool, bool]) -> None:
-    (found,) = derive(service(HTTP, **spec), pod(**parts))
-    (endpoint,) = found.endpoints
+    (derived,) = derive(service(HTTP, **spec), pod(**parts))
+    (endpoint,) = derived.endpoints
     conditions = endpoint.conditions
     assert (conditions.ready, conditions.serving, conditions.terminating) == expected
 
@@ -119,8 +125,8 @@ PORTS = [
 
 @pytest.mark.parametrize(("target", "containers", "number"), PORTS)
 def test_target_ports(target: Any, containers: list[Any], number: int | None) -> None:
-    found = derive(service({"name": "http", "port": 80, "targetPort": target}), pod(spec={"containers": containers}))
-    assert [p.port for s in found for p in s.ports] == ([number] if number else [])
+    derived = derive(service({"name": "http", "port": 80, "targetPort": target}), pod(spec={"containers": containers}))
+    assert [p.port for s in derived for p in s.ports] == ([number] if number else [])
 
 
 def test_ports_of_sidecars_count_and_those_of_init_containers_do_not() -> None:
@@ -133,19 +139,19 @@ def test_ports_of_sidecars_count_and_those_of_init_containers_do_not() -> None:
 def test_one_name_may_be_another_number_on_another_pod() -> None:
     """Each set of ports is a slice of its own; a Pod that lacks a named port serves the others."""
     ports = ({"name": "http", "port": 80, "targetPort": "http"}, {"name": "metrics", "port": 90, "targetPort": 9090})
-    found = derive(
+    derived = derive(
         service(*ports),
         pod("a", spec={"containers": [container(("http", 8080, "TCP"))]}, status={"podIP": "10.244.0.1"}),
         pod("b", spec={"containers": [container(("http", 8081, "TCP"))]}, status={"podIP": "10.244.0.2"}),
         pod("c", spec={"containers": [container(("http", 8080, "TCP"))]}, status={"podIP": "10.244.0.3"}),
         pod("d", status={"podIP": "10.244.0.4"}),
     )
-    assert told(found) == [
+    assert by_slice(derived) == [
         ("IPv4", [("http", 8080), ("metrics", 9090)], ["10.244.0.1", "10.244.0.3"]),
         ("IPv4", [("http", 8081), ("metrics", 9090)], ["10.244.0.2"]),
         ("IPv4", [("metrics", 9090)], ["10.244.0.4"]),
     ]
-    assert len({s.metadata.name for s in found}) == 3
+    assert len({s.metadata.name for s in derived}) == 3
 
 
 def test_families() -> None:
@@ -156,24 +162,24 @@ def test_families() -> None:
         (["IPv6", "IPv4"], [("IPv4", ["10.244.0.1"]), ("IPv6", ["fd00::1"])]),
         ([], [("IPv4", ["10.244.0.1"]), ("IPv6", ["fd00::1"])]),
     ):
-        found = derive(service(HTTP, ipFamilies=families), pod(status=both))
-        assert [(kind, ips) for kind, _, ips in told(found)] == expected
+        derived = derive(service(HTTP, ipFamilies=families), pod(status=both))
+        assert [(kind, ips) for kind, _, ips in by_slice(derived)] == expected
     assert derive(service(HTTP, ipFamilies=["IPv6"]), pod()) == ()
 
 
 def test_a_pod_in_the_network_of_its_host_has_the_address_of_its_node() -> None:
-    (found,) = derive(
+    (derived,) = derive(
         service(HTTP), pod(spec={"hostNetwork": True}, status={"podIP": "192.0.2.10", "hostIP": "192.0.2.10"})
     )
-    assert found.endpoints[0].addresses == ("192.0.2.10",)
+    assert derived.endpoints[0].addresses == ("192.0.2.10",)
 
 
 def test_nodes_and_zones() -> None:
     pods = [
         pod(name, spec={"nodeName": node}) for name, node in (("a", "node1"), ("b", "node2"), ("c", "x"), ("d", ""))
     ]
-    (found,) = derive(service(HTTP), *pods)
-    assert [(e.node_name, e.zone) for e in found.endpoints] == [
+    (derived,) = derive(service(HTTP), *pods)
+    assert [(e.node_name, e.zone) for e in derived.endpoints] == [
         ("node1", "a"),
         ("node2", None),
         ("x", None),
@@ -186,22 +192,22 @@ def test_nodes_and_zones() -> None:
     [(None, [], []), ("PreferClose", ["a"], []), ("PreferSameZone", ["a"], []), ("PreferSameNode", ["a"], ["node1"])],
 )
 def test_traffic_distribution_becomes_hints(distribution: str | None, zones: list[str], nodes: list[str]) -> None:
-    (found,) = derive(service(HTTP, trafficDistribution=distribution), pod())
-    hints = found.endpoints[0].hints
+    (derived,) = derive(service(HTTP, trafficDistribution=distribution), pod())
+    hints = derived.endpoints[0].hints
     assert ([z.name for z in hints.for_zones], [n.name for n in hints.for_nodes]) == (zones, nodes)
 
 
 def test_labels_of_the_service_are_those_of_its_slices() -> None:
-    (found,) = derive(service(HTTP, labels={"a": "b", "endpointslice.kubernetes.io/managed-by": "me"}), pod())
-    assert found.metadata.labels == {"a": "b", "kubernetes.io/service-name": "web"}
-    (found,) = derive(service(HTTP, clusterIP="None"), pod())
-    assert found.metadata.labels["service.kubernetes.io/headless"] == ""
+    (derived,) = derive(service(HTTP, labels={"a": "b", "endpointslice.kubernetes.io/managed-by": "me"}), pod())
+    assert derived.metadata.labels == {"a": "b", "kubernetes.io/service-name": "web"}
+    (derived,) = derive(service(HTTP, clusterIP="None"), pod())
+    assert derived.metadata.labels["service.kubernetes.io/headless"] == ""
 
 
 def test_a_headless_service_without_ports_has_endpoints_too() -> None:
-    assert told(derive(service(clusterIP="None"), pod())) == [("IPv4", [], ["10.244.0.1"])]
+    assert by_slice(derive(service(clusterIP="None"), pod())) == [("IPv4", [], ["10.244.0.1"])]
 
 
 def test_pods_stand_in_order_of_name() -> None:
     pods = [pod(n, status={"podIP": f"10.244.0.{i}"}) for i, n in enumerate(["c", "a", "b"])]
-    assert told(derive(service(HTTP), *pods)) == told(derive(service(HTTP), *reversed(pods)))
+    assert by_slice(derive(service(HTTP), *pods)) == by_slice(derive(service(HTTP), *reversed(pods)))

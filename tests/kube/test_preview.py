@@ -21,8 +21,8 @@ DUAL = ["10.96.0.0/12", "fd00:10:96::/112"]
 
 
 def service(name: str = "web", **spec: Any) -> Service:
-    told = {"ports": [{"name": "http", "port": 80}], **spec}
-    return msgspec.convert({"metadata": {"name": name, "namespace": "shop"}, "spec": told}, Service)
+    fields = {"ports": [{"name": "http", "port": 80}], **spec}
+    return msgspec.convert({"metadata": {"name": name, "namespace": "shop"}, "spec": fields}, Service)
 
 
 def assigned(*services: Service, cidrs: list[str] | None = None, ports: tuple[int, int] = (30000, 32767)) -> Any:
@@ -30,21 +30,21 @@ def assigned(*services: Service, cidrs: list[str] | None = None, ports: tuple[in
     return build_world(services, service_cidrs=networks, node_port_range=ports)
 
 
-def one(found: Any, name: str = "web") -> ServiceInput:
-    return found.services[ObjectName("shop", name)]
+def named(snapshot: Any, name: str = "web") -> ServiceInput:
+    return snapshot.services[ObjectName("shop", name)]
 
 
 def test_a_service_from_git_gets_an_address_and_the_plan_can_say_so() -> None:
-    found = one(assigned(service()))
-    spec = found.service.spec
+    web = named(assigned(service()))
+    spec = web.service.spec
     assert ip_address(spec.cluster_ip) in parse_network("10.96.0.0/12")
     assert spec.cluster_ips == (spec.cluster_ip,)
     assert spec.ip_families == ("IPv4",)
-    assert found.assigned == (f"clusterIP {spec.cluster_ip}",)
+    assert web.assigned == (f"clusterIP {spec.cluster_ip}",)
 
 
 def test_the_address_is_the_same_on_every_machine_and_every_day() -> None:
-    assert one(assigned(service())).service.spec.cluster_ip == "10.102.92.158"
+    assert named(assigned(service())).service.spec.cluster_ip == "10.102.92.158"
 
 
 NOT_TOUCHED = {
@@ -58,9 +58,9 @@ NOT_TOUCHED = {
 
 @pytest.mark.parametrize("name", NOT_TOUCHED)
 def test_services_that_are_left_alone(name: str) -> None:
-    found = one(assigned(service(**NOT_TOUCHED[name])))
-    assert found.assigned == ()
-    assert all(port.node_port == 0 for port in found.service.spec.ports)
+    web = named(assigned(service(**NOT_TOUCHED[name])))
+    assert web.assigned == ()
+    assert all(port.node_port == 0 for port in web.service.spec.ports)
 
 
 FAMILIES = [
@@ -83,19 +83,19 @@ FAMILIES = [
 
 @pytest.mark.parametrize(("families", "policy", "cidrs", "expected"), FAMILIES)
 def test_families(families: list[str], policy: str | None, cidrs: list[str], expected: list[str]) -> None:
-    found = one(assigned(service(ipFamilies=families, ipFamilyPolicy=policy), cidrs=cidrs))
-    spec = found.service.spec
+    web = named(assigned(service(ipFamilies=families, ipFamilyPolicy=policy), cidrs=cidrs))
+    spec = web.service.spec
     assert list(spec.ip_families) == expected
     assert [f"IPv{ip_address(ip).version}" for ip in spec.cluster_ips] == expected
-    assert len(found.assigned) == len(expected)
+    assert len(web.assigned) == len(expected)
 
 
 @pytest.mark.parametrize(
     ("families", "policy"), [(["IPv6"], None), ([], "RequireDualStack"), (["IPv6", "IPv4"], "RequireDualStack")]
 )
 def test_a_family_that_nobody_offers(families: list[str], policy: str | None) -> None:
-    found = assigned(service(ipFamilies=families, ipFamilyPolicy=policy), cidrs=DUAL[:1])
-    assert found.rejected[0].lines() == (
+    snapshot = assigned(service(ipFamilies=families, ipFamilyPolicy=policy), cidrs=DUAL[:1])
+    assert snapshot.rejected[0].lines() == (
         "Service shop/web: spec.ipFamilies: asks for IPv6, and no service CIDR of that family is known",
     )
 
@@ -106,12 +106,12 @@ def test_node_ports() -> None:
         {"name": "dns-tcp", "port": 53, "protocol": "TCP"},
         {"name": "http", "port": 80, "nodePort": 30080},
     ]
-    found = one(assigned(service(type="NodePort", ports=ports)))
-    dns, dns_tcp, http = (port.node_port for port in found.service.spec.ports)
+    web = named(assigned(service(type="NodePort", ports=ports)))
+    dns, dns_tcp, http = (port.node_port for port in web.service.spec.ports)
     assert dns == dns_tcp
     assert 30000 <= dns <= 32767
     assert http == 30080
-    assert found.assigned[1:] == (f"nodePort {dns} for dns", f"nodePort {dns} for dns-tcp")
+    assert web.assigned[1:] == (f"nodePort {dns} for dns", f"nodePort {dns} for dns-tcp")
 
 
 KINDS_OF_PORTS = [
@@ -128,44 +128,44 @@ KINDS_OF_PORTS = [
 
 @pytest.mark.parametrize(("spec", "words"), KINDS_OF_PORTS)
 def test_which_ports_are_assigned(spec: dict[str, Any], words: list[str]) -> None:
-    assert [text.split()[0] for text in one(assigned(service(**spec))).assigned[1:]] == words
+    assert [text.split()[0] for text in named(assigned(service(**spec))).assigned[1:]] == words
 
 
 def test_a_number_that_someone_asks_for_is_given_to_nobody_else() -> None:
-    first = one(assigned(service(type="NodePort"))).service.spec
+    first = named(assigned(service(type="NodePort"))).service.spec
     rival = service(
         "a", clusterIP=first.cluster_ip, type="NodePort", ports=[{"port": 1, "nodePort": first.ports[0].node_port}]
     )
-    second = one(assigned(service(type="NodePort"), rival)).service.spec
+    second = named(assigned(service(type="NodePort"), rival)).service.spec
     assert second.cluster_ip != first.cluster_ip
     assert second.ports[0].node_port != first.ports[0].node_port
 
 
 def test_other_protocols_may_have_the_same_number() -> None:
-    first = one(assigned(service(type="NodePort"))).service.spec.ports[0].node_port
+    first = named(assigned(service(type="NodePort"))).service.spec.ports[0].node_port
     rival = service(
         "a", clusterIP="10.0.0.1", type="NodePort", ports=[{"port": 1, "nodePort": first, "protocol": "UDP"}]
     )
-    assert one(assigned(service(type="NodePort"), rival)).service.spec.ports[0].node_port == first
+    assert named(assigned(service(type="NodePort"), rival)).service.spec.ports[0].node_port == first
 
 
 def test_a_small_network_is_used_to_its_last_address() -> None:
-    found = assigned(*(service(f"s{i}") for i in range(7)), cidrs=["10.0.0.0/29"])
-    assert sorted(s.service.spec.cluster_ip for s in found.services.values()) == [f"10.0.0.{i}" for i in range(1, 7)]
-    assert [r.lines()[0] for r in found.rejected] == [
+    snapshot = assigned(*(service(f"s{i}") for i in range(7)), cidrs=["10.0.0.0/29"])
+    assert sorted(s.service.spec.cluster_ip for s in snapshot.services.values()) == [f"10.0.0.{i}" for i in range(1, 7)]
+    assert [r.lines()[0] for r in snapshot.rejected] == [
         "Service shop/s6: spec.clusterIP: no free address of 10.0.0.0/29 is left for a preview"
     ]
 
 
 def test_a_second_network_follows_the_first() -> None:
-    found = assigned(*(service(f"s{i}") for i in range(4)), cidrs=["10.0.0.0/30", "10.0.1.0/30"])
-    assert len({s.service.spec.cluster_ip for s in found.services.values()}) == 4
+    snapshot = assigned(*(service(f"s{i}") for i in range(4)), cidrs=["10.0.0.0/30", "10.0.1.0/30"])
+    assert len({s.service.spec.cluster_ip for s in snapshot.services.values()}) == 4
 
 
 def test_a_small_range_of_node_ports_is_used_to_its_last() -> None:
-    found = assigned(*(service(f"s{i}", type="NodePort") for i in range(4)), ports=(30000, 30002))
-    assert {s.service.spec.ports[0].node_port for s in found.services.values()} == {30000, 30001, 30002}
-    assert [r.lines()[0] for r in found.rejected] == [
+    snapshot = assigned(*(service(f"s{i}", type="NodePort") for i in range(4)), ports=(30000, 30002))
+    assert {s.service.spec.ports[0].node_port for s in snapshot.services.values()} == {30000, 30001, 30002}
+    assert [r.lines()[0] for r in snapshot.rejected] == [
         "Service shop/s3: spec.ports: no node port from 30000 to 30002 is left for a preview"
     ]
 

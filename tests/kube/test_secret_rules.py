@@ -36,11 +36,11 @@ CLUSTER_IP = b"{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {clu
 
 def decoded(kind: str = "Secret", **content: Any) -> Any:
     content = {"metadata": {"name": "tls", "namespace": "shop"}, **content}
-    found = decode(Document("x", "v1", kind, msgspec.Raw(json.dumps(content).encode())))
-    assert found == decode(Document("x", "v1", kind, content))
-    if isinstance(found, Decoded):
-        assert check(found.object, "x") == found
-    return found
+    result = decode(Document("x", "v1", kind, msgspec.Raw(json.dumps(content).encode())))
+    assert result == decode(Document("x", "v1", kind, content))
+    if isinstance(result, Decoded):
+        assert check(result.object, "x") == result
+    return result
 
 
 def encoded(value: bytes) -> str:
@@ -56,9 +56,9 @@ def assert_unseen(text: str) -> None:
 )
 def test_values_come_through_and_string_data_wins(data: dict[str, bytes], texts: dict[str, str]) -> None:
     writable = {key: text for key, text in texts.items() if text.isascii()}
-    found = decoded(data={key: encoded(value) for key, value in data.items()}, stringData=writable)
-    assert secret_values(found.object) == data | {key: text.encode() for key, text in writable.items()}
-    assert found.object.string_data == {}
+    secret = decoded(data={key: encoded(value) for key, value in data.items()}, stringData=writable)
+    assert secret_values(secret.object) == data | {key: text.encode() for key, text in writable.items()}
+    assert secret.object.string_data == {}
 
 
 def test_a_manifest_and_what_the_server_made_of_it_are_one_object() -> None:
@@ -68,7 +68,7 @@ def test_a_manifest_and_what_the_server_made_of_it_are_one_object() -> None:
         {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": {"a": encoded("ä".encode())}},
     ]
     world = read_world(
-        [Source(f"{i}", json.dumps(one).encode()) for i, one in enumerate(texts)] + [Source("s", CLUSTER_IP)]
+        [Source(f"{i}", json.dumps(manifest).encode()) for i, manifest in enumerate(texts)] + [Source("s", CLUSTER_IP)]
     )
     assert world.rejected == ()
     assert secret_values(world.secrets[ObjectName("shop", "tls")]) == {"a": "ä".encode()}
@@ -106,43 +106,43 @@ def test_keys(kind: str, key: str) -> None:
     "key", ["", ".", "..", "..a", "a/b", "a b", "a\n", "user\nroot", "ä", "80; }", "a:b", "a" * 254, "\0"]
 )
 def test_no_keys(kind: str, key: str) -> None:
-    found = decoded(kind, data={key: "AAAA"})
-    assert [fault.path for fault in found.faults] == ["data"]
-    assert all(line.isprintable() for line in found.lines())
+    rejected = decoded(kind, data={key: "AAAA"})
+    assert [fault.path for fault in rejected.faults] == ["data"]
+    assert all(line.isprintable() for line in rejected.lines())
 
 
 def test_as_much_as_an_api_server_takes() -> None:
     assert isinstance(decoded(data={"a": encoded(b"x" * MAX_BYTES)}), Decoded)
     assert isinstance(decoded(data={"a": encoded(b"x" * MAX_BYTES)}, stringData={"a": "x"}), Decoded)
     assert isinstance(decoded("ConfigMap", data={"a": "x" * MAX_BYTES}), Decoded)
-    for found in (
+    for rejected in (
         decoded(data={"a": encoded(b"x" * MAX_BYTES), "b": "eA=="}),
         decoded(stringData={"a": "ä" * (MAX_BYTES // 2), "b": "x"}),
         decoded("ConfigMap", data={"a": "ä" * (MAX_BYTES // 2), "b": "x"}),
     ):
-        assert found.faults[0].message == "all values together have 1048577 bytes, more than 1048576"
+        assert rejected.faults[0].message == "all values together have 1048577 bytes, more than 1048576"
 
 
 def test_half_a_surrogate_pair_is_no_text() -> None:
-    for one in (
+    for broken in (
         Secret(metadata=ObjectMeta(name="a"), string_data={"b": "\ud800"}),
         ConfigMap(metadata=ObjectMeta(name="a"), data={"b": "\ud800"}),
     ):
-        found = check(one, "x")
-        assert isinstance(found, Rejected)
-        assert "is not Unicode text (the value is not shown)" in found.lines()[0]
+        rejected = check(broken, "x")
+        assert isinstance(rejected, Rejected)
+        assert "is not Unicode text (the value is not shown)" in rejected.lines()[0]
 
 
 # -- values are seen nowhere -------------------------------------------------------------------------------------------
 
 
 def test_nothing_prints_a_value() -> None:
-    found = decoded(data={"a": encoded(PASSWORD.encode())}, stringData={"b": PASSWORD})
-    manifest = {"apiVersion": "v1", "kind": "Secret", **msgspec.to_builtins(found.object)}
+    secret = decoded(data={"a": encoded(PASSWORD.encode())}, stringData={"b": PASSWORD})
+    manifest = {"apiVersion": "v1", "kind": "Secret", **msgspec.to_builtins(secret.object)}
     world = read_world([Source("x", json.dumps(manifest).encode()), Source("y", CLUSTER_IP)])
-    assert repr(found.object) == "Secret(shop/tls)"
+    assert repr(secret.object) == "Secret(shop/tls)"
     content = {"metadata": {"name": "a"}, "stringData": {"b": PASSWORD}}
-    for shown in (found, found.object, world, [found], {"a": found.object}, Document("x", "v1", "Secret", content)):
+    for shown in (secret, secret.object, world, [secret], {"a": secret.object}, Document("x", "v1", "Secret", content)):
         assert_unseen(f"{shown!r} {shown!s} {pretty_repr(shown)}")
         console = Console(file=io.StringIO(), width=200)
         console.print(shown)
@@ -195,7 +195,7 @@ VALUES = st.recursive(
 def test_no_message_has_a_value_in_it(content: dict[str, Any]) -> None:
     for text in (json.dumps(content), yaml.safe_dump(content), yaml.safe_dump(content, default_style='"')):
         world = read_world([Source("x", text.encode()), Source("y", CLUSTER_IP)])
-        assert_unseen("\n".join([*(line for one in world.rejected for line in one.lines()), *world.warnings]))
+        assert_unseen("\n".join([*(line for rejected in world.rejected for line in rejected.lines()), *world.warnings]))
         assert_unseen(repr((world.secrets, world.rejected)))
 
 
@@ -211,4 +211,4 @@ def test_no_yaml_that_breaks_at_a_value_has_it_in_its_message(field: str, before
         world = read_world([Source("x", text.encode()), Source("y", CLUSTER_IP)])
     except InputError as error:
         raise AssertionError from error
-    assert_unseen("\n".join([*(line for one in world.rejected for line in one.lines()), *world.warnings]))
+    assert_unseen("\n".join([*(line for rejected in world.rejected for line in rejected.lines()), *world.warnings]))

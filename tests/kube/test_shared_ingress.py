@@ -27,20 +27,22 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def entries(name: str, part: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = yaml.load(shared(f"ingress/{name}.yaml").read_bytes(), Loader=Text)[part]
-    if not found:
+    listed: list[dict[str, Any]] = yaml.load(shared(f"ingress/{name}.yaml").read_bytes(), Loader=Text)[part]
+    if not listed:
         pytest.skip(f"no {part} in ingress/{name}.yaml")
-    return found
+    return listed
 
 
 def verdicts(objects: list[dict[str, Any]]) -> list[Any]:
     """Return what becomes of objects, the same whether they come as JSON or as YAML."""
-    told = []
+    by_spelling = []
     for write in (json.dumps, yaml.safe_dump):
-        read = [one for each in objects for one in read_documents(Source("x", write(each).encode()))]
-        told.append([one if isinstance(one, Rejected) else decode(one) for one in read])
-    as_json, as_yaml = told
-    assert [getattr(one, "object", one) for one in as_json] == [getattr(one, "object", one) for one in as_yaml]
+        read = [document for each in objects for document in read_documents(Source("x", write(each).encode()))]
+        by_spelling.append([document if isinstance(document, Rejected) else decode(document) for document in read])
+    as_json, as_yaml = by_spelling
+    assert [getattr(verdict, "object", verdict) for verdict in as_json] == [
+        getattr(verdict, "object", verdict) for verdict in as_yaml
+    ]
     build_world(as_json)
     return as_json
 
@@ -48,9 +50,9 @@ def verdicts(objects: list[dict[str, Any]]) -> list[Any]:
 def test_every_object_of_the_cases_is_taken() -> None:
     for case in entries("cases", "cases"):
         objects = [*case["ingresses"], *case["services"], *case["endpoints"], *case.get("extra_objects", [])]
-        found = verdicts(objects)
-        assert all(isinstance(one, Decoded) for one in found), case["name"]
-        world = build_world(found)
+        objects_read = verdicts(objects)
+        assert all(isinstance(verdict, Decoded) for verdict in objects_read), case["name"]
+        world = build_world(objects_read)
         assert len(world.ingresses) == len(case["ingresses"])
         assert all(
             path.path_type and path.path.startswith("/") and (path.backend.service or path.backend.resource)
@@ -71,12 +73,12 @@ def is_at_fault(entry: dict[str, Any]) -> bool:
 
 def test_attacks_on_objects_are_turned_away_and_no_others() -> None:
     for entry in entries("malicious", "entries"):
-        rejected = [one for one in verdicts(entry["objects"]) if isinstance(one, Rejected)]
+        rejected = [refused for refused in verdicts(entry["objects"]) if isinstance(refused, Rejected)]
         assert rejected or not is_at_fault(entry), entry["id"]
         assert not rejected or entry["must"] in {"rejected", "rejected_or_literal", "fail_closed"}, entry["id"]
-        for one in rejected:
-            assert one.faults[0].path in entry["field"], entry["id"]
-            assert all(line.isprintable() and len(line) < 400 for line in one.lines())
+        for refused in rejected:
+            assert refused.faults[0].path in entry["field"], entry["id"]
+            assert all(line.isprintable() and len(line) < 400 for line in refused.lines())
 
 
 def test_secrets_and_config_maps_that_attacks_describe() -> None:
@@ -86,11 +88,11 @@ def test_secrets_and_config_maps_that_attacks_describe() -> None:
         if entry["field"].startswith("Secret.data keys"):
             described.append({"kind": "Secret", "metadata": metadata, "data": {entry["value"]: "eA=="}})
         described += [
-            {"kind": "ConfigMap", "metadata": {**metadata, "name": one["name"]}, "data": one["data"]}
-            for one in entry.get("configmaps", ())
+            {"kind": "ConfigMap", "metadata": {**metadata, "name": values["name"]}, "data": values["data"]}
+            for values in entry.get("configmaps", ())
         ]
     if not described:
         pytest.skip("no entry of ingress/malicious.yaml describes a Secret or ConfigMap")
-    for one in described:
-        (verdict,) = verdicts([{"apiVersion": "v1", **one}])
-        assert isinstance(verdict, Rejected) != all(KEY.fullmatch(key) for key in one["data"]), one
+    for manifest in described:
+        (verdict,) = verdicts([{"apiVersion": "v1", **manifest}])
+        assert isinstance(verdict, Rejected) != all(KEY.fullmatch(key) for key in manifest["data"]), manifest

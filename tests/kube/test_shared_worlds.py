@@ -24,7 +24,7 @@ Text.add_constructor("tag:yaml.org,2002:timestamp", Text.construct_yaml_str)
 def test_parity_worlds(folder: Path) -> None:
     content = (folder / "objects.yaml").read_bytes()
     world = read_world([Source("objects.yaml", content)])
-    objects = [one for one in yaml.load_all(content, Loader=Text) if one]
+    objects = [manifest for manifest in yaml.load_all(content, Loader=Text) if manifest]
     assert not [r.lines() for r in world.rejected]
     assert {str(name) for name in world.services} == {
         f"{o['metadata']['namespace']}/{o['metadata']['name']}" for o in objects if o["kind"] == "Service"
@@ -43,6 +43,6 @@ def test_objects_of_flows() -> None:
     if not cases:
         pytest.skip("no cases in flows/iptables.yaml")
     for case in cases:
-        world = read_world([Source(case["id"], json.dumps(one).encode()) for one in case["objects"]])
+        world = read_world([Source(case["id"], json.dumps(manifest).encode()) for manifest in case["objects"]])
         assert not [r.lines() for r in world.rejected], case["id"]
         assert not world.unknown_kinds

@@ -15,9 +15,9 @@ SPEC = {"clusterIP": "10.96.0.9", "ports": [{"port": 80}]}
 
 
 def checked(content: dict[str, Any], kind: str = "Service", api_version: str = "v1") -> Any:
-    found = decode(Document("x", api_version, kind, {"metadata": {"name": "web"}, **content}))
-    assert not isinstance(found, Rejected), found
-    return found
+    result = decode(Document("x", api_version, kind, {"metadata": {"name": "web"}, **content}))
+    assert not isinstance(result, Rejected), result
+    return result
 
 
 PASSING_SPECS = {
@@ -111,29 +111,29 @@ PASSING_SLICES = {
 @pytest.mark.parametrize("name", PASSING_SLICES)
 def test_slices_that_pass(name: str) -> None:
     content = msgspec.json.encode({"metadata": {"name": "s"}, "addressType": "IPv4", **PASSING_SLICES[name]})
-    found = decode(Document("x", "discovery.k8s.io/v1", "EndpointSlice", msgspec.Raw(content)))
-    assert not isinstance(found, Rejected), found
-    assert found.warnings == ()
+    result = decode(Document("x", "discovery.k8s.io/v1", "EndpointSlice", msgspec.Raw(content)))
+    assert not isinstance(result, Rejected), result
+    assert result.warnings == ()
 
 
 def test_what_is_passed_over_is_gone_and_the_rest_is_there() -> None:
     spec = {**SPEC, "externalIPs": ["x", "192.0.2.1"], "loadBalancerSourceRanges": ["y", "10.0.0.0/8"]}
     ingress = [{"ip": "z"}, {"hostname": "lb.example.org"}, {"ip": "192.0.2.2", "ipMode": "Proxy"}]
-    found = checked({"spec": spec, "status": {"loadBalancer": {"ingress": ingress}}})
-    assert found.object.spec.external_ips == ("192.0.2.1",)
-    assert found.object.spec.load_balancer_source_ranges == ("10.0.0.0/8",)
-    assert [(one.ip, one.hostname) for one in found.object.status.load_balancer.ingress] == [
+    result = checked({"spec": spec, "status": {"loadBalancer": {"ingress": ingress}}})
+    assert result.object.spec.external_ips == ("192.0.2.1",)
+    assert result.object.spec.load_balancer_source_ranges == ("10.0.0.0/8",)
+    assert [(entry.ip, entry.hostname) for entry in result.object.status.load_balancer.ingress] == [
         ("", "lb.example.org"),
         ("192.0.2.2", ""),
     ]
-    assert len(found.warnings) == 3
+    assert len(result.warnings) == 3
 
 
 def test_endpoints_without_a_readable_address_are_left_out() -> None:
     endpoints = [{"addresses": [a]} for a in ("10.0.0.1", "nope", "fd00::1", "10.0.0.2")]
-    found = checked({"addressType": "IPv4", "endpoints": endpoints}, "EndpointSlice", "discovery.k8s.io/v1")
-    assert [one.addresses for one in found.object.endpoints] == [("10.0.0.1",), ("10.0.0.2",)]
-    assert len(found.warnings) == 2
+    result = checked({"addressType": "IPv4", "endpoints": endpoints}, "EndpointSlice", "discovery.k8s.io/v1")
+    assert [endpoint.addresses for endpoint in result.object.endpoints] == [("10.0.0.1",), ("10.0.0.2",)]
+    assert len(result.warnings) == 2
 
 
 NAMES = [
@@ -158,7 +158,7 @@ NAMES = [
 
 @pytest.mark.parametrize(("kind", "name", "passes"), NAMES)
 def test_names(kind: str, name: str, passes: bool) -> None:
-    found = decode(
+    result = decode(
         Document("x", "v1", kind, {"metadata": {"name": name}, **({"spec": SPEC} if kind == "Service" else {})})
     )
-    assert isinstance(found, Rejected) is not passes
+    assert isinstance(result, Rejected) is not passes

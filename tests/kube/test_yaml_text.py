@@ -87,7 +87,7 @@ SCALARS = [
 
 
 def values(text: str) -> list[Any]:
-    return [found.value if isinstance(found, YamlDocument) else found for found in read_yaml(text.encode())]
+    return [part.value if isinstance(part, YamlDocument) else part for part in read_yaml(text.encode())]
 
 
 @pytest.mark.parametrize(("text", "meaning"), SCALARS)
@@ -137,8 +137,8 @@ def test_documents(text: str, meaning: list[Any]) -> None:
 
 def test_places() -> None:
     text = "# first\na: 1\n---\n\nkind: List\nitems:\n- b: {c: 1}\n-\n  d: 2\n- [e]\n--- {f: 3}\n"
-    found = [one for one in read_yaml(text.encode()) if isinstance(one, YamlDocument)]
-    assert [(one.line, one.item_lines) for one in found] == [(2, ()), (4, (7, 9)), (12, ())]
+    documents = [document for document in read_yaml(text.encode()) if isinstance(document, YamlDocument)]
+    assert [(document.line, document.item_lines) for document in documents] == [(2, ()), (4, (7, 9)), (12, ())]
 
 
 @pytest.mark.parametrize(
@@ -146,17 +146,17 @@ def test_places() -> None:
 )
 def test_a_fault_harms_only_its_document(filler: str) -> None:
     text = f"{filler}a: 1\n---\nb: [\n---\n{filler}c: 3\n---\nd: 4\nd: 5\n---\ne: 6\n"
-    found = values(text)
-    assert [one for one in found if not isinstance(one, YamlFault)] == [{"a": 1}, {"c": 3}, {"e": 6}]
-    assert [one.message for one in found if isinstance(one, YamlFault)] == [
+    parts = values(text)
+    assert [part for part in parts if not isinstance(part, YamlFault)] == [{"a": 1}, {"c": 3}, {"e": 6}]
+    assert [part.message for part in parts if isinstance(part, YamlFault)] == [
         "not YAML: while parsing a flow node, did not find expected node content",
         'the key "d" appears twice in one mapping',
     ]
 
 
 def test_lines_of_faults_count_from_the_start_of_the_file() -> None:
-    found = values("a: [\n---\nb: 1\n---\n\n\nc: @\n")
-    assert [one.line for one in found if isinstance(one, YamlFault)] == [2, 7]
+    parts = values("a: [\n---\nb: 1\n---\n\n\nc: @\n")
+    assert [part.line for part in parts if isinstance(part, YamlFault)] == [2, 7]
 
 
 def test_an_anchor_is_worth_its_document_only() -> None:
