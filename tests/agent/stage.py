@@ -9,7 +9,7 @@ import dataclasses
 import io
 import queue
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import count
@@ -31,6 +31,8 @@ from rulegen.compiler.services.update import Update
 from rulegen.compiler.tables import TABLES, Tables
 from rulegen.errors import ApplyError, HostError
 from rulegen.host.dataplane.dataplane import KernelReadout, KernelRevision
+from rulegen.host.dataplane.driver import Driver
+from rulegen.host.dataplane.drivers import DRIVERS
 from rulegen.host.netfilter.variant import Variant, VariantChoice
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.events import Changed, Event, Listed
@@ -123,6 +125,7 @@ class MemoryWriter:
     facts: HostFacts = FACTS
     host: HostFacts = FACTS
     refused: dict[str, str] = field(default_factory=dict)
+    drivers: Mapping[str, Driver] = field(default_factory=lambda: DRIVERS)
     commits: int = 0
     known: int = 0
     beside: str = ""

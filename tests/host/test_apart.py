@@ -18,6 +18,7 @@ from rulegen.compiler.services.plan import plan_node
 from rulegen.compiler.tables import TABLES
 from rulegen.errors import ApplyError, HostError
 from rulegen.host.dataplane.apply_in_parts import Apart
+from rulegen.host.dataplane.drivers import DRIVERS
 from rulegen.host.ipvs.addresses import AddressesError
 from rulegen.host.ipvs.servers import SchedulerError, ServersError
 from rulegen.host.netfilter.ipset import SetError
@@ -109,7 +110,7 @@ def test_one_service_that_is_refused_leaves_the_others_served(refuses, protocol)
 
     with pytest.raises(HostError) as failure:
         host.write(look())
-    verdict = Apart(wants, look(), host.write, look).search(failure.value)
+    verdict = Apart(wants, look(), host.write, look, DRIVERS).search(failure.value)
     assert set(verdict.refused) == {"demo/shop"}
     rest = compile_model(resolve(world_without(all_of_it, "shop"), MODE, HostFacts()), "ipvs", counts=False)
     rest = with_held(rest, held(wants, first, verdict.refused))

@@ -13,6 +13,7 @@ from rulegen.compiler.services.attribution import Belongings
 from rulegen.compiler.tables import LANGUAGES
 from rulegen.errors import ApplyError, HostError
 from rulegen.host.commands.runner import MissingToolError
+from rulegen.host.dataplane.drivers import DRIVERS
 from rulegen.host.dataplane.refused_services import ENOUGH, MOST_TRIES, Search, is_refusal
 from rulegen.host.ipvs.addresses import AddressesError
 from rulegen.host.ipvs.servers import ServersError
@@ -86,7 +87,7 @@ class Kernel:
         error = self.write(self.kinds)
         if error is None:
             return {}
-        return Search(self.write, Belongings(self.fragments, LANGUAGES)).run(sorted(self.kinds), error).refused
+        return Search(self.write, Belongings(self.fragments, LANGUAGES), DRIVERS).run(sorted(self.kinds), error).refused
 
 
 services = st.integers(1, 60).flatmap(
@@ -142,7 +143,7 @@ def test_what_the_node_needs_is_refused_whoever_is_left_out():
         return no
 
     with pytest.raises(RestoreError):
-        Search(refuse, Belongings(kernel.fragments, LANGUAGES)).run(["a", "b"], no)
+        Search(refuse, Belongings(kernel.fragments, LANGUAGES), DRIVERS).run(["a", "b"], no)
     assert tried == [([], True)]
 
 
@@ -154,7 +155,7 @@ def test_a_failure_of_another_kind_in_the_middle_ends_the_search():
         raise LockError(5, None)
 
     with pytest.raises(LockError):
-        Search(fail, Belongings(kernel.fragments, LANGUAGES)).run(["a", "b"], error)
+        Search(fail, Belongings(kernel.fragments, LANGUAGES), DRIVERS).run(["a", "b"], error)
 
 
 NFT = "iptables-nft-restore v1.8.9 (nf_tables): \n"
@@ -200,10 +201,10 @@ def restore(code: int, stderr: str) -> RestoreError:
     ],
 )  # fmt: skip
 def test_only_what_is_by_the_content_is_searched_for(error: HostError, is_by_a_service: bool):
-    assert is_refusal(error) is is_by_a_service
+    assert is_refusal(error, DRIVERS) is is_by_a_service
     wrapped = ApplyError(error.message, applied=(), pending=())
     wrapped.__cause__ = error
-    assert is_refusal(wrapped) is is_by_a_service
+    assert is_refusal(wrapped, DRIVERS) is is_by_a_service
 
 
 def test_nft_names_every_line_and_legacy_an_extension():

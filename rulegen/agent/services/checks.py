@@ -69,8 +69,8 @@ class KernelCheck:
             rules, readout, has_changed = self._compare_and_write(changed.services)
         except HostError as error:
             desired.rules, desired.dirty.services = None, desired.dirty.services | changed.services
-            if is_refusal(error):  # maybe of what was kept of a Service, which must not stop all others
-                self.record.held = ()
+            if is_refusal(error, self.writer.drivers):
+                self.record.held = ()  # maybe it was of what is kept of a Service, which must not stop all others
             raise
         self.warn(rules)
         self.reports.problems.connections(readout.conntrack_error)
@@ -142,7 +142,7 @@ class KernelCheck:
                 self._write_whole(plan)
             except HostError as error:
                 self.state.metrics.restore_failures.add()
-                if not is_refusal(error):
+                if not is_refusal(error, self.writer.drivers):
                     raise
                 self.isolation.write_without_refused(rules, plan, first, error)
                 plan = self.writer.plan(rules.compiled(), self.writer.read())

@@ -77,7 +77,9 @@ class Isolation:
             HostError: It is not by a Service.
         """
         compiled = rules.compiled()
-        verdict = Apart(compiled, plan, self.writer.write, lambda: self.writer.plan(compiled)).search(error)
+        writer = self.writer
+        apart = Apart(compiled, plan, writer.write, lambda: writer.plan(compiled), writer.drivers)
+        verdict = apart.search(error)
         if not verdict.refused:
             raise error
         reasons = {name_of(owner): reason for owner, reason in verdict.refused.items()}

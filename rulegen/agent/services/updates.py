@@ -92,7 +92,7 @@ class UpdateWriter:
             self.record.attempted |= keys
             self.state.metrics.restore_failures.add()
             self.state.metrics.partial_restore_failures.add()
-            if not is_refusal(error):
+            if not is_refusal(error, self.writer.drivers):
                 raise
             self.schedule.check_in(0.0)
             return False

@@ -126,9 +126,11 @@ def plan_saved(inputs: Inputs, paths: tuple[str, ...]) -> tuple[Plan, Report]:
             raise ConfigError(
                 "standard input can hold objects or a dump, not both", hint="give one of them as a file instead"
             )
-        dumps = read_dumps(paths, inputs.tables.languages)
+        by_family = _has_state_by_family(inputs)
+        dumps = read_dumps(paths, inputs.tables.languages, needs_rules=by_family)
         inputs.model  # noqa: B018 - faults of the input come before those of a comparison
-        missing = [family for family in inputs.facts.families if family not in dumps.rulesets]
+        seen = tuple(dumps.rulesets) if by_family else facts.families
+        missing = [family for family in facts.families if family not in seen]
         warnings = [f"{family} was not observed, so it is not in the plan" for family in missing]
         warnings += (*_unseen(inputs, dumps), *unreadable(dumps.rulesets))
         is_partial = bool(warnings) or any(ruleset.unknown for ruleset in dumps.rulesets.values())
@@ -138,7 +140,7 @@ def plan_saved(inputs: Inputs, paths: tuple[str, ...]) -> tuple[Plan, Report]:
                 f"{BE_LIBERAL} must be 1, because the plan omits the rule that drops INVALID packets; kernel"
                 " parameters were not observed (sysctl -a)"
             )
-        families = tuple(family for family in dumps.rulesets if family in inputs.model.nodes)
+        families = tuple(family for family in seen if family in inputs.model.nodes)
         observed = Observed(families=families, states=dumps.states)
         compiled = inputs.compiled(observed, is_live=False)
         report = replace(inputs.report(", ".join(paths), *warnings), is_partial=is_partial)
@@ -158,6 +160,13 @@ def unreadable(rulesets: Mapping[Family, Ruleset]) -> Iterator[str]:
                 f" have options that it shows as {UNREADABLE}. The rest of these rules is compared; read them with the"
                 " newer iptables to compare all"
             )
+
+
+def _has_state_by_family(inputs: Inputs) -> bool:
+    """Whether the mode writes a language of which each family has a dump of its own, as iptables."""
+    tables, families = inputs.tables, inputs.facts.families
+    written = (tables.languages[name] for name in tables.backend(inputs.options.mode).languages)
+    return any(family is not None for language in written for _, family in language.empty(families))
 
 
 def _unseen(inputs: Inputs, dumps: Dumps) -> Iterator[str]:

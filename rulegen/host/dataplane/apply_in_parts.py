@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from rulegen.compiler.services.attribution import Belongings, ServiceParts
 from rulegen.errors import ApplyError, HostError
-from rulegen.host.dataplane.drivers import DRIVERS
 from rulegen.host.dataplane.refused_services import Search, is_refusal
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ class Apart:
     plan: Plan
     write: Callable[[Plan], object]
     look: Callable[[], Plan]
-    drivers: Mapping[str, Driver] = field(default_factory=lambda: DRIVERS)
+    drivers: Mapping[str, Driver]
     belongings: Belongings = field(init=False)
     _parts: ServiceParts = field(init=False)
 

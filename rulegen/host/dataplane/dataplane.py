@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from rulegen.compiler.services.observed import Observed
     from rulegen.compiler.services.update import Update
     from rulegen.errors import HostError
+    from rulegen.host.dataplane.driver import Driver
     from rulegen.host.netfilter.variant import VariantChoice
     from rulegen.kube.objects.names import ObjectName
     from rulegen.model.host.facts import HostFacts
@@ -57,6 +58,7 @@ class Dataplane(Protocol):
         choice: Which variant of iptables, and why.
         facts: What the host is.
         refused: Kernel parameters that may not be written here, each with the reason.
+        drivers: Who reads and writes each language, by language: they know what their errors mean.
         without_ipv6: Which tool is missing for IPv6, whose rules are then left alone; None where all are there.
         beside: What users must know of a proxy's rules in the other variant of iptables, when this began; else empty.
     """
@@ -64,6 +66,7 @@ class Dataplane(Protocol):
     choice: VariantChoice
     facts: HostFacts
     refused: dict[str, str]
+    drivers: Mapping[str, Driver]
     without_ipv6: HostError | None
     beside: str
 

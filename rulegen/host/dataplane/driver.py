@@ -79,10 +79,13 @@ class Driver(Protocol):
 
     @property
     def tells_of_writes(self) -> bool:
-        """Whether it can be told later if somebody else has written in this language."""
+        """Whether it can be told later if somebody else has written in this language.
+
+        It is told by the generation of nf_tables where rules are there, else by the text of what `read` returns.
+        """
 
     def read(self, context: ReadContext) -> Any:
-        """Return what the kernel has, as it is read; None where nobody can look.
+        """Return what the kernel has, as it is read; None where nobody can look, and the mode does not write it.
 
         Raises:
             HostError: It cannot be read. Never less than all.

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rulegen.compiler.services.compile import Compiled
     from rulegen.compiler.services.update import Update
     from rulegen.errors import HostError
+    from rulegen.host.dataplane.driver import Driver
     from rulegen.kube.objects.names import ObjectName
     from rulegen.model.host.facts import HostFacts
     from rulegen.model.services.ir import ResolvedNode, ResolvedService
@@ -29,6 +30,7 @@ class IdleDataplane:
     facts: HostFacts
     choice: VariantChoice = VariantChoice(Variant.NFT, "rules for Services are not managed")  # noqa: RUF009 - frozen
     refused: dict[str, str] = field(default_factory=dict)
+    drivers: Mapping[str, Driver] = field(default_factory=dict)
     without_ipv6: HostError | None = None
     beside: str = ""
 

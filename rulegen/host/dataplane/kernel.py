@@ -362,11 +362,12 @@ def _beside(run: Runner, choice: variant.Variant, facts: HostFacts) -> str:
 def _digest(raw: Mapping[str, Any]) -> str:
     """Return a digest of rules; what the tools print of the time of day and of counters is no part of it."""
     digest = hashlib.sha256()
-    texts = (text for of_language in raw.values() if isinstance(of_language, Mapping) for text in of_language.values())
-    for text in texts:
-        if isinstance(text, str):
+    for of_language in raw.values():
+        for text in of_language.values() if isinstance(of_language, Mapping) else (of_language,):
             lines = (
-                line.partition(" [")[0] if line[:1] == ":" else line for line in text.splitlines() if line[:1] != "#"
+                line.partition(" [")[0] if line[:1] == ":" else line
+                for line in str(text).splitlines()
+                if line[:1] != "#"
             )
             digest.update("\n".join(lines).encode("utf-8", "surrogateescape"))
     return digest.hexdigest()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rulegen.compiler.services.observed import Observed
+from rulegen.errors import HostError
 from rulegen.host.commands.runner import MissingToolError
 from rulegen.host.netfilter import iptables
 from rulegen.host.netfilter.variant import has_kubernetes_chains
@@ -46,6 +47,9 @@ def observed(
         context: What was read. Families that are not in it are left out, also where they were read.
         flows: What conntrack remembers, if that was read.
         counters: Names of nfacct objects, if they were read.
+
+    Raises:
+        HostError: Nothing was read of a language that the mode writes.
     """
     states = {
         key: state
@@ -53,6 +57,10 @@ def observed(
         for key, state in driver.states(raw[name], context).items()
         if key[1] is None or key[1] in context.families
     }
+    seen = {name for name, _ in states}
+    unseen = sorted(name for name in context.needed & drivers.keys() if name not in seen)
+    if unseen and context.families:
+        raise HostError(f"{', '.join(unseen)}: could not be read on this host, and the mode writes it")
     return Observed(families=context.families, states=states, flows=flows, counters=counters)
 
 

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 from rulegen.errors import ApplyError, HostError
-from rulegen.host.dataplane.drivers import DRIVERS
 from rulegen.host.netfilter.restore_error import RestoreError
 
 if TYPE_CHECKING:
@@ -54,13 +53,13 @@ class RefusalVerdict:
     tries: int
 
 
-def is_refusal(error: HostError, drivers: Mapping[str, Driver] = DRIVERS) -> bool:
+def is_refusal(error: HostError, drivers: Mapping[str, Driver]) -> bool:
     """Whether a write failed by what was to be written, so that another part of it may well be taken."""
     cause = error.__cause__ if isinstance(error, ApplyError) else error
     return any(driver.is_refusal(cause) for driver in drivers.values())
 
 
-def culprits(error: HostError, belongings: Belongings, drivers: Mapping[str, Driver] = DRIVERS) -> dict[str, Culprit]:
+def culprits(error: HostError, belongings: Belongings, drivers: Mapping[str, Driver]) -> dict[str, Culprit]:
     """Return the Services that an error names; empty where it names none."""
     cause = error.__cause__ if isinstance(error, ApplyError) else error
     named: dict[str, Culprit] = {}
@@ -107,16 +106,16 @@ class Search:
     Attributes:
         attempt: Writes what some Services come to.
         belongings: Tells whose a line is, and what a Service needs.
+        drivers: By language, whose errors are read.
         most_s: After so many seconds no more is searched for.
         clock: Seconds that only grow.
-        drivers: By language, whose errors are read.
     """
 
     attempt: Attempt
     belongings: Belongings
+    drivers: Mapping[str, Driver]
     most_s: float = MOST_S
     clock: Callable[[], float] = time.monotonic
-    drivers: Mapping[str, Driver] = field(default_factory=lambda: DRIVERS)
     _tries: int = 0
     _until: float = 0.0
     _has_node: bool = False

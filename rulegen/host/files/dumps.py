@@ -89,8 +89,10 @@ class Dumps:
         return states | {(name, None): state for name, state in self.others.items()}
 
 
-def read_dumps(paths: Sequence[str], languages: Mapping[str, Language] = LANGUAGES) -> Dumps:
-    """Return what dumps hold: of iptables-save and ip6tables-save at least, of the tools for IPVS perhaps.
+def read_dumps(
+    paths: Sequence[str], languages: Mapping[str, Language] = LANGUAGES, *, needs_rules: bool = True
+) -> Dumps:
+    """Return what dumps hold: of iptables-save and ip6tables-save at least, of other tools perhaps.
 
     A dump of iptables whose content tells no family (it has no address in it) is judged by its name, then taken for the
     family that the others are not of.
@@ -99,6 +101,7 @@ def read_dumps(paths: Sequence[str], languages: Mapping[str, Language] = LANGUAG
         paths: Files, packed by gzip or not; folders whose files are looked at (subfolders are not); `-` for standard
             input.
         languages: The languages that there are.
+        needs_rules: Whether there must be a dump of iptables; else any dump is enough.
 
     Raises:
         InputError: A file cannot be read, breaks off, or holds a table that the tool could not print; a named file is
@@ -128,7 +131,7 @@ def read_dumps(paths: Sequence[str], languages: Mapping[str, Language] = LANGUAG
             warnings.append(f"{file} is not a dump of a known kind and was ignored{meaning_in_folder(text or '')}")
     families = _families(rulesets)
     warnings += _take_empty(dumps, empty, families)
-    if not families:
+    if not families and (needs_rules or not dumps.states):
         raise _no_rules(paths, tuple(empty))
     for family, file in sorted(families.items()):
         rules = rulesets.get(file)
