@@ -61,11 +61,11 @@ class Node:
         return self.host.popen(self.argv(verb, *more))
 
     def run(self, verb: Verb, *more: str, timeout_s: float = 60) -> Completed:
-        """Run a command on the objects last written; its exit code is the caller's to judge."""
-        argv = self.argv(verb, *more)
-        if verb in {"plan", "export"}:  # what starts nothing that lives on runs in a fork, where all is imported
-            return self.host.fork(argv).wait(timeout_s)
-        return self.host.run(argv, timeout_s=timeout_s)
+        """Run a command on the objects last written, in a fork, where all is imported already.
+
+        Its exit code is the caller's to judge. `start` begins a whole interpreter.
+        """
+        return self.host.fork(self.argv(verb, *more)).wait(timeout_s)
 
     def apply(self, documents: Iterable[Document], flags: Flags | None = None) -> Completed:
         """Make the node serve objects; it must succeed."""

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
-import yaml
 
-from integration.ingress import certificates, objects, reports
+from integration.ingress import objects, reports
 from integration.ingress.asking import Reply, Request, basic_auth
+from integration.ingress.malicious import FILE, Entry, Group, groups, host_of, secrets_of
 from tests.shared import SHARED, shared
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 crossplane = pytest.importorskip("crossplane")
 
-_FILE = "ingress/malicious.yaml"
 _KNOWN = {"id", "class", "field", "value", "must", "why", "cve", "objects"}
 _KNOWN |= {"objects_extra", "configmaps", "victim", "render_ok"}
 
@@ -38,71 +37,91 @@ ECHO = ("default", "echo")
 TARGETS = ("/", "/pwn", "/abcd", "/x", "/bla", "/ok", "/dup/x", "/%0a")
 
 
-def _entries() -> list[Any]:
-    """Return the entries, spread over two workers; a single one that skips where there is no such file."""
-    path = SHARED / _FILE
-    if not path.exists():
-        return [pytest.param(None, id="absent")]
-    with path.open(encoding="utf-8") as text:
-        entries = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))["entries"]
+def _parameters(*, of_entries: bool) -> list[Any]:
+    """Return groups, or their entries, spread over two workers; a single one that skips where there is no such file."""
+    if not (SHARED / FILE).exists():
+        return [pytest.param(None, None, id="absent")]
     return [
-        pytest.param(entry, id=entry["id"], marks=pytest.mark.xdist_group(f"ingress-{number % 2}"))
-        for number, entry in enumerate(entries)
+        pytest.param(group, entry, id=entry["id"] if of_entries else repr(group), marks=_worker(group))
+        for group in groups()
+        for entry in (group.entries if of_entries else [None])
     ]
 
 
-def _world(entry: dict[str, Any]) -> list[Document]:
-    """Return an entry's objects with the control, and what they may refer to."""
-    world = [
-        objects.ingress_class(),
-        objects.ingress("control", "ok.test"),
-        objects.service("echo", "10.96.100.1"),
-        objects.endpoint_slice("echo", ["10.244.100.1"]),
-        objects.secret("ca", "Opaque", {"ca.crt": certificates.certificate("ca")}),
-        *entry["objects"],
-    ]
-    for name in _secrets(entry):
-        if entry["must"] == "default_cert":
-            world.append(objects.described_secret({"name": name, "kind": "tls-mismatched", "cn": "evil.test"}))
-        else:
-            world.append(objects.secret(name, "Opaque", {entry["value"]: certificates.password_hash("x").encode()}))
-    world += [objects.config_map(configmap["name"], configmap["data"]) for configmap in entry.get("configmaps", ())]
-    if entry.get("victim"):
-        world += [
-            objects.ingress("owner", "victim.test", "victim", namespace="victim", created="2020-01-01T00:00:00Z"),
-            objects.service("victim", "10.96.100.2", "victim"),
-            objects.endpoint_slice("victim", ["10.244.100.2"], "victim"),
-        ]
-    return world
+def _worker(group: Group) -> pytest.MarkDecorator:
+    return pytest.mark.xdist_group(f"ingress-{group.number % 2}")
 
 
-@pytest.mark.parametrize("entry", _entries())
-def test_entry(ingress_lab: IngressLab, ingress_node: Node, entry: dict[str, Any] | None) -> None:
-    if entry is None:
-        shared(_FILE)
+class Serving:
+    """The node, which serves one group at a time.
+
+    Attributes:
+        planned: What a plan says of the group.
+        wrong: What is wrong with what `apply` did for the group.
+    """
+
+    def __init__(self, lab: IngressLab, node: Node) -> None:
+        self._lab, self._node = lab, node
+        self._group: Group | None = None
+        self.planned: dict[str, Any] = {}
+        self.wrong: list[str] = []
+
+    def serve(self, group: Group) -> None:
+        """Serve a group, unless it is served."""
+        if self._group is group:
+            return
+        self._group = None
+        around = _listing(self._lab)
+        done = self._node.apply(group.world())
+        self.planned = self._node.planned()
+        self.wrong = [f"a control character in what apply prints: {done.stdout!r}"] * bool(_CONTROL.search(done.stdout))
+        self.wrong += [f"written outside of the folder: {path}" for path in _listing(self._lab) - around]
+        self._group = group
+
+    def fail(self, what: str, wrong: list[str]) -> None:
+        """Fail a test, and show what is served."""
+        hosts = "\n".join(f"--- {path}\n{text}" for path, text in self._node.rendered().items())
+        shown = f"{reports.shown(self.planned)}\n{hosts}"
+        pytest.fail("\n  * ".join([what, *wrong]) + f"\n{shown}", pytrace=False)
+
+
+@pytest.fixture(scope="module")
+def serving(ingress_lab: IngressLab) -> Serving:
+    """Give the node for all entries of a group, one after the other."""
+    return Serving(ingress_lab, ingress_lab.node)
+
+
+@pytest.mark.usefixtures("ingress_node")
+@pytest.mark.parametrize(("group", "entry"), _parameters(of_entries=True))
+def test_entry(ingress_lab: IngressLab, serving: Serving, group: Group | None, entry: Entry | None) -> None:
+    """Each of a group that is applied at once gets no more than its due, and the control answers."""
+    if group is None or entry is None:
+        shared(FILE)
         return
     assert entry.keys() <= _KNOWN
-    world = _world(entry)
-    around = _listing(ingress_lab)
-    done = ingress_node.apply(world)
-    planned = ingress_node.planned()
-
+    serving.serve(group)
+    world = group.world()
     wrong = [*_control(ingress_lab, world, "ok.test"), *_ends_as_it_must(ingress_lab, entry, world)]
-    wrong += _told(entry, planned, ingress_lab)
-    wrong += [f"a control character in what apply prints: {done.stdout!r}"] * bool(_CONTROL.search(done.stdout))
-    wrong += _exported(ingress_lab, entry)
-    wrong += [f"written outside of the folder: {path}" for path in _listing(ingress_lab) - around]
-    wrong += _names(ingress_lab)
+    wrong += _reported(entry, serving.planned, ingress_lab)
+    if wrong:
+        what = f"{entry['field']} = {str(entry['value'])[:300]!r} must be {entry['must']}"
+        serving.fail(f"{entry['id']} in {[other['id'] for other in group.entries]}: {what}", wrong)
+
+
+@pytest.mark.parametrize(("group", "entry"), _parameters(of_entries=False))
+def test_group(ingress_lab: IngressLab, ingress_node: Node, serving: Serving, group: Group | None, entry: None) -> None:
+    """What is written for a group is harmless as a whole, and a harmless change behind it goes live."""
+    if group is None:
+        shared(FILE)
+        return
+    serving.serve(group)
+    world = group.world()
+    wrong = [*serving.wrong, *_exported(ingress_lab, group), *_names(ingress_lab)]
 
     ingress_node.apply([*world, objects.ingress("later", "ok2.test")])
     wrong += _control(ingress_lab, world, "ok.test") + _control(ingress_lab, world, "ok2.test")
     if wrong:
-        hosts = "\n".join(f"--- {path}\n{text}" for path, text in ingress_node.rendered().items())
-        pytest.fail(
-            f"{entry['id']}: {entry['field']} = {str(entry['value'])[:300]!r} must be {entry['must']}"
-            "\n  * " + "\n  * ".join(wrong) + f"\n{reports.shown(planned)}\n{hosts}",
-            pytrace=False,
-        )
+        serving.fail(f"{[entry['id'] for entry in group.entries]}", wrong)
 
 
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
@@ -125,16 +144,16 @@ def _asked(lab: IngressLab, host: str, targets: tuple[str, ...] = TARGETS) -> It
             yield f"{'http' if name is None else 'https'}://{host}{target}: {reply.status} {reply.failure}", reply
 
 
-def _ends_as_it_must(lab: IngressLab, entry: dict[str, Any], world: list[Document]) -> list[str]:
+def _ends_as_it_must(lab: IngressLab, entry: Entry, world: list[Document]) -> list[str]:
     # nginx answers 400 to whoever asks for a NUL, whatever is served.
     paths = tuple(quote(path) for path in _paths(entry) if "\0" not in path)
-    asked = list(_asked(lab, "evil.test", (*TARGETS, *paths)))
+    asked = list(_asked(lab, host_of(entry), (*TARGETS, *paths)))
     wrong = [what for what, reply in asked if reply.status in {0, 418, 500}]
     match entry["must"]:
         case "rejected":
             wrong += [what for what, reply in asked if reply.status not in NOT_SERVED or reply.seen]
         case "fail_closed":
-            asked += _asked_with_passwords(lab)
+            asked += _asked_with_passwords(lab, host_of(entry))
             closed = CLOSED | ({NO_CERTIFICATE} if "auth-tls" in entry["field"] else set())
             wrong += [what for what, reply in asked if reply.status not in closed or reply.seen]
         case "rejected_or_literal":
@@ -162,13 +181,13 @@ def _ends_as_it_must(lab: IngressLab, entry: dict[str, Any], world: list[Documen
     return wrong
 
 
-def _asked_with_passwords(lab: IngressLab) -> list[tuple[str, Reply]]:
+def _asked_with_passwords(lab: IngressLab, host: str) -> list[tuple[str, Reply]]:
     users = [("root", ""), ("root", "x"), ("user", "x"), ("user\nroot", "x"), ("foo", "bar")]
-    requests = [Request(host="evil.test", headers=basic_auth(*user)) for user in users]
+    requests = [Request(host=host, headers=basic_auth(*user)) for user in users]
     return [(f"as {user}", lab.client.ask(request)) for user, request in zip(users, requests, strict=True)]
 
 
-def _paths(entry: dict[str, Any]) -> list[str]:
+def _paths(entry: Entry) -> list[str]:
     rules = [
         rule
         for document in entry["objects"]
@@ -178,11 +197,9 @@ def _paths(entry: dict[str, Any]) -> list[str]:
     return [path["path"][:4000] for rule in rules for path in rule.get("http", {}).get("paths", ()) if "path" in path]
 
 
-def _literal(
-    lab: IngressLab, entry: dict[str, Any], world: list[Document], asked: list[tuple[str, Reply]]
-) -> list[str]:
+def _literal(lab: IngressLab, entry: Entry, world: list[Document], asked: list[tuple[str, Reply]]) -> list[str]:
     """Check that only the literal paths are served, if any is; no reply takes long."""
-    slow = lab.client.ask(Request(host="evil.test", target="/" + "a" * 32 + "!"))
+    slow = lab.client.ask(Request(host=host_of(entry), target="/" + "a" * 32 + "!"))
     wrong = [f"{slow.elapsed_s:.1f} s for an answer"] if slow.elapsed_s > 1 or slow.status == 0 else []
     paths = _paths(entry)
     for what, reply in asked:
@@ -202,10 +219,10 @@ def _is_default(lab: IngressLab, world: list[Document], reply: Reply) -> bool:
     return reply.status in NOT_SERVED or _is_from(lab, world, reply)
 
 
-def _told(entry: dict[str, Any], planned: dict[str, Any], lab: IngressLab) -> list[str]:
+def _reported(entry: Entry, planned: dict[str, Any], lab: IngressLab) -> list[str]:
     """Check that a plan names the object with the field and a reason, unless nothing is wrong with it."""
     if entry["must"] in {"literal", "rejected_or_literal"} or entry.get("render_ok"):
-        served = lab.client.ask(Request(host="evil.test", target=quote(_paths(entry)[0]))).status == 200
+        served = lab.client.ask(Request(host=host_of(entry), target=quote(_paths(entry)[0]))).status == 200
         if served or entry["must"] == "literal":
             return []
     name, field = _named(entry)
@@ -216,7 +233,7 @@ def _told(entry: dict[str, Any], planned: dict[str, Any], lab: IngressLab) -> li
     ]
 
 
-def _named(entry: dict[str, Any]) -> tuple[str, str]:
+def _named(entry: Entry) -> tuple[str, str]:
     """Return the name of the object at fault and the field, as a plan must tell them."""
     metadata = next(document for document in entry["objects"] if document["kind"] in {"Ingress", "ConfigMap"})[
         "metadata"
@@ -231,9 +248,9 @@ def _named(entry: dict[str, Any]) -> tuple[str, str]:
         case "endpointslice":
             name, field = _name_of(entry, "EndpointSlice"), "addresses[0]"
         case "secret" if entry["must"] == "default_cert":
-            name, field = _secrets(entry)[0], "tls"
+            name, field = secrets_of(entry)[0], "tls"
         case "secret":
-            name, field = f"default/{_secrets(entry)[0]}", "data"
+            name, field = f"default/{secrets_of(entry)[0]}", "data"
         case "configmap":
             field = ""
         case _ if field == "metadata.annotations":
@@ -246,28 +263,15 @@ def _named(entry: dict[str, Any]) -> tuple[str, str]:
     return name, field
 
 
-def _name_of(entry: dict[str, Any], kind: str) -> str:
+def _name_of(entry: Entry, kind: str) -> str:
     """Return the name of an entry's first object of a kind."""
     names = (document["metadata"]["name"] for document in entry["objects"] if document["kind"] == kind)
     return str(next(names))
 
 
-def _secrets(entry: dict[str, Any]) -> list[str]:
-    """Return the names of the Secrets in `default` that an entry about a Secret refers to."""
-    results = []
-    for document in entry["objects"]:
-        results += [tls["secretName"] for tls in document.get("spec", {}).get("tls", ())]
-        results += [
-            value.removeprefix("default/")
-            for key, value in document["metadata"].get("annotations", {}).items()
-            if key == f"{objects.PREFIX}/auth-secret"
-        ]
-    return results if entry["class"] == "secret" else []
-
-
-def _exported(lab: IngressLab, entry: dict[str, Any]) -> list[str]:
+def _exported(lab: IngressLab, group: Group) -> list[str]:
     """Check an exported configuration: nginx takes it, and another parser finds nothing in it that must not be."""
-    folder = lab.folder / "export" / entry["id"]
+    folder = lab.folder / "export" / repr(group)
     lab.node.run("export", "--nginx", str(folder)).check()
     (folder / "run").mkdir(exist_ok=True)
     (folder / "logs").mkdir(exist_ok=True)
@@ -275,15 +279,14 @@ def _exported(lab: IngressLab, entry: dict[str, Any]) -> list[str]:
     wrong = [f"nginx -t of the export: {tested.stderr}"] if tested.code != 0 else []
     parsed = crossplane.parse(str(folder / "nginx.conf"))
     wrong += [f"crossplane: {error}" for error in parsed["errors"]]
+    hosts = {"ok.test", "ok2.test", "victim.test", "", "_", "localhost", *map(host_of, group.entries)}
+    hosts |= {entry["value"] for entry in group.entries if entry["must"] == "literal"}
     for file in parsed["config"]:
-        wrong += [f"{element} in {Path(file['file']).name}" for element in _forbidden(file["parsed"], entry)]
+        wrong += [f"{element} in {Path(file['file']).name}" for element in _forbidden(file["parsed"], hosts)]
     return wrong
 
 
-def _forbidden(block: list[dict[str, Any]], entry: dict[str, Any]) -> Iterator[str]:
-    hosts = {"ok.test", "ok2.test", "evil.test", "victim.test", "", "_", "localhost"}
-    if entry["must"] == "literal":
-        hosts.add(entry["value"])
+def _forbidden(block: list[dict[str, Any]], hosts: set[str]) -> Iterator[str]:
     for directive in block:
         name, arguments = directive["directive"], directive["args"]
         if FORBIDDEN.fullmatch(name):
@@ -298,7 +301,7 @@ def _forbidden(block: list[dict[str, Any]], entry: dict[str, Any]) -> Iterator[s
             yield f"{name} {arguments}"
         if name == "server" and arguments and "backup" not in arguments and "10.244.100." not in arguments[0]:
             yield f"server {arguments}"
-        yield from _forbidden(directive.get("block") or [], entry)
+        yield from _forbidden(directive.get("block") or [], hosts)
 
 
 def _names(lab: IngressLab) -> list[str]:
