@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from integration import manifests
+from integration import forks, manifests
 from integration.lab import topology
 from tests.fakeapi import FakeApi
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from integration.blackbox import Variant
     from integration.manifests import App
+
+Process = subprocess.Popen[bytes] | forks.Fork
 
 CLONE_NEWNET = 0x40000000
 COLLECTIONS = {"Service": "services", "EndpointSlice": "endpointslices", "Node": "nodes"}
@@ -145,15 +147,19 @@ class Node:
         program = [sys.executable, "-W", "error", "-m", "rulegen", verb]
         return [*program, "--variant", self.rules.variant, "--mode", self.mode, *given, *more]
 
-    def start(self, *more: str) -> subprocess.Popen[bytes]:
+    def start(self, *more: str) -> Process:
+        """Start an agent: in a fork, or in a whole interpreter where a wrapper starts it."""
         self.log.write_text("")
+        argv = self.argv("run", *more)
+        if not self.wrapper:
+            return forks.start(argv, self.log, self.environment)
         with self.log.open("a") as log:
             environment = {**os.environ, **self.environment}
-            argv = [*self.wrapper, *self.argv("run", *more)]
+            argv = [*self.wrapper, *argv]
             return subprocess.Popen(argv, stderr=log, stdout=log, start_new_session=True, env=environment)
 
     @contextmanager
-    def running(self, *more: str) -> Iterator[subprocess.Popen[bytes]]:
+    def running(self, *more: str) -> Iterator[Process]:
         process = self.start(*more)
         try:
             until(lambda: self.is_well or process.poll() is not None, self.start_s, "first sync")
@@ -200,9 +206,7 @@ class Node:
 
     def check_converged(self) -> None:
         """Fail unless a plan against the same API server is empty."""
-        done = subprocess.run(
-            self.argv("plan", "--detailed-exitcode"), capture_output=True, text=True, timeout=60, check=False
-        )
+        done = forks.run(self.argv("plan", "--detailed-exitcode"))
         assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -24,8 +24,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from integration import manifests
-from integration.agent import Node, inside, until
+from integration import forks, manifests
+from integration.agent import Node, Process, inside, until
 from integration.lab.hosts import Address, Repeating
 from integration.lab.hosts import Report as Answers
 from integration.lab.lab import Lab, build
@@ -126,7 +126,7 @@ class Soak:
         self._others: dict[int, App] = {}
         self._tokens = 0
         self._excused: Counter[str] = Counter()
-        self._agent: subprocess.Popen[bytes] | None = None
+        self._agent: Process | None = None
         self._logs = node.folder / "logs"
         self._logs.mkdir()
         self._asking: dict[str, Repeating] = {}
@@ -321,7 +321,7 @@ class Soak:
         if not self.node.is_well:
             return False
         argv = self.node.argv("plan", "--detailed-exitcode")
-        return subprocess.run(argv, capture_output=True, timeout=60, check=False).returncode == 0
+        return forks.run(argv).returncode == 0
 
     def _size(self) -> Size:
         assert self._agent is not None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
 import tempfile
 import urllib.error
 import urllib.request
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from integration import manifests
+from integration import forks, manifests
 from integration.agent import Node, network_namespace, until
 from integration.ingress import objects
 from rulegen.host.nginx.processes import process_list, supervision
@@ -67,7 +66,7 @@ class Site:
     def plan(self) -> int:
         """Return the exit code of a plan: 0 where nothing is to be done."""
         argv = self.node.argv("plan", "--detailed-exitcode", *self.options)
-        return subprocess.run(argv, capture_output=True, timeout=60, check=False).returncode
+        return forks.run(argv).returncode
 
     def kill(self) -> None:
         """Kill nginx and who keeps it."""

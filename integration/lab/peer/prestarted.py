@@ -4,12 +4,14 @@ A fresh interpreter that imports a large program costs most of what a short run 
 some seconds. What runs in a fork has arguments, an environment, streams and a session of its own, and ends as it would
 by itself.
 
-Lines of JSON arrive at a socket whose descriptor is SOCKET: `{"argv": [...], "env": {...}, "folder": PATH}`, with files
-`stdin`, `stdout` and `stderr` in PATH. Each is answered by `{"pid": N}` and, at its end, by `{"ended": N, "code": C}`.
+Lines of JSON arrive at a socket whose descriptor is SOCKET: `{"argv": [...], "env": {...}, "folder": PATH, "network":
+PATH}`, with files `stdin`, `stdout` and `stderr` in the folder, and a network namespace or nothing. Each is answered by
+`{"pid": N}`, when it runs with these, and, at its end, by `{"ended": N, "code": C}`.
 """
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import json
 import os
@@ -19,6 +21,8 @@ import signal
 import socket
 import sys
 
+CLONE_NEWNET = 0x40000000
+
 
 def load(module: str, argv: list[str]) -> None:
     """Import a program and the command that is called, which it imports itself only then."""
@@ -26,6 +30,14 @@ def load(module: str, argv: list[str]) -> None:
     del sys.modules[f"{module}.__main__"]  # it runs in each fork
     if argv and argv[0].isalpha():
         importlib.import_module(f"{module}.cli.commands.{argv[0]}")
+
+
+def enter(network: str) -> None:
+    """Move this process into a network namespace, given by its file."""
+    there = os.open(network, os.O_RDONLY)
+    if ctypes.CDLL(None, use_errno=True).setns(there, CLONE_NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), f"no way into {network}")
+    os.close(there)
 
 
 class Template:
@@ -69,22 +81,30 @@ class Template:
             return b""
 
     def _fork(self, asked: dict[str, object]) -> int:
+        ready, tell = os.pipe()
         pid = os.fork()
         if pid:
+            os.close(tell)
+            os.read(ready, 1)  # or it has ended
+            os.close(ready)
             self._send(pid=pid)
         else:
-            self._become(dict(asked["env"]), str(asked["folder"]))  # type: ignore[call-overload]
+            os.close(ready)
+            self._become(dict(asked["env"]), str(asked["folder"]), str(asked["network"]))  # type: ignore[call-overload]
+            os.close(tell)
         return pid
 
-    def _become(self, env: dict[str, str], folder: str) -> None:
+    def _become(self, env: dict[str, str], folder: str, network: str) -> None:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._socket.close()
         for end in self._pipe:
             os.close(end)
         os.setsid()
+        if network:
+            enter(network)
         for number, name in enumerate(("stdin", "stdout", "stderr")):
-            opened = os.open(f"{folder}/{name}", os.O_WRONLY if number else os.O_RDONLY)
+            opened = os.open(f"{folder}/{name}", os.O_WRONLY | os.O_APPEND if number else os.O_RDONLY)
             os.dup2(opened, number)
             os.close(opened)
         os.environ.clear()

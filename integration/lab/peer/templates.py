@@ -26,9 +26,9 @@ class Template:
         self._begun = b""
         self._codes: dict[int, int] = {}
 
-    def fork(self, argv: list[str], env: dict[str, str], folder: Path) -> int:
-        """Run the program; return the process."""
-        asked = json.dumps({"argv": argv, "env": env, "folder": str(folder)})
+    def fork(self, argv: list[str], env: dict[str, str], folder: Path, network: str) -> int:
+        """Run the program, in a network namespace if one is given, by its file; return the process once it runs."""
+        asked = json.dumps({"argv": argv, "env": env, "folder": str(folder), "network": network})
         self._socket.sendall(asked.encode() + b"\n")
         while True:
             answer = self._read(None)
@@ -97,11 +97,17 @@ class Templates:
 
     _started: dict[tuple[str, ...], Template] = field(default_factory=dict)
 
-    def fork(self, argv: list[str], env: dict[str, str], folder: Path) -> Forked:
-        """Run `python FLAGS -m MODULE ...` in a fork of its template."""
+    def fork(self, argv: list[str], env: dict[str, str], folder: Path, network: str = "") -> Forked:
+        """Run `python FLAGS -m MODULE ...` in a fork of its template, in its network namespace or in another."""
         at = argv.index("-m")
         key = tuple(argv[: at + 2])
         if key not in self._started:
             self._started[key] = Template(argv[:at], argv[at + 1])
         template = self._started[key]
-        return Forked(template, template.fork(argv[at + 2 :], env, folder))
+        return Forked(template, template.fork(argv[at + 2 :], env, folder, network))
+
+    def close(self) -> None:
+        """End the templates; their forks go on."""
+        for template in self._started.values():
+            template.close()
+        self._started.clear()
