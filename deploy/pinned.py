@@ -47,7 +47,7 @@ def versions() -> dict[str, tuple[str, str]]:
 
 def needed(texts: list[str]) -> set[str]:
     """Return the normalized names of requirements and of all that these need on Linux, with any of `PYTHONS`."""
-    found: set[str] = set()
+    seen: set[str] = set()
     waiting = [Requirement(text) for text in texts]
     while waiting:
         need = waiting.pop()
@@ -58,10 +58,18 @@ def needed(texts: list[str]) -> set[str]:
             for extra in ("", *need.extras)
             for python in PYTHONS
         ]
-        chosen = [one for one in further if one.marker is None or any(map(one.marker.evaluate, environments))]
-        waiting += [one for one in chosen if canonicalize_name(one.name) not in found or one.extras]
-        found.add(name)
-    return found
+        chosen = [
+            requirement
+            for requirement in further
+            if requirement.marker is None or any(map(requirement.marker.evaluate, environments))
+        ]
+        waiting += [
+            requirement
+            for requirement in chosen
+            if canonicalize_name(requirement.name) not in seen or requirement.extras
+        ]
+        seen.add(name)
+    return seen
 
 
 def wanted() -> dict[Path, tuple[str, set[str]]]:
@@ -75,13 +83,13 @@ def wanted() -> dict[Path, tuple[str, set[str]]]:
 
 def index() -> str:
     """Return the URL of the index that pip asks on this machine."""
-    if found := os.environ.get("PIP_INDEX_URL"):
-        return found
-    told = subprocess.run(
+    if configured := os.environ.get("PIP_INDEX_URL"):
+        return configured
+    done = subprocess.run(
         [sys.executable, "-m", "pip", "config", "get", "global.index-url"], capture_output=True, text=True, check=False
     )
-    if told.returncode == 0:
-        return told.stdout.strip()
+    if done.returncode == 0:
+        return done.stdout.strip()
     from pip._internal.models.index import PyPI  # noqa: PLC0415 - pip has no public name for its default
 
     return str(PyPI.simple_url)
@@ -96,12 +104,12 @@ def hashes(name: str, version: str, url: str) -> list[str]:
     request = Request(f"{url.rstrip('/')}/{name}/", headers={"Accept": "application/vnd.pypi.simple.v1+json"})  # noqa: S310
     with urlopen(request, timeout=60) as answer:  # noqa: S310 - the index that pip uses
         files = json.load(answer)["files"]
-    chosen = [one for one in files if _version(one["filename"]) == version and not one.get("yanked")]
+    chosen = [file for file in files if _version(file["filename"]) == version and not file.get("yanked")]
     if not chosen:
         raise PinError(f"{name}: the index has no file of version {version}")
-    if missing := [one["filename"] for one in chosen if "sha256" not in one["hashes"]]:
+    if missing := [file["filename"] for file in chosen if "sha256" not in file["hashes"]]:
         raise PinError(f"{name}: the index does not say the hash of {missing[0]}")
-    return sorted(one["hashes"]["sha256"] for one in chosen)
+    return sorted(file["hashes"]["sha256"] for file in chosen)
 
 
 def _version(filename: str) -> str | None:
@@ -119,7 +127,7 @@ def text(title: str, names: set[str], url: str) -> str:
         raise PinError(f"not in constraints.txt: {', '.join(sorted(missing))}")
     for name in sorted(names):
         spelled, version = pins[name]
-        lines = [f"{spelled}=={version}", *(f"    --hash=sha256:{one}" for one in hashes(name, version, url))]
+        lines = [f"{spelled}=={version}", *(f"    --hash=sha256:{digest}" for digest in hashes(name, version, url))]
         parts.append(" \\\n".join(lines) + "\n")
     return "".join(parts)
 

@@ -50,23 +50,23 @@ def merged(kept: Any, patch: Any, *, is_strategic: bool, path: str = "") -> Any:
         return _joined(kept or [], patch)
     if not isinstance(patch, dict):
         return copy.deepcopy(patch)
-    found = dict(kept) if isinstance(kept, dict) else {}
+    result = dict(kept) if isinstance(kept, dict) else {}
     for key, value in patch.items():
         if value is None:
-            found.pop(key, None)
+            result.pop(key, None)
         else:
-            found[key] = merged(found.get(key), value, is_strategic=is_strategic, path=f"{path}.{key}".lstrip("."))
-    return found
+            result[key] = merged(result.get(key), value, is_strategic=is_strategic, path=f"{path}.{key}".lstrip("."))
+    return result
 
 
 def _joined(kept: list[Object], patch: list[Object]) -> list[Object]:
-    found = {one["type"]: one for one in kept}
-    for one in patch:
-        if one.get("$patch") == "delete":
-            found.pop(one["type"], None)
+    by_type = {entry["type"]: entry for entry in kept}
+    for entry in patch:
+        if entry.get("$patch") == "delete":
+            by_type.pop(entry["type"], None)
         else:
-            found[one["type"]] = {**found.get(one["type"], {}), **one}
-    return list(found.values())
+            by_type[entry["type"]] = {**by_type.get(entry["type"], {}), **entry}
+    return list(by_type.values())
 
 
 def changed(old: Object, new: Object, sub: str) -> Object:
@@ -99,7 +99,9 @@ def check(collection: str, new: Object, old: Object | None = None) -> None:
     faults += [f"metadata.annotations: {key}" for key in metadata.get("annotations", {}) if not QUALIFIED.match(key)]
     for owner in metadata.get("ownerReferences", ()):
         faults += [
-            f"metadata.ownerReferences.{one}" for one in ("apiVersion", "kind", "name", "uid") if not owner.get(one)
+            f"metadata.ownerReferences.{field}"
+            for field in ("apiVersion", "kind", "name", "uid")
+            if not owner.get(field)
         ]
     faults += {"events": _event, "leases": _lease, "services": _status, "ingresses": _status}.get(
         collection, lambda _new, _old: []
@@ -110,9 +112,11 @@ def check(collection: str, new: Object, old: Object | None = None) -> None:
 
 def _event(new: Object, old: Object | None) -> list[str]:
     faults = [
-        f"{one}: required" for one in ("eventTime", "reportingController", "reportingInstance") if not new.get(one)
+        f"{field}: required"
+        for field in ("eventTime", "reportingController", "reportingInstance")
+        if not new.get(field)
     ]
-    faults += [f"{one}: 1 to 128" for one in ("action", "reason") if not 1 <= len(new.get(one, "")) <= 128]
+    faults += [f"{field}: 1 to 128" for field in ("action", "reason") if not 1 <= len(new.get(field, "")) <= 128]
     if len(new.get("reportingInstance", "")) > 128:
         faults.append("reportingInstance: at most 128")
     if not QUALIFIED.match(new.get("reportingController", "")):
@@ -126,7 +130,7 @@ def _event(new: Object, old: Object | None) -> list[str]:
     where, regarding = new["metadata"].get("namespace"), new.get("regarding", {})
     if where != (regarding.get("namespace") or "default"):
         faults.append("involvedObject.namespace: does not match event.namespace")
-    faults += [f"{one}: needs to be unset" for one in new if one.startswith("deprecated")]
+    faults += [f"{field}: needs to be unset" for field in new if field.startswith("deprecated")]
     series = new.get("series")
     if series is not None:
         if series.get("count", 0) < 2:
@@ -144,23 +148,23 @@ def _event(new: Object, old: Object | None) -> list[str]:
             "reportingController",
             "reportingInstance",
         )
-        faults += [f"{one}: field is immutable" for one in fixed if new.get(one) != old.get(one)]
+        faults += [f"{field}: field is immutable" for field in fixed if new.get(field) != old.get(field)]
     return faults
 
 
 def _lease(new: Object, _: Object | None) -> list[str]:
     spec = new.get("spec", {})
     faults = [
-        f"spec.{one}: no MicroTime"
-        for one in ("acquireTime", "renewTime")
-        if spec.get(one) is not None and not MICRO_TIME.match(spec[one])
+        f"spec.{field}: no MicroTime"
+        for field in ("acquireTime", "renewTime")
+        if spec.get(field) is not None and not MICRO_TIME.match(spec[field])
     ]
     duration = spec.get("leaseDurationSeconds")
     if duration is not None and (not isinstance(duration, int) or duration <= 0):
         faults.append("spec.leaseDurationSeconds: must be greater than 0")
     if spec.get("leaseTransitions", 0) < 0:
         faults.append("spec.leaseTransitions")
-    faults += [f"spec.{one}: unknown" for one in spec.keys() - LEASE_FIELDS]
+    faults += [f"spec.{field}: unknown" for field in spec.keys() - LEASE_FIELDS]
     return faults
 
 
@@ -181,12 +185,16 @@ def _status(new: Object, _: Object | None) -> list[str]:
     if new["kind"] == "Service":
         if entries and new["spec"].get("type") != "LoadBalancer":
             faults.append('status.loadBalancer.ingress: may only be used when `spec.type` is "LoadBalancer"')
-        for one in status.get("conditions", ()):
-            if not QUALIFIED.match(one.get("type", "")) or one.get("status") not in {"True", "False", "Unknown"}:
+        for condition in status.get("conditions", ()):
+            if not QUALIFIED.match(condition.get("type", "")) or condition.get("status") not in {
+                "True",
+                "False",
+                "Unknown",
+            }:
                 faults.append("status.conditions.type")
-            if not CONDITION_REASON.match(one.get("reason", "")) or not one.get("lastTransitionTime"):
+            if not CONDITION_REASON.match(condition.get("reason", "")) or not condition.get("lastTransitionTime"):
                 faults.append("status.conditions.reason")
-            if re.search(r"\.\d", one.get("lastTransitionTime", "")):
+            if re.search(r"\.\d", condition.get("lastTransitionTime", "")):
                 faults.append("status.conditions.lastTransitionTime: no Time")
     return faults
 

@@ -154,13 +154,13 @@ FORBIDDEN = ("alias", "root", "load_module", "ssl_engine", "perl", "js_import", 
 
 def service(name: str, *, namespace: str = "default", **spec: Any) -> k.Service:
     number = 1 + int(hashlib.sha256(f"{namespace}/{name}".encode()).hexdigest()[:4], 16) % 60000
-    told: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "cluster_ip": f"10.96.{number // 250}.{1 + number % 250}",
         "ports": (k.ServicePort(name="http", port=80), k.ServicePort(name="other", port=8080)),
         **spec,
     }
-    told.setdefault("cluster_ips", (told["cluster_ip"],) if told["cluster_ip"] else ())
-    return k.Service(metadata=k.ObjectMeta(name=name, namespace=namespace), spec=k.ServiceSpec(**told))
+    fields.setdefault("cluster_ips", (fields["cluster_ip"],) if fields["cluster_ip"] else ())
+    return k.Service(metadata=k.ObjectMeta(name=name, namespace=namespace), spec=k.ServiceSpec(**fields))
 
 
 def endpoints(
@@ -189,8 +189,8 @@ def endpoints(
 
 
 def backend(name: str = "web", port: int | str = 80) -> k.IngressBackend:
-    told = k.ServiceBackendPort(name=port) if isinstance(port, str) else k.ServiceBackendPort(number=port)
-    return k.IngressBackend(service=k.IngressServiceBackend(name=name, port=told))
+    service_port = k.ServiceBackendPort(name=port) if isinstance(port, str) else k.ServiceBackendPort(number=port)
+    return k.IngressBackend(service=k.IngressServiceBackend(name=name, port=service_port))
 
 
 def path(text: str = "/", kind: str = "Prefix", to: str = "web", port: int | str = 80) -> k.HTTPIngressPath:
@@ -213,17 +213,17 @@ def ingress(
     uid: str = "",
 ) -> k.Ingress:
     """Return an Ingress; its annotations are those of our prefix, where a key names no other."""
-    told = {key if "/" in key else f"{PREFIX}/{key}": text for key, text in (annotations or {}).items()}
+    texts = {key if "/" in key else f"{PREFIX}/{key}": text for key, text in (annotations or {}).items()}
     return k.Ingress(
-        metadata=k.ObjectMeta(name=name, namespace=namespace, annotations=told, creation_timestamp=created, uid=uid),
+        metadata=k.ObjectMeta(name=name, namespace=namespace, annotations=texts, creation_timestamp=created, uid=uid),
         spec=k.IngressSpec(ingress_class_name=class_name, rules=rules, tls=tuple(tls), default_backend=default),
     )
 
 
 def site(host: str = "site.test", /, **annotations: str) -> k.Ingress:
     """Return an Ingress for one host; keywords are annotations, `_` for `-`."""
-    told = {key.replace("_", "-"): text for key, text in annotations.items()}
-    return ingress(host.partition(".")[0], rule(host), annotations=told)
+    texts = {key.replace("_", "-"): text for key, text in annotations.items()}
+    return ingress(host.partition(".")[0], rule(host), annotations=texts)
 
 
 def tls(secret_name: str, *hosts: str) -> k.IngressTLS:
@@ -242,8 +242,8 @@ def config_map(name: str, data: Mapping[str, str], namespace: str = "default") -
 
 def settings_map(**data: str) -> k.ConfigMap:
     """Return the ConfigMap with settings; keywords are its keys, `_` for `-`."""
-    told = {key.replace("_", "-"): text for key, text in data.items()}
-    return config_map(SETTINGS.name, told, SETTINGS.namespace)
+    texts = {key.replace("_", "-"): text for key, text in data.items()}
+    return config_map(SETTINGS.name, texts, SETTINGS.namespace)
 
 
 WEB = (service("web"), endpoints("web"))
@@ -353,27 +353,27 @@ def compiled(
     **changes: Any,
 ) -> NginxSite:
     """Return what objects come to; the settings' ConfigMap counts where it is among them."""
-    found = world(*objects)
-    if SETTINGS in found.config_maps:
+    snapshot = world(*objects)
+    if SETTINGS in snapshot.config_maps:
         changes.setdefault("config_map", SETTINGS)
-    return compile_ingress(found, options(**changes), TEMPLATES, served=served, live=live, before=before)
+    return compile_ingress(snapshot, options(**changes), TEMPLATES, served=served, live=live, before=before)
 
 
 def file_of(host: str) -> str:
     return f"hosts/{hashlib.sha256(host.encode()).hexdigest()[:16]}.conf"
 
 
-def text_of(found: NginxSite, host: str = "site.test") -> str:
+def text_of(nginx_site: NginxSite, host: str = "site.test") -> str:
     """Return the file of a host."""
-    return found.configuration.files[file_of(host)]
+    return nginx_site.configuration.files[file_of(host)]
 
 
-def reported(found: NginxSite, name: str = "default/site") -> list[Reason]:
-    return [reason for reason in found.model.reasons if (str(reason.about.name) if reason.about else "") == name]
+def reported(nginx_site: NginxSite, name: str = "default/site") -> list[Reason]:
+    return [reason for reason in nginx_site.model.reasons if (str(reason.about.name) if reason.about else "") == name]
 
 
-def verdicts(found: NginxSite, name: str = "default/site") -> set[Verdict]:
-    return {reason.verdict for reason in reported(found, name)}
+def verdicts(nginx_site: NginxSite, name: str = "default/site") -> set[Verdict]:
+    return {reason.verdict for reason in reported(nginx_site, name)}
 
 
 # -- a real nginx ------------------------------------------------------------------------------------------------------

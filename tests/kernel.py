@@ -88,13 +88,13 @@ class Kernel:
 
 def commits(script: str) -> list[list[str]]:
     """Return the lines of each commit of a script, the table's line first."""
-    found: list[list[str]] = []
+    groups: list[list[str]] = []
     for line in script.splitlines():
         if line.startswith("*"):
-            found.append([line])
+            groups.append([line])
         elif line != "COMMIT":
-            found[-1].append(line)
-    return found
+            groups[-1].append(line)
+    return groups
 
 
 def printed(rule: str) -> str:

@@ -104,8 +104,8 @@ def directives(draw: st.DrawFn, context: str, depth: int) -> Directive:
     name = draw(st.sampled_from(NAMES[context]))
     block = BLOCKS.get((context, name))
     args = draw(_arguments(name))
-    told = ["" if isinstance(word, Interpolated) else word for word in args]
-    if refusal(context, name, told, block=block is not None):
+    literals = ["" if isinstance(word, Interpolated) else word for word in args]
+    if refusal(context, name, literals, block=block is not None):
         args = (draw(files), *args[1:])
     if name in {"map", "split_clients"}:
         args = (Interpolated((Variable("host"),)), "$x")

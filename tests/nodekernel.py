@@ -82,15 +82,15 @@ class NodeKernel:
         objects: ipset.Objects = {}
         for name, (value, entries) in self.sets.items():
             objects[ipset.SetKey(name)] = value
-            objects |= {ipset.EntryKey(name, entry): ipset.EntryValue(told) for entry, told in entries.items()}
-        told = ipvs_text.read(ipvs_text.format_servers(self.servers), "kernel")
-        for key, value in told.items():
+            objects |= {ipset.EntryKey(name, entry): ipset.EntryValue(value) for entry, value in entries.items()}
+        servers = ipvs_text.read(ipvs_text.format_servers(self.servers), "kernel")
+        for key, value in servers.items():
             if isinstance(key, ipvs.RealServerKey) and isinstance(value, ipvs.RealServer):
-                told[key] = replace(value, connections=self.connections.get(key))
+                servers[key] = replace(value, connections=self.connections.get(key))
         return observing(
             rulesets={f: read(self.kernels[f].save(), "kernel", f) for f in families or tuple(Family)},
             sets=ipset.read(ipset.format_sets(objects), "kernel"),
-            servers=told,
+            servers=servers,
             links=links.read(links.format_links(self.devices, self.addresses), "kernel"),
             beside={
                 family: read(kernel.save(), "kernel", family)
@@ -111,8 +111,8 @@ class NodeKernel:
 
     def _commit(self, family: Family, lines: list[str]) -> None:
         for line in lines:
-            _, found, rest = line.partition("--match-set ")
-            if found and line.startswith(("-A", "-I")) and rest.split(" ")[0] not in self.sets:
+            _, separator, rest = line.partition("--match-set ")
+            if separator and line.startswith(("-A", "-I")) and rest.split(" ")[0] not in self.sets:
                 raise RefusedError(f"no such set: {line}")
         self.kernels[family].commit(lines)
 

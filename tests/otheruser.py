@@ -52,7 +52,7 @@ def as_user(uid: int, attempt: Callable[[], T], *, gid: int | None = None, group
             os._exit(0)
     os.close(writing)
     with os.fdopen(reading, "rb") as stream:
-        told = stream.read()
+        pickled = stream.read()
     os.waitpid(child, 0)
-    assert told, "the other user's process died"
-    return pickle.loads(told)
+    assert pickled, "the other user's process died"
+    return pickle.loads(pickled)

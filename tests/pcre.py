@@ -19,7 +19,7 @@ def _library() -> ctypes.CDLL:
     name = find_library("pcre2-8")
     if name is None:
         pytest.skip("needs libpcre2-8")
-    found = ctypes.CDLL(name)
+    loaded = ctypes.CDLL(name)
     pointer, size = ctypes.c_void_p, ctypes.c_size_t
     for function, result, arguments in (
         ("compile", pointer, (ctypes.c_char_p, size, ctypes.c_uint32, pointer, pointer, pointer)),
@@ -31,9 +31,9 @@ def _library() -> ctypes.CDLL:
         ("set_match_limit", ctypes.c_int, (pointer, ctypes.c_uint32)),
         ("match", ctypes.c_int, (pointer, ctypes.c_char_p, size, size, ctypes.c_uint32, pointer, pointer)),
     ):
-        called = getattr(found, f"pcre2_{function}_8")
+        called = getattr(loaded, f"pcre2_{function}_8")
         called.restype, called.argtypes = result, arguments
-    return found
+    return loaded
 
 
 class Pattern:
@@ -56,12 +56,12 @@ class Pattern:
     def match(self, subject: str, limit: int = 10_000_000) -> int:
         """Return PCRE2's result: more than 0 for a match, -1 for none, MATCH_LIMIT where it took too many steps."""
         library, raw = _library(), subject.encode()
-        found = library.pcre2_match_data_create_from_pattern_8(self._code, None)
+        match_data = library.pcre2_match_data_create_from_pattern_8(self._code, None)
         context = library.pcre2_match_context_create_8(None)
         library.pcre2_set_match_limit_8(context, limit)
         try:
-            result: int = library.pcre2_match_8(self._code, raw, len(raw), 0, 0, found, context)
+            result: int = library.pcre2_match_8(self._code, raw, len(raw), 0, 0, match_data, context)
         finally:
             library.pcre2_match_context_free_8(context)
-            library.pcre2_match_data_free_8(found)
+            library.pcre2_match_data_free_8(match_data)
         return result

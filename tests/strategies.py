@@ -38,14 +38,14 @@ def endpoints(draw: st.DrawFn, ipv6: bool) -> k.SliceEndpoint:
 @st.composite
 def slices(draw: st.DrawFn, service: str, number: int, ports: tuple[k.ServicePort, ...]) -> k.EndpointSlice:
     ipv6 = draw(st.booleans())
-    told = [k.SlicePort(name=p.name, port=8000 + draw(st.integers(0, 1)), protocol=p.protocol) for p in ports]
+    slice_ports = [k.SlicePort(name=p.name, port=8000 + draw(st.integers(0, 1)), protocol=p.protocol) for p in ports]
     return k.EndpointSlice(
         metadata=k.ObjectMeta(
             name=f"{service}-{number}", namespace="demo", labels={"kubernetes.io/service-name": service}
         ),
         address_type="IPv6" if ipv6 else "IPv4",
         endpoints=tuple(draw(st.lists(endpoints(ipv6), max_size=4))),
-        ports=tuple(told),
+        ports=tuple(slice_ports),
     )
 
 
@@ -85,8 +85,8 @@ def services(draw: st.DrawFn, name: str) -> ServiceInput:
         spec=spec,
         status=status if kind == "LoadBalancer" else k.ServiceStatus(),
     )
-    told = tuple(draw(slices(name, number, ports)) for number in range(draw(st.integers(0, 2))))
-    return ServiceInput(service=service, slices=told, endpoints_from="EndpointSlice" if told else "")
+    drawn = tuple(draw(slices(name, number, ports)) for number in range(draw(st.integers(0, 2))))
+    return ServiceInput(service=service, slices=drawn, endpoints_from="EndpointSlice" if drawn else "")
 
 
 @st.composite

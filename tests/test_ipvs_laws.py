@@ -176,7 +176,7 @@ def test_after_every_piece_what_works_before_and_after_still_works(before, way, 
 def delivered(node: NodeKernel) -> dict[tuple[str, str, int], set[str]]:
     """Return by address, protocol and port where new connections from outside can end, IPv4."""
     nat = node.kernels[Family.IPV4].tables["nat"]
-    found: dict[tuple[str, str, int], set[str]] = {}
+    endpoints: dict[tuple[str, str, int], set[str]] = {}
     if not any("KUBE-SERVICES" in rule for rule in nat["PREROUTING"]):
         return {}
     bound = {str(key.address) for key in node.addresses} | {str(NODE_ADDRESS)}
@@ -186,18 +186,18 @@ def delivered(node: NodeKernel) -> dict[tuple[str, str, int], set[str]]:
             if frontend.family is Family.IPV4 and str(frontend.address) in bound:
                 where = str(frontend.address), frontend.protocol.lower(), frontend.port
                 if not _is_refused(node, frontend):
-                    found.setdefault(where, set()).add(f"{key.address}:{key.port}")
+                    endpoints.setdefault(where, set()).add(f"{key.address}:{key.port}")
     for rule in nat.get("KUBE-SERVICES", ()):
-        told = read_rule(rule)
-        if "--dport" in told.spec:  # iptables mode: nat comes before IPVS
-            ends = set(_ends(nat, target(told)))
-            found[told.spec.split("/")[0][3:], told.spec.split(" -p ")[1].split()[0], _port(told.spec)] = ends
+        parsed = read_rule(rule)
+        if "--dport" in parsed.spec:  # iptables mode: nat comes before IPVS
+            ends = set(_ends(nat, target(parsed)))
+            endpoints[parsed.spec.split("/")[0][3:], parsed.spec.split(" -p ")[1].split()[0], _port(parsed.spec)] = ends
     for rule in nat.get("KUBE-NODEPORTS", ()):
-        told = read_rule(rule)
+        parsed = read_rule(rule)
         if any("KUBE-NODEPORTS" in jump for jump in nat.get("KUBE-SERVICES", ())):
-            protocol = told.spec.split("-p ")[1].split()[0]
-            found[str(NODE_ADDRESS), protocol, _port(told.spec)] = set(_ends(nat, target(told)))
-    return {frontend: ends for frontend, ends in found.items() if ends}
+            protocol = parsed.spec.split("-p ")[1].split()[0]
+            endpoints[str(NODE_ADDRESS), protocol, _port(parsed.spec)] = set(_ends(nat, target(parsed)))
+    return {frontend: ends for frontend, ends in endpoints.items() if ends}
 
 
 def _is_refused(node: NodeKernel, frontend: Frontend) -> bool:
@@ -221,11 +221,11 @@ def _port(spec: str) -> int:
 
 def _ends(nat: dict[str, list[str]], chain: str) -> Iterator[str]:
     for rule in nat.get(chain, ()):
-        told = read_rule(rule)
-        if target(told) == "DNAT":
-            yield told.spec.rpartition(" ")[2]
-        elif target(told) in nat:
-            yield from _ends(nat, target(told))
+        parsed = read_rule(rule)
+        if target(parsed) == "DNAT":
+            yield parsed.spec.rpartition(" ")[2]
+        elif target(parsed) in nat:
+            yield from _ends(nat, target(parsed))
 
 
 @quick

@@ -15,7 +15,7 @@ from rulegen.kube.snapshot.world import ClusterSnapshot
 from rulegen.languages.iptables.merging import step
 from rulegen.languages.iptables.ruleset import read, read_rule, target
 from rulegen.languages.iptables.script import script
-from rulegen.languages.iptables.state import found, wanted
+from rulegen.languages.iptables.state import owned_objects, wanted
 from rulegen.model.host.facts import HostFacts
 from rulegen.model.services.options import Options
 from rulegen.model.services.resolve import resolve
@@ -228,4 +228,4 @@ def test_a_kernel_that_took_our_rules_prints_what_we_wrote(world):
         kernel = Kernel()
         apply(kernel, wants, family)
         layout = iptables_node.layout(wants.model.nodes[family], read("", "", family))
-        assert found(read(kernel.save(), "kernel", family), layout) == wanted(wants.rules(family)).objects
+        assert owned_objects(read(kernel.save(), "kernel", family), layout) == wanted(wants.rules(family)).objects

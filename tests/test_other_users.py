@@ -79,8 +79,8 @@ def on_the_node() -> None:
     ]
     nouns = {"IngressClass": "ingressclasses", "Ingress": "ingresses"}
     with FakeApi() as api:
-        for one in objects:
-            api.put(nouns.get(one["kind"], f"{one['kind'].lower()}s"), one)
+        for manifest in objects:
+            api.put(nouns.get(manifest["kind"], f"{manifest['kind'].lower()}s"), manifest)
         cluster = ["--kubeconfig", api.kubeconfig(Path("/run/given")), "--node", "node1"]
         call("apply", "--ingress", "--yes", "--variant", "nft", *cluster)
         fill_a_temporary_file()
@@ -146,22 +146,22 @@ def entries() -> Iterator[Path]:
 
 
 def findings() -> dict[str, object]:
-    found = list(entries())
+    paths = list(entries())
     assert WORKERS is not None
     users = {"stranger": (STRANGER, STRANGER), "nobody": (NOBODY, NOBODY), "worker": (WORKERS.pw_uid, WORKERS.pw_gid)}
-    can = {who: as_user(uid, lambda: tried(found), gid=gid) for who, (uid, gid) in users.items()}
+    can = {who: as_user(uid, lambda: tried(paths), gid=gid) for who, (uid, gid) in users.items()}
     sockets = [line.split()[-1] for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
     modes = {
         str(path.relative_to(DIR)): (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
-        for path in [DIR, *found]
+        for path in [DIR, *paths]
         if path.is_relative_to(DIR) and not stat.S_ISLNK((status := path.lstat()).st_mode)
     }
     return {"can": can, "abstract": [name for name in sockets if name.startswith("@")], "modes": modes}
 
 
-def tried(found: list[Path]) -> list[tuple[str, str]]:
+def tried(paths: list[Path]) -> list[tuple[str, str]]:
     """Return what this user can do: path, and one of read, write, list, connect."""
-    return [(str(path), what) for path in found for what in possible(path)]
+    return [(str(path), what) for path in paths for what in possible(path)]
 
 
 def possible(path: Path) -> Iterator[str]:
@@ -261,7 +261,9 @@ def test_modes_are_those_that_are_documented(seen):
     for path, (mode, uid, gid) in seen["modes"].items():
         name = "DIR" if path == "." else path
         at = name.count("/")
-        pattern = next((one for one in table if one.count("/") == at and fnmatch.fnmatch(name, one)), None)
+        pattern = next(
+            (candidate for candidate in table if candidate.count("/") == at and fnmatch.fnmatch(name, candidate)), None
+        )
         if pattern is None and re.match(r"run/(body|proxy|fastcgi|uwsgi|scgi)/", path):
             continue  # nginx's own, in folders that nobody else may enter
         if pattern is None and path.endswith(".log.1"):

@@ -50,8 +50,8 @@ def a_folder(path: Path) -> None:
 
 
 def a_socket(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as one:
-        one.bind(str(path))
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
 
 
 def too_much(path: Path) -> None:
@@ -188,9 +188,9 @@ def test_a_device_of_a_number_of_its_own_is_not_opened(tmp_path):
 class TestDefaultCertificate:
     def test_a_fifo_in_its_place_is_told(self, tmp_path):
         os.mkfifo(tmp_path / default_certificate.NAME)
-        with pytest.raises(HostError, match=r"default\.pem cannot be read: is a FIFO, not a file") as told:
+        with pytest.raises(HostError, match=r"default\.pem cannot be read: is a FIFO, not a file") as raised:
             default_certificate.load(tmp_path)
-        assert "move" in told.value.hint
+        assert "move" in raised.value.hint
 
     def test_a_link_in_its_place_is_neither_read_nor_written_through(self, tmp_path):
         a_link(tmp_path / default_certificate.NAME)

@@ -20,7 +20,7 @@ OUTSIDE = Path("/run/outside")
 _LOOK_S = 0.01
 
 
-def told() -> Iterator[str]:
+def report_lines() -> Iterator[str]:
     """Yield what is told from outside, as it comes. For ever: who tells ends the machine."""
     for number in itertools.count(1):
         path = OUTSIDE / f"told-{number}"
@@ -55,7 +55,7 @@ class Serving:
         """Run what is told until there is no more."""
         items = {item.nodeid: item for item in session.items}
         self._tell(ready=len(items))
-        for line in told():
+        for line in report_lines():
             asked = json.loads(line)
             item = items.get(asked["run"])
             if item is not None:

@@ -103,7 +103,7 @@ def printed(objects: Objects) -> Objects:
     }
 
 
-def one(number: int = 1, protocol: Protocol = Protocol.TCP) -> VirtualServerKey:
+def server_key(number: int = 1, protocol: Protocol = Protocol.TCP) -> VirtualServerKey:
     return VirtualServerKey(Frontend.of(protocol, IPv4Address("10.96.0.0") + number, 80))
 
 
@@ -133,12 +133,12 @@ class TestServers:
         }
 
     def test_more_than_a_batch_at_once(self) -> None:
-        many = {one(number): VirtualServer("rr") for number in range(3 * ipvs.BATCH + 7)}
+        many = {server_key(number): VirtualServer("rr") for number in range(3 * ipvs.BATCH + 7)}
         become({}, many)
         assert ipvs.observe() == many
 
     def test_what_is_there_or_gone_already_is_as_good_as_done(self) -> None:
-        key, real = one(), RealServerKey(one().frontend, ip_address("10.244.0.1"), 8080)
+        key, real = server_key(), RealServerKey(server_key().frontend, ip_address("10.244.0.1"), 8080)
         adds = [
             IpvsCommand(IpvsVerb.ADD_SERVICE, key, VirtualServer("rr")),
             IpvsCommand(IpvsVerb.ADD_DESTINATION, real, RealServer(1)),
@@ -156,11 +156,11 @@ class TestServers:
 
     def test_a_refusal_names_the_server_and_tells_what_was_done(self) -> None:
         """The others are done: each message is answered for itself."""
-        lost = RealServerKey(one(9).frontend, ip_address("10.244.0.1"), 8080)
+        lost = RealServerKey(server_key(9).frontend, ip_address("10.244.0.1"), 8080)
         commands = [
-            IpvsCommand(IpvsVerb.ADD_SERVICE, one(1), VirtualServer("rr")),
+            IpvsCommand(IpvsVerb.ADD_SERVICE, server_key(1), VirtualServer("rr")),
             IpvsCommand(IpvsVerb.ADD_DESTINATION, lost, RealServer(1)),
-            IpvsCommand(IpvsVerb.ADD_SERVICE, one(2), VirtualServer("rr")),
+            IpvsCommand(IpvsVerb.ADD_SERVICE, server_key(2), VirtualServer("rr")),
         ]
         with pytest.raises(HostError) as refused:
             ipvs.write(commands)
@@ -168,7 +168,7 @@ class TestServers:
             "IPVS refused `-a -t 10.96.0.9:80 -r 10.244.0.1:8080 -m -w 1`: there is no such virtual server; "
             "2 of 3 were done"
         )
-        assert set(ipvs.observe()) == {one(1), one(2)}
+        assert set(ipvs.observe()) == {server_key(1), server_key(2)}
 
     def test_timeouts(self) -> None:
         ipvs.set_timeouts(Timeouts(1000, 0, 200))

@@ -85,7 +85,7 @@ class _Sets:
     names: tuple[str, ...]
 
     def ours(self, state: Mapping[ipset.Key, ipset.Value]) -> ipset.Objects:
-        return ipset.found(state, self.names)
+        return ipset.owned_objects(state, self.names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class _Servers:
         if state.servers is None:
             return None
         bound = {*context.ours.get(LINKS, ()), *context.desired.get(LINKS, ())}
-        return virtual_servers.found(
+        return virtual_servers.owned_servers(
             state.servers,
             context.family,
             entries=context.ours.get(IPSET, {}),

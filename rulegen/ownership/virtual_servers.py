@@ -30,7 +30,7 @@ DEVICE = "kube-ipvs0"
 _PORT_SETS = {Protocol.TCP: ipsets.NODE_PORT_TCP, Protocol.UDP: ipsets.NODE_PORT_UDP}
 
 
-def found(
+def owned_servers(
     servers: Mapping[ipvs.Key, ipvs.Value],
     family: Family,
     *,

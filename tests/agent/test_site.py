@@ -109,21 +109,21 @@ def test_who_only_reports_tells_no_first_look_and_no_change_as_work_of_others_bu
         stage.live, stage.snapshot, Nothing(), AgentState(stage.clock), AgentLog(out=log), stage.clock, mends=False
     )
 
-    def told() -> list[str]:
+    def reported() -> list[str]:
         stage.loop.serve()
         return [line for line in log.getvalue().splitlines() if "changed by another program" in line]
 
-    assert told() == []
+    assert reported() == []
     stage.change(site("a.test", proxy_read_timeout="7"), site("b.test"))
-    assert told() == []
+    assert reported() == []
     if has_release:
         live = stage.live.live
         lost = next(path for path in live.files if path.startswith("hosts/") and "b.test" in live.files[path])
         stage.live.live = replace(live, files={path: text for path, text in live.files.items() if path != lost})
-        (line,) = told()
+        (line,) = reported()
         assert "b.test" in line
         assert "a.test" not in line
-        assert told() == [line]
+        assert reported() == [line]
 
 
 def test_what_did_not_change_is_not_decided_again(stage):
@@ -168,9 +168,9 @@ def test_in_the_end_all_is_decided_again_as_certificates_lapse(stage):
 
 def test_a_change_that_comes_while_one_is_decided_is_decided_next(stage):
     def snapshot() -> ClusterSnapshot:
-        found = world(*stage.objects)
+        current = world(*stage.objects)
         stage.change(site("new.test"))
-        return found
+        return current
 
     stage.loop.objects.snapshot = snapshot
     stage.loop.serve()

@@ -15,8 +15,8 @@ MIXED = (service("mixed"), endpoints("mixed", ("10.244.1.5", "192.0.2.7")))
 
 
 def node(*addresses: str) -> k.Node:
-    told = tuple(k.NodeAddress(type="InternalIP", address=address) for address in addresses)
-    return k.Node(metadata=k.ObjectMeta(name="node1"), status=k.NodeStatus(addresses=told))
+    node_addresses = tuple(k.NodeAddress(type="InternalIP", address=address) for address in addresses)
+    return k.Node(metadata=k.ObjectMeta(name="node1"), status=k.NodeStatus(addresses=node_addresses))
 
 
 def upstreams(stage: Stage) -> str:
@@ -34,7 +34,7 @@ def test_each_ingress_with_a_refused_endpoint_has_an_event():
     stage.turn()
     assert "10.244.1.5" in upstreams(stage)
     assert "192.0.2.7" not in upstreams(stage)
-    (event,) = (one for one in stage.events if one.reason == "ForbiddenAddress")
+    (event,) = (candidate for candidate in stage.events if candidate.reason == "ForbiddenAddress")
     assert event.about.name == "mixed"
     assert "192.0.2.7:8080 is not used: 192.0.2.7 is an address of this node" in event.note
 

@@ -128,8 +128,8 @@ class Server:
     looks: int = 0
 
     def refer_to(self, *, secrets: frozenset[ObjectName], config_maps: frozenset[ObjectName]) -> None:
-        self.asked = {ObjectKey("Secret", one) for one in secrets} | {
-            ObjectKey("ConfigMap", one) for one in config_maps
+        self.asked = {ObjectKey("Secret", name) for name in secrets} | {
+            ObjectKey("ConfigMap", name) for name in config_maps
         }
         self.answer()
 
@@ -147,20 +147,22 @@ class Server:
 
     def tell(self, key: ObjectKey) -> bool:
         kind = getattr(k, key.kind)
-        one = self.there.get(key)
+        present = self.there.get(key)
         name = scoped(kind, *key.name)
-        return bool(self.cluster.take(Gone(kind, name) if one is None else Changed(kind, check(one, ""), name)).site)
+        return bool(
+            self.cluster.take(Gone(kind, name) if present is None else Changed(kind, check(present, ""), name)).site
+        )
 
     def put(self, *objects: KubeObject) -> None:
-        for one in objects:
-            metadata = one.metadata
-            self.there[key := ObjectKey(type(one).__name__, ObjectName(metadata.namespace, metadata.name))] = one
+        for stored in objects:
+            metadata = stored.metadata
+            self.there[key := ObjectKey(type(stored).__name__, ObjectName(metadata.namespace, metadata.name))] = stored
             if key.kind not in {"Secret", "ConfigMap"}:
                 self.tell(key)
         self.answer()
 
-    def delete(self, one: KubeObject) -> None:
-        key = ObjectKey(type(one).__name__, ObjectName(one.metadata.namespace, one.metadata.name))
+    def delete(self, stored: KubeObject) -> None:
+        key = ObjectKey(type(stored).__name__, ObjectName(stored.metadata.namespace, stored.metadata.name))
         del self.there[key]
         if key.kind not in {"Secret", "ConfigMap"} or key in self.asked:
             self.tell(key)
@@ -213,10 +215,10 @@ class Stage:
 
     def again(self, *, silent=()) -> Stage:
         """Return the loop of an agent that begins beside the nginx of this one."""
-        found = Stage(silent=silent, known=self.loop.objects.known, live=self.site.live)
-        found.site.options = self.site.options
-        found.server.put(*self.server.there.values())
-        return found
+        stage = Stage(silent=silent, known=self.loop.objects.known, live=self.site.live)
+        stage.site.options = self.site.options
+        stage.server.put(*self.server.there.values())
+        return stage
 
 
 @pytest.fixture(autouse=True)
@@ -266,8 +268,8 @@ class TestFirstStart:
         assert stage.is_open("plain.test")
         assert "ssl_reject_handshake on;" in stage.text("tls.test")
         assert not stage.is_open("shut.test")
-        assert {one.about.name for one in stage.events} == {"tls", "shut"}
-        assert all("denies access to it" in one.note for one in stage.events)
+        assert {event.about.name for event in stage.events} == {"tls", "shut"}
+        assert all("denies access to it" in event.note for event in stage.events)
         stage.turn()
         assert len(stage.events) == 2
 
@@ -282,7 +284,7 @@ class TestFirstStart:
         stage.loop.reports.failure(caught.value, 1.0, is_down=True)
         stage.loop.reports.failure(caught.value, 2.0, is_down=True)
         assert stage.site.live is None
-        assert [one.reason for one in stage.events] == ["IngressesNotServed"]
+        assert [event.reason for event in stage.events] == ["IngressesNotServed"]
         reply = healthz(stage.loop.state)
         assert reply.status == 503
         assert f"ConfigMap {SETTINGS}" in reply.body
@@ -354,11 +356,11 @@ class TestRunning:
         assert not again.loop.serve()
         assert again.site.live == stage.site.live
         assert oct((tmp_path / "known").stat().st_mode & 0o777) == "0o700"
-        assert {oct(one.stat().st_mode & 0o777) for one in (tmp_path / "known").iterdir()} == {"0o600"}
+        assert {oct(path.stat().st_mode & 0o777) for path in (tmp_path / "known").iterdir()} == {"0o600"}
 
     def test_what_is_spoilt_on_disk_is_unknown_and_told(self, tmp_path: Path):
         stage = self.begun(known=NginxKnownObjects(tmp_path))
-        spoilt = next(one for one in (tmp_path / "known").iterdir() if b'"users"' in one.read_bytes())
+        spoilt = next(path for path in (tmp_path / "known").iterdir() if b'"users"' in path.read_bytes())
         spoilt.write_bytes(spoilt.read_bytes()[:20])
         again = stage.again(silent=secrets(USERS))
         again.loop.objects.known = NginxKnownObjects(tmp_path)
@@ -454,9 +456,9 @@ def test_what_restricts_others_and_is_taken_away_restricts_them_still(name, tmp_
     stage.turn()
     assert stage.site.live == before
     key = f"{type(guard).__name__} {guard.metadata.name}"
-    told = [one for one in stage.events if one.reason == "ServedAsBefore"]
-    assert len(told) == 1
-    assert guard.metadata.name in told[0].note, key
+    events = [event for event in stage.events if event.reason == "ServedAsBefore"]
+    assert len(events) == 1
+    assert guard.metadata.name in events[0].note, key
     assert "it was deleted: its last known content stays in use" in stage.log.getvalue()
     again = stage.again()
     again.loop.objects.known = NginxKnownObjects(tmp_path)
@@ -495,14 +497,14 @@ def test_whatever_the_api_server_says_or_not_nothing_that_is_shut_opens(steps):
     references.LOOK_S = 0.0
     stage = Stage(WITH_TLS, SHUT, PLAIN, *objects, config_map=SETTINGS).turn()
     for what, number in steps:
-        key, one = KEYS[number], objects[number]
+        key, stored = KEYS[number], objects[number]
         match what:
             case "silent" | "forbidden":
                 getattr(stage.server, what).add(key)
             case "delete" if key in stage.server.there and key not in stage.server.silent | stage.server.forbidden:
-                stage.server.delete(one)
+                stage.server.delete(stored)
             case "put":
-                stage.server.put(one)
+                stage.server.put(stored)
             case "again":
                 stage = stage.again(silent=stage.server.silent)
             case "answer":

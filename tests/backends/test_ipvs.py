@@ -45,14 +45,14 @@ def compiled(*, local: bool, semantics: str = "strict", mode: str = "ipvs", **fi
         ),
         status=k.ServiceStatus(load_balancer=k.LoadBalancerStatus(ingress=(k.LoadBalancerIngress(ip=VIP),))),
     )
-    told = k.EndpointSlice(
+    endpoint_slice = k.EndpointSlice(
         metadata=k.ObjectMeta(name="web-1", namespace="demo", labels={"kubernetes.io/service-name": "web"}),
         address_type="IPv4",
         endpoints=(k.SliceEndpoint(addresses=("10.244.2.1",), node_name="node1" if local else "node2"),),
         ports=(k.SlicePort(name="http", port=8080),),
     )
     world = ClusterSnapshot(
-        services={ObjectName("demo", "web"): ServiceInput(service=service, slices=(told,))},
+        services={ObjectName("demo", "web"): ServiceInput(service=service, slices=(endpoint_slice,))},
         nodes={"node1": k.Node(metadata=k.ObjectMeta(name="node1"))},
     )
     options = Options(mode=mode, ipvs_semantics=Semantics(semantics), **{**OPTIONS, **fields})
@@ -62,10 +62,10 @@ def compiled(*, local: bool, semantics: str = "strict", mode: str = "ipvs", **fi
 def reached(wants: Compiled) -> dict[str, int]:
     """Return by address how many real servers a virtual server has."""
     servers = wants.objects("ipvs")
-    found = {str(key.frontend.address): 0 for key in servers if isinstance(key, VirtualServerKey)}
+    counts = {str(key.frontend.address): 0 for key in servers if isinstance(key, VirtualServerKey)}
     for key in servers:
-        found[str(key.frontend.address)] += isinstance(key, RealServerKey)
-    return found
+        counts[str(key.frontend.address)] += isinstance(key, RealServerKey)
+    return counts
 
 
 def policy_rules(wants: Compiled) -> list[str]:
@@ -120,7 +120,7 @@ def test_the_loopback_prefix_is_closed_before_the_rule_that_guards_it_goes():
     facts = HostFacts(interfaces=FACTS.interfaces, sysctls={"net.ipv4.conf.all.route_localnet": "1"}, ipv6=False)
     work = [task.work for task in tasks(plan_node(compiled(local=True), node.observed(Family.IPV4), facts))]
     closed = work.index(Parameter("net.ipv4.conf.all.route_localnet", "0"))
-    assert closed < next(at for at, one in enumerate(work) if isinstance(one, RestoreRules))
+    assert closed < next(at for at, step in enumerate(work) if isinstance(step, RestoreRules))
 
 
 @pytest.mark.parametrize(
@@ -159,10 +159,10 @@ def test_timeouts_that_are_not_asked_for_stay():
 )
 def test_addresses_that_no_host_can_have_harm_nothing_but_themselves(mode, address, external):
     """The kernel refuses them, and behind a refused write nothing is written."""
-    good, told = whole(mode), whole(mode, address, external)
-    assert {f: good.rules(f) for f in Family} == {f: told.rules(f) for f in Family}
-    assert [good.objects(language) for language in LANGUAGES] == [told.objects(language) for language in LANGUAGES]
-    assert sum("is ignored" in warning for warning in told.model.warnings) == 2
+    good, hostile = whole(mode), whole(mode, address, external)
+    assert {f: good.rules(f) for f in Family} == {f: hostile.rules(f) for f in Family}
+    assert [good.objects(language) for language in LANGUAGES] == [hostile.objects(language) for language in LANGUAGES]
+    assert sum("is ignored" in warning for warning in hostile.model.warnings) == 2
 
 
 def test_ipvs_sends_to_no_broadcast_address_of_the_nodes_own_networks():
@@ -184,13 +184,15 @@ def whole(mode: str, address: str = "", external: str = "", kernel: str = "") ->
         ),
     )
     addresses = ("10.244.2.1", *([address] if address else []))
-    told = k.EndpointSlice(
+    endpoint_slice = k.EndpointSlice(
         metadata=k.ObjectMeta(name="web-1", namespace="demo", labels={"kubernetes.io/service-name": "web"}),
         address_type="IPv4",
-        endpoints=tuple(k.SliceEndpoint(addresses=(one,), node_name="node1") for one in addresses),
+        endpoints=tuple(k.SliceEndpoint(addresses=(text,), node_name="node1") for text in addresses),
         ports=(k.SlicePort(name="", port=8080),),
     )
-    world = ClusterSnapshot(services={ObjectName("demo", "web"): ServiceInput(service=service, slices=(told,))})
+    world = ClusterSnapshot(
+        services={ObjectName("demo", "web"): ServiceInput(service=service, slices=(endpoint_slice,))}
+    )
     facts = replace(FACTS, ipv6=True, kernel=kernel)
     return compile_model(resolve(world, Options(mode=mode, **OPTIONS), facts), mode, counts=False)
 
@@ -210,20 +212,20 @@ def test_a_node_port_has_no_virtual_server_where_an_older_service_has_the_addres
         )
         metadata = k.ObjectMeta(name=name, namespace="demo", creation_timestamp=created)
         status = k.ServiceStatus(load_balancer=k.LoadBalancerStatus(**fields))
-        told = k.Service(metadata=metadata, spec=spec, status=status)
-        return ObjectName("demo", name), ServiceInput(service=told, slices=(slice_,))
+        built = k.Service(metadata=metadata, spec=spec, status=status)
+        return ObjectName("demo", name), ServiceInput(service=built, slices=(slice_,))
 
-    own, second = (parse_address(one) for one in ("192.168.50.10", "10.77.0.10"))
+    own, second = (parse_address(text) for text in ("192.168.50.10", "10.77.0.10"))
     facts = replace(FACTS, interfaces=(Interface("eth0", ((own, 24), (second, 16))),))
     vip = (k.LoadBalancerIngress(ip=str(own)),)
-    told = dict(
+    services = dict(
         [
             service("old", 1, "2026-01-01T00:00:00Z", "10.244.2.1", port=30080, ingress=vip),
             service("new", 2, "2026-02-01T00:00:00Z", "10.244.2.2", node_port=30080),
         ]
     )
     options = Options(mode="ipvs", external_ip_semantics=Semantics(semantics), **OPTIONS)
-    wants = compile_model(resolve(ClusterSnapshot(services=told), options, facts), "ipvs", counts=False)
+    wants = compile_model(resolve(ClusterSnapshot(services=services), options, facts), "ipvs", counts=False)
     behind = {
         (str(key.frontend.address), str(key.address))
         for key in wants.objects("ipvs")

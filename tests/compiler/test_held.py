@@ -36,15 +36,15 @@ def compiled(world: ClusterSnapshot, mode: str) -> Compiled:
 
 
 def without(world: ClusterSnapshot, owners: set[str]) -> ClusterSnapshot:
-    return replace(world, services={name: told for name, told in world.services.items() if str(name) not in owners})
+    return replace(world, services={name: entry for name, entry in world.services.items() if str(name) not in owners})
 
 
 def state_of(kernel: NodeKernel) -> dict[object, object]:
     """Return rules by chain, in no order, and all objects."""
     rules: dict[object, object] = {
         (family, table, chain): sorted(rules)
-        for family, one in kernel.kernels.items()
-        for table, chains in one.tables.items()
+        for family, state in kernel.kernels.items()
+        for table, chains in state.tables.items()
         for chain, rules in chains.items()
     }
     return rules | {"servers": dict(kernel.servers), "addresses": dict(kernel.addresses)}
@@ -142,8 +142,8 @@ def service(name: str, *external: str, created: str, cluster_ip: str, endpoint: 
         endpoints=(k.SliceEndpoint(addresses=(endpoint,), conditions=k.EndpointConditions(ready=True)),),
         ports=(k.SlicePort(name="http", port=8080),),
     )
-    told = ServiceInput(service=k.Service(metadata=metadata, spec=spec), slices=(slices,), endpoints_from="x")
-    return ClusterSnapshot(services={ObjectName("shop", name): told})
+    entry = ServiceInput(service=k.Service(metadata=metadata, spec=spec), slices=(slices,), endpoints_from="x")
+    return ClusterSnapshot(services={ObjectName("shop", name): entry})
 
 
 def written(*worlds: ClusterSnapshot, mode: str) -> NodeKernel:
@@ -160,8 +160,8 @@ def test_a_frontend_that_the_refused_form_no_longer_has_goes_on_serving():
     there = held(compiled(service("web", **facts), "iptables"), before, {"shop/web"}, nothing)
     kernel.write(plan_node(with_held(nothing, there), before, HostFacts()))
     tables = kernel.kernels[Family.IPV4].tables.values()
-    rules = [rule for chains in tables for one in chains.values() for rule in one]
-    assert any("-d 198.51.100.7/32" in rule and "-j KUBE-EXT-" in rule for rule in rules)
+    served = [rule for chains in tables for rules in chains.values() for rule in rules]
+    assert any("-d 198.51.100.7/32" in rule and "-j KUBE-EXT-" in rule for rule in served)
 
 
 @pytest.mark.parametrize("mode", ["iptables", "ipvs"])

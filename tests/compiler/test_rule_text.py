@@ -39,11 +39,11 @@ class Sized(Node):
                     [Gone(k.Service, ObjectName("demo", name)), Gone(k.EndpointSlice, ObjectName("demo", f"{name}-0"))]
                 )
                 continue
-            one = service(number, external=("198.51.100.7",) if number < external else ())
-            spec = replace(one.spec, ports=(replace(one.spec.ports[0], name=port),))
+            built = service(number, external=("198.51.100.7",) if number < external else ())
+            spec = replace(built.spec, ports=(replace(built.spec.ports[0], name=port),))
             slices = endpoints(number, ready)
             slices = replace(slices, ports=(replace(slices.ports[0], name=port),))
-            self.take([changed(replace(one, spec=spec)), changed(slices)])
+            self.take([changed(replace(built, spec=spec)), changed(slices)])
 
     def look(self) -> None:
         """Read all, as the agent does at times, and write what is not as wanted."""
@@ -109,8 +109,8 @@ def test_rules_are_deleted_as_they_were_written_on_whatever_side_of_a_threshold(
 
 def comments(kernel: NodeKernel, comment: str) -> None:
     """Have all rules of shared chains another comment, as those of another proxy have; empty for none."""
-    for one in kernel.kernels.values():
-        for table in one.tables.values():
+    for state in kernel.kernels.values():
+        for table in state.tables.values():
             for rules in table.values():
                 rules[:] = [
                     printed(f'-m comment --comment "{comment}" {spec}') if comment else spec

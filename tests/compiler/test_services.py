@@ -41,22 +41,22 @@ quick = settings(
 )
 
 
-def changed(one: KubeObject) -> Changed:
-    return Changed(type(one), Decoded(one, "test"), ObjectName(one.metadata.namespace, one.metadata.name))
+def changed(new: KubeObject) -> Changed:
+    return Changed(type(new), Decoded(new, "test"), ObjectName(new.metadata.namespace, new.metadata.name))
 
 
 @st.composite
 def service_events(draw: st.DrawFn) -> list[Event]:
     """Draw a Service as its owner changes it, alone or with its slices; or that it, or one of them, goes."""
     name = draw(st.sampled_from(SERVICES))
-    told = draw(services(name))
+    drawn = draw(services(name))
     service = replace(
-        told.service,
-        metadata=replace(told.service.metadata, creation_timestamp=draw(AGES)),
+        drawn.service,
+        metadata=replace(drawn.service.metadata, creation_timestamp=draw(AGES)),
         # Few addresses, so that Services that change keep taking them from each other.
-        spec=replace(told.service.spec, external_ips=draw(st.sampled_from(((), *EXTERNAL)))),
+        spec=replace(drawn.service.spec, external_ips=draw(st.sampled_from(((), *EXTERNAL)))),
     )
-    slices = [changed(one) for one in told.slices]
+    slices = [changed(piece) for piece in drawn.slices]
     match draw(st.sampled_from(("service", "service", "both", "both", "slices", "gone", "slice gone", "bad", "moved"))):
         case "service":
             return [changed(service)]
@@ -73,7 +73,7 @@ def service_events(draw: st.DrawFn) -> list[Event]:
             return [Changed(k.Service, fault, ObjectName("demo", name))]
         case _:
             other = {SERVICE_NAME_LABEL: draw(st.sampled_from(SERVICES))}
-            return [changed(replace(one, metadata=replace(one.metadata, labels=other))) for one in told.slices]
+            return [changed(replace(piece, metadata=replace(piece.metadata, labels=other))) for piece in drawn.slices]
 
 
 @st.composite
@@ -104,25 +104,27 @@ LB_PORTS = st.sampled_from((1, 30101, 30111, 30121, 30900))
 def meeting_events(draw: st.DrawFn) -> list[Event]:
     """Draw a Service whose external addresses may be the node's, at ports that may be node ports of others."""
     name = draw(st.sampled_from(SERVICES))
-    told = draw(services(name))
-    spec = told.service.spec
+    drawn = draw(services(name))
+    spec = drawn.service.spec
     ports = tuple(replace(port, port=draw(LB_PORTS) + number) for number, port in enumerate(spec.ports))
     vips = tuple(k.LoadBalancerIngress(ip=draw(st.sampled_from((*OWN, *OTHERS)))) for _ in draw(st.booleans()) * "a")
     service = replace(
-        told.service,
-        metadata=replace(told.service.metadata, creation_timestamp=draw(AGES)),
+        drawn.service,
+        metadata=replace(drawn.service.metadata, creation_timestamp=draw(AGES)),
         spec=replace(
-            spec, ports=ports, external_ips=draw(st.sampled_from(((), *((one,) for one in (*OWN, *OTHERS)), OWN)))
+            spec,
+            ports=ports,
+            external_ips=draw(st.sampled_from(((), *((address,) for address in (*OWN, *OTHERS)), OWN))),
         ),
         status=k.ServiceStatus(load_balancer=k.LoadBalancerStatus(ingress=vips)),
     )
-    return [changed(service), *(changed(one) for one in told.slices)]
+    return [changed(service), *(changed(piece) for piece in drawn.slices)]
 
 
 @st.composite
 def host_changes(draw: st.DrawFn) -> HostFacts:
     own = draw(st.sets(st.sampled_from(OWN)))
-    addresses = tuple((parse_address(one), 24) for one in sorted(own))
+    addresses = tuple((parse_address(address), 24) for address in sorted(own))
     ports = draw(st.sampled_from((None, frozenset({("TCP", 30101)}), frozenset({("UDP", 1)}))))
     gateways = draw(st.sampled_from((frozenset(), frozenset({parse_address(OTHERS[0])}))))
     return HostFacts(interfaces=(Interface("eth0", addresses),), root_ports=ports, gateways=gateways)
@@ -262,15 +264,15 @@ meetings = st.lists(
 @given(meetings, MODES, st.sampled_from(Semantics), st.booleans())
 def test_where_external_addresses_meet_node_ports_the_kernel_is_as_the_whole(meetings, mode, semantics, oldest):
     node = Node(mode, external_ip_semantics=semantics, oldest_claim_wins=oldest)
-    for one in meetings:
-        if isinstance(one, HostFacts):
-            node.move(one)
+    for meeting in meetings:
+        if isinstance(meeting, HostFacts):
+            node.move(meeting)
         else:
-            node.take(one)
+            node.take(meeting)
         node.sync()
         node.check()
-        told = (node.rules.warnings, resolve(node.cluster.world(), node.options, node.facts).warnings)
-        assert len({tuple(sorted(text for text in texts if text.startswith("Service"))) for texts in told}) == 1
+        warnings = (node.rules.warnings, resolve(node.cluster.world(), node.options, node.facts).warnings)
+        assert len({tuple(sorted(text for text in texts if text.startswith("Service"))) for texts in warnings}) == 1
 
 
 def service(number: int, *, age: str | None = "2026-01-01T00:00:00Z", external: tuple[str, ...] = ()) -> k.Service:
@@ -309,19 +311,19 @@ def node_of(count: int, mode: str = "iptables") -> Node:
 
 @pytest.mark.parametrize("mode", ["iptables", "ipvs"])
 def test_what_one_endpoint_changes_does_not_depend_on_how_many_services_there_are(mode):
-    found = []
+    by_size = []
     for count in (1, 10, 150):
         node = node_of(count, mode)
         node.take([changed(endpoints(0, 3))])
         update = node.sync()
         assert update is not None
-        told = [c for part in update.plan.parts.values() for c in part.changes]
-        found.append([(str(c.key), c.before is None, c.after is None) for c in told])
+        changes = [c for part in update.plan.parts.values() for c in part.changes]
+        by_size.append([(str(c.key), c.before is None, c.after is None) for c in changes])
         assert list(update.services) == [ObjectName("demo", "web-0")]
         assert node.written == 1
         node.check()
-    assert found[0] == found[1] == found[2]
-    assert 0 < len(found[0]) < 6
+    assert by_size[0] == by_size[1] == by_size[2]
+    assert 0 < len(by_size[0]) < 6
 
 
 def test_an_endpoint_that_comes_back_while_it_ends_its_connections_gets_its_share_again():

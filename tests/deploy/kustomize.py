@@ -24,7 +24,7 @@ def build(folder: Path) -> list[Manifest]:
 
 def read(file: Path) -> list[Manifest]:
     """Return the documents of a file."""
-    return [one for one in yaml.safe_load_all(file.read_text(encoding="utf-8")) if one]
+    return [manifest for manifest in yaml.safe_load_all(file.read_text(encoding="utf-8")) if manifest]
 
 
 def name(manifest: Manifest) -> tuple[str, str, str]:
@@ -33,7 +33,7 @@ def name(manifest: Manifest) -> tuple[str, str, str]:
     return manifest["kind"], metadata.get("namespace", ""), metadata["name"]
 
 
-def _apply(folder: Path, found: list[Manifest]) -> list[Manifest]:
+def _apply(folder: Path, manifests: list[Manifest]) -> list[Manifest]:
     (settings,) = read(folder / "kustomization.yaml")
     assert set(settings) <= KNOWN, settings.keys() - KNOWN
     for entry in settings.get("resources", ()):
@@ -41,31 +41,37 @@ def _apply(folder: Path, found: list[Manifest]) -> list[Manifest]:
         assert place.exists(), f"{folder}: there is no {entry}"
         # kubectl refuses files from above; a folder with a kustomization.yaml is another matter
         assert place.is_dir() or ".." not in Path(entry).parts, entry
-        found = found + (build(place) if place.is_dir() else [copy.deepcopy(one) for one in read(place)])
-    for manifest in found:
+        manifests = manifests + (
+            build(place) if place.is_dir() else [copy.deepcopy(manifest) for manifest in read(place)]
+        )
+    for manifest in manifests:
         if "namespace" in settings and manifest["kind"] not in CLUSTER_WIDE:
             manifest["metadata"]["namespace"] = settings["namespace"]
     for entry in settings.get("components", ()):
-        found = _apply(folder / entry, found)
+        manifests = _apply(folder / entry, manifests)
     for patch in settings.get("patches", ()):
-        found = _patched(found, yaml.safe_load(patch["patch"]), patch.get("target"))
-    names = [name(one) for one in found]
+        manifests = _patched(manifests, yaml.safe_load(patch["patch"]), patch.get("target"))
+    names = [name(manifest) for manifest in manifests]
     assert len(set(names)) == len(names), f"{folder}: twice the same: {sorted(names)}"
-    return found
+    return manifests
 
 
-def _patched(found: list[Manifest], patch: Any, target: dict[str, str] | None) -> list[Manifest]:
+def _patched(manifests: list[Manifest], patch: Any, target: dict[str, str] | None) -> list[Manifest]:
     if isinstance(patch, dict):
         assert patch.pop("$patch") == "delete", "only deletions are needed up to now"
-        kept = [one for one in found if name(one) != name(patch)]
-        assert len(kept) == len(found) - 1, f"nothing to delete: {patch}"
+        kept = [manifest for manifest in manifests if name(manifest) != name(patch)]
+        assert len(kept) == len(manifests) - 1, f"nothing to delete: {patch}"
         return kept
     assert target is not None
-    hit = [one for one in found if (one["kind"], one["metadata"]["name"]) == (target["kind"], target["name"])]
+    hit = [
+        manifest
+        for manifest in manifests
+        if (manifest["kind"], manifest["metadata"]["name"]) == (target["kind"], target["name"])
+    ]
     assert len(hit) == 1, f"{target} is {len(hit)} things"
     for operation in patch:
         _operate(hit[0], operation)
-    return found
+    return manifests
 
 
 def _operate(document: Any, operation: dict[str, Any]) -> None:

@@ -15,9 +15,14 @@ COMPONENTS = sorted(path.name for path in (KUSTOMIZE / "components").iterdir())
 
 def options(command: str) -> set[str]:
     """Return all options of a command, by name."""
-    found = cli.get_command(click.Context(cli), command)
-    assert found is not None
-    return {name for one in found.params if isinstance(one, click.Option) for name in (*one.opts, *one.secondary_opts)}
+    declared = cli.get_command(click.Context(cli), command)
+    assert declared is not None
+    return {
+        name
+        for parameter in declared.params
+        if isinstance(parameter, click.Option)
+        for name in (*parameter.opts, *parameter.secondary_opts)
+    }
 
 
 def unknown(words: list[str]) -> set[str]:

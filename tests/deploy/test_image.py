@@ -34,11 +34,11 @@ def instructions() -> list[tuple[str, str]]:
 
 
 def arguments(word: str) -> list[str]:
-    return [rest for one, rest in instructions() if one == word]
+    return [rest for instruction, rest in instructions() if instruction == word]
 
 
 def test_the_base_is_pinned_by_its_digest() -> None:
-    (base,) = (one.partition("=")[2] for one in arguments("ARG") if one.startswith("BASE="))
+    (base,) = (argument.partition("=")[2] for argument in arguments("ARG") if argument.startswith("BASE="))
 
     assert re.fullmatch(r"debian:\d+\.\d+-slim@sha256:[0-9a-f]{64}", base)
     assert arguments("FROM") == ["${BASE} AS base", "base AS build", "base"]
@@ -57,8 +57,8 @@ def test_nothing_is_fetched_past_the_package_managers() -> None:
 
     assert arguments("ADD") == []
     assert not re.search(r"https?://|\bcurl\b|\bwget\b|\|\s*(ba)?sh\b", TEXT)
-    for one in re.findall(r"apt-get install[^&]*", runs):
-        assert "--yes --no-install-recommends" in one
+    for command in re.findall(r"apt-get install[^&]*", runs):
+        assert "--yes --no-install-recommends" in command
     assert runs.count("apt-get update") == runs.count("rm -rf /var/lib/apt/lists/*") == runs.count("apt-get install")
 
 
@@ -66,9 +66,9 @@ def test_pip_takes_nothing_whose_hash_is_not_known() -> None:
     installs = re.findall(r"pip (?:--python \S+ )?install[^&]*", " ".join(arguments("RUN")))
 
     assert len(installs) == 3
-    for one in installs:
-        assert "--no-deps" in one
-        assert "--require-hashes --no-deps --only-binary :all: -r requirements" in one or "--no-index" in one
+    for command in installs:
+        assert "--no-deps" in command
+        assert "--require-hashes --no-deps --only-binary :all: -r requirements" in command or "--no-index" in command
 
 
 SOURCES = """\
@@ -103,7 +103,7 @@ def with_snapshot(folder: Path, sources: str, snapshot: str) -> tuple[int, str, 
 
 
 def test_packages_are_those_of_one_day(tmp_path: Path) -> None:
-    (snapshot,) = (one.partition("=")[2] for one in arguments("ARG") if one.startswith("SNAPSHOT="))
+    (snapshot,) = (argument.partition("=")[2] for argument in arguments("ARG") if argument.startswith("SNAPSHOT="))
     assert re.fullmatch(r"20\d{6}T\d{6}Z", snapshot)
 
     code, made, may_be_old = with_snapshot(tmp_path, SOURCES, snapshot)
@@ -145,7 +145,7 @@ def test_the_tools_that_rulegen_runs_are_in_it() -> None:
 
 def test_nginx_has_a_user_of_its_own_there() -> None:
     """A process of the same user could read the keys that its workers hold in memory."""
-    (made,) = (one for one in arguments("RUN") if "useradd" in one)
+    (made,) = (command for command in arguments("RUN") if "useradd" in command)
     uid = int(made.partition("--uid ")[2].split()[0])
 
     assert made.split()[-1] == WORKER_USERS[0]
@@ -153,13 +153,18 @@ def test_nginx_has_a_user_of_its_own_there() -> None:
 
 
 def test_what_is_copied_is_there_and_makes_a_wheel() -> None:
-    copied = {source for one in arguments("COPY") if not one.startswith("--from") for source in one.split()[:-1]}
+    copied = {
+        source
+        for argument in arguments("COPY")
+        if not argument.startswith("--from")
+        for source in argument.split()[:-1]
+    }
     kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
 
     assert copied == kept
-    assert all((ROOT / one).exists() for one in copied)
+    assert all((ROOT / source).exists() for source in copied)
     assert {*wheel["packages"], *wheel["force-include"], project["project"]["readme"], "LICENSE"} <= copied
 
 

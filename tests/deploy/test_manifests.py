@@ -43,8 +43,11 @@ def with_component(tmp_path: Path, component: str) -> list[Manifest]:
 
 def agents(manifests: list[Manifest]) -> dict[str, Manifest]:
     """Return the DaemonSets, by what they keep."""
-    sets = [one for one in manifests if one["kind"] == "DaemonSet"]
-    return {one["metadata"]["labels"]["app.kubernetes.io/component"]: one["spec"]["template"]["spec"] for one in sets}
+    sets = [manifest for manifest in manifests if manifest["kind"] == "DaemonSet"]
+    return {
+        manifest["metadata"]["labels"]["app.kubernetes.io/component"]: manifest["spec"]["template"]["spec"]
+        for manifest in sets
+    }
 
 
 def every_agent() -> list[Any]:
@@ -68,9 +71,9 @@ def test_kustomize_makes_the_same_of_an_overlay(which: str) -> None:
     done = run("kubectl", "kustomize", KUSTOMIZE / "overlays" / which)
     assert done.returncode == 0, done.stderr
 
-    built = {name(one): one for one in yaml.safe_load_all(done.stdout)}
+    built = {name(manifest): manifest for manifest in yaml.safe_load_all(done.stdout)}
 
-    assert built == {name(one): one for one in overlay(which)}
+    assert built == {name(manifest): manifest for manifest in overlay(which)}
 
 
 @pytest.mark.parametrize("component", COMPONENTS)
@@ -86,19 +89,19 @@ def test_a_component_adds_to_an_overlay(component: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("which", OVERLAYS)
 def test_what_is_referred_to_is_there(which: str) -> None:
     manifests = overlay(which)
-    there = {name(one) for one in manifests}
+    there = {name(manifest) for manifest in manifests}
 
     for kind, namespace, _ in there:
         assert (namespace == "") == (kind in CLUSTER_WIDE)
         assert namespace in {"", "rulegen"}
     for pod in agents(manifests).values():
         assert ("ServiceAccount", "rulegen", pod["serviceAccountName"]) in there
-        volumes = {one["name"] for one in pod["volumes"]}
+        volumes = {volume["name"] for volume in pod["volumes"]}
         for volume in pod["volumes"]:
             assert "configMap" not in volume or ("ConfigMap", "rulegen", volume["configMap"]["name"]) in there
         containers = [*pod.get("initContainers", ()), *pod["containers"]]
-        assert {mount["name"] for one in containers for mount in one["volumeMounts"]} == volumes
-        ports = {one["name"] for one in pod["containers"][0]["ports"]}
+        assert {mount["name"] for container in containers for mount in container["volumeMounts"]} == volumes
+        ports = {port["name"] for port in pod["containers"][0]["ports"]}
         probes = [pod["containers"][0][f"{kind}Probe"] for kind in ("startup", "liveness", "readiness")]
         assert {probe["httpGet"]["port"] for probe in probes} <= ports
 
@@ -110,22 +113,22 @@ def test_a_container_is_started_with_options_that_there_are(pod: Manifest) -> No
         assert container["args"][0] == "run"
         assert unknown(container["args"]) == set()
         assert "--node=$(NODE_NAME)" in container["args"]
-        assert "NODE_NAME" in {one["name"] for one in container["env"]}
+        assert "NODE_NAME" in {variable["name"] for variable in container["env"]}
         assert container["image"] == f"rulegen:{__version__}"
 
 
 @pytest.mark.parametrize("pod", every_agent())
 def test_the_probes_ask_where_the_agent_answers(pod: Manifest) -> None:
     (container,) = pod["containers"]
-    told = next((word for word in container["args"] if word.startswith("--health-address=")), ":10256")
-    port = next(one["containerPort"] for one in container["ports"] if one["name"] == "health")
+    option = next((word for word in container["args"] if word.startswith("--health-address=")), ":10256")
+    port = next(entry["containerPort"] for entry in container["ports"] if entry["name"] == "health")
 
-    assert told.rpartition(":")[2] == str(port)
+    assert option.rpartition(":")[2] == str(port)
 
 
 def test_agents_that_may_meet_on_a_node_share_no_port() -> None:
     pods = [*agents(overlay("with-ingress")).values(), *agents(overlay("beside-kube-proxy")).values()]
-    ports = [one["containerPort"] for pod in pods for one in pod["containers"][0]["ports"]]
+    ports = [entry["containerPort"] for pod in pods for entry in pod["containers"][0]["ports"]]
     metrics = [word for pod in pods for word in pod["containers"][0]["args"] if word.startswith("--metrics-address")]
 
     assert len(ports) == len(set(ports))
@@ -142,10 +145,13 @@ def test_an_agent_has_no_right_that_it_does_not_need(pod: Manifest) -> None:
     assert rights["capabilities"]["drop"] == ["ALL"]
     assert (rights["privileged"], rights["allowPrivilegeEscalation"]) == (False, False)
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-    assert all(one["securityContext"]["readOnlyRootFilesystem"] for one in [*pod.get("initContainers", ()), container])
+    assert all(
+        container["securityContext"]["readOnlyRootFilesystem"]
+        for container in [*pod.get("initContainers", ()), container]
+    )
     assert not {"hostPID", "hostIPC"} & pod.keys()
     assert pod["enableServiceLinks"] is False
-    paths = {one["hostPath"]["path"] for one in pod["volumes"] if "hostPath" in one}
+    paths = {volume["hostPath"]["path"] for volume in pod["volumes"] if "hostPath" in volume}
     assert paths <= ({"/var/lib/rulegen"} if what == "ingress" else {"/run/xtables.lock", "/lib/modules"})
 
 
@@ -164,18 +170,18 @@ def test_a_token_is_given_to_the_agent_alone(which: str) -> None:
     manifests = overlay(which)
 
     assert all(pod["automountServiceAccountToken"] is True for pod in agents(manifests).values())
-    accounts = [one for one in manifests if one["kind"] == "ServiceAccount"]
+    accounts = [manifest for manifest in manifests if manifest["kind"] == "ServiceAccount"]
     assert accounts
-    assert all(one["automountServiceAccountToken"] is False for one in accounts)
+    assert all(manifest["automountServiceAccountToken"] is False for manifest in accounts)
 
 
 def test_only_the_first_sync_is_privileged_and_it_ends() -> None:
     pods = {(which, what): pod for which in OVERLAYS for what, pod in agents(overlay(which)).items()}
     privileged = {
-        key: one["args"]
+        key: container["args"]
         for key, pod in pods.items()
-        for one in pod.get("initContainers", ())
-        if one["securityContext"].get("privileged")
+        for container in pod.get("initContainers", ())
+        if container["securityContext"].get("privileged")
     }
 
     assert set(privileged) == {(which, "services") for which in ("iptables", "ipvs", "with-ingress")}
@@ -234,11 +240,13 @@ def test_nginx_has_the_time_and_the_folder_it_needs() -> None:
 
 
 def test_the_class_is_the_one_that_is_served_without_options() -> None:
-    classes = {which: [one for one in overlay(which) if one["kind"] == "IngressClass"] for which in OVERLAYS}
+    classes = {
+        which: [manifest for manifest in overlay(which) if manifest["kind"] == "IngressClass"] for which in OVERLAYS
+    }
 
     for which in ("with-ingress", "ingress-only"):
-        (told,) = classes[which]
-        assert (told["metadata"]["name"], told["spec"]["controller"]) == (CLASS_NAME, CONTROLLER)
+        (ingress_class,) = classes[which]
+        assert (ingress_class["metadata"]["name"], ingress_class["spec"]["controller"]) == (CLASS_NAME, CONTROLLER)
     assert classes["takeover-ingress-nginx"] == []  # ingress-nginx has made its own
 
 
@@ -251,7 +259,9 @@ def test_a_takeover_serves_what_ingress_nginx_served() -> None:
 
 def test_the_configuration_is_one_that_kube_proxy_would_read() -> None:
     for mode in ("iptables", "ipvs"):
-        (manifest,) = (one for one in overlay(mode) if name(one) == ("ConfigMap", "rulegen", "rulegen"))
+        (manifest,) = (
+            candidate for candidate in overlay(mode) if name(candidate) == ("ConfigMap", "rulegen", "rulegen")
+        )
         ((file, text),) = manifest["data"].items()
         config, unknown_fields = read_config(yaml.safe_load(text), file)
 
@@ -262,5 +272,5 @@ def test_the_configuration_is_one_that_kube_proxy_would_read() -> None:
 def test_the_readme_names_every_overlay_and_component() -> None:
     text = (DEPLOY / "README.md").read_text(encoding="utf-8")
 
-    assert [one for one in OVERLAYS if f"| `{one}` |" not in text] == []
-    assert [one for one in COMPONENTS if f"`components/{one}`" not in text] == []
+    assert [listed for listed in OVERLAYS if f"| `{listed}` |" not in text] == []
+    assert [listed for listed in COMPONENTS if f"`components/{listed}`" not in text] == []

@@ -26,7 +26,7 @@ def entries(text: str) -> list[tuple[str, str, list[str]]]:
     """Return name, version and hashes of each package; anything else but comments is an error."""
     body = re.sub(r"^#.*\n", "", text, flags=re.MULTILINE)
     assert ENTRY.sub("", body) == ""
-    return [(name, version, re.findall(r"[0-9a-f]{64}", found)) for name, version, found in ENTRY.findall(body)]
+    return [(name, version, re.findall(r"[0-9a-f]{64}", hashes)) for name, version, hashes in ENTRY.findall(body)]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
@@ -34,15 +34,15 @@ def test_every_package_that_is_needed_is_there_as_constraints_txt_has_it(file: P
     pins = pinned.versions()
     _, names = pinned.wanted()[file]
 
-    found = entries(file.read_text(encoding="utf-8"))
+    required = entries(file.read_text(encoding="utf-8"))
 
-    assert [(name, version) for name, version, _ in found] == [pins[name] for name in sorted(names)]
+    assert [(name, version) for name, version, _ in required] == [pins[name] for name in sorted(names)]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_no_hash_is_there_twice_and_no_index_is_named(file: Path) -> None:
     text = file.read_text(encoding="utf-8")
-    hashes = [one for _, _, found in entries(text) for one in found]
+    hashes = [digest for _, _, listed in entries(text) for digest in listed]
 
     assert len(hashes) == len(set(hashes))
     assert not re.search(r"://|index-url|find-links|--trusted-host", text)
@@ -63,8 +63,8 @@ def an_index(files: dict[str, bytes], *, version: str = "1.0") -> Iterator[str]:
     class Index(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             listed = [
-                {"filename": one, "url": f"/{one}", "hashes": {"sha256": hashlib.sha256(content).hexdigest()}}
-                for one, content in files.items()
+                {"filename": filename, "url": f"/{filename}", "hashes": {"sha256": hashlib.sha256(content).hexdigest()}}
+                for filename, content in files.items()
             ]
             body = json.dumps({"meta": {"api-version": "1.0"}, "name": self.path, "files": listed}).encode()
             self.send_response(200)
@@ -91,9 +91,9 @@ OTHERS = {"a_package-1.0.1.tar.gz": b"newer", "a_package-1.0-py2.7.egg": b"egg",
 
 def test_a_version_has_the_hashes_of_its_files_and_of_no_others() -> None:
     with an_index({WHEEL: b"wheel", SDIST: b"sdist", **OTHERS}) as url:
-        found = pinned.hashes("a-package", "1.0", url)
+        hashes = pinned.hashes("a-package", "1.0", url)
 
-    assert found == sorted(hashlib.sha256(one).hexdigest() for one in (b"wheel", b"sdist"))
+    assert hashes == sorted(hashlib.sha256(content).hexdigest() for content in (b"wheel", b"sdist"))
 
 
 def test_a_version_that_the_index_does_not_have_is_an_error() -> None:

@@ -39,7 +39,7 @@ def following(*paths: str) -> set[Right]:
 
 SERVICES_AND_NODE = following(SERVICES.path, SLICES.path, NODES) | {("", "nodes", "get")}
 INGRESSES_TOO = SERVICES_AND_NODE | following(INGRESSES.path, INGRESS_CLASSES.path)
-BY_NAME = {one for kind in (Secret, ConfigMap) for one in following(path_of(kind, "a"))}
+BY_NAME = {path for kind in (Secret, ConfigMap) for path in following(path_of(kind, "a"))}
 
 
 EVENTS = {("events.k8s.io", "events", verb) for verb in ("create", "patch")}
@@ -52,9 +52,9 @@ SERVICE_STATUS = {("", "services/status", "patch")}
 def place(tmp_path: Path) -> Iterator[Place]:
     certificate = make_certificate(tmp_path)
     with FakeApi(certificate=certificate, token="t", is_prompt=True) as api:
-        found = Place.of(api, tmp_path, certificate)
-        yield found
-        found.cut()
+        place = Place.of(api, tmp_path, certificate)
+        yield place
+        place.cut()
 
 
 def written(place: Place, account: str, manifests: list[Manifest], *publications: str) -> set[Right]:
@@ -81,13 +81,17 @@ def written(place: Place, account: str, manifests: list[Manifest], *publications
 
 def granted(manifests: list[Manifest], account: str, *, everywhere: bool) -> set[Right]:
     """Return the rights of an account, those in all namespaces or those in one."""
-    roles = {(one["kind"], one["metadata"]["name"]): one["rules"] for one in manifests if one["kind"].endswith("Role")}
+    roles = {
+        (manifest["kind"], manifest["metadata"]["name"]): manifest["rules"]
+        for manifest in manifests
+        if manifest["kind"].endswith("Role")
+    }
     return {
         right
-        for one in manifests
-        if one["kind"] == ("ClusterRoleBinding" if everywhere else "RoleBinding")
-        and {"kind": "ServiceAccount", "name": account, "namespace": "rulegen"} in one["subjects"]
-        for right in rights(roles[one["roleRef"]["kind"], one["roleRef"]["name"]])
+        for manifest in manifests
+        if manifest["kind"] == ("ClusterRoleBinding" if everywhere else "RoleBinding")
+        and {"kind": "ServiceAccount", "name": account, "namespace": "rulegen"} in manifest["subjects"]
+        for right in rights(roles[manifest["roleRef"]["kind"], manifest["roleRef"]["name"]])
     }
 
 
@@ -99,7 +103,7 @@ def rights(rules: list[Manifest]) -> Iterator[Right]:
 
 def all_roles() -> list[Manifest]:
     files = sorted(KUSTOMIZE.rglob("rbac.yaml"))
-    return [one for file in files for one in read(file) if one["kind"].endswith("Role")]
+    return [manifest for file in files for manifest in read(file) if manifest["kind"].endswith("Role")]
 
 
 @pytest.mark.parametrize("which", ["iptables", "ipvs", "with-ingress", "beside-kube-proxy"])

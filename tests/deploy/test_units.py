@@ -55,12 +55,12 @@ OF_ITS_OWN = {
 def settings(unit: Path) -> dict[str, list[str]]:
     """Return the values of each setting, in order."""
     text = unit.read_text(encoding="utf-8").replace("\\\n", " ")
-    found: dict[str, list[str]] = {}
+    by_key: dict[str, list[str]] = {}
     for line in text.splitlines():
         key, equals, value = line.partition("=")
         if equals and not key.startswith(("#", "[")):
-            found.setdefault(key, []).append(value)
-    return found
+            by_key.setdefault(key, []).append(value)
+    return by_key
 
 
 def capabilities(unit: Path) -> set[str]:

@@ -32,19 +32,19 @@ def ip(*arguments: str, batch: str | None = None) -> None:
 @pytest.fixture
 def notices(namespace):
     ip("link", "add", "eth0", "type", "veth", "peer", "name", "peer0")
-    told: queue.SimpleQueue[float] = queue.SimpleQueue()
-    listening = AddressNotices(lambda: told.put(time.monotonic()))
-    yield told
+    times: queue.SimpleQueue[float] = queue.SimpleQueue()
+    listening = AddressNotices(lambda: times.put(time.monotonic()))
+    yield times
     listening.stop()
 
 
-def is_told(told: queue.SimpleQueue[float], *, within_s: float) -> bool:
+def is_told(times: queue.SimpleQueue[float], *, within_s: float) -> bool:
     try:
-        told.get(timeout=within_s)
+        times.get(timeout=within_s)
     except queue.Empty:
         return False
-    while not told.empty():
-        told.get()
+    while not times.empty():
+        times.get()
     return True
 
 
@@ -72,11 +72,11 @@ def test_those_of_services_are_not_told_though_their_device_comes_later(notices)
 
 def test_changes_that_were_too_many_are_told_as_one(namespace):
     """A receiver that is held up, with the smallest buffer that the kernel gives."""
-    told: queue.SimpleQueue[None] = queue.SimpleQueue()
+    calls: queue.SimpleQueue[None] = queue.SimpleQueue()
     held: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def changed() -> None:
-        told.put(None)
+        calls.put(None)
         held.get(timeout=10)
 
     listening = AddressNotices(changed)
@@ -86,11 +86,11 @@ def test_changes_that_were_too_many_are_told_as_one(namespace):
         for _ in range(300):
             held.put(None)
         ends = time.monotonic() + 1
-        while time.monotonic() < ends and told.qsize() < 2:
+        while time.monotonic() < ends and calls.qsize() < 2:
             time.sleep(0.02)
     finally:
         listening.stop()
-    assert 2 <= told.qsize() < 199
+    assert 2 <= calls.qsize() < 199
 
 
 def test_a_kernel_that_does_not_say_is_an_error(monkeypatch):
@@ -108,10 +108,10 @@ def test_many_interfaces_and_addresses_are_all_read(namespace):
     links = "".join(f"link add v{number} type veth peer name w{number}\n" for number in range(60))
     addresses = "".join(f"addr add 10.9.{n // 200}.{n % 200 + 1}/32 dev v0\n" for n in range(1500))
     ip("-batch", "-", batch=links + addresses + "addr add 192.0.2.1 peer 192.0.2.2/31 dev v1\n")
-    found = {one.name: one.addresses for one in interfaces()}
-    assert {f"{letter}{number}" for letter in "vw" for number in range(60)} <= found.keys()
-    assert len(found["v0"]) == 1500
-    assert found["v1"] == ((ip_address("192.0.2.1"), 31),)
+    addresses = {interface.name: interface.addresses for interface in interfaces()}
+    assert {f"{letter}{number}" for letter in "vw" for number in range(60)} <= addresses.keys()
+    assert len(addresses["v0"]) == 1500
+    assert addresses["v1"] == ((ip_address("192.0.2.1"), 31),)
 
 
 def test_an_answer_that_was_interrupted_is_asked_for_again(monkeypatch):

@@ -41,10 +41,10 @@ MODE = replace(OPTIONS, mode="ipvs")
 
 def world(*names: str, protocol: str = "SCTP") -> ClusterSnapshot:
     """Return Services, of which `shop` has the protocol."""
-    told = {}
+    services = {}
     for number, name in enumerate(names, 1):
         of = protocol if name == "shop" else "TCP"
-        one = service(name, number, ports=(k.ServicePort(name="http", port=80, protocol=of),))
+        built = service(name, number, ports=(k.ServicePort(name="http", port=80, protocol=of),))
         slices = endpoints(name, number)
         slices = k.EndpointSlice(
             metadata=slices.metadata,
@@ -52,8 +52,8 @@ def world(*names: str, protocol: str = "SCTP") -> ClusterSnapshot:
             endpoints=slices.endpoints,
             ports=(k.SlicePort(name="http", port=8080, protocol=of),),
         )
-        told[ObjectName("demo", name)] = ServiceInput(service=one, slices=(slices,))
-    return ClusterSnapshot(services=told)
+        services[ObjectName("demo", name)] = ServiceInput(service=built, slices=(slices,))
+    return ClusterSnapshot(services=services)
 
 
 class Host:
@@ -122,17 +122,19 @@ def test_one_service_that_is_refused_leaves_the_others_served(refuses, protocol)
 
 
 def world_without(world: ClusterSnapshot, name: str) -> ClusterSnapshot:
-    return ClusterSnapshot(services={key: told for key, told in world.services.items() if key.name != name})
+    return ClusterSnapshot(services={key: entry for key, entry in world.services.items() if key.name != name})
 
 
 def test_apply_serves_a_service_whose_scheduler_the_kernel_lacks_with_the_nodes_own():
-    told = world("api", "shop", protocol="TCP")
-    (name,) = (name for name in told.services if name.name == "shop")
-    one = told.services[name].service
-    annotated = structs.replace(one, metadata=structs.replace(one.metadata, annotations={SCHEDULER.name: "sh"}))
-    told = ClusterSnapshot(services={**told.services, name: replace(told.services[name], service=annotated)})
-    inputs = SimpleNamespace(world=told, options=MODE, facts=HostFacts(), progress=lambda _: None, tables=TABLES)
-    wants = compile_model(resolve(told, MODE, HostFacts()), "ipvs", counts=False)
+    snapshot = world("api", "shop", protocol="TCP")
+    (name,) = (name for name in snapshot.services if name.name == "shop")
+    plain = snapshot.services[name].service
+    annotated = structs.replace(plain, metadata=structs.replace(plain.metadata, annotations={SCHEDULER.name: "sh"}))
+    snapshot = ClusterSnapshot(
+        services={**snapshot.services, name: replace(snapshot.services[name], service=annotated)}
+    )
+    inputs = SimpleNamespace(world=snapshot, options=MODE, facts=HostFacts(), progress=lambda _: None, tables=TABLES)
+    wants = compile_model(resolve(snapshot, MODE, HostFacts()), "ipvs", counts=False)
     schedulers = {value.scheduler for value in wants.objects("ipvs").values() if isinstance(value, VirtualServer)}
     assert schedulers == {"rr", "sh"}
     kernel = NodeKernel()

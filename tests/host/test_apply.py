@@ -46,7 +46,7 @@ class Tools:
 
 
 def wants(services: int):
-    told = {}
+    services = {}
     for number in range(services):
         spec = k.ServiceSpec(cluster_ip=f"10.96.0.{number + 1}", ports=(k.ServicePort(name="http", port=80),))
         name = f"s{number}"
@@ -57,8 +57,8 @@ def wants(services: int):
             endpoints=(k.SliceEndpoint(addresses=(f"10.244.0.{number + 1}",)),),
             ports=(k.SlicePort(name="http", port=8080),),
         )
-        told[ObjectName("shop", name)] = ServiceInput(service=service, slices=(slice_,))
-    model = resolve(ClusterSnapshot(services=told), Options(node_name="node1"), HostFacts(), (Family.IPV4,))
+        services[ObjectName("shop", name)] = ServiceInput(service=service, slices=(slice_,))
+    model = resolve(ClusterSnapshot(services=services), Options(node_name="node1"), HostFacts(), (Family.IPV4,))
     return compile_model(model, "iptables", counts=False)
 
 
@@ -77,11 +77,11 @@ def test_a_plan_of_nothing_calls_nothing():
 
 
 def test_steps_are_told_before_they_start_and_end_where_they_should():
-    tools, told = Tools(), []
+    tools, announced = Tools(), []
     compiled = wants(3)
     work = steps(plan_for(compiled, tools.kernel), WriteContext(run=tools, variant=Variant.NFT, wait_s=5))
-    perform(work, lambda number, step: told.append((number, step.title)))
-    assert told == list(enumerate(step.title for step in work))
+    perform(work, lambda number, step: announced.append((number, step.title)))
+    assert announced == list(enumerate(step.title for step in work))
     assert plan_for(compiled, tools.kernel).is_empty
 
 

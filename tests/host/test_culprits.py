@@ -212,8 +212,8 @@ def test_nft_names_every_line_and_legacy_an_extension():
         f"line {n}: RULE_{verb} failed (Invalid argument): rule in chain T"
         for n, verb in ((3, "APPEND"), (4, "DELETE"))
     ]
-    told = restore(4, NFT + "\n".join(lines))
-    assert [(line.number, line.table, line.text) for line in told.named] == [
+    refusal = restore(4, NFT + "\n".join(lines))
+    assert [(line.number, line.table, line.text) for line in refusal.named] == [
         (3, "nat", "-A T -j ACCEPT"),
         (4, "nat", "-D T -j DROP"),
     ]

@@ -31,15 +31,15 @@ def shell(*lines: str) -> None:
         assert ended.code == 0, ended.stderr
 
 
-def found(topic: str, level: Level | None = None, **options) -> list[str]:
+def messages_of(topic: str, level: Level | None = None, **options) -> list[str]:
     """Return what the check of one topic finds."""
     findings = dict(checks.CHECKS)[topic](HostProbe(run, **options))
-    return [one.message for one in findings if level in {None, one.level}]
+    return [finding.message for finding in findings if level in {None, finding.level}]
 
 
 def the(findings: tuple[Finding, ...], words: str) -> Finding:
     """Return the one finding with these words."""
-    [finding] = [one for one in findings if words in one.message]
+    [finding] = [finding for finding in findings if words in finding.message]
     return finding
 
 
@@ -49,8 +49,8 @@ class TestHost:
         findings = checks.examine(run)
 
         silent = {"rules", "leftovers"}  # nothing there, nothing to tell
-        assert {one.topic for one in findings} >= set(TOPICS) - silent
-        assert not [one for one in findings if one.is_failure and one.topic != "settings"]
+        assert {finding.topic for finding in findings} >= set(TOPICS) - silent
+        assert not [finding for finding in findings if finding.is_failure and finding.topic != "settings"]
 
     def test_looking_changes_nothing(self):
         checks.examine(run)
@@ -61,25 +61,27 @@ class TestHost:
         assert run(Command(("ipset", "list", "-n"))).stdout == ""
 
     def test_the_forced_variant_is_named(self):
-        assert found("variant", Level.OK, forced=Variant.LEGACY) == ["iptables-legacy: as demanded"]
+        assert messages_of("variant", Level.OK, forced=Variant.LEGACY) == ["iptables-legacy: as demanded"]
 
     def test_rules_of_both_variants(self):
         shell("iptables-nft -t nat -N X", "iptables-nft -t nat -A X -j RETURN")
-        assert found("rules") == ["iptables-nft: 1 rules, 0 of them for Services"]
+        assert messages_of("rules") == ["iptables-nft: 1 rules, 0 of them for Services"]
 
         shell("iptables-legacy -t nat -N X", "iptables-legacy -t nat -A X -j RETURN")
-        assert any(one.startswith("both variants have rules: ") for one in found("rules", Level.WARN))
+        assert any(message.startswith("both variants have rules: ") for message in messages_of("rules", Level.WARN))
 
     def test_rules_for_services_in_both_variants(self, family):
         tool = "iptables" if family.bits == 32 else "ip6tables"
         shell("iptables-nft -t nat -N KUBE-SERVICES", "iptables-nft -t nat -A KUBE-SERVICES -j RETURN")
         shell(f"{tool}-legacy -t nat -N KUBE-SVC-A", f"{tool}-legacy -t nat -A KUBE-SVC-A -j RETURN")
-        assert any(one.startswith("both variants have rules for Services") for one in found("rules", Level.FAIL))
+        assert any(
+            message.startswith("both variants have rules for Services") for message in messages_of("rules", Level.FAIL)
+        )
 
     def test_hints_of_the_kubelet_are_no_rules_for_services(self):
         shell("iptables-nft -t nat -N KUBE-SERVICES", "iptables-nft -t nat -A KUBE-SERVICES -j RETURN")
         shell("iptables-legacy -t mangle -N KUBE-KUBELET-CANARY")
-        assert not found("rules", Level.FAIL)
+        assert not messages_of("rules", Level.FAIL)
 
     @pytest.mark.parametrize(
         ("commands", "words"),
@@ -101,38 +103,38 @@ class TestHost:
         ],
     )
     def test_leftovers(self, commands, words):
-        assert found("leftovers") == []
+        assert messages_of("leftovers") == []
         shell(*commands)
-        assert [words in one for one in found("leftovers", Level.WARN)] == [True]
+        assert [words in message for message in messages_of("leftovers", Level.WARN)] == [True]
 
     def test_many_leftovers_are_one_line(self):
         shell(*(f"iptables-nft -t nat -N KUBE-XLB-{letter}" for letter in "ABCDE"))
-        [line] = found("leftovers")
+        [line] = messages_of("leftovers")
         assert line.endswith("KUBE-XLB-A, KUBE-XLB-B, KUBE-XLB-C and 2 more")
 
     def test_settings(self):
         sysctl.write("net.ipv4.ip_forward", "0")
-        assert any("ip_forward = 0" in one for one in found("settings", Level.FAIL))
+        assert any("ip_forward = 0" in message for message in messages_of("settings", Level.FAIL))
         sysctl.write("net.ipv4.ip_forward", "1")
-        assert not found("settings", Level.FAIL)
+        assert not messages_of("settings", Level.FAIL)
 
     def test_ipv6_forwarding_matters_to_those_with_ipv6_addresses(self):
         sysctl.write("net.ipv6.conf.all.forwarding", "0")
-        assert any("forwarding = 0" in one for one in found("settings", Level.INFO))
+        assert any("forwarding = 0" in message for message in messages_of("settings", Level.INFO))
         shell("ip link add eth7 type veth", "ip address add fd00::1/64 dev eth7")
-        assert any("forwarding = 0" in one for one in found("settings", Level.WARN))
+        assert any("forwarding = 0" in message for message in messages_of("settings", Level.WARN))
         sysctl.write("net.ipv6.conf.all.disable_ipv6", "1")
-        assert "IPv6 is turned off" in found("settings", Level.INFO)
+        assert "IPv6 is turned off" in messages_of("settings", Level.INFO)
 
     def test_an_open_loopback_needs_its_guard(self):
         sysctl.write("net.ipv4.conf.all.route_localnet", "1")
-        assert any("route_localnet = 1" in one for one in found("settings", Level.WARN))
+        assert any("route_localnet = 1" in message for message in messages_of("settings", Level.WARN))
         shell("iptables-nft -N KUBE-FIREWALL", "iptables-nft -A KUBE-FIREWALL -d 127.0.0.0/8 -j DROP")
-        assert any("blocks other hosts" in one for one in found("settings", Level.INFO))
+        assert any("blocks other hosts" in message for message in messages_of("settings", Level.INFO))
 
     def test_strict_reverse_paths(self):
         sysctl.write("net.ipv4.conf.all.rp_filter", "1")
-        assert any("rp_filter = 1" in one for one in found("settings", Level.WARN))
+        assert any("rp_filter = 1" in message for message in messages_of("settings", Level.WARN))
 
     def test_ports_in_use(self):
         with ExitStack() as stack:
@@ -141,7 +143,7 @@ class TestHost:
                 listener = stack.enter_context(socket.socket(kind))
                 listener.bind((host, port))
                 listener.listen()
-            lines = found("ports", Level.WARN)
+            lines = messages_of("ports", Level.WARN)
         me = f"(process {os.getpid()})"
         assert [me in line for line in lines] == [True, True]
         assert "port 10256 (health checks of load balancers) is taken by" in lines[0]
@@ -154,9 +156,9 @@ class TestHost:
         rule = "-p tcp -m comment --comment shop/web:http -m tcp --dport 80 -j KUBE-EXT-X"
         add = f"{iptables} -t nat -A KUBE-SERVICES -d"
         shell(f"{iptables} -t nat -N KUBE-SERVICES", f"{iptables} -t nat -N KUBE-EXT-X", f"{add} 192.0.2.9 {rule}")
-        assert found("addresses", Level.WARN) == []
+        assert messages_of("addresses", Level.WARN) == []
         shell(f"{add} 192.0.2.1 {rule}", f"{add} 100.100.100.200 {rule}")
-        assert found("addresses", Level.WARN) == [
+        assert messages_of("addresses", Level.WARN) == [
             "100.100.100.200, the metadata server of Alibaba Cloud, has rules for shop/web:http",
             "192.0.2.1, the gateway of this node, has rules for shop/web:http",
         ]
@@ -165,28 +167,28 @@ class TestHost:
         shell("ip link add eth7 type veth peer name eth8", "ip address add 192.0.2.10/24 dev eth7")
         shell("ip link set eth7 up", "ip link set eth8 up", "ip route add default via 192.0.2.1")
         shell("ip link add kube-ipvs0 type veth peer name eth9", "ip address add 192.0.2.1/32 dev kube-ipvs0")
-        assert found("addresses", Level.WARN) == ["192.0.2.1, the gateway of this node, is bound to kube-ipvs0"]
+        assert messages_of("addresses", Level.WARN) == ["192.0.2.1, the gateway of this node, is bound to kube-ipvs0"]
 
     def test_outgoing_ports_that_are_node_ports(self):
         sysctl.write("net.ipv4.ip_local_port_range", "31000 60999")
-        assert any("local ports 31000-32767" in one for one in found("ports", Level.WARN))
+        assert any("local ports 31000-32767" in message for message in messages_of("ports", Level.WARN))
         sysctl.write("net.ipv4.ip_local_reserved_ports", "30000-32767")
-        assert not found("ports", Level.WARN)
+        assert not messages_of("ports", Level.WARN)
 
     @pytest.mark.skipif(find_spec("iptc") is None, reason="python-iptables is optional")
     def test_python_iptables(self):
-        assert f"accepts all {len(bindings.SAMPLES)} sample rules" in found("python-iptables", Level.OK)
+        assert f"accepts all {len(bindings.SAMPLES)} sample rules" in messages_of("python-iptables", Level.OK)
         shell("iptables-legacy -t nat -N KUBE-POSTROUTING", "iptables-legacy -t nat -A KUBE-POSTROUTING -j RETURN")
-        assert "legacy chain KUBE-POSTROUTING, packets that matched its rules: 0" in found("python-iptables")
+        assert "legacy chain KUBE-POSTROUTING, packets that matched its rules: 0" in messages_of("python-iptables")
 
     def test_each_sample_is_a_rule_that_this_kernel_takes(self):
-        lines = found("kernel")
+        lines = messages_of("kernel")
         assert len(lines) == 4, lines
         assert all("accepts every kind of rule that rulegen uses" in line for line in lines), lines
 
     def test_a_kind_of_rule_that_is_refused_is_named(self, monkeypatch):
         monkeypatch.setitem(SAMPLES, "nonsense", "*nat\n-A OUTPUT -m nonsense -j ACCEPT\nCOMMIT\n")
-        lines = found("kernel", Level.FAIL)
+        lines = messages_of("kernel", Level.FAIL)
         assert len(lines) == 4, lines
         assert all("rejects rules with nonsense: " in line for line in lines), lines
 
@@ -228,7 +230,7 @@ class TestSickHosts:
         findings = checks.examine(lambda command: answer)
 
         json.dumps(checks.as_document(findings))
-        assert {one.topic for one in findings} >= {"privileges", "tools", "settings", "ports"}
+        assert {finding.topic for finding in findings} >= {"privileges", "tools", "settings", "ports"}
 
     @pytest.mark.parametrize("error", [HostError("no", hint="yes"), RuntimeError("bro\nken"), OSError(5, "I/O error")])
     def test_tools_that_cannot_be_run(self, error):
@@ -237,8 +239,8 @@ class TestSickHosts:
 
         findings = checks.examine(broken)
 
-        assert "tools" in {one.topic for one in findings if "could not be checked" in one.message}
-        assert all("\n" not in one.message for one in findings)
+        assert "tools" in {finding.topic for finding in findings if "could not be checked" in finding.message}
+        assert all("\n" not in finding.message for finding in findings)
 
     def test_python_iptables_that_crashes(self, monkeypatch):
         if find_spec("iptc") is None:
@@ -247,7 +249,7 @@ class TestSickHosts:
         def crash(command: Command) -> Completed:
             return Completed(-11) if "rulegen.host.doctor.bindings" in command.argv else run(command)
 
-        lines = [one.message for one in checks.examine(crash) if one.topic == "python-iptables"]
+        lines = [finding.message for finding in checks.examine(crash) if finding.topic == "python-iptables"]
         assert not [line for line in lines if "sample rules" in line]
 
     @needs_root
@@ -261,10 +263,12 @@ class TestSickHosts:
             return Completed(0, "iptables v1.8.11 (legacy)")
 
         findings = [
-            one for one in checks.examine(newer) if one.topic == "python-iptables" and "does not support" in one.message
+            finding
+            for finding in checks.examine(newer)
+            if finding.topic == "python-iptables" and "does not support" in finding.message
         ]
 
-        assert [one.level for one in findings] == [Level.INFO]
+        assert [finding.level for finding in findings] == [Level.INFO]
         assert "does not support iptables 1.8.11: it loses recent rcheck, addrtype dst-type" in findings[0].message
 
     @pytest.mark.parametrize(
@@ -273,8 +277,10 @@ class TestSickHosts:
     def test_an_old_iptables_that_lets_ports_collide(self, version, level):
         findings = checks.examine(lambda command: Completed(0, version))
 
-        tables = [one for one in findings if one.topic == "tools" and one.message.startswith("iptables-nft ")]
-        assert [one.level for one in tables] == [level]
+        tables = [
+            finding for finding in findings if finding.topic == "tools" and finding.message.startswith("iptables-nft ")
+        ]
+        assert [finding.level for finding in tables] == [level]
 
 
 FINDINGS = (
@@ -344,5 +350,5 @@ def test_a_host_with_ipv6_and_no_tools_for_it_fails(monkeypatch, has_ipv6):
 
     monkeypatch.setattr("rulegen.host.doctor.tools.speaks_ipv6", lambda: has_ipv6)
     findings = tuple(dict(checks.CHECKS)["variant"](HostProbe(without_ip6tables)))
-    assert [one.level for one in findings] == [Level.OK, *([Level.FAIL] if has_ipv6 else [])]
+    assert [finding.level for finding in findings] == [Level.OK, *([Level.FAIL] if has_ipv6 else [])]
     assert not has_ipv6 or findings[-1].hint == "install the package iptables"

@@ -224,8 +224,8 @@ EMPTY = [
 ]
 
 
-@pytest.mark.parametrize(("files", "told", "error"), EMPTY)
-def test_an_empty_dump_counts_beside_a_readable_one_and_is_named(tmp_path, files, told, error):
+@pytest.mark.parametrize(("files", "warned", "error"), EMPTY)
+def test_an_empty_dump_counts_beside_a_readable_one_and_is_named(tmp_path, files, warned, error):
     texts = {
         name: saved("iptables")["ip6tables.save" if name.startswith("ip6") else "iptables.save"] if t is None else t
         for name, t in files.items()
@@ -237,9 +237,9 @@ def test_an_empty_dump_counts_beside_a_readable_one_and_is_named(tmp_path, files
         assert caught.value.hint or "meaning" in error
         return
     dumps = read_dumps(paths)
-    assert [next(what for what in told if what in w and "is empty" in w) for w in dumps.warnings] == told
+    assert [next(what for what in warned if what in w and "is empty" in w) for w in dumps.warnings] == warned
     adds = {item.family for item in plan(dumps, "iptables").items}
-    assert adds == {what.split(" ")[0] for what in told if what.startswith("IPv")}
+    assert adds == {what.split(" ")[0] for what in warned if what.startswith("IPv")}
 
 
 LOOKALIKES = [

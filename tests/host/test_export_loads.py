@@ -120,9 +120,9 @@ def assert_empty(capsys: pytest.CaptureFixture[str], *arguments: str) -> None:
 @pytest.mark.parametrize("nfacct", [(), ("--nfacct", "on"), ("--nfacct", "off")], ids=["default", "on", "off"])
 @pytest.mark.usefixtures("namespace")
 def test_an_export_of_iptables_mode_loads_as_it_is(tmp_path, variant: Variant, nfacct, capsys):
-    told = inputs(tmp_path, "iptables", *nfacct)
+    arguments = inputs(tmp_path, "iptables", *nfacct)
     out = tmp_path / "out"
-    assert rulegen("export", *told, "-o", str(out)) == 0
+    assert rulegen("export", *arguments, "-o", str(out)) == 0
     assert (out / "nfacct.sh").exists() is (nfacct == ("--nfacct", "on"))
     if (out / "nfacct.sh").exists():
         tool = tmp_path / "bin" / "nfacct"
@@ -135,18 +135,18 @@ def test_an_export_of_iptables_mode_loads_as_it_is(tmp_path, variant: Variant, n
     if os.access("/proc/sys/net/ipv4/conf/all/route_localnet", os.W_OK):
         shell("grep -v nf_conntrack sysctl.conf | sysctl -q -p -", out)
     save(variant, tmp_path / "saved")
-    assert_empty(capsys, *told, "--observed", str(tmp_path / "saved"))
-    assert_empty(capsys, *told, "--observed", str(out))
+    assert_empty(capsys, *arguments, "--observed", str(tmp_path / "saved"))
+    assert_empty(capsys, *arguments, "--observed", str(out))
 
 
 @pytest.mark.parametrize("mode", ["iptables", "ipvs"])
 @pytest.mark.parametrize("nfacct", ["auto", "on"])
 def test_of_an_export_every_file_is_known_and_none_is_spoken_of(tmp_path, mode, nfacct, capsys):
-    told = inputs(tmp_path, mode, "--nfacct", nfacct)
+    arguments = inputs(tmp_path, mode, "--nfacct", nfacct)
     out = tmp_path / "out"
-    assert rulegen("export", *told, "-o", str(out), "--nginx", str(out)) == 0
+    assert rulegen("export", *arguments, "-o", str(out), "--nginx", str(out)) == 0
     capsys.readouterr()
-    assert rulegen("plan", *told, "--observed", str(out)) == 0
+    assert rulegen("plan", *arguments, "--observed", str(out)) == 0
     shown = capsys.readouterr().out
     assert "No changes" in shown
     assert not any(path.name in shown for path in out.iterdir() if path.name != "out"), shown
@@ -155,26 +155,26 @@ def test_of_an_export_every_file_is_known_and_none_is_spoken_of(tmp_path, mode, 
 @pytest.mark.parametrize("mode", ["iptables", "ipvs"])
 @pytest.mark.parametrize("names_files", [False, True], ids=["folder", "each file"])
 def test_of_an_export_that_sets_no_parameter_no_file_is_spoken_of(tmp_path, mode, names_files, capsys):
-    told = inputs(tmp_path, mode)
+    arguments = inputs(tmp_path, mode)
     out = tmp_path / "out"
-    assert rulegen("export", *told, "-o", str(out)) == 0
+    assert rulegen("export", *arguments, "-o", str(out)) == 0
     (out / "sysctl.conf").write_text("")
     observed = sorted(map(str, out.iterdir())) if names_files else [str(out)]
     capsys.readouterr()
-    assert rulegen("plan", *told, *(word for path in observed for word in ("--observed", path))) == 0
+    assert rulegen("plan", *arguments, *(word for path in observed for word in ("--observed", path))) == 0
     shown = capsys.readouterr().out
     assert "No changes" in shown
     assert "was ignored" not in shown, shown
 
 
 def test_in_a_folder_of_others_such_files_are_named(tmp_path, capsys):
-    told = inputs(tmp_path, "iptables")
+    arguments = inputs(tmp_path, "iptables")
     out = tmp_path / "out"
-    rulegen("export", *told, "-o", str(out))
+    rulegen("export", *arguments, "-o", str(out))
     for name in ("iptables.save", "ip6tables.save"):
         path = out / name
         path.write_text(path.read_text().partition("\n")[2])
     capsys.readouterr()
-    rulegen("plan", *told, "--observed", str(out))
+    rulegen("plan", *arguments, "--observed", str(out))
     assert "model.json is not a dump" in capsys.readouterr().out
     assert "model.json" in COMPANIONS

@@ -34,14 +34,14 @@ class TestLive:
         ip("address", "add", "fd00:7::1/64", "dev", "eth7")
         ip("address", "add", "198.51.100.1", "peer", "198.51.100.2/32", "dev", "eth8")
 
-        found = {interface.name: interface.addresses for interface in interfaces()}
+        addresses = {interface.name: interface.addresses for interface in interfaces()}
 
-        assert found["lo"] == LOOPBACK.addresses
-        assert found["eth7"] == tuple(
+        assert addresses["lo"] == LOOPBACK.addresses
+        assert addresses["eth7"] == tuple(
             (ip_address(address), length)
             for address, length in (("192.0.2.1", 24), ("192.0.2.9", 32), ("fd00:7::1", 64))
         )
-        assert found["eth8"] == ((ip_address("198.51.100.1"), 32),)
+        assert addresses["eth8"] == ((ip_address("198.51.100.1"), 32),)
 
     def test_gather(self):
         run(Command(("sysctl", "-qw", "net.ipv4.ip_forward=1")))
@@ -97,8 +97,8 @@ print(sorted(root_ports()), sorted(listening_ports() - root_ports()))
 @needs_root
 @pytest.mark.skipif(not can_run(*SANDBOX, "true"), reason="needs the right to make a network namespace")
 def test_the_ports_of_root_are_those_that_no_other_user_can_take():
-    found = subprocess.run((*SANDBOX, sys.executable, "-c", LISTENERS), check=True, capture_output=True, text=True)
-    assert found.stdout == "[('TCP', 443), ('TCP', 10250), ('UDP', 53)] [('TCP', 8080)]\n"
+    done = subprocess.run((*SANDBOX, sys.executable, "-c", LISTENERS), check=True, capture_output=True, text=True)
+    assert done.stdout == "[('TCP', 443), ('TCP', 10250), ('UDP', 53)] [('TCP', 8080)]\n"
 
 
 WHOLE = {

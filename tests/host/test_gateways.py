@@ -38,8 +38,8 @@ route add default via 2001:db8::1 dev eth0
 route add default via fe80::1 dev eth0 metric 2000
 """,
     )
-    told = {"192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4", "2001:db8::5", "2001:db8::1"}
-    assert gateways() == {ip_address(text) for text in told}
+    expected = {"192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4", "2001:db8::5", "2001:db8::1"}
+    assert gateways() == {ip_address(text) for text in expected}
 
 
 def test_a_host_without_routes_has_none(namespace):

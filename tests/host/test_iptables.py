@@ -186,11 +186,11 @@ class TestLock:
 
     @pytest.mark.parametrize("wait_s", [9, 0])
     def test_who_waits_with_success_is_told_meanwhile(self, wait_s):
-        told: list[str] = []
+        messages: list[str] = []
         with locked(1.6) as pid:
-            restore(run, Variant.LEGACY, Family.IPV4, SCRIPT, told.append, wait_s=wait_s)
-        assert len(told) == 1
-        assert told[0].startswith(f"waiting for the xtables lock: held by process {pid} (")
+            restore(run, Variant.LEGACY, Family.IPV4, SCRIPT, messages.append, wait_s=wait_s)
+        assert len(messages) == 1
+        assert messages[0].startswith(f"waiting for the xtables lock: held by process {pid} (")
         assert "KUBE-A" in observe(run, Variant.LEGACY, Family.IPV4)
 
     def test_our_own_tool_is_no_stranger(self):
@@ -204,9 +204,9 @@ class TestLock:
         assert "KUBE-A" in observe(run, Variant.NFT, Family.IPV4)
 
     def test_a_free_lock_tells_nothing(self):
-        told: list[str] = []
-        restore(run, Variant.LEGACY, Family.IPV4, SCRIPT, told.append)
-        assert told == []
+        messages: list[str] = []
+        restore(run, Variant.LEGACY, Family.IPV4, SCRIPT, messages.append)
+        assert messages == []
 
 
 # -- hosts that refuse -------------------------------------------------------------------------------------------------

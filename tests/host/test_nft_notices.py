@@ -22,79 +22,79 @@ FOREIGN = Command(("iptables-nft", "-t", "nat", "-N", "FOREIGN"))
 
 
 @pytest.fixture
-def told(namespace):
+def commits(namespace):
     return queue.SimpleQueue()
 
 
-def all_told(told: queue.SimpleQueue, *, within_s: float = 0.3) -> list[NftCommit | None]:
-    found, until = [], time.monotonic() + within_s
+def all_told(commits: queue.SimpleQueue, *, within_s: float = 0.3) -> list[NftCommit | None]:
+    received, until = [], time.monotonic() + within_s
     while True:
         try:
-            found.append(told.get(timeout=max(until - time.monotonic(), 0)))
+            received.append(commits.get(timeout=max(until - time.monotonic(), 0)))
         except queue.Empty:
-            return found
+            return received
 
 
 class TestKernel:
-    def test_a_foreign_write_is_told_with_who_made_it(self, told):
-        notices = NftCommits(Writers().has, told.put)
+    def test_a_foreign_write_is_told_with_who_made_it(self, commits):
+        notices = NftCommits(Writers().has, commits.put)
         try:
             assert run(FOREIGN).code == 0
-            notice = told.get(timeout=2)
+            notice = commits.get(timeout=2)
         finally:
             notices.stop()
         assert notice.pid > 0
         assert "iptables" in notice.name or "xtables" in notice.name
         assert notice.generation == nft_commits.generation()
 
-    def test_our_own_writes_are_not_told_and_those_of_others_between_them_are(self, told):
+    def test_our_own_writes_are_not_told_and_those_of_others_between_them_are(self, commits):
         writers = Writers()
-        notices = NftCommits(writers.has, told.put)
+        notices = NftCommits(writers.has, commits.put)
         try:
             for number in range(3):
                 restore(writers, Variant.NFT, Family.IPV4, f"*nat\n:OWN-{number} - [0:0]\nCOMMIT\n")
-            assert all_told(told) == []
+            assert all_told(commits) == []
             assert run(FOREIGN).code == 0
-            assert isinstance(told.get(timeout=3), NftCommit)
-            assert all_told(told) == []
+            assert isinstance(commits.get(timeout=3), NftCommit)
+            assert all_told(commits) == []
             restore(writers, Variant.NFT, Family.IPV4, "*nat\n:OWN-9 - [0:0]\nCOMMIT\n")
-            assert all_told(told) == []
+            assert all_told(commits) == []
         finally:
             notices.stop()
 
-    def test_reading_is_no_write(self, told):
+    def test_reading_is_no_write(self, commits):
         assert run(FOREIGN).code == 0
-        notices = NftCommits(Writers().has, told.put)
+        notices = NftCommits(Writers().has, commits.put)
         try:
             before = nft_commits.generation()
             for tool in ("iptables-nft-save", "ip6tables-nft-save"):
                 assert run(Command((tool,))).code == 0
             assert run(Command(("nft", "list", "ruleset"))).code == 0
-            assert all_told(told) == []
+            assert all_told(commits) == []
             assert nft_commits.generation() == before
         finally:
             notices.stop()
 
-    def test_a_load_of_two_thousand_chains_tells_nothing_foreign_and_misses_nothing(self, told):
+    def test_a_load_of_two_thousand_chains_tells_nothing_foreign_and_misses_nothing(self, commits):
         chains = "".join(f":OWN-{number} - [0:0]\n" for number in range(2000))
         rules = "".join(f"-A OWN-{number} -s 10.0.0.1/32 -j RETURN\n" for number in range(2000))
         writers = Writers()
-        notices = NftCommits(writers.has, told.put)
+        notices = NftCommits(writers.has, commits.put)
         try:
             restore(writers, Variant.NFT, Family.IPV4, f"*nat\n{chains}{rules}COMMIT\n")
-            assert all_told(told) == []
+            assert all_told(commits) == []
             assert run(FOREIGN).code == 0
-            assert isinstance(told.get(timeout=3), NftCommit)
-            assert all_told(told) == []
+            assert isinstance(commits.get(timeout=3), NftCommit)
+            assert all_told(commits) == []
         finally:
             notices.stop()
 
-    def test_messages_that_were_missed_are_told_as_such(self, told, monkeypatch):
+    def test_messages_that_were_missed_are_told_as_such(self, commits, monkeypatch):
         """A receiver that is held up, with the smallest buffer that the kernel gives."""
         held = queue.SimpleQueue()
 
         def take(notice):
-            told.put(notice)
+            commits.put(notice)
             held.get(timeout=10)
 
         notices = NftCommits(lambda _: False, take)
@@ -104,14 +104,14 @@ class TestKernel:
                 assert run(Command(("iptables-nft", "-t", "nat", "-N", f"FOREIGN-{number}"))).code == 0
             for _ in range(60):
                 held.put(None)
-            found = all_told(told, within_s=1)
+            received = all_told(commits, within_s=1)
         finally:
             notices.stop()
-        assert None in found
-        assert len(found) < 40
+        assert None in received
+        assert len(received) < 40
 
-    def test_it_ends_at_once(self, told):
-        notices = NftCommits(Writers().has, told.put)
+    def test_it_ends_at_once(self, commits):
+        notices = NftCommits(Writers().has, commits.put)
         began = time.monotonic()
         notices.stop()
         assert time.monotonic() - began < 1
@@ -126,21 +126,21 @@ class TestWriters:
 
     def test_in_a_pid_namespace_of_our_own_time_tells(self, monkeypatch):
         monkeypatch.setattr(nft_commits, "_is_initial_pid_namespace", lambda: False)
-        found = []
+        answers = []
 
         def seen(command, note):
             note(7)
-            found.append(writers.has(NftCommit(1, 0, "")))
+            answers.append(writers.has(NftCommit(1, 0, "")))
             raise OSError(errno.ENOENT, "gone")
 
         writers = Writers(seen)
         assert not writers.has(NftCommit(1, 0, ""))
         with pytest.raises(OSError, match="gone"):
             writers(Command(("iptables-nft-save",)))
-        assert found == [False]
+        assert answers == [False]
         with pytest.raises(OSError, match="gone"):
             writers(Command(("iptables-nft-restore",)))
-        assert found == [False, True]
+        assert answers == [False, True]
         assert not writers.has(NftCommit(1, 0, ""))
 
 

@@ -42,7 +42,7 @@ def test_another_process_knows_the_same(tmp_path):
 def test_what_is_not_known_any_more_is_not_left_on_disk(tmp_path):
     known = NginxKnownObjects(tmp_path)
     known.keep(OBJECTS)
-    rest = {key: one for key, one in OBJECTS.items() if key != USERS}
+    rest = {key: stored for key, stored in OBJECTS.items() if key != USERS}
     known.keep(rest)
     assert NginxKnownObjects(tmp_path).objects == rest
     assert not any(b"users" in content for content in files(tmp_path).values())
@@ -80,7 +80,7 @@ def test_a_file_that_is_not_sound_is_told_and_not_believed(tmp_path, spoil):
     path = next(path for path in (tmp_path / "known").iterdir() if b'"users"' in path.read_bytes())
     spoil(path)
     known = NginxKnownObjects(tmp_path)
-    assert known.objects == {key: one for key, one in OBJECTS.items() if key != USERS}
+    assert known.objects == {key: stored for key, stored in OBJECTS.items() if key != USERS}
     assert len(known.notes) == 1
     assert str(path) in known.notes[0]
     known.keep(dict(known.objects) | {USERS: secret("users", "shop", auth=b"u:y")})

@@ -38,14 +38,14 @@ def way(request, monkeypatch):
 @pytest.fixture(params=["127.0.0.1", "::1"])
 def listening(request):
     try:
-        found = socket.create_server(
+        listener = socket.create_server(
             (request.param, 0), family=socket.AF_INET6 if ":" in request.param else socket.AF_INET
         )
     except OSError:
         pytest.skip("this host has no IPv6")
-    found.settimeout(60)
-    with found:
-        yield found
+    listener.settimeout(60)
+    with listener:
+        yield listener
 
 
 def ends(connection: socket.socket) -> tuple[tuple[str, int], tuple[str, int]]:

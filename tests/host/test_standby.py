@@ -32,9 +32,9 @@ def tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def standby() -> Iterator[Standby]:
-    found = Standby(lambda command: "once" not in command.argv)
-    yield found
-    found.stop()
+    started = Standby(lambda command: "once" not in command.argv)
+    yield started
+    started.stop()
 
 
 def write(path: Path, mark: str) -> None:
@@ -44,7 +44,7 @@ def write(path: Path, mark: str) -> None:
     other.replace(path)
 
 
-def told(standby: Standby, text: str, *arguments: str) -> tuple[str, int, str]:
+def answer_of(standby: Standby, text: str, *arguments: str) -> tuple[str, int, str]:
     """Return what the tool has read, its number and its mark; it was noted before it had read."""
     pids: list[int] = []
     ended = standby.run_noting(Command(("a-nft-restore", *arguments), stdin=f"{text}\n"), pids.append)
@@ -66,66 +66,66 @@ def is_gone(pid: int) -> bool:
 
 
 def test_the_next_call_is_that_of_a_process_which_was_there_before(standby, tool):
-    assert told(standby, "one")[0] == "one"
+    assert answer_of(standby, "one")[0] == "one"
     (next_one,) = waiting(standby)
-    assert told(standby, "two") == ("two", next_one, "first")
+    assert answer_of(standby, "two") == ("two", next_one, "first")
     assert waiting(standby) != [next_one]
 
 
 def test_other_arguments_are_another_process(standby, tool):
-    told(standby, "one", "-4")
-    told(standby, "two", "-6")
+    answer_of(standby, "one", "-4")
+    answer_of(standby, "two", "-6")
     four, six = waiting(standby)
-    assert told(standby, "three", "-6")[1] == six
-    assert told(standby, "four", "-4")[1] == four
+    assert answer_of(standby, "three", "-6")[1] == six
+    assert answer_of(standby, "four", "-4")[1] == four
 
 
 def test_for_what_comes_once_nobody_waits(standby, tool):
-    told(standby, "one", "once")
+    answer_of(standby, "one", "once")
     assert waiting(standby) == []
 
 
 @pytest.mark.parametrize("harm", [signal.SIGKILL, signal.SIGTERM])
 def test_one_that_was_killed_while_it_waited_is_replaced(standby, tool, harm):
-    told(standby, "one")
+    answer_of(standby, "one")
     (pid,) = waiting(standby)
     os.kill(pid, harm)
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-    assert told(standby, "two")[1] != pid
+    assert answer_of(standby, "two")[1] != pid
 
 
 def test_after_an_update_the_new_program_is_run(standby, tool):
-    told(standby, "one")
+    answer_of(standby, "one")
     (pid,) = waiting(standby)
     write(tool, "second")
-    assert told(standby, "two")[2] == "second"
+    assert answer_of(standby, "two")[2] == "second"
     assert is_gone(pid)
 
 
 def test_a_tool_that_was_taken_away_is_missing_at_once(standby, tool):
-    told(standby, "one")
+    answer_of(standby, "one")
     (pid,) = waiting(standby)
     tool.rename(tool.with_name("away"))
     with pytest.raises(MissingToolError):
-        told(standby, "two")
+        answer_of(standby, "two")
     shutil.move(tool.with_name("away"), tool)
-    assert told(standby, "three")[0] == "three"
+    assert answer_of(standby, "three")[0] == "three"
     assert is_gone(pid)
 
 
 def test_one_that_cannot_be_started_is_told_by_the_call_that_needs_it(standby, tool):
-    told(standby, "one")
+    answer_of(standby, "one")
     tool.write_text("\0")
     with pytest.raises(HostError, match="could not be started"):
-        told(standby, "two")
+        answer_of(standby, "two")
 
 
 def test_the_end_leaves_no_process(standby, tool):
-    told(standby, "one")
+    answer_of(standby, "one")
     (pid,) = waiting(standby)
     standby.stop()
     assert is_gone(pid)
-    told(standby, "two")
+    answer_of(standby, "two")
     assert waiting(standby) == []
 
 

@@ -87,8 +87,8 @@ def host_with(tools: dict[str, Completed | Callable[[Command], Completed]]) -> C
     def answer(command: Command) -> Completed:
         if command.argv[0] not in tools:
             raise MissingToolError(command.argv[0])
-        told = tools[command.argv[0]]
-        return told if isinstance(told, Completed) else told(command)
+        canned = tools[command.argv[0]]
+        return canned if isinstance(canned, Completed) else canned(command)
 
     return answer
 

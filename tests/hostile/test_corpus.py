@@ -38,7 +38,7 @@ def read_beside_good(name: str, content: bytes) -> ClusterSnapshot:
     return world
 
 
-def told(world: ClusterSnapshot) -> list[str]:
+def complaints(world: ClusterSnapshot) -> list[str]:
     return [line for rejected in world.rejected for line in rejected.lines()]
 
 
@@ -55,7 +55,7 @@ def assert_lines_are_harmless(lines: list[str]) -> None:
 @cases("texts")
 def test_text(case: dict[str, Any]) -> None:
     name = case.get("file", "bad.yaml")
-    lines = told(read_beside_good(name, case["text"].encode()))
+    lines = complaints(read_beside_good(name, case["text"].encode()))
     assert lines == [line.replace("{file}", name) for line in case["told"]]
     assert_lines_are_harmless(lines)
 
@@ -64,15 +64,15 @@ def test_text(case: dict[str, Any]) -> None:
 @pytest.mark.parametrize("write", [json.dumps, yaml.safe_dump], ids=["json", "yaml"])
 def test_service(case: dict[str, Any], write: Any) -> None:
     world = read_beside_good("bad", write(web(case)).encode())
-    assert told(world) == [f"Service shop/web: {line}" for line in case["told"]]
+    assert complaints(world) == [f"Service shop/web: {line}" for line in case["told"]]
     assert ObjectName("shop", "web") not in world.services
-    assert_lines_are_harmless(told(world))
+    assert_lines_are_harmless(complaints(world))
 
 
 @cases("objects")
 @pytest.mark.parametrize("write", [json.dumps, yaml.safe_dump], ids=["json", "yaml"])
 def test_object(case: dict[str, Any], write: Any) -> None:
-    lines = told(read_beside_good("bad", write(case["object"]).encode()))
+    lines = complaints(read_beside_good("bad", write(case["object"]).encode()))
     assert lines == case["told"]
     assert_lines_are_harmless(lines)
 
@@ -82,7 +82,7 @@ def test_object(case: dict[str, Any], write: Any) -> None:
 def test_passed_over(case: dict[str, Any], write: Any) -> None:
     world = read_beside_good("bad", write(web(case)).encode())
     assert list(world.warnings) == case["told"]
-    assert told(world) == []
+    assert complaints(world) == []
     assert_lines_are_harmless(list(world.warnings))
 
 

@@ -73,9 +73,9 @@ def test_servers_that_are_printed_are_read_back(objects):
 
 @given(servers(), servers())
 def test_commands_turn_any_servers_into_any_others(before, after):
-    told = script(diff(before, after))
+    commands = script(diff(before, after))
     now = dict(before)
-    for command in (*told.grow, *told.settle, *told.shrink):
+    for command in (*commands.grow, *commands.settle, *commands.shrink):
         is_virtual = isinstance(command.key, VirtualServerKey)
         assert is_virtual or VirtualServerKey(command.key.frontend) in now
         if command.verb.value in {"-A", "-a"}:
@@ -145,9 +145,9 @@ def test_a_real_server_goes_when_its_connections_have_ended(frontend, before, ex
 def test_new_real_servers_come_before_old_ones_go():
     there = {VirtualServerKey(WEB): VirtualServer("rr"), real(WEB, 1): RealServer()}
     wanted = {VirtualServerKey(WEB): VirtualServer("rr"), real(WEB, 2): RealServer(3)}
-    told = script(diff(there, wanted))
-    assert [str(command) for command in told.grow] == ["-a -t 10.96.0.1:80 -r 10.244.1.2:8080 -m -w 3"]
-    assert [str(command) for command in told.settle] == ["-d -t 10.96.0.1:80 -r 10.244.1.1:8080"]
+    commands = script(diff(there, wanted))
+    assert [str(command) for command in commands.grow] == ["-a -t 10.96.0.1:80 -r 10.244.1.2:8080 -m -w 3"]
+    assert [str(command) for command in commands.settle] == ["-d -t 10.96.0.1:80 -r 10.244.1.1:8080"]
 
 
 SETS = {
@@ -162,13 +162,13 @@ ORDER = Order(("LET-IN", "GUARD"), frozenset({"LATE"}))
 
 
 def test_sets_are_filled_in_order_and_emptied_in_reverse():
-    told = set_script(diff({}, SETS), SETS, ORDER)
-    assert [line.split()[:2] for line in told.grow.splitlines()[3:]] == [["add", "LET-IN"], ["add", "GUARD"]]
-    assert told.late == "add LATE 30080\n"
+    scripts = set_script(diff({}, SETS), SETS, ORDER)
+    assert [line.split()[:2] for line in scripts.grow.splitlines()[3:]] == [["add", "LET-IN"], ["add", "GUARD"]]
+    assert scripts.late == "add LATE 30080\n"
     empty = {key: value for key, value in SETS.items() if isinstance(key, ipset.SetKey)}
-    told = set_script(diff(SETS, empty), empty, ORDER)
-    assert told.grow == "del LATE 30080\n"
-    assert [line.split()[:2] for line in told.shrink.splitlines()] == [["del", "GUARD"], ["del", "LET-IN"]]
+    scripts = set_script(diff(SETS, empty), empty, ORDER)
+    assert scripts.grow == "del LATE 30080\n"
+    assert [line.split()[:2] for line in scripts.shrink.splitlines()] == [["del", "GUARD"], ["del", "LET-IN"]]
     assert set_script(diff(SETS, {}), {}, ORDER).shrink.splitlines() == [
         "destroy GUARD",
         "destroy LATE",
@@ -178,8 +178,8 @@ def test_sets_are_filled_in_order_and_emptied_in_reverse():
 
 def test_a_set_whose_entries_bear_more_is_filled_aside_and_swapped():
     spoilt = {**SETS, ipset.SetKey("GUARD"): ipset.SetValue("hash:ip,port", "inet", extensions=frozenset({"comment"}))}
-    told = set_script(diff(spoilt, SETS), SETS, ORDER)
-    assert told.grow.splitlines() == [
+    scripts = set_script(diff(spoilt, SETS), SETS, ORDER)
+    assert scripts.grow.splitlines() == [
         f"create {TEMPORARY} hash:ip,port family inet maxelem 65536",
         f"add {TEMPORARY} 10.0.0.1,tcp:80",
         f"swap {TEMPORARY} GUARD",
@@ -195,9 +195,9 @@ def many(count: int, room: int = ipset.MAXELEM) -> ipset.Objects:
 def test_a_set_without_room_for_what_comes_gets_more_of_it():
     assert list(ipset.needs_resize(many(4, 4), many(4))) == []
     (change,) = ipset.needs_resize(many(4, 4), {**many(1), ipset.EntryKey("MANY", "10.0.0.1"): ipset.PLAIN})
-    told = set_script([change], {**many(1), ipset.EntryKey("MANY", "10.0.0.1"): ipset.PLAIN})
-    assert told.grow.splitlines()[0] == f"create {TEMPORARY} hash:ip family inet maxelem 65536"
-    assert told.grow.splitlines()[-2:] == [f"swap {TEMPORARY} MANY", f"destroy {TEMPORARY}"]
+    scripts = set_script([change], {**many(1), ipset.EntryKey("MANY", "10.0.0.1"): ipset.PLAIN})
+    assert scripts.grow.splitlines()[0] == f"create {TEMPORARY} hash:ip family inet maxelem 65536"
+    assert scripts.grow.splitlines()[-2:] == [f"swap {TEMPORARY} MANY", f"destroy {TEMPORARY}"]
 
 
 @pytest.mark.parametrize(("count", "room"), [(1, 65536), (65536, 65536), (65537, 131072), (300_000, 524_288)])
@@ -208,8 +208,8 @@ def test_sets_are_as_kube_proxy_has_them_for_as_long_as_that_is_enough(count, ro
 
 def test_a_set_of_another_type_is_made_anew():
     spoilt = {**SETS, ipset.SetKey("GUARD"): ipset.SetValue("hash:ip", "inet")}
-    told = set_script(diff(spoilt, SETS), SETS, ORDER)
-    assert (told.grow, told.anew.splitlines()[0]) == ("", "destroy GUARD")
+    scripts = set_script(diff(spoilt, SETS), SETS, ORDER)
+    assert (scripts.grow, scripts.anew.splitlines()[0]) == ("", "destroy GUARD")
 
 
 def test_sets_that_are_printed_are_read_back():
@@ -217,8 +217,12 @@ def test_sets_that_are_printed_are_read_back():
 
 
 def test_more_than_a_set_is_of_ours_is_seen():
-    told = ipset.read("create X hash:ip family inet hashsize 64 maxelem 10 timeout 30 counters bucketsize 12\n", "test")
-    assert told == {ipset.SetKey("X"): ipset.SetValue("hash:ip", "inet", extensions=frozenset({"timeout", "counters"}))}
+    objects = ipset.read(
+        "create X hash:ip family inet hashsize 64 maxelem 10 timeout 30 counters bucketsize 12\n", "test"
+    )
+    assert objects == {
+        ipset.SetKey("X"): ipset.SetValue("hash:ip", "inet", extensions=frozenset({"timeout", "counters"}))
+    }
 
 
 @pytest.mark.parametrize("line", ["destroy X", "add X", "create X", "-A -t 10.0.0.1:80 -s rr"])
@@ -228,18 +232,18 @@ def test_what_is_no_set_is_refused_with_its_line(line):
 
 
 def test_addresses_are_read_whatever_the_state_of_the_device():
-    told = links.read("kube-ipvs0@NONE UNKNOWN 10.96.0.1/32 fd00::1/128 fe80::1/64\n", "test")
+    parsed = links.read("kube-ipvs0@NONE UNKNOWN 10.96.0.1/32 fd00::1/128 fe80::1/64\n", "test")
     keys = [links.AddressKey.whole("kube-ipvs0", a) for a in (IPv4Address("10.96.0.1"), IPv6Address("fd00::1"))]
-    assert list(told.addresses) == keys
-    assert links.read(links.format_links(told.devices, told.addresses), "test") == told
+    assert list(parsed.addresses) == keys
+    assert links.read(links.format_links(parsed.devices, parsed.addresses), "test") == parsed
     told_commands = link_script(diff({keys[0]: links.BOUND}, {keys[1]: links.BOUND}))
     assert [str(command) for command in told_commands.bind] == ["addr add fd00::1/128 dev kube-ipvs0"]
     assert [str(command) for command in told_commands.unbind] == ["addr del 10.96.0.1/32 dev kube-ipvs0"]
 
 
 def test_of_link_local_addresses_only_those_of_ipv6_are_the_kernels_own():
-    told = links.read("kube-ipvs0 DOWN 169.254.9.9/32 fe80::1/64 fd00::1/128\n", "dump")
-    assert [str(key) for key in told.addresses] == ["169.254.9.9/32", "fd00::1/128"]
+    parsed = links.read("kube-ipvs0 DOWN 169.254.9.9/32 fe80::1/64 fd00::1/128\n", "dump")
+    assert [str(key) for key in parsed.addresses] == ["169.254.9.9/32", "fd00::1/128"]
 
 
 def test_what_is_no_address_is_refused():

@@ -48,27 +48,27 @@ def meaning_to_crossplane(text: str) -> list:
     def unquoted(text: str) -> str:
         return text.replace("\\\\", "\\")
 
-    def told(statements: list) -> list:
+    def simplified(statements: list) -> list:
         return [
             (
                 unquoted(s["directive"]),
                 tuple(unquoted(arg) for arg in s["args"]),
-                told(s["block"]) if "block" in s else None,
+                simplified(s["block"]) if "block" in s else None,
             )
             for s in statements
         ]
 
-    return told(payload["config"][0]["parsed"])
+    return simplified(payload["config"][0]["parsed"])
 
 
-def without_parentheses(told: list) -> list:
+def without_parentheses(statements: list) -> list:
     return [
         (
             name,
             args[1:-1] if name == "if" and block is not None else args,
             None if block is None else without_parentheses(block),
         )
-        for name, args, block in told
+        for name, args, block in statements
     ]
 
 

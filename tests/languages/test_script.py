@@ -46,8 +46,8 @@ def test_no_changes_make_no_script():
 
 def test_one_more_service_costs_its_own_lines_only():
     many = [BASE, *(fragment(number) for number in range(1000))]
-    (told,) = lines(many, [*many, fragment(2000)])
-    assert told == [
+    (commit,) = lines(many, [*many, fragment(2000)])
+    assert commit == [
         "*nat",
         ":KUBE-SEP-2000 - [0:0]",
         ":KUBE-SVC-2000 - [0:0]",
@@ -59,8 +59,8 @@ def test_one_more_service_costs_its_own_lines_only():
 
 
 def test_one_service_less_takes_its_dispatch_away_before_its_chains():
-    (told,) = lines([BASE, fragment(1), fragment(2)], [BASE, fragment(1)])
-    assert told.index("-D KUBE-SERVICES -d 10.0.0.2/32 -j KUBE-SVC-0002") < told.index("-X KUBE-SVC-0002")
+    (commit,) = lines([BASE, fragment(1), fragment(2)], [BASE, fragment(1)])
+    assert commit.index("-D KUBE-SERVICES -d 10.0.0.2/32 -j KUBE-SVC-0002") < commit.index("-X KUBE-SVC-0002")
 
 
 def test_a_misplaced_tail_goes_to_the_end_and_the_old_one_goes():
@@ -75,28 +75,28 @@ def test_a_misplaced_tail_goes_to_the_end_and_the_old_one_goes():
 
 
 def test_a_large_load_comes_in_commits_that_stand_alone_and_the_dispatch_comes_last():
-    told = lines([], [BASE, *(fragment(number) for number in range(500))], chains_per_commit=100)
-    assert len(told) == 11
+    commits = lines([], [BASE, *(fragment(number) for number in range(500))], chains_per_commit=100)
+    assert len(commits) == 11
     known: set[str] = set()
-    for commit in told[:-1]:
+    for commit in commits[:-1]:
         known |= {line[1:].split()[0] for line in commit if line.startswith(":")}
         assert {line.split()[-1] for line in commit if "-j KUBE-" in line} <= known
-    assert all(line.startswith(("*", ":KUBE-SERVICES", "-A KUBE-SERVICES", "COMMIT")) for line in told[-1])
-    assert told[-1][-2] == "-A KUBE-SERVICES -j KUBE-NODEPORTS"
+    assert all(line.startswith(("*", ":KUBE-SERVICES", "-A KUBE-SERVICES", "COMMIT")) for line in commits[-1])
+    assert commits[-1][-2] == "-A KUBE-SERVICES -j KUBE-NODEPORTS"
 
 
 def test_a_dispatch_chain_that_changes_much_is_written_anew_at_once():
     before = [BASE, *(fragment(number) for number in range(600))]
     after = [BASE, *(fragment(number) for number in range(300, 900))]
-    (told,) = lines(before, after)
-    assert ":KUBE-SERVICES - [0:0]" in told
-    assert not [line for line in told if line.startswith(("-I", "-D"))]
+    (commit,) = lines(before, after)
+    assert ":KUBE-SERVICES - [0:0]" in commit
+    assert not [line for line in commit if line.startswith(("-I", "-D"))]
 
 
 def test_a_chain_value_compares_by_rules_and_not_by_comments():
-    one, other = (ChainValue((Rule("-j X", comment),), Kind.EXACT) for comment in ("a", "b"))
+    first, second = (ChainValue((Rule("-j X", comment),), Kind.EXACT) for comment in ("a", "b"))
     key = ChainKey(ChainName("nat", "KUBE-SVC-X"))
-    assert diff({key: one}, {key: other}) == ()
+    assert diff({key: first}, {key: second}) == ()
 
 
 def test_without_comments_only_the_dispatch_tells_whose_a_chain_is():
@@ -112,10 +112,10 @@ def test_without_comments_only_the_dispatch_tells_whose_a_chain_is():
     )
     for cut in (None, 1):
         commits = lines([], [BASE, said], comments=Comments.DISPATCH, chains_per_commit=cut)
-        told = "\n".join(line for commit in commits for line in commit)
-        assert "-A KUBE-SEP-0001 -j DNAT\n" in told
-        assert "-A KUBE-SVC-0001 -j KUBE-SEP-0001\n" in told
-        assert '-A KUBE-SERVICES -m comment --comment "shop/s1 cluster IP" -d 10.0.0.1/32 -j KUBE-SVC-0001\n' in told
+        script = "\n".join(line for commit in commits for line in commit)
+        assert "-A KUBE-SEP-0001 -j DNAT\n" in script
+        assert "-A KUBE-SVC-0001 -j KUBE-SEP-0001\n" in script
+        assert '-A KUBE-SERVICES -m comment --comment "shop/s1 cluster IP" -d 10.0.0.1/32 -j KUBE-SVC-0001\n' in script
 
 
 def test_without_any_comments_rules_go_as_they_came_or_as_a_kernel_has_printed_them():
@@ -124,8 +124,8 @@ def test_without_any_comments_rules_go_as_they_came_or_as_a_kernel_has_printed_t
 
     ours = Rule("-d 10.0.0.1/32 -j KUBE-SVC-0001", "shop/s1 cluster IP")
     seen = Rule("-d 10.0.0.2/32 -j KUBE-SVC-0001", "x", "-d 10.0.0.2/32 -m comment --comment x -j KUBE-SVC-0001")
-    (told,) = lines([BASE], said(ours), comments=Comments.NOWHERE)
-    assert "-I KUBE-SERVICES -d 10.0.0.1/32 -j KUBE-SVC-0001" in told
-    (told,) = lines(said(ours, seen), [BASE], comments=Comments.NOWHERE)
-    assert "-D KUBE-SERVICES -d 10.0.0.1/32 -j KUBE-SVC-0001" in told
-    assert "-D KUBE-SERVICES -d 10.0.0.2/32 -m comment --comment x -j KUBE-SVC-0001" in told
+    (commit,) = lines([BASE], said(ours), comments=Comments.NOWHERE)
+    assert "-I KUBE-SERVICES -d 10.0.0.1/32 -j KUBE-SVC-0001" in commit
+    (commit,) = lines(said(ours, seen), [BASE], comments=Comments.NOWHERE)
+    assert "-D KUBE-SERVICES -d 10.0.0.1/32 -j KUBE-SVC-0001" in commit
+    assert "-D KUBE-SERVICES -d 10.0.0.2/32 -m comment --comment x -j KUBE-SVC-0001" in commit

@@ -41,7 +41,9 @@ def site_of(*, guards: bool) -> NodeContext:
     return replace(resolve_site(None, "node1", OPTIONS), guards=guards)
 
 
-def told(name: ObjectName, age: str | None, external: tuple[str, ...], node_port: int, port: int = 80) -> ServiceInput:
+def service_of(
+    name: ObjectName, age: str | None, external: tuple[str, ...], node_port: int, port: int = 80
+) -> ServiceInput:
     spec = k.ServiceSpec(
         type="NodePort",
         cluster_ip=f"10.96.0.{1 + NAMES.index(name)}",
@@ -79,7 +81,7 @@ def test_one_change_after_another_comes_to_what_all_come_to(moves, oldest_wins, 
             touched = moving.move(site_of(guards=guards), on)
         else:
             name, given_ = move
-            last[name] = None if given_ is None else told(name, *given_)
+            last[name] = None if given_ is None else service_of(name, *given_)
             touched = moving.put(name, last[name])
             assert name in touched
         for name_ in NAMES:
@@ -97,7 +99,7 @@ def test_one_change_after_another_comes_to_what_all_come_to(moves, oldest_wins, 
 def test_nobody_gets_the_nodes_address_and_port_of_another(puts, on):
     strict, last = table(guards=True, on=on), {}
     for name, given_ in puts:
-        last[name] = given_ and told(name, *given_)
+        last[name] = given_ and service_of(name, *given_)
         strict.put(name, last[name])
     ports = [port for name_ in NAMES if (service := strict.service(name_)) for port in service.ports]
     ages = {name: (given_.service.metadata.creation_timestamp or "x", name) for name, given_ in last.items() if given_}
@@ -116,7 +118,7 @@ def test_a_claim_is_never_given_twice_and_never_lost(puts):
     moving, last = table(), {}
     for name, given_ in puts:
         last[name] = given_
-        moving.put(name, None if given_ is None else told(name, *given_))
+        moving.put(name, None if given_ is None else service_of(name, *given_))
     claims = [
         claim
         for name_ in NAMES

@@ -32,14 +32,14 @@ class GateKernel:
     def execute(self, line: str) -> None:
         verb, _, rest = line.partition(" ")
         ((key, gate),) = read(rest, "kernel").items()
-        lines = {k: one for one in self.text().splitlines() for k in read(one, "kernel")}
+        lines = {k: line for line in self.text().splitlines() for k in read(line, "kernel")}
         if verb == "close" and (key not in lines or gate.by not in lines[key]):
             raise HostError(f"no such gate: {rest}")
         if verb == "open":
             lines[key] = rest
         else:
             del lines[key]
-        self.file.write_text("".join(f"{one}\n" for one in lines.values()))
+        self.file.write_text("".join(f"{line}\n" for line in lines.values()))
 
 
 @dataclass

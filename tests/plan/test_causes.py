@@ -96,9 +96,9 @@ def histories(draw: st.DrawFn) -> tuple[ClusterSnapshot, ClusterSnapshot]:
     """Return a world, and what it becomes: some Services go, others keep their frontends and change all else."""
     before = draw(worlds())
     after = {}
-    for name, told in before.services.items():
+    for name, entry in before.services.items():
         spec = msgspec.structs.replace(
-            told.service.spec,
+            entry.service.spec,
             external_traffic_policy=draw(st.sampled_from((None, "Cluster", "Local"))),
             internal_traffic_policy=draw(st.sampled_from((None, "Cluster", "Local"))),
             session_affinity=draw(st.sampled_from(("None", "ClientIP"))),
@@ -108,8 +108,8 @@ def histories(draw: st.DrawFn) -> tuple[ClusterSnapshot, ClusterSnapshot]:
         )
         fresh = draw(slices(name.name, 0, spec.ports))
         if draw(st.integers(0, 4)):
-            service = msgspec.structs.replace(told.service, spec=spec)
-            after[name] = replace(told, service=service, slices=draw(st.sampled_from(((fresh,), told.slices, ()))))
+            service = msgspec.structs.replace(entry.service, spec=spec)
+            after[name] = replace(entry, service=service, slices=draw(st.sampled_from(((fresh,), entry.slices, ()))))
     return before, replace(before, services=after)
 
 
@@ -323,8 +323,8 @@ def test_each_tampered_place_counts(done, expected):
     plan = plan_node(wants, node.observed(Family.IPV4), FACTS)
     assert sorted(item.drift for item in plan.items if item.drift) == sorted(expected)
     assert len(plan.items) == len(expected)
-    told = list(show.text(plan, show.Report(node="n", mode="iptables", observed="kernel"), colour=False))
-    assert any(line.startswith(f"Drift: {len(expected)} ") for line in told)
+    lines = list(show.text(plan, show.Report(node="n", mode="iptables", observed="kernel"), colour=False))
+    assert any(line.startswith(f"Drift: {len(expected)} ") for line in lines)
 
 
 def test_in_ipvs_mode_what_stands_without_what_belongs_to_it_was_taken_away():

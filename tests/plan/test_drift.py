@@ -39,14 +39,14 @@ def world(*endpoints: str, name: ObjectName = BLOG, node_port: int = 30080) -> C
     return ClusterSnapshot(services={name: ServiceInput(service=service, slices=(slice_,))})
 
 
-def wants(told: ClusterSnapshot):
-    model = resolve(told, Options(node_name="node1"), HostFacts(), (Family.IPV4,))
+def wants(snapshot: ClusterSnapshot):
+    model = resolve(snapshot, Options(node_name="node1"), HostFacts(), (Family.IPV4,))
     return compile_model(model, "iptables", counts=True)
 
 
-def plan(told: ClusterSnapshot, kernel: Kernel):
+def plan(snapshot: ClusterSnapshot, kernel: Kernel):
     observed = observing(rulesets={Family.IPV4: read(kernel.save(), "kernel", Family.IPV4)})
-    return plan_node(wants(told), observed, HostFacts())
+    return plan_node(wants(snapshot), observed, HostFacts())
 
 
 TWO = world("10.244.1.1", "10.244.1.2")
@@ -65,16 +65,16 @@ def chain(kernel: Kernel, prefix: str) -> str:
     return next(name for name in kernel.tables["nat"] if name.startswith(prefix))
 
 
-def told(items) -> set[tuple[str, str, str | None]]:
+def signs(items) -> set[tuple[str, str, str | None]]:
     """Return sign, owner and drift of each item."""
     return {(item.action.value, item.owner, item.drift and item.drift.value) for item in items}
 
 
 def test_changes_of_objects_are_no_drift(kernel):
     more = plan(world("10.244.1.1", "10.244.1.2", "10.244.1.3"), kernel)
-    assert told(more.items) == {("+", "demo/blog", None), ("~", "demo/blog", None)}
+    assert signs(more.items) == {("+", "demo/blog", None), ("~", "demo/blog", None)}
     less = plan(world("10.244.1.2"), kernel)
-    assert told(less.items) == {("-", "demo/blog", None), ("~", "demo/blog", None)}
+    assert signs(less.items) == {("-", "demo/blog", None), ("~", "demo/blog", None)}
     none = plan(world(), kernel)
     assert {item.drift for item in none.items} == {None}
     assert {item.owner for item in none.items} == {"demo/blog"}
@@ -123,7 +123,7 @@ DAMAGE = [
 def test_damage_is_told_as_drift(kernel, damage, expected):
     damage(kernel.tables)
     items = plan(TWO, kernel).items
-    assert expected in told(items)
+    assert expected in signs(items)
     assert all(item.drift for item in items if item.action is not Action.DELETE)
 
 

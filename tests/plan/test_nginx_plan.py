@@ -15,7 +15,7 @@ def configuration(files: dict[str, str], secrets: dict[str, bytes] | None = None
     return Configuration(files=files, secrets=hidden, digest=digest_of(files, hidden))
 
 
-def told(plan):
+def shown(plan):
     return [(item.action, item.kind, item.name) for item in plan.items]
 
 
@@ -47,7 +47,7 @@ def test_each_file_is_an_item(before, after, expected):
         configuration(after),
         {"hosts/1.conf": ("host", "named.test")} if after else {},
     )
-    assert told(plan) == expected
+    assert shown(plan) == expected
     assert plan.reload
 
 
@@ -120,9 +120,9 @@ def test_what_nginx_answers_counts_beside_its_files(served, items, runs):
 
 def test_hosts_come_first_and_secrets_last():
     first = compiled(*WEB, served=True)
-    one = ingress("site", rule("site.test"), tls=[tls("cert", "site.test")])
+    site = ingress("site", rule("site.test"), tls=[tls("cert", "site.test")])
     cert = secret("cert", tls_crt=certificate("site.test"), tls_key=key_pem())
-    second = compiled(*WEB, cert, one, served=True)
+    second = compiled(*WEB, cert, site, served=True)
     plan = plan_site(first.configuration, second.configuration, second.names)
     kinds = [item.kind for item in plan.items]
     assert kinds == sorted(kinds, key=("host", "upstream", "file", "secret").index)

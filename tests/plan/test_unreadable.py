@@ -41,8 +41,8 @@ def loaded() -> Kernel:
     return kernel
 
 
-def planned(told, text: str):
-    return plan_node(wants(told), observing(rulesets={Family.IPV4: read(text, "dump", Family.IPV4)}), HostFacts())
+def planned(snapshot, text: str):
+    return plan_node(wants(snapshot), observing(rulesets={Family.IPV4: read(text, "dump", Family.IPV4)}), HostFacts())
 
 
 @pytest.mark.parametrize("extension", EXTENSIONS)

@@ -48,7 +48,7 @@ def answer(status: int, headers: dict[str, str], body: bytes = b"") -> bytes:
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
 
 
-def told(question: Question, **more: object) -> dict[str, object]:
+def facts_of(question: Question, **more: object) -> dict[str, object]:
     """Return what there is to tell of a request."""
     return {"method": question.method, "path": question.path, "headers": question.headers, **more}
 
@@ -61,7 +61,7 @@ async def judge(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     status = int(question.path.split("/")[2].split("?")[0]) if question.path.startswith("/status/") else 200
     headers = {
         "X-Auth-User": "jane",
-        "X-Seen": json.dumps(told(question)),
+        "X-Seen": json.dumps(facts_of(question)),
         "Set-Cookie": f"verdict={status}; Path=/",
         "WWW-Authenticate": "Bearer",
     }
@@ -153,7 +153,7 @@ async def knowing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
     tls = writer.get_extra_info("ssl_object")
     subject = dict(pair for part in (tls.getpeercert() or {}).get("subject", ()) for pair in part)
     more = {"client": subject.get("commonName", ""), "asked_for": getattr(tls, "asked_for", None)}
-    body = json.dumps(told(question, version=tls.version(), cipher=tls.cipher()[0], **more)).encode()
+    body = json.dumps(facts_of(question, version=tls.version(), cipher=tls.cipher()[0], **more)).encode()
     writer.write(answer(200, {"Content-Type": "application/json"}, body))
     await writer.drain()
 

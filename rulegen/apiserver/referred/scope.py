@@ -261,9 +261,9 @@ class Scope:
             words = f"{self._link.url}: watch {plural(self.kind)}: revision {change.version} after {self._version}"
             raise ApiError(words, "set back")
         if change.name is None:
-            self._tally.told(self.kind.__name__, "bookmark")
+            self._tally.count_event(self.kind.__name__, "bookmark")
         elif self._owner.wants(self.kind, change.name):
-            self._tally.told(self.kind.__name__, "gone" if change.is_gone else "changed")
+            self._tally.count_event(self.kind.__name__, "gone" if change.is_gone else "changed")
             self._owner.take_change(self.kind, change.name, change.version, is_gone=change.is_gone)
         self._version = change.version or self._version
         self._revisions.heard(self._version, self._era)

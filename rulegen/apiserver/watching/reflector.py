@@ -392,13 +392,13 @@ class Reflector:
             words = f"{self._link.url}: watch {self.collection.noun}: {said.message} ({said.code})"
             raise ApiError(words, reason, retry_after=said.retry_after)
         if isinstance(said, Bookmark):
-            self._tally.told(self._kind, "bookmark")
+            self._tally.count_event(self._kind, "bookmark")
         else:
             heavy = self._weights.changed(said.event)
             if not self._kept.note(self, self._weights.total):
                 self._version = ""  # what is there is to be known as a whole
                 raise self._too_many()
-            self._tally.told(self._kind, "changed" if isinstance(said.event, Changed) else "gone")
+            self._tally.count_event(self._kind, "changed" if isinstance(said.event, Changed) else "gone")
             self._await_consumer(heavy)
             self._tell(said.event)
         self._go_on_from(said.version)

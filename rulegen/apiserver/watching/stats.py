@@ -75,7 +75,7 @@ class WatchStats:
         with self._lock:
             self._watches[kind] += 1
 
-    def told(self, kind: str, what: str) -> None:
+    def count_event(self, kind: str, what: str) -> None:
         """Count an event."""
         with self._lock:
             self._events[kind, what] += 1

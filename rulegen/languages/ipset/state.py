@@ -175,7 +175,7 @@ def format_sets(objects: Mapping[Key, Value]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def found(objects: Mapping[Key, Value], names: Iterable[str]) -> Objects:
+def owned_objects(objects: Mapping[Key, Value], names: Iterable[str]) -> Objects:
     """Return the sets of these names, with their entries; everybody else's are left out."""
     ours = frozenset(names)
     return {key: value for key, value in objects.items() if key.name in ours}

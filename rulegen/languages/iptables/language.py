@@ -22,7 +22,7 @@ from rulegen.languages.iptables.state import (
     Kind,
     RulesFragment,
     Wanted,
-    found,
+    owned_objects,
     referred_by_others,
     ruleset_of,
     understood,
@@ -83,7 +83,7 @@ class Iptables:
 
     def ours(self, state: Ruleset, ownership: Layout, desired: Objects) -> Objects:
         """Return our objects as they are; a rule that could be read in part is taken for the wanted one it may be."""
-        return found(state if state.is_readable else understood(state, desired), ownership)
+        return owned_objects(state if state.is_readable else understood(state, desired), ownership)
 
     def references(self, state: Ruleset, ownership: Layout) -> References:
         """Return the sets that others' rules look into."""

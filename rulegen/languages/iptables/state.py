@@ -149,7 +149,7 @@ class Layout:
 
     def ours(self, state: Ruleset) -> Objects:
         """Return our objects as they are."""
-        return found(state, self)
+        return owned_objects(state, self)
 
     def shape(self, name: ChainName) -> re.Pattern[str] | None:
         """Return what rules without a jump to a chain of ours look like in a chain; None for any."""
@@ -217,7 +217,7 @@ def wanted(fragments: Iterable[RulesFragment]) -> Wanted:
     return Wanted(objects, owners)
 
 
-def found(ruleset: Ruleset, layout: Layout) -> Objects:
+def owned_objects(ruleset: Ruleset, layout: Layout) -> Objects:
     """Return our objects in a ruleset; everybody else's are left out."""
     objects: Objects = {}
     ours: dict[str, set[str]] = defaultdict(set)

@@ -40,7 +40,7 @@ class Nginx:
         return settle(self.names, self.compile, self.test, program="nginx", **options)
 
 
-def told(message: str) -> list[str]:
+def last_word(message: str) -> list[str]:
     return [message.rpartition(" ")[2]]
 
 
@@ -58,7 +58,7 @@ def test_all_is_well_takes_one_test():
 def test_a_suspect_is_found_without_halving():
     nginx = Nginx(NAMES, ["i123"])
 
-    settled = nginx.settle(suspects=told)
+    settled = nginx.settle(suspects=last_word)
 
     assert settled.quarantined == {"i123": "bad i123"}
     assert nginx.tests <= 5
@@ -71,7 +71,7 @@ def test_a_wrong_suspect_costs_tests_and_harms_nobody():
 
 
 def test_of_a_pair_the_younger_is_left_out_whatever_is_named():
-    settled = Nginx(NAMES, pairs=[("i010", "i150")]).settle(suspects=told)
+    settled = Nginx(NAMES, pairs=[("i010", "i150")]).settle(suspects=last_word)
 
     assert settled.quarantined == {"i150": "clash i010"}
 
@@ -99,7 +99,7 @@ def test_any_culprits_and_pairs(data):
     singles = data.draw(st.sets(some, max_size=5))
     pairs = [tuple(sorted(pair)) for pair in data.draw(st.lists(st.sets(some, min_size=2, max_size=2), max_size=5))]
     nginx = Nginx(names, singles, pairs)
-    suspects = data.draw(st.sampled_from([told, lambda _: (), lambda _: names[:3]]))
+    suspects = data.draw(st.sampled_from([last_word, lambda _: (), lambda _: names[:3]]))
 
     settled = nginx.settle(suspects=suspects)
 
