@@ -8,6 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+
+YamlLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""What reads YAML that is trusted, in C where PyYAML was built with it."""
 
 SHARED = Path(os.environ.get("RULEGEN_SHARED") or Path(__file__).parents[2] / "shared")
 

@@ -6,10 +6,13 @@ Anything else in a kustomization.yaml is an error, so that no test looks at some
 from __future__ import annotations
 
 import copy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from tests.shared import YamlLoader
 
 Manifest = dict[str, Any]
 
@@ -23,8 +26,14 @@ def build(folder: Path) -> list[Manifest]:
 
 
 def read(file: Path) -> list[Manifest]:
-    """Return the documents of a file."""
-    return [manifest for manifest in yaml.safe_load_all(file.read_text(encoding="utf-8")) if manifest]
+    """Return the documents of a file, the caller's to change."""
+    return copy.deepcopy(_documents(file.resolve()))
+
+
+@cache
+def _documents(file: Path) -> list[Manifest]:
+    documents = yaml.load_all(file.read_text(encoding="utf-8"), YamlLoader)
+    return [document for document in documents if document]
 
 
 def name(manifest: Manifest) -> tuple[str, str, str]:
@@ -41,16 +50,14 @@ def _apply(folder: Path, manifests: list[Manifest]) -> list[Manifest]:
         assert place.exists(), f"{folder}: there is no {entry}"
         # kubectl refuses files from above; a folder with a kustomization.yaml is another matter
         assert place.is_dir() or ".." not in Path(entry).parts, entry
-        manifests = manifests + (
-            build(place) if place.is_dir() else [copy.deepcopy(manifest) for manifest in read(place)]
-        )
+        manifests = manifests + (build(place) if place.is_dir() else read(place))
     for manifest in manifests:
         if "namespace" in settings and manifest["kind"] not in CLUSTER_WIDE:
             manifest["metadata"]["namespace"] = settings["namespace"]
     for entry in settings.get("components", ()):
         manifests = _apply(folder / entry, manifests)
     for patch in settings.get("patches", ()):
-        manifests = _patched(manifests, yaml.safe_load(patch["patch"]), patch.get("target"))
+        manifests = _patched(manifests, yaml.load(patch["patch"], YamlLoader), patch.get("target"))
     names = [name(manifest) for manifest in manifests]
     assert len(set(names)) == len(names), f"{folder}: twice the same: {sorted(names)}"
     return manifests

@@ -13,6 +13,7 @@ from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.reading.documents import Source
 from rulegen.kube.snapshot.build import read_world
 from rulegen.kube.snapshot.world import ClusterSnapshot
+from tests.shared import YamlLoader
 
 GOOD = {
     "apiVersion": "v1",
@@ -21,7 +22,7 @@ GOOD = {
     "spec": {"clusterIP": "10.96.0.1", "ports": [{"port": 443}]},
 }
 WEB_SPEC = {"clusterIP": "10.96.0.10", "ports": [{"port": 80}]}
-CORPUS = yaml.safe_load(Path(__file__).with_name("corpus.yaml").read_text(encoding="utf-8"))
+CORPUS = yaml.load(Path(__file__).with_name("corpus.yaml").read_text(encoding="utf-8"), YamlLoader)
 
 
 def web(case: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Collection
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,14 @@ from rulegen.net import Address, Protocol, parse_address, parse_network
 from rulegen.plan.plan import Plan
 from tests.observed import observing
 from tests.parity.test_parity import name_of, run
-from tests.shared import each, worlds
+from tests.shared import YamlLoader, each, worlds
 from tests.sizes import sized
 
 
+@cache
 def told_of(world: Path) -> dict[str, Any]:
     """Return what a world's file tells beside the host."""
-    reported: dict[str, Any] = yaml.safe_load((world / "world.yaml").read_text(encoding="utf-8"))
+    reported: dict[str, Any] = yaml.load((world / "world.yaml").read_text(encoding="utf-8"), YamlLoader)
     return reported
 
 
@@ -132,7 +134,7 @@ def test_any_one_object_removed_or_added_is_found_and_shown(world: Path):
 
 def stray(world: Path, used: Collection[Address]) -> Address:
     """Return an address that nothing uses and that the configuration does not leave to others."""
-    config = yaml.safe_load((world / "config.yaml").read_text(encoding="utf-8"))
+    config = yaml.load((world / "config.yaml").read_text(encoding="utf-8"), YamlLoader)
     excluded = list(map(parse_network, (config.get("ipvs") or {}).get("excludeCIDRs") or ()))
     free = (parse_address(f"203.0.113.{number}") for number in range(250, 0, -1))
     return next(a for a in free if a not in used and not any(a in network for network in excluded))

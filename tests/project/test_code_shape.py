@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import ast
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2] / "rulegen"
 MODULES = {str(path.relative_to(ROOT)): path.read_text() for path in sorted(ROOT.rglob("*.py"))}
-TREES = {name: ast.parse(text) for name, text in MODULES.items()}
 LINES_OF_A_FUNCTION, LINES_OF_A_MODULE = 60, 450
 EMPTY_NAMES = {"told", "found", "one"}
 FOLDERS = ("rulegen", "tests", "integration", "deploy")
 
 
+@cache
+def trees() -> dict[str, ast.Module]:
+    return {name: ast.parse(text) for name, text in MODULES.items()}
+
+
 def test_no_two_classes_share_a_name():
     modules = defaultdict(list)
-    for name, tree in TREES.items():
+    for name, tree in trees().items():
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef):
                 modules[node.name].append(name)
@@ -27,7 +32,7 @@ def test_no_two_classes_share_a_name():
 
 def test_functions_and_modules_are_short():
     long = [name for name, text in MODULES.items() if text.count("\n") > LINES_OF_A_MODULE]
-    for name, tree in TREES.items():
+    for name, tree in trees().items():
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 lines = (node.end_lineno or 0) - node.lineno + 1

@@ -43,7 +43,7 @@ WEAK_CA = rsa.generate_private_key(65537, 1024)
 WEAK_ISSUER = certificate(key=WEAK_CA, signer=ec_key(8), issuer="root.test", common_name="weak.test", is_ca=True)
 SHA1_ISSUER = certificate(key=CA, signer=RSA, issuer="root.test", common_name="ca.test", is_ca=True, is_sha1=True)
 SHA1_ROOT = certificate(key=RSA, common_name="root.test", is_ca=True, is_sha1=True)
-DSA = dsa.generate_private_key(2048)
+DSA = dsa.generate_private_key(1024)
 
 
 def _bent(**changes: int) -> rsa.RSAPrivateKey:
