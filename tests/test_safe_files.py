@@ -297,8 +297,8 @@ class TestFileChanges:
     def test_see_what_is_no_file_any_more_and_do_not_wait_for_it(self, tmp_path, plant):
         (tmp_path / "configuration").write_text("a")
         changed = threading.Event()
-        changes = FileChanges([str(tmp_path / "configuration")], changed.set, period_s=0.01, settled_s=0.01)
-        changes.start()
+        changes = FileChanges([str(tmp_path / "configuration")], period_s=0.01, settled_s=0.01)
+        changes.start(changed.set)
         (tmp_path / "configuration").unlink()
         plant(tmp_path / "configuration")
         assert changed.wait(30)

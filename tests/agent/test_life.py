@@ -174,9 +174,9 @@ class TestFileChanges:
         made = []
 
         def begin(*paths) -> FileChanges:
-            changes = FileChanges(map(str, paths), seen.set, period_s=0.02, settled_s=0.02)
+            changes = FileChanges(map(str, paths), period_s=0.02, settled_s=0.02)
             made.append(changes)
-            changes.start()
+            changes.start(seen.set)
             return changes
 
         yield begin
@@ -189,6 +189,17 @@ class TestFileChanges:
         look(file)
         file.write_text("b")
         assert seen.wait(5)
+
+    def test_a_file_that_changes_before_anybody_looks(self, tmp_path, seen):
+        file = tmp_path / "config"
+        file.write_text("a")
+        changes = FileChanges([str(file)], period_s=0.02, settled_s=0.02)
+        file.write_text("b")
+        changes.start(seen.set)
+        try:
+            assert seen.wait(5)
+        finally:
+            changes.stop()
 
     def test_a_config_map_of_which_links_are_moved(self, tmp_path, look, seen):
         for version in ("1", "2"):
@@ -223,8 +234,8 @@ class TestFileChanges:
         """Without its last lines, a configuration is one that can be read and restricts less."""
         file, read = tmp_path / "config", queue.SimpleQueue()
         file.write_text("mode: iptables\nnodePortAddresses: [primary]\n")
-        changes = FileChanges([str(file)], lambda: read.put(file.read_text()), period_s=0.02, settled_s=1.0)
-        changes.start()
+        changes = FileChanges([str(file)], period_s=0.02, settled_s=1.0)
+        changes.start(lambda: read.put(file.read_text()))
         try:
             for length in range(1, 8):
                 file.write_text("mode: ipvs\nnodePortAddresses: [primary]\n"[: 6 * length])
@@ -237,8 +248,8 @@ class TestFileChanges:
     def test_whoever_is_told_may_end_it(self, tmp_path, seen):
         file = tmp_path / "config"
         file.write_text("a")
-        changes = FileChanges([str(file)], lambda: (changes.stop(), seen.set()), period_s=0.02, settled_s=0.02)
-        changes.start()
+        changes = FileChanges([str(file)], period_s=0.02, settled_s=0.02)
+        changes.start(lambda: (changes.stop(), seen.set()))
         file.write_text("b")
         assert seen.wait(5)
         assert soon(lambda: not [thread for thread in threading.enumerate() if thread.name == "files"])

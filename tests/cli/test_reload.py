@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -109,3 +110,34 @@ def test_what_closes_more_is_no_warning(tmp_path):
     assert is_fit
     assert not seen[1].localhost_node_ports
     assert "opens" not in log
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_a_change_while_an_agent_is_made_is_obeyed(turn, tmp_path, monkeypatch):
+    """The first agent, and one that a reload makes: its configuration was read before the file changed."""
+    config, woken = tmp_path / "config.yaml", threading.Event()
+    config.write_text(json.dumps(CLOSED))
+    made: list[Options] = []
+    make = Agent.__init__
+
+    def init(agent: Agent, **values: object) -> None:
+        make(agent, **values)
+        made.append(agent.options)
+        if len(made) == turn:
+            config.write_text(json.dumps({**CLOSED, "clusterCIDR": "10.77.0.0/16"}))
+
+    def run(agent: Agent) -> str:
+        if len(made) < turn:
+            return "reload"
+        return "reload" if len(made) == turn and woken.wait(30) else "stop"
+
+    monkeypatch.setattr(Agent, "__init__", init)
+    monkeypatch.setattr(Agent, "run", run)
+    monkeypatch.setattr(Agent, "wake_up", lambda _agent, _why: woken.set())
+    with FakeApi() as api:
+        done = CliRunner().invoke(cli, ["run", "--config", str(config), "--kubeconfig", api.kubeconfig(tmp_path)])
+    assert (done.exit_code, done.exception) == (0, None)
+    assert [[str(cidr) for cidr in options.cluster_cidrs] for options in made[-2:]] == [
+        ["10.244.0.0/16"],
+        ["10.77.0.0/16"],
+    ]

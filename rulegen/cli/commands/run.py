@@ -198,6 +198,8 @@ class _Runs:
         from rulegen.agent.runtime.signals import Signals  # noqa: PLC0415 - loads the client and netlink
         from rulegen.host.files.watch import FileChanges  # noqa: PLC0415 - the same
 
+        files = _files(self.settings, self.ingress)
+        changes = FileChanges(files)
         inputs, site = _read(self.settings, self.ingress)
         known = None
         with Signals() as signals:
@@ -205,9 +207,8 @@ class _Runs:
                 agent = self._agent(inputs, site, known)
                 for warning in (*inputs.configuration[1], *(inputs.cautions if self.fixed["services"] else ())):
                     self.log.warning(warning)
-                changes = FileChanges(_files(self.settings, self.ingress), partial(self._look, agent, inputs))
                 signals.hand_to(agent)
-                changes.start()
+                changes.start(partial(self._look, agent, inputs))
                 try:
                     why = agent.run()
                 finally:
@@ -215,7 +216,7 @@ class _Runs:
                     signals.hand_to(None)
                 if why != "reload":
                     return
-                known = agent.known
+                known, changes = agent.known, FileChanges(files)
                 inputs, site = self._reloaded(inputs, site)
 
     def _agent(self, inputs: Inputs, site: AnyEngine | None, known: CachedCluster | None) -> Agent:

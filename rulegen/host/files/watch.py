@@ -25,35 +25,42 @@ SETTLED_S: Final = 0.3
 """How long files must have held the same before they are read: half of a file may be a whole one with fewer fields."""
 
 
+def _nothing() -> None:
+    """Nobody looks yet."""
+
+
 class FileChanges:
     """Calls when what files hold has changed, from a thread of its own."""
 
     def __init__(
         self,
         paths: Iterable[str],
-        changed: Callable[[], None],
         *,
         period_s: float = PERIOD_S,
         settled_s: float = SETTLED_S,
     ) -> None:
-        """Take note of what they hold now.
+        """Take note of what they hold now: before they are read, or a change behind the reading is missed.
 
         Args:
             paths: Of files, or of folders, whose own files are meant.
-            changed: Called when they hold something else. A file that is gone, as it is for a moment while links move,
-                has not changed: it has when it is there again.
             period_s: How often to look.
             settled_s: How long they must have held the same before that counts.
         """
         self._paths = tuple(Path(path) for path in paths)
-        self._changed = changed
+        self._changed: Callable[[], object] = _nothing
         self._period_s, self._settled_s = period_s, settled_s
         self._known = self._digest()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="files", daemon=True)
 
-    def start(self) -> None:
-        """Begin to look, where there is anything to look at."""
+    def start(self, changed: Callable[[], object]) -> None:
+        """Begin to look, where there is anything to look at.
+
+        Args:
+            changed: Called when the files hold something else. A file that is gone, as it is for a moment while links
+                move, has not changed: it has when it is there again.
+        """
+        self._changed = changed
         if self._paths:
             self._thread.start()
 
