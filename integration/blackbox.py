@@ -54,7 +54,7 @@ class Rulegen:
         return self._command(verb, *given)
 
     def _run(self, argv: list[str]) -> Completed:
-        """Run a command to its end, in a fork, where all is imported already; `start` begins a whole interpreter."""
+        """Run a command to its end, in a fork, where all is imported already."""
         return self.lab.node.fork(argv).wait(120)
 
     def _command(self, verb: Verb, *given: str) -> list[str]:
@@ -68,9 +68,14 @@ class Rulegen:
         self._config.write_text(config or manifests.configuration())
 
     def start(self, verb: Verb) -> Running:
-        """Start a command on the files last written."""
+        """Start a command on the files last written, in a fork as all others: it is at work at once."""
         self.served = None
-        return self.lab.node.popen(self.argv(verb))
+        return self.lab.node.fork(self.argv(verb))
+
+    def attempt(self, verb: Verb, *more: str) -> Completed:
+        """Run a command on the files last written; its exit code is the caller's to judge."""
+        self.served = None
+        return self._run(self.argv(verb, *more))
 
     def apply(self, world: str, config: str | None = None) -> Completed:
         """Make the node serve a world; it must succeed."""

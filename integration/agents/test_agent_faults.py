@@ -24,7 +24,7 @@ from tests.sizes import SIZE, Size
 pytestmark = pytest.mark.xdist_group("agent")
 
 FULL = SIZE is Size.FULL
-STOPPED_S = 60.0 if FULL else 5.0
+STOPPED_S = 60.0 if FULL else 3.0
 PERIOD_S = 30.0 if FULL else 1.0
 """Twice as long, and a change that waits makes a node unhealthy: so seconds do here for a minute."""
 LOCKED_S = 30.0 if FULL else 12.0

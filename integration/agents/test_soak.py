@@ -9,13 +9,17 @@ import pytest
 
 from integration.lab.lab import Unavailable
 from integration.soak import soak
+from tests.sizes import sized
+
+SECONDS = sized(quick=9.0, usual=9.0, full=60.0)
+LIFE_S = sized(quick=3.0, usual=3.0, full=20.0)
 
 pytestmark = pytest.mark.xdist_group("agent")
 
 
 def test_no_request_to_a_healthy_service_fails() -> None:
     try:
-        report = soak(14, 4, kill_every_s=4, flush_every_s=8, seed=7)
+        report = soak(SECONDS, LIFE_S, kill_every_s=SECONDS / 3, flush_every_s=SECONDS / 2, seed=7)
     except Unavailable as reason:
         pytest.skip(str(reason))
     reported = json.dumps(asdict(report), indent=2)

@@ -40,7 +40,7 @@ def _rules(lab: Lab, variant: str) -> Rules:
 # When it is killed: counted from its start, while nothing is written yet, or from the first rule of its that is seen;
 # and whether the tool that it runs is killed with it, or writes on alone.
 MOMENTS = [
-    ("start", 0.3, True),
+    ("start", 0.05, True),
     ("first rule", 0.0, True),
     ("first rule", 0.05, False),
     ("first rule", 0.1, True),
@@ -84,7 +84,7 @@ def test_what_was_served_before_is_served_in_between(lab: Lab, rulegen: Rulegen,
     saves.wipe(lab.node, variant)
     rulegen.apply(world(APPS[:1]))
     asking = lab["pod-c"].repeat("TCP", APPS[0].cluster_ip(4), PORT, pause_s=0.01)
-    for moment_s in (0.5, 0.8, 1.2):
+    for moment_s in (0.05, 0.35, 0.7):
         rulegen.write(WORLD)
         running = rulegen.start("apply")
         lab.node.run(["sleep", str(moment_s)]).check()

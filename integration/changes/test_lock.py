@@ -23,7 +23,7 @@ def test_apply_waits_for_the_lock_and_names_who_holds_it(lab: Lab, rulegen: Rule
     rulegen.write(SECOND)
     holder = lab.node.popen(["flock", str(lab.lockfile), "sh", "-c", f"echo held; sleep {HELD_S}"])
     lab.node.run(["sh", "-c", f"while flock -n {lab.lockfile} true; do sleep 0.01; done"]).check()
-    done = lab.node.run(rulegen.argv("apply"))
+    done = rulegen.attempt("apply")
     holder.wait()
     assert done.code == 0, done.stderr
     assert done.elapsed_s > HELD_S - 1
@@ -38,14 +38,14 @@ def test_apply_gives_up_after_its_time_and_has_broken_nothing(lab: Lab, rulegen:
     rulegen.write(SECOND)
     holder = lab.node.popen(["flock", str(lab.lockfile), "sleep", "20"])
     lab.node.run(["sh", "-c", f"while flock -n {lab.lockfile} true; do sleep 0.01; done"]).check()
-    done = lab.node.run(rulegen.argv("apply", "--lock-wait", "1"))
+    done = rulegen.attempt("apply", "--lock-wait", "1")
     holder.kill(group=True)
     holder.wait()
     assert done.code == 1
     assert "lock" in done.stderr
     assert "Traceback" not in done.stderr
     assert lab["pod-c"].request("TCP", App(name="web", number=901).cluster_ip(4), PORT).name == "pod-a"
-    assert lab.node.run(rulegen.argv("apply")).code == 0
+    assert rulegen.attempt("apply").code == 0
 
 
 def test_two_applies_at_once_both_succeed(lab: Lab, rulegen: Rulegen) -> None:

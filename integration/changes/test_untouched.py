@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from integration import manifests
+from integration import forks, manifests
 from integration.agent import Node, network_namespace, tool, until
 from integration.ingress import objects
 from integration.manifests import App
@@ -101,16 +100,17 @@ def test_a_plan_and_an_export_write_nothing() -> None:
     with a_node() as (node, root):
         tool("iptables-nft", "-t", "nat", "-N", "OTHERS")  # so that what is loaded by reading is there before
         tool("ip6tables-nft", "-t", "nat", "-N", "OTHERS")
-        subprocess.run(node.argv("plan"), check=True, capture_output=True)
+        forks.run(node.argv("plan")).check_returncode()
         before = kernel()
 
-        planned = subprocess.run(node.argv("plan"), check=True, capture_output=True, text=True).stdout
+        planned = forks.run(node.argv("plan"))
+        planned.check_returncode()
         export = [
             word for word in node.argv("export", "-o", str(root / "exported")) if word not in {"--variant", "nft"}
         ]
-        subprocess.run(export, check=True, capture_output=True)
+        forks.run(export).check_returncode()
 
-        assert "to add" in planned
+        assert "to add" in planned.stdout
         assert kernel() == before
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.xdist_group("ingress-0")
 
-SECONDS = sized(quick=5.0, usual=15.0, full=120.0)
+SECONDS = sized(quick=5.0, usual=10.0, full=120.0)
 ENDPOINT_CHANGES = max(10, round(SECONDS * 100 / 120))
 INGRESS_CHANGES = max(4, round(SECONDS * 20 / 120))
 SERVICES = 3
