@@ -94,8 +94,11 @@ class ChosenNginx:
         def completed(options: IngressOptions) -> IngressOptions:
             return self._asking_us(self._completed(options, facts, names_port=self.names_port))
 
+        service = NginxService(
+            self.folder, run, binary=self.nginx_binary, worker_group=_group(facts), keeps_spare=not tries_aside
+        )
         return NginxEngine(
-            NginxService(self.folder, run, binary=self.nginx_binary, worker_group=_group(facts)),
+            service,
             templates,
             completed(options),
             notes,

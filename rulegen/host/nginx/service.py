@@ -83,6 +83,7 @@ class NginxService:
         binary: str = "nginx",
         worker_group: int | None = None,
         confirm_s: float = CONFIRM_S,
+        keeps_spare: bool = False,
     ) -> None:
         """Take a folder.
 
@@ -92,9 +93,10 @@ class NginxService:
             binary: Name or path of nginx.
             worker_group: Id of the group of nginx's workers, which reads password files.
             confirm_s: How long new workers may take to answer, beside what the size of a configuration adds.
+            keeps_spare: Whether a folder is kept of which the next release is made: for a process that writes many.
         """
         self.folder = folder.absolute()
-        self.releases = Releases(self.folder, worker_group=worker_group)
+        self.releases = Releases(self.folder, worker_group=worker_group, keeps_spare=keeps_spare)
         self._run = run
         self._binary = binary
         self._confirm_s = confirm_s
@@ -160,7 +162,9 @@ class NginxService:
             served = self.releases.live() == digest and answers(self.folder, digest)
             if served and self.releases.is_whole(configuration):
                 self._name(naming)
-                return self._nothing_to_do(digest, naming, notes)
+                outcome = self._nothing_to_do(digest, naming, notes)
+                self.releases.prepare_next(configuration)
+                return outcome
             self._check_ports(listens)
             if not tested:
                 verdict = self._tried(configuration)
@@ -178,6 +182,7 @@ class NginxService:
             outcome = replace(outcome, notes=tuple(dict.fromkeys((*outcome.notes, *self._await_names(naming)))))
             self.releases.confirm(digest)
             self.releases.prune()
+            self.releases.prepare_next(configuration)
             return outcome
 
     def status(self) -> Status:
@@ -302,6 +307,10 @@ class NginxService:
     def _tried(self, configuration: Configuration) -> trial.TrialResult:
         place = self.releases.write(configuration)
         verdict = trial.try_release(place, self.folder, self._run, binary=self._binary)
+        if verdict.message is not None and not self.releases.is_whole(configuration):
+            # Somebody changed a file of it: files that a release shares with earlier ones were not read before.
+            place = self.releases.write(configuration)
+            verdict = trial.try_release(place, self.folder, self._run, binary=self._binary)
         if verdict.message is not None:
             self.releases.discard(configuration.digest)
         return verdict

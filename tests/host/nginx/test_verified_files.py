@@ -99,7 +99,7 @@ def test_another_file_with_the_same_bytes_and_time_is_read(stage):
 
 def test_other_bytes_are_wanted_and_the_file_does_not_hold_them(stage):
     assert stage.holds()
-    assert not stage.holds(content=b"server []")
+    assert not stage.holds(written=b"server []")
     assert not stage.holds(mode=0o640)
 
 

@@ -2,26 +2,117 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import stat
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
+from rulegen.errors import HostError
+from rulegen.languages.nginx.configuration import SECRETS, SecretContent
 from rulegen.safe_files import UnsuitableFileError, read_regular
+from rulegen.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
+    from rulegen.languages.nginx.configuration import Configuration
+
+FOLDERS: Final = ("hosts", "upstreams", "secrets")
+MANIFEST: Final = "MANIFEST"
 MOST_BYTES: Final = 64 << 20
 """Of one file of a release."""
+_NAME: Final = re.compile(r"(?:nginx\.conf|(?:hosts|upstreams|secrets)/[0-9a-f]{8,64}(?:\.[a-z]{1,12})?)\Z")
 
 
 class WantedFile(NamedTuple):
-    """A file of a release: its bytes, who may read it, and the group of those."""
+    """A file of a release: what it holds, who may read it, and the group of those.
 
-    content: bytes
+    Attributes:
+        written: As the configuration has it; a text becomes bytes only when it is read or written.
+    """
+
+    written: str | bytes
     mode: int
     group: int
+
+    @property
+    def content(self) -> bytes:
+        """Its bytes."""
+        return self.written if isinstance(self.written, bytes) else self.written.encode("utf-8", "surrogateescape")
+
+
+class WrittenRelease(NamedTuple):
+    """A release that this process has written, or read and found whole.
+
+    Attributes:
+        files: By name.
+        for_workers: Names of the password files.
+    """
+
+    files: Mapping[str, WantedFile]
+    for_workers: frozenset[str]
+
+    @classmethod
+    def of(cls, configuration: Configuration, files: Mapping[str, WantedFile]) -> Self:
+        """Return what a release of a configuration holds."""
+        return cls(files, frozenset(name for name, secret in configuration.secrets.items() if secret.for_workers))
+
+
+def check_names(configuration: Configuration, names: Iterable[str]) -> None:
+    """Raise where a file of a configuration has a name that no release has.
+
+    Args:
+        configuration: What is wanted.
+        names: Of all its files.
+
+    Raises:
+        HostError: One has.
+    """
+    wrong = next((name for name in names if not _NAME.match(name)), None)
+    if wrong is None:
+        wrong = next((name for name in configuration.files if name.startswith(SECRETS)), None)
+    if wrong is None:
+        wrong = next((name for name in configuration.secrets if not name.startswith(SECRETS)), None)
+    if wrong is not None:
+        raise HostError(f"{printable(wrong)!r} is no file of a release")
+
+
+def listed(configuration: Configuration) -> bytes:
+    """Return the list of a release's contents: what is in its MANIFEST."""
+    secrets = {name: secret.for_workers for name, secret in configuration.secrets.items()}
+    return json.dumps({"files": sorted(configuration.files), "secrets": secrets}).encode()
+
+
+def contents(folders: Mapping[str, int]) -> tuple[dict[str, str], dict[str, SecretContent]]:
+    """Return the files and the secret files of a release, as they are on disk.
+
+    Raises:
+        OSError: One cannot be read.
+        ValueError, KeyError, AttributeError, TypeError, RecursionError: The list of them is none.
+    """
+    manifest = json.loads(read_regular(MANIFEST, MOST_BYTES, dir_fd=folders[""]))
+    names = {*(name for name in manifest["files"] if _NAME.match(name)), *included(folders)}
+    files = {name: text for name in sorted(names) if (text := text_of(name, folders)) is not None}
+    secrets = {name: bool(workers) for name, workers in manifest["secrets"].items() if _NAME.match(name)}
+    kept = {n: SecretContent(c, workers) for n, workers in secrets.items() if (c := bytes_of(n, folders)) is not None}
+    return files, kept
+
+
+def unwanted_password_files(folders: Mapping[str, int], wanted: Collection[str]) -> list[str]:
+    """Return the names of the files of a release that workers read, and that are not wanted any more.
+
+    Raises:
+        OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError: As `contents` does.
+    """
+    manifest = json.loads(read_regular(MANIFEST, MOST_BYTES, dir_fd=folders[""]))["secrets"]
+    return [
+        name
+        for name, for_workers in manifest.items()
+        if for_workers and name not in wanted and _NAME.match(name) and name.startswith(SECRETS)
+        if is_file(name, folders)
+    ]
 
 
 def included(folders: Mapping[str, int]) -> list[str]:

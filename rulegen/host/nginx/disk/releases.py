@@ -14,7 +14,6 @@ enter folders on the way to those. What stands in DIR may still be anything: not
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import stat
@@ -25,24 +24,26 @@ from rulegen.errors import ApplyError, HostError
 from rulegen.host.nginx.disk import trust
 from rulegen.host.nginx.disk.locks import locked
 from rulegen.host.nginx.disk.release_files import (
-    MOST_BYTES,
+    FOLDERS,
+    MANIFEST,
     WantedFile,
-    bytes_of,
+    WrittenRelease,
+    check_names,
     close_files,
-    included,
-    is_file,
+    contents,
     is_folder,
-    text_of,
+    listed,
+    unwanted_password_files,
     within,
 )
+from rulegen.host.nginx.disk.spare import SpareRelease
 from rulegen.host.nginx.disk.verified_files import VerifiedFiles
-from rulegen.host.nginx.disk.writing import exchange, hint, linked, reason, remove, synchronize, write_new
-from rulegen.languages.nginx.configuration import SECRETS, Configuration, SecretContent
-from rulegen.safe_files import read_regular
+from rulegen.host.nginx.disk.writing import exchange, hint, linked, not_written, reason, remove, synchronize, write_new
+from rulegen.languages.nginx.configuration import Configuration
 from rulegen.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
     from pathlib import Path
 
 KEEP: Final = 3
@@ -51,11 +52,8 @@ KEEP: Final = 3
 CURRENT: Final = "current"
 GOOD: Final = "good"
 
-_MANIFEST: Final = "MANIFEST"
 _PARTIAL: Final = ".partial"
-_NAME: Final = re.compile(r"(?:nginx\.conf|(?:hosts|upstreams|secrets)/[0-9a-f]{8,64}(?:\.[a-z]{1,12})?)\Z")
 _DIGEST: Final = re.compile(r"[0-9a-f]{8,64}\Z")
-_FOLDERS: Final = ("hosts", "upstreams", "secrets")
 _FOR_WORKERS: Final = frozenset({"", "secrets"})
 """The folders of a release that workers go through, to password files; the first is the release itself."""
 _OURS: Final = frozenset({"releases", "run", "logs", "known", "current", "good", "default.pem", "lost+found"})
@@ -72,12 +70,13 @@ class Releases:
         folder: DIR. It is made where it is not there; it must be ours, and nobody else may write to it.
     """
 
-    def __init__(self, folder: Path, *, worker_group: int | None = None) -> None:
+    def __init__(self, folder: Path, *, worker_group: int | None = None, keeps_spare: bool = False) -> None:
         """Take a folder.
 
         Args:
             folder: DIR.
             worker_group: Id of the group that may read files which workers read; None leaves them to us alone.
+            keeps_spare: Whether a folder is kept of which the next release is made.
         """
         self.folder = folder
         # without privileges nginx's workers run as we do
@@ -87,6 +86,10 @@ class Releases:
         self._workers_mode = _WORKERS_MODE if shares else _PRIVATE_MODE
         self._verified = VerifiedFiles()
         self._latest: Path | None = None  # what is tried shares its files with what was tried before, too
+        self._keeps_spare = keeps_spare
+        self._spare = SpareRelease()
+        self._written: dict[str, WrittenRelease] = {}
+        self._checked: tuple[Configuration, dict[str, WantedFile]] | None = None
 
     def prepare(self) -> None:
         """Make the folder and those in it, and have those alone enter them who must.
@@ -149,6 +152,7 @@ class Releases:
         partial = place.with_name(place.name + _PARTIAL)
         try:
             if self._is_whole(place, wanted):
+                self._written[configuration.digest] = WrittenRelease.of(configuration, wanted)
                 return place
             self._remove(partial)
             self._build(partial, configuration, wanted)
@@ -158,10 +162,11 @@ class Releases:
             else:
                 partial.rename(place)
             self._latest = place
+            self._written[configuration.digest] = WrittenRelease.of(configuration, wanted)
         except OSError as error:
             with suppress(OSError):
                 self._remove(partial)
-            raise self._not_written(configuration, error) from None
+            raise not_written(configuration.digest, self._served(), error) from None
         return place
 
     def _remove(self, place: Path) -> None:
@@ -222,20 +227,12 @@ class Releases:
         place = self.path(digest)
         try:
             with self._opened(digest) as folders:
-                listed = json.loads(read_regular(_MANIFEST, MOST_BYTES, dir_fd=folders[""]))
-                names = {*(name for name in listed["files"] if _NAME.match(name)), *included(folders)}
-                files = {name: text for name in sorted(names) if (text := text_of(name, folders)) is not None}
-                secrets = {name: bool(workers) for name, workers in listed["secrets"].items() if _NAME.match(name)}
-                kept = {
-                    n: SecretContent(c, workers)
-                    for n, workers in secrets.items()
-                    if (c := bytes_of(n, folders)) is not None
-                }
+                files, secrets = contents(folders)
         except OSError as error:
             raise HostError(f"release {digest} of nginx cannot be read: {reason(error)}", hint=hint(error)) from None
         except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
-            raise HostError(f"release {digest} of nginx is damaged: {place / _MANIFEST} is no list") from None
-        return Configuration(files=files, secrets=kept, digest=digest)
+            raise HostError(f"release {digest} of nginx is damaged: {place / MANIFEST} is no list") from None
+        return Configuration(files=files, secrets=secrets, digest=digest)
 
     @contextmanager
     def _all(self) -> Iterator[int]:
@@ -259,47 +256,75 @@ class Releases:
         """
         place = self.path(digest)
         with ExitStack() as stack, self._all() as releases, trust.inner(releases, digest, place) as release:
-            inner = {name: stack.enter_context(trust.inner(release, name, place / name)) for name in _FOLDERS}
+            inner = {name: stack.enter_context(trust.inner(release, name, place / name)) for name in FOLDERS}
             yield {"": release, **inner}
 
     def discard(self, digest: str) -> None:
         """Take a release away, unless it is live or to be gone back to."""
         if digest not in {self.live(), self.good()}:
             with suppress(OSError), self._all() as releases:
-                remove(self.path(digest).name, dir_fd=releases)
+                self._retire(self.path(digest).name, releases)
 
     def prune(self, keep: int = KEEP) -> None:
         """Take away all but the youngest `keep` releases, and what was never completed.
 
-        The live one stays, and so does the one that nginx last proved to serve with.
+        The live one stays, and so does the one that nginx last proved to serve with. One that goes may stay as the
+        folder of which the next one is made.
         """
         spared = {self.live(), self.good()} - {""}
         with suppress(OSError), self._all() as releases:  # nothing was written yet
-            entries = sorted(os.scandir(releases), key=_written_at, reverse=True)
-            others = [entry.name for entry in entries if entry.name not in spared]
+            entries = sorted(
+                os.scandir(releases), key=lambda entry: entry.stat(follow_symlinks=False).st_mtime_ns, reverse=True
+            )
+            others = [entry.name for entry in entries if entry.name not in spared | {self._spare.name}]
             room = max(keep - len(spared), 0)
             kept = [name for name in others if _DIGEST.match(name)][:room]
             for name in others:
                 if name not in kept:
                     with suppress(OSError):
-                        remove(name, dir_fd=releases)
+                        self._retire(name, releases)
+
+    def _retire(self, name: str, releases: int) -> None:
+        """Take a release away, or keep its folder for the next one."""
+        written = self._written.pop(name, None)
+        if written is None or not self._keeps_spare or not self._spare.retire(name, written, releases=releases):
+            remove(name, dir_fd=releases)
+
+    def prepare_next(self, configuration: Configuration) -> None:
+        """Have a folder of which the next release is made: links to the files of this one, which is live.
+
+        Where that cannot be done, the next release is written without.
+        """
+        if not self._keeps_spare or self._spare.name:
+            return
+        wanted = self._wanted(configuration)
+        spare = self.path(configuration.digest)
+        spare = spare.with_name(self._spare.name_for(spare.name))
+        try:
+            self._remove(spare)
+            self._build(spare, configuration, wanted)
+        except OSError:
+            with suppress(OSError):
+                self._remove(spare)
+        else:
+            self._spare.keep(spare.name, wanted)
 
     def _wanted(self, configuration: Configuration) -> dict[str, WantedFile]:
+        if self._checked is not None and self._checked[0] is configuration:
+            return self._checked[1]
         group = os.getegid()
+        known = self._checked[1] if self._checked is not None else {}
         wanted = {
-            name: WantedFile(text.encode("utf-8", "surrogateescape"), _PRIVATE_MODE, group)
+            name: file
+            if (file := known.get(name)) is not None and file.written is text
+            else WantedFile(text, _PRIVATE_MODE, group)
             for name, text in configuration.files.items()
         }
         for name, secret in configuration.secrets.items():
             readers = (self._workers_mode, self._group) if secret.for_workers else (_PRIVATE_MODE, group)
             wanted[name] = WantedFile(secret.content, *readers)
-        wrong = next((name for name in wanted if not _NAME.match(name)), None)
-        if wrong is None:
-            wrong = next((name for name in configuration.files if name.startswith(SECRETS)), None)
-        if wrong is None:
-            wrong = next((name for name in configuration.secrets if not name.startswith(SECRETS)), None)
-        if wrong is not None:
-            raise HostError(f"{printable(wrong)!r} is no file of a release")
+        check_names(configuration, wanted)
+        self._checked = configuration, wanted
         return wanted
 
     def _is_whole(self, place: Path, wanted: Mapping[str, WantedFile]) -> bool:
@@ -307,7 +332,7 @@ class Releases:
             with self._opened(place.name) as folders:
                 if not all(self._is_closed(folders[name], name) for name in folders):
                     return False
-                if not stat.S_ISREG(os.stat(_MANIFEST, dir_fd=folders[""], follow_symlinks=False).st_mode):
+                if not stat.S_ISREG(os.stat(MANIFEST, dir_fd=folders[""], follow_symlinks=False).st_mode):
                     return False
                 # one more file would be read where the main file includes `hosts/*.conf`
                 there = {f"{name}/{inner}" for name in ("hosts", "upstreams") for inner in os.listdir(folders[name])}  # noqa: PTH208
@@ -328,27 +353,36 @@ class Releases:
 
     def _build(self, partial: Path, configuration: Configuration, wanted: Mapping[str, WantedFile]) -> None:
         live = self.path(self.live()) if self.live() else None
-        new = [partial / _MANIFEST]
+        new = [partial / MANIFEST]
         with ExitStack() as stack:
-            targets: dict[str, int] = {}
-            for name in ("", *_FOLDERS):
-                targets[name] = stack.enter_context(self._new_folder(partial / name, name))
+            targets, stay = self._begun(partial, wanted, stack)
             sources: list[dict[str, int]] = []
             for source in filter(None, (live, self._latest)):
                 with suppress(OSError):  # a damaged one: its files are written anew
                     sources.append(stack.enter_context(self._opened(source.name)))
             for name, file in wanted.items():
-                if not self._linked(name, file, sources, targets):
-                    write_new(partial / name, *file)
+                if name not in stay and not self._linked(name, file, sources, targets):
+                    write_new(partial / name, file.content, file.mode, file.group)
                     new.append(partial / name)
         self._verified.keep(wanted)
         if live is not None:
             self._keep_for_old_workers(live, partial, wanted)
-        secrets = {name: secret.for_workers for name, secret in configuration.secrets.items()}
-        listed = json.dumps({"files": sorted(configuration.files), "secrets": secrets}).encode()
-        write_new(partial / _MANIFEST, listed, _PRIVATE_MODE, os.getegid())
+        write_new(partial / MANIFEST, listed(configuration), _PRIVATE_MODE, os.getegid())
         # before it gets its name, and so before it can be live: a power cut must not leave empty files
         synchronize(partial, new)
+
+    def _begun(
+        self, partial: Path, wanted: Mapping[str, WantedFile], stack: ExitStack
+    ) -> tuple[dict[str, int], Collection[str]]:
+        """Return descriptors of a new release's folders, and the names of the files that it has already."""
+        releases = stack.enter_context(self._all())
+        begun = self._spare.begin(partial, wanted, releases, stack)
+        if begun is not None:
+            return begun
+        targets = {}
+        for name in ("", *FOLDERS):
+            targets[name] = stack.enter_context(self._new_folder(partial / name, name))
+        return targets, ()
 
     def _linked(
         self, name: str, file: WantedFile, sources: Iterable[Mapping[str, int]], targets: Mapping[str, int]
@@ -373,15 +407,12 @@ class Releases:
 
     def _keep_for_old_workers(self, before: Path, partial: Path, wanted: Mapping[str, WantedFile]) -> None:
         """Link password files which are no longer wanted: old workers open them by `current` at each request."""
+        known = self._written.get(before.name)
+        if known is not None and not known.for_workers:
+            return
         try:
             with self._opened(before.name) as folders:
-                listed = json.loads(read_regular(_MANIFEST, MOST_BYTES, dir_fd=folders[""]))["secrets"]
-                kept = [
-                    name
-                    for name, for_workers in listed.items()
-                    if for_workers and name not in wanted and _NAME.match(name) and name.startswith(SECRETS)
-                    if is_file(name, folders)
-                ]
+                kept = unwanted_password_files(folders, wanted)
         except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
             return  # a damaged release: those few requests are answered with an error
         for name in kept:
@@ -411,20 +442,8 @@ class Releases:
         except OSError:
             return ""
         folder, _, digest = target.rpartition("/")
-        there = folder == "releases" and _DIGEST.match(digest) and (self.folder / target / _MANIFEST).exists()
+        there = folder == "releases" and _DIGEST.match(digest) and (self.folder / target / MANIFEST).exists()
         return digest if there else ""
 
     def _served(self) -> str:
         return f"release {self.live()} is served as before" if self.live() else "nothing was served before"
-
-    def _not_written(self, configuration: Configuration, error: OSError) -> ApplyError:
-        return ApplyError(
-            f"the configuration of nginx cannot be written: {reason(error)}; {self._served()}",
-            applied=(),
-            pending=(f"release {configuration.digest}",),
-            hint=hint(error),
-        )
-
-
-def _written_at(entry: os.DirEntry[str]) -> int:
-    return entry.stat(follow_symlinks=False).st_mtime_ns

@@ -58,7 +58,7 @@ class VerifiedFiles:
         # What was known holds no longer where other bytes are read now, even with the same status.
         self._known.pop(name, None)
         base, folder = within(name, folders)
-        status = holds(base, *file, dir_fd=folder)
+        status = holds(base, file.content, file.mode, file.group, dir_fd=folder)
         if status is None:
             return False
         # Bytes that were written only now may be replaced by others with the same time.

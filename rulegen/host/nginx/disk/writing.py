@@ -10,6 +10,7 @@ import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from rulegen.errors import ApplyError
 from rulegen.host.nginx.disk.trust import UntrustedError
 
 if TYPE_CHECKING:
@@ -144,3 +145,13 @@ def hint(error: OSError) -> str:
     if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
         return "run as root, with a folder that can be written to (--nginx-dir)"
     return ""
+
+
+def not_written(digest: str, served: str, error: OSError) -> ApplyError:
+    """Return the error for a release that could not be written; `served` says what nginx serves instead."""
+    return ApplyError(
+        f"the configuration of nginx cannot be written: {reason(error)}; {served}",
+        applied=(),
+        pending=(f"release {digest}",),
+        hint=hint(error),
+    )
