@@ -128,9 +128,10 @@ def render(
     written = written or {}
     files = {fragment.path: written.get(fragment.path) or str(format_nodes(fragment.nodes)) for fragment in fragments}
     secrets = {path: SecretContent(file.content, for_workers=file.for_workers) for path, file in model.secrets.items()}
-    blank = templates.render(TEMPLATE, main_values(model, ""))
+    values = main_values(model, "")
+    blank = templates.render(TEMPLATE, values)
     digest = digest_of({**files, MAIN: blank}, secrets)
-    files[MAIN] = templates.render(TEMPLATE, main_values(model, digest)) if served else blank
+    files[MAIN] = templates.render(TEMPLATE, {**values, **status_values(digest)}) if served else blank
     return Configuration(files=files, secrets=secrets, digest=digest)
 
 
@@ -141,8 +142,13 @@ def main_values(model: IngressModel, digest: str) -> dict[str, Value]:
         "events": directives(events_nodes(model.defaults.settings)),
         "sizes": directives(size_nodes(model)),
         "http": directives(http_nodes(model)),
-        "status": directives([status_server(digest)] if digest else []),
+        **status_values(digest),
     }
+
+
+def status_values(digest: str) -> dict[str, Value]:
+    """Return the status server, which alone knows the digest."""
+    return {"status": directives([status_server(digest)] if digest else [])}
 
 
 def check(

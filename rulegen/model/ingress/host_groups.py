@@ -21,6 +21,7 @@ from rulegen.model.ingress.values.annotations.tls import SSL_CIPHERS, SSL_PREFER
 if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from rulegen.kube.objects.kinds import KubeObject
     from rulegen.kube.objects.structs import ConfigMap, Ingress, Secret
@@ -136,6 +137,13 @@ class GroupInputs(NamedTuple):
             if world.unread.get(key) != why:
                 return False
         return now is None or all(known.lapse(now) == why for known, why in self.lapses)
+
+    def may_differ(self, services: AbstractSet[ObjectName], now: dt.datetime | None) -> bool:
+        """Return whether another decision may follow once these Services changed, or now."""
+        for name, _ in self.services:
+            if name in services:
+                return True
+        return now is not None and any(known.lapse(now) != why for known, why in self.lapses)
 
 
 def _hold(answers: tuple[tuple[ObjectName, object], ...], known: Mapping[ObjectName, object]) -> bool:

@@ -96,12 +96,14 @@ def _matters(ingress_class: IngressClass, options: IngressOptions) -> bool:
 
 def _around(ingresses: Iterable[Ingress], options: IngressOptions) -> set[ObjectKey]:
     """Return the IngressClasses and namespaces that decide whose Ingresses are."""
-    keys = set()
+    classes: set[str] = set()
+    namespaces: set[str] = set()
     for ingress in ingresses:
-        if ingress.spec.ingress_class_name:
-            keys.add(ObjectKey("IngressClass", ObjectName("", ingress.spec.ingress_class_name)))
-        if options.selection.namespace_selector is not None:
-            keys.add(ObjectKey("Namespace", ObjectName("", ingress.metadata.namespace)))
+        classes.add(ingress.spec.ingress_class_name)
+        namespaces.add(ingress.metadata.namespace)
+    keys = {ObjectKey("IngressClass", ObjectName("", name)) for name in classes if name}
+    if options.selection.namespace_selector is not None:
+        keys |= {ObjectKey("Namespace", ObjectName("", name)) for name in namespaces}
     return keys
 
 

@@ -206,13 +206,22 @@ def _admission(world: ClusterSnapshot, options: IngressOptions, before: _Admissi
 
 
 def _decided_groups(
-    groups: Iterable[HostGroup],
+    groups: Sequence[HostGroup],
     common: CommonDecisions,
     lookups: Lookups,
     before: IngressDecisions | None,
 ) -> dict[ObjectName | None, GroupDecisions]:
     """Return all groups: as they were decided before, where the same would be decided again."""
     known = before.groups if before is not None and before.common == common else {}
+    if before is not None and known and before.admission.groups is groups:
+        changed = _changed_services(before, lookups)
+        if changed is not None:
+            return {
+                key: decide_group(group, common, lookups)
+                if earlier.inputs.may_differ(changed, lookups.now)
+                else earlier
+                for group, (key, earlier) in zip(groups, known.items(), strict=True)
+            }
     decided: dict[ObjectName | None, GroupDecisions] = {}
     for group in groups:
         key = name_of(group.ingresses[0]) if group.ingresses else None
@@ -220,6 +229,21 @@ def _decided_groups(
         is_same = earlier is not None and earlier.inputs.are(group.ingresses, lookups)
         decided[key] = earlier if earlier is not None and is_same else decide_group(group, common, lookups)
     return decided
+
+
+def _changed_services(before: IngressDecisions, lookups: Lookups) -> set[ObjectName] | None:
+    """Return the Services, or those whose endpoints, changed; None where anything else did, too."""
+    world, then = lookups.world, before.lookups
+    if (world.secrets, world.config_maps, world.unread) != (
+        then.world.secrets,
+        then.world.config_maps,
+        then.world.unread,
+    ):
+        return None
+    services, earlier = world.services, then.world.services
+    changed = {name for name in before.reads.services if services.get(name) is not earlier.get(name)}
+    changed.update(name for name, known in then.endpoints.items() if lookups.endpoints.get(name) is not known)
+    return changed
 
 
 def _whole(
@@ -233,7 +257,8 @@ def _whole(
     """Return the model that groups make together."""
     all_reasons = set(reasons)
     for group in groups:
-        all_reasons.update(group.reasons)
+        if group.reasons:
+            all_reasons.update(group.reasons)
     servers = {server.host: server for group in groups for server in group.servers}
     servers = _with_other_names(dict(sorted(servers.items())), groups, all_reasons)
     files = dict(file for group in groups for file in group.files)
@@ -324,11 +349,8 @@ def _upstreams(groups: Iterable[GroupDecisions], common: CommonDecisions, target
 def _reads(
     groups: Iterable[GroupDecisions], services: RecordedMapping[ObjectName, ServiceInput], lookups: Lookups
 ) -> ServiceReads:
-    names = set(services.answers)
-    for group in groups:
-        names.update(name for name, _ in group.inputs.services)
+    names = {name for group in groups for name, _ in group.inputs.services}
+    names.update(services.answers)
     lookups.endpoints = {name: known for name, known in lookups.endpoints.items() if name in names}
-    addresses: set[str] = set()
-    for known in lookups.endpoints.values():
-        addresses.update(known.addresses)
-    return ServiceReads(frozenset(names), frozenset(addresses))
+    addresses = frozenset(address for known in lookups.endpoints.values() for address in known.addresses)
+    return ServiceReads(frozenset(names), addresses)

@@ -33,13 +33,17 @@ def references(ingresses: Iterable[Ingress], prefix: str) -> ReferencedNames:
     """Return what Ingresses name, of their own namespaces only; what is no name is reported by the model."""
     secrets: set[ObjectName] = set()
     config_maps: set[ObjectName] = set()
+    kinds = [(f"{prefix}/{name}", secrets) for name in SECRETS] + [
+        (f"{prefix}/{name}", config_maps) for name in CONFIG_MAPS
+    ]
     for ingress in ingresses:
-        namespace = ingress.metadata.namespace
-        secrets |= {ObjectName(namespace, tls.secret_name) for tls in ingress.spec.tls if tls.secret_name}
-        for names, objects in ((SECRETS, secrets), (CONFIG_MAPS, config_maps)):
-            for name in names:
-                text = ingress.metadata.annotations.get(f"{prefix}/{name}")
-                if text is not None and (named := _named(namespace, text)) is not None:
+        if ingress.spec.tls:
+            namespace = ingress.metadata.namespace
+            secrets.update(ObjectName(namespace, tls.secret_name) for tls in ingress.spec.tls if tls.secret_name)
+        if annotations := ingress.metadata.annotations:
+            for key, objects in kinds:
+                text = annotations.get(key)
+                if text is not None and (named := _named(ingress.metadata.namespace, text)) is not None:
                     objects.add(named)
     return ReferencedNames(frozenset(secrets), frozenset(config_maps))
 
@@ -84,10 +88,11 @@ def header_maps(config_map: ConfigMap) -> frozenset[ObjectName]:
 def map_secrets(ingresses: Iterable[Ingress], prefix: str) -> frozenset[ObjectName]:
     """Return the Secrets of passwords that have a key for each user."""
     names = set()
+    secret, kind = f"{prefix}/{access.AUTH_SECRET.name}", f"{prefix}/{access.AUTH_SECRET_TYPE.name}"
     for ingress in ingresses:
         annotations = ingress.metadata.annotations
-        text = annotations.get(f"{prefix}/{access.AUTH_SECRET.name}")
-        if text is not None and annotations.get(f"{prefix}/{access.AUTH_SECRET_TYPE.name}", "").strip() == "auth-map":
+        text = annotations.get(secret)
+        if text is not None and annotations.get(kind, "").strip() == "auth-map":
             names.add(_named(ingress.metadata.namespace, text))
     return frozenset(name for name in names if name is not None)
 
