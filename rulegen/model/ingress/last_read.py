@@ -99,7 +99,7 @@ def _around(ingresses: Iterable[Ingress], options: IngressOptions) -> set[Object
     classes: set[str] = set()
     namespaces: set[str] = set()
     for ingress in ingresses:
-        classes.add(ingress.spec.ingress_class_name)
+        classes.add(ingress.spec.ingress_class_name or "")
         namespaces.add(ingress.metadata.namespace)
     keys = {ObjectKey("IngressClass", ObjectName("", name)) for name in classes if name}
     if options.selection.namespace_selector is not None:

@@ -65,7 +65,7 @@ def check_names(configuration: Configuration, names: Iterable[str]) -> None:
 
     Args:
         configuration: What is wanted.
-        names: Of all its files.
+        names: Of its files, except those that were checked before.
 
     Raises:
         HostError: One has.

@@ -323,7 +323,7 @@ class Releases:
         for name, secret in configuration.secrets.items():
             readers = (self._workers_mode, self._group) if secret.for_workers else (_PRIVATE_MODE, group)
             wanted[name] = WantedFile(secret.content, *readers)
-        check_names(configuration, wanted)
+        check_names(configuration, wanted.keys() - known.keys())
         self._checked = configuration, wanted
         return wanted
 
