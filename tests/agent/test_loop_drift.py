@@ -16,7 +16,7 @@ from rulegen.languages.iptables import script
 from rulegen.net import Family
 from tests.agent.stage import Stage, changed, endpoints, node, service
 from tests.agent.test_loop import NAT, WEB, flush, is_flushed
-from tests.sizes import examples
+from tests.sizes import examples, sized
 
 
 class TestOthers:
@@ -286,7 +286,7 @@ def test_others_may_look_at_all_while_it_is_being_changed():
     stage = Stage()
     for number in range(1, 60):
         stage.at(0, changed(service(f"web-{number}", number)), changed(endpoints(f"web-{number}", 1)))
-    for number in range(1, 150):
+    for number in range(1, sized(quick=40, usual=150, full=150)):
         at = 1 + number % 59
         stage.at(1 + number * 0.01, changed(service(f"new-{number}", at, age="2026-03-01T00:00:00Z")))
     failures, is_over = [], threading.Event()

@@ -17,6 +17,7 @@ from rulegen.kube.objects.names import ObjectName
 from tests.agent.talking import NAMESPACE, Place, ingress
 from tests.apiserver.watching import fast, soon
 from tests.fakeapi import Fault
+from tests.sizes import sized
 
 A, B, C = "203.0.113.1", "203.0.113.2", "2001:db8::3"
 WEB = ObjectName("shop", "web")
@@ -114,7 +115,7 @@ class TestIngresses:
         assert took_s >= 30  # as long as its Lease held
 
     @pytest.mark.parametrize("killed", [["a"], ["b"], ["a", "b"], ["b", "c"], ["a", "b", "c"]], ids="".join)
-    @pytest.mark.parametrize("phase_s", [0, 4, 8])
+    @pytest.mark.parametrize("phase_s", sized(quick=[4], usual=[0, 4, 8], full=range(10)))
     def test_who_is_killed_is_taken_out_when_its_lease_is_over(self, place, killed, phase_s):
         """The leader is `a`; clients are sent to a dead node for 40 s at most, whoever dies, and at whatever moment."""
         place.api.put("ingresses", ingress("web"))

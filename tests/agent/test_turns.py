@@ -130,6 +130,7 @@ def test_a_large_service_is_written_between_foreign_changes(stage):
     assert stage.is_right()
 
 
+@pytest.mark.slow
 def test_two_slow_large_services_share_the_time(stage):
     calls: list[float] = []
     for second in range(40, 240):
@@ -142,6 +143,7 @@ def test_two_slow_large_services_share_the_time(stage):
     assert stage.state.applied == stage.state.desired
 
 
+@pytest.mark.slow
 def test_a_node_stays_healthy_while_a_large_service_waits(stage):
     """A node stays well while a large service waits for its turn."""
     well = []

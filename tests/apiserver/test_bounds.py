@@ -51,6 +51,7 @@ from tests.hostileapi import (
     slice_of,
     watch_of,
 )
+from tests.sizes import sized
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -216,7 +217,7 @@ class TestObjects:
         ids=["services", "labels", "endpoints", "empty", "wrong type"],
     )
     def test_the_memory_that_objects_take_is_counted(self, kind, text):
-        texts = [text(number).encode() for number in range(300)]
+        texts = [text(number).encode() for number in range(sized(quick=30, usual=300, full=300))]
         tracemalloc.start()
         before, _ = tracemalloc.get_traced_memory()
         kept = [decode_object(each, kind) for each in texts]

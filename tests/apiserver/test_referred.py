@@ -20,6 +20,7 @@ from rulegen.kube.objects.structs import ConfigMap, Secret
 from tests.apiserver.watching import ALL, NAMESPACE, ROLES, Consumer, allowed_to, fast, soon
 from tests.fakeapi import FakeApi, Fault, make_certificate
 from tests.fakewatch import DROP, FINISH, GARBAGE, HALF_CHUNK, HALF_LINE, SLOW, error_event
+from tests.sizes import sized
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,10 +100,10 @@ class TestRoles:
 
     @pytest.mark.parametrize("role", ROLES)
     def test_the_number_of_threads_and_connections_has_a_bound(self, tls_place, monkeypatch, role):
-        """Few threads and connections, over TLS, for 600 Secrets and 600 ConfigMaps in 40 namespaces."""
+        """Few threads and connections, over TLS, for hundreds of Secrets and of ConfigMaps in 40 namespaces."""
         monkeypatch.setattr(follower, "POLLS_PER_S", 200.0)
         tls_place.role = role
-        names = names_of(600, 40)
+        names = names_of(sized(quick=80, usual=600, full=600), 40)
         tls_place.put(names)
         tls_place.put(names, noun="configmaps")
         tls_place.watch.refer_to(secrets=names, config_maps=names)

@@ -45,6 +45,7 @@ def test_who_stops_reading_ends_the_command_as_any_tool(words):
     assert unread(*RULEGEN, *words) == (-signal.SIGPIPE, "")
 
 
+@pytest.mark.slow
 def test_export_and_doctor_end_alike(tmp_path):
     exported = ("export", *FILES, "--host", str(EXAMPLES / "host.yaml"), "-o", str(tmp_path / "out"))
     assert unread(*RULEGEN, *exported)[0] == -signal.SIGPIPE
@@ -64,6 +65,7 @@ def test_who_does_not_read_the_plan_has_nothing_written(tmp_path):
     assert "KUBE" not in seen.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("locale", [{"LC_ALL": "POSIX", "PYTHONUTF8": "0"}, {"PYTHONIOENCODING": "ascii:strict"}])
 @pytest.mark.parametrize("words", [("doctor",), ("doctor", "-o", "json"), PLAN, ("plan", "--mode", "✗")])
 def test_a_locale_that_lacks_signs_gets_others(locale, words):

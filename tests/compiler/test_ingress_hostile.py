@@ -184,7 +184,7 @@ def test_an_independent_parser_reads_what_was_meant(name):
 
 
 def test_an_unreadable_annotation_has_a_printable_reason():
-    for name in ANNOTATIONS:
+    for name in sampled(sorted(ANNOTATIONS)):
         outcome = compiled(*GROUND, site(**{name: "\x00\u202e;} location"}))
         reasons = [reason for reason in reported(outcome) if name in reason.path]
         assert reasons, name

@@ -105,6 +105,7 @@ def test_exactly_those_that_are_refused_are_left_out_and_the_others_written_once
     assert set(refused) == {owner for owner in kinds if kernel.refuses(owner)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names_lines", [True, False])
 def test_a_kernel_that_lacks_a_match_costs_as_many_tries_for_three_thousand_services_as_for_three(names_lines):
     tries = []

@@ -145,6 +145,7 @@ def test_a_configuration_of_50_megabytes_is_not_read(tmp_path, name, option):
     assert ended.most_mb < MOST_MB / 4
 
 
+@pytest.mark.slow
 def test_a_configuration_of_just_the_bound_is_read(tmp_path):
     (tmp_path / "blog.yaml").write_text(BLOG + NODE)
     (tmp_path / "host").write_text(HOST + "\n#".ljust(MAX_CONFIGURATION - len(HOST), "x"))

@@ -18,6 +18,7 @@ from rulegen.model.services.options import Options
 from rulegen.model.services.resolve import resolve
 from rulegen.model.services.table import ServiceTable
 from rulegen.net import Family, parse_address, parse_network
+from tests.sizes import sized
 
 WEB, DNS = ObjectName("shop", "web"), ObjectName("kube-system", "dns")
 FACTS = HostFacts(
@@ -230,9 +231,9 @@ def test_ten_thousand_services_are_judged_one_by_one():
     site = resolve_site(NODES["here"], "here", options(), FACTS, NODES.values())
     nodes = {f: resolve_node(f, site, NODES["here"], options(), FACTS, [].append) for f in Family}
     table = ServiceTable(site, tuple(Family), ground=node_ground(nodes, site, FACTS))
-    touched = 0
-    for number in range(2000):
+    touched, count = 0, sized(quick=400, usual=2000, full=10_000)
+    for number in range(count):
         name = ObjectName("shop", f"s{number}")
         web = service(name, at=number % 250, external=(f"203.0.113.{number % 250}", "192.0.2.10"), vips=("192.0.2.10",))
         touched += len(table.put(name, web))
-    assert touched <= 3 * 2000
+    assert touched <= 3 * count

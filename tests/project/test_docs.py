@@ -79,6 +79,7 @@ def test_the_documentation_shows_every_command() -> None:
     assert called >= set(COMMANDS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "console")], ids=lambda page: page.name)
 def test_output_that_is_shown_is_real(page: Path, tmp_path: Path) -> None:
     """Run a page's `console` blocks, in order; a line of … stands for any lines."""

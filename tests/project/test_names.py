@@ -12,8 +12,6 @@ from tests.project.places import ROOT
 LONGEST = 60
 SHORT = ("integration", "tests/flows", "tests/hostile", "tests/parity", "tests/project")
 """Folders where all names are short. The others follow."""
-VAGUE = {"told", "found", "one"}
-"""Names of variables that say nothing of what they hold."""
 
 
 def files(folder: str) -> list[Path]:
@@ -29,15 +27,3 @@ def test_names_of_tests_are_short(folder: str) -> None:
         if isinstance(node, ast.FunctionDef) and node.name.startswith("test_") and len(node.name) > LONGEST
     ]
     assert not long
-
-
-@pytest.mark.parametrize("folder", SHORT)
-def test_variables_say_what_they_hold(folder: str) -> None:
-    vague = [
-        f"{file.relative_to(ROOT)}:{node.lineno}"
-        for file in files(folder)
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
-        if (isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id in VAGUE)
-        or (isinstance(node, ast.arg) and node.arg in VAGUE)
-    ]
-    assert not vague

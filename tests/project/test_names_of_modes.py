@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -48,9 +49,12 @@ def test_what_the_rule_is_about_is_found(text):
     assert names_asked_for(ast.parse(text))
 
 
-@pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_module_asks_for_a_mode_by_its_name(module):
-    assert names_asked_for(ast.parse(module.read_text())) == []
+def test_no_module_asks_for_a_mode_by_its_name():
+    quoted = re.compile(rf"[\"'](?:{'|'.join(map(str, NAMES))})[\"']")
+    texts = {str(path.relative_to(ROOT)): path.read_text() for path in MODULES}
+    named = {module: text for module, text in texts.items() if quoted.search(text)}
+    asking = {module: names_asked_for(ast.parse(text)) for module, text in named.items()}
+    assert {module: names for module, names in asking.items() if names} == {}
 
 
 def test_each_exception_is_needed():

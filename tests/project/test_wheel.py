@@ -68,6 +68,7 @@ def test_the_wheel_holds_package_templates_and_manifests(wheel: Path) -> None:
     assert not [name for name in names if name.partition("/")[0] not in {"rulegen", f"rulegen-{__version__}.dist-info"}]
 
 
+@pytest.mark.slow
 def test_the_version_is_said_once(installed: Path) -> None:
     done = python(installed, "-m", "rulegen", "--version")
 
@@ -75,6 +76,7 @@ def test_the_version_is_said_once(installed: Path) -> None:
     assert (installed / f"rulegen-{__version__}.dist-info").is_dir()
 
 
+@pytest.mark.slow
 def test_the_command_is_installed(installed: Path) -> None:
     done = python(installed, str(installed / "bin" / "rulegen"), "--help")
 
@@ -83,12 +85,14 @@ def test_the_command_is_installed(installed: Path) -> None:
         assert f"  {command} " in done.stdout
 
 
+@pytest.mark.slow
 def test_the_demo_finds_its_manifests(installed: Path) -> None:
     done = python(installed, "-c", "from rulegen.demo.examples import folder; print(folder())")
 
     assert done.stdout == f"{installed}/rulegen/demo/manifests\n"
 
 
+@pytest.mark.slow
 def test_an_installed_rulegen_plans(installed: Path) -> None:
     examples = installed / "rulegen" / "demo" / "manifests"
     files = ("-f", str(examples / "my-blog"), "--config", str(examples / "config.yaml"))
@@ -100,6 +104,7 @@ def test_an_installed_rulegen_plans(installed: Path) -> None:
     assert "Service default/my-blog (NodePort; endpoints from Pods)" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_help_loads_nothing_slow(installed: Path, command: str) -> None:
     source = f"""

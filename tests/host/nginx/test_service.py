@@ -431,6 +431,7 @@ FULL = textwrap.dedent(
 )
 
 
+@pytest.mark.slow
 def test_a_full_disk_serves_on_and_recovers_with_free_space(tmp_path):
     if os.geteuid() != 0:
         pytest.skip("needs root")
