@@ -12,6 +12,7 @@ from urllib.parse import quote
 import msgspec
 
 from rulegen.apiserver.transport.failures import ApiError
+from rulegen.apiserver.transport.reasons import ApiReason
 from rulegen.kube.reading.json_text import MAX_PLAIN_VALUES, value_count
 from rulegen.safe_files import read_regular
 
@@ -134,11 +135,11 @@ def _decoded(raw: bytearray) -> dict[str, Any]:
         ApiError: It is no object, or one of more values than a few hundred objects have.
     """
     if value_count(raw) > MAX_PLAIN_VALUES:
-        raise ApiError(f"the API server's answer has more than {MAX_PLAIN_VALUES} values", "too large")
+        raise ApiError(f"the API server's answer has more than {MAX_PLAIN_VALUES} values", ApiReason.TOO_LARGE)
     try:
         document = msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ApiError(f"the API server's answer is no JSON: {error}", "garbage") from error
+        raise ApiError(f"the API server's answer is no JSON: {error}", ApiReason.GARBAGE) from error
     if not isinstance(document, dict):
-        raise ApiError("the API server's answer is no object", "garbage")
+        raise ApiError("the API server's answer is no object", ApiReason.GARBAGE)
     return document

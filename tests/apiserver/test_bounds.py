@@ -20,6 +20,7 @@ from rulegen.apiserver.objects import SERVICES, ApiObjects
 from rulegen.apiserver.transport import client, response
 from rulegen.apiserver.transport.connection import ApiConnection
 from rulegen.apiserver.transport.failures import ApiError
+from rulegen.apiserver.transport.reasons import ApiReason
 from rulegen.apiserver.watch import Watch
 from rulegen.apiserver.watching import reflector
 from rulegen.errors import HostError, Rejected
@@ -113,7 +114,7 @@ class TestOneAnswer:
             with pytest.raises(ApiError, match="not whole after") as caught:
                 link.ask("/api/v1/services", {}, doing="list", silence_s=30, whole_s=0.7).small()
             link.cut()
-        assert caught.value.reason == "timeout"
+        assert caught.value.reason is ApiReason.TIMEOUT
 
     def test_an_answer_to_what_we_write_is_bounded_too(self, tmp_path):
         with hostile(lambda _: iter([CHUNKED, *([b"10000\r\n" + b" " * 0x10000 + b"\r\n"] * 300)])) as url:

@@ -13,6 +13,7 @@ from rulegen.apiserver.lists import read_cluster, read_named
 from rulegen.apiserver.transport import client
 from rulegen.apiserver.transport.connection import ApiConnection
 from rulegen.apiserver.transport.failures import ApiError
+from rulegen.apiserver.transport.reasons import ApiReason
 from rulegen.errors import HostError, Rejected, Warnings
 from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.objects.structs import Secret
@@ -382,7 +383,7 @@ class TestCredentials:
         link = ApiConnection(api.kubeconfig(tmp_path, user={"token": token}))
         with pytest.raises(ApiError) as lines:
             link.fetch("/api/v1/services", doing="list services")
-        assert lines.value.reason == "credentials"
+        assert lines.value.reason is ApiReason.CREDENTIALS
         assert "hush" not in lines.value.message + lines.value.hint
 
     def test_a_wrong_token_is_told(self, api, tmp_path):

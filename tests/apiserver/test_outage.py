@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 from rulegen.apiserver.transport.failures import ApiError
+from rulegen.apiserver.transport.reasons import ApiReason
 from rulegen.apiserver.watching.outage import Outage, OutageNotice
 from tests.apiserver.watching import fast
 
@@ -20,7 +21,7 @@ def test_trouble_is_logged_before_its_end_by_a_slow_log_too():
         said.append(notice.is_well)
 
     outage = Outage("https://server", fast(notice=0.0), say)
-    failure = ApiError("no answer", "connection")
+    failure = ApiError("no answer", ApiReason.CONNECTION)
     first = threading.Thread(target=outage.failed, args=("a", failure, lambda: None))
     first.start()
     assert begun.wait(30)

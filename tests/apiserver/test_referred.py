@@ -13,6 +13,7 @@ import pytest
 from rulegen.apiserver.referred import follower, scopes, selection
 from rulegen.apiserver.referred.order import BULK, Batch, Group, Key, ReadingOrder
 from rulegen.apiserver.transport.failures import ApiError
+from rulegen.apiserver.transport.reasons import ApiReason
 from rulegen.apiserver.watch import Watch
 from rulegen.kube.objects.events import Changed, Gone
 from rulegen.kube.objects.names import ObjectKey, ObjectName
@@ -425,7 +426,7 @@ class TestSelection:
         text = f'{{"kind":"SecretList","metadata":{{"resourceVersion":"7"}},"items":[{items}]}}'.encode()
         with pytest.raises(ApiError, match="more than 1500000 values") as caught:
             selection.read_heads("https://server", Secret, text, lambda _: True)
-        assert caught.value.reason == "too large"
+        assert caught.value.reason is ApiReason.TOO_LARGE
 
     def test_only_what_is_wanted_is_returned(self):
         items = [{"metadata": {"namespace": "team", "name": name, "resourceVersion": "5"}} for name in "abc"]

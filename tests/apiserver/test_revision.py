@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rulegen.apiserver.transport.failures import ApiError
+from rulegen.apiserver.transport.reasons import ApiReason
 from rulegen.apiserver.watching.revision import Revisions, number
 
 
@@ -113,7 +114,7 @@ def test_one_question_serves_all_that_come_back_at_the_same_time():
 
 
 def test_nobody_waits_twice_for_an_answer_that_never_came():
-    server = Server(error=ApiError("silent", "timeout"))
+    server = Server(error=ApiError("silent", ApiReason.TIMEOUT))
     revisions = server.revisions()
     for _ in range(300):
         with pytest.raises(ApiError):
@@ -122,7 +123,7 @@ def test_nobody_waits_twice_for_an_answer_that_never_came():
 
 
 def test_what_one_may_not_read_keeps_no_other_from_asking():
-    server = Server("100", error=ApiError("forbidden", "403", status=403))
+    server = Server("100", error=ApiError("forbidden", ApiReason.STATUS, status=403))
     revisions = server.revisions()
     with pytest.raises(ApiError):
         revisions.is_whole("100", server.ask, since=100.0)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rulegen.agent.telemetry.events import EventRequest, ObjectReference
-from rulegen.host.dataplane.refused_services import NOT_TRIED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -27,10 +26,15 @@ SHOWN: Final = 5
 
 
 class RefusedService(NamedTuple):
-    """Why a Service is left out, and when it is tried again."""
+    """Why a Service is left out, and when it is tried again.
+
+    Attributes:
+        is_untried: Whether there was no time to try it: the reason says nothing about the Service itself.
+    """
 
     reason: str
     until: float
+    is_untried: bool = False
 
 
 @dataclass(slots=True)
@@ -64,7 +68,8 @@ class LeftOut:
                 if name not in untried:
                     about = ObjectReference("v1", "Service", name.namespace, name.name, self.uid_of(name))
                     self.send_event(EventRequest(about, "LeftOut", "Serve", f"this version is not served: {reason}"))
-            self._refusals[name] = RefusedService(reason, now + (UNTRIED_S if name in untried else RETRY_S))
+            again_s = UNTRIED_S if name in untried else RETRY_S
+            self._refusals[name] = RefusedService(reason, now + again_s, is_untried=name in untried)
         for reason, names in by_reason.items():
             shown = ", ".join(map(str, names[:SHOWN])) + (f" and {len(names) - SHOWN} more" if names[SHOWN:] else "")
             again_s = UNTRIED_S if names[0] in untried else RETRY_S
@@ -118,7 +123,7 @@ class LeftOut:
             yield f"Service {name} is left out, and its old rules stay: {refusal.reason}"
 
     def _untried(self, name: ObjectName) -> bool:
-        return self._refusals[name].reason == NOT_TRIED
+        return self._refusals[name].is_untried
 
     def _count(self) -> None:
         self.state.metrics.left_out.set(len(self._refusals))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from rulegen.agent.status.addresses import union
 from rulegen.agent.telemetry.log import fault
 from rulegen.apiserver.transport.failures import ApiError
+from rulegen.apiserver.transport.reasons import ApiReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -193,7 +194,7 @@ class Publisher:
                 if until is None and (self._ended or not self.members.lead()):
                     return refusal
                 if until is not None and self.clock() > until:
-                    raise ApiError("there was no time to remove all addresses", "timeout")
+                    raise ApiError("there was no time to remove all addresses", ApiReason.TIMEOUT)
                 try:
                     if self._wrote(change):
                         written[change.resource.noun] += 1

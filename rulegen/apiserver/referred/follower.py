@@ -24,6 +24,7 @@ from rulegen.apiserver.referred.scope import ScopeTools
 from rulegen.apiserver.referred.scopes import Scopes
 from rulegen.apiserver.referred.streams import WatchStreams
 from rulegen.apiserver.transport.failures import ApiError
+from rulegen.apiserver.transport.reasons import ApiReason
 from rulegen.apiserver.watching.backoff import Pace
 from rulegen.apiserver.watching.outage import is_of_server
 from rulegen.kube.objects.events import Changed, Gone
@@ -244,7 +245,7 @@ class ReferredObjects:
                 self._fail(batch, error)
             except Exception as error:  # noqa: BLE001 - a fault of ours is said, and the object is read anew
                 words = f"{plural(batch.group.kind)}: {type(error).__name__}: {error}"
-                self._fail(batch, ApiError(words, "internal"))
+                self._fail(batch, ApiError(words, ApiReason.INTERNAL))
             finally:
                 with self._changed:
                     self._order.done(batch)
@@ -324,7 +325,7 @@ class ReferredObjects:
                 is_new = record.version != version
                 if is_new and not self._kept.note(self, self._records.weight - record.weight + heavy):
                     words = f"{self._link.url}: {key}: objects that need more than {self._kept.terms.mebibytes} MiB"
-                    raise ApiError(words, "too many", hint=LIMIT_HINT)
+                    raise ApiError(words, ApiReason.TOO_MANY, hint=LIMIT_HINT)
             if is_new:
                 self._emit(Changed(key.kind, state, key.name) if state is not None else Gone(key.kind, key.name))
                 with self._changed:
@@ -359,7 +360,7 @@ class ReferredObjects:
                 self._order.read_singly(batch.group, now + SLOW_PAUSES * self._timing.slow_pause)
                 self._add(batch)
             return
-        self._tally.failed(kind.__name__, error.reason)
+        self._tally.failed(kind.__name__, error.label)
         if is_of_server(error):
             self._outage.failed(asker, error, self._wake_up)
             with self._changed:
@@ -390,7 +391,7 @@ class ReferredObjects:
             failures = record.pace.failures
             self._order.put_off(key, self._timing.clock() + record.pace.pause(error, is_slow=is_slow))
         is_own = not is_of_server(error)
-        if not is_own or error.status == 403 or error.reason == "internal" or failures > 1:
+        if not is_own or error.status == 403 or error.reason is ApiReason.INTERNAL or failures > 1:
             self._tally.trouble(key, key.kind.__name__, error.message, hint=_hint(key, error), is_own=is_own)
         if is_absent:
             self._tell_absent(key)

@@ -12,6 +12,7 @@ from rulegen.apiserver.limits import MAX_PAGES
 from rulegen.apiserver.lists import check_token
 from rulegen.apiserver.referred.selection import METADATA_LIST, read_heads, read_selected
 from rulegen.apiserver.transport.failures import ApiError
+from rulegen.apiserver.transport.reasons import ApiReason
 from rulegen.errors import HostError
 
 if TYPE_CHECKING:
@@ -158,21 +159,21 @@ class ObjectReader:
             try:
                 check_token(self._link.url, f"list {plural(kind)}", head.continue_token, token or None)
             except HostError as error:
-                raise ApiError(error.message, "garbage") from error
+                raise ApiError(error.message, ApiReason.GARBAGE) from error
             token = head.continue_token
             if not token:
                 break
             if self._timing.clock() > until:
                 words = f"{self._link.url}: {plural(kind)}: not listed in {self._timing.list_whole:g} s"
-                raise ApiError(words, "timeout")
+                raise ApiError(words, ApiReason.TIMEOUT)
             parameters = {**parameters, "continue": token}
         era = self._revisions.listed(version, mark)
         if era is None:
-            raise ApiError(f"{self._link.url}: the API server was set back", "set back")
+            raise ApiError(f"{self._link.url}: the API server was set back", ApiReason.SET_BACK)
         return items, not token, (version, era)
 
     def _endless(self, kind: type[KubeObject]) -> ApiError:
-        return ApiError(f"{self._link.url}: {plural(kind)}: more than {MAX_PAGES} pages", "garbage")
+        return ApiError(f"{self._link.url}: {plural(kind)}: more than {MAX_PAGES} pages", ApiReason.GARBAGE)
 
     def _page(
         self,

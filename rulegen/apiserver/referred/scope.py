@@ -14,6 +14,7 @@ from rulegen.apiserver.limits import MAX_OBJECT
 from rulegen.apiserver.referred.reading import path_of, plural
 from rulegen.apiserver.referred.selection import METADATA_WATCH, ObjectHead, read_changed
 from rulegen.apiserver.transport.failures import ApiError
+from rulegen.apiserver.transport.reasons import ApiReason
 from rulegen.apiserver.watching.backoff import PATIENCE, Pace
 from rulegen.apiserver.watching.outage import is_of_server
 from rulegen.apiserver.watching.revision import number
@@ -119,7 +120,7 @@ class Scope:
             self._fail(error)
         except Exception as error:  # noqa: BLE001 - a fault of ours is said, and all is read anew: the thread must go on
             self._version = ""
-            self._fail(ApiError(f"{plural(self.kind)}: {type(error).__name__}: {error}", "internal"))
+            self._fail(ApiError(f"{plural(self.kind)}: {type(error).__name__}: {error}", ApiReason.INTERNAL))
 
     def take_ready(self) -> bool:
         """Take the lines of the watch that have come; return whether there may be more of them already.
@@ -129,7 +130,7 @@ class Scope:
         """
         answer = self.answer
         if answer is None:
-            raise ApiError("the end", "cut")
+            raise ApiError("the end", ApiReason.CUT)
         for _ in range(MAX_ROUNDS):
             lines = answer.ready_lines(MAX_OBJECT)
             if lines is None:
@@ -158,11 +159,11 @@ class Scope:
         if lasted >= self._timing.short_watch:
             self._pace.good()
         elif error is None:
-            error = ApiError(f"{self._link.url}: a watch of {plural(self.kind)} ended at once", "short")
+            error = ApiError(f"{self._link.url}: a watch of {plural(self.kind)} ended at once", ApiReason.SHORT)
         if self._era != self._revisions.era:  # it was cut off to be listed anew
             self._version = ""
             self.due = now + self._timing.draw(0.0, self._timing.wake_spread)
-        elif error is None or error.reason == "timeout":
+        elif error is None or error.reason is ApiReason.TIMEOUT:
             self.due = now
         else:
             self._fail(error)
@@ -259,7 +260,7 @@ class Scope:
         before, after = number(self._version), number(change.version)
         if before is not None and after is not None and after < before:
             words = f"{self._link.url}: watch {plural(self.kind)}: revision {change.version} after {self._version}"
-            raise ApiError(words, "set back")
+            raise ApiError(words, ApiReason.SET_BACK)
         if change.name is None:
             self._tally.count_event(self.kind.__name__, "bookmark")
         elif self._owner.wants(self.kind, change.name):
@@ -280,12 +281,17 @@ class Scope:
             self.is_refused = is_slow = self._refusals >= PATIENCE
             self._outage.forget(self)
         else:
-            self._tally.failed(self.kind.__name__, error.reason)
+            self._tally.failed(self.kind.__name__, error.label)
             self._outage.failed(self, error, self.wake_up)
-            if error.reason == "internal" or self._pace.failures > 1:
+            if error.reason is ApiReason.INTERNAL or self._pace.failures > 1:
                 is_own = not is_of_server(error)
                 self._tally.trouble(self, self.kind.__name__, error.message, hint=error.hint, is_own=is_own)
-        if error.reason in {"expired", "garbage", "too large", "set back"} or self._pace.is_outage(error):
+        if error.reason in {
+            ApiReason.EXPIRED,
+            ApiReason.GARBAGE,
+            ApiReason.TOO_LARGE,
+            ApiReason.SET_BACK,
+        } or self._pace.is_outage(error):
             self._version = ""
         pause = self._pace.pause(error, is_slow=is_slow) * (NAMESPACE_PAUSES if is_slow and self.namespace else 1.0)
         self.due = self._timing.clock() + pause

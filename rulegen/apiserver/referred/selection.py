@@ -15,6 +15,7 @@ import msgspec
 
 from rulegen.apiserver.lists import MAX_PAGE_VALUES
 from rulegen.apiserver.transport.failures import ApiError
+from rulegen.apiserver.transport.reasons import ApiReason
 from rulegen.kube.objects.events import scoped
 from rulegen.kube.reading.decode import decode_object
 from rulegen.kube.reading.json_text import value_count
@@ -172,17 +173,19 @@ def read_changed(url: str, kind: type[KubeObject], line: bytes | bytearray) -> C
     try:
         event = msgspec.json.decode(line, type=_Event)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ApiError(f"{url}: no event of a {kind.__name__}: {printable(str(error).lower())}", "garbage") from None
+        raise ApiError(
+            f"{url}: no event of a {kind.__name__}: {printable(str(error).lower())}", ApiReason.GARBAGE
+        ) from None
     content, metadata = event.object, event.object.metadata
     if event.type not in _TYPES:
-        raise ApiError(f"{url}: an event of the unknown type {printable(event.type)!r}", "garbage")
+        raise ApiError(f"{url}: an event of the unknown type {printable(event.type)!r}", ApiReason.GARBAGE)
     if event.type == "ERROR":
-        reason = "expired" if content.code == GONE else "error event"
+        reason = ApiReason.EXPIRED if content.code == GONE else ApiReason.ERROR_EVENT
         raise ApiError(f"{url}: watch {kind.__name__}: {printable(content.message, 300)} ({content.code})", reason)
     if event.type == _BOOKMARK:
         return ChangedHead(_version(metadata), None, is_gone=False)
     if content.kind not in {"", kind.__name__, "PartialObjectMetadata"} or not metadata.name:
-        raise ApiError(f"{url}: an event of no {kind.__name__}", "garbage")
+        raise ApiError(f"{url}: an event of no {kind.__name__}", ApiReason.GARBAGE)
     name = scoped(kind, metadata.namespace, metadata.name)
     return ChangedHead(_version(metadata), name, is_gone=event.type == "DELETED")
 
@@ -193,15 +196,17 @@ _Page = TypeVar("_Page", _HeadPage, _ObjectPage)
 def _page(url: str, kind: type[KubeObject], raw: bytes | bytearray, form: type[_Page]) -> _Page:
     expected = {f"{kind.__name__}List", "PartialObjectMetadataList"}
     if len(raw) > MAX_PAGE_VALUES and value_count(raw) > MAX_PAGE_VALUES:
-        raise ApiError(f"{url}: a page of a {kind.__name__}List with more than {MAX_PAGE_VALUES} values", "too large")
+        raise ApiError(
+            f"{url}: a page of a {kind.__name__}List with more than {MAX_PAGE_VALUES} values", ApiReason.TOO_LARGE
+        )
     try:
         page = msgspec.json.decode(raw, type=form)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         words = f"{url}: no {kind.__name__}List: {printable(str(error).lower(), 300)}"
-        raise ApiError(words, "garbage", hint="is that the address of an API server?") from None
+        raise ApiError(words, ApiReason.GARBAGE, hint="is that the address of an API server?") from None
     if page.kind not in expected or not _version(page.metadata):
         words = f"{url}: got {printable(page.kind, 40)!r}, expected a {kind.__name__}List with a resourceVersion"
-        raise ApiError(words, "garbage", hint="is that the address of an API server?")
+        raise ApiError(words, ApiReason.GARBAGE, hint="is that the address of an API server?")
     return page
 
 

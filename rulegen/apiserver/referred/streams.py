@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from rulegen.apiserver.referred.scope import EndedError
 from rulegen.apiserver.transport.failures import ApiError
+from rulegen.apiserver.transport.reasons import ApiReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,7 +77,7 @@ class WatchStreams:
                 for scope in list(self._ready):
                     self._read(selector, scope)
                 for scope in [each for each in self._watched if each.is_silent()]:
-                    self._end(selector, scope, ApiError("silent", "timeout"))
+                    self._end(selector, scope, ApiError("silent", ApiReason.TIMEOUT))
             self._begin_new(selector)
             for scope in list(self._watched):
                 self._end(selector, scope, None)
@@ -90,7 +91,7 @@ class WatchStreams:
             try:
                 selector.register(descriptor, selectors.EVENT_READ, scope)
             except (ValueError, OSError, KeyError):  # cut by another thread meanwhile
-                self._end(selector, scope, ApiError("the connection broke off", "cut"))
+                self._end(selector, scope, ApiError("the connection broke off", ApiReason.CUT))
             else:
                 self._ready.add(scope)  # what came together with the head is read already
 
@@ -104,7 +105,7 @@ class WatchStreams:
         except ApiError as error:
             self._end(selector, scope, error)
         except Exception as error:  # noqa: BLE001 - a fault of ours ends one watch, and not the thread
-            self._end(selector, scope, ApiError(f"a watch: {type(error).__name__}: {error}", "internal"))
+            self._end(selector, scope, ApiError(f"a watch: {type(error).__name__}: {error}", ApiReason.INTERNAL))
 
     def _end(self, selector: selectors.BaseSelector, scope: Scope, error: ApiError | None) -> None:
         self._ready.discard(scope)

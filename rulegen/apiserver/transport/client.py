@@ -25,6 +25,7 @@ from rulegen.apiserver.transport.failures import RENEW, failure_kind, network_wo
 from rulegen.apiserver.transport.kubeconfig import bound_plugins
 from rulegen.apiserver.transport.kubeconfig import check as check_kubeconfig
 from rulegen.apiserver.transport.metering import Meter, WireError, metered, metered_connections, pieces, pools_of
+from rulegen.apiserver.transport.reasons import ApiReason
 from rulegen.apiserver.transport.tls import MAX_BYTES
 from rulegen.errors import HostError
 from rulegen.safe_files import checked_name, read_regular
@@ -229,7 +230,7 @@ class ApiServer:
                     raise too_large(self.url, doing, limit)
                 self.budget.receive(len(piece), self.url)
         except (HTTPError, OSError, ValueError) as error:
-            if isinstance(error, ProtocolError) and failure_kind(error) == "connection":
+            if isinstance(error, ProtocolError) and failure_kind(error) is ApiReason.CONNECTION:
                 raise _BrokenAnswerError(f"the connection was closed early: {network_words(error)}") from error
             raise unreachable(self.url, error) from error
         finally:

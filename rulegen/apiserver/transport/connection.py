@@ -20,6 +20,7 @@ from rulegen.apiserver.transport.client import ApiServer
 from rulegen.apiserver.transport.cuttable import cuttable_pools, cuttable_sockets
 from rulegen.apiserver.transport.failures import ApiError, failure_kind, unreachable
 from rulegen.apiserver.transport.metering import Meter, metered
+from rulegen.apiserver.transport.reasons import ApiReason
 from rulegen.apiserver.transport.response import Response
 from rulegen.apiserver.transport.tls import SharedTls
 from rulegen.errors import HostError
@@ -137,13 +138,13 @@ class ApiConnection:
         from urllib3.exceptions import HTTPError  # noqa: PLC0415 - the same
 
         if self._is_cut:
-            raise ApiError(f"{self.url}: the end", "cut")
+            raise ApiError(f"{self.url}: the end", ApiReason.CUT)
         with self._lock:
             server, generation = self._server, self.generation
             try:
                 headers = server.headers()
             except HostError as error:
-                raise ApiError(error.message, "credentials", hint=error.hint) from error
+                raise ApiError(error.message, ApiReason.CREDENTIALS, hint=error.hint) from error
         meter = Meter(whole_s)
         try:
             with metered(meter):
@@ -159,7 +160,7 @@ class ApiConnection:
                 )
         except (HTTPError, OSError, ValueError) as error:
             failure, reason = unreachable(server.url, error), failure_kind(error)
-            if reason == "tls":
+            if reason is ApiReason.TLS:
                 self._renew(generation)  # the authority that the kubeconfig names may be another one by now
             raise ApiError(failure.message, reason, hint=failure.hint) from error
         self._note_time(response.headers.get("Date"))
@@ -197,7 +198,7 @@ class ApiConnection:
             try:
                 server = self._read_configuration()
             except HostError as error:
-                raise ApiError(error.message, "credentials", hint=error.hint) from error
+                raise ApiError(error.message, ApiReason.CREDENTIALS, hint=error.hint) from error
             self._server.close()
             self._server = server
 

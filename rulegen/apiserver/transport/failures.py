@@ -14,6 +14,7 @@ import ssl
 from typing import TYPE_CHECKING, Final
 
 from rulegen.apiserver.transport.metering import WireError
+from rulegen.apiserver.transport.reasons import ApiReason
 from rulegen.errors import HostError
 from rulegen.text import printable
 
@@ -31,17 +32,23 @@ class ApiError(HostError):
     """Something was in the way between us and the API server, and may pass.
 
     Attributes:
-        reason: Of which sort, for counters: `connection`, `timeout`, `tls`, `credentials`, `cut`, `too large`,
-            `garbage`, `expired`, or the HTTP status.
+        reason: Of which sort.
         status: The HTTP status, 0 if there was none.
         retry_after: Seconds for which the server wants to be left alone.
     """
 
-    def __init__(self, message: str, reason: str, *, status: int = 0, retry_after: float = 0.0, hint: str = "") -> None:
+    def __init__(
+        self, message: str, reason: ApiReason, *, status: int = 0, retry_after: float = 0.0, hint: str = ""
+    ) -> None:
         super().__init__(message, hint=hint)
         self.reason = reason
         self.status = status
         self.retry_after = retry_after
+
+    @property
+    def label(self) -> str:
+        """The reason as counters have it: the HTTP status itself where that is the reason."""
+        return str(self.status) if self.reason is ApiReason.STATUS else self.reason.value
 
 
 class ApiRefusedError(HostError):
@@ -80,9 +87,9 @@ def unreachable(url: str, error: Exception) -> HostError:
     if bound := _bound(error):
         return HostError(f"{url}: {words}", hint=bound.hint)
     match failure_kind(error):
-        case "tls":
+        case ApiReason.TLS:
             return HostError(f"{url}: TLS: {words}", hint="check the server's address and certificate-authority")
-        case "timeout":
+        case ApiReason.TIMEOUT:
             return HostError(f"{url}: no answer in time: {words}", hint="check the address, and firewalls in between")
         case _ if any(isinstance(each, http.client.HTTPException) for each in _causes(error)):
             return HostError(
@@ -92,8 +99,8 @@ def unreachable(url: str, error: Exception) -> HostError:
             return HostError(f"{url}: cannot be reached: {words}", hint="check the address, and that the server runs")
 
 
-def failure_kind(error: Exception) -> str:
-    """Return of which sort a failure of the network is: `tls`, `timeout`, `connection`, or that of a `WireError`."""
+def failure_kind(error: Exception) -> ApiReason:
+    """Return of which sort a failure of the network is: TLS, timeout, connection, or that of a `WireError`."""
     from urllib3 import exceptions  # noqa: PLC0415 - comes with the client
 
     causes = list(_causes(error))
@@ -101,10 +108,10 @@ def failure_kind(error: Exception) -> str:
         return bound.reason
     has_ended = any(isinstance(each, ssl.SSLEOFError | ssl.SSLZeroReturnError) for each in causes)
     if not has_ended and any(isinstance(each, exceptions.SSLError | ssl.SSLError) for each in causes):
-        return "tls"
+        return ApiReason.TLS
     if isinstance(error, exceptions.TimeoutError) and not isinstance(error, exceptions.NewConnectionError):
-        return "timeout"
-    return "connection"
+        return ApiReason.TIMEOUT
+    return ApiReason.CONNECTION
 
 
 def network_words(error: Exception) -> str:

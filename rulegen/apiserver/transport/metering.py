@@ -15,6 +15,7 @@ from http.client import HTTPResponse
 from typing import TYPE_CHECKING, Any, Final
 
 from rulegen.apiserver.limits import HEAD_BYTES
+from rulegen.apiserver.transport.reasons import ApiReason
 
 if TYPE_CHECKING:
     import socket
@@ -30,12 +31,12 @@ class WireError(OSError):
     """An answer is not read any further.
 
     Attributes:
-        reason: `too large`, `timeout`, or `encoded`.
+        reason: Of which sort.
         message: For people.
         hint: What to do about it.
     """
 
-    def __init__(self, reason: str, message: str, hint: str) -> None:
+    def __init__(self, reason: ApiReason, message: str, hint: str) -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message
@@ -78,7 +79,9 @@ class Meter:
         """
         left = self._until - self._clock()
         if left <= 0:
-            raise WireError("timeout", self._too_late, "check the network in between, and the load of the server")
+            raise WireError(
+                ApiReason.TIMEOUT, self._too_late, "check the network in between, and the load of the server"
+            )
         return left
 
     def count(self, received: int) -> None:
@@ -89,7 +92,7 @@ class Meter:
         """
         self._left -= received
         if self._left < 0:
-            raise WireError("too large", self._what, "check that this is the address of an API server")
+            raise WireError(ApiReason.TOO_LARGE, self._what, "check that this is the address of an API server")
 
     def attach(self, buffer: io.BufferedReader, raw: _MeteredSocket) -> None:
         """Note what the answer is read from."""
@@ -218,7 +221,7 @@ def pieces(response: Any) -> Iterator[bytes]:
     encoding = str(response.headers.get("Content-Encoding", "")).strip().lower()
     if encoding not in _IDENTITY:
         words = f"the answer is encoded as {encoding[:40]!r}, which was not asked for"
-        raise WireError("encoded", words, "check for a proxy in between that compresses answers")
+        raise WireError(ApiReason.ENCODED, words, "check for a proxy in between that compresses answers")
     if response.chunked and response.supports_chunked_reads():
         yield from response.read_chunked(CHUNK, decode_content=False)
     else:

@@ -9,6 +9,7 @@ from rulegen.apiserver.limits import LIMIT_HINT
 from rulegen.apiserver.transport.client import MAX_STATUS_BODY, asked_pause
 from rulegen.apiserver.transport.failures import ApiError, failure_kind, refusal, unreachable
 from rulegen.apiserver.transport.metering import STALL_S, Meter, pieces
+from rulegen.apiserver.transport.reasons import ApiReason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,7 +56,7 @@ class Response:
     def _broken(self, error: Exception) -> ApiError:
         failure = unreachable(self._url, error)
         reason = failure_kind(error)
-        return ApiError(failure.message, "cut" if reason == "connection" else reason, hint=failure.hint)
+        return ApiError(failure.message, ApiReason.CUT if reason is ApiReason.CONNECTION else reason, hint=failure.hint)
 
     def body(self, limit: int) -> bytearray:
         """Return the whole body. It counts as held until the answer is closed.
@@ -69,7 +70,9 @@ class Response:
             self._hold(len(piece))
             whole += piece
             if len(whole) > limit:
-                raise ApiError(f"{self._url}: an answer of more than {limit} bytes", "too large", hint=LIMIT_HINT)
+                raise ApiError(
+                    f"{self._url}: an answer of more than {limit} bytes", ApiReason.TOO_LARGE, hint=LIMIT_HINT
+                )
         return whole
 
     def small(self) -> bytearray:
@@ -135,7 +138,7 @@ class Response:
         self._hold(len(first))
         self._begun += first
         if len(self._begun) > limit:
-            raise ApiError(f"{self._url}: an event of more than {limit} bytes", "too large")
+            raise ApiError(f"{self._url}: an event of more than {limit} bytes", ApiReason.TOO_LARGE)
         if not more:
             return
         yield self._begun
@@ -152,7 +155,7 @@ class Response:
         """
         if not self._account.take(count):
             words = f"all answers that are being read have more than {self._account.most} bytes together"
-            raise ApiError(f"{self._url}: {words}", "too large", hint=LIMIT_HINT)
+            raise ApiError(f"{self._url}: {words}", ApiReason.TOO_LARGE, hint=LIMIT_HINT)
         self._held += count
 
     def refused(self, doing: str) -> ApiError:
@@ -169,7 +172,7 @@ class Response:
         self.close()
         status = int(self._response.status)
         error = refusal(self._url, doing, status, content)
-        reason = "expired" if status == 410 else str(status)
+        reason = ApiReason.EXPIRED if status == 410 else ApiReason.STATUS
         pause = asked_pause(self._response.headers.get("Retry-After"))
         return ApiError(error.message, reason, status=status, retry_after=pause, hint=error.hint)
 

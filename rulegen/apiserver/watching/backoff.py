@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from rulegen.apiserver.limits import ANSWER_S, LIST_S
+from rulegen.apiserver.transport.reasons import ApiReason
 
 if TYPE_CHECKING:
     import threading
@@ -125,7 +126,7 @@ class Pace:
         asked = min(error.retry_after, timing.longest_asked_pause)
         if is_slow:
             return max(asked, timing.draw(timing.slow_pause / 2, timing.slow_pause))
-        if self.failures <= 1 and (error.reason == "expired" or error.status == 401):
+        if self.failures <= 1 and (error.reason is ApiReason.EXPIRED or error.status == 401):
             return asked  # what must be done about it is known, and was not tried yet
         bound = min(timing.longest_pause, timing.first_pause * 2.0 ** min(self.failures - 1, 30))
         return max(asked, timing.draw(0.0, bound))

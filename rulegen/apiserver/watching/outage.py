@@ -11,6 +11,8 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from rulegen.apiserver.transport.reasons import ApiReason
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -215,13 +217,15 @@ def is_of_server(error: ApiError) -> bool:
 
 
 def _sort(error: ApiError) -> str:
-    if error.status == 401 or error.reason == "credentials":
+    if error.status == 401 or error.reason is ApiReason.CREDENTIALS:
         return "login"
     if error.status == 429 or error.status >= 500:
         return "failing"
-    if error.reason == "tls":
+    if error.reason is ApiReason.TLS:
         return "tls"
-    return "away" if not error.status and error.reason in {"connection", "timeout", "cut"} else ""
+    return (
+        "away" if not error.status and error.reason in {ApiReason.CONNECTION, ApiReason.TIMEOUT, ApiReason.CUT} else ""
+    )
 
 
 def _helps(own: _Trouble | None, other: _Trouble) -> bool:

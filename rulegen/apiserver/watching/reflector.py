@@ -16,6 +16,7 @@ from rulegen.apiserver.budget import Weights
 from rulegen.apiserver.limits import LIMIT_HINT, MAX_OBJECT, MAX_PAGES, TooLargeError
 from rulegen.apiserver.lists import check_token, read_page
 from rulegen.apiserver.transport.failures import ApiError
+from rulegen.apiserver.transport.reasons import ApiReason
 from rulegen.apiserver.watching.backoff import PATIENCE, Pace
 from rulegen.apiserver.watching.outage import is_of_server
 from rulegen.apiserver.watching.revision import number
@@ -149,7 +150,7 @@ class Reflector:
                 self._version = ""
                 self._settle_weight()
                 _without_frames(error)
-                self._sit_out(ApiError(f"{self.collection.noun}: {type(error).__name__}: {error}", "internal"))
+                self._sit_out(ApiError(f"{self.collection.noun}: {type(error).__name__}: {error}", ApiReason.INTERNAL))
 
     def _sit_out(self, error: ApiError) -> None:
         """Wait as long as this error asks for."""
@@ -163,13 +164,17 @@ class Reflector:
             self._outage.forget(self)
             self._breathe()
             return
-        self._tally.failed(self._kind, error.reason)
+        self._tally.failed(self._kind, error.label)
         self._pace.fail()
         self._outage.failed(self, error, self._stir.set)
         is_own = not is_of_server(error)
-        if not is_own or error.status == 403 or error.reason == "internal" or self._pace.failures > 1:
+        if not is_own or error.status == 403 or error.reason is ApiReason.INTERNAL or self._pace.failures > 1:
             self._tally.trouble(self, self._kind, error.message, hint=error.hint, is_own=is_own)
-        if error.reason in {"expired", "garbage", "too large"} or error.status == 400 or self._pace.is_outage(error):
+        if (
+            error.reason in {ApiReason.EXPIRED, ApiReason.GARBAGE, ApiReason.TOO_LARGE}
+            or error.status == 400
+            or self._pace.is_outage(error)
+        ):
             self._version = ""
         self._timing.sleep(self._stir, self._pace.pause(error, is_slow=self._is_kept_out(error)))
         if self._stir.is_set():
@@ -201,17 +206,19 @@ class Reflector:
                 objects, version, weights = self._pages()
                 era = self._revisions.listed(version, mark)
                 if era is None:
-                    raise ApiError(f"{self._link.url}: the API server went back to an older state", "set back")  # noqa: TRY301
+                    raise ApiError(f"{self._link.url}: the API server went back to an older state", ApiReason.SET_BACK)  # noqa: TRY301
             except ApiError as error:
-                if error.reason == "expired":  # it took longer than the server remembers: in fewer pages it takes less
+                if (
+                    error.reason is ApiReason.EXPIRED
+                ):  # it took longer than the server remembers: in fewer pages it takes less
                     self._page_size = min(self._page_size * 4, MAX_PAGE_SIZE)
-                elif error.reason == "too large":
+                elif error.reason is ApiReason.TOO_LARGE:
                     self._page_size = max(1, self._page_size // 8)
                 elif error.status == 400 and _has_optional_fields(self.collection):
                     self.collection = self.collection._replace(fields="")
-                elif error.reason != "set back":
+                elif error.reason is not ApiReason.SET_BACK:
                     raise
-                self._tally.failed(self._kind, error.reason)
+                self._tally.failed(self._kind, error.label)
                 last = _without_frames(error)
             else:
                 break
@@ -242,14 +249,14 @@ class Reflector:
             for each in objects:
                 weights.add(each)
             if self._ended.is_set():
-                raise ApiError("the end", "cut")
+                raise ApiError("the end", ApiReason.CUT)
             if not self._kept.note(self, max(weights.total, self._weights.total)):
                 raise self._too_many()
 
         for _ in range(MAX_PAGES):
             if self._timing.clock() > until:
                 words = f"{self._link.url}: {self.collection.noun}: not listed in {self._timing.list_whole:g} s"
-                raise ApiError(words, "timeout")
+                raise ApiError(words, ApiReason.TIMEOUT)
             page = self._page(token, keep=keep)
             listed += page.objects
             listed += page.rejected
@@ -259,12 +266,14 @@ class Reflector:
             try:
                 check_token(self._link.url, f"list {self.collection.noun}", page.continue_token, token)
             except HostError as error:
-                raise ApiError(error.message, "garbage") from error
+                raise ApiError(error.message, ApiReason.GARBAGE) from error
             token = page.continue_token
         else:
-            raise ApiError(f"{self._link.url}: {self.collection.noun}: more than {MAX_PAGES} pages", "garbage")
+            raise ApiError(f"{self._link.url}: {self.collection.noun}: more than {MAX_PAGES} pages", ApiReason.GARBAGE)
         if not version:
-            raise ApiError(f"{self._link.url}: {self.collection.noun}: a list without resourceVersion", "garbage")
+            raise ApiError(
+                f"{self._link.url}: {self.collection.noun}: a list without resourceVersion", ApiReason.GARBAGE
+            )
         return listed, version, weights
 
     def _settle_weight(self) -> None:
@@ -275,7 +284,7 @@ class Reflector:
 
     def _too_many(self) -> ApiError:
         words = f"objects that need more than {self._kept.terms.mebibytes} MiB"
-        return ApiError(f"{self._link.url}: {self.collection.noun}: {words}", "too many", hint=LIMIT_HINT)
+        return ApiError(f"{self._link.url}: {self.collection.noun}: {words}", ApiReason.TOO_MANY, hint=LIMIT_HINT)
 
     def _newest(self) -> str:
         """Return the revision that the server has now, by a list of one.
@@ -305,11 +314,11 @@ class Reflector:
                 with self._kept.decoding:
                     return read_page(self._link.url, self.collection.kind, raw, keep=keep)
             except TooLargeError as error:
-                raise ApiError(error.message, "too large", hint=error.hint) from error
+                raise ApiError(error.message, ApiReason.TOO_LARGE, hint=error.hint) from error
             except ApiError:
                 raise
             except HostError as error:
-                raise ApiError(error.message, "garbage", hint=error.hint) from error
+                raise ApiError(error.message, ApiReason.GARBAGE, hint=error.hint) from error
 
     @contextmanager
     def _asking(
@@ -329,7 +338,7 @@ class Reflector:
             if not self._ended.is_set() and (verb == "list" or self._era == self._revisions.era):
                 yield answer  # else nobody would shut it
             else:
-                raise ApiError("the end", "cut")
+                raise ApiError("the end", ApiReason.CUT)
         finally:
             self._answer = None
             answer.close()
@@ -367,7 +376,7 @@ class Reflector:
                 for line in answer.lines(MAX_OBJECT):
                     self._take(line)
             except ApiError as error:
-                if error.reason != "timeout":
+                if error.reason is not ApiReason.TIMEOUT:
                     raise
             finally:
                 lasted = timing.clock() - began
@@ -376,7 +385,7 @@ class Reflector:
                 if lasted >= timing.short_watch:
                     self._pace.good()
         if lasted < timing.short_watch:
-            raise ApiError(f"{self._link.url}: a watch of {self.collection.noun} ended at once", "short")
+            raise ApiError(f"{self._link.url}: a watch of {self.collection.noun} ended at once", ApiReason.SHORT)
 
     def _take(self, line: bytes | bytearray) -> None:
         if not line.strip():
@@ -385,10 +394,10 @@ class Reflector:
         try:
             said = read_line(line, self.collection.kind, source=self._link.url)
         except InputError as error:
-            raise ApiError(error.message, "garbage") from error
+            raise ApiError(error.message, ApiReason.GARBAGE) from error
         if isinstance(said, WatchRefusal):
             self._version = ""
-            reason = "expired" if said.code == GONE else "error event"
+            reason = ApiReason.EXPIRED if said.code == GONE else ApiReason.ERROR_EVENT
             words = f"{self._link.url}: watch {self.collection.noun}: {said.message} ({said.code})"
             raise ApiError(words, reason, retry_after=said.retry_after)
         if isinstance(said, Bookmark):
@@ -418,7 +427,7 @@ class Reflector:
         before, after = number(self._version), number(version)
         if before is not None and after is not None and after < before:
             words = f"{self._link.url}: watch {self.collection.noun}: revision {version} after {self._version}"
-            raise ApiError(words, "set back")
+            raise ApiError(words, ApiReason.SET_BACK)
         self._version = version or self._version
         self._revisions.heard(self._version, self._era)
 

@@ -17,6 +17,10 @@ T = TypeVar("T")
 _CLONE_NEWNET: Final = 0x40000000
 
 
+class NamespaceError(HostError):
+    """There can be no further network namespace, mostly for lack of CAP_SYS_ADMIN."""
+
+
 def in_throwaway_namespace(job: Callable[[], T]) -> T:
     """Do a job in a fresh network namespace, which is gone afterwards, and return what it returns.
 
@@ -24,7 +28,7 @@ def in_throwaway_namespace(job: Callable[[], T]) -> T:
     that it starts are in the namespace too.
 
     Raises:
-        HostError: There can be none, mostly for lack of CAP_SYS_ADMIN. Errors of the job are raised as they are.
+        NamespaceError: There can be none. Errors of the job are raised as they are.
     """
     results: list[T] = []
     errors: list[BaseException] = []
@@ -48,7 +52,7 @@ def _leave() -> None:
     """Put this thread into a fresh network namespace (unshare(2))."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(_CLONE_NEWNET) != 0:
-        raise HostError(
+        raise NamespaceError(
             f"cannot create a network namespace for a test: {os.strerror(ctypes.get_errno())}",
             hint="run as root, or with CAP_SYS_ADMIN",
         )

@@ -33,7 +33,7 @@ MOST_S: Final = 45.0
 ENOUGH: Final = 2
 """So many refused Services that need the same make it worth a try whether all of their kind are refused."""
 
-NOT_TRIED: Final = "not tested yet: too many others were rejected"
+_NOT_TRIED: Final = "not tested yet: too many others were rejected"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +122,7 @@ class Search:
     _written: set[str] = field(default_factory=set)
     _waiting: deque[_Group] = field(default_factory=deque)
     _refused: dict[str, str] = field(default_factory=dict)
+    _untried: set[str] = field(default_factory=set)
     _good: set[Shape] = field(default_factory=set)
     _counts: Counter[frozenset[Shape]] = field(default_factory=Counter)
     _lacking: list[frozenset[Shape]] = field(default_factory=list)
@@ -145,15 +146,20 @@ class Search:
         for needs, count in self._counts.items():  # all of a kind may have been named at once
             if count > ENOUGH and needs and not needs & self._good and needs not in self._lacking:
                 self._lacking.append(needs)
-        untried = frozenset(owner for owner, why in self._refused.items() if why == NOT_TRIED)
-        return RefusalVerdict(refused=self._refused, untried=untried, lacking=tuple(self._lacking), tries=self._tries)
+        return RefusalVerdict(
+            refused=self._refused,
+            untried=frozenset(self._untried),
+            lacking=tuple(self._lacking),
+            tries=self._tries,
+        )
 
     def _turn(self, group: _Group) -> None:
         owners = self._worth_a_try(group.owners)
         if not owners:
             return
         if self._refused and (self._tries >= MOST_TRIES or self.clock() >= self._until):  # each search finds one
-            self._refused |= dict.fromkeys(owners, NOT_TRIED)
+            self._refused |= dict.fromkeys(owners, _NOT_TRIED)
+            self._untried.update(owners)
             return
         error = group.error or self._tried(owners)
         if error is not None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import HostError
-from rulegen.host.commands.namespace import in_throwaway_namespace
+from rulegen.host.commands.namespace import NamespaceError, in_throwaway_namespace
 from rulegen.host.commands.runner import Command as ToolCommand
 from rulegen.host.commands.runner import MissingToolError, privilege_hint
 from rulegen.host.ipvs import messages
@@ -223,9 +223,7 @@ def load(run: Runner, names: Iterable[str] = ()) -> None:
         return
     try:
         in_throwaway_namespace(probe)
-    except HostError as error:
-        if not error.message.startswith("no network namespace"):
-            raise
+    except NamespaceError:
         probe()
 
 
