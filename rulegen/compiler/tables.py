@@ -11,7 +11,9 @@ from rulegen.errors import ConfigError
 from rulegen.languages.addresses.language import Addresses
 from rulegen.languages.ipset.language import Ipsets
 from rulegen.languages.iptables.language import Iptables
+from rulegen.languages.iptables.loopback import LoopbackGuard
 from rulegen.languages.ipvs.language import Ipvs
+from rulegen.net import Family
 from rulegen.ownership import chains, ipsets, virtual_servers
 
 if TYPE_CHECKING:
@@ -21,10 +23,17 @@ if TYPE_CHECKING:
     from rulegen.kube.proxyconfig.modes import ModeSections
     from rulegen.languages.language import Language
 
+_LOOPBACK = LoopbackGuard(chains.filter_(chains.FIREWALL), chains.martian_drop(Family.IPV4).spec)
+
 LANGUAGES: Mapping[str, Language] = MappingProxyType(
     {
         row.name: row
-        for row in (Iptables(chains.GUARDING), Addresses(virtual_servers.DEVICE), Ipsets(ipsets.order), Ipvs())
+        for row in (
+            Iptables(chains.GUARDING, _LOOPBACK),
+            Addresses(virtual_servers.DEVICE),
+            Ipsets(ipsets.order),
+            Ipvs(),
+        )
     }
 )
 """One row for each language, by name, in the order in which people read what changes."""

@@ -250,3 +250,11 @@ class KeyedLanguage:
         """Yield what each object needs of the kernel: its kind."""
         for key in content:
             yield frozenset((self.name, type(key).__name__))
+
+    def guards_loopback(self, state: Any) -> bool:  # noqa: ARG002 - see `compare`
+        """Return whether a state keeps neighbours from the loopback addresses: only rules do."""
+        return False
+
+    def unguards_loopback(self, changes: Changes) -> bool:  # noqa: ARG002 - see `compare`
+        """Return whether changes take away what keeps neighbours from the loopback addresses: only rules do."""
+        return False

@@ -385,6 +385,12 @@ class Language(Interface):
     def shapes(self, content: Any) -> Iterator[Shape]:
         """Yield what each object of one owner needs of the kernel."""
 
+    def guards_loopback(self, state: Any) -> bool:
+        """Return whether a state of IPv4 keeps neighbours from the loopback addresses, whoever wrote it."""
+
+    def unguards_loopback(self, changes: Changes) -> bool:
+        """Return whether changes of IPv4 take away what keeps neighbours from the loopback addresses."""
+
 
 @dataclass(frozen=True, slots=True)
 class References:

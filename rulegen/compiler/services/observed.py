@@ -53,8 +53,3 @@ class Observed:
             for (_, family), state in self.states.items()
             if family is not None and isinstance(state, Ruleset)
         }
-
-    def of(self, kind: type[Any], family: Family) -> Any:
-        """Return the family's own state of a type, whatever its language; None where there is none."""
-        states = (state for (_, of_family), state in self.states.items() if of_family is family)
-        return next((state for state in states if isinstance(state, kind)), None)

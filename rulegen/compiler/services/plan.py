@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from rulegen.compiler.services import guarded_parameters
 from rulegen.compiler.services.compile import merge
 from rulegen.compiler.tables import TABLES, Tables
-from rulegen.languages.iptables.ruleset import Ruleset
 from rulegen.languages.iptables.state import ChainKey, Layout
 from rulegen.languages.language import References, Scene
 from rulegen.model.services.node.context import BE_LIBERAL, ROUTE_LOCALNET
@@ -67,7 +66,7 @@ def plan_node(
         counts=compiled.counts,
     )
     parts = planner.plan()
-    decision = _loopback_of(parts, observed, facts, is_wanted=ROUTE_LOCALNET in model.sysctls)
+    decision = _loopback_of(parts, observed, facts, compiled.tables, is_wanted=ROUTE_LOCALNET in model.sysctls)
     if decision.keeps_guard:
         planner.keeps_guard = True
         parts = planner.plan()
@@ -128,7 +127,7 @@ def plan_cleanup(
         beside=beside,
     )
     parts = planner.plan()
-    decision = _loopback_left(parts, observed, facts, beside)
+    decision = _loopback_left(parts, observed, facts, tables)
     if decision.keeps_guard:
         planner.keeps_guard = True
         parts = planner.plan()
@@ -323,44 +322,70 @@ class _OfFamily:
 _NOTHING_OURS = Layout(chains={}, prefixes={})
 
 
-def _changes_of(parts: Planned, family: Family, *, beside: bool = False) -> Iterator[Any]:
-    """Yield all changes of one family, of the plan's own variant or of the other."""
-    for key, (part, _) in parts.items():
-        if key.family is family and bool(key.variant) is beside:
-            yield from part.changes
+@dataclass(frozen=True, slots=True)
+class _Loopback:
+    """What keeps neighbours from the loopback addresses of IPv4: what the languages say of it.
+
+    Attributes:
+        goes: Whether the plan takes it away, of its own variant.
+        goes_beside: The same of the other variant.
+        is_there: Whether it is there now, whoever wrote it.
+        is_beside: Whether it is there in the other variant.
+    """
+
+    goes: bool
+    goes_beside: bool
+    is_there: bool
+    is_beside: bool
+
+    @classmethod
+    def of(cls, parts: Planned, observed: Observed, tables: Tables) -> _Loopback:
+        """Ask all languages."""
+        gone = {
+            bool(key.variant)
+            for key, (part, _) in parts.items()
+            if key.family is Family.IPV4 and tables.languages[key.language].unguards_loopback(part.changes)
+        }
+        own = [(name, state) for (name, family), state in observed.states.items() if family is Family.IPV4]
+        beside = observed.beside.get(Family.IPV4)
+        return cls(
+            goes=False in gone,
+            goes_beside=True in gone,
+            is_there=any(tables.languages[name].guards_loopback(state) for name, state in own),
+            is_beside=beside is not None and any(row.guards_loopback(beside) for row in tables.languages.values()),
+        )
 
 
 def _loopback_of(
-    parts: Planned, observed: Observed, facts: HostFacts, *, is_wanted: bool
+    parts: Planned, observed: Observed, facts: HostFacts, tables: Tables, *, is_wanted: bool
 ) -> guarded_parameters.LoopbackDecision:
     """Return what becomes of the loopback prefix where a mode that needs it open has left it so."""
     if Family.IPV4 not in observed.families:
         return guarded_parameters.LoopbackDecision()
-    goes = guarded_parameters.takes_guard(_changes_of(parts, Family.IPV4))
+    guard = _Loopback.of(parts, observed, tables)
     switches = any(part.takes_over for key, (part, _) in parts.items() if key.family is Family.IPV4)
     return guarded_parameters.decide(
         facts,
         is_wanted=is_wanted,
-        goes=goes,
-        stays=switches and not goes and guarded_parameters.is_guarded(observed.of(Ruleset, Family.IPV4)),
-        guarded_beside=guarded_parameters.is_guarded(observed.beside.get(Family.IPV4)),
+        goes=guard.goes,
+        stays=switches and not guard.goes and guard.is_there,
+        guarded_beside=guard.is_beside,
     )
 
 
 def _loopback_left(
-    parts: Planned, observed: Observed, facts: HostFacts | None, beside: str
+    parts: Planned, observed: Observed, facts: HostFacts | None, tables: Tables
 ) -> guarded_parameters.LoopbackDecision:
     """Return what becomes of the loopback prefix where nothing of ours is to be left."""
     if facts is None or Family.IPV4 not in observed.families:
         return guarded_parameters.LoopbackDecision()
-    goes = guarded_parameters.takes_guard(_changes_of(parts, Family.IPV4))
-    goes_beside = bool(beside) and guarded_parameters.takes_guard(_changes_of(parts, Family.IPV4, beside=True))
+    guard = _Loopback.of(parts, observed, tables)
     return guarded_parameters.decide(
         facts,
         is_wanted=False,
-        goes=goes or goes_beside,
-        stays=not goes and guarded_parameters.is_guarded(observed.of(Ruleset, Family.IPV4)),
-        guarded_beside=not goes_beside and guarded_parameters.is_guarded(observed.beside.get(Family.IPV4)),
+        goes=guard.goes or guard.goes_beside,
+        stays=not guard.goes and guard.is_there,
+        guarded_beside=not guard.goes_beside and guard.is_beside,
     )
 
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from rulegen.diff.items import Item
+    from rulegen.languages.iptables.loopback import LoopbackGuard
     from rulegen.languages.iptables.state import Key, Layout, Objects, Value
     from rulegen.languages.language import Changes, PrintScope, Scene, Shape, StateKey, WorkTerms
 
@@ -69,9 +70,15 @@ class Iptables:
 
     name = NAME
 
-    def __init__(self, guarding: frozenset[ChainName]) -> None:
-        """Take the chains that protect what other languages add: their rules come first and go last."""
+    def __init__(self, guarding: frozenset[ChainName], loopback: LoopbackGuard) -> None:
+        """Know which rules protect.
+
+        Args:
+            guarding: The chains that protect what other languages add: their rules come first and go last.
+            loopback: The rule that protects the loopback addresses.
+        """
         self._guarding = guarding
+        self._loopback = loopback
 
     def memory(self) -> RulesMemory:
         """Return what is known of a kernel about which nothing is known yet."""
@@ -208,6 +215,14 @@ class Iptables:
             yield from (shape_of(rule.spec) for rule in rules)
         for block in content.blocks:
             yield from (shape_of(rule.spec) for rule in block.rules)
+
+    def guards_loopback(self, state: Ruleset) -> bool:
+        """Return whether rules of IPv4 keep neighbours from the loopback addresses, whoever wrote them."""
+        return self._loopback.is_in(state)
+
+    def unguards_loopback(self, changes: Changes) -> bool:
+        """Return whether changes of IPv4's rules take away what keeps neighbours from the loopback addresses."""
+        return self._loopback.is_taken_by(changes)
 
 
 def _frontends(key: BlockKey) -> Iterator[FrontendKey]:
