@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from rulegen.compiler.ingress.engine import DeployAction
+from rulegen.host.commands.runner import run
 from rulegen.host.nginx.disk import writing
 from rulegen.host.nginx.disk.releases import Releases
+from rulegen.host.nginx.service import NginxService
 from rulegen.languages.nginx.configuration import Configuration, SecretContent
 from tests.host.nginx.examples import configuration, name, server
 from tests.sizes import examples
@@ -138,3 +141,18 @@ def test_a_command_keeps_no_such_folder(tmp_path):
         releases.prepare_next(wanted)
 
     assert len(list((releases.folder / "releases").iterdir())) == 3
+
+
+def test_nginx_refuses_no_configuration_for_what_somebody_did_to_such_a_folder(folder, namespace):
+    service = NginxService(folder, run, confirm_s=10, keeps_spare=True)
+    hosts = {host: server(host) for host in ("a.test", "b.test")}
+    service.apply(configuration(hosts))
+    (spare,) = (folder / "releases").glob("*.spare")
+    changed = spare / name("a.test")
+    changed.unlink()
+    changed.write_text("nonsense;")
+    changed.chmod(0o600)
+    wanted = configuration({**hosts, "b.test": server("b.test", body="new")})
+
+    assert service.test(wanted).message is None
+    assert service.apply(wanted, tested=True).action is DeployAction.RELOADED
