@@ -207,8 +207,8 @@ class TestInterruption:
         for later_s in (0.0, 0.3):
             servers.wipe(lab.node)
             running = rulegen.start("apply")
-            seen = f"until ipset list -n | grep -q KUBE-; do sleep 0.01; done; sleep {later_s}"
-            lab.node.run(["sh", "-c", seen], timeout_s=30).check()
+            seen = f"until ipset list -n | grep -q KUBE-; do sleep 0.05; done; sleep {later_s}"
+            lab.node.run(["sh", "-c", seen], timeout_s=100).check()
             running.kill(group=True)
             assert running.wait().code in {-9, 0}
             rulegen.apply(world(MANY))
